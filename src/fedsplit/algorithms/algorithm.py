@@ -1,0 +1,72 @@
+"""What an algorithm is: state of the servers, and one round that moves it."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal, TypeAlias
+
+from fedsplit.estimators.alignment import Alignment
+from fedsplit.parties.split_server import SplitServer
+from fedsplit.parties.weights import Weights
+from fedsplit.state import State
+from fedsplit.transport.cohort import Cohort
+
+ClientHead: TypeAlias = Literal["none", "server", "auxiliary", "estimator"]
+
+
+@dataclass(frozen=True)
+class Start:
+    """What every algorithm starts from.
+
+    Args:
+        client_weights: of the client model.
+        auxiliary_weights: of the auxiliary model.
+        server: holds the server model.
+        alignment: fits clients' auxiliary models.
+        seed: of the run.
+    """
+
+    client_weights: Weights
+    auxiliary_weights: Weights
+    server: SplitServer
+    alignment: Alignment
+    seed: int
+
+
+@dataclass(frozen=True)
+class RoundMetrics:
+    """Mean loss of the split model on the training batches that the algorithm evaluates it on."""
+
+    train_loss: float
+
+
+class Algorithm(ABC):
+    """One file an algorithm, and in it mathematics only: no bytes, no clocks, no devices, no logging."""
+
+    client_head: ClassVar[ClientHead]
+    """What a client holds behind its client model."""
+
+    def __init__(self, start: Start) -> None:
+        self.client_weights = start.client_weights
+        self.server = start.server
+        self.seed = start.seed
+
+    @abstractmethod
+    def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
+        """Round `t`, counted from 0, with the clients of `cohort`."""
+
+    def full_weights(self) -> Weights:
+        """The model to evaluate: client model and server model together."""
+        return self.client_weights | self.server.weights()
+
+    def auxiliary_weights(self) -> dict[str, Weights]:
+        """Auxiliary models to save: `auxiliary`, or one for each client as `auxiliary-<client>`."""
+        return {}
+
+    def state(self) -> State:
+        """Everything the next round depends on."""
+        return {"client_weights": self.client_weights, "server": self.server.state()}
+
+    def load_state(self, state: State) -> None:
+        """Take over what `state` gave."""
+        self.client_weights = dict(state["client_weights"])
+        self.server.load_state(state["server"])

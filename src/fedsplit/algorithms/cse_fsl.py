@@ -1,0 +1,50 @@
+"""CSE-FSL."""
+
+from fedsplit.algorithms.algorithm import Algorithm, RoundMetrics, Start
+from fedsplit.arguments import PositiveInt
+from fedsplit.parties.loss import mean_loss
+from fedsplit.parties.weights import Weights, average
+from fedsplit.state import State
+from fedsplit.transport.cohort import Cohort
+
+
+class CseFsl(Algorithm):
+    """CSE-FSL: local auxiliary losses, one server model, an upload every `server_update_interval` steps.
+
+    Source: Y. Mu and C. Shen, "Communication and Storage Efficient Federated Split Learning", 2023.
+
+    Args:
+        start: what to start from.
+        server_update_interval: q; clients upload at local steps 0, q, 2q, ... of each round.
+    """
+
+    client_head = "auxiliary"
+
+    def __init__(self, start: Start, *, server_update_interval: PositiveInt) -> None:
+        super().__init__(start)
+        self.server_update_interval = server_update_interval
+        self.auxiliary: Weights = start.auxiliary_weights
+
+    def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
+        """See `Algorithm.run_round`."""
+        cohort.install("client", self.client_weights)
+        cohort.install("auxiliary", self.auxiliary)
+        locally = cohort.train_local(train_head=True, upload_interval=self.server_update_interval)
+        mean_loss(locally.losses)  # raises where a client's own loss is no longer finite
+        globally = [self.server.step(t, upload)[0] for upload in locally.uploads]
+        self.client_weights = average(cohort.weights("client"), cohort.sample_counts)
+        self.auxiliary = average(cohort.weights("auxiliary"), cohort.sample_counts)
+        return RoundMetrics(train_loss=mean_loss(globally))
+
+    def auxiliary_weights(self) -> dict[str, Weights]:
+        """See `Algorithm.auxiliary_weights`."""
+        return {"auxiliary": self.auxiliary}
+
+    def state(self) -> State:
+        """See `Algorithm.state`."""
+        return super().state() | {"auxiliary": self.auxiliary}
+
+    def load_state(self, state: State) -> None:
+        """See `Algorithm.load_state`."""
+        super().load_state(state)
+        self.auxiliary = dict(state["auxiliary"])

@@ -1,0 +1,25 @@
+"""FedAvg."""
+
+from fedsplit.algorithms.algorithm import Algorithm, RoundMetrics
+from fedsplit.parties.loss import mean_loss
+from fedsplit.parties.weights import average
+from fedsplit.transport.cohort import Cohort
+
+
+class FedAvg(Algorithm):
+    """FedAvg: every client trains the whole model for its local epochs; the weights are averaged.
+
+    Source: B. McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized
+    Data", 2017.
+    """
+
+    client_head = "server"
+
+    def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
+        """See `Algorithm.run_round`."""
+        cohort.install("full", self.full_weights())
+        locally = cohort.train_local(train_head=True)
+        full = average(cohort.weights("full"), cohort.sample_counts)
+        self.client_weights = {name: full[name] for name in self.client_weights}
+        self.server.load(full)
+        return RoundMetrics(train_loss=mean_loss(locally.losses))

@@ -1,0 +1,99 @@
+"""FSL-SAGE."""
+
+from fedsplit.algorithms.algorithm import Algorithm, RoundMetrics, Start
+from fedsplit.algorithms.cse_fsl import CseFsl
+from fedsplit.arguments import NonNegativeInt, PositiveInt
+from fedsplit.parties.loss import mean_loss
+from fedsplit.parties.messages import BatchLoss, Upload
+from fedsplit.parties.weights import Weights, average
+from fedsplit.state import State
+from fedsplit.transport.cohort import Cohort
+
+
+class FslSage(Algorithm):
+    """FSL-SAGE: clients descend along estimated cut gradients; the server aligns the estimators.
+
+    A client aligns when it first takes part, and then at its first participation at least
+    `align_interval` rounds after its last alignment. The server first steps on the first batches of
+    all aligning clients, and is then left alone while their auxiliary models are fitted, so that
+    clients do not depend on each other. (The published code aligns one client after another, each
+    on a server that earlier clients have moved.)
+
+    Source: S. Nair et al., "FSL-SAGE: Accelerating Federated Split Learning via Smashed Activation
+    Gradient Estimation", 2025.
+
+    Args:
+        start: what to start from.
+        server_update_interval: q; clients upload at local steps 0, q, 2q, ... of each round.
+        align_interval: l; rounds between two alignments of a client.
+        warm_start: rounds of CSE-FSL that train client, server and auxiliary models first.
+    """
+
+    client_head = "estimator"
+
+    def __init__(
+        self,
+        start: Start,
+        *,
+        server_update_interval: PositiveInt,
+        align_interval: PositiveInt,
+        warm_start: NonNegativeInt,
+    ) -> None:
+        super().__init__(start)
+        self.server_update_interval = server_update_interval
+        self.align_interval = align_interval
+        self.warm_start = warm_start
+        self.alignment = start.alignment
+        self.warm = CseFsl(start, server_update_interval=server_update_interval)
+
+    def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
+        """See `Algorithm.run_round`."""
+        if t < self.warm_start:
+            return self._warm_round(t, cohort)
+        losses: list[BatchLoss] = []
+
+        cohort.install("client", self.client_weights)
+        due = [client for client in cohort.clients if self._is_due(client, t)]
+        if due:
+            aligning = cohort.select(due)
+            losses += [self._step(t, upload) for upload in aligning.forward(0)]
+            aligning.install_each(
+                "auxiliary", {client: self.alignment.align(client, t, self.server) for client in due}
+            )
+        locally = cohort.train_local(
+            train_head=False, upload_interval=self.server_update_interval, skip_first_upload=due
+        )
+        losses += [self._step(t, upload) for upload in locally.uploads]
+
+        self.client_weights = average(cohort.weights("client"), cohort.sample_counts)
+        return RoundMetrics(train_loss=mean_loss(losses))
+
+    def _step(self, t: int, upload: Upload) -> BatchLoss:
+        """Step the server on an upload, and keep the upload for alignment."""
+        loss, _ = self.server.step(t, upload)
+        self.alignment.store(upload)
+        return loss
+
+    def _is_due(self, client: int, t: int) -> bool:
+        return self.alignment.is_due(client, t, self.align_interval)
+
+    def _warm_round(self, t: int, cohort: Cohort) -> RoundMetrics:
+        self.warm.client_weights = self.client_weights
+        metrics = self.warm.run_round(t, cohort)
+        self.client_weights = self.warm.client_weights
+        self.alignment.start_from(self.warm.auxiliary)
+        return metrics
+
+    def auxiliary_weights(self) -> dict[str, Weights]:
+        """See `Algorithm.auxiliary_weights`."""
+        return {f"auxiliary-{client}": w for client, w in self.alignment.auxiliary_weights().items()}
+
+    def state(self) -> State:
+        """See `Algorithm.state`."""
+        return super().state() | {"alignment": self.alignment.state(), "warm_auxiliary": self.warm.auxiliary}
+
+    def load_state(self, state: State) -> None:
+        """See `Algorithm.load_state`."""
+        super().load_state(state)
+        self.alignment.load_state(state["alignment"])
+        self.warm.auxiliary = dict(state["warm_auxiliary"])

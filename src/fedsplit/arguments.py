@@ -1,0 +1,78 @@
+"""Types of arguments that a user sets, with their ranges, and the check of a value against one.
+
+A plug-in annotates its constructor with these, and a wrong value is then refused before anything
+heavy is imported:
+
+    class Dirichlet:
+        def __init__(self, *, alpha: PositiveFloat, min_samples: PositiveInt = 1) -> None: ...
+"""
+
+import math
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin
+
+
+@dataclass(frozen=True)
+class Range:
+    """What a value must be, in words and as a test."""
+
+    words: str
+    accepts: Callable[[Any], bool]
+
+
+PositiveInt: TypeAlias = Annotated[int, Range("a whole number greater than 0", lambda v: v > 0)]
+NonNegativeInt: TypeAlias = Annotated[int, Range("a whole number, 0 or greater", lambda v: v >= 0)]
+PositiveFloat: TypeAlias = Annotated[float, Range("a number greater than 0", lambda v: v > 0)]
+NonNegativeFloat: TypeAlias = Annotated[float, Range("a number, 0 or greater", lambda v: v >= 0)]
+Fraction: TypeAlias = Annotated[float, Range("a number from 0 to 1", lambda v: 0 <= v <= 1)]
+BelowOne: TypeAlias = Annotated[float, Range("a number from 0 to below 1", lambda v: 0 <= v < 1)]
+
+VOCABULARY: Mapping[str, Any] = {
+    **{name: value for name, value in globals().items() if get_origin(value) is Annotated},
+    **{"int": int, "float": float, "bool": bool, "str": str, "list": list, "tuple": tuple, "dict": dict},
+    **{"Literal": Literal},
+}
+"""The names an annotation may use to be checked without importing the module it stands in."""
+
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
+
+
+def allowed(annotation: Any) -> str:
+    """What `annotation` allows, in words."""
+    if get_origin(annotation) is Annotated:
+        return next(note.words for note in get_args(annotation) if isinstance(note, Range))
+    if get_origin(annotation) in (Union, types.UnionType):
+        return " or ".join(allowed(choice) for choice in get_args(annotation))
+    if get_origin(annotation) is Literal:
+        return "one of " + ", ".join(map(str, get_args(annotation)))
+    if get_origin(annotation) in (list, tuple):
+        inner = get_args(annotation)[0]
+        return f"a list, each {allowed(inner)}"
+    return _WORDS.get(annotation, "anything")
+
+
+def fits(annotation: Any, value: object) -> bool:  # noqa: PLR0911  (one return a kind of annotation)
+    """Whether a configured value (plain number, text, list or None) fits `annotation`."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        base, *notes = arguments
+        return fits(base, value) and all(note.accepts(value) for note in notes if isinstance(note, Range))
+    if origin in (Union, types.UnionType):
+        return any(fits(choice, value) for choice in arguments)
+    if origin is Literal:
+        return value in arguments
+    if origin in (list, tuple):
+        if not isinstance(value, list | tuple):
+            return False
+        if origin is tuple and Ellipsis not in arguments:
+            return len(value) == len(arguments) and all(map(fits, arguments, value))
+        return all(fits(arguments[0], item) for item in value)
+    if annotation is None or annotation is type(None):
+        return value is None
+    if annotation is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if annotation is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return not isinstance(annotation, type) or annotation not in _WORDS or isinstance(value, annotation)

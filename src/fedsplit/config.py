@@ -1,0 +1,116 @@
+"""Checks a composed configuration without importing anything heavy."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeAlias, get_type_hints
+
+from fedsplit.arguments import Fraction, NonNegativeInt, PositiveFloat, PositiveInt, Range, allowed, fits
+from fedsplit.errors import UserError
+from fedsplit.signature import signature, unknown_target
+
+Device: TypeAlias = Annotated[
+    str,
+    Range("auto, cpu, cuda or cuda:N", lambda v: re.fullmatch(r"auto|cpu|cuda(:\d+)?", str(v)) is not None),
+]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The keys at the top level; `hydra_config/config.yaml` says what each means."""
+
+    seed: NonNegativeInt
+    threads: PositiveInt
+    device: Device
+    rounds: PositiveInt
+    num_clients: PositiveInt
+    cohort_size: PositiveInt | None
+    local_epochs: PositiveInt
+    batch_size: PositiveInt
+    eval_batch_size: PositiveInt
+    eval_interval: PositiveInt
+    comm_threshold_mb: PositiveFloat | None
+    time_limit_s: PositiveFloat | None
+    target_accuracy: Fraction | None
+    checkpoint_interval: PositiveInt
+    resume: str | None
+    progress: bool
+
+
+@dataclass(frozen=True)
+class AlignmentSettings:
+    """Keys of the `auxiliary` group that are about alignment, not about the auxiliary model."""
+
+    align_epochs: PositiveInt
+    align_batch_size: PositiveInt
+    max_dataset_size: PositiveInt
+    optimizer: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Keys of the `model` group that are about splitting, not about the model."""
+
+    cut: str
+    auxiliary: str
+
+
+SETTINGS = get_type_hints(Settings, include_extras=True)
+OWN_KEYS: dict[str, dict[str, Any]] = {
+    "auxiliary": get_type_hints(AlignmentSettings, include_extras=True),
+    "model": get_type_hints(ModelSettings, include_extras=True),
+}
+"""By group: keys that are not arguments of the group's `_target_`."""
+
+GROUPS = ("algorithm", "model", "auxiliary", "estimator", "dataset", "distribution", "optimizer", "scheduler")
+OPTIONAL_GROUPS = ("client_optimizer", "server_optimizer")
+
+RESUMABLE = ("rounds", "comm_threshold_mb", "time_limit_s", "target_accuracy", "device", "progress")
+"""What may be given anew beside `resume`."""
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Check every key of a composed configuration.
+
+    Raises:
+        UserError: names the key, its value and what is allowed.
+    """
+    for key, annotation in SETTINGS.items():
+        _check_value(key, config.get(key), annotation)
+    for group in GROUPS:
+        if not isinstance(config.get(group), Mapping):
+            raise UserError(group, config.get(group), "a choice of this group is needed")
+    for key in config:
+        if key not in (*SETTINGS, *GROUPS, *OPTIONAL_GROUPS, "choices"):
+            raise UserError(key, config[key], f"no such key; known: {', '.join((*SETTINGS, *GROUPS))}")
+    for group, node in config.items():
+        if isinstance(node, Mapping) and "_target_" in node:
+            _check_node(group, node, OWN_KEYS.get(group, {}))
+    if config["cohort_size"] is not None and config["cohort_size"] > config["num_clients"]:
+        raise UserError("cohort_size", config["cohort_size"], f"at most num_clients, {config['num_clients']}")
+
+
+def arguments(group: str, node: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a group's `_target_`: its node without the keys of others."""
+    return {key: value for key, value in node.items() if key not in OWN_KEYS.get(group, {})}
+
+
+def _check_node(path: str, node: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    target = node["_target_"]
+    if not isinstance(target, str) or unknown_target(target):
+        raise UserError(f"{path}._target_", target, "the dotted path of a class or function")
+    known = signature(target)
+    for key, value in node.items():
+        if isinstance(value, Mapping) and "_target_" in value:
+            _check_node(f"{path}.{key}", value, {})
+        elif key in own:
+            _check_value(f"{path}.{key}", value, own[key])
+        elif known is not None and not key.startswith("_"):
+            if key not in known.annotations and not known.open:
+                raise UserError(f"{path}.{key}", value, f"no such key; known: {', '.join(known.annotations)}")
+            _check_value(f"{path}.{key}", value, known.annotations.get(key))
+
+
+def _check_value(key: str, value: object, annotation: Any) -> None:
+    if annotation is not None and not fits(annotation, value):
+        raise UserError(key, value, f"must be {allowed(annotation)}")

@@ -1,0 +1,1 @@
+"""Datasets, their distribution over clients, and batches."""

@@ -1,0 +1,121 @@
+"""Labelled images held in memory: one uint8 tensor a split, never decoded twice."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedsplit.arguments import NonNegativeInt, PositiveInt
+from fedsplit.errors import UserError
+
+
+@dataclass(frozen=True)
+class Images:
+    """One split: `pixels` uint8 `(n, h, w, c)`, `labels` int64 `(n,)`."""
+
+    pixels: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device) -> "Images":
+        """The same images on `device`."""
+        return Images(self.pixels.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random horizontal flip, and a random crop after zero padding of `crop_padding` pixels a side."""
+
+    flip: bool
+    crop_padding: int
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Training and test images, the number of classes, and how training images are augmented."""
+
+    train: Images
+    test: Images
+    num_classes: int
+    augmentation: Augmentation
+
+    @property
+    def channels(self) -> int:
+        """Colour channels of an image."""
+        return self.train.pixels.shape[3]
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of an image, in pixels."""
+        return self.train.pixels.shape[1]
+
+
+def class_balanced_prefix(labels: Tensor, size: int | None, num_classes: int, key: str) -> Tensor:
+    """Indices (ascending) of the first `size` samples when each class gives as many as the others.
+
+    Where `size` is no multiple of the classes, the first classes give one more.
+
+    Raises:
+        UserError: a class has too few samples, or `size` is below the number of classes.
+    """
+    if size is None:
+        return torch.arange(len(labels))
+    if size < num_classes:
+        raise UserError(key, size, f"at least one sample for each of the {num_classes} classes")
+    share, extra = divmod(size, num_classes)
+    chosen = []
+    for label in range(num_classes):
+        wanted = share + (label < extra)
+        members = (labels == label).nonzero().flatten()
+        if len(members) < wanted:
+            raise UserError(key, size, f"at most {len(members)} of class {label} are there, not {wanted}")
+        chosen.append(members[:wanted])
+    return torch.cat(chosen).sort().values
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSource(ABC):
+    """Where images come from. `load` reads both splits; a subclass says how in `read`.
+
+    Args:
+        max_train: number of training images to keep, class-balanced; None keeps all.
+        max_test: the same for test images.
+        flip: augment with random horizontal flips.
+        crop_padding: augment with random crops after padding by this many pixels; 0 does not.
+    """
+
+    max_train: PositiveInt | None = None
+    max_test: PositiveInt | None = None
+    flip: bool = False
+    crop_padding: NonNegativeInt = 0
+
+    @abstractmethod
+    def read(self) -> tuple[Images, Images]:
+        """Training and test images, all of them.
+
+        Raises:
+            UserError: the files are not there.
+        """
+
+    def load(self) -> Dataset:
+        """Both splits, cut to `max_train` and `max_test`.
+
+        Raises:
+            UserError: the files are not there, or are fewer than asked for.
+        """
+        train, test = self.read()
+        num_classes = int(train.labels.max()) + 1
+
+        def prefix(images: Images, size: int | None, key: str) -> Images:
+            kept = class_balanced_prefix(images.labels, size, num_classes, key)
+            return Images(images.pixels[kept].contiguous(), images.labels[kept])
+
+        return Dataset(
+            prefix(train, self.max_train, "dataset.max_train"),
+            prefix(test, self.max_test, "dataset.max_test"),
+            num_classes,
+            Augmentation(self.flip, self.crop_padding),
+        )

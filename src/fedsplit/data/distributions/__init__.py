@@ -1,0 +1,1 @@
+"""Ways to distribute a dataset over clients, one file each."""

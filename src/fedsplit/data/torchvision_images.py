@@ -1,0 +1,55 @@
+"""The image datasets that torchvision reads and downloads."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from fedsplit.data.dataset import Images, ImageSource
+from fedsplit.errors import UserError
+from fedsplit.models.torchvision_operators import torchvision
+
+_READERS = {
+    "cifar10": "CIFAR10",
+    "cifar100": "CIFAR100",
+    "mnist": "MNIST",
+    "fashion_mnist": "FashionMNIST",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchvisionImages(ImageSource):
+    """A dataset of torchvision by name, read from `root` in torchvision's own layout.
+
+    Args:
+        name: which dataset.
+        root: folder that holds, or is to hold, the files.
+        download: fetch the files when they are not there.
+    """
+
+    name: Literal["cifar10", "cifar100", "mnist", "fashion_mnist"]
+    root: str
+    download: bool
+
+    def read(self) -> tuple[Images, Images]:
+        """Both splits as published."""
+        return self._read(train=True), self._read(train=False)
+
+    def _read(self, *, train: bool) -> Images:
+        reader = getattr(torchvision().datasets, _READERS[self.name])
+        try:
+            split = reader(self.root, train=train, download=self.download)
+        except (RuntimeError, OSError) as error:  # torchvision: files missing, damaged or out of reach
+            if self.download:
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                raise UserError(
+                    "dataset.root", self.root, f"{self.name} is not there and its download failed ({reason})"
+                ) from error
+            raise UserError(
+                "dataset.root", self.root, f"{self.name} is not there; dataset.download=true fetches it"
+            ) from error
+        pixels = torch.as_tensor(np.asarray(split.data))
+        if pixels.dim() == 3:
+            pixels = pixels.unsqueeze(3)
+        return Images(pixels, torch.as_tensor(np.asarray(split.targets), dtype=torch.int64))

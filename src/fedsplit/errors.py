@@ -1,0 +1,32 @@
+"""The two ways a run can end badly, and how each is told."""
+
+
+class UserError(ValueError):
+    """Something asked for cannot be: names the key, its value and what is allowed. Exit code 2."""
+
+    exit_code = 2
+
+    def __init__(self, key: str, value: object, allowed: str) -> None:
+        super().__init__(key, value, allowed)
+        self.key, self.value, self.allowed = key, value, allowed
+
+    def __str__(self) -> str:
+        shown = "null" if self.value is None else self.value
+        return f"{self.key}={shown}: {self.allowed}"
+
+
+class RunFailed(RuntimeError):  # noqa: N818
+    """A correct request that could not be carried to its end. Exit code 3."""
+
+    exit_code = 3
+
+
+class NonFinite(RunFailed):
+    """A loss or a weight that is no longer a number; `client` is whose."""
+
+    def __init__(self, what: str, client: int) -> None:
+        super().__init__(what, client)
+        self.what, self.client = what, client
+
+    def __str__(self) -> str:
+        return f"{self.what} of client {self.client} is not finite"

@@ -1,0 +1,62 @@
+"""What a gradient estimator is, and how one is fitted by descent."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fedsplit.parties.model_state import ModelState
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Smashed data `z (b, ...)`, labels `y (b,)`, and per-sample cut gradients `dz` (of the summed loss)."""
+
+    z: Tensor
+    y: Tensor
+    dz: Tensor
+
+
+class GradientEstimator(ABC):
+    """Turns `(z, y)` into an estimate of the cut gradient with the weights of a small model."""
+
+    trains_on_loss: bool
+    """Whether its model gives logits, and so can be trained on a loss too (warm start)."""
+
+    @abstractmethod
+    def model(self, auxiliary: nn.Module, *, smashed_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+        """The model that it estimates with.
+
+        Args:
+            auxiliary: the configured auxiliary model, which may be the answer.
+            smashed_shape: of one sample.
+            num_classes: number of classes.
+        """
+
+    @abstractmethod
+    def estimate(self, model: ModelState, z: Tensor, y: Tensor, *, differentiable: bool = False) -> Tensor:
+        """Estimated gradients per sample, of the summed loss, in the shape of `z`; moves no statistics.
+
+        Args:
+            model: holds the weights to estimate with.
+            z: smashed data.
+            y: labels.
+            differentiable: keep the graph to `model.parameters`.
+        """
+
+    def fit(self, model: ModelState, chunks: Sequence[Chunk], orders: Sequence[Sequence[int]]) -> None:
+        """Fit the estimates to the true gradients: minimise the sum of squared differences.
+
+        Args:
+            model: stepped in place, by its own optimizer.
+            chunks: what to fit to.
+            orders: one order of the chunks for each epoch.
+        """
+        parameters = list(model.parameters.values())
+        for order in orders:
+            for chunk in (chunks[position] for position in order):
+                estimate = self.estimate(model, chunk.z, chunk.y, differentiable=True)
+                error = (estimate - chunk.dz).square().sum()
+                model.descend(torch.autograd.grad(error, parameters), 1.0)

@@ -1,0 +1,36 @@
+"""The gradient of an auxiliary model's loss."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedsplit.estimators.estimator import GradientEstimator
+from fedsplit.models.auxiliary import ExplicitInputGradient
+from fedsplit.parties.model_state import ModelState
+
+
+class GradientOfLoss(GradientEstimator):
+    """`d/dz` of the cross-entropy of the auxiliary model's logits.
+
+    In closed form where the model has one (a linear head), else by differentiating twice.
+
+    Source: S. Nair et al., "FSL-SAGE: Accelerating Federated Split Learning via Smashed Activation
+    Gradient Estimation", 2025.
+    """
+
+    trains_on_loss = True
+
+    def model(self, auxiliary: nn.Module, *, smashed_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+        """The auxiliary model itself."""
+        return auxiliary
+
+    def estimate(self, model: ModelState, z: Tensor, y: Tensor, *, differentiable: bool = False) -> Tensor:
+        """See `GradientEstimator.estimate`."""
+        if isinstance(model.module, ExplicitInputGradient):
+            with torch.set_grad_enabled(differentiable):
+                return model.module.input_gradient(model.parameters, z, y)
+        z = z.detach().requires_grad_()
+        logits = model.forward(z, buffers=model.frozen_buffers())
+        loss = F.cross_entropy(logits, y, reduction="sum")
+        (dz,) = torch.autograd.grad(loss, z, create_graph=differentiable)
+        return dz

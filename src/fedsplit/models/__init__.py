@@ -1,0 +1,1 @@
+"""The models, the splitter and the auxiliary models."""

@@ -1,0 +1,145 @@
+"""The client worker: its shard, its client model, its head, and the verbs it answers to."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from fedsplit.data.batches import ClientBatches
+from fedsplit.estimators.estimator import GradientEstimator
+from fedsplit.parties.local_step import descend_body, train_head
+from fedsplit.parties.messages import BatchLoss, LocalTraining, Part, Upload
+from fedsplit.parties.model_state import ModelState
+from fedsplit.parties.weights import Weights
+from fedsplit.randomness import seed_of
+from fedsplit.schedules import Schedule
+from fedsplit.state import State
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A forward pass that waits for its cut gradient: nothing of the client has changed yet."""
+
+    round: int
+    step: int
+    z: Tensor
+    buffers: dict[str, Tensor]
+
+
+class ClientWorker:
+    """A client trains body + head: the body is the client model; what the head is, the algorithm says.
+
+    Args:
+        client: its number.
+        batches: its data.
+        body: the client model.
+        head: the server model (FedAvg), the auxiliary model, or None.
+        estimator: turns the auxiliary model into cut gradients, where the head is not trained here.
+        schedule: of the learning rate.
+        seed: of the run.
+    """
+
+    def __init__(
+        self,
+        *,
+        client: int,
+        batches: ClientBatches,
+        body: ModelState,
+        head: ModelState | None,
+        estimator: GradientEstimator,
+        schedule: Schedule,
+        seed: int,
+    ) -> None:
+        self.client, self._batches = client, batches
+        self._body, self._head = body, head
+        self._estimator, self._schedule, self._seed = estimator, schedule, seed
+        self._pending: _Pending | None = None
+
+    @property
+    def samples(self) -> int:
+        """Samples it trains on."""
+        return self._batches.samples
+
+    @property
+    def _trained_here(self) -> ModelState:
+        if self._head is None:
+            raise AssertionError("this algorithm's clients have no head")
+        return self._head
+
+    def install(self, part: Part, weights: Weights) -> None:
+        """Take over weights; the optimizers' state stays."""
+        if part in ("client", "full"):
+            self._body.load(weights)
+        if part in ("auxiliary", "full"):
+            self._trained_here.load(weights)
+
+    def weights(self, part: Part) -> Weights:
+        """Copies of the weights asked for."""
+        if part == "client":
+            return self._body.weights()
+        if part == "auxiliary":
+            return self._trained_here.weights()
+        return self._body.weights() | self._trained_here.weights()
+
+    def forward(self, round: int, step: int) -> Upload | None:
+        """Smashed data and labels of a local step, None if the round has no such step; changes no state."""
+        if step >= self._batches.steps:
+            return None
+        x, y = self._batches.batch(round, step)
+        buffers = self._body.frozen_buffers()
+        z = self._body.forward(x, seed=self._dropout_seed("client", round, step), buffers=buffers)
+        self._pending = _Pending(round, step, z, buffers)
+        return Upload(self.client, step, z.detach(), y)
+
+    def backward(self, round: int, step: int, dz: Tensor) -> None:
+        """Descend along the cut gradient of the last `forward`; the running statistics move now."""
+        pending, self._pending = self._pending, None
+        if pending is None or (pending.round, pending.step) != (round, step):
+            raise AssertionError(
+                f"client {self.client} has no forward pass of step {step} of round {round} waiting"
+            )
+        descend_body(self._body, pending.z, dz, learning_rate_factor=self._schedule.factor(round))
+        for name, buffer in pending.buffers.items():
+            self._body.buffers[name].copy_(buffer)
+
+    def train_local(
+        self, round: int, *, train_head_too: bool, upload_interval: int | None, skip_first_upload: bool
+    ) -> LocalTraining:
+        """Train for the local epochs of a round.
+
+        Args:
+            round: which.
+            train_head_too: descend along the head's own loss and train the head with it; else descend
+                along what the gradient estimator makes of the head, and leave the head as it is.
+            upload_interval: upload at local steps 0, q, 2q, ...; None never.
+            skip_first_upload: not at step 0, which the server already has.
+        """
+        self._pending = None
+        factor = self._schedule.factor(round)
+        uploads: list[Upload] = []
+        losses: list[BatchLoss] = []
+        for step, x, y in self._batches.round(round):
+            z = self._body.forward(x, seed=self._dropout_seed("client", round, step))
+            if train_head_too:
+                head_seed = self._dropout_seed("head", round, step)
+                done = train_head(self._trained_here, z, y, learning_rate_factor=factor, seed=head_seed)
+                losses.append(BatchLoss(self.client, done.loss, len(y)))
+                dz = done.dz
+            else:
+                dz = self._estimator.estimate(self._trained_here, z.detach(), y).detach() / len(y)
+            descend_body(self._body, z, dz, learning_rate_factor=factor)
+            if upload_interval and step % upload_interval == 0 and not (step == 0 and skip_first_upload):
+                uploads.append(Upload(self.client, step, z.detach(), y))
+        return LocalTraining(uploads, losses)
+
+    def _dropout_seed(self, half: str, round: int, step: int) -> int:
+        return seed_of(self._seed, f"dropout of the {half}", client=self.client, round=round, step=step)
+
+    def state(self) -> State:
+        """Weights, buffers and optimizer state of body and head."""
+        return {"body": self._body.state(), "head": self._head.state() if self._head else None}
+
+    def load_state(self, state: State) -> None:
+        """Take over what `state` gave."""
+        self._body.load_state(state["body"])
+        if self._head is not None:
+            self._head.load_state(state["head"])

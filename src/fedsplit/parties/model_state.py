@@ -1,0 +1,111 @@
+"""A model's parameters, buffers and optimizer state as explicit values, and what a step does to them."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from fedsplit.optimizers import Optimizer
+from fedsplit.parties.weights import Weights
+from fedsplit.randomness import seed_modules
+from fedsplit.state import State
+
+
+def compute_format(tensor: Tensor) -> Tensor:
+    """The memory format that models compute in: channels_last for images and their activations."""
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor.contiguous()
+
+
+def _owned(tensor: Tensor) -> Tensor:
+    copy = tensor.detach().clone(memory_format=torch.preserve_format)
+    return compute_format(copy)
+
+
+class ModelState:
+    """One party's copy of a model: a row of tensors, stepped by functions that are written once.
+
+    Args:
+        module: the computation; many states share one. It must be in training mode.
+        optimizer: moves the parameters in `descend`; None where they are never moved.
+    """
+
+    def __init__(self, module: nn.Module, optimizer: Optimizer | None = None) -> None:
+        self.module = module
+        self.parameters = {name: _owned(p).requires_grad_() for name, p in module.named_parameters()}
+        self.buffers = {
+            name: _owned(module.get_buffer(name))
+            for name in module.state_dict()
+            if name not in self.parameters
+        }
+        self._learning_rate = optimizer.lr if optimizer else 0.0
+        self._optimizer = optimizer.build(list(self.parameters.values())) if optimizer else None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return next(iter(self.parameters.values())).device
+
+    def frozen_buffers(self) -> dict[str, Tensor]:
+        """Copies for a pass that must not move the running statistics."""
+        return {name: buffer.clone() for name, buffer in self.buffers.items()}
+
+    def forward(self, x: Tensor, *, seed: int = 0, buffers: dict[str, Tensor] | None = None) -> Tensor:
+        """Outputs in training mode; moves the running statistics, or those in `buffers` if given.
+
+        Args:
+            x: inputs, in any memory format.
+            seed: of what the module draws by itself (dropout).
+            buffers: to use and move instead of the state's own.
+        """
+        seed_modules(seed, self.device)
+        buffers = self.buffers if buffers is None else buffers
+        output: Tensor = functional_call(self.module, (self.parameters, buffers), (compute_format(x),))
+        return output
+
+    def descend(self, gradients: Sequence[Tensor], learning_rate_factor: float) -> None:
+        """One optimizer step along `gradients`, given in the order of `parameters`."""
+        if self._optimizer is None:
+            raise AssertionError("this model is not trained here")
+        for parameter, gradient in zip(self.parameters.values(), gradients, strict=True):
+            parameter.grad = gradient
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._learning_rate * learning_rate_factor
+        self._optimizer.step()
+
+    def weights(self) -> Weights:
+        """Copies of parameters and buffers, contiguous: a message."""
+        named = {**self.parameters, **self.buffers}
+        return {name: t.detach().clone(memory_format=torch.contiguous_format) for name, t in named.items()}
+
+    def load(self, weights: Weights) -> None:
+        """Take over parameters and buffers; the optimizer's state stays."""
+        own = {**self.parameters, **self.buffers}
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(weights[name])
+
+    def state(self) -> State:
+        """Everything: weights, buffers and the optimizer's state."""
+        slots: State = {}
+        if self._optimizer is not None:
+            for name, parameter in self.parameters.items():
+                slots[name] = dict(self._optimizer.state.get(parameter, {}))
+        return {"weights": {**self.parameters, **self.buffers}, "optimizer": slots}
+
+    def load_state(self, state: State) -> None:
+        """Take over what `state` gave."""
+        self.load(state["weights"])
+        if self._optimizer is None:
+            return
+        for name, parameter in self.parameters.items():
+            slot = {key: _like(parameter, value) for key, value in state["optimizer"][name].items()}
+            if slot:
+                self._optimizer.state[parameter] = slot
+
+
+def _like(parameter: Tensor, value: object) -> object:
+    """A slot of an optimizer in the memory format of its parameter, so that the same kernels run."""
+    if isinstance(value, Tensor) and value.shape == parameter.shape:
+        return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+    return value.clone() if isinstance(value, Tensor) else value

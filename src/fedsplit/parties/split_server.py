@@ -1,0 +1,74 @@
+"""The split server: trains a server model on smashed data."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fedsplit.optimizers import Optimizer
+from fedsplit.parties.local_step import HeadStep, train_head
+from fedsplit.parties.messages import BatchLoss, Upload
+from fedsplit.parties.model_state import ModelState
+from fedsplit.parties.weights import Weights
+from fedsplit.randomness import seed_of
+from fedsplit.schedules import Schedule
+from fedsplit.state import State
+
+
+class SplitServer:
+    """A server model and its optimizer.
+
+    Args:
+        module: the server model.
+        optimizer: what steps it; its state lives as long as the server.
+        schedule: of the learning rate.
+        seed: of the run.
+    """
+
+    def __init__(self, module: torch.nn.Module, optimizer: Optimizer, schedule: Schedule, seed: int) -> None:
+        self._module, self._optimizer, self._schedule, self._seed = module, optimizer, schedule, seed
+        self._model = ModelState(module, optimizer)
+
+    def fresh_copy(self) -> "SplitServer":
+        """Another server with this one's weights and an optimizer of its own, not yet stepped."""
+        copy = SplitServer(self._module, self._optimizer, self._schedule, self._seed)
+        copy.load(self.weights())
+        return copy
+
+    def step(self, round: int, upload: Upload) -> tuple[BatchLoss, Tensor]:
+        """Step on one upload; its loss and cut gradient, both of before the step."""
+        done: HeadStep = train_head(
+            self._model,
+            upload.z,
+            upload.y,
+            learning_rate_factor=self._schedule.factor(round),
+            seed=seed_of(
+                self._seed, "dropout of the head", client=upload.client, round=round, step=upload.step
+            ),
+        )
+        return BatchLoss(upload.client, done.loss, len(upload.y)), done.dz
+
+    def cut_gradients(self, z: Tensor, y: Tensor, *, seed: int) -> Tensor:
+        """True cut gradients per sample (of the summed loss), in the shape of `z`.
+
+        With batch statistics; the weights and the running statistics stay as they are.
+        """
+        z = z.detach().requires_grad_()
+        logits = self._model.forward(z, seed=seed, buffers=self._model.frozen_buffers())
+        (dz,) = torch.autograd.grad(F.cross_entropy(logits, y, reduction="sum"), z)
+        return dz
+
+    def weights(self) -> Weights:
+        """Copies of the weights."""
+        return self._model.weights()
+
+    def load(self, weights: Weights) -> None:
+        """Take over weights; the optimizer's state stays."""
+        self._model.load(weights)
+
+    def state(self) -> State:
+        """Weights, buffers and optimizer state."""
+        return self._model.state()
+
+    def load_state(self, state: State) -> None:
+        """Take over what `state` gave."""
+        self._model.load_state(state)

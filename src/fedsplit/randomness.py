@@ -1,0 +1,39 @@
+"""Every random draw is a function of `(seed, purpose, client, round, epoch, step)`.
+
+Nothing global is consumed, so a result does not depend on the order in which clients run, on how
+many processes there are, or on where a run was interrupted.
+"""
+
+from hashlib import blake2b
+
+import numpy as np
+import torch
+
+
+def seed_of(
+    seed: int, purpose: str, *, client: int = 0, round: int = 0, epoch: int = 0, step: int = 0
+) -> int:
+    """Seed of one draw: 63 bits of a hash of all that names the draw."""
+    name = f"{seed}/{purpose}/{client}/{round}/{epoch}/{step}"
+    return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "little") >> 1
+
+
+def generator(
+    seed: int, purpose: str, *, client: int = 0, round: int = 0, epoch: int = 0, step: int = 0
+) -> torch.Generator:
+    """Torch generator (on the CPU) of one draw."""
+    drawn = seed_of(seed, purpose, client=client, round=round, epoch=epoch, step=step)
+    return torch.Generator().manual_seed(drawn)
+
+
+def numpy_generator(seed: int, purpose: str, *, step: int = 0) -> np.random.Generator:
+    """NumPy generator of one draw."""
+    return np.random.default_rng(seed_of(seed, purpose, step=step))
+
+
+def seed_modules(seed: int, device: torch.device) -> None:
+    """Seed what a module draws by itself (dropout), once per pass, from `seed_of`."""
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index or 0].manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)

@@ -1,0 +1,120 @@
+"""Checkpoints: safetensors and JSON with checksums; a kill at any moment loses nothing older."""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from fedsplit.errors import UserError
+from fedsplit.state import State
+
+_TENSORS, _VALUES, _CHECKSUMS = "state.safetensors", "state.json", "SHA256SUMS"
+KEPT = 2
+"""Checkpoints kept: a damaged one falls back to the one before."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """State after `rounds` rounds."""
+
+    rounds: int
+    state: State
+
+
+def save(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write `folder/round-<rounds>/`, whole or not at all, and drop all but the last two."""
+    folder.mkdir(exist_ok=True)
+    partial = folder / ".partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    tensors: dict[str, Tensor] = {}
+    values = _without_tensors(checkpoint.state, "", tensors)
+    save_file(tensors, partial / _TENSORS)
+    (partial / _VALUES).write_text(
+        json.dumps({"rounds": checkpoint.rounds, "state": values}), encoding="utf-8"
+    )
+    sums = "".join(f"{_checksum(partial / name)}  {name}\n" for name in (_TENSORS, _VALUES))
+    (partial / _CHECKSUMS).write_text(sums, encoding="utf-8")
+    for path in (*partial.iterdir(), partial):
+        _sync(path)
+    final = folder / f"round-{checkpoint.rounds:06d}"
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
+    _sync(folder)
+    for old in _checkpoints(folder)[:-KEPT]:
+        shutil.rmtree(old)
+
+
+def load_latest(folder: Path) -> Checkpoint | None:
+    """The newest undamaged checkpoint; None where none was ever written.
+
+    Raises:
+        UserError: there are checkpoints, and all are damaged.
+    """
+    found = _checkpoints(folder)
+    for path in reversed(found):
+        try:
+            return _load(path)
+        except (OSError, ValueError, SafetensorError):
+            continue
+    if found:
+        raise UserError("resume", folder.parent, f"no undamaged checkpoint left in {folder}")
+    return None
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return sorted(folder.glob("round-*"))
+
+
+def _load(path: Path) -> Checkpoint:
+    lines = (path / _CHECKSUMS).read_text("utf-8").splitlines()
+    sums = {name: checksum for checksum, _, name in (line.partition("  ") for line in lines)}
+    for name in (_TENSORS, _VALUES):
+        if sums.get(name) != _checksum(path / name):
+            raise ValueError(f"{path / name} does not have its checksum")
+    values = json.loads((path / _VALUES).read_text("utf-8"))
+    state = values["state"]
+    for key, tensor in load_file(path / _TENSORS).items():
+        *folders, name = key.split("/")
+        node = state
+        for part in folders:
+            node = node[part]
+        node[name] = tensor
+    return Checkpoint(values["rounds"], state)
+
+
+def _without_tensors(state: State, prefix: str, tensors: dict[str, Tensor]) -> State:
+    """The tree without its tensors, which go to `tensors` under their paths."""
+    values: State = {}
+    for key, value in state.items():
+        if isinstance(value, Tensor):
+            # A copy: safetensors refuses memory that two names share.
+            tensors[prefix + key] = value.detach().to("cpu").clone(memory_format=torch.contiguous_format)
+        elif isinstance(value, dict):
+            values[key] = _without_tensors(value, f"{prefix}{key}/", tensors)
+        else:
+            values[key] = value
+    return values
+
+
+def _checksum(path: Path) -> str:
+    digest = sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,85 @@
+"""What is known of each round, and `metrics.csv`."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from fedsplit.results.ledger import DIRECTIONS, KINDS, Direction, Kind
+
+PHASES = ("clients", "server", "evaluate")
+"""Where the seconds of a round go: the clients' verbs, the rest of the algorithm, evaluation."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One round. Accuracy and loss on the test split are None in a round without evaluation.
+
+    Args:
+        round: counted from 0.
+        test_accuracy: fraction of the test images.
+        test_loss: mean cross-entropy on the test images.
+        train_loss: see `RoundMetrics`.
+        load: bytes of all rounds so far.
+        bytes: of this round, by direction and kind.
+        seconds: of this round, by phase.
+    """
+
+    round: int
+    test_accuracy: float | None
+    test_loss: float | None
+    train_loss: float
+    load: int
+    bytes: dict[Direction, dict[Kind, int]]
+    seconds: dict[str, float]
+
+    @classmethod
+    def from_state(cls, state: dict[str, object]) -> "Record":
+        """What `asdict` gave."""
+        return cls(**state)  # type: ignore[arg-type]
+
+    def row(self) -> dict[str, object]:
+        """The row of `metrics.csv`, by column."""
+        row: dict[str, object] = {
+            "round": self.round,
+            "test_accuracy": self.test_accuracy,
+            "test_loss": self.test_loss,
+            "train_loss": self.train_loss,
+            "load": self.load,
+        }
+        row |= {f"bytes.{d}.{kind}": self.bytes[d][kind] for d in DIRECTIONS for kind in KINDS}
+        row |= {f"seconds.{phase}": round(self.seconds[phase], 6) for phase in PHASES}
+        return row
+
+
+class MetricsFile:
+    """`metrics.csv`: a header, then a row a round, each written at once.
+
+    Args:
+        path: of the file.
+        records: rounds there already are; the file is cut to them.
+    """
+
+    def __init__(self, path: Path, records: Sequence[Record]) -> None:
+        self._path = path
+        partial = path.with_suffix(".partial")
+        with partial.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(_EMPTY.row()))
+            writer.writeheader()
+            writer.writerows(record.row() for record in records)
+        partial.replace(path)
+
+    def append(self, record: Record) -> None:
+        """Add a round."""
+        with self._path.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, list(_EMPTY.row())).writerow(record.row())
+
+
+_EMPTY = Record(
+    0, None, None, 0.0, 0, {d: dict.fromkeys(KINDS, 0) for d in DIRECTIONS}, dict.fromkeys(PHASES, 0.0)
+)
+
+
+def record_state(record: Record) -> dict[str, object]:
+    """Plain values, for a checkpoint."""
+    return asdict(record)

@@ -1,0 +1,104 @@
+"""The directory of a run: where each thing that a run leaves behind is written."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors.torch import save_file
+
+from fedsplit.errors import UserError
+from fedsplit.parties.weights import Weights
+from fedsplit.results import checkpoint
+from fedsplit.results.checkpoint import Checkpoint
+from fedsplit.results.metrics import MetricsFile, Record
+from fedsplit.results.summary import write_json
+
+_LOG = logging.getLogger("fedsplit")
+
+
+class RunDirectory:
+    """`config.yaml`, `run.log`, `metrics.csv`, `results.json`, `model/` and `checkpoint/` under one path."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._metrics: MetricsFile | None = None
+
+    @classmethod
+    def existing(cls, path: Path) -> "RunDirectory":
+        """The directory of a run that was started.
+
+        Raises:
+            UserError: there is none.
+        """
+        if not path.is_dir():
+            raise UserError("resume", path, "no such directory; give the directory of a run")
+        if not (path / "config.yaml").is_file():
+            raise UserError("resume", path, "not the directory of a run: it holds no config.yaml")
+        return cls(path)
+
+    def config(self) -> dict[str, Any]:
+        """The configuration the run was started with."""
+        try:
+            config = yaml.safe_load((self.path / "config.yaml").read_text("utf-8"))
+        except yaml.YAMLError as error:
+            raise UserError("resume", self.path, "its config.yaml is damaged") from error
+        if not isinstance(config, dict) or "choices" not in config:
+            raise UserError("resume", self.path, "its config.yaml is not that of a run")
+        return config
+
+    def latest_checkpoint(self) -> Checkpoint | None:
+        """The newest undamaged checkpoint; None where none was ever written."""
+        return checkpoint.load_latest(self.path / "checkpoint")
+
+    def open(self, config: Mapping[str, Any], records: Sequence[Record]) -> None:
+        """Make the directory, write `config.yaml`, cut `metrics.csv` to `records`, and log to `run.log`.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            partial = self.path / "config.yaml.partial"
+            partial.write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
+            partial.replace(self.path / "config.yaml")
+            self._metrics = MetricsFile(self.path / "metrics.csv", records)
+            log = logging.FileHandler(self.path / "run.log", encoding="utf-8")
+        except OSError as error:
+            raise UserError("hydra.run.dir", self.path, f"cannot be written ({error.strerror})") from error
+        log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self.close()
+        _LOG.addHandler(log)
+        _LOG.setLevel(logging.INFO)
+        _LOG.propagate = False
+
+    def record(self, record: Record) -> None:
+        """Add a round to `metrics.csv`."""
+        if self._metrics is None:
+            raise AssertionError("the run directory is not open")
+        self._metrics.append(record)
+
+    def save_checkpoint(self, state: Checkpoint) -> None:
+        """Write a checkpoint."""
+        checkpoint.save(self.path / "checkpoint", state)
+
+    def save_model(self, models: Mapping[str, Weights]) -> None:
+        """Write `model/<name>.safetensors`; the same bytes for the same weights."""
+        folder = self.path / "model"
+        folder.mkdir(exist_ok=True)
+        for name, weights in models.items():
+            on_cpu = {key: tensor.detach().cpu().contiguous() for key, tensor in weights.items()}
+            partial = folder / f"{name}.partial"
+            save_file(on_cpu, partial)
+            partial.replace(folder / f"{name}.safetensors")
+
+    def save_results(self, results: Mapping[str, object]) -> None:
+        """Write `results.json`."""
+        write_json(self.path / "results.json", results)
+
+    def close(self) -> None:
+        """Stop logging to `run.log`."""
+        for handler in list(_LOG.handlers):
+            _LOG.removeHandler(handler)
+            handler.close()

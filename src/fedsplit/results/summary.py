@@ -1,0 +1,56 @@
+"""`results.json`: a run in a few numbers."""
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from fedsplit.results.metrics import Record
+
+StoppedBy: TypeAlias = Literal["rounds", "comm_threshold_mb", "time_limit_s", "target_accuracy"]
+
+_MILESTONES = [round(0.05 * i, 2) for i in range(1, 20)] + [0.99]
+_PACKAGES = ("fedsplit", "torch", "torchvision", "numpy", "hydra-core")
+
+
+def _first_reaching(records: Sequence[Record], accuracy: float) -> int | None:
+    return next((i for i, r in enumerate(records) if (r.test_accuracy or 0.0) >= accuracy), None)
+
+
+def summarise(
+    records: Sequence[Record],
+    *,
+    stopped_by: StoppedBy,
+    target_accuracy: float | None,
+    parameters: Mapping[str, int],
+) -> dict[str, object]:
+    """The content of `results.json`.
+
+    `bytes_to_accuracy` and `seconds_to_accuracy` give, for each multiple of 0.05 (and 0.99, and the
+    target) that was reached, the load and the seconds up to the first evaluation that reached it.
+    """
+    accuracies = [record.test_accuracy for record in records if record.test_accuracy is not None]
+    milestones = sorted({*_MILESTONES, *([target_accuracy] if target_accuracy is not None else [])})
+    reached = {a: i for a in milestones if (i := _first_reaching(records, a)) is not None}
+    elapsed = [sum(sum(r.seconds.values()) for r in records[: i + 1]) for i in range(len(records))]
+    return {
+        "final_accuracy": accuracies[-1] if accuracies else None,
+        "best_accuracy": max(accuracies, default=None),
+        "load": records[-1].load,
+        "rounds_run": len(records),
+        "stopped_by": stopped_by,
+        "bytes_to_accuracy": {f"{a:g}": records[i].load for a, i in reached.items()},
+        "seconds_to_accuracy": {f"{a:g}": round(elapsed[i], 3) for a, i in reached.items()},
+        "seconds": round(elapsed[-1], 3),
+        "parameters": dict(parameters),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+    }
+
+
+def write_json(path: Path, content: Mapping[str, object]) -> None:
+    """Write JSON, whole or not at all."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)

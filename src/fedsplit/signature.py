@@ -1,0 +1,101 @@
+"""Reads the signature of a `_target_` from its source, without importing it.
+
+A configuration is checked before anything heavy (torch) is imported; the signature of the class that
+a choice names is the schema of that choice.
+"""
+
+import ast
+import importlib.util
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from fedsplit.arguments import VOCABULARY
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Annotations by argument name (`None` where one cannot be read here); `open` accepts any name."""
+
+    annotations: dict[str, Any]
+    open: bool = False
+
+
+@lru_cache
+def _parsed(module: str) -> ast.Module | None:
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return None
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        return None
+    return ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+
+
+def _annotation(node: ast.expr | None) -> Any:
+    if node is None:
+        return None
+    expression = compile(ast.Expression(node), "<annotation>", "eval")
+    try:
+        return eval(
+            expression, {"__builtins__": {}}, dict(VOCABULARY)
+        )  # our own source, names of VOCABULARY only
+    except (NameError, TypeError, AttributeError):
+        return None
+
+
+def _of_function(function: ast.FunctionDef, skip: int = 0) -> Signature:
+    arguments = function.args
+    named = [*arguments.posonlyargs, *arguments.args][skip:] + arguments.kwonlyargs
+    return Signature({a.arg: _annotation(a.annotation) for a in named}, open=arguments.kwarg is not None)
+
+
+def _imported_from(tree: ast.Module, name: str) -> str | None:
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and any((a.asname or a.name) == name for a in node.names):
+            return node.module
+    return None
+
+
+def signature(target: str) -> Signature | None:
+    """Signature of the class or function at the dotted path `target`; None if its source cannot be found."""
+    module, _, name = target.rpartition(".")
+    tree = _parsed(module) if module.split(".")[0] == "fedsplit" else None
+    if tree is None:
+        return None
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            return _of_function(node)
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return _of_class(tree, module, node)
+    source = _imported_from(tree, name)
+    return signature(f"{source}.{name}") if source else None
+
+
+def _of_class(tree: ast.Module, module: str, node: ast.ClassDef) -> Signature:
+    annotations: dict[str, Any] = {}
+    opened = False
+    for base in (
+        node.bases
+    ):  # the arguments of a base class count where the class passes them on (dataclass, **kwargs)
+        if isinstance(base, ast.Name):
+            inherited = signature(f"{_imported_from(tree, base.id) or module}.{base.id}")
+            annotations |= inherited.annotations if inherited else {}
+            opened |= inherited.open if inherited else False
+    for member in node.body:
+        if isinstance(member, ast.FunctionDef) and member.name == "__init__":
+            own = _of_function(member, skip=1)
+            return Signature({**annotations, **own.annotations} if own.open else own.annotations)
+        if (
+            isinstance(member, ast.AnnAssign)
+            and isinstance(member.target, ast.Name)
+            and "ClassVar" not in ast.unparse(member.annotation)
+        ):
+            annotations[member.target.id] = _annotation(member.annotation)
+    return Signature(annotations, opened)
+
+
+def unknown_target(target: str) -> bool:
+    """Whether a `_target_` inside this package names nothing."""
+    return target.split(".", maxsplit=1)[0] == "fedsplit" and signature(target) is None

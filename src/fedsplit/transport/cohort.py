@@ -1,0 +1,63 @@
+"""What a server can ask of the clients of a round; a transport says how it travels."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+
+from torch import Tensor
+
+from fedsplit.parties.messages import LocalTraining, Part, Upload
+from fedsplit.parties.weights import Weights
+
+
+class Cohort(ABC):
+    """The clients of one round. A verb goes to all of them, and answers come back in client order."""
+
+    @property
+    @abstractmethod
+    def clients(self) -> Sequence[int]:
+        """Their numbers, ascending."""
+
+    @property
+    @abstractmethod
+    def sample_counts(self) -> Sequence[int]:
+        """Training samples of each, in the order of `clients`."""
+
+    @abstractmethod
+    def select(self, clients: Collection[int]) -> "Cohort":
+        """The cohort of some of them."""
+
+    @abstractmethod
+    def install(self, part: Part, weights: Weights) -> None:
+        """Send the same weights to all."""
+
+    @abstractmethod
+    def install_each(self, part: Part, weights: Mapping[int, Weights]) -> None:
+        """Send each client weights of its own."""
+
+    @abstractmethod
+    def forward(self, step: int) -> list[Upload]:
+        """Upload one local step's smashed data; clients that have no such step are left out."""
+
+    @abstractmethod
+    def backward(self, step: int, dz: Mapping[int, Tensor]) -> None:
+        """Send the cut gradients of the last `forward`, by client; the clients step."""
+
+    @abstractmethod
+    def train_local(
+        self,
+        *,
+        train_head: bool,
+        upload_interval: int | None = None,
+        skip_first_upload: Collection[int] = (),
+    ) -> LocalTraining:
+        """Train for the local epochs of the round.
+
+        Args:
+            train_head: train the head on its own loss; else the head only estimates gradients.
+            upload_interval: upload at local steps 0, q, 2q, ...; None never.
+            skip_first_upload: clients whose upload of step 0 the server already has.
+        """
+
+    @abstractmethod
+    def weights(self, part: Part) -> list[Weights]:
+        """Upload weights, in the order of `clients`."""
