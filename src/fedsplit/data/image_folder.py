@@ -72,16 +72,21 @@ class ImageFolder(ImageSource):
                 return load_file(cache)["pixels"]
             except (SafetensorError, KeyError):
                 pass  # a damaged cache is written again below
-        pixels = torch.from_numpy(np.stack([self._decode(file, files[0]) for file in files]))
+        side = self.image_size or self._own_side(files[0])
+        pixels = torch.from_numpy(np.stack([self._decode(file, side) for file in files]))
         _write_cache(cache, pixels)
         return pixels
 
-    def _decode(self, file: Path, first: Path) -> np.ndarray:
-        try:
-            image = Image.open(file).convert("L" if self.grayscale else "RGB")
-        except OSError as error:
-            raise UserError("dataset.root", self.root, f"{file} cannot be read as an image") from error
-        side = self.image_size or _square_side(first, self.root)
+    def _own_side(self, file: Path) -> int:
+        width, height = self._opened(file).size
+        if width != height:
+            raise UserError(
+                "dataset.image_size", None, f"{file} is {width}x{height}: give the size to resize to"
+            )
+        return width
+
+    def _decode(self, file: Path, side: int) -> np.ndarray:
+        image = self._opened(file)
         if self.image_size is not None:
             image = image.resize((side, side), Image.Resampling.BILINEAR)
         elif image.size != (side, side):
@@ -90,12 +95,12 @@ class ImageFolder(ImageSource):
         array = np.asarray(image)
         return array if array.ndim == 3 else array[:, :, None]
 
-
-def _square_side(file: Path, root: str) -> int:
-    width, height = Image.open(file).size
-    if width != height:
-        raise UserError("dataset.image_size", None, f"{file} is {width}x{height}: give the size to resize to")
-    return int(width)
+    def _opened(self, file: Path) -> Image.Image:
+        try:
+            with Image.open(file) as image:
+                return image.convert("L" if self.grayscale else "RGB")
+        except OSError as error:
+            raise UserError("dataset.root", self.root, f"{file} cannot be read as an image") from error
 
 
 def _write_cache(cache: Path, pixels: torch.Tensor) -> None:

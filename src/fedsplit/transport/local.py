@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +15,8 @@ from fedsplit.parties.weights import Weights, num_bytes
 from fedsplit.results.ledger import Direction, Kind, Ledger
 from fedsplit.state import State
 from fedsplit.transport.cohort import Cohort
+
+Answer = TypeVar("Answer")
 
 _KINDS: dict[Part, Kind] = {
     "client": "client_weights",
@@ -97,8 +100,10 @@ class LocalCohort(Cohort):
         """See `Cohort.select`."""
         return LocalCohort(self._transport, self._round, clients)
 
-    def _workers(self) -> Iterable[tuple[int, ClientWorker]]:
-        return ((client, self._transport.worker(client)) for client in self._clients)
+    def _ask(self, verb: Callable[[ClientWorker], Answer]) -> list[Answer]:
+        """Every client's answer to a verb, in client order, whatever the order they were asked in."""
+        with self._transport.at_clients():
+            return [verb(self._transport.worker(client)) for client in self._clients]
 
     def install(self, part: Part, weights: Weights) -> None:
         """See `Cohort.install`."""
@@ -106,23 +111,22 @@ class LocalCohort(Cohort):
 
     def install_each(self, part: Part, weights: Mapping[int, Weights]) -> None:
         """See `Cohort.install_each`."""
-        for client, worker in self._workers():
+        for client in self._clients:
             self._count("down", _KINDS[part], num_bytes(weights[client]))
-            with self._transport.at_clients():
-                worker.install(part, weights[client])
+        self._ask(lambda worker: worker.install(part, weights[worker.client]))
 
     def forward(self, step: int) -> list[Upload]:
         """See `Cohort.forward`."""
-        with self._transport.at_clients():
-            answers = [worker.forward(self._round, step) for _, worker in self._workers()]
+        answers = self._ask(lambda worker: worker.forward(self._round, step))
         return self._received(upload for upload in answers if upload is not None)
 
     def backward(self, step: int, dz: Mapping[int, Tensor]) -> None:
         """See `Cohort.backward`."""
-        for client, gradient in sorted(dz.items()):
+        for gradient in dz.values():
             self._count("down", "cut_gradient", gradient.numel() * gradient.element_size())
-            with self._transport.at_clients():
-                self._transport.worker(client).backward(self._round, step, gradient.contiguous())
+        self.select(dz)._ask(
+            lambda worker: worker.backward(self._round, step, dz[worker.client].contiguous())
+        )
 
     def train_local(
         self,
@@ -132,16 +136,14 @@ class LocalCohort(Cohort):
         skip_first_upload: Collection[int] = (),
     ) -> LocalTraining:
         """See `Cohort.train_local`."""
-        with self._transport.at_clients():
-            trained = [
-                worker.train_local(
-                    self._round,
-                    train_head_too=train_head,
-                    upload_interval=upload_interval,
-                    skip_first_upload=client in skip_first_upload,
-                )
-                for client, worker in self._workers()
-            ]
+        trained = self._ask(
+            lambda worker: worker.train_local(
+                self._round,
+                train_head_too=train_head,
+                upload_interval=upload_interval,
+                skip_first_upload=worker.client in skip_first_upload,
+            )
+        )
         uploads = self._received(upload for local in trained for upload in local.uploads)
         return LocalTraining(uploads, [loss for local in trained for loss in local.losses])
 
@@ -151,14 +153,11 @@ class LocalCohort(Cohort):
         Raises:
             NonFinite: a client's weights are not finite.
         """
-        received = []
-        for client, worker in self._workers():
-            with self._transport.at_clients():
-                weights = worker.weights(part)
+        received = self._ask(lambda worker: worker.weights(part))
+        for client, weights in zip(self._clients, received, strict=True):
             if not all(bool(torch.isfinite(tensor).all()) for tensor in weights.values()):
                 raise NonFinite(_KINDS[part], client)
             self._count("up", _KINDS[part], num_bytes(weights))
-            received.append(weights)
         return received
 
     def _received(self, uploads: Iterable[Upload]) -> list[Upload]:

@@ -1,0 +1,85 @@
+"""Every algorithm against a plain loop that shares nothing with it but data and initial weights."""
+
+import pytest
+import torch
+
+from tests.algorithms.plain_loops import PlainLoop, adam, sgd
+from tests.conftest import ALGORITHMS, Build
+
+OVERRIDES = {"fsl_sage": ["algorithm.align_interval=2"]}
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_three_rounds_equal_a_plain_loop(tiny: Build, algorithm: str, optimizer: str) -> None:
+    experiment = tiny(f"algorithm={algorithm}", f"optimizer={optimizer}", *OVERRIDES.get(algorithm, []))
+    reference = PlainLoop(experiment, {"adam": adam, "sgd": sgd}[optimizer])
+    if algorithm == "cse_fsl":
+        reference.auxiliary_steppers = [reference.optimizer(module) for module in reference.auxiliaries]
+    for t in range(3):
+        experiment.run_round(t)
+        getattr(reference, algorithm)(t)
+    ours, theirs = experiment.algorithm.full_weights(), reference.full_weights()
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=1e-10, msg=name)
+
+
+@pytest.mark.usefixtures("float64")
+def test_an_auxiliary_model_with_batch_norm_aligns_as_in_a_plain_loop(tiny: Build) -> None:
+    # One round: with 1x1 pixels normalised over 8 samples, rounding noise grows too fast for a second.
+    experiment = tiny("algorithm=fsl_sage", "model=resnet18", "optimizer=sgd")
+    reference = PlainLoop(experiment, sgd)
+    experiment.run_round(0)
+    reference.fsl_sage(0)
+    ours, theirs = experiment.algorithm.full_weights(), reference.full_weights()
+    for name, tensor in ours.items():
+        torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=1e-10, msg=name)
+    for client, auxiliary in enumerate(reference.auxiliaries):
+        aligned = experiment.algorithm.auxiliary_weights()[f"auxiliary-{client}"]
+        for name, parameter in auxiliary.named_parameters():
+            torch.testing.assert_close(aligned[name], parameter.detach(), rtol=0, atol=1e-10, msg=name)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("model", ["digits_cnn", "resnet18"])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_splitfed_v1_is_fed_avg(tiny: Build, optimizer: str, model: str) -> None:
+    runs = [
+        tiny(f"algorithm={name}", f"optimizer={optimizer}", f"model={model}", "local_epochs=2")
+        for name in ("fed_avg", "splitfed_v1")
+    ]
+    for t in range(2):
+        losses = [run.run_round(t).train_loss for run in runs]
+        assert losses[0] == pytest.approx(losses[1], abs=1e-10)
+    fed_avg, splitfed = (run.algorithm.full_weights() for run in runs)
+    for name, tensor in fed_avg.items():
+        torch.testing.assert_close(tensor, splitfed[name], rtol=0, atol=1e-10, msg=name)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_splitfed_v1_is_fed_avg_bit_for_bit_where_the_same_kernels_run(tiny: Build, optimizer: str) -> None:
+    runs = [tiny(f"algorithm={name}", f"optimizer={optimizer}") for name in ("fed_avg", "splitfed_v1")]
+    for t in range(3):
+        for run in runs:
+            run.run_round(t)
+    fed_avg, splitfed = (run.algorithm.full_weights() for run in runs)
+    assert all(torch.equal(tensor, splitfed[name]) for name, tensor in fed_avg.items())
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("model", ["digits_cnn", "resnet18"])
+def test_splitfed_v2_with_one_client_is_centralised_training(tiny: Build, model: str) -> None:
+    experiment = tiny("algorithm=splitfed_v2", "num_clients=1", f"model={model}", "dataset.max_train=50")
+    reference = PlainLoop(experiment)
+    stepper = adam(reference.client, reference.server)
+    for t in range(2):
+        experiment.run_round(t)
+        for _, x, y in reference.batches(t, 0):
+            stepper.zero_grad()
+            torch.nn.functional.cross_entropy(reference.server(reference.client(x)), y).backward()
+            stepper.step()
+    ours, theirs = experiment.algorithm.full_weights(), reference.full_weights()
+    for name, tensor in ours.items():
+        torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=1e-10, msg=name)

@@ -1,0 +1,95 @@
+"""Fixtures: tiny runs, built as a user's command line would build them."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hydra import initialize_config_dir
+from PIL import Image
+
+from fedsplit.config import check
+from fedsplit.experiment import Experiment
+from main import CONFIGS, composed, plain
+
+TINY = (
+    "dataset.max_train=130",
+    "dataset.max_test=60",
+    "num_clients=3",
+    "batch_size=8",
+    "rounds=3",
+    "progress=false",
+    "auxiliary.align_epochs=4",
+    "auxiliary.max_dataset_size=24",
+    "auxiliary.align_batch_size=10",
+)
+"""130 samples over three clients: 44, 43 and 43, so that batches are ragged."""
+
+ALGORITHMS = ("fed_avg", "splitfed_v1", "splitfed_v2", "cse_fsl", "fsl_sage")
+
+Configure = Callable[..., dict[str, Any]]
+Build = Callable[..., Experiment]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def configured() -> Configure:
+    """Composes and checks a configuration from overrides."""
+
+    def configure(*overrides: str) -> dict[str, Any]:
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            config = composed(overrides)
+            choices = {k: v for k, v in config.hydra.runtime.choices.items() if not k.startswith("hydra/")}
+            settings = plain(config)
+        check(settings)
+        return settings | {"choices": choices}
+
+    return configure
+
+
+@pytest.fixture
+def tiny(configured: Configure) -> Build:
+    """Builds a tiny experiment on digits from further overrides."""
+
+    def build(*overrides: str) -> Experiment:
+        return Experiment(configured(*TINY, *overrides))
+
+    return build
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    """Everything built meanwhile computes in float64."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return CONFIGS.parent
+
+
+@pytest.fixture
+def cifar_sized(tmp_path: Path, tiny: Build) -> Build:
+    """Builds a tiny experiment on colour images of 32x32 pixels, ten classes: noise, in an image folder."""
+    draw = np.random.default_rng(0)
+    for split, images in (("train", 13), ("test", 6)):
+        for label in range(10):
+            folder = tmp_path / "images" / split / f"class{label}"
+            folder.mkdir(parents=True)
+            for number in range(images):
+                pixels = draw.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number:02d}.png")
+
+    def build(*overrides: str) -> Experiment:
+        return tiny("dataset=image_folder", f"dataset.root={tmp_path / 'images'}", *overrides)
+
+    return build

@@ -1,0 +1,138 @@
+import copy
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from fedsplit.config import GROUPS, SETTINGS, arguments, check
+from fedsplit.errors import UserError
+
+CONFIGS = Path(__file__).resolve().parents[1] / "hydra_config"
+REMOVED = object()
+
+
+@pytest.fixture(scope="module")
+def composed() -> dict[str, Any]:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = OmegaConf.to_container(compose("config"), resolve=True)
+    assert isinstance(config, dict)
+    return {str(key): value for key, value in config.items()}
+
+
+def _changed(config: dict[str, Any], path: str, value: object) -> dict[str, Any]:
+    config = copy.deepcopy(config)
+    *folders, name = path.split("/")
+    node = config
+    for folder in folders:
+        node = node[folder]
+    if value is REMOVED:
+        del node[name]
+    else:
+        node[name] = value
+    return config
+
+
+def test_the_defaults_pass_and_hold_every_setting(composed: dict[str, Any]) -> None:
+    check(composed)
+    assert set(SETTINGS) | set(GROUPS) <= set(composed)
+
+
+def test_the_check_changes_nothing(composed: dict[str, Any]) -> None:
+    before = copy.deepcopy(composed)
+    check(composed)
+    assert composed == before
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "key"),
+    [
+        ("seed", -1, "seed"),
+        ("threads", 0, "threads"),
+        ("rounds", 2.5, "rounds"),
+        ("rounds", REMOVED, "rounds"),
+        ("device", "gpu", "device"),
+        ("device", "cuda:", "device"),
+        ("device", "cuda:1x", "device"),
+        ("comm_threshold_mb", 0, "comm_threshold_mb"),
+        ("target_accuracy", 90, "target_accuracy"),
+        ("progress", "yes", "progress"),
+        ("cohort_size", 0, "cohort_size"),
+        ("cohort_size", 11, "cohort_size"),
+        ("num_client", 3, "num_client"),
+        ("algorithm", None, "algorithm"),
+        ("algorithm", REMOVED, "algorithm"),
+        ("optimizer/lr", 0, "optimizer.lr"),
+        ("optimizer/lr", "1e-3", "optimizer.lr"),
+        ("optimizer/betas", [0.9], "optimizer.betas"),
+        ("optimizer/momentum", 0.9, "optimizer.momentum"),
+        ("optimizer/_target_", "fedsplit.optimizers.Adamm", "optimizer._target_"),
+        ("optimizer/_target_", 3, "optimizer._target_"),
+        ("auxiliary/align_epochs", 0, "auxiliary.align_epochs"),
+        ("auxiliary/optimizer", None, "auxiliary.optimizer"),
+        ("auxiliary/optimizer", 5, "auxiliary.optimizer"),
+        ("auxiliary/optimizer/lr", -1, "auxiliary.optimizer.lr"),
+        ("auxiliary/optimizer/_target_", "fedsplit.optimizers.Nothing", "auxiliary.optimizer._target_"),
+        ("auxiliary/hiden", 3, "auxiliary.hiden"),
+        ("model/cut", 3, "model.cut"),
+        ("model/cut", REMOVED, "model.cut"),
+        ("auxiliary/align_epochs", REMOVED, "auxiliary.align_epochs"),
+        ("estimator/trains_on_loss", False, "estimator.trains_on_loss"),
+        ("dataset/max_train", 0, "dataset.max_train"),
+        ("algorithm/align_interval", None, "algorithm.align_interval"),
+    ],
+)
+def test_a_mistake_is_told_by_its_key_and_value(
+    composed: dict[str, Any], path: str, value: object, key: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        check(_changed(composed, path, value))
+    assert caught.value.key == key
+    assert caught.value.value == (None if value is REMOVED else value)
+    assert str(caught.value).startswith(f"{key}=")
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("device", "cuda:12"),
+        ("cohort_size", 10),
+        ("time_limit_s", 0.5),
+        ("resume", "saves/a"),
+        ("dataset/max_train", 20),
+        ("optimizer/_target_", "torch.optim.Adam"),
+        ("choices", {"algorithm": "fsl_sage"}),
+        ("auxiliary/_target_", "my.own.Auxiliary"),
+        ("client_optimizer", {"_target_": "fedsplit.optimizers.Adam", "lr": 1}),
+    ],
+)
+def test_what_is_allowed_passes(composed: dict[str, Any], path: str, value: object) -> None:
+    check(_changed(composed, path, value))
+
+
+def test_a_targets_arguments_are_its_node_without_the_keys_of_others(composed: dict[str, Any]) -> None:
+    assert arguments("model", composed["model"]) == {"_target_": "fedsplit.models.digits_cnn.digits_cnn"}
+    assert arguments("auxiliary", composed["auxiliary"]) == {
+        "_target_": "fedsplit.models.auxiliary.LinearAuxiliary"
+    }
+    assert arguments("optimizer", composed["optimizer"]) == composed["optimizer"]
+
+
+def test_composing_and_checking_imports_nothing_heavy() -> None:
+    program = f"""
+import json, sys
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from fedsplit.config import check
+with initialize_config_dir({str(CONFIGS)!r}, version_base="1.3"):
+    config = OmegaConf.to_container(compose("config"), resolve=True)
+check(config)
+print(json.dumps(sorted(name for name in ("torch", "numpy", "sklearn") if name in sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == []

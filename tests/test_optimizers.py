@@ -1,0 +1,117 @@
+from math import sqrt
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fedsplit.errors import UserError
+from fedsplit.optimizers import Adam, AdamW, Optimizer, Sgd
+
+LR = 0.1
+ADAM: dict[str, Any] = {"lr": LR, "betas": [0.8, 0.9], "eps": 1e-3, "weight_decay": 0.0, "amsgrad": False}
+SGD: dict[str, Any] = {
+    "lr": LR,
+    "momentum": 0.0,
+    "dampening": 0.0,
+    "weight_decay": 0.0,
+    "nesterov": False,
+}
+
+
+def _path(optimizer: Optimizer, gradients: list[float], start: float = 2.0) -> list[float]:
+    """Values of one float64 parameter after each step along given gradients."""
+    parameter = torch.tensor([start], dtype=torch.float64, requires_grad=True)
+    stepped = optimizer.build([parameter])
+    values = []
+    for gradient in gradients:
+        parameter.grad = torch.tensor([gradient], dtype=torch.float64)
+        stepped.step()
+        values.append(float(parameter.detach()))
+    return values
+
+
+def test_sgd_steps_against_the_gradient_with_weight_decay_added_to_it() -> None:
+    assert _path(Sgd(**SGD), [0.5]) == pytest.approx([2.0 - LR * 0.5])
+    assert _path(Sgd(**{**SGD, "weight_decay": 0.3}), [0.5]) == pytest.approx([2.0 - LR * (0.5 + 0.3 * 2.0)])
+
+
+def test_sgd_keeps_a_dampened_running_mean_of_gradients() -> None:
+    first = 0.5  # the buffer starts as the first gradient
+    second = 0.9 * first + (1 - 0.4) * 0.7
+    values = _path(Sgd(**{**SGD, "momentum": 0.9, "dampening": 0.4}), [0.5, 0.7])
+    assert values == pytest.approx([2.0 - LR * first, 2.0 - LR * (first + second)])
+
+
+def test_sgd_with_nesterov_looks_ahead_along_the_momentum() -> None:
+    buffers = [0.5, 0.9 * 0.5 + 0.7]
+    moves = [0.5 + 0.9 * buffers[0], 0.7 + 0.9 * buffers[1]]
+    values = _path(Sgd(**{**SGD, "momentum": 0.9, "nesterov": True}), [0.5, 0.7])
+    assert values == pytest.approx([2.0 - LR * moves[0], 2.0 - LR * sum(moves)])
+
+
+@pytest.mark.parametrize("changes", [{"momentum": 0.0}, {"momentum": 0.9, "dampening": 0.1}])
+def test_nesterov_without_plain_momentum_is_refused(changes: dict[str, float]) -> None:
+    with pytest.raises(UserError, match=r"^optimizer\.nesterov=True"):
+        Sgd(**{**SGD, "nesterov": True, **changes})
+
+
+def _adam_by_hand(gradients: list[float], *, decay: float, decoupled: bool, amsgrad: bool) -> list[float]:
+    b1, b2 = ADAM["betas"]
+    value, m, v, largest, values = 2.0, 0.0, 0.0, 0.0, []
+    for t, given in enumerate(gradients, start=1):
+        if decoupled:
+            value -= LR * decay * value
+        gradient = given if decoupled else given + decay * value
+        m = b1 * m + (1 - b1) * gradient
+        v = b2 * v + (1 - b2) * gradient**2
+        largest = max(largest, v)
+        second = (largest if amsgrad else v) / (1 - b2**t)
+        value -= LR * m / (1 - b1**t) / (sqrt(second) + ADAM["eps"])
+        values.append(value)
+    return values
+
+
+@pytest.mark.parametrize("amsgrad", [False, True])
+@pytest.mark.parametrize(("kind", "decoupled"), [(Adam, False), (AdamW, True)])
+def test_adam_and_adamw_follow_their_papers(kind: type[Adam], decoupled: bool, amsgrad: bool) -> None:
+    gradients = [0.5, -3.0, 0.01, 0.02]
+    values = _path(kind(**{**ADAM, "weight_decay": 0.3, "amsgrad": amsgrad}), gradients)
+    expected = _adam_by_hand(gradients, decay=0.3, decoupled=decoupled, amsgrad=amsgrad)
+    assert values == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "optimizer", [Adam(**{**ADAM, "amsgrad": True}), AdamW(**ADAM), Sgd(**{**SGD, "momentum": 0.9})]
+)
+def test_what_is_done_to_one_parameter_depends_on_no_other(optimizer: Optimizer) -> None:
+    draw = torch.Generator().manual_seed(0)
+    starts = [torch.randn(shape, generator=draw) for shape in [(3, 2), (4,), (2, 3, 2, 2)]]
+    gradients = [[torch.randn(s.shape, generator=draw) for s in starts] for _ in range(3)]
+
+    def stepped(which: list[int]) -> list[Tensor]:
+        parameters = [starts[i].clone().requires_grad_() for i in which]
+        built = optimizer.build(parameters)
+        for each in gradients:
+            for parameter, i in zip(parameters, which, strict=True):
+                parameter.grad = each[i].clone()
+            built.step()
+        return [parameter.detach() for parameter in parameters]
+
+    together = stepped([0, 1, 2])
+    for i, value in enumerate(together):
+        assert torch.equal(value, stepped([i])[0])
+        assert not torch.equal(value, starts[i])
+
+
+@pytest.mark.parametrize("optimizer", [Adam(**ADAM), AdamW(**ADAM), Sgd(**{**SGD, "momentum": 0.9})])
+def test_strides_of_a_gradient_do_not_matter(optimizer: Optimizer) -> None:
+    draw = torch.Generator().manual_seed(1)
+    start, gradient = torch.randn(4, 3, 2, 2, generator=draw), torch.randn(4, 3, 2, 2, generator=draw)
+    results = []
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        parameter = start.clone(memory_format=torch.channels_last).requires_grad_()
+        parameter.grad = gradient.clone(memory_format=memory_format)
+        optimizer.build([parameter]).step()
+        results.append(parameter.detach())
+    assert torch.equal(*results)

@@ -1,0 +1,82 @@
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fedsplit.randomness import generator, numpy_generator, seed_modules, seed_of
+
+NAMED = {"client": 1, "round": 2, "epoch": 3, "step": 4}
+
+
+def test_each_of_the_names_of_a_draw_changes_its_seed() -> None:
+    seeds = {seed_of(7, "batches", **NAMED), seed_of(8, "batches", **NAMED), seed_of(7, "dropout", **NAMED)}
+    seeds |= {seed_of(7, "batches", **{**NAMED, name: 9}) for name in NAMED}
+    seeds |= {seed_of(7, "batches", client=2, round=1, epoch=3, step=4)}  # numbers that change places
+    assert len(seeds) == 3 + len(NAMED) + 1
+
+
+def test_seeds_of_many_draws_are_all_different_and_fit_63_bits() -> None:
+    drawn = [
+        seed_of(seed, purpose, client=client, round=round, step=step)
+        for seed, purpose, client, round, step in product(
+            (0, 1, 11), ("a", "b"), range(12), range(12), range(12)
+        )
+    ]
+    assert len(set(drawn)) == len(drawn)
+    assert all(0 <= each < 2**63 for each in drawn)
+
+
+def test_a_seed_is_the_same_on_every_machine() -> None:
+    # blake2b of "0/batches/0/0/0/0", eight bytes little-endian, without the lowest bit
+    assert seed_of(0, "batches") == int.from_bytes(_blake2b("0/batches/0/0/0/0"), "little") // 2
+    assert seed_of(3, "x", **NAMED) == int.from_bytes(_blake2b("3/x/1/2/3/4"), "little") // 2
+
+
+def _blake2b(text: str) -> bytes:
+    from hashlib import blake2b  # noqa: PLC0415
+
+    return blake2b(text.encode(), digest_size=8).digest()
+
+
+def test_a_generator_depends_on_its_names_only() -> None:
+    torch.manual_seed(1)
+    first = torch.rand(5, generator=generator(0, "x", **NAMED))
+    torch.manual_seed(2)
+    torch.rand(3)
+    assert torch.equal(first, torch.rand(5, generator=generator(0, "x", **NAMED)))
+    assert not torch.equal(first, torch.rand(5, generator=generator(0, "y", **NAMED)))
+
+
+def test_drawing_leaves_the_global_generators_alone() -> None:
+    torch.manual_seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    torch.randperm(10, generator=generator(0, "x"))
+    numpy_generator(0, "x").permutation(10)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert np.array_equal(np.random.get_state()[1], numpy_before)  # noqa: NPY002
+
+
+def test_a_numpy_generator_depends_on_its_names_only() -> None:
+    def drawn(seed: int, purpose: str, step: int) -> tuple[int, ...]:
+        return tuple(numpy_generator(seed, purpose, step=step).integers(0, 2**62, 3).tolist())
+
+    np.random.seed(5)  # noqa: NPY002
+    first = drawn(0, "x", 1)
+    np.random.seed(6)  # noqa: NPY002
+    assert drawn(0, "x", 1) == first
+    assert len({first, drawn(1, "x", 1), drawn(0, "y", 1), drawn(0, "x", 2)}) == 4
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**63 - 1])
+def test_dropout_is_a_function_of_the_seed_of_its_pass(seed: int) -> None:
+    dropout, x = nn.Dropout(0.5), torch.ones(64)
+    seed_modules(seed, torch.device("cpu"))
+    first = dropout(x)
+    torch.rand(7)
+    seed_modules(seed, torch.device("cpu"))
+    assert torch.equal(dropout(x), first)
+    seed_modules(seed // 2 + 1 if seed != 1 else 5, torch.device("cpu"))
+    assert not torch.equal(dropout(x), first)

@@ -1,0 +1,99 @@
+import inspect
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+import yaml
+
+from fedsplit.arguments import VOCABULARY, PositiveFloat, PositiveInt
+from fedsplit.signature import signature, unknown_target
+
+CONFIGS = Path(__file__).resolve().parents[1] / "hydra_config"
+
+
+def _targets_in(node: object) -> Iterator[str]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key in ("_target_", "auxiliary") and isinstance(value, str) and value.startswith("fedsplit."):
+                yield value
+            yield from _targets_in(value)
+
+
+TARGETS = sorted(
+    {
+        target
+        for path in CONFIGS.rglob("*.yaml")
+        for target in _targets_in(yaml.safe_load(path.read_text("utf-8")))
+    }
+)
+
+
+def _resolved(target: str) -> Any:
+    module, _, name = target.rpartition(".")
+    return getattr(import_module(module), name)
+
+
+def test_every_configured_group_contributes_targets() -> None:
+    groups = {target.split(".")[1] for target in TARGETS}
+    assert groups == {"algorithms", "data", "estimators", "models", "optimizers", "schedules"}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_signature_read_from_source_names_the_arguments_of_the_imported_object(target: str) -> None:
+    read = signature(target)
+    assert read is not None
+    assert set(read.annotations) == set(inspect.signature(_resolved(target)).parameters)
+    assert not read.open
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_annotation_made_of_plain_types_is_read_as_python_evaluates_it(target: str) -> None:
+    found = _resolved(target)
+    hints: dict[str, Any] = {}
+    for each in reversed(found.__mro__) if isinstance(found, type) else [found]:
+        function = each.__dict__.get("__init__") if isinstance(each, type) else each
+        if function is not None and hasattr(function, "__annotations__"):
+            hints |= get_type_hints(function, include_extras=True)
+    read = signature(target)
+    assert read is not None
+    for name, annotation in read.annotations.items():
+        if annotation is not None:
+            assert annotation == hints[name], name
+
+
+def test_ranges_survive_the_reading() -> None:
+    cosine, dirichlet = (
+        signature("fedsplit.schedules.Cosine"),
+        signature("fedsplit.data.distributions.dirichlet.Dirichlet"),
+    )
+    assert cosine is not None
+    assert dirichlet is not None
+    assert cosine.annotations["period"] == PositiveInt == VOCABULARY["PositiveInt"]
+    assert dirichlet.annotations["alpha"] == PositiveFloat
+
+
+@pytest.mark.parametrize(
+    ("target", "unknown"),
+    [
+        ("fedsplit.schedules.Cosine", False),
+        ("fedsplit.schedules.Cosinus", True),
+        ("fedsplit.no_such_module.Thing", True),
+        ("fedsplit.schedules.no_module.Thing", True),
+        ("fedsplit", True),
+        ("", False),
+        ("somewhere.else.Thing", False),
+    ],
+)
+def test_only_names_inside_the_package_can_be_known_to_be_missing(target: str, unknown: bool) -> None:
+    assert unknown_target(target) is unknown
+    if unknown or not target.startswith("fedsplit."):
+        assert signature(target) is None
+
+
+def test_a_name_imported_from_another_module_has_the_signature_of_where_it_is_defined() -> None:
+    imported = signature("fedsplit.config.Range")
+    assert imported is not None
+    assert imported == signature("fedsplit.arguments.Range")
+    assert set(imported.annotations) == {"words", "accepts"}
