@@ -1,3 +1,4 @@
+from hashlib import blake2b
 from itertools import product
 
 import numpy as np
@@ -35,8 +36,6 @@ def test_a_seed_is_the_same_on_every_machine() -> None:
 
 
 def _blake2b(text: str) -> bytes:
-    from hashlib import blake2b  # noqa: PLC0415
-
     return blake2b(text.encode(), digest_size=8).digest()
 
 
@@ -51,21 +50,21 @@ def test_a_generator_depends_on_its_names_only() -> None:
 
 def test_drawing_leaves_the_global_generators_alone() -> None:
     torch.manual_seed(1)
-    np.random.seed(1)  # noqa: NPY002
-    before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    np.random.seed(1)
+    before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
     torch.randperm(10, generator=generator(0, "x"))
     numpy_generator(0, "x").permutation(10)
     assert torch.equal(torch.get_rng_state(), before)
-    assert np.array_equal(np.random.get_state()[1], numpy_before)  # noqa: NPY002
+    assert np.array_equal(np.random.get_state()[1], numpy_before)
 
 
 def test_a_numpy_generator_depends_on_its_names_only() -> None:
     def drawn(seed: int, purpose: str, step: int) -> tuple[int, ...]:
         return tuple(numpy_generator(seed, purpose, step=step).integers(0, 2**62, 3).tolist())
 
-    np.random.seed(5)  # noqa: NPY002
+    np.random.seed(5)
     first = drawn(0, "x", 1)
-    np.random.seed(6)  # noqa: NPY002
+    np.random.seed(6)
     assert drawn(0, "x", 1) == first
     assert len({first, drawn(1, "x", 1), drawn(0, "y", 1), drawn(0, "x", 2)}) == 4
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.algorithms.plain_loops import PlainLoop, adam, sgd
+from benchmarks.plain_loops import PlainLoop, adam, sgd
 from tests.conftest import ALGORITHMS, Build
 
 OVERRIDES = {"fsl_sage": ["algorithm.align_interval=2"]}

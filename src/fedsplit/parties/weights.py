@@ -23,8 +23,8 @@ def average(weights: Sequence[Weights], sample_counts: Sequence[int]) -> Weights
         if not first.is_floating_point():
             averaged[name] = torch.stack(values).amax(0)
             continue
-        mean = torch.zeros_like(first, dtype=torch.promote_types(first.dtype, torch.float32))
-        for value, count in zip(values, sample_counts, strict=True):
+        mean = first.to(torch.promote_types(first.dtype, torch.float32)) * (sample_counts[0] / total)
+        for value, count in zip(values[1:], sample_counts[1:], strict=True):
             mean.add_(value, alpha=count / total)
         averaged[name] = mean.to(first.dtype)
     return averaged
@@ -33,3 +33,13 @@ def average(weights: Sequence[Weights], sample_counts: Sequence[int]) -> Weights
 def num_bytes(weights: Weights) -> int:
     """Bytes of all values, as they are held in memory."""
     return sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
+
+
+def is_finite(weights: Weights) -> bool:
+    """Whether every value is a number."""
+    # A sum shows what is not finite in one pass; only where it overflows must each value be looked at.
+    return all(
+        bool(torch.isfinite(tensor.sum()) or torch.isfinite(tensor).all())
+        for tensor in weights.values()
+        if tensor.is_floating_point()
+    )

@@ -5,13 +5,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from typing import TypeVar
 
-import torch
 from torch import Tensor
 
 from fedsplit.errors import NonFinite
 from fedsplit.parties.client import ClientWorker
 from fedsplit.parties.messages import LocalTraining, Part, Upload
-from fedsplit.parties.weights import Weights, num_bytes
+from fedsplit.parties.weights import Weights, is_finite, num_bytes
 from fedsplit.results.ledger import Direction, Kind, Ledger
 from fedsplit.state import State
 from fedsplit.transport.cohort import Cohort
@@ -155,7 +154,7 @@ class LocalCohort(Cohort):
         """
         received = self._ask(lambda worker: worker.weights(part))
         for client, weights in zip(self._clients, received, strict=True):
-            if not all(bool(torch.isfinite(tensor).all()) for tensor in weights.values()):
+            if not is_finite(weights):
                 raise NonFinite(_KINDS[part], client)
             self._count("up", _KINDS[part], num_bytes(weights))
         return received

@@ -1,11 +1,12 @@
-"""The algorithms once more, as plain loops over live modules and autograd: what the package is compared with.
+"""The algorithms as plain PyTorch loops: what the package is compared with, in result and in speed.
 
-Nothing of `fedsplit.parties`, `fedsplit.estimators` or `fedsplit.algorithms` is used; of the experiment
-only its initial modules and its batches are.
+Live modules, `backward()`, `torch.optim`, and alignment by differentiating twice. Nothing of
+`fedsplit.parties`, `fedsplit.estimators` or `fedsplit.algorithms` is used; of the experiment only its
+initial modules and its batches are, and these can be drawn ahead.
 """
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ Modules = list[nn.Module]
 
 
 def adam(*modules: nn.Module) -> torch.optim.Optimizer:
+    """Adam of the parameters of some modules."""
     return torch.optim.Adam([p for module in modules for p in module.parameters()], lr=1e-3)
 
 
@@ -31,7 +33,9 @@ def average_into(target: nn.Module, clients: Iterable[nn.Module], counts: list[i
     mean = {}
     for name, first in states[0].items():
         if first.is_floating_point():
-            mean[name] = sum(share * state[name] for share, state in zip(shares, states, strict=True))
+            mean[name] = first * shares[0]
+            for share, state in zip(shares[1:], states[1:], strict=True):
+                mean[name].add_(state[name], alpha=share)
         else:
             mean[name] = torch.stack([state[name] for state in states]).max()
     target.load_state_dict(mean)
@@ -40,7 +44,9 @@ def average_into(target: nn.Module, clients: Iterable[nn.Module], counts: list[i
 class PlainLoop:
     """State of a plain run: the modules of everybody."""
 
-    def __init__(self, experiment: Experiment, optimizer=adam) -> None:
+    def __init__(
+        self, experiment: Experiment, optimizer: Callable[..., torch.optim.Optimizer] = adam
+    ) -> None:
         self.experiment, self.optimizer = experiment, optimizer
         halves = experiment.models.halves
         self.client, self.server = copy.deepcopy(halves.client), copy.deepcopy(halves.server)
@@ -57,8 +63,17 @@ class PlainLoop:
         nothing = torch.empty(0), torch.empty(0)
         self.rings: list[tuple[Tensor, Tensor]] = [nothing] * self.number
 
+        self._drawn: dict[int, list[list[tuple[int, Tensor, Tensor]]]] = {}
+
+    def preload(self, t: int) -> None:
+        """Draw the batches of a round, and drop those of others."""
+        workers = map(self.experiment.transport.worker, range(self.number))
+        self._drawn = {t: [list(worker._batches.round(t)) for worker in workers]}
+
     def batches(self, t: int, client: int) -> list[tuple[int, Tensor, Tensor]]:
-        return list(self.experiment.transport.worker(client)._batches.round(t))
+        if t not in self._drawn:
+            self.preload(t)
+        return self._drawn[t][client]
 
     def full_weights(self) -> dict[str, Tensor]:
         return self.client.state_dict() | self.server.state_dict()

@@ -1,0 +1,95 @@
+from dataclasses import dataclass
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from fedsplit.data.dataset import Augmentation, Images, ImageSource, class_balanced_prefix
+from fedsplit.errors import UserError
+
+CLASSES = 5
+
+
+def _labels(samples: int = 200, seed: int = 0) -> Tensor:
+    return torch.randint(CLASSES, (samples,), generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("size", [5, 6, 9, 10, 52, 99])
+def test_each_class_gives_as_many_and_the_first_classes_the_remainder(size: int) -> None:
+    labels = _labels()
+    counts = torch.bincount(labels[class_balanced_prefix(labels, size, CLASSES, "k")], minlength=CLASSES)
+    assert counts.tolist() == [size // CLASSES + (label < size % CLASSES) for label in range(CLASSES)]
+
+
+@pytest.mark.parametrize("size", [5, 17, 60])
+def test_of_each_class_the_first_samples_are_kept_in_their_order(size: int) -> None:
+    labels = _labels(seed=1)
+    wanted = {label: size // CLASSES + (label < size % CLASSES) for label in range(CLASSES)}
+    expected = []
+    for index, label in enumerate(labels.tolist()):  # one pass over the samples, as they come
+        if wanted[label] > 0:
+            wanted[label] -= 1
+            expected.append(index)
+    assert class_balanced_prefix(labels, size, CLASSES, "k").tolist() == expected
+
+
+def test_a_smaller_prefix_is_part_of_a_larger_one() -> None:
+    labels = _labels(seed=2)
+    kept = [set(class_balanced_prefix(labels, size, CLASSES, "k").tolist()) for size in range(5, 80, 5)]
+    assert all(small < large for small, large in pairwise(kept))
+
+
+def test_without_a_size_every_sample_is_kept_however_unbalanced() -> None:
+    labels = torch.tensor([0, 0, 0, 4])
+    assert class_balanced_prefix(labels, None, CLASSES, "k").tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("labels", "size", "words"),
+    [
+        ([0, 1, 2, 3, 4], 4, "each of the 5 classes"),
+        ([0, 1, 2, 3, 4], 6, "at most 1 of class 0 are there, not 2"),
+        ([0, 1, 2, 3, 3], 5, "at most 0 of class 4 are there, not 1"),
+    ],
+)
+def test_a_size_the_classes_cannot_give_is_refused_by_its_key(
+    labels: list[int], size: int, words: str
+) -> None:
+    with pytest.raises(UserError, match=words) as caught:
+        class_balanced_prefix(torch.tensor(labels), size, CLASSES, "dataset.max_test")
+    assert (caught.value.key, caught.value.value) == ("dataset.max_test", size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Numbered(ImageSource):
+    """Images whose first pixel is their position, in memory that is not contiguous as the files may give."""
+
+    def read(self) -> tuple[Images, Images]:
+        train = torch.arange(60, dtype=torch.uint8)[:, None, None, None].repeat(1, 3, 2, 4)
+        labels = torch.arange(60) % 3
+        return Images(train.permute(0, 2, 3, 1), labels), Images(train[:30].permute(0, 2, 3, 1), labels[:30])
+
+
+def test_load_cuts_both_splits_and_keeps_images_with_their_labels() -> None:
+    data = _Numbered(max_train=12, max_test=7, flip=True, crop_padding=2).load()
+    assert (len(data.train), len(data.test), data.num_classes) == (12, 7, 3)
+    for split in (data.train, data.test):
+        assert torch.equal(split.pixels[:, 0, 0, 0].long() % 3, split.labels)
+        assert split.pixels.is_contiguous()
+    assert data.augmentation == Augmentation(flip=True, crop_padding=2)
+    assert (data.channels, data.image_size) == (3, 2)
+
+
+def test_load_without_limits_keeps_everything() -> None:
+    data, (train, test) = _Numbered().load(), _Numbered().read()
+    assert torch.equal(data.train.pixels, train.pixels)
+    assert torch.equal(data.test.labels, test.labels)
+
+
+@pytest.mark.parametrize(
+    ("limits", "key"), [({"max_train": 61}, "max_train"), ({"max_test": 31}, "max_test")]
+)
+def test_load_names_the_split_that_is_too_small(limits: dict[str, int], key: str) -> None:
+    with pytest.raises(UserError, match=f"^dataset.{key}="):
+        _Numbered(**limits).load()

@@ -1,0 +1,174 @@
+import numpy as np
+import pytest
+
+from fedsplit.data.distributions.dirichlet import Dirichlet
+from fedsplit.data.distributions.distribution import Distribution
+from fedsplit.data.distributions.iid import Iid
+from fedsplit.data.distributions.shards import Shards
+from fedsplit.errors import UserError
+from fedsplit.randomness import numpy_generator
+
+
+def _labels(samples: int, classes: int = 10, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(classes, size=samples)
+
+
+def _dirichlet(alpha: float = 0.5, min_samples: int = 1, attempts: int = 200) -> Dirichlet:
+    return Dirichlet(alpha=alpha, min_samples=min_samples, attempts=attempts)
+
+
+EACH = [
+    pytest.param(Iid(), id="iid"),
+    pytest.param(_dirichlet(0.1), id="dirichlet-skewed"),
+    pytest.param(_dirichlet(100.0), id="dirichlet-even"),
+    pytest.param(Shards(classes_per_client=2), id="shards-2"),
+    pytest.param(Shards(classes_per_client=10), id="shards-all"),
+]
+
+
+@pytest.mark.parametrize("distribution", EACH)
+@pytest.mark.parametrize(("samples", "clients"), [(200, 5), (503, 7), (1000, 12)])
+@pytest.mark.parametrize("seed", [0, 1, 17])
+def test_every_sample_lands_on_exactly_one_client(
+    distribution: Distribution, samples: int, clients: int, seed: int
+) -> None:
+    shards = distribution.split(_labels(samples), clients, seed)
+    assert len(shards) == clients
+    assert np.array_equal(np.sort(np.concatenate(shards)), np.arange(samples))
+    assert min(map(len, shards)) > 0
+
+
+@pytest.mark.parametrize("distribution", [Iid(), _dirichlet()])
+@pytest.mark.parametrize("samples", [1, 2, 9])
+def test_one_client_gets_everything(distribution: Distribution, samples: int) -> None:
+    (shard,) = distribution.split(_labels(samples), 1, 0)
+    assert sorted(shard.tolist()) == list(range(samples))
+
+
+@pytest.mark.parametrize("distribution", EACH)
+def test_the_same_seed_gives_the_same_division_and_another_another(distribution: Distribution) -> None:
+    labels = _labels(300)
+    np.random.seed(1)
+    first = distribution.split(labels, 6, 3)
+    np.random.seed(2)
+    again, other = distribution.split(labels, 6, 3), distribution.split(labels, 6, 4)
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+@pytest.mark.parametrize(("samples", "clients"), [(10, 10), (11, 4), (1000, 7)])
+def test_iid_sizes_differ_by_at_most_one(samples: int, clients: int) -> None:
+    sizes = [len(shard) for shard in Iid().split(_labels(samples), clients, 0)]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_iid_mixes_labels_that_come_sorted() -> None:
+    labels = np.repeat(np.arange(10), 500)
+    for shard in Iid().split(labels, 10, 0):
+        shares = np.bincount(labels[shard], minlength=10) / len(shard)
+        assert np.abs(shares - 0.1).max() < 0.07  # five standard deviations of 500 draws
+
+
+def _largest_class_share(distribution: Distribution) -> float:
+    labels = np.repeat(np.arange(10), 200)
+    shards = distribution.split(labels, 5, 0)
+    return float(np.mean([np.bincount(labels[s]).max() / len(s) for s in shards]))
+
+
+def test_a_small_alpha_is_skewed_and_a_large_one_even() -> None:
+    shares = [_largest_class_share(_dirichlet(alpha)) for alpha in (0.05, 1.0, 1e4)]
+    assert shares[0] > 0.4
+    assert shares[0] > shares[1] > shares[2]
+    assert shares[2] == pytest.approx(0.1, abs=0.01)
+
+
+def test_a_very_large_alpha_gives_every_client_its_share_of_every_class() -> None:
+    labels = np.repeat(np.arange(4), 1000)
+    for shard in _dirichlet(1e8).split(labels, 5, 0):
+        assert np.abs(np.bincount(labels[shard]) - 200).max() <= 2
+
+
+@pytest.mark.parametrize("min_samples", [1, 10, 25])
+@pytest.mark.parametrize("seed", range(5))
+def test_dirichlet_honours_the_fewest_samples_a_client_may_get(min_samples: int, seed: int) -> None:
+    shards = _dirichlet(0.3, min_samples, attempts=1000).split(_labels(300), 5, seed)
+    assert min(map(len, shards)) >= min_samples
+
+
+@pytest.mark.parametrize("alpha", [1e-3, 1e-8])
+def test_an_extreme_alpha_gives_each_class_to_one_client(alpha: float) -> None:
+    labels = np.repeat(np.arange(10), 50)
+    shards = _dirichlet(alpha, attempts=1000).split(labels, 3, 0)
+    assert np.array_equal(np.sort(np.concatenate(shards)), np.arange(500))
+    owners = [sum(label in labels[shard] for shard in shards) for label in range(10)]
+    assert sum(owners) <= 12
+
+
+def test_dirichlet_refuses_more_samples_than_there_are() -> None:
+    with pytest.raises(UserError, match="at most 20 ") as caught:
+        _dirichlet(min_samples=21).split(_labels(100), 5, 0)
+    assert (caught.value.key, caught.value.value) == ("distribution.min_samples", 21)
+
+
+def test_dirichlet_gives_up_after_its_attempts_and_tells_the_best_draw() -> None:
+    labels = _labels(100)
+    best = max(  # what each of the draws gives, taken one by one
+        min(map(len, Dirichlet(alpha=0.01, min_samples=1, attempts=1)._draw(labels, 5, draw)))
+        for draw in _draws_of(seed=0, attempts=4)
+    )
+    with pytest.raises(UserError, match=rf"not met in 4 draws with alpha=0.01 \(the best had {best}\)"):
+        Dirichlet(alpha=0.01, min_samples=20, attempts=4).split(labels, 5, 0)
+
+
+def _draws_of(seed: int, attempts: int) -> list[np.random.Generator]:
+    return [numpy_generator(seed, "distribution", step=attempt) for attempt in range(attempts)]
+
+
+@pytest.mark.parametrize(
+    ("classes", "k", "clients"), [(10, 2, 5), (10, 3, 7), (10, 1, 10), (4, 4, 3), (7, 2, 20)]
+)
+@pytest.mark.parametrize("seed", [0, 5])
+def test_shards_give_each_client_exactly_so_many_classes(
+    classes: int, k: int, clients: int, seed: int
+) -> None:
+    labels = _labels(1000, classes)
+    shards = Shards(classes_per_client=k).split(labels, clients, seed)
+    assert [len(np.unique(labels[shard])) for shard in shards] == [k] * clients
+
+
+@pytest.mark.parametrize(("k", "clients"), [(2, 5), (3, 7), (2, 8)])
+def test_shards_deal_classes_and_divide_their_samples_as_evenly_as_can_be(k: int, clients: int) -> None:
+    labels = np.repeat(np.arange(10), 60)
+    shards = Shards(classes_per_client=k).split(labels, clients, 1)
+    held = np.array([np.bincount(labels[shard], minlength=10) for shard in shards])
+    owners = (held > 0).sum(0)
+    assert owners.max() - owners.min() <= 1
+    for label in range(10):
+        parts = held[:, label][held[:, label] > 0]
+        assert parts.max() - parts.min() <= 1
+
+
+def test_shards_draw_which_classes_and_which_samples_go_together() -> None:
+    labels = np.repeat(np.arange(10), 20)
+    pairs = set()
+    for seed in range(6):
+        shards = Shards(classes_per_client=2).split(labels, 5, seed)
+        pairs.add(tuple(sorted(tuple(np.unique(labels[shard]).tolist()) for shard in shards)))
+    assert len(pairs) == 6
+    halves = [Shards(classes_per_client=10).split(labels, 2, seed)[0] for seed in range(2)]
+    assert set(halves[0].tolist()) != set(halves[1].tolist())
+
+
+@pytest.mark.parametrize(("k", "clients", "least"), [(11, 5, 2), (1, 9, 2), (3, 3, 4)])
+def test_shards_that_leave_a_class_out_or_need_more_classes_are_refused(
+    k: int, clients: int, least: int
+) -> None:
+    with pytest.raises(UserError, match=f"from {least} to 10 ") as caught:
+        Shards(classes_per_client=k).split(np.repeat(np.arange(10), 5), clients, 0)
+    assert (caught.value.key, caught.value.value) == ("distribution.classes_per_client", k)
+
+
+def test_shards_refuse_a_class_with_fewer_samples_than_clients_that_hold_it() -> None:
+    with pytest.raises(UserError, match="class 1 has 2 samples for 3 clients") as caught:
+        Shards(classes_per_client=2).split(np.array([0] * 10 + [1] * 2), 3, 0)
+    assert (caught.value.key, caught.value.value) == ("num_clients", 3)

@@ -1,0 +1,265 @@
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from fedsplit.data.image_folder import ImageFolder
+from fedsplit.errors import UserError
+
+FILES = {
+    "train/ant/b.png": 0,
+    "train/ant/a.png": 1,
+    "train/bee/1.png": 2,
+    "train/bee/2.PNG": 3,
+    "test/ant/x.png": 4,
+    "test/bee/y.bmp": 5,
+}
+
+
+def _pixels(seed: int, width: int = 6, height: int = 6) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def _write(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Two classes, noise of 6x6 pixels, and files that are no images."""
+    for name, seed in FILES.items():
+        _write(tmp_path / name, _pixels(seed))
+    (tmp_path / "train/ant/notes.txt").write_text("not an image")
+    (tmp_path / "train/readme.png").write_text("not in a class")
+    return tmp_path
+
+
+def _source(
+    root: Path, image_size: int | None = None, grayscale: bool = False, max_train: int | None = None
+) -> ImageFolder:
+    return ImageFolder(root=str(root), image_size=image_size, grayscale=grayscale, max_train=max_train)
+
+
+def _caches(root: Path) -> list[Path]:
+    return sorted((root / ".fedsplit-cache").glob("*"))
+
+
+def test_images_come_by_class_then_by_name_with_the_files_own_pixels(root: Path) -> None:
+    train, test = _source(root).read()
+    assert train.labels.tolist() == [0, 0, 1, 1]
+    assert test.labels.tolist() == [0, 1]
+    np.testing.assert_array_equal(train.pixels, np.stack([_pixels(seed) for seed in (1, 0, 2, 3)]))
+    np.testing.assert_array_equal(test.pixels, np.stack([_pixels(seed) for seed in (4, 5)]))
+
+
+def test_a_limit_keeps_as_many_of_each_class(root: Path) -> None:
+    data = _source(root, max_train=2).load()
+    np.testing.assert_array_equal(data.train.pixels, np.stack([_pixels(1), _pixels(2)]))
+    assert (data.num_classes, data.channels, data.image_size) == (2, 3, 6)
+
+
+def test_jpeg_files_are_read_as_pillow_decodes_them(root: Path) -> None:
+    for split in ("train", "test"):
+        _write(root / split / "cat" / "c.JPEG", _pixels(9))
+    expected = np.asarray(Image.open(root / "train/cat/c.JPEG").convert("RGB"))
+    np.testing.assert_array_equal(_source(root).read()[0].pixels[-1], expected)
+
+
+def test_grayscale_is_the_luma_of_the_colours_in_one_channel(root: Path) -> None:
+    train, _ = _source(root, grayscale=True).read()
+    assert train.pixels.shape == (4, 6, 6, 1)
+    luma = _pixels(1).astype(np.float64) @ np.array([0.299, 0.587, 0.114])  # ITU-R 601
+    assert np.abs(train.pixels[0, :, :, 0].numpy() - luma).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "1", "RGBA", "CMYK"])
+def test_every_mode_of_image_gives_three_channels(root: Path, mode: str) -> None:
+    name = "a.tif" if mode == "CMYK" else "a.png"
+    (root / "train/ant/a.png").unlink()
+    stored = Image.fromarray(_pixels(1)).convert(mode)
+    stored.save(root / "train/ant" / name)
+    train, _ = _source(root).read()
+    assert train.pixels.shape == (4, 6, 6, 3)
+    np.testing.assert_array_equal(train.pixels[0], np.asarray(stored.convert("RGB")))
+
+
+def test_resizing_takes_files_of_any_shape(root: Path) -> None:
+    _write(root / "train/ant/a.png", np.full((3, 9, 3), 77, np.uint8))
+    train, test = _source(root, image_size=4).read()
+    assert train.pixels.shape == (4, 4, 4, 3)
+    assert test.pixels.shape == (2, 4, 4, 3)
+    assert (train.pixels[0] == 77).all()
+    expected = Image.fromarray(_pixels(2)).resize((4, 4), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(train.pixels[2], np.asarray(expected))
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "height", "words"),
+    [
+        ("train/ant/a.png", 6, 5, "a.png is 6x5: give the size"),  # the first file
+        ("train/bee/1.png", 5, 6, "1.png is 5x6 and not 6x6: give the size"),
+        ("test/bee/y.bmp", 7, 7, "y.bmp is 7x7 and not 6x6: give the size"),
+    ],
+)
+def test_files_that_are_not_square_or_differ_in_size_are_named(
+    root: Path, name: str, width: int, height: int, words: str
+) -> None:
+    _write(root / name, _pixels(0, width, height))
+    with pytest.raises(UserError, match=words) as caught:
+        _source(root).read()
+    assert (caught.value.key, caught.value.value) == ("dataset.image_size", None)
+
+
+def test_both_splits_must_have_the_same_size(root: Path) -> None:
+    for name in ("test/ant/x.png", "test/bee/y.bmp"):
+        _write(root / name, _pixels(0, 8, 8))
+    with pytest.raises(UserError, match=r"8x8 and not 6x6"):
+        _source(root).read()
+
+
+@pytest.mark.parametrize("missing", ["", "train"])
+def test_a_folder_without_train_is_refused(tmp_path: Path, missing: str) -> None:
+    root = tmp_path / "nothing" if missing == "" else tmp_path
+    with pytest.raises(UserError, match="holds train/<class>") as caught:
+        _source(root).read()
+    assert (caught.value.key, caught.value.value) == ("dataset.root", str(root))
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_split_without_an_image_is_refused(root: Path, split: str) -> None:
+    for name in FILES:
+        if name.startswith(split):
+            (root / name).unlink()
+    with pytest.raises(UserError, match=f"no image in {split}/<class>/"):
+        _source(root).read()
+
+
+def test_a_class_of_test_that_train_does_not_have_is_named(root: Path) -> None:
+    _write(root / "test/cat/c.png", _pixels(0))
+    with pytest.raises(UserError, match="class cat of test is none of train"):
+        _source(root).read()
+
+
+def _text(path: Path) -> None:
+    path.write_text("this is text")
+
+
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def _half(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _header_only(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:45])
+
+
+def _wrong_chunk(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b"IDAT", b"I\x00AT"))
+
+
+@pytest.mark.parametrize("damage", [_text, _empty, _half, _header_only, _wrong_chunk])
+@pytest.mark.parametrize("name", ["train/ant/a.png", "train/bee/1.png"])
+def test_a_file_that_cannot_be_decoded_is_named(
+    root: Path, damage: Callable[[Path], None], name: str
+) -> None:
+    _write(root / name, _pixels(0))
+    damage(root / name)
+    with pytest.raises(UserError, match=r"(a|1)\.png cannot be read as an image"):
+        _source(root).read()
+
+
+def test_a_second_read_takes_the_decoded_pixels_from_the_cache(root: Path) -> None:
+    first, _ = _source(root).read()
+    (cache,) = (path for path in _caches(root) if path.name.startswith("train"))
+    save_file({"pixels": torch.zeros_like(first.pixels)}, cache)
+    second, test = _source(root).read()
+    assert (second.pixels == 0).all()
+    assert torch.equal(second.labels, first.labels)
+    np.testing.assert_array_equal(test.pixels[0], _pixels(4))
+
+
+def _overwrite(root: Path) -> None:
+    path = root / "train/ant/a.png"
+    stamp = path.stat().st_mtime_ns + 1
+    _write(path, _pixels(50))
+    os.utime(path, ns=(stamp, stamp))
+
+
+def _add(root: Path) -> None:
+    _write(root / "train/bee/0.png", _pixels(50))
+
+
+def _remove(root: Path) -> None:
+    (root / "train/bee/1.png").unlink()
+
+
+def _rename(root: Path) -> None:
+    (root / "train/ant/a.png").rename(root / "train/ant/z.png")
+
+
+def _move_to_other_class(root: Path) -> None:
+    (root / "train/ant/b.png").rename(root / "train/bee/b.png")
+
+
+@pytest.mark.parametrize("edit", [_overwrite, _add, _remove, _rename, _move_to_other_class])
+def test_an_edited_folder_is_decoded_anew(root: Path, edit: Callable[[Path], None]) -> None:
+    _source(root).read()
+    edit(root)
+    train, _ = _source(root).read()
+    files = sorted(p for p in (root / "train").glob("*/*") if p.suffix.lower() == ".png")
+    expected = [np.asarray(Image.open(path).convert("RGB")) for path in files]
+    np.testing.assert_array_equal(train.pixels, np.stack(expected))
+    assert train.labels.tolist() == [int(path.parent.name == "bee") for path in files]
+
+
+def test_other_settings_do_not_share_a_cache(root: Path) -> None:
+    _source(root).read()
+    assert _source(root, image_size=3).read()[0].pixels.shape == (4, 3, 3, 3)
+    assert _source(root, grayscale=True).read()[0].pixels.shape == (4, 6, 6, 1)
+    assert _source(root).read()[0].pixels.shape == (4, 6, 6, 3)
+
+
+@pytest.mark.parametrize("damage", [_text, _empty, _half])
+def test_a_damaged_cache_is_written_again(root: Path, damage: Callable[[Path], None]) -> None:
+    first, _ = _source(root).read()
+    intact = [path.read_bytes() for path in _caches(root)]
+    for cache in _caches(root):
+        damage(cache)
+    again, _ = _source(root).read()
+    assert torch.equal(again.pixels, first.pixels)
+    assert [path.read_bytes() for path in _caches(root)] == intact
+
+
+def test_nothing_but_whole_caches_is_left_behind(root: Path) -> None:
+    _source(root).read()
+    assert [path.name.partition("-")[0] for path in _caches(root)] == ["test", "train"]
+    assert {path.suffix for path in _caches(root)} == {".safetensors"}
+
+
+def test_where_no_cache_can_be_written_images_are_decoded_each_time(root: Path) -> None:
+    (root / ".fedsplit-cache").write_text("a file stands where the folder should be")
+    for _ in range(2):
+        np.testing.assert_array_equal(_source(root).read()[0].pixels[0], _pixels(1))
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="permissions do not bind this user")
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_read_only_folder_is_decoded_each_time(root: Path, cached: bool) -> None:
+    if cached:
+        _source(root, image_size=3).read()  # of other settings: of no use here
+        (root / ".fedsplit-cache").chmod(0o500)
+    root.chmod(0o500)
+    try:
+        np.testing.assert_array_equal(_source(root).read()[0].pixels[0], _pixels(1))
+    finally:
+        root.chmod(0o700)
+        (root / ".fedsplit-cache").exists() and (root / ".fedsplit-cache").chmod(0o700)

@@ -1,0 +1,174 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+SCRIPT = Path(__file__).parents[1] / "plot_results.py"
+HEADER = "round,test_accuracy,test_loss,train_loss,load"
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def make_run(path: Path, algorithm: str = "fsl_sage", seed: int = 0, rounds: int = 3) -> Path:
+    config = {
+        "seed": seed,
+        "algorithm": {"_target_": f"fedsplit.algorithms.{algorithm}.Any"},
+        "choices": {"algorithm": algorithm},
+    }
+    path.mkdir(parents=True)
+    (path / "config.yaml").write_text(yaml.safe_dump(config), "utf-8")
+    rows = [f"{t},{0.1 * (t + 1 + seed)},1.5,1.6,{1000000 * (t + 1)}" for t in range(rounds)]
+    (path / "metrics.csv").write_text("\n".join([HEADER, *rows, ""]), "utf-8")
+    return path
+
+
+def plot(
+    cwd: Path, *arguments: object, before: tuple[str, ...] = (), path: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **({"PYTHONPATH": str(path)} if path else {})}
+    command = [sys.executable, *before, str(SCRIPT), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+
+
+def refused(done: subprocess.CompletedProcess[str], told: str) -> None:
+    assert done.returncode == 2, done
+    assert done.stdout == ""
+    *notes, error = done.stderr.splitlines()
+    assert all(line.startswith("note: ") for line in notes)
+    assert error.startswith(f"error: {told}")
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
+    done = plot(tmp_path, "--help", before=("-X", "importtime"))
+    assert done.returncode == 0
+    assert "RUN_DIR" in done.stdout
+    imported = {line.rpartition("|")[2].strip().split(".")[0] for line in done.stderr.splitlines()}
+    assert "argparse" in imported
+    assert imported.isdisjoint({"matplotlib", "torch", "numpy", "hydra", "omegaconf"})
+
+
+def test_runs_sweeps_and_globs_are_drawn_and_their_paths_printed(tmp_path: Path) -> None:
+    make_run(tmp_path / "single", "fed_avg")
+    make_run(tmp_path / "sweep" / "0", "cse_fsl")
+    make_run(tmp_path / "sweep" / "1", "cse_fsl", seed=1)
+    (tmp_path / "sweep" / "2").mkdir()
+    make_run(tmp_path / "many" / "x" / "a")
+    arguments = ("single", "sweep", "many/*/*", "single")
+    done = plot(tmp_path, *arguments, "--out", "figures/new")
+    assert done.returncode == 0, done.stderr
+    printed = done.stdout.splitlines()
+    assert printed == [str(Path(f"figures/new/accuracy-{x}.png")) for x in ("round", "load")]
+    assert files(tmp_path / "figures") == {"new/accuracy-round.png", "new/accuracy-load.png"}
+    assert all((tmp_path / path).read_bytes().startswith(PNG) for path in printed)
+    sweep_job = Path("sweep/2")
+    assert done.stderr == f"note: {sweep_job}: not drawn, it is not the directory of a run\n"
+
+
+def test_experiments_are_drawn_and_what_matches_nothing_is_named(tmp_path: Path) -> None:
+    make_run(tmp_path / "saves" / "fsl_sage" / "1")
+    make_run(tmp_path / "saves" / "fsl_sage" / "2")
+    experiments: dict[str, Any] = {
+        "mine": {"runs": ["saves/*/*"], "x": "round", "y": "test_loss"},
+        "half": {"runs": ["saves/*/*", "gone/*"], "x": "load", "y": "train_loss"},
+        "none": {"runs": ["nowhere"], "x": "load", "y": "test_accuracy"},
+    }
+    (tmp_path / "exp_configs.yaml").write_text(yaml.safe_dump(experiments, sort_keys=False), "utf-8")
+    done = plot(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [str(Path(f"saves/plots/{name}.png")) for name in ("mine", "half")]
+    assert files(tmp_path / "saves" / "plots") == {"mine.png", "half.png"}
+    repeat, half, none = done.stderr.splitlines()
+    assert repeat.startswith("note: ")
+    assert repeat.endswith("has the same settings and seed")
+    assert half.startswith("note: half.runs=gone/*: ")
+    assert none.startswith("note: none.runs=nowhere: ")
+
+
+def test_no_experiment_with_a_run_is_an_error(tmp_path: Path) -> None:
+    experiments = {"none": {"runs": ["nowhere"], "x": "load", "y": "test_accuracy"}}
+    (tmp_path / "exp_configs.yaml").write_text(yaml.safe_dump(experiments), "utf-8")
+    refused(plot(tmp_path), "experiments=exp_configs.yaml: ")
+
+
+def test_the_experiments_that_come_with_the_code_are_sound(tmp_path: Path) -> None:
+    text = SCRIPT.with_name("exp_configs.yaml").read_text("utf-8")
+    (tmp_path / "exp_configs.yaml").write_text(text, "utf-8")
+    for i, algorithm in enumerate(("fed_avg", "fsl_sage")):
+        make_run(tmp_path / "saves" / algorithm / "digits_cnn" / "digits" / "iid" / str(i), algorithm)
+    done = plot(tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {Path(line).stem for line in done.stdout.splitlines()} == set(yaml.safe_load(text))
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("", "experiments=exp_configs.yaml: "),
+        ("a: [", "experiments=exp_configs.yaml: must be YAML"),
+        ("a: 3", "a=3: must have the keys runs, x, y"),
+        ("../a: {runs: [r], x: round, y: test_loss}", "experiment=../a: "),
+        ("a: {runs: [r], x: round, y: test_loss, colour: red}", "a.colour=red: no such key; known: runs"),
+        ("a: {runs: r, x: round, y: test_loss}", "a.runs=r: must be a list"),
+        ("a: {runs: [r], x: time, y: test_loss}", "a.x=time: must be one of round, load"),
+        ("a: {runs: [r], x: round}", "a.y=null: must be one of test_accuracy, test_loss, train_loss"),
+    ],
+)
+def test_wrong_experiments_are_told(tmp_path: Path, content: str, told: str) -> None:
+    make_run(tmp_path / "r")
+    (tmp_path / "exp_configs.yaml").write_text(content, "utf-8")
+    before = files(tmp_path)
+    refused(plot(tmp_path), told)
+    assert files(tmp_path) == before
+
+
+def test_no_file_of_experiments_is_told(tmp_path: Path) -> None:
+    refused(plot(tmp_path), "experiments=exp_configs.yaml: cannot be read")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["good", "empty"], "RUN_DIR=empty: holds no run"),
+        (["good", "gone*"], "RUN_DIR=gone*: holds no run"),
+        (["good", "unevaluated"], "run=unevaluated: must hold at least one round with a test_accuracy"),
+        (["good", "--out", "file"], "--out=file: must be a directory to write to"),
+        (["good", "--out", "file/below"], "--out=file/below: must be a directory to write to"),
+        (["good", "--dpi", "3"], "arguments=good --dpi 3: unrecognized arguments"),
+        (["good", "--out"], "arguments=good --out: argument --out"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(tmp_path: Path, arguments: list[str], told: str) -> None:
+    make_run(tmp_path / "good")
+    make_run(tmp_path / "unevaluated", "cse_fsl", rounds=0)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("kept", "utf-8")
+    before = files(tmp_path)
+    refused(plot(tmp_path, *arguments), told)
+    assert files(tmp_path) == before
+    assert not (tmp_path / "saves").exists()
+
+
+def test_a_figure_that_cannot_be_put_in_place_leaves_no_part_of_it(tmp_path: Path) -> None:
+    make_run(tmp_path / "good")
+    (tmp_path / "figures" / "accuracy-round.png" / "in-the-way").mkdir(parents=True)
+    refused(plot(tmp_path, "good", "--out", "figures"), "--out=figures: must be a directory to write to")
+    assert files(tmp_path / "figures") == set()
+
+
+def test_without_matplotlib_the_line_says_what_to_install(tmp_path: Path) -> None:
+    make_run(tmp_path / "good")
+    stub = tmp_path / "path" / "matplotlib"
+    stub.mkdir(parents=True)
+    missing = "raise ModuleNotFoundError(\"No module named 'matplotlib'\", name='matplotlib')\n"
+    (stub / "__init__.py").write_text(missing, "utf-8")
+    done = plot(tmp_path, "good", path=tmp_path / "path")
+    refused(done, "matplotlib=missing: ")
+    assert done.stderr.rstrip().endswith("pip install 'fedsplit[plot]'")
+    assert not (tmp_path / "saves").exists()
