@@ -50,6 +50,8 @@ def allowed(annotation: Any) -> str:
     if get_origin(annotation) in (list, tuple):
         inner = get_args(annotation)[0]
         return f"a list, each {allowed(inner)}"
+    if get_origin(annotation) is dict:
+        return "a choice of its group"
     return _WORDS.get(annotation, "anything")
 
 
@@ -69,6 +71,8 @@ def fits(annotation: Any, value: object) -> bool:  # noqa: PLR0911  (one return 
         if origin is tuple and Ellipsis not in arguments:
             return len(value) == len(arguments) and all(map(fits, arguments, value))
         return all(fits(arguments[0], item) for item in value)
+    if origin is dict:
+        return isinstance(value, dict)
     if annotation is None or annotation is type(None):
         return value is None
     if annotation is float:

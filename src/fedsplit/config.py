@@ -100,6 +100,9 @@ def _check_node(path: str, node: Mapping[str, Any], own: Mapping[str, Any]) -> N
     if not isinstance(target, str) or unknown_target(target):
         raise UserError(f"{path}._target_", target, "the dotted path of a class or function")
     known = signature(target)
+    for key in own:
+        if key not in node:
+            raise UserError(f"{path}.{key}", None, f"is missing; must be {allowed(own[key])}")
     for key, value in node.items():
         if isinstance(value, Mapping) and "_target_" in value:
             _check_node(f"{path}.{key}", value, {})

@@ -1,7 +1,7 @@
 """The two ways a run can end badly, and how each is told."""
 
 
-class UserError(ValueError):
+class UserError(Exception):
     """Something asked for cannot be: names the key, its value and what is allowed. Exit code 2."""
 
     exit_code = 2

@@ -49,6 +49,8 @@ def make(config: Mapping[str, Any], group: str, **objects: Any) -> Any:
         UserError: the choice's `_target_` cannot be imported or does not take these arguments.
     """
     node = arguments(group, config[group])
+    for name in objects.keys() & node.keys():
+        raise UserError(f"{group}.{name}", node[name], "no such key: the experiment gives it")
     try:
         factory = instantiate(node, _partial_=True, _convert_="all")
         inspect.signature(factory).bind(**objects)

@@ -47,7 +47,13 @@ def test_an_auxiliary_model_with_batch_norm_aligns_as_in_a_plain_loop(tiny: Buil
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_splitfed_v1_is_fed_avg(tiny: Build, optimizer: str, model: str) -> None:
     runs = [
-        tiny(f"algorithm={name}", f"optimizer={optimizer}", f"model={model}", "local_epochs=2")
+        tiny(
+            f"algorithm={name}",
+            f"optimizer={optimizer}",
+            f"model={model}",
+            "local_epochs=2",
+            "dataset.max_train=50",
+        )
         for name in ("fed_avg", "splitfed_v1")
     ]
     for t in range(2):

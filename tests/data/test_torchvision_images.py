@@ -156,7 +156,9 @@ def test_a_file_cut_short_is_told_as_damaged(idx_files: Path, size: int) -> None
 
 @pytest.mark.parametrize("name", sorted(CLASSES.values()))
 def test_missing_files_are_told_with_the_way_to_fetch_them(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UserError, match=f"{name} is not there; dataset.download=true fetches it") as caught:
+    with pytest.raises(
+        UserError, match=f"{name} is not there or damaged; dataset.download=true fetches it"
+    ) as caught:
         _source(name, tmp_path).read()
     assert (caught.value.key, caught.value.value) == ("dataset.root", str(tmp_path))
 
@@ -178,7 +180,9 @@ def test_a_failed_download_is_told_in_one_line(
         raise error
 
     monkeypatch.setattr(getattr(datasets, reader), "download", fail)
-    with pytest.raises(UserError, match=f"{CLASSES[reader]} is not there and its download failed") as caught:
+    with pytest.raises(
+        UserError, match=f"{CLASSES[reader]} is not there or damaged, and its download failed"
+    ) as caught:
         _source(CLASSES[reader], tmp_path, download=True).read()
     reason = str(error).splitlines()[0] if str(error) else "OSError"
     assert f"({reason})" in str(caught.value)

@@ -57,12 +57,14 @@ def test_gradient_is_that_of_finite_differences(channels: int, size: int) -> Non
     assert torch.autograd.gradcheck(module, (x,))
 
 
-def test_a_second_differentiation_is_refused() -> None:
+@pytest.mark.parametrize("wanted", ["input", "weights before it"])
+def test_a_second_differentiation_is_refused_and_never_wrong(wanted: str) -> None:
+    before = nn.Conv2d(3, 4, 1, bias=False).double()
     module = LocalResponseNorm(4, size=3, **ARGUMENTS).double()
-    x = _input(4, torch.float64, torch.contiguous_format).requires_grad_()
-    (dx,) = torch.autograd.grad(module(x).square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="differentiate twice"):
-        torch.autograd.grad(dx.square().sum(), x)
+    x = _input(3, torch.float64, torch.contiguous_format).requires_grad_()
+    (dx,) = torch.autograd.grad(module(before(x)).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match=r"once|twice"):
+        torch.autograd.grad(dx.square().sum(), x if wanted == "input" else before.weight)
 
 
 def test_it_maps_over_a_batch_of_clients_with_its_gradient() -> None:

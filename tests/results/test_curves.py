@@ -11,16 +11,8 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from fedsplit.errors import UserError
-from fedsplit.results.curves import (
-    APPEARANCE,
-    Curve,
-    Run,
-    draw,
-    figure,
-    load_runs,
-    over_seeds,
-    without_repeats,
-)
+from fedsplit.results.curves import APPEARANCE, Curve, draw, figure, over_seeds
+from fedsplit.results.runs import Run, load_runs, without_repeats
 
 CLASSES = {
     "fed_avg": "fedsplit.algorithms.fed_avg.FedAvg",

@@ -1,6 +1,7 @@
 """Images in folders named after their classes, decoded once and cached."""
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -38,31 +39,33 @@ class ImageFolder(ImageSource):
 
     def read(self) -> tuple[Images, Images]:
         """Both splits, with the classes of `root/train`."""
-        train = Path(self.root, "train")
+        train, test = Path(self.root, "train"), Path(self.root, "test")
         if not train.is_dir():
             raise UserError(
                 "dataset.root", self.root, "a folder that holds train/<class>/* and test/<class>/*"
             )
-        classes = sorted(path.name for path in train.iterdir() if path.is_dir())
-        return self._read("train", classes), self._read("test", classes)
+        classes = _classes(train)
+        surplus = sorted(set(_classes(test)) - set(classes)) if test.is_dir() else []
+        if surplus:
+            raise UserError("dataset.root", self.root, f"class {surplus[0]} of test is none of train")
+        files = {
+            split: [_images(Path(self.root, split, name)) for name in classes] for split in ("train", "test")
+        }
+        for name, of_class in zip(classes, files["train"], strict=True):
+            if not of_class:
+                raise UserError("dataset.root", self.root, f"train/{name} holds no image")
+        if not any(files["test"]):
+            raise UserError("dataset.root", self.root, "test/<class>/ holds no image")
+        side = self.image_size or self._own_side(files["train"][0][0])
+        return self._split("train", files["train"], side), self._split("test", files["test"], side)
 
-    def _read(self, split: str, classes: list[str]) -> Images:
-        folder = Path(self.root, split)
-        files, labels = [], []
-        if folder.is_dir():
-            surplus = sorted({path.name for path in folder.iterdir() if path.is_dir()} - set(classes))
-            if surplus:
-                raise UserError("dataset.root", self.root, f"class {surplus[0]} of {split} is none of train")
-        for label, name in enumerate(classes):
-            found = sorted(p for p in (folder / name).glob("*") if p.suffix.lower() in _SUFFIXES)
-            files += found
-            labels += [label] * len(found)
-        if not files:
-            raise UserError("dataset.root", self.root, f"no image in {split}/<class>/")
-        return Images(self._decoded(split, files), torch.tensor(labels))
+    def _split(self, split: str, files: list[list[Path]], side: int) -> Images:
+        labels = [label for label, of_class in enumerate(files) for _ in of_class]
+        pixels = self._decoded(split, [file for of_class in files for file in of_class], side)
+        return Images(pixels, torch.tensor(labels))
 
-    def _decoded(self, split: str, files: list[Path]) -> torch.Tensor:
-        digest = sha256(f"{self.image_size} {self.grayscale}".encode())
+    def _decoded(self, split: str, files: list[Path], side: int) -> torch.Tensor:
+        digest = sha256(f"{side} {self.image_size is None} {self.grayscale}".encode())
         for file in files:
             stat = file.stat()
             digest.update(f"{file.relative_to(self.root)} {stat.st_size} {stat.st_mtime_ns}\n".encode())
@@ -72,7 +75,6 @@ class ImageFolder(ImageSource):
                 return load_file(cache)["pixels"]
             except (SafetensorError, KeyError):
                 pass  # a damaged cache is written again below
-        side = self.image_size or self._own_side(files[0])
         pixels = torch.from_numpy(np.stack([self._decode(file, side) for file in files]))
         _write_cache(cache, pixels)
         return pixels
@@ -103,6 +105,14 @@ class ImageFolder(ImageSource):
             raise UserError("dataset.root", self.root, f"{file} cannot be read as an image") from error
 
 
+def _classes(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*") if path.suffix.lower() in _SUFFIXES)
+
+
 def _write_cache(cache: Path, pixels: torch.Tensor) -> None:
     partial = cache.with_suffix(f".{os.getpid()}.partial")
     try:
@@ -110,4 +120,5 @@ def _write_cache(cache: Path, pixels: torch.Tensor) -> None:
         save_file({"pixels": pixels}, partial)
         partial.replace(cache)
     except (OSError, SafetensorError):
-        partial.unlink(missing_ok=True)  # a folder that cannot be written to is decoded anew each time
+        with suppress(OSError):  # a folder that cannot be written to is decoded anew each time
+            partial.unlink(missing_ok=True)

@@ -40,16 +40,15 @@ class TorchvisionImages(ImageSource):
         reader = getattr(torchvision().datasets, _READERS[self.name])
         try:
             split = reader(self.root, train=train, download=self.download)
-        except (RuntimeError, OSError) as error:  # torchvision: files missing, damaged or out of reach
-            if self.download:
-                reason = (str(error).splitlines() or [type(error).__name__])[0]
-                raise UserError(
-                    "dataset.root", self.root, f"{self.name} is not there and its download failed ({reason})"
-                ) from error
-            raise UserError(
-                "dataset.root", self.root, f"{self.name} is not there; dataset.download=true fetches it"
-            ) from error
+        except (RuntimeError, OSError, ValueError, AssertionError) as error:  # missing, damaged, out of reach
+            raise UserError("dataset.root", self.root, self._advice(error)) from error
         pixels = torch.as_tensor(np.asarray(split.data))
         if pixels.dim() == 3:
             pixels = pixels.unsqueeze(3)
         return Images(pixels, torch.as_tensor(np.asarray(split.targets), dtype=torch.int64))
+
+    def _advice(self, error: Exception) -> str:
+        if not self.download:
+            return f"{self.name} is not there or damaged; dataset.download=true fetches it"
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        return f"{self.name} is not there or damaged, and its download failed ({reason})"

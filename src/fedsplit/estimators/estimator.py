@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ class Chunk:
 class GradientEstimator(ABC):
     """Turns `(z, y)` into an estimate of the cut gradient with the weights of a small model."""
 
-    trains_on_loss: bool
+    trains_on_loss: ClassVar[bool]
     """Whether its model gives logits, and so can be trained on a loss too (warm start)."""
 
     @abstractmethod

@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 
 class _Normalise(torch.autograd.Function):
@@ -27,13 +26,33 @@ class _Normalise(torch.autograd.Function):
         ctx.a = a
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        # dL/dx_j = g_j s_j - 2 a (3/4) x_j sum over the windows i that hold j of g_i x_i s_i / d_i
         x, band, root, scale = ctx.saved_tensors
-        direct = gradients[0] * scale
+        through = _Gradient.apply(gradients[0], x, band, root, scale, ctx.a)  # type: ignore[no-untyped-call]
+        return through, None, None, None
+
+
+class _Gradient(torch.autograd.Function):
+    """The gradient of `_Normalise`, which refuses to be differentiated: its saved tensors count as constants."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(  # noqa: PLR0917
+        g: Tensor, x: Tensor, band: Tensor, root: Tensor, scale: Tensor, a: float
+    ) -> Tensor:
+        # dL/dx_j = g_j s_j - 2 a (3/4) x_j sum over the windows i that hold j of g_i x_i s_i / d_i
+        direct = g * scale
         through = (direct * x).mul_(root).mul_(root)
-        return direct.addcmul_(x, through @ band.T, value=-1.5 * ctx.a), None, None, None
+        return torch.addcmul(direct, x, through @ band.T, value=-1.5 * a)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Nothing is kept."""
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> None:
+        raise RuntimeError("LocalResponseNorm can be differentiated only once")
 
 
 class LocalResponseNorm(nn.Module):

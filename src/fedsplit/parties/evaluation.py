@@ -34,21 +34,22 @@ class Evaluator:
         for half in self._halves:
             half.load(full_weights)
             half.module.eval()
-        correct = torch.zeros((), dtype=torch.int64, device=self._images.labels.device)
-        loss = torch.zeros((), dtype=torch.float64, device=self._images.labels.device)
-        with torch.inference_mode():
-            batches = zip(
-                torch.split(self._images.pixels, self._batch_size),
-                torch.split(self._images.labels, self._batch_size),
-                strict=True,
-            )
-            for pixels, y in batches:
-                outputs = self._normalise(pixels)
-                for half in self._halves:
-                    outputs = functional_call(half.module, (half.parameters, half.buffers), (outputs,))
-                correct += (outputs.argmax(1) == y).sum()
-                loss += F.cross_entropy(outputs, y, reduction="sum")
-        for half in self._halves:
-            half.module.train()
-        samples = len(self._images)
+        try:
+            return self._evaluate()
+        finally:
+            for half in self._halves:
+                half.module.train()
+
+    @torch.inference_mode()
+    def _evaluate(self) -> tuple[float, float]:
+        device, samples = self._images.labels.device, len(self._images)
+        correct = torch.zeros((), dtype=torch.int64, device=device)
+        loss = torch.zeros((), dtype=torch.float64, device=device)
+        for start in range(0, samples, self._batch_size):
+            y = self._images.labels[start : start + self._batch_size]
+            outputs = self._normalise(self._images.pixels[start : start + self._batch_size])
+            for half in self._halves:
+                outputs = functional_call(half.module, (half.parameters, half.buffers), (outputs,))
+            correct += (outputs.argmax(1) == y).sum()
+            loss += F.cross_entropy(outputs, y, reduction="sum")
         return int(correct) / samples, float(loss) / samples

@@ -98,6 +98,7 @@ class ModelState:
         self.load(state["weights"])
         if self._optimizer is None:
             return
+        self._optimizer.state.clear()
         for name, parameter in self.parameters.items():
             slot = {key: _like(parameter, value) for key, value in state["optimizer"][name].items()}
             if slot:

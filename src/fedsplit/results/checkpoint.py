@@ -45,6 +45,9 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
     for path in (*partial.iterdir(), partial):
         _sync(path)
     final = folder / f"round-{checkpoint.rounds:06d}"
+    if _is_whole(final):  # the round was run before: to remove what stands there could lose the last one
+        shutil.rmtree(partial)
+        return
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
     _sync(folder)
@@ -67,6 +70,14 @@ def load_latest(folder: Path) -> Checkpoint | None:
     if found:
         raise UserError("resume", folder.parent, f"no undamaged checkpoint left in {folder}")
     return None
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        _load(path)
+    except (OSError, ValueError, SafetensorError):
+        return False
+    return True
 
 
 def _checkpoints(folder: Path) -> list[Path]:

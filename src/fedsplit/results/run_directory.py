@@ -42,7 +42,7 @@ class RunDirectory:
         """The configuration the run was started with."""
         try:
             config = yaml.safe_load((self.path / "config.yaml").read_text("utf-8"))
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise UserError("resume", self.path, "its config.yaml is damaged") from error
         if not isinstance(config, dict) or "choices" not in config:
             raise UserError("resume", self.path, "its config.yaml is not that of a run")

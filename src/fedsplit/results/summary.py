@@ -16,7 +16,10 @@ _PACKAGES = ("fedsplit", "torch", "torchvision", "numpy", "hydra-core")
 
 
 def _first_reaching(records: Sequence[Record], accuracy: float) -> int | None:
-    return next((i for i, r in enumerate(records) if (r.test_accuracy or 0.0) >= accuracy), None)
+    return next(
+        (i for i, r in enumerate(records) if r.test_accuracy is not None and r.test_accuracy >= accuracy),
+        None,
+    )
 
 
 def summarise(

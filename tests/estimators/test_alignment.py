@@ -1,0 +1,191 @@
+import copy
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedsplit.estimators.alignment import Alignment
+from fedsplit.estimators.gradient_of_loss import GradientOfLoss
+from fedsplit.models.auxiliary import LinearAuxiliary
+from fedsplit.optimizers import Adam
+from fedsplit.parties.messages import Upload
+from fedsplit.parties.model_state import ModelState
+from fedsplit.parties.split_server import SplitServer
+from fedsplit.schedules import Constant
+
+SHAPE, CLASSES = (3, 2, 2), 4
+ADAM = Adam(lr=0.01, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, amsgrad=False)
+
+
+def _head() -> LinearAuxiliary:
+    torch.manual_seed(0)
+    return LinearAuxiliary(smashed_shape=SHAPE, num_classes=CLASSES)
+
+
+def _alignment(seed: int = 3, **changes: int) -> Alignment:
+    head = _head()
+    sizes = {"epochs": 3, "batch_size": 4, "max_dataset_size": 10, **changes}
+    return Alignment(
+        new_auxiliary=lambda: ModelState(head, ADAM), estimator=GradientOfLoss(), seed=seed, **sizes
+    )
+
+
+@pytest.fixture
+def server() -> SplitServer:
+    """With batch statistics, dropout, and an optimizer that was stepped."""
+    torch.manual_seed(1)
+    module = nn.Sequential(
+        nn.Conv2d(3, 6, 1),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Dropout(0.2),
+        nn.Linear(24, CLASSES),
+    )
+    server = SplitServer(module, ADAM, Constant(), seed=3)
+    for step in range(2):
+        server.step(0, _upload(9, step))
+    return server
+
+
+def _upload(client: int, step: int, samples: int = 5) -> Upload:
+    draw = torch.Generator().manual_seed(100 * client + step)
+    z = torch.randn(samples, *SHAPE, generator=draw)
+    return Upload(client, step, z, torch.randint(CLASSES, (samples,), generator=draw))
+
+
+def _same(left: Any, right: Any) -> bool:
+    if isinstance(left, dict):
+        return set(left) == set(right) and all(_same(left[key], right[key]) for key in left)
+    return torch.equal(left, right) if isinstance(left, Tensor) else bool(left == right)
+
+
+def _stored(clients: list[int], alignment: Alignment, steps: range = range(3)) -> Alignment:
+    for client in clients:
+        for step in steps:
+            alignment.store(_upload(client, step))
+    return alignment
+
+
+@pytest.mark.parametrize("interval", [1, 2, 5])
+def test_with_full_participation_clients_align_at_every_multiple_of_the_interval(
+    server: SplitServer, interval: int
+) -> None:
+    alignment, aligned = _stored([0], _alignment(epochs=1)), []
+    for t in range(12):
+        if alignment.is_due(0, t, interval):
+            alignment.align(0, t, server)
+            aligned.append(t)
+    assert aligned == [t for t in range(12) if t % interval == 0]
+
+
+def test_a_client_that_comes_now_and_then_aligns_when_the_interval_has_passed(server: SplitServer) -> None:
+    alignment, aligned = _stored([0], _alignment(epochs=1)), []
+    for t in (2, 4, 6, 7, 9, 11, 20, 24, 25):
+        if alignment.is_due(0, t, 5):
+            alignment.align(0, t, server)
+            aligned.append(t)
+    assert aligned == [2, 7, 20, 25]
+    assert alignment.is_due(1, 25, 5)  # each client has its own count
+
+
+@pytest.mark.parametrize("others", [[], [0, 1], [1, 0], [3, 1, 0]])
+def test_a_client_does_not_depend_on_which_others_align_or_in_which_order(
+    server: SplitServer, others: list[int]
+) -> None:
+    alone = _stored([2], _alignment())
+    together = _stored([*others, 2], _alignment())
+    for t in (0, 4):
+        for client in others:
+            together.align(client, t, server)
+        assert _same(together.align(2, t, server), alone.align(2, t, server))
+
+
+def test_aligning_leaves_the_server_as_it_is(server: SplitServer) -> None:
+    before = copy.deepcopy(server.state())
+    alignment = _stored([0, 1], _alignment())
+    for client in (0, 1):
+        alignment.align(client, 0, server)
+    assert _same(server.state(), before)
+    assert any("running_mean" in name for name in before["weights"])
+    assert float(before["optimizer"]["0.weight"]["step"]) == 2
+
+
+def test_aligning_brings_the_estimates_closer_to_the_true_cut_gradients(server: SplitServer) -> None:
+    alignment = _stored([0], _alignment(epochs=150, batch_size=10), steps=range(2))
+    z, y = (
+        torch.cat(parts) for parts in zip(*((_upload(0, s).z, _upload(0, s).y) for s in (0, 1)), strict=True)
+    )
+    head = _head()
+    true = server.cut_gradients(z, y, seed=0)
+
+    def error(weights: dict[str, Tensor]) -> float:
+        return float((head.input_gradient(weights, z, y) - true).square().sum())
+
+    assert error(alignment.align(0, 0, server)) < 0.7 * error(dict(head.state_dict()))
+
+
+def test_alignment_is_descent_on_the_servers_gradients_chunk_by_chunk(server: SplitServer) -> None:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(12, CLASSES))  # no dropout: gradients need no seed
+    plain = SplitServer(module, ADAM, Constant(), seed=3)
+    found = _stored([0], _alignment(epochs=4, batch_size=100)).align(0, 0, plain)
+    z, y = (torch.cat([getattr(_upload(0, s), part) for s in (0, 1, 2)])[-10:] for part in ("z", "y"))
+    leaf = z.clone().requires_grad_()
+    (true,) = torch.autograd.grad(F.cross_entropy(module(leaf), y, reduction="sum"), leaf)
+    head = _head()
+    built = ADAM.build(list(head.parameters()))
+    for _ in range(4):
+        estimate = head.input_gradient(dict(head.named_parameters()), z, y)
+        built.zero_grad()
+        (estimate - true).square().sum().backward()
+        built.step()
+    for name, parameter in head.named_parameters():
+        torch.testing.assert_close(found[name], parameter.detach(), rtol=1e-5, atol=1e-6)
+
+
+def _after_restart(state: dict[str, Any]) -> Alignment:
+    other = _stored([5], _alignment())  # what it held is forgotten
+    other.load_state(copy.deepcopy(state))
+    return other
+
+
+def test_it_goes_on_from_its_state_as_if_nothing_had_been(server: SplitServer) -> None:
+    alignment = _alignment()
+    alignment.start_from({name: 2 * value for name, value in _head().state_dict().items()})
+    _stored([0, 2], alignment)
+    alignment.align(0, 3, server)
+    alignment.align(2, 4, server)
+    _stored([1], alignment)  # has uploaded, has not aligned
+    other = _after_restart(alignment.state())
+    assert _same(other.state(), alignment.state())
+    for each in (other, alignment):
+        _stored([0, 1, 2, 4], each, steps=range(3, 5))  # client 4 is new
+    assert [other.is_due(c, 6, 3) for c in (0, 1, 2, 4)] == [True, True, False, True]
+    for client in (0, 1, 2, 4):
+        assert _same(other.align(client, 7, server), alignment.align(client, 7, server))
+    assert _same(other.state(), alignment.state())
+    assert set(other.auxiliary_weights()) == {0, 1, 2, 4}
+
+
+def test_only_clients_that_are_not_known_yet_start_from_given_weights(server: SplitServer) -> None:
+    alignment = _stored([0], _alignment())
+    given = {name: torch.full_like(value, 0.125) for name, value in _head().state_dict().items()}
+    alignment.start_from(given)
+    _stored([1], alignment)
+    weights = alignment.auxiliary_weights()
+    assert _same(weights[0], dict(_head().state_dict()))
+    assert _same(weights[1], given)
+
+
+def test_seed_round_and_client_decide_the_order_of_chunks(server: SplitServer) -> None:
+    def aligned(seed: int, round: int) -> Tensor:
+        return _stored([0], _alignment(seed, batch_size=2)).align(0, round, server)["fc.weight"]
+
+    torch.manual_seed(1)
+    first = aligned(3, 0)
+    torch.manual_seed(2)
+    assert torch.equal(aligned(3, 0), first)
+    assert not torch.equal(aligned(4, 0), first)
+    assert not torch.equal(aligned(3, 1), first)

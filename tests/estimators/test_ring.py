@@ -1,0 +1,92 @@
+import pytest
+import torch
+from torch import Tensor
+
+from fedsplit.estimators.ring import Ring
+
+CAPACITY = 7
+
+
+def _numbered(start: int, count: int) -> tuple[Tensor, Tensor]:
+    y = torch.arange(start, start + count)
+    return y[:, None, None].expand(count, 2, 3) + torch.tensor([0.25, 0.5, 0.75]), y
+
+
+def _filled(lengths: list[int]) -> tuple[Ring, int]:
+    ring, stored = Ring(CAPACITY), 0
+    for length in lengths:
+        ring.store(*_numbered(stored, length))
+        stored += length
+    return ring, stored
+
+
+HISTORIES = [
+    [1],
+    [3, 3],
+    [7],
+    [3, 3, 1],
+    [3, 3, 3],
+    [7, 7],
+    [5, 5, 5],
+    [9],
+    [2, 16],
+    [16, 2],
+    [7, 1],
+    [1] * 30,
+]
+
+
+@pytest.mark.parametrize("lengths", HISTORIES)
+def test_the_last_samples_are_kept_oldest_first(lengths: list[int]) -> None:
+    ring, stored = _filled(lengths)
+    kept = min(stored, CAPACITY)
+    z, y = ring.samples()
+    expected_z, expected_y = _numbered(stored - kept, kept)
+    assert len(ring) == kept
+    assert torch.equal(y, expected_y)
+    assert torch.equal(z, expected_z)
+
+
+@pytest.mark.parametrize("lengths", HISTORIES)
+def test_a_ring_goes_on_from_its_state_as_if_nothing_had_been(lengths: list[int]) -> None:
+    ring, stored = _filled(lengths)
+    other, _ = _filled([4, 4])  # what it held before is forgotten
+    other.load_state({key: value.clone() for key, value in ring.state().items()})
+    for count in (0, 2, 4, 9):
+        for each in (ring, other):
+            each.store(*_numbered(stored, count))
+        stored += count
+        assert len(other) == len(ring)
+        for found, expected in zip(other.samples(), ring.samples(), strict=True):
+            assert torch.equal(found, expected)
+
+
+def test_an_empty_ring_round_trips() -> None:
+    ring, _ = _filled([3])
+    ring.load_state(Ring(CAPACITY).state())
+    assert len(ring) == 0
+    assert ring.state() == {"z": None, "y": None}
+    ring.store(*_numbered(0, 2))
+    assert ring.samples()[1].tolist() == [0, 1]
+
+
+def test_what_is_kept_shares_no_memory_with_what_comes_or_goes() -> None:
+    ring = Ring(CAPACITY)
+    z, y = (tensor.clone() for tensor in _numbered(0, 3))
+    ring.store(z, y)
+    z.zero_()
+    y.zero_()
+    for tensor in (*ring.samples(), *ring.state().values()):
+        tensor.fill_(-1)
+    expected_z, expected_y = _numbered(0, 3)
+    assert torch.equal(ring.samples()[0], expected_z)
+    assert torch.equal(ring.samples()[1], expected_y)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_activations_stay_as_uploaded(dtype: torch.dtype) -> None:
+    z = torch.randn(4, 2, 3, 5, generator=torch.Generator().manual_seed(0)).to(dtype)
+    ring = Ring(CAPACITY)
+    ring.store(z.contiguous(memory_format=torch.channels_last), torch.arange(4))
+    assert ring.samples()[0].dtype == dtype
+    assert torch.equal(ring.samples()[0], z)

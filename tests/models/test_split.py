@@ -1,0 +1,134 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from fedsplit.errors import UserError
+from fedsplit.models.digits_cnn import digits_cnn
+from fedsplit.models.resnet import ResNetAuxiliary, resnet18
+from fedsplit.models.simple_conv import simple_conv
+from fedsplit.models.split import split
+
+MODELS = {
+    "digits_cnn": (digits_cnn, 1, 8),
+    "simple_conv": (simple_conv, 3, 32),
+    "resnet18": (resnet18, 3, 32),
+}
+CUTS = [
+    ("digits_cnn", "conv1"),
+    ("digits_cnn", "pool"),
+    ("digits_cnn", "flatten"),
+    ("digits_cnn", "relu3"),
+    ("simple_conv", "conv1"),
+    ("simple_conv", "norm1"),
+    ("simple_conv", "flatten"),
+    ("simple_conv", "fc2"),
+    ("resnet18", "conv1"),
+    ("resnet18", "layer1"),
+    ("resnet18", "layer1.0"),
+    ("resnet18", "layer2"),
+    ("resnet18", "layer3.1"),
+    ("resnet18", "avgpool"),
+]
+
+
+def build(name: str) -> tuple[nn.Module, torch.Tensor]:
+    torch.manual_seed(0)
+    make, channels, size = MODELS[name]
+    return make(num_classes=10, channels=channels, image_size=size), torch.randn(4, channels, size, size)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("name", "cut"), CUTS)
+def test_split_equals_unsplit_in_outputs_gradients_and_statistics(
+    name: str, cut: str, training: bool
+) -> None:
+    whole, x = build(name)
+    halves = split(whole, cut, x)
+    for module in (whole, halves.client, halves.server):
+        module.train(training)
+    expected = whole(x)
+    z = halves.client(x)
+    actual = halves.server(z)
+    assert torch.equal(actual, expected)
+    expected.square().sum().backward()
+    actual.square().sum().backward()
+    merged = dict(halves.client.named_parameters()) | dict(halves.server.named_parameters())
+    assert merged.keys() == dict(whole.named_parameters()).keys()
+    for parameter_name, parameter in whole.named_parameters():
+        assert torch.equal(merged[parameter_name].grad, parameter.grad), parameter_name
+    state = halves.client.state_dict() | halves.server.state_dict()
+    for key, value in whole.state_dict().items():
+        assert torch.equal(state[key], value), key
+
+
+@pytest.mark.parametrize(("name", "cut"), CUTS)
+def test_the_halves_own_all_parameters_once_and_share_none_with_the_original(name: str, cut: str) -> None:
+    whole, x = build(name)
+    before = copy.deepcopy(whole.state_dict())
+    halves = split(whole, cut, x)
+    client, server = halves.client.state_dict(), halves.server.state_dict()
+    assert not client.keys() & server.keys()
+    assert sorted([*client, *server]) == sorted(before)
+    with torch.no_grad():
+        for parameter in [*halves.client.parameters(), *halves.server.parameters()]:
+            parameter.add_(1)
+    assert all(torch.equal(value, before[key]) for key, value in whole.state_dict().items())
+
+
+def test_an_unknown_cut_lists_the_possible_ones() -> None:
+    whole, x = build("resnet18")
+    with pytest.raises(
+        UserError, match=r"model.cut=layer9: not a part of this model; possible cuts: conv1, .*layer2,"
+    ):
+        split(whole, "layer9", x)
+
+
+@pytest.mark.parametrize("cut", ["layer1.0.conv1", "fc"])
+def test_a_cut_inside_a_residual_block_or_after_the_last_layer_is_refused(cut: str) -> None:
+    whole, x = build("resnet18")
+    with pytest.raises(UserError, match="one tensor must cross, and both halves must learn"):
+        split(whole, cut, x)
+
+
+def test_a_module_that_cannot_be_traced_is_refused() -> None:
+    class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.b(self.a(x)) if x.sum() > 0 else self.b(x)
+
+    with pytest.raises(UserError, match=r"model=Branches: a module that torch\.fx can trace"):
+        split(Branches(), "a", torch.ones(2, 4))
+
+
+def test_parameters_used_on_both_sides_or_on_none_are_refused() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.shared, self.last = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(self.shared(self.first(self.shared(x))))
+
+    class Unused(Tied):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(self.first(x))
+
+    x = torch.ones(2, 4)
+    with pytest.raises(UserError, match=r"shared\.weight are used on both sides"):
+        split(Tied(), "first", x)
+    with pytest.raises(UserError, match=r"shared\.weight are used on no side"):
+        split(Unused(), "first", x)
+
+
+def test_the_auxiliary_model_of_resnet18_is_its_layer3_with_pool_and_fc() -> None:
+    whole, _ = build("resnet18")
+    auxiliary = ResNetAuxiliary(smashed_shape=(128, 4, 4), num_classes=10)
+    auxiliary.stage.load_state_dict(whole.layer3.state_dict())
+    z = torch.randn(4, 128, 4, 4)
+    expected = auxiliary.fc(whole.layer3(z).mean((2, 3)))
+    torch.testing.assert_close(auxiliary(z), expected)

@@ -1,0 +1,194 @@
+"""The command line as its users meet it: results, help, and one clear line for every mistake."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import TINY
+
+
+def run(root: Path, *arguments: str, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, str(root / "main.py"), *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+MISTAKES = [
+    (["algorithm=foo"], "algorithm=foo: no such choice; allowed: cse_fsl, fed_avg, fsl_sage, "),
+    (["rund=3"], "rund=3: no such key; did you mean rounds? known: seed, threads, "),
+    (["algorithm.q=3"], "algorithm.q=3: no such key; known: server_update_interval, "),
+    (["+extra.key=3"], "extra={'key': 3}: no such key; known: "),
+    (["rounds=abc"], "rounds=abc: must be a whole number greater than 0"),
+    (["rounds=-1"], "rounds=-1: must be a whole number greater than 0"),
+    (["optimizer.lr=0"], "optimizer.lr=0: must be a number greater than 0"),
+    (["optimizer.betas=[0.9]"], "optimizer.betas=[0.9]: must be a list, each a number from 0 to below 1"),
+    (["client_optimizer.lr=0.1"], "client_optimizer.lr=0.1: "),
+    (["optimizer=sgd", "optimizer.nesterov=true"], "optimizer.nesterov=True: needs momentum above 0"),
+    (["resume={tmp}/nowhere"], "resume={tmp}/nowhere: no such directory; give the directory of a run"),
+    (["resume={tmp}"], "resume={tmp}: not the directory of a run: it holds no config.yaml"),
+    (["num_clients=100000"], "num_clients=100000: at most the 1438 training samples"),
+    (["cohort_size=11"], "cohort_size=11: at most num_clients, 10"),
+    (
+        ["distribution=dirichlet", "distribution.alpha=0"],
+        "distribution.alpha=0: must be a number greater than 0",
+    ),
+    (
+        ["distribution=dirichlet", "distribution.min_samples=1000"],
+        "distribution.min_samples=1000: at most 143",
+    ),
+    (
+        ["distribution=shards", "distribution.classes_per_client=11"],
+        "distribution.classes_per_client=11: from 1 to 10",
+    ),
+    (["model.cut=layer9"], "model.cut=layer9: not a part of this model; possible cuts: conv1, relu1, "),
+    (
+        ["dataset=image_folder", "dataset.root={tmp}/none"],
+        "dataset.root={tmp}/none: a folder that holds train/",
+    ),
+    (
+        ["dataset=cifar10", "dataset.root={tmp}", "dataset.download=false"],
+        "dataset.root={tmp}: cifar10 is not there",
+    ),
+    (["dataset.max_train=5"], "dataset.max_train=5: at least one sample for each of the 10 classes"),
+    (["hydra.run.dir={tmp}/file/below"], "hydra.run.dir={tmp}/file/below: cannot be made (Not a directory)"),
+    (["device=cuda:99"], "device=cuda:99: there "),
+    (["device=gpu"], "device=gpu: must be auto, cpu, cuda or cuda:N"),
+    (["estimator=mlp_regression", "algorithm.warm_start=1"], "algorithm.warm_start=1: must be 0"),
+    (["rounds=[1"], "overrides=rounds=[1: "),
+    (["optimizer=null"], "overrides=optimizer=null: "),
+    (["-m", "algorithm=fed_avg,foo"], "algorithm=foo: no such choice; allowed: "),
+    (["-m", "seed=0,1", "rounds=0,1"], "rounds=0: must be a whole number greater than 0"),
+    (
+        ["model._target_=fedsplit.models.nothing"],
+        "model._target_=fedsplit.models.nothing: the dotted path of a",
+    ),
+    (["model._target_=nowhere.Net"], "model._target_=nowhere.Net: "),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), MISTAKES, ids=lambda v: " ".join(v) if isinstance(v, list) else ""
+)
+def test_a_mistake_ends_with_one_clear_line_and_nothing_written(
+    root: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    given = [argument.replace("{tmp}", str(tmp_path)) for argument in arguments]
+    done = run(root, *given, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: " + message.replace("{tmp}", str(tmp_path)))
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_run_with_no_undamaged_checkpoint_left_is_not_resumed(root: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    assert run(root, *TINY, "checkpoint_interval=1", f"hydra.run.dir={directory}").returncode == 0
+    before = (directory / "metrics.csv").read_bytes()
+    for file in directory.glob("checkpoint/*/state.json"):
+        file.write_bytes(file.read_bytes().replace(b"1", b"2", 1))
+    done = run(root, f"resume={directory}")
+    assert done.returncode == 2
+    assert (
+        done.stderr == f"error: resume={directory}: no undamaged checkpoint left in {directory}/checkpoint\n"
+    )
+    assert (directory / "metrics.csv").read_bytes() == before
+
+
+def test_resume_takes_only_what_may_change_and_a_directory_holds_only_one_run(
+    root: Path, tmp_path: Path
+) -> None:
+    directory = tmp_path / "run"
+    first = run(root, *TINY, "rounds=1", f"hydra.run.dir={directory}")
+    assert first.stdout.splitlines()[-1] == str(directory)
+    seed = run(root, f"resume={directory}", "seed=3")
+    assert (seed.returncode, seed.stderr) == (
+        2,
+        "error: seed=3: beside resume only rounds, comm_threshold_mb, time_limit_s, target_accuracy, device, "
+        "progress may be given\n",
+    )
+    again = run(root, *TINY, f"hydra.run.dir={directory}")
+    assert again.returncode == 2
+    assert again.stderr.startswith(f"error: hydra.run.dir={directory}: holds a run already; resume=")
+
+
+def test_divergence_exits_with_3_and_one_line(root: Path, tmp_path: Path) -> None:
+    done = run(root, *TINY, "optimizer=sgd", "optimizer.lr=1e30", cwd=tmp_path)
+    assert done.returncode == 3
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: round 0: ")
+    assert "of client 0 is not finite; learning rate 1e+30" in done.stderr
+
+
+def test_a_run_leaves_behind_what_the_readme_says(root: Path, tmp_path: Path) -> None:
+    done = run(root, *TINY, "algorithm=sl_single_server", cwd=tmp_path)
+    assert done.returncode == 0
+    directory = tmp_path / done.stdout.splitlines()[-1]
+    assert directory.relative_to(tmp_path).parts[:5] == (
+        "saves",
+        "sl_single_server",
+        "digits_cnn",
+        "digits",
+        "iid",
+    )
+    names = {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
+    checkpoint = {
+        f"checkpoint/round-000003/{name}" for name in ("state.safetensors", "state.json", "SHA256SUMS")
+    }
+    model = {"model/client.safetensors", "model/server.safetensors"}
+    assert names == {"config.yaml", "run.log", "metrics.csv", "results.json"} | checkpoint | model
+    header = (directory / "metrics.csv").read_text().splitlines()[0].split(",")
+    assert header[:5] == ["round", "test_accuracy", "test_loss", "train_loss", "load"]
+    results = json.loads((directory / "results.json").read_text())
+    assert results["parameters"] == {"client": 1248, "server": 17098, "auxiliary": 0}
+    expected = {"final_accuracy", "best_accuracy", "load", "rounds_run", "stopped_by", "bytes_to_accuracy"}
+    assert expected | {"seconds_to_accuracy", "parameters", "versions"} <= results.keys()
+    assert "torch" in results["versions"]
+
+
+def test_the_older_spelling_of_distributions_means_the_group(root: Path, tmp_path: Path) -> None:
+    pairs = [["dataset.distribution=noniid_dirichlet", "dataset.alpha=0.3"], ["distribution=dirichlet"]]
+    models = []
+    for number, spelling in enumerate(pairs):
+        directory = tmp_path / str(number)
+        assert run(root, *TINY, "rounds=1", *spelling, f"hydra.run.dir={directory}").returncode == 0
+        models.append((directory / "model/client.safetensors").read_bytes())
+    assert models[0] == models[1]
+
+
+def test_a_sweep_runs_every_combination_as_if_alone(root: Path, tmp_path: Path) -> None:
+    done = run(root, *TINY, "-m", "rounds=1", "algorithm=cse_fsl,fed_avg", "seed=0,1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    sweep = tmp_path / done.stdout.splitlines()[-1]
+    assert sorted(path.name for path in sweep.iterdir() if path.is_dir()) == ["0", "1", "2", "3"]
+    alone = run(root, *TINY, "rounds=1", "algorithm=fed_avg", "seed=1", f"hydra.run.dir={tmp_path / 'alone'}")
+    assert alone.returncode == 0
+    for name in ("client", "server"):
+        file = f"model/{name}.safetensors"
+        assert (sweep / "3" / file).read_bytes() == (tmp_path / "alone" / file).read_bytes()
+
+
+def test_help_answers_quickly_and_imports_nothing_heavy(root: Path) -> None:
+    start = time.perf_counter()
+    done = run(root, "--help")
+    seconds = time.perf_counter() - start
+    assert done.returncode == 0
+    assert "algorithm: cse_fsl, fed_avg, fsl_sage" in done.stdout
+    assert "python main.py resume=" in done.stdout
+    assert seconds < 3
+    probe = "import sys; sys.argv = ['main.py', 'rounds=-1']; import main; code = main.main(); " + (
+        "heavy = {'torch', 'numpy', 'sklearn', 'torchvision'} & set(sys.modules); sys.exit(f'{code} {heavy}')"
+    )
+    checked = subprocess.run(
+        [sys.executable, "-c", probe], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert checked.stderr.splitlines()[-1] == "2 set()"
