@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from fedsplit.errors import RunFailed, UserError
+from fedsplit.experiment import Experiment
 from fedsplit.parties.client import ClientWorker
 from fedsplit.results.run_directory import RunDirectory
 from fedsplit.transport.local import LocalCohort
-from tests.conftest import ALGORITHMS, Build
+from tests.conftest import ALGORITHMS, Build, Configure
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -180,3 +181,12 @@ def test_resuming_with_fewer_rounds_than_were_run_is_refused(tiny: Build) -> Non
         run.records.append(run.run_round(t))
     with pytest.raises(UserError, match=r"rounds=1: at least the 2 rounds that were run"):
         tiny("rounds=1").restore(run.checkpoint())
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_the_default_learns_digits_to_93_percent_within_20_rounds(
+    configured: Configure, algorithm: str
+) -> None:
+    run = Experiment(configured(f"algorithm={algorithm}"))
+    assert run.rounds == 20
+    assert max(run.run_round(t).test_accuracy or 0.0 for t in range(20)) >= 0.93

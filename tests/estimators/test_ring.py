@@ -51,7 +51,8 @@ def test_the_last_samples_are_kept_oldest_first(lengths: list[int]) -> None:
 def test_a_ring_goes_on_from_its_state_as_if_nothing_had_been(lengths: list[int]) -> None:
     ring, stored = _filled(lengths)
     other, _ = _filled([4, 4])  # what it held before is forgotten
-    other.load_state({key: value.clone() for key, value in ring.state().items()})
+    kept = {key: value.clone() for key, value in ring.state().items()}
+    other.load_state(kept, torch.device("cpu"))
     for count in (0, 2, 4, 9):
         for each in (ring, other):
             each.store(*_numbered(stored, count))
@@ -63,7 +64,7 @@ def test_a_ring_goes_on_from_its_state_as_if_nothing_had_been(lengths: list[int]
 
 def test_an_empty_ring_round_trips() -> None:
     ring, _ = _filled([3])
-    ring.load_state(Ring(CAPACITY).state())
+    ring.load_state(Ring(CAPACITY).state(), torch.device("cpu"))
     assert len(ring) == 0
     assert ring.state() == {"z": None, "y": None}
     ring.store(*_numbered(0, 2))

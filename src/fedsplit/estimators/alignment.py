@@ -116,5 +116,5 @@ class Alignment:
         for client, kept in state["clients"].items():
             aligned = self._of(int(client))
             aligned.auxiliary.load_state(kept["auxiliary"])
-            aligned.ring.load_state(kept["ring"])
+            aligned.ring.load_state(kept["ring"], aligned.auxiliary.device)
             aligned.last_round = kept["last_round"]

@@ -49,9 +49,9 @@ class Ring:
         z, y = self.samples()
         return {"z": z, "y": y}
 
-    def load_state(self, state: State) -> None:
-        """Take over what `state` gave."""
+    def load_state(self, state: State, device: torch.device) -> None:
+        """Take over what `state` gave, to keep it on `device`."""
         self._z = self._y = None
         self._next = self._count = 0
         if state["z"] is not None:
-            self.store(state["z"], state["y"])
+            self.store(state["z"].to(device), state["y"].to(device))

@@ -27,13 +27,12 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        x, band, root, scale = ctx.saved_tensors
-        through = _Gradient.apply(gradients[0], x, band, root, scale, ctx.a)  # type: ignore[no-untyped-call]
+        through = _Gradient.apply(*gradients[:1], *ctx.saved_tensors, ctx.a)  # type: ignore[no-untyped-call]
         return through, None, None, None
 
 
 class _Gradient(torch.autograd.Function):
-    """The gradient of `_Normalise`, which refuses to be differentiated: its saved tensors count as constants."""
+    """The gradient of `_Normalise`; refuses to be differentiated, as it takes saved values for constants."""
 
     generate_vmap_rule = True
 
