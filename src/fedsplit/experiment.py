@@ -22,13 +22,12 @@ from fedsplit.data.dataset import Dataset
 from fedsplit.errors import NonFinite, RunFailed, UserError
 from fedsplit.estimators.alignment import Alignment
 from fedsplit.estimators.estimator import GradientEstimator
+from fedsplit.models.model_state import ModelState
 from fedsplit.models.split import SplitModel, split
 from fedsplit.optimizers import Optimizer
 from fedsplit.parties.client import ClientWorker
 from fedsplit.parties.evaluation import Evaluator
-from fedsplit.parties.model_state import ModelState
 from fedsplit.parties.split_server import SplitServer
-from fedsplit.parties.weights import Weights
 from fedsplit.randomness import generator, seed_of
 from fedsplit.results.checkpoint import Checkpoint
 from fedsplit.results.ledger import Ledger
@@ -38,6 +37,7 @@ from fedsplit.results.summary import StoppedBy, summarise
 from fedsplit.schedules import Schedule
 from fedsplit.state import State
 from fedsplit.transport.local import LocalTransport
+from fedsplit.weights import Weights
 
 _LOG = logging.getLogger("fedsplit")
 

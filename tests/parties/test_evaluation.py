@@ -9,7 +9,7 @@ from fedsplit.data.batches import Normalisation
 from fedsplit.data.dataset import Images
 from fedsplit.models.split import SplitModel
 from fedsplit.parties.evaluation import Evaluator
-from fedsplit.parties.weights import Weights
+from fedsplit.weights import Weights
 
 CLASSES = 5
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias
 
 from fedsplit.estimators.alignment import Alignment
+from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.split_server import SplitServer
-from fedsplit.parties.weights import Weights
 from fedsplit.state import State
-from fedsplit.transport.cohort import Cohort
+from fedsplit.weights import Weights
 
 ClientHead: TypeAlias = Literal["none", "server", "auxiliary", "estimator"]
 

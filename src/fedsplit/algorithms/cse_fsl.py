@@ -2,10 +2,10 @@
 
 from fedsplit.algorithms.algorithm import Algorithm, RoundMetrics, Start
 from fedsplit.arguments import PositiveInt
+from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.loss import mean_loss
-from fedsplit.parties.weights import Weights, average
 from fedsplit.state import State
-from fedsplit.transport.cohort import Cohort
+from fedsplit.weights import Weights, average
 
 
 class CseFsl(Algorithm):

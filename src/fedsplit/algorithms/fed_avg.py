@@ -1,9 +1,9 @@
 """FedAvg."""
 
 from fedsplit.algorithms.algorithm import Algorithm, RoundMetrics
+from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.loss import mean_loss
-from fedsplit.parties.weights import average
-from fedsplit.transport.cohort import Cohort
+from fedsplit.weights import average
 
 
 class FedAvg(Algorithm):

@@ -3,11 +3,11 @@
 from fedsplit.algorithms.algorithm import Algorithm, RoundMetrics, Start
 from fedsplit.algorithms.cse_fsl import CseFsl
 from fedsplit.arguments import NonNegativeInt, PositiveInt
+from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.loss import mean_loss
 from fedsplit.parties.messages import BatchLoss, Upload
-from fedsplit.parties.weights import Weights, average
 from fedsplit.state import State
-from fedsplit.transport.cohort import Cohort
+from fedsplit.weights import Weights, average
 
 
 class FslSage(Algorithm):
@@ -71,7 +71,7 @@ class FslSage(Algorithm):
     def _step(self, t: int, upload: Upload) -> BatchLoss:
         """Step the server on an upload, and keep the upload for alignment."""
         loss, _ = self.server.step(t, upload)
-        self.alignment.store(upload)
+        self.alignment.store(upload.client, upload.z, upload.y)
         return loss
 
     def _is_due(self, client: int, t: int) -> bool:

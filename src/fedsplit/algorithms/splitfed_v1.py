@@ -3,12 +3,12 @@
 from itertools import count
 
 from fedsplit.algorithms.algorithm import Algorithm, RoundMetrics, Start
+from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.loss import mean_loss
 from fedsplit.parties.messages import BatchLoss
 from fedsplit.parties.split_server import SplitServer
-from fedsplit.parties.weights import average
 from fedsplit.state import State
-from fedsplit.transport.cohort import Cohort
+from fedsplit.weights import average
 
 
 class SplitFedV1(Algorithm):

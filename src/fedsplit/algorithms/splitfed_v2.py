@@ -5,11 +5,11 @@ from itertools import count
 import torch
 
 from fedsplit.algorithms.algorithm import Algorithm, RoundMetrics
+from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.loss import mean_loss
 from fedsplit.parties.messages import BatchLoss
-from fedsplit.parties.weights import average
 from fedsplit.randomness import generator
-from fedsplit.transport.cohort import Cohort
+from fedsplit.weights import average
 
 
 class SplitFedV2(Algorithm):

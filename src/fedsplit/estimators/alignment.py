@@ -2,18 +2,25 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from fedsplit.data.batches import batch_slices
 from fedsplit.estimators.estimator import Chunk, GradientEstimator
 from fedsplit.estimators.ring import Ring
-from fedsplit.parties.messages import Upload
-from fedsplit.parties.model_state import ModelState
-from fedsplit.parties.split_server import SplitServer
-from fedsplit.parties.weights import Weights
+from fedsplit.models.model_state import ModelState
 from fedsplit.randomness import generator, seed_of
 from fedsplit.state import State
+from fedsplit.weights import Weights
+
+
+class CutGradients(Protocol):
+    """Who knows the true cut gradients: the split server."""
+
+    def cut_gradients(self, z: Tensor, y: Tensor, *, seed: int) -> Tensor:
+        """Per sample, of the summed loss, in the shape of `z`; `seed` is of dropout."""
 
 
 @dataclass
@@ -70,11 +77,11 @@ class Alignment:
         last = self._of(client).last_round
         return last is None or round - last >= interval
 
-    def store(self, upload: Upload) -> None:
-        """Keep what a client uploaded."""
-        self._of(upload.client).ring.store(upload.z, upload.y)
+    def store(self, client: int, z: Tensor, y: Tensor) -> None:
+        """Keep what a client uploaded, `z (b, ...)` and `y (b,)`."""
+        self._of(client).ring.store(z, y)
 
-    def align(self, client: int, round: int, server: SplitServer) -> Weights:
+    def align(self, client: int, round: int, server: CutGradients) -> Weights:
         """Fit a client's auxiliary model to the server's cut gradients on its ring; its new weights.
 
         The server is only read, so clients are aligned independently of each other.

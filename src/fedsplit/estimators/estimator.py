@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from fedsplit.parties.model_state import ModelState
+from fedsplit.models.model_state import ModelState
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.models.auxiliary import ExplicitInputGradient
-from fedsplit.parties.model_state import ModelState
+from fedsplit.models.model_state import ModelState
 
 
 class GradientOfLoss(GradientEstimator):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fedsplit.arguments import PositiveFloat
 from fedsplit.estimators.estimator import Chunk, GradientEstimator
 from fedsplit.estimators.mlp_regression import features
-from fedsplit.parties.model_state import ModelState
+from fedsplit.models.model_state import ModelState
 
 
 class _LinearMap(nn.Module):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fedsplit.arguments import PositiveInt
 from fedsplit.estimators.estimator import GradientEstimator
-from fedsplit.parties.model_state import ModelState
+from fedsplit.models.model_state import ModelState
 
 
 class _Regressor(nn.Module):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedsplit.arguments import PositiveInt
-from fedsplit.parties.weights import Weights
+from fedsplit.weights import Weights
 
 
 @runtime_checkable

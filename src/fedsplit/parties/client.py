@@ -6,13 +6,13 @@ from torch import Tensor
 
 from fedsplit.data.batches import ClientBatches
 from fedsplit.estimators.estimator import GradientEstimator
+from fedsplit.models.model_state import ModelState
 from fedsplit.parties.local_step import descend_body, train_head
 from fedsplit.parties.messages import BatchLoss, LocalTraining, Part, Upload
-from fedsplit.parties.model_state import ModelState
-from fedsplit.parties.weights import Weights
 from fedsplit.randomness import seed_of
 from fedsplit.schedules import Schedule
 from fedsplit.state import State
+from fedsplit.weights import Weights
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.func import functional_call
 
 from fedsplit.data.dataset import Images
+from fedsplit.models.model_state import ModelState
 from fedsplit.models.split import SplitModel
-from fedsplit.parties.model_state import ModelState
-from fedsplit.parties.weights import Weights
+from fedsplit.weights import Weights
 
 
 class Evaluator:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedsplit.parties.model_state import ModelState
+from fedsplit.models.model_state import ModelState
 
 
 @dataclass(frozen=True)

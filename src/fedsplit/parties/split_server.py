@@ -4,14 +4,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedsplit.models.model_state import ModelState
 from fedsplit.optimizers import Optimizer
 from fedsplit.parties.local_step import HeadStep, train_head
 from fedsplit.parties.messages import BatchLoss, Upload
-from fedsplit.parties.model_state import ModelState
-from fedsplit.parties.weights import Weights
 from fedsplit.randomness import seed_of
 from fedsplit.schedules import Schedule
 from fedsplit.state import State
+from fedsplit.weights import Weights
 
 
 class SplitServer:

@@ -9,11 +9,11 @@ import yaml
 from safetensors.torch import save_file
 
 from fedsplit.errors import UserError
-from fedsplit.parties.weights import Weights
 from fedsplit.results import checkpoint
 from fedsplit.results.checkpoint import Checkpoint
 from fedsplit.results.metrics import MetricsFile, Record
 from fedsplit.results.summary import write_json
+from fedsplit.weights import Weights
 
 _LOG = logging.getLogger("fedsplit")
 

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from fedsplit.errors import NonFinite
 from fedsplit.parties.client import ClientWorker
+from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.messages import LocalTraining, Part, Upload
-from fedsplit.parties.weights import Weights, is_finite, num_bytes
 from fedsplit.results.ledger import Direction, Kind, Ledger
 from fedsplit.state import State
-from fedsplit.transport.cohort import Cohort
+from fedsplit.weights import Weights, is_finite, num_bytes
 
 Answer = TypeVar("Answer")
 

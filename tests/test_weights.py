@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedsplit.parties.weights import Weights, average, num_bytes
+from fedsplit.weights import Weights, average, num_bytes
 
 
 def _models(count: int, dtype: torch.dtype = torch.float32) -> list[Weights]:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from torch import Tensor
 
 from fedsplit.parties.messages import LocalTraining, Part, Upload
-from fedsplit.parties.weights import Weights
+from fedsplit.weights import Weights
 
 
 class Cohort(ABC):

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fedsplit.optimizers import Optimizer
-from fedsplit.parties.weights import Weights
 from fedsplit.randomness import seed_modules
 from fedsplit.state import State
+from fedsplit.weights import Weights
 
 
 def compute_format(tensor: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedsplit.models.model_state import ModelState, compute_format
 from fedsplit.optimizers import Adam, AdamW, Optimizer, Sgd
-from fedsplit.parties.model_state import ModelState, compute_format
 
 _ADAM: dict[str, Any] = {"lr": 0.05, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.01}
 _SGD: dict[str, Any] = {"lr": 0.05, "dampening": 0.0, "weight_decay": 0.01}
