@@ -11,6 +11,7 @@ from fedsplit.estimators.gradient_of_loss import GradientOfLoss
 from fedsplit.models.auxiliary import LinearAuxiliary
 from fedsplit.models.model_state import ModelState
 from fedsplit.optimizers import Adam
+from fedsplit.parties.messages import Upload
 from fedsplit.parties.split_server import SplitServer
 from fedsplit.schedules import Constant
 
@@ -49,10 +50,10 @@ def server() -> SplitServer:
     return server
 
 
-def _upload(client: int, step: int, samples: int = 5) -> tuple[int, torch.Tensor, torch.Tensor]:
+def _upload(client: int, step: int, samples: int = 5) -> Upload:
     draw = torch.Generator().manual_seed(100 * client + step)
     z = torch.randn(samples, *SHAPE, generator=draw)
-    return client, z, torch.randint(CLASSES, (samples,), generator=draw)
+    return Upload(client, step, z, torch.randint(CLASSES, (samples,), generator=draw))
 
 
 def _same(left: Any, right: Any) -> bool:
@@ -64,7 +65,8 @@ def _same(left: Any, right: Any) -> bool:
 def _stored(clients: list[int], alignment: Alignment, steps: range = range(3)) -> Alignment:
     for client in clients:
         for step in steps:
-            alignment.store(*_upload(client, step))
+            upload = _upload(client, step)
+            alignment.store(upload.client, upload.z, upload.y)
     return alignment
 
 
