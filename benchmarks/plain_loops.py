@@ -48,10 +48,10 @@ class PlainLoop:
         self, experiment: Experiment, optimizer: Callable[..., torch.optim.Optimizer] = adam
     ) -> None:
         self.experiment, self.optimizer = experiment, optimizer
-        halves = experiment.models.halves
+        halves = experiment.parts.models.halves
         self.client, self.server = copy.deepcopy(halves.client), copy.deepcopy(halves.server)
-        self.auxiliary = copy.deepcopy(experiment.models.head)
-        self.counts = [len(shard) for shard in experiment.shards]
+        self.auxiliary = copy.deepcopy(experiment.parts.models.head)
+        self.counts = [len(shard) for shard in experiment.parts.shards]
         self.number = len(self.counts)
         self.clients = [copy.deepcopy(self.client) for _ in range(self.number)]
         self.servers = [copy.deepcopy(self.server) for _ in range(self.number)]

@@ -96,7 +96,7 @@ def measure_alignment(options: argparse.Namespace, table: Table) -> None:
     ours = build("fsl_sage", options)
     theirs = PlainLoop(build("fsl_sage", options))
     draw = torch.Generator().manual_seed(0)
-    z = torch.rand((1000, *ours.models.smashed_shape), generator=draw)
+    z = torch.rand((1000, *ours.parts.models.smashed_shape), generator=draw)
     y = torch.randint(10, (1000,), generator=draw)
     alignment, server = ours.algorithm.alignment, ours.algorithm.server  # type: ignore[attr-defined]
     alignment._of(0).ring.store(z, y)

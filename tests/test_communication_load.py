@@ -57,7 +57,7 @@ def test_bytes_of_every_round_are_the_closed_form(tiny: Build, algorithm: str, o
         cohort = list(run.cohort_of(t))
         aligning = [client for client in cohort if t - last_alignment[client] >= 2]
         last_alignment |= dict.fromkeys(aligning, t)
-        counts = [len(run.shards[client]) for client in cohort]
+        counts = [len(run.parts.shards[client]) for client in cohort]
         expected = closed_form(
             algorithm,
             m=len(cohort),
@@ -80,7 +80,7 @@ def test_bytes_of_every_round_are_the_closed_form(tiny: Build, algorithm: str, o
 def test_labels_of_more_than_256_classes_cost_two_bytes(tiny: Build) -> None:
     run = tiny("algorithm=splitfed_v1")
     run.transport.label_bytes = type(run.transport)(
-        run._new_worker, sample_counts=[1], num_classes=257, ledger=run.ledger
+        run.parts.worker, sample_counts=[1], num_classes=257, ledger=run.ledger
     ).label_bytes
     assert run.run_round(0).bytes["up"]["labels"] == 2 * 130
 
@@ -88,9 +88,9 @@ def test_labels_of_more_than_256_classes_cost_two_bytes(tiny: Build) -> None:
 @pytest.mark.parametrize("model", SIZES)
 def test_reference_sizes_of_the_models(model: str, cifar_sized: Build) -> None:
     run = cifar_sized(f"model={model}")
-    parts = run.models.halves.client, run.models.halves.server, run.models.head
+    parts = run.parts.models.halves.client, run.parts.models.halves.server, run.parts.models.head
     state_bytes = [sum(t.numel() * t.element_size() for t in part.state_dict().values()) for part in parts]
-    assert (4 * math.prod(run.models.smashed_shape), *state_bytes) == SIZES[model]
+    assert (4 * math.prod(run.parts.models.smashed_shape), *state_bytes) == SIZES[model]
 
 
 def test_resnet18_in_the_papers_setting_loads_what_the_design_says(cifar_sized: Build) -> None:

@@ -106,7 +106,7 @@ def test_divergence_names_round_client_and_learning_rate_and_keeps_the_checkpoin
     run.rounds = 1
     run.run(directory)
     run.rounds = 40
-    object.__setattr__(run.client_optimizer, "lr", 1e30)
+    object.__setattr__(run.parts.client_optimizer, "lr", 1e30)
     for worker in run.transport._workers.values():
         worker._body._learning_rate = 1e30
         if worker._head is not None:
@@ -138,9 +138,9 @@ def test_the_learning_rate_follows_the_schedule_on_both_sides(tiny: Build) -> No
 
 def test_one_sides_optimizer_can_be_chosen_alone(tiny: Build) -> None:
     run = tiny("client_optimizer=sgd", "client_optimizer.lr=0.5", "optimizer.lr=0.25")
-    assert type(run.client_optimizer).__name__ == "Sgd"
-    assert (run.client_optimizer.lr, run.server_optimizer.lr) == (0.5, 0.25)
-    assert type(run.server_optimizer).__name__ == "Adam"
+    assert type(run.parts.client_optimizer).__name__ == "Sgd"
+    assert (run.parts.client_optimizer.lr, run.parts.server_optimizer.lr) == (0.5, 0.25)
+    assert type(run.parts.server_optimizer).__name__ == "Adam"
 
 
 def test_a_cohort_is_drawn_without_replacement_and_anew_each_round(tiny: Build) -> None:
