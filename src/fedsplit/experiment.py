@@ -169,7 +169,8 @@ class Experiment:
 
     def _diverged(self, t: int, what: str) -> str:
         factor = self.parts.schedule.factor(t)
-        rates = f"{self.parts.client_optimizer.lr * factor:g} (clients), {self.parts.server_optimizer.lr * factor:g} (server)"
+        client, server = self.parts.client_optimizer.lr * factor, self.parts.server_optimizer.lr * factor
+        rates = f"{client:g} (clients), {server:g} (server)"
         return f"round {t}: {what}; learning rate {rates}: lower optimizer.lr. The last checkpoint is kept."
 
     def _finish(self, directory: RunDirectory, stopped_by: StoppedBy) -> None:

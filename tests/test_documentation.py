@@ -1,0 +1,58 @@
+"""The code in the documentation is run as it stands."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedsplit.experiment import Experiment
+from tests.conftest import TINY, Configure
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+def test_the_algorithm_of_the_contributing_guide_runs_as_shown_and_is_short(
+    root: Path, tmp_path: Path, configured: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (code,) = blocks(root / "CONTRIBUTING.md", "python")
+    (choice,) = blocks(root / "CONTRIBUTING.md", "yaml")
+    assert len(code.splitlines()) < 40
+    assert choice.startswith("_target_: fedsplit.algorithms.frozen_server.FrozenServer\n")
+    (tmp_path / "frozen_server.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "frozen_server", raising=False)
+    config = configured(*TINY)
+    run = Experiment(
+        config | {"algorithm": {"_target_": "frozen_server.FrozenServer", "install_interval": 1}}
+    )
+    before = run.algorithm.full_weights()
+    run.run_round(0)
+    after = run.algorithm.full_weights()
+    moved = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
+    assert moved == set(run.algorithm.client_weights)
+
+
+def test_the_library_example_of_the_readme_runs_and_says_the_truth(root: Path) -> None:
+    (code,) = blocks(root / "README.md", "python")
+    names: dict[str, object] = {}
+    exec(code, names)
+    model, halves = names["model"], names["halves"]
+    x = torch.randn(4, 3, 32, 32)
+    assert torch.equal(halves.server(halves.client(x)), model(x))  # type: ignore[attr-defined, operator]
+
+
+def test_every_command_of_the_readme_composes(root: Path, configured: Configure) -> None:
+    lines = re.findall(
+        r"^    python main\.py(.*?)(?:#.*)?$", (root / "README.md").read_text("utf-8"), re.MULTILINE
+    )
+    commands = [line.split() for line in lines if "-m" not in line.split() and "resume=" not in line]
+    assert len(commands) >= 4
+    for overrides in commands:
+        config = configured(*overrides)
+        for override in overrides:
+            key, _, value = override.partition("=")
+            assert config["choices"].get(key, value) == value
