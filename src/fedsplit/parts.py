@@ -165,7 +165,7 @@ class Parts:
         aligner: Optimizer = instantiate(auxiliary["optimizer"], _convert_="all")
         start = Start(
             client_weights=ModelState(self.models.halves.client).weights(),
-            auxiliary_weights=ModelState(self.models.head).weights(),
+            head_weights=ModelState(self.models.head).weights(),
             server=SplitServer(self.models.halves.server, self.server_optimizer, self.schedule, self.seed),
             alignment=Alignment(
                 new_auxiliary=lambda: ModelState(self.models.head, aligner),

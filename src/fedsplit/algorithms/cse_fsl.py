@@ -23,7 +23,7 @@ class CseFsl(Algorithm):
     def __init__(self, start: Start, *, server_update_interval: PositiveInt) -> None:
         super().__init__(start)
         self.server_update_interval = server_update_interval
-        self.auxiliary: Weights = start.auxiliary_weights
+        self.auxiliary: Weights = start.head_weights
 
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
         """See `Algorithm.run_round`."""
