@@ -1,30 +1,34 @@
-"""Runs experiments (`python main.py --help`): checks the configuration, then hands over to Hydra."""
+"""Runs experiments: `python main.py --help`. Hydra composes what is asked for, and runs sweeps."""
 
 import itertools
 import os
 import re
 import secrets
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fedsplit.config import check
 from fedsplit.errors import RunFailed, UserError
 
-if TYPE_CHECKING:
-    from fedsplit.experiment import Experiment
-
 CONFIGS = Path(__file__).parent.resolve() / "hydra_config"
+HERE = Path.cwd()
+SHOWS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i"}
+"""Flags by which Hydra shows something and runs nothing."""
+SWEEPS = {"-m", "--multirun"}
 OLDER_SPELLINGS = {"dataset.distribution": "distribution", "dataset.alpha": "distribution.alpha"}
 
 OmegaConf.register_new_resolver("short_id", lambda: secrets.token_hex(2), use_cache=True, replace=True)
@@ -64,10 +68,11 @@ def _unknown_key(key: str, overrides: Sequence[str]) -> UserError:
     )
     others = [text for text in overrides if not text.lstrip("+~").startswith(f"{key}=")]
     parent, _, name = key.rpartition(".")
-    node = OmegaConf.select(composed(others), parent) if parent else compose("config", others)
+    config = composed(others)
+    node = OmegaConf.select(config, parent) if parent else config
     if not isinstance(node, DictConfig):
         return UserError(key, value, f"there is no such key: {parent} is {node}")
-    known = [str(known) for known in node if not str(known).startswith("_")]
+    known = [str(known) for known in node if not str(known).startswith("_") and known != "hydra"]
     close = get_close_matches(name, known, 1)
     hint = f"did you mean {close[0]}? " if close else ""
     return UserError(key, value, f"no such key; {hint}known: {', '.join(known) or 'none'}")
@@ -87,14 +92,18 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return resolved  # type: ignore[return-value]
 
 
-def jobs(overrides: Sequence[str]) -> Iterator[list[str]]:
-    """The overrides of each job of a sweep."""
+def _parsed(overrides: Sequence[str]) -> list[Override]:
     try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        parsed: list[Override] = OverridesParser.create().parse_overrides(list(overrides))
     except HydraException as error:
         raise UserError("overrides", " ".join(overrides), _first_line(error)) from error
+    return parsed
+
+
+def jobs(overrides: Sequence[str]) -> Iterator[list[str]]:
+    """The overrides of each job of a sweep."""
     choices = []
-    for override in parsed:
+    for override in _parsed(overrides):
         if override.is_sweep_override():
             key = override.get_key_element()
             choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
@@ -103,44 +112,46 @@ def jobs(overrides: Sequence[str]) -> Iterator[list[str]]:
     return (list(job) for job in itertools.product(*choices))
 
 
-class _Single:
-    """A run that is no job of a sweep: built before Hydra makes a directory, and its error told by `main`."""
+def run_in(directory: Path, config: dict[str, Any], choices: Mapping[str, str]) -> None:
+    """One run, its parts built before its directory is made.
 
-    experiment: "Experiment | None" = None
-    error: UserError | RunFailed | None = None
-
-
-def job(config: DictConfig) -> None:
-    """One run, in the directory that Hydra made for it."""
+    Raises:
+        UserError: something asked for cannot be.
+        RunFailed: the run could not be carried to its end.
+    """
+    check(config)
     from fedsplit.experiment import Experiment  # noqa: PLC0415  (heavy: only after the check)
     from fedsplit.results.run_directory import RunDirectory  # noqa: PLC0415
 
-    experiment = _Single.experiment
-    if experiment is None:
-        checked = plain(config)
-        check(checked)
-        experiment = Experiment(checked)
-    choices = {k: v for k, v in HydraConfig.get().runtime.choices.items() if not k.startswith("hydra/")}
-    experiment.config["choices"] = dict(choices)
-    directory = RunDirectory(Path(HydraConfig.get().runtime.output_dir))
+    if config["resume"] is not None:
+        raise UserError("resume", config["resume"], "stands by itself, as resume=DIRECTORY")
+    experiment = Experiment(config)
+    experiment.config["choices"] = {k: v for k, v in choices.items() if not k.startswith("hydra/")}
+    _make_directory("hydra.run.dir", directory)
+    experiment.run(RunDirectory(directory))
+    print(shown(directory))
+
+
+def job(config: DictConfig) -> None:
+    """One job of a sweep. A failure is told here, and seen by the sweep from what is missing."""
+    hydra_config = HydraConfig.get()
+    directory = Path(hydra_config.runtime.output_dir)
     try:
-        experiment.run(directory)
+        run_in(directory, plain(config), hydra_config.runtime.choices)
     except (UserError, RunFailed) as error:
-        if _Single.experiment is None:
-            raise  # in a sweep the job's failure is the sweep's to tell
-        _Single.error = error
-    else:
-        print(_shown(directory.path))
+        print(f"error: job {hydra_config.job.num}: {error}", file=sys.stderr)
+        with suppress(OSError):
+            directory.rmdir()  # only where nothing was written yet
 
 
-def _shown(path: Path) -> Path:
-    """Relative to here where it is below here."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+def shown(path: Path) -> Path:
+    """Relative to where the command was given, where it is below."""
+    return path.relative_to(HERE) if path.is_relative_to(HERE) else path
 
 
 def _make_directory(key: str, path: Path) -> None:
-    if (path / "config.yaml").exists():
-        raise UserError(key, path, f"holds a run already; resume={path} goes on with it")
+    if any(path.glob("config.yaml")) or any(path.glob("*/config.yaml")) or any(path.glob("checkpoint")):
+        raise UserError(key, path, f"holds a run already; resume={path} goes on with one")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -148,70 +159,86 @@ def _make_directory(key: str, path: Path) -> None:
 
 
 def hand_over(arguments: Sequence[str]) -> None:
-    """Let Hydra run `job`, once or once a combination."""
+    """Let Hydra do what it does: sweep over `job`, or show help and configurations."""
     sys.argv[1:] = arguments
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come back to `main`, which tells them in one line
     hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")(job)()
 
 
-def resume(overrides: Sequence[str]) -> None:
-    """Go on with a run, in its own directory."""
-    changes = OmegaConf.to_container(OmegaConf.from_dotlist(list(overrides)))
-    path = Path(str(changes.pop("resume")))  # type: ignore[union-attr, arg-type]
+def resume(given: str, overrides: Sequence[str]) -> None:
+    """Go on with the run in the directory `given`, with what may be changed."""
     from fedsplit.experiment import Experiment, resumed_config  # noqa: PLC0415
     from fedsplit.results.run_directory import RunDirectory  # noqa: PLC0415
 
-    experiment = Experiment(resumed_config(path, changes))  # type: ignore[arg-type]
-    directory = RunDirectory.existing(path)
+    directory = RunDirectory.existing(Path(given))
+    changes = {override.key_or_group: override.value() for override in _parsed(overrides)}
+    experiment = Experiment(resumed_config(directory, changes))
     checkpoint = directory.latest_checkpoint()
     if checkpoint is not None:
         experiment.restore(checkpoint)
     experiment.run(directory)
-    print(_shown(path))
+    print(shown(directory.path))
 
 
 def run(arguments: Sequence[str]) -> None:
     """Do what the command line asks for."""
     arguments = [modern(argument) for argument in arguments]
-    flags = {argument for argument in arguments if argument.startswith("-")}
-    overrides = [argument for argument in arguments if not argument.startswith("-")]
-    if flags - {"-m", "--multirun"}:  # --help, --cfg and the like are Hydra's
+    flags = [argument for argument in arguments if argument.startswith("-")]
+    if SHOWS.intersection(flags):
         hand_over(arguments)
-    elif any(override.startswith("resume=") and override != "resume=null" for override in overrides):
+        return
+    if unknown := set(flags) - SWEEPS:
+        raise UserError("flag", sorted(unknown)[0], f"must be one of {', '.join(sorted(SHOWS | SWEEPS))}")
+    overrides = [argument for argument in arguments if not argument.startswith("-")]
+    resumed = [o.partition("=")[2].strip("'\"") for o in overrides if o.startswith("resume=")]
+    if resumed and resumed[-1] != "null":
         if flags:
-            raise UserError("resume", " ".join(flags), "a run is resumed by itself, not in a sweep")
-        resume(overrides)
-    elif flags:
-        sweep(overrides)
-    else:
-        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            config = composed(overrides)
-            checked, directory = plain(config), Path(config.hydra.run.dir)
-        check(checked)
-        from fedsplit.experiment import Experiment  # noqa: PLC0415
-
-        _Single.experiment = Experiment(checked)
-        _make_directory("hydra.run.dir", directory)
-        hand_over(_with("hydra.run.dir", directory, overrides))
-        if _Single.error is not None:
-            raise _Single.error
-
-
-def sweep(overrides: Sequence[str]) -> None:
-    """Run every combination, in processes side by side."""
+            raise UserError("resume", resumed[-1], "a run is resumed by itself, not in a sweep")
+        resume(resumed[-1], [o for o in overrides if not o.startswith("resume=")])
+        return
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        for each in jobs(overrides):
-            check(plain(composed(each)))
-        directory = Path(composed([o for o in overrides if o.startswith("hydra.")]).hydra.sweep.dir)
+        if flags:
+            directory, single = sweep_directory(overrides), None
+        else:
+            single = composed(overrides)
+            directory, settings = hydra_path(single, "hydra.run.dir"), plain(single)
+    if single is None:
+        sweep(overrides, directory)
+    elif single.hydra.mode == RunMode.MULTIRUN:
+        raise UserError("hydra.mode", "MULTIRUN", "a sweep is asked for by -m")
+    else:
+        run_in(directory.absolute(), settings, single.hydra.runtime.choices)
+
+
+def hydra_path(config: DictConfig, key: str) -> Path:
+    """A directory that Hydra's part of the configuration names."""
+    try:
+        return Path(OmegaConf.select(config, key, throw_on_missing=True))
+    except OmegaConfBaseException as error:
+        raise UserError(key, "?", _first_line(error)) from error
+
+
+def sweep_directory(overrides: Sequence[str]) -> Path:
+    """Where a sweep goes; every job of it is checked."""
+    for each in jobs(overrides):
+        check(plain(composed(each)))
+    return hydra_path(composed([o for o in overrides if o.startswith("hydra.")]), "hydra.sweep.dir")
+
+
+def sweep(overrides: Sequence[str], directory: Path) -> None:
+    """Run every combination, in processes side by side.
+
+    Raises:
+        RunFailed: a job did not end well; each has told its own error.
+    """
     _make_directory("hydra.sweep.dir", directory)
-    hand_over([*_with("hydra.sweep.dir", directory, overrides), "--multirun"])
-    print(_shown(directory))
-
-
-def _with(key: str, value: Path, overrides: Sequence[str]) -> list[str]:
-    """The overrides with `key` set, so that Hydra takes the very directory that was made."""
-    quoted = str(value).replace("\\", "\\\\").replace("'", "\\'")
-    return [*(o for o in overrides if not o.startswith(f"{key}=")), f"{key}='{quoted}'"]
+    quoted = str(directory).replace("\\", "\\\\").replace("'", "\\'")
+    others = [o for o in overrides if not o.startswith("hydra.sweep.dir=")]
+    hand_over([*others, f"hydra.sweep.dir='{quoted}'", "--multirun"])
+    done, asked = len(list(directory.glob("*/results.json"))), len(list(jobs(overrides)))
+    print(shown(directory))
+    if done < asked:
+        raise RunFailed(f"{asked - done} of {asked} jobs failed; the others are in {shown(directory)}")
 
 
 def main() -> int:

@@ -50,7 +50,7 @@ class PlainLoop:
         self.experiment, self.optimizer = experiment, optimizer
         halves = experiment.parts.models.halves
         self.client, self.server = copy.deepcopy(halves.client), copy.deepcopy(halves.server)
-        self.auxiliary = copy.deepcopy(experiment.parts.models.head)
+        self.auxiliary = copy.deepcopy(experiment.parts.models.auxiliary) or nn.Identity()
         self.counts = [len(shard) for shard in experiment.parts.shards]
         self.number = len(self.counts)
         self.clients = [copy.deepcopy(self.client) for _ in range(self.number)]
@@ -58,7 +58,7 @@ class PlainLoop:
         self.auxiliaries = [copy.deepcopy(self.auxiliary) for _ in range(self.number)]
         self.client_steppers = [optimizer(module) for module in self.clients]
         self.server_steppers = [optimizer(module) for module in self.servers]
-        self.auxiliary_steppers = [adam(module) for module in self.auxiliaries]
+        self.auxiliary_steppers = [adam(m) for m in self.auxiliaries if list(m.parameters())]
         self.server_stepper = optimizer(self.server)
         nothing = torch.empty(0), torch.empty(0)
         self.rings: list[tuple[Tensor, Tensor]] = [nothing] * self.number
@@ -174,7 +174,7 @@ class PlainLoop:
         z, y = self.rings[i]
         size = settings["align_batch_size"]
         starts = list(range(0, len(y), size))
-        if len(y) % size == 1 and len(starts) > 1:
+        if size > 1 and len(y) % size == 1 and len(starts) > 1:
             starts.pop()
         targets, server = [], copy.deepcopy(self.server)
         for start, stop in zip(starts, [*starts[1:], len(y)], strict=True):

@@ -99,13 +99,13 @@ def measure_alignment(options: argparse.Namespace, table: Table) -> None:
     z = torch.rand((1000, *ours.parts.models.smashed_shape), generator=draw)
     y = torch.randint(10, (1000,), generator=draw)
     alignment, server = ours.algorithm.alignment, ours.algorithm.server  # type: ignore[attr-defined]
-    alignment._of(0).ring.store(z, y)
+    initially = ours.algorithm.auxiliary  # type: ignore[attr-defined]
+    alignment.store(0, z, y)
     theirs.rings[0] = z, y
     rows = []
     for t in range(options.alignments + 1):
-        rows.append(
-            (seconds(lambda t=t: theirs.align(t, 0)), seconds(lambda t=t: alignment.align(0, t, server)))
-        )
+        plainly = seconds(lambda t=t: theirs.align(t, 0))
+        rows.append((plainly, seconds(lambda t=t: alignment.align(0, t, server, initially=initially))))
     rows.pop(0)
     weights = alignment.auxiliary_weights()[0]
     difference = max(

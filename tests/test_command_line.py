@@ -55,7 +55,7 @@ MISTAKES = [
     ),
     (
         ["dataset=cifar10", "dataset.root={tmp}", "dataset.download=false"],
-        "dataset.root={tmp}: cifar10 is not there",
+        "dataset.root={tmp}: cifar10 is not there or damaged; dataset.download=true fetches it",
     ),
     (["dataset.max_train=5"], "dataset.max_train=5: at least one sample for each of the 10 classes"),
     (["hydra.run.dir={tmp}/file/below"], "hydra.run.dir={tmp}/file/below: cannot be made (Not a directory)"),
@@ -63,8 +63,55 @@ MISTAKES = [
     (["device=gpu"], "device=gpu: must be auto, cpu, cuda or cuda:N"),
     (["estimator=mlp_regression", "algorithm.warm_start=1"], "algorithm.warm_start=1: must be 0"),
     (["rounds=[1"], "overrides=rounds=[1: "),
+    (["rund=3", "fooo=4"], "fooo=4: no such key; known: seed, "),
+    (["optimizer.lr=.inf"], "optimizer.lr=.inf: must be a number greater than 0"),
+    (["optimizer=sgd", "optimizer.lr=1e39"], "optimizer.lr=1e+39: must be a number greater than 0"),
+    (["seed=null"], "seed=null: must be a whole number, 0 or greater"),
+    (["progress=1"], "progress=1: must be true or false"),
+    (["threads=10000000000"], "threads=10000000000: must be a whole number from 1 to 1024"),
+    (
+        ["~optimizer.lr"],
+        "optimizer._target_=fedsplit.optimizers.Adam: missing a required argument",
+    ),
+    (["~algorithm._target_"], "algorithm._target_=null: is missing"),
+    (["~auxiliary.optimizer._target_"], "auxiliary.optimizer._target_=null: "),
+    (["algorithm._target_=builtins.dict"], "algorithm._target_=builtins.dict: must be an Algorithm"),
+    (
+        ["estimator._target_=fedsplit.schedules.Constant"],
+        "estimator._target_=fedsplit.schedules.Constant: must make a",
+    ),
+    (
+        ["auxiliary._target_=fedsplit.models.resnet.ResNetAuxiliary"],
+        "auxiliary._target_=fedsplit.models.resnet.",
+    ),
+    (
+        ["client_optimizer=sgd", "client_optimizer.nesterov=true"],
+        "client_optimizer.nesterov=True: needs momentum",
+    ),
+    (
+        ["optimizer@auxiliary.optimizer=sgd", "auxiliary.optimizer.nesterov=true"],
+        "auxiliary.optimizer.nesterov=True: ",
+    ),
+    (["model=resnet18", "batch_size=1"], "batch_size=1: makes batches of one sample"),
+    (
+        ["model=resnet18", "auxiliary.align_batch_size=1"],
+        "auxiliary.align_batch_size=1: makes batches of one",
+    ),
+    (["model.num_classes=7"], "model.num_classes=7: no such key"),
+    (["+model.num_classes=7"], "model.num_classes=7: no such key: it is given by the run itself"),
+    (["dataset.crop_padding=100000"], "dataset.crop_padding=100000: at most the images' 8 pixels"),
+    (["hydra.run.dir=x/${nokey}"], "hydra.run.dir=?: "),
+    (["hydra.mode=MULTIRUN"], "hydra.mode=MULTIRUN: a sweep is asked for by -m"),
+    (["--run"], "flag=--run: must be one of "),
+    (["++resume={tmp}"], "resume={tmp}: stands by itself"),
+    (["resume=1e3"], "resume=1e3: no such directory"),
+    (["-m", "resume={tmp}", "seed=0,1"], "resume={tmp}: a run is resumed by itself"),
     (["optimizer=null"], "overrides=optimizer=null: "),
     (["-m", "algorithm=fed_avg,foo"], "algorithm=foo: no such choice; allowed: "),
+    (
+        ["dataset=cifar10", "dataset.root={tmp}/typo/x", "dataset.download=false"],
+        "dataset.root={tmp}/typo/x: cifar10",
+    ),
     (["-m", "seed=0,1", "rounds=0,1"], "rounds=0: must be a whole number greater than 0"),
     (
         ["model._target_=fedsplit.models.nothing"],
@@ -175,6 +222,29 @@ def test_a_sweep_runs_every_combination_as_if_alone(root: Path, tmp_path: Path) 
     for name in ("client", "server"):
         file = f"model/{name}.safetensors"
         assert (sweep / "3" / file).read_bytes() == (tmp_path / "alone" / file).read_bytes()
+
+
+def test_a_failing_job_is_told_and_the_other_jobs_of_its_sweep_still_run(root: Path, tmp_path: Path) -> None:
+    overrides = [*TINY, "-m", "rounds=1", "optimizer=sgd", "optimizer.lr=0.01,1e30", "num_clients=3,1000"]
+    done = run(root, *overrides, cwd=tmp_path)
+    assert done.returncode == 3
+    sweep = done.stdout.splitlines()[-1]
+    *told, last = done.stderr.splitlines()
+    assert last == f"error: 3 of 4 jobs failed; the others are in {sweep}"
+    assert len(told) == 3
+    assert sum(line.endswith(": num_clients=1000: at most the 130 training samples") for line in told) == 2
+    assert sum(": round 0: " in line and "learning rate 1e+30" in line for line in told) == 1
+    finished = list((tmp_path / sweep).glob("*/results.json"))
+    assert [path.parent.name for path in finished] == ["0"]
+    assert len([path for path in (tmp_path / sweep).iterdir() if path.is_dir()]) == 2
+
+
+def test_a_sweep_does_not_go_where_runs_are(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "sweep/0").mkdir(parents=True)
+    (tmp_path / "sweep/0/config.yaml").write_text("seed: 1")
+    done = run(root, *TINY, "-m", "seed=0,1", f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: hydra.sweep.dir={tmp_path / 'sweep'}: holds a run already")
 
 
 def test_help_answers_quickly_and_imports_nothing_heavy(root: Path) -> None:

@@ -88,7 +88,7 @@ def test_labels_of_more_than_256_classes_cost_two_bytes(tiny: Build) -> None:
 @pytest.mark.parametrize("model", SIZES)
 def test_reference_sizes_of_the_models(model: str, cifar_sized: Build) -> None:
     run = cifar_sized(f"model={model}")
-    parts = run.parts.models.halves.client, run.parts.models.halves.server, run.parts.models.head
+    parts = run.parts.models.halves.client, run.parts.models.halves.server, run.parts.models.auxiliary
     state_bytes = [sum(t.numel() * t.element_size() for t in part.state_dict().values()) for part in parts]
     assert (4 * math.prod(run.parts.models.smashed_shape), *state_bytes) == SIZES[model]
 

@@ -91,10 +91,55 @@ def test_a_run_stops_at_whichever_limit_comes_first(
         assert results["load"] == run.ledger.load
 
 
-def test_evaluation_happens_every_interval_and_in_the_last_round(tiny: Build, tmp_path: Path) -> None:
+def test_evaluation_happens_every_interval_and_after_the_last_round(tiny: Build, tmp_path: Path) -> None:
     run = tiny("rounds=5", "eval_interval=3")
     run.run(RunDirectory(tmp_path / "run"))
     assert [record.test_accuracy is not None for record in run.records] == [False, False, True, False, True]
+    rows = (tmp_path / "run/metrics.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[1] != "" for row in rows] == [False, False, True, False, True]
+
+
+def test_a_run_that_is_made_longer_is_the_run_that_was_long_from_the_start(
+    tiny: Build, tmp_path: Path
+) -> None:
+    straight, short = tiny("rounds=5", "eval_interval=2"), tiny("rounds=3", "eval_interval=2")
+    straight.run(RunDirectory(tmp_path / "straight"))
+    short.run(RunDirectory(tmp_path / "longer"))
+    assert short.records[-1].test_accuracy is not None
+    longer = tiny("rounds=5", "eval_interval=2")
+    checkpoint = RunDirectory(tmp_path / "longer").latest_checkpoint()
+    assert checkpoint is not None
+    longer.restore(checkpoint)
+    longer.run(RunDirectory(tmp_path / "longer"))
+    for ours, theirs in zip(longer.records, straight.records, strict=True):
+        assert (ours.test_accuracy, ours.test_loss) == (theirs.test_accuracy, theirs.test_loss)
+
+
+def test_a_disk_that_cannot_be_written_to_fails_the_run_in_one_line(tiny: Build, tmp_path: Path) -> None:
+    run = tiny("checkpoint_interval=1")
+    directory = RunDirectory(tmp_path / "run")
+    directory.path.mkdir()
+    (directory.path / "checkpoint").write_text("not a folder")
+    with pytest.raises(RunFailed, match=r"round 1: .*run cannot be written \(.*exists"):
+        run.run(directory)
+
+
+def test_a_server_that_diverged_is_noticed_before_it_is_checkpointed(tiny: Build, tmp_path: Path) -> None:
+    run = tiny("algorithm=cse_fsl", "eval_interval=9", "checkpoint_interval=1", "rounds=2")
+    with torch.no_grad():
+        next(iter(run.algorithm.server._model.parameters.values())).fill_(3e38)
+    with pytest.raises(RunFailed, match="round 0: "):
+        run.run(RunDirectory(tmp_path / "run"))
+    assert not (tmp_path / "run/checkpoint").exists()
+
+
+def test_the_callers_own_random_draws_are_left_alone(tiny: Build) -> None:
+    run = tiny("algorithm=splitfed_v1")
+    torch.manual_seed(123)
+    expected = torch.rand(1)
+    torch.manual_seed(123)
+    run.run_round(0)
+    assert torch.equal(torch.rand(1), expected)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -111,8 +156,11 @@ def test_divergence_names_round_client_and_learning_rate_and_keeps_the_checkpoin
         worker._body._learning_rate = 1e30
         if worker._head is not None:
             worker._head._learning_rate = 1e30
-    with pytest.raises(RunFailed, match=r"round 1: .* of client 0 is not finite; learning rate 1e\+30"):
+    with pytest.raises(
+        RunFailed, match=r"round 1: .* of client 0 is not finite; learning rate 1e\+30"
+    ) as told:
         run.run(directory)
+    assert str(told.value).endswith("the checkpoint after 1 rounds is kept")
     assert [path.name for path in (tmp_path / "run/checkpoint").iterdir()] == ["round-000001"]
 
 
@@ -151,15 +199,22 @@ def test_a_cohort_is_drawn_without_replacement_and_anew_each_round(tiny: Build) 
     assert cohorts == [tuple(run.cohort_of(t)) for t in range(20)]
 
 
-def test_warm_start_is_cse_fsl_and_hands_its_auxiliary_model_on(tiny: Build) -> None:
-    cse, warm = tiny("algorithm=cse_fsl"), tiny("algorithm=fsl_sage", "algorithm.warm_start=2")
+def test_warm_start_is_cse_fsl_and_hands_its_auxiliary_model_and_its_uploads_on(tiny: Build) -> None:
+    overrides = ["algorithm.server_update_interval=2"]
+    cse = tiny("algorithm=cse_fsl", *overrides)
+    warm = tiny("algorithm=fsl_sage", "algorithm.warm_start=2", *overrides)
     for t in range(2):
         ours, theirs = warm.run_round(t), cse.run_round(t)
         assert ours.bytes == theirs.bytes
         assert ours.train_loss == theirs.train_loss
-    expected = cse.algorithm.auxiliary_weights()["auxiliary"]
-    handed_on = warm.algorithm.alignment._of(0).auxiliary.weights()
-    assert all(torch.equal(tensor, handed_on[name]) for name, tensor in expected.items())
+    expected = cse.algorithm.auxiliary_weights()
+    assert expected.keys() == warm.algorithm.auxiliary_weights().keys() == {"auxiliary"}
+    handed_on = warm.algorithm.auxiliary
+    assert all(torch.equal(tensor, handed_on[name]) for name, tensor in expected["auxiliary"].items())
+    assert [len(warm.algorithm.alignment._rings[client]) for client in range(3)] == [24, 24, 24]
+    warm.run_round(2)
+    aligned = [f"auxiliary-{client}" for client in range(3)]
+    assert list(warm.algorithm.auxiliary_weights()) == aligned
 
 
 def test_a_models_file_is_the_same_bytes_for_the_same_weights(tiny: Build, tmp_path: Path) -> None:

@@ -9,10 +9,11 @@ from fedsplit.arguments import Fraction, NonNegativeInt, PositiveFloat, Positive
 from fedsplit.errors import UserError
 from fedsplit.signature import signature, unknown_target
 
+_DEVICE = re.compile(r"auto|cpu|cuda(:(0|[1-9]\d?))?")
 Device: TypeAlias = Annotated[
-    str,
-    Range("auto, cpu, cuda or cuda:N", lambda v: re.fullmatch(r"auto|cpu|cuda(:\d+)?", str(v)) is not None),
+    str, Range("auto, cpu, cuda or cuda:N", lambda value: _DEVICE.fullmatch(value) is not None)
 ]
+Threads: TypeAlias = Annotated[int, Range("a whole number from 1 to 1024", lambda v: 1 <= v <= 1024)]
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Settings:
     """The keys at the top level; `hydra_config/config.yaml` says what each means."""
 
     seed: NonNegativeInt
-    threads: PositiveInt
+    threads: Threads
     device: Device
     rounds: PositiveInt
     num_clients: PositiveInt
@@ -80,8 +81,10 @@ def check(config: Mapping[str, Any]) -> None:
     for group in GROUPS:
         if not isinstance(config.get(group), Mapping):
             raise UserError(group, config.get(group), "a choice of this group is needed")
+        if "_target_" not in config[group]:
+            raise UserError(f"{group}._target_", None, "is missing: the dotted path of a class or function")
     for key in config:
-        if key not in (*SETTINGS, *GROUPS, *OPTIONAL_GROUPS, "choices"):
+        if key not in (*SETTINGS, *GROUPS, *OPTIONAL_GROUPS):
             raise UserError(key, config[key], f"no such key; known: {', '.join((*SETTINGS, *GROUPS))}")
     for group, node in config.items():
         if isinstance(node, Mapping) and "_target_" in node:
@@ -96,7 +99,7 @@ def arguments(group: str, node: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_node(path: str, node: Mapping[str, Any], own: Mapping[str, Any]) -> None:
-    target = node["_target_"]
+    target = node.get("_target_")
     if not isinstance(target, str) or unknown_target(target):
         raise UserError(f"{path}._target_", target, "the dotted path of a class or function")
     known = signature(target)
@@ -104,7 +107,7 @@ def _check_node(path: str, node: Mapping[str, Any], own: Mapping[str, Any]) -> N
         if key not in node:
             raise UserError(f"{path}.{key}", None, f"is missing; must be {allowed(own[key])}")
     for key, value in node.items():
-        if isinstance(value, Mapping) and "_target_" in value:
+        if isinstance(value, Mapping) and ("_target_" in value or key == "optimizer"):
             _check_node(f"{path}.{key}", value, {})
         elif key in own:
             _check_value(f"{path}.{key}", value, own[key])

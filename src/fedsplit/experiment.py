@@ -3,41 +3,42 @@
 import logging
 import time
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
+from safetensors import SafetensorError
 from torch import nn
 
 from fedsplit.config import RESUMABLE, check
-from fedsplit.errors import NonFinite, RunFailed, UserError
+from fedsplit.errors import RunFailed, UserError
 from fedsplit.parts import Parts
 from fedsplit.randomness import generator
 from fedsplit.results.checkpoint import Checkpoint
 from fedsplit.results.ledger import Ledger
-from fedsplit.results.metrics import Record, record_state
+from fedsplit.results.metrics import Record
 from fedsplit.results.run_directory import RunDirectory
 from fedsplit.results.summary import StoppedBy, summarise
 from fedsplit.state import State
 from fedsplit.transport.local import LocalTransport
-from fedsplit.weights import Weights
+from fedsplit.weights import Weights, is_finite
 
 _LOG = logging.getLogger("fedsplit")
 
 
-def resumed_config(path: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Configuration of the run at `path`, with what may be given anew.
+def resumed_config(directory: RunDirectory, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Configuration of the run in `directory`, with what may be given anew.
 
     Raises:
-        UserError: there is no run, or something else is given.
+        UserError: something else is given, or its configuration is damaged.
     """
     for key, value in changes.items():
         if key not in RESUMABLE:
             raise UserError(key, value, f"beside resume only {', '.join(RESUMABLE)} may be given")
-    config = {**RunDirectory.existing(path).config(), **changes}
-    check(config)
+    config = {**directory.config(), **changes}
+    check({key: value for key, value in config.items() if key != "choices"})
     return config
 
 
@@ -67,6 +68,7 @@ class Experiment:
         )
         self.records: list[Record] = []
         self.elapsed = 0.0
+        self._saved = 0  # rounds in the newest checkpoint
 
     def cohort_of(self, t: int) -> Collection[int]:
         """The clients that take part in round `t`: all, or `cohort_size` drawn without replacement."""
@@ -81,19 +83,20 @@ class Experiment:
         """One round: train, evaluate if it is time to, count.
 
         Raises:
-            NonFinite: a loss or weights are no longer finite.
+            NonFinite: a client's loss or weights are no longer finite.
+            RunFailed: the averaged model or its test loss is not.
         """
         start = time.perf_counter()
         self.transport.client_seconds = 0.0
-        metrics = self.algorithm.run_round(t, self.transport.cohort(t, self.cohort_of(t)))
+        with torch.random.fork_rng(devices=[]):  # what dropout is seeded with stays in here
+            metrics = self.algorithm.run_round(t, self.transport.cohort(t, self.cohort_of(t)))
         trained = time.perf_counter()
+        full = self.algorithm.full_weights()
+        if not is_finite(full):
+            raise RunFailed("the model is not finite")
         accuracy = loss = None
-        if (
-            (t + 1) % self.config["eval_interval"] == 0
-            or t + 1 == self.rounds
-            or self._budget_spent(trained - start)
-        ):
-            accuracy, loss = self.evaluate(self.algorithm.full_weights())
+        if (t + 1) % self.config["eval_interval"] == 0:
+            accuracy, loss = self._evaluate(full)
         clients = self.transport.client_seconds
         return Record(
             round=t,
@@ -109,21 +112,23 @@ class Experiment:
             },
         )
 
-    def _budget_spent(self, seconds: float) -> StoppedBy | None:
-        threshold, limit = self.config["comm_threshold_mb"], self.config["time_limit_s"]
-        if threshold is not None and self.ledger.load >= threshold * 1e6:
-            return "comm_threshold_mb"
-        if limit is not None and self.elapsed + seconds >= limit:
-            return "time_limit_s"
-        return None
+    def _evaluate(self, full: Weights) -> tuple[float, float]:
+        accuracy, loss = self.evaluate(full)
+        if not isfinite(loss):
+            raise RunFailed("the test loss is not finite")
+        return accuracy, loss
 
     def _stopped_by(self) -> StoppedBy | None:
-        target = self.config["target_accuracy"]
-        accuracy = self.records[-1].test_accuracy if self.records else None
-        if target is not None and accuracy is not None and accuracy >= target:
+        """The first limit that is reached, once there is a round."""
+        if not self.records:
+            return None
+        last, config = self.records[-1], self.config
+        if config["target_accuracy"] is not None and (last.test_accuracy or 0.0) >= config["target_accuracy"]:
             return "target_accuracy"
-        if self.records and (budget := self._budget_spent(0.0)):
-            return budget
+        if config["comm_threshold_mb"] is not None and last.load >= config["comm_threshold_mb"] * 1e6:
+            return "comm_threshold_mb"
+        if config["time_limit_s"] is not None and self.elapsed >= config["time_limit_s"]:
+            return "time_limit_s"
         return "rounds" if len(self.records) >= self.rounds else None
 
     def run(self, directory: RunDirectory) -> None:
@@ -136,45 +141,53 @@ class Experiment:
         directory.open(self.config, self.records)
         try:
             self._run(directory)
-        except RunFailed as error:
-            _LOG.error("%s", error)
-            raise
+        except (OSError, SafetensorError) as error:
+            raise self._failed(f"{directory.path} cannot be written ({error})") from error
         finally:
             directory.close()
 
     def _run(self, directory: RunDirectory) -> None:
-        _LOG.info(
-            "%s rounds, %s clients, on %s", self.rounds, self.config["num_clients"], self.config["device"]
-        )
+        clients, device = self.config["num_clients"], self.config["device"]
+        _LOG.info("%s rounds, %s clients, on %s", self.rounds, clients, device)
         console = Console()
+        interval = self.config["checkpoint_interval"]
         while (stopped_by := self._stopped_by()) is None:
-            began, t = time.perf_counter(), len(self.records)
+            began = time.perf_counter()
             try:
-                record = self.run_round(t)
-            except NonFinite as error:
-                raise RunFailed(self._diverged(t, str(error))) from error
-            if record.test_loss is not None and not isfinite(record.test_loss):
-                raise RunFailed(self._diverged(t, "the test loss is not finite"))
+                record = self.run_round(len(self.records))
+            except (RunFailed, OverflowError) as error:  # OverflowError: a schedule that grows without bound
+                raise self._failed(f"{error}; learning rate {self._learning_rates()}: lower it") from error
             self.records.append(record)
             directory.record(record)
             self._tell(console, record)
+            if len(self.records) % interval == 0:
+                self._save(directory)
             self.elapsed += time.perf_counter() - began
-            if len(self.records) % self.config["checkpoint_interval"] == 0:
-                began = time.perf_counter()
-                directory.save_checkpoint(self.checkpoint())
-                self.elapsed += time.perf_counter() - began
-        if len(self.records) % self.config["checkpoint_interval"]:
-            directory.save_checkpoint(self.checkpoint())
+        if self._saved != len(self.records):
+            self._save(directory)
         self._finish(directory, stopped_by)
 
-    def _diverged(self, t: int, what: str) -> str:
-        factor = self.parts.schedule.factor(t)
-        client, server = self.parts.client_optimizer.lr * factor, self.parts.server_optimizer.lr * factor
-        rates = f"{client:g} (clients), {server:g} (server)"
-        return f"round {t}: {what}; learning rate {rates}: lower optimizer.lr. The last checkpoint is kept."
+    def _save(self, directory: RunDirectory) -> None:
+        directory.save_checkpoint(self.checkpoint())
+        self._saved = len(self.records)
+
+    def _failed(self, what: str) -> RunFailed:
+        kept = f"; the checkpoint after {self._saved} rounds is kept" if self._saved else ""
+        failed = RunFailed(f"round {len(self.records)}: {what}{kept}")
+        _LOG.error("%s", failed)
+        return failed
+
+    def _learning_rates(self) -> str:
+        """Of both sides, before the schedule's factor."""
+        return f"{self.parts.client_optimizer.lr:g} (clients), {self.parts.server_optimizer.lr:g} (server)"
 
     def _finish(self, directory: RunDirectory, stopped_by: StoppedBy) -> None:
         full = self.algorithm.full_weights()
+        if self.records[-1].test_accuracy is None:
+            # After the checkpoint, which a longer run could go on from: there this round is not evaluated.
+            accuracy, loss = self._evaluate(full)
+            self.records[-1] = replace(self.records[-1], test_accuracy=accuracy, test_loss=loss)
+            directory.rewrite(self.records)
         halves = self.parts.models.halves
         models: dict[str, Weights] = {
             "client": {name: full[name] for name in halves.client.state_dict()},
@@ -182,7 +195,6 @@ class Experiment:
             **self.algorithm.auxiliary_weights(),
         }
         directory.save_model(models)
-        has_auxiliary = self.algorithm.client_head in ("auxiliary", "estimator")
         results = summarise(
             self.records,
             stopped_by=stopped_by,
@@ -190,7 +202,7 @@ class Experiment:
             parameters={
                 "client": _parameters(halves.client),
                 "server": _parameters(halves.server),
-                "auxiliary": _parameters(self.parts.models.head) if has_auxiliary else 0,
+                "auxiliary": _parameters(self.parts.models.auxiliary),
             },
         )
         directory.save_results(results)
@@ -214,7 +226,7 @@ class Experiment:
             "algorithm": self.algorithm.state(),
             "clients": self.transport.state(),
             "ledger": self.ledger.state(),
-            "records": [record_state(record) for record in self.records],
+            "records": [record.state() for record in self.records],
             "elapsed": self.elapsed,
         }
         return Checkpoint(len(self.records), state)
@@ -233,7 +245,8 @@ class Experiment:
         self.ledger.load_state(state["ledger"])
         self.records = [Record.from_state(record) for record in state["records"]]
         self.elapsed = state["elapsed"]
+        self._saved = checkpoint.rounds
 
 
-def _parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+def _parameters(module: nn.Module | None) -> int:
+    return sum(parameter.numel() for parameter in module.parameters()) if module else 0

@@ -75,7 +75,7 @@ class Sgd(Optimizer):
 
     def __post_init__(self) -> None:
         if self.nesterov and (self.momentum == 0 or self.dampening != 0):
-            raise UserError("optimizer.nesterov", True, "needs momentum above 0 and dampening 0")
+            raise UserError("nesterov", True, "needs momentum above 0 and dampening 0")
 
     def build(self, parameters: Sequence[Tensor]) -> torch.optim.Optimizer:
         """`torch.optim.SGD`."""

@@ -4,16 +4,19 @@ import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import reduce
+from operator import getitem
+from typing import Any, TypeVar, cast
 
 import torch
-from hydra.utils import instantiate
-from torch import nn
+from hydra.utils import get_class, instantiate
+from torch import Tensor, nn
 
-from fedsplit.algorithms.algorithm import Algorithm, Start
+from fedsplit.algorithms.algorithm import Algorithm, ClientHead, Start
 from fedsplit.config import arguments
 from fedsplit.data.batches import ClientBatches, Normalisation
-from fedsplit.data.dataset import Dataset
+from fedsplit.data.dataset import Dataset, ImageSource
+from fedsplit.data.distributions.distribution import Distribution
 from fedsplit.errors import UserError
 from fedsplit.estimators.alignment import Alignment
 from fedsplit.estimators.estimator import GradientEstimator
@@ -26,36 +29,48 @@ from fedsplit.parties.split_server import SplitServer
 from fedsplit.randomness import seed_of
 from fedsplit.schedules import Schedule
 
+Made = TypeVar("Made")
+_ALIGNED_TOGETHER = ("auxiliary.align_batch_size", "auxiliary.max_dataset_size")
 
-def make(config: Mapping[str, Any], group: str, **objects: Any) -> Any:
-    """Instantiate the choice of a group, with objects that no configuration can hold.
+
+def make(kind: type[Made], config: Mapping[str, Any], path: str, **objects: Any) -> Made:
+    """Make what the choice at `path` names, with objects that no configuration can hold.
 
     Raises:
-        UserError: the choice's `_target_` cannot be imported or does not take these arguments.
+        UserError: its `_target_` cannot be imported, does not take these arguments or makes something else.
     """
-    node = arguments(group, config[group])
+    node = arguments(path, reduce(getitem, path.split("."), config))
     for name in objects.keys() & node.keys():
-        raise UserError(f"{group}.{name}", node[name], "no such key: the experiment gives it")
+        raise UserError(f"{path}.{name}", node[name], "no such key: it is given by the run itself")
     try:
         factory = instantiate(node, _partial_=True, _convert_="all")
         inspect.signature(factory).bind(**objects)
-    except UserError:
-        raise
-    except Exception as error:  # whatever an unknown class of the user's raises on import
-        cause = error.__cause__ or error
-        if isinstance(cause, UserError):
-            raise cause from error
-        reason = (str(cause).splitlines() or [type(cause).__name__])[0]
-        raise UserError(f"{group}._target_", node.get("_target_"), reason) from error
-    return factory(**objects)
+    except Exception as error:  # whatever a class of the user's raises on import
+        reason = (str(error.__cause__ or error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path}._target_", node["_target_"], reason) from error
+    try:
+        made = factory(**objects)
+    except UserError as error:
+        if "." in error.key:
+            raise
+        raise UserError(f"{path}.{error.key}", error.value, error.allowed) from error
+    if not isinstance(made, kind):
+        raise UserError(f"{path}._target_", node["_target_"], f"must make a {kind.__name__}")
+    return made
 
 
 @dataclass(frozen=True)
 class Models:
-    """The split model and the model behind the client's, as skeletons that many states share."""
+    """The split model and the auxiliary model, as skeletons that many states share.
+
+    Args:
+        halves: client and server model.
+        auxiliary: what the algorithm's clients or alignment use, None where they use none.
+        smashed_shape: of one sample.
+    """
 
     halves: SplitModel
-    head: nn.Module
+    auxiliary: nn.Module | None
     smashed_shape: tuple[int, ...]
 
 
@@ -80,15 +95,17 @@ class Parts:
         self.dataset = self._load_dataset()
         self.shards = self._divide(self.dataset)
         self.normalise = Normalisation.of(self.dataset.train, torch.get_default_dtype())
-        self.schedule: Schedule = make(config, "scheduler")
+        self.schedule = make(Schedule, config, "scheduler")  # type: ignore[type-abstract]
         self.client_optimizer = self._optimizer("client_optimizer")
         self.server_optimizer = self._optimizer("server_optimizer")
-        self.estimator: GradientEstimator = make(config, "estimator")
+        self.estimator = make(GradientEstimator, config, "estimator")  # type: ignore[type-abstract]
+        self.client_head = self._client_head()
         self.models = self._build_models()
+        self._refuse_batches_of_one()
         self.algorithm = self._build_algorithm()
 
     def _load_dataset(self) -> Dataset:
-        loaded: Dataset = make(self.config, "dataset").load()
+        loaded = make(ImageSource, self.config, "dataset").load()  # type: ignore[type-abstract]
         return Dataset(
             loaded.train.to(self.device), loaded.test.to(self.device), loaded.num_classes, loaded.augmentation
         )
@@ -98,7 +115,8 @@ class Parts:
         if clients > len(dataset.train):
             raise UserError("num_clients", clients, f"at most the {len(dataset.train)} training samples")
         labels = dataset.train.labels.cpu().numpy()
-        shards = make(self.config, "distribution").split(labels, clients, self.seed)
+        distribution = make(Distribution, self.config, "distribution")  # type: ignore[type-abstract]
+        shards = distribution.split(labels, clients, self.seed)
         for client, shard in enumerate(shards):
             if len(shard) == 0:
                 raise UserError(
@@ -107,8 +125,19 @@ class Parts:
         return [torch.from_numpy(shard) for shard in shards]
 
     def _optimizer(self, side: str) -> Optimizer:
-        optimizer: Optimizer = make(self.config, side if self.config.get(side) else "optimizer")
-        return optimizer
+        chosen = side if self.config.get(side) else "optimizer"
+        return make(Optimizer, self.config, chosen)  # type: ignore[type-abstract]
+
+    def _client_head(self) -> ClientHead:
+        target = self.config["algorithm"]["_target_"]
+        try:
+            algorithm = get_class(target)
+        except Exception as error:  # whatever a class of the user's raises on import
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError("algorithm._target_", target, reason) from error
+        if not issubclass(algorithm, Algorithm):
+            raise UserError("algorithm._target_", target, "must be an Algorithm")
+        return algorithm.client_head
 
     def _build_models(self) -> Models:
         sizes = {
@@ -117,7 +146,7 @@ class Parts:
             "image_size": self.dataset.image_size,
         }
         with _initialisation(self.seed, "model"):
-            whole = self._placed(make(self.config, "model", **sizes))
+            whole = self._placed(make(nn.Module, self.config, "model", **sizes))
         example = self.normalise(self.dataset.train.pixels[:2])
         try:
             halves = split(whole, self.config["model"]["cut"], example)
@@ -127,58 +156,76 @@ class Parts:
                 "model", type(whole).__name__, f"does not fit images of {sizes} ({reason})"
             ) from error
         with torch.no_grad():
-            smashed_shape = tuple(halves.client.eval()(example).shape[1:])
+            z = halves.client.eval()(example)
         halves.client.train()
-        return Models(halves, self._build_head(halves, smashed_shape), smashed_shape)
+        return Models(halves, self._build_auxiliary(z), tuple(z.shape[1:]))
 
-    def _build_head(self, halves: SplitModel, smashed_shape: tuple[int, ...]) -> nn.Module:
-        """What a client holds behind its client model, if anything."""
-        kind = self._algorithm_class().client_head
-        if kind in ("none", "server"):
-            return halves.server
-        sizes: dict[str, Any] = {"smashed_shape": smashed_shape, "num_classes": self.dataset.num_classes}
+    def _build_auxiliary(self, z: Tensor) -> nn.Module | None:
+        """The model that a client's head is, or that its estimator uses; `z` are some smashed data."""
+        if self.client_head not in ("auxiliary", "estimator"):
+            return None
+        sizes: dict[str, Any] = {"smashed_shape": tuple(z.shape[1:]), "num_classes": self.dataset.num_classes}
         with _initialisation(self.seed, "auxiliary model"):
-            head: nn.Module = make(self.config, "auxiliary", **sizes)
-            if kind == "estimator":
+            auxiliary = make(nn.Module, self.config, "auxiliary", **sizes)
+            try:
+                fits = auxiliary.to(z.device, z.dtype).eval()(z).shape == (len(z), sizes["num_classes"])
+            except (RuntimeError, ValueError, IndexError) as error:
+                raise self._misfit(z) from error
+            if not fits:
+                raise self._misfit(z)
+            if self.client_head == "estimator":
                 warm_start = self.config["algorithm"].get("warm_start", 0)
                 if warm_start and not self.estimator.trains_on_loss:
-                    raise UserError(
-                        "algorithm.warm_start",
-                        warm_start,
-                        "must be 0: this estimator has no loss of its own to train on",
-                    )
-                head = self.estimator.model(head, **sizes)
-        return self._placed(head)
+                    told = "must be 0: this estimator has no loss of its own to train on"
+                    raise UserError("algorithm.warm_start", warm_start, told)
+                auxiliary = self.estimator.model(auxiliary, **sizes)
+        return self._placed(auxiliary)
+
+    def _misfit(self, z: Tensor) -> UserError:
+        target = self.config["auxiliary"]["_target_"]
+        return UserError("auxiliary._target_", target, f"makes no logits of smashed data {tuple(z.shape)}")
+
+    def _refuse_batches_of_one(self) -> None:
+        """Batch normalisation cannot train on one sample of one pixel: better told now than in a round."""
+        settings = self.config | {f"auxiliary.{key}": v for key, v in self.config["auxiliary"].items()}
+        risky = [key for key in ("batch_size", *_ALIGNED_TOGETHER) if settings[key] == 1]
+        risky += ["num_clients"] if min(map(len, self.shards)) == 1 else []
+        if not risky:
+            return
+        halves, auxiliary = self.models.halves, self.models.auxiliary
+        try:
+            with torch.no_grad():
+                z = ModelState(halves.client).forward(self.normalise(self.dataset.train.pixels[:1]), seed=0)
+                ModelState(halves.server).forward(z, seed=0)
+                if auxiliary is not None and self.estimator.trains_on_loss:
+                    ModelState(auxiliary).forward(z, seed=0)
+        except ValueError as error:
+            told = "makes batches of one sample, and this model's batch normalisation needs two"
+            raise UserError(risky[0], settings[risky[0]], told) from error
 
     def _placed(self, module: nn.Module) -> nn.Module:
         # channels_last: convolutions on a CPU are up to twice as fast, on a GPU no slower
         dtype = torch.get_default_dtype()
         return module.to(self.device, dtype).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload, no-any-return]
 
-    def _algorithm_class(self) -> type[Algorithm]:
-        made = instantiate(self.config["algorithm"], _partial_=True)
-        algorithm: type[Algorithm] = made.func
-        return algorithm
-
     def _build_algorithm(self) -> Algorithm:
-        auxiliary = self.config["auxiliary"]
-        aligner: Optimizer = instantiate(auxiliary["optimizer"], _convert_="all")
+        halves, auxiliary, settings = self.models.halves, self.models.auxiliary, self.config["auxiliary"]
+        aligner = make(Optimizer, self.config, "auxiliary.optimizer")  # type: ignore[type-abstract]
         start = Start(
-            client_weights=ModelState(self.models.halves.client).weights(),
-            head_weights=ModelState(self.models.head).weights(),
-            server=SplitServer(self.models.halves.server, self.server_optimizer, self.schedule, self.seed),
+            client_weights=ModelState(halves.client).weights(),
+            auxiliary_weights=ModelState(auxiliary).weights() if auxiliary else {},
+            server=SplitServer(halves.server, self.server_optimizer, self.schedule, self.seed),
             alignment=Alignment(
-                new_auxiliary=lambda: ModelState(self.models.head, aligner),
+                new_auxiliary=lambda: ModelState(cast(nn.Module, auxiliary), aligner),
                 estimator=self.estimator,
-                epochs=auxiliary["align_epochs"],
-                batch_size=auxiliary["align_batch_size"],
-                max_dataset_size=auxiliary["max_dataset_size"],
+                epochs=settings["align_epochs"],
+                batch_size=settings["align_batch_size"],
+                max_dataset_size=settings["max_dataset_size"],
                 seed=self.seed,
             ),
             seed=self.seed,
         )
-        algorithm: Algorithm = make(self.config, "algorithm", start=start)
-        return algorithm
+        return make(Algorithm, self.config, "algorithm", start=start)  # type: ignore[type-abstract]
 
     def evaluator(self) -> Evaluator:
         """Evaluates on the test images."""
@@ -201,12 +248,12 @@ class Parts:
             client=client,
             seed=self.seed,
         )
-        has_head = self.algorithm.client_head != "none"
+        head = self.models.halves.server if self.client_head == "server" else self.models.auxiliary
         return ClientWorker(
             client=client,
             batches=batches,
             body=ModelState(self.models.halves.client, self.client_optimizer),
-            head=ModelState(self.models.head, self.client_optimizer) if has_head else None,
+            head=ModelState(head, self.client_optimizer) if head else None,
             estimator=self.estimator,
             schedule=self.schedule,
             seed=self.seed,

@@ -52,9 +52,11 @@ def _of_function(function: ast.FunctionDef, skip: int = 0) -> Signature:
 
 
 def _imported_from(tree: ast.Module, name: str) -> str | None:
+    """Dotted path of what a module imports under a name."""
     for node in tree.body:
-        if isinstance(node, ast.ImportFrom) and any((a.asname or a.name) == name for a in node.names):
-            return node.module
+        for alias in node.names if isinstance(node, ast.ImportFrom) else ():
+            if (alias.asname or alias.name) == name:
+                return f"{node.module}.{alias.name}"  # type: ignore[attr-defined]
     return None
 
 
@@ -70,7 +72,7 @@ def signature(target: str) -> Signature | None:
         if isinstance(node, ast.ClassDef) and node.name == name:
             return _of_class(tree, module, node)
     source = _imported_from(tree, name)
-    return signature(f"{source}.{name}") if source else None
+    return signature(source) if source else None
 
 
 def _of_class(tree: ast.Module, module: str, node: ast.ClassDef) -> Signature:
@@ -80,7 +82,7 @@ def _of_class(tree: ast.Module, module: str, node: ast.ClassDef) -> Signature:
         node.bases
     ):  # the arguments of a base class count where the class passes them on (dataclass, **kwargs)
         if isinstance(base, ast.Name):
-            inherited = signature(f"{_imported_from(tree, base.id) or module}.{base.id}")
+            inherited = signature(_imported_from(tree, base.id) or f"{module}.{base.id}")
             annotations |= inherited.annotations if inherited else {}
             opened |= inherited.open if inherited else False
     for member in node.body:

@@ -19,14 +19,14 @@ class Start:
 
     Args:
         client_weights: of the client model.
-        head_weights: of what a client holds behind its client model.
+        auxiliary_weights: of the auxiliary model; empty where the algorithm has none.
         server: holds the server model.
         alignment: fits clients' auxiliary models.
         seed: of the run.
     """
 
     client_weights: Weights
-    head_weights: Weights
+    auxiliary_weights: Weights
     server: SplitServer
     alignment: Alignment
     seed: int

@@ -1,9 +1,12 @@
 """CSE-FSL."""
 
-from fedsplit.algorithms.algorithm import Algorithm, RoundMetrics, Start
+from typing import ClassVar
+
+from fedsplit.algorithms.algorithm import Algorithm, ClientHead, RoundMetrics, Start
 from fedsplit.arguments import PositiveInt
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.loss import mean_loss
+from fedsplit.parties.messages import BatchLoss, Upload
 from fedsplit.state import State
 from fedsplit.weights import Weights, average
 
@@ -18,12 +21,12 @@ class CseFsl(Algorithm):
         server_update_interval: q; clients upload at local steps 0, q, 2q, ... of each round.
     """
 
-    client_head = "auxiliary"
+    client_head: ClassVar[ClientHead] = "auxiliary"
 
     def __init__(self, start: Start, *, server_update_interval: PositiveInt) -> None:
         super().__init__(start)
         self.server_update_interval = server_update_interval
-        self.auxiliary: Weights = start.head_weights
+        self.auxiliary: Weights = start.auxiliary_weights
 
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
         """See `Algorithm.run_round`."""
@@ -31,10 +34,15 @@ class CseFsl(Algorithm):
         cohort.install("auxiliary", self.auxiliary)
         locally = cohort.train_local(train_head=True, upload_interval=self.server_update_interval)
         mean_loss(locally.losses)  # raises where a client's own loss is no longer finite
-        globally = [self.server.step(t, upload)[0] for upload in locally.uploads]
+        globally = [self.step_server(t, upload) for upload in locally.uploads]
         self.client_weights = average(cohort.weights("client"), cohort.sample_counts)
         self.auxiliary = average(cohort.weights("auxiliary"), cohort.sample_counts)
         return RoundMetrics(train_loss=mean_loss(globally))
+
+    def step_server(self, t: int, upload: Upload) -> BatchLoss:
+        """Step the server model on an upload; its loss before the step."""
+        loss, _ = self.server.step(t, upload)
+        return loss
 
     def auxiliary_weights(self) -> dict[str, Weights]:
         """See `Algorithm.auxiliary_weights`."""

@@ -1,6 +1,6 @@
 """FSL-SAGE."""
 
-from fedsplit.algorithms.algorithm import Algorithm, RoundMetrics, Start
+from fedsplit.algorithms.algorithm import RoundMetrics, Start
 from fedsplit.algorithms.cse_fsl import CseFsl
 from fedsplit.arguments import NonNegativeInt, PositiveInt
 from fedsplit.parties.cohort import Cohort
@@ -10,7 +10,7 @@ from fedsplit.state import State
 from fedsplit.weights import Weights, average
 
 
-class FslSage(Algorithm):
+class FslSage(CseFsl):
     """FSL-SAGE: clients descend along estimated cut gradients; the server aligns the estimators.
 
     A client aligns when it first takes part, and then at its first participation at least
@@ -26,7 +26,7 @@ class FslSage(Algorithm):
         start: what to start from.
         server_update_interval: q; clients upload at local steps 0, q, 2q, ... of each round.
         align_interval: l; rounds between two alignments of a client.
-        warm_start: rounds of CSE-FSL that train client, server and auxiliary models first.
+        warm_start: rounds of CSE-FSL first, from whose auxiliary model all alignments then start.
     """
 
     client_head = "estimator"
@@ -39,61 +39,52 @@ class FslSage(Algorithm):
         align_interval: PositiveInt,
         warm_start: NonNegativeInt,
     ) -> None:
-        super().__init__(start)
-        self.server_update_interval = server_update_interval
+        super().__init__(start, server_update_interval=server_update_interval)
         self.align_interval = align_interval
         self.warm_start = warm_start
         self.alignment = start.alignment
-        self.warm = CseFsl(start, server_update_interval=server_update_interval)
 
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
         """See `Algorithm.run_round`."""
         if t < self.warm_start:
-            return self._warm_round(t, cohort)
+            return super().run_round(t, cohort)
         losses: list[BatchLoss] = []
 
         cohort.install("client", self.client_weights)
-        due = [client for client in cohort.clients if self._is_due(client, t)]
+        due = [client for client in cohort.clients if self.alignment.is_due(client, t, self.align_interval)]
         if due:
             aligning = cohort.select(due)
-            losses += [self._step(t, upload) for upload in aligning.forward(0)]
-            aligning.install_each(
-                "auxiliary", {client: self.alignment.align(client, t, self.server) for client in due}
-            )
+            losses += [self.step_server(t, upload) for upload in aligning.forward(0)]
+            aligned = {client: self._align(client, t) for client in due}
+            aligning.install_each("auxiliary", aligned)
         locally = cohort.train_local(
             train_head=False, upload_interval=self.server_update_interval, skip_first_upload=due
         )
-        losses += [self._step(t, upload) for upload in locally.uploads]
+        losses += [self.step_server(t, upload) for upload in locally.uploads]
 
         self.client_weights = average(cohort.weights("client"), cohort.sample_counts)
         return RoundMetrics(train_loss=mean_loss(losses))
 
-    def _step(self, t: int, upload: Upload) -> BatchLoss:
+    def step_server(self, t: int, upload: Upload) -> BatchLoss:
         """Step the server on an upload, and keep the upload for alignment."""
-        loss, _ = self.server.step(t, upload)
         self.alignment.store(upload.client, upload.z, upload.y)
-        return loss
+        return super().step_server(t, upload)
 
-    def _is_due(self, client: int, t: int) -> bool:
-        return self.alignment.is_due(client, t, self.align_interval)
-
-    def _warm_round(self, t: int, cohort: Cohort) -> RoundMetrics:
-        self.warm.client_weights = self.client_weights
-        metrics = self.warm.run_round(t, cohort)
-        self.client_weights = self.warm.client_weights
-        self.alignment.start_from(self.warm.auxiliary)
-        return metrics
+    def _align(self, client: int, t: int) -> Weights:
+        return self.alignment.align(client, t, self.server, initially=self.auxiliary)
 
     def auxiliary_weights(self) -> dict[str, Weights]:
         """See `Algorithm.auxiliary_weights`."""
-        return {f"auxiliary-{client}": w for client, w in self.alignment.auxiliary_weights().items()}
+        aligned = self.alignment.auxiliary_weights()
+        if not aligned:  # the run ended in its warm start
+            return super().auxiliary_weights()
+        return {f"auxiliary-{client}": weights for client, weights in aligned.items()}
 
     def state(self) -> State:
         """See `Algorithm.state`."""
-        return super().state() | {"alignment": self.alignment.state(), "warm_auxiliary": self.warm.auxiliary}
+        return super().state() | {"alignment": self.alignment.state()}
 
     def load_state(self, state: State) -> None:
         """See `Algorithm.load_state`."""
         super().load_state(state)
         self.alignment.load_state(state["alignment"])
-        self.warm.auxiliary = dict(state["warm_auxiliary"])

@@ -18,7 +18,7 @@ def batch_slices(samples: int, batch_size: int) -> list[slice]:
     Batch normalisation cannot train on one sample.
     """
     starts = list(range(0, samples, batch_size))
-    if len(starts) > 1 and samples - starts[-1] == 1:
+    if batch_size > 1 and len(starts) > 1 and samples - starts[-1] == 1:
         starts.pop()
     return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], samples], strict=True)]
 

@@ -107,6 +107,9 @@ class ImageSource(ABC):
             UserError: the files are not there, or are fewer than asked for.
         """
         train, test = self.read()
+        side = min(train.pixels.shape[1:3])
+        if self.crop_padding > side:
+            raise UserError("dataset.crop_padding", self.crop_padding, f"at most the images' {side} pixels")
         num_classes = int(train.labels.max()) + 1
 
         def prefix(images: Images, size: int | None, key: str) -> Images:

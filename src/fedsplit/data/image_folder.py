@@ -100,8 +100,10 @@ class ImageFolder(ImageSource):
     def _opened(self, file: Path) -> Image.Image:
         try:
             with Image.open(file) as image:
+                if image.mode.startswith(("I", "F")):
+                    raise UserError("dataset.root", self.root, f"{file} has more than 8 bits a channel")
                 return image.convert("L" if self.grayscale else "RGB")
-        except OSError as error:
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
             raise UserError("dataset.root", self.root, f"{file} cannot be read as an image") from error
 
 

@@ -1,6 +1,8 @@
 """The image datasets that torchvision reads and downloads."""
 
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -38,9 +40,12 @@ class TorchvisionImages(ImageSource):
 
     def _read(self, *, train: bool) -> Images:
         reader = getattr(torchvision().datasets, _READERS[self.name])
+        was_there = Path(self.root).exists()
         try:
             split = reader(self.root, train=train, download=self.download)
         except (RuntimeError, OSError, ValueError, AssertionError) as error:  # missing, damaged, out of reach
+            if not was_there:
+                shutil.rmtree(self.root, ignore_errors=True)  # torchvision makes it, then tries to download
             raise UserError("dataset.root", self.root, self._advice(error)) from error
         pixels = torch.as_tensor(np.asarray(split.data))
         if pixels.dim() == 3:

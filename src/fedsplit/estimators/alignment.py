@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fedsplit.data.batches import batch_slices
-from fedsplit.estimators.estimator import Chunk, GradientEstimator
+from fedsplit.estimators.estimator import Chunk, FitStep, GradientEstimator
 from fedsplit.estimators.ring import Ring
 from fedsplit.models.model_state import ModelState
 from fedsplit.randomness import generator, seed_of
@@ -24,19 +24,18 @@ class CutGradients(Protocol):
 
 
 @dataclass
-class _Aligned:
-    """What the split server keeps for one client."""
+class _Auxiliary:
+    """A client's auxiliary model, as it was last aligned."""
 
-    auxiliary: ModelState
-    ring: Ring
-    last_round: int | None = None
+    model: ModelState
+    last_round: int
 
 
 class Alignment:
     """Rings, auxiliary models with their optimizers, and the round each client last aligned in.
 
     Args:
-        new_auxiliary: makes a client's auxiliary model, with its own optimizer.
+        new_auxiliary: makes an auxiliary model with an optimizer of its own.
         estimator: what is fitted.
         epochs: over the ring, at each alignment.
         batch_size: samples of a chunk.
@@ -57,71 +56,77 @@ class Alignment:
         self._new_auxiliary, self._estimator = new_auxiliary, estimator
         self._epochs, self._batch_size, self._capacity = epochs, batch_size, max_dataset_size
         self._seed = seed
-        self._clients: dict[int, _Aligned] = {}
-        self._start: Weights | None = None
-
-    def start_from(self, auxiliary: Weights) -> None:
-        """Let the auxiliary models of clients that are not known yet start from these weights."""
-        self._start = auxiliary
-
-    def _of(self, client: int) -> _Aligned:
-        if client not in self._clients:
-            aligned = _Aligned(self._new_auxiliary(), Ring(self._capacity))
-            if self._start is not None:
-                aligned.auxiliary.load(self._start)
-            self._clients[client] = aligned
-        return self._clients[client]
+        self._rings: dict[int, Ring] = {}
+        self._auxiliaries: dict[int, _Auxiliary] = {}
 
     def is_due(self, client: int, round: int, interval: int) -> bool:
         """Whether the client never aligned, or did `interval` rounds ago or more."""
-        last = self._of(client).last_round
-        return last is None or round - last >= interval
+        known = self._auxiliaries.get(client)
+        return known is None or round - known.last_round >= interval
 
     def store(self, client: int, z: Tensor, y: Tensor) -> None:
         """Keep what a client uploaded, `z (b, ...)` and `y (b,)`."""
-        self._of(client).ring.store(z, y)
+        self._rings.setdefault(client, Ring(self._capacity)).store(z, y)
 
-    def align(self, client: int, round: int, server: CutGradients) -> Weights:
+    def align(self, client: int, round: int, server: CutGradients, *, initially: Weights) -> Weights:
         """Fit a client's auxiliary model to the server's cut gradients on its ring; its new weights.
 
         The server is only read, so clients are aligned independently of each other.
+
+        Args:
+            client: whose.
+            round: of this alignment.
+            server: gives the true cut gradients.
+            initially: weights that a client's first alignment starts from.
         """
-        aligned = self._of(client)
-        z, y = aligned.ring.samples()
+        z, y = self._rings[client].samples()
         chunks = []
         for number, piece in enumerate(batch_slices(len(y), self._batch_size)):
             dropout = seed_of(self._seed, "dropout of an alignment", client=client, round=round, step=number)
             chunks.append(Chunk(z[piece], y[piece], server.cut_gradients(z[piece], y[piece], seed=dropout)))
-        orders = []
+        auxiliary = self._auxiliaries.get(client)
+        if auxiliary is None:
+            auxiliary = self._auxiliaries[client] = _Auxiliary(self._new_auxiliary(), round)
+            auxiliary.model.load(initially)
+        self._estimator.fit(auxiliary.model, chunks, self._steps(client, round, len(chunks)))
+        auxiliary.last_round = round
+        return auxiliary.model.weights()
+
+    def _steps(self, client: int, round: int, chunks: int) -> list[FitStep]:
+        """Every epoch in an order of its own."""
+        steps = []
         for epoch in range(self._epochs):
             draw = generator(self._seed, "alignment", client=client, round=round, epoch=epoch)
-            orders.append(torch.randperm(len(chunks), generator=draw).tolist())
-        self._estimator.fit(aligned.auxiliary, chunks, orders)
-        aligned.last_round = round
-        return aligned.auxiliary.weights()
+            for number, chunk in enumerate(torch.randperm(chunks, generator=draw).tolist()):
+                dropout = seed_of(
+                    self._seed, "dropout of a fit", client=client, round=round, epoch=epoch, step=number
+                )
+                steps.append(FitStep(chunk, dropout))
+        return steps
 
     def auxiliary_weights(self) -> dict[int, Weights]:
-        """Every client's auxiliary model, by client."""
-        return {client: aligned.auxiliary.weights() for client, aligned in sorted(self._clients.items())}
+        """The auxiliary model of every client that has aligned, by client."""
+        return {client: auxiliary.model.weights() for client, auxiliary in sorted(self._auxiliaries.items())}
 
     def state(self) -> State:
-        """Everything kept, by client, and what new clients start from."""
-        clients = {
-            str(client): {
-                "auxiliary": aligned.auxiliary.state(),
-                "ring": aligned.ring.state(),
-                "last_round": aligned.last_round,
-            }
-            for client, aligned in self._clients.items()
+        """Everything kept, by client."""
+        return {
+            "rings": {str(client): ring.state() for client, ring in self._rings.items()},
+            "auxiliaries": {
+                str(client): {"model": auxiliary.model.state(), "last_round": auxiliary.last_round}
+                for client, auxiliary in self._auxiliaries.items()
+            },
         }
-        return {"clients": clients, "start": self._start}
 
     def load_state(self, state: State) -> None:
         """Take over what `state` gave."""
-        self._clients.clear()
-        self._start = state["start"]
-        for client, kept in state["clients"].items():
-            aligned = self._of(int(client))
-            aligned.auxiliary.load_state(kept["auxiliary"])
-            aligned.ring.load_state(kept["ring"], aligned.auxiliary.device)
-            aligned.last_round = kept["last_round"]
+        self._rings.clear()
+        self._auxiliaries.clear()
+        for client, kept in state["auxiliaries"].items():
+            auxiliary = _Auxiliary(self._new_auxiliary(), kept["last_round"])
+            auxiliary.model.load_state(kept["model"])
+            self._auxiliaries[int(client)] = auxiliary
+        device = self._new_auxiliary().device
+        for client, kept in state["rings"].items():
+            ring = self._rings.setdefault(int(client), Ring(self._capacity))
+            ring.load_state(kept, device)

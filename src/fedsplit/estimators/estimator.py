@@ -20,6 +20,14 @@ class Chunk:
     dz: Tensor
 
 
+@dataclass(frozen=True)
+class FitStep:
+    """One step of a fit: on which chunk (by its position), and the seed of dropout."""
+
+    chunk: int
+    seed: int
+
+
 class GradientEstimator(ABC):
     """Turns `(z, y)` into an estimate of the cut gradient with the weights of a small model."""
 
@@ -37,27 +45,30 @@ class GradientEstimator(ABC):
         """
 
     @abstractmethod
-    def estimate(self, model: ModelState, z: Tensor, y: Tensor, *, differentiable: bool = False) -> Tensor:
+    def estimate(
+        self, model: ModelState, z: Tensor, y: Tensor, *, seed: int, differentiable: bool = False
+    ) -> Tensor:
         """Estimated gradients per sample, of the summed loss, in the shape of `z`; moves no statistics.
 
         Args:
             model: holds the weights to estimate with.
             z: smashed data.
             y: labels.
+            seed: of what the model draws by itself (dropout).
             differentiable: keep the graph to `model.parameters`.
         """
 
-    def fit(self, model: ModelState, chunks: Sequence[Chunk], orders: Sequence[Sequence[int]]) -> None:
+    def fit(self, model: ModelState, chunks: Sequence[Chunk], steps: Sequence[FitStep]) -> None:
         """Fit the estimates to the true gradients: minimise the sum of squared differences.
 
         Args:
             model: stepped in place, by its own optimizer.
             chunks: what to fit to.
-            orders: one order of the chunks for each epoch.
+            steps: which chunk to step on, for all epochs one after the other.
         """
         parameters = list(model.parameters.values())
-        for order in orders:
-            for chunk in (chunks[position] for position in order):
-                estimate = self.estimate(model, chunk.z, chunk.y, differentiable=True)
-                error = (estimate - chunk.dz).square().sum()
-                model.descend(torch.autograd.grad(error, parameters), 1.0)
+        for step in steps:
+            chunk = chunks[step.chunk]
+            estimate = self.estimate(model, chunk.z, chunk.y, seed=step.seed, differentiable=True)
+            error = (estimate - chunk.dz).square().sum()
+            model.descend(torch.autograd.grad(error, parameters), 1.0)

@@ -24,13 +24,15 @@ class GradientOfLoss(GradientEstimator):
         """The auxiliary model itself."""
         return auxiliary
 
-    def estimate(self, model: ModelState, z: Tensor, y: Tensor, *, differentiable: bool = False) -> Tensor:
+    def estimate(
+        self, model: ModelState, z: Tensor, y: Tensor, *, seed: int, differentiable: bool = False
+    ) -> Tensor:
         """See `GradientEstimator.estimate`."""
         if isinstance(model.module, ExplicitInputGradient):
             with torch.set_grad_enabled(differentiable):
                 return model.module.input_gradient(model.parameters, z, y)
         z = z.detach().requires_grad_()
-        logits = model.forward(z, buffers=model.frozen_buffers())
+        logits = model.forward(z, seed=seed, buffers=model.frozen_buffers())
         loss = F.cross_entropy(logits, y, reduction="sum")
         (dz,) = torch.autograd.grad(loss, z, create_graph=differentiable)
         return dz

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsplit.arguments import PositiveFloat
-from fedsplit.estimators.estimator import Chunk, GradientEstimator
+from fedsplit.estimators.estimator import Chunk, FitStep, GradientEstimator
 from fedsplit.estimators.mlp_regression import features
 from fedsplit.models.model_state import ModelState
 
@@ -42,13 +42,15 @@ class LinearRegression(GradientEstimator):
         """A linear map of its own; the configured auxiliary model is not used."""
         return _LinearMap(prod(smashed_shape), num_classes)
 
-    def estimate(self, model: ModelState, z: Tensor, y: Tensor, *, differentiable: bool = False) -> Tensor:
+    def estimate(
+        self, model: ModelState, z: Tensor, y: Tensor, *, seed: int, differentiable: bool = False
+    ) -> Tensor:
         """See `GradientEstimator.estimate`."""
         num_classes = cast(int, model.module.num_classes)
         with torch.set_grad_enabled(differentiable):
-            return model.forward(features(z, y, num_classes)).view(z.shape)
+            return model.forward(features(z, y, num_classes), seed=seed).view(z.shape)
 
-    def fit(self, model: ModelState, chunks: Sequence[Chunk], orders: Sequence[Sequence[int]]) -> None:
+    def fit(self, model: ModelState, chunks: Sequence[Chunk], steps: Sequence[FitStep]) -> None:
         """The least-squares solution over all chunks at once; epochs and optimizer are not needed.
 
         With n samples and d features it solves the smaller of the two equivalent systems: d x d, or

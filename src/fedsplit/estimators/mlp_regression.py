@@ -45,8 +45,10 @@ class MlpRegression(GradientEstimator):
         """A network of its own; the configured auxiliary model is not used."""
         return _Regressor(prod(smashed_shape), num_classes, self.hidden)
 
-    def estimate(self, model: ModelState, z: Tensor, y: Tensor, *, differentiable: bool = False) -> Tensor:
+    def estimate(
+        self, model: ModelState, z: Tensor, y: Tensor, *, seed: int, differentiable: bool = False
+    ) -> Tensor:
         """See `GradientEstimator.estimate`."""
         num_classes = cast(int, model.module.num_classes)
         with torch.set_grad_enabled(differentiable):
-            return model.forward(features(z, y, num_classes)).view(z.shape)
+            return model.forward(features(z, y, num_classes), seed=seed).view(z.shape)

@@ -50,7 +50,7 @@ class ModelState:
         """Copies for a pass that must not move the running statistics."""
         return {name: buffer.clone() for name, buffer in self.buffers.items()}
 
-    def forward(self, x: Tensor, *, seed: int = 0, buffers: dict[str, Tensor] | None = None) -> Tensor:
+    def forward(self, x: Tensor, *, seed: int, buffers: dict[str, Tensor] | None = None) -> Tensor:
         """Outputs in training mode; moves the running statistics, or those in `buffers` if given.
 
         Args:

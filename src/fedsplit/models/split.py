@@ -50,7 +50,7 @@ def split(module: nn.Module, cut: str, example: Tensor) -> SplitModel:
     (crossing,) = _crossing(nodes, end)
     parts = SplitModel(
         client=fx.GraphModule(module, _client_graph(nodes[:end], crossing), "ClientModel"),
-        server=fx.GraphModule(module, _server_graph(nodes[end:], crossing), "ServerModel"),
+        server=fx.GraphModule(module, _server_graph(module, nodes[end:], crossing), "ServerModel"),
     )
     _assert_equal(module, parts, example)
     return parts
@@ -109,12 +109,23 @@ def _client_graph(nodes: list[fx.Node], crossing: fx.Node) -> fx.Graph:
     return graph
 
 
-def _server_graph(nodes: list[fx.Node], crossing: fx.Node) -> fx.Graph:
+def _server_graph(module: nn.Module, nodes: list[fx.Node], crossing: fx.Node) -> fx.Graph:
     graph = fx.Graph()
-    copies = {crossing: graph.placeholder("z")}
+    z = graph.placeholder("z")
+    if any(_is_inplace(module, user) for user in crossing.users):
+        z = graph.call_method("clone", (z,))  # smashed data is a leaf to the server, not to be written to
+    copies = {crossing: z}
     for node in nodes:
         copies[node] = graph.node_copy(node, copies.__getitem__)
     return graph
+
+
+def _is_inplace(module: nn.Module, node: fx.Node) -> bool:
+    if node.op == "call_module":
+        return bool(getattr(module.get_submodule(str(node.target)), "inplace", False))
+    if node.op == "call_method":
+        return str(node.target).endswith("_")
+    return bool(node.kwargs.get("inplace", False))
 
 
 def _assert_equal(module: nn.Module, parts: SplitModel, example: Tensor) -> None:

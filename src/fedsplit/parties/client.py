@@ -119,13 +119,14 @@ class ClientWorker:
         losses: list[BatchLoss] = []
         for step, x, y in self._batches.round(round):
             z = self._body.forward(x, seed=self._dropout_seed("client", round, step))
+            head_seed = self._dropout_seed("head", round, step)
             if train_head_too:
-                head_seed = self._dropout_seed("head", round, step)
                 done = train_head(self._trained_here, z, y, learning_rate_factor=factor, seed=head_seed)
                 losses.append(BatchLoss(self.client, done.loss, len(y)))
                 dz = done.dz
             else:
-                dz = self._estimator.estimate(self._trained_here, z.detach(), y).detach() / len(y)
+                summed = self._estimator.estimate(self._trained_here, z.detach(), y, seed=head_seed)
+                dz = summed.detach() / len(y)
             descend_body(self._body, z, dz, learning_rate_factor=factor)
             if upload_interval and step % upload_interval == 0 and not (step == 0 and skip_first_upload):
                 uploads.append(Upload(self.client, step, z.detach(), y))

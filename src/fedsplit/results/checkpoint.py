@@ -45,7 +45,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
     for path in (*partial.iterdir(), partial):
         _sync(path)
     final = folder / f"round-{checkpoint.rounds:06d}"
-    if _is_whole(final):  # the round was run before: to remove what stands there could lose the last one
+    if _load(final) is not None:  # run before: to remove what stands there could lose the last one
         shutil.rmtree(partial)
         return
     shutil.rmtree(final, ignore_errors=True)
@@ -63,42 +63,35 @@ def load_latest(folder: Path) -> Checkpoint | None:
     """
     found = _checkpoints(folder)
     for path in reversed(found):
-        try:
-            return _load(path)
-        except (OSError, ValueError, SafetensorError):
-            continue
+        if (checkpoint := _load(path)) is not None:
+            return checkpoint
     if found:
         raise UserError("resume", folder.parent, f"no undamaged checkpoint left in {folder}")
     return None
-
-
-def _is_whole(path: Path) -> bool:
-    try:
-        _load(path)
-    except (OSError, ValueError, SafetensorError):
-        return False
-    return True
 
 
 def _checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("round-*"))
 
 
-def _load(path: Path) -> Checkpoint:
-    lines = (path / _CHECKSUMS).read_text("utf-8").splitlines()
-    sums = {name: checksum for checksum, _, name in (line.partition("  ") for line in lines)}
-    for name in (_TENSORS, _VALUES):
-        if sums.get(name) != _checksum(path / name):
-            raise ValueError(f"{path / name} does not have its checksum")
-    values = json.loads((path / _VALUES).read_text("utf-8"))
-    state = values["state"]
-    for key, tensor in load_file(path / _TENSORS).items():
+def _load(path: Path) -> Checkpoint | None:
+    """A checkpoint; None where it is damaged or not there."""
+    try:
+        lines = (path / _CHECKSUMS).read_text("utf-8").splitlines()
+        sums = {name: checksum for checksum, _, name in (line.partition("  ") for line in lines)}
+        if any(sums.get(name) != _checksum(path / name) for name in (_TENSORS, _VALUES)):
+            return None
+        values = json.loads((path / _VALUES).read_text("utf-8"))
+        tensors = load_file(path / _TENSORS)
+    except (OSError, ValueError, SafetensorError):
+        return None
+    for key, tensor in tensors.items():
         *folders, name = key.split("/")
-        node = state
+        node = values["state"]
         for part in folders:
             node = node[part]
         node[name] = tensor
-    return Checkpoint(values["rounds"], state)
+    return Checkpoint(values["rounds"], values["state"])
 
 
 def _without_tensors(state: State, prefix: str, tensors: dict[str, Tensor]) -> State:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fedsplit.results.ledger import DIRECTIONS, KINDS, Direction, Kind
+from fedsplit.state import State
 
 PHASES = ("clients", "server", "evaluate")
 """Where the seconds of a round go: the clients' verbs, the rest of the algorithm, evaluation."""
@@ -33,10 +34,14 @@ class Record:
     bytes: dict[Direction, dict[Kind, int]]
     seconds: dict[str, float]
 
+    def state(self) -> State:
+        """Plain values, for a checkpoint."""
+        return asdict(self)
+
     @classmethod
-    def from_state(cls, state: dict[str, object]) -> "Record":
-        """What `asdict` gave."""
-        return cls(**state)  # type: ignore[arg-type]
+    def from_state(cls, state: State) -> "Record":
+        """The record that gave `state`."""
+        return cls(**state)
 
     def row(self) -> dict[str, object]:
         """The row of `metrics.csv`, by column."""
@@ -78,8 +83,3 @@ class MetricsFile:
 _EMPTY = Record(
     0, None, None, 0.0, 0, {d: dict.fromkeys(KINDS, 0) for d in DIRECTIONS}, dict.fromkeys(PHASES, 0.0)
 )
-
-
-def record_state(record: Record) -> dict[str, object]:
-    """Plain values, for a checkpoint."""
-    return asdict(record)

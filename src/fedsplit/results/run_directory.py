@@ -1,6 +1,7 @@
 """The directory of a run: where each thing that a run leaves behind is written."""
 
 import logging
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ class RunDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._metrics: MetricsFile | None = None
+        self._log: logging.Handler | None = None
 
     @classmethod
     def existing(cls, path: Path) -> "RunDirectory":
@@ -60,18 +62,24 @@ class RunDirectory:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            if not records:  # nothing that an earlier run left here is this run's to resume from
+                shutil.rmtree(self.path / "checkpoint", ignore_errors=True)
             partial = self.path / "config.yaml.partial"
             partial.write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
             partial.replace(self.path / "config.yaml")
-            self._metrics = MetricsFile(self.path / "metrics.csv", records)
+            self.rewrite(records)
             log = logging.FileHandler(self.path / "run.log", encoding="utf-8")
         except OSError as error:
             raise UserError("hydra.run.dir", self.path, f"cannot be written ({error.strerror})") from error
         log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         self.close()
+        self._log = log
         _LOG.addHandler(log)
         _LOG.setLevel(logging.INFO)
-        _LOG.propagate = False
+
+    def rewrite(self, records: Sequence[Record]) -> None:
+        """Write `metrics.csv` anew."""
+        self._metrics = MetricsFile(self.path / "metrics.csv", records)
 
     def record(self, record: Record) -> None:
         """Add a round to `metrics.csv`."""
@@ -99,6 +107,7 @@ class RunDirectory:
 
     def close(self) -> None:
         """Stop logging to `run.log`."""
-        for handler in list(_LOG.handlers):
-            _LOG.removeHandler(handler)
-            handler.close()
+        if self._log is not None:
+            _LOG.removeHandler(self._log)
+            self._log.close()
+            self._log = None

@@ -54,8 +54,10 @@ class LocalTransport:
     def at_clients(self) -> Iterator[None]:
         """Time what runs at clients."""
         start = time.perf_counter()
-        yield
-        self.client_seconds += time.perf_counter() - start
+        try:
+            yield
+        finally:
+            self.client_seconds += time.perf_counter() - start
 
     def worker(self, client: int) -> ClientWorker:
         """The worker of a client."""
