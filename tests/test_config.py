@@ -105,7 +105,6 @@ def test_a_mistake_is_told_by_its_key_and_value(
         ("resume", "saves/a"),
         ("dataset/max_train", 20),
         ("optimizer/_target_", "torch.optim.Adam"),
-        ("choices", {"algorithm": "fsl_sage"}),
         ("auxiliary/_target_", "my.own.Auxiliary"),
         ("client_optimizer", {"_target_": "fedsplit.optimizers.Adam", "lr": 1}),
     ],

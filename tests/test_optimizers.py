@@ -52,7 +52,7 @@ def test_sgd_with_nesterov_looks_ahead_along_the_momentum() -> None:
 
 @pytest.mark.parametrize("changes", [{"momentum": 0.0}, {"momentum": 0.9, "dampening": 0.1}])
 def test_nesterov_without_plain_momentum_is_refused(changes: dict[str, float]) -> None:
-    with pytest.raises(UserError, match=r"^optimizer\.nesterov=True"):
+    with pytest.raises(UserError, match=r"^nesterov=True"):
         Sgd(**{**SGD, "nesterov": True, **changes})
 
 

@@ -1,7 +1,8 @@
 """Every random draw is a function of `(seed, purpose, client, round, epoch, step)`.
 
-Nothing global is consumed, so a result does not depend on the order in which clients run, on how
-many processes there are, or on where a run was interrupted.
+So a result does not depend on the order in which clients run, on how many processes there are, or on
+where a run was interrupted. What a module draws by itself (dropout) comes from torch's default
+generator, which is seeded for it before each pass.
 """
 
 from hashlib import blake2b

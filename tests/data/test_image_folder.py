@@ -263,3 +263,16 @@ def test_a_read_only_folder_is_decoded_each_time(root: Path, cached: bool) -> No
     finally:
         root.chmod(0o700)
         (root / ".fedsplit-cache").exists() and (root / ".fedsplit-cache").chmod(0o700)
+
+
+def test_an_image_of_more_than_8_bits_a_channel_is_refused(root: Path) -> None:
+    deep = Image.fromarray(np.arange(36, dtype=np.uint16).reshape(6, 6) * 1000)
+    deep.save(next((root / "train").glob("*/*.png")))
+    with pytest.raises(UserError, match="has more than 8 bits a channel"):
+        _source(root).read()
+
+
+def test_hidden_folders_are_no_classes(root: Path) -> None:
+    before = _source(root).read()[0].labels
+    (root / "train/.ipynb_checkpoints").mkdir()
+    assert torch.equal(_source(root).read()[0].labels, before)

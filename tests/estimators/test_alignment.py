@@ -14,6 +14,7 @@ from fedsplit.optimizers import Adam
 from fedsplit.parties.messages import Upload
 from fedsplit.parties.split_server import SplitServer
 from fedsplit.schedules import Constant
+from fedsplit.weights import Weights
 
 SHAPE, CLASSES = (3, 2, 2), 4
 ADAM = Adam(lr=0.01, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, amsgrad=False)
@@ -30,6 +31,14 @@ def _alignment(seed: int = 3, **changes: int) -> Alignment:
     return Alignment(
         new_auxiliary=lambda: ModelState(head, ADAM), estimator=GradientOfLoss(), seed=seed, **sizes
     )
+
+
+def _initially() -> Weights:
+    return dict(_head().state_dict())
+
+
+def _align(alignment: Alignment, client: int, round: int, server: SplitServer) -> Weights:
+    return alignment.align(client, round, server, initially=_initially())
 
 
 @pytest.fixture
@@ -77,7 +86,7 @@ def test_with_full_participation_clients_align_at_every_multiple_of_the_interval
     alignment, aligned = _stored([0], _alignment(epochs=1)), []
     for t in range(12):
         if alignment.is_due(0, t, interval):
-            alignment.align(0, t, server)
+            _align(alignment, 0, t, server)
             aligned.append(t)
     assert aligned == [t for t in range(12) if t % interval == 0]
 
@@ -86,7 +95,7 @@ def test_a_client_that_comes_now_and_then_aligns_when_the_interval_has_passed(se
     alignment, aligned = _stored([0], _alignment(epochs=1)), []
     for t in (2, 4, 6, 7, 9, 11, 20, 24, 25):
         if alignment.is_due(0, t, 5):
-            alignment.align(0, t, server)
+            _align(alignment, 0, t, server)
             aligned.append(t)
     assert aligned == [2, 7, 20, 25]
     assert alignment.is_due(1, 25, 5)  # each client has its own count
@@ -100,15 +109,18 @@ def test_a_client_does_not_depend_on_which_others_align_or_in_which_order(
     together = _stored([*others, 2], _alignment())
     for t in (0, 4):
         for client in others:
-            together.align(client, t, server)
-        assert _same(together.align(2, t, server), alone.align(2, t, server))
+            _align(together, client, t, server)
+        assert _same(
+            _align(together, 2, t, server),
+            _align(alone, 2, t, server),
+        )
 
 
 def test_aligning_leaves_the_server_as_it_is(server: SplitServer) -> None:
     before = copy.deepcopy(server.state())
     alignment = _stored([0, 1], _alignment())
     for client in (0, 1):
-        alignment.align(client, 0, server)
+        _align(alignment, client, 0, server)
     assert _same(server.state(), before)
     assert any("running_mean" in name for name in before["weights"])
     assert float(before["optimizer"]["0.weight"]["step"]) == 2
@@ -125,13 +137,13 @@ def test_aligning_brings_the_estimates_closer_to_the_true_cut_gradients(server: 
     def error(weights: dict[str, Tensor]) -> float:
         return float((head.input_gradient(weights, z, y) - true).square().sum())
 
-    assert error(alignment.align(0, 0, server)) < 0.7 * error(dict(head.state_dict()))
+    assert error(_align(alignment, 0, 0, server)) < 0.7 * error(dict(head.state_dict()))
 
 
 def test_alignment_is_descent_on_the_servers_gradients_chunk_by_chunk(server: SplitServer) -> None:
     module = nn.Sequential(nn.Flatten(), nn.Linear(12, CLASSES))  # no dropout: gradients need no seed
     plain = SplitServer(module, ADAM, Constant(), seed=3)
-    found = _stored([0], _alignment(epochs=4, batch_size=100)).align(0, 0, plain)
+    found = _stored([0], _alignment(epochs=4, batch_size=100)).align(0, 0, plain, initially=_initially())
     z, y = (torch.cat([getattr(_upload(0, s), part) for s in (0, 1, 2)])[-10:] for part in ("z", "y"))
     leaf = z.clone().requires_grad_()
     (true,) = torch.autograd.grad(F.cross_entropy(module(leaf), y, reduction="sum"), leaf)
@@ -154,10 +166,9 @@ def _after_restart(state: dict[str, Any]) -> Alignment:
 
 def test_it_goes_on_from_its_state_as_if_nothing_had_been(server: SplitServer) -> None:
     alignment = _alignment()
-    alignment.start_from({name: 2 * value for name, value in _head().state_dict().items()})
     _stored([0, 2], alignment)
-    alignment.align(0, 3, server)
-    alignment.align(2, 4, server)
+    _align(alignment, 0, 3, server)
+    _align(alignment, 2, 4, server)
     _stored([1], alignment)  # has uploaded, has not aligned
     other = _after_restart(alignment.state())
     assert _same(other.state(), alignment.state())
@@ -165,24 +176,37 @@ def test_it_goes_on_from_its_state_as_if_nothing_had_been(server: SplitServer) -
         _stored([0, 1, 2, 4], each, steps=range(3, 5))  # client 4 is new
     assert [other.is_due(c, 6, 3) for c in (0, 1, 2, 4)] == [True, True, False, True]
     for client in (0, 1, 2, 4):
-        assert _same(other.align(client, 7, server), alignment.align(client, 7, server))
+        assert _same(
+            _align(other, client, 7, server),
+            _align(alignment, client, 7, server),
+        )
     assert _same(other.state(), alignment.state())
     assert set(other.auxiliary_weights()) == {0, 1, 2, 4}
 
 
-def test_only_clients_that_are_not_known_yet_start_from_given_weights(server: SplitServer) -> None:
-    alignment = _stored([0], _alignment())
+def test_only_a_first_alignment_starts_from_the_given_weights(server: SplitServer) -> None:
     given = {name: torch.full_like(value, 0.125) for name, value in _head().state_dict().items()}
-    alignment.start_from(given)
-    _stored([1], alignment)
-    weights = alignment.auxiliary_weights()
-    assert _same(weights[0], dict(_head().state_dict()))
-    assert _same(weights[1], given)
+    once, elsewhere = _stored([0], _alignment()), _stored([0], _alignment())
+    assert not _same(once.align(0, 0, server, initially=given), _align(elsewhere, 0, 0, server))
+    twin = _stored([0], _alignment())
+    twin.align(0, 0, server, initially=given)
+    assert _same(_align(once, 0, 1, server), twin.align(0, 1, server, initially=given))
+    assert set(once.auxiliary_weights()) == {0}
+
+
+def test_storing_alone_makes_no_auxiliary_model(server: SplitServer) -> None:
+    alignment = _stored([0, 1], _alignment())
+    assert alignment.auxiliary_weights() == {}
+    _align(alignment, 1, 0, server)
+    assert set(alignment.auxiliary_weights()) == {1}
+    assert alignment.is_due(0, 0, 1)
 
 
 def test_seed_round_and_client_decide_the_order_of_chunks(server: SplitServer) -> None:
     def aligned(seed: int, round: int) -> Tensor:
-        return _stored([0], _alignment(seed, batch_size=2)).align(0, round, server)["fc.weight"]
+        return _stored([0], _alignment(seed, batch_size=2)).align(0, round, server, initially=_initially())[
+            "fc.weight"
+        ]
 
     torch.manual_seed(1)
     first = aligned(3, 0)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsplit.estimators.estimator import Chunk, GradientEstimator
+from fedsplit.estimators.estimator import Chunk, FitStep, GradientEstimator
 from fedsplit.estimators.gradient_of_loss import GradientOfLoss
 from fedsplit.estimators.linear_regression import LinearRegression
 from fedsplit.estimators.mlp_regression import MlpRegression
@@ -17,6 +17,10 @@ from fedsplit.optimizers import Adam
 SHAPE, CLASSES = (2, 3, 1), 4
 SIZES: dict[str, Any] = {"smashed_shape": SHAPE, "num_classes": CLASSES}
 ADAM = Adam(lr=0.01, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, amsgrad=False)
+
+
+def _steps(*chunks: int) -> list[FitStep]:
+    return [FitStep(chunk, seed=0) for chunk in chunks]
 
 
 class _WithoutClosedForm(nn.Module):
@@ -76,7 +80,7 @@ def _head(kind: type[nn.Module]) -> nn.Module:
 
 
 def _error(estimator: GradientEstimator, model: ModelState, chunks: list[Chunk]) -> float:
-    return sum(float((estimator.estimate(model, c.z, c.y) - c.dz).square().sum()) for c in chunks)
+    return sum(float((estimator.estimate(model, c.z, c.y, seed=0) - c.dz).square().sum()) for c in chunks)
 
 
 @pytest.mark.parametrize("differentiable", [False, True])
@@ -85,7 +89,7 @@ def test_closed_form_of_a_linear_head_is_what_differentiation_gives(differentiab
     closed, general = _state(linear), _state(_WithoutClosedForm(linear))
     (chunk,) = _chunks(1)
     found, expected = (
-        GradientOfLoss().estimate(model, chunk.z, chunk.y, differentiable=differentiable)
+        GradientOfLoss().estimate(model, chunk.z, chunk.y, seed=0, differentiable=differentiable)
         for model in (closed, general)
     )
     assert found.shape == chunk.z.shape
@@ -97,7 +101,7 @@ def test_fitting_by_closed_form_follows_the_path_of_fitting_by_differentiating_t
     linear = LinearAuxiliary(**SIZES).double()
     closed, general = _state(linear), _state(_WithoutClosedForm(linear))
     for model in (closed, general):
-        GradientOfLoss().fit(model, _chunks(), [[0, 1, 2], [2, 0, 1]])
+        GradientOfLoss().fit(model, _chunks(), _steps(0, 1, 2, 2, 0, 1))
     for name, value in closed.weights().items():
         torch.testing.assert_close(general.weights()[name], value, rtol=1e-9, atol=1e-11)
 
@@ -108,7 +112,7 @@ def test_estimates_are_gradients_of_the_summed_loss_at_smashed_data(kind: type[n
     (chunk,) = _chunks(1)
     z = chunk.z.clone().requires_grad_()
     (expected,) = torch.autograd.grad(F.cross_entropy(head(z), chunk.y, reduction="sum"), z)
-    found = GradientOfLoss().estimate(_state(head), chunk.z, chunk.y)
+    found = GradientOfLoss().estimate(_state(head), chunk.z, chunk.y, seed=0)
     torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-13)
     assert not found.requires_grad
 
@@ -119,9 +123,9 @@ def test_neither_estimating_nor_fitting_moves_statistics(differentiable: bool) -
     model, estimator, chunks = _state(head), GradientOfLoss(), _chunks()
     buffers = {name: buffer.clone() for name, buffer in model.buffers.items()}
     parameters = {name: parameter.detach().clone() for name, parameter in model.parameters.items()}
-    estimator.estimate(model, chunks[0].z, chunks[0].y, differentiable=differentiable)
+    estimator.estimate(model, chunks[0].z, chunks[0].y, seed=0, differentiable=differentiable)
     assert all(torch.equal(model.parameters[name], value) for name, value in parameters.items())
-    estimator.fit(model, chunks, [[0, 1, 2]])
+    estimator.fit(model, chunks, _steps(0, 1, 2))
     assert set(buffers) == {"norm.running_mean", "norm.running_var", "norm.num_batches_tracked"}
     assert all(torch.equal(model.buffers[name], value) for name, value in buffers.items())
     assert all(torch.equal(b, head.get_buffer(name)) for name, b in buffers.items())
@@ -132,7 +136,7 @@ def test_neither_estimating_nor_fitting_moves_statistics(differentiable: bool) -
 def test_fitting_the_gradient_of_a_loss_reduces_its_error(kind: type[nn.Module]) -> None:
     model, estimator, chunks = _state(_head(kind)), GradientOfLoss(), _chunks()
     before = _error(estimator, model, chunks)
-    estimator.fit(model, chunks, [[0, 1, 2]] * 60)
+    estimator.fit(model, chunks, _steps(0, 1, 2) * 60)
     assert _error(estimator, model, chunks) < 0.6 * before
 
 
@@ -147,7 +151,7 @@ def test_one_step_of_fitting_is_one_step_on_the_sum_of_squared_differences() -> 
         built.zero_grad()
         (surplus @ parameters["fc.weight"] - chunk.dz.flatten(1)).square().sum().backward()
         built.step()
-    GradientOfLoss().fit(model, chunks, [[2, 0]])
+    GradientOfLoss().fit(model, chunks, _steps(2, 0))
     for name, value in parameters.items():
         torch.testing.assert_close(model.parameters[name], value, rtol=1e-12, atol=1e-14)
 
@@ -184,7 +188,7 @@ def test_linear_regression_is_ridge_regression(samples: int, ridge: float) -> No
     z, y = chunks[0].z, chunks[0].y
     features = np.concatenate([z.flatten(1).numpy(), np.eye(CLASSES)[y.numpy()]], 1)
     np.testing.assert_allclose(
-        estimator.estimate(model, z, y).flatten(1).numpy(), features @ expected, rtol=1e-6, atol=1e-9
+        estimator.estimate(model, z, y, seed=0).flatten(1).numpy(), features @ expected, rtol=1e-6, atol=1e-9
     )
 
 
@@ -208,7 +212,7 @@ def test_mlp_regression_fits_gradients_that_no_linear_map_gives() -> None:
     linear.fit(straight, chunks, [])
     model = _state(estimator.model(nn.Identity(), **SIZES))
     before = _error(estimator, model, chunks)
-    estimator.fit(model, chunks, [[0, 1, 2]] * 150)
+    estimator.fit(model, chunks, _steps(0, 1, 2) * 150)
     assert _error(estimator, model, chunks) < 0.05 * before
     assert _error(estimator, model, chunks) < 0.5 * _error(linear, straight, chunks)
 
@@ -220,8 +224,18 @@ def test_a_regression_estimates_in_the_shape_of_smashed_data(
 ) -> None:
     model = _state(estimator.model(nn.Identity(), **SIZES))
     (chunk,) = _chunks(1)
-    estimate = estimator.estimate(model, chunk.z, chunk.y, differentiable=differentiable)
+    estimate = estimator.estimate(model, chunk.z, chunk.y, seed=0, differentiable=differentiable)
     assert estimate.shape == chunk.z.shape
     assert estimate.requires_grad is differentiable
     module_input = torch.cat([chunk.z.flatten(1), F.one_hot(chunk.y, CLASSES)], 1)
     torch.testing.assert_close(estimate.flatten(1), model.module(module_input))
+
+
+def test_dropout_in_an_auxiliary_model_is_drawn_from_the_seed() -> None:
+    torch.manual_seed(0)
+    head = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(12, 4)).double()
+    model, y = _state(head), torch.randint(4, (5,))
+    z = torch.randn(5, 3, 2, 2, dtype=torch.float64)
+    first, again, other = (GradientOfLoss().estimate(model, z, y, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)

@@ -25,6 +25,7 @@ CUTS = [
     ("simple_conv", "flatten"),
     ("simple_conv", "fc2"),
     ("resnet18", "conv1"),
+    ("resnet18", "bn1"),
     ("resnet18", "layer1"),
     ("resnet18", "layer1.0"),
     ("resnet18", "layer2"),
@@ -132,3 +133,14 @@ def test_the_auxiliary_model_of_resnet18_is_its_layer3_with_pool_and_fc() -> Non
     z = torch.randn(4, 128, 4, 4)
     expected = auxiliary.fc(whole.layer3(z).mean((2, 3)))
     torch.testing.assert_close(auxiliary(z), expected)
+
+
+def test_where_the_server_starts_in_place_it_leaves_its_smashed_data_alone() -> None:
+    whole, x = build("resnet18")
+    assert whole.relu.inplace
+    halves = split(whole, "bn1", x)
+    z = halves.client(x).detach().requires_grad_()
+    before = z.detach().clone()
+    halves.server(z).sum().backward()
+    assert torch.equal(z, before)
+    assert z.grad is not None

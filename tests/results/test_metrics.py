@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fedsplit.results.ledger import DIRECTIONS, KINDS
-from fedsplit.results.metrics import PHASES, MetricsFile, Record, record_state
+from fedsplit.results.metrics import PHASES, MetricsFile, Record
 
 COLUMNS = [
     "round",
@@ -83,11 +83,11 @@ def test_a_file_is_cut_to_the_rounds_there_are_and_goes_on(tmp_path: Path, kept:
 
 @pytest.mark.parametrize("record", RECORDS)
 def test_a_record_comes_back_from_its_state_as_json(record: Record) -> None:
-    assert Record.from_state(json.loads(json.dumps(record_state(record)))) == record
+    assert Record.from_state(json.loads(json.dumps(record.state()))) == record
 
 
 def test_a_records_state_is_its_own() -> None:
     record = _record(1)
-    state = record_state(record)
+    state = record.state()
     state["bytes"]["up"]["labels"] = -1  # type: ignore[index]
     assert record == _record(1)

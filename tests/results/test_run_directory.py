@@ -2,6 +2,7 @@ import csv
 import json
 import logging
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -88,14 +89,37 @@ def test_the_log_is_written_while_open_and_kept_on_going_on(directory: RunDirect
     assert [line.rpartition(" ")[2] for line in lines] == ["first", "second"]
 
 
-def test_of_two_open_directories_the_last_logs(tmp_path: Path) -> None:
+def test_a_log_ends_with_its_run_and_other_handlers_stay(tmp_path: Path) -> None:
     first, second = RunDirectory(tmp_path / "1"), RunDirectory(tmp_path / "2")
-    first.open(CONFIG, [])
-    second.open(CONFIG, [])
-    logging.getLogger("fedsplit").info("once")
-    second.close()
+    mine = logging.StreamHandler(StringIO())
+    logging.getLogger("fedsplit").addHandler(mine)
+    try:
+        first.open(CONFIG, [])
+        first.close()
+        second.open(CONFIG, [])
+        logging.getLogger("fedsplit").info("once")
+        second.close()
+        assert mine in logging.getLogger("fedsplit").handlers
+        assert mine.stream.getvalue() == "once\n"
+    finally:
+        logging.getLogger("fedsplit").removeHandler(mine)
     assert (first.path / "run.log").read_text("utf-8") == ""
     assert (second.path / "run.log").read_text("utf-8").count("once") == 1
+
+
+def test_a_new_run_does_not_inherit_checkpoints_and_a_resumed_one_does(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path / "run")
+    directory.open(CONFIG, [])
+    directory.save_checkpoint(Checkpoint(1, {"x": torch.ones(1)}))
+    directory.close()
+    nothing = {direction: dict.fromkeys(KINDS, 0) for direction in DIRECTIONS}
+    records = [Record(0, None, None, 0.5, 0, nothing, dict.fromkeys(PHASES, 0.0))]
+    directory.open(CONFIG, records)
+    directory.close()
+    assert directory.latest_checkpoint() is not None
+    directory.open(CONFIG, [])
+    directory.close()
+    assert directory.latest_checkpoint() is None
 
 
 @pytest.mark.parametrize("where", ["file", "file/below"])
