@@ -65,7 +65,10 @@ MISTAKES = [
     (["rounds=[1"], "overrides=rounds=[1: "),
     (["rund=3", "fooo=4"], "fooo=4: no such key; known: seed, "),
     (["optimizer.lr=.inf"], "optimizer.lr=.inf: must be a number greater than 0"),
-    (["optimizer=sgd", "optimizer.lr=1e39"], "optimizer.lr=1e+39: must be a number greater than 0"),
+    (
+        ["optimizer=sgd", "optimizer.lr=1e39"],
+        "optimizer.lr=1e+39: must be a number greater than 0, up to 3.4e+38",
+    ),
     (["seed=null"], "seed=null: must be a whole number, 0 or greater"),
     (["progress=1"], "progress=1: must be true or false"),
     (["threads=10000000000"], "threads=10000000000: must be a whole number from 1 to 1024"),

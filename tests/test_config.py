@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from fedsplit.config import GROUPS, SETTINGS, arguments, check
+from fedsplit.config import GROUPS, OPTIONAL_GROUPS, SETTINGS, arguments, check
 from fedsplit.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parents[1] / "hydra_config"
@@ -53,12 +53,27 @@ def test_the_check_changes_nothing(composed: dict[str, Any]) -> None:
     [
         ("seed", -1, "seed"),
         ("threads", 0, "threads"),
+        ("threads", 1025, "threads"),
+        ("threads", 2.0, "threads"),
+        ("threads", None, "threads"),
         ("rounds", 2.5, "rounds"),
         ("rounds", REMOVED, "rounds"),
         ("device", "gpu", "device"),
         ("device", "cuda:", "device"),
         ("device", "cuda:1x", "device"),
+        ("device", "cuda:00", "device"),
+        ("device", "cuda:01", "device"),
+        ("device", "cuda:100", "device"),
+        ("device", "cuda:-1", "device"),
+        ("device", "cuda:0\n", "device"),
+        ("device", "cpu:0", "device"),
+        ("device", None, "device"),
         ("comm_threshold_mb", 0, "comm_threshold_mb"),
+        ("comm_threshold_mb", 3.5e38, "comm_threshold_mb"),
+        ("comm_threshold_mb", float("inf"), "comm_threshold_mb"),
+        ("time_limit_s", float("inf"), "time_limit_s"),
+        ("time_limit_s", 10**400, "time_limit_s"),
+        ("choices", {"algorithm": "fsl_sage"}, "choices"),
         ("target_accuracy", 90, "target_accuracy"),
         ("progress", "yes", "progress"),
         ("cohort_size", 0, "cohort_size"),
@@ -68,6 +83,9 @@ def test_the_check_changes_nothing(composed: dict[str, Any]) -> None:
         ("algorithm", REMOVED, "algorithm"),
         ("optimizer/lr", 0, "optimizer.lr"),
         ("optimizer/lr", "1e-3", "optimizer.lr"),
+        ("optimizer/lr", 1e39, "optimizer.lr"),
+        ("optimizer/lr", float("inf"), "optimizer.lr"),
+        ("optimizer/weight_decay", float("inf"), "optimizer.weight_decay"),
         ("optimizer/betas", [0.9], "optimizer.betas"),
         ("optimizer/momentum", 0.9, "optimizer.momentum"),
         ("optimizer/_target_", "fedsplit.optimizers.Adamm", "optimizer._target_"),
@@ -75,7 +93,12 @@ def test_the_check_changes_nothing(composed: dict[str, Any]) -> None:
         ("auxiliary/align_epochs", 0, "auxiliary.align_epochs"),
         ("auxiliary/optimizer", None, "auxiliary.optimizer"),
         ("auxiliary/optimizer", 5, "auxiliary.optimizer"),
+        ("auxiliary/optimizer", REMOVED, "auxiliary.optimizer"),
         ("auxiliary/optimizer/lr", -1, "auxiliary.optimizer.lr"),
+        ("auxiliary/optimizer/lr", float("inf"), "auxiliary.optimizer.lr"),
+        ("auxiliary/optimizer/momentum", 0.9, "auxiliary.optimizer.momentum"),
+        ("auxiliary/optimizer/_target_", REMOVED, "auxiliary.optimizer._target_"),
+        ("auxiliary/optimizer/_target_", 3, "auxiliary.optimizer._target_"),
         ("auxiliary/optimizer/_target_", "fedsplit.optimizers.Nothing", "auxiliary.optimizer._target_"),
         ("auxiliary/hiden", 3, "auxiliary.hiden"),
         ("model/cut", 3, "model.cut"),
@@ -99,7 +122,10 @@ def test_a_mistake_is_told_by_its_key_and_value(
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("device", "cuda:12"),
+        *(("device", device) for device in ("auto", "cpu", "cuda", "cuda:0", "cuda:9", "cuda:12", "cuda:99")),
+        ("threads", 1),
+        ("threads", 1024),
+        ("comm_threshold_mb", 3.4e38),
         ("cohort_size", 10),
         ("time_limit_s", 0.5),
         ("resume", "saves/a"),
@@ -111,6 +137,28 @@ def test_a_mistake_is_told_by_its_key_and_value(
 )
 def test_what_is_allowed_passes(composed: dict[str, Any], path: str, value: object) -> None:
     check(_changed(composed, path, value))
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_group_needs_a_target(composed: dict[str, Any], group: str) -> None:
+    with pytest.raises(UserError, match="is missing") as caught:
+        check(_changed(composed, f"{group}/_target_", REMOVED))
+    assert (caught.value.key, caught.value.value) == (f"{group}._target_", None)
+
+
+@pytest.mark.parametrize("group", OPTIONAL_GROUPS)
+def test_optimizers_of_one_side_are_checked_as_the_one_of_both(composed: dict[str, Any], group: str) -> None:
+    check({**composed, group: composed["optimizer"]})
+    with pytest.raises(UserError) as caught:
+        check({**composed, group: {**composed["optimizer"], "lr": float("inf")}})
+    assert (caught.value.key, caught.value.value) == (f"{group}.lr", float("inf"))
+
+
+def test_a_number_that_is_none_is_refused(composed: dict[str, Any]) -> None:
+    for path in ("optimizer/lr", "optimizer/weight_decay", "auxiliary/optimizer/lr", "time_limit_s"):
+        with pytest.raises(UserError) as caught:
+            check(_changed(composed, path, float("nan")))
+        assert caught.value.key == path.replace("/", ".")
 
 
 def test_a_targets_arguments_are_its_node_without_the_keys_of_others(composed: dict[str, Any]) -> None:

@@ -124,6 +124,12 @@ def test_a_disk_that_cannot_be_written_to_fails_the_run_in_one_line(tiny: Build,
         run.run(directory)
 
 
+def test_too_little_memory_fails_the_run_in_one_line(tiny: Build, tmp_path: Path) -> None:
+    run = tiny(f"auxiliary.max_dataset_size={10**13}")
+    with pytest.raises(RunFailed, match=r"^round 0: out of memory; lower batch_size"):
+        run.run(RunDirectory(tmp_path / "run"))
+
+
 def test_a_server_that_diverged_is_noticed_before_it_is_checkpointed(tiny: Build, tmp_path: Path) -> None:
     run = tiny("algorithm=cse_fsl", "eval_interval=9", "checkpoint_interval=1", "rounds=2")
     with torch.no_grad():

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fedsplit.errors import UserError
 from fedsplit.optimizers import Adam, AdamW, Optimizer, Sgd
+from fedsplit.parts import make
 
 LR = 0.1
 ADAM: dict[str, Any] = {"lr": LR, "betas": [0.8, 0.9], "eps": 1e-3, "weight_decay": 0.0, "amsgrad": False}
@@ -52,8 +53,20 @@ def test_sgd_with_nesterov_looks_ahead_along_the_momentum() -> None:
 
 @pytest.mark.parametrize("changes", [{"momentum": 0.0}, {"momentum": 0.9, "dampening": 0.1}])
 def test_nesterov_without_plain_momentum_is_refused(changes: dict[str, float]) -> None:
-    with pytest.raises(UserError, match=r"^nesterov=True"):
+    with pytest.raises(UserError, match=r"^nesterov=True") as caught:
         Sgd(**{**SGD, "nesterov": True, **changes})
+    assert (caught.value.key, caught.value.value) == ("nesterov", True)
+
+
+@pytest.mark.parametrize("path", ["optimizer", "client_optimizer", "auxiliary.optimizer"])
+def test_a_refused_argument_is_told_by_its_place_in_the_configuration(path: str) -> None:
+    node: dict[str, Any] = {"_target_": "fedsplit.optimizers.Sgd", **SGD, "nesterov": True}
+    config = {"optimizer": node, "client_optimizer": node, "auxiliary": {"optimizer": node}}
+    with pytest.raises(UserError) as caught:
+        make(Optimizer, config, path)  # type: ignore[type-abstract]
+    assert (caught.value.key, caught.value.value) == (f"{path}.nesterov", True)
+    node["momentum"] = 0.9
+    assert make(Optimizer, config, path) == Sgd(**{**SGD, "nesterov": True, "momentum": 0.9})  # type: ignore[type-abstract]
 
 
 def _adam_by_hand(gradients: list[float], *, decay: float, decoupled: bool, amsgrad: bool) -> list[float]:

@@ -35,7 +35,8 @@ VOCABULARY: Mapping[str, Any] = {
 }
 """The names an annotation may use to be checked without importing the module it stands in."""
 
-_LARGEST = 3.4e38  # what float32 holds; comparing refuses infinities and NaN too
+LARGEST = 3.4e38
+"""What float32 holds. Comparing with it refuses infinities and NaN too."""
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
 
 
@@ -76,7 +77,7 @@ def fits(annotation: Any, value: object) -> bool:  # noqa: PLR0911  (one return 
     if annotation is None or annotation is type(None):
         return value is None
     if annotation is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
     if annotation is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return not isinstance(annotation, type) or annotation not in _WORDS or isinstance(value, annotation)

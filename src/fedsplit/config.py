@@ -5,7 +5,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeAlias, get_type_hints
 
-from fedsplit.arguments import Fraction, NonNegativeInt, PositiveFloat, PositiveInt, Range, allowed, fits
+from fedsplit.arguments import (
+    LARGEST,
+    Fraction,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Range,
+    allowed,
+    fits,
+)
 from fedsplit.errors import UserError
 from fedsplit.signature import signature, unknown_target
 
@@ -119,4 +128,7 @@ def _check_node(path: str, node: Mapping[str, Any], own: Mapping[str, Any]) -> N
 
 def _check_value(key: str, value: object, annotation: Any) -> None:
     if annotation is not None and not fits(annotation, value):
-        raise UserError(key, value, f"must be {allowed(annotation)}")
+        too_large = isinstance(value, float) and abs(value) > LARGEST
+        raise UserError(
+            key, value, f"must be {allowed(annotation)}{f', up to {LARGEST:g}' if too_large else ''}"
+        )

@@ -143,6 +143,12 @@ class Experiment:
             self._run(directory)
         except (OSError, SafetensorError) as error:
             raise self._failed(f"{directory.path} cannot be written ({error})") from error
+        except RuntimeError as error:
+            # a GPU's allocator has an error of its own, the CPU's only these words
+            if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+                told = "out of memory; lower batch_size, num_clients or auxiliary.max_dataset_size"
+                raise self._failed(told) from error
+            raise
         finally:
             directory.close()
 

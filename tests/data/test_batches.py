@@ -183,3 +183,10 @@ def test_every_offset_and_both_directions_are_drawn_about_equally_often() -> Non
     assert len(seen) == (2 * pad + 1) ** 2 * 2
     expected = n / len(seen)  # 250; a binomial standard deviation is below 16
     assert (counts - expected).abs().max() < 5 * expected**0.5
+
+
+@pytest.mark.parametrize("samples", [1, 2, 7])
+def test_batches_of_one_are_that_many_steps_of_one_sample(samples: int) -> None:
+    batches = _batches(_images(20), torch.arange(samples), batch_size=1, local_epochs=3)
+    assert batches.steps == 3 * samples
+    assert [len(y) for _, _, y in batches.round(0)] == [1] * (3 * samples)

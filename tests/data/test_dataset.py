@@ -93,3 +93,15 @@ def test_load_without_limits_keeps_everything() -> None:
 def test_load_names_the_split_that_is_too_small(limits: dict[str, int], key: str) -> None:
     with pytest.raises(UserError, match=f"^dataset.{key}="):
         _Numbered(**limits).load()
+
+
+@pytest.mark.parametrize("padding", [0, 1, 2])
+def test_crop_padding_up_to_the_shorter_side_is_taken(padding: int) -> None:
+    assert _Numbered(crop_padding=padding).load().augmentation.crop_padding == padding
+
+
+@pytest.mark.parametrize("padding", [3, 4, 1000])
+def test_crop_padding_beyond_the_shorter_side_is_refused(padding: int) -> None:
+    with pytest.raises(UserError, match="at most the images' 2 pixels") as caught:  # 2 high, 4 wide
+        _Numbered(crop_padding=padding).load()
+    assert (caught.value.key, caught.value.value) == ("dataset.crop_padding", padding)

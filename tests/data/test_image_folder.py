@@ -265,14 +265,68 @@ def test_a_read_only_folder_is_decoded_each_time(root: Path, cached: bool) -> No
         (root / ".fedsplit-cache").exists() and (root / ".fedsplit-cache").chmod(0o700)
 
 
-def test_an_image_of_more_than_8_bits_a_channel_is_refused(root: Path) -> None:
-    deep = Image.fromarray(np.arange(36, dtype=np.uint16).reshape(6, 6) * 1000)
-    deep.save(next((root / "train").glob("*/*.png")))
-    with pytest.raises(UserError, match="has more than 8 bits a channel"):
-        _source(root).read()
+_DEEP = {
+    "I;16.png": np.arange(36, dtype=np.uint16).reshape(6, 6) * 1000,
+    "I;16.tif": np.arange(36, dtype=np.uint16).reshape(6, 6) * 1000,
+    "I.pgm": np.arange(36, dtype=np.uint16).reshape(6, 6) * 1000,
+    "I.tif": np.arange(36, dtype=np.int32).reshape(6, 6) * 1000,
+    "F.tif": np.arange(36, dtype=np.float32).reshape(6, 6) / 36,
+}
 
 
-def test_hidden_folders_are_no_classes(root: Path) -> None:
-    before = _source(root).read()[0].labels
-    (root / "train/.ipynb_checkpoints").mkdir()
-    assert torch.equal(_source(root).read()[0].labels, before)
+@pytest.mark.parametrize("grayscale", [False, True])
+@pytest.mark.parametrize("image_size", [None, 4])
+@pytest.mark.parametrize("kind", sorted(_DEEP))
+@pytest.mark.parametrize("place", ["train/ant/0", "train/bee/0", "test/bee/0"])
+def test_an_image_of_more_than_8_bits_a_channel_is_refused(
+    root: Path, place: str, kind: str, image_size: int | None, grayscale: bool
+) -> None:
+    mode, _, suffix = kind.rpartition(".")
+    path = root / f"{place}.{suffix}"
+    Image.fromarray(_DEEP[kind]).save(path)
+    with Image.open(path) as stored:
+        assert stored.mode == mode
+    with pytest.raises(UserError, match=rf"0\.{suffix} has more than 8 bits a channel") as caught:
+        _source(root, image_size, grayscale).read()
+    assert (caught.value.key, caught.value.value) == ("dataset.root", str(root))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.ppm", b"P6\n6 6\n2\xf35\n" + bytes(108)),  # PIL: ValueError, no whole number
+        ("a.ppm", b"P6\n6 6\n255\n" + bytes(50)),
+        ("a.ppm", b"P3\n6 6\n255\n1 2 x"),
+        ("a.pgm", b"P2\n2 2\n255\n1 2 999 4\n"),
+        ("a.gif", b"GIF89a"),
+    ],
+)
+@pytest.mark.parametrize("where", ["train/ant", "test/bee"])
+def test_a_damaged_file_of_any_format_is_named(root: Path, where: str, name: str, content: bytes) -> None:
+    (root / where / name).write_bytes(content)
+    with pytest.raises(UserError, match=rf"{name} cannot be read as an image") as caught:
+        _source(root, image_size=6).read()
+    assert (caught.value.key, caught.value.value) == ("dataset.root", str(root))
+
+
+@pytest.mark.parametrize("name", [".ipynb_checkpoints", ".git"])
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("filled", [False, True])
+def test_hidden_folders_are_no_classes(root: Path, split: str, name: str, filled: bool) -> None:
+    before = _source(root).read()
+    hidden = root / split / name
+    hidden.mkdir()
+    if filled:
+        _write(hidden / "a.png", _pixels(9))
+    for found, expected in zip(_source(root).read(), before, strict=True):
+        assert torch.equal(found.labels, expected.labels)
+        assert torch.equal(found.pixels, expected.pixels)
+
+
+def test_crops_beyond_the_images_are_refused(root: Path) -> None:
+    assert ImageFolder(root=str(root), crop_padding=6).load().augmentation.crop_padding == 6
+    with pytest.raises(UserError, match="at most the images' 6 pixels") as caught:
+        ImageFolder(root=str(root), crop_padding=7).load()
+    assert (caught.value.key, caught.value.value) == ("dataset.crop_padding", 7)
+    with pytest.raises(UserError, match="at most the images' 4 pixels"):
+        ImageFolder(root=str(root), image_size=4, crop_padding=6).load()

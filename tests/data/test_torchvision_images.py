@@ -199,3 +199,34 @@ def test_nothing_is_downloaded_unless_asked_for(
     assert asked == []
     _source("mnist", idx_files, download=True).read()
     assert asked == [True, False]
+
+
+@pytest.mark.parametrize("reader", sorted(CLASSES))
+@pytest.mark.parametrize("was_there", [False, True])
+def test_a_failed_download_leaves_a_folder_only_where_there_was_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, datasets: ModuleType, reader: str, was_there: bool
+) -> None:
+    root = tmp_path / "data"
+    if was_there:
+        root.mkdir()
+        (root / "mine.txt").write_text("kept")
+
+    def fail(self: Any) -> None:
+        Path(self.root, "raw").mkdir(parents=True)
+        Path(self.root, "raw", "half").write_bytes(b"half")
+        raise URLError("no route to host")
+
+    monkeypatch.setattr(getattr(datasets, reader), "download", fail)
+    with pytest.raises(UserError, match="its download failed"):
+        _source(CLASSES[reader], root, download=True).read()
+    assert root.exists() is was_there
+    if was_there:
+        assert (root / "mine.txt").read_text() == "kept"
+    assert tmp_path.is_dir()
+
+
+@pytest.mark.parametrize("name", sorted(CLASSES.values()))
+def test_looking_for_files_that_are_missing_makes_no_folder(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="is not there or damaged"):
+        _source(name, tmp_path / "data").read()
+    assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,5 @@
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedsplit.estimators.alignment import Alignment
+from fedsplit.estimators.estimator import Chunk, FitStep
 from fedsplit.estimators.gradient_of_loss import GradientOfLoss
 from fedsplit.models.auxiliary import LinearAuxiliary
 from fedsplit.models.model_state import ModelState
@@ -110,10 +112,7 @@ def test_a_client_does_not_depend_on_which_others_align_or_in_which_order(
     for t in (0, 4):
         for client in others:
             _align(together, client, t, server)
-        assert _same(
-            _align(together, 2, t, server),
-            _align(alone, 2, t, server),
-        )
+        assert _same(_align(together, 2, t, server), _align(alone, 2, t, server))
 
 
 def test_aligning_leaves_the_server_as_it_is(server: SplitServer) -> None:
@@ -176,10 +175,7 @@ def test_it_goes_on_from_its_state_as_if_nothing_had_been(server: SplitServer) -
         _stored([0, 1, 2, 4], each, steps=range(3, 5))  # client 4 is new
     assert [other.is_due(c, 6, 3) for c in (0, 1, 2, 4)] == [True, True, False, True]
     for client in (0, 1, 2, 4):
-        assert _same(
-            _align(other, client, 7, server),
-            _align(alignment, client, 7, server),
-        )
+        assert _same(_align(other, client, 7, server), _align(alignment, client, 7, server))
     assert _same(other.state(), alignment.state())
     assert set(other.auxiliary_weights()) == {0, 1, 2, 4}
 
@@ -214,3 +210,108 @@ def test_seed_round_and_client_decide_the_order_of_chunks(server: SplitServer) -
     assert torch.equal(aligned(3, 0), first)
     assert not torch.equal(aligned(4, 0), first)
     assert not torch.equal(aligned(3, 1), first)
+
+
+class _Recording(GradientOfLoss):
+    """Notes what it is asked to fit, and leaves the model as it is."""
+
+    def __init__(self) -> None:
+        self.fits: list[tuple[list[Chunk], list[FitStep]]] = []
+
+    def fit(self, model: ModelState, chunks: Sequence[Chunk], steps: Sequence[FitStep]) -> None:
+        self.fits.append((list(chunks), list(steps)))
+
+
+def _recorded(seed: int = 3, **changes: int) -> tuple[Alignment, _Recording]:
+    estimator, head = _Recording(), _head()
+    sizes = {"epochs": 3, "batch_size": 4, "max_dataset_size": 10, **changes}
+    alignment = Alignment(
+        new_auxiliary=lambda: ModelState(head, ADAM), estimator=estimator, seed=seed, **sizes
+    )
+    return alignment, estimator
+
+
+def _full(value: float) -> Weights:
+    return {name: torch.full_like(tensor, value) for name, tensor in _head().state_dict().items()}
+
+
+def test_the_first_alignment_is_fitted_from_exactly_the_given_weights(server: SplitServer) -> None:
+    alignment, _ = _recorded()
+    _stored([0, 1], alignment)
+    given = _full(0.125)
+    assert _same(alignment.align(0, 0, server, initially=given), _full(0.125))
+    for tensor in given.values():
+        tensor.zero_()  # the auxiliary model keeps none of the memory it started from
+    assert _same(alignment.align(0, 1, server, initially=_full(5.0)), _full(0.125))
+    assert _same(alignment.align(1, 1, server, initially=_full(5.0)), _full(5.0))
+    assert _same(alignment.auxiliary_weights(), {0: _full(0.125), 1: _full(5.0)})
+
+
+def test_after_a_restart_only_clients_that_had_not_aligned_start_from_the_given_weights(
+    server: SplitServer,
+) -> None:
+    alignment, _ = _recorded()
+    _stored([0, 1], alignment).align(0, 0, server, initially=_full(0.125))
+    other, _ = _recorded()
+    other.load_state(copy.deepcopy(alignment.state()))
+    assert _same(other.auxiliary_weights(), {0: _full(0.125)})
+    assert [other.is_due(client, 0, 1) for client in (0, 1)] == [False, True]
+    assert _same(other.align(0, 1, server, initially=_full(5.0)), _full(0.125))
+    assert _same(other.align(1, 1, server, initially=_full(5.0)), _full(5.0))
+
+
+def test_rings_and_auxiliary_models_are_kept_apart(server: SplitServer) -> None:
+    alignment = _stored([0, 1], _alignment())
+    _align(alignment, 1, 2, server)
+    state = alignment.state()
+    assert set(state) == {"rings", "auxiliaries"}
+    assert set(state["rings"]) == {"0", "1"}
+    assert set(state["auxiliaries"]) == {"1"}
+    assert state["auxiliaries"]["1"]["last_round"] == 2
+    ring = copy.deepcopy(state["rings"])
+    _align(alignment, 1, 5, server)
+    assert _same(alignment.state()["rings"], ring)  # aligning reads the ring only
+    assert alignment.state()["auxiliaries"]["1"]["last_round"] == 5
+
+
+def test_every_epoch_steps_once_on_every_chunk_with_a_seed_of_its_own(server: SplitServer) -> None:
+    alignment, estimator = _recorded(epochs=6, batch_size=2)
+    _stored([0, 1], alignment)
+    for client, round in ((0, 0), (0, 1), (1, 0)):
+        _align(alignment, client, round, server)
+    seeds = []
+    for chunks, steps in estimator.fits:
+        assert [len(chunk.y) for chunk in chunks] == [2] * 5
+        epochs = [[step.chunk for step in steps[i : i + 5]] for i in range(0, len(steps), 5)]
+        assert [sorted(epoch) for epoch in epochs] == [list(range(5))] * 6
+        assert len({tuple(epoch) for epoch in epochs}) > 1
+        seeds += [step.seed for step in steps]
+    assert len(set(seeds)) == len(seeds) == 3 * 30
+    again, twin = _recorded(epochs=6, batch_size=2)
+    _stored([1], again)
+    _align(again, 1, 0, server)
+    assert twin.fits[0][1] == estimator.fits[2][1]
+
+
+def test_dropout_in_an_auxiliary_model_follows_from_the_seed_of_the_run() -> None:
+    plain = SplitServer(nn.Sequential(nn.Flatten(), nn.Linear(12, CLASSES)), ADAM, Constant(), seed=3)
+    torch.manual_seed(0)
+    head = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(12, CLASSES))
+
+    def aligned(seed: int, round: int, around: int) -> Tensor:
+        torch.manual_seed(around)
+        alignment = Alignment(
+            new_auxiliary=lambda: ModelState(head, ADAM),
+            estimator=GradientOfLoss(),
+            seed=seed,
+            epochs=2,
+            batch_size=100,  # one chunk: nothing but dropout is drawn
+            max_dataset_size=10,
+        )
+        initially = dict(head.state_dict())
+        return _stored([0], alignment).align(0, round, plain, initially=initially)["2.weight"]
+
+    first = aligned(3, 0, around=1)
+    assert torch.equal(aligned(3, 0, around=2), first)
+    assert not torch.equal(aligned(4, 0, around=1), first)
+    assert not torch.equal(aligned(3, 1, around=1), first)

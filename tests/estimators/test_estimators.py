@@ -231,11 +231,60 @@ def test_a_regression_estimates_in_the_shape_of_smashed_data(
     torch.testing.assert_close(estimate.flatten(1), model.module(module_input))
 
 
-def test_dropout_in_an_auxiliary_model_is_drawn_from_the_seed() -> None:
+def _with_dropout() -> nn.Module:
     torch.manual_seed(0)
-    head = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(12, 4)).double()
-    model, y = _state(head), torch.randint(4, (5,))
-    z = torch.randn(5, 3, 2, 2, dtype=torch.float64)
-    first, again, other = (GradientOfLoss().estimate(model, z, y, seed=seed) for seed in (1, 1, 2))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
+    return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(6, CLASSES)).double()
+
+
+@pytest.mark.parametrize("differentiable", [False, True])
+def test_an_estimate_with_dropout_follows_from_the_seed_alone(differentiable: bool) -> None:
+    model, (chunk,) = _state(_with_dropout()), _chunks(1)
+
+    def estimate(seed: int, around: int) -> Tensor:
+        torch.manual_seed(around)
+        found = GradientOfLoss().estimate(model, chunk.z, chunk.y, seed=seed, differentiable=differentiable)
+        return found.detach()
+
+    assert torch.equal(estimate(1, around=8), estimate(1, around=9))
+    assert not torch.equal(estimate(1, around=8), estimate(2, around=8))
+
+
+def test_a_fit_with_dropout_follows_from_the_seeds_of_its_steps() -> None:
+    def fitted(*seeds: int) -> Tensor:
+        model = _state(_with_dropout())
+        GradientOfLoss().fit(model, _chunks(), [FitStep(i % 3, seed) for i, seed in enumerate(seeds)])
+        return model.weights()["2.weight"]
+
+    first = fitted(1, 2, 3, 4)
+    torch.manual_seed(7)
+    assert torch.equal(fitted(1, 2, 3, 4), first)
+    assert not torch.equal(fitted(1, 2, 3, 5), first)
+    assert not torch.equal(fitted(2, 1, 3, 4), first)
+
+
+@pytest.mark.parametrize("differentiable", [False, True])
+@pytest.mark.parametrize(
+    "estimator", [GradientOfLoss(), LinearRegression(ridge=0.1), MlpRegression(hidden=5)]
+)
+def test_without_dropout_the_seed_does_not_matter_and_is_asked_for_all_the_same(
+    estimator: GradientEstimator, differentiable: bool
+) -> None:
+    model, (chunk,) = _state(estimator.model(_head(MlpAuxiliary), **SIZES)), _chunks(1)
+    one, other = (
+        estimator.estimate(model, chunk.z, chunk.y, seed=seed, differentiable=differentiable)
+        for seed in (1, 2)
+    )
+    assert torch.equal(one, other)
+    with pytest.raises(TypeError, match="seed"):
+        estimator.estimate(model, chunk.z, chunk.y, differentiable=differentiable)  # type: ignore[call-arg]
+
+
+def test_a_fit_takes_only_the_steps_it_is_given() -> None:
+    model, chunks = _state(_head(LinearAuxiliary)), _chunks()
+    before = model.weights()
+    GradientOfLoss().fit(model, chunks, [])
+    assert all(torch.equal(value, before[name]) for name, value in model.weights().items())
+    alone = _state(_head(LinearAuxiliary))
+    GradientOfLoss().fit(model, chunks, _steps(1, 1))
+    GradientOfLoss().fit(alone, chunks[1:2], _steps(0, 0))
+    assert all(torch.equal(value, alone.weights()[name]) for name, value in model.weights().items())

@@ -197,3 +197,23 @@ def test_compute_format_is_channels_last_for_images_only(shape: tuple[int, ...])
     assert torch.equal(found, tensor)
     memory_format = torch.channels_last if len(shape) == 4 else torch.contiguous_format
     assert found.is_contiguous(memory_format=memory_format)
+
+
+def test_dropout_is_drawn_from_the_seed_of_the_pass_whatever_was_drawn_before() -> None:
+    x, _ = _batch(0)
+
+    def output(seed: int, around: int) -> Tensor:
+        torch.manual_seed(around)
+        return ModelState(_module()).forward(x, seed=seed)
+
+    assert torch.equal(output(4, around=1), output(4, around=2))
+    assert not torch.equal(output(4, around=1), output(5, around=1))
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_pass_needs_a_seed(frozen: bool) -> None:
+    model = ModelState(_module())
+    before = model.weights()
+    with pytest.raises(TypeError, match="seed"):
+        model.forward(_batch(0)[0], buffers=model.frozen_buffers() if frozen else None)  # type: ignore[call-arg]
+    assert _same(model.weights(), before)

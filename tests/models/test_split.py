@@ -2,7 +2,8 @@ import copy
 
 import pytest
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from fedsplit.errors import UserError
 from fedsplit.models.digits_cnn import digits_cnn
@@ -135,12 +136,74 @@ def test_the_auxiliary_model_of_resnet18_is_its_layer3_with_pool_and_fc() -> Non
     torch.testing.assert_close(auxiliary(z), expected)
 
 
-def test_where_the_server_starts_in_place_it_leaves_its_smashed_data_alone() -> None:
-    whole, x = build("resnet18")
-    assert whole.relu.inplace
-    halves = split(whole, "bn1", x)
-    z = halves.client(x).detach().requires_grad_()
-    before = z.detach().clone()
-    halves.server(z).sum().backward()
-    assert torch.equal(z, before)
+class _InPlace(nn.Module):
+    """Its first operation after `conv` writes to what it is given, in one of the ways there are."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(1, 2, 1), nn.Linear(32, 3)
+        self.relu = nn.ReLU(inplace=True)
+        self.way = way
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.conv(x)
+        match self.way:
+            case "module":
+                z = self.relu(z)
+            case "keyword":
+                z = F.relu(z, inplace=True)
+            case "method":
+                z = z.relu_()
+            case "two users":
+                z = z.relu_() + 2 * z
+        logits: Tensor = self.fc(z.flatten(1))
+        return logits
+
+
+def _in_place(name: str) -> tuple[nn.Module, str, Tensor]:
+    torch.manual_seed(0)
+    if name == "resnet18":
+        whole, x = build("resnet18")
+        assert whole.relu.inplace
+        return whole, "bn1", x
+    return _InPlace(name), "conv", torch.randn(5, 1, 4, 4)
+
+
+IN_PLACE = ["resnet18", "module", "keyword", "method", "two users"]
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_a_server_that_starts_in_place_trains_on_a_leaf_as_the_whole_does(name: str) -> None:
+    whole, cut, x = _in_place(name)
+    halves = split(whole, cut, x)
+    sent = halves.client(x)
+    z = sent.detach().clone().requires_grad_()
+    assert z.is_leaf
+    assert bool((z < 0).any())  # what the operation in place would change
+    outputs = halves.server(z)
+    assert torch.equal(outputs, whole(x))
+    outputs.square().sum().backward()
+    assert torch.equal(z, sent)
     assert z.grad is not None
+    sent.backward(z.grad)  # the cut gradient goes back to the client
+    whole.zero_grad()
+    again, _, _ = _in_place(name)  # statistics as they were before any pass
+    again.load_state_dict({**again.state_dict(), **dict(whole.named_parameters())})
+    again(x).square().sum().backward()
+    merged = dict(halves.client.named_parameters()) | dict(halves.server.named_parameters())
+    for parameter_name, parameter in again.named_parameters():
+        assert torch.equal(merged[parameter_name].grad, parameter.grad), parameter_name
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+@pytest.mark.parametrize("training", [True, False])
+def test_a_server_that_starts_in_place_can_be_given_the_same_data_twice(name: str, training: bool) -> None:
+    whole, cut, x = _in_place(name)
+    halves = split(whole, cut, x)
+    halves.server.train(training)
+    with torch.no_grad():
+        z = halves.client(x)
+        before = z.clone()
+        first, second = halves.server(z), halves.server(z)
+    assert torch.equal(z, before)
+    assert torch.equal(first, second)

@@ -1,6 +1,7 @@
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -256,3 +257,54 @@ def test_the_same_state_gives_the_same_bytes(folder: Path) -> None:
         save(folder, Checkpoint(3, _trees()["nested"]))
         contents.append([(folder / "round-000003" / name).read_bytes() for name in FILES])
     assert contents[0] == contents[1]
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_reads_as_none(folder: Path, name: str, damage: Callable[[Path], None]) -> None:
+    _saved(folder, 10)
+    whole = checkpoint._load(folder / "round-000010")
+    assert whole is not None
+    assert whole.rounds == 10
+    assert _same(whole.state, _state(10))
+    damage(folder / "round-000010" / name)
+    found = checkpoint._load(folder / "round-000010")
+    # A last newline is no part of a list of checksums.
+    assert (found is not None) == (name == "SHA256SUMS" and damage is _truncated)
+
+
+def test_what_is_no_checkpoint_reads_as_none(folder: Path) -> None:
+    folder.mkdir()
+    assert checkpoint._load(folder / "round-000001") is None
+    (folder / "round-000001").mkdir()
+    assert checkpoint._load(folder / "round-000001") is None
+    (folder / "round-000002").write_text("a file")
+    assert checkpoint._load(folder / "round-000002") is None
+
+
+@pytest.mark.parametrize("name", ["state.safetensors", "state.json"])
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"\x08" + bytes(20)])
+def test_a_checkpoint_that_does_not_read_is_damaged_though_its_checksum_fits(
+    folder: Path, name: str, content: bytes
+) -> None:
+    _saved(folder, 10, 20)
+    newest = folder / "round-000020"
+    (newest / name).write_bytes(content)
+    sums = [
+        f"{sha256((newest / each).read_bytes()).hexdigest()}  {each}\n"
+        for each in ("state.safetensors", "state.json")
+    ]
+    (newest / "SHA256SUMS").write_text("".join(sums))
+    assert checkpoint._load(newest) is None
+    loaded = load_latest(folder)
+    assert loaded is not None
+    assert loaded.rounds == 10
+
+
+def test_a_whole_checkpoint_is_not_written_again(folder: Path) -> None:
+    _saved(folder, 10)
+    file = folder / "round-000010" / "state.safetensors"
+    inode = file.stat().st_ino
+    _saved(folder, 10)
+    assert file.stat().st_ino == inode
+    assert [path.name for path in folder.iterdir()] == ["round-000010"]

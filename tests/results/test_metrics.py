@@ -91,3 +91,20 @@ def test_a_records_state_is_its_own() -> None:
     state = record.state()
     state["bytes"]["up"]["labels"] = -1  # type: ignore[index]
     assert record == _record(1)
+
+
+@pytest.mark.parametrize("record", RECORDS)
+def test_a_records_state_holds_plain_values_under_the_names_of_its_fields(record: Record) -> None:
+    state = record.state()
+    assert list(state) == [
+        "round",
+        "test_accuracy",
+        "test_loss",
+        "train_loss",
+        "load",
+        "bytes",
+        "seconds",
+    ]
+    assert state["bytes"] == record.bytes
+    assert state["bytes"] is not record.bytes
+    assert Record(**state) == record

@@ -225,3 +225,59 @@ def test_no_temporary_file_is_left(directory: RunDirectory) -> None:
         "model",
         "checkpoint",
     }
+
+
+def test_of_two_open_directories_each_logs_until_it_is_closed(tmp_path: Path) -> None:
+    first, second = RunDirectory(tmp_path / "1"), RunDirectory(tmp_path / "2")
+    log = logging.getLogger("fedsplit")
+    handlers = list(log.handlers)
+    first.open(CONFIG, [])
+    second.open(CONFIG, [])
+    log.info("both")
+    second.close()
+    log.info("alone")
+    first.close()
+    first.close()  # closing twice does nothing
+    log.info("none")
+    said = [
+        [line.rpartition(" ")[2] for line in (each.path / "run.log").read_text("utf-8").splitlines()]
+        for each in (first, second)
+    ]
+    assert said == [["both", "alone"], ["both"]]
+    assert log.handlers == handlers
+
+
+def test_opened_again_it_logs_each_line_once(directory: RunDirectory) -> None:
+    for _ in range(2):
+        directory.open(CONFIG, [])
+    logging.getLogger("fedsplit").info("once")
+    directory.close()
+    assert (directory.path / "run.log").read_text("utf-8").count("once") == 1
+
+
+def test_opening_without_rounds_drops_checkpoints_however_damaged(directory: RunDirectory) -> None:
+    left = directory.path / "checkpoint"
+    (left / "round-000003").mkdir(parents=True)
+    (left / ".partial").mkdir()
+    (left / "round-000003" / "state.json").write_text("half")
+    (directory.path / "model").mkdir()
+    with pytest.raises(UserError, match="no undamaged checkpoint"):
+        directory.latest_checkpoint()
+    directory.open(CONFIG, [])
+    assert not left.exists()
+    assert (directory.path / "model").is_dir()  # nothing else goes
+    assert directory.latest_checkpoint() is None
+
+
+def test_metrics_are_rewritten_while_open_and_then_grow(directory: RunDirectory) -> None:
+    directory.open(CONFIG, [])
+    for t in range(4):
+        directory.record(_record(t))
+    directory.save_checkpoint(Checkpoint(4, {}))
+    directory.rewrite([_record(0), _record(1)])
+    assert _rounds(directory) == [0, 1]
+    directory.record(_record(2))
+    assert _rounds(directory) == [0, 1, 2]
+    directory.rewrite([])
+    assert _rounds(directory) == []
+    assert directory.latest_checkpoint() is not None

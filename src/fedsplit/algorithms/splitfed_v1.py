@@ -29,8 +29,9 @@ class SplitFedV1(Algorithm):
         """See `Algorithm.run_round`."""
         cohort.install("client", self.client_weights)
         copies = {client: self._copy(client) for client in cohort.clients}
+        server_weights = self.server.weights()
         for copy in copies.values():
-            copy.load(self.server.weights())
+            copy.load(server_weights)
 
         losses: list[BatchLoss] = []
         for step in count():
