@@ -128,7 +128,5 @@ def _check_node(path: str, node: Mapping[str, Any], own: Mapping[str, Any]) -> N
 
 def _check_value(key: str, value: object, annotation: Any) -> None:
     if annotation is not None and not fits(annotation, value):
-        too_large = isinstance(value, float) and abs(value) > LARGEST
-        raise UserError(
-            key, value, f"must be {allowed(annotation)}{f', up to {LARGEST:g}' if too_large else ''}"
-        )
+        limit = f", up to {LARGEST:g}" if isinstance(value, float) and abs(value) > LARGEST else ""
+        raise UserError(key, value, f"must be {allowed(annotation)}{limit}")
