@@ -69,6 +69,7 @@ MISTAKES = [
         ["optimizer=sgd", "optimizer.lr=1e39"],
         "optimizer.lr=1e+39: must be a number greater than 0, up to 3.4e+38",
     ),
+    (["+client_optimizer.lr=0.1"], "client_optimizer._target_=null: is missing"),
     (["seed=null"], "seed=null: must be a whole number, 0 or greater"),
     (["progress=1"], "progress=1: must be true or false"),
     (["threads=10000000000"], "threads=10000000000: must be a whole number from 1 to 1024"),

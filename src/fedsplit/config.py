@@ -87,7 +87,7 @@ def check(config: Mapping[str, Any]) -> None:
     """
     for key, annotation in SETTINGS.items():
         _check_value(key, config.get(key), annotation)
-    for group in GROUPS:
+    for group in (*GROUPS, *(side for side in OPTIONAL_GROUPS if config.get(side) is not None)):
         if not isinstance(config.get(group), Mapping):
             raise UserError(group, config.get(group), "a choice of this group is needed")
         if "_target_" not in config[group]:
@@ -128,5 +128,5 @@ def _check_node(path: str, node: Mapping[str, Any], own: Mapping[str, Any]) -> N
 
 def _check_value(key: str, value: object, annotation: Any) -> None:
     if annotation is not None and not fits(annotation, value):
-        limit = f", up to {LARGEST:g}" if isinstance(value, float) and abs(value) > LARGEST else ""
+        limit = f", up to {LARGEST:g}" if isinstance(value, int | float) and abs(value) > LARGEST else ""
         raise UserError(key, value, f"must be {allowed(annotation)}{limit}")

@@ -330,3 +330,13 @@ def test_crops_beyond_the_images_are_refused(root: Path) -> None:
     assert (caught.value.key, caught.value.value) == ("dataset.crop_padding", 7)
     with pytest.raises(UserError, match="at most the images' 4 pixels"):
         ImageFolder(root=str(root), image_size=4, crop_padding=6).load()
+
+
+def test_a_png_with_a_broken_chunk_is_told(root: Path) -> None:
+    file = next((root / "train").glob("*/*.png"))
+    content = bytearray(file.read_bytes())
+    place = content.index(b"IDAT")
+    content[place : place + 4] = b"\x00\x01\x02\x03"
+    file.write_bytes(bytes(content))
+    with pytest.raises(UserError, match="cannot be read as an image"):
+        _source(root).read()

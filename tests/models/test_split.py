@@ -207,3 +207,20 @@ def test_a_server_that_starts_in_place_can_be_given_the_same_data_twice(name: st
         first, second = halves.server(z), halves.server(z)
     assert torch.equal(z, before)
     assert torch.equal(first, second)
+
+
+def test_in_place_through_a_view_of_the_smashed_data_leaves_it_alone_too() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.Conv2d(1, 2, 1), nn.Linear(8, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(torch.relu_(self.body(x).flatten(1)))
+
+    halves = split(Net(), "body", torch.randn(2, 1, 2, 2))
+    z = torch.randn(4, 2, 2, 2, requires_grad=True)
+    before = z.detach().clone()
+    halves.server(z).sum().backward()
+    assert torch.equal(z, before)
+    assert z.grad is not None

@@ -103,7 +103,7 @@ class ImageFolder(ImageSource):
                 if image.mode.startswith(("I", "F")):
                     raise UserError("dataset.root", self.root, f"{file} has more than 8 bits a channel")
                 return image.convert("L" if self.grayscale else "RGB")
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow raises all
             raise UserError("dataset.root", self.root, f"{file} cannot be read as an image") from error
 
 

@@ -112,8 +112,9 @@ def _client_graph(nodes: list[fx.Node], crossing: fx.Node) -> fx.Graph:
 def _server_graph(module: nn.Module, nodes: list[fx.Node], crossing: fx.Node) -> fx.Graph:
     graph = fx.Graph()
     z = graph.placeholder("z")
-    if any(_is_inplace(module, user) for user in crossing.users):
-        z = graph.call_method("clone", (z,))  # smashed data is a leaf to the server, not to be written to
+    if any(_is_inplace(module, node) for node in nodes):
+        # Smashed data is a leaf to the server and not to be written to, be it through a view of it.
+        z = graph.call_method("clone", (z,))
     copies = {crossing: z}
     for node in nodes:
         copies[node] = graph.node_copy(node, copies.__getitem__)
@@ -123,9 +124,8 @@ def _server_graph(module: nn.Module, nodes: list[fx.Node], crossing: fx.Node) ->
 def _is_inplace(module: nn.Module, node: fx.Node) -> bool:
     if node.op == "call_module":
         return bool(getattr(module.get_submodule(str(node.target)), "inplace", False))
-    if node.op == "call_method":
-        return str(node.target).endswith("_")
-    return bool(node.kwargs.get("inplace", False))
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    return name.endswith("_") or bool(node.kwargs.get("inplace", False))
 
 
 def _assert_equal(module: nn.Module, parts: SplitModel, example: Tensor) -> None:
