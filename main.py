@@ -6,7 +6,7 @@ import re
 import secrets
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -196,18 +196,26 @@ def run(arguments: Sequence[str]) -> None:
             raise UserError("resume", resumed[-1], "a run is resumed by itself, not in a sweep")
         resume(resumed[-1], [o for o in overrides if not o.startswith("resume=")])
         return
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        if flags:
-            directory, single = sweep_directory(overrides), None
-        else:
-            single = composed(overrides)
-            directory, settings = hydra_path(single, "hydra.run.dir"), plain(single)
-    if single is None:
-        sweep(overrides, directory)
-    elif single.hydra.mode == RunMode.MULTIRUN:
-        raise UserError("hydra.mode", "MULTIRUN", "a sweep is asked for by -m")
+    if flags:
+        sweep(overrides)
     else:
-        run_in(directory.absolute(), settings, single.hydra.runtime.choices)
+        single(overrides)
+
+
+def single(overrides: Sequence[str]) -> None:
+    """One run."""
+    with composing():
+        config = composed(overrides)
+        directory, settings = hydra_path(config, "hydra.run.dir"), plain(config)
+    if config.hydra.mode == RunMode.MULTIRUN:
+        raise UserError("hydra.mode", "MULTIRUN", "a sweep is asked for by -m")
+    run_in(directory.absolute(), settings, config.hydra.runtime.choices)
+
+
+def composing() -> AbstractContextManager[object]:
+    """Hydra's compose API, over this project's configurations."""
+    context: AbstractContextManager[object] = initialize_config_dir(str(CONFIGS), version_base="1.3")
+    return context
 
 
 def hydra_path(config: DictConfig, key: str) -> Path:
@@ -218,27 +226,26 @@ def hydra_path(config: DictConfig, key: str) -> Path:
         raise UserError(key, "?", _first_line(error)) from error
 
 
-def sweep_directory(overrides: Sequence[str]) -> Path:
-    """Where a sweep goes; every job of it is checked."""
-    for each in jobs(overrides):
-        check(plain(composed(each)))
-    return hydra_path(composed([o for o in overrides if o.startswith("hydra.")]), "hydra.sweep.dir")
-
-
-def sweep(overrides: Sequence[str], directory: Path) -> None:
-    """Run every combination, in processes side by side.
+def sweep(overrides: Sequence[str]) -> None:
+    """Run every combination, in processes side by side, once the keys of all are checked.
 
     Raises:
         RunFailed: a job did not end well; each has told its own error.
     """
+    asked = list(jobs(overrides))
+    with composing():
+        for each in asked:
+            check(plain(composed(each)))
+        own = composed([override for override in overrides if override.startswith("hydra.")])
+        directory = hydra_path(own, "hydra.sweep.dir")
     _make_directory("hydra.sweep.dir", directory)
     quoted = str(directory).replace("\\", "\\\\").replace("'", "\\'")
     others = [o for o in overrides if not o.startswith("hydra.sweep.dir=")]
     hand_over([*others, f"hydra.sweep.dir='{quoted}'", "--multirun"])
-    done, asked = len(list(directory.glob("*/results.json"))), len(list(jobs(overrides)))
     print(shown(directory))
-    if done < asked:
-        raise RunFailed(f"{asked - done} of {asked} jobs failed; the others are in {shown(directory)}")
+    failed = len(asked) - len(list(directory.glob("*/results.json")))
+    if failed:
+        raise RunFailed(f"{failed} of {len(asked)} jobs failed; the others are in {shown(directory)}")
 
 
 def main() -> int:

@@ -174,10 +174,6 @@ class Parts:
             if not fits:
                 raise self._misfit(z)
             if self.client_head == "estimator":
-                warm_start = self.config["algorithm"].get("warm_start", 0)
-                if warm_start and not self.estimator.trains_on_loss:
-                    told = "must be 0: this estimator has no loss of its own to train on"
-                    raise UserError("algorithm.warm_start", warm_start, told)
                 auxiliary = self.estimator.model(auxiliary, **sizes)
         return self._placed(auxiliary)
 

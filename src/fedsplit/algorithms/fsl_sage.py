@@ -3,6 +3,7 @@
 from fedsplit.algorithms.algorithm import RoundMetrics, Start
 from fedsplit.algorithms.cse_fsl import CseFsl
 from fedsplit.arguments import NonNegativeInt, PositiveInt
+from fedsplit.errors import UserError
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.loss import mean_loss
 from fedsplit.parties.messages import BatchLoss, Upload
@@ -40,6 +41,9 @@ class FslSage(CseFsl):
         warm_start: NonNegativeInt,
     ) -> None:
         super().__init__(start, server_update_interval=server_update_interval)
+        if warm_start and not start.alignment.estimator.trains_on_loss:
+            told = "must be 0: this estimator has no loss of its own to train on"
+            raise UserError("warm_start", warm_start, told)
         self.align_interval = align_interval
         self.warm_start = warm_start
         self.alignment = start.alignment

@@ -53,7 +53,7 @@ class Alignment:
         max_dataset_size: int,
         seed: int,
     ) -> None:
-        self._new_auxiliary, self._estimator = new_auxiliary, estimator
+        self._new_auxiliary, self.estimator = new_auxiliary, estimator
         self._epochs, self._batch_size, self._capacity = epochs, batch_size, max_dataset_size
         self._seed = seed
         self._rings: dict[int, Ring] = {}
@@ -88,7 +88,7 @@ class Alignment:
         if auxiliary is None:
             auxiliary = self._auxiliaries[client] = _Auxiliary(self._new_auxiliary(), round)
             auxiliary.model.load(initially)
-        self._estimator.fit(auxiliary.model, chunks, self._steps(client, round, len(chunks)))
+        self.estimator.fit(auxiliary.model, chunks, self._steps(client, round, len(chunks)))
         auxiliary.last_round = round
         return auxiliary.model.weights()
 

@@ -55,12 +55,7 @@ class ClientWorker:
         self._pending: _Pending | None = None
 
     @property
-    def samples(self) -> int:
-        """Samples it trains on."""
-        return self._batches.samples
-
-    @property
-    def _trained_here(self) -> ModelState:
+    def _own_head(self) -> ModelState:
         if self._head is None:
             raise AssertionError("this algorithm's clients have no head")
         return self._head
@@ -70,15 +65,15 @@ class ClientWorker:
         if part in ("client", "full"):
             self._body.load(weights)
         if part in ("auxiliary", "full"):
-            self._trained_here.load(weights)
+            self._own_head.load(weights)
 
     def weights(self, part: Part) -> Weights:
         """Copies of the weights asked for."""
         if part == "client":
             return self._body.weights()
         if part == "auxiliary":
-            return self._trained_here.weights()
-        return self._body.weights() | self._trained_here.weights()
+            return self._own_head.weights()
+        return self._body.weights() | self._own_head.weights()
 
     def forward(self, round: int, step: int) -> Upload | None:
         """Smashed data and labels of a local step, None if the round has no such step; changes no state."""
@@ -121,11 +116,11 @@ class ClientWorker:
             z = self._body.forward(x, seed=self._dropout_seed("client", round, step))
             head_seed = self._dropout_seed("head", round, step)
             if train_head_too:
-                done = train_head(self._trained_here, z, y, learning_rate_factor=factor, seed=head_seed)
+                done = train_head(self._own_head, z, y, learning_rate_factor=factor, seed=head_seed)
                 losses.append(BatchLoss(self.client, done.loss, len(y)))
                 dz = done.dz
             else:
-                summed = self._estimator.estimate(self._trained_here, z.detach(), y, seed=head_seed)
+                summed = self._estimator.estimate(self._own_head, z.detach(), y, seed=head_seed)
                 dz = summed.detach() / len(y)
             descend_body(self._body, z, dz, learning_rate_factor=factor)
             if upload_interval and step % upload_interval == 0 and not (step == 0 and skip_first_upload):
