@@ -27,6 +27,10 @@ PositiveFloat: TypeAlias = Annotated[float, Range("a number greater than 0", lam
 NonNegativeFloat: TypeAlias = Annotated[float, Range("a number, 0 or greater", lambda v: v >= 0)]
 Fraction: TypeAlias = Annotated[float, Range("a number from 0 to 1", lambda v: 0 <= v <= 1)]
 BelowOne: TypeAlias = Annotated[float, Range("a number from 0 to below 1", lambda v: 0 <= v < 1)]
+Share: TypeAlias = Annotated[float, Range("a number above 0, at most 1", lambda v: 0 < v <= 1)]
+Percentile: TypeAlias = Annotated[float, Range("a number above 0, at most 100", lambda v: 0 < v <= 100)]
+Bits: TypeAlias = Annotated[int, Range("a whole number from 1 to 16", lambda v: 1 <= v <= 16)]
+ChannelDim: TypeAlias = Annotated[int, Range("a dimension, 0 to 3", lambda v: 0 <= v <= 3)]
 
 VOCABULARY: Mapping[str, Any] = {
     **{name: value for name, value in globals().items() if get_origin(value) is Annotated},

@@ -15,7 +15,7 @@ class UserError(Exception):
         return f"{self.key}={shown}: {self.allowed}"
 
 
-class RunFailed(RuntimeError):  # noqa: N818
+class RunFailed(RuntimeError):
     """A correct request that could not be carried to its end. Exit code 3."""
 
     exit_code = 3

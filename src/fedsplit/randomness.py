@@ -27,6 +27,11 @@ def generator(
     return torch.Generator().manual_seed(drawn)
 
 
+def uniform(shape: torch.Size, seed: int) -> torch.Tensor:
+    """Uniform numbers from 0 to below 1, float32, on the CPU, of one draw that has this seed."""
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
+
+
 def numpy_generator(seed: int, purpose: str, *, step: int = 0) -> np.random.Generator:
     """NumPy generator of one draw."""
     return np.random.default_rng(seed_of(seed, purpose, step=step))

@@ -33,22 +33,45 @@ def _parsed(module: str) -> ast.Module | None:
     return ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
 
 
-def _annotation(node: ast.expr | None) -> Any:
+class _Names(dict[str, Any]):
+    """What the annotations of a module may name: VOCABULARY, and type aliases, its own and imported ones."""
+
+    def __init__(self, tree: ast.Module) -> None:
+        super().__init__(VOCABULARY)
+        self._tree = tree
+
+    def __missing__(self, name: str) -> Any:
+        for node in self._tree.body:
+            if (
+                isinstance(node, ast.AnnAssign)
+                and isinstance(node.target, ast.Name)
+                and node.target.id == name
+                and ast.unparse(node.annotation) == "TypeAlias"
+            ):
+                return _annotation(node.value, self._tree)
+        module, _, imported = (_imported_from(self._tree, name) or "").rpartition(".")
+        tree = _parsed(module) if module.split(".")[0] == "fedsplit" else None
+        if tree is None:
+            raise KeyError(name)
+        return _Names(tree)[imported]
+
+
+def _annotation(node: ast.expr | None, tree: ast.Module) -> Any:
     if node is None:
         return None
     expression = compile(ast.Expression(node), "<annotation>", "eval")
     try:
-        return eval(
-            expression, {"__builtins__": {}}, dict(VOCABULARY)
-        )  # our own source, names of VOCABULARY only
-    except (NameError, TypeError, AttributeError):
+        return eval(expression, {"__builtins__": {}}, _Names(tree))  # our own source, only names of types
+    except (NameError, KeyError, TypeError, AttributeError):
         return None
 
 
-def _of_function(function: ast.FunctionDef, skip: int = 0) -> Signature:
+def _of_function(function: ast.FunctionDef, tree: ast.Module, skip: int = 0) -> Signature:
     arguments = function.args
     named = [*arguments.posonlyargs, *arguments.args][skip:] + arguments.kwonlyargs
-    return Signature({a.arg: _annotation(a.annotation) for a in named}, open=arguments.kwarg is not None)
+    return Signature(
+        {a.arg: _annotation(a.annotation, tree) for a in named}, open=arguments.kwarg is not None
+    )
 
 
 def _imported_from(tree: ast.Module, name: str) -> str | None:
@@ -68,7 +91,7 @@ def signature(target: str) -> Signature | None:
         return None
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name == name:
-            return _of_function(node)
+            return _of_function(node, tree)
         if isinstance(node, ast.ClassDef) and node.name == name:
             return _of_class(tree, module, node)
     source = _imported_from(tree, name)
@@ -87,14 +110,14 @@ def _of_class(tree: ast.Module, module: str, node: ast.ClassDef) -> Signature:
             opened |= inherited.open if inherited else False
     for member in node.body:
         if isinstance(member, ast.FunctionDef) and member.name == "__init__":
-            own = _of_function(member, skip=1)
+            own = _of_function(member, tree, skip=1)
             return Signature({**annotations, **own.annotations} if own.open else own.annotations)
         if (
             isinstance(member, ast.AnnAssign)
             and isinstance(member.target, ast.Name)
             and "ClassVar" not in ast.unparse(member.annotation)
         ):
-            annotations[member.target.id] = _annotation(member.annotation)
+            annotations[member.target.id] = _annotation(member.annotation, tree)
     return Signature(annotations, opened)
 
 

@@ -1,0 +1,1 @@
+"""Codecs for what crosses the wire."""

@@ -1,0 +1,165 @@
+"""The uniform quantizer under `affine` and `allocated`: rows of values, a scale and a zero point for each."""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from fedsplit.quant import bit_packing
+from fedsplit.quant.message import Corrupt, expect
+from fedsplit.quant.scales import ScaleType, pack_values, rounded_up, scale_bytes, unpack_scales
+from fedsplit.randomness import uniform
+
+RangeName: TypeAlias = Literal["minmax", "percentile", "mse"]
+Rounding: TypeAlias = Literal["nearest", "stochastic"]
+
+_LARGEST = torch.finfo(torch.float32).max
+_SEARCHED = 2048
+"""Values of a row that the search for the best range looks at, evenly spaced."""
+_SHRINKS = tuple(2.0 ** (-step / 4) for step in range(17))
+"""Fractions of the full range that it tries: from all to a sixteenth."""
+
+
+@dataclass(frozen=True)
+class QuantizedRows:
+    """Codes `(r, k)`, uint8 or int32; of each row the scale `(r,)` and zero point `(r,)`, float32."""
+
+    codes: Tensor
+    scale: Tensor
+    zero_point: Tensor
+
+
+@dataclass(frozen=True)
+class AffineRows:
+    """A value is `(code - zero_point) * scale`, with codes of `bits` bits.
+
+    Symmetric rows span -a to a with the zero point in the middle (so a code is left over; with one bit
+    there are the two values -a and a); others span their smallest to their largest value, widened to
+    hold 0, with a whole zero point, so that zeros stay zeros.
+
+    Args:
+        bits: of a code.
+        symmetric: whether the range is.
+        rounding: to the nearest code, or up or down at random so that the mean is kept.
+        range: `minmax` the range of the row; `percentile` the one that so many percent of its values lie
+            in; `mse` the fraction of the full range with the least squared error.
+        percentile: of `percentile`.
+        scale_type: of the scales.
+    """
+
+    bits: int
+    symmetric: bool
+    rounding: Rounding
+    range: RangeName
+    percentile: float
+    scale_type: ScaleType
+
+    @property
+    def levels(self) -> int:
+        """The largest code."""
+        return (1 << self.bits) - (2 if self.symmetric and self.bits > 1 else 1)
+
+    def quantize(self, rows: Tensor, seed: int) -> QuantizedRows:
+        """Quantize `rows (r, k)`; stochastic rounding follows from `seed`."""
+        scale, zero_point = self.grid(rows)
+        codes = torch.mul(rows, (1 / scale)[:, None])
+        # Truncation rounds down, so half a step is added; or a random part of one.
+        if self.rounding == "stochastic":
+            codes.add_(uniform(rows.shape, seed).to(rows.device)).add_(zero_point[:, None])
+        else:
+            codes.add_((zero_point + 0.5)[:, None])
+        codes.clamp_(0, self.levels + 0.5)
+        return QuantizedRows(codes.to(torch.uint8 if self.bits <= 8 else torch.int32), scale, zero_point)
+
+    def dequantize(self, form: QuantizedRows) -> Tensor:
+        """The values `(r, k)`, float32."""
+        values = form.codes.to(torch.float32)
+        values.sub_(form.zero_point[:, None]).mul_(form.scale[:, None])
+        if form.scale.max() > 2.0 ** (127 - self.bits):  # a last code may lie beyond what float32 holds
+            values.clamp_(-_LARGEST, _LARGEST)
+        return values
+
+    def pack(self, form: QuantizedRows, count: int) -> bytes:
+        """Scales, zero points, and the first `count` codes."""
+        sides = pack_values(form.scale, self.scale_type)
+        if not self.symmetric:
+            sides += bit_packing.pack(form.zero_point.to(torch.int32), self.bits)
+        return sides + bit_packing.pack(form.codes.reshape(-1)[:count], self.bits)
+
+    def unpack(self, payload: bytes, rows: int, length: int, count: int) -> QuantizedRows:
+        """The form that was packed.
+
+        Raises:
+            Corrupt: it was not packed by this quantizer.
+        """
+        expect(payload, self.size(rows, count))
+        sides, scales = self._beside(rows), rows * scale_bytes(self.scale_type)
+        scale = unpack_scales(payload[:scales], self.scale_type)
+        if self.symmetric:
+            zero_point = torch.full((rows,), self.levels / 2)
+        else:
+            zero_point = bit_packing.unpack(payload[scales:sides], rows, self.bits)
+        codes = bit_packing.unpack(payload[sides:], count, self.bits)
+        if max(int(codes.max()), int(zero_point.max())) > self.levels:
+            raise Corrupt(f"a code is beyond the largest, {self.levels}")
+        if rows * length > count:
+            codes = torch.cat([codes, codes.new_zeros(rows * length - count)])
+        return QuantizedRows(codes.view(rows, length), scale, zero_point.to(torch.float32))
+
+    def size(self, rows: int, count: int) -> int:
+        """Bytes of `count` codes in so many rows."""
+        return self._beside(rows) + bit_packing.packed_size(count, self.bits)
+
+    def _beside(self, rows: int) -> int:
+        zero_points = 0 if self.symmetric else bit_packing.packed_size(rows, self.bits)
+        return rows * scale_bytes(self.scale_type) + zero_points
+
+    def error_bound(self, rows: Tensor) -> Tensor:
+        """The largest error of each value, float64: (half) a step, and the distance to the range."""
+        scale, zero_point = (each.double()[:, None] for each in self.grid(rows))
+        values = rows.double()
+        low, high = -zero_point * scale, (self.levels - zero_point) * scale
+        outside = (values - high).clamp_min(0) + (low - values).clamp_min(0)
+        step = 0.5 if self.rounding == "nearest" else 1.0
+        return scale * (step + self.levels * 2**-21) + outside + values.abs() * 2**-22
+
+    def grid(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale and zero point of each row."""
+        low, high = self._range(rows)
+        if self.range != "mse":
+            return self._grid(low, high)
+        stride = -(-rows.shape[1] // _SEARCHED)
+        looked_at = rows[:, ::stride].contiguous()
+        full_scale, _ = chosen_scale, chosen_zero = self._grid(low, high)
+        least = torch.full_like(full_scale, torch.inf)
+        for shrink in _SHRINKS:
+            scale, zero_point = self._grid(low * shrink, high * shrink)
+            codes = torch.mul(looked_at, (1 / scale)[:, None]).add_(zero_point[:, None])
+            decoded = codes.round_().clamp_(0, self.levels).sub_(zero_point[:, None]).mul_(scale[:, None])
+            # in units of the full range, for squares of what is huge or tiny leave float32
+            error = decoded.sub_(looked_at).mul_((1 / full_scale)[:, None]).square_().sum(1)
+            better = error < least
+            least = torch.where(better, error, least)
+            chosen_scale = torch.where(better, scale, chosen_scale)
+            chosen_zero = torch.where(better, zero_point, chosen_zero)
+        return chosen_scale, chosen_zero
+
+    def _range(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        if self.range == "percentile":
+            outside = (1 - self.percentile / 100) / 2
+            ordered = rows.sort(1).values
+            last = rows.shape[1] - 1
+            cut = round(last * outside)
+            low, high = ordered[:, cut], ordered[:, last - cut]
+        else:
+            low, high = rows.amin(1), rows.amax(1)  # much faster than aminmax
+        return low.clamp_max(0), high.clamp_min(0)
+
+    def _grid(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        if self.symmetric:
+            zero_point = torch.full_like(low, self.levels / 2)
+            scale = rounded_up(torch.maximum(-low, high) / (self.levels / 2), self.scale_type)
+            return scale, zero_point
+        scale = rounded_up(high / self.levels - low / self.levels, self.scale_type)
+        return scale, (-low / scale).round_().clamp_(0, self.levels)

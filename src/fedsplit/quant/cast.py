@@ -1,0 +1,54 @@
+"""What the codecs that only shorten each value have in common."""
+
+from collections.abc import Sequence
+from math import prod
+
+import torch
+from torch import Tensor
+
+from fedsplit.quant.bit_packing import from_bytes, to_bytes
+from fedsplit.quant.codec import Quantizer, rounding_error
+from fedsplit.quant.message import Corrupt, expect
+
+
+class Cast(Quantizer[Tensor]):
+    """Values in another floating-point type; those beyond its range become the nearest within.
+
+    Args:
+        dtype: the type that travels.
+    """
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self.limits = torch.finfo(dtype)
+
+    def quantize(self, x: Tensor, seed: int) -> Tensor:
+        """See `Quantizer.quantize`."""
+        return x.clamp(self.limits.min, self.limits.max).to(self.dtype)
+
+    def dequantize(self, form: Tensor, shape: Sequence[int]) -> Tensor:
+        """See `Quantizer.dequantize`."""
+        return form.to(torch.float32).view(tuple(shape))
+
+    def pack(self, form: Tensor, shape: Sequence[int]) -> bytes:
+        """See `Quantizer.pack`."""
+        return to_bytes(form)
+
+    def unpack(self, payload: bytes, shape: Sequence[int]) -> Tensor:
+        """See `Quantizer.unpack`."""
+        expect(payload, self.size(shape))
+        values = from_bytes(payload, self.dtype)
+        if not torch.isfinite(values).all():
+            raise Corrupt("a value is not finite")
+        return values
+
+    def size(self, shape: Sequence[int]) -> int:
+        """See `Quantizer.size`."""
+        return prod(shape) * self.dtype.itemsize
+
+    def error_bound(self, x: Tensor) -> Tensor:
+        """See `Codec.error_bound`."""
+        values = x.double().abs()
+        # half a unit in the last place, below the smallest normal value that of the subnormal ones
+        within = (values * self.limits.eps / 2).clamp_min(self.limits.tiny * self.limits.eps / 2)
+        return within + (values - self.limits.max).clamp_min(0) + rounding_error(x)

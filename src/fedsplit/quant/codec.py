@@ -1,0 +1,147 @@
+"""What a codec is: a tensor to bytes and back, with a stated error."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import ClassVar, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from fedsplit.quant.message import Corrupt, Message, expect
+
+Form = TypeVar("Form")
+
+
+class NotFinite(ValueError):
+    """A tensor holds infinities or NaN, or values beyond float32."""
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """What a receiver would decode, and the size of the payload it would get, in bytes."""
+
+    decoded: Tensor
+    size: int
+
+
+class Codec(ABC):
+    """Codes tensors of any shape, also empty ones and single values."""
+
+    lossless: ClassVar[bool] = False
+    """Whether every tensor is decoded as it was."""
+
+    @abstractmethod
+    def encode(self, x: Tensor, *, seed: int = 0) -> Message:
+        """The message of `x`; what is random about it follows from `seed`.
+
+        Raises:
+            NotFinite: `x` is not.
+        """
+
+    @abstractmethod
+    def decode(self, message: Message) -> Tensor:
+        """The tensor of a message, contiguous, on the CPU.
+
+        Raises:
+            Corrupt: the message was altered, or this codec did not make it.
+        """
+
+    @abstractmethod
+    def simulate(self, x: Tensor, *, seed: int = 0) -> Simulated:
+        """`decode(encode(x))` on the device of `x`, and the payload's size; packs only if that is needed.
+
+        Raises:
+            NotFinite: `x` is not.
+        """
+
+    @abstractmethod
+    def error_bound(self, x: Tensor) -> Tensor:
+        """The largest error of each value of `x`, float64, of the shape of `x`; for any seed."""
+
+
+class Quantizer(Codec, Generic[Form]):
+    """A codec made of four moves around a form of its own (codes, scales, ...), in float32.
+
+    `quantize` and `dequantize` go between tensors and forms, `pack` and `unpack` between forms and
+    bytes. Nothing is lost between the last two, so simulation without them is exact.
+
+    All of them see tensors with at least one value; types and empty tensors are dealt with here.
+    """
+
+    @abstractmethod
+    def quantize(self, x: Tensor, seed: int) -> Form:
+        """The form of `x`, float32 and contiguous."""
+
+    @abstractmethod
+    def dequantize(self, form: Form, shape: Sequence[int]) -> Tensor:
+        """The float32 tensor of this shape that `form` stands for."""
+
+    @abstractmethod
+    def pack(self, form: Form, shape: Sequence[int]) -> bytes:
+        """The bytes of the form of a tensor of this shape."""
+
+    @abstractmethod
+    def unpack(self, payload: bytes, shape: Sequence[int]) -> Form:
+        """The form that was packed.
+
+        Raises:
+            Corrupt: no tensor of this shape is packed like that.
+        """
+
+    @abstractmethod
+    def size(self, shape: Sequence[int]) -> int | None:
+        """Bytes of the payload of any tensor of this shape; None where they depend on its values."""
+
+    def max_size(self, shape: Sequence[int]) -> int:
+        """The most bytes that the payload of a tensor of this shape can have."""
+        size = self.size(shape)
+        assert size is not None, "a codec whose size depends on values says what the largest is"
+        return size
+
+    def encode(self, x: Tensor, *, seed: int = 0) -> Message:
+        """See `Codec.encode`."""
+        payload = self.pack(self.quantize(_float32(x), seed), x.shape) if x.numel() else b""
+        return Message.sealed(payload, tuple(x.shape), x.dtype)
+
+    def decode(self, message: Message) -> Tensor:
+        """See `Codec.decode`."""
+        payload, shape = message.opened(), message.shape
+        if not message.dtype.is_floating_point:
+            raise Corrupt(f"a tensor of {message.dtype} cannot come here")
+        if prod(shape) == 0:
+            expect(payload, 0)
+            return torch.zeros(shape, dtype=message.dtype)
+        return _as_type(self.dequantize(self.unpack(payload, shape), shape), message.dtype)
+
+    def simulate(self, x: Tensor, *, seed: int = 0) -> Simulated:
+        """See `Codec.simulate`."""
+        if not x.numel():
+            return Simulated(x, 0)
+        form = self.quantize(_float32(x), seed)
+        size = self.size(x.shape)
+        if size is None:
+            size = len(self.pack(form, x.shape))
+        return Simulated(_as_type(self.dequantize(form, x.shape), x.dtype), size)
+
+
+def rounding_error(x: Tensor) -> Tensor:
+    """What can be added to each error by the way through float32 and back to the type of `x`, float64."""
+    limits = torch.finfo(x.dtype)
+    return x.double().abs() * max(limits.eps, 2**-23) + limits.tiny
+
+
+def _float32(x: Tensor) -> Tensor:
+    x = x.detach().to(torch.float32).contiguous()
+    # A sum shows what is not finite in one pass; only where it overflows must each value be looked at.
+    if not torch.isfinite(x.sum()) and not torch.isfinite(x).all():
+        raise NotFinite("values are not finite")
+    return x
+
+
+def _as_type(x: Tensor, dtype: torch.dtype) -> Tensor:
+    if dtype in (torch.float16, torch.bfloat16):  # what was rounded up must not become infinite
+        limits = torch.finfo(dtype)
+        x = x.clamp(limits.min, limits.max)
+    return x.to(dtype)

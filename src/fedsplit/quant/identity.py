@@ -1,0 +1,41 @@
+"""No coding: the values themselves, in the type they have."""
+
+from math import prod
+
+import torch
+from torch import Tensor
+
+from fedsplit.quant.bit_packing import from_bytes, to_bytes
+from fedsplit.quant.codec import Codec, NotFinite, Simulated
+from fedsplit.quant.message import Message, expect
+
+
+class Identity(Codec):
+    """The memory of a tensor as it is; whole numbers too. No error."""
+
+    lossless = True
+
+    def encode(self, x: Tensor, *, seed: int = 0) -> Message:
+        """See `Codec.encode`."""
+        _check(x)
+        return Message.sealed(to_bytes(x), tuple(x.shape), x.dtype)
+
+    def decode(self, message: Message) -> Tensor:
+        """See `Codec.decode`."""
+        payload = message.opened()
+        expect(payload, prod(message.shape) * message.dtype.itemsize)
+        return from_bytes(payload, message.dtype).view(message.shape)
+
+    def simulate(self, x: Tensor, *, seed: int = 0) -> Simulated:
+        """See `Codec.simulate`: `x` itself."""
+        _check(x)
+        return Simulated(x, x.numel() * x.element_size())
+
+    def error_bound(self, x: Tensor) -> Tensor:
+        """See `Codec.error_bound`."""
+        return torch.zeros(x.shape, dtype=torch.float64)
+
+
+def _check(x: Tensor) -> None:
+    if x.is_floating_point() and not torch.isfinite(x.sum()) and not torch.isfinite(x).all():
+        raise NotFinite("values are not finite")

@@ -1,0 +1,59 @@
+"""A coded tensor on its way, and what a receiver checks before it believes it."""
+
+import zlib
+from dataclasses import dataclass
+
+import torch
+
+
+class Corrupt(ValueError):
+    """A message that no sender made: cut short, altered, or not what its codec writes."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """A tensor as bytes.
+
+    Only `payload` counts as communication load: it is all that decoding needs beside the shape and
+    type that the receiver expects anyway. The rest is framing.
+
+    Args:
+        payload: what the codec wrote.
+        shape: of the tensor.
+        dtype: of the tensor.
+        checksum: CRC-32 of payload, shape and type.
+    """
+
+    payload: bytes
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    checksum: int
+
+    @classmethod
+    def sealed(cls, payload: bytes, shape: tuple[int, ...], dtype: torch.dtype) -> "Message":
+        """A message with its checksum."""
+        return cls(payload, shape, dtype, _checksum(payload, shape, dtype))
+
+    def opened(self) -> bytes:
+        """The payload.
+
+        Raises:
+            Corrupt: the checksum is not that of the content.
+        """
+        if _checksum(self.payload, self.shape, self.dtype) != self.checksum:
+            raise Corrupt("the checksum does not fit: the message was altered on its way")
+        return self.payload
+
+
+def expect(payload: bytes, size: int) -> None:
+    """Check the length of a payload (or of a part) before anything is made of it.
+
+    Raises:
+        Corrupt: it is another.
+    """
+    if len(payload) != size:
+        raise Corrupt(f"{len(payload)} bytes came, {size} were expected")
+
+
+def _checksum(payload: bytes, shape: tuple[int, ...], dtype: torch.dtype) -> int:
+    return zlib.crc32(payload, zlib.crc32(f"{shape} {dtype}".encode()))

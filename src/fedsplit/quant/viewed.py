@@ -1,0 +1,53 @@
+"""Smashed data that a model flattened, coded in the shape they had before."""
+
+from collections.abc import Sequence
+from typing import Generic
+
+from torch import Tensor
+
+from fedsplit.quant.codec import Form, Quantizer
+
+
+class Viewed(Quantizer[Form], Generic[Form]):
+    """Codes each sample `(f,)` in another shape with as many values, such as `(c, h, w)`.
+
+    Payload and error: those of the other codec.
+
+    Args:
+        codec: the other codec.
+        sample_shape: of one sample.
+    """
+
+    def __init__(self, codec: Quantizer[Form], sample_shape: Sequence[int]) -> None:
+        self.codec, self.sample_shape = codec, tuple(sample_shape)
+
+    def _viewed(self, shape: Sequence[int]) -> tuple[int, ...]:
+        return (shape[0], *self.sample_shape)
+
+    def quantize(self, x: Tensor, seed: int) -> Form:
+        """See `Quantizer.quantize`."""
+        return self.codec.quantize(x.view(self._viewed(x.shape)), seed)
+
+    def dequantize(self, form: Form, shape: Sequence[int]) -> Tensor:
+        """See `Quantizer.dequantize`."""
+        return self.codec.dequantize(form, self._viewed(shape)).view(tuple(shape))
+
+    def pack(self, form: Form, shape: Sequence[int]) -> bytes:
+        """See `Quantizer.pack`."""
+        return self.codec.pack(form, self._viewed(shape))
+
+    def unpack(self, payload: bytes, shape: Sequence[int]) -> Form:
+        """See `Quantizer.unpack`."""
+        return self.codec.unpack(payload, self._viewed(shape))
+
+    def size(self, shape: Sequence[int]) -> int | None:
+        """See `Quantizer.size`."""
+        return self.codec.size(self._viewed(shape))
+
+    def max_size(self, shape: Sequence[int]) -> int:
+        """See `Quantizer.max_size`."""
+        return self.codec.max_size(self._viewed(shape))
+
+    def error_bound(self, x: Tensor) -> Tensor:
+        """See `Codec.error_bound`."""
+        return self.codec.error_bound(x.view(self._viewed(x.shape))).view(x.shape)

@@ -1,0 +1,75 @@
+"""A lossless last stage."""
+
+from collections.abc import Sequence
+from typing import Generic
+
+import zstandard
+from torch import Tensor
+
+from fedsplit.quant.codec import Form, Quantizer
+from fedsplit.quant.message import Corrupt, expect
+
+_PLAIN, _COMPRESSED = b"\0", b"\1"
+
+
+class Zstd(Quantizer[Form], Generic[Form]):
+    """What another codec packs, compressed by zstandard where that makes it smaller.
+
+    Payload: one byte that says which, then the bytes. Error: that of the other codec.
+
+    Source: RFC 8878.
+
+    Args:
+        codec: the other codec.
+        level: of zstandard; higher is smaller and slower.
+    """
+
+    def __init__(self, codec: Quantizer[Form], level: int) -> None:
+        self.codec, self.level = codec, level
+
+    def quantize(self, x: Tensor, seed: int) -> Form:
+        """See `Quantizer.quantize`."""
+        return self.codec.quantize(x, seed)
+
+    def dequantize(self, form: Form, shape: Sequence[int]) -> Tensor:
+        """See `Quantizer.dequantize`."""
+        return self.codec.dequantize(form, shape)
+
+    def pack(self, form: Form, shape: Sequence[int]) -> bytes:
+        """See `Quantizer.pack`."""
+        plain = self.codec.pack(form, shape)
+        compressed = zstandard.ZstdCompressor(level=self.level, write_checksum=False).compress(plain)
+        if len(compressed) < len(plain):
+            return _COMPRESSED + compressed
+        return _PLAIN + plain
+
+    def unpack(self, payload: bytes, shape: Sequence[int]) -> Form:
+        """See `Quantizer.unpack`."""
+        kind, content = payload[:1], payload[1:]
+        if kind == _PLAIN:
+            return self.codec.unpack(content, shape)
+        if kind != _COMPRESSED:
+            raise Corrupt("neither compressed nor plain")
+        return self.codec.unpack(self._decompressed(content, self.codec.max_size(shape)), shape)
+
+    def _decompressed(self, content: bytes, limit: int) -> bytes:
+        try:
+            declared = zstandard.get_frame_parameters(content).content_size
+            if declared > limit:  # also where nothing is declared
+                raise Corrupt(f"{declared} bytes are declared, at most {limit} can be")
+            plain = zstandard.ZstdDecompressor().decompress(content, allow_extra_data=False)
+        except zstandard.ZstdError as error:
+            raise Corrupt(f"not compressed by zstandard ({error})") from error
+        expect(plain, declared)
+        return plain
+
+    def size(self, shape: Sequence[int]) -> None:
+        """See `Quantizer.size`: it depends on the values."""
+
+    def max_size(self, shape: Sequence[int]) -> int:
+        """See `Quantizer.max_size`."""
+        return 1 + self.codec.max_size(shape)
+
+    def error_bound(self, x: Tensor) -> Tensor:
+        """See `Codec.error_bound`."""
+        return self.codec.error_bound(x)
