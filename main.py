@@ -21,7 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fedsplit.config import check
+from fedsplit.config import CODECS, check
 from fedsplit.errors import RunFailed, UserError
 
 CONFIGS = Path(__file__).parent.resolve() / "hydra_config"
@@ -34,10 +34,13 @@ OLDER_SPELLINGS = {"dataset.distribution": "distribution", "dataset.alpha": "dis
 OmegaConf.register_new_resolver("short_id", lambda: secrets.token_hex(2), use_cache=True, replace=True)
 
 
-def modern(argument: str) -> str:
-    """An argument in today's spelling."""
+def spelled_out(argument: str) -> list[str]:
+    """An argument as Hydra takes it: older spellings, and codecs chosen by the key they stand at."""
     key, equals, value = argument.partition("=")
-    return OLDER_SPELLINGS.get(key, key) + equals + value
+    codecs = [path for path in CODECS if path == key or (key == "quant.weights" and path.startswith(key))]
+    if codecs and equals:
+        return [f"codec@{path}={value}" for path in codecs]
+    return [OLDER_SPELLINGS.get(key, key) + equals + value]
 
 
 def composed(overrides: Sequence[str]) -> DictConfig:
@@ -182,7 +185,7 @@ def resume(given: str, overrides: Sequence[str]) -> None:
 
 def run(arguments: Sequence[str]) -> None:
     """Do what the command line asks for."""
-    arguments = [modern(argument) for argument in arguments]
+    arguments = [each for argument in arguments for each in spelled_out(argument)]
     flags = [argument for argument in arguments if argument.startswith("-")]
     if SHOWS.intersection(flags):
         hand_over(arguments)

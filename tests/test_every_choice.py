@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from fedsplit.config import CODECS
 from main import CONFIGS
 from tests.conftest import Build, Configure
 
@@ -22,12 +23,14 @@ def test_the_choices_are_all_there() -> None:
         "algorithm": 7,
         "auxiliary": 3,
         "client_optimizer": 3,
+        "codec": 14,
         "dataset": 6,
         "distribution": 4,
         "estimator": 3,
         "experiment": 1,
         "model": 3,
         "optimizer": 3,
+        "quant": 6,
         "scheduler": 4,
         "server_optimizer": 3,
     }
@@ -45,6 +48,8 @@ def test_two_tiny_rounds_of(choice: Path, tiny: Build, cifar_sized: Build, confi
         build = cifar_sized
     if (group, name) == ("distribution", "shards"):
         overrides.append("distribution.classes_per_client=4")
+    if group == "codec":
+        overrides = [f"codec@{path}={name}" for path in CODECS]
     if group == "model":
         overrides.append("batch_size=20")
     run = build(*overrides)

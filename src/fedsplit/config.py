@@ -18,10 +18,14 @@ from fedsplit.arguments import (
 from fedsplit.errors import UserError
 from fedsplit.signature import signature, unknown_target
 
+_CUT, _WEIGHTS = ("smashed", "cut_gradient"), ("up", "down", "whole")
+CODECS = (*(f"quant.{kind}" for kind in _CUT), *(f"quant.weights.{way}" for way in _WEIGHTS))
+"""Where a codec is chosen: `quant.smashed=sign` means `codec@quant.smashed=sign`."""
 _DEVICE = re.compile(r"auto|cpu|cuda(:(0|[1-9]\d?))?")
 Device: TypeAlias = Annotated[
     str, Range("auto, cpu, cuda or cuda:N", lambda value: _DEVICE.fullmatch(value) is not None)
 ]
+Level: TypeAlias = Annotated[int, Range("a level of zstandard, 1 to 22", lambda v: 1 <= v <= 22)]
 Threads: TypeAlias = Annotated[int, Range("a whole number from 1 to 1024", lambda v: 1 <= v <= 1024)]
 
 
@@ -65,15 +69,33 @@ class ModelSettings:
     auxiliary: str
 
 
+@dataclass(frozen=True)
+class CodecSettings:
+    """Keys of a codec in the `quant` group that are not the codec's own."""
+
+    zstd: Level | None
+
+
 SETTINGS = get_type_hints(Settings, include_extras=True)
 OWN_KEYS: dict[str, dict[str, Any]] = {
     "auxiliary": get_type_hints(AlignmentSettings, include_extras=True),
     "model": get_type_hints(ModelSettings, include_extras=True),
+    **{path: get_type_hints(CodecSettings, include_extras=True) for path in CODECS},
 }
-"""By group: keys that are not arguments of the group's `_target_`."""
+"""By path: keys that are not arguments of the `_target_` there."""
 
 GROUPS = ("algorithm", "model", "auxiliary", "estimator", "dataset", "distribution", "optimizer", "scheduler")
 OPTIONAL_GROUPS = ("client_optimizer", "server_optimizer")
+
+_EXACT = {"_target_": "fedsplit.quant.identity.Identity", "zstd": None}
+OLDER = {
+    "quant": {
+        **dict.fromkeys(_CUT, _EXACT),
+        "weights": dict.fromkeys(_WEIGHTS, _EXACT),
+        "continue_from_decoded": False,
+    },
+}
+"""What runs did that were started before these keys were there."""
 
 RESUMABLE = ("rounds", "comm_threshold_mb", "time_limit_s", "target_accuracy", "device", "progress")
 """What may be given anew beside `resume`."""
@@ -92,14 +114,35 @@ def check(config: Mapping[str, Any]) -> None:
             raise UserError(group, config.get(group), "a choice of this group is needed")
         if "_target_" not in config[group]:
             raise UserError(f"{group}._target_", None, "is missing: the dotted path of a class or function")
+    known = (*SETTINGS, *GROUPS, *OPTIONAL_GROUPS, "quant")
     for key in config:
-        if key not in (*SETTINGS, *GROUPS, *OPTIONAL_GROUPS):
-            raise UserError(key, config[key], f"no such key; known: {', '.join((*SETTINGS, *GROUPS))}")
+        if key not in known:
+            raise UserError(key, config[key], f"no such key; known: {', '.join(known)}")
+    _check_quant(config.get("quant"))
     for group, node in config.items():
         if isinstance(node, Mapping) and "_target_" in node:
             _check_node(group, node, OWN_KEYS.get(group, {}))
     if config["cohort_size"] is not None and config["cohort_size"] > config["num_clients"]:
         raise UserError("cohort_size", config["cohort_size"], f"at most num_clients, {config['num_clients']}")
+
+
+def _check_quant(quant: object) -> None:
+    for path, codecs, others in (
+        ("quant", _CUT, ("weights", "continue_from_decoded")),
+        ("quant.weights", _WEIGHTS, ()),
+    ):
+        node = quant if path == "quant" else quant["weights"]  # type: ignore[index]
+        if not isinstance(node, Mapping):
+            raise UserError(path, node, "a choice of this group is needed")
+        for key, value in node.items():
+            if key not in (*codecs, *others):
+                known = ", ".join((*codecs, *others))
+                raise UserError(f"{path}.{key}", value, f"no such key; known: {known}")
+        for key in codecs:
+            if not isinstance(node.get(key), Mapping):
+                raise UserError(f"{path}.{key}", node.get(key), "a codec is needed")
+            _check_node(f"{path}.{key}", node[key], OWN_KEYS[f"{path}.{key}"])
+    _check_value("quant.continue_from_decoded", quant.get("continue_from_decoded"), bool)  # type: ignore[attr-defined]
 
 
 def arguments(group: str, node: Mapping[str, Any]) -> dict[str, Any]:

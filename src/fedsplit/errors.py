@@ -22,11 +22,12 @@ class RunFailed(RuntimeError):
 
 
 class NonFinite(RunFailed):
-    """A loss or a weight that is no longer a number; `client` is whose."""
+    """A loss or a message that is no longer a number; `client` is whose, None the server's."""
 
-    def __init__(self, what: str, client: int) -> None:
+    def __init__(self, what: str, client: int | None) -> None:
         super().__init__(what, client)
         self.what, self.client = what, client
 
     def __str__(self) -> str:
-        return f"{self.what} of client {self.client} is not finite"
+        whose = "the server" if self.client is None else f"client {self.client}"
+        return f"{self.what} of {whose} is not finite"

@@ -12,7 +12,7 @@ from rich.console import Console
 from safetensors import SafetensorError
 from torch import nn
 
-from fedsplit.config import RESUMABLE, check
+from fedsplit.config import OLDER, RESUMABLE, check
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.parts import Parts
 from fedsplit.randomness import generator
@@ -37,7 +37,7 @@ def resumed_config(directory: RunDirectory, changes: Mapping[str, Any]) -> dict[
     for key, value in changes.items():
         if key not in RESUMABLE:
             raise UserError(key, value, f"beside resume only {', '.join(RESUMABLE)} may be given")
-    config = {**directory.config(), **changes}
+    config = {**OLDER, **directory.config(), **changes}
     check({key: value for key, value in config.items() if key != "choices"})
     return config
 
@@ -64,6 +64,9 @@ class Experiment:
             self.parts.worker,
             sample_counts=[len(shard) for shard in self.parts.shards],
             num_classes=self.parts.dataset.num_classes,
+            quantization=self.parts.quantization,
+            device=self.parts.device,
+            seed=self.seed,
             ledger=self.ledger,
         )
         self.records: list[Record] = []
@@ -98,6 +101,7 @@ class Experiment:
         if (t + 1) % self.config["eval_interval"] == 0:
             accuracy, loss = self._evaluate(full)
         clients = self.transport.client_seconds
+        traffic = self.ledger.traffic(t)
         return Record(
             round=t,
             test_accuracy=accuracy,
@@ -105,6 +109,8 @@ class Experiment:
             train_loss=metrics.train_loss,
             load=self.ledger.load,
             bytes=self.ledger.of_round(t),
+            bits={d: {kind: each.bits for kind, each in kinds.items()} for d, kinds in traffic.items()},
+            sqnr={d: {kind: each.sqnr for kind, each in kinds.items()} for d, kinds in traffic.items()},
             seconds={
                 "clients": clients,
                 "server": trained - start - clients,
@@ -231,6 +237,7 @@ class Experiment:
         state: State = {
             "algorithm": self.algorithm.state(),
             "clients": self.transport.state(),
+            "links": self.transport.links_state(),
             "ledger": self.ledger.state(),
             "records": [record.state() for record in self.records],
             "elapsed": self.elapsed,
@@ -248,6 +255,7 @@ class Experiment:
         state = checkpoint.state
         self.algorithm.load_state(state["algorithm"])
         self.transport.load_state(state["clients"])
+        self.transport.load_links_state(state.get("links", {}))  # older checkpoints have none
         self.ledger.load_state(state["ledger"])
         self.records = [Record.from_state(record) for record in state["records"]]
         self.elapsed = state["elapsed"]

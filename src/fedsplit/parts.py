@@ -21,11 +21,15 @@ from fedsplit.errors import UserError
 from fedsplit.estimators.alignment import Alignment
 from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.models.model_state import ModelState
-from fedsplit.models.split import SplitModel, split
+from fedsplit.models.split import SplitModel, split, unflattened
 from fedsplit.optimizers import Optimizer
 from fedsplit.parties.client import ClientWorker
 from fedsplit.parties.evaluation import Evaluator
 from fedsplit.parties.split_server import SplitServer
+from fedsplit.quant.codec import Codec, Quantizer
+from fedsplit.quant.quantization import Quantization, WeightsCodecs
+from fedsplit.quant.viewed import Viewed
+from fedsplit.quant.zstd import Zstd
 from fedsplit.randomness import seed_of
 from fedsplit.schedules import Schedule
 
@@ -67,11 +71,14 @@ class Models:
         halves: client and server model.
         auxiliary: what the algorithm's clients or alignment use, None where they use none.
         smashed_shape: of one sample.
+        coded_shape: of one sample, as codecs see it: with its channels, also where the cut is behind a
+            layer that flattens them.
     """
 
     halves: SplitModel
     auxiliary: nn.Module | None
     smashed_shape: tuple[int, ...]
+    coded_shape: tuple[int, ...]
 
 
 class Parts:
@@ -101,6 +108,7 @@ class Parts:
         self.estimator = make(GradientEstimator, config, "estimator")  # type: ignore[type-abstract]
         self.client_head = self._client_head()
         self.models = self._build_models()
+        self.quantization = self._build_quantization()
         self._refuse_batches_of_one()
         self.algorithm = self._build_algorithm()
 
@@ -158,7 +166,9 @@ class Parts:
         with torch.no_grad():
             z = halves.client.eval()(example)
         halves.client.train()
-        return Models(halves, self._build_auxiliary(z), tuple(z.shape[1:]))
+        return Models(
+            halves, self._build_auxiliary(z), tuple(z.shape[1:]), unflattened(halves.client, example)
+        )
 
     def _build_auxiliary(self, z: Tensor) -> nn.Module | None:
         """The model that a client's head is, or that its estimator uses; `z` are some smashed data."""
@@ -203,6 +213,33 @@ class Parts:
         # channels_last: convolutions on a CPU are up to twice as fast, on a GPU no slower
         dtype = torch.get_default_dtype()
         return module.to(self.device, dtype).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload, no-any-return]
+
+    def _build_quantization(self) -> Quantization:
+        return Quantization(
+            smashed=self._cut_codec("quant.smashed"),
+            cut_gradient=self._cut_codec("quant.cut_gradient"),
+            weights=WeightsCodecs(
+                up=self._codec("quant.weights.up"),
+                down=self._codec("quant.weights.down"),
+                whole=self._codec("quant.weights.whole"),
+            ),
+            continue_from_decoded=self.config["quant"]["continue_from_decoded"],
+        )
+
+    def _codec(self, path: str) -> Codec:
+        codec = make(Codec, self.config, path)  # type: ignore[type-abstract]
+        level = reduce(getitem, path.split("."), self.config)["zstd"]
+        if level is None:
+            return codec
+        if not isinstance(codec, Quantizer):
+            raise UserError(f"{path}.zstd", level, "must be null: what is sent as it is stays as it is")
+        return Zstd(codec, level)
+
+    def _cut_codec(self, path: str) -> Codec:
+        codec = self._codec(path)
+        if self.models.coded_shape == self.models.smashed_shape or not isinstance(codec, Quantizer):
+            return codec
+        return Viewed(codec, self.models.coded_shape)
 
     def _build_algorithm(self) -> Algorithm:
         halves, auxiliary, settings = self.models.halves, self.models.auxiliary, self.config["auxiliary"]
@@ -253,6 +290,7 @@ class Parts:
             estimator=self.estimator,
             schedule=self.schedule,
             seed=self.seed,
+            head_sees=self.quantization.smashed if self.quantization.continue_from_decoded else None,
         )
 
 

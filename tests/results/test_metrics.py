@@ -17,6 +17,8 @@ COLUMNS = [
     "seconds.clients",
     "seconds.server",
     "seconds.evaluate",
+    *(f"bits.{d}.{kind}" for d in ("up", "down") for kind in KINDS),
+    *(f"sqnr.{d}.{kind}" for d in ("up", "down") for kind in KINDS),
 ]
 
 

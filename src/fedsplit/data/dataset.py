@@ -83,12 +83,15 @@ class ImageSource(ABC):
     Args:
         max_train: number of training images to keep, class-balanced; None keeps all.
         max_test: the same for test images.
+        validation: number of training images, class-balanced and none of those that are trained on, to
+            evaluate on in place of the test images: for tuning; None evaluates on the test images.
         flip: augment with random horizontal flips.
         crop_padding: augment with random crops after padding by this many pixels; 0 does not.
     """
 
     max_train: PositiveInt | None = None
     max_test: PositiveInt | None = None
+    validation: PositiveInt | None = None
     flip: bool = False
     crop_padding: NonNegativeInt = 0
 
@@ -116,9 +119,24 @@ class ImageSource(ABC):
             kept = class_balanced_prefix(images.labels, size, num_classes, key)
             return Images(images.pixels[kept].contiguous(), images.labels[kept])
 
+        if self.validation is not None:
+            train, test = self._held_out(train, num_classes)
         return Dataset(
             prefix(train, self.max_train, "dataset.max_train"),
-            prefix(test, self.max_test, "dataset.max_test"),
+            test if self.validation is not None else prefix(test, self.max_test, "dataset.max_test"),
             num_classes,
             Augmentation(self.flip, self.crop_padding),
         )
+
+    def _held_out(self, train: Images, num_classes: int) -> tuple[Images, Images]:
+        """Training images without, and with only, the last of each class."""
+        backwards = train.labels.flip(0)
+        last = class_balanced_prefix(backwards, self.validation, num_classes, "dataset.validation")
+        held_out = torch.zeros(len(train), dtype=torch.bool)
+        held_out[len(train) - 1 - last] = True
+        left = torch.bincount(train.labels[~held_out], minlength=num_classes)
+        if not left.all():
+            told = f"fewer: no training image of class {int(left.argmin())} is left"
+            raise UserError("dataset.validation", self.validation, told)
+        trained_on = Images(train.pixels[~held_out], train.labels[~held_out])
+        return trained_on, Images(train.pixels[held_out], train.labels[held_out])

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
 
 from fedsplit.errors import UserError
 
@@ -54,6 +55,29 @@ def split(module: nn.Module, cut: str, example: Tensor) -> SplitModel:
     )
     _assert_equal(module, parts, example)
     return parts
+
+
+def unflattened(client: nn.Module, example: Tensor) -> tuple[int, ...]:
+    """Shape of one sample of smashed data as it was before the client model flattened it.
+
+    Args:
+        client: a client model that `split` made.
+        example: a batch of inputs.
+    """
+    graph = copy.deepcopy(client).eval()
+    assert isinstance(graph, fx.GraphModule)
+    with torch.no_grad():
+        ShapeProp(graph).propagate(example)
+    (node,) = (each.args[0] for each in graph.graph.nodes if each.op == "output")
+    smashed = found = node.meta["tensor_meta"].shape
+    while len(node.all_input_nodes) == 1:
+        (node,) = node.all_input_nodes
+        shape = node.meta["tensor_meta"].shape
+        if shape.numel() != smashed.numel() or shape[0] != smashed[0]:
+            break
+        if len(shape) > len(found):
+            found = shape
+    return tuple(found[1:])
 
 
 class _Tracer(fx.Tracer):

@@ -9,6 +9,8 @@ from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.models.model_state import ModelState
 from fedsplit.parties.local_step import descend_body, train_head
 from fedsplit.parties.messages import BatchLoss, LocalTraining, Part, Upload
+from fedsplit.quant.codec import Codec
+from fedsplit.quant.quantization import rounding_seed
 from fedsplit.randomness import seed_of
 from fedsplit.schedules import Schedule
 from fedsplit.state import State
@@ -36,6 +38,7 @@ class ClientWorker:
         estimator: turns the auxiliary model into cut gradients, where the head is not trained here.
         schedule: of the learning rate.
         seed: of the run.
+        head_sees: codes smashed data for the head as they are coded for the server; None leaves them.
     """
 
     def __init__(
@@ -48,10 +51,12 @@ class ClientWorker:
         estimator: GradientEstimator,
         schedule: Schedule,
         seed: int,
+        head_sees: Codec | None = None,
     ) -> None:
         self.client, self._batches = client, batches
         self._body, self._head = body, head
         self._estimator, self._schedule, self._seed = estimator, schedule, seed
+        self._head_sees = head_sees
         self._pending: _Pending | None = None
 
     @property
@@ -115,17 +120,24 @@ class ClientWorker:
         for step, x, y in self._batches.round(round):
             z = self._body.forward(x, seed=self._dropout_seed("client", round, step))
             head_seed = self._dropout_seed("head", round, step)
+            seen = self._seen_by_head(z.detach(), round, step)
             if train_head_too:
-                done = train_head(self._own_head, z, y, learning_rate_factor=factor, seed=head_seed)
+                done = train_head(self._own_head, seen, y, learning_rate_factor=factor, seed=head_seed)
                 losses.append(BatchLoss(self.client, done.loss, len(y)))
                 dz = done.dz
             else:
-                summed = self._estimator.estimate(self._own_head, z.detach(), y, seed=head_seed)
+                summed = self._estimator.estimate(self._own_head, seen, y, seed=head_seed)
                 dz = summed.detach() / len(y)
             descend_body(self._body, z, dz, learning_rate_factor=factor)
             if upload_interval and step % upload_interval == 0 and not (step == 0 and skip_first_upload):
                 uploads.append(Upload(self.client, step, z.detach(), y))
         return LocalTraining(uploads, losses)
+
+    def _seen_by_head(self, z: Tensor, round: int, step: int) -> Tensor:
+        if self._head_sees is None:
+            return z
+        seed = rounding_seed(self._seed, "smashed", self.client, round, step)
+        return self._head_sees.simulate(z.contiguous(), seed=seed).decoded
 
     def _dropout_seed(self, half: str, round: int, step: int) -> int:
         return seed_of(self._seed, f"dropout of the {half}", client=self.client, round=round, step=step)

@@ -1,5 +1,7 @@
-"""Every byte that crosses the network, by round, direction and kind."""
+"""Every byte that crosses the network, by round, direction and kind, and how true what it carries is."""
 
+from dataclasses import astuple, dataclass
+from math import inf, log10
 from typing import Literal, TypeAlias, get_args
 
 from fedsplit.state import State
@@ -13,37 +15,99 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 
 
+@dataclass
+class Traffic:
+    """What messages of one kind amount to.
+
+    Args:
+        bytes: of payload.
+        values: numbers in the tensors that were sent.
+        signal: sum of squares of what was meant, over messages that did not arrive exactly.
+        noise: sum of squares of the difference to what arrived.
+    """
+
+    bytes: int = 0
+    values: int = 0
+    signal: float = 0.0
+    noise: float = 0.0
+
+    @property
+    def bits(self) -> float | None:
+        """Bits a value; None where nothing was sent."""
+        return 8 * self.bytes / self.values if self.values else None
+
+    @property
+    def sqnr(self) -> float | None:
+        """Signal to quantization noise, in dB; infinite where all is exact, None where nothing was sent."""
+        if not self.values:
+            return None
+        if not self.noise:
+            return inf
+        return 10 * log10(self.signal / self.noise) if self.signal else -inf
+
+
+RoundTraffic: TypeAlias = dict[Direction, dict[Kind, Traffic]]
+
+
 class Ledger:
     """Bytes of payload: `up` is client to server, `down` server to client."""
 
     def __init__(self) -> None:
-        self._rounds: dict[int, dict[Direction, dict[Kind, int]]] = {}
+        self._rounds: dict[int, RoundTraffic] = {}
 
-    def add(self, round: int, direction: Direction, kind: Kind, size: int) -> None:
-        """Count a message of `size` bytes."""
-        self.of_round(round)[direction][kind] += size
+    def add(
+        self,
+        round: int,
+        direction: Direction,
+        kind: Kind,
+        size: int,
+        *,
+        values: int = 0,
+        signal: float = 0.0,
+        noise: float = 0.0,
+    ) -> None:
+        """Count a message of `size` bytes; see `Traffic` for the rest."""
+        traffic = self.traffic(round)[direction][kind]
+        traffic.bytes += size
+        traffic.values += values
+        traffic.signal += signal
+        traffic.noise += noise
+
+    def traffic(self, round: int) -> RoundTraffic:
+        """All of one round."""
+        return self._rounds.setdefault(round, {d: {kind: Traffic() for kind in KINDS} for d in DIRECTIONS})
 
     def of_round(self, round: int) -> dict[Direction, dict[Kind, int]]:
         """Bytes of one round, by direction and kind."""
-        return self._rounds.setdefault(
-            round, {direction: dict.fromkeys(KINDS, 0) for direction in DIRECTIONS}
-        )
+        return {
+            d: {kind: each.bytes for kind, each in kinds.items()} for d, kinds in self.traffic(round).items()
+        }
 
     @property
     def load(self) -> int:
         """The communication load: all bytes of all rounds."""
         return sum(
-            size for entry in self._rounds.values() for kinds in entry.values() for size in kinds.values()
+            traffic.bytes
+            for entry in self._rounds.values()
+            for kinds in entry.values()
+            for traffic in kinds.values()
         )
 
     def state(self) -> State:
-        """Plain nested dictionaries."""
-        return {str(round): entry for round, entry in self._rounds.items()}
+        """Plain nested dictionaries, a list of the numbers of `Traffic` in each leaf."""
+        return {
+            str(round): {
+                d: {kind: list(astuple(each)) for kind, each in kinds.items()} for d, kinds in entry.items()
+            }
+            for round, entry in self._rounds.items()
+        }
 
     def load_state(self, state: State) -> None:
-        """Take over what `state` gave."""
+        """Take over what `state` gave; older states hold only bytes."""
         self._rounds.clear()
         for round, entry in state.items():
             for direction in DIRECTIONS:
                 for kind in KINDS:
-                    self.add(int(round), direction, kind, entry[direction][kind])
+                    kept = entry[direction][kind]
+                    traffic = Traffic(*kept) if isinstance(kept, list) else Traffic(kept)
+                    self.traffic(int(round))[direction][kind] = traffic

@@ -2,11 +2,15 @@
 
 import csv
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 from fedsplit.results.ledger import DIRECTIONS, KINDS, Direction, Kind
 from fedsplit.state import State
+
+Quality: TypeAlias = dict[Direction, dict[Kind, float | None]]
+"""A measure of what was sent, by direction and kind."""
 
 PHASES = ("clients", "server", "evaluate")
 """Where the seconds of a round go: the clients' verbs, the rest of the algorithm, evaluation."""
@@ -23,6 +27,8 @@ class Record:
         train_loss: see `RoundMetrics`.
         load: bytes of all rounds so far.
         bytes: of this round, by direction and kind.
+        bits: bits a value of this round, by direction and kind; None where nothing was sent.
+        sqnr: signal to quantization noise of this round in dB, likewise; infinite where all is exact.
         seconds: of this round, by phase.
     """
 
@@ -33,6 +39,8 @@ class Record:
     load: int
     bytes: dict[Direction, dict[Kind, int]]
     seconds: dict[str, float]
+    bits: Quality = field(default_factory=dict)
+    sqnr: Quality = field(default_factory=dict)
 
     def state(self) -> State:
         """Plain values, for a checkpoint."""
@@ -54,6 +62,11 @@ class Record:
         }
         row |= {f"bytes.{d}.{kind}": self.bytes[d][kind] for d in DIRECTIONS for kind in KINDS}
         row |= {f"seconds.{phase}": round(self.seconds[phase], 6) for phase in PHASES}
+        for name, quality, digits in (("bits", self.bits, 4), ("sqnr", self.sqnr, 2)):
+            for direction in DIRECTIONS:
+                for kind in KINDS:
+                    value = quality.get(direction, {}).get(kind)
+                    row[f"{name}.{direction}.{kind}"] = None if value is None else round(value, digits)
         return row
 
 

@@ -3,17 +3,24 @@
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import isfinite
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 from fedsplit.errors import NonFinite
 from fedsplit.parties.client import ClientWorker
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.messages import LocalTraining, Part, Upload
+from fedsplit.quant.codec import NotFinite
+from fedsplit.quant.labels import Labels
+from fedsplit.quant.quantization import Quantization, TensorKind, rounding_seed
+from fedsplit.quant.weights_link import Coded, Delivery, Downlink, Uplink
+from fedsplit.randomness import seed_of
 from fedsplit.results.ledger import Direction, Kind, Ledger
 from fedsplit.state import State
-from fedsplit.weights import Weights, is_finite, num_bytes
+from fedsplit.weights import Weights
 
 Answer = TypeVar("Answer")
 
@@ -27,10 +34,15 @@ _KINDS: dict[Part, Kind] = {
 class LocalTransport:
     """Makes the workers of this process when they first take part, and cohorts of them.
 
+    What is sent arrives exactly as its codec would decode it, and its bytes are counted.
+
     Args:
         new_worker: makes the worker of a client.
         sample_counts: training samples of every client.
         num_classes: decides how many bytes a label costs.
+        quantization: a codec for each kind of message.
+        device: where weights are.
+        seed: of what codecs draw.
         ledger: where bytes are counted.
     """
 
@@ -40,15 +52,22 @@ class LocalTransport:
         *,
         sample_counts: Sequence[int],
         num_classes: int,
+        quantization: Quantization,
+        device: torch.device,
+        seed: int,
         ledger: Ledger,
     ) -> None:
         self._new_worker = new_worker
         self.sample_counts = sample_counts
-        self.label_bytes = 1 if num_classes <= 256 else 2
+        self.labels = Labels(num_classes)
+        self.quantization = quantization
+        self.seed = seed
         self.ledger = ledger
         self.client_seconds = 0.0
         """Seconds spent in clients' verbs; the round loop sets it back."""
         self._workers: dict[int, ClientWorker] = {}
+        self.downlinks = {part: Downlink(quantization.weights, device) for part in _KINDS}
+        self.uplinks = {part: Uplink(quantization.weights, device) for part in _KINDS}
 
     @contextmanager
     def at_clients(self) -> Iterator[None]:
@@ -79,6 +98,19 @@ class LocalTransport:
         for client, kept in state.items():
             self.worker(int(client)).load_state(kept)
 
+    def links_state(self) -> State:
+        """What both ends of every link keep: shared weights, and what was rounded away."""
+        return {
+            part: {"down": self.downlinks[part].state(), "up": self.uplinks[part].state()} for part in _KINDS
+        }
+
+    def load_links_state(self, state: State) -> None:
+        """Take over what `links_state` gave."""
+        for part in _KINDS:
+            if part in state:
+                self.downlinks[part].load_state(state[part]["down"])
+                self.uplinks[part].load_state(state[part]["up"])
+
 
 class LocalCohort(Cohort):
     """See `Cohort`; clients run one after the other."""
@@ -108,13 +140,22 @@ class LocalCohort(Cohort):
 
     def install(self, part: Part, weights: Weights) -> None:
         """See `Cohort.install`."""
-        self.install_each(part, dict.fromkeys(self._clients, weights))
+        seed = self._seed("down", _KINDS[part])
+        with self._sent_as(_KINDS[part], None):
+            arrived = self._transport.downlinks[part].share(weights, self._clients, self._round, seed)
+        self._install(part, arrived)
 
     def install_each(self, part: Part, weights: Mapping[int, Weights]) -> None:
         """See `Cohort.install_each`."""
-        for client in self._clients:
-            self._count("down", _KINDS[part], num_bytes(weights[client]))
-        self._ask(lambda worker: worker.install(part, weights[worker.client]))
+        own = {client: weights[client] for client in self._clients}
+        with self._sent_as(_KINDS[part], None):
+            arrived = self._transport.downlinks[part].send(own, self._seed("down", _KINDS[part]))
+        self._install(part, arrived)
+
+    def _install(self, part: Part, arrived: Mapping[int, Delivery]) -> None:
+        for delivery in arrived.values():
+            self._count("down", _KINDS[part], delivery.coded)
+        self._ask(lambda worker: worker.install(part, arrived[worker.client].weights))
 
     def forward(self, step: int) -> list[Upload]:
         """See `Cohort.forward`."""
@@ -123,11 +164,11 @@ class LocalCohort(Cohort):
 
     def backward(self, step: int, dz: Mapping[int, Tensor]) -> None:
         """See `Cohort.backward`."""
-        for gradient in dz.values():
-            self._count("down", "cut_gradient", gradient.numel() * gradient.element_size())
-        self.select(dz)._ask(
-            lambda worker: worker.backward(self._round, step, dz[worker.client].contiguous())
-        )
+        arrived = {
+            client: self._arrived("down", "cut_gradient", client, step, gradient)
+            for client, gradient in dz.items()
+        }
+        self.select(dz)._ask(lambda worker: worker.backward(self._round, step, arrived[worker.client]))
 
     def train_local(
         self,
@@ -154,21 +195,66 @@ class LocalCohort(Cohort):
         Raises:
             NonFinite: a client's weights are not finite.
         """
-        received = self._ask(lambda worker: worker.weights(part))
-        for client, weights in zip(self._clients, received, strict=True):
-            if not is_finite(weights):
-                raise NonFinite(_KINDS[part], client)
-            self._count("up", _KINDS[part], num_bytes(weights))
-        return received
+        kind, downlink, uplink = _KINDS[part], self._transport.downlinks[part], self._transport.uplinks[part]
+        arrived = []
+        for client, own in zip(self._clients, self._ask(lambda worker: worker.weights(part)), strict=True):
+            seed = self._seed("up", kind, client)
+            with self._transport.at_clients(), self._sent_as(kind, client):
+                delivery = uplink.send(client, own, downlink.held(client), seed)
+            self._count("up", kind, delivery.coded)
+            arrived.append(delivery.weights)
+        return arrived
 
     def _received(self, uploads: Iterable[Upload]) -> list[Upload]:
         received = []
         for upload in uploads:
-            z = upload.z.contiguous()
-            self._count("up", "smashed", z.numel() * z.element_size())
-            self._count("up", "labels", len(upload.y) * self._transport.label_bytes)
+            z = self._arrived("up", "smashed", upload.client, upload.step, upload.z)
+            size = self._transport.labels.size(upload.y)
+            self._transport.ledger.add(self._round, "up", "labels", size, values=len(upload.y))
             received.append(Upload(upload.client, upload.step, z, upload.y))
         return received
 
-    def _count(self, direction: Direction, kind: Kind, size: int) -> None:
-        self._transport.ledger.add(self._round, direction, kind, size)
+    def _arrived(self, direction: Direction, kind: TensorKind, client: int, step: int, x: Tensor) -> Tensor:
+        """Smashed data or cut gradients as the other end decodes them."""
+        x = x.contiguous()
+        codec = self._transport.quantization.codec(kind)
+        with self._sent_as(kind, client):
+            simulated = codec.simulate(
+                x, seed=rounding_seed(self._transport.seed, kind, client, self._round, step)
+            )
+        self._count(direction, kind, [Coded(x, simulated)])
+        return simulated.decoded
+
+    def _seed(self, direction: Direction, kind: Kind, client: int = 0) -> int:
+        return seed_of(
+            self._transport.seed, f"rounding of {kind} {direction}", client=client, round=self._round
+        )
+
+    @contextmanager
+    def _sent_as(self, kind: Kind, client: int | None) -> Iterator[None]:
+        try:
+            yield
+        except NotFinite as error:
+            raise NonFinite(kind, client) from error
+
+    def _count(self, direction: Direction, kind: Kind, coded: Sequence[Coded]) -> None:
+        for each in coded:
+            signal = noise = 0.0
+            if each.arrived.decoded is not each.meant:
+                signal, noise = (_energy(each.meant), _energy(each.arrived.decoded - each.meant))
+            self._transport.ledger.add(
+                self._round,
+                direction,
+                kind,
+                each.arrived.size,
+                values=each.meant.numel(),
+                signal=signal,
+                noise=noise,
+            )
+
+
+def _energy(x: Tensor) -> float:
+    """Sum of squares."""
+    flat = x.flatten()
+    energy = float(torch.dot(flat, flat))
+    return energy if isfinite(energy) else float(flat.double().square().sum())

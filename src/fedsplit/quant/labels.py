@@ -1,0 +1,46 @@
+"""Labels as they travel."""
+
+from math import prod
+
+import torch
+from torch import Tensor
+
+from fedsplit.quant.bit_packing import from_bytes, to_bytes
+from fedsplit.quant.message import Corrupt, Message, expect
+
+
+class Labels:
+    """Class numbers in the smallest unsigned whole-number type that holds them.
+
+    Args:
+        num_classes: labels are from 0 to below this.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        self.num_classes = num_classes
+        self.dtype = next(
+            dtype
+            for dtype in (torch.uint8, torch.uint16, torch.uint32, torch.int64)
+            if num_classes - 1 <= torch.iinfo(dtype).max
+        )
+
+    def size(self, labels: Tensor) -> int:
+        """Bytes of the payload."""
+        return labels.numel() * self.dtype.itemsize
+
+    def encode(self, labels: Tensor) -> Message:
+        """The message of labels, int64."""
+        return Message.sealed(to_bytes(labels.to(self.dtype)), tuple(labels.shape), torch.int64)
+
+    def decode(self, message: Message) -> Tensor:
+        """The labels, int64.
+
+        Raises:
+            Corrupt: the message was altered, or holds what is no class.
+        """
+        payload = message.opened()
+        expect(payload, prod(message.shape) * self.dtype.itemsize)
+        labels = from_bytes(payload, self.dtype).to(torch.int64).view(message.shape)
+        if ((labels < 0) | (labels >= self.num_classes)).any():
+            raise Corrupt(f"a label is none of {self.num_classes} classes")
+        return labels

@@ -1,0 +1,187 @@
+"""Weights on their way: as differences to weights that both ends hold, with error feedback.
+
+Server to client, the difference to what the client holds is coded, and that is what the client decoded
+before: what was rounded away is in the next difference by itself. Client to server, the difference is
+to what the client received this round, and the client keeps what was rounded away and adds it to its
+next upload. So the sum of what was sent converges to what was meant.
+
+Source: S. P. Karimireddy et al., "Error Feedback Fixes SignSGD and other Gradient Compression Schemes",
+2019.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedsplit.quant.codec import Codec, Simulated
+from fedsplit.quant.float16 import Float16
+from fedsplit.quant.identity import Identity
+from fedsplit.quant.quantization import WeightsCodecs
+from fedsplit.randomness import seed_of
+from fedsplit.state import State
+from fedsplit.weights import Weights
+
+_EXACT, _HALF = Identity(), Float16()
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A tensor that was meant, and what arrives."""
+
+    meant: Tensor
+    arrived: Simulated
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """Weights as they arrive, and the tensors that travelled for them."""
+
+    weights: Weights
+    coded: list[Coded]
+
+
+class Downlink:
+    """The server's end, for one part of the model: what each client holds of it."""
+
+    def __init__(self, codecs: WeightsCodecs, device: torch.device) -> None:
+        self._codecs, self._device = codecs, device
+        self._held: dict[int, Weights] = {}
+        self._shared_in: dict[int, int] = {}
+        self._rounds = (-1, -1)
+
+    def held(self, client: int) -> Weights | None:
+        """What a client received last; None where weights travel as they are, and nobody needs it."""
+        return self._held.get(client)
+
+    def share(self, weights: Weights, clients: Collection[int], round: int, seed: int) -> dict[int, Delivery]:
+        """Send the same weights to clients; to those that were left out in the last such round, whole."""
+        before, last = self._rounds
+        if round != last:
+            self._rounds = before, last = last, round
+            self._shared_in = {c: shared for c, shared in self._shared_in.items() if shared == before}
+            self._held = {c: held for c, held in self._held.items() if c in self._shared_in}
+        self._shared_in |= dict.fromkeys(clients, round)
+        return self.send(dict.fromkeys(clients, weights), seed)
+
+    def send(self, weights: Mapping[int, Weights], seed: int) -> dict[int, Delivery]:
+        """Send each client weights of its own: a difference where it holds some, whole where it does not.
+
+        Clients that hold the same and are sent the same get the same message.
+        """
+        sent: dict[tuple[int, int | None], Delivery] = {}
+        deliveries = {}
+        for client, meant in weights.items():
+            held = self._held.get(client)
+            message = (id(meant), id(held) if held is not None else None)
+            if message not in sent:
+                sent[message] = self._coded(meant, held, seed_of(seed, "message", step=len(sent)))
+            deliveries[client] = sent[message]
+        if not self._codecs.lossless:
+            self._held |= {client: delivery.weights for client, delivery in deliveries.items()}
+        return deliveries
+
+    def _coded(self, meant: Weights, held: Weights | None, seed: int) -> Delivery:
+        if held is None or self._codecs.down.lossless:
+            return _whole(meant, self._codecs.whole if held is None else self._codecs.down, seed)
+        coded = _coded(_difference(meant, held), self._codecs.down, seed)
+        return Delivery(_added(held, coded), list(coded.values()))
+
+    def state(self) -> State:
+        """What clients hold, each version once."""
+        versions = {id(held): held for held in self._held.values()}
+        numbers = {identity: str(number) for number, identity in enumerate(versions)}
+        return {
+            "versions": {numbers[identity]: held for identity, held in versions.items()},
+            "held": {str(client): numbers[id(held)] for client, held in self._held.items()},
+            "shared_in": {
+                str(client): self._shared_in[client] for client in self._held if client in self._shared_in
+            },
+            "rounds": list(self._rounds),
+        }
+
+    def load_state(self, state: State) -> None:
+        """Take over what `state` gave."""
+        versions = {version: _placed(held, self._device) for version, held in state["versions"].items()}
+        self._held = {int(client): versions[version] for client, version in state["held"].items()}
+        self._shared_in = {int(client): round for client, round in state["shared_in"].items()}
+        before, last = state["rounds"]
+        self._rounds = (before, last)
+
+
+class Uplink:
+    """The clients' ends, for one part of the model: what was rounded away of each client's uploads."""
+
+    def __init__(self, codecs: WeightsCodecs, device: torch.device) -> None:
+        self._codec, self._device = codecs.up, device
+        self._residuals: dict[int, Weights] = {}
+
+    def send(self, client: int, weights: Weights, received: Weights | None, seed: int) -> Delivery:
+        """Send a client's weights; `received` is what it was sent before, which the server holds too."""
+        if received is None or self._codec.lossless:
+            return _whole(weights, self._codec, seed)
+        difference = _difference(weights, received)
+        residual = self._residuals.get(client)
+        meant = _sum(difference, residual) if residual is not None else difference
+        coded = _coded(meant, self._codec, seed)
+        self._residuals[client] = {
+            name: each.meant - each.arrived.decoded
+            for name, each in coded.items()
+            if each.meant.is_floating_point()
+        }
+        return Delivery(_added(received, coded), list(coded.values()))
+
+    def state(self) -> State:
+        """Residuals, by client."""
+        return {str(client): residual for client, residual in self._residuals.items()}
+
+    def load_state(self, state: State) -> None:
+        """Take over what `state` gave."""
+        self._residuals = {int(client): _placed(residual, self._device) for client, residual in state.items()}
+
+
+def _placed(weights: Weights, device: torch.device) -> Weights:
+    return {name: tensor.to(device) for name, tensor in weights.items()}
+
+
+def _whole(weights: Weights, codec: Codec, seed: int) -> Delivery:
+    coded = _coded(weights, codec, seed, small=_EXACT)
+    return Delivery({name: each.arrived.decoded for name, each in coded.items()}, list(coded.values()))
+
+
+def _coded(tensors: Weights, codec: Codec, seed: int, small: Codec = _HALF) -> dict[str, Coded]:
+    """Each tensor coded: whole numbers exactly, and those of one dimension by `small`.
+
+    Biases and BatchNorm's parameters and statistics are few, and matter much.
+    """
+
+    def chosen(tensor: Tensor) -> Codec:
+        if codec.lossless or not tensor.is_floating_point():
+            return _EXACT
+        return codec if tensor.ndim > 1 else small
+
+    return {
+        name: Coded(tensor, chosen(tensor).simulate(tensor, seed=seed_of(seed, name)))
+        for name, tensor in tensors.items()
+    }
+
+
+def _difference(weights: Weights, held: Weights) -> Weights:
+    return {
+        name: tensor - held[name] if tensor.is_floating_point() else tensor
+        for name, tensor in weights.items()
+    }
+
+
+def _sum(difference: Weights, residual: Weights) -> Weights:
+    return {
+        name: tensor + residual[name] if name in residual else tensor for name, tensor in difference.items()
+    }
+
+
+def _added(held: Weights, coded: Mapping[str, Coded]) -> Weights:
+    return {
+        name: held[name] + each.arrived.decoded if each.meant.is_floating_point() else each.arrived.decoded
+        for name, each in coded.items()
+    }
