@@ -1,6 +1,7 @@
 """The command line as its users meet it: results, help, and one clear line for every mistake."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -177,7 +178,7 @@ def test_divergence_exits_with_3_and_one_line(root: Path, tmp_path: Path) -> Non
     assert done.returncode == 3
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("error: round 0: ")
-    assert "of client 0 is not finite; learning rate 1e+30" in done.stderr
+    assert re.search(r"of client \d is not finite; learning rate 1e\+30", done.stderr)
 
 
 def test_a_run_leaves_behind_what_the_readme_says(root: Path, tmp_path: Path) -> None:

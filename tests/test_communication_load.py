@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from fedsplit.quant.labels import Labels
 from fedsplit.results.ledger import DIRECTIONS, KINDS
 from tests.conftest import ALGORITHMS, Build
 
@@ -79,9 +80,7 @@ def test_bytes_of_every_round_are_the_closed_form(tiny: Build, algorithm: str, o
 
 def test_labels_of_more_than_256_classes_cost_two_bytes(tiny: Build) -> None:
     run = tiny("algorithm=splitfed_v1")
-    run.transport.label_bytes = type(run.transport)(
-        run.parts.worker, sample_counts=[1], num_classes=257, ledger=run.ledger
-    ).label_bytes
+    run.transport.labels = Labels(257)
     assert run.run_round(0).bytes["up"]["labels"] == 2 * 130
 
 

@@ -106,6 +106,8 @@ def test_a_records_state_holds_plain_values_under_the_names_of_its_fields(record
         "load",
         "bytes",
         "seconds",
+        "bits",
+        "sqnr",
     ]
     assert state["bytes"] == record.bytes
     assert state["bytes"] is not record.bytes

@@ -63,24 +63,26 @@ class Downlink:
             self._shared_in = {c: shared for c, shared in self._shared_in.items() if shared == before}
             self._held = {c: held for c, held in self._held.items() if c in self._shared_in}
         self._shared_in |= dict.fromkeys(clients, round)
-        return self.send(dict.fromkeys(clients, weights), seed)
-
-    def send(self, weights: Mapping[int, Weights], seed: int) -> dict[int, Delivery]:
-        """Send each client weights of its own: a difference where it holds some, whole where it does not.
-
-        Clients that hold the same and are sent the same get the same message.
-        """
-        sent: dict[tuple[int, int | None], Delivery] = {}
+        sent: dict[int | None, Delivery] = {}  # by what is held: those who hold the same get the same message
         deliveries = {}
-        for client, meant in weights.items():
+        for client in clients:
             held = self._held.get(client)
-            message = (id(meant), id(held) if held is not None else None)
-            if message not in sent:
-                sent[message] = self._coded(meant, held, seed_of(seed, "message", step=len(sent)))
-            deliveries[client] = sent[message]
+            version = id(held) if held is not None else None
+            if version not in sent:
+                sent[version] = self._coded(weights, held, seed_of(seed, "message", step=len(sent)))
+            deliveries[client] = sent[version]
+        self._keep(deliveries)
+        return deliveries
+
+    def send(self, client: int, weights: Weights, seed: int) -> Delivery:
+        """Send a client weights of its own: a difference where it holds some, whole where it does not."""
+        delivery = self._coded(weights, self._held.get(client), seed)
+        self._keep({client: delivery})
+        return delivery
+
+    def _keep(self, deliveries: Mapping[int, Delivery]) -> None:
         if not self._codecs.lossless:
             self._held |= {client: delivery.weights for client, delivery in deliveries.items()}
-        return deliveries
 
     def _coded(self, meant: Weights, held: Weights | None, seed: int) -> Delivery:
         if held is None or self._codecs.down.lossless:

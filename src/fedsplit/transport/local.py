@@ -147,9 +147,11 @@ class LocalCohort(Cohort):
 
     def install_each(self, part: Part, weights: Mapping[int, Weights]) -> None:
         """See `Cohort.install_each`."""
-        own = {client: weights[client] for client in self._clients}
-        with self._sent_as(_KINDS[part], None):
-            arrived = self._transport.downlinks[part].send(own, self._seed("down", _KINDS[part]))
+        arrived = {}
+        for client in self._clients:
+            seed = self._seed("down", _KINDS[part], client)
+            with self._sent_as(_KINDS[part], client):
+                arrived[client] = self._transport.downlinks[part].send(client, weights[client], seed)
         self._install(part, arrived)
 
     def _install(self, part: Part, arrived: Mapping[int, Delivery]) -> None:
