@@ -115,24 +115,21 @@ def jobs(overrides: Sequence[str]) -> Iterator[list[str]]:
     return (list(job) for job in itertools.product(*choices))
 
 
-def run_in(directory: Path, config: dict[str, Any], choices: Mapping[str, str]) -> None:
-    """One run, its parts built before its directory is made.
+def perform(directory: Path, config: dict[str, Any], choices: Mapping[str, str]) -> None:
+    """Do what the task says.
 
     Raises:
         UserError: something asked for cannot be.
         RunFailed: the run could not be carried to its end.
     """
     check(config)
-    from fedsplit.experiment import Experiment  # noqa: PLC0415  (heavy: only after the check)
-    from fedsplit.results.run_directory import RunDirectory  # noqa: PLC0415
+    from fedsplit.parts import make  # noqa: PLC0415  (heavy: only after the check)
+    from fedsplit.tasks.task import Task  # noqa: PLC0415
 
-    if config["resume"] is not None:
-        raise UserError("resume", config["resume"], "stands by itself, as resume=DIRECTORY")
-    experiment = Experiment(config)
-    experiment.config["choices"] = {k: v for k, v in choices.items() if not k.startswith("hydra/")}
-    _make_directory("hydra.run.dir", directory)
-    experiment.run(RunDirectory(directory))
-    print(shown(directory))
+    chosen = {group: choice for group, choice in choices.items() if not group.startswith("hydra/")}
+    make(Task, config, "task").run({**config, "choices": chosen}, directory)  # type: ignore[type-abstract]
+    if directory.is_dir():
+        print(shown(directory))
 
 
 def job(config: DictConfig) -> None:
@@ -140,7 +137,7 @@ def job(config: DictConfig) -> None:
     hydra_config = HydraConfig.get()
     directory = Path(hydra_config.runtime.output_dir)
     try:
-        run_in(directory, plain(config), hydra_config.runtime.choices)
+        perform(directory, plain(config), hydra_config.runtime.choices)
     except (UserError, RunFailed) as error:
         print(f"error: job {hydra_config.job.num}: {error}", file=sys.stderr)
         with suppress(OSError):
@@ -150,15 +147,6 @@ def job(config: DictConfig) -> None:
 def shown(path: Path) -> Path:
     """Relative to where the command was given, where it is below."""
     return path.relative_to(HERE) if path.is_relative_to(HERE) else path
-
-
-def _make_directory(key: str, path: Path) -> None:
-    if any(path.glob("config.yaml")) or any(path.glob("*/config.yaml")) or any(path.glob("checkpoint")):
-        raise UserError(key, path, f"holds a run already; resume={path} goes on with one")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(key, path, f"cannot be made ({error.strerror})") from error
 
 
 def hand_over(arguments: Sequence[str]) -> None:
@@ -212,7 +200,7 @@ def single(overrides: Sequence[str]) -> None:
         directory, settings = hydra_path(config, "hydra.run.dir"), plain(config)
     if config.hydra.mode == RunMode.MULTIRUN:
         raise UserError("hydra.mode", "MULTIRUN", "a sweep is asked for by -m")
-    run_in(directory.absolute(), settings, config.hydra.runtime.choices)
+    perform(directory.absolute(), settings, config.hydra.runtime.choices)
 
 
 def composing() -> AbstractContextManager[object]:
@@ -241,7 +229,9 @@ def sweep(overrides: Sequence[str]) -> None:
             check(plain(composed(each)))
         own = composed([override for override in overrides if override.startswith("hydra.")])
         directory = hydra_path(own, "hydra.sweep.dir")
-    _make_directory("hydra.sweep.dir", directory)
+    from fedsplit.results.run_directory import RunDirectory  # noqa: PLC0415
+
+    RunDirectory.new(directory, "hydra.sweep.dir")
     quoted = str(directory).replace("\\", "\\\\").replace("'", "\\'")
     others = [o for o in overrides if not o.startswith("hydra.sweep.dir=")]
     hand_over([*others, f"hydra.sweep.dir='{quoted}'", "--multirun"])

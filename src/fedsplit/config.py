@@ -77,18 +77,28 @@ class CodecSettings:
 
 
 SETTINGS = get_type_hints(Settings, include_extras=True)
-OWN_KEYS: dict[str, dict[str, Any]] = {
+_OWN_KEYS: dict[str, dict[str, Any]] = {
     "auxiliary": get_type_hints(AlignmentSettings, include_extras=True),
     "model": get_type_hints(ModelSettings, include_extras=True),
-    **{path: get_type_hints(CodecSettings, include_extras=True) for path in CODECS},
 }
-"""By path: keys that are not arguments of the `_target_` there."""
+_CODEC_KEYS = get_type_hints(CodecSettings, include_extras=True)
 
-GROUPS = ("algorithm", "model", "auxiliary", "estimator", "dataset", "distribution", "optimizer", "scheduler")
+GROUPS = (
+    "task",
+    "algorithm",
+    "model",
+    "auxiliary",
+    "estimator",
+    "dataset",
+    "distribution",
+    "optimizer",
+    "scheduler",
+)
 OPTIONAL_GROUPS = ("client_optimizer", "server_optimizer")
 
 _EXACT = {"_target_": "fedsplit.quant.identity.Identity", "zstd": None}
 OLDER = {
+    "task": {"_target_": "fedsplit.tasks.train.Train"},
     "quant": {
         **dict.fromkeys(_CUT, _EXACT),
         "weights": dict.fromkeys(_WEIGHTS, _EXACT),
@@ -121,7 +131,7 @@ def check(config: Mapping[str, Any]) -> None:
     _check_quant(config.get("quant"))
     for group, node in config.items():
         if isinstance(node, Mapping) and "_target_" in node:
-            _check_node(group, node, OWN_KEYS.get(group, {}))
+            _check_node(group, node, _own_keys(group))
     if config["cohort_size"] is not None and config["cohort_size"] > config["num_clients"]:
         raise UserError("cohort_size", config["cohort_size"], f"at most num_clients, {config['num_clients']}")
 
@@ -139,15 +149,26 @@ def _check_quant(quant: object) -> None:
                 known = ", ".join((*codecs, *others))
                 raise UserError(f"{path}.{key}", value, f"no such key; known: {known}")
         for key in codecs:
-            if not isinstance(node.get(key), Mapping):
-                raise UserError(f"{path}.{key}", node.get(key), "a codec is needed")
-            _check_node(f"{path}.{key}", node[key], OWN_KEYS[f"{path}.{key}"])
+            _check_codec(f"{path}.{key}", node.get(key))
     _check_value("quant.continue_from_decoded", quant.get("continue_from_decoded"), bool)  # type: ignore[attr-defined]
+
+
+def _check_codec(path: str, node: object) -> None:
+    if not isinstance(node, Mapping):
+        raise UserError(path, node, "a codec is needed")
+    _check_node(path, node, _own_keys(path))
+
+
+def _own_keys(path: str) -> dict[str, Any]:
+    """By name: keys at `path` that are not arguments of the `_target_` there."""
+    if path in CODECS or path.startswith("task.codecs."):
+        return _CODEC_KEYS
+    return _OWN_KEYS.get(path, {})
 
 
 def arguments(group: str, node: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a group's `_target_`: its node without the keys of others."""
-    return {key: value for key, value in node.items() if key not in OWN_KEYS.get(group, {})}
+    return {key: value for key, value in node.items() if key not in _own_keys(group)}
 
 
 def _check_node(path: str, node: Mapping[str, Any], own: Mapping[str, Any]) -> None:
@@ -161,6 +182,9 @@ def _check_node(path: str, node: Mapping[str, Any], own: Mapping[str, Any]) -> N
     for key, value in node.items():
         if isinstance(value, Mapping) and ("_target_" in value or key == "optimizer"):
             _check_node(f"{path}.{key}", value, {})
+        elif path == "task" and key == "codecs" and isinstance(value, Mapping):
+            for name, codec in value.items():
+                _check_codec(f"task.codecs.{name}", codec)
         elif key in own:
             _check_value(f"{path}.{key}", value, own[key])
         elif known is not None and not key.startswith("_"):

@@ -216,30 +216,28 @@ class Parts:
 
     def _build_quantization(self) -> Quantization:
         return Quantization(
-            smashed=self._cut_codec("quant.smashed"),
-            cut_gradient=self._cut_codec("quant.cut_gradient"),
+            smashed=self.codec("quant.smashed", at_cut=True),
+            cut_gradient=self.codec("quant.cut_gradient", at_cut=True),
             weights=WeightsCodecs(
-                up=self._codec("quant.weights.up"),
-                down=self._codec("quant.weights.down"),
-                whole=self._codec("quant.weights.whole"),
+                up=self.codec("quant.weights.up", at_cut=False),
+                down=self.codec("quant.weights.down", at_cut=False),
+                whole=self.codec("quant.weights.whole", at_cut=False),
             ),
             continue_from_decoded=self.config["quant"]["continue_from_decoded"],
         )
 
-    def _codec(self, path: str) -> Codec:
+    def codec(self, path: str, *, at_cut: bool) -> Codec:
+        """The codec chosen at `path`, for what crosses the cut or for weights."""
         codec = make(Codec, self.config, path)  # type: ignore[type-abstract]
         level = reduce(getitem, path.split("."), self.config)["zstd"]
-        if level is None:
-            return codec
         if not isinstance(codec, Quantizer):
-            raise UserError(f"{path}.zstd", level, "must be null: what is sent as it is stays as it is")
-        return Zstd(codec, level)
-
-    def _cut_codec(self, path: str) -> Codec:
-        codec = self._codec(path)
-        if self.models.coded_shape == self.models.smashed_shape or not isinstance(codec, Quantizer):
+            if level is not None:
+                raise UserError(f"{path}.zstd", level, "must be null: what is sent as it is stays as it is")
             return codec
-        return Viewed(codec, self.models.coded_shape)
+        if level is not None:
+            codec = Zstd(codec, level)
+        viewed = at_cut and self.models.coded_shape != self.models.smashed_shape
+        return Viewed(codec, self.models.coded_shape) if viewed else codec
 
     def _build_algorithm(self) -> Algorithm:
         halves, auxiliary, settings = self.models.halves, self.models.auxiliary, self.config["auxiliary"]
@@ -269,9 +267,9 @@ class Parts:
             batch_size=self.config["eval_batch_size"],
         )
 
-    def worker(self, client: int) -> ClientWorker:
-        """The worker of a client, as it is before its first round."""
-        batches = ClientBatches(
+    def batches(self, client: int) -> ClientBatches:
+        """A client's data, batch by batch."""
+        return ClientBatches(
             self.dataset.train,
             self.shards[client],
             normalise=self.normalise,
@@ -281,10 +279,13 @@ class Parts:
             client=client,
             seed=self.seed,
         )
+
+    def worker(self, client: int) -> ClientWorker:
+        """The worker of a client, as it is before its first round."""
         head = self.models.halves.server if self.client_head == "server" else self.models.auxiliary
         return ClientWorker(
             client=client,
-            batches=batches,
+            batches=self.batches(client),
             body=ModelState(self.models.halves.client, self.client_optimizer),
             head=ModelState(head, self.client_optimizer) if head else None,
             estimator=self.estimator,

@@ -49,6 +49,10 @@ class Affine(Quantizer[QuantizedRows]):
         """See `Quantizer.unpack`."""
         return self.rows.unpack(payload, *self.granularity.rows_of(shape), prod(shape))
 
+    def codes(self, form: QuantizedRows) -> Tensor:
+        """See `Quantizer.codes`."""
+        return form.codes
+
     def size(self, shape: Sequence[int]) -> int:
         """See `Quantizer.size`."""
         rows, _ = self.granularity.rows_of(shape)

@@ -42,6 +42,10 @@ class Cast(Quantizer[Tensor]):
             raise Corrupt("a value is not finite")
         return values
 
+    def codes(self, form: Tensor) -> Tensor:
+        """See `Quantizer.codes`."""
+        return form.view(torch.int16)
+
     def size(self, shape: Sequence[int]) -> int:
         """See `Quantizer.size`."""
         return prod(shape) * self.dtype.itemsize

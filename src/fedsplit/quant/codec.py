@@ -94,6 +94,10 @@ class Quantizer(Codec, Generic[Form]):
     def size(self, shape: Sequence[int]) -> int | None:
         """Bytes of the payload of any tensor of this shape; None where they depend on its values."""
 
+    def codes(self, form: Form) -> Tensor | None:
+        """The whole numbers that stand for values, whose entropy limits a lossless stage; None without."""
+        return None
+
     def max_size(self, shape: Sequence[int]) -> int:
         """The most bytes that the payload of a tensor of this shape can have."""
         size = self.size(shape)

@@ -82,6 +82,10 @@ class Float8(Quantizer[ScaledFloats]):
             raise Corrupt("a value is not finite")
         return ScaledFloats(values.view(rows, length), scale)
 
+    def codes(self, form: ScaledFloats) -> Tensor:
+        """See `Quantizer.codes`."""
+        return form.values.view(torch.uint8)
+
     def size(self, shape: Sequence[int]) -> int:
         """See `Quantizer.size`."""
         rows, _ = self.granularity.rows_of(shape)

@@ -81,6 +81,10 @@ class Sign(Quantizer[Signs]):
         padding = signs.new_zeros(rows * length - len(signs))
         return Signs(torch.cat([signs, padding]).view(rows, length), magnitude)
 
+    def codes(self, form: Signs) -> Tensor:
+        """See `Quantizer.codes`."""
+        return form.positive
+
     def size(self, shape: Sequence[int]) -> int:
         """See `Quantizer.size`."""
         rows, _ = self.granularity.rows_of(shape)

@@ -40,6 +40,10 @@ class Viewed(Quantizer[Form], Generic[Form]):
         """See `Quantizer.unpack`."""
         return self.codec.unpack(payload, self._viewed(shape))
 
+    def codes(self, form: Form) -> Tensor | None:
+        """See `Quantizer.codes`."""
+        return self.codec.codes(form)
+
     def size(self, shape: Sequence[int]) -> int | None:
         """See `Quantizer.size`."""
         return self.codec.size(self._viewed(shape))

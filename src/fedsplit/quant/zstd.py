@@ -63,6 +63,10 @@ class Zstd(Quantizer[Form], Generic[Form]):
         expect(plain, declared)
         return plain
 
+    def codes(self, form: Form) -> Tensor | None:
+        """See `Quantizer.codes`."""
+        return self.codec.codes(form)
+
     def size(self, shape: Sequence[int]) -> None:
         """See `Quantizer.size`: it depends on the values."""
 

@@ -28,6 +28,21 @@ class RunDirectory:
         self._log: logging.Handler | None = None
 
     @classmethod
+    def new(cls, path: Path, key: str) -> "RunDirectory":
+        """A directory for a new run, made; `key` is what named it.
+
+        Raises:
+            UserError: there is a run in it already, or it cannot be made.
+        """
+        if any(path.glob("config.yaml")) or any(path.glob("*/config.yaml")) or any(path.glob("checkpoint")):
+            raise UserError(key, path, f"holds a run already; resume={path} goes on with one")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(key, path, f"cannot be made ({error.strerror})") from error
+        return cls(path)
+
+    @classmethod
     def existing(cls, path: Path) -> "RunDirectory":
         """The directory of a run that was started.
 

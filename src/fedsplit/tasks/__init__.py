@@ -1,0 +1,1 @@
+"""What `main.py` can be asked to do."""

@@ -1,0 +1,94 @@
+"""What each codec makes of a model's own tensors."""
+
+from collections.abc import Mapping
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from fedsplit.arguments import PositiveInt
+from fedsplit.models.model_state import ModelState
+from fedsplit.parties.local_step import descend_body, train_head
+from fedsplit.parts import Parts
+from fedsplit.quant.survey import Survey, survey
+from fedsplit.tasks.task import Task
+
+
+class Codecs(Task):
+    """Trains the split model on the first client's data for some steps, then codes what crosses the cut.
+
+    Args:
+        steps: local steps to train.
+        samples: samples whose smashed data and cut gradients are taken, those trained on last.
+        repeats: encodings and decodings that a speed is the median of.
+        codecs: by name, each a codec's configuration.
+    """
+
+    def __init__(
+        self, *, steps: PositiveInt, samples: PositiveInt, repeats: PositiveInt, codecs: dict[str, Any]
+    ) -> None:
+        self.steps, self.samples, self.repeats, self.codecs = steps, samples, repeats, codecs
+
+    def run(self, config: Mapping[str, Any], directory: Path) -> None:
+        """See `Task.run`: prints a table for each kind of tensor, and writes nothing."""
+        parts = Parts(config)
+        console = Console()
+        console.print(
+            f"After {self.steps} local steps. Bits a value as packed, with zstandard behind, and the order-0 "
+            "entropy of the codes; SQNR in dB; speeds in MB of float32 values a second, median of "
+            f"{self.repeats}, threads={config['threads']}.",
+            soft_wrap=True,
+        )
+        for title, x, at_cut in self.tensors(parts):
+            table = new_table(f"{title} {tuple(x.shape)}, {float((x == 0).float().mean()):.0%} zeros")
+            for name in self.codecs:
+                codec = parts.codec(f"task.codecs.{name}", at_cut=at_cut)
+                add_row(table, name, survey(codec, x, self.repeats))
+            console.print(table)
+
+    def tensors(self, parts: Parts) -> list[tuple[str, Tensor, bool]]:
+        """Title, tensor, and whether it crosses the cut, of each kind."""
+        body = ModelState(parts.models.halves.client, parts.client_optimizer)
+        head = ModelState(parts.models.halves.server, parts.server_optimizer)
+        batches = parts.batches(0)
+        smashed: list[Tensor] = []
+        gradients: list[Tensor] = []
+        before = body.weights()
+        every = ((epoch, *batch) for epoch in count() for batch in batches.round(epoch))
+        for _, (epoch, step, x, y) in zip(range(self.steps), every, strict=False):
+            if step == 0:
+                before = body.weights()
+            z = body.forward(x, seed=epoch)
+            done = train_head(head, z, y, learning_rate_factor=1.0, seed=epoch)
+            descend_body(body, z, done.dz, learning_rate_factor=1.0)
+            keep = -(-self.samples // len(y))
+            smashed = [*smashed, z.detach()][-keep:]
+            gradients = [*gradients, done.dz][-keep:]
+        moved = {name: tensor - before[name] for name, tensor in body.weights().items()}
+        largest = max((name for name, each in moved.items() if each.ndim > 1), key=lambda n: moved[n].numel())
+        return [
+            ("smashed data", torch.cat(smashed).contiguous(), True),
+            ("cut gradients", torch.cat(gradients).contiguous(), True),
+            (f"{largest}, what the last pass moved", moved[largest], False),
+        ]
+
+
+def new_table(title: str) -> Table:
+    """A table for `add_row`."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("codec", no_wrap=True)
+    for column in ("bits", "with zstd", "entropy", "SQNR", "encode", "decode"):
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def add_row(table: Table, name: str, found: Survey) -> None:
+    """Add a codec."""
+    entropy = "" if found.entropy is None else f"{found.entropy:.2f}"
+    compressed = "" if found.compressed_bits is None else f"{found.compressed_bits:.2f}"
+    numbers = (f"{found.sqnr:.1f}", f"{found.encode_mb_s:,.0f}", f"{found.decode_mb_s:,.0f}")
+    table.add_row(name, f"{found.bits:.2f}", compressed, entropy, *numbers)

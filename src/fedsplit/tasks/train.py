@@ -1,0 +1,21 @@
+"""Train, and leave a run directory behind."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fedsplit.errors import UserError
+from fedsplit.experiment import Experiment
+from fedsplit.results.run_directory import RunDirectory
+from fedsplit.tasks.task import Task
+
+
+class Train(Task):
+    """A run of the algorithm."""
+
+    def run(self, config: Mapping[str, Any], directory: Path) -> None:
+        """See `Task.run`: the parts are built before the directory is made."""
+        if config["resume"] is not None:
+            raise UserError("resume", config["resume"], "stands by itself, as resume=DIRECTORY")
+        experiment = Experiment(config)
+        experiment.run(RunDirectory.new(directory, "hydra.run.dir"))
