@@ -36,14 +36,15 @@ def seconds(work: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def build(algorithm: str, options: argparse.Namespace) -> Experiment:
-    """An experiment on images of noise."""
+def build(algorithm: str, options: argparse.Namespace, *further: str) -> Experiment:
+    """An experiment on images of noise, with further overrides."""
     overrides = [
         f"algorithm={algorithm}",
         f"model={options.model}",
         f"num_clients={options.clients}",
         f"batch_size={options.batch}",
         f"auxiliary.align_epochs={options.align_epochs}",
+        *further,
     ]
     if algorithm == "fsl_sage":
         overrides.append(f"algorithm.align_interval={options.align_interval}")

@@ -12,7 +12,7 @@ from PIL import Image
 
 from fedsplit.config import check
 from fedsplit.experiment import Experiment
-from main import CONFIGS, composed, plain
+from main import CONFIGS, composed, plain, spelled_out
 
 TINY = (
     "dataset.max_train=130",
@@ -44,7 +44,7 @@ def configured() -> Configure:
 
     def configure(*overrides: str) -> dict[str, Any]:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            config = composed(overrides)
+            config = composed([each for override in overrides for each in spelled_out(override)])
             choices = {k: v for k, v in config.hydra.runtime.choices.items() if not k.startswith("hydra/")}
             settings = plain(config)
         check(settings)

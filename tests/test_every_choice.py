@@ -32,6 +32,7 @@ def test_the_choices_are_all_there() -> None:
         "optimizer": 3,
         "quant": 6,
         "scheduler": 4,
+        "task": 2,
         "server_optimizer": 3,
     }
 

@@ -1,0 +1,53 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedsplit.parts import Parts, make
+from fedsplit.tasks.codecs import Codecs
+from main import CONFIGS
+from tests.conftest import TINY, Build, Configure
+
+QUICK = ("task=codecs", "task.steps=7", "task.samples=20", "task.repeats=1")
+
+
+def test_every_codec_is_in_the_table_of_every_kind_of_tensor(
+    configured: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = configured(*TINY, *QUICK)
+    make(Codecs, config, "task").run(config, tmp_path / "run")
+    told = capsys.readouterr().out
+    for name in config["task"]["codecs"]:
+        assert told.count(f"│ {name} ") == 3
+    assert "smashed data (24, 256)" in told  # three batches of eight
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_codecs_of_the_table_are_those_there_are(configured: Configure) -> None:
+    there = {path.stem for path in (CONFIGS / "codec").glob("*.yaml")}
+    shown = set(configured(*TINY, *QUICK)["task"]["codecs"])
+    assert there - {"affine"} <= shown | {name for name in there if name.startswith("thrifty")}
+
+
+def test_tensors_are_of_the_steps_that_were_trained(configured: Configure, tiny: Build) -> None:
+    config = configured(*TINY, *QUICK, "algorithm=splitfed_v2", "num_clients=1")
+    parts = Parts(config)
+    (_, z, _), (_, dz, _), (_, moved, _) = make(Codecs, config, "task").tensors(parts)
+    run = tiny("algorithm=splitfed_v2", "num_clients=1")
+    uploads, gradients = [], []
+    step = run.algorithm.server.step
+
+    def watched(t: int, upload: object) -> object:
+        loss, gradient = step(t, upload)
+        uploads.append(upload.z)
+        gradients.append(gradient)
+        return loss, gradient
+
+    run.algorithm.server.step = watched
+    before = run.algorithm.client_weights
+    run.run_round(0)
+    assert torch.equal(z, torch.cat(uploads[4:7]))
+    assert torch.equal(dz, torch.cat(gradients[4:7]))
+    name = next(name for name, each in before.items() if each.shape == moved.shape)
+    assert 0 < moved.abs().max() <= 7 * 1.01e-3  # seven steps of Adam with 1e-3, each at most about that
+    assert name.endswith("weight")
