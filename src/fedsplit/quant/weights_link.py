@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedsplit.quant.codec import Codec, Simulated
+from fedsplit.quant.codec import Codec
+from fedsplit.quant.coded import Coded
 from fedsplit.quant.float16 import Float16
 from fedsplit.quant.identity import Identity
 from fedsplit.quant.quantization import WeightsCodecs
@@ -24,14 +25,6 @@ from fedsplit.state import State
 from fedsplit.weights import Weights
 
 _EXACT, _HALF = Identity(), Float16()
-
-
-@dataclass(frozen=True)
-class Coded:
-    """A tensor that was meant, and what arrives."""
-
-    meant: Tensor
-    arrived: Simulated
 
 
 @dataclass(frozen=True)

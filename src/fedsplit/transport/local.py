@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from math import isfinite
 from typing import TypeVar
 
 import torch
@@ -14,9 +13,10 @@ from fedsplit.parties.client import ClientWorker
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.messages import LocalTraining, Part, Upload
 from fedsplit.quant.codec import NotFinite
+from fedsplit.quant.coded import Coded
 from fedsplit.quant.labels import Labels
 from fedsplit.quant.quantization import Quantization, TensorKind, rounding_seed
-from fedsplit.quant.weights_link import Coded, Delivery, Downlink, Uplink
+from fedsplit.quant.weights_link import Delivery, Downlink, Uplink
 from fedsplit.randomness import seed_of
 from fedsplit.results.ledger import Direction, Kind, Ledger
 from fedsplit.state import State
@@ -210,7 +210,8 @@ class LocalCohort(Cohort):
     def _received(self, uploads: Iterable[Upload]) -> list[Upload]:
         received = []
         for upload in uploads:
-            z = self._arrived("up", "smashed", upload.client, upload.step, upload.z)
+            with self._transport.at_clients():
+                z = self._arrived("up", "smashed", upload.client, upload.step, upload.z)
             size = self._transport.labels.size(upload.y)
             self._transport.ledger.add(self._round, "up", "labels", size, values=len(upload.y))
             received.append(Upload(upload.client, upload.step, z, upload.y))
@@ -220,17 +221,15 @@ class LocalCohort(Cohort):
         """Smashed data or cut gradients as the other end decodes them."""
         x = x.contiguous()
         codec = self._transport.quantization.codec(kind)
+        seed = rounding_seed(self._transport.seed, kind, client, self._round, step)
         with self._sent_as(kind, client):
-            simulated = codec.simulate(
-                x, seed=rounding_seed(self._transport.seed, kind, client, self._round, step)
-            )
+            simulated = codec.simulate(x, seed=seed)
         self._count(direction, kind, [Coded(x, simulated)])
         return simulated.decoded
 
     def _seed(self, direction: Direction, kind: Kind, client: int = 0) -> int:
-        return seed_of(
-            self._transport.seed, f"rounding of {kind} {direction}", client=client, round=self._round
-        )
+        purpose = f"rounding of {kind} {direction}"
+        return seed_of(self._transport.seed, purpose, client=client, round=self._round)
 
     @contextmanager
     def _sent_as(self, kind: Kind, client: int | None) -> Iterator[None]:
@@ -241,22 +240,12 @@ class LocalCohort(Cohort):
 
     def _count(self, direction: Direction, kind: Kind, coded: Sequence[Coded]) -> None:
         for each in coded:
-            signal = noise = 0.0
-            if each.arrived.decoded is not each.meant:
-                signal, noise = (_energy(each.meant), _energy(each.arrived.decoded - each.meant))
             self._transport.ledger.add(
                 self._round,
                 direction,
                 kind,
                 each.arrived.size,
                 values=each.meant.numel(),
-                signal=signal,
-                noise=noise,
+                signal=each.signal,
+                noise=each.noise,
             )
-
-
-def _energy(x: Tensor) -> float:
-    """Sum of squares."""
-    flat = x.flatten()
-    energy = float(torch.dot(flat, flat))
-    return energy if isfinite(energy) else float(flat.double().square().sum())

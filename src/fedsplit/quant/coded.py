@@ -1,0 +1,39 @@
+"""A tensor that was sent."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import isfinite
+
+import torch
+from torch import Tensor
+
+from fedsplit.quant.codec import Simulated
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A tensor that was meant, and what arrives; energies are sums of squares, 0 where all arrives."""
+
+    meant: Tensor
+    arrived: Simulated
+
+    @property
+    def exact(self) -> bool:
+        """Whether the very tensor arrives."""
+        return self.arrived.decoded is self.meant
+
+    @cached_property
+    def signal(self) -> float:
+        """Energy of what was meant."""
+        return 0.0 if self.exact else _energy(self.meant)
+
+    @cached_property
+    def noise(self) -> float:
+        """Energy of the difference."""
+        return 0.0 if self.exact else _energy(self.arrived.decoded - self.meant)
+
+
+def _energy(x: Tensor) -> float:
+    flat = x.flatten()
+    energy = float(torch.dot(flat, flat))
+    return energy if isfinite(energy) else float(flat.double().square().sum())
