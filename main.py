@@ -39,6 +39,10 @@ def spelled_out(argument: str) -> list[str]:
     key, equals, value = argument.partition("=")
     codecs = [path for path in CODECS if path == key or (key == "quant.weights" and path.startswith(key))]
     if codecs and equals:
+        if value == "null":
+            raise UserError(key, value, "a codec is needed; none sends values as they are")
+        if len(codecs) > 1 and "," in value:
+            raise UserError(key, value, f"a sweep takes one of {', '.join(codecs)}, or presets")
         return [f"codec@{path}={value}" for path in codecs]
     return [OLDER_SPELLINGS.get(key, key) + equals + value]
 
@@ -53,6 +57,9 @@ def composed(overrides: Sequence[str]) -> DictConfig:
         return compose("config", list(overrides), return_hydra_config=True)
     except MissingConfigException as error:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        if group == "codec":
+            asked = (text.partition("=")[0] for text in overrides if text.endswith(f"={choice}"))
+            group = next(asked, group).removeprefix("codec@")
         raise UserError(
             group, choice, f"no such choice; allowed: {', '.join(error.options or [])}"
         ) from error
@@ -76,6 +83,9 @@ def _unknown_key(key: str, overrides: Sequence[str]) -> UserError:
     if not isinstance(node, DictConfig):
         return UserError(key, value, f"there is no such key: {parent} is {node}")
     known = [str(known) for known in node if not str(known).startswith("_") and known != "hydra"]
+    if parent in CODECS:
+        parent_choice = config.hydra.runtime.choices[f"codec@{parent}"]
+        return UserError(key, value, f"no such key of codec {parent_choice}; known: {', '.join(known)}")
     close = get_close_matches(name, known, 1)
     hint = f"did you mean {close[0]}? " if close else ""
     return UserError(key, value, f"no such key; {hint}known: {', '.join(known) or 'none'}")

@@ -51,7 +51,8 @@ def allowed(annotation: Any) -> str:
     if get_origin(annotation) in (Union, types.UnionType):
         return " or ".join(allowed(choice) for choice in get_args(annotation))
     if get_origin(annotation) is Literal:
-        return "one of " + ", ".join(map(str, get_args(annotation)))
+        choices = ", ".join(map(str, get_args(annotation)))
+        return f"one of {choices}" if len(get_args(annotation)) > 1 else choices
     if get_origin(annotation) in (list, tuple):
         inner = get_args(annotation)[0]
         return f"a list, each {allowed(inner)}"

@@ -141,7 +141,7 @@ def _check_quant(quant: object) -> None:
         ("quant", _CUT, ("weights", "continue_from_decoded")),
         ("quant.weights", _WEIGHTS, ()),
     ):
-        node = quant if path == "quant" else quant["weights"]  # type: ignore[index]
+        node = quant if path == "quant" else quant.get("weights")  # type: ignore[attr-defined]
         if not isinstance(node, Mapping):
             raise UserError(path, node, "a choice of this group is needed")
         for key, value in node.items():

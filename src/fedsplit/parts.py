@@ -232,7 +232,7 @@ class Parts:
         level = reduce(getitem, path.split("."), self.config)["zstd"]
         if not isinstance(codec, Quantizer):
             if level is not None:
-                raise UserError(f"{path}.zstd", level, "must be null: what is sent as it is stays as it is")
+                raise UserError(f"{path}.zstd", level, "must be null: codec none sends values as they are")
             return codec
         if level is not None:
             codec = Zstd(codec, level)
@@ -267,6 +267,11 @@ class Parts:
             batch_size=self.config["eval_batch_size"],
         )
 
+    @property
+    def _head_sees_decoded(self) -> bool:
+        uploads = self.client_head in ("auxiliary", "estimator")
+        return uploads and self.quantization.continue_from_decoded
+
     def batches(self, client: int) -> ClientBatches:
         """A client's data, batch by batch."""
         return ClientBatches(
@@ -291,7 +296,7 @@ class Parts:
             estimator=self.estimator,
             schedule=self.schedule,
             seed=self.seed,
-            head_sees=self.quantization.smashed if self.quantization.continue_from_decoded else None,
+            head_sees=self.quantization.smashed if self._head_sees_decoded else None,
         )
 
 

@@ -105,3 +105,92 @@ def test_crop_padding_beyond_the_shorter_side_is_refused(padding: int) -> None:
     with pytest.raises(UserError, match="at most the images' 2 pixels") as caught:  # 2 high, 4 wide
         _Numbered(crop_padding=padding).load()
     assert (caught.value.key, caught.value.value) == ("dataset.crop_padding", padding)
+
+
+def _positions(images: Images) -> list[int]:
+    return images.pixels[:, 0, 0, 0].tolist()
+
+
+@pytest.mark.parametrize("max_train", [None, 3, 12, 48])
+@pytest.mark.parametrize("size", [3, 7, 12])
+def test_validation_images_are_the_last_training_images_of_each_class_and_never_trained_on(
+    size: int, max_train: int | None
+) -> None:
+    data = _Numbered(validation=size, max_train=max_train).load()
+    train, held_out = _positions(data.train), _positions(data.test)
+    left = {label: size // 3 + (label < size % 3) for label in range(3)}
+    expected = []
+    for position in reversed(range(60)):  # labels are position % 3
+        if left[position % 3]:
+            left[position % 3] -= 1
+            expected.insert(0, position)
+    assert held_out == expected
+    assert not set(train) & set(held_out)
+    assert len(train) == (max_train or 60 - size)
+    if max_train is None:
+        assert sorted(train + held_out) == list(range(60))
+    for split in (data.train, data.test):
+        assert torch.equal(split.pixels[:, 0, 0, 0].long() % 3, split.labels)
+
+
+def test_held_out_images_lie_in_memory_as_test_images_do() -> None:
+    data = _Numbered(validation=9).load()
+    assert data.test.pixels.is_contiguous()
+    assert data.train.pixels.is_contiguous()
+
+
+def test_the_images_held_out_are_the_same_however_many_are_trained_on() -> None:
+    loaded = [_Numbered(validation=9, max_train=size).load() for size in (None, 3, 30, 51)]
+    assert all(_positions(data.test) == _positions(loaded[0].test) for data in loaded)
+
+
+def test_of_unbalanced_classes_as_many_are_held_out_of_each() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Unbalanced(ImageSource):
+        def read(self) -> tuple[Images, Images]:
+            labels = torch.tensor([0] * 20 + [1] * 3 + [2] * 7)
+            pixels = torch.arange(30, dtype=torch.uint8)[:, None, None, None].repeat(1, 2, 2, 1)
+            return Images(pixels, labels), Images(pixels[:0], labels[:0])
+
+    data = Unbalanced(validation=6).load()
+    assert _positions(data.test) == [18, 19, 21, 22, 28, 29]
+    assert len(data.train) == 24
+    with pytest.raises(UserError, match="no training image of class 1 is left"):
+        Unbalanced(validation=9).load()
+
+
+def test_with_validation_the_test_images_are_never_evaluated_on() -> None:
+    class Marked(_Numbered):
+        def read(self) -> tuple[Images, Images]:
+            train, test = super().read()
+            return train, Images(test.pixels + 100, test.labels)
+
+    assert min(_positions(Marked().load().test)) >= 100
+    for max_test in (None, 6):
+        data = Marked(validation=9, max_test=max_test).load()
+        assert max(_positions(data.test) + _positions(data.train)) < 60
+        assert len(data.test) == 9  # `max_test` is of test images
+
+
+@pytest.mark.parametrize(
+    ("sizes", "key", "words"),
+    [
+        ({"validation": 60}, "validation", "no training image of class 0 is left"),
+        ({"validation": 58}, "validation", "no training image of class 0 is left"),
+        ({"validation": 61}, "validation", "at most 20 of class 0 are there, not 21"),
+        ({"validation": 1000}, "validation", "at most 20 of class 0 are there"),
+        ({"validation": 2}, "validation", "at least one sample for each of the 3 classes"),
+        ({"validation": 30, "max_train": 33}, "max_train", "at most 10 of class 0 are there, not 11"),
+    ],
+)
+def test_a_validation_split_that_leaves_too_few_is_refused(
+    sizes: dict[str, int], key: str, words: str
+) -> None:
+    with pytest.raises(UserError, match=words) as caught:
+        _Numbered(**sizes).load()
+    assert (caught.value.key, caught.value.value) == (f"dataset.{key}", sizes[key])
+
+
+def test_the_largest_validation_split_leaves_one_image_of_each_class() -> None:
+    data = _Numbered(validation=57).load()
+    assert _positions(data.train) == [0, 1, 2]

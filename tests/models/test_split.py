@@ -9,7 +9,7 @@ from fedsplit.errors import UserError
 from fedsplit.models.digits_cnn import digits_cnn
 from fedsplit.models.resnet import ResNetAuxiliary, resnet18
 from fedsplit.models.simple_conv import simple_conv
-from fedsplit.models.split import split
+from fedsplit.models.split import split, unflattened
 
 MODELS = {
     "digits_cnn": (digits_cnn, 1, 8),
@@ -224,3 +224,105 @@ def test_in_place_through_a_view_of_the_smashed_data_leaves_it_alone_too() -> No
     halves.server(z).sum().backward()
     assert torch.equal(z, before)
     assert z.grad is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "cut", "shape"),
+    [
+        ("digits_cnn", "conv1", (8, 8, 8)),
+        ("digits_cnn", "pool", (16, 4, 4)),
+        ("digits_cnn", "flatten", (16, 4, 4)),
+        ("digits_cnn", "relu3", (64,)),
+        ("simple_conv", "flatten", (64, 8, 8)),
+        ("simple_conv", "fc2", (192,)),
+        ("resnet18", "bn1", (64, 16, 16)),
+        ("resnet18", "layer2", (128, 4, 4)),
+        ("resnet18", "avgpool", (512, 1, 1)),
+    ],
+)
+@pytest.mark.parametrize("training", [True, False])
+def test_smashed_data_of_the_models_have_the_shape_from_before_they_were_flattened(
+    name: str, cut: str, shape: tuple[int, ...], training: bool
+) -> None:
+    whole, x = build(name)
+    client = split(whole, cut, x).client.train(training)
+    before = copy.deepcopy(client.state_dict())
+    assert unflattened(client, x) == shape
+    assert unflattened(client, x[:1]) == shape
+    assert client.training is training
+    assert all(torch.equal(value, before[key]) for key, value in client.state_dict().items())
+
+
+class _Flattening(nn.Module):
+    """Its smashed data are what `end` gives, after a convolution to `(4, 4, 4)`."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.conv, self.linear, self.end, self.fc = (
+            nn.Conv2d(1, 4, 3, padding=1),
+            nn.Linear(64, 64),
+            nn.Dropout(),
+            nn.Linear(64, 3),
+        )
+        self.way = way
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.conv(x)
+        match self.way:
+            case "function":
+                z = torch.flatten(z, 1)
+            case "method":
+                z = z.flatten(1)
+            case "view":
+                z = z.view(-1, 64)
+            case "view of the batch's size":
+                z = z.view(z.size(0), -1)
+            case "reshape to the batch's shape":
+                z = z.reshape(z.shape[0], -1)
+            case "twice":
+                z = z.flatten(2).flatten(1)
+            case "behind an activation":
+                z = F.relu(z.relu().flatten(1))
+            case "of tokens":
+                z = z.flatten(2).transpose(1, 2).flatten(1)
+            case "behind a linear layer":
+                z = z.flatten(1)
+        if self.way not in ("behind a linear layer", "of tokens"):
+            return self.fc(self.linear(self.end(z)))  # type: ignore[no-any-return]
+        z = self.linear(z) if self.way == "behind a linear layer" else z
+        return self.fc(self.end(z))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        "function",
+        "method",
+        "view",
+        "view of the batch's size",
+        "reshape to the batch's shape",
+        "twice",
+        "behind an activation",
+    ],
+)
+def test_every_way_to_flatten_is_undone(way: str) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 1, 4, 4)
+    client = split(_Flattening(way), "end", x).client.eval()
+    assert client(x).shape == (2, 64)
+    assert unflattened(client, x) == (4, 4, 4)
+
+
+def test_units_of_a_linear_layer_were_never_flattened_though_its_inputs_were() -> None:
+    x = torch.randn(2, 1, 4, 4)
+    client = split(_Flattening("behind a linear layer"), "end", x).client
+    assert unflattened(client, x) == (64,)
+
+
+def test_smashed_data_in_another_order_do_not_take_the_shape_from_before() -> None:
+    whole, x = _Flattening("of tokens"), torch.randn(2, 1, 4, 4)
+    whole.linear = nn.Identity()  # type: ignore[assignment]
+    client = split(whole, "end", x).client.eval()
+    assert unflattened(client, x) != (4, 4, 4)
+    whole.eval()
+    assert not torch.equal(client(x).view(2, 4, 4, 4), whole.conv(x))

@@ -1,9 +1,10 @@
 import json
 from itertools import product
+from math import inf, log10
 
 import pytest
 
-from fedsplit.results.ledger import DIRECTIONS, KINDS, Direction, Kind, Ledger
+from fedsplit.results.ledger import DIRECTIONS, KINDS, Direction, Kind, Ledger, Traffic
 
 Message = tuple[int, Direction, Kind, int]
 MESSAGES: list[Message] = [
@@ -69,3 +70,72 @@ def test_a_loaded_ledger_counts_for_itself() -> None:
     other.add(0, "up", "labels", 100)
     assert ledger.load == sum(size for *_, size in MESSAGES)
     assert other.load == ledger.load + 100
+
+
+def test_bits_a_value_are_those_of_the_payload() -> None:
+    assert Traffic(bytes=10, values=40).bits == 2.0
+    assert Traffic(bytes=5, values=3).bits == 40 / 3
+    assert Traffic(values=7).bits == 0.0
+    assert Traffic().bits is None
+    assert Traffic(bytes=5).bits is None
+
+
+@pytest.mark.parametrize(
+    ("signal", "noise", "expected"),
+    [
+        (100.0, 1.0, 20.0),
+        (1.0, 100.0, -20.0),
+        (3.0, 0.3, 10.0),
+        (5.0, 5.0, 0.0),
+        (1e-30, 1e-33, 30.0),
+        (0.0, 0.0, inf),
+        (5.0, 0.0, inf),
+        (0.0, 1.0, -inf),
+    ],
+)
+def test_sqnr_is_signal_to_noise_in_decibels(signal: float, noise: float, expected: float) -> None:
+    assert Traffic(1, 1, signal, noise).sqnr == pytest.approx(expected)
+    assert Traffic(1, 0, signal, noise).sqnr is None  # nothing was sent
+
+
+def test_the_quality_of_a_round_is_that_of_its_messages_together() -> None:
+    ledger = Ledger()
+    ledger.add(2, "up", "smashed", 10, values=40, signal=3.0, noise=0.5)
+    ledger.add(2, "up", "smashed", 20, values=20, signal=1.0, noise=1.5)
+    ledger.add(2, "up", "smashed", 4, values=1)  # exact
+    ledger.add(3, "up", "smashed", 4, values=1, signal=1.0, noise=1.0)
+    ledger.add(2, "down", "smashed", 4, values=1, signal=1.0, noise=1.0)
+    traffic = ledger.traffic(2)["up"]["smashed"]
+    assert traffic == Traffic(34, 61, 4.0, 2.0)
+    assert traffic.bits == pytest.approx(8 * 34 / 61)
+    assert traffic.sqnr == pytest.approx(10 * log10(2))
+    assert ledger.traffic(2)["up"]["labels"] == Traffic()
+    assert ledger.of_round(2)["up"]["smashed"] == 34
+
+
+def test_quality_goes_on_from_a_state_too() -> None:
+    ledger, other = Ledger(), Ledger()
+    ledger.add(0, "up", "smashed", 10, values=40, signal=0.1, noise=1e-17)
+    other.load_state(json.loads(json.dumps(ledger.state())))
+    for each in (ledger, other):
+        each.add(0, "up", "smashed", 1, values=2, signal=1 / 3, noise=1e-3)
+    assert other.traffic(0) == ledger.traffic(0)
+    assert other.state() == ledger.state()
+
+
+def test_a_state_from_before_there_was_quality_holds_only_bytes() -> None:
+    older = {
+        str(round): {d: {kind: 7 * number for number, kind in enumerate(KINDS)} for d in DIRECTIONS}
+        for round in (0, 4)
+    }
+    ledger = Ledger()
+    ledger.load_state(json.loads(json.dumps(older)))
+    assert {str(round): ledger.of_round(round) for round in (0, 4)} == older
+    assert ledger.load == 2 * 2 * 7 * sum(range(len(KINDS)))
+    assert ledger.traffic(4)["up"]["labels"] == Traffic(bytes=7)
+    assert ledger.traffic(4)["up"]["labels"].bits is ledger.traffic(4)["up"]["labels"].sqnr is None
+    ledger.add(4, "up", "labels", 3, values=3)
+    again = Ledger()
+    again.load_state(json.loads(json.dumps(ledger.state())))
+    assert again.traffic(4)["up"]["labels"] == Traffic(bytes=10, values=3)
+    assert again.load == ledger.load

@@ -84,7 +84,8 @@ class ImageSource(ABC):
         max_train: number of training images to keep, class-balanced; None keeps all.
         max_test: the same for test images.
         validation: number of training images, class-balanced and none of those that are trained on, to
-            evaluate on in place of the test images: for tuning; None evaluates on the test images.
+            evaluate on in place of the test images, whatever `max_test`: for tuning; None evaluates on
+            the test images.
         flip: augment with random horizontal flips.
         crop_padding: augment with random crops after padding by this many pixels; 0 does not.
     """
@@ -138,5 +139,8 @@ class ImageSource(ABC):
         if not left.all():
             told = f"fewer: no training image of class {int(left.argmin())} is left"
             raise UserError("dataset.validation", self.validation, told)
-        trained_on = Images(train.pixels[~held_out], train.labels[~held_out])
-        return trained_on, Images(train.pixels[held_out], train.labels[held_out])
+
+        def part(kept: Tensor) -> Images:
+            return Images(train.pixels[kept].contiguous(), train.labels[kept])
+
+        return part(~held_out), part(held_out)

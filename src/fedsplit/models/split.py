@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
+from torch.nn import functional
 
 from fedsplit.errors import UserError
 
@@ -69,15 +70,32 @@ def unflattened(client: nn.Module, example: Tensor) -> tuple[int, ...]:
     with torch.no_grad():
         ShapeProp(graph).propagate(example)
     (node,) = (each.args[0] for each in graph.graph.nodes if each.op == "output")
-    smashed = found = node.meta["tensor_meta"].shape
-    while len(node.all_input_nodes) == 1:
-        (node,) = node.all_input_nodes
-        shape = node.meta["tensor_meta"].shape
-        if shape.numel() != smashed.numel() or shape[0] != smashed[0]:
-            break
-        if len(shape) > len(found):
-            found = shape
-    return tuple(found[1:])
+    shape = node.meta["tensor_meta"].shape
+    while _leaves_in_place(graph, node):
+        node = node.args[0]
+        earlier = node.meta["tensor_meta"].shape
+        if len(earlier) > len(shape):
+            shape = earlier
+    return tuple(shape[1:])
+
+
+_RESHAPES = (torch.flatten, torch.reshape, "flatten", "reshape", "view")
+_ELEMENTWISE = (torch.relu, functional.relu, functional.gelu, functional.dropout, "relu")
+_STAY = (nn.Flatten, nn.Identity, nn.Dropout, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU)
+"""Operations that leave every value where it is among its sample's."""
+
+
+def _leaves_in_place(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether an operation changes values one by one at most, and their order not at all."""
+    if node.op == "call_module":
+        leaves = isinstance(graph.get_submodule(str(node.target)), _STAY)
+    else:
+        leaves = node.target in (*_RESHAPES, *_ELEMENTWISE)
+    earlier = node.args[0] if leaves and node.args else None
+    if not isinstance(earlier, fx.Node):
+        return False
+    shapes = [each.meta["tensor_meta"].shape for each in (earlier, node)]
+    return bool(shapes[0][0] == shapes[1][0])
 
 
 class _Tracer(fx.Tracer):

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fedsplit.data.batches import ClientBatches
+from fedsplit.errors import NonFinite
 from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.models.model_state import ModelState
 from fedsplit.parties.local_step import descend_body, train_head
 from fedsplit.parties.messages import BatchLoss, LocalTraining, Part, Upload
-from fedsplit.quant.codec import Codec
+from fedsplit.quant.codec import Codec, NotFinite
 from fedsplit.quant.quantization import rounding_seed
 from fedsplit.randomness import seed_of
 from fedsplit.schedules import Schedule
@@ -137,7 +138,10 @@ class ClientWorker:
         if self._head_sees is None:
             return z
         seed = rounding_seed(self._seed, "smashed", self.client, round, step)
-        return self._head_sees.simulate(z.contiguous(), seed=seed).decoded
+        try:
+            return self._head_sees.simulate(z.contiguous(), seed=seed).decoded
+        except NotFinite as error:
+            raise NonFinite("smashed", self.client) from error
 
     def _dropout_seed(self, half: str, round: int, step: int) -> int:
         return seed_of(self._seed, f"dropout of the {half}", client=self.client, round=round, step=step)

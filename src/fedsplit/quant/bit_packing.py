@@ -78,7 +78,7 @@ def unpack(payload: bytes, count: int, bits: int) -> Tensor:
 
 def to_bytes(x: Tensor) -> bytes:
     """The memory of a tensor."""
-    return x.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+    return x.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def from_bytes(payload: bytes, dtype: torch.dtype) -> Tensor:

@@ -34,6 +34,6 @@ class Coded:
 
 
 def _energy(x: Tensor) -> float:
-    flat = x.flatten()
+    flat = x.flatten().clone()  # aligned memory: the last bits of a dot product depend on where it starts
     energy = float(torch.dot(flat, flat))
     return energy if isfinite(energy) else float(flat.double().square().sum())

@@ -32,8 +32,8 @@ class WeightsCodecs:
 
     @property
     def lossless(self) -> bool:
-        """Whether weights travel as they are, in both directions."""
-        return self.up.lossless and self.down.lossless
+        """Whether weights travel as they are, always."""
+        return self.up.lossless and self.down.lossless and self.whole.lossless
 
 
 @dataclass(frozen=True)

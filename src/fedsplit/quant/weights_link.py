@@ -62,7 +62,9 @@ class Downlink:
             held = self._held.get(client)
             version = id(held) if held is not None else None
             if version not in sent:
-                sent[version] = self._coded(weights, held, seed_of(seed, "message", step=len(sent)))
+                sent[version] = self._coded(
+                    weights, held, seed_of(seed, "whole" if held is None else "difference")
+                )
             deliveries[client] = sent[version]
         self._keep(deliveries)
         return deliveries
