@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from math import prod
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from fedsplit.arguments import Bits, ChannelDim, Percentile, PositiveFloat, PositiveInt
 from fedsplit.errors import UserError
 from fedsplit.quant.affine_rows import AffineRows, QuantizedRows, RangeName, Rounding
 from fedsplit.quant.allocated import ALLOCATED_BITS, Allocated
-from fedsplit.quant.codec import Quantizer, rounding_error
+from fedsplit.quant.codec import Quantizer
 from fedsplit.quant.granularity import Granularity, GranularityName
 from fedsplit.quant.scales import ScaleType
 
@@ -56,12 +55,12 @@ class Affine(Quantizer[QuantizedRows]):
     def size(self, shape: Sequence[int]) -> int:
         """See `Quantizer.size`."""
         rows, _ = self.granularity.rows_of(shape)
-        return self.rows.size(rows, prod(shape)) if prod(shape) else 0
+        return self.rows.size(rows, prod(shape))
 
-    def error_bound(self, x: Tensor) -> Tensor:
-        """See `Codec.error_bound`."""
-        bound = self.rows.error_bound(self.granularity.split(x.to(torch.float32)))
-        return self.granularity.join(bound, x.shape) + rounding_error(x)
+    def bound(self, x: Tensor) -> Tensor:
+        """See `Quantizer.bound`."""
+        bound = self.rows.error_bound(self.granularity.split(x))
+        return self.granularity.join(bound, x.shape)
 
 
 def affine(

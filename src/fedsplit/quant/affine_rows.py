@@ -64,11 +64,13 @@ class AffineRows:
         """Quantize `rows (r, k)`; stochastic rounding follows from `seed`."""
         scale, zero_point = self.grid(rows)
         codes = torch.mul(rows, (1 / scale)[:, None])
-        # Truncation rounds down, so half a step is added; or a random part of one.
         if self.rounding == "stochastic":
-            codes.add_(uniform(rows.shape, seed).to(rows.device)).add_(zero_point[:, None])
+            # rounded down before the zero point is added, which would swallow digits of what is drawn
+            whole = zero_point.floor()
+            codes.add_(uniform(rows.shape, seed).to(rows.device).add_((zero_point - whole)[:, None]))
+            codes.floor_().add_(whole[:, None])
         else:
-            codes.add_((zero_point + 0.5)[:, None])
+            codes.add_((zero_point + 0.5)[:, None])  # half a step, for conversion rounds down
         codes.clamp_(0, self.levels + 0.5)
         return QuantizedRows(codes.to(torch.uint8 if self.bits <= 8 else torch.int32), scale, zero_point)
 
@@ -129,21 +131,34 @@ class AffineRows:
         low, high = self._range(rows)
         if self.range != "mse":
             return self._grid(low, high)
+        full = chosen = self._grid(low, high)
         stride = -(-rows.shape[1] // _SEARCHED)
         looked_at = rows[:, ::stride].contiguous()
-        full_scale, _ = chosen_scale, chosen_zero = self._grid(low, high)
-        least = torch.full_like(full_scale, torch.inf)
+        least = torch.full_like(low, torch.inf)
         for shrink in _SHRINKS:
-            scale, zero_point = self._grid(low * shrink, high * shrink)
-            codes = torch.mul(looked_at, (1 / scale)[:, None]).add_(zero_point[:, None])
-            decoded = codes.round_().clamp_(0, self.levels).sub_(zero_point[:, None]).mul_(scale[:, None])
-            # in units of the full range, for squares of what is huge or tiny leave float32
-            error = decoded.sub_(looked_at).mul_((1 / full_scale)[:, None]).square_().sum(1)
-            better = error < least
-            least = torch.where(better, error, least)
-            chosen_scale = torch.where(better, scale, chosen_scale)
-            chosen_zero = torch.where(better, zero_point, chosen_zero)
-        return chosen_scale, chosen_zero
+            tried = self._grid(low * shrink, high * shrink)
+            chosen, least = self._better(
+                chosen, least, tried, self._squared_error(looked_at, *tried, full[0])
+            )
+        if stride == 1:
+            return chosen
+        # what was not looked at may lie far outside
+        errors = [self._squared_error(rows, *each, full[0]) for each in (full, chosen)]
+        return self._better(full, errors[0], chosen, errors[1])[0]
+
+    def _squared_error(self, rows: Tensor, scale: Tensor, zero_point: Tensor, unit: Tensor) -> Tensor:
+        """Of each row, in units whose squares neither overflow nor vanish."""
+        codes = torch.mul(rows, (1 / scale)[:, None]).add_(zero_point[:, None])
+        decoded = codes.round_().clamp_(0, self.levels).sub_(zero_point[:, None]).mul_(scale[:, None])
+        return decoded.sub_(rows).mul_((1 / unit)[:, None]).square_().sum(1)
+
+    @staticmethod
+    def _better(
+        one: tuple[Tensor, Tensor], error: Tensor, other: tuple[Tensor, Tensor], other_error: Tensor
+    ) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        """Row by row the grid with the smaller error, and that error."""
+        scale, zero_point = (torch.where(other_error < error, b, a) for a, b in zip(one, other, strict=True))
+        return (scale, zero_point), torch.minimum(error, other_error)
 
     def _range(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         if self.range == "percentile":
@@ -162,4 +177,11 @@ class AffineRows:
             scale = rounded_up(torch.maximum(-low, high) / (self.levels / 2), self.scale_type)
             return scale, zero_point
         scale = rounded_up(high / self.levels - low / self.levels, self.scale_type)
-        return scale, (-low / scale).round_().clamp_(0, self.levels)
+        zero_point = (-low / scale).round_().clamp_(0, self.levels)
+        if self.rounding == "stochastic" and self.bits > 1:
+            # both ends must lie on the grid: what is beyond it could not keep its mean
+            zero_point = zero_point.clamp(low.lt(0).float(), self.levels - high.gt(0).float())
+            above, below = high / (self.levels - zero_point), -low / zero_point
+            needed = torch.maximum(above.nan_to_num(), below.nan_to_num())
+            scale = rounded_up(torch.maximum(scale, needed), self.scale_type)
+        return scale, zero_point

@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 
 import torch
 from torch import Tensor
 
 from fedsplit.quant import bit_packing
 from fedsplit.quant.affine_rows import AffineRows, QuantizedRows
-from fedsplit.quant.codec import Quantizer, rounding_error
+from fedsplit.quant.codec import Quantizer
 from fedsplit.quant.granularity import Granularity
 from fedsplit.quant.message import Corrupt, expect
 from fedsplit.quant.scales import nearest, pack_values, scale_bytes, unpack_values
@@ -123,11 +122,11 @@ class Allocated(Quantizer[AllocatedRows]):
         """See `Quantizer.max_size`."""
         rows, length = self.granularity.rows_of(shape)
         finest = self.rows[_MOST_BITS]
-        return bit_packing.packed_size(rows, 4) + finest.size(rows, rows * length) if prod(shape) else 0
+        return bit_packing.packed_size(rows, 4) + finest.size(rows, rows * length)
 
-    def error_bound(self, x: Tensor) -> Tensor:
-        """See `Codec.error_bound`."""
-        rows = self.granularity.split(x.to(torch.float32))
+    def bound(self, x: Tensor) -> Tensor:
+        """See `Quantizer.bound`."""
+        rows = self.granularity.split(x)
         bits = self.allocation(rows, x.numel())
         dropped = rows[bits == 0]
         bound = torch.empty(rows.shape, dtype=torch.float64)
@@ -135,7 +134,7 @@ class Allocated(Quantizer[AllocatedRows]):
         for each in _distinct(bits):
             if each:
                 bound[bits == each] = self.rows[each].error_bound(rows[bits == each])
-        return self.granularity.join(bound, x.shape) + rounding_error(x)
+        return self.granularity.join(bound, x.shape)
 
 
 def _distinct(bits: Tensor) -> list[int]:

@@ -78,7 +78,9 @@ def unpack(payload: bytes, count: int, bits: int) -> Tensor:
 
 def to_bytes(x: Tensor) -> bytes:
     """The memory of a tensor."""
-    return x.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
+    x = x.detach().cpu().contiguous()
+    # a tensor of one value is contiguous with any stride
+    return x.as_strided((x.numel(),), (1,)).view(torch.uint8).numpy().tobytes()
 
 
 def from_bytes(payload: bytes, dtype: torch.dtype) -> Tensor:
@@ -89,4 +91,6 @@ def from_bytes(payload: bytes, dtype: torch.dtype) -> Tensor:
     """
     if len(payload) % dtype.itemsize:
         raise Corrupt(f"{len(payload)} bytes are no whole number of values")
+    if not payload:
+        return torch.zeros(0, dtype=dtype)
     return torch.from_numpy(np.frombuffer(payload, np.uint8).copy()).view(dtype)

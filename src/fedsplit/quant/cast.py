@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fedsplit.quant.bit_packing import from_bytes, to_bytes
-from fedsplit.quant.codec import Quantizer, rounding_error
+from fedsplit.quant.codec import Quantizer
 from fedsplit.quant.message import Corrupt, expect
 
 
@@ -50,9 +50,9 @@ class Cast(Quantizer[Tensor]):
         """See `Quantizer.size`."""
         return prod(shape) * self.dtype.itemsize
 
-    def error_bound(self, x: Tensor) -> Tensor:
-        """See `Codec.error_bound`."""
+    def bound(self, x: Tensor) -> Tensor:
+        """See `Quantizer.bound`."""
         values = x.double().abs()
         # half a unit in the last place, below the smallest normal value that of the subnormal ones
         within = (values * self.limits.eps / 2).clamp_min(self.limits.tiny * self.limits.eps / 2)
-        return within + (values - self.limits.max).clamp_min(0) + rounding_error(x)
+        return within + (values - self.limits.max).clamp_min(0)

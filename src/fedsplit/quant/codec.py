@@ -91,6 +91,10 @@ class Quantizer(Codec, Generic[Form]):
         """
 
     @abstractmethod
+    def bound(self, x: Tensor) -> Tensor:
+        """The largest error of each value of `x`, float32 as `quantize` gets it; float64, of its shape."""
+
+    @abstractmethod
     def size(self, shape: Sequence[int]) -> int | None:
         """Bytes of the payload of any tensor of this shape; None where they depend on its values."""
 
@@ -119,6 +123,14 @@ class Quantizer(Codec, Generic[Form]):
             return torch.zeros(shape, dtype=message.dtype)
         return _as_type(self.dequantize(self.unpack(payload, shape), shape), message.dtype)
 
+    def error_bound(self, x: Tensor) -> Tensor:
+        """See `Codec.error_bound`: that of the codec, and the way through float32 back to the type of `x`."""
+        if not x.numel():
+            return torch.zeros(x.shape, dtype=torch.float64)
+        bound, limits = self.bound(_float32(x)), torch.finfo(x.dtype)
+        relative = max(limits.eps, 2**-23) * (x.double().abs() + bound)
+        return bound + relative + limits.smallest_normal * limits.eps + 2**-126
+
     def simulate(self, x: Tensor, *, seed: int = 0) -> Simulated:
         """See `Codec.simulate`."""
         if not x.numel():
@@ -128,12 +140,6 @@ class Quantizer(Codec, Generic[Form]):
         if size is None:
             size = len(self.pack(form, x.shape))
         return Simulated(_as_type(self.dequantize(form, x.shape), x.dtype), size)
-
-
-def rounding_error(x: Tensor) -> Tensor:
-    """What can be added to each error by the way through float32 and back to the type of `x`, float64."""
-    limits = torch.finfo(x.dtype)
-    return x.double().abs() * max(limits.eps, 2**-23) + limits.tiny
 
 
 def _float32(x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fedsplit.arguments import ChannelDim, PositiveInt
 from fedsplit.quant.bit_packing import from_bytes, to_bytes
-from fedsplit.quant.codec import Quantizer, rounding_error
+from fedsplit.quant.codec import Quantizer
 from fedsplit.quant.granularity import Granularity, GranularityName
 from fedsplit.quant.message import Corrupt, expect
 from fedsplit.quant.scales import ScaleType, pack_values, rounded_up, scale_bytes, unpack_scales
@@ -89,11 +89,11 @@ class Float8(Quantizer[ScaledFloats]):
     def size(self, shape: Sequence[int]) -> int:
         """See `Quantizer.size`."""
         rows, _ = self.granularity.rows_of(shape)
-        return rows * scale_bytes(self.scale_type) + prod(shape) if prod(shape) else 0
+        return rows * scale_bytes(self.scale_type) + prod(shape)
 
-    def error_bound(self, x: Tensor) -> Tensor:
-        """See `Codec.error_bound`."""
-        scale = self._scale(self.granularity.split(x.to(torch.float32)))
+    def bound(self, x: Tensor) -> Tensor:
+        """See `Quantizer.bound`."""
+        scale = self._scale(self.granularity.split(x))
         smallest = self.granularity.spread(scale.double() * 2**-10, x.shape)
         relative = x.double().abs() * (2**-4 + 2**-20)
-        return torch.maximum(relative, smallest * (1 + 2**-20)) + rounding_error(x)
+        return torch.maximum(relative, smallest * (1 + 2**-20))

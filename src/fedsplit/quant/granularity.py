@@ -31,6 +31,8 @@ class Granularity:
     def rows_of(self, shape: Sequence[int]) -> tuple[int, int]:
         """Number and length of the rows of a tensor of this shape."""
         count = prod(shape)
+        if count == 0:
+            return 0, 1
         if self.name == "block":
             return -(-count // self.block_size), self.block_size
         rows = shape[self.channel_dim] if self._has_channels(shape) else 1

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fedsplit.quant.bit_packing import from_bytes, to_bytes
 from fedsplit.quant.codec import Codec, NotFinite, Simulated
-from fedsplit.quant.message import Message, expect
+from fedsplit.quant.message import Corrupt, Message, expect
 
 
 class Identity(Codec):
@@ -24,7 +24,10 @@ class Identity(Codec):
         """See `Codec.decode`."""
         payload = message.opened()
         expect(payload, prod(message.shape) * message.dtype.itemsize)
-        return from_bytes(payload, message.dtype).view(message.shape)
+        values = from_bytes(payload, message.dtype).view(message.shape)
+        if message.dtype.is_floating_point and not torch.isfinite(values).all():
+            raise Corrupt("a value is not finite")
+        return values
 
     def simulate(self, x: Tensor, *, seed: int = 0) -> Simulated:
         """See `Codec.simulate`: `x` itself."""

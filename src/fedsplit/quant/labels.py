@@ -29,7 +29,13 @@ class Labels:
         return labels.numel() * self.dtype.itemsize
 
     def encode(self, labels: Tensor) -> Message:
-        """The message of labels, int64."""
+        """The message of labels, int64.
+
+        Raises:
+            ValueError: one is no class.
+        """
+        if self._strangers(labels):
+            raise ValueError(f"a label is none of {self.num_classes} classes")
         return Message.sealed(to_bytes(labels.to(self.dtype)), tuple(labels.shape), torch.int64)
 
     def decode(self, message: Message) -> Tensor:
@@ -41,6 +47,9 @@ class Labels:
         payload = message.opened()
         expect(payload, prod(message.shape) * self.dtype.itemsize)
         labels = from_bytes(payload, self.dtype).to(torch.int64).view(message.shape)
-        if ((labels < 0) | (labels >= self.num_classes)).any():
+        if self._strangers(labels):
             raise Corrupt(f"a label is none of {self.num_classes} classes")
         return labels
+
+    def _strangers(self, labels: Tensor) -> bool:
+        return bool(((labels < 0) | (labels >= self.num_classes)).any())

@@ -38,8 +38,10 @@ class Message:
         """The payload.
 
         Raises:
-            Corrupt: the checksum is not that of the content.
+            Corrupt: the checksum is not that of the content, or no tensor has this shape.
         """
+        if min(self.shape, default=0) < 0 or max(self.shape, default=0) >= 2**63:
+            raise Corrupt(f"no tensor has the shape {self.shape}")
         if _checksum(self.payload, self.shape, self.dtype) != self.checksum:
             raise Corrupt("the checksum does not fit: the message was altered on its way")
         return self.payload

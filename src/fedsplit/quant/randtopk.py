@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 
 from fedsplit.arguments import Fraction, Share
-from fedsplit.quant.codec import rounding_error
 from fedsplit.quant.topk import TopK
 from fedsplit.randomness import uniform
 
@@ -39,6 +38,6 @@ class RandTopK(TopK):
         places = torch.where(ranks < kept - others, ranks, ranks + others)
         return order.gather(1, places)
 
-    def error_bound(self, x: Tensor) -> Tensor:
-        """See `Codec.error_bound`."""
-        return x.double().abs() + rounding_error(x)
+    def bound(self, x: Tensor) -> Tensor:
+        """See `Quantizer.bound`."""
+        return x.double().abs()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fedsplit.arguments import ChannelDim, PositiveInt
 from fedsplit.quant import bit_packing
-from fedsplit.quant.codec import Quantizer, rounding_error
+from fedsplit.quant.codec import Quantizer
 from fedsplit.quant.granularity import Granularity, GranularityName
 from fedsplit.quant.message import Corrupt, expect
 from fedsplit.quant.scales import ScaleType, nearest, pack_values, scale_bytes, unpack_values
@@ -89,10 +89,10 @@ class Sign(Quantizer[Signs]):
         """See `Quantizer.size`."""
         rows, _ = self.granularity.rows_of(shape)
         magnitudes = rows * scale_bytes(self.scale_type)
-        return magnitudes + bit_packing.packed_size(prod(shape), 1) if prod(shape) else 0
+        return magnitudes + bit_packing.packed_size(prod(shape), 1)
 
-    def error_bound(self, x: Tensor) -> Tensor:
-        """See `Codec.error_bound`."""
-        magnitude = self.quantize(x.to(torch.float32), 0).magnitude.double()
+    def bound(self, x: Tensor) -> Tensor:
+        """See `Quantizer.bound`."""
+        magnitude = self.quantize(x, 0).magnitude.double()
         distance = (x.double().abs() - self.granularity.spread(magnitude, x.shape)).abs()
-        return distance + rounding_error(x)
+        return distance

@@ -10,7 +10,7 @@ from torch import Tensor
 from fedsplit.arguments import Share
 from fedsplit.quant import bit_packing
 from fedsplit.quant.bit_packing import from_bytes, to_bytes
-from fedsplit.quant.codec import Quantizer, rounding_error
+from fedsplit.quant.codec import Quantizer
 from fedsplit.quant.message import Corrupt, expect
 
 
@@ -40,7 +40,7 @@ class TopK(Quantizer[Sparse]):
     def rows_of(self, shape: Sequence[int]) -> tuple[int, int, int]:
         """Number of rows, their length, and how many values of each are kept."""
         rows = shape[0] if len(shape) > 1 else 1
-        length = prod(shape) // rows
+        length = prod(shape) // max(1, rows)
         return rows, length, max(1, round(self.fraction * length))
 
     def quantize(self, x: Tensor, seed: int) -> Sparse:
@@ -88,15 +88,15 @@ class TopK(Quantizer[Sparse]):
         rows, length, kept = self.rows_of(shape)
         return 2 * rows * kept + bit_packing.packed_size(rows * kept, _bits_below(length))
 
-    def error_bound(self, x: Tensor) -> Tensor:
-        """See `Codec.error_bound`: of any value that is as large as the least that is kept, 2^-8 of it."""
+    def bound(self, x: Tensor) -> Tensor:
+        """See `Quantizer.bound`: of any value that is as large as the least that is kept, 2^-8 of it."""
         rows, length, kept = self.rows_of(x.shape)
         values = x.double().abs().view(rows, length)
         least = values.topk(kept, 1).values[:, -1:]
         limits = torch.finfo(torch.bfloat16)
         cast = values / 256 + limits.tiny + (values - limits.max).clamp_min(0)
         # values as large as the least that is kept may be kept or not
-        return torch.where(values > least, cast, values).view(x.shape) + rounding_error(x)
+        return torch.where(values > least, cast, values).view(x.shape)
 
 
 def _bits_below(length: int) -> int:

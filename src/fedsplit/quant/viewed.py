@@ -1,11 +1,13 @@
 """Smashed data that a model flattened, coded in the shape they had before."""
 
 from collections.abc import Sequence
+from math import prod
 from typing import Generic
 
 from torch import Tensor
 
 from fedsplit.quant.codec import Form, Quantizer
+from fedsplit.quant.message import Corrupt
 
 
 class Viewed(Quantizer[Form], Generic[Form]):
@@ -38,6 +40,8 @@ class Viewed(Quantizer[Form], Generic[Form]):
 
     def unpack(self, payload: bytes, shape: Sequence[int]) -> Form:
         """See `Quantizer.unpack`."""
+        if len(shape) == 0 or prod(shape[1:]) != prod(self.sample_shape):
+            raise Corrupt(f"no samples of {self.sample_shape} are in a tensor of {tuple(shape)}")
         return self.codec.unpack(payload, self._viewed(shape))
 
     def codes(self, form: Form) -> Tensor | None:
@@ -52,6 +56,6 @@ class Viewed(Quantizer[Form], Generic[Form]):
         """See `Quantizer.max_size`."""
         return self.codec.max_size(self._viewed(shape))
 
-    def error_bound(self, x: Tensor) -> Tensor:
-        """See `Codec.error_bound`."""
-        return self.codec.error_bound(x.view(self._viewed(x.shape))).view(x.shape)
+    def bound(self, x: Tensor) -> Tensor:
+        """See `Quantizer.bound`."""
+        return self.codec.bound(x.view(self._viewed(x.shape))).view(x.shape)

@@ -74,6 +74,6 @@ class Zstd(Quantizer[Form], Generic[Form]):
         """See `Quantizer.max_size`."""
         return 1 + self.codec.max_size(shape)
 
-    def error_bound(self, x: Tensor) -> Tensor:
-        """See `Codec.error_bound`."""
-        return self.codec.error_bound(x)
+    def bound(self, x: Tensor) -> Tensor:
+        """See `Quantizer.bound`."""
+        return self.codec.bound(x)

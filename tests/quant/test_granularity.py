@@ -1,0 +1,69 @@
+from math import prod
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fedsplit.quant.granularity import Granularity, GranularityName
+from tests.quant.drawn import Shape, shapes, tensors
+from tests.quant.reference import groups
+
+granularities = st.builds(
+    Granularity, st.sampled_from(("tensor", "channel", "block")), st.integers(1, 20), st.integers(0, 3)
+)
+
+
+@given(granularity=granularities, x=tensors())
+def test_rows_are_the_groups_of_values_and_padding_is_zero(granularity: Granularity, x: Tensor) -> None:
+    rows, flat = granularity.split(x), x.reshape(-1)
+    assert rows.shape == granularity.rows_of(x.shape)
+    expected = groups(x.shape, granularity.name, granularity.block_size, granularity.channel_dim)
+    assert len(rows) == len(expected)
+    for row, places in zip(rows, expected, strict=True):
+        assert torch.equal(row[: len(places)], flat[torch.from_numpy(places)])
+        assert not row[len(places) :].any()
+
+
+@given(granularity=granularities, x=tensors())
+def test_joined_rows_are_the_tensor(granularity: Granularity, x: Tensor) -> None:
+    joined = granularity.join(granularity.split(x), x.shape)
+    assert torch.equal(joined, x)
+    assert joined.is_contiguous()
+
+
+@given(granularity=granularities, shape=shapes)
+def test_every_value_gets_the_number_of_its_row(granularity: Granularity, shape: Shape) -> None:
+    expected = np.empty(prod(shape))
+    for number, places in enumerate(
+        groups(shape, granularity.name, granularity.block_size, granularity.channel_dim)
+    ):
+        expected[places] = number
+    rows, _ = granularity.rows_of(shape)
+    spread = granularity.spread(torch.arange(float(rows)), shape)
+    assert spread.shape == shape
+    assert spread.reshape(-1).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "channel_dim", "rows"),
+    [
+        ("tensor", (4, 6, 5), 1, (1, 120)),
+        ("block", (4, 6, 5), 1, (18, 7)),
+        ("block", (7,), 1, (1, 7)),
+        ("block", (), 1, (1, 7)),
+        ("channel", (4, 6, 5), 1, (6, 20)),
+        ("channel", (4, 6, 5), 0, (4, 30)),
+        ("channel", (4, 6, 5), 2, (5, 24)),
+        ("channel", (4, 6, 5), 3, (1, 120)),  # there is no such dimension
+        ("channel", (4, 6), 1, (6, 4)),
+        ("channel", (4,), 0, (1, 4)),
+        ("channel", (), 0, (1, 1)),
+    ],
+)
+def test_numbers_and_lengths_of_rows(
+    name: GranularityName, shape: Shape, channel_dim: int, rows: tuple[int, int]
+) -> None:
+    assert Granularity(name, 7, channel_dim).rows_of(shape) == rows

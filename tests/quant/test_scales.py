@@ -1,0 +1,103 @@
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fedsplit.quant.message import Corrupt
+from fedsplit.quant.scales import (
+    LARGEST,
+    SMALLEST,
+    ScaleType,
+    nearest,
+    pack_values,
+    rounded_up,
+    scale_bytes,
+    unpack_scales,
+    unpack_values,
+)
+from tests.quant.reference import bfloat16, floats_in
+
+SCALE_TYPES: tuple[ScaleType, ...] = ("bfloat16", "float32")
+positive = st.lists(st.floats(SMALLEST, float(np.float32(LARGEST)), width=32), min_size=1, max_size=9)
+within = st.lists(
+    st.floats(-float(np.float32(LARGEST)), float(np.float32(LARGEST)), width=32), min_size=1, max_size=9
+)
+
+
+@given(scales=positive)
+def test_a_scale_is_rounded_to_the_next_bfloat16_at_or_above(scales: list[float]) -> None:
+    rounded = rounded_up(torch.tensor(scales), "bfloat16")
+    assert rounded.tolist() == bfloat16(np.array(scales), up=True).tolist()
+
+
+@given(scales=positive)
+def test_a_float32_scale_stays(scales: list[float]) -> None:
+    assert rounded_up(torch.tensor(scales), "float32").tolist() == torch.tensor(scales).tolist()
+
+
+@pytest.mark.parametrize("scale_type", SCALE_TYPES)
+@pytest.mark.parametrize(("scale", "expected"), [(0.0, SMALLEST), (1e-40, SMALLEST), (torch.inf, LARGEST)])
+def test_scales_stay_where_they_and_their_inverses_are_finite(
+    scale: float, expected: float, scale_type: ScaleType
+) -> None:
+    rounded = rounded_up(torch.tensor([scale]), scale_type)
+    assert float(rounded) == pytest.approx(expected, rel=2**-7)
+    assert torch.isfinite(rounded).all()
+    assert torch.isfinite(1 / rounded).all()
+
+
+@given(values=within)
+def test_the_nearest_bfloat16(values: list[float]) -> None:
+    assert nearest(torch.tensor(values), "bfloat16").tolist() == bfloat16(np.array(values)).tolist()
+
+
+@pytest.mark.parametrize("scale_type", SCALE_TYPES)
+@pytest.mark.parametrize("value", [3.4e38, torch.inf])
+def test_what_is_too_large_becomes_the_largest(value: float, scale_type: ScaleType) -> None:
+    for sign in (1, -1):
+        assert float(nearest(torch.tensor([sign * value]), scale_type)) == pytest.approx(
+            sign * LARGEST, rel=2**-8
+        )
+
+
+@pytest.mark.parametrize("scale_type", SCALE_TYPES)
+@given(values=within)
+def test_values_that_were_rounded_travel_exactly(scale_type: ScaleType, values: list[float]) -> None:
+    rounded = nearest(torch.tensor(values), scale_type)
+    payload = pack_values(rounded, scale_type)
+    assert len(payload) == len(values) * scale_bytes(scale_type)
+    assert floats_in(payload, scale_type).tolist() == rounded.tolist()
+    assert torch.equal(unpack_values(payload, scale_type), rounded)
+    scales = rounded_up(rounded.abs(), scale_type)
+    assert torch.equal(unpack_scales(pack_values(scales, scale_type), scale_type), scales)
+
+
+@pytest.mark.parametrize(("scale_type", "size"), [("bfloat16", 2), ("float32", 4)])
+def test_a_scale_takes_two_or_four_bytes(scale_type: ScaleType, size: int) -> None:
+    assert scale_bytes(scale_type) == len(pack_values(torch.ones(1), scale_type)) == size
+
+
+@pytest.mark.parametrize("scale_type", SCALE_TYPES)
+def test_no_values_are_unpacked_from_no_bytes(scale_type: ScaleType) -> None:
+    assert unpack_values(b"", scale_type).tolist() == []
+
+
+@pytest.mark.parametrize("scale_type", SCALE_TYPES)
+@pytest.mark.parametrize("unpack", [unpack_values, unpack_scales])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_what_is_not_finite_is_refused(
+    unpack: Callable[[bytes, ScaleType], Tensor], value: float, scale_type: ScaleType
+) -> None:
+    with pytest.raises(Corrupt):
+        unpack(pack_values(torch.tensor([1.0, value]), scale_type), scale_type)
+
+
+@pytest.mark.parametrize("scale_type", SCALE_TYPES)
+@pytest.mark.parametrize("value", [0.0, -0.0, -1.0])
+def test_a_scale_that_is_not_above_zero_is_refused(value: float, scale_type: ScaleType) -> None:
+    with pytest.raises(Corrupt):
+        unpack_scales(pack_values(torch.tensor([1.0, value]), scale_type), scale_type)

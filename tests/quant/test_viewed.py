@@ -1,0 +1,63 @@
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fedsplit.quant.affine import affine
+from fedsplit.quant.codec import Quantizer
+from fedsplit.quant.message import Corrupt, Message
+from fedsplit.quant.sign import Sign
+from fedsplit.quant.topk import TopK
+from fedsplit.quant.viewed import Viewed
+from fedsplit.quant.zstd import Zstd
+
+SAMPLE = (3, 4, 5)
+INNER: dict[str, Quantizer[Any]] = {
+    "channel": affine(bits=4, granularity="channel"),
+    "auto": affine(bits="auto", budget=2.0, granularity="channel"),
+    "sign": Sign(granularity="channel", channel_dim=2),
+    "topk": TopK(fraction=0.1),
+    "zstd": Zstd(affine(bits=2, granularity="channel"), 3),
+}
+
+
+def _x(samples: int = 6) -> Tensor:
+    return torch.randn(samples, 60, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("name", INNER)
+def test_samples_are_coded_in_the_shape_they_had(name: str) -> None:
+    inner, codec = INNER[name], Viewed(INNER[name], SAMPLE)
+    flat, whole = _x(), _x().view(6, *SAMPLE)
+    assert codec.encode(flat).payload == inner.encode(whole).payload
+    assert codec.encode(flat).shape == (6, 60)
+    assert torch.equal(codec.decode(codec.encode(flat)), inner.decode(inner.encode(whole)).view(6, 60))
+    assert torch.equal(codec.error_bound(flat), inner.error_bound(whole).view(6, 60))
+    assert codec.size(flat.shape) == inner.size(whole.shape)
+    assert codec.max_size(flat.shape) == inner.max_size(whole.shape)
+
+
+def test_channels_are_those_of_the_samples_not_of_the_flat_tensor() -> None:
+    x = _x()
+    x[:, :20] *= 1000  # one channel
+    bare, viewed = (codec.simulate(x) for codec in (INNER["channel"], Viewed(INNER["channel"], SAMPLE)))
+    assert bare.size == 60 * 2 + 30 + 180
+    assert viewed.size == 3 * 2 + 2 + 180
+
+
+@pytest.mark.parametrize("name", INNER)
+def test_bounds_of_samples_apart_in_memory(name: str) -> None:
+    x = _x().T.contiguous().T
+    assert not x.is_contiguous()
+    codec = Viewed(INNER[name], SAMPLE)
+    assert torch.equal(codec.error_bound(x), codec.error_bound(_x()))
+
+
+@pytest.mark.parametrize("name", INNER)
+def test_shapes_that_hold_no_such_samples_are_refused(name: str) -> None:
+    codec = Viewed(INNER[name], SAMPLE)
+    for shape in ((), (6,), (360,), (6, 59), (6, 61), (6, 30), (12, 30), (6, 1, 59)):
+        for payload in (codec.encode(_x()).payload, b"", bytes(10)):
+            with pytest.raises(Corrupt):
+                codec.decode(Message.sealed(payload, shape, torch.float32))
