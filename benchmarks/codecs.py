@@ -5,7 +5,8 @@
 Trains a CNN with batch normalisation for some epochs on the images of one client, and prints what
 `python main.py task=codecs` prints for any model: bits a value with and without zstandard, SQNR, the order-0
 entropy of the codes as the limit of a lossless stage, and speeds. `--root` holds train/<class>/* and
-test/<class>/*. `--help` lists the options.
+test/<class>/*. `--help` lists the options; further arguments are overrides, such as
+task.codecs.int8_block.block_size=32.
 """
 
 import argparse
@@ -37,7 +38,7 @@ if __name__ == "__main__":
     parser.add_argument("--images", type=int, default=5000, help="training images")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--batch", type=int, default=32)
-    options = parser.parse_args()
+    options, overrides = parser.parse_known_args()
     sys.argv[1:] = [
         "task=codecs",
         f"task.steps={options.epochs * options.images // options.batch}",
@@ -50,5 +51,6 @@ if __name__ == "__main__":
         "num_clients=1",
         f"batch_size={options.batch}",
         "auxiliary=linear",
+        *overrides,
     ]
     sys.exit(main())
