@@ -116,6 +116,14 @@ def test_a_tiny_budget_leaves_only_the_means(scale_type: str) -> None:
     assert torch.equal(decoded, torch.from_numpy(sent).to(torch.float32)[None, :, None].expand(x.shape))
 
 
+@pytest.mark.parametrize("granularity", ["channel", "block"])
+def test_a_budget_that_what_stands_beside_uses_up_leaves_only_the_means(granularity: str) -> None:
+    x = _channels(DEVIATIONS, 6)
+    codec = _codec(0.5, granularity=granularity, block_size=6)
+    assert _bits_of(codec, x) == [0] * 8
+    assert len(codec.encode(x).payload) == 4 + 2 * 8
+
+
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("budget", [9.0, 1e3, 1e30, 3.4e38])
 def test_a_huge_budget_gives_eight_bits_and_no_more(budget: float, symmetric: bool) -> None:
