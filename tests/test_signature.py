@@ -37,7 +37,16 @@ def _resolved(target: str) -> Any:
 
 def test_every_configured_group_contributes_targets() -> None:
     groups = {target.split(".")[1] for target in TARGETS}
-    assert groups == {"algorithms", "data", "estimators", "models", "optimizers", "quant", "schedules"}
+    assert groups == {
+        "algorithms",
+        "data",
+        "estimators",
+        "models",
+        "optimizers",
+        "quant",
+        "schedules",
+        "tasks",
+    }
 
 
 @pytest.mark.parametrize("target", TARGETS)

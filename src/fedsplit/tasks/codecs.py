@@ -44,10 +44,12 @@ class Codecs(Task):
             soft_wrap=True,
         )
         for title, x, at_cut in self.tensors(parts):
-            table = new_table(f"{title} {tuple(x.shape)}, {float((x == 0).float().mean()):.0%} zeros")
+            table = new_table()
             for name in self.codecs:
                 codec = parts.codec(f"task.codecs.{name}", at_cut=at_cut)
                 add_row(table, name, survey(codec, x, self.repeats))
+            zeros = float((x == 0).float().mean())
+            console.print(f"\n{title} {tuple(x.shape)}, {zeros:.0%} zeros", soft_wrap=True, highlight=False)
             console.print(table)
 
     def tensors(self, parts: Parts) -> list[tuple[str, Tensor, bool]]:
@@ -77,9 +79,9 @@ class Codecs(Task):
         ]
 
 
-def new_table(title: str) -> Table:
+def new_table() -> Table:
     """A table for `add_row`."""
-    table = Table(title=title, title_justify="left")
+    table = Table()
     table.add_column("codec", no_wrap=True)
     for column in ("bits", "with zstd", "entropy", "SQNR", "encode", "decode"):
         table.add_column(column, justify="right", no_wrap=True)
