@@ -138,7 +138,7 @@ def perform(directory: Path, config: dict[str, Any], choices: Mapping[str, str])
 
     chosen = {group: choice for group, choice in choices.items() if not group.startswith("hydra/")}
     make(Task, config, "task").run({**config, "choices": chosen}, directory)  # type: ignore[type-abstract]
-    if directory.is_dir():
+    if (directory / "config.yaml").is_file():
         print(shown(directory))
 
 
@@ -236,7 +236,13 @@ def sweep(overrides: Sequence[str]) -> None:
     asked = list(jobs(overrides))
     with composing():
         for each in asked:
-            check(plain(composed(each)))
+            config = composed(each)
+            check(plain(config))
+            task = config.hydra.runtime.choices.task
+            if task != "train":
+                raise UserError(
+                    "task", task, "leaves no run behind that a sweep could collect; do it by itself"
+                )
         own = composed([override for override in overrides if override.startswith("hydra.")])
         directory = hydra_path(own, "hydra.sweep.dir")
     from fedsplit.results.run_directory import RunDirectory  # noqa: PLC0415

@@ -35,7 +35,7 @@ ChannelDim: TypeAlias = Annotated[int, Range("a dimension, 0 to 3", lambda v: 0 
 VOCABULARY: Mapping[str, Any] = {
     **{name: value for name, value in globals().items() if get_origin(value) is Annotated},
     **{"int": int, "float": float, "bool": bool, "str": str, "list": list, "tuple": tuple, "dict": dict},
-    **{"Literal": Literal},
+    **{"Literal": Literal, "Any": Any},
 }
 """The names an annotation may use to be checked without importing the module it stands in."""
 

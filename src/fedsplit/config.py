@@ -96,16 +96,26 @@ GROUPS = (
 )
 OPTIONAL_GROUPS = ("client_optimizer", "server_optimizer")
 
-_EXACT = {"_target_": "fedsplit.quant.identity.Identity", "zstd": None}
-OLDER = {
-    "task": {"_target_": "fedsplit.tasks.train.Train"},
-    "quant": {
-        **dict.fromkeys(_CUT, _EXACT),
-        "weights": dict.fromkeys(_WEIGHTS, _EXACT),
-        "continue_from_decoded": False,
-    },
-}
-"""What runs did that were started before these keys were there."""
+
+def with_defaults_of_old(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of a run, with what runs did that were started before these keys were there."""
+
+    def exact() -> dict[str, Any]:
+        return {"_target_": "fedsplit.quant.identity.Identity", "zstd": None}
+
+    quant = {kind: exact() for kind in _CUT} | {"weights": {way: exact() for way in _WEIGHTS}}
+    older = {
+        "task": {"_target_": "fedsplit.tasks.train.Train"},
+        "quant": {**quant, "continue_from_decoded": False},
+    }
+    chosen = {"task": "train", "quant": "none"} | {f"codec@{path}": "none" for path in CODECS}
+    completed = {**older, **config}
+    if "choices" in config:
+        completed["choices"] = {**(chosen if "quant" not in config else {}), **config["choices"]}
+    if isinstance(config.get("dataset"), Mapping):
+        completed["dataset"] = {"validation": None, **config["dataset"]}
+    return completed
+
 
 RESUMABLE = ("rounds", "comm_threshold_mb", "time_limit_s", "target_accuracy", "device", "progress")
 """What may be given anew beside `resume`."""

@@ -12,7 +12,7 @@ from rich.console import Console
 from safetensors import SafetensorError
 from torch import nn
 
-from fedsplit.config import OLDER, RESUMABLE, check
+from fedsplit.config import RESUMABLE, check, with_defaults_of_old
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.parts import Parts
 from fedsplit.randomness import generator
@@ -37,7 +37,7 @@ def resumed_config(directory: RunDirectory, changes: Mapping[str, Any]) -> dict[
     for key, value in changes.items():
         if key not in RESUMABLE:
             raise UserError(key, value, f"beside resume only {', '.join(RESUMABLE)} may be given")
-    config = {**OLDER, **directory.config(), **changes}
+    config = {**with_defaults_of_old(directory.config()), **changes}
     check({key: value for key, value in config.items() if key != "choices"})
     return config
 

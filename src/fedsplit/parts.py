@@ -232,7 +232,7 @@ class Parts:
         level = reduce(getitem, path.split("."), self.config)["zstd"]
         if not isinstance(codec, Quantizer):
             if level is not None:
-                raise UserError(f"{path}.zstd", level, "must be null: codec none sends values as they are")
+                raise UserError(f"{path}.zstd", level, "must be null: this codec takes no lossless stage")
             return codec
         if level is not None:
             codec = Zstd(codec, level)

@@ -71,6 +71,16 @@ def test_the_padding_of_a_last_block_does_not_lessen_its_mean() -> None:
     assert codec.simulate(torch.tensor([1.0] * 8 + [-4.0])).decoded.tolist() == [1.0] * 8 + [-4.0]
 
 
+def test_zeros_count_as_positive() -> None:
+    assert Sign().simulate(torch.tensor([0.0, -2.0, -0.0, 6.0])).decoded.tolist() == [2, -2, 2, 2]
+
+
+def test_the_mean_of_magnitudes_whose_sum_is_beyond_float32() -> None:
+    x = torch.tensor([3e38, -3e38] * 20)
+    for codec in (Sign(), Sign(granularity="tensor", scale_type="float32")):
+        assert codec.simulate(x).decoded.tolist() == pytest.approx(x.tolist(), rel=2**-8)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_a_mean_that_the_type_cannot_hold_is_within_the_bound(dtype: torch.dtype) -> None:
     codec = Sign(granularity="tensor", scale_type="float32")

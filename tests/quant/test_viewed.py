@@ -61,3 +61,10 @@ def test_shapes_that_hold_no_such_samples_are_refused(name: str) -> None:
         for payload in (codec.encode(_x()).payload, b"", bytes(10)):
             with pytest.raises(Corrupt):
                 codec.decode(Message.sealed(payload, shape, torch.float32))
+
+
+def test_a_single_value_is_no_sample() -> None:
+    codec: Viewed[Any] = Viewed(affine(bits=8, granularity="tensor", symmetric=True), (1, 1))
+    payload = codec.encode(torch.ones(1, 1)).payload
+    with pytest.raises(Corrupt):
+        codec.decode(Message.sealed(payload, (), torch.float32))

@@ -31,7 +31,7 @@ LOSSY: dict[str, Codec] = {
     "topk": TopK(fraction=0.1),
     "bf16": BFloat16(),
 }
-SHAPES = {"conv.weight": (6, 4, 3, 3), "fc.weight": (20, 30), "fc.bias": (20,), "norm.running_var": (20,)}
+SHAPES = {"conv.weight": (6, 4, 3, 3), "fc.weight": (20, 30), "fc.bias": (20,), "norm.weight": (20,)}
 COUNTER = "norm.num_batches_tracked"
 
 
@@ -271,7 +271,7 @@ def test_every_tensor_of_a_link_can_be_packed_and_is_then_what_arrives() -> None
 def test_whole_numbers_and_whole_tensors_of_one_dimension_are_exact(codec: Codec) -> None:
     weights = drawn(0)
     delivery = down(codec, whole=codec).share(weights, [0], 0, seed=0)[0]
-    for name in ("fc.bias", "norm.running_var", COUNTER):
+    for name in ("fc.bias", "norm.weight", COUNTER):
         assert torch.equal(delivery.weights[name], weights[name])
         assert delivery.weights[name].dtype == weights[name].dtype
     assert not torch.equal(delivery.weights["fc.weight"], weights["fc.weight"])
@@ -285,7 +285,7 @@ def test_differences_of_one_dimension_travel_in_float16_and_whole_numbers_as_the
     sent = link.share(second, [0], 1, seed=1)[0].weights
     own = moved(second, 2)
     uploaded = up(LOSSY[name]).send(0, own, sent, seed=2).weights
-    for small in ("fc.bias", "norm.running_var"):
+    for small in ("fc.bias", "norm.weight"):
         assert torch.equal(sent[small], held[small] + (second[small] - held[small]).half().float())
         assert torch.equal(uploaded[small], sent[small] + (own[small] - sent[small]).half().float())
     assert torch.equal(sent[COUNTER], second[COUNTER])
@@ -431,3 +431,15 @@ def test_a_loaded_link_takes_over_in_place_of_what_it_knew() -> None:
     assert other.held(1) is None
     assert same(other.held(0) or {}, link.held(0) or {})
     assert list(others.state()) == ["0"]
+
+
+def test_statistics_of_batch_normalisation_arrive_exactly_also_where_they_collapse() -> None:
+    codecs = WeightsCodecs(
+        affine(bits=4, granularity="block"), affine(bits=4, granularity="block"), Identity()
+    )
+    downlink = Downlink(codecs, torch.device("cpu"))
+    for round, variance in enumerate((1.5, 1e-5, 3e-7)):
+        meant = {"norm.running_var": torch.full((8,), variance), "fc.weight": torch.randn(4, 8)}
+        arrived = downlink.share(meant, [0], round, seed=round)[0].weights["norm.running_var"]
+        assert (arrived >= 0).all()
+        assert torch.allclose(arrived, meant["norm.running_var"], rtol=0, atol=2**-23)

@@ -67,6 +67,18 @@ def test_the_payload_is_plain_where_compression_would_not_make_it_smaller() -> N
     assert Zstd(inner, 3).encode(noise).payload == PLAIN + inner.encode(noise).payload
 
 
+def test_the_smaller_one_is_sent_however_little_it_is_smaller() -> None:
+    inner = Float16()
+    for length in (9, 50):
+        for zeros in range(length):
+            x = torch.randn(length, generator=torch.Generator().manual_seed(0))
+            x[:zeros] = 0
+            plain = inner.encode(x).payload
+            frame = zstandard.ZstdCompressor(level=3, write_checksum=False).compress(plain)
+            smaller = COMPRESSED + frame if len(frame) < len(plain) else PLAIN + plain
+            assert Zstd(inner, 3).encode(x).payload == smaller
+
+
 @pytest.mark.parametrize("name", ["float16", "float8", "affine4", "sign"])
 def test_the_payload_is_a_zstandard_frame_where_that_is_smaller(name: str) -> None:
     payload, plain = Zstd(INNER[name], 3).encode(_sparse()).payload, INNER[name].encode(_sparse()).payload

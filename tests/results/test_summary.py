@@ -73,7 +73,7 @@ def test_a_perfect_run_reaches_every_milestone() -> None:
 def test_versions_are_those_at_work() -> None:
     versions = _summary([0.5])["versions"]
     assert versions["torch"].split("+")[0] == str(torch.__version__).split("+", maxsplit=1)[0]
-    assert set(versions) == {"python", "fedsplit", "torch", "torchvision", "numpy", "hydra-core"}
+    assert set(versions) == {"python", "fedsplit", "torch", "torchvision", "numpy", "hydra-core", "zstandard"}
 
 
 def test_json_is_written_whole_and_reads_back(tmp_path: Path) -> None:

@@ -47,8 +47,8 @@ def test_tensors_are_of_the_steps_that_were_trained(configured: Configure, tiny:
     run.algorithm.server.step = watched
     before = run.algorithm.client_weights
     run.run_round(0)
-    assert torch.equal(z, torch.cat(uploads[4:7]))
-    assert torch.equal(dz, torch.cat(gradients[4:7]))
+    assert torch.equal(z, torch.cat(uploads[4:7])[-20:])
+    assert torch.equal(dz, torch.cat(gradients[4:7])[-20:])
     name = next(name for name, each in before.items() if each.shape == moved.shape)
     assert 0 < moved.abs().max() <= 7 * 1.01e-3  # seven steps of Adam with 1e-3, each at most about that
     assert name.endswith("weight")

@@ -81,7 +81,18 @@ def unflattened(client: nn.Module, example: Tensor) -> tuple[int, ...]:
 
 _RESHAPES = (torch.flatten, torch.reshape, "flatten", "reshape", "view")
 _ELEMENTWISE = (torch.relu, functional.relu, functional.gelu, functional.dropout, "relu")
-_STAY = (nn.Flatten, nn.Identity, nn.Dropout, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU)
+_STAY = (
+    nn.Flatten,
+    nn.Identity,
+    nn.Dropout,
+    nn.ReLU,
+    nn.ReLU6,
+    nn.LeakyReLU,
+    nn.ELU,
+    nn.GELU,
+    nn.SiLU,
+    nn.Tanh,
+)
 """Operations that leave every value where it is among its sample's."""
 
 

@@ -85,7 +85,8 @@ def affine(
         block_size: of granularity `block`.
         channel_dim: the dimension of granularity `channel`.
         symmetric: range from -a to a; else from the smallest to the largest value, and 0.
-        rounding: `nearest`, or `stochastic`, whose mean is the value itself.
+        rounding: `nearest`, or `stochastic`, whose mean is the value itself (with range `minmax`, and
+            symmetric or with two bits or more).
         range: `minmax`, `percentile`, or `mse`, the part of the full range with the least squared error.
         percentile: of values that lie in range `percentile`.
         scale_type: of the scales.

@@ -99,7 +99,7 @@ class AffineRows:
         sides, scales = self._beside(rows), rows * scale_bytes(self.scale_type)
         scale = unpack_scales(payload[:scales], self.scale_type)
         if self.symmetric:
-            zero_point = torch.full((rows,), self.levels / 2)
+            zero_point = torch.full((rows,), self.levels / 2, dtype=torch.float32)
         else:
             zero_point = bit_packing.unpack(payload[scales:sides], rows, self.bits)
         codes = bit_packing.unpack(payload[sides:], count, self.bits)

@@ -44,7 +44,8 @@ class Allocated(Quantizer[AllocatedRows]):
     Source: T. M. Cover and J. A. Thomas, "Elements of Information Theory", 2006, section 10.3.3.
 
     Args:
-        budget: bits a value, over the whole tensor.
+        budget: bits a value, over the whole tensor; what describes rows without bits (4 bits and a mean each)
+            is spent even where it is more.
         granularity: what is called a channel here, see `Granularity`.
         rows: a quantizer of rows for each of `ALLOCATED_BITS`.
     """
@@ -60,7 +61,7 @@ class Allocated(Quantizer[AllocatedRows]):
         affordable = int((self.budget * count - beside) / rows.shape[1])
         # in units of the largest value: squares of what is huge or tiny leave float32
         variance = (rows / rows.abs().max().clamp_min(torch.finfo(torch.float32).tiny)).var(1, correction=0)
-        distortion = torch.tensor(_DISTORTION, device=rows.device)
+        distortion = torch.tensor(_DISTORTION, dtype=torch.float32, device=rows.device)
         gains = variance[:, None] * (distortion[:-1] - distortion[1:])
         order = gains.flatten().sort(descending=True, stable=True).indices[: max(0, affordable)]
         earned = torch.zeros_like(gains).flatten()
@@ -82,7 +83,7 @@ class Allocated(Quantizer[AllocatedRows]):
 
     def dequantize(self, form: AllocatedRows, shape: Sequence[int]) -> Tensor:
         """See `Quantizer.dequantize`."""
-        rows = torch.empty(self.granularity.rows_of(shape), device=form.bits.device)
+        rows = torch.empty(self.granularity.rows_of(shape), dtype=torch.float32, device=form.bits.device)
         rows[form.bits == 0] = form.means[:, None]
         for bits, quantized in form.coded.items():
             rows[form.bits == bits] = self.rows[bits].dequantize(quantized)
@@ -129,7 +130,7 @@ class Allocated(Quantizer[AllocatedRows]):
         rows = self.granularity.split(x)
         bits = self.allocation(rows, x.numel())
         dropped = rows[bits == 0]
-        bound = torch.empty(rows.shape, dtype=torch.float64)
+        bound = torch.empty(rows.shape, dtype=torch.float64, device=x.device)
         bound[bits == 0] = (dropped.double() - self._means(dropped).double()[:, None]).abs()
         for each in _distinct(bits):
             if each:

@@ -45,6 +45,8 @@ class Labels:
             Corrupt: the message was altered, or holds what is no class.
         """
         payload = message.opened()
+        if message.dtype != torch.int64:
+            raise Corrupt(f"labels are no {message.dtype}")
         expect(payload, prod(message.shape) * self.dtype.itemsize)
         labels = from_bytes(payload, self.dtype).to(torch.int64).view(message.shape)
         if self._strangers(labels):

@@ -40,6 +40,8 @@ class Message:
         Raises:
             Corrupt: the checksum is not that of the content, or no tensor has this shape.
         """
+        if self.dtype.is_complex or (self.dtype.is_floating_point and self.dtype.itemsize < 2):
+            raise Corrupt(f"no message is of {self.dtype}")
         if min(self.shape, default=0) < 0 or max(self.shape, default=0) >= 2**63:
             raise Corrupt(f"no tensor has the shape {self.shape}")
         if _checksum(self.payload, self.shape, self.dtype) != self.checksum:

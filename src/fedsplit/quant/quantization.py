@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from fedsplit.quant.codec import Codec
-from fedsplit.quant.identity import Identity
 from fedsplit.randomness import seed_of
 
 TensorKind: TypeAlias = Literal["smashed", "cut_gradient"]
@@ -56,9 +55,3 @@ class Quantization:
     def codec(self, kind: TensorKind) -> Codec:
         """The codec of a kind of message that is one tensor."""
         return self.smashed if kind == "smashed" else self.cut_gradient
-
-    @classmethod
-    def none(cls) -> "Quantization":
-        """Everything as it is."""
-        exact = Identity()
-        return cls(exact, exact, WeightsCodecs(exact, exact, exact))

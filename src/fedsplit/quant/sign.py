@@ -53,7 +53,7 @@ class Sign(Quantizer[Signs]):
     def quantize(self, x: Tensor, seed: int) -> Signs:
         """See `Quantizer.quantize`."""
         rows = self.granularity.split(x)
-        values = torch.full((len(rows),), float(rows.shape[1]), device=x.device)
+        values = torch.full((len(rows),), float(rows.shape[1]), dtype=torch.float32, device=x.device)
         values[-1] -= rows.numel() - x.numel()  # the padding of a last block
         # divided before it is summed: a sum of huge values would overflow
         magnitude = (rows.abs() / values[:, None]).sum(1)

@@ -60,7 +60,7 @@ class TopK(Quantizer[Sparse]):
     def dequantize(self, form: Sparse, shape: Sequence[int]) -> Tensor:
         """See `Quantizer.dequantize`."""
         rows, length, _ = self.rows_of(shape)
-        dense = torch.zeros(rows, length, device=form.values.device)
+        dense = torch.zeros(rows, length, dtype=torch.float32, device=form.values.device)
         return dense.scatter_(1, form.places, form.values.to(torch.float32)).view(tuple(shape))
 
     def pack(self, form: Sparse, shape: Sequence[int]) -> bytes:

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import yaml
 
+from fedsplit.config import with_defaults_of_old
 from fedsplit.errors import UserError
 
 X: TypeAlias = Literal["round", "load"]
@@ -17,7 +18,7 @@ XS: tuple[X, ...] = get_args(X)
 YS: tuple[Y, ...] = get_args(Y)
 RUN_FILES = ("config.yaml", "metrics.csv")
 """What makes a directory that of a run."""
-_WITHOUT_EFFECT = {"seed", "progress", "resume", "checkpoint_interval", "dataset.download"}
+_WITHOUT_EFFECT = {"seed", "task", "progress", "resume", "checkpoint_interval", "dataset.download"}
 """Settings in which runs of one curve may differ: the seed, and what cannot change a result."""
 _NAMED_BY_CHOICE = {"model", "dataset", "distribution"}
 """Groups whose choices speak for themselves: `iid`, but `quant=none`."""
@@ -120,7 +121,7 @@ def _load(path: Path) -> Run:
         raise UserError("run", path, f"{' and '.join(RUN_FILES)} must not be damaged") from error
     match config:
         case {"choices": {"algorithm": str()}, "seed": int()}:
-            run = Run(path, config, "", columns)
+            run = Run(path, with_defaults_of_old(config), "", columns)
             return replace(run, label=run.algorithm)
     raise UserError("run", path, "config.yaml must be that of a run: it has no algorithm chosen or no seed")
 

@@ -12,7 +12,7 @@ from fedsplit.results.metrics import Record
 StoppedBy: TypeAlias = Literal["rounds", "comm_threshold_mb", "time_limit_s", "target_accuracy"]
 
 _MILESTONES = [round(0.05 * i, 2) for i in range(1, 20)] + [0.99]
-_PACKAGES = ("fedsplit", "torch", "torchvision", "numpy", "hydra-core")
+_PACKAGES = ("fedsplit", "torch", "torchvision", "numpy", "hydra-core", "zstandard")
 
 
 def _first_reaching(records: Sequence[Record], accuracy: float) -> int | None:

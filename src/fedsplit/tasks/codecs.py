@@ -11,10 +11,12 @@ from rich.table import Table
 from torch import Tensor
 
 from fedsplit.arguments import PositiveInt
+from fedsplit.errors import RunFailed, UserError
 from fedsplit.models.model_state import ModelState
 from fedsplit.parties.local_step import descend_body, train_head
 from fedsplit.parts import Parts
 from fedsplit.quant.survey import Survey, survey
+from fedsplit.randomness import seed_of
 from fedsplit.tasks.task import Task
 
 
@@ -36,6 +38,11 @@ class Codecs(Task):
     def run(self, config: Mapping[str, Any], directory: Path) -> None:
         """See `Task.run`: prints a table for each kind of tensor, and writes nothing."""
         parts = Parts(config)
+        codecs = {
+            at_cut: {name: parts.codec(f"task.codecs.{name}", at_cut=at_cut) for name in self.codecs}
+            for at_cut in (True, False)
+        }
+        tensors = self.tensors(parts)
         console = Console()
         console.print(
             f"After {self.steps} local steps. Bits a value as packed, with zstandard behind, and the order-0 "
@@ -43,10 +50,9 @@ class Codecs(Task):
             f"{self.repeats}, threads={config['threads']}.",
             soft_wrap=True,
         )
-        for title, x, at_cut in self.tensors(parts):
+        for title, x, at_cut in tensors:
             table = new_table()
-            for name in self.codecs:
-                codec = parts.codec(f"task.codecs.{name}", at_cut=at_cut)
+            for name, codec in codecs[at_cut].items():
                 add_row(table, name, survey(codec, x, self.repeats))
             zeros = float((x == 0).float().mean())
             console.print(f"\n{title} {tuple(x.shape)}, {zeros:.0%} zeros", soft_wrap=True, highlight=False)
@@ -60,23 +66,33 @@ class Codecs(Task):
         smashed: list[Tensor] = []
         gradients: list[Tensor] = []
         before = body.weights()
-        every = ((epoch, *batch) for epoch in count() for batch in batches.round(epoch))
-        for _, (epoch, step, x, y) in zip(range(self.steps), every, strict=False):
+        seed: int = parts.config["seed"]
+        every = (batch for epoch in count() for batch in batches.round(epoch))
+        for number, (step, x, y) in zip(range(self.steps), every, strict=False):
+            dropout = seed_of(seed, "dropout of a look at codecs", step=number)
             if step == 0:
                 before = body.weights()
-            z = body.forward(x, seed=epoch)
-            done = train_head(head, z, y, learning_rate_factor=1.0, seed=epoch)
+            z = body.forward(x, seed=dropout)
+            done = train_head(head, z, y, learning_rate_factor=1.0, seed=dropout)
             descend_body(body, z, done.dz, learning_rate_factor=1.0)
-            keep = -(-self.samples // len(y))
-            smashed = [*smashed, z.detach()][-keep:]
-            gradients = [*gradients, done.dz][-keep:]
+            smashed = [*smashed, z.detach()][-self.samples :]
+            gradients = [*gradients, done.dz][-self.samples :]
+        for kind, found in (("smashed data", smashed), ("cut gradients", gradients)):
+            if not all(torch.isfinite(each).all() for each in found):
+                raise RunFailed(f"{kind} are not finite after {self.steps} steps; lower the learning rate")
+        seen = sum(len(each) for each in smashed)
+        if seen < self.samples:
+            raise UserError("task.samples", self.samples, f"at most the {seen} of task.steps={self.steps}")
         moved = {name: tensor - before[name] for name, tensor in body.weights().items()}
-        largest = max((name for name, each in moved.items() if each.ndim > 1), key=lambda n: moved[n].numel())
-        return [
-            ("smashed data", torch.cat(smashed).contiguous(), True),
-            ("cut gradients", torch.cat(gradients).contiguous(), True),
-            (f"{largest}, what the last pass moved", moved[largest], False),
+        tensors = [
+            ("smashed data", torch.cat(smashed)[-self.samples :].contiguous(), True),
+            ("cut gradients", torch.cat(gradients)[-self.samples :].contiguous(), True),
         ]
+        larger = [name for name, each in moved.items() if each.ndim > 1]
+        if larger:
+            largest = max(larger, key=lambda name: moved[name].numel())
+            tensors.append((f"{largest}, what the last pass moved", moved[largest], False))
+        return tensors
 
 
 def new_table() -> Table:
