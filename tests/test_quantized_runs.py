@@ -308,12 +308,13 @@ def test_bytes_of_quantized_rounds_are_the_closed_form(
         assert {(d, kind): record.bytes[d][kind] for d, kind in expected} == expected, t
 
 
-def test_counters_cost_what_they_do_unquantized(tiny: Build) -> None:
+def test_counters_and_statistics_cost_what_they_do_unquantized(tiny: Build) -> None:
     run = tiny("algorithm=splitfed_v1", "quant=int4", *NORMED)
     shapes = [(4, 1, 3, 3), (4,), (4,), (4,), (4,), (4,)]  # and a counter
     for t in range(2):
         record = run.run_round(t)
-        difference = weights_bytes(shapes, 4) + 8
+        # running mean and variance, four values each, take four bytes a value also in differences, not two
+        difference = weights_bytes(shapes, 4) + 8 + 2 * 4 * (4 - 2)
         assert record.bytes["down"]["client_weights"] == 3 * (difference if t else weights_bytes(shapes) + 8)
         assert record.bytes["up"]["client_weights"] == 3 * difference
 
