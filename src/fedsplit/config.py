@@ -93,6 +93,7 @@ GROUPS = (
     "distribution",
     "optimizer",
     "scheduler",
+    "engine",
 )
 OPTIONAL_GROUPS = ("client_optimizer", "server_optimizer")
 
@@ -106,12 +107,14 @@ def with_defaults_of_old(config: Mapping[str, Any]) -> dict[str, Any]:
     quant = {kind: exact() for kind in _CUT} | {"weights": {way: exact() for way in _WEIGHTS}}
     older = {
         "task": {"_target_": "fedsplit.tasks.train.Train"},
+        "engine": {"_target_": "fedsplit.parties.sequential.Sequential"},
         "quant": {**quant, "continue_from_decoded": False},
     }
     chosen = {"task": "train", "quant": "none"} | {f"codec@{path}": "none" for path in CODECS}
     completed = {**older, **config}
     if "choices" in config:
-        completed["choices"] = {**(chosen if "quant" not in config else {}), **config["choices"]}
+        chosen = chosen if "quant" not in config else {}
+        completed["choices"] = {**chosen, "engine": "sequential", **config["choices"]}
     if isinstance(config.get("dataset"), Mapping):
         completed["dataset"] = {"validation": None, **config["dataset"]}
     return completed

@@ -61,8 +61,8 @@ class Experiment:
         self.evaluate = self.parts.evaluator()
         self.ledger = Ledger()
         self.transport = LocalTransport(
-            self.parts.worker,
-            sample_counts=[len(shard) for shard in self.parts.shards],
+            self.parts.engine,
+            sample_counts=self.parts.sample_counts,
             num_classes=self.parts.dataset.num_classes,
             quantization=self.parts.quantization,
             device=self.parts.device,
@@ -236,7 +236,7 @@ class Experiment:
         """Everything the next round depends on."""
         state: State = {
             "algorithm": self.algorithm.state(),
-            "clients": self.transport.state(),
+            "clients": self.parts.engine.state(),
             "links": self.transport.links_state(),
             "ledger": self.ledger.state(),
             "records": [record.state() for record in self.records],
@@ -254,7 +254,7 @@ class Experiment:
             raise UserError("rounds", self.rounds, f"at least the {checkpoint.rounds} rounds that were run")
         state = checkpoint.state
         self.algorithm.load_state(state["algorithm"])
-        self.transport.load_state(state["clients"])
+        self.parts.engine.load_state(state["clients"])
         self.transport.load_links_state(state.get("links", {}))  # older checkpoints have none
         self.ledger.load_state(state["ledger"])
         self.records = [Record.from_state(record) for record in state["records"]]

@@ -7,7 +7,7 @@ equals FedAvg.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -34,12 +34,51 @@ class Optimizer(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adam(Optimizer):
+class RowOptimizer(Optimizer):
+    """An optimizer that can step the stacked parameters of many clients, each at its own count of steps."""
+
+    counts: ClassVar[bool]
+    """Whether torch's own keeps a count of steps beside its slots."""
+
+    @property
+    @abstractmethod
+    def slots(self) -> tuple[str, ...]:
+        """Names of the tensors it keeps for each parameter, as torch's own names them; zero at first."""
+
+    @abstractmethod
+    def step_rows(
+        self, parameter: Tensor, gradient: Tensor, slots: dict[str, Tensor], steps: Tensor, lr: float
+    ) -> None:
+        """What torch's own does to each row, in place.
+
+        Args:
+            parameter: `(K, ...)`, a row a client.
+            gradient: the same.
+            slots: of this parameter, `(K, ...)` each.
+            steps: of each row, this one counted, `(K,)` on the CPU.
+            lr: learning rate.
+        """
+
+
+def _by_row(values: Tensor, like: Tensor) -> Tensor:
+    """A number for each row, to be multiplied with `(K, ...)`."""
+    return values.to(like.device, like.dtype).view(-1, *[1] * (like.ndim - 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adam(RowOptimizer):
     """Source: D. Kingma and J. Ba, "Adam: A Method for Stochastic Optimization", 2015."""
+
+    counts = True
 
     betas: tuple[BelowOne, BelowOne]
     eps: PositiveFloat
     amsgrad: bool
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """See `RowOptimizer.slots`."""
+        return ("exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if self.amsgrad else ()))
 
     def _arguments(self) -> dict[str, Any]:
         return {
@@ -55,6 +94,26 @@ class Adam(Optimizer):
         # not fused: on a CPU that is wrong where a gradient's strides differ from its parameter's
         return torch.optim.Adam(parameters, **self._arguments())
 
+    def step_rows(
+        self, parameter: Tensor, gradient: Tensor, slots: dict[str, Tensor], steps: Tensor, lr: float
+    ) -> None:
+        """See `RowOptimizer.step_rows`."""
+        gradient = self._decayed(parameter, gradient, lr)
+        mean, square = slots["exp_avg"], slots["exp_avg_sq"]
+        mean.lerp_(gradient, 1 - self.betas[0])
+        square.mul_(self.betas[1]).addcmul_(gradient, gradient, value=1 - self.betas[1])
+        if self.amsgrad:
+            square = torch.maximum(slots["max_exp_avg_sq"], square, out=slots["max_exp_avg_sq"])
+        counts = steps.to(torch.float64)
+        scale = _by_row((1 - self.betas[1] ** counts).rsqrt(), parameter)
+        rate = _by_row(lr / (1 - self.betas[0] ** counts), parameter)
+        root = square.sqrt().mul_(scale).add_(self.eps)
+        parameter.sub_(torch.div(mean, root, out=root).mul_(rate))
+
+    def _decayed(self, parameter: Tensor, gradient: Tensor, lr: float) -> Tensor:
+        """Weight decay as part of the gradient."""
+        return gradient.add(parameter, alpha=self.weight_decay) if self.weight_decay else gradient
+
 
 @dataclass(frozen=True, kw_only=True)
 class AdamW(Adam):
@@ -64,10 +123,17 @@ class AdamW(Adam):
         """`torch.optim.AdamW`."""
         return torch.optim.AdamW(parameters, **self._arguments())
 
+    def _decayed(self, parameter: Tensor, gradient: Tensor, lr: float) -> Tensor:
+        """Weight decay apart from the gradient."""
+        parameter.mul_(1 - lr * self.weight_decay)
+        return gradient
+
 
 @dataclass(frozen=True, kw_only=True)
-class Sgd(Optimizer):
+class Sgd(RowOptimizer):
     """Stochastic gradient descent, with momentum if wanted."""
+
+    counts = False
 
     momentum: BelowOne
     dampening: NonNegativeFloat
@@ -87,3 +153,22 @@ class Sgd(Optimizer):
             weight_decay=self.weight_decay,
             nesterov=self.nesterov,
         )
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """See `RowOptimizer.slots`."""
+        return ("momentum_buffer",) if self.momentum else ()
+
+    def step_rows(
+        self, parameter: Tensor, gradient: Tensor, slots: dict[str, Tensor], steps: Tensor, lr: float
+    ) -> None:
+        """See `RowOptimizer.step_rows`."""
+        if self.weight_decay:
+            gradient = gradient.add(parameter, alpha=self.weight_decay)
+        if self.momentum:
+            # the first step is not dampened: the velocity begins as the gradient
+            share = torch.where(steps == 1, 1.0, 1 - self.dampening)
+            velocity = slots["momentum_buffer"]
+            velocity.mul_(self.momentum).addcmul_(gradient, _by_row(share, gradient))
+            gradient = gradient.add(velocity, alpha=self.momentum) if self.nesterov else velocity
+        parameter.sub_(gradient, alpha=lr)

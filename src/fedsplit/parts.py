@@ -11,8 +11,9 @@ from typing import Any, TypeVar, cast
 import torch
 from hydra.utils import get_class, instantiate
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from fedsplit.algorithms.algorithm import Algorithm, ClientHead, Start
+from fedsplit.algorithms.algorithm import Algorithm, Start
 from fedsplit.config import arguments
 from fedsplit.data.batches import ClientBatches, Normalisation
 from fedsplit.data.dataset import Dataset, ImageSource
@@ -22,10 +23,12 @@ from fedsplit.estimators.alignment import Alignment
 from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.models.model_state import ModelState
 from fedsplit.models.split import SplitModel, split, unflattened
-from fedsplit.optimizers import Optimizer
-from fedsplit.parties.client import ClientWorker
+from fedsplit.optimizers import Optimizer, RowOptimizer
+from fedsplit.parties.auto import Auto
+from fedsplit.parties.engine import Blueprint, Engine
 from fedsplit.parties.evaluation import Evaluator
 from fedsplit.parties.split_server import SplitServer
+from fedsplit.parties.vectorized import Vectorized
 from fedsplit.quant.codec import Codec, Quantizer
 from fedsplit.quant.quantization import Quantization, WeightsCodecs
 from fedsplit.quant.viewed import Viewed
@@ -106,11 +109,18 @@ class Parts:
         self.client_optimizer = self._optimizer("client_optimizer")
         self.server_optimizer = self._optimizer("server_optimizer")
         self.estimator = make(GradientEstimator, config, "estimator")  # type: ignore[type-abstract]
-        self.client_head = self._client_head()
+        self.algorithm_class = self._algorithm_class()
+        self.client_head = self.algorithm_class.client_head
         self.models = self._build_models()
         self.quantization = self._build_quantization()
         self._refuse_batches_of_one()
+        self.engine = self._build_engine()
         self.algorithm = self._build_algorithm()
+
+    @property
+    def sample_counts(self) -> list[int]:
+        """Training samples of every client."""
+        return [len(shard) for shard in self.shards]
 
     def _load_dataset(self) -> Dataset:
         loaded = make(ImageSource, self.config, "dataset").load()  # type: ignore[type-abstract]
@@ -136,7 +146,7 @@ class Parts:
         chosen = side if self.config.get(side) else "optimizer"
         return make(Optimizer, self.config, chosen)  # type: ignore[type-abstract]
 
-    def _client_head(self) -> ClientHead:
+    def _algorithm_class(self) -> type[Algorithm]:
         target = self.config["algorithm"]["_target_"]
         try:
             algorithm = get_class(target)
@@ -145,7 +155,7 @@ class Parts:
             raise UserError("algorithm._target_", target, reason) from error
         if not issubclass(algorithm, Algorithm):
             raise UserError("algorithm._target_", target, "must be an Algorithm")
-        return algorithm.client_head
+        return algorithm
 
     def _build_models(self) -> Models:
         sizes = {
@@ -246,6 +256,9 @@ class Parts:
             client_weights=ModelState(halves.client).weights(),
             auxiliary_weights=ModelState(auxiliary).weights() if auxiliary else {},
             server=SplitServer(halves.server, self.server_optimizer, self.schedule, self.seed),
+            server_copies=self.engine.server_copies(
+                halves.server, self.server_optimizer, self.schedule, self.seed
+            ),
             alignment=Alignment(
                 new_auxiliary=lambda: ModelState(cast(nn.Module, auxiliary), aligner),
                 estimator=self.estimator,
@@ -285,19 +298,56 @@ class Parts:
             seed=self.seed,
         )
 
-    def worker(self, client: int) -> ClientWorker:
-        """The worker of a client, as it is before its first round."""
-        head = self.models.halves.server if self.client_head == "server" else self.models.auxiliary
-        return ClientWorker(
-            client=client,
-            batches=self.batches(client),
-            body=ModelState(self.models.halves.client, self.client_optimizer),
-            head=ModelState(head, self.client_optimizer) if head else None,
+    def _build_engine(self) -> Engine:
+        """What computes the clients; of `engine=auto`, its choice replaces it in the configuration."""
+        target = self.config["engine"]["_target_"]
+        blueprint = Blueprint(
+            body=self.models.halves.client,
+            head=self.models.halves.server if self.client_head == "server" else self.models.auxiliary,
+            keeps_head=self.client_head == "estimator",
+            optimizer=self.client_optimizer,
+            batches=self.batches,
             estimator=self.estimator,
             schedule=self.schedule,
             seed=self.seed,
             head_sees=self.quantization.smashed if self._head_sees_decoded else None,
         )
+        if get_class(target) is Auto:
+            auto = make(Auto, self.config, "engine")
+            self._choose_engine(auto.chosen(self._step_mmac(), self._stackable()))
+        elif get_class(target) is Vectorized and self.algorithm_class.takes_turns:
+            told = "must be auto or sequential: clients of this algorithm take turns"
+            raise UserError("engine", "vectorized", told)
+        return make(Engine, self.config, "engine", blueprint=blueprint)  # type: ignore[type-abstract]
+
+    def _choose_engine(self, chosen: dict[str, Any]) -> None:
+        self.config["engine"] = chosen
+        if "choices" in self.config:
+            name = "vectorized" if get_class(chosen["_target_"]) is Vectorized else "sequential"
+            self.config["choices"] = {**self.config["choices"], "engine": name}
+
+    def _stackable(self) -> bool:
+        """Whether clients can be computed at once at all, and there are several."""
+        optimizers = (self.client_optimizer, self.server_optimizer)
+        together = self.config["cohort_size"] or self.config["num_clients"]
+        return (
+            together > 1
+            and not self.algorithm_class.takes_turns
+            and all(isinstance(each, RowOptimizer) for each in optimizers)
+        )
+
+    def _step_mmac(self) -> float:
+        """Million multiply-adds of the forward passes of one local step: through body and head."""
+        halves = self.models.halves
+        head = self.models.auxiliary or halves.server
+        sample = self.normalise(self.dataset.train.pixels[:2])
+        states = ModelState(halves.client), ModelState(head)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            z = states[0].forward(sample, seed=0)
+            if self.models.auxiliary is None or self.estimator.trains_on_loss:
+                states[1].forward(z, seed=0)
+        samples = min(self.config["batch_size"], max(self.sample_counts))
+        return float(counter.get_total_flops() / 2 / len(sample) * samples / 1e6)
 
 
 def _device(name: str) -> torch.device:

@@ -23,13 +23,17 @@ def generator(
     seed: int, purpose: str, *, client: int = 0, round: int = 0, epoch: int = 0, step: int = 0
 ) -> torch.Generator:
     """Torch generator (on the CPU) of one draw."""
-    drawn = seed_of(seed, purpose, client=client, round=round, epoch=epoch, step=step)
-    return torch.Generator().manual_seed(drawn)
+    return stream(seed_of(seed, purpose, client=client, round=round, epoch=epoch, step=step))
+
+
+def stream(seed: int) -> torch.Generator:
+    """Torch generator (on the CPU) of one draw that has this seed."""
+    return torch.Generator().manual_seed(seed)
 
 
 def uniform(shape: torch.Size, seed: int) -> torch.Tensor:
     """Uniform numbers from 0 to below 1, float32, on the CPU, of one draw that has this seed."""
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
+    return torch.rand(shape, generator=stream(seed), dtype=torch.float32)
 
 
 def numpy_generator(seed: int, purpose: str, *, step: int = 0) -> np.random.Generator:

@@ -1,13 +1,48 @@
 """Weights of a model as they travel, and their average."""
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import TypeAlias, overload
 
 import torch
 from torch import Tensor
 
 Weights: TypeAlias = dict[str, Tensor]
 """Parameters and buffers of a model by their names: what `nn.Module.state_dict` gives."""
+
+
+_BLOCK = 1 << 16
+"""Values averaged at a time, so that the sum stays in a processor's cache while clients are added to it."""
+
+
+class StackedWeights(Sequence[Weights]):
+    """Weights of clients as stacks: tensors `(k, ...)` with a row a client.
+
+    Args:
+        stacks: for each, which positions of this sequence its rows are, and the tensors by name.
+    """
+
+    def __init__(self, stacks: Sequence[tuple[Sequence[int], Weights]]) -> None:
+        self.stacks = stacks
+        self._places = {
+            position: (row, tensors)
+            for positions, tensors in stacks
+            for row, position in enumerate(positions)
+        }
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, index: int) -> Weights: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Weights]: ...
+    def __getitem__(self, index: int | slice) -> Weights | list[Weights]:
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        if index not in self._places:
+            raise IndexError(index)
+        row, tensors = self._places[index]
+        return {name: tensor[row] for name, tensor in tensors.items()}
 
 
 def average(weights: Sequence[Weights], sample_counts: Sequence[int]) -> Weights:
@@ -17,17 +52,47 @@ def average(weights: Sequence[Weights], sample_counts: Sequence[int]) -> Weights
     tensors (BatchNorm's counters) the maximum is taken.
     """
     total = sum(sample_counts)
+    shares = [count / total for count in sample_counts]
+    if isinstance(weights, StackedWeights):
+        return _average_of_rows(weights, shares)
     averaged: Weights = {}
     for name, first in weights[0].items():
         values = [each[name] for each in weights]
-        if not first.is_floating_point():
-            averaged[name] = torch.stack(values).amax(0)
-            continue
-        mean = first.to(torch.promote_types(first.dtype, torch.float32)) * (sample_counts[0] / total)
-        for value, count in zip(values[1:], sample_counts[1:], strict=True):
-            mean.add_(value, alpha=count / total)
-        averaged[name] = mean.to(first.dtype)
+        averaged[name] = _mean(values, shares) if first.is_floating_point() else torch.stack(values).amax(0)
     return averaged
+
+
+def _mean(values: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
+    """Block by block: each value is read once, and sums do not leave the cache."""
+    first = values[0]
+    mean = torch.empty(
+        first.shape, dtype=torch.promote_types(first.dtype, torch.float32), device=first.device
+    )
+    block = _BLOCK if first.device.type == "cpu" else max(first.numel(), 1)
+    flat = [torch.split(value.reshape(-1), block) for value in values]
+    for place, (part, *others) in zip(
+        torch.split(mean.view(-1), block), zip(*flat, strict=True), strict=True
+    ):
+        torch.mul(part.to(place.dtype), shares[0], out=place)
+        for other, share in zip(others, shares[1:], strict=True):
+            place.add_(other, alpha=share)
+    return mean.to(first.dtype)
+
+
+def _average_of_rows(weights: StackedWeights, shares: Sequence[float]) -> Weights:
+    """One product of the shares with each stack's rows."""
+    averaged: Weights = {}
+    for positions, tensors in weights.stacks:
+        for name, rows in tensors.items():
+            if rows.is_floating_point():
+                wide = torch.promote_types(rows.dtype, torch.float32)
+                weight = torch.tensor([shares[p] for p in positions], dtype=wide, device=rows.device)
+                part = (weight @ rows.flatten(1).to(wide)).view(rows.shape[1:])
+                averaged[name] = averaged[name].add_(part) if name in averaged else part
+            else:
+                part = rows.amax(0)
+                averaged[name] = torch.maximum(averaged[name], part) if name in averaged else part
+    return {name: tensor.to(weights.stacks[0][1][name].dtype) for name, tensor in averaged.items()}
 
 
 def num_bytes(weights: Weights) -> int:

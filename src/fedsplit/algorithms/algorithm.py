@@ -6,6 +6,7 @@ from typing import ClassVar, Literal, TypeAlias
 
 from fedsplit.estimators.alignment import Alignment
 from fedsplit.parties.cohort import Cohort
+from fedsplit.parties.engine import ServerCopies
 from fedsplit.parties.split_server import SplitServer
 from fedsplit.state import State
 from fedsplit.weights import Weights
@@ -21,6 +22,7 @@ class Start:
         client_weights: of the client model.
         auxiliary_weights: of the auxiliary model; empty where the algorithm has none.
         server: holds the server model.
+        server_copies: of the server model, one for each client; not loaded yet.
         alignment: fits clients' auxiliary models.
         seed: of the run.
     """
@@ -28,6 +30,7 @@ class Start:
     client_weights: Weights
     auxiliary_weights: Weights
     server: SplitServer
+    server_copies: ServerCopies
     alignment: Alignment
     seed: int
 
@@ -44,6 +47,8 @@ class Algorithm(ABC):
 
     client_head: ClassVar[ClientHead]
     """What a client holds behind its client model."""
+    takes_turns: ClassVar[bool] = False
+    """Whether clients train one after the other by definition, so that they cannot be computed at once."""
 
     def __init__(self, start: Start) -> None:
         self.client_weights = start.client_weights

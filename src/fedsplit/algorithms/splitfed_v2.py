@@ -19,6 +19,7 @@ class SplitFedV2(Algorithm):
     """
 
     client_head = "none"
+    takes_turns = True
 
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
         """See `Algorithm.run_round`."""

@@ -1,8 +1,9 @@
 """A client's batches: drawn by (client, round, epoch, step), augmented and normalised as a batch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
@@ -51,7 +52,32 @@ class Normalisation:
         return pixels.to(self.scale.dtype).mul_(self.scale).add_(self.shift).permute(0, 3, 1, 2)
 
 
-def augment(pixels: Tensor, augmentation: Augmentation, draw: torch.Generator) -> Tensor:
+@dataclass(frozen=True)
+class AugmentationDraw:
+    """What is drawn for n images: the corner of each crop, `(n,)`, and whether it is flipped, `(n,)`."""
+
+    top: Tensor
+    left: Tensor
+    flipped: Tensor
+
+    @classmethod
+    def of(cls, n: int, augmentation: Augmentation, draw: torch.Generator) -> "AugmentationDraw":
+        """Drawn for n images; what `augmentation` does not use is not drawn."""
+        nothing = torch.zeros(n, dtype=torch.int64)
+        top = left = nothing
+        if augmentation.crop_padding:
+            top, left = torch.randint(2 * augmentation.crop_padding + 1, (2, n), generator=draw)
+        flipped = torch.rand(n, generator=draw).lt(0.5) if augmentation.flip else nothing
+        return cls(top, left, flipped)
+
+    @classmethod
+    def cat(cls, draws: Sequence["AugmentationDraw"]) -> "AugmentationDraw":
+        """Of all their images."""
+        tops, lefts, flips = zip(*((d.top, d.left, d.flipped) for d in draws), strict=True)
+        return cls(torch.cat(tops), torch.cat(lefts), torch.cat(flips))
+
+
+def augment(pixels: Tensor, augmentation: Augmentation, drawn: AugmentationDraw) -> Tensor:
     """Flip and crop a batch `(n, h, w, c)` of uint8 pixels, each image with its own draw."""
     n, height, width, channels = pixels.shape
     if augmentation.crop_padding:
@@ -62,10 +88,10 @@ def augment(pixels: Tensor, augmentation: Augmentation, draw: torch.Generator) -
             (n, 2 * pad + 1, 2 * pad + 1, height, width, channels),
             (rows, columns, pixel, columns, pixel, channel),
         )
-        top, left = torch.randint(2 * pad + 1, (2, n), generator=draw).to(pixels.device)
+        top, left = drawn.top.to(pixels.device), drawn.left.to(pixels.device)
         pixels = windows[torch.arange(n, device=pixels.device), top, left]
     if augmentation.flip:
-        flipped = torch.rand(n, generator=draw).lt(0.5).to(pixels.device)
+        flipped = drawn.flipped.to(pixels.device)
         pixels = torch.where(flipped[:, None, None, None], pixels.flip(2), pixels)
     return pixels
 
@@ -88,37 +114,108 @@ class ClientBatches:
         client: int,
         seed: int,
     ) -> None:
-        self._images, self._indices = images, indices
+        self._images, self.indices = images, indices
+        self.samples = len(indices)
         self._normalise, self._augmentation = normalise, augmentation
         self._slices = batch_slices(len(indices), batch_size)
         self._local_epochs, self._client, self._seed = local_epochs, client, seed
         self._order = lru_cache(maxsize=1)(self._draw_order)
 
     @property
-    def samples(self) -> int:
-        """Samples in the shard."""
-        return len(self._indices)
-
-    @property
     def steps(self) -> int:
         """Local steps in a round."""
         return len(self._slices) * self._local_epochs
 
-    def _draw_order(self, round: int, epoch: int) -> Tensor:
+    def _permutation(self, round: int, epoch: int) -> Tensor:
         draw = generator(self._seed, "batches", client=self._client, round=round, epoch=epoch)
-        return self._indices[torch.randperm(self.samples, generator=draw)]
+        return torch.randperm(self.samples, generator=draw)
+
+    def _draw_order(self, round: int, epoch: int) -> Tensor:
+        return self.indices[self._permutation(round, epoch)]
 
     def batch(self, round: int, step: int) -> tuple[Tensor, Tensor]:
         """The batch of one local step; the same whenever it is asked for."""
         epoch, position = divmod(step, len(self._slices))
-        chosen = self._order(round, epoch)[self._slices[position]].to(self._images.labels.device)
-        pixels = self._images.pixels[chosen]
+        chosen = self._order(round, epoch)[self._slices[position]]
+        x, y = self.images_at(chosen[None], [self.augmentation(round, step)])
+        return x[0], y[0]
+
+    def images_at(self, chosen: Tensor, drawn: Sequence[AugmentationDraw | None]) -> tuple[Tensor, Tensor]:
+        """Inputs `(k, b, c, h, w)` and labels `(k, b)` of the samples `chosen (k, b)`, augmented as drawn."""
+        chosen = chosen.to(self._images.labels.device)
+        pixels = self._images.pixels[chosen.flatten()]
+        draws = [each for each in drawn if each is not None]
+        if draws:
+            pixels = augment(pixels, self._augmentation, AugmentationDraw.cat(draws))
+        x = self._normalise(pixels)
+        return x.view(*chosen.shape, *x.shape[1:]), self._images.labels[chosen]
+
+    def sizes(self) -> list[int]:
+        """Samples of each local step of a round."""
+        return [piece.stop - piece.start for piece in self._slices] * self._local_epochs
+
+    def permutations(self, round: int) -> list[Tensor]:
+        """The order of each local epoch of a round: positions in `indices`."""
+        return [self._permutation(round, epoch) for epoch in range(self._local_epochs)]
+
+    def augmentation(self, round: int, step: int) -> AugmentationDraw | None:
+        """What is drawn for the images of one local step; None where nothing is."""
+        if not (self._augmentation.flip or self._augmentation.crop_padding):
+            return None
+        epoch, position = divmod(step, len(self._slices))
+        piece = self._slices[position]
         draw = generator(
             self._seed, "augmentation", client=self._client, round=round, epoch=epoch, step=position
         )
-        return self._normalise(augment(pixels, self._augmentation, draw)), self._images.labels[chosen]
+        return AugmentationDraw.of(piece.stop - piece.start, self._augmentation, draw)
 
     def round(self, round: int) -> Iterator[tuple[int, Tensor, Tensor]]:
         """All local steps of a round in order, as `(step, x, y)`."""
         for step in range(self.steps):
             yield step, *self.batch(round, step)
+
+
+class StackedBatches:
+    """The batches of many clients, `x (k, b, c, h, w)` and `y (k, b)` for k of them at a time.
+
+    Args:
+        batches: of each client, over the same images.
+    """
+
+    def __init__(self, batches: Sequence[ClientBatches]) -> None:
+        self._batches = batches
+        self._sizes = [each.sizes() for each in batches]
+        self._starts = [[0, *accumulate(sizes)] for sizes in self._sizes]
+        self._begins = [0, *accumulate(starts[-1] for starts in self._starts)]
+        self._orders: tuple[int, Tensor] = (-1, torch.empty(0))
+        self._indices = torch.cat([each.indices for each in batches])
+        samples = torch.tensor([each.samples for each in batches])
+        offsets, drawn = samples.cumsum(0) - samples, torch.tensor([starts[-1] for starts in self._starts])
+        self._offsets = offsets.repeat_interleave(drawn)
+
+    @property
+    def steps(self) -> int:
+        """Local steps in a round of the client that has most."""
+        return max(map(len, self._sizes))
+
+    def groups(self, step: int, rows: Sequence[int]) -> list[list[int]]:
+        """Those rows that have such a step, as groups with batches of the same size."""
+        having = [row for row in rows if step < len(self._sizes[row])]
+        sizes: dict[int, list[int]] = {}
+        for row in having:
+            sizes.setdefault(self._sizes[row][step], []).append(row)
+        return list(sizes.values())
+
+    def batch(self, round: int, step: int, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """One local step of clients whose batches have the same size."""
+        first, size = self._batches[rows[0]], self._sizes[rows[0]][step]
+        begins = torch.tensor([self._begins[row] + self._starts[row][step] for row in rows])
+        chosen = self._order(round)[begins[:, None] + torch.arange(size)]
+        return first.images_at(chosen, [self._batches[row].augmentation(round, step) for row in rows])
+
+    def _order(self, round: int) -> Tensor:
+        """Indices of a round's samples, of one client after the other."""
+        if self._orders[0] != round:
+            permutations = torch.cat([order for each in self._batches for order in each.permutations(round)])
+            self._orders = round, self._indices[permutations + self._offsets]
+        return self._orders[1]

@@ -3,12 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from fedsplit.models.model_state import ModelState
+from fedsplit.models.steppable import Steppable
 
 
 @dataclass(frozen=True)
@@ -46,15 +47,15 @@ class GradientEstimator(ABC):
 
     @abstractmethod
     def estimate(
-        self, model: ModelState, z: Tensor, y: Tensor, *, seed: int, differentiable: bool = False
+        self, model: Steppable, z: Tensor, y: Tensor, *, seed: Any, differentiable: bool = False
     ) -> Tensor:
         """Estimated gradients per sample, of the summed loss, in the shape of `z`; moves no statistics.
 
         Args:
-            model: holds the weights to estimate with.
+            model: holds the weights to estimate with, of one client or of many.
             z: smashed data.
             y: labels.
-            seed: of what the model draws by itself (dropout).
+            seed: of what the model draws by itself (dropout); of many clients, one each.
             differentiable: keep the graph to `model.parameters`.
         """
 

@@ -1,12 +1,14 @@
 """The gradient of an auxiliary model's loss."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.models.auxiliary import ExplicitInputGradient
-from fedsplit.models.model_state import ModelState
+from fedsplit.models.steppable import Steppable
 
 
 class GradientOfLoss(GradientEstimator):
@@ -25,14 +27,14 @@ class GradientOfLoss(GradientEstimator):
         return auxiliary
 
     def estimate(
-        self, model: ModelState, z: Tensor, y: Tensor, *, seed: int, differentiable: bool = False
+        self, model: Steppable, z: Tensor, y: Tensor, *, seed: Any, differentiable: bool = False
     ) -> Tensor:
         """See `GradientEstimator.estimate`."""
         if isinstance(model.module, ExplicitInputGradient):
             with torch.set_grad_enabled(differentiable):
-                return model.module.input_gradient(model.parameters, z, y)
+                return model.each(model.module.input_gradient, model.parameters, z, y)
         z = z.detach().requires_grad_()
         logits = model.forward(z, seed=seed, buffers=model.frozen_buffers())
-        loss = F.cross_entropy(logits, y, reduction="sum")
+        loss = F.cross_entropy(logits.flatten(0, -2), y.flatten(), reduction="sum")
         (dz,) = torch.autograd.grad(loss, z, create_graph=differentiable)
         return dz

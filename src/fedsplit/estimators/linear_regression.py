@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from math import prod
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from fedsplit.arguments import PositiveFloat
 from fedsplit.estimators.estimator import Chunk, FitStep, GradientEstimator
 from fedsplit.estimators.mlp_regression import features
 from fedsplit.models.model_state import ModelState
+from fedsplit.models.steppable import Steppable
 
 
 class _LinearMap(nn.Module):
@@ -43,12 +44,13 @@ class LinearRegression(GradientEstimator):
         return _LinearMap(prod(smashed_shape), num_classes)
 
     def estimate(
-        self, model: ModelState, z: Tensor, y: Tensor, *, seed: int, differentiable: bool = False
+        self, model: Steppable, z: Tensor, y: Tensor, *, seed: Any, differentiable: bool = False
     ) -> Tensor:
         """See `GradientEstimator.estimate`."""
         num_classes = cast(int, model.module.num_classes)
         with torch.set_grad_enabled(differentiable):
-            return model.forward(features(z, y, num_classes), seed=seed).view(z.shape)
+            inputs = model.each(lambda z, y: features(z, y, num_classes), z, y)
+            return model.forward(inputs, seed=seed).view(z.shape)
 
     def fit(self, model: ModelState, chunks: Sequence[Chunk], steps: Sequence[FitStep]) -> None:
         """The least-squares solution over all chunks at once; epochs and optimizer are not needed.

@@ -1,7 +1,7 @@
 """Regression of the cut gradient by a small network."""
 
 from math import prod
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fedsplit.arguments import PositiveInt
 from fedsplit.estimators.estimator import GradientEstimator
-from fedsplit.models.model_state import ModelState
+from fedsplit.models.steppable import Steppable
 
 
 class _Regressor(nn.Module):
@@ -46,9 +46,10 @@ class MlpRegression(GradientEstimator):
         return _Regressor(prod(smashed_shape), num_classes, self.hidden)
 
     def estimate(
-        self, model: ModelState, z: Tensor, y: Tensor, *, seed: int, differentiable: bool = False
+        self, model: Steppable, z: Tensor, y: Tensor, *, seed: Any, differentiable: bool = False
     ) -> Tensor:
         """See `GradientEstimator.estimate`."""
         num_classes = cast(int, model.module.num_classes)
         with torch.set_grad_enabled(differentiable):
-            return model.forward(features(z, y, num_classes), seed=seed).view(z.shape)
+            inputs = model.each(lambda z, y: features(z, y, num_classes), z, y)
+            return model.forward(inputs, seed=seed).view(z.shape)

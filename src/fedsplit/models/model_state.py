@@ -1,6 +1,6 @@
 """A model's parameters, buffers and optimizer state as explicit values, and what a step does to them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +72,16 @@ class ModelState:
         for group in self._optimizer.param_groups:
             group["lr"] = self._learning_rate * learning_rate_factor
         self._optimizer.step()
+
+    @torch.no_grad()
+    def move_buffers(self, buffers: dict[str, Tensor]) -> None:
+        """Take over running statistics."""
+        for name, buffer in buffers.items():
+            self.buffers[name].copy_(buffer)
+
+    def each(self, function: Callable[..., Tensor], *inputs: object) -> Tensor:
+        """What `function` gives; states of many clients give it for each."""
+        return function(*inputs)
 
     def weights(self) -> Weights:
         """Copies of parameters and buffers, contiguous: a message."""

@@ -4,16 +4,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fedsplit.data.batches import ClientBatches
 from fedsplit.errors import NonFinite
-from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.models.model_state import ModelState
+from fedsplit.parties.engine import Blueprint
 from fedsplit.parties.local_step import descend_body, train_head
 from fedsplit.parties.messages import BatchLoss, LocalTraining, Part, Upload
-from fedsplit.quant.codec import Codec, NotFinite
+from fedsplit.quant.codec import NotFinite
 from fedsplit.quant.quantization import rounding_seed
 from fedsplit.randomness import seed_of
-from fedsplit.schedules import Schedule
 from fedsplit.state import State
 from fedsplit.weights import Weights
 
@@ -29,35 +27,19 @@ class _Pending:
 
 
 class ClientWorker:
-    """A client trains body + head: the body is the client model; what the head is, the algorithm says.
+    """A client with its shard of the data, its body and its head.
 
     Args:
         client: its number.
-        batches: its data.
-        body: the client model.
-        head: the server model (FedAvg), the auxiliary model, or None.
-        estimator: turns the auxiliary model into cut gradients, where the head is not trained here.
-        schedule: of the learning rate.
-        seed: of the run.
-        head_sees: codes smashed data for the head as they are coded for the server; None leaves them.
+        blueprint: what it is made of.
     """
 
-    def __init__(
-        self,
-        *,
-        client: int,
-        batches: ClientBatches,
-        body: ModelState,
-        head: ModelState | None,
-        estimator: GradientEstimator,
-        schedule: Schedule,
-        seed: int,
-        head_sees: Codec | None = None,
-    ) -> None:
-        self.client, self._batches = client, batches
-        self._body, self._head = body, head
-        self._estimator, self._schedule, self._seed = estimator, schedule, seed
-        self._head_sees = head_sees
+    def __init__(self, client: int, blueprint: Blueprint) -> None:
+        self.client, self._batches = client, blueprint.batches(client)
+        self._body = ModelState(blueprint.body, blueprint.optimizer)
+        self._head = ModelState(blueprint.head, blueprint.optimizer) if blueprint.head else None
+        self._estimator, self._schedule, self._seed = blueprint.estimator, blueprint.schedule, blueprint.seed
+        self._head_sees = blueprint.head_sees
         self._pending: _Pending | None = None
 
     @property
@@ -99,8 +81,7 @@ class ClientWorker:
                 f"client {self.client} has no forward pass of step {step} of round {round} waiting"
             )
         descend_body(self._body, pending.z, dz, learning_rate_factor=self._schedule.factor(round))
-        for name, buffer in pending.buffers.items():
-            self._body.buffers[name].copy_(buffer)
+        self._body.move_buffers(pending.buffers)
 
     def train_local(
         self, round: int, *, train_head_too: bool, upload_interval: int | None, skip_first_upload: bool
@@ -124,7 +105,7 @@ class ClientWorker:
             seen = self._seen_by_head(z.detach(), round, step)
             if train_head_too:
                 done = train_head(self._own_head, seen, y, learning_rate_factor=factor, seed=head_seed)
-                losses.append(BatchLoss(self.client, done.loss, len(y)))
+                losses.append(BatchLoss([self.client], done.loss[None], len(y)))
                 dz = done.dz
             else:
                 summed = self._estimator.estimate(self._own_head, seen, y, seed=head_seed)

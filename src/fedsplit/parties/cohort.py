@@ -35,7 +35,7 @@ class Cohort(ABC):
         """Send each client weights of its own."""
 
     @abstractmethod
-    def forward(self, step: int) -> list[Upload]:
+    def forward(self, step: int) -> Sequence[Upload]:
         """Upload one local step's smashed data; clients that have no such step are left out."""
 
     @abstractmethod
@@ -59,5 +59,5 @@ class Cohort(ABC):
         """
 
     @abstractmethod
-    def weights(self, part: Part) -> list[Weights]:
-        """Upload weights, in the order of `clients`."""
+    def weights(self, part: Part) -> Sequence[Weights]:
+        """Upload weights, in the order of `clients`; read them before asking for anything else."""

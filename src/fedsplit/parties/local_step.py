@@ -1,37 +1,48 @@
-"""The step of a split model, in its three moves; every algorithm is made of these.
+"""The step of a split model, in its three moves; every algorithm and every engine is made of these.
 
 Forward through the body gives smashed data `z`; a head turns `(z, y)` into the cut gradient `dz`; the
 body descends along `dz`. Where body and head sit on one machine the moves follow each other; where the
 network lies between, `z` and `dz` are what crosses it. The arithmetic is the same.
+
+All of it is for one client, or for K clients at once, whose tensors then have a row a client: `z (K, b,
+...)`, `y (K, b)`, a loss each.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedsplit.models.model_state import ModelState
+from fedsplit.models.steppable import Steppable
 
 
 @dataclass(frozen=True)
 class HeadStep:
-    """Mean loss of the batch (a 0-d tensor), and the gradient of it with respect to `z`."""
+    """Mean loss of the batch (a 0-d tensor, or one of each client), and its gradient with respect to `z`."""
 
     loss: Tensor
     dz: Tensor
 
 
-def train_head(head: ModelState, z: Tensor, y: Tensor, *, learning_rate_factor: float, seed: int) -> HeadStep:
+def batch_loss(logits: Tensor, y: Tensor) -> Tensor:
+    """Mean cross-entropy of a batch: of logits `(b, c)` 0-d, of `(K, b, c)` one of each client, `(K,)`."""
+    if y.ndim == 1:
+        return F.cross_entropy(logits, y)
+    return F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none").view(y.shape).mean(1)
+
+
+def train_head(head: Steppable, z: Tensor, y: Tensor, *, learning_rate_factor: float, seed: Any) -> HeadStep:
     """Step `head` on smashed data and labels; the cut gradient is of the loss before the step."""
     z = z.detach().requires_grad_()
-    loss = F.cross_entropy(head.forward(z, seed=seed), y)
-    dz, *gradients = torch.autograd.grad(loss, [z, *head.parameters.values()])
+    loss = batch_loss(head.forward(z, seed=seed), y)
+    dz, *gradients = torch.autograd.grad(loss.sum(), [z, *head.parameters.values()])
     head.descend(gradients, learning_rate_factor)
     return HeadStep(loss.detach(), dz)
 
 
-def descend_body(body: ModelState, z: Tensor, dz: Tensor, *, learning_rate_factor: float) -> None:
+def descend_body(body: Steppable, z: Tensor, dz: Tensor, *, learning_rate_factor: float) -> None:
     """Step `body` along the cut gradient `dz`; `z` is what its forward pass gave, graph attached."""
     gradients = torch.autograd.grad(z, list(body.parameters.values()), dz.view_as(z))
     body.descend(gradients, learning_rate_factor)

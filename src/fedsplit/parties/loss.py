@@ -14,9 +14,11 @@ def mean_loss(losses: Sequence[BatchLoss]) -> float:
     Raises:
         NonFinite: a batch's loss is not finite.
     """
-    values = torch.stack([batch.loss for batch in losses]).to("cpu", torch.float64)
+    values = torch.cat([batch.loss for batch in losses]).to("cpu", torch.float64)
     bad = (~values.isfinite()).nonzero().flatten()
     if len(bad):
-        raise NonFinite("loss", losses[int(bad[0])].client)
-    samples = torch.tensor([batch.samples for batch in losses], dtype=torch.float64)
+        clients = [client for batch in losses for client in batch.clients]
+        raise NonFinite("loss", clients[int(bad[0])])
+    counts = torch.tensor([[batch.samples, len(batch.clients)] for batch in losses])
+    samples = counts[:, 0].repeat_interleave(counts[:, 1]).to(torch.float64)
     return float((values @ samples) / samples.sum())

@@ -1,8 +1,11 @@
 """What a server and its clients send each other."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from itertools import groupby
+from typing import Literal, TypeAlias, overload
 
+import torch
 from torch import Tensor
 
 Part: TypeAlias = Literal["client", "auxiliary", "full"]
@@ -21,16 +24,96 @@ class Upload:
 
 @dataclass(frozen=True)
 class BatchLoss:
-    """Mean loss of one batch, a tensor so that nothing waits for a device, and whose it is."""
+    """Mean losses `(K,)` of a batch of each of K clients, in a tensor so that nothing waits for a device."""
 
-    client: int
+    clients: Sequence[int]
     loss: Tensor
     samples: int
+    """In each batch."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Uploads of K clients at one local step: `z (K, b, ...)`, `y (K, b)`."""
+
+    clients: Sequence[int]
+    step: int
+    z: Tensor
+    y: Tensor
+
+    def uploads(self) -> Iterator[Upload]:
+        """One after the other."""
+        for client, z, y in zip(self.clients, self.z.unbind(), self.y.unbind(), strict=True):
+            yield Upload(client, self.step, z, y)
+
+    @classmethod
+    def of(cls, uploads: Sequence[Upload]) -> "Stack":
+        """Of uploads with equal shapes, all of one step."""
+        z, y = torch.stack([each.z for each in uploads]), torch.stack([each.y for each in uploads])
+        return cls([each.client for each in uploads], uploads[0].step, z, y)
+
+
+class StackedUploads(Sequence[Upload]):
+    """Uploads that are held as stacks, and can be read one by one, in client order."""
+
+    def __init__(self, stacks: Sequence[Stack]) -> None:
+        self.stacks = stacks
+
+    def _ordered(self) -> list[Upload]:
+        uploads = (upload for stack in self.stacks for upload in stack.uploads())
+        return sorted(uploads, key=lambda upload: (upload.client, upload.step))
+
+    @overload
+    def __getitem__(self, index: int) -> Upload: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Upload]: ...
+    def __getitem__(self, index: int | slice) -> Upload | Sequence[Upload]:
+        return self._ordered()[index]
+
+    def __iter__(self) -> Iterator[Upload]:
+        return iter(self._ordered())
+
+    def __len__(self) -> int:
+        return sum(len(stack.clients) for stack in self.stacks)
+
+
+def stacks_of(uploads: Sequence[Upload]) -> Sequence[Stack]:
+    """Uploads of one step as stacks, whichever way they are held."""
+    if isinstance(uploads, StackedUploads):
+        return uploads.stacks
+    by_shape = groupby(sorted(uploads, key=lambda each: -len(each.y)), key=lambda each: len(each.y))
+    return [Stack.of(list(alike)) for _, alike in by_shape]
+
+
+class StackedGradients(Mapping[int, Tensor]):
+    """Cut gradients by client, held as stacks: clients and `dz (K, b, ...)`."""
+
+    def __init__(self, stacks: Sequence[tuple[Sequence[int], Tensor]]) -> None:
+        self.stacks = stacks
+
+    def of(self, clients: Sequence[int]) -> Tensor:
+        """Of some clients, `(k, b, ...)`."""
+        for known, dz in self.stacks:
+            if list(known) == list(clients):
+                return dz
+        return torch.stack([self[client] for client in clients])
+
+    def __getitem__(self, client: int) -> Tensor:
+        for clients, dz in self.stacks:
+            if client in clients:
+                return dz[list(clients).index(client)]
+        raise KeyError(client)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(sorted(client for clients, _ in self.stacks for client in clients))
+
+    def __len__(self) -> int:
+        return sum(len(clients) for clients, _ in self.stacks)
 
 
 @dataclass(frozen=True)
 class LocalTraining:
-    """What local training gives, by (client, step): uploads, and losses where the head was trained."""
+    """What local training gives: uploads by (client, step), and losses where the head was trained."""
 
-    uploads: list[Upload]
+    uploads: Sequence[Upload]
     losses: list[BatchLoss]

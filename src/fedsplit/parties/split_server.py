@@ -25,14 +25,8 @@ class SplitServer:
     """
 
     def __init__(self, module: torch.nn.Module, optimizer: Optimizer, schedule: Schedule, seed: int) -> None:
-        self._module, self._optimizer, self._schedule, self._seed = module, optimizer, schedule, seed
+        self._schedule, self._seed = schedule, seed
         self._model = ModelState(module, optimizer)
-
-    def fresh_copy(self) -> "SplitServer":
-        """Another server with this one's weights and an optimizer of its own, not yet stepped."""
-        copy = SplitServer(self._module, self._optimizer, self._schedule, self._seed)
-        copy.load(self.weights())
-        return copy
 
     def step(self, round: int, upload: Upload) -> tuple[BatchLoss, Tensor]:
         """Step on one upload; its loss and cut gradient, both of before the step."""
@@ -45,7 +39,7 @@ class SplitServer:
                 self._seed, "dropout of the head", client=upload.client, round=round, step=upload.step
             ),
         )
-        return BatchLoss(upload.client, done.loss, len(upload.y)), done.dz
+        return BatchLoss([upload.client], done.loss[None], len(upload.y)), done.dz
 
     def cut_gradients(self, z: Tensor, y: Tensor, *, seed: int) -> Tensor:
         """True cut gradients per sample (of the summed loss), in the shape of `z`.

@@ -129,6 +129,10 @@ class Uplink:
         }
         return Delivery(_added(received, coded), list(coded.values()))
 
+    def forget(self) -> None:
+        """Drop all residuals."""
+        self._residuals.clear()
+
     def state(self) -> State:
         """Residuals, by client."""
         return {str(client): residual for client, residual in self._residuals.items()}

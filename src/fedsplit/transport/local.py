@@ -1,17 +1,17 @@
 """Clients in the same process; every message is counted as if it travelled."""
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from fedsplit.errors import NonFinite
-from fedsplit.parties.client import ClientWorker
 from fedsplit.parties.cohort import Cohort
-from fedsplit.parties.messages import LocalTraining, Part, Upload
+from fedsplit.parties.engine import Engine
+from fedsplit.parties.messages import LocalTraining, Part, StackedGradients, StackedUploads, Upload
 from fedsplit.quant.codec import NotFinite
 from fedsplit.quant.coded import Coded
 from fedsplit.quant.labels import Labels
@@ -20,9 +20,7 @@ from fedsplit.quant.weights_link import Delivery, Downlink, Uplink
 from fedsplit.randomness import seed_of
 from fedsplit.results.ledger import Direction, Kind, Ledger
 from fedsplit.state import State
-from fedsplit.weights import Weights
-
-Answer = TypeVar("Answer")
+from fedsplit.weights import StackedWeights, Weights
 
 _KINDS: dict[Part, Kind] = {
     "client": "client_weights",
@@ -32,12 +30,12 @@ _KINDS: dict[Part, Kind] = {
 
 
 class LocalTransport:
-    """Makes the workers of this process when they first take part, and cohorts of them.
+    """Cohorts of clients that an engine computes in this process.
 
     What is sent arrives exactly as its codec would decode it, and its bytes are counted.
 
     Args:
-        new_worker: makes the worker of a client.
+        engine: answers for the clients.
         sample_counts: training samples of every client.
         num_classes: decides how many bytes a label costs.
         quantization: a codec for each kind of message.
@@ -48,7 +46,7 @@ class LocalTransport:
 
     def __init__(
         self,
-        new_worker: Callable[[int], ClientWorker],
+        engine: Engine,
         *,
         sample_counts: Sequence[int],
         num_classes: int,
@@ -57,7 +55,7 @@ class LocalTransport:
         seed: int,
         ledger: Ledger,
     ) -> None:
-        self._new_worker = new_worker
+        self.engine = engine
         self.sample_counts = sample_counts
         self.labels = Labels(num_classes)
         self.quantization = quantization
@@ -65,7 +63,6 @@ class LocalTransport:
         self.ledger = ledger
         self.client_seconds = 0.0
         """Seconds spent in clients' verbs; the round loop sets it back."""
-        self._workers: dict[int, ClientWorker] = {}
         self.downlinks = {part: Downlink(quantization.weights, device) for part in _KINDS}
         self.uplinks = {part: Uplink(quantization.weights, device) for part in _KINDS}
 
@@ -78,25 +75,17 @@ class LocalTransport:
         finally:
             self.client_seconds += time.perf_counter() - start
 
-    def worker(self, client: int) -> ClientWorker:
-        """The worker of a client."""
-        if client not in self._workers:
-            self._workers[client] = self._new_worker(client)
-        return self._workers[client]
-
     def cohort(self, round: int, clients: Collection[int]) -> "LocalCohort":
         """The cohort of a round."""
+        with self.at_clients():
+            self.engine.enter(sorted(clients))
         return LocalCohort(self, round, clients)
 
-    def state(self) -> State:
-        """State of every worker there is, by client."""
-        return {str(client): worker.state() for client, worker in self._workers.items()}
-
-    def load_state(self, state: State) -> None:
-        """Take over what `state` gave."""
-        self._workers.clear()
-        for client, kept in state.items():
-            self.worker(int(client)).load_state(kept)
+    def forget_clients(self) -> None:
+        """Drop what clients keep from round to round (see `Engine.forget`), and what they rounded away."""
+        self.engine.forget()
+        for uplink in self.uplinks.values():
+            uplink.forget()
 
     def links_state(self) -> State:
         """What both ends of every link keep: shared weights, and what was rounded away."""
@@ -113,7 +102,7 @@ class LocalTransport:
 
 
 class LocalCohort(Cohort):
-    """See `Cohort`; clients run one after the other."""
+    """See `Cohort`."""
 
     def __init__(self, transport: LocalTransport, round: int, clients: Collection[int]) -> None:
         self._transport, self._round = transport, round
@@ -133,11 +122,6 @@ class LocalCohort(Cohort):
         """See `Cohort.select`."""
         return LocalCohort(self._transport, self._round, clients)
 
-    def _ask(self, verb: Callable[[ClientWorker], Answer]) -> list[Answer]:
-        """Every client's answer to a verb, in client order, whatever the order they were asked in."""
-        with self._transport.at_clients():
-            return [verb(self._transport.worker(client)) for client in self._clients]
-
     def install(self, part: Part, weights: Weights) -> None:
         """See `Cohort.install`."""
         seed = self._seed("down", _KINDS[part])
@@ -155,22 +139,32 @@ class LocalCohort(Cohort):
         self._install(part, arrived)
 
     def _install(self, part: Part, arrived: Mapping[int, Delivery]) -> None:
-        for delivery in arrived.values():
-            self._count("down", _KINDS[part], delivery.coded)
-        self._ask(lambda worker: worker.install(part, arrived[worker.client].weights))
+        copies = Counter(map(id, arrived.values()))
+        for delivery in {id(each): each for each in arrived.values()}.values():
+            self._count("down", _KINDS[part], delivery.coded, times=copies[id(delivery)])
+        with self._transport.at_clients():
+            self._transport.engine.install(part, {c: delivery.weights for c, delivery in arrived.items()})
 
-    def forward(self, step: int) -> list[Upload]:
+    def forward(self, step: int) -> Sequence[Upload]:
         """See `Cohort.forward`."""
-        answers = self._ask(lambda worker: worker.forward(self._round, step))
-        return self._received(upload for upload in answers if upload is not None)
+        with self._transport.at_clients():
+            uploads = self._transport.engine.forward(self._clients, self._round, step)
+        return self._received(uploads)
 
     def backward(self, step: int, dz: Mapping[int, Tensor]) -> None:
         """See `Cohort.backward`."""
-        arrived = {
-            client: self._arrived("down", "cut_gradient", client, step, gradient)
-            for client, gradient in dz.items()
-        }
-        self.select(dz)._ask(lambda worker: worker.backward(self._round, step, arrived[worker.client]))
+        arrived: Mapping[int, Tensor]
+        if isinstance(dz, StackedGradients) and self._transport.quantization.cut_gradient.lossless:
+            for clients, stack in dz.stacks:
+                self._arrived_exactly("down", "cut_gradient", clients, stack)
+            arrived = dz
+        else:
+            arrived = {
+                client: self._arrived("down", "cut_gradient", client, step, gradient)
+                for client, gradient in dz.items()
+            }
+        with self._transport.at_clients():
+            self._transport.engine.backward(self._round, step, arrived)
 
     def train_local(
         self,
@@ -180,26 +174,33 @@ class LocalCohort(Cohort):
         skip_first_upload: Collection[int] = (),
     ) -> LocalTraining:
         """See `Cohort.train_local`."""
-        trained = self._ask(
-            lambda worker: worker.train_local(
+        with self._transport.at_clients():
+            trained = self._transport.engine.train_local(
+                self._clients,
                 self._round,
                 train_head_too=train_head,
                 upload_interval=upload_interval,
-                skip_first_upload=worker.client in skip_first_upload,
+                skip_first_upload=skip_first_upload,
             )
-        )
-        uploads = self._received(upload for local in trained for upload in local.uploads)
-        return LocalTraining(uploads, [loss for local in trained for loss in local.losses])
+        return LocalTraining(self._received(trained.uploads), trained.losses)
 
-    def weights(self, part: Part) -> list[Weights]:
+    def weights(self, part: Part) -> Sequence[Weights]:
         """See `Cohort.weights`.
 
         Raises:
             NonFinite: a client's weights are not finite.
         """
         kind, downlink, uplink = _KINDS[part], self._transport.downlinks[part], self._transport.uplinks[part]
+        with self._transport.at_clients():
+            sent = self._transport.engine.weights(part, self._clients)
+        if isinstance(sent, StackedWeights) and self._transport.quantization.weights.lossless:
+            for positions, tensors in sent.stacks:
+                clients = [self._clients[position] for position in positions]
+                for rows in tensors.values():
+                    self._arrived_exactly("up", kind, clients, rows)
+            return sent
         arrived = []
-        for client, own in zip(self._clients, self._ask(lambda worker: worker.weights(part)), strict=True):
+        for client, own in zip(self._clients, sent, strict=True):
             seed = self._seed("up", kind, client)
             with self._transport.at_clients(), self._sent_as(kind, client):
                 delivery = uplink.send(client, own, downlink.held(client), seed)
@@ -207,7 +208,14 @@ class LocalCohort(Cohort):
             arrived.append(delivery.weights)
         return arrived
 
-    def _received(self, uploads: Iterable[Upload]) -> list[Upload]:
+    def _received(self, uploads: Sequence[Upload]) -> Sequence[Upload]:
+        transport = self._transport
+        if isinstance(uploads, StackedUploads) and transport.quantization.smashed.lossless:
+            for stack in uploads.stacks:
+                self._arrived_exactly("up", "smashed", stack.clients, stack.z)
+                size = transport.labels.size(stack.y)
+                transport.ledger.add(self._round, "up", "labels", size, values=stack.y.numel())
+            return uploads
         received = []
         for upload in uploads:
             with self._transport.at_clients():
@@ -227,6 +235,17 @@ class LocalCohort(Cohort):
         self._count(direction, kind, [Coded(x, simulated)])
         return simulated.decoded
 
+    def _arrived_exactly(
+        self, direction: Direction, kind: Kind, clients: Sequence[int], rows: Tensor
+    ) -> None:
+        """Count the messages of many clients, a row each, that nothing is done to."""
+        if rows.is_floating_point() and not rows.sum().isfinite():
+            bad = (~rows.flatten(1).isfinite().all(1)).nonzero().flatten()
+            if len(bad):
+                raise NonFinite(kind, clients[int(bad[0])])
+        size = rows.numel() * rows.element_size()
+        self._transport.ledger.add(self._round, direction, kind, size, values=rows.numel())
+
     def _seed(self, direction: Direction, kind: Kind, client: int = 0) -> int:
         purpose = f"rounding of {kind} {direction}"
         return seed_of(self._transport.seed, purpose, client=client, round=self._round)
@@ -238,14 +257,14 @@ class LocalCohort(Cohort):
         except NotFinite as error:
             raise NonFinite(kind, client) from error
 
-    def _count(self, direction: Direction, kind: Kind, coded: Sequence[Coded]) -> None:
+    def _count(self, direction: Direction, kind: Kind, coded: Sequence[Coded], times: int = 1) -> None:
         for each in coded:
             self._transport.ledger.add(
                 self._round,
                 direction,
                 kind,
-                each.arrived.size,
-                values=each.meant.numel(),
-                signal=each.signal,
-                noise=each.noise,
+                times * each.arrived.size,
+                values=times * each.meant.numel(),
+                signal=times * each.signal,
+                noise=times * each.noise,
             )

@@ -1,0 +1,28 @@
+"""A model that data can be passed through and that can be stepped, of one client or of many."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+
+class Steppable(Protocol):
+    """`ModelState`, or some rows of a `StackedState`: there every tensor has a row a client."""
+
+    module: nn.Module
+    parameters: dict[str, Tensor]
+
+    def forward(self, x: Tensor, *, seed: Any, buffers: dict[str, Tensor] | None = None) -> Tensor:
+        """Outputs in training mode; `seed` is one number, or one for each client."""
+
+    def frozen_buffers(self) -> dict[str, Tensor]:
+        """Copies for a pass that must not move the running statistics."""
+
+    def move_buffers(self, buffers: dict[str, Tensor]) -> None:
+        """Take over running statistics."""
+
+    def each(self, function: Callable[..., Tensor], *inputs: object) -> Tensor:
+        """What a function for one client gives for each."""
+
+    def descend(self, gradients: Sequence[Tensor], learning_rate_factor: float) -> None:
+        """One optimizer step along `gradients`, given in the order of `parameters`."""

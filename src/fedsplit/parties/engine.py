@@ -1,0 +1,142 @@
+"""What an engine is: how the clients of one process, or the server's copies for them, are computed."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from torch import Tensor, nn
+
+from fedsplit.data.batches import ClientBatches
+from fedsplit.estimators.estimator import GradientEstimator
+from fedsplit.optimizers import Optimizer
+from fedsplit.parties.messages import BatchLoss, LocalTraining, Part, Upload
+from fedsplit.quant.codec import Codec
+from fedsplit.schedules import Schedule
+from fedsplit.state import State
+from fedsplit.weights import Weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blueprint:
+    """What clients are made of: body + head. The body is the client model; the head, the algorithm says.
+
+    Args:
+        body: the client model.
+        head: the server model (FedAvg), the auxiliary model, or None.
+        keeps_head: whether a client's head is its own from round to round (FSL-SAGE).
+        optimizer: steps body and head, each with a state of its own.
+        batches: makes the data of a client.
+        estimator: turns the head into cut gradients, where the head is not trained by the client.
+        schedule: of the learning rate.
+        seed: of the run.
+        head_sees: codes smashed data for the head as they are coded for the server; None leaves them.
+    """
+
+    body: nn.Module
+    head: nn.Module | None
+    keeps_head: bool
+    optimizer: Optimizer
+    batches: Callable[[int], ClientBatches]
+    estimator: GradientEstimator
+    schedule: Schedule
+    seed: int
+    head_sees: Codec | None = None
+
+
+class ServerCopies(ABC):
+    """Copies of the server model, one for each client."""
+
+    @abstractmethod
+    def load(self, samples: Mapping[int, int], weights: Weights) -> None:
+        """Let copies begin a round with the same weights; their optimizers live on.
+
+        Args:
+            samples: of each client of the round.
+            weights: of the server model.
+        """
+
+    @abstractmethod
+    def step(self, round: int, uploads: Sequence[Upload]) -> tuple[list[BatchLoss], Mapping[int, Tensor]]:
+        """Step the copies on an upload each; losses and cut gradients, both of before the step."""
+
+    @abstractmethod
+    def weights(self, clients: Sequence[int]) -> Sequence[Weights]:
+        """Of some copies, to be read before anything else is asked."""
+
+    @abstractmethod
+    def state(self) -> State:
+        """Weights, buffers and optimizer state, by client."""
+
+    @abstractmethod
+    def load_state(self, state: State) -> None:
+        """Take over what `state` gave."""
+
+    @abstractmethod
+    def forget(self) -> None:
+        """Drop all copies with their optimizers' state."""
+
+
+NewServerCopies: TypeAlias = Callable[[nn.Module, Optimizer, Schedule, int], ServerCopies]
+"""Makes copies of a server model, given its optimizer, the schedule and the run's seed."""
+
+
+class Engine(ABC):
+    """Answers a cohort's verbs for the clients of this process; see `Cohort`.
+
+    Args:
+        blueprint: what clients are made of.
+    """
+
+    def __init__(self, blueprint: Blueprint) -> None:
+        self.blueprint = blueprint
+
+    @abstractmethod
+    def enter(self, clients: Sequence[int]) -> None:
+        """These clients, ascending, take part until others do; verbs are for them or some of them."""
+
+    @abstractmethod
+    def install(self, part: Part, weights: Mapping[int, Weights]) -> None:
+        """Give clients weights; one and the same object for all of them is one message."""
+
+    @abstractmethod
+    def weights(self, part: Part, clients: Sequence[int]) -> Sequence[Weights]:
+        """Weights of clients, in their order, to be read before anything else is asked."""
+
+    @abstractmethod
+    def forward(self, clients: Sequence[int], round: int, step: int) -> Sequence[Upload]:
+        """Smashed data of those clients that have such a step; changes no state."""
+
+    @abstractmethod
+    def backward(self, round: int, step: int, dz: Mapping[int, Tensor]) -> None:
+        """Step the clients along the cut gradients of the last `forward`."""
+
+    @abstractmethod
+    def train_local(
+        self,
+        clients: Sequence[int],
+        round: int,
+        *,
+        train_head_too: bool,
+        upload_interval: int | None,
+        skip_first_upload: Collection[int],
+    ) -> LocalTraining:
+        """Train for the local epochs of a round; see `Cohort.train_local`."""
+
+    @abstractmethod
+    def state(self) -> State:
+        """Of every client that has any: `{"body": ..., "head": ...}`, each as `ModelState.state` gives it."""
+
+    @abstractmethod
+    def load_state(self, state: State) -> None:
+        """Take over what `state` of any engine gave."""
+
+    @abstractmethod
+    def forget(self) -> None:
+        """Drop what clients keep from round to round, but for heads of their own."""
+
+    @abstractmethod
+    def server_copies(
+        self, module: nn.Module, optimizer: Optimizer, schedule: Schedule, seed: int
+    ) -> ServerCopies:
+        """Copies of a server model, computed as this engine computes clients."""

@@ -1,0 +1,145 @@
+"""One client after the other."""
+
+from collections.abc import Collection, Mapping, Sequence
+
+from torch import Tensor, nn
+
+from fedsplit.optimizers import Optimizer
+from fedsplit.parties.client import ClientWorker
+from fedsplit.parties.engine import Blueprint, Engine, ServerCopies
+from fedsplit.parties.messages import BatchLoss, LocalTraining, Part, Upload
+from fedsplit.parties.split_server import SplitServer
+from fedsplit.schedules import Schedule
+from fedsplit.state import State
+from fedsplit.weights import Weights
+
+
+class Sequential(Engine):
+    """A worker for each client, made when it first takes part; see `Engine`."""
+
+    def __init__(self, blueprint: Blueprint) -> None:
+        super().__init__(blueprint)
+        self._workers: dict[int, ClientWorker] = {}
+        self._heads: dict[int, Weights] = {}
+
+    def worker(self, client: int) -> ClientWorker:
+        """The worker of a client."""
+        if client not in self._workers:
+            self._workers[client] = ClientWorker(client, self.blueprint)
+            if client in self._heads:
+                self._workers[client].install("auxiliary", self._heads.pop(client))
+        return self._workers[client]
+
+    def enter(self, clients: Sequence[int]) -> None:
+        """See `Engine.enter`."""
+
+    def install(self, part: Part, weights: Mapping[int, Weights]) -> None:
+        """See `Engine.install`."""
+        for client, each in weights.items():
+            self.worker(client).install(part, each)
+
+    def weights(self, part: Part, clients: Sequence[int]) -> list[Weights]:
+        """See `Engine.weights`."""
+        return [self.worker(client).weights(part) for client in clients]
+
+    def forward(self, clients: Sequence[int], round: int, step: int) -> list[Upload]:
+        """See `Engine.forward`."""
+        answers = (self.worker(client).forward(round, step) for client in clients)
+        return [upload for upload in answers if upload is not None]
+
+    def backward(self, round: int, step: int, dz: Mapping[int, Tensor]) -> None:
+        """See `Engine.backward`."""
+        for client, gradient in dz.items():
+            self.worker(client).backward(round, step, gradient)
+
+    def train_local(
+        self,
+        clients: Sequence[int],
+        round: int,
+        *,
+        train_head_too: bool,
+        upload_interval: int | None,
+        skip_first_upload: Collection[int],
+    ) -> LocalTraining:
+        """See `Engine.train_local`."""
+        trained = [
+            self.worker(client).train_local(
+                round,
+                train_head_too=train_head_too,
+                upload_interval=upload_interval,
+                skip_first_upload=client in skip_first_upload,
+            )
+            for client in clients
+        ]
+        return LocalTraining(
+            [upload for local in trained for upload in local.uploads],
+            [loss for local in trained for loss in local.losses],
+        )
+
+    def state(self) -> State:
+        """See `Engine.state`."""
+        heads = {str(client): {"body": None, "head": {"weights": own}} for client, own in self._heads.items()}
+        return heads | {str(client): worker.state() for client, worker in self._workers.items()}
+
+    def load_state(self, state: State) -> None:
+        """See `Engine.load_state`."""
+        self._workers.clear()
+        self._heads.clear()
+        for client, kept in state.items():
+            if kept["body"] is None:
+                self._heads[int(client)] = dict(kept["head"]["weights"])
+            else:
+                self.worker(int(client)).load_state(kept)
+
+    def forget(self) -> None:
+        """See `Engine.forget`."""
+        if self.blueprint.keeps_head:
+            self._heads |= {client: worker.weights("auxiliary") for client, worker in self._workers.items()}
+        self._workers.clear()
+
+    def server_copies(
+        self, module: nn.Module, optimizer: Optimizer, schedule: Schedule, seed: int
+    ) -> "SequentialCopies":
+        """See `Engine.server_copies`."""
+        return SequentialCopies(module, optimizer, schedule, seed)
+
+
+class SequentialCopies(ServerCopies):
+    """A split server for each client; see `ServerCopies`."""
+
+    def __init__(self, module: nn.Module, optimizer: Optimizer, schedule: Schedule, seed: int) -> None:
+        self._module, self._optimizer, self._schedule, self._seed = module, optimizer, schedule, seed
+        self._copies: dict[int, SplitServer] = {}
+
+    def _copy(self, client: int) -> SplitServer:
+        if client not in self._copies:
+            self._copies[client] = SplitServer(self._module, self._optimizer, self._schedule, self._seed)
+        return self._copies[client]
+
+    def load(self, samples: Mapping[int, int], weights: Weights) -> None:
+        """See `ServerCopies.load`."""
+        for client in samples:
+            self._copy(client).load(weights)
+
+    def step(self, round: int, uploads: Sequence[Upload]) -> tuple[list[BatchLoss], dict[int, Tensor]]:
+        """See `ServerCopies.step`."""
+        stepped = {upload.client: self._copy(upload.client).step(round, upload) for upload in uploads}
+        return [loss for loss, _ in stepped.values()], {client: dz for client, (_, dz) in stepped.items()}
+
+    def weights(self, clients: Sequence[int]) -> list[Weights]:
+        """See `ServerCopies.weights`."""
+        return [self._copy(client).weights() for client in clients]
+
+    def state(self) -> State:
+        """See `ServerCopies.state`."""
+        return {str(client): copy.state() for client, copy in self._copies.items()}
+
+    def load_state(self, state: State) -> None:
+        """See `ServerCopies.load_state`."""
+        self._copies.clear()
+        for client, kept in state.items():
+            self._copy(int(client)).load_state(kept)
+
+    def forget(self) -> None:
+        """See `ServerCopies.forget`."""
+        self._copies.clear()

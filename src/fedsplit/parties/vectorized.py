@@ -1,0 +1,437 @@
+"""The clients of a cohort as one stacked computation."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, cast
+
+import torch
+from torch import Tensor, nn
+
+from fedsplit.arguments import PositiveFloat
+from fedsplit.data.batches import StackedBatches
+from fedsplit.errors import NonFinite, UserError
+from fedsplit.models.stacked_state import StackedState, rows_of
+from fedsplit.models.steppable import Steppable
+from fedsplit.optimizers import Optimizer, RowOptimizer
+from fedsplit.parties.engine import Blueprint, Engine, ServerCopies
+from fedsplit.parties.local_step import descend_body, train_head
+from fedsplit.parties.messages import (
+    BatchLoss,
+    LocalTraining,
+    Part,
+    Stack,
+    StackedGradients,
+    StackedUploads,
+    Upload,
+    stacks_of,
+)
+from fedsplit.quant.codec import NotFinite
+from fedsplit.quant.quantization import rounding_seed
+from fedsplit.randomness import seed_of
+from fedsplit.schedules import Schedule
+from fedsplit.state import State
+from fedsplit.weights import StackedWeights, Weights
+
+_Named: TypeAlias = dict[str, StackedState]
+
+
+def _row_optimizer(optimizer: Optimizer) -> RowOptimizer:
+    if not isinstance(optimizer, RowOptimizer):
+        told = f"must be sequential: {type(optimizer).__name__} cannot step many clients at once"
+        raise UserError("engine", "vectorized", told)
+    return optimizer
+
+
+def largest_first(samples: Mapping[int, int]) -> list[int]:
+    """Clients in the order of rows: who has a batch at a step, and of which size, is then mostly a range.
+
+    Args:
+        samples: how many each client has.
+    """
+    return sorted(samples, key=lambda client: (-samples[client], client))
+
+
+class _Members:
+    """States of some clients that are computed together: a row a client in each of `models`.
+
+    Args:
+        clients: in the order of rows.
+        models: by the name under which a client's state holds them.
+    """
+
+    def __init__(self, clients: Sequence[int], models: _Named) -> None:
+        self.clients, self.models = list(clients), models
+        self.row = {client: row for row, client in enumerate(self.clients)}
+
+    def client_state(self, client: int) -> State:
+        """Of one client; a copy."""
+        row = self.row[client]
+        return {name: model.row_state(row) for name, model in self.models.items()}
+
+    def load(self, client: int, state: State) -> None:
+        """Take over the state of one client, or as much of it as was kept."""
+        row = self.row[client]
+        for name, model in self.models.items():
+            kept = state.get(name)
+            if kept and "optimizer" in kept:
+                model.load_row_state(row, kept)
+            elif kept:
+                model.load_row(row, kept["weights"])
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A forward pass of some rows that waits for cut gradients: nothing of the clients has changed yet."""
+
+    round: int
+    step: int
+    clients: Sequence[int]
+    body: Steppable
+    z: Tensor
+    buffers: dict[str, Tensor]
+
+
+class _ClientStack(_Members):
+    """Clients that are computed together, those with most samples first."""
+
+    def __init__(self, clients: Sequence[int], blueprint: Blueprint) -> None:
+        optimizer = _row_optimizer(blueprint.optimizer)
+        self.body = StackedState(blueprint.body, len(clients), optimizer)
+        models = {"body": self.body}
+        self.head = None
+        if blueprint.head is not None:
+            self.head = models["head"] = StackedState(blueprint.head, len(clients), optimizer)
+        super().__init__(clients, models)
+        self.batches = StackedBatches([blueprint.batches(client) for client in clients])
+        self._blueprint = blueprint
+
+    def groups(self, step: int, clients: Collection[int]) -> Iterator[list[int]]:
+        """Rows of those clients that have such a step, in groups of equal batch size."""
+        rows = [row for row, client in enumerate(self.clients) if client in clients]
+        yield from self.batches.groups(step, rows)
+
+    def named(self, part: Part) -> list[StackedState]:
+        """The models that a part is made of."""
+        models = {"client": ("body",), "auxiliary": ("head",), "full": ("body", "head")}
+        return [self.models[name] for name in models[part]]
+
+    def forward(self, rows: Sequence[int], round: int, step: int) -> tuple[Stack, _Pending]:
+        """Smashed data of one step, and what waits for their cut gradients."""
+        x, y = self.batches.batch(round, step, rows)
+        body = self.body.rows(rows_of(rows))
+        buffers = body.frozen_buffers()
+        clients = [self.clients[row] for row in rows]
+        z = body.forward(x, seed=self._seeds(self.body, "client", clients, round, step), buffers=buffers)
+        pending = _Pending(round, step, clients, body, z, buffers)
+        return Stack(clients, step, z.detach(), y), pending
+
+    def train_step(
+        self, rows: Sequence[int], round: int, step: int, *, train_head_too: bool
+    ) -> tuple[Stack, BatchLoss | None]:
+        """One local step of some clients; see `ClientWorker.train_local`."""
+        assert self.head is not None, "this algorithm's clients have no head"
+        blueprint, selected = self._blueprint, rows_of(rows)
+        factor = blueprint.schedule.factor(round)
+        x, y = self.batches.batch(round, step, rows)
+        body, head = self.body.rows(selected), self.head.rows(selected)
+        clients = [self.clients[row] for row in rows]
+        z = body.forward(x, seed=self._seeds(self.body, "client", clients, round, step))
+        seen = self._seen_by_head(z.detach(), clients, round, step)
+        seeds = self._seeds(self.head, "head", clients, round, step)
+        loss = None
+        if train_head_too:
+            done = train_head(head, seen, y, learning_rate_factor=factor, seed=seeds)
+            loss, dz = BatchLoss(clients, done.loss, y.shape[1]), done.dz
+        else:
+            dz = blueprint.estimator.estimate(head, seen, y, seed=seeds).detach() / y.shape[1]
+        descend_body(body, z, dz, learning_rate_factor=factor)
+        return Stack(clients, step, z.detach(), y), loss
+
+    def _seeds(
+        self, model: StackedState, half: str, clients: Sequence[int], round: int, step: int
+    ) -> list[int]:
+        if not model.stacked.draws:
+            return []
+        purpose, seed = f"dropout of the {half}", self._blueprint.seed
+        return [seed_of(seed, purpose, client=client, round=round, step=step) for client in clients]
+
+    def _seen_by_head(self, z: Tensor, clients: Sequence[int], round: int, step: int) -> Tensor:
+        codec = self._blueprint.head_sees
+        if codec is None:
+            return z
+        seen = []
+        for client, own in zip(clients, z.unbind(), strict=True):
+            seed = rounding_seed(self._blueprint.seed, "smashed", client, round, step)
+            try:
+                seen.append(codec.simulate(own.contiguous(), seed=seed).decoded)
+            except NotFinite as error:
+                raise NonFinite("smashed", client) from error
+        return torch.stack(seen)
+
+
+class Vectorized(Engine):
+    """All clients of a cohort at once, or as many as fit into a stack; see `Engine`.
+
+    Sampled clients leave with the round: what they keep is set aside, a row each, until they come again.
+
+    Args:
+        blueprint: what clients are made of.
+        stack_mb: MB of weights, gradients and activations that one stack may hold, so that they stay in
+            a processor's caches.
+    """
+
+    def __init__(self, blueprint: Blueprint, *, stack_mb: PositiveFloat) -> None:
+        super().__init__(blueprint)
+        _row_optimizer(blueprint.optimizer)
+        self.stack_mb = stack_mb
+        self._stacks: list[_ClientStack] = []
+        self._set_aside: dict[int, State] = {}
+        self._pending: list[_Pending] = []
+        self._bytes_of_one = 0.0
+
+    def enter(self, clients: Sequence[int]) -> None:
+        """See `Engine.enter`."""
+        present = {client for stack in self._stacks for client in stack.clients}
+        if present == set(clients):
+            return
+        self._set_aside |= self._present()
+        ordered = largest_first({client: self.blueprint.batches(client).samples for client in clients})
+        size = self._stack_size(clients)
+        self._stacks = [
+            _ClientStack(ordered[start : start + size], self.blueprint)
+            for start in range(0, len(ordered), size)
+        ]
+        for stack in self._stacks:
+            for client in stack.clients:
+                if client in self._set_aside:
+                    stack.load(client, self._set_aside.pop(client))
+
+    def _stack_size(self, clients: Sequence[int]) -> int:
+        """Clients in a stack: as equal parts of the cohort as fit, each at least one."""
+        self._bytes_of_one = self._bytes_of_one or self._measured(clients[0])
+        fit = max(1, int(self.stack_mb * 1e6 / self._bytes_of_one))
+        stacks = -(-len(clients) // fit)
+        return -(-len(clients) // stacks)
+
+    def _measured(self, client: int) -> float:
+        """What a step of one client touches: weights and gradients, and activations twice."""
+        batches = self.blueprint.batches(client)
+        x, _ = batches.batch(0, 0)
+        touched = x.numel()
+
+        def count(module: nn.Module, inputs: object, output: object) -> None:
+            nonlocal touched
+            if isinstance(output, Tensor):
+                touched += 2 * output.numel()
+
+        for module in (self.blueprint.body, self.blueprint.head):
+            if module is None:
+                continue
+            touched += 2 * sum(p.numel() for p in module.parameters())
+            leaves = [each for each in module.modules() if not list(each.children())]
+            hooks = [leaf.register_forward_hook(count) for leaf in leaves]
+            try:
+                with torch.no_grad():
+                    x = _without_moving(module, x)
+            finally:
+                for hook in hooks:
+                    hook.remove()
+        return touched * x.element_size()
+
+    def _stacks_of(self, clients: Collection[int]) -> Iterator[_ClientStack]:
+        wanted = set(clients)
+        found = 0
+        for stack in self._stacks:
+            members = wanted.intersection(stack.row)
+            if members:
+                found += len(members)
+                yield stack
+        assert found == len(wanted), "a verb is for clients that take part"
+
+    def install(self, part: Part, weights: Mapping[int, Weights]) -> None:
+        """See `Engine.install`."""
+        for stack in self._stacks_of(weights):
+            own = {client: weights[client] for client in stack.clients if client in weights}
+            shared = len({id(each) for each in own.values()}) == 1 and len(own) == len(stack.clients)
+            for model in stack.named(part):
+                if shared:
+                    model.load_all(next(iter(own.values())))
+                else:
+                    for client, each in own.items():
+                        model.load_row(stack.row[client], each)
+
+    def weights(self, part: Part, clients: Sequence[int]) -> StackedWeights:
+        """See `Engine.weights`."""
+        order = {client: position for position, client in enumerate(clients)}
+        stacks = []
+        for stack in self._stacks_of(clients):
+            tensors = {name: t for model in stack.named(part) for name, t in model.tensors().items()}
+            chosen = [row for row, client in enumerate(stack.clients) if client in order]
+            if len(chosen) < len(stack.clients):
+                tensors = {name: t[chosen] for name, t in tensors.items()}
+            stacks.append(([order[stack.clients[row]] for row in chosen], tensors))
+        return StackedWeights(stacks)
+
+    def forward(self, clients: Sequence[int], round: int, step: int) -> StackedUploads:
+        """See `Engine.forward`."""
+        self._pending, stacks, wanted = [], [], set(clients)
+        for stack in self._stacks_of(clients):
+            for rows in stack.groups(step, wanted):
+                uploads, pending = stack.forward(rows, round, step)
+                stacks.append(uploads)
+                self._pending.append(pending)
+        return StackedUploads(stacks)
+
+    def backward(self, round: int, step: int, dz: Mapping[int, Tensor]) -> None:
+        """See `Engine.backward`."""
+        waiting, self._pending = self._pending, []
+        gradients = (
+            dz
+            if isinstance(dz, StackedGradients)
+            else StackedGradients([([c], g[None]) for c, g in dz.items()])
+        )
+        factor = self.blueprint.schedule.factor(round)
+        for pending in waiting:
+            if (pending.round, pending.step) != (round, step):
+                raise AssertionError(f"no forward pass of step {step} of round {round} is waiting")
+            descend_body(pending.body, pending.z, gradients.of(pending.clients), learning_rate_factor=factor)
+            pending.body.move_buffers(pending.buffers)
+
+    def train_local(
+        self,
+        clients: Sequence[int],
+        round: int,
+        *,
+        train_head_too: bool,
+        upload_interval: int | None,
+        skip_first_upload: Collection[int],
+    ) -> LocalTraining:
+        """See `Engine.train_local`."""
+        self._pending = []
+        uploads: list[Upload] = []
+        losses: list[BatchLoss] = []
+        wanted = set(clients)
+        for stack in self._stacks_of(clients):
+            for step in range(stack.batches.steps):
+                for rows in stack.groups(step, wanted):
+                    done, loss = stack.train_step(rows, round, step, train_head_too=train_head_too)
+                    losses += [loss] if loss else []
+                    if upload_interval and step % upload_interval == 0:
+                        skipped = skip_first_upload if step == 0 else ()
+                        uploads += [each for each in done.uploads() if each.client not in skipped]
+        uploads.sort(key=lambda upload: (upload.client, upload.step))
+        return LocalTraining(uploads, losses)
+
+    def _present(self) -> dict[int, State]:
+        return {client: stack.client_state(client) for stack in self._stacks for client in stack.clients}
+
+    def state(self) -> State:
+        """See `Engine.state`."""
+        kept = self._set_aside | self._present()
+        return {str(client): {"head": None, **each} for client, each in kept.items()}
+
+    def load_state(self, state: State) -> None:
+        """See `Engine.load_state`."""
+        self._stacks, self._pending = [], []
+        self._set_aside = {int(client): dict(kept) for client, kept in state.items()}
+
+    def forget(self) -> None:
+        """See `Engine.forget`."""
+        if self.blueprint.keeps_head:
+            for stack in self._stacks:
+                head = cast(StackedState, stack.head)
+                for client, row in stack.row.items():
+                    own = {name: t[row].clone() for name, t in head.tensors().items()}
+                    self._set_aside[client] = {"body": None, "head": {"weights": own}}
+        self._stacks, self._pending = [], []
+
+    def server_copies(
+        self, module: nn.Module, optimizer: Optimizer, schedule: Schedule, seed: int
+    ) -> "StackedCopies":
+        """See `Engine.server_copies`."""
+        return StackedCopies(module, _row_optimizer(optimizer), schedule, seed)
+
+
+def _without_moving(module: nn.Module, x: Tensor) -> Tensor:
+    training = module.training
+    try:
+        return cast(Tensor, module.eval()(x))
+    finally:
+        module.train(training)
+
+
+class StackedCopies(ServerCopies):
+    """All copies in one stack; see `ServerCopies`."""
+
+    def __init__(self, module: nn.Module, optimizer: RowOptimizer, schedule: Schedule, seed: int) -> None:
+        self._module, self._optimizer, self._schedule, self._seed = module, optimizer, schedule, seed
+        self._members: _Members | None = None
+        self._set_aside: dict[int, State] = {}
+
+    @property
+    def _model(self) -> StackedState:
+        assert self._members is not None, "copies are loaded before they are used"
+        return self._members.models["copy"]
+
+    def load(self, samples: Mapping[int, int], weights: Weights) -> None:
+        """See `ServerCopies.load`."""
+        if self._members is None or set(self._members.clients) != set(samples):
+            self._set_aside = self._all()
+            model = StackedState(self._module, len(samples), self._optimizer)
+            self._members = _Members(largest_first(samples), {"copy": model})
+            for client in samples:
+                if client in self._set_aside:
+                    self._members.load(client, {"copy": self._set_aside.pop(client)})
+        self._model.load_all(weights)
+
+    def step(self, round: int, uploads: Sequence[Upload]) -> tuple[list[BatchLoss], StackedGradients]:
+        """See `ServerCopies.step`."""
+        assert self._members is not None
+        losses, gradients = [], []
+        for stack in stacks_of(uploads):
+            rows = rows_of([self._members.row[client] for client in stack.clients])
+            done = train_head(
+                self._model.rows(rows),
+                stack.z,
+                stack.y,
+                learning_rate_factor=self._schedule.factor(round),
+                seed=self._seeds(stack, round),
+            )
+            losses.append(BatchLoss(stack.clients, done.loss, stack.y.shape[1]))
+            gradients.append((stack.clients, done.dz))
+        return losses, StackedGradients(gradients)
+
+    def _seeds(self, stack: Stack, round: int) -> list[int]:
+        if not self._model.stacked.draws:
+            return []
+        return [
+            seed_of(self._seed, "dropout of the head", client=client, round=round, step=stack.step)
+            for client in stack.clients
+        ]
+
+    def weights(self, clients: Sequence[int]) -> StackedWeights:
+        """See `ServerCopies.weights`."""
+        assert self._members is not None
+        rows = rows_of([self._members.row[client] for client in clients])
+        tensors = {name: stack[rows] for name, stack in self._model.tensors().items()}
+        return StackedWeights([(range(len(clients)), tensors)])
+
+    def _all(self) -> dict[int, State]:
+        present = self._members.clients if self._members else []
+        return self._set_aside | {
+            client: cast(_Members, self._members).client_state(client)["copy"] for client in present
+        }
+
+    def state(self) -> State:
+        """See `ServerCopies.state`."""
+        return {str(client): kept for client, kept in self._all().items()}
+
+    def load_state(self, state: State) -> None:
+        """See `ServerCopies.load_state`."""
+        self._members = None
+        self._set_aside = {int(client): kept for client, kept in state.items()}
+
+    def forget(self) -> None:
+        """See `ServerCopies.forget`."""
+        self._members = None
+        self._set_aside.clear()
