@@ -67,8 +67,8 @@ class PlainLoop:
 
     def preload(self, t: int) -> None:
         """Draw the batches of a round, and drop those of others."""
-        workers = map(self.experiment.transport.worker, range(self.number))
-        self._drawn = {t: [list(worker._batches.round(t)) for worker in workers]}
+        clients = map(self.experiment.parts.batches, range(self.number))
+        self._drawn = {t: [list(batches.round(t)) for batches in clients]}
 
     def batches(self, t: int, client: int) -> list[tuple[int, Tensor, Tensor]]:
         if t not in self._drawn:

@@ -73,7 +73,7 @@ def measure(algorithm: str, options: argparse.Namespace, table: Table) -> None:
         theirs.preload(t)
         plainly = seconds(lambda t=t: getattr(theirs, algorithm)(t, **extra))
         packaged = seconds(lambda t=t: ours.algorithm.run_round(t, ours.transport.cohort(t, clients)))
-        loading = seconds(lambda t=t: [list(ours.transport.worker(i)._batches.round(t)) for i in clients])
+        loading = seconds(lambda t=t: [list(ours.parts.batches(i).round(t)) for i in clients])
         aligns = algorithm == "fsl_sage" and t % options.align_interval == 0
         if t > 0:  # the first round warms up
             name = f"{algorithm}, with alignment" if aligns else algorithm

@@ -26,6 +26,7 @@ def test_the_choices_are_all_there() -> None:
         "codec": 19,
         "dataset": 6,
         "distribution": 4,
+        "engine": 3,
         "estimator": 3,
         "experiment": 1,
         "model": 3,

@@ -1,8 +1,9 @@
 """Invariants of whole runs."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,8 +11,9 @@ import torch
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.experiment import Experiment
 from fedsplit.parties.client import ClientWorker
+from fedsplit.parties.messages import LocalTraining
+from fedsplit.parties.sequential import Sequential
 from fedsplit.results.run_directory import RunDirectory
-from fedsplit.transport.local import LocalCohort
 from tests.conftest import ALGORITHMS, Build, Configure
 
 
@@ -31,27 +33,40 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tiny: Build, 
 def test_results_do_not_depend_on_the_order_in_which_clients_are_visited(
     tiny: Build, algorithm: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    straight, backwards = (tiny(f"algorithm={algorithm}") for _ in range(2))
+    straight, backwards = (tiny(f"algorithm={algorithm}", "engine=sequential") for _ in range(2))
     for t in range(2):
         straight.run_round(t)
     visited: list[int] = []
+    worker = Sequential.worker
 
-    def ask_backwards(cohort: LocalCohort, verb: Callable[[ClientWorker], object]) -> list[object]:
-        visited.extend(reversed(cohort.clients))
-        answers = {client: verb(cohort._transport.worker(client)) for client in reversed(cohort.clients)}
-        return [answers[client] for client in cohort.clients]
+    def seen(engine: Sequential, client: int) -> ClientWorker:
+        visited.append(client)
+        return worker(engine, client)
 
-    monkeypatch.setattr(LocalCohort, "_ask", ask_backwards)
+    def backwards_by_client(verb: Callable[..., Any]) -> Callable[..., Any]:
+        def ask(self: Sequential, clients: Sequence[int], *args: Any, **kwargs: Any) -> Any:
+            answer = verb(self, clients[::-1], *args, **kwargs)
+            if isinstance(answer, LocalTraining):
+                return LocalTraining(sorted(answer.uploads, key=lambda u: (u.client, u.step)), answer.losses)
+            return answer[::-1]
+
+        return ask
+
+    monkeypatch.setattr(Sequential, "worker", seen)
+    monkeypatch.setattr(Sequential, "forward", backwards_by_client(Sequential.forward))
+    monkeypatch.setattr(Sequential, "train_local", backwards_by_client(Sequential.train_local))
     for t in range(2):
         backwards.run_round(t)
-    assert visited[:3] == [2, 1, 0]
+    assert visited[3:6] == [2, 1, 0] or visited[6:9] == [2, 1, 0]  # behind the installation of weights
     ours, theirs = straight.algorithm.full_weights(), backwards.algorithm.full_weights()
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
 def test_forward_changes_nothing_until_backward(tiny: Build) -> None:
-    run = tiny("algorithm=splitfed_v1", "model=resnet18", "dataset.max_train=50")
-    worker = run.transport.worker(0)
+    run = tiny("algorithm=splitfed_v1", "model=resnet18", "dataset.max_train=50", "engine=sequential")
+    engine = run.parts.engine
+    assert isinstance(engine, Sequential)
+    worker = engine.worker(0)
     before = {name: tensor.clone() for name, tensor in worker.weights("client").items()}
     first, again = worker.forward(0, 0), worker.forward(0, 0)
     assert first is not None
@@ -148,17 +163,20 @@ def test_the_callers_own_random_draws_are_left_alone(tiny: Build) -> None:
     assert torch.equal(torch.rand(1), expected)
 
 
+@pytest.mark.parametrize("engine", ["auto", "sequential"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_divergence_names_round_client_and_learning_rate_and_keeps_the_checkpoint(
-    tiny: Build, tmp_path: Path, algorithm: str
+    tiny: Build, tmp_path: Path, algorithm: str, engine: str
 ) -> None:
-    run = tiny(f"algorithm={algorithm}", "optimizer=sgd", "checkpoint_interval=1", "rounds=40")
+    run = tiny(
+        f"algorithm={algorithm}", "optimizer=sgd", "checkpoint_interval=1", "rounds=40", f"engine={engine}"
+    )
     directory = RunDirectory(tmp_path / "run")
     run.rounds = 1
     run.run(directory)
     run.rounds = 40
     object.__setattr__(run.parts.client_optimizer, "lr", 1e30)
-    for worker in run.transport._workers.values():
+    for worker in getattr(run.parts.engine, "_workers", {}).values():
         worker._body._learning_rate = 1e30
         if worker._head is not None:
             worker._head._learning_rate = 1e30

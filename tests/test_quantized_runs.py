@@ -93,6 +93,17 @@ def spied(monkeypatch: pytest.MonkeyPatch, owner: type, method: str) -> list[Cal
     return calls
 
 
+@pytest.fixture
+def tiny(tiny: Build) -> Build:
+    """Clients one after the other, so that each can be looked at, unless an engine is named."""
+
+    def build(*overrides: str) -> Experiment:
+        named = any(override.startswith("engine=") for override in overrides)
+        return tiny(*overrides, *([] if named else ["engine=sequential"]))
+
+    return build
+
+
 # Nothing quantized
 
 
@@ -102,9 +113,10 @@ class HandedOver(Cohort):
     def __init__(self, run: Experiment, round: int, clients: Collection[int]) -> None:
         self._run, self._round, self._clients = run, round, sorted(clients)
 
-    @property
-    def _workers(self) -> list[ClientWorker]:
-        return [self._run.transport.worker(client) for client in self._clients]
+    @classmethod
+    def of_round(cls, run: Experiment, round: int, clients: Collection[int]) -> "HandedOver":
+        run.parts.engine.enter(sorted(clients))
+        return cls(run, round, clients)
 
     @property
     def clients(self) -> Sequence[int]:
@@ -121,16 +133,13 @@ class HandedOver(Cohort):
         self.install_each(part, dict.fromkeys(self._clients, weights))
 
     def install_each(self, part: Part, weights: Mapping[int, Weights]) -> None:
-        for worker in self._workers:
-            worker.install(part, weights[worker.client])
+        self._run.parts.engine.install(part, {client: weights[client] for client in self._clients})
 
-    def forward(self, step: int) -> list[Upload]:
-        answers = [worker.forward(self._round, step) for worker in self._workers]
-        return [upload for upload in answers if upload is not None]
+    def forward(self, step: int) -> Sequence[Upload]:
+        return self._run.parts.engine.forward(self._clients, self._round, step)
 
     def backward(self, step: int, dz: Mapping[int, Tensor]) -> None:
-        for client, gradient in dz.items():
-            self._run.transport.worker(client).backward(self._round, step, gradient)
+        self._run.parts.engine.backward(self._round, step, dz)
 
     def train_local(
         self,
@@ -139,22 +148,16 @@ class HandedOver(Cohort):
         upload_interval: int | None = None,
         skip_first_upload: Collection[int] = (),
     ) -> LocalTraining:
-        trained = [
-            worker.train_local(
-                self._round,
-                train_head_too=train_head,
-                upload_interval=upload_interval,
-                skip_first_upload=worker.client in skip_first_upload,
-            )
-            for worker in self._workers
-        ]
-        return LocalTraining(
-            [upload for each in trained for upload in each.uploads],
-            [loss for each in trained for loss in each.losses],
+        return self._run.parts.engine.train_local(
+            self._clients,
+            self._round,
+            train_head_too=train_head,
+            upload_interval=upload_interval,
+            skip_first_upload=skip_first_upload,
         )
 
-    def weights(self, part: Part) -> list[Weights]:
-        return [worker.weights(part) for worker in self._workers]
+    def weights(self, part: Part) -> Sequence[Weights]:
+        return self._run.parts.engine.weights(part, self._clients)
 
 
 @pytest.mark.parametrize(
@@ -168,12 +171,13 @@ class HandedOver(Cohort):
     ],
     ids=named,
 )
+@pytest.mark.parametrize("engine", ["auto", "sequential"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_run_that_quantizes_nothing_is_one_without_a_network_bit_for_bit(
-    tiny: Build, algorithm: str, overrides: list[str]
+    tiny: Build, algorithm: str, engine: str, overrides: list[str]
 ) -> None:
-    runs = [tiny(f"algorithm={algorithm}", *overrides) for _ in range(2)]
-    runs[1].transport.cohort = lambda round, clients: HandedOver(runs[1], round, clients)
+    runs = [tiny(f"algorithm={algorithm}", f"engine={engine}", *overrides) for _ in range(2)]
+    runs[1].transport.cohort = lambda round, clients: HandedOver.of_round(runs[1], round, clients)
     ours, theirs = (run_rounds(run, 2) for run in runs)
     assert [record.train_loss for record in ours] == [record.train_loss for record in theirs]
     assert equal(runs[0].algorithm.full_weights(), runs[1].algorithm.full_weights())
@@ -443,7 +447,7 @@ class ByHand:
 
     def splitfed(self, t: int) -> None:
         self.receive()
-        for step, x, y in self.run.transport.worker(0)._batches.round(t):
+        for step, x, y in self.run.parts.batches(0).round(t):
             z = self.client(x)
             seen = self.smashed(z, t, step)
             self.step(self.server, F.cross_entropy(self.server(seen), y))
@@ -491,7 +495,7 @@ def test_a_clients_head_sees_what_the_server_sees_where_that_is_asked_for(
     )
     reference = ByHand(run, sgd)
     run.run_round(0)
-    ((_, x, y),) = run.transport.worker(0)._batches.round(0)
+    ((_, x, y),) = run.parts.batches(0).round(0)
     z = reference.client(x)
     arrived = reference.smashed(z, 0, 0)
     reference.step(reference.server, F.cross_entropy(reference.server(arrived), y))
@@ -673,8 +677,8 @@ def test_a_message_that_is_not_finite_names_its_kind_and_its_client(
     cohort.install("client", run.algorithm.client_weights)
     cohort.install("auxiliary", run.algorithm.auxiliary)
     with torch.no_grad():
-        run.transport.worker(1)._body.parameters[parameter].fill_(bad)
-        run.transport.worker(2)._head.parameters["fc.bias"].fill_(bad)
+        run.parts.engine.worker(1)._body.parameters[parameter].fill_(bad)
+        run.parts.engine.worker(2)._head.parameters["fc.bias"].fill_(bad)
     fine = cohort.select([0, 2])
     assert len(fine.forward(0)) == 2
     assert len(fine.weights("client")) == 2

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import getitem
 from typing import Any, TypeVar, cast
@@ -314,7 +314,7 @@ class Parts:
         )
         if get_class(target) is Auto:
             auto = make(Auto, self.config, "engine")
-            self._choose_engine(auto.chosen(self._step_mmac(), self._stackable()))
+            self._choose_engine(auto.chosen(self._step_mmac(blueprint), self._stackable()))
         elif get_class(target) is Vectorized and self.algorithm_class.takes_turns:
             told = "must be auto or sequential: clients of this algorithm take turns"
             raise UserError("engine", "vectorized", told)
@@ -336,18 +336,14 @@ class Parts:
             and all(isinstance(each, RowOptimizer) for each in optimizers)
         )
 
-    def _step_mmac(self) -> float:
-        """Million multiply-adds of the forward passes of one local step: through body and head."""
-        halves = self.models.halves
-        head = self.models.auxiliary or halves.server
-        sample = self.normalise(self.dataset.train.pixels[:2])
-        states = ModelState(halves.client), ModelState(head)
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            z = states[0].forward(sample, seed=0)
-            if self.models.auxiliary is None or self.estimator.trains_on_loss:
-                states[1].forward(z, seed=0)
+    def _step_mmac(self, blueprint: Blueprint) -> float:
+        """Million multiply-adds of the passes of one local step, through body and head."""
+        images = self.dataset.train
+        x, y = self.normalise(images.pixels[:2]), images.labels[:2]
+        with FlopCounterMode(display=False) as counter:
+            replace(blueprint, head=blueprint.head or self.models.halves.server).pass_through(x, y)
         samples = min(self.config["batch_size"], max(self.sample_counts))
-        return float(counter.get_total_flops() / 2 / len(sample) * samples / 1e6)
+        return float(counter.get_total_flops() / 2 / len(x) * samples / 1e6)
 
 
 def _device(name: str) -> torch.device:

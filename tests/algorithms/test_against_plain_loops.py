@@ -11,9 +11,11 @@ OVERRIDES = {"fsl_sage": ["algorithm.align_interval=2"]}
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("engine", ["auto", "sequential"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_three_rounds_equal_a_plain_loop(tiny: Build, algorithm: str, optimizer: str) -> None:
-    experiment = tiny(f"algorithm={algorithm}", f"optimizer={optimizer}", *OVERRIDES.get(algorithm, []))
+def test_three_rounds_equal_a_plain_loop(tiny: Build, algorithm: str, engine: str, optimizer: str) -> None:
+    overrides = [f"algorithm={algorithm}", f"optimizer={optimizer}", f"engine={engine}"]
+    experiment = tiny(*overrides, *OVERRIDES.get(algorithm, []))
     reference = PlainLoop(experiment, {"adam": adam, "sgd": sgd}[optimizer])
     if algorithm == "cse_fsl":
         reference.auxiliary_steppers = [reference.optimizer(module) for module in reference.auxiliaries]

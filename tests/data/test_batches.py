@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedsplit.data.batches import ClientBatches, Normalisation, augment, batch_slices
+from fedsplit.data.batches import AugmentationDraw, ClientBatches, Normalisation, augment, batch_slices
 from fedsplit.data.dataset import Augmentation, Images
 
 PLAIN = Augmentation(flip=False, crop_padding=0)
@@ -169,7 +169,8 @@ def test_augmentation_is_that_of_each_image_by_itself(
 ) -> None:
     pixels = torch.randint(1, 256, shape, generator=_draw(3), dtype=torch.uint8)
     before = pixels.clone()
-    augmented = augment(pixels, Augmentation(flip=flip, crop_padding=pad), _draw(4))
+    augmentation = Augmentation(flip=flip, crop_padding=pad)
+    augmented = augment(pixels, augmentation, AugmentationDraw.of(len(pixels), augmentation, _draw(4)))
     np.testing.assert_array_equal(augmented, _augmented_one_by_one(pixels.numpy(), pad, flip, _draw(4)))
     assert torch.equal(pixels, before)
     assert augmented.dtype == torch.uint8
@@ -178,7 +179,8 @@ def test_augmentation_is_that_of_each_image_by_itself(
 def test_every_offset_and_both_directions_are_drawn_about_equally_often() -> None:
     n, pad = 4500, 1
     pixels = torch.arange(1, 10, dtype=torch.uint8).view(1, 3, 3, 1).repeat(n, 1, 1, 1)
-    augmented = augment(pixels, Augmentation(flip=True, crop_padding=pad), _draw(5))
+    augmentation = Augmentation(flip=True, crop_padding=pad)
+    augmented = augment(pixels, augmentation, AugmentationDraw.of(n, augmentation, _draw(5)))
     seen, counts = augmented.flatten(1).unique(dim=0, return_counts=True)
     assert len(seen) == (2 * pad + 1) ** 2 * 2
     expected = n / len(seen)  # 250; a binomial standard deviation is below 16

@@ -119,7 +119,7 @@ class Tracer(fx.Tracer):
 def _trace(module: nn.Module) -> list[fx.Node]:
     try:
         return list(Tracer().trace(module).nodes)
-    except (fx.proxy.TraceError, TypeError) as error:
+    except (fx.proxy.TraceError, TypeError, RuntimeError) as error:  # RuntimeError: forward calls `len`
         raise UserError(
             "model", type(module).__name__, f"a module that torch.fx can trace ({error})"
         ) from error

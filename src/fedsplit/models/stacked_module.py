@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 from torch.func import functional_call, vmap
 
 from fedsplit.models.local_response_norm import LocalResponseNorm
+from fedsplit.models.model_state import compute_format
 from fedsplit.models.split import Tracer
 from fedsplit.randomness import stream
 
@@ -95,7 +96,7 @@ def _graph(module: nn.Module) -> fx.Graph | None:
         return module.graph
     try:
         return Tracer().trace(module)
-    except (fx.proxy.TraceError, TypeError):
+    except (fx.proxy.TraceError, TypeError, RuntimeError):  # a RuntimeError where forward calls `len`
         return None
 
 
@@ -275,12 +276,12 @@ class _Pass:
         return Grouped(alone.movedim(1, 3).reshape(last.shape).movedim(3, 1))
 
     def dropped_out(self, module: nn.Dropout, state: dict[str, Tensor], x: Value) -> Tensor:
-        """Each client's mask from a stream of its own, as torch draws it for a lone client."""
+        """Each client's mask from a stream of its own, drawn in memory order as torch does."""
         rows, keep = cast(Tensor, self.rows(x)), 1 - module.p
         if keep in {0, 1}:
             return rows * keep
-        shape, dtype = rows.shape[1:], rows.dtype
-        masks = [torch.empty(shape, dtype=dtype).bernoulli_(keep, generator=own) for own in self._streams]
+        like = compute_format(torch.empty(rows.shape[1:], dtype=rows.dtype))
+        masks = [torch.empty_like(like).bernoulli_(keep, generator=own) for own in self._streams]
         return rows * torch.stack(masks).to(rows.device).div_(keep)
 
 

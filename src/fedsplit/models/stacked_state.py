@@ -39,7 +39,7 @@ class StackedState:
         self.stacked = StackedModule(module)
         own = {name: tensor.detach() for name, tensor in module.state_dict(keep_vars=True).items()}
         trained = dict(module.named_parameters())
-        stacks = {name: t.expand(clients, *t.shape).contiguous() for name, t in own.items()}
+        stacks = {name: t.repeat(clients, *[1] * t.ndim) for name, t in own.items()}
         self.parameters = {name: stacks[name] for name in trained}
         self.buffers = {name: stacks[name] for name in own if name not in trained}
         self.optimizer = optimizer
@@ -86,7 +86,7 @@ class StackedState:
             stepped = self.optimizer is not None and int(self.steps[row]) > 0
             slots[name] = {slot: stack[row].clone() for slot, stack in kept.items()} if stepped else {}
             if stepped and cast(RowOptimizer, self.optimizer).counts:
-                slots[name]["step"] = self.steps[row].to(torch.float32)
+                slots[name]["step"] = torch.tensor(float(self.steps[row]))
         return {
             "weights": {name: stack[row].clone() for name, stack in self.tensors().items()},
             "optimizer": slots if self.optimizer else {},

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fedsplit.data.batches import ClientBatches
 from fedsplit.estimators.estimator import GradientEstimator
+from fedsplit.models.model_state import ModelState
 from fedsplit.optimizers import Optimizer
 from fedsplit.parties.messages import BatchLoss, LocalTraining, Part, Upload
 from fedsplit.quant.codec import Codec
@@ -42,6 +43,15 @@ class Blueprint:
     schedule: Schedule
     seed: int
     head_sees: Codec | None = None
+
+    def pass_through(self, x: Tensor, y: Tensor) -> None:
+        """A batch through body and head, as at a client's step up to its own descent; moves nothing."""
+        body = ModelState(self.body)
+        z = body.forward(x, seed=0).detach()
+        if self.head is not None and self.keeps_head:
+            self.estimator.estimate(ModelState(self.head), z, y, seed=0)
+        elif self.head is not None:
+            ModelState(self.head).forward(z, seed=0)
 
 
 class ServerCopies(ABC):

@@ -214,29 +214,23 @@ class Vectorized(Engine):
         return -(-len(clients) // stacks)
 
     def _measured(self, client: int) -> float:
-        """What a step of one client touches: weights and gradients, and activations twice."""
-        batches = self.blueprint.batches(client)
-        x, _ = batches.batch(0, 0)
-        touched = x.numel()
+        """Bytes that a step of one client touches: weights and gradients, and activations twice."""
+        x, y = self.blueprint.batches(client).batch(0, 0)
+        modules = [module for module in (self.blueprint.body, self.blueprint.head) if module]
+        touched = x.numel() + 2 * sum(p.numel() for module in modules for p in module.parameters())
 
         def count(module: nn.Module, inputs: object, output: object) -> None:
             nonlocal touched
-            if isinstance(output, Tensor):
-                touched += 2 * output.numel()
+            touched += 2 * output.numel() if isinstance(output, Tensor) else 0
 
-        for module in (self.blueprint.body, self.blueprint.head):
-            if module is None:
-                continue
-            touched += 2 * sum(p.numel() for p in module.parameters())
-            leaves = [each for each in module.modules() if not list(each.children())]
-            hooks = [leaf.register_forward_hook(count) for leaf in leaves]
-            try:
-                with torch.no_grad():
-                    x = _without_moving(module, x)
-            finally:
-                for hook in hooks:
-                    hook.remove()
-        return touched * x.element_size()
+        leaves = [leaf for module in modules for leaf in module.modules() if not list(leaf.children())]
+        hooks = [leaf.register_forward_hook(count) for leaf in leaves]
+        try:
+            self.blueprint.pass_through(x, y)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return float(touched * x.element_size())
 
     def _stacks_of(self, clients: Collection[int]) -> Iterator[_ClientStack]:
         wanted = set(clients)
@@ -350,14 +344,6 @@ class Vectorized(Engine):
     ) -> "StackedCopies":
         """See `Engine.server_copies`."""
         return StackedCopies(module, _row_optimizer(optimizer), schedule, seed)
-
-
-def _without_moving(module: nn.Module, x: Tensor) -> Tensor:
-    training = module.training
-    try:
-        return cast(Tensor, module.eval()(x))
-    finally:
-        module.train(training)
 
 
 class StackedCopies(ServerCopies):
