@@ -70,6 +70,13 @@ class ModelSettings:
 
 
 @dataclass(frozen=True)
+class ClientSettings:
+    """Keys of `client`."""
+
+    stateless: bool
+
+
+@dataclass(frozen=True)
 class CodecSettings:
     """Keys of a codec in the `quant` group that are not the codec's own."""
 
@@ -81,6 +88,7 @@ _OWN_KEYS: dict[str, dict[str, Any]] = {
     "auxiliary": get_type_hints(AlignmentSettings, include_extras=True),
     "model": get_type_hints(ModelSettings, include_extras=True),
 }
+_CLIENT_KEYS = get_type_hints(ClientSettings, include_extras=True)
 _CODEC_KEYS = get_type_hints(CodecSettings, include_extras=True)
 
 GROUPS = (
@@ -107,6 +115,7 @@ def with_defaults_of_old(config: Mapping[str, Any]) -> dict[str, Any]:
     quant = {kind: exact() for kind in _CUT} | {"weights": {way: exact() for way in _WEIGHTS}}
     older = {
         "task": {"_target_": "fedsplit.tasks.train.Train"},
+        "client": {"stateless": False},
         "engine": {"_target_": "fedsplit.parties.sequential.Sequential"},
         "quant": {**quant, "continue_from_decoded": False},
     }
@@ -137,16 +146,27 @@ def check(config: Mapping[str, Any]) -> None:
             raise UserError(group, config.get(group), "a choice of this group is needed")
         if "_target_" not in config[group]:
             raise UserError(f"{group}._target_", None, "is missing: the dotted path of a class or function")
-    known = (*SETTINGS, *GROUPS, *OPTIONAL_GROUPS, "quant")
+    known = (*SETTINGS, *GROUPS, *OPTIONAL_GROUPS, "quant", "client")
     for key in config:
         if key not in known:
             raise UserError(key, config[key], f"no such key; known: {', '.join(known)}")
     _check_quant(config.get("quant"))
+    _check_client(config.get("client"))
     for group, node in config.items():
         if isinstance(node, Mapping) and "_target_" in node:
             _check_node(group, node, _own_keys(group))
     if config["cohort_size"] is not None and config["cohort_size"] > config["num_clients"]:
         raise UserError("cohort_size", config["cohort_size"], f"at most num_clients, {config['num_clients']}")
+
+
+def _check_client(client: object) -> None:
+    if not isinstance(client, Mapping):
+        raise UserError("client", client, f"must hold {', '.join(_CLIENT_KEYS)}")
+    for key, value in client.items():
+        if key not in _CLIENT_KEYS:
+            raise UserError(f"client.{key}", value, f"no such key; known: {', '.join(_CLIENT_KEYS)}")
+    for key, annotation in _CLIENT_KEYS.items():
+        _check_value(f"client.{key}", client.get(key), annotation)
 
 
 def _check_quant(quant: object) -> None:

@@ -93,6 +93,9 @@ class Experiment:
         self.transport.client_seconds = 0.0
         with torch.random.fork_rng(devices=[]):  # what dropout is seeded with stays in here
             metrics = self.algorithm.run_round(t, self.transport.cohort(t, self.cohort_of(t)))
+        if self.config["client"]["stateless"]:
+            self.transport.forget_clients()
+            self.algorithm.forget_clients()
         trained = time.perf_counter()
         full = self.algorithm.full_weights()
         if not is_finite(full):

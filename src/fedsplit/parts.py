@@ -18,6 +18,7 @@ from fedsplit.config import arguments
 from fedsplit.data.batches import ClientBatches, Normalisation
 from fedsplit.data.dataset import Dataset, ImageSource
 from fedsplit.data.distributions.distribution import Distribution
+from fedsplit.data.shards import Shards
 from fedsplit.errors import UserError
 from fedsplit.estimators.alignment import Alignment
 from fedsplit.estimators.estimator import GradientEstimator
@@ -120,7 +121,7 @@ class Parts:
     @property
     def sample_counts(self) -> list[int]:
         """Training samples of every client."""
-        return [len(shard) for shard in self.shards]
+        return self.shards.sizes
 
     def _load_dataset(self) -> Dataset:
         loaded = make(ImageSource, self.config, "dataset").load()  # type: ignore[type-abstract]
@@ -128,7 +129,7 @@ class Parts:
             loaded.train.to(self.device), loaded.test.to(self.device), loaded.num_classes, loaded.augmentation
         )
 
-    def _divide(self, dataset: Dataset) -> list[torch.Tensor]:
+    def _divide(self, dataset: Dataset) -> Shards:
         clients = self.config["num_clients"]
         if clients > len(dataset.train):
             raise UserError("num_clients", clients, f"at most the {len(dataset.train)} training samples")
@@ -140,7 +141,7 @@ class Parts:
                 raise UserError(
                     "num_clients", clients, f"too many for this distribution: client {client} has no sample"
                 )
-        return [torch.from_numpy(shard) for shard in shards]
+        return Shards(shards)
 
     def _optimizer(self, side: str) -> Optimizer:
         chosen = side if self.config.get(side) else "optimizer"
@@ -205,7 +206,7 @@ class Parts:
         """Batch normalisation cannot train on one sample of one pixel: better told now than in a round."""
         settings = self.config | {f"auxiliary.{key}": v for key, v in self.config["auxiliary"].items()}
         risky = [key for key in ("batch_size", *_ALIGNED_TOGETHER) if settings[key] == 1]
-        risky += ["num_clients"] if min(map(len, self.shards)) == 1 else []
+        risky += ["num_clients"] if min(self.sample_counts) == 1 else []
         if not risky:
             return
         halves, auxiliary = self.models.halves, self.models.auxiliary
@@ -337,7 +338,7 @@ class Parts:
         )
 
     def _step_mmac(self, blueprint: Blueprint) -> float:
-        """Million multiply-adds of the passes of one local step, through body and head."""
+        """Million multiply-adds of the forward passes of one local step, through body and head."""
         images = self.dataset.train
         x, y = self.normalise(images.pixels[:2]), images.labels[:2]
         with FlopCounterMode(display=False) as counter:

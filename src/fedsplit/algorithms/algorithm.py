@@ -59,6 +59,9 @@ class Algorithm(ABC):
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
         """Round `t`, counted from 0, with the clients of `cohort`."""
 
+    def forget_clients(self) -> None:  # noqa: B027  (most keep nothing)
+        """Drop optimizer state that is kept for each client."""
+
     def full_weights(self) -> Weights:
         """The model to evaluate: client model and server model together."""
         return self.client_weights | self.server.weights()

@@ -43,6 +43,10 @@ class SplitFedV1(Algorithm):
         self.server.load(average(self.copies.weights(cohort.clients), cohort.sample_counts))
         return RoundMetrics(train_loss=mean_loss(losses))
 
+    def forget_clients(self) -> None:
+        """See `Algorithm.forget_clients`."""
+        self.copies.forget()
+
     def state(self) -> State:
         """See `Algorithm.state`."""
         return super().state() | {"copies": self.copies.state()}

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 from fedsplit.data.batches import ClientBatches
@@ -45,13 +46,13 @@ class Blueprint:
     head_sees: Codec | None = None
 
     def pass_through(self, x: Tensor, y: Tensor) -> None:
-        """A batch through body and head, as at a client's step up to its own descent; moves nothing."""
-        body = ModelState(self.body)
-        z = body.forward(x, seed=0).detach()
-        if self.head is not None and self.keeps_head:
-            self.estimator.estimate(ModelState(self.head), z, y, seed=0)
-        elif self.head is not None:
-            ModelState(self.head).forward(z, seed=0)
+        """Forward passes of a batch through body and head, for who wants to watch; moves nothing."""
+        with torch.no_grad():
+            z = ModelState(self.body).forward(x, seed=0)
+            if self.head is not None and self.keeps_head and not self.estimator.trains_on_loss:
+                self.estimator.estimate(ModelState(self.head), z, y, seed=0)
+            elif self.head is not None:
+                ModelState(self.head).forward(z, seed=0)
 
 
 class ServerCopies(ABC):
