@@ -6,6 +6,7 @@ initial modules and its batches are, and these can be drawn ahead.
 """
 
 import copy
+import time
 from collections.abc import Callable, Iterable
 
 import torch
@@ -63,14 +64,18 @@ class PlainLoop:
         nothing = torch.empty(0), torch.empty(0)
         self.rings: list[tuple[Tensor, Tensor]] = [nothing] * self.number
 
+        self.preloading: dict[int, float] = {}
+        """Seconds that drawing a round's batches took."""
         self._drawn: dict[int, list[list[tuple[int, Tensor, Tensor]]]] = {}
 
     def preload(self, t: int) -> None:
         """Draw the batches of a round, and drop those of others."""
+        start = time.perf_counter()
         clients = map(self.experiment.parts.batches, range(self.number))
         self._drawn = {t: [list(batches.round(t)) for batches in clients]}
+        self.preloading[t] = time.perf_counter() - start
 
-    def batches(self, t: int, client: int) -> list[tuple[int, Tensor, Tensor]]:
+    def batches(self, t: int, client: int) -> Iterable[tuple[int, Tensor, Tensor]]:
         if t not in self._drawn:
             self.preload(t)
         return self._drawn[t][client]
@@ -84,12 +89,12 @@ class PlainLoop:
         self.server_stepper.step()
 
     def fed_avg(self, t: int) -> None:
-        for client, server, *steppers in zip(
-            self.clients, self.servers, self.client_steppers, self.server_steppers, strict=True
+        for number, (client, server, *steppers) in enumerate(
+            zip(self.clients, self.servers, self.client_steppers, self.server_steppers, strict=True)
         ):
             client.load_state_dict(self.client.state_dict())
             server.load_state_dict(self.server.state_dict())
-            for _, x, y in self.batches(t, self.clients.index(client)):
+            for _, x, y in self.batches(t, number):
                 for stepper in steppers:
                     stepper.zero_grad()
                 F.cross_entropy(server(client(x)), y).backward()
@@ -139,7 +144,7 @@ class PlainLoop:
             client.load_state_dict(self.client.state_dict())
         if t % l == 0:
             for i, client in enumerate(self.clients):
-                _, x, y = self.batches(t, i)[0]
+                _, x, y = next(iter(self.batches(t, i)))
                 with torch.no_grad():
                     z = copy.deepcopy(client)(x)
                 self.step_server(z, y)

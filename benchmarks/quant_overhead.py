@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.round_overhead import build, seconds
+from benchmarks.experiments import build, one_round, seconds
 from fedsplit.experiment import Experiment
 
 
@@ -40,7 +40,7 @@ def main() -> None:
         table.add_column(column, no_wrap=True)
     for algorithm in options.algorithms:
         for quant in options.quant:
-            runs = [build(algorithm, options), build(algorithm, options, f"quant={quant}")]
+            runs = [experiment(algorithm, options), experiment(algorithm, options, f"quant={quant}")]
             pairs = [
                 [seconds(lambda r=r, t=t: one_round(r, t)) for r in runs] for t in range(options.rounds + 1)
             ]
@@ -50,9 +50,24 @@ def main() -> None:
     Console().print(table)
 
 
-def one_round(run: Experiment, t: int) -> None:
-    """Round `t` of an experiment, without evaluation."""
-    run.algorithm.run_round(t, run.transport.cohort(t, range(run.config["num_clients"])))
+def experiment(algorithm: str, options: argparse.Namespace, *further: str) -> Experiment:
+    """On images of noise, with further overrides."""
+    aligned = [f"algorithm.align_interval={options.align_interval}"] if algorithm == "fsl_sage" else []
+    return build(
+        f"algorithm={algorithm}",
+        f"model={options.model}",
+        f"num_clients={options.clients}",
+        f"batch_size={options.batch}",
+        f"auxiliary.align_epochs={options.align_epochs}",
+        *aligned,
+        *further,
+        noise={
+            "train": options.clients * options.samples,
+            "test": 200,
+            "flip": True,
+            "crop_padding": 4,
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
+from fedsplit.arguments import PositiveInt
 from fedsplit.data.dataset import Images, ImageSource
+from fedsplit.data.distributions.distribution import Distribution
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,3 +29,18 @@ class SyntheticImages(ImageSource):
             return Images(pixels, torch.arange(number) % 10)
 
         return images(self.train), images(self.test)
+
+
+class Same(Distribution):
+    """The same number of samples for every client, however many there are; what is left over is left out.
+
+    Args:
+        samples: of each client.
+    """
+
+    def __init__(self, *, samples: PositiveInt) -> None:
+        self.samples = samples
+
+    def split(self, labels: np.ndarray, num_clients: int, seed: int) -> list[np.ndarray]:
+        """See `Distribution.split`; not every sample lands on a client."""
+        return np.split(np.arange(num_clients * self.samples), num_clients)

@@ -93,9 +93,7 @@ class Experiment:
         self.transport.client_seconds = 0.0
         with torch.random.fork_rng(devices=[]):  # what dropout is seeded with stays in here
             metrics = self.algorithm.run_round(t, self.transport.cohort(t, self.cohort_of(t)))
-        if self.config["client"]["stateless"]:
-            self.transport.forget_clients()
-            self.algorithm.forget_clients()
+        self.forget()
         trained = time.perf_counter()
         full = self.algorithm.full_weights()
         if not is_finite(full):
@@ -120,6 +118,12 @@ class Experiment:
                 "evaluate": time.perf_counter() - trained,
             },
         )
+
+    def forget(self) -> None:
+        """After a round with stateless clients: drop what is kept for each."""
+        if self.config["client"]["stateless"]:
+            self.transport.forget_clients()
+            self.algorithm.forget_clients()
 
     def _evaluate(self, full: Weights) -> tuple[float, float]:
         accuracy, loss = self.evaluate(full)

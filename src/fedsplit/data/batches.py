@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedsplit.data.dataset import Augmentation, Images
-from fedsplit.randomness import generator
+from fedsplit.randomness import generator, seed_of
 
 
 def batch_slices(samples: int, batch_size: int) -> list[slice]:
@@ -119,6 +119,7 @@ class ClientBatches:
         self._normalise, self._augmentation = normalise, augmentation
         self._slices = batch_slices(len(indices), batch_size)
         self._local_epochs, self._client, self._seed = local_epochs, client, seed
+        self._epochs = range(local_epochs)
         self._order = lru_cache(maxsize=1)(self._draw_order)
 
     @property
@@ -126,12 +127,12 @@ class ClientBatches:
         """Local steps in a round."""
         return len(self._slices) * self._local_epochs
 
-    def _permutation(self, round: int, epoch: int) -> Tensor:
-        draw = generator(self._seed, "batches", client=self._client, round=round, epoch=epoch)
+    def _permutation(self, round: int, epoch: int, draw: torch.Generator) -> Tensor:
+        draw.manual_seed(seed_of(self._seed, "batches", client=self._client, round=round, epoch=epoch))
         return torch.randperm(self.samples, generator=draw)
 
     def _draw_order(self, round: int, epoch: int) -> Tensor:
-        return self.indices[self._permutation(round, epoch)]
+        return self.indices[self._permutation(round, epoch, torch.Generator())]
 
     def batch(self, round: int, step: int) -> tuple[Tensor, Tensor]:
         """The batch of one local step; the same whenever it is asked for."""
@@ -154,9 +155,14 @@ class ClientBatches:
         """Samples of each local step of a round."""
         return [piece.stop - piece.start for piece in self._slices] * self._local_epochs
 
-    def permutations(self, round: int) -> list[Tensor]:
-        """The order of each local epoch of a round: positions in `indices`."""
-        return [self._permutation(round, epoch) for epoch in range(self._local_epochs)]
+    def permutations(self, round: int, draw: torch.Generator | None = None) -> list[Tensor]:
+        """The order of each local epoch of a round: positions in `indices`.
+
+        Args:
+            round: which.
+            draw: a generator to seed for each, where there are so many that making new ones takes its time.
+        """
+        return [self._permutation(round, epoch, draw or torch.Generator()) for epoch in self._epochs]
 
     def augmentation(self, round: int, step: int) -> AugmentationDraw | None:
         """What is drawn for the images of one local step; None where nothing is."""
@@ -216,6 +222,7 @@ class StackedBatches:
     def _order(self, round: int) -> Tensor:
         """Indices of a round's samples, of one client after the other."""
         if self._orders[0] != round:
-            permutations = torch.cat([order for each in self._batches for order in each.permutations(round)])
-            self._orders = round, self._indices[permutations + self._offsets]
+            draw = torch.Generator()
+            orders = [order for each in self._batches for order in each.permutations(round, draw)]
+            self._orders = round, self._indices[torch.cat(orders) + self._offsets]
         return self._orders[1]

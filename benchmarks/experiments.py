@@ -1,0 +1,56 @@
+"""Experiments for benchmarks, built as a command line builds them, and the time that work takes."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from hydra import initialize_config_dir
+from torch import nn
+
+from fedsplit.experiment import Experiment
+from main import CONFIGS, composed, plain, spelled_out
+
+ALGORITHMS = ("fed_avg", "splitfed_v1", "splitfed_v2", "cse_fsl", "fsl_sage")
+
+
+class Mlp(nn.Sequential):
+    """64 hidden units between pixels and classes."""
+
+    def __init__(self, *, num_classes: int, channels: int, image_size: int) -> None:
+        pixels = channels * image_size**2
+        layers = {"flatten": nn.Flatten(), "fc1": nn.Linear(pixels, 64), "relu": nn.ReLU()}
+        super().__init__(OrderedDict(layers, fc2=nn.Linear(64, num_classes)))
+
+
+MLP = ("model._target_=benchmarks.experiments.Mlp", "model.cut=relu", "auxiliary=linear")
+
+
+def build(*overrides: str, noise: dict[str, Any] | None = None, same: int | None = None) -> Experiment:
+    """An experiment from overrides.
+
+    Args:
+        overrides: as on a command line.
+        noise: arguments of `SyntheticImages` to train on, if any.
+        same: samples of each client (see `Same`), if not all are to be divided.
+    """
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = plain(composed([each for override in overrides for each in spelled_out(override)]))
+    if noise is not None:
+        config["dataset"] = {"_target_": "benchmarks.synthetic.SyntheticImages", **noise}
+    if same is not None:
+        config["distribution"] = {"_target_": "benchmarks.synthetic.Same", "samples": same}
+    return Experiment(config)
+
+
+def one_round(run: Experiment, t: int) -> None:
+    """Round `t` of an experiment, without evaluation."""
+    run.algorithm.run_round(t, run.transport.cohort(t, run.cohort_of(t)))
+    run.forget()
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    """Seconds that `work` takes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start

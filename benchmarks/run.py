@@ -1,0 +1,282 @@
+"""All benchmarks, as one table: how near rounds come to the floor, and what stacking and averaging save.
+
+    python benchmarks/run.py
+    python benchmarks/run.py --only mlp-100-clients aggregate-resnet18 --repeats 11
+
+Each row runs in a process of its own, in one thread; what it compares takes turns in it, and the medians
+and the ratio of each turn's pair are what counts. A row counts only if both sides end at the same loss (or at
+the same weights). Raw numbers go to `--json`. BENCHMARKS.md explains each row and keeps the last table.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.experiments import ALGORITHMS, MLP, build, one_round, seconds
+from benchmarks.floors import LARGE, Floor, LoadedLoop
+from benchmarks.plain_loops import PlainLoop, adam, sgd
+from fedsplit.weights import StackedWeights, Weights, average
+
+Work = Callable[[int], None]
+
+
+@dataclass
+class Row:
+    """What was measured: seconds of each turn, by side; `fedsplit` is always one of them."""
+
+    turns: dict[str, list[float]]
+    samples: int | None = None
+    agrees: str = ""
+    peak_mb: float = 0.0
+    notes: dict[str, float] = field(default_factory=dict)
+
+    def seconds(self, side: str) -> float | None:
+        """Median of a side."""
+        return median(self.turns[side]) if side in self.turns else None
+
+    def ratio(self, *sides: str) -> float | None:
+        """How many times as long the fastest of `sides` takes as fedsplit, by the turn."""
+        known = [side for side in sides if side in self.turns]
+        if not known:
+            return None
+        fastest = min(known, key=lambda side: median(self.turns[side]))
+        return median(a / b for a, b in zip(self.turns[fastest], self.turns["fedsplit"], strict=True))
+
+
+def take_turns(sides: dict[str, Work], repeats: int) -> dict[str, list[float]]:
+    """Seconds of `repeats` turns of each side, after one that warms up."""
+    turns: dict[str, list[float]] = {name: [] for name in sides}
+    for t in range(repeats + 1):
+        for name, work in sides.items():
+            taken = seconds(lambda work=work, t=t: work(t))
+            if t:
+                turns[name].append(taken)
+    return turns
+
+
+def small_clients(options: argparse.Namespace, *model: str) -> Row:
+    """FedAvg of 100 clients with a few samples each, beside floors and a loop with a DataLoader."""
+    common = ["algorithm=fed_avg", "num_clients=100", "batch_size=8", "optimizer=sgd", *model]
+    run, alone = build(*common), build(*common, "engine=sequential")
+    loop = LoadedLoop(build(*common, "engine=sequential"), sgd)
+    everything = sum(run.parts.sample_counts)
+    floors = {
+        f"floor, batch {batch}": on_floor(Floor(run, "fed_avg", batch, sgd))
+        for batch in (8, LARGE, everything)
+    }
+    sides = {"fedsplit": lambda t: one_round(run, t), **floors, "sequential": lambda t: one_round(alone, t)}
+    turns = take_turns(sides | {"loop": loop.fed_avg}, options.repeats or 15)
+    turns["all samples as one batch"] = turns.pop(f"floor, batch {everything}")
+    losses = [run.evaluate(w)[1] for w in (run.algorithm.full_weights(), loop.full_weights())]
+    return Row(turns, everything, same_loss(losses))
+
+
+def on_floor(floor: Floor) -> Work:
+    """A turn of a floor."""
+    return lambda _: floor()
+
+
+def same_loss(losses: list[float]) -> str:
+    """Both test losses, and whether they agree to a thousandth."""
+    same = abs(losses[0] - losses[1]) <= 1e-3 * abs(losses[1])
+    return f"{losses[0]:.5f} {'=' if same else '!='} {losses[1]:.5f}"
+
+
+def large_steps(
+    options: argparse.Namespace, algorithm: str, model: str, *, clients: int, samples: int, batch: int
+) -> Row:
+    """A round whose steps are large, without alignment, beside floors and a plain loop over clients."""
+    common = [f"algorithm={algorithm}", f"model={model}", f"num_clients={clients}", f"batch_size={batch}"]
+    if algorithm == "fsl_sage":
+        common += ["algorithm.align_interval=1000", "auxiliary.align_epochs=1"]
+    noise = {"train": clients * samples, "test": 200, "flip": True, "crop_padding": 4}
+    run = build(*common, noise=noise)
+    loop = PlainLoop(build(*common, noise=noise))
+    if algorithm == "cse_fsl":  # there the clients train the auxiliary models, with their own optimizer
+        loop.auxiliary_steppers = [loop.optimizer(module) for module in loop.auxiliaries]
+    extra = {"l": 1000} if algorithm == "fsl_sage" else {}
+    sides: dict[str, Work] = {"fedsplit": lambda t: one_round(run, t)}
+    for size in {batch, 32} if model == "simple_conv" else {batch}:
+        sides[f"floor, batch {size}"] = on_floor(Floor(run, algorithm, size, adam))
+    sides["loop"] = lambda t: plain_round(loop, algorithm, t, extra)
+    turns = take_turns(sides, options.repeats or 5)
+    for t, taken in enumerate(turns["loop"]):  # without drawing its batches, which floors have preloaded
+        turns["loop"][t] = taken - loop.preloading[t + 1]
+    losses = [run.evaluate(w)[1] for w in (run.algorithm.full_weights(), loop.full_weights())]
+    return Row(turns, clients * samples, same_loss(losses))
+
+
+def plain_round(loop: PlainLoop, algorithm: str, t: int, extra: dict[str, int]) -> None:
+    """A round of a plain loop."""
+    loop.preload(t)
+    getattr(loop, algorithm)(t, **extra)
+
+
+def aggregation(options: argparse.Namespace, model: str, clients: int) -> Row:
+    """Averaging weights: as rows (fedsplit), of clients one by one, and key by key as is usual."""
+    run = build("algorithm=fed_avg", f"model={model}", noise={"train": 20, "test": 20})
+    weights = run.algorithm.full_weights()
+    draw = torch.Generator().manual_seed(0)
+    rows = {name: torch.rand((clients, *t.shape), generator=draw).to(t.dtype) for name, t in weights.items()}
+    stacked, counts = StackedWeights([(range(clients), rows)]), [10 + client for client in range(clients)]
+    apart: list[Weights] = [{name: t.clone() for name, t in each.items()} for each in stacked]
+    sides: dict[str, Work] = {
+        "fedsplit": lambda _: results.__setitem__("rows", average(stacked, counts)),
+        "streaming": lambda _: results.__setitem__("streaming", average(apart, counts)),
+        "loop": lambda _: results.__setitem__("loop", key_by_key(apart, counts)),
+    }
+    results: dict[str, Weights] = {}
+    turns = take_turns(sides, options.repeats or 7)
+    far = max(
+        float((results[side][name] - t).abs().max() / t.abs().max())
+        for side in ("rows", "streaming")
+        for name, t in results["loop"].items()
+        if t.is_floating_point()
+    )
+    return Row(turns, agrees=f"weights differ by {far:.0e}" + (" =" if far < 1e-6 else " !="))
+
+
+def key_by_key(clients: list[Weights], counts: list[int]) -> Weights:
+    """The usual loop: for each key, add what each client contributes."""
+    total, mean = sum(counts), {}
+    for name, first in clients[0].items():
+        mean[name] = torch.zeros_like(first, dtype=torch.float32)
+        for weights, count in zip(clients, counts, strict=True):
+            mean[name] += weights[name] * (count / total)
+    return mean
+
+
+def population(options: argparse.Namespace, algorithm: str, clients: int) -> Row:
+    """A cohort of 50 stateless clients, 20 samples each, out of few or many, over the same images."""
+    noise = {"train": 200_000, "test": 20, "size": 8, "channels": 1}
+    run = build(
+        f"algorithm={algorithm}",
+        f"num_clients={clients}",
+        "cohort_size=50",
+        "client.stateless=true",
+        noise=noise,
+        same=20,
+    )
+    turns = take_turns({"fedsplit": lambda t: one_round(run, t)}, options.repeats or 21)
+    return Row(turns, 50 * 20)
+
+
+Measure = Callable[[argparse.Namespace], Row]
+ROWS: dict[str, Measure] = {
+    "mlp-100-clients": lambda o: small_clients(o, *MLP),
+    "digits-cnn-100-clients": lambda o: small_clients(o, "model=digits_cnn"),
+}
+for _a in ALGORITHMS:
+    ROWS[f"simple-conv-{_a}"] = lambda o, a=_a: large_steps(
+        o, a, "simple_conv", clients=o.clients, samples=512, batch=128
+    )
+for _a in ALGORITHMS:
+    ROWS[f"resnet18-{_a}"] = lambda o, a=_a: large_steps(
+        o, a, "resnet18", clients=o.clients, samples=256, batch=64
+    )
+ROWS["aggregate-resnet18"] = lambda o: aggregation(o, "resnet18", 10)
+ROWS["aggregate-simple-conv"] = lambda o: aggregation(o, "simple_conv", 100)
+for _a in ("fed_avg", "splitfed_v1", "cse_fsl"):
+    for _n in (100, 10_000):
+        ROWS[f"population-{_a}-{_n}"] = lambda o, a=_a, n=_n: population(o, a, n)
+
+
+def in_a_process_of_its_own(name: str, options: argparse.Namespace) -> Row:
+    """Measure a row where nothing ran before."""
+    command = [sys.executable, __file__, "--only", name, "--child", "--clients", str(options.clients)]
+    command += ["--repeats", str(options.repeats)] if options.repeats else []
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        raise SystemExit(f"{name}: {done.stderr.strip().splitlines()[-1]}")
+    return Row(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def shown(value: float | None, digits: int = 3) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def table_of(rows: dict[str, Row]) -> Table:
+    """One line a row."""
+    table = Table(
+        "row", "seconds", "samples/s", "fraction of floor", "loop / fedsplit", "peak MB", "both end at",
+        title_justify="left",
+    )  # fmt: skip
+    for name, row in rows.items():
+        taken = row.seconds("fedsplit") or 0.0
+        floors = [side for side in row.turns if side.startswith("floor, batch")]
+        table.add_row(
+            name,
+            f"{taken:.4f}",
+            f"{row.samples / taken:,.0f}" if row.samples else "",
+            shown(row.ratio(*floors), 2),
+            shown(row.ratio("loop"), 2),
+            f"{row.peak_mb:.0f}",
+            row.agrees,
+        )
+    return table
+
+
+def machine() -> dict[str, str | int | None]:
+    """What the numbers were measured on."""
+    processor = next(
+        (line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
+        platform.processor(),
+    )
+    return {
+        "processor": processor,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": 1,
+    }
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text().splitlines() if Path(path).exists() else []
+
+
+def main() -> None:
+    """Measure rows and print them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=ROWS, metavar="ROW", help=", ".join(ROWS))
+    parser.add_argument("--repeats", type=int, help="turns that count; default: enough for the row")
+    parser.add_argument("--clients", type=int, default=10, help="of the simple-conv and resnet18 rows")
+    parser.add_argument("--json", type=Path, default=Path("saves/benchmarks.json"), help="raw numbers")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.child:
+        (name,) = options.only
+        row = ROWS[name](options)
+        row.peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+        print(json.dumps(asdict(row)))
+        return
+    console, rows = Console(), {}
+    for name in options.only or ROWS:
+        rows[name] = in_a_process_of_its_own(name, options)
+        if console.is_terminal:
+            console.print(name, f"{rows[name].seconds('fedsplit'):.4f} s")
+    console.print(table_of(rows))
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    raw = {"machine": machine(), "rows": {name: asdict(row) for name, row in rows.items()}}
+    options.json.write_text(json.dumps(raw, indent=2) + "\n")
+    console.print(f"{options.json}: raw numbers", highlight=False)
+
+
+if __name__ == "__main__":
+    main()
