@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeAlias, get_type_hints
+from typing import Annotated, Any, Literal, TypeAlias, get_type_hints
 
 from fedsplit.arguments import (
     LARGEST,
@@ -49,6 +49,8 @@ class Settings:
     checkpoint_interval: PositiveInt
     resume: str | None
     progress: bool
+    precision: Literal["fp32", "tf32", "bf16"]
+    compile: bool
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,8 @@ def with_defaults_of_old(config: Mapping[str, Any]) -> dict[str, Any]:
     older = {
         "task": {"_target_": "fedsplit.tasks.train.Train"},
         "client": {"stateless": False},
+        "precision": "fp32",
+        "compile": False,
         "engine": {"_target_": "fedsplit.parties.sequential.Sequential"},
         "quant": {**quant, "continue_from_decoded": False},
     }

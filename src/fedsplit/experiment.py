@@ -93,6 +93,7 @@ class Experiment:
         self.transport.client_seconds = 0.0
         with torch.random.fork_rng(devices=[]):  # what dropout is seeded with stays in here
             metrics = self.algorithm.run_round(t, self.transport.cohort(t, self.cohort_of(t)))
+            self.transport.settle(t)
         self.forget()
         trained = time.perf_counter()
         full = self.algorithm.full_weights()

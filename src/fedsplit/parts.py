@@ -1,6 +1,7 @@
 """Builds the parts of a run from its configuration."""
 
 import inspect
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from fedsplit.data.shards import Shards
 from fedsplit.errors import UserError
 from fedsplit.estimators.alignment import Alignment
 from fedsplit.estimators.estimator import GradientEstimator
+from fedsplit.models.computation import set_computation, set_float32
 from fedsplit.models.model_state import ModelState
 from fedsplit.models.split import SplitModel, split, unflattened
 from fedsplit.optimizers import Optimizer, RowOptimizer
@@ -38,6 +40,7 @@ from fedsplit.randomness import seed_of
 from fedsplit.schedules import Schedule
 
 Made = TypeVar("Made")
+_LOG = logging.getLogger("fedsplit")
 _ALIGNED_TOGETHER = ("auxiliary.align_batch_size", "auxiliary.max_dataset_size")
 
 
@@ -113,6 +116,7 @@ class Parts:
         self.algorithm_class = self._algorithm_class()
         self.client_head = self.algorithm_class.client_head
         self.models = self._build_models()
+        self._set_computation()
         self.quantization = self._build_quantization()
         self._refuse_batches_of_one()
         self.engine = self._build_engine()
@@ -197,6 +201,19 @@ class Parts:
             if self.client_head == "estimator":
                 auxiliary = self.estimator.model(auxiliary, **sizes)
         return self._placed(auxiliary)
+
+    def _set_computation(self) -> None:
+        """Of the halves; auxiliary models and alignment stay exact."""
+        precision, compiled = self.config["precision"], self.config["compile"]
+        if compiled and get_class(self.config["engine"]["_target_"]) is Vectorized:
+            raise UserError("compile", compiled, "must be false with engine=vectorized")
+        if precision == "tf32" and self.device.type != "cuda":
+            raise UserError("precision", precision, f"fp32 or bf16 on device={self.device}")
+        if precision == "bf16" and self.device.type == "cpu":
+            _LOG.warning("precision=bf16: without bf16 units in the processor this is slower than fp32")
+        set_float32(precision)
+        for half in (self.models.halves.client, self.models.halves.server):
+            set_computation(half, precision, compiled=compiled)
 
     def _misfit(self, z: Tensor) -> UserError:
         target = self.config["auxiliary"]["_target_"]
@@ -334,6 +351,7 @@ class Parts:
         return (
             together > 1
             and not self.algorithm_class.takes_turns
+            and not self.config["compile"]
             and all(isinstance(each, RowOptimizer) for each in optimizers)
         )
 

@@ -102,9 +102,8 @@ def num_bytes(weights: Weights) -> int:
 
 def is_finite(weights: Weights) -> bool:
     """Whether every value is a number."""
-    # A sum shows what is not finite in one pass; only where it overflows must each value be looked at.
-    return all(
-        bool(torch.isfinite(tensor.sum()) or torch.isfinite(tensor).all())
-        for tensor in weights.values()
-        if tensor.is_floating_point()
-    )
+    floating = [tensor for tensor in weights.values() if tensor.is_floating_point()]
+    # Sums show what is not finite in one pass; only where one overflows must each value be looked at.
+    if torch.stack([tensor.sum().double() for tensor in floating]).isfinite().all():
+        return True
+    return all(bool(torch.isfinite(tensor).all()) for tensor in floating)

@@ -33,10 +33,10 @@ class CseFsl(Algorithm):
         cohort.install("client", self.client_weights)
         cohort.install("auxiliary", self.auxiliary)
         locally = cohort.train_local(train_head=True, upload_interval=self.server_update_interval)
-        mean_loss(locally.losses)  # raises where a client's own loss is no longer finite
         globally = [self.step_server(t, upload) for upload in locally.uploads]
         self.client_weights = average(cohort.weights("client"), cohort.sample_counts)
         self.auxiliary = average(cohort.weights("auxiliary"), cohort.sample_counts)
+        mean_loss(locally.losses)  # raises where a client's own loss is no longer finite
         return RoundMetrics(train_loss=mean_loss(globally))
 
     def step_server(self, t: int, upload: Upload) -> BatchLoss:

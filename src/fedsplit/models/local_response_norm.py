@@ -83,6 +83,8 @@ class LocalResponseNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `(n, c, h, w)` over c."""
-        y, _, _ = _Normalise.apply(x.movedim(1, -1), self.band, self.scaled_alpha, self.k)  # type: ignore[no-untyped-call]
+        with torch.autocast(x.device.type, enabled=False):  # a norm, like torch's own, is computed exactly
+            last = x.to(self.band.dtype).movedim(1, -1)
+            y, _, _ = _Normalise.apply(last, self.band, self.scaled_alpha, self.k)  # type: ignore[no-untyped-call]
         normalised: Tensor = y.movedim(-1, 1)
         return normalised

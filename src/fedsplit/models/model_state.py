@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
+from fedsplit.models.computation import call
 from fedsplit.optimizers import Optimizer
 from fedsplit.randomness import seed_modules
 from fedsplit.state import State
@@ -60,8 +60,7 @@ class ModelState:
         """
         seed_modules(seed, self.device)
         buffers = self.buffers if buffers is None else buffers
-        output: Tensor = functional_call(self.module, (self.parameters, buffers), (compute_format(x),))
-        return output
+        return call(self.module, self.parameters, buffers, compute_format(x))
 
     def descend(self, gradients: Sequence[Tensor], learning_rate_factor: float) -> None:
         """One optimizer step along `gradients`, given in the order of `parameters`."""

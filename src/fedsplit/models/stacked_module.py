@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from torch.autograd.function import once_differentiable
 from torch.func import functional_call, vmap
 
+from fedsplit.models.computation import autocast
 from fedsplit.models.local_response_norm import LocalResponseNorm
 from fedsplit.models.model_state import compute_format
 from fedsplit.models.split import Tracer
@@ -86,9 +87,12 @@ class StackedModule:
             seeds: of what each client's pass draws by itself; read only if `draws`.
         """
         state = {**parameters, **buffers}
-        if self._graph is None:
-            return _over_clients(self.module, state, x)
-        return _Pass(self.module, state, len(x), seeds if self.draws else ()).run(self._graph, x)
+        with autocast(self.module, x.device):
+            if self._graph is None:
+                output = _over_clients(self.module, state, x)
+            else:
+                output = _Pass(self.module, state, len(x), seeds if self.draws else ()).run(self._graph, x)
+        return output.to(x.dtype)
 
 
 def _graph(module: nn.Module) -> fx.Graph | None:
@@ -318,8 +322,10 @@ class _Linear(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None]:
         (g,), (x, weight) = gradients, ctx.saved_tensors
-        through = torch.bmm(g, weight) if ctx.needs_input_grad[0] else None
-        return through, torch.bmm(g.transpose(1, 2), x), g.sum(1) if ctx.has_bias else None
+        kind = g.dtype  # under autocast the narrower one
+        through = torch.bmm(g, weight.to(kind)).to(x.dtype) if ctx.needs_input_grad[0] else None
+        along = torch.bmm(g.transpose(1, 2), x.to(kind)).to(weight.dtype)
+        return through, along, g.sum(1).to(weight.dtype) if ctx.has_bias else None
 
 
 def _batch_norm(module: nn.BatchNorm1d | nn.BatchNorm2d, own: dict[str, Tensor], x: Tensor) -> Tensor:

@@ -142,11 +142,20 @@ class Quantizer(Codec, Generic[Form]):
         return Simulated(_as_type(self.dequantize(form, x.shape), x.dtype), size)
 
 
+def require_finite(x: Tensor) -> None:
+    """Raise where a value is no number. On a GPU nothing is looked at: it would have to be waited for.
+
+    Raises:
+        NotFinite: `x` is on a CPU, and is not.
+    """
+    # A sum shows what is not finite in one pass; only where it overflows must each value be looked at.
+    if x.device.type == "cpu" and not torch.isfinite(x.sum()) and not torch.isfinite(x).all():
+        raise NotFinite("values are not finite")
+
+
 def _float32(x: Tensor) -> Tensor:
     x = x.detach().to(torch.float32).contiguous()
-    # A sum shows what is not finite in one pass; only where it overflows must each value be looked at.
-    if not torch.isfinite(x.sum()) and not torch.isfinite(x).all():
-        raise NotFinite("values are not finite")
+    require_finite(x)
     return x
 
 

@@ -23,17 +23,19 @@ class Coded:
         return self.arrived.decoded is self.meant
 
     @cached_property
-    def signal(self) -> float:
+    def signal(self) -> float | Tensor:
         """Energy of what was meant."""
         return 0.0 if self.exact else _energy(self.meant)
 
     @cached_property
-    def noise(self) -> float:
+    def noise(self) -> float | Tensor:
         """Energy of the difference."""
         return 0.0 if self.exact else _energy(self.arrived.decoded - self.meant)
 
 
-def _energy(x: Tensor) -> float:
+def _energy(x: Tensor) -> float | Tensor:
+    if x.device.type != "cpu":  # a 0-d tensor, so that nothing waits
+        return x.double().square().sum()
     flat = x.flatten().clone()  # aligned memory: the last bits of a dot product depend on where it starts
     energy = float(torch.dot(flat, flat))
     return energy if isfinite(energy) else float(flat.double().square().sum())

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fedsplit.quant.bit_packing import from_bytes, to_bytes
-from fedsplit.quant.codec import Codec, NotFinite, Simulated
+from fedsplit.quant.codec import Codec, Simulated, require_finite
 from fedsplit.quant.message import Corrupt, Message, expect
 
 
@@ -17,7 +17,7 @@ class Identity(Codec):
 
     def encode(self, x: Tensor, *, seed: int = 0) -> Message:
         """See `Codec.encode`."""
-        _check(x)
+        require_finite(x)
         return Message.sealed(to_bytes(x), tuple(x.shape), x.dtype)
 
     def decode(self, message: Message) -> Tensor:
@@ -31,14 +31,9 @@ class Identity(Codec):
 
     def simulate(self, x: Tensor, *, seed: int = 0) -> Simulated:
         """See `Codec.simulate`: `x` itself."""
-        _check(x)
+        require_finite(x)
         return Simulated(x, x.numel() * x.element_size())
 
     def error_bound(self, x: Tensor) -> Tensor:
         """See `Codec.error_bound`."""
         return torch.zeros(x.shape, dtype=torch.float64)
-
-
-def _check(x: Tensor) -> None:
-    if x.is_floating_point() and not torch.isfinite(x.sum()) and not torch.isfinite(x).all():
-        raise NotFinite("values are not finite")

@@ -4,6 +4,8 @@ from dataclasses import astuple, dataclass
 from math import inf, log10
 from typing import Literal, TypeAlias, get_args
 
+from torch import Tensor
+
 from fedsplit.state import State
 
 Kind: TypeAlias = Literal[
@@ -28,8 +30,12 @@ class Traffic:
 
     bytes: int = 0
     values: int = 0
-    signal: float = 0.0
-    noise: float = 0.0
+    signal: float | Tensor = 0.0
+    noise: float | Tensor = 0.0
+
+    def settle(self) -> None:
+        """Wait for energies that a GPU still computes."""
+        self.signal, self.noise = float(self.signal), float(self.noise)
 
     @property
     def bits(self) -> float | None:
@@ -43,7 +49,7 @@ class Traffic:
             return None
         if not self.noise:
             return inf
-        return 10 * log10(self.signal / self.noise) if self.signal else -inf
+        return 10 * log10(float(self.signal) / float(self.noise)) if self.signal else -inf
 
 
 RoundTraffic: TypeAlias = dict[Direction, dict[Kind, Traffic]]
@@ -63,8 +69,8 @@ class Ledger:
         size: int,
         *,
         values: int = 0,
-        signal: float = 0.0,
-        noise: float = 0.0,
+        signal: float | Tensor = 0.0,
+        noise: float | Tensor = 0.0,
     ) -> None:
         """Count a message of `size` bytes; see `Traffic` for the rest."""
         traffic = self.traffic(round)[direction][kind]
@@ -76,6 +82,12 @@ class Ledger:
     def traffic(self, round: int) -> RoundTraffic:
         """All of one round."""
         return self._rounds.setdefault(round, {d: {kind: Traffic() for kind in KINDS} for d in DIRECTIONS})
+
+    def settle(self, round: int) -> None:
+        """At the end of a round: turn what was counted without waiting for a GPU into numbers."""
+        for kinds in self.traffic(round).values():
+            for traffic in kinds.values():
+                traffic.settle()
 
     def of_round(self, round: int) -> dict[Direction, dict[Kind, int]]:
         """Bytes of one round, by direction and kind."""

@@ -63,6 +63,7 @@ class LocalTransport:
         self.ledger = ledger
         self.client_seconds = 0.0
         """Seconds spent in clients' verbs; the round loop sets it back."""
+        self._watched: list[tuple[Kind, int | None, Tensor]] = []
         self.downlinks = {part: Downlink(quantization.weights, device) for part in _KINDS}
         self.uplinks = {part: Uplink(quantization.weights, device) for part in _KINDS}
 
@@ -80,6 +81,24 @@ class LocalTransport:
         with self.at_clients():
             self.engine.enter(sorted(clients))
         return LocalCohort(self, round, clients)
+
+    def watch(self, kind: Kind, client: int | None, sent: Tensor) -> None:
+        """Look at the end of the round whether what was sent is finite: a GPU is not waited for before."""
+        if sent.device.type != "cpu" and sent.is_floating_point():
+            self._watched.append((kind, client, sent.isfinite().all()))
+
+    def settle(self, round: int) -> None:
+        """At the end of a round: everything that had to be waited for.
+
+        Raises:
+            NonFinite: a message was not finite.
+        """
+        watched, self._watched = self._watched, []
+        fine = torch.stack([flag for _, _, flag in watched]).tolist() if watched else []
+        for (kind, client, _), finite in zip(watched, fine, strict=True):
+            if not finite:
+                raise NonFinite(kind, client)
+        self.ledger.settle(round)
 
     def forget_clients(self) -> None:
         """Drop what clients keep from round to round (see `Engine.forget`), and what they rounded away."""
@@ -141,7 +160,7 @@ class LocalCohort(Cohort):
     def _install(self, part: Part, arrived: Mapping[int, Delivery]) -> None:
         copies = Counter(map(id, arrived.values()))
         for delivery in {id(each): each for each in arrived.values()}.values():
-            self._count("down", _KINDS[part], delivery.coded, times=copies[id(delivery)])
+            self._count("down", _KINDS[part], None, delivery.coded, times=copies[id(delivery)])
         with self._transport.at_clients():
             self._transport.engine.install(part, {c: delivery.weights for c, delivery in arrived.items()})
 
@@ -204,7 +223,7 @@ class LocalCohort(Cohort):
             seed = self._seed("up", kind, client)
             with self._transport.at_clients(), self._sent_as(kind, client):
                 delivery = uplink.send(client, own, downlink.held(client), seed)
-            self._count("up", kind, delivery.coded)
+            self._count("up", kind, client, delivery.coded)
             arrived.append(delivery.weights)
         return arrived
 
@@ -232,14 +251,17 @@ class LocalCohort(Cohort):
         seed = rounding_seed(self._transport.seed, kind, client, self._round, step)
         with self._sent_as(kind, client):
             simulated = codec.simulate(x, seed=seed)
-        self._count(direction, kind, [Coded(x, simulated)])
+        self._count(direction, kind, client, [Coded(x, simulated)])
         return simulated.decoded
 
     def _arrived_exactly(
         self, direction: Direction, kind: Kind, clients: Sequence[int], rows: Tensor
     ) -> None:
         """Count the messages of many clients, a row each, that nothing is done to."""
-        if rows.is_floating_point() and not rows.sum().isfinite():
+        if rows.device.type != "cpu":
+            for client, row in zip(clients, rows.unbind(), strict=True):
+                self._transport.watch(kind, client, row)
+        elif rows.is_floating_point() and not rows.sum().isfinite():
             bad = (~rows.flatten(1).isfinite().all(1)).nonzero().flatten()
             if len(bad):
                 raise NonFinite(kind, clients[int(bad[0])])
@@ -257,8 +279,11 @@ class LocalCohort(Cohort):
         except NotFinite as error:
             raise NonFinite(kind, client) from error
 
-    def _count(self, direction: Direction, kind: Kind, coded: Sequence[Coded], times: int = 1) -> None:
+    def _count(
+        self, direction: Direction, kind: Kind, client: int | None, coded: Sequence[Coded], times: int = 1
+    ) -> None:
         for each in coded:
+            self._transport.watch(kind, client, each.meant)
             self._transport.ledger.add(
                 self._round,
                 direction,

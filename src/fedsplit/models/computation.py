@@ -1,0 +1,55 @@
+"""How a module's passes are computed: in which precision, and compiled or not."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal, TypeAlias, cast
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+Precision: TypeAlias = Literal["fp32", "tf32", "bf16"]
+
+_AUTOCAST, _COMPILED = "fedsplit_autocast", "fedsplit_compiled"
+
+
+def set_computation(module: nn.Module, precision: Precision, *, compiled: bool) -> None:
+    """Decide how training passes through `module` are computed from now on.
+
+    Args:
+        module: many states share it.
+        precision: `bf16` runs its passes under autocast; weights, messages and optimizers stay float32.
+        compiled: whether `torch.compile` makes one program of a pass and one of its gradient.
+    """
+    setattr(module, _AUTOCAST, torch.bfloat16 if precision == "bf16" else None)
+
+    def call(parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
+        output: Tensor = functional_call(module, (parameters, buffers), (x,))
+        return output
+
+    setattr(module, _COMPILED, torch.compile(call) if compiled else call)
+
+
+def set_float32(precision: Precision) -> None:
+    """Let float32 products on a GPU be exact, or rounded to TF32, in the whole process."""
+    rounding = "tf32" if precision == "tf32" else "ieee"
+    torch.backends.cuda.matmul.fp32_precision = rounding
+    torch.backends.cudnn.fp32_precision = rounding
+
+
+def autocast(module: nn.Module, device: torch.device) -> AbstractContextManager[Any]:
+    """The context that passes through `module` run in."""
+    dtype = getattr(module, _AUTOCAST, None)
+    return torch.autocast(device.type, dtype) if dtype is not None else nullcontext()
+
+
+def call(module: nn.Module, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
+    """A pass through `module` with these weights; the output has the type of `x`."""
+    compiled = cast(Callable[..., Tensor] | None, getattr(module, _COMPILED, None))
+    with autocast(module, x.device):
+        output: Tensor = (
+            functional_call(module, (parameters, buffers), (x,))
+            if compiled is None
+            else compiled(parameters, buffers, x)
+        )
+    return output.to(x.dtype)

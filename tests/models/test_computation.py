@@ -1,0 +1,62 @@
+"""Precision and compilation of training passes."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from fedsplit.errors import UserError
+from tests.conftest import ALGORITHMS, Build
+
+
+@pytest.mark.parametrize("engine", ["auto", "sequential"])
+@pytest.mark.parametrize("model", ["digits_cnn", "simple_conv", "resnet18"])
+def test_bf16_rounds_passes_but_neither_weights_nor_messages(tiny: Build, model: str, engine: str) -> None:
+    settings = [f"model={model}", f"engine={engine}", "algorithm=splitfed_v1", "dataset.max_train=50"]
+    exact, rounded = tiny(*settings), tiny(*settings, "precision=bf16")
+    ours, theirs = exact.run_round(0), rounded.run_round(0)
+    assert ours.train_loss != theirs.train_loss
+    assert ours.train_loss == pytest.approx(theirs.train_loss, rel=0.05)
+    assert ours.bytes == theirs.bytes
+    assert {t.dtype for t in rounded.algorithm.full_weights().values()} <= {torch.float32, torch.int64}
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_algorithm_runs_in_bf16(tiny: Build, algorithm: str) -> None:
+    run = tiny(f"algorithm={algorithm}", "precision=bf16")
+    losses = [run.run_round(t).train_loss for t in range(2)]
+    assert losses[1] < losses[0] < 2.5
+
+
+def test_tf32_is_for_a_gpu_and_float32_is_exact_by_default(tiny: Build) -> None:
+    with pytest.raises(UserError, match="precision=tf32: fp32 or bf16 on device=cpu"):
+        tiny("precision=tf32", "device=cpu")
+    tiny()
+    assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+    assert torch.backends.cudnn.fp32_precision == "ieee"
+
+
+@pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")  # torch's own, on import
+@pytest.mark.parametrize("algorithm", ["splitfed_v2", "fsl_sage"])
+def test_a_compiled_run_ends_where_another_does(
+    tiny: Build, algorithm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traced: list[Callable[..., object]] = []
+
+    def traced_only(function: Callable[..., object]) -> Callable[..., object]:
+        traced.append(function)
+        compiled: Callable[..., object] = compile_(function, backend="aot_eager")
+        return compiled
+
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", traced_only)  # without the minute that a real backend takes
+    plain = tiny(f"algorithm={algorithm}", "engine=sequential")
+    compiled = tiny(f"algorithm={algorithm}", "compile=true")
+    assert len(traced) == 2
+    for t in range(2):
+        assert plain.run_round(t).train_loss == pytest.approx(compiled.run_round(t).train_loss, rel=1e-5)
+
+
+def test_stacked_clients_are_not_compiled(tiny: Build) -> None:
+    with pytest.raises(UserError, match="compile=True: must be false with engine=vectorized"):
+        tiny("compile=true", "engine=vectorized")
