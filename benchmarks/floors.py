@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.plain_loops import PlainLoop
-from fedsplit.experiment import Experiment
+from fedsplit.parts import Parts
+
+if TYPE_CHECKING:
+    from fedsplit.experiment import Experiment
 
 LARGE = 128
 """The large batch of a floor that a small network prefers to its clients' own."""
@@ -25,27 +28,27 @@ class Floor:
     round; a server that is only sent some uploads sees those.
 
     Args:
-        run: whose modules and data it works on.
+        parts: whose modules and data it works on.
         algorithm: whose passes it makes.
         batch: samples of a step.
         optimizer: of everything that is trained.
     """
 
-    def __init__(self, run: Experiment, algorithm: str, batch: int, optimizer: Optimizer) -> None:
-        halves, auxiliary = run.parts.models.halves, run.parts.models.auxiliary
+    def __init__(self, parts: Parts, algorithm: str, batch: int, optimizer: Optimizer) -> None:
+        halves, auxiliary = parts.models.halves, parts.models.auxiliary
         self.client, self.server = copy.deepcopy(halves.client), copy.deepcopy(halves.server)
         self.head = self.server if auxiliary is None else copy.deepcopy(auxiliary)
         if algorithm == "fsl_sage":  # its clients leave the auxiliary model alone
             self.head.requires_grad_(False)
         self.steppers = [optimizer(self.client), *([] if algorithm == "fsl_sage" else [optimizer(self.head)])]
-        drawn = [each for i in range(len(run.parts.shards)) for each in run.parts.batches(i).round(0)]
+        drawn = [each for i in range(len(parts.shards)) for each in parts.batches(i).round(0)]
         x, y = torch.cat([x for _, x, _ in drawn]), torch.cat([y for _, _, y in drawn])
         x = x.contiguous(memory_format=torch.channels_last)
         self.batches = list(zip(x.split(batch), y.split(batch), strict=True))
         self.uploads: list[tuple[Tensor, Tensor]] = []
         if auxiliary is not None:
             self.server_stepper = optimizer(self.server)
-            q = run.config["algorithm"]["server_update_interval"]
+            q = parts.config["algorithm"]["server_update_interval"]
             with torch.no_grad():
                 self.uploads = [(self.client(x), y) for step, x, y in drawn if step % q == 0]
 
@@ -65,7 +68,7 @@ class Floor:
 class LoadedLoop(PlainLoop):
     """A plain loop over clients that reads every client's data with a `DataLoader`, as most code does."""
 
-    def __init__(self, experiment: Experiment, optimizer: Callable[..., torch.optim.Optimizer]) -> None:
+    def __init__(self, experiment: "Experiment", optimizer: Callable[..., torch.optim.Optimizer]) -> None:
         super().__init__(experiment, optimizer)
         images = experiment.parts.dataset.train
         self._samples = TensorDataset(experiment.parts.normalise(images.pixels), images.labels)

@@ -8,13 +8,16 @@ initial modules and its batches are, and these can be drawn ahead.
 import copy
 import time
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsplit.experiment import Experiment
 from fedsplit.randomness import generator
+
+if TYPE_CHECKING:
+    from fedsplit.experiment import Experiment
 
 Modules = list[nn.Module]
 
@@ -46,7 +49,7 @@ class PlainLoop:
     """State of a plain run: the modules of everybody."""
 
     def __init__(
-        self, experiment: Experiment, optimizer: Callable[..., torch.optim.Optimizer] = adam
+        self, experiment: "Experiment", optimizer: Callable[..., torch.optim.Optimizer] = adam
     ) -> None:
         self.experiment, self.optimizer = experiment, optimizer
         halves = experiment.parts.models.halves

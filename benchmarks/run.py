@@ -75,7 +75,7 @@ def small_clients(options: argparse.Namespace, *model: str) -> Row:
     loop = LoadedLoop(build(*common, "engine=sequential"), sgd)
     everything = sum(run.parts.sample_counts)
     floors = {
-        f"floor, batch {batch}": on_floor(Floor(run, "fed_avg", batch, sgd))
+        f"floor, batch {batch}": on_floor(Floor(run.parts, "fed_avg", batch, sgd))
         for batch in (8, LARGE, everything)
     }
     sides = {"fedsplit": lambda t: one_round(run, t), **floors, "sequential": lambda t: one_round(alone, t)}
@@ -111,7 +111,7 @@ def large_steps(
     extra = {"l": 1000} if algorithm == "fsl_sage" else {}
     sides: dict[str, Work] = {"fedsplit": lambda t: one_round(run, t)}
     for size in {batch, 32} if model == "simple_conv" else {batch}:
-        sides[f"floor, batch {size}"] = on_floor(Floor(run, algorithm, size, adam))
+        sides[f"floor, batch {size}"] = on_floor(Floor(run.parts, algorithm, size, adam))
     sides["loop"] = lambda t: plain_round(loop, algorithm, t, extra)
     turns = take_turns(sides, options.repeats or 5)
     for t, taken in enumerate(turns["loop"]):  # without drawing its batches, which floors have preloaded

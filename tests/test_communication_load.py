@@ -55,7 +55,7 @@ def test_bytes_of_every_round_are_the_closed_form(tiny: Build, algorithm: str, o
     c, s = 4 * (8 * 9 + 8 + 16 * 8 * 9 + 16), 4 * (256 * 64 + 64 + 64 * 10 + 10)
     load, last_alignment = 0, dict.fromkeys(range(3), -math.inf)
     for t in range(4):
-        cohort = list(run.cohort_of(t))
+        cohort = list(run.parts.cohort_of(t))
         aligning = [client for client in cohort if t - last_alignment[client] >= 2]
         last_alignment |= dict.fromkeys(aligning, t)
         counts = [len(run.parts.shards[client]) for client in cohort]

@@ -217,10 +217,10 @@ def test_one_sides_optimizer_can_be_chosen_alone(tiny: Build) -> None:
 
 def test_a_cohort_is_drawn_without_replacement_and_anew_each_round(tiny: Build) -> None:
     run = tiny("num_clients=10", "cohort_size=4", "batch_size=4")
-    cohorts = [tuple(run.cohort_of(t)) for t in range(20)]
+    cohorts = [tuple(run.parts.cohort_of(t)) for t in range(20)]
     assert all(len(set(cohort)) == 4 and list(cohort) == sorted(cohort) for cohort in cohorts)
     assert len(set(cohorts)) > 10
-    assert cohorts == [tuple(run.cohort_of(t)) for t in range(20)]
+    assert cohorts == [tuple(run.parts.cohort_of(t)) for t in range(20)]
 
 
 def test_warm_start_is_cse_fsl_and_hands_its_auxiliary_model_and_its_uploads_on(tiny: Build) -> None:

@@ -291,7 +291,7 @@ def test_bytes_of_quantized_rounds_are_the_closed_form(
     before: set[int] = set()  # clients of the last round
     aligned: set[int] = set()
     for t in range(4):
-        cohort = set(run.cohort_of(t))
+        cohort = set(run.parts.cohort_of(t))
         expected = {(d, kind): 0 for d in DIRECTIONS for kind in KINDS}
         for kind, shapes in SHARED[algorithm].items():
             whole, difference = (weights_bytes(shapes, each) for each in (None, width))

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from math import isfinite
 from typing import Any
@@ -15,14 +15,12 @@ from torch import nn
 from fedsplit.config import RESUMABLE, check, with_defaults_of_old
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.parts import Parts
-from fedsplit.randomness import generator
 from fedsplit.results.checkpoint import Checkpoint
 from fedsplit.results.ledger import Ledger
 from fedsplit.results.metrics import Record
 from fedsplit.results.run_directory import RunDirectory
 from fedsplit.results.summary import StoppedBy, summarise
 from fedsplit.state import State
-from fedsplit.transport.local import LocalTransport
 from fedsplit.weights import Weights, is_finite
 
 _LOG = logging.getLogger("fedsplit")
@@ -60,27 +58,10 @@ class Experiment:
         self.algorithm = self.parts.algorithm
         self.evaluate = self.parts.evaluator()
         self.ledger = Ledger()
-        self.transport = LocalTransport(
-            self.parts.engine,
-            sample_counts=self.parts.sample_counts,
-            num_classes=self.parts.dataset.num_classes,
-            quantization=self.parts.quantization,
-            device=self.parts.device,
-            seed=self.seed,
-            ledger=self.ledger,
-        )
+        self.transport = self.parts.transport(self.ledger)
         self.records: list[Record] = []
         self.elapsed = 0.0
         self._saved = 0  # rounds in the newest checkpoint
-
-    def cohort_of(self, t: int) -> Collection[int]:
-        """The clients that take part in round `t`: all, or `cohort_size` drawn without replacement."""
-        clients, size = self.config["num_clients"], self.config["cohort_size"]
-        if size is None:
-            return range(clients)
-        return sorted(
-            torch.randperm(clients, generator=generator(self.seed, "cohort", round=t))[:size].tolist()
-        )
 
     def run_round(self, t: int) -> Record:
         """One round: train, evaluate if it is time to, count.
@@ -92,7 +73,7 @@ class Experiment:
         start = time.perf_counter()
         self.transport.client_seconds = 0.0
         with torch.random.fork_rng(devices=[]):  # what dropout is seeded with stays in here
-            metrics = self.algorithm.run_round(t, self.transport.cohort(t, self.cohort_of(t)))
+            metrics = self.algorithm.run_round(t, self.transport.cohort(t, self.parts.cohort_of(t)))
             self.transport.settle(t)
         self.forget()
         trained = time.perf_counter()

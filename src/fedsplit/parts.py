@@ -2,7 +2,7 @@
 
 import inspect
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -35,9 +35,10 @@ from fedsplit.parties.vectorized import Vectorized
 from fedsplit.quant.codec import Codec, Quantizer
 from fedsplit.quant.quantization import Quantization, WeightsCodecs
 from fedsplit.quant.viewed import Viewed
-from fedsplit.quant.zstd import Zstd
-from fedsplit.randomness import seed_of
+from fedsplit.randomness import generator, seed_of
+from fedsplit.results.ledger import Ledger
 from fedsplit.schedules import Schedule
+from fedsplit.transport.local import LocalTransport
 
 Made = TypeVar("Made")
 _LOG = logging.getLogger("fedsplit")
@@ -263,6 +264,8 @@ class Parts:
                 raise UserError(f"{path}.zstd", level, "must be null: this codec takes no lossless stage")
             return codec
         if level is not None:
+            from fedsplit.quant.zstd import Zstd  # noqa: PLC0415  (not needed where nothing is compressed)
+
             codec = Zstd(codec, level)
         viewed = at_cut and self.models.coded_shape != self.models.smashed_shape
         return Viewed(codec, self.models.coded_shape) if viewed else codec
@@ -288,6 +291,30 @@ class Parts:
             seed=self.seed,
         )
         return make(Algorithm, self.config, "algorithm", start=start)  # type: ignore[type-abstract]
+
+    def transport(self, ledger: Ledger) -> LocalTransport:
+        """What carries verbs to the clients and back.
+
+        Args:
+            ledger: where bytes are counted.
+        """
+        return LocalTransport(
+            self.engine,
+            sample_counts=self.sample_counts,
+            num_classes=self.dataset.num_classes,
+            quantization=self.quantization,
+            device=self.device,
+            seed=self.seed,
+            ledger=ledger,
+        )
+
+    def cohort_of(self, t: int) -> Collection[int]:
+        """The clients that take part in round `t`: all, or `cohort_size` drawn without replacement."""
+        clients, size = self.config["num_clients"], self.config["cohort_size"]
+        if size is None:
+            return range(clients)
+        drawn = torch.randperm(clients, generator=generator(self.seed, "cohort", round=t))
+        return sorted(drawn[:size].tolist())
 
     def evaluator(self) -> Evaluator:
         """Evaluates on the test images."""
