@@ -3,8 +3,8 @@
     python benchmarks/gpu.py
     python benchmarks/gpu.py --paper --images datas/cifar10_jpeg --out paper.json
 
-Needs torch, torchvision, numpy, hydra-core and omegaconf, and no installation of this package. `--paper` trains
-FSL-SAGE on real images for 200 rounds, and needs Pillow too. Where there is no GPU, everything runs on the CPU.
+Needs torch, torchvision, numpy, hydra-core and omegaconf, and no installation of this package. `--paper`
+trains FSL-SAGE on real images for 200 rounds, and needs Pillow and safetensors. Without a GPU: the CPU.
 """
 
 import argparse
