@@ -218,7 +218,9 @@ class _Recording(GradientOfLoss):
     def __init__(self) -> None:
         self.fits: list[tuple[list[Chunk], list[FitStep]]] = []
 
-    def fit(self, model: ModelState, chunks: Sequence[Chunk], steps: Sequence[FitStep]) -> None:
+    def fit(
+        self, model: ModelState, chunks: Sequence[Chunk], steps: Sequence[FitStep], *, tolerance: float = 0.0
+    ) -> None:
         self.fits.append((list(chunks), list(steps)))
 
 

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -19,6 +20,12 @@ class Chunk:
     y: Tensor
     dz: Tensor
 
+    @cached_property
+    def dz_square(self) -> Tensor:
+        """The sum of the squares of `dz`, added up in float64."""
+        norm: Tensor = torch.linalg.vector_norm(self.dz, dtype=torch.float64)
+        return norm.square().to(self.dz.dtype)
+
 
 @dataclass(frozen=True)
 class FitStep:
@@ -26,6 +33,34 @@ class FitStep:
 
     chunk: int
     seed: int
+
+
+WINDOW = 10
+"""Epochs over which the error of a fit must fall."""
+
+
+class Settling:
+    """Whether the error over an epoch is still falling.
+
+    It is looked at after epochs 1, 11, 21 and so on: so rarely because single steps of Adam may go up, and
+    because on a GPU each look waits for the device.
+
+    Args:
+        tolerance: settled is a fall by no more than this fraction over the last `WINDOW` epochs; 0 is never.
+    """
+
+    def __init__(self, tolerance: float) -> None:
+        self._tolerance = tolerance
+        self._epochs = 0
+        self._error = float("inf")
+
+    def is_reached(self, errors: Sequence[Tensor]) -> bool:
+        """After one more epoch, whether to stop; `errors` are those of its steps."""
+        self._epochs += 1
+        if self._tolerance == 0 or self._epochs % WINDOW != 1:
+            return False
+        before, self._error = self._error, float(torch.stack(list(errors)).sum())
+        return self._error >= (1 - self._tolerance) * before
 
 
 class GradientEstimator(ABC):
@@ -58,17 +93,38 @@ class GradientEstimator(ABC):
             differentiable: keep the graph to `model.parameters`.
         """
 
-    def fit(self, model: ModelState, chunks: Sequence[Chunk], steps: Sequence[FitStep]) -> None:
+    def error_gradients(
+        self, model: ModelState, chunk: Chunk, *, seed: int
+    ) -> tuple[Tensor, Sequence[Tensor]]:
+        """Sum of squared differences to the true gradients, and its gradients in the order of parameters.
+
+        Args:
+            model: holds the weights to estimate with; not stepped.
+            chunk: what to estimate.
+            seed: of what the model draws by itself (dropout).
+        """
+        estimate = self.estimate(model, chunk.z, chunk.y, seed=seed, differentiable=True)
+        error = (estimate - chunk.dz).square().sum()
+        return error.detach(), torch.autograd.grad(error, list(model.parameters.values()))
+
+    def fit(
+        self, model: ModelState, chunks: Sequence[Chunk], steps: Sequence[FitStep], *, tolerance: float = 0.0
+    ) -> None:
         """Fit the estimates to the true gradients: minimise the sum of squared differences.
 
         Args:
             model: stepped in place, by its own optimizer.
             chunks: what to fit to.
-            steps: which chunk to step on, for all epochs one after the other.
+            steps: which chunk to step on, for all epochs one after the other; an epoch has as many
+                steps as there are chunks.
+            tolerance: end early once the error falls by no more than this fraction, see `Settling`.
         """
-        parameters = list(model.parameters.values())
-        for step in steps:
-            chunk = chunks[step.chunk]
-            estimate = self.estimate(model, chunk.z, chunk.y, seed=step.seed, differentiable=True)
-            error = (estimate - chunk.dz).square().sum()
-            model.descend(torch.autograd.grad(error, parameters), 1.0)
+        settling = Settling(tolerance)
+        for start in range(0, len(steps), len(chunks)):
+            errors = []
+            for step in steps[start : start + len(chunks)]:
+                error, gradients = self.error_gradients(model, chunks[step.chunk], seed=step.seed)
+                model.descend(gradients, 1.0)
+                errors.append(error)
+            if settling.is_reached(errors):
+                return

@@ -109,7 +109,7 @@ def _leaves_in_place(graph: fx.GraphModule, node: fx.Node) -> bool:
     return bool(shapes[0][0] == shapes[1][0])
 
 
-class _Tracer(fx.Tracer):
+class Tracer(fx.Tracer):
     """Looks into every module but torch's own and those that say they are one operation."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
@@ -118,7 +118,7 @@ class _Tracer(fx.Tracer):
 
 def _trace(module: nn.Module) -> list[fx.Node]:
     try:
-        return list(_Tracer().trace(module).nodes)
+        return list(Tracer().trace(module).nodes)
     except (fx.proxy.TraceError, TypeError) as error:
         raise UserError(
             "model", type(module).__name__, f"a module that torch.fx can trace ({error})"
