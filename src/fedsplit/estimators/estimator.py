@@ -52,7 +52,7 @@ class Settling:
     def __init__(self, tolerance: float) -> None:
         self._tolerance = tolerance
         self._epochs = 0
-        self._error = float("inf")
+        self._error: float | None = None
 
     def is_reached(self, errors: Sequence[Tensor]) -> bool:
         """After one more epoch, whether to stop; `errors` are those of its steps."""
@@ -60,7 +60,7 @@ class Settling:
         if self._tolerance == 0 or self._epochs % WINDOW != 1:
             return False
         before, self._error = self._error, float(torch.stack(list(errors)).sum())
-        return self._error >= (1 - self._tolerance) * before
+        return before is not None and self._error >= (1 - self._tolerance) * before
 
 
 class GradientEstimator(ABC):
