@@ -258,7 +258,7 @@ def show_curves(model: str, found: Sequence[Course]) -> None:
             ]
         saving.add_row(f"{tolerance:g}", *row)
     told = f"{model}, {' '.join(SETTINGS[model].overrides)}; relative error after so many epochs"
-    Console(width=140).print(told, curves, f"looked at every {WINDOW} epochs", saving)
+    Console(width=140).print(told, curves, f"by the fall over {WINDOW} epochs", saving)
 
 
 def draw_curves(found: dict[str, list[Course]], path: Path) -> None:

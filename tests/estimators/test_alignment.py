@@ -220,10 +220,10 @@ def test_the_tolerance_of_the_configuration_ends_alignments_early(tiny: Build) -
         experiment.run_round(0)
         return experiment.algorithm.auxiliary_weights()
 
-    early = aligned(40, "0.99")
+    early = aligned(60, "0.99")
     assert _same(early, aligned(WINDOW + 1, "null"))
-    assert _same(aligned(40, "0"), aligned(40, "null"))
-    assert not _same(early, aligned(40, "null"))
+    assert _same(aligned(60, "0"), aligned(60, "null"))
+    assert not _same(early, aligned(60, "null"))
 
 
 class _Recording(GradientOfLoss):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedsplit.estimators.estimator import WINDOW, Chunk, FitStep, GradientEstimator, Settling
+from fedsplit.estimators.estimator import BETWEEN_LOOKS, WINDOW, Chunk, FitStep, GradientEstimator, Settling
 from fedsplit.estimators.gradient_of_loss import GradientOfLoss
 from fedsplit.models.auxiliary import LinearAuxiliary
 from fedsplit.models.model_state import ModelState
@@ -37,10 +37,15 @@ def test_a_fit_ends_once_its_error_falls_by_no_more_than_the_tolerance_in_a_wind
     assert _epochs([per_window ** (epoch / WINDOW) for epoch in range(100)], tolerance) == epochs
 
 
-def test_it_ends_in_the_first_window_that_is_flat_and_looks_at_no_other_epoch() -> None:
-    falling = [0.5 ** (epoch // WINDOW) for epoch in range(3 * WINDOW)]
-    assert _epochs([*falling, *[falling[-1] / 2] * 100], 0.1) == 4 * WINDOW + 1
-    assert _epochs([1.0 if epoch % WINDOW == 0 else 0.0 for epoch in range(50)], 0.1) == WINDOW + 1
+def test_it_ends_in_the_first_window_that_is_flat_and_looks_at_every_tenth_epoch() -> None:
+    falling = [0.5 ** (epoch // BETWEEN_LOOKS) for epoch in range(35)]
+    assert _epochs([*falling, *[falling[-1]] * 100], 0.1) == 30 + WINDOW + 1
+    assert _epochs([1.0 if epoch % BETWEEN_LOOKS == 0 else 0.0 for epoch in range(50)], 0.1) == WINDOW + 1
+
+
+def test_standing_still_for_less_than_a_window_is_not_an_end() -> None:
+    errors = [1.0] * (WINDOW // 2 + 1) + [0.5] * (WINDOW // 2) + [0.25] * WINDOW
+    assert _epochs(errors, 0.1) == len(errors)
 
 
 @pytest.mark.parametrize("error", [0.0, 1.0, float("inf")])
@@ -81,7 +86,7 @@ def test_a_fit_that_ends_early_ends_where_one_of_fewer_epochs_does() -> None:
     early = _fitted(counted, steps, 0.01)
     taken = len(counted.seeds)
     assert 2 * (WINDOW + 1) <= taken < len(steps)
-    assert taken % (2 * WINDOW) == 2  # a whole number of windows, and the epoch they are compared with
+    assert taken % (2 * BETWEEN_LOOKS) == 2  # after epoch 21, 31, ...
     assert counted.seeds == list(range(taken))
     assert torch.equal(early, _fitted(GradientOfLoss(), steps[:taken], 0.0))
     assert not torch.equal(early, _fitted(GradientOfLoss(), steps, 0.0))

@@ -35,15 +35,16 @@ class FitStep:
     seed: int
 
 
-WINDOW = 10
-"""Epochs over which the error of a fit must fall."""
+WINDOW, BETWEEN_LOOKS = 20, 10
+"""Epochs over which the error of a fit must fall, and from one look at it to the next."""
 
 
 class Settling:
     """Whether the error over an epoch is still falling.
 
-    It is looked at after epochs 1, 11, 21 and so on: so rarely because single steps of Adam may go up, and
-    because on a GPU each look waits for the device.
+    It is looked at after epochs 1, 11, 21 and so on, since on a GPU each look waits for the device, and
+    compared with 20 epochs before: in 10 an alignment may stand still, or rise after a long first step, and
+    then fall again.
 
     Args:
         tolerance: settled is a fall by no more than this fraction over the last `WINDOW` epochs; 0 is never.
@@ -52,15 +53,18 @@ class Settling:
     def __init__(self, tolerance: float) -> None:
         self._tolerance = tolerance
         self._epochs = 0
-        self._error: float | None = None
+        self._errors: list[float] = []
 
     def is_reached(self, errors: Sequence[Tensor]) -> bool:
         """After one more epoch, whether to stop; `errors` are those of its steps."""
         self._epochs += 1
-        if self._tolerance == 0 or self._epochs % WINDOW != 1:
+        if self._tolerance == 0 or self._epochs % BETWEEN_LOOKS != 1:
             return False
-        before, self._error = self._error, float(torch.stack(list(errors)).sum())
-        return before is not None and self._error >= (1 - self._tolerance) * before
+        self._errors.append(float(torch.stack(list(errors)).sum()))
+        looks = WINDOW // BETWEEN_LOOKS
+        if len(self._errors) <= looks:
+            return False
+        return self._errors[-1] >= (1 - self._tolerance) * self._errors[-1 - looks]
 
 
 class GradientEstimator(ABC):
