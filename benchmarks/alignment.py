@@ -207,21 +207,26 @@ class Setting:
     rounds: int
 
 
+SMALL = ("model=simple_conv", "dataset.max_train=2000", "num_clients=4", "batch_size=32")
 SETTINGS = {
-    "simple_conv": Setting(("dataset.max_train=2000", "num_clients=4", "batch_size=32"), 21),
-    "resnet18": Setting(("dataset.max_train=600", "num_clients=2", "batch_size=64"), 11),
+    "simple_conv": Setting(SMALL, 21),
+    "dirichlet": Setting(
+        (*SMALL, "distribution=dirichlet", "distribution.alpha=0.3", "algorithm.align_interval=5", "seed=1"),
+        11,
+    ),
+    "mlp": Setting((*SMALL, "auxiliary=mlp", "algorithm.align_interval=5", "seed=2"), 11),
+    "resnet18": Setting(("model=resnet18", "dataset.max_train=600", "num_clients=2", "batch_size=64"), 11),
 }
 TOLERANCES = (0.003, 0.01, 0.02, 0.03, 0.05, 0.1)
 SHOWN = (0, 1, 5, 10, 20, 30, 50, 70, 100)
 
 
-def courses(model: str, images: str) -> list[Course]:
+def courses(name: str, images: str) -> list[Course]:
     """Of all alignments of a run with the default tolerance."""
-    setting = SETTINGS[model]
+    setting = SETTINGS[name]
     overrides = [
         "algorithm=fsl_sage",
         "algorithm.server_update_interval=2",
-        f"model={model}",
         "progress=false",
     ]
     overrides += ["dataset=image_folder", f"dataset.root={images}", "dataset.validation=200"]
@@ -239,7 +244,7 @@ def groups(found: Sequence[Course]) -> dict[str, list[Course]]:
     return {"first": [c for c in found if c.first], "later": [c for c in found if not c.first]}
 
 
-def show_curves(model: str, found: Sequence[Course]) -> None:
+def show_curves(setting: str, found: Sequence[Course]) -> None:
     """Print what the error is over the epochs, and what each tolerance would save and cost."""
     curves = Table("alignments", "n", "samples", *(f"{epoch}" for epoch in SHOWN))
     saving = Table(
@@ -257,7 +262,7 @@ def show_curves(model: str, found: Sequence[Course]) -> None:
                 f"{mean(costs):.2%}, at most {max(costs):.2%}",
             ]
         saving.add_row(f"{tolerance:g}", *row)
-    told = f"{model}, {' '.join(SETTINGS[model].overrides)}; relative error after so many epochs"
+    told = f"{setting}: {' '.join(SETTINGS[setting].overrides)}; relative error after so many epochs"
     Console(width=140).print(told, curves, f"by the fall over {WINDOW} epochs", saving)
 
 
@@ -266,20 +271,20 @@ def draw_curves(found: dict[str, list[Course]], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415  (optional)
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    figure = Figure(figsize=(4 * len(found), 3), dpi=100, layout="constrained")
+    figure = Figure(figsize=(8, 3 * (len(found) + 1) // 2), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, (model, some) in zip(
-        figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True
-    ):
+    panels = figure.subplots((len(found) + 1) // 2, 2, squeeze=False, sharex=True).flatten()
+    for axes, (setting, some) in zip(panels, found.items(), strict=False):
         for (name, group), colour in zip(groups(some).items(), ("tab:orange", "tab:blue"), strict=True):
             for course in group:
                 axes.plot(course.errors, color=colour, alpha=0.25, linewidth=0.7)
             means = [mean(errors) for errors in zip(*(course.errors for course in group), strict=True)]
             axes.plot(means, color=colour, label=f"{name} alignments")
-        axes.set(title=model, xlabel="epoch", yscale="log")
+        axes.set(title=setting, yscale="log")
         axes.legend()
         axes.grid(visible=True, alpha=0.3, which="both")
     figure.supylabel("|estimate - dz| / |dz|", fontsize="medium")
+    figure.supxlabel("epoch", fontsize="medium")
     figure.savefig(path)
 
 
@@ -291,7 +296,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="turns counted, after one that warms up")
     parser.add_argument("--only", choices=sorted({case.name for case in CASES}), help="one auxiliary model")
     parser.add_argument("--curves", metavar="FOLDER", help="an image folder; instead of the speeds")
-    parser.add_argument("--model", choices=list(SETTINGS), help="curves of one model")
+    parser.add_argument("--setting", choices=list(SETTINGS), help="curves of one setting")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the curves")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -299,9 +304,9 @@ def main() -> None:
         measure_speeds(options.repeats, options.only)
         return
     found = {}
-    for model in [options.model] if options.model else SETTINGS:
-        found[model] = courses(model, options.curves)
-        show_curves(model, found[model])
+    for setting in [options.setting] if options.setting else SETTINGS:
+        found[setting] = courses(setting, options.curves)
+        show_curves(setting, found[setting])
     if options.plot:
         draw_curves(found, options.plot)
 
