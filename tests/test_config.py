@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from fedsplit.config import GROUPS, OPTIONAL_GROUPS, SETTINGS, arguments, check
+from fedsplit.config import GROUPS, OPTIONAL_GROUPS, SETTINGS, arguments, check, with_defaults_of_old
 from fedsplit.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parents[1] / "hydra_config"
@@ -91,6 +91,10 @@ def test_the_check_changes_nothing(composed: dict[str, Any]) -> None:
         ("optimizer/_target_", "fedsplit.optimizers.Adamm", "optimizer._target_"),
         ("optimizer/_target_", 3, "optimizer._target_"),
         ("auxiliary/align_epochs", 0, "auxiliary.align_epochs"),
+        ("auxiliary/align_tolerance", -0.01, "auxiliary.align_tolerance"),
+        ("auxiliary/align_tolerance", 1, "auxiliary.align_tolerance"),
+        ("auxiliary/align_tolerance", "0.02", "auxiliary.align_tolerance"),
+        ("auxiliary/align_tolerance", REMOVED, "auxiliary.align_tolerance"),
         ("auxiliary/optimizer", None, "auxiliary.optimizer"),
         ("auxiliary/optimizer", 5, "auxiliary.optimizer"),
         ("auxiliary/optimizer", REMOVED, "auxiliary.optimizer"),
@@ -132,11 +136,19 @@ def test_a_mistake_is_told_by_its_key_and_value(
         ("dataset/max_train", 20),
         ("optimizer/_target_", "torch.optim.Adam"),
         ("auxiliary/_target_", "my.own.Auxiliary"),
+        *(("auxiliary/align_tolerance", value) for value in (None, 0, 0.0, 0.02, 0.999)),
         ("client_optimizer", {"_target_": "fedsplit.optimizers.Adam", "lr": 1}),
     ],
 )
 def test_what_is_allowed_passes(composed: dict[str, Any], path: str, value: object) -> None:
     check(_changed(composed, path, value))
+
+
+def test_older_runs_go_on_without_what_was_not_there(composed: dict[str, Any]) -> None:
+    older = _changed(composed, "auxiliary/align_tolerance", REMOVED)
+    assert with_defaults_of_old(older) == _changed(composed, "auxiliary/align_tolerance", None)
+    check(with_defaults_of_old(older))
+    assert with_defaults_of_old(composed) == composed
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -155,7 +167,7 @@ def test_optimizers_of_one_side_are_checked_as_the_one_of_both(composed: dict[st
 
 
 def test_a_number_that_is_none_is_refused(composed: dict[str, Any]) -> None:
-    for path in ("optimizer/lr", "optimizer/weight_decay", "auxiliary/optimizer/lr", "time_limit_s"):
+    for path in ("optimizer/lr", "optimizer/weight_decay", "auxiliary/align_tolerance", "time_limit_s"):
         with pytest.raises(UserError) as caught:
             check(_changed(composed, path, float("nan")))
         assert caught.value.key == path.replace("/", ".")

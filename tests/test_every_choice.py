@@ -74,7 +74,12 @@ def test_the_papers_setting_is_the_papers(configured: Configure) -> None:
     for optimizer, decay in ((config["optimizer"], 1e-4), (config["auxiliary"]["optimizer"], 0.0)):
         assert optimizer["_target_"].endswith("Adam")
         assert (optimizer["lr"], optimizer["weight_decay"]) == (1e-3, decay)
-    alignment = {"align_epochs": 100, "align_batch_size": 1000, "max_dataset_size": 1000}
+    alignment = {
+        "align_epochs": 100,
+        "align_tolerance": 0,
+        "align_batch_size": 1000,
+        "max_dataset_size": 1000,
+    }
     assert config["auxiliary"] | alignment == config["auxiliary"]
     assert config["scheduler"]["_target_"].endswith("Constant")
     assert (config["client_optimizer"], config["server_optimizer"]) == (None, None)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias, get_type_hints
 
 from fedsplit.arguments import (
     LARGEST,
+    BelowOne,
     Fraction,
     NonNegativeInt,
     PositiveFloat,
@@ -60,6 +61,7 @@ class AlignmentSettings:
     align_epochs: PositiveInt
     align_batch_size: PositiveInt
     max_dataset_size: PositiveInt
+    align_tolerance: BelowOne | None
     optimizer: dict[str, Any]
 
 
@@ -130,6 +132,8 @@ def with_defaults_of_old(config: Mapping[str, Any]) -> dict[str, Any]:
         completed["choices"] = {**chosen, "engine": "sequential", **config["choices"]}
     if isinstance(config.get("dataset"), Mapping):
         completed["dataset"] = {"validation": None, **config["dataset"]}
+    if isinstance(config.get("auxiliary"), Mapping):
+        completed["auxiliary"] = {"align_tolerance": None, **config["auxiliary"]}
     return completed
 
 

@@ -286,6 +286,7 @@ class Parts:
                 epochs=settings["align_epochs"],
                 batch_size=settings["align_batch_size"],
                 max_dataset_size=settings["max_dataset_size"],
+                tolerance=settings["align_tolerance"] or 0.0,
                 seed=self.seed,
             ),
             seed=self.seed,

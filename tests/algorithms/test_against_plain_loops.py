@@ -29,15 +29,16 @@ def test_three_rounds_equal_a_plain_loop(tiny: Build, algorithm: str, engine: st
 
 
 @pytest.mark.usefixtures("float64")
-def test_an_auxiliary_model_with_batch_norm_aligns_as_in_a_plain_loop(tiny: Build) -> None:
-    # One round: with 1x1 pixels normalised over 8 samples, rounding noise grows too fast for a second.
-    experiment = tiny("algorithm=fsl_sage", "model=resnet18", "optimizer=sgd")
+def test_an_auxiliary_model_with_batch_norm_aligns_as_in_a_plain_loop(cifar_sized: Build) -> None:
+    # One round, and images of 32x32: with those of 8x8 single pixels are normalised over 8 samples, some
+    # channels are constant, and what ReLU lets through depends on the last bits of an alignment.
+    experiment = cifar_sized("algorithm=fsl_sage", "model=resnet18", "optimizer=sgd")
     reference = PlainLoop(experiment, sgd)
     experiment.run_round(0)
     reference.fsl_sage(0)
     ours, theirs = experiment.algorithm.full_weights(), reference.full_weights()
     for name, tensor in ours.items():
-        torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=1e-10, msg=name)
+        torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=1e-9, msg=name)
     for client, auxiliary in enumerate(reference.auxiliaries):
         aligned = experiment.algorithm.auxiliary_weights()[f"auxiliary-{client}"]
         for name, parameter in auxiliary.named_parameters():

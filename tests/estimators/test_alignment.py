@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedsplit.estimators.alignment import Alignment
-from fedsplit.estimators.estimator import Chunk, FitStep
+from fedsplit.estimators.estimator import WINDOW, Chunk, FitStep
 from fedsplit.estimators.gradient_of_loss import GradientOfLoss
 from fedsplit.models.auxiliary import LinearAuxiliary
 from fedsplit.models.model_state import ModelState
@@ -17,6 +17,7 @@ from fedsplit.parties.messages import Upload
 from fedsplit.parties.split_server import SplitServer
 from fedsplit.schedules import Constant
 from fedsplit.weights import Weights
+from tests.conftest import Build
 
 SHAPE, CLASSES = (3, 2, 2), 4
 ADAM = Adam(lr=0.01, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, amsgrad=False)
@@ -212,13 +213,28 @@ def test_seed_round_and_client_decide_the_order_of_chunks(server: SplitServer) -
     assert not torch.equal(aligned(3, 1), first)
 
 
+def test_the_tolerance_of_the_configuration_ends_alignments_early(tiny: Build) -> None:
+    def aligned(epochs: int, tolerance: str) -> dict[str, Weights]:
+        settings = (f"auxiliary.align_epochs={epochs}", f"auxiliary.align_tolerance={tolerance}")
+        experiment = tiny("algorithm=fsl_sage", *settings)
+        experiment.run_round(0)
+        return experiment.algorithm.auxiliary_weights()
+
+    early = aligned(60, "0.99")
+    assert _same(early, aligned(WINDOW + 1, "null"))
+    assert _same(aligned(60, "0"), aligned(60, "null"))
+    assert not _same(early, aligned(60, "null"))
+
+
 class _Recording(GradientOfLoss):
     """Notes what it is asked to fit, and leaves the model as it is."""
 
     def __init__(self) -> None:
         self.fits: list[tuple[list[Chunk], list[FitStep]]] = []
 
-    def fit(self, model: ModelState, chunks: Sequence[Chunk], steps: Sequence[FitStep]) -> None:
+    def fit(
+        self, model: ModelState, chunks: Sequence[Chunk], steps: Sequence[FitStep], *, tolerance: float = 0.0
+    ) -> None:
         self.fits.append((list(chunks), list(steps)))
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from fedsplit.data.batches import batch_slices
 from fedsplit.estimators.estimator import Chunk, FitStep, GradientEstimator
 from fedsplit.estimators.ring import Ring
-from fedsplit.models.model_state import ModelState
+from fedsplit.models.model_state import ModelState, compute_format
 from fedsplit.randomness import generator, seed_of
 from fedsplit.state import State
 from fedsplit.weights import Weights
@@ -40,6 +40,7 @@ class Alignment:
         epochs: over the ring, at each alignment.
         batch_size: samples of a chunk.
         max_dataset_size: samples that a ring keeps.
+        tolerance: ends an alignment early, see `Settling`; 0 is never.
         seed: of the run.
     """
 
@@ -52,10 +53,11 @@ class Alignment:
         batch_size: int,
         max_dataset_size: int,
         seed: int,
+        tolerance: float = 0.0,
     ) -> None:
         self._new_auxiliary, self.estimator = new_auxiliary, estimator
         self._epochs, self._batch_size, self._capacity = epochs, batch_size, max_dataset_size
-        self._seed = seed
+        self._tolerance, self._seed = tolerance, seed
         self._rings: dict[int, Ring] = {}
         self._auxiliaries: dict[int, _Auxiliary] = {}
 
@@ -83,12 +85,14 @@ class Alignment:
         chunks = []
         for number, piece in enumerate(batch_slices(len(y), self._batch_size)):
             dropout = seed_of(self._seed, "dropout of an alignment", client=client, round=round, step=number)
-            chunks.append(Chunk(z[piece], y[piece], server.cut_gradients(z[piece], y[piece], seed=dropout)))
+            dz = server.cut_gradients(z[piece], y[piece], seed=dropout)
+            chunks.append(Chunk(z[piece], y[piece], compute_format(dz)))
         auxiliary = self._auxiliaries.get(client)
         if auxiliary is None:
             auxiliary = self._auxiliaries[client] = _Auxiliary(self._new_auxiliary(), round)
             auxiliary.model.load(initially)
-        self.estimator.fit(auxiliary.model, chunks, self._steps(client, round, len(chunks)))
+        steps = self._steps(client, round, len(chunks))
+        self.estimator.fit(auxiliary.model, chunks, steps, tolerance=self._tolerance)
         auxiliary.last_round = round
         return auxiliary.model.weights()
 

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -20,6 +21,12 @@ class Chunk:
     y: Tensor
     dz: Tensor
 
+    @cached_property
+    def dz_square(self) -> Tensor:
+        """The sum of the squares of `dz`, added up in float64."""
+        norm: Tensor = torch.linalg.vector_norm(self.dz, dtype=torch.float64)
+        return norm.square().to(self.dz.dtype)
+
 
 @dataclass(frozen=True)
 class FitStep:
@@ -27,6 +34,38 @@ class FitStep:
 
     chunk: int
     seed: int
+
+
+WINDOW, BETWEEN_LOOKS = 20, 10
+"""Epochs over which the error of a fit must fall, and from one look at it to the next."""
+
+
+class Settling:
+    """Whether the error over an epoch is still falling.
+
+    It is looked at after epochs 1, 11, 21 and so on, since on a GPU each look waits for the device, and
+    compared with 20 epochs before: in 10 an alignment may stand still, or rise after a long first step, and
+    then fall again.
+
+    Args:
+        tolerance: settled is a fall by no more than this fraction over the last `WINDOW` epochs; 0 is never.
+    """
+
+    def __init__(self, tolerance: float) -> None:
+        self._tolerance = tolerance
+        self._epochs = 0
+        self._errors: list[float] = []
+
+    def is_reached(self, errors: Sequence[Tensor]) -> bool:
+        """After one more epoch, whether to stop; `errors` are those of its steps."""
+        self._epochs += 1
+        if self._tolerance == 0 or self._epochs % BETWEEN_LOOKS != 1:
+            return False
+        self._errors.append(float(torch.stack(list(errors)).sum()))
+        looks = WINDOW // BETWEEN_LOOKS
+        if len(self._errors) <= looks:
+            return False
+        return self._errors[-1] >= (1 - self._tolerance) * self._errors[-1 - looks]
 
 
 class GradientEstimator(ABC):
@@ -59,17 +98,38 @@ class GradientEstimator(ABC):
             differentiable: keep the graph to `model.parameters`.
         """
 
-    def fit(self, model: ModelState, chunks: Sequence[Chunk], steps: Sequence[FitStep]) -> None:
+    def error_gradients(
+        self, model: ModelState, chunk: Chunk, *, seed: int
+    ) -> tuple[Tensor, Sequence[Tensor]]:
+        """Sum of squared differences to the true gradients, and its gradients in the order of parameters.
+
+        Args:
+            model: holds the weights to estimate with; not stepped.
+            chunk: what to estimate.
+            seed: of what the model draws by itself (dropout).
+        """
+        estimate = self.estimate(model, chunk.z, chunk.y, seed=seed, differentiable=True)
+        error = (estimate - chunk.dz).square().sum()
+        return error.detach(), torch.autograd.grad(error, list(model.parameters.values()))
+
+    def fit(
+        self, model: ModelState, chunks: Sequence[Chunk], steps: Sequence[FitStep], *, tolerance: float = 0.0
+    ) -> None:
         """Fit the estimates to the true gradients: minimise the sum of squared differences.
 
         Args:
             model: stepped in place, by its own optimizer.
             chunks: what to fit to.
-            steps: which chunk to step on, for all epochs one after the other.
+            steps: which chunk to step on, for all epochs one after the other; an epoch has as many
+                steps as there are chunks.
+            tolerance: end early once the error falls by no more than this fraction, see `Settling`.
         """
-        parameters = list(model.parameters.values())
-        for step in steps:
-            chunk = chunks[step.chunk]
-            estimate = self.estimate(model, chunk.z, chunk.y, seed=step.seed, differentiable=True)
-            error = (estimate - chunk.dz).square().sum()
-            model.descend(torch.autograd.grad(error, parameters), 1.0)
+        settling = Settling(tolerance)
+        for start in range(0, len(steps), len(chunks)):
+            errors = []
+            for step in steps[start : start + len(chunks)]:
+                error, gradients = self.error_gradients(model, chunks[step.chunk], seed=step.seed)
+                model.descend(gradients, 1.0)
+                errors.append(error)
+            if settling.is_reached(errors):
+                return

@@ -1,20 +1,27 @@
 """The gradient of an auxiliary model's loss."""
 
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsplit.estimators.estimator import GradientEstimator
-from fedsplit.models.auxiliary import ExplicitInputGradient
+from fedsplit.estimators.estimator import Chunk, GradientEstimator
+from fedsplit.estimators.second_derivative.operation import UnsupportedError
+from fedsplit.estimators.second_derivative.sweeps import Sweeps
+from fedsplit.models.auxiliary import ExplicitErrorGradient, ExplicitInputGradient
+from fedsplit.models.model_state import ModelState
 from fedsplit.models.steppable import Steppable
+from fedsplit.randomness import seed_modules
 
 
 class GradientOfLoss(GradientEstimator):
     """`d/dz` of the cross-entropy of the auxiliary model's logits.
 
-    In closed form where the model has one (a linear head), else by differentiating twice.
+    It is fitted in closed form where the model has one (a linear head), by explicit sweeps where all its
+    operations have rules, and else by differentiating twice.
 
     Source: S. Nair et al., "FSL-SAGE: Accelerating Federated Split Learning via Smashed Activation
     Gradient Estimation", 2025.
@@ -38,3 +45,30 @@ class GradientOfLoss(GradientEstimator):
         loss = F.cross_entropy(logits.flatten(0, -2), y.flatten(), reduction="sum")
         (dz,) = torch.autograd.grad(loss, z, create_graph=differentiable)
         return dz
+
+    def error_gradients(
+        self, model: ModelState, chunk: Chunk, *, seed: int
+    ) -> tuple[Tensor, Sequence[Tensor]]:
+        """See `GradientEstimator.error_gradients`."""
+        module = model.module
+        if isinstance(module, ExplicitErrorGradient):
+            found = module.error_gradients(model.parameters, chunk.z, chunk.y, chunk.dz, chunk.dz_square)
+        elif (sweeps := _sweeps(module)) is not None:
+            seed_modules(seed, model.device)
+            try:
+                found = sweeps.error_gradients(model.parameters, chunk)
+            except UnsupportedError:
+                return super().error_gradients(model, chunk, seed=seed)
+        else:
+            return super().error_gradients(model, chunk, seed=seed)
+        error, gradients = found
+        return error, [gradients[name] for name in model.parameters]
+
+
+@lru_cache(maxsize=8)
+def _sweeps(module: nn.Module) -> Sweeps | None:
+    """None where an operation has no rule; clients share a module, so it is traced once."""
+    try:
+        return Sweeps(module)
+    except UnsupportedError:
+        return None

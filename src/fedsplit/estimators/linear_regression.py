@@ -52,8 +52,10 @@ class LinearRegression(GradientEstimator):
             inputs = model.each(lambda z, y: features(z, y, num_classes), z, y)
             return model.forward(inputs, seed=seed).view(z.shape)
 
-    def fit(self, model: ModelState, chunks: Sequence[Chunk], steps: Sequence[FitStep]) -> None:
-        """The least-squares solution over all chunks at once; epochs and optimizer are not needed.
+    def fit(
+        self, model: ModelState, chunks: Sequence[Chunk], steps: Sequence[FitStep], *, tolerance: float = 0.0
+    ) -> None:
+        """The least-squares solution over all chunks at once; epochs, tolerance and optimizer are not needed.
 
         With n samples and d features it solves the smaller of the two equivalent systems: d x d, or
         n x n by `(X'X + r I)^-1 X' = X' (XX' + r I)^-1`.

@@ -3,11 +3,14 @@
 import torch
 from torch import Tensor
 
+from fedsplit.models.model_state import compute_format
 from fedsplit.state import State
 
 
 class Ring:
-    """Smashed data and labels of the last `capacity` samples, in memory set aside once.
+    """Smashed data and labels of the last `capacity` samples, each in one block of memory.
+
+    The block has the memory format that models compute in, so that none of it is converted at each step.
 
     Args:
         capacity: samples to keep.
@@ -26,7 +29,7 @@ class Ring:
     def store(self, z: Tensor, y: Tensor) -> None:
         """Keep a batch, `z (b, ...)` and `y (b,)`; the oldest samples give way."""
         if self._z is None or self._y is None:
-            self._z = torch.empty(self.capacity, *z.shape[1:], dtype=z.dtype, device=z.device)
+            self._z = compute_format(z.new_empty(self.capacity, *z.shape[1:]))
             self._y = torch.empty(self.capacity, dtype=y.dtype, device=y.device)
         z, y = z[-self.capacity :], y[-self.capacity :]
         places = (self._next + torch.arange(len(y), device=y.device)) % self.capacity
@@ -35,15 +38,19 @@ class Ring:
         self._count = min(self._count + len(y), self.capacity)
 
     def samples(self) -> tuple[Tensor, Tensor]:
-        """All that is kept, `z` and `y`, oldest first."""
+        """All that is kept, `z` and `y`, oldest first: views of the ring, valid until the next `store`."""
         if self._z is None or self._y is None:
             raise AssertionError("nothing was uploaded yet")
-        oldest = self._next if self._count == self.capacity else 0
-        order = (oldest + torch.arange(self._count, device=self._y.device)) % self.capacity
-        return self._z[order], self._y[order]
+        if self._count == self.capacity and self._next != 0:
+            # Turn the ring so that it begins with the oldest; until it is stored to again, this is free.
+            self._z, self._y = (
+                torch.cat([kept[self._next :], kept[: self._next]]) for kept in (self._z, self._y)
+            )
+            self._next = 0
+        return self._z[: self._count], self._y[: self._count]
 
     def state(self) -> State:
-        """The samples kept, oldest first."""
+        """The samples kept, oldest first, as `samples` gives them."""
         if self._count == 0:
             return {"z": None, "y": None}
         z, y = self.samples()

@@ -19,6 +19,24 @@ class ExplicitInputGradient(Protocol):
         """Per sample, of the summed cross-entropy, in the shape of `z`; differentiable in `weights`."""
 
 
+@runtime_checkable
+class ExplicitErrorGradient(Protocol):
+    """An auxiliary model that knows in closed form how its input gradient's squared error changes."""
+
+    def error_gradients(
+        self, weights: Weights, z: Tensor, y: Tensor, dz: Tensor, dz_square: Tensor
+    ) -> tuple[Tensor, Weights]:
+        """The squared error of `input_gradient`, summed, and its gradients by name of parameter.
+
+        Args:
+            weights: parameters.
+            z: smashed data `(n, ...)`.
+            y: labels `(n,)`.
+            dz: true cut gradients `(n, ...)`, per sample, of the summed loss.
+            dz_square: the sum of their squares.
+        """
+
+
 class LinearAuxiliary(nn.Module):
     """Flatten, then one linear layer to logits."""
 
@@ -36,6 +54,32 @@ class LinearAuxiliary(nn.Module):
         weight, bias = weights["fc.weight"], weights["fc.bias"]
         surplus = torch.softmax(F.linear(z.flatten(1), weight, bias), 1) - F.one_hot(y, len(bias))
         return (surplus @ weight).view(z.shape)
+
+    @torch.no_grad()
+    def error_gradients(
+        self, weights: Weights, z: Tensor, y: Tensor, dz: Tensor, dz_square: Tensor
+    ) -> tuple[Tensor, Weights]:
+        """See `ExplicitErrorGradient`; nothing as large as `z` is made.
+
+        With `S = softmax(z W' + b)`, `P = S - onehot(y)` and `G = dz` the error is `L = |PW - G|^2`, so
+        `dP = 2 (PW - G) W' = 2 (P (WW') - GW')`, through the softmax `dl = S * (dP - rowsum(S * dP))`,
+        and `dW = 2 ((P'P) W - P'G) + dl' z`, `db = colsum(dl)`. All are kept transposed, `(classes, n)`:
+        so a product with `z` or `dz` is a third faster on a CPU.
+        """
+        weight, bias = weights["fc.weight"], weights["fc.bias"]
+        z, dz = z.flatten(1), dz.flatten(1)
+        softmax = torch.softmax(torch.addmm(bias[:, None], weight, z.T), 0)
+        surplus = softmax.scatter_add(0, y[None], softmax.new_full((1, len(y)), -1.0))
+        through = weight @ dz.T
+        weights_squared, surplus_squared = weight @ weight.T, surplus @ surplus.T
+        d_surplus = weights_squared @ surplus - through
+        d_logits = softmax * (d_surplus - (softmax * d_surplus).sum(0))
+        d_weight = torch.addmm(d_logits @ z, surplus_squared, weight)
+        d_weight.addmm_(surplus, dz, alpha=-1).mul_(2)
+        # Expanding the square cancels where the fit is close: an error of a fraction e of |G|^2 comes with
+        # a rounding error of about 1e-7 / e of itself in float32. Alignments end above e = 0.01.
+        error = (surplus_squared * weights_squared).sum() - 2 * (surplus * through).sum() + dz_square
+        return error, {"fc.weight": d_weight, "fc.bias": 2 * d_logits.sum(1)}
 
 
 class MlpAuxiliary(nn.Module):
