@@ -61,6 +61,7 @@ class AlignmentSettings:
     align_epochs: PositiveInt
     align_batch_size: PositiveInt
     max_dataset_size: PositiveInt
+    memory_mb: PositiveFloat | None
     align_tolerance: BelowOne | None
     optimizer: dict[str, Any]
 
@@ -133,7 +134,7 @@ def with_defaults_of_old(config: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(config.get("dataset"), Mapping):
         completed["dataset"] = {"validation": None, **config["dataset"]}
     if isinstance(config.get("auxiliary"), Mapping):
-        completed["auxiliary"] = {"align_tolerance": None, **config["auxiliary"]}
+        completed["auxiliary"] = {"align_tolerance": None, "memory_mb": None, **config["auxiliary"]}
     return completed
 
 

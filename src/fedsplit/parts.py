@@ -23,6 +23,7 @@ from fedsplit.data.shards import Shards
 from fedsplit.errors import UserError
 from fedsplit.estimators.alignment import Alignment
 from fedsplit.estimators.estimator import GradientEstimator
+from fedsplit.memory import Memory
 from fedsplit.models.computation import set_computation, set_float32
 from fedsplit.models.model_state import ModelState
 from fedsplit.models.split import SplitModel, split, unflattened
@@ -120,6 +121,8 @@ class Parts:
         self._set_computation()
         self.quantization = self._build_quantization()
         self._refuse_batches_of_one()
+        budget = config["auxiliary"]["memory_mb"]
+        self.memory = Memory(None if budget is None else budget * 1e6)
         self.engine = self._build_engine()
         self.algorithm = self._build_algorithm()
 
@@ -286,6 +289,7 @@ class Parts:
                 epochs=settings["align_epochs"],
                 batch_size=settings["align_batch_size"],
                 max_dataset_size=settings["max_dataset_size"],
+                memory=self.memory,
                 tolerance=settings["align_tolerance"] or 0.0,
                 seed=self.seed,
             ),
@@ -357,6 +361,7 @@ class Parts:
             schedule=self.schedule,
             seed=self.seed,
             head_sees=self.quantization.smashed if self._head_sees_decoded else None,
+            memory=self.memory,
         )
         if get_class(target) is Auto:
             auto = make(Auto, self.config, "engine")

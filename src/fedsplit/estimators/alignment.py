@@ -10,6 +10,7 @@ from torch import Tensor
 from fedsplit.data.batches import batch_slices
 from fedsplit.estimators.estimator import Chunk, FitStep, GradientEstimator
 from fedsplit.estimators.ring import Ring
+from fedsplit.memory import Memory
 from fedsplit.models.model_state import ModelState, compute_format
 from fedsplit.randomness import generator, seed_of
 from fedsplit.state import State
@@ -25,9 +26,9 @@ class CutGradients(Protocol):
 
 @dataclass
 class _Auxiliary:
-    """A client's auxiliary model, as it was last aligned."""
+    """State of a client's auxiliary model and its optimizer, as it was last aligned."""
 
-    model: ModelState
+    state: State
     last_round: int
 
 
@@ -42,6 +43,7 @@ class Alignment:
         max_dataset_size: samples that a ring keeps.
         tolerance: ends an alignment early, see `Settling`; 0 is never.
         seed: of the run.
+        memory: where rings and auxiliary models are set aside.
     """
 
     def __init__(
@@ -54,7 +56,9 @@ class Alignment:
         max_dataset_size: int,
         seed: int,
         tolerance: float = 0.0,
+        memory: Memory | None = None,
     ) -> None:
+        self.memory = memory or Memory()
         self._new_auxiliary, self.estimator = new_auxiliary, estimator
         self._epochs, self._batch_size, self._capacity = epochs, batch_size, max_dataset_size
         self._tolerance, self._seed = tolerance, seed
@@ -68,7 +72,12 @@ class Alignment:
 
     def store(self, client: int, z: Tensor, y: Tensor) -> None:
         """Keep what a client uploaded, `z (b, ...)` and `y (b,)`."""
-        self._rings.setdefault(client, Ring(self._capacity)).store(z, y)
+        self._ring(client).store(z, y)
+
+    def _ring(self, client: int) -> Ring:
+        if client not in self._rings:
+            self._rings[client] = Ring(self._capacity, self.memory)
+        return self._rings[client]
 
     def align(self, client: int, round: int, server: CutGradients, *, initially: Weights) -> Weights:
         """Fit a client's auxiliary model to the server's cut gradients on its ring; its new weights.
@@ -87,14 +96,16 @@ class Alignment:
             dropout = seed_of(self._seed, "dropout of an alignment", client=client, round=round, step=number)
             dz = server.cut_gradients(z[piece], y[piece], seed=dropout)
             chunks.append(Chunk(z[piece], y[piece], compute_format(dz)))
-        auxiliary = self._auxiliaries.get(client)
-        if auxiliary is None:
-            auxiliary = self._auxiliaries[client] = _Auxiliary(self._new_auxiliary(), round)
-            auxiliary.model.load(initially)
+        known, model = self._auxiliaries.get(client), self._new_auxiliary()
+        if known is None:
+            model.load(initially)
+        else:
+            model.load_state(known.state)
         steps = self._steps(client, round, len(chunks))
-        self.estimator.fit(auxiliary.model, chunks, steps, tolerance=self._tolerance)
-        auxiliary.last_round = round
-        return auxiliary.model.weights()
+        self.estimator.fit(model, chunks, steps, tolerance=self._tolerance)
+        kept = self.memory.keep(model.state(), known.state if known else None)
+        self._auxiliaries[client] = _Auxiliary(kept, round)
+        return model.weights()
 
     def _steps(self, client: int, round: int, chunks: int) -> list[FitStep]:
         """Every epoch in an order of its own."""
@@ -110,14 +121,17 @@ class Alignment:
 
     def auxiliary_weights(self) -> dict[int, Weights]:
         """The auxiliary model of every client that has aligned, by client."""
-        return {client: auxiliary.model.weights() for client, auxiliary in sorted(self._auxiliaries.items())}
+        return {
+            client: {name: kept.contiguous() for name, kept in auxiliary.state["weights"].items()}
+            for client, auxiliary in sorted(self._auxiliaries.items())
+        }
 
     def state(self) -> State:
         """Everything kept, by client."""
         return {
             "rings": {str(client): ring.state() for client, ring in self._rings.items()},
             "auxiliaries": {
-                str(client): {"model": auxiliary.model.state(), "last_round": auxiliary.last_round}
+                str(client): {"model": auxiliary.state, "last_round": auxiliary.last_round}
                 for client, auxiliary in self._auxiliaries.items()
             },
         }
@@ -127,10 +141,9 @@ class Alignment:
         self._rings.clear()
         self._auxiliaries.clear()
         for client, kept in state["auxiliaries"].items():
-            auxiliary = _Auxiliary(self._new_auxiliary(), kept["last_round"])
-            auxiliary.model.load_state(kept["model"])
-            self._auxiliaries[int(client)] = auxiliary
+            model = self._new_auxiliary()
+            model.load_state(kept["model"])
+            self._auxiliaries[int(client)] = _Auxiliary(self.memory.keep(model.state()), kept["last_round"])
         device = self._new_auxiliary().device
         for client, kept in state["rings"].items():
-            ring = self._rings.setdefault(int(client), Ring(self._capacity))
-            ring.load_state(kept, device)
+            self._ring(int(client)).load_state(kept, device)

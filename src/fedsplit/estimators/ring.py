@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from fedsplit.models.model_state import compute_format
+from fedsplit.memory import Memory
 from fedsplit.state import State
 
 
@@ -14,10 +14,12 @@ class Ring:
 
     Args:
         capacity: samples to keep.
+        memory: where the blocks are set aside.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, memory: Memory | None = None) -> None:
         self.capacity = capacity
+        self._memory = memory or Memory()
         self._z: Tensor | None = None
         self._y: Tensor | None = None
         self._next = 0
@@ -29,13 +31,19 @@ class Ring:
     def store(self, z: Tensor, y: Tensor) -> None:
         """Keep a batch, `z (b, ...)` and `y (b,)`; the oldest samples give way."""
         if self._z is None or self._y is None:
-            self._z = compute_format(z.new_empty(self.capacity, *z.shape[1:]))
-            self._y = torch.empty(self.capacity, dtype=y.dtype, device=y.device)
+            self._z = self._block(z)
+            self._y = self._memory.empty(y, self.capacity)
         z, y = z[-self.capacity :], y[-self.capacity :]
         places = (self._next + torch.arange(len(y), device=y.device)) % self.capacity
         self._z[places], self._y[places] = z, y
         self._next = (self._next + len(y)) % self.capacity
         self._count = min(self._count + len(y), self.capacity)
+
+    def _block(self, z: Tensor) -> Tensor:
+        if z.dim() != 4:
+            return self._memory.empty(z, self.capacity, *z.shape[1:])
+        _, channels, height, width = z.shape
+        return self._memory.empty(z, self.capacity, height, width, channels).permute(0, 3, 1, 2)
 
     def samples(self) -> tuple[Tensor, Tensor]:
         """All that is kept, `z` and `y`, oldest first: views of the ring, valid until the next `store`."""
@@ -43,9 +51,8 @@ class Ring:
             raise AssertionError("nothing was uploaded yet")
         if self._count == self.capacity and self._next != 0:
             # Turn the ring so that it begins with the oldest; until it is stored to again, this is free.
-            self._z, self._y = (
-                torch.cat([kept[self._next :], kept[: self._next]]) for kept in (self._z, self._y)
-            )
+            for kept in (self._z, self._y):
+                kept.copy_(torch.cat([kept[self._next :], kept[: self._next]]))
             self._next = 0
         return self._z[: self._count], self._y[: self._count]
 

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fedsplit.data.batches import ClientBatches
 from fedsplit.estimators.estimator import GradientEstimator
+from fedsplit.memory import Memory
 from fedsplit.models.model_state import ModelState
 from fedsplit.optimizers import Optimizer
 from fedsplit.parties.messages import BatchLoss, LocalTraining, Part, Upload
@@ -33,6 +34,7 @@ class Blueprint:
         schedule: of the learning rate.
         seed: of the run.
         head_sees: codes smashed data for the head as they are coded for the server; None leaves them.
+        memory: where heads are set aside that clients keep without having any other state.
     """
 
     body: nn.Module
@@ -44,6 +46,7 @@ class Blueprint:
     schedule: Schedule
     seed: int
     head_sees: Codec | None = None
+    memory: Memory = field(default_factory=Memory)
 
     def pass_through(self, x: Tensor, y: Tensor) -> None:
         """Forward passes of a batch through body and head, for who wants to watch; moves nothing."""

@@ -27,7 +27,7 @@ class Sequential(Engine):
         if client not in self._workers:
             self._workers[client] = ClientWorker(client, self.blueprint)
             if client in self._heads:
-                self._workers[client].install("auxiliary", self._heads.pop(client))
+                self._workers[client].install("auxiliary", self._heads[client])
         return self._workers[client]
 
     def enter(self, clients: Sequence[int]) -> None:
@@ -94,7 +94,9 @@ class Sequential(Engine):
     def forget(self) -> None:
         """See `Engine.forget`."""
         if self.blueprint.keeps_head:
-            self._heads |= {client: worker.weights("auxiliary") for client, worker in self._workers.items()}
+            for client, worker in self._workers.items():
+                own = worker.weights("auxiliary")
+                self._heads[client] = self.blueprint.memory.keep(own, self._heads.get(client))
         self._workers.clear()
 
     def server_copies(

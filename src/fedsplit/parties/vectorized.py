@@ -186,6 +186,7 @@ class Vectorized(Engine):
         self.stack_mb = stack_mb
         self._stacks: list[_ClientStack] = []
         self._set_aside: dict[int, State] = {}
+        self._heads: dict[int, Weights] = {}
         self._pending: list[_Pending] = []
         self._bytes_of_one = 0.0
 
@@ -205,6 +206,8 @@ class Vectorized(Engine):
             for client in stack.clients:
                 if client in self._set_aside:
                     stack.load(client, self._set_aside.pop(client))
+                elif client in self._heads:
+                    stack.load(client, {"head": {"weights": self._heads[client]}})
 
     def _stack_size(self, clients: Sequence[int]) -> int:
         """Clients in a stack: as equal parts of the cohort as fit, each at least one."""
@@ -321,13 +324,17 @@ class Vectorized(Engine):
 
     def state(self) -> State:
         """See `Engine.state`."""
-        kept = self._set_aside | self._present()
+        heads = {client: {"body": None, "head": {"weights": own}} for client, own in self._heads.items()}
+        kept = heads | self._set_aside | self._present()
         return {str(client): {"head": None, **each} for client, each in kept.items()}
 
     def load_state(self, state: State) -> None:
         """See `Engine.load_state`."""
         self._stacks, self._pending = [], []
-        self._set_aside = {int(client): dict(kept) for client, kept in state.items()}
+        self._set_aside = {int(client): dict(kept) for client, kept in state.items() if kept["body"]}
+        self._heads = {
+            int(client): kept["head"]["weights"] for client, kept in state.items() if not kept["body"]
+        }
 
     def forget(self) -> None:
         """See `Engine.forget`."""
@@ -335,8 +342,9 @@ class Vectorized(Engine):
             for stack in self._stacks:
                 head = cast(StackedState, stack.head)
                 for client, row in stack.row.items():
-                    own = {name: t[row].clone() for name, t in head.tensors().items()}
-                    self._set_aside[client] = {"body": None, "head": {"weights": own}}
+                    own = {name: stack[row] for name, stack in head.tensors().items()}
+                    own = self.blueprint.memory.keep(own, self._heads.get(client))
+                    self._heads[client] = own
         self._stacks, self._pending = [], []
 
     def server_copies(
