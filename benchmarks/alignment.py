@@ -12,31 +12,27 @@ folder, never on its test images, and asks what stopping early would have cost e
 import argparse
 import copy
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 import torch.nn.functional as F
-from hydra import initialize_config_dir
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from benchmarks.experiments import build, seconds
 from fedsplit.estimators.estimator import WINDOW, Chunk, FitStep, Settling
 from fedsplit.estimators.gradient_of_loss import GradientOfLoss
-from fedsplit.experiment import Experiment
 from fedsplit.models.auxiliary import LinearAuxiliary, MlpAuxiliary
 from fedsplit.models.model_state import ModelState, compute_format
 from fedsplit.models.resnet import ResNetAuxiliary
 from fedsplit.optimizers import Adam
-from main import CONFIGS, composed, plain
 
 ADAM = Adam(lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, amsgrad=False)
 
@@ -103,15 +99,8 @@ def total_error(model: ModelState, chunks: Sequence[Chunk]) -> float:
     return float((torch.stack(errors).sum() / sum(float(chunk.dz_square) for chunk in chunks)).sqrt())
 
 
-def seconds(work: Callable[[], Any]) -> float:
-    """Seconds that `work` takes."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def measure(case: Case, repeats: int) -> list[str]:
-    """A row of the table of speeds."""
+def turns(case: Case, repeats: int) -> tuple[dict[str, list[float]], str]:
+    """Seconds an epoch, of both sides in turns, and the relative errors that both end at."""
     torch.manual_seed(0)
     module = case.make().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     z = compute_format(torch.rand(case.samples, *case.shape))
@@ -121,20 +110,26 @@ def measure(case: Case, repeats: int) -> list[str]:
     chunks = [Chunk(z[piece], y[piece], dz[piece]) for piece in pieces]
     steps = [FitStep(number, seed=0) for _ in range(case.epochs) for number in range(len(chunks))]
     model, estimator = ModelState(module, ADAM), GradientOfLoss()
-    optimizer = ADAM.build(list(module.parameters()))
-    rows = []
+    optimizer = torch.optim.Adam(module.parameters(), lr=ADAM.lr)
+    taken: dict[str, list[float]] = {"loop": [], "fedsplit": []}
     for _ in range(repeats + 1):
         plainly = seconds(lambda: fit_plainly(module, optimizer, chunks, case.batch, case.epochs))
-        ours = seconds(lambda: estimator.fit(model, chunks, steps))
-        rows.append((plainly / case.epochs, ours / case.epochs, plainly / ours))
-    errors = [total_error(each, chunks) for each in (ModelState(module), model)]
+        taken["loop"].append(plainly / case.epochs)
+        taken["fedsplit"].append(seconds(lambda: estimator.fit(model, chunks, steps)) / case.epochs)
+    errors = [total_error(each, chunks) for each in (model, ModelState(module))]
     same = abs(errors[0] - errors[1]) <= 1e-4 * errors[0]
-    times = [median(column) for column in zip(*rows[1:], strict=True)]  # the first warms up
+    after_warming_up = {side: each[1:] for side, each in taken.items()}
+    return after_warming_up, f"{errors[0]:.5f} {'=' if same else '!='} {errors[1]:.5f}"
+
+
+def measure(case: Case, repeats: int) -> list[str]:
+    """A row of the table of speeds."""
+    taken, ends = turns(case, repeats)
     return [
         f"{case.name}, {case.samples} in chunks of {case.batch}",
-        *(f"{1000 * value:.1f}" for value in times[:2]),
-        f"{times[2]:.2f}",
-        f"{errors[0]:.6f} {'=' if same else '!='} {errors[1]:.6f}",
+        *(f"{1000 * median(taken[side]):.1f}" for side in ("loop", "fedsplit")),
+        f"{median(a / b for a, b in zip(taken['loop'], taken['fedsplit'], strict=True)):.2f}",
+        ends,
     ]
 
 
@@ -230,8 +225,7 @@ def courses(name: str, images: str) -> list[Course]:
         "progress=false",
     ]
     overrides += ["dataset=image_folder", f"dataset.root={images}", "dataset.validation=200"]
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        experiment = Experiment(plain(composed([*overrides, *setting.overrides])))
+    experiment = build(*overrides, *setting.overrides)
     watched = experiment.algorithm.alignment.estimator = Watched()  # type: ignore[attr-defined]
     clients = range(experiment.config["num_clients"])
     for t in range(setting.rounds):

@@ -26,6 +26,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import alignment
 from benchmarks.experiments import ALGORITHMS, MLP, build, one_round, seconds
 from benchmarks.floors import LARGE, Floor, LoadedLoop
 from benchmarks.plain_loops import PlainLoop, adam, sgd
@@ -126,6 +127,25 @@ def plain_round(loop: PlainLoop, algorithm: str, t: int, extra: dict[str, int]) 
     getattr(loop, algorithm)(t, **extra)
 
 
+def engines(options: argparse.Namespace, *model: str, batch: int, size: int, channels: int) -> Row:
+    """FedAvg of 20 clients with two batches each: as a stack, beside one client after the other."""
+    noise = {"train": 40 * batch, "test": 20, "size": size, "channels": channels}
+    common = ["algorithm=fed_avg", "num_clients=20", f"batch_size={batch}", *model]
+    stacked, alone = (build(*common, f"engine={each}", noise=noise) for each in ("vectorized", "sequential"))
+    sides = {"fedsplit": lambda t: one_round(stacked, t), "loop": lambda t: one_round(alone, t)}
+    turns = take_turns(sides, options.repeats or 7)
+    losses = [run.evaluate(run.algorithm.full_weights())[1] for run in (stacked, alone)]
+    row = Row(turns, 40 * batch, same_loss(losses))
+    row.notes["million multiply-adds of a step"] = stacked.parts.step_mmac
+    return row
+
+
+def align(options: argparse.Namespace, case: alignment.Case) -> Row:
+    """An epoch of an alignment, beside double backward with a DataLoader."""
+    taken, ends = alignment.turns(case, options.repeats or 5)
+    return Row(taken, case.samples, ends)
+
+
 def aggregation(options: argparse.Namespace, model: str, clients: int) -> Row:
     """Averaging weights: as rows (fedsplit), of clients one by one, and key by key as is usual."""
     run = build("algorithm=fed_avg", f"model={model}", noise={"train": 20, "test": 20})
@@ -188,6 +208,20 @@ for _a in ALGORITHMS:
     ROWS[f"resnet18-{_a}"] = lambda o, a=_a: large_steps(
         o, a, "resnet18", clients=o.clients, samples=256, batch=64
     )
+for _case in alignment.CASES:
+    if _case.name != "mlp" and _case.samples == _case.batch == 1000:
+        ROWS[f"align-{_case.name}"] = lambda o, case=_case: align(o, case)
+for _name, _model, _size, _channels, _batches in (
+    ("mlp", MLP, 8, 1, (8, 128)),
+    ("digits-cnn", ("model=digits_cnn",), 8, 1, (8, 64, 256)),
+    ("digits-cnn-32", ("model=digits_cnn",), 32, 3, (8, 32)),
+    ("simple-conv", ("model=simple_conv",), 32, 3, (2, 8, 32)),
+    ("resnet18", ("model=resnet18",), 32, 3, (2, 8)),
+):
+    for _batch in _batches:
+        ROWS[f"engines-{_name}-{_batch}"] = lambda o, m=_model, b=_batch, s=_size, c=_channels: engines(
+            o, *m, batch=b, size=s, channels=c
+        )
 ROWS["aggregate-resnet18"] = lambda o: aggregation(o, "resnet18", 10)
 ROWS["aggregate-simple-conv"] = lambda o: aggregation(o, "simple_conv", 100)
 for _a in ("fed_avg", "splitfed_v1", "cse_fsl"):
@@ -267,7 +301,7 @@ def main() -> None:
         print(json.dumps(asdict(row)))
         return
     console, rows = Console(), {}
-    for name in options.only or ROWS:
+    for name in options.only or (name for name in ROWS if not name.startswith("engines-")):
         rows[name] = in_a_process_of_its_own(name, options)
         if console.is_terminal:
             console.print(name, f"{rows[name].seconds('fedsplit'):.4f} s")

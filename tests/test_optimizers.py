@@ -3,9 +3,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedsplit.errors import UserError
+from fedsplit.models.model_state import ModelState
 from fedsplit.optimizers import Adam, AdamW, Optimizer, Sgd
 from fedsplit.parts import make
 
@@ -120,11 +121,15 @@ def test_what_is_done_to_one_parameter_depends_on_no_other(optimizer: Optimizer)
 @pytest.mark.parametrize("optimizer", [Adam(**ADAM), AdamW(**ADAM), Sgd(**{**SGD, "momentum": 0.9})])
 def test_strides_of_a_gradient_do_not_matter(optimizer: Optimizer) -> None:
     draw = torch.Generator().manual_seed(1)
-    start, gradient = torch.randn(4, 3, 2, 2, generator=draw), torch.randn(4, 3, 2, 2, generator=draw)
+    module = nn.Conv2d(3, 4, 2, bias=False).to(memory_format=torch.channels_last)
+    gradient = torch.randn(4, 3, 2, 2, generator=draw)
     results = []
     for memory_format in (torch.contiguous_format, torch.channels_last):
-        parameter = start.clone(memory_format=torch.channels_last).requires_grad_()
-        parameter.grad = gradient.clone(memory_format=memory_format)
-        optimizer.build([parameter]).step()
-        results.append(parameter.detach())
+        state = ModelState(module, optimizer)
+        state.descend([gradient.clone(memory_format=memory_format)], 1.0)
+        results.append(state.weights()["weight"])
     assert torch.equal(*results)
+    parameter = module.weight.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
+    parameter.grad = gradient.clone()
+    optimizer.build([parameter]).step()
+    torch.testing.assert_close(results[0], parameter.detach(), rtol=0, atol=1e-7)

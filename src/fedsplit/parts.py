@@ -363,9 +363,10 @@ class Parts:
             head_sees=self.quantization.smashed if self._head_sees_decoded else None,
             memory=self.memory,
         )
+        self.step_mmac = self._step_mmac(blueprint)
         if get_class(target) is Auto:
             auto = make(Auto, self.config, "engine")
-            self._choose_engine(auto.chosen(self._step_mmac(blueprint), self._stackable()))
+            self._choose_engine(auto.chosen(self.step_mmac, self._stackable()))
         elif get_class(target) is Vectorized and self.algorithm_class.takes_turns:
             told = "must be auto or sequential: clients of this algorithm take turns"
             raise UserError("engine", "vectorized", told)

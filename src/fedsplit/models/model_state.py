@@ -67,7 +67,9 @@ class ModelState:
         if self._optimizer is None:
             raise AssertionError("this model is not trained here")
         for parameter, gradient in zip(self.parameters.values(), gradients, strict=True):
-            parameter.grad = gradient
+            # a fused optimizer on a CPU goes through memory as it comes, whatever the strides say
+            same = gradient.stride() == parameter.stride()
+            parameter.grad = gradient if same else torch.empty_like(parameter).copy_(gradient)
         for group in self._optimizer.param_groups:
             group["lr"] = self._learning_rate * learning_rate_factor
         self._optimizer.step()
