@@ -1,15 +1,15 @@
 """The floor: plain centralised PyTorch over the same number of samples, preloaded, in one process."""
 
 import copy
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
-from benchmarks.plain_loops import PlainLoop
+from benchmarks.plain_loops import PlainLoop, average_into
 from fedsplit.parts import Parts
 
 if TYPE_CHECKING:
@@ -66,18 +66,42 @@ class Floor:
 
 
 class LoadedLoop(PlainLoop):
-    """A plain loop over clients that reads every client's data with a `DataLoader`, as most code does."""
+    """FedAvg as most code has it: a copy of the model, an optimizer and a `DataLoader` a client and round.
 
-    def __init__(self, experiment: "Experiment", optimizer: Callable[..., torch.optim.Optimizer]) -> None:
+    Args:
+        experiment: whose weights and data it begins with.
+        whole: the model, not split, as an ordinary module.
+        optimizer: of each copy.
+    """
+
+    def __init__(
+        self,
+        experiment: "Experiment",
+        whole: nn.Module,
+        optimizer: Callable[..., torch.optim.Optimizer],
+    ) -> None:
         super().__init__(experiment, optimizer)
+        whole.load_state_dict(super().full_weights())
+        self._whole = whole
         images = experiment.parts.dataset.train
         self._samples = TensorDataset(experiment.parts.normalise(images.pixels), images.labels)
 
-    def batches(self, t: int, client: int) -> Iterator[Any]:
-        """The batches that the experiment draws, collated sample by sample."""
-        batches = self.experiment.parts.batches(client)
-        (order,) = batches.permutations(t)
-        pieces = batches.indices[order].split(batches.sizes()[0])
-        loader = DataLoader(self._samples, batch_sampler=[piece.tolist() for piece in pieces])
-        for step, (x, y) in enumerate(loader):
-            yield step, x, y
+    def fed_avg(self, t: int) -> None:
+        """On the batches that the experiment draws, collated sample by sample."""
+        trained = []
+        for number in range(self.number):
+            model = copy.deepcopy(self._whole)
+            stepper = self.optimizer(model)
+            batches = self.experiment.parts.batches(number)
+            (order,) = batches.permutations(t)
+            own = Subset(self._samples, batches.indices[order].tolist())
+            for x, y in DataLoader(own, batch_size=self.experiment.config["batch_size"]):
+                stepper.zero_grad()
+                F.cross_entropy(model(x), y).backward()
+                stepper.step()
+            trained.append(model)
+        average_into(self._whole, trained, self.counts)
+
+    def full_weights(self) -> dict[str, Tensor]:
+        """Of the averaged model."""
+        return self._whole.state_dict()

@@ -27,9 +27,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import alignment
-from benchmarks.experiments import ALGORITHMS, MLP, build, one_round, seconds
+from benchmarks.experiments import ALGORITHMS, MLP, Mlp, build, one_round, seconds
 from benchmarks.floors import LARGE, Floor, LoadedLoop
-from benchmarks.plain_loops import PlainLoop, adam, sgd
+from benchmarks.plain_loops import PlainLoop, adam, fused_adam, sgd
+from fedsplit.models.digits_cnn import digits_cnn
 from fedsplit.weights import StackedWeights, Weights, average
 
 Work = Callable[[int], None]
@@ -58,14 +59,21 @@ class Row:
         return median(a / b for a, b in zip(self.turns[fastest], self.turns["fedsplit"], strict=True))
 
 
-def take_turns(sides: dict[str, Work], repeats: int) -> dict[str, list[float]]:
-    """Seconds of `repeats` turns of each side, after one that warms up."""
+def take_turns(sides: dict[str, Work], repeats: int, *, rounds: int = 1) -> dict[str, list[float]]:
+    """Seconds a round, of `repeats` turns of each side, after one that warms up.
+
+    Args:
+        sides: by name, what does a round.
+        repeats: turns.
+        rounds: in a turn; several where they are short, so that caches are as in a run.
+    """
     turns: dict[str, list[float]] = {name: [] for name in sides}
-    for t in range(repeats + 1):
+    for turn in range(repeats + 1):
         for name, work in sides.items():
-            taken = seconds(lambda work=work, t=t: work(t))
-            if t:
-                turns[name].append(taken)
+            numbers = range(turn * rounds, (turn + 1) * rounds)
+            taken = seconds(lambda work=work, numbers=numbers: [work(t) for t in numbers])
+            if turn:
+                turns[name].append(taken / rounds)
     return turns
 
 
@@ -73,14 +81,15 @@ def small_clients(options: argparse.Namespace, *model: str) -> Row:
     """FedAvg of 100 clients with a few samples each, beside floors and a loop with a DataLoader."""
     common = ["algorithm=fed_avg", "num_clients=100", "batch_size=8", "optimizer=sgd", *model]
     run, alone = build(*common), build(*common, "engine=sequential")
-    loop = LoadedLoop(build(*common, "engine=sequential"), sgd)
+    whole = (Mlp if model == MLP else digits_cnn)(num_classes=10, channels=1, image_size=8)
+    loop = LoadedLoop(build(*common, "engine=sequential"), whole, sgd)
     everything = sum(run.parts.sample_counts)
     floors = {
         f"floor, batch {batch}": on_floor(Floor(run.parts, "fed_avg", batch, sgd))
         for batch in (8, LARGE, everything)
     }
     sides = {"fedsplit": lambda t: one_round(run, t), **floors, "sequential": lambda t: one_round(alone, t)}
-    turns = take_turns(sides | {"loop": loop.fed_avg}, options.repeats or 15)
+    turns = take_turns(sides | {"loop": loop.fed_avg}, options.repeats or 7, rounds=5)
     turns["all samples as one batch"] = turns.pop(f"floor, batch {everything}")
     losses = [run.evaluate(w)[1] for w in (run.algorithm.full_weights(), loop.full_weights())]
     return Row(turns, everything, same_loss(losses))
@@ -106,13 +115,14 @@ def large_steps(
         common += ["algorithm.align_interval=1000", "auxiliary.align_epochs=1"]
     noise = {"train": clients * samples, "test": 200, "flip": True, "crop_padding": 4}
     run = build(*common, noise=noise)
-    loop = PlainLoop(build(*common, noise=noise))
+    loop = PlainLoop(build(*common, noise=noise), fused_adam)  # as ours: else last bits grow apart
     if algorithm == "cse_fsl":  # there the clients train the auxiliary models, with their own optimizer
         loop.auxiliary_steppers = [loop.optimizer(module) for module in loop.auxiliaries]
     extra = {"l": 1000} if algorithm == "fsl_sage" else {}
     sides: dict[str, Work] = {"fedsplit": lambda t: one_round(run, t)}
     for size in {batch, 32} if model == "simple_conv" else {batch}:
         sides[f"floor, batch {size}"] = on_floor(Floor(run.parts, algorithm, size, adam))
+    sides[f"fused, batch {batch}"] = on_floor(Floor(run.parts, algorithm, batch, fused_adam))
     sides["loop"] = lambda t: plain_round(loop, algorithm, t, extra)
     turns = take_turns(sides, options.repeats or 5)
     for t, taken in enumerate(turns["loop"]):  # without drawing its batches, which floors have preloaded
@@ -191,7 +201,7 @@ def population(options: argparse.Namespace, algorithm: str, clients: int) -> Row
         noise=noise,
         same=20,
     )
-    turns = take_turns({"fedsplit": lambda t: one_round(run, t)}, options.repeats or 21)
+    turns = take_turns({"fedsplit": lambda t: one_round(run, t)}, options.repeats or 7, rounds=3)
     return Row(turns, 50 * 20)
 
 
@@ -240,6 +250,11 @@ def in_a_process_of_its_own(name: str, options: argparse.Namespace) -> Row:
     return Row(**json.loads(done.stdout.splitlines()[-1]))
 
 
+def fused_floors(row: Row) -> list[str]:
+    """Floors whose optimizer is torch's fused one, as ours is on a CPU."""
+    return [side for side in row.turns if side.startswith("fused, batch")]
+
+
 def shown(value: float | None, digits: int = 3) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
@@ -247,9 +262,9 @@ def shown(value: float | None, digits: int = 3) -> str:
 def table_of(rows: dict[str, Row]) -> Table:
     """One line a row."""
     table = Table(
-        "row", "seconds", "samples/s", "fraction of floor", "loop / fedsplit", "peak MB", "both end at",
-        title_justify="left",
-    )  # fmt: skip
+        *("row", "seconds", "samples/s", "of floor", "of fused floor"),
+        *("loop / fedsplit", "peak MB", "both end at"),
+    )
     for name, row in rows.items():
         taken = row.seconds("fedsplit") or 0.0
         floors = [side for side in row.turns if side.startswith("floor, batch")]
@@ -258,6 +273,7 @@ def table_of(rows: dict[str, Row]) -> Table:
             f"{taken:.4f}",
             f"{row.samples / taken:,.0f}" if row.samples else "",
             shown(row.ratio(*floors), 2),
+            shown(row.ratio(*fused_floors(row)), 2),
             shown(row.ratio("loop"), 2),
             f"{row.peak_mb:.0f}",
             row.agrees,
@@ -300,7 +316,7 @@ def main() -> None:
         row.peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
         print(json.dumps(asdict(row)))
         return
-    console, rows = Console(), {}
+    console, rows = Console(width=max(Console().width, 132)), {}
     for name in options.only or (name for name in ROWS if not name.startswith("engines-")):
         rows[name] = in_a_process_of_its_own(name, options)
         if console.is_terminal:

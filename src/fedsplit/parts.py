@@ -23,7 +23,7 @@ from fedsplit.data.shards import Shards
 from fedsplit.errors import UserError
 from fedsplit.estimators.alignment import Alignment
 from fedsplit.estimators.estimator import GradientEstimator
-from fedsplit.memory import Memory
+from fedsplit.memory import Memory, reuse_freed_memory
 from fedsplit.models.computation import set_computation, set_float32
 from fedsplit.models.model_state import ModelState
 from fedsplit.models.split import SplitModel, split, unflattened
@@ -105,6 +105,7 @@ class Parts:
         self.device = torch.device(self.config["device"])
         self.seed: int = config["seed"]
         torch.set_num_threads(config["threads"])
+        reuse_freed_memory()
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.benchmark = False
 
