@@ -120,6 +120,7 @@ class ClientBatches:
         self._slices = batch_slices(len(indices), batch_size)
         self._local_epochs, self._client, self._seed = local_epochs, client, seed
         self._epochs = range(local_epochs)
+        self.augments = augmentation.flip or augmentation.crop_padding > 0
         self._order = lru_cache(maxsize=1)(self._draw_order)
 
     @property
@@ -166,7 +167,7 @@ class ClientBatches:
 
     def augmentation(self, round: int, step: int) -> AugmentationDraw | None:
         """What is drawn for the images of one local step; None where nothing is."""
-        if not (self._augmentation.flip or self._augmentation.crop_padding):
+        if not self.augments:
             return None
         epoch, position = divmod(step, len(self._slices))
         piece = self._slices[position]
@@ -217,7 +218,8 @@ class StackedBatches:
         first, size = self._batches[rows[0]], self._sizes[rows[0]][step]
         begins = torch.tensor([self._begins[row] + self._starts[row][step] for row in rows])
         chosen = self._order(round)[begins[:, None] + torch.arange(size)]
-        return first.images_at(chosen, [self._batches[row].augmentation(round, step) for row in rows])
+        drawn = [self._batches[row].augmentation(round, step) for row in rows] if first.augments else []
+        return first.images_at(chosen, drawn)
 
     def _order(self, round: int) -> Tensor:
         """Indices of a round's samples, of one client after the other."""

@@ -15,8 +15,8 @@ def mean_loss(losses: Sequence[BatchLoss]) -> float:
         NonFinite: a batch's loss is not finite.
     """
     values = torch.cat([batch.loss for batch in losses]).to("cpu", torch.float64)
-    bad = (~values.isfinite()).nonzero().flatten()
-    if len(bad):
+    if not values.isfinite().all():
+        bad = (~values.isfinite()).nonzero().flatten()
         clients = [client for batch in losses for client in batch.clients]
         raise NonFinite("loss", clients[int(bad[0])])
     counts = torch.tensor([[batch.samples, len(batch.clients)] for batch in losses])
