@@ -89,7 +89,7 @@ def small_clients(options: argparse.Namespace, *model: str) -> Row:
         for batch in (8, LARGE, everything)
     }
     sides = {"fedsplit": lambda t: one_round(run, t), **floors, "sequential": lambda t: one_round(alone, t)}
-    turns = take_turns(sides | {"loop": loop.fed_avg}, options.repeats or 7, rounds=5)
+    turns = take_turns(sides | {"loop": loop.fed_avg}, options.repeats or 11, rounds=5)
     turns["all samples as one batch"] = turns.pop(f"floor, batch {everything}")
     losses = [run.evaluate(w)[1] for w in (run.algorithm.full_weights(), loop.full_weights())]
     return Row(turns, everything, same_loss(losses))
@@ -119,6 +119,10 @@ def large_steps(
     if algorithm == "cse_fsl":  # there the clients train the auxiliary models, with their own optimizer
         loop.auxiliary_steppers = [loop.optimizer(module) for module in loop.auxiliaries]
     extra = {"l": 1000} if algorithm == "fsl_sage" else {}
+    if algorithm == "fsl_sage":  # alignments have rows of their own; here both sides go on from one of ours
+        loop.align = lambda t, i: loop.auxiliaries[i].load_state_dict(  # type: ignore[method-assign]
+            run.algorithm.auxiliary_weights()[f"auxiliary-{i}"]
+        )
     sides: dict[str, Work] = {"fedsplit": lambda t: one_round(run, t)}
     for size in {batch, 32} if model == "simple_conv" else {batch}:
         sides[f"floor, batch {size}"] = on_floor(Floor(run.parts, algorithm, size, adam))
