@@ -34,6 +34,8 @@ from fedsplit.models.digits_cnn import digits_cnn
 from fedsplit.weights import StackedWeights, Weights, average
 
 Work = Callable[[int], None]
+_WARM_UP = 2
+"""Turns that are not counted."""
 
 
 @dataclass
@@ -60,7 +62,7 @@ class Row:
 
 
 def take_turns(sides: dict[str, Work], repeats: int, *, rounds: int = 1) -> dict[str, list[float]]:
-    """Seconds a round, of `repeats` turns of each side, after one that warms up.
+    """Seconds a round, of `repeats` turns of each side, after two that warm up.
 
     Args:
         sides: by name, what does a round.
@@ -68,11 +70,11 @@ def take_turns(sides: dict[str, Work], repeats: int, *, rounds: int = 1) -> dict
         rounds: in a turn; several where they are short, so that caches are as in a run.
     """
     turns: dict[str, list[float]] = {name: [] for name in sides}
-    for turn in range(repeats + 1):
+    for turn in range(repeats + _WARM_UP):
         for name, work in sides.items():
             numbers = range(turn * rounds, (turn + 1) * rounds)
             taken = seconds(lambda work=work, numbers=numbers: [work(t) for t in numbers])
-            if turn:
+            if turn >= _WARM_UP:
                 turns[name].append(taken / rounds)
     return turns
 
@@ -130,7 +132,7 @@ def large_steps(
     sides["loop"] = lambda t: plain_round(loop, algorithm, t, extra)
     turns = take_turns(sides, options.repeats or 5)
     for t, taken in enumerate(turns["loop"]):  # without drawing its batches, which floors have preloaded
-        turns["loop"][t] = taken - loop.preloading[t + 1]
+        turns["loop"][t] = taken - loop.preloading[t + _WARM_UP]
     losses = [run.evaluate(w)[1] for w in (run.algorithm.full_weights(), loop.full_weights())]
     return Row(turns, clients * samples, same_loss(losses))
 
