@@ -163,7 +163,7 @@ def align(options: argparse.Namespace, case: alignment.Case) -> Row:
 
 
 def aggregation(options: argparse.Namespace, model: str, clients: int) -> Row:
-    """Averaging weights: as rows (fedsplit), of clients one by one, and key by key as is usual."""
+    """Averaging weights: as rows (fedsplit), client by client in blocks, and key by key in two usual ways."""
     run = build("algorithm=fed_avg", f"model={model}", noise={"train": 20, "test": 20})
     weights = run.algorithm.full_weights()
     draw = torch.Generator().manual_seed(0)
@@ -173,21 +173,31 @@ def aggregation(options: argparse.Namespace, model: str, clients: int) -> Row:
     sides: dict[str, Work] = {
         "fedsplit": lambda _: results.__setitem__("rows", average(stacked, counts)),
         "streaming": lambda _: results.__setitem__("streaming", average(apart, counts)),
-        "loop": lambda _: results.__setitem__("loop", key_by_key(apart, counts)),
+        "loop": lambda _: results.__setitem__("loop", stacked_by_key(apart, counts)),
+        "running sum": lambda _: results.__setitem__("running sum", summed_by_key(apart, counts)),
     }
     results: dict[str, Weights] = {}
     turns = take_turns(sides, options.repeats or 7)
     far = max(
         float((results[side][name] - t).abs().max() / t.abs().max())
-        for side in ("rows", "streaming")
+        for side in ("rows", "streaming", "running sum")
         for name, t in results["loop"].items()
         if t.is_floating_point()
     )
     return Row(turns, agrees=f"weights differ by {far:.0e}" + (" =" if far < 1e-6 else " !="))
 
 
-def key_by_key(clients: list[Weights], counts: list[int]) -> Weights:
-    """The usual loop: for each key, add what each client contributes."""
+def stacked_by_key(clients: list[Weights], counts: list[int]) -> Weights:
+    """For each key, stack what the clients have, weigh it, and add it up."""
+    shares = torch.tensor(counts) / sum(counts)
+    return {
+        name: (torch.stack([w[name].float() for w in clients]) * shares.view(-1, *[1] * first.ndim)).sum(0)
+        for name, first in clients[0].items()
+    }
+
+
+def summed_by_key(clients: list[Weights], counts: list[int]) -> Weights:
+    """For each key, add what each client contributes to a running sum."""
     total, mean = sum(counts), {}
     for name, first in clients[0].items():
         mean[name] = torch.zeros_like(first, dtype=torch.float32)
