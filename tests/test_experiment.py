@@ -269,3 +269,27 @@ def test_the_default_learns_digits_to_93_percent_within_20_rounds(
     run = Experiment(configured(f"algorithm={algorithm}"))
     assert run.rounds == 20
     assert max(run.run_round(t).test_accuracy or 0.0 for t in range(20)) >= 0.93
+
+
+@pytest.mark.parametrize("engine", ["auto", "sequential"])
+@pytest.mark.parametrize("quant", ["none", "int8"])
+def test_where_nothing_waits_for_a_device_the_end_of_the_round_finds_what_was_not_finite(
+    tiny: Build, monkeypatch: pytest.MonkeyPatch, engine: str, quant: str
+) -> None:
+    """As on a GPU: there no message is looked at when it is sent."""
+    run = tiny("algorithm=fed_avg", f"engine={engine}", f"quant={quant}")
+    run.transport.looks_later = True
+    for module in ("codec", "identity"):
+        monkeypatch.setattr(f"fedsplit.quant.{module}.require_finite", lambda _: None)
+    run.run_round(0)
+    kind = type(run.parts.engine)
+    weights = kind.weights
+
+    def spoilt(self: Any, part: Any, clients: Any) -> Any:
+        sent = weights(self, part, clients)
+        sent[1]["conv1.weight"][0] = float("nan")
+        return sent
+
+    monkeypatch.setattr(kind, "weights", spoilt)
+    with pytest.raises(RunFailed, match=r"^full_weights of client 1 is not finite$"):
+        run.run_round(1)

@@ -63,6 +63,8 @@ class LocalTransport:
         self.ledger = ledger
         self.client_seconds = 0.0
         """Seconds spent in clients' verbs; the round loop sets it back."""
+        self.looks_later = device.type != "cpu"
+        """Whether messages are looked at once a round, and not when they are sent."""
         self._watched: list[tuple[Kind, int | None, Tensor]] = []
         self.downlinks = {part: Downlink(quantization.weights, device) for part in _KINDS}
         self.uplinks = {part: Uplink(quantization.weights, device) for part in _KINDS}
@@ -84,7 +86,7 @@ class LocalTransport:
 
     def watch(self, kind: Kind, client: int | None, sent: Tensor) -> None:
         """Look at the end of the round whether what was sent is finite: a GPU is not waited for before."""
-        if sent.device.type != "cpu" and sent.is_floating_point():
+        if self.looks_later and sent.is_floating_point():
             self._watched.append((kind, client, sent.isfinite().all()))
 
     def settle(self, round: int) -> None:
@@ -258,7 +260,7 @@ class LocalCohort(Cohort):
         self, direction: Direction, kind: Kind, clients: Sequence[int], rows: Tensor
     ) -> None:
         """Count the messages of many clients, a row each, that nothing is done to."""
-        if rows.device.type != "cpu":
+        if self._transport.looks_later:
             for client, row in zip(clients, rows.unbind(), strict=True):
                 self._transport.watch(kind, client, row)
         elif rows.is_floating_point() and not rows.sum().isfinite():
