@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, TypeAlias
 
 from fedsplit.estimators.alignment import Alignment
 from fedsplit.parties.cohort import Cohort
-from fedsplit.parties.engine import ServerCopies
+from fedsplit.parties.server_copies import ServerCopies
 from fedsplit.parties.split_server import SplitServer
 from fedsplit.state import State
 from fedsplit.weights import Weights

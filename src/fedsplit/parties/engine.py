@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +12,8 @@ from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.memory import Memory
 from fedsplit.models.model_state import ModelState
 from fedsplit.optimizers import Optimizer
-from fedsplit.parties.messages import BatchLoss, LocalTraining, Part, Upload
+from fedsplit.parties.messages import LocalTraining, Part, Upload
+from fedsplit.parties.server_copies import ServerCopies
 from fedsplit.quant.codec import Codec
 from fedsplit.schedules import Schedule
 from fedsplit.state import State
@@ -56,43 +56,6 @@ class Blueprint:
                 self.estimator.estimate(ModelState(self.head), z, y, seed=0)
             elif self.head is not None:
                 ModelState(self.head).forward(z, seed=0)
-
-
-class ServerCopies(ABC):
-    """Copies of the server model, one for each client."""
-
-    @abstractmethod
-    def load(self, samples: Mapping[int, int], weights: Weights) -> None:
-        """Let copies begin a round with the same weights; their optimizers live on.
-
-        Args:
-            samples: of each client of the round.
-            weights: of the server model.
-        """
-
-    @abstractmethod
-    def step(self, round: int, uploads: Sequence[Upload]) -> tuple[list[BatchLoss], Mapping[int, Tensor]]:
-        """Step the copies on an upload each; losses and cut gradients, both of before the step."""
-
-    @abstractmethod
-    def weights(self, clients: Sequence[int]) -> Sequence[Weights]:
-        """Of some copies, to be read before anything else is asked."""
-
-    @abstractmethod
-    def state(self) -> State:
-        """Weights, buffers and optimizer state, by client."""
-
-    @abstractmethod
-    def load_state(self, state: State) -> None:
-        """Take over what `state` gave."""
-
-    @abstractmethod
-    def forget(self) -> None:
-        """Drop all copies with their optimizers' state."""
-
-
-NewServerCopies: TypeAlias = Callable[[nn.Module, Optimizer, Schedule, int], ServerCopies]
-"""Makes copies of a server model, given its optimizer, the schedule and the run's seed."""
 
 
 class Engine(ABC):

@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 from fedsplit.optimizers import Optimizer
 from fedsplit.parties.client import ClientWorker
-from fedsplit.parties.engine import Blueprint, Engine, ServerCopies
-from fedsplit.parties.messages import BatchLoss, LocalTraining, Part, Upload
-from fedsplit.parties.split_server import SplitServer
+from fedsplit.parties.engine import Blueprint, Engine
+from fedsplit.parties.messages import LocalTraining, Part, Upload
+from fedsplit.parties.server_copies import SequentialCopies
 from fedsplit.schedules import Schedule
 from fedsplit.state import State
 from fedsplit.weights import Weights
@@ -104,44 +104,3 @@ class Sequential(Engine):
     ) -> "SequentialCopies":
         """See `Engine.server_copies`."""
         return SequentialCopies(module, optimizer, schedule, seed)
-
-
-class SequentialCopies(ServerCopies):
-    """A split server for each client; see `ServerCopies`."""
-
-    def __init__(self, module: nn.Module, optimizer: Optimizer, schedule: Schedule, seed: int) -> None:
-        self._module, self._optimizer, self._schedule, self._seed = module, optimizer, schedule, seed
-        self._copies: dict[int, SplitServer] = {}
-
-    def _copy(self, client: int) -> SplitServer:
-        if client not in self._copies:
-            self._copies[client] = SplitServer(self._module, self._optimizer, self._schedule, self._seed)
-        return self._copies[client]
-
-    def load(self, samples: Mapping[int, int], weights: Weights) -> None:
-        """See `ServerCopies.load`."""
-        for client in samples:
-            self._copy(client).load(weights)
-
-    def step(self, round: int, uploads: Sequence[Upload]) -> tuple[list[BatchLoss], dict[int, Tensor]]:
-        """See `ServerCopies.step`."""
-        stepped = {upload.client: self._copy(upload.client).step(round, upload) for upload in uploads}
-        return [loss for loss, _ in stepped.values()], {client: dz for client, (_, dz) in stepped.items()}
-
-    def weights(self, clients: Sequence[int]) -> list[Weights]:
-        """See `ServerCopies.weights`."""
-        return [self._copy(client).weights() for client in clients]
-
-    def state(self) -> State:
-        """See `ServerCopies.state`."""
-        return {str(client): copy.state() for client, copy in self._copies.items()}
-
-    def load_state(self, state: State) -> None:
-        """See `ServerCopies.load_state`."""
-        self._copies.clear()
-        for client, kept in state.items():
-            self._copy(int(client)).load_state(kept)
-
-    def forget(self) -> None:
-        """See `ServerCopies.forget`."""
-        self._copies.clear()

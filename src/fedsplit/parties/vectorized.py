@@ -2,19 +2,20 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from fedsplit.arguments import PositiveFloat
 from fedsplit.data.batches import StackedBatches
-from fedsplit.errors import NonFinite, UserError
+from fedsplit.errors import NonFinite
 from fedsplit.models.stacked_state import StackedState, rows_of
 from fedsplit.models.steppable import Steppable
-from fedsplit.optimizers import Optimizer, RowOptimizer
-from fedsplit.parties.engine import Blueprint, Engine, ServerCopies
+from fedsplit.optimizers import Optimizer
+from fedsplit.parties.engine import Blueprint, Engine
 from fedsplit.parties.local_step import descend_body, train_head
+from fedsplit.parties.members import Members, largest_first, row_optimizer
 from fedsplit.parties.messages import (
     BatchLoss,
     LocalTraining,
@@ -23,60 +24,14 @@ from fedsplit.parties.messages import (
     StackedGradients,
     StackedUploads,
     Upload,
-    stacks_of,
 )
+from fedsplit.parties.server_copies import StackedCopies
 from fedsplit.quant.codec import NotFinite
 from fedsplit.quant.quantization import rounding_seed
 from fedsplit.randomness import seed_of
 from fedsplit.schedules import Schedule
 from fedsplit.state import State
 from fedsplit.weights import StackedWeights, Weights
-
-_Named: TypeAlias = dict[str, StackedState]
-
-
-def _row_optimizer(optimizer: Optimizer) -> RowOptimizer:
-    if not isinstance(optimizer, RowOptimizer):
-        told = f"must be sequential: {type(optimizer).__name__} cannot step many clients at once"
-        raise UserError("engine", "vectorized", told)
-    return optimizer
-
-
-def largest_first(samples: Mapping[int, int]) -> list[int]:
-    """Clients in the order of rows: who has a batch at a step, and of which size, is then mostly a range.
-
-    Args:
-        samples: how many each client has.
-    """
-    return sorted(samples, key=lambda client: (-samples[client], client))
-
-
-class _Members:
-    """States of some clients that are computed together: a row a client in each of `models`.
-
-    Args:
-        clients: in the order of rows.
-        models: by the name under which a client's state holds them.
-    """
-
-    def __init__(self, clients: Sequence[int], models: _Named) -> None:
-        self.clients, self.models = list(clients), models
-        self.row = {client: row for row, client in enumerate(self.clients)}
-
-    def client_state(self, client: int) -> State:
-        """Of one client; a copy."""
-        row = self.row[client]
-        return {name: model.row_state(row) for name, model in self.models.items()}
-
-    def load(self, client: int, state: State) -> None:
-        """Take over the state of one client, or as much of it as was kept."""
-        row = self.row[client]
-        for name, model in self.models.items():
-            kept = state.get(name)
-            if kept and "optimizer" in kept:
-                model.load_row_state(row, kept)
-            elif kept:
-                model.load_row(row, kept["weights"])
 
 
 @dataclass(frozen=True)
@@ -91,11 +46,11 @@ class _Pending:
     buffers: dict[str, Tensor]
 
 
-class _ClientStack(_Members):
+class _ClientStack(Members):
     """Clients that are computed together, those with most samples first."""
 
     def __init__(self, clients: Sequence[int], blueprint: Blueprint) -> None:
-        optimizer = _row_optimizer(blueprint.optimizer)
+        optimizer = row_optimizer(blueprint.optimizer)
         self.body = StackedState(blueprint.body, len(clients), optimizer)
         models = {"body": self.body}
         self.head = None
@@ -182,7 +137,7 @@ class Vectorized(Engine):
 
     def __init__(self, blueprint: Blueprint, *, stack_mb: PositiveFloat) -> None:
         super().__init__(blueprint)
-        _row_optimizer(blueprint.optimizer)
+        row_optimizer(blueprint.optimizer)
         self.stack_mb = stack_mb
         self._stacks: list[_ClientStack] = []
         self._set_aside: dict[int, State] = {}
@@ -351,81 +306,4 @@ class Vectorized(Engine):
         self, module: nn.Module, optimizer: Optimizer, schedule: Schedule, seed: int
     ) -> "StackedCopies":
         """See `Engine.server_copies`."""
-        return StackedCopies(module, _row_optimizer(optimizer), schedule, seed)
-
-
-class StackedCopies(ServerCopies):
-    """All copies in one stack; see `ServerCopies`."""
-
-    def __init__(self, module: nn.Module, optimizer: RowOptimizer, schedule: Schedule, seed: int) -> None:
-        self._module, self._optimizer, self._schedule, self._seed = module, optimizer, schedule, seed
-        self._members: _Members | None = None
-        self._set_aside: dict[int, State] = {}
-
-    @property
-    def _model(self) -> StackedState:
-        assert self._members is not None, "copies are loaded before they are used"
-        return self._members.models["copy"]
-
-    def load(self, samples: Mapping[int, int], weights: Weights) -> None:
-        """See `ServerCopies.load`."""
-        if self._members is None or set(self._members.clients) != set(samples):
-            self._set_aside = self._all()
-            model = StackedState(self._module, len(samples), self._optimizer)
-            self._members = _Members(largest_first(samples), {"copy": model})
-            for client in samples:
-                if client in self._set_aside:
-                    self._members.load(client, {"copy": self._set_aside.pop(client)})
-        self._model.load_all(weights)
-
-    def step(self, round: int, uploads: Sequence[Upload]) -> tuple[list[BatchLoss], StackedGradients]:
-        """See `ServerCopies.step`."""
-        assert self._members is not None
-        losses, gradients = [], []
-        for stack in stacks_of(uploads):
-            rows = rows_of([self._members.row[client] for client in stack.clients])
-            done = train_head(
-                self._model.rows(rows),
-                stack.z,
-                stack.y,
-                learning_rate_factor=self._schedule.factor(round),
-                seed=self._seeds(stack, round),
-            )
-            losses.append(BatchLoss(stack.clients, done.loss, stack.y.shape[1]))
-            gradients.append((stack.clients, done.dz))
-        return losses, StackedGradients(gradients)
-
-    def _seeds(self, stack: Stack, round: int) -> list[int]:
-        if not self._model.stacked.draws:
-            return []
-        return [
-            seed_of(self._seed, "dropout of the head", client=client, round=round, step=stack.step)
-            for client in stack.clients
-        ]
-
-    def weights(self, clients: Sequence[int]) -> StackedWeights:
-        """See `ServerCopies.weights`."""
-        assert self._members is not None
-        rows = rows_of([self._members.row[client] for client in clients])
-        tensors = {name: stack[rows] for name, stack in self._model.tensors().items()}
-        return StackedWeights([(range(len(clients)), tensors)])
-
-    def _all(self) -> dict[int, State]:
-        present = self._members.clients if self._members else []
-        return self._set_aside | {
-            client: cast(_Members, self._members).client_state(client)["copy"] for client in present
-        }
-
-    def state(self) -> State:
-        """See `ServerCopies.state`."""
-        return {str(client): kept for client, kept in self._all().items()}
-
-    def load_state(self, state: State) -> None:
-        """See `ServerCopies.load_state`."""
-        self._members = None
-        self._set_aside = {int(client): kept for client, kept in state.items()}
-
-    def forget(self) -> None:
-        """See `ServerCopies.forget`."""
-        self._members = None
-        self._set_aside.clear()
+        return StackedCopies(module, row_optimizer(optimizer), schedule, seed)

@@ -1,0 +1,169 @@
+"""Copies of the server model, one for each client, as SplitFed v1 trains them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from torch import Tensor, nn
+
+from fedsplit.models.stacked_state import StackedState, rows_of
+from fedsplit.optimizers import Optimizer, RowOptimizer
+from fedsplit.parties.local_step import train_head
+from fedsplit.parties.members import Members, largest_first
+from fedsplit.parties.messages import BatchLoss, Stack, StackedGradients, Upload, stacks_of
+from fedsplit.parties.split_server import SplitServer
+from fedsplit.randomness import seed_of
+from fedsplit.schedules import Schedule
+from fedsplit.state import State
+from fedsplit.weights import StackedWeights, Weights
+
+
+class ServerCopies(ABC):
+    """Copies of the server model, one for each client."""
+
+    @abstractmethod
+    def load(self, samples: Mapping[int, int], weights: Weights) -> None:
+        """Let copies begin a round with the same weights; their optimizers live on.
+
+        Args:
+            samples: of each client of the round.
+            weights: of the server model.
+        """
+
+    @abstractmethod
+    def step(self, round: int, uploads: Sequence[Upload]) -> tuple[list[BatchLoss], Mapping[int, Tensor]]:
+        """Step the copies on an upload each; losses and cut gradients, both of before the step."""
+
+    @abstractmethod
+    def weights(self, clients: Sequence[int]) -> Sequence[Weights]:
+        """Of some copies, to be read before anything else is asked."""
+
+    @abstractmethod
+    def state(self) -> State:
+        """Weights, buffers and optimizer state, by client."""
+
+    @abstractmethod
+    def load_state(self, state: State) -> None:
+        """Take over what `state` gave."""
+
+    @abstractmethod
+    def forget(self) -> None:
+        """Drop all copies with their optimizers' state."""
+
+
+class SequentialCopies(ServerCopies):
+    """A split server for each client; see `ServerCopies`."""
+
+    def __init__(self, module: nn.Module, optimizer: Optimizer, schedule: Schedule, seed: int) -> None:
+        self._module, self._optimizer, self._schedule, self._seed = module, optimizer, schedule, seed
+        self._copies: dict[int, SplitServer] = {}
+
+    def _copy(self, client: int) -> SplitServer:
+        if client not in self._copies:
+            self._copies[client] = SplitServer(self._module, self._optimizer, self._schedule, self._seed)
+        return self._copies[client]
+
+    def load(self, samples: Mapping[int, int], weights: Weights) -> None:
+        """See `ServerCopies.load`."""
+        for client in samples:
+            self._copy(client).load(weights)
+
+    def step(self, round: int, uploads: Sequence[Upload]) -> tuple[list[BatchLoss], dict[int, Tensor]]:
+        """See `ServerCopies.step`."""
+        stepped = {upload.client: self._copy(upload.client).step(round, upload) for upload in uploads}
+        return [loss for loss, _ in stepped.values()], {client: dz for client, (_, dz) in stepped.items()}
+
+    def weights(self, clients: Sequence[int]) -> list[Weights]:
+        """See `ServerCopies.weights`."""
+        return [self._copy(client).weights() for client in clients]
+
+    def state(self) -> State:
+        """See `ServerCopies.state`."""
+        return {str(client): copy.state() for client, copy in self._copies.items()}
+
+    def load_state(self, state: State) -> None:
+        """See `ServerCopies.load_state`."""
+        self._copies.clear()
+        for client, kept in state.items():
+            self._copy(int(client)).load_state(kept)
+
+    def forget(self) -> None:
+        """See `ServerCopies.forget`."""
+        self._copies.clear()
+
+
+class StackedCopies(ServerCopies):
+    """All copies in one stack; see `ServerCopies`."""
+
+    def __init__(self, module: nn.Module, optimizer: RowOptimizer, schedule: Schedule, seed: int) -> None:
+        self._module, self._optimizer, self._schedule, self._seed = module, optimizer, schedule, seed
+        self._members: Members | None = None
+        self._set_aside: dict[int, State] = {}
+
+    @property
+    def _model(self) -> StackedState:
+        assert self._members is not None, "copies are loaded before they are used"
+        return self._members.models["copy"]
+
+    def load(self, samples: Mapping[int, int], weights: Weights) -> None:
+        """See `ServerCopies.load`."""
+        if self._members is None or set(self._members.clients) != set(samples):
+            self._set_aside = self._all()
+            model = StackedState(self._module, len(samples), self._optimizer)
+            self._members = Members(largest_first(samples), {"copy": model})
+            for client in samples:
+                if client in self._set_aside:
+                    self._members.load(client, {"copy": self._set_aside.pop(client)})
+        self._model.load_all(weights)
+
+    def step(self, round: int, uploads: Sequence[Upload]) -> tuple[list[BatchLoss], StackedGradients]:
+        """See `ServerCopies.step`."""
+        assert self._members is not None
+        losses, gradients = [], []
+        for stack in stacks_of(uploads):
+            rows = rows_of([self._members.row[client] for client in stack.clients])
+            done = train_head(
+                self._model.rows(rows),
+                stack.z,
+                stack.y,
+                learning_rate_factor=self._schedule.factor(round),
+                seed=self._seeds(stack, round),
+            )
+            losses.append(BatchLoss(stack.clients, done.loss, stack.y.shape[1]))
+            gradients.append((stack.clients, done.dz))
+        return losses, StackedGradients(gradients)
+
+    def _seeds(self, stack: Stack, round: int) -> list[int]:
+        if not self._model.stacked.draws:
+            return []
+        return [
+            seed_of(self._seed, "dropout of the head", client=client, round=round, step=stack.step)
+            for client in stack.clients
+        ]
+
+    def weights(self, clients: Sequence[int]) -> StackedWeights:
+        """See `ServerCopies.weights`."""
+        assert self._members is not None
+        rows = rows_of([self._members.row[client] for client in clients])
+        tensors = {name: stack[rows] for name, stack in self._model.tensors().items()}
+        return StackedWeights([(range(len(clients)), tensors)])
+
+    def _all(self) -> dict[int, State]:
+        present = self._members.clients if self._members else []
+        return self._set_aside | {
+            client: cast(Members, self._members).client_state(client)["copy"] for client in present
+        }
+
+    def state(self) -> State:
+        """See `ServerCopies.state`."""
+        return {str(client): kept for client, kept in self._all().items()}
+
+    def load_state(self, state: State) -> None:
+        """See `ServerCopies.load_state`."""
+        self._members = None
+        self._set_aside = {int(client): kept for client, kept in state.items()}
+
+    def forget(self) -> None:
+        """See `ServerCopies.forget`."""
+        self._members = None
+        self._set_aside.clear()
