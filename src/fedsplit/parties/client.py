@@ -7,7 +7,7 @@ from torch import Tensor
 from fedsplit.errors import NonFinite
 from fedsplit.models.model_state import ModelState
 from fedsplit.parties.engine import Blueprint
-from fedsplit.parties.local_step import descend_body, train_head
+from fedsplit.parties.local_step import descend_body, train_both, train_head
 from fedsplit.parties.messages import BatchLoss, LocalTraining, Part, Upload
 from fedsplit.quant.codec import NotFinite
 from fedsplit.quant.quantization import rounding_seed
@@ -101,16 +101,19 @@ class ClientWorker:
         losses: list[BatchLoss] = []
         for step, x, y in self._batches.round(round):
             z = self._body.forward(x, seed=self._dropout_seed("client", round, step))
-            head_seed = self._dropout_seed("head", round, step)
-            seen = self._seen_by_head(z.detach(), round, step)
-            if train_head_too:
-                done = train_head(self._own_head, seen, y, learning_rate_factor=factor, seed=head_seed)
+            head, head_seed = self._own_head, self._dropout_seed("head", round, step)
+            settings = {"learning_rate_factor": factor, "seed": head_seed}
+            if train_head_too and self._head_sees is None:
+                loss = train_both(self._body, head, z, y, **settings)
+                losses.append(BatchLoss([self.client], loss[None], len(y)))
+            elif train_head_too:
+                done = train_head(head, self._seen_by_head(z.detach(), round, step), y, **settings)
                 losses.append(BatchLoss([self.client], done.loss[None], len(y)))
-                dz = done.dz
+                descend_body(self._body, z, done.dz, learning_rate_factor=factor)
             else:
-                summed = self._estimator.estimate(self._own_head, seen, y, seed=head_seed)
-                dz = summed.detach() / len(y)
-            descend_body(self._body, z, dz, learning_rate_factor=factor)
+                seen = self._seen_by_head(z.detach(), round, step)
+                dz = self._estimator.estimate(head, seen, y, seed=head_seed).detach() / len(y)
+                descend_body(self._body, z, dz, learning_rate_factor=factor)
             if upload_interval and step % upload_interval == 0 and not (step == 0 and skip_first_upload):
                 uploads.append(Upload(self.client, step, z.detach(), y))
         return LocalTraining(uploads, losses)

@@ -42,6 +42,32 @@ def train_head(head: Steppable, z: Tensor, y: Tensor, *, learning_rate_factor: f
     return HeadStep(loss.detach(), dz)
 
 
+def train_both(
+    body: Steppable, head: Steppable, z: Tensor, y: Tensor, *, learning_rate_factor: float, seed: Any
+) -> Tensor:
+    """Step body and head at once, where both sit on one machine; the loss of before the step.
+
+    The arithmetic is that of `train_head` and `descend_body`; the graph is gone through in one go.
+
+    Args:
+        body: the client model.
+        head: what is trained behind it.
+        z: what the forward pass through `body` gave, graph attached.
+        y: labels.
+        learning_rate_factor: of the schedule.
+        seed: of what the head draws.
+    """
+    version = z._version
+    loss = batch_loss(head.forward(z, seed=seed), y)
+    if z._version != version:
+        raise AssertionError("a head must leave smashed data as they are: they may still be uploaded")
+    own = list(body.parameters.values())
+    gradients = torch.autograd.grad(loss.sum(), [*own, *head.parameters.values()])
+    body.descend(gradients[: len(own)], learning_rate_factor)
+    head.descend(gradients[len(own) :], learning_rate_factor)
+    return loss.detach()
+
+
 def descend_body(body: Steppable, z: Tensor, dz: Tensor, *, learning_rate_factor: float) -> None:
     """Step `body` along the cut gradient `dz`; `z` is what its forward pass gave, graph attached."""
     gradients = torch.autograd.grad(z, list(body.parameters.values()), dz.view_as(z))

@@ -14,7 +14,7 @@ from fedsplit.models.stacked_state import StackedState, rows_of
 from fedsplit.models.steppable import Steppable
 from fedsplit.optimizers import Optimizer
 from fedsplit.parties.engine import Blueprint, Engine
-from fedsplit.parties.local_step import descend_body, train_head
+from fedsplit.parties.local_step import descend_body, train_both, train_head
 from fedsplit.parties.members import Members, largest_first, row_optimizer
 from fedsplit.parties.messages import (
     BatchLoss,
@@ -91,16 +91,19 @@ class _ClientStack(Members):
         body, head = self.body.rows(selected), self.head.rows(selected)
         clients = [self.clients[row] for row in rows]
         z = body.forward(x, seed=self._seeds(self.body, "client", clients, round, step))
-        seen = self._seen_by_head(z.detach(), clients, round, step)
         seeds = self._seeds(self.head, "head", clients, round, step)
-        loss = None
+        done = Stack(clients, step, z.detach(), y)
+        if train_head_too and blueprint.head_sees is None:
+            loss = train_both(body, head, z, y, learning_rate_factor=factor, seed=seeds)
+            return done, BatchLoss(clients, loss, y.shape[1])
+        seen = self._seen_by_head(done.z, clients, round, step)
         if train_head_too:
-            done = train_head(head, seen, y, learning_rate_factor=factor, seed=seeds)
-            loss, dz = BatchLoss(clients, done.loss, y.shape[1]), done.dz
-        else:
-            dz = blueprint.estimator.estimate(head, seen, y, seed=seeds).detach() / y.shape[1]
+            stepped = train_head(head, seen, y, learning_rate_factor=factor, seed=seeds)
+            descend_body(body, z, stepped.dz, learning_rate_factor=factor)
+            return done, BatchLoss(clients, stepped.loss, y.shape[1])
+        dz = blueprint.estimator.estimate(head, seen, y, seed=seeds).detach() / y.shape[1]
         descend_body(body, z, dz, learning_rate_factor=factor)
-        return Stack(clients, step, z.detach(), y), loss
+        return done, None
 
     def _seeds(
         self, model: StackedState, half: str, clients: Sequence[int], round: int, step: int
