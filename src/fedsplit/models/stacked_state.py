@@ -86,7 +86,7 @@ class StackedState:
             stepped = self.optimizer is not None and int(self.steps[row]) > 0
             slots[name] = {slot: stack[row].clone() for slot, stack in kept.items()} if stepped else {}
             if stepped and cast(RowOptimizer, self.optimizer).counts:
-                slots[name]["step"] = torch.tensor(float(self.steps[row]))
+                slots[name]["step"] = self.steps[row].to(torch.float32)
         return {
             "weights": {name: stack[row].clone() for name, stack in self.tensors().items()},
             "optimizer": slots if self.optimizer else {},
