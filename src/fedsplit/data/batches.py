@@ -119,7 +119,6 @@ class ClientBatches:
         self._normalise, self._augmentation = normalise, augmentation
         self._slices = batch_slices(len(indices), batch_size)
         self._local_epochs, self._client, self._seed = local_epochs, client, seed
-        self._epochs = range(local_epochs)
         self.augments = augmentation.flip or augmentation.crop_padding > 0
         self._order = lru_cache(maxsize=1)(self._draw_order)
 
@@ -163,7 +162,9 @@ class ClientBatches:
             round: which.
             draw: a generator to seed for each, where there are so many that making new ones takes its time.
         """
-        return [self._permutation(round, epoch, draw or torch.Generator()) for epoch in self._epochs]
+        return [
+            self._permutation(round, epoch, draw or torch.Generator()) for epoch in range(self._local_epochs)
+        ]
 
     def augmentation(self, round: int, step: int) -> AugmentationDraw | None:
         """What is drawn for the images of one local step; None where nothing is."""

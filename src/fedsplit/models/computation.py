@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal, TypeAlias, cast
+from functools import partial
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -23,11 +24,7 @@ def set_computation(module: nn.Module, precision: Precision, *, compiled: bool) 
     """
     setattr(module, _AUTOCAST, torch.bfloat16 if precision == "bf16" else None)
 
-    def call(parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
-        output: Tensor = functional_call(module, (parameters, buffers), (x,))
-        return output
-
-    setattr(module, _COMPILED, torch.compile(call) if compiled else call)
+    setattr(module, _COMPILED, torch.compile(partial(_pass, module)) if compiled else None)
 
 
 def set_float32(precision: Precision) -> None:
@@ -43,13 +40,13 @@ def autocast(module: nn.Module, device: torch.device) -> AbstractContextManager[
     return torch.autocast(device.type, dtype) if dtype is not None else nullcontext()
 
 
+def _pass(module: nn.Module, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
+    output: Tensor = functional_call(module, (parameters, buffers), (x,))
+    return output
+
+
 def call(module: nn.Module, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
     """A pass through `module` with these weights; the output has the type of `x`."""
-    compiled = cast(Callable[..., Tensor] | None, getattr(module, _COMPILED, None))
+    run: Callable[..., Tensor] = getattr(module, _COMPILED, None) or partial(_pass, module)
     with autocast(module, x.device):
-        output: Tensor = (
-            functional_call(module, (parameters, buffers), (x,))
-            if compiled is None
-            else compiled(parameters, buffers, x)
-        )
-    return output.to(x.dtype)
+        return run(parameters, buffers, x).to(x.dtype)

@@ -81,18 +81,21 @@ def unflattened(client: nn.Module, example: Tensor) -> tuple[int, ...]:
 
 _RESHAPES = (torch.flatten, torch.reshape, "flatten", "reshape", "view")
 _ELEMENTWISE = (torch.relu, functional.relu, functional.gelu, functional.dropout, "relu")
-_STAY = (
-    nn.Flatten,
+ELEMENTWISE = (
     nn.Identity,
-    nn.Dropout,
     nn.ReLU,
     nn.ReLU6,
     nn.LeakyReLU,
     nn.ELU,
     nn.GELU,
     nn.SiLU,
+    nn.Sigmoid,
     nn.Tanh,
+    nn.Hardswish,
+    nn.Hardsigmoid,
 )
+"""Modules that change values one by one, and keep nothing."""
+_STAY = (nn.Flatten, nn.Dropout, *ELEMENTWISE)
 """Operations that leave every value where it is among its sample's."""
 
 

@@ -14,22 +14,9 @@ from torch.func import functional_call, vmap
 from fedsplit.models.computation import autocast
 from fedsplit.models.local_response_norm import LocalResponseNorm
 from fedsplit.models.model_state import compute_format
-from fedsplit.models.split import Tracer
+from fedsplit.models.split import ELEMENTWISE, Tracer
 from fedsplit.randomness import stream
 
-_ELEMENTWISE_MODULES = (
-    nn.Identity,
-    nn.ReLU,
-    nn.ReLU6,
-    nn.LeakyReLU,
-    nn.ELU,
-    nn.GELU,
-    nn.SiLU,
-    nn.Sigmoid,
-    nn.Tanh,
-    nn.Hardswish,
-    nn.Hardsigmoid,
-)
 _ELEMENTWISE_FUNCTIONS: tuple[object, ...] = (
     operator.add,
     operator.iadd,
@@ -292,7 +279,7 @@ class _Pass:
 _IMAGES = 5  # dimensions of `(K, b, c, h, w)`
 
 _RULES: tuple[tuple[Any, bool, Callable[[_Pass, Any, dict[str, Tensor], Value], Value | None]], ...] = (
-    (_ELEMENTWISE_MODULES, False, _Pass.elementwise),
+    (ELEMENTWISE, False, _Pass.elementwise),
     (nn.Flatten, False, _Pass.flattened),
     (nn.Linear, False, _Pass.linear),
     (nn.Dropout, False, _Pass.dropped_out),

@@ -304,6 +304,7 @@ class Vectorized(Engine):
                     own = self.blueprint.memory.keep(own, self._heads.get(client))
                     self._heads[client] = own
         self._stacks, self._pending = [], []
+        self._set_aside.clear()
 
     def server_copies(
         self, module: nn.Module, optimizer: Optimizer, schedule: Schedule, seed: int
