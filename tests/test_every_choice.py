@@ -27,6 +27,7 @@ def test_the_choices_are_all_there() -> None:
         "dataset": 6,
         "distribution": 4,
         "engine": 3,
+        "transport": 2,
         "estimator": 3,
         "experiment": 1,
         "model": 3,

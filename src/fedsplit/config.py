@@ -79,6 +79,8 @@ class ClientSettings:
     """Keys of `client`."""
 
     stateless: bool
+    id: NonNegativeInt | None
+    directory: str | None
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ GROUPS = (
     "optimizer",
     "scheduler",
     "engine",
+    "transport",
 )
 OPTIONAL_GROUPS = ("client_optimizer", "server_optimizer")
 
@@ -120,17 +123,20 @@ def with_defaults_of_old(config: Mapping[str, Any]) -> dict[str, Any]:
     quant = {kind: exact() for kind in _CUT} | {"weights": {way: exact() for way in _WEIGHTS}}
     older = {
         "task": {"_target_": "fedsplit.tasks.train.Train"},
-        "client": {"stateless": False},
         "precision": "fp32",
         "compile": False,
         "engine": {"_target_": "fedsplit.parties.sequential.Sequential"},
+        "transport": {"_target_": "fedsplit.transport.local.LocalTransport"},
         "quant": {**quant, "continue_from_decoded": False},
     }
     chosen = {"task": "train", "quant": "none"} | {f"codec@{path}": "none" for path in CODECS}
     completed = {**older, **config}
     if "choices" in config:
         chosen = chosen if "quant" not in config else {}
-        completed["choices"] = {**chosen, "engine": "sequential", **config["choices"]}
+        completed["choices"] = {**chosen, "engine": "sequential", "transport": "local", **config["choices"]}
+    client = config.get("client", {})
+    if isinstance(client, Mapping):
+        completed["client"] = {"stateless": False, "id": None, "directory": None, **client}
     if isinstance(config.get("dataset"), Mapping):
         completed["dataset"] = {"validation": None, **config["dataset"]}
     if isinstance(config.get("auxiliary"), Mapping):

@@ -72,9 +72,10 @@ class Experiment:
         """
         start = time.perf_counter()
         self.transport.client_seconds = 0.0
-        with torch.random.fork_rng(devices=[]):  # what dropout is seeded with stays in here
-            metrics = self.algorithm.run_round(t, self.transport.cohort(t, self.parts.cohort_of(t)))
-            self.transport.settle(t)
+        cohort = self.parts.cohort_of(t)
+        metrics = self.transport.run_round(
+            t, cohort, lambda cohort: self.algorithm.run_round(t, cohort), self.algorithm
+        )
         self.forget()
         trained = time.perf_counter()
         full = self.algorithm.full_weights()
@@ -94,6 +95,8 @@ class Experiment:
             bytes=self.ledger.of_round(t),
             bits={d: {kind: each.bits for kind, each in kinds.items()} for d, kinds in traffic.items()},
             sqnr={d: {kind: each.sqnr for kind, each in kinds.items()} for d, kinds in traffic.items()},
+            again=dict(self.ledger.again(t)),
+            left_out=list(self.transport.left_out),
             seconds={
                 "clients": clients,
                 "server": trained - start - clients,
@@ -225,8 +228,7 @@ class Experiment:
         """Everything the next round depends on."""
         state: State = {
             "algorithm": self.algorithm.state(),
-            "clients": self.parts.engine.state(),
-            "links": self.transport.links_state(),
+            **self.transport.state(),
             "ledger": self.ledger.state(),
             "records": [record.state() for record in self.records],
             "elapsed": self.elapsed,
@@ -243,8 +245,7 @@ class Experiment:
             raise UserError("rounds", self.rounds, f"at least the {checkpoint.rounds} rounds that were run")
         state = checkpoint.state
         self.algorithm.load_state(state["algorithm"])
-        self.parts.engine.load_state(state["clients"])
-        self.transport.load_links_state(state.get("links", {}))  # older checkpoints have none
+        self.transport.load_state(state)
         self.ledger.load_state(state["ledger"])
         self.records = [Record.from_state(record) for record in state["records"]]
         self.elapsed = state["elapsed"]

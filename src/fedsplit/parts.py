@@ -39,7 +39,7 @@ from fedsplit.quant.viewed import Viewed
 from fedsplit.randomness import generator, seed_of
 from fedsplit.results.ledger import Ledger
 from fedsplit.schedules import Schedule
-from fedsplit.transport.local import LocalTransport
+from fedsplit.transport.transport import Run, Transport
 
 Made = TypeVar("Made")
 _LOG = logging.getLogger("fedsplit")
@@ -298,17 +298,26 @@ class Parts:
         )
         return make(Algorithm, self.config, "algorithm", start=start)  # type: ignore[type-abstract]
 
-    def transport(self, ledger: Ledger) -> LocalTransport:
+    def transport(self, ledger: Ledger) -> Transport:
         """What carries verbs to the clients and back.
 
         Args:
             ledger: where bytes are counted.
         """
-        return LocalTransport(
-            self.engine,
+        return make(Transport, self.config, "transport", run=self.run(ledger))  # type: ignore[type-abstract]
+
+    def run(self, ledger: Ledger) -> Run:
+        """What a transport needs to know; bytes are counted in `ledger`."""
+        head = self.engine.blueprint.head
+        return Run(
+            config=self.config,
+            engine=self.engine,
             sample_counts=self.sample_counts,
             num_classes=self.dataset.num_classes,
             quantization=self.quantization,
+            smashed_shape=self.models.smashed_shape,
+            client_weights=self.models.halves.client.state_dict(),
+            head_weights=head.state_dict() if head else {},
             device=self.device,
             seed=self.seed,
             ledger=ledger,

@@ -19,6 +19,9 @@ COLUMNS = [
     "seconds.evaluate",
     *(f"bits.{d}.{kind}" for d in ("up", "down") for kind in KINDS),
     *(f"sqnr.{d}.{kind}" for d in ("up", "down") for kind in KINDS),
+    "retransmitted.up",
+    "retransmitted.down",
+    "left_out",
 ]
 
 

@@ -20,10 +20,11 @@ class NotFinite(ValueError):
 
 @dataclass(frozen=True)
 class Simulated:
-    """What a receiver would decode, and the size of the payload it would get, in bytes."""
+    """What a receiver would decode, the size of the payload it would get in bytes, and that, if packed."""
 
     decoded: Tensor
     size: int
+    message: Message | None = None
 
 
 class Codec(ABC):
@@ -55,6 +56,18 @@ class Codec(ABC):
         Raises:
             NotFinite: `x` is not.
         """
+
+    @abstractmethod
+    def transmit(self, x: Tensor, *, seed: int = 0) -> Simulated:
+        """As `simulate`, with the message that `encode` gives, both of one go.
+
+        Raises:
+            NotFinite: `x` is not.
+        """
+
+    @abstractmethod
+    def largest(self, shape: Sequence[int], dtype: torch.dtype) -> int:
+        """The most bytes that the payload of such a tensor can have."""
 
     @abstractmethod
     def error_bound(self, x: Tensor) -> Tensor:
@@ -140,6 +153,19 @@ class Quantizer(Codec, Generic[Form]):
         if size is None:
             size = len(self.pack(form, x.shape))
         return Simulated(_as_type(self.dequantize(form, x.shape), x.dtype), size)
+
+    def transmit(self, x: Tensor, *, seed: int = 0) -> Simulated:
+        """See `Codec.transmit`."""
+        if not x.numel():
+            return Simulated(x, 0, Message.sealed(b"", tuple(x.shape), x.dtype))
+        form = self.quantize(_float32(x), seed)
+        message = Message.sealed(self.pack(form, x.shape), tuple(x.shape), x.dtype)
+        decoded = _as_type(self.dequantize(form, x.shape), x.dtype)
+        return Simulated(decoded, len(message.payload), message)
+
+    def largest(self, shape: Sequence[int], dtype: torch.dtype) -> int:
+        """See `Codec.largest`."""
+        return self.max_size(shape) if prod(shape) else 0
 
 
 def require_finite(x: Tensor) -> None:

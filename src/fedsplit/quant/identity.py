@@ -1,5 +1,6 @@
 """No coding: the values themselves, in the type they have."""
 
+from collections.abc import Sequence
 from math import prod
 
 import torch
@@ -33,6 +34,15 @@ class Identity(Codec):
         """See `Codec.simulate`: `x` itself."""
         require_finite(x)
         return Simulated(x, x.numel() * x.element_size())
+
+    def transmit(self, x: Tensor, *, seed: int = 0) -> Simulated:
+        """See `Codec.transmit`: `x` itself."""
+        message = self.encode(x)
+        return Simulated(x, len(message.payload), message)
+
+    def largest(self, shape: Sequence[int], dtype: torch.dtype) -> int:
+        """See `Codec.largest`."""
+        return prod(shape) * dtype.itemsize
 
     def error_bound(self, x: Tensor) -> Tensor:
         """See `Codec.error_bound`."""

@@ -24,22 +24,32 @@ from fedsplit.randomness import seed_of
 from fedsplit.state import State
 from fedsplit.weights import Weights
 
-_EXACT, _HALF = Identity(), Float16()
+EXACT, HALF = Identity(), Float16()
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """Weights as they arrive, and the tensors that travelled for them."""
+    """Weights as they arrive, and the tensors that travelled for them, in the same order.
+
+    `difference` says whether they are to be added to what the receiver holds.
+    """
 
     weights: Weights
     coded: list[Coded]
+    difference: bool
 
 
 class Downlink:
-    """The server's end, for one part of the model: what each client holds of it."""
+    """The server's end, for one part of the model: what each client holds of it.
 
-    def __init__(self, codecs: WeightsCodecs, device: torch.device) -> None:
-        self._codecs, self._device = codecs, device
+    Args:
+        codecs: of weights.
+        device: where weights are.
+        packs: whether messages are made, and not only what they would be decoded to.
+    """
+
+    def __init__(self, codecs: WeightsCodecs, device: torch.device, *, packs: bool = False) -> None:
+        self._codecs, self._device, self._packs = codecs, device, packs
         self._held: dict[int, Weights] = {}
         self._shared_in: dict[int, int] = {}
         self._rounds = (-1, -1)
@@ -81,9 +91,10 @@ class Downlink:
 
     def _coded(self, meant: Weights, held: Weights | None, seed: int) -> Delivery:
         if held is None or self._codecs.down.lossless:
-            return _whole(meant, self._codecs.whole if held is None else self._codecs.down, seed)
-        coded = _coded(_difference(meant, held), self._codecs.down, seed)
-        return Delivery(_added(held, coded), list(coded.values()))
+            codec = self._codecs.whole if held is None else self._codecs.down
+            return _whole(meant, codec, seed, packs=self._packs)
+        coded = _coded(_difference(meant, held), self._codecs.down, seed, packs=self._packs)
+        return Delivery(added(held, _decoded(coded)), list(coded.values()), difference=True)
 
     def state(self) -> State:
         """What clients hold, each version once."""
@@ -108,26 +119,32 @@ class Downlink:
 
 
 class Uplink:
-    """The clients' ends, for one part of the model: what was rounded away of each client's uploads."""
+    """The clients' ends, for one part of the model: what was rounded away of each client's uploads.
 
-    def __init__(self, codecs: WeightsCodecs, device: torch.device) -> None:
-        self._codec, self._device = codecs.up, device
+    Args:
+        codecs: of weights.
+        device: where weights are.
+        packs: whether messages are made, and not only what they would be decoded to.
+    """
+
+    def __init__(self, codecs: WeightsCodecs, device: torch.device, *, packs: bool = False) -> None:
+        self._codec, self._device, self._packs = codecs.up, device, packs
         self._residuals: dict[int, Weights] = {}
 
     def send(self, client: int, weights: Weights, received: Weights | None, seed: int) -> Delivery:
         """Send a client's weights; `received` is what it was sent before, which the server holds too."""
         if received is None or self._codec.lossless:
-            return _whole(weights, self._codec, seed)
+            return _whole(weights, self._codec, seed, packs=self._packs)
         difference = _difference(weights, received)
         residual = self._residuals.get(client)
         meant = _sum(difference, residual) if residual is not None else difference
-        coded = _coded(meant, self._codec, seed)
+        coded = _coded(meant, self._codec, seed, packs=self._packs)
         self._residuals[client] = {
             name: each.meant - each.arrived.decoded
             for name, each in coded.items()
             if each.meant.is_floating_point()
         }
-        return Delivery(_added(received, coded), list(coded.values()))
+        return Delivery(added(received, _decoded(coded)), list(coded.values()), difference=True)
 
     def forget(self) -> None:
         """Drop all residuals."""
@@ -146,28 +163,39 @@ def _placed(weights: Weights, device: torch.device) -> Weights:
     return {name: tensor.to(device) for name, tensor in weights.items()}
 
 
-def _whole(weights: Weights, codec: Codec, seed: int) -> Delivery:
-    coded = _coded(weights, codec, seed, small=_EXACT)
-    return Delivery({name: each.arrived.decoded for name, each in coded.items()}, list(coded.values()))
+def codec_of(name: str, tensor: Tensor, codec: Codec, *, difference: bool) -> Codec:
+    """The codec of one tensor of weights: `codec` if it is a larger one, else exact, or half precision.
 
-
-def _coded(tensors: Weights, codec: Codec, seed: int, small: Codec = _HALF) -> dict[str, Coded]:
-    """Each tensor coded: whole numbers exactly, and those of one dimension by `small`.
-
-    Biases and BatchNorm's parameters are few, and matter much. Its statistics go exactly: a variance
-    that falls to a thousandth within a round would not survive half precision of the difference.
+    Biases and BatchNorm's parameters are few, and matter much: their differences go in half precision,
+    they themselves exactly. BatchNorm's statistics always go exactly: a variance that falls to a
+    thousandth within a round would not survive half precision of the difference.
     """
+    statistic = name.endswith(("running_mean", "running_var"))
+    if codec.lossless or statistic or not tensor.is_floating_point():
+        return EXACT
+    if tensor.ndim > 1:
+        return codec
+    return HALF if difference else EXACT
 
-    def chosen(name: str, tensor: Tensor) -> Codec:
-        statistic = name.endswith(("running_mean", "running_var"))
-        if codec.lossless or statistic or not tensor.is_floating_point():
-            return _EXACT
-        return codec if tensor.ndim > 1 else small
 
-    return {
-        name: Coded(tensor, chosen(name, tensor).simulate(tensor, seed=seed_of(seed, name)))
-        for name, tensor in tensors.items()
-    }
+def _whole(weights: Weights, codec: Codec, seed: int, *, packs: bool) -> Delivery:
+    coded = _coded(weights, codec, seed, difference=False, packs=packs)
+    return Delivery(_decoded(coded), list(coded.values()), difference=False)
+
+
+def _coded(
+    tensors: Weights, codec: Codec, seed: int, *, packs: bool, difference: bool = True
+) -> dict[str, Coded]:
+    coded = {}
+    for name, tensor in tensors.items():
+        chosen = codec_of(name, tensor, codec, difference=difference)
+        send = chosen.transmit if packs else chosen.simulate
+        coded[name] = Coded(tensor, send(tensor, seed=seed_of(seed, name)))
+    return coded
+
+
+def _decoded(coded: Mapping[str, Coded]) -> Weights:
+    return {name: each.arrived.decoded for name, each in coded.items()}
 
 
 def _difference(weights: Weights, held: Weights) -> Weights:
@@ -183,8 +211,6 @@ def _sum(difference: Weights, residual: Weights) -> Weights:
     }
 
 
-def _added(held: Weights, coded: Mapping[str, Coded]) -> Weights:
-    return {
-        name: held[name] + each.arrived.decoded if each.meant.is_floating_point() else each.arrived.decoded
-        for name, each in coded.items()
-    }
+def added(held: Weights, decoded: Weights) -> Weights:
+    """What a difference makes of weights that a receiver holds; whole numbers travel as they are."""
+    return {name: held[name] + each if each.is_floating_point() else each for name, each in decoded.items()}

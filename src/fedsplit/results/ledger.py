@@ -60,6 +60,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self._rounds: dict[int, RoundTraffic] = {}
+        self._again: dict[int, dict[Direction, int]] = {}
 
     def add(
         self,
@@ -95,6 +96,19 @@ class Ledger:
             d: {kind: each.bytes for kind, each in kinds.items()} for d, kinds in self.traffic(round).items()
         }
 
+    def add_again(self, round: int, direction: Direction, size: int) -> None:
+        """Count bytes that were sent again after a failure, or for nothing; they are no part of the load."""
+        self.again(round)[direction] += size
+
+    def again(self, round: int) -> dict[Direction, int]:
+        """Bytes of one round that failures cost."""
+        return self._again.setdefault(round, dict.fromkeys(DIRECTIONS, 0))
+
+    def abandon(self, round: int) -> None:
+        """A round is begun again: what was counted for it was for nothing."""
+        for direction, kinds in self._rounds.pop(round, {}).items():
+            self.add_again(round, direction, sum(traffic.bytes for traffic in kinds.values()))
+
     @property
     def load(self) -> int:
         """The communication load: all bytes of all rounds."""
@@ -111,15 +125,18 @@ class Ledger:
             str(round): {
                 d: {kind: list(astuple(each)) for kind, each in kinds.items()} for d, kinds in entry.items()
             }
+            | {"again": dict(self.again(round))}
             for round, entry in self._rounds.items()
         }
 
     def load_state(self, state: State) -> None:
         """Take over what `state` gave; older states hold only bytes."""
         self._rounds.clear()
+        self._again.clear()
         for round, entry in state.items():
             for direction in DIRECTIONS:
                 for kind in KINDS:
                     kept = entry[direction][kind]
                     traffic = Traffic(*kept) if isinstance(kept, list) else Traffic(kept)
                     self.traffic(int(round))[direction][kind] = traffic
+                self.add_again(int(round), direction, entry.get("again", {}).get(direction, 0))

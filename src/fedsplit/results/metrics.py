@@ -30,6 +30,8 @@ class Record:
         bits: bits a value of this round, by direction and kind; None where nothing was sent.
         sqnr: signal to quantization noise of this round in dB, likewise; infinite where all is exact.
         seconds: of this round, by phase.
+        again: bytes of this round that failures cost, by direction; no part of the load.
+        left_out: clients that the round went on without.
     """
 
     round: int
@@ -41,6 +43,8 @@ class Record:
     seconds: dict[str, float]
     bits: Quality = field(default_factory=dict)
     sqnr: Quality = field(default_factory=dict)
+    again: dict[Direction, int] = field(default_factory=lambda: dict.fromkeys(DIRECTIONS, 0))
+    left_out: list[int] = field(default_factory=list)
 
     def state(self) -> State:
         """Plain values, for a checkpoint."""
@@ -67,6 +71,8 @@ class Record:
                 for kind in KINDS:
                     value = quality.get(direction, {}).get(kind)
                     row[f"{name}.{direction}.{kind}"] = None if value is None else round(value, digits)
+        row |= {f"retransmitted.{direction}": self.again[direction] for direction in DIRECTIONS}
+        row["left_out"] = " ".join(map(str, self.left_out))
         return row
 
 

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -10,64 +10,37 @@ from torch import Tensor
 
 from fedsplit.errors import NonFinite
 from fedsplit.parties.cohort import Cohort
-from fedsplit.parties.engine import Engine
 from fedsplit.parties.messages import LocalTraining, Part, StackedGradients, StackedUploads, Upload
 from fedsplit.quant.codec import NotFinite
 from fedsplit.quant.coded import Coded
 from fedsplit.quant.labels import Labels
-from fedsplit.quant.quantization import Quantization, TensorKind, rounding_seed
+from fedsplit.quant.quantization import TensorKind, rounding_seed
 from fedsplit.quant.weights_link import Delivery, Downlink, Uplink
-from fedsplit.randomness import seed_of
-from fedsplit.results.ledger import Direction, Kind, Ledger
+from fedsplit.results.ledger import Direction, Kind
 from fedsplit.state import State
+from fedsplit.transport.links import KIND_OF, weights_seed
+from fedsplit.transport.transport import Result, Run, Stateful, Transport
 from fedsplit.weights import StackedWeights, Weights
 
-_KINDS: dict[Part, Kind] = {
-    "client": "client_weights",
-    "auxiliary": "auxiliary_weights",
-    "full": "full_weights",
-}
 
-
-class LocalTransport:
+class LocalTransport(Transport):
     """Cohorts of clients that an engine computes in this process.
 
     What is sent arrives exactly as its codec would decode it, and its bytes are counted.
 
     Args:
-        engine: answers for the clients.
-        sample_counts: training samples of every client.
-        num_classes: decides how many bytes a label costs.
-        quantization: a codec for each kind of message.
-        device: where weights are.
-        seed: of what codecs draw.
-        ledger: where bytes are counted.
+        run: whose clients.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        *,
-        sample_counts: Sequence[int],
-        num_classes: int,
-        quantization: Quantization,
-        device: torch.device,
-        seed: int,
-        ledger: Ledger,
-    ) -> None:
-        self.engine = engine
-        self.sample_counts = sample_counts
-        self.labels = Labels(num_classes)
-        self.quantization = quantization
-        self.seed = seed
-        self.ledger = ledger
-        self.client_seconds = 0.0
-        """Seconds spent in clients' verbs; the round loop sets it back."""
-        self.looks_later = device.type != "cpu"
+    def __init__(self, run: Run) -> None:
+        super().__init__(run)
+        self.engine, self.quantization, self.ledger = run.engine, run.quantization, run.ledger
+        self.labels = Labels(run.num_classes)
+        self.looks_later = run.device.type != "cpu"
         """Whether messages are looked at once a round, and not when they are sent."""
         self._watched: list[tuple[Kind, int | None, Tensor]] = []
-        self.downlinks = {part: Downlink(quantization.weights, device) for part in _KINDS}
-        self.uplinks = {part: Uplink(quantization.weights, device) for part in _KINDS}
+        self.downlinks = {part: Downlink(run.quantization.weights, run.device) for part in KIND_OF}
+        self.uplinks = {part: Uplink(run.quantization.weights, run.device) for part in KIND_OF}
 
     @contextmanager
     def at_clients(self) -> Iterator[None]:
@@ -77,6 +50,15 @@ class LocalTransport:
             yield
         finally:
             self.client_seconds += time.perf_counter() - start
+
+    def run_round(
+        self, t: int, clients: Collection[int], train: Callable[[Cohort], Result], servers: Stateful
+    ) -> Result:
+        """See `Transport.run_round`."""
+        with torch.random.fork_rng(devices=[]):  # what dropout is seeded with stays in here
+            result = train(self.cohort(t, clients))
+            self.settle(t)
+        return result
 
     def cohort(self, round: int, clients: Collection[int]) -> "LocalCohort":
         """The cohort of a round."""
@@ -108,18 +90,19 @@ class LocalTransport:
         for uplink in self.uplinks.values():
             uplink.forget()
 
-    def links_state(self) -> State:
-        """What both ends of every link keep: shared weights, and what was rounded away."""
-        return {
-            part: {"down": self.downlinks[part].state(), "up": self.uplinks[part].state()} for part in _KINDS
+    def state(self) -> State:
+        """See `Transport.state`: of both ends of every link, shared weights and what was rounded away."""
+        links = {
+            part: {"down": self.downlinks[part].state(), "up": self.uplinks[part].state()} for part in KIND_OF
         }
+        return {"clients": self.engine.state(), "links": links}
 
-    def load_links_state(self, state: State) -> None:
-        """Take over what `links_state` gave."""
-        for part in _KINDS:
-            if part in state:
-                self.downlinks[part].load_state(state[part]["down"])
-                self.uplinks[part].load_state(state[part]["up"])
+    def load_state(self, state: State) -> None:
+        """See `Transport.load_state`."""
+        self.engine.load_state(state["clients"])
+        for part, link in state.get("links", {}).items():  # older checkpoints have none
+            self.downlinks[part].load_state(link["down"])
+            self.uplinks[part].load_state(link["up"])
 
 
 class LocalCohort(Cohort):
@@ -137,7 +120,7 @@ class LocalCohort(Cohort):
     @property
     def sample_counts(self) -> Sequence[int]:
         """See `Cohort.sample_counts`."""
-        return [self._transport.sample_counts[client] for client in self._clients]
+        return [self._transport.run.sample_counts[client] for client in self._clients]
 
     def select(self, clients: Collection[int]) -> "LocalCohort":
         """See `Cohort.select`."""
@@ -145,8 +128,8 @@ class LocalCohort(Cohort):
 
     def install(self, part: Part, weights: Weights) -> None:
         """See `Cohort.install`."""
-        seed = self._seed("down", _KINDS[part])
-        with self._sent_as(_KINDS[part], None):
+        seed = self._seed("down", part)
+        with self._sent_as(KIND_OF[part], None):
             arrived = self._transport.downlinks[part].share(weights, self._clients, self._round, seed)
         self._install(part, arrived)
 
@@ -154,15 +137,15 @@ class LocalCohort(Cohort):
         """See `Cohort.install_each`."""
         arrived = {}
         for client in self._clients:
-            seed = self._seed("down", _KINDS[part], client)
-            with self._sent_as(_KINDS[part], client):
+            seed = self._seed("down", part, client)
+            with self._sent_as(KIND_OF[part], client):
                 arrived[client] = self._transport.downlinks[part].send(client, weights[client], seed)
         self._install(part, arrived)
 
     def _install(self, part: Part, arrived: Mapping[int, Delivery]) -> None:
         copies = Counter(map(id, arrived.values()))
         for delivery in {id(each): each for each in arrived.values()}.values():
-            self._count("down", _KINDS[part], None, delivery.coded, times=copies[id(delivery)])
+            self._count("down", KIND_OF[part], None, delivery.coded, times=copies[id(delivery)])
         with self._transport.at_clients():
             self._transport.engine.install(part, {c: delivery.weights for c, delivery in arrived.items()})
 
@@ -211,7 +194,7 @@ class LocalCohort(Cohort):
         Raises:
             NonFinite: a client's weights are not finite.
         """
-        kind, downlink, uplink = _KINDS[part], self._transport.downlinks[part], self._transport.uplinks[part]
+        kind, downlink, uplink = KIND_OF[part], self._transport.downlinks[part], self._transport.uplinks[part]
         with self._transport.at_clients():
             sent = self._transport.engine.weights(part, self._clients)
         if isinstance(sent, StackedWeights) and self._transport.quantization.weights.lossless:
@@ -222,7 +205,7 @@ class LocalCohort(Cohort):
             return sent
         arrived = []
         for client, own in zip(self._clients, sent, strict=True):
-            seed = self._seed("up", kind, client)
+            seed = self._seed("up", part, client)
             with self._transport.at_clients(), self._sent_as(kind, client):
                 delivery = uplink.send(client, own, downlink.held(client), seed)
             self._count("up", kind, client, delivery.coded)
@@ -250,7 +233,7 @@ class LocalCohort(Cohort):
         """Smashed data or cut gradients as the other end decodes them."""
         x = x.contiguous()
         codec = self._transport.quantization.codec(kind)
-        seed = rounding_seed(self._transport.seed, kind, client, self._round, step)
+        seed = rounding_seed(self._transport.run.seed, kind, client, self._round, step)
         with self._sent_as(kind, client):
             simulated = codec.simulate(x, seed=seed)
         self._count(direction, kind, client, [Coded(x, simulated)])
@@ -270,9 +253,8 @@ class LocalCohort(Cohort):
         size = rows.numel() * rows.element_size()
         self._transport.ledger.add(self._round, direction, kind, size, values=rows.numel())
 
-    def _seed(self, direction: Direction, kind: Kind, client: int = 0) -> int:
-        purpose = f"rounding of {kind} {direction}"
-        return seed_of(self._transport.seed, purpose, client=client, round=self._round)
+    def _seed(self, direction: Direction, part: Part, client: int = 0) -> int:
+        return weights_seed(self._transport.run.seed, direction, part, client, self._round)
 
     @contextmanager
     def _sent_as(self, kind: Kind, client: int | None) -> Iterator[None]:

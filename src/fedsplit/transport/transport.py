@@ -1,0 +1,112 @@
+"""What a transport is: it carries the verbs of a round to the clients, and back."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import torch
+
+from fedsplit.parties.cohort import Cohort
+from fedsplit.parties.engine import Engine
+from fedsplit.quant.quantization import Quantization
+from fedsplit.results.ledger import Ledger
+from fedsplit.state import State
+from fedsplit.weights import Weights
+
+Result = TypeVar("Result")
+
+
+class Stateful(Protocol):
+    """What can be set back: the servers of an algorithm."""
+
+    def state(self) -> State:
+        """Everything the next round depends on; tensors may still be moved later."""
+
+    def load_state(self, state: State) -> None:
+        """Take over what `state` gave."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What a transport needs to know of a run.
+
+    Args:
+        config: of the run, composed and checked, with the names of what was chosen under `choices`.
+        engine: answers for clients that are computed in this process.
+        sample_counts: training samples of every client.
+        num_classes: decides how many bytes a label costs.
+        quantization: a codec for each kind of message.
+        smashed_shape: of one sample.
+        client_weights: of the client model; what weights look like.
+        head_weights: of the clients' head, likewise; empty where they have none.
+        device: where weights are.
+        seed: of what codecs draw.
+        ledger: where bytes are counted.
+    """
+
+    config: Mapping[str, Any]
+    engine: Engine
+    sample_counts: Sequence[int]
+    num_classes: int
+    quantization: Quantization
+    smashed_shape: tuple[int, ...]
+    client_weights: Weights
+    head_weights: Weights
+    device: torch.device
+    seed: int
+    ledger: Ledger
+
+
+class Transport(ABC):
+    """Brings clients together with the servers, for one run.
+
+    Args:
+        run: which.
+    """
+
+    client_seconds: float = 0.0
+    """Seconds spent in clients' verbs; the round loop sets it back."""
+    left_out: Sequence[int] = ()
+    """Clients that the last round went on without."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def opened(self, directory: Path) -> AbstractContextManager[object]:
+        """While clients can be reached.
+
+        Args:
+            directory: of the run.
+        """
+        return nullcontext()
+
+    @abstractmethod
+    def run_round(
+        self, t: int, clients: Collection[int], train: Callable[[Cohort], Result], servers: Stateful
+    ) -> Result:
+        """Train a round with some clients.
+
+        Args:
+            t: the round.
+            clients: its cohort.
+            train: what the algorithm does with a cohort in this round.
+            servers: whose state `train` moves.
+
+        Raises:
+            RunFailed: a client failed, or what it sent is not finite.
+        """
+
+    @abstractmethod
+    def forget_clients(self) -> None:
+        """Drop what clients keep from round to round; see `Engine.forget`."""
+
+    @abstractmethod
+    def state(self) -> State:
+        """Of clients and links, as far as it is kept in this process."""
+
+    @abstractmethod
+    def load_state(self, state: State) -> None:
+        """Take over what `state` gave."""
