@@ -2,36 +2,30 @@
 
 import itertools
 import os
-import re
-import secrets
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
-from difflib import get_close_matches
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fedsplit.composition import CONFIGS, composed, composing, first_line, plain
 from fedsplit.config import CODECS, check
 from fedsplit.errors import RunFailed, UserError
 
-CONFIGS = Path(__file__).parent.resolve() / "hydra_config"
 HERE = Path.cwd()
 SHOWS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i"}
 """Flags by which Hydra shows something and runs nothing."""
 SWEEPS = {"-m", "--multirun"}
 OLDER_SPELLINGS = {"dataset.distribution": "distribution", "dataset.alpha": "distribution.alpha"}
-
-OmegaConf.register_new_resolver("short_id", lambda: secrets.token_hex(2), use_cache=True, replace=True)
 
 
 def spelled_out(argument: str) -> list[str]:
@@ -47,69 +41,11 @@ def spelled_out(argument: str) -> list[str]:
     return [OLDER_SPELLINGS.get(key, key) + equals + value]
 
 
-def composed(overrides: Sequence[str]) -> DictConfig:
-    """The configuration, with Hydra's own under `hydra`.
-
-    Raises:
-        UserError: an override is wrong.
-    """
-    try:
-        return compose("config", list(overrides), return_hydra_config=True)
-    except MissingConfigException as error:
-        group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        if group == "codec":
-            asked = (text.partition("=")[0] for text in overrides if text.endswith(f"={choice}"))
-            group = next(asked, group).removeprefix("codec@")
-        raise UserError(
-            group, choice, f"no such choice; allowed: {', '.join(error.options or [])}"
-        ) from error
-    except ConfigCompositionException as error:
-        found = re.search(r"Could not override '([^']+)'", str(error))
-        if found is None:
-            raise UserError("overrides", " ".join(overrides), _first_line(error)) from error
-        raise _unknown_key(found[1].lstrip("+"), overrides) from error
-    except (HydraException, ValueError) as error:  # ValueError: a group set to null
-        raise UserError("overrides", " ".join(overrides), _first_line(error)) from error
-
-
-def _unknown_key(key: str, overrides: Sequence[str]) -> UserError:
-    value = next(
-        (text.partition("=")[2] for text in overrides if text.lstrip("+~").startswith(f"{key}=")), ""
-    )
-    others = [text for text in overrides if not text.lstrip("+~").startswith(f"{key}=")]
-    parent, _, name = key.rpartition(".")
-    config = composed(others)
-    node = OmegaConf.select(config, parent) if parent else config
-    if not isinstance(node, DictConfig):
-        return UserError(key, value, f"there is no such key: {parent} is {node}")
-    known = [str(known) for known in node if not str(known).startswith("_") and known != "hydra"]
-    if parent in CODECS:
-        parent_choice = config.hydra.runtime.choices[f"codec@{parent}"]
-        return UserError(key, value, f"no such key of codec {parent_choice}; known: {', '.join(known)}")
-    close = get_close_matches(name, known, 1)
-    hint = f"did you mean {close[0]}? " if close else ""
-    return UserError(key, value, f"no such key; {hint}known: {', '.join(known) or 'none'}")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
-def plain(config: DictConfig) -> dict[str, Any]:
-    """A composed configuration, resolved, as plain values, without Hydra's own part."""
-    own = OmegaConf.create({key: node for key, node in config.items_ex(resolve=False) if key != "hydra"})
-    try:
-        resolved = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise UserError(str(error.full_key or "config"), None, _first_line(error)) from error
-    return resolved  # type: ignore[return-value]
-
-
 def _parsed(overrides: Sequence[str]) -> list[Override]:
     try:
         parsed: list[Override] = OverridesParser.create().parse_overrides(list(overrides))
     except HydraException as error:
-        raise UserError("overrides", " ".join(overrides), _first_line(error)) from error
+        raise UserError("overrides", " ".join(overrides), first_line(error)) from error
     return parsed
 
 
@@ -213,18 +149,12 @@ def single(overrides: Sequence[str]) -> None:
     perform(directory.absolute(), settings, config.hydra.runtime.choices)
 
 
-def composing() -> AbstractContextManager[object]:
-    """Hydra's compose API, over this project's configurations."""
-    context: AbstractContextManager[object] = initialize_config_dir(str(CONFIGS), version_base="1.3")
-    return context
-
-
 def hydra_path(config: DictConfig, key: str) -> Path:
     """A directory that Hydra's part of the configuration names."""
     try:
         return Path(OmegaConf.select(config, key, throw_on_missing=True))
     except OmegaConfBaseException as error:
-        raise UserError(key, "?", _first_line(error)) from error
+        raise UserError(key, "?", first_line(error)) from error
 
 
 def sweep(overrides: Sequence[str]) -> None:
@@ -265,7 +195,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except HydraException as error:
-        print(f"error: {_first_line(error)}", file=sys.stderr)
+        print(f"error: {first_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; resume=<run directory> goes on", file=sys.stderr)

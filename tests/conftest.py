@@ -10,9 +10,10 @@ import torch
 from hydra import initialize_config_dir
 from PIL import Image
 
+from fedsplit.composition import CONFIGS, composed, plain
 from fedsplit.config import check
 from fedsplit.experiment import Experiment
-from main import CONFIGS, composed, plain, spelled_out
+from main import spelled_out
 
 TINY = (
     "dataset.max_train=130",

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from fedsplit.composition import CONFIGS
 from fedsplit.config import CODECS
-from main import CONFIGS
 from tests.conftest import Build, Configure
 
 CHOICES = sorted(path.relative_to(CONFIGS).with_suffix("") for path in CONFIGS.glob("*/*.yaml"))

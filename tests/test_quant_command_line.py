@@ -11,6 +11,7 @@ import yaml
 from hydra import initialize_config_dir
 
 import main
+from fedsplit.composition import CONFIGS
 from fedsplit.config import CODECS
 from tests.conftest import TINY, Configure
 
@@ -30,7 +31,7 @@ def target(config: dict[str, Any], path: str) -> str:
 def jobs(*arguments: str) -> list[dict[str, Any]]:
     """The configurations of the jobs of a sweep."""
     overrides = [each for argument in arguments for each in main.spelled_out(argument)]
-    with initialize_config_dir(str(main.CONFIGS), version_base="1.3"):
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return [main.plain(main.composed(job)) for job in main.jobs(overrides)]
 
 

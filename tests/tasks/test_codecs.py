@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from fedsplit.composition import CONFIGS
 from fedsplit.parts import Parts, make
 from fedsplit.tasks.codecs import Codecs
-from main import CONFIGS
 from tests.conftest import TINY, Build, Configure
 
 QUICK = ("task=codecs", "task.steps=7", "task.samples=20", "task.repeats=1")

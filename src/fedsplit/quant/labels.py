@@ -1,5 +1,6 @@
 """Labels as they travel."""
 
+from collections.abc import Sequence
 from math import prod
 
 import torch
@@ -52,6 +53,10 @@ class Labels:
         if self._strangers(labels):
             raise Corrupt(f"a label is none of {self.num_classes} classes")
         return labels
+
+    def largest(self, shape: Sequence[int], dtype: torch.dtype) -> int:
+        """The most bytes that the payload of so many labels can have."""
+        return prod(shape) * self.dtype.itemsize
 
     def _strangers(self, labels: Tensor) -> bool:
         return bool(((labels < 0) | (labels >= self.num_classes)).any())

@@ -35,6 +35,7 @@ class LocalTransport(Transport):
     def __init__(self, run: Run) -> None:
         super().__init__(run)
         self.engine, self.quantization, self.ledger = run.engine, run.quantization, run.ledger
+        self.seed = run.seed
         self.labels = Labels(run.num_classes)
         self.looks_later = run.device.type != "cpu"
         """Whether messages are looked at once a round, and not when they are sent."""
@@ -233,7 +234,7 @@ class LocalCohort(Cohort):
         """Smashed data or cut gradients as the other end decodes them."""
         x = x.contiguous()
         codec = self._transport.quantization.codec(kind)
-        seed = rounding_seed(self._transport.run.seed, kind, client, self._round, step)
+        seed = rounding_seed(self._transport.seed, kind, client, self._round, step)
         with self._sent_as(kind, client):
             simulated = codec.simulate(x, seed=seed)
         self._count(direction, kind, client, [Coded(x, simulated)])
@@ -254,7 +255,7 @@ class LocalCohort(Cohort):
         self._transport.ledger.add(self._round, direction, kind, size, values=rows.numel())
 
     def _seed(self, direction: Direction, part: Part, client: int = 0) -> int:
-        return weights_seed(self._transport.run.seed, direction, part, client, self._round)
+        return weights_seed(self._transport.seed, direction, part, client, self._round)
 
     @contextmanager
     def _sent_as(self, kind: Kind, client: int | None) -> Iterator[None]:

@@ -1,0 +1,86 @@
+"""Composes configurations from the groups of `hydra_config`, and tells what is wrong with them in one line."""
+
+import re
+import secrets
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fedsplit.config import CODECS
+from fedsplit.errors import UserError
+
+CONFIGS = Path(__file__).parents[2].resolve() / "hydra_config"
+
+OmegaConf.register_new_resolver("short_id", lambda: secrets.token_hex(2), use_cache=True, replace=True)
+
+
+def composing() -> AbstractContextManager[object]:
+    """Hydra's compose API, over this project's configurations."""
+    context: AbstractContextManager[object] = initialize_config_dir(str(CONFIGS), version_base="1.3")
+    return context
+
+
+def composed(overrides: Sequence[str]) -> DictConfig:
+    """The configuration, with Hydra's own under `hydra`.
+
+    Raises:
+        UserError: an override is wrong.
+    """
+    try:
+        return compose("config", list(overrides), return_hydra_config=True)
+    except MissingConfigException as error:
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        if group == "codec":
+            asked = (text.partition("=")[0] for text in overrides if text.endswith(f"={choice}"))
+            group = next(asked, group).removeprefix("codec@")
+        raise UserError(
+            group, choice, f"no such choice; allowed: {', '.join(error.options or [])}"
+        ) from error
+    except ConfigCompositionException as error:
+        found = re.search(r"Could not override '([^']+)'", str(error))
+        if found is None:
+            raise UserError("overrides", " ".join(overrides), first_line(error)) from error
+        raise _unknown_key(found[1].lstrip("+"), overrides) from error
+    except (HydraException, ValueError) as error:  # ValueError: a group set to null
+        raise UserError("overrides", " ".join(overrides), first_line(error)) from error
+
+
+def _unknown_key(key: str, overrides: Sequence[str]) -> UserError:
+    value = next(
+        (text.partition("=")[2] for text in overrides if text.lstrip("+~").startswith(f"{key}=")), ""
+    )
+    others = [text for text in overrides if not text.lstrip("+~").startswith(f"{key}=")]
+    parent, _, name = key.rpartition(".")
+    config = composed(others)
+    node = OmegaConf.select(config, parent) if parent else config
+    if not isinstance(node, DictConfig):
+        return UserError(key, value, f"there is no such key: {parent} is {node}")
+    known = [str(known) for known in node if not str(known).startswith("_") and known != "hydra"]
+    if parent in CODECS:
+        parent_choice = config.hydra.runtime.choices[f"codec@{parent}"]
+        return UserError(key, value, f"no such key of codec {parent_choice}; known: {', '.join(known)}")
+    close = get_close_matches(name, known, 1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return UserError(key, value, f"no such key; {hint}known: {', '.join(known) or 'none'}")
+
+
+def first_line(error: Exception) -> str:
+    """What an error says first."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """A composed configuration, resolved, as plain values, without Hydra's own part."""
+    own = OmegaConf.create({key: node for key, node in config.items_ex(resolve=False) if key != "hydra"})
+    try:
+        resolved = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise UserError(str(error.full_key or "config"), None, first_line(error)) from error
+    return resolved  # type: ignore[return-value]

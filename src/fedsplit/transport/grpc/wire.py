@@ -1,0 +1,231 @@
+"""Messages with tensors on the wire: announced, sent in chunks, put together again, and checked before use."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from math import isfinite, prod
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from fedsplit.quant.codec import Codec
+from fedsplit.quant.labels import Labels
+from fedsplit.quant.message import Corrupt, Message
+from fedsplit.transport.grpc import federation_pb2 as pb
+
+CHUNK = 1 << 20
+"""Bytes of a chunk: far below gRPC's limit of 4 MiB a message, and large enough that framing costs nothing."""
+VERSION = 1
+"""Of the protocol."""
+OPTIONS = (
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 4_000),
+    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.http2.lookahead_bytes", 4 << 20),
+    ("grpc.max_receive_message_length", 2 * CHUNK),
+    ("grpc.max_send_message_length", 2 * CHUNK),
+)
+"""Of channels and servers: whoever is silent for a quarter of a minute is gone."""
+
+_TYPES = {
+    pb.FLOAT32: torch.float32,
+    pb.FLOAT64: torch.float64,
+    pb.FLOAT16: torch.float16,
+    pb.BFLOAT16: torch.bfloat16,
+    pb.INT64: torch.int64,
+    pb.INT32: torch.int32,
+    pb.INT16: torch.int16,
+    pb.INT8: torch.int8,
+    pb.UINT8: torch.uint8,
+    pb.BOOL: torch.bool,
+}
+_NUMBERS = {dtype: number for number, dtype in _TYPES.items()}
+_MOST_DIMENSIONS = 16
+
+Frame = TypeVar("Frame", pb.FromServer, pb.FromClient)
+
+
+@dataclass(frozen=True)
+class Parcel(Generic[Frame]):
+    """A message and the payloads of the tensors that it announces."""
+
+    head: Frame
+    payloads: Sequence[bytes | memoryview] = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes of all payloads."""
+        return sum(map(len, self.payloads))
+
+    def frames(self) -> Iterator[Frame]:
+        """The message, then chunks."""
+        yield self.head
+        for content in _chunks(self.payloads):
+            yield type(self.head)(identity=self.head.identity, chunk=pb.Chunk(content=content))
+
+
+def _chunks(payloads: Iterable[bytes | memoryview]) -> Iterator[bytes]:
+    parts: list[memoryview] = []
+    room = CHUNK
+    for payload in payloads:
+        rest = memoryview(payload)
+        while rest:
+            parts.append(rest[:room])
+            rest, room = rest[room:], room - len(parts[-1])
+            if not room:
+                yield b"".join(parts)
+                parts, room = [], CHUNK
+    if parts:
+        yield b"".join(parts)
+
+
+class Assembler(Generic[Frame]):
+    """Puts messages together again from their frames, in the order in which they come.
+
+    Args:
+        admit: looks at a message that announces tensors, and raises `Corrupt` if they cannot be meant;
+            only then is memory taken for them.
+    """
+
+    def __init__(self, admit: Callable[[Frame], None]) -> None:
+        self._admit = admit
+        self._head: Frame | None = None
+        self._payload = bytearray()
+        self._filled = 0
+
+    @property
+    def filled(self) -> int:
+        """Bytes of payload that have come of a message that is not whole yet."""
+        return self._filled
+
+    def add(self, frame: Frame) -> Parcel[Frame] | None:
+        """The message that this frame makes whole, if it does.
+
+        Raises:
+            Corrupt: no sender sends this frame here.
+        """
+        if self._head is not None:
+            return self._continued(self._head, frame)
+        if frame.WhichOneof("content") in (None, "chunk"):
+            raise Corrupt("neither a message nor a part of one that was announced")
+        if not frame.tensors:
+            return Parcel(frame)
+        self._admit(frame)
+        size = sum(tensor.size for tensor in frame.tensors)
+        if not size:
+            return Parcel(frame, [b""] * len(frame.tensors))
+        self._head, self._payload, self._filled = frame, bytearray(size), 0
+        return None
+
+    def _continued(self, head: Frame, frame: Frame) -> Parcel[Frame] | None:
+        if frame.WhichOneof("content") != "chunk" or frame.identity != head.identity or frame.tensors:
+            raise Corrupt("a message began before the one before it was whole")
+        content = frame.chunk.content
+        end = self._filled + len(content)
+        if not content or end > len(self._payload):
+            raise Corrupt("a chunk is empty, or holds more than was announced")
+        self._payload[self._filled : end] = content
+        self._filled = end
+        if end < len(self._payload):
+            return None
+        whole, start = memoryview(self._payload), 0
+        payloads = []
+        for tensor in head.tensors:
+            payloads.append(whole[start : start + tensor.size])
+            start += tensor.size
+        self._head, self._payload, self._filled = None, bytearray(), 0
+        return Parcel(head, payloads)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """A tensor that may come: how it is coded, and what it is.
+
+    Args:
+        name: of it.
+        number: of its codec in the protocol.
+        codec: decodes it.
+        shape: of it.
+        dtype: of it.
+    """
+
+    name: str
+    number: pb.Codec
+    codec: Codec | Labels
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    def check(self, tensor: pb.Tensor) -> None:
+        """Raise where what is announced is not this tensor.
+
+        Raises:
+            Corrupt: it is not.
+        """
+        if tensor.name != self.name or tensor.codec != self.number:
+            raise Corrupt(f"{tensor.name[:80]!r}, codec {tensor.codec}, came in place of {self.name!r}")
+        if tuple(tensor.shape) != self.shape or _TYPES.get(tensor.data_type) is not self.dtype:
+            raise Corrupt(f"{self.name!r} is of shape {self.shape} and {self.dtype}, and not what came")
+        if tensor.values != prod(self.shape):
+            raise Corrupt(f"{self.name!r} has {prod(self.shape)} values, not {tensor.values}")
+        if tensor.size > self.codec.largest(self.shape, self.dtype):
+            raise Corrupt(f"{tensor.size} bytes are more than {self.name!r} can take")
+        if not all(isfinite(energy) and energy >= 0 for energy in (tensor.signal, tensor.noise)):
+            raise Corrupt(f"the energies of {self.name!r} are no energies")
+
+
+def shape_of(tensor: pb.Tensor) -> tuple[int, ...]:
+    """The shape that is announced.
+
+    Raises:
+        Corrupt: no tensor has it.
+    """
+    if len(tensor.shape) > _MOST_DIMENSIONS or min(tensor.shape, default=0) < 0:
+        raise Corrupt("no tensor has the shape that is announced")
+    return tuple(tensor.shape)
+
+
+def check(tensors: Sequence[pb.Tensor], expected: Sequence[Expected]) -> None:
+    """Raise where what is announced is not what is expected, in this order.
+
+    Raises:
+        Corrupt: it is not.
+    """
+    if len(tensors) != len(expected):
+        raise Corrupt(f"{len(tensors)} tensors came, {len(expected)} were expected")
+    for tensor, wanted in zip(tensors, expected, strict=True):
+        wanted.check(tensor)
+
+
+def decoded(parcel: Parcel[Frame], expected: Sequence[Expected]) -> dict[str, Tensor]:
+    """The tensors of a message, contiguous, on the CPU.
+
+    Raises:
+        Corrupt: they are not what is expected, or their payloads are damaged.
+    """
+    check(parcel.head.tensors, expected)
+    tensors = {}
+    for announced, payload, wanted in zip(parcel.head.tensors, parcel.payloads, expected, strict=True):
+        message = Message(bytes(payload), wanted.shape, wanted.dtype, announced.checksum)
+        tensors[wanted.name] = wanted.codec.decode(message)
+    return tensors
+
+
+def announced(
+    name: str, number: pb.Codec, message: Message, *, signal: float = 0.0, noise: float = 0.0
+) -> pb.Tensor:
+    """What goes before the payload of a tensor."""
+    return pb.Tensor(
+        name=name,
+        codec=number,
+        data_type=_NUMBERS[message.dtype],
+        shape=message.shape,
+        size=len(message.payload),
+        checksum=message.checksum,
+        values=prod(message.shape),
+        signal=signal,
+        noise=noise,
+    )
