@@ -1,4 +1,4 @@
-"""Composes configurations from the groups of `hydra_config`, and tells what is wrong with them in one line."""
+"""Composes configurations from the groups of `hydra_config`; says in one line what is wrong with them."""
 
 import re
 import secrets

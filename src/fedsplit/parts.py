@@ -5,7 +5,7 @@ import logging
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import cached_property, reduce
 from operator import getitem
 from typing import Any, TypeVar, cast
 
@@ -125,7 +125,6 @@ class Parts:
         budget = config["auxiliary"]["memory_mb"]
         self.memory = Memory(None if budget is None else budget * 1e6)
         self.engine = self._build_engine()
-        self.algorithm = self._build_algorithm()
 
     @property
     def sample_counts(self) -> list[int]:
@@ -274,7 +273,9 @@ class Parts:
         viewed = at_cut and self.models.coded_shape != self.models.smashed_shape
         return Viewed(codec, self.models.coded_shape) if viewed else codec
 
-    def _build_algorithm(self) -> Algorithm:
+    @cached_property
+    def algorithm(self) -> Algorithm:
+        """The algorithm, with its servers; a process that only holds clients never asks for it."""
         halves, auxiliary, settings = self.models.halves, self.models.auxiliary, self.config["auxiliary"]
         aligner = make(Optimizer, self.config, "auxiliary.optimizer")  # type: ignore[type-abstract]
         start = Start(

@@ -2,5 +2,18 @@
 
 from typing import Any, TypeAlias
 
+from torch import Tensor
+
 State: TypeAlias = dict[str, Any]
 """Nested by text keys without "/"; leaves are tensors, numbers, texts, booleans, None or lists of these."""
+
+
+def copied(state: State) -> State:
+    """The same tree with tensors of its own, which nobody moves."""
+
+    def copy(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: copy(each) for key, each in value.items()}
+        return value.detach().clone() if isinstance(value, Tensor) else value
+
+    return {key: copy(value) for key, value in state.items()}

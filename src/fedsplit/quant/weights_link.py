@@ -31,11 +31,16 @@ EXACT, HALF = Identity(), Float16()
 class Delivery:
     """Weights as they arrive, and the tensors that travelled for them, in the same order.
 
-    `difference` says whether they are to be added to what the receiver holds.
+    Args:
+        weights: as they arrive.
+        coded: the tensors that travelled.
+        codec: of the larger ones.
+        difference: whether they are to be added to what the receiver holds.
     """
 
     weights: Weights
     coded: list[Coded]
+    codec: Codec
     difference: bool
 
 
@@ -94,7 +99,7 @@ class Downlink:
             codec = self._codecs.whole if held is None else self._codecs.down
             return _whole(meant, codec, seed, packs=self._packs)
         coded = _coded(_difference(meant, held), self._codecs.down, seed, packs=self._packs)
-        return Delivery(added(held, _decoded(coded)), list(coded.values()), difference=True)
+        return Delivery(added(held, _decoded(coded)), list(coded.values()), self._codecs.down, difference=True)
 
     def state(self) -> State:
         """What clients hold, each version once."""
@@ -144,7 +149,7 @@ class Uplink:
             for name, each in coded.items()
             if each.meant.is_floating_point()
         }
-        return Delivery(added(received, _decoded(coded)), list(coded.values()), difference=True)
+        return Delivery(added(received, _decoded(coded)), list(coded.values()), self._codec, difference=True)
 
     def forget(self) -> None:
         """Drop all residuals."""
@@ -180,7 +185,7 @@ def codec_of(name: str, tensor: Tensor, codec: Codec, *, difference: bool) -> Co
 
 def _whole(weights: Weights, codec: Codec, seed: int, *, packs: bool) -> Delivery:
     coded = _coded(weights, codec, seed, difference=False, packs=packs)
-    return Delivery(_decoded(coded), list(coded.values()), difference=False)
+    return Delivery(_decoded(coded), list(coded.values()), codec, difference=False)
 
 
 def _coded(

@@ -31,6 +31,53 @@ class Checkpoint:
 def save(folder: Path, checkpoint: Checkpoint) -> None:
     """Write `folder/round-<rounds>/`, whole or not at all, and drop all but the last two."""
     folder.mkdir(exist_ok=True)
+    partial = _written(folder, checkpoint, durable=True)
+    final = _path(folder, checkpoint.rounds)
+    if _load(final) is not None:  # run before: to remove what stands there could lose the last one
+        shutil.rmtree(partial)
+        return
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
+    _sync(folder)
+    for old in _checkpoints(folder)[:-KEPT]:
+        shutil.rmtree(old)
+
+
+def replace(folder: Path, checkpoint: Checkpoint, *, needed: int, durable: bool) -> None:
+    """As `save`, also where that round was run before, and otherwise; a kill meanwhile may lose that one.
+
+    Args:
+        folder: holds the checkpoints.
+        checkpoint: the newest.
+        needed: rounds of the oldest that is still needed.
+        durable: whether it must outlive a loss of power, and not only a kill.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = _written(folder, checkpoint, durable=durable)
+    final = _path(folder, checkpoint.rounds)
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
+    for rounds in kept(folder):
+        if rounds < needed:
+            shutil.rmtree(_path(folder, rounds))
+
+
+def kept(folder: Path) -> list[int]:
+    """After how many rounds there are checkpoints, ascending; some may be damaged."""
+    return [int(path.name.removeprefix("round-")) for path in _checkpoints(folder)]
+
+
+def load(folder: Path, rounds: int) -> Checkpoint | None:
+    """The checkpoint after so many rounds; None where it is damaged or not there."""
+    return _load(_path(folder, rounds))
+
+
+def _path(folder: Path, rounds: int) -> Path:
+    return folder / f"round-{rounds:06d}"
+
+
+def _written(folder: Path, checkpoint: Checkpoint, *, durable: bool) -> Path:
+    """A checkpoint under a name that is nobody's yet."""
     partial = folder / ".partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
@@ -42,17 +89,10 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
     )
     sums = "".join(f"{_checksum(partial / name)}  {name}\n" for name in (_TENSORS, _VALUES))
     (partial / _CHECKSUMS).write_text(sums, encoding="utf-8")
-    for path in (*partial.iterdir(), partial):
-        _sync(path)
-    final = folder / f"round-{checkpoint.rounds:06d}"
-    if _load(final) is not None:  # run before: to remove what stands there could lose the last one
-        shutil.rmtree(partial)
-        return
-    shutil.rmtree(final, ignore_errors=True)
-    partial.rename(final)
-    _sync(folder)
-    for old in _checkpoints(folder)[:-KEPT]:
-        shutil.rmtree(old)
+    if durable:
+        for path in (*partial.iterdir(), partial):
+            _sync(path)
+    return partial
 
 
 def load_latest(folder: Path) -> Checkpoint | None:

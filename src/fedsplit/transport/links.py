@@ -1,8 +1,11 @@
 """What both ends of a link agree on: how the weights of a part are counted, and what is drawn for them."""
 
+from collections.abc import Sequence
+
 from fedsplit.parties.messages import Part
+from fedsplit.quant.coded import Coded
 from fedsplit.randomness import seed_of
-from fedsplit.results.ledger import Direction, Kind
+from fedsplit.results.ledger import Direction, Kind, Ledger
 
 KIND_OF: dict[Part, Kind] = {
     "client": "client_weights",
@@ -15,3 +18,19 @@ KIND_OF: dict[Part, Kind] = {
 def weights_seed(seed: int, direction: Direction, part: Part, client: int, round: int) -> int:
     """Seed of what codecs draw for weights; `client` is 0 where all clients are sent the same."""
     return seed_of(seed, f"rounding of {KIND_OF[part]} {direction}", client=client, round=round)
+
+
+def count(
+    ledger: Ledger, round: int, direction: Direction, kind: Kind, coded: Sequence[Coded], times: int = 1
+) -> None:
+    """Count tensors that were sent, each so many times."""
+    for each in coded:
+        ledger.add(
+            round,
+            direction,
+            kind,
+            times * each.arrived.size,
+            values=times * each.meant.numel(),
+            signal=times * each.signal,
+            noise=times * each.noise,
+        )

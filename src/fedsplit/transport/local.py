@@ -18,7 +18,7 @@ from fedsplit.quant.quantization import TensorKind, rounding_seed
 from fedsplit.quant.weights_link import Delivery, Downlink, Uplink
 from fedsplit.results.ledger import Direction, Kind
 from fedsplit.state import State
-from fedsplit.transport.links import KIND_OF, weights_seed
+from fedsplit.transport.links import KIND_OF, count, weights_seed
 from fedsplit.transport.transport import Result, Run, Stateful, Transport
 from fedsplit.weights import StackedWeights, Weights
 
@@ -269,12 +269,4 @@ class LocalCohort(Cohort):
     ) -> None:
         for each in coded:
             self._transport.watch(kind, client, each.meant)
-            self._transport.ledger.add(
-                self._round,
-                direction,
-                kind,
-                times * each.arrived.size,
-                values=times * each.meant.numel(),
-                signal=times * each.signal,
-                noise=times * each.noise,
-            )
+        count(self._transport.ledger, self._round, direction, kind, coded, times)

@@ -1,11 +1,9 @@
-from collections.abc import Iterable as _Iterable
-from collections.abc import Mapping as _Mapping
-from typing import ClassVar as _ClassVar
-
-from google.protobuf import descriptor as _descriptor
-from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -41,7 +39,6 @@ class Part(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CLIENT: _ClassVar[Part]
     AUXILIARY: _ClassVar[Part]
     FULL: _ClassVar[Part]
-
 CODEC_UNSPECIFIED: Codec
 EXACT: Codec
 HALF: Codec
@@ -68,7 +65,7 @@ AUXILIARY: Part
 FULL: Part
 
 class Identity(_message.Message):
-    __slots__ = ("attempt", "client", "number", "round", "run", "step")
+    __slots__ = ("run", "client", "round", "attempt", "number", "step")
     RUN_FIELD_NUMBER: _ClassVar[int]
     CLIENT_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
@@ -81,18 +78,10 @@ class Identity(_message.Message):
     attempt: int
     number: int
     step: int
-    def __init__(
-        self,
-        run: bytes | None = ...,
-        client: int | None = ...,
-        round: int | None = ...,
-        attempt: int | None = ...,
-        number: int | None = ...,
-        step: int | None = ...,
-    ) -> None: ...
+    def __init__(self, run: _Optional[bytes] = ..., client: _Optional[int] = ..., round: _Optional[int] = ..., attempt: _Optional[int] = ..., number: _Optional[int] = ..., step: _Optional[int] = ...) -> None: ...
 
 class Tensor(_message.Message):
-    __slots__ = ("checksum", "codec", "data_type", "name", "noise", "shape", "signal", "size", "values")
+    __slots__ = ("name", "codec", "data_type", "shape", "size", "checksum", "values", "signal", "noise")
     NAME_FIELD_NUMBER: _ClassVar[int]
     CODEC_FIELD_NUMBER: _ClassVar[int]
     DATA_TYPE_FIELD_NUMBER: _ClassVar[int]
@@ -111,41 +100,16 @@ class Tensor(_message.Message):
     values: int
     signal: float
     noise: float
-    def __init__(
-        self,
-        name: str | None = ...,
-        codec: Codec | str | None = ...,
-        data_type: DataType | str | None = ...,
-        shape: _Iterable[int] | None = ...,
-        size: int | None = ...,
-        checksum: int | None = ...,
-        values: int | None = ...,
-        signal: float | None = ...,
-        noise: float | None = ...,
-    ) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., codec: _Optional[_Union[Codec, str]] = ..., data_type: _Optional[_Union[DataType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., size: _Optional[int] = ..., checksum: _Optional[int] = ..., values: _Optional[int] = ..., signal: _Optional[float] = ..., noise: _Optional[float] = ...) -> None: ...
 
 class Chunk(_message.Message):
     __slots__ = ("content",)
     CONTENT_FIELD_NUMBER: _ClassVar[int]
     content: bytes
-    def __init__(self, content: bytes | None = ...) -> None: ...
+    def __init__(self, content: _Optional[bytes] = ...) -> None: ...
 
 class FromServer(_message.Message):
-    __slots__ = (
-        "backward",
-        "begin",
-        "chunk",
-        "finish",
-        "forward",
-        "identity",
-        "install",
-        "keep",
-        "refusal",
-        "tensors",
-        "train_local",
-        "upload_weights",
-        "welcome",
-    )
+    __slots__ = ("identity", "tensors", "chunk", "welcome", "refusal", "begin", "install", "forward", "backward", "train_local", "upload_weights", "keep", "finish")
     IDENTITY_FIELD_NUMBER: _ClassVar[int]
     TENSORS_FIELD_NUMBER: _ClassVar[int]
     CHUNK_FIELD_NUMBER: _ClassVar[int]
@@ -172,25 +136,10 @@ class FromServer(_message.Message):
     upload_weights: UploadWeights
     keep: Keep
     finish: Finish
-    def __init__(
-        self,
-        identity: Identity | _Mapping | None = ...,
-        tensors: _Iterable[Tensor | _Mapping] | None = ...,
-        chunk: Chunk | _Mapping | None = ...,
-        welcome: Welcome | _Mapping | None = ...,
-        refusal: Refusal | _Mapping | None = ...,
-        begin: Begin | _Mapping | None = ...,
-        install: Install | _Mapping | None = ...,
-        forward: Forward | _Mapping | None = ...,
-        backward: Backward | _Mapping | None = ...,
-        train_local: TrainLocal | _Mapping | None = ...,
-        upload_weights: UploadWeights | _Mapping | None = ...,
-        keep: Keep | _Mapping | None = ...,
-        finish: Finish | _Mapping | None = ...,
-    ) -> None: ...
+    def __init__(self, identity: _Optional[_Union[Identity, _Mapping]] = ..., tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., begin: _Optional[_Union[Begin, _Mapping]] = ..., install: _Optional[_Union[Install, _Mapping]] = ..., forward: _Optional[_Union[Forward, _Mapping]] = ..., backward: _Optional[_Union[Backward, _Mapping]] = ..., train_local: _Optional[_Union[TrainLocal, _Mapping]] = ..., upload_weights: _Optional[_Union[UploadWeights, _Mapping]] = ..., keep: _Optional[_Union[Keep, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ...) -> None: ...
 
 class FromClient(_message.Message):
-    __slots__ = ("chunk", "done", "failed", "hello", "identity", "ready", "tensors", "upload")
+    __slots__ = ("identity", "tensors", "chunk", "hello", "ready", "upload", "done", "failed")
     IDENTITY_FIELD_NUMBER: _ClassVar[int]
     TENSORS_FIELD_NUMBER: _ClassVar[int]
     CHUNK_FIELD_NUMBER: _ClassVar[int]
@@ -207,64 +156,43 @@ class FromClient(_message.Message):
     upload: Upload
     done: Done
     failed: Failed
-    def __init__(
-        self,
-        identity: Identity | _Mapping | None = ...,
-        tensors: _Iterable[Tensor | _Mapping] | None = ...,
-        chunk: Chunk | _Mapping | None = ...,
-        hello: Hello | _Mapping | None = ...,
-        ready: Ready | _Mapping | None = ...,
-        upload: Upload | _Mapping | None = ...,
-        done: Done | _Mapping | None = ...,
-        failed: Failed | _Mapping | None = ...,
-    ) -> None: ...
+    def __init__(self, identity: _Optional[_Union[Identity, _Mapping]] = ..., tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., hello: _Optional[_Union[Hello, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., upload: _Optional[_Union[Upload, _Mapping]] = ..., done: _Optional[_Union[Done, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("client", "instance", "version")
+    __slots__ = ("version", "client", "instance")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     CLIENT_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
     version: int
     client: int
     instance: bytes
-    def __init__(
-        self, version: int | None = ..., client: int | None = ..., instance: bytes | None = ...
-    ) -> None: ...
+    def __init__(self, version: _Optional[int] = ..., client: _Optional[int] = ..., instance: _Optional[bytes] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("plan", "server")
+    __slots__ = ("server", "plan")
     SERVER_FIELD_NUMBER: _ClassVar[int]
     PLAN_FIELD_NUMBER: _ClassVar[int]
     server: bytes
     plan: Plan
-    def __init__(self, server: bytes | None = ..., plan: Plan | _Mapping | None = ...) -> None: ...
+    def __init__(self, server: _Optional[bytes] = ..., plan: _Optional[_Union[Plan, _Mapping]] = ...) -> None: ...
 
 class Refusal(_message.Message):
-    __slots__ = ("for_good", "reason")
+    __slots__ = ("reason", "for_good")
     REASON_FIELD_NUMBER: _ClassVar[int]
     FOR_GOOD_FIELD_NUMBER: _ClassVar[int]
     reason: str
     for_good: bool
-    def __init__(self, reason: str | None = ..., for_good: bool | None = ...) -> None: ...
+    def __init__(self, reason: _Optional[str] = ..., for_good: _Optional[bool] = ...) -> None: ...
 
 class Plan(_message.Message):
-    __slots__ = (
-        "choices",
-        "classes",
-        "image_shape",
-        "normalisation_scale",
-        "normalisation_shift",
-        "num_classes",
-        "settings",
-    )
+    __slots__ = ("choices", "settings", "normalisation_scale", "normalisation_shift", "classes", "image_shape", "num_classes")
     class ChoicesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
         key: str
         value: str
-        def __init__(self, key: str | None = ..., value: str | None = ...) -> None: ...
-
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     CHOICES_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
     NORMALISATION_SCALE_FIELD_NUMBER: _ClassVar[int]
@@ -279,16 +207,7 @@ class Plan(_message.Message):
     classes: _containers.RepeatedScalarFieldContainer[str]
     image_shape: _containers.RepeatedScalarFieldContainer[int]
     num_classes: int
-    def __init__(
-        self,
-        choices: _Mapping[str, str] | None = ...,
-        settings: _Iterable[Setting | _Mapping] | None = ...,
-        normalisation_scale: _Iterable[float] | None = ...,
-        normalisation_shift: _Iterable[float] | None = ...,
-        classes: _Iterable[str] | None = ...,
-        image_shape: _Iterable[int] | None = ...,
-        num_classes: int | None = ...,
-    ) -> None: ...
+    def __init__(self, choices: _Optional[_Mapping[str, str]] = ..., settings: _Optional[_Iterable[_Union[Setting, _Mapping]]] = ..., normalisation_scale: _Optional[_Iterable[float]] = ..., normalisation_shift: _Optional[_Iterable[float]] = ..., classes: _Optional[_Iterable[str]] = ..., image_shape: _Optional[_Iterable[int]] = ..., num_classes: _Optional[int] = ...) -> None: ...
 
 class Setting(_message.Message):
     __slots__ = ("key", "value")
@@ -296,10 +215,10 @@ class Setting(_message.Message):
     VALUE_FIELD_NUMBER: _ClassVar[int]
     key: str
     value: Value
-    def __init__(self, key: str | None = ..., value: Value | _Mapping | None = ...) -> None: ...
+    def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[Value, _Mapping]] = ...) -> None: ...
 
 class Value(_message.Message):
-    __slots__ = ("list", "nothing", "real", "text", "truth", "whole")
+    __slots__ = ("truth", "whole", "real", "text", "list", "nothing")
     TRUTH_FIELD_NUMBER: _ClassVar[int]
     WHOLE_FIELD_NUMBER: _ClassVar[int]
     REAL_FIELD_NUMBER: _ClassVar[int]
@@ -312,24 +231,16 @@ class Value(_message.Message):
     text: str
     list: List
     nothing: bool
-    def __init__(
-        self,
-        truth: bool | None = ...,
-        whole: int | None = ...,
-        real: float | None = ...,
-        text: str | None = ...,
-        list: List | _Mapping | None = ...,
-        nothing: bool | None = ...,
-    ) -> None: ...
+    def __init__(self, truth: _Optional[bool] = ..., whole: _Optional[int] = ..., real: _Optional[float] = ..., text: _Optional[str] = ..., list: _Optional[_Union[List, _Mapping]] = ..., nothing: _Optional[bool] = ...) -> None: ...
 
 class List(_message.Message):
     __slots__ = ("items",)
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     items: _containers.RepeatedCompositeFieldContainer[Value]
-    def __init__(self, items: _Iterable[Value | _Mapping] | None = ...) -> None: ...
+    def __init__(self, items: _Optional[_Iterable[_Union[Value, _Mapping]]] = ...) -> None: ...
 
 class Ready(_message.Message):
-    __slots__ = ("attempt", "going_on", "number", "round", "samples", "states")
+    __slots__ = ("samples", "states", "going_on", "round", "attempt", "number")
     SAMPLES_FIELD_NUMBER: _ClassVar[int]
     STATES_FIELD_NUMBER: _ClassVar[int]
     GOING_ON_FIELD_NUMBER: _ClassVar[int]
@@ -342,29 +253,21 @@ class Ready(_message.Message):
     round: int
     attempt: int
     number: int
-    def __init__(
-        self,
-        samples: int | None = ...,
-        states: _Iterable[int] | None = ...,
-        going_on: bool | None = ...,
-        round: int | None = ...,
-        attempt: int | None = ...,
-        number: int | None = ...,
-    ) -> None: ...
+    def __init__(self, samples: _Optional[int] = ..., states: _Optional[_Iterable[int]] = ..., going_on: _Optional[bool] = ..., round: _Optional[int] = ..., attempt: _Optional[int] = ..., number: _Optional[int] = ...) -> None: ...
 
 class Begin(_message.Message):
     __slots__ = ("after",)
     AFTER_FIELD_NUMBER: _ClassVar[int]
     after: int
-    def __init__(self, after: int | None = ...) -> None: ...
+    def __init__(self, after: _Optional[int] = ...) -> None: ...
 
 class Install(_message.Message):
-    __slots__ = ("difference", "part")
+    __slots__ = ("part", "difference")
     PART_FIELD_NUMBER: _ClassVar[int]
     DIFFERENCE_FIELD_NUMBER: _ClassVar[int]
     part: Part
     difference: bool
-    def __init__(self, part: Part | str | None = ..., difference: bool | None = ...) -> None: ...
+    def __init__(self, part: _Optional[_Union[Part, str]] = ..., difference: _Optional[bool] = ...) -> None: ...
 
 class Forward(_message.Message):
     __slots__ = ()
@@ -375,37 +278,30 @@ class Backward(_message.Message):
     def __init__(self) -> None: ...
 
 class TrainLocal(_message.Message):
-    __slots__ = ("skip_first_upload", "train_head", "upload_interval")
+    __slots__ = ("train_head", "upload_interval", "skip_first_upload")
     TRAIN_HEAD_FIELD_NUMBER: _ClassVar[int]
     UPLOAD_INTERVAL_FIELD_NUMBER: _ClassVar[int]
     SKIP_FIRST_UPLOAD_FIELD_NUMBER: _ClassVar[int]
     train_head: bool
     upload_interval: int
     skip_first_upload: bool
-    def __init__(
-        self,
-        train_head: bool | None = ...,
-        upload_interval: int | None = ...,
-        skip_first_upload: bool | None = ...,
-    ) -> None: ...
+    def __init__(self, train_head: _Optional[bool] = ..., upload_interval: _Optional[int] = ..., skip_first_upload: _Optional[bool] = ...) -> None: ...
 
 class UploadWeights(_message.Message):
     __slots__ = ("part",)
     PART_FIELD_NUMBER: _ClassVar[int]
     part: Part
-    def __init__(self, part: Part | str | None = ...) -> None: ...
+    def __init__(self, part: _Optional[_Union[Part, str]] = ...) -> None: ...
 
 class Keep(_message.Message):
-    __slots__ = ("durable", "needed", "rounds")
+    __slots__ = ("rounds", "needed", "durable")
     ROUNDS_FIELD_NUMBER: _ClassVar[int]
     NEEDED_FIELD_NUMBER: _ClassVar[int]
     DURABLE_FIELD_NUMBER: _ClassVar[int]
     rounds: int
     needed: int
     durable: bool
-    def __init__(
-        self, rounds: int | None = ..., needed: int | None = ..., durable: bool | None = ...
-    ) -> None: ...
+    def __init__(self, rounds: _Optional[int] = ..., needed: _Optional[int] = ..., durable: _Optional[bool] = ...) -> None: ...
 
 class Finish(_message.Message):
     __slots__ = ()
@@ -416,24 +312,19 @@ class Upload(_message.Message):
     def __init__(self) -> None: ...
 
 class Done(_message.Message):
-    __slots__ = ("difference", "losses", "samples")
+    __slots__ = ("losses", "samples", "difference")
     LOSSES_FIELD_NUMBER: _ClassVar[int]
     SAMPLES_FIELD_NUMBER: _ClassVar[int]
     DIFFERENCE_FIELD_NUMBER: _ClassVar[int]
     losses: _containers.RepeatedScalarFieldContainer[float]
     samples: _containers.RepeatedScalarFieldContainer[int]
     difference: bool
-    def __init__(
-        self,
-        losses: _Iterable[float] | None = ...,
-        samples: _Iterable[int] | None = ...,
-        difference: bool | None = ...,
-    ) -> None: ...
+    def __init__(self, losses: _Optional[_Iterable[float]] = ..., samples: _Optional[_Iterable[int]] = ..., difference: _Optional[bool] = ...) -> None: ...
 
 class Failed(_message.Message):
-    __slots__ = ("not_finite", "what")
+    __slots__ = ("what", "not_finite")
     WHAT_FIELD_NUMBER: _ClassVar[int]
     NOT_FINITE_FIELD_NUMBER: _ClassVar[int]
     what: str
     not_finite: bool
-    def __init__(self, what: str | None = ..., not_finite: bool | None = ...) -> None: ...
+    def __init__(self, what: _Optional[str] = ..., not_finite: _Optional[bool] = ...) -> None: ...

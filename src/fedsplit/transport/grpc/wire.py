@@ -1,4 +1,4 @@
-"""Messages with tensors on the wire: announced, sent in chunks, put together again, and checked before use."""
+"""Messages with tensors on the wire: announced, sent in chunks, put together again, checked before use."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from fedsplit.quant.message import Corrupt, Message
 from fedsplit.transport.grpc import federation_pb2 as pb
 
 CHUNK = 1 << 20
-"""Bytes of a chunk: far below gRPC's limit of 4 MiB a message, and large enough that framing costs nothing."""
+"""Bytes of a chunk: far below gRPC's limit of 4 MiB a message, and so large that framing costs nothing."""
 VERSION = 1
 """Of the protocol."""
 OPTIONS = (
@@ -87,20 +87,20 @@ class Assembler(Generic[Frame]):
     """Puts messages together again from their frames, in the order in which they come.
 
     Args:
-        admit: looks at a message that announces tensors, and raises `Corrupt` if they cannot be meant;
-            only then is memory taken for them.
+        admit: looks at a message that announces tensors, raises `Corrupt` if they cannot be meant, and
+            says whether they are wanted; only then is memory taken for them.
     """
 
-    def __init__(self, admit: Callable[[Frame], None]) -> None:
-        self._admit = admit
+    def __init__(self, admit: Callable[[Frame], bool]) -> None:
+        self._admit: Callable[[Frame], bool] = admit
         self._head: Frame | None = None
-        self._payload = bytearray()
-        self._filled = 0
+        self._payload: bytearray | None = None
+        self._size = self._filled = 0
 
     @property
     def filled(self) -> int:
-        """Bytes of payload that have come of a message that is not whole yet."""
-        return self._filled
+        """Bytes of payload that have come of a wanted message that is not whole yet."""
+        return self._filled if self._payload is not None else 0
 
     def add(self, frame: Frame) -> Parcel[Frame] | None:
         """The message that this frame makes whole, if it does.
@@ -114,11 +114,11 @@ class Assembler(Generic[Frame]):
             raise Corrupt("neither a message nor a part of one that was announced")
         if not frame.tensors:
             return Parcel(frame)
-        self._admit(frame)
-        size = sum(tensor.size for tensor in frame.tensors)
-        if not size:
-            return Parcel(frame, [b""] * len(frame.tensors))
-        self._head, self._payload, self._filled = frame, bytearray(size), 0
+        wanted = self._admit(frame)
+        self._size = sum(tensor.size for tensor in frame.tensors)
+        if not self._size:
+            return Parcel(frame, [b""] * len(frame.tensors)) if wanted else None
+        self._head, self._payload, self._filled = frame, bytearray(self._size) if wanted else None, 0
         return None
 
     def _continued(self, head: Frame, frame: Frame) -> Parcel[Frame] | None:
@@ -126,18 +126,21 @@ class Assembler(Generic[Frame]):
             raise Corrupt("a message began before the one before it was whole")
         content = frame.chunk.content
         end = self._filled + len(content)
-        if not content or end > len(self._payload):
+        if not content or end > self._size:
             raise Corrupt("a chunk is empty, or holds more than was announced")
-        self._payload[self._filled : end] = content
+        if self._payload is not None:
+            self._payload[self._filled : end] = content
         self._filled = end
-        if end < len(self._payload):
+        if end < self._size:
             return None
-        whole, start = memoryview(self._payload), 0
+        payload, self._head, self._payload = self._payload, None, None
+        if payload is None:
+            return None
+        whole, start = memoryview(payload), 0
         payloads = []
         for tensor in head.tensors:
             payloads.append(whole[start : start + tensor.size])
             start += tensor.size
-        self._head, self._payload, self._filled = None, bytearray(), 0
         return Parcel(head, payloads)
 
 

@@ -1,0 +1,109 @@
+"""What tensors each message may carry: both sides know it from the plan, and believe nothing else."""
+
+from collections.abc import Sequence
+
+import torch
+
+from fedsplit.parties.messages import Part
+from fedsplit.quant.codec import Codec
+from fedsplit.quant.labels import Labels
+from fedsplit.quant.message import Corrupt
+from fedsplit.quant.weights_link import EXACT, HALF, codec_of
+from fedsplit.transport.grpc import federation_pb2 as pb
+from fedsplit.transport.grpc.wire import Expected, shape_of
+from fedsplit.transport.transport import Run
+from fedsplit.weights import Weights
+
+PARTS: dict[Part, pb.Part] = {"client": pb.CLIENT, "auxiliary": pb.AUXILIARY, "full": pb.FULL}
+"""Their numbers in the protocol."""
+
+
+class Expectations:
+    """The tensors of one run's messages.
+
+    Args:
+        run: which.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._codecs, self.labels = run.quantization, Labels(run.num_classes)
+        self._smashed_shape = run.smashed_shape
+        # a last batch of one sample joins the batch before it
+        self._most_samples: int = run.config["batch_size"] + 1
+        self._dtype = torch.get_default_dtype()
+        self._weights: dict[Part, Weights] = {
+            "client": run.client_weights,
+            "auxiliary": run.head_weights,
+            "full": {**run.client_weights, **run.head_weights},
+        }
+        weights = run.quantization.weights
+        self._numbers = {
+            id(EXACT): pb.EXACT,
+            id(HALF): pb.HALF,
+            id(weights.up): pb.WEIGHTS_UP,
+            id(weights.down): pb.WEIGHTS_DOWN,
+            id(weights.whole): pb.WEIGHTS_WHOLE,
+        }
+
+    def part(self, number: pb.Part) -> Part:
+        """The part that has this number in the protocol.
+
+        Raises:
+            Corrupt: none has, or clients of this run hold none.
+        """
+        for part, known in PARTS.items():
+            if known == number and self._weights[part]:
+                return part
+        raise Corrupt(f"{number} is no part of this run's models")
+
+    def weights(self, part: Part, codec: Codec, *, difference: bool) -> list[Expected]:
+        """The tensors of weights."""
+        expected = []
+        for name, tensor in self._weights[part].items():
+            chosen = codec_of(name, tensor, codec, difference=difference)
+            number = self._numbers[id(chosen)]
+            expected.append(Expected(name, number, chosen, tuple(tensor.shape), tensor.dtype))
+        return expected
+
+    def sent_down(self, part: Part, *, held: bool, difference: bool) -> list[Expected]:
+        """The tensors of weights to a client that holds some already, or does not."""
+        weights = self._codecs.weights
+        return self.weights(part, weights.down if held else weights.whole, difference=difference)
+
+    def sent_up(self, part: Part, *, difference: bool) -> list[Expected]:
+        """The tensors of weights from a client."""
+        return self.weights(part, self._codecs.weights.up, difference=difference)
+
+    def upload(self, tensors: Sequence[pb.Tensor]) -> list[Expected]:
+        """Smashed data and labels, of as many samples as are announced.
+
+        Raises:
+            Corrupt: no batch has so many.
+        """
+        batch = self._batch(tensors)
+        return [
+            Expected("z", self.cut_number("smashed"), self._codecs.smashed, batch, self._dtype),
+            Expected("y", pb.LABELS, self.labels, batch[:1], torch.int64),
+        ]
+
+    def cut_gradient(self, tensors: Sequence[pb.Tensor]) -> list[Expected]:
+        """A cut gradient, of as many samples as are announced.
+
+        Raises:
+            Corrupt: no batch has so many.
+        """
+        batch, codec = self._batch(tensors), self._codecs.cut_gradient
+        return [Expected("dz", self.cut_number("cut_gradient"), codec, batch, self._dtype)]
+
+    def cut_number(self, kind: str) -> pb.Codec:
+        """Of the codec of smashed data or cut gradients."""
+        codec = self._codecs.smashed if kind == "smashed" else self._codecs.cut_gradient
+        if codec.lossless:
+            return pb.EXACT
+        return pb.SMASHED if kind == "smashed" else pb.CUT_GRADIENT
+
+    def _batch(self, tensors: Sequence[pb.Tensor]) -> tuple[int, ...]:
+        samples = shape_of(tensors[0])[:1] if tensors else ()
+        if not samples or not 1 <= samples[0] <= self._most_samples:
+            raise Corrupt(f"no batch of this run has {samples} samples")
+        return (*samples, *self._smashed_shape)

@@ -1,0 +1,414 @@
+"""Where the server's round loop and the streams of its clients meet: who was asked what, and answered what."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+
+from fedsplit.errors import NonFinite, RunFailed
+from fedsplit.quant.message import Corrupt
+from fedsplit.results.ledger import Ledger
+from fedsplit.transport.grpc import federation_pb2 as pb
+from fedsplit.transport.grpc.expectations import Expectations
+from fedsplit.transport.grpc.wire import Parcel, check
+
+_LOG = logging.getLogger("fedsplit")
+_TELL_S = 30.0
+AWAY_S = 15.0
+"""Seconds after which a client that is not here is late, where no deadline says it."""
+
+
+class Lost(Exception):
+    """A client cannot go on with the round; it is to be begun again."""
+
+    def __init__(self, client: int, reason: str) -> None:
+        super().__init__(client, reason)
+        self.client, self.reason = client, reason
+
+
+class Late(Exception):
+    """Clients that have not done their part in time."""
+
+    def __init__(self, clients: Sequence[int]) -> None:
+        super().__init__(clients)
+        self.clients = clients
+
+
+class Refused(Exception):
+    """A stream that is not let in; `for_good` says whether trying again would end the same."""
+
+    def __init__(self, reason: str, *, for_good: bool) -> None:
+        super().__init__(reason)
+        self.reason, self.for_good = reason, for_good
+
+
+class Link:
+    """The server's end of a stream.
+
+    Args:
+        cancel: ends the stream.
+    """
+
+    def __init__(self, cancel: Callable[[], object]) -> None:
+        self._cancel = cancel
+        self._outbox: SimpleQueue[Parcel[pb.FromServer] | None] = SimpleQueue()
+
+    def send(self, parcel: Parcel[pb.FromServer]) -> None:
+        """Send a message after those before."""
+        self._outbox.put(parcel)
+
+    def close(self) -> None:
+        """Send nothing more after those before."""
+        self._outbox.put(None)
+
+    def cut(self) -> None:
+        """End the stream now."""
+        self.close()
+        self._cancel()
+
+    def frames(self) -> Iterator[pb.FromServer]:
+        """What is sent, as it comes, until the end."""
+        while (parcel := self._outbox.get()) is not None:
+            yield from parcel.frames()
+
+
+@dataclass
+class _Asked:
+    """A verb that a client was sent, or will be once it is here, and what it answered so far."""
+
+    verb: Parcel[pb.FromServer]
+    answers: list[Parcel[pb.FromClient]] = field(default_factory=list)
+    done: bool = False
+
+
+@dataclass
+class _Session:
+    """One client, as the server sees it."""
+
+    client: int
+    link: Link | None = None
+    instance: bytes = b""
+    samples: int = 0
+    asked: _Asked | None = None
+    trouble: str | None = None
+
+
+class Hub:
+    """All clients of a run.
+
+    Args:
+        run: 16 bytes that name it.
+        clients: how many it has.
+        expectations: what they may send.
+        sample_counts: of each, as far as they are known already.
+        ledger: where bytes are counted that are sent again.
+    """
+
+    def __init__(
+        self,
+        *,
+        run: bytes,
+        clients: int,
+        expectations: Expectations,
+        sample_counts: Sequence[int],
+        ledger: Ledger,
+    ) -> None:
+        self.run, self._expectations, self._ledger = run, expectations, ledger
+        self._sample_counts = sample_counts
+        self.changed = threading.Condition()
+        self._sessions = [_Session(client) for client in range(clients)]
+        self._participants: Collection[int] = ()
+        self._after: Mapping[int, int] = {}
+        self._round, self._attempt = 0, 0
+        self._failure: str | None = None
+        self.up = self.down = 0
+        """Bytes of payload that went through, for who wants to watch."""
+
+    # Of streams
+
+    def greet(self, hello: pb.Hello) -> None:
+        """Whether a client with this `Hello` may come in.
+
+        Raises:
+            Refused: it may not.
+        """
+        if hello.client >= len(self._sessions):
+            told = f"client {hello.client}: this run has clients 0 to {len(self._sessions) - 1}"
+            raise Refused(told, for_good=True)
+        session = self._sessions[hello.client]
+        with self.changed:
+            if session.link is not None and session.instance != hello.instance:
+                raise Refused(f"client {hello.client} is here already", for_good=False)
+
+    def attach(self, link: Link, hello: pb.Hello, ready: pb.Ready) -> None:
+        """Let a client in, and send it what it was asked and has not answered.
+
+        Raises:
+            Refused: it cannot take part.
+        """
+        with self.changed:
+            self.greet(hello)
+            session = self._sessions[hello.client]
+            self._check_data(session, ready)
+            after = self._after.get(session.client, 0)
+            if not ready.going_on and after and after not in ready.states:
+                told = f"client {session.client} comes without its state after {after} rounds"
+                raise Refused(f"{told}; start it where it was before", for_good=True)
+            if session.link is not None:
+                session.link.cut()
+            session.link, session.instance, session.samples = link, hello.instance, ready.samples
+            self._go_on(session, ready)
+            self.changed.notify_all()
+        _LOG.info("client %s is here", hello.client)
+
+    def _check_data(self, session: _Session, ready: pb.Ready) -> None:
+        known = self._sample_counts[session.client]
+        if not ready.samples or (known and ready.samples != known):
+            wanted = known or "at least one"
+            told = f"client {session.client} has {ready.samples} training samples in place of {wanted}"
+            raise Refused(f"{told}: not the run's data", for_good=True)
+
+    def _go_on(self, session: _Session, ready: pb.Ready) -> None:
+        asked = session.asked
+        if asked is None:
+            return
+        verb = asked.verb.head.identity
+        last = (ready.round, ready.attempt) if ready.going_on else None
+        follows = last == (verb.round, verb.attempt) and ready.number in (verb.number, verb.number - 1)
+        if asked.done and last == (verb.round, verb.attempt) and ready.number == verb.number:
+            return
+        if follows or verb.number == 0:
+            self._ledger.add_again(verb.round, "down", asked.verb.size)
+            self._send(session, asked)
+        else:
+            session.trouble = "came back without what it did in this round"
+
+    def detach(self, link: Link, client: int, pending: int) -> None:
+        """A stream has ended, with so many bytes of payload that belong to no whole message."""
+        with self.changed:
+            session = self._sessions[client]
+            if session.link is not link:
+                return
+            session.link = None
+            asked = session.asked
+            if asked is not None and not asked.done:
+                size = pending + sum(parcel.size for parcel in asked.answers)
+                self._ledger.add_again(asked.verb.head.identity.round, "up", size)
+                asked.answers.clear()
+            self.changed.notify_all()
+        _LOG.warning("client %s is gone", client)
+
+    def admit(self, link: Link, client: int, frame: pb.FromClient) -> bool:
+        """See `Assembler`: whether these tensors are waited for.
+
+        Raises:
+            Corrupt: no client sends them.
+        """
+        with self.changed:
+            asked = self._waiting(link, client, frame)
+            if asked is None:
+                size = sum(tensor.size for tensor in frame.tensors)
+                self._ledger.add_again(self._round, "up", size)
+                return False
+            verb, content = asked.verb.head, frame.WhichOneof("content")
+            if content == "upload" and verb.WhichOneof("content") in ("forward", "train_local"):
+                check(frame.tensors, self._expectations.upload(frame.tensors))
+            elif content == "done" and verb.WhichOneof("content") == "upload_weights":
+                part = self._expectations.part(verb.upload_weights.part)
+                check(frame.tensors, self._expectations.sent_up(part, difference=frame.done.difference))
+            else:
+                raise Corrupt(f"tensors in {content}, which carries none here")
+            return True
+
+    def received(self, link: Link, client: int, parcel: Parcel[pb.FromClient]) -> None:
+        """A message of a client is whole.
+
+        Raises:
+            Corrupt: no client answers like this.
+        """
+        with self.changed:
+            asked = self._waiting(link, client, parcel.head)
+            if asked is None:
+                self._ledger.add_again(self._round, "up", parcel.size)
+                return
+            content = parcel.head.WhichOneof("content")
+            if content not in ("upload", "done", "failed"):
+                raise Corrupt(f"{content} is no answer")
+            self._complete(asked.verb.head, parcel.head)
+            asked.answers.append(parcel)
+            asked.done = content in ("done", "failed")
+            self.up += parcel.size
+            if asked.done:
+                self.changed.notify_all()
+
+    def _complete(self, verb: pb.FromServer, answer: pb.FromClient) -> None:
+        """Raise where an answer lacks the tensors that it is for."""
+        asked, content = verb.WhichOneof("content"), answer.WhichOneof("content")
+        carries = content == "upload" or (content == "done" and asked == "upload_weights")
+        if carries and not answer.tensors:
+            raise Corrupt(f"{content} without tensors")
+        if len(answer.done.losses) != len(answer.done.samples):
+            raise Corrupt("losses and samples are not of the same batches")
+
+    def _waiting(self, link: Link, client: int, frame: pb.FromClient) -> _Asked | None:
+        """The verb that a message answers, None where it is late, or one that came before."""
+        session, came = self._sessions[client], frame.identity
+        asked = session.asked
+        if asked is None or asked.done or session.link is not link:
+            return None
+        verb = asked.verb.head.identity
+        same = (came.run, came.client, came.round, came.attempt, came.number) == (
+            *(verb.run, verb.client, verb.round),
+            *(verb.attempt, verb.number),
+        )
+        before = any(
+            parcel.head.identity == came and parcel.head.WhichOneof("content") == frame.WhichOneof("content")
+            for parcel in asked.answers
+        )
+        return asked if same and not before else None
+
+    # Of the round loop
+
+    @property
+    def connected(self) -> int:
+        """How many clients are here."""
+        return sum(session.link is not None for session in self._sessions)
+
+    def samples(self, client: int) -> int:
+        """Training samples of a client that is or was here."""
+        return self._sessions[client].samples
+
+    def begin(self, round: int, clients: Collection[int], after: Mapping[int, int]) -> None:
+        """Begin a round, or begin it again.
+
+        Args:
+            round: which.
+            clients: that take part.
+            after: after how many rounds the state is that each begins with.
+        """
+        with self.changed:
+            self._round, self._attempt = round, self._attempt + 1
+            self._participants, self._after = clients, after
+            for client in clients:
+                session = self._sessions[client]
+                session.trouble, session.asked = None, None
+        for client in clients:
+            self.ask(client, begin=pb.Begin(after=after.get(client, 0)))
+
+    def ask(
+        self,
+        client: int,
+        *,
+        step: int = 0,
+        tensors: Sequence[tuple[pb.Tensor, bytes]] = (),
+        **verb: pb.Begin | pb.Install | pb.Forward | pb.Backward | pb.TrainLocal | pb.UploadWeights | pb.Keep,
+    ) -> None:
+        """Send a verb to a client, now or once it is here."""
+        session = self._sessions[client]
+        with self.changed:
+            number = session.asked.verb.head.identity.number + 1 if session.asked else 0
+            identity = pb.Identity(
+                run=self.run,
+                client=client,
+                round=self._round,
+                attempt=self._attempt,
+                number=number,
+                step=step,
+            )
+            head = pb.FromServer(identity=identity, tensors=[tensor for tensor, _ in tensors], **verb)  # type: ignore[arg-type]
+            session.asked = _Asked(Parcel(head, [payload for _, payload in tensors]))
+            if session.link is not None:
+                self._send(session, session.asked)
+
+    def _send(self, session: _Session, asked: _Asked) -> None:
+        assert session.link is not None
+        self.down += asked.verb.size
+        session.link.send(asked.verb)
+
+    def answers(
+        self, clients: Iterable[int], *, until: float | None, enough: int | None
+    ) -> dict[int, list[Parcel[pb.FromClient]]]:
+        """What clients answered, each up to its `Done`, in the order of `clients`.
+
+        Args:
+            clients: all of them were asked.
+            until: when who has not answered is late, by the monotonic clock; None: who is not here, in a while.
+            enough: so many have to have done their part before others can be late; None: nobody is ever late.
+
+        Raises:
+            Lost: a client of the round cannot go on.
+            Late: some have not answered in time.
+            NonFinite: what a client had to send was not.
+            RunFailed: a client failed.
+        """
+        asked = {client: self._sessions[client] for client in clients}
+        begun = told = time.monotonic()
+        with self.changed:
+            while waiting := [client for client, session in asked.items() if not _done(session)]:
+                self._raise_lost()
+                now = time.monotonic()
+                if until is not None:
+                    late = waiting if now >= until else []
+                else:
+                    away = [client for client in waiting if self._sessions[client].link is None]
+                    late = away if now - begun >= AWAY_S else []
+                if enough is not None and late and len(self._participants) - len(late) >= enough:
+                    raise Late(late)
+                if now - told >= _TELL_S:
+                    _LOG.info("waiting for %s", self._named(waiting))
+                    told = now
+                # a wait without an end could not be interrupted everywhere
+                self.changed.wait(1.0 if until is None or now >= until else min(1.0, until - now))
+            answered = {client: session.asked.answers for client, session in asked.items() if session.asked}
+        for client, parcels in answered.items():
+            last = parcels[-1].head
+            if last.WhichOneof("content") == "failed":
+                if last.failed.not_finite:
+                    raise NonFinite(last.failed.what, client)
+                raise RunFailed(f"client {client}: {last.failed.what}")
+        return answered
+
+    def _raise_lost(self) -> None:
+        if self._failure is not None:
+            raise RunFailed(self._failure)
+        for client in self._participants:
+            trouble = self._sessions[client].trouble
+            if trouble is not None:
+                raise Lost(client, trouble)
+
+    def _named(self, clients: Sequence[int]) -> str:
+        here = [c for c in clients if self._sessions[c].link is not None]
+        away = [c for c in clients if self._sessions[c].link is None]
+        told = [f"answers of {_listed(here)}"] if here else []
+        return " and ".join([*told, f"{_listed(away)}, not here"] if away else told)
+
+    def fail(self, reason: str) -> None:
+        """The run cannot go on."""
+        with self.changed:
+            self._failure = reason
+            self.changed.notify_all()
+
+    def finish(self, *, tell: bool) -> None:
+        """Let all streams end.
+
+        Args:
+            tell: whether the run is over, so that clients need not come again.
+        """
+        with self.changed:
+            for session in self._sessions:
+                if session.link is not None:
+                    if tell:
+                        identity = pb.Identity(run=self.run, client=session.client)
+                        session.link.send(Parcel(pb.FromServer(identity=identity, finish=pb.Finish())))
+                    session.link.close()
+
+
+def _done(session: _Session) -> bool:
+    return session.asked is not None and session.asked.done
+
+
+def _listed(clients: Sequence[int]) -> str:
+    shown = ", ".join(map(str, clients[:10])) + (", ..." if len(clients) > 10 else "")
+    return f"client{'s' if len(clients) > 1 else ''} {shown}"

@@ -1,0 +1,147 @@
+"""What a client is told of a run: choices of its own configuration groups, and plain values for their keys.
+
+No class or function is ever named over the wire: a client composes its configuration from what it has
+installed itself, and refuses all else.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, MutableMapping
+from typing import Any
+
+from fedsplit.composition import CONFIGS, composed, composing, plain
+from fedsplit.config import CODECS, check
+from fedsplit.errors import UserError
+from fedsplit.quant.message import Corrupt
+from fedsplit.transport.grpc import federation_pb2 as pb
+
+GROUPS = (
+    "algorithm",
+    "model",
+    "auxiliary",
+    "estimator",
+    "dataset",
+    "distribution",
+    "optimizer",
+    "client_optimizer",
+    "server_optimizer",
+    "optimizer@auxiliary.optimizer",
+    "scheduler",
+    "quant",
+    *(f"codec@{path}" for path in CODECS),
+)
+"""What a server decides for its clients; the other groups are each party's own."""
+OWN = (
+    "device",
+    "progress",
+    "resume",
+    "task",
+    "transport",
+    "engine",
+    "choices",
+    "client.id",
+    "client.directory",
+)
+"""Keys that are each party's own, and all below them."""
+_FILES = ("dataset.root", "dataset.download")
+_CLASSES = ("model.auxiliary",)
+_CHOICE = re.compile(r"[A-Za-z0-9_]+")
+
+
+def _is_own(key: str) -> bool:
+    named = key in (*_FILES, *_CLASSES) or any(part.startswith("_") for part in key.split("."))
+    return named or any(key == own or key.startswith(f"{own}.") for own in OWN)
+
+
+def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in node.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def choices_and_settings(config: Mapping[str, Any]) -> pb.Plan:
+    """The plan of a run, without what is known of its data.
+
+    Raises:
+        UserError: the configuration is not made of choices and plain values alone.
+    """
+    chosen = config["choices"]
+    plan = pb.Plan(choices={group: chosen[group] for group in GROUPS if chosen.get(group) is not None})
+    for key, value in _leaves(config):
+        if not _is_own(key):
+            try:
+                plan.settings.append(pb.Setting(key=key, value=_packed(value)))
+            except TypeError as error:
+                raise UserError(key, value, "cannot be sent to clients with transport=grpc") from error
+    again = dict(_leaves(configuration(plan)))
+    for key, value in _leaves(config):
+        own = any(key == own or key.startswith(f"{own}.") for own in (*OWN, *_FILES))
+        if not own and (key not in again or again[key] != value):
+            told = "clients compose choices of their own: with transport=grpc make it a file of its group"
+            raise UserError(key, value, told)
+    return plan
+
+
+def configuration(plan: pb.Plan) -> dict[str, Any]:
+    """The configuration that a plan stands for, composed here and checked, with `choices`.
+
+    Raises:
+        Corrupt: it names what no server may.
+        UserError: this installation has no such choice or key, or a value is not allowed.
+    """
+    for group, choice in plan.choices.items():
+        if group not in GROUPS:
+            raise Corrupt(f"{group!r} is nothing that a server decides")
+        if not _CHOICE.fullmatch(choice):
+            raise Corrupt(f"{choice!r} is no name of a choice")
+        if not (CONFIGS / group.partition("@")[0] / f"{choice}.yaml").is_file():
+            raise UserError(group.removeprefix("codec@"), choice, "this installation has no such choice")
+    with composing():
+        config = composed([f"{group}={choice}" for group, choice in sorted(plan.choices.items())])
+        settings = plain(config)
+    for setting in plan.settings:
+        _set(settings, setting.key, _unpacked(setting.value))
+    check(settings)
+    own = config.hydra.runtime.choices
+    return settings | {"choices": {group: own[group] for group in own if not group.startswith("hydra/")}}
+
+
+def _set(config: MutableMapping[str, Any], key: str, value: object) -> None:
+    if _is_own(key):
+        raise Corrupt(f"{key!r} is nothing that a server decides")
+    *path, name = key.split(".")
+    node: Any = config
+    for part in path:
+        node = node.get(part) if isinstance(node, Mapping) else None
+    if not isinstance(node, MutableMapping) or name not in node or isinstance(node[name], Mapping):
+        raise UserError(key, value, "this installation has no such key")
+    node[name] = value
+
+
+def _packed(value: object) -> pb.Value:
+    match value:
+        case None:
+            return pb.Value(nothing=True)
+        case bool():
+            return pb.Value(truth=value)
+        case int():
+            return pb.Value(whole=value)
+        case float():
+            return pb.Value(real=value)
+        case str():
+            return pb.Value(text=value)
+        case list() | tuple():
+            return pb.Value(list=pb.List(items=[_packed(item) for item in value]))
+    raise TypeError(type(value))
+
+
+def _unpacked(value: pb.Value, depth: int = 0) -> object:
+    kind = value.WhichOneof("kind")
+    if kind is None or depth > 8:
+        raise Corrupt("a setting has no value")
+    if kind == "nothing":
+        return None
+    if kind == "list":
+        return [_unpacked(item, depth + 1) for item in value.list.items]
+    return getattr(value, kind)

@@ -1,0 +1,153 @@
+"""The server's end of the network: lets clients in, and carries messages between their streams and the hub."""
+
+import logging
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from secrets import token_bytes
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from fedsplit.errors import UserError
+from fedsplit.quant.message import Corrupt
+from fedsplit.transport.grpc import federation_pb2 as pb
+from fedsplit.transport.grpc import federation_pb2_grpc
+from fedsplit.transport.grpc.hub import Hub, Link, Refused
+from fedsplit.transport.grpc.tls import Tls, client_of
+from fedsplit.transport.grpc.wire import OPTIONS, VERSION, Assembler
+
+_LOG = logging.getLogger("fedsplit")
+_SERVICE = "fedsplit.Federation"
+HELLO_S = 10.0
+"""Seconds within which a stream says who it is."""
+READY_S = 900.0
+"""Seconds within which a client has loaded its data and built its model."""
+
+
+class Federation(federation_pb2_grpc.FederationServicer):
+    """Answers the streams of clients.
+
+    Args:
+        hub: what they are let into.
+        plan: what each is told.
+        secured: whether a client is who its certificate says.
+        hello_s: see `HELLO_S`.
+    """
+
+    def __init__(self, hub: Hub, plan: pb.Plan, *, secured: bool, hello_s: float = HELLO_S) -> None:
+        self._hub, self._secured, self._hello_s = hub, secured, hello_s
+        self._welcome = pb.Welcome(server=token_bytes(16), plan=plan)
+
+    def Attend(  # noqa: N802  (the name of the protocol)
+        self, request_iterator: Iterator[pb.FromClient], context: grpc.ServicerContext
+    ) -> Iterator[pb.FromServer]:
+        """A stream of one client, from its `Hello` to its end."""
+        try:
+            hello = self._first(request_iterator, context, "hello", self._hello_s).hello
+            self._identify(hello, context)
+            self._hub.greet(hello)
+            identity = pb.Identity(run=self._hub.run, client=hello.client)
+            yield pb.FromServer(identity=identity, welcome=self._welcome)
+            ready = self._first(request_iterator, context, "ready", READY_S).ready
+            link = Link(context.cancel)
+            self._hub.attach(link, hello, ready)
+        except Refused as error:
+            _LOG.warning("refused: %s (%s)", error.reason, context.peer())
+            refusal = pb.Refusal(reason=error.reason, for_good=error.for_good)
+            yield pb.FromServer(identity=pb.Identity(run=self._hub.run), refusal=refusal)
+            return
+        except Corrupt as error:
+            _LOG.warning("closed a stream from %s: %s", context.peer(), error)
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            return
+        if not context.add_callback(link.close):  # it has ended meanwhile
+            link.close()
+        reader = threading.Thread(
+            target=self._read, args=(request_iterator, context, link, hello.client), daemon=True
+        )
+        reader.start()
+        yield from link.frames()
+
+    def _first(
+        self,
+        messages: Iterator[pb.FromClient],
+        context: grpc.ServicerContext,
+        content: str,
+        seconds: float,
+    ) -> pb.FromClient:
+        """The next message, which must be of this kind, and in time."""
+        timer = threading.Timer(seconds, context.cancel)
+        timer.daemon = True
+        timer.start()
+        try:
+            message = next(messages, None)
+        except Exception as error:  # grpc raises a bare Exception where the stream has ended
+            raise Corrupt(f"the stream ended before its {content}") from error
+        finally:
+            timer.cancel()
+        if message is None or message.WhichOneof("content") != content or message.tensors:
+            raise Corrupt(f"the stream did not say {content}")
+        return message
+
+    def _identify(self, hello: pb.Hello, context: grpc.ServicerContext) -> None:
+        if hello.version != VERSION:
+            told = f"it speaks version {hello.version} of the protocol, this server {VERSION}"
+            raise Refused(told, for_good=True)
+        if len(hello.instance) != 16:
+            raise Corrupt("an instance is named by 16 bytes")
+        if self._secured and client_of(context.auth_context()) != hello.client:
+            told = f"its certificate is not that of client {hello.client}, who it says it is"
+            raise Refused(told, for_good=True)
+
+    def _read(
+        self,
+        messages: Iterator[pb.FromClient],
+        context: grpc.ServicerContext,
+        link: Link,
+        client: int,
+    ) -> None:
+        assembler: Assembler[pb.FromClient] = Assembler(lambda frame: self._hub.admit(link, client, frame))
+        try:
+            for frame in messages:
+                parcel = assembler.add(frame)
+                if parcel is not None:
+                    self._hub.received(link, client, parcel)
+        except Corrupt as error:
+            _LOG.warning("closed the stream of client %s: %s", client, error)
+            context.cancel()
+        except Exception:  # noqa: S110, BLE001  (grpc raises a bare Exception where the stream has ended)
+            pass
+        finally:
+            self._hub.detach(link, client, assembler.filled)
+            link.close()
+
+
+def start(federation: Federation, *, listen: str, tls: Tls | None, clients: int) -> tuple[grpc.Server, int]:
+    """A running server, and its port.
+
+    Args:
+        federation: what it serves, beside the standard health service.
+        listen: address and port; port 0 takes a free one.
+        tls: who it is, and whom it trusts; None on loopback only.
+        clients: how many are expected.
+
+    Raises:
+        UserError: the address cannot be listened at.
+    """
+    options = (*OPTIONS, ("grpc.so_reuseport", 0), ("grpc.server_handshake_timeout_ms", int(HELLO_S * 1000)))
+    workers = ThreadPoolExecutor(clients + 32, thread_name_prefix="stream")
+    server = grpc.server(workers, options=options)
+    federation_pb2_grpc.add_FederationServicer_to_server(federation, server)
+    status = health.HealthServicer()
+    status.set(_SERVICE, health_pb2.HealthCheckResponse.SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(status, server)
+    try:
+        if tls is None:
+            port = server.add_insecure_port(listen)
+        else:
+            port = server.add_secure_port(listen, tls.server_credentials())
+    except RuntimeError as error:
+        raise UserError("transport.listen", listen, "cannot be listened at: is the port taken?") from error
+    server.start()
+    return server, port

@@ -1,0 +1,387 @@
+"""The server's side of the verbs: what goes to clients is packed and sent, what comes back is checked."""
+
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from secrets import token_bytes
+
+import torch
+from torch import Tensor
+
+from fedsplit.arguments import PositiveFloat, PositiveInt
+from fedsplit.errors import NonFinite, RunFailed, UserError
+from fedsplit.parties.cohort import Cohort
+from fedsplit.parties.messages import BatchLoss, LocalTraining, Part, Upload
+from fedsplit.quant.codec import NotFinite
+from fedsplit.quant.message import Corrupt
+from fedsplit.quant.quantization import rounding_seed
+from fedsplit.quant.weights_link import Delivery, Downlink, added
+from fedsplit.results.checkpoint import KEPT
+from fedsplit.results.ledger import Direction, Kind
+from fedsplit.results.summary import write_json
+from fedsplit.state import State, copied
+from fedsplit.transport.grpc import federation_pb2 as pb
+from fedsplit.transport.grpc.expectations import PARTS, Expectations
+from fedsplit.transport.grpc.hub import Hub, Late, Lost
+from fedsplit.transport.grpc.packing import Packed, pack_tensor, pack_weights
+from fedsplit.transport.grpc.plan import choices_and_settings
+from fedsplit.transport.grpc.server import Federation, start
+from fedsplit.transport.grpc.spawning import spawned
+from fedsplit.transport.grpc.tls import Tls, require_tls_beyond_loopback
+from fedsplit.transport.grpc.wire import Expected, Parcel, decoded
+from fedsplit.transport.links import KIND_OF, count, weights_seed
+from fedsplit.transport.transport import Result, Run, Stateful, Transport
+from fedsplit.weights import Weights
+
+_LOG = logging.getLogger("fedsplit")
+_GRACE_S = 5.0
+
+
+class GrpcTransport(Transport):
+    """Clients as processes of their own, on this machine or others.
+
+    A round that a client cannot go on with is begun again, with everybody as they were before it: what it
+    gives depends on nothing else, so it gives the same.
+
+    Args:
+        run: whose clients.
+        spawn: start the clients here; else wait for clients that dial in.
+        listen: address and port of this server; port 0 takes a free one.
+        server: of clients only.
+        tls: folder with a certificate, its key, and the authority that clients' certificates are of.
+        min_clients: go on without late clients once so many have done their part; with `round_deadline_s`
+            alone one is enough.
+        round_deadline_s: seconds after which clients are late in a round; with `min_clients` alone those
+            are late that are not here.
+    """
+
+    restores = True
+
+    def __init__(
+        self,
+        run: Run,
+        *,
+        spawn: bool,
+        listen: str,
+        server: str | None,
+        tls: str | None,
+        min_clients: PositiveInt | None,
+        round_deadline_s: PositiveFloat | None,
+    ) -> None:
+        super().__init__(run)
+        clients = len(run.sample_counts)
+        if server is not None:
+            raise UserError("transport.server", server, "is of task=client; a server says where it listens")
+        if min_clients is not None and min_clients > clients:
+            raise UserError("transport.min_clients", min_clients, f"at most the {clients} clients")
+        self._tls = Tls.read(tls, "transport.tls") if tls is not None else None
+        require_tls_beyond_loopback(listen, self._tls)
+        if spawn and self._tls is not None:
+            raise UserError("transport.tls", tls, "is for clients that dial in: transport.spawn=false")
+        self._spawn, self._listen = spawn, listen
+        self._min_clients, self._deadline_s = min_clients, round_deadline_s
+        self.plan = choices_and_settings(run.config)
+        self.expectations = Expectations(run)
+        self.downlinks = self._new_downlinks()
+        self.hub: Hub | None = None
+        self._after: dict[int, int] = {}
+        self._checkpointed: list[dict[int, int]] = []
+
+    def _new_downlinks(self) -> dict[Part, Downlink]:
+        return {part: Downlink(self.run.quantization.weights, self.run.device, packs=True) for part in KIND_OF}
+
+    @contextmanager
+    def opened(self, directory: Path) -> Iterator[None]:
+        """See `Transport.opened`: while the server runs, and the clients it started."""
+        clients = len(self.run.sample_counts)
+        hub = Hub(
+            run=_run_id(directory),
+            clients=clients,
+            expectations=self.expectations,
+            sample_counts=self.run.sample_counts,
+            ledger=self.run.ledger,
+        )
+        federation = Federation(hub, self.plan, secured=self._tls is not None)
+        server, port = start(federation, listen=self._listen, tls=self._tls, clients=clients)
+        address = f"{self._listen.rpartition(':')[0]}:{port}"
+        _LOG.info("listening at %s", address)
+        self.hub, ended = hub, False
+        try:
+            if self._spawn:
+                with spawned(address, clients, directory / "clients", self.run.config, hub.fail):
+                    yield
+                    ended = True
+                    hub.finish(tell=True)
+            else:
+                print(f"listening at {address}, for clients 0 to {clients - 1}", flush=True)
+                yield
+                ended = True
+        finally:
+            hub.finish(tell=ended)
+            server.stop(_GRACE_S).wait()
+            self.hub = None
+
+    def run_round(
+        self, t: int, clients: Collection[int], train: Callable[[Cohort], Result], servers: Stateful
+    ) -> Result:
+        """See `Transport.run_round`."""
+        assert self.hub is not None, "the transport is not open"
+        left_out: set[int] = set()
+        before = copied({"servers": servers.state(), "links": self._links_state()})
+        while True:
+            present = [client for client in sorted(clients) if client not in left_out]
+            try:
+                cohort = GrpcCohort(self, self.hub, t, present, self._until())
+                cohort.begin(self._after)
+                result = train(cohort)
+                cohort.keep(self._needed, durable=(t + 1) % self.run.config["checkpoint_interval"] == 0)
+            except Lost as lost:
+                _LOG.warning("round %s begins again: client %s %s", t, lost.client, lost.reason)
+            except Late as late:
+                left_out.update(late.clients)
+                told = ", ".join(map(str, sorted(late.clients)))
+                _LOG.warning("round %s goes on without clients that are late: %s", t, told)
+            except BaseException:
+                self._go_back(t, before, servers)
+                raise
+            else:
+                self.left_out = sorted(left_out)
+                self._after = {**self._after, **dict.fromkeys(present, t + 1)}
+                self.run.ledger.settle(t)
+                return result
+            self._go_back(t, before, servers)
+
+    def _until(self) -> float | None:
+        if self._deadline_s is not None:
+            return time.monotonic() + self._deadline_s
+        return None
+
+    @property
+    def enough(self) -> int | None:
+        """How many clients have to have done their part before others can be late; None: all."""
+        if self._min_clients is None and self._deadline_s is None:
+            return None
+        return self._min_clients or 1
+
+    def _go_back(self, t: int, before: State, servers: Stateful) -> None:
+        assert self.hub is not None
+        again = copied(before)
+        servers.load_state(again["servers"])
+        self.downlinks = self._new_downlinks()
+        self._load_links(again["links"])
+        with self.hub.changed:
+            self.run.ledger.abandon(t)
+
+    def _needed(self, client: int) -> int:
+        """After how many rounds the oldest state of a client is that a resume may ask for."""
+        return self._checkpointed[0].get(client, 0) if len(self._checkpointed) == KEPT else 0
+
+    def forget_clients(self) -> None:
+        """See `Transport.forget_clients`: they have done so at the end of the round."""
+
+    def _links_state(self) -> State:
+        return {part: self.downlinks[part].state() for part in KIND_OF}
+
+    def _load_links(self, state: State) -> None:
+        for part, downlink in self.downlinks.items():
+            downlink.load_state(state[part])
+
+    def state(self) -> State:
+        """See `Transport.state`: what clients hold, and after how many rounds each kept its state last."""
+        self._checkpointed = [*self._checkpointed, dict(self._after)][-KEPT:]
+        after = {str(client): rounds for client, rounds in self._after.items()}
+        return {"clients": {}, "links": self._links_state(), "after": after}
+
+    def load_state(self, state: State) -> None:
+        """See `Transport.load_state`."""
+        self._load_links(state["links"])
+        self._after = {int(client): rounds for client, rounds in state["after"].items()}
+        self._checkpointed = [dict(self._after)]
+
+
+def _run_id(directory: Path) -> bytes:
+    """What names the run at its clients, the same when it is resumed."""
+    path = directory / "network.json"
+    if path.is_file():
+        return bytes.fromhex(json.loads(path.read_text("utf-8"))["run"])
+    run = token_bytes(16)
+    write_json(path, {"run": run.hex()})
+    return run
+
+
+class GrpcCohort(Cohort):
+    """See `Cohort`."""
+
+    def __init__(
+        self, transport: GrpcTransport, hub: Hub, round: int, clients: Collection[int], until: float | None
+    ) -> None:
+        self._transport, self._hub, self._round = transport, hub, round
+        self._clients, self._until = sorted(clients), until
+
+    @property
+    def clients(self) -> Sequence[int]:
+        """See `Cohort.clients`."""
+        return self._clients
+
+    @property
+    def sample_counts(self) -> Sequence[int]:
+        """See `Cohort.sample_counts`."""
+        return [self._hub.samples(client) for client in self._clients]
+
+    def select(self, clients: Collection[int]) -> "GrpcCohort":
+        """See `Cohort.select`."""
+        return GrpcCohort(self._transport, self._hub, self._round, clients, self._until)
+
+    def begin(self, after: Mapping[int, int]) -> None:
+        """Let all begin the round with the state that each has after so many rounds."""
+        self._hub.begin(self._round, self._clients, after)
+        self._answers()
+
+    def keep(self, needed: Callable[[int], int], *, durable: bool) -> None:
+        """Let all keep their state after the round."""
+        for client in self._clients:
+            asked = pb.Keep(rounds=self._round + 1, needed=needed(client), durable=durable)
+            self._hub.ask(client, keep=asked)
+        self._answers()
+
+    def install(self, part: Part, weights: Weights) -> None:
+        """See `Cohort.install`."""
+        seed = weights_seed(self._transport.run.seed, "down", part, 0, self._round)
+        with self._sent_as(KIND_OF[part], None):
+            sent = self._transport.downlinks[part].share(weights, self._clients, self._round, seed)
+        self._install(part, sent)
+
+    def install_each(self, part: Part, weights: Mapping[int, Weights]) -> None:
+        """See `Cohort.install_each`."""
+        sent = {}
+        for client in self._clients:
+            seed = weights_seed(self._transport.run.seed, "down", part, client, self._round)
+            with self._sent_as(KIND_OF[part], client):
+                sent[client] = self._transport.downlinks[part].send(client, weights[client], seed)
+        self._install(part, sent)
+
+    def _install(self, part: Part, sent: Mapping[int, Delivery]) -> None:
+        copies = Counter(map(id, sent.values()))
+        packed: dict[int, list[Packed]] = {}
+        for client, delivery in sent.items():
+            if id(delivery) not in packed:
+                packed[id(delivery)] = pack_weights(delivery, self._transport.expectations, part)
+                times = copies[id(delivery)]
+                count(self._transport.run.ledger, self._round, "down", KIND_OF[part], delivery.coded, times)
+            asked = pb.Install(part=PARTS[part], difference=delivery.difference)
+            self._hub.ask(client, install=asked, tensors=packed[id(delivery)])
+        self._answers()
+
+    def forward(self, step: int) -> Sequence[Upload]:
+        """See `Cohort.forward`."""
+        for client in self._clients:
+            self._hub.ask(client, step=step, forward=pb.Forward())
+        return self._uploads(self._answers())
+
+    def backward(self, step: int, dz: Mapping[int, Tensor]) -> None:
+        """See `Cohort.backward`."""
+        transport = self._transport
+        number = transport.expectations.cut_number("cut_gradient")
+        for client, gradient in dz.items():
+            seed = rounding_seed(transport.run.seed, "cut_gradient", client, self._round, step)
+            with self._sent_as("cut_gradient", client):
+                packed = pack_tensor(
+                    "dz", number, transport.run.quantization.cut_gradient, gradient.contiguous(), seed
+                )
+            self._count("down", "cut_gradient", packed[0])
+            self._hub.ask(client, step=step, backward=pb.Backward(), tensors=[packed])
+        self._answers(dz)
+
+    def train_local(
+        self,
+        *,
+        train_head: bool,
+        upload_interval: int | None = None,
+        skip_first_upload: Collection[int] = (),
+    ) -> LocalTraining:
+        """See `Cohort.train_local`."""
+        for client in self._clients:
+            asked = pb.TrainLocal(
+                train_head=train_head,
+                upload_interval=upload_interval or 0,
+                skip_first_upload=client in skip_first_upload,
+            )
+            self._hub.ask(client, train_local=asked)
+        answers = self._answers()
+        losses = []
+        for client, parcels in answers.items():
+            done = parcels[-1].head.done
+            for loss, samples in zip(done.losses, done.samples, strict=True):
+                losses.append(BatchLoss([client], torch.tensor([loss], dtype=torch.float64), samples))
+        return LocalTraining(self._uploads(answers), losses)
+
+    def weights(self, part: Part) -> Sequence[Weights]:
+        """See `Cohort.weights`."""
+        for client in self._clients:
+            self._hub.ask(client, upload_weights=pb.UploadWeights(part=PARTS[part]))
+        arrived = []
+        for client, parcels in self._answers().items():
+            last = parcels[-1]
+            difference = last.head.done.difference
+            expected = self._transport.expectations.sent_up(part, difference=difference)
+            for tensor in last.head.tensors:
+                self._count("up", KIND_OF[part], tensor)
+            weights = self._decoded(client, last, expected)
+            held = self._transport.downlinks[part].held(client)
+            arrived.append(added(held or {}, weights) if difference else weights)
+        return arrived
+
+    @contextmanager
+    def _sent_as(self, kind: Kind, client: int | None) -> Iterator[None]:
+        try:
+            yield
+        except NotFinite as error:
+            raise NonFinite(kind, client) from error
+
+    def _answers(self, clients: Collection[int] | None = None) -> dict[int, list[Parcel[pb.FromClient]]]:
+        start = time.perf_counter()
+        enough = self._transport.enough
+        try:
+            return self._hub.answers(
+                self._clients if clients is None else clients, until=self._until, enough=enough
+            )
+        finally:
+            self._transport.client_seconds += time.perf_counter() - start
+
+    def _uploads(self, answers: Mapping[int, Sequence[Parcel[pb.FromClient]]]) -> list[Upload]:
+        expectations, device = self._transport.expectations, self._transport.run.device
+        uploads = []
+        for client, parcels in answers.items():
+            for parcel in parcels[:-1]:
+                z, y = parcel.head.tensors
+                self._count("up", "smashed", z)
+                self._count("up", "labels", y)
+                tensors = self._decoded(client, parcel, expectations.upload(parcel.head.tensors))
+                step = parcel.head.identity.step
+                uploads.append(Upload(client, step, tensors["z"].to(device), tensors["y"].to(device)))
+        return uploads
+
+    def _decoded(
+        self, client: int, parcel: Parcel[pb.FromClient], expected: Sequence[Expected]
+    ) -> dict[str, Tensor]:
+        try:
+            tensors = decoded(parcel, expected)
+        except Corrupt as error:
+            raise RunFailed(f"client {client} sent what cannot be decoded: {error}") from error
+        return {name: tensor.to(self._transport.run.device) for name, tensor in tensors.items()}
+
+    def _count(self, direction: Direction, kind: Kind, tensor: pb.Tensor) -> None:
+        """Count one message by its announcement."""
+        self._transport.run.ledger.add(
+            self._round,
+            direction,
+            kind,
+            tensor.size,
+            values=tensor.values,
+            signal=tensor.signal,
+            noise=tensor.noise,
+        )
