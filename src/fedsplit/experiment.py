@@ -138,7 +138,8 @@ class Experiment:
         """
         directory.open(self.config, self.records)
         try:
-            self._run(directory)
+            with self.transport.opened(directory.path):
+                self._run(directory)
         except (OSError, SafetensorError) as error:
             raise self._failed(f"{directory.path} cannot be written ({error})") from error
         except RuntimeError as error:
@@ -159,6 +160,10 @@ class Experiment:
             began = time.perf_counter()
             try:
                 record = self.run_round(len(self.records))
+            except KeyboardInterrupt:
+                if self.transport.restores and self._saved != len(self.records):
+                    self._save(directory)
+                raise
             except (RunFailed, OverflowError) as error:  # OverflowError: a schedule that grows without bound
                 raise self._failed(f"{error}; learning rate {self._learning_rates()}: lower it") from error
             self.records.append(record)

@@ -39,6 +39,7 @@ from fedsplit.quant.viewed import Viewed
 from fedsplit.randomness import generator, seed_of
 from fedsplit.results.ledger import Ledger
 from fedsplit.schedules import Schedule
+from fedsplit.transport.local import LocalTransport
 from fedsplit.transport.transport import Run, Transport
 
 Made = TypeVar("Made")
@@ -378,10 +379,19 @@ class Parts:
         if get_class(target) is Auto:
             auto = make(Auto, self.config, "engine")
             self._choose_engine(auto.chosen(self.step_mmac, self._stackable()))
+        elif get_class(target) is Vectorized and self._apart:
+            told = "must be auto or sequential: each client has a process of its own"
+            raise UserError("engine", "vectorized", told)
         elif get_class(target) is Vectorized and self.algorithm_class.takes_turns:
             told = "must be auto or sequential: clients of this algorithm take turns"
             raise UserError("engine", "vectorized", told)
         return make(Engine, self.config, "engine", blueprint=blueprint)  # type: ignore[type-abstract]
+
+    @property
+    def _apart(self) -> bool:
+        """Whether clients are computed elsewhere."""
+        target: str = self.config["transport"]["_target_"]
+        return not issubclass(get_class(target), LocalTransport)
 
     def _choose_engine(self, chosen: dict[str, Any]) -> None:
         self.config["engine"] = chosen
@@ -390,11 +400,12 @@ class Parts:
             self.config["choices"] = {**self.config["choices"], "engine": name}
 
     def _stackable(self) -> bool:
-        """Whether clients can be computed at once at all, and there are several."""
+        """Whether clients can be computed at once at all, and there are several in this process."""
         optimizers = (self.client_optimizer, self.server_optimizer)
         together = self.config["cohort_size"] or self.config["num_clients"]
         return (
             together > 1
+            and not self._apart
             and not self.algorithm_class.takes_turns
             and not self.config["compile"]
             and all(isinstance(each, RowOptimizer) for each in optimizers)

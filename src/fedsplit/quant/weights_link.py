@@ -99,7 +99,9 @@ class Downlink:
             codec = self._codecs.whole if held is None else self._codecs.down
             return _whole(meant, codec, seed, packs=self._packs)
         coded = _coded(_difference(meant, held), self._codecs.down, seed, packs=self._packs)
-        return Delivery(added(held, _decoded(coded)), list(coded.values()), self._codecs.down, difference=True)
+        return Delivery(
+            added(held, _decoded(coded)), list(coded.values()), self._codecs.down, difference=True
+        )
 
     def state(self) -> State:
         """What clients hold, each version once."""

@@ -21,7 +21,7 @@ def weights_seed(seed: int, direction: Direction, part: Part, client: int, round
 
 
 def count(
-    ledger: Ledger, round: int, direction: Direction, kind: Kind, coded: Sequence[Coded], times: int = 1
+    ledger: Ledger, round: int, direction: Direction, kind: Kind, coded: Sequence[Coded], *, times: int
 ) -> None:
     """Count tensors that were sent, each so many times."""
     for each in coded:

@@ -269,4 +269,4 @@ class LocalCohort(Cohort):
     ) -> None:
         for each in coded:
             self._transport.watch(kind, client, each.meant)
-        count(self._transport.ledger, self._round, direction, kind, coded, times)
+        count(self._transport.ledger, self._round, direction, kind, coded, times=times)

@@ -1,4 +1,4 @@
-"""Where the server's round loop and the streams of its clients meet: who was asked what, and answered what."""
+"""Where the round loop and the streams of clients meet: who was asked what, and what each answered."""
 
 import logging
 import threading
@@ -334,7 +334,7 @@ class Hub:
 
         Args:
             clients: all of them were asked.
-            until: when who has not answered is late, by the monotonic clock; None: who is not here, in a while.
+            until: when who has not answered is late, by the monotonic clock; None: who is not here for long.
             enough: so many have to have done their part before others can be late; None: nobody is ever late.
 
         Raises:

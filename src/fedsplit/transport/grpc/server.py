@@ -1,4 +1,4 @@
-"""The server's end of the network: lets clients in, and carries messages between their streams and the hub."""
+"""The server's end of the network: lets clients in, and carries messages between streams and the hub."""
 
 import logging
 import threading
@@ -116,7 +116,7 @@ class Federation(federation_pb2_grpc.FederationServicer):
         except Corrupt as error:
             _LOG.warning("closed the stream of client %s: %s", client, error)
             context.cancel()
-        except Exception:  # noqa: S110, BLE001  (grpc raises a bare Exception where the stream has ended)
+        except Exception:
             pass
         finally:
             self._hub.detach(link, client, assembler.filled)

@@ -92,7 +92,9 @@ class GrpcTransport(Transport):
         self._checkpointed: list[dict[int, int]] = []
 
     def _new_downlinks(self) -> dict[Part, Downlink]:
-        return {part: Downlink(self.run.quantization.weights, self.run.device, packs=True) for part in KIND_OF}
+        return {
+            part: Downlink(self.run.quantization.weights, self.run.device, packs=True) for part in KIND_OF
+        }
 
     @contextmanager
     def opened(self, directory: Path) -> Iterator[None]:
@@ -221,6 +223,7 @@ class GrpcCohort(Cohort):
     ) -> None:
         self._transport, self._hub, self._round = transport, hub, round
         self._clients, self._until = sorted(clients), until
+        self._ledger = transport.run.ledger
 
     @property
     def clients(self) -> Sequence[int]:
@@ -271,7 +274,7 @@ class GrpcCohort(Cohort):
             if id(delivery) not in packed:
                 packed[id(delivery)] = pack_weights(delivery, self._transport.expectations, part)
                 times = copies[id(delivery)]
-                count(self._transport.run.ledger, self._round, "down", KIND_OF[part], delivery.coded, times)
+                count(self._ledger, self._round, "down", KIND_OF[part], delivery.coded, times=times)
             asked = pb.Install(part=PARTS[part], difference=delivery.difference)
             self._hub.ask(client, install=asked, tensors=packed[id(delivery)])
         self._answers()
@@ -376,7 +379,7 @@ class GrpcCohort(Cohort):
 
     def _count(self, direction: Direction, kind: Kind, tensor: pb.Tensor) -> None:
         """Count one message by its announcement."""
-        self._transport.run.ledger.add(
+        self._ledger.add(
             self._round,
             direction,
             kind,
