@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from queue import SimpleQueue
 from secrets import token_bytes
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import grpc
 import torch
