@@ -1,0 +1,1 @@
+"""Clients as processes of their own, on this or other machines, over gRPC."""
