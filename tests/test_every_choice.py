@@ -33,7 +33,7 @@ def test_the_choices_are_all_there() -> None:
         "optimizer": 3,
         "quant": 7,
         "scheduler": 4,
-        "task": 2,
+        "task": 3,
         "server_optimizer": 3,
     }
 
