@@ -88,9 +88,7 @@ def _make_missing(
     if new_authority:
         issued = [*kept, *(path.name for path in sorted(out.glob("client-*")))]
         if issued:
-            raise UserError(
-                "task.out", out, f"holds {issued[0]} but not {CA}, which issued it; put {CA} back"
-            )
+            raise UserError("task.out", out, f"holds {issued[0]} but not {CA}, which issued it; put it back")
         authority = Authority.new(now)
         _write(out / CA, {CERTIFICATE: authority.certificate_pem, KEY: _pem(authority.key)})
     else:

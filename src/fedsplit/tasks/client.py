@@ -1,0 +1,40 @@
+"""Take part in a run of another machine."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.logging import RichHandler
+
+from fedsplit.errors import UserError
+from fedsplit.tasks.task import Task
+
+
+class Client(Task):
+    """One client, for as long as the run lasts."""
+
+    def run(self, config: Mapping[str, Any], directory: Path) -> None:
+        """See `Task.run`: what is kept goes to `client.directory`."""
+        from fedsplit.transport.grpc.client import Client as Process  # noqa: PLC0415  (grpc is optional)
+        from fedsplit.transport.grpc.tls import Tls  # noqa: PLC0415
+
+        transport, folder = config["transport"], config["client"]["directory"]
+        if transport["server"] is None:
+            raise UserError("transport.server", None, "a client needs the server's address and port")
+        tls = Tls.read(transport["tls"]) if transport["tls"] is not None else None
+        number = tls.client if tls is not None else config["client"]["id"]
+        if number is None:
+            raise UserError("client.id", None, "needed where no certificate says it: a whole number from 0")
+        if config["client"]["id"] not in (None, number):
+            raise UserError("client.id", config["client"]["id"], f"the certificate is of client {number}")
+        own = {"device": config["device"]}
+        own |= {f"dataset.{key}": value for key, value in config["dataset"].items() if value is not None}
+        logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(show_path=False)])
+        Process(
+            server=transport["server"],
+            client=number,
+            tls=tls,
+            folder=Path(folder) if folder is not None else None,
+            own=own,
+        ).attend()
