@@ -98,6 +98,9 @@ _OWN_KEYS: dict[str, dict[str, Any]] = {
 _CLIENT_KEYS = get_type_hints(ClientSettings, include_extras=True)
 _CODEC_KEYS = get_type_hints(CodecSettings, include_extras=True)
 
+_DATASET_KEYS: dict[str, Any] = {"root": str | None, "download": bool | None}
+"""Of the machine of a client."""
+
 GROUPS = (
     "task",
     "algorithm",
@@ -156,7 +159,9 @@ def check(config: Mapping[str, Any]) -> None:
     """
     for key, annotation in SETTINGS.items():
         _check_value(key, config.get(key), annotation)
-    for group in (*GROUPS, *(side for side in OPTIONAL_GROUPS if config.get(side) is not None)):
+    joins = _joins(config)
+    needed = [group for group in GROUPS if not (joins and group == "dataset")]
+    for group in (*needed, *(side for side in OPTIONAL_GROUPS if config.get(side) is not None)):
         if not isinstance(config.get(group), Mapping):
             raise UserError(group, config.get(group), "a choice of this group is needed")
         if "_target_" not in config[group]:
@@ -172,6 +177,21 @@ def check(config: Mapping[str, Any]) -> None:
             _check_node(group, node, _own_keys(group))
     if config["cohort_size"] is not None and config["cohort_size"] > config["num_clients"]:
         raise UserError("cohort_size", config["cohort_size"], f"at most num_clients, {config['num_clients']}")
+
+
+def _joins(config: Mapping[str, Any]) -> bool:
+    """Whether this is a client of another machine's run, where the dataset is chosen; checks what is here."""
+    task, dataset = config.get("task"), config.get("dataset")
+    if not isinstance(task, Mapping) or task.get("_target_") != "fedsplit.tasks.client.Client":
+        return False
+    if not isinstance(dataset, Mapping):
+        raise UserError("dataset", dataset, f"must hold {', '.join(_DATASET_KEYS)}")
+    for key, value in dataset.items():
+        if key not in _DATASET_KEYS:
+            told = f"is the server's to say; of this machine are {', '.join(_DATASET_KEYS)}"
+            raise UserError(f"dataset.{key}", value, told)
+        _check_value(f"dataset.{key}", value, _DATASET_KEYS[key])
+    return True
 
 
 def _check_client(client: object) -> None:

@@ -87,7 +87,7 @@ class Client:
             channel = grpc.secure_channel(self._server, self._tls.channel_credentials(), options)
         outbox: Outbox = SimpleQueue()
         with channel:
-            stub = federation_pb2_grpc.FederationStub(channel)
+            stub = federation_pb2_grpc.FederationStub(channel)  # type: ignore[no-untyped-call]
             stream = stub.Attend(_frames(outbox), timeout=_STREAM_S)
             try:
                 return self._serve(stream, outbox)

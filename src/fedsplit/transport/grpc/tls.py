@@ -84,6 +84,17 @@ class Tls:
         self._must_be_of("client")
         return grpc.ssl_channel_credentials(self.ca, self.key, self.certificate)
 
+    @property
+    def client(self) -> int | None:
+        """The client that the certificate was made for; None if for none."""
+        certificate = x509.load_pem_x509_certificate(self.certificate)
+        try:
+            names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        except x509.ExtensionNotFound:
+            return None
+        uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+        return client_of({"peer_uri": [uri.encode() for uri in uris]})
+
     def _must_be_of(self, role: str) -> None:
         """A certificate of the other role would be refused too, but in the words of a handshake."""
         certificate = x509.load_pem_x509_certificate(self.certificate)
