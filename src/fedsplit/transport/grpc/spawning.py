@@ -5,6 +5,7 @@ of its standard input, starts a client again that is killed, and ends all of the
 however its parent came to its end.
 """
 
+import importlib
 import json
 import logging
 import os
@@ -21,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 _LOG = logging.getLogger("fedsplit")
+_HEAVY = ("torch._dynamo", "sklearn.datasets", "torchvision.models")
+"""Modules that are imported late, when a model or data are made: seconds in each client."""
 _GRACE_S = 5.0
 _PAUSE_S = 0.5
 
@@ -34,12 +37,14 @@ class _Asked:
         clients: how many.
         folder: holds a folder for each.
         own: keys of the configuration that are this machine's own.
+        modules: that all clients will need.
     """
 
     server: str
     clients: int
     folder: str
     own: dict[str, Any]
+    modules: list[str]
 
 
 @contextmanager
@@ -59,7 +64,8 @@ def spawned(
     own |= {
         f"dataset.{key}": config["dataset"][key] for key in ("root", "download") if key in config["dataset"]
     }
-    asked = _Asked(server, clients, str(folder.absolute()), own)
+    modules = [name for name in _HEAVY if name in sys.modules]  # what the server needed, they will need
+    asked = _Asked(server, clients, str(folder.absolute()), own, modules)
     process = subprocess.Popen(
         [sys.executable, "-m", "fedsplit.transport.grpc.spawning"],
         stdin=subprocess.PIPE,
@@ -99,7 +105,7 @@ class _Nursery:
     """Forks clients, and those anew that are killed."""
 
     def __init__(self, asked: _Asked) -> None:
-        self._asked = asked
+        self._asked, self._parent = asked, os.getppid()
         self._running: dict[int, int] = {}
 
     def run(self) -> None:
@@ -137,7 +143,8 @@ class _Nursery:
 
     def _stop(self) -> None:
         deadline = time.monotonic() + _GRACE_S
-        while self._running and time.monotonic() < deadline:
+        # where the server is gone, nobody has told them that they may end
+        while self._running and time.monotonic() < deadline and os.getppid() == self._parent:
             list(self._ended())
             time.sleep(0.02)
         for pid in self._running:
@@ -180,7 +187,8 @@ def _follow(parent: int) -> None:
 def main() -> int:
     """The process that starts clients."""
     asked = _Asked(**json.loads(sys.stdin.readline()))
-    import fedsplit.transport.grpc.client  # noqa: F401, PLC0415  (once for all clients)
+    for module in ("fedsplit.transport.grpc.client", *asked.modules):  # once for all clients
+        importlib.import_module(module)
 
     _Nursery(asked).run()
     return 0
