@@ -104,7 +104,7 @@ class ModelState:
             kept.fill_(rate)
         for group in optimizer.param_groups:
             # torch refuses to capture without it, and warns where it is set and nothing is captured
-            group["capturable"] = torch.cuda.is_current_stream_capturing()
+            group["capturable"] = kept.is_cuda and torch.cuda.is_current_stream_capturing()
         optimizer.step()
         for parameter in self.parameters.values():
             parameter.grad = None  # of a captured step it would hold memory that all graphs share
