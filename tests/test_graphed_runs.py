@@ -165,6 +165,32 @@ def test_captured_runs_are_those_without_graphs_to_rounding(
 
 
 @pytest.mark.parametrize(
+    ("algorithm", "replays"),
+    # three clients with 5 batches of 8 and a smaller one in each of 4 rounds: 17 + 1 replays for each of a
+    # client's functions, and of the one server 57 + 5 + 1
+    [("fed_avg", 3 * 18), ("splitfed_v1", 3 * 3 * 18), ("splitfed_v2", 2 * 3 * 18 + 63)],
+)
+def test_all_but_the_first_calls_of_a_shape_are_replays(
+    tiny: Build, recorders: list[EmulatedRecorder], algorithm: str, replays: int
+) -> None:
+    losses(tiny(f"algorithm={algorithm}", "engine=sequential", "cuda_graphs=true"))
+    assert recorders[0].replays == replays
+    assert recorders[0].warmed == graphs.WARM_UP * recorders[0].captures
+
+
+@pytest.mark.parametrize(("algorithm", "engine"), [("fed_avg", "vectorized"), ("splitfed_v1", "sequential")])
+def test_captured_runs_in_bf16_are_eager_ones_to_the_bit(
+    tiny: Build,
+    recorders: list[EmulatedRecorder],
+    monkeypatch: pytest.MonkeyPatch,
+    algorithm: str,
+    engine: str,
+) -> None:
+    settings = [f"algorithm={algorithm}", f"engine={engine}", "precision=bf16", *RAGGED]
+    assert_captured_is_eager(lambda: tiny(*settings), recorders, monkeypatch)
+
+
+@pytest.mark.parametrize(
     "auxiliary",
     [
         ["auxiliary=mlp", "auxiliary.hidden=8"],
