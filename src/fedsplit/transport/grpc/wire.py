@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from math import isfinite, prod
+from math import prod
 from typing import Generic, TypeVar
 
 import torch
@@ -44,7 +44,9 @@ _TYPES = {
     pb.BOOL: torch.bool,
 }
 _NUMBERS = {dtype: number for number, dtype in _TYPES.items()}
-_MOST_DIMENSIONS = 16
+_LARGEST = torch.finfo(torch.float32).max
+"""Nothing that is rounded on its way is larger."""
+_MOST_TOLD = 200
 
 Frame = TypeVar("Frame", pb.FromServer, pb.FromClient)
 
@@ -176,19 +178,9 @@ class Expected:
             raise Corrupt(f"{self.name!r} has {prod(self.shape)} values, not {tensor.values}")
         if tensor.size > self.codec.largest(self.shape, self.dtype):
             raise Corrupt(f"{tensor.size} bytes are more than {self.name!r} can take")
-        if not all(isfinite(energy) and energy >= 0 for energy in (tensor.signal, tensor.noise)):
+        most = 4.0 * tensor.values * _LARGEST**2  # of a difference; sums of such energies stay finite too
+        if not all(0 <= energy <= most for energy in (tensor.signal, tensor.noise)):
             raise Corrupt(f"the energies of {self.name!r} are no energies")
-
-
-def shape_of(tensor: pb.Tensor) -> tuple[int, ...]:
-    """The shape that is announced.
-
-    Raises:
-        Corrupt: no tensor has it.
-    """
-    if len(tensor.shape) > _MOST_DIMENSIONS or min(tensor.shape, default=0) < 0:
-        raise Corrupt("no tensor has the shape that is announced")
-    return tuple(tensor.shape)
 
 
 def check(tensors: Sequence[pb.Tensor], expected: Sequence[Expected]) -> None:
@@ -232,3 +224,9 @@ def announced(
         signal=signal,
         noise=noise,
     )
+
+
+def one_line(text: str) -> str:
+    """What the other end says, fit for a line of a log or a terminal."""
+    shown = "".join(each if each.isprintable() else " " for each in text[:_MOST_TOLD])
+    return shown + ("..." if len(text) > _MOST_TOLD else "")
