@@ -261,6 +261,8 @@ class Hub:
             Corrupt: it is not what has to come next.
         """
         verb, content = asked.verb.head, answer.WhichOneof("content")
+        if content in ("done", "failed") and answer.identity.step != verb.identity.step:
+            raise Corrupt(f"{content} of step {answer.identity.step} came in place of {verb.identity.step}")
         if content == "failed":
             return []
         samples = self._sessions[verb.identity.client].samples
