@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from fedsplit.memory import reuse_freed_memory
 from fedsplit.quant.identity import Identity
 from fedsplit.transport.grpc import federation_pb2 as pb
 from fedsplit.transport.grpc.packing import pack_tensor
@@ -58,6 +59,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    reuse_freed_memory()  # as runs do
     count = options.mb * 10**6 // 4 // options.tensors
     tensors = [torch.randn(count) for _ in range(options.tensors)]
     expected = [Expected(str(n), pb.EXACT, CODEC, (count,), torch.float32) for n in range(options.tensors)]

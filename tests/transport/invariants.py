@@ -270,7 +270,7 @@ def server_survives(world: World, conversation: int, verb: int, frames: Sequence
     undisturbed = deepcopy(hub._sessions[1].asked)
     federation = Federation(hub, pb.Plan(), secured=False)
     with logged() as records:
-        _attend(federation, world, verb, frames)
+        attend(federation, world, verb, frames)
         told = [record for record in records if record.levelno >= logging.WARNING]
         assert all(record.levelno < logging.ERROR for record in told)
         assert len([record for record in told if "closed" in record.getMessage()]) <= 1
@@ -286,7 +286,7 @@ def server_survives(world: World, conversation: int, verb: int, frames: Sequence
     with logged():
         if not asked.done:
             honest = [frame for parcel in world.answers(conversation)[verb] for frame in parcel.frames()]
-            _attend(federation, world, verb, honest)
+            attend(federation, world, verb, honest)
             answered = hub.answers([CLIENT], until=None, enough=None)[CLIENT]
             assert [answer.head for answer in answered] == [p.head for p in world.answers(conversation)[verb]]
             return
@@ -315,7 +315,7 @@ def _hello(client: int) -> pb.Hello:
     return pb.Hello(version=VERSION, client=client, instance=INSTANCE)
 
 
-def _attend(federation: Federation, world: World, verb: int, frames: Sequence[pb.FromClient]) -> None:
+def attend(federation: Federation, world: World, verb: int, frames: Sequence[pb.FromClient]) -> None:
     """One stream of a client that has done what came before a verb."""
     ready = pb.Ready(
         samples=world.run.sample_counts[CLIENT], going_on=True, round=0, attempt=1, number=max(0, verb - 1)

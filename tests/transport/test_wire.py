@@ -91,7 +91,7 @@ def test_what_is_not_wanted_is_passed_over_without_memory() -> None:
     for frame in _parcel([CHUNK, 0, CHUNK]).frames():
         assert assembler.add(frame) is None
         assert assembler.filled == 0
-        assert assembler._payload is None
+        assert assembler._payloads is None
     (after,) = [assembler.add(frame) for frame in Parcel(pb.FromServer(begin=pb.Begin())).frames()]
     assert after is not None
 

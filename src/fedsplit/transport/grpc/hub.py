@@ -10,7 +10,7 @@ from queue import SimpleQueue
 from torch import Tensor
 
 from fedsplit.errors import NonFinite, RunFailed
-from fedsplit.quant.message import Corrupt
+from fedsplit.quant.message import Corrupt, Payload
 from fedsplit.results.ledger import Ledger
 from fedsplit.transport.grpc import federation_pb2 as pb
 from fedsplit.transport.grpc.expectations import Expectations
@@ -367,7 +367,7 @@ class Hub:
         client: int,
         *,
         step: int = 0,
-        tensors: Sequence[tuple[pb.Tensor, bytes]] = (),
+        tensors: Sequence[tuple[pb.Tensor, Payload]] = (),
         difference: bool = False,
         **verb: pb.Begin | pb.Install | pb.Forward | pb.Backward | pb.TrainLocal | pb.UploadWeights | pb.Keep,
     ) -> None:
