@@ -2,7 +2,7 @@
 
 import inspect
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
@@ -100,10 +100,12 @@ class Member:
     Args:
         client: its number.
         normalisation: of the run's images.
+        check_data: raises `UserError` where what this process has is not what the run is about.
     """
 
     client: int
     normalisation: Normalisation
+    check_data: Callable[[Dataset], None]
 
 
 class Parts:
@@ -127,6 +129,8 @@ class Parts:
         torch.backends.cudnn.benchmark = False
 
         self.dataset = self._load_dataset()
+        if member:
+            member.check_data(self.dataset)
         self.shards = self._divide(self.dataset, member)
         dtype = torch.get_default_dtype()
         self.normalise = (
