@@ -65,10 +65,16 @@ class Expectations:
             expected.append(Expected(name, number, chosen, tuple(tensor.shape), tensor.dtype))
         return expected
 
-    def sent_down(self, part: Part, *, held: bool, difference: bool) -> list[Expected]:
-        """The tensors of weights to a client that holds some already, or does not."""
+    def sent_down(self, part: Part, tensors: Sequence[pb.Tensor], *, difference: bool) -> list[Expected]:
+        """The tensors of weights to a client.
+
+        The server forgets what a client holds that was left out for a round, and sends weights whole again.
+        """
         weights = self._codecs.weights
-        return self.weights(part, weights.down if held else weights.whole, difference=difference)
+        whole = any(tensor.codec == pb.WEIGHTS_WHOLE for tensor in tensors)
+        exactly = weights.down.lossless and not whole
+        codec = weights.down if difference or exactly else weights.whole
+        return self.weights(part, codec, difference=difference)
 
     def sent_up(self, part: Part, *, difference: bool) -> list[Expected]:
         """The tensors of weights from a client."""
