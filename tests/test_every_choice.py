@@ -25,7 +25,7 @@ def test_the_choices_are_all_there() -> None:
         "client_optimizer": 3,
         "codec": 19,
         "dataset": 6,
-        "distribution": 4,
+        "distribution": 5,
         "engine": 3,
         "transport": 2,
         "estimator": 3,

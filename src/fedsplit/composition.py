@@ -2,13 +2,14 @@
 
 import re
 import secrets
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -21,10 +22,16 @@ CONFIGS = Path(__file__).parents[2].resolve() / "hydra_config"
 OmegaConf.register_new_resolver("short_id", lambda: secrets.token_hex(2), use_cache=True, replace=True)
 
 
-def composing() -> AbstractContextManager[object]:
-    """Hydra's compose API, over this project's configurations."""
-    context: AbstractContextManager[object] = initialize_config_dir(str(CONFIGS), version_base="1.3")
-    return context
+@contextmanager
+def composing() -> Iterator[None]:
+    """Hydra's compose API, over this project's configurations; also within a job of a sweep."""
+    instance = GlobalHydra.instance()
+    before, instance.hydra = instance.hydra, None
+    try:
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            yield
+    finally:
+        instance.hydra = before
 
 
 def composed(overrides: Sequence[str]) -> DictConfig:

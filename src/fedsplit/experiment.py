@@ -223,6 +223,8 @@ class Experiment:
             f"round {record.round:>4}  {accuracy}loss {record.train_loss:.4f}  "
             f"{record.load / 1e6:,.2f} MB  {sum(record.seconds.values()):.2f} s"
         )
+        if network := self.transport.told(sum(record.seconds.values())):
+            line += f"  {network}"
         _LOG.info("%s", line)
         if self.config["progress"] and console.is_terminal:
             console.print(line, highlight=True)

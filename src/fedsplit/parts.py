@@ -9,6 +9,7 @@ from functools import cached_property, reduce
 from operator import getitem
 from typing import Any, TypeVar, cast
 
+import numpy as np
 import torch
 from hydra.utils import get_class, instantiate
 from torch import Tensor, nn
@@ -91,17 +92,31 @@ class Models:
     coded_shape: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Member:
+    """What the process of one client is told of the run's data.
+
+    Args:
+        client: its number.
+        normalisation: of the run's images.
+    """
+
+    client: int
+    normalisation: Normalisation
+
+
 class Parts:
     """The parts of a run: data and its division, models, optimizers, the algorithm, and makers of the rest.
 
     Args:
         config: composed and checked (see `fedsplit.config.check`); `device` is replaced by the one taken.
+        member: in the process of one client; None where all is known.
 
     Raises:
         UserError: what is asked for cannot be built.
     """
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    def __init__(self, config: Mapping[str, Any], member: Member | None = None) -> None:
         self.config = {**config, "device": str(_device(config["device"]))}
         self.device = torch.device(self.config["device"])
         self.seed: int = config["seed"]
@@ -111,8 +126,13 @@ class Parts:
         torch.backends.cudnn.benchmark = False
 
         self.dataset = self._load_dataset()
-        self.shards = self._divide(self.dataset)
-        self.normalise = Normalisation.of(self.dataset.train, torch.get_default_dtype())
+        self.shards = self._divide(self.dataset, member)
+        dtype = torch.get_default_dtype()
+        self.normalise = (
+            member.normalisation.to(self.device, dtype)
+            if member
+            else Normalisation.of(self.dataset.train, dtype)
+        )
         self.schedule = make(Schedule, config, "scheduler")  # type: ignore[type-abstract]
         self.client_optimizer = self._optimizer("client_optimizer")
         self.server_optimizer = self._optimizer("server_optimizer")
@@ -135,15 +155,24 @@ class Parts:
     def _load_dataset(self) -> Dataset:
         loaded = make(ImageSource, self.config, "dataset").load()  # type: ignore[type-abstract]
         return Dataset(
-            loaded.train.to(self.device), loaded.test.to(self.device), loaded.num_classes, loaded.augmentation
+            loaded.train.to(self.device),
+            loaded.test.to(self.device),
+            loaded.num_classes,
+            loaded.augmentation,
+            loaded.class_names,
         )
 
-    def _divide(self, dataset: Dataset) -> Shards:
+    def _divide(self, dataset: Dataset, member: Member | None) -> Shards:
         clients = self.config["num_clients"]
+        distribution = make(Distribution, self.config, "distribution")  # type: ignore[type-abstract]
+        if distribution.at_clients:
+            if not self._apart and member is None:
+                raise UserError("distribution", "own", "needs transport=grpc: clients bring what they have")
+            own = {member.client: np.arange(len(dataset.train))} if member else {}
+            return Shards([own.get(client, np.empty(0, dtype=np.int64)) for client in range(clients)])
         if clients > len(dataset.train):
             raise UserError("num_clients", clients, f"at most the {len(dataset.train)} training samples")
         labels = dataset.train.labels.cpu().numpy()
-        distribution = make(Distribution, self.config, "distribution")  # type: ignore[type-abstract]
         shards = distribution.split(labels, clients, self.seed)
         for client, shard in enumerate(shards):
             if len(shard) == 0:
@@ -315,7 +344,8 @@ class Parts:
             config=self.config,
             engine=self.engine,
             sample_counts=self.sample_counts,
-            num_classes=self.dataset.num_classes,
+            dataset=self.dataset,
+            normalisation=self.normalise,
             quantization=self.quantization,
             smashed_shape=self.models.smashed_shape,
             client_weights=self.models.halves.client.state_dict(),
@@ -417,7 +447,7 @@ class Parts:
         x, y = self.normalise(images.pixels[:2]), images.labels[:2]
         with FlopCounterMode(display=False) as counter:
             replace(blueprint, head=blueprint.head or self.models.halves.server).pass_through(x, y)
-        samples = min(self.config["batch_size"], max(self.sample_counts))
+        samples = min(self.config["batch_size"], max(self.sample_counts) or self.config["batch_size"])
         return float(counter.get_total_flops() / 2 / len(x) * samples / 1e6)
 
 

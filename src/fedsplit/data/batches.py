@@ -47,6 +47,10 @@ class Normalisation:
         device = images.pixels.device
         return cls(scale.to(device, dtype), shift.to(device, dtype))
 
+    def to(self, device: torch.device, dtype: torch.dtype) -> "Normalisation":
+        """The same on `device`, for models of `dtype`."""
+        return Normalisation(self.scale.to(device, dtype), self.shift.to(device, dtype))
+
     def __call__(self, pixels: Tensor) -> Tensor:
         """Uint8 `(n, h, w, c)` to floats `(n, c, h, w)` in channels_last memory."""
         return pixels.to(self.scale.dtype).mul_(self.scale).add_(self.shift).permute(0, 3, 1, 2)

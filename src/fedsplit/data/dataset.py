@@ -41,6 +41,8 @@ class Dataset:
     test: Images
     num_classes: int
     augmentation: Augmentation
+    class_names: tuple[str, ...] = ()
+    """Where they have any."""
 
     @property
     def channels(self) -> int:
@@ -104,6 +106,10 @@ class ImageSource(ABC):
             UserError: the files are not there.
         """
 
+    def class_names(self) -> tuple[str, ...]:
+        """Of the classes in the order of their labels, where they have any."""
+        return ()
+
     def load(self) -> Dataset:
         """Both splits, cut to `max_train` and `max_test`.
 
@@ -114,7 +120,8 @@ class ImageSource(ABC):
         side = min(train.pixels.shape[1:3])
         if self.crop_padding > side:
             raise UserError("dataset.crop_padding", self.crop_padding, f"at most the images' {side} pixels")
-        num_classes = int(train.labels.max()) + 1
+        names = self.class_names()
+        num_classes = len(names) or int(train.labels.max()) + 1
 
         def prefix(images: Images, size: int | None, key: str) -> Images:
             kept = class_balanced_prefix(images.labels, size, num_classes, key)
@@ -127,6 +134,7 @@ class ImageSource(ABC):
             test if self.validation is not None else prefix(test, self.max_test, "dataset.max_test"),
             num_classes,
             Augmentation(self.flip, self.crop_padding),
+            names,
         )
 
     def _held_out(self, train: Images, num_classes: int) -> tuple[Images, Images]:

@@ -4,6 +4,7 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -31,36 +32,49 @@ class ImageFolder(ImageSource):
         image_size: side to resize to, in pixels; None keeps the files' own, which must then be square
             and the same for all.
         grayscale: one channel instead of three.
+        classes: names of all classes, in the order of their labels: a folder need not hold images of each,
+            and may be without `test`; None are those that `root/train` has, and each must have images.
     """
 
     root: str
     image_size: PositiveInt | None = None
     grayscale: bool = False
+    classes: list[str] | None = None
 
     def read(self) -> tuple[Images, Images]:
-        """Both splits, with the classes of `root/train`."""
-        train, test = Path(self.root, "train"), Path(self.root, "test")
-        if not train.is_dir():
-            raise UserError(
-                "dataset.root", self.root, "a folder that holds train/<class>/* and test/<class>/*"
-            )
-        classes = _classes(train)
-        surplus = sorted(set(_classes(test)) - set(classes)) if test.is_dir() else []
-        if surplus:
-            raise UserError("dataset.root", self.root, f"class {surplus[0]} of test is none of train")
+        """Both splits."""
+        classes = self.class_names()
+        for split, of in (("train", "dataset.classes"), ("test", "train")):
+            folder = Path(self.root, split)
+            surplus = sorted(set(_classes(folder)) - set(classes)) if folder.is_dir() else []
+            if surplus:
+                raise UserError("dataset.root", self.root, f"class {surplus[0]} of {split} is none of {of}")
         files = {
             split: [_images(Path(self.root, split, name)) for name in classes] for split in ("train", "test")
         }
         for name, of_class in zip(classes, files["train"], strict=True):
-            if not of_class:
+            if not of_class and self.classes is None:
                 raise UserError("dataset.root", self.root, f"train/{name} holds no image")
-        if not any(files["test"]):
-            raise UserError("dataset.root", self.root, "test/<class>/ holds no image")
-        side = self.image_size or self._own_side(files["train"][0][0])
+        for split, found in files.items():
+            if not any(found) and (split == "train" or self.classes is None):
+                raise UserError("dataset.root", self.root, f"{split}/<class>/ holds no image")
+        side = self.image_size or self._own_side(next(chain(*files["train"])))
         return self._split("train", files["train"], side), self._split("test", files["test"], side)
+
+    def class_names(self) -> tuple[str, ...]:
+        """See `ImageSource.class_names`."""
+        train = Path(self.root, "train")
+        if not train.is_dir():
+            raise UserError(
+                "dataset.root", self.root, "a folder that holds train/<class>/* and test/<class>/*"
+            )
+        return tuple(_classes(train) if self.classes is None else self.classes)
 
     def _split(self, split: str, files: list[list[Path]], side: int) -> Images:
         labels = [label for label, of_class in enumerate(files) for _ in of_class]
+        if not labels:
+            channels = 1 if self.grayscale else 3
+            return Images(torch.empty(0, side, side, channels, dtype=torch.uint8), torch.tensor(labels))
         pixels = self._decoded(split, [file for of_class in files for file in of_class], side)
         return Images(pixels, torch.tensor(labels))
 

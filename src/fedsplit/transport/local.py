@@ -36,7 +36,7 @@ class LocalTransport(Transport):
         super().__init__(run)
         self.engine, self.quantization, self.ledger = run.engine, run.quantization, run.ledger
         self.seed = run.seed
-        self.labels = Labels(run.num_classes)
+        self.labels = Labels(run.dataset.num_classes)
         self.looks_later = run.device.type != "cpu"
         """Whether messages are looked at once a round, and not when they are sent."""
         self._watched: list[tuple[Kind, int | None, Tensor]] = []

@@ -9,6 +9,8 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 
+from fedsplit.data.batches import Normalisation
+from fedsplit.data.dataset import Dataset
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.engine import Engine
 from fedsplit.quant.quantization import Quantization
@@ -37,7 +39,8 @@ class Run:
         config: of the run, composed and checked, with the names of what was chosen under `choices`.
         engine: answers for clients that are computed in this process.
         sample_counts: training samples of every client.
-        num_classes: decides how many bytes a label costs.
+        dataset: its images; clients elsewhere are told what they look like.
+        normalisation: of images.
         quantization: a codec for each kind of message.
         smashed_shape: of one sample.
         client_weights: of the client model; what weights look like.
@@ -50,7 +53,8 @@ class Run:
     config: Mapping[str, Any]
     engine: Engine
     sample_counts: Sequence[int]
-    num_classes: int
+    dataset: Dataset
+    normalisation: Normalisation
     quantization: Quantization
     smashed_shape: tuple[int, ...]
     client_weights: Weights
@@ -76,6 +80,10 @@ class Transport(ABC):
 
     def __init__(self, run: Run) -> None:
         self.run = run
+
+    def told(self, seconds: float) -> str:
+        """What went over the network in the last `seconds`, in a few words; nothing where there is none."""
+        return ""
 
     def opened(self, directory: Path) -> AbstractContextManager[object]:
         """While clients can be reached.

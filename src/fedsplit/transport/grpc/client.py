@@ -14,12 +14,12 @@ import torch
 
 from fedsplit.config import check
 from fedsplit.errors import RunFailed, UserError
-from fedsplit.parts import Parts
+from fedsplit.parts import Member, Parts
 from fedsplit.quant.message import Corrupt
 from fedsplit.results.ledger import Ledger
 from fedsplit.transport.grpc import federation_pb2 as pb
 from fedsplit.transport.grpc import federation_pb2_grpc
-from fedsplit.transport.grpc.plan import configuration
+from fedsplit.transport.grpc.plan import check_data, configuration, normalisation
 from fedsplit.transport.grpc.tls import Tls
 from fedsplit.transport.grpc.wire import OPTIONS, VERSION, Assembler, Parcel
 from fedsplit.transport.grpc.worker import Answer, Worker
@@ -27,7 +27,7 @@ from fedsplit.transport.grpc.worker import Answer, Worker
 Outbox: TypeAlias = SimpleQueue[Parcel[pb.FromClient] | None]
 """What goes to the server; None at the end."""
 
-_LOG = logging.getLogger("fedsplit")
+_LOG = logging.getLogger("fedsplit.network")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 10.0
 _STREAM_S = 6 * 3600.0
 """Seconds after which a stream is opened anew, so that none lives without a deadline."""
@@ -149,7 +149,10 @@ class Client:
         check({key: value for key, value in config.items() if key != "choices"})
         if self._client >= config["num_clients"]:
             raise UserError("client.id", self._client, f"below num_clients={config['num_clients']}")
-        parts = Parts(config)
+        if config["choices"]["distribution"] == "own" and "classes" in config["dataset"]:
+            config["dataset"]["classes"] = list(plan.classes)
+        parts = Parts(config, Member(self._client, normalisation(plan)))
+        check_data(plan, parts.dataset)
         folder = self._folder or Path("saves", "clients", run.hex(), str(self._client))
         return Worker(parts.run(Ledger()), self._client, folder)
 

@@ -26,7 +26,7 @@ class Expectations:
     """
 
     def __init__(self, run: Run) -> None:
-        self._codecs, self.labels = run.quantization, Labels(run.num_classes)
+        self._codecs, self.labels = run.quantization, Labels(run.dataset.num_classes)
         self._smashed_shape = run.smashed_shape
         # a last batch of one sample joins the batch before it
         self._most_samples: int = run.config["batch_size"] + 1

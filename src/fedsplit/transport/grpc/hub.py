@@ -14,7 +14,7 @@ from fedsplit.transport.grpc import federation_pb2 as pb
 from fedsplit.transport.grpc.expectations import Expectations
 from fedsplit.transport.grpc.wire import Parcel, check
 
-_LOG = logging.getLogger("fedsplit")
+_LOG = logging.getLogger("fedsplit.network")
 _TELL_S = 30.0
 AWAY_S = 15.0
 """Seconds after which a client that is not here is late, where no deadline says it."""
@@ -123,8 +123,8 @@ class Hub:
         self._after: Mapping[int, int] = {}
         self._round, self._attempt = 0, 0
         self._failure: str | None = None
-        self.up = self.down = 0
-        """Bytes of payload that went through, for who wants to watch."""
+        self._finished = False
+        self._up = self._down = 0
 
     # Of streams
 
@@ -198,7 +198,8 @@ class Hub:
                 self._ledger.add_again(asked.verb.head.identity.round, "up", size)
                 asked.answers.clear()
             self.changed.notify_all()
-        _LOG.warning("client %s is gone", client)
+            if not self._finished:
+                _LOG.warning("client %s is gone", client)
 
     def admit(self, link: Link, client: int, frame: pb.FromClient) -> bool:
         """See `Assembler`: whether these tensors are waited for.
@@ -239,7 +240,7 @@ class Hub:
             self._complete(asked.verb.head, parcel.head)
             asked.answers.append(parcel)
             asked.done = content in ("done", "failed")
-            self.up += parcel.size
+            self._up += parcel.size
             if asked.done:
                 self.changed.notify_all()
 
@@ -275,6 +276,23 @@ class Hub:
     def connected(self) -> int:
         """How many clients are here."""
         return sum(session.link is not None for session in self._sessions)
+
+    def wait_for_all(self) -> None:
+        """Until all clients are here.
+
+        Raises:
+            RunFailed: one will not come.
+        """
+        with self.changed:
+            while self.connected < len(self._sessions):
+                self._raise_lost()
+                self.changed.wait(1.0)
+
+    def moved(self) -> tuple[int, int]:
+        """Bytes of payload that went up and down since this was asked last."""
+        with self.changed:
+            moved, self._up, self._down = (self._up, self._down), 0, 0
+        return moved
 
     def samples(self, client: int) -> int:
         """Training samples of a client that is or was here."""
@@ -324,7 +342,7 @@ class Hub:
 
     def _send(self, session: _Session, asked: _Asked) -> None:
         assert session.link is not None
-        self.down += asked.verb.size
+        self._down += asked.verb.size
         session.link.send(asked.verb)
 
     def answers(
@@ -397,6 +415,7 @@ class Hub:
             tell: whether the run is over, so that clients need not come again.
         """
         with self.changed:
+            self._finished = True
             for session in self._sessions:
                 if session.link is not None:
                     if tell:

@@ -6,10 +6,15 @@ installed itself, and refuses all else.
 
 import re
 from collections.abc import Iterator, Mapping, MutableMapping
+from math import isfinite
 from typing import Any
+
+import torch
 
 from fedsplit.composition import CONFIGS, composed, composing, plain
 from fedsplit.config import CODECS, check
+from fedsplit.data.batches import Normalisation
+from fedsplit.data.dataset import Dataset
 from fedsplit.errors import UserError
 from fedsplit.quant.message import Corrupt
 from fedsplit.transport.grpc import federation_pb2 as pb
@@ -81,6 +86,42 @@ def choices_and_settings(config: Mapping[str, Any]) -> pb.Plan:
             told = "clients compose choices of their own: with transport=grpc make it a file of its group"
             raise UserError(key, value, told)
     return plan
+
+
+def tell_of_data(plan: pb.Plan, dataset: Dataset, normalisation: Normalisation) -> None:
+    """Add to a plan what a client must know of the images of the run."""
+    plan.normalisation_scale.extend(normalisation.scale.tolist())
+    plan.normalisation_shift.extend(normalisation.shift.tolist())
+    plan.classes.extend(dataset.class_names)
+    plan.image_shape.extend(dataset.train.pixels.shape[1:])
+    plan.num_classes = dataset.num_classes
+
+
+def normalisation(plan: pb.Plan) -> Normalisation:
+    """The normalisation that a plan tells.
+
+    Raises:
+        Corrupt: it is none.
+    """
+    scale, shift = plan.normalisation_scale, plan.normalisation_shift
+    channels = len(scale)
+    if not channels or len(shift) != channels or not all(map(isfinite, (*scale, *shift))):
+        raise Corrupt("a plan without a normalisation")
+    return Normalisation(torch.tensor(scale, dtype=torch.float64), torch.tensor(shift, dtype=torch.float64))
+
+
+def check_data(plan: pb.Plan, dataset: Dataset) -> None:
+    """Raise where the data of a client are not what the run is about.
+
+    Raises:
+        UserError: they are not.
+    """
+    found, wanted = tuple(dataset.train.pixels.shape[1:]), tuple(plan.image_shape)
+    if found != wanted:
+        raise UserError("dataset.root", f"images {found}", f"the run is about images {wanted}")
+    if dataset.num_classes != plan.num_classes:
+        told = f"the run has {plan.num_classes}"
+        raise UserError("dataset.root", f"{dataset.num_classes} classes", told)
 
 
 def configuration(plan: pb.Plan) -> dict[str, Any]:

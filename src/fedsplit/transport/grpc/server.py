@@ -17,7 +17,7 @@ from fedsplit.transport.grpc.hub import Hub, Link, Refused
 from fedsplit.transport.grpc.tls import Tls, client_of
 from fedsplit.transport.grpc.wire import OPTIONS, VERSION, Assembler
 
-_LOG = logging.getLogger("fedsplit")
+_LOG = logging.getLogger("fedsplit.network")
 _SERVICE = "fedsplit.Federation"
 HELLO_S = 10.0
 """Seconds within which a stream says who it is."""

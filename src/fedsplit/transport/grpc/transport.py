@@ -10,6 +10,8 @@ from pathlib import Path
 from secrets import token_bytes
 
 import torch
+from rich.console import Console
+from rich.logging import RichHandler
 from torch import Tensor
 
 from fedsplit.arguments import PositiveFloat, PositiveInt
@@ -28,7 +30,7 @@ from fedsplit.transport.grpc import federation_pb2 as pb
 from fedsplit.transport.grpc.expectations import PARTS, Expectations
 from fedsplit.transport.grpc.hub import Hub, Late, Lost
 from fedsplit.transport.grpc.packing import Packed, pack_tensor, pack_weights
-from fedsplit.transport.grpc.plan import choices_and_settings
+from fedsplit.transport.grpc.plan import choices_and_settings, tell_of_data
 from fedsplit.transport.grpc.server import Federation, start
 from fedsplit.transport.grpc.spawning import spawned
 from fedsplit.transport.grpc.tls import Tls, require_tls_beyond_loopback
@@ -37,7 +39,7 @@ from fedsplit.transport.links import KIND_OF, count, weights_seed
 from fedsplit.transport.transport import Result, Run, Stateful, Transport
 from fedsplit.weights import Weights
 
-_LOG = logging.getLogger("fedsplit")
+_LOG = logging.getLogger("fedsplit.network")
 _GRACE_S = 5.0
 
 
@@ -85,6 +87,7 @@ class GrpcTransport(Transport):
         self._spawn, self._listen = spawn, listen
         self._min_clients, self._deadline_s = min_clients, round_deadline_s
         self.plan = choices_and_settings(run.config)
+        tell_of_data(self.plan, run.dataset, run.normalisation)
         self.expectations = Expectations(run)
         self.downlinks = self._new_downlinks()
         self.hub: Hub | None = None
@@ -95,6 +98,12 @@ class GrpcTransport(Transport):
         return {
             part: Downlink(self.run.quantization.weights, self.run.device, packs=True) for part in KIND_OF
         }
+
+    def told(self, seconds: float) -> str:
+        """See `Transport.told`."""
+        assert self.hub is not None
+        up, down = (size / 1e6 / seconds for size in self.hub.moved())
+        return f"{self.hub.connected} clients here  {up:.1f} MB/s up  {down:.1f} MB/s down"
 
     @contextmanager
     def opened(self, directory: Path) -> Iterator[None]:
@@ -110,22 +119,36 @@ class GrpcTransport(Transport):
         federation = Federation(hub, self.plan, secured=self._tls is not None)
         server, port = start(federation, listen=self._listen, tls=self._tls, clients=clients)
         address = f"{self._listen.rpartition(':')[0]}:{port}"
-        _LOG.info("listening at %s", address)
         self.hub, ended = hub, False
         try:
             if self._spawn:
                 with spawned(address, clients, directory / "clients", self.run.config, hub.fail):
+                    hub.wait_for_all()
                     yield
                     ended = True
                     hub.finish(tell=True)
             else:
-                print(f"listening at {address}, for clients 0 to {clients - 1}", flush=True)
-                yield
+                with self._shown():
+                    _LOG.info("listening at %s, for clients 0 to %s", address, clients - 1)
+                    yield
                 ended = True
         finally:
             hub.finish(tell=ended)
             server.stop(_GRACE_S).wait()
             self.hub = None
+
+    @contextmanager
+    def _shown(self) -> Iterator[None]:
+        """While who comes and goes is shown on the terminal too."""
+        if not self.run.config["progress"]:
+            yield
+            return
+        handler = RichHandler(console=Console(stderr=True), show_path=False)
+        _LOG.addHandler(handler)
+        try:
+            yield
+        finally:
+            _LOG.removeHandler(handler)
 
     def run_round(
         self, t: int, clients: Collection[int], train: Callable[[Cohort], Result], servers: Stateful
