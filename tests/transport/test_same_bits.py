@@ -25,11 +25,12 @@ CASES = {
     ],
     "coded up alone": ["algorithm=fed_avg", "cohort_size=2", "quant.weights.up=int4_block", "rounds=5"],
     "a cohort drawn each round": ["cohort_size=2", "algorithm.align_interval=2", "quant=int4", "rounds=5"],
-    "batch normalisation": ["model=resnet18", "dataset.max_train=50", "rounds=2"],
-    "batch normalisation, gradients": [
-        "algorithm=splitfed_v1",
+    "batch normalisation": [
+        "algorithm=cse_fsl",
         "model=resnet18",
-        "dataset.max_train=50",
+        "model.cut=maxpool",
+        "auxiliary=linear",
+        "dataset.max_train=40",
         "rounds=2",
         "quant=int8",
     ],

@@ -57,9 +57,9 @@ class Expectations:
         raise Corrupt(f"{number} is no part of this run's models")
 
     def weights(self, part: Part, codec: Codec, *, difference: bool) -> list[Expected]:
-        """The tensors of weights."""
+        """The tensors of weights, in the order in which they are counted."""
         expected = []
-        for name, tensor in self._weights[part].items():
+        for name, tensor in sorted(self._weights[part].items()):
             chosen = codec_of(name, tensor, codec, difference=difference)
             number = self._numbers[id(chosen)]
             expected.append(Expected(name, number, chosen, tuple(tensor.shape), tensor.dtype))
