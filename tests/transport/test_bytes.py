@@ -99,6 +99,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("quant", ["none", "int8"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_on_the_socket_there_is_hardly_more(
+    *,
     configured: Configure,
     nursery: Nursery,
     images: Path,

@@ -238,7 +238,7 @@ def test_on_loopback(
         code, _ = answer(run.port, None)  # says nothing
         assert code == grpc.StatusCode.CANCELLED
         assert time.monotonic() - before >= HELLO_S
-        run.until(lambda: "ended before" in caplog.text)  # the server is told of the end too, and may be later
+        run.until(lambda: "ended before" in caplog.text)  # the server may be told later
         (line,) = warnings(caplog)
         assert line.endswith(": the stream ended before its hello")
 
