@@ -136,6 +136,7 @@ def test_without_the_extra_one_line_says_what_to_install(
         text=True,
         check=False,
     )
-    needs = f"error: {asked.split(maxsplit=1)[0]}: needs {package.partition('.')[0]}: pip install 'fedsplit[grpc]'\n"
+    key, missing = asked.split(maxsplit=1)[0], package.partition(".")[0]
+    needs = f"error: {key}: needs {missing}: pip install 'fedsplit[grpc]'\n"
     assert (done.returncode, done.stderr, done.stdout) == (2, needs, "")
     assert list(tmp_path.iterdir()) == []
