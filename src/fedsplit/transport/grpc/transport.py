@@ -30,7 +30,7 @@ from fedsplit.transport.grpc.expectations import PARTS, Expectations
 from fedsplit.transport.grpc.hub import Answer, Hub, Late, Lost
 from fedsplit.transport.grpc.packing import Packed, pack_tensor, pack_weights
 from fedsplit.transport.grpc.plan import choices_and_settings, tell_of_data
-from fedsplit.transport.grpc.server import Federation, start
+from fedsplit.transport.grpc.server import Federation, refuse_taken, start
 from fedsplit.transport.grpc.spawning import spawned
 from fedsplit.transport.grpc.tls import Tls, require_tls_beyond_loopback
 from fedsplit.transport.links import KIND_OF, count, weights_seed
@@ -80,6 +80,9 @@ class GrpcTransport(Transport):
             raise UserError("transport.min_clients", min_clients, f"at most the {clients} clients")
         self._tls = Tls.read(tls, "transport.tls") if tls is not None else None
         require_tls_beyond_loopback(listen, self._tls)
+        if self._tls is not None:
+            self._tls.server_credentials()  # refuses a client's
+        refuse_taken(listen)
         if spawn and self._tls is not None:
             raise UserError("transport.tls", tls, "is for clients that dial in: transport.spawn=false")
         self._spawn, self._listen = spawn, listen
