@@ -85,7 +85,7 @@ def _written(folder: Path, checkpoint: Checkpoint, *, durable: bool) -> Path:
     values = _without_tensors(checkpoint.state, "", tensors)
     save_file(tensors, partial / _TENSORS)
     (partial / _VALUES).write_text(
-        json.dumps({"rounds": checkpoint.rounds, "state": values, "tensors": list(tensors)}), encoding="utf-8"
+        json.dumps({"rounds": checkpoint.rounds, "state": values}), encoding="utf-8"
     )
     sums = "".join(f"{_checksum(partial / name)}  {name}\n" for name in (_TENSORS, _VALUES))
     (partial / _CHECKSUMS).write_text(sums, encoding="utf-8")
@@ -125,12 +125,12 @@ def _load(path: Path) -> Checkpoint | None:
         tensors = load_file(path / _TENSORS)
     except (OSError, ValueError, SafetensorError):
         return None
-    for key in values.get("tensors", tensors):  # safetensors forgets their order; older checkpoints have none
+    for key, tensor in tensors.items():
         *folders, name = key.split("/")
         node = values["state"]
         for part in folders:
             node = node[part]
-        node[name] = tensors[key]
+        node[name] = tensor
     return Checkpoint(values["rounds"], values["state"])
 
 

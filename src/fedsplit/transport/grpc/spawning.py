@@ -5,7 +5,6 @@ of its standard input, starts a client again that is killed, and ends all of the
 however its parent came to its end.
 """
 
-import importlib
 import json
 import logging
 import os
@@ -18,12 +17,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 _LOG = logging.getLogger("fedsplit")
-_HEAVY = ("torch._dynamo", "sklearn.datasets", "torchvision.models")
-"""Modules that are imported late, when a model or data are made: seconds in each client."""
 _GRACE_S = 5.0
 _PAUSE_S = 0.5
 
@@ -37,7 +35,7 @@ class _Asked:
         clients: how many.
         folder: holds a folder for each.
         own: keys of the configuration that are this machine's own.
-        modules: that all clients will need.
+        modules: to import before anything is forked.
     """
 
     server: str
@@ -45,6 +43,20 @@ class _Asked:
     folder: str
     own: dict[str, Any]
     modules: list[str]
+
+    @classmethod
+    def of(cls, server: str, clients: int, folder: Path, config: Mapping[str, Any]) -> "_Asked":
+        """For a run that is built in this process; see `spawned`."""
+        own = {"device": config["device"]}
+        own |= {
+            f"dataset.{key}": config["dataset"][key]
+            for key in ("root", "download")
+            if key in config["dataset"]
+        }
+        # torch and datasets import at first use what takes seconds, and by now they have: each client would
+        packages = ("fedsplit", "torch", "torchvision", "sklearn", "zstandard")
+        modules = [name for name in sys.modules if name.partition(".")[0] in packages]
+        return cls(server, clients, str(folder.absolute()), own, modules)
 
 
 @contextmanager
@@ -60,12 +72,7 @@ def spawned(
         config: of the run.
         fail: is told when a client ends that should not.
     """
-    own = {"device": config["device"]}
-    own |= {
-        f"dataset.{key}": config["dataset"][key] for key in ("root", "download") if key in config["dataset"]
-    }
-    modules = [name for name in _HEAVY if name in sys.modules]  # what the server needed, they will need
-    asked = _Asked(server, clients, str(folder.absolute()), own, modules)
+    asked = _Asked.of(server, clients, folder, config)
     process = subprocess.Popen(
         [sys.executable, "-m", "fedsplit.transport.grpc.spawning"],
         stdin=subprocess.PIPE,
@@ -187,9 +194,9 @@ def _follow(parent: int) -> None:
 def main() -> int:
     """The process that starts clients."""
     asked = _Asked(**json.loads(sys.stdin.readline()))
-    for module in ("fedsplit.transport.grpc.client", *asked.modules):  # once for all clients
-        importlib.import_module(module)
-
+    for module in asked.modules:
+        with suppress(Exception):  # whoever needs it will say what is wrong with it
+            import_module(module)
     _Nursery(asked).run()
     return 0
 

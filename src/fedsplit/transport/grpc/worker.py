@@ -1,5 +1,6 @@
 """A client's side of the verbs: what comes over the wire is given to the engine, what it gives is packed."""
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,12 +19,14 @@ from fedsplit.state import State
 from fedsplit.transport.grpc import federation_pb2 as pb
 from fedsplit.transport.grpc.expectations import Expectations
 from fedsplit.transport.grpc.packing import Packed, pack_labels, pack_tensor, pack_weights
-from fedsplit.transport.grpc.wire import Expected, Parcel, check, decoded
+from fedsplit.transport.grpc.wire import Expected, Parcel, check, decoded, one_line
 from fedsplit.transport.links import KIND_OF, weights_seed
 from fedsplit.transport.transport import Run
 from fedsplit.weights import Weights
 
 Answer = list[Parcel[pb.FromClient]]
+
+_LOG = logging.getLogger("fedsplit.network")
 
 
 class Worker:
@@ -77,13 +80,7 @@ class Worker:
             part = self.expectations.part(frame.install.part)
             if frame.install.difference and part not in self._held:
                 raise Corrupt("a difference came to weights that this client does not hold")
-            # who missed a round is sent them whole, whatever it still holds
-            whole = self.expectations.sent_down(part, held=False, difference=False)
-            if not frame.install.difference and [each.number for each in whole] == [
-                tensor.codec for tensor in frame.tensors
-            ]:
-                return whole
-            return self.expectations.sent_down(part, held=True, difference=frame.install.difference)
+            return self.expectations.sent_down(part, frame.tensors, difference=frame.install.difference)
         if verb == "backward":
             return self.expectations.cut_gradient(frame.tensors)
         return []
@@ -103,9 +100,12 @@ class Worker:
             return self._verbs[verb](parcel)
         except NonFinite as error:
             return [self._message(parcel, failed=pb.Failed(what=error.what, not_finite=True))]
-        except (RunFailed, OSError, AssertionError, RuntimeError) as error:
+        except Corrupt:
+            raise
+        except Exception as error:  # whatever models, data and optimizers raise
+            _LOG.warning("%s failed", verb, exc_info=True)
             told = (str(error).splitlines() or [""])[0] or type(error).__name__
-            return [self._message(parcel, failed=pb.Failed(what=told))]
+            return [self._message(parcel, failed=pb.Failed(what=one_line(told)))]
 
     def _message(
         self,
