@@ -11,8 +11,8 @@ import grpc
 import numpy as np
 import pytest
 from PIL import Image
-from tests.transport.proxy import Proxy
 
+from benchmarks.proxy import Proxy
 from fedsplit.experiment import Experiment
 from fedsplit.results.ledger import DIRECTIONS
 from fedsplit.transport.grpc import federation_pb2 as pb
