@@ -11,6 +11,7 @@ import grpc
 import numpy as np
 import pytest
 from PIL import Image
+from tests.transport.proxy import Proxy
 
 from fedsplit.experiment import Experiment
 from fedsplit.results.ledger import DIRECTIONS
@@ -18,7 +19,6 @@ from fedsplit.transport.grpc import federation_pb2 as pb
 from fedsplit.transport.grpc import server, transport
 from tests.conftest import ALGORITHMS, Build, Configure
 from tests.transport.nursery import Nursery
-from tests.transport.proxy import Proxy
 from tests.transport.runs import metrics, ran
 
 Frame = TypeVar("Frame", pb.FromClient, pb.FromServer)

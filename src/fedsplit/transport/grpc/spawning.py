@@ -112,7 +112,7 @@ class _Nursery:
     """Forks clients, and those anew that are killed."""
 
     def __init__(self, asked: _Asked) -> None:
-        self._asked = asked
+        self._asked, self._parent = asked, os.getppid()
         self._running: dict[int, int] = {}
 
     def run(self) -> None:
@@ -150,7 +150,8 @@ class _Nursery:
 
     def _stop(self) -> None:
         deadline = time.monotonic() + _GRACE_S
-        while self._running and time.monotonic() < deadline:
+        # where the server is gone, nobody has told them that they may end
+        while self._running and time.monotonic() < deadline and os.getppid() == self._parent:
             list(self._ended())
             time.sleep(0.02)
         for pid in self._running:
@@ -201,4 +202,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    os._exit(main())  # taking down all that was imported takes seconds, and nobody needs it
