@@ -59,7 +59,11 @@ MISTAKES = [
     (JOIN, "client.id=null: needed where no certificate says it: a whole number from 0"),
     ((*JOIN, "client.id=-1"), "client.id=-1: must be a whole number, 0 or greater"),
     (("task=client", "client.id=0", "transport=local"), "transport=local: must be grpc for a client"),
-    ((*JOIN, "client.id=0", "dataset=cifar10"), "dataset._target_="),
+    ((*JOIN, "client.id=0", "dataset=cifar10"), "dataset=cifar10: is the server's to say"),
+    (
+        (*JOIN, "client.id=0", "num_clients=3"),
+        "num_clients=3: is the server's to say; of a client are task, ",
+    ),
     ((*JOIN, "transport.tls=no"), "transport.tls=no: a directory that holds certificate.pem, key"),
     ((*JOIN, "transport.tls={certs}/server"), "transport.tls={certs}/server: is for a server, not for a cl"),
     (

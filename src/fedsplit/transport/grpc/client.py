@@ -221,4 +221,5 @@ def _told(error: grpc.RpcError) -> str:
     code, details = getattr(error, "code", None), getattr(error, "details", None)
     if code is None or details is None:
         return "the stream broke"
-    return f"{code().name.lower()}, {one_line(details() or 'no details')}"
+    # of a chain of causes the last is the one that a user can do something about
+    return f"{code().name.lower()}, {one_line(details() or 'no details').rpartition(': ')[2]}"
