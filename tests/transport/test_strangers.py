@@ -198,9 +198,7 @@ def test_with_tls(
         assert line.startswith(f"refused: {told} (ipv4:127.0.0.1:")
 
         assert closed(run.port, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n") == b""
-        before = time.monotonic()
         assert closed(run.port, b"") == b""
-        assert time.monotonic() - before >= HELLO_S
 
         assert health(run.port, mine) == SERVING
         run.let_in(2, tmp_path / "clients", certificates)
