@@ -427,11 +427,11 @@ def test_what_is_interrupted_after_training_is_not_kept_as_if_it_were_before(
 
     monkeypatch.setattr(Experiment, "_evaluate", evaluate)
     with pytest.raises(KeyboardInterrupt):
-        served(*V2, "checkpoint_interval=1")
+        served(*V2, "checkpoint_interval=2")
     monkeypatch.setattr(Experiment, "_evaluate", original)
     assert Command([f"resume={tmp_path / 'run'}"], tmp_path / "resumed.txt").wait(LONG) == 0
     clients.end()
-    undisturbed(tiny, tmp_path, *V2, "checkpoint_interval=1")
+    undisturbed(tiny, tmp_path, *V2, "checkpoint_interval=2")
     assert left_behind(tmp_path / "run") == left_behind(tmp_path / "undisturbed")
 
 

@@ -104,7 +104,7 @@ class Client:
         outbox.put(Parcel(pb.FromClient(hello=hello)))
         worker = None
         assembler: Assembler[pb.FromServer] = Assembler(
-            lambda frame: worker is not None and self._admit(worker, frame)
+            lambda frame: worker is not None and worker.admit(frame)
         )
         for frame in stream:
             content = frame.WhichOneof("content")
@@ -179,11 +179,6 @@ class Client:
             attempt=attempt,
             number=number,
         )
-
-    def _admit(self, worker: Worker, frame: pb.FromServer) -> bool:
-        """See `Assembler`."""
-        # what is expected next is no measure of what came before
-        return self._is_again(frame) or worker.admit(frame)
 
     def _is_again(self, verb: pb.FromServer) -> bool:
         if _name(verb) == self._last and verb != self._verb:
