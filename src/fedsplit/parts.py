@@ -2,7 +2,7 @@
 
 import inspect
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
@@ -44,7 +44,7 @@ from fedsplit.randomness import draws, generator, seed_of
 from fedsplit.results.ledger import Ledger
 from fedsplit.schedules import Schedule
 from fedsplit.transport.local import LocalTransport
-from fedsplit.transport.transport import Run, Transport
+from fedsplit.transport.transport import Member, Run, Transport
 
 Made = TypeVar("Made")
 _LOG = logging.getLogger("fedsplit")
@@ -93,21 +93,6 @@ class Models:
     auxiliary: nn.Module | None
     smashed_shape: tuple[int, ...]
     coded_shape: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Member:
-    """What the process of one client is told of the run's data.
-
-    Args:
-        client: its number.
-        normalisation: of the run's images.
-        check_data: raises `UserError` where what this process has is not what the run is about.
-    """
-
-    client: int
-    normalisation: Normalisation
-    check_data: Callable[[Dataset], None]
 
 
 class Parts:
@@ -492,6 +477,11 @@ class Parts:
             replace(blueprint, head=blueprint.head or self.models.halves.server).pass_through(x, y)
         samples = min(self.config["batch_size"], max(self.sample_counts) or self.config["batch_size"])
         return float(counter.get_total_flops() / 2 / len(x) * samples / 1e6)
+
+
+def run_of_member(config: Mapping[str, Any], member: Member) -> Run:
+    """What the process of one client needs of a run; see `Parts` for the rest."""
+    return Parts(config, member).run(Ledger())
 
 
 def _device(name: str) -> torch.device:

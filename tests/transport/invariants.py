@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fedsplit.composition import CONFIGS, composed, composing, plain
 from fedsplit.config import check
 from fedsplit.errors import RunFailed, UserError
-from fedsplit.parts import Parts
+from fedsplit.parts import Parts, run_of_member
 from fedsplit.quant.message import Corrupt
 from fedsplit.quant.weights_link import Downlink
 from fedsplit.results.ledger import Ledger
@@ -217,7 +217,7 @@ class _Context:
 
 def client_survives(world: World, conversation: int, frames: Sequence[pb.FromServer]) -> None:
     """A stream that does not fit ends in a typed error, and the next, honest one gets honest answers."""
-    client = Client(server="", client=CLIENT, tls=None, folder=world.folder, own={})
+    client = Client(server="", client=CLIENT, tls=None, folder=world.folder, own={}, build=run_of_member)
     client._worker, client._run, client._known_server = world.worker(), RUN, SERVER
     identity = pb.Identity(run=RUN, client=CLIENT)
     welcome = pb.FromServer(identity=identity, welcome=pb.Welcome(server=SERVER))

@@ -1,7 +1,7 @@
 """Client processes for many runs, without the seconds that importing everything costs each of them.
 
 `python -m tests.transport.nursery` imports once, and forks for each run a process that does what
-`python -m fedsplit.transport.grpc.spawning` does from there on.
+`python -m fedsplit.tasks.spawned` does from there on.
 """
 
 import json
@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from fedsplit.composition import CONFIGS
+from fedsplit.tasks import spawned
 from fedsplit.transport.grpc import spawning
 
 
@@ -51,7 +52,7 @@ class Nursery:
         fail: Callable[[str], None],
     ) -> Iterator[None]:
         """As `spawning.spawned`."""
-        asked = spawning._Asked.of(server, clients, folder, config)
+        asked = spawning.Asked.of(server, clients, folder, config)
         input_, ours = os.pipe()
         told, output = os.pipe()
         with os.fdopen(ours, "w") as keeps_them, os.fdopen(told) as lines:
@@ -97,7 +98,7 @@ def main(asked_at: int) -> int:
                     os.dup2(descriptor, standard)
                     os.close(descriptor)
                 os.setsid()
-                os._exit(spawning.main())
+                os._exit(spawned.main())
             for descriptor in descriptors:
                 os.close(descriptor)
             with suppress(ChildProcessError):  # there is none left

@@ -19,6 +19,7 @@ import torch
 from benchmarks.processes import Command, started_by
 from benchmarks.proxy import Proxy
 from fedsplit.experiment import Experiment
+from fedsplit.parts import run_of_member
 from fedsplit.quant.message import Corrupt
 from fedsplit.results import checkpoint
 from fedsplit.results.run_directory import RunDirectory
@@ -444,7 +445,9 @@ class Stream:
     def __init__(self, experiment: Experiment, folder: Path) -> None:
         assert isinstance(experiment.transport, GrpcTransport)
         self.transport, self.run = experiment.transport, bytes(16)
-        self.client = Client(server="-", client=0, tls=None, folder=folder, own={"device": "cpu"})
+        self.client = Client(
+            server="-", client=0, tls=None, folder=folder, own={"device": "cpu"}, build=run_of_member
+        )
 
     def named(self, number: int) -> pb.Identity:
         return pb.Identity(run=self.run, attempt=1, number=number)

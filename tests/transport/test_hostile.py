@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from fedsplit.data.batches import batch_slices
+from fedsplit.parts import run_of_member
 from fedsplit.transport.grpc import federation_pb2 as pb
 from fedsplit.transport.grpc.client import Client
 from fedsplit.transport.grpc.hub import Link, Refused
@@ -145,7 +146,9 @@ def test_a_client_comes_again_whatever_it_was_sent(monkeypatch: pytest.MonkeyPat
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
         try:
-            Client(server=f"127.0.0.1:{port}", client=CLIENT, tls=None, folder=None, own={}).attend()
+            Client(
+                server=f"127.0.0.1:{port}", client=CLIENT, tls=None, folder=None, own={}, build=run_of_member
+            ).attend()
         finally:
             server.stop(None).wait()
     assert raw.begun == len(said)

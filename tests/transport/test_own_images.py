@@ -13,6 +13,7 @@ from fedsplit.data.distributions.distribution import Distribution
 from fedsplit.data.image_folder import ImageFolder
 from fedsplit.errors import UserError
 from fedsplit.experiment import Experiment
+from fedsplit.parts import run_of_member
 from fedsplit.transport.grpc.client import Client
 from tests.conftest import Build, Configure
 from tests.transport.test_strangers import listening
@@ -81,6 +82,7 @@ def test_clients_with_images_of_their_own_train_as_if_they_were_divided(
                 tls=None,
                 folder=tmp_path / f"state-{client}",
                 own=given,
+                build=run_of_member,
             )
             running.start(made.attend)
             running.until(lambda client=client: run.records or running._connected() > client)

@@ -17,6 +17,7 @@ import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from fedsplit.experiment import Experiment
+from fedsplit.parts import run_of_member
 from fedsplit.results.run_directory import RunDirectory
 from fedsplit.transport.grpc import federation_pb2 as pb
 from fedsplit.transport.grpc import federation_pb2_grpc, server, transport
@@ -66,7 +67,14 @@ class Running:
         for client in range(clients):
             tls = Tls.read(certificates / f"client-{client}") if certificates else None
             address = f"127.0.0.1:{self.port}"
-            made = Client(server=address, client=client, tls=tls, folder=folder / str(client), own={})
+            made = Client(
+                server=address,
+                client=client,
+                tls=tls,
+                folder=folder / str(client),
+                own={},
+                build=run_of_member,
+            )
             self.start(made.attend)
             here = client + 1
             self.until(lambda here=here: self.experiment.records or self._connected() >= here)

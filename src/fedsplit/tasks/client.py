@@ -17,6 +17,8 @@ class Client(Task):
 
     def run(self, config: Mapping[str, Any], directory: Path) -> None:
         """See `Task.run`: what is kept goes to `client.directory`."""
+        from fedsplit.parts import run_of_member  # noqa: PLC0415  (heavy)
+
         with extra("task", "client"):
             from fedsplit.transport.grpc.client import Client as Process  # noqa: PLC0415
             from fedsplit.transport.grpc.tls import Tls, require_tls_beyond_loopback  # noqa: PLC0415
@@ -47,4 +49,5 @@ class Client(Task):
             tls=tls,
             folder=Path(folder) if folder is not None else None,
             own=own,
+            build=run_of_member,
         ).attend()

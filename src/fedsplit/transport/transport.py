@@ -64,6 +64,21 @@ class Run:
     ledger: Ledger
 
 
+@dataclass(frozen=True)
+class Member:
+    """What the process of one client is told of the run's data.
+
+    Args:
+        client: its number.
+        normalisation: of the run's images.
+        check_data: raises `UserError` where what this process has is not what the run is about.
+    """
+
+    client: int
+    normalisation: Normalisation
+    check_data: Callable[[Dataset], None]
+
+
 class Transport(ABC):
     """Brings clients together with the servers, for one run.
 

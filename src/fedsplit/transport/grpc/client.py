@@ -3,7 +3,7 @@
 import logging
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -15,15 +15,14 @@ import torch
 
 from fedsplit.config import check
 from fedsplit.errors import RunFailed, UserError
-from fedsplit.parts import Member, Parts
 from fedsplit.quant.message import Corrupt
-from fedsplit.results.ledger import Ledger
 from fedsplit.transport.grpc import federation_pb2 as pb
 from fedsplit.transport.grpc import federation_pb2_grpc
 from fedsplit.transport.grpc.plan import check_data, configuration, normalisation
 from fedsplit.transport.grpc.tls import Tls
 from fedsplit.transport.grpc.wire import OPTIONS, VERSION, Assembler, Parcel, one_line
 from fedsplit.transport.grpc.worker import Answer, Worker
+from fedsplit.transport.transport import Member, Run
 
 Outbox: TypeAlias = SimpleQueue[Parcel[pb.FromClient] | None]
 """What goes to the server; None at the end."""
@@ -43,11 +42,20 @@ class Client:
         tls: who it is, and whom it trusts; None without.
         folder: where its states are kept; None: below `saves/clients`, by run and number.
         own: keys of the configuration that are this machine's own, such as `dataset.root`.
+        build: makes what a client needs of a run, from its configuration and what it is told.
     """
 
     def __init__(
-        self, *, server: str, client: int, tls: Tls | None, folder: Path | None, own: Mapping[str, Any]
+        self,
+        *,
+        server: str,
+        client: int,
+        tls: Tls | None,
+        folder: Path | None,
+        own: Mapping[str, Any],
+        build: Callable[[Mapping[str, Any], Member], Run],
     ) -> None:
+        self._build = build
         self._server, self._client, self._tls, self._folder, self._own = server, client, tls, folder, own
         self._instance = token_bytes(16)
         self._run = self._known_server = b""
@@ -160,13 +168,14 @@ class Client:
             config["dataset"]["classes"] = list(plan.classes)
         member = Member(self._client, normalisation(plan), partial(check_data, plan))
         try:
-            built = Parts(config, member).run(Ledger())
+            built = self._build(config, member)
         except (UserError, RunFailed):
             raise
         except Exception as error:  # whatever models, data and optimizers raise
             reason = one_line((str(error).splitlines() or [type(error).__name__])[0])
             raise RunFailed(f"the run cannot be built here: {reason}") from error
         folder = self._folder or Path("saves", "clients", run.hex(), str(self._client))
+        _claim(folder, run)
         return Worker(built, self._client, folder)
 
     def _ready(self, worker: Worker) -> pb.Ready:
@@ -200,6 +209,22 @@ class Client:
             self._answer = worker.answer(verb)
         self._last, self._verb = now, verb.head
         return self._answer
+
+
+def _claim(folder: Path, run: bytes) -> None:
+    """Let a folder belong to one run.
+
+    Raises:
+        UserError: it belongs to another.
+    """
+    path = folder / "run"
+    if path.is_file() and path.read_text("utf-8").strip() != run.hex():
+        raise UserError("client.directory", folder, "holds the state of another run; take another")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{run.hex()}\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError("client.directory", folder, f"cannot be written ({error.strerror})") from error
 
 
 def _name(frame: pb.FromServer) -> tuple[int, int, int]:

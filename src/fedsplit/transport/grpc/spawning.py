@@ -1,34 +1,25 @@
-"""The clients that a server starts on its own machine: one process imports everything once and forks them.
-
-`python -m fedsplit.transport.grpc.spawning` is that process. It reads what to start from the first line
-of its standard input, starts a client again that is killed, and ends all of them once that input ends,
-however its parent came to its end.
-"""
+"""The clients that a server starts on its own machine, by way of one process that forks them."""
 
 import json
-import logging
 import os
-import select
 import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-_LOG = logging.getLogger("fedsplit")
-_GRACE_S = 5.0
-_PAUSE_S = 0.5
+_PROCESS = "fedsplit.tasks.spawned"
+GRACE_S = 5.0
+"""Seconds in which clients end by themselves when they are told."""
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """What the process is to start.
+class Asked:
+    """What the process that forks clients is to start.
 
     Args:
         server: address and port.
@@ -45,7 +36,7 @@ class _Asked:
     modules: list[str]
 
     @classmethod
-    def of(cls, server: str, clients: int, folder: Path, config: Mapping[str, Any]) -> "_Asked":
+    def of(cls, server: str, clients: int, folder: Path, config: Mapping[str, Any]) -> "Asked":
         """For a run that is built in this process; see `spawned`."""
         own = {"device": config["device"]}
         own |= {
@@ -72,9 +63,9 @@ def spawned(
         config: of the run.
         fail: is told when a client ends that should not.
     """
-    asked = _Asked.of(server, clients, folder, config)
+    asked = Asked.of(server, clients, folder, config)
     process = subprocess.Popen(
-        [sys.executable, "-m", "fedsplit.transport.grpc.spawning"],
+        [sys.executable, "-m", _PROCESS],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,  # Ctrl-C is the server's: it ends them when it has saved
@@ -92,11 +83,11 @@ def spawned(
         with suppress(BrokenPipeError):
             process.stdin.close()
         try:
-            process.wait(2 * _GRACE_S)
+            process.wait(2 * GRACE_S)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        listener.join(_GRACE_S)
+        listener.join(GRACE_S)
         process.stdout.close()
 
 
@@ -106,100 +97,3 @@ def _listen(process: "subprocess.Popen[str]", fail: Callable[[str], None]) -> No
         fail(line.strip())
     if process.wait() != 0:
         fail("the process that starts clients has ended")
-
-
-class _Nursery:
-    """Forks clients, and those anew that are killed."""
-
-    def __init__(self, asked: _Asked) -> None:
-        self._asked, self._parent = asked, os.getppid()
-        self._running: dict[int, int] = {}
-
-    def run(self) -> None:
-        """Until standard input ends."""
-        for client in range(self._asked.clients):
-            self._start(client)
-        while not select.select([sys.stdin], [], [], 0.2)[0]:
-            for client, status in self._ended():
-                if os.WIFSIGNALED(status):
-                    time.sleep(_PAUSE_S)
-                    self._start(client)
-                elif os.waitstatus_to_exitcode(status):
-                    print(f"client {client}: {self._last_words(client)}", flush=True)
-        self._stop()
-
-    def _start(self, client: int) -> None:
-        folder = Path(self._asked.folder, str(client))
-        folder.mkdir(parents=True, exist_ok=True)
-        pid = os.fork()
-        if pid == 0:
-            os._exit(_live(self._asked, client, folder))
-        self._running[pid] = client
-        (folder / "pid").write_text(f"{pid}\n", encoding="utf-8")
-
-    def _ended(self) -> Iterator[tuple[int, int]]:
-        while self._running:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-            if pid == 0:
-                return
-            yield self._running.pop(pid), status
-
-    def _last_words(self, client: int) -> str:
-        lines = Path(self._asked.folder, str(client), "client.log").read_text("utf-8").splitlines()
-        return lines[-1] if lines else "ended"
-
-    def _stop(self) -> None:
-        deadline = time.monotonic() + _GRACE_S
-        # where the server is gone, nobody has told them that they may end
-        while self._running and time.monotonic() < deadline and os.getppid() == self._parent:
-            list(self._ended())
-            time.sleep(0.02)
-        for pid in self._running:
-            os.kill(pid, signal.SIGKILL)
-        for pid in list(self._running):
-            os.waitpid(pid, 0)
-
-
-def _live(asked: _Asked, client: int, folder: Path) -> int:
-    """A client's life; its exit code."""
-    parent = os.getppid()
-    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
-    log = os.open(folder / "client.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    for stream in (1, 2):
-        os.dup2(log, stream)
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr, force=True
-    )
-    from fedsplit.errors import RunFailed, UserError  # noqa: PLC0415
-    from fedsplit.transport.grpc.client import Client  # noqa: PLC0415
-
-    try:
-        Client(server=asked.server, client=client, tls=None, folder=folder, own=asked.own).attend()
-    except (UserError, RunFailed) as error:
-        print(error, file=sys.stderr, flush=True)
-        return error.exit_code
-    except BaseException:
-        logging.getLogger("fedsplit").exception("client %s failed", client)
-        return 3
-    return 0
-
-
-def _follow(parent: int) -> None:
-    """End with the process that started this one, even if it could not say so."""
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os._exit(0)
-
-
-def main() -> int:
-    """The process that starts clients."""
-    asked = _Asked(**json.loads(sys.stdin.readline()))
-    for module in asked.modules:
-        with suppress(Exception):  # whoever needs it will say what is wrong with it
-            import_module(module)
-    _Nursery(asked).run()
-    return 0
-
-
-if __name__ == "__main__":
-    os._exit(main())  # taking down all that was imported takes seconds, and nobody needs it
