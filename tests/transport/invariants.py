@@ -31,10 +31,11 @@ from fedsplit.transport.grpc import federation_pb2 as pb
 from fedsplit.transport.grpc import plan as plans_module
 from fedsplit.transport.grpc.client import Client
 from fedsplit.transport.grpc.expectations import Expectations
-from fedsplit.transport.grpc.hub import Answer, Hub, Link
+from fedsplit.transport.grpc.hub import Hub
 from fedsplit.transport.grpc.packing import pack_tensor, pack_weights
 from fedsplit.transport.grpc.plan import choices_and_settings, configuration
 from fedsplit.transport.grpc.server import Federation
+from fedsplit.transport.grpc.session import Answer, Link
 from fedsplit.transport.grpc.wire import VERSION, Assembler, Parcel, decoded
 from fedsplit.transport.grpc.worker import Worker
 from fedsplit.transport.links import KIND_OF

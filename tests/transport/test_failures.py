@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -26,8 +27,9 @@ from fedsplit.results.run_directory import RunDirectory
 from fedsplit.transport.grpc import federation_pb2 as pb
 from fedsplit.transport.grpc import hub as hub_module
 from fedsplit.transport.grpc.client import Client
-from fedsplit.transport.grpc.hub import Hub, Link, Refused
+from fedsplit.transport.grpc.hub import Hub
 from fedsplit.transport.grpc.packing import pack_weights
+from fedsplit.transport.grpc.session import Link, Refused
 from fedsplit.transport.grpc.transport import GrpcTransport
 from fedsplit.transport.grpc.wire import Parcel
 from tests.conftest import TINY, Build
@@ -457,7 +459,7 @@ class Stream:
         welcome = pb.Welcome(server=bytes(16), plan=self.transport.plan)
         frames = [pb.FromServer(identity=pb.Identity(run=self.run), welcome=welcome)]
         frames += [frame for verb in verbs for frame in verb.frames()]
-        outbox: Any = hub_module.SimpleQueue()
+        outbox: Any = SimpleQueue()
         assert not self.client._serve(iter(frames), outbox)
         sent = []
         while not outbox.empty():

@@ -13,8 +13,8 @@ from fedsplit.data.batches import batch_slices
 from fedsplit.parts import run_of_member
 from fedsplit.transport.grpc import federation_pb2 as pb
 from fedsplit.transport.grpc.client import Client
-from fedsplit.transport.grpc.hub import Link, Refused
 from fedsplit.transport.grpc.server import Federation, start
+from fedsplit.transport.grpc.session import Link, Refused
 from fedsplit.transport.grpc.wire import OPTIONS, VERSION
 from tests.transport.invariants import CLIENT, INVARIANTS, RUN, World, attend, logged, server_survives
 

@@ -3,17 +3,14 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from queue import SimpleQueue
-
-from torch import Tensor
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from fedsplit.errors import NonFinite, RunFailed
 from fedsplit.quant.message import Corrupt, Payload
 from fedsplit.results.ledger import Ledger
 from fedsplit.transport.grpc import federation_pb2 as pb
 from fedsplit.transport.grpc.expectations import Expectations
+from fedsplit.transport.grpc.session import Answer, Asked, Late, Link, Lost, Refused, Session
 from fedsplit.transport.grpc.wire import Expected, Parcel, check, decoded, one_line
 
 _LOG = logging.getLogger("fedsplit.network")
@@ -21,96 +18,6 @@ _TELL_S = 30.0
 _MOST_SAMPLES = 1 << 40
 AWAY_S = 15.0
 """Seconds after which a client that is not here is late, where no deadline says it."""
-
-
-class Lost(Exception):
-    """A client cannot go on with the round; it is to be begun again."""
-
-    def __init__(self, client: int, reason: str) -> None:
-        super().__init__(client, reason)
-        self.client, self.reason = client, reason
-
-
-class Late(Exception):
-    """Clients that have not done their part in time."""
-
-    def __init__(self, clients: Sequence[int]) -> None:
-        super().__init__(clients)
-        self.clients = clients
-
-
-class Refused(Exception):
-    """A stream that is not let in; `for_good` says whether trying again would end the same."""
-
-    def __init__(self, reason: str, *, for_good: bool) -> None:
-        super().__init__(reason)
-        self.reason, self.for_good = reason, for_good
-
-
-class Link:
-    """The server's end of a stream.
-
-    Args:
-        cancel: ends the stream.
-    """
-
-    def __init__(self, cancel: Callable[[], object]) -> None:
-        self._cancel = cancel
-        self._outbox: SimpleQueue[Parcel[pb.FromServer] | None] = SimpleQueue()
-
-    def send(self, parcel: Parcel[pb.FromServer]) -> None:
-        """Send a message after those before."""
-        self._outbox.put(parcel)
-
-    def close(self) -> None:
-        """Send nothing more after those before."""
-        self._outbox.put(None)
-
-    def cut(self) -> None:
-        """End the stream now."""
-        self.close()
-        self._cancel()
-
-    def frames(self) -> Iterator[pb.FromServer]:
-        """What is sent, as it comes, until the end."""
-        while (parcel := self._outbox.get()) is not None:
-            yield from parcel.frames()
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A message of a client, its tensors, and the bytes of payload that they came in."""
-
-    head: pb.FromClient
-    tensors: Mapping[str, Tensor]
-    size: int
-
-
-@dataclass
-class _Asked:
-    """A verb that a client was sent, or will be once it is here, and what it answered so far.
-
-    Weights that it asks for come as a difference, or not.
-    """
-
-    verb: Parcel[pb.FromServer]
-    difference: bool
-    sent: bool = False
-    answers: list[Answer] = field(default_factory=list)
-    done: bool = False
-
-
-@dataclass
-class _Session:
-    """One client, as the server sees it."""
-
-    client: int
-    link: Link | None = None
-    instance: bytes = b""
-    samples: int = 0
-    asked: _Asked | None = None
-    trouble: str | None = None
-    told: bool = False
 
 
 class Hub:
@@ -136,7 +43,7 @@ class Hub:
         self.run, self._expectations, self._ledger = run, expectations, ledger
         self._sample_counts = sample_counts
         self.changed = threading.Condition()
-        self._sessions = [_Session(client) for client in range(clients)]
+        self._sessions = [Session(client) for client in range(clients)]
         self._participants: Collection[int] = ()
         self._after: Mapping[int, int] = {}
         self._round, self._attempt = 0, 0
@@ -184,14 +91,14 @@ class Hub:
             self.changed.notify_all()
         _LOG.info("client %s is here", hello.client)
 
-    def _check_data(self, session: _Session, ready: pb.Ready) -> None:
+    def _check_data(self, session: Session, ready: pb.Ready) -> None:
         known = self._sample_counts[session.client]
         if not 0 < ready.samples <= _MOST_SAMPLES or (known and ready.samples != known):
             wanted = known or "at least one"
             told = f"client {session.client} has {ready.samples} training samples in place of {wanted}"
             raise Refused(f"{told}: not the run's data", for_good=True)
 
-    def _go_on(self, session: _Session, ready: pb.Ready) -> None:
+    def _go_on(self, session: Session, ready: pb.Ready) -> None:
         asked = session.asked
         if asked is None:
             return
@@ -259,7 +166,7 @@ class Hub:
             if asked.done:
                 self.changed.notify_all()
 
-    def _expected(self, asked: _Asked, answer: pb.FromClient) -> list[Expected]:
+    def _expected(self, asked: Asked, answer: pb.FromClient) -> list[Expected]:
         """The tensors of an answer to a verb.
 
         Raises:
@@ -286,7 +193,7 @@ class Hub:
         part = self._expectations.part(verb.upload_weights.part)
         return self._expectations.sent_up(part, difference=asked.difference)
 
-    def _next_upload(self, asked: _Asked, steps: int) -> int | None:
+    def _next_upload(self, asked: Asked, steps: int) -> int | None:
         """The local step of the upload that comes next, of so many steps; None where all are here."""
         verb, came, step = asked.verb.head, len(asked.answers), None
         if verb.WhichOneof("content") == "forward" and not came:
@@ -305,7 +212,7 @@ class Hub:
             if told != self._expectations.batch(samples, step):
                 raise Corrupt(f"no batch of step {step} has {told} samples")
 
-    def _waiting(self, link: Link, client: int, frame: pb.FromClient) -> _Asked | None:
+    def _waiting(self, link: Link, client: int, frame: pb.FromClient) -> Asked | None:
         """The verb that a message answers, None where it is late, or one that came before."""
         session, came = self._sessions[client], frame.identity
         asked = session.asked
@@ -397,11 +304,11 @@ class Hub:
                 step=step,
             )
             head = pb.FromServer(identity=identity, tensors=[tensor for tensor, _ in tensors], **verb)  # type: ignore[arg-type]
-            session.asked = _Asked(Parcel(head, [payload for _, payload in tensors]), difference)
+            session.asked = Asked(Parcel(head, [payload for _, payload in tensors]), difference)
             if session.link is not None:
                 self._send(session, session.asked)
 
-    def _send(self, session: _Session, asked: _Asked) -> None:
+    def _send(self, session: Session, asked: Asked) -> None:
         assert session.link is not None
         if asked.sent:
             self._ledger.add_again(asked.verb.head.identity.round, "down", asked.verb.size)
@@ -483,7 +390,7 @@ class Hub:
             for session in self._sessions:
                 self._let_go(session)
 
-    def _let_go(self, session: _Session) -> None:
+    def _let_go(self, session: Session) -> None:
         if session.link is not None:
             if self._over:
                 identity = pb.Identity(run=self.run, client=session.client)
@@ -503,7 +410,7 @@ class Hub:
             )
 
 
-def _done(session: _Session) -> bool:
+def _done(session: Session) -> bool:
     return session.asked is not None and session.asked.done
 
 

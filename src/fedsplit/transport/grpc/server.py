@@ -14,7 +14,8 @@ from fedsplit.errors import UserError
 from fedsplit.quant.message import Corrupt
 from fedsplit.transport.grpc import federation_pb2 as pb
 from fedsplit.transport.grpc import federation_pb2_grpc
-from fedsplit.transport.grpc.hub import Hub, Link, Refused
+from fedsplit.transport.grpc.hub import Hub
+from fedsplit.transport.grpc.session import Link, Refused
 from fedsplit.transport.grpc.tls import Tls, client_of
 from fedsplit.transport.grpc.wire import OPTIONS, VERSION, Assembler
 

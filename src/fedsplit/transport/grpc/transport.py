@@ -27,10 +27,11 @@ from fedsplit.results.summary import write_json
 from fedsplit.state import State, copied
 from fedsplit.transport.grpc import federation_pb2 as pb
 from fedsplit.transport.grpc.expectations import PARTS, Expectations
-from fedsplit.transport.grpc.hub import AWAY_S, Answer, Hub, Late, Lost
+from fedsplit.transport.grpc.hub import AWAY_S, Hub
 from fedsplit.transport.grpc.packing import Packed, pack_tensor, pack_weights
 from fedsplit.transport.grpc.plan import choices_and_settings, tell_of_data
 from fedsplit.transport.grpc.server import Federation, refuse_taken, start
+from fedsplit.transport.grpc.session import Answer, Late, Lost
 from fedsplit.transport.grpc.spawning import spawned
 from fedsplit.transport.grpc.tls import Tls, require_tls_beyond_loopback
 from fedsplit.transport.links import KIND_OF, count, weights_seed
