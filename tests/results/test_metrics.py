@@ -111,6 +111,8 @@ def test_a_records_state_holds_plain_values_under_the_names_of_its_fields(record
         "seconds",
         "bits",
         "sqnr",
+        "again",
+        "left_out",
     ]
     assert state["bytes"] == record.bytes
     assert state["bytes"] is not record.bytes
