@@ -4,6 +4,7 @@
 client again that is killed, and ends all of them once that input ends, however its parent came to its end.
 """
 
+import fcntl
 import json
 import logging
 import os
@@ -14,7 +15,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -101,7 +103,13 @@ def _live(asked: Asked, client: int, folder: Path) -> int:
 
     try:
         Client(
-            server=asked.server, client=client, tls=None, folder=folder, own=asked.own, build=run_of_member
+            server=asked.server,
+            client=client,
+            tls=None,
+            folder=folder,
+            own=asked.own,
+            build=run_of_member,
+            turn=partial(_turn, asked, client),
         ).attend()
     except (UserError, RunFailed) as error:
         print(error, file=sys.stderr, flush=True)
@@ -110,6 +118,17 @@ def _live(asked: Asked, client: int, folder: Path) -> int:
         logging.getLogger("fedsplit").exception("client %s failed", client)
         return 3
     return 0
+
+
+@contextmanager
+def _turn(asked: Asked, client: int) -> Iterator[None]:
+    """While it is a client's turn to compute; a lock on a file, for it ends with a process that is killed."""
+    if asked.at_once is None:
+        yield
+        return
+    with Path(asked.folder, f"turn-{client % asked.at_once}").open("w", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _follow(parent: int) -> None:

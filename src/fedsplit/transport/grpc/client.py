@@ -4,6 +4,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -43,6 +44,7 @@ class Client:
         folder: where its states are kept; None: below `saves/clients`, by run and number.
         own: keys of the configuration that are this machine's own, such as `dataset.root`.
         build: makes what a client needs of a run, from its configuration and what it is told.
+        turn: entered while the client computes; where many share a machine, it may have to wait.
     """
 
     def __init__(
@@ -54,8 +56,9 @@ class Client:
         folder: Path | None,
         own: Mapping[str, Any],
         build: Callable[[Mapping[str, Any], Member], Run],
+        turn: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
-        self._build = build
+        self._build, self._turn = build, turn
         self._server, self._client, self._tls, self._folder, self._own = server, client, tls, folder, own
         self._instance = token_bytes(16)
         self._run = self._known_server = b""
@@ -205,7 +208,8 @@ class Client:
         follows = self._last is not None and now == (*self._last[:2], self._last[2] + 1)
         if not follows and verb.head.WhichOneof("content") != "begin":
             raise Corrupt("a verb out of order")
-        with torch.random.fork_rng(devices=[]):  # what dropout is seeded with stays in here
+        # what dropout is seeded with stays in here
+        with self._turn(), torch.random.fork_rng(devices=[]):
             self._answer = worker.answer(verb)
         self._last, self._verb = now, verb.head
         return self._answer

@@ -26,6 +26,7 @@ class Asked:
         clients: how many.
         folder: holds a folder for each.
         own: keys of the configuration that are this machine's own.
+        at_once: how many may compute at a time; None all.
         modules: to import before anything is forked.
     """
 
@@ -33,6 +34,7 @@ class Asked:
     clients: int
     folder: str
     own: dict[str, Any]
+    at_once: int | None
     modules: list[str]
 
     @classmethod
@@ -47,7 +49,12 @@ class Asked:
         # torch and datasets import at first use what takes seconds, and by now they have: each client would
         packages = ("fedsplit", "torch", "torchvision", "sklearn", "zstandard")
         modules = [name for name in sys.modules if name.partition(".")[0] in packages]
-        return cls(server, clients, str(folder.absolute()), own, modules)
+        # more than there are cores would only push each other out of the caches; but who is late is not to
+        # make others late that wait for its turn to end
+        some_may_be_late = any(config["transport"][key] for key in ("min_clients", "round_deadline_s"))
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        at_once = None if some_may_be_late else max(1, cores // config["threads"])
+        return cls(server, clients, str(folder.absolute()), own, at_once, modules)
 
 
 @contextmanager

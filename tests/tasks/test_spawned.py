@@ -1,0 +1,50 @@
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from fedsplit.tasks import spawned
+from fedsplit.transport.grpc.spawning import Asked
+
+
+def asked(folder: Path, at_once: int | None) -> Asked:
+    return Asked(server="", clients=4, folder=str(folder), own={}, at_once=at_once, modules=[])
+
+
+def forked_with_a_turn(folder: Path, client: int, at_once: int | None) -> int:
+    """A process that has a turn and does not end by itself."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        with spawned._turn(asked(folder, at_once), client):
+            os.write(writing, b"1")
+            time.sleep(600)
+    os.read(reading, 1)
+    return pid
+
+
+@pytest.mark.parametrize(("client", "at_once"), [(1, 2), (3, None), (2, 4)])
+def test_others_compute_beside_a_client_unless_its_turn_is_theirs(
+    tmp_path: Path, client: int, at_once: int | None
+) -> None:
+    pid = forked_with_a_turn(tmp_path, 0, at_once)
+    try:
+        with spawned._turn(asked(tmp_path, at_once), client):
+            pass  # without waiting: the other has 600 seconds
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def test_a_turn_ends_with_a_process_that_is_killed_and_not_before(tmp_path: Path) -> None:
+    pid = forked_with_a_turn(tmp_path, 0, 2)
+    waiting = os.fork()
+    if waiting == 0:
+        with spawned._turn(asked(tmp_path, 2), 2):
+            os._exit(7)
+    assert os.waitpid(waiting, os.WNOHANG) == (0, 0)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(os.waitpid(waiting, 0)[1]) == 7
