@@ -27,7 +27,8 @@ from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.memory import Memory, reuse_freed_memory
 from fedsplit.models.computation import set_computation, set_float32
 from fedsplit.models.model_state import ModelState
-from fedsplit.models.split import SplitModel, split, unflattened
+from fedsplit.models.layout import unflattened
+from fedsplit.models.split import SplitModel, split
 from fedsplit.optimizers import Optimizer, RowOptimizer
 from fedsplit.parties.auto import Auto
 from fedsplit.parties.engine import Blueprint, Engine
