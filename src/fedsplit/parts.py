@@ -26,8 +26,8 @@ from fedsplit.estimators.alignment import Alignment
 from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.memory import Memory, reuse_freed_memory
 from fedsplit.models.computation import set_computation, set_float32
-from fedsplit.models.model_state import ModelState
 from fedsplit.models.layout import unflattened
+from fedsplit.models.model_state import ModelState
 from fedsplit.models.split import SplitModel, split
 from fedsplit.optimizers import Optimizer, RowOptimizer
 from fedsplit.parties.auto import Auto
@@ -173,13 +173,22 @@ class Parts:
             return Shards([own.get(client, np.empty(0, dtype=np.int64)) for client in range(clients)])
         if clients > len(dataset.train):
             raise UserError("num_clients", clients, f"at most the {len(dataset.train)} training samples")
-        labels = dataset.train.labels.cpu().numpy()
+        train = dataset.train
+        if distribution.by_owner and train.owners is None:
+            told = "this dataset does not say whose its samples are; femnist in LEAF's files does"
+            raise UserError("distribution", "natural", told)
+        by = train.owners if distribution.by_owner and train.owners is not None else train.labels
+        labels = by.cpu().numpy()
         shards = distribution.split(labels, clients, self.seed)
         for client, shard in enumerate(shards):
             if len(shard) == 0:
                 raise UserError(
                     "num_clients", clients, f"too many for this distribution: client {client} has no sample"
                 )
+        if distribution.shifts_features:
+            for client, shard in enumerate(shards):
+                chosen = torch.from_numpy(shard)
+                train.pixels[chosen] = distribution.seen_by(client, train.pixels[chosen], self.seed)
         return Shards(shards)
 
     def _optimizer(self, side: str) -> Optimizer:

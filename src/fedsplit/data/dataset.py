@@ -12,17 +12,23 @@ from fedsplit.errors import UserError
 
 @dataclass(frozen=True)
 class Images:
-    """One split: `pixels` uint8 `(n, h, w, c)`, `labels` int64 `(n,)`."""
+    """One split: `pixels` uint8 `(n, h, w, c)`, `labels` int64 `(n,)`; `owners` int64 `(n,)`, if known."""
 
     pixels: Tensor
     labels: Tensor
+    owners: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def to(self, device: torch.device) -> "Images":
         """The same images on `device`."""
-        return Images(self.pixels.to(device), self.labels.to(device))
+        return Images(self.pixels.to(device), self.labels.to(device), self.owners)
+
+    def chosen(self, kept: Tensor) -> "Images":
+        """Some of them, by index or mask."""
+        owners = None if self.owners is None else self.owners[kept]
+        return Images(self.pixels[kept].contiguous(), self.labels[kept], owners)
 
 
 @dataclass(frozen=True)
@@ -124,8 +130,7 @@ class ImageSource(ABC):
         num_classes = len(names) or int(train.labels.max()) + 1
 
         def prefix(images: Images, size: int | None, key: str) -> Images:
-            kept = class_balanced_prefix(images.labels, size, num_classes, key)
-            return Images(images.pixels[kept].contiguous(), images.labels[kept])
+            return images.chosen(class_balanced_prefix(images.labels, size, num_classes, key))
 
         if self.validation is not None:
             train, test = self._held_out(train, num_classes)
@@ -147,8 +152,4 @@ class ImageSource(ABC):
         if not left.all():
             told = f"fewer: no training image of class {int(left.argmin())} is left"
             raise UserError("dataset.validation", self.validation, told)
-
-        def part(kept: Tensor) -> Images:
-            return Images(train.pixels[kept].contiguous(), train.labels[kept])
-
-        return part(~held_out), part(held_out)
+        return train.chosen(~held_out), train.chosen(held_out)

@@ -118,7 +118,9 @@ def _obstacle(
     tensors = [each for each in found if isinstance(each, TensorMetadata)]
     if len(tensors) < len(found):
         return "what crosses is no tensor"
-    if any(not each.shape or each.shape[0] != samples or not each.dtype.is_floating_point for each in tensors):
+    if any(
+        not each.shape or each.shape[0] != samples or not each.dtype.is_floating_point for each in tensors
+    ):
         return "what crosses is no activation of every sample"
     if len({each.dtype for each in tensors}) > 1:
         return "tensors of different types cross"

@@ -84,7 +84,11 @@ def _convolutions(start: Sequence[int], stages: Sequence[tuple[int, int]], width
     for channels, smaller in stages:
         after = max(_LEAST_CHANNELS, round(width * channels))
         stride = max(1, side // max(1, smaller))
-        layers += [nn.Conv2d(before, after, 3, stride, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+        layers += [
+            nn.Conv2d(before, after, 3, stride, padding=1, bias=False),
+            nn.BatchNorm2d(after),
+            nn.ReLU(),
+        ]
         before, side = after, -(-side // stride)
     for layer in layers:
         if isinstance(layer, nn.Conv2d):

@@ -94,7 +94,9 @@ def _server_graph(module: nn.Module, nodes: Sequence[fx.Node], cut: Cut) -> fx.G
 
 def _is_inplace(module: nn.Module, node: fx.Node) -> bool:
     if node.op == "call_module":
-        return any(getattr(each, "inplace", False) for each in module.get_submodule(str(node.target)).modules())
+        return any(
+            getattr(each, "inplace", False) for each in module.get_submodule(str(node.target)).modules()
+        )
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
     return name.endswith("_") or bool(node.kwargs.get("inplace", False))
 
@@ -129,6 +131,8 @@ def _assert_equal(module: nn.Module, parts: SplitModel, example: Tensor) -> None
     for part in (module, parts.client, parts.server):
         part.train(training)
     # what was packed comes out in another memory format, in which other kernels may run
-    equal = torch.equal(whole, halves) if len(parts.crossing) == 1 else torch.allclose(whole, halves, 1e-4, 1e-5)
+    equal = (
+        torch.equal(whole, halves) if len(parts.crossing) == 1 else torch.allclose(whole, halves, 1e-4, 1e-5)
+    )
     if not equal:
         raise AssertionError(f"the halves of {type(module).__name__} do not compute what the whole computes")

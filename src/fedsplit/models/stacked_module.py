@@ -12,9 +12,9 @@ from torch.autograd.function import once_differentiable
 from torch.func import functional_call, vmap
 
 from fedsplit.models.computation import autocast
+from fedsplit.models.layout import ELEMENTWISE
 from fedsplit.models.local_response_norm import LocalResponseNorm
 from fedsplit.models.model_state import compute_format
-from fedsplit.models.layout import ELEMENTWISE
 from fedsplit.models.tracing import Tracer
 from fedsplit.randomness import stream
 
