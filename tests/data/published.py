@@ -119,7 +119,7 @@ def leaf(path: Path, writers: dict[str, tuple[np.ndarray, Sequence[int]]]) -> No
         "users": list(writers),
         "num_samples": [len(y) for _, y in writers.values()],
         "user_data": {
-            name: {"x": (x.reshape(len(y), -1) / 255).tolist(), "y": list(y)}
+            name: {"x": (x.reshape(len(x), 28 * 28) / 255).tolist(), "y": list(y)}
             for name, (x, y) in writers.items()
         },
     }

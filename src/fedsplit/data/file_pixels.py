@@ -16,8 +16,6 @@ from fedsplit.data.decoding import Decoder
 
 View: TypeAlias = Callable[[int, Tensor], Tensor]
 """A client's number and pixels of its images to those as it sees them."""
-KEPT_BYTES = 256_000_000
-"""Of images decoded ahead, or to be asked for again: some batches of 224x224 pixels."""
 
 _NOBODY = -1
 
@@ -32,7 +30,7 @@ class DecodingAhead:
         kept_bytes: of pixels that stay decoded.
     """
 
-    def __init__(self, decoder: Decoder, side: int, workers: int, kept_bytes: int = KEPT_BYTES) -> None:
+    def __init__(self, decoder: Decoder, side: int, workers: int, kept_bytes: int) -> None:
         self._decoder = decoder
         self.shape = (side, side, decoder.channels)
         self.kept = max(1, kept_bytes // (side * side * decoder.channels))

@@ -15,6 +15,7 @@ from fedsplit.data.decoding import SUFFIXES, Decoder, kept
 from fedsplit.data.file_pixels import DecodingAhead, FilePixels
 from fedsplit.errors import UserError
 
+_KEPT_BYTES = 256_000_000  # of images decoded ahead, or to be asked for again: some batches of 224x224
 Listed: TypeAlias = list[tuple[Path, int]]
 """Files of a split with their labels."""
 
@@ -69,7 +70,7 @@ class ImageFiles(ImageSource):
         if not files:
             return Images(torch.empty(0, side, side, decoder.channels, dtype=torch.uint8), labels)
         if self.workers is not None:
-            ahead = DecodingAhead(decoder, side, self.workers)
+            ahead = DecodingAhead(decoder, side, self.workers, _KEPT_BYTES)
             return Images(FilePixels(np.array([bytes(file) for file, _ in files]), ahead), labels)
         only_files = [file for file, _ in files]
 
