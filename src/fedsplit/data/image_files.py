@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedsplit.arguments import PositiveInt
+from fedsplit.arguments import Workers
 from fedsplit.data.dataset import Images, ImageSource
 from fedsplit.data.decoding import SUFFIXES, Decoder, kept
 from fedsplit.data.file_pixels import DecodingAhead, FilePixels
@@ -39,7 +39,7 @@ class ImageFiles(ImageSource):
 
     root: str
     grayscale: bool = False
-    workers: PositiveInt | None = None
+    workers: Workers | None = None
 
     @property
     def folder(self) -> Path:

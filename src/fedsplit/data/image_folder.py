@@ -1,6 +1,7 @@
 """Images in folders named after their classes."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from fedsplit.data.image_files import ImageFiles, Listed, by_class, classes_in
@@ -43,4 +44,7 @@ class ImageFolder(ImageFiles):
         train = self.folder / "train"
         if not train.is_dir():
             raise self.misplaced(f"a folder that holds train/<class>/* and {self.test_split}/<class>/*")
+        for name in self.classes or ():  # they may come over the network
+            if not name or name != Path(name).name or name.startswith(".") or "\0" in name:
+                raise UserError("dataset.classes", name, "must be the name of a folder, not a path")
         return tuple(classes_in(train) if self.classes is None else self.classes)
