@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # matplotlib is optional and slow to import: only `figure` ne
 MOST_CLIENTS, MOST_DIVISIONS = 200, 8
 _COLOUR = "#0072B2"  # one colour and areas: nothing that needs to be told apart by its hue
 _NAMED_CLASSES = 30  # more names than this would not be legible
+_MARGIN = 0.1  # around the outermost bubbles, in cells
 _SILENT = {"_target_", "attempts"}
 
 
@@ -68,8 +69,8 @@ def _draw(axes: "Axes", division: Division) -> None:
     counts = division.counts
     clients, labels, _ = zip(*counts.rows, strict=True)
     axes.scatter(clients, labels, color=_COLOUR, linewidths=0)
-    axes.set_xlim(-0.6, counts.clients - 0.4)
-    axes.set_ylim(-0.6, len(counts.classes) - 0.4)
+    axes.set_xlim(-0.5 - _MARGIN, counts.clients - 0.5 + _MARGIN)
+    axes.set_ylim(-0.5 - _MARGIN, len(counts.classes) - 0.5 + _MARGIN)
     largest = max(samples for _, _, samples in counts.rows)
     title = fill(division.title, 20 * int(axes.get_figure().get_figwidth()))  # type: ignore[union-attr]
     axes.set_title(title, fontsize=8)
@@ -88,7 +89,9 @@ def _size(axes: "Axes", counts: ClassCounts) -> None:
     """Give the largest bubble the width of a cell."""
     box = axes.get_window_extent()
     points = 72 / axes.get_figure().dpi  # type: ignore[union-attr]
-    cell = points * min(box.width / counts.clients, box.height / len(counts.classes))
+    cell = points * min(
+        box.width / (counts.clients + 2 * _MARGIN), box.height / (len(counts.classes) + 2 * _MARGIN)
+    )
     largest = max(samples for _, _, samples in counts.rows)
     axes.collections[0].set_sizes(  # type: ignore[attr-defined]
         [cell**2 * samples / largest for _, _, samples in counts.rows]
