@@ -19,6 +19,7 @@ from fedsplit.data.imagenet import ImageNet
 from fedsplit.data.tiny_imagenet import TinyImageNet
 from fedsplit.data.torchvision_files import EuroSat, Imagenette
 from fedsplit.errors import UserError
+from tests.conftest import TINY, Configure
 from tests.data import published
 from tests.data.published import WNIDS, stored
 
@@ -199,3 +200,22 @@ def test_cifar10_as_image_files_has_the_statistics_of_cifar10() -> None:
     expected = torch.tensor([0.4914, 0.4822, 0.4465]), torch.tensor([0.2470, 0.2435, 0.2616])
     torch.testing.assert_close(pixels.mean((0, 1, 2)), expected[0].double(), atol=0.02, rtol=0)
     torch.testing.assert_close(pixels.std((0, 1, 2)), expected[1].double(), atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["", "..", "../other", "/etc", ".git", "a/b", "a\0"])
+def test_a_class_is_the_name_of_a_folder_and_no_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    published.image_folder(tmp_path, monkeypatch)
+    with pytest.raises(UserError, match="must be the name of a folder, not a path") as caught:
+        ImageFolder(root=str(tmp_path), classes=["ant", "bee", "cat", name]).load()
+    assert caught.value.key == "dataset.classes"
+
+
+@pytest.mark.parametrize("workers", [0, 65, 1.5])
+def test_how_many_threads_decode_is_refused_before_anything_is_read(
+    configured: Configure, workers: float
+) -> None:
+    with pytest.raises(UserError, match="a whole number from 1 to 64 or null") as caught:
+        configured(*TINY, "dataset=imagenet", f"dataset.workers={workers}")
+    assert (caught.value.key, caught.value.value) == ("dataset.workers", workers)
