@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from fedsplit.config import GROUPS, OPTIONAL_GROUPS, SETTINGS, arguments, check, with_defaults_of_old
 from fedsplit.errors import UserError
+from tests.conftest import Configure
 
 CONFIGS = Path(__file__).resolve().parents[1] / "hydra_config"
 REMOVED = object()
@@ -195,3 +196,14 @@ print(json.dumps(sorted(name for name in ("torch", "numpy", "sklearn") if name i
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == []
+
+
+def test_runs_of_before_images_were_resized_and_dirichlet_balanced_itself_are_as_they_were(
+    configured: Configure,
+) -> None:
+    config = configured("distribution=dirichlet")
+    old = {**config, "dataset": {**config["dataset"]}, "distribution": {**config["distribution"]}}
+    assert old["dataset"].pop("image_size", "missing") is None
+    assert old["distribution"].pop("self_balancing", "missing") is False
+    completed = with_defaults_of_old(old)
+    assert (completed["dataset"], completed["distribution"]) == (config["dataset"], config["distribution"])

@@ -172,3 +172,37 @@ def test_without_matplotlib_the_line_says_what_to_install(tmp_path: Path) -> Non
     refused(done, "matplotlib=missing: ")
     assert done.stderr.rstrip().endswith("pip install 'fedsplit[plot]'")
     assert not (tmp_path / "saves").exists()
+
+
+def _with_counts(path: Path, rows: str) -> Path:
+    make_run(path)
+    (path / "class_counts.csv").write_text(f"client,label,class,samples\n{rows}", "utf-8")
+    return path
+
+
+def test_the_samples_of_each_class_at_each_client_are_drawn(tmp_path: Path) -> None:
+    _with_counts(tmp_path / "a", "0,0,,5\n1,1,,7\n")
+    done = plot(tmp_path, "a", "--classes", "--out", "figures")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{Path('figures/classes.png')}\n", "")
+    assert (tmp_path / "figures" / "classes.png").read_bytes().startswith(PNG)
+    assert files(tmp_path / "figures") == {"classes.png"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--classes"], "RUN_DIR=null: --classes needs the runs to draw"),
+        (["--classes", "older"], "run=older: must hold class_counts.csv"),
+        (["--classes", "a", "damaged"], "run=damaged: class_counts.csv must not be damaged"),
+    ],
+)
+def test_classes_that_cannot_be_drawn_are_told(tmp_path: Path, arguments: list[str], told: str) -> None:
+    _with_counts(tmp_path / "a", "0,0,,5\n")
+    _with_counts(tmp_path / "damaged", "zero\n")
+    (tmp_path / "damaged" / "config.yaml").write_text(
+        (tmp_path / "a" / "config.yaml").read_text().replace("seed: 0", "seed: 1")
+    )
+    make_run(tmp_path / "older")
+    before = files(tmp_path)
+    refused(plot(tmp_path, *arguments), told)
+    assert files(tmp_path) == before

@@ -29,8 +29,9 @@ from fedsplit.extras import extra
 from fedsplit.memory import Memory, reuse_freed_memory
 from fedsplit.models.computation import set_computation, set_float32
 from fedsplit.models.graphs import CudaRecorder, Recorder
+from fedsplit.models.layout import unflattened
 from fedsplit.models.model_state import ModelState
-from fedsplit.models.split import SplitModel, split, unflattened
+from fedsplit.models.split import SplitModel, split
 from fedsplit.optimizers import Optimizer, RowOptimizer
 from fedsplit.parties.auto import Auto
 from fedsplit.parties.engine import Blueprint, Engine
@@ -41,6 +42,7 @@ from fedsplit.quant.codec import Codec, Quantizer
 from fedsplit.quant.quantization import Quantization, WeightsCodecs
 from fedsplit.quant.viewed import Viewed
 from fedsplit.randomness import draws, generator, seed_of
+from fedsplit.results.class_counts import ClassCounts
 from fedsplit.results.ledger import Ledger
 from fedsplit.schedules import Schedule
 from fedsplit.transport.local import LocalTransport
@@ -120,7 +122,11 @@ class Parts:
         self.dataset = self._load_dataset()
         if member:
             member.check_data(self.dataset)
-        self.shards = self._divide(self.dataset, member)
+        self.distribution = make(Distribution, config, "distribution")  # type: ignore[type-abstract]
+        shards = self._divided(self.dataset, member)
+        self.shards = Shards(shards)
+        if self.distribution.shifts_features:
+            self.dataset = replace(self.dataset, train=self.dataset.train.seen_by(shards, self._view))
         dtype = torch.get_default_dtype()
         self.normalise = (
             member.normalisation.to(self.device, dtype)
@@ -147,34 +153,43 @@ class Parts:
         """Training samples of every client."""
         return self.shards.sizes
 
+    @property
+    def class_counts(self) -> ClassCounts | None:
+        """Training samples of each class at every client; None where clients bring what they have."""
+        if self.distribution.at_clients:
+            return None
+        return ClassCounts.of(self.shards, self.dataset.train.labels, self.dataset.class_names)
+
     def _load_dataset(self) -> Dataset:
         loaded = make(ImageSource, self.config, "dataset").load()  # type: ignore[type-abstract]
-        return Dataset(
-            loaded.train.to(self.device),
-            loaded.test.to(self.device),
-            loaded.num_classes,
-            loaded.augmentation,
-            loaded.class_names,
-        )
+        return replace(loaded, train=loaded.train.to(self.device), test=loaded.test.to(self.device))
 
-    def _divide(self, dataset: Dataset, member: Member | None) -> Shards:
-        clients = self.config["num_clients"]
-        distribution = make(Distribution, self.config, "distribution")  # type: ignore[type-abstract]
+    def _divided(self, dataset: Dataset, member: Member | None) -> list[np.ndarray]:
+        """Indices of each client's training samples."""
+        clients, distribution = self.config["num_clients"], self.distribution
         if distribution.at_clients:
             if not self._apart and member is None:
                 raise UserError("distribution", "own", "needs transport=grpc: clients bring what they have")
             own = {member.client: np.arange(len(dataset.train))} if member else {}
-            return Shards([own.get(client, np.empty(0, dtype=np.int64)) for client in range(clients)])
+            return [own.get(client, np.empty(0, dtype=np.int64)) for client in range(clients)]
         if clients > len(dataset.train):
             raise UserError("num_clients", clients, f"at most the {len(dataset.train)} training samples")
-        labels = dataset.train.labels.cpu().numpy()
-        shards = distribution.split(labels, clients, self.seed)
+        by = dataset.train.labels
+        if distribution.by_owner:
+            if dataset.train.owners is None:
+                told = "this dataset does not say whose its samples are; femnist in LEAF's files does"
+                raise UserError("distribution", "natural", told)
+            by = dataset.train.owners
+        shards = distribution.split(by.cpu().numpy(), clients, self.seed)
         for client, shard in enumerate(shards):
             if len(shard) == 0:
                 raise UserError(
                     "num_clients", clients, f"too many for this distribution: client {client} has no sample"
                 )
-        return Shards(shards)
+        return shards
+
+    def _view(self, client: int, pixels: Tensor) -> Tensor:
+        return self.distribution.seen_by(client, pixels, self.seed)
 
     def _optimizer(self, side: str) -> Optimizer:
         chosen = side if self.config.get(side) else "optimizer"

@@ -31,7 +31,7 @@ def _halves(seed: int) -> SplitModel:
     server.add_module("dropout", nn.Dropout(0.5))
     server.add_module("fc", nn.Linear(16, CLASSES))
     nn.init.normal_(client.norm.running_mean)
-    return SplitModel(client, server)
+    return SplitModel(client, server, ((1,),))
 
 
 def _full(halves: SplitModel) -> Weights:

@@ -12,9 +12,10 @@ from torch.autograd.function import once_differentiable
 from torch.func import functional_call, vmap
 
 from fedsplit.models.computation import autocast
+from fedsplit.models.layout import ELEMENTWISE
 from fedsplit.models.local_response_norm import LocalResponseNorm
 from fedsplit.models.model_state import compute_format
-from fedsplit.models.split import ELEMENTWISE, Tracer
+from fedsplit.models.tracing import Tracer
 from fedsplit.randomness import stream
 
 _ELEMENTWISE_FUNCTIONS: tuple[object, ...] = (

@@ -21,10 +21,21 @@ class Dirichlet(Distribution):
         alpha: concentration; small is skewed, large is even.
         min_samples: fewest samples a client may get.
         attempts: how often to draw before giving up.
+        self_balancing: of the classes that are divided after a client has its even share of all samples,
+            it gets none (M. Yurochkin et al., "Bayesian Nonparametric Federated Learning of Neural
+            Networks", 2019).
     """
 
-    def __init__(self, *, alpha: PositiveFloat, min_samples: PositiveInt, attempts: PositiveInt) -> None:
+    def __init__(
+        self,
+        *,
+        alpha: PositiveFloat,
+        min_samples: PositiveInt,
+        attempts: PositiveInt,
+        self_balancing: bool = False,
+    ) -> None:
         self.alpha, self.min_samples, self.attempts = alpha, min_samples, attempts
+        self.self_balancing = self_balancing
 
     def split(self, labels: np.ndarray, num_clients: int, seed: int) -> list[np.ndarray]:
         """See `Distribution.split`."""
@@ -53,6 +64,12 @@ class Dirichlet(Distribution):
         for label in np.unique(labels):
             members = draw.permutation(np.flatnonzero(labels == label))
             shares = draw.dirichlet(np.full(num_clients, self.alpha))
+            if self.self_balancing:
+                held = np.array([sum(map(len, shard)) for shard in shards])
+                open_to = held < len(labels) / num_clients  # never none: not all samples are divided yet
+                wanted = shares * open_to
+                # Of a small alpha a single client may want all of a class, and have its share already.
+                shares = wanted / wanted.sum() if wanted.sum() > 0 else open_to / open_to.sum()
             ends = np.round(np.cumsum(shares)[:-1] * len(members)).astype(np.int64)
             for shard, part in zip(shards, np.split(members, ends), strict=True):
                 shard.append(part)

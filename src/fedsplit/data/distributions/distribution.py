@@ -4,11 +4,16 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import numpy as np
+from torch import Tensor
 
 
 class Distribution(ABC):
     """Divides samples among clients by their labels: every sample lands on exactly one client."""
 
+    by_owner: ClassVar[bool] = False
+    """Whether samples are divided by whose they are, and not by their class."""
+    shifts_features: ClassVar[bool] = False
+    """Whether clients see images in ways of their own, see `seen_by`."""
     at_clients: ClassVar[bool] = False
     """Whether clients bring their samples, and there is nothing to divide."""
 
@@ -17,10 +22,20 @@ class Distribution(ABC):
         """Indices of each client's samples.
 
         Args:
-            labels: class of each sample, `(n,)`.
+            labels: class of each sample, `(n,)`; its owner, where `by_owner`.
             num_clients: at most `n`.
             seed: of the run; the same seed gives the same division.
 
         Raises:
             UserError: the division asked for is not possible with these labels.
         """
+
+    def seen_by(self, client: int, pixels: Tensor, seed: int) -> Tensor:
+        """A client's images as it sees them, uint8 `(n, h, w, c)`.
+
+        Args:
+            client: whose.
+            pixels: of its samples.
+            seed: of the run.
+        """
+        return pixels

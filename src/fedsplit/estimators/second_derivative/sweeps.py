@@ -22,7 +22,7 @@ from torch import Tensor, fx, nn
 from fedsplit.estimators.estimator import Chunk
 from fedsplit.estimators.second_derivative.operation import UnsupportedError
 from fedsplit.estimators.second_derivative.rules import Rule, rule_of
-from fedsplit.models.split import Tracer
+from fedsplit.models.tracing import Tracer
 from fedsplit.weights import Weights
 
 

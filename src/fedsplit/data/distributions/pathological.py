@@ -1,0 +1,36 @@
+"""Equal shards of samples sorted by their class."""
+
+import numpy as np
+
+from fedsplit.arguments import PositiveInt
+from fedsplit.data.distributions.distribution import Distribution
+from fedsplit.errors import UserError
+from fedsplit.randomness import numpy_generator
+
+
+class Pathological(Distribution):
+    """Samples are sorted by class and cut into equal shards; each client is dealt some of them at random.
+
+    Most clients hold as many classes as shards; a shard may span two.
+
+    Source: B. McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data",
+    2017, section 3.
+
+    Args:
+        shards_per_client: how many each client gets.
+    """
+
+    def __init__(self, *, shards_per_client: PositiveInt) -> None:
+        self.shards_per_client = shards_per_client
+
+    def split(self, labels: np.ndarray, num_clients: int, seed: int) -> list[np.ndarray]:
+        """See `Distribution.split`."""
+        shards = self.shards_per_client * num_clients
+        if shards > len(labels):
+            told = f"at most {len(labels) // num_clients} ({len(labels)} samples, {num_clients} clients)"
+            raise UserError("distribution.shards_per_client", self.shards_per_client, told)
+        draw = numpy_generator(seed, "distribution")
+        mixed = draw.permutation(len(labels))  # which samples of a class come first is chance
+        pieces = np.array_split(mixed[np.argsort(labels[mixed], kind="stable")], shards)
+        dealt = draw.permutation(shards).reshape(num_clients, self.shards_per_client)
+        return [np.concatenate([pieces[shard] for shard in hand]) for hand in dealt]
