@@ -1,4 +1,4 @@
-"""Every algorithm on a GPU, beside a centralised loop on the same card; its losses beside a CPU's.
+"""Every algorithm on a GPU, with and without CUDA graphs, beside a plain loop; its losses beside a CPU's.
 
     python benchmarks/gpu.py
     python benchmarks/gpu.py --paper --images datas/cifar10_jpeg --out paper.json
@@ -23,6 +23,7 @@ from hydra import initialize_config_dir
 
 from benchmarks.floors import Floor
 from benchmarks.plain_loops import adam
+from fedsplit.models.graphs import WARM_UP
 from fedsplit.parts import Parts
 from fedsplit.results.ledger import Ledger
 from main import CONFIGS, composed, plain
@@ -62,7 +63,11 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 def throughput(options: argparse.Namespace, model: str, algorithm: str) -> dict[str, object]:
-    """One line: an algorithm's rounds in turns with its floor's, and its losses on both devices."""
+    """One line: an algorithm's rounds in turns with its floor's, and its losses on both devices.
+
+    On a GPU, rounds of captured steps take turns with them. Before turns count, batches that come once a
+    round have come often enough to be captured.
+    """
     common = [f"algorithm={algorithm}", f"model={model}", f"precision={options.precision}"]
     common += [f"num_clients={options.clients}", f"batch_size={options.batch}", *options.overrides]
     if algorithm == "fsl_sage":
@@ -70,18 +75,36 @@ def throughput(options: argparse.Namespace, model: str, algorithm: str) -> dict[
     samples = options.clients * options.samples
     run = Run(*common, f"device={options.device}", noise=samples)
     floor = Floor(run.parts, algorithm, options.batch, adam)
-    device, turns = run.parts.device, []
-    for t in range(options.rounds + 1):
-        turns.append((seconds(lambda t=t: run.round(t), device), seconds(floor, device)))
-    taken, at_floor = (median(turn[i] for turn in turns[1:]) for i in (0, 1))
+    device = run.parts.device
+    captured = None
+    if device.type == "cuda":
+        captured = Run(*common, f"device={options.device}", "cuda_graphs=true", noise=samples)
+    warm_up = WARM_UP + 1 if captured else 1
+    turns = []
+    for t in range(warm_up + options.rounds):
+        turns.append([seconds(lambda t=t: run.round(t), device), seconds(floor, device)])
+        if captured:
+            turns[-1].append(seconds(lambda t=t: captured.round(t), device))
+    counted = turns[warm_up:]
+    taken, at_floor = (median(turn[i] for turn in counted) for i in (0, 1))
     small = [f"algorithm={algorithm}", f"model={model}", "num_clients=2", "batch_size=16"]
     losses = [Run(*small, f"device={d}", noise=64).round(0) for d in (options.device, "cpu")]
+    graphs: dict[str, object] = {"graphs": "none: they are for CUDA devices"}
+    if captured:
+        often = [*small, "local_epochs=3", f"device={options.device}"]  # so that steps are replayed
+        ends = [Run(*often, f"cuda_graphs={each}", noise=64).round(0) for each in ("false", "true")]
+        graphs = {
+            "graphs, samples/s": round(samples / median(turn[2] for turn in counted)),
+            "without / with graphs": round(median(turn[0] / turn[2] for turn in counted), 3),
+            "graphs agree": abs(ends[0] - ends[1]) < 1e-3 * abs(ends[0]),
+        }
     return {
         "model": model,
         "algorithm": algorithm,
         "samples/s": round(samples / taken),
         "floor, samples/s": round(samples / at_floor),
-        "fraction of floor": round(median(turn[1] / turn[0] for turn in turns[1:]), 3),
+        "fraction of floor": round(median(turn[1] / turn[0] for turn in counted), 3),
+        **graphs,
         "loss": losses[0],
         "loss on CPU": losses[1],
         "agrees": abs(losses[0] - losses[1]) < 1e-3 * abs(losses[1]),
@@ -131,7 +154,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=10)
     parser.add_argument("--samples", type=int, default=1280, help="images of each client")
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=5, help="turns that count, after one that warms up")
+    parser.add_argument("--rounds", type=int, default=5, help="turns that count, after those that warm up")
     parser.add_argument("--paper", action="store_true", help="the paper's setting instead")
     parser.add_argument("--paper-rounds", type=int, default=200)
     parser.add_argument("--images", type=Path, help="of --paper: holds train/<class>/* and test/<class>/*")

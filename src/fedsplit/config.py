@@ -52,6 +52,7 @@ class Settings:
     progress: bool
     precision: Literal["fp32", "tf32", "bf16"]
     compile: bool
+    cuda_graphs: bool
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,9 @@ class AlignmentSettings:
 class ModelSettings:
     """Keys of the `model` group that are about splitting, not about the model."""
 
-    cut: str
+    cut: str | PositiveInt | None
+    stages: list[str] | None
+    untie: bool
     auxiliary: str
 
 
@@ -128,6 +131,7 @@ def with_defaults_of_old(config: Mapping[str, Any]) -> dict[str, Any]:
         "task": {"_target_": "fedsplit.tasks.train.Train"},
         "precision": "fp32",
         "compile": False,
+        "cuda_graphs": False,
         "engine": {"_target_": "fedsplit.parties.sequential.Sequential"},
         "transport": {"_target_": "fedsplit.transport.local.LocalTransport"},
         "quant": {**quant, "continue_from_decoded": False},
@@ -140,6 +144,8 @@ def with_defaults_of_old(config: Mapping[str, Any]) -> dict[str, Any]:
     client = config.get("client", {})
     if isinstance(client, Mapping):
         completed["client"] = {"stateless": False, "id": None, "directory": None, **client}
+    if isinstance(config.get("model"), Mapping):
+        completed["model"] = {"stages": None, "untie": False, **config["model"]}
     if isinstance(config.get("dataset"), Mapping):
         completed["dataset"] = {"validation": None, **config["dataset"]}
     if isinstance(config.get("auxiliary"), Mapping):
@@ -147,7 +153,15 @@ def with_defaults_of_old(config: Mapping[str, Any]) -> dict[str, Any]:
     return completed
 
 
-RESUMABLE = ("rounds", "comm_threshold_mb", "time_limit_s", "target_accuracy", "device", "progress")
+RESUMABLE = (
+    "rounds",
+    "comm_threshold_mb",
+    "time_limit_s",
+    "target_accuracy",
+    "device",
+    "cuda_graphs",
+    "progress",
+)
 """What may be given anew beside `resume`."""
 
 
@@ -177,6 +191,8 @@ def check(config: Mapping[str, Any]) -> None:
             _check_node(group, node, _own_keys(group))
     if config["cohort_size"] is not None and config["cohort_size"] > config["num_clients"]:
         raise UserError("cohort_size", config["cohort_size"], f"at most num_clients, {config['num_clients']}")
+    if config["cuda_graphs"] and config["compile"]:
+        raise UserError("cuda_graphs", True, "must be false with compile=true")
 
 
 def _joins(config: Mapping[str, Any]) -> bool:

@@ -2,7 +2,7 @@
 
 import inspect
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
@@ -26,6 +26,7 @@ from fedsplit.estimators.alignment import Alignment
 from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.memory import Memory, reuse_freed_memory
 from fedsplit.models.computation import set_computation, set_float32
+from fedsplit.models.graphs import CudaRecorder, Recorder
 from fedsplit.models.layout import unflattened
 from fedsplit.models.model_state import ModelState
 from fedsplit.models.split import SplitModel, split
@@ -38,7 +39,7 @@ from fedsplit.parties.vectorized import Vectorized
 from fedsplit.quant.codec import Codec, Quantizer
 from fedsplit.quant.quantization import Quantization, WeightsCodecs
 from fedsplit.quant.viewed import Viewed
-from fedsplit.randomness import generator, seed_of
+from fedsplit.randomness import draws, generator, seed_of
 from fedsplit.results.ledger import Ledger
 from fedsplit.schedules import Schedule
 from fedsplit.transport.local import LocalTransport
@@ -100,10 +101,12 @@ class Member:
     Args:
         client: its number.
         normalisation: of the run's images.
+        check_data: raises `UserError` where what this process has is not what the run is about.
     """
 
     client: int
     normalisation: Normalisation
+    check_data: Callable[[Dataset], None]
 
 
 class Parts:
@@ -127,6 +130,8 @@ class Parts:
         torch.backends.cudnn.benchmark = False
 
         self.dataset = self._load_dataset()
+        if member:
+            member.check_data(self.dataset)
         self.shards = self._divide(self.dataset, member)
         dtype = torch.get_default_dtype()
         self.normalise = (
@@ -142,6 +147,7 @@ class Parts:
         self.client_head = self.algorithm_class.client_head
         self.models = self._build_models()
         self._set_computation()
+        self.recorder = self._build_recorder()
         self.quantization = self._build_quantization()
         self._refuse_batches_of_one()
         budget = config["auxiliary"]["memory_mb"]
@@ -259,6 +265,34 @@ class Parts:
         for half in (self.models.halves.client, self.models.halves.server):
             set_computation(half, precision, compiled=compiled)
 
+    def _build_recorder(self) -> Recorder | None:
+        """Captures steps as CUDA graphs, if that is asked for."""
+        if not self.config["cuda_graphs"]:
+            return None
+        for optimizer in (self.client_optimizer, self.server_optimizer, self._auxiliary_optimizer()):
+            if not optimizer.capturable:
+                told = f"must be false: {type(optimizer).__name__} takes no learning rate in a tensor"
+                raise UserError("cuda_graphs", True, told)
+        return CudaRecorder(self.device)
+
+    def _recorder_of(self, *modules: nn.Module | None) -> Recorder | None:
+        """Captures steps of these models: not if one of them draws, as a graph would draw the same again."""
+        return None if self.recorder is None or any(map(self._draws, modules)) else self.recorder
+
+    def _draws(self, module: nn.Module | None) -> bool:
+        if module is None:
+            return False
+        images, halves = self.dataset.train, self.models.halves
+        x, y = self.normalise(images.pixels[:2]), images.labels[:2]
+        z = x if module is halves.client else ModelState(halves.client).forward(x, seed=0).detach()
+        model, trains = ModelState(module), self.estimator.trains_on_loss
+        if module is self.models.auxiliary and self.client_head == "estimator" and not trains:
+            return draws(lambda: self.estimator.estimate(model, z, y, seed=None), self.device)
+        return draws(lambda: model.forward(z, seed=None), self.device)
+
+    def _auxiliary_optimizer(self) -> Optimizer:
+        return make(Optimizer, self.config, "auxiliary.optimizer")  # type: ignore[type-abstract]
+
     def _misfit(self, z: Tensor) -> UserError:
         target = self.config["auxiliary"]["_target_"]
         return UserError("auxiliary._target_", target, f"makes no logits of smashed data {tuple(z.shape)}")
@@ -317,16 +351,17 @@ class Parts:
     def algorithm(self) -> Algorithm:
         """The algorithm, with its servers; a process that only holds clients never asks for it."""
         halves, auxiliary, settings = self.models.halves, self.models.auxiliary, self.config["auxiliary"]
-        aligner = make(Optimizer, self.config, "auxiliary.optimizer")  # type: ignore[type-abstract]
+        aligner = self._auxiliary_optimizer()
+        at_server, at_alignment = self._recorder_of(halves.server), self._recorder_of(auxiliary)
         start = Start(
             client_weights=ModelState(halves.client).weights(),
             auxiliary_weights=ModelState(auxiliary).weights() if auxiliary else {},
-            server=SplitServer(halves.server, self.server_optimizer, self.schedule, self.seed),
+            server=SplitServer(halves.server, self.server_optimizer, self.schedule, self.seed, at_server),
             server_copies=self.engine.server_copies(
-                halves.server, self.server_optimizer, self.schedule, self.seed
+                halves.server, self.server_optimizer, self.schedule, self.seed, at_server
             ),
             alignment=Alignment(
-                new_auxiliary=lambda: ModelState(cast(nn.Module, auxiliary), aligner),
+                new_auxiliary=lambda: ModelState(cast(nn.Module, auxiliary), aligner, recorder=at_alignment),
                 estimator=self.estimator,
                 epochs=settings["align_epochs"],
                 batch_size=settings["align_batch_size"],
@@ -403,17 +438,21 @@ class Parts:
     def _build_engine(self) -> Engine:
         """What computes the clients; of `engine=auto`, its choice replaces it in the configuration."""
         target = self.config["engine"]["_target_"]
+        body, auxiliary = self.models.halves.client, self.models.auxiliary
+        head = self.models.halves.server if self.client_head == "server" else auxiliary
+        sees_decoded = self._head_sees_decoded  # a codec looks at values, on the host
         blueprint = Blueprint(
-            body=self.models.halves.client,
-            head=self.models.halves.server if self.client_head == "server" else self.models.auxiliary,
+            body=body,
+            head=head,
             keeps_head=self.client_head == "estimator",
             optimizer=self.client_optimizer,
             batches=self.batches,
             estimator=self.estimator,
             schedule=self.schedule,
             seed=self.seed,
-            head_sees=self.quantization.smashed if self._head_sees_decoded else None,
+            head_sees=self.quantization.smashed if sees_decoded else None,
             memory=self.memory,
+            recorder=None if sees_decoded else self._recorder_of(body, head),
         )
         self.step_mmac = self._step_mmac(blueprint)
         if get_class(target) is Auto:

@@ -5,6 +5,7 @@ where a run was interrupted. What a module draws by itself (dropout) comes from 
 generator, which is seeded for it before each pass.
 """
 
+from collections.abc import Callable
 from hashlib import blake2b
 
 import numpy as np
@@ -41,9 +42,23 @@ def numpy_generator(seed: int, purpose: str, *, step: int = 0) -> np.random.Gene
     return np.random.default_rng(seed_of(seed, purpose, step=step))
 
 
+def draws(work: Callable[[], object], device: torch.device) -> bool:
+    """Whether some work draws from torch's default generator; that is then as before."""
+    own = _default(device)
+    before = own.get_state()
+    work()
+    after = own.get_state()
+    own.set_state(before)
+    return not torch.equal(before, after)
+
+
+def _default(device: torch.device) -> torch.Generator:
+    if device.type == "cuda":
+        own: torch.Generator = torch.cuda.default_generators[device.index or 0]
+        return own
+    return torch.default_generator
+
+
 def seed_modules(seed: int, device: torch.device) -> None:
     """Seed what a module draws by itself (dropout), once per pass, from `seed_of`."""
-    if device.type == "cuda":
-        torch.cuda.default_generators[device.index or 0].manual_seed(seed)
-    else:
-        torch.default_generator.manual_seed(seed)
+    _default(device).manual_seed(seed)

@@ -68,6 +68,9 @@ class ImageFolder(ImageSource):
             raise UserError(
                 "dataset.root", self.root, "a folder that holds train/<class>/* and test/<class>/*"
             )
+        for name in self.classes or ():  # they may come over the network
+            if not name or name != Path(name).name or name.startswith(".") or "\0" in name:
+                raise UserError("dataset.classes", name, "must be the name of a folder, not a path")
         return tuple(_classes(train) if self.classes is None else self.classes)
 
     def _split(self, split: str, files: list[list[Path]], side: int) -> Images:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from fedsplit.models.graphs import Graphed, Outputs
 from fedsplit.models.model_state import ModelState
 from fedsplit.models.steppable import Steppable
 
@@ -99,14 +100,14 @@ class GradientEstimator(ABC):
         """
 
     def error_gradients(
-        self, model: ModelState, chunk: Chunk, *, seed: int
+        self, model: ModelState, chunk: Chunk, *, seed: int | None
     ) -> tuple[Tensor, Sequence[Tensor]]:
         """Sum of squared differences to the true gradients, and its gradients in the order of parameters.
 
         Args:
             model: holds the weights to estimate with; not stepped.
             chunk: what to estimate.
-            seed: of what the model draws by itself (dropout).
+            seed: of what the model draws by itself (dropout); None where it draws nothing.
         """
         estimate = self.estimate(model, chunk.z, chunk.y, seed=seed, differentiable=True)
         error = (estimate - chunk.dz).square().sum()
@@ -117,6 +118,9 @@ class GradientEstimator(ABC):
     ) -> None:
         """Fit the estimates to the true gradients: minimise the sum of squared differences.
 
+        Where the model has a recorder a step is captured, with chunks as inputs: once for each size that
+        they have, and only for this fit.
+
         Args:
             model: stepped in place, by its own optimizer.
             chunks: what to fit to.
@@ -124,12 +128,21 @@ class GradientEstimator(ABC):
                 steps as there are chunks.
             tolerance: end early once the error falls by no more than this fraction, see `Settling`.
         """
+
+        def stepped(chunk: Chunk, seed: int | None) -> Tensor:
+            error, gradients = self.error_gradients(model, chunk, seed=seed)
+            model.descend(gradients, 1.0)
+            return error
+
+        def captured(z: Tensor, y: Tensor, dz: Tensor) -> Outputs:
+            return (stepped(Chunk(z, y, dz), None),)
+
+        graphed = Graphed(captured, model.recorder) if model.recorder else None
         settling = Settling(tolerance)
         for start in range(0, len(steps), len(chunks)):
-            errors = []
+            errors: list[Tensor] = []
             for step in steps[start : start + len(chunks)]:
-                error, gradients = self.error_gradients(model, chunks[step.chunk], seed=step.seed)
-                model.descend(gradients, 1.0)
-                errors.append(error)
+                chunk = chunks[step.chunk]
+                errors += graphed(chunk.z, chunk.y, chunk.dz) if graphed else [stepped(chunk, step.seed)]
             if settling.is_reached(errors):
                 return

@@ -47,14 +47,15 @@ class GradientOfLoss(GradientEstimator):
         return dz
 
     def error_gradients(
-        self, model: ModelState, chunk: Chunk, *, seed: int
+        self, model: ModelState, chunk: Chunk, *, seed: int | None
     ) -> tuple[Tensor, Sequence[Tensor]]:
         """See `GradientEstimator.error_gradients`."""
         module = model.module
         if isinstance(module, ExplicitErrorGradient):
             found = module.error_gradients(model.parameters, chunk.z, chunk.y, chunk.dz, chunk.dz_square)
         elif (sweeps := _sweeps(module)) is not None:
-            seed_modules(seed, model.device)
+            if seed is not None:
+                seed_modules(seed, model.device)
             try:
                 found = sweeps.error_gradients(model.parameters, chunk)
             except UnsupportedError:

@@ -26,7 +26,9 @@ class _Regressor(nn.Module):
 
 def features(z: Tensor, y: Tensor, num_classes: int) -> Tensor:
     """What a regression sees of a sample: smashed data and one-hot label, `(b, z + num_classes)`."""
-    return torch.cat([z.flatten(1), F.one_hot(y, num_classes).to(z.dtype)], 1)
+    nothing, one = z.new_zeros(len(y), num_classes), z.new_ones(len(y), 1)
+    one_hot = nothing.scatter(1, y[:, None], one)  # `F.one_hot` has the host look at labels
+    return torch.cat([z.flatten(1), one_hot], 1)
 
 
 class MlpRegression(GradientEstimator):

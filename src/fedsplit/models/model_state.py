@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsplit.models.computation import call
+from fedsplit.models.graphs import Recorder
 from fedsplit.optimizers import Optimizer
 from fedsplit.randomness import seed_modules
 from fedsplit.state import State
@@ -28,10 +29,13 @@ class ModelState:
     Args:
         module: the computation; many states share one. It must be in training mode.
         optimizer: moves the parameters in `descend`; None where they are never moved.
+        recorder: captures its steps; None where they are not captured.
     """
 
-    def __init__(self, module: nn.Module, optimizer: Optimizer | None = None) -> None:
-        self.module = module
+    def __init__(
+        self, module: nn.Module, optimizer: Optimizer | None = None, *, recorder: Recorder | None = None
+    ) -> None:
+        self.module, self.recorder = module, recorder
         self.parameters = {name: _owned(p).requires_grad_() for name, p in module.named_parameters()}
         self.buffers = {
             name: _owned(module.get_buffer(name))
@@ -39,7 +43,15 @@ class ModelState:
             if name not in self.parameters
         }
         self._learning_rate = optimizer.lr if optimizer else 0.0
-        self._optimizer = optimizer.build(list(self.parameters.values())) if optimizer else None
+        self._rate: Tensor | None = None
+        """The learning rate as captured steps read it; torch's fused kernels take float32 only."""
+        self._optimizer: torch.optim.Optimizer | None = None
+        if optimizer and recorder:
+            self._rate = torch.full((), optimizer.lr, dtype=torch.float32, device=self.device)
+        if optimizer:
+            trained = list(self.parameters.values())
+            built = optimizer.build(trained) if self._rate is None else optimizer.build(trained, self._rate)
+            self._optimizer = built
 
     @property
     def device(self) -> torch.device:
@@ -50,29 +62,52 @@ class ModelState:
         """Copies for a pass that must not move the running statistics."""
         return {name: buffer.clone() for name, buffer in self.buffers.items()}
 
-    def forward(self, x: Tensor, *, seed: int, buffers: dict[str, Tensor] | None = None) -> Tensor:
+    def forward(self, x: Tensor, *, seed: int | None, buffers: dict[str, Tensor] | None = None) -> Tensor:
         """Outputs in training mode; moves the running statistics, or those in `buffers` if given.
 
         Args:
             x: inputs, in any memory format.
-            seed: of what the module draws by itself (dropout).
+            seed: of what the module draws by itself (dropout); None where it draws nothing.
             buffers: to use and move instead of the state's own.
         """
-        seed_modules(seed, self.device)
+        if seed is not None:
+            seed_modules(seed, self.device)
         buffers = self.buffers if buffers is None else buffers
         return call(self.module, self.parameters, buffers, compute_format(x))
 
-    def descend(self, gradients: Sequence[Tensor], learning_rate_factor: float) -> None:
-        """One optimizer step along `gradients`, given in the order of `parameters`."""
+    def descend(self, gradients: Sequence[Tensor], learning_rate_factor: float | Tensor) -> None:
+        """One optimizer step along `gradients`, given in the order of `parameters`.
+
+        Args:
+            gradients: may be taken over.
+            learning_rate_factor: of the schedule; in a 0-d tensor where the step is captured.
+        """
         if self._optimizer is None:
             raise AssertionError("this model is not trained here")
         for parameter, gradient in zip(self.parameters.values(), gradients, strict=True):
             # a fused optimizer on a CPU goes through memory as it comes, whatever the strides say
             same = gradient.stride() == parameter.stride()
             parameter.grad = gradient if same else torch.empty_like(parameter).copy_(gradient)
-        for group in self._optimizer.param_groups:
-            group["lr"] = self._learning_rate * learning_rate_factor
-        self._optimizer.step()
+        rate = self._learning_rate * learning_rate_factor
+        if self._rate is None:
+            for group in self._optimizer.param_groups:
+                group["lr"] = rate
+            self._optimizer.step()
+        else:
+            self._captured_step(self._optimizer, self._rate, rate)
+
+    def _captured_step(self, optimizer: torch.optim.Optimizer, kept: Tensor, rate: float | Tensor) -> None:
+        """One that may be captured: its rate goes from tensor to tensor."""
+        if isinstance(rate, Tensor):
+            kept.copy_(rate)
+        else:
+            kept.fill_(rate)
+        for group in optimizer.param_groups:
+            # torch refuses to capture without it, and warns where it is set and nothing is captured
+            group["capturable"] = kept.is_cuda and torch.cuda.is_current_stream_capturing()
+        optimizer.step()
+        for parameter in self.parameters.values():
+            parameter.grad = None  # of a captured step it would hold memory that all graphs share
 
     @torch.no_grad()
     def move_buffers(self, buffers: dict[str, Tensor]) -> None:
@@ -105,19 +140,21 @@ class ModelState:
         return {"weights": {**self.parameters, **self.buffers}, "optimizer": slots}
 
     def load_state(self, state: State) -> None:
-        """Take over what `state` gave."""
+        """Take over what `state` gave; the optimizer's state is then in other memory than before."""
         self.load(state["weights"])
         if self._optimizer is None:
             return
         self._optimizer.state.clear()
         for name, parameter in self.parameters.items():
-            slot = {key: _like(parameter, value) for key, value in state["optimizer"][name].items()}
+            slot = {key: self._slot(parameter, value) for key, value in state["optimizer"][name].items()}
             if slot:
                 self._optimizer.state[parameter] = slot
 
-
-def _like(parameter: Tensor, value: object) -> object:
-    """A slot of an optimizer in the memory format of its parameter, so that the same kernels run."""
-    if isinstance(value, Tensor) and value.shape == parameter.shape:
-        return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
-    return value.clone() if isinstance(value, Tensor) else value
+    def _slot(self, parameter: Tensor, value: object) -> object:
+        """A slot of an optimizer in the memory format of its parameter, so that the same kernels run."""
+        if not isinstance(value, Tensor):
+            return value
+        if value.shape == parameter.shape:
+            return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+        # counts of steps are kept on the device where steps are captured
+        return value.to(parameter.device if self._rate is not None else value.device, copy=True)

@@ -47,8 +47,8 @@ class StackedState:
         self.slots = {
             name: {slot: torch.zeros_like(stack) for slot in names} for name, stack in self.parameters.items()
         }
-        self.steps = torch.zeros(clients, dtype=torch.int64)
-        """How often each row has been stepped, on the CPU."""
+        self.steps = torch.zeros(clients, dtype=torch.int64, device=next(iter(own.values())).device)
+        """How often each row has been stepped."""
         self._views: dict[tuple[int, int], _Some] = {}
 
     @property
@@ -129,16 +129,19 @@ class _Some:
         """Copies for a pass that must not move the running statistics."""
         return {name: buffer.clone() for name, buffer in self.buffers.items()}
 
-    def forward(self, x: Tensor, *, seed: Sequence[int], buffers: dict[str, Tensor] | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, *, seed: Sequence[int] | None, buffers: dict[str, Tensor] | None = None
+    ) -> Tensor:
         """Outputs `(k, b, ...)` of inputs `(k, b, ...)`; see `ModelState.forward`."""
-        return self._whole.stacked(self.parameters, self.buffers if buffers is None else buffers, x, seed)
+        buffers = self.buffers if buffers is None else buffers
+        return self._whole.stacked(self.parameters, buffers, x, seed or ())
 
     def each(self, function: Callable[..., Tensor], *inputs: object) -> Tensor:
         """What `function` gives for each client's rows of the inputs."""
         return vmap(function)(*inputs)
 
     @torch.no_grad()
-    def descend(self, gradients: Sequence[Tensor], learning_rate_factor: float) -> None:
+    def descend(self, gradients: Sequence[Tensor], learning_rate_factor: float | Tensor) -> None:
         """One optimizer step along `gradients`, given in the order of `parameters`."""
         whole, optimizer = self._whole, self._whole.optimizer
         if optimizer is None:

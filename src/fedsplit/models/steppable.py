@@ -13,7 +13,7 @@ class Steppable(Protocol):
     parameters: dict[str, Tensor]
 
     def forward(self, x: Tensor, *, seed: Any, buffers: dict[str, Tensor] | None = None) -> Tensor:
-        """Outputs in training mode; `seed` is one number, or one for each client."""
+        """Outputs in training mode; `seed` is a number, or one for each client; None: nothing is drawn."""
 
     def frozen_buffers(self) -> dict[str, Tensor]:
         """Copies for a pass that must not move the running statistics."""
@@ -24,5 +24,5 @@ class Steppable(Protocol):
     def each(self, function: Callable[..., Tensor], *inputs: object) -> Tensor:
         """What a function for one client gives for each."""
 
-    def descend(self, gradients: Sequence[Tensor], learning_rate_factor: float) -> None:
+    def descend(self, gradients: Sequence[Tensor], learning_rate_factor: float | Tensor) -> None:
         """One optimizer step along `gradients`, given in the order of `parameters`."""

@@ -1,13 +1,15 @@
 """The client worker: its shard, its client model, its head, and the verbs it answers to."""
 
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
 from fedsplit.errors import NonFinite
 from fedsplit.models.model_state import ModelState
 from fedsplit.parties.engine import Blueprint
-from fedsplit.parties.local_step import descend_body, train_both, train_head
+from fedsplit.parties.graphed_steps import GraphedSteps
+from fedsplit.parties.local_step import Descend, forward_body, local_step
 from fedsplit.parties.messages import BatchLoss, LocalTraining, Part, Upload
 from fedsplit.quant.codec import NotFinite
 from fedsplit.quant.quantization import rounding_seed
@@ -22,8 +24,7 @@ class _Pending:
 
     round: int
     step: int
-    z: Tensor
-    buffers: dict[str, Tensor]
+    descend: Descend
 
 
 class ClientWorker:
@@ -36,11 +37,19 @@ class ClientWorker:
 
     def __init__(self, client: int, blueprint: Blueprint) -> None:
         self.client, self._batches = client, blueprint.batches(client)
-        self._body = ModelState(blueprint.body, blueprint.optimizer)
-        self._head = ModelState(blueprint.head, blueprint.optimizer) if blueprint.head else None
+        recorder = blueprint.recorder
+        self._body = body = ModelState(blueprint.body, blueprint.optimizer, recorder=recorder)
+        self._head = head = (
+            ModelState(blueprint.head, blueprint.optimizer, recorder=recorder) if blueprint.head else None
+        )
         self._estimator, self._schedule, self._seed = blueprint.estimator, blueprint.schedule, blueprint.seed
         self._head_sees = blueprint.head_sees
         self._pending: _Pending | None = None
+        self._graphed: GraphedSteps | None = None
+        if recorder:
+            # of the models, not of the worker: what holds itself is not freed when it is dropped
+            heads = (lambda _: head) if head else None
+            self._graphed = GraphedSteps(recorder, lambda _: body, heads, blueprint.estimator)
 
     @property
     def _own_head(self) -> ModelState:
@@ -68,10 +77,13 @@ class ClientWorker:
         if step >= self._batches.steps:
             return None
         x, y = self._batches.batch(round, step)
-        buffers = self._body.frozen_buffers()
-        z = self._body.forward(x, seed=self._dropout_seed("client", round, step), buffers=buffers)
-        self._pending = _Pending(round, step, z, buffers)
-        return Upload(self.client, step, z.detach(), y)
+        if self._graphed:
+            (z,) = self._graphed.forward(None, x)
+            descend: Descend = partial(self._graphed.backward, None, x)
+        else:
+            z, descend = forward_body(self._body, x, seed=self._dropout_seed("client", round, step))
+        self._pending = _Pending(round, step, descend)
+        return Upload(self.client, step, z, y)
 
     def backward(self, round: int, step: int, dz: Tensor) -> None:
         """Descend along the cut gradient of the last `forward`; the running statistics move now."""
@@ -80,8 +92,7 @@ class ClientWorker:
             raise AssertionError(
                 f"client {self.client} has no forward pass of step {step} of round {round} waiting"
             )
-        descend_body(self._body, pending.z, dz, learning_rate_factor=self._schedule.factor(round))
-        self._body.move_buffers(pending.buffers)
+        pending.descend(dz, self._schedule.factor(round))
 
     def train_local(
         self, round: int, *, train_head_too: bool, upload_interval: int | None, skip_first_upload: bool
@@ -100,27 +111,30 @@ class ClientWorker:
         uploads: list[Upload] = []
         losses: list[BatchLoss] = []
         for step, x, y in self._batches.round(round):
-            z = self._body.forward(x, seed=self._dropout_seed("client", round, step))
-            head, head_seed = self._own_head, self._dropout_seed("head", round, step)
-            settings = {"learning_rate_factor": factor, "seed": head_seed}
-            if train_head_too and self._head_sees is None:
-                loss = train_both(self._body, head, z, y, **settings)
-                losses.append(BatchLoss([self.client], loss[None], len(y)))
-            elif train_head_too:
-                done = train_head(head, self._seen_by_head(z.detach(), round, step), y, **settings)
-                losses.append(BatchLoss([self.client], done.loss[None], len(y)))
-                descend_body(self._body, z, done.dz, learning_rate_factor=factor)
+            if self._graphed:
+                z, *trained = self._graphed.train(None, train_head_too, x, y, factor)
             else:
-                seen = self._seen_by_head(z.detach(), round, step)
-                dz = self._estimator.estimate(head, seen, y, seed=head_seed).detach() / len(y)
-                descend_body(self._body, z, dz, learning_rate_factor=factor)
+                z, *trained = local_step(
+                    self._body,
+                    self._own_head,
+                    self._estimator,
+                    x,
+                    y,
+                    train_head_too=train_head_too,
+                    learning_rate_factor=factor,
+                    seeds=(
+                        self._dropout_seed("client", round, step),
+                        self._dropout_seed("head", round, step),
+                    ),
+                    seen=partial(self._seen_by_head, round=round, step=step) if self._head_sees else None,
+                )
+            losses += [BatchLoss([self.client], loss[None], len(y)) for loss in trained]
             if upload_interval and step % upload_interval == 0 and not (step == 0 and skip_first_upload):
-                uploads.append(Upload(self.client, step, z.detach(), y))
+                uploads.append(Upload(self.client, step, z, y))
         return LocalTraining(uploads, losses)
 
-    def _seen_by_head(self, z: Tensor, round: int, step: int) -> Tensor:
-        if self._head_sees is None:
-            return z
+    def _seen_by_head(self, z: Tensor, *, round: int, step: int) -> Tensor:
+        assert self._head_sees is not None
         seed = rounding_seed(self._seed, "smashed", self.client, round, step)
         try:
             return self._head_sees.simulate(z.contiguous(), seed=seed).decoded
@@ -139,3 +153,5 @@ class ClientWorker:
         self._body.load_state(state["body"])
         if self._head is not None:
             self._head.load_state(state["head"])
+        if self._graphed:
+            self._graphed.drop()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from fedsplit.data.batches import ClientBatches
 from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.memory import Memory
+from fedsplit.models.graphs import Recorder
 from fedsplit.models.model_state import ModelState
 from fedsplit.optimizers import Optimizer
 from fedsplit.parties.messages import LocalTraining, Part, Upload
@@ -35,6 +36,7 @@ class Blueprint:
         seed: of the run.
         head_sees: codes smashed data for the head as they are coded for the server; None leaves them.
         memory: where heads are set aside that clients keep without having any other state.
+        recorder: captures clients' steps as CUDA graphs; None where they are not captured.
     """
 
     body: nn.Module
@@ -47,6 +49,7 @@ class Blueprint:
     seed: int
     head_sees: Codec | None = None
     memory: Memory = field(default_factory=Memory)
+    recorder: Recorder | None = None
 
     def pass_through(self, x: Tensor, y: Tensor) -> None:
         """Forward passes of a batch through body and head, for who wants to watch; moves nothing."""
@@ -114,6 +117,11 @@ class Engine(ABC):
 
     @abstractmethod
     def server_copies(
-        self, module: nn.Module, optimizer: Optimizer, schedule: Schedule, seed: int
+        self,
+        module: nn.Module,
+        optimizer: Optimizer,
+        schedule: Schedule,
+        seed: int,
+        recorder: Recorder | None = None,
     ) -> ServerCopies:
         """Copies of a server model, computed as this engine computes clients."""

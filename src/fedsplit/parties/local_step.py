@@ -8,6 +8,7 @@ All of it is for one client, or for K clients at once, whose tensors then have a
 ...)`, `y (K, b)`, a loss each.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedsplit.estimators.estimator import GradientEstimator
+from fedsplit.models.graphs import Outputs
 from fedsplit.models.steppable import Steppable
 
 
@@ -33,7 +36,9 @@ def batch_loss(logits: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none").view(y.shape).mean(1)
 
 
-def train_head(head: Steppable, z: Tensor, y: Tensor, *, learning_rate_factor: float, seed: Any) -> HeadStep:
+def train_head(
+    head: Steppable, z: Tensor, y: Tensor, *, learning_rate_factor: float | Tensor, seed: Any
+) -> HeadStep:
     """Step `head` on smashed data and labels; the cut gradient is of the loss before the step."""
     z = z.detach().requires_grad_()
     loss = batch_loss(head.forward(z, seed=seed), y)
@@ -43,7 +48,7 @@ def train_head(head: Steppable, z: Tensor, y: Tensor, *, learning_rate_factor: f
 
 
 def train_both(
-    body: Steppable, head: Steppable, z: Tensor, y: Tensor, *, learning_rate_factor: float, seed: Any
+    body: Steppable, head: Steppable, z: Tensor, y: Tensor, *, learning_rate_factor: float | Tensor, seed: Any
 ) -> Tensor:
     """Step body and head at once, where both sit on one machine; the loss of before the step.
 
@@ -68,7 +73,65 @@ def train_both(
     return loss.detach()
 
 
-def descend_body(body: Steppable, z: Tensor, dz: Tensor, *, learning_rate_factor: float) -> None:
+def descend_body(body: Steppable, z: Tensor, dz: Tensor, *, learning_rate_factor: float | Tensor) -> None:
     """Step `body` along the cut gradient `dz`; `z` is what its forward pass gave, graph attached."""
     gradients = torch.autograd.grad(z, list(body.parameters.values()), dz.view_as(z))
     body.descend(gradients, learning_rate_factor)
+
+
+def local_step(
+    body: Steppable,
+    head: Steppable,
+    estimator: GradientEstimator,
+    x: Tensor,
+    y: Tensor,
+    *,
+    train_head_too: bool,
+    learning_rate_factor: float | Tensor,
+    seeds: tuple[Any, Any] = (None, None),
+    seen: Callable[[Tensor], Tensor] | None = None,
+) -> Outputs:
+    """A whole step where body and head sit on one machine: smashed data and, of a trained head, the loss.
+
+    Args:
+        body: the client model.
+        head: what is behind it.
+        estimator: makes cut gradients of a head that is not trained.
+        x: inputs.
+        y: labels.
+        train_head_too: descend along the head's own loss and train the head with it; else descend along
+            the estimate, and leave the head as it is.
+        learning_rate_factor: of the schedule.
+        seeds: of what body and head draw.
+        seen: smashed data as the head sees them; None: as they are.
+    """
+    z = body.forward(x, seed=seeds[0])
+    smashed = z.detach()
+    if train_head_too and seen is None:
+        loss = train_both(body, head, z, y, learning_rate_factor=learning_rate_factor, seed=seeds[1])
+        return smashed, loss
+    decoded = smashed if seen is None else seen(smashed)
+    losses: Outputs = ()
+    if train_head_too:
+        done = train_head(head, decoded, y, learning_rate_factor=learning_rate_factor, seed=seeds[1])
+        dz, losses = done.dz, (done.loss,)
+    else:
+        dz = estimator.estimate(head, decoded, y, seed=seeds[1]).detach() / y.shape[-1]
+    descend_body(body, z, dz, learning_rate_factor=learning_rate_factor)
+    return smashed, *losses
+
+
+Descend = Callable[[Tensor, float], object]
+"""Ends a step whose smashed data were sent: takes the cut gradient and the factor of the schedule."""
+
+
+def forward_body(body: Steppable, x: Tensor, *, seed: Any) -> tuple[Tensor, Descend]:
+    """Smashed data, and what the cut gradient is to be given to; `body` stays as it is until then."""
+    buffers = body.frozen_buffers()
+    z = body.forward(x, seed=seed, buffers=buffers)
+
+    def descend(dz: Tensor, learning_rate_factor: float) -> None:
+        descend_body(body, z, dz, learning_rate_factor=learning_rate_factor)
+        body.move_buffers(buffers)
+
+    return z.detach(), descend

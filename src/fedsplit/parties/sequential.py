@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from torch import Tensor, nn
 
+from fedsplit.models.graphs import Recorder
 from fedsplit.optimizers import Optimizer
 from fedsplit.parties.client import ClientWorker
 from fedsplit.parties.engine import Blueprint, Engine
@@ -100,7 +101,12 @@ class Sequential(Engine):
         self._workers.clear()
 
     def server_copies(
-        self, module: nn.Module, optimizer: Optimizer, schedule: Schedule, seed: int
+        self,
+        module: nn.Module,
+        optimizer: Optimizer,
+        schedule: Schedule,
+        seed: int,
+        recorder: Recorder | None = None,
     ) -> "SequentialCopies":
         """See `Engine.server_copies`."""
-        return SequentialCopies(module, optimizer, schedule, seed)
+        return SequentialCopies(module, optimizer, schedule, seed, recorder)

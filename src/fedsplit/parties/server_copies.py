@@ -2,10 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import cast
 
 from torch import Tensor, nn
 
+from fedsplit.models.graphs import Graphed, Outputs, Recorder
 from fedsplit.models.stacked_state import StackedState, rows_of
 from fedsplit.optimizers import Optimizer, RowOptimizer
 from fedsplit.parties.local_step import train_head
@@ -54,13 +56,20 @@ class ServerCopies(ABC):
 class SequentialCopies(ServerCopies):
     """A split server for each client; see `ServerCopies`."""
 
-    def __init__(self, module: nn.Module, optimizer: Optimizer, schedule: Schedule, seed: int) -> None:
-        self._module, self._optimizer, self._schedule, self._seed = module, optimizer, schedule, seed
+    def __init__(
+        self,
+        module: nn.Module,
+        optimizer: Optimizer,
+        schedule: Schedule,
+        seed: int,
+        recorder: Recorder | None = None,
+    ) -> None:
+        self._new = partial(SplitServer, module, optimizer, schedule, seed, recorder)
         self._copies: dict[int, SplitServer] = {}
 
     def _copy(self, client: int) -> SplitServer:
         if client not in self._copies:
-            self._copies[client] = SplitServer(self._module, self._optimizer, self._schedule, self._seed)
+            self._copies[client] = self._new()
         return self._copies[client]
 
     def load(self, samples: Mapping[int, int], weights: Weights) -> None:
@@ -95,8 +104,17 @@ class SequentialCopies(ServerCopies):
 class StackedCopies(ServerCopies):
     """All copies in one stack; see `ServerCopies`."""
 
-    def __init__(self, module: nn.Module, optimizer: RowOptimizer, schedule: Schedule, seed: int) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        optimizer: RowOptimizer,
+        schedule: Schedule,
+        seed: int,
+        recorder: Recorder | None = None,
+    ) -> None:
         self._module, self._optimizer, self._schedule, self._seed = module, optimizer, schedule, seed
+        self._recorder = recorder
+        self._graphed: Graphed | None = None
         self._members: Members | None = None
         self._set_aside: dict[int, State] = {}
 
@@ -111,6 +129,8 @@ class StackedCopies(ServerCopies):
             self._set_aside = self._all()
             model = StackedState(self._module, len(samples), self._optimizer)
             self._members = Members(largest_first(samples), {"copy": model})
+            if self._recorder:
+                self._graphed = Graphed(partial(_captured_step, model), self._recorder)
             for client in samples:
                 if client in self._set_aside:
                     self._members.load(client, {"copy": self._set_aside.pop(client)})
@@ -122,15 +142,20 @@ class StackedCopies(ServerCopies):
         losses, gradients = [], []
         for stack in stacks_of(uploads):
             rows = rows_of([self._members.row[client] for client in stack.clients])
-            done = train_head(
-                self._model.rows(rows),
-                stack.z,
-                stack.y,
-                learning_rate_factor=self._schedule.factor(round),
-                seed=self._seeds(stack, round),
-            )
-            losses.append(BatchLoss(stack.clients, done.loss, stack.y.shape[1]))
-            gradients.append((stack.clients, done.dz))
+            factor = self._schedule.factor(round)
+            if self._graphed and isinstance(rows, slice):
+                loss, dz = self._graphed((rows.start, rows.stop), stack.z, stack.y, factor)
+            else:
+                done = train_head(
+                    self._model.rows(rows),
+                    stack.z,
+                    stack.y,
+                    learning_rate_factor=factor,
+                    seed=self._seeds(stack, round),
+                )
+                loss, dz = done.loss, done.dz
+            losses.append(BatchLoss(stack.clients, loss, stack.y.shape[1]))
+            gradients.append((stack.clients, dz))
         return losses, StackedGradients(gradients)
 
     def _seeds(self, stack: Stack, round: int) -> list[int]:
@@ -167,3 +192,10 @@ class StackedCopies(ServerCopies):
         """See `ServerCopies.forget`."""
         self._members = None
         self._set_aside.clear()
+
+
+def _captured_step(
+    model: StackedState, rows: tuple[int, int], z: Tensor, y: Tensor, factor: Tensor
+) -> Outputs:
+    done = train_head(model.rows(slice(*rows)), z, y, learning_rate_factor=factor, seed=None)
+    return done.loss, done.dz

@@ -1,9 +1,12 @@
 """The split server: trains a server model on smashed data."""
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedsplit.models.graphs import Graphed, Outputs, Recorder
 from fedsplit.models.model_state import ModelState
 from fedsplit.optimizers import Optimizer
 from fedsplit.parties.local_step import HeadStep, train_head
@@ -14,6 +17,14 @@ from fedsplit.state import State
 from fedsplit.weights import Weights
 
 
+@dataclass(frozen=True)
+class _Graphs:
+    """`step(z, y, factor)` to loss and cut gradient, and `cut_gradients(z, y)`."""
+
+    step: Graphed
+    cut_gradients: Graphed
+
+
 class SplitServer:
     """A server model and its optimizer.
 
@@ -22,14 +33,37 @@ class SplitServer:
         optimizer: what steps it; its state lives as long as the server.
         schedule: of the learning rate.
         seed: of the run.
+        recorder: captures what it does as CUDA graphs; None where that is not captured.
     """
 
-    def __init__(self, module: torch.nn.Module, optimizer: Optimizer, schedule: Schedule, seed: int) -> None:
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        optimizer: Optimizer,
+        schedule: Schedule,
+        seed: int,
+        recorder: Recorder | None = None,
+    ) -> None:
         self._schedule, self._seed = schedule, seed
-        self._model = ModelState(module, optimizer)
+        self._model = model = ModelState(module, optimizer, recorder=recorder)
+        self._graphed: _Graphs | None = None
+        if recorder:
+
+            def step(z: Tensor, y: Tensor, factor: Tensor) -> Outputs:
+                done = train_head(model, z, y, learning_rate_factor=factor, seed=None)
+                return done.loss, done.dz
+
+            def cut_gradients(z: Tensor, y: Tensor) -> Outputs:
+                return (_cut_gradients(model, z, y, seed=None),)
+
+            self._graphed = _Graphs(Graphed(step, recorder), Graphed(cut_gradients, recorder))
 
     def step(self, round: int, upload: Upload) -> tuple[BatchLoss, Tensor]:
         """Step on one upload; its loss and cut gradient, both of before the step."""
+        if self._graphed:
+            factor = self._schedule.factor(round)
+            loss, dz = self._graphed.step(upload.z, upload.y, factor)
+            return BatchLoss([upload.client], loss[None], len(upload.y)), dz
         done: HeadStep = train_head(
             self._model,
             upload.z,
@@ -46,10 +80,10 @@ class SplitServer:
 
         With batch statistics; the weights and the running statistics stay as they are.
         """
-        z = z.detach().requires_grad_()
-        logits = self._model.forward(z, seed=seed, buffers=self._model.frozen_buffers())
-        (dz,) = torch.autograd.grad(F.cross_entropy(logits, y, reduction="sum"), z)
-        return dz
+        if self._graphed:
+            (dz,) = self._graphed.cut_gradients(z, y)
+            return dz
+        return _cut_gradients(self._model, z, y, seed=seed)
 
     def weights(self) -> Weights:
         """Copies of the weights."""
@@ -66,3 +100,13 @@ class SplitServer:
     def load_state(self, state: State) -> None:
         """Take over what `state` gave."""
         self._model.load_state(state)
+        if self._graphed:
+            self._graphed.step.drop()
+            self._graphed.cut_gradients.drop()
+
+
+def _cut_gradients(model: ModelState, z: Tensor, y: Tensor, *, seed: int | None) -> Tensor:
+    z = z.detach().requires_grad_()
+    logits = model.forward(z, seed=seed, buffers=model.frozen_buffers())
+    (dz,) = torch.autograd.grad(F.cross_entropy(logits, y, reduction="sum"), z)
+    return dz

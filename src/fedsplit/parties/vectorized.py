@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import torch
@@ -10,11 +11,13 @@ from torch import Tensor, nn
 from fedsplit.arguments import PositiveFloat
 from fedsplit.data.batches import StackedBatches
 from fedsplit.errors import NonFinite
+from fedsplit.models.graphs import Recorder
 from fedsplit.models.stacked_state import StackedState, rows_of
 from fedsplit.models.steppable import Steppable
 from fedsplit.optimizers import Optimizer
 from fedsplit.parties.engine import Blueprint, Engine
-from fedsplit.parties.local_step import descend_body, train_both, train_head
+from fedsplit.parties.graphed_steps import GraphedSteps, Range
+from fedsplit.parties.local_step import Descend, forward_body, local_step
 from fedsplit.parties.members import Members, largest_first, row_optimizer
 from fedsplit.parties.messages import (
     BatchLoss,
@@ -41,9 +44,12 @@ class _Pending:
     round: int
     step: int
     clients: Sequence[int]
-    body: Steppable
-    z: Tensor
-    buffers: dict[str, Tensor]
+    descend: Descend
+
+
+def _range_of(model: StackedState, rows: Range) -> Steppable:
+    assert rows is not None, "a lone client is not a stack"
+    return model.rows(slice(*rows))
 
 
 class _ClientStack(Members):
@@ -59,6 +65,12 @@ class _ClientStack(Members):
         super().__init__(clients, models)
         self.batches = StackedBatches([blueprint.batches(client) for client in clients])
         self._blueprint = blueprint
+        self._graphed = self._graphed_steps(blueprint.recorder) if blueprint.recorder else None
+
+    def _graphed_steps(self, recorder: Recorder) -> GraphedSteps:
+        body, head = self.body, self.head
+        heads = partial(_range_of, head) if head else None
+        return GraphedSteps(recorder, partial(_range_of, body), heads, self._blueprint.estimator)
 
     def groups(self, step: int, clients: Collection[int]) -> Iterator[list[int]]:
         """Rows of those clients that have such a step, in groups of equal batch size."""
@@ -73,12 +85,15 @@ class _ClientStack(Members):
     def forward(self, rows: Sequence[int], round: int, step: int) -> tuple[Stack, _Pending]:
         """Smashed data of one step, and what waits for their cut gradients."""
         x, y = self.batches.batch(round, step, rows)
-        body = self.body.rows(rows_of(rows))
-        buffers = body.frozen_buffers()
+        selected = rows_of(rows)
         clients = [self.clients[row] for row in rows]
-        z = body.forward(x, seed=self._seeds(self.body, "client", clients, round, step), buffers=buffers)
-        pending = _Pending(round, step, clients, body, z, buffers)
-        return Stack(clients, step, z.detach(), y), pending
+        if self._graphed and isinstance(selected, slice):
+            (z,) = self._graphed.forward((selected.start, selected.stop), x)
+            descend: Descend = partial(self._graphed.backward, (selected.start, selected.stop), x)
+        else:
+            seeds = self._seeds(self.body, "client", clients, round, step)
+            z, descend = forward_body(self.body.rows(selected), x, seed=seeds)
+        return Stack(clients, step, z, y), _Pending(round, step, clients, descend)
 
     def train_step(
         self, rows: Sequence[int], round: int, step: int, *, train_head_too: bool
@@ -88,22 +103,28 @@ class _ClientStack(Members):
         blueprint, selected = self._blueprint, rows_of(rows)
         factor = blueprint.schedule.factor(round)
         x, y = self.batches.batch(round, step, rows)
-        body, head = self.body.rows(selected), self.head.rows(selected)
         clients = [self.clients[row] for row in rows]
-        z = body.forward(x, seed=self._seeds(self.body, "client", clients, round, step))
-        seeds = self._seeds(self.head, "head", clients, round, step)
-        done = Stack(clients, step, z.detach(), y)
-        if train_head_too and blueprint.head_sees is None:
-            loss = train_both(body, head, z, y, learning_rate_factor=factor, seed=seeds)
-            return done, BatchLoss(clients, loss, y.shape[1])
-        seen = self._seen_by_head(done.z, clients, round, step)
-        if train_head_too:
-            stepped = train_head(head, seen, y, learning_rate_factor=factor, seed=seeds)
-            descend_body(body, z, stepped.dz, learning_rate_factor=factor)
-            return done, BatchLoss(clients, stepped.loss, y.shape[1])
-        dz = blueprint.estimator.estimate(head, seen, y, seed=seeds).detach() / y.shape[1]
-        descend_body(body, z, dz, learning_rate_factor=factor)
-        return done, None
+        if self._graphed and isinstance(selected, slice):
+            z, *losses = self._graphed.train((selected.start, selected.stop), train_head_too, x, y, factor)
+        else:
+            z, *losses = local_step(
+                self.body.rows(selected),
+                self.head.rows(selected),
+                blueprint.estimator,
+                x,
+                y,
+                train_head_too=train_head_too,
+                learning_rate_factor=factor,
+                seeds=(
+                    self._seeds(self.body, "client", clients, round, step),
+                    self._seeds(self.head, "head", clients, round, step),
+                ),
+                seen=partial(self._seen_by_head, clients=clients, round=round, step=step)
+                if blueprint.head_sees
+                else None,
+            )
+        loss = BatchLoss(clients, losses[0], y.shape[1]) if losses else None
+        return Stack(clients, step, z, y), loss
 
     def _seeds(
         self, model: StackedState, half: str, clients: Sequence[int], round: int, step: int
@@ -113,10 +134,9 @@ class _ClientStack(Members):
         purpose, seed = f"dropout of the {half}", self._blueprint.seed
         return [seed_of(seed, purpose, client=client, round=round, step=step) for client in clients]
 
-    def _seen_by_head(self, z: Tensor, clients: Sequence[int], round: int, step: int) -> Tensor:
+    def _seen_by_head(self, z: Tensor, *, clients: Sequence[int], round: int, step: int) -> Tensor:
         codec = self._blueprint.head_sees
-        if codec is None:
-            return z
+        assert codec is not None
         seen = []
         for client, own in zip(clients, z.unbind(), strict=True):
             seed = rounding_seed(self._blueprint.seed, "smashed", client, round, step)
@@ -249,8 +269,7 @@ class Vectorized(Engine):
         for pending in waiting:
             if (pending.round, pending.step) != (round, step):
                 raise AssertionError(f"no forward pass of step {step} of round {round} is waiting")
-            descend_body(pending.body, pending.z, gradients.of(pending.clients), learning_rate_factor=factor)
-            pending.body.move_buffers(pending.buffers)
+            pending.descend(gradients.of(pending.clients), factor)
 
     def train_local(
         self,
@@ -307,7 +326,12 @@ class Vectorized(Engine):
         self._set_aside.clear()
 
     def server_copies(
-        self, module: nn.Module, optimizer: Optimizer, schedule: Schedule, seed: int
+        self,
+        module: nn.Module,
+        optimizer: Optimizer,
+        schedule: Schedule,
+        seed: int,
+        recorder: Recorder | None = None,
     ) -> "StackedCopies":
         """See `Engine.server_copies`."""
-        return StackedCopies(module, row_optimizer(optimizer), schedule, seed)
+        return StackedCopies(module, row_optimizer(optimizer), schedule, seed, recorder)

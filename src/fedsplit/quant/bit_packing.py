@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedsplit.quant.message import Corrupt, expect
+from fedsplit.quant.message import Corrupt, Payload, expect
 
 _WORDS = ((16, torch.int16), (32, torch.int32), (64, torch.int64))
 
@@ -83,7 +83,7 @@ def to_bytes(x: Tensor) -> bytes:
     return x.as_strided((x.numel(),), (1,)).view(torch.uint8).numpy().tobytes()
 
 
-def from_bytes(payload: bytes, dtype: torch.dtype) -> Tensor:
+def from_bytes(payload: Payload, dtype: torch.dtype) -> Tensor:
     """The tensor `(n,)` that has this memory.
 
     Raises:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fedsplit.quant.bit_packing import from_bytes, to_bytes
-from fedsplit.quant.codec import Quantizer
+from fedsplit.quant.codec import Quantizer, is_finite
 from fedsplit.quant.message import Corrupt, expect
 
 
@@ -38,7 +38,7 @@ class Cast(Quantizer[Tensor]):
         """See `Quantizer.unpack`."""
         expect(payload, self.size(shape))
         values = from_bytes(payload, self.dtype)
-        if not torch.isfinite(values).all():
+        if not is_finite(values):
             raise Corrupt("a value is not finite")
         return values
 

@@ -174,9 +174,14 @@ def require_finite(x: Tensor) -> None:
     Raises:
         NotFinite: `x` is on a CPU, and is not.
     """
-    # A sum shows what is not finite in one pass; only where it overflows must each value be looked at.
-    if x.device.type == "cpu" and not torch.isfinite(x.sum()) and not torch.isfinite(x).all():
+    if x.device.type == "cpu" and not is_finite(x):
         raise NotFinite("values are not finite")
+
+
+def is_finite(x: Tensor) -> bool:
+    """Whether every value is a number."""
+    # A sum shows what is not finite in one pass; only where it overflows must each value be looked at.
+    return bool(torch.isfinite(x.sum())) or bool(torch.isfinite(x).all())
 
 
 def _float32(x: Tensor) -> Tensor:

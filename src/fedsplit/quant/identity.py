@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fedsplit.quant.bit_packing import from_bytes, to_bytes
-from fedsplit.quant.codec import Codec, Simulated, require_finite
+from fedsplit.quant.codec import Codec, Simulated, is_finite, require_finite
 from fedsplit.quant.message import Corrupt, Message, expect
 
 
@@ -23,10 +23,10 @@ class Identity(Codec):
 
     def decode(self, message: Message) -> Tensor:
         """See `Codec.decode`."""
-        payload = message.opened()
-        expect(payload, prod(message.shape) * message.dtype.itemsize)
-        values = from_bytes(payload, message.dtype).view(message.shape)
-        if message.dtype.is_floating_point and not torch.isfinite(values).all():
+        message.verify()
+        expect(message.payload, prod(message.shape) * message.dtype.itemsize)
+        values = from_bytes(message.payload, message.dtype).view(message.shape)
+        if message.dtype.is_floating_point and not is_finite(values):
             raise Corrupt("a value is not finite")
         return values
 

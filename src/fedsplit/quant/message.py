@@ -2,8 +2,11 @@
 
 import zlib
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
+
+Payload: TypeAlias = bytes | memoryview
 
 
 class Corrupt(ValueError):
@@ -24,7 +27,7 @@ class Message:
         checksum: CRC-32 of payload, shape and type.
     """
 
-    payload: bytes
+    payload: Payload
     shape: tuple[int, ...]
     dtype: torch.dtype
     checksum: int
@@ -38,6 +41,15 @@ class Message:
         """The payload.
 
         Raises:
+            Corrupt: see `verify`.
+        """
+        self.verify()
+        return bytes(self.payload)
+
+    def verify(self) -> None:
+        """Raise where this message cannot be meant.
+
+        Raises:
             Corrupt: the checksum is not that of the content, or no tensor has this shape.
         """
         if self.dtype.is_complex or (self.dtype.is_floating_point and self.dtype.itemsize < 2):
@@ -46,10 +58,9 @@ class Message:
             raise Corrupt(f"no tensor has the shape {self.shape}")
         if _checksum(self.payload, self.shape, self.dtype) != self.checksum:
             raise Corrupt("the checksum does not fit: the message was altered on its way")
-        return self.payload
 
 
-def expect(payload: bytes, size: int) -> None:
+def expect(payload: Payload, size: int) -> None:
     """Check the length of a payload (or of a part) before anything is made of it.
 
     Raises:
@@ -59,5 +70,5 @@ def expect(payload: bytes, size: int) -> None:
         raise Corrupt(f"{len(payload)} bytes came, {size} were expected")
 
 
-def _checksum(payload: bytes, shape: tuple[int, ...], dtype: torch.dtype) -> int:
+def _checksum(payload: Payload, shape: tuple[int, ...], dtype: torch.dtype) -> int:
     return zlib.crc32(payload, zlib.crc32(f"{shape} {dtype}".encode()))

@@ -4,6 +4,7 @@ import logging
 import random
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from secrets import token_bytes
@@ -21,7 +22,7 @@ from fedsplit.transport.grpc import federation_pb2 as pb
 from fedsplit.transport.grpc import federation_pb2_grpc
 from fedsplit.transport.grpc.plan import check_data, configuration, normalisation
 from fedsplit.transport.grpc.tls import Tls
-from fedsplit.transport.grpc.wire import OPTIONS, VERSION, Assembler, Parcel
+from fedsplit.transport.grpc.wire import OPTIONS, VERSION, Assembler, Parcel, one_line
 from fedsplit.transport.grpc.worker import Answer, Worker
 
 Outbox: TypeAlias = SimpleQueue[Parcel[pb.FromClient] | None]
@@ -106,13 +107,18 @@ class Client:
         )
         for frame in stream:
             content = frame.WhichOneof("content")
+            if content in ("refusal", "finish", "welcome") and frame.tensors:
+                raise Corrupt(f"tensors in {content}, which carries none")
             if content == "refusal":
+                reason = one_line(frame.refusal.reason)
                 if frame.refusal.for_good:
-                    raise RunFailed(f"the server refused: {frame.refusal.reason}")
-                _LOG.info("client %s: not yet: %s", self._client, frame.refusal.reason)
+                    raise RunFailed(f"the server refused: {reason}")
+                _LOG.info("client %s: not yet: %s", self._client, reason)
             elif content == "finish":
                 return True
             elif content == "welcome":
+                if worker is not None:
+                    raise Corrupt("a second welcome")
                 worker = self._welcomed(frame)
                 outbox.put(Parcel(pb.FromClient(identity=frame.identity, ready=self._ready(worker))))
             elif worker is None:
@@ -120,9 +126,9 @@ class Client:
             else:
                 parcel = assembler.add(frame)
                 if parcel is not None:
-                    self._served = True
                     for answer in self._answered(worker, parcel):
                         outbox.put(answer)
+                    self._served = True
         return False
 
     def _welcomed(self, frame: pb.FromServer) -> Worker:
@@ -151,10 +157,16 @@ class Client:
             raise UserError("client.id", self._client, f"below num_clients={config['num_clients']}")
         if config["choices"]["distribution"] == "own" and "classes" in config["dataset"]:
             config["dataset"]["classes"] = list(plan.classes)
-        parts = Parts(config, Member(self._client, normalisation(plan)))
-        check_data(plan, parts.dataset)
+        member = Member(self._client, normalisation(plan), partial(check_data, plan))
+        try:
+            built = Parts(config, member).run(Ledger())
+        except (UserError, RunFailed):
+            raise
+        except Exception as error:  # whatever models, data and optimizers raise
+            reason = one_line((str(error).splitlines() or [type(error).__name__])[0])
+            raise RunFailed(f"the run cannot be built here: {reason}") from error
         folder = self._folder or Path("saves", "clients", run.hex(), str(self._client))
-        return Worker(parts.run(Ledger()), self._client, folder)
+        return Worker(built, self._client, folder)
 
     def _ready(self, worker: Worker) -> pb.Ready:
         round, attempt, number = self._last or (0, 0, 0)
@@ -193,4 +205,4 @@ def _told(error: grpc.RpcError) -> str:
     code, details = getattr(error, "code", None), getattr(error, "details", None)
     if code is None or details is None:
         return "the stream broke"
-    return f"{code().name.lower()}, {(details() or '').splitlines()[0] if details() else 'no details'}"
+    return f"{code().name.lower()}, {one_line(details() or 'no details')}"

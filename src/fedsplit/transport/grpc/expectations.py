@@ -1,6 +1,7 @@
 """What tensors each message may carry: both sides know it from the plan, and believe nothing else."""
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 
@@ -10,7 +11,7 @@ from fedsplit.quant.labels import Labels
 from fedsplit.quant.message import Corrupt
 from fedsplit.quant.weights_link import EXACT, HALF, codec_of
 from fedsplit.transport.grpc import federation_pb2 as pb
-from fedsplit.transport.grpc.wire import Expected, shape_of
+from fedsplit.transport.grpc.wire import Expected
 from fedsplit.transport.transport import Run
 from fedsplit.weights import Weights
 
@@ -28,8 +29,8 @@ class Expectations:
     def __init__(self, run: Run) -> None:
         self._codecs, self.labels = run.quantization, Labels(run.dataset.num_classes)
         self._smashed_shape = run.smashed_shape
-        # a last batch of one sample joins the batch before it
-        self._most_samples: int = run.config["batch_size"] + 1
+        self._batch_size: int = run.config["batch_size"]
+        self._local_epochs: int = run.config["local_epochs"]
         self._dtype = torch.get_default_dtype()
         self._weights: dict[Part, Weights] = {
             "client": run.client_weights,
@@ -74,13 +75,9 @@ class Expectations:
         """The tensors of weights from a client."""
         return self.weights(part, self._codecs.weights.up, difference=difference)
 
-    def upload(self, tensors: Sequence[pb.Tensor]) -> list[Expected]:
-        """Smashed data and labels, of as many samples as are announced.
-
-        Raises:
-            Corrupt: no batch has so many.
-        """
-        batch = self._batch(tensors)
+    def upload(self, samples: int) -> list[Expected]:
+        """Smashed data and labels of a batch of so many samples."""
+        batch = (samples, *self._smashed_shape)
         return [
             Expected("z", self.cut_number("smashed"), self._codecs.smashed, batch, self._dtype),
             Expected("y", pb.LABELS, self.labels, batch[:1], torch.int64),
@@ -92,8 +89,34 @@ class Expectations:
         Raises:
             Corrupt: no batch has so many.
         """
-        batch, codec = self._batch(tensors), self._codecs.cut_gradient
+        samples = tensors[0].shape[0] if tensors and tensors[0].shape else 0
+        if not 1 <= samples <= self._batch_size + 1:  # a last batch of one sample joins the one before it
+            raise Corrupt(f"no batch of this run has {samples} samples")
+        codec, batch = self._codecs.cut_gradient, (samples, *self._smashed_shape)
         return [Expected("dz", self.cut_number("cut_gradient"), codec, batch, self._dtype)]
+
+    def steps(self, samples: int) -> int:
+        """Local steps in a round of a client with so many training samples."""
+        return self._batches(samples) * self._local_epochs
+
+    def batch(self, samples: int, step: int) -> int:
+        """Samples of the batch of one of these steps."""
+        batches = self._batches(samples)
+        last = samples - (batches - 1) * self._batch_size
+        return last if step % batches == batches - 1 else self._batch_size
+
+    def _batches(self, samples: int) -> int:
+        """See `batch_slices`."""
+        batches, rest = divmod(samples, self._batch_size)
+        joins = rest == 1 and batches > 0
+        return batches + (rest > 0 and not joins)
+
+    @cached_property
+    def most_up(self) -> int:
+        """The most bytes of payload that a message of a client can have."""
+        sent = [self.upload(self._batch_size + 1)]
+        sent += [self.sent_up(part, difference=d) for part in self._weights for d in (False, True)]
+        return max(sum(each.codec.largest(each.shape, each.dtype) for each in tensors) for tensors in sent)
 
     def cut_number(self, kind: str) -> pb.Codec:
         """Of the codec of smashed data or cut gradients."""
@@ -101,9 +124,3 @@ class Expectations:
         if codec.lossless:
             return pb.EXACT
         return pb.SMASHED if kind == "smashed" else pb.CUT_GRADIENT
-
-    def _batch(self, tensors: Sequence[pb.Tensor]) -> tuple[int, ...]:
-        samples = shape_of(tensors[0])[:1] if tensors else ()
-        if not samples or not 1 <= samples[0] <= self._most_samples:
-            raise Corrupt(f"no batch of this run has {samples} samples")
-        return (*samples, *self._smashed_shape)

@@ -7,15 +7,18 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 
+from torch import Tensor
+
 from fedsplit.errors import NonFinite, RunFailed
-from fedsplit.quant.message import Corrupt
+from fedsplit.quant.message import Corrupt, Payload
 from fedsplit.results.ledger import Ledger
 from fedsplit.transport.grpc import federation_pb2 as pb
 from fedsplit.transport.grpc.expectations import Expectations
-from fedsplit.transport.grpc.wire import Parcel, check
+from fedsplit.transport.grpc.wire import Expected, Parcel, check, decoded, one_line
 
 _LOG = logging.getLogger("fedsplit.network")
 _TELL_S = 30.0
+_MOST_SAMPLES = 1 << 40
 AWAY_S = 15.0
 """Seconds after which a client that is not here is late, where no deadline says it."""
 
@@ -74,12 +77,25 @@ class Link:
             yield from parcel.frames()
 
 
+@dataclass(frozen=True)
+class Answer:
+    """A message of a client, its tensors, and the bytes of payload that they came in."""
+
+    head: pb.FromClient
+    tensors: Mapping[str, Tensor]
+    size: int
+
+
 @dataclass
 class _Asked:
-    """A verb that a client was sent, or will be once it is here, and what it answered so far."""
+    """A verb that a client was sent, or will be once it is here, and what it answered so far.
+
+    Weights that it asks for come as a difference, or not.
+    """
 
     verb: Parcel[pb.FromServer]
-    answers: list[Parcel[pb.FromClient]] = field(default_factory=list)
+    difference: bool
+    answers: list[Answer] = field(default_factory=list)
     done: bool = False
 
 
@@ -165,7 +181,7 @@ class Hub:
 
     def _check_data(self, session: _Session, ready: pb.Ready) -> None:
         known = self._sample_counts[session.client]
-        if not ready.samples or (known and ready.samples != known):
+        if not 0 < ready.samples <= _MOST_SAMPLES or (known and ready.samples != known):
             wanted = known or "at least one"
             told = f"client {session.client} has {ready.samples} training samples in place of {wanted}"
             raise Refused(f"{told}: not the run's data", for_good=True)
@@ -211,16 +227,11 @@ class Hub:
             asked = self._waiting(link, client, frame)
             if asked is None:
                 size = sum(tensor.size for tensor in frame.tensors)
+                if size > self._expectations.most_up:
+                    raise Corrupt(f"{size} bytes are more than any message of this run has")
                 self._ledger.add_again(self._round, "up", size)
                 return False
-            verb, content = asked.verb.head, frame.WhichOneof("content")
-            if content == "upload" and verb.WhichOneof("content") in ("forward", "train_local"):
-                check(frame.tensors, self._expectations.upload(frame.tensors))
-            elif content == "done" and verb.WhichOneof("content") == "upload_weights":
-                part = self._expectations.part(verb.upload_weights.part)
-                check(frame.tensors, self._expectations.sent_up(part, difference=frame.done.difference))
-            else:
-                raise Corrupt(f"tensors in {content}, which carries none here")
+            check(frame.tensors, self._expected(asked, frame))
             return True
 
     def received(self, link: Link, client: int, parcel: Parcel[pb.FromClient]) -> None:
@@ -231,27 +242,63 @@ class Hub:
         """
         with self.changed:
             asked = self._waiting(link, client, parcel.head)
-            if asked is None:
+            expected = self._expected(asked, parcel.head) if asked is not None else []
+        tensors = decoded(parcel, expected) if asked is not None else {}
+        with self.changed:
+            if asked is None or self._waiting(link, client, parcel.head) is not asked:
                 self._ledger.add_again(self._round, "up", parcel.size)
                 return
-            content = parcel.head.WhichOneof("content")
-            if content not in ("upload", "done", "failed"):
-                raise Corrupt(f"{content} is no answer")
-            self._complete(asked.verb.head, parcel.head)
-            asked.answers.append(parcel)
-            asked.done = content in ("done", "failed")
+            asked.answers.append(Answer(parcel.head, tensors, parcel.size))
+            asked.done = parcel.head.WhichOneof("content") != "upload"
             self._up += parcel.size
             if asked.done:
                 self.changed.notify_all()
 
-    def _complete(self, verb: pb.FromServer, answer: pb.FromClient) -> None:
-        """Raise where an answer lacks the tensors that it is for."""
-        asked, content = verb.WhichOneof("content"), answer.WhichOneof("content")
-        carries = content == "upload" or (content == "done" and asked == "upload_weights")
-        if carries and not answer.tensors:
-            raise Corrupt(f"{content} without tensors")
-        if len(answer.done.losses) != len(answer.done.samples):
-            raise Corrupt("losses and samples are not of the same batches")
+    def _expected(self, asked: _Asked, answer: pb.FromClient) -> list[Expected]:
+        """The tensors of an answer to a verb.
+
+        Raises:
+            Corrupt: it is not what has to come next.
+        """
+        verb, content = asked.verb.head, answer.WhichOneof("content")
+        if content in ("done", "failed") and answer.identity.step != verb.identity.step:
+            raise Corrupt(f"{content} of step {answer.identity.step} came in place of {verb.identity.step}")
+        if content == "failed":
+            return []
+        samples = self._sessions[verb.identity.client].samples
+        step = self._next_upload(asked, self._expectations.steps(samples))
+        if content == "upload":
+            if answer.identity.step != step:
+                raise Corrupt(f"an upload of step {answer.identity.step} came in place of one of {step}")
+            return self._expectations.upload(self._expectations.batch(samples, step))
+        if content != "done" or step is not None:
+            raise Corrupt(f"{content} is no answer, or not yet")
+        self._check_losses(verb, answer.done, samples)
+        if answer.done.difference != asked.difference:
+            raise Corrupt("weights came as a difference, or did not, where the other was due")
+        if verb.WhichOneof("content") != "upload_weights":
+            return []
+        part = self._expectations.part(verb.upload_weights.part)
+        return self._expectations.sent_up(part, difference=asked.difference)
+
+    def _next_upload(self, asked: _Asked, steps: int) -> int | None:
+        """The local step of the upload that comes next, of so many steps; None where all are here."""
+        verb, came, step = asked.verb.head, len(asked.answers), None
+        if verb.WhichOneof("content") == "forward" and not came:
+            step = verb.identity.step
+        if verb.WhichOneof("content") == "train_local" and verb.train_local.upload_interval:
+            step = (came + verb.train_local.skip_first_upload) * verb.train_local.upload_interval
+        return step if step is not None and step < steps else None
+
+    def _check_losses(self, verb: pb.FromServer, done: pb.Done, samples: int) -> None:
+        steps = self._expectations.steps(samples) if verb.train_local.train_head else 0
+        if len(done.losses) != steps or len(done.samples) != steps:
+            raise Corrupt(
+                f"{len(done.losses)} losses of {len(done.samples)} batches came, and {steps} were due"
+            )
+        for step, told in enumerate(done.samples):
+            if told != self._expectations.batch(samples, step):
+                raise Corrupt(f"no batch of step {step} has {told} samples")
 
     def _waiting(self, link: Link, client: int, frame: pb.FromClient) -> _Asked | None:
         """The verb that a message answers, None where it is late, or one that came before."""
@@ -320,10 +367,19 @@ class Hub:
         client: int,
         *,
         step: int = 0,
-        tensors: Sequence[tuple[pb.Tensor, bytes]] = (),
+        tensors: Sequence[tuple[pb.Tensor, Payload]] = (),
+        difference: bool = False,
         **verb: pb.Begin | pb.Install | pb.Forward | pb.Backward | pb.TrainLocal | pb.UploadWeights | pb.Keep,
     ) -> None:
-        """Send a verb to a client, now or once it is here."""
+        """Send a verb to a client, now or once it is here.
+
+        Args:
+            client: which.
+            step: that the verb is about.
+            tensors: that it carries.
+            difference: whether weights that it asks for come as a difference.
+            verb: it.
+        """
         session = self._sessions[client]
         with self.changed:
             number = session.asked.verb.head.identity.number + 1 if session.asked else 0
@@ -336,7 +392,7 @@ class Hub:
                 step=step,
             )
             head = pb.FromServer(identity=identity, tensors=[tensor for tensor, _ in tensors], **verb)  # type: ignore[arg-type]
-            session.asked = _Asked(Parcel(head, [payload for _, payload in tensors]))
+            session.asked = _Asked(Parcel(head, [payload for _, payload in tensors]), difference)
             if session.link is not None:
                 self._send(session, session.asked)
 
@@ -347,7 +403,7 @@ class Hub:
 
     def answers(
         self, clients: Iterable[int], *, until: float | None, enough: int | None
-    ) -> dict[int, list[Parcel[pb.FromClient]]]:
+    ) -> dict[int, list[Answer]]:
         """What clients answered, each up to its `Done`, in the order of `clients`.
 
         Args:
@@ -384,8 +440,8 @@ class Hub:
             last = parcels[-1].head
             if last.WhichOneof("content") == "failed":
                 if last.failed.not_finite:
-                    raise NonFinite(last.failed.what, client)
-                raise RunFailed(f"client {client}: {last.failed.what}")
+                    raise NonFinite(one_line(last.failed.what), client)
+                raise RunFailed(f"client {client}: {one_line(last.failed.what)}")
         return answered
 
     def _raise_lost(self) -> None:

@@ -5,13 +5,13 @@ from torch import Tensor
 from fedsplit.parties.messages import Part
 from fedsplit.quant.codec import Codec
 from fedsplit.quant.coded import Coded
-from fedsplit.quant.message import Message
+from fedsplit.quant.message import Message, Payload
 from fedsplit.quant.weights_link import Delivery
 from fedsplit.transport.grpc import federation_pb2 as pb
 from fedsplit.transport.grpc.expectations import Expectations
 from fedsplit.transport.grpc.wire import announced
 
-Packed = tuple[pb.Tensor, bytes]
+Packed = tuple[pb.Tensor, Payload]
 """An announcement, and the payload that follows."""
 
 

@@ -6,11 +6,11 @@ installed itself, and refuses all else.
 
 import re
 from collections.abc import Iterator, Mapping, MutableMapping
-from math import isfinite
 from typing import Any
 
 import torch
 
+from fedsplit.arguments import LARGEST
 from fedsplit.composition import CONFIGS, composed, composing, plain
 from fedsplit.config import CODECS, check
 from fedsplit.data.batches import Normalisation
@@ -49,7 +49,10 @@ OWN = (
 """Keys that are each party's own, and all below them."""
 _FILES = ("dataset.root", "dataset.download")
 _CLASSES = ("model.auxiliary",)
-_CHOICE = re.compile(r"[A-Za-z0-9_]+")
+_CHOICE = re.compile(r"[A-Za-z0-9_]{1,100}")
+_KEY = re.compile(r"[A-Za-z0-9_.]{1,200}")
+_LONGEST = 4096
+"""Characters of a text."""
 
 
 def _is_own(key: str) -> bool:
@@ -77,7 +80,7 @@ def choices_and_settings(config: Mapping[str, Any]) -> pb.Plan:
         if not _is_own(key):
             try:
                 plan.settings.append(pb.Setting(key=key, value=_packed(value)))
-            except TypeError as error:
+            except (TypeError, ValueError) as error:  # ValueError: beyond 64 bits, or no Unicode
                 raise UserError(key, value, "cannot be sent to clients with transport=grpc") from error
     again = dict(_leaves(configuration(plan)))
     for key, value in _leaves(config):
@@ -104,9 +107,11 @@ def normalisation(plan: pb.Plan) -> Normalisation:
         Corrupt: it is none.
     """
     scale, shift = plan.normalisation_scale, plan.normalisation_shift
-    channels = len(scale)
-    if not channels or len(shift) != channels or not all(map(isfinite, (*scale, *shift))):
-        raise Corrupt("a plan without a normalisation")
+    channels = plan.image_shape[2] if len(plan.image_shape) == 3 else 0
+    if not channels or not len(scale) == len(shift) == channels:
+        raise Corrupt("a plan without a normalisation of each channel")
+    if not all(abs(each) <= LARGEST for each in (*scale, *shift)):
+        raise Corrupt("a normalisation that is not finite")
     return Normalisation(torch.tensor(scale, dtype=torch.float64), torch.tensor(shift, dtype=torch.float64))
 
 
@@ -133,9 +138,9 @@ def configuration(plan: pb.Plan) -> dict[str, Any]:
     """
     for group, choice in plan.choices.items():
         if group not in GROUPS:
-            raise Corrupt(f"{group!r} is nothing that a server decides")
+            raise Corrupt(f"{group[:80]!r} is nothing that a server decides")
         if not _CHOICE.fullmatch(choice):
-            raise Corrupt(f"{choice!r} is no name of a choice")
+            raise Corrupt(f"{choice[:80]!r} is no name of a choice")
         if not (CONFIGS / group.partition("@")[0] / f"{choice}.yaml").is_file():
             raise UserError(group.removeprefix("codec@"), choice, "this installation has no such choice")
     with composing():
@@ -149,8 +154,8 @@ def configuration(plan: pb.Plan) -> dict[str, Any]:
 
 
 def _set(config: MutableMapping[str, Any], key: str, value: object) -> None:
-    if _is_own(key):
-        raise Corrupt(f"{key!r} is nothing that a server decides")
+    if _is_own(key) or not _KEY.fullmatch(key):
+        raise Corrupt(f"{key[:80]!r} is nothing that a server decides")
     *path, name = key.split(".")
     node: Any = config
     for part in path:
@@ -158,6 +163,11 @@ def _set(config: MutableMapping[str, Any], key: str, value: object) -> None:
     if not isinstance(node, MutableMapping) or name not in node or isinstance(node[name], Mapping):
         raise UserError(key, value, "this installation has no such key")
     node[name] = value
+
+
+def _is_plain(text: str) -> bool:
+    """Whether a text stands for itself: an interpolation would be looked up, also in the environment."""
+    return text.isprintable() and len(text) <= _LONGEST and "${" not in text and text != "???"
 
 
 def _packed(value: object) -> pb.Value:
@@ -170,7 +180,7 @@ def _packed(value: object) -> pb.Value:
             return pb.Value(whole=value)
         case float():
             return pb.Value(real=value)
-        case str():
+        case str() if _is_plain(value):
             return pb.Value(text=value)
         case list() | tuple():
             return pb.Value(list=pb.List(items=[_packed(item) for item in value]))
@@ -185,4 +195,6 @@ def _unpacked(value: pb.Value, depth: int = 0) -> object:
         return None
     if kind == "list":
         return [_unpacked(item, depth + 1) for item in value.list.items]
+    if kind == "text" and not _is_plain(value.text):
+        raise Corrupt("a text that does not stand for itself")
     return getattr(value, kind)

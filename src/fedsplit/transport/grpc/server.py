@@ -118,8 +118,11 @@ class Federation(federation_pb2_grpc.FederationServicer):
         except Corrupt as error:
             _LOG.warning("closed the stream of client %s: %s", client, error)
             context.cancel()
-        except Exception:
+        except grpc.RpcError:  # the stream has ended
             pass
+        except Exception:
+            _LOG.exception("closed the stream of client %s", client)
+            context.cancel()
         finally:
             self._hub.detach(link, client, assembler.filled)
             link.close()

@@ -15,11 +15,10 @@ from rich.logging import RichHandler
 from torch import Tensor
 
 from fedsplit.arguments import PositiveFloat, PositiveInt
-from fedsplit.errors import NonFinite, RunFailed, UserError
+from fedsplit.errors import NonFinite, UserError
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.messages import BatchLoss, LocalTraining, Part, Upload
 from fedsplit.quant.codec import NotFinite
-from fedsplit.quant.message import Corrupt
 from fedsplit.quant.quantization import rounding_seed
 from fedsplit.quant.weights_link import Delivery, Downlink, added
 from fedsplit.results.checkpoint import KEPT
@@ -28,13 +27,12 @@ from fedsplit.results.summary import write_json
 from fedsplit.state import State, copied
 from fedsplit.transport.grpc import federation_pb2 as pb
 from fedsplit.transport.grpc.expectations import PARTS, Expectations
-from fedsplit.transport.grpc.hub import Hub, Late, Lost
+from fedsplit.transport.grpc.hub import Answer, Hub, Late, Lost
 from fedsplit.transport.grpc.packing import Packed, pack_tensor, pack_weights
 from fedsplit.transport.grpc.plan import choices_and_settings, tell_of_data
 from fedsplit.transport.grpc.server import Federation, start
 from fedsplit.transport.grpc.spawning import spawned
 from fedsplit.transport.grpc.tls import Tls, require_tls_beyond_loopback
-from fedsplit.transport.grpc.wire import Expected, Parcel, decoded
 from fedsplit.transport.links import KIND_OF, count, weights_seed
 from fedsplit.transport.transport import Result, Run, Stateful, Transport
 from fedsplit.weights import Weights
@@ -348,18 +346,23 @@ class GrpcCohort(Cohort):
     def weights(self, part: Part) -> Sequence[Weights]:
         """See `Cohort.weights`."""
         for client in self._clients:
-            self._hub.ask(client, upload_weights=pb.UploadWeights(part=PARTS[part]))
+            difference = self._held(part, client) is not None
+            asked = pb.UploadWeights(part=PARTS[part])
+            self._hub.ask(client, difference=difference, upload_weights=asked)
         arrived = []
-        for client, parcels in self._answers().items():
-            last = parcels[-1]
-            difference = last.head.done.difference
-            expected = self._transport.expectations.sent_up(part, difference=difference)
+        for client, answers in self._answers().items():
+            last = answers[-1]
             for tensor in last.head.tensors:
                 self._count("up", KIND_OF[part], tensor)
-            weights = self._decoded(client, last, expected)
-            held = self._transport.downlinks[part].held(client)
-            arrived.append(added(held or {}, weights) if difference else weights)
+            weights, held = self._placed(last), self._held(part, client)
+            arrived.append(added(held, weights) if held is not None else weights)
         return arrived
+
+    def _held(self, part: Part, client: int) -> Weights | None:
+        """What a client sends the difference to; None where it sends weights as they are."""
+        if self._transport.run.quantization.weights.up.lossless:
+            return None
+        return self._transport.downlinks[part].held(client)
 
     @contextmanager
     def _sent_as(self, kind: Kind, client: int | None) -> Iterator[None]:
@@ -368,7 +371,7 @@ class GrpcCohort(Cohort):
         except NotFinite as error:
             raise NonFinite(kind, client) from error
 
-    def _answers(self, clients: Collection[int] | None = None) -> dict[int, list[Parcel[pb.FromClient]]]:
+    def _answers(self, clients: Collection[int] | None = None) -> dict[int, list[Answer]]:
         start = time.perf_counter()
         enough = self._transport.enough
         try:
@@ -378,27 +381,19 @@ class GrpcCohort(Cohort):
         finally:
             self._transport.client_seconds += time.perf_counter() - start
 
-    def _uploads(self, answers: Mapping[int, Sequence[Parcel[pb.FromClient]]]) -> list[Upload]:
-        expectations, device = self._transport.expectations, self._transport.run.device
+    def _uploads(self, answered: Mapping[int, Sequence[Answer]]) -> list[Upload]:
         uploads = []
-        for client, parcels in answers.items():
-            for parcel in parcels[:-1]:
-                z, y = parcel.head.tensors
+        for client, answers in answered.items():
+            for answer in answers[:-1]:
+                z, y = answer.head.tensors
                 self._count("up", "smashed", z)
                 self._count("up", "labels", y)
-                tensors = self._decoded(client, parcel, expectations.upload(parcel.head.tensors))
-                step = parcel.head.identity.step
-                uploads.append(Upload(client, step, tensors["z"].to(device), tensors["y"].to(device)))
+                tensors = self._placed(answer)
+                uploads.append(Upload(client, answer.head.identity.step, tensors["z"], tensors["y"]))
         return uploads
 
-    def _decoded(
-        self, client: int, parcel: Parcel[pb.FromClient], expected: Sequence[Expected]
-    ) -> dict[str, Tensor]:
-        try:
-            tensors = decoded(parcel, expected)
-        except Corrupt as error:
-            raise RunFailed(f"client {client} sent what cannot be decoded: {error}") from error
-        return {name: tensor.to(self._transport.run.device) for name, tensor in tensors.items()}
+    def _placed(self, answer: Answer) -> Weights:
+        return {name: tensor.to(self._transport.run.device) for name, tensor in answer.tensors.items()}
 
     def _count(self, direction: Direction, kind: Kind, tensor: pb.Tensor) -> None:
         """Count one message by its announcement."""

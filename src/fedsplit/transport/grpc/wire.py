@@ -1,8 +1,9 @@
 """Messages with tensors on the wire: announced, sent in chunks, put together again, checked before use."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from math import isfinite, prod
+from math import prod
 from typing import Generic, TypeVar
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from fedsplit.quant.codec import Codec
 from fedsplit.quant.labels import Labels
-from fedsplit.quant.message import Corrupt, Message
+from fedsplit.quant.message import Corrupt, Message, Payload
 from fedsplit.transport.grpc import federation_pb2 as pb
 
 CHUNK = 1 << 20
@@ -44,7 +45,12 @@ _TYPES = {
     pb.BOOL: torch.bool,
 }
 _NUMBERS = {dtype: number for number, dtype in _TYPES.items()}
-_MOST_DIMENSIONS = 16
+_LARGEST = torch.finfo(torch.float32).max
+"""Nothing that is rounded on its way is larger."""
+_MOST_TOLD = 200
+
+# of bytes that are no message it would print a traceback, and a stream is only to end with them
+logging.getLogger("grpc._common").setLevel(logging.CRITICAL)
 
 Frame = TypeVar("Frame", pb.FromServer, pb.FromClient)
 
@@ -54,7 +60,7 @@ class Parcel(Generic[Frame]):
     """A message and the payloads of the tensors that it announces."""
 
     head: Frame
-    payloads: Sequence[bytes | memoryview] = ()
+    payloads: Sequence[Payload] = ()
 
     @property
     def size(self) -> int:
@@ -65,10 +71,12 @@ class Parcel(Generic[Frame]):
         """The message, then chunks."""
         yield self.head
         for content in _chunks(self.payloads):
-            yield type(self.head)(identity=self.head.identity, chunk=pb.Chunk(content=content))
+            frame = type(self.head)(identity=self.head.identity)
+            frame.chunk.content = content  # a chunk that is given to the constructor is copied once more
+            yield frame
 
 
-def _chunks(payloads: Iterable[bytes | memoryview]) -> Iterator[bytes]:
+def _chunks(payloads: Iterable[Payload]) -> Iterator[bytes]:
     parts: list[memoryview] = []
     room = CHUNK
     for payload in payloads:
@@ -94,13 +102,13 @@ class Assembler(Generic[Frame]):
     def __init__(self, admit: Callable[[Frame], bool]) -> None:
         self._admit: Callable[[Frame], bool] = admit
         self._head: Frame | None = None
-        self._payload: bytearray | None = None
-        self._size = self._filled = 0
+        self._payloads: list[memoryview] | None = None
+        self._size = self._filled = self._room = 0
 
     @property
     def filled(self) -> int:
         """Bytes of payload that have come of a wanted message that is not whole yet."""
-        return self._filled if self._payload is not None else 0
+        return self._filled if self._payloads is not None else 0
 
     def add(self, frame: Frame) -> Parcel[Frame] | None:
         """The message that this frame makes whole, if it does.
@@ -118,7 +126,7 @@ class Assembler(Generic[Frame]):
         self._size = sum(tensor.size for tensor in frame.tensors)
         if not self._size:
             return Parcel(frame, [b""] * len(frame.tensors)) if wanted else None
-        self._head, self._payload, self._filled = frame, bytearray(self._size) if wanted else None, 0
+        self._head, self._payloads, self._filled, self._room = frame, [] if wanted else None, 0, 0
         return None
 
     def _continued(self, head: Frame, frame: Frame) -> Parcel[Frame] | None:
@@ -128,20 +136,27 @@ class Assembler(Generic[Frame]):
         end = self._filled + len(content)
         if not content or end > self._size:
             raise Corrupt("a chunk is empty, or holds more than was announced")
-        if self._payload is not None:
-            self._payload[self._filled : end] = content
+        if self._payloads is not None:
+            self._store(head, self._payloads, memoryview(content))
         self._filled = end
         if end < self._size:
             return None
-        payload, self._head, self._payload = self._payload, None, None
-        if payload is None:
+        payloads, self._head, self._payloads = self._payloads, None, None
+        if payloads is None:
             return None
-        whole, start = memoryview(payload), 0
-        payloads = []
-        for tensor in head.tensors:
-            payloads.append(whole[start : start + tensor.size])
-            start += tensor.size
+        payloads += [memoryview(b"")] * (len(head.tensors) - len(payloads))
         return Parcel(head, payloads)
+
+    def _store(self, head: Frame, payloads: list[memoryview], content: memoryview) -> None:
+        """Memory is taken a tensor at a time: one that is reused costs less than new memory for all."""
+        while content:
+            if not self._room:
+                self._room = head.tensors[len(payloads)].size
+                payloads.append(memoryview(bytearray(self._room)))
+                continue
+            part, start = content[: self._room], len(payloads[-1]) - self._room
+            payloads[-1][start : start + len(part)] = part
+            content, self._room = content[len(part) :], self._room - len(part)
 
 
 @dataclass(frozen=True)
@@ -176,19 +191,9 @@ class Expected:
             raise Corrupt(f"{self.name!r} has {prod(self.shape)} values, not {tensor.values}")
         if tensor.size > self.codec.largest(self.shape, self.dtype):
             raise Corrupt(f"{tensor.size} bytes are more than {self.name!r} can take")
-        if not all(isfinite(energy) and energy >= 0 for energy in (tensor.signal, tensor.noise)):
+        most = 4.0 * tensor.values * _LARGEST**2  # of a difference; sums of such energies stay finite too
+        if not all(0 <= energy <= most for energy in (tensor.signal, tensor.noise)):
             raise Corrupt(f"the energies of {self.name!r} are no energies")
-
-
-def shape_of(tensor: pb.Tensor) -> tuple[int, ...]:
-    """The shape that is announced.
-
-    Raises:
-        Corrupt: no tensor has it.
-    """
-    if len(tensor.shape) > _MOST_DIMENSIONS or min(tensor.shape, default=0) < 0:
-        raise Corrupt("no tensor has the shape that is announced")
-    return tuple(tensor.shape)
 
 
 def check(tensors: Sequence[pb.Tensor], expected: Sequence[Expected]) -> None:
@@ -212,7 +217,7 @@ def decoded(parcel: Parcel[Frame], expected: Sequence[Expected]) -> dict[str, Te
     check(parcel.head.tensors, expected)
     tensors = {}
     for announced, payload, wanted in zip(parcel.head.tensors, parcel.payloads, expected, strict=True):
-        message = Message(bytes(payload), wanted.shape, wanted.dtype, announced.checksum)
+        message = Message(payload, wanted.shape, wanted.dtype, announced.checksum)
         tensors[wanted.name] = wanted.codec.decode(message)
     return tensors
 
@@ -232,3 +237,9 @@ def announced(
         signal=signal,
         noise=noise,
     )
+
+
+def one_line(text: str) -> str:
+    """What the other end says, fit for a line of a log or a terminal."""
+    shown = "".join(each if each.isprintable() else " " for each in text[:_MOST_TOLD])
+    return shown + ("..." if len(text) > _MOST_TOLD else "")

@@ -1,5 +1,6 @@
 """A client's side of the verbs: what comes over the wire is given to the engine, what it gives is packed."""
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,12 +19,14 @@ from fedsplit.state import State
 from fedsplit.transport.grpc import federation_pb2 as pb
 from fedsplit.transport.grpc.expectations import Expectations
 from fedsplit.transport.grpc.packing import Packed, pack_labels, pack_tensor, pack_weights
-from fedsplit.transport.grpc.wire import Expected, Parcel, check, decoded
+from fedsplit.transport.grpc.wire import Expected, Parcel, check, decoded, one_line
 from fedsplit.transport.links import KIND_OF, weights_seed
 from fedsplit.transport.transport import Run
 from fedsplit.weights import Weights
 
 Answer = list[Parcel[pb.FromClient]]
+
+_LOG = logging.getLogger("fedsplit.network")
 
 
 class Worker:
@@ -98,9 +101,12 @@ class Worker:
             return self._verbs[verb](parcel)
         except NonFinite as error:
             return [self._message(parcel, failed=pb.Failed(what=error.what, not_finite=True))]
-        except (RunFailed, OSError, AssertionError, RuntimeError) as error:
+        except Corrupt:
+            raise
+        except Exception as error:  # whatever models, data and optimizers raise
+            _LOG.warning("%s failed", verb, exc_info=True)
             told = (str(error).splitlines() or [""])[0] or type(error).__name__
-            return [self._message(parcel, failed=pb.Failed(what=told))]
+            return [self._message(parcel, failed=pb.Failed(what=one_line(told)))]
 
     def _message(
         self,

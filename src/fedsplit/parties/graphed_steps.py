@@ -1,0 +1,61 @@
+"""The moves of clients' steps as CUDA graphs."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from fedsplit.estimators.estimator import GradientEstimator
+from fedsplit.models.graphs import Graphed, Outputs, Recorder
+from fedsplit.models.steppable import Steppable
+from fedsplit.parties.local_step import descend_body, local_step
+
+Range: TypeAlias = tuple[int, int] | None
+"""Rows of a stack, from the first to before the last; None of a lone client."""
+Model: TypeAlias = Callable[[Range], Steppable]
+
+
+class GraphedSteps:
+    """What body and head of a client, or of some rows of a stack, do in a step; for models that draw nothing.
+
+    Args:
+        recorder: captures.
+        body: the client model of these rows.
+        head: what is behind it; None where there is nothing.
+        estimator: makes cut gradients of a head that is not trained.
+    """
+
+    def __init__(
+        self, recorder: Recorder, body: Model, head: Model | None, estimator: GradientEstimator
+    ) -> None:
+        @torch.no_grad()
+        def forward(rows: Range, x: Tensor) -> Outputs:
+            model = body(rows)
+            return (model.forward(x, seed=None, buffers=model.frozen_buffers()),)
+
+        def backward(rows: Range, x: Tensor, dz: Tensor, factor: Tensor) -> Outputs:
+            model = body(rows)
+            descend_body(model, model.forward(x, seed=None), dz, learning_rate_factor=factor)
+            return ()
+
+        def train(rows: Range, train_head_too: bool, x: Tensor, y: Tensor, factor: Tensor) -> Outputs:
+            assert head is not None, "this algorithm's clients have no head"
+            models = body(rows), head(rows), estimator
+            return local_step(*models, x, y, train_head_too=train_head_too, learning_rate_factor=factor)
+
+        self.forward = Graphed(forward, recorder)
+        """`(rows, x)` to smashed data; changes no state."""
+        self.backward = Graphed(backward, recorder)
+        """`(rows, x, dz, factor)`: descend along the cut gradient, on the pass through `x` taken again.
+
+        A graph keeps nothing for another one: activations of all clients, for each of their batch sizes,
+        would stay in memory. So the second graph computes the first one's pass again.
+        """
+        self.train = Graphed(train, recorder)
+        """`(rows, train_head_too, x, y, factor)`: see `local_step`."""
+
+    def drop(self) -> None:
+        """Forget what was captured: state was replaced."""
+        for graphed in (self.forward, self.backward, self.train):
+            graphed.drop()

@@ -1,0 +1,314 @@
+"""What a server tells its clients gives the very configuration that it has itself, and no other."""
+
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fedsplit.composition import CONFIGS
+from fedsplit.data.batches import Normalisation
+from fedsplit.data.image_folder import ImageFolder
+from fedsplit.errors import UserError
+from fedsplit.quant.message import Corrupt
+from fedsplit.transport.grpc import federation_pb2 as pb
+from fedsplit.transport.grpc.plan import GROUPS, OWN, choices_and_settings, configuration, normalisation
+from tests.conftest import Configure
+from tests.transport.invariants import installed_targets, plan_names_only_what_is_installed, targets
+from tests.transport.strategies import nested
+
+PARTIES_OWN = {"engine", "transport", "task"}
+"""Groups that a plan does not name."""
+CHOICES = sorted(
+    path.relative_to(CONFIGS).with_suffix("")
+    for path in CONFIGS.glob("*/*.yaml")
+    if path.parent.name not in PARTIES_OWN
+)
+
+
+def _compositions() -> list[list[str]]:
+    """Overrides that between them make every choice: one of each group at a time, for composing is slow."""
+    groups: dict[str, list[str]] = {}
+    for choice in CHOICES:
+        groups.setdefault(choice.parts[0], []).append(choice.parts[1])
+    codecs, experiments = groups.pop("codec"), groups.pop("experiment")
+    together = [
+        [f"{group}={names[n]}" for group, names in groups.items() if n < len(names)] for n in range(7)
+    ]
+    paths = [group for group in GROUPS if group.startswith("codec@")]
+    together += [
+        [f"{path}={name}" for path, name in zip(paths, codecs[n : n + len(paths)], strict=False)]
+        for n in range(0, len(codecs), len(paths))
+    ]
+    return together + [[f"experiment={name}"] for name in experiments]
+
+
+COMPOSITIONS = _compositions()
+
+
+def _shared(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without what is each party's own."""
+    kept = copy.deepcopy({key: value for key, value in config.items() if key not in OWN})
+    for key in ("id", "directory"):
+        kept["client"].pop(key)
+    for key in ("root", "download"):
+        kept["dataset"].pop(key, None)
+    return kept
+
+
+def _over_the_wire(config: dict[str, Any]) -> dict[str, Any]:
+    plan = choices_and_settings(config)
+    return configuration(pb.Plan.FromString(plan.SerializeToString()))
+
+
+def test_every_group_is_some_ones() -> None:
+    folders = {path.parent.name for path in CONFIGS.glob("*/*.yaml")}
+    assert folders - PARTIES_OWN - {"experiment"} == {group.partition("@")[0] for group in GROUPS}
+
+
+@pytest.mark.parametrize("overrides", COMPOSITIONS, ids=" ".join)
+def test_clients_compose_what_the_server_composed(overrides: list[str], configured: Configure) -> None:
+    config = configured(*overrides)
+    assert _shared(_over_the_wire(config)) == _shared(config)
+
+
+def test_every_choice_of_every_group_was_composed() -> None:
+    composed = {override for overrides in COMPOSITIONS for override in overrides}
+    tried = {
+        override.partition("@")[0] + "/" + override.partition("=")[2]
+        for override in composed
+        if "@" in override
+    }
+    tried |= {override.replace("=", "/") for override in composed if "@" not in override}
+    assert tried == {str(choice) for choice in CHOICES}
+
+
+def test_values_that_were_changed_arrive(configured: Configure) -> None:
+    config = configured(
+        *(
+            "algorithm=cse_fsl",
+            "algorithm.server_update_interval=3",
+            "client_optimizer=sgd",
+            "client_optimizer.lr=0.5",
+        ),
+        *("optimizer@auxiliary.optimizer=sgd", "auxiliary.optimizer.momentum=0.25", "scheduler=multistep"),
+        *(
+            "scheduler.milestones=[2,5]",
+            "optimizer.betas=[0.5,0.75]",
+            "quant=thrifty",
+            "quant.smashed.zstd=3",
+        ),
+        *(
+            "cohort_size=2",
+            "comm_threshold_mb=1.5",
+            "dataset.max_train=130",
+            "client.stateless=true",
+            "seed=123456789012",
+        ),
+    )
+    arrived = _over_the_wire(config)
+    assert _shared(arrived) == _shared(config)
+    assert arrived["auxiliary"]["optimizer"]["momentum"] == 0.25
+
+
+def test_what_is_each_partys_own_is_not_told(configured: Configure) -> None:
+    config = configured(
+        *("dataset=image_folder", "dataset.root=/home/server/images", "device=cpu", "engine=vectorized"),
+        *(
+            "transport=grpc",
+            "transport.listen=127.0.0.1:1",
+            "client.directory=/home/server",
+            "progress=false",
+        ),
+    )
+    plan = choices_and_settings(config)
+    keys = {setting.key for setting in plan.settings}
+    assert not [
+        key for key in keys if key.partition(".")[0] in (*OWN, "engine") or key.endswith(("root", "download"))
+    ]
+    assert b"server" not in plan.SerializeToString().replace(b"server_optimizer", b"").replace(
+        b"server_update", b""
+    )
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "model._target_=benchmarks.codecs.SmallCnn",
+        "optimizer._target_=fedsplit.optimizers.Sgd",
+        "quant.smashed._target_=fedsplit.quant.sign.Sign",
+        "model.auxiliary=fedsplit.models.auxiliary.MlpAuxiliary",
+        "+optimizer.foreach=true",
+    ],
+)
+def test_a_class_that_is_no_choice_cannot_be_sent(override: str, configured: Configure) -> None:
+    config = configured()
+    key, _, value = override.lstrip("+").partition("=")
+    *path, name = key.split(".")
+    node = config
+    for part in path:
+        node = node[part]
+    node[name] = value
+    with pytest.raises(UserError, match=r"choices of their own|no such key") as told:
+        choices_and_settings(config)
+    assert told.value.key.partition(".")[0] == path[0]
+
+
+@pytest.mark.parametrize(
+    "value", [2**63, -(2**63) - 1, "${oc.env:HOME}", "???", "a\nb", "x" * 5000, {1, 2}, "\ud800"]
+)
+def test_a_value_that_cannot_be_sent_is_the_users_error(value: object, configured: Configure) -> None:
+    config = configured()
+    config["model"]["cut"] = value
+    with pytest.raises(UserError, match=r"model\.cut"):
+        choices_and_settings(config)
+
+
+@pytest.mark.parametrize(
+    ("group", "choice"),
+    [
+        *(
+            ("task", "train"),
+            ("transport", "local"),
+            ("experiment", "paper_cifar10"),
+            ("hydra/launcher", "joblib"),
+        ),
+        *(
+            ("", ""),
+            ("codec", "none"),
+            ("codec@quant.other", "none"),
+            ("model", ""),
+            ("model", "../model/digits_cnn"),
+        ),
+        *(
+            ("model", "/etc/passwd"),
+            ("model", "digits_cnn,resnet18"),
+            ("model", "digits_cnn\n"),
+            ("model", "a" * 200),
+        ),
+        *(("model", "digits_cnn +evil=1"), ("model", "${oc.env:HOME}"), ("optimizer@client", "sgd")),
+    ],
+)
+def test_a_choice_that_no_server_makes_is_corrupt(group: str, choice: str) -> None:
+    with pytest.raises(Corrupt):
+        configuration(pb.Plan(choices={group: choice}))
+
+
+def test_a_choice_that_is_not_installed_is_told() -> None:
+    with pytest.raises(UserError, match="no such choice"):
+        configuration(pb.Plan(choices={"model": "transformer"}))
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("device", "progress", "resume", "task.out", "transport.tls", "engine.stack_mb", "choices.model"),
+        *(
+            "client.id",
+            "client.directory",
+            "dataset.root",
+            "dataset.download",
+            "model.auxiliary",
+            "model._target_",
+        ),
+        *(
+            "optimizer._args_",
+            "_target_",
+            "auxiliary.optimizer._target_",
+            "a b",
+            "optimizer.lr\n",
+            "x" * 300,
+            "",
+        ),
+    ],
+)
+def test_a_key_that_no_server_sets_is_corrupt(key: str) -> None:
+    with pytest.raises(Corrupt):
+        configuration(pb.Plan(settings=[pb.Setting(key=key, value=pb.Value(text="x"))]))
+
+
+@pytest.mark.parametrize(
+    "key", ["optimizer", "no.such.key", "optimizer.lr.x", "client_optimizer", "hydra.run.dir", "."]
+)
+def test_a_key_that_is_not_installed_is_told(key: str) -> None:
+    with pytest.raises(UserError):
+        configuration(pb.Plan(settings=[pb.Setting(key=key, value=pb.Value(text="x"))]))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pb.Value(),
+        nested(9),
+        nested(25),
+        pb.Value(list=pb.List(items=[pb.Value()])),
+        pb.Value(text="${oc.env:HOME}"),
+        pb.Value(list=pb.List(items=[pb.Value(text="${seed}")])),
+        pb.Value(text="???"),
+        pb.Value(text="x" * 10**6),
+        pb.Value(text="\x1b[31m"),
+    ],
+)
+def test_a_value_that_does_not_stand_for_itself_is_corrupt(value: pb.Value) -> None:
+    with pytest.raises(Corrupt):
+        configuration(pb.Plan(settings=[pb.Setting(key="model.cut", value=value)]))
+
+
+def test_a_plan_names_installed_classes_only(configured: Configure) -> None:
+    found = set(targets(_over_the_wire(configured("algorithm=cse_fsl", "quant=thrifty"))))
+    assert len(found) > 10
+    assert found <= installed_targets()
+
+
+def test_a_server_makes_a_client_import_nothing() -> None:
+    """In a process of its own, in which nothing was imported before."""
+    script = (
+        "import sys; from fedsplit.transport.grpc import federation_pb2 as pb\n"
+        "from fedsplit.transport.grpc.plan import configuration\n"
+        "evil = 'tests.transport.sentinel.Sentinel'\n"
+        "for key in ('model._target_', 'model.cut', 'optimizer'):\n"
+        "    try: configuration(pb.Plan(settings=[pb.Setting(key=key, value=pb.Value(text=evil))]))\n"
+        "    except ValueError: pass\n"
+        "    except Exception as error: assert type(error).__name__ == 'UserError', error\n"
+        "print('tests.transport.sentinel' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, env=dict(os.environ)
+    )
+    assert (done.stdout.strip(), done.returncode) == ("False", 0), done.stderr
+
+
+def test_the_check_sees_what_it_looks_for() -> None:
+    plan_names_only_what_is_installed(pb.Plan())
+    with pytest.raises(AssertionError):
+        assert set(targets({"a": [{"_target_": "os.system"}]})) <= installed_targets()
+
+
+def test_a_normalisation_arrives_and_must_be_one() -> None:
+    sent = Normalisation(torch.tensor([2.0, 3.0]), torch.tensor([-1.0, 0.5]))
+    plan = pb.Plan(normalisation_scale=[2.0, 3.0], normalisation_shift=[-1.0, 0.5], image_shape=[8, 8, 2])
+    arrived = normalisation(plan).to(torch.device("cpu"), torch.float32)
+    assert torch.equal(arrived.scale, sent.scale)
+    assert torch.equal(arrived.shift, sent.shift)
+    for scale, shape in (
+        ([], [8, 8, 2]),
+        ([2.0, 1e300], [8, 8, 2]),
+        ([2.0, 3.0], [8, 8, 3]),
+        ([2.0, 3.0], [2]),
+    ):
+        damaged = pb.Plan(normalisation_scale=scale, normalisation_shift=[-1.0, 0.5], image_shape=shape)
+        with pytest.raises(Corrupt):
+            normalisation(damaged)
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc", "a/b", "..", ".", "", ".hidden", "a\0"])
+def test_a_class_name_leads_nowhere_else(name: str, tmp_path: Path) -> None:
+    (tmp_path / "images" / "train" / "cat").mkdir(parents=True)
+    (tmp_path / "images" / "secret").mkdir()
+    folder = ImageFolder(root=str(tmp_path / "images"), classes=["cat", name], flip=False, crop_padding=0)
+    with pytest.raises(UserError, match=r"dataset\.classes"):
+        folder.load()
