@@ -104,6 +104,12 @@ _CODEC_KEYS = get_type_hints(CodecSettings, include_extras=True)
 _DATASET_KEYS: dict[str, Any] = {"root": str | None, "download": bool | None}
 """Of the machine of a client."""
 
+OF_A_CLIENT = (
+    *("task", "transport", "client.id", "client.directory", "device"),
+    *("dataset.root", "dataset.download", "progress"),
+)
+"""What may be given beside `task=client`: all else is the server's to say."""
+
 GROUPS = (
     "task",
     "algorithm",

@@ -161,7 +161,7 @@ class Experiment:
             try:
                 record = self.run_round(len(self.records))
             except KeyboardInterrupt:
-                if self.transport.restores and self._saved != len(self.records):
+                if self.transport.restored and self._saved != len(self.records):
                     self._save(directory)
                 raise
             except (RunFailed, OverflowError) as error:  # OverflowError: a schedule that grows without bound

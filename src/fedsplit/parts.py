@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
+from importlib import import_module
 from operator import getitem
 from typing import Any, TypeVar, cast
 
@@ -24,6 +25,7 @@ from fedsplit.data.shards import Shards
 from fedsplit.errors import UserError
 from fedsplit.estimators.alignment import Alignment
 from fedsplit.estimators.estimator import GradientEstimator
+from fedsplit.extras import extra
 from fedsplit.memory import Memory, reuse_freed_memory
 from fedsplit.models.computation import set_computation, set_float32
 from fedsplit.models.graphs import CudaRecorder, Recorder
@@ -121,6 +123,8 @@ class Parts:
     """
 
     def __init__(self, config: Mapping[str, Any], member: Member | None = None) -> None:
+        with extra("transport", config.get("choices", {}).get("transport")):
+            import_module(config["transport"]["_target_"].rpartition(".")[0])
         self.config = {**config, "device": str(_device(config["device"]))}
         self.device = torch.device(self.config["device"])
         self.seed: int = config["seed"]

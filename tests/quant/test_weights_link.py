@@ -209,7 +209,8 @@ def test_a_client_that_took_part_gets_a_difference_and_one_that_was_left_out_get
         for client in clients:
             shared = t > 0 and client in history[t - 1]
             assert payload(deliveries[client]) == (difference if shared else whole), (t, client)
-            meant = {n: each.meant for n, each in zip(weights, deliveries[client].coded, strict=True)}
+            sent = deliveries[client]
+            meant = {n: each.meant for n, each in zip(sent.weights, sent.coded, strict=True)}
             assert same(meant, weights) is not shared
         assert {c for c in range(3) if link.held(c) is not None} >= set(clients)
 

@@ -1,8 +1,12 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
+from fedsplit.transport.grpc import transport
 from fedsplit.transport.grpc.certificates import make_certificates
+from tests.transport.nursery import Nursery
 
 
 @pytest.fixture(scope="session")
@@ -11,3 +15,25 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("certificates")
     make_certificates(out, hosts=["127.0.0.1"], clients=4, days=30)
     return out
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """Where client processes come from; its imports are done once."""
+    with Nursery() as started:
+        yield started
+
+
+@pytest.fixture
+def nursed(nursery: Nursery, monkeypatch: pytest.MonkeyPatch) -> Nursery:
+    """What runs in this process with transport=grpc takes its client processes from the nursery."""
+    monkeypatch.setattr(transport, "spawned", nursery.spawned)
+    return nursery
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    """An experiment pins the threads of the process that it is built in."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)

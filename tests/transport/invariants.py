@@ -377,8 +377,9 @@ def assembles_within_bounds(world: World, up: bool, frames: Sequence[Any]) -> No
 
 def _most_down(world: World) -> int:
     sent, kinds = world.expectations.sent_down, []
-    for held in (False, True):
-        kinds += [sent("client", held=held, difference=held), sent("auxiliary", held=held, difference=held)]
+    for tensors in ((), (pb.Tensor(codec=pb.WEIGHTS_WHOLE),)):
+        for difference in (False, True):
+            kinds += [sent(part, tensors, difference=difference) for part in ("client", "auxiliary")]
     weights = max(sum(each.codec.largest(each.shape, each.dtype) for each in kind) for kind in kinds)
     return max(weights, 4 * 9 * prod(world.run.smashed_shape) + 1000)
 

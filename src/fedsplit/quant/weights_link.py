@@ -194,7 +194,8 @@ def _coded(
     tensors: Weights, codec: Codec, seed: int, *, packs: bool, difference: bool = True
 ) -> dict[str, Coded]:
     coded = {}
-    for name, tensor in tensors.items():
+    # an order of its own: that of weights is another after a resume, and the sum of energies in its last bits
+    for name, tensor in sorted(tensors.items()):
         chosen = codec_of(name, tensor, codec, difference=difference)
         send = chosen.transmit if packs else chosen.simulate
         coded[name] = Coded(tensor, send(tensor, seed=seed_of(seed, name)))

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsplit.arguments import NonNegativeInt, PositiveInt
-from fedsplit.errors import UserError
+from fedsplit.extras import extra
 from fedsplit.tasks.task import Task
 
 
@@ -24,17 +24,12 @@ class Certificates(Task):
 
     def run(self, config: Mapping[str, Any], directory: Path) -> None:
         """See `Task.run`: prints what was made and which machine it is for."""
-        try:
-            from fedsplit.transport.grpc.certificates import (  # noqa: PLC0415  (an extra)
+        with extra("task", "certificates"):
+            from fedsplit.transport.grpc.certificates import (  # noqa: PLC0415
                 CA,
                 SERVER,
                 make_certificates,
             )
-        except ModuleNotFoundError as error:
-            if error.name is None or error.name.startswith("fedsplit"):
-                raise
-            needs = f"needs {error.name.split('.')[0]}: pip install 'fedsplit[grpc]'"
-            raise UserError("task", "certificates", needs) from error
         made = make_certificates(self.out, hosts=self.hosts, clients=self.clients, days=self.days)
         clients = [name for name in made.new if name.startswith("client-")]
         if CA in made.new:

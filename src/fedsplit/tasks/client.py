@@ -8,6 +8,7 @@ from typing import Any
 from rich.logging import RichHandler
 
 from fedsplit.errors import UserError
+from fedsplit.extras import extra
 from fedsplit.tasks.task import Task
 
 
@@ -16,13 +17,22 @@ class Client(Task):
 
     def run(self, config: Mapping[str, Any], directory: Path) -> None:
         """See `Task.run`: what is kept goes to `client.directory`."""
-        from fedsplit.transport.grpc.client import Client as Process  # noqa: PLC0415  (grpc is optional)
-        from fedsplit.transport.grpc.tls import Tls  # noqa: PLC0415
+        with extra("task", "client"):
+            from fedsplit.transport.grpc.client import Client as Process  # noqa: PLC0415
+            from fedsplit.transport.grpc.tls import Tls, require_tls_beyond_loopback  # noqa: PLC0415
 
         transport, folder = config["transport"], config["client"]["directory"]
-        if transport["server"] is None:
+        if "server" not in transport:
+            raise UserError("transport", config["choices"]["transport"], "must be grpc for a client")
+        server = transport["server"]
+        if server is None:
             raise UserError("transport.server", None, "a client needs the server's address and port")
         tls = Tls.read(transport["tls"]) if transport["tls"] is not None else None
+        require_tls_beyond_loopback(server, tls, "transport.server")
+        if int(server.rpartition(":")[2]) == 0:
+            raise UserError("transport.server", server, "must end in the port that the server listens at")
+        if tls is not None:
+            tls.channel_credentials()  # of a client
         number = tls.client if tls is not None else config["client"]["id"]
         if number is None:
             raise UserError("client.id", None, "needed where no certificate says it: a whole number from 0")
@@ -32,7 +42,7 @@ class Client(Task):
         own |= {f"dataset.{key}": value for key, value in config["dataset"].items() if value is not None}
         logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(show_path=False)])
         Process(
-            server=transport["server"],
+            server=server,
             client=number,
             tls=tls,
             folder=Path(folder) if folder is not None else None,

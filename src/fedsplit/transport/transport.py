@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -73,8 +73,8 @@ class Transport(ABC):
 
     client_seconds: float = 0.0
     """Seconds spent in clients' verbs; the round loop sets it back."""
-    restores: ClassVar[bool] = False
-    """Whether a round that is interrupted leaves the servers as they were before it."""
+    restored: bool = False
+    """Whether the round that was interrupted last left the servers as they were before it."""
     left_out: Sequence[int] = ()
     """Clients that the last round went on without."""
 

@@ -53,6 +53,7 @@ class Client:
         self._run = self._known_server = b""
         self._worker: Worker | None = None
         self._last: tuple[int, int, int] | None = None
+        self._verb = pb.FromServer()
         self._answer: Answer = []
         self._served = False
 
@@ -103,7 +104,7 @@ class Client:
         outbox.put(Parcel(pb.FromClient(hello=hello)))
         worker = None
         assembler: Assembler[pb.FromServer] = Assembler(
-            lambda frame: worker is not None and worker.admit(frame)
+            lambda frame: worker is not None and self._admit(worker, frame)
         )
         for frame in stream:
             content = frame.WhichOneof("content")
@@ -179,21 +180,36 @@ class Client:
             number=number,
         )
 
+    def _admit(self, worker: Worker, frame: pb.FromServer) -> bool:
+        """See `Assembler`."""
+        # what is expected next is no measure of what came before
+        return self._is_again(frame) or worker.admit(frame)
+
+    def _is_again(self, verb: pb.FromServer) -> bool:
+        if _name(verb) == self._last and verb != self._verb:
+            raise Corrupt("another verb under the name of the last")
+        return _name(verb) == self._last
+
     def _answered(self, worker: Worker, verb: Parcel[pb.FromServer]) -> Answer:
         """The answer to a verb: the same again if it is the last one, whose answer was lost."""
         identity = verb.head.identity
         if identity.run != self._run or identity.client != self._client:
             raise Corrupt("a verb of another run, or for another client")
-        now = (identity.round, identity.attempt, identity.number)
-        if now == self._last:
+        if self._is_again(verb.head):
             return self._answer
+        now = _name(verb.head)
         follows = self._last is not None and now == (*self._last[:2], self._last[2] + 1)
         if not follows and verb.head.WhichOneof("content") != "begin":
             raise Corrupt("a verb out of order")
         with torch.random.fork_rng(devices=[]):  # what dropout is seeded with stays in here
             self._answer = worker.answer(verb)
-        self._last = now
+        self._last, self._verb = now, verb.head
         return self._answer
+
+
+def _name(frame: pb.FromServer) -> tuple[int, int, int]:
+    """Of a verb, among all that this server sends this client."""
+    return (frame.identity.round, frame.identity.attempt, frame.identity.number)
 
 
 def _frames(outbox: Outbox) -> Iterator[pb.FromClient]:
@@ -205,4 +221,5 @@ def _told(error: grpc.RpcError) -> str:
     code, details = getattr(error, "code", None), getattr(error, "details", None)
     if code is None or details is None:
         return "the stream broke"
-    return f"{code().name.lower()}, {one_line(details() or 'no details')}"
+    # of a chain of causes the last is the one that a user can do something about
+    return f"{code().name.lower()}, {one_line(details() or 'no details').rpartition(': ')[2]}"

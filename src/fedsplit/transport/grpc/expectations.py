@@ -58,18 +58,24 @@ class Expectations:
         raise Corrupt(f"{number} is no part of this run's models")
 
     def weights(self, part: Part, codec: Codec, *, difference: bool) -> list[Expected]:
-        """The tensors of weights."""
+        """The tensors of weights, in the order in which they are counted."""
         expected = []
-        for name, tensor in self._weights[part].items():
+        for name, tensor in sorted(self._weights[part].items()):
             chosen = codec_of(name, tensor, codec, difference=difference)
             number = self._numbers[id(chosen)]
             expected.append(Expected(name, number, chosen, tuple(tensor.shape), tensor.dtype))
         return expected
 
-    def sent_down(self, part: Part, *, held: bool, difference: bool) -> list[Expected]:
-        """The tensors of weights to a client that holds some already, or does not."""
+    def sent_down(self, part: Part, tensors: Sequence[pb.Tensor], *, difference: bool) -> list[Expected]:
+        """The tensors of weights to a client.
+
+        The server forgets what a client holds that was left out for a round, and sends weights whole again.
+        """
         weights = self._codecs.weights
-        return self.weights(part, weights.down if held else weights.whole, difference=difference)
+        whole = any(tensor.codec == pb.WEIGHTS_WHOLE for tensor in tensors)
+        exactly = weights.down.lossless and not whole
+        codec = weights.down if difference or exactly else weights.whole
+        return self.weights(part, codec, difference=difference)
 
     def sent_up(self, part: Part, *, difference: bool) -> list[Expected]:
         """The tensors of weights from a client."""

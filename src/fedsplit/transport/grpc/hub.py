@@ -95,6 +95,7 @@ class _Asked:
 
     verb: Parcel[pb.FromServer]
     difference: bool
+    sent: bool = False
     answers: list[Answer] = field(default_factory=list)
     done: bool = False
 
@@ -109,6 +110,7 @@ class _Session:
     samples: int = 0
     asked: _Asked | None = None
     trouble: str | None = None
+    told: bool = False
 
 
 class Hub:
@@ -139,7 +141,7 @@ class Hub:
         self._after: Mapping[int, int] = {}
         self._round, self._attempt = 0, 0
         self._failure: str | None = None
-        self._finished = False
+        self._finished = self._over = False
         self._up = self._down = 0
 
     # Of streams
@@ -175,7 +177,10 @@ class Hub:
             if session.link is not None:
                 session.link.cut()
             session.link, session.instance, session.samples = link, hello.instance, ready.samples
-            self._go_on(session, ready)
+            if self._finished:
+                self._let_go(session)
+            else:
+                self._go_on(session, ready)
             self.changed.notify_all()
         _LOG.info("client %s is here", hello.client)
 
@@ -196,7 +201,6 @@ class Hub:
         if asked.done and last == (verb.round, verb.attempt) and ready.number == verb.number:
             return
         if follows or verb.number == 0:
-            self._ledger.add_again(verb.round, "down", asked.verb.size)
             self._send(session, asked)
         else:
             session.trouble = "came back without what it did in this round"
@@ -205,7 +209,8 @@ class Hub:
         """A stream has ended, with so many bytes of payload that belong to no whole message."""
         with self.changed:
             session = self._sessions[client]
-            if session.link is not link:
+            if session.link is not link:  # the client was back before this was noticed
+                self._ledger.add_again(self._round, "up", pending)
                 return
             session.link = None
             asked = session.asked
@@ -398,6 +403,9 @@ class Hub:
 
     def _send(self, session: _Session, asked: _Asked) -> None:
         assert session.link is not None
+        if asked.sent:
+            self._ledger.add_again(asked.verb.head.identity.round, "down", asked.verb.size)
+        asked.sent = True
         self._down += asked.verb.size
         session.link.send(asked.verb)
 
@@ -471,13 +479,28 @@ class Hub:
             tell: whether the run is over, so that clients need not come again.
         """
         with self.changed:
-            self._finished = True
+            self._finished, self._over = True, tell
             for session in self._sessions:
-                if session.link is not None:
-                    if tell:
-                        identity = pb.Identity(run=self.run, client=session.client)
-                        session.link.send(Parcel(pb.FromServer(identity=identity, finish=pb.Finish())))
-                    session.link.close()
+                self._let_go(session)
+
+    def _let_go(self, session: _Session) -> None:
+        if session.link is not None:
+            if self._over:
+                identity = pb.Identity(run=self.run, client=session.client)
+                session.link.send(Parcel(pb.FromServer(identity=identity, finish=pb.Finish())))
+                session.told = True
+            session.link.close()
+
+    def see_off(self, seconds: float) -> bool:
+        """Wait for clients that were here once and are away as the run ends, so that they are told too.
+
+        Returns:
+            Whether all are.
+        """
+        with self.changed:
+            return self.changed.wait_for(
+                lambda: all(session.told or not session.instance for session in self._sessions), seconds
+            )
 
 
 def _done(session: _Session) -> bool:

@@ -40,4 +40,5 @@ def pack_labels(labels: Message) -> Packed:
 def pack_weights(delivery: Delivery, expectations: Expectations, part: Part) -> list[Packed]:
     """Weights of a part, in the order in which they are expected."""
     expected = expectations.weights(part, delivery.codec, difference=delivery.difference)
-    return [pack(each.name, each.number, coded) for each, coded in zip(expected, delivery.coded, strict=True)]
+    coded = dict(zip(delivery.weights, delivery.coded, strict=True))
+    return [pack(each.name, each.number, coded[each.name]) for each in expected]

@@ -1,6 +1,7 @@
 """The server's end of the network: lets clients in, and carries messages between streams and the hub."""
 
 import logging
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -128,6 +129,22 @@ class Federation(federation_pb2_grpc.FederationServicer):
             link.close()
 
 
+def refuse_taken(listen: str) -> None:
+    """Find out before anything is written whether a server can listen here.
+
+    Raises:
+        UserError: it cannot.
+    """
+    host, _, port = listen.rpartition(":")
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise UserError("transport.listen", listen, f"cannot be listened at ({error.strerror})") from error
+
+
 def start(federation: Federation, *, listen: str, tls: Tls | None, clients: int) -> tuple[grpc.Server, int]:
     """A running server, and its port.
 
@@ -153,6 +170,6 @@ def start(federation: Federation, *, listen: str, tls: Tls | None, clients: int)
         else:
             port = server.add_secure_port(listen, tls.server_credentials())
     except RuntimeError as error:
-        raise UserError("transport.listen", listen, "cannot be listened at: is the port taken?") from error
+        raise UserError("transport.listen", listen, "cannot be listened at") from error
     server.start()
     return server, port

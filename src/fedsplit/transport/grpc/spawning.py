@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,28 @@ class _Asked:
         clients: how many.
         folder: holds a folder for each.
         own: keys of the configuration that are this machine's own.
+        modules: to import before anything is forked.
     """
 
     server: str
     clients: int
     folder: str
     own: dict[str, Any]
+    modules: list[str]
+
+    @classmethod
+    def of(cls, server: str, clients: int, folder: Path, config: Mapping[str, Any]) -> "_Asked":
+        """For a run that is built in this process; see `spawned`."""
+        own = {"device": config["device"]}
+        own |= {
+            f"dataset.{key}": config["dataset"][key]
+            for key in ("root", "download")
+            if key in config["dataset"]
+        }
+        # torch and datasets import at first use what takes seconds, and by now they have: each client would
+        packages = ("fedsplit", "torch", "torchvision", "sklearn", "zstandard")
+        modules = [name for name in sys.modules if name.partition(".")[0] in packages]
+        return cls(server, clients, str(folder.absolute()), own, modules)
 
 
 @contextmanager
@@ -55,11 +72,7 @@ def spawned(
         config: of the run.
         fail: is told when a client ends that should not.
     """
-    own = {"device": config["device"]}
-    own |= {
-        f"dataset.{key}": config["dataset"][key] for key in ("root", "download") if key in config["dataset"]
-    }
-    asked = _Asked(server, clients, str(folder.absolute()), own)
+    asked = _Asked.of(server, clients, folder, config)
     process = subprocess.Popen(
         [sys.executable, "-m", "fedsplit.transport.grpc.spawning"],
         stdin=subprocess.PIPE,
@@ -99,7 +112,7 @@ class _Nursery:
     """Forks clients, and those anew that are killed."""
 
     def __init__(self, asked: _Asked) -> None:
-        self._asked = asked
+        self._asked, self._parent = asked, os.getppid()
         self._running: dict[int, int] = {}
 
     def run(self) -> None:
@@ -137,7 +150,8 @@ class _Nursery:
 
     def _stop(self) -> None:
         deadline = time.monotonic() + _GRACE_S
-        while self._running and time.monotonic() < deadline:
+        # where the server is gone, nobody has told them that they may end
+        while self._running and time.monotonic() < deadline and os.getppid() == self._parent:
             list(self._ended())
             time.sleep(0.02)
         for pid in self._running:
@@ -180,11 +194,12 @@ def _follow(parent: int) -> None:
 def main() -> int:
     """The process that starts clients."""
     asked = _Asked(**json.loads(sys.stdin.readline()))
-    import fedsplit.transport.grpc.client  # noqa: F401, PLC0415  (once for all clients)
-
+    for module in asked.modules:
+        with suppress(Exception):  # whoever needs it will say what is wrong with it
+            import_module(module)
     _Nursery(asked).run()
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    os._exit(main())  # taking down all that was imported takes seconds, and nobody needs it

@@ -126,28 +126,28 @@ def client_uri(client: int) -> str:
     return f"urn:fedsplit:client:{client}"
 
 
-def require_tls_beyond_loopback(listen: str, tls: Tls | None) -> None:
-    """Refuse to listen without TLS where other machines can connect.
+def require_tls_beyond_loopback(address: str, tls: Tls | None, key: str = "transport.listen") -> None:
+    """Refuse an address that other machines have a part in, without TLS.
 
     A name other than `localhost` is taken for one of the network: it is not looked up.
 
     Raises:
-        UserError: there is no TLS beyond loopback, or `listen` is not `host:port` (a name, an IPv4 address or
+        UserError: there is no TLS beyond loopback, or it is not `host:port` (a name, an IPv4 address or
             an IPv6 address in brackets; port 0 takes a free one).
     """
-    found = _LISTEN.fullmatch(listen)
+    found = _LISTEN.fullmatch(address)
     host = found and parse_host(found["bracketed"] or found["host"] or "")
     bracketed = found is not None and found["bracketed"] is not None
     if not found or host is None or host in _SCHEMES or bracketed != isinstance(host, IPv6Address):
         form = "host:port, as localhost:50051, 0.0.0.0:50051 or [::1]:0 (a free port)"
-        raise UserError("transport.listen", listen, f"must be {form}")
+        raise UserError(key, address, f"must be {form}")
     if int(found["port"]) > 65535:
-        raise UserError("transport.listen", listen, "must end in a port, 0 to 65535")
+        raise UserError(key, address, "must end in a port, 0 to 65535")
     loopback = host.is_loopback if isinstance(host, IPv4Address | IPv6Address) else host == "localhost"
     if tls is None and not loopback:
         raise UserError(
-            "transport.listen",
-            listen,
+            key,
+            address,
             "beyond loopback needs transport.tls=...; "
             "python main.py task=certificates task.hosts=[...] makes certificates",
         )

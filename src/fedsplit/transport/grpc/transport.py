@@ -27,10 +27,10 @@ from fedsplit.results.summary import write_json
 from fedsplit.state import State, copied
 from fedsplit.transport.grpc import federation_pb2 as pb
 from fedsplit.transport.grpc.expectations import PARTS, Expectations
-from fedsplit.transport.grpc.hub import Answer, Hub, Late, Lost
+from fedsplit.transport.grpc.hub import AWAY_S, Answer, Hub, Late, Lost
 from fedsplit.transport.grpc.packing import Packed, pack_tensor, pack_weights
 from fedsplit.transport.grpc.plan import choices_and_settings, tell_of_data
-from fedsplit.transport.grpc.server import Federation, start
+from fedsplit.transport.grpc.server import Federation, refuse_taken, start
 from fedsplit.transport.grpc.spawning import spawned
 from fedsplit.transport.grpc.tls import Tls, require_tls_beyond_loopback
 from fedsplit.transport.links import KIND_OF, count, weights_seed
@@ -59,8 +59,6 @@ class GrpcTransport(Transport):
             are late that are not here.
     """
 
-    restores = True
-
     def __init__(
         self,
         run: Run,
@@ -80,6 +78,9 @@ class GrpcTransport(Transport):
             raise UserError("transport.min_clients", min_clients, f"at most the {clients} clients")
         self._tls = Tls.read(tls, "transport.tls") if tls is not None else None
         require_tls_beyond_loopback(listen, self._tls)
+        if self._tls is not None:
+            self._tls.server_credentials()  # refuses a client's
+        refuse_taken(listen)
         if spawn and self._tls is not None:
             raise UserError("transport.tls", tls, "is for clients that dial in: transport.spawn=false")
         self._spawn, self._listen = spawn, listen
@@ -121,15 +122,18 @@ class GrpcTransport(Transport):
         try:
             if self._spawn:
                 with spawned(address, clients, directory / "clients", self.run.config, hub.fail):
-                    hub.wait_for_all()
-                    yield
-                    ended = True
-                    hub.finish(tell=True)
+                    try:
+                        hub.wait_for_all()
+                        yield
+                    finally:
+                        hub.finish(tell=True)  # also where the run failed: a resume starts others
             else:
                 with self._shown():
                     _LOG.info("listening at %s, for clients 0 to %s", address, clients - 1)
                     yield
                 ended = True
+                hub.finish(tell=True)
+                hub.see_off(AWAY_S)
         finally:
             hub.finish(tell=ended)
             server.stop(_GRACE_S).wait()
@@ -154,6 +158,7 @@ class GrpcTransport(Transport):
         """See `Transport.run_round`."""
         assert self.hub is not None, "the transport is not open"
         left_out: set[int] = set()
+        self.restored = False
         before = copied({"servers": servers.state(), "links": self._links_state()})
         while True:
             present = [client for client in sorted(clients) if client not in left_out]
@@ -170,6 +175,7 @@ class GrpcTransport(Transport):
                 _LOG.warning("round %s goes on without clients that are late: %s", t, told)
             except BaseException:
                 self._go_back(t, before, servers)
+                self.restored = True
                 raise
             else:
                 self.left_out = sorted(left_out)

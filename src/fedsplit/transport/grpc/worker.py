@@ -80,8 +80,7 @@ class Worker:
             part = self.expectations.part(frame.install.part)
             if frame.install.difference and part not in self._held:
                 raise Corrupt("a difference came to weights that this client does not hold")
-            held = part in self._held
-            return self.expectations.sent_down(part, held=held, difference=frame.install.difference)
+            return self.expectations.sent_down(part, frame.tensors, difference=frame.install.difference)
         if verb == "backward":
             return self.expectations.cut_gradient(frame.tensors)
         return []

@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback whose connections tests disturb at any moment."""
+"""A TCP proxy on loopback whose connections tests and `chaos.py` disturb at any moment."""
 
 import asyncio
 import socket
@@ -43,6 +43,7 @@ class Proxy:
         """Bytes passed on from the target to clients."""
         self._sleep = sleep
         self._delay = 0.0
+        self._mark: tuple[int, Callable[[], object]] | None = None
         self._connections: set[_Connection] = set()
         self._listener: socket.socket | None = None
 
@@ -92,6 +93,26 @@ class Proxy:
         """Let pass what was held, and all that follows."""
         self._do(self._release())
 
+    def when_up(
+        self, size: int, act: Literal["cut", "hold"], tell: Callable[[], object] = lambda: None
+    ) -> None:
+        """Cut or hold once so many bytes more have gone up, and before the next.
+
+        Args:
+            size: bytes.
+            act: what is done.
+            tell: is called then, in the proxy's thread, and must not wait.
+        """
+
+        def disturb() -> None:
+            if act == "cut":
+                self._cut_now()
+            else:
+                self._flowing.clear()
+            tell()
+
+        self._do(self._set_mark(size, disturb))
+
     def refuse(self) -> None:
         """Refuse new connections; current ones stay."""
         self._do(self._refuse())
@@ -119,6 +140,9 @@ class Proxy:
     async def _set_delay(self, seconds: float) -> None:
         self._delay = seconds
 
+    async def _set_mark(self, size: int, act: Callable[[], object]) -> None:
+        self._mark = (self.up + size, act)
+
     async def _hold(self) -> None:
         self._flowing.clear()
 
@@ -139,6 +163,9 @@ class Proxy:
             self._listener = None
 
     async def _cut(self) -> None:
+        self._cut_now()
+
+    def _cut_now(self) -> None:
         self._accept()
         for connection in tuple(self._connections):
             self._reset(connection)
@@ -189,10 +216,18 @@ class Proxy:
             if towards in connection.closed_towards:
                 continue
             # Counted first: who has got the bytes finds them counted.
-            if towards == "server":
+            if towards == "client":
+                self.down += len(block)
+            elif self._mark is not None and self._mark[0] <= self.up + len(block):
+                (end, act), self._mark = self._mark, None
+                before, block = block[: end - self.up], block[end - self.up :]
+                self.up += len(before)
+                await self._loop.sock_sendall(sink, before)
+                act()
+                await self._flowing.wait()
                 self.up += len(block)
             else:
-                self.down += len(block)
+                self.up += len(block)
             await self._loop.sock_sendall(sink, block)
         await self._flowing.wait()
         self._end(connection, towards)

@@ -1,0 +1,142 @@
+"""The communication load is what gRPC really carries: payloads to the byte, and little else on the socket."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import grpc
+import numpy as np
+import pytest
+from PIL import Image
+from tests.transport.proxy import Proxy
+
+from fedsplit.experiment import Experiment
+from fedsplit.results.ledger import DIRECTIONS
+from fedsplit.transport.grpc import federation_pb2 as pb
+from fedsplit.transport.grpc import server, transport
+from tests.conftest import ALGORITHMS, Build, Configure
+from tests.transport.nursery import Nursery
+from tests.transport.runs import metrics, ran
+
+Frame = TypeVar("Frame", pb.FromClient, pb.FromServer)
+AT_MOST = 1.02
+"""Bytes on the socket for each byte of load.
+
+What is more is, for each client, about 4 kB of plan when it comes in, and for each message some 30 bytes of
+identity, 60 bytes for each tensor that is announced, frames of HTTP/2 (9 bytes for each 16 kB), and what
+gRPC sends back to say how much was read. Three rounds, so that plans do not count for more than they do.
+"""
+
+
+class Weighs(grpc.ServerInterceptor):  # type: ignore[misc]
+    """Adds up the contents of chunks in both directions, by round."""
+
+    def __init__(self) -> None:
+        self.carried: Counter[tuple[int, str]] = Counter()
+
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler:
+        handler = continuation(handler_call_details)
+
+        def attend(
+            requests: Iterator[pb.FromClient], context: grpc.ServicerContext
+        ) -> Iterator[pb.FromServer]:
+            return self._weighed("down", handler.stream_stream(self._weighed("up", requests), context))
+
+        return grpc.stream_stream_rpc_method_handler(
+            attend, handler.request_deserializer, handler.response_serializer
+        )
+
+    def _weighed(self, direction: str, frames: Iterator[Frame]) -> Iterator[Frame]:
+        for frame in frames:
+            if frame.WhichOneof("content") == "chunk":
+                self.carried[frame.identity.round, direction] += len(frame.chunk.content)
+            yield frame
+
+
+def counted(experiment: Experiment) -> Counter[tuple[int, str]]:
+    """The ledger's bytes, by round and direction."""
+    rounds = range(len(experiment.records))
+    totals = {
+        (t, direction): sum(experiment.ledger.of_round(t)[direction].values())
+        for t in rounds
+        for direction in DIRECTIONS
+    }
+    assert sum(totals.values()) == experiment.ledger.load
+    return Counter(totals)
+
+
+@pytest.mark.usefixtures("nursed")
+@pytest.mark.parametrize("quant", ["none", "int8", "thrifty"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_the_ledger_is_what_the_chunks_of_a_run_hold(
+    tiny: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, algorithm: str, quant: str
+) -> None:
+    weighs = Weighs()
+    monkeypatch.setattr(server.grpc, "server", partial(grpc.server, interceptors=[weighs]))
+    experiment = tiny(f"algorithm={algorithm}", f"quant={quant}", "rounds=2", "transport=grpc")
+    directory = ran(experiment, tmp_path / "run")
+    assert counted(experiment) == weighs.carried
+    assert sum(weighs.carried.values()) == int(metrics(directory)[-1]["load"])
+    for row in metrics(directory):
+        assert (row["retransmitted.up"], row["retransmitted.down"]) == ("0", "0")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the shape of CIFAR-10: noise, 512 to train on and ten to test with."""
+    root, draw = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    for split, number in (("train", 512), ("test", 10)):
+        for image in range(number):
+            folder = root / split / f"class{image % 10}"
+            folder.mkdir(parents=True, exist_ok=True)
+            pixels = draw.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{image:03d}.png", compress_level=0)
+    return root
+
+
+@pytest.mark.parametrize("quant", ["none", "int8"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_on_the_socket_there_is_hardly_more(
+    *,
+    configured: Configure,
+    nursery: Nursery,
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[[str, object], None],
+    algorithm: str,
+    quant: str,
+) -> None:
+    seen: Counter[str] = Counter()
+
+    @contextmanager
+    def spawned(
+        server: str, clients: int, folder: Path, config: Mapping[str, Any], fail: Callable[[str], None]
+    ) -> Iterator[None]:
+        with Proxy(int(server.rpartition(":")[2])) as proxy:
+            with nursery.spawned(f"127.0.0.1:{proxy.port}", clients, folder, config, fail):
+                yield
+            seen.update(up=proxy.up, down=proxy.down)
+
+    monkeypatch.setattr(transport, "spawned", spawned)
+    overrides = ["dataset=image_folder", f"dataset.root={images}", "model=simple_conv", "batch_size=128"]
+    overrides += [f"algorithm={algorithm}", f"quant={quant}", "num_clients=2", "rounds=3", "progress=false"]
+    overrides += ["auxiliary.align_epochs=1", "auxiliary.max_dataset_size=128", "transport=grpc"]
+    experiment = Experiment(configured(*overrides))
+    ran(experiment, tmp_path / "run")
+    load = Counter[str]()
+    for (_, direction), size in counted(experiment).items():
+        load[direction] += size
+    for direction in DIRECTIONS:
+        share = seen[direction] / load[direction]
+        told = f"{load[direction]} B of load, {seen[direction]} on the socket, {100 * (share - 1):.3f} % more"
+        record_property(direction, told)
+        print(f"{algorithm} {quant} {direction}: {told}")
+        assert 1 < share <= AT_MOST

@@ -1,0 +1,566 @@
+"""A run over gRPC that is disturbed gives the bits, metrics and load of one in one process that is not."""
+
+# ruff: noqa: PLR0917  (fixtures)
+
+import csv
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.processes import Command, started_by
+from benchmarks.proxy import Proxy
+from fedsplit.experiment import Experiment
+from fedsplit.quant.message import Corrupt
+from fedsplit.results import checkpoint
+from fedsplit.results.run_directory import RunDirectory
+from fedsplit.transport.grpc import federation_pb2 as pb
+from fedsplit.transport.grpc import hub as hub_module
+from fedsplit.transport.grpc.client import Client
+from fedsplit.transport.grpc.hub import Hub, Link, Refused
+from fedsplit.transport.grpc.packing import pack_weights
+from fedsplit.transport.grpc.transport import GrpcTransport
+from fedsplit.transport.grpc.wire import Parcel
+from tests.conftest import TINY, Build
+
+CLIENTS = 3
+LONG = 120.0
+"""Seconds that nothing takes."""
+SAGE = ("algorithm=fsl_sage", "algorithm.align_interval=2", "quant=int8")
+V2 = ("algorithm=splitfed_v2", "dataset.max_train=70")
+
+
+class Clients:
+    """Clients that dial in, as processes.
+
+    Args:
+        folder: for what they keep and say.
+        port: of the server.
+    """
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.folder, self.port = folder, port
+        self.running: dict[int, Command] = {}
+
+    def start(
+        self,
+        client: int,
+        *,
+        port: int | None = None,
+        keeps: str | None = None,
+        prepare: Callable[[], object] | None = None,
+    ) -> Command:
+        """Start a client, or start it again where it was."""
+        keeps = keeps or f"client-{client}"
+        own = [f"transport.server=127.0.0.1:{port or self.port}", f"client.directory={self.folder / keeps}"]
+        asked = ["task=client", f"client.id={client}", "progress=false", *own]
+        return Command(asked, self.folder / f"{keeps}.txt", prepare)
+
+    def start_all(self) -> None:
+        """Start those that do not run."""
+        for client in range(CLIENTS):
+            if client not in self.running:
+                self.running[client] = self.start(client)
+
+    def start_again(self, client: int) -> None:
+        """Kill it and start it."""
+        self.running[client].kill()
+        self.running[client] = self.start(client)
+
+    def end(self) -> None:
+        """All have ended by themselves."""
+        assert {client: process.wait(LONG) for client, process in self.running.items()} == dict.fromkeys(
+            self.running, 0
+        )
+
+
+@pytest.fixture
+def clients(tmp_path: Path) -> Iterator[Clients]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    made = Clients(tmp_path, port)
+    yield made
+    for process in made.running.values():
+        process.kill()
+
+
+@pytest.fixture
+def served(tiny: Build, clients: Clients, tmp_path: Path) -> Callable[..., Experiment]:
+    """Runs the server in this process, with clients that dial in."""
+
+    def serve(*overrides: str) -> Experiment:
+        own = ("transport=grpc", "transport.spawn=false", f"transport.listen=127.0.0.1:{clients.port}")
+        experiment = tiny(*overrides, *own)
+        clients.start_all()
+        experiment.run(RunDirectory.new(tmp_path / "run", "hydra.run.dir"))
+        return experiment
+
+    return serve
+
+
+def undisturbed(tiny: Build, folder: Path, *overrides: str) -> Experiment:
+    """The same run in one process."""
+    experiment = tiny(*overrides, "engine=sequential")
+    experiment.run(RunDirectory.new(folder / "undisturbed", "hydra.run.dir"))
+    return experiment
+
+
+def tensors(node: object, path: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    if isinstance(node, torch.Tensor):
+        yield path, node
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            yield from tensors(value, f"{path}/{key}")
+
+
+def rows(experiment: Experiment) -> list[dict[str, object]]:
+    apart = ("seconds.", "retransmitted.")
+    return [
+        {k: v for k, v in record.row().items() if not k.startswith(apart)} for record in experiment.records
+    ]
+
+
+def assert_same(disturbed: Experiment, straight: Experiment) -> None:
+    ours = dict(tensors(disturbed.algorithm.state()))
+    theirs = dict(tensors(straight.algorithm.state()))
+    assert ours.keys() == theirs.keys()
+    assert [name for name in theirs if not torch.equal(ours[name], theirs[name])] == []
+    assert rows(disturbed) == rows(straight)
+    assert disturbed.ledger.load == straight.ledger.load
+
+
+def again(experiment: Experiment) -> list[tuple[int, int]]:
+    """Bytes up and down of each round that failures cost."""
+    return [(record.again["up"], record.again["down"]) for record in experiment.records]
+
+
+def is_upload(frame: pb.FromClient, round: int) -> bool:
+    return frame.WhichOneof("content") == "upload" and frame.identity.round == round
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The rounds that were begun, those that were begun again too."""
+    rounds: list[int] = []
+    original = Hub.begin
+
+    def begin(hub: Hub, round: int, clients: Collection[int], after: Mapping[int, int]) -> None:
+        rounds.append(round)
+        original(hub, round, clients, after)
+
+    monkeypatch.setattr(Hub, "begin", begin)
+    return rounds
+
+
+@pytest.mark.parametrize("overrides", [SAGE, V2], ids=["fsl_sage", "splitfed_v2"])
+def test_a_client_that_is_killed_in_a_round_costs_only_that_round(
+    tiny: Build,
+    served: Callable[..., Experiment],
+    clients: Clients,
+    begun: list[int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    overrides: Sequence[str],
+) -> None:
+    original, killed = Hub.received, []
+
+    def received(hub: Hub, link: Link, client: int, parcel: Parcel[pb.FromClient]) -> None:
+        if not killed and client == 1 and is_upload(parcel.head, 1):
+            killed.append(client)
+            clients.start_again(client)
+        original(hub, link, client, parcel)
+
+    monkeypatch.setattr(Hub, "received", received)
+    disturbed = served(*overrides)
+    clients.end()
+    assert killed == [1]
+    assert begun == [0, 1, 1, 2]
+    assert_same(disturbed, undisturbed(tiny, tmp_path, *overrides))
+    (up0, down0), (up1, down1), (up2, down2) = again(disturbed)
+    assert (up0, down0, up2, down2) == (0, 0, 0, 0)
+    assert up1 > 0
+    assert down1 > 0
+
+
+def test_a_connection_that_breaks_in_an_upload_costs_only_that_upload(
+    tiny: Build,
+    served: Callable[..., Experiment],
+    clients: Clients,
+    begun: list[int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    overrides = ("algorithm=cse_fsl", "algorithm.server_update_interval=2")
+    original_ask, original_received = Hub.ask, Hub.received
+    midway, uploads = threading.Event(), list[int]()
+    with Proxy(clients.port) as proxy:
+
+        def ask(hub: Hub, client: int, **asked: Any) -> None:
+            if client == 1 and begun == [0, 1] and "train_local" in asked:
+                proxy.when_up(2 * 8192 + 4096, "hold", midway.set)
+            original_ask(hub, client, **asked)
+
+        def received(hub: Hub, link: Link, client: int, parcel: Parcel[pb.FromClient]) -> None:
+            original_received(hub, link, client, parcel)
+            if client == 1 and is_upload(parcel.head, 1):
+                uploads.append(parcel.head.identity.step)
+                if len(uploads) == 2:
+                    assert midway.wait(LONG)
+                    proxy.cut()
+                    proxy.release()
+
+        monkeypatch.setattr(Hub, "ask", ask)
+        monkeypatch.setattr(Hub, "received", received)
+        clients.running[1] = clients.start(1, port=proxy.port)
+        disturbed = served(*overrides)
+        clients.end()
+    assert begun == [0, 1, 2]
+    assert uploads == [0, 2, 0, 2, 4]
+    assert_same(disturbed, undisturbed(tiny, tmp_path, *overrides))
+    # two uploads of eight samples had come, with a byte for each label
+    assert again(disturbed) == [(0, 0), (2 * 8 * (1024 + 1), 0), (0, 0)]
+
+
+def _answer_everything_twice() -> None:
+    original, before = Client._answered, list[Parcel[pb.FromClient]]()
+
+    def answered(client: Client, worker: Any, verb: Parcel[pb.FromServer]) -> Sequence[Parcel[pb.FromClient]]:
+        answer = original(client, worker, verb)
+        late = list(before)
+        before[:] = answer
+        return [*late, *answer[:-1], *answer, *answer]
+
+    Client._answered = answered  # type: ignore[method-assign]
+
+
+def test_late_and_repeated_answers_change_nothing(
+    tiny: Build, served: Callable[..., Experiment], clients: Clients, begun: list[int], tmp_path: Path
+) -> None:
+    clients.running[1] = clients.start(1, prepare=_answer_everything_twice)
+    disturbed = served(*SAGE)
+    clients.end()
+    assert begun == [0, 1, 2]
+    assert_same(disturbed, undisturbed(tiny, tmp_path, *SAGE))
+    assert all(up > 0 and down == 0 for up, down in again(disturbed))
+
+
+def test_nobody_takes_the_place_of_a_client_that_is_here(
+    tiny: Build,
+    served: Callable[..., Experiment],
+    clients: Clients,
+    begun: list[int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    original_begin, original_greet, refused = Hub.begin, Hub.greet, threading.Event()
+    impostors, refusals = list[Command](), list[tuple[str, bool]]()
+
+    def begin(hub: Hub, round: int, clients_: Collection[int], after: Mapping[int, int]) -> None:
+        original_begin(hub, round, clients_, after)
+        if round == 1:
+            impostors.append(clients.start(1, keeps="impostor"))
+            assert refused.wait(LONG)
+
+    def greet(hub: Hub, hello: pb.Hello) -> None:
+        try:
+            original_greet(hub, hello)
+        except Refused as error:
+            refusals.append((error.reason, error.for_good))
+            refused.set()
+            raise
+
+    monkeypatch.setattr(Hub, "begin", begin)
+    monkeypatch.setattr(Hub, "greet", greet)
+    disturbed = served(*V2)
+    impostors[0].kill()
+    assert set(refusals) == {("client 1 is here already", False)}
+    clients.end()
+    assert begun == [0, 1, 2]
+    assert_same(disturbed, undisturbed(tiny, tmp_path, *V2))
+    assert again(disturbed) == [(0, 0)] * 3
+
+
+def without_one_in_round_1(tiny: Build, folder: Path, *overrides: str) -> Experiment:
+    experiment = tiny(*overrides, "engine=sequential", "rounds=4")
+    experiment.parts.cohort_of = lambda t: [0, 1] if t == 1 else [0, 1, 2]  # type: ignore[method-assign]
+    experiment.run(RunDirectory.new(folder / "without", "hydra.run.dir"))
+    return experiment
+
+
+def assert_left_out_in_round_1(disturbed: Experiment, without: Experiment) -> None:
+    assert [record.left_out for record in disturbed.records] == [[], [2], [], []]
+    for record in disturbed.records:
+        record.left_out.clear()
+    assert_same(disturbed, without)
+
+
+@pytest.mark.parametrize("overrides", [SAGE, V2], ids=["fsl_sage", "splitfed_v2"])
+def test_a_round_goes_on_without_a_client_that_is_not_here(
+    tiny: Build,
+    served: Callable[..., Experiment],
+    clients: Clients,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    overrides: Sequence[str],
+) -> None:
+    original, begun = Hub.begin, list[int]()
+
+    def begin(hub: Hub, round: int, cohort: Collection[int], after: Mapping[int, int]) -> None:
+        begun.append(round)
+        if begun == [0, 1]:
+            clients.running[2].kill()
+        if begun == [0, 1, 1, 2]:
+            clients.running[2] = clients.start(2)
+        if begun in ([0], [0, 1, 1, 2]):
+            hub.wait_for_all()
+        original(hub, round, cohort, after)
+
+    monkeypatch.setattr(Hub, "begin", begin)
+    monkeypatch.setattr(hub_module, "AWAY_S", 0.0)
+    disturbed = served(*overrides, "transport.min_clients=2", "rounds=4")
+    clients.end()
+    assert begun == [0, 1, 1, 2, 3]
+    assert_left_out_in_round_1(disturbed, without_one_in_round_1(tiny, tmp_path, *overrides))
+
+
+def test_a_round_goes_on_without_a_client_that_is_late(
+    tiny: Build,
+    served: Callable[..., Experiment],
+    clients: Clients,
+    begun: list[int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    original = Hub.answers
+
+    def answers(
+        hub: Hub, asked: Collection[int], *, until: float | None, enough: int | None
+    ) -> dict[int, list[Parcel[pb.FromClient]]]:
+        if begun == [0, 1] and 2 in asked:
+            clients.running[2].send(signal.SIGSTOP)
+            original(hub, [client for client in asked if client != 2], until=until, enough=enough)
+            until = time.monotonic()
+        if begun == [0, 1, 1, 2]:
+            clients.running[2].send(signal.SIGCONT)
+        return original(hub, asked, until=until, enough=enough)
+
+    monkeypatch.setattr(Hub, "answers", answers)
+    disturbed = served(*SAGE, f"transport.round_deadline_s={LONG}", "transport.min_clients=2", "rounds=4")
+    clients.end()
+    assert begun == [0, 1, 1, 2, 3]
+    assert_left_out_in_round_1(disturbed, without_one_in_round_1(tiny, tmp_path, *SAGE))
+
+
+def _send_to_myself(number: signal.Signals, round: int) -> None:
+    """When the first upload of a client comes in a round."""
+    original, sent = Hub.received, list[int]()
+
+    def received(hub: Hub, link: Link, client: int, parcel: Parcel[pb.FromClient]) -> None:
+        if not sent and is_upload(parcel.head, round):
+            sent.append(client)
+            os.kill(os.getpid(), number)
+        original(hub, link, client, parcel)
+
+    Hub.received = received  # type: ignore[method-assign]
+
+
+def left_behind(directory: Path) -> tuple[dict[str, bytes], list[dict[str, str]]]:
+    models = {path.name: path.read_bytes() for path in directory.glob("model/*.safetensors")}
+    with (directory / "metrics.csv").open(newline="") as file:
+        apart = ("seconds.", "retransmitted.")
+        kept = [{k: v for k, v in row.items() if not k.startswith(apart)} for row in csv.DictReader(file)]
+    return models, kept
+
+
+STOPPED = (*TINY, *SAGE, "cohort_size=2", "checkpoint_interval=2", "rounds=5")
+
+
+@pytest.mark.parametrize(
+    ("number", "kept", "spawn"),
+    [(signal.SIGKILL, [2], True), (signal.SIGKILL, [2], False), (signal.SIGINT, [2, 3], True)],
+    ids=["killed with its clients", "killed and its clients survive", "interrupted with its clients"],
+)
+def test_a_server_that_is_stopped_in_a_round_goes_on_when_resumed(
+    tiny: Build, clients: Clients, tmp_path: Path, number: signal.Signals, kept: list[int], spawn: bool
+) -> None:
+    undisturbed(tiny, tmp_path, *STOPPED)
+    directory, log = tmp_path / "run", tmp_path / "server.txt"
+    if not spawn:
+        clients.start_all()
+    listen = f"transport.listen=127.0.0.1:{clients.port}"
+    asked = [*STOPPED, "transport=grpc", f"transport.spawn={spawn}", listen, f"hydra.run.dir={directory}"]
+    server = Command(asked, log, partial(_send_to_myself, number, 3))
+    assert server.wait(LONG) == {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130}[number]
+    assert all(process.exit_code is None for process in clients.running.values())
+    end = time.monotonic() + LONG
+    while number == signal.SIGKILL and started_by(log) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert started_by(log) == []
+    assert checkpoint.kept(directory / "checkpoint") == kept
+    assert Command([f"resume={directory}"], log).wait(LONG) == 0
+    clients.end()
+    assert started_by(log) == []
+    assert left_behind(directory) == left_behind(tmp_path / "undisturbed")
+
+
+def test_what_is_interrupted_after_training_is_not_kept_as_if_it_were_before(
+    tiny: Build,
+    served: Callable[..., Experiment],
+    clients: Clients,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    original = Experiment._evaluate
+
+    def evaluate(experiment: Experiment, full: Any) -> tuple[float, float]:
+        if len(experiment.records) == 1 and isinstance(experiment.transport, GrpcTransport):
+            raise KeyboardInterrupt
+        return original(experiment, full)
+
+    monkeypatch.setattr(Experiment, "_evaluate", evaluate)
+    with pytest.raises(KeyboardInterrupt):
+        served(*V2, "checkpoint_interval=1")
+    monkeypatch.setattr(Experiment, "_evaluate", original)
+    assert Command([f"resume={tmp_path / 'run'}"], tmp_path / "resumed.txt").wait(LONG) == 0
+    clients.end()
+    undisturbed(tiny, tmp_path, *V2, "checkpoint_interval=1")
+    assert left_behind(tmp_path / "run") == left_behind(tmp_path / "undisturbed")
+
+
+# One side alone, and what it is sent
+
+
+class Stream:
+    """What a server sends a client, and what the client's process makes of it."""
+
+    def __init__(self, experiment: Experiment, folder: Path) -> None:
+        assert isinstance(experiment.transport, GrpcTransport)
+        self.transport, self.run = experiment.transport, bytes(16)
+        self.client = Client(server="-", client=0, tls=None, folder=folder, own={"device": "cpu"})
+
+    def named(self, number: int) -> pb.Identity:
+        return pb.Identity(run=self.run, attempt=1, number=number)
+
+    def serve(self, verbs: Sequence[Parcel[pb.FromServer]]) -> list[pb.FromClient]:
+        """All that the client sends in a stream with these verbs."""
+        welcome = pb.Welcome(server=bytes(16), plan=self.transport.plan)
+        frames = [pb.FromServer(identity=pb.Identity(run=self.run), welcome=welcome)]
+        frames += [frame for verb in verbs for frame in verb.frames()]
+        outbox: Any = hub_module.SimpleQueue()
+        assert not self.client._serve(iter(frames), outbox)
+        sent = []
+        while not outbox.empty():
+            sent += list(outbox.get().frames())
+        return [frame for frame in sent if frame.WhichOneof("content") not in ("hello", "ready")]
+
+
+@pytest.fixture
+def stream(tiny: Build, tmp_path: Path) -> Stream:
+    return Stream(tiny(*SAGE, "transport=grpc", "quant.weights.whole=fp16"), tmp_path)
+
+
+def install(stream: Stream, number: int) -> Parcel[pb.FromServer]:
+    transport, weights = stream.transport, stream.transport.run.client_weights
+    delivery = transport.downlinks["client"].share(weights, [0], 0, 0)[0]
+    packed = pack_weights(delivery, transport.expectations, "client")
+    head = pb.FromServer(
+        identity=stream.named(number),
+        tensors=[tensor for tensor, _ in packed],
+        install=pb.Install(part=pb.CLIENT, difference=delivery.difference),
+    )
+    return Parcel(head, [payload for _, payload in packed])
+
+
+@pytest.mark.parametrize("before", [0, 1], ids=["whole", "difference"])
+def test_weights_whose_receipt_was_lost_are_taken_again_and_not_added_twice(
+    stream: Stream, before: int
+) -> None:
+    begin = Parcel(pb.FromServer(identity=stream.named(0), begin=pb.Begin()))
+    verbs = [begin, *(install(stream, 1 + number) for number in range(before + 1))]
+    answered = stream.serve(verbs)
+    assert [frame.WhichOneof("content") for frame in answered] == ["done"] * len(verbs)
+    worker = stream.client._worker
+    assert worker is not None
+    held = {name: tensor.clone() for name, tensor in worker._held["client"].items()}
+    assert stream.serve(verbs[-1:]) == answered[-1:]
+    assert all(torch.equal(tensor, worker._held["client"][name]) for name, tensor in held.items())
+    upload = Parcel(
+        pb.FromServer(identity=stream.named(before + 2), upload_weights=pb.UploadWeights(part=pb.CLIENT))
+    )
+    assert stream.serve([upload])[0].done.difference
+
+
+def test_another_verb_under_the_name_of_the_last_is_not_taken(stream: Stream) -> None:
+    begin = Parcel(pb.FromServer(identity=stream.named(0), begin=pb.Begin()))
+    stream.serve([begin, install(stream, 1)])
+    other = Parcel(pb.FromServer(identity=stream.named(1), forward=pb.Forward()))
+    with pytest.raises(Corrupt, match="under the name"):
+        stream.serve([other])
+
+
+@pytest.fixture
+def hub(tiny: Build) -> Hub:
+    transport = tiny("transport=grpc").transport
+    assert isinstance(transport, GrpcTransport)
+    made = Hub(
+        run=bytes(16),
+        clients=1,
+        expectations=transport.expectations,
+        sample_counts=transport.run.sample_counts,
+        ledger=transport.run.ledger,
+    )
+    made.transport = transport  # type: ignore[attr-defined]
+    return made
+
+
+def come(hub: Hub, *, going_on: bool = False, number: int = 0) -> Link:
+    link, instance = Link(lambda: None), b"i" * 16
+    ready = pb.Ready(samples=hub._sample_counts[0], going_on=going_on, attempt=1, number=number)
+    hub.attach(link, pb.Hello(version=1, client=0, instance=instance), ready)
+    return link
+
+
+def sent(link: Link) -> list[str | None]:
+    link.close()
+    return [frame.WhichOneof("content") for frame in link.frames()]
+
+
+def test_only_what_was_sent_before_is_sent_again(hub: Hub) -> None:
+    hub.begin(0, [0], {})
+    weights = hub.transport.run.client_weights  # type: ignore[attr-defined]
+    delivery = hub.transport.downlinks["client"].share(weights, [0], 0, 0)[0]  # type: ignore[attr-defined]
+    packed = pack_weights(delivery, hub._expectations, "client")
+    hub.ask(0, tensors=packed, install=pb.Install(part=pb.CLIENT))
+    link = come(hub, going_on=True)
+    assert hub._ledger.again(0) == {"up": 0, "down": 0}
+    hub.detach(link, 0, 0)
+    come(hub, going_on=True)
+    assert hub._ledger.again(0) == {"up": 0, "down": sum(tensor.size for tensor, _ in packed)}
+
+
+def test_what_a_stream_had_half_sent_when_the_client_came_again_was_sent_for_nothing(hub: Hub) -> None:
+    hub.begin(0, [0], {})
+    first = come(hub)
+    come(hub)
+    hub.detach(first, 0, 100)
+    assert hub.connected == 1
+    assert hub._ledger.again(0) == {"up": 100, "down": 0}
+
+
+def test_a_client_that_is_away_when_the_run_ends_is_told_when_it_comes_again(hub: Hub) -> None:
+    hub.detach(come(hub), 0, 0)
+    hub.finish(tell=True)
+    back = threading.Timer(0.01, lambda: told.append(come(hub)))
+    told: list[Link] = []
+    back.start()
+    assert hub.see_off(LONG)
+    back.join()
+    assert sent(told[0]) == ["finish"]

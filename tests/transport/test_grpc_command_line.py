@@ -1,0 +1,146 @@
+"""The command line of runs over a network: one clear line for every mistake, and nothing left behind."""
+
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import main
+
+RUN = ("num_clients=3", "dataset.max_train=60", "dataset.max_test=20", "transport=grpc")
+WAITS = (*RUN, "transport.spawn=false")
+JOIN = ("task=client", "transport.server=127.0.0.1:{free}")
+
+MISTAKES = [
+    (
+        (*WAITS, "transport.tls=no"),
+        "transport.tls=no: a directory that holds certificate.pem, key",
+    ),
+    (
+        (*WAITS, "transport.tls={certs}"),
+        "transport.tls={certs}/certificate.pem: cannot be read (No such",
+    ),
+    (
+        (*WAITS, "transport.tls={certs}/client-0"),
+        "transport.tls={certs}/client-0: is for a client",
+    ),
+    ((*RUN, "transport.tls={certs}/server"), "transport.tls={certs}/server: is for clients that dial in: "),
+    (
+        (*RUN, "transport.listen=0.0.0.0:{free}"),
+        "transport.listen=0.0.0.0:{free}: beyond loopback needs",
+    ),
+    ((*RUN, "transport.listen=127.0.0.1"), "transport.listen=127.0.0.1: must be host:port"),
+    (
+        (*RUN, "transport.listen=127.0.0.1:99999"),
+        "transport.listen=127.0.0.1:99999: must end in a port, 0",
+    ),
+    (
+        (*RUN, "transport.listen=127.0.0.1:{taken}"),
+        "transport.listen=127.0.0.1:{taken}: cannot be listened at (Address already in use)",
+    ),
+    (
+        (*WAITS, "transport.listen=192.0.2.1:0", "transport.tls={certs}/server"),
+        "transport.listen=192.0.2.1:0: cannot be listened at (Cannot assign requested address)",
+    ),
+    ((*RUN, "transport.min_clients=4"), "transport.min_clients=4: at most the 3 clients"),
+    ((*RUN, "transport.min_clients=0"), "transport.min_clients=0: must be a whole number greater"),
+    ((*RUN, "transport.round_deadline_s=-1"), "transport.round_deadline_s=-1: must be a number greater than"),
+    (
+        (*RUN, "transport.server=localhost:1"),
+        "transport.server=localhost:1: is of task=client; a server says",
+    ),
+    ((*RUN, "engine=vectorized"), "engine=vectorized: must be auto or sequential: each client has a process"),
+    ((*RUN, "transport.port=3"), "transport.port=3: no such key; known: spawn, listen, server, tls, min_cl"),
+    (("transport=quic",), "transport=quic: no such choice; allowed: grpc, local"),
+    (("task=client",), "transport.server=null: a client needs the server's address and port"),
+    (JOIN, "client.id=null: needed where no certificate says it: a whole number from 0"),
+    ((*JOIN, "client.id=-1"), "client.id=-1: must be a whole number, 0 or greater"),
+    (("task=client", "client.id=0", "transport=local"), "transport=local: must be grpc for a client"),
+    ((*JOIN, "client.id=0", "dataset=cifar10"), "dataset=cifar10: is the server's to say"),
+    (
+        (*JOIN, "client.id=0", "num_clients=3"),
+        "num_clients=3: is the server's to say; of a client are task, ",
+    ),
+    ((*JOIN, "transport.tls=no"), "transport.tls=no: a directory that holds certificate.pem, key"),
+    ((*JOIN, "transport.tls={certs}/server"), "transport.tls={certs}/server: is for a server, not for a cl"),
+    (
+        (*JOIN, "transport.tls={certs}/client-1", "client.id=0"),
+        "client.id=0: the certificate is of client 1",
+    ),
+    (
+        ("task=client", "transport.server=127.0.0.1", "client.id=0"),
+        "transport.server=127.0.0.1: must be host:port",
+    ),
+    (
+        ("task=client", "transport.server=127.0.0.1:0", "client.id=0"),
+        "transport.server=127.0.0.1:0: must end in the port that the server listens at",
+    ),
+    (
+        ("task=client", "transport.server=127.0.0.1:65536", "client.id=0"),
+        "transport.server=127.0.0.1:65536: must end in a port",
+    ),
+    (
+        ("task=client", "transport.server=192.0.2.1:50051", "client.id=0"),
+        "transport.server=192.0.2.1:50051: beyond loopback needs transport.tls=",
+    ),
+    (("-m", *JOIN, "client.id=0,1"), "task=client: leaves no run behind that a sweep could collect"),
+]
+
+
+@pytest.fixture(scope="module")
+def taken() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening.getsockname()[1]
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES, ids=[" ".join(each) for each, _ in MISTAKES])
+def test_a_mistake_ends_with_one_clear_line_and_nothing_written(
+    *,
+    certificates: Path,
+    taken: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    def filled(text: str) -> str:
+        return text.format(certs=certificates, taken=taken, free=1)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["main.py", *map(filled, arguments)])
+    assert main.main() == 2
+    told = capfd.readouterr()
+    assert told.err.startswith(f"error: {filled(message)}")
+    assert told.err.count("\n") == 1
+    assert told.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "package"),
+    [
+        ("transport=grpc", "grpc"),
+        ("task=client", "google.protobuf"),
+        ("task=certificates task.hosts=[a]", "cryptography"),
+    ],
+)
+def test_without_the_extra_one_line_says_what_to_install(
+    root: Path, tmp_path: Path, asked: str, package: str
+) -> None:
+    program = f"import sys; sys.modules[{package!r}] = None; import main; sys.exit(main.main())"
+    done = subprocess.run(
+        [sys.executable, "-c", program, *asked.split()],
+        cwd=tmp_path,
+        env={"PYTHONPATH": f"{root}:{root / 'src'}", "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    key, missing = asked.split(maxsplit=1)[0], package.partition(".")[0]
+    needs = f"error: {key}: needs {missing}: pip install 'fedsplit[grpc]'\n"
+    assert (done.returncode, done.stderr, done.stdout) == (2, needs, "")
+    assert list(tmp_path.iterdir()) == []
