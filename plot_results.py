@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import yaml
 
 from fedsplit.errors import UserError
+from fedsplit.results import class_figure
 from fedsplit.results.curves import Curve, figure, over_seeds
 from fedsplit.results.runs import XS, YS, Run, X, Y, is_run, load_runs, without_repeats
 
@@ -29,6 +30,7 @@ Draws test accuracy against rounds and against communication load (MB = 10^6 byt
   python plot_results.py                      the experiments that {EXPERIMENTS} lists
   python plot_results.py saves/multirun/A/B   all runs of a sweep
   python plot_results.py 'saves/*/digits_cnn/digits/iid/*' --out figures
+  python plot_results.py saves/RUN --classes  how many samples of each class each client had
 
 Runs that differ only in their seed become one line: their mean, with a band from least to greatest."""
 
@@ -154,6 +156,19 @@ def write(figure: "Figure", path: Path) -> None:
         ) from error
 
 
+def plot_classes(places: Sequence[str], out: Path) -> None:
+    """Draw how the data of the runs given were divided over clients, and print the path written.
+
+    Raises:
+        UserError: no run is given, or one cannot be drawn; then nothing is written.
+    """
+    if not places:
+        raise UserError("RUN_DIR", None, "--classes needs the runs to draw")
+    path = out / "classes.png"
+    write(class_figure.figure(class_figure.divisions(read(places, "RUN_DIR", all_needed=True))), path)
+    print(path)
+
+
 def plot(places: Sequence[str], out: Path) -> None:
     """Draw the runs given, or else the experiments listed, and print the paths written.
 
@@ -183,9 +198,12 @@ def main() -> int:
     parser = _Parser(description=DESCRIPTION, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("runs", nargs="*", metavar="RUN_DIR", help="run directory, sweep directory or glob")
     parser.add_argument("--out", type=Path, default=Path("saves/plots"), metavar="DIR", help="%(default)s")
+    parser.add_argument(
+        "--classes", action="store_true", help="draw samples by client and class, classes.png"
+    )
     try:
         arguments = parser.parse_args()
-        plot(arguments.runs, arguments.out)
+        (plot_classes if arguments.classes else plot)(arguments.runs, arguments.out)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

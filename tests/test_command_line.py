@@ -197,7 +197,10 @@ def test_a_run_leaves_behind_what_the_readme_says(root: Path, tmp_path: Path) ->
         f"checkpoint/round-000003/{name}" for name in ("state.safetensors", "state.json", "SHA256SUMS")
     }
     model = {"model/client.safetensors", "model/server.safetensors"}
-    assert names == {"config.yaml", "run.log", "metrics.csv", "results.json"} | checkpoint | model
+    assert (
+        names
+        == {"config.yaml", "class_counts.csv", "run.log", "metrics.csv", "results.json"} | checkpoint | model
+    )
     header = (directory / "metrics.csv").read_text().splitlines()[0].split(",")
     assert header[:5] == ["round", "test_accuracy", "test_loss", "train_loss", "load"]
     results = json.loads((directory / "results.json").read_text())

@@ -29,6 +29,7 @@ Fraction: TypeAlias = Annotated[float, Range("a number from 0 to 1", lambda v: 0
 BelowOne: TypeAlias = Annotated[float, Range("a number from 0 to below 1", lambda v: 0 <= v < 1)]
 Share: TypeAlias = Annotated[float, Range("a number above 0, at most 1", lambda v: 0 < v <= 1)]
 Percentile: TypeAlias = Annotated[float, Range("a number above 0, at most 100", lambda v: 0 < v <= 100)]
+Degrees: TypeAlias = Annotated[float, Range("a number from 0 to 180", lambda v: 0 <= v <= 180)]
 Bits: TypeAlias = Annotated[int, Range("a whole number from 1 to 16", lambda v: 1 <= v <= 16)]
 ChannelDim: TypeAlias = Annotated[int, Range("a dimension, 0 to 3", lambda v: 0 <= v <= 3)]
 

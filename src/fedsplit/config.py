@@ -153,7 +153,10 @@ def with_defaults_of_old(config: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(config.get("model"), Mapping):
         completed["model"] = {"stages": None, "untie": False, **config["model"]}
     if isinstance(config.get("dataset"), Mapping):
-        completed["dataset"] = {"validation": None, **config["dataset"]}
+        completed["dataset"] = {"validation": None, "image_size": None, **config["dataset"]}
+    distribution = config.get("distribution")
+    if isinstance(distribution, Mapping) and str(distribution.get("_target_")).endswith(".Dirichlet"):
+        completed["distribution"] = {"self_balancing": False, **distribution}
     if isinstance(config.get("auxiliary"), Mapping):
         completed["auxiliary"] = {"align_tolerance": None, "memory_mb": None, **config["auxiliary"]}
     return completed

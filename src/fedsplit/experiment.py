@@ -136,7 +136,7 @@ class Experiment:
             UserError: the directory cannot be written.
             RunFailed: training diverged; the last checkpoint is kept.
         """
-        directory.open(self.config, self.records)
+        directory.open(self.config, self.records, self.parts.class_counts)
         try:
             with self.transport.opened(directory.path):
                 self._run(directory)

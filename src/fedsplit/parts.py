@@ -28,6 +28,7 @@ from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.extras import extra
 from fedsplit.memory import Memory, reuse_freed_memory
 from fedsplit.models.computation import set_computation, set_float32
+from fedsplit.models.cuts import Cuts, chosen
 from fedsplit.models.graphs import CudaRecorder, Recorder
 from fedsplit.models.layout import unflattened
 from fedsplit.models.model_state import ModelState
@@ -42,6 +43,7 @@ from fedsplit.quant.codec import Codec, Quantizer
 from fedsplit.quant.quantization import Quantization, WeightsCodecs
 from fedsplit.quant.viewed import Viewed
 from fedsplit.randomness import draws, generator, seed_of
+from fedsplit.results.class_counts import ClassCounts
 from fedsplit.results.ledger import Ledger
 from fedsplit.schedules import Schedule
 from fedsplit.transport.local import LocalTransport
@@ -52,8 +54,17 @@ _LOG = logging.getLogger("fedsplit")
 _ALIGNED_TOGETHER = ("auxiliary.align_batch_size", "auxiliary.max_dataset_size")
 
 
-def make(kind: type[Made], config: Mapping[str, Any], path: str, **objects: Any) -> Made:
+def make(
+    kind: type[Made],
+    config: Mapping[str, Any],
+    path: str,
+    *,
+    offered: Mapping[str, Any] | None = None,
+    **objects: Any,
+) -> Made:
     """Make what the choice at `path` names, with objects that no configuration can hold.
+
+    Those `offered` are given only to what has arguments of their names.
 
     Raises:
         UserError: its `_target_` cannot be imported, does not take these arguments or makes something else.
@@ -63,6 +74,8 @@ def make(kind: type[Made], config: Mapping[str, Any], path: str, **objects: Any)
         raise UserError(f"{path}.{name}", node[name], "no such key: it is given by the run itself")
     try:
         factory = instantiate(node, _partial_=True, _convert_="all")
+        taken = inspect.signature(factory).parameters
+        objects |= {name: each for name, each in (offered or {}).items() if name in taken}
         inspect.signature(factory).bind(**objects)
     except Exception as error:  # whatever a class of the user's raises on import
         reason = (str(error.__cause__ or error).splitlines() or [type(error).__name__])[0]
@@ -136,7 +149,11 @@ class Parts:
         self.dataset = self._load_dataset()
         if member:
             member.check_data(self.dataset)
-        self.shards = self._divide(self.dataset, member)
+        self.distribution = make(Distribution, config, "distribution")  # type: ignore[type-abstract]
+        shards = self._divided(self.dataset, member)
+        self.shards = Shards(shards)
+        if self.distribution.shifts_features:
+            self.dataset = replace(self.dataset, train=self.dataset.train.seen_by(shards, self._view))
         dtype = torch.get_default_dtype()
         self.normalise = (
             member.normalisation.to(self.device, dtype)
@@ -163,43 +180,43 @@ class Parts:
         """Training samples of every client."""
         return self.shards.sizes
 
+    @property
+    def class_counts(self) -> ClassCounts | None:
+        """Training samples of each class at every client; None where clients bring what they have."""
+        if self.distribution.at_clients:
+            return None
+        return ClassCounts.of(self.shards, self.dataset.train.labels, self.dataset.class_names)
+
     def _load_dataset(self) -> Dataset:
         loaded = make(ImageSource, self.config, "dataset").load()  # type: ignore[type-abstract]
-        return Dataset(
-            loaded.train.to(self.device),
-            loaded.test.to(self.device),
-            loaded.num_classes,
-            loaded.augmentation,
-            loaded.class_names,
-        )
+        return replace(loaded, train=loaded.train.to(self.device), test=loaded.test.to(self.device))
 
-    def _divide(self, dataset: Dataset, member: Member | None) -> Shards:
-        clients = self.config["num_clients"]
-        distribution = make(Distribution, self.config, "distribution")  # type: ignore[type-abstract]
+    def _divided(self, dataset: Dataset, member: Member | None) -> list[np.ndarray]:
+        """Indices of each client's training samples."""
+        clients, distribution = self.config["num_clients"], self.distribution
         if distribution.at_clients:
             if not self._apart and member is None:
                 raise UserError("distribution", "own", "needs transport=grpc: clients bring what they have")
             own = {member.client: np.arange(len(dataset.train))} if member else {}
-            return Shards([own.get(client, np.empty(0, dtype=np.int64)) for client in range(clients)])
+            return [own.get(client, np.empty(0, dtype=np.int64)) for client in range(clients)]
         if clients > len(dataset.train):
             raise UserError("num_clients", clients, f"at most the {len(dataset.train)} training samples")
-        train = dataset.train
-        if distribution.by_owner and train.owners is None:
-            told = "this dataset does not say whose its samples are; femnist in LEAF's files does"
-            raise UserError("distribution", "natural", told)
-        by = train.owners if distribution.by_owner and train.owners is not None else train.labels
-        labels = by.cpu().numpy()
-        shards = distribution.split(labels, clients, self.seed)
+        by = dataset.train.labels
+        if distribution.by_owner:
+            if dataset.train.owners is None:
+                told = "this dataset does not say whose its samples are; femnist in LEAF's files does"
+                raise UserError("distribution", "natural", told)
+            by = dataset.train.owners
+        shards = distribution.split(by.cpu().numpy(), clients, self.seed)
         for client, shard in enumerate(shards):
             if len(shard) == 0:
                 raise UserError(
                     "num_clients", clients, f"too many for this distribution: client {client} has no sample"
                 )
-        if distribution.shifts_features:
-            for client, shard in enumerate(shards):
-                chosen = torch.from_numpy(shard)
-                train.pixels[chosen] = distribution.seen_by(client, train.pixels[chosen], self.seed)
-        return Shards(shards)
+        return shards
+
+    def _view(self, client: int, pixels: Tensor) -> Tensor:
+        return self.distribution.seen_by(client, pixels, self.seed)
 
     def _optimizer(self, side: str) -> Optimizer:
         chosen = side if self.config.get(side) else "optimizer"
@@ -226,7 +243,7 @@ class Parts:
             whole = self._placed(make(nn.Module, self.config, "model", **sizes))
         example = self.normalise(self.dataset.train.pixels[:2])
         try:
-            halves = split(whole, self.config["model"]["cut"], example)
+            halves = split(whole, self._cut(whole, example), example, untie=self.config["model"]["untie"])
         except RuntimeError as error:  # shapes that do not fit
             reason = str(error).splitlines()[0]
             raise UserError(
@@ -235,17 +252,24 @@ class Parts:
         with torch.no_grad():
             z = halves.client.eval()(example)
         halves.client.train()
-        return Models(
-            halves, self._build_auxiliary(z), tuple(z.shape[1:]), unflattened(halves.client, example)
-        )
+        auxiliary = self._build_auxiliary(z, halves)
+        return Models(halves, auxiliary, tuple(z.shape[1:]), unflattened(halves.client, example))
 
-    def _build_auxiliary(self, z: Tensor) -> nn.Module | None:
+    def _cut(self, whole: nn.Module, example: Tensor) -> str:
+        """The name of the cut, which may be chosen by number, or left to the model."""
+        cut: str | int | None = self.config["model"]["cut"]
+        if isinstance(cut, str):
+            return cut
+        return chosen(Cuts(whole, example), cut, self.config["model"]["stages"])
+
+    def _build_auxiliary(self, z: Tensor, halves: SplitModel) -> nn.Module | None:
         """The model that a client's head is, or that its estimator uses; `z` are some smashed data."""
         if self.client_head not in ("auxiliary", "estimator"):
             return None
         sizes: dict[str, Any] = {"smashed_shape": tuple(z.shape[1:]), "num_classes": self.dataset.num_classes}
         with _initialisation(self.seed, "auxiliary model"):
-            auxiliary = make(nn.Module, self.config, "auxiliary", **sizes)
+            offered = {"server": halves.server, "crossing": halves.crossing}
+            auxiliary = make(nn.Module, self.config, "auxiliary", offered=offered, **sizes)
             try:
                 fits = auxiliary.to(z.device, z.dtype).eval()(z).shape == (len(z), sizes["num_classes"])
             except (RuntimeError, ValueError, IndexError) as error:

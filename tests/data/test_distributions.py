@@ -3,10 +3,15 @@ import pytest
 
 from fedsplit.data.distributions.dirichlet import Dirichlet
 from fedsplit.data.distributions.distribution import Distribution
+from fedsplit.data.distributions.feature_shift import FeatureShift
 from fedsplit.data.distributions.iid import Iid
+from fedsplit.data.distributions.natural import Natural
+from fedsplit.data.distributions.pathological import Pathological
+from fedsplit.data.distributions.quantity_skew import QuantitySkew
 from fedsplit.data.distributions.shards import Shards
 from fedsplit.errors import UserError
 from fedsplit.randomness import numpy_generator
+from tests.conftest import Configure
 
 
 def _labels(samples: int, classes: int = 10, seed: int = 0) -> np.ndarray:
@@ -23,6 +28,12 @@ EACH = [
     pytest.param(_dirichlet(100.0), id="dirichlet-even"),
     pytest.param(Shards(classes_per_client=2), id="shards-2"),
     pytest.param(Shards(classes_per_client=10), id="shards-all"),
+    pytest.param(Dirichlet(alpha=0.1, min_samples=1, attempts=200, self_balancing=True), id="self-balancing"),
+    pytest.param(Pathological(shards_per_client=1), id="pathological-1"),
+    pytest.param(Pathological(shards_per_client=3), id="pathological-3"),
+    pytest.param(QuantitySkew(exponent=0.0, min_samples=1), id="quantity-even"),
+    pytest.param(QuantitySkew(exponent=1.5, min_samples=2), id="quantity-skewed"),
+    pytest.param(FeatureShift(rotation=45.0, colour=0.3), id="feature-shift"),
 ]
 
 
@@ -38,7 +49,10 @@ def test_every_sample_lands_on_exactly_one_client(
     assert min(map(len, shards)) > 0
 
 
-@pytest.mark.parametrize("distribution", [Iid(), _dirichlet()])
+@pytest.mark.parametrize(
+    "distribution",
+    [Iid(), _dirichlet(), Pathological(shards_per_client=1), QuantitySkew(exponent=1.0, min_samples=1)],
+)
 @pytest.mark.parametrize("samples", [1, 2, 9])
 def test_one_client_gets_everything(distribution: Distribution, samples: int) -> None:
     (shard,) = distribution.split(_labels(samples), 1, 0)
@@ -172,3 +186,137 @@ def test_shards_refuse_a_class_with_fewer_samples_than_clients_that_hold_it() ->
     with pytest.raises(UserError, match="class 1 has 2 samples for 3 clients") as caught:
         Shards(classes_per_client=2).split(np.array([0] * 10 + [1] * 2), 3, 0)
     assert (caught.value.key, caught.value.value) == ("num_clients", 3)
+
+
+def _self_balancing(alpha: float) -> Dirichlet:
+    return Dirichlet(alpha=alpha, min_samples=1, attempts=1000, self_balancing=True)
+
+
+@pytest.mark.parametrize("alpha", [1e-6, 0.05, 0.5])
+@pytest.mark.parametrize("seed", range(4))
+def test_self_balancing_stops_giving_once_a_client_has_its_share(alpha: float, seed: int) -> None:
+    labels = np.repeat(np.arange(10), 60)
+    shards = _self_balancing(alpha).split(labels, 4, seed)
+    for shard in shards:
+        held = 0
+        for label in range(10):  # the order in which classes are divided
+            of_class = int((labels[shard] == label).sum())
+            assert of_class == 0 or held < 600 / 4
+            held += of_class
+
+
+def test_self_balancing_evens_sizes_out() -> None:
+    labels = np.repeat(np.arange(10), 100)
+
+    def spread(distribution: Distribution) -> float:
+        return float(np.mean([np.std([len(s) for s in distribution.split(labels, 5, t)]) for t in range(10)]))
+
+    assert spread(_self_balancing(0.1)) < 0.6 * spread(_dirichlet(0.1, attempts=1000))
+
+
+def test_a_class_that_only_a_full_client_wants_is_divided_among_the_others() -> None:
+    """With so small an alpha every class has one taker; two clients, four classes: each stops at half."""
+    labels = np.repeat(np.arange(4), 10)
+    for seed in range(20):
+        shards = _self_balancing(1e-9).split(labels, 2, seed)
+        assert [len(shard) for shard in shards] == [20, 20]
+
+
+@pytest.mark.parametrize(("classes", "of_each", "clients", "per_client"), [(10, 60, 10, 2), (6, 30, 9, 4)])
+@pytest.mark.parametrize("seed", [0, 3])
+def test_pathological_shards_are_of_consecutive_samples_by_class(
+    classes: int, of_each: int, clients: int, per_client: int, seed: int
+) -> None:
+    labels = np.random.default_rng(1).permutation(np.repeat(np.arange(classes), of_each))
+    shards = Pathological(shards_per_client=per_client).split(labels, clients, seed)
+    size = classes * of_each // (clients * per_client)
+    assert [len(shard) for shard in shards] == [size * per_client] * clients
+    dealt = sorted(
+        tuple(np.sort(labels[shard[i : i + size]])) for shard in shards for i in range(0, len(shard), size)
+    )
+    in_order = np.sort(labels).reshape(-1, size)
+    assert dealt == sorted(map(tuple, in_order))
+
+
+def test_pathological_clients_hold_as_many_classes_as_shards_where_these_span_none() -> None:
+    labels = np.repeat(np.arange(10), 40)
+    for seed in range(5):
+        shards = Pathological(shards_per_client=2).split(labels, 10, seed)
+        assert {len(np.unique(labels[shard])) for shard in shards} <= {1, 2}
+        assert max(len(np.unique(labels[shard])) for shard in shards) == 2
+
+
+def test_pathological_sizes_differ_by_no_more_than_the_shards_a_client_has() -> None:
+    sizes = [len(shard) for shard in Pathological(shards_per_client=3).split(_labels(1000), 7, 0)]
+    assert sum(sizes) == 1000
+    assert max(sizes) - min(sizes) <= 3
+
+
+@pytest.mark.parametrize(
+    ("exponent", "least"), [(0.0, 2), (1.0, 2), (1.0, 10), (2.5, 1), (1e6, 5), (3e38, 5)]
+)
+@pytest.mark.parametrize("seed", [0, 8])
+def test_quantity_skew_is_a_power_law_of_what_is_left_over(exponent: float, least: int, seed: int) -> None:
+    shards = QuantitySkew(exponent=exponent, min_samples=least).split(_labels(1000), 8, seed)
+    sizes = sorted((len(shard) for shard in shards), reverse=True)
+    shares = [1 / k**exponent if k == 1 or exponent < 1000 else 0.0 for k in range(1, 9)]
+    expected = [least + (1000 - 8 * least) * share / sum(shares) for share in shares]
+    assert max(abs(size - each) for size, each in zip(sizes, expected, strict=True)) <= 1
+
+
+def test_quantity_skew_draws_who_has_much_and_mixes_classes() -> None:
+    labels = np.repeat(np.arange(4), 500)
+    largest = set()
+    for seed in range(8):
+        shards = QuantitySkew(exponent=1.0, min_samples=1).split(labels, 5, seed)
+        largest.add(int(np.argmax([len(shard) for shard in shards])))
+        for shard in shards:
+            assert np.abs(np.bincount(labels[shard], minlength=4) / len(shard) - 0.25).max() < 0.15
+    assert len(largest) > 2
+
+
+@pytest.mark.parametrize(
+    ("distribution", "key", "value"),
+    [
+        (QuantitySkew(exponent=1.0, min_samples=21), "min_samples", 21),
+        (Pathological(shards_per_client=21), "shards_per_client", 21),
+    ],
+)
+def test_more_than_the_samples_allow_is_refused(distribution: Distribution, key: str, value: int) -> None:
+    with pytest.raises(UserError, match=r"at most 20 \(100 samples, 5 clients\)") as caught:
+        distribution.split(_labels(100), 5, 0)
+    assert (caught.value.key, caught.value.value) == (f"distribution.{key}", value)
+
+
+@pytest.mark.parametrize("clients", [1, 3, 11, 30])
+def test_natural_keeps_the_samples_of_an_owner_together(clients: int) -> None:
+    owners = np.random.default_rng(0).integers(30, size=700) * 7  # numbers that are not consecutive
+    shards = Natural().split(owners, clients, 0)
+    assert np.array_equal(np.sort(np.concatenate(shards)), np.arange(700))
+    held = [set(owners[shard].tolist()) for shard in shards]
+    assert sum(map(len, held)) == len(set().union(*held)) == 30
+    sizes, largest = [len(shard) for shard in shards], np.unique(owners, return_counts=True)[1].max()
+    assert max(sizes) - min(sizes) <= largest  # each is dealt to the client that has fewest
+
+
+def test_natural_draws_who_is_together() -> None:
+    owners = np.repeat(np.arange(20), 5)
+    divisions = [Natural().split(owners, 4, seed) for seed in (0, 0, 1)]
+    same, again, other = ([shard.tolist() for shard in division] for division in divisions)
+    assert same == again
+    assert same != other
+
+
+def test_natural_refuses_more_clients_than_owners() -> None:
+    with pytest.raises(UserError, match="at most the 3 owners") as caught:
+        Natural().split(np.array([5, 5, 9, 7]), 4, 0)
+    assert (caught.value.key, caught.value.value) == ("num_clients", 4)
+
+
+def test_extreme_is_a_dirichlet_division_that_every_client_can_train_on(configured: Configure) -> None:
+    chosen = configured("distribution=extreme")["distribution"]
+    assert chosen.pop("_target_").endswith(".Dirichlet")
+    labels = np.repeat(np.arange(10), 5000)
+    shards = Dirichlet(**chosen).split(labels, 10, 0)
+    assert min(map(len, shards)) >= chosen["min_samples"] == 128
+    assert float(np.mean([np.bincount(labels[s]).max() / len(s) for s in shards])) > 0.4

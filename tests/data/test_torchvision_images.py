@@ -1,5 +1,3 @@
-import pickle
-from hashlib import md5
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,10 +9,15 @@ import pytest
 from fedsplit.data.torchvision_images import TorchvisionImages
 from fedsplit.errors import UserError
 from fedsplit.models.torchvision_operators import torchvision
+from tests.data.published import CIFAR_FOLDERS, IDX_FOLDERS, cycle, idx, mat, noise, pickled, svhn
 
-CIFAR_FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
-IDX_FOLDERS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
-CLASSES = {"CIFAR10": "cifar10", "CIFAR100": "cifar100", "MNIST": "mnist", "FashionMNIST": "fashion_mnist"}
+CLASSES = {
+    "CIFAR10": "cifar10",
+    "CIFAR100": "cifar100",
+    "MNIST": "mnist",
+    "FashionMNIST": "fashion_mnist",
+    "SVHN": "svhn",
+}
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +28,6 @@ def datasets() -> ModuleType:
 
 def _source(name: str, root: Path, *, download: bool = False) -> TorchvisionImages:
     return TorchvisionImages(name=name, root=str(root), download=download)  # type: ignore[arg-type]
-
-
-def _pickled(path: Path, content: dict[str, Any]) -> str:
-    """Write as the published files are, and give the checksum."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(pickle.dumps(content, protocol=2))
-    return md5(path.read_bytes(), usedforsecurity=False).hexdigest()
 
 
 def _batch(seed: int, samples: int, classes: int) -> tuple[np.ndarray, list[int]]:
@@ -54,8 +50,8 @@ def cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, datasets: ModuleTyp
     sums = []
     for seed, name in enumerate(names):
         data, labels = _batch(seed, 4, 10)
-        sums.append([name, _pickled(folder / name, {"data": data, "labels": labels, "batch_label": name})])
-    meta = _pickled(folder / "batches.meta", {"label_names": [f"class {i}" for i in range(10)]})
+        sums.append([name, pickled(folder / name, {"data": data, "labels": labels, "batch_label": name})])
+    meta = pickled(folder / "batches.meta", {"label_names": [f"class {i}" for i in range(10)]})
     monkeypatch.setattr(datasets.CIFAR10, "train_list", sums[:5])
     monkeypatch.setattr(datasets.CIFAR10, "test_list", sums[5:])
     monkeypatch.setattr(datasets.CIFAR10, "meta", {**datasets.CIFAR10.meta, "md5": meta})
@@ -69,8 +65,8 @@ def cifar100(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, datasets: ModuleTy
     for seed, name in enumerate(("train", "test")):
         data, fine = _batch(seed, 12, 100)
         content = {"data": data, "fine_labels": fine, "coarse_labels": [label // 5 for label in fine]}
-        sums[name] = _pickled(folder / name, content)
-    meta = _pickled(folder / "meta", {"fine_label_names": [f"class {i}" for i in range(100)]})
+        sums[name] = pickled(folder / name, content)
+    meta = pickled(folder / "meta", {"fine_label_names": [f"class {i}" for i in range(100)]})
     monkeypatch.setattr(datasets.CIFAR100, "train_list", [["train", sums["train"]]])
     monkeypatch.setattr(datasets.CIFAR100, "test_list", [["test", sums["test"]]])
     monkeypatch.setattr(datasets.CIFAR100, "meta", {**datasets.CIFAR100.meta, "md5": meta})
@@ -103,13 +99,6 @@ def test_a_damaged_batch_is_not_read(cifar10: Path) -> None:
     assert (caught.value.key, caught.value.value) == ("dataset.root", str(cifar10))
 
 
-def _idx(path: Path, values: np.ndarray) -> None:
-    """The idx format: two zeros, type (8: unsigned byte), dimensions, big-endian sizes, values."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sizes = b"".join(size.to_bytes(4, "big") for size in values.shape)
-    path.write_bytes(bytes([0, 0, 8, values.ndim]) + sizes + values.tobytes())
-
-
 def _idx_split(seed: int, samples: int) -> tuple[np.ndarray, np.ndarray]:
     draw = np.random.default_rng(seed)
     images = draw.integers(0, 256, (samples, 28, 28), dtype=np.uint8)
@@ -122,8 +111,8 @@ def idx_files(tmp_path: Path) -> Path:
     for folder in IDX_FOLDERS.values():
         for prefix, seed, samples in (("train", 0, 15), ("t10k", 1, 11)):
             images, labels = _idx_split(seed + len(folder), samples)
-            _idx(tmp_path / folder / "raw" / f"{prefix}-images-idx3-ubyte", images)
-            _idx(tmp_path / folder / "raw" / f"{prefix}-labels-idx1-ubyte", labels)
+            idx(tmp_path / folder / "raw" / f"{prefix}-images-idx3-ubyte", images)
+            idx(tmp_path / folder / "raw" / f"{prefix}-labels-idx1-ubyte", labels)
     return tmp_path
 
 
@@ -230,3 +219,21 @@ def test_looking_for_files_that_are_missing_makes_no_folder(tmp_path: Path, name
     with pytest.raises(UserError, match="is not there or damaged"):
         _source(name, tmp_path / "data").read()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_svhn_is_read_from_its_matlab_files_with_the_digit_zero_as_label_zero(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    svhn(tmp_path, monkeypatch)
+    for seed, (split, n) in enumerate(zip(_source("svhn", tmp_path).read(), (50, 10), strict=True)):
+        np.testing.assert_array_equal(split.pixels, noise(seed, n, 32))
+        assert split.labels.tolist() == cycle(n, 10)
+        assert split.pixels.is_contiguous()
+
+
+def test_a_damaged_file_of_svhn_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    svhn(tmp_path, monkeypatch)
+    mat(tmp_path / "test_32x32.mat", noise(5, 10, 32), cycle(10, 10))
+    with pytest.raises(UserError, match="svhn is not there or damaged") as caught:
+        _source("svhn", tmp_path).read()
+    assert (caught.value.key, caught.value.value) == ("dataset.root", str(tmp_path))

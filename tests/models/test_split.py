@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from fedsplit.errors import UserError
 from fedsplit.models.digits_cnn import digits_cnn
+from fedsplit.models.layout import unflattened
 from fedsplit.models.resnet import ResNetAuxiliary, resnet18
 from fedsplit.models.simple_conv import simple_conv
-from fedsplit.models.layout import unflattened
 from fedsplit.models.split import split
 
 MODELS = {

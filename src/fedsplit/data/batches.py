@@ -33,11 +33,14 @@ class Normalisation:
 
     @classmethod
     def of(cls, images: Images, dtype: torch.dtype = torch.float32) -> "Normalisation":
-        """From all pixels of `images`, exactly: from a histogram of their 256 values."""
+        """From all pixels that `images.surveyed` gives, exactly: from a histogram of their 256 values."""
         values = torch.arange(256, dtype=torch.float64)
         means, deviations = [], []
-        for channel in images.pixels.unbind(3):
-            counts = torch.bincount(channel.flatten().to(torch.int64), minlength=256).to("cpu", torch.float64)
+        histograms = torch.zeros(images.pixels.shape[3], 256, dtype=torch.float64)
+        for pixels in images.surveyed():
+            for i, channel in enumerate(pixels.unbind(3)):
+                histograms[i] += torch.bincount(channel.flatten().to(torch.int64), minlength=256).cpu()
+        for counts in histograms:
             mean = (counts @ values) / counts.sum()
             variance = (counts @ (values - mean).square()) / counts.sum()
             means.append(mean)
@@ -124,6 +127,7 @@ class ClientBatches:
         self._slices = batch_slices(len(indices), batch_size)
         self._local_epochs, self._client, self._seed = local_epochs, client, seed
         self.augments = augmentation.flip or augmentation.crop_padding > 0
+        self.in_files = images.in_files
         self._order = lru_cache(maxsize=1)(self._draw_order)
 
     @property
@@ -141,9 +145,17 @@ class ClientBatches:
     def batch(self, round: int, step: int) -> tuple[Tensor, Tensor]:
         """The batch of one local step; the same whenever it is asked for."""
         epoch, position = divmod(step, len(self._slices))
-        chosen = self._order(round, epoch)[self._slices[position]]
+        order = self._order(round, epoch)
+        piece = self._slices[position]
+        if self.in_files:
+            self.prefetch(order[piece.start : self._slices[min(position + 1, len(self._slices) - 1)].stop])
+        chosen = order[piece]
         x, y = self.images_at(chosen[None], [self.augmentation(round, step)])
         return x[0], y[0]
+
+    def prefetch(self, chosen: Tensor) -> None:
+        """Get the pixels of samples ready that will soon be asked for."""
+        self._images.prefetch(chosen)
 
     def images_at(self, chosen: Tensor, drawn: Sequence[AugmentationDraw | None]) -> tuple[Tensor, Tensor]:
         """Inputs `(k, b, c, h, w)` and labels `(k, b)` of the samples `chosen (k, b)`, augmented as drawn."""
@@ -220,11 +232,19 @@ class StackedBatches:
 
     def batch(self, round: int, step: int, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
         """One local step of clients whose batches have the same size."""
-        first, size = self._batches[rows[0]], self._sizes[rows[0]][step]
-        begins = torch.tensor([self._begins[row] + self._starts[row][step] for row in rows])
-        chosen = self._order(round)[begins[:, None] + torch.arange(size)]
+        first, order = self._batches[rows[0]], self._order(round)
+        chosen = order[self._positions(step, rows)]
+        if first.in_files:
+            first.prefetch(chosen.flatten())
+            for each in self.groups(step + 1, rows):
+                first.prefetch(order[self._positions(step + 1, each)].flatten())
         drawn = [self._batches[row].augmentation(round, step) for row in rows] if first.augments else []
         return first.images_at(chosen, drawn)
+
+    def _positions(self, step: int, rows: Sequence[int]) -> Tensor:
+        """Of the samples `(k, b)` of one local step, in the order of the round."""
+        begins = torch.tensor([self._begins[row] + self._starts[row][step] for row in rows])
+        return begins[:, None] + torch.arange(self._sizes[rows[0]][step])
 
     def _order(self, round: int) -> Tensor:
         """Indices of a round's samples, of one client after the other."""

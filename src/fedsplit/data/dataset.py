@@ -1,20 +1,27 @@
-"""Labelled images held in memory: one uint8 tensor a split, never decoded twice."""
+"""Labelled images: one uint8 tensor a split, never decoded twice, or files where memory would not hold it."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fedsplit.arguments import NonNegativeInt, PositiveInt
+from fedsplit.data.decoding import resized
+from fedsplit.data.file_pixels import FilePixels, View
 from fedsplit.errors import UserError
+
+_SAMPLED = 1024  # files that stand for all of a split too large to look through
+_AT_A_TIME = 128  # images
 
 
 @dataclass(frozen=True)
 class Images:
     """One split: `pixels` uint8 `(n, h, w, c)`, `labels` int64 `(n,)`; `owners` int64 `(n,)`, if known."""
 
-    pixels: Tensor
+    pixels: Tensor | FilePixels
     labels: Tensor
     owners: Tensor | None = None
 
@@ -28,7 +35,48 @@ class Images:
     def chosen(self, kept: Tensor) -> "Images":
         """Some of them, by index or mask."""
         owners = None if self.owners is None else self.owners[kept]
-        return Images(self.pixels[kept].contiguous(), self.labels[kept], owners)
+        pixels = self.pixels
+        some = pixels.chosen(kept) if isinstance(pixels, FilePixels) else pixels[kept].contiguous()
+        return Images(some, self.labels[kept], owners)
+
+    @property
+    def in_files(self) -> bool:
+        """Whether pixels are decoded when they are asked for: then it is worth saying so before."""
+        return isinstance(self.pixels, FilePixels)
+
+    def seen_by(self, shards: Sequence[np.ndarray], view: View) -> "Images":
+        """The images of each client as it sees them; pixels in memory are changed in place.
+
+        Args:
+            shards: indices, by client.
+            view: a client's number and pixels of its images to those as it sees them.
+        """
+        if isinstance(self.pixels, FilePixels):
+            return replace(self, pixels=self.pixels.seen_by(shards, view))
+        for client, shard in enumerate(shards):
+            for part in _parts(torch.from_numpy(shard)):
+                self.pixels[part] = view(client, self.pixels[part])
+        return self
+
+    def prefetch(self, index: Tensor | slice) -> None:
+        """Get pixels ready that will soon be asked for, where they are in files."""
+        if isinstance(self.pixels, FilePixels):
+            self.pixels.prefetch(index)
+
+    def surveyed(self) -> Iterator[Tensor]:
+        """All pixels, for statistics over them; of files a fixed sample, evenly spaced."""
+        if isinstance(self.pixels, Tensor):
+            yield self.pixels
+            return
+        sample = torch.linspace(0, len(self) - 1, min(_SAMPLED, len(self)), dtype=torch.float64).long()
+        for part in _parts(sample):
+            yield self.pixels[part]
+
+
+def _parts(index: Tensor) -> Iterator[Tensor]:
+    """Not so many at a time that their pixels take much memory."""
+    for start in range(0, len(index), _AT_A_TIME):
+        yield index[start : start + _AT_A_TIME]
 
 
 @dataclass(frozen=True)
@@ -94,10 +142,13 @@ class ImageSource(ABC):
         validation: number of training images, class-balanced and none of those that are trained on, to
             evaluate on in place of the test images, whatever `max_test`: for tuning; None evaluates on
             the test images.
+        image_size: side to resize images to, in pixels: the square in the middle of each; None keeps their
+            own size, which must then be square and the same for all.
         flip: augment with random horizontal flips.
         crop_padding: augment with random crops after padding by this many pixels; 0 does not.
     """
 
+    image_size: PositiveInt | None = None
     max_train: PositiveInt | None = None
     max_test: PositiveInt | None = None
     validation: PositiveInt | None = None
@@ -117,13 +168,13 @@ class ImageSource(ABC):
         return ()
 
     def load(self) -> Dataset:
-        """Both splits, cut to `max_train` and `max_test`.
+        """Both splits, cut to `max_train` and `max_test`, at `image_size`.
 
         Raises:
             UserError: the files are not there, or are fewer than asked for.
         """
         train, test = self.read()
-        side = min(train.pixels.shape[1:3])
+        side = self.image_size or min(train.pixels.shape[1:3])
         if self.crop_padding > side:
             raise UserError("dataset.crop_padding", self.crop_padding, f"at most the images' {side} pixels")
         names = self.class_names()
@@ -132,11 +183,16 @@ class ImageSource(ABC):
         def prefix(images: Images, size: int | None, key: str) -> Images:
             return images.chosen(class_balanced_prefix(images.labels, size, num_classes, key))
 
+        def sized(images: Images) -> Images:
+            if self.image_size is None or not isinstance(images.pixels, Tensor):
+                return images
+            return Images(resized(images.pixels, self.image_size), images.labels, images.owners)
+
         if self.validation is not None:
             train, test = self._held_out(train, num_classes)
         return Dataset(
-            prefix(train, self.max_train, "dataset.max_train"),
-            test if self.validation is not None else prefix(test, self.max_test, "dataset.max_test"),
+            sized(prefix(train, self.max_train, "dataset.max_train")),
+            sized(test if self.validation is not None else prefix(test, self.max_test, "dataset.max_test")),
             num_classes,
             Augmentation(self.flip, self.crop_padding),
             names,

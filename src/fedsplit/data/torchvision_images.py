@@ -1,9 +1,11 @@
-"""The image datasets that torchvision reads and downloads."""
+"""The image datasets that torchvision reads, holds in memory and downloads."""
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from types import ModuleType
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,30 +32,58 @@ class TorchvisionImages(ImageSource):
         download: fetch the files when they are not there.
     """
 
-    name: Literal["cifar10", "cifar100", "mnist", "fashion_mnist"]
+    name: Literal["cifar10", "cifar100", "mnist", "fashion_mnist", "svhn"]
     root: str
     download: bool
 
     def read(self) -> tuple[Images, Images]:
         """Both splits as published."""
-        return self._read(train=True), self._read(train=False)
+        return self._read("train"), self._read("test")
 
-    def _read(self, *, train: bool) -> Images:
-        reader = getattr(torchvision().datasets, _READERS[self.name])
-        was_there = Path(self.root).exists()
-        try:
-            split = reader(self.root, train=train, download=self.download)
-        except (RuntimeError, OSError, ValueError, AssertionError) as error:  # missing, damaged, out of reach
-            if not was_there:
-                shutil.rmtree(self.root, ignore_errors=True)  # torchvision makes it, then tries to download
-            raise UserError("dataset.root", self.root, self._advice(error)) from error
-        pixels = torch.as_tensor(np.asarray(split.data))
-        if pixels.dim() == 3:
-            pixels = pixels.unsqueeze(3)
-        return Images(pixels, torch.as_tensor(np.asarray(split.targets), dtype=torch.int64))
+    def _read(self, split: str) -> Images:
+        def reader(datasets: ModuleType) -> Any:
+            if self.name == "svhn":
+                return datasets.SVHN(self.root, split, download=self.download)
+            of_name = getattr(datasets, _READERS[self.name])
+            return of_name(self.root, train=split == "train", download=self.download)
 
-    def _advice(self, error: Exception) -> str:
-        if not self.download:
-            return f"{self.name} is not there or damaged; dataset.download=true fetches it"
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        return f"{self.name} is not there or damaged, and its download failed ({reason})"
+        found = published(self.name, self.root, self.download, reader)
+        if self.name == "svhn":
+            return images_of(np.ascontiguousarray(found.data.transpose(0, 2, 3, 1)), found.labels)
+        return images_of(found.data, found.targets)
+
+
+def images_of(pixels: Any, labels: Any) -> Images:
+    """Images from arrays, tensors or lists; without a dimension of channels there is one channel."""
+    tensor = torch.as_tensor(np.asarray(pixels))
+    with_channels = tensor if tensor.dim() == 4 else tensor.unsqueeze(3)
+    return Images(with_channels, torch.as_tensor(np.asarray(labels), dtype=torch.int64))
+
+
+def published(name: str, root: str, download: bool, reader: Callable[[ModuleType], Any]) -> Any:
+    """What a reader of torchvision finds in `root`, or downloads to it.
+
+    Args:
+        name: of the dataset, for errors.
+        root: the folder; where a download fails that made it, it is removed.
+        download: as told to the reader.
+        reader: from `torchvision.datasets`.
+
+    Raises:
+        UserError: files are missing or damaged, or their download failed.
+    """
+    folder = Path(root).expanduser()
+    was_there = folder.exists()
+    try:
+        return reader(torchvision().datasets)
+    except (RuntimeError, OSError, ValueError, AssertionError) as error:  # missing, damaged, out of reach
+        if not was_there:
+            shutil.rmtree(folder, ignore_errors=True)  # torchvision makes it, then tries to download
+        raise UserError("dataset.root", root, _advice(name, download, error)) from error
+
+
+def _advice(name: str, download: bool, error: Exception) -> str:
+    if not download:
+        return f"{name} is not there or damaged; dataset.download=true fetches it"
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return f"{name} is not there or damaged, and its download failed ({reason})"

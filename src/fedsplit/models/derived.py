@@ -39,8 +39,8 @@ class DerivedAuxiliary(nn.Module):
         num_classes: int,
         server: nn.Module,
         crossing: tuple[tuple[int, ...], ...],
-        width: PositiveFloat,
-        depth: PositiveInt,
+        width: PositiveFloat = 0.25,
+        depth: PositiveInt = 1,
     ) -> None:
         super().__init__()
         self._crossing = crossing

@@ -46,8 +46,10 @@ class Evaluator:
         correct = torch.zeros((), dtype=torch.int64, device=device)
         loss = torch.zeros((), dtype=torch.float64, device=device)
         for start in range(0, samples, self._batch_size):
-            y = self._images.labels[start : start + self._batch_size]
-            outputs = self._normalise(self._images.pixels[start : start + self._batch_size])
+            piece = slice(start, start + self._batch_size)
+            self._images.prefetch(slice(start, piece.stop + self._batch_size))
+            y = self._images.labels[piece]
+            outputs = self._normalise(self._images.pixels[piece])
             for half in self._halves:
                 outputs = functional_call(half.module, (half.parameters, half.buffers), (outputs,))
             correct += (outputs.argmax(1) == y).sum()

@@ -133,11 +133,11 @@ def draw(axes: "Axes", curves: Sequence[Curve], x: X, y: Y) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def figure(curves: Sequence[Curve], x: X, y: Y) -> "Figure":
-    """One axes with its legend below, 3.5 inches wide: a column of a paper.
+def blank_figure(width: float, height: float) -> "Figure":
+    """A figure without anything in it, of so many inches.
 
     Raises:
-        UserError: matplotlib is not installed, or there are more curves than can be told apart.
+        UserError: matplotlib is not installed.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
@@ -146,8 +146,18 @@ def figure(curves: Sequence[Curve], x: X, y: Y) -> "Figure":
         raise UserError(
             "matplotlib", "missing", "needed to draw figures; pip install 'fedsplit[plot]'"
         ) from error
-    drawn = Figure(figsize=(3.5, 2.4), dpi=200, layout="constrained")
-    FigureCanvasAgg(drawn)
+    blank = Figure(figsize=(width, height), dpi=200, layout="constrained")
+    FigureCanvasAgg(blank)
+    return blank
+
+
+def figure(curves: Sequence[Curve], x: X, y: Y) -> "Figure":
+    """One axes with its legend below, 3.5 inches wide: a column of a paper.
+
+    Raises:
+        UserError: matplotlib is not installed, or there are more curves than can be told apart.
+    """
+    drawn = blank_figure(3.5, 2.4)
     axes = drawn.add_subplot()
     draw(axes, curves, x, y)
     lines = axes.get_lines()

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from fedsplit.errors import UserError
 from fedsplit.results import checkpoint
 from fedsplit.results.checkpoint import Checkpoint
+from fedsplit.results.class_counts import CLASS_COUNTS, ClassCounts
 from fedsplit.results.metrics import MetricsFile, Record
 from fedsplit.results.summary import write_json
 from fedsplit.weights import Weights
@@ -20,7 +21,9 @@ _LOG = logging.getLogger("fedsplit")
 
 
 class RunDirectory:
-    """`config.yaml`, `run.log`, `metrics.csv`, `results.json`, `model/` and `checkpoint/` under one path."""
+    """`config.yaml`, `class_counts.csv`, `run.log`, `metrics.csv`, `results.json`, and below one path also
+    `model/` and `checkpoint/`.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -69,8 +72,15 @@ class RunDirectory:
         """The newest undamaged checkpoint; None where none was ever written."""
         return checkpoint.load_latest(self.path / "checkpoint")
 
-    def open(self, config: Mapping[str, Any], records: Sequence[Record]) -> None:
-        """Make the directory, write `config.yaml`, cut `metrics.csv` to `records`, and log to `run.log`.
+    def open(
+        self, config: Mapping[str, Any], records: Sequence[Record], counts: ClassCounts | None = None
+    ) -> None:
+        """Make the directory, write what is known at the start, cut `metrics.csv` to `records`, and log.
+
+        Args:
+            config: for `config.yaml`.
+            records: of the rounds that were run.
+            counts: for `class_counts.csv`; None writes none.
 
         Raises:
             UserError: it cannot be written.
@@ -82,6 +92,8 @@ class RunDirectory:
             partial = self.path / "config.yaml.partial"
             partial.write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
             partial.replace(self.path / "config.yaml")
+            if counts is not None:
+                counts.write(self.path / CLASS_COUNTS)
             self.rewrite(records)
             log = logging.FileHandler(self.path / "run.log", encoding="utf-8")
         except OSError as error:

@@ -18,7 +18,8 @@ XS: tuple[X, ...] = get_args(X)
 YS: tuple[Y, ...] = get_args(Y)
 RUN_FILES = ("config.yaml", "metrics.csv")
 """What makes a directory that of a run."""
-_WITHOUT_EFFECT = {"seed", "task", "progress", "resume", "checkpoint_interval", "dataset.download"}
+_WITHOUT_EFFECT = {"seed", "task", "progress", "resume", "checkpoint_interval"}
+_WITHOUT_EFFECT |= {"dataset.download", "dataset.workers"}
 """Settings in which runs of one curve may differ: the seed, and what cannot change a result."""
 _NAMED_BY_CHOICE = {"model", "dataset", "distribution"}
 """Groups whose choices speak for themselves: `iid`, but `quant=none`."""

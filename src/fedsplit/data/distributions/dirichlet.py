@@ -66,8 +66,10 @@ class Dirichlet(Distribution):
             shares = draw.dirichlet(np.full(num_clients, self.alpha))
             if self.self_balancing:
                 held = np.array([sum(map(len, shard)) for shard in shards])
-                wanting = shares * (held < len(labels) / num_clients)
-                shares = wanting / wanting.sum() if wanting.sum() > 0 else shares
+                open_to = held < len(labels) / num_clients  # never none: not all samples are divided yet
+                wanted = shares * open_to
+                # Of a small alpha a single client may want all of a class, and have its share already.
+                shares = wanted / wanted.sum() if wanted.sum() > 0 else open_to / open_to.sum()
             ends = np.round(np.cumsum(shares)[:-1] * len(members)).astype(np.int64)
             for shard, part in zip(shards, np.split(members, ends), strict=True):
                 shard.append(part)

@@ -6,9 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedsplit.arguments import Fraction, NonNegativeFloat
+from fedsplit.arguments import Degrees, Fraction
 from fedsplit.data.distributions.iid import Iid
-from fedsplit.errors import UserError
 from fedsplit.randomness import generator
 
 
@@ -22,15 +21,13 @@ class FeatureShift(Iid):
     Learning", 2021, section 3.1.
 
     Args:
-        rotation: largest angle, in degrees, up to 180.
+        rotation: largest angle, in degrees.
         colour: largest change of a channel, as a fraction.
     """
 
     shifts_features = True
 
-    def __init__(self, *, rotation: NonNegativeFloat, colour: Fraction) -> None:
-        if rotation > 180:
-            raise UserError("rotation", rotation, "must be from 0 to 180 degrees")
+    def __init__(self, *, rotation: Degrees, colour: Fraction) -> None:
         self.rotation, self.colour = rotation, colour
 
     def seen_by(self, client: int, pixels: Tensor, seed: int) -> Tensor:

@@ -1,0 +1,20 @@
+"""Chest X-rays of children with and without pneumonia."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fedsplit.data.image_folder import ImageFolder
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChestXray(ImageFolder):
+    """5,216 training and 624 test images in `train/` and `test/`, each with `NORMAL/` and `PNEUMONIA/`.
+
+    Source: D. Kermany et al., "Identifying Medical Diagnoses and Treatable Diseases by Image-Based Deep
+    Learning", 2018.
+    """
+
+    origin: ClassVar[str] = (
+        "chest_xray/ of Mendeley Data rscbjbr9sj or of Kaggle's paultimothymooney/chest-xray-pneumonia, "
+        "with train/ and test/, each with NORMAL/ and PNEUMONIA/"
+    )

@@ -1,0 +1,133 @@
+"""Image files to pixels: opened, brought to size, and kept decoded on disk."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from fedsplit.errors import UserError
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp", ".gif"}
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """How files become pixels.
+
+    Args:
+        root: folder of the dataset, named in errors.
+        resize: whether to resize images; those of another size are refused otherwise.
+        grayscale: one channel instead of three.
+    """
+
+    root: str
+    resize: bool
+    grayscale: bool
+
+    @property
+    def channels(self) -> int:
+        """Of every image."""
+        return 1 if self.grayscale else 3
+
+    def opened(self, file: Path) -> Image.Image:
+        """The image in a file.
+
+        Raises:
+            UserError: it is none, or has more than 8 bits a channel.
+        """
+        try:
+            with Image.open(file) as image:
+                if image.mode.startswith(("I", "F")):
+                    raise UserError("dataset.root", self.root, f"{file} has more than 8 bits a channel")
+                return image.convert("L" if self.grayscale else "RGB")
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow raises all
+            raise UserError("dataset.root", self.root, f"{file} cannot be read as an image") from error
+
+    def own_side(self, file: Path) -> int:
+        """Height and width of a square image.
+
+        Raises:
+            UserError: it is not square, or cannot be read.
+        """
+        width, height = self.opened(file).size
+        if width != height:
+            told = f"{file} is {width}x{height}: give the size to resize to"
+            raise UserError("dataset.image_size", None, told)
+        return width
+
+    def decoded(self, file: Path, side: int) -> np.ndarray:
+        """Pixels of a file, uint8 `(side, side, c)`.
+
+        Raises:
+            UserError: it cannot be read, or has another size and is not to be resized.
+        """
+        image = self.opened(file)
+        if self.resize:
+            image = fitted(image, side)
+        elif image.size != (side, side):
+            found = f"{file} is {image.size[0]}x{image.size[1]} and not {side}x{side}"
+            raise UserError("dataset.image_size", None, f"{found}: give the size to resize to")
+        return np.asarray(image).reshape(side, side, self.channels)
+
+
+def fitted(image: Image.Image, side: int) -> Image.Image:
+    """The square in the middle of an image, resized to `side` pixels a side."""
+    width, height = image.size
+    short = min(width, height)
+    left, top = (width - short) / 2, (height - short) / 2
+    if image.size == (side, side):
+        return image
+    box = (left, top, left + short, top + short)
+    return image.resize((side, side), Image.Resampling.BILINEAR, box=box)
+
+
+def resized(pixels: Tensor, side: int) -> Tensor:
+    """Images held in memory, uint8 `(n, h, w, c)`, as `fitted` makes each of them."""
+    if pixels.shape[1:3] == (side, side):
+        return pixels
+    out = torch.empty(len(pixels), side, side, pixels.shape[3], dtype=torch.uint8)
+    for each, place in zip(pixels.numpy(), out.numpy(), strict=True):
+        image = fitted(Image.fromarray(each[:, :, 0] if each.shape[2] == 1 else each), side)
+        place[:] = np.asarray(image).reshape(place.shape)
+    return out
+
+
+def kept(
+    root: Path, name: str, files: Iterable[Path], settings: str, make: Callable[[], Mapping[str, Tensor]]
+) -> Mapping[str, Tensor]:
+    """What `make` makes of files below `root`, kept in `root/.fedsplit-cache` where that can be written.
+
+    The name of the kept file is made of `settings` and every file's path, size and time of change, so
+    what was edited is read anew.
+    """
+    digest = sha256(settings.encode())
+    for file in files:
+        stat = file.stat()
+        digest.update(f"{file.relative_to(root)} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    cache = root / ".fedsplit-cache" / f"{name}-{digest.hexdigest()[:16]}.safetensors"
+    if cache.is_file():
+        with suppress(SafetensorError):  # a damaged one is written again below
+            return load_file(cache)
+    made = make()
+    _write(cache, made)
+    return made
+
+
+def _write(cache: Path, tensors: Mapping[str, Tensor]) -> None:
+    partial = cache.with_suffix(f".{os.getpid()}.partial")
+    try:
+        cache.parent.mkdir(exist_ok=True)
+        save_file(dict(tensors), partial)
+        partial.replace(cache)
+    except (OSError, SafetensorError):
+        with suppress(OSError):  # a folder that cannot be written to is decoded anew each time
+            partial.unlink(missing_ok=True)

@@ -1,0 +1,103 @@
+"""Divisions of training sets over clients, drawn as bubbles."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from textwrap import fill
+from typing import TYPE_CHECKING
+
+from fedsplit.errors import UserError
+from fedsplit.results.class_counts import ClassCounts, read_class_counts
+from fedsplit.results.curves import blank_figure
+from fedsplit.results.runs import Run
+
+if TYPE_CHECKING:  # matplotlib is optional and slow to import: only `figure` needs it
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MOST_CLIENTS, MOST_DIVISIONS = 200, 8
+_COLOUR = "#0072B2"  # one colour and areas: nothing that needs to be told apart by its hue
+_NAMED_CLASSES = 30  # more names than this would not be legible
+_SILENT = {"_target_", "attempts"}
+
+
+@dataclass(frozen=True)
+class Division:
+    """Counts, and what the division is called."""
+
+    title: str
+    counts: ClassCounts
+
+
+def divisions(runs: Sequence[Run]) -> list[Division]:
+    """The different divisions that runs had, in the order of the runs.
+
+    Raises:
+        UserError: a run left no counts, or damaged ones.
+    """
+    found: dict[ClassCounts, Division] = {}
+    for run in runs:
+        counts = read_class_counts(run.path)
+        found.setdefault(counts, Division(_title(run), counts))
+    return list(found.values())
+
+
+def figure(drawn: Sequence[Division]) -> "Figure":
+    """A panel for each division: clients across, classes up, areas of bubbles proportional to samples.
+
+    Raises:
+        UserError: matplotlib is not installed, or there is more than can be told apart.
+    """
+    if len(drawn) > MOST_DIVISIONS:
+        raise UserError("divisions drawn", len(drawn), f"at most {MOST_DIVISIONS} in a figure")
+    for each in drawn:
+        if each.counts.clients > MOST_CLIENTS:
+            raise UserError("clients drawn", each.counts.clients, f"at most {MOST_CLIENTS} in a figure")
+    width = 3.5 if max(each.counts.clients for each in drawn) <= 40 else 7.0
+    heights = [0.9 + min(5.0, max(0.8, 0.15 * len(each.counts.classes))) for each in drawn]
+    image = blank_figure(width, sum(heights))
+    panels = image.subplots(len(drawn), squeeze=False, height_ratios=heights)[:, 0]
+    for axes, each in zip(panels, drawn, strict=True):
+        _draw(axes, each)
+    image.draw_without_rendering()  # only now it is known how much room a cell has
+    for axes, each in zip(panels, drawn, strict=True):
+        _size(axes, each.counts)
+    return image
+
+
+def _draw(axes: "Axes", division: Division) -> None:
+    counts = division.counts
+    clients, labels, _ = zip(*counts.rows, strict=True)
+    axes.scatter(clients, labels, color=_COLOUR, linewidths=0)
+    axes.set_xlim(-0.6, counts.clients - 0.4)
+    axes.set_ylim(-0.6, len(counts.classes) - 0.4)
+    largest = max(samples for _, _, samples in counts.rows)
+    title = fill(division.title, 20 * int(axes.get_figure().get_figwidth()))  # type: ignore[union-attr]
+    axes.set_title(title, fontsize=8)
+    axes.set_xlabel(f"Client (largest area: {largest:,} samples)", fontsize=8)
+    axes.set_ylabel("Class", fontsize=8)
+    axes.tick_params(labelsize=7)
+    axes.locator_params(axis="x", integer=True)
+    if len(counts.classes) <= _NAMED_CLASSES:
+        axes.set_yticks(range(len(counts.classes)), counts.classes)
+    axes.grid(color="#DDDDDD", linewidth=0.5)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _size(axes: "Axes", counts: ClassCounts) -> None:
+    """Give the largest bubble the width of a cell."""
+    box = axes.get_window_extent()
+    points = 72 / axes.get_figure().dpi  # type: ignore[union-attr]
+    cell = points * min(box.width / counts.clients, box.height / len(counts.classes))
+    largest = max(samples for _, _, samples in counts.rows)
+    axes.collections[0].set_sizes(  # type: ignore[attr-defined]
+        [cell**2 * samples / largest for _, _, samples in counts.rows]
+    )
+
+
+def _title(run: Run) -> str:
+    own = run.inside("distribution")
+    keys = {key.removeprefix("distribution."): value for key, value in own.items()}
+    settings = [f"{key}={value}" for key, value in keys.items() if key not in _SILENT]
+    chosen = [run.choices.get(group, group) for group in ("dataset", "distribution")]
+    return ", ".join([*chosen, *settings, f"seed={run.config['seed']}"])

@@ -1,0 +1,83 @@
+"""Every dataset with every distribution: composed, built, and trained for two rounds of few samples."""
+
+import math
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+
+from fedsplit.composition import CONFIGS
+from fedsplit.errors import UserError
+from fedsplit.experiment import Experiment
+from tests.conftest import Configure
+from tests.data.published import MAKERS
+
+DATASETS = sorted(path.stem for path in CONFIGS.glob("dataset/*.yaml"))
+DISTRIBUTIONS = sorted(path.stem for path in CONFIGS.glob("distribution/*.yaml"))
+AT_CLIENTS = ["own"]
+"""Needs a client's own files on a machine of its own: trained in the tests of `transport=grpc`."""
+OWNERS_KNOWN = ["femnist"]
+SMALL = (
+    "num_clients=2",
+    "batch_size=16",
+    "rounds=2",
+    "auxiliary.align_epochs=2",
+    "auxiliary.max_dataset_size=16",
+    "dataset.image_size=8",
+    "dataset.crop_padding=1",
+)
+FITTING = {
+    "shards": "distribution.classes_per_client={half}",
+    "extreme": "distribution.min_samples=2",
+}
+"""What a distribution needs for as little as two clients share here."""
+CLASSES = {"cifar100": 100, "chest_xray": 2} | dict.fromkeys(
+    ("image_folder", "imagenet", "imagenette", "eurosat", "tinyimagenet"), 3
+)
+"""Of the small files; ten where none is said."""
+
+Files = Callable[[str], list[str]]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Files]:
+    """What to set to read a dataset's files, which are made when first asked for."""
+    made: dict[str, list[str]] = {}
+    with pytest.MonkeyPatch.context() as patch:
+
+        def of(dataset: str) -> list[str]:
+            if dataset not in made:
+                made[dataset] = MAKERS[dataset](tmp_path_factory.mktemp(dataset), patch)
+            return made[dataset]
+
+        yield of
+
+
+def test_all_are_combined() -> None:
+    assert set(DATASETS) == set(MAKERS)
+    assert len(DATASETS) == 13
+    assert len(DISTRIBUTIONS) == 10
+    assert set(AT_CLIENTS) < set(DISTRIBUTIONS)
+
+
+@pytest.mark.parametrize("distribution", [each for each in DISTRIBUTIONS if each not in AT_CLIENTS])
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_two_rounds_of(dataset: str, distribution: str, files: Files, configured: Configure) -> None:
+    overrides = [f"dataset={dataset}", f"distribution={distribution}", *SMALL, *files(dataset)]
+    if distribution in FITTING:
+        overrides.append(FITTING[distribution].format(half=-(-CLASSES.get(dataset, 10) // 2)))
+    config = configured(*overrides)
+    if distribution == "natural" and dataset not in OWNERS_KNOWN:
+        with pytest.raises(UserError, match=r"^distribution=natural: this dataset does not say whose"):
+            Experiment(config)
+        return
+    run = Experiment(config)
+    parts = run.parts
+    assert parts.dataset.image_size == 8
+    assert torch.equal(torch.cat(parts.shards[:]).sort().values, torch.arange(len(parts.dataset.train)))
+    before = run.algorithm.full_weights()
+    for t in range(2):
+        record = run.run_round(t)
+        assert math.isfinite(record.train_loss)
+        assert record.test_accuracy is not None
+    assert not any(torch.equal(each, before[name]) for name, each in run.algorithm.full_weights().items())
