@@ -234,7 +234,7 @@ class Parts:
         return algorithm
 
     def _build_models(self) -> Models:
-        sizes = {
+        sizes: dict[str, Any] = {
             "num_classes": self.dataset.num_classes,
             "channels": self.dataset.channels,
             "image_size": self.dataset.image_size,

@@ -1,6 +1,7 @@
 """Images in folders named after their classes."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from fedsplit.data.image_files import ImageFiles, Listed, by_class, classes_in

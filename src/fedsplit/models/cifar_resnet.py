@@ -32,7 +32,7 @@ def resnet_32x32(*, depth: PositiveInt, num_classes: int, channels: int, image_s
 
 
 class _Block(nn.Module):
-    """Two 3x3 convolutions beside a shortcut without parameters: every second pixel, and channels of zeros."""
+    """Two 3x3 convolutions beside a shortcut without parameters: every second pixel, channels of zeros."""
 
     def __init__(self, before: int, after: int, stride: int) -> None:
         super().__init__()

@@ -94,6 +94,7 @@ def _propagate(module: nn.Module, nodes: Sequence[fx.Node], example: Tensor) -> 
     module.eval()
     try:
         with torch.no_grad():
+            module(example)  # what does not fit is told in torch's words, and not in a tracer's
             ShapeProp(fx.GraphModule(module, nodes[0].graph)).propagate(example)
     finally:
         module.train(training)
