@@ -71,7 +71,9 @@ class AlignmentSettings:
 class ModelSettings:
     """Keys of the `model` group that are about splitting, not about the model."""
 
-    cut: str
+    cut: str | PositiveInt | None
+    stages: list[str] | None
+    untie: bool
     auxiliary: str
 
 
@@ -148,6 +150,8 @@ def with_defaults_of_old(config: Mapping[str, Any]) -> dict[str, Any]:
     client = config.get("client", {})
     if isinstance(client, Mapping):
         completed["client"] = {"stateless": False, "id": None, "directory": None, **client}
+    if isinstance(config.get("model"), Mapping):
+        completed["model"] = {"stages": None, "untie": False, **config["model"]}
     if isinstance(config.get("dataset"), Mapping):
         completed["dataset"] = {"validation": None, "image_size": None, **config["dataset"]}
     distribution = config.get("distribution")

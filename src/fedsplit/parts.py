@@ -28,6 +28,7 @@ from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.extras import extra
 from fedsplit.memory import Memory, reuse_freed_memory
 from fedsplit.models.computation import set_computation, set_float32
+from fedsplit.models.cuts import Cuts, chosen
 from fedsplit.models.graphs import CudaRecorder, Recorder
 from fedsplit.models.layout import unflattened
 from fedsplit.models.model_state import ModelState
@@ -53,8 +54,17 @@ _LOG = logging.getLogger("fedsplit")
 _ALIGNED_TOGETHER = ("auxiliary.align_batch_size", "auxiliary.max_dataset_size")
 
 
-def make(kind: type[Made], config: Mapping[str, Any], path: str, **objects: Any) -> Made:
+def make(
+    kind: type[Made],
+    config: Mapping[str, Any],
+    path: str,
+    *,
+    offered: Mapping[str, Any] | None = None,
+    **objects: Any,
+) -> Made:
     """Make what the choice at `path` names, with objects that no configuration can hold.
+
+    Those `offered` are given only to what has arguments of their names.
 
     Raises:
         UserError: its `_target_` cannot be imported, does not take these arguments or makes something else.
@@ -64,6 +74,8 @@ def make(kind: type[Made], config: Mapping[str, Any], path: str, **objects: Any)
         raise UserError(f"{path}.{name}", node[name], "no such key: it is given by the run itself")
     try:
         factory = instantiate(node, _partial_=True, _convert_="all")
+        taken = inspect.signature(factory).parameters
+        objects |= {name: each for name, each in (offered or {}).items() if name in taken}
         inspect.signature(factory).bind(**objects)
     except Exception as error:  # whatever a class of the user's raises on import
         reason = (str(error.__cause__ or error).splitlines() or [type(error).__name__])[0]
@@ -207,7 +219,7 @@ class Parts:
         return algorithm
 
     def _build_models(self) -> Models:
-        sizes = {
+        sizes: dict[str, Any] = {
             "num_classes": self.dataset.num_classes,
             "channels": self.dataset.channels,
             "image_size": self.dataset.image_size,
@@ -216,7 +228,7 @@ class Parts:
             whole = self._placed(make(nn.Module, self.config, "model", **sizes))
         example = self.normalise(self.dataset.train.pixels[:2])
         try:
-            halves = split(whole, self.config["model"]["cut"], example)
+            halves = split(whole, self._cut(whole, example), example, untie=self.config["model"]["untie"])
         except RuntimeError as error:  # shapes that do not fit
             reason = str(error).splitlines()[0]
             raise UserError(
@@ -225,17 +237,24 @@ class Parts:
         with torch.no_grad():
             z = halves.client.eval()(example)
         halves.client.train()
-        return Models(
-            halves, self._build_auxiliary(z), tuple(z.shape[1:]), unflattened(halves.client, example)
-        )
+        auxiliary = self._build_auxiliary(z, halves)
+        return Models(halves, auxiliary, tuple(z.shape[1:]), unflattened(halves.client, example))
 
-    def _build_auxiliary(self, z: Tensor) -> nn.Module | None:
+    def _cut(self, whole: nn.Module, example: Tensor) -> str:
+        """The name of the cut, which may be chosen by number, or left to the model."""
+        cut: str | int | None = self.config["model"]["cut"]
+        if isinstance(cut, str):
+            return cut
+        return chosen(Cuts(whole, example), cut, self.config["model"]["stages"])
+
+    def _build_auxiliary(self, z: Tensor, halves: SplitModel) -> nn.Module | None:
         """The model that a client's head is, or that its estimator uses; `z` are some smashed data."""
         if self.client_head not in ("auxiliary", "estimator"):
             return None
         sizes: dict[str, Any] = {"smashed_shape": tuple(z.shape[1:]), "num_classes": self.dataset.num_classes}
         with _initialisation(self.seed, "auxiliary model"):
-            auxiliary = make(nn.Module, self.config, "auxiliary", **sizes)
+            offered = {"server": halves.server, "crossing": halves.crossing}
+            auxiliary = make(nn.Module, self.config, "auxiliary", offered=offered, **sizes)
             try:
                 fits = auxiliary.to(z.device, z.dtype).eval()(z).shape == (len(z), sizes["num_classes"])
             except (RuntimeError, ValueError, IndexError) as error:

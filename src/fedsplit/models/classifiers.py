@@ -29,7 +29,9 @@ def classifier(*, name: str, num_classes: int, channels: int, image_size: int) -
     if name not in known:
         close = ", ".join(get_close_matches(name, known, 3, 0.5) or sorted(known))
         raise UserError("model.name", name, f"no classifier of torchvision; close are {close}")
-    extra = {"aux_logits": False, "init_weights": True} if name in _WITHOUT_AUXILIARY_HEADS else {}
+    extra: dict[str, object] = {}
+    if name in _WITHOUT_AUXILIARY_HEADS:
+        extra = {"aux_logits": False, "init_weights": True}
     if name.startswith(("vit_", "maxvit")):
         extra = {"image_size": image_size} if name.startswith("vit_") else {"input_size": (image_size,) * 2}
     network: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, **extra)
@@ -50,7 +52,7 @@ def _take_channels(network: nn.Module, channels: int) -> None:
         first.dilation,  # type: ignore[arg-type]
         bias=first.bias is not None,
     )
-    deviation = float(first.weight.std()) * (first.in_channels / channels) ** 0.5
+    deviation = float(first.weight.detach().std()) * (first.in_channels / channels) ** 0.5
     nn.init.normal_(replaced.weight, std=deviation)
     if replaced.bias is not None:
         nn.init.zeros_(replaced.bias)

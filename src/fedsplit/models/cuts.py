@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 
+from fedsplit.errors import UserError
 from fedsplit.models.tracing import traced
 
 
@@ -62,10 +63,29 @@ class Cuts(Mapping[str, Cut]):
     def __len__(self) -> int:
         return len(self._cuts)
 
+    def stages(self) -> list[Cut]:
+        """The model's own stages: its outermost parts that it can be cut behind.
+
+        Of a part that holds nearly all (as `features` of a VGG does), its parts in its place.
+        """
+        names = [name for name, _ in self.module.named_children()]
+        while True:
+            stages = [self[name] for name in names if name in self and self[name].obstacle is None]
+            if len(stages) > 2:
+                return stages
+            inner = [f"{name}.{child}" for name in names for child, _ in _children(self.module, name)]
+            if not inner:
+                return stages or self.possible
+            names = inner
+
     @property
     def possible(self) -> list[Cut]:
         """Those where the module can be cut."""
         return [cut for cut in self._cuts.values() if cut.obstacle is None]
+
+
+def _children(module: nn.Module, name: str) -> list[tuple[str, nn.Module]]:
+    return list(module.get_submodule(name).named_children())
 
 
 def _propagate(module: nn.Module, nodes: Sequence[fx.Node], example: Tensor) -> None:
@@ -74,6 +94,7 @@ def _propagate(module: nn.Module, nodes: Sequence[fx.Node], example: Tensor) -> 
     module.eval()
     try:
         with torch.no_grad():
+            module(example)  # what does not fit is told in torch's words, and not in a tracer's
             ShapeProp(fx.GraphModule(module, nodes[0].graph)).propagate(example)
     finally:
         module.train(training)
@@ -125,3 +146,25 @@ def _obstacle(
     if len({each.dtype for each in tensors}) > 1:
         return "tensors of different types cross"
     return None
+
+
+def chosen(cuts: Cuts, cut: str | int | None, stages: Sequence[str] | None) -> str:
+    """The name of the cut that a configuration asks for.
+
+    Args:
+        cuts: of the model.
+        cut: its name; or the number of a stage, counted from 1; None is the stage nearest to the middle of
+            the model's operations.
+        stages: names of the model's stages; None are its own, see `Cuts.stages`.
+
+    Raises:
+        UserError: there is no such stage.
+    """
+    if isinstance(cut, str):
+        return cut
+    names = list(stages) if stages else [stage.name for stage in cuts.stages()]
+    if cut is None:
+        return min(names, key=lambda name: abs(cuts[name].end - len(cuts.nodes) / 2))
+    if cut > len(names):
+        raise UserError("model.cut", cut, f"from 1 to {len(names)}: {', '.join(names)}")
+    return names[cut - 1]

@@ -1,4 +1,4 @@
-"""Auxiliary models that are derived from the server model: the same kind of network, narrower and shallower."""
+"""Auxiliary models that are derived from the server model: its kind of network, narrower and shallower."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -15,13 +15,13 @@ _LEAST_CHANNELS = 8
 
 
 class DerivedAuxiliary(nn.Module):
-    """A narrower and shallower stand-in for a server model, of the same smashed data, with logits of its shape.
+    """A narrower and shallower stand-in for a server model: of the same smashed data, with as many logits.
 
-    Where the server model has convolutions, each of its first `depth` stages (a stage ends where the number of
-    channels or the side changes) becomes one 3x3 convolution with BatchNorm and ReLU, of `width` times the
-    stage's channels and of its side; then come an average pool and a linear layer. Where it has linear layers
-    only, its first `depth` hidden ones become `width` times as wide. On tokens `(t, d)` the hidden layers go
-    over each token, and their mean goes to the last.
+    Where the server model has convolutions, each of its first `depth` stages (a stage ends where the side
+    changes) becomes one 3x3 convolution with BatchNorm and ReLU, of `width` times the stage's channels and
+    of its side; then come an average pool and a linear layer. Where it has linear layers only, its first
+    `depth` hidden ones become `width` times as wide. On tokens `(t, d)` the hidden layers go over each
+    token, and their mean goes to the last.
 
     Args:
         smashed_shape: of one sample.
@@ -39,37 +39,27 @@ class DerivedAuxiliary(nn.Module):
         num_classes: int,
         server: nn.Module,
         crossing: tuple[tuple[int, ...], ...],
-        width: PositiveFloat,
-        depth: PositiveInt,
+        width: PositiveFloat = 0.25,
+        depth: PositiveInt = 1,
     ) -> None:
         super().__init__()
         self._crossing = crossing
-        shapes = _shapes(server, smashed_shape)
         start = _gathered_shape(crossing)
-        stages = _stages(shapes, start)[:depth] if len(start) == 3 else []
+        stages = _stages(_shapes(server, smashed_shape))[:depth] if len(start) == 3 else []
+        hidden = [max(_LEAST_CHANNELS, round(width * each)) for each in _hidden(server)[:depth]]
         if stages:
-            self.features = _convolutions(start, stages, width)
-            self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-            features = self.features[-3].out_channels
+            self.trunk, features = _convolutions(start, stages, width)
+        elif len(start) == 2:
+            self.trunk, features = _linear([start[1], *hidden])
+            self.trunk.append(_MeanOfTokens())
         else:
-            inputs = start[-1] if len(start) == 2 else prod(start)
-            hidden = [max(_LEAST_CHANNELS, round(width * each)) for each in _hidden(server)[:depth]]
-            layers: list[nn.Module] = []
-            for before, after in pairwise([inputs, *hidden]):
-                layers += [nn.Linear(before, after), nn.ReLU()]
-            self.features = nn.Sequential(*layers)
-            self.pool = _MeanOfTokens() if len(start) == 2 else nn.Identity()
-            self._flat = len(start) != 2
-            features = hidden[-1] if hidden else inputs
-        self._convolutional = bool(stages)
+            self.trunk, features = _linear([prod(start), *hidden])
+            self.trunk.insert(0, nn.Flatten())
         self.fc = nn.Linear(features, num_classes)
 
     def forward(self, z: Tensor) -> Tensor:
         """Logits of smashed data."""
-        gathered = _gathered(z, self._crossing)
-        if not self._convolutional and self._flat:
-            gathered = gathered.flatten(1)
-        logits: Tensor = self.fc(self.pool(self.features(gathered)))
+        logits: Tensor = self.fc(self.trunk(_gathered(z, self._crossing)))
         return logits
 
 
@@ -78,22 +68,28 @@ class _MeanOfTokens(nn.Module):
         return z.mean(1)
 
 
-def _convolutions(start: Sequence[int], stages: Sequence[tuple[int, int]], width: float) -> nn.Sequential:
+def _linear(sizes: Sequence[int]) -> tuple[nn.Sequential, int]:
+    """Hidden layers of these sizes, and the last of them."""
+    layers: list[nn.Module] = []
+    for before, after in pairwise(sizes):
+        layers += [nn.Linear(before, after), nn.ReLU()]
+    return nn.Sequential(*layers), sizes[-1]
+
+
+def _convolutions(
+    start: Sequence[int], stages: Sequence[tuple[int, int]], width: float
+) -> tuple[nn.Sequential, int]:
+    """One convolution for each stage and a pool, and how many features come out."""
     layers: list[nn.Module] = []
     before, side = start[0], start[1]
     for channels, smaller in stages:
         after = max(_LEAST_CHANNELS, round(width * channels))
         stride = max(1, side // max(1, smaller))
-        layers += [
-            nn.Conv2d(before, after, 3, stride, padding=1, bias=False),
-            nn.BatchNorm2d(after),
-            nn.ReLU(),
-        ]
+        convolution = nn.Conv2d(before, after, 3, stride, padding=1, bias=False)
+        nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+        layers += [convolution, nn.BatchNorm2d(after), nn.ReLU()]
         before, side = after, -(-side // stride)
-    for layer in layers:
-        if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-    return nn.Sequential(*layers)
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), before
 
 
 def _shapes(server: nn.Module, smashed_shape: Sequence[int]) -> list[tuple[int, ...]]:
@@ -114,11 +110,8 @@ def _shapes(server: nn.Module, smashed_shape: Sequence[int]) -> list[tuple[int, 
     return found
 
 
-def _stages(shapes: Sequence[tuple[int, ...]], start: Sequence[int]) -> list[tuple[int, int]]:
-    """Channels and side of each stage: of the last of the convolutions that have the same side.
-
-    Where the side never changes, a stage ends where the channels do.
-    """
+def _stages(shapes: Sequence[tuple[int, ...]]) -> list[tuple[int, int]]:
+    """Most channels and side of each stage: of the convolutions one behind the other that have one side."""
     sides = [(shape[0], shape[1]) for shape in shapes if len(shape) == 3]
     stages: list[tuple[int, int]] = []
     for channels, side in sides:
@@ -149,5 +142,5 @@ def _gathered(z: Tensor, crossing: Sequence[tuple[int, ...]]) -> Tensor:
     if len(crossing) == 1 or len(shape) == 1:
         return z
     parts = torch.split(z, [prod(each) for each in crossing], 1)
-    images = [part.unflatten(1, each) for part, each in zip(parts, crossing, strict=True)]
+    images = [part.reshape(-1, *each) for part, each in zip(parts, crossing, strict=True)]
     return torch.cat([F.adaptive_avg_pool2d(image, shape[1]) for image in images], 1)

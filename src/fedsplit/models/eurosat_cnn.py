@@ -6,7 +6,7 @@ from torch import nn
 
 
 def eurosat_cnn(*, num_classes: int, channels: int, image_size: int) -> nn.Module:
-    """Three convolutions without padding (5x5 of 32, 5x5 of 64, 3x3 of 96 channels), then three linear layers.
+    """Three convolutions without padding (5x5 of 32 and of 64, 3x3 of 96 channels), then three linear layers.
 
     Each convolution is followed by BatchNorm, ReLU and a pooling that halves, rounding down. 64x64 images
     give sides 60, 30, 26, 13, 11, 5 and with three channels and ten classes 434,602 parameters.
