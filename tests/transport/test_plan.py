@@ -37,7 +37,8 @@ def _compositions() -> list[list[str]]:
         groups.setdefault(choice.parts[0], []).append(choice.parts[1])
     codecs, experiments = groups.pop("codec"), groups.pop("experiment")
     together = [
-        [f"{group}={names[n]}" for group, names in groups.items() if n < len(names)] for n in range(7)
+        [f"{group}={names[n]}" for group, names in groups.items() if n < len(names)]
+        for n in range(max(map(len, groups.values())))
     ]
     paths = [group for group in GROUPS if group.startswith("codec@")]
     together += [
