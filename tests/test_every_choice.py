@@ -39,7 +39,11 @@ def test_the_choices_are_all_there() -> None:
     }
 
 
-@pytest.mark.parametrize("choice", CHOICES, ids=str)
+ELSEWHERE = {"model"}
+"""Groups whose choices are run in `tests/models/test_model_choices.py`."""
+
+
+@pytest.mark.parametrize("choice", [each for each in CHOICES if each.parts[0] not in ELSEWHERE], ids=str)
 def test_two_tiny_rounds_of(choice: Path, tiny: Build, cifar_sized: Build, configured: Configure) -> None:
     group, name = choice.parts
     build, overrides = tiny, [f"{group}={name}"]
