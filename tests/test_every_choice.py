@@ -10,8 +10,8 @@ from fedsplit.composition import CONFIGS
 from fedsplit.config import CODECS
 from tests.conftest import Build, Configure
 
-TRAINED_TOGETHER = {"dataset", "distribution"}
-"""Groups of which every pair of choices is trained in `tests/data/test_every_combination.py`."""
+TRAINED_ELSEWHERE = {"dataset", "distribution", "model"}
+"""Groups whose choices are trained in `tests/data/test_every_combination.py` and `tests/models/test_model_choices.py`."""
 OVER_THE_NETWORK = {("task", "client"), ("transport", "grpc")}
 """Need a server, or processes of clients: trained in `tests/transport`."""
 CHOICES = sorted(path.relative_to(CONFIGS).with_suffix("") for path in CONFIGS.glob("*/*.yaml"))
@@ -42,7 +42,7 @@ def test_the_choices_are_all_there() -> None:
 
 
 TRAINED_HERE = [
-    each for each in CHOICES if each.parts[0] not in TRAINED_TOGETHER and each.parts not in OVER_THE_NETWORK
+    each for each in CHOICES if each.parts[0] not in TRAINED_ELSEWHERE and each.parts not in OVER_THE_NETWORK
 ]
 
 

@@ -33,6 +33,7 @@ from fedsplit.models.graphs import CudaRecorder, Recorder
 from fedsplit.models.layout import unflattened
 from fedsplit.models.model_state import ModelState
 from fedsplit.models.split import SplitModel, split
+from fedsplit.models.tied import untied
 from fedsplit.optimizers import Optimizer, RowOptimizer
 from fedsplit.parties.auto import Auto
 from fedsplit.parties.engine import Blueprint, Engine
@@ -218,21 +219,29 @@ class Parts:
             raise UserError("algorithm._target_", target, "must be an Algorithm")
         return algorithm
 
-    def _build_models(self) -> Models:
-        sizes: dict[str, Any] = {
+    @property
+    def _sizes(self) -> dict[str, Any]:
+        return {
             "num_classes": self.dataset.num_classes,
             "channels": self.dataset.channels,
             "image_size": self.dataset.image_size,
         }
+
+    def whole(self) -> tuple[nn.Module, Tensor]:
+        """The model before it is cut, and a batch of its inputs."""
         with _initialisation(self.seed, "model"):
-            whole = self._placed(make(nn.Module, self.config, "model", **sizes))
-        example = self.normalise(self.dataset.train.pixels[:2])
+            whole = make(nn.Module, self.config, "model", **self._sizes)
+            whole = self._placed(untied(whole) if self.config["model"]["untie"] else whole)
+        return whole, self.normalise(self.dataset.train.pixels[:2])
+
+    def _build_models(self) -> Models:
+        whole, example = self.whole()
         try:
-            halves = split(whole, self._cut(whole, example), example, untie=self.config["model"]["untie"])
+            halves = split(whole, self._cut(whole, example), example)
         except RuntimeError as error:  # shapes that do not fit
             reason = str(error).splitlines()[0]
             raise UserError(
-                "model", type(whole).__name__, f"does not fit images of {sizes} ({reason})"
+                "model", type(whole).__name__, f"does not fit images of {self._sizes} ({reason})"
             ) from error
         with torch.no_grad():
             z = halves.client.eval()(example)
@@ -334,9 +343,28 @@ class Parts:
         return module.to(self.device, dtype).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload, no-any-return]
 
     def _build_quantization(self) -> Quantization:
+        return self.quantization_at(self.models.smashed_shape, lambda: self.models.coded_shape)
+
+    def quantization_at(
+        self, smashed_shape: tuple[int, ...], coded_shape: Callable[[], tuple[int, ...]]
+    ) -> Quantization:
+        """The codecs, for smashed data of these shapes (see `Models`).
+
+        Args:
+            smashed_shape: of one sample.
+            coded_shape: gives that as codecs see it; asked only where there is something to code.
+        """
+
+        def at_cut(path: str) -> Codec:
+            codec = self.codec(path, at_cut=False)
+            if not isinstance(codec, Quantizer):
+                return codec
+            seen = coded_shape()
+            return Viewed(codec, seen) if seen != smashed_shape else codec
+
         return Quantization(
-            smashed=self.codec("quant.smashed", at_cut=True),
-            cut_gradient=self.codec("quant.cut_gradient", at_cut=True),
+            smashed=at_cut("quant.smashed"),
+            cut_gradient=at_cut("quant.cut_gradient"),
             weights=WeightsCodecs(
                 up=self.codec("quant.weights.up", at_cut=False),
                 down=self.codec("quant.weights.down", at_cut=False),

@@ -1,4 +1,6 @@
 import copy
+from collections import OrderedDict
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,7 +12,8 @@ from fedsplit.models.digits_cnn import digits_cnn
 from fedsplit.models.layout import unflattened
 from fedsplit.models.resnet import ResNetAuxiliary, resnet18
 from fedsplit.models.simple_conv import simple_conv
-from fedsplit.models.split import split
+from fedsplit.models.split import SplitModel, split
+from fedsplit.models.tied import tied, untied
 
 MODELS = {
     "digits_cnn": (digits_cnn, 1, 8),
@@ -88,44 +91,326 @@ def test_an_unknown_cut_lists_the_possible_ones() -> None:
         split(whole, "layer9", x)
 
 
-@pytest.mark.parametrize("cut", ["layer1.0.conv1", "fc"])
-def test_a_cut_inside_a_residual_block_or_after_the_last_layer_is_refused(cut: str) -> None:
+def test_of_many_cuts_an_error_names_the_stages_and_where_the_others_are_shown() -> None:
     whole, x = build("resnet18")
-    with pytest.raises(UserError, match="one tensor must cross, and both halves must learn"):
-        split(whole, cut, x)
+    with pytest.raises(UserError) as caught:
+        split(whole, "fc", x)
+    assert str(caught.value) == (
+        "model.cut=fc: nothing after it learns; possible cuts: conv1, bn1, relu, maxpool, layer1, layer2, "
+        "layer3, layer4, avgpool, and 57 inside of them, which task=cuts shows"
+    )
 
 
-def test_a_module_that_cannot_be_traced_is_refused() -> None:
-    class Branches(nn.Module):
+class Net(nn.Module):
+    """`a`, `b` and `c` are linear layers from 4 to 4; what is done with them is up to the test."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+
+
+def assert_the_halves_are_the_whole(
+    whole: nn.Module, cut: str, x: Tensor, *, crossing: int = 1
+) -> SplitModel:
+    """In outputs, gradients, statistics, training and evaluation, with the same draws; returns the halves."""
+    whole, x = whole.double(), x.double()
+    halves = split(whole, cut, x)
+    assert len(halves.crossing) == crossing
+    state = whole.state_dict()
+    client, server = halves.client.state_dict(), halves.server.state_dict()
+    assert sorted([*client, *server]) == sorted(state)
+    for training in (True, False):
+        for module in (whole, halves.client, halves.server):
+            module.train(training)
+            module.zero_grad()
+        torch.manual_seed(1)
+        expected = whole(x)
+        torch.manual_seed(1)
+        sent = halves.client(x)
+        assert sent.shape == (len(x), *halves.crossing[0]) if crossing == 1 else sent.ndim == 2
+        z = sent.detach().clone().requires_grad_()
+        actual = halves.server(z)
+        torch.testing.assert_close(actual, expected, rtol=1e-6, atol=0.0)
+        expected.square().sum().backward()
+        actual.square().sum().backward()
+        sent.backward(z.grad)
+        merged = dict(halves.client.named_parameters()) | dict(halves.server.named_parameters())
+        for name, parameter in whole.named_parameters():
+            torch.testing.assert_close(merged[name].grad, parameter.grad, rtol=1e-6, atol=1e-12)
+        moved = halves.client.state_dict() | halves.server.state_dict()
+        for name, tensor in whole.state_dict().items():
+            torch.testing.assert_close(moved[name], tensor, rtol=1e-6, atol=1e-12)
+    return halves
+
+
+def test_several_tensors_cross_a_cut_inside_a_residual_block_as_one() -> None:
+    whole, x = build("resnet18")
+    halves = assert_the_halves_are_the_whole(whole, "layer1.0.conv1", x, crossing=2)
+    assert halves.crossing == ((64, 8, 8), (64, 8, 8))
+    x = x.double()
+    residual = whole.maxpool(whole.relu(whole.bn1(whole.conv1(x))))
+    expected = torch.cat([residual.flatten(1), whole.layer1[0].conv1(residual).flatten(1)], 1)
+    torch.testing.assert_close(halves.client(x), expected)
+
+
+def test_a_forward_that_is_no_sequence() -> None:
+    class Branches(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            left, right = self.a(x), self.b(x)
+            n = x.size(0)
+            return self.c((left * torch.sigmoid(right) + x[:, :1]).view(n, 2, 2).mean(2).repeat(1, 2))
+
+    torch.manual_seed(0)
+    x = torch.randn(3, 4)
+    assert_the_halves_are_the_whole(Branches(), "a", x, crossing=2)
+    assert assert_the_halves_are_the_whole(Branches(), "b", x, crossing=3).crossing == ((4,), (4,), (4,))
+
+
+@pytest.mark.parametrize("way", ["size", "shape", "whole size"])
+def test_the_number_of_samples_does_not_have_to_cross(way: str) -> None:
+    class Reshaping(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            n = {"size": lambda: x.size(0), "shape": lambda: x.shape[0], "whole size": lambda: x.size()[0]}
+            samples = n[way]()
+            return self.c(self.b(self.a(x)).view(samples, 2, 2).reshape(samples, 4))
+
+    x = torch.randn(3, 4)
+    halves = assert_the_halves_are_the_whole(Reshaping(), "b", x)
+    assert halves.server(halves.client(x[:2].double())).shape == (2, 4)  # and is that of the batch
+
+
+def test_a_submodule_that_cannot_be_traced_is_one_operation() -> None:
+    class Deciding(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+            self.inner, self.norm = nn.Linear(4, 4), nn.BatchNorm1d(4)
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
+        def forward(self, x: Tensor) -> Tensor:
+            return self.norm(self.inner(x)) if x.sum() > 0 else self.norm(x)
+
+    whole = nn.Sequential(OrderedDict(first=nn.Linear(4, 4), deciding=Deciding(), last=nn.Linear(4, 3)))
+    x = torch.ones(5, 4) + torch.randn(5, 4)
+    with torch.no_grad():
+        whole.first.weight.copy_(torch.eye(4))  # so that the sum is positive, and all parameters learn
+    assert_the_halves_are_the_whole(whole, "first", x)
+    assert_the_halves_are_the_whole(whole, "deciding", x)
+    with pytest.raises(UserError, match=r"cut=deciding\.inner: not a part.*possible cuts: first, deciding$"):
+        split(whole, "deciding.inner", x.double())
+
+
+def test_a_module_that_cannot_be_traced_is_refused_with_the_reason() -> None:
+    class Branches(Net):
+        def forward(self, x: Tensor) -> Tensor:
             return self.b(self.a(x)) if x.sum() > 0 else self.b(x)
 
-    with pytest.raises(UserError, match=r"model=Branches: a module that torch\.fx can trace"):
+    with pytest.raises(
+        UserError,
+        match=r"model=Branches: its forward cannot be followed, for what it does depends on values "
+        r"\(.*control flow\); no cut between its parts a, b, c is possible",
+    ):
         split(Branches(), "a", torch.ones(2, 4))
 
 
-def test_parameters_used_on_both_sides_or_on_none_are_refused() -> None:
-    class Tied(nn.Module):
+def test_what_a_forward_reads_of_its_training_mode_is_read_in_every_pass() -> None:
+    class Dropping(Net):
         def __init__(self) -> None:
             super().__init__()
-            self.first, self.shared, self.last = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+            self.rate = 0.5
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.last(self.shared(self.first(self.shared(x))))
+        def forward(self, x: Tensor) -> Tensor:
+            x = F.dropout(self.a(x), self.rate, training=self.training)
+            x = F.dropout(self.b(x), self.rate if self.training else 0.0)
+            return self.c(x)
 
-    class Unused(Tied):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.last(self.first(x))
+    torch.manual_seed(0)
+    x = torch.randn(64, 4)
+    for cut in ("a", "b"):
+        halves = assert_the_halves_are_the_whole(Dropping(), cut, x)
+        z = halves.client(x.double())
+        assert torch.equal(halves.server.eval()(z), halves.server(z))
+        assert not torch.equal(halves.server.train()(z), halves.server(z))
+
+
+def test_a_submodule_that_does_other_things_in_training_is_one_operation() -> None:
+    class Noisy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.scale + torch.rand_like(x) if self.training else self.scale * x
+
+    whole = nn.Sequential(nn.Linear(4, 4), Noisy(), nn.Linear(4, 3))
+    x = torch.randn(5, 4)
+    assert_the_halves_are_the_whole(whole, "0", x)
+    assert_the_halves_are_the_whole(whole, "1", x)
+    with pytest.raises(UserError, match="Noisy: its forward does different things in training and in eval"):
+        split(Noisy(), "0", x)
+
+
+def test_parameters_and_buffers_of_the_module_itself_go_where_they_are_used() -> None:
+    class Own(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.early, self.late = nn.Parameter(torch.ones(4)), nn.Parameter(torch.full((4,), 2.0))
+            self.register_buffer("shift", torch.arange(4.0))
+            self.register_buffer("calls", torch.zeros(()))
+            self.register_buffer("mask", torch.tensor([1.0, 0.0, 1.0, 1.0]), persistent=False)
+            self.plain = torch.tensor([1.0, 2.0, 3.0, 4.0])
+
+        def forward(self, x: Tensor) -> Tensor:
+            late, shift = self.late * 1, self.shift + 1  # taken early, used late
+            self.calls.add_(1)
+            x = self.a(x * self.early) * self.mask * self.plain
+            return self.c(self.b(x) * self.late * self.mask * self.plain + shift + late)
+
+    torch.manual_seed(0)
+    x = torch.randn(3, 4)
+    with pytest.raises(UserError, match="what crosses is no activation of every sample"):
+        split(Own(), "a", x)
+
+    class Later(Own):
+        def forward(self, x: Tensor) -> Tensor:
+            late = self.late
+            self.calls.add_(1)
+            x = self.a(x * self.early) * self.mask * self.plain
+            return self.c(self.b(x) * late * self.mask * self.plain + self.shift)
+
+    halves = assert_the_halves_are_the_whole(Later(), "a", x)
+    assert {"early", "calls"} < set(halves.client.state_dict())
+    assert {"late", "shift"} < set(halves.server.state_dict())
+    assert halves.client.get_buffer("calls") == 2  # passes by which the split is checked do not count
+
+
+def test_parameters_used_on_both_sides_or_on_none_are_refused() -> None:
+    class Shared(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.c(self.b(self.a(self.b(x))))
+
+    class Unused(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.c(self.a(x))
 
     x = torch.ones(2, 4)
-    with pytest.raises(UserError, match=r"shared\.weight are used on both sides"):
-        split(Tied(), "first", x)
-    with pytest.raises(UserError, match=r"shared\.weight are used on no side"):
-        split(Unused(), "first", x)
+    with pytest.raises(
+        UserError, match=r"cut=a: it divides the uses of b\.bias, b\.weight; possible cuts: b$"
+    ):
+        split(Shared(), "a", x)
+    with pytest.raises(UserError, match=r"model=Unused: b\.bias, b\.weight are never used"):
+        split(Unused(), "a", x)
+
+
+class Tied(Net):
+    """Weights of two of its layers are one tensor."""
+
+    def __init__(self, *names: str) -> None:
+        super().__init__()
+        first, second = (self.get_submodule(name) for name in names)
+        second.weight = first.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c(self.b(self.a(x)))
+
+
+@pytest.mark.parametrize("names", [("a", "c"), ("a", "b"), ("b", "c")])
+def test_tied_parameters_are_refused_and_go_separate_ways_where_that_is_asked_for(
+    names: tuple[str, str],
+) -> None:
+    """Also where both uses are on one side of the cut: halves step on and send weights by their names."""
+    torch.manual_seed(0)
+    whole, x = Tied(*names), torch.randn(3, 4)
+    one, other = (f"{name}.weight" for name in names)
+    assert tied(whole) == [[one, other]]
+    with pytest.raises(
+        UserError, match=rf"model=Tied: {one} and {other} are one and the same; model\.untie=true lets"
+    ):
+        split(whole, "b", x)
+    separate = untied(whole)
+    assert tied(separate) == []
+    assert torch.equal(separate(x), whole(x))
+    halves = assert_the_halves_are_the_whole(separate, "b", x)
+    merged = halves.client.state_dict() | halves.server.state_dict()
+    assert merged[one].data_ptr() != merged[other].data_ptr()
+    assert tied(whole) == [[one, other]]  # the original is left alone
+
+
+def test_a_module_that_goes_by_two_names_is_tied_with_all_it_holds() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4, affine=False))
+            self.second, self.last = self.first, nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(self.second(self.first(x)))
+
+    torch.manual_seed(0)
+    whole, x = Twice(), torch.randn(6, 4)
+    assert ["first.1.running_mean", "second.1.running_mean"] in tied(whole)
+    with pytest.raises(UserError, match=r"first\.0\.weight and second\.0\.weight are one and the same"):
+        split(whole, "first", x)
+    assert_the_halves_are_the_whole(untied(whole), "first", x)
+
+
+def _of_one_batch(net: Net, x: Tensor) -> Tensor:
+    return net.c(net.b(net.a(x)[None])[0])
+
+
+def _with_indices(net: Net, x: Tensor) -> Tensor:
+    largest = x.argmax(1, keepdim=True)
+    return net.c(net.b(net.a(x)) + largest)
+
+
+def _in_two_types(net: Net, x: Tensor) -> Tensor:
+    long = net.a(x).double()
+    return net.c(net.b(x) + long.float())
+
+
+def _with_a_number(net: Net, x: Tensor) -> Tensor:
+    features = net.a(x).shape[1]
+    return net.c(net.b(x) + features)
+
+
+@pytest.mark.parametrize(
+    ("forward", "reason"),
+    [
+        (_of_one_batch, "what crosses is no activation of every sample"),
+        (_with_indices, "what crosses is no activation of every sample"),
+        (_in_two_types, "tensors of different types cross"),
+        (_with_a_number, "what crosses is no tensor"),
+        (lambda net, x: net.b(net.c(net.a(x))), "nothing after it learns"),
+        (lambda net, x: net.a(net.c(net.b(net.a(x)))), r"it divides the uses of a\.bias, a\.weight"),
+    ],
+)
+def test_what_cannot_be_cut_says_why(forward: Callable[[Net, Tensor], Tensor], reason: str) -> None:
+    class Own(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            return forward(self, x)
+
+    with pytest.raises(UserError, match=f"model.cut=b: {reason}"):
+        split(Own(), "b", torch.randn(3, 4))
+
+
+def test_a_model_that_draws_in_evaluation_is_split_and_draws_the_same() -> None:
+    class Random(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.c(F.dropout(self.b(F.dropout(self.a(x)))))  # also in evaluation, as one forgets
+
+    assert_the_halves_are_the_whole(Random(), "b", torch.randn(4, 4))
+
+
+def test_a_tensor_that_is_made_in_the_forward_is_no_part_of_the_state_and_must_be_the_same_always() -> None:
+    class Constant(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.c(self.b(self.a(x)) * torch.arange(4))
+
+    class Random(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.c(self.b(self.a(x)) + torch.rand(()))
+
+    assert_the_halves_are_the_whole(Constant(), "a", torch.randn(3, 4))
+    with pytest.raises(UserError, match="model=Random: its forward makes a tensor that is another one every"):
+        split(Random(), "a", torch.randn(3, 4))
 
 
 def test_the_auxiliary_model_of_resnet18_is_its_layer3_with_pool_and_fc() -> None:

@@ -11,7 +11,7 @@ from fedsplit.models.classifiers import classifier
 
 
 def resnet_32x32(*, depth: PositiveInt, num_classes: int, channels: int, image_size: int) -> nn.Module:
-    """Torchvision's ResNet of this depth, its stem a 3x3 convolution of stride 1, without a pooling.
+    """The ResNet of this depth with a 3x3 convolution of stride 1 as its stem, and no pooling behind it.
 
     Source: K. He et al., "Deep Residual Learning for Image Recognition", 2016; the stem as is usual for
     CIFAR's 32x32 images, as in K. Liu, "Train CIFAR10 with PyTorch".

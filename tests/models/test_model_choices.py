@@ -1,0 +1,148 @@
+"""Every model choice: two rounds of FSL-SAGE on images as small as it takes, its cuts by number, its size."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fedsplit.errors import UserError
+from fedsplit.models.cuts import Cuts
+from fedsplit.models.derived import DerivedAuxiliary
+from tests.conftest import Build
+from tests.models.zoo import CHOICES, built, settings_of, side_of
+
+NOT_TRAINED = {
+    "resnet1202": "a round takes minutes, and its evaluation overflows until statistics have settled",
+    "resnet101": "as resnet50, with more of its blocks",
+    "resnet101_32x32": "as resnet50_32x32, with more of its blocks",
+    "resnet152": "as resnet50, with more of its blocks",
+    "resnet152_32x32": "as resnet50_32x32, with more of its blocks",
+}
+"""Built and split in `test_every_cut.py` only, and why."""
+TINY_ROUNDS = (
+    "dataset.max_train=16",
+    "dataset.max_test=6",
+    "num_clients=2",
+    "batch_size=4",
+    "auxiliary.align_epochs=2",
+    "auxiliary.max_dataset_size=4",
+    "auxiliary.align_batch_size=4",
+)
+
+
+@pytest.mark.parametrize("choice", [name for name in CHOICES if name not in NOT_TRAINED])
+def test_two_rounds_of_fsl_sage_with(choice: str, tiny: Build) -> None:
+    name = ["model.name=shufflenet_v2_x0_5"] if choice == "torchvision" else []
+    run = tiny(*TINY_ROUNDS, f"model={choice}", f"dataset.image_size={side_of(choice)}", *name)
+    before = run.algorithm.full_weights()
+    for t in range(2):
+        assert math.isfinite(run.run_round(t).train_loss)
+    after = run.algorithm.full_weights()
+    assert [name for name, tensor in after.items() if torch.equal(tensor, before[name])] == []
+
+
+def test_all_choices_are_trained_but_those_that_are_said() -> None:
+    assert set(NOT_TRAINED) < set(CHOICES)
+    assert len(CHOICES) == 24
+
+
+@pytest.mark.parametrize("choice", [name for name in CHOICES if not name.startswith("vgg")])
+def test_the_stages_that_a_choice_names_are_cuts_in_order_and_its_cut_is_possible(choice: str) -> None:
+    settings, side = settings_of(choice), side_of(choice)
+    if choice == "resnet1202":
+        return
+    cuts = Cuts(built(choice, image_size=side), torch.randn(2, 3, side, side))
+    stages = settings["stages"] or [cut.name for cut in cuts.stages()]
+    assert all(cuts[name].obstacle is None and len(cuts[name].crossing) == 1 for name in stages)
+    ends = [cuts[name].end for name in stages]
+    assert ends == sorted(ends)
+    assert len(set(ends)) == len(ends) >= 3
+    assert settings["cut"] is None or cuts[settings["cut"]].obstacle is None
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def test_eurosat_cnn_has_the_parameters_that_were_published() -> None:
+    assert parameters(built("eurosat_cnn", image_size=64)) == 434_602
+
+
+@pytest.mark.parametrize(
+    ("choice", "millions", "exactly"),
+    [("resnet20", 0.27, 269_722), ("resnet32", 0.46, 464_154), ("resnet44", 0.66, 658_586)]
+    + [("resnet56", 0.85, 853_018), ("resnet110", 1.7, 1_727_962), ("resnet1202", 19.4, 19_421_274)],
+)
+def test_residual_networks_for_cifar_have_the_parameters_of_the_paper(
+    choice: str, millions: float, exactly: int
+) -> None:
+    """He et al. 2016, table 6; exactly: 3x3 convolutions and BatchNorm of three stages, and the last layer."""
+    blocks = (int(choice.removeprefix("resnet")) - 2) // 6
+    expected = 3 * 9 * 16 + 2 * 16 + 64 * 10 + 10
+    for before, after in ((16, 16), (16, 32), (32, 64)):
+        expected += 9 * before * after + 9 * after * after * (2 * blocks - 1) + 2 * after * 2 * blocks
+    found = parameters(built(choice, image_size=32))
+    assert found == expected == exactly
+    assert round(found / 1e6, 1 if millions > 1 else 2) == millions
+
+
+@pytest.mark.parametrize(("number", "cut"), [(1, "layer1"), (2, "layer2"), (3, "layer3"), ("null", "layer2")])
+def test_a_cut_by_number_or_in_the_middle_is_that_stage(number: int | str, cut: str, tiny: Build) -> None:
+    one, other = (tiny("model=resnet20", f"model.cut={each}", "batch_size=20") for each in (number, cut))
+    assert one.parts.models.smashed_shape == other.parts.models.smashed_shape
+    keys = [list(run.parts.models.halves.client.state_dict()) for run in (one, other)]
+    assert keys[0] == keys[1]
+    assert all(key.startswith(("conv1", "bn1", "layer")) for key in keys[0])
+
+
+def test_a_number_that_no_stage_has_and_a_stage_that_is_no_part_are_told(tiny: Build) -> None:
+    with pytest.raises(UserError, match=r"model\.cut=4: from 1 to 3: layer1, layer2, layer3"):
+        tiny("model=resnet20", "model.cut=4")
+    with pytest.raises(
+        UserError, match=r"model\.cut=0: must be a text or a whole number greater than 0 or null"
+    ):
+        tiny("model=resnet20", "model.cut=0")
+    with pytest.raises(
+        UserError, match=r"model\.stages=layer9: no part of this model; its parts: conv1, bn1"
+    ):
+        tiny("model=resnet20", "model.cut=2", "model.stages=[layer1,layer9]")
+
+
+def test_stages_of_a_model_that_names_none_are_its_outermost_parts(tiny: Build) -> None:
+    one, other = (tiny("model=digits_cnn", f"model.cut={each}") for each in (5, "pool"))
+    assert one.parts.models.smashed_shape == other.parts.models.smashed_shape == (16, 4, 4)
+
+    class Nothing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc(x)
+
+    assert Cuts(Nothing(), torch.randn(2, 4)).stages() == []
+
+
+def test_a_model_of_several_crossing_tensors_trains_with_each_auxiliary_model(tiny: Build) -> None:
+    """What crosses inside a residual block, packed; on both engines to the same losses."""
+    for auxiliary in ("derived", "linear", "mlp"):
+        asked = (*TINY_ROUNDS, "model=resnet20", "model.cut=layer2.1.conv1", f"auxiliary={auxiliary}")
+        losses = []
+        for engine in ("sequential", "vectorized"):
+            run = tiny(*asked, f"engine={engine}")
+            assert run.parts.models.smashed_shape == (2 * 32 * 4 * 4,)
+            losses.append([run.run_round(t).train_loss for t in range(2)])
+        np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
+
+
+@pytest.mark.parametrize(("width", "depth"), [(0.25, 1), (0.5, 2), (1.0, 3)])
+def test_the_derived_auxiliary_is_as_wide_and_deep_as_asked(width: float, depth: int, tiny: Build) -> None:
+    asked = ("auxiliary=derived", f"auxiliary.width={width}", f"auxiliary.depth={depth}")
+    run = tiny(*TINY_ROUNDS, "model=resnet20", "model.cut=layer1", *asked)
+    auxiliary = run.parts.models.auxiliary
+    assert isinstance(auxiliary, DerivedAuxiliary)
+    found = [layer.out_channels for layer in auxiliary.modules() if isinstance(layer, nn.Conv2d)]
+    assert found == [max(8, round(width * channels)) for channels in (32, 64)][:depth]
+    run.run_round(0)
