@@ -23,7 +23,7 @@ NOT_TRAINED = {
 """Built and split in `test_every_cut.py` only, and why."""
 TINY_ROUNDS = (
     "dataset.max_train=16",
-    "dataset.max_test=6",
+    "dataset.max_test=10",
     "num_clients=2",
     "batch_size=4",
     "auxiliary.align_epochs=2",
@@ -72,13 +72,19 @@ def test_eurosat_cnn_has_the_parameters_that_were_published() -> None:
 
 @pytest.mark.parametrize(
     ("choice", "millions", "exactly"),
-    [("resnet20", 0.27, 269_722), ("resnet32", 0.46, 464_154), ("resnet44", 0.66, 658_586)]
-    + [("resnet56", 0.85, 853_018), ("resnet110", 1.7, 1_727_962), ("resnet1202", 19.4, 19_421_274)],
+    [
+        ("resnet20", 0.27, 269_722),
+        ("resnet32", 0.46, 464_154),
+        ("resnet44", 0.66, 658_586),
+        ("resnet56", 0.85, 853_018),
+        ("resnet110", 1.7, 1_727_962),
+        ("resnet1202", 19.4, 19_421_274),
+    ],
 )
 def test_residual_networks_for_cifar_have_the_parameters_of_the_paper(
     choice: str, millions: float, exactly: int
 ) -> None:
-    """He et al. 2016, table 6; exactly: 3x3 convolutions and BatchNorm of three stages, and the last layer."""
+    """He et al. 2016, table 6; exactly: 3x3 convolutions and BatchNorm of three stages, the last layer."""
     blocks = (int(choice.removeprefix("resnet")) - 2) // 6
     expected = 3 * 9 * 16 + 2 * 16 + 64 * 10 + 10
     for before, after in ((16, 16), (16, 32), (32, 64)):
@@ -100,13 +106,9 @@ def test_a_cut_by_number_or_in_the_middle_is_that_stage(number: int | str, cut: 
 def test_a_number_that_no_stage_has_and_a_stage_that_is_no_part_are_told(tiny: Build) -> None:
     with pytest.raises(UserError, match=r"model\.cut=4: from 1 to 3: layer1, layer2, layer3"):
         tiny("model=resnet20", "model.cut=4")
-    with pytest.raises(
-        UserError, match=r"model\.cut=0: must be a text or a whole number greater than 0 or null"
-    ):
+    with pytest.raises(UserError, match=r"model\.cut=0: must be a text or a whole number greater"):
         tiny("model=resnet20", "model.cut=0")
-    with pytest.raises(
-        UserError, match=r"model\.stages=layer9: no part of this model; its parts: conv1, bn1"
-    ):
+    with pytest.raises(UserError, match=r"model\.stages=layer9: no part of this model; its parts: conv1"):
         tiny("model=resnet20", "model.cut=2", "model.stages=[layer1,layer9]")
 
 

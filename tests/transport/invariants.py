@@ -54,7 +54,7 @@ QUANTS = {
 }
 """Presets that between them use every decoder."""
 CLIENT = 0
-PLAIN = 1 << 16
+PLAIN = 1 << 18
 """Bytes that Python may take for what is not payload."""
 
 Verbs: TypeAlias = Sequence[Mapping[str, Any]]
