@@ -195,6 +195,8 @@ def sweep(overrides: Sequence[str]) -> None:
 
 def main() -> int:
     """Exit code: 0, 2 for a mistake in what was asked, 3 for a run that failed."""
+    if str(HERE) not in sys.path:
+        sys.path.append(str(HERE))  # a `_target_` may be in a file there; last, so that it hides nothing
     try:
         run(sys.argv[1:])
     except (UserError, RunFailed) as error:

@@ -33,6 +33,7 @@ from fedsplit.models.graphs import CudaRecorder, Recorder
 from fedsplit.models.layout import unflattened
 from fedsplit.models.model_state import ModelState
 from fedsplit.models.split import SplitModel, split
+from fedsplit.models.stacked_module import obstacle_to_stacking
 from fedsplit.models.tied import untied
 from fedsplit.optimizers import Optimizer, RowOptimizer
 from fedsplit.parties.auto import Auto
@@ -79,7 +80,8 @@ def make(
         objects |= {name: each for name, each in (offered or {}).items() if name in taken}
         inspect.signature(factory).bind(**objects)
     except Exception as error:  # whatever a class of the user's raises on import
-        reason = (str(error.__cause__ or error).splitlines() or [type(error).__name__])[0]
+        lines = str(error.__cause__ or error).splitlines() or [type(error).__name__]
+        reason = " ".join(lines[: 2 if lines[0].endswith(":") else 1])  # why it cannot be loaded is below
         raise UserError(f"{path}._target_", node["_target_"], reason) from error
     try:
         made = factory(**objects)
@@ -513,12 +515,18 @@ class Parts:
         self.step_mmac = self._step_mmac(blueprint)
         if get_class(target) is Auto:
             auto = make(Auto, self.config, "engine")
-            self._choose_engine(auto.chosen(self.step_mmac, self._stackable()))
+            chosen = auto.chosen(self.step_mmac, self._stackable())
+            if get_class(chosen["_target_"]) is Vectorized and self._obstacle_to_stacking(blueprint):
+                chosen = auto.chosen(self.step_mmac, stackable=False)
+            self._choose_engine(chosen)
         elif get_class(target) is Vectorized and self._apart:
             told = "must be auto or sequential: each client has a process of its own"
             raise UserError("engine", "vectorized", told)
         elif get_class(target) is Vectorized and self.algorithm_class.takes_turns:
             told = "must be auto or sequential: clients of this algorithm take turns"
+            raise UserError("engine", "vectorized", told)
+        elif get_class(target) is Vectorized and (reason := self._obstacle_to_stacking(blueprint)):
+            told = f"must be auto or sequential: this model cannot be computed for many at once ({reason})"
             raise UserError("engine", "vectorized", told)
         return make(Engine, self.config, "engine", blueprint=blueprint)  # type: ignore[type-abstract]
 
@@ -545,6 +553,15 @@ class Parts:
             and not self.config["compile"]
             and all(isinstance(each, RowOptimizer) for each in optimizers)
         )
+
+    def _obstacle_to_stacking(self, blueprint: Blueprint) -> str | None:
+        """Why clients, or a split server's copies, cannot be computed as one; None if they can."""
+        x = self.normalise(self.dataset.train.pixels[:2])
+        with torch.no_grad(), torch.random.fork_rng():
+            z = ModelState(blueprint.body).forward(x, seed=0)
+        heads = {blueprint.head, self.models.halves.server if self.client_head == "none" else None} - {None}
+        modules = [(blueprint.body, x), *((cast(nn.Module, head), z) for head in heads)]
+        return next(filter(None, (obstacle_to_stacking(module, inputs) for module, inputs in modules)), None)
 
     def _step_mmac(self, blueprint: Blueprint) -> float:
         """Million multiply-adds of the forward passes of one local step, through body and head."""

@@ -83,6 +83,26 @@ class StackedModule:
         return output.to(x.dtype)
 
 
+def obstacle_to_stacking(module: nn.Module, x: Tensor) -> str | None:
+    """Why passes of several clients through `module` cannot be one computation; None if they can.
+
+    Functions that draw are an obstacle, as each client has a stream of its own; dropout modules are none.
+
+    Args:
+        module: the computation for one client, in training mode.
+        x: a batch of its inputs.
+    """
+    two = {name: torch.stack([tensor, tensor]) for name, tensor in module.named_parameters()}
+    held = dict(module.named_buffers())
+    buffers = {name: torch.stack([held[name]] * 2) for name in module.state_dict() if name in held}
+    with torch.no_grad(), torch.random.fork_rng():
+        try:
+            StackedModule(module)(two, buffers, torch.stack([x, x]), [0, 0])
+        except RuntimeError as error:
+            return (str(error).splitlines() or [type(error).__name__])[0]
+    return None
+
+
 def _graph(module: nn.Module) -> fx.Graph | None:
     if isinstance(module, fx.GraphModule):
         return module.graph
