@@ -81,9 +81,7 @@ def make(
         inspect.signature(factory).bind(**objects)
     except Exception as error:  # whatever a class of the user's raises on import
         lines = str(error.__cause__ or error).splitlines() or [type(error).__name__]
-        reason = " ".join(
-            lines[: 2 if lines[0].endswith(":") else 1]
-        )  # the second is why it cannot be loaded
+        reason = " ".join(lines[: 2 if lines[0].endswith(":") else 1])  # why it cannot be loaded is below
         raise UserError(f"{path}._target_", node["_target_"], reason) from error
     try:
         made = factory(**objects)

@@ -1,6 +1,7 @@
 """Every model choice: two rounds of FSL-SAGE on images as small as it takes, its cuts by number, its size."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from torch import nn
 from fedsplit.errors import UserError
 from fedsplit.models.cuts import Cuts
 from fedsplit.models.derived import DerivedAuxiliary
-from tests.conftest import Build
+from tests.conftest import ALGORITHMS, Build
 from tests.models.zoo import CHOICES, built, settings_of, side_of
 
 NOT_TRAINED = {
@@ -148,3 +149,40 @@ def test_the_derived_auxiliary_is_as_wide_and_deep_as_asked(width: float, depth:
     found = [layer.out_channels for layer in auxiliary.modules() if isinstance(layer, nn.Conv2d)]
     assert found == [max(8, round(width * channels)) for channels in (32, 64)][:depth]
     run.run_round(0)
+
+
+OWN = """
+from torch import nn
+from torch.nn import functional
+
+class MyNet(nn.Module):
+    def __init__(self, *, num_classes, channels, image_size):
+        super().__init__()
+        self.stem = nn.Conv2d(channels, 8, 3, padding=1)
+        self.blocks = nn.ModuleList(nn.Conv2d(8, 8, 3, padding=1) for _ in range(5))
+        self.head = nn.Linear(8, num_classes)
+
+    def forward(self, x):
+        x = self.stem(x)
+        for block in self.blocks:
+            x = x + functional.dropout(block(x).relu(), 0.1, training=self.training)
+        return self.head(x.mean((2, 3)))
+"""
+
+
+def test_a_model_whose_functions_draw_is_computed_one_client_after_the_other(
+    tiny: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "drawing_net.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    asked = (*TINY_ROUNDS, "model._target_=drawing_net.MyNet", "auxiliary=derived")
+    for algorithm in ALGORITHMS:
+        run = tiny(*asked, "model.cut=blocks.3", f"algorithm={algorithm}")
+        # no client draws before the cut where its last operation is a block's convolution; two of five do
+        assert run.config["choices"]["engine"] == "sequential"
+        assert math.isfinite(run.run_round(0).train_loss)
+    with pytest.raises(
+        UserError, match="engine=vectorized: must be auto or sequential: this model cannot be"
+    ):
+        tiny(*asked, "model.cut=blocks.3", "engine=vectorized")
+    assert tiny(*asked, "model.cut=stem").config["choices"]["engine"] == "vectorized"

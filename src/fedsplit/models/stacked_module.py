@@ -93,7 +93,7 @@ def obstacle_to_stacking(module: nn.Module, x: Tensor) -> str | None:
         x: a batch of its inputs.
     """
     two = {name: torch.stack([tensor, tensor]) for name, tensor in module.named_parameters()}
-    held = {name: tensor for name, tensor in module.named_buffers()}
+    held = dict(module.named_buffers())
     buffers = {name: torch.stack([held[name]] * 2) for name in module.state_dict() if name in held}
     with torch.no_grad(), torch.random.fork_rng():
         try:
