@@ -1,8 +1,8 @@
 """Which classifiers of torchvision can be split, and at what: `python benchmarks/every_classifier.py`.
 
 Prints a row of Markdown for each: the stage in its middle, what crosses there, how many cuts there are
-and seconds to find and make it; or why it cannot be. Largest first would need 20 GB: those with more than
-`--largest` million parameters are made without memory, and only their cuts are looked for.
+and seconds to find and make it; or why it cannot be. Those with more than `--largest` million parameters are
+made without memory, and only their cuts are looked for.
 """
 
 import argparse
