@@ -21,7 +21,7 @@ def test_the_choices_are_all_there() -> None:
         counted[choice.parts[0]] = counted.get(choice.parts[0], 0) + 1
     assert counted == {
         "algorithm": 7,
-        "auxiliary": 3,
+        "auxiliary": 4,
         "client_optimizer": 3,
         "codec": 19,
         "dataset": 6,
@@ -30,11 +30,11 @@ def test_the_choices_are_all_there() -> None:
         "transport": 2,
         "estimator": 3,
         "experiment": 1,
-        "model": 3,
+        "model": 24,
         "optimizer": 3,
         "quant": 7,
         "scheduler": 4,
-        "task": 3,
+        "task": 5,
         "server_optimizer": 3,
     }
 
