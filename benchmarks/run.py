@@ -15,6 +15,7 @@ import platform
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,12 +26,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from benchmarks import alignment
 from benchmarks.experiments import ALGORITHMS, MLP, Mlp, build, one_round, seconds
 from benchmarks.floors import LARGE, Floor, LoadedLoop
 from benchmarks.plain_loops import PlainLoop, adam, fused_adam, sgd
 from fedsplit.models.digits_cnn import digits_cnn
+from fedsplit.models.split import split
 from fedsplit.weights import StackedWeights, Weights, average
 
 Work = Callable[[int], None]
@@ -221,6 +224,49 @@ def population(options: argparse.Namespace, algorithm: str, clients: int) -> Row
     return Row(turns, 50 * 20)
 
 
+def split_step(options: argparse.Namespace, model: str, batch: int) -> Row:
+    """A training step of the two halves, beside one of the model as it was before."""
+    parts = build(f"model={model}", noise={"train": batch, "test": 20}).parts
+    start = time.perf_counter()
+    whole, example = parts.whole()
+    made = time.perf_counter() - start
+    cut = parts.config["model"]["cut"]
+    halves = split(whole, cut, example)
+    taken = time.perf_counter() - start - made
+    x, y = parts.normalise(parts.dataset.train.pixels), parts.dataset.train.labels
+    cross_entropy = nn.CrossEntropyLoss()
+    optimizers = {
+        module: torch.optim.Adam(module.parameters(), lr=1e-3, fused=True)
+        for module in (whole, halves.client, halves.server)
+    }
+    losses: dict[str, float] = {}
+
+    def unsplit(t: int) -> None:
+        torch.manual_seed(t)  # of dropout
+        optimizers[whole].zero_grad()
+        loss = cross_entropy(whole(x), y)
+        loss.backward()
+        optimizers[whole].step()
+        losses["whole"] = float(loss.detach())
+
+    def as_halves(t: int) -> None:
+        torch.manual_seed(t)
+        optimizers[halves.client].zero_grad()
+        optimizers[halves.server].zero_grad()
+        sent = halves.client(x)
+        z = sent.detach().requires_grad_()
+        loss = cross_entropy(halves.server(z), y)
+        loss.backward()
+        sent.backward(z.grad)
+        optimizers[halves.server].step()
+        optimizers[halves.client].step()
+        losses["halves"] = float(loss.detach())
+
+    turns = take_turns({"fedsplit": as_halves, "loop": unsplit}, options.repeats or 31)
+    agrees = f"split in {taken:.2f} s; {same_loss([losses['halves'], losses['whole']])}"
+    return Row(turns, batch, agrees, notes={"seconds of the split": taken})
+
+
 Measure = Callable[[argparse.Namespace], Row]
 ROWS: dict[str, Measure] = {
     "mlp-100-clients": lambda o: small_clients(o, *MLP),
@@ -250,6 +296,8 @@ for _name, _model, _size, _channels, _batches in (
         )
 ROWS["aggregate-resnet18"] = lambda o: aggregation(o, "resnet18", 10)
 ROWS["aggregate-simple-conv"] = lambda o: aggregation(o, "simple_conv", 100)
+for _name, _batch in (("resnet18", 64), ("simple_conv", 128), ("mobilenet_v2", 32)):
+    ROWS[f"split-{_name.replace('_', '-')}"] = lambda o, m=_name, b=_batch: split_step(o, m, b)
 for _a in ("fed_avg", "splitfed_v1", "cse_fsl"):
     for _n in (100, 10_000):
         ROWS[f"population-{_a}-{_n}"] = lambda o, a=_a, n=_n: population(o, a, n)

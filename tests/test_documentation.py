@@ -1,11 +1,13 @@
 """The code in the documentation is run as it stands."""
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from fedsplit.experiment import Experiment
 from tests.conftest import TINY, Configure
@@ -18,7 +20,7 @@ def blocks(path: Path, language: str) -> list[str]:
 def test_the_algorithm_of_the_contributing_guide_runs_as_shown_and_is_short(
     root: Path, tmp_path: Path, configured: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (code,) = blocks(root / "CONTRIBUTING.md", "python")
+    code, _ = blocks(root / "CONTRIBUTING.md", "python")
     (choice,) = blocks(root / "CONTRIBUTING.md", "yaml")
     assert len(code.splitlines()) < 40
     assert choice.startswith("_target_: fedsplit.algorithms.frozen_server.FrozenServer\n")
@@ -34,6 +36,35 @@ def test_the_algorithm_of_the_contributing_guide_runs_as_shown_and_is_short(
     after = run.algorithm.full_weights()
     moved = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
     assert moved == set(run.algorithm.client_weights)
+
+
+def test_the_model_of_the_contributing_guide_runs_from_the_current_directory(
+    root: Path, tmp_path: Path
+) -> None:
+    _, code = blocks(root / "CONTRIBUTING.md", "python")
+    (tmp_path / "my_package.py").write_text(code)
+    asked = ["model._target_=my_package.MyNet", "auxiliary=derived", "progress=false", "rounds=1"]
+    sizes = ["num_clients=2", "auxiliary.align_epochs=2", "dataset.max_train=40", "dataset.max_test=20"]
+
+    def run(*overrides: str) -> str:
+        command = [sys.executable, root / "main.py", *asked, *sizes, *overrides]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    directory = tmp_path / run("model.cut=blocks.3", "+model.width=16").strip()
+    weights = load_file(directory / "model" / "client.safetensors")
+    assert weights.keys() == {f"blocks.{i}.{each}" for i in range(4) for each in ("weight", "bias")} | {
+        "stem.weight",
+        "stem.bias",
+    }
+    assert weights["blocks.3.weight"].shape == (16, 16, 3, 3)
+    told = run("task=cuts", "model.cut=null", "task.format=csv")
+    assert [line.split(",")[0] for line in told.splitlines()] == [
+        "cut",
+        "stem",
+        *(f"blocks.{i}" for i in range(5)),
+    ]
 
 
 def test_the_library_example_of_the_readme_runs_and_says_the_truth(root: Path) -> None:

@@ -78,14 +78,12 @@ def test_a_classifier_is_split_at_half_depth(name: str) -> None:
     """`split` itself refuses halves that do not give what the whole gives in evaluation; here in training."""
     side = 96 if name == "inception_v3" else 64 if name in ("alexnet", "googlenet") else 32
     torch.manual_seed(0)
-    whole, x = (
-        classifier(name=name, num_classes=10, channels=3, image_size=side),
-        torch.randn(2, 3, side, side),
-    )
+    whole = classifier(name=name, num_classes=10, channels=3, image_size=side)
+    x = torch.randn(2, 3, side, side)
     cuts = Cuts(whole, x)
     cut = chosen(cuts, None, None)
     halves = split(whole, cut, x)
-    assert 0.2 < cuts[cut].end / len(cuts.nodes) < 0.8
+    assert 0.15 < cuts[cut].end / len(cuts.nodes) < 0.85
     assert len(halves.crossing) == 1
     keys = [list(half.state_dict()) for half in (halves.client, halves.server)]
     assert sorted(keys[0] + keys[1]) == sorted(whole.state_dict())
@@ -108,7 +106,8 @@ def test_images_of_other_than_three_channels_are_taken() -> None:
         like = next(each for each in colours.modules() if isinstance(each, nn.Conv2d))
         assert first.in_channels == 1
         # as large outputs of unit inputs as before
-        assert float(first.weight.std()) == pytest.approx(float(like.weight.std()) * 3**0.5, rel=0.1)
+        ours, theirs = (float(each.weight.detach().std()) for each in (first, like))
+        assert ours == pytest.approx(theirs * 3**0.5, rel=0.1)
 
 
 def test_an_unknown_classifier_is_told_with_close_ones() -> None:

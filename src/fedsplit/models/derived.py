@@ -148,11 +148,12 @@ def _gathered(z: Tensor, crossing: Sequence[tuple[int, ...]]) -> Tensor:
     shape = _gathered_shape(crossing)
     if len(crossing) == 1 or len(shape) == 1:
         return z
-    parts = torch.split(z, [prod(each) for each in crossing], 1)
-    images = [part.reshape(-1, *each) for part, each in zip(parts, crossing, strict=True)]
-    return torch.cat(
-        [_pooled(image, each, shape[1]) for image, each in zip(images, crossing, strict=True)], 1
-    )
+    images, start = [], 0
+    for each in crossing:
+        image = z.narrow(1, start, prod(each)).reshape(-1, *each)
+        images.append(_pooled(image, each, shape[1]))
+        start += prod(each)
+    return torch.cat(images, 1)
 
 
 def _pooled(images: Tensor, shape: Sequence[int], side: int) -> Tensor:
