@@ -122,7 +122,10 @@ MISTAKES = [
         ["model._target_=fedsplit.models.nothing"],
         "model._target_=fedsplit.models.nothing: the dotted path of a",
     ),
-    (["model._target_=nowhere.Net"], "model._target_=nowhere.Net: "),
+    (
+        ["model._target_=nowhere.Net"],
+        "model._target_=nowhere.Net: Error loading 'nowhere.Net': ModuleNotFoundError",
+    ),
 ]
 
 

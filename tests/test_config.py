@@ -106,7 +106,7 @@ def test_the_check_changes_nothing(composed: dict[str, Any]) -> None:
         ("auxiliary/optimizer/_target_", 3, "auxiliary.optimizer._target_"),
         ("auxiliary/optimizer/_target_", "fedsplit.optimizers.Nothing", "auxiliary.optimizer._target_"),
         ("auxiliary/hiden", 3, "auxiliary.hiden"),
-        ("model/cut", 3, "model.cut"),
+        ("model/cut", 0, "model.cut"),
         ("model/cut", REMOVED, "model.cut"),
         ("auxiliary/align_epochs", REMOVED, "auxiliary.align_epochs"),
         ("estimator/trains_on_loss", False, "estimator.trains_on_loss"),

@@ -544,8 +544,11 @@ class Parts:
         x = self.normalise(self.dataset.train.pixels[:2])
         with torch.no_grad(), torch.random.fork_rng():
             z = ModelState(blueprint.body).forward(x, seed=0)
-        heads = {blueprint.head, self.models.halves.server if self.client_head == "none" else None} - {None}
-        modules = [(blueprint.body, x), *((cast(nn.Module, head), z) for head in heads)]
+        modules: list[tuple[nn.Module, Tensor]] = [(blueprint.body, x)]
+        if self.client_head == "none":
+            modules.append((self.models.halves.server, z))
+        elif blueprint.head and (self.client_head != "estimator" or self.estimator.trains_on_loss):
+            modules.append((blueprint.head, z))  # others take more than smashed data
         return next(filter(None, (obstacle_to_stacking(module, inputs) for module, inputs in modules)), None)
 
     def _step_mmac(self, blueprint: Blueprint) -> float:
