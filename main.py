@@ -69,7 +69,7 @@ def perform(directory: Path, config: dict[str, Any], choices: Mapping[str, str])
         RunFailed: the run could not be carried to its end.
     """
     check(config)
-    from fedsplit.parts import make  # noqa: PLC0415  (heavy: only after the check)
+    from fedsplit.making import make  # noqa: PLC0415  (heavy: only after the check)
     from fedsplit.tasks.task import Task  # noqa: PLC0415
 
     chosen = {group: choice for group, choice in choices.items() if not group.startswith("hydra/")}

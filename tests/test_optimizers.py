@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from fedsplit.errors import UserError
+from fedsplit.making import make
 from fedsplit.models.model_state import ModelState
 from fedsplit.optimizers import Adam, AdamW, Optimizer, Sgd
-from fedsplit.parts import make
 
 LR = 0.1
 ADAM: dict[str, Any] = {"lr": LR, "betas": [0.8, 0.9], "eps": 1e-3, "weight_decay": 0.0, "amsgrad": False}

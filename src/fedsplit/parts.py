@@ -1,6 +1,5 @@
 """Builds the parts of a run from its configuration."""
 
-import inspect
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -8,16 +7,15 @@ from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from importlib import import_module
 from operator import getitem
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_class
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fedsplit.algorithms.algorithm import Algorithm, Start
-from fedsplit.config import arguments
 from fedsplit.data.batches import ClientBatches, Normalisation
 from fedsplit.data.dataset import Dataset, ImageSource
 from fedsplit.data.distributions.distribution import Distribution
@@ -26,6 +24,7 @@ from fedsplit.errors import UserError
 from fedsplit.estimators.alignment import Alignment
 from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.extras import extra
+from fedsplit.making import make
 from fedsplit.memory import Memory, reuse_freed_memory
 from fedsplit.models.computation import set_computation, set_float32
 from fedsplit.models.cuts import Cuts, chosen
@@ -51,47 +50,8 @@ from fedsplit.schedules import Schedule
 from fedsplit.transport.local import LocalTransport
 from fedsplit.transport.transport import Member, Run, Transport
 
-Made = TypeVar("Made")
 _LOG = logging.getLogger("fedsplit")
 _ALIGNED_TOGETHER = ("auxiliary.align_batch_size", "auxiliary.max_dataset_size")
-
-
-def make(
-    kind: type[Made],
-    config: Mapping[str, Any],
-    path: str,
-    *,
-    offered: Mapping[str, Any] | None = None,
-    **objects: Any,
-) -> Made:
-    """Make what the choice at `path` names, with objects that no configuration can hold.
-
-    Those `offered` are given only to what has arguments of their names.
-
-    Raises:
-        UserError: its `_target_` cannot be imported, does not take these arguments or makes something else.
-    """
-    node = arguments(path, reduce(getitem, path.split("."), config))
-    for name in objects.keys() & node.keys():
-        raise UserError(f"{path}.{name}", node[name], "no such key: it is given by the run itself")
-    try:
-        factory = instantiate(node, _partial_=True, _convert_="all")
-        taken = inspect.signature(factory).parameters
-        objects |= {name: each for name, each in (offered or {}).items() if name in taken}
-        inspect.signature(factory).bind(**objects)
-    except Exception as error:  # whatever a class of the user's raises on import
-        lines = str(error.__cause__ or error).splitlines() or [type(error).__name__]
-        reason = " ".join(lines[: 2 if lines[0].endswith(":") else 1])  # why it cannot be loaded is below
-        raise UserError(f"{path}._target_", node["_target_"], reason) from error
-    try:
-        made = factory(**objects)
-    except UserError as error:
-        if "." in error.key:
-            raise
-        raise UserError(f"{path}.{error.key}", error.value, error.allowed) from error
-    if not isinstance(made, kind):
-        raise UserError(f"{path}._target_", node["_target_"], f"must make a {kind.__name__}")
-    return made
 
 
 @dataclass(frozen=True)

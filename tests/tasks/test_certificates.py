@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import main
-from fedsplit.parts import make
+from fedsplit.making import make
 from fedsplit.tasks.certificates import Certificates
 from fedsplit.transport.grpc.tls import Tls
 from tests.conftest import Configure

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from fedsplit.composition import CONFIGS
-from fedsplit.parts import Parts, make
+from fedsplit.making import make
+from fedsplit.parts import Parts
 from fedsplit.tasks.codecs import Codecs
 from tests.conftest import TINY, Build, Configure
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from fedsplit.errors import UserError
+from fedsplit.making import make
 from fedsplit.models.derived import DerivedAuxiliary
-from fedsplit.parts import Parts, make
+from fedsplit.parts import Parts
 from fedsplit.tasks.cuts import CutCosts, CutTable
 from fedsplit.tasks.round_load import ALGORITHMS, Population
 from main import main

@@ -1,8 +1,11 @@
 """What both ends of a link agree on: how the weights of a part are counted, and what is drawn for them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
+from fedsplit.errors import NonFinite
 from fedsplit.parties.messages import Part
+from fedsplit.quant.codec import NotFinite
 from fedsplit.quant.coded import Coded
 from fedsplit.randomness import seed_of
 from fedsplit.results.ledger import Direction, Kind, Ledger
@@ -34,3 +37,16 @@ def count(
             signal=times * each.signal,
             noise=times * each.noise,
         )
+
+
+@contextmanager
+def sent_as(kind: Kind, client: int | None) -> Iterator[None]:
+    """While something is coded: what is not finite ends the round, and says what it was and whose.
+
+    Raises:
+        NonFinite: it was not.
+    """
+    try:
+        yield
+    except NotFinite as error:
+        raise NonFinite(kind, client) from error

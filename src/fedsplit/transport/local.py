@@ -11,14 +11,13 @@ from torch import Tensor
 from fedsplit.errors import NonFinite
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.messages import LocalTraining, Part, StackedGradients, StackedUploads, Upload
-from fedsplit.quant.codec import NotFinite
 from fedsplit.quant.coded import Coded
 from fedsplit.quant.labels import Labels
 from fedsplit.quant.quantization import TensorKind, rounding_seed
 from fedsplit.quant.weights_link import Delivery, Downlink, Uplink
 from fedsplit.results.ledger import Direction, Kind
 from fedsplit.state import State
-from fedsplit.transport.links import KIND_OF, count, weights_seed
+from fedsplit.transport.links import KIND_OF, count, sent_as, weights_seed
 from fedsplit.transport.transport import Result, Run, Stateful, Transport
 from fedsplit.weights import StackedWeights, Weights
 
@@ -130,7 +129,7 @@ class LocalCohort(Cohort):
     def install(self, part: Part, weights: Weights) -> None:
         """See `Cohort.install`."""
         seed = self._seed("down", part)
-        with self._sent_as(KIND_OF[part], None):
+        with sent_as(KIND_OF[part], None):
             arrived = self._transport.downlinks[part].share(weights, self._clients, self._round, seed)
         self._install(part, arrived)
 
@@ -139,7 +138,7 @@ class LocalCohort(Cohort):
         arrived = {}
         for client in self._clients:
             seed = self._seed("down", part, client)
-            with self._sent_as(KIND_OF[part], client):
+            with sent_as(KIND_OF[part], client):
                 arrived[client] = self._transport.downlinks[part].send(client, weights[client], seed)
         self._install(part, arrived)
 
@@ -207,7 +206,7 @@ class LocalCohort(Cohort):
         arrived = []
         for client, own in zip(self._clients, sent, strict=True):
             seed = self._seed("up", part, client)
-            with self._transport.at_clients(), self._sent_as(kind, client):
+            with self._transport.at_clients(), sent_as(kind, client):
                 delivery = uplink.send(client, own, downlink.held(client), seed)
             self._count("up", kind, client, delivery.coded)
             arrived.append(delivery.weights)
@@ -235,7 +234,7 @@ class LocalCohort(Cohort):
         x = x.contiguous()
         codec = self._transport.quantization.codec(kind)
         seed = rounding_seed(self._transport.seed, kind, client, self._round, step)
-        with self._sent_as(kind, client):
+        with sent_as(kind, client):
             simulated = codec.simulate(x, seed=seed)
         self._count(direction, kind, client, [Coded(x, simulated)])
         return simulated.decoded
@@ -256,13 +255,6 @@ class LocalCohort(Cohort):
 
     def _seed(self, direction: Direction, part: Part, client: int = 0) -> int:
         return weights_seed(self._transport.seed, direction, part, client, self._round)
-
-    @contextmanager
-    def _sent_as(self, kind: Kind, client: int | None) -> Iterator[None]:
-        try:
-            yield
-        except NotFinite as error:
-            raise NonFinite(kind, client) from error
 
     def _count(
         self, direction: Direction, kind: Kind, client: int | None, coded: Sequence[Coded], times: int = 1

@@ -15,10 +15,9 @@ from rich.logging import RichHandler
 from torch import Tensor
 
 from fedsplit.arguments import PositiveFloat, PositiveInt
-from fedsplit.errors import NonFinite, UserError
+from fedsplit.errors import UserError
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.messages import BatchLoss, LocalTraining, Part, Upload
-from fedsplit.quant.codec import NotFinite
 from fedsplit.quant.quantization import rounding_seed
 from fedsplit.quant.weights_link import Delivery, Downlink, added
 from fedsplit.results.checkpoint import KEPT
@@ -34,7 +33,7 @@ from fedsplit.transport.grpc.server import Federation, refuse_taken, start
 from fedsplit.transport.grpc.session import Answer, Late, Lost
 from fedsplit.transport.grpc.spawning import spawned
 from fedsplit.transport.grpc.tls import Tls, require_tls_beyond_loopback
-from fedsplit.transport.links import KIND_OF, count, weights_seed
+from fedsplit.transport.links import KIND_OF, count, sent_as, weights_seed
 from fedsplit.transport.transport import Result, Run, Stateful, Transport
 from fedsplit.weights import Weights
 
@@ -282,7 +281,7 @@ class GrpcCohort(Cohort):
     def install(self, part: Part, weights: Weights) -> None:
         """See `Cohort.install`."""
         seed = weights_seed(self._transport.run.seed, "down", part, 0, self._round)
-        with self._sent_as(KIND_OF[part], None):
+        with sent_as(KIND_OF[part], None):
             sent = self._transport.downlinks[part].share(weights, self._clients, self._round, seed)
         self._install(part, sent)
 
@@ -291,7 +290,7 @@ class GrpcCohort(Cohort):
         sent = {}
         for client in self._clients:
             seed = weights_seed(self._transport.run.seed, "down", part, client, self._round)
-            with self._sent_as(KIND_OF[part], client):
+            with sent_as(KIND_OF[part], client):
                 sent[client] = self._transport.downlinks[part].send(client, weights[client], seed)
         self._install(part, sent)
 
@@ -319,7 +318,7 @@ class GrpcCohort(Cohort):
         number = transport.expectations.cut_number("cut_gradient")
         for client, gradient in dz.items():
             seed = rounding_seed(transport.run.seed, "cut_gradient", client, self._round, step)
-            with self._sent_as("cut_gradient", client):
+            with sent_as("cut_gradient", client):
                 packed = pack_tensor(
                     "dz", number, transport.run.quantization.cut_gradient, gradient.contiguous(), seed
                 )
@@ -370,13 +369,6 @@ class GrpcCohort(Cohort):
         if self._transport.run.quantization.weights.up.lossless:
             return None
         return self._transport.downlinks[part].held(client)
-
-    @contextmanager
-    def _sent_as(self, kind: Kind, client: int | None) -> Iterator[None]:
-        try:
-            yield
-        except NotFinite as error:
-            raise NonFinite(kind, client) from error
 
     def _answers(self, clients: Collection[int] | None = None) -> dict[int, list[Answer]]:
         start = time.perf_counter()

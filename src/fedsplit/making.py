@@ -1,0 +1,52 @@
+"""Makes what a choice of a configuration names, and tells in one line why it cannot be made."""
+
+import inspect
+from collections.abc import Mapping
+from functools import reduce
+from operator import getitem
+from typing import Any, TypeVar
+
+from hydra.utils import instantiate
+
+from fedsplit.config import arguments
+from fedsplit.errors import UserError
+
+Made = TypeVar("Made")
+
+
+def make(
+    kind: type[Made],
+    config: Mapping[str, Any],
+    path: str,
+    *,
+    offered: Mapping[str, Any] | None = None,
+    **objects: Any,
+) -> Made:
+    """Make what the choice at `path` names, with objects that no configuration can hold.
+
+    Those `offered` are given only to what has arguments of their names.
+
+    Raises:
+        UserError: its `_target_` cannot be imported, does not take these arguments or makes something else.
+    """
+    node = arguments(path, reduce(getitem, path.split("."), config))
+    for name in objects.keys() & node.keys():
+        raise UserError(f"{path}.{name}", node[name], "no such key: it is given by the run itself")
+    try:
+        factory = instantiate(node, _partial_=True, _convert_="all")
+        taken = inspect.signature(factory).parameters
+        objects |= {name: each for name, each in (offered or {}).items() if name in taken}
+        inspect.signature(factory).bind(**objects)
+    except Exception as error:  # whatever a class of the user's raises on import
+        lines = str(error.__cause__ or error).splitlines() or [type(error).__name__]
+        reason = " ".join(lines[: 2 if lines[0].endswith(":") else 1])  # why it cannot be loaded is below
+        raise UserError(f"{path}._target_", node["_target_"], reason) from error
+    try:
+        made = factory(**objects)
+    except UserError as error:
+        if "." in error.key:
+            raise
+        raise UserError(f"{path}.{error.key}", error.value, error.allowed) from error
+    if not isinstance(made, kind):
+        raise UserError(f"{path}._target_", node["_target_"], f"must make a {kind.__name__}")
+    return made
