@@ -9,7 +9,6 @@ from torch import Tensor
 
 from fedsplit.errors import NonFinite, RunFailed
 from fedsplit.parties.messages import Part, Upload
-from fedsplit.quant.codec import NotFinite
 from fedsplit.quant.message import Corrupt
 from fedsplit.quant.quantization import rounding_seed
 from fedsplit.quant.weights_link import Uplink, added
@@ -20,7 +19,7 @@ from fedsplit.transport.grpc import federation_pb2 as pb
 from fedsplit.transport.grpc.expectations import Expectations
 from fedsplit.transport.grpc.packing import Packed, pack_labels, pack_tensor, pack_weights
 from fedsplit.transport.grpc.wire import Expected, Parcel, check, decoded, one_line
-from fedsplit.transport.links import KIND_OF, weights_seed
+from fedsplit.transport.links import KIND_OF, sent_as, weights_seed
 from fedsplit.transport.transport import Run
 from fedsplit.weights import Weights
 
@@ -177,10 +176,8 @@ class Worker:
     def _upload(self, verb: Parcel[pb.FromServer], upload: Upload) -> Parcel[pb.FromClient]:
         seed = rounding_seed(self.run.seed, "smashed", self.client, verb.head.identity.round, upload.step)
         number = self.expectations.cut_number("smashed")
-        try:
+        with sent_as("smashed", self.client):
             z = pack_tensor("z", number, self.run.quantization.smashed, upload.z.contiguous(), seed)
-        except NotFinite as error:
-            raise NonFinite("smashed", self.client) from error
         y = pack_labels(self.expectations.labels.encode(upload.y))
         return self._message(verb, step=upload.step, tensors=[z, y], upload=pb.Upload())
 
@@ -207,10 +204,8 @@ class Worker:
         part = self.expectations.part(verb.head.upload_weights.part)
         own = self.run.engine.weights(part, [self.client])[0]
         seed = weights_seed(self.run.seed, "up", part, self.client, verb.head.identity.round)
-        try:
+        with sent_as(KIND_OF[part], self.client):
             delivery = self._uplinks[part].send(self.client, own, self._held.get(part), seed)
-        except NotFinite as error:
-            raise NonFinite(KIND_OF[part], self.client) from error
         done = pb.Done(difference=delivery.difference)
         packed = pack_weights(delivery, self.expectations, part)
         return [self._message(verb, tensors=packed, done=done)]
