@@ -41,7 +41,7 @@ class Floor:
         if algorithm == "fsl_sage":  # its clients leave the auxiliary model alone
             self.head.requires_grad_(False)
         self.steppers = [optimizer(self.client), *([] if algorithm == "fsl_sage" else [optimizer(self.head)])]
-        drawn = [each for i in range(len(parts.shards)) for each in parts.batches(i).round(0)]
+        drawn = [each for i in range(len(parts.data.shards)) for each in parts.batches(i).round(0)]
         x, y = torch.cat([x for _, x, _ in drawn]), torch.cat([y for _, _, y in drawn])
         x = x.contiguous(memory_format=torch.channels_last)
         self.batches = list(zip(x.split(batch), y.split(batch), strict=True))
@@ -83,8 +83,8 @@ class LoadedLoop(PlainLoop):
         super().__init__(experiment, optimizer)
         whole.load_state_dict(super().full_weights())
         self._whole = whole
-        images = experiment.parts.dataset.train
-        self._samples = TensorDataset(experiment.parts.normalise(images.pixels), images.labels)
+        images = experiment.parts.data.dataset.train
+        self._samples = TensorDataset(experiment.parts.data.normalise(images.pixels), images.labels)
 
     def fed_avg(self, t: int) -> None:
         """On the batches that the experiment draws, collated sample by sample."""

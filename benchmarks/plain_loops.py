@@ -61,7 +61,7 @@ class PlainLoop:
         halves = experiment.parts.models.halves
         self.client, self.server = copy.deepcopy(halves.client), copy.deepcopy(halves.server)
         self.auxiliary = copy.deepcopy(experiment.parts.models.auxiliary) or nn.Identity()
-        self.counts = [len(shard) for shard in experiment.parts.shards]
+        self.counts = [len(shard) for shard in experiment.parts.data.shards]
         self.number = len(self.counts)
         self.clients = [copy.deepcopy(self.client) for _ in range(self.number)]
         self.servers = [copy.deepcopy(self.server) for _ in range(self.number)]

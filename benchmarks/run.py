@@ -228,12 +228,12 @@ def split_step(options: argparse.Namespace, model: str, batch: int) -> Row:
     """A training step of the two halves, beside one of the model as it was before."""
     parts = build(f"model={model}", noise={"train": batch, "test": 20}).parts
     start = time.perf_counter()
-    whole, example = parts.whole()
+    whole, example = parts.model_builder.whole()
     made = time.perf_counter() - start
     cut = parts.config["model"]["cut"]
     halves = split(whole, cut, example)
     taken = time.perf_counter() - start - made
-    x, y = parts.normalise(parts.dataset.train.pixels), parts.dataset.train.labels
+    x, y = parts.data.normalise(parts.data.dataset.train.pixels), parts.data.dataset.train.labels
     cross_entropy = nn.CrossEntropyLoss()
     optimizers = {
         module: torch.optim.Adam(module.parameters(), lr=1e-3, fused=True)

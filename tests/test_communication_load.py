@@ -58,7 +58,7 @@ def test_bytes_of_every_round_are_the_closed_form(tiny: Build, algorithm: str, o
         cohort = list(run.parts.cohort_of(t))
         aligning = [client for client in cohort if t - last_alignment[client] >= 2]
         last_alignment |= dict.fromkeys(aligning, t)
-        counts = [len(run.parts.shards[client]) for client in cohort]
+        counts = [len(run.parts.data.shards[client]) for client in cohort]
         expected = closed_form(
             algorithm,
             m=len(cohort),

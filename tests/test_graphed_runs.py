@@ -85,7 +85,7 @@ def recorders(monkeypatch: pytest.MonkeyPatch) -> list[EmulatedRecorder]:
         made.append(EmulatedRecorder())
         return made[-1]
 
-    monkeypatch.setattr("fedsplit.parts.CudaRecorder", make)
+    monkeypatch.setattr("fedsplit.building.recorders.CudaRecorder", make)
     return made
 
 

@@ -124,7 +124,7 @@ class HandedOver(Cohort):
 
     @property
     def sample_counts(self) -> Sequence[int]:
-        return [len(self._run.parts.shards[client]) for client in self._clients]
+        return [len(self._run.parts.data.shards[client]) for client in self._clients]
 
     def select(self, clients: Collection[int]) -> "HandedOver":
         return HandedOver(self._run, self._round, clients)
@@ -303,7 +303,7 @@ def test_bytes_of_quantized_rounds_are_the_closed_form(
                 len(cohort & aligned) * difference + len(cohort - aligned) * whole
             )
         for client in cohort if algorithm != "fed_avg" else ():
-            for size in batch_sizes(len(run.parts.shards[client]), 8, 3 if local else 1):
+            for size in batch_sizes(len(run.parts.data.shards[client]), 8, 3 if local else 1):
                 expected["up", "smashed"] += coded(256 * size, 16, width)
                 expected["up", "labels"] += size
                 expected["down", "cut_gradient"] += 0 if local else coded(256 * size, 4 * size, width)

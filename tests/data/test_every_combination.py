@@ -82,8 +82,9 @@ def test_two_rounds_of(dataset: str, distribution: str, files: Files, configured
         return
     run = Experiment(config)
     parts = run.parts
-    assert parts.dataset.image_size == 8
-    assert torch.equal(torch.cat(parts.shards[:]).sort().values, torch.arange(len(parts.dataset.train)))
+    assert parts.data.dataset.image_size == 8
+    held = torch.cat(parts.data.shards[:]).sort().values
+    assert torch.equal(held, torch.arange(len(parts.data.dataset.train)))
     before = run.algorithm.full_weights()
     for t in range(2):
         record = run.run_round(t)

@@ -81,14 +81,14 @@ def test_pixels_of_each_shard_are_replaced_and_the_others_left() -> None:
 
 def test_a_run_trains_on_what_clients_see_and_tests_on_what_was_there(tiny: Build) -> None:
     plain, shifted = tiny("distribution=iid"), tiny("distribution=feature_shift")
-    assert torch.equal(plain.parts.dataset.test.pixels, shifted.parts.dataset.test.pixels)
+    assert torch.equal(plain.parts.data.dataset.test.pixels, shifted.parts.data.dataset.test.pixels)
     for client in range(3):
-        shard = plain.parts.shards[client]
-        assert torch.equal(shard, shifted.parts.shards[client])
+        shard = plain.parts.data.shards[client]
+        assert torch.equal(shard, shifted.parts.data.shards[client])
         expected = FeatureShift(rotation=45.0, colour=0.3).seen_by(
-            client, plain.parts.dataset.train.pixels[shard], 0
+            client, plain.parts.data.dataset.train.pixels[shard], 0
         )
-        assert torch.equal(shifted.parts.dataset.train.pixels[shard], expected)
+        assert torch.equal(shifted.parts.data.dataset.train.pixels[shard], expected)
 
 
 @pytest.mark.parametrize(

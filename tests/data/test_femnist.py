@@ -66,8 +66,8 @@ def test_natural_gives_clients_whole_writers(root: Path, tiny: Build) -> None:
         *("dataset=femnist", f"dataset.root={root}", "dataset.max_train=null", "dataset.max_test=null"),
         "distribution=natural",
     )
-    owners = run.parts.dataset.train.owners
-    held = [set(owners[shard].tolist()) for shard in run.parts.shards[:]]
+    owners = run.parts.data.dataset.train.owners
+    held = [set(owners[shard].tolist()) for shard in run.parts.data.shards[:]]
     assert sorted(map(len, held)) == [1, 2, 2]
     assert set().union(*held) == set(range(5))
 

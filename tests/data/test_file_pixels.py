@@ -247,4 +247,4 @@ def test_a_run_on_files_is_bit_for_bit_the_run_on_memory(
 
 
 def _data(run: object) -> Dataset:
-    return run.parts.dataset  # type: ignore[attr-defined, no-any-return]
+    return run.parts.data.dataset  # type: ignore[attr-defined, no-any-return]

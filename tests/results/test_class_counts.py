@@ -62,8 +62,8 @@ def test_a_run_leaves_the_counts_of_its_division_behind(tiny: Build, tmp_path: P
         written = {
             (int(row["client"]), int(row["label"])): int(row["samples"]) for row in csv.DictReader(file)
         }
-    labels = run.parts.dataset.train.labels
-    for client, shard in enumerate(run.parts.shards):
+    labels = run.parts.data.dataset.train.labels
+    for client, shard in enumerate(run.parts.data.shards):
         for label, samples in enumerate(torch.bincount(labels[shard], minlength=10).tolist()):
             assert written.get((client, label), 0) == samples
     assert sum(written.values()) == len(labels)

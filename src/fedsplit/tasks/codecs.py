@@ -11,6 +11,7 @@ from rich.table import Table
 from torch import Tensor
 
 from fedsplit.arguments import PositiveInt
+from fedsplit.building.quantization import built_codec, codec_at_cut
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.models.model_state import ModelState
 from fedsplit.parties.local_step import descend_body, train_head
@@ -38,10 +39,13 @@ class Codecs(Task):
     def run(self, config: Mapping[str, Any], directory: Path) -> None:
         """See `Task.run`: prints a table for each kind of tensor, and writes nothing."""
         parts = Parts(config)
-        codecs = {
-            at_cut: {name: parts.codec(f"task.codecs.{name}", at_cut=at_cut) for name in self.codecs}
-            for at_cut in (True, False)
+        plain = {name: built_codec(config, f"task.codecs.{name}") for name in self.codecs}
+        models = parts.models
+        seen = {
+            name: codec_at_cut(codec, models.smashed_shape, lambda: models.coded_shape)
+            for name, codec in plain.items()
         }
+        codecs = {True: seen, False: plain}
         tensors = self.tensors(parts)
         console = Console()
         console.print(

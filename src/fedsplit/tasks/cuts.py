@@ -18,6 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from fedsplit.arguments import PositiveInt
+from fedsplit.building.quantization import built_quantization
 from fedsplit.errors import UserError
 from fedsplit.models.cuts import Cut, Cuts, evaluating
 from fedsplit.models.derived import DerivedAuxiliary
@@ -103,7 +104,7 @@ class CutTable(Task):
 
     def costs(self, parts: Parts) -> list[CutCosts]:
         """Of every cut, in the order of the model's operations."""
-        whole, example = parts.whole()
+        whole, example = parts.model_builder.whole()
         cuts = Cuts(whole, example)
         stages = parts.config["model"]["stages"] or [cut.name for cut in cuts.stages()]
         numbers = {cuts[name].end: number for number, name in enumerate(stages, 1) if name in cuts}
@@ -121,7 +122,7 @@ class CutTable(Task):
             with torch.random.fork_rng():  # only its sizes are looked at
                 auxiliary = DerivedAuxiliary(
                     smashed_shape=z,
-                    num_classes=parts.dataset.num_classes,
+                    num_classes=parts.data.dataset.num_classes,
                     server=halves.server,
                     crossing=halves.crossing,
                     **options,
@@ -130,7 +131,7 @@ class CutTable(Task):
             coded_shape = partial(unflattened, halves.client, example)
             load = RoundLoad(
                 population=population,
-                quantization=parts.quantization_at(z, coded_shape),
+                quantization=built_quantization(parts.config, z, coded_shape),
                 smashed_shape=z,
                 client=client,
                 server=server,
@@ -161,7 +162,7 @@ class CutTable(Task):
             local_epochs=config["local_epochs"],
             server_update_interval=self.server_update_interval,
             align_interval=self.align_interval,
-            label_bytes=Labels(parts.dataset.num_classes).dtype.itemsize,
+            label_bytes=Labels(parts.data.dataset.num_classes).dtype.itemsize,
         )
 
 

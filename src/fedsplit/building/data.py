@@ -1,0 +1,112 @@
+"""The data of a run: loaded, divided over clients, and how their pixels become inputs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedsplit.data.batches import Normalisation
+from fedsplit.data.dataset import Dataset, ImageSource
+from fedsplit.data.distributions.distribution import Distribution
+from fedsplit.data.shards import Shards
+from fedsplit.errors import UserError
+from fedsplit.making import make
+from fedsplit.transport.transport import Member
+
+
+@dataclass(frozen=True)
+class Data:
+    """Images, and whose they are.
+
+    Args:
+        dataset: on the device.
+        distribution: how training images were divided.
+        shards: indices of each client's training images.
+        normalise: uint8 pixels to inputs.
+    """
+
+    dataset: Dataset
+    distribution: Distribution
+    shards: Shards
+    normalise: Normalisation
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """What a model is made for."""
+        return {
+            "num_classes": self.dataset.num_classes,
+            "channels": self.dataset.channels,
+            "image_size": self.dataset.image_size,
+        }
+
+    def batch(self, samples: int) -> tuple[Tensor, Tensor]:
+        """The first training images as inputs `x (samples, c, h, w)`, and their labels."""
+        images = self.dataset.train
+        return self.normalise(images.pixels[:samples]), images.labels[:samples]
+
+    @classmethod
+    def built(
+        cls, config: Mapping[str, Any], device: torch.device, *, member: Member | None, apart: bool
+    ) -> "Data":
+        """The data that the configuration asks for.
+
+        Args:
+            config: of the run.
+            device: where images are kept.
+            member: in the process of one client.
+            apart: whether clients are computed in processes of their own.
+
+        Raises:
+            UserError: there is none such, or it cannot be divided like that.
+        """
+        source = make(ImageSource, config, "dataset")  # type: ignore[type-abstract]
+        loaded = source.load()
+        dataset = replace(loaded, train=loaded.train.to(device), test=loaded.test.to(device))
+        if member:
+            member.check_data(dataset)
+        distribution = make(Distribution, config, "distribution")  # type: ignore[type-abstract]
+        if distribution.at_clients:
+            shards = _own(config["num_clients"], dataset, member=member, apart=apart)
+        else:
+            shards = _divided(distribution, dataset, config["num_clients"], config["seed"])
+        if distribution.shifts_features:
+
+            def view(client: int, pixels: Tensor) -> Tensor:
+                return distribution.seen_by(client, pixels, config["seed"])
+
+            dataset = replace(dataset, train=dataset.train.seen_by(shards, view))
+        dtype = torch.get_default_dtype()
+        normalise = (
+            member.normalisation.to(device, dtype) if member else Normalisation.of(dataset.train, dtype)
+        )
+        return cls(dataset, distribution, Shards(shards), normalise)
+
+
+def _own(clients: int, dataset: Dataset, *, member: Member | None, apart: bool) -> list[np.ndarray]:
+    """A client in a process of its own holds all it has; of the others, nothing is known here."""
+    if not apart and member is None:
+        raise UserError("distribution", "own", "needs transport=grpc: clients bring what they have")
+    own = {member.client: np.arange(len(dataset.train))} if member else {}
+    return [own.get(client, np.empty(0, dtype=np.int64)) for client in range(clients)]
+
+
+def _divided(distribution: Distribution, dataset: Dataset, clients: int, seed: int) -> list[np.ndarray]:
+    """Indices of each client's training images."""
+    if clients > len(dataset.train):
+        raise UserError("num_clients", clients, f"at most the {len(dataset.train)} training samples")
+    by = dataset.train.labels
+    if distribution.by_owner:
+        if dataset.train.owners is None:
+            told = "this dataset does not say whose its samples are; femnist in LEAF's files does"
+            raise UserError("distribution", "natural", told)
+        by = dataset.train.owners
+    shards = distribution.split(by.cpu().numpy(), clients, seed)
+    for client, shard in enumerate(shards):
+        if len(shard) == 0:
+            raise UserError(
+                "num_clients", clients, f"too many for this distribution: client {client} has no sample"
+            )
+    return shards

@@ -1,0 +1,149 @@
+"""The models of a run: made, cut in two, and given an auxiliary model where the algorithm has one."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from hydra.utils import get_class
+from torch import Tensor, nn
+
+from fedsplit.algorithms.algorithm import ClientHead
+from fedsplit.building.data import Data
+from fedsplit.errors import UserError
+from fedsplit.estimators.estimator import GradientEstimator
+from fedsplit.making import make
+from fedsplit.models.computation import set_computation, set_float32
+from fedsplit.models.cuts import Cuts, chosen
+from fedsplit.models.layout import unflattened
+from fedsplit.models.split import SplitModel, split
+from fedsplit.models.tied import untied
+from fedsplit.parties.vectorized import Vectorized
+from fedsplit.randomness import seed_of
+
+_LOG = logging.getLogger("fedsplit")
+
+
+@dataclass(frozen=True)
+class Models:
+    """The split model and the auxiliary model, as skeletons that many states share.
+
+    Args:
+        halves: client and server model.
+        auxiliary: what the algorithm's clients or alignment use, None where they use none.
+        smashed_shape: of one sample.
+        coded_shape: of one sample, as codecs see it: with its channels, also where the cut is behind a
+            layer that flattens them.
+    """
+
+    halves: SplitModel
+    auxiliary: nn.Module | None
+    smashed_shape: tuple[int, ...]
+    coded_shape: tuple[int, ...]
+
+    def set_computation(self, config: Mapping[str, Any], device: torch.device) -> None:
+        """Of the halves, as `precision` and `compile` say; auxiliary models and alignment stay exact.
+
+        Raises:
+            UserError: this device or engine cannot.
+        """
+        precision, compiled = config["precision"], config["compile"]
+        if compiled and get_class(config["engine"]["_target_"]) is Vectorized:
+            raise UserError("compile", compiled, "must be false with engine=vectorized")
+        if precision == "tf32" and device.type != "cuda":
+            raise UserError("precision", precision, f"fp32 or bf16 on device={device}")
+        if precision == "bf16" and device.type == "cpu":
+            _LOG.warning("precision=bf16: without bf16 units in the processor this is slower than fp32")
+        set_float32(precision)
+        for half in (self.halves.client, self.halves.server):
+            set_computation(half, precision, compiled=compiled)
+
+
+@dataclass(frozen=True)
+class ModelBuilder:
+    """Makes the models that a configuration names, for some data.
+
+    Args:
+        config: of the run.
+        data: what models take and tell.
+        device: where they are.
+        estimator: of the run.
+        client_head: what a client of the algorithm holds behind its client model.
+    """
+
+    config: Mapping[str, Any]
+    data: Data
+    device: torch.device
+    estimator: GradientEstimator
+    client_head: ClientHead
+
+    def whole(self) -> tuple[nn.Module, Tensor]:
+        """The model before it is cut, and a batch of its inputs."""
+        with _initialisation(self.config["seed"], "model"):
+            whole = make(nn.Module, self.config, "model", **self.data.sizes)
+            whole = self._placed(untied(whole) if self.config["model"]["untie"] else whole)
+        return whole, self.data.batch(2)[0]
+
+    def built(self) -> Models:
+        """All models.
+
+        Raises:
+            UserError: they cannot be made, or not cut like that, or do not fit the data.
+        """
+        whole, example = self.whole()
+        try:
+            halves = split(whole, self._cut(whole, example), example)
+        except RuntimeError as error:  # shapes that do not fit
+            reason = str(error).splitlines()[0]
+            told = f"does not fit images of {self.data.sizes} ({reason})"
+            raise UserError("model", type(whole).__name__, told) from error
+        with torch.no_grad():
+            z = halves.client.eval()(example)
+        halves.client.train()
+        auxiliary = self._auxiliary(z, halves)
+        return Models(halves, auxiliary, tuple(z.shape[1:]), unflattened(halves.client, example))
+
+    def _cut(self, whole: nn.Module, example: Tensor) -> str:
+        """The name of the cut, which may be chosen by number, or left to the model."""
+        cut: str | int | None = self.config["model"]["cut"]
+        if isinstance(cut, str):
+            return cut
+        return chosen(Cuts(whole, example), cut, self.config["model"]["stages"])
+
+    def _auxiliary(self, z: Tensor, halves: SplitModel) -> nn.Module | None:
+        """The model that a client's head is, or that its estimator uses; `z` are some smashed data."""
+        if self.client_head not in ("auxiliary", "estimator"):
+            return None
+        classes = self.data.dataset.num_classes
+        sizes: dict[str, Any] = {"smashed_shape": tuple(z.shape[1:]), "num_classes": classes}
+        with _initialisation(self.config["seed"], "auxiliary model"):
+            offered = {"server": halves.server, "crossing": halves.crossing}
+            auxiliary = make(nn.Module, self.config, "auxiliary", offered=offered, **sizes)
+            try:
+                fits = auxiliary.to(z.device, z.dtype).eval()(z).shape == (len(z), classes)
+            except (RuntimeError, ValueError, IndexError) as error:
+                raise self._misfit(z) from error
+            if not fits:
+                raise self._misfit(z)
+            if self.client_head == "estimator":
+                auxiliary = self.estimator.model(auxiliary, **sizes)
+        return self._placed(auxiliary)
+
+    def _misfit(self, z: Tensor) -> UserError:
+        target = self.config["auxiliary"]["_target_"]
+        return UserError("auxiliary._target_", target, f"makes no logits of smashed data {tuple(z.shape)}")
+
+    def _placed(self, module: nn.Module) -> nn.Module:
+        # channels_last: convolutions on a CPU are up to twice as fast, on a GPU no slower
+        dtype = torch.get_default_dtype()
+        return module.to(self.device, dtype).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload, no-any-return]
+
+
+@contextmanager
+def _initialisation(seed: int, what: str) -> Iterator[None]:
+    """Modules initialise themselves from torch's global generator: seed it, and put it back."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed_of(seed, f"initialisation of the {what}"))
+        yield

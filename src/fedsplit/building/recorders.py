@@ -1,0 +1,70 @@
+"""Which steps are captured as CUDA graphs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from fedsplit.building.data import Data
+from fedsplit.building.models import Models
+from fedsplit.errors import UserError
+from fedsplit.estimators.estimator import GradientEstimator
+from fedsplit.models.graphs import CudaRecorder, Recorder
+from fedsplit.models.model_state import ModelState
+from fedsplit.optimizers import Optimizer
+from fedsplit.randomness import draws
+
+
+@dataclass(frozen=True)
+class Recorders:
+    """Says what captures the steps of a model, if anything does.
+
+    Args:
+        recorder: captures steps; None where that is not asked for.
+        data: of the run.
+        models: of the run.
+        estimator: of the run.
+        estimates: whether the auxiliary model is one of the estimator's.
+        device: where models are.
+    """
+
+    recorder: Recorder | None
+    data: Data
+    models: Models
+    estimator: GradientEstimator
+    estimates: bool
+    device: torch.device
+
+    def of(self, *modules: nn.Module | None) -> Recorder | None:
+        """Captures steps of these models: not if one of them draws, as a graph would draw the same again."""
+        return None if self.recorder is None or any(map(self._draws, modules)) else self.recorder
+
+    def _draws(self, module: nn.Module | None) -> bool:
+        if module is None:
+            return False
+        client = self.models.halves.client
+        x, y = self.data.batch(2)
+        z = x if module is client else ModelState(client).forward(x, seed=0).detach()
+        model = ModelState(module)
+        if module is self.models.auxiliary and self.estimates and not self.estimator.trains_on_loss:
+            return draws(lambda: self.estimator.estimate(model, z, y, seed=None), self.device)
+        return draws(lambda: model.forward(z, seed=None), self.device)
+
+
+def built_recorder(
+    config: Mapping[str, Any], device: torch.device, *optimizers: Optimizer
+) -> Recorder | None:
+    """Captures steps as CUDA graphs, if that is asked for.
+
+    Raises:
+        UserError: one of these optimizers cannot be captured, or there is no CUDA device.
+    """
+    if not config["cuda_graphs"]:
+        return None
+    for optimizer in optimizers:
+        if not optimizer.capturable:
+            told = f"must be false: {type(optimizer).__name__} takes no learning rate in a tensor"
+            raise UserError("cuda_graphs", True, told)
+    return CudaRecorder(device)
