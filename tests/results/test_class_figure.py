@@ -72,3 +72,11 @@ def test_more_than_can_be_told_apart_is_refused() -> None:
         figure([Division("many", many)])
     with pytest.raises(UserError, match=r"^divisions drawn=9: at most 8"):
         figure([Division(str(i), ClassCounts(ROWS)) for i in range(9)])
+
+
+def test_a_long_title_stays_within_the_figure() -> None:
+    title = "digits, quantity_skew, exponent=1, min_samples=2, seed=0"
+    drawn = figure([Division(title, ClassCounts(ROWS))])
+    drawn.draw_without_rendering()
+    extent = drawn.axes[0].title.get_window_extent()
+    assert 0 <= extent.x0 < extent.x1 <= drawn.bbox.width

@@ -72,7 +72,7 @@ def _draw(axes: "Axes", division: Division) -> None:
     axes.set_xlim(-0.5 - _MARGIN, counts.clients - 0.5 + _MARGIN)
     axes.set_ylim(-0.5 - _MARGIN, len(counts.classes) - 0.5 + _MARGIN)
     largest = max(samples for _, _, samples in counts.rows)
-    title = fill(division.title, 20 * int(axes.get_figure().get_figwidth()))  # type: ignore[union-attr]
+    title = fill(division.title, int(13 * axes.get_figure().get_figwidth()))  # type: ignore[union-attr]
     axes.set_title(title, fontsize=8)
     axes.set_xlabel(f"Client (largest area: {largest:,} samples)", fontsize=8)
     axes.set_ylabel("Class", fontsize=8)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 from fedsplit.results.curves import APPEARANCE, blank_figure
 
 if TYPE_CHECKING:
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 
@@ -60,6 +61,8 @@ def cut_figure(cuts: Sequence[Costs]) -> "Figure":
         lines.append(line)
     axes.set_xscale("log")
     axes.set_yscale("log")
+    _label_plainly(axes.xaxis)
+    _label_plainly(axes.yaxis)
     low, high = axes.get_ylim()
     axes.set_ylim(low / 1.6, high)
     for cut in stages:
@@ -89,6 +92,16 @@ def cut_figure(cuts: Sequence[Costs]) -> "Figure":
         title_fontsize=7,
     )
     return drawn
+
+
+def _label_plainly(axis: "Axis") -> None:
+    """Label decades, and within two of them also twice and five times as much."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter  # noqa: PLC0415
+
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high <= 100 * low else (1,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _series() -> list[tuple[str, str, str, str]]:
