@@ -57,7 +57,7 @@ def _close(one: Tensor, other: Tensor, *, exactly: bool, least: float = 0.0) -> 
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("choice", [name for name in CHOICES if name != "resnet1202"])
+@pytest.mark.parametrize("choice", CHOICES)
 def test_the_halves_of_a_choice_are_the_whole_at_every_cut(choice: str) -> None:
     side = side_of(choice)
     whole, x = built(choice, image_size=side), torch.randn(_SAMPLES, 3, side, side)
@@ -121,11 +121,3 @@ def test_the_split_shares_nothing_with_the_original_and_leaves_it_alone(choice: 
 def _tensors(module: nn.Module) -> Iterator[Tensor]:
     yield from module.parameters()
     yield from module.buffers()
-
-
-def test_a_network_of_1202_layers_is_split() -> None:
-    """Its passes take too long for more; its blocks are those of `resnet20`."""
-    whole, x = built("resnet1202", image_size=8), torch.randn(2, 3, 8, 8)
-    halves = split(whole, "layer2", x)
-    assert halves.crossing == ((32, 4, 4),)
-    assert sorted([*halves.client.state_dict(), *halves.server.state_dict()]) == sorted(whole.state_dict())
