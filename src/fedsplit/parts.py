@@ -17,8 +17,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fedsplit.algorithms.algorithm import Algorithm, Start
 from fedsplit.data.batches import ClientBatches, Normalisation
-from fedsplit.data.dataset import Dataset, ImageSource
+from fedsplit.data.dataset import Dataset, Images, ImageSource
 from fedsplit.data.distributions.distribution import Distribution
+from fedsplit.data.local_test import hold_out
 from fedsplit.data.shards import Shards
 from fedsplit.errors import UserError
 from fedsplit.estimators.alignment import Alignment
@@ -99,14 +100,14 @@ class Parts:
             member.check_data(self.dataset)
         self.distribution = make(Distribution, config, "distribution")  # type: ignore[type-abstract]
         shards = self._divided(self.dataset, member)
-        self.shards = Shards(shards)
         if self.distribution.shifts_features:
             self.dataset = replace(self.dataset, train=self.dataset.train.seen_by(shards, self._view))
+        self.shards, self.local_test = self._held_out(shards)
         dtype = torch.get_default_dtype()
         self.normalise = (
             member.normalisation.to(self.device, dtype)
             if member
-            else Normalisation.of(self.dataset.train, dtype)
+            else Normalisation.of(self._trained_on(), dtype)
         )
         self.schedule = make(Schedule, config, "scheduler")  # type: ignore[type-abstract]
         self.client_optimizer = self._optimizer("client_optimizer")
@@ -162,6 +163,28 @@ class Parts:
                     "num_clients", clients, f"too many for this distribution: client {client} has no sample"
                 )
         return shards
+
+    def _held_out(self, shards: list[np.ndarray]) -> tuple[Shards, Shards | None]:
+        """Each client's samples to train on, and those that it tests on, if any are held out."""
+        fraction = self.dataset.local_test_fraction
+        if not fraction:
+            return Shards(shards), None
+        if self.distribution.at_clients:
+            told = "must be 0 with distribution=own: the server, which tests, does not see clients' images"
+            raise UserError("dataset.local_test_fraction", fraction, told)
+        parts = [
+            hold_out(shard, fraction, client=client, seed=self.seed) for client, shard in enumerate(shards)
+        ]
+        train, test = zip(*parts, strict=True)
+        if not any(map(len, test)):
+            told = "must be 0: no client has two samples, one of which it could hold out"
+            raise UserError("dataset.local_test_fraction", fraction, told)
+        return Shards(train), Shards(test)
+
+    def _trained_on(self) -> Images:
+        """Training images without those that are held out."""
+        images = self.dataset.train
+        return images if self.local_test is None else images.chosen(self.shards.indices.sort().values)
 
     def _view(self, client: int, pixels: Tensor) -> Tensor:
         return self.distribution.seen_by(client, pixels, self.seed)
@@ -416,6 +439,17 @@ class Parts:
         return Evaluator(
             self.models.halves,
             self.dataset.test,
+            normalise=self.normalise,
+            batch_size=self.config["eval_batch_size"],
+        )
+
+    def local_evaluator(self) -> Evaluator | None:
+        """Evaluates on what is held out, one client's after the other's; None where nothing is."""
+        if self.local_test is None:
+            return None
+        return Evaluator(
+            self.models.halves,
+            self.dataset.train.chosen(self.local_test.indices),
             normalise=self.normalise,
             batch_size=self.config["eval_batch_size"],
         )
