@@ -1,4 +1,5 @@
 import csv
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -89,7 +90,7 @@ def test_a_curve_passes_through_the_rates_of_every_threshold() -> None:
     for x, y in full:
         on_a_segment = any(
             x0 <= x <= x1 and y0 <= y <= y1 and abs((x1 - x0) * (y - y0) - (y1 - y0) * (x - x0)) < 1e-12
-            for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False)
+            for (x0, y0), (x1, y1) in pairwise(points)
         )
         assert on_a_segment, (x, y)
 

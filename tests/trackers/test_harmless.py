@@ -60,11 +60,6 @@ class Leaves(Recording):
         raise SystemExit(1)
 
 
-@pytest.fixture(scope="module")
-def untracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("untracked") / "run"
-
-
 OVERRIDES = ("algorithm=cse_fsl", "rounds=3", "eval_interval=2")
 
 

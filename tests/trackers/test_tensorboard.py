@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
 
 from fedsplit.experiment import Experiment, resumed_config
@@ -35,7 +35,7 @@ def _written(directory: Path) -> Scalars:
 
 def _shown(directory: Path) -> Scalars:
     """Every scalar that TensorBoard shows, by the column that its tag stands for; each step once."""
-    log = EventAccumulator(str(directory / "tensorboard"), size_guidance={"tensors": 0})
+    log = EventAccumulator(str(directory / "tensorboard"), tensor_size_guidance={"scalars": 0})
     log.Reload()
     found: Scalars = {}
     for tag in log.Tags()["tensors"]:
@@ -48,7 +48,7 @@ def _shown(directory: Path) -> Scalars:
 
 
 def _text(directory: Path, tag: str) -> str:
-    log = EventAccumulator(str(directory / "tensorboard"), size_guidance={"tensors": 0})
+    log = EventAccumulator(str(directory / "tensorboard"), tensor_size_guidance={"scalars": 0})
     log.Reload()
     (event,) = log.Tensors(f"{tag}/text_summary")
     (value,) = tensor_util.make_ndarray(event.tensor_proto)
@@ -84,10 +84,7 @@ def test_a_resumed_run_goes_on_in_the_same_log_without_a_trace_of_what_was_void(
     resumed.run(directory)
     written = _written(directory.path)
     assert list(written["load"]) == [0, 1, 2, 3]
-    assert set(written["test_accuracy"]) == {
-        1,
-        3,
-    }  # the third round was evaluated as the last, and is not now
+    assert set(written["test_accuracy"]) == {1, 3}  # the third round was evaluated when it was the last
     assert _shown(directory.path) == written
 
 

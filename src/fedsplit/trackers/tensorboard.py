@@ -10,8 +10,6 @@ from torch.utils.tensorboard import SummaryWriter
 
 from fedsplit.trackers.tracker import Row, Tracker, numbers
 
-FOLDER = "tensorboard"
-
 
 class TensorBoard(Tracker):
     """Event files in `tensorboard/` of the run's directory: `tensorboard --logdir saves` shows all runs.
@@ -23,9 +21,9 @@ class TensorBoard(Tracker):
         self._writer: SummaryWriter | None = None
 
     def start(self, config: Mapping[str, Any], directory: Path, rows: Sequence[Row]) -> None:
-        """See `Tracker.start`: on a resume the log begins anew, in a further file that makes others void."""
-        folder = directory / FOLDER
-        self._writer = SummaryWriter(str(folder), purge_step=0 if folder.is_dir() else None)
+        """See `Tracker.start`: a resume adds a file that holds all rounds, and voids those before it."""
+        # The first start is marked too: TensorBoard takes the first mark of a log for no restart.
+        self._writer = SummaryWriter(str(directory / "tensorboard"), purge_step=0)
         self._writer.add_text("config", _verbatim(yaml.safe_dump(dict(config), sort_keys=False)), 0)
         for row in rows:
             self.round(row)
