@@ -130,4 +130,4 @@ def test_a_records_state_holds_plain_values_under_the_names_of_its_fields(record
     ]
     assert state["bytes"] == record.bytes
     assert state["bytes"] is not record.bytes
-    assert Record(**state) == record
+    assert Record.from_state(state) == record
