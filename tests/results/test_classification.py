@@ -83,8 +83,11 @@ def test_a_curve_passes_through_the_rates_of_every_threshold() -> None:
     curve = RocCurve.of("cat", scores, positive)
     thresholds = [np.inf, *sorted(set(scores.tolist()), reverse=True)]
     full = [((scores[~positive] >= t).mean(), (scores[positive] >= t).mean()) for t in thresholds]
-    assert len(curve.false_positive_rate) < len(full)
     points = list(zip(curve.false_positive_rate.tolist(), curve.true_positive_rate.tolist(), strict=True))
+    assert len(points) < len(full)
+    for before, here, after in zip(points, points[1:], points[2:], strict=False):
+        assert len({before[0], here[0], after[0]}) > 1, "three on a vertical line"
+        assert len({before[1], here[1], after[1]}) > 1, "three on a horizontal line"
     assert points[0] == (0, 0)
     assert points[-1] == (1, 1)
     for x, y in full:

@@ -124,6 +124,8 @@ def test_what_is_each_partys_own_is_not_told(configured: Configure) -> None:
             "transport.listen=127.0.0.1:1",
             "client.directory=/home/server",
             "progress=false",
+            "tracker=wandb",
+            "tracker.entity=server",
         ),
     )
     plan = choices_and_settings(config)

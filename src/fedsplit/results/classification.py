@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-import sklearn.metrics
 from numpy.typing import NDArray
 
 from fedsplit.results.tables import write_csv
@@ -40,8 +39,9 @@ class ConfusionMatrix:
             labels: true classes, `(n,)`.
             names: of the classes, by label.
         """
-        every = np.arange(len(names))
-        counts = sklearn.metrics.confusion_matrix(labels, logits.argmax(1), labels=every)
+        from sklearn.metrics import confusion_matrix  # noqa: PLC0415  (heavy, and asked for at the end)
+
+        counts = confusion_matrix(labels, logits.argmax(1), labels=np.arange(len(names)))
         return cls(counts, tuple(names))
 
     @property
@@ -58,7 +58,7 @@ class ConfusionMatrix:
 
 @dataclass(frozen=True)
 class RocCurve:
-    """Of one class against all others, without points on a line between their neighbours.
+    """Of one class against all others, without points in the middle of a vertical or horizontal line.
 
     Args:
         name: of the class; `micro` where all decisions of all classes are taken together.
@@ -75,8 +75,13 @@ class RocCurve:
     @classmethod
     def of(cls, name: str, scores: Floats, positive: NDArray[np.bool_]) -> "RocCurve":
         """Of scores `(n,)` and which of the samples are positive, `(n,)`: some, but not all."""
-        false, true, _ = sklearn.metrics.roc_curve(positive, scores)
-        return cls(name, false, true, float(sklearn.metrics.auc(false, true)))
+        from sklearn.metrics import auc, roc_curve  # noqa: PLC0415  (heavy, and asked for at the end)
+
+        # scikit-learn keeps points in a line where their distances differ, of many classes nearly all
+        false, true, _ = roc_curve(positive, scores, drop_intermediate=False)
+        turns = [np.diff(rate[:-1]) * np.diff(other[1:]) for rate, other in ((false, true), (true, false))]
+        kept = np.concatenate(([True], turns[0] != turns[1], [True]))
+        return cls(name, false[kept], true[kept], float(auc(false, true)))
 
 
 @dataclass(frozen=True)
