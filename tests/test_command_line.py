@@ -169,7 +169,7 @@ def test_resume_takes_only_what_may_change_and_a_directory_holds_only_one_run(
     assert (seed.returncode, seed.stderr) == (
         2,
         "error: seed=3: beside resume only rounds, comm_threshold_mb, time_limit_s, target_accuracy, device, "
-        "cuda_graphs, progress may be given\n",
+        "cuda_graphs, progress, tracker may be given\n",
     )
     again = run(root, *TINY, f"hydra.run.dir={directory}")
     assert again.returncode == 2
@@ -200,10 +200,8 @@ def test_a_run_leaves_behind_what_the_readme_says(root: Path, tmp_path: Path) ->
         f"checkpoint/round-000003/{name}" for name in ("state.safetensors", "state.json", "SHA256SUMS")
     }
     model = {"model/client.safetensors", "model/server.safetensors"}
-    assert (
-        names
-        == {"config.yaml", "class_counts.csv", "run.log", "metrics.csv", "results.json"} | checkpoint | model
-    )
+    tables = {"class_counts.csv", "metrics.csv", "confusion.csv", "roc.csv"}
+    assert names == {"config.yaml", "run.log", "results.json"} | tables | checkpoint | model
     header = (directory / "metrics.csv").read_text().splitlines()[0].split(",")
     assert header[:5] == ["round", "test_accuracy", "test_loss", "train_loss", "load"]
     results = json.loads((directory / "results.json").read_text())

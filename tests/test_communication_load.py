@@ -43,7 +43,10 @@ def closed_form(
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-@pytest.mark.parametrize("overrides", [[], ["cohort_size=2", "local_epochs=2"], ["batch_size=43"]])
+@pytest.mark.parametrize(
+    "overrides",
+    [[], ["cohort_size=2", "local_epochs=2"], ["batch_size=43"], ["dataset.local_test_fraction=0.2"]],
+)
 def test_bytes_of_every_round_are_the_closed_form(tiny: Build, algorithm: str, overrides: list[str]) -> None:
     if algorithm in ("cse_fsl", "fsl_sage"):
         overrides = [*overrides, "algorithm.server_update_interval=3"]

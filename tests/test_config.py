@@ -207,3 +207,11 @@ def test_runs_of_before_images_were_resized_and_dirichlet_balanced_itself_are_as
     assert old["distribution"].pop("self_balancing", "missing") is False
     completed = with_defaults_of_old(old)
     assert (completed["dataset"], completed["distribution"]) == (config["dataset"], config["distribution"])
+
+
+def test_runs_of_before_there_were_trackers_and_local_tests_had_none(configured: Configure) -> None:
+    config = configured()
+    old = {key: value for key, value in config.items() if key not in ("tracker", "measure_gradient_error")}
+    old["dataset"] = {k: v for k, v in config["dataset"].items() if k != "local_test_fraction"}
+    old["choices"] = {k: v for k, v in config["choices"].items() if k != "tracker"}
+    assert with_defaults_of_old(old) == config

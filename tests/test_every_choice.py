@@ -37,6 +37,7 @@ def test_the_choices_are_all_there() -> None:
         "quant": 7,
         "scheduler": 4,
         "task": 5,
+        "tracker": 3,
         "server_optimizer": 3,
     }
 

@@ -53,6 +53,7 @@ class Settings:
     precision: Literal["fp32", "tf32", "bf16"]
     compile: bool
     cuda_graphs: bool
+    measure_gradient_error: bool
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,7 @@ GROUPS = (
     "scheduler",
     "engine",
     "transport",
+    "tracker",
 )
 OPTIONAL_GROUPS = ("client_optimizer", "server_optimizer")
 
@@ -138,6 +140,8 @@ def with_defaults_of_old(config: Mapping[str, Any]) -> dict[str, Any]:
         "precision": "fp32",
         "compile": False,
         "cuda_graphs": False,
+        "measure_gradient_error": False,
+        "tracker": {"_target_": "fedsplit.trackers.none.NoTracker"},
         "engine": {"_target_": "fedsplit.parties.sequential.Sequential"},
         "transport": {"_target_": "fedsplit.transport.local.LocalTransport"},
         "quant": {**quant, "continue_from_decoded": False},
@@ -146,14 +150,18 @@ def with_defaults_of_old(config: Mapping[str, Any]) -> dict[str, Any]:
     completed = {**older, **config}
     if "choices" in config:
         chosen = chosen if "quant" not in config else {}
-        completed["choices"] = {**chosen, "engine": "sequential", "transport": "local", **config["choices"]}
+        chosen |= {"engine": "sequential", "transport": "local", "tracker": "none"}
+        completed["choices"] = {**chosen, **config["choices"]}
     client = config.get("client", {})
     if isinstance(client, Mapping):
         completed["client"] = {"stateless": False, "id": None, "directory": None, **client}
     if isinstance(config.get("model"), Mapping):
         completed["model"] = {"stages": None, "untie": False, **config["model"]}
     if isinstance(config.get("dataset"), Mapping):
-        completed["dataset"] = {"validation": None, "image_size": None, **config["dataset"]}
+        completed["dataset"] = {
+            **{"validation": None, "image_size": None, "local_test_fraction": 0},
+            **config["dataset"],
+        }
     distribution = config.get("distribution")
     if isinstance(distribution, Mapping) and str(distribution.get("_target_")).endswith(".Dirichlet"):
         completed["distribution"] = {"self_balancing": False, **distribution}
@@ -170,8 +178,9 @@ RESUMABLE = (
     "device",
     "cuda_graphs",
     "progress",
+    "tracker",
 )
-"""What may be given anew beside `resume`."""
+"""What may be given anew beside `resume`, and all below it."""
 
 
 def check(config: Mapping[str, Any]) -> None:

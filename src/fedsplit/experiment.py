@@ -2,25 +2,33 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from math import isfinite
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from safetensors import SafetensorError
 from torch import nn
 
+from fedsplit.composition import composed, composing, plain
 from fedsplit.config import RESUMABLE, check, with_defaults_of_old
 from fedsplit.errors import RunFailed, UserError
+from fedsplit.extras import extra
+from fedsplit.making import make
 from fedsplit.parts import Parts
 from fedsplit.results.checkpoint import Checkpoint
+from fedsplit.results.classification import MOST_CLASSES, ConfusionMatrix, RocCurves
 from fedsplit.results.ledger import Ledger
+from fedsplit.results.local_accuracy import LocalAccuracies
 from fedsplit.results.metrics import Record
 from fedsplit.results.run_directory import RunDirectory
 from fedsplit.results.summary import StoppedBy, summarise
 from fedsplit.state import State
+from fedsplit.trackers.harmless import Harmless
+from fedsplit.trackers.tracker import Tracker
 from fedsplit.weights import Weights, is_finite
 
 _LOG = logging.getLogger("fedsplit")
@@ -33,11 +41,24 @@ def resumed_config(directory: RunDirectory, changes: Mapping[str, Any]) -> dict[
         UserError: something else is given, or its configuration is damaged.
     """
     for key, value in changes.items():
-        if key not in RESUMABLE:
+        if key.partition(".")[0] not in RESUMABLE:
             raise UserError(key, value, f"beside resume only {', '.join(RESUMABLE)} may be given")
-    config = {**with_defaults_of_old(directory.config()), **changes}
+    config = with_defaults_of_old(directory.config())
+    own = {key: value for key, value in changes.items() if key.partition(".")[0] != "tracker"}
+    config = {**config, **own, **_tracked(config, changes)}
     check({key: value for key, value in config.items() if key != "choices"})
     return config
+
+
+def _tracked(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a configuration is about the tracker, with a choice and keys of its own given anew."""
+    node, choices = config["tracker"], config["choices"]
+    if "tracker" in changes:
+        choices = {**choices, "tracker": str(changes["tracker"])}
+        with composing():
+            node = plain(composed([f"tracker={choices['tracker']}"]))["tracker"]
+    keys = {k.removeprefix("tracker."): v for k, v in changes.items() if k.startswith("tracker.")}
+    return {"tracker": {**node, **keys}, "choices": choices}
 
 
 class Experiment:
@@ -51,12 +72,15 @@ class Experiment:
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
+        with extra("tracker", config.get("choices", {}).get("tracker")):
+            self.tracker = Harmless(make(Tracker, config, "tracker"))  # type: ignore[type-abstract]
         self.parts = Parts(config)
         self.config = self.parts.config
         self.seed: int = config["seed"]
         self.rounds: int = config["rounds"]
         self.algorithm = self.parts.algorithm
         self.evaluate = self.parts.evaluator()
+        self._evaluate_locally = self.parts.local_evaluator()
         self.ledger = Ledger()
         self.transport = self.parts.transport(self.ledger)
         self.records: list[Record] = []
@@ -81,9 +105,11 @@ class Experiment:
         full = self.algorithm.full_weights()
         if not is_finite(full):
             raise RunFailed("the model is not finite")
-        accuracy = loss = None
+        accuracy = loss = local = None
         if (t + 1) % self.config["eval_interval"] == 0:
             accuracy, loss = self._evaluate(full)
+            local = self._local_accuracies(full)
+        error = self._gradient_error(t, cohort)
         clients = self.transport.client_seconds
         traffic = self.ledger.traffic(t)
         return Record(
@@ -97,6 +123,8 @@ class Experiment:
             sqnr={d: {kind: each.sqnr for kind, each in kinds.items()} for d, kinds in traffic.items()},
             again=dict(self.ledger.again(t)),
             left_out=list(self.transport.left_out),
+            local_accuracy=local.summary if local else None,
+            gradient_error=error,
             seconds={
                 "clients": clients,
                 "server": trained - start - clients,
@@ -115,6 +143,19 @@ class Experiment:
         if not isfinite(loss):
             raise RunFailed("the test loss is not finite")
         return accuracy, loss
+
+    def _local_accuracies(self, full: Weights) -> LocalAccuracies | None:
+        """On what each client held out; None where they held out nothing."""
+        evaluator, held_out = self._evaluate_locally, self.parts.data.local_test
+        if evaluator is None or held_out is None:
+            return None
+        return LocalAccuracies.of(evaluator.correct(full).tolist(), held_out.sizes)
+
+    def _gradient_error(self, t: int, cohort: Collection[int]) -> float | None:
+        if not self.config["measure_gradient_error"]:
+            return None
+        with torch.random.fork_rng(devices=[]):  # what dropout is seeded with stays in here
+            return self.algorithm.gradient_error(t, cohort)
 
     def _stopped_by(self) -> StoppedBy | None:
         """The first limit that is reached, once there is a round."""
@@ -137,9 +178,11 @@ class Experiment:
             RunFailed: training diverged; the last checkpoint is kept.
         """
         directory.open(self.config, self.records, self.parts.class_counts)
+        results = None
         try:
+            self.tracker.start(self.config, directory.path, [record.row() for record in self.records])
             with self.transport.opened(directory.path):
-                self._run(directory)
+                results = self._run(directory)
         except (OSError, SafetensorError) as error:
             raise self._failed(f"{directory.path} cannot be written ({error})") from error
         except RuntimeError as error:
@@ -149,9 +192,10 @@ class Experiment:
                 raise self._failed(told) from error
             raise
         finally:
+            self.tracker.finish(results)
             directory.close()
 
-    def _run(self, directory: RunDirectory) -> None:
+    def _run(self, directory: RunDirectory) -> dict[str, object]:
         clients, device = self.config["num_clients"], self.config["device"]
         _LOG.info("%s rounds, %s clients, on %s", self.rounds, clients, device)
         console = Console()
@@ -168,13 +212,14 @@ class Experiment:
                 raise self._failed(f"{error}; learning rate {self._learning_rates()}: lower it") from error
             self.records.append(record)
             directory.record(record)
+            self.tracker.round(record.row())
             self._tell(console, record)
             if len(self.records) % interval == 0:
                 self._save(directory)
             self.elapsed += time.perf_counter() - began
         if self._saved != len(self.records):
             self._save(directory)
-        self._finish(directory, stopped_by)
+        return self._finish(directory, stopped_by)
 
     def _save(self, directory: RunDirectory) -> None:
         directory.save_checkpoint(self.checkpoint())
@@ -190,13 +235,26 @@ class Experiment:
         """Of both sides, before the schedule's factor."""
         return f"{self.parts.client_optimizer.lr:g} (clients), {self.parts.server_optimizer.lr:g} (server)"
 
-    def _finish(self, directory: RunDirectory, stopped_by: StoppedBy) -> None:
+    def _finish(self, directory: RunDirectory, stopped_by: StoppedBy) -> dict[str, object]:
+        """Measure the final model, and write what is left of a run that has ended; its results."""
         full = self.algorithm.full_weights()
-        if self.records[-1].test_accuracy is None:
+        local = self._local_accuracies(full)
+        if (last := self.records[-1]).test_accuracy is None:
             # After the checkpoint, which a longer run could go on from: there this round is not evaluated.
             accuracy, loss = self._evaluate(full)
-            self.records[-1] = replace(self.records[-1], test_accuracy=accuracy, test_loss=loss)
+            self.records[-1] = replace(
+                last,
+                test_accuracy=accuracy,
+                test_loss=loss,
+                local_accuracy=local.summary if local else None,
+            )
             directory.rewrite(self.records)
+            before, after = last.row(), self.records[-1].row()
+            self.tracker.round({k: v for k, v in after.items() if k == "round" or v != before[k]})
+        if local:
+            directory.save_local_accuracies(local)
+        confusion, curves = self._classification(full)
+        directory.save_classification(confusion, curves)
         halves = self.parts.models.halves
         models: dict[str, Weights] = {
             "client": {name: full[name] for name in halves.client.state_dict()},
@@ -214,8 +272,21 @@ class Experiment:
                 "auxiliary": _parameters(self.parts.models.auxiliary),
             },
         )
+        results |= {"auc": curves.macro}
+        if len(confusion.names) <= MOST_CLASSES:
+            results |= {"class_accuracy": confusion.class_accuracy}
         directory.save_results(results)
         _LOG.info("stopped by %s after %s rounds", stopped_by, len(self.records))
+        return results
+
+    def _classification(self, full: Weights) -> tuple[ConfusionMatrix, RocCurves]:
+        """Of the test images, in one pass."""
+        dataset = self.parts.data.dataset
+        names = dataset.class_names or tuple(map(str, range(dataset.num_classes)))
+        logits, labels = self.evaluate.logits(full).cpu().numpy(), self.evaluate.labels.cpu().numpy()
+        if not np.isfinite(logits).all():
+            raise self._failed("the test logits are not finite")
+        return ConfusionMatrix.of(logits, labels, names), RocCurves.of(logits, labels, names)
 
     def _tell(self, console: Console, record: Record) -> None:
         accuracy = "" if record.test_accuracy is None else f"accuracy {record.test_accuracy:.4f}  "

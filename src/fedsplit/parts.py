@@ -215,6 +215,17 @@ class Parts:
             batch_size=self.config["eval_batch_size"],
         )
 
+    def local_evaluator(self) -> Evaluator | None:
+        """Evaluates on what is held out, one client's after the other's; None where nothing is."""
+        if self.data.local_test is None:
+            return None
+        return Evaluator(
+            self.models.halves,
+            self.data.dataset.train.chosen(self.data.local_test.indices),
+            normalise=self.data.normalise,
+            batch_size=self.config["eval_batch_size"],
+        )
+
     def batches(self, client: int) -> ClientBatches:
         """A client's data, batch by batch."""
         return ClientBatches(

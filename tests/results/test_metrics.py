@@ -1,10 +1,12 @@
 import csv
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from fedsplit.results.ledger import DIRECTIONS, KINDS
+from fedsplit.results.local_accuracy import LocalAccuracy
 from fedsplit.results.metrics import PHASES, MetricsFile, Record
 
 COLUMNS = [
@@ -22,6 +24,10 @@ COLUMNS = [
     "retransmitted.up",
     "retransmitted.down",
     "left_out",
+    "local_accuracy.mean",
+    "local_accuracy.std",
+    "local_accuracy.worst",
+    "gradient_error",
 ]
 
 
@@ -37,6 +43,8 @@ def _record(round: int, *, evaluated: bool = True) -> Record:
         load=2**40 + round,
         bytes=sizes,
         seconds={phase: round + 0.123456789 * (i + 1) for i, phase in enumerate(PHASES)},
+        local_accuracy=LocalAccuracy(1 / (round + 3), 0.1 + round, 1 / 7) if evaluated else None,
+        gradient_error=1 / (round + 7) if evaluated else None,
     )
 
 
@@ -65,6 +73,10 @@ def test_numbers_are_written_so_that_they_read_back_exactly(tmp_path: Path) -> N
         assert int(row["load"]) == record.load
         for name, value in (("test_accuracy", record.test_accuracy), ("test_loss", record.test_loss)):
             assert (float(row[name]) if row[name] else None) == value
+        local = asdict(record.local_accuracy) if record.local_accuracy else {}
+        measured = {f"local_accuracy.{name}": local.get(name) for name in ("mean", "std", "worst")}
+        measured["gradient_error"] = record.gradient_error
+        assert {name: float(row[name]) if row[name] else None for name in measured} == measured
         for direction in DIRECTIONS:
             assert [int(row[f"bytes.{direction}.{k}"]) for k in KINDS] == list(
                 record.bytes[direction].values()
@@ -113,7 +125,9 @@ def test_a_records_state_holds_plain_values_under_the_names_of_its_fields(record
         "sqnr",
         "again",
         "left_out",
+        "local_accuracy",
+        "gradient_error",
     ]
     assert state["bytes"] == record.bytes
     assert state["bytes"] is not record.bytes
-    assert Record(**state) == record
+    assert Record.from_state(state) == record

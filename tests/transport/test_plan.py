@@ -21,7 +21,7 @@ from tests.conftest import Configure
 from tests.transport.invariants import installed_targets, plan_names_only_what_is_installed, targets
 from tests.transport.strategies import nested
 
-PARTIES_OWN = {"engine", "transport", "task"}
+PARTIES_OWN = {"engine", "transport", "task", "tracker"}
 """Groups that a plan does not name."""
 CHOICES = sorted(
     path.relative_to(CONFIGS).with_suffix("")
@@ -124,6 +124,8 @@ def test_what_is_each_partys_own_is_not_told(configured: Configure) -> None:
             "transport.listen=127.0.0.1:1",
             "client.directory=/home/server",
             "progress=false",
+            "tracker=wandb",
+            "tracker.entity=server",
         ),
     )
     plan = choices_and_settings(config)

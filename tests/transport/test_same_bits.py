@@ -53,6 +53,11 @@ CASES = {
     "a warm start": ["algorithm.warm_start=1", "quant=int8"],
     "a schedule, epochs": ["algorithm=cse_fsl", "scheduler=cosine", "local_epochs=2", "seed=7"],
     "two optimizers": ["algorithm=splitfed_v1", "client_optimizer=adamw", "server_optimizer=sgd"],
+    "held-out samples": [
+        "dataset.local_test_fraction=0.2",
+        "distribution=feature_shift",
+        "measure_gradient_error=true",
+    ],
     "an estimator without a model": ["estimator=linear_regression", "algorithm.align_interval=2"],
 }
 

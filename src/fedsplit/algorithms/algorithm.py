@@ -1,6 +1,7 @@
 """What an algorithm is: state of the servers, and one round that moves it."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias
 
@@ -61,6 +62,13 @@ class Algorithm(ABC):
 
     def forget_clients(self) -> None:  # noqa: B027  (most keep nothing)
         """Drop optimizer state that is kept for each client."""
+
+    def gradient_error(self, t: int, clients: Collection[int]) -> float | None:
+        """Relative squared error of what `clients` estimate cut gradients with, at the end of round `t`.
+
+        Measuring moves nothing. None where an algorithm, or this round of it, estimates none.
+        """
+        return None
 
     def full_weights(self) -> Weights:
         """The model to evaluate: client model and server model together."""

@@ -1,5 +1,7 @@
 """FSL-SAGE."""
 
+from collections.abc import Collection
+
 from fedsplit.algorithms.algorithm import RoundMetrics, Start
 from fedsplit.algorithms.cse_fsl import CseFsl
 from fedsplit.arguments import NonNegativeInt, PositiveInt
@@ -76,6 +78,10 @@ class FslSage(CseFsl):
 
     def _align(self, client: int, t: int) -> Weights:
         return self.alignment.align(client, t, self.server, initially=self.auxiliary)
+
+    def gradient_error(self, t: int, clients: Collection[int]) -> float | None:
+        """See `Algorithm.gradient_error`: on the clients' rings, against the server as it is now."""
+        return self.alignment.error(clients, t, self.server)
 
     def auxiliary_weights(self) -> dict[str, Weights]:
         """See `Algorithm.auxiliary_weights`."""

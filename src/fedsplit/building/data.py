@@ -11,6 +11,7 @@ from torch import Tensor
 from fedsplit.data.batches import Normalisation
 from fedsplit.data.dataset import Dataset, ImageSource
 from fedsplit.data.distributions.distribution import Distribution
+from fedsplit.data.local_test import hold_out
 from fedsplit.data.shards import Shards
 from fedsplit.errors import UserError
 from fedsplit.making import make
@@ -24,13 +25,15 @@ class Data:
     Args:
         dataset: on the device.
         distribution: how training images were divided.
-        shards: indices of each client's training images.
+        shards: indices of the training images that each client trains on.
+        local_test: of those that each client tests on; None where none are held out.
         normalise: uint8 pixels to inputs.
     """
 
     dataset: Dataset
     distribution: Distribution
     shards: Shards
+    local_test: Shards | None
     normalise: Normalisation
 
     @property
@@ -78,11 +81,15 @@ class Data:
                 return distribution.seen_by(client, pixels, config["seed"])
 
             dataset = replace(dataset, train=dataset.train.seen_by(shards, view))
+        trained_on, local_test = _held_out(shards, dataset.local_test_fraction, distribution, config["seed"])
         dtype = torch.get_default_dtype()
-        normalise = (
-            member.normalisation.to(device, dtype) if member else Normalisation.of(dataset.train, dtype)
-        )
-        return cls(dataset, distribution, Shards(shards), normalise)
+        if member:
+            normalise = member.normalisation.to(device, dtype)
+        else:
+            train = dataset.train
+            seen = train if local_test is None else train.chosen(trained_on.indices.sort().values)
+            normalise = Normalisation.of(seen, dtype)
+        return cls(dataset, distribution, trained_on, local_test, normalise)
 
 
 def _own(clients: int, dataset: Dataset, *, member: Member | None, apart: bool) -> list[np.ndarray]:
@@ -110,3 +117,20 @@ def _divided(distribution: Distribution, dataset: Dataset, clients: int, seed: i
                 "num_clients", clients, f"too many for this distribution: client {client} has no sample"
             )
     return shards
+
+
+def _held_out(
+    shards: list[np.ndarray], fraction: float, distribution: Distribution, seed: int
+) -> tuple[Shards, Shards | None]:
+    """Each client's samples to train on, and those that it tests on, if any are held out."""
+    if not fraction:
+        return Shards(shards), None
+    if distribution.at_clients:
+        told = "must be 0 with distribution=own: the server, which tests, does not see clients' images"
+        raise UserError("dataset.local_test_fraction", fraction, told)
+    parts = [hold_out(shard, fraction, client=client, seed=seed) for client, shard in enumerate(shards)]
+    train, test = zip(*parts, strict=True)
+    if not any(map(len, test)):
+        told = "must be 0: no client has two samples, one of which it could hold out"
+        raise UserError("dataset.local_test_fraction", fraction, told)
+    return Shards(train), Shards(test)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedsplit.arguments import NonNegativeInt, PositiveInt
+from fedsplit.arguments import BelowOne, NonNegativeInt, PositiveInt
 from fedsplit.data.decoding import resized
 from fedsplit.data.file_pixels import FilePixels, View
 from fedsplit.errors import UserError
@@ -97,6 +97,8 @@ class Dataset:
     augmentation: Augmentation
     class_names: tuple[str, ...] = ()
     """Where they have any."""
+    local_test_fraction: float = 0.0
+    """Of each client's training images, those that it tests on instead."""
 
     @property
     def channels(self) -> int:
@@ -142,6 +144,8 @@ class ImageSource(ABC):
         validation: number of training images, class-balanced and none of those that are trained on, to
             evaluate on in place of the test images, whatever `max_test`: for tuning; None evaluates on
             the test images.
+        local_test_fraction: of the training images of each client, held out to test the model on, see
+            `fedsplit.data.local_test`; 0 holds out none.
         image_size: side to resize images to, in pixels: the square in the middle of each; None keeps their
             own size, which must then be square and the same for all.
         flip: augment with random horizontal flips.
@@ -152,6 +156,7 @@ class ImageSource(ABC):
     max_train: PositiveInt | None = None
     max_test: PositiveInt | None = None
     validation: PositiveInt | None = None
+    local_test_fraction: BelowOne = 0.0
     flip: bool = False
     crop_padding: NonNegativeInt = 0
 
@@ -196,6 +201,7 @@ class ImageSource(ABC):
             num_classes,
             Augmentation(self.flip, self.crop_padding),
             names,
+            self.local_test_fraction,
         )
 
     def _held_out(self, train: Images, num_classes: int) -> tuple[Images, Images]:

@@ -19,7 +19,8 @@ class Shards(Sequence[Tensor]):
     def __init__(self, shards: Sequence[np.ndarray]) -> None:
         self.sizes = [len(shard) for shard in shards]
         self._starts = [0, *accumulate(self.sizes)]
-        self._indices = torch.from_numpy(np.concatenate(shards))
+        self.indices = torch.from_numpy(np.concatenate(shards))
+        """Of all clients, one after the other."""
 
     @overload
     def __getitem__(self, index: int) -> Tensor: ...
@@ -29,7 +30,7 @@ class Shards(Sequence[Tensor]):
         if isinstance(index, slice):
             return [self[client] for client in range(*index.indices(len(self)))]
         client = range(len(self))[index]
-        return self._indices[self._starts[client] : self._starts[client] + self.sizes[client]]
+        return self.indices[self._starts[client] : self._starts[client] + self.sizes[client]]
 
     def __len__(self) -> int:
         return len(self.sizes)

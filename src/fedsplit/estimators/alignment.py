@@ -1,7 +1,8 @@
 """Alignment at the split server: each client's auxiliary model is fitted to the true cut gradients."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from math import inf, nan
 from typing import Protocol
 
 import torch
@@ -90,12 +91,7 @@ class Alignment:
             server: gives the true cut gradients.
             initially: weights that a client's first alignment starts from.
         """
-        z, y = self._rings[client].samples()
-        chunks = []
-        for number, piece in enumerate(batch_slices(len(y), self._batch_size)):
-            dropout = seed_of(self._seed, "dropout of an alignment", client=client, round=round, step=number)
-            dz = server.cut_gradients(z[piece], y[piece], seed=dropout)
-            chunks.append(Chunk(z[piece], y[piece], compute_format(dz)))
+        chunks = list(self._chunks(client, round, server, "dropout of an alignment"))
         known, model = self._auxiliaries.get(client), self._new_auxiliary()
         if known is None:
             model.load(initially)
@@ -106,6 +102,44 @@ class Alignment:
         kept = self.memory.keep(model.state(), known.state if known else None)
         self._auxiliaries[client] = _Auxiliary(kept, round)
         return model.weights()
+
+    def _chunks(self, client: int, round: int, server: CutGradients, purpose: str) -> Iterator[Chunk]:
+        """A client's ring with the true cut gradients; `purpose` is of the seeds of dropout."""
+        z, y = self._rings[client].samples()
+        for number, piece in enumerate(batch_slices(len(y), self._batch_size)):
+            dropout = seed_of(self._seed, purpose, client=client, round=round, step=number)
+            dz = server.cut_gradients(z[piece], y[piece], seed=dropout)
+            yield Chunk(z[piece], y[piece], compute_format(dz))
+
+    def error(self, clients: Iterable[int], round: int, server: CutGradients) -> float | None:
+        """Relative squared error of the estimates on the rings of those `clients` that have aligned.
+
+        The sum of squared differences between estimated and true cut gradients, per sample, over the sum of
+        squares of the true ones; both sums are over all samples of all clients. Rings are taken in the
+        chunks of an alignment, of which batch normalisation sees the statistics.
+
+        Args:
+            clients: whose.
+            round: at the end of which this is measured.
+            server: gives the true cut gradients.
+
+        Returns:
+            None where none has aligned; `inf` or `nan` where all true gradients are zero.
+        """
+        aligned = [client for client in clients if client in self._auxiliaries]
+        if not aligned:
+            return None
+        model, difference, true = self._new_auxiliary(), 0.0, 0.0
+        for client in aligned:
+            model.load(self._auxiliaries[client].state["weights"])
+            for number, chunk in enumerate(self._chunks(client, round, server, "dropout of a measurement")):
+                seed = seed_of(
+                    self._seed, "dropout of a measured estimate", client=client, round=round, step=number
+                )
+                estimate = self.estimator.estimate(model, chunk.z, chunk.y, seed=seed)
+                difference += _square(estimate - chunk.dz)
+                true += _square(chunk.dz)
+        return difference / true if true else inf if difference else nan
 
     def _steps(self, client: int, round: int, chunks: int) -> list[FitStep]:
         """Every epoch in an order of its own."""
@@ -147,3 +181,8 @@ class Alignment:
         device = self._new_auxiliary().device
         for client, kept in state["rings"].items():
             self._ring(int(client)).load_state(kept, device)
+
+
+def _square(x: Tensor) -> float:
+    """The sum of squares, added up in float64."""
+    return float(torch.linalg.vector_norm(x, dtype=torch.float64).square())

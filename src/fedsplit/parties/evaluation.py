@@ -1,6 +1,6 @@
-"""Test accuracy and loss of a split model."""
+"""What a split model makes of images: accuracy and loss, or its logits themselves."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ from fedsplit.weights import Weights
 
 
 class Evaluator:
-    """Evaluates weights on a fixed set of images.
+    """Evaluates weights on a fixed set of images, with running statistics.
 
     Args:
         model: the halves.
@@ -29,29 +29,43 @@ class Evaluator:
         self._halves = [ModelState(model.client), ModelState(model.server)]
         self._images, self._normalise, self._batch_size = images, normalise, batch_size
 
+    @property
+    def labels(self) -> Tensor:
+        """Of the images, `(n,)`."""
+        return self._images.labels
+
     def __call__(self, full_weights: Weights) -> tuple[float, float]:
-        """Accuracy (a fraction) and mean cross-entropy, with running statistics."""
+        """Accuracy (a fraction) and mean cross-entropy."""
+        device, samples = self.labels.device, len(self._images)
+        correct = torch.zeros((), dtype=torch.int64, device=device)
+        loss = torch.zeros((), dtype=torch.float64, device=device)
+        for logits, y in self._passes(full_weights):
+            correct += (logits.argmax(1) == y).sum()
+            loss += F.cross_entropy(logits, y, reduction="sum")
+        return int(correct) / samples, float(loss) / samples
+
+    def correct(self, full_weights: Weights) -> Tensor:
+        """Whether each image is classified correctly: bool `(n,)`."""
+        return torch.cat([logits.argmax(1) == y for logits, y in self._passes(full_weights)])
+
+    def logits(self, full_weights: Weights) -> Tensor:
+        """Of each image, `(n, classes)`."""
+        return torch.cat([logits for logits, _ in self._passes(full_weights)])
+
+    @torch.inference_mode()
+    def _passes(self, full_weights: Weights) -> Iterator[tuple[Tensor, Tensor]]:
+        """Logits and labels, batch by batch."""
         for half in self._halves:
             half.load(full_weights)
             half.module.eval()
         try:
-            return self._evaluate()
+            for start in range(0, len(self._images), self._batch_size):
+                piece = slice(start, start + self._batch_size)
+                self._images.prefetch(slice(start, piece.stop + self._batch_size))
+                outputs = self._normalise(self._images.pixels[piece])
+                for half in self._halves:
+                    outputs = functional_call(half.module, (half.parameters, half.buffers), (outputs,))
+                yield outputs, self._images.labels[piece]
         finally:
             for half in self._halves:
                 half.module.train()
-
-    @torch.inference_mode()
-    def _evaluate(self) -> tuple[float, float]:
-        device, samples = self._images.labels.device, len(self._images)
-        correct = torch.zeros((), dtype=torch.int64, device=device)
-        loss = torch.zeros((), dtype=torch.float64, device=device)
-        for start in range(0, samples, self._batch_size):
-            piece = slice(start, start + self._batch_size)
-            self._images.prefetch(slice(start, piece.stop + self._batch_size))
-            y = self._images.labels[piece]
-            outputs = self._normalise(self._images.pixels[piece])
-            for half in self._halves:
-                outputs = functional_call(half.module, (half.parameters, half.buffers), (outputs,))
-            correct += (outputs.argmax(1) == y).sum()
-            loss += F.cross_entropy(outputs, y, reduction="sum")
-        return int(correct) / samples, float(loss) / samples

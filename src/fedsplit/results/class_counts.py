@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedsplit.errors import UserError
+from fedsplit.results.tables import write_csv
 
 if TYPE_CHECKING:  # figures are drawn without torch
     from torch import Tensor
@@ -55,13 +56,8 @@ class ClassCounts:
 
     def write(self, path: Path) -> None:
         """Write as CSV: `client, label, class, samples`; `class` is empty where classes have no names."""
-        partial = path.with_name(f"{path.name}.partial")
-        with partial.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(_COLUMNS)
-            for client, label, samples in self.rows:
-                writer.writerow((client, label, self.names[label] if self.names else "", samples))
-        partial.replace(path)
+        named = ((c, label, self.names[label] if self.names else "", n) for c, label, n in self.rows)
+        write_csv(path, _COLUMNS, named)
 
 
 def read_class_counts(run: Path) -> ClassCounts:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from fedsplit.results.ledger import DIRECTIONS, KINDS, Direction, Kind
+from fedsplit.results.local_accuracy import LocalAccuracy
 from fedsplit.state import State
 
 Quality: TypeAlias = dict[Direction, dict[Kind, float | None]]
@@ -32,6 +33,8 @@ class Record:
         seconds: of this round, by phase.
         again: bytes of this round that failures cost, by direction; no part of the load.
         left_out: clients that the round went on without.
+        local_accuracy: on what clients held out; None without evaluation, or where they held out nothing.
+        gradient_error: see `Algorithm.gradient_error`; None where it was not measured.
     """
 
     round: int
@@ -45,6 +48,8 @@ class Record:
     sqnr: Quality = field(default_factory=dict)
     again: dict[Direction, int] = field(default_factory=lambda: dict.fromkeys(DIRECTIONS, 0))
     left_out: list[int] = field(default_factory=list)
+    local_accuracy: LocalAccuracy | None = None
+    gradient_error: float | None = None
 
     def state(self) -> State:
         """Plain values, for a checkpoint."""
@@ -53,7 +58,8 @@ class Record:
     @classmethod
     def from_state(cls, state: State) -> "Record":
         """The record that gave `state`."""
-        return cls(**state)
+        local = state.get("local_accuracy")
+        return cls(**{**state, "local_accuracy": LocalAccuracy(**local) if local else None})
 
     def row(self) -> dict[str, object]:
         """The row of `metrics.csv`, by column."""
@@ -73,6 +79,9 @@ class Record:
                     row[f"{name}.{direction}.{kind}"] = None if value is None else round(value, digits)
         row |= {f"retransmitted.{direction}": self.again[direction] for direction in DIRECTIONS}
         row["left_out"] = " ".join(map(str, self.left_out))
+        for name in ("mean", "std", "worst"):
+            row[f"local_accuracy.{name}"] = getattr(self.local_accuracy, name, None)
+        row["gradient_error"] = self.gradient_error
         return row
 
 

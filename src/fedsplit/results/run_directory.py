@@ -13,6 +13,8 @@ from fedsplit.errors import UserError
 from fedsplit.results import checkpoint
 from fedsplit.results.checkpoint import Checkpoint
 from fedsplit.results.class_counts import CLASS_COUNTS, ClassCounts
+from fedsplit.results.classification import CONFUSION, ROC, ConfusionMatrix, RocCurves
+from fedsplit.results.local_accuracy import LOCAL_ACCURACY, LocalAccuracies
 from fedsplit.results.metrics import MetricsFile, Record
 from fedsplit.results.summary import write_json
 from fedsplit.weights import Weights
@@ -21,8 +23,8 @@ _LOG = logging.getLogger("fedsplit")
 
 
 class RunDirectory:
-    """`config.yaml`, `class_counts.csv`, `run.log`, `metrics.csv`, `results.json`, and below one path also
-    `model/` and `checkpoint/`.
+    """`config.yaml`, `class_counts.csv`, `run.log`, `metrics.csv`, `results.json`, `confusion.csv`,
+    `roc.csv`, `local_accuracy.csv`, and below one path also `model/` and `checkpoint/`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -127,6 +129,15 @@ class RunDirectory:
             partial = folder / f"{name}.partial"
             save_file(on_cpu, partial)
             partial.replace(folder / f"{name}.safetensors")
+
+    def save_local_accuracies(self, accuracies: LocalAccuracies) -> None:
+        """Write `local_accuracy.csv`, of the final model."""
+        accuracies.write(self.path / LOCAL_ACCURACY)
+
+    def save_classification(self, confusion: ConfusionMatrix, curves: RocCurves) -> None:
+        """Write `confusion.csv` and `roc.csv`, of the final model."""
+        confusion.write(self.path / CONFUSION)
+        curves.write(self.path / ROC)
 
     def save_results(self, results: Mapping[str, object]) -> None:
         """Write `results.json`."""

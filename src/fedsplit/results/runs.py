@@ -18,7 +18,10 @@ XS: tuple[X, ...] = get_args(X)
 YS: tuple[Y, ...] = get_args(Y)
 RUN_FILES = ("config.yaml", "metrics.csv")
 """What makes a directory that of a run."""
-_WITHOUT_EFFECT = {"seed", "task", "progress", "resume", "checkpoint_interval", "dataset.download"}
+_WITHOUT_EFFECT = {
+    *("seed", "task", "progress", "resume", "checkpoint_interval", "dataset.download"),
+    *("tracker", "measure_gradient_error"),
+}
 """Settings in which runs of one curve may differ: the seed, and what cannot change a result."""
 _NAMED_BY_CHOICE = {"model", "dataset", "distribution"}
 """Groups whose choices speak for themselves: `iid`, but `quant=none`."""
@@ -58,7 +61,7 @@ class Run:
     @cached_property
     def settings(self) -> dict[str, str]:
         """Every value that can change a result, by dotted key."""
-        own = {key: value for key, value in self.config.items() if key != "choices"}
+        own = {k: v for k, v in self.config.items() if k not in ("choices", *_WITHOUT_EFFECT)}
         return {key: value for key, value in _flat(own) if key not in _WITHOUT_EFFECT}
 
     def values(self, column: X | Y) -> dict[int, float]:

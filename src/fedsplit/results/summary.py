@@ -3,6 +3,7 @@
 import json
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -47,6 +48,7 @@ def summarise(
         "bytes_to_accuracy": {f"{a:g}": records[i].load for a, i in reached.items()},
         "seconds_to_accuracy": {f"{a:g}": round(elapsed[i], 3) for a, i in reached.items()},
         "seconds": round(elapsed[-1], 3),
+        "local_accuracy": asdict(local) if (local := records[-1].local_accuracy) else None,
         "parameters": dict(parameters),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
     }

@@ -42,6 +42,7 @@ OWN = (
     "task",
     "transport",
     "engine",
+    "tracker",
     "choices",
     "client.id",
     "client.directory",

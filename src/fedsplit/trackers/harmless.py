@@ -1,0 +1,47 @@
+"""A tracker that can do a run no harm."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from fedsplit.trackers.tracker import Row, Tracker
+
+_LOG = logging.getLogger("fedsplit")
+
+
+class Harmless(Tracker):
+    """Tells another tracker, until it first raises: that is a warning in the log, and it is off from then on.
+
+    What it is given is a copy, so that it cannot change the run's own.
+
+    Args:
+        tracker: that is told.
+    """
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker: Tracker | None = tracker
+
+    def start(self, config: Mapping[str, Any], directory: Path, rows: Sequence[Row]) -> None:
+        """See `Tracker.start`."""
+        self._tell(lambda tracker: tracker.start(deepcopy(dict(config)), directory, list(map(dict, rows))))
+
+    def round(self, row: Row) -> None:
+        """See `Tracker.round`."""
+        self._tell(lambda tracker: tracker.round(dict(row)))
+
+    def finish(self, results: Mapping[str, object] | None) -> None:
+        """See `Tracker.finish`."""
+        self._tell(lambda tracker: tracker.finish(deepcopy(results)))
+
+    def _tell(self, what: Callable[[Tracker], None]) -> None:
+        if self._tracker is None:
+            return
+        try:
+            what(self._tracker)
+        except (Exception, SystemExit) as error:
+            reason = (str(error).splitlines() or [""])[0]
+            name, kind = type(self._tracker).__name__, type(error).__name__
+            _LOG.warning("%s is off from here on (%s: %s); the run goes on", name, kind, reason)
+            self._tracker = None
