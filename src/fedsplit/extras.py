@@ -5,7 +5,13 @@ from contextlib import contextmanager
 
 from fedsplit.errors import UserError
 
-_EXTRAS = {"grpc": "grpc", "grpc_health": "grpc", "google": "grpc", "cryptography": "grpc"}
+_EXTRAS = {
+    "grpc": "grpc",
+    "grpc_health": "grpc",
+    "google": "grpc",
+    "cryptography": "grpc",
+    "submitit": "slurm",
+}
 """Which extra of the installation brings a package."""
 
 

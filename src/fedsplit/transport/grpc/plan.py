@@ -43,6 +43,7 @@ OWN = (
     "transport",
     "engine",
     "choices",
+    "sweep",
     "client.id",
     "client.directory",
 )
