@@ -36,7 +36,7 @@ def test_a_job_that_dies_is_told_and_the_others_go_on(root: Path, tmp_path: Path
     directory = done.stdout.splitlines()[-1]
     told = sorted(done.stderr.splitlines()[:-1])
     assert told[0] == "error: job 0 (+model.fate=killed): killed by SIGKILL: out of memory?"
-    log = tmp_path / directory / "jobs/2.log"
+    log = tmp_path / directory / ".jobs/2.log"
     assert told[1] == f"error: job 2 (+model.fate=aborted): killed by SIGABRT; see {log}"
     assert told[2].startswith("error: job 3 (+model.fate=raised): ")
     assert told[2].endswith("last words")
@@ -49,7 +49,7 @@ def test_a_job_that_dies_is_told_and_the_others_go_on(root: Path, tmp_path: Path
 
 
 def test_a_killed_sweep_is_gone_on_with_by_the_same_command(root: Path, tmp_path: Path) -> None:
-    asked = ["algorithm=fsl_sage", "checkpoint_interval=5", "rounds=3,200", "seed=0,1"]
+    asked = ["algorithm=fsl_sage", "checkpoint_interval=5", "rounds=3,40", "seed=0,1"]
     process = subprocess.Popen(command(root, *asked), cwd=tmp_path, stdout=subprocess.DEVNULL)
     try:
         until(lambda: list(tmp_path.glob("saves/multirun/*/*/2/checkpoint/round-*5")))
@@ -141,7 +141,7 @@ def test_an_interrupted_sweep_leaves_no_process_behind(root: Path, tmp_path: Pat
 
 
 def test_jobs_over_grpc_give_what_they_give_in_one_process(root: Path, tmp_path: Path) -> None:
-    asked = ["rounds=2", "algorithm=splitfed_v1", "quant=int8", "transport=grpc,local"]
+    asked = ["rounds=2", "algorithm=splitfed_v1", "quant=int8", "engine=sequential", "transport=grpc,local"]
     done = sweep(root, tmp_path, *asked, f"hydra.sweep.dir={tmp_path / 'sweep'}")
     assert done.returncode == 0, done.stderr
     assert results(tmp_path / "sweep/0") == results(tmp_path / "sweep/1")

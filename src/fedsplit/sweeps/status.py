@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 
 from fedsplit.errors import UserError
 
-STATUSES = "jobs"
+STATUSES = ".jobs"
 """Folder below a sweep's directory: `<number>.json`, a `Status`, and `<number>.log`, what the job printed."""
 State: TypeAlias = Literal["running", "done", "failed"]
 
