@@ -1,11 +1,11 @@
-"""A sweep beside the same runs one after the other: how much sooner it is done, and whether its results are theirs.
+"""A sweep beside the same runs one after the other: how much sooner is it done, and with the same results?
 
     python benchmarks/sweep.py                                 # ten jobs on digits, three turns
     python benchmarks/sweep.py --jobs 2 --turns 1 rounds=2 dataset.max_train=200
 
-Each turn times both, with all that a command costs. Every job's models must be those of its run alone, byte for
-byte, and so must its metrics but for seconds; else the exit code is 1. It is 1 too where the median ratio of the turns
-is above `--at-most`.
+Each turn times both, with all that a command costs. Every job's models must be those of its run alone, byte
+for byte, and so must its metrics but for seconds; else the exit code is 1. It is 1 too where the median ratio
+of the turns is above `--at-most`.
 """
 
 import argparse
@@ -61,8 +61,8 @@ def main() -> int:
         ratios.append(together / apart)
         same = same and all(equal)
         print(
-            f"turn {turn}: sweep {together:.1f} s, one after the other {apart:.1f} s, ratio {ratios[-1]:.2f}, "
-            f"{sum(equal)} of {asked.jobs} jobs as alone, to the bit",
+            f"turn {turn}: sweep {together:.1f} s, one after the other {apart:.1f} s, "
+            f"ratio {ratios[-1]:.2f}, {sum(equal)} of {asked.jobs} jobs as alone, to the bit",
             flush=True,
         )
     print(f"median ratio {median(ratios):.2f}")

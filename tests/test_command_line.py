@@ -118,7 +118,7 @@ MISTAKES = [
         "dataset.root={tmp}/typo/x: cifar10",
     ),
     (["-m", "task=cuts", "seed=0,1"], "task=cuts: leaves no run behind that a sweep could collect"),
-    (["-m", "optimizer.lr=interval(0,1)"], "optimizer.lr=optimizer.lr=interval(0,1): a sweep takes a list"),
+    (["-m", "optimizer.lr=interval(0,1)"], "optimizer.lr=interval(0,1): a sweep takes a list"),
     (["-m", "seed=0,1", "sweep.skip_finished=1"], "sweep.skip_finished=1: must be true or false"),
     (["sweep.skip_finished=true"], "sweep.skip_finished=True: is for a sweep, which is asked for by -m"),
     (["-m", "seed=0,1", "hydra.launcher.n_jobs=0"], "hydra.launcher.n_jobs=0: must be a whole number"),

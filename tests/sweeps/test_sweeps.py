@@ -22,6 +22,8 @@ def net(*, num_classes, channels, image_size, fate):
         os.kill(os.getpid(), 9)
     if fate == "aborted":
         os.abort()
+    if fate == "lost":  # what runs the process that runs jobs
+        os.kill(int(open(f"/proc/{os.getppid()}/stat").read().rpartition(")")[2].split()[1]), 9)
     if fate == "raised":
         raise AssertionError("first words\\nlast words")
     return digits_cnn(num_classes=num_classes, channels=channels, image_size=image_size)
@@ -147,14 +149,16 @@ def test_jobs_over_grpc_give_what_they_give_in_one_process(root: Path, tmp_path:
     assert results(tmp_path / "sweep/0") == results(tmp_path / "sweep/1")
 
 
-def test_a_launcher_of_clusters_runs_the_same_jobs(root: Path, tmp_path: Path) -> None:
+def test_a_launcher_of_clusters_runs_the_same_jobs_and_waits_for_all(root: Path, tmp_path: Path) -> None:
     pytest.importorskip("submitit", reason="the extra 'slurm' is not installed")
+    (tmp_path / "fates.py").write_text(FATES)
+    asked = ["rounds=1", "algorithm=fed_avg", "model._target_=fates.net", "hydra/launcher=submitit_local"]
     place = f"hydra.sweep.dir={tmp_path / 'sweep'}"
-    asked = ["rounds=1", "algorithm=fed_avg", "num_clients=3,1000", "hydra/launcher=submitit_local", place]
-    done = sweep(root, tmp_path, *asked)
+    done = sweep(root, tmp_path, *asked, "+model.fate=lost,raised,lives", place)
     assert done.returncode == 3
-    assert [(row[0], row[2]) for row in table(done.stdout)] == [("0", "done"), ("1", "failed")]
-    assert "num_clients=1000: at most the 130 training samples" in done.stderr
+    assert {row[0]: row[2] for row in table(done.stdout)} == {"0": "failed", "1": "failed", "2": "done"}
+    assert "error: job 1 (+model.fate=raised): " in done.stderr
+    assert "error: job 0 (+model.fate=lost): " in done.stderr
     alone = [sys.executable, str(root / "main.py"), *TINY, "rounds=1", "algorithm=fed_avg"]
     subprocess.run([*alone, f"hydra.run.dir={tmp_path / 'alone'}"], check=True, capture_output=True)
-    assert results(tmp_path / "sweep/0") == results(tmp_path / "alone")
+    assert results(tmp_path / "sweep/2") == results(tmp_path / "alone")

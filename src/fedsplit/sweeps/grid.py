@@ -38,7 +38,7 @@ def _choices(override: Override) -> list[str]:
         return [str(override.input_line)]
     if not override.is_discrete_sweep():
         told = "a sweep takes a list of values, choice(...), range(...) or glob(...)"
-        raise UserError(override.key_or_group, override.input_line, told)
+        raise UserError(override.key_or_group, str(override.input_line).partition("=")[2], told)
     key = override.get_key_element()
     return [f"{key}={value}" for value in override.sweep_string_iterator()]
 

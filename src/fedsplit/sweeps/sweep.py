@@ -16,7 +16,7 @@ from fedsplit.running import shown
 from fedsplit.sweeps import record
 from fedsplit.sweeps.grid import jobs
 from fedsplit.sweeps.job import Launched, thread_counts
-from fedsplit.sweeps.launch import check_installed, launch
+from fedsplit.sweeps.launch import check_installed, check_launcher, launch
 from fedsplit.sweeps.progress import is_finished
 from fedsplit.sweeps.record import RECORD, Job
 from fedsplit.sweeps.status import STATUSES, alone
@@ -50,6 +50,7 @@ def sweep(overrides: Sequence[str]) -> None:
     check_installed(overrides)
     with composing():
         asked = [_checked(each) for each in jobs(overrides)]
+        check_launcher(asked[0].config.hydra.launcher)
         directory = _directory(asked)
         with alone(directory):
             recorded = record.read(directory)
@@ -144,8 +145,6 @@ def _run(directory: Path, to_run: Sequence[tuple[Job, Asked]]) -> str:
     ]
     try:
         launch(config, function, overrides)
-    except UserError:
-        raise
     except Exception as error:  # a launcher's own way to fail: the jobs that ended have told so themselves
         return first_line(error)
     return "its launcher has lost it"

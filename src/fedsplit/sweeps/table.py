@@ -41,12 +41,15 @@ class Row:
     remark: str
 
 
-def table(rows: Sequence[Row], caption: str | None = None) -> Table:
-    """The rows, under what there is to know of each."""
+def table(rows: Sequence[Row], caption: str | None = None, *, one_line: bool = False) -> Table:
+    """The rows, under what there is to know of each; what is long is cut where each may take only one line."""
     made = Table(caption=caption, caption_justify="left")
+    overflow: Literal["ellipsis", "fold"] = "ellipsis" if one_line else "fold"
     for name in ("job", "overrides", "state", "rounds", "accuracy", "MB", "seconds", "directory or error"):
         right = name in ("job", "rounds", "accuracy", "MB", "seconds")
-        made.add_column(name, justify="right" if right else "left", no_wrap=right, overflow="fold")
+        made.add_column(
+            name, justify="right" if right else "left", no_wrap=right or one_line, overflow=overflow
+        )
     for row in rows:
         made.add_row(
             str(row.number),

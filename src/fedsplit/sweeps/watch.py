@@ -102,7 +102,7 @@ class Watch:
             self._look()
             if drawn is not None:
                 fitting = that_fit(self.rows, self._console.height - 7)
-                drawn.update(table(fitting, caption=counted(self.rows)), refresh=True)
+                drawn.update(table(fitting, counted(self.rows), one_line=True), refresh=True)
 
     def _look(self) -> None:
         for row in self.rows:
