@@ -117,6 +117,11 @@ MISTAKES = [
         ["dataset=cifar10", "dataset.root={tmp}/typo/x", "dataset.download=false"],
         "dataset.root={tmp}/typo/x: cifar10",
     ),
+    (["-m", "task=cuts", "seed=0,1"], "task=cuts: leaves no run behind that a sweep could collect"),
+    (["-m", "optimizer.lr=interval(0,1)"], "optimizer.lr=interval(0,1): a sweep takes a list"),
+    (["-m", "seed=0,1", "sweep.skip_finished=1"], "sweep.skip_finished=1: must be true or false"),
+    (["sweep.skip_finished=true"], "sweep.skip_finished=True: is for a sweep, which is asked for by -m"),
+    (["-m", "seed=0,1", "hydra.launcher.n_jobs=0"], "hydra.launcher.n_jobs=0: must be a whole number"),
     (["-m", "seed=0,1", "rounds=0,1"], "rounds=0: must be a whole number greater than 0"),
     (
         ["model._target_=fedsplit.models.nothing"],
@@ -225,7 +230,8 @@ def test_a_sweep_runs_every_combination_as_if_alone(root: Path, tmp_path: Path) 
     done = run(root, *TINY, "-m", "rounds=1", "algorithm=cse_fsl,fed_avg", "seed=0,1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     sweep = tmp_path / done.stdout.splitlines()[-1]
-    assert sorted(path.name for path in sweep.iterdir() if path.is_dir()) == ["0", "1", "2", "3"]
+    folders = sorted(path.name for path in sweep.iterdir() if path.is_dir())
+    assert folders == [".jobs", "0", "1", "2", "3"]
     alone = run(root, *TINY, "rounds=1", "algorithm=fed_avg", "seed=1", f"hydra.run.dir={tmp_path / 'alone'}")
     assert alone.returncode == 0
     for name in ("client", "server"):
@@ -245,7 +251,8 @@ def test_a_failing_job_is_told_and_the_other_jobs_of_its_sweep_still_run(root: P
     assert sum(": round 0: " in line and "learning rate 1e+30" in line for line in told) == 1
     finished = list((tmp_path / sweep).glob("*/results.json"))
     assert [path.parent.name for path in finished] == ["0"]
-    assert len([path for path in (tmp_path / sweep).iterdir() if path.is_dir()]) == 2
+    folders = sorted(path.name for path in (tmp_path / sweep).iterdir() if path.is_dir())
+    assert folders == [".jobs", "0", "2"]  # nothing of those that could not begin
 
 
 def test_a_sweep_does_not_go_where_runs_are(root: Path, tmp_path: Path) -> None:

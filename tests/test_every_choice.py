@@ -31,7 +31,7 @@ def test_the_choices_are_all_there() -> None:
         "engine": 3,
         "transport": 2,
         "estimator": 3,
-        "experiment": 1,
+        "experiment": 3,
         "model": 24,
         "optimizer": 3,
         "quant": 7,

@@ -9,6 +9,8 @@ from statistics import fmean, pstdev
 import pytest
 import torch
 
+from fedsplit.data.dataset import Dataset
+from fedsplit.data.digits import Digits
 from fedsplit.errors import UserError
 from fedsplit.experiment import Experiment
 from fedsplit.results.run_directory import RunDirectory
@@ -70,12 +72,13 @@ def test_what_is_reported_is_the_accuracy_of_each_client(
 def test_clients_see_what_they_hold_out_as_they_see_what_they_train_on(tiny: Build) -> None:
     overrides = ["distribution=feature_shift", "distribution.rotation=90"]
     plain, run = tiny("distribution=iid").parts.data.dataset.train, tiny(FRACTION, *overrides).parts
-    assert run.local_test is not None
+    held_out = run.data.local_test
+    assert held_out is not None
     for client in range(3):
-        index = run.local_test[client]
-        expected = run.distribution.seen_by(client, plain.pixels[index], run.seed)
+        index = held_out[client]
+        expected = run.data.distribution.seen_by(client, plain.pixels[index], run.seed)
         assert not torch.equal(expected, plain.pixels[index])
-        assert torch.equal(run.dataset.train.pixels[index], expected)
+        assert torch.equal(run.data.dataset.train.pixels[index], expected)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -87,15 +90,15 @@ def test_no_held_out_image_has_any_part_in_training(
     held_out = straight.parts.data.local_test
     assert held_out is not None
 
-    loaded = type(straight.parts)._load_dataset
+    load = Digits.load
 
-    def spoilt(parts: object) -> object:
-        dataset = loaded(parts)  # type: ignore[arg-type]
+    def spoilt(source: Digits) -> Dataset:
+        dataset = load(source)
         dataset.train.pixels[held_out.indices] = 200  # pixels of digits are 0 to 16
         dataset.train.labels[held_out.indices] = 0
         return dataset
 
-    monkeypatch.setattr(type(straight.parts), "_load_dataset", spoilt)
+    monkeypatch.setattr(Digits, "load", spoilt)
     other = tiny(*overrides)
     assert other.parts.data.local_test is not None
     assert torch.equal(other.parts.data.local_test.indices, held_out.indices)

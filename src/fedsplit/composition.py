@@ -16,10 +16,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fedsplit.config import CODECS
 from fedsplit.errors import UserError
+from fedsplit.sweeps.machine import jobs_at_once
 
 CONFIGS = Path(__file__).parents[2].resolve() / "hydra_config"
 
 OmegaConf.register_new_resolver("short_id", lambda: secrets.token_hex(2), use_cache=True, replace=True)
+OmegaConf.register_new_resolver("jobs_at_once", jobs_at_once, replace=True)
 
 
 @contextmanager
@@ -91,3 +93,15 @@ def plain(config: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise UserError(str(error.full_key or "config"), None, first_line(error)) from error
     return resolved  # type: ignore[return-value]
+
+
+def hydra_path(config: DictConfig, key: str) -> Path:
+    """A directory that Hydra's part of the configuration names.
+
+    Raises:
+        UserError: its name cannot be made.
+    """
+    try:
+        return Path(OmegaConf.select(config, key, throw_on_missing=True))
+    except OmegaConfBaseException as error:
+        raise UserError(key, "?", first_line(error)) from error

@@ -88,6 +88,13 @@ class ClientSettings:
 
 
 @dataclass(frozen=True)
+class SweepSettings:
+    """Keys of `sweep`."""
+
+    skip_finished: bool
+
+
+@dataclass(frozen=True)
 class CodecSettings:
     """Keys of a codec in the `quant` group that are not the codec's own."""
 
@@ -100,6 +107,7 @@ _OWN_KEYS: dict[str, dict[str, Any]] = {
     "model": get_type_hints(ModelSettings, include_extras=True),
 }
 _CLIENT_KEYS = get_type_hints(ClientSettings, include_extras=True)
+_SWEEP_KEYS = get_type_hints(SweepSettings, include_extras=True)
 _CODEC_KEYS = get_type_hints(CodecSettings, include_extras=True)
 
 _DATASET_KEYS: dict[str, Any] = {"root": str | None, "download": bool | None}
@@ -198,12 +206,14 @@ def check(config: Mapping[str, Any]) -> None:
             raise UserError(group, config.get(group), "a choice of this group is needed")
         if "_target_" not in config[group]:
             raise UserError(f"{group}._target_", None, "is missing: the dotted path of a class or function")
-    known = (*SETTINGS, *GROUPS, *OPTIONAL_GROUPS, "quant", "client")
+    known = (*SETTINGS, *GROUPS, *OPTIONAL_GROUPS, "quant", "client", "sweep")
     for key in config:
         if key not in known:
             raise UserError(key, config[key], f"no such key; known: {', '.join(known)}")
     _check_quant(config.get("quant"))
-    _check_client(config.get("client"))
+    _check_plain("client", config.get("client"), _CLIENT_KEYS)
+    if "sweep" in config:  # a run's own configuration is without
+        _check_plain("sweep", config["sweep"], _SWEEP_KEYS)
     for group, node in config.items():
         if isinstance(node, Mapping) and "_target_" in node:
             _check_node(group, node, _own_keys(group))
@@ -228,14 +238,14 @@ def _joins(config: Mapping[str, Any]) -> bool:
     return True
 
 
-def _check_client(client: object) -> None:
-    if not isinstance(client, Mapping):
-        raise UserError("client", client, f"must hold {', '.join(_CLIENT_KEYS)}")
-    for key, value in client.items():
-        if key not in _CLIENT_KEYS:
-            raise UserError(f"client.{key}", value, f"no such key; known: {', '.join(_CLIENT_KEYS)}")
-    for key, annotation in _CLIENT_KEYS.items():
-        _check_value(f"client.{key}", client.get(key), annotation)
+def _check_plain(path: str, node: object, annotations: Mapping[str, Any]) -> None:
+    if not isinstance(node, Mapping):
+        raise UserError(path, node, f"must hold {', '.join(annotations)}")
+    for key, value in node.items():
+        if key not in annotations:
+            raise UserError(f"{path}.{key}", value, f"no such key; known: {', '.join(annotations)}")
+    for key, annotation in annotations.items():
+        _check_value(f"{path}.{key}", node.get(key), annotation)
 
 
 def _check_quant(quant: object) -> None:

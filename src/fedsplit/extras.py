@@ -7,7 +7,7 @@ from fedsplit.errors import UserError
 
 _EXTRAS = {
     **dict.fromkeys(("grpc", "grpc_health", "google", "cryptography"), "grpc"),
-    **{"tensorboard": "tensorboard", "wandb": "wandb"},
+    **{"tensorboard": "tensorboard", "wandb": "wandb", "submitit": "slurm"},
 }
 """Which extra of the installation brings a package."""
 

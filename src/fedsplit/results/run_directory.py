@@ -16,6 +16,7 @@ from fedsplit.results.class_counts import CLASS_COUNTS, ClassCounts
 from fedsplit.results.classification import CONFUSION, ROC, ConfusionMatrix, RocCurves
 from fedsplit.results.local_accuracy import LOCAL_ACCURACY, LocalAccuracies
 from fedsplit.results.metrics import MetricsFile, Record
+from fedsplit.results.new_directory import new_directory
 from fedsplit.results.summary import write_json
 from fedsplit.weights import Weights
 
@@ -39,12 +40,7 @@ class RunDirectory:
         Raises:
             UserError: there is a run in it already, or it cannot be made.
         """
-        if any(path.glob("config.yaml")) or any(path.glob("*/config.yaml")) or any(path.glob("checkpoint")):
-            raise UserError(key, path, f"holds a run already; resume={path} goes on with one")
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(key, path, f"cannot be made ({error.strerror})") from error
+        new_directory(path, key)
         return cls(path)
 
     @classmethod

@@ -11,7 +11,6 @@ import os
 import select
 import signal
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
+from fedsplit.lifeline import end_with_parent
 from fedsplit.transport.grpc.spawning import GRACE_S, Asked
 
 _PAUSE_S = 0.5
@@ -89,8 +89,7 @@ class _Nursery:
 
 def _live(asked: Asked, client: int, folder: Path) -> int:
     """A client's life; its exit code."""
-    parent = os.getppid()
-    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+    end_with_parent()
     log = os.open(folder / "client.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream in (1, 2):
         os.dup2(log, stream)
@@ -129,13 +128,6 @@ def _turn(asked: Asked, client: int) -> Iterator[None]:
     with Path(asked.folder, f"turn-{client % asked.at_once}").open("w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _follow(parent: int) -> None:
-    """End with the process that started this one, even if it could not say so."""
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os._exit(0)
 
 
 def main() -> int:

@@ -44,6 +44,7 @@ OWN = (
     "engine",
     "tracker",
     "choices",
+    "sweep",
     "client.id",
     "client.directory",
 )

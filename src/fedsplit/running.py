@@ -1,0 +1,58 @@
+"""Does what a configuration asks for, or goes on with what was begun."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fedsplit.config import check
+
+
+def perform(directory: Path, config: Mapping[str, Any], choices: Mapping[str, str]) -> None:
+    """Do what the task says.
+
+    Args:
+        directory: where results go.
+        config: composed and resolved.
+        choices: what was chosen of each group; those of Hydra's own are left out.
+
+    Raises:
+        UserError: something asked for cannot be.
+        RunFailed: the run could not be carried to its end.
+    """
+    check(config)
+    from fedsplit.making import make  # noqa: PLC0415  (heavy: only after the check)
+    from fedsplit.tasks.task import Task  # noqa: PLC0415
+
+    own = {
+        key: value for key, value in config.items() if key != "sweep"
+    }  # where the job stands is no part of it
+    own["choices"] = {group: choice for group, choice in choices.items() if not group.startswith("hydra/")}
+    make(Task, own, "task").run(own, directory)  # type: ignore[type-abstract]
+
+
+def go_on(directory: Path, changes: Mapping[str, Any]) -> None:
+    """Go on with the run in a directory from its last checkpoint, or from its start where there is none.
+
+    Args:
+        directory: of the run.
+        changes: what is given anew, by key.
+
+    Raises:
+        UserError: there is no run, it is damaged, or something may not be given anew.
+        RunFailed: the run could not be carried to its end.
+    """
+    from fedsplit.experiment import Experiment, resumed_config  # noqa: PLC0415
+    from fedsplit.results.run_directory import RunDirectory  # noqa: PLC0415
+
+    run = RunDirectory.existing(directory)
+    experiment = Experiment(resumed_config(run, changes))
+    checkpoint = run.latest_checkpoint()
+    if checkpoint is not None:
+        experiment.restore(checkpoint)
+    experiment.run(run)
+
+
+def shown(path: Path) -> Path:
+    """Relative to the current directory, where it is below."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

@@ -1,0 +1,48 @@
+"""The jobs that a sweep stands for: every combination of what is given."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+from hydra.core.override_parser.types import Override
+
+from fedsplit.composition import composed
+from fedsplit.errors import UserError
+from fedsplit.overrides import parsed, spelled_out
+
+
+def jobs(overrides: Sequence[str]) -> Iterator[list[str]]:
+    """The overrides of each job; the values given last change fastest.
+
+    `hydra.sweeper.params` of an experiment are values to combine like those given here, which come first: a
+    key given here is not looked up there. To be called while composing (`fedsplit.composition.composing`).
+
+    Raises:
+        UserError: an override cannot be read, or is no list of values.
+    """
+    given = parsed(overrides)
+    keys = {override.get_key_element() for override in given}
+    params: dict[tuple[str, ...], list[Override]] = {}
+    for job in itertools.product(*map(_choices, given)):
+        of_experiment = tuple(
+            each for each in job if each.startswith(("experiment=", "hydra.sweeper.params"))
+        )
+        if of_experiment not in params:
+            params[of_experiment] = _params(of_experiment)
+        others = [each for each in params[of_experiment] if each.get_key_element() not in keys]
+        for rest in itertools.product(*map(_choices, others)):
+            yield [*job, *rest]
+
+
+def _choices(override: Override) -> list[str]:
+    if not override.is_sweep_override():
+        return [str(override.input_line)]
+    if not override.is_discrete_sweep():
+        told = "a sweep takes a list of values, choice(...), range(...) or glob(...)"
+        raise UserError(override.key_or_group, str(override.input_line).partition("=")[2], told)
+    key = override.get_key_element()
+    return [f"{key}={value}" for value in override.sweep_string_iterator()]
+
+
+def _params(overrides: Sequence[str]) -> list[Override]:
+    params = composed(overrides).hydra.sweeper.get("params") or {}
+    return parsed([each for key, value in params.items() for each in spelled_out(f"{key}={value}")])

@@ -1,0 +1,97 @@
+"""What a launcher runs for each job, on this machine or on another."""
+
+import os
+import signal
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from fedsplit.composition import plain
+from fedsplit.errors import UserError
+from fedsplit.lifeline import end_with_parent
+from fedsplit.sweeps.isolated import Isolated, Outcome, Request
+from fedsplit.sweeps.status import Status, log_of, tell
+
+
+@dataclass(frozen=True)
+class Launched:
+    """The jobs that are launched together; called for each of them, in whatever process its launcher chose.
+
+    Args:
+        statuses: folder for what they tell.
+        numbers: of the jobs, in the order in which they are launched.
+        command: process that the command was given to.
+        counts: environment variables `..._NUM_THREADS` that it has. Launchers set others; a run by itself
+            has none but these.
+    """
+
+    statuses: Path
+    numbers: tuple[int, ...]
+    command: int
+    counts: tuple[str, ...]
+
+    def __call__(self, config: DictConfig) -> None:
+        """Run a job to its end, and tell how it ended."""
+        if os.getppid() == self.command:  # a worker of joblib's pool
+            _serve_the_command()
+        own = HydraConfig.get()
+        number, directory = self.numbers[own.job.num], Path(own.runtime.output_dir)
+        tell(self.statuses, number, Status("running"))
+        try:
+            request = Request(
+                plain(config),
+                {group: choice for group, choice in own.runtime.choices.items() if choice is not None},
+                str(directory),
+                own.job.num,
+                str(log_of(self.statuses, number).absolute()),
+                str(Path.cwd()),
+            )
+            outcome = _isolated(self._environment()).run(request)
+        except UserError as error:
+            outcome = Outcome(str(error))
+        with suppress(OSError):
+            directory.rmdir()  # only where nothing was written
+        tell(self.statuses, number, Status("failed", outcome.error) if outcome.error else Status("done"))
+
+    def _environment(self) -> Mapping[str, str]:
+        return {
+            name: value
+            for name, value in os.environ.items()
+            if name in self.counts or not name.endswith("_NUM_THREADS")
+        }
+
+
+def thread_counts() -> tuple[str, ...]:
+    """Names of the environment variables that say how many threads libraries start."""
+    return tuple(name for name in os.environ if name.endswith("_NUM_THREADS"))
+
+
+_beside: list[Isolated] = []
+"""The process in which this one's jobs run; kept from job to job."""
+
+
+def _isolated(environment: Mapping[str, str]) -> Isolated:
+    if not _beside or not _beside[0].alive:
+        _beside[:] = [Isolated(environment)]
+    return _beside[0]
+
+
+def end() -> None:
+    """End the process in which this one's jobs run."""
+    while _beside:
+        _beside.pop().close()
+
+
+_serving: list[bool] = []
+
+
+def _serve_the_command() -> None:
+    """Leave Ctrl-C to the command, and end with it."""
+    if not _serving:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        end_with_parent()
+        _serving.append(True)

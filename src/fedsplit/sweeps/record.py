@@ -1,0 +1,87 @@
+"""`sweep.yaml`: the jobs of a sweep, by which a later command finds out what is done already."""
+
+import glob
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fedsplit.errors import UserError
+
+RECORD = "sweep.yaml"
+_WITHOUT_EFFECT = ("progress", "sweep")
+"""Keys of a configuration that make no other job of it."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job of a sweep.
+
+    Args:
+        number: of the job; it keeps it when the sweep is gone on with.
+        directory: of its run, below the sweep's.
+        overrides: what it is composed from, Hydra's own left out.
+        configuration: what its resolved configuration is told from others by (see `fingerprint`).
+    """
+
+    number: int
+    directory: str
+    overrides: list[str]
+    configuration: str
+
+
+def fingerprint(config: Mapping[str, Any]) -> str:
+    """The same for the same resolved configuration, whatever the words it was asked for in."""
+    own = {key: value for key, value in config.items() if key not in _WITHOUT_EFFECT}
+    return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def differing(jobs: Sequence[Job]) -> list[list[str]]:
+    """Of each job the overrides by which jobs differ; of several of one key the last, which counts."""
+    last = [{each.partition("=")[0].lstrip("+"): each for each in job.overrides} for job in jobs]
+    keys = dict.fromkeys(key for each in last for key in each)
+    told = [key for key in keys if len({each.get(key) for each in last}) > 1]
+    return [[each[key] for key in told if key in each] for each in last]
+
+
+def read(directory: Path) -> list[Job]:
+    """The jobs that were ever asked for in a sweep's directory.
+
+    Raises:
+        UserError: its record is damaged.
+    """
+    path = directory / RECORD
+    if not path.exists():
+        return []
+    try:
+        return [Job(**job) for job in yaml.safe_load(path.read_text("utf-8"))["jobs"]]
+    except (OSError, yaml.YAMLError, ValueError, TypeError, KeyError) as error:
+        raise UserError("hydra.sweep.dir", directory, f"its {RECORD} is damaged") from error
+
+
+def write(directory: Path, overrides: Sequence[str], jobs: Sequence[Job]) -> None:
+    """Record the jobs, and the overrides of the last command that asked for some; whole or not at all."""
+    partial = directory / f"{RECORD}.partial"
+    content = {"overrides": list(overrides), "jobs": [asdict(job) for job in jobs]}
+    partial.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    partial.replace(directory / RECORD)
+
+
+def newest(unresolved: str, configurations: set[str]) -> Path | None:
+    """The sweep that was worked at last and has a job in common with `configurations`; None if there is none.
+
+    Args:
+        unresolved: `hydra.sweep.dir` with its time not filled in.
+        configurations: fingerprints.
+    """
+    pattern = re.sub(r"\$\{[^{}]*\}", "*", unresolved)
+    records = [Path(path) for path in glob.glob(f"{pattern}/{RECORD}")]
+    for path in sorted(records, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+        if any(job.configuration in configurations for job in read(path.parent)):
+            return path.parent
+    return None

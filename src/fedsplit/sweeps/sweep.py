@@ -1,0 +1,156 @@
+"""A sweep, from its overrides to its table."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from fedsplit.composition import composed, composing, first_line, hydra_path, plain
+from fedsplit.config import check
+from fedsplit.errors import RunFailed, UserError
+from fedsplit.results.new_directory import new_directory
+from fedsplit.running import shown
+from fedsplit.sweeps import record
+from fedsplit.sweeps.grid import jobs
+from fedsplit.sweeps.job import Launched, thread_counts
+from fedsplit.sweeps.launch import check_installed, check_launcher, launch
+from fedsplit.sweeps.progress import is_finished
+from fedsplit.sweeps.record import RECORD, Job
+from fedsplit.sweeps.status import STATUSES, alone
+from fedsplit.sweeps.watch import Watch
+
+TASKS = ("train",)
+"""Tasks that leave a `results.json` in a directory."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A job that is asked for: what it is composed from, and to."""
+
+    overrides: list[str]
+    config: DictConfig
+    settings: dict[str, Any]
+
+    @property
+    def own_overrides(self) -> list[str]:
+        """Those of the job: neither Hydra's nor the sweep's."""
+        return [each for each in self.overrides if not each.startswith(("hydra.", "hydra/", "sweep."))]
+
+
+def sweep(overrides: Sequence[str]) -> None:
+    """Run every combination, in processes side by side, once the keys of all are checked.
+
+    Raises:
+        UserError: a job cannot be as it is asked for; none has begun.
+        RunFailed: a job did not end well; each has told its own error.
+    """
+    check_installed(overrides)
+    with composing():
+        asked = [_checked(each) for each in jobs(overrides)]
+        check_launcher(asked[0].config.hydra.launcher)
+        directory = _directory(asked)
+        with alone(directory):
+            recorded = record.read(directory)
+            taken = _matched(asked, recorded)
+            known = {job.number for job in recorded}
+            new = [job for job in taken if job.number not in known]
+            record.write(directory, overrides, [*recorded, *new])
+            finished = {job.number for job in taken if is_finished(directory / job.directory)}
+            watch = Watch(
+                directory=shown(directory),
+                jobs=taken,
+                rounds=[each.settings["rounds"] for each in asked],
+                skipped=finished,
+                live=asked[0].settings["progress"],
+            )
+            to_run = [
+                (job, each) for job, each in zip(taken, asked, strict=True) if job.number not in finished
+            ]
+            if to_run:
+                with watch.watching():
+                    ended = _run(directory, to_run)
+                watch.fail_unfinished(ended)
+    watch.show()
+    print(shown(directory))
+    if failed := watch.failed():
+        raise RunFailed(f"{failed} of {len(asked)} jobs failed; the others are in {shown(directory)}")
+
+
+def _checked(overrides: list[str]) -> Asked:
+    config = composed(overrides)
+    settings = plain(config)
+    check(settings)
+    task = config.hydra.runtime.choices.task
+    if task not in TASKS:
+        raise UserError("task", task, "leaves no run behind that a sweep could collect; do it by itself")
+    return Asked(overrides, config, settings)
+
+
+def _directory(asked: Sequence[Asked]) -> Path:
+    """Where the sweep is, or goes on; made."""
+    first = asked[0]
+    directory = hydra_path(first.config, "hydra.sweep.dir")
+    if first.settings.get("sweep", {}).get("skip_finished"):
+        unresolved = str(OmegaConf.to_container(first.config.hydra.sweep, resolve=False)["dir"])  # type: ignore[index, call-overload]
+        earlier: Path | None = directory if (directory / RECORD).is_file() else None
+        if "${" in unresolved:
+            earlier = record.newest(unresolved, {record.fingerprint(each.settings) for each in asked})
+        if earlier is not None:
+            print(f"going on with the sweep in {shown(earlier)}", flush=True)
+            return earlier
+    if (directory / RECORD).is_file():
+        raise UserError(
+            "hydra.sweep.dir", directory, "holds a sweep; sweep.skip_finished=true goes on with it"
+        )
+    new_directory(directory, "hydra.sweep.dir")
+    return directory
+
+
+def _matched(asked: Sequence[Asked], recorded: Sequence[Job]) -> list[Job]:
+    """The job for each that is asked for: a recorded one of the same configuration, or a new one."""
+    unused = list(recorded)
+    found = []
+    number = max((job.number for job in recorded), default=-1) + 1
+    for each in asked:
+        configuration = record.fingerprint(each.settings)
+        job = next((job for job in unused if job.configuration == configuration), None)
+        if job is None:
+            each.config.hydra.job.num = number
+            job = Job(
+                number, str(hydra_path(each.config, "hydra.sweep.subdir")), each.own_overrides, configuration
+            )
+            number += 1
+        else:
+            unused.remove(job)
+            job = replace(job, overrides=each.own_overrides)  # it may be asked for in other words
+        found.append(job)
+    return found
+
+
+def _run(directory: Path, to_run: Sequence[tuple[Job, Asked]]) -> str:
+    """Run jobs to their ends; returns what there is to say of those that did not tell theirs."""
+    statuses = directory.absolute() / STATUSES
+    for job, _ in to_run:
+        (statuses / f"{job.number}.json").unlink(missing_ok=True)
+    first = to_run[0][1]
+    most_threads = max(asked.settings["threads"] for _, asked in to_run)
+    others = [each for each in first.overrides if not each.startswith("hydra.sweep.")]
+    config = composed([*others, f"threads={most_threads}", f"hydra.sweep.dir={_quoted(directory)}"])
+    function = Launched(statuses, tuple(job.number for job, _ in to_run), os.getpid(), thread_counts())
+    overrides = [
+        [*asked.own_overrides, f"hydra.sweep.subdir={_quoted(job.directory)}"] for job, asked in to_run
+    ]
+    try:
+        launch(config, function, overrides)
+    except Exception as error:  # a launcher's own way to fail: the jobs that ended have told so themselves
+        return first_line(error)
+    return "its launcher has lost it"
+
+
+def _quoted(path: Path | str) -> str:
+    """As an override takes it."""
+    escaped = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"

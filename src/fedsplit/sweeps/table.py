@@ -1,0 +1,84 @@
+"""The jobs of a sweep as a table."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from rich.table import Table
+from rich.text import Text
+
+from fedsplit.sweeps.progress import Progress
+
+Shown: TypeAlias = Literal["waiting", "running", "done", "failed", "skipped"]
+_COLOURS: dict[Shown, str] = {
+    "waiting": "dim",
+    "running": "cyan",
+    "done": "green",
+    "failed": "red",
+    "skipped": "blue",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A job as it is shown.
+
+    Args:
+        number: of the job.
+        overrides: those in which jobs differ.
+        state: how it stands; skipped is what was finished before the sweep began.
+        rounds: that it is to run at most.
+        progress: how far it is; None before its first round.
+        remark: its directory, or why it failed.
+    """
+
+    number: int
+    overrides: str
+    state: Shown
+    rounds: int
+    progress: Progress | None
+    remark: str
+
+
+def table(rows: Sequence[Row], caption: str | None = None, *, one_line: bool = False) -> Table:
+    """The rows, and what there is to know of each; what is long is cut where each may take only one line."""
+    made = Table(caption=caption, caption_justify="left")
+    overflow: Literal["ellipsis", "fold"] = "ellipsis" if one_line else "fold"
+    for name in ("job", "overrides", "state", "rounds", "accuracy", "MB", "seconds", "directory or error"):
+        right = name in ("job", "rounds", "accuracy", "MB", "seconds")
+        made.add_column(
+            name, justify="right" if right else "left", no_wrap=right or one_line, overflow=overflow
+        )
+    for row in rows:
+        made.add_row(
+            str(row.number),
+            Text(row.overrides),
+            Text(row.state, style=_COLOURS[row.state]),
+            *numbers(row),
+            Text(row.remark),
+        )
+    return made
+
+
+def numbers(row: Row) -> tuple[str, str, str, str]:
+    """Rounds, accuracy, MB and seconds of a job, as they are shown."""
+    progress = row.progress
+    if progress is None:
+        return f"0/{row.rounds}", "", "", ""
+    accuracy = "" if progress.accuracy is None else f"{progress.accuracy:.4f}"
+    rounds = f"{progress.rounds}/{row.rounds}"
+    return rounds, accuracy, f"{progress.load / 1e6:,.2f}", f"{progress.seconds:,.1f}"
+
+
+def counted(rows: Sequence[Row]) -> str:
+    """How many jobs stand how."""
+    counts = Counter(row.state for row in rows)
+    return ", ".join(f"{counts[state]} {state}" for state in _COLOURS if counts[state])
+
+
+def that_fit(rows: Sequence[Row], height: int) -> list[Row]:
+    """As many rows as fit into so many lines: those at work and those that failed first, in their order."""
+    urgent: tuple[Shown, ...] = ("running", "failed", "waiting", "done", "skipped")
+    chosen = sorted(rows, key=lambda row: (urgent.index(row.state), row.number))[: max(height, 1)]
+    return sorted(chosen, key=lambda row: row.number)

@@ -1,0 +1,56 @@
+"""What a sweep stands for is compared with the product written out."""
+
+from itertools import product
+
+import pytest
+
+from fedsplit.composition import composing
+from fedsplit.errors import UserError
+from fedsplit.sweeps.grid import jobs
+
+
+def expanded(*overrides: str) -> list[list[str]]:
+    with composing():
+        return list(jobs(overrides))
+
+
+def test_the_jobs_are_every_combination_in_order() -> None:
+    expected = [
+        ["rounds=2", f"seed={s}", f"algorithm={a}"] for s in (0, 1, 2) for a in ("fed_avg", "cse_fsl")
+    ]
+    assert expanded("rounds=2", "seed=range(0,3)", "algorithm=fed_avg,cse_fsl") == expected
+
+
+def test_an_experiments_own_lists_are_combined_too() -> None:
+    algorithms = ("fed_avg", "splitfed_v1", "splitfed_v2", "cse_fsl", "fsl_sage")
+    found = expanded("experiment=accuracy_study")
+    assert found == [
+        ["experiment=accuracy_study", f"algorithm={a}", f"seed={s}"] for a in algorithms for s in (0, 1, 2)
+    ]
+    cells = {tuple(job[1:]) for job in expanded("experiment=split_grid")}
+    grid = product(("simple_conv", "resnet20", "vgg11"), (1, 2), ("cifar10", "cifar100"), (32, 128))
+    assert cells == {
+        (f"model={m}", f"model.cut={c}", f"dataset={d}", f"batch_size={b}") for m, c, d, b in grid
+    }
+
+
+def test_what_is_given_replaces_the_experiments_list() -> None:
+    found = expanded("experiment=accuracy_study", "seed=7", "algorithm=fed_avg,cse_fsl")
+    assert found == [
+        ["experiment=accuracy_study", "seed=7", f"algorithm={a}"] for a in ("fed_avg", "cse_fsl")
+    ]
+
+
+def test_each_of_several_experiments_has_its_own_lists() -> None:
+    found = expanded("experiment=paper_cifar10,accuracy_study", "seed=0,1")
+    assert [
+        sum(job[0] == f"experiment={e}" for job in found) for e in ("paper_cifar10", "accuracy_study")
+    ] == [
+        2,
+        10,
+    ]
+
+
+def test_an_interval_is_no_list() -> None:
+    with pytest.raises(UserError, match="a sweep takes a list of values"):
+        expanded("optimizer.lr=interval(0,1)")

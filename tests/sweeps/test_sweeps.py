@@ -1,0 +1,164 @@
+"""Sweeps as their users meet them: real processes, killed ones among them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import TINY
+from tests.sweeps.processes import alive, command, descendants, results, sweep, table, until
+
+FATES = """
+import os
+from fedsplit.models.digits_cnn import digits_cnn
+
+def net(*, num_classes, channels, image_size, fate):
+    if fate == "killed":
+        os.kill(os.getpid(), 9)
+    if fate == "aborted":
+        os.abort()
+    if fate == "lost":  # what runs the process that runs jobs
+        os.kill(int(open(f"/proc/{os.getppid()}/stat").read().rpartition(")")[2].split()[1]), 9)
+    if fate == "raised":
+        raise AssertionError("first words\\nlast words")
+    return digits_cnn(num_classes=num_classes, channels=channels, image_size=image_size)
+"""
+
+
+def test_a_job_that_dies_is_told_and_the_others_go_on(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "fates.py").write_text(FATES)
+    fates = "+model.fate=killed,lives,aborted,raised"
+    done = sweep(root, tmp_path, "algorithm=fed_avg", "model._target_=fates.net", "rounds=1", fates)
+    assert done.returncode == 3, done.stderr
+    directory = done.stdout.splitlines()[-1]
+    told = sorted(done.stderr.splitlines()[:-1])
+    assert told[0] == "error: job 0 (+model.fate=killed): killed by SIGKILL: out of memory?"
+    log = tmp_path / directory / ".jobs/2.log"
+    assert told[1] == f"error: job 2 (+model.fate=aborted): killed by SIGABRT; see {log}"
+    assert told[2].startswith("error: job 3 (+model.fate=raised): ")
+    assert told[2].endswith("last words")
+    assert len(told) == 3
+    assert done.stderr.splitlines()[-1] == f"error: 3 of 4 jobs failed; the others are in {directory}"
+    assert "Aborted" in log.read_text()
+    assert "fates.py" in log.read_text()
+    states = {row[0]: row[2] for row in table(done.stdout)}
+    assert states == {"0": "failed", "1": "done", "2": "failed", "3": "failed"}
+
+
+def test_a_killed_sweep_is_gone_on_with_by_the_same_command(root: Path, tmp_path: Path) -> None:
+    asked = ["algorithm=fsl_sage", "checkpoint_interval=5", "rounds=3,40", "seed=0,1"]
+    process = subprocess.Popen(command(root, *asked), cwd=tmp_path, stdout=subprocess.DEVNULL)
+    try:
+        until(lambda: list(tmp_path.glob("saves/multirun/*/*/2/checkpoint/round-*5")))
+        born = descendants(process.pid)
+        process.kill()
+    finally:
+        process.kill()
+        process.wait()
+    until(lambda: not alive(born), 5)
+    (directory,) = tmp_path.glob("saves/multirun/*/*")
+    finished = {path.parent.name for path in directory.glob("*/results.json")}
+    assert {"0", "1"} <= finished
+    assert "2" not in finished
+    untouched = {path: path.stat().st_mtime_ns for each in finished for path in (directory / each).rglob("*")}
+
+    again = sweep(root, tmp_path, *asked, "sweep.skip_finished=true")
+    assert again.returncode == 0, again.stderr
+    shown = str(directory.relative_to(tmp_path))
+    assert again.stdout.splitlines()[0] == f"going on with the sweep in {shown}"
+    assert again.stdout.splitlines()[-1] == shown
+    assert {path: path.stat().st_mtime_ns for path in untouched} == untouched
+    log = (directory / "2/run.log").read_text()
+    assert log.count("round    0 ") == 1  # it went on from its checkpoint
+    assert log.count(" rounds, 3 clients, on cpu") == 2
+    rows = {row[0]: row for row in table(again.stdout)}
+    assert rows.keys() == {"0", "1", "2", "3"}
+    assert {number: row[2] for number, row in rows.items()} == {
+        number: "skipped" if number in finished else "done" for number in rows
+    }
+
+    undisturbed = sweep(root, tmp_path, *asked, f"hydra.sweep.dir={tmp_path / 'undisturbed'}")
+    assert undisturbed.returncode == 0, undisturbed.stderr
+    for number, row in rows.items():
+        assert results(directory / number) == results(tmp_path / "undisturbed" / number)
+        written = json.loads((directory / number / "results.json").read_text())
+        assert row[3:6] == [
+            f"{written['rounds_run']}/{written['rounds_run']}",
+            f"{written['final_accuracy']:.4f}",
+            f"{written['load'] / 1e6:,.2f}",
+        ]
+
+
+def test_a_value_more_runs_only_its_jobs_in_the_same_directory(root: Path, tmp_path: Path) -> None:
+    place = f"hydra.sweep.dir={tmp_path / 'sweep'}"
+    first = sweep(root, tmp_path, "rounds=1", "algorithm=fed_avg", "seed=0,1", place)
+    assert first.returncode == 0, first.stderr
+    refused = sweep(root, tmp_path, "rounds=1", "algorithm=fed_avg", "seed=0,1", place)
+    assert refused.returncode == 2
+    told = f"error: {place}: holds a sweep; sweep.skip_finished=true goes on with it\n"
+    assert refused.stderr == told
+    more = [
+        "seed=2,1,0",
+        "algorithm=fed_avg",
+        "rounds=1",
+        "sweep.skip_finished=true",
+        place,
+    ]  # in other words
+    second = sweep(root, tmp_path, *more)
+    assert second.returncode == 0, second.stderr
+    states = [(row[0], row[1], row[2]) for row in table(second.stdout)]
+    assert states == [("0", "seed=0", "skipped"), ("1", "seed=1", "skipped"), ("2", "seed=2", "done")]
+    assert yaml.safe_load((tmp_path / "sweep/2/config.yaml").read_text())["seed"] == 2
+    assert "sweep" not in yaml.safe_load((tmp_path / "sweep/2/config.yaml").read_text())
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_an_interrupted_sweep_leaves_no_process_behind(root: Path, tmp_path: Path, at_once: int) -> None:
+    asked = command(root, "rounds=100000", "seed=0,1", f"hydra.launcher.n_jobs={at_once}")
+    process = subprocess.Popen(
+        asked,
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        until(lambda: len(list(tmp_path.glob("saves/multirun/*/*/*/metrics.csv"))) == at_once)
+        born = descendants(process.pid)
+        assert len(born) >= 2 * at_once
+        os.killpg(process.pid, signal.SIGINT)
+        _, told = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130
+    assert told.splitlines()[-1].startswith("interrupted; ")
+    until(lambda: not alive(born), 5)
+
+
+def test_jobs_over_grpc_give_what_they_give_in_one_process(root: Path, tmp_path: Path) -> None:
+    asked = ["rounds=2", "algorithm=splitfed_v1", "quant=int8", "engine=sequential", "transport=grpc,local"]
+    done = sweep(root, tmp_path, *asked, f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    assert done.returncode == 0, done.stderr
+    assert results(tmp_path / "sweep/0") == results(tmp_path / "sweep/1")
+
+
+def test_a_launcher_of_clusters_runs_the_same_jobs_and_waits_for_all(root: Path, tmp_path: Path) -> None:
+    pytest.importorskip("submitit", reason="the extra 'slurm' is not installed")
+    (tmp_path / "fates.py").write_text(FATES)
+    asked = ["rounds=1", "algorithm=fed_avg", "model._target_=fates.net", "hydra/launcher=submitit_local"]
+    place = f"hydra.sweep.dir={tmp_path / 'sweep'}"
+    done = sweep(root, tmp_path, *asked, "+model.fate=lost,raised,lives", place)
+    assert done.returncode == 3
+    assert {row[0]: row[2] for row in table(done.stdout)} == {"0": "failed", "1": "failed", "2": "done"}
+    assert "error: job 1 (+model.fate=raised): " in done.stderr
+    assert "error: job 0 (+model.fate=lost): " in done.stderr
+    alone = [sys.executable, str(root / "main.py"), *TINY, "rounds=1", "algorithm=fed_avg"]
+    subprocess.run([*alone, f"hydra.run.dir={tmp_path / 'alone'}"], check=True, capture_output=True)
+    assert results(tmp_path / "sweep/2") == results(tmp_path / "alone")

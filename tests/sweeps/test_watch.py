@@ -1,0 +1,74 @@
+"""What is told and shown of jobs is compared with what they have written."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fedsplit.sweeps.record import Job
+from fedsplit.sweeps.status import STATUSES, Status, tell
+from fedsplit.sweeps.table import Row, that_fit
+from fedsplit.sweeps.watch import Watch
+
+METRICS = "round,test_accuracy,load,seconds.clients,seconds.server\n"
+
+
+def row(number: int, state: str) -> Row:
+    return Row(number, "", state, 1, None, "")  # type: ignore[arg-type]
+
+
+def test_each_job_is_shown_as_far_as_its_run_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    jobs = [Job(n, str(n), ["rounds=9", f"seed={n}"], str(n)) for n in range(5)]
+    for number in (0, 1, 2, 3):
+        (tmp_path / str(number)).mkdir()
+    (tmp_path / STATUSES).mkdir()
+    result = {"rounds_run": 9, "final_accuracy": 0.5, "load": 3_000_000, "seconds": 1.5}
+    for number in (0, 1):
+        (tmp_path / str(number) / "results.json").write_text(json.dumps(result))
+    for number in (2, 3):
+        (tmp_path / f"{number}/metrics.csv").write_text(
+            METRICS + "0,0.25,1000000,1,2\n1,,2000000,0.5,0.5\n2,"
+        )
+    watch = Watch(tmp_path, jobs, [9] * 5, skipped={0}, live=False)
+    with watch.watching():
+        for number, status in ((1, Status("done")), (2, Status("running")), (3, Status("failed", "no luck"))):
+            tell(tmp_path / STATUSES, number, status)
+    states = [(each.state, each.remark) for each in watch.rows]
+    assert states[:3] == [
+        ("skipped", str(tmp_path / "0")),
+        ("done", str(tmp_path / "1")),
+        ("running", str(tmp_path / "2")),
+    ]
+    assert states[3:] == [("failed", "no luck"), ("waiting", str(tmp_path / "4"))]
+    done = watch.rows[1].progress
+    assert done is not None
+    assert (done.rounds, done.accuracy, done.load, done.seconds) == (9, 0.5, 3_000_000, 1.5)
+    watch.fail_unfinished("power cut")
+    assert watch.failed() == 3
+    said = capsys.readouterr()
+    assert said.err.splitlines() == [
+        "error: job 3 (seed=3): no luck",
+        "error: job 2 (seed=2): power cut",
+        "error: job 4 (seed=4): not run: power cut",
+    ]
+    assert said.out.splitlines() == [
+        "job 1 (seed=1) starts",
+        "job 1 (seed=1) done: 9/9 rounds, accuracy 0.5000, 3.00 MB, 1.5 s",
+        "job 2 (seed=2) starts",
+        "job 3 (seed=3) starts",
+    ]
+
+
+def test_a_job_that_left_no_result_is_not_done(tmp_path: Path) -> None:
+    (tmp_path / STATUSES).mkdir()
+    watch = Watch(tmp_path, [Job(0, "0", [], "0")], [9], skipped=set(), live=False)
+    with watch.watching():
+        tell(tmp_path / STATUSES, 0, Status("done"))
+    assert [(each.state, each.remark) for each in watch.rows] == [("failed", "it left no results.json")]
+
+
+def test_what_is_at_work_or_failed_is_shown_first_where_not_all_fit() -> None:
+    states = ("done", "failed", "done", "running", "waiting", "skipped")
+    rows = [row(number, state) for number, state in enumerate(states)]
+    assert [each.number for each in that_fit(rows, 3)] == [1, 3, 4]
+    assert that_fit(rows, 10) == rows
