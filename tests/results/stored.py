@@ -32,7 +32,7 @@ def make_run(
     algorithm: str = "fsl_sage",
     *,
     seed: int = 0,
-    rounds: int = 5,
+    ran: int = 5,
     evaluated: int = 1,
     bits: float = 32.0,
     auxiliary_size: int = 650,
@@ -43,6 +43,7 @@ def make_run(
     """A run directory with made-up content that differs from seed to seed.
 
     Args:
+        ran: rounds.
         evaluated: every how many rounds there is a test accuracy.
         bits: a value on the wire, of all but labels.
         auxiliary_size: parameters of the auxiliary model.
@@ -75,7 +76,7 @@ def make_run(
         node[name] = value
     path.mkdir(parents=True)
     (path / "config.yaml").write_text(yaml.safe_dump(config), "utf-8")
-    _write_metrics(path / "metrics.csv", drawn, rounds, evaluated, bits)
+    _write_metrics(path / "metrics.csv", drawn, ran, evaluated, bits)
     if ended:
         parameters = {"client": 100, "server": 500, "auxiliary": auxiliary_size}
         (path / "results.json").write_text(json.dumps({"parameters": parameters}), "utf-8")
@@ -91,7 +92,7 @@ def table(path: Path) -> dict[str, np.ndarray]:
     return {name: np.atleast_1d(read[name]) for name in read.dtype.names or ()}
 
 
-def _write_metrics(path: Path, drawn: np.random.Generator, rounds: int, evaluated: int, bits: float) -> None:
+def _write_metrics(path: Path, drawn: np.random.Generator, ran: int, evaluated: int, bits: float) -> None:
     header = ["round", "test_accuracy", "test_loss", "train_loss", "load"]
     header += ["local_accuracy.mean", "local_accuracy.worst", "gradient_error", "simulated_seconds"]
     header += [f"bytes.{link}" for link in LINKS] + [f"bits.{link}" for link in LINKS]
@@ -100,7 +101,7 @@ def _write_metrics(path: Path, drawn: np.random.Generator, rounds: int, evaluate
     with path.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(header)
-        for t in range(rounds):
+        for t in range(ran):
             sizes = drawn.integers(100_000, 500_000, len(LINKS)).tolist()
             sizes[-1] *= t % 2  # auxiliary models travel in some rounds only
             load += sum(sizes)

@@ -51,7 +51,8 @@ class StoredRuns:
         found = self._once([run for run in everything if fits(run, experiment.where)])
         if not found:
             asked = sweep(experiment.where, experiment.expects)
-            self._tell(f"{experiment.name}: not drawn, it has no run; they come from: {asked}")
+            told = f"; they come from: {asked}" if experiment.where or experiment.expects else ""
+            self._tell(f"{experiment.name}: not drawn, it has no run{told}")
             return []
         if experiment.expects:
             for command in missing(found, experiment.where, experiment.expects):

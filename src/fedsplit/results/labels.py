@@ -59,6 +59,8 @@ def _scope(key: str, choices: Mapping[str, str]) -> tuple[str, ...]:
     """The choices that two runs must share for `key` to mean the same in both."""
     if key.endswith("_target_"):  # may follow from another group: the auxiliary model from the model
         return tuple(choices.values())
+    if key == "engine":  # follows from the algorithm and the model, where it is left to `auto`
+        return tuple(choice for place, choice in choices.items() if place != key)
     places = [place for place in choices if key.startswith(f"{place}.")]
     return (choices[max(places, key=len)],) if places else ()
 

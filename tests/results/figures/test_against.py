@@ -106,7 +106,7 @@ def test_any_dotted_key_will_do_and_names_are_told_apart_as_names(tmp_path: Path
 
 
 def test_the_moment_can_be_the_end_the_best_or_within_a_budget(tmp_path: Path) -> None:
-    (run,) = load_runs([make_run(tmp_path / "a", rounds=9, evaluated=2)])
+    (run,) = load_runs([make_run(tmp_path / "a", ran=9, evaluated=2)])
     rows = table(run.path)
     accuracy, load = rows["test_accuracy"], rows["load"]
     assert at_moment(run, "accuracy", "final") == accuracy[7]

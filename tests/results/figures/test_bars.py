@@ -62,6 +62,6 @@ def test_up_and_down_of_a_kind_share_a_colour_and_only_down_is_hatched(tmp_path:
 
 
 def test_a_run_without_rounds_is_told(tmp_path: Path) -> None:
-    (run,) = load_runs([make_run(tmp_path / "a", rounds=0)])
+    (run,) = load_runs([make_run(tmp_path / "a", ran=0)])
     with pytest.raises(UserError, match="must hold at least one round"):
         Bars().check(run)

@@ -26,7 +26,7 @@ def labels(*paths: Path) -> list[str]:
 
 
 def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:
-    (run,) = load_runs([make_run(tmp_path / "a", evaluated=2, rounds=5)])
+    (run,) = load_runs([make_run(tmp_path / "a", evaluated=2, ran=5)])
     expected = table(run.path)
     assert run.config["seed"] == 0
     assert run.columns["round"] == (0, 1, 2, 3, 4)
@@ -40,7 +40,7 @@ def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:
     "y", ["test_accuracy", "test_loss", "train_loss", "local_accuracy.worst", "gradient_error"]
 )
 def test_the_line_drawn_is_the_csv(tmp_path: Path, x: Any, y: str) -> None:
-    run = make_run(tmp_path / "a", rounds=7, evaluated=3)
+    run = make_run(tmp_path / "a", ran=7, evaluated=3)
     figure = Curve(x=x, y=y)
     drawn = axes_of(figure.draw(figure.data(load_runs([run]))))
     (line,) = drawn.get_lines()
@@ -80,9 +80,7 @@ def test_a_column_that_a_run_does_not_have_is_told(tmp_path: Path) -> None:
 
 def test_targets_stand_where_the_mean_first_reaches_them(tmp_path: Path) -> None:
     paths = [
-        make_run(tmp_path / f"{name}{seed}", name, seed=seed, rounds=9)
-        for name in APPEARANCE
-        for seed in (0, 1)
+        make_run(tmp_path / f"{name}{seed}", name, seed=seed, ran=9) for name in APPEARANCE for seed in (0, 1)
     ]
     figure = Curve(x="load", y="test_accuracy", targets=(0.6, 2.0))
     lines = figure.data(load_runs(paths))
@@ -96,7 +94,7 @@ def test_targets_stand_where_the_mean_first_reaches_them(tmp_path: Path) -> None
     upright = {tuple(each.get_xdata()) for each in drawn.get_lines() if len(set(each.get_xdata())) == 1}
     assert upright == {(line.reached[0],) * 2 for line in lines}
     assert sorted(float(text.get_text()) for text in drawn.texts) == sorted(
-        float(f"{line.reached[0]:.3g}") for line in lines
+        round(line.reached[0], 2) for line in lines
     )
     boxes = [text.get_window_extent() for text in drawn.texts]
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[i + 1 :])
@@ -132,13 +130,13 @@ def test_long_loads_are_in_gigabytes(tmp_path: Path) -> None:
     drawn = axes_of(Curve(targets=(0.15,)).draw([line]))
     assert drawn.get_xlabel() == "Communication load (GB)"
     assert [label.get_text() for label in drawn.get_xticklabels()][1] in {"5", "6", "10"}
-    assert [text.get_text() for text in drawn.texts] == ["20"]
+    assert [text.get_text() for text in drawn.texts] == ["20.0"]
 
 
 @pytest.mark.parametrize("x", ["round", "load"])
 def test_mean_and_range_over_seeds_at_common_rounds(tmp_path: Path, x: Any) -> None:
     lengths = [6, 4, 5]  # one was stopped early
-    runs = [make_run(tmp_path / str(seed), seed=seed, rounds=n) for seed, n in enumerate(lengths)]
+    runs = [make_run(tmp_path / str(seed), seed=seed, ran=n) for seed, n in enumerate(lengths)]
     (curve,) = Curve(x=x).data(load_runs(runs))
     stacked = np.stack([table(run)["test_accuracy"][:4] for run in runs])
     at = np.stack([table(run)[x][:4] for run in runs]).mean(0) / (1e6 if x == "load" else 1)
@@ -155,7 +153,7 @@ def test_mean_and_range_over_seeds_at_common_rounds(tmp_path: Path, x: Any) -> N
 
 
 def test_seeds_without_a_common_round_are_refused(tmp_path: Path) -> None:
-    one, other = make_run(tmp_path / "0", rounds=2), make_run(tmp_path / "1", seed=1, rounds=2)
+    one, other = make_run(tmp_path / "0", ran=2), make_run(tmp_path / "1", seed=1, ran=2)
     header, first, second = (other / "metrics.csv").read_text("utf-8").splitlines()
     (other / "metrics.csv").write_text(f"{header}\n{second}\n", "utf-8")
     header, first, second = (one / "metrics.csv").read_text("utf-8").splitlines()
@@ -223,6 +221,17 @@ def test_a_choice_that_is_not_clear_by_itself_is_named_with_its_group(tmp_path: 
     a = make_run(tmp_path / "a")
     b = make_run(tmp_path / "b", client_optimizer=sgd, choices=chosen)
     assert labels(a, b) == ["fsl_sage, client_optimizer=null", "fsl_sage, client_optimizer=sgd"]
+
+
+def test_an_engine_is_told_only_where_it_does_not_follow_from_the_other_choices(tmp_path: Path) -> None:
+    def run(name: str, algorithm: str, engine: str) -> Path:
+        own = {"engine._target_": f"fedsplit.parties.{engine}.Any"}
+        return make_run(tmp_path / name, algorithm, choices={"engine": engine}, **own)
+
+    a, b = run("a", "fed_avg", "vectorized"), run("b", "splitfed_v2", "sequential")
+    assert labels(a, b) == ["fed_avg", "splitfed_v2"]
+    c = run("c", "fed_avg", "sequential")
+    assert labels(a, b, c) == ["fed_avg, engine=vectorized", "splitfed_v2", "fed_avg, engine=sequential"]
 
 
 def test_two_names_of_the_same_option_are_one_curve(tmp_path: Path) -> None:
@@ -308,7 +317,7 @@ def test_a_figure_fits_a_column_and_its_legend_covers_nothing(long: bool) -> Non
 
 
 def test_the_longest_run_stands_for_its_repeats(tmp_path: Path) -> None:
-    paths = [make_run(tmp_path / name, rounds=n) for name, n in (("a", 3), ("b", 5), ("c", 5), ("d", 4))]
+    paths = [make_run(tmp_path / name, ran=n) for name, n in (("a", 3), ("b", 5), ("c", 5), ("d", 4))]
     other = make_run(tmp_path / "e", seed=1)
     runs, repeats = without_repeats(load_runs([*paths, other]))
     assert {run.path for run in runs} == {paths[2], other}
@@ -340,7 +349,7 @@ def test_damage_is_told(tmp_path: Path, name: str, content: str, told: str) -> N
 
 
 def test_a_run_without_evaluated_round_is_told(tmp_path: Path) -> None:
-    (run,) = load_runs([make_run(tmp_path / "a", rounds=2, evaluated=3)])
+    (run,) = load_runs([make_run(tmp_path / "a", ran=2, evaluated=3)])
     assert isinstance(run, Run)
     with pytest.raises(UserError, match="at least one round with a test_accuracy"):
         Curve().data([run])

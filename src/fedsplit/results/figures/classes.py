@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from textwrap import fill
 from typing import TYPE_CHECKING, ClassVar
 
 from fedsplit.errors import UserError
 from fedsplit.results.class_counts import ClassCounts, read_class_counts
 from fedsplit.results.figures.figure_type import FigureType
-from fedsplit.results.figures.style import LABEL_SIZE, TEXT_SIZE, blank_figure, tidy
+from fedsplit.results.figures.style import TEXT_SIZE, blank_figure, tidy, wrapped
 from fedsplit.results.runs import Run
 
 if TYPE_CHECKING:  # matplotlib is optional and slow to import: only what draws needs it
@@ -79,8 +78,8 @@ def _draw(axes: "Axes", division: Division) -> None:
     axes.set_xlim(-0.5 - _MARGIN, counts.clients - 0.5 + _MARGIN)
     axes.set_ylim(-0.5 - _MARGIN, len(counts.classes) - 0.5 + _MARGIN)
     largest = max(samples for _, _, samples in counts.rows)
-    title = fill(division.title, 20 * int(axes.get_figure().get_figwidth()))  # type: ignore[union-attr]
-    axes.set_title(title, fontsize=LABEL_SIZE)
+    width = int(12 * axes.get_figure().get_figwidth())  # type: ignore[union-attr]
+    axes.set_title(wrapped(division.title, width), fontsize=TEXT_SIZE)
     tidy(axes, f"Client (largest area: {largest:,} samples)", "Class")
     axes.locator_params(axis="x", integer=True)
     if len(counts.classes) <= _NAMED_CLASSES:
@@ -103,6 +102,10 @@ def _size(axes: "Axes", counts: ClassCounts) -> None:
 def _title(run: Run) -> str:
     own = run.inside("distribution")
     keys = {key.removeprefix("distribution."): value for key, value in own.items()}
-    settings = [f"{key}={value}" for key, value in keys.items() if key not in _SILENT]
+    settings = [
+        f"{key}={value}"
+        for key, value in keys.items()
+        if key not in _SILENT and value not in ("false", "null")
+    ]
     chosen = [run.choices.get(group, group) for group in ("dataset", "distribution")]
     return ", ".join([*chosen, *settings, f"seed={run.config['seed']}"])

@@ -4,13 +4,12 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from textwrap import fill
 from typing import TYPE_CHECKING, ClassVar
 
 from fedsplit.errors import UserError
 from fedsplit.results.figures.figure_type import FigureType
 from fedsplit.results.figures.groups import counted, over_seeds
-from fedsplit.results.figures.style import LABEL_SIZE, TEXT_SIZE, blank_figure, tidy
+from fedsplit.results.figures.style import LABEL_SIZE, TEXT_SIZE, blank_figure, tidy, wrapped
 from fedsplit.results.runs import Run
 
 if TYPE_CHECKING:
@@ -128,7 +127,7 @@ def _draw(axes: "Axes", matrix: Matrix) -> "AxesImage":
     tidy(axes, "Predicted class", "True class", grid="none")
     axes.spines[:].set_visible(False)
     seeds = f", {counted(len(matrix.seeds), 'seed')}" if len(matrix.seeds) > 1 else ""
-    axes.set_title(fill(f"{matrix.label}{seeds}", 44), fontsize=LABEL_SIZE)
+    axes.set_title(wrapped(f"{matrix.label}{seeds}", 40), fontsize=TEXT_SIZE)
     classes = range(len(matrix.classes))
     if len(classes) <= _NAMED_CLASSES:
         long = max(map(len, matrix.classes)) > 2

@@ -18,6 +18,7 @@ from fedsplit.results.figures.style import (
     in_load_unit,
     legend_below,
     load_axis,
+    three_digits,
     tidy,
 )
 from fedsplit.results.runs import Run
@@ -172,7 +173,7 @@ class Curve(FigureType[Sequence[Line]]):
         texts = []
         for x, colour in sorted(places):
             axes.axvline(x, color=colour, linestyle=(0, (3, 2)), linewidth=0.8, zorder=1.5)
-            shown = f"{in_load_unit(x, largest) if self.x == 'load' else x:.3g}"
+            shown = three_digits(in_load_unit(x, largest) if self.x == "load" else x)
             texts.append(
                 axes.annotate(
                     shown,

@@ -22,7 +22,7 @@ class SettingAxis:
 
     @classmethod
     def of(cls, xs: Sequence[float | str], log: bool) -> "SettingAxis":
-        """The axis that holds these settings; logarithmic where numbers go far apart, or `log` asks for it."""
+        """The axis of these settings; logarithmic where numbers go far apart, or `log` asks for it."""
         numbers = sorted({x for x in xs if not isinstance(x, str)})
         names = sorted({x for x in xs if isinstance(x, str)}, key=by_number)
         if not numbers:

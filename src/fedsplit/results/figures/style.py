@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from io import BytesIO
+from math import floor, log10
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
@@ -111,6 +112,12 @@ def load_axis(axis: "Axis", largest: float, name: str = "Communication load") ->
 def in_load_unit(megabytes: float, largest: float) -> float:
     """A load in the unit of an axis that goes up to `largest` megabytes."""
     return megabytes / 1000 if largest > _MOST_ON_LOAD_AXIS_IN_MB else megabytes
+
+
+def three_digits(number: float) -> str:
+    """A number with three significant digits, none after the point where three are before it."""
+    before = floor(log10(abs(number))) + 1 if number else 1
+    return f"{number:.{min(2, max(0, 3 - before))}f}"
 
 
 def legend_below(
