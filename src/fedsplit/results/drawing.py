@@ -46,24 +46,35 @@ class StoredRuns:
                 self._tell(f"not drawn: {run}")
             else:
                 everything.append(run)
-        for key in unknown_keys(everything, experiment.where):
-            self._tell(f"{experiment.name}.where.{key}: no run has this key")
         found = self._once([run for run in everything if fits(run, experiment.where)])
         if not found:
-            asked = sweep(experiment.where, experiment.expects)
-            told = f"; they come from: {asked}" if experiment.where or experiment.expects else ""
-            self._tell(f"{experiment.name}: not drawn, it has no run{told}")
+            self._tell_of_none(experiment, everything)
             return []
         if experiment.expects:
             for command in missing(found, experiment.where, experiment.expects):
                 self._tell(f"{experiment.name}: missing: {command}")
-        drawable = []
-        for run in found:
+        return self._drawable(experiment, found)
+
+    def _tell_of_none(self, experiment: Experiment, everything: Sequence[Run]) -> None:
+        told = f"{experiment.name}: not drawn, it has no run"
+        if unknown := unknown_keys(everything, experiment.where):
+            told += f" (none has the key {', '.join(unknown)})"
+        if experiment.where or experiment.expects:
+            told += f"; they come from: {sweep(experiment.where, experiment.expects)}"
+        self._tell(told)
+
+    def _drawable(self, experiment: Experiment, runs: Sequence[Run]) -> list[Run]:
+        drawable: list[Run] = []
+        refused: dict[str, list[UserError]] = {}
+        for run in runs:
             try:
                 experiment.figure.check(run)
                 drawable.append(run)
             except UserError as error:
-                self._tell(f"{experiment.name}: not drawn: {error}")
+                refused.setdefault(error.allowed, []).append(error)
+        for errors in refused.values():
+            others = f", as {len(errors) - 1} more" if len(errors) > 1 else ""
+            self._tell(f"{experiment.name}: not drawn{others}: {errors[0]}")
         return drawable
 
     def _run(self, path: Path) -> Run | UserError:

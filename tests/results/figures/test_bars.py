@@ -5,7 +5,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from fedsplit.errors import UserError
-from fedsplit.results.figures.bars import Bars
+from fedsplit.results.figures.bars import Bar, Bars
 from fedsplit.results.runs import load_runs
 from tests.results.stored import make_run, table
 
@@ -57,7 +57,20 @@ def test_up_and_down_of_a_kind_share_a_colour_and_only_down_is_hatched(tmp_path:
     assert len({colour for colour, _ in looks.values()}) == 4
     labels = [text.get_text() for text in axes.get_figure().legends[0].get_texts()]  # type: ignore[union-attr]
     assert [label.replace("\N{NO-BREAK SPACE}", " ") for label in labels] == [
-        *("smashed", "labels", "client weights", "auxiliary weights", "up", "down"),
+        *("smashed", "client weights", "auxiliary weights", "labels", "up", "down"),
+    ]
+
+
+def test_what_is_too_thin_to_see_is_in_the_data_but_not_in_the_legend() -> None:
+    parts = (("bytes.up.smashed", 1000.0), ("bytes.up.labels", 1.0), ("bytes.down.full_weights", 500.0))
+    (axes,) = (drawn := Bars().draw([Bar("fed_avg", parts, (0,))])).axes
+    assert sorted(patch.get_width() for patch in axes.patches) == [1.0, 500.0, 1000.0]
+    labels = [text.get_text() for text in drawn.legends[0].get_texts()]
+    assert [label.replace("\N{NO-BREAK SPACE}", " ") for label in labels] == [
+        "smashed",
+        "full weights",
+        "up",
+        "down",
     ]
 
 

@@ -47,7 +47,7 @@ def test_scores_of_a_classifier_come_back(tmp_path: Path) -> None:
     assert line.area == pytest.approx(auc(x, y), rel=1e-12)
     figure = Roc(log=("x",)).draw([line])
     (legend,) = figure.legends
-    assert legend.get_title().get_text() == "Mean over all decisions, and area below"
+    assert legend.get_title().get_text() == "Mean over all decisions, and area under it"
     assert legend.get_texts()[0].get_text().endswith(f"{auc(x, y):.4f}")
     drawn_line = figure.axes[0].get_lines()[1]
     np.testing.assert_array_equal(drawn_line.get_ydata(), line.true_positive_rate)

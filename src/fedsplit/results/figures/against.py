@@ -10,8 +10,8 @@ from fedsplit.results.figures.figure_type import FigureType
 from fedsplit.results.figures.groups import by_number, over_seeds, seeds_drawn
 from fedsplit.results.figures.measures import Moment, at_moment, axis_label, column
 from fedsplit.results.figures.setting import ALPHA, AUXILIARY, BITS, setting
-from fedsplit.results.figures.setting_axis import SettingAxis
-from fedsplit.results.figures.style import appearance, blank_figure, dashes, legend_below, tidy
+from fedsplit.results.figures.setting_axis import SettingAxis, thin_ticks
+from fedsplit.results.figures.style import appearance, blank_figure, dashes, legend_below, log_axis, tidy
 from fedsplit.results.runs import Run
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ _LABELS: Mapping[str, str] = {
     "num_clients": "Clients",
     "rounds": "Rounds",
 }
+_BIT_TICKS = (1, 2, 4, 8, 16, 32)
 
 
 @dataclass(frozen=True)
@@ -122,11 +123,11 @@ class Against(FigureType[Sequence[Series]]):
         patterns = dashes(sorted({line.setting for line in data}, key=by_number))
         scale = SettingAxis.of([point.x for line in data for point in line.points], "x" in self.log)
         drawn = []
-        for line in data:
+        for i, line in enumerate(data):
             colour, marker = looks[line.hue]
             drawn.append(
                 axes.errorbar(
-                    [scale.place(point.x) for point in line.points],
+                    [scale.place(point.x, i, len(data)) for point in line.points],
                     [point.mean for point in line.points],
                     yerr=[
                         [point.mean - point.low for point in line.points],
@@ -136,19 +137,20 @@ class Against(FigureType[Sequence[Series]]):
                     linestyle=patterns[line.setting],
                     linewidth=1.3,
                     marker=marker,
-                    markersize=4.5,
-                    markeredgewidth=0,
+                    markersize=4,
                     elinewidth=0.9,
                     capsize=2,
+                    capthick=0.9,
                 )
             )
         label = _LABELS.get(self.x, self.x)
         tidy(axes, label, axis_label(column(self.y)))
         if "y" in self.log:
-            axes.set_yscale("log")
-        scale.set_ticks(axes)
+            log_axis(axes.yaxis)
+        scale.set_ticks(axes, _BIT_TICKS if self.x == BITS else ())
         seeds = [point.seeds for line in data for point in line.points]
         legend_below(figure, drawn, [line.label for line in data], seeds_drawn(seeds))
+        thin_ticks(axes)
         return figure
 
 

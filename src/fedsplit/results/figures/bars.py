@@ -9,6 +9,7 @@ from fedsplit.errors import UserError
 from fedsplit.results.figures.figure_type import FigureType
 from fedsplit.results.figures.groups import counted, over_seeds
 from fedsplit.results.figures.style import (
+    INK,
     OKABE_ITO,
     TEXT_SIZE,
     blank_figure,
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _DOWN = "/////"  # hatch of what servers send
+_KINDS = (
+    *("smashed", "cut_gradient", "client_weights", "auxiliary_weights", "full_weights", "labels"),
+    *("clients", "server", "evaluate"),
+)
+"""In the order of stacking; what is not among them comes last."""
+_COLOURS = dict(zip(_KINDS, (*OKABE_ITO[:6], *OKABE_ITO[:3]), strict=True))
+_THIN = 0.003  # of the longest bar: what is thinner cannot be seen
 
 
 @dataclass(frozen=True)
@@ -83,8 +91,7 @@ class Bars(FigureType[Sequence[Bar]]):
     def _columns(self, run: Run) -> list[str]:
         """Kind by kind, up before down."""
         found = [name for name in run.columns if name.startswith(f"{self.of}.")]
-        kinds = list(dict.fromkeys(_kind(name) for name in found))
-        return sorted(found, key=lambda name: (kinds.index(_kind(name)), "up" not in name.split(".")))
+        return sorted(found, key=lambda name: (_place(_kind(name)), _kind(name), _is_down(name)))
 
     def _total(self, run: Run, name: str) -> float:
         total = sum(value or 0.0 for value in run.columns.get(name, ()))
@@ -96,8 +103,12 @@ class Bars(FigureType[Sequence[Bar]]):
 
         figure = blank_figure(3.5, 0.75 + 0.27 * len(data))
         axes = figure.add_subplot()
-        kinds = list(dict.fromkeys(_kind(name) for bar in data for name, _ in bar.parts))
-        colours = dict(zip(kinds, OKABE_ITO, strict=False))
+        longest = max(sum(value for _, value in bar.parts) for bar in data)
+        parts = [(name, value) for bar in data for name, value in bar.parts]
+        kinds = sorted({_kind(name) for name, value in parts if value > _THIN * longest}, key=_place)
+        colours = _COLOURS | dict(
+            zip([kind for kind in kinds if kind not in _COLOURS], OKABE_ITO[6:], strict=False)
+        )
         for i, bar in enumerate(data):
             left = 0.0
             for name, value in bar.parts:
@@ -106,7 +117,7 @@ class Bars(FigureType[Sequence[Bar]]):
                     value,
                     left=left,
                     height=0.7,
-                    color=colours[_kind(name)],
+                    color=colours.get(_kind(name), INK),
                     edgecolor="white",
                     linewidth=0,
                     hatch=_DOWN if _is_down(name) else None,
@@ -117,11 +128,11 @@ class Bars(FigureType[Sequence[Bar]]):
         axes.tick_params(axis="y", length=0)
         axes.invert_yaxis()
         axes.locator_params(axis="x", nbins=6)
-        handles = [Patch(facecolor=colour) for colour in colours.values()]
+        handles = [Patch(facecolor=colours[kind]) for kind in kinds]
         labels = [kind.replace("_", " ") for kind in kinds]
         if self.of == "bytes":
-            load_axis(axes.xaxis, max(sum(value for _, value in bar.parts) for bar in data))
-            if any(_is_down(name) for bar in data for name, _ in bar.parts):
+            load_axis(axes.xaxis, longest)
+            if any(_is_down(name) for name, _ in parts):
                 handles += [
                     Patch(facecolor="#999999"),
                     Patch(facecolor="#999999", edgecolor="white", linewidth=0, hatch=_DOWN),
@@ -133,6 +144,10 @@ class Bars(FigureType[Sequence[Bar]]):
 
 def _kind(name: str) -> str:
     return name.rpartition(".")[2]
+
+
+def _place(kind: str) -> int:
+    return _KINDS.index(kind) if kind in _KINDS else len(_KINDS)
 
 
 def _is_down(name: str) -> bool:

@@ -18,6 +18,7 @@ from fedsplit.results.figures.style import (
     in_load_unit,
     legend_below,
     load_axis,
+    log_axis,
     three_digits,
     tidy,
 )
@@ -153,7 +154,7 @@ class Curve(FigureType[Sequence[Line]]):
                 axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.18, linewidth=0)
         tidy(axes, axis_label(self.x), axis_label(column(self.y)))
         for axis in self.log:
-            (axes.set_xscale if axis == "x" else axes.set_yscale)("log")
+            log_axis(axes.xaxis if axis == "x" else axes.yaxis)
         if "x" not in self.log:
             axes.locator_params(axis="x", nbins=6, integer=self.x == "round")
             if self.x != "round":

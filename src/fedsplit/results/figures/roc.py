@@ -18,6 +18,7 @@ from fedsplit.results.figures.style import (
     blank_figure,
     dashes,
     legend_below,
+    log_axis,
     tidy,
 )
 from fedsplit.results.runs import Run
@@ -105,12 +106,14 @@ class Roc(FigureType[Sequence[RocLine]]):
         tidy(axes, "False positive rate", "True positive rate")
         axes.set_ylim(-0.02, 1.02)
         if self.log:
-            axes.set_xscale("log")
-        axes.set_xlim(*((_LEAST_LOG_RATE, 1.0) if self.log else (-0.02, 1.02)))
+            axes.set_xlim(_LEAST_LOG_RATE, 1.0)
+            log_axis(axes.xaxis)
+        else:
+            axes.set_xlim(-0.02, 1.02)
         several = max(len(line.seeds) for line in data) > 1
         micro = all(line.classes == ("micro",) for line in data)
         of = ["all decisions" if micro else "classes", *(["seeds"] if several else [])]
-        title = f"Mean over {' and '.join(of)}, and area below"
+        title = f"Mean over {' and '.join(of)}, and area under it"
         legend_below(figure, drawn, [f"{line.label}, {line.area:.4f}" for line in data], title)
         return figure
 

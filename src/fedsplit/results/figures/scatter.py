@@ -17,6 +17,7 @@ from fedsplit.results.figures.style import (
     blank_figure,
     legend_below,
     load_axis,
+    log_axis,
     tidy,
 )
 from fedsplit.results.runs import Run
@@ -139,7 +140,7 @@ class Scatter(FigureType[Sequence[Spot]]):
             )
         tidy(axes, axis_label(self.x), axis_label(column(self.y)))
         for axis in self.log:
-            (axes.set_xscale if axis == "x" else axes.set_yscale)("log")
+            log_axis(axes.xaxis if axis == "x" else axes.yaxis)
         if self.x == "load":
             load_axis(axes.xaxis, max(spot.x for spot in data))
         _explain_sizes(axes, sizes, self.size)

@@ -42,6 +42,7 @@ DASHES: tuple[str | tuple[float, tuple[float, ...]], ...] = (
     (0, (3, 1, 1, 1, 1, 1)),
 )
 _MOST_ON_LOAD_AXIS_IN_MB = 10_000
+_WIDE = 300  # greatest over least, from which on a logarithmic axis has ticks at powers of ten only
 
 
 def appearance(hues: Iterable[str]) -> dict[str, tuple[str, str]]:
@@ -100,12 +101,25 @@ def tidy(axes: "Axes", x: str, y: str, *, grid: str = "both") -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def log_axis(axis: "Axis") -> None:
+    """Make an axis logarithmic, with plain numbers at 1, 2 and 5, or where that is too many only at 1."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter  # noqa: PLC0415
+
+    axis._set_axes_scale("log")  # type: ignore[attr-defined]
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high / low < _WIDE else (1.0,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
 def load_axis(axis: "Axis", largest: float, name: str = "Communication load") -> None:
     """Label an axis of megabytes; in gigabytes (10^9 bytes) where numbers would grow long."""
+    from matplotlib.ticker import FuncFormatter  # noqa: PLC0415
+
     unit = "MB"
     if largest > _MOST_ON_LOAD_AXIS_IN_MB:
         unit = "GB"
-        axis.set_major_formatter(lambda megabytes, _: f"{megabytes / 1000:g}")
+        axis.set_major_formatter(FuncFormatter(lambda megabytes, _: f"{megabytes / 1000:g}"))
     axis.set_label_text(f"{name} ({unit})", fontsize=LABEL_SIZE)
 
 
