@@ -115,19 +115,23 @@ def parsed() -> Namespace:
     """
     parser = _Parser(description=DESCRIPTION, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("places", nargs="*", metavar="RUN_DIR", help="run directory, folder of such, or glob")
-    parser.add_argument("--runs", nargs="+", metavar="RUN_DIR", help="the same")
-    parser.add_argument("--figure", metavar="TYPE", help="curve")
+    parser.add_argument("--runs", nargs="+", metavar="RUN_DIR", help="the same, among options")
+    parser.add_argument("--figure", metavar="TYPE", help="one of the above; default: curve")
     parser.add_argument("--x", metavar="KEY", help="what is across: round, load, ...; or the setting")
     parser.add_argument("--y", metavar="COLUMN", help="of metrics.csv; accuracy and loss: of test images")
-    parser.add_argument("--by", metavar="KEY", help="group or dotted key that colours stand for; algorithm")
+    parser.add_argument("--by", metavar="KEY", help="group or key that colours stand for, not algorithm")
     parser.add_argument("--targets", type=_list, metavar="Y,...", help="mark where curves reach these")
     parser.add_argument("--log", type=_list, metavar="AXIS,...", help="logarithmic: x, y or x,y")
-    parser.add_argument("--at", metavar="MOMENT", help="final, best or load:100")
+    parser.add_argument("--at", metavar="MOMENT", help="of y: final (the default), best or load:100")
     parser.add_argument("--of", metavar="WHAT", help="of bars: bytes or seconds")
     parser.add_argument("--size", metavar="KEY", help="of a scatter: what sizes stand for")
-    parser.add_argument("--classes", dest="figure", action="store_const", const="classes", help="as --figure")
-    parser.add_argument("--format", type=_list, metavar="png,pdf,svg", help="png, or as experiments say")
-    parser.add_argument("--out", type=Path, default=Path("saves/plots"), metavar="DIR", help="%(default)s")
+    parser.add_argument("--classes", dest="figure", action="store_const", const="classes", help="a --figure")
+    parser.add_argument(
+        "--format", type=_list, metavar="png,pdf,svg", help="not png, or what experiments say"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("saves/plots"), metavar="DIR", help="default: %(default)s"
+    )
     return parser.parse_args()
 
 

@@ -7,7 +7,6 @@ from typing import Any
 from zlib import crc32
 
 import numpy as np
-import yaml
 
 CLASSES = {
     "fed_avg": "fedsplit.algorithms.fed_avg.FedAvg",
@@ -75,7 +74,7 @@ def make_run(
             node = node.setdefault(place, {})
         node[name] = value
     path.mkdir(parents=True)
-    (path / "config.yaml").write_text(yaml.safe_dump(config), "utf-8")
+    (path / "config.yaml").write_text(json.dumps(config), "utf-8")  # which is YAML too
     _write_metrics(path / "metrics.csv", drawn, ran, evaluated, bits)
     if ended:
         parameters = {"client": 100, "server": 500, "auxiliary": auxiliary_size}

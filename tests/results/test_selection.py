@@ -16,7 +16,13 @@ def runs(tmp_path: Path) -> Any:
         make_run(tmp_path / "a", "fed_avg"),
         make_run(tmp_path / "b", "sl_multi_server", seed=1),
         make_run(tmp_path / "c", "fsl_sage", **skewed),
-        make_run(tmp_path / "d", "fsl_sage", num_clients=100, **{"optimizer.lr": 1e-4}),
+        make_run(
+            tmp_path / "d",
+            "fsl_sage",
+            num_clients=100,
+            choices={"codec@quant.smashed": "sign"},
+            **{"optimizer.lr": 1e-4, "quant.smashed.zstd": None},
+        ),
     ]
     return load_runs(paths)
 
@@ -35,6 +41,7 @@ def runs(tmp_path: Path) -> Any:
         ({"distribution.alpha": [None, 0.1]}, "abd"),  # null: also where there is none
         ({"optimizer.lr": "1e-4"}, "d"),
         ({"optimizer.lr": 0.001, "num_clients": 10, "seed": [0, 2]}, "ac"),
+        ({"quant.smashed": "sign"}, "d"),
         ({"client_optimizer": None, "experiment": None}, "abcd"),
         ({"experiment": "paper_cifar10"}, ""),
         ({"algorithm": "fsl_sage", "seed": 7}, ""),

@@ -18,6 +18,7 @@ from fedsplit.results.labels import labelled
 RUN_FILES = ("config.yaml", "metrics.csv")
 """What makes a directory that of a run."""
 RESULTS = "results.json"
+_OF_MESSAGES = ("bytes", "bits", "sqnr", "retransmitted")
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where libyaml is there
 _WITHOUT_EFFECT = (
     *("seed", "task", "tracker", "sweep", "progress", "resume", "checkpoint_interval"),
@@ -49,32 +50,38 @@ class Run:
         """The canonical name of its algorithm, whatever alias it was started by."""
         return self.choices["algorithm"]
 
-    @property
+    @cached_property
     def choices(self) -> dict[str, str]:
         """The chosen option of each group, by the group's place in the configuration."""
-        places = {group.rpartition("@")[2]: choice for group, choice in self.config["choices"].items()}
         return {
-            place: _canonical(place, shown(choice), self.settings.get(f"{place}._target_", ""))
-            for place, choice in sorted(places.items())
+            place: _canonical(place, choice, self.settings.get(f"{place}._target_", ""))
+            for place, choice in sorted(self._chosen.items())
             if place == "algorithm" or self.inside(place)
         }
 
     @cached_property
     def settings(self) -> dict[str, str]:
         """Every value that can change a result, by dotted key."""
-        own = {key: value for key, value in self.config.items() if key != "choices"}
-        return {key: value for key, value in flat(own) if not below(key, _WITHOUT_EFFECT)}
+        return {key: value for key, value in self._values.items() if not below(key, _WITHOUT_EFFECT)}
 
     def named(self, key: str) -> tuple[str, ...]:
         """What a group or a dotted key is set to: a choice goes by its own name and the canonical one.
 
         Empty where the run has no such key.
         """
-        chosen: Mapping[str, Any] = self.config["choices"]
-        if key in chosen:
-            return tuple({shown(chosen[key]): None, self.choices.get(key, shown(chosen[key])): None})
-        own = {each: value for each, value in self.config.items() if each != "choices"}
-        return tuple(value for each, value in flat(own) if each == key)
+        if key in self._chosen:
+            own = self._chosen[key]
+            return tuple(dict.fromkeys((own, self.choices.get(key, own))))
+        return (self._values[key],) if key in self._values else ()
+
+    @cached_property
+    def _chosen(self) -> dict[str, str]:
+        """Options by their own names, by place."""
+        return {group.rpartition("@")[2]: shown(option) for group, option in self.config["choices"].items()}
+
+    @cached_property
+    def _values(self) -> dict[str, str]:
+        return dict(flat({key: value for key, value in self.config.items() if key != "choices"}))
 
     def values(self, column: str) -> dict[int, float]:
         """The values of a column, by round; rounds without one are left out.
@@ -83,7 +90,8 @@ class Run:
             UserError: no round has one.
         """
         if column not in self.columns:
-            told = f"has no {column} in metrics.csv, which has {', '.join(self.columns)}"
+            known = [name for name in self.columns if not below(name, _OF_MESSAGES)]
+            told = f"has no {column} in metrics.csv, but {', '.join(known)}, and more of messages"
             raise UserError("run", self.path, told)
         cells = zip(self.columns["round"], self.columns[column], strict=False)
         values = {int(t): value for t, value in cells if t is not None and value is not None}

@@ -72,9 +72,7 @@ def test_short_names_mean_the_test_images(tmp_path: Path) -> None:
 
 def test_a_column_that_a_run_does_not_have_is_told(tmp_path: Path) -> None:
     (run,) = load_runs([make_run(tmp_path / "a")])
-    with pytest.raises(
-        UserError, match=r"^run=.*: has no acuracy in metrics.csv, which has round, test_accuracy"
-    ):
+    with pytest.raises(UserError, match=r"^run=.*: has no acuracy in metrics.csv, but round, test_accuracy"):
         Curve(y="acuracy").check(run)
 
 

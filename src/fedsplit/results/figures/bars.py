@@ -11,6 +11,7 @@ from fedsplit.results.figures.groups import counted, over_seeds
 from fedsplit.results.figures.style import (
     INK,
     OKABE_ITO,
+    PALE,
     TEXT_SIZE,
     blank_figure,
     legend_below,
@@ -134,8 +135,8 @@ class Bars(FigureType[Sequence[Bar]]):
             load_axis(axes.xaxis, longest)
             if any(_is_down(name) for name, _ in parts):
                 handles += [
-                    Patch(facecolor="#999999"),
-                    Patch(facecolor="#999999", edgecolor="white", linewidth=0, hatch=_DOWN),
+                    Patch(facecolor=PALE),
+                    Patch(facecolor=PALE, edgecolor="white", linewidth=0, hatch=_DOWN),
                 ]
                 labels += ["up", "down"]
         legend_below(figure, handles, labels, _mean_of(data))

@@ -10,7 +10,7 @@ from fedsplit.results.figures.figure_type import FigureType
 from fedsplit.results.figures.groups import Group, by_number, counted, over_seeds, seeds_drawn
 from fedsplit.results.figures.measures import Progress, axis_label, column, lower_is_better, progress
 from fedsplit.results.figures.style import (
-    GRID,
+    PALE,
     TEXT_SIZE,
     appearance,
     blank_figure,
@@ -169,7 +169,7 @@ class Curve(FigureType[Sequence[Line]]):
         largest = max(max(line.x) for line in lines)
         places = []
         for i, target in enumerate(self.targets):
-            axes.axhline(target, color=GRID, linewidth=1.0, zorder=0.5)
+            axes.axhline(target, color=PALE, linewidth=0.8, zorder=0.5)
             places += [(x, looks[line.hue][0]) for line in lines if (x := line.reached[i]) is not None]
         texts = []
         for x, colour in sorted(places):

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fedsplit.errors import UserError
 from fedsplit.results.dotted_keys import below
 from fedsplit.results.figures.style import APPEARANCE
 from fedsplit.results.labels import first_piece, labelled
@@ -42,7 +43,12 @@ def over_seeds(runs: Sequence[Run], by: str = "algorithm", apart: Sequence[str] 
 
     Returns:
         Groups in the order of their legend: algorithms as they always are, all else by name and number.
+
+    Raises:
+        UserError: no run has what colours should stand for.
     """
+    if runs and not any(run.named(by) for run in runs):
+        raise UserError("by", by, "must be a group or a dotted key of config.yaml that one of the runs has")
     by_setting: dict[tuple[tuple[str, str], ...], list[Run]] = {}
     for run in labelled(runs, by, apart):
         setting = tuple((key, value) for key, value in run.settings.items() if not below(key, apart))

@@ -135,8 +135,8 @@ class Scatter(FigureType[Sequence[Spot]]):
                 fillstyle=fills[spot.setting],
                 markersize=sizes[spot.size],
                 markeredgewidth=0.8,
+                markeredgecolor="white" if fills[spot.setting] == "full" else colour,  # of those below it
                 markerfacecoloralt="white",
-                alpha=0.85,
             )
         tidy(axes, axis_label(self.x), axis_label(column(self.y)))
         for axis in self.log:

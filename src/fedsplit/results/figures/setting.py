@@ -23,7 +23,7 @@ def setting(run: Run, x: str) -> float | str:
     if not named or named[-1] == "null":
         if x == ALPHA and run.choices.get("distribution") == "iid":
             return "iid"
-        raise UserError("run", run.path, f"has no {x}")
+        raise UserError("run", run.path, f"has no {x} in config.yaml")
     try:
         return float(named[-1])
     except ValueError:

@@ -18,7 +18,7 @@ FORMATS = ("png", "pdf", "svg")
 COLUMN = 3.5
 """Inches: the width of a column of a paper, in which text of these points is as it is set there."""
 LABEL_SIZE, TEXT_SIZE = 9, 8
-GRID, INK = "#DDDDDD", "#444444"
+GRID, PALE, INK = "#DDDDDD", "#999999", "#444444"
 
 # The palette of Okabe and Ito, "Color Universal Design", 2008, without its yellow (too pale for a line).
 APPEARANCE: dict[str, tuple[str, str]] = {
