@@ -1,90 +1,39 @@
 """Draws figures from what runs left behind (`python plot_results.py --help`)."""
 
-import re
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from functools import cache
-from glob import glob
-from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import yaml
 
 from fedsplit.errors import UserError
-from fedsplit.results import class_figure
-from fedsplit.results.curves import Curve, figure, over_seeds
-from fedsplit.results.runs import XS, YS, Run, X, Y, is_run, load_runs, without_repeats
-
-if TYPE_CHECKING:  # matplotlib is imported only once all that was asked for is known to be right
-    from matplotlib.figure import Figure
+from fedsplit.results.drawing import StoredRuns, draw, write
+from fedsplit.results.experiments import Experiment, experiments_in, figure_type, formats_of
+from fedsplit.results.figures.drawn import Drawn
+from fedsplit.results.figures.types import FIGURE_TYPES
 
 EXPERIMENTS = Path("exp_configs.yaml")
-KEYS = ("runs", "x", "y")
-
+OPTIONS = ("x", "y", "by", "at", "of", "size", "targets", "log")
+"""Keys of figures that can be given on the command line."""
+_TYPES = "\n".join(f"  {name:<10} {type_.summary}" for name, type_ in FIGURE_TYPES.items())
 DESCRIPTION = f"""\
-Draws test accuracy against rounds and against communication load (MB = 10^6 bytes).
+Draws figures of runs, as wide as a column of a paper; by itself test accuracy against rounds and against
+communication load (MB = 10^6 bytes). Runs that differ only in their seed become one line, with a band.
 
-  python plot_results.py                      the experiments that {EXPERIMENTS} lists
-  python plot_results.py saves/multirun/A/B   all runs of a sweep
-  python plot_results.py 'saves/*/digits_cnn/digits/iid/*' --out figures
-  python plot_results.py saves/RUN --classes  how many samples of each class each client had
+  python plot_results.py                       all experiments of {EXPERIMENTS}
+  python plot_results.py saves/multirun/A/B    all runs of a sweep
+  python plot_results.py --runs 'saves/multirun/A/*' --x load --y accuracy --by algorithm --out figures
+  python plot_results.py saves/RUN --figure confusion --format png,pdf
 
-Runs that differ only in their seed become one line: their mean, with a band from least to greatest."""
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """A figure to be drawn, `<name>.png`, of what `x` and `y` name, and the paths or globs of its runs."""
-
-    name: str
-    runs: Sequence[str]
-    x: X
-    y: Y
+figures, whose keys docs/plots.md explains:
+{_TYPES}"""
 
 
 class _Parser(ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UserError("arguments", " ".join(sys.argv[1:]), message)
-
-
-def experiments_in(path: Path) -> list[Experiment]:
-    """The experiments that a YAML file lists.
-
-    Raises:
-        UserError: the file cannot be read, or an experiment in it is wrong.
-    """
-    try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except OSError as error:
-        raise UserError("experiments", path, f"cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise UserError("experiments", path, "must be YAML") from error
-    if not isinstance(content, dict) or not content:
-        raise UserError("experiments", path, "must hold name: {runs: [...], x: ..., y: ...}")
-    return [_experiment(name, entry) for name, entry in content.items()]
-
-
-def _experiment(name: object, entry: object) -> Experiment:
-    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name):
-        raise UserError("experiment", name, "names a file: only letters, digits, '_', '-' and '.'")
-    if not isinstance(entry, Mapping):
-        raise UserError(name, entry, f"must have the keys {', '.join(KEYS)}")
-    for key in entry:
-        if key not in KEYS:
-            raise UserError(f"{name}.{key}", entry[key], f"no such key; known: {', '.join(KEYS)}")
-    runs: Any = entry.get("runs")
-    x: Any = entry.get("x")
-    y: Any = entry.get("y")
-    if not isinstance(runs, list) or not runs or not all(isinstance(each, str) for each in runs):
-        raise UserError(f"{name}.runs", runs, "must be a list of run directories or globs")
-    if x not in XS:
-        raise UserError(f"{name}.x", x, f"must be one of {', '.join(XS)}")
-    if y not in YS:
-        raise UserError(f"{name}.y", y, f"must be one of {', '.join(YS)}")
-    return Experiment(name, runs, x, y)
 
 
 @cache  # several figures may be drawn of the same runs
@@ -93,121 +42,112 @@ def note(text: str) -> None:
     print(f"note: {text}", file=sys.stderr)
 
 
-def runs_at(place: str) -> list[Path]:
-    """The runs that a path or a glob stands for: a run's own directory, or all runs of a sweep's."""
-    found: list[Path] = []
-    for path in [Path(place)] if Path(place).exists() else map(Path, sorted(glob(place, recursive=True))):
-        if is_run(path):
-            found.append(path)
-        elif path.is_dir():
-            folders = sorted(each for each in path.iterdir() if each.is_dir())
-            jobs = [each for each in folders if is_run(each)]
-            for each in folders if jobs else []:
-                if each not in jobs:
-                    note(f"{each}: not drawn, it is not the directory of a run")
-            found += jobs
-    return found
-
-
-def read(places: Sequence[str], key: str, *, all_needed: bool) -> list[Run]:
-    """The runs at these places, each once; what is left out is named on standard error.
+def asked_for(arguments: Namespace) -> list[Experiment]:
+    """The figures that the command line asks for.
 
     Raises:
-        UserError: a place holds no run though it is needed, or a run is damaged.
+        UserError: there is no such figure, or not with such settings.
     """
-    paths: dict[Path, Path] = {}
-    for place in places:
-        try:
-            found = runs_at(place)
-        except OSError as error:
-            raise UserError(key, place, f"must be readable ({error.strerror})") from error
-        paths |= {path.resolve(): path for path in found}
-        if not found:
-            allowed = "a run directory (with config.yaml and metrics.csv), a sweep's, or a glob of such"
-            missing = UserError(key, place, f"holds no run; must be {allowed}")
-            if all_needed:
-                raise missing
-            note(str(missing))
-    runs, repeats = without_repeats(load_runs(list(paths.values())))
-    for path, by in repeats.items():
-        note(f"{path}: not drawn, {by} has the same settings and seed")
-    return runs
+    settings = {key: value for key in OPTIONS if (value := getattr(arguments, key)) is not None}
+    type_ = arguments.figure or "curve"
+    several = [settings]
+    if type_ == "curve" and "x" not in settings:
+        several = [{**settings, "x": x} for x in ("round", "load")]
+    figures = [figure_type(type_, each, "--") for each in several]
+    formats = formats_of("--format", arguments.format or ["png"])
+    return [Experiment(each.name, each, each.name, "", (), {}, {}, formats) for each in figures]
 
 
-def write(figure: "Figure", path: Path) -> None:
-    """Write a PNG, whole or not at all.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    image = BytesIO()
-    figure.savefig(image, format="png")
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            partial.write_bytes(image.getvalue())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(
-            "--out", path.parent, f"must be a directory to write to ({error.strerror})"
-        ) from error
-
-
-def plot_classes(places: Sequence[str], out: Path) -> None:
-    """Draw how the data of the runs given were divided over clients, and print the path written.
-
-    Raises:
-        UserError: no run is given, or one cannot be drawn; then nothing is written.
-    """
-    if not places:
-        raise UserError("RUN_DIR", None, "--classes needs the runs to draw")
-    path = out / "classes.png"
-    write(class_figure.figure(class_figure.divisions(read(places, "RUN_DIR", all_needed=True))), path)
-    print(path)
-
-
-def plot(places: Sequence[str], out: Path) -> None:
-    """Draw the runs given, or else the experiments listed, and print the paths written.
+def plot_runs(arguments: Namespace) -> int:
+    """Draw the runs given, and print the paths written; the exit code.
 
     Raises:
         UserError: something asked for cannot be drawn; then nothing is written.
     """
-    drawn: list[tuple[str, list[Curve], X, Y]] = []
-    if places:
-        runs = read(places, "RUN_DIR", all_needed=True)
-        for x in XS:
-            drawn.append((f"accuracy-{x}", over_seeds(runs, x, "test_accuracy"), x, "test_accuracy"))
-    else:
-        for each in experiments_in(EXPERIMENTS):
-            runs = read(each.runs, f"{each.name}.runs", all_needed=False)
-            if runs:
-                drawn.append((each.name, over_seeds(runs, each.x, each.y), each.x, each.y))
-        if not drawn:
-            raise UserError("experiments", EXPERIMENTS, "no experiment in it has a run to draw")
-    figures = {out / f"{name}.png": figure(lines, x, y) for name, lines, x, y in drawn}
-    for path, image in figures.items():
-        write(image, path)
-        print(path)
+    experiments = asked_for(arguments)
+    runs = StoredRuns(note).given([*arguments.places, *(arguments.runs or [])], "RUN_DIR")
+    for each in experiments:
+        for run in runs:
+            each.figure.check(run)
+    publish([draw(each, runs, each.formats) for each in experiments], arguments.out)
+    return 0
+
+
+def plot_experiments(arguments: Namespace) -> int:
+    """Draw the experiments listed; where one cannot be drawn, say so and draw the others. The exit code.
+
+    Raises:
+        UserError: the list is wrong, or nothing in it has a run; then nothing is written.
+    """
+    for key in ("figure", *OPTIONS):
+        if getattr(arguments, key) is not None:
+            raise UserError("RUN_DIR", None, f"--{key} needs the runs to draw")
+    formats = formats_of("--format", arguments.format) if arguments.format else None
+    stored = StoredRuns(note)
+    found = [(each, runs) for each in experiments_in(EXPERIMENTS) if (runs := stored.selected(each))]
+    if not found:
+        raise UserError("experiments", EXPERIMENTS, "no experiment in it has a run to draw")
+    exit_code, drawn = 0, []
+    for each, runs in found:
+        try:
+            drawn.append(draw(each, runs, formats or each.formats))
+        except UserError as error:
+            if error.key == "matplotlib":
+                raise
+            print(f"error: {each.name}: not drawn: {error}", file=sys.stderr)
+            exit_code = error.exit_code
+    publish(drawn, arguments.out)
+    return exit_code
+
+
+def publish(figures: list[Drawn], out: Path) -> None:
+    """Write figures and print their paths."""
+    for each in figures:
+        for path in write(each, out):
+            print(path)
+
+
+def parsed() -> Namespace:
+    """The command line.
+
+    Raises:
+        UserError: it is wrong.
+    """
+    parser = _Parser(description=DESCRIPTION, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser.add_argument("places", nargs="*", metavar="RUN_DIR", help="run directory, folder of such, or glob")
+    parser.add_argument("--runs", nargs="+", metavar="RUN_DIR", help="the same, among options")
+    parser.add_argument("--figure", metavar="TYPE", help="one of the above; default: curve")
+    parser.add_argument("--x", metavar="KEY", help="what is across: round, load, ...; or the setting")
+    parser.add_argument("--y", metavar="COLUMN", help="of metrics.csv; accuracy and loss: of test images")
+    parser.add_argument("--by", metavar="KEY", help="group or key that colours stand for, not algorithm")
+    parser.add_argument("--targets", type=_list, metavar="Y,...", help="mark where curves reach these")
+    parser.add_argument("--log", type=_list, metavar="AXIS,...", help="logarithmic: x, y or x,y")
+    parser.add_argument("--at", metavar="MOMENT", help="of y: final (the default), best or load:100")
+    parser.add_argument("--of", metavar="WHAT", help="of bars: bytes or seconds")
+    parser.add_argument("--size", metavar="KEY", help="of a scatter: what sizes stand for")
+    parser.add_argument("--classes", dest="figure", action="store_const", const="classes", help="a --figure")
+    parser.add_argument(
+        "--format", type=_list, metavar="png,pdf,svg", help="not png, or what experiments say"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("saves/plots"), metavar="DIR", help="default: %(default)s"
+    )
+    return parser.parse_args()
+
+
+def _list(text: str) -> list[Any]:
+    """Comma-separated values: numbers, or texts."""
+    return [yaml.safe_load(each) if each[:1].isdigit() else each for each in text.split(",")]
 
 
 def main() -> int:
     """Exit code: 0, or 2 for a mistake in what was asked."""
-    parser = _Parser(description=DESCRIPTION, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
-    parser.add_argument("runs", nargs="*", metavar="RUN_DIR", help="run directory, sweep directory or glob")
-    parser.add_argument("--out", type=Path, default=Path("saves/plots"), metavar="DIR", help="%(default)s")
-    parser.add_argument(
-        "--classes", action="store_true", help="draw samples by client and class, classes.png"
-    )
     try:
-        arguments = parser.parse_args()
-        (plot_classes if arguments.classes else plot)(arguments.runs, arguments.out)
+        arguments = parsed()
+        return (plot_runs if arguments.places or arguments.runs else plot_experiments)(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    return 0
 
 
 if __name__ == "__main__":

@@ -22,13 +22,15 @@ def make_run(path: Path, algorithm: str = "fsl_sage", seed: int = 0, rounds: int
     (path / "config.yaml").write_text(yaml.safe_dump(config), "utf-8")
     rows = [f"{t},{0.1 * (t + 1 + seed)},1.5,1.6,{1000000 * (t + 1)}" for t in range(rounds)]
     (path / "metrics.csv").write_text("\n".join([HEADER, *rows, ""]), "utf-8")
+    (path / "results.json").write_text("{}", "utf-8")
     return path
 
 
 def plot(
     cwd: Path, *arguments: object, before: tuple[str, ...] = (), path: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, **({"PYTHONPATH": str(path)} if path else {})}
+    paths = [str(path)] * bool(path) + [each for each in [os.environ.get("PYTHONPATH")] if each]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     command = [sys.executable, *before, str(SCRIPT), *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
@@ -84,7 +86,8 @@ def test_experiments_are_drawn_and_what_matches_nothing_is_named(tmp_path: Path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [str(Path(f"saves/plots/{name}.png")) for name in ("mine", "half")]
     assert files(tmp_path / "saves" / "plots") == {"mine.png", "half.png"}
-    repeat, half, none = done.stderr.splitlines()
+    repeat, half, none, nothing = done.stderr.splitlines()
+    assert nothing == "note: none: not drawn, it has no run"
     assert repeat.startswith("note: ")
     assert repeat.endswith("has the same settings and seed")
     assert half.startswith("note: half.runs=gone/*: ")
@@ -97,14 +100,60 @@ def test_no_experiment_with_a_run_is_an_error(tmp_path: Path) -> None:
     refused(plot(tmp_path), "experiments=exp_configs.yaml: ")
 
 
-def test_the_experiments_that_come_with_the_code_are_sound(tmp_path: Path) -> None:
-    text = SCRIPT.with_name("exp_configs.yaml").read_text("utf-8")
-    (tmp_path / "exp_configs.yaml").write_text(text, "utf-8")
-    for i, algorithm in enumerate(("fed_avg", "fsl_sage")):
-        make_run(tmp_path / "saves" / algorithm / "digits_cnn" / "digits" / "iid" / str(i), algorithm)
+def test_runs_are_selected_by_their_configuration_and_missing_ones_are_named(tmp_path: Path) -> None:
+    make_run(tmp_path / "saves" / "fsl_sage" / "1")
+    make_run(tmp_path / "saves" / "multirun" / "today" / "now" / "0", "cse_fsl")
+    experiments: dict[str, Any] = {
+        "both": {
+            "where": {"algorithm": ["cse_fsl", "fsl_sage"]},
+            "expects": {"algorithm": ["cse_fsl", "fsl_sage"], "seed": [0, 1]},
+            "targets": [0.2],
+            "formats": ["png", "svg"],
+        },
+        "none": {"where": {"algorithm": "fed_avg"}, "figure": "bars"},
+    }
+    (tmp_path / "exp_configs.yaml").write_text(yaml.safe_dump(experiments, sort_keys=False), "utf-8")
     done = plot(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [str(Path(f"saves/plots/both.{each}")) for each in ("png", "svg")]
+    assert done.stderr.splitlines() == [
+        "note: both: missing: python main.py algorithm=cse_fsl seed=1",
+        "note: both: missing: python main.py algorithm=fsl_sage seed=1",
+        "note: none: not drawn, it has no run; they come from: python main.py algorithm=fed_avg",
+    ]
+    assert plot(tmp_path, "--format", "pdf", "--out", "other").stdout == f"{Path('other/both.pdf')}\n"
+
+
+def test_an_experiment_that_cannot_be_drawn_does_not_keep_others_from_it(tmp_path: Path) -> None:
+    for clients in range(7):
+        path = make_run(tmp_path / "saves" / str(clients))
+        with (path / "config.yaml").open("a") as file:
+            file.write(f"num_clients: {clients + 1}\n")
+    experiments: dict[str, Any] = {
+        "many": {"where": {"algorithm": "fsl_sage"}},
+        "one": {"where": {"algorithm": "fsl_sage", "num_clients": 3}},
+    }
+    (tmp_path / "exp_configs.yaml").write_text(yaml.safe_dump(experiments, sort_keys=False), "utf-8")
+    done = plot(tmp_path)
+    assert done.returncode == 2
+    assert done.stdout.splitlines() == [str(Path("saves/plots/one.png"))]
+    (error,) = done.stderr.splitlines()
+    assert error.startswith("error: many: not drawn: settings=num_clients=1; num_clients=2; ")
+    assert files(tmp_path / "saves" / "plots") == {"one.png"}
+
+
+def test_one_figure_as_the_command_line_asks(tmp_path: Path) -> None:
+    for job, algorithm in enumerate(("fed_avg", "fsl_sage")):
+        make_run(tmp_path / "saves" / "multirun" / "today" / "now" / str(job), algorithm)
+    asked = ["--runs", "saves/multirun/today/*", "--x", "load", "--y", "accuracy", "--by", "algorithm"]
+    done = plot(tmp_path, *asked, "--targets", "0.2,0.3", "--format", "png,svg", "--out", "figures")
     assert (done.returncode, done.stderr) == (0, "")
-    assert {Path(line).stem for line in done.stdout.splitlines()} == set(yaml.safe_load(text))
+    assert files(tmp_path / "figures") == {"accuracy-load.png", "accuracy-load.svg"}
+    done = plot(
+        tmp_path, "saves", "--figure", "against", "--x", "algorithm", "--at", "best", "--out", "other"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert files(tmp_path / "other") == {"accuracy-against-algorithm.png"}
 
 
 @pytest.mark.parametrize(
@@ -112,12 +161,25 @@ def test_the_experiments_that_come_with_the_code_are_sound(tmp_path: Path) -> No
     [
         ("", "experiments=exp_configs.yaml: "),
         ("a: [", "experiments=exp_configs.yaml: must be YAML"),
-        ("a: 3", "a=3: must have the keys runs, x, y"),
+        ("a: 3", "a=3: must have the key where or runs"),
+        ("a: {x: load}", "a={'x': 'load'}: must have the key where or runs"),
+        ("a: {where: {modle: x}}", "a.where.modle=x: no such key; did you mean model? known: seed, "),
+        ("a: {where: {seed: 0}, expects: {seed: []}}", "a.expects.seed=[]: must be a value or a list"),
+        ("a: {where: {}, figure: pie}", "a.figure=pie: must be one of curve, against, scatter, bars"),
+        ("a: {where: {}, figure: bars, x: load}", "a.x=load: no such key of figure bars; known: of, by, "),
+        ("a: {where: {}, figure: bars, of: bits}", "a.of=bits: must be one of bytes, seconds"),
+        ("a: {where: {}, figure: against, at: soon}", "a.at=soon: must be final, best, or what"),
+        ("a: {where: {}, targets: 0.9}", "a.targets=0.9: must be a list, each a number"),
+        ("a: {where: {}, log: [z]}", "a.log=['z']: must be a list, each one of x, y"),
+        ("a: {where: {}, formats: [gif]}", "a.formats=['gif']: must be a list of png, pdf, svg"),
+        ("a: {where: {}, title: 3}", "a.title=3: must be a text"),
         ("../a: {runs: [r], x: round, y: test_loss}", "experiment=../a: "),
-        ("a: {runs: [r], x: round, y: test_loss, colour: red}", "a.colour=red: no such key; known: runs"),
+        (
+            "a: {runs: [r], x: round, y: test_loss, colour: red}",
+            "a.colour=red: no such key of figure curve; known: x, y, by, ",
+        ),
         ("a: {runs: r, x: round, y: test_loss}", "a.runs=r: must be a list"),
         ("a: {runs: [r], x: time, y: test_loss}", "a.x=time: must be one of round, load"),
-        ("a: {runs: [r], x: round}", "a.y=null: must be one of test_accuracy, test_loss, train_loss"),
     ],
 )
 def test_wrong_experiments_are_told(tmp_path: Path, content: str, told: str) -> None:
@@ -138,6 +200,17 @@ def test_no_file_of_experiments_is_told(tmp_path: Path) -> None:
         (["good", "empty"], "RUN_DIR=empty: holds no run"),
         (["good", "gone*"], "RUN_DIR=gone*: holds no run"),
         (["good", "unevaluated"], "run=unevaluated: must hold at least one round with a test_accuracy"),
+        (
+            ["good", "--y", "acuracy"],
+            "run=good: has no acuracy in metrics.csv, but round, test_accuracy",
+        ),
+        (["good", "--x", "time"], "--x=time: must be one of round, load, simulated_seconds, seconds"),
+        (["good", "--figure", "pie"], "--figure=pie: must be one of curve, against"),
+        (["good", "--figure", "bars", "--x", "load"], "--x=load: no such key of figure bars; known: of, by"),
+        (["good", "--targets", "high"], "--targets=['high']: must be a list, each a number"),
+        (["good", "--format", "gif"], "--format=['gif']: must be a list of png, pdf, svg"),
+        (["good", "--by", "modle"], "by=modle: must be a group or a dotted key of config.yaml"),
+        (["--figure", "roc"], "RUN_DIR=null: --figure needs the runs to draw"),
         (["good", "--out", "file"], "--out=file: must be a directory to write to"),
         (["good", "--out", "file/below"], "--out=file/below: must be a directory to write to"),
         (["good", "--dpi", "3"], "arguments=good --dpi 3: unrecognized arguments"),
@@ -191,7 +264,7 @@ def test_the_samples_of_each_class_at_each_client_are_drawn(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--classes"], "RUN_DIR=null: --classes needs the runs to draw"),
+        (["--classes"], "RUN_DIR=null: --figure needs the runs to draw"),
         (["--classes", "older"], "run=older: must hold class_counts.csv"),
         (["--classes", "a", "damaged"], "run=damaged: class_counts.csv must not be damaged"),
     ],

@@ -3,8 +3,8 @@ from itertools import combinations
 
 import pytest
 
-from fedsplit.results.curves import APPEARANCE
 from fedsplit.results.cut_figure import cut_figure
+from fedsplit.results.figures.style import APPEARANCE
 
 
 @dataclass(frozen=True)

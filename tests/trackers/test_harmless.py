@@ -154,6 +154,7 @@ def test_what_is_not_installed_is_told_with_how_to_install_it(
         monkeypatch.delitem(sys.modules, name)
     for name in ("torch.utils.tensorboard", "fedsplit.trackers.tensorboard"):
         monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.delattr("fedsplit.trackers.tensorboard", raising=False)  # what an earlier import left there
 
     class Absent:
         def find_spec(self, name: str, path: object = None, target: object = None) -> None:

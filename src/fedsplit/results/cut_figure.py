@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from fedsplit.results.curves import APPEARANCE, blank_figure
+from fedsplit.results.figures.style import APPEARANCE, blank_figure
 
 if TYPE_CHECKING:
     from matplotlib.axis import Axis

@@ -6,7 +6,7 @@ import pytest
 
 from fedsplit.errors import UserError
 from fedsplit.results.class_counts import CLASS_COUNTS, ClassCounts
-from fedsplit.results.class_figure import Division, divisions, figure
+from fedsplit.results.figures.classes import Classes, Division
 from fedsplit.results.runs import Run
 
 ROWS = ((0, 0, 5), (0, 2, 20), (1, 1, 10))
@@ -32,13 +32,13 @@ def test_runs_with_the_same_division_are_drawn_once_and_named_by_what_made_it(tm
         _run(tmp_path / "b", ROWS, alpha=0.3),
         _run(tmp_path / "c", ROWS[:2], seed=4, alpha=0.1),
     ]
-    first, second = divisions(runs)
+    first, second = Classes().data(runs)
     assert (first.title, first.counts.rows) == ("digits, dirichlet, alpha=0.3, seed=0", ROWS)
     assert (second.title, second.counts.rows) == ("digits, dirichlet, alpha=0.1, seed=4", ROWS[:2])
 
 
 def test_a_bubble_stands_at_its_client_and_class_with_an_area_of_its_samples() -> None:
-    (axes,) = figure([Division("mine", ClassCounts(ROWS, ("ant", "bee", "cat")))]).axes
+    (axes,) = Classes().draw([Division("mine", ClassCounts(ROWS, ("ant", "bee", "cat")))]).axes
     (bubbles,) = axes.collections
     assert bubbles.get_offsets().tolist() == [[0, 0], [0, 2], [1, 1]]
     sizes = bubbles.get_sizes()
@@ -51,7 +51,7 @@ def test_a_bubble_stands_at_its_client_and_class_with_an_area_of_its_samples() -
 @pytest.mark.parametrize(("clients", "classes"), [(2, 3), (10, 10), (100, 10), (200, 100), (3, 100)])
 def test_no_bubble_covers_another(clients: int, classes: int) -> None:
     rows = tuple((client, label, 7) for client in range(clients) for label in range(classes))
-    image = figure([Division("even", ClassCounts(rows))])
+    image = Classes().draw([Division("even", ClassCounts(rows))])
     image.draw_without_rendering()
     (axes,) = image.axes
     width = np.sqrt(axes.collections[0].get_sizes().max()) * image.dpi / 72  # of a bubble, in pixels
@@ -60,23 +60,23 @@ def test_no_bubble_covers_another(clients: int, classes: int) -> None:
 
 
 def test_every_division_has_its_panel() -> None:
-    image = figure([Division(f"{i}", ClassCounts(ROWS)) for i in range(3)])
+    image = Classes().draw([Division(f"{i}", ClassCounts(ROWS)) for i in range(3)])
     assert [axes.get_title() for axes in image.axes] == ["0", "1", "2"]
-    alone = figure([Division("0", ClassCounts(ROWS))])
+    alone = Classes().draw([Division("0", ClassCounts(ROWS))])
     assert image.get_figheight() == pytest.approx(3 * alone.get_figheight())
 
 
 def test_more_than_can_be_told_apart_is_refused() -> None:
     many = ClassCounts(tuple((client, 0, 1) for client in range(201)))
-    with pytest.raises(UserError, match=r"^clients drawn=201: at most 200"):
-        figure([Division("many", many)])
-    with pytest.raises(UserError, match=r"^divisions drawn=9: at most 8"):
-        figure([Division(str(i), ClassCounts(ROWS)) for i in range(9)])
+    with pytest.raises(UserError, match=r"^clients=201: at most 200"):
+        Classes().draw([Division("many", many)])
+    with pytest.raises(UserError, match=r"^divisions=9: at most 8"):
+        Classes().draw([Division(str(i), ClassCounts(ROWS)) for i in range(9)])
 
 
 def test_a_long_title_stays_within_the_figure() -> None:
     title = "digits, quantity_skew, exponent=1, min_samples=2, seed=0"
-    drawn = figure([Division(title, ClassCounts(ROWS))])
+    drawn = Classes().draw([Division(title, ClassCounts(ROWS))])
     drawn.draw_without_rendering()
     extent = drawn.axes[0].title.get_window_extent()
     assert 0 <= extent.x0 < extent.x1 <= drawn.bbox.width

@@ -1,4 +1,3 @@
-import csv
 import struct
 from io import BytesIO
 from pathlib import Path
@@ -6,77 +5,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from fedsplit.errors import UserError
-from fedsplit.results.curves import APPEARANCE, Curve, draw, figure, over_seeds
+from fedsplit.results.figures.curve import Curve, Line
+from fedsplit.results.figures.style import APPEARANCE, DASHES
 from fedsplit.results.runs import Run, load_runs, without_repeats
-
-CLASSES = {
-    "fed_avg": "fedsplit.algorithms.fed_avg.FedAvg",
-    "splitfed_v1": "fedsplit.algorithms.splitfed_v1.SplitFedV1",
-    "splitfed_v2": "fedsplit.algorithms.splitfed_v2.SplitFedV2",
-    "sl_multi_server": "fedsplit.algorithms.splitfed_v1.SplitFedV1",
-    "sl_single_server": "fedsplit.algorithms.splitfed_v2.SplitFedV2",
-    "cse_fsl": "fedsplit.algorithms.cse_fsl.CseFsl",
-    "fsl_sage": "fedsplit.algorithms.fsl_sage.FslSage",
-}
-IID = {"_target_": "fedsplit.data.distributions.iid.Iid"}
+from tests.results.stored import dirichlet, make_run, table
 
 
-def dirichlet(alpha: float) -> dict[str, Any]:
-    return {"_target_": "fedsplit.data.distributions.dirichlet.Dirichlet", "alpha": alpha}
-
-
-def make_run(
-    path: Path,
-    algorithm: str = "fsl_sage",
-    *,
-    seed: int = 0,
-    rounds: int = 5,
-    evaluated: int = 1,
-    choices: dict[str, str | None] | None = None,
-    **settings: Any,
-) -> Path:
-    """A run directory with made-up metrics that differ from seed to seed."""
-    drawn = np.random.default_rng([seed, len(algorithm)])
-    config = {
-        "seed": seed,
-        "progress": seed % 2 == 0,
-        "num_clients": 10,
-        "algorithm": {"_target_": CLASSES.get(algorithm, f"mine.{algorithm}")},
-        "distribution": IID,
-        "optimizer": {"_target_": "fedsplit.optimizers.Adam", "lr": 0.001},
-        "client_optimizer": None,
-        **settings,
-        "choices": {
-            "experiment": None,
-            "optimizer": "adam",
-            "client_optimizer": None,
-            "distribution": "iid",
-            "algorithm": algorithm,
-            **(choices or {}),
-        },
-    }
-    path.mkdir(parents=True)
-    (path / "config.yaml").write_text(yaml.safe_dump(config), "utf-8")
-    load = 0
-    with (path / "metrics.csv").open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(["round", "test_accuracy", "test_loss", "train_loss", "load", "seconds.clients"])
-        for t in range(rounds):
-            load += int(drawn.integers(1_000_000, 2_000_000))
-            tested = drawn.uniform(size=2).tolist() if t % evaluated == evaluated - 1 else ["", ""]
-            rows.writerow([t, *tested, float(drawn.uniform()), load, 0.1])
-    return path
-
-
-def table(path: Path) -> dict[str, np.ndarray]:
-    """metrics.csv, read by numpy; nan where a cell is empty."""
-    read = np.genfromtxt(path / "metrics.csv", delimiter=",", names=True, deletechars="")
-    return {name: np.atleast_1d(read[name]) for name in read.dtype.names or ()}
+def axes_of(figure: Figure) -> Any:
+    """The axes, without the targets' lines."""
+    (axes,) = figure.axes
+    return axes
 
 
 def labels(*paths: Path) -> list[str]:
@@ -84,7 +26,7 @@ def labels(*paths: Path) -> list[str]:
 
 
 def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:
-    (run,) = load_runs([make_run(tmp_path / "a", evaluated=2, rounds=5)])
+    (run,) = load_runs([make_run(tmp_path / "a", evaluated=2, ran=5)])
     expected = table(run.path)
     assert run.config["seed"] == 0
     assert run.columns["round"] == (0, 1, 2, 3, 4)
@@ -93,30 +35,107 @@ def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert run.values("test_accuracy") == {t: expected["test_accuracy"][t] for t in (1, 3)}
 
 
-@pytest.mark.parametrize("x", ["round", "load"])
-@pytest.mark.parametrize("y", ["test_accuracy", "test_loss", "train_loss"])
-def test_the_line_drawn_is_the_csv(tmp_path: Path, x: Any, y: Any) -> None:
-    run = make_run(tmp_path / "a", rounds=7, evaluated=3)
-    axes = Figure().add_subplot()
-    draw(axes, over_seeds(load_runs([run]), x, y), x, y)
-    (line,) = axes.get_lines()
+@pytest.mark.parametrize("x", ["round", "load", "simulated_seconds", "seconds"])
+@pytest.mark.parametrize(
+    "y", ["test_accuracy", "test_loss", "train_loss", "local_accuracy.worst", "gradient_error"]
+)
+def test_the_line_drawn_is_the_csv(tmp_path: Path, x: Any, y: str) -> None:
+    run = make_run(tmp_path / "a", ran=7, evaluated=3)
+    figure = Curve(x=x, y=y)
+    drawn = axes_of(figure.draw(figure.data(load_runs([run]))))
+    (line,) = drawn.get_lines()
     rows = table(run)
+    rows["seconds"] = np.cumsum(sum(rows[name] for name in rows if name.startswith("seconds.")))
     there = ~np.isnan(rows[y])
-    assert there.sum() == (7 if y == "train_loss" else 2)
+    assert there.sum() == (7 if y in ("train_loss", "gradient_error") else 2)
     np.testing.assert_allclose(
         np.asarray(line.get_xdata()), rows[x][there] / (1e6 if x == "load" else 1), rtol=1e-12
     )
     np.testing.assert_array_equal(line.get_ydata(), rows[y][there])
-    assert axes.get_xlabel() == {"round": "Round", "load": "Communication load (MB)"}[x]
-    assert axes.get_ylabel().lower().startswith(y.replace("_", " ").replace("train", "training"))
-    assert not axes.collections  # no band of a single seed
+    labels = {"round": "Round", "load": "Communication load (MB)", "seconds": "Time (s)"}
+    assert drawn.get_xlabel() == labels.get(x, "Simulated time (s)")
+    assert drawn.get_ylabel()[:5].lower() == {"local": "local", "gradi": "relat", "train": "train"}.get(
+        y[:5], "test "
+    )
+    assert not drawn.collections  # no band of a single seed
+
+
+def test_short_names_mean_the_test_images(tmp_path: Path) -> None:
+    runs = load_runs([make_run(tmp_path / "a")])
+    assert Curve(y="accuracy").data(runs) == Curve(y="test_accuracy").data(runs)
+    assert Curve(y="loss").data(runs) == Curve(y="test_loss").data(runs)
+    assert (Curve(y="accuracy").name, Curve(y="train_loss", x="round").name) == (
+        "accuracy-load",
+        "train_loss-round",
+    )
+
+
+def test_a_column_that_a_run_does_not_have_is_told(tmp_path: Path) -> None:
+    (run,) = load_runs([make_run(tmp_path / "a")])
+    with pytest.raises(UserError, match=r"^run=.*: has no acuracy in metrics.csv, but round, test_accuracy"):
+        Curve(y="acuracy").check(run)
+
+
+def test_targets_stand_where_the_mean_first_reaches_them(tmp_path: Path) -> None:
+    paths = [
+        make_run(tmp_path / f"{name}{seed}", name, seed=seed, ran=9) for name in APPEARANCE for seed in (0, 1)
+    ]
+    figure = Curve(x="load", y="test_accuracy", targets=(0.6, 2.0))
+    lines = figure.data(load_runs(paths))
+    for line in lines:
+        both = [table(path) for path in paths if path.name[:-1] == line.hue]
+        accuracy = np.mean([rows["test_accuracy"] for rows in both], axis=0)
+        load = np.mean([rows["load"] for rows in both], axis=0) / 1e6
+        first = np.flatnonzero(accuracy >= 0.6)[0]
+        assert line.reached == (pytest.approx(load[first], rel=1e-12), None)
+    drawn = axes_of(figure.draw(lines))
+    upright = {tuple(each.get_xdata()) for each in drawn.get_lines() if len(set(each.get_xdata())) == 1}
+    assert upright == {(line.reached[0],) * 2 for line in lines}
+    assert sorted(float(text.get_text()) for text in drawn.texts) == sorted(
+        round(line.reached[0], 2) for line in lines
+    )
+    boxes = [text.get_window_extent() for text in drawn.texts]
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[i + 1 :])
+
+
+def test_a_loss_reaches_a_target_from_above() -> None:
+    assert Curve(y="test_loss")._reached((1.0, 2.0, 3.0), (0.9, 0.5, 0.4), 0.5) == 2.0
+
+
+def test_by_another_key_colours_stand_for_it_and_dashes_for_the_rest(tmp_path: Path) -> None:
+    paths = []
+    for name in ("fed_avg", "fsl_sage"):
+        for quant in ("none", "int8"):
+            settings: dict[str, Any] = {"quant.bits": quant, "choices": {"quant": quant}}
+            paths.append(make_run(tmp_path / f"{name}{quant}", name, **settings))
+    lines = Curve(by="quant").data(load_runs(paths))
+    assert [(line.hue, line.setting) for line in lines] == [
+        ("quant=int8", "fed_avg"),
+        ("quant=int8", "fsl_sage"),
+        ("quant=none", "fed_avg"),
+        ("quant=none", "fsl_sage"),
+    ]
+    drawn = axes_of(Curve(by="quant").draw(lines)).get_lines()
+    colours = [line.get_color() for line in drawn]
+    assert colours[0] == colours[1] != colours[2] == colours[3]
+    assert drawn[0].get_linestyle() == drawn[2].get_linestyle() != drawn[1].get_linestyle()
+
+
+def test_long_loads_are_in_gigabytes(tmp_path: Path) -> None:
+    line = Line(
+        "fed_avg", "fed_avg", "", (0,), (10_000.0, 30_000.0), (0.1, 0.2), (0.1, 0.2), (0.1, 0.2), (20_000.0,)
+    )
+    drawn = axes_of(Curve(targets=(0.15,)).draw([line]))
+    assert drawn.get_xlabel() == "Communication load (GB)"
+    assert [label.get_text() for label in drawn.get_xticklabels()][1] in {"5", "6", "10"}
+    assert [text.get_text() for text in drawn.texts] == ["20.0"]
 
 
 @pytest.mark.parametrize("x", ["round", "load"])
 def test_mean_and_range_over_seeds_at_common_rounds(tmp_path: Path, x: Any) -> None:
     lengths = [6, 4, 5]  # one was stopped early
-    runs = [make_run(tmp_path / str(seed), seed=seed, rounds=n) for seed, n in enumerate(lengths)]
-    (curve,) = over_seeds(load_runs(runs), x, "test_accuracy")
+    runs = [make_run(tmp_path / str(seed), seed=seed, ran=n) for seed, n in enumerate(lengths)]
+    (curve,) = Curve(x=x).data(load_runs(runs))
     stacked = np.stack([table(run)["test_accuracy"][:4] for run in runs])
     at = np.stack([table(run)[x][:4] for run in runs]).mean(0) / (1e6 if x == "load" else 1)
     assert curve.seeds == (0, 1, 2)
@@ -124,8 +143,7 @@ def test_mean_and_range_over_seeds_at_common_rounds(tmp_path: Path, x: Any) -> N
     np.testing.assert_allclose(curve.mean, stacked.mean(0), rtol=1e-12)
     np.testing.assert_array_equal(curve.low, stacked.min(0))
     np.testing.assert_array_equal(curve.high, stacked.max(0))
-    axes = Figure().add_subplot()
-    draw(axes, [curve], x, "test_accuracy")
+    axes = axes_of(Curve(x=x).draw([curve]))
     corners = axes.collections[0].get_paths()[0].vertices
     for side in (stacked.min(0), stacked.max(0)):
         for point in zip(at, side, strict=True):
@@ -133,13 +151,13 @@ def test_mean_and_range_over_seeds_at_common_rounds(tmp_path: Path, x: Any) -> N
 
 
 def test_seeds_without_a_common_round_are_refused(tmp_path: Path) -> None:
-    one, other = make_run(tmp_path / "0", rounds=2), make_run(tmp_path / "1", seed=1, rounds=2)
+    one, other = make_run(tmp_path / "0", ran=2), make_run(tmp_path / "1", seed=1, ran=2)
     header, first, second = (other / "metrics.csv").read_text("utf-8").splitlines()
     (other / "metrics.csv").write_text(f"{header}\n{second}\n", "utf-8")
     header, first, second = (one / "metrics.csv").read_text("utf-8").splitlines()
     (one / "metrics.csv").write_text(f"{header}\n{first}\n", "utf-8")
     with pytest.raises(UserError, match="share a round"):
-        over_seeds(load_runs([one, other]), "round", "test_accuracy")
+        Curve().data(load_runs([one, other]))
 
 
 def test_colours_and_markers_are_those_of_the_algorithm_in_every_figure(tmp_path: Path) -> None:
@@ -147,9 +165,10 @@ def test_colours_and_markers_are_those_of_the_algorithm_in_every_figure(tmp_path
     assert len({colour for colour, _ in APPEARANCE.values()}) == 5
     assert len({marker for _, marker in APPEARANCE.values()}) == 5
     for runs in (everyone, everyone[1:3], everyone[4:]):
-        axes = Figure().add_subplot()
-        draw(axes, over_seeds(runs, "round", "test_loss"), "round", "test_loss")
-        found = {str(line.get_label()): line for line in axes.get_lines()}
+        lines = Curve().data(runs)
+        found = dict(
+            zip([line.label for line in lines], axes_of(Curve().draw(lines)).get_lines(), strict=True)
+        )
         assert list(found) == [name for name in APPEARANCE if name in {run.algorithm for run in runs}]
         for name, line in found.items():
             assert (to_hex(line.get_color()).upper(), line.get_marker()) == APPEARANCE[name]
@@ -158,9 +177,9 @@ def test_colours_and_markers_are_those_of_the_algorithm_in_every_figure(tmp_path
 def test_an_algorithm_of_ones_own_has_an_appearance_of_its_own(tmp_path: Path) -> None:
     names = ["fed_avg", "mine_a", "mine_b"]
     paths = [make_run(tmp_path / name, name) for name in names]
-    axes = Figure().add_subplot()
-    draw(axes, over_seeds(load_runs(paths), "round", "test_loss"), "round", "test_loss")
-    assert [line.get_label() for line in axes.get_lines()] == names
+    lines = Curve().data(load_runs(paths))
+    assert [line.label for line in lines] == names
+    axes = axes_of(Curve().draw(lines))
     used = [(line.get_color(), line.get_marker()) for line in axes.get_lines()]
     assert len({*used, *APPEARANCE.values()}) == 5 + 2
 
@@ -169,7 +188,7 @@ def test_aliases_are_their_algorithm(tmp_path: Path) -> None:
     paths = [make_run(tmp_path / "0", "splitfed_v1"), make_run(tmp_path / "1", "sl_multi_server", seed=1)]
     runs = load_runs(paths)
     assert [run.label for run in runs] == ["splitfed_v1", "splitfed_v1"]
-    (curve,) = over_seeds(runs, "round", "test_accuracy")
+    (curve,) = Curve().data(runs)
     assert curve.seeds == (0, 1)
     assert labels(make_run(tmp_path / "2", "sl_single_server")) == ["splitfed_v2"]
 
@@ -202,18 +221,29 @@ def test_a_choice_that_is_not_clear_by_itself_is_named_with_its_group(tmp_path: 
     assert labels(a, b) == ["fsl_sage, client_optimizer=null", "fsl_sage, client_optimizer=sgd"]
 
 
+def test_an_engine_is_told_only_where_it_does_not_follow_from_the_other_choices(tmp_path: Path) -> None:
+    def run(name: str, algorithm: str, engine: str) -> Path:
+        own = {"engine._target_": f"fedsplit.parties.{engine}.Any"}
+        return make_run(tmp_path / name, algorithm, choices={"engine": engine}, **own)
+
+    a, b = run("a", "fed_avg", "vectorized"), run("b", "splitfed_v2", "sequential")
+    assert labels(a, b) == ["fed_avg", "splitfed_v2"]
+    c = run("c", "fed_avg", "sequential")
+    assert labels(a, b, c) == ["fed_avg, engine=vectorized", "splitfed_v2", "fed_avg, engine=sequential"]
+
+
 def test_two_names_of_the_same_option_are_one_curve(tmp_path: Path) -> None:
     same = {"_target_": "fedsplit.models.auxiliary.LinearAuxiliary"}
     a = make_run(tmp_path / "a", auxiliary=same, choices={"auxiliary": "default"})
     b = make_run(tmp_path / "b", seed=1, auxiliary=same, choices={"auxiliary": "linear"})
-    (curve,) = over_seeds(load_runs([a, b]), "round", "test_accuracy")
+    (curve,) = Curve().data(load_runs([a, b]))
     assert (curve.label, curve.seeds) == ("fsl_sage", (0, 1))
 
 
 def test_the_number_of_seeds_is_told_where_it_differs(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / f"s{seed}", seed=seed) for seed in range(3)]
     runs += [make_run(tmp_path / "one", "cse_fsl")]
-    found = over_seeds(load_runs(runs), "round", "test_accuracy")
+    found = Curve().data(load_runs(runs))
     assert [curve.label for curve in found] == ["cse_fsl, 1 seed", "fsl_sage, 3 seeds"]
 
 
@@ -223,9 +253,9 @@ def test_settings_have_a_dash_pattern_shared_by_algorithms_and_sorted_by_number(
         for name in ("cse_fsl", "fsl_sage")
         for n in (10, 2, 100)
     ]
-    axes = Figure().add_subplot()
-    draw(axes, over_seeds(load_runs(runs), "round", "test_accuracy"), "round", "test_accuracy")
-    lines = {str(line.get_label()): line for line in axes.get_lines()}
+    found = Curve().data(load_runs(runs))
+    drawn = axes_of(Curve().draw(found)).get_lines()
+    lines = dict(zip([line.label for line in found], drawn, strict=True))
     numbers = ["num_clients=2", "num_clients=10", "num_clients=100"]
     assert list(lines) == [f"{name}, {n}" for name in ("cse_fsl", "fsl_sage") for n in numbers]
     dashes = {
@@ -236,34 +266,36 @@ def test_settings_have_a_dash_pattern_shared_by_algorithms_and_sorted_by_number(
     assert len(set.union(*dashes.values())) == 3
 
 
-def curve_of(algorithm: str, mean: tuple[float, ...], setting: str = "") -> Curve:
+def curve_of(algorithm: str, mean: tuple[float, ...], setting: str = "") -> Line:
     label = f"{algorithm}, {setting}" if setting else algorithm
     x = tuple(float(t) for t in range(len(mean)))
-    return Curve(label, algorithm, setting, (0,), x, mean, mean, mean)
+    return Line(label, algorithm, setting, (0,), x, mean, mean, mean)
 
 
 def test_a_curve_that_another_covers_shows_on_both_sides_of_it() -> None:
     same = (0.1, 0.5, 0.9)
     drawn = [curve_of("fed_avg", same), curve_of("splitfed_v1", same), curve_of("cse_fsl", (0.3, 0.4, 0.5))]
-    axes = Figure().add_subplot()
-    draw(axes, drawn, "round", "test_accuracy")
+    axes = axes_of(Curve().draw(drawn))
     widths = [line.get_linewidth() for line in axes.get_lines()]
     assert widths[0] > widths[1] + 1
     assert widths[1] == widths[2]
 
 
 def test_too_many_settings_or_algorithms_are_refused() -> None:
-    axes = Figure().add_subplot()
-    with pytest.raises(UserError, match=r"^settings drawn=7: at most 6"):
-        draw(axes, [curve_of("fed_avg", (0.5,), f"alpha={n}") for n in range(7)], "round", "test_accuracy")
-    with pytest.raises(UserError, match=r"^algorithms drawn=a, b, c, d: at most 3"):
-        draw(axes, [curve_of(name, (0.5,)) for name in "abcd"], "round", "test_accuracy")
+    assert len(DASHES) == 6
+    with pytest.raises(UserError, match=r"^settings=alpha=0; .*alpha=6: at most 6"):
+        Curve().draw([curve_of("fed_avg", (0.5,), f"alpha={n}") for n in range(7)])
+    with pytest.raises(UserError, match=r"^colours=a, b, c, d: at most 3 in a figure beside fed_avg"):
+        Curve().draw([curve_of(name, (0.5,)) for name in ("fed_avg", *"abcd")])
+    with pytest.raises(UserError, match=r"^colours=a, b, c, d, e, f, g, h, i: at most 8 in a figure$"):
+        Curve().draw([curve_of(name, (0.5,)) for name in "abcdefghi"])
 
 
 @pytest.mark.parametrize("long", [False, True])
 def test_a_figure_fits_a_column_and_its_legend_covers_nothing(long: bool) -> None:
     setting = "distribution.classes_per_client=2, model.cut=features.5, num_clients=100" if long else ""
-    drawn = figure([curve_of(name, (0.2, 0.8), setting) for name in APPEARANCE], "load", "test_accuracy")
+    lines = [curve_of(name, (0.2, 0.8), setting) for name in APPEARANCE]
+    drawn = Curve().draw(lines)
     image = BytesIO()
     drawn.savefig(image, format="png")
     width, height = struct.unpack(">II", image.getvalue()[16:24])
@@ -279,13 +311,11 @@ def test_a_figure_fits_a_column_and_its_legend_covers_nothing(long: bool) -> Non
     assert axes.get_xlim()[0] == 0
     texts = [*legend.get_texts(), axes.xaxis.label, axes.yaxis.label, *axes.get_xticklabels()]
     assert min(float(text.get_fontsize()) for text in texts) >= 8
-    assert [" ".join(t.get_text().split()) for t in legend.get_texts()] == [
-        str(line.get_label()) for line in axes.get_lines()
-    ]
+    assert [" ".join(t.get_text().split()) for t in legend.get_texts()] == [line.label for line in lines]
 
 
 def test_the_longest_run_stands_for_its_repeats(tmp_path: Path) -> None:
-    paths = [make_run(tmp_path / name, rounds=n) for name, n in (("a", 3), ("b", 5), ("c", 5), ("d", 4))]
+    paths = [make_run(tmp_path / name, ran=n) for name, n in (("a", 3), ("b", 5), ("c", 5), ("d", 4))]
     other = make_run(tmp_path / "e", seed=1)
     runs, repeats = without_repeats(load_runs([*paths, other]))
     assert {run.path for run in runs} == {paths[2], other}
@@ -317,8 +347,8 @@ def test_damage_is_told(tmp_path: Path, name: str, content: str, told: str) -> N
 
 
 def test_a_run_without_evaluated_round_is_told(tmp_path: Path) -> None:
-    (run,) = load_runs([make_run(tmp_path / "a", rounds=2, evaluated=3)])
+    (run,) = load_runs([make_run(tmp_path / "a", ran=2, evaluated=3)])
     assert isinstance(run, Run)
     with pytest.raises(UserError, match="at least one round with a test_accuracy"):
-        over_seeds([run], "load", "test_accuracy")
-    assert len(over_seeds([run], "load", "train_loss")[0].x) == 2
+        Curve().data([run])
+    assert len(Curve(y="train_loss").data([run])[0].x) == 2

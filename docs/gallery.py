@@ -1,0 +1,87 @@
+"""Makes the runs that the digits experiments of `exp_configs.yaml` need, and draws them for docs/gallery.md.
+
+python docs/gallery.py                          # all of them; runs that are in saves/gallery already are kept
+python docs/gallery.py --only digits-roc        # one
+"""
+
+import argparse
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import yaml
+
+from fedsplit.results.drawing import StoredRuns, draw, write
+from fedsplit.results.experiments import Experiment, experiments_in
+from fedsplit.results.selection import missing
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE, IMAGES = ROOT / "docs" / "gallery.md", ROOT / "docs" / "gallery"
+CONFIGS = ROOT / "exp_configs.yaml"
+INTRODUCTION = """\
+# Gallery
+
+Every type of figure, of runs on the digits images, with what asks for it in
+[`exp_configs.yaml`](../exp_configs.yaml). `python docs/gallery.py` makes the runs (some minutes) and draws
+this page. The keys are explained in [plots.md](plots.md).
+"""
+
+
+def main() -> None:
+    """Make runs, draw, and write the page."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="of experiments")
+    parser.add_argument("--saves", type=Path, default=ROOT / "saves" / "gallery", help="of runs; %(default)s")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time; %(default)s")
+    options = parser.parse_args()
+    options.saves.mkdir(parents=True, exist_ok=True)
+    every = [each for each in experiments_in(CONFIGS) if each.name.startswith("digits-")]
+    for each in every:
+        if options.only is None or each.name in options.only:
+            here = replace(each, runs=(str(options.saves),))
+            make(here, options.saves, options.jobs)
+            runs = StoredRuns(lambda told: print(f"note: {told}", file=sys.stderr)).selected(here)
+            for path in write(draw(here, runs, ["png"]), IMAGES) if runs else ():
+                print(path)
+    PAGE.write_text(page(every), encoding="utf-8")
+
+
+def make(experiment: Experiment, saves: Path, jobs: int) -> None:
+    """Run what the experiment expects and is not there."""
+    found = StoredRuns(lambda _: None).selected(replace(experiment, expects={}))
+    commands = missing(found, experiment.where, experiment.expects)
+    with ThreadPoolExecutor(jobs) as pool:
+        for _ in pool.map(lambda command: run(command, saves), commands):
+            pass
+
+
+def run(command: str, saves: Path) -> None:
+    """Run one command of those that are missing, in a directory named by what it asks."""
+    overrides = shlex.split(command)[2:]
+    name = "-".join(override.replace("=", "_") for override in overrides)
+    print(command, flush=True)
+    directory = f"hydra.run.dir={saves / name}"
+    asked = [sys.executable, ROOT / "main.py", *overrides, "progress=false", directory]
+    subprocess.run(asked, check=True, stdout=subprocess.DEVNULL)
+
+
+def page(experiments: Sequence[Experiment]) -> str:
+    """The page: each figure there is, with the lines that ask for it."""
+    entries = yaml.safe_load(CONFIGS.read_text("utf-8"))
+    parts = [INTRODUCTION]
+    for each in experiments:
+        if not (IMAGES / f"{each.name}.png").exists():
+            continue
+        asked = yaml.safe_dump({each.name: entries[each.name]}, sort_keys=False, default_flow_style=None)
+        parts.append(f"## {each.title}\n\n![{each.title}](gallery/{each.name}.png)\n\n```yaml\n{asked}```\n")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    main()

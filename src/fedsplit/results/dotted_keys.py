@@ -1,0 +1,31 @@
+"""Keys of a configuration with dots between their levels, and values as on the command line."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+
+def below(key: str, places: Sequence[str]) -> bool:
+    """Whether a dotted key is one of these places, or below one."""
+    return any(key == place or key.startswith(f"{place}.") for place in places)
+
+
+def flat(node: object, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted keys and values, in alphabetical order."""
+    if isinstance(node, Mapping):
+        for key in sorted(node, key=str):
+            yield from flat(node[key], f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, shown(node)
+
+
+def shown(value: object) -> str:
+    """A value of the configuration, as on the command line."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case float() if value.is_integer():
+            return str(int(value))
+        case list():
+            return f"[{','.join(shown(item) for item in value)}]"
+    return str(value)

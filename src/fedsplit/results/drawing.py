@@ -1,0 +1,144 @@
+"""From experiments to image files: runs are read and selected, figures drawn and written."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from fedsplit.errors import UserError
+from fedsplit.results.experiments import Experiment
+from fedsplit.results.figures.drawn import Drawn
+from fedsplit.results.figures.style import encoded
+from fedsplit.results.finding import runs_at
+from fedsplit.results.runs import Run, read_run, without_repeats
+from fedsplit.results.selection import fits, missing, sweep, unknown_keys
+
+
+class StoredRuns:
+    """Runs on disk, each read once however many figures it is in.
+
+    Args:
+        tell: is told what is left out or missing.
+    """
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._read: dict[Path, Run | UserError] = {}
+
+    def given(self, places: Sequence[str], key: str) -> list[Run]:
+        """All runs at these places, of each setting and seed one.
+
+        Raises:
+            UserError: a place holds no run, or a run is damaged; `key` is what named the places.
+        """
+        runs = []
+        for path in self._paths(places, key, all_needed=True):
+            run = self._run(path)
+            if isinstance(run, UserError):
+                raise run
+            runs.append(run)
+        return self._once(runs)
+
+    def selected(self, experiment: Experiment) -> list[Run]:
+        """The runs of an experiment; what is missing, damaged or cannot be drawn is told."""
+        everything = []
+        for path in self._paths(experiment.runs, f"{experiment.name}.runs", all_needed=False):
+            run = self._run(path)
+            if isinstance(run, UserError):
+                self._tell(f"not drawn: {run}")
+            else:
+                everything.append(run)
+        found = self._once([run for run in everything if fits(run, experiment.where)])
+        if not found:
+            self._tell_of_none(experiment, everything)
+            return []
+        if experiment.expects:
+            for command in missing(found, experiment.where, experiment.expects):
+                self._tell(f"{experiment.name}: missing: {command}")
+        return self._drawable(experiment, found)
+
+    def _tell_of_none(self, experiment: Experiment, everything: Sequence[Run]) -> None:
+        told = f"{experiment.name}: not drawn, it has no run"
+        if unknown := unknown_keys(everything, experiment.where):
+            told += f" (none has the key {', '.join(unknown)})"
+        if experiment.where or experiment.expects:
+            told += f"; they come from: {sweep(experiment.where, experiment.expects)}"
+        self._tell(told)
+
+    def _drawable(self, experiment: Experiment, runs: Sequence[Run]) -> list[Run]:
+        drawable: list[Run] = []
+        refused: dict[str, list[UserError]] = {}
+        for run in runs:
+            try:
+                experiment.figure.check(run)
+                drawable.append(run)
+            except UserError as error:
+                refused.setdefault(error.allowed, []).append(error)
+        for errors in refused.values():
+            others = f", as {len(errors) - 1} more" if len(errors) > 1 else ""
+            self._tell(f"{experiment.name}: not drawn{others}: {errors[0]}")
+        return drawable
+
+    def _run(self, path: Path) -> Run | UserError:
+        if path not in self._read:
+            try:
+                self._read[path] = read_run(path)
+            except UserError as error:
+                self._read[path] = error
+        return self._read[path]
+
+    def _paths(self, places: Sequence[str], key: str, *, all_needed: bool) -> list[Path]:
+        paths: dict[Path, Path] = {}
+        for place in places:
+            found = runs_at(place, key)
+            paths |= {path.resolve(): path for path in found.runs}
+            for other in found.others:
+                self._tell(f"{other}: not drawn, it is not the directory of a run")
+            if not found.runs:
+                allowed = "a run directory (with config.yaml and metrics.csv), a folder of such, or a glob"
+                empty = UserError(key, place, f"holds no run; must be {allowed}")
+                if all_needed:
+                    raise empty
+                self._tell(str(empty))
+        return list(paths.values())
+
+    def _once(self, runs: Sequence[Run]) -> list[Run]:
+        kept, repeats = without_repeats(runs)
+        for path, by in repeats.items():
+            self._tell(f"{path}: not drawn, {by} has the same settings and seed")
+        for run in kept:
+            if run.results is None:
+                self._tell(f"{run.path}: drawn as far as it went, it has not ended")
+        return kept
+
+
+def draw(experiment: Experiment, runs: Sequence[Run], formats: Sequence[str]) -> Drawn:
+    """Draw an experiment of runs that pass its figure's `check`.
+
+    Raises:
+        UserError: runs do not fit together, or are more than can be told apart.
+    """
+    figure = experiment.figure.draw(experiment.figure.data(runs))
+    images = {format: encoded(figure, format) for format in formats}
+    return Drawn(experiment.name, experiment.title, experiment.description, images, runs)
+
+
+def write(drawn: Drawn, out: Path) -> list[Path]:
+    """Write the images of a figure, each whole or not at all.
+
+    Raises:
+        UserError: one cannot be written.
+    """
+    written = []
+    for format, content in drawn.images.items():
+        path = out / f"{drawn.name}.{format}"
+        partial = path.with_name(f".{path.name}.partial")
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            try:
+                partial.write_bytes(content)
+                partial.replace(path)
+            finally:
+                partial.unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError("--out", out, f"must be a directory to write to ({error.strerror})") from error
+        written.append(path)
+    return written

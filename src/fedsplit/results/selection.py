@@ -1,0 +1,92 @@
+"""Runs selected by their configuration, and the commands of those that are missing."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from itertools import product
+from typing import TypeAlias
+
+from fedsplit.config import GROUPS, OPTIONAL_GROUPS, SETTINGS
+from fedsplit.errors import UserError
+from fedsplit.results.dotted_keys import shown
+from fedsplit.results.runs import Run
+
+Settings: TypeAlias = Mapping[str, tuple[str, ...]]
+"""Groups and dotted keys, each with the values that it may have, as on the command line."""
+
+_ALIASES = {
+    ("algorithm", "sl_multi_server"): "splitfed_v1",
+    ("algorithm", "sl_single_server"): "splitfed_v2",
+    ("distribution", "noniid_dirichlet"): "dirichlet",
+}
+"""Older names of choices; runs go by the canonical ones too."""
+_LATER = ("network", "tracker", "measure_gradient_error")
+_TOP = tuple(dict.fromkeys((*SETTINGS, *GROUPS, *OPTIONAL_GROUPS, "quant", "client", "experiment", *_LATER)))
+
+
+def settings_of(key: str, node: object) -> Settings:
+    """What `where` or `expects` of an experiment asks for; `key` is its place in the file.
+
+    Raises:
+        UserError: it is not a mapping of known keys to values or lists of them.
+    """
+    if not isinstance(node, Mapping):
+        raise UserError(key, node, "must be {group or dotted key: value, or a list of such}")
+    found: dict[str, tuple[str, ...]] = {}
+    for name, value in node.items():
+        if not isinstance(name, str) or name.partition(".")[0] not in _TOP:
+            close = get_close_matches(str(name), _TOP, 1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            raise UserError(f"{key}.{name}", value, f"no such key; {hint}known: {', '.join(_TOP)}")
+        values = value if isinstance(value, list) else [value]
+        if not values or any(isinstance(each, Mapping | list) for each in values):
+            raise UserError(f"{key}.{name}", value, "must be a value or a list of values")
+        found[name] = tuple(_ALIASES.get((name, shown(each)), shown(each)) for each in values)
+    return found
+
+
+def fits(run: Run, asked: Settings) -> bool:
+    """Whether a run has one of the values asked for at every key; null where it has no such key."""
+    return all(_is_one_of(run.named(key) or ("null",), values) for key, values in asked.items())
+
+
+def unknown_keys(runs: Sequence[Run], asked: Settings) -> list[str]:
+    """The keys asked for, and not only as null, that none of the runs has."""
+    needed = [key for key, values in asked.items() if "null" not in values]
+    return [key for key in needed if runs and not any(run.named(key) for run in runs)]
+
+
+def missing(runs: Sequence[Run], where: Settings, expects: Settings) -> list[str]:
+    """For every combination of what is expected that no run has, the command that would make it."""
+    commands = []
+    for values in product(*expects.values()):
+        one = {key: (value,) for key, value in zip(expects, values, strict=True)}
+        if not any(fits(run, one) for run in runs):
+            commands.append(_command(where, one))
+    return commands
+
+
+def sweep(where: Settings, expects: Settings) -> str:
+    """The command that would make all runs asked for."""
+    return _command(where, expects)
+
+
+def _command(where: Settings, expects: Settings) -> str:
+    """Of what may be several things but is not expected, the first is taken; null is the default."""
+    asked = {key: values[:1] for key, values in where.items() if values[0] != "null"} | dict(expects)
+    ordered = sorted(asked.items(), key=lambda item: "." in item[0])  # a group before its keys
+    overrides = [shlex.quote(f"{key}={','.join(values)}") for key, values in ordered]
+    many = any(len(values) > 1 for values in asked.values())
+    return " ".join(["python main.py", *(["-m"] if many else []), *overrides])
+
+
+def _is_one_of(named: Sequence[str], values: Sequence[str]) -> bool:
+    return any(_same(name, value) for name in named for value in values)
+
+
+def _same(one: str, other: str) -> bool:
+    """As texts, or as numbers: 1e-3 is 0.001."""
+    try:
+        return one == other or float(one) == float(other)
+    except ValueError:
+        return False

@@ -1,0 +1,119 @@
+"""Every experiment that comes with the code, on small made-up runs that it asks for."""
+
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fedsplit.composition import CONFIGS
+from fedsplit.results.drawing import StoredRuns, draw
+from fedsplit.results.experiments import Experiment, experiments_in
+from fedsplit.results.figures.types import FIGURE_TYPES
+from tests.results.stored import IID, dirichlet, make_run
+
+LISTED = Path(__file__).parents[2] / "exp_configs.yaml"
+EXPERIMENTS = experiments_in(LISTED)
+
+
+def stored(folder: Path, experiment: Experiment) -> list[Path]:
+    """Runs as the experiment asks for: every combination expected, or what `where` allows first."""
+    first = {key: values[:1] for key, values in experiment.where.items()}
+    asked = {"algorithm": ("fsl_sage", "fed_avg"), **first, **experiment.expects}
+    paths = []
+    for i, values in enumerate(product(*asked.values())):
+        one = {key: value for key, value in zip(asked, values, strict=True) if value != "null"}
+        choices = {key: value for key, value in one.items() if "." not in key and (CONFIGS / key).is_dir()}
+        settings: dict[str, Any] = {f"{group}._target_": f"f.{choice}" for group, choice in choices.items()}
+        settings |= {key: yaml.safe_load(value) for key, value in one.items() if key not in choices}
+        del settings["algorithm._target_"]
+        if "distribution.alpha" in settings or choices.get("distribution") == "dirichlet":
+            choices["distribution"] = "dirichlet"
+            settings.pop("distribution._target_", None)
+            settings = {"distribution": dirichlet(settings.pop("distribution.alpha", 0.3)), **settings}
+        elif "distribution._target_" in settings:
+            settings = {**settings, "distribution._target_": IID["_target_"]}
+        path = folder / "saves" / experiment.name / str(i)
+        size = 100 * (i + 1)
+        paths.append(
+            make_run(
+                path,
+                choices.pop("algorithm"),
+                seed=settings.pop("seed", 0),
+                auxiliary_size=size,
+                bits=float(2 + i),
+                choices=choices,
+                **settings,
+            )
+        )
+    return paths
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda each: each.name)
+def test_every_experiment_finds_its_runs_and_is_drawn(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = stored(tmp_path, experiment)
+    make_run(tmp_path / "saves" / "stranger", **{"model._target_": "f.other"}, choices={"model": "other"})
+    monkeypatch.chdir(tmp_path)
+    told: list[str] = []
+    runs = StoredRuns(told.append).selected(experiment)
+    assert told == []
+    assert {run.path.resolve() for run in runs} == set(paths)
+    drawn = draw(experiment, runs, experiment.formats)
+    assert drawn.images.keys() == set(experiment.formats)
+    assert all(len(image) > 1000 for image in drawn.images.values())
+
+
+def test_there_is_an_experiment_of_every_type_and_its_names_are_columns_of_real_runs() -> None:
+    assert len(EXPERIMENTS) == len(yaml.safe_load(LISTED.read_text("utf-8"))) == 22
+    digits = {type(each.figure) for each in EXPERIMENTS if each.name.startswith("digits-")}
+    assert digits == set(FIGURE_TYPES.values())
+    assert sum(each.name.startswith("paper-") for each in EXPERIMENTS) == 6
+    assert all(each.title != each.name for each in EXPERIMENTS)
+
+
+def test_what_is_missing_damaged_or_not_fit_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = {
+        "mine": {
+            "where": {"algorithm": "fsl_sage"},
+            "expects": {"seed": [0, 1, 2]},
+            "y": "gradient_error",
+        },
+        "typo": {"where": {"algorithm.align_intervall": 5}},
+        "gone": {"where": {"algorithm": "cse_fsl"}, "expects": {"seed": [0, 1]}},
+    }
+    (tmp_path / "exp.yaml").write_text(yaml.safe_dump(listed, sort_keys=False))
+    monkeypatch.chdir(tmp_path)
+    make_run(Path("saves/a"))
+    make_run(Path("saves/b"), seed=1, ended=False)
+    make_run(Path("saves/repeat"))
+    (make_run(Path("saves/c")) / "config.yaml").write_text("seed: [")
+    for without in (make_run(Path("saves/d"), seed=3), make_run(Path("saves/e"), seed=4)):
+        metrics = (without / "metrics.csv").read_text().replace("gradient_error", "other")
+        (without / "metrics.csv").write_text(metrics)
+    told: list[str] = []
+    stored_runs = StoredRuns(told.append)
+    mine, typo, gone = experiments_in(Path("exp.yaml"))
+    assert {str(run.path) for run in stored_runs.selected(mine)} == {"saves/repeat", "saves/b"}
+    damaged, repeat, unfinished, missing, unfit = told
+    assert damaged.startswith(
+        "not drawn: run=saves/c: config.yaml, metrics.csv, results.json must not be damaged"
+    )
+    assert repeat == "saves/a: not drawn, saves/repeat has the same settings and seed"
+    assert unfinished == "saves/b: drawn as far as it went, it has not ended"
+    assert missing == "mine: missing: python main.py algorithm=fsl_sage seed=2"
+    assert unfit.startswith("mine: not drawn, as 1 more: run=saves/d: has no gradient_error in metrics.csv")
+    told.clear()
+    assert stored_runs.selected(typo) == []
+    assert told[-1:] == [
+        "typo: not drawn, it has no run (none has the key algorithm.align_intervall); "
+        "they come from: python main.py algorithm.align_intervall=5"
+    ]
+    told.clear()
+    assert stored_runs.selected(gone) == []
+    assert (
+        told[-1]
+        == "gone: not drawn, it has no run; they come from: python main.py -m algorithm=cse_fsl seed=0,1"
+    )

@@ -1,0 +1,25 @@
+from pathlib import Path
+
+from fedsplit.results.finding import runs_at
+from tests.results.stored import make_run
+
+
+def test_runs_are_found_at_any_depth_and_what_stands_beside_them_is_named(tmp_path: Path) -> None:
+    deep = [make_run(tmp_path / "multirun" / "today" / "noon" / job) for job in ("0", "2")]
+    (tmp_path / "multirun" / "today" / "noon" / "1").mkdir()
+    (tmp_path / "plots").mkdir()
+    single = make_run(tmp_path / "fsl_sage" / "iid" / "a")
+    (single / "checkpoint").mkdir()
+    found = runs_at(str(tmp_path), "runs")
+    assert found.runs == (single, *deep)
+    assert found.others == (tmp_path / "multirun" / "today" / "noon" / "1",)
+    assert runs_at(str(tmp_path / "multi*" / "*"), "runs").runs == tuple(deep)
+    assert runs_at(str(single), "runs").runs == (single,)
+    assert runs_at(str(tmp_path / "plots"), "runs").runs == ()
+    assert runs_at(str(tmp_path / "gone"), "runs").runs == ()
+
+
+def test_no_link_is_followed_round_and_round(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    assert runs_at(str(tmp_path), "runs").runs == (run,)
