@@ -2,7 +2,7 @@ from pathlib import Path
 
 from fedsplit.results.differences import Differing, differences
 from fedsplit.results.runs import load_runs
-from tests.results.stored import store_run
+from tests.results.chosen import store_run
 
 
 def test_what_is_shared_and_what_differs(tmp_path: Path) -> None:
@@ -20,7 +20,16 @@ def test_what_is_shared_and_what_differs(tmp_path: Path) -> None:
     assert named["algorithm"] == (("cse_fsl", (0,)), ("fsl_sage", (1, 2)))
     assert named["optimizer.lr"] == (("2", (1,)), ("10", (0, 2)))
     assert named["cohort_size"] == (("3", (2,)), ("null", (1,)), (None, (0,)))
-    assert {*found.shared, *named} == {key for run in runs for key in (*run.settings, *run.choices)}
+    told = {key for run in runs for key in (*run.settings, *run.choices)}
+    assert {*found.shared, *named} == told - {"algorithm._target_"}
+
+
+def test_a_class_that_its_choice_does_not_tell_is_told(tmp_path: Path) -> None:
+    mine, theirs = ({"_target_": name} for name in ("my.Net", "their.Net"))
+    runs = load_runs([store_run(tmp_path / "a", model=mine), store_run(tmp_path / "b", model=theirs)])
+    assert differences(runs).differing == (
+        Differing("model._target_", (("my.Net", (0,)), ("their.Net", (1,)))),
+    )
 
 
 def test_one_run_differs_from_nothing(tmp_path: Path) -> None:

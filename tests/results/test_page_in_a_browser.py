@@ -12,7 +12,7 @@ from fedsplit.results.runs import load_runs
 from fedsplit.results.tables.of_runs import table_of
 from fedsplit.results.tables.request import TableRequest
 from tests.results.browser import EXECUTABLE, Browser, browser
-from tests.results.stored import store_run
+from tests.results.chosen import store_run
 
 pytestmark = pytest.mark.skipif(
     EXECUTABLE is None, reason="needs Debian's chromium (apt-get install chromium)"
@@ -78,7 +78,7 @@ def test_every_figure_has_loaded_and_every_table_is_there(opened: Browser) -> No
     )
     assert opened.evaluate(tables) == [[4, True], [4, True]]
     sections = "[...document.querySelectorAll('main > section h2')].map((h) => h.innerText)"
-    titles = [*(f"Figure {name}" for name in NAMES[:3]), "Compared", "Missing runs", "Versions"]
+    titles = [*(f"Figure {name}" for name in NAMES[:3]), "Compared", "Missing and left out", "Versions"]
     assert opened.evaluate(sections) == titles
 
 

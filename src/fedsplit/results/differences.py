@@ -34,7 +34,10 @@ class Differences:
 
 
 def differences(runs: Sequence[Run]) -> Differences:
-    """Choices of groups and settings, in alphabetical order of their keys."""
+    """Choices of groups and settings, in alphabetical order of their keys.
+
+    A class is not told that differs as the choice which names it does.
+    """
     described = [{**run.settings, **run.choices} for run in runs]
     shared: dict[str, str] = {}
     differing: list[Differing] = []
@@ -46,6 +49,14 @@ def differences(runs: Sequence[Run]) -> Differences:
         if value is not None and not others:
             shared[key] = value
         else:
+            if key.endswith("._target_") and _alike(key.removesuffix("._target_"), key, described):
+                continue
             values = sorted(found, key=lambda each: (each is None, by_number(each or "")))
             differing.append(Differing(key, tuple((each, tuple(found[each])) for each in values)))
     return Differences(shared, tuple(differing))
+
+
+def _alike(group: str, key: str, described: Sequence[Mapping[str, str]]) -> bool:
+    """Whether each choice of the group has its own value of the key, and no value two choices."""
+    pairs = {(settings.get(group), settings.get(key)) for settings in described}
+    return len(pairs) == len({choice for choice, _ in pairs}) == len({value for _, value in pairs})

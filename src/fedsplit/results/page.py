@@ -74,7 +74,7 @@ def page(drawn: Sequence[Drawn], tables: Sequence[Table], *, missing: Sequence[s
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters |= {"numbers": numbers, "quoted": quote}
+    templates.filters |= {"numbers": numbers, "quoted": quote, "breakable": _breakable}
     runs = _each_once(*(each.runs for each in drawn), *(each.runs for each in tables))
     text = templates.get_template("page.html").render(
         sections=_sections(drawn, tables, folder),
@@ -96,6 +96,13 @@ def numbers(places: Sequence[int]) -> str:
         else:
             parts.append([number])
     return ", ".join("-".join(map(str, part)) for part in parts)
+
+
+def _breakable(text: str) -> str:
+    """A name that may be broken behind the marks that join its parts."""
+    from markupsafe import Markup  # noqa: PLC0415 # comes with jinja2
+
+    return Markup("<wbr>").join(re.split(r"(?<=[._=,/])(?=\w)", text))
 
 
 def _each_once(*several: Sequence[Run]) -> list[Run]:

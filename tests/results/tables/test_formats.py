@@ -44,7 +44,7 @@ def test_latex() -> None:
         r"% \usepackage{booktabs}",
         r"\begin{tabular}{lp{0.28\linewidth}rrr}",
         r"\toprule",
-        r"Algorithm & Setting & Seeds & \shortstack[r]{Final accuracy\\(\%)} & "
+        r"Algorithm & Setting & Seeds & \shortstack[r]{Final\\accuracy\\(\%)} & "
         r"\shortstack[r]{Load to 80\%\\(MB)} \\",
         r"\midrule",
         r"fsl\_sage & {\raggedright alpha=\allowbreak{}0.\allowbreak{}1\par} & 3 & "

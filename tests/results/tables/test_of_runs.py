@@ -178,8 +178,7 @@ def test_less_load_is_better_and_parameters_are_neither(tmp_path: Path) -> None:
 def test_what_no_run_has_is_left_out_unless_asked_for(tmp_path: Path) -> None:
     plain = store_run(tmp_path / "a")
     keys = [each.key for each in made(plain, targets=(0.99,)).columns]
-    parameters = [f"parameters.{side}" for side in ("client", "server", "auxiliary")]
-    assert keys == ["final_accuracy", "best_accuracy", "load", "bytes_to_accuracy.0.99", *parameters]
+    assert keys == ["final_accuracy", "best_accuracy", "load", "bytes_to_accuracy.0.99"]
     assert shown(made(plain, columns=("cost",)), "cost") == ["-"]
     local = {"local_accuracy.mean": [None, None, 0.5], "local_accuracy.worst": [None, None, 0.25]}
     more = {"simulated_seconds": [1, 2, 3], "cost": [0.1, 0.2, 0.3]}
@@ -189,10 +188,17 @@ def test_what_no_run_has_is_left_out_unless_asked_for(tmp_path: Path) -> None:
         *("final_accuracy", "best_accuracy", "local_accuracy.mean", "local_accuracy.worst"),
         *("load", "bytes_to_accuracy.0.99"),
         *("simulated_seconds", "simulated_seconds_to_accuracy.0.99", "cost"),
-        *parameters,
     ]
     assert shown(table, "local_accuracy.worst") == ["25.0 1 of 2 seeds"]
     assert shown(table, "cost") == ["0.300 1 of 2 seeds"]
+
+
+def test_parameters_are_compared_where_rows_differ_in_them(tmp_path: Path) -> None:
+    without = {"parameters": {"client": 1248, "server": 17098, "auxiliary": 0}}
+    paths = [store_run(tmp_path / "a"), store_run(tmp_path / "b", "fed_avg", results=without)]
+    assert made(*paths).columns[-1].title == "Parameters, auxiliary"
+    assert shown(made(*paths), "parameters.auxiliary") == ["0", "650"]
+    assert not any(each.key == "parameters.client" for each in made(*paths).columns)
 
 
 @pytest.mark.parametrize("accuracy", [(), (None, None), (nan, nan), (0.5, inf), (0.9, nan)])
