@@ -1,13 +1,16 @@
 """A table for a paper, with the rules of booktabs."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from textwrap import wrap
+from typing import Literal
 
 from fedsplit.results.tables.table import Shown, Table
 
-_SETTING_WIDTH = r"0.28\linewidth"
+_SETTING = r">{\raggedright\arraybackslash}p{0.28\linewidth}"
 """Settings are as long as they are: they wrap, other names do not."""
+_TITLE_LETTERS = 11
+"""In a line of a column's title, which is then hardly wider than a mean and its deviation."""
 _SPECIAL = {
     "\\": r"\textbackslash{}",
     "^": r"\textasciicircum{}",
@@ -23,26 +26,27 @@ _SPECIAL = {
 
 
 def as_latex(table: Table) -> str:
-    """A `tabular`, to be put into a `table` that has the paper's own words for a caption.
+    r"""A `tabular`, to be `\input` where the paper has its own words for a caption.
 
-    Title, description and how it is to be read are in comments. It needs booktabs, and nothing else.
+    Title, description and how it is to be read are in comments, with the packages that it needs.
     """
     names = table.names()
-    kinds = {"Setting": f"p{{{_SETTING_WIDTH}}}", "Seeds": "r"}
+    kinds = {"Setting": _SETTING, "Seeds": "r"}
     columns = "".join(kinds.get(title, "l") for title in names) + "r" * len(table.columns)
-    head = [_escaped(title) for title in names] + [_stacked(column.title) for column in table.columns]
+    head = [_escaped(title) for title in names] + [_title(column.title) for column in table.columns]
     rows = [[*map(_name, own, own.values()), *map(_number, cells)] for own, cells in table.lines()]
-    comments = [table.title, table.description, table.note(), r"\usepackage{booktabs}"]
+    comments = [table.title, table.description, table.note(), r"\usepackage{array,booktabs}"]
     return "\n".join(
         [
             *(f"% {' '.join(text.split())}" for text in comments if text),
-            rf"\begin{{tabular}}{{{columns}}}",
+            r"{\small\setlength{\tabcolsep}{3pt}%",
+            rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}",
             r"\toprule",
             _line(head),
             r"\midrule",
             *map(_line, rows),
             r"\bottomrule",
-            r"\end{tabular}",
+            r"\end{tabular}}",
             "",
         ]
     )
@@ -55,20 +59,23 @@ def _line(cells: Iterable[str]) -> str:
 def _name(title: str, name: str) -> str:
     if title != "Setting":
         return _escaped(name)
-    breakable = re.sub(r"[_.=/]", lambda found: rf"{found[0]}" + "\0", name)
-    return rf"{{\raggedright {_escaped(breakable)}\par}}".replace("\0", r"\allowbreak{}")
+    breakable = re.sub(r"(?<=[_.=/])(?=\w)", "\0", name)
+    return _escaped(breakable).replace("\0", r"\allowbreak{}")
 
 
-def _stacked(title: str) -> str:
-    """A title over numbers, in lines that are hardly wider than these."""
-    lines = r"\\".join(map(_escaped, wrap(title, 11, break_long_words=False)))
-    return rf"\shortstack[r]{{{lines}}}"
+def _title(title: str) -> str:
+    lines = wrap(title, _TITLE_LETTERS, break_long_words=False)
+    return _stacked([_escaped(line) for line in lines], aligned="b")
 
 
 def _number(cell: Shown) -> str:
     number = rf"\textbf{{{cell.mean}}}" if cell.best else {"-": "--"}.get(cell.mean, cell.mean)
-    deviation = rf" $\pm$ {cell.deviation}" if cell.deviation else ""
-    return number + deviation + (f" ({cell.reached})" if cell.reached else "")
+    number += rf" $\pm$ {cell.deviation}" if cell.deviation else ""
+    return _stacked([number, rf"\footnotesize {cell.reached}"], aligned="t") if cell.reached else number
+
+
+def _stacked(lines: Sequence[str], *, aligned: Literal["t", "b"]) -> str:
+    return rf"\begin{{tabular}}[{aligned}]{{@{{}}r@{{}}}}" + r"\\".join(lines) + r"\end{tabular}"
 
 
 def _escaped(text: str) -> str:
