@@ -22,6 +22,8 @@ from fedsplit.results.tables.table import Table
 _TEMPLATES = Path(__file__).with_name("templates")
 _STARTED = re.compile(r"(\d{4})-?(\d\d)-?(\d\d)[-/](\d\d)-?(\d\d)-?(\d\d)(?!\d)")
 """The time in the name of a run's directory, or of its sweep's."""
+_BREAKABLE = re.compile(r"(?<=[.=,/])(?=\w)|(?<=[^\W_]_)(?=[^\W_])")
+"""Behind the marks that join the parts of a name, but not inside `_target_`."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def _breakable(text: str) -> str:
     """A name that may be broken behind the marks that join its parts."""
     from markupsafe import Markup  # noqa: PLC0415 # comes with jinja2
 
-    return Markup("<wbr>").join(re.split(r"(?<=[._=,/])(?=\w)", text))
+    return Markup("<wbr>").join(_BREAKABLE.split(text))
 
 
 def _each_once(*several: Sequence[Run]) -> list[Run]:

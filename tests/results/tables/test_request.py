@@ -14,12 +14,6 @@ def test_what_is_asked_for() -> None:
     assert table_request("mine", asked) == TableRequest((0.5,), NAMES)
 
 
-def test_targets_of_the_experiment_are_shared_unless_the_table_has_its_own() -> None:
-    assert table_request("mine", {"columns": ["bytes_to_accuracy"]}, targets=[0.7]).targets == (0.7,)
-    assert table_request("mine", {"targets": [0.9]}, targets=[0.7]).targets == (0.9,)
-    assert table_request("mine", {"targets": []}, targets=[0.7]).targets == ()
-
-
 @pytest.mark.parametrize(
     ("entry", "told"),
     [

@@ -1,6 +1,6 @@
 """What a table is asked for, as `exp_configs.yaml` says it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fedsplit.errors import UserError
@@ -22,13 +22,12 @@ class TableRequest:
     columns: tuple[str, ...] | None = None
 
 
-def table_request(name: str, entry: object, *, targets: Sequence[float] = ()) -> TableRequest:
+def table_request(name: str, entry: object) -> TableRequest:
     """What the key `table` of an experiment asks for.
 
     Args:
         name: of the experiment, for messages.
         entry: what is below the key.
-        targets: of the experiment, which a table shares that names none.
 
     Raises:
         UserError: something in it is wrong.
@@ -39,7 +38,7 @@ def table_request(name: str, entry: object, *, targets: Sequence[float] = ()) ->
     for each in entry:
         if each not in KEYS:
             raise UserError(f"{key}.{each}", entry[each], f"no such key; known: {', '.join(KEYS)}")
-    reached = _targets(f"{key}.targets", entry["targets"]) if "targets" in entry else tuple(targets)
+    reached = _targets(f"{key}.targets", entry["targets"]) if "targets" in entry else ()
     columns = _columns(f"{key}.columns", entry["columns"]) if "columns" in entry else None
     for column in columns or ():
         if column in TO_ACCURACY and not reached:
