@@ -29,5 +29,5 @@ def _number(cell: Shown) -> str:
 
 def _escaped(text: str) -> str:
     """As it stands. An underscore inside a word needs no backslash, which would only be in the way."""
-    special = r"[\\`*|<>\[\]~&^#$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])"
+    special = r"[\\`*|<>\[\]~&^#$]|(?<![^\W_])_|_(?![^\W_])"
     return re.sub(special, lambda found: f"\\{found[0]}", " ".join(text.split()))
