@@ -208,6 +208,7 @@ def test_odd_runs_have_gaps_and_no_lies(tmp_path: Path, accuracy: tuple[float | 
     assert shown(table, "final_accuracy") == ["-"]
     assert shown(table, "load") == (["2.00"] if accuracy else ["-"])
     assert shown(table, "parameters.client") == ["-"]
+    assert "Runs that have not ended count with what they have." in table.note()
     made(odd, targets=(0.5,)).lines()
 
 

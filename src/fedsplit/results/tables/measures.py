@@ -23,7 +23,7 @@ class Measure:
         of: reads it from a run, in bytes, seconds, or as a fraction.
         better: which end is the good one; None where neither is.
         scale: what is shown is so many times the number.
-        decimals: shown; None: as many the least of a column needs for three digits.
+        decimals: shown; None: as many as the least of a column needs for three digits.
     """
 
     key: str

@@ -122,6 +122,9 @@ class Table:
             "Mean ± standard deviation over seeds.": any(cell.deviation for cell in cells),
             "The best of a column is bold.": any(cell.best for cell in cells),
             "-: not reached, or not measured.": any(cell.mean == "-" for cell in cells),
+            "Runs that have not ended count with what they have.": any(
+                run.results is None for run in self.runs
+            ),
             "MB are millions of bytes.": any("(MB)" in column.title for column in self.columns),
         }
         return " ".join(text for text, holds in said.items() if holds)
