@@ -1,7 +1,8 @@
-"""Draws figures from what runs left behind (`python plot_results.py --help`)."""
+"""Draws figures, and makes tables, of what runs left behind (`python plot_results.py --help`)."""
 
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
@@ -9,10 +10,11 @@ from typing import Any, NoReturn
 import yaml
 
 from fedsplit.errors import UserError
-from fedsplit.results.drawing import StoredRuns, draw, write
+from fedsplit.results.drawing import StoredRuns, draw, image_files, tabulate, write
 from fedsplit.results.experiments import Experiment, experiments_in, figure_type, formats_of
-from fedsplit.results.figures.drawn import Drawn
 from fedsplit.results.figures.types import FIGURE_TYPES
+from fedsplit.results.page import page
+from fedsplit.results.tables.files import table_files
 
 EXPERIMENTS = Path("exp_configs.yaml")
 OPTIONS = ("x", "y", "by", "at", "of", "size", "targets", "log")
@@ -22,7 +24,8 @@ DESCRIPTION = f"""\
 Draws figures of runs, as wide as a column of a paper; by itself test accuracy against rounds and against
 communication load (MB = 10^6 bytes). Runs that differ only in their seed become one line, with a band.
 
-  python plot_results.py                       all experiments of {EXPERIMENTS}
+  python plot_results.py                       all experiments of {EXPERIMENTS}: figures, tables, and
+                                               index.html, a page of them all
   python plot_results.py saves/multirun/A/B    all runs of a sweep
   python plot_results.py --runs 'saves/multirun/A/*' --x load --y accuracy --by algorithm --out figures
   python plot_results.py saves/RUN --figure confusion --format png,pdf
@@ -69,12 +72,16 @@ def plot_runs(arguments: Namespace) -> int:
     for each in experiments:
         for run in runs:
             each.figure.check(run)
-    publish([draw(each, runs, each.formats) for each in experiments], arguments.out)
+    figures = [draw(each, runs, each.formats) for each in experiments]
+    publish(map(image_files, figures), arguments.out)
     return 0
 
 
 def plot_experiments(arguments: Namespace) -> int:
-    """Draw the experiments listed; where one cannot be drawn, say so and draw the others. The exit code.
+    """Draw the experiments listed, and their page; where one cannot be drawn, say so and draw the others.
+
+    Returns:
+        The exit code.
 
     Raises:
         UserError: the list is wrong, or nothing in it has a run; then nothing is written.
@@ -83,7 +90,13 @@ def plot_experiments(arguments: Namespace) -> int:
         if getattr(arguments, key) is not None:
             raise UserError("RUN_DIR", None, f"--{key} needs the runs to draw")
     formats = formats_of("--format", arguments.format) if arguments.format else None
-    stored = StoredRuns(note)
+    notes: dict[str, None] = {}
+
+    def tell(text: str) -> None:
+        note(text)
+        notes[text] = None
+
+    stored = StoredRuns(tell)
     found = [(each, runs) for each in experiments_in(EXPERIMENTS) if (runs := stored.selected(each))]
     if not found:
         raise UserError("experiments", EXPERIMENTS, "no experiment in it has a run to draw")
@@ -94,15 +107,18 @@ def plot_experiments(arguments: Namespace) -> int:
         except UserError as error:
             if error.key == "matplotlib":
                 raise
+            notes[f"{each.name}: not drawn: {error}"] = None
             print(f"error: {each.name}: not drawn: {error}", file=sys.stderr)
             exit_code = error.exit_code
-    publish(drawn, arguments.out)
+    tables = [table for each, runs in found for table in tabulate(each, runs)]
+    whole = page(drawn, tables, missing=list(notes), folder=arguments.out)
+    publish([*map(image_files, drawn), *map(table_files, tables), {"index.html": whole}], arguments.out)
     return exit_code
 
 
-def publish(figures: list[Drawn], out: Path) -> None:
-    """Write figures and print their paths."""
-    for each in figures:
+def publish(files: Iterable[Mapping[str, bytes]], out: Path) -> None:
+    """Write files and print their paths."""
+    for each in files:
         for path in write(each, out):
             print(path)
 

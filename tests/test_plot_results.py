@@ -84,8 +84,9 @@ def test_experiments_are_drawn_and_what_matches_nothing_is_named(tmp_path: Path)
     (tmp_path / "exp_configs.yaml").write_text(yaml.safe_dump(experiments, sort_keys=False), "utf-8")
     done = plot(tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [str(Path(f"saves/plots/{name}.png")) for name in ("mine", "half")]
-    assert files(tmp_path / "saves" / "plots") == {"mine.png", "half.png"}
+    written = ["mine.png", "half.png", "index.html"]
+    assert done.stdout.splitlines() == [str(Path("saves/plots") / name) for name in written]
+    assert files(tmp_path / "saves" / "plots") == set(written)
     repeat, half, none, nothing = done.stderr.splitlines()
     assert nothing == "note: none: not drawn, it has no run"
     assert repeat.startswith("note: ")
@@ -115,13 +116,15 @@ def test_runs_are_selected_by_their_configuration_and_missing_ones_are_named(tmp
     (tmp_path / "exp_configs.yaml").write_text(yaml.safe_dump(experiments, sort_keys=False), "utf-8")
     done = plot(tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [str(Path(f"saves/plots/both.{each}")) for each in ("png", "svg")]
+    written = ["both.png", "both.svg", "index.html"]
+    assert done.stdout.splitlines() == [str(Path("saves/plots") / name) for name in written]
     assert done.stderr.splitlines() == [
         "note: both: missing: python main.py algorithm=cse_fsl seed=1",
         "note: both: missing: python main.py algorithm=fsl_sage seed=1",
         "note: none: not drawn, it has no run; they come from: python main.py algorithm=fed_avg",
     ]
-    assert plot(tmp_path, "--format", "pdf", "--out", "other").stdout == f"{Path('other/both.pdf')}\n"
+    elsewhere = plot(tmp_path, "--format", "pdf", "--out", "other").stdout.splitlines()
+    assert elsewhere == [str(Path("other") / name) for name in ("both.pdf", "index.html")]
 
 
 def test_an_experiment_that_cannot_be_drawn_does_not_keep_others_from_it(tmp_path: Path) -> None:
@@ -136,10 +139,10 @@ def test_an_experiment_that_cannot_be_drawn_does_not_keep_others_from_it(tmp_pat
     (tmp_path / "exp_configs.yaml").write_text(yaml.safe_dump(experiments, sort_keys=False), "utf-8")
     done = plot(tmp_path)
     assert done.returncode == 2
-    assert done.stdout.splitlines() == [str(Path("saves/plots/one.png"))]
+    assert done.stdout.splitlines() == [str(Path("saves/plots") / name) for name in ("one.png", "index.html")]
     (error,) = done.stderr.splitlines()
     assert error.startswith("error: many: not drawn: settings=num_clients=1; num_clients=2; ")
-    assert files(tmp_path / "saves" / "plots") == {"one.png"}
+    assert files(tmp_path / "saves" / "plots") == {"one.png", "index.html"}
 
 
 def test_one_figure_as_the_command_line_asks(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""From experiments to image files: runs are read and selected, figures drawn and written."""
+"""From experiments to files: runs are read and selected, figures drawn, tables made, and all written."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from fedsplit.errors import UserError
@@ -10,6 +10,8 @@ from fedsplit.results.figures.style import encoded
 from fedsplit.results.finding import runs_at
 from fedsplit.results.runs import Run, read_run, without_repeats
 from fedsplit.results.selection import fits, missing, sweep, unknown_keys
+from fedsplit.results.tables.of_runs import table_of
+from fedsplit.results.tables.table import Table
 
 
 class StoredRuns:
@@ -121,15 +123,27 @@ def draw(experiment: Experiment, runs: Sequence[Run], formats: Sequence[str]) ->
     return Drawn(experiment.name, experiment.title, experiment.description, images, runs)
 
 
-def write(drawn: Drawn, out: Path) -> list[Path]:
-    """Write the images of a figure, each whole or not at all.
+def image_files(drawn: Drawn) -> dict[str, bytes]:
+    """Their content, by name."""
+    return {f"{drawn.name}.{format}": image for format, image in drawn.images.items()}
+
+
+def tabulate(experiment: Experiment, runs: Sequence[Run]) -> list[Table]:
+    """The table of an experiment, where it asks for one."""
+    if experiment.table is None:
+        return []
+    return [table_of(experiment.table, runs, name=experiment.name, title=experiment.title)]
+
+
+def write(files: Mapping[str, bytes], out: Path) -> list[Path]:
+    """Write files, by name, each whole or not at all.
 
     Raises:
         UserError: one cannot be written.
     """
     written = []
-    for format, content in drawn.images.items():
-        path = out / f"{drawn.name}.{format}"
+    for name, content in files.items():
+        path = out / name
         partial = path.with_name(f".{path.name}.partial")
         try:
             out.mkdir(parents=True, exist_ok=True)

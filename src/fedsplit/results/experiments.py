@@ -14,10 +14,11 @@ from fedsplit.results.figures.figure_type import FigureType
 from fedsplit.results.figures.style import FORMATS
 from fedsplit.results.figures.types import FIGURE_TYPES
 from fedsplit.results.selection import Settings, settings_of
+from fedsplit.results.tables.request import TableRequest, table_request
 
 SAVES = "saves"
 """Where runs are looked for, unless an experiment says `runs`."""
-_OWN_KEYS = ("figure", "title", "description", "runs", "where", "expects", "formats")
+_OWN_KEYS = ("figure", "title", "description", "runs", "where", "expects", "formats", "table")
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Experiment:
         where: what their configurations must have.
         expects: of which every combination should be there.
         formats: of its files.
+        table: of the same runs; None: none.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Experiment:
     where: Settings
     expects: Settings
     formats: tuple[str, ...]
+    table: TableRequest | None = None
 
 
 def experiments_in(path: Path) -> list[Experiment]:
@@ -125,6 +128,7 @@ def _experiment(name: object, entry: object) -> Experiment:
         where=settings_of(f"{name}.where", own.get("where", {})),
         expects=settings_of(f"{name}.expects", own.get("expects", {})),
         formats=formats_of(f"{name}.formats", own.get("formats", ["png"])),
+        table=table_request(name, own["table"]) if "table" in own else None,
     )
 
 
