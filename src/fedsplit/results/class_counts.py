@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedsplit.errors import UserError
-from fedsplit.results.tables import write_csv
+from fedsplit.results.csv_files import write_csv
 
 if TYPE_CHECKING:  # figures are drawn without torch
     from torch import Tensor

@@ -6,7 +6,7 @@ from itertools import accumulate
 from pathlib import Path
 from statistics import fmean, pstdev
 
-from fedsplit.results.tables import write_csv
+from fedsplit.results.csv_files import write_csv
 
 LOCAL_ACCURACY = "local_accuracy.csv"
 _COLUMNS = ("client", "samples", "accuracy")

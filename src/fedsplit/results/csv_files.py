@@ -1,4 +1,4 @@
-"""Tables on disk."""
+"""CSV files, written whole or not at all."""
 
 import csv
 from collections.abc import Iterable, Sequence
