@@ -110,18 +110,23 @@ def test_runs_are_selected_by_their_configuration_and_missing_ones_are_named(tmp
             "targets": [0.2],
             "formats": ["png", "svg"],
         },
+        "one": {"where": {"algorithm": "cse_fsl"}, "expects": {"seed": [0, 1]}, "x": "round"},
+        "two": {"where": {"algorithm": "cse_fsl"}, "expects": {"seed": [1]}, "x": "round"},
         "none": {"where": {"algorithm": "fed_avg"}, "figure": "bars"},
     }
     (tmp_path / "exp_configs.yaml").write_text(yaml.safe_dump(experiments, sort_keys=False), "utf-8")
     done = plot(tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [str(Path(f"saves/plots/both.{each}")) for each in ("png", "svg")]
-    assert done.stderr.splitlines() == [
-        "note: both: missing: python main.py algorithm=cse_fsl seed=1",
-        "note: both: missing: python main.py algorithm=fsl_sage seed=1",
-        "note: none: not drawn, it has no run; they come from: python main.py algorithm=fed_avg",
+    assert done.stdout.splitlines() == [
+        str(Path(f"saves/plots/{each}")) for each in ("both.png", "both.svg", "one.png", "two.png")
     ]
-    assert plot(tmp_path, "--format", "pdf", "--out", "other").stdout == f"{Path('other/both.pdf')}\n"
+    assert done.stderr.splitlines() == [
+        "note: none: not drawn, it has no run; they come from: python main.py algorithm=fed_avg",
+        "note: missing for both: python main.py -m algorithm=cse_fsl,fsl_sage seed=1",
+        "note: missing for one and 1 more: python main.py algorithm=cse_fsl seed=1",
+    ]
+    done = plot(tmp_path, "--format", "pdf", "--out", "other")
+    assert done.stdout.splitlines() == [str(Path(f"other/{each}.pdf")) for each in ("both", "one", "two")]
 
 
 def test_an_experiment_that_cannot_be_drawn_does_not_keep_others_from_it(tmp_path: Path) -> None:
