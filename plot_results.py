@@ -98,6 +98,7 @@ def plot_experiments(arguments: Namespace) -> int:
 
     stored = StoredRuns(tell)
     found = [(each, runs) for each in experiments_in(EXPERIMENTS) if (runs := stored.selected(each))]
+    stored.tell_missing()
     if not found:
         raise UserError("experiments", EXPERIMENTS, "no experiment in it has a run to draw")
     exit_code, drawn = 0, []

@@ -9,7 +9,6 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,20 +54,13 @@ def main() -> None:
 def make(experiment: Experiment, saves: Path, jobs: int) -> None:
     """Run what the experiment expects and is not there."""
     found = StoredRuns(lambda _: None).selected(replace(experiment, expects={}))
-    commands = missing(found, experiment.where, experiment.expects)
-    with ThreadPoolExecutor(jobs) as pool:
-        for _ in pool.map(lambda command: run(command, saves), commands):
-            pass
-
-
-def run(command: str, saves: Path) -> None:
-    """Run one command of those that are missing, in a directory named by what it asks."""
-    overrides = shlex.split(command)[2:]
-    name = "-".join(override.replace("=", "_") for override in overrides)
-    print(command, flush=True)
-    directory = f"hydra.run.dir={saves / name}"
-    asked = [sys.executable, ROOT / "main.py", *overrides, "progress=false", directory]
-    subprocess.run(asked, check=True, stdout=subprocess.DEVNULL)
+    for command in missing(found, experiment.where, experiment.expects):
+        print(command, flush=True)
+        overrides = [each for each in shlex.split(command)[2:] if each != "-m"]
+        sweep = [f"hydra.sweep.dir={saves / experiment.name}-{len(list(saves.iterdir()))}"]
+        sweep += [f"hydra.launcher.n_jobs={jobs}", "progress=false"]
+        asked = [sys.executable, ROOT / "main.py", "-m", *overrides, *sweep]
+        subprocess.run(asked, check=True, stdout=subprocess.DEVNULL)
 
 
 def page(experiments: Sequence[Experiment]) -> str:

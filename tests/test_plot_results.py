@@ -111,20 +111,24 @@ def test_runs_are_selected_by_their_configuration_and_missing_ones_are_named(tmp
             "targets": [0.2],
             "formats": ["png", "svg"],
         },
+        "one": {"where": {"algorithm": "cse_fsl"}, "expects": {"seed": [0, 1]}, "x": "round"},
+        "two": {"where": {"algorithm": "cse_fsl"}, "expects": {"seed": [1]}, "x": "round"},
         "none": {"where": {"algorithm": "fed_avg"}, "figure": "bars"},
     }
     (tmp_path / "exp_configs.yaml").write_text(yaml.safe_dump(experiments, sort_keys=False), "utf-8")
     done = plot(tmp_path)
     assert done.returncode == 0, done.stderr
-    written = ["both.png", "both.svg", "index.html"]
+    written = ["both.png", "both.svg", "one.png", "two.png", "index.html"]
     assert done.stdout.splitlines() == [str(Path("saves/plots") / name) for name in written]
     assert done.stderr.splitlines() == [
-        "note: both: missing: python main.py algorithm=cse_fsl seed=1",
-        "note: both: missing: python main.py algorithm=fsl_sage seed=1",
         "note: none: not drawn, it has no run; they come from: python main.py algorithm=fed_avg",
+        "note: missing for both: python main.py -m algorithm=cse_fsl,fsl_sage seed=1",
+        "note: missing for one and 1 more: python main.py algorithm=cse_fsl seed=1",
     ]
     elsewhere = plot(tmp_path, "--format", "pdf", "--out", "other").stdout.splitlines()
-    assert elsewhere == [str(Path("other") / name) for name in ("both.pdf", "index.html")]
+    assert elsewhere == [
+        str(Path("other") / name) for name in ("both.pdf", "one.pdf", "two.pdf", "index.html")
+    ]
 
 
 def test_an_experiment_that_cannot_be_drawn_does_not_keep_others_from_it(tmp_path: Path) -> None:

@@ -58,7 +58,9 @@ def test_every_experiment_finds_its_runs_and_is_drawn(
     make_run(tmp_path / "saves" / "stranger", **{"model._target_": "f.other"}, choices={"model": "other"})
     monkeypatch.chdir(tmp_path)
     told: list[str] = []
-    runs = StoredRuns(told.append).selected(experiment)
+    stored_runs = StoredRuns(told.append)
+    runs = stored_runs.selected(experiment)
+    stored_runs.tell_missing()
     assert told == []
     assert {run.path.resolve() for run in runs} == set(paths)
     drawn = draw(experiment, runs, experiment.formats)
@@ -97,13 +99,14 @@ def test_what_is_missing_damaged_or_not_fit_is_told(tmp_path: Path, monkeypatch:
     stored_runs = StoredRuns(told.append)
     mine, typo, gone = experiments_in(Path("exp.yaml"))
     assert {str(run.path) for run in stored_runs.selected(mine)} == {"saves/repeat", "saves/b"}
-    damaged, repeat, unfinished, missing, unfit = told
+    stored_runs.tell_missing()
+    damaged, repeat, unfinished, unfit, missing = told
     assert damaged.startswith(
         "not drawn: run=saves/c: config.yaml, metrics.csv, results.json must not be damaged"
     )
     assert repeat == "saves/a: not drawn, saves/repeat has the same settings and seed"
     assert unfinished == "saves/b: drawn as far as it went, it has not ended"
-    assert missing == "mine: missing: python main.py algorithm=fsl_sage seed=2"
+    assert missing == "missing for mine: python main.py algorithm=fsl_sage seed=2"
     assert unfit.startswith("mine: not drawn, as 1 more: run=saves/d: has no gradient_error in metrics.csv")
     told.clear()
     assert stored_runs.selected(typo) == []

@@ -1,10 +1,13 @@
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fedsplit.errors import UserError
-from fedsplit.results.runs import load_runs
+from fedsplit.results.runs import Run, load_runs
 from fedsplit.results.selection import fits, missing, settings_of, sweep, unknown_keys
 from tests.results.stored import dirichlet, make_run
 
@@ -70,21 +73,32 @@ def test_wrong_settings_are_told(where: object, told: str) -> None:
         settings_of("x.where", where)
 
 
-def test_every_missing_combination_has_its_command(runs: Any) -> None:
-    where = settings_of(
-        "where", {"distribution.alpha": [0.3, 0.1], "distribution": "dirichlet", "quant": [None, "none"]}
-    )
+def test_every_missing_combination_is_in_a_command(runs: Any) -> None:
+    skewed = {"distribution.alpha": [0.3, 0.1], "distribution": "dirichlet", "quant": [None, "none"]}
+    where = settings_of("where", skewed)
     expects = settings_of("expects", {"algorithm": ["fed_avg", "fsl_sage"], "seed": [0, 1]})
-    begins = "python main.py distribution=dirichlet"
-    assert missing(runs, where, expects) == [
-        f"{begins} algorithm=fed_avg seed=1 distribution.alpha=0.3",
-        f"{begins} algorithm=fsl_sage seed=1 distribution.alpha=0.3",
-    ]
-    assert missing(runs, where, settings_of("expects", {"algorithm": ["fed_avg", "sl_multi_server"]})) == []
-    asked = (
-        "python main.py -m distribution=dirichlet algorithm=fed_avg,fsl_sage seed=0,1 distribution.alpha=0.3"
+    begins, ends = (
+        "python main.py -m distribution=dirichlet algorithm=fed_avg,fsl_sage",
+        "distribution.alpha=0.3",
     )
-    assert sweep(where, expects) == asked
+    assert missing(runs, where, expects) == [f"{begins} seed=1 {ends}"]
+    assert sweep(where, expects) == f"{begins} seed=0,1 {ends}"
+    assert missing(runs, where, settings_of("expects", {"algorithm": ["fed_avg", "sl_multi_server"]})) == []
+
+
+@given(present=st.sets(st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 1))))
+@settings(max_examples=50, deadline=None, database=None)
+def test_commands_make_what_is_missing_and_nothing_twice(present: set[tuple[int, int, int]]) -> None:
+    keys = ("seed", "rounds", "num_clients")
+    chosen = {"choices": {"algorithm": "fed_avg"}}
+    runs = [Run(Path(), {**dict(zip(keys, values, strict=True)), **chosen}, "", {}) for values in present]
+    expects = settings_of("expects", {"seed": [0, 1, 2], "rounds": [0, 1, 2], "num_clients": [0, 1]})
+    made: list[tuple[int, ...]] = []
+    for command in missing(runs, {}, expects):
+        values = dict(each.split("=") for each in command.split() if "=" in each)
+        made += product(*(map(int, values[key].split(",")) for key in keys))
+    assert len(made) == len(set(made))
+    assert set(made) == set(product(range(3), range(3), range(2))) - present
 
 
 def test_keys_that_no_run_has_are_known(runs: Any) -> None:

@@ -24,6 +24,7 @@ class StoredRuns:
     def __init__(self, tell: Callable[[str], None]) -> None:
         self._tell = tell
         self._read: dict[Path, Run | UserError] = {}
+        self._missing: dict[str, list[str]] = {}
 
     def given(self, places: Sequence[str], key: str) -> list[Run]:
         """All runs at these places, of each setting and seed one.
@@ -40,7 +41,7 @@ class StoredRuns:
         return self._once(runs)
 
     def selected(self, experiment: Experiment) -> list[Run]:
-        """The runs of an experiment; what is missing, damaged or cannot be drawn is told."""
+        """The runs of an experiment; what is damaged or cannot be drawn is told."""
         everything = []
         for path in self._paths(experiment.runs, f"{experiment.name}.runs", all_needed=False):
             run = self._run(path)
@@ -54,8 +55,14 @@ class StoredRuns:
             return []
         if experiment.expects:
             for command in missing(found, experiment.where, experiment.expects):
-                self._tell(f"{experiment.name}: missing: {command}")
+                self._missing.setdefault(command, []).append(experiment.name)
         return self._drawable(experiment, found)
+
+    def tell_missing(self) -> None:
+        """Tell what experiments expect beside the runs selected for them: each command once."""
+        for command, names in self._missing.items():
+            others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            self._tell(f"missing for {names[0]}{others}: {command}")
 
     def _tell_of_none(self, experiment: Experiment, everything: Sequence[Run]) -> None:
         told = f"{experiment.name}: not drawn, it has no run"

@@ -57,13 +57,21 @@ def unknown_keys(runs: Sequence[Run], asked: Settings) -> list[str]:
 
 
 def missing(runs: Sequence[Run], where: Settings, expects: Settings) -> list[str]:
-    """For every combination of what is expected that no run has, the command that would make it."""
-    commands = []
+    """Commands, few of them, that make all combinations expected which no run has, each once."""
+    keys = tuple(expects)
+    absent: list[tuple[tuple[str, ...], ...]] = []  # the values of each of the keys
+    one: tuple[tuple[str, ...], ...]
     for values in product(*expects.values()):
-        one = {key: (value,) for key, value in zip(expects, values, strict=True)}
-        if not any(fits(run, one) for run in runs):
-            commands.append(_command(where, one))
-    return commands
+        one = tuple((value,) for value in values)
+        if not any(fits(run, dict(zip(keys, one, strict=True))) for run in runs):
+            absent.append(one)
+    for i in reversed(range(len(keys))):  # what differs in one key only is one sweep
+        alike: dict[tuple[tuple[str, ...], ...], tuple[str, ...]] = {}
+        for one in absent:
+            others = (*one[:i], *one[i + 1 :])
+            alike[others] = (*alike.get(others, ()), *one[i])
+        absent = [(*others[:i], values, *others[i:]) for others, values in alike.items()]
+    return [_command(where, dict(zip(keys, one, strict=True))) for one in absent]
 
 
 def sweep(where: Settings, expects: Settings) -> str:
