@@ -121,6 +121,7 @@ MISTAKES = [
     (["-m", "optimizer.lr=interval(0,1)"], "optimizer.lr=interval(0,1): a sweep takes a list"),
     (["-m", "seed=0,1", "sweep.skip_finished=1"], "sweep.skip_finished=1: must be true or false"),
     (["sweep.skip_finished=true"], "sweep.skip_finished=True: is for a sweep, which is asked for by -m"),
+    (["-m", "seed=0,1", "hydra.sweep.subdir=x"], "hydra.sweep.subdir=x: must be another one for each job"),
     (["-m", "seed=0,1", "hydra.launcher.n_jobs=0"], "hydra.launcher.n_jobs=0: must be a whole number"),
     (["-m", "seed=0,1", "rounds=0,1"], "rounds=0: must be a whole number greater than 0"),
     (

@@ -37,7 +37,8 @@ class Asked:
     @property
     def own_overrides(self) -> list[str]:
         """Those of the job: neither Hydra's nor the sweep's."""
-        return [each for each in self.overrides if not each.startswith(("hydra.", "hydra/", "sweep."))]
+        others = ("hydra.", "hydra/", "sweep.")
+        return [each for each in self.overrides if not each.lstrip("+~").startswith(others)]
 
 
 def sweep(overrides: Sequence[str]) -> None:
@@ -51,6 +52,7 @@ def sweep(overrides: Sequence[str]) -> None:
     with composing():
         asked = [_checked(each) for each in jobs(overrides)]
         check_launcher(asked[0].config.hydra.launcher)
+        _check_places(asked)
         directory = _directory(asked)
         with alone(directory):
             recorded = record.read(directory)
@@ -87,6 +89,17 @@ def _checked(overrides: list[str]) -> Asked:
     if task not in TASKS:
         raise UserError("task", task, "leaves no run behind that a sweep could collect; do it by itself")
     return Asked(overrides, config, settings)
+
+
+def _check_places(asked: Sequence[Asked]) -> None:
+    places = set()
+    for number, each in enumerate(asked):
+        each.config.hydra.job.num = number
+        places.add(place := hydra_path(each.config, "hydra.sweep.subdir"))
+        if len(places) <= number:
+            raise UserError(
+                "hydra.sweep.subdir", place, "must be another one for each job, as ${hydra.job.num}"
+            )
 
 
 def _directory(asked: Sequence[Asked]) -> Path:

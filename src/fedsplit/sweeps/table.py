@@ -42,7 +42,7 @@ class Row:
 
 
 def table(rows: Sequence[Row], caption: str | None = None, *, one_line: bool = False) -> Table:
-    """The rows, and what there is to know of each; what is long is cut where each may take only one line."""
+    """The rows, under what there is to know of each; with `one_line`, what is long is cut."""
     made = Table(caption=caption, caption_justify="left")
     overflow: Literal["ellipsis", "fold"] = "ellipsis" if one_line else "fold"
     for name in ("job", "overrides", "state", "rounds", "accuracy", "MB", "seconds", "directory or error"):
