@@ -122,6 +122,7 @@ GROUPS = (
     "scheduler",
     "engine",
     "transport",
+    "network",
 )
 OPTIONAL_GROUPS = ("client_optimizer", "server_optimizer")
 
@@ -141,12 +142,14 @@ def with_defaults_of_old(config: Mapping[str, Any]) -> dict[str, Any]:
         "engine": {"_target_": "fedsplit.parties.sequential.Sequential"},
         "transport": {"_target_": "fedsplit.transport.local.LocalTransport"},
         "quant": {**quant, "continue_from_decoded": False},
+        "network": {"_target_": "fedsplit.network.network.Network", "cost_per_mb": None},
     }
     chosen = {"task": "train", "quant": "none"} | {f"codec@{path}": "none" for path in CODECS}
     completed = {**older, **config}
     if "choices" in config:
         chosen = chosen if "quant" not in config else {}
-        completed["choices"] = {**chosen, "engine": "sequential", "transport": "local", **config["choices"]}
+        always = {"engine": "sequential", "transport": "local", "network": "none"}
+        completed["choices"] = {**chosen, **always, **config["choices"]}
     client = config.get("client", {})
     if isinstance(client, Mapping):
         completed["client"] = {"stateless": False, "id": None, "directory": None, **client}

@@ -34,6 +34,9 @@ from fedsplit.models.model_state import ModelState
 from fedsplit.models.split import SplitModel, split
 from fedsplit.models.stacked_module import obstacle_to_stacking
 from fedsplit.models.tied import untied
+from fedsplit.network.clock import Clock
+from fedsplit.network.counting import counted_work
+from fedsplit.network.network import Network, SimulatedNetwork
 from fedsplit.optimizers import Optimizer, RowOptimizer
 from fedsplit.parties.auto import Auto
 from fedsplit.parties.engine import Blueprint, Engine
@@ -353,9 +356,8 @@ class Parts:
     @cached_property
     def algorithm(self) -> Algorithm:
         """The algorithm, with its servers; a process that only holds clients never asks for it."""
-        halves, auxiliary, settings = self.models.halves, self.models.auxiliary, self.config["auxiliary"]
-        aligner = self._auxiliary_optimizer()
-        at_server, at_alignment = self._recorder_of(halves.server), self._recorder_of(auxiliary)
+        halves, auxiliary = self.models.halves, self.models.auxiliary
+        at_server = self._recorder_of(halves.server)
         start = Start(
             client_weights=ModelState(halves.client).weights(),
             auxiliary_weights=ModelState(auxiliary).weights() if auxiliary else {},
@@ -363,19 +365,57 @@ class Parts:
             server_copies=self.engine.server_copies(
                 halves.server, self.server_optimizer, self.schedule, self.seed, at_server
             ),
-            alignment=Alignment(
-                new_auxiliary=lambda: ModelState(cast(nn.Module, auxiliary), aligner, recorder=at_alignment),
-                estimator=self.estimator,
-                epochs=settings["align_epochs"],
-                batch_size=settings["align_batch_size"],
-                max_dataset_size=settings["max_dataset_size"],
-                memory=self.memory,
-                tolerance=settings["align_tolerance"] or 0.0,
-                seed=self.seed,
-            ),
+            alignment=self.alignment,
             seed=self.seed,
         )
         return make(Algorithm, self.config, "algorithm", start=start)  # type: ignore[type-abstract]
+
+    @cached_property
+    def alignment(self) -> Alignment:
+        """Fits clients' auxiliary models, where the algorithm has that done."""
+        auxiliary, settings = self.models.auxiliary, self.config["auxiliary"]
+        optimizer, recorder = self._auxiliary_optimizer(), self._recorder_of(auxiliary)
+        return Alignment(
+            new_auxiliary=lambda: ModelState(cast(nn.Module, auxiliary), optimizer, recorder=recorder),
+            estimator=self.estimator,
+            epochs=settings["align_epochs"],
+            batch_size=settings["align_batch_size"],
+            max_dataset_size=settings["max_dataset_size"],
+            memory=self.memory,
+            tolerance=settings["align_tolerance"] or 0.0,
+            seed=self.seed,
+        )
+
+    @cached_property
+    def network(self) -> Network:
+        """What crosses the network costs."""
+        return make(Network, self.config, "network")
+
+    def clock(self) -> Clock | None:
+        """What simulates the seconds of rounds; None with network=none."""
+        if not isinstance(self.network, SimulatedNetwork):
+            return None
+        timeline = self.algorithm_class.timeline
+        if timeline is None:
+            chosen = self.config.get("choices", {}).get("network", self.config["network"]["_target_"])
+            told = f"must be none: {self.algorithm_class.__name__} has no timeline, so nobody knows who waits"
+            raise UserError("network", chosen, told)
+        images = self.dataset.train
+        work = counted_work(
+            self.models.halves,
+            self.models.auxiliary,
+            self.estimator if self.client_head == "estimator" else None,
+            self.normalise(images.pixels[:2]),
+            images.labels[:2],
+        )
+        return Clock(
+            self.network,
+            timeline,
+            work,
+            batch_size=self.config["batch_size"],
+            local_epochs=self.config["local_epochs"],
+            seed=self.seed,
+        )
 
     def transport(self, ledger: Ledger) -> Transport:
         """What carries verbs to the clients and back.

@@ -22,6 +22,8 @@ COLUMNS = [
     "retransmitted.up",
     "retransmitted.down",
     "left_out",
+    "simulated_seconds",
+    "cost",
 ]
 
 
@@ -37,6 +39,8 @@ def _record(round: int, *, evaluated: bool = True) -> Record:
         load=2**40 + round,
         bytes=sizes,
         seconds={phase: round + 0.123456789 * (i + 1) for i, phase in enumerate(PHASES)},
+        simulated_seconds=1 / 7 + round if evaluated else None,
+        cost=round / 3 if evaluated else None,
     )
 
 
@@ -63,7 +67,8 @@ def test_numbers_are_written_so_that_they_read_back_exactly(tmp_path: Path) -> N
         assert int(row["round"]) == record.round
         assert float(row["train_loss"]) == record.train_loss
         assert int(row["load"]) == record.load
-        for name, value in (("test_accuracy", record.test_accuracy), ("test_loss", record.test_loss)):
+        for name in ("test_accuracy", "test_loss", "simulated_seconds", "cost"):
+            value = getattr(record, name)
             assert (float(row[name]) if row[name] else None) == value
         for direction in DIRECTIONS:
             assert [int(row[f"bytes.{direction}.{k}"]) for k in KINDS] == list(
@@ -113,6 +118,8 @@ def test_a_records_state_holds_plain_values_under_the_names_of_its_fields(record
         "sqnr",
         "again",
         "left_out",
+        "simulated_seconds",
+        "cost",
     ]
     assert state["bytes"] == record.bytes
     assert state["bytes"] is not record.bytes

@@ -53,6 +53,8 @@ CASES = {
     "a warm start": ["algorithm.warm_start=1", "quant=int8"],
     "a schedule, epochs": ["algorithm=cse_fsl", "scheduler=cosine", "local_epochs=2", "seed=7"],
     "two optimizers": ["algorithm=splitfed_v1", "client_optimizer=adamw", "server_optimizer=sgd"],
+    "simulated seconds of an alignment": ["network=lte", "cohort_size=3", "quant=int8"],
+    "simulated seconds of turns": ["algorithm=splitfed_v2", "network=satellite", "network.cost_per_mb=0.1"],
     "an estimator without a model": ["estimator=linear_regression", "algorithm.align_interval=2"],
 }
 

@@ -32,6 +32,8 @@ class Record:
         seconds: of this round, by phase.
         again: bytes of this round that failures cost, by direction; no part of the load.
         left_out: clients that the round went on without.
+        simulated_seconds: of all rounds so far, on the simulated network; None where there is none.
+        cost: money for the load so far; None where the network has no price.
     """
 
     round: int
@@ -45,6 +47,8 @@ class Record:
     sqnr: Quality = field(default_factory=dict)
     again: dict[Direction, int] = field(default_factory=lambda: dict.fromkeys(DIRECTIONS, 0))
     left_out: list[int] = field(default_factory=list)
+    simulated_seconds: float | None = None
+    cost: float | None = None
 
     def state(self) -> State:
         """Plain values, for a checkpoint."""
@@ -73,6 +77,7 @@ class Record:
                     row[f"{name}.{direction}.{kind}"] = None if value is None else round(value, digits)
         row |= {f"retransmitted.{direction}": self.again[direction] for direction in DIRECTIONS}
         row["left_out"] = " ".join(map(str, self.left_out))
+        row |= {"simulated_seconds": self.simulated_seconds, "cost": self.cost}
         return row
 
 

@@ -42,6 +42,7 @@ OWN = (
     "task",
     "transport",
     "engine",
+    "network",
     "choices",
     "client.id",
     "client.directory",
