@@ -39,23 +39,23 @@ Rate: TypeAlias = Annotated[float, Range("a number from 1e-6 to 1e12", lambda v:
 
 
 def _spread_from(least: float) -> Callable[[Any], bool]:
-    """Accepts a number from `least` to 1e12, `{low, high}` or `{median, sigma}` of such numbers."""
+    """Accepts a number from `least` to 1e12, or a distribution of such numbers."""
 
     def number(value: object, most: float = 1e12) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
 
     def accepts(value: object) -> bool:
         match value:
-            case {"low": low, "high": high, **others}:
-                return not others and number(high) and number(low, high)
-            case {"median": median, "sigma": sigma, **others}:
-                return not others and number(median) and fits(float, sigma) and 0 <= sigma <= 5
+            case ["uniform", low, high]:
+                return number(high) and number(low, high)
+            case ["lognormal", median, sigma]:
+                return number(median) and fits(float, sigma) and 0 <= sigma <= 5
         return number(value)
 
     return accepts
 
 
-_DRAWN = "{low, high} or {median, sigma} of such numbers with sigma from 0 to 5"
+_DRAWN = "[uniform, low, high] or [lognormal, median, sigma up to 5]"
 Spread: TypeAlias = Annotated[Any, Range(f"a number from 1e-6 to 1e12, {_DRAWN}", _spread_from(1e-6))]
 SpreadFromZero: TypeAlias = Annotated[Any, Range(f"a number from 0 to 1e12, {_DRAWN}", _spread_from(0))]
 

@@ -14,10 +14,10 @@ from tests.conftest import ALGORITHMS, Build, Configure
 
 NETWORK = (
     "network=custom",
-    "network.up_mbps={median: 2, sigma: 0.5}",
-    "network.down_mbps={low: 3, high: 6}",
+    "network.up_mbps=[lognormal, 2, 0.5]",
+    "network.down_mbps=[uniform, 3, 6]",
     "network.latency_s=0.03",
-    "network.client_gmacs={median: 0.02, sigma: 0.5}",
+    "network.client_gmacs=[lognormal, 0.02, 0.5]",
     "network.server_gmacs=0.05",
 )
 SERVER = 0.05e9
@@ -258,9 +258,9 @@ def test_an_algorithm_without_a_timeline_is_refused(
     ("override", "key"),
     [
         ("network.up_mbps=-1", "network.up_mbps"),
-        ("network.up_mbps={low: 3, high: 1}", "network.up_mbps"),
+        ("network.up_mbps=[uniform, 3, 1]", "network.up_mbps"),
         ("network.latency_s=null", "network.latency_s"),
-        ("network.server_gmacs={low: 1, high: 3}", "network.server_gmacs"),
+        ("network.server_gmacs=[uniform, 1, 3]", "network.server_gmacs"),
         ("network.cost_per_mb=-0.1", "network.cost_per_mb"),
         ("+network.jitter_s=1", "network.jitter_s"),
     ],

@@ -19,21 +19,21 @@ def test_a_number_is_everybodys() -> None:
 
 
 def test_uniform_numbers_are_uniform() -> None:
-    found = many({"low": 5, "high": 20})
+    found = many(["uniform", 5, 20])
     assert kstest(found, "uniform", args=(5, 15)).pvalue > 0.01
     assert 5 <= min(found) < 5.1
     assert 19.9 < max(found) < 20
-    assert many({"low": 5, "high": 5}) == [5.0] * 2000
+    assert many(["uniform", 5, 5]) == [5.0] * 2000
 
 
 def test_the_logarithms_of_lognormal_numbers_are_normal_around_that_of_the_median() -> None:
-    logarithms = [log(value) for value in many({"median": 14.7, "sigma": 0.5})]
+    logarithms = [log(value) for value in many(["lognormal", 14.7, 0.5])]
     assert kstest(logarithms, norm(log(14.7), 0.5).cdf).pvalue > 0.01
-    assert many({"median": 14.7, "sigma": 0}) == [14.7] * 2000
+    assert many(["lognormal", 14.7, 0]) == [14.7] * 2000
 
 
 def test_what_is_drawn_depends_on_seed_quantity_and_client_alone() -> None:
-    spread = {"median": 10, "sigma": 0.5}
+    spread = ["lognormal", 10, 0.5]
     assert many(spread) == many(spread)
     for other in (many(spread, seed=1), many(spread, what="latency")):
         assert not set(other) & set(many(spread))
@@ -42,7 +42,7 @@ def test_what_is_drawn_depends_on_seed_quantity_and_client_alone() -> None:
 def test_a_device_has_what_its_network_says_in_bits_and_multiply_adds_a_second() -> None:
     network = SimulatedNetwork(
         up_mbps=8,
-        down_mbps={"low": 1, "high": 2},
+        down_mbps=["uniform", 1, 2],
         latency_s=0.05,
         client_gmacs=None,
         server_up_mbps=None,
@@ -58,7 +58,7 @@ def test_a_device_has_what_its_network_says_in_bits_and_multiply_adds_a_second()
     assert network.cost(2_500_000) == 1.25
 
 
-RIGHT = [3, 0.5, {"low": 1, "high": 1}, {"low": 1, "high": 2}, {"median": 3, "sigma": 0}]
+RIGHT = [3, 0.5, ["uniform", 1, 1], ["uniform", 1, 2], ["lognormal", 3, 0]]
 WRONG = [
     -1,
     True,
@@ -69,14 +69,16 @@ WRONG = [
     1e13,
     [1, 2],
     {},
-    {"low": 1},
-    {"low": 2, "high": 1},
-    {"low": 1, "high": 2, "sigma": 1},
-    {"median": 1, "sigma": -1},
-    {"median": 1, "sigma": 6},
-    {"median": 1, "sigma": float("nan")},
-    {"median": "1", "sigma": 1},
-    {"low": -1, "high": 1},
+    ["uniform", 1],
+    ["uniform", 2, 1],
+    ["uniform", 1, 2, 3],
+    ["normal", 1, 2],
+    {"low": 1, "high": 2},
+    ["lognormal", 1, -1],
+    ["lognormal", 1, 6],
+    ["lognormal", 1, float("nan")],
+    ["lognormal", "1", 1],
+    ["uniform", -1, 1],
 ]
 
 
@@ -92,8 +94,8 @@ def test_nothing_else_is_a_spread(value: object) -> None:
     assert not fits(SpreadFromZero, value)
 
 
-@pytest.mark.parametrize("value", [0, {"low": 0, "high": 1}, {"median": 0, "sigma": 1}], ids=str)
+@pytest.mark.parametrize("value", [0, ["uniform", 0, 1], ["lognormal", 0, 1]], ids=str)
 def test_only_a_latency_may_be_nothing(value: object) -> None:
     assert not fits(Spread, value)
     assert fits(SpreadFromZero, value)
-    assert "{low, high} or {median, sigma}" in allowed(Spread)
+    assert "[uniform, low, high] or [lognormal, median, sigma up to 5]" in allowed(Spread)

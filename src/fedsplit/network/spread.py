@@ -1,6 +1,5 @@
 """A quantity over clients: the same for all, or drawn for each."""
 
-from collections.abc import Mapping
 from math import exp
 
 import torch
@@ -13,17 +12,16 @@ def drawn(spread: Spread, seed: int, what: str, client: int) -> float:
     """The quantity of one client; a function of the seed, of what it is, and of the client.
 
     Args:
-        spread: a number, `{low, high}` (uniform) or `{median, sigma}` (lognormal: the logarithm is normal
+        spread: a number, `[uniform, low, high]`, or `[lognormal, median, sigma]` (its logarithm is normal
             with standard deviation `sigma`).
         seed: of the run.
         what: names the quantity.
         client: whose.
     """
-    if not isinstance(spread, Mapping):
-        return float(spread)
     draw = generator(seed, f"{what} of a client's device", client=client)
-    if "low" in spread:
-        share = torch.rand((), generator=draw, dtype=torch.float64).item()
-        return float(spread["low"] + (spread["high"] - spread["low"]) * share)
-    normal = torch.randn((), generator=draw, dtype=torch.float64).item()
-    return float(spread["median"] * exp(spread["sigma"] * normal))
+    match spread:
+        case ["uniform", low, high]:
+            return float(low + (high - low) * torch.rand((), generator=draw, dtype=torch.float64).item())
+        case ["lognormal", median, sigma]:
+            return float(median * exp(sigma * torch.randn((), generator=draw, dtype=torch.float64).item()))
+    return float(spread)
