@@ -120,6 +120,12 @@ def test_a_client_of_splitfed_v2_whose_download_takes_long_is_waited_for() -> No
     assert seconds(SplitFedV2Timeline(), messages) == pytest.approx(20.2 + TRIPS[1] + 4.2)
 
 
+def test_an_upload_of_splitfed_v2_that_takes_long_is_waited_for() -> None:
+    messages = split_messages((1, 0))
+    messages[1, "up", "client_weights", 0] = 20 * MB
+    assert seconds(SplitFedV2Timeline(), messages) == pytest.approx(2.2 + TRIPS[1] + 40.2)
+
+
 def local_messages(steps: dict[int, list[int]], *kinds_up: Kind) -> Messages:
     messages: Messages = {}
     for client, uploaded in steps.items():
@@ -140,6 +146,8 @@ def test_cse_fsl_trains_while_it_uploads_and_ends_with_weights_here_and_an_empty
     weights_here = [1.74 + 0.1 + 2, 3.08 + 0.2 + 4]
     # the server takes 0.03 a sample: 1.64 to 1.76, 1.84 to 1.90, 3.28 to 3.40, long before the weights
     assert seconds(CseFslTimeline(), messages) == pytest.approx(max(weights_here)) == 7.28
+    alone = {key: size for key, size in messages.items() if key[0] == 0}
+    assert seconds(CseFslTimeline(), alone) == pytest.approx(weights_here[0])
     # at a hundredth of its speed it takes 3: from 1.64 on, without a pause
     slow = replace(NETWORK, server_gmacs=0.0001)
     assert seconds(CseFslTimeline(), messages, network=slow) == pytest.approx(1.64 + 10 * 3)
@@ -204,9 +212,9 @@ def test_a_warm_start_of_fsl_sage_is_cse_fsl() -> None:
 
 def test_the_servers_bandwidth_is_divided_among_clients() -> None:
     messages = weights("down", "full_weights", 2 * MB) | weights("up", "full_weights", 2 * MB)
-    # 1.5 MB/s up and down for two: 0.75 each, less than client 0 has up and down, and client 1 down
-    narrow = replace(NETWORK, server_up_mbps=12.0, server_down_mbps=12.0)
-    first, second = 0.1 + 2 / 0.75 + 3.3 + 0.1 + 2 / 0.75, 0.2 + 2 / 0.75 + 4.62 + 0.2 + 2 / 0.5
+    # 0.75 MB/s up and 1.5 MB/s down, half of it for each: less than either has
+    narrow = replace(NETWORK, server_up_mbps=6.0, server_down_mbps=12.0)
+    first, second = 0.1 + 2 / 0.75 + 3.3 + 0.1 + 2 / 0.375, 0.2 + 2 / 0.75 + 4.62 + 0.2 + 2 / 0.375
     assert seconds(FedAvgTimeline(), messages, network=narrow) == pytest.approx(max(first, second))
     # in its turn, a client of SplitFed v2 has all of it
     wide = replace(NETWORK, server_up_mbps=8.0, server_down_mbps=16.0)
