@@ -2,17 +2,33 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 
 def multiply_adds(compute: Callable[[], object]) -> int:
-    """Of what runs in `compute`."""
-    with attention_in_products(), FlopCounterMode(display=False) as counter:
+    """Of what runs in `compute`, gradients included."""
+    with attention_in_products(), _Counter() as counter:
         compute()
-    return int(counter.get_total_flops() // 2)
+    return counter.flops // 2
+
+
+class _Counter(TorchDispatchMode):
+    """Counts by torch's formulas, whose own counter fails where a gradient is taken at a module's inputs."""
+
+    flops = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        output = func(*args, **(kwargs or {}))
+        if func.overloadpacket in flop_registry:
+            self.flops += int(flop_registry[func.overloadpacket](*args, **(kwargs or {}), out_val=output))
+        return output
 
 
 @contextmanager
