@@ -41,10 +41,10 @@ Rate: TypeAlias = Annotated[float, Range("a number from 1e-6 to 1e12", lambda v:
 def _spread_from(least: float) -> Callable[[Any], bool]:
     """Accepts a number from `least` to 1e12, or a distribution of such numbers."""
 
-    def number(value: object, most: float = 1e12) -> bool:
+    def number(value: Any, most: float = 1e12) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
 
-    def accepts(value: object) -> bool:
+    def accepts(value: Any) -> bool:
         match value:
             case ["uniform", low, high]:
                 return number(high) and number(low, high)

@@ -12,15 +12,18 @@ from torch.utils.flop_counter import flop_registry
 
 def multiply_adds(compute: Callable[[], object]) -> int:
     """Of what runs in `compute`, gradients included."""
-    with attention_in_products(), _Counter() as counter:
+    counter = _Counter()
+    with attention_in_products(), counter:
         compute()
     return counter.flops // 2
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts by torch's formulas, whose own counter fails where a gradient is taken at a module's inputs."""
 
-    flops = 0
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.flops = 0
 
     def __torch_dispatch__(
         self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
