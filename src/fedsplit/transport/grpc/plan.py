@@ -43,6 +43,7 @@ OWN = (
     "transport",
     "engine",
     "tracker",
+    "network",
     "choices",
     "sweep",
     "client.id",
