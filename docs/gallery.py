@@ -59,7 +59,7 @@ def make(experiment: Experiment, saves: Path, jobs: int) -> None:
         overrides = [each for each in shlex.split(command)[2:] if each != "-m"]
         sweep = [f"hydra.sweep.dir={saves / experiment.name}-{len(list(saves.iterdir()))}"]
         sweep += [f"hydra.launcher.n_jobs={jobs}", "progress=false"]
-        asked = [sys.executable, ROOT / "main.py", "-m", *overrides, *sweep]
+        asked = [sys.executable, str(ROOT / "main.py"), "-m", *overrides, *sweep]
         subprocess.run(asked, check=True, stdout=subprocess.DEVNULL)
 
 
