@@ -46,7 +46,7 @@ def test_an_experiment_with_a_table_leaves_its_files_and_a_page_of_all(tmp_path:
     assert "&lt;Plain&gt;" in page
     for note in done.stderr.splitlines():
         assert note.removeprefix("note: ") in page.replace("<wbr>", "")
-    assert "missing: python main.py seed=2" in done.stderr
+    assert "missing for compared: python main.py seed=2" in done.stderr
     before = (tmp_path / "saves" / "plots" / "index.html").read_bytes()
     plot(tmp_path)
     assert (tmp_path / "saves" / "plots" / "index.html").read_bytes() == before

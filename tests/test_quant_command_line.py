@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import yaml
-from hydra import initialize_config_dir
 
-import main
-from fedsplit.composition import CONFIGS
+from fedsplit.composition import composed, composing, plain
 from fedsplit.config import CODECS
+from fedsplit.overrides import spelled_out
+from fedsplit.sweeps import grid
+from main import main
 from tests.conftest import TINY, Configure
 
 
@@ -30,9 +31,9 @@ def target(config: dict[str, Any], path: str) -> str:
 
 def jobs(*arguments: str) -> list[dict[str, Any]]:
     """The configurations of the jobs of a sweep."""
-    overrides = [each for argument in arguments for each in main.spelled_out(argument)]
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return [main.plain(main.composed(job)) for job in main.jobs(overrides)]
+    overrides = [each for argument in arguments for each in spelled_out(argument)]
+    with composing():
+        return [plain(composed(job)) for job in grid.jobs(overrides)]
 
 
 def command(root: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -69,7 +70,7 @@ def rows(directory: Path) -> list[dict[str, str]]:
     ],
 )
 def test_a_codec_is_chosen_by_the_key_it_stands_at(argument: str, expected: list[str]) -> None:
-    assert main.spelled_out(argument) == expected
+    assert spelled_out(argument) == expected
 
 
 def test_by_default_nothing_is_coded(configured: Configure) -> None:
@@ -263,7 +264,7 @@ def test_a_mistake_ends_with_one_clear_line_and_nothing_written(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["main.py", *arguments])
-    code = main.main()
+    code = main()
     told = capsys.readouterr()
     assert told.err.startswith(f"error: {message}")
     assert (code, told.err.count("\n"), told.out) == (2, 1, "")
