@@ -5,13 +5,16 @@ from contextlib import contextmanager
 
 from fedsplit.errors import UserError
 
-_EXTRAS = {"grpc": "grpc", "grpc_health": "grpc", "google": "grpc", "cryptography": "grpc"}
+_EXTRAS = {
+    **dict.fromkeys(("grpc", "grpc_health", "google", "cryptography"), "grpc"),
+    **{"tensorboard": "tensorboard", "wandb": "wandb"},
+}
 """Which extra of the installation brings a package."""
 
 
 @contextmanager
 def extra(key: str, value: object) -> Iterator[None]:
-    """While something is imported that an extra brings.
+    """While something is imported, or made, that needs what an extra brings.
 
     Args:
         key: what asked for it.
@@ -22,9 +25,17 @@ def extra(key: str, value: object) -> Iterator[None]:
     """
     try:
         yield
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in _EXTRAS:
+    except (ModuleNotFoundError, UserError) as error:
+        package = next(filter(_EXTRAS.get, _missing(error)), None)
+        if package is None:
             raise
         needs = f"needs {package}: pip install 'fedsplit[{_EXTRAS[package]}]'"
         raise UserError(key, value, needs) from error
+
+
+def _missing(error: BaseException | None) -> Iterator[str]:
+    """Packages that were not found, of an error and those that it came from."""
+    while error is not None:
+        if isinstance(error, ModuleNotFoundError):
+            yield (error.name or "").partition(".")[0]
+        error = error.__cause__
