@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fedsplit.composition import CONFIGS, composed, composing, first_line, plain
-from fedsplit.config import CODECS, OF_A_CLIENT, check
+from fedsplit.config import BESIDE_TASK, CODECS, check
 from fedsplit.errors import RunFailed, UserError
 
 HERE = Path.cwd()
@@ -146,12 +146,12 @@ def single(overrides: Sequence[str]) -> None:
         directory, settings = hydra_path(config, "hydra.run.dir"), plain(config)
     if config.hydra.mode == RunMode.MULTIRUN:
         raise UserError("hydra.mode", "MULTIRUN", "a sweep is asked for by -m")
-    if config.hydra.runtime.choices.task == "client":
+    if config.hydra.runtime.choices.task in BESIDE_TASK:
+        allowed, told = BESIDE_TASK[config.hydra.runtime.choices.task]
         for override in _parsed(list(config.hydra.overrides.task)):
             key = override.key_or_group
-            if not any(key == own or key.startswith(f"{own}.") for own in OF_A_CLIENT):
-                told = f"is the server's to say; of a client are {', '.join(OF_A_CLIENT)}"
-                raise UserError(key, override.value(), told)
+            if not any(key == own or key.startswith(f"{own}.") for own in allowed):
+                raise UserError(key, override.value(), f"{told} {', '.join(allowed)}")
     perform(directory.absolute(), settings, config.hydra.runtime.choices)
 
 

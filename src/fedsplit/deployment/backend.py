@@ -57,9 +57,9 @@ class Deployed(ABC):
 
     @abstractmethod
     def save(self, directory: Path) -> None:
-        """Write the model and `deployment.json` to a directory, which is made.
+        """Write the model's file, and `deployment.json` beside it, to a directory, which is made.
 
-        See `fedsplit.deployment.storage.load` for how to read any of them back.
+        `fedsplit.deployment.storage` reads any of them back, and tells the file's size.
         """
 
     @classmethod
@@ -75,11 +75,6 @@ class Deployed(ABC):
         Raises:
             UserError: the files are damaged.
         """
-
-    @property
-    @abstractmethod
-    def size(self) -> int:
-        """Bytes of the model's file; what `deployment.json` takes is not in it."""
 
 
 class Backend(ABC):
@@ -103,7 +98,7 @@ class Backend(ABC):
             UserError: it cannot quantize this model, or needs what is not installed; says what.
         """
 
-    def calibrate(self, batches: Sequence[Tensor]) -> None:
+    def calibrate(self, batches: Sequence[Tensor]) -> None:  # noqa: B027  (some have no use for samples)
         """Take the ranges of activations from samples.
 
         Args:
@@ -119,5 +114,5 @@ class Backend(ABC):
 
     @property
     def unquantized(self) -> tuple[str, ...]:
-        """Operations of the converted model that compute in float32, by kind; empty where all are quantized."""
+        """Kinds of operations of the converted model that stay in float32; empty where all are quantized."""
         return ()

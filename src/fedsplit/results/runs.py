@@ -18,7 +18,7 @@ XS: tuple[X, ...] = get_args(X)
 YS: tuple[Y, ...] = get_args(Y)
 RUN_FILES = ("config.yaml", "metrics.csv")
 """What makes a directory that of a run."""
-_WITHOUT_EFFECT = {"seed", "task", "progress", "resume", "checkpoint_interval", "dataset.download"}
+_WITHOUT_EFFECT = {"seed", "task", "progress", "resume", "run", "checkpoint_interval", "dataset.download"}
 """Settings in which runs of one curve may differ: the seed, and what cannot change a result."""
 _NAMED_BY_CHOICE = {"model", "dataset", "distribution"}
 """Groups whose choices speak for themselves: `iid`, but `quant=none`."""
