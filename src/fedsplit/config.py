@@ -49,6 +49,7 @@ class Settings:
     target_accuracy: Fraction | None
     checkpoint_interval: PositiveInt
     resume: str | None
+    run: str | None
     progress: bool
     precision: Literal["fp32", "tf32", "bf16"]
     compile: bool
@@ -118,6 +119,15 @@ OF_A_CLIENT = (
     *("dataset.root", "dataset.download", "progress"),
 )
 """What may be given beside `task=client`: all else is the server's to say."""
+OF_A_COMPARISON = ("task", "run", "device", "threads", "network")
+"""What may be given beside `task=compare`: all else is that of the run."""
+BESIDE_TASK = {
+    "client": (OF_A_CLIENT, "is the server's to say; of a client are"),
+    "compare": (OF_A_COMPARISON, "is that of the run; of a comparison are"),
+}
+"""By task, what may be given beside it, and why nothing else may."""
+_OF_RUNS = ("fedsplit.tasks.compare.Compare",)
+"""Tasks that look at what a run left behind."""
 
 GROUPS = (
     "task",
@@ -145,6 +155,7 @@ def with_defaults_of_old(config: Mapping[str, Any]) -> dict[str, Any]:
     quant = {kind: exact() for kind in _CUT} | {"weights": {way: exact() for way in _WEIGHTS}}
     older = {
         "task": {"_target_": "fedsplit.tasks.train.Train"},
+        "run": None,
         "precision": "fp32",
         "compile": False,
         "cuda_graphs": False,
@@ -217,6 +228,11 @@ def check(config: Mapping[str, Any]) -> None:
     for group, node in config.items():
         if isinstance(node, Mapping) and "_target_" in node:
             _check_node(group, node, _own_keys(group))
+    of_runs = config["task"]["_target_"] in _OF_RUNS
+    if of_runs and config["run"] is None:
+        raise UserError("run", None, "the directory of a trained run is needed: run=saves/...")
+    if not of_runs and config["run"] is not None:
+        raise UserError("run", config["run"], "stands beside task=compare; resume= goes on with a run")
     if config["cohort_size"] is not None and config["cohort_size"] > config["num_clients"]:
         raise UserError("cohort_size", config["cohort_size"], f"at most num_clients, {config['num_clients']}")
     if config["cuda_graphs"] and config["compile"]:
