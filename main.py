@@ -10,9 +10,9 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 
 from fedsplit.composition import CONFIGS, composed, composing, first_line, hydra_path, plain
-from fedsplit.config import BESIDE_TASK, check
+from fedsplit.config import check
 from fedsplit.errors import RunFailed, UserError
-from fedsplit.overrides import parsed, spelled_out
+from fedsplit.overrides import check_beside, one_list, parsed, spelled_out
 from fedsplit.running import go_on, perform, shown
 
 HERE = Path.cwd()
@@ -56,7 +56,7 @@ def run(arguments: Sequence[str]) -> None:
 
         sweep(overrides)
     else:
-        single(overrides)
+        single([one_list(override) for override in overrides])
 
 
 def single(overrides: Sequence[str]) -> None:
@@ -66,12 +66,7 @@ def single(overrides: Sequence[str]) -> None:
         directory, settings = hydra_path(config, "hydra.run.dir"), plain(config)
     if config.hydra.mode == RunMode.MULTIRUN:
         raise UserError("hydra.mode", "MULTIRUN", "a sweep is asked for by -m")
-    if config.hydra.runtime.choices.task in BESIDE_TASK:
-        allowed, told = BESIDE_TASK[config.hydra.runtime.choices.task]
-        for override in parsed(list(config.hydra.overrides.task)):
-            key = override.key_or_group
-            if not any(key == own or key.startswith(f"{own}.") for own in allowed):
-                raise UserError(key, override.value(), f"{told} {', '.join(allowed)}")
+    check_beside(config.hydra.runtime.choices.task, settings, list(config.hydra.overrides.task))
     check(settings)
     if settings.get("sweep", {}).get("skip_finished"):
         raise UserError("sweep.skip_finished", True, "is for a sweep, which is asked for by -m")

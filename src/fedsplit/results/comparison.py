@@ -7,9 +7,9 @@ from typing import Any
 
 from rich.table import Table
 
+from fedsplit.results.csv_files import write_csv
 from fedsplit.results.paired import Drop
 from fedsplit.results.summary import write_json
-from fedsplit.results.csv_files import write_csv
 
 SAMPLES = 1000
 """Inferences that bytes and money are told for."""
