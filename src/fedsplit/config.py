@@ -90,6 +90,7 @@ class ClientSettings:
     stateless: bool
     id: NonNegativeInt | None
     directory: str | None
+    model: str | None
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ _DATASET_KEYS: dict[str, Any] = {"root": str | None, "download": bool | None}
 """Of the machine of a client."""
 
 OF_A_CLIENT = (
-    *("task", "transport", "client.id", "client.directory", "device"),
+    *("task", "transport", "client.id", "client.directory", "client.model", "device"),
     *("dataset.root", "dataset.download", "progress"),
 )
 """What may be given beside `task=client`: all else is the server's to say."""
@@ -185,7 +186,7 @@ def with_defaults_of_old(config: Mapping[str, Any]) -> dict[str, Any]:
         completed["choices"] = {**chosen, **config["choices"]}
     client = config.get("client", {})
     if isinstance(client, Mapping):
-        completed["client"] = {"stateless": False, "id": None, "directory": None, **client}
+        completed["client"] = {"stateless": False, "id": None, "directory": None, "model": None, **client}
     if isinstance(config.get("model"), Mapping):
         completed["model"] = {"stages": None, "untie": False, **config["model"]}
     if isinstance(config.get("dataset"), Mapping):

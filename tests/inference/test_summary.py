@@ -38,7 +38,7 @@ def requests(precision: str, factor: float) -> list[Request]:
 
 
 def test_warm_up_counts_for_memory_alone() -> None:
-    summary = Summary.of("fp32", "fp32", requests("fp32", 1.0), [Footprint(5000, 7 * 10**7)])
+    summary = Summary.of("fp32", requests("fp32", 1.0), [Footprint(5000, 7 * 10**7)])
     assert (summary.requests, summary.samples, summary.peak_memory) == (4, 32, 3 * 10**8)
     assert summary.accuracy == 26 / 32
     client = summary.seconds["client"]
@@ -50,8 +50,8 @@ def test_warm_up_counts_for_memory_alone() -> None:
 
 
 def test_ratios_are_to_the_first_precision_and_empty_where_it_took_nothing() -> None:
-    first = Summary.of("fp32", "fp32", requests("fp32", 1.0), [Footprint(5000, 0)])
-    second = Summary.of("int8", "static_int8", requests("int8", 0.5), [Footprint(1300, 0)])
+    first = Summary.of("fp32", requests("fp32", 1.0), [Footprint(5000, 0)])
+    second = Summary.of("int8", requests("int8", 0.5), [Footprint(1300, 0)])
     row = second.plain(first)
     assert row["ratio.seconds.client"] == pytest.approx(0.5)
     assert row["ratio.seconds.wire"] is None
@@ -61,7 +61,7 @@ def test_ratios_are_to_the_first_precision_and_empty_where_it_took_nothing() -> 
 
 
 def test_one_request_has_no_standard_deviation() -> None:
-    summary = Summary.of("fp32", "fp32", [ONE], [Footprint(5000, 0)])
+    summary = Summary.of("fp32", [ONE], [Footprint(5000, 0)])
     assert summary.seconds["client"].std is None
 
 

@@ -2,14 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 from torch import Tensor
 
+from fedsplit.deployment import storage
 from fedsplit.deployment.backend import Deployed
 from fedsplit.deployment.calibration import calibration_batches
 from fedsplit.deployment.precisions import PRECISIONS
+from fedsplit.errors import UserError
 from fedsplit.inference.subject import Subject
+from fedsplit.results.summary import write_json
 
 Int8Backend: TypeAlias = Literal["onnx", "pt2e", "pt2e_compiled"]
 _INT8: Mapping[Int8Backend, str] = {
@@ -17,6 +21,29 @@ _INT8: Mapping[Int8Backend, str] = {
     "pt2e": "static_int8_pt2e",
     "pt2e_compiled": "static_int8_pt2e_compiled",
 }
+
+
+def save(deployed: Deployed, precision: str, directory: Path) -> None:
+    """Write a client half to a directory, and of which precision it is beside what it needs to be loaded."""
+    deployed.save(directory)
+    write_json(directory / storage.DESCRIPTION, storage.description(directory) | {"precision": precision})
+
+
+def precision_of(directory: Path, key: str) -> str:
+    """The precision of a client half that was saved.
+
+    Args:
+        directory: where.
+        key: what named it.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        found = storage.description(directory)
+    except UserError as error:
+        raise UserError(key, directory, error.allowed) from error
+    return str(found.get("precision", found["format"]))
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,13 @@ class Answered:
 
     @property
     def checksum(self) -> int:
-        """CRC-32 of the logits: the same for the same bits, over whatever wire."""
-        return zlib.crc32(to_bytes(self.logits))
+        """See `checksum`."""
+        return checksum(self.logits)
+
+
+def checksum(logits: Tensor) -> int:
+    """CRC-32 of logits: the same for the same bits, over whatever wire."""
+    return zlib.crc32(to_bytes(logits))
 
 
 class ServerHalf:

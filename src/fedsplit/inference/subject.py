@@ -16,6 +16,7 @@ from fedsplit.errors import UserError
 from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.making import make
 from fedsplit.results.run_directory import RunDirectory
+from fedsplit.transport.transport import Member
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,17 @@ class Subject:
     cut: str
     smashed_shape: tuple[int, ...]
     architecture: ClientArchitecture
+
+
+def device_part(config: Mapping[str, Any], member: Member) -> tuple[Data, ClientArchitecture]:
+    """What a device needs: images, and what its client half is made from.
+
+    Args:
+        config: as the server told it, with the name of the cut.
+        member: what it was told of the data.
+    """
+    data = Data.built(config, torch.device("cpu"), member=member, apart=True)
+    return data, ClientArchitecture(config["model"], config["model"]["cut"], **data.sizes)
 
 
 def subject_of(config: Mapping[str, Any]) -> Subject:

@@ -36,7 +36,6 @@ class Summary:
 
     Args:
         precision: its name.
-        deployed_as: the name of what its client half was converted by.
         requests: that were measured, over all devices.
         samples: of them.
         accuracy: over these samples, a fraction.
@@ -49,7 +48,6 @@ class Summary:
     """
 
     precision: str
-    deployed_as: str
     requests: int
     samples: int
     accuracy: float
@@ -61,14 +59,11 @@ class Summary:
     memory_before: int
 
     @classmethod
-    def of(
-        cls, precision: str, deployed_as: str, requests: Sequence[Request], footprints: Sequence[Footprint]
-    ) -> Self:
+    def of(cls, precision: str, requests: Sequence[Request], footprints: Sequence[Footprint]) -> Self:
         """Of the requests of one precision; warm-up does not count, but for memory.
 
         Args:
             precision: which.
-            deployed_as: see above.
             requests: of all its devices.
             footprints: of each of its devices.
         """
@@ -76,7 +71,6 @@ class Summary:
         samples = sum(each.samples for each in counted)
         return cls(
             precision=precision,
-            deployed_as=deployed_as,
             requests=len(counted),
             samples=samples,
             accuracy=sum(each.correct for each in counted) / samples,
@@ -94,7 +88,6 @@ class Summary:
         """A row of `summary.csv`, with ratios to the first precision: below 1 is less."""
         told: dict[str, Any] = {
             "precision": self.precision,
-            "deployed_as": self.deployed_as,
             "requests": self.requests,
             "samples": self.samples,
             "accuracy": self.accuracy,

@@ -2,9 +2,10 @@
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from hydra.utils import get_class
@@ -14,12 +15,14 @@ from rich.measure import Measurement
 from fedsplit.arguments import NonNegativeInt, PositiveFloat, PositiveInt
 from fedsplit.config import OF_AN_INFERENCE, check, with_defaults_of_old
 from fedsplit.errors import RunFailed, UserError
-from fedsplit.inference.deploying import Deploying, Int8Backend
+from fedsplit.extras import extra
+from fedsplit.inference.deploying import Deploying, Int8Backend, save
 from fedsplit.inference.device import Device, Turns
 from fedsplit.inference.files import write_results
 from fedsplit.inference.local import local_devices
+from fedsplit.inference.request import Request
 from fedsplit.inference.server_half import ServerHalf
-from fedsplit.inference.subject import Batches, Subject, subject_of
+from fedsplit.inference.subject import Batches, subject_of
 from fedsplit.inference.summary import Summary, summary_table
 from fedsplit.memory import reuse_freed_memory
 from fedsplit.parts import found_device
@@ -27,6 +30,9 @@ from fedsplit.results.new_directory import new_directory
 from fedsplit.results.run_directory import RunDirectory
 from fedsplit.tasks.task import Task
 from fedsplit.transport.local import LocalTransport
+
+if TYPE_CHECKING:
+    from fedsplit.transport.grpc.inference import GrpcInference
 
 
 class Infer(Task):
@@ -53,8 +59,8 @@ class Infer(Task):
         devices: PositiveInt | None,
         wait_s: PositiveFloat,
     ) -> None:
-        self.backend, self.turns = backend, Turns(warm_up, requests)
-        self.calibration_batches, self.calibration_batch_size = calibration_batches, calibration_batch_size
+        self.turns = Turns(warm_up, requests)
+        self.deploying = partial(Deploying, backend, calibration_batches, calibration_batch_size)
         self.devices, self.wait_s = devices, wait_s
 
     def run(self, config: Mapping[str, Any], directory: Path) -> None:
@@ -63,42 +69,55 @@ class Infer(Task):
         precisions = _listed(config["precision"])
         device = found_device(config["device"])
         config |= {"device": str(device), "precision": precisions}
+        wire = self._wire(config, precisions)
         torch.set_num_threads(config["threads"])
         reuse_freed_memory()
         subject = subject_of(config)
-        deploying = Deploying(
-            self.backend, self.calibration_batches, self.calibration_batch_size, config["seed"]
-        )
-        converted = deploying.converted(subject, precisions)
-        with _appearing(directory) as partial:
-            deployed = {precision: partial / "deployed" / precision for precision in precisions}
+        here = [] if wire is not None and not wire.spawns else precisions  # else devices bring theirs
+        converted = self.deploying(config["seed"]).converted(subject, here)
+        server = ServerHalf(subject.server.to(device), device)
+        with _appearing(directory) as place:
+            deployed = {precision: place / "deployed" / precision for precision in here}
             for precision, folder in deployed.items():
-                converted[precision].save(folder)
-            del converted
-            with self._devices(config, subject, deployed, device) as devices:
+                save(converted.pop(precision), precision, folder)
+            if wire is None:
+                batches = Batches(subject.data, config["batch_size"])
+                reached = local_devices(deployed, subject.architecture, server, batches, config["threads"])
+            else:
+                reached = wire.devices(subject, server, deployed, place)
+            with reached as devices:
                 requests = self.turns.of(devices)
-            summaries = [
-                Summary.of(
-                    precision,
-                    deploying.name(precision),
-                    [each for each in requests if each.precision == precision],
-                    [each.footprint for each in devices if each.precision == precision],
-                )
-                for precision in precisions
-                if any(each.precision == precision for each in devices)
-            ]
-            write_results(partial, config, subject.cut, requests, summaries)
+            summaries = self._summaries(precisions, devices, requests)
+            write_results(place, config, subject.cut, requests, summaries)
         _show(summaries, config["batch_size"])
 
-    def _devices(
-        self, config: Mapping[str, Any], subject: Subject, deployed: Mapping[str, Path], device: torch.device
-    ) -> AbstractContextManager[list[Device]]:
-        """While there are devices, with what the transport puts between them and the server half."""
-        server = ServerHalf(subject.server.to(device), device)
-        batches = Batches(subject.data, config["batch_size"])
+    def _wire(self, config: Mapping[str, Any], precisions: Sequence[str]) -> "GrpcInference | None":
+        """What is between devices and the server half; None where there is nothing."""
         if issubclass(get_class(config["transport"]["_target_"]), LocalTransport):
-            return local_devices(deployed, subject.architecture, server, batches, config["threads"])
-        raise UserError("transport", config["choices"]["transport"], "must be local")
+            if self.devices is not None:
+                raise UserError("task.devices", self.devices, "is for devices that dial in: transport=grpc")
+            return None
+        with extra("transport", config["choices"]["transport"]):
+            from fedsplit.transport.grpc.inference import GrpcInference  # noqa: PLC0415
+        if config["transport"]["spawn"] and self.devices not in (None, len(precisions)):
+            told = "is for devices that dial in, transport.spawn=false: here is one for each precision"
+            raise UserError("task.devices", self.devices, told)
+        devices = self.devices or len(precisions)
+        return GrpcInference(config, precisions=precisions, devices=devices, wait_s=self.wait_s)
+
+    def _summaries(
+        self, precisions: Sequence[str], devices: Sequence[Device], requests: Sequence[Request]
+    ) -> list[Summary]:
+        """Of each precision that a device had."""
+        return [
+            Summary.of(
+                precision,
+                [each for each in requests if each.precision == precision],
+                [each.footprint for each in devices if each.precision == precision],
+            )
+            for precision in precisions
+            if any(each.precision == precision for each in devices)
+        ]
 
 
 def _of_the_run(config: Mapping[str, Any]) -> dict[str, Any]:
