@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from fedsplit.results.drawing import StoredRuns, draw, write
+from fedsplit.results.drawing import StoredRuns, draw, image_files, write
 from fedsplit.results.experiments import Experiment, experiments_in
 from fedsplit.results.selection import missing
 
@@ -46,7 +46,7 @@ def main() -> None:
             here = replace(each, runs=(str(options.saves),))
             make(here, options.saves, options.jobs)
             runs = StoredRuns(lambda told: print(f"note: {told}", file=sys.stderr)).selected(here)
-            for path in write(draw(here, runs, ["png"]), IMAGES) if runs else ():
+            for path in write(image_files(draw(here, runs, ["png"])), IMAGES) if runs else ():
                 print(path)
     PAGE.write_text(page(every), encoding="utf-8")
 
@@ -59,7 +59,7 @@ def make(experiment: Experiment, saves: Path, jobs: int) -> None:
         overrides = [each for each in shlex.split(command)[2:] if each != "-m"]
         sweep = [f"hydra.sweep.dir={saves / experiment.name}-{len(list(saves.iterdir()))}"]
         sweep += [f"hydra.launcher.n_jobs={jobs}", "progress=false"]
-        asked = [sys.executable, ROOT / "main.py", "-m", *overrides, *sweep]
+        asked = [sys.executable, str(ROOT / "main.py"), "-m", *overrides, *sweep]
         subprocess.run(asked, check=True, stdout=subprocess.DEVNULL)
 
 

@@ -30,6 +30,7 @@ def test_the_choices_are_all_there() -> None:
         "distribution": 10,
         "engine": 3,
         "transport": 2,
+        "network": 5,
         "estimator": 3,
         "experiment": 3,
         "model": 24,

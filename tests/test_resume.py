@@ -22,6 +22,7 @@ VARIANTS = [
     ["algorithm=fsl_sage", "algorithm.align_interval=2", "algorithm.warm_start=1", "cohort_size=2"],
     ["algorithm=fsl_sage", "estimator=mlp_regression", "client_optimizer=adamw", "local_epochs=2"],
     ["algorithm=splitfed_v1", "model=resnet18", "dataset.max_train=50"],
+    ["network=lte", "network.cost_per_mb=0.1", "algorithm.align_interval=2", "cohort_size=2"],
 ]
 
 

@@ -38,7 +38,7 @@ def _resolved(target: str) -> Any:
 def test_every_configured_group_contributes_targets() -> None:
     groups = {target.split(".")[1] for target in TARGETS}
     configured = {"algorithms", "data", "estimators", "models", "optimizers", "parties", "quant", "transport"}
-    assert groups == configured | {"schedules", "tasks", "trackers"}
+    assert groups == configured | {"network", "schedules", "tasks", "trackers"}
 
 
 @pytest.mark.parametrize("target", TARGETS)

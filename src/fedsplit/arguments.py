@@ -34,6 +34,31 @@ Degrees: TypeAlias = Annotated[float, Range("a number from 0 to 180", lambda v: 
 Bits: TypeAlias = Annotated[int, Range("a whole number from 1 to 16", lambda v: 1 <= v <= 16)]
 ChannelDim: TypeAlias = Annotated[int, Range("a dimension, 0 to 3", lambda v: 0 <= v <= 3)]
 
+
+Rate: TypeAlias = Annotated[float, Range("a number from 1e-6 to 1e12", lambda v: 1e-6 <= v <= 1e12)]
+
+
+def _spread_from(least: float) -> Callable[[Any], bool]:
+    """Accepts a number from `least` to 1e12, or a distribution of such numbers."""
+
+    def number(value: Any, most: float = 1e12) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
+
+    def accepts(value: Any) -> bool:
+        match value:
+            case ["uniform", low, high]:
+                return number(high) and number(low, high)
+            case ["lognormal", median, sigma]:
+                return number(median) and fits(float, sigma) and 0 <= sigma <= 5
+        return number(value)
+
+    return accepts
+
+
+_DRAWN = "[uniform, low, high] or [lognormal, median, sigma up to 5]"
+Spread: TypeAlias = Annotated[Any, Range(f"a number from 1e-6 to 1e12, {_DRAWN}", _spread_from(1e-6))]
+SpreadFromZero: TypeAlias = Annotated[Any, Range(f"a number from 0 to 1e12, {_DRAWN}", _spread_from(0))]
+
 VOCABULARY: Mapping[str, Any] = {
     **{name: value for name, value in globals().items() if get_origin(value) is Annotated},
     **{"int": int, "float": float, "bool": bool, "str": str, "list": list, "tuple": tuple, "dict": dict},

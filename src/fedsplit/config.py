@@ -155,6 +155,7 @@ GROUPS = (
     "engine",
     "transport",
     "tracker",
+    "network",
 )
 OPTIONAL_GROUPS = ("client_optimizer", "server_optimizer")
 
@@ -177,12 +178,13 @@ def with_defaults_of_old(config: Mapping[str, Any]) -> dict[str, Any]:
         "engine": {"_target_": "fedsplit.parties.sequential.Sequential"},
         "transport": {"_target_": "fedsplit.transport.local.LocalTransport"},
         "quant": {**quant, "continue_from_decoded": False},
+        "network": {"_target_": "fedsplit.network.network.Network", "cost_per_mb": None},
     }
     chosen = {"task": "train", "quant": "none"} | {f"codec@{path}": "none" for path in CODECS}
     completed = {**older, **config}
     if "choices" in config:
         chosen = chosen if "quant" not in config else {}
-        chosen |= {"engine": "sequential", "transport": "local", "tracker": "none"}
+        chosen |= {"engine": "sequential", "transport": "local", "network": "none", "tracker": "none"}
         completed["choices"] = {**chosen, **config["choices"]}
     client = config.get("client", {})
     if isinstance(client, Mapping):

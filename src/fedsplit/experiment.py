@@ -84,7 +84,8 @@ class Experiment:
         self.algorithm = self.parts.algorithm
         self.evaluate = self.parts.evaluator()
         self._evaluate_locally = self.parts.local_evaluator()
-        self.ledger = Ledger()
+        self.clock = self.parts.clock()
+        self.ledger = Ledger(keeps_messages=self.clock is not None)
         self.transport = self.parts.transport(self.ledger)
         self.records: list[Record] = []
         self.elapsed = 0.0
@@ -128,12 +129,22 @@ class Experiment:
             left_out=list(self.transport.left_out),
             local_accuracy=local.summary if local else None,
             gradient_error=error,
+            simulated_seconds=self._simulated_seconds(t),
+            cost=self.parts.network.cost(self.ledger.load),
             seconds={
                 "clients": clients,
                 "server": trained - start - clients,
                 "evaluate": time.perf_counter() - trained,
             },
         )
+
+    def _simulated_seconds(self, t: int) -> float | None:
+        """Of all rounds so far."""
+        if self.clock is None:
+            return None
+        before = self.records[-1].simulated_seconds if self.records else None
+        messages, fits = self.ledger.taken(t), self.parts.alignment.fits
+        return (before or 0.0) + self.clock.seconds(t, messages, self.transport.samples, fits)
 
     def forget(self) -> None:
         """After a round with stateless clients: drop what is kept for each."""
@@ -297,6 +308,8 @@ class Experiment:
             f"round {record.round:>4}  {accuracy}loss {record.train_loss:.4f}  "
             f"{record.load / 1e6:,.2f} MB  {sum(record.seconds.values()):.2f} s"
         )
+        if record.simulated_seconds is not None:
+            line += f"  {record.simulated_seconds:,.1f} s simulated"
         if network := self.transport.told(sum(record.seconds.values())):
             line += f"  {network}"
         _LOG.info("%s", line)

@@ -23,6 +23,9 @@ from fedsplit.extras import extra
 from fedsplit.making import make
 from fedsplit.memory import Memory, reuse_freed_memory
 from fedsplit.models.model_state import ModelState
+from fedsplit.network.clock import Clock
+from fedsplit.network.counting import counted_work
+from fedsplit.network.network import Network, SimulatedNetwork
 from fedsplit.optimizers import Optimizer
 from fedsplit.parties.engine import Blueprint, Engine
 from fedsplit.parties.evaluation import Evaluator
@@ -148,9 +151,8 @@ class Parts:
     @cached_property
     def algorithm(self) -> Algorithm:
         """The algorithm, with its servers; a process that only holds clients never asks for it."""
-        halves, auxiliary, settings = self.models.halves, self.models.auxiliary, self.config["auxiliary"]
-        aligner = self.auxiliary_optimizer
-        at_server, at_alignment = self.recorders.of(halves.server), self.recorders.of(auxiliary)
+        halves, auxiliary = self.models.halves, self.models.auxiliary
+        at_server = self.recorders.of(halves.server)
         start = Start(
             client_weights=ModelState(halves.client).weights(),
             auxiliary_weights=ModelState(auxiliary).weights() if auxiliary else {},
@@ -158,19 +160,51 @@ class Parts:
             server_copies=self.engine.server_copies(
                 halves.server, self.server_optimizer, self.schedule, self.seed, at_server
             ),
-            alignment=Alignment(
-                new_auxiliary=lambda: ModelState(cast(nn.Module, auxiliary), aligner, recorder=at_alignment),
-                estimator=self.estimator,
-                epochs=settings["align_epochs"],
-                batch_size=settings["align_batch_size"],
-                max_dataset_size=settings["max_dataset_size"],
-                memory=self.memory,
-                tolerance=settings["align_tolerance"] or 0.0,
-                seed=self.seed,
-            ),
+            alignment=self.alignment,
             seed=self.seed,
         )
         return make(Algorithm, self.config, "algorithm", start=start)  # type: ignore[type-abstract]
+
+    @cached_property
+    def alignment(self) -> Alignment:
+        """Fits clients' auxiliary models, where the algorithm has that done."""
+        auxiliary, settings = self.models.auxiliary, self.config["auxiliary"]
+        optimizer, recorder = self.auxiliary_optimizer, self.recorders.of(auxiliary)
+        return Alignment(
+            new_auxiliary=lambda: ModelState(cast(nn.Module, auxiliary), optimizer, recorder=recorder),
+            estimator=self.estimator,
+            epochs=settings["align_epochs"],
+            batch_size=settings["align_batch_size"],
+            max_dataset_size=settings["max_dataset_size"],
+            memory=self.memory,
+            tolerance=settings["align_tolerance"] or 0.0,
+            seed=self.seed,
+        )
+
+    @cached_property
+    def network(self) -> Network:
+        """What crosses the network costs."""
+        return make(Network, self.config, "network")
+
+    def clock(self) -> Clock | None:
+        """What simulates the seconds of rounds; None with network=none."""
+        if not isinstance(self.network, SimulatedNetwork):
+            return None
+        timeline = self.algorithm_class.timeline
+        if timeline is None:
+            chosen = self.config.get("choices", {}).get("network", self.config["network"]["_target_"])
+            told = f"must be none: {self.algorithm_class.__name__} has no timeline, so nobody knows who waits"
+            raise UserError("network", chosen, told)
+        estimator = self.estimator if self.client_head == "estimator" else None
+        work = counted_work(self.models.halves, self.models.auxiliary, estimator, *self.data.batch(2))
+        return Clock(
+            self.network,
+            timeline,
+            work,
+            batch_size=self.config["batch_size"],
+            local_epochs=self.config["local_epochs"],
+            seed=self.seed,
+        )
 
     def transport(self, ledger: Ledger) -> Transport:
         """What carries verbs to the clients and back.

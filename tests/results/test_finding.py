@@ -23,3 +23,10 @@ def test_no_link_is_followed_round_and_round(tmp_path: Path) -> None:
     run = make_run(tmp_path / "a")
     (tmp_path / "loop").symlink_to(tmp_path)
     assert runs_at(str(tmp_path), "runs").runs == (run,)
+
+
+def test_hidden_folders_are_a_sweeps_own(tmp_path: Path) -> None:
+    job = make_run(tmp_path / "sweep" / "0")
+    make_run(tmp_path / "sweep" / ".jobs" / "0")
+    found = runs_at(str(tmp_path), "runs")
+    assert (found.runs, found.others) == ((job,), ())

@@ -139,3 +139,27 @@ def test_a_state_from_before_there_was_quality_holds_only_bytes() -> None:
     again.load_state(json.loads(json.dumps(ledger.state())))
     assert again.traffic(4)["up"]["labels"] == Traffic(bytes=10, values=3)
     assert again.load == ledger.load
+
+
+def test_messages_are_kept_by_client_and_step_until_they_are_taken() -> None:
+    ledger = Ledger(keeps_messages=True)
+    ledger.add(1, "up", "smashed", 12, clients=[4, 2], step=3)  # 6 bytes each
+    ledger.add(1, "down", "client_weights", 10, clients=[2])
+    ledger.add(1, "down", "client_weights", 5, clients=[2])  # a second tensor
+    ledger.add(2, "up", "labels", 1, clients=[0])
+    assert list(ledger.taken(1).items()) == [
+        ((4, "up", "smashed", 3), 6),
+        ((2, "up", "smashed", 3), 6),
+        ((2, "down", "client_weights", 0), 15),
+    ]
+    assert ledger.taken(1) == {}
+    ledger.abandon(2)
+    assert ledger.taken(2) == {}
+    assert ledger.load == 27
+
+
+def test_messages_are_kept_only_where_they_are_asked_for() -> None:
+    ledger = Ledger()
+    ledger.add(1, "up", "smashed", 12, clients=[4, 2], step=3)
+    assert ledger.taken(1) == {}
+    assert ledger.load == 12

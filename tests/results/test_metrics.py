@@ -28,6 +28,8 @@ COLUMNS = [
     "local_accuracy.std",
     "local_accuracy.worst",
     "gradient_error",
+    "simulated_seconds",
+    "cost",
 ]
 
 
@@ -45,6 +47,8 @@ def _record(round: int, *, evaluated: bool = True) -> Record:
         seconds={phase: round + 0.123456789 * (i + 1) for i, phase in enumerate(PHASES)},
         local_accuracy=LocalAccuracy(1 / (round + 3), 0.1 + round, 1 / 7) if evaluated else None,
         gradient_error=1 / (round + 7) if evaluated else None,
+        simulated_seconds=1 / 7 + round if evaluated else None,
+        cost=round / 3 if evaluated else None,
     )
 
 
@@ -71,7 +75,8 @@ def test_numbers_are_written_so_that_they_read_back_exactly(tmp_path: Path) -> N
         assert int(row["round"]) == record.round
         assert float(row["train_loss"]) == record.train_loss
         assert int(row["load"]) == record.load
-        for name, value in (("test_accuracy", record.test_accuracy), ("test_loss", record.test_loss)):
+        for name in ("test_accuracy", "test_loss", "simulated_seconds", "cost"):
+            value = getattr(record, name)
             assert (float(row[name]) if row[name] else None) == value
         local = asdict(record.local_accuracy) if record.local_accuracy else {}
         measured = {f"local_accuracy.{name}": local.get(name) for name in ("mean", "std", "worst")}
@@ -127,6 +132,8 @@ def test_a_records_state_holds_plain_values_under_the_names_of_its_fields(record
         "left_out",
         "local_accuracy",
         "gradient_error",
+        "simulated_seconds",
+        "cost",
     ]
     assert state["bytes"] == record.bytes
     assert state["bytes"] is not record.bytes

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,22 @@ def test_bytes_and_seconds_to_an_accuracy_are_those_of_the_first_evaluation_that
     assert summary["bytes_to_accuracy"] == {a: 1000 * (i + 1) for a, i in first.items()}
     seconds = {a: sum(1.5 + 0.25 * j for j in range(i + 1)) for a, i in first.items()}
     assert summary["seconds_to_accuracy"] == pytest.approx(seconds)
+
+
+def test_simulated_seconds_and_money_are_those_up_to_then_and_null_where_there_are_none() -> None:
+    records = [
+        replace(record, simulated_seconds=2.5 * (record.round + 1), cost=0.125 * (record.round + 1))
+        for record in _records(ACCURACIES)
+    ]
+    summary: dict[str, Any] = summarise(records, stopped_by="rounds", target_accuracy=0.511, parameters={})
+    assert (summary["simulated_seconds"], summary["cost"]) == (2.5 * 7, 0.125 * 7)
+    rounds = {a: load / 1000 for a, load in summary["bytes_to_accuracy"].items()}
+    assert summary["simulated_seconds_to_accuracy"] == {a: 2.5 * n for a, n in rounds.items()}
+    assert rounds["0.511"] == 6
+    without = _summary(ACCURACIES)
+    assert [without[key] for key in ("simulated_seconds", "simulated_seconds_to_accuracy", "cost")] == [
+        None
+    ] * 3
 
 
 @pytest.mark.parametrize(

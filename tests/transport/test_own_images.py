@@ -72,7 +72,7 @@ def own(configured: Configure, folders: Path, *overrides: str) -> Experiment:
 def test_clients_with_images_of_their_own_train_as_if_they_were_divided(
     configured: Configure, folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = own(configured, folders)
+    run = own(configured, folders, "network=lte")
     with listening(run, tmp_path / "run", monkeypatch) as running:
         for client in HELD:
             given = {"dataset.root": str(folders / str(client))}
@@ -87,7 +87,8 @@ def test_clients_with_images_of_their_own_train_as_if_they_were_divided(
             running.start(made.attend)
             running.until(lambda client=client: run.records or running._connected() > client)
 
-    config = configured(*SETTINGS, "distribution=iid", "engine=sequential", "dataset=image_folder")
+    together = ["distribution=iid", "engine=sequential", "dataset=image_folder", "network=lte"]
+    config = configured(*SETTINGS, *together)
     config["dataset"] = {
         **{key: config["dataset"][key] for key in ("max_train", "max_test", "validation", "flip")},
         **{"_target_": "tests.transport.test_own_images.Together", "root": str(folders)},
@@ -103,6 +104,7 @@ def test_clients_with_images_of_their_own_train_as_if_they_were_divided(
     assert all(torch.equal(ours[name], expected[name]) for name in ours)
     assert [each.test_loss for each in run.records] == [each.test_loss for each in records]
     assert [each.bytes for each in run.records] == [each.bytes for each in records]
+    assert run.records[0].simulated_seconds == records[0].simulated_seconds
 
 
 def test_without_a_network_nobody_brings_anything(tiny: Build) -> None:

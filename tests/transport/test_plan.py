@@ -21,7 +21,7 @@ from tests.conftest import Configure
 from tests.transport.invariants import installed_targets, plan_names_only_what_is_installed, targets
 from tests.transport.strategies import nested
 
-PARTIES_OWN = {"engine", "transport", "task", "tracker"}
+PARTIES_OWN = {"engine", "network", "transport", "task", "tracker"}
 """Groups that a plan does not name."""
 CHOICES = sorted(
     path.relative_to(CONFIGS).with_suffix("")

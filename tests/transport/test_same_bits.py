@@ -58,6 +58,8 @@ CASES = {
         "distribution=feature_shift",
         "measure_gradient_error=true",
     ],
+    "simulated seconds of an alignment": ["network=lte", "cohort_size=3", "quant=int8"],
+    "simulated seconds of turns": ["algorithm=splitfed_v2", "network=satellite", "network.cost_per_mb=0.1"],
     "an estimator without a model": ["estimator=linear_regression", "algorithm.align_interval=2"],
 }
 

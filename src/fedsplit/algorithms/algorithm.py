@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias
 
 from fedsplit.estimators.alignment import Alignment
+from fedsplit.network.timelines.timeline import Timeline
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.server_copies import ServerCopies
 from fedsplit.parties.split_server import SplitServer
@@ -50,6 +51,8 @@ class Algorithm(ABC):
     """What a client holds behind its client model."""
     takes_turns: ClassVar[bool] = False
     """Whether clients train one after the other by definition, so that they cannot be computed at once."""
+    timeline: ClassVar[Timeline | None] = None
+    """Who waits for whom in a round, for simulated networks; None where that is not told."""
 
     def __init__(self, start: Start) -> None:
         self.client_weights = start.client_weights

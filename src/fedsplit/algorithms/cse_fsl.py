@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from fedsplit.algorithms.algorithm import Algorithm, ClientHead, RoundMetrics, Start
 from fedsplit.arguments import PositiveInt
+from fedsplit.network.timelines.cse_fsl import CseFslTimeline
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.loss import mean_loss
 from fedsplit.parties.messages import BatchLoss, Upload
@@ -22,6 +23,7 @@ class CseFsl(Algorithm):
     """
 
     client_head: ClassVar[ClientHead] = "auxiliary"
+    timeline = CseFslTimeline()
 
     def __init__(self, start: Start, *, server_update_interval: PositiveInt) -> None:
         super().__init__(start)

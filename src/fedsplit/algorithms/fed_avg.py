@@ -1,6 +1,7 @@
 """FedAvg."""
 
 from fedsplit.algorithms.algorithm import Algorithm, RoundMetrics
+from fedsplit.network.timelines.fed_avg import FedAvgTimeline
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.loss import mean_loss
 from fedsplit.weights import average
@@ -14,6 +15,7 @@ class FedAvg(Algorithm):
     """
 
     client_head = "server"
+    timeline = FedAvgTimeline()
 
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
         """See `Algorithm.run_round`."""

@@ -6,6 +6,7 @@ from fedsplit.algorithms.algorithm import RoundMetrics, Start
 from fedsplit.algorithms.cse_fsl import CseFsl
 from fedsplit.arguments import NonNegativeInt, PositiveInt
 from fedsplit.errors import UserError
+from fedsplit.network.timelines.fsl_sage import FslSageTimeline
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.loss import mean_loss
 from fedsplit.parties.messages import BatchLoss, Upload
@@ -33,6 +34,7 @@ class FslSage(CseFsl):
     """
 
     client_head = "estimator"
+    timeline = FslSageTimeline()
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 from itertools import count
 
 from fedsplit.algorithms.algorithm import Algorithm, RoundMetrics, Start
+from fedsplit.network.timelines.splitfed_v1 import SplitFedV1Timeline
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.loss import mean_loss
 from fedsplit.parties.messages import BatchLoss
@@ -19,6 +20,7 @@ class SplitFedV1(Algorithm):
     """
 
     client_head = "none"
+    timeline = SplitFedV1Timeline()
 
     def __init__(self, start: Start) -> None:
         super().__init__(start)

@@ -5,6 +5,7 @@ from itertools import count
 import torch
 
 from fedsplit.algorithms.algorithm import Algorithm, RoundMetrics
+from fedsplit.network.timelines.splitfed_v2 import SplitFedV2Timeline
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.loss import mean_loss
 from fedsplit.parties.messages import BatchLoss
@@ -20,6 +21,7 @@ class SplitFedV2(Algorithm):
 
     client_head = "none"
     takes_turns = True
+    timeline = SplitFedV2Timeline()
 
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
         """See `Algorithm.run_round`."""

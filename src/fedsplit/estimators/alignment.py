@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fedsplit.data.batches import batch_slices
 from fedsplit.estimators.estimator import Chunk, FitStep, GradientEstimator
+from fedsplit.estimators.fit import Fit
 from fedsplit.estimators.ring import Ring
 from fedsplit.memory import Memory
 from fedsplit.models.model_state import ModelState, compute_format
@@ -65,6 +66,8 @@ class Alignment:
         self._tolerance, self._seed = tolerance, seed
         self._rings: dict[int, Ring] = {}
         self._auxiliaries: dict[int, _Auxiliary] = {}
+        self.fits: dict[int, Fit] = {}
+        """What the last alignment of each client took; no part of the state."""
 
     def is_due(self, client: int, round: int, interval: int) -> bool:
         """Whether the client never aligned, or did `interval` rounds ago or more."""
@@ -98,7 +101,8 @@ class Alignment:
         else:
             model.load_state(known.state)
         steps = self._steps(client, round, len(chunks))
-        self.estimator.fit(model, chunks, steps, tolerance=self._tolerance)
+        epochs = self.estimator.fit(model, chunks, steps, tolerance=self._tolerance)
+        self.fits[client] = Fit(round, sum(len(chunk.y) for chunk in chunks), epochs)
         kept = self.memory.keep(model.state(), known.state if known else None)
         self._auxiliaries[client] = _Auxiliary(kept, round)
         return model.weights()

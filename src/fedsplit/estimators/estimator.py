@@ -115,8 +115,10 @@ class GradientEstimator(ABC):
 
     def fit(
         self, model: ModelState, chunks: Sequence[Chunk], steps: Sequence[FitStep], *, tolerance: float = 0.0
-    ) -> None:
+    ) -> int:
         """Fit the estimates to the true gradients: minimise the sum of squared differences.
+
+        Returns the number of epochs that were run.
 
         Where the model has a recorder a step is captured, with chunks as inputs: once for each size that
         they have, and only for this fit.
@@ -139,10 +141,13 @@ class GradientEstimator(ABC):
 
         graphed = Graphed(captured, model.recorder) if model.recorder else None
         settling = Settling(tolerance)
+        epochs = 0
         for start in range(0, len(steps), len(chunks)):
             errors: list[Tensor] = []
             for step in steps[start : start + len(chunks)]:
                 chunk = chunks[step.chunk]
                 errors += graphed(chunk.z, chunk.y, chunk.dz) if graphed else [stepped(chunk, step.seed)]
+            epochs += 1
             if settling.is_reached(errors):
-                return
+                break
+        return epochs

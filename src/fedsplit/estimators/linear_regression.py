@@ -54,8 +54,10 @@ class LinearRegression(GradientEstimator):
 
     def fit(
         self, model: ModelState, chunks: Sequence[Chunk], steps: Sequence[FitStep], *, tolerance: float = 0.0
-    ) -> None:
+    ) -> int:
         """The least-squares solution over all chunks at once; epochs, tolerance and optimizer are not needed.
+
+        It counts as one epoch.
 
         With n samples and d features it solves the smaller of the two equivalent systems: d x d, or
         n x n by `(X'X + r I)^-1 X' = X' (XX' + r I)^-1`.
@@ -71,3 +73,4 @@ class LinearRegression(GradientEstimator):
         else:
             weight = torch.linalg.solve(x.T @ x + penalty * eye, x.T @ target)
         model.load({"weight": weight})
+        return 1

@@ -43,7 +43,8 @@ def _look(path: Path, runs: list[Path], others: list[Path]) -> bool:
         return False
     beside: list[Path] = []
     jobs = False
-    for each in sorted(Path(entry) for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False)):
+    folders = (entry for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False))
+    for each in sorted(Path(entry) for entry in folders if not entry.name.startswith(".")):
         before = len(runs)
         jobs |= _look(each, runs, others)
         if len(runs) == before:

@@ -1,5 +1,6 @@
 """Every byte that crosses the network, by round, direction and kind, and how true what it carries is."""
 
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from math import inf, log10
 from typing import Literal, TypeAlias, get_args
@@ -53,14 +54,22 @@ class Traffic:
 
 
 RoundTraffic: TypeAlias = dict[Direction, dict[Kind, Traffic]]
+Messages: TypeAlias = dict[tuple[int, Direction, Kind, int], int]
+"""Bytes by client, direction, kind and local step (0 of weights), in the order in which they were sent."""
 
 
 class Ledger:
-    """Bytes of payload: `up` is client to server, `down` server to client."""
+    """Bytes of payload: `up` is client to server, `down` server to client.
 
-    def __init__(self) -> None:
+    Args:
+        keeps_messages: whether it is kept for each round which client each message was of, see `taken`.
+    """
+
+    def __init__(self, *, keeps_messages: bool = False) -> None:
         self._rounds: dict[int, RoundTraffic] = {}
         self._again: dict[int, dict[Direction, int]] = {}
+        self._keeps_messages = keeps_messages
+        self._messages: dict[int, Messages] = {}
 
     def add(
         self,
@@ -69,11 +78,30 @@ class Ledger:
         kind: Kind,
         size: int,
         *,
+        clients: Sequence[int] = (),
+        step: int = 0,
         values: int = 0,
         signal: float | Tensor = 0.0,
         noise: float | Tensor = 0.0,
     ) -> None:
-        """Count a message of `size` bytes; see `Traffic` for the rest."""
+        """Count a message of `size` bytes; see `Traffic` for the rest.
+
+        Args:
+            round: in which it was sent.
+            direction: of it.
+            kind: of what it carries.
+            size: bytes; of several messages, all of one size, their sum.
+            clients: who sent or received one each.
+            step: the local step that it is about; 0 of weights.
+            values: see `Traffic`, as of `signal` and `noise`.
+            signal: likewise.
+            noise: likewise.
+        """
+        if self._keeps_messages:
+            messages = self._messages.setdefault(round, {})
+            for client in clients:
+                key = (client, direction, kind, step)
+                messages[key] = messages.get(key, 0) + size // len(clients)
         traffic = self.traffic(round)[direction][kind]
         traffic.bytes += size
         traffic.values += values
@@ -83,6 +111,10 @@ class Ledger:
     def traffic(self, round: int) -> RoundTraffic:
         """All of one round."""
         return self._rounds.setdefault(round, {d: {kind: Traffic() for kind in KINDS} for d in DIRECTIONS})
+
+    def taken(self, round: int) -> Messages:
+        """The messages of a round, if they are kept; they are then forgotten."""
+        return self._messages.pop(round, {})
 
     def settle(self, round: int) -> None:
         """At the end of a round: turn what was counted without waiting for a GPU into numbers."""
@@ -106,6 +138,7 @@ class Ledger:
 
     def abandon(self, round: int) -> None:
         """A round is begun again: what was counted for it was for nothing."""
+        self._messages.pop(round, None)
         for direction, kinds in self._rounds.pop(round, {}).items():
             self.add_again(round, direction, sum(traffic.bytes for traffic in kinds.values()))
 

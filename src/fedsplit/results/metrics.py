@@ -35,6 +35,8 @@ class Record:
         left_out: clients that the round went on without.
         local_accuracy: on what clients held out; None without evaluation, or where they held out nothing.
         gradient_error: see `Algorithm.gradient_error`; None where it was not measured.
+        simulated_seconds: of all rounds so far, on the simulated network; None where there is none.
+        cost: money for the load so far; None where the network has no price.
     """
 
     round: int
@@ -50,6 +52,8 @@ class Record:
     left_out: list[int] = field(default_factory=list)
     local_accuracy: LocalAccuracy | None = None
     gradient_error: float | None = None
+    simulated_seconds: float | None = None
+    cost: float | None = None
 
     def state(self) -> State:
         """Plain values, for a checkpoint."""
@@ -82,6 +86,7 @@ class Record:
         for name in ("mean", "std", "worst"):
             row[f"local_accuracy.{name}"] = getattr(self.local_accuracy, name, None)
         row["gradient_error"] = self.gradient_error
+        row |= {"simulated_seconds": self.simulated_seconds, "cost": self.cost}
         return row
 
 

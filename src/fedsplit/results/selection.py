@@ -20,8 +20,8 @@ _ALIASES = {
     ("distribution", "noniid_dirichlet"): "dirichlet",
 }
 """Older names of choices; runs go by the canonical ones too."""
-_LATER = ("network", "tracker", "measure_gradient_error")
-_TOP = tuple(dict.fromkeys((*SETTINGS, *GROUPS, *OPTIONAL_GROUPS, "quant", "client", "experiment", *_LATER)))
+
+_TOP = tuple(dict.fromkeys((*SETTINGS, *GROUPS, *OPTIONAL_GROUPS, "quant", "client", "experiment")))
 
 
 def settings_of(key: str, node: object) -> Settings:

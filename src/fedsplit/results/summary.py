@@ -32,12 +32,14 @@ def summarise(
 ) -> dict[str, object]:
     """The content of `results.json`.
 
-    `bytes_to_accuracy` and `seconds_to_accuracy` give, for each multiple of 0.05 (and 0.99, and the
-    target) that was reached, the load and the seconds up to the first evaluation that reached it.
+    `bytes_to_accuracy`, `seconds_to_accuracy` and `simulated_seconds_to_accuracy` give, for each multiple of
+    0.05 (and 0.99, and the target) that was reached, the load and the seconds up to the first evaluation that
+    reached it. What was not simulated or has no price is None.
     """
     accuracies = [record.test_accuracy for record in records if record.test_accuracy is not None]
     milestones = sorted({*_MILESTONES, *([target_accuracy] if target_accuracy is not None else [])})
     reached = {a: i for a in milestones if (i := _first_reaching(records, a)) is not None}
+    simulated = [record.simulated_seconds for record in records]
     elapsed = [sum(sum(r.seconds.values()) for r in records[: i + 1]) for i in range(len(records))]
     return {
         "final_accuracy": accuracies[-1] if accuracies else None,
@@ -48,6 +50,11 @@ def summarise(
         "bytes_to_accuracy": {f"{a:g}": records[i].load for a, i in reached.items()},
         "seconds_to_accuracy": {f"{a:g}": round(elapsed[i], 3) for a, i in reached.items()},
         "seconds": round(elapsed[-1], 3),
+        "simulated_seconds": simulated[-1],
+        "simulated_seconds_to_accuracy": (
+            None if simulated[-1] is None else {f"{a:g}": simulated[i] for a, i in reached.items()}
+        ),
+        "cost": records[-1].cost,
         "local_accuracy": asdict(local) if (local := records[-1].local_accuracy) else None,
         "parameters": dict(parameters),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},

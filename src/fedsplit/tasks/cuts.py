@@ -2,8 +2,7 @@
 
 import csv
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import floor, log10
@@ -14,7 +13,6 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, fx
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from fedsplit.arguments import PositiveInt
@@ -23,6 +21,7 @@ from fedsplit.errors import UserError
 from fedsplit.models.cuts import Cut, Cuts, evaluating
 from fedsplit.models.derived import DerivedAuxiliary
 from fedsplit.models.layout import unflattened
+from fedsplit.models.multiply_adds import attention_in_products
 from fedsplit.models.split import divided
 from fedsplit.parts import Parts
 from fedsplit.quant.labels import Labels
@@ -201,22 +200,10 @@ class _Counting(fx.Interpreter):
 def _multiply_adds(cuts: Cuts, example: Tensor) -> list[int]:
     """For one sample, by how many operations were run."""
     runner = fx.GraphModule(cuts.module, cuts.nodes[0].graph)
-    with evaluating(cuts.module), _attention_in_products(), FlopCounterMode(display=False) as counter:
+    with evaluating(cuts.module), attention_in_products(), FlopCounterMode(display=False) as counter:
         counting = _Counting(runner, counter)
         counting.run(example)
     return [macs // len(example) for macs in counting.after]
-
-
-@contextmanager
-def _attention_in_products() -> Iterator[None]:
-    """Attention in matrix products, which are counted, and not in one operation of its own."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
 
 
 # What is printed

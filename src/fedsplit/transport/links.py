@@ -1,12 +1,13 @@
 """What both ends of a link agree on: how the weights of a part are counted, and what is drawn for them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from fedsplit.errors import NonFinite
 from fedsplit.parties.messages import Part
 from fedsplit.quant.codec import NotFinite
 from fedsplit.quant.coded import Coded
+from fedsplit.quant.weights_link import Delivery
 from fedsplit.randomness import seed_of
 from fedsplit.results.ledger import Direction, Kind, Ledger
 
@@ -23,16 +24,34 @@ def weights_seed(seed: int, direction: Direction, part: Part, client: int, round
     return seed_of(seed, f"rounding of {KIND_OF[part]} {direction}", client=client, round=round)
 
 
+def receivers(sent: Mapping[int, Delivery]) -> list[tuple[Delivery, list[int]]]:
+    """Each delivery once, and the clients that it goes to."""
+    by_delivery: dict[int, tuple[Delivery, list[int]]] = {}
+    for client, delivery in sent.items():
+        by_delivery.setdefault(id(delivery), (delivery, []))[1].append(client)
+    return list(by_delivery.values())
+
+
 def count(
-    ledger: Ledger, round: int, direction: Direction, kind: Kind, coded: Sequence[Coded], *, times: int
+    ledger: Ledger,
+    round: int,
+    direction: Direction,
+    kind: Kind,
+    coded: Sequence[Coded],
+    *,
+    clients: Sequence[int],
+    step: int = 0,
 ) -> None:
-    """Count tensors that were sent, each so many times."""
+    """Count tensors that went to or came from each of these clients."""
+    times = len(clients)
     for each in coded:
         ledger.add(
             round,
             direction,
             kind,
             times * each.arrived.size,
+            clients=clients,
+            step=step,
             values=times * each.meant.numel(),
             signal=times * each.signal,
             noise=times * each.noise,

@@ -1,7 +1,6 @@
 """Clients in the same process; every message is counted as if it travelled."""
 
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -17,7 +16,7 @@ from fedsplit.quant.quantization import TensorKind, rounding_seed
 from fedsplit.quant.weights_link import Delivery, Downlink, Uplink
 from fedsplit.results.ledger import Direction, Kind
 from fedsplit.state import State
-from fedsplit.transport.links import KIND_OF, count, sent_as, weights_seed
+from fedsplit.transport.links import KIND_OF, count, receivers, sent_as, weights_seed
 from fedsplit.transport.transport import Result, Run, Stateful, Transport
 from fedsplit.weights import StackedWeights, Weights
 
@@ -143,9 +142,8 @@ class LocalCohort(Cohort):
         self._install(part, arrived)
 
     def _install(self, part: Part, arrived: Mapping[int, Delivery]) -> None:
-        copies = Counter(map(id, arrived.values()))
-        for delivery in {id(each): each for each in arrived.values()}.values():
-            self._count("down", KIND_OF[part], None, delivery.coded, times=copies[id(delivery)])
+        for delivery, clients in receivers(arrived):
+            self._count("down", KIND_OF[part], clients, delivery.coded)
         with self._transport.at_clients():
             self._transport.engine.install(part, {c: delivery.weights for c, delivery in arrived.items()})
 
@@ -160,7 +158,7 @@ class LocalCohort(Cohort):
         arrived: Mapping[int, Tensor]
         if isinstance(dz, StackedGradients) and self._transport.quantization.cut_gradient.lossless:
             for clients, stack in dz.stacks:
-                self._arrived_exactly("down", "cut_gradient", clients, stack)
+                self._arrived_exactly("down", "cut_gradient", clients, stack, step)
             arrived = dz
         else:
             arrived = {
@@ -208,7 +206,7 @@ class LocalCohort(Cohort):
             seed = self._seed("up", part, client)
             with self._transport.at_clients(), sent_as(kind, client):
                 delivery = uplink.send(client, own, downlink.held(client), seed)
-            self._count("up", kind, client, delivery.coded)
+            self._count("up", kind, [client], delivery.coded, whose=client)
             arrived.append(delivery.weights)
         return arrived
 
@@ -216,16 +214,14 @@ class LocalCohort(Cohort):
         transport = self._transport
         if isinstance(uploads, StackedUploads) and transport.quantization.smashed.lossless:
             for stack in uploads.stacks:
-                self._arrived_exactly("up", "smashed", stack.clients, stack.z)
-                size = transport.labels.size(stack.y)
-                transport.ledger.add(self._round, "up", "labels", size, values=stack.y.numel())
+                self._arrived_exactly("up", "smashed", stack.clients, stack.z, stack.step)
+                self._count_labels(stack.clients, stack.step, stack.y)
             return uploads
         received = []
         for upload in uploads:
             with self._transport.at_clients():
                 z = self._arrived("up", "smashed", upload.client, upload.step, upload.z)
-            size = self._transport.labels.size(upload.y)
-            self._transport.ledger.add(self._round, "up", "labels", size, values=len(upload.y))
+            self._count_labels([upload.client], upload.step, upload.y)
             received.append(Upload(upload.client, upload.step, z, upload.y))
         return received
 
@@ -236,11 +232,11 @@ class LocalCohort(Cohort):
         seed = rounding_seed(self._transport.seed, kind, client, self._round, step)
         with sent_as(kind, client):
             simulated = codec.simulate(x, seed=seed)
-        self._count(direction, kind, client, [Coded(x, simulated)])
+        self._count(direction, kind, [client], [Coded(x, simulated)], step=step, whose=client)
         return simulated.decoded
 
     def _arrived_exactly(
-        self, direction: Direction, kind: Kind, clients: Sequence[int], rows: Tensor
+        self, direction: Direction, kind: Kind, clients: Sequence[int], rows: Tensor, step: int = 0
     ) -> None:
         """Count the messages of many clients, a row each, that nothing is done to."""
         if self._transport.looks_later:
@@ -251,14 +247,29 @@ class LocalCohort(Cohort):
             if len(bad):
                 raise NonFinite(kind, clients[int(bad[0])])
         size = rows.numel() * rows.element_size()
-        self._transport.ledger.add(self._round, direction, kind, size, values=rows.numel())
+        self._transport.ledger.add(
+            self._round, direction, kind, size, clients=clients, step=step, values=rows.numel()
+        )
+
+    def _count_labels(self, clients: Sequence[int], step: int, y: Tensor) -> None:
+        size = self._transport.labels.size(y)
+        self._transport.ledger.add(
+            self._round, "up", "labels", size, clients=clients, step=step, values=y.numel()
+        )
 
     def _seed(self, direction: Direction, part: Part, client: int = 0) -> int:
         return weights_seed(self._transport.seed, direction, part, client, self._round)
 
     def _count(
-        self, direction: Direction, kind: Kind, client: int | None, coded: Sequence[Coded], times: int = 1
+        self,
+        direction: Direction,
+        kind: Kind,
+        clients: Sequence[int],
+        coded: Sequence[Coded],
+        *,
+        step: int = 0,
+        whose: int | None = None,
     ) -> None:
         for each in coded:
-            self._transport.watch(kind, client, each.meant)
-        count(self._transport.ledger, self._round, direction, kind, coded, times=times)
+            self._transport.watch(kind, whose, each.meant)
+        count(self._transport.ledger, self._round, direction, kind, coded, clients=clients, step=step)

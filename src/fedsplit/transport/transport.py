@@ -124,6 +124,10 @@ class Transport(ABC):
             RunFailed: a client failed, or what it sent is not finite.
         """
 
+    def samples(self, client: int) -> int:
+        """Training samples of a client of the last round."""
+        return self.run.sample_counts[client]
+
     @abstractmethod
     def forget_clients(self) -> None:
         """Drop what clients keep from round to round; see `Engine.forget`."""

@@ -44,6 +44,7 @@ OWN = (
     "transport",
     "engine",
     "tracker",
+    "network",
     "choices",
     "sweep",
     "client.id",

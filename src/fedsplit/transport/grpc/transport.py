@@ -3,7 +3,6 @@
 import json
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,13 +26,13 @@ from fedsplit.state import State, copied
 from fedsplit.transport.grpc import federation_pb2 as pb
 from fedsplit.transport.grpc.expectations import PARTS, Expectations
 from fedsplit.transport.grpc.hub import AWAY_S, Hub
-from fedsplit.transport.grpc.packing import Packed, pack_tensor, pack_weights
+from fedsplit.transport.grpc.packing import pack_tensor, pack_weights
 from fedsplit.transport.grpc.plan import choices_and_settings, tell_of_data
 from fedsplit.transport.grpc.server import Federation, refuse_taken, start
 from fedsplit.transport.grpc.session import Answer, Late, Lost
 from fedsplit.transport.grpc.spawning import spawned
 from fedsplit.transport.grpc.tls import Tls, require_tls_beyond_loopback
-from fedsplit.transport.links import KIND_OF, count, sent_as, weights_seed
+from fedsplit.transport.links import KIND_OF, count, receivers, sent_as, weights_seed
 from fedsplit.transport.transport import Result, Run, Stateful, Transport
 from fedsplit.weights import Weights
 
@@ -209,6 +208,11 @@ class GrpcTransport(Transport):
         """After how many rounds the oldest state of a client is that a resume may ask for."""
         return self._checkpointed[0].get(client, 0) if len(self._checkpointed) == KEPT else 0
 
+    def samples(self, client: int) -> int:
+        """See `Transport.samples`: what it told."""
+        assert self.hub is not None, "the transport is not open"
+        return self.hub.samples(client)
+
     def forget_clients(self) -> None:
         """See `Transport.forget_clients`: they have done so at the end of the round."""
 
@@ -295,15 +299,12 @@ class GrpcCohort(Cohort):
         self._install(part, sent)
 
     def _install(self, part: Part, sent: Mapping[int, Delivery]) -> None:
-        copies = Counter(map(id, sent.values()))
-        packed: dict[int, list[Packed]] = {}
-        for client, delivery in sent.items():
-            if id(delivery) not in packed:
-                packed[id(delivery)] = pack_weights(delivery, self._transport.expectations, part)
-                times = copies[id(delivery)]
-                count(self._ledger, self._round, "down", KIND_OF[part], delivery.coded, times=times)
+        for delivery, clients in receivers(sent):
+            packed = pack_weights(delivery, self._transport.expectations, part)
+            count(self._ledger, self._round, "down", KIND_OF[part], delivery.coded, clients=clients)
             asked = pb.Install(part=PARTS[part], difference=delivery.difference)
-            self._hub.ask(client, install=asked, tensors=packed[id(delivery)])
+            for client in clients:
+                self._hub.ask(client, install=asked, tensors=packed)
         self._answers()
 
     def forward(self, step: int) -> Sequence[Upload]:
@@ -322,7 +323,7 @@ class GrpcCohort(Cohort):
                 packed = pack_tensor(
                     "dz", number, transport.run.quantization.cut_gradient, gradient.contiguous(), seed
                 )
-            self._count("down", "cut_gradient", packed[0])
+            self._count("down", "cut_gradient", packed[0], client, step)
             self._hub.ask(client, step=step, backward=pb.Backward(), tensors=[packed])
         self._answers(dz)
 
@@ -359,7 +360,7 @@ class GrpcCohort(Cohort):
         for client, answers in self._answers().items():
             last = answers[-1]
             for tensor in last.head.tensors:
-                self._count("up", KIND_OF[part], tensor)
+                self._count("up", KIND_OF[part], tensor, client)
             weights, held = self._placed(last), self._held(part, client)
             arrived.append(added(held, weights) if held is not None else weights)
         return arrived
@@ -385,22 +386,25 @@ class GrpcCohort(Cohort):
         for client, answers in answered.items():
             for answer in answers[:-1]:
                 z, y = answer.head.tensors
-                self._count("up", "smashed", z)
-                self._count("up", "labels", y)
+                step = answer.head.identity.step
+                self._count("up", "smashed", z, client, step)
+                self._count("up", "labels", y, client, step)
                 tensors = self._placed(answer)
-                uploads.append(Upload(client, answer.head.identity.step, tensors["z"], tensors["y"]))
+                uploads.append(Upload(client, step, tensors["z"], tensors["y"]))
         return uploads
 
     def _placed(self, answer: Answer) -> Weights:
         return {name: tensor.to(self._transport.run.device) for name, tensor in answer.tensors.items()}
 
-    def _count(self, direction: Direction, kind: Kind, tensor: pb.Tensor) -> None:
+    def _count(self, direction: Direction, kind: Kind, tensor: pb.Tensor, client: int, step: int = 0) -> None:
         """Count one message by its announcement."""
         self._ledger.add(
             self._round,
             direction,
             kind,
             tensor.size,
+            clients=[client],
+            step=step,
             values=tensor.values,
             signal=tensor.signal,
             noise=tensor.noise,

@@ -1,0 +1,46 @@
+"""Counts the multiply-adds of a computation: those of matrix products and convolutions."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+
+def multiply_adds(compute: Callable[[], object]) -> int:
+    """Of what runs in `compute`, gradients included."""
+    counter = _Counter()
+    with attention_in_products(), counter:
+        compute()
+    return counter.flops // 2
+
+
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts by torch's formulas, whose own counter fails where a gradient is taken at a module's inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.flops = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        output = func(*args, **(kwargs or {}))
+        if func.overloadpacket in flop_registry:
+            self.flops += int(flop_registry[func.overloadpacket](*args, **(kwargs or {}), out_val=output))
+        return output
+
+
+@contextmanager
+def attention_in_products() -> Iterator[None]:
+    """Attention in matrix products, which are counted, and not in one operation of its own."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)

@@ -1,0 +1,38 @@
+"""Counts the work of a sample by running it."""
+
+import torch
+from torch import Tensor, nn
+
+from fedsplit.estimators.estimator import GradientEstimator
+from fedsplit.models.cuts import evaluating
+from fedsplit.models.model_state import ModelState
+from fedsplit.models.multiply_adds import multiply_adds
+from fedsplit.models.split import SplitModel
+from fedsplit.network.work import Work
+
+
+def counted_work(
+    halves: SplitModel, auxiliary: nn.Module | None, estimator: GradientEstimator | None, x: Tensor, y: Tensor
+) -> Work:
+    """The work of one sample.
+
+    Args:
+        halves: client and server model.
+        auxiliary: the auxiliary model; None where there is none.
+        estimator: that uses it; None where none does.
+        x: some inputs `(b, c, h, w)`.
+        y: their labels.
+    """
+    with evaluating(halves.client, halves.server):
+        z = halves.client(x)
+        client = multiply_adds(lambda: halves.client(x))
+        server = multiply_adds(lambda: halves.server(z))
+    head = estimate = 0
+    if auxiliary is not None and (estimator is None or estimator.trains_on_loss):
+        with evaluating(auxiliary):
+            head = multiply_adds(lambda: auxiliary(z))
+    if auxiliary is not None and estimator is not None:
+        model = ModelState(auxiliary)
+        with torch.random.fork_rng():
+            estimate = multiply_adds(lambda: estimator.estimate(model, z, y, seed=0))
+    return Work(client // len(x), server // len(x), head // len(x), estimate // len(x))

@@ -1,0 +1,92 @@
+"""What a timeline is, and what it is told of a round."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fedsplit.estimators.fit import Fit
+from fedsplit.network.device import Device
+from fedsplit.network.work import Work
+from fedsplit.results.ledger import Direction, Kind
+
+
+@dataclass(frozen=True)
+class ClientRound:
+    """A client's part in a round: what it sent and received, and how long each takes.
+
+    Args:
+        client: its number.
+        device: its own.
+        servers: at the other end.
+        sharing: clients that the servers' bandwidth and speed are divided among evenly.
+        batches: samples of each local step of the round.
+        sizes: bytes by direction, kind and local step (0 of weights).
+        fit: what its alignment took, if it was aligned.
+    """
+
+    client: int
+    device: Device
+    servers: Device
+    sharing: int
+    batches: Sequence[int]
+    sizes: Mapping[tuple[Direction, Kind, int], int]
+    fit: Fit | None = None
+
+    @property
+    def samples(self) -> int:
+        """Of all local steps."""
+        return sum(self.batches)
+
+    def has(self, direction: Direction, kind: Kind, step: int = 0) -> bool:
+        """Whether there was such a message."""
+        return (direction, kind, step) in self.sizes
+
+    def upload(self, *kinds: Kind, step: int = 0) -> float:
+        """Seconds from the first bit that is sent to the last that arrives; 0 where nothing is sent."""
+        return self.sending(*kinds, step=step) + self._latency("up", kinds, step)
+
+    def sending(self, *kinds: Kind, step: int = 0) -> float:
+        """Seconds for which an upload keeps the client's link busy: those of `upload` without latency."""
+        return self._bits("up", kinds, step) / min(self.device.up, self.servers.up / self.sharing)
+
+    def download(self, *kinds: Kind, step: int = 0) -> float:
+        """Seconds from the first bit that is sent to the last that arrives; 0 where nothing is sent."""
+        busy = self._bits("down", kinds, step) / min(self.device.down, self.servers.down / self.sharing)
+        return busy + self._latency("down", kinds, step)
+
+    def compute(self, multiply_adds: int) -> float:
+        """Seconds of the client for some work."""
+        return multiply_adds / self.device.speed
+
+    def server_compute(self, multiply_adds: int) -> float:
+        """Seconds of the split server for some work, with its share of the speed."""
+        return multiply_adds / (self.servers.speed / self.sharing)
+
+    def _bits(self, direction: Direction, kinds: Sequence[Kind], step: int) -> int:
+        return 8 * sum(self.sizes.get((direction, kind, step), 0) for kind in kinds)
+
+    def _latency(self, direction: Direction, kinds: Sequence[Kind], step: int) -> float:
+        return self.device.latency if any(self.has(direction, kind, step) for kind in kinds) else 0.0
+
+
+@dataclass(frozen=True)
+class Round:
+    """A round.
+
+    Args:
+        clients: in the order in which they first uploaded something.
+        servers: theirs.
+        work: of one sample.
+    """
+
+    clients: Sequence[ClientRound]
+    servers: Device
+    work: Work
+
+
+class Timeline(ABC):
+    """Who waits for whom in a round of an algorithm."""
+
+    @abstractmethod
+    def seconds(self, round: Round) -> float:
+        """From the first weights that are sent to the last that arrive, and the servers being done."""
