@@ -1,10 +1,7 @@
 """ONNX Runtime as a backend: float32; int8 with ranges taken in each run; int8 with ranges of calibration."""
 
-import logging
 import tempfile
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
@@ -15,6 +12,7 @@ from torch import Tensor, nn
 
 from fedsplit.deployment.backend import Backend, Deployed
 from fedsplit.deployment.calibration import check_batches
+from fedsplit.deployment.exporting import quietly
 from fedsplit.deployment.onnx_graph import INPUT, WEIGHTED, exported, float_operators
 from fedsplit.deployment.onnx_session import OnnxSession
 from fedsplit.errors import UserError
@@ -42,7 +40,7 @@ class _Quantized(OnnxFloat):
         Raises:
             UserError: not one operator of the model can be quantized.
         """
-        with tempfile.TemporaryDirectory() as folder, _quietly():
+        with tempfile.TemporaryDirectory() as folder, quietly():
             plain, before, after = (Path(folder, f"{name}.onnx") for name in ("plain", "before", "after"))
             onnx.save(self._model, plain)
             quant_pre_process(plain, before, skip_symbolic_shape=True)
@@ -114,16 +112,3 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
     def get_next(self) -> dict[str, object] | None:
         batch = next(self._left, None)
         return None if batch is None else {INPUT: batch.contiguous().numpy()}
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Without the advice that the tools give to who uses them by hand."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
