@@ -7,6 +7,7 @@ from pathlib import Path
 import onnx
 from onnxruntime import quantization
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType
+from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor, nn
 
@@ -16,6 +17,8 @@ from fedsplit.deployment.exporting import quietly
 from fedsplit.deployment.onnx_graph import INPUT, WEIGHTED, exported, float_operators
 from fedsplit.deployment.onnx_session import OnnxSession
 from fedsplit.errors import UserError
+
+_QUANTIZABLE = frozenset({*QDQRegistry, *QLinearOpsRegistry})
 
 
 class OnnxFloat(Backend):
@@ -44,10 +47,10 @@ class _Quantized(OnnxFloat):
             plain, before, after = (Path(folder, f"{name}.onnx") for name in ("plain", "before", "after"))
             onnx.save(self._model, plain)
             quant_pre_process(plain, before, skip_symbolic_shape=True)
-            floats = float_operators(onnx.load(before).graph)
+            floats = float_operators(onnx.load(before).graph, _QUANTIZABLE)
             self.quantize(before, after)
             model = onnx.load(after)
-        left = float_operators(model.graph)
+        left = float_operators(model.graph, _QUANTIZABLE)
         if sum(left[each] for each in WEIGHTED) == sum(floats[each] for each in WEIGHTED):
             raise UserError("model", ", ".join(floats), "ONNX Runtime can quantize none of these operators")
         self._unquantized = tuple(sorted(left.keys() & floats.keys()))
