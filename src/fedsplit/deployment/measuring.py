@@ -66,14 +66,15 @@ class Probe:
     """A process that runs one deployed model; see `fedsplit.deployment.probe`.
 
     Args:
+        name: that it is told by.
         directory: of the deployed model.
         architecture: of the client model.
         threads: that it may take.
     """
 
-    def __init__(self, directory: Path, architecture: ClientArchitecture, threads: int) -> None:
+    def __init__(self, name: str, directory: Path, architecture: ClientArchitecture, threads: int) -> None:
         side = architecture.image_size
-        self._name = directory.name
+        self._name = name
         self._asked = {
             "directory": str(directory),
             "architecture": architecture.plain(),
@@ -150,7 +151,7 @@ def footprints(
     """
     with ExitStack() as open_ones:
         probes = {
-            name: open_ones.enter_context(Probe(directory, architecture, threads))
+            name: open_ones.enter_context(Probe(name, directory, architecture, threads))
             for name, directory in directories.items()
         }
         held = {name: probe.load() for name, probe in probes.items()}

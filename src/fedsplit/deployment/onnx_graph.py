@@ -3,7 +3,7 @@
 import contextlib
 import io
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from itertools import count
 from typing import Any
 
@@ -126,8 +126,13 @@ _WHOLE = {"ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul", "QGemm
 """Operators on whole numbers."""
 
 
-def float_operators(graph: GraphProto) -> Counter[str]:
-    """How often each operator computes on floating-point numbers that are not decoded from whole ones."""
+def float_operators(graph: GraphProto, quantizable: Container[str]) -> Counter[str]:
+    """How often each operator computes on floating-point numbers.
+
+    Args:
+        graph: quantized or not.
+        quantizable: operators that compute on whole numbers where all they are given is decoded from them.
+    """
     made_by = {name: node.op_type for node in graph.node for name in node.output}
     made_by |= {each.name: "Constant" for each in graph.initializer}
     floats: Counter[str] = Counter()
@@ -135,7 +140,8 @@ def float_operators(graph: GraphProto) -> Counter[str]:
         if node.op_type in _MOVES | _WHOLE:
             continue
         sources = [made_by.get(name, "") for name in node.input if made_by.get(name) != "Constant"]
-        if any(source != "DequantizeLinear" for source in sources):
+        decoded = all(source == "DequantizeLinear" for source in sources)
+        if not decoded or node.op_type not in quantizable:
             floats[node.op_type] += 1
     return floats
 

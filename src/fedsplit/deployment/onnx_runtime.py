@@ -1,23 +1,24 @@
 """ONNX Runtime as a backend: float32; int8 with ranges taken in each run; int8 with ranges of calibration."""
 
-import logging
 import tempfile
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
 from onnxruntime import quantization
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType
+from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor, nn
 
 from fedsplit.deployment.backend import Backend, Deployed
 from fedsplit.deployment.calibration import check_batches
+from fedsplit.deployment.exporting import quietly
 from fedsplit.deployment.onnx_graph import INPUT, WEIGHTED, exported, float_operators
 from fedsplit.deployment.onnx_session import OnnxSession
 from fedsplit.errors import UserError
+
+_QUANTIZABLE = frozenset({*QDQRegistry, *QLinearOpsRegistry})
 
 
 class OnnxFloat(Backend):
@@ -42,14 +43,14 @@ class _Quantized(OnnxFloat):
         Raises:
             UserError: not one operator of the model can be quantized.
         """
-        with tempfile.TemporaryDirectory() as folder, _quietly():
+        with tempfile.TemporaryDirectory() as folder, quietly():
             plain, before, after = (Path(folder, f"{name}.onnx") for name in ("plain", "before", "after"))
             onnx.save(self._model, plain)
             quant_pre_process(plain, before, skip_symbolic_shape=True)
-            floats = float_operators(onnx.load(before).graph)
+            floats = float_operators(onnx.load(before).graph, _QUANTIZABLE)
             self.quantize(before, after)
             model = onnx.load(after)
-        left = float_operators(model.graph)
+        left = float_operators(model.graph, _QUANTIZABLE)
         if sum(left[each] for each in WEIGHTED) == sum(floats[each] for each in WEIGHTED):
             raise UserError("model", ", ".join(floats), "ONNX Runtime can quantize none of these operators")
         self._unquantized = tuple(sorted(left.keys() & floats.keys()))
@@ -114,16 +115,3 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
     def get_next(self) -> dict[str, object] | None:
         batch = next(self._left, None)
         return None if batch is None else {INPUT: batch.contiguous().numpy()}
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Without the advice that the tools give to who uses them by hand."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

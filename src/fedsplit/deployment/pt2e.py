@@ -6,18 +6,22 @@ from pathlib import Path
 from typing import Self
 
 import torch
-import torchao.quantization.pt2e.quantizer.x86_inductor_quantizer as x86
-from safetensors import SafetensorError
 from torch import Tensor, fx, nn
-from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+from torch._dynamo.exc import BackendCompilerFailed
+from torch._inductor import config as inductor
+from torch._inductor.exc import InductorError
 
 from fedsplit.deployment import storage
 from fedsplit.deployment.backend import Backend, Build, Deployed, SmashedData
 from fedsplit.deployment.calibration import check_batches
-from fedsplit.deployment.exporting import exporting
+from fedsplit.deployment.exporting import exporting, quietly
 from fedsplit.deployment.graph_file import read_graph, write_graph
 from fedsplit.errors import UserError
 from fedsplit.models.model_state import compute_format
+
+with quietly():  # of kernels for other machines
+    import torchao.quantization.pt2e.quantizer.x86_inductor_quantizer as x86
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 _FILE = "client.safetensors"
 _QUANTIZED = torch.ops.quantized_decomposed
@@ -48,12 +52,31 @@ class Pt2eGraph(Deployed):
         self._graph, self._compiled, self._scale, self._zero_point = graph, compiled, scale, zero_point
         self._run: Callable[[Tensor], Tensor] = graph
         if compiled:
-            self._run = torch.compile(graph, dynamic=False, options={"freezing": True, "compile_threads": 1})
+            self._run = torch.compile(graph, dynamic=False)
+        self._seen: set[torch.Size] = set()
 
     @torch.inference_mode()
     def run_quantized(self, x: Tensor) -> SmashedData:
-        """See `Deployed.run_quantized`."""
-        return SmashedData(self._run(compute_format(x)), self._scale, self._zero_point)
+        """See `Deployed.run_quantized`.
+
+        Raises:
+            UserError: the graph cannot be compiled here; says why.
+        """
+        x = compute_format(x)
+        z = self._run(x) if x.shape in self._seen or not self._compiled else self._compile(x)
+        return SmashedData(z, self._scale, self._zero_point)
+
+    def _compile(self, x: Tensor) -> Tensor:
+        """The output for the first inputs of a shape."""
+        # frozen weights are what inductor needs to put whole numbers into its products
+        try:
+            with quietly(), inductor.patch(freezing=True, compile_threads=1):
+                z = self._run(x)
+        except (InductorError, BackendCompilerFailed) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError("model", "PT2E", f"cannot be compiled here ({reason})") from error
+        self._seen.add(x.shape)
+        return z
 
     def save(self, directory: Path) -> None:
         """See `Deployed.save`: operations and tensors in one safetensors file."""
@@ -65,10 +88,7 @@ class Pt2eGraph(Deployed):
     def load(cls, directory: Path, build: Build) -> Self:
         """See `Deployed.load`."""
         told = storage.description(directory)
-        try:
-            graph = read_graph(directory / _FILE)
-        except SafetensorError as error:
-            raise UserError("deployed", directory, f"its {_FILE} is damaged ({error})") from error
+        graph = read_graph(directory / _FILE)
         return cls(graph, compiled=told["compiled"], scale=told["scale"], zero_point=told["zero_point"])
 
 

@@ -75,11 +75,8 @@ def load(directory: Path, build: Build) -> Deployed:
     kind = reader(directory)
     try:
         return kind.load(directory, build)
-    except (
-        OSError,
-        KeyError,
-        ValueError,
-        RuntimeError,
-    ) as error:  # of a file, or of what it holds
+    except UserError:
+        raise
+    except Exception as error:  # whatever a library makes of a file that is damaged, or of another model
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError("deployed", directory, f"cannot be loaded ({reason})") from error

@@ -62,8 +62,10 @@ class TorchQuantized(Deployed):
     def load(cls, directory: Path, build: Build) -> Self:
         """See `Deployed.load`: a fresh model is quantized the same way, and takes over the numbers."""
         told = storage.description(directory)
-        backend, example = _WAYS[told["way"]](), torch.zeros(told["example_shape"])
-        backend.prepare(build(), example)
+        backend, example, model = _WAYS[told["way"]](), torch.zeros(told["example_shape"]), build()
+        for tensor in model.state_dict().values():
+            tensor.zero_()  # ranges of whatever is there need not be finite
+        backend.prepare(model, example)
         backend.calibrate([example])
         module, plain = backend.swapped(), load_file(directory / _FILE)
         state = module.state_dict()  # with the versions of its modules, which they read it by

@@ -14,7 +14,6 @@ from fedsplit.deployment.floats import Floats
 from fedsplit.errors import UserError
 from fedsplit.quant.affine_rows import AffineRows
 from fedsplit.quant.bit_packing import to_bytes
-from fedsplit.quant.message import Corrupt
 from fedsplit.weights import Weights
 
 _FILE = "client.safetensors"
@@ -70,10 +69,7 @@ class PackedWeights(Deployed):
     @classmethod
     def load(cls, directory: Path, build: Build) -> Self:
         """See `Deployed.load`."""
-        try:
-            return cls(build(), load_file(directory / _FILE), storage.description(directory)["bits"])
-        except Corrupt as error:
-            raise UserError("deployed", directory, f"its {_FILE} is damaged ({error})") from error
+        return cls(build(), load_file(directory / _FILE), storage.description(directory)["bits"])
 
 
 class WeightOnly(Backend):

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from fedsplit.results.comparison import Compared
 from fedsplit.results.curves import blank_figure
+from fedsplit.results.cut_figure import label_plainly
 
 if TYPE_CHECKING:  # matplotlib is optional and slow to import
     from matplotlib.axes import Axes
@@ -61,10 +62,12 @@ def comparison_figure(rows: Sequence[Compared]) -> "Figure":
             linewidths=0.9,
         )
     latency.set_xscale("log")
+    latency.margins(x=0.12)
+    label_plainly(latency.xaxis)
     loss.set_yticks(places, [row.precision for row in rows])
-    loss.invert_yaxis()
+    loss.set_ylim(len(rows) - 0.4, -0.6)
     alone = f"ms a run of {few}" if few == many else f"ms a run of {few} (○), {many} (■)"
-    labels = ("accuracy lost, points", "file, kB", alone, "smashed data of 1,000, MB")
+    labels = ("accuracy lost, points ± 2 SE", "file, kB", alone, "smashed data of 1,000, MB")
     for axes, label in zip(panels, labels, strict=True):
         axes.set_xlabel(label, fontsize=7)
     return drawn

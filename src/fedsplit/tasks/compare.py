@@ -133,6 +133,7 @@ class Compare(Task):
                 if backend.calibrates:
                     backend.calibrate(calibration)
                 deployed = backend.convert()
+                found[name] = Evaluated.of(trained, deployed, backend.unquantized)
             except UserError as error:
                 if error.key == "calibration" or name == _REFERENCE:
                     raise
@@ -143,7 +144,6 @@ class Compare(Task):
                 told = f"{name}: {', '.join(backend.unquantized)} stay in fp32"
                 console.print(told, soft_wrap=True, highlight=False)
             deployed.save(folder / name / _MODEL)
-            found[name] = Evaluated.of(trained, deployed, backend.unquantized)
             found[name].confusion.write(folder / name / CONFUSION)
             found[name].roc.write(folder / name / ROC)
         return found, left_out
