@@ -6,7 +6,9 @@ import pytest
 
 from fedsplit.inference.device import Device, Footprint, Turns
 from fedsplit.inference.request import COLUMNS, Request
+from fedsplit.inference.simulated import wire
 from fedsplit.inference.summary import Summary, summary_table
+from fedsplit.network.network import Network, SimulatedNetwork
 
 ONE = Request(
     device=0,
@@ -23,6 +25,7 @@ ONE = Request(
     peak_memory=10**8,
     logits_crc32=0xAB,
 )
+FREE = Network(cost_per_mb=None)
 TIMES = [0.3, 0.1, 0.2, 0.7]
 
 
@@ -38,7 +41,7 @@ def requests(precision: str, factor: float) -> list[Request]:
 
 
 def test_warm_up_counts_for_memory_alone() -> None:
-    summary = Summary.of("fp32", requests("fp32", 1.0), [Footprint(5000, 7 * 10**7)])
+    summary = Summary.of("fp32", requests("fp32", 1.0), [Footprint(5000, 7 * 10**7)], FREE)
     assert (summary.requests, summary.samples, summary.peak_memory) == (4, 32, 3 * 10**8)
     assert summary.accuracy == 26 / 32
     client = summary.seconds["client"]
@@ -50,8 +53,8 @@ def test_warm_up_counts_for_memory_alone() -> None:
 
 
 def test_ratios_are_to_the_first_precision_and_empty_where_it_took_nothing() -> None:
-    first = Summary.of("fp32", requests("fp32", 1.0), [Footprint(5000, 0)])
-    second = Summary.of("int8", requests("int8", 0.5), [Footprint(1300, 0)])
+    first = Summary.of("fp32", requests("fp32", 1.0), [Footprint(5000, 0)], FREE)
+    second = Summary.of("int8", requests("int8", 0.5), [Footprint(1300, 0)], FREE)
     row = second.plain(first)
     assert row["ratio.seconds.client"] == pytest.approx(0.5)
     assert row["ratio.seconds.wire"] is None
@@ -61,8 +64,28 @@ def test_ratios_are_to_the_first_precision_and_empty_where_it_took_nothing() -> 
 
 
 def test_one_request_has_no_standard_deviation() -> None:
-    summary = Summary.of("fp32", [ONE], [Footprint(5000, 0)])
+    summary = Summary.of("fp32", [ONE], [Footprint(5000, 0)], FREE)
     assert summary.seconds["client"].std is None
+
+
+def test_money_is_for_what_goes_up_and_down() -> None:
+    summary = Summary.of("fp32", [ONE], [Footprint(5000, 0)], Network(cost_per_mb=3.0))
+    assert summary.cost_per_1000 == pytest.approx(3.0 * (8000 + 320) / 8 * 1000 / 1e6)
+
+
+def test_a_simulated_wire_takes_latency_twice_and_the_bits_of_both_ways() -> None:
+    assert wire(FREE, 0)(1000, 1000) == 0.0
+    slow = SimulatedNetwork(
+        up_mbps=2,
+        down_mbps=10,
+        latency_s=0.05,
+        client_gmacs=None,
+        server_up_mbps=1,
+        server_down_mbps=None,
+        server_gmacs=None,
+        cost_per_mb=None,
+    )
+    assert wire(slow, 0)(125_000, 25_000) == pytest.approx(0.1 + 1.0 + 0.02)
 
 
 def test_a_row_has_a_value_for_every_column() -> None:

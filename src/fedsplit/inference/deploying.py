@@ -43,7 +43,10 @@ def precision_of(directory: Path, key: str) -> str:
         found = storage.description(directory)
     except UserError as error:
         raise UserError(key, directory, error.allowed) from error
-    return str(found.get("precision", found["format"]))
+    if "precision" not in found:
+        told = "does not say its precision; give a folder that task=infer left behind, deployed/<precision>"
+        raise UserError(key, directory, told)
+    return str(found["precision"])
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,31 @@
-"""Devices that are processes of this machine, with nothing between them and the server half."""
+"""Devices that are processes of this machine, with nothing or a simulation between them and the server."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from dataclasses import dataclass
 
-from fedsplit.building.client_model import ClientArchitecture
 from fedsplit.inference.codes import DeviceCodes
 from fedsplit.inference.device import Device, Footprint
 from fedsplit.inference.process import ClientHalf
 from fedsplit.inference.request import Request
 from fedsplit.inference.server_half import ServerHalf
+from fedsplit.inference.simulated import Wire
 from fedsplit.inference.subject import Batches
+
+
+@dataclass(frozen=True)
+class Answering:
+    """What is at the other end, in this process.
+
+    Args:
+        server: the server half.
+        batches: of images, which devices ask with.
+        wire: seconds of a request's journey.
+    """
+
+    server: ServerHalf
+    batches: Batches
+    wire: Wire
 
 
 class LocalDevice(Device):
@@ -20,28 +35,20 @@ class LocalDevice(Device):
         number: see `Device`.
         precision: see `Device`.
         half: the process that runs the client half.
-        server: that answers.
-        batches: of images.
+        answering: the other end.
     """
 
-    def __init__(
-        self,
-        number: int,
-        precision: str,
-        half: ClientHalf,
-        server: ServerHalf,
-        batches: Batches,
-    ) -> None:
+    def __init__(self, number: int, precision: str, half: ClientHalf, answering: Answering) -> None:
         self.number, self.precision = number, precision
-        self._half, self._server, self._batches, self._codes = half, server, batches, DeviceCodes()
+        self._half, self._answering = half, answering
         self.footprint = Footprint(half.file_bytes, half.memory_before)
 
     def request(self, number: int, batch: int, *, warm_up: bool) -> Request:
         """See `Device.request`."""
-        x, labels = self._batches[batch]
+        x, labels = self._answering.batches[batch]
         ran = self._half.run(x)
-        message = self._codes.encode(ran.smashed)
-        answered = self._server.answer(message)
+        message = DeviceCodes().encode(ran.smashed)
+        answered = self._answering.server.answer(message)
         return Request(
             device=self.number,
             precision=self.precision,
@@ -51,7 +58,7 @@ class LocalDevice(Device):
             correct=int((answered.logits.argmax(1) == labels).sum()),
             client_seconds=ran.seconds,
             server_seconds=answered.seconds,
-            wire_seconds=0.0,
+            wire_seconds=self._answering.wire(len(message.payload), answered.size),
             bytes_up=len(message.payload),
             bytes_down=answered.size,
             peak_memory=ran.peak_memory,
@@ -60,33 +67,18 @@ class LocalDevice(Device):
 
 
 @contextmanager
-def local_devices(
-    deployed: Mapping[str, Path],
-    architecture: ClientArchitecture,
-    server: ServerHalf,
-    batches: Batches,
-    threads: int,
-) -> Iterator[list[Device]]:
+def local_devices(halves: Mapping[str, ClientHalf], answering: Answering) -> Iterator[list[Device]]:
     """While there is a device for each precision, each a fresh process.
 
     Args:
-        deployed: directories of the client halves, by precision.
-        architecture: of the client half.
-        server: that answers.
-        batches: of images.
-        threads: of each process.
+        halves: by precision.
+        answering: the other end.
 
     Raises:
         RunFailed: a process ended.
     """
     with ExitStack() as processes:
         yield [
-            LocalDevice(
-                number,
-                precision,
-                processes.enter_context(ClientHalf(directory, architecture, threads)),
-                server,
-                batches,
-            )
-            for number, (precision, directory) in enumerate(deployed.items())
+            LocalDevice(number, precision, processes.enter_context(half), answering)
+            for number, (precision, half) in enumerate(halves.items())
         ]

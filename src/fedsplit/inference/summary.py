@@ -9,6 +9,7 @@ from rich.table import Table
 
 from fedsplit.inference.device import Footprint
 from fedsplit.inference.request import Request
+from fedsplit.network.network import Network
 
 SECONDS = ("client", "server", "wire", "total")
 """Parts of a request that take time, and all of it."""
@@ -45,6 +46,7 @@ class Summary:
         file_bytes: of the client half's file.
         peak_memory: the most bytes that a process held which ran the client half.
         memory_before: the most bytes of that process before it loaded the client half.
+        cost_per_1000: money for the bytes of 1,000 samples; None where there is no price.
     """
 
     precision: str
@@ -57,18 +59,27 @@ class Summary:
     file_bytes: int
     peak_memory: int
     memory_before: int
+    cost_per_1000: float | None
 
     @classmethod
-    def of(cls, precision: str, requests: Sequence[Request], footprints: Sequence[Footprint]) -> Self:
+    def of(
+        cls,
+        precision: str,
+        requests: Sequence[Request],
+        footprints: Sequence[Footprint],
+        network: Network,
+    ) -> Self:
         """Of the requests of one precision; warm-up does not count, but for memory.
 
         Args:
             precision: which.
             requests: of all its devices.
             footprints: of each of its devices.
+            network: what bytes cost.
         """
         counted = [each for each in requests if not each.warm_up]
         samples = sum(each.samples for each in counted)
+        load = sum(each.bytes_up + each.bytes_down for each in counted)
         return cls(
             precision=precision,
             requests=len(counted),
@@ -82,6 +93,7 @@ class Summary:
             file_bytes=footprints[0].file_bytes,
             peak_memory=max(each.peak_memory for each in requests),
             memory_before=max(each.memory_before for each in footprints),
+            cost_per_1000=network.cost(1000 * load / samples),
         )
 
     def plain(self, first: "Summary") -> dict[str, Any]:
@@ -100,6 +112,7 @@ class Summary:
             "file_bytes": self.file_bytes,
             "peak_memory_bytes": self.peak_memory,
             "peak_memory_before_loading_bytes": self.memory_before,
+            "cost_per_1000": self.cost_per_1000,
         }
         for part in SECONDS:
             ratio = _ratio(self.seconds[part].median, first.seconds[part].median)

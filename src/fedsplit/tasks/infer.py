@@ -19,12 +19,16 @@ from fedsplit.extras import extra
 from fedsplit.inference.deploying import Deploying, Int8Backend, save
 from fedsplit.inference.device import Device, Turns
 from fedsplit.inference.files import write_results
-from fedsplit.inference.local import local_devices
+from fedsplit.inference.local import Answering, local_devices
+from fedsplit.inference.process import ClientHalf
 from fedsplit.inference.request import Request
 from fedsplit.inference.server_half import ServerHalf
+from fedsplit.inference.simulated import wire
 from fedsplit.inference.subject import Batches, subject_of
 from fedsplit.inference.summary import Summary, summary_table
+from fedsplit.making import make
 from fedsplit.memory import reuse_freed_memory
+from fedsplit.network.network import Network, SimulatedNetwork
 from fedsplit.parts import found_device
 from fedsplit.results.new_directory import new_directory
 from fedsplit.results.run_directory import RunDirectory
@@ -69,36 +73,46 @@ class Infer(Task):
         precisions = _listed(config["precision"])
         device = found_device(config["device"])
         config |= {"device": str(device), "precision": precisions}
-        wire = self._wire(config, precisions)
+        network = make(Network, config, "network")
+        grpc = self._grpc(config, precisions, network)
         torch.set_num_threads(config["threads"])
         reuse_freed_memory()
         subject = subject_of(config)
-        here = [] if wire is not None and not wire.spawns else precisions  # else devices bring theirs
+        here = [] if grpc is not None and not grpc.spawns else precisions  # else devices bring theirs
         converted = self.deploying(config["seed"]).converted(subject, here)
         server = ServerHalf(subject.server.to(device), device)
         with _appearing(directory) as place:
             deployed = {precision: place / "deployed" / precision for precision in here}
             for precision, folder in deployed.items():
                 save(converted.pop(precision), precision, folder)
-            if wire is None:
+            if grpc is None:
+                halves = {
+                    precision: ClientHalf(folder, subject.architecture, config["threads"])
+                    for precision, folder in deployed.items()
+                }
                 batches = Batches(subject.data, config["batch_size"])
-                reached = local_devices(deployed, subject.architecture, server, batches, config["threads"])
+                reached = local_devices(halves, Answering(server, batches, wire(network, config["seed"])))
             else:
-                reached = wire.devices(subject, server, deployed, place)
+                reached = grpc.devices(subject, server, deployed, place)
             with reached as devices:
                 requests = self.turns.of(devices)
-            summaries = self._summaries(precisions, devices, requests)
+            summaries = self._summaries(precisions, devices, requests, network)
             write_results(place, config, subject.cut, requests, summaries)
         _show(summaries, config["batch_size"])
 
-    def _wire(self, config: Mapping[str, Any], precisions: Sequence[str]) -> "GrpcInference | None":
-        """What is between devices and the server half; None where there is nothing."""
+    def _grpc(
+        self, config: Mapping[str, Any], precisions: Sequence[str], network: Network
+    ) -> "GrpcInference | None":
+        """The network between devices and the server half; None where there is none."""
         if issubclass(get_class(config["transport"]["_target_"]), LocalTransport):
             if self.devices is not None:
                 raise UserError("task.devices", self.devices, "is for devices that dial in: transport=grpc")
             return None
         with extra("transport", config["choices"]["transport"]):
             from fedsplit.transport.grpc.inference import GrpcInference  # noqa: PLC0415
+        if isinstance(network, SimulatedNetwork):
+            told = "must be none with transport=grpc: this wire is measured"
+            raise UserError("network", config["choices"]["network"], told)
         if config["transport"]["spawn"] and self.devices not in (None, len(precisions)):
             told = "is for devices that dial in, transport.spawn=false: here is one for each precision"
             raise UserError("task.devices", self.devices, told)
@@ -106,7 +120,11 @@ class Infer(Task):
         return GrpcInference(config, precisions=precisions, devices=devices, wait_s=self.wait_s)
 
     def _summaries(
-        self, precisions: Sequence[str], devices: Sequence[Device], requests: Sequence[Request]
+        self,
+        precisions: Sequence[str],
+        devices: Sequence[Device],
+        requests: Sequence[Request],
+        network: Network,
     ) -> list[Summary]:
         """Of each precision that a device had."""
         return [
@@ -114,6 +132,7 @@ class Infer(Task):
                 precision,
                 [each for each in requests if each.precision == precision],
                 [each.footprint for each in devices if each.precision == precision],
+                network,
             )
             for precision in precisions
             if any(each.precision == precision for each in devices)
