@@ -28,7 +28,7 @@ Device: TypeAlias = Annotated[
 ]
 Level: TypeAlias = Annotated[int, Range("a level of zstandard, 1 to 22", lambda v: 1 <= v <= 22)]
 InferencePrecision: TypeAlias = Literal[
-    "fp32", "fp16", "bf16", "int8", "dynamic_int8", "qat_int8", "w4", "w2", "w1", "fp32_onnx"
+    "fp32", "fp16", "bf16", "int8", "dynamic_int8", "w4", "w2", "w1", "fp32_onnx"
 ]
 """Of client halves of `task=infer`."""
 Threads: TypeAlias = Annotated[int, Range("a whole number from 1 to 1024", lambda v: 1 <= v <= 1024)]

@@ -45,7 +45,7 @@ def test_memory_is_that_of_the_process_itself_and_not_of_who_started_it() -> Non
     """`ru_maxrss` of a process begins with what the process held that started it."""
     held = 400 * MEGABYTE
     begin = f"memory = bytearray({held}); import subprocess, sys; "
-    inner = "from fedsplit.inference.client_half import peak_memory; print(peak_memory())"
+    inner = "from fedsplit.deployment.probe import peak_memory; print(peak_memory())"
     outer = begin + f"subprocess.run([sys.executable, '-c', 'import resource'], check=True); {inner}"
     bare = (
         begin

@@ -6,7 +6,6 @@ then where inputs are and where the smashed data go, both as safetensors. Its en
 
 import json
 import os
-import resource
 import sys
 import time
 from pathlib import Path
@@ -17,23 +16,9 @@ from safetensors.torch import load_file, save_file
 
 from fedsplit.building.client_model import ClientArchitecture
 from fedsplit.deployment import storage
+from fedsplit.deployment.probe import peak_memory
 from fedsplit.errors import UserError
 from fedsplit.lifeline import end_with_parent
-
-_STATUS = Path("/proc/self/status")
-
-
-def peak_memory() -> int:
-    """The most bytes that this process has held so far: its high-water mark, which the kernel keeps.
-
-    On Linux not `ru_maxrss`, which begins at what the process that started this one held.
-    """
-    if _STATUS.is_file():
-        told = dict(line.split(":", 1) for line in _STATUS.read_text("utf-8").splitlines() if ":" in line)
-        if "VmHWM" in told:
-            return int(told["VmHWM"].split()[0]) * 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def main() -> int:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fedsplit.results.comparison import Compared
-from fedsplit.results.curves import blank_figure
 from fedsplit.results.cut_figure import label_plainly
+from fedsplit.results.figures.style import blank_figure
 
 if TYPE_CHECKING:  # matplotlib is optional and slow to import
     from matplotlib.axes import Axes
