@@ -147,7 +147,7 @@ def summary_table(summaries: Sequence[Summary], batch_size: int) -> Table:
             each.precision,
             f"{100 * each.accuracy:.2f}",
             *(
-                f"{1e3 * each.seconds[part].median:.2f} ({1e3 * each.seconds[part].p95:.2f})"
+                f"{_ms(each.seconds[part].median)} ({_ms(each.seconds[part].p95)})"
                 + _told(each.seconds[part].median, first.seconds[part].median, each is first)
                 for part in SECONDS
             ),
@@ -157,6 +157,10 @@ def summary_table(summaries: Sequence[Summary], batch_size: int) -> Table:
             f"{each.peak_memory / 1e6:,.0f} ({own:,.0f})",
         )
     return table
+
+
+def _ms(seconds: float) -> str:
+    return f"{1e3 * seconds:.2f}" if seconds < 0.1 else f"{1e3 * seconds:,.0f}"
 
 
 def _told(own: float, other: float, is_first: bool) -> str:
