@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,9 +40,7 @@ def test_a_comparison_leaves_what_it_says(
     asked = "task.precisions=[fp16,w4,static_int8,qat_int8,dynamic_int8_torch]"
     assert run(monkeypatch, "task=compare", f"run={trained}", asked, "task.batch_sizes=[1,3]", *ASKED) == 0
     printed = capsys.readouterr().out
-    assert (
-        "qat_int8 is left out: task.precisions=qat_int8: of a run that was trained with qat=true" in printed
-    )
+    assert "qat_int8 is left out: only of a run trained with qat=true" in printed
     assert "dynamic_int8_torch is left out" in printed
     assert printed.splitlines()[-1].endswith("compare")
     folder = trained / "compare"
@@ -68,6 +67,20 @@ def test_a_comparison_leaves_what_it_says(
         assert sum(cells[i][i] for i in range(10)) / 60 == pytest.approx(float(row["test_accuracy"]))
     drop = float(rows["fp32"]["test_accuracy"]) - float(rows["w4"]["test_accuracy"])
     assert float(rows["w4"]["accuracy_drop"]) == pytest.approx(drop)
+
+
+def test_without_an_extra_the_comparison_goes_on_and_says_what_to_install(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [each for each in sys.modules if each.startswith("fedsplit.deployment.onnx_")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    copied = shutil.copytree(trained, tmp_path / "run")
+    assert run(monkeypatch, "task=compare", f"run={copied}", "task.precisions=[static_int8]", *ASKED) == 0
+    printed = capsys.readouterr().out
+    assert "static_int8 is left out: needs onnxruntime: pip install 'fedsplit[onnx]'\n" in printed
+    told = json.loads((copied / "compare" / "comparison.json").read_text())
+    assert set(told["left_out"]) == {"static_int8"}
 
 
 def test_a_trained_run_is_put_together_again(trained: Path) -> None:

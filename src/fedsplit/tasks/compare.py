@@ -114,7 +114,7 @@ class Compare(Task):
         try:
             comparison_figure(rows).savefig(folder / "comparison.png")
         except UserError as error:
-            console.print(f"no figure: {error}", soft_wrap=True, highlight=False)
+            console.print(f"no figure: {error}", soft_wrap=True, highlight=False, markup=False)
         return rows
 
     def _evaluated(
@@ -127,7 +127,7 @@ class Compare(Task):
         for name in self.precisions:
             try:
                 if name not in PRECISIONS:
-                    raise UserError("task.precisions", name, "of a run that was trained with qat=true")
+                    raise UserError("task.precisions", name, "only of a run trained with qat=true")
                 backend = PRECISIONS[name].make("task.precisions", name)
                 backend.prepare(trained.client, calibration[0][:2])
                 if backend.calibrates:
@@ -137,12 +137,13 @@ class Compare(Task):
             except UserError as error:
                 if error.key == "calibration" or name == _REFERENCE:
                     raise
-                left_out[name] = str(error)
-                console.print(f"{name} is left out: {error}", soft_wrap=True, highlight=False)
+                left_out[name] = error.allowed if error.key == "task.precisions" else str(error)
+                told = f"{name} is left out: {left_out[name]}"
+                console.print(told, soft_wrap=True, highlight=False, markup=False)
                 continue
             if backend.unquantized:
                 told = f"{name}: {', '.join(backend.unquantized)} stay in fp32"
-                console.print(told, soft_wrap=True, highlight=False)
+                console.print(told, soft_wrap=True, highlight=False, markup=False)
             deployed.save(folder / name / _MODEL)
             found[name].confusion.write(folder / name / CONFUSION)
             found[name].roc.write(folder / name / ROC)
