@@ -44,6 +44,9 @@ def resumed_config(directory: RunDirectory, changes: Mapping[str, Any]) -> dict[
         if key.partition(".")[0] not in RESUMABLE:
             raise UserError(key, value, f"beside resume only {', '.join(RESUMABLE)} may be given")
     config = with_defaults_of_old(directory.config())
+    if (task := config["choices"]["task"]) != "train":
+        told = f"was left behind by task={task}, which is done again and not gone on with"
+        raise UserError("resume", directory.path, told)
     own = {key: value for key, value in changes.items() if key.partition(".")[0] != "tracker"}
     config = {**config, **own, **_tracked(config, changes)}
     check({key: value for key, value in config.items() if key != "choices"})

@@ -56,7 +56,7 @@ class Parts:
     def __init__(self, config: Mapping[str, Any], member: Member | None = None) -> None:
         with extra("transport", config.get("choices", {}).get("transport")):
             import_module(config["transport"]["_target_"].rpartition(".")[0])
-        self.config = {**config, "device": str(_device(config["device"]))}
+        self.config = {**config, "device": str(found_device(config["device"]))}
         self.device = torch.device(self.config["device"])
         self.seed: int = config["seed"]
         torch.set_num_threads(config["threads"])
@@ -315,7 +315,12 @@ def run_of_member(config: Mapping[str, Any], member: Member) -> Run:
     return Parts(config, member).run(Ledger())
 
 
-def _device(name: str) -> torch.device:
+def found_device(name: str) -> torch.device:
+    """What `device=` names.
+
+    Raises:
+        UserError: there is none such here.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():

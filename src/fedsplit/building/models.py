@@ -94,7 +94,7 @@ class ModelBuilder:
         """
         whole, example = self.whole()
         try:
-            halves = split(whole, self._cut(whole, example), example)
+            halves = split(whole, self.cut(whole, example), example)
         except RuntimeError as error:  # shapes that do not fit
             reason = str(error).splitlines()[0]
             told = f"does not fit images of {self.data.sizes} ({reason})"
@@ -105,7 +105,7 @@ class ModelBuilder:
         auxiliary = self._auxiliary(z, halves)
         return Models(halves, auxiliary, tuple(z.shape[1:]), unflattened(halves.client, example))
 
-    def _cut(self, whole: nn.Module, example: Tensor) -> str:
+    def cut(self, whole: nn.Module, example: Tensor) -> str:
         """The name of the cut, which may be chosen by number, or left to the model."""
         cut: str | int | None = self.config["model"]["cut"]
         if isinstance(cut, str):
