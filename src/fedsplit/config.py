@@ -27,6 +27,7 @@ Device: TypeAlias = Annotated[
     str, Range("auto, cpu, cuda or cuda:N", lambda value: _DEVICE.fullmatch(value) is not None)
 ]
 Level: TypeAlias = Annotated[int, Range("a level of zstandard, 1 to 22", lambda v: 1 <= v <= 22)]
+WeightBits: TypeAlias = Annotated[int, Range("one of 16, 8, 4, 2, 1", lambda v: v in (16, 8, 4, 2, 1))]
 Threads: TypeAlias = Annotated[int, Range("a whole number from 1 to 1024", lambda v: 1 <= v <= 1024)]
 
 
@@ -49,10 +50,13 @@ class Settings:
     target_accuracy: Fraction | None
     checkpoint_interval: PositiveInt
     resume: str | None
+    run: str | None
     progress: bool
     precision: Literal["fp32", "tf32", "bf16"]
     compile: bool
     cuda_graphs: bool
+    qat: bool
+    weight_bits: WeightBits | None
     measure_gradient_error: bool
 
 
@@ -148,6 +152,9 @@ def with_defaults_of_old(config: Mapping[str, Any]) -> dict[str, Any]:
         "precision": "fp32",
         "compile": False,
         "cuda_graphs": False,
+        "run": None,
+        "qat": False,
+        "weight_bits": None,
         "measure_gradient_error": False,
         "tracker": {"_target_": "fedsplit.trackers.none.NoTracker"},
         "engine": {"_target_": "fedsplit.parties.sequential.Sequential"},
@@ -221,6 +228,23 @@ def check(config: Mapping[str, Any]) -> None:
         raise UserError("cohort_size", config["cohort_size"], f"at most num_clients, {config['num_clients']}")
     if config["cuda_graphs"] and config["compile"]:
         raise UserError("cuda_graphs", True, "must be false with compile=true")
+    _check_fake_quantization(config)
+
+
+def _check_fake_quantization(config: Mapping[str, Any]) -> None:
+    """What rounding of the client model does not go with."""
+    qat, weight_bits = config["qat"], config["weight_bits"]
+    if not qat and weight_bits is None:
+        return
+    asked = "qat=true" if qat else f"weight_bits={weight_bits}"
+    if qat and weight_bits == 16:
+        raise UserError(
+            "weight_bits", 16, "must be 8, 4, 2, 1 or null with qat=true: its layers compute in int8"
+        )
+    if config["precision"] != "fp32":
+        raise UserError("precision", config["precision"], f"must be fp32 with {asked}: others round it away")
+    if config["engine"]["_target_"] == "fedsplit.parties.vectorized.Vectorized":
+        raise UserError("engine", "vectorized", f"must be auto or sequential with {asked}")
 
 
 def _joins(config: Mapping[str, Any]) -> bool:

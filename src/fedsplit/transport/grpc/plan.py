@@ -39,6 +39,7 @@ OWN = (
     "device",
     "progress",
     "resume",
+    "run",
     "task",
     "transport",
     "engine",
