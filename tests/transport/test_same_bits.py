@@ -58,6 +58,8 @@ CASES = {
         "distribution=feature_shift",
         "measure_gradient_error=true",
     ],
+    "clients trained for int8": ["qat=true", "quant=int8"],
+    "clients with weights of two bits": ["algorithm=splitfed_v2", "weight_bits=2", "qat=true"],
     "an estimator without a model": ["estimator=linear_regression", "algorithm.align_interval=2"],
 }
 
