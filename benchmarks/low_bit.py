@@ -4,9 +4,9 @@
     python benchmarks/low_bit.py --seeds 5 model=eurosat_cnn dataset=eurosat rounds=50
 
 Prints one table: test accuracy of runs with `weight_bits` of each width, and of the run without it whose
-weights are rounded at its end by the same quantizer; and what the client model takes, packed: codes, a scale in
-float32 for each output channel, and all else (biases, batch normalisation) in float32. Further arguments are
-overrides.
+weights are rounded at its end by the same quantizer; and what the client model takes, packed: codes, a scale
+in float32 for each output channel, and all else (biases, batch normalisation) in float32. Further arguments
+are overrides.
 """
 
 import argparse

@@ -233,6 +233,7 @@ def test_a_run_that_started_from_another_goes_on_without_it(tiny: Build, tmp_pat
         (["qat=true", "weight_bits=16"], "weight_bits=16: must be 8, 4, 2, 1 or null with qat=true"),
         (["weight_bits=3"], "weight_bits=3: must be one of 16, 8, 4, 2, 1 or null"),
         (["weight_bits=true"], "weight_bits=True: must be one of 16, 8, 4, 2, 1 or null"),
+        (["run=saves/x", "task=cuts"], "run=saves/x: goes with task=train"),
         (["qat=int8"], "qat=int8: must be true or false"),
     ],
 )

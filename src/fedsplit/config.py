@@ -123,6 +123,9 @@ OF_A_CLIENT = (
 )
 """What may be given beside `task=client`: all else is the server's to say."""
 
+_FROM_A_RUN = ("fedsplit.tasks.train.Train",)
+"""Tasks that take the models of a run."""
+
 GROUPS = (
     "task",
     "algorithm",
@@ -228,6 +231,9 @@ def check(config: Mapping[str, Any]) -> None:
         raise UserError("cohort_size", config["cohort_size"], f"at most num_clients, {config['num_clients']}")
     if config["cuda_graphs"] and config["compile"]:
         raise UserError("cuda_graphs", True, "must be false with compile=true")
+    task = config["task"]["_target_"]
+    if config["run"] is not None and task.startswith("fedsplit.tasks.") and task not in _FROM_A_RUN:
+        raise UserError("run", config["run"], "goes with task=train, which starts from that run's models")
     _check_fake_quantization(config)
 
 
