@@ -63,7 +63,7 @@ def main() -> None:
     exact = [trained(each) for each in seeds]
     full = [run.algorithm.full_weights() for run in exact]
     table = Table()
-    for column in ("bits a weight", "trained so, %", "rounded after training, %", "client model, bytes"):
+    for column in ("bits a weight", "trained so, %", "rounded later, %", "client, bytes"):
         table.add_column(column, justify="right")
     before = [run.evaluate(weights)[0] for run, weights in zip(exact, full, strict=True)]
     size = num_bytes(exact[0].parts.models.halves.client.state_dict())
