@@ -109,7 +109,7 @@ def test_onnx_runtime_computes_the_same_in_its_own_kernels(
     with torch.no_grad():
         theirs = client(x)
     steps = (ours - theirs).abs() / _step(theirs)
-    assert steps.max() < 4.5  # its sums of codes round once more
+    assert steps.max() < 8.5  # its sums of codes round once more, and what follows them multiplies that
     assert steps.mean() < 0.2
 
 

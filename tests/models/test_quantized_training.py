@@ -12,7 +12,7 @@ from fedsplit.models.cifar_resnet import cifar_resnet
 from fedsplit.models.digits_cnn import digits_cnn
 from fedsplit.models.fake_quantization import FakeQuantizedActivations, weights_of
 from fedsplit.models.model_state import ModelState
-from fedsplit.models.quantized_training import RANGES, FakeQuantization, fake_quantized
+from fedsplit.models.quantized_training import RANGES, FakeQuantization, as_floats, fake_quantized
 from fedsplit.models.split import split
 from tests.quant.test_weight_grid import drawn
 
@@ -110,6 +110,19 @@ def test_a_pass_that_moves_no_statistics_moves_no_ranges() -> None:
     assert torch.equal(z, state.forward(drawn(3, 1, 8, 8), seed=0))
     assert all(torch.equal(frozen[name], state.buffers[name]) for name in frozen)
     assert all(each == 1 for name, each in frozen.items() if name.endswith("num_batches_tracked"))
+
+
+def test_as_floats_it_is_ordinary_with_the_weights_it_computed_with() -> None:
+    client, x = digits_client(), drawn(3, 1, 8, 8)
+    before = {name: tensor.clone() for name, tensor in client.state_dict().items()}
+    rounding = FakeQuantization(weight_bits=2, activations=False)
+    for chosen in (rounding, FakeQuantization(weight_bits=2, activations=True)):
+        floats = as_floats(fake_quantized(client, x, chosen))
+        assert list(floats.state_dict()) == list(before)
+        assert {type(each).__module__.partition(".")[0] for each in floats.children()} == {"torch"}
+        assert torch.equal(floats(x), fake_quantized(client, x, rounding)(x))
+        assert not torch.equal(floats(x), client(x))
+    assert all(torch.equal(before[name], tensor) for name, tensor in client.state_dict().items())
 
 
 def test_a_client_model_without_layers_to_round_is_refused() -> None:

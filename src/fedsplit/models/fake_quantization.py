@@ -65,6 +65,15 @@ def with_fake_quantized_weights(layer: nn.Module, bits: WeightBits) -> nn.Module
     return layer
 
 
+def as_ordinary_layer(layer: nn.Module) -> nn.Module:
+    """The layer, changed in place to an ordinary one whose weights are those that it computed with."""
+    assert isinstance(layer, FakeQuantizedConv2d | FakeQuantizedLinear)
+    with torch.no_grad():
+        layer.weight.copy_(weights_of(layer).values)
+    layer.__class__ = next(ordinary for ordinary, rounding in _KINDS.items() if isinstance(layer, rounding))
+    return layer
+
+
 def weights_of(layer: FakeQuantizedConv2d | FakeQuantizedLinear) -> QuantizedWeights:
     """What the layer computes with."""
     return quantized_weights(layer.weight.detach(), layer.weight_bits)

@@ -16,6 +16,9 @@ from fedsplit.errors import UserError
 from fedsplit.models.cuts import evaluating
 from fedsplit.models.fake_quantization import (
     FakeQuantizedActivations,
+    FakeQuantizedConv2d,
+    FakeQuantizedLinear,
+    as_ordinary_layer,
     has_quantizable_weights,
     with_fake_quantized_weights,
 )
@@ -80,6 +83,24 @@ def fake_quantized(client: nn.Module, example: Tensor, chosen: FakeQuantization)
         _round_activations(made, example)
     for layer in weighted.values():
         with_fake_quantized_weights(layer, chosen.weight_bits)
+    return made
+
+
+def as_floats(client: fx.GraphModule) -> fx.GraphModule:
+    """An ordinary client model of one that `fake_quantized` made, which is left alone.
+
+    Its weights are those that the rounding one computes with; it rounds no activations and has no ranges.
+    """
+    made = copy.deepcopy(client)
+    for node in _calls(made):
+        layer = made.get_submodule(str(node.target))
+        if isinstance(layer, FakeQuantizedActivations):
+            node.replace_all_uses_with(node.all_input_nodes[0])
+            made.graph.erase_node(node)
+        elif isinstance(layer, FakeQuantizedConv2d | FakeQuantizedLinear):
+            as_ordinary_layer(layer)
+    made.delete_all_unused_submodules()
+    made.recompile()
     return made
 
 
