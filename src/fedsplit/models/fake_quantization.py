@@ -70,7 +70,8 @@ def as_ordinary_layer(layer: nn.Module) -> nn.Module:
     assert isinstance(layer, FakeQuantizedConv2d | FakeQuantizedLinear)
     with torch.no_grad():
         layer.weight.copy_(weights_of(layer).values)
-    layer.__class__ = next(ordinary for ordinary, rounding in _KINDS.items() if isinstance(layer, rounding))
+    ordinary = {rounding: kind for kind, rounding in _KINDS.items()}
+    layer.__class__ = ordinary[type(layer)]  # type: ignore[assignment]  # what it was before
     return layer
 
 
