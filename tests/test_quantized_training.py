@@ -231,6 +231,7 @@ def test_a_run_that_started_from_another_goes_on_without_it(tiny: Build, tmp_pat
         (["weight_bits=2", "engine=vectorized"], "must be auto or sequential with weight_bits=2"),
         (["qat=true", "precision=bf16"], "precision=bf16: must be fp32 with qat=true"),
         (["qat=true", "weight_bits=16"], "weight_bits=16: must be 8, 4, 2, 1 or null with qat=true"),
+        (["qat=true", "cuda_graphs=true"], "cuda_graphs=True: must be false with qat=true"),
         (["weight_bits=3"], "weight_bits=3: must be one of 16, 8, 4, 2, 1 or null"),
         (["weight_bits=true"], "weight_bits=True: must be one of 16, 8, 4, 2, 1 or null"),
         (["run=saves/x", "task=cuts"], "run=saves/x: goes with task=train"),

@@ -251,6 +251,8 @@ def _check_fake_quantization(config: Mapping[str, Any]) -> None:
         raise UserError("precision", config["precision"], f"must be fp32 with {asked}: others round it away")
     if config["engine"]["_target_"] == "fedsplit.parties.vectorized.Vectorized":
         raise UserError("engine", "vectorized", f"must be auto or sequential with {asked}")
+    if config["cuda_graphs"]:
+        raise UserError("cuda_graphs", True, f"must be false with {asked}: never tried on a GPU")
 
 
 def _joins(config: Mapping[str, Any]) -> bool:
