@@ -28,9 +28,10 @@ Device: TypeAlias = Annotated[
 ]
 Level: TypeAlias = Annotated[int, Range("a level of zstandard, 1 to 22", lambda v: 1 <= v <= 22)]
 InferencePrecision: TypeAlias = Literal[
-    "fp32", "fp16", "bf16", "int8", "dynamic_int8", "w4", "w2", "w1", "fp32_onnx"
+    "fp32", "fp16", "bf16", "int8", "qat_int8", "dynamic_int8", "w4", "w2", "w1", "fp32_onnx"
 ]
 """Of client halves of `task=infer`."""
+WeightBits: TypeAlias = Annotated[int, Range("one of 16, 8, 4, 2, 1", lambda v: v in (16, 8, 4, 2, 1))]
 Threads: TypeAlias = Annotated[int, Range("a whole number from 1 to 1024", lambda v: 1 <= v <= 1024)]
 
 
@@ -58,6 +59,8 @@ class Settings:
     precision: Literal["fp32", "tf32", "bf16"]
     compile: bool
     cuda_graphs: bool
+    qat: bool
+    weight_bits: WeightBits | None
     measure_gradient_error: bool
 
 
@@ -138,9 +141,11 @@ BESIDE_TASK = {
 }
 """By task, what may be given beside it, and why nothing else may."""
 _OF_RUNS = ("fedsplit.tasks.compare.Compare",)
-"""Tasks that look at what a run left behind."""
+"""Tasks that must take the trained models of a run."""
 _INFERS = "fedsplit.tasks.infer.Infer"
-"""The task that may do so."""
+_WITH_A_RUN = ("fedsplit.tasks.train.Train", *_OF_RUNS, _INFERS)
+"""Tasks that may take the trained models of a run."""
+
 
 GROUPS = (
     "task",
@@ -173,6 +178,8 @@ def with_defaults_of_old(config: Mapping[str, Any]) -> dict[str, Any]:
         "precision": "fp32",
         "compile": False,
         "cuda_graphs": False,
+        "qat": False,
+        "weight_bits": None,
         "measure_gradient_error": False,
         "tracker": {"_target_": "fedsplit.trackers.none.NoTracker"},
         "engine": {"_target_": "fedsplit.parties.sequential.Sequential"},
@@ -250,14 +257,33 @@ def check(config: Mapping[str, Any]) -> None:
         raise UserError("cohort_size", config["cohort_size"], f"at most num_clients, {config['num_clients']}")
     if config["cuda_graphs"] and config["compile"]:
         raise UserError("cuda_graphs", True, "must be false with compile=true")
+    _check_fake_quantization(config)
+
+
+def _check_fake_quantization(config: Mapping[str, Any]) -> None:
+    """What rounding of the client model does not go with."""
+    qat, weight_bits = config["qat"], config["weight_bits"]
+    if not qat and weight_bits is None:
+        return
+    asked = "qat=true" if qat else f"weight_bits={weight_bits}"
+    if qat and weight_bits == 16:
+        raise UserError(
+            "weight_bits", 16, "must be 8, 4, 2, 1 or null with qat=true: its layers compute in int8"
+        )
+    if config["precision"] != "fp32":
+        raise UserError("precision", config["precision"], f"must be fp32 with {asked}: others round it away")
+    if config["engine"]["_target_"] == "fedsplit.parties.vectorized.Vectorized":
+        raise UserError("engine", "vectorized", f"must be auto or sequential with {asked}")
+    if config["cuda_graphs"]:
+        raise UserError("cuda_graphs", True, f"must be false with {asked}: never tried on a GPU")
 
 
 def _check_run(task: str, run: str | None) -> None:
+    """What asks for the trained models of a run; a task of the user's own may take them or not."""
     if task in _OF_RUNS and run is None:
         raise UserError("run", None, "the directory of a trained run is needed: run=saves/...")
-    if task not in (*_OF_RUNS, _INFERS) and run is not None:
-        told = "stands beside task=compare or task=infer; resume= goes on with a run"
-        raise UserError("run", run, told)
+    if run is not None and task.startswith("fedsplit.tasks.") and task not in _WITH_A_RUN:
+        raise UserError("run", run, "goes with task=train, which starts from its models, compare and infer")
 
 
 def _infers(config: Mapping[str, Any]) -> bool:

@@ -13,6 +13,7 @@ from rich.console import Console
 from safetensors import SafetensorError
 from torch import nn
 
+from fedsplit.building.trained_start import TrainedStart
 from fedsplit.composition import composed, composing, plain
 from fedsplit.config import RESUMABLE, check, with_defaults_of_old
 from fedsplit.errors import RunFailed, UserError
@@ -69,15 +70,16 @@ class Experiment:
 
     Args:
         config: composed and checked (see `fedsplit.config.check`).
+        start: trained models to start from; None starts from models as they are made.
 
     Raises:
         UserError: what is asked for cannot be built.
     """
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    def __init__(self, config: Mapping[str, Any], start: TrainedStart | None = None) -> None:
         with extra("tracker", config.get("choices", {}).get("tracker")):
             self.tracker = Harmless(make(Tracker, config, "tracker"))  # type: ignore[type-abstract]
-        self.parts = Parts(config)
+        self.parts = Parts(config, start=start)
         self.config = self.parts.config
         self.seed: int = config["seed"]
         self.rounds: int = config["rounds"]

@@ -5,8 +5,11 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Literal, TypeAlias
 
+from torch import fx, nn
+
 from fedsplit.deployment.backend import Backend
 from fedsplit.extras import extra
+from fedsplit.models.quantized_training import as_floats
 
 PrecisionName: TypeAlias = Literal[
     "fp32",
@@ -35,12 +38,14 @@ class Precision:
         module: of `fedsplit.deployment`, where its backend is.
         backend: name of the class.
         arguments: of its constructor.
+        as_trained: whether its backend takes a model that rounds as it was trained to.
     """
 
     runtime: str
     module: str
     backend: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    as_trained: bool = False
 
     def make(self, key: str, value: object) -> Backend:
         """A new backend; `key` and `value` are what asked for it.
@@ -53,6 +58,10 @@ class Precision:
         made: Backend = getattr(module, self.backend)(**self.arguments)
         return made
 
+    def model(self, client: nn.Module) -> nn.Module:
+        """What its backend takes of a trained client model: of one that rounds, usually the ordinary one."""
+        return as_floats(client) if isinstance(client, fx.GraphModule) and not self.as_trained else client
+
 
 PRECISIONS: Mapping[str, Precision] = {
     "fp32": Precision("torch", "floats", "FloatBackend", {"dtype": "float32"}),
@@ -60,6 +69,9 @@ PRECISIONS: Mapping[str, Precision] = {
     "bf16": Precision("torch", "floats", "FloatBackend", {"dtype": "bfloat16"}),
     "dynamic_int8": Precision("ONNX Runtime", "onnx_runtime", "OnnxDynamic"),
     "static_int8": Precision("ONNX Runtime", "onnx_runtime", "OnnxStatic"),
+    "qat_int8": Precision(
+        "ONNX Runtime", "trained_int8", "TrainedInt8", {"runtime": "onnx"}, as_trained=True
+    ),
     "w4": Precision("torch", "weight_only", "WeightOnly", {"bits": 4}),
     "w2": Precision("torch", "weight_only", "WeightOnly", {"bits": 2}),
     "w1": Precision("torch", "weight_only", "WeightOnly", {"bits": 1}),
@@ -69,4 +81,4 @@ PRECISIONS: Mapping[str, Precision] = {
     "static_int8_pt2e_compiled": Precision("PT2E, compiled", "pt2e", "Pt2eStatic", {"compiled": True}),
     "static_int8_fx": Precision("FX graph mode", "torch_quantized", "FxGraphMode"),
 }
-"""All but `qat_int8`, which only a run that was trained for it can have."""
+"""Of these `qat_int8` is only for a model that was trained for it."""

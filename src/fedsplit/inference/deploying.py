@@ -85,7 +85,7 @@ class Deploying:
         example = subject.data.batch(2)[0]
         converted = {}
         for precision, backend in backends.items():
-            backend.prepare(subject.client, example)
+            backend.prepare(PRECISIONS[self.name(precision)].model(subject.client), example)
             if backend.calibrates:
                 backend.calibrate(samples)
             converted[precision] = backend.convert()

@@ -21,7 +21,7 @@ RESULTS = "results.json"
 _OF_MESSAGES = ("bytes", "bits", "sqnr", "retransmitted")
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where libyaml is there
 _WITHOUT_EFFECT = (
-    *("seed", "task", "tracker", "sweep", "progress", "resume", "run", "checkpoint_interval"),
+    *("seed", "task", "tracker", "sweep", "progress", "resume", "checkpoint_interval"),
     *("measure_gradient_error", "dataset.download"),
 )
 """Settings in which runs of one curve may differ: the seed, and what cannot change a result."""

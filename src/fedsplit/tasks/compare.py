@@ -126,10 +126,8 @@ class Compare(Task):
         left_out: dict[str, str] = {}
         for name in self.precisions:
             try:
-                if name not in PRECISIONS:
-                    raise UserError("task.precisions", name, "only of a run trained with qat=true")
                 backend = PRECISIONS[name].make("task.precisions", name)
-                backend.prepare(trained.client, calibration[0][:2])
+                backend.prepare(PRECISIONS[name].model(trained.client), calibration[0][:2])
                 if backend.calibrates:
                     backend.calibrate(calibration)
                 deployed = backend.convert()
@@ -137,7 +135,7 @@ class Compare(Task):
             except UserError as error:
                 if error.key == "calibration" or name == _REFERENCE:
                     raise
-                left_out[name] = error.allowed if error.key == "task.precisions" else str(error)
+                left_out[name] = error.allowed if "precision" in error.key else str(error)
                 told = f"{name} is left out: {left_out[name]}"
                 console.print(told, soft_wrap=True, highlight=False, markup=False)
                 continue
