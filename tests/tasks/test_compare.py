@@ -69,6 +69,30 @@ def test_a_comparison_leaves_what_it_says(
     assert float(rows["w4"]["accuracy_drop"]) == pytest.approx(drop)
 
 
+def test_a_model_trained_for_int8_is_deployed_as_it_was_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, tiny = tmp_path / "run", [each for each in TINY if not each.startswith("rounds=")]
+    overrides = ["rounds=4", "algorithm=splitfed_v2", "qat=true", "dataset.max_test=250"]
+    assert run(monkeypatch, *tiny, *overrides, f"hydra.run.dir={path}") == 0
+    asked = ["task.precisions=[static_int8,qat_int8]", "task.batch_sizes=[1]"]
+    assert run(monkeypatch, "task=compare", f"run={path}", *asked, *ASKED) == 0
+    with (path / "compare" / "comparison.csv").open() as file:
+        rows = {row["precision"]: row for row in csv.DictReader(file)}
+    assert list(rows) == ["fp32", "static_int8", "qat_int8"]
+    final = json.loads((path / "results.json").read_text())["final_accuracy"]
+    assert float(rows["qat_int8"]["test_accuracy"]) == pytest.approx(final, abs=0.01)
+    assert int(rows["qat_int8"]["smashed_bytes_per_1000"]) == int(
+        rows["static_int8"]["smashed_bytes_per_1000"]
+    )
+    ranges = [
+        name for name in load_file(path / "model" / "client.safetensors") if "activation_ranges" in name
+    ]
+    plain = load_file(path / "compare" / "fp32" / "model" / "client.safetensors")
+    assert ranges
+    assert not any("activation_ranges" in name for name in plain)
+
+
 def test_without_an_extra_the_comparison_goes_on_and_says_what_to_install(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
