@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from main import main
 from tests.conftest import TINY
 
 
@@ -139,16 +140,30 @@ MISTAKES = [
     ("arguments", "message"), MISTAKES, ids=lambda v: " ".join(v) if isinstance(v, list) else ""
 )
 def test_a_mistake_ends_with_one_clear_line_and_nothing_written(
-    root: Path, tmp_path: Path, arguments: list[str], message: str
+    tmp_path: Path,
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "file").write_text("")
     given = [argument.replace("{tmp}", str(tmp_path)) for argument in arguments]
-    done = run(root, *given, cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith("error: " + message.replace("{tmp}", str(tmp_path)))
-    assert done.stderr.count("\n") == 1
-    assert done.stdout == ""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["main.py", *given])
+    code, (stdout, stderr) = main(), capsys.readouterr()
+    assert code == 2, stderr
+    assert stderr.startswith("error: " + message.replace("{tmp}", str(tmp_path)))
+    assert stderr.count("\n") == 1
+    assert stdout == ""
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_mistake_is_the_exit_code_of_the_process(root: Path, tmp_path: Path) -> None:
+    done = run(root, "rounds=abc", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "error: rounds=abc: must be a whole number greater than 0\n"
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_with_no_undamaged_checkpoint_left_is_not_resumed(root: Path, tmp_path: Path) -> None:
