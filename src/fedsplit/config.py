@@ -263,7 +263,7 @@ def check(config: Mapping[str, Any]) -> None:
 def _check_fake_quantization(config: Mapping[str, Any]) -> None:
     """What rounding of the client model does not go with."""
     qat, weight_bits = config["qat"], config["weight_bits"]
-    if not qat and weight_bits is None:
+    if (not qat and weight_bits is None) or config["task"]["_target_"] == _INFERS:
         return
     asked = "qat=true" if qat else f"weight_bits={weight_bits}"
     if qat and weight_bits == 16:
