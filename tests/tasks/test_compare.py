@@ -123,7 +123,7 @@ def test_a_trained_run_is_put_together_again(trained: Path) -> None:
     ("overrides", "told"),
     [
         (["task=compare"], "run=null: the directory of a trained run is needed"),
-        (["run={run}"], "run={run}: stands beside task=compare"),
+        (["task=cuts", "run={run}"], "run={run}: goes with task=train, which starts from its models"),
         (["task=compare", "run={run}", "rounds=3"], "rounds=3: is that of the run; of a comparison are task"),
         (["task=compare", "run={run}/model"], "not the directory of a run: it holds no config.yaml"),
         (["task=compare", "run={run}/none"], "no such directory"),
