@@ -10,9 +10,9 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 
 from fedsplit.composition import CONFIGS, composed, composing, first_line, hydra_path, plain
-from fedsplit.config import OF_A_CLIENT, check
+from fedsplit.config import check
 from fedsplit.errors import RunFailed, UserError
-from fedsplit.overrides import parsed, spelled_out
+from fedsplit.overrides import check_beside, one_list, parsed, spelled_out
 from fedsplit.running import go_on, perform, shown
 
 HERE = Path.cwd()
@@ -56,7 +56,7 @@ def run(arguments: Sequence[str]) -> None:
 
         sweep(overrides)
     else:
-        single(overrides)
+        single([one_list(override) for override in overrides])
 
 
 def single(overrides: Sequence[str]) -> None:
@@ -66,12 +66,7 @@ def single(overrides: Sequence[str]) -> None:
         directory, settings = hydra_path(config, "hydra.run.dir"), plain(config)
     if config.hydra.mode == RunMode.MULTIRUN:
         raise UserError("hydra.mode", "MULTIRUN", "a sweep is asked for by -m")
-    if config.hydra.runtime.choices.task == "client":
-        for override in parsed(list(config.hydra.overrides.task)):
-            key = override.key_or_group
-            if not any(key == own or key.startswith(f"{own}.") for own in OF_A_CLIENT):
-                told = f"is the server's to say; of a client are {', '.join(OF_A_CLIENT)}"
-                raise UserError(key, override.value(), told)
+    check_beside(config.hydra.runtime.choices.task, settings, list(config.hydra.overrides.task))
     check(settings)
     if settings.get("sweep", {}).get("skip_finished"):
         raise UserError("sweep.skip_finished", True, "is for a sweep, which is asked for by -m")

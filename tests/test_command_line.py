@@ -25,7 +25,7 @@ def run(root: Path, *arguments: str, cwd: Path | None = None) -> "subprocess.Com
 
 MISTAKES = [
     (["algorithm=foo"], "algorithm=foo: no such choice; allowed: cse_fsl, fed_avg, fsl_sage, "),
-    (["rund=3"], "rund=3: no such key; did you mean rounds? known: seed, threads, "),
+    (["rouds=3"], "rouds=3: no such key; did you mean rounds? known: seed, threads, "),
     (["algorithm.q=3"], "algorithm.q=3: no such key; known: server_update_interval, "),
     (["+extra.key=3"], "extra={'key': 3}: no such key; known: "),
     (["rounds=abc"], "rounds=abc: must be a whole number greater than 0"),
@@ -65,7 +65,7 @@ MISTAKES = [
     (["device=gpu"], "device=gpu: must be auto, cpu, cuda or cuda:N"),
     (["estimator=mlp_regression", "algorithm.warm_start=1"], "algorithm.warm_start=1: must be 0"),
     (["rounds=[1"], "overrides=rounds=[1: "),
-    (["rund=3", "fooo=4"], "fooo=4: no such key; known: seed, "),
+    (["rouds=3", "fooo=4"], "fooo=4: no such key; known: seed, "),
     (["optimizer.lr=.inf"], "optimizer.lr=.inf: must be a number greater than 0"),
     (
         ["optimizer=sgd", "optimizer.lr=1e39"],

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from fedsplit.experiment import Experiment
+from fedsplit.overrides import one_list
 from tests.conftest import TINY, Configure
 
 
@@ -83,7 +84,7 @@ def test_every_command_of_the_readme_composes(root: Path, configured: Configure)
     commands = [line.split() for line in lines if "-m" not in line.split() and "resume=" not in line]
     assert len(commands) >= 4
     for overrides in commands:
-        config = configured(*overrides)
+        config = configured(*map(one_list, overrides))
         for override in overrides:
             key, _, value = override.partition("=")
             assert config["choices"].get(key, value) == value

@@ -27,6 +27,11 @@ Device: TypeAlias = Annotated[
     str, Range("auto, cpu, cuda or cuda:N", lambda value: _DEVICE.fullmatch(value) is not None)
 ]
 Level: TypeAlias = Annotated[int, Range("a level of zstandard, 1 to 22", lambda v: 1 <= v <= 22)]
+InferencePrecision: TypeAlias = Literal[
+    "fp32", "fp16", "bf16", "int8", "qat_int8", "dynamic_int8", "w4", "w2", "w1", "fp32_onnx"
+]
+"""Of client halves of `task=infer`."""
+WeightBits: TypeAlias = Annotated[int, Range("one of 16, 8, 4, 2, 1", lambda v: v in (16, 8, 4, 2, 1))]
 Threads: TypeAlias = Annotated[int, Range("a whole number from 1 to 1024", lambda v: 1 <= v <= 1024)]
 
 
@@ -49,10 +54,13 @@ class Settings:
     target_accuracy: Fraction | None
     checkpoint_interval: PositiveInt
     resume: str | None
+    run: str | None
     progress: bool
     precision: Literal["fp32", "tf32", "bf16"]
     compile: bool
     cuda_graphs: bool
+    qat: bool
+    weight_bits: WeightBits | None
     measure_gradient_error: bool
 
 
@@ -85,6 +93,7 @@ class ClientSettings:
     stateless: bool
     id: NonNegativeInt | None
     directory: str | None
+    model: str | None
 
 
 @dataclass(frozen=True)
@@ -114,10 +123,29 @@ _DATASET_KEYS: dict[str, Any] = {"root": str | None, "download": bool | None}
 """Of the machine of a client."""
 
 OF_A_CLIENT = (
-    *("task", "transport", "client.id", "client.directory", "device"),
+    *("task", "transport", "client.id", "client.directory", "client.model", "device"),
     *("dataset.root", "dataset.download", "progress"),
 )
 """What may be given beside `task=client`: all else is the server's to say."""
+OF_A_COMPARISON = ("task", "run", "device", "threads", "network")
+"""What may be given beside `task=compare`: all else is that of the run."""
+OF_AN_INFERENCE = (
+    *("task", "run", "precision", "batch_size", "transport", "network"),
+    *("threads", "device", "progress"),
+)
+"""What may be given beside `task=infer run=...`: all else is that of the run."""
+BESIDE_TASK = {
+    "client": (OF_A_CLIENT, "is the server's to say; of a client are"),
+    "compare": (OF_A_COMPARISON, "is that of the run; of a comparison are"),
+    "infer": (OF_AN_INFERENCE, "is that of the run; of split inference with run= are"),
+}
+"""By task, what may be given beside it, and why nothing else may."""
+_OF_RUNS = ("fedsplit.tasks.compare.Compare",)
+"""Tasks that must take the trained models of a run."""
+_INFERS = "fedsplit.tasks.infer.Infer"
+_WITH_A_RUN = ("fedsplit.tasks.train.Train", *_OF_RUNS, _INFERS)
+"""Tasks that may take the trained models of a run."""
+
 
 GROUPS = (
     "task",
@@ -146,9 +174,12 @@ def with_defaults_of_old(config: Mapping[str, Any]) -> dict[str, Any]:
     quant = {kind: exact() for kind in _CUT} | {"weights": {way: exact() for way in _WEIGHTS}}
     older = {
         "task": {"_target_": "fedsplit.tasks.train.Train"},
+        "run": None,
         "precision": "fp32",
         "compile": False,
         "cuda_graphs": False,
+        "qat": False,
+        "weight_bits": None,
         "measure_gradient_error": False,
         "tracker": {"_target_": "fedsplit.trackers.none.NoTracker"},
         "engine": {"_target_": "fedsplit.parties.sequential.Sequential"},
@@ -164,7 +195,7 @@ def with_defaults_of_old(config: Mapping[str, Any]) -> dict[str, Any]:
         completed["choices"] = {**chosen, **config["choices"]}
     client = config.get("client", {})
     if isinstance(client, Mapping):
-        completed["client"] = {"stateless": False, "id": None, "directory": None, **client}
+        completed["client"] = {"stateless": False, "id": None, "directory": None, "model": None, **client}
     if isinstance(config.get("model"), Mapping):
         completed["model"] = {"stages": None, "untie": False, **config["model"]}
     if isinstance(config.get("dataset"), Mapping):
@@ -199,8 +230,10 @@ def check(config: Mapping[str, Any]) -> None:
     Raises:
         UserError: names the key, its value and what is allowed.
     """
+    infers = _infers(config)
     for key, annotation in SETTINGS.items():
-        _check_value(key, config.get(key), annotation)
+        if not (infers and key == "precision"):
+            _check_value(key, config.get(key), annotation)
     joins = _joins(config)
     needed = [group for group in GROUPS if not (joins and group == "dataset")]
     for group in (*needed, *(side for side in OPTIONAL_GROUPS if config.get(side) is not None)):
@@ -219,10 +252,51 @@ def check(config: Mapping[str, Any]) -> None:
     for group, node in config.items():
         if isinstance(node, Mapping) and "_target_" in node:
             _check_node(group, node, _own_keys(group))
+    _check_run(config["task"]["_target_"], config["run"])
     if config["cohort_size"] is not None and config["cohort_size"] > config["num_clients"]:
         raise UserError("cohort_size", config["cohort_size"], f"at most num_clients, {config['num_clients']}")
     if config["cuda_graphs"] and config["compile"]:
         raise UserError("cuda_graphs", True, "must be false with compile=true")
+    _check_fake_quantization(config)
+
+
+def _check_fake_quantization(config: Mapping[str, Any]) -> None:
+    """What rounding of the client model does not go with."""
+    qat, weight_bits = config["qat"], config["weight_bits"]
+    if (not qat and weight_bits is None) or config["task"]["_target_"] == _INFERS:
+        return
+    asked = "qat=true" if qat else f"weight_bits={weight_bits}"
+    if qat and weight_bits == 16:
+        raise UserError(
+            "weight_bits", 16, "must be 8, 4, 2, 1 or null with qat=true: its layers compute in int8"
+        )
+    if config["precision"] != "fp32":
+        raise UserError("precision", config["precision"], f"must be fp32 with {asked}: others round it away")
+    if config["engine"]["_target_"] == "fedsplit.parties.vectorized.Vectorized":
+        raise UserError("engine", "vectorized", f"must be auto or sequential with {asked}")
+    if config["cuda_graphs"]:
+        raise UserError("cuda_graphs", True, f"must be false with {asked}: never tried on a GPU")
+
+
+def _check_run(task: str, run: str | None) -> None:
+    """What asks for the trained models of a run; a task of the user's own may take them or not."""
+    if task in _OF_RUNS and run is None:
+        raise UserError("run", None, "the directory of a trained run is needed: run=saves/...")
+    if run is not None and task.startswith("fedsplit.tasks.") and task not in _WITH_A_RUN:
+        raise UserError("run", run, "goes with task=train, which starts from its models, compare and infer")
+
+
+def _infers(config: Mapping[str, Any]) -> bool:
+    """Whether this is split inference, whose precisions are those of client halves; checks them."""
+    task, given = config.get("task"), config.get("precision")
+    if not isinstance(task, Mapping) or task.get("_target_") != _INFERS:
+        return False
+    precisions = given if isinstance(given, list | tuple) else [given]
+    for precision in precisions:
+        _check_value("precision", precision, InferencePrecision)
+    if not precisions or len(set(precisions)) < len(precisions):
+        raise UserError("precision", given, "at least one, and each once")
+    return True
 
 
 def _joins(config: Mapping[str, Any]) -> bool:

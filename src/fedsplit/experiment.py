@@ -13,6 +13,7 @@ from rich.console import Console
 from safetensors import SafetensorError
 from torch import nn
 
+from fedsplit.building.trained_start import TrainedStart
 from fedsplit.composition import composed, composing, plain
 from fedsplit.config import RESUMABLE, check, with_defaults_of_old
 from fedsplit.errors import RunFailed, UserError
@@ -44,6 +45,9 @@ def resumed_config(directory: RunDirectory, changes: Mapping[str, Any]) -> dict[
         if key.partition(".")[0] not in RESUMABLE:
             raise UserError(key, value, f"beside resume only {', '.join(RESUMABLE)} may be given")
     config = with_defaults_of_old(directory.config())
+    if (task := config["choices"]["task"]) != "train":
+        told = f"was left behind by task={task}, which is done again and not gone on with"
+        raise UserError("resume", directory.path, told)
     own = {key: value for key, value in changes.items() if key.partition(".")[0] != "tracker"}
     config = {**config, **own, **_tracked(config, changes)}
     check({key: value for key, value in config.items() if key != "choices"})
@@ -66,15 +70,16 @@ class Experiment:
 
     Args:
         config: composed and checked (see `fedsplit.config.check`).
+        start: trained models to start from; None starts from models as they are made.
 
     Raises:
         UserError: what is asked for cannot be built.
     """
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    def __init__(self, config: Mapping[str, Any], start: TrainedStart | None = None) -> None:
         with extra("tracker", config.get("choices", {}).get("tracker")):
             self.tracker = Harmless(make(Tracker, config, "tracker"))  # type: ignore[type-abstract]
-        self.parts = Parts(config)
+        self.parts = Parts(config, start=start)
         self.config = self.parts.config
         self.seed: int = config["seed"]
         self.rounds: int = config["rounds"]

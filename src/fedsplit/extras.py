@@ -8,6 +8,8 @@ from fedsplit.errors import UserError
 _EXTRAS = {
     **dict.fromkeys(("grpc", "grpc_health", "google", "cryptography"), "grpc"),
     **{"tensorboard": "tensorboard", "wandb": "wandb", "submitit": "slurm"},
+    **dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "onnx"),
+    "torchao": "pt2e",
 }
 """Which extra of the installation brings a package."""
 

@@ -1,13 +1,14 @@
 """Overrides as they are typed: older spellings, and codecs chosen by the key they stand at."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from fedsplit.composition import first_line
-from fedsplit.config import CODECS
+from fedsplit.config import BESIDE_TASK, CODECS
 from fedsplit.errors import UserError
 
 OLDER_SPELLINGS = {"dataset.distribution": "distribution", "dataset.alpha": "distribution.alpha"}
@@ -41,3 +42,25 @@ def parsed(overrides: Sequence[str]) -> list[Override]:
     except HydraException as error:
         raise UserError("overrides", " ".join(overrides), first_line(error)) from error
     return found
+
+
+def one_list(argument: str) -> str:
+    """An argument of a single run: there `precision=fp32,int8` is a list, as of a sweep it is two jobs."""
+    key, _, value = argument.partition("=")
+    sweeps = key == "precision" and "," in value and not value.startswith(("[", "choice("))
+    return f"{key}=[{value}]" if sweeps else argument
+
+
+def check_beside(task: str, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
+    """Raise where something is given that is not this command's to say, but the server's or the run's.
+
+    Raises:
+        UserError: it is; names what may be given.
+    """
+    if task not in BESIDE_TASK or (task == "infer" and config.get("run") is None):
+        return
+    allowed, told = BESIDE_TASK[task]
+    for override in parsed(overrides):
+        key = override.key_or_group
+        if not any(key == own or key.startswith(f"{own}.") for own in allowed):
+            raise UserError(key, override.value(), f"{told} {', '.join(allowed)}")

@@ -15,6 +15,7 @@ from fedsplit.building.engines import EngineChoice
 from fedsplit.building.models import ModelBuilder
 from fedsplit.building.quantization import built_quantization
 from fedsplit.building.recorders import Recorders, built_recorder
+from fedsplit.building.trained_start import TrainedStart
 from fedsplit.data.batches import ClientBatches
 from fedsplit.errors import UserError
 from fedsplit.estimators.alignment import Alignment
@@ -48,15 +49,18 @@ class Parts:
         config: composed and checked (see `fedsplit.config.check`); `device` is replaced by the one taken,
             and `engine=auto` by its choice.
         member: in the process of one client; None where all is known.
+        start: trained models to start from; None starts from models as they are made.
 
     Raises:
         UserError: what is asked for cannot be built.
     """
 
-    def __init__(self, config: Mapping[str, Any], member: Member | None = None) -> None:
+    def __init__(
+        self, config: Mapping[str, Any], member: Member | None = None, start: TrainedStart | None = None
+    ) -> None:
         with extra("transport", config.get("choices", {}).get("transport")):
             import_module(config["transport"]["_target_"].rpartition(".")[0])
-        self.config = {**config, "device": str(_device(config["device"]))}
+        self.config = {**config, "device": str(found_device(config["device"]))}
         self.device = torch.device(self.config["device"])
         self.seed: int = config["seed"]
         torch.set_num_threads(config["threads"])
@@ -76,6 +80,8 @@ class Parts:
             self.config, self.data, self.device, self.estimator, self.client_head
         )
         self.models = self.model_builder.built()
+        if start is not None:
+            start.load_into(self.models.halves, self.models.auxiliary)
         self.models.set_computation(self.config, self.device)
         self.recorders = self._build_recorders()
         models = self.models
@@ -315,7 +321,12 @@ def run_of_member(config: Mapping[str, Any], member: Member) -> Run:
     return Parts(config, member).run(Ledger())
 
 
-def _device(name: str) -> torch.device:
+def found_device(name: str) -> torch.device:
+    """What `device=` names.
+
+    Raises:
+        UserError: there is none such here.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():

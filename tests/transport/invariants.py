@@ -243,7 +243,7 @@ def client_survives(world: World, conversation: int, frames: Sequence[pb.FromSer
 def _served(client: Client, frames: Sequence[pb.FromServer]) -> tuple[bool, list[Parcel[pb.FromClient]]]:
     outbox: Any = SimpleNamespace(sent=[])
     outbox.put = outbox.sent.append
-    ended = client._serve(iter(frames), outbox)
+    ended = client.serve(iter(frames), outbox)
     return ended, [
         parcel for parcel in outbox.sent if parcel.head.WhichOneof("content") not in ("hello", "ready")
     ]

@@ -460,7 +460,7 @@ class Stream:
         frames = [pb.FromServer(identity=pb.Identity(run=self.run), welcome=welcome)]
         frames += [frame for verb in verbs for frame in verb.frames()]
         outbox: Any = SimpleQueue()
-        assert not self.client._serve(iter(frames), outbox)
+        assert not self.client.serve(iter(frames), outbox)
         sent = []
         while not outbox.empty():
             sent += list(outbox.get().frames())

@@ -140,7 +140,7 @@ def test_a_client_comes_again_whatever_it_was_sent(monkeypatch: pytest.MonkeyPat
         [each if isinstance(each, bytes) else each.SerializeToString() for each in one] for one in said
     ]
     raw, pauses = _Raw(written), []
-    monkeypatch.setattr("fedsplit.transport.grpc.client.time.sleep", pauses.append)
+    monkeypatch.setattr("fedsplit.transport.grpc.dialling.time.sleep", pauses.append)
     with ThreadPoolExecutor(4) as pool, logged() as records:
         server = grpc.server(pool, handlers=[raw])  # type: ignore[list-item]
         port = server.add_insecure_port("127.0.0.1:0")

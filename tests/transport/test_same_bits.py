@@ -60,6 +60,8 @@ CASES = {
     ],
     "simulated seconds of an alignment": ["network=lte", "cohort_size=3", "quant=int8"],
     "simulated seconds of turns": ["algorithm=splitfed_v2", "network=satellite", "network.cost_per_mb=0.1"],
+    "clients trained for int8": ["qat=true", "quant=int8"],
+    "clients with weights of two bits": ["algorithm=splitfed_v2", "weight_bits=2", "qat=true"],
     "an estimator without a model": ["estimator=linear_regression", "algorithm.align_interval=2"],
 }
 

@@ -84,6 +84,8 @@ class EngineChoice:
             and not self.apart
             and not self.algorithm.takes_turns
             and not self.config["compile"]
+            and not self.config["qat"]
+            and self.config["weight_bits"] is None
             and all(isinstance(each, RowOptimizer) for each in optimizers)
         )
 

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from fedsplit.making import make
 from fedsplit.models.computation import set_computation, set_float32
 from fedsplit.models.cuts import Cuts, chosen
 from fedsplit.models.layout import unflattened
+from fedsplit.models.quantized_training import FakeQuantization, fake_quantized
 from fedsplit.models.split import SplitModel, split
 from fedsplit.models.tied import untied
 from fedsplit.parties.vectorized import Vectorized
@@ -94,7 +95,7 @@ class ModelBuilder:
         """
         whole, example = self.whole()
         try:
-            halves = split(whole, self._cut(whole, example), example)
+            halves = split(whole, self.cut(whole, example), example)
         except RuntimeError as error:  # shapes that do not fit
             reason = str(error).splitlines()[0]
             told = f"does not fit images of {self.data.sizes} ({reason})"
@@ -103,9 +104,13 @@ class ModelBuilder:
             z = halves.client.eval()(example)
         halves.client.train()
         auxiliary = self._auxiliary(z, halves)
-        return Models(halves, auxiliary, tuple(z.shape[1:]), unflattened(halves.client, example))
+        coded_shape = unflattened(halves.client, example)
+        rounded = FakeQuantization.asked(qat=self.config["qat"], weight_bits=self.config["weight_bits"])
+        if rounded:
+            halves = replace(halves, client=fake_quantized(halves.client, example, rounded))
+        return Models(halves, auxiliary, tuple(z.shape[1:]), coded_shape)
 
-    def _cut(self, whole: nn.Module, example: Tensor) -> str:
+    def cut(self, whole: nn.Module, example: Tensor) -> str:
         """The name of the cut, which may be chosen by number, or left to the model."""
         cut: str | int | None = self.config["model"]["cut"]
         if isinstance(cut, str):

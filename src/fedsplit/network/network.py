@@ -18,7 +18,7 @@ class Network:
 
     cost_per_mb: NonNegativeFloat | None
 
-    def cost(self, load: int) -> float | None:
+    def cost(self, load: float) -> float | None:
         """Money for a communication load in bytes; None where there is no price."""
         return None if self.cost_per_mb is None else load / 1e6 * self.cost_per_mb
 

@@ -174,10 +174,10 @@ def codec_of(name: str, tensor: Tensor, codec: Codec, *, difference: bool) -> Co
     """The codec of one tensor of weights: `codec` if it is a larger one, else exact, or half precision.
 
     Biases and BatchNorm's parameters are few, and matter much: their differences go in half precision,
-    they themselves exactly. BatchNorm's statistics always go exactly: a variance that falls to a
-    thousandth within a round would not survive half precision of the difference.
+    they themselves exactly. BatchNorm's statistics and ranges of activations always go exactly: a variance
+    that falls to a thousandth within a round would not survive half precision of the difference.
     """
-    statistic = name.endswith(("running_mean", "running_var"))
+    statistic = name.endswith(("running_mean", "running_var", "running_min", "running_max"))
     if codec.lossless or statistic or not tensor.is_floating_point():
         return EXACT
     if tensor.ndim > 1:

@@ -61,8 +61,8 @@ def cut_figure(cuts: Sequence[Costs]) -> "Figure":
         lines.append(line)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    _label_plainly(axes.xaxis)
-    _label_plainly(axes.yaxis)
+    label_plainly(axes.xaxis)
+    label_plainly(axes.yaxis)
     low, high = axes.get_ylim()
     axes.set_ylim(low / 1.6, high)
     for cut in stages:
@@ -94,7 +94,7 @@ def cut_figure(cuts: Sequence[Costs]) -> "Figure":
     return drawn
 
 
-def _label_plainly(axis: "Axis") -> None:
+def label_plainly(axis: "Axis") -> None:
     """Label decades, and within two of them also twice and five times as much."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter  # noqa: PLC0415
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from fedsplit.errors import UserError
 from fedsplit.results import checkpoint
@@ -28,8 +29,8 @@ class RunDirectory:
     `roc.csv`, `local_accuracy.csv`, and below one path also `model/` and `checkpoint/`.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, key: str = "hydra.run.dir") -> None:
+        self.path, self._key = path, key
         self._metrics: MetricsFile | None = None
         self._log: logging.Handler | None = None
 
@@ -41,30 +42,46 @@ class RunDirectory:
             UserError: there is a run in it already, or it cannot be made.
         """
         new_directory(path, key)
-        return cls(path)
+        return cls(path, key)
 
     @classmethod
-    def existing(cls, path: Path) -> "RunDirectory":
-        """The directory of a run that was started.
+    def existing(cls, path: Path, key: str = "resume") -> "RunDirectory":
+        """The directory of a run that was started; `key` is what named it.
 
         Raises:
             UserError: there is none.
         """
         if not path.is_dir():
-            raise UserError("resume", path, "no such directory; give the directory of a run")
+            raise UserError(key, path, "no such directory; give the directory of a run")
         if not (path / "config.yaml").is_file():
-            raise UserError("resume", path, "not the directory of a run: it holds no config.yaml")
-        return cls(path)
+            raise UserError(key, path, "not the directory of a run: it holds no config.yaml")
+        return cls(path, key)
 
     def config(self) -> dict[str, Any]:
         """The configuration the run was started with."""
         try:
             config = yaml.safe_load((self.path / "config.yaml").read_text("utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UserError("resume", self.path, "its config.yaml is damaged") from error
+            raise UserError(self._key, self.path, "its config.yaml is damaged") from error
         if not isinstance(config, dict) or "choices" not in config:
-            raise UserError("resume", self.path, "its config.yaml is not that of a run")
+            raise UserError(self._key, self.path, "its config.yaml is not that of a run")
         return config
+
+    def model(self, half: str) -> Weights:
+        """The trained `client` or `server` model.
+
+        Raises:
+            UserError: the run left none, or it is damaged.
+        """
+        path = self.path / "model" / f"{half}.safetensors"
+        try:
+            return load_file(path)
+        except FileNotFoundError as error:
+            told = f"holds no trained model, {path.relative_to(self.path)}: a run writes it at its end"
+            raise UserError(self._key, self.path, told) from error
+        except (SafetensorError, OSError) as error:
+            told = f"{path.relative_to(self.path)} is damaged ({error})"
+            raise UserError(self._key, self.path, told) from error
 
     def latest_checkpoint(self) -> Checkpoint | None:
         """The newest undamaged checkpoint; None where none was ever written."""

@@ -9,9 +9,12 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: rounds, the last test accuracy (a fraction), bytes so far, seconds of its rounds."""
+    """How far a run is: rounds, the last test accuracy (a fraction), bytes so far, seconds of its rounds.
 
-    rounds: int
+    What is no training has no rounds.
+    """
+
+    rounds: int | None
     accuracy: float | None
     load: int
     seconds: float
@@ -26,7 +29,8 @@ def progress_of(directory: Path) -> Progress | None:
     """How far the run in a directory is; None before its first round."""
     try:
         results = json.loads((directory / "results.json").read_text("utf-8"))
-        return Progress(results["rounds_run"], results["final_accuracy"], results["load"], results["seconds"])
+        rounds = results.get("rounds_run")
+        return Progress(rounds, results["final_accuracy"], results["load"], results["seconds"])
     except (OSError, ValueError, KeyError):
         pass
     try:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from fedsplit.composition import composed, composing, first_line, hydra_path, plain
 from fedsplit.config import check
 from fedsplit.errors import RunFailed, UserError
+from fedsplit.overrides import check_beside
 from fedsplit.results.new_directory import new_directory
 from fedsplit.running import shown
 from fedsplit.sweeps import record
@@ -22,7 +23,7 @@ from fedsplit.sweeps.record import RECORD, Job
 from fedsplit.sweeps.status import STATUSES, alone
 from fedsplit.sweeps.watch import Watch
 
-TASKS = ("train",)
+TASKS = ("train", "infer")
 """Tasks that leave a `results.json` in a directory."""
 
 
@@ -33,6 +34,11 @@ class Asked:
     overrides: list[str]
     config: DictConfig
     settings: dict[str, Any]
+
+    @property
+    def rounds(self) -> int | None:
+        """That the job is to run at most; None where it trains nothing."""
+        return self.settings["rounds"] if self.config.hydra.runtime.choices.task == "train" else None
 
     @property
     def own_overrides(self) -> list[str]:
@@ -64,7 +70,7 @@ def sweep(overrides: Sequence[str]) -> None:
             watch = Watch(
                 directory=shown(directory),
                 jobs=taken,
-                rounds=[each.settings["rounds"] for each in asked],
+                rounds=[each.rounds for each in asked],
                 skipped=finished,
                 live=asked[0].settings["progress"],
             )
@@ -88,6 +94,7 @@ def _checked(overrides: list[str]) -> Asked:
     task = config.hydra.runtime.choices.task
     if task not in TASKS:
         raise UserError("task", task, "leaves no run behind that a sweep could collect; do it by itself")
+    check_beside(task, settings, list(config.hydra.overrides.task))
     return Asked(overrides, config, settings)
 
 

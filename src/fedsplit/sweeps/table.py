@@ -28,7 +28,7 @@ class Row:
         number: of the job.
         overrides: those in which jobs differ.
         state: how it stands; skipped is what was finished before the sweep began.
-        rounds: that it is to run at most.
+        rounds: that it is to run at most; None of what trains nothing.
         progress: how far it is; None before its first round.
         remark: its directory, or why it failed.
     """
@@ -36,7 +36,7 @@ class Row:
     number: int
     overrides: str
     state: Shown
-    rounds: int
+    rounds: int | None
     progress: Progress | None
     remark: str
 
@@ -65,9 +65,9 @@ def numbers(row: Row) -> tuple[str, str, str, str]:
     """Rounds, accuracy, MB and seconds of a job, as they are shown."""
     progress = row.progress
     if progress is None:
-        return f"0/{row.rounds}", "", "", ""
+        return "" if row.rounds is None else f"0/{row.rounds}", "", "", ""
     accuracy = "" if progress.accuracy is None else f"{progress.accuracy:.4f}"
-    rounds = f"{progress.rounds}/{row.rounds}"
+    rounds = "" if row.rounds is None else f"{progress.rounds}/{row.rounds}"
     return rounds, accuracy, f"{progress.load / 1e6:,.2f}", f"{progress.seconds:,.1f}"
 
 

@@ -26,14 +26,19 @@ class Watch:
     Args:
         directory: of the sweep.
         jobs: those asked for.
-        rounds: that each is to run at most.
+        rounds: that each is to run at most; None of one that trains nothing.
         skipped: numbers of those that are not run, for they are finished.
         live: whether to draw a table where standard output is a terminal; else a line tells when a job begins
             and when it ends.
     """
 
     def __init__(
-        self, directory: Path, jobs: Sequence[Job], rounds: Sequence[int], skipped: set[int], live: bool
+        self,
+        directory: Path,
+        jobs: Sequence[Job],
+        rounds: Sequence[int | None],
+        skipped: set[int],
+        live: bool,
     ) -> None:
         self._statuses = directory / STATUSES
         self._directories = {job.number: directory / job.directory for job in jobs}
@@ -123,8 +128,8 @@ class Watch:
             print(f"error: {_named(row)}: {remark}", file=sys.stderr, flush=True)
         elif not self._live:
             rounds, accuracy, load, seconds = numbers(row)
-            words = f"{rounds} rounds, accuracy {accuracy}, {load} MB, {seconds} s"
-            print(f"{_named(row)} done: {words}", flush=True)
+            words = f"accuracy {accuracy}, {load} MB, {seconds} s"
+            print(f"{_named(row)} done: {f'{rounds} rounds, ' if rounds else ''}{words}", flush=True)
 
 
 def _named(row: Row) -> str:

@@ -13,7 +13,7 @@ from fedsplit.tasks.task import Task
 
 
 class Client(Task):
-    """One client, for as long as the run lasts."""
+    """One client, for as long as the run lasts; with `client.model` a device of split inference."""
 
     def run(self, config: Mapping[str, Any], directory: Path) -> None:
         """See `Task.run`: what is kept goes to `client.directory`."""
@@ -21,6 +21,7 @@ class Client(Task):
 
         with extra("task", "client"):
             from fedsplit.transport.grpc.client import Client as Process  # noqa: PLC0415
+            from fedsplit.transport.grpc.device import Device  # noqa: PLC0415
             from fedsplit.transport.grpc.tls import Tls, require_tls_beyond_loopback  # noqa: PLC0415
 
         transport, folder = config["transport"], config["client"]["directory"]
@@ -43,6 +44,9 @@ class Client(Task):
         own = {"device": config["device"]}
         own |= {f"dataset.{key}": value for key, value in config["dataset"].items() if value is not None}
         logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(show_path=False)])
+        if (model := config["client"]["model"]) is not None:
+            Device(server=server, client=number, tls=tls, model=Path(model), own=own).attend()
+            return
         Process(
             server=server,
             client=number,

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fedsplit.building.trained_start import TrainedStart
 from fedsplit.errors import UserError
 from fedsplit.experiment import Experiment
 from fedsplit.results.run_directory import RunDirectory
@@ -17,5 +18,5 @@ class Train(Task):
         """See `Task.run`: the parts are built before the directory is made."""
         if config["resume"] is not None:
             raise UserError("resume", config["resume"], "stands by itself, as resume=DIRECTORY")
-        experiment = Experiment(config)
+        experiment = Experiment(config, TrainedStart.of(config["run"]))
         experiment.run(RunDirectory.new(directory, "hydra.run.dir"))

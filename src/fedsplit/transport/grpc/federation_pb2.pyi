@@ -18,6 +18,7 @@ class Codec(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     WEIGHTS_UP: _ClassVar[Codec]
     WEIGHTS_DOWN: _ClassVar[Codec]
     WEIGHTS_WHOLE: _ClassVar[Codec]
+    DEVICE: _ClassVar[Codec]
 
 class DataType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -48,6 +49,7 @@ CUT_GRADIENT: Codec
 WEIGHTS_UP: Codec
 WEIGHTS_DOWN: Codec
 WEIGHTS_WHOLE: Codec
+DEVICE: Codec
 DATA_TYPE_UNSPECIFIED: DataType
 FLOAT32: DataType
 FLOAT64: DataType
@@ -109,7 +111,7 @@ class Chunk(_message.Message):
     def __init__(self, content: _Optional[bytes] = ...) -> None: ...
 
 class FromServer(_message.Message):
-    __slots__ = ("identity", "tensors", "chunk", "welcome", "refusal", "begin", "install", "forward", "backward", "train_local", "upload_weights", "keep", "finish")
+    __slots__ = ("identity", "tensors", "chunk", "welcome", "refusal", "begin", "install", "forward", "backward", "train_local", "upload_weights", "keep", "finish", "request", "logits")
     IDENTITY_FIELD_NUMBER: _ClassVar[int]
     TENSORS_FIELD_NUMBER: _ClassVar[int]
     CHUNK_FIELD_NUMBER: _ClassVar[int]
@@ -123,6 +125,8 @@ class FromServer(_message.Message):
     UPLOAD_WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     KEEP_FIELD_NUMBER: _ClassVar[int]
     FINISH_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    LOGITS_FIELD_NUMBER: _ClassVar[int]
     identity: Identity
     tensors: _containers.RepeatedCompositeFieldContainer[Tensor]
     chunk: Chunk
@@ -136,10 +140,12 @@ class FromServer(_message.Message):
     upload_weights: UploadWeights
     keep: Keep
     finish: Finish
-    def __init__(self, identity: _Optional[_Union[Identity, _Mapping]] = ..., tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., begin: _Optional[_Union[Begin, _Mapping]] = ..., install: _Optional[_Union[Install, _Mapping]] = ..., forward: _Optional[_Union[Forward, _Mapping]] = ..., backward: _Optional[_Union[Backward, _Mapping]] = ..., train_local: _Optional[_Union[TrainLocal, _Mapping]] = ..., upload_weights: _Optional[_Union[UploadWeights, _Mapping]] = ..., keep: _Optional[_Union[Keep, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ...) -> None: ...
+    request: Request
+    logits: Logits
+    def __init__(self, identity: _Optional[_Union[Identity, _Mapping]] = ..., tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., begin: _Optional[_Union[Begin, _Mapping]] = ..., install: _Optional[_Union[Install, _Mapping]] = ..., forward: _Optional[_Union[Forward, _Mapping]] = ..., backward: _Optional[_Union[Backward, _Mapping]] = ..., train_local: _Optional[_Union[TrainLocal, _Mapping]] = ..., upload_weights: _Optional[_Union[UploadWeights, _Mapping]] = ..., keep: _Optional[_Union[Keep, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ..., request: _Optional[_Union[Request, _Mapping]] = ..., logits: _Optional[_Union[Logits, _Mapping]] = ...) -> None: ...
 
 class FromClient(_message.Message):
-    __slots__ = ("identity", "tensors", "chunk", "hello", "ready", "upload", "done", "failed")
+    __slots__ = ("identity", "tensors", "chunk", "hello", "ready", "upload", "done", "failed", "deployed", "smashed", "measured")
     IDENTITY_FIELD_NUMBER: _ClassVar[int]
     TENSORS_FIELD_NUMBER: _ClassVar[int]
     CHUNK_FIELD_NUMBER: _ClassVar[int]
@@ -148,6 +154,9 @@ class FromClient(_message.Message):
     UPLOAD_FIELD_NUMBER: _ClassVar[int]
     DONE_FIELD_NUMBER: _ClassVar[int]
     FAILED_FIELD_NUMBER: _ClassVar[int]
+    DEPLOYED_FIELD_NUMBER: _ClassVar[int]
+    SMASHED_FIELD_NUMBER: _ClassVar[int]
+    MEASURED_FIELD_NUMBER: _ClassVar[int]
     identity: Identity
     tensors: _containers.RepeatedCompositeFieldContainer[Tensor]
     chunk: Chunk
@@ -156,7 +165,10 @@ class FromClient(_message.Message):
     upload: Upload
     done: Done
     failed: Failed
-    def __init__(self, identity: _Optional[_Union[Identity, _Mapping]] = ..., tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., hello: _Optional[_Union[Hello, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., upload: _Optional[_Union[Upload, _Mapping]] = ..., done: _Optional[_Union[Done, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ...) -> None: ...
+    deployed: Deployed
+    smashed: Smashed
+    measured: Measured
+    def __init__(self, identity: _Optional[_Union[Identity, _Mapping]] = ..., tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., hello: _Optional[_Union[Hello, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., upload: _Optional[_Union[Upload, _Mapping]] = ..., done: _Optional[_Union[Done, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ..., deployed: _Optional[_Union[Deployed, _Mapping]] = ..., smashed: _Optional[_Union[Smashed, _Mapping]] = ..., measured: _Optional[_Union[Measured, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("version", "client", "instance")
@@ -328,3 +340,43 @@ class Failed(_message.Message):
     what: str
     not_finite: bool
     def __init__(self, what: _Optional[str] = ..., not_finite: _Optional[bool] = ...) -> None: ...
+
+class Deployed(_message.Message):
+    __slots__ = ("precision", "file_bytes", "memory_before")
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
+    FILE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    precision: str
+    file_bytes: int
+    memory_before: int
+    def __init__(self, precision: _Optional[str] = ..., file_bytes: _Optional[int] = ..., memory_before: _Optional[int] = ...) -> None: ...
+
+class Request(_message.Message):
+    __slots__ = ("batch",)
+    BATCH_FIELD_NUMBER: _ClassVar[int]
+    batch: int
+    def __init__(self, batch: _Optional[int] = ...) -> None: ...
+
+class Smashed(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Logits(_message.Message):
+    __slots__ = ("seconds",)
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    seconds: float
+    def __init__(self, seconds: _Optional[float] = ...) -> None: ...
+
+class Measured(_message.Message):
+    __slots__ = ("client_seconds", "journey_seconds", "correct", "peak_memory", "checksum")
+    CLIENT_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    JOURNEY_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    CORRECT_FIELD_NUMBER: _ClassVar[int]
+    PEAK_MEMORY_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUM_FIELD_NUMBER: _ClassVar[int]
+    client_seconds: float
+    journey_seconds: float
+    correct: int
+    peak_memory: int
+    checksum: int
+    def __init__(self, client_seconds: _Optional[float] = ..., journey_seconds: _Optional[float] = ..., correct: _Optional[int] = ..., peak_memory: _Optional[int] = ..., checksum: _Optional[int] = ...) -> None: ...

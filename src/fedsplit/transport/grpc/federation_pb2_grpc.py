@@ -39,6 +39,11 @@ class FederationStub:
                 request_serializer=fedsplit_dot_transport_dot_grpc_dot_federation__pb2.FromClient.SerializeToString,
                 response_deserializer=fedsplit_dot_transport_dot_grpc_dot_federation__pb2.FromServer.FromString,
                 _registered_method=True)
+        self.Infer = channel.stream_stream(
+                '/fedsplit.Federation/Infer',
+                request_serializer=fedsplit_dot_transport_dot_grpc_dot_federation__pb2.FromClient.SerializeToString,
+                response_deserializer=fedsplit_dot_transport_dot_grpc_dot_federation__pb2.FromServer.FromString,
+                _registered_method=True)
 
 
 class FederationServicer:
@@ -50,11 +55,22 @@ class FederationServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Infer(self, request_iterator, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FederationServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Attend': grpc.stream_stream_rpc_method_handler(
                     servicer.Attend,
+                    request_deserializer=fedsplit_dot_transport_dot_grpc_dot_federation__pb2.FromClient.FromString,
+                    response_serializer=fedsplit_dot_transport_dot_grpc_dot_federation__pb2.FromServer.SerializeToString,
+            ),
+            'Infer': grpc.stream_stream_rpc_method_handler(
+                    servicer.Infer,
                     request_deserializer=fedsplit_dot_transport_dot_grpc_dot_federation__pb2.FromClient.FromString,
                     response_serializer=fedsplit_dot_transport_dot_grpc_dot_federation__pb2.FromServer.SerializeToString,
             ),
@@ -84,6 +100,33 @@ class Federation:
             request_iterator,
             target,
             '/fedsplit.Federation/Attend',
+            fedsplit_dot_transport_dot_grpc_dot_federation__pb2.FromClient.SerializeToString,
+            fedsplit_dot_transport_dot_grpc_dot_federation__pb2.FromServer.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Infer(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/fedsplit.Federation/Infer',
             fedsplit_dot_transport_dot_grpc_dot_federation__pb2.FromClient.SerializeToString,
             fedsplit_dot_transport_dot_grpc_dot_federation__pb2.FromServer.FromString,
             options,

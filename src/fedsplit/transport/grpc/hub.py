@@ -21,7 +21,7 @@ AWAY_S = 15.0
 
 
 class Hub:
-    """All clients of a run.
+    """All clients of a run that train.
 
     Args:
         run: 16 bytes that name it.
@@ -30,6 +30,9 @@ class Hub:
         sample_counts: of each, as far as they are known already.
         ledger: where bytes are counted that are sent again.
     """
+
+    joins_with = "ready"
+    for_others = "this server trains, and a client with client.model is for split inference"
 
     def __init__(
         self,

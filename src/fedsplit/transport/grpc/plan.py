@@ -39,6 +39,7 @@ OWN = (
     "device",
     "progress",
     "resume",
+    "run",
     "task",
     "transport",
     "engine",
@@ -48,6 +49,7 @@ OWN = (
     "sweep",
     "client.id",
     "client.directory",
+    "client.model",
 )
 """Keys that are each party's own, and all below them."""
 _FILES = ("dataset.root", "dataset.download")
@@ -154,6 +156,34 @@ def configuration(plan: pb.Plan) -> dict[str, Any]:
     check(settings)
     own = config.hydra.runtime.choices
     return settings | {"choices": {group: own[group] for group in own if not group.startswith("hydra/")}}
+
+
+def configuration_of_client(plan: pb.Plan, client: int, own: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration that a plan stands for, in the process of one client.
+
+    Args:
+        plan: of the run.
+        client: its number.
+        own: keys that are this machine's own, such as `dataset.root`.
+
+    Raises:
+        Corrupt: the plan names what no server may.
+        UserError: this installation has no such choice or key, or the run no such client.
+    """
+    config = configuration(plan)
+    for key, value in own.items():
+        *path, name = key.split(".")
+        node = config
+        for part in path:
+            node = node[part]
+        if key == "device" or name in node:
+            node[name] = value
+    check({key: value for key, value in config.items() if key != "choices"})
+    if client >= config["num_clients"]:
+        raise UserError("client.id", client, f"below num_clients={config['num_clients']}")
+    if config["choices"]["distribution"] == "own" and "classes" in config["dataset"]:
+        config["dataset"]["classes"] = list(plan.classes)
+    return config
 
 
 def _set(config: MutableMapping[str, Any], key: str, value: object) -> None:

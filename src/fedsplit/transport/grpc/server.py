@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from secrets import token_bytes
+from typing import Any, Protocol
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -14,10 +15,9 @@ from fedsplit.errors import UserError
 from fedsplit.quant.message import Corrupt
 from fedsplit.transport.grpc import federation_pb2 as pb
 from fedsplit.transport.grpc import federation_pb2_grpc
-from fedsplit.transport.grpc.hub import Hub
 from fedsplit.transport.grpc.session import Link, Refused
 from fedsplit.transport.grpc.tls import Tls, client_of
-from fedsplit.transport.grpc.wire import OPTIONS, VERSION, Assembler
+from fedsplit.transport.grpc.wire import OPTIONS, VERSION, Assembler, Parcel
 
 _LOG = logging.getLogger("fedsplit.network")
 _SERVICE = "fedsplit.Federation"
@@ -25,6 +25,31 @@ HELLO_S = 10.0
 """Seconds within which a stream says who it is."""
 READY_S = 900.0
 """Seconds within which a client has loaded its data and built its model."""
+
+
+class Meeting(Protocol):
+    """Where streams and what asks clients meet: a `Hub` for training, `Devices` for split inference."""
+
+    run: bytes
+    joins_with: str
+    """What a client says once it is welcomed and has built its part."""
+    for_others: str
+    """What a client is told that has come for something else."""
+
+    def greet(self, hello: pb.Hello) -> None:
+        """See `Hub.greet`."""
+
+    def attach(self, link: Link, hello: pb.Hello, joins: Any) -> None:
+        """See `Hub.attach`."""
+
+    def detach(self, link: Link, client: int, pending: int) -> None:
+        """See `Hub.detach`."""
+
+    def admit(self, link: Link, client: int, frame: pb.FromClient) -> bool:
+        """See `Hub.admit`."""
+
+    def received(self, link: Link, client: int, parcel: Parcel[pb.FromClient]) -> None:
+        """See `Hub.received`."""
 
 
 class Federation(federation_pb2_grpc.FederationServicer):
@@ -37,23 +62,36 @@ class Federation(federation_pb2_grpc.FederationServicer):
         hello_s: see `HELLO_S`.
     """
 
-    def __init__(self, hub: Hub, plan: pb.Plan, *, secured: bool, hello_s: float = HELLO_S) -> None:
+    def __init__(self, hub: Meeting, plan: pb.Plan, *, secured: bool, hello_s: float = HELLO_S) -> None:
         self._hub, self._secured, self._hello_s = hub, secured, hello_s
         self._welcome = pb.Welcome(server=token_bytes(16), plan=plan)
 
     def Attend(  # noqa: N802  (the name of the protocol)
         self, request_iterator: Iterator[pb.FromClient], context: grpc.ServicerContext
     ) -> Iterator[pb.FromServer]:
-        """A stream of one client, from its `Hello` to its end."""
+        """A stream of one client that trains, from its `Hello` to its end."""
+        yield from self._stream(request_iterator, context, "ready")
+
+    def Infer(  # noqa: N802  (the name of the protocol)
+        self, request_iterator: Iterator[pb.FromClient], context: grpc.ServicerContext
+    ) -> Iterator[pb.FromServer]:
+        """A stream of one device that runs a deployed client model, from its `Hello` to its end."""
+        yield from self._stream(request_iterator, context, "deployed")
+
+    def _stream(
+        self, request_iterator: Iterator[pb.FromClient], context: grpc.ServicerContext, joins_with: str
+    ) -> Iterator[pb.FromServer]:
         try:
             hello = self._first(request_iterator, context, "hello", self._hello_s).hello
             self._identify(hello, context)
+            if joins_with != self._hub.joins_with:
+                raise Refused(self._hub.for_others, for_good=True)
             self._hub.greet(hello)
             identity = pb.Identity(run=self._hub.run, client=hello.client)
             yield pb.FromServer(identity=identity, welcome=self._welcome)
-            ready = self._first(request_iterator, context, "ready", READY_S).ready
+            joins = self._first(request_iterator, context, joins_with, READY_S)
             link = Link(context.cancel)
-            self._hub.attach(link, hello, ready)
+            self._hub.attach(link, hello, getattr(joins, joins_with))
         except Refused as error:
             _LOG.warning("refused: %s (%s)", error.reason, context.peer())
             refusal = pb.Refusal(reason=error.reason, for_good=error.for_good)

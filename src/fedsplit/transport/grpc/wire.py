@@ -4,13 +4,11 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from fedsplit.quant.codec import Codec
-from fedsplit.quant.labels import Labels
 from fedsplit.quant.message import Corrupt, Message, Payload
 from fedsplit.transport.grpc import federation_pb2 as pb
 
@@ -32,7 +30,7 @@ OPTIONS = (
 )
 """Of channels and servers: whoever is silent for a quarter of a minute is gone."""
 
-_TYPES = {
+TYPES = {
     pb.FLOAT32: torch.float32,
     pb.FLOAT64: torch.float64,
     pb.FLOAT16: torch.float16,
@@ -44,7 +42,7 @@ _TYPES = {
     pb.UINT8: torch.uint8,
     pb.BOOL: torch.bool,
 }
-_NUMBERS = {dtype: number for number, dtype in _TYPES.items()}
+_NUMBERS = {dtype: number for number, dtype in TYPES.items()}
 _LARGEST = torch.finfo(torch.float32).max
 """Nothing that is rounded on its way is larger."""
 _MOST_TOLD = 200
@@ -159,6 +157,16 @@ class Assembler(Generic[Frame]):
             content, self._room = content[len(part) :], self._room - len(part)
 
 
+class Decodes(Protocol):
+    """What a receiver asks of a codec."""
+
+    def decode(self, message: Message) -> Tensor:
+        """See `Codec.decode`."""
+
+    def largest(self, shape: Sequence[int], dtype: torch.dtype) -> int:
+        """See `Codec.largest`."""
+
+
 @dataclass(frozen=True)
 class Expected:
     """A tensor that may come: how it is coded, and what it is.
@@ -173,7 +181,7 @@ class Expected:
 
     name: str
     number: pb.Codec
-    codec: Codec | Labels
+    codec: Decodes
     shape: tuple[int, ...]
     dtype: torch.dtype
 
@@ -185,7 +193,7 @@ class Expected:
         """
         if tensor.name != self.name or tensor.codec != self.number:
             raise Corrupt(f"{tensor.name[:80]!r}, codec {tensor.codec}, came in place of {self.name!r}")
-        if tuple(tensor.shape) != self.shape or _TYPES.get(tensor.data_type) is not self.dtype:
+        if tuple(tensor.shape) != self.shape or TYPES.get(tensor.data_type) is not self.dtype:
             raise Corrupt(f"{self.name!r} is of shape {self.shape} and {self.dtype}, and not what came")
         if tensor.values != prod(self.shape):
             raise Corrupt(f"{self.name!r} has {prod(self.shape)} values, not {tensor.values}")

@@ -1,0 +1,63 @@
+"""The client model of a run without the rest of it: what a device builds that holds no data."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fedsplit.making import make
+from fedsplit.models.cuts import Cuts
+from fedsplit.models.split import divided
+from fedsplit.models.tied import untied
+
+
+@dataclass(frozen=True)
+class ClientArchitecture:
+    """What a client model is made from.
+
+    Args:
+        model: the configuration's `model`.
+        cut: name of the cut.
+        num_classes: of the whole model.
+        channels: of its images.
+        image_size: side of its images, in pixels.
+    """
+
+    model: Mapping[str, Any]
+    cut: str
+    num_classes: int
+    channels: int
+    image_size: int
+
+    def plain(self) -> dict[str, Any]:
+        """The arguments, as JSON can hold them."""
+        return asdict(self)
+
+    def build(self) -> nn.Module:
+        """The client model, float32, with weights of any value.
+
+        Its other half, which may be much larger, takes no memory where that can be.
+        """
+        try:
+            with torch.device("meta"):
+                client = self._built()
+        except (RuntimeError, NotImplementedError):  # an operation that needs values to look at
+            return self._built()
+        held = client.state_dict()
+        beside = [name for name, _ in client.named_buffers() if name not in held]
+        constants = [
+            name for each in client.modules() for name, v in vars(each).items() if isinstance(v, Tensor)
+        ]
+        if beside or constants:  # values that no state dict holds
+            return self._built()
+        return client.to_empty(device="cpu")
+
+    def _built(self) -> nn.Module:
+        sizes = {each: getattr(self, each) for each in ("num_classes", "channels", "image_size")}
+        whole = make(nn.Module, {"model": self.model}, "model", **sizes)
+        if self.model["untie"]:
+            whole = untied(whole)
+        cuts = Cuts(whole, torch.zeros(2, self.channels, self.image_size, self.image_size))
+        return divided(cuts, cuts[self.cut]).client

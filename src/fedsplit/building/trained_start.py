@@ -1,0 +1,76 @@
+"""Starts a run from the models that another one trained."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from fedsplit.errors import UserError
+from fedsplit.models.quantized_training import RANGES
+from fedsplit.models.split import SplitModel
+from fedsplit.results.run_directory import RunDirectory
+from fedsplit.weights import Weights
+
+
+@dataclass(frozen=True)
+class TrainedStart:
+    """What a run left of its models.
+
+    Args:
+        run: its directory.
+        whole: client and server model together; where they were cut does not matter.
+        auxiliary: the auxiliary model that all its clients shared; None where there was none.
+    """
+
+    run: str
+    whole: Weights
+    auxiliary: Weights | None
+
+    @classmethod
+    def of(cls, run: str | None) -> "TrainedStart | None":
+        """Read what the run in a directory left, if one is named.
+
+        Raises:
+            UserError: there is no run, it has not ended, or its files are damaged.
+        """
+        if run is None:
+            return None
+        directory = RunDirectory.existing(Path(run), "run")
+        directory.config()
+        shared = (directory.path / "model" / "auxiliary.safetensors").is_file()
+        whole = directory.model("client") | directory.model("server")
+        return cls(run, whole, directory.model("auxiliary") if shared else None)
+
+    def load_into(self, halves: SplitModel, auxiliary: nn.Module | None) -> None:
+        """Give models these weights; optimizers are not there yet.
+
+        Ranges of activations are taken where both have some, and an auxiliary model where it is the same.
+
+        Raises:
+            UserError: client and server model together are another model.
+        """
+        parts = (halves.client, halves.server)
+        wanted = {name: tensor for part in parts for name, tensor in part.state_dict().items()}
+        for name in sorted(wanted.keys() | self.whole.keys()):
+            if _is_range(name):
+                continue
+            found, own = (_form(weights, name) for weights in (self.whole, wanted))
+            if found != own:
+                raise UserError(
+                    "run", self.run, f"trained another model: {name} is {found} there, {own} here"
+                )
+        for part in parts:
+            own_weights = part.state_dict()
+            part.load_state_dict({name: self.whole.get(name, own) for name, own in own_weights.items()})
+        if auxiliary is not None and self.auxiliary is not None:
+            made, trained = auxiliary.state_dict(), self.auxiliary
+            if all(_form(made, name) == _form(trained, name) for name in made.keys() | trained.keys()):
+                auxiliary.load_state_dict(trained)
+
+
+def _is_range(name: str) -> bool:
+    return name.startswith(f"{RANGES}.")
+
+
+def _form(weights: Weights, name: str) -> str:
+    return f"of shape {tuple(weights[name].shape)}" if name in weights else "missing"

@@ -1,0 +1,58 @@
+"""Samples from which the ranges of activations are taken: clients' own training images, never test images."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fedsplit.data.batches import Normalisation
+from fedsplit.data.dataset import Images
+from fedsplit.errors import UserError
+from fedsplit.randomness import generator
+
+
+def calibration_batches(
+    images: Images,
+    shards: Sequence[Tensor],
+    *,
+    normalise: Normalisation,
+    batches: int,
+    batch_size: int,
+    seed: int,
+) -> list[Tensor]:
+    """Inputs `(batch_size, c, h, w)`, drawn from what the clients train on, each at most once; not augmented.
+
+    Args:
+        images: for training.
+        shards: indices of each client's images.
+        normalise: uint8 pixels to inputs.
+        batches: how many.
+        batch_size: samples of each.
+        seed: of the run.
+
+    Raises:
+        UserError: clients have fewer samples than that.
+    """
+    held = torch.cat(list(shards))
+    if batches * batch_size > len(held):
+        most = len(held) // batch_size
+        told = f"at most {most} with batches of {batch_size}: clients have {len(held)} training samples"
+        raise UserError("task.calibration_batches", batches, told)
+    order = torch.randperm(len(held), generator=generator(seed, "calibration"))
+    drawn = held[order[: batches * batch_size]].to(images.labels.device)
+    return [normalise(images.pixels[chosen]) for chosen in drawn.view(batches, batch_size)]
+
+
+def check_batches(batches: Sequence[Tensor], example: Tensor) -> None:
+    """Whether batches are inputs like `example (n, c, h, w)`, with any number of samples.
+
+    Raises:
+        UserError: there is none, or one is not.
+    """
+    if not batches:
+        raise UserError("calibration", "no samples", "at least one batch is needed")
+    for batch in batches:
+        if batch.shape[1:] != example.shape[1:] or batch.dtype != example.dtype or not len(batch):
+            found = f"{tuple(batch.shape)} {str(batch.dtype).removeprefix('torch.')}"
+            expected = f"(n, {', '.join(map(str, example.shape[1:]))}) float32"
+            raise UserError("calibration", found, f"batches must be {expected}, as the model's inputs")

@@ -1,0 +1,172 @@
+"""Latency and peak memory of deployed client models, each in a fresh process of its own.
+
+The processes take turns: one run of each, then the next run of each, so that what else the machine does
+meets all of them alike.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from fedsplit.building.client_model import ClientArchitecture
+from fedsplit.errors import RunFailed
+
+_WARM_UP = 3
+"""Runs at each number of samples that are not counted: caches fill, compilers compile."""
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Seconds that a run takes: the median, and the 95th percentile."""
+
+    median: float
+    p95: float
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> Self:
+        """Of single runs."""
+        return cls(float(np.median(seconds)), float(np.percentile(seconds, 95)))
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a deployed client model takes of a device.
+
+    Args:
+        latency: by number of samples.
+        peak_memory: the most bytes that its process held, with all that was imported.
+        model_memory: how many of them beyond what it held when it began to load the model.
+    """
+
+    latency: Mapping[int, Latency]
+    peak_memory: int
+    model_memory: int
+
+
+def machine() -> dict[str, str | int | None]:
+    """What is measured on."""
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text("utf-8").splitlines() if told.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {"processor": names[0] if names else platform.processor(), "cores": os.cpu_count()}
+
+
+class Probe:
+    """A process that runs one deployed model; see `fedsplit.deployment.probe`.
+
+    Args:
+        name: that it is told by.
+        directory: of the deployed model.
+        architecture: of the client model.
+        threads: that it may take.
+    """
+
+    def __init__(self, name: str, directory: Path, architecture: ClientArchitecture, threads: int) -> None:
+        side = architecture.image_size
+        self._name = name
+        self._asked = {
+            "directory": str(directory),
+            "architecture": architecture.plain(),
+            "input_shape": [architecture.channels, side, side],
+            "threads": threads,
+        }
+        self._said = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115  (`__exit__` closes it)
+        limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "fedsplit.deployment.probe"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+            text=True,
+            env=os.environ | limits | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._said.close()
+
+    def load(self) -> tuple[int, int]:
+        """Load the model; bytes that the process held before, at most and last."""
+        told = self._ask(self._asked)
+        return told["imported"], told["before"]
+
+    def run(self, samples: int) -> tuple[float, int]:
+        """Run once; seconds that it took, and the most bytes that the process has held since `load`."""
+        told = self._ask({"samples": samples})
+        return told["seconds"], told["peak_memory"]
+
+    def _ask(self, what: Mapping[str, Any]) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            print(json.dumps(what), file=self._process.stdin, flush=True)
+            answer = self._process.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
+        if not answer:
+            self._process.wait()
+            self._said.seek(0)
+            reason = (self._said.read().strip().splitlines() or ["it was killed"])[-1]
+            raise RunFailed(f"the process that runs {self._name} ended: {reason}")
+        told: dict[str, Any] = json.loads(answer)
+        return told
+
+
+def footprints(
+    directories: Mapping[str, Path],
+    architecture: ClientArchitecture,
+    *,
+    batch_sizes: Sequence[int],
+    repeats: int,
+    threads: int,
+) -> dict[str, Footprint]:
+    """Of deployed models, by name.
+
+    Args:
+        directories: of each.
+        architecture: of the client model.
+        batch_sizes: numbers of samples to run at a time.
+        repeats: runs that are counted, at each.
+        threads: of each process.
+
+    Raises:
+        RunFailed: a process ended; says why.
+    """
+    with ExitStack() as open_ones:
+        probes = {
+            name: open_ones.enter_context(Probe(name, directory, architecture, threads))
+            for name, directory in directories.items()
+        }
+        held = {name: probe.load() for name, probe in probes.items()}
+        latency: dict[str, dict[int, Latency]] = {name: {} for name in probes}
+        peak = {name: before for name, (_, before) in held.items()}
+        for samples in batch_sizes:
+            seconds: dict[str, list[float]] = {name: [] for name in probes}
+            for turn in range(_WARM_UP + repeats):
+                for name, probe in probes.items():
+                    taken, peak[name] = probe.run(samples)
+                    if turn >= _WARM_UP:
+                        seconds[name].append(taken)
+            for name, each in seconds.items():
+                latency[name][samples] = Latency.of(each)
+    return {
+        name: Footprint(latency[name], max(imported, peak[name]), peak[name] - before)
+        for name, (imported, before) in held.items()
+    }

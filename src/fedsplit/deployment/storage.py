@@ -1,0 +1,82 @@
+"""Deployed client models on disk: a directory with `deployment.json` and the model's file beside it."""
+
+import json
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from fedsplit.deployment.backend import Build, Deployed
+from fedsplit.errors import UserError
+from fedsplit.extras import extra
+from fedsplit.results.summary import write_json
+
+DESCRIPTION = "deployment.json"
+_FORMATS = {
+    "floats": "fedsplit.deployment.floats.Floats",
+    "onnx": "fedsplit.deployment.onnx_session.OnnxSession",
+    "graph": "fedsplit.deployment.pt2e.Pt2eGraph",
+    "packed_weights": "fedsplit.deployment.weight_only.PackedWeights",
+    "torch_quantized": "fedsplit.deployment.torch_quantized.TorchQuantized",
+}
+"""By name, which class reads a directory: no file names code."""
+
+
+def describe(directory: Path, format: str, settings: Mapping[str, object] | None = None) -> None:
+    """Write `deployment.json`, with what `format` needs to know beside the model's file."""
+    directory.mkdir(parents=True, exist_ok=True)
+    write_json(directory / DESCRIPTION, {"format": format, **(settings or {})})
+
+
+def description(directory: Path) -> dict[str, Any]:
+    """What `describe` wrote.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    try:
+        found = json.loads((directory / DESCRIPTION).read_text("utf-8"))
+    except OSError as error:
+        raise UserError("deployed", directory, f"holds no deployed client model: no {DESCRIPTION}") from error
+    except ValueError as error:
+        raise UserError("deployed", directory, f"its {DESCRIPTION} is damaged") from error
+    if not isinstance(found, dict) or found.get("format") not in _FORMATS:
+        raise UserError("deployed", directory, f"its {DESCRIPTION} must name one of {', '.join(_FORMATS)}")
+    return found
+
+
+def size(directory: Path) -> int:
+    """Bytes of the model's file, without `deployment.json`."""
+    return sum(path.stat().st_size for path in directory.iterdir() if path.name != DESCRIPTION)
+
+
+def reader(directory: Path) -> type[Deployed]:
+    """What reads a deployed client model, imported.
+
+    Raises:
+        UserError: there is none, or it needs what is not installed.
+    """
+    module, _, name = _FORMATS[description(directory)["format"]].rpartition(".")
+    with extra("deployed", directory):
+        found: type[Deployed] = getattr(import_module(module), name)
+    return found
+
+
+def load(directory: Path, build: Build) -> Deployed:
+    """A deployed client model that was saved, by whatever backend; nothing is unpickled.
+
+    Args:
+        directory: where.
+        build: see `Deployed.load`.
+
+    Raises:
+        UserError: there is none, it is damaged, or it needs what is not installed.
+    """
+    kind = reader(directory)
+    try:
+        return kind.load(directory, build)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a library makes of a file that is damaged, or of another model
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError("deployed", directory, f"cannot be loaded ({reason})") from error

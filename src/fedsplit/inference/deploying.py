@@ -1,0 +1,103 @@
+"""Turns the client half of a split model into what devices run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from torch import Tensor
+
+from fedsplit.deployment import storage
+from fedsplit.deployment.backend import Deployed
+from fedsplit.deployment.calibration import calibration_batches
+from fedsplit.deployment.precisions import PRECISIONS
+from fedsplit.errors import UserError
+from fedsplit.inference.subject import Subject
+from fedsplit.results.summary import write_json
+
+Int8Backend: TypeAlias = Literal["onnx", "pt2e", "pt2e_compiled"]
+_INT8: Mapping[Int8Backend, str] = {
+    "onnx": "static_int8",
+    "pt2e": "static_int8_pt2e",
+    "pt2e_compiled": "static_int8_pt2e_compiled",
+}
+
+
+def save(deployed: Deployed, precision: str, directory: Path) -> None:
+    """Write a client half to a directory, and of which precision it is beside what it needs to be loaded."""
+    deployed.save(directory)
+    write_json(directory / storage.DESCRIPTION, storage.description(directory) | {"precision": precision})
+
+
+def precision_of(directory: Path, key: str) -> str:
+    """The precision of a client half that was saved.
+
+    Args:
+        directory: where.
+        key: what named it.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        found = storage.description(directory)
+    except UserError as error:
+        raise UserError(key, directory, error.allowed) from error
+    if "precision" not in found:
+        told = "does not say its precision; give a folder that task=infer left behind, deployed/<precision>"
+        raise UserError(key, directory, told)
+    return str(found["precision"])
+
+
+@dataclass(frozen=True)
+class Deploying:
+    """How client halves are converted.
+
+    Args:
+        backend: of int8.
+        batches: of the clients' training images, from which ranges of activations are taken.
+        batch_size: images of each.
+        seed: of the run.
+    """
+
+    backend: Int8Backend
+    batches: int
+    batch_size: int
+    seed: int
+
+    def name(self, precision: str) -> str:
+        """Of the deployed precision that a precision of split inference stands for."""
+        return _INT8[self.backend] if precision == "int8" else precision
+
+    def converted(self, subject: Subject, precisions: Sequence[str]) -> dict[str, Deployed]:
+        """The client half at each precision.
+
+        Args:
+            subject: whose client half.
+            precisions: by name.
+
+        Raises:
+            UserError: a precision needs what is not installed, or cannot be had of this model.
+        """
+        backends = {name: PRECISIONS[self.name(name)].make("precision", name) for name in precisions}
+        calibrated = any(backend.calibrates for backend in backends.values())
+        samples = self._samples(subject) if calibrated else []
+        example = subject.data.batch(2)[0]
+        converted = {}
+        for precision, backend in backends.items():
+            backend.prepare(PRECISIONS[self.name(precision)].model(subject.client), example)
+            if backend.calibrates:
+                backend.calibrate(samples)
+            converted[precision] = backend.convert()
+        return converted
+
+    def _samples(self, subject: Subject) -> list[Tensor]:
+        data = subject.data
+        return calibration_batches(
+            data.dataset.train,
+            list(data.shards),
+            normalise=data.normalise,
+            batches=self.batches,
+            batch_size=self.batch_size,
+            seed=self.seed,
+        )

@@ -1,0 +1,47 @@
+"""What split inference leaves behind: every request, and what they come to."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fedsplit.inference.request import COLUMNS, Request
+from fedsplit.inference.summary import Summary
+from fedsplit.results.csv_files import write_csv
+from fedsplit.results.summary import write_json
+
+
+def write_results(
+    directory: Path,
+    config: Mapping[str, Any],
+    cut: str,
+    requests: Sequence[Request],
+    summaries: Sequence[Summary],
+) -> None:
+    """Write `config.yaml`, `requests.csv`, `summary.csv`, `summary.json` and `results.json`.
+
+    Args:
+        directory: where.
+        config: of what was done.
+        cut: name of the cut.
+        requests: in the order in which they were made.
+        summaries: of each precision; the others are compared with the first.
+    """
+    first = summaries[0]
+    rows = [each.plain(first) for each in summaries]
+    write_csv(directory / "requests.csv", COLUMNS, (each.row() for each in requests))
+    write_csv(directory / "summary.csv", list(rows[0]), (list(row.values()) for row in rows))
+    about = {key: config[key] for key in ("batch_size", "threads", "device", "run")}
+    about |= {"model": config["choices"]["model"], "cut": cut, "transport": config["choices"]["transport"]}
+    write_json(directory / "summary.json", {**about, "precisions": rows})
+    (directory / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
+    write_json(
+        directory / "results.json",
+        {
+            "final_accuracy": first.accuracy,
+            "load": sum(each.bytes_up + each.bytes_down for each in requests if not each.warm_up),
+            "seconds": sum(each.total_seconds for each in requests if not each.warm_up),
+            "precisions": {row["precision"]: row for row in rows},
+        },
+    )

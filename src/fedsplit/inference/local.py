@@ -1,0 +1,84 @@
+"""Devices that are processes of this machine, with nothing or a simulation between them and the server."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from fedsplit.inference.codes import DeviceCodes
+from fedsplit.inference.device import Device, Footprint
+from fedsplit.inference.process import ClientHalf
+from fedsplit.inference.request import Request
+from fedsplit.inference.server_half import ServerHalf
+from fedsplit.inference.simulated import Wire
+from fedsplit.inference.subject import Batches
+
+
+@dataclass(frozen=True)
+class Answering:
+    """What is at the other end, in this process.
+
+    Args:
+        server: the server half.
+        batches: of images, which devices ask with.
+        wire: seconds of a request's journey.
+    """
+
+    server: ServerHalf
+    batches: Batches
+    wire: Wire
+
+
+class LocalDevice(Device):
+    """A process that runs the client half; its smashed data are handed to the server half as they are.
+
+    Args:
+        number: see `Device`.
+        precision: see `Device`.
+        half: the process that runs the client half.
+        answering: the other end.
+    """
+
+    def __init__(self, number: int, precision: str, half: ClientHalf, answering: Answering) -> None:
+        self.number, self.precision = number, precision
+        self._half, self._answering = half, answering
+        self.footprint = Footprint(half.file_bytes, half.memory_before)
+
+    def request(self, number: int, batch: int, *, warm_up: bool) -> Request:
+        """See `Device.request`."""
+        x, labels = self._answering.batches[batch]
+        ran = self._half.run(x)
+        message = DeviceCodes().encode(ran.smashed)
+        answered = self._answering.server.answer(message)
+        return Request(
+            device=self.number,
+            precision=self.precision,
+            number=number,
+            warm_up=warm_up,
+            samples=len(x),
+            correct=int((answered.logits.argmax(1) == labels).sum()),
+            client_seconds=ran.seconds,
+            server_seconds=answered.seconds,
+            wire_seconds=self._answering.wire(len(message.payload), answered.size),
+            bytes_up=len(message.payload),
+            bytes_down=answered.size,
+            peak_memory=ran.peak_memory,
+            logits_crc32=answered.checksum,
+        )
+
+
+@contextmanager
+def local_devices(halves: Mapping[str, ClientHalf], answering: Answering) -> Iterator[list[Device]]:
+    """While there is a device for each precision, each a fresh process.
+
+    Args:
+        halves: by precision.
+        answering: the other end.
+
+    Raises:
+        RunFailed: a process ended.
+    """
+    with ExitStack() as processes:
+        yield [
+            LocalDevice(number, precision, processes.enter_context(half), answering)
+            for number, (precision, half) in enumerate(halves.items())
+        ]

@@ -1,0 +1,71 @@
+"""The server half of a split model, as it answers requests."""
+
+import time
+import zlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fedsplit.errors import RunFailed
+from fedsplit.inference.codes import DeviceCodes
+from fedsplit.models.model_state import compute_format
+from fedsplit.quant.bit_packing import to_bytes
+from fedsplit.quant.codec import is_finite
+from fedsplit.quant.message import Message
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The answer to a request.
+
+    Args:
+        logits: `(n, classes)`, float32, on the CPU.
+        seconds: that decoding the smashed data and the server half took.
+    """
+
+    logits: Tensor
+    seconds: float
+
+    @property
+    def size(self) -> int:
+        """Bytes of the logits as they are sent."""
+        return self.logits.numel() * self.logits.element_size()
+
+    @property
+    def checksum(self) -> int:
+        """See `checksum`."""
+        return checksum(self.logits)
+
+
+def checksum(logits: Tensor) -> int:
+    """CRC-32 of logits: the same for the same bits, over whatever wire."""
+    return zlib.crc32(to_bytes(logits))
+
+
+class ServerHalf:
+    """Turns smashed data into logits.
+
+    Args:
+        module: the server model; it is put in evaluation mode.
+        device: where it is.
+    """
+
+    def __init__(self, module: nn.Module, device: torch.device) -> None:
+        self._module, self._device, self._codes = module.eval(), device, DeviceCodes()
+
+    @torch.inference_mode()
+    def answer(self, message: Message) -> Answered:
+        """Decode smashed data, once, and finish what the client half began.
+
+        Raises:
+            Corrupt: it is no message of a device.
+            RunFailed: the logits are not finite.
+        """
+        start = time.perf_counter()
+        z = compute_format(self._codes.decode(message).to(self._device))
+        logits = self._module(z).cpu()
+        seconds = time.perf_counter() - start
+        if not is_finite(logits):
+            raise RunFailed("the logits are not finite")
+        return Answered(logits.contiguous(), seconds)

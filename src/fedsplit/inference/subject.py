@@ -1,0 +1,108 @@
+"""What split inference is about: a split model with its weights, and images."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fedsplit.building.client_model import ClientArchitecture
+from fedsplit.building.data import Data
+from fedsplit.building.models import ModelBuilder
+from fedsplit.data.dataset import Images
+from fedsplit.errors import UserError
+from fedsplit.estimators.estimator import GradientEstimator
+from fedsplit.making import make
+from fedsplit.results.run_directory import RunDirectory
+from fedsplit.transport.transport import Member
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Test images, a batch a request; after the last image comes the first again.
+
+    Args:
+        data: whose.
+        batch_size: images of each.
+    """
+
+    data: Data
+    batch_size: int
+
+    @property
+    def images(self) -> Images:
+        """All of them."""
+        return self.data.dataset.test
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
+        """Inputs `(batch_size, c, h, w)`, float32, and labels of a request, counted from 0."""
+        first = number * self.batch_size
+        chosen = torch.arange(first, first + self.batch_size) % len(self.images)
+        return self.data.normalise(self.images.pixels[chosen]), self.images.labels[chosen]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A split model to be deployed, and its data.
+
+    Args:
+        data: of the run.
+        client: the client model, in evaluation mode, on the CPU.
+        server: the server model, likewise.
+        cut: its name.
+        smashed_shape: of one sample.
+        architecture: what a device makes the client model from.
+    """
+
+    data: Data
+    client: nn.Module
+    server: nn.Module
+    cut: str
+    smashed_shape: tuple[int, ...]
+    architecture: ClientArchitecture
+
+
+def device_part(config: Mapping[str, Any], member: Member) -> tuple[Data, ClientArchitecture]:
+    """What a device needs: images, and what its client half is made from.
+
+    Args:
+        config: as the server told it, with the name of the cut.
+        member: what it was told of the data.
+    """
+    data = Data.built(config, torch.device("cpu"), member=member, apart=True)
+    return data, ClientArchitecture(config["model"], config["model"]["cut"], **data.sizes)
+
+
+def subject_of(config: Mapping[str, Any]) -> Subject:
+    """What a configuration is about, with the weights of the run that it names, or as initialised.
+
+    Raises:
+        UserError: it cannot be built, or the run left no model, or one that does not fit.
+    """
+    cpu = torch.device("cpu")
+    weights = {}
+    if config["run"] is not None:
+        directory = RunDirectory.existing(Path(config["run"]), "run")
+        weights = {half: directory.model(half) for half in ("client", "server")}
+    data = Data.built(config, cpu, member=None, apart=False)
+    estimator = make(GradientEstimator, config, "estimator")  # type: ignore[type-abstract]
+    builder = ModelBuilder(config, data, cpu, estimator, client_head="server")  # no auxiliary model
+    cut = builder.cut(*builder.whole())
+    models = builder.built()
+    halves = {"client": models.halves.client.eval(), "server": models.halves.server.eval()}
+    for half, state in weights.items():
+        try:
+            halves[half].load_state_dict(state)
+        except RuntimeError as error:
+            told = f"model/{half}.safetensors is not of the model that config.yaml names"
+            raise UserError("run", config["run"], told) from error
+    return Subject(
+        data=data,
+        client=halves["client"],
+        server=halves["server"],
+        cut=cut,
+        smashed_shape=models.smashed_shape,
+        architecture=ClientArchitecture(config["model"], cut, **data.sizes),
+    )

@@ -1,0 +1,169 @@
+"""Requests of each precision in a few numbers, as files and as a table."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from rich.table import Table
+
+from fedsplit.inference.device import Footprint
+from fedsplit.inference.request import Request
+from fedsplit.network.network import Network
+
+SECONDS = ("client", "server", "wire", "total")
+"""Parts of a request that take time, and all of it."""
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Of requests: mean, standard deviation (of one request none), median and 95th percentile."""
+
+    mean: float
+    std: float | None
+    median: float
+    p95: float
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> Self:
+        """Of single requests."""
+        std = float(np.std(seconds, ddof=1)) if len(seconds) > 1 else None
+        return cls(float(np.mean(seconds)), std, float(np.median(seconds)), float(np.percentile(seconds, 95)))
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One precision.
+
+    Args:
+        precision: its name.
+        requests: that were measured, over all devices.
+        samples: of them.
+        accuracy: over these samples, a fraction.
+        seconds: by part of a request.
+        bytes_up: of a request, mean.
+        bytes_down: likewise.
+        file_bytes: of the client half's file.
+        peak_memory: the most bytes that a process held which ran the client half.
+        memory_before: the most bytes of that process before it loaded the client half.
+        cost_per_1000: money for the bytes of 1,000 samples; None where there is no price.
+    """
+
+    precision: str
+    requests: int
+    samples: int
+    accuracy: float
+    seconds: Mapping[str, Seconds]
+    bytes_up: float
+    bytes_down: float
+    file_bytes: int
+    peak_memory: int
+    memory_before: int
+    cost_per_1000: float | None
+
+    @classmethod
+    def of(
+        cls,
+        precision: str,
+        requests: Sequence[Request],
+        footprints: Sequence[Footprint],
+        network: Network,
+    ) -> Self:
+        """Of the requests of one precision; warm-up does not count, but for memory.
+
+        Args:
+            precision: which.
+            requests: of all its devices.
+            footprints: of each of its devices.
+            network: what bytes cost.
+        """
+        counted = [each for each in requests if not each.warm_up]
+        samples = sum(each.samples for each in counted)
+        load = sum(each.bytes_up + each.bytes_down for each in counted)
+        return cls(
+            precision=precision,
+            requests=len(counted),
+            samples=samples,
+            accuracy=sum(each.correct for each in counted) / samples,
+            seconds={
+                part: Seconds.of([getattr(each, f"{part}_seconds") for each in counted]) for part in SECONDS
+            },
+            bytes_up=float(np.mean([each.bytes_up for each in counted])),
+            bytes_down=float(np.mean([each.bytes_down for each in counted])),
+            file_bytes=footprints[0].file_bytes,
+            peak_memory=max(each.peak_memory for each in requests),
+            memory_before=max(each.memory_before for each in footprints),
+            cost_per_1000=network.cost(1000 * load / samples),
+        )
+
+    def plain(self, first: "Summary") -> dict[str, Any]:
+        """A row of `summary.csv`, with ratios to the first precision: below 1 is less."""
+        told: dict[str, Any] = {
+            "precision": self.precision,
+            "requests": self.requests,
+            "samples": self.samples,
+            "accuracy": self.accuracy,
+        }
+        for part, seconds in self.seconds.items():
+            told |= {f"seconds.{part}.{name}": value for name, value in vars(seconds).items()}
+        told |= {
+            "bytes.up": self.bytes_up,
+            "bytes.down": self.bytes_down,
+            "file_bytes": self.file_bytes,
+            "peak_memory_bytes": self.peak_memory,
+            "peak_memory_before_loading_bytes": self.memory_before,
+            "cost_per_1000": self.cost_per_1000,
+        }
+        for part in SECONDS:
+            ratio = _ratio(self.seconds[part].median, first.seconds[part].median)
+            told[f"ratio.seconds.{part}"] = ratio
+        for name, own, other in (
+            ("bytes.up", self.bytes_up, first.bytes_up),
+            ("file_bytes", self.file_bytes, first.file_bytes),
+            ("peak_memory_bytes", self.peak_memory, first.peak_memory),
+        ):
+            told[f"ratio.{name}"] = _ratio(own, other)
+        return told
+
+
+def _ratio(own: float, other: float) -> float | None:
+    """None where there is nothing to compare with: a wire that takes no time."""
+    return own / other if other else None
+
+
+def summary_table(summaries: Sequence[Summary], batch_size: int) -> Table:
+    """Rows for a terminal: medians, with the 95th percentile in brackets; ratios to the first precision."""
+    first = summaries[0]
+    table = Table(caption=f"a request is {batch_size} images; medians (p95), peak of process (of model)")
+    table.add_column("precision", no_wrap=True)
+    table.add_column("accuracy %", justify="right", no_wrap=True)
+    for part in SECONDS:
+        table.add_column(f"{part} ms", justify="right", no_wrap=True)
+    for name in ("up kB", "down kB", "file kB", "peak MB"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for each in summaries:
+        own = (each.peak_memory - each.memory_before) / 1e6
+        table.add_row(
+            each.precision,
+            f"{100 * each.accuracy:.2f}",
+            *(
+                f"{_ms(each.seconds[part].median)} ({_ms(each.seconds[part].p95)})"
+                + _told(each.seconds[part].median, first.seconds[part].median, each is first)
+                for part in SECONDS
+            ),
+            f"{each.bytes_up / 1e3:,.1f}" + _told(each.bytes_up, first.bytes_up, each is first),
+            f"{each.bytes_down / 1e3:,.2f}",
+            f"{each.file_bytes / 1e3:,.1f}" + _told(each.file_bytes, first.file_bytes, each is first),
+            f"{each.peak_memory / 1e6:,.0f} ({own:,.0f})",
+        )
+    return table
+
+
+def _ms(seconds: float) -> str:
+    return f"{1e3 * seconds:.2f}" if seconds < 0.1 else f"{1e3 * seconds:,.0f}"
+
+
+def _told(own: float, other: float, is_first: bool) -> str:
+    """A ratio below its value."""
+    ratio = None if is_first else _ratio(own, other)
+    return "" if ratio is None else f"\n{ratio:.2f}x"

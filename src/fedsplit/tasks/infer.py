@@ -1,0 +1,184 @@
+"""Split inference with a client half at each precision: what a request costs, and where."""
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from hydra.utils import get_class
+from rich.console import Console
+from rich.measure import Measurement
+
+from fedsplit.arguments import NonNegativeInt, PositiveFloat, PositiveInt
+from fedsplit.config import OF_AN_INFERENCE, check, with_defaults_of_old
+from fedsplit.errors import RunFailed, UserError
+from fedsplit.extras import extra
+from fedsplit.inference.deploying import Deploying, Int8Backend, save
+from fedsplit.inference.device import Device, Turns
+from fedsplit.inference.files import write_results
+from fedsplit.inference.local import Answering, local_devices
+from fedsplit.inference.process import ClientHalf
+from fedsplit.inference.request import Request
+from fedsplit.inference.server_half import ServerHalf
+from fedsplit.inference.simulated import wire
+from fedsplit.inference.subject import Batches, subject_of
+from fedsplit.inference.summary import Summary, summary_table
+from fedsplit.making import make
+from fedsplit.memory import reuse_freed_memory
+from fedsplit.network.network import Network, SimulatedNetwork
+from fedsplit.parts import found_device
+from fedsplit.results.new_directory import new_directory
+from fedsplit.results.run_directory import RunDirectory
+from fedsplit.tasks.task import Task
+from fedsplit.transport.local import LocalTransport
+
+if TYPE_CHECKING:
+    from fedsplit.transport.grpc.inference import GrpcInference
+
+
+class Infer(Task):
+    """Deploys the client half at each precision, and answers the requests of devices that run them.
+
+    Args:
+        backend: of int8.
+        requests: that each device makes and that count; a request is a batch of test images.
+        warm_up: requests before these, which count for nothing.
+        calibration_batches: of the clients' training images, from which ranges of activations are taken.
+        calibration_batch_size: images of each.
+        devices: that dial in, with transport.spawn=false; None: as many as there are precisions.
+        wait_s: seconds after which a device that is not here is not waited for any more.
+    """
+
+    def __init__(
+        self,
+        *,
+        backend: Int8Backend,
+        requests: PositiveInt,
+        warm_up: NonNegativeInt,
+        calibration_batches: PositiveInt,
+        calibration_batch_size: PositiveInt,
+        devices: PositiveInt | None,
+        wait_s: PositiveFloat,
+    ) -> None:
+        self.turns = Turns(warm_up, requests)
+        self.deploying = partial(Deploying, backend, calibration_batches, calibration_batch_size)
+        self.devices, self.wait_s = devices, wait_s
+
+    def run(self, config: Mapping[str, Any], directory: Path) -> None:
+        """See `Task.run`: prints a table; the directory appears once all is whole."""
+        config = _of_the_run(config)
+        precisions = _listed(config["precision"])
+        device = found_device(config["device"])
+        config |= {"device": str(device), "precision": precisions}
+        network = make(Network, config, "network")
+        grpc = self._grpc(config, precisions, network)
+        torch.set_num_threads(config["threads"])
+        reuse_freed_memory()
+        subject = subject_of(config)
+        here = [] if grpc is not None and not grpc.spawns else precisions  # else devices bring theirs
+        converted = self.deploying(config["seed"]).converted(subject, here)
+        server = ServerHalf(subject.server.to(device), device)
+        with _appearing(directory) as place:
+            deployed = {precision: place / "deployed" / precision for precision in here}
+            for precision, folder in deployed.items():
+                save(converted.pop(precision), precision, folder)
+            if grpc is None:
+                halves = {
+                    precision: ClientHalf(folder, subject.architecture, config["threads"])
+                    for precision, folder in deployed.items()
+                }
+                batches = Batches(subject.data, config["batch_size"])
+                reached = local_devices(halves, Answering(server, batches, wire(network, config["seed"])))
+            else:
+                reached = grpc.devices(subject, server, deployed, place)
+            with reached as devices:
+                requests = self.turns.of(devices)
+            summaries = self._summaries(precisions, devices, requests, network)
+            write_results(place, config, subject.cut, requests, summaries)
+        _show(summaries, config["batch_size"])
+
+    def _grpc(
+        self, config: Mapping[str, Any], precisions: Sequence[str], network: Network
+    ) -> "GrpcInference | None":
+        """The network between devices and the server half; None where there is none."""
+        if issubclass(get_class(config["transport"]["_target_"]), LocalTransport):
+            if self.devices is not None:
+                raise UserError("task.devices", self.devices, "is for devices that dial in: transport=grpc")
+            return None
+        with extra("transport", config["choices"]["transport"]):
+            from fedsplit.transport.grpc.inference import GrpcInference  # noqa: PLC0415
+        if isinstance(network, SimulatedNetwork):
+            told = "must be none with transport=grpc: this wire is measured"
+            raise UserError("network", config["choices"]["network"], told)
+        if config["transport"]["spawn"] and self.devices not in (None, len(precisions)):
+            told = "is for devices that dial in, transport.spawn=false: here is one for each precision"
+            raise UserError("task.devices", self.devices, told)
+        devices = self.devices or len(precisions)
+        return GrpcInference(config, precisions=precisions, devices=devices, wait_s=self.wait_s)
+
+    def _summaries(
+        self,
+        precisions: Sequence[str],
+        devices: Sequence[Device],
+        requests: Sequence[Request],
+        network: Network,
+    ) -> list[Summary]:
+        """Of each precision that a device had."""
+        return [
+            Summary.of(
+                precision,
+                [each for each in requests if each.precision == precision],
+                [each.footprint for each in devices if each.precision == precision],
+                network,
+            )
+            for precision in precisions
+            if any(each.precision == precision for each in devices)
+        ]
+
+
+def _of_the_run(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration, with all but what is this command's taken from the run that it names."""
+    if config["run"] is None:
+        return dict(config)
+    ran = with_defaults_of_old(RunDirectory.existing(Path(config["run"]), "run").config())
+    own = {key.partition(".")[0] for key in OF_AN_INFERENCE} & config.keys()
+    chosen = {key: choice for key, choice in config["choices"].items() if key in own}
+    merged = {**ran, **{key: config[key] for key in own}, "choices": {**ran["choices"], **chosen}}
+    check({key: value for key, value in merged.items() if key != "choices"})
+    return merged
+
+
+@contextmanager
+def _appearing(directory: Path) -> Iterator[Path]:
+    """While a new directory is filled, beside its place; it takes that once it is whole, or nothing is left.
+
+    Raises:
+        UserError: it is there already, or cannot be made.
+    """
+    new_directory(directory, "hydra.run.dir")
+    partial = directory.with_name(f"{directory.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir()
+        yield partial
+        partial.rename(directory)
+    except OSError as error:
+        raise RunFailed(f"{directory} cannot be written ({error})") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        with suppress(OSError):
+            directory.rmdir()  # only where nothing was written
+
+
+def _listed(precision: str | Sequence[str]) -> list[str]:
+    return [precision] if isinstance(precision, str) else list(precision)
+
+
+def _show(summaries: Sequence[Summary], batch_size: int) -> None:
+    """Print the table, as wide as it needs to be."""
+    shown, console = summary_table(summaries, batch_size), Console()
+    wide = Measurement.get(console, console.options.update(max_width=10_000), shown).maximum
+    Console(width=max(wide, console.width)).print(shown)

@@ -1,0 +1,80 @@
+"""What a run left behind, put together again: its trained halves, and all that the run was made of."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedsplit.building.client_model import ClientArchitecture
+from fedsplit.config import check, with_defaults_of_old
+from fedsplit.errors import UserError
+from fedsplit.parts import Parts
+from fedsplit.results.run_directory import RunDirectory
+
+
+class TrainedRun:
+    """The trained model of a run.
+
+    Args:
+        path: of the run's directory.
+        device: where the server model is; the client model is on the CPU.
+        threads: of this process.
+
+    Raises:
+        UserError: there is no such run, or it left no model, or one that does not fit its configuration.
+    """
+
+    def __init__(self, path: Path, *, device: str, threads: int) -> None:
+        directory = RunDirectory.existing(path, "run")
+        config = {**with_defaults_of_old(directory.config()), "device": device, "threads": threads}
+        check({key: value for key, value in config.items() if key != "choices"})
+        weights = {half: directory.model(half) for half in ("client", "server")}
+        self.path, self.parts = path, Parts(config)
+        halves = self.parts.models.halves
+        self.client, self.server = halves.client.to("cpu").eval(), halves.server.eval()
+        for half, module in (("client", self.client), ("server", self.server)):
+            try:
+                module.load_state_dict(weights[half])
+            except RuntimeError as error:
+                told = f"model/{half}.safetensors is not of the model that config.yaml names"
+                raise UserError("run", path, told) from error
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """Of the run, with what replaces parts of it here."""
+        return self.parts.config
+
+    @property
+    def architecture(self) -> ClientArchitecture:
+        """What the client model is made from, where there is nothing of the run but that."""
+        builder = self.parts.model_builder
+        cut = builder.cut(*builder.whole())
+        return ClientArchitecture(self.config["model"], cut, **self.parts.data.sizes)
+
+    @property
+    def labels(self) -> Tensor:
+        """Of the test images, `(n,)`, on the CPU."""
+        return self.parts.data.dataset.test.labels.cpu()
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """By label; numbers where classes have no names."""
+        dataset = self.parts.data.dataset
+        return dataset.class_names or tuple(map(str, range(dataset.num_classes)))
+
+    @torch.inference_mode()
+    def test_logits(self, client: Callable[[Tensor], Tensor]) -> Tensor:
+        """Of all test images, `(n, classes)`, on the CPU.
+
+        Args:
+            client: what makes smashed data of inputs, both on the CPU, float32.
+        """
+        images, size = self.parts.data.dataset.test, self.config["eval_batch_size"]
+        logits = []
+        for start in range(0, len(images), size):
+            images.prefetch(slice(start, start + 2 * size))
+            x = self.parts.data.normalise(images.pixels[start : start + size]).cpu()
+            logits.append(self.server(client(x).to(self.parts.device)).cpu())
+        return torch.cat(logits)

@@ -1,0 +1,74 @@
+"""What is loaded is checked, and names no code."""
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from fedsplit.deployment import storage
+from fedsplit.deployment.floats import FloatBackend
+from fedsplit.deployment.graph_file import read_graph
+from fedsplit.errors import UserError
+
+
+def saved(path: Path) -> Path:
+    backend = FloatBackend("float32")
+    backend.prepare(nn.Conv2d(1, 1, 1), torch.zeros(2, 1, 2, 2))
+    backend.convert().save(path)
+    return path
+
+
+def never() -> nn.Module:
+    raise AssertionError("not needed")
+
+
+@pytest.mark.parametrize("told", [None, "{", "[]", '{"format": "os.system"}'])
+def test_a_directory_without_a_sound_description_is_refused(told: str | None, tmp_path: Path) -> None:
+    if told is not None:
+        (tmp_path / storage.DESCRIPTION).write_text(told)
+    with pytest.raises(UserError, match=r"deployed=.*deployment\.json"):
+        storage.load(tmp_path, never)
+
+
+def test_a_damaged_or_foreign_model_is_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path / "model")
+    (path / "client.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}      ")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        storage.load(path, lambda: nn.Conv2d(1, 1, 1))
+    with pytest.raises(UserError, match="cannot be loaded"):
+        storage.load(saved(tmp_path / "other"), lambda: nn.Conv2d(2, 1, 1))
+
+
+@pytest.mark.parametrize("format", ["floats", "packed_weights", "graph", "onnx", "torch_quantized"])
+def test_no_format_unpickles(format: str, tmp_path: Path) -> None:
+    class Bomb:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (exec, ("raise AssertionError('unpickled')",))
+
+    settings = {"dtype": "float32", "bits": 4, "compiled": False, "scale": None, "zero_point": 0}
+    storage.describe(tmp_path, format, {**settings, "way": "fx_graph_mode", "example_shape": [2, 1, 4, 4]})
+    name = "client.onnx" if format == "onnx" else "client.safetensors"
+    (tmp_path / name).write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(UserError):
+        storage.load(tmp_path, lambda: nn.Conv2d(1, 1, 1))
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        ["os.system", ["true"], {"named": {}}],
+        ["aten.from_file.default", ["/etc/hostname"], {"named": {}}],
+        ["prims.add.default", [1, 2], {"named": {}}],
+        ["aten.no_such.default", [], {"named": {}}],
+        ["aten.relu.default", [{"dtype": "load"}], {"named": {}}],
+    ],
+)
+def test_a_graph_can_name_operations_on_tensors_and_nothing_else(step: list[object], tmp_path: Path) -> None:
+    steps = [["placeholder"], step, ["output", {"step": 1}]]
+    save_file({"0": torch.zeros(1)}, tmp_path / "graph.safetensors", {"graph": json.dumps(steps)})
+    with pytest.raises(ValueError, match=r"is no|has no operation"):
+        read_graph(tmp_path / "graph.safetensors")

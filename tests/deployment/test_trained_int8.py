@@ -1,0 +1,45 @@
+"""Client models that were trained for int8 give, deployed, what they gave in training's arithmetic."""
+
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import torch
+from torch import nn
+
+from fedsplit.deployment import storage
+from fedsplit.deployment.trained_int8 import TrainedInt8
+from fedsplit.errors import UserError
+from fedsplit.models.split import split
+from tests.models.test_int8_graph import SHAPE, plain, residual, trained
+from tests.quant.test_weight_grid import drawn
+
+
+@pytest.mark.parametrize(("model", "cut"), [(plain, "3"), (residual, "layer1")])
+@pytest.mark.parametrize("runtime", ["onnx", "pt2e"])
+def test_codes_are_those_of_training_to_some_steps_and_the_same_when_loaded(
+    model: type[nn.Module], cut: str, runtime: Literal["onnx", "pt2e"], tmp_path: Path
+) -> None:
+    client, x = trained(model(), cut), drawn(64, *SHAPE)
+    with torch.no_grad():
+        expected = client(x)
+    step = float(torch.unique(expected).diff().min())
+    backend = TrainedInt8(runtime)
+    backend.prepare(client, x[:2])
+    deployed = backend.convert()
+    assert backend.unquantized == ()
+    sent = deployed.run_quantized(x)
+    assert sent.values.dtype == torch.uint8
+    assert sent.scale == pytest.approx(step, rel=1e-4)
+    steps = (deployed.run(x) - expected).abs() / step
+    assert steps.max() < 6  # one operation's rounding moves that of the next
+    assert steps.mean() < 0.6
+    deployed.save(tmp_path / "model")
+    again = storage.load(tmp_path / "model", lambda: client)
+    assert torch.equal(again.run(x), deployed.run(x))
+
+
+def test_a_model_that_was_not_trained_for_it_is_refused() -> None:
+    client = split(plain(), "3", drawn(2, *SHAPE)).client
+    with pytest.raises(UserError, match=r"^precision=qat_int8: only of a run trained with qat=true$"):
+        TrainedInt8("onnx").prepare(client, drawn(2, *SHAPE))

@@ -1,0 +1,80 @@
+import struct
+
+import pytest
+import torch
+from torch import Tensor
+
+from fedsplit.deployment.backend import SmashedData
+from fedsplit.inference.codes import DeviceCodes
+from fedsplit.quant.codec import NotFinite
+from fedsplit.quant.message import Corrupt, Message
+
+CODES = DeviceCodes()
+SHAPE = (3, 2, 5, 5)
+
+
+def codes(dtype: torch.dtype) -> Tensor:
+    limits = torch.iinfo(dtype)
+    return torch.randint(limits.min, limits.max + 1, SHAPE, generator=torch.Generator().manual_seed(1)).to(
+        dtype
+    )
+
+
+@pytest.mark.parametrize(("dtype", "zero_point"), [(torch.uint8, 131), (torch.int8, -7)])
+def test_codes_travel_as_they_are_and_are_decoded_once(dtype: torch.dtype, zero_point: int) -> None:
+    values, scale = codes(dtype), 0.0123456789
+    message = CODES.encode(SmashedData(values, scale, zero_point))
+    assert message.payload == struct.pack("<di", scale, zero_point) + values.numpy().tobytes()
+    wanted = (values.numpy().astype("float32") - zero_point) * torch.tensor(scale).numpy()
+    assert torch.equal(CODES.decode(message), torch.from_numpy(wanted))
+    assert CODES.largest(SHAPE, dtype) == len(message.payload) == 150 + 12
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_numbers_arrive_exactly_whatever_their_memory_format(dtype: torch.dtype) -> None:
+    values = torch.randn(SHAPE).to(dtype).contiguous(memory_format=torch.channels_last)
+    decoded = CODES.decode(CODES.encode(SmashedData(values)))
+    assert torch.equal(decoded, values.float())
+    assert decoded.is_contiguous()
+    assert CODES.largest(SHAPE, dtype) == 150 * dtype.itemsize
+
+
+def test_int8_smashed_data_take_at_most_0_27_of_float32() -> None:
+    shape = (1, 128, 8, 8)
+    assert CODES.largest(shape, torch.uint8) <= 0.27 * CODES.largest(shape, torch.float32)
+
+
+def test_what_is_not_finite_is_not_sent() -> None:
+    with pytest.raises(NotFinite):
+        CODES.encode(SmashedData(torch.tensor([[float("nan")]])))
+
+
+def sealed(scale: float, zero_point: int, dtype: torch.dtype = torch.uint8, more: bytes = b"") -> Message:
+    payload = struct.pack("<di", scale, zero_point) + bytes(150) + more
+    return Message.sealed(payload, SHAPE, dtype)
+
+
+@pytest.mark.parametrize("scale", [float("nan"), float("inf"), 0.0, -1.0, 1e38])
+def test_a_scale_that_gives_no_numbers_is_refused(scale: float) -> None:
+    with pytest.raises(Corrupt, match="no codes have the scale"):
+        CODES.decode(sealed(scale, 0))
+
+
+@pytest.mark.parametrize(("dtype", "zero_point"), [(torch.uint8, -1), (torch.uint8, 256), (torch.int8, 128)])
+def test_a_zero_point_that_is_no_code_is_refused(dtype: torch.dtype, zero_point: int) -> None:
+    with pytest.raises(Corrupt, match="no codes have the scale"):
+        CODES.decode(sealed(0.1, zero_point, dtype))
+
+
+def test_other_lengths_types_and_altered_bytes_are_refused() -> None:
+    with pytest.raises(Corrupt, match="163 bytes came, 162 were expected"):
+        CODES.decode(sealed(0.1, 0, more=b"x"))
+    with pytest.raises(Corrupt, match=r"no smashed data are of torch\.int64"):
+        CODES.decode(Message.sealed(bytes(8), (1,), torch.int64))
+    whole = sealed(0.1, 0)
+    altered = Message(bytes([*whole.payload[:-1], 1]), whole.shape, whole.dtype, whole.checksum)
+    with pytest.raises(Corrupt, match="checksum"):
+        CODES.decode(altered)
+    nan = Message.sealed(struct.pack("<f", float("nan")), (1,), torch.float32)
+    with pytest.raises(Corrupt, match="not finite"):
+        CODES.decode(nan)

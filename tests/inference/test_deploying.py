@@ -1,0 +1,15 @@
+from typing import get_args
+
+import pytest
+
+from fedsplit.config import InferencePrecision
+from fedsplit.deployment.precisions import PRECISIONS
+from fedsplit.inference.deploying import Deploying, Int8Backend
+
+
+@pytest.mark.parametrize("backend", get_args(Int8Backend))
+def test_every_precision_that_can_be_asked_for_can_be_made(backend: Int8Backend) -> None:
+    deploying = Deploying(backend, batches=1, batch_size=1, seed=0)
+    names = {deploying.name(precision) for precision in get_args(InferencePrecision)}
+    assert names <= PRECISIONS.keys()
+    assert [name for name in names if "static_int8" in name] == [deploying.name("int8")]

@@ -1,0 +1,70 @@
+"""Weights on their grid, against whole-number arithmetic in numpy."""
+
+import numpy as np
+import pytest
+import torch
+
+from fedsplit.quant.weight_grid import WeightBits, along_channels, quantized_weights
+
+WIDTHS: tuple[WeightBits, ...] = (16, 8, 4, 2, 1)
+
+
+def drawn(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize("bits", [16, 8])
+def test_wide_weights_are_the_nearest_multiples_of_a_step_that_fits_the_largest(bits: WeightBits) -> None:
+    weight = drawn(5, 3, 3, 3)
+    largest = 2 ** (bits - 1) - 1
+    found = quantized_weights(weight, bits)
+    for channel, codes, scale in zip(weight.numpy(), found.codes.numpy(), found.scale.numpy(), strict=True):
+        step = np.abs(channel.astype(np.float64)).max() / largest
+        assert scale == pytest.approx(step, rel=1e-6)
+        assert np.abs(codes).max() == largest
+        np.testing.assert_array_equal(codes, np.rint(channel / scale))
+
+
+def test_few_bits_have_the_step_with_the_least_error_of_those_that_are_tried() -> None:
+    weight = drawn(4, 200)
+    for bits, largest in ((4, 7), (2, 1)):
+        values = quantized_weights(weight, bits).values.numpy().astype(np.float64)
+        for ours, row in zip(values, weight.numpy().astype(np.float64), strict=True):
+            assert len(np.unique(ours)) <= 2 * largest + 1
+            steps = np.abs(row).max() / largest * 2.0 ** (-np.arange(17) / 4)
+            tried = [np.clip(np.rint(row / step), -largest, largest) * step for step in steps]
+            least = min(np.square(each - row).sum() for each in tried)
+            assert np.square(ours - row).sum() == pytest.approx(least, rel=1e-5)
+
+
+def test_one_bit_is_the_sign_times_the_mean_absolute_value() -> None:
+    weight = drawn(4, 3, 2, 2)
+    weight[0, 0, 0, 0] = 0.0
+    rows = weight.numpy().reshape(4, -1)
+    expected = np.where(rows >= 0, 1, -1) * np.abs(rows).mean(1, keepdims=True)
+    np.testing.assert_allclose(
+        quantized_weights(weight, 1).values.numpy().reshape(4, -1), expected, rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("bits", WIDTHS)
+def test_what_is_on_the_grid_stays_there(bits: WeightBits) -> None:
+    once = quantized_weights(drawn(6, 40), bits)
+    again = quantized_weights(once.values, bits)
+    assert torch.equal(again.codes, once.codes)
+    torch.testing.assert_close(again.scale, once.scale, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("bits", WIDTHS)
+def test_channels_multiplied_by_numbers_keep_their_codes_but_for_the_sign(bits: WeightBits) -> None:
+    weight = drawn(6, 5, 3, 3)
+    factor = torch.tensor([1.0, -1.0, 0.5, -4.0, 2.0, -0.125])  # powers of two: no other rounding
+    once = quantized_weights(weight, bits)
+    scaled = quantized_weights(weight * along_channels(factor, weight), bits)
+    assert torch.equal(scaled.codes, once.codes * along_channels(factor.sign(), weight))
+    torch.testing.assert_close(scaled.scale, once.scale * factor.abs(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("bits", WIDTHS)
+def test_a_channel_of_zeros_stays_zero_or_next_to_it(bits: WeightBits) -> None:
+    assert quantized_weights(torch.zeros(2, 9), bits).values.abs().max() <= 2.0**-126
