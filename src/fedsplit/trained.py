@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from fedsplit.building.client_model import ClientArchitecture
+from fedsplit.building.trained_start import load_halves
 from fedsplit.config import check, with_defaults_of_old
-from fedsplit.errors import UserError
 from fedsplit.parts import Parts
 from fedsplit.results.run_directory import RunDirectory
 
@@ -34,12 +34,7 @@ class TrainedRun:
         self.path, self.parts = path, Parts(config)
         halves = self.parts.models.halves
         self.client, self.server = halves.client.to("cpu").eval(), halves.server.eval()
-        for half, module in (("client", self.client), ("server", self.server)):
-            try:
-                module.load_state_dict(weights[half])
-            except RuntimeError as error:
-                told = f"model/{half}.safetensors is not of the model that config.yaml names"
-                raise UserError("run", path, told) from error
+        load_halves(weights, {"client": self.client, "server": self.server}, path)
 
     @property
     def config(self) -> Mapping[str, Any]:

@@ -1,5 +1,6 @@
 """Starts a run from the models that another one trained."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +67,20 @@ class TrainedStart:
             made, trained = auxiliary.state_dict(), self.auxiliary
             if all(_form(made, name) == _form(trained, name) for name in made.keys() | trained.keys()):
                 auxiliary.load_state_dict(trained)
+
+
+def load_halves(trained: Mapping[str, Weights], halves: Mapping[str, nn.Module], run: object) -> None:
+    """Give halves of a model, by name, the weights that a run's own model left, cut where it was.
+
+    Raises:
+        UserError: they are of another model than that run's configuration names.
+    """
+    for half, weights in trained.items():
+        try:
+            halves[half].load_state_dict(weights)
+        except RuntimeError as error:
+            told = f"model/{half}.safetensors is not of the model that config.yaml names"
+            raise UserError("run", run, told) from error
 
 
 def _is_range(name: str) -> bool:

@@ -4,23 +4,18 @@ The processes take turns: one run of each, then the next run of each, so that wh
 meets all of them alike.
 """
 
-import json
 import os
 import platform
-import subprocess
-import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
 from fedsplit.building.client_model import ClientArchitecture
-from fedsplit.errors import RunFailed
+from fedsplit.deployment.answering import AnsweringProcess
 
 _WARM_UP = 3
 """Runs at each number of samples that are not counted: caches fill, compilers compile."""
@@ -62,7 +57,7 @@ def machine() -> dict[str, str | int | None]:
     return {"processor": names[0] if names else platform.processor(), "cores": os.cpu_count()}
 
 
-class Probe:
+class Probe(AnsweringProcess):
     """A process that runs one deployed model; see `fedsplit.deployment.probe`.
 
     Args:
@@ -73,60 +68,24 @@ class Probe:
     """
 
     def __init__(self, name: str, directory: Path, architecture: ClientArchitecture, threads: int) -> None:
+        super().__init__("fedsplit.deployment.probe", name, threads)
         side = architecture.image_size
-        self._name = name
         self._asked = {
             "directory": str(directory),
             "architecture": architecture.plain(),
             "input_shape": [architecture.channels, side, side],
             "threads": threads,
         }
-        self._said = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115  (`__exit__` closes it)
-        limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "fedsplit.deployment.probe"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._said,
-            text=True,
-            env=os.environ | limits | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._process.kill()
-        self._process.communicate()
-        self._said.close()
 
     def load(self) -> tuple[int, int]:
         """Load the model; bytes that the process held before, at most and last."""
-        told = self._ask(self._asked)
+        told = self.ask(**self._asked)
         return told["imported"], told["before"]
 
     def run(self, samples: int) -> tuple[float, int]:
         """Run once; seconds that it took, and the most bytes that the process has held since `load`."""
-        told = self._ask({"samples": samples})
+        told = self.ask(samples=samples)
         return told["seconds"], told["peak_memory"]
-
-    def _ask(self, what: Mapping[str, Any]) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        try:
-            print(json.dumps(what), file=self._process.stdin, flush=True)
-            answer = self._process.stdout.readline()
-        except BrokenPipeError:
-            answer = ""
-        if not answer:
-            self._process.wait()
-            self._said.seek(0)
-            reason = (self._said.read().strip().splitlines() or ["it was killed"])[-1]
-            raise RunFailed(f"the process that runs {self._name} ended: {reason}")
-        told: dict[str, Any] = json.loads(answer)
-        return told
 
 
 def footprints(

@@ -1,6 +1,7 @@
 """ONNX Runtime as a backend: float32; int8 with ranges taken in each run; int8 with ranges of calibration."""
 
 import tempfile
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -56,9 +57,9 @@ class _Quantized(OnnxFloat):
         self._unquantized = tuple(sorted(left.keys() & floats.keys()))
         return OnnxSession.of(model)
 
+    @abstractmethod
     def quantize(self, before: Path, after: Path) -> None:
         """Read a file and write another."""
-        raise NotImplementedError
 
     @property
     def unquantized(self) -> tuple[str, ...]:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from fedsplit.building.client_model import ClientArchitecture
 from fedsplit.building.data import Data
 from fedsplit.building.models import ModelBuilder
+from fedsplit.building.trained_start import load_halves
 from fedsplit.data.dataset import Images
-from fedsplit.errors import UserError
 from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.making import make
 from fedsplit.results.run_directory import RunDirectory
@@ -92,12 +92,7 @@ def subject_of(config: Mapping[str, Any]) -> Subject:
     cut = builder.cut(*builder.whole())
     models = builder.built()
     halves = {"client": models.halves.client.eval(), "server": models.halves.server.eval()}
-    for half, state in weights.items():
-        try:
-            halves[half].load_state_dict(state)
-        except RuntimeError as error:
-            told = f"model/{half}.safetensors is not of the model that config.yaml names"
-            raise UserError("run", config["run"], told) from error
+    load_halves(weights, halves, config["run"])
     return Subject(
         data=data,
         client=halves["client"],

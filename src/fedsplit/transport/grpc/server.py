@@ -160,7 +160,7 @@ class Federation(federation_pb2_grpc.FederationServicer):
             context.cancel()
         except grpc.RpcError:  # the stream has ended
             pass
-        except Exception:
+        except Exception:  # a mistake of ours: told whole, and one client's only
             _LOG.exception("closed the stream of client %s", client)
             context.cancel()
         finally:
