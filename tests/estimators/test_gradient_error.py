@@ -136,12 +136,10 @@ class _Known:
         return self.factor * dz
 
 
-@pytest.mark.parametrize(("factor", "expected"), [(1.0, 0.0), (2.0, 0.25), (-1.0, 4.0), (0.0, inf)])
-def test_of_estimates_that_are_off_by_a_factor_it_is_known(factor: float, expected: float) -> None:
-    torch.manual_seed(0)
-    head = LinearAuxiliary(smashed_shape=(6,), num_classes=3)
+def _alignment(head: LinearAuxiliary) -> Alignment:
+    """One that leaves the auxiliary model as it is."""
     adam = Adam(lr=1e-30, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, amsgrad=False)
-    alignment = Alignment(
+    return Alignment(
         new_auxiliary=lambda: ModelState(head, adam),
         estimator=GradientOfLoss(),
         epochs=1,
@@ -149,6 +147,13 @@ def test_of_estimates_that_are_off_by_a_factor_it_is_known(factor: float, expect
         max_dataset_size=9,
         seed=0,
     )
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(1.0, 0.0), (2.0, 0.25), (-1.0, 4.0), (0.0, inf)])
+def test_of_estimates_that_are_off_by_a_factor_it_is_known(factor: float, expected: float) -> None:
+    torch.manual_seed(0)
+    head = LinearAuxiliary(smashed_shape=(6,), num_classes=3)
+    alignment = _alignment(head)
     server = _Known(factor, head)
     assert alignment.error([0, 1], 0, server) is None
     for client in (0, 1):
@@ -164,15 +169,7 @@ def test_where_all_is_zero_it_is_no_number() -> None:
     with torch.no_grad():
         for parameter in head.parameters():
             parameter.zero_()
-    adam = Adam(lr=1e-30, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, amsgrad=False)
-    alignment = Alignment(
-        new_auxiliary=lambda: ModelState(head, adam),
-        estimator=GradientOfLoss(),
-        epochs=1,
-        batch_size=4,
-        max_dataset_size=9,
-        seed=0,
-    )
+    alignment = _alignment(head)
     alignment.store(0, torch.randn(9, 6), torch.arange(9) % 3)
     alignment.align(0, 0, _Known(0.0, head), initially=dict(head.state_dict()))
     error = alignment.error([0], 0, _Known(0.0, head))
