@@ -1,13 +1,17 @@
 """How much faster and smaller quantized client models are: int8 beside float32, in one thread.
 
     python benchmarks/deployment.py
-    python benchmarks/deployment.py --only mobilenet_v2 --repeats 100 --no-compile
+    python benchmarks/deployment.py --only mobilenet_v2 --repeats 20 --row 5 --no-compile
 
 Two client models: ResNet-18 with a 3x3 stem, cut after layer2, at 32x32; and the first half of
 MobileNetV2, cut after features.9 (nine of its seventeen blocks), at 64x64. Weights are drawn, and BatchNorm
 statistics with them: they change neither times nor sizes. What is compared takes turns; the ratio of
 medians is what counts. The baseline is the module as torch runs it, in the memory format that torch has by
-default; the rows `channels_last` and `onnx fp32` say how much of the gain is not that of int8.
+default, and with freed memory kept as in every run of fedsplit (without, it takes up to twice as long);
+the rows `channels_last` and `onnx fp32` say how much of the gain is not that of int8.
+
+With one run in a turn each finds the caches full of another's weights. `--row 5` lets each run five times in
+a row, as on a device that runs one model.
 """
 
 import argparse
@@ -30,7 +34,9 @@ from fedsplit.deployment import storage
 from fedsplit.deployment.backend import Backend, Deployed
 from fedsplit.deployment.floats import FloatBackend
 from fedsplit.deployment.onnx_runtime import OnnxFloat, OnnxStatic
+from fedsplit.deployment.openvino_runtime import OpenVinoStatic
 from fedsplit.deployment.pt2e import Pt2eStatic
+from fedsplit.memory import reuse_freed_memory
 from fedsplit.models.cifar_resnet import resnet_32x32
 from fedsplit.models.classifiers import classifier
 from fedsplit.models.split import split
@@ -84,25 +90,29 @@ def file_size(model: Deployed) -> int:
         return storage.size(Path(folder))
 
 
-def turns(sides: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each run."""
+def turns(sides: dict[str, Callable[[], object]], repeats: int, row: int = 1) -> dict[str, list[float]]:
+    """Seconds of each run; `row` of them in a turn count, behind one that does not if they are several."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(_WARM_UP + repeats):
         for name, run in sides.items():
-            start = time.perf_counter()
-            run()
-            if turn >= _WARM_UP:
-                seconds[name].append(time.perf_counter() - start)
+            if row > 1:
+                run()
+            for _ in range(row):
+                start = time.perf_counter()
+                run()
+                if turn >= _WARM_UP:
+                    seconds[name].append(time.perf_counter() - start)
     return seconds
 
 
-def measure(case: Case, *, repeats: int, compiled: bool) -> Table:
+def measure(case: Case, *, repeats: int, row: int, compiled: bool) -> Table:
     """Times and sizes of a model."""
     client = case.client()
     models = {
         "channels_last": deployed(FloatBackend("float32"), client, case.side),
         "onnx fp32": deployed(OnnxFloat(), client, case.side),
         "onnx int8": deployed(OnnxStatic(), client, case.side),
+        "openvino int8": deployed(OpenVinoStatic(), client, case.side),
     }
     if compiled:
         models["pt2e int8, compiled"] = deployed(Pt2eStatic(compiled=True), client, case.side)
@@ -116,10 +126,10 @@ def measure(case: Case, *, repeats: int, compiled: bool) -> Table:
                 return client(x)
 
         runs = {name: (lambda model=model, x=x: model.run_quantized(x)) for name, model in models.items()}
-        seconds = turns({"eager": eager, **runs}, repeats)
+        seconds = turns({"eager": eager, **runs}, repeats, row)
         medians = {name: median(each) for name, each in seconds.items()}
         for name, each in seconds.items():
-            size = sizes.get(name)
+            size, kind = sizes.get(name), "onnx fp32" if name.endswith("int8") else "channels_last"
             table.add_row(
                 str(samples),
                 name,
@@ -128,7 +138,7 @@ def measure(case: Case, *, repeats: int, compiled: bool) -> Table:
                 f"{medians['eager'] / medians[name]:.2f}",
                 f"{medians['onnx fp32'] / medians[name]:.2f}",
                 f"{size / 1e3:.1f}" if size else "",
-                f"{size / sizes['onnx fp32' if 'onnx' in name else 'channels_last']:.3f}" if size else "",
+                f"{size / sizes[kind]:.3f}" if size else "",
             )
     return table
 
@@ -137,15 +147,19 @@ def main() -> None:
     """Measure models and print them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--repeats", type=int, default=50, help="runs that count")
+    parser.add_argument("--repeats", type=int, default=50, help="turns that count")
+    parser.add_argument("--row", type=int, default=1, help="runs of each in a turn")
     parser.add_argument("--no-compile", action="store_true", help="without PT2E, which compiles for a minute")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    reuse_freed_memory()
     console = Console(width=max(Console().width, 110))
     for name in options.only:
         case = CASES[name]
         console.print(f"\n{name}, cut {case.cut}, {case.side}x{case.side}", highlight=False)
-        console.print(measure(case, repeats=options.repeats, compiled=not options.no_compile))
+        console.print(
+            measure(case, repeats=options.repeats, row=options.row, compiled=not options.no_compile)
+        )
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ _EXTRAS = {
     **dict.fromkeys(("grpc", "grpc_health", "google", "cryptography"), "grpc"),
     **{"tensorboard": "tensorboard", "wandb": "wandb", "submitit": "slurm"},
     **dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "onnx"),
-    "torchao": "pt2e",
+    **{"torchao": "pt2e", "openvino": "openvino"},
 }
 """Which extra of the installation brings a package."""
 

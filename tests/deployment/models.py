@@ -22,8 +22,8 @@ class Client:
         return list(self.samples.split(16))
 
 
-CUTS = {"digits_cnn": "flatten", "resnet20": "layer1", "mobilenet_v2": "features.3"}
-_SIDES = {"digits_cnn": 8, "resnet20": 8, "mobilenet_v2": 32}
+CUTS = {"digits_cnn": "flatten", "resnet20": "layer1", "mobilenet_v2": "features.3", "eurosat_cnn": "relu4"}
+_SIDES = {"digits_cnn": 8, "resnet20": 8, "mobilenet_v2": 32, "eurosat_cnn": 28}
 
 
 def client_of(choice: str) -> Client:

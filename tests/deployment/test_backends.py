@@ -1,31 +1,37 @@
 """Every precision, on several models: as near as it must be, the same from disk, in any process."""
 
-import json
-import subprocess
+import shutil
 import sys
 from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fedsplit.deployment import storage
 from fedsplit.deployment.backend import Deployed
 from fedsplit.deployment.precisions import PRECISIONS
 from fedsplit.errors import UserError
+from tests.deployment.fresh_process import run_elsewhere
 from tests.deployment.models import CUTS, Client, client_of
 
 SQNR = {
     **{"fp32": 110.0, "fp32_onnx": 100.0, "fp16": 55.0, "bf16": 35.0, "w4": 9.0, "w2": 0.5, "w1": 0.0},
     **{"dynamic_int8": 25.0, "static_int8": 25.0, "static_int8_pt2e": 25.0, "static_int8_fx": 18.0},
+    **{"static_int8_openvino": 25.0},
 }
 """The least signal to noise, in dB, against the module as it was trained. A bit is worth 6 dB; noise of
-several layers adds up. PT2E compiled takes a minute, and is told of in `benchmarks/deployment.py`."""
-EXPORTED = {"fp32_onnx", "dynamic_int8", "static_int8_pt2e"}
-"""To export the larger models once more would show nothing new."""
-PAIRS = [(each, choice) for each in SQNR for choice in CUTS if each not in EXPORTED or choice == "resnet20"]
+several layers adds up."""
+LINEAR = {"dynamic_int8_torch": 25.0}
+"""Of what quantizes linear layers only."""
+COMPILED = "static_int8_pt2e_compiled"
+ONCE = {"fp32_onnx", "dynamic_int8", "static_int8_pt2e", "static_int8_openvino"}
+"""What would show nothing new of a second model, and takes its time."""
+PAIRS = [
+    *((each, choice) for each in SQNR for choice in CUTS if each not in ONCE or choice == "resnet20"),
+    *((each, "eurosat_cnn") for each in LINEAR),
+]
 SMALLER = {"fp16": 0.6, "bf16": 0.6, "w4": 0.4, "w2": 0.35, "w1": 0.3}
 """Of models with few weights, whose BatchNorm statistics count."""
 
@@ -67,7 +73,7 @@ def test_outputs_are_near_the_modules_and_the_same_from_disk(
         exact = asked.module(x)
     z = model.run_quantized(x)
     assert z.decoded().shape == exact.shape
-    assert sqnr(exact, z.decoded()) > SQNR[precision]
+    assert sqnr(exact, z.decoded()) > (SQNR | LINEAR)[precision]
     assert torch.equal(z.decoded(), model.run(x))
     if z.scale is None:
         assert z.values.is_floating_point()
@@ -109,33 +115,20 @@ def test_static_int8_puts_out_codes_of_a_byte() -> None:
     assert z.zero_point == 0  # behind a ReLU
 
 
-def test_every_precision_gives_the_same_bits_in_a_fresh_process(tmp_path: Path) -> None:
-    asked, precisions = client("resnet20"), list(SQNR)
-    torch.save(asked.samples, tmp_path / "x.pt")
-    expected = {}
-    for precision in precisions:
-        model = deployed("resnet20", precision)
-        model.save(tmp_path / precision)
-        expected[precision] = model.run(asked.samples)
-    code = """
-import json, sys, torch
-from pathlib import Path
-from safetensors.torch import save_file
-from fedsplit.building.client_model import ClientArchitecture
-from fedsplit.deployment import storage
-torch.set_num_threads(1)
-folder, precisions, architecture = Path(sys.argv[1]), json.loads(sys.argv[2]), json.loads(sys.argv[3])
-x = torch.load(folder / "x.pt", weights_only=True)
-build = ClientArchitecture(**architecture).build
-z = {each: storage.load(folder / each, build).run(x).contiguous() for each in precisions}
-save_file(z, folder / "z.safetensors")
-"""
-    plain = json.dumps(asked.architecture.plain())
-    command = [sys.executable, "-c", code, str(tmp_path), json.dumps(precisions), plain]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    found = load_file(tmp_path / "z.safetensors")
-    assert {each for each in precisions if torch.equal(found[each], expected[each])} == set(precisions)
+@pytest.mark.parametrize(
+    ("choice", "precisions"),
+    [("resnet20", [*SQNR]), ("eurosat_cnn", [*LINEAR, "static_int8"]), ("digits_cnn", [COMPILED])],
+)
+def test_every_precision_gives_the_same_bits_in_a_fresh_process(
+    choice: str, precisions: list[str], tmp_path: Path
+) -> None:
+    if COMPILED in precisions and shutil.which("g++") is None:
+        pytest.skip("inductor needs a C++ compiler")
+    asked = client(choice)
+    models = {each: deployed(choice, each) for each in precisions}
+    found = run_elsewhere(models, asked.architecture, asked.samples, tmp_path)
+    same = {each for each in precisions if torch.equal(found[each], models[each].run(asked.samples))}
+    assert same == set(precisions)
 
 
 @pytest.mark.parametrize("precision", SMALLER)
@@ -189,13 +182,21 @@ def test_operations_that_stay_in_float32_are_told() -> None:
         ("static_int8", "onnxruntime", "onnx"),
         ("fp32_onnx", "onnx", "onnx"),
         ("static_int8_pt2e", "torchao", "pt2e"),
+        ("static_int8_openvino", "openvino", "openvino"),
     ],
 )
 def test_what_is_not_installed_is_named(
     precision: str, package: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [each for each in sys.modules if each.startswith("fedsplit.deployment.")]:
-        if name.rpartition(".")[2] in ("onnx_runtime", "onnx_session", "onnx_graph", "pt2e"):
+        if name.rpartition(".")[2] in (
+            "onnx_runtime",
+            "onnx_session",
+            "onnx_graph",
+            "pt2e",
+            "openvino_model",
+            "openvino_runtime",
+        ):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UserError, match=rf"needs {package}: pip install 'fedsplit\[{extra}\]'"):

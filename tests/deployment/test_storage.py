@@ -43,7 +43,9 @@ def test_a_damaged_or_foreign_model_is_refused(tmp_path: Path) -> None:
         storage.load(saved(tmp_path / "other"), lambda: nn.Conv2d(2, 1, 1))
 
 
-@pytest.mark.parametrize("format", ["floats", "packed_weights", "graph", "onnx", "torch_quantized"])
+@pytest.mark.parametrize(
+    "format", ["floats", "packed_weights", "graph", "onnx", "openvino", "torch_quantized"]
+)
 def test_no_format_unpickles(format: str, tmp_path: Path) -> None:
     class Bomb:
         def __reduce__(self) -> tuple[object, tuple[str]]:
@@ -51,7 +53,7 @@ def test_no_format_unpickles(format: str, tmp_path: Path) -> None:
 
     settings = {"dtype": "float32", "bits": 4, "compiled": False, "scale": None, "zero_point": 0}
     storage.describe(tmp_path, format, {**settings, "way": "fx_graph_mode", "example_shape": [2, 1, 4, 4]})
-    name = "client.onnx" if format == "onnx" else "client.safetensors"
+    name = "client.onnx" if format in ("onnx", "openvino") else "client.safetensors"
     (tmp_path / name).write_bytes(pickle.dumps(Bomb()))
     with pytest.raises(UserError):
         storage.load(tmp_path, lambda: nn.Conv2d(1, 1, 1))

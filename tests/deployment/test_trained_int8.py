@@ -11,6 +11,8 @@ from fedsplit.deployment import storage
 from fedsplit.deployment.trained_int8 import TrainedInt8
 from fedsplit.errors import UserError
 from fedsplit.models.split import split
+from tests.deployment.fresh_process import run_elsewhere
+from tests.deployment.models import client_of
 from tests.models.test_int8_graph import SHAPE, plain, residual, trained
 from tests.quant.test_weight_grid import drawn
 
@@ -37,6 +39,18 @@ def test_codes_are_those_of_training_to_some_steps_and_the_same_when_loaded(
     deployed.save(tmp_path / "model")
     again = storage.load(tmp_path / "model", lambda: client)
     assert torch.equal(again.run(x), deployed.run(x))
+
+
+def test_the_same_bits_in_a_fresh_process(tmp_path: Path) -> None:
+    client, x = trained(residual(), "layer1"), drawn(64, *SHAPE)
+    models = {}
+    for runtime in ("onnx", "pt2e"):
+        backend = TrainedInt8(runtime)
+        backend.prepare(client, x[:2])
+        models[runtime] = backend.convert()
+    found = run_elsewhere(models, client_of("resnet20").architecture, x, tmp_path)
+    for runtime, model in models.items():
+        assert torch.equal(found[runtime], model.run(x))
 
 
 def test_a_model_that_was_not_trained_for_it_is_refused() -> None:

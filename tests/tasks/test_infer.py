@@ -130,7 +130,10 @@ MISTAKES = [
     ),
     (["run={tmp}"], "run={tmp}: not the directory of a run: it holds no config.yaml"),
     (["task=infer", "task.requests=0"], "task.requests=0: must be a whole number greater than 0"),
-    (["task=infer", "task.backend=tflite"], "task.backend=tflite: must be one of onnx, pt2e, pt2e_compiled"),
+    (
+        ["task=infer", "task.backend=tflite"],
+        "task.backend=tflite: must be one of onnx, openvino, pt2e, pt2e_compiled",
+    ),
     (["-m", "task=infer", "run={tmp}", "seed=1,2"], "seed=1: is that of the run; of split inference "),
 ]
 

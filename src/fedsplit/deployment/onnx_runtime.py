@@ -4,6 +4,7 @@ import tempfile
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import onnx
 from onnxruntime import quantization
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from fedsplit.deployment.backend import Backend, Deployed
 from fedsplit.deployment.calibration import check_batches
 from fedsplit.deployment.exporting import quietly
+from fedsplit.deployment.onnx_file import OnnxFile
 from fedsplit.deployment.onnx_graph import INPUT, WEIGHTED, exported, float_operators
 from fedsplit.deployment.onnx_session import OnnxSession
 from fedsplit.errors import UserError
@@ -25,6 +27,9 @@ _QUANTIZABLE = frozenset({*QDQRegistry, *QLinearOpsRegistry})
 class OnnxFloat(Backend):
     """Float32: what ONNX Runtime gains by itself."""
 
+    runs: ClassVar[type[OnnxFile]] = OnnxSession
+    """What runs the graph."""
+
     def prepare(self, module: nn.Module, example: Tensor) -> None:
         """See `Backend.prepare`."""
         self._example = example
@@ -32,7 +37,7 @@ class OnnxFloat(Backend):
 
     def convert(self) -> Deployed:
         """See `Backend.convert`."""
-        return OnnxSession.of(self._model)
+        return self.runs.of(self._model)
 
 
 class _Quantized(OnnxFloat):
@@ -55,7 +60,7 @@ class _Quantized(OnnxFloat):
         if sum(left[each] for each in WEIGHTED) == sum(floats[each] for each in WEIGHTED):
             raise UserError("model", ", ".join(floats), "ONNX Runtime can quantize none of these operators")
         self._unquantized = tuple(sorted(left.keys() & floats.keys()))
-        return OnnxSession.of(model)
+        return self.runs.of(model)
 
     @abstractmethod
     def quantize(self, before: Path, after: Path) -> None:

@@ -26,6 +26,7 @@ PrecisionName: TypeAlias = Literal[
     "static_int8_pt2e",
     "static_int8_pt2e_compiled",
     "static_int8_fx",
+    "static_int8_openvino",
 ]
 
 
@@ -80,5 +81,6 @@ PRECISIONS: Mapping[str, Precision] = {
     "static_int8_pt2e": Precision("PT2E", "pt2e", "Pt2eStatic", {"compiled": False}),
     "static_int8_pt2e_compiled": Precision("PT2E, compiled", "pt2e", "Pt2eStatic", {"compiled": True}),
     "static_int8_fx": Precision("FX graph mode", "torch_quantized", "FxGraphMode"),
+    "static_int8_openvino": Precision("OpenVINO", "openvino_runtime", "OpenVinoStatic"),
 }
 """Of these `qat_int8` is only for a model that was trained for it."""

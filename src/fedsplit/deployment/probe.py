@@ -17,6 +17,7 @@ import torch
 
 from fedsplit.building.client_model import ClientArchitecture
 from fedsplit.deployment import storage
+from fedsplit.memory import reuse_freed_memory
 
 _BYTES = 1 if sys.platform == "darwin" else 1024
 """That `ru_maxrss` counts in."""
@@ -52,6 +53,7 @@ def main() -> None:
 
     asked = json.loads(sys.stdin.readline())
     torch.set_num_threads(asked["threads"])
+    reuse_freed_memory()
     directory = Path(asked["directory"])
     storage.reader(directory)
     imported = peak_memory()

@@ -15,6 +15,7 @@ DESCRIPTION = "deployment.json"
 _FORMATS = {
     "floats": "fedsplit.deployment.floats.Floats",
     "onnx": "fedsplit.deployment.onnx_session.OnnxSession",
+    "openvino": "fedsplit.deployment.openvino_model.OpenVinoModel",
     "graph": "fedsplit.deployment.pt2e.Pt2eGraph",
     "packed_weights": "fedsplit.deployment.weight_only.PackedWeights",
     "torch_quantized": "fedsplit.deployment.torch_quantized.TorchQuantized",

@@ -15,9 +15,10 @@ from fedsplit.errors import UserError
 from fedsplit.inference.subject import Subject
 from fedsplit.results.summary import write_json
 
-Int8Backend: TypeAlias = Literal["onnx", "pt2e", "pt2e_compiled"]
+Int8Backend: TypeAlias = Literal["onnx", "openvino", "pt2e", "pt2e_compiled"]
 _INT8: Mapping[Int8Backend, str] = {
     "onnx": "static_int8",
+    "openvino": "static_int8_openvino",
     "pt2e": "static_int8_pt2e",
     "pt2e_compiled": "static_int8_pt2e_compiled",
 }
