@@ -10,18 +10,8 @@ from pathlib import Path
 import pytest
 
 from main import main
+from tests.command_line import command_line
 from tests.conftest import TINY
-
-
-def run(root: Path, *arguments: str, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, str(root / "main.py"), *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
 
 MISTAKES = [
     (["algorithm=foo"], "algorithm=foo: no such choice; allowed: cse_fsl, fed_avg, fsl_sage, "),
@@ -159,20 +149,21 @@ def test_a_mistake_ends_with_one_clear_line_and_nothing_written(
 
 
 def test_a_mistake_is_the_exit_code_of_the_process(root: Path, tmp_path: Path) -> None:
-    done = run(root, "rounds=abc", cwd=tmp_path)
+    command = [sys.executable, str(root / "main.py"), "rounds=abc"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr == "error: rounds=abc: must be a whole number greater than 0\n"
     assert done.stdout == ""
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_with_no_undamaged_checkpoint_left_is_not_resumed(root: Path, tmp_path: Path) -> None:
+def test_a_run_with_no_undamaged_checkpoint_left_is_not_resumed(tmp_path: Path) -> None:
     directory = tmp_path / "run"
-    assert run(root, *TINY, "checkpoint_interval=1", f"hydra.run.dir={directory}").returncode == 0
+    assert command_line(*TINY, "checkpoint_interval=1", f"hydra.run.dir={directory}").returncode == 0
     before = (directory / "metrics.csv").read_bytes()
     for file in directory.glob("checkpoint/*/state.json"):
         file.write_bytes(file.read_bytes().replace(b"1", b"2", 1))
-    done = run(root, f"resume={directory}")
+    done = command_line(f"resume={directory}")
     assert done.returncode == 2
     assert (
         done.stderr == f"error: resume={directory}: no undamaged checkpoint left in {directory}/checkpoint\n"
@@ -180,33 +171,31 @@ def test_a_run_with_no_undamaged_checkpoint_left_is_not_resumed(root: Path, tmp_
     assert (directory / "metrics.csv").read_bytes() == before
 
 
-def test_resume_takes_only_what_may_change_and_a_directory_holds_only_one_run(
-    root: Path, tmp_path: Path
-) -> None:
+def test_resume_takes_only_what_may_change_and_a_directory_holds_only_one_run(tmp_path: Path) -> None:
     directory = tmp_path / "run"
-    first = run(root, *TINY, "rounds=1", f"hydra.run.dir={directory}")
+    first = command_line(*TINY, "rounds=1", f"hydra.run.dir={directory}")
     assert first.stdout.splitlines()[-1] == str(directory)
-    seed = run(root, f"resume={directory}", "seed=3")
+    seed = command_line(f"resume={directory}", "seed=3")
     assert (seed.returncode, seed.stderr) == (
         2,
         "error: seed=3: beside resume only rounds, comm_threshold_mb, time_limit_s, target_accuracy, device, "
         "cuda_graphs, progress, tracker may be given\n",
     )
-    again = run(root, *TINY, f"hydra.run.dir={directory}")
+    again = command_line(*TINY, f"hydra.run.dir={directory}")
     assert again.returncode == 2
     assert again.stderr.startswith(f"error: hydra.run.dir={directory}: holds a run already; resume=")
 
 
-def test_divergence_exits_with_3_and_one_line(root: Path, tmp_path: Path) -> None:
-    done = run(root, *TINY, "optimizer=sgd", "optimizer.lr=1e30", cwd=tmp_path)
+def test_divergence_exits_with_3_and_one_line(tmp_path: Path) -> None:
+    done = command_line(*TINY, "optimizer=sgd", "optimizer.lr=1e30", cwd=tmp_path)
     assert done.returncode == 3
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("error: round 0: ")
     assert re.search(r"of client \d is not finite; learning rate 1e\+30", done.stderr)
 
 
-def test_a_run_leaves_behind_what_the_readme_says(root: Path, tmp_path: Path) -> None:
-    done = run(root, *TINY, "algorithm=sl_single_server", cwd=tmp_path)
+def test_a_run_leaves_behind_what_the_readme_says(tmp_path: Path) -> None:
+    done = command_line(*TINY, "algorithm=sl_single_server", cwd=tmp_path)
     assert done.returncode == 0
     directory = tmp_path / done.stdout.splitlines()[-1]
     assert directory.relative_to(tmp_path).parts[:5] == (
@@ -232,32 +221,34 @@ def test_a_run_leaves_behind_what_the_readme_says(root: Path, tmp_path: Path) ->
     assert "torch" in results["versions"]
 
 
-def test_the_older_spelling_of_distributions_means_the_group(root: Path, tmp_path: Path) -> None:
+def test_the_older_spelling_of_distributions_means_the_group(tmp_path: Path) -> None:
     pairs = [["dataset.distribution=noniid_dirichlet", "dataset.alpha=0.3"], ["distribution=dirichlet"]]
     models = []
     for number, spelling in enumerate(pairs):
         directory = tmp_path / str(number)
-        assert run(root, *TINY, "rounds=1", *spelling, f"hydra.run.dir={directory}").returncode == 0
+        assert command_line(*TINY, "rounds=1", *spelling, f"hydra.run.dir={directory}").returncode == 0
         models.append((directory / "model/client.safetensors").read_bytes())
     assert models[0] == models[1]
 
 
-def test_a_sweep_runs_every_combination_as_if_alone(root: Path, tmp_path: Path) -> None:
-    done = run(root, *TINY, "-m", "rounds=1", "algorithm=cse_fsl,fed_avg", "seed=0,1", cwd=tmp_path)
+def test_a_sweep_runs_every_combination_as_if_alone(tmp_path: Path) -> None:
+    done = command_line(*TINY, "-m", "rounds=1", "algorithm=cse_fsl,fed_avg", "seed=0,1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     sweep = tmp_path / done.stdout.splitlines()[-1]
     folders = sorted(path.name for path in sweep.iterdir() if path.is_dir())
     assert folders == [".jobs", "0", "1", "2", "3"]
-    alone = run(root, *TINY, "rounds=1", "algorithm=fed_avg", "seed=1", f"hydra.run.dir={tmp_path / 'alone'}")
+    alone = command_line(
+        *TINY, "rounds=1", "algorithm=fed_avg", "seed=1", f"hydra.run.dir={tmp_path / 'alone'}"
+    )
     assert alone.returncode == 0
     for name in ("client", "server"):
         file = f"model/{name}.safetensors"
         assert (sweep / "3" / file).read_bytes() == (tmp_path / "alone" / file).read_bytes()
 
 
-def test_a_failing_job_is_told_and_the_other_jobs_of_its_sweep_still_run(root: Path, tmp_path: Path) -> None:
+def test_a_failing_job_is_told_and_the_other_jobs_of_its_sweep_still_run(tmp_path: Path) -> None:
     overrides = [*TINY, "-m", "rounds=1", "optimizer=sgd", "optimizer.lr=0.01,1e30", "num_clients=3,1000"]
-    done = run(root, *overrides, cwd=tmp_path)
+    done = command_line(*overrides, cwd=tmp_path)
     assert done.returncode == 3
     sweep = done.stdout.splitlines()[-1]
     *told, last = done.stderr.splitlines()
@@ -271,17 +262,18 @@ def test_a_failing_job_is_told_and_the_other_jobs_of_its_sweep_still_run(root: P
     assert folders == [".jobs", "0", "2"]  # nothing of those that could not begin
 
 
-def test_a_sweep_does_not_go_where_runs_are(root: Path, tmp_path: Path) -> None:
+def test_a_sweep_does_not_go_where_runs_are(tmp_path: Path) -> None:
     (tmp_path / "sweep/0").mkdir(parents=True)
     (tmp_path / "sweep/0/config.yaml").write_text("seed: 1")
-    done = run(root, *TINY, "-m", "seed=0,1", f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    done = command_line(*TINY, "-m", "seed=0,1", f"hydra.sweep.dir={tmp_path / 'sweep'}")
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: hydra.sweep.dir={tmp_path / 'sweep'}: holds a run already")
 
 
 def test_help_answers_quickly_and_imports_nothing_heavy(root: Path) -> None:
     start = time.perf_counter()
-    done = run(root, "--help")
+    command = [sys.executable, str(root / "main.py"), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     seconds = time.perf_counter() - start
     assert done.returncode == 0
     assert "algorithm: cse_fsl, fed_avg, fsl_sage" in done.stdout

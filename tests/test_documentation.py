@@ -1,7 +1,6 @@
 """The code in the documentation is run as it stands."""
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from safetensors.torch import load_file
 
 from fedsplit.experiment import Experiment
 from fedsplit.overrides import one_list
+from tests.command_line import command_line
 from tests.conftest import TINY, Configure
 
 
@@ -48,8 +48,7 @@ def test_the_model_of_the_contributing_guide_runs_from_the_current_directory(
     sizes = ["num_clients=2", "auxiliary.align_epochs=2", "dataset.max_train=40", "dataset.max_test=20"]
 
     def run(*overrides: str) -> str:
-        command = [sys.executable, root / "main.py", *asked, *sizes, *overrides]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = command_line(*asked, *sizes, *overrides, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.command_line import command_line
+
 SCRIPT = Path(__file__).parents[1] / "plot_results.py"
 HEADER = "round,test_accuracy,test_loss,train_loss,load"
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -29,6 +31,8 @@ def make_run(path: Path, algorithm: str = "fsl_sage", seed: int = 0, rounds: int
 def plot(
     cwd: Path, *arguments: object, before: tuple[str, ...] = (), path: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
+    if not before and path is None:
+        return command_line(*map(str, arguments), cwd=cwd, program=SCRIPT.name)
     paths = [str(path)] * bool(path) + [each for each in [os.environ.get("PYTHONPATH")] if each]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     command = [sys.executable, *before, str(SCRIPT), *map(str, arguments)]

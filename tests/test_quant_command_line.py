@@ -14,6 +14,7 @@ from fedsplit.config import CODECS
 from fedsplit.overrides import spelled_out
 from fedsplit.sweeps import grid
 from main import main
+from tests.command_line import command_line
 from tests.conftest import TINY, Configure
 
 
@@ -36,13 +37,8 @@ def jobs(*arguments: str) -> list[dict[str, Any]]:
         return [plain(composed(job)) for job in grid.jobs(overrides)]
 
 
-def command(root: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, str(root / "main.py"), *TINY, "rounds=2", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def command(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return command_line(*TINY, "rounds=2", *arguments)
 
 
 def rows(directory: Path) -> list[dict[str, str]]:
@@ -128,8 +124,8 @@ def test_a_sweep_over_presets_and_bits() -> None:
     assert [job["quant"]["cut_gradient"]["bits"] for job in swept] == [8, 8, 4, 4]
 
 
-def test_a_sweep_leaves_runs_that_say_what_they_coded(root: Path, tmp_path: Path) -> None:
-    done = command(root, "-m", "quant.smashed=none,int8_channel", f"hydra.sweep.dir={tmp_path / 'sweep'}")
+def test_a_sweep_leaves_runs_that_say_what_they_coded(tmp_path: Path) -> None:
+    done = command("-m", "quant.smashed=none,int8_channel", f"hydra.sweep.dir={tmp_path / 'sweep'}")
     assert done.returncode == 0, done.stderr
     bits = [{row["bits.up.smashed"] for row in rows(tmp_path / "sweep" / str(job))} for job in (0, 1)]
     assert bits[0] == {"32.0"}
@@ -139,9 +135,9 @@ def test_a_sweep_leaves_runs_that_say_what_they_coded(root: Path, tmp_path: Path
 # Runs
 
 
-def test_a_run_says_what_it_coded_and_goes_on_with_it(root: Path, tmp_path: Path) -> None:
+def test_a_run_says_what_it_coded_and_goes_on_with_it(tmp_path: Path) -> None:
     overrides = ["quant=int4", "quant.smashed.bits=auto", "quant.smashed.budget=1.5", "quant.weights.up=sign"]
-    done = command(root, "algorithm=splitfed_v1", *overrides, f"hydra.run.dir={tmp_path / 'run'}")
+    done = command("algorithm=splitfed_v1", *overrides, f"hydra.run.dir={tmp_path / 'run'}")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     config = yaml.safe_load((tmp_path / "run/config.yaml").read_text())
@@ -150,12 +146,7 @@ def test_a_run_says_what_it_coded_and_goes_on_with_it(root: Path, tmp_path: Path
     for row in rows(tmp_path / "run"):
         assert 0 < float(row["bits.up.smashed"]) <= 1.5
         assert 1 < float(row["bits.up.client_weights"]) < 2
-    longer = subprocess.run(
-        [sys.executable, str(root / "main.py"), f"resume={tmp_path / 'run'}", "rounds=3"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    longer = command_line(f"resume={tmp_path / 'run'}", "rounds=3")
     assert longer.returncode == 0, longer.stderr
     assert 0 < float(rows(tmp_path / "run")[2]["bits.up.smashed"]) <= 1.5
 
@@ -271,10 +262,8 @@ def test_a_mistake_ends_with_one_clear_line_and_nothing_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_sweep_tells_a_mistake_in_one_of_its_jobs_before_the_first_runs(root: Path, tmp_path: Path) -> None:
-    done = command(
-        root, "-m", "quant=int8", "quant.smashed.bits=8,17", f"hydra.sweep.dir={tmp_path / 'sweep'}"
-    )
+def test_a_sweep_tells_a_mistake_in_one_of_its_jobs_before_the_first_runs(tmp_path: Path) -> None:
+    done = command("-m", "quant=int8", "quant.smashed.bits=8,17", f"hydra.sweep.dir={tmp_path / 'sweep'}")
     assert done.returncode == 2
     assert done.stderr == ("error: quant.smashed.bits=17: must be a whole number from 1 to 16 or auto\n")
     assert not (tmp_path / "sweep").exists()

@@ -14,6 +14,7 @@ import torch
 
 from fedsplit.experiment import Experiment
 from fedsplit.results.checkpoint import Checkpoint, load_latest, save
+from tests.command_line import command_line
 from tests.conftest import ALGORITHMS, TINY, Build
 
 VARIANTS = [
@@ -69,8 +70,11 @@ def without_seconds(row: dict[str, object]) -> dict[str, object]:
     return {column: value for column, value in row.items() if not column.startswith("seconds.")}
 
 
-def command(root: Path, *overrides: str) -> list[str]:
-    return [sys.executable, str(root / "main.py"), *overrides]
+def done(*arguments: str) -> str:
+    """The last line that a command says that goes well."""
+    told = command_line(*arguments)
+    assert told.returncode == 0, told.stderr
+    return told.stdout.splitlines()[-1]
 
 
 def metrics(directory: Path) -> list[dict[str, object]]:
@@ -85,11 +89,12 @@ def test_kill_at_a_random_moment_then_resume_equals_uninterrupted(
     overrides = [*TINY, f"algorithm={algorithm}", "rounds=12", "checkpoint_interval=2"]
     overrides += ["algorithm.align_interval=3"] if algorithm == "fsl_sage" else []
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run(command(root, *overrides, f"hydra.run.dir={whole}"), check=True, capture_output=True)
+    done(*overrides, f"hydra.run.dir={whole}")
 
     moment = random.Random(time.time_ns()).uniform(0.0, 0.5)  # any moment must do, so each run takes another
     running = subprocess.Popen(
-        command(root, *overrides, f"hydra.run.dir={killed}"), stdout=subprocess.DEVNULL
+        [sys.executable, str(root / "main.py"), *overrides, f"hydra.run.dir={killed}"],
+        stdout=subprocess.DEVNULL,
     )
     while not (killed / "metrics.csv").exists():
         assert running.poll() is None
@@ -98,8 +103,7 @@ def test_kill_at_a_random_moment_then_resume_equals_uninterrupted(
     os.kill(running.pid, signal.SIGKILL)
     running.wait()
 
-    resumed = subprocess.run(command(root, f"resume={killed}"), check=True, capture_output=True, text=True)
-    assert resumed.stdout.splitlines()[-1] == str(killed)
+    assert done(f"resume={killed}") == str(killed)
     assert metrics(killed) == metrics(whole), f"killed {moment} s after the start"
     models = sorted(path.relative_to(whole) for path in whole.glob("model/*"))
     assert models == sorted(path.relative_to(killed) for path in killed.glob("model/*"))
@@ -107,29 +111,22 @@ def test_kill_at_a_random_moment_then_resume_equals_uninterrupted(
         assert (killed / path).read_bytes() == (whole / path).read_bytes(), f"{path}, killed after {moment} s"
 
 
-def test_a_finished_run_goes_on_when_resumed_with_more_rounds(root: Path, tmp_path: Path) -> None:
+def test_a_finished_run_goes_on_when_resumed_with_more_rounds(tmp_path: Path) -> None:
     whole, extended = tmp_path / "whole", tmp_path / "extended"
     for directory, rounds in ((whole, 4), (extended, 2)):
-        overrides = [*TINY, f"rounds={rounds}", f"hydra.run.dir={directory}"]
-        subprocess.run(command(root, *overrides), check=True, capture_output=True)
-    subprocess.run(command(root, f"resume={extended}", "rounds=4"), check=True, capture_output=True)
+        done(*TINY, f"rounds={rounds}", f"hydra.run.dir={directory}")
+    done(f"resume={extended}", "rounds=4")
     assert metrics(extended) == metrics(whole)
     assert (extended / "model/client.safetensors").read_bytes() == (
         whole / "model/client.safetensors"
     ).read_bytes()
 
 
-def test_rounds_after_the_last_checkpoint_are_cut_from_the_metrics_and_run_again(
-    root: Path, tmp_path: Path
-) -> None:
+def test_rounds_after_the_last_checkpoint_are_cut_from_the_metrics_and_run_again(tmp_path: Path) -> None:
     directory = tmp_path / "run"
-    subprocess.run(
-        command(root, *TINY, "checkpoint_interval=1", f"hydra.run.dir={directory}"),
-        check=True,
-        capture_output=True,
-    )
+    done(*TINY, "checkpoint_interval=1", f"hydra.run.dir={directory}")
     before = metrics(directory)
     newest = max((directory / "checkpoint").iterdir()) / "state.safetensors"
     newest.write_bytes(newest.read_bytes()[:-1])
-    subprocess.run(command(root, f"resume={directory}"), check=True, capture_output=True)
+    done(f"resume={directory}")
     assert metrics(directory) == before

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tests.command_line import command_line
 from tests.conftest import TINY
 
 
@@ -15,9 +16,9 @@ def command(root: Path, *overrides: str) -> list[str]:
     return [sys.executable, str(root / "main.py"), "-m", *TINY, *overrides]
 
 
-def sweep(root: Path, cwd: Path, *overrides: str) -> "subprocess.CompletedProcess[str]":
+def sweep(cwd: Path, *overrides: str) -> "subprocess.CompletedProcess[str]":
     """A sweep of tiny jobs, to its end."""
-    return subprocess.run(command(root, *overrides), cwd=cwd, capture_output=True, text=True, check=False)
+    return command_line("-m", *TINY, *overrides, cwd=cwd)
 
 
 def until(condition: Callable[[], object], seconds: float = 60.0) -> None:

@@ -4,12 +4,12 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.command_line import command_line
 from tests.conftest import TINY
 from tests.sweeps.processes import alive, command, descendants, results, sweep, table, until
 
@@ -30,10 +30,10 @@ def net(*, num_classes, channels, image_size, fate):
 """
 
 
-def test_a_job_that_dies_is_told_and_the_others_go_on(root: Path, tmp_path: Path) -> None:
+def test_a_job_that_dies_is_told_and_the_others_go_on(tmp_path: Path) -> None:
     (tmp_path / "fates.py").write_text(FATES)
     fates = "+model.fate=killed,lives,aborted,raised"
-    done = sweep(root, tmp_path, "algorithm=fed_avg", "model._target_=fates.net", "rounds=1", fates)
+    done = sweep(tmp_path, "algorithm=fed_avg", "model._target_=fates.net", "rounds=1", fates)
     assert done.returncode == 3, done.stderr
     directory = done.stdout.splitlines()[-1]
     told = sorted(done.stderr.splitlines()[:-1])
@@ -67,7 +67,7 @@ def test_a_killed_sweep_is_gone_on_with_by_the_same_command(root: Path, tmp_path
     assert "2" not in finished
     untouched = {path: path.stat().st_mtime_ns for each in finished for path in (directory / each).rglob("*")}
 
-    again = sweep(root, tmp_path, *asked, "sweep.skip_finished=true")
+    again = sweep(tmp_path, *asked, "sweep.skip_finished=true")
     assert again.returncode == 0, again.stderr
     shown = str(directory.relative_to(tmp_path))
     assert again.stdout.splitlines()[0] == f"going on with the sweep in {shown}"
@@ -82,7 +82,7 @@ def test_a_killed_sweep_is_gone_on_with_by_the_same_command(root: Path, tmp_path
         number: "skipped" if number in finished else "done" for number in rows
     }
 
-    undisturbed = sweep(root, tmp_path, *asked, f"hydra.sweep.dir={tmp_path / 'undisturbed'}")
+    undisturbed = sweep(tmp_path, *asked, f"hydra.sweep.dir={tmp_path / 'undisturbed'}")
     assert undisturbed.returncode == 0, undisturbed.stderr
     for number, row in rows.items():
         assert results(directory / number) == results(tmp_path / "undisturbed" / number)
@@ -94,11 +94,11 @@ def test_a_killed_sweep_is_gone_on_with_by_the_same_command(root: Path, tmp_path
         ]
 
 
-def test_a_value_more_runs_only_its_jobs_in_the_same_directory(root: Path, tmp_path: Path) -> None:
+def test_a_value_more_runs_only_its_jobs_in_the_same_directory(tmp_path: Path) -> None:
     place = f"hydra.sweep.dir={tmp_path / 'sweep'}"
-    first = sweep(root, tmp_path, "rounds=1", "algorithm=fed_avg", "seed=0", place)
+    first = sweep(tmp_path, "rounds=1", "algorithm=fed_avg", "seed=0", place)
     assert first.returncode == 0, first.stderr
-    refused = sweep(root, tmp_path, "rounds=1", "algorithm=fed_avg", "seed=0", place)
+    refused = sweep(tmp_path, "rounds=1", "algorithm=fed_avg", "seed=0", place)
     assert refused.returncode == 2
     told = f"error: {place}: holds a sweep; sweep.skip_finished=true goes on with it\n"
     assert refused.stderr == told
@@ -109,7 +109,7 @@ def test_a_value_more_runs_only_its_jobs_in_the_same_directory(root: Path, tmp_p
         "sweep.skip_finished=true",
         place,
     ]  # in other words
-    second = sweep(root, tmp_path, *more)
+    second = sweep(tmp_path, *more)
     assert second.returncode == 0, second.stderr
     states = [(row[0], row[1], row[2]) for row in table(second.stdout)]
     assert states == [("0", "seed=0", "skipped"), ("1", "seed=1", "done")]
@@ -143,23 +143,23 @@ def test_an_interrupted_sweep_leaves_no_process_behind(root: Path, tmp_path: Pat
     until(lambda: not alive(born), 5)
 
 
-def test_jobs_over_grpc_give_what_they_give_in_one_process(root: Path, tmp_path: Path) -> None:
+def test_jobs_over_grpc_give_what_they_give_in_one_process(tmp_path: Path) -> None:
     asked = ["rounds=2", "algorithm=splitfed_v1", "quant=int8", "engine=sequential", "transport=grpc,local"]
-    done = sweep(root, tmp_path, *asked, f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    done = sweep(tmp_path, *asked, f"hydra.sweep.dir={tmp_path / 'sweep'}")
     assert done.returncode == 0, done.stderr
     assert results(tmp_path / "sweep/0") == results(tmp_path / "sweep/1")
 
 
-def test_a_launcher_of_clusters_runs_the_same_jobs_and_waits_for_all(root: Path, tmp_path: Path) -> None:
+def test_a_launcher_of_clusters_runs_the_same_jobs_and_waits_for_all(tmp_path: Path) -> None:
     pytest.importorskip("submitit", reason="the extra 'slurm' is not installed")
     (tmp_path / "fates.py").write_text(FATES)
     asked = ["rounds=1", "algorithm=fed_avg", "model._target_=fates.net", "hydra/launcher=submitit_local"]
     place = f"hydra.sweep.dir={tmp_path / 'sweep'}"
-    done = sweep(root, tmp_path, *asked, "+model.fate=lost,raised,lives", place)
+    done = sweep(tmp_path, *asked, "+model.fate=lost,raised,lives", place)
     assert done.returncode == 3
     assert {row[0]: row[2] for row in table(done.stdout)} == {"0": "failed", "1": "failed", "2": "done"}
     assert "error: job 1 (+model.fate=raised): " in done.stderr
     assert "error: job 0 (+model.fate=lost): " in done.stderr
-    alone = [sys.executable, str(root / "main.py"), *TINY, "rounds=1", "algorithm=fed_avg"]
-    subprocess.run([*alone, f"hydra.run.dir={tmp_path / 'alone'}"], check=True, capture_output=True)
+    alone = command_line(*TINY, "rounds=1", "algorithm=fed_avg", f"hydra.run.dir={tmp_path / 'alone'}")
+    assert alone.returncode == 0, alone.stderr
     assert results(tmp_path / "sweep/2") == results(tmp_path / "alone")

@@ -2,8 +2,6 @@
 
 import csv
 import json
-import subprocess
-import sys
 import zlib
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from fedsplit.inference.subject import Batches, subject_of
 from fedsplit.models.model_state import compute_format
 from fedsplit.tasks.infer import Infer
 from fedsplit.tasks.train import Train
+from tests.command_line import command_line
 from tests.conftest import TINY, Configure
 
 SHORT = ("task.requests=4", "task.warm_up=1", "task.calibration_batches=2", "batch_size=25")
@@ -109,13 +108,6 @@ def test_what_cannot_be_is_told_before_anything_is_written(
         infer(asked, tmp_path / "done")
     assert str(error.value).startswith(told.format(tmp=tmp_path))
     assert not list(tmp_path.iterdir())
-
-
-def command_line(*arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
-    main = Path(__file__).resolve().parents[2] / "main.py"
-    return subprocess.run(
-        [sys.executable, str(main), *arguments], cwd=cwd, capture_output=True, text=True, check=False
-    )
 
 
 MISTAKES = [

@@ -1,12 +1,15 @@
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
+import grpc
 import pytest
 import torch
 
-from fedsplit.transport.grpc import transport
+from fedsplit.transport.grpc import server, transport
 from fedsplit.transport.grpc.certificates import make_certificates
 from tests.transport.nursery import Nursery
+from tests.transport.weighing import Weighs
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +32,14 @@ def nursed(nursery: Nursery, monkeypatch: pytest.MonkeyPatch) -> Nursery:
     """What runs in this process with transport=grpc takes its client processes from the nursery."""
     monkeypatch.setattr(transport, "spawned", nursery.spawned)
     return nursery
+
+
+@pytest.fixture
+def weighs(monkeypatch: pytest.MonkeyPatch) -> Weighs:
+    """What adds up the chunks of all servers of this process."""
+    weighs = Weighs()
+    monkeypatch.setattr(server.grpc, "server", partial(grpc.server, interceptors=[weighs]))
+    return weighs
 
 
 @pytest.fixture(autouse=True)

@@ -1,13 +1,14 @@
-"""The communication load is what gRPC really carries: payloads to the byte, and little else on the socket."""
+"""The communication load is what gRPC really carries: there is little else on the socket.
+
+That payloads are what is counted, to the byte, is a part of `test_same_bits.py`.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import grpc
 import numpy as np
 import pytest
 from PIL import Image
@@ -15,13 +16,12 @@ from PIL import Image
 from benchmarks.proxy import Proxy
 from fedsplit.experiment import Experiment
 from fedsplit.results.ledger import DIRECTIONS
-from fedsplit.transport.grpc import federation_pb2 as pb
-from fedsplit.transport.grpc import server, transport
-from tests.conftest import ALGORITHMS, Build, Configure
+from fedsplit.transport.grpc import transport
+from tests.conftest import ALGORITHMS, Configure
 from tests.transport.nursery import Nursery
-from tests.transport.runs import metrics, ran
+from tests.transport.runs import ran
+from tests.transport.weighing import counted
 
-Frame = TypeVar("Frame", pb.FromClient, pb.FromServer)
 AT_MOST = 1.02
 """Bytes on the socket for each byte of load.
 
@@ -29,63 +29,6 @@ What is more is, for each client, about 4 kB of plan when it comes in, and for e
 identity, 60 bytes for each tensor that is announced, frames of HTTP/2 (9 bytes for each 16 kB), and what
 gRPC sends back to say how much was read. Three rounds, so that plans do not count for more than they do.
 """
-
-
-class Weighs(grpc.ServerInterceptor):  # type: ignore[misc]
-    """Adds up the contents of chunks in both directions, by round."""
-
-    def __init__(self) -> None:
-        self.carried: Counter[tuple[int, str]] = Counter()
-
-    def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler:
-        handler = continuation(handler_call_details)
-
-        def attend(
-            requests: Iterator[pb.FromClient], context: grpc.ServicerContext
-        ) -> Iterator[pb.FromServer]:
-            return self._weighed("down", handler.stream_stream(self._weighed("up", requests), context))
-
-        return grpc.stream_stream_rpc_method_handler(
-            attend, handler.request_deserializer, handler.response_serializer
-        )
-
-    def _weighed(self, direction: str, frames: Iterator[Frame]) -> Iterator[Frame]:
-        for frame in frames:
-            if frame.WhichOneof("content") == "chunk":
-                self.carried[frame.identity.round, direction] += len(frame.chunk.content)
-            yield frame
-
-
-def counted(experiment: Experiment) -> Counter[tuple[int, str]]:
-    """The ledger's bytes, by round and direction."""
-    rounds = range(len(experiment.records))
-    totals = {
-        (t, direction): sum(experiment.ledger.of_round(t)[direction].values())
-        for t in rounds
-        for direction in DIRECTIONS
-    }
-    assert sum(totals.values()) == experiment.ledger.load
-    return Counter(totals)
-
-
-@pytest.mark.usefixtures("nursed")
-@pytest.mark.parametrize("quant", ["none", "int8", "thrifty"])
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_the_ledger_is_what_the_chunks_of_a_run_hold(
-    tiny: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, algorithm: str, quant: str
-) -> None:
-    weighs = Weighs()
-    monkeypatch.setattr(server.grpc, "server", partial(grpc.server, interceptors=[weighs]))
-    experiment = tiny(f"algorithm={algorithm}", f"quant={quant}", "rounds=2", "transport=grpc")
-    directory = ran(experiment, tmp_path / "run")
-    assert counted(experiment) == weighs.carried
-    assert sum(weighs.carried.values()) == int(metrics(directory)[-1]["load"])
-    for row in metrics(directory):
-        assert (row["retransmitted.up"], row["retransmitted.down"]) == ("0", "0")
 
 
 @pytest.fixture(scope="module")

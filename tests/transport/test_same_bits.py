@@ -1,20 +1,20 @@
-"""What a run gives does not depend on the wire: local and grpc agree in every bit.
+"""What a run gives does not depend on the wire: local and grpc agree in every bit, and in every byte.
 
 Runs are built in this process, with four client processes each. Those come ready from a nursery, for to
 import everything takes longer than a run; the tests of the command line at the end start them as users do.
 """
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from fedsplit.experiment import Experiment, resumed_config
 from fedsplit.results.run_directory import RunDirectory
+from tests.command_line import command_line
 from tests.conftest import ALGORITHMS, TINY, Build
 from tests.transport.runs import assert_same, metrics, ran, state
+from tests.transport.weighing import Weighs, counted
 
 CASES = {
     "ragged clients": ["distribution=dirichlet", "distribution.alpha=0.3"],
@@ -66,27 +66,32 @@ CASES = {
 }
 
 
-def both(tiny: Build, tmp_path: Path, overrides: list[str]) -> tuple[Path, Path]:
+def assert_same_over_both(tiny: Build, tmp_path: Path, weighs: Weighs, overrides: list[str]) -> None:
     overrides = ["num_clients=4", *overrides]
     local = ran(tiny(*overrides, "engine=sequential"), tmp_path / "local")
-    return local, ran(tiny(*overrides, "transport=grpc"), tmp_path / "grpc")
+    experiment = tiny(*overrides, "transport=grpc")
+    grpc = ran(experiment, tmp_path / "grpc")
+    assert_same(local, grpc)
+    assert weighs.carried == counted(experiment)
+    assert sum(weighs.carried.values()) == int(metrics(grpc)[-1]["load"])
+    for row in metrics(grpc):
+        assert (row["retransmitted.up"], row["retransmitted.down"]) == ("0", "0")
 
 
 @pytest.mark.usefixtures("nursed")
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("quant", ["none", "int8"])
+@pytest.mark.parametrize(("quant", "threads"), [("none", 1), ("int8", 2), ("thrifty", 1)])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_local_and_grpc_give_the_same(
-    tiny: Build, tmp_path: Path, algorithm: str, quant: str, threads: int
+    *, tiny: Build, tmp_path: Path, weighs: Weighs, algorithm: str, quant: str, threads: int
 ) -> None:
     overrides = [f"algorithm={algorithm}", f"quant={quant}", f"threads={threads}", "rounds=2"]
-    assert_same(*both(tiny, tmp_path, overrides))
+    assert_same_over_both(tiny, tmp_path, weighs, overrides)
 
 
 @pytest.mark.usefixtures("nursed")
 @pytest.mark.parametrize("overrides", CASES.values(), ids=CASES)
-def test_so_they_do(tiny: Build, tmp_path: Path, overrides: list[str]) -> None:
-    assert_same(*both(tiny, tmp_path, overrides))
+def test_so_they_do(tiny: Build, tmp_path: Path, weighs: Weighs, overrides: list[str]) -> None:
+    assert_same_over_both(tiny, tmp_path, weighs, overrides)
 
 
 def test_what_is_compared_tells_other_runs_apart(tiny: Build, tmp_path: Path) -> None:
@@ -132,15 +137,10 @@ def test_a_run_that_is_resumed_gives_what_one_gives_that_was_never_stopped(
     assert_same(whole, stopped)
 
 
-def test_on_the_command_line_too_in_a_sweep_and_resumed(root: Path, tmp_path: Path) -> None:
+def test_on_the_command_line_too_in_a_sweep_and_resumed(tmp_path: Path) -> None:
     def main(*arguments: str) -> Path:
-        done = subprocess.run(
-            [sys.executable, str(root / "main.py"), *arguments],
-            cwd=tmp_path,
-            check=True,
-            capture_output=True,
-            text=True,
-        )
+        done = command_line(*arguments, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
         assert done.stderr == ""
         return tmp_path / done.stdout.splitlines()[-1]
 

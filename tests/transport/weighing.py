@@ -1,0 +1,54 @@
+"""What a gRPC server's chunks hold, beside what the ledger counts."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import grpc
+
+from fedsplit.experiment import Experiment
+from fedsplit.results.ledger import DIRECTIONS
+from fedsplit.transport.grpc import federation_pb2 as pb
+
+Frame = TypeVar("Frame", pb.FromClient, pb.FromServer)
+
+
+class Weighs(grpc.ServerInterceptor):  # type: ignore[misc]
+    """Adds up the contents of chunks in both directions, by round."""
+
+    def __init__(self) -> None:
+        self.carried: Counter[tuple[int, str]] = Counter()
+
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler:
+        handler = continuation(handler_call_details)
+
+        def attend(
+            requests: Iterator[pb.FromClient], context: grpc.ServicerContext
+        ) -> Iterator[pb.FromServer]:
+            return self._weighed("down", handler.stream_stream(self._weighed("up", requests), context))
+
+        return grpc.stream_stream_rpc_method_handler(
+            attend, handler.request_deserializer, handler.response_serializer
+        )
+
+    def _weighed(self, direction: str, frames: Iterator[Frame]) -> Iterator[Frame]:
+        for frame in frames:
+            if frame.WhichOneof("content") == "chunk":
+                self.carried[frame.identity.round, direction] += len(frame.chunk.content)
+            yield frame
+
+
+def counted(experiment: Experiment) -> Counter[tuple[int, str]]:
+    """The ledger's bytes, by round and direction."""
+    rounds = range(len(experiment.records))
+    totals = {
+        (t, direction): sum(experiment.ledger.of_round(t)[direction].values())
+        for t in rounds
+        for direction in DIRECTIONS
+    }
+    assert sum(totals.values()) == experiment.ledger.load
+    return Counter(totals)
