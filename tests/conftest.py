@@ -1,6 +1,9 @@
 """Fixtures: tiny runs, built as a user's command line would build them."""
 
+import copy
+import signal
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,19 +42,27 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> None:
+    """So that processes can be, also where a shell that goes on beside the tests told them to ignore it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture
 def configured() -> Configure:
     """Composes and checks a configuration from overrides."""
 
-    def configure(*overrides: str) -> dict[str, Any]:
-        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            config = composed([each for override in overrides for each in spelled_out(override)])
-            choices = {k: v for k, v in config.hydra.runtime.choices.items() if not k.startswith("hydra/")}
-            settings = plain(config)
-        check(settings)
-        return settings | {"choices": choices}
+    return lambda *overrides: copy.deepcopy(_configured(*overrides))
 
-    return configure
+
+@cache
+def _configured(*overrides: str) -> dict[str, Any]:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = composed([each for override in overrides for each in spelled_out(override)])
+        choices = {k: v for k, v in config.hydra.runtime.choices.items() if not k.startswith("hydra/")}
+        settings = plain(config)
+    check(settings)
+    return settings | {"choices": choices}
 
 
 @pytest.fixture

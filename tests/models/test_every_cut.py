@@ -11,7 +11,7 @@ from fedsplit.models.split import SplitModel, divided, split
 from tests.models.zoo import CHOICES, built, settings_of, side_of
 
 _SAMPLES = 3
-_CUTS = 8
+_CUTS = 5
 """Of a model; those with more are cut at about so many places, evenly spread, beside their stages."""
 _WITH_ALL_KINDS = ("resnet18", "resnet50", "resnet20")
 _ALIKE = {name for name in CHOICES if name.startswith("resnet") and name not in _WITH_ALL_KINDS} | {

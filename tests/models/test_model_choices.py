@@ -14,8 +14,8 @@ from fedsplit.models.derived import DerivedAuxiliary
 from tests.conftest import ALGORITHMS, Build
 from tests.models.zoo import CHOICES, built, settings_of, side_of
 
-DEEP = ("resnet101", "resnet101_32x32", "resnet152", "resnet152_32x32", "resnet1202")
-"""Trained on as little as can be: one step a round and client."""
+DEEP = ("resnet101", "resnet101_32x32", "resnet152", "resnet152_32x32", "resnet1202", "vgg11", "vgg11_bn")
+"""Or wide. Trained on as little as can be: one step a round and client."""
 TINY_ROUNDS = (
     "dataset.max_train=16",
     "dataset.max_test=10",
