@@ -1,7 +1,7 @@
 """How much faster and smaller quantized client models are: int8 beside float32, in one thread.
 
     python benchmarks/deployment.py
-    python benchmarks/deployment.py --only mobilenet_v2 --repeats 20 --row 5 --no-compile
+    python benchmarks/deployment.py --only mobilenet_v2 --repeats 50 --row 1 --no-compile
 
 Two client models: ResNet-18 with a 3x3 stem, cut after layer2, at 32x32; and the first half of
 MobileNetV2, cut after features.9 (nine of its seventeen blocks), at 64x64. Weights are drawn, and BatchNorm
@@ -10,8 +10,8 @@ medians is what counts. The baseline is the module as torch runs it, in the memo
 default, and with freed memory kept as in every run of fedsplit (without, it takes up to twice as long);
 the rows `channels_last` and `onnx fp32` say how much of the gain is not that of int8.
 
-With one run in a turn each finds the caches full of another's weights. `--row 5` lets each run five times in
-a row, as on a device that runs one model.
+Each runs some times in a row when it is its turn, as on a device that runs one model. With `--row 1` each
+finds the caches full of another's weights.
 """
 
 import argparse
@@ -147,8 +147,8 @@ def main() -> None:
     """Measure models and print them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--repeats", type=int, default=50, help="turns that count")
-    parser.add_argument("--row", type=int, default=1, help="runs of each in a turn")
+    parser.add_argument("--repeats", type=int, default=15, help="turns that count")
+    parser.add_argument("--row", type=int, default=5, help="runs of each in a turn that count")
     parser.add_argument("--no-compile", action="store_true", help="without PT2E, which compiles for a minute")
     options = parser.parse_args()
     torch.set_num_threads(1)
