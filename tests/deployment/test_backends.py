@@ -183,6 +183,8 @@ def test_operations_that_stay_in_float32_are_told() -> None:
         ("fp32_onnx", "onnx", "onnx"),
         ("static_int8_pt2e", "torchao", "pt2e"),
         ("static_int8_openvino", "openvino", "openvino"),
+        ("qat_int8", "onnxruntime", "onnx"),
+        ("qat_int8_pt2e", "torchao", "pt2e"),
     ],
 )
 def test_what_is_not_installed_is_named(

@@ -1,14 +1,13 @@
 """Client models that were trained for int8 give, deployed, what they gave in training's arithmetic."""
 
 from pathlib import Path
-from typing import Literal
 
 import pytest
 import torch
 from torch import nn
 
 from fedsplit.deployment import storage
-from fedsplit.deployment.trained_int8 import TrainedInt8
+from fedsplit.deployment.trained_int8 import Runtime, TrainedInt8
 from fedsplit.errors import UserError
 from fedsplit.models.split import split
 from tests.deployment.fresh_process import run_elsewhere
@@ -16,11 +15,13 @@ from tests.deployment.models import client_of
 from tests.models.test_int8_graph import SHAPE, plain, residual, trained
 from tests.quant.test_weight_grid import drawn
 
+RUNTIMES: tuple[Runtime, ...] = ("onnx", "openvino", "pt2e")
+
 
 @pytest.mark.parametrize(("model", "cut"), [(plain, "3"), (residual, "layer1")])
-@pytest.mark.parametrize("runtime", ["onnx", "pt2e"])
+@pytest.mark.parametrize("runtime", RUNTIMES)
 def test_codes_are_those_of_training_to_some_steps_and_the_same_when_loaded(
-    model: type[nn.Module], cut: str, runtime: Literal["onnx", "pt2e"], tmp_path: Path
+    model: type[nn.Module], cut: str, runtime: Runtime, tmp_path: Path
 ) -> None:
     client, x = trained(model(), cut), drawn(64, *SHAPE)
     with torch.no_grad():
@@ -44,7 +45,7 @@ def test_codes_are_those_of_training_to_some_steps_and_the_same_when_loaded(
 def test_the_same_bits_in_a_fresh_process(tmp_path: Path) -> None:
     client, x = trained(residual(), "layer1"), drawn(64, *SHAPE)
     models = {}
-    for runtime in ("onnx", "pt2e"):
+    for runtime in RUNTIMES:
         backend = TrainedInt8(runtime)
         backend.prepare(client, x[:2])
         models[runtime] = backend.convert()

@@ -27,6 +27,9 @@ PrecisionName: TypeAlias = Literal[
     "static_int8_pt2e_compiled",
     "static_int8_fx",
     "static_int8_openvino",
+    "qat_int8_pt2e",
+    "qat_int8_pt2e_compiled",
+    "qat_int8_openvino",
 ]
 
 
@@ -56,12 +59,16 @@ class Precision:
         """
         with extra(key, value):
             module = import_module(f"fedsplit.deployment.{self.module}")
-        made: Backend = getattr(module, self.backend)(**self.arguments)
+            made: Backend = getattr(module, self.backend)(**self.arguments)
         return made
 
     def model(self, client: nn.Module) -> nn.Module:
         """What its backend takes of a trained client model: of one that rounds, usually the ordinary one."""
         return as_floats(client) if isinstance(client, fx.GraphModule) and not self.as_trained else client
+
+
+def _qat(told: str, runtime: str) -> Precision:
+    return Precision(told, "trained_int8", "TrainedInt8", {"runtime": runtime}, as_trained=True)
 
 
 PRECISIONS: Mapping[str, Precision] = {
@@ -70,9 +77,7 @@ PRECISIONS: Mapping[str, Precision] = {
     "bf16": Precision("torch", "floats", "FloatBackend", {"dtype": "bfloat16"}),
     "dynamic_int8": Precision("ONNX Runtime", "onnx_runtime", "OnnxDynamic"),
     "static_int8": Precision("ONNX Runtime", "onnx_runtime", "OnnxStatic"),
-    "qat_int8": Precision(
-        "ONNX Runtime", "trained_int8", "TrainedInt8", {"runtime": "onnx"}, as_trained=True
-    ),
+    "qat_int8": _qat("ONNX Runtime", "onnx"),
     "w4": Precision("torch", "weight_only", "WeightOnly", {"bits": 4}),
     "w2": Precision("torch", "weight_only", "WeightOnly", {"bits": 2}),
     "w1": Precision("torch", "weight_only", "WeightOnly", {"bits": 1}),
@@ -82,5 +87,8 @@ PRECISIONS: Mapping[str, Precision] = {
     "static_int8_pt2e_compiled": Precision("PT2E, compiled", "pt2e", "Pt2eStatic", {"compiled": True}),
     "static_int8_fx": Precision("FX graph mode", "torch_quantized", "FxGraphMode"),
     "static_int8_openvino": Precision("OpenVINO", "openvino_runtime", "OpenVinoStatic"),
+    "qat_int8_pt2e": _qat("PT2E", "pt2e"),
+    "qat_int8_pt2e_compiled": _qat("PT2E, compiled", "pt2e_compiled"),
+    "qat_int8_openvino": _qat("OpenVINO", "openvino"),
 }
-"""Of these `qat_int8` is only for a model that was trained for it."""
+"""Of these `qat_int8` and those whose names begin with it are only for a model that was trained for it."""

@@ -1,6 +1,8 @@
 """Client models that were trained for int8, with the very scales that they trained with."""
 
-from typing import Literal
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Literal, TypeAlias
 
 from torch import Tensor, fx, nn
 
@@ -8,6 +10,39 @@ from fedsplit.deployment.backend import Backend, Deployed
 from fedsplit.errors import UserError
 from fedsplit.models.fake_quantization import FakeQuantizedActivations
 from fedsplit.models.int8_graph import int8_graph
+
+Runtime: TypeAlias = Literal["onnx", "openvino", "pt2e", "pt2e_compiled"]
+Deploy: TypeAlias = Callable[[nn.Module, Tensor], Deployed]
+"""Makes what a device runs of a graph that computes in whole numbers, and an example of its inputs."""
+
+
+def _onnx() -> Deploy:
+    from fedsplit.deployment.onnx_graph import exported  # noqa: PLC0415
+    from fedsplit.deployment.onnx_session import OnnxSession  # noqa: PLC0415
+
+    return lambda graph, example: OnnxSession.of(exported(graph, example))
+
+
+def _openvino() -> Deploy:
+    from fedsplit.deployment.onnx_graph import exported  # noqa: PLC0415
+    from fedsplit.deployment.openvino_model import OpenVinoModel  # noqa: PLC0415
+
+    return lambda graph, example: OpenVinoModel.of(exported(graph, example))
+
+
+def _pt2e(*, compiled: bool) -> Deploy:
+    from fedsplit.deployment.pt2e import Pt2eGraph, exported  # noqa: PLC0415
+
+    return lambda graph, example: Pt2eGraph(exported(graph, example), compiled=compiled)
+
+
+_RUNTIMES: Mapping[Runtime, Callable[[], Deploy]] = {
+    "onnx": _onnx,
+    "openvino": _openvino,
+    "pt2e": partial(_pt2e, compiled=False),
+    "pt2e_compiled": partial(_pt2e, compiled=True),
+}
+"""Each imports what an extra of its own brings."""
 
 
 class TrainedInt8(Backend):
@@ -17,8 +52,8 @@ class TrainedInt8(Backend):
         runtime: what runs it.
     """
 
-    def __init__(self, runtime: Literal["onnx", "pt2e", "pt2e_compiled"]) -> None:
-        self._runtime = runtime
+    def __init__(self, runtime: Runtime) -> None:
+        self._deploy = _RUNTIMES[runtime]()
 
     def prepare(self, module: nn.Module, example: Tensor) -> None:
         """See `Backend.prepare`.
@@ -37,12 +72,4 @@ class TrainedInt8(Backend):
 
     def convert(self) -> Deployed:
         """See `Backend.convert`."""
-        if self._runtime == "onnx":
-            from fedsplit.deployment import onnx_graph  # noqa: PLC0415  (each runtime is an extra of its own)
-            from fedsplit.deployment.onnx_session import OnnxSession  # noqa: PLC0415
-
-            return OnnxSession.of(onnx_graph.exported(self._graph, self._example))
-        from fedsplit.deployment import pt2e  # noqa: PLC0415
-
-        graph = pt2e.exported(self._graph, self._example)
-        return pt2e.Pt2eGraph(graph, compiled=self._runtime == "pt2e_compiled")
+        return self._deploy(self._graph, self._example)

@@ -1,6 +1,6 @@
 """Turns the client half of a split model into what devices run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -16,12 +16,8 @@ from fedsplit.inference.subject import Subject
 from fedsplit.results.summary import write_json
 
 Int8Backend: TypeAlias = Literal["onnx", "openvino", "pt2e", "pt2e_compiled"]
-_INT8: Mapping[Int8Backend, str] = {
-    "onnx": "static_int8",
-    "openvino": "static_int8_openvino",
-    "pt2e": "static_int8_pt2e",
-    "pt2e_compiled": "static_int8_pt2e_compiled",
-}
+_INT8 = {"int8": "static_int8", "qat_int8": "qat_int8"}
+"""What ONNX Runtime, the default, deploys them as; other backends have their name behind it."""
 
 
 def save(deployed: Deployed, precision: str, directory: Path) -> None:
@@ -68,7 +64,9 @@ class Deploying:
 
     def name(self, precision: str) -> str:
         """Of the deployed precision that a precision of split inference stands for."""
-        return _INT8[self.backend] if precision == "int8" else precision
+        if precision not in _INT8:
+            return precision
+        return _INT8[precision] if self.backend == "onnx" else f"{_INT8[precision]}_{self.backend}"
 
     def converted(self, subject: Subject, precisions: Sequence[str]) -> dict[str, Deployed]:
         """The client half at each precision.
