@@ -11,6 +11,8 @@ import runpy
 import subprocess
 import sys
 import tempfile
+import threading
+import traceback
 from functools import cache
 from pathlib import Path
 
@@ -52,7 +54,11 @@ def _main() -> None:
     import torch._dynamo  # noqa: F401, PLC0415
 
     import fedsplit.experiment  # noqa: F401, PLC0415
+    from fedsplit.composition import composed, composing, plain  # noqa: PLC0415
+    from fedsplit.config import check  # noqa: PLC0415
 
+    with composing():  # what Hydra imports and reads for the first, it has for all others
+        check(plain(composed([])))
     for line in sys.stdin:
         asked = json.loads(line)
         child = os.fork()
@@ -71,7 +77,18 @@ def _become(*, arguments: list[str], cwd: str, outputs: list[str]) -> None:
         os.close(descriptor)
     os.chdir(cwd)
     sys.argv, sys.path[0] = arguments, str(ROOT)
-    runpy.run_path(arguments[0], run_name="__main__")
+    try:
+        runpy.run_path(arguments[0], run_name="__main__")
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else 0 if ended.code is None else 1
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # without taking all modules apart, which takes a second
 
 
 if __name__ == "__main__":

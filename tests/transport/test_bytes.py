@@ -44,8 +44,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.parametrize("quant", ["none", "int8"])
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize(
+    ("algorithm", "quant"), [*((each, "none") for each in ALGORITHMS), ("fsl_sage", "int8")]
+)
 def test_on_the_socket_there_is_hardly_more(
     *,
     configured: Configure,
