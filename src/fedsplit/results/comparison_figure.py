@@ -61,6 +61,11 @@ def comparison_figure(rows: Sequence[Compared]) -> "Figure":
             edgecolors=colours,
             linewidths=0.9,
         )
+    if any(row.drop.drop > 0.05 for row in rows if row.drop is not None):
+        # one that is lost altogether leaves room for what tells the others apart
+        loss.set_xscale("symlog", linthresh=1)
+        loss.set_xlim(right=130)
+        loss.xaxis.set_major_formatter("{x:g}")
     latency.set_xscale("log")
     latency.margins(x=0.12)
     label_plainly(latency.xaxis)
