@@ -15,6 +15,7 @@ import threading
 import traceback
 from functools import cache
 from pathlib import Path
+from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -64,11 +65,10 @@ def _main() -> None:
         child = os.fork()
         if child == 0:
             _become(**asked)
-            return
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
 
-def _become(*, arguments: list[str], cwd: str, outputs: list[str]) -> None:
+def _become(*, arguments: list[str], cwd: str, outputs: list[str]) -> NoReturn:
     """Be the process of a command."""
     nothing = os.open(os.devnull, os.O_RDONLY)
     written = [os.open(path, os.O_WRONLY | os.O_CREAT) for path in outputs]

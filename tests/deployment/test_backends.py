@@ -5,12 +5,14 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from torch import Tensor, nn
 
 from fedsplit.deployment import storage
 from fedsplit.deployment.backend import Deployed
+from fedsplit.deployment.openvino_model import OpenVinoModel
 from fedsplit.deployment.precisions import PRECISIONS
 from fedsplit.errors import UserError
 from tests.deployment.fresh_process import run_elsewhere
@@ -162,6 +164,16 @@ def attempt(precision: str, module: nn.Module, x: Tensor) -> tuple[Deployed, tup
 def test_a_model_of_which_nothing_can_be_quantized_is_refused(precision: str) -> None:
     with pytest.raises(UserError) as caught:
         attempt(precision, nn.Sequential(nn.MaxPool2d(2), nn.ReLU()), torch.rand(4, 3, 8, 8))
+    assert caught.value.key == "model"
+
+
+def test_a_graph_that_openvino_cannot_read_is_refused() -> None:
+    node = onnx.helper.make_node("Unheard", ["x"], ["z"], domain="nobody")
+    values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None, 3]) for name in "xz"]
+    graph = onnx.helper.make_graph([node], "unheard", values[:1], values[1:])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("nobody", 1)])
+    with pytest.raises(UserError, match=r"OpenVINO cannot read it .*Unheard") as caught:
+        OpenVinoModel(model.SerializeToString())
     assert caught.value.key == "model"
 
 

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from fedsplit.deployment import storage
-from fedsplit.deployment.trained_int8 import Runtime, TrainedInt8
+from fedsplit.deployment.precisions import Int8Backend
+from fedsplit.deployment.trained_int8 import TrainedInt8
 from fedsplit.errors import UserError
 from fedsplit.models.split import split
 from tests.deployment.fresh_process import run_elsewhere
@@ -15,13 +16,13 @@ from tests.deployment.models import client_of
 from tests.models.test_int8_graph import SHAPE, plain, residual, trained
 from tests.quant.test_weight_grid import drawn
 
-RUNTIMES: tuple[Runtime, ...] = ("onnx", "openvino", "pt2e")
+RUNTIMES: tuple[Int8Backend, ...] = ("onnx", "openvino", "pt2e")
 
 
 @pytest.mark.parametrize(("model", "cut"), [(plain, "3"), (residual, "layer1")])
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_codes_are_those_of_training_to_some_steps_and_the_same_when_loaded(
-    model: type[nn.Module], cut: str, runtime: Runtime, tmp_path: Path
+    model: type[nn.Module], cut: str, runtime: Int8Backend, tmp_path: Path
 ) -> None:
     client, x = trained(model(), cut), drawn(64, *SHAPE)
     with torch.no_grad():

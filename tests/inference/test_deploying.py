@@ -3,8 +3,8 @@ from typing import get_args
 import pytest
 
 from fedsplit.config import InferencePrecision
-from fedsplit.deployment.precisions import PRECISIONS
-from fedsplit.inference.deploying import Deploying, Int8Backend
+from fedsplit.deployment.precisions import PRECISIONS, Int8Backend
+from fedsplit.inference.deploying import Deploying
 
 
 @pytest.mark.parametrize("backend", get_args(Int8Backend))

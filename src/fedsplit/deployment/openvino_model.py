@@ -9,6 +9,7 @@ import torch
 
 from fedsplit.deployment.onnx_file import OnnxFile
 from fedsplit.deployment.onnx_graph import INPUT
+from fedsplit.errors import UserError
 
 # Imported, OpenVINO tells Google Analytics so, unless it does not find what it tells it with. Beside private
 # data nothing is told.
@@ -17,13 +18,21 @@ import openvino  # noqa: E402
 
 
 class OpenVinoModel(OnnxFile):
-    """Run by OpenVINO, in as many threads as torch has; compiled for each shape that it is first given."""
+    """Run by OpenVINO, in as many threads as torch has; compiled for each shape that it is first given.
+
+    Raises:
+        UserError: OpenVINO cannot read the graph; says why.
+    """
 
     format = "openvino"
 
     def __init__(self, content: bytes, scale: float | None = None, zero_point: int = 0) -> None:
         super().__init__(content, scale, zero_point)
-        self._model = _core().read_model(io.BytesIO(content))
+        try:
+            self._model = _core().read_model(io.BytesIO(content))
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[-200:]
+            raise UserError("model", "ONNX", f"OpenVINO cannot read it ({reason})") from error
         self._requests: dict[tuple[int, ...], openvino.InferRequest] = {}
 
     def outputs(self, x: np.ndarray) -> np.ndarray:

@@ -32,6 +32,9 @@ PrecisionName: TypeAlias = Literal[
     "qat_int8_openvino",
 ]
 
+Int8Backend: TypeAlias = Literal["onnx", "openvino", "pt2e", "pt2e_compiled"]
+"""What can run int8, be its scales those of calibration or of training."""
+
 
 @dataclass(frozen=True)
 class Precision:
@@ -67,7 +70,7 @@ class Precision:
         return as_floats(client) if isinstance(client, fx.GraphModule) and not self.as_trained else client
 
 
-def _qat(told: str, runtime: str) -> Precision:
+def _qat(told: str, runtime: Int8Backend) -> Precision:
     return Precision(told, "trained_int8", "TrainedInt8", {"runtime": runtime}, as_trained=True)
 
 

@@ -2,16 +2,16 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 from torch import Tensor, fx, nn
 
 from fedsplit.deployment.backend import Backend, Deployed
+from fedsplit.deployment.precisions import Int8Backend
 from fedsplit.errors import UserError
 from fedsplit.models.fake_quantization import FakeQuantizedActivations
 from fedsplit.models.int8_graph import int8_graph
 
-Runtime: TypeAlias = Literal["onnx", "openvino", "pt2e", "pt2e_compiled"]
 Deploy: TypeAlias = Callable[[nn.Module, Tensor], Deployed]
 """Makes what a device runs of a graph that computes in whole numbers, and an example of its inputs."""
 
@@ -36,7 +36,7 @@ def _pt2e(*, compiled: bool) -> Deploy:
     return lambda graph, example: Pt2eGraph(exported(graph, example), compiled=compiled)
 
 
-_RUNTIMES: Mapping[Runtime, Callable[[], Deploy]] = {
+_RUNTIMES: Mapping[Int8Backend, Callable[[], Deploy]] = {
     "onnx": _onnx,
     "openvino": _openvino,
     "pt2e": partial(_pt2e, compiled=False),
@@ -52,7 +52,7 @@ class TrainedInt8(Backend):
         runtime: what runs it.
     """
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Int8Backend) -> None:
         self._deploy = _RUNTIMES[runtime]()
 
     def prepare(self, module: nn.Module, example: Tensor) -> None:

@@ -3,19 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 from torch import Tensor
 
 from fedsplit.deployment import storage
 from fedsplit.deployment.backend import Deployed
 from fedsplit.deployment.calibration import calibration_batches
-from fedsplit.deployment.precisions import PRECISIONS
+from fedsplit.deployment.precisions import PRECISIONS, Int8Backend
 from fedsplit.errors import UserError
 from fedsplit.inference.subject import Subject
 from fedsplit.results.summary import write_json
 
-Int8Backend: TypeAlias = Literal["onnx", "openvino", "pt2e", "pt2e_compiled"]
 _INT8 = {"int8": "static_int8", "qat_int8": "qat_int8"}
 """What ONNX Runtime, the default, deploys them as; other backends have their name behind it."""
 

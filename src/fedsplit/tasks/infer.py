@@ -14,9 +14,10 @@ from rich.measure import Measurement
 
 from fedsplit.arguments import NonNegativeInt, PositiveFloat, PositiveInt
 from fedsplit.config import OF_AN_INFERENCE, check, with_defaults_of_old
+from fedsplit.deployment.precisions import Int8Backend
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.extras import extra
-from fedsplit.inference.deploying import Deploying, Int8Backend, save
+from fedsplit.inference.deploying import Deploying, save
 from fedsplit.inference.device import Device, Turns
 from fedsplit.inference.files import write_results
 from fedsplit.inference.local import Answering, local_devices
