@@ -3,13 +3,17 @@ PYTHON ?= python3
 ENVIRONMENT := .venv
 IN := $(ENVIRONMENT)/bin
 
-.PHONY: run test lint install clean
+.PHONY: run test test-long lint install clean
 
 run: install ## train FSL-SAGE on the bundled digits images
 	$(IN)/python main.py
 
-test: install ## the whole test suite
-	$(IN)/python -m pytest -n auto
+test: install ## the test suite, five minutes on two cores
+	$(IN)/python -m pytest -n auto --dist worksteal
+
+test-long: install ## every case of the long tests, more drawn examples, and whether small faults are noticed
+	$(IN)/python -m pytest -n auto --dist worksteal -m 'long or not long' --hypothesis-profile=nightly
+	$(IN)/python tests/mutations.py
 
 lint: install ## what CI checks beside the tests
 	$(IN)/ruff check .

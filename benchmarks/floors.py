@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
-from benchmarks.plain_loops import PlainLoop, average_into
 from fedsplit.parts import Parts
+from tests.oracles.plain_loops import PlainLoop, average_into
 
 if TYPE_CHECKING:
     from fedsplit.experiment import Experiment

@@ -22,11 +22,11 @@ import torch
 from hydra import initialize_config_dir
 
 from benchmarks.floors import Floor
-from benchmarks.plain_loops import adam
 from fedsplit.models.graphs import WARM_UP
 from fedsplit.parts import Parts
 from fedsplit.results.ledger import Ledger
 from main import CONFIGS, composed, plain
+from tests.oracles.plain_loops import adam
 
 ALGORITHMS = ("fed_avg", "splitfed_v1", "splitfed_v2", "cse_fsl", "fsl_sage")
 

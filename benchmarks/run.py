@@ -31,10 +31,10 @@ from torch import nn
 from benchmarks import alignment
 from benchmarks.experiments import ALGORITHMS, MLP, Mlp, build, one_round, seconds
 from benchmarks.floors import LARGE, Floor, LoadedLoop
-from benchmarks.plain_loops import PlainLoop, adam, fused_adam, sgd
 from fedsplit.models.digits_cnn import digits_cnn
 from fedsplit.models.split import split
 from fedsplit.weights import StackedWeights, Weights, average
+from tests.oracles.plain_loops import PlainLoop, adam, fused_adam, sgd
 
 Work = Callable[[int], None]
 _WARM_UP = 2

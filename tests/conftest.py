@@ -5,18 +5,33 @@ import signal
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hydra import initialize_config_dir
+from hypothesis import HealthCheck, settings
+from hypothesis.configuration import set_hypothesis_home_dir
 from PIL import Image
 
 from fedsplit.composition import CONFIGS, composed, plain
 from fedsplit.config import check
 from fedsplit.experiment import Experiment
 from main import spelled_out
+
+set_hypothesis_home_dir(Path(gettempdir()) / "hypothesis")  # what it notes of the source files it read
+settings.register_profile(
+    "default",
+    max_examples=15,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.register_profile("nightly", settings.get_profile("default"), max_examples=200, derandomize=False)
+settings.load_profile("default")  # `--hypothesis-profile=nightly` in `make test-long` comes after this
 
 TINY = (
     "dataset.max_train=130",

@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.plain_loops import adam, sgd
 from fedsplit.errors import NonFinite, RunFailed
 from fedsplit.experiment import Experiment
 from fedsplit.parties.client import ClientWorker
@@ -30,6 +29,7 @@ from fedsplit.results.run_directory import RunDirectory
 from fedsplit.transport.local import LocalCohort
 from fedsplit.weights import Weights
 from tests.conftest import ALGORITHMS, Build
+from tests.oracles.plain_loops import adam, sgd
 from tests.test_resume import bits, without_seconds
 
 

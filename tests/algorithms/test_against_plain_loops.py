@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from benchmarks.plain_loops import PlainLoop, adam, sgd
 from tests.conftest import ALGORITHMS, Build
+from tests.oracles.plain_loops import PlainLoop, adam, sgd
 
 OVERRIDES = {"fsl_sage": ["algorithm.align_interval=2"]}
 
