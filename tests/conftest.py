@@ -1,6 +1,8 @@
 """Fixtures: tiny runs, built as a user's command line would build them."""
 
 import copy
+import gc
+import os
 import signal
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -19,6 +21,7 @@ from PIL import Image
 from fedsplit.composition import CONFIGS, composed, plain
 from fedsplit.config import check
 from fedsplit.experiment import Experiment
+from fedsplit.memory import reuse_freed_memory
 from main import spelled_out
 
 set_hypothesis_home_dir(Path(gettempdir()) / "hypothesis")  # what it notes of the source files it read
@@ -46,6 +49,9 @@ TINY = (
 )
 """130 samples over three clients: 44, 43 and 43, so that batches are ragged."""
 
+MUCH_MEMORY = 900e6
+"""Resident bytes of a test process above which it gives freed memory back: imports alone take 600 MB."""
+
 ALGORITHMS = ("fed_avg", "splitfed_v1", "splitfed_v2", "cse_fsl", "fsl_sage")
 
 Configure = Callable[..., dict[str, Any]]
@@ -61,6 +67,16 @@ def _one_thread() -> None:
 def _interruptible() -> None:
     """So that processes can be, also where a shell that goes on beside the tests told them to ignore it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _small_worker() -> Iterator[None]:
+    """Give freed memory back where much was used, as a run keeps it for its own next tensors."""
+    yield
+    resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    if resident > MUCH_MEMORY:
+        gc.collect()
+        reuse_freed_memory()
 
 
 @pytest.fixture

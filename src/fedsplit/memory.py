@@ -16,12 +16,14 @@ def reuse_freed_memory() -> None:
     """Let the C library keep freed memory for the next tensor, and not give it back to the system at once.
 
     Pages that come fresh from the system are filled by it one by one when they are first written, which
-    costs up to a tenth of a round. Peak memory stays as it is. Only glibc is told; elsewhere nothing is done.
+    costs up to a tenth of a round. Peak memory of a run stays as it is: what earlier runs of this process
+    freed goes back to the system now. Only glibc is told; elsewhere nothing is done.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    if mallopt is not None:
-        mallopt(_TRIM_THRESHOLD, 2**31 - 1)
-        mallopt(_MMAP_THRESHOLD, _LARGEST_FROM_HEAP)
+    library = ctypes.CDLL(None) if os.name == "posix" else None
+    if hasattr(library, "mallopt") and hasattr(library, "malloc_trim"):
+        library.malloc_trim(0)
+        library.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+        library.mallopt(_MMAP_THRESHOLD, _LARGEST_FROM_HEAP)
 
 
 class Memory:

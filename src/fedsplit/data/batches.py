@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import accumulate
 
 import torch
@@ -128,7 +127,7 @@ class ClientBatches:
         self._local_epochs, self._client, self._seed = local_epochs, client, seed
         self.augments = augmentation.flip or augmentation.crop_padding > 0
         self.in_files = images.in_files
-        self._order = lru_cache(maxsize=1)(self._draw_order)
+        self._last_order: tuple[int, int, Tensor] | None = None
 
     @property
     def steps(self) -> int:
@@ -139,8 +138,12 @@ class ClientBatches:
         draw.manual_seed(seed_of(self._seed, "batches", client=self._client, round=round, epoch=epoch))
         return torch.randperm(self.samples, generator=draw)
 
-    def _draw_order(self, round: int, epoch: int) -> Tensor:
-        return self.indices[self._permutation(round, epoch, torch.Generator())]
+    def _order(self, round: int, epoch: int) -> Tensor:
+        """Samples of a local epoch in order; the last one is kept, since all batches of an epoch ask for it."""
+        if self._last_order is None or self._last_order[:2] != (round, epoch):
+            order = self.indices[self._permutation(round, epoch, torch.Generator())]
+            self._last_order = (round, epoch, order)
+        return self._last_order[2]
 
     def batch(self, round: int, step: int) -> tuple[Tensor, Tensor]:
         """The batch of one local step; the same whenever it is asked for."""

@@ -29,6 +29,10 @@ class GradientOfLoss(GradientEstimator):
 
     trains_on_loss = True
 
+    def __init__(self) -> None:
+        # Clients share a module, so it is traced once; kept here, the trace goes when the run goes.
+        self._sweeps = lru_cache(maxsize=8)(_sweeps)
+
     def model(self, auxiliary: nn.Module, *, smashed_shape: tuple[int, ...], num_classes: int) -> nn.Module:
         """The auxiliary model itself."""
         return auxiliary
@@ -53,7 +57,7 @@ class GradientOfLoss(GradientEstimator):
         module = model.module
         if isinstance(module, ExplicitErrorGradient):
             found = module.error_gradients(model.parameters, chunk.z, chunk.y, chunk.dz, chunk.dz_square)
-        elif (sweeps := _sweeps(module)) is not None:
+        elif (sweeps := self._sweeps(module)) is not None:
             if seed is not None:
                 seed_modules(seed, model.device)
             try:
@@ -66,9 +70,8 @@ class GradientOfLoss(GradientEstimator):
         return error, [gradients[name] for name in model.parameters]
 
 
-@lru_cache(maxsize=8)
 def _sweeps(module: nn.Module) -> Sweeps | None:
-    """None where an operation has no rule; clients share a module, so it is traced once."""
+    """Explicit sweeps of an auxiliary model; None where an operation has no rule."""
     try:
         return Sweeps(module)
     except UnsupportedError:
