@@ -139,7 +139,7 @@ class ClientBatches:
         return torch.randperm(self.samples, generator=draw)
 
     def _order(self, round: int, epoch: int) -> Tensor:
-        """Samples of a local epoch in order; the last one is kept, since all batches of an epoch ask for it."""
+        """Samples of a local epoch in order, kept until another epoch is asked for."""
         if self._last_order is None or self._last_order[:2] != (round, epoch):
             order = self.indices[self._permutation(round, epoch, torch.Generator())]
             self._last_order = (round, epoch, order)
