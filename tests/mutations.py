@@ -1,0 +1,1679 @@
+"""Small faults, put into the source one at a time: do the tests notice each?
+
+    python tests/mutations.py                       # all faults, some minutes
+    python tests/mutations.py --room quant results  # those of some rooms
+    python tests/mutations.py --root ../older       # the same faults in another checkout
+
+Each fault is a slip that a programmer could make, with the tests that should notice it. They run in a copy
+of the checkout, so the checkout itself stays as it is. Exit code: 0 if every fault is noticed, 1 if one is
+not, 2 if a fault or its tests cannot be used as they are.
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from importlib.util import cache_from_source
+from pathlib import Path
+from queue import SimpleQueue
+from shutil import copy2
+from typing import Literal, TypeAlias
+
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+
+ROOT = Path(__file__).parents[1]
+NOTICED = ("noticed", "noticed at import", "timed out")
+"""Outcomes by which a fault did not get through."""
+_PASSED, _FAILED, _NOT_COLLECTED, _WRONG_CALL = 0, 1, 2, 4
+"""Exit codes of pytest; a test module that cannot be imported gives the third, a conftest the fourth."""
+_CHUNKS_A_JOB = 4
+"""Parts, for each job, in which the tests run without a fault: so few that imports cost little."""
+
+Outcome: TypeAlias = Literal["noticed", "noticed at import", "timed out", "not noticed"]
+
+
+class Unusable(Exception):
+    """A fault, a selection of faults, or tests that cannot be used as they are."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A slip in the source.
+
+    Args:
+        name: short, of words joined by hyphens.
+        room: folder of the package that it is in; `top` of files beside folders.
+        file: that it is in, from the root of the checkout.
+        before: text that the file holds exactly once.
+        after: what stands in its place.
+        tests: files and folders of tests that should notice it.
+    """
+
+    name: str
+    room: str
+    file: str
+    before: str
+    after: str
+    tests: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of a fault.
+
+    Args:
+        outcome: see `NOTICED`.
+        test: the first that failed; empty where none did.
+        seconds: that the tests took.
+    """
+
+    outcome: Outcome
+    test: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run of pytest; `code` is None where it took too long."""
+
+    code: int | None
+    output: str
+    seconds: float
+
+
+FAULTS = (
+    # algorithms
+    Fault(
+        "fed-avg-weighs-clients-alike",
+        "algorithms",
+        "src/fedsplit/algorithms/fed_avg.py",
+        'average(cohort.weights("full"), cohort.sample_counts)',
+        'average(cohort.weights("full"), [1] * len(cohort.clients))',
+        ("tests/algorithms/test_against_plain_loops.py",),
+    ),
+    Fault(
+        "cse-fsl-does-not-resume-its-auxiliary-model",
+        "algorithms",
+        "src/fedsplit/algorithms/cse_fsl.py",
+        'self.auxiliary = dict(state["auxiliary"])',
+        'dict(state["auxiliary"])',
+        ("tests/test_resume.py",),
+    ),
+    Fault(
+        "cse-fsl-weighs-auxiliary-models-alike",
+        "algorithms",
+        "src/fedsplit/algorithms/cse_fsl.py",
+        'average(cohort.weights("auxiliary"), cohort.sample_counts)',
+        'average(cohort.weights("auxiliary"), [1] * len(cohort.clients))',
+        ("tests/algorithms/test_against_plain_loops.py",),
+    ),
+    Fault(
+        "fsl-sage-uploads-the-first-batch-twice",
+        "algorithms",
+        "src/fedsplit/algorithms/fsl_sage.py",
+        "upload_interval=self.server_update_interval, skip_first_upload=due",
+        "upload_interval=self.server_update_interval",
+        ("tests/test_communication_load.py", "tests/algorithms/test_against_plain_loops.py"),
+    ),
+    Fault(
+        "fsl-sage-aligns-on-a-moving-server",
+        "algorithms",
+        "src/fedsplit/algorithms/fsl_sage.py",
+        """\
+            losses += [self.step_server(t, upload) for upload in aligning.forward(0)]
+            aligned = {client: self._align(client, t) for client in due}
+""",
+        """\
+            aligned = {}
+            for upload in aligning.forward(0):
+                losses.append(self.step_server(t, upload))
+                aligned[upload.client] = self._align(upload.client, t)
+""",
+        ("tests/algorithms/test_against_plain_loops.py",),
+    ),
+    Fault(
+        "splitfed-v1-does-not-keep-its-copies",
+        "algorithms",
+        "src/fedsplit/algorithms/splitfed_v1.py",
+        'self.copies.load_state(state["copies"])',
+        "self.copies.load_state({})",
+        ("tests/test_resume.py",),
+    ),
+    Fault(
+        "splitfed-v1-remembers-stateless-clients",
+        "algorithms",
+        "src/fedsplit/algorithms/splitfed_v1.py",
+        "        self.copies.forget()\n",
+        "        return\n",
+        ("tests/test_stateless.py",),
+    ),
+    Fault(
+        "splitfed-v2-takes-turns-in-one-order",
+        "algorithms",
+        "src/fedsplit/algorithms/splitfed_v2.py",
+        'generator(self.seed, "client order", round=t)',
+        'generator(self.seed, "client order")',
+        ("tests/algorithms/test_against_plain_loops.py", "tests/test_experiment.py"),
+    ),
+    # building
+    Fault(
+        "normalisation-sees-held-out-images",
+        "building",
+        "src/fedsplit/building/data.py",
+        "seen = train if local_test is None else train.chosen(trained_on.indices.sort().values)",
+        "seen = train",
+        ("tests/test_local_accuracy.py",),
+    ),
+    Fault(
+        "engine-rule-counts-batches-that-no-client-fills",
+        "building",
+        "src/fedsplit/building/engines.py",
+        'samples = min(self.config["batch_size"], most)',
+        'samples = self.config["batch_size"]',
+        ("tests/parties/test_vectorized.py",),
+    ),
+    Fault(
+        "trained-start-forgets-the-auxiliary-model",
+        "building",
+        "src/fedsplit/building/trained_start.py",
+        "auxiliary.load_state_dict(trained)",
+        "auxiliary.load_state_dict(made)",
+        ("tests/test_quantized_training.py",),
+    ),
+    Fault(
+        "division-ignores-the-seed",
+        "building",
+        "src/fedsplit/building/data.py",
+        'shards = _divided(distribution, dataset, config["num_clients"], config["seed"])',
+        'shards = _divided(distribution, dataset, config["num_clients"], 0)',
+        ("tests/test_randomness.py", "tests/test_experiment.py"),
+    ),
+    Fault(
+        "auxiliary-initialised-as-the-model-is",
+        "building",
+        "src/fedsplit/building/models.py",
+        'with _initialisation(self.config["seed"], "auxiliary model"):',
+        'with _initialisation(self.config["seed"], "model"):',
+        ("tests/test_randomness.py", "tests/test_experiment.py"),
+    ),
+    # data
+    Fault(
+        "last-batch-of-one-stays-alone",
+        "data",
+        "src/fedsplit/data/batches.py",
+        "samples - starts[-1] == 1",
+        "samples - starts[-1] == 0",
+        ("tests/data/test_batches.py",),
+    ),
+    Fault(
+        "every-local-epoch-in-one-order",
+        "data",
+        "src/fedsplit/data/batches.py",
+        '"batches", client=self._client, round=round, epoch=epoch)',
+        '"batches", client=self._client, round=round)',
+        ("tests/data/test_batches.py",),
+    ),
+    Fault(
+        "clients-draw-the-same-crops",
+        "data",
+        "src/fedsplit/data/batches.py",
+        'self._seed, "augmentation", client=self._client, round=round',
+        'self._seed, "augmentation", round=round',
+        ("tests/data/test_batches.py",),
+    ),
+    Fault(
+        "flips-upside-down",
+        "data",
+        "src/fedsplit/data/batches.py",
+        "pixels.flip(2)",
+        "pixels.flip(1)",
+        ("tests/data/test_batches.py",),
+    ),
+    Fault(
+        "normalisation-shifts-the-wrong-way",
+        "data",
+        "src/fedsplit/data/batches.py",
+        "shift = -torch.stack(means) * scale",
+        "shift = torch.stack(means) * scale",
+        ("tests/data/test_batches.py", "tests/data/test_dataset.py"),
+    ),
+    Fault(
+        "validation-takes-the-first-of-each-class",
+        "data",
+        "src/fedsplit/data/dataset.py",
+        "held_out[len(train) - 1 - last] = True",
+        "held_out[last] = True",
+        ("tests/data/test_dataset.py",),
+    ),
+    Fault(
+        "one-class-too-many-gives-one-more",
+        "data",
+        "src/fedsplit/data/dataset.py",
+        "share + (label < extra)",
+        "share + (label <= extra)",
+        ("tests/data/test_dataset.py",),
+    ),
+    Fault(
+        "edited-images-come-from-the-cache",
+        "data",
+        "src/fedsplit/data/decoding.py",
+        'f"{file.relative_to(root)} {stat.st_size} {stat.st_mtime_ns}\\n"',
+        'f"{file.relative_to(root)} {stat.st_size}\\n"',
+        ("tests/data/test_image_folder.py", "tests/data/test_decoding.py"),
+    ),
+    Fault(
+        "chosen-files-keep-the-clients-of-others",
+        "data",
+        "src/fedsplit/data/file_pixels.py",
+        "clients = None if self.client_of is None else self.client_of[index]",
+        "clients = self.client_of",
+        ("tests/data/test_file_pixels.py",),
+    ),
+    Fault(
+        "a-client-holds-out-all-it-has",
+        "data",
+        "src/fedsplit/data/local_test.py",
+        "max(round(fraction * samples), 1), samples - 1)",
+        "max(round(fraction * samples), 1), samples)",
+        ("tests/data/test_local_test.py",),
+    ),
+    Fault(
+        "writers-of-each-file-begin-anew",
+        "data",
+        "src/fedsplit/data/femnist.py",
+        "self._parsed(file, writers) for file in files",
+        "self._parsed(file, {}) for file in files",
+        ("tests/data/test_femnist.py",),
+    ),
+    # data/distributions
+    Fault(
+        "dirichlet-draws-the-same-again",
+        "data/distributions",
+        "src/fedsplit/data/distributions/dirichlet.py",
+        'numpy_generator(seed, "distribution", step=attempt)',
+        'numpy_generator(seed, "distribution")',
+        ("tests/data/test_distributions.py",),
+    ),
+    Fault(
+        "self-balancing-lets-clients-have-all",
+        "data/distributions",
+        "src/fedsplit/data/distributions/dirichlet.py",
+        "held < len(labels) / num_clients ",
+        "held < len(labels) ",
+        ("tests/data/test_distributions.py",),
+    ),
+    Fault(
+        "owners-are-dealt-in-turn",
+        "data/distributions",
+        "src/fedsplit/data/distributions/natural.py",
+        "int(held.argmin())",
+        "int(owner % num_clients)",
+        ("tests/data/test_distributions.py",),
+    ),
+    Fault(
+        "quantity-skew-without-its-minimum",
+        "data/distributions",
+        "src/fedsplit/data/distributions/quantity_skew.py",
+        "np.diff(ends, prepend=0) + self.min_samples",
+        "np.diff(ends, prepend=0)",
+        ("tests/data/test_distributions.py",),
+    ),
+    Fault(
+        "all-clients-see-the-same-shift",
+        "data/distributions",
+        "src/fedsplit/data/distributions/feature_shift.py",
+        'generator(seed, "feature shift", client=client)',
+        'generator(seed, "feature shift")',
+        ("tests/data/test_feature_shift.py",),
+    ),
+    Fault(
+        "classes-are-dealt-one-step-at-a-time",
+        "data/distributions",
+        "src/fedsplit/data/distributions/shards.py",
+        "classes[(client * k + i) % len(classes)]",
+        "classes[(client + i) % len(classes)]",
+        ("tests/data/test_distributions.py",),
+    ),
+    # deployment
+    Fault(
+        "calibration-draws-samples-twice",
+        "deployment",
+        "src/fedsplit/deployment/calibration.py",
+        'torch.randperm(len(held), generator=generator(seed, "calibration"))',
+        'torch.randint(len(held), (len(held),), generator=generator(seed, "calibration"))',
+        ("tests/deployment/test_calibration.py",),
+    ),
+    Fault(
+        "zero-point-is-forgotten-when-codes-are-decoded",
+        "deployment",
+        "src/fedsplit/deployment/backend.py",
+        "(values - self.zero_point) * self.scale",
+        "values * self.scale",
+        ("tests/inference/test_codes.py", "tests/deployment/test_backends.py"),
+    ),
+    Fault(
+        "size-of-a-model-counts-its-description",
+        "deployment",
+        "src/fedsplit/deployment/storage.py",
+        "if path.name != DESCRIPTION",
+        "if path.is_file()",
+        ("tests/deployment/test_sizes.py", "tests/deployment/test_backends.py"),
+    ),
+    Fault(
+        "packed-weights-take-the-full-range",
+        "deployment",
+        "src/fedsplit/deployment/weight_only.py",
+        'range="mse"',
+        'range="minmax"',
+        ("tests/deployment/test_backends.py",),
+    ),
+    Fault(
+        "scales-of-channels-lose-digits-on-disk",
+        "deployment",
+        "src/fedsplit/deployment/torch_quantized.py",
+        "scales.double(),",
+        "scales.half().double(),",
+        ("tests/deployment/test_backends.py",),
+    ),
+    Fault(
+        "median-latency-is-the-mean",
+        "deployment",
+        "src/fedsplit/deployment/measuring.py",
+        "float(np.median(seconds))",
+        "float(np.mean(seconds))",
+        ("tests/tasks/test_compare.py",),
+    ),
+    # estimators
+    Fault(
+        "alignment-comes-a-round-late",
+        "estimators",
+        "src/fedsplit/estimators/alignment.py",
+        "round - known.last_round >= interval",
+        "round - known.last_round > interval",
+        ("tests/estimators/test_alignment.py",),
+    ),
+    Fault(
+        "alignment-forgets-its-optimizer",
+        "estimators",
+        "src/fedsplit/estimators/alignment.py",
+        "            model.load_state(known.state)\n",
+        '            model.load(known.state["weights"])\n',
+        ("tests/estimators/test_alignment.py",),
+    ),
+    Fault(
+        "chunks-of-every-epoch-in-one-order",
+        "estimators",
+        "src/fedsplit/estimators/alignment.py",
+        'generator(self._seed, "alignment", client=client, round=round, epoch=epoch)',
+        'generator(self._seed, "alignment", client=client, round=round)',
+        ("tests/estimators/test_alignment.py",),
+    ),
+    Fault(
+        "error-is-relative-to-the-estimate",
+        "estimators",
+        "src/fedsplit/estimators/alignment.py",
+        "true += _square(chunk.dz)",
+        "true += _square(estimate)",
+        ("tests/estimators/test_gradient_error.py",),
+    ),
+    Fault(
+        "settling-looks-after-ten-epochs",
+        "estimators",
+        "src/fedsplit/estimators/estimator.py",
+        "self._epochs % BETWEEN_LOOKS != 1",
+        "self._epochs % BETWEEN_LOOKS != 0",
+        ("tests/estimators/test_settling.py",),
+    ),
+    Fault(
+        "fit-descends-on-the-mean-error",
+        "estimators",
+        "src/fedsplit/estimators/estimator.py",
+        "(estimate - chunk.dz).square().sum()",
+        "(estimate - chunk.dz).square().mean()",
+        ("tests/estimators/test_estimators.py",),
+    ),
+    Fault(
+        "estimate-is-of-the-mean-loss",
+        "estimators",
+        "src/fedsplit/estimators/gradient_of_loss.py",
+        'y.flatten(), reduction="sum")',
+        'y.flatten(), reduction="mean")',
+        ("tests/estimators/test_estimators.py",),
+    ),
+    Fault(
+        "ridge-grows-with-the-samples",
+        "estimators",
+        "src/fedsplit/estimators/linear_regression.py",
+        "self.ridge * x.square().sum() / samples",
+        "self.ridge * x.square().sum()",
+        ("tests/estimators/test_estimators.py",),
+    ),
+    Fault(
+        "ring-gives-way-one-sample-at-a-time",
+        "estimators",
+        "src/fedsplit/estimators/ring.py",
+        "self._next = (self._next + len(y)) % self.capacity",
+        "self._next = (self._next + 1) % self.capacity",
+        ("tests/estimators/test_ring.py",),
+    ),
+    Fault(
+        "sign-in-the-second-derivative-of-batch-norm",
+        "estimators",
+        "src/fedsplit/estimators/second_derivative/batch_norm.py",
+        "along_u + g_along_du",
+        "along_u - g_along_du",
+        ("tests/estimators/test_second_derivative.py",),
+    ),
+    # inference
+    Fault(
+        "zero-point-that-is-no-code-is-taken",
+        "inference",
+        "src/fedsplit/inference/codes.py",
+        "0 < largest <= _LARGEST and limits.min <= zero_point <= limits.max",
+        "0 < largest <= _LARGEST",
+        ("tests/inference/test_codes.py",),
+    ),
+    Fault(
+        "warm-up-counts",
+        "inference",
+        "src/fedsplit/inference/summary.py",
+        "[each for each in requests if not each.warm_up]",
+        "list(requests)",
+        ("tests/inference/test_summary.py",),
+    ),
+    Fault(
+        "latency-is-paid-one-way",
+        "inference",
+        "src/fedsplit/inference/simulated.py",
+        "2 * device.latency",
+        "device.latency",
+        ("tests/inference/test_summary.py",),
+    ),
+    Fault(
+        "counted-requests-begin-behind-the-warm-up",
+        "inference",
+        "src/fedsplit/inference/device.py",
+        "batch = number if warm_up else number - self.warm_up",
+        "batch = number",
+        ("tests/inference/test_summary.py",),
+    ),
+    # models
+    Fault(
+        "one-hot-label-is-added",
+        "models",
+        "src/fedsplit/models/auxiliary.py",
+        "torch.full_like(x[:, :1], -1.0)",
+        "torch.full_like(x[:, :1], 1.0)",
+        ("tests/models/test_auxiliary.py",),
+    ),
+    Fault(
+        "zero-point-has-the-wrong-sign",
+        "models",
+        "src/fedsplit/models/fake_quantization.py",
+        "(-low / scale).round()",
+        "(low / scale).round()",
+        ("tests/models/test_fake_quantization.py",),
+    ),
+    Fault(
+        "ranges-move-in-evaluation",
+        "models",
+        "src/fedsplit/models/fake_quantization.py",
+        "        if self.training:\n            self._move(input.detach())\n",
+        "        self._move(input.detach())\n",
+        ("tests/models/test_fake_quantization.py",),
+    ),
+    Fault(
+        "gradient-of-the-norm-has-another-exponent",
+        "models",
+        "src/fedsplit/models/local_response_norm.py",
+        "value=-1.5 * a",
+        "value=-0.5 * a",
+        ("tests/models/test_local_response_norm.py",),
+    ),
+    Fault(
+        "a-cut-may-divide-tied-weights-before-their-last-use",
+        "models",
+        "src/fedsplit/models/cuts.py",
+        "used[0] < end <= used[-1]",
+        "used[0] < end < used[-1]",
+        ("tests/models/test_split.py",),
+    ),
+    Fault(
+        "frozen-statistics-move",
+        "models",
+        "src/fedsplit/models/model_state.py",
+        "{name: buffer.clone() for name, buffer in self.buffers.items()}",
+        "dict(self.buffers)",
+        ("tests/models/test_model_state.py", "tests/test_experiment.py"),
+    ),
+    Fault(
+        "loaded-rows-begin-their-count-of-steps-anew",
+        "models",
+        "src/fedsplit/models/stacked_state.py",
+        'int(slots.get("step", 1))',
+        "1",
+        ("tests/models/test_stacked_state.py",),
+    ),
+    Fault(
+        "a-multiply-add-counts-twice",
+        "models",
+        "src/fedsplit/models/multiply_adds.py",
+        "return counter.flops // 2",
+        "return counter.flops",
+        ("tests/models/test_multiply_adds.py",),
+    ),
+    Fault(
+        "a-stage-is-as-wide-as-its-first-layer",
+        "models",
+        "src/fedsplit/models/derived.py",
+        "(max(stages[-1][0], channels), side)",
+        "(stages[-1][0], side)",
+        ("tests/models/test_model_choices.py", "tests/tasks/test_cuts.py"),
+    ),
+    Fault(
+        "the-third-name-of-a-tensor-stays-tied",
+        "models",
+        "src/fedsplit/models/tied.py",
+        "group[1:] for group in tied(module)",
+        "group[1:2] for group in tied(module)",
+        ("tests/models/test_split.py",),
+    ),
+    Fault(
+        "folded-bias-forgets-the-running-mean",
+        "models",
+        "src/fedsplit/models/int8_graph.py",
+        "((0 if own is None else own) - norm.running_mean) * factor",
+        "(0 if own is None else own) * factor",
+        ("tests/models/test_int8_graph.py",),
+    ),
+    Fault(
+        "pooled-activations-are-rounded-again",
+        "models",
+        "src/fedsplit/models/quantized_training.py",
+        "nn.Identity, nn.Flatten, nn.Unflatten, nn.MaxPool2d, nn.AdaptiveMaxPool2d",
+        "nn.Identity, nn.Flatten, nn.Unflatten, nn.AdaptiveMaxPool2d",
+        ("tests/models/test_quantized_training.py", "tests/models/test_int8_graph.py"),
+    ),
+    # network
+    Fault(
+        "links-carry-bytes-in-place-of-bits",
+        "network",
+        "src/fedsplit/network/timelines/timeline.py",
+        "return 8 * sum(",
+        "return sum(",
+        ("tests/network/test_timelines.py",),
+    ),
+    Fault(
+        "turns-share-the-server",
+        "network",
+        "src/fedsplit/network/timelines/splitfed_v2.py",
+        "replace(client, sharing=1)",
+        "replace(client)",
+        ("tests/network/test_timelines.py",),
+    ),
+    Fault(
+        "uploads-are-worked-off-by-client",
+        "network",
+        "src/fedsplit/network/timelines/cse_fsl.py",
+        "for arrival in sorted(arrivals):",
+        "for arrival in arrivals:",
+        ("tests/network/test_timelines.py",),
+    ),
+    Fault(
+        "true-cut-gradients-cost-one-pass",
+        "network",
+        "src/fedsplit/network/timelines/fsl_sage.py",
+        "samples * 2 * work.server",
+        "samples * work.server",
+        ("tests/network/test_timelines.py",),
+    ),
+    Fault(
+        "all-clients-draw-one-device",
+        "network",
+        "src/fedsplit/network/spread.py",
+        "of a client's device\", client=client)",
+        "of a client's device\")",
+        ("tests/network/test_spread.py",),
+    ),
+    Fault(
+        "an-old-alignment-takes-time-again",
+        "network",
+        "src/fedsplit/network/clock.py",
+        "if client in fits and fits[client].round == t else None",
+        "if client in fits else None",
+        ("tests/network/test_simulated_runs.py",),
+    ),
+    Fault(
+        "price-is-of-a-mebibyte",
+        "network",
+        "src/fedsplit/network/network.py",
+        "load / 1e6 * self.cost_per_mb",
+        "load / 2**20 * self.cost_per_mb",
+        ("tests/network/test_simulated_runs.py", "tests/inference/test_summary.py"),
+    ),
+    # parties
+    Fault(
+        "estimates-are-not-divided-by-the-batch",
+        "parties",
+        "src/fedsplit/parties/local_step.py",
+        "seed=seeds[1]).detach() / y.shape[-1]",
+        "seed=seeds[1]).detach()",
+        ("tests/algorithms/test_against_plain_loops.py",),
+    ),
+    Fault(
+        "clients-that-wait-ignore-the-schedule",
+        "parties",
+        "src/fedsplit/parties/client.py",
+        "pending.descend(dz, self._schedule.factor(round))",
+        "pending.descend(dz, 1.0)",
+        ("tests/test_experiment.py",),
+    ),
+    Fault(
+        "mean-loss-is-over-batches",
+        "parties",
+        "src/fedsplit/parties/loss.py",
+        "(values @ samples) / samples.sum()",
+        "values.mean()",
+        ("tests/algorithms/test_against_plain_loops.py", "tests/test_experiment.py"),
+    ),
+    Fault(
+        "dropout-at-the-server-is-the-same-in-every-step",
+        "parties",
+        "src/fedsplit/parties/split_server.py",
+        "client=upload.client, round=round, step=upload.step",
+        "client=upload.client, round=round",
+        ("tests/parties/test_vectorized.py",),
+    ),
+    Fault(
+        "stacked-uploads-are-ordered-by-arrival",
+        "parties",
+        "src/fedsplit/parties/vectorized.py",
+        "uploads.sort(key=lambda upload: (upload.client, upload.step))",
+        "uploads.sort(key=lambda upload: upload.step)",
+        ("tests/parties/test_vectorized.py",),
+    ),
+    Fault(
+        "stateless-clients-lose-aligned-models",
+        "parties",
+        "src/fedsplit/parties/sequential.py",
+        "self._heads[client] = self.blueprint.memory.keep(own, self._heads.get(client))",
+        "self.blueprint.memory.keep(own, self._heads.get(client))",
+        ("tests/test_stateless.py",),
+    ),
+    Fault(
+        "evaluation-takes-statistics-of-the-batch",
+        "parties",
+        "src/fedsplit/parties/evaluation.py",
+        "half.module.eval()",
+        "half.module.train()",
+        ("tests/parties/test_evaluation.py",),
+    ),
+    Fault(
+        "statistics-stay-when-a-client-waits",
+        "parties",
+        "src/fedsplit/parties/local_step.py",
+        "        body.move_buffers(buffers)\n",
+        "",
+        ("tests/algorithms/test_against_plain_loops.py", "tests/test_experiment.py"),
+    ),
+    Fault(
+        "copies-that-are-set-aside-are-not-kept",
+        "parties",
+        "src/fedsplit/parties/server_copies.py",
+        "return self._set_aside | {",
+        "return {",
+        ("tests/test_resume.py", "tests/parties/test_vectorized.py"),
+    ),
+    # quant
+    Fault(
+        "zero-point-is-added",
+        "quant",
+        "src/fedsplit/quant/affine_rows.py",
+        "values.sub_(form.zero_point[:, None])",
+        "values.add_(form.zero_point[:, None])",
+        ("tests/quant/test_affine.py",),
+    ),
+    Fault(
+        "a-code-beyond-the-largest-is-taken",
+        "quant",
+        "src/fedsplit/quant/affine_rows.py",
+        "int(zero_point.max())) > self.levels:",
+        "int(zero_point.max())) > self.levels + 1:",
+        ("tests/quant/test_affine.py", "tests/quant/test_affine_rows.py"),
+    ),
+    Fault(
+        "stochastic-rounding-draws-the-same",
+        "quant",
+        "src/fedsplit/quant/affine_rows.py",
+        "uniform(rows.shape, seed)",
+        "uniform(rows.shape, 0)",
+        ("tests/quant/test_affine_rows.py", "tests/quant/test_affine.py"),
+    ),
+    Fault(
+        "budget-without-scales",
+        "quant",
+        "src/fedsplit/quant/allocated.py",
+        "int((self.budget * count - beside) / rows.shape[1])",
+        "int(self.budget * count / rows.shape[1])",
+        ("tests/quant/test_allocated.py",),
+    ),
+    Fault(
+        "bits-beyond-the-last-value-are-taken",
+        "quant",
+        "src/fedsplit/quant/bit_packing.py",
+        "    if count * bits % 8 and payload[-1] >> count * bits % 8:\n"
+        '        raise Corrupt("there are bits beyond the last value")\n',
+        "",
+        ("tests/quant/test_bit_packing.py",),
+    ),
+    Fault(
+        "checksum-is-compared-only-where-there-is-one",
+        "quant",
+        "src/fedsplit/quant/message.py",
+        "if _checksum(self.payload, self.shape, self.dtype) != self.checksum:",
+        "if self.checksum and _checksum(self.payload, self.shape, self.dtype) != self.checksum:",
+        ("tests/quant/test_message.py",),
+    ),
+    Fault(
+        "labels-of-256-classes-take-two-bytes",
+        "quant",
+        "src/fedsplit/quant/labels.py",
+        "if num_classes - 1 <= torch.iinfo(dtype).max",
+        "if num_classes <= torch.iinfo(dtype).max",
+        ("tests/quant/test_labels.py",),
+    ),
+    Fault(
+        "a-place-may-come-twice",
+        "quant",
+        "src/fedsplit/quant/topk.py",
+        "(places.diff(dim=1) <= 0).any()",
+        "(places.diff(dim=1) < 0).any()",
+        ("tests/quant/test_topk.py",),
+    ),
+    Fault(
+        "padding-counts-in-the-mean",
+        "quant",
+        "src/fedsplit/quant/sign.py",
+        "        values[-1] -= rows.numel() - x.numel()  # the padding of a last block\n",
+        "",
+        ("tests/quant/test_sign.py",),
+    ),
+    Fault(
+        "what-was-rounded-away-is-lost",
+        "quant",
+        "src/fedsplit/quant/weights_link.py",
+        "meant = _sum(difference, residual) if residual is not None else difference",
+        "meant = difference",
+        ("tests/quant/test_weights_link.py",),
+    ),
+    Fault(
+        "variances-are-rounded",
+        "quant",
+        "src/fedsplit/quant/weights_link.py",
+        '("running_mean", "running_var", "running_min", "running_max")',
+        '("running_mean", "running_min", "running_max")',
+        ("tests/quant/test_weights_link.py",),
+    ),
+    Fault(
+        "a-loaded-link-does-not-know-its-rounds",
+        "quant",
+        "src/fedsplit/quant/weights_link.py",
+        "self._rounds = (before, last)",
+        "self._rounds = (-1, -1)",
+        ("tests/quant/test_weights_link.py",),
+    ),
+    Fault(
+        "largest-payload-without-the-first-byte",
+        "quant",
+        "src/fedsplit/quant/zstd.py",
+        "return 1 + self.codec.max_size(shape)",
+        "return self.codec.max_size(shape)",
+        ("tests/quant/test_zstd.py",),
+    ),
+    Fault(
+        "frames-may-declare-twice-as-much",
+        "quant",
+        "src/fedsplit/quant/zstd.py",
+        "if declared > limit:",
+        "if declared > 2 * limit:",
+        ("tests/quant/test_zstd.py",),
+    ),
+    Fault(
+        "scales-are-rounded-to-the-nearest",
+        "quant",
+        "src/fedsplit/quant/scales.py",
+        "(bits + 0xFFFF) & ~0xFFFF",
+        "(bits + 0x7FFF) & ~0xFFFF",
+        ("tests/quant/test_scales.py",),
+    ),
+    Fault(
+        "one-bit-scale-is-the-largest",
+        "quant",
+        "src/fedsplit/quant/weight_grid.py",
+        "weight.flatten(1).abs().mean(1)",
+        "weight.flatten(1).abs().amax(1)",
+        ("tests/quant/test_weight_grid.py",),
+    ),
+    Fault(
+        "every-step-is-rounded-by-the-same-draws",
+        "quant",
+        "src/fedsplit/quant/quantization.py",
+        "client=client, round=round, step=step)",
+        "client=client, round=round)",
+        ("tests/test_quantized_runs.py",),
+    ),
+    # results
+    Fault(
+        "checksum-of-values-is-not-checked",
+        "results",
+        "src/fedsplit/results/checkpoint.py",
+        "_checksum(path / name) for name in (_TENSORS, _VALUES)):",
+        "_checksum(path / name) for name in (_TENSORS,)):",
+        ("tests/results/test_checkpoint.py",),
+    ),
+    Fault(
+        "only-the-last-checkpoint-is-kept",
+        "results",
+        "src/fedsplit/results/checkpoint.py",
+        "_checkpoints(folder)[:-KEPT]",
+        "_checkpoints(folder)[:-1]",
+        ("tests/results/test_checkpoint.py",),
+    ),
+    Fault(
+        "a-resumed-ledger-forgets-what-was-sent-again",
+        "results",
+        "src/fedsplit/results/ledger.py",
+        '                self.add_again(int(round), direction, entry.get("again", {}).get(direction, 0))\n',
+        "",
+        ("tests/results/test_ledger.py",),
+    ),
+    Fault(
+        "an-abandoned-round-costs-nothing",
+        "results",
+        "src/fedsplit/results/ledger.py",
+        "sum(traffic.bytes for traffic in kinds.values()))",
+        "0)",
+        ("tests/results/test_ledger.py",),
+    ),
+    Fault(
+        "a-milestone-must-be-surpassed",
+        "results",
+        "src/fedsplit/results/summary.py",
+        "r.test_accuracy >= accuracy",
+        "r.test_accuracy > accuracy",
+        ("tests/results/test_summary.py",),
+    ),
+    Fault(
+        "variance-of-differences-is-of-the-population",
+        "results",
+        "src/fedsplit/results/paired.py",
+        "/ (n - 1)",
+        "/ n",
+        ("tests/results/test_paired.py",),
+    ),
+    Fault(
+        "class-accuracy-is-precision",
+        "results",
+        "src/fedsplit/results/classification.py",
+        "self.counts.sum(1).tolist()",
+        "self.counts.sum(0).tolist()",
+        ("tests/results/test_classification.py",),
+    ),
+    Fault(
+        "numbers-are-compared-as-texts",
+        "results",
+        "src/fedsplit/results/selection.py",
+        "return one == other or float(one) == float(other)",
+        "return one == other",
+        ("tests/results/test_selection.py",),
+    ),
+    Fault(
+        "of-equal-repeats-the-first-stands",
+        "results",
+        "src/fedsplit/results/runs.py",
+        'len(run.columns["round"]) >= len(other.columns["round"])',
+        'len(run.columns["round"]) > len(other.columns["round"])',
+        ("tests/results/figures/test_curve.py",),
+    ),
+    Fault(
+        "a-budget-must-not-be-used-up",
+        "results",
+        "src/fedsplit/results/figures/measures.py",
+        "used[t] <= float(budget)",
+        "used[t] < float(budget)",
+        ("tests/results/figures/test_bars.py", "tests/results/figures/test_against.py"),
+    ),
+    Fault(
+        "targets-of-losses-are-reached-from-below",
+        "results",
+        "src/fedsplit/results/figures/curve.py",
+        "sign = -1 if lower_is_better(self.y) else 1",
+        "sign = 1",
+        ("tests/results/figures/test_curve.py",),
+    ),
+    Fault(
+        "tables-count-an-accuracy-only-once-surpassed",
+        "results",
+        "src/fedsplit/results/tables/measures.py",
+        "accuracy >= target",
+        "accuracy > target",
+        ("tests/results/tables/test_of_runs.py",),
+    ),
+    Fault(
+        "worst-client-is-the-best",
+        "results",
+        "src/fedsplit/results/local_accuracy.py",
+        "pstdev(found), min(found)",
+        "pstdev(found), max(found)",
+        ("tests/results/test_local_accuracy.py",),
+    ),
+    Fault(
+        "a-new-run-keeps-old-checkpoints",
+        "results",
+        "src/fedsplit/results/run_directory.py",
+        '                shutil.rmtree(self.path / "checkpoint", ignore_errors=True)\n',
+        "                pass\n",
+        ("tests/results/test_run_directory.py",),
+    ),
+    # sweeps
+    Fault(
+        "the-progress-bar-makes-another-job",
+        "sweeps",
+        "src/fedsplit/sweeps/record.py",
+        '_WITHOUT_EFFECT = ("progress", "sweep")',
+        '_WITHOUT_EFFECT = ("sweep",)',
+        ("tests/sweeps/test_record.py",),
+    ),
+    Fault(
+        "an-experiments-list-beats-what-is-given",
+        "sweeps",
+        "src/fedsplit/sweeps/grid.py",
+        "if each.get_key_element() not in keys]",
+        "if each.get_key_element() in keys]",
+        ("tests/sweeps/test_grid.py",),
+    ),
+    Fault(
+        "a-job-shows-its-best-accuracy",
+        "sweeps",
+        "src/fedsplit/sweeps/progress.py",
+        "accuracies[-1] if accuracies else None",
+        "max(accuracies) if accuracies else None",
+        ("tests/sweeps/test_watch.py",),
+    ),
+    Fault(
+        "a-job-with-many-threads-never-starts",
+        "sweeps",
+        "src/fedsplit/sweeps/machine.py",
+        "max(1, cores // threads)",
+        "cores // threads",
+        ("tests/sweeps/test_machine.py",),
+    ),
+    Fault(
+        "a-job-without-a-result-is-done",
+        "sweeps",
+        "src/fedsplit/sweeps/watch.py",
+        'status.state == "done" and is_finished(self._directories[row.number])',
+        'status.state == "done"',
+        ("tests/sweeps/test_watch.py",),
+    ),
+    # tasks
+    Fault(
+        "sampled-clients-align-as-if-they-were-always-there",
+        "tasks",
+        "src/fedsplit/tasks/round_load.py",
+        "(self.align_interval + 1 / self.share - 1)",
+        "self.align_interval",
+        ("tests/tasks/test_cuts.py",),
+    ),
+    Fault(
+        "the-server-computes-the-whole-model",
+        "tasks",
+        "src/fedsplit/tasks/cuts.py",
+        "macs[-1] - macs[cut.end]",
+        "macs[-1]",
+        ("tests/tasks/test_cuts.py",),
+    ),
+    Fault(
+        "compression-is-upside-down",
+        "tasks",
+        "src/fedsplit/tasks/compare.py",
+        "sizes[_REFERENCE] / sizes[name]",
+        "sizes[name] / sizes[_REFERENCE]",
+        ("tests/tasks/test_compare.py",),
+    ),
+    Fault(
+        "codecs-are-tried-on-the-first-samples",
+        "tasks",
+        "src/fedsplit/tasks/codecs.py",
+        '("smashed data", torch.cat(smashed)[-self.samples :].contiguous(), True)',
+        '("smashed data", torch.cat(smashed)[: self.samples].contiguous(), True)',
+        ("tests/tasks/test_codecs.py",),
+    ),
+    # trackers
+    Fault(
+        "a-broken-tracker-is-told-more",
+        "trackers",
+        "src/fedsplit/trackers/harmless.py",
+        "            self._tracker = None\n",
+        "",
+        ("tests/trackers/test_harmless.py",),
+    ),
+    Fault(
+        "a-tracker-is-given-the-runs-own-configuration",
+        "trackers",
+        "src/fedsplit/trackers/harmless.py",
+        "tracker.start(deepcopy(dict(config)), directory",
+        "tracker.start(dict(config), directory",
+        ("tests/trackers/test_harmless.py",),
+    ),
+    Fault(
+        "void-rounds-stay-in-the-log",
+        "trackers",
+        "src/fedsplit/trackers/tensorboard.py",
+        'str(directory / "tensorboard"), purge_step=0)',
+        'str(directory / "tensorboard"))',
+        ("tests/trackers/test_tensorboard.py",),
+    ),
+    # transport
+    Fault(
+        "labels-are-not-counted",
+        "transport",
+        "src/fedsplit/transport/local.py",
+        "            self._count_labels([upload.client], upload.step, upload.y)\n",
+        "",
+        ("tests/test_communication_load.py", "tests/network/test_simulated_runs.py"),
+    ),
+    Fault(
+        "weights-to-many-are-counted-once",
+        "transport",
+        "src/fedsplit/transport/links.py",
+        "times * each.arrived.size",
+        "each.arrived.size",
+        ("tests/test_communication_load.py",),
+    ),
+    Fault(
+        "a-checkpoint-lacks-what-was-rounded-away",
+        "transport",
+        "src/fedsplit/transport/local.py",
+        '"up": self.uplinks[part].state()}',
+        '"up": {}}',
+        ("tests/test_resume.py", "tests/test_quantized_runs.py"),
+    ),
+    Fault(
+        "weights-are-rounded-alike-in-every-round",
+        "transport",
+        "src/fedsplit/transport/links.py",
+        '{direction}", client=client, round=round)',
+        '{direction}", client=client)',
+        ("tests/test_quantized_runs.py",),
+    ),
+    # transport/grpc
+    Fault(
+        "the-type-of-a-tensor-is-not-checked",
+        "transport/grpc",
+        "src/fedsplit/transport/grpc/wire.py",
+        "tuple(tensor.shape) != self.shape or TYPES.get(tensor.data_type) is not self.dtype",
+        "tuple(tensor.shape) != self.shape",
+        ("tests/transport/test_wire.py",),
+    ),
+    Fault(
+        "announced-sizes-may-be-twice-the-largest",
+        "transport/grpc",
+        "src/fedsplit/transport/grpc/wire.py",
+        "tensor.size > self.codec.largest(self.shape, self.dtype)",
+        "tensor.size > 2 * self.codec.largest(self.shape, self.dtype)",
+        ("tests/transport/test_wire.py",),
+    ),
+    Fault(
+        "the-first-uri-names-the-client",
+        "transport/grpc",
+        "src/fedsplit/transport/grpc/tls.py",
+        "if len(uris) == 1 else None",
+        "if uris else None",
+        ("tests/transport/test_tls.py",),
+    ),
+    Fault(
+        "private-networks-need-no-tls",
+        "transport/grpc",
+        "src/fedsplit/transport/grpc/tls.py",
+        "loopback = host.is_loopback if",
+        "loopback = host.is_private if",
+        ("tests/transport/test_tls.py",),
+    ),
+    Fault(
+        "everyone-can-read-private-keys",
+        "transport/grpc",
+        "src/fedsplit/transport/grpc/certificates.py",
+        "mode = 0o600 if name == KEY else 0o644",
+        "mode = 0o644",
+        ("tests/transport/test_certificates.py",),
+    ),
+    Fault(
+        "a-plan-may-look-up-the-environment",
+        "transport/grpc",
+        "src/fedsplit/transport/grpc/plan.py",
+        'len(text) <= _LONGEST and "${" not in text and',
+        "len(text) <= _LONGEST and",
+        ("tests/transport/test_plan.py",),
+    ),
+    Fault(
+        "a-server-may-set-what-is-the-clients-own",
+        "transport/grpc",
+        "src/fedsplit/transport/grpc/plan.py",
+        "if _is_own(key) or not _KEY.fullmatch(key):",
+        "if not _KEY.fullmatch(key):",
+        ("tests/transport/test_plan.py",),
+    ),
+    Fault(
+        "a-repeated-upload-is-taken-again",
+        "transport/grpc",
+        "src/fedsplit/transport/grpc/hub.py",
+        "return asked if same and not before else None",
+        "return asked if same else None",
+        ("tests/transport/test_failures.py",),
+    ),
+    Fault(
+        "what-is-sent-again-is-not-counted",
+        "transport/grpc",
+        "src/fedsplit/transport/grpc/hub.py",
+        '"down", asked.verb.size)',
+        '"down", 0)',
+        ("tests/transport/test_failures.py",),
+    ),
+    Fault(
+        "the-joined-batch-is-too-large",
+        "transport/grpc",
+        "src/fedsplit/transport/grpc/expectations.py",
+        "1 <= samples <= self._batch_size + 1:",
+        "1 <= samples <= self._batch_size:",
+        ("tests/transport/test_same_bits.py", "tests/transport/test_hostile.py"),
+    ),
+    Fault(
+        "a-client-goes-back-without-what-was-rounded-away",
+        "transport/grpc",
+        "src/fedsplit/transport/grpc/worker.py",
+        'uplink.load_state(state["up"].get(part, {}))',
+        "uplink.load_state({})",
+        ("tests/transport/test_same_bits.py", "tests/transport/test_failures.py"),
+    ),
+    Fault(
+        "other-logits-than-were-sent-are-taken",
+        "transport/grpc",
+        "src/fedsplit/transport/grpc/inference.py",
+        "        if measured.checksum != answered.checksum:\n"
+        '            raise Corrupt("other logits arrived than were sent")\n',
+        "",
+        ("tests/transport/test_inference.py",),
+    ),
+    # top
+    Fault(
+        "cosine-begins-again",
+        "top",
+        "src/fedsplit/schedules.py",
+        "min(round / self.period, 1.0)",
+        "round / self.period",
+        ("tests/test_schedules.py",),
+    ),
+    Fault(
+        "a-milestone-comes-a-round-late",
+        "top",
+        "src/fedsplit/schedules.py",
+        "bisect_right(sorted(self.milestones), round)",
+        "bisect_right(sorted(self.milestones), round - 1)",
+        ("tests/test_schedules.py",),
+    ),
+    Fault(
+        "draws-are-the-same-in-every-epoch",
+        "top",
+        "src/fedsplit/randomness.py",
+        "{round}/{epoch}/{step}",
+        "{round}/{step}",
+        ("tests/test_randomness.py",),
+    ),
+    Fault(
+        "counters-are-those-of-the-first-client",
+        "top",
+        "src/fedsplit/weights.py",
+        "torch.stack(values).amax(0)",
+        "first",
+        ("tests/test_weights.py",),
+    ),
+    Fault(
+        "rows-of-a-stack-have-the-shares-of-others",
+        "top",
+        "src/fedsplit/weights.py",
+        "[shares[p] for p in positions]",
+        "shares[: len(positions)]",
+        ("tests/test_weights.py",),
+    ),
+    Fault(
+        "the-first-step-is-dampened",
+        "top",
+        "src/fedsplit/optimizers.py",
+        "(steps > 1).to(torch.float64)",
+        "(steps > 0).to(torch.float64)",
+        ("tests/test_optimizers.py", "tests/models/test_stacked_state.py"),
+    ),
+    Fault(
+        "stacked-adam-corrects-by-the-wrong-moment",
+        "top",
+        "src/fedsplit/optimizers.py",
+        "lr / (1 - self.betas[0] ** counts)",
+        "lr / (1 - self.betas[1] ** counts)",
+        ("tests/test_optimizers.py", "tests/models/test_stacked_state.py"),
+    ),
+    Fault(
+        "a-memory-budget-is-never-used-up",
+        "top",
+        "src/fedsplit/memory.py",
+        "self.used + needed <= self.budget",
+        "needed <= self.budget",
+        ("tests/test_memory.py",),
+    ),
+    Fault(
+        "infinity-is-a-number",
+        "top",
+        "src/fedsplit/arguments.py",
+        "not isinstance(value, bool) and abs(value) <= LARGEST",
+        "not isinstance(value, bool)",
+        ("tests/test_arguments.py",),
+    ),
+    Fault(
+        "true-is-a-whole-number",
+        "top",
+        "src/fedsplit/arguments.py",
+        "return isinstance(value, int) and not isinstance(value, bool)",
+        "return isinstance(value, int)",
+        ("tests/test_arguments.py",),
+    ),
+    Fault(
+        "a-signature-is-closed-to-keywords",
+        "top",
+        "src/fedsplit/signature.py",
+        "open=arguments.kwarg is not None",
+        "open=False",
+        ("tests/test_signature.py",),
+    ),
+    Fault(
+        "a-cohort-of-all-is-refused",
+        "top",
+        "src/fedsplit/config.py",
+        'config["cohort_size"] > config["num_clients"]',
+        'config["cohort_size"] >= config["num_clients"]',
+        ("tests/test_config.py",),
+    ),
+    Fault(
+        "a-resumed-run-takes-another-batch-size",
+        "top",
+        "src/fedsplit/config.py",
+        'RESUMABLE = (\n    "rounds",\n',
+        'RESUMABLE = (\n    "rounds",\n    "batch_size",\n',
+        ("tests/test_command_line.py",),
+    ),
+    Fault(
+        "evaluation-comes-a-round-early",
+        "top",
+        "src/fedsplit/experiment.py",
+        'if (t + 1) % self.config["eval_interval"] == 0:',
+        'if t % self.config["eval_interval"] == 0:',
+        ("tests/test_experiment.py",),
+    ),
+    Fault(
+        "a-resumed-run-has-all-its-time-again",
+        "top",
+        "src/fedsplit/experiment.py",
+        'self.elapsed = state["elapsed"]',
+        "self.elapsed = 0.0",
+        ("tests/test_resume.py", "tests/test_experiment.py"),
+    ),
+    Fault(
+        "the-threshold-is-in-mebibytes",
+        "top",
+        "src/fedsplit/experiment.py",
+        'config["comm_threshold_mb"] * 1e6',
+        'config["comm_threshold_mb"] * 2**20',
+        ("tests/test_experiment.py",),
+    ),
+    Fault(
+        "a-codec-may-be-null",
+        "top",
+        "src/fedsplit/overrides.py",
+        'if value == "null":',
+        'if value == "":',
+        ("tests/test_quant_command_line.py",),
+    ),
+    # main.py and hydra_config
+    Fault(
+        "a-run-that-failed-ends-like-a-mistake",
+        "main",
+        "main.py",
+        "return error.exit_code",
+        "return 2",
+        ("tests/test_command_line.py",),
+    ),
+    Fault(
+        "an-alias-names-the-other-algorithm",
+        "hydra_config",
+        "hydra_config/algorithm/sl_multi_server.yaml",
+        "- splitfed_v1",
+        "- splitfed_v2",
+        ("tests/test_every_choice.py", "tests/test_config.py", "tests/results/test_selection.py"),
+    ),
+    Fault(
+        "int8-leaves-cut-gradients-as-they-are",
+        "hydra_config",
+        "hydra_config/quant/int8.yaml",
+        "/codec@cut_gradient: int8_block",
+        "/codec@cut_gradient: none",
+        ("tests/test_quant_command_line.py", "tests/test_quantized_runs.py"),
+    ),
+)
+
+
+# Copies of a checkout
+
+
+def copied(root: Path, folder: Path) -> None:
+    """Copy what git tracks or would add, as it is in the working tree."""
+    asked = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(asked, check=True, stdout=subprocess.PIPE).stdout.decode()
+    for name in sorted(set(filter(None, listed.split("\0")))):
+        if (root / name).is_file():  # one that was removed is listed until that is committed
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            copy2(root / name, folder / name)
+
+
+def environment(copy: Path) -> dict[str, str]:
+    """Environment variables by which the package of a copy is imported, and not the one that is installed."""
+    return {**os.environ, "PYTHONPATH": str(copy / "src"), "COLUMNS": "200"}
+
+
+def check_import(copy: Path) -> None:
+    """Raise where Python finds another package than that of a copy.
+
+    Raises:
+        Unusable: it does.
+    """
+    asked = [sys.executable, "-c", "import fedsplit; print(fedsplit.__file__)"]
+    found = subprocess.run(asked, cwd=copy, env=environment(copy), check=True, capture_output=True, text=True)
+    where = found.stdout.strip()
+    if Path(where) != copy / "src" / "fedsplit" / "__init__.py":
+        raise Unusable(f"fedsplit comes from {where}, not from the copy in {copy}")
+
+
+@contextmanager
+def present(fault: Fault, copy: Path) -> Iterator[None]:
+    """While a fault is in the source of a copy."""
+    path = copy / fault.file
+    sound = path.read_text("utf-8")
+    try:
+        _write(path, sound.replace(fault.before, fault.after))
+        yield
+    finally:
+        _write(path, sound)
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+    # what was compiled goes by seconds and size, and both may be the same with a fault and without
+    Path(cache_from_source(str(path))).unlink(missing_ok=True)
+
+
+# Tests
+
+
+def first_failure(output: str) -> str:
+    """The test that failed first, as pytest's summary names it; empty where it names none."""
+    for line in output.splitlines():
+        if line.startswith(("FAILED ", "ERROR ")):
+            return line.split(maxsplit=1)[1].split(" - ", 1)[0]
+    return ""
+
+
+def report_on(fault: Fault, ended: Ended) -> Report:
+    """What tests say of a fault; without it they pass.
+
+    Raises:
+        Unusable: pytest itself failed, or found no test.
+    """
+    test = first_failure(ended.output)
+    match ended.code:
+        case None:
+            return Report("timed out", "", ended.seconds)
+        case code if code == _PASSED:
+            return Report("not noticed", "", ended.seconds)
+        case code if code == _FAILED:
+            return Report("noticed", test, ended.seconds)
+        case code if code in (_NOT_COLLECTED, _WRONG_CALL):
+            return Report("noticed at import", test or fault.tests[0], ended.seconds)
+    raise Unusable(f"{fault.name}: pytest ended with {ended.code}\n{_end_of(ended.output)}")
+
+
+def _end_of(output: str) -> str:
+    return "\n".join(output.splitlines()[-40:])
+
+
+class Copies:
+    """Copies of a checkout, one for each thing that is done at once.
+
+    Args:
+        root: the checkout.
+        folder: for the copies.
+        number: of them.
+        long: whether tests that are marked long run too.
+        timeout_s: seconds that the tests of one fault may take.
+    """
+
+    def __init__(self, root: Path, folder: Path, number: int, *, long: bool, timeout_s: float) -> None:
+        self._free: SimpleQueue[Path] = SimpleQueue()
+        self._running: set[subprocess.Popen[str]] = set()
+        self._long, self._timeout_s = long, timeout_s
+        for place in range(number):
+            copy = folder / str(place)
+            copied(root, copy)
+            check_import(copy)
+            self._free.put(copy)
+
+    @contextmanager
+    def _taken(self) -> Iterator[Path]:
+        copy = self._free.get()
+        try:
+            yield copy
+        finally:
+            self._free.put(copy)
+
+    def check_sound(self, tests: Sequence[str]) -> None:
+        """Raise where tests do not pass without a fault.
+
+        Raises:
+            Unusable: they do not, or there are none.
+        """
+        with self._taken() as copy:
+            ended = self._run(copy, tests, self._timeout_s * len(tests))
+        if ended.code != _PASSED:
+            what = "take too long" if ended.code is None else f"end with {ended.code}"
+            raise Unusable(f"without a fault {' '.join(tests)} {what}\n{_end_of(ended.output)}")
+
+    def try_fault(self, fault: Fault) -> Report:
+        """Run the tests of a fault with it in the source."""
+        with self._taken() as copy, present(fault, copy):
+            return report_on(fault, self._run(copy, fault.tests, self._timeout_s))
+
+    def _run(self, copy: Path, tests: Sequence[str], timeout_s: float) -> Ended:
+        """Run tests in a copy until one fails, or they take too long."""
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+        if self._long:
+            command += ["-m", "long or not long"]
+        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
+            began = time.monotonic()
+            process = subprocess.Popen(
+                command,
+                cwd=copy,
+                env=environment(copy),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                text=True,
+            )
+            self._running.add(process)
+            code: int | None = None
+            try:
+                code = process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                _kill(process)
+            finally:
+                self._running.discard(process)
+            seconds = time.monotonic() - began
+            output.seek(0)
+            return Ended(code, output.read(), seconds)
+
+    def stop(self) -> None:
+        """End all tests that run."""
+        for process in list(self._running):
+            _kill(process)
+
+
+def _kill(process: "subprocess.Popen[str]") -> None:
+    """End a process, and what it started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+# The command
+
+
+def selected(names: Sequence[str], rooms: Sequence[str]) -> list[Fault]:
+    """The faults of some names or rooms; all where neither is given.
+
+    Raises:
+        Unusable: there is no fault of such a name, or no such room.
+    """
+    known = {"name": {fault.name for fault in FAULTS}, "room": {fault.room for fault in FAULTS}}
+    for kind, asked in (("name", names), ("room", rooms)):
+        for each in asked:
+            if each not in known[kind]:
+                raise Unusable(f"no fault has the {kind} {each}; known: {', '.join(sorted(known[kind]))}")
+    return [each for each in FAULTS if not (names or rooms) or each.name in names or each.room in rooms]
+
+
+def check_faults(faults: Sequence[Fault], root: Path) -> None:
+    """Raise where faults do not fit the source or the tests of a checkout.
+
+    Raises:
+        Unusable: says of each what does not fit.
+    """
+    wrong = [
+        f"{name}: of several faults" for name, n in Counter(each.name for each in FAULTS).items() if n > 1
+    ]
+    for fault in faults:
+        path = root / fault.file
+        times = path.read_text("utf-8").count(fault.before) if path.is_file() else 0
+        if times != 1:
+            wrong.append(f"{fault.name}: {fault.file} holds its text {times} times, and not once")
+        if fault.before == fault.after:
+            wrong.append(f"{fault.name}: changes nothing")
+        wrong += [f"{fault.name}: no {test}" for test in fault.tests if not (root / test).exists()]
+    if wrong:
+        raise Unusable("\n".join(wrong))
+
+
+def table_of(reports: Sequence[tuple[Fault, Report]]) -> Table:
+    """A row a fault, by room."""
+    table = Table()
+    for name in ("room", "fault", "outcome", "by", "s"):
+        table.add_column(name, justify="right" if name == "s" else "left", overflow="fold")
+    for fault, report in reports:
+        style = None if report.outcome in NOTICED else "bold red"
+        row = (fault.room, fault.name, report.outcome, report.test, f"{report.seconds:.0f}")
+        table.add_row(*row, style=style)
+    return table
+
+
+def write_json(path: Path, root: Path, reports: Sequence[tuple[Fault, Report]]) -> None:
+    """Write what became of each fault."""
+    faults = [{**asdict(fault), **asdict(report)} for fault, report in reports]
+    totals = Counter(report.outcome for _, report in reports)
+    content = {"root": str(root), "totals": dict(totals), "faults": faults}
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def try_all(faults: Sequence[Fault], copies: Copies, jobs: int, console: Console) -> list[Report]:
+    """Run all tests without a fault, then those of each fault with it."""
+    tests = sorted({test for fault in faults for test in fault.tests})
+    chunks = [tests[start :: _CHUNKS_A_JOB * jobs] for start in range(_CHUNKS_A_JOB * jobs)]
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            console.print(f"{len(tests)} files of tests without a fault")
+            list(pool.map(copies.check_sound, filter(None, chunks)))
+            console.print(f"{len(faults)} faults")
+            reports = []
+            for fault, report in zip(faults, pool.map(copies.try_fault, faults), strict=True):
+                console.print(f"{fault.name}: {report.outcome} ({report.seconds:.0f} s)", highlight=False)
+                reports.append(report)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            copies.stop()
+            raise
+    return reports
+
+
+def parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="faults of these names")
+    parser.add_argument("--room", nargs="+", default=[], metavar="ROOM", help="faults of these rooms")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="faults at once; default: cores"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write what became of each fault there")
+    parser.add_argument("--root", type=Path, default=ROOT, help="checkout whose source and tests are used")
+    parser.add_argument("--long", action="store_true", help="also run tests that are marked long")
+    parser.add_argument("--timeout", type=float, default=600.0, help="seconds for the tests of a fault")
+    asked = parser.parse_args(arguments)
+    if asked.jobs < 1:
+        parser.error("--jobs must be 1 or more")
+    return asked
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit code; see above."""
+    asked, console = parsed(arguments), Console(soft_wrap=True)
+    root = asked.root.resolve()
+    began = time.monotonic()
+    try:
+        faults = selected(asked.only, asked.room)
+        check_faults(faults, root)
+        with tempfile.TemporaryDirectory(prefix="fedsplit-faults-") as folder:
+            copies = Copies(root, Path(folder), asked.jobs, long=asked.long, timeout_s=asked.timeout)
+            reports = list(zip(faults, try_all(faults, copies, asked.jobs, console), strict=True))
+    except Unusable as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    table = table_of(reports)
+    if not console.is_terminal:  # a file is as wide as it needs to be
+        wide = Measurement.get(console, console.options.update(max_width=10_000), table).maximum
+        console = Console(width=max(wide, console.width), soft_wrap=True)
+    console.print(table)
+    if asked.json:
+        write_json(asked.json, root, reports)
+    missed = sum(report.outcome not in NOTICED for _, report in reports)
+    noticed = f"{len(reports) - missed} of {len(reports)} faults noticed"
+    console.print(f"{noticed}, {missed} not, in {time.monotonic() - began:.0f} s")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
