@@ -19,7 +19,9 @@ def reuse_freed_memory() -> None:
     costs up to a tenth of a round. Peak memory of a run stays as it is: what earlier runs of this process
     freed goes back to the system now. Only glibc is told; elsewhere nothing is done.
     """
-    library = ctypes.CDLL(None) if os.name == "posix" else None
+    if os.name != "posix":
+        return
+    library = ctypes.CDLL(None)
     if hasattr(library, "mallopt") and hasattr(library, "malloc_trim"):
         library.malloc_trim(0)
         library.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
