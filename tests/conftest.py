@@ -23,6 +23,7 @@ from fedsplit.config import check
 from fedsplit.experiment import Experiment
 from fedsplit.memory import reuse_freed_memory
 from main import spelled_out
+from tests.cases import mark_long
 
 set_hypothesis_home_dir(Path(gettempdir()) / "hypothesis")  # what it notes of the source files it read
 settings.register_profile(
@@ -56,6 +57,12 @@ ALGORITHMS = ("fed_avg", "splitfed_v1", "splitfed_v2", "cse_fsl", "fsl_sage")
 
 Configure = Callable[..., dict[str, Any]]
 Build = Callable[..., Experiment]
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m "not long"` is looked at
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as long what is beyond the cover that a test asks for."""
+    mark_long(items)
 
 
 @pytest.fixture(scope="session", autouse=True)

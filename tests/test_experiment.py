@@ -163,6 +163,7 @@ def test_the_callers_own_random_draws_are_left_alone(tiny: Build) -> None:
     assert torch.equal(torch.rand(1), expected)
 
 
+@pytest.mark.cover(1)
 @pytest.mark.parametrize("engine", ["auto", "sequential"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_divergence_names_round_client_and_learning_rate_and_keeps_the_checkpoint(

@@ -160,6 +160,7 @@ class HandedOver(Cohort):
         return self._run.parts.engine.weights(part, self._clients)
 
 
+@pytest.mark.cover(1)
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -277,6 +278,7 @@ SHARED = {
 }
 
 
+@pytest.mark.cover(1)
 @pytest.mark.parametrize("cohort_size", ["null", "2"])
 @pytest.mark.parametrize("width", [8, 4])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -348,6 +350,7 @@ CUT_CODECS = [
 ]
 
 
+@pytest.mark.cover(1)
 @pytest.mark.parametrize("overrides", CUT_CODECS, ids=named)
 @pytest.mark.parametrize("algorithm", ["splitfed_v1", "splitfed_v2"])
 def test_the_server_sees_decoded_smashed_data_and_the_client_decoded_cut_gradients(
@@ -377,6 +380,7 @@ def test_the_server_sees_decoded_smashed_data_and_the_client_decoded_cut_gradien
         assert not torch.equal(descended[client, step], dz)
 
 
+@pytest.mark.cover(1)
 @pytest.mark.parametrize("overrides", CUT_CODECS, ids=named)
 @pytest.mark.parametrize("algorithm", ["cse_fsl", "fsl_sage"])
 def test_uploads_of_local_training_arrive_as_decoded_too(
@@ -458,6 +462,7 @@ class ByHand:
         self.send()
 
 
+@pytest.mark.cover(1)
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 @pytest.mark.parametrize(
@@ -477,6 +482,7 @@ def test_three_quantized_rounds_of_splitfed_equal_a_loop_by_hand(
         torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=1e-10, msg=name)
 
 
+@pytest.mark.cover(2)
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
 @pytest.mark.parametrize("decoded", [True, False])
@@ -666,6 +672,7 @@ def test_more_bits_are_truer(tiny: Build) -> None:
 NOT_FINITE = [["quant=none"], ["quant=int8"], ["quant.smashed=topk", "quant.weights=sign"], ["quant=bf16"]]
 
 
+@pytest.mark.cover(1)
 @pytest.mark.parametrize("bad", [float("nan"), inf])
 @pytest.mark.parametrize("parameter", ["conv2.weight", "conv2.bias"])
 @pytest.mark.parametrize("quant", NOT_FINITE, ids=named)
@@ -709,6 +716,7 @@ def test_weights_that_are_not_finite_are_the_servers_where_they_go_to_all(
         cohort.install_each("auxiliary", {0: run.algorithm.auxiliary, 1: broken})
 
 
+@pytest.mark.cover(1)
 @pytest.mark.parametrize("quant", [["quant=none"], ["quant=int8"]], ids=named)
 @pytest.mark.parametrize("decoded", ["false", "true"])
 @pytest.mark.parametrize("algorithm", ["fed_avg", "cse_fsl", "fsl_sage"])

@@ -37,6 +37,7 @@ def ran(run: Experiment) -> dict[str, torch.Tensor]:
     return bits(run)
 
 
+@pytest.mark.cover(1)
 @pytest.mark.parametrize("rounded", ROUNDED)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_every_algorithm_trains_a_rounded_client_model_with_the_same_bits_each_time(

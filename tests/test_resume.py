@@ -42,6 +42,7 @@ def bits(run: Experiment) -> dict[str, torch.Tensor]:
     return found
 
 
+@pytest.mark.cover(1)
 @pytest.mark.parametrize("overrides", VARIANTS, ids=" ".join)
 @pytest.mark.parametrize("stop", [1, 2])
 def test_a_checkpoint_holds_all_that_the_next_round_depends_on(

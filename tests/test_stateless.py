@@ -16,6 +16,7 @@ def _rounds(run: Experiment, number: int) -> dict[str, torch.Tensor]:
     return run.algorithm.full_weights()
 
 
+@pytest.mark.cover(1)
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_optimizers_of_clients_begin_anew_each_round(tiny: Build, algorithm: str, engine: str) -> None:
@@ -31,6 +32,7 @@ def test_optimizers_of_clients_begin_anew_each_round(tiny: Build, algorithm: str
     assert second[0] == pytest.approx(second[1], rel=0.5)
 
 
+@pytest.mark.cover(1)
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_without_state_to_lose_it_makes_no_difference(tiny: Build, algorithm: str, engine: str) -> None:
@@ -39,6 +41,7 @@ def test_without_state_to_lose_it_makes_no_difference(tiny: Build, algorithm: st
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
+@pytest.mark.cover(1)
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("algorithm", ["fed_avg", "splitfed_v1", "splitfed_v2", "cse_fsl"])
 def test_nothing_of_a_client_is_left_after_a_round(tiny: Build, algorithm: str, engine: str) -> None:
@@ -64,6 +67,7 @@ def test_clients_of_fsl_sage_keep_the_auxiliary_model_they_were_sent(tiny: Build
         assert all(torch.equal(state["head"]["weights"][name], tensor) for name, tensor in aligned.items())
 
 
+@pytest.mark.cover(1)
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_stateless_run_goes_on_after_a_kill_bit_for_bit(tiny: Build, algorithm: str, engine: str) -> None:

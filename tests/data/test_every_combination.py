@@ -69,6 +69,7 @@ def _possible(dataset: str, distribution: str) -> bool:
     return distribution != "natural" or dataset in OWNERS_KNOWN
 
 
+@pytest.mark.cover(1)
 @pytest.mark.parametrize("distribution", [each for each in DISTRIBUTIONS if each not in AT_CLIENTS])
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_two_rounds_of(dataset: str, distribution: str, files: Files, configured: Configure) -> None:

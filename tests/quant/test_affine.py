@@ -53,6 +53,7 @@ def _reference(
     ]
 
 
+@pytest.mark.cover(2)
 @pytest.mark.parametrize("scale_type", ["bfloat16", "float32"])
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("granularity", GRANULARITIES)
@@ -79,6 +80,7 @@ def test_decoded_values_are_those_of_plain_numpy(
             assert (error <= allowed).all()
 
 
+@pytest.mark.cover(2)
 @pytest.mark.parametrize("scale_type", ["bfloat16", "float32"])
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("granularity", GRANULARITIES)
@@ -120,6 +122,7 @@ def test_the_payload_is_scales_then_zero_points_then_codes_of_one_group_after_th
         assert (np.abs(group.exact[different] % 1 - 0.5) < close).all()
 
 
+@pytest.mark.cover(1)
 @pytest.mark.parametrize(
     ("name", "block_size", "channel_dim", "rows"),
     [

@@ -110,6 +110,7 @@ def _with_zeros(ends: tuple[float, float]) -> Tensor:
 WITH_ZEROS = [_with_zeros(ends) for ends in ((-1.0, 2.0), (-3.0, 0.1), (0.5, 7.0), (-7.0, -0.5))]
 
 
+@pytest.mark.cover(2)
 @pytest.mark.parametrize("range_name", ["minmax", "percentile", "mse"])
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("bits", range(1, 17))
@@ -157,6 +158,7 @@ def test_the_range_percentile_is_each_rows_own() -> None:
     assert float(large.max() / small.max()) == pytest.approx(100, rel=0.02)
 
 
+@pytest.mark.cover(2)
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 6, 8, 12])
 @pytest.mark.parametrize("draw", [_gaussian, _heavy_tailed])
@@ -220,6 +222,7 @@ ANY_MAGNITUDE: dict[str, Codec] = {
 }
 
 
+@pytest.mark.cover(1)
 @pytest.mark.parametrize("factor", [1e-5, 1e-30, 1e-32, 1e5, 1e30])
 @pytest.mark.parametrize("name", ANY_MAGNITUDE)
 def test_precision_is_the_same_at_any_magnitude(name: str, factor: float) -> None:

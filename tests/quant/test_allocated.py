@@ -32,6 +32,7 @@ def _bits_of(codec: Allocated, x: Tensor) -> list[int]:
 DEVIATIONS = [0.01, 0.1, 1.0, 3.0, 10.0, 0.5, 2.0, 0.03]
 
 
+@pytest.mark.cover(2)
 @pytest.mark.parametrize("scale_type", ["bfloat16", "float32"])
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("granularity", ["channel", "block"])

@@ -58,6 +58,7 @@ def test_numbers_apart_in_memory_are_packed() -> None:
     assert pack(torch.arange(8)[::2], 3) == stream([0, 2, 4, 6], 3)
 
 
+@pytest.mark.cover(1)
 @pytest.mark.parametrize("bits", range(1, 17))
 @pytest.mark.parametrize("count", [1, 3, 8, 13])
 def test_payloads_of_another_length_are_refused(bits: int, count: int) -> None:
@@ -67,6 +68,7 @@ def test_payloads_of_another_length_are_refused(bits: int, count: int) -> None:
             unpack(bytes(length), count, bits)
 
 
+@pytest.mark.cover(1)
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 6, 7, 9, 11, 15])
 @pytest.mark.parametrize("count", [1, 3, 5, 7, 9])
 def test_each_bit_beyond_the_last_number_is_refused(bits: int, count: int) -> None:

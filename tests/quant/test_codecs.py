@@ -126,6 +126,7 @@ def test_single_values_travel(name: str) -> None:
         _check_simulation(CODECS[name], torch.tensor(1.5, dtype=dtype), 0)
 
 
+@pytest.mark.cover(1)
 @pytest.mark.parametrize("name", CODECS)
 @pytest.mark.parametrize("size", [(1, 5), (5, 1)])
 def test_vectors_cut_out_of_matrices_travel(name: str, size: tuple[int, int]) -> None:
@@ -136,6 +137,7 @@ def test_vectors_cut_out_of_matrices_travel(name: str, size: tuple[int, int]) ->
     _check_simulation(CODECS[name], x, 0)
 
 
+@pytest.mark.cover(1)
 @pytest.mark.parametrize("name", CODECS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layout_does_not_change_the_message(name: str, layout: str) -> None:
@@ -144,6 +146,7 @@ def test_layout_does_not_change_the_message(name: str, layout: str) -> None:
     assert CODECS[name].encode(laid_out(x, layout)) == CODECS[name].encode(x)
 
 
+@pytest.mark.cover(2)
 @pytest.mark.parametrize("name", LOSSY)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
@@ -167,6 +170,7 @@ def test_infinities_that_cancel_are_refused(name: str) -> None:
     _refused(CODECS[name], torch.tensor([[torch.inf, 1.0], [-torch.inf, 2.0]]))
 
 
+@pytest.mark.cover(1)
 @pytest.mark.parametrize("name", LOSSY)
 @pytest.mark.parametrize("value", [3.5e38, -1e39, 1e300])
 def test_float64_beyond_float32_is_refused(name: str, value: float) -> None:

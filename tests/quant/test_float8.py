@@ -61,6 +61,7 @@ def test_decoded_values_are_the_nearest_of_the_type_times_the_scale(
             assert (np.sign(decoded[places]) * np.sign(flat[places]) >= 0).all()
 
 
+@pytest.mark.cover(1)
 @pytest.mark.parametrize("shape", [(), (1,), (13,), (8, 3), (2, 3, 5)])
 @pytest.mark.parametrize("granularity", GRANULARITIES)
 def test_sizes_in_closed_form(granularity: tuple[GranularityName, int, int], shape: Shape) -> None:

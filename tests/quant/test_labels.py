@@ -29,6 +29,7 @@ def test_labels_come_back(classes: int, data: st.DataObject) -> None:
     assert decoded.dtype == torch.int64
 
 
+@pytest.mark.cover(1)
 @pytest.mark.parametrize("classes", CLASSES)
 @pytest.mark.parametrize("shape", [(), (1,), (0,), (3, 0), (2, 3)])
 def test_labels_of_any_shape_come_back(shape: tuple[int, ...], classes: int) -> None:

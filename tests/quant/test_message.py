@@ -172,6 +172,7 @@ def test_another_shape_or_type_whose_checksum_fits_is_refused_or_decoded_as_decl
         _check_decoded_or_refused(CODECS[name], _resealed(message, shape=shape, dtype=dtype))
 
 
+@pytest.mark.cover(1)
 @pytest.mark.parametrize("name", QUANTIZERS)
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool, torch.complex64])
 def test_types_that_are_not_of_floats_are_refused(name: str, dtype: torch.dtype) -> None:
@@ -196,6 +197,7 @@ def test_shapes_that_no_tensor_has_are_refused(name: str) -> None:
                 CODECS[name].decode(Message.sealed(payload, shape, torch.float32))
 
 
+@pytest.mark.cover(1)
 @pytest.mark.parametrize("name", ["identity", *CLOSED])
 @pytest.mark.parametrize("shape", [(10**18,), (10**6, 10**6, 10**6), (10**9, 3, 1), (3, 10**30)])
 def test_no_memory_is_taken_for_shapes_that_the_payload_is_too_short_for(name: str, shape: Shape) -> None:

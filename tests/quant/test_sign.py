@@ -27,6 +27,7 @@ def _codec(granularity: tuple[GranularityName, int, int], **options: Any) -> Sig
     return Sign(granularity=name, block_size=block_size, channel_dim=channel_dim, **options)
 
 
+@pytest.mark.cover(1)
 @pytest.mark.parametrize("scale_type", ["bfloat16", "float32"])
 @pytest.mark.parametrize("granularity", GRANULARITIES)
 def test_each_value_becomes_its_sign_times_the_mean_magnitude(
@@ -56,6 +57,7 @@ def test_the_payload_is_magnitudes_then_a_bit_a_value(granularity: tuple[Granula
     assert bits == (flat[np.concatenate(rows)] >= 0).astype(int).tolist()
 
 
+@pytest.mark.cover(1)
 @pytest.mark.parametrize("shape", [(), (1,), (13,), (8, 3), (2, 3, 5), (9, 8, 4, 4)])
 @pytest.mark.parametrize("granularity", GRANULARITIES)
 def test_sizes_in_closed_form(granularity: tuple[GranularityName, int, int], shape: Shape) -> None:

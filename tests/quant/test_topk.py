@@ -26,6 +26,7 @@ def _kept(x: Tensor, fraction: float) -> int:
     return max(1, round(fraction * length))
 
 
+@pytest.mark.cover(1)
 @pytest.mark.parametrize("fraction", FRACTIONS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_largest_magnitudes_of_each_sample_are_kept_as_bfloat16(shape: Shape, fraction: float) -> None:
@@ -40,6 +41,7 @@ def test_the_largest_magnitudes_of_each_sample_are_kept_as_bfloat16(shape: Shape
         assert codec.decode(codec.encode(x)).reshape(samples.shape).tolist() == expected.tolist()
 
 
+@pytest.mark.cover(1)
 @pytest.mark.parametrize("fraction", FRACTIONS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_payload_is_values_then_places_in_as_many_bits_as_they_need(

@@ -26,6 +26,7 @@ def costs(configured: Configure, *overrides: str) -> dict[str, CutCosts]:
     return {cut.name: cut for cut in make(CutTable, config, "task").costs(Parts(config))}
 
 
+@pytest.mark.cover(1)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize(
     "overrides",

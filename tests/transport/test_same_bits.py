@@ -79,6 +79,7 @@ def assert_same_over_both(tiny: Build, tmp_path: Path, weighs: Weighs, overrides
         assert (row["retransmitted.up"], row["retransmitted.down"]) == ("0", "0")
 
 
+@pytest.mark.cover(2)
 @pytest.mark.usefixtures("nursed")
 @pytest.mark.parametrize(("quant", "threads"), [("none", 1), ("int8", 2)])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

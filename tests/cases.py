@@ -1,0 +1,49 @@
+"""Which cases of a crossed test run every time, and which only in `make test-long`.
+
+Most faults show with one or two settings. So a test of several parameters is written as the whole cross, and
+`@pytest.mark.cover(2)` lets every run take as many of its cases as it needs to see all pairs of values.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
+from typing import TypeAlias
+
+import pytest
+
+Case: TypeAlias = Mapping[str, int]
+"""Place of each parameter's value among its values."""
+
+
+def covering(cases: Sequence[Case], together: int) -> list[int]:
+    """Numbers of the cases that show every combination of `together` parameters' values that any case shows.
+
+    Greedy: each time the first case that adds most.
+    """
+    shown = [_combinations(case, together) for case in cases]
+    missing = set().union(*shown)
+    kept = []
+    while missing:
+        best = max(range(len(cases)), key=lambda number: len(shown[number] & missing))
+        missing -= shown[best]
+        kept.append(best)
+    return sorted(kept)
+
+
+def _combinations(case: Case, together: int) -> set[tuple[tuple[str, int], ...]]:
+    values = sorted(case.items())
+    return set(combinations(values, min(together, len(values))))
+
+
+def mark_long(items: Iterable[pytest.Item]) -> None:
+    """Mark as `long` what is beyond the cover that a test's mark `cover(together)` asks for."""
+    cases: dict[tuple[str, int], list[pytest.Function]] = defaultdict(list)
+    for item in items:
+        mark = item.get_closest_marker("cover")
+        if mark is not None and isinstance(item, pytest.Function) and item.get_closest_marker("long") is None:
+            cases[item.nodeid.partition("[")[0], mark.args[0]].append(item)
+    for (_, together), group in cases.items():
+        kept = covering([item.callspec.indices for item in group], together)
+        for number, item in enumerate(group):
+            if number not in kept:
+                item.add_marker(pytest.mark.long)
