@@ -5,9 +5,9 @@ Most faults show with one or two settings. So a test of several parameters is wr
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from itertools import combinations
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -47,3 +47,9 @@ def mark_long(items: Iterable[pytest.Item]) -> None:
         for number, item in enumerate(group):
             if number not in kept:
                 item.add_marker(pytest.mark.long)
+
+
+def long_but(kept: Container[Any] | Callable[[Any], bool], cases: Iterable[Any]) -> list[Any]:
+    """Cases of one parameter, all `long` but those that are kept: named, or told by a function."""
+    keep = kept if callable(kept) else kept.__contains__
+    return [pytest.param(case, marks=() if keep(case) else pytest.mark.long) for case in cases]

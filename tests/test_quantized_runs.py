@@ -28,6 +28,7 @@ from fedsplit.results.metrics import Record
 from fedsplit.results.run_directory import RunDirectory
 from fedsplit.transport.local import LocalCohort
 from fedsplit.weights import Weights
+from tests.cases import long_but
 from tests.conftest import ALGORITHMS, Build
 from tests.oracles.plain_loops import adam, sgd
 from tests.test_resume import bits, without_seconds
@@ -217,7 +218,9 @@ KILLED = [
 ]
 
 
-@pytest.mark.parametrize("overrides", KILLED, ids=named)
+@pytest.mark.parametrize(
+    "overrides", long_but([KILLED[each] for each in (2, 5, 7, 9, 11, 12)], KILLED), ids=named
+)
 def test_a_quantized_run_that_was_killed_goes_on_bit_for_bit(
     tiny: Build, tmp_path: Path, overrides: list[str]
 ) -> None:

@@ -3,10 +3,14 @@
 import pytest
 import torch
 
+from tests.cases import long_but
 from tests.conftest import ALGORITHMS, Build
 from tests.oracles.plain_loops import PlainLoop, adam, sgd
 
 OVERRIDES = {"fsl_sage": ["algorithm.align_interval=2"]}
+
+SMALL = ("digits_cnn", "resnet20")
+"""Without batch normalisation and with it."""
 
 
 @pytest.mark.usefixtures("float64")
@@ -29,10 +33,11 @@ def test_three_rounds_equal_a_plain_loop(tiny: Build, algorithm: str, engine: st
 
 
 @pytest.mark.usefixtures("float64")
-def test_an_auxiliary_model_with_batch_norm_aligns_as_in_a_plain_loop(cifar_sized: Build) -> None:
+@pytest.mark.parametrize("model", long_but(["resnet20"], ["resnet20", "resnet18"]))
+def test_an_auxiliary_model_with_batch_norm_aligns_as_in_a_plain_loop(cifar_sized: Build, model: str) -> None:
     # One round, and images of 32x32: with those of 8x8 single pixels are normalised over 8 samples, some
     # channels are constant, and what ReLU lets through depends on the last bits of an alignment.
-    experiment = cifar_sized("algorithm=fsl_sage", "model=resnet18", "optimizer=sgd")
+    experiment = cifar_sized("algorithm=fsl_sage", f"model={model}", "optimizer=sgd")
     reference = PlainLoop(experiment, sgd)
     experiment.run_round(0)
     reference.fsl_sage(0)
@@ -46,7 +51,7 @@ def test_an_auxiliary_model_with_batch_norm_aligns_as_in_a_plain_loop(cifar_size
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("model", ["digits_cnn", "resnet18"])
+@pytest.mark.parametrize("model", long_but(SMALL, [*SMALL, "resnet18"]))
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_splitfed_v1_is_fed_avg(tiny: Build, optimizer: str, model: str) -> None:
     runs = [
@@ -78,7 +83,7 @@ def test_splitfed_v1_is_fed_avg_bit_for_bit_where_the_same_kernels_run(tiny: Bui
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("model", ["digits_cnn", "resnet18"])
+@pytest.mark.parametrize("model", long_but(SMALL, [*SMALL, "resnet18"]))
 def test_splitfed_v2_with_one_client_is_centralised_training(tiny: Build, model: str) -> None:
     experiment = tiny("algorithm=splitfed_v2", "num_clients=1", f"model={model}", "dataset.max_train=50")
     reference = PlainLoop(experiment)

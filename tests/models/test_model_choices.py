@@ -11,6 +11,7 @@ from torch import nn
 from fedsplit.errors import UserError
 from fedsplit.models.cuts import Cuts
 from fedsplit.models.derived import DerivedAuxiliary
+from tests.cases import long_but
 from tests.conftest import ALGORITHMS, Build
 from tests.models.zoo import CHOICES, built, settings_of, side_of
 
@@ -36,7 +37,12 @@ ONE_STEP = (
 )
 
 
-@pytest.mark.parametrize("choice", [name for name in CHOICES if name != "vgg11"])  # vgg11_bn without the bn
+@pytest.mark.parametrize(
+    "choice",
+    long_but(
+        lambda name: name not in DEEP, [name for name in CHOICES if name != "vgg11"]
+    ),  # vgg11_bn without the bn
+)
 def test_two_rounds_of_fsl_sage_with(choice: str, tiny: Build) -> None:
     own = ["model.name=shufflenet_v2_x0_5"] if choice == "torchvision" else []
     own += ONE_STEP if choice in DEEP else ()
@@ -53,7 +59,10 @@ def test_every_choice_is_there() -> None:
     assert set(DEEP) < set(CHOICES)
 
 
-@pytest.mark.parametrize("choice", [name for name in CHOICES if not name.startswith("vgg")])
+@pytest.mark.parametrize(
+    "choice",
+    long_but(lambda name: name not in DEEP, [name for name in CHOICES if not name.startswith("vgg")]),
+)
 def test_the_stages_that_a_choice_names_are_cuts_in_order_and_its_cut_is_possible(choice: str) -> None:
     settings, side = settings_of(choice), side_of(choice)
     if choice == "resnet1202":

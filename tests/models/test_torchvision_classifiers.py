@@ -11,6 +11,7 @@ from fedsplit.models.classifiers import classifier
 from fedsplit.models.cuts import Cuts, chosen
 from fedsplit.models.split import split
 from fedsplit.models.torchvision_operators import torchvision
+from tests.cases import long_but
 
 NAMES = torchvision().models.list_models(module=torchvision().models)
 SAMPLED = [
@@ -58,6 +59,12 @@ SAMPLED = [
 ]
 """The smaller ones; `benchmarks/every_classifier.py` goes over all of them."""
 
+EVERY_RUN = (
+    *("densenet121", "efficientnet_b0", "googlenet", "mnasnet0_5", "mobilenet_v3_small", "regnet_y_400mf"),
+    *("resnet18", "shufflenet_v2_x0_5", "squeezenet1_1", "swin_t"),
+)
+"""One of each way to be put together: concatenation, gates, branches, groups, shuffles, attention."""
+
 
 def family(name: str) -> str:
     """The name without version and size."""
@@ -73,7 +80,7 @@ def test_enough_of_enough_families_are_sampled() -> None:
     assert len({family(name) for name in SAMPLED}) >= 12
 
 
-@pytest.mark.parametrize("name", SAMPLED)
+@pytest.mark.parametrize("name", long_but(EVERY_RUN, SAMPLED))
 def test_a_classifier_is_split_at_half_depth(name: str) -> None:
     """`split` itself refuses halves that do not give what the whole gives in evaluation; here in training."""
     side = 96 if name == "inception_v3" else 64 if name in ("alexnet", "googlenet") else 32

@@ -45,7 +45,12 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "quant"), [*((each, "none") for each in ALGORITHMS), ("fsl_sage", "int8")]
+    ("algorithm", "quant"),
+    [
+        *(pytest.param(each, "none", marks=pytest.mark.long) for each in ALGORITHMS if each != "splitfed_v1"),
+        ("splitfed_v1", "none"),
+        ("fsl_sage", "int8"),
+    ],
 )
 def test_on_the_socket_there_is_hardly_more(
     *,
