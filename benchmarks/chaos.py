@@ -32,8 +32,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.processes import Command, started_by
-from benchmarks.proxy import Proxy
+from tests.transport.processes import Command, started_by
+from tests.transport.proxy import Proxy
 
 ALGORITHMS = ("fed_avg", "splitfed_v1", "splitfed_v2", "cse_fsl", "fsl_sage")
 CLIENTS, ROUNDS = 4, 6

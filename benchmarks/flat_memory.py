@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.processes import Command
+from tests.transport.processes import Command
 
 CLIENTS, AROUND = 4, 10
 ALLOWED = 1.02

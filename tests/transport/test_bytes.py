@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.proxy import Proxy
 from fedsplit.experiment import Experiment
 from fedsplit.results.ledger import DIRECTIONS
 from fedsplit.transport.grpc import transport
 from tests.conftest import ALGORITHMS, Configure
 from tests.transport.nursery import Nursery
+from tests.transport.proxy import Proxy
 from tests.transport.runs import ran
 from tests.transport.weighing import counted
 

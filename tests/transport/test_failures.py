@@ -17,8 +17,6 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.processes import Command, started_by
-from benchmarks.proxy import Proxy
 from fedsplit.experiment import Experiment
 from fedsplit.parts import run_of_member
 from fedsplit.quant.message import Corrupt
@@ -33,6 +31,8 @@ from fedsplit.transport.grpc.session import Link, Refused
 from fedsplit.transport.grpc.transport import GrpcTransport
 from fedsplit.transport.grpc.wire import Parcel
 from tests.conftest import TINY, Build
+from tests.transport.processes import Command, started_by
+from tests.transport.proxy import Proxy
 
 CLIENTS = 3
 LONG = 120.0

@@ -7,7 +7,7 @@ from threading import Event, Thread
 
 import pytest
 
-from benchmarks.proxy import BLOCK, Proxy
+from tests.transport.proxy import BLOCK, Proxy
 
 LONG = 30.0
 """Seconds that nothing takes."""

@@ -68,7 +68,7 @@ class Command:
 
 def _start_the_one_that_forks() -> None:
     before = os.environ.get("PYTHONPATH")
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     os.environ["PYTHONPATH"] = os.pathsep.join([str(root), str(root / "src"), *([before] if before else [])])
     try:
         forkserver.ensure_running()

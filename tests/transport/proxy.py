@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback whose connections tests and `chaos.py` disturb at any moment."""
+"""A TCP proxy on loopback whose connections tests and `benchmarks/chaos.py` disturb at any moment."""
 
 import asyncio
 import socket
