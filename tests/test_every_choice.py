@@ -1,6 +1,7 @@
 """Every YAML file composes, builds and runs two tiny rounds; they are counted, so that none is left out."""
 
 import math
+from itertools import chain, zip_longest
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,16 @@ TRAINED_ELSEWHERE = {"dataset", "distribution", "model"}
 """Groups whose choices are trained in tests/data/test_every_combination.py and tests/models."""
 OF_A_TRAINED_RUN = {("task", "compare")}
 """Look at what a run left behind: `tests/tasks`."""
+INDEPENDENT = (
+    "client_optimizer",
+    "server_optimizer",
+    "optimizer",
+    "scheduler",
+    "network",
+    "tracker",
+    "engine",
+)
+"""Groups whose choices do not depend on each other: one run trains a choice of each."""
 OVER_THE_NETWORK = {("task", "client"), ("transport", "grpc")}
 """Need a server, or processes of clients: trained in `tests/transport`."""
 CHOICES = sorted(path.relative_to(CONFIGS).with_suffix("") for path in CONFIGS.glob("*/*.yaml"))
@@ -52,16 +63,30 @@ TRAINED_HERE = [
 ]
 
 
-@pytest.mark.parametrize("choice", TRAINED_HERE, ids=str)
-def test_two_tiny_rounds_of(choice: Path, tiny: Build, cifar_sized: Build) -> None:
-    group, name = choice.parts
-    build, overrides = tiny, [f"{group}={name}"]
-    if group == "experiment" or (group, name) == ("model", "resnet18"):
-        build = cifar_sized
-    if group == "codec":
-        overrides = [f"codec@{path}={name}" for path in CODECS]
-    if group == "model":
-        overrides.append("batch_size=20")
+def _together() -> list[list[Path]]:
+    """Choices by the runs that train them: of independent groups one each, else alone."""
+    alone = [[each] for each in TRAINED_HERE if each.parts[0] not in INDEPENDENT]
+    groups = [[each for each in TRAINED_HERE if each.parts[0] == group] for group in INDEPENDENT]
+    runs = [[each for each in row if each is not None] for row in zip_longest(*groups)]
+    return [*alone, *runs]
+
+
+def test_every_choice_is_trained_in_some_run() -> None:
+    assert sorted(chain.from_iterable(_together())) == sorted(TRAINED_HERE)
+
+
+@pytest.mark.parametrize("choices", _together(), ids=lambda choices: ",".join(map(str, choices)))
+def test_choice_trains_all_weights_in_two_tiny_rounds(
+    choices: list[Path], tiny: Build, cifar_sized: Build
+) -> None:
+    build, overrides = tiny, []
+    for group, name in (choice.parts for choice in choices):
+        if group == "experiment":
+            build = cifar_sized
+        if group == "codec":
+            overrides += [f"codec@{path}={name}" for path in CODECS]
+        else:
+            overrides.append(f"{group}={name}")
     run = build(*overrides)
     before = run.algorithm.full_weights()
     for t in range(2):

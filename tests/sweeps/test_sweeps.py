@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.cases import long_but
 from tests.command_line import command_line
 from tests.conftest import TINY
 from tests.sweeps.processes import alive, command, descendants, results, sweep, table, until
@@ -118,7 +119,7 @@ def test_a_value_more_runs_only_its_jobs_in_the_same_directory(tmp_path: Path) -
     assert "sweep" not in config
 
 
-@pytest.mark.parametrize("at_once", [1, 2])
+@pytest.mark.parametrize("at_once", long_but([2], [1, 2]))
 def test_an_interrupted_sweep_leaves_no_process_behind(root: Path, tmp_path: Path, at_once: int) -> None:
     asked = command(root, "rounds=100000", "seed=0,1", f"hydra.launcher.n_jobs={at_once}")
     process = subprocess.Popen(
@@ -143,6 +144,7 @@ def test_an_interrupted_sweep_leaves_no_process_behind(root: Path, tmp_path: Pat
     until(lambda: not alive(born), 5)
 
 
+@pytest.mark.long  # tests/transport/test_same_bits.py has such a sweep in every run
 def test_jobs_over_grpc_give_what_they_give_in_one_process(tmp_path: Path) -> None:
     asked = ["rounds=2", "algorithm=splitfed_v1", "quant=int8", "engine=sequential", "transport=grpc,local"]
     done = sweep(tmp_path, *asked, f"hydra.sweep.dir={tmp_path / 'sweep'}")

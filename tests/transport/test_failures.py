@@ -388,7 +388,11 @@ STOPPED = (*TINY, *SAGE, "cohort_size=2", "checkpoint_interval=2", "rounds=5")
 
 @pytest.mark.parametrize(
     ("number", "kept", "spawn"),
-    [(signal.SIGKILL, [2], True), (signal.SIGKILL, [2], False), (signal.SIGINT, [2, 3], True)],
+    [
+        pytest.param(signal.SIGKILL, [2], True, marks=pytest.mark.long),
+        (signal.SIGKILL, [2], False),
+        (signal.SIGINT, [2, 3], True),
+    ],
     ids=["killed with its clients", "killed and its clients survive", "interrupted with its clients"],
 )
 def test_a_server_that_is_stopped_in_a_round_goes_on_when_resumed(
