@@ -1,6 +1,7 @@
 """PyTorch's own way to int8: a graph exported, quantized by torchao, and compiled by inductor."""
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
@@ -15,7 +16,7 @@ from fedsplit.deployment import storage
 from fedsplit.deployment.backend import Backend, Build, Deployed, SmashedData
 from fedsplit.deployment.calibration import check_batches
 from fedsplit.deployment.exporting import exporting, quietly
-from fedsplit.deployment.graph_file import read_graph, write_graph
+from fedsplit.deployment.graph_file import OperationGraph
 from fedsplit.errors import UserError
 from fedsplit.models.model_state import compute_format
 
@@ -38,36 +39,57 @@ class Pt2eGraph(Deployed):
     Not compiled it decodes weights and activations and computes in float32: right, and slow.
 
     Args:
-        graph: of torch's operations; where it decodes its output last, it is made to end with the codes.
+        graph: of torch's operations.
         compiled: by inductor, for each number of samples anew; takes up to a minute each.
-        scale: of the output's codes, of a graph that ends with them.
+        scale: of the output's codes; None of a graph whose output is no codes.
         zero_point: of them.
     """
 
     def __init__(
-        self, graph: fx.GraphModule, *, compiled: bool, scale: float | None = None, zero_point: int = 0
+        self, graph: OperationGraph, *, compiled: bool, scale: float | None, zero_point: int
     ) -> None:
-        if scale is None:
-            scale, zero_point = _end_with_codes(graph)
         self._graph, self._compiled, self._scale, self._zero_point = graph, compiled, scale, zero_point
         self._run: Callable[[Tensor], Tensor] = graph
         if compiled:
             self._run = torch.compile(graph, dynamic=False)
         self._seen: set[torch.Size] = set()
 
+    @classmethod
+    def of(cls, graph: fx.GraphModule, *, compiled: bool) -> Self:
+        """A graph of `torch.export`; where it decodes its output last, it is made to end with the codes.
+
+        Raises:
+            UserError: an operation is none that a deployed graph can hold; says which.
+        """
+        scale, zero_point = _end_with_codes(graph)
+        try:
+            operations = OperationGraph.of(graph)
+        except ValueError as error:
+            raise UserError("model", "PT2E", f"cannot be deployed as a graph ({error})") from error
+        return cls(operations, compiled=compiled, scale=scale, zero_point=zero_point)
+
     @torch.inference_mode()
     def run_quantized(self, x: Tensor) -> SmashedData:
         """See `Deployed.run_quantized`.
 
         Raises:
-            UserError: the graph cannot be compiled here; says why.
+            UserError: the graph does not fit these inputs, or cannot be compiled here; says why.
         """
         x = compute_format(x)
-        z = self._run(x) if x.shape in self._seen or not self._compiled else self._compile(x)
+        z = self._run(x) if x.shape in self._seen else self._run_first(x)
         return SmashedData(z, self._scale, self._zero_point)
 
+    def _run_first(self, x: Tensor) -> Tensor:
+        """The output for the first inputs of a shape, once all operations were found to fit them."""
+        try:
+            self._graph.check(x)
+        except ValueError as error:
+            raise UserError("deployed", "graph", f"cannot be run ({error})") from error
+        z = self._compile(x) if self._compiled else self._run(x)
+        self._seen.add(x.shape)
+        return z
+
     def _compile(self, x: Tensor) -> Tensor:
-        """The output for the first inputs of a shape."""
         # frozen weights are what inductor needs to put whole numbers into its products
         try:
             with quietly(), inductor.patch(freezing=True, compile_threads=1):
@@ -75,21 +97,25 @@ class Pt2eGraph(Deployed):
         except (InductorError, BackendCompilerFailed) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError("model", "PT2E", f"cannot be compiled here ({reason})") from error
-        self._seen.add(x.shape)
         return z
 
     def save(self, directory: Path) -> None:
         """See `Deployed.save`: operations and tensors in one safetensors file."""
         settings = {"compiled": self._compiled, "scale": self._scale, "zero_point": self._zero_point}
         storage.describe(directory, "graph", settings)
-        write_graph(self._graph, directory / _FILE)
+        self._graph.write(directory / _FILE)
 
     @classmethod
     def load(cls, directory: Path, build: Build) -> Self:
         """See `Deployed.load`."""
-        told = storage.description(directory)
-        graph = read_graph(directory / _FILE)
-        return cls(graph, compiled=told["compiled"], scale=told["scale"], zero_point=told["zero_point"])
+        settings = storage.description(directory)
+        compiled, scale, zero_point = (settings.get(key) for key in ("compiled", "scale", "zero_point"))
+        if not (isinstance(compiled, bool) and isinstance(zero_point, int)):
+            raise ValueError("compiled is true or false, zero_point a whole number")
+        if not (scale is None or (isinstance(scale, float) and 0 < scale < math.inf)):
+            raise ValueError("scale is a positive number")
+        graph = OperationGraph.read(directory / _FILE)
+        return cls(graph, compiled=compiled, scale=scale, zero_point=zero_point)
 
 
 def _end_with_codes(module: fx.GraphModule) -> tuple[float | None, int]:
@@ -144,7 +170,7 @@ class Pt2eStatic(Backend):
         self._unquantized = tuple(sorted({_kind(node) for node in weighted if not _decodes(node)}))
         if not any(map(_decodes, weighted)):
             raise UserError("model", type(graph).__name__, "torchao can quantize none of its operations")
-        return Pt2eGraph(graph, compiled=self._compiled)
+        return Pt2eGraph.of(graph, compiled=self._compiled)
 
     @property
     def unquantized(self) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ def _openvino() -> Deploy:
 def _pt2e(*, compiled: bool) -> Deploy:
     from fedsplit.deployment.pt2e import Pt2eGraph, exported  # noqa: PLC0415
 
-    return lambda graph, example: Pt2eGraph(exported(graph, example), compiled=compiled)
+    return lambda graph, example: Pt2eGraph.of(exported(graph, example), compiled=compiled)
 
 
 _RUNTIMES: Mapping[Int8Backend, Callable[[], Deploy]] = {
