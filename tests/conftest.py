@@ -53,6 +53,9 @@ TINY = (
 MUCH_MEMORY = 900e6
 """Resident bytes of a test process above which it gives freed memory back: imports alone take 600 MB."""
 
+PROCESSES = ("transport", "sweeps", "deployment", "tasks")
+"""Rooms whose tests start processes: begun first, they leave no core idle at the end."""
+
 ALGORITHMS = ("fed_avg", "splitfed_v1", "splitfed_v2", "cse_fsl", "fsl_sage")
 
 Configure = Callable[..., dict[str, Any]]
@@ -61,8 +64,9 @@ Build = Callable[..., Experiment]
 
 @pytest.hookimpl(tryfirst=True)  # before `-m "not long"` is looked at
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as long what is beyond the cover that a test asks for."""
+    """Mark what is beyond the cover that a test asks for as long; put the longest tests first."""
     mark_long(items)
+    items.sort(key=lambda item: item.path.parent.name not in PROCESSES)
 
 
 @pytest.fixture(scope="session", autouse=True)
