@@ -21,7 +21,9 @@ def codes(dtype: torch.dtype) -> Tensor:
 
 
 @pytest.mark.parametrize(("dtype", "zero_point"), [(torch.uint8, 131), (torch.int8, -7)])
-def test_codes_travel_as_they_are_and_are_decoded_once(dtype: torch.dtype, zero_point: int) -> None:
+def test_device_codes_send_bytes_unchanged_and_decode_them_with_scale_and_zero_point(
+    dtype: torch.dtype, zero_point: int
+) -> None:
     values, scale = codes(dtype), 0.0123456789
     message = CODES.encode(SmashedData(values, scale, zero_point))
     assert message.payload == struct.pack("<di", scale, zero_point) + values.numpy().tobytes()
@@ -31,7 +33,7 @@ def test_codes_travel_as_they_are_and_are_decoded_once(dtype: torch.dtype, zero_
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_numbers_arrive_exactly_whatever_their_memory_format(dtype: torch.dtype) -> None:
+def test_device_codes_bring_floats_exactly_whatever_their_memory_format(dtype: torch.dtype) -> None:
     values = torch.randn(SHAPE).to(dtype).contiguous(memory_format=torch.channels_last)
     decoded = CODES.decode(CODES.encode(SmashedData(values)))
     assert torch.equal(decoded, values.float())
@@ -39,12 +41,12 @@ def test_numbers_arrive_exactly_whatever_their_memory_format(dtype: torch.dtype)
     assert CODES.largest(SHAPE, dtype) == 150 * dtype.itemsize
 
 
-def test_int8_smashed_data_take_at_most_0_27_of_float32() -> None:
+def test_device_codes_of_int8_take_at_most_0_27_of_the_bytes_of_float32() -> None:
     shape = (1, 128, 8, 8)
     assert CODES.largest(shape, torch.uint8) <= 0.27 * CODES.largest(shape, torch.float32)
 
 
-def test_what_is_not_finite_is_not_sent() -> None:
+def test_device_codes_do_not_encode_what_is_not_finite() -> None:
     with pytest.raises(NotFinite):
         CODES.encode(SmashedData(torch.tensor([[float("nan")]])))
 
@@ -55,18 +57,20 @@ def sealed(scale: float, zero_point: int, dtype: torch.dtype = torch.uint8, more
 
 
 @pytest.mark.parametrize("scale", [float("nan"), float("inf"), 0.0, -1.0, 1e38])
-def test_a_scale_that_gives_no_numbers_is_refused(scale: float) -> None:
+def test_device_codes_refuse_a_message_whose_scale_gives_no_finite_numbers(scale: float) -> None:
     with pytest.raises(Corrupt, match="no codes have the scale"):
         CODES.decode(sealed(scale, 0))
 
 
 @pytest.mark.parametrize(("dtype", "zero_point"), [(torch.uint8, -1), (torch.uint8, 256), (torch.int8, 128)])
-def test_a_zero_point_that_is_no_code_is_refused(dtype: torch.dtype, zero_point: int) -> None:
+def test_device_codes_refuse_a_message_whose_zero_point_is_no_code(
+    dtype: torch.dtype, zero_point: int
+) -> None:
     with pytest.raises(Corrupt, match="no codes have the scale"):
         CODES.decode(sealed(0.1, zero_point, dtype))
 
 
-def test_other_lengths_types_and_altered_bytes_are_refused() -> None:
+def test_device_codes_refuse_messages_of_another_length_or_type_and_altered_ones() -> None:
     with pytest.raises(Corrupt, match="163 bytes came, 162 were expected"):
         CODES.decode(sealed(0.1, 0, more=b"x"))
     with pytest.raises(Corrupt, match=r"no smashed data are of torch\.int64"):

@@ -40,7 +40,7 @@ def requests(precision: str, factor: float) -> list[Request]:
     return [warm, *counted]
 
 
-def test_warm_up_counts_for_memory_alone() -> None:
+def test_summary_counts_warm_up_requests_for_memory_alone() -> None:
     summary = Summary.of("fp32", requests("fp32", 1.0), [Footprint(5000, 7 * 10**7)], FREE)
     assert (summary.requests, summary.samples, summary.peak_memory) == (4, 32, 3 * 10**8)
     assert summary.accuracy == 26 / 32
@@ -52,7 +52,7 @@ def test_warm_up_counts_for_memory_alone() -> None:
     assert summary.seconds["total"].median == pytest.approx(0.26)
 
 
-def test_ratios_are_to_the_first_precision_and_empty_where_it_took_nothing() -> None:
+def test_summary_ratios_are_to_the_first_precision_and_empty_where_it_took_nothing() -> None:
     first = Summary.of("fp32", requests("fp32", 1.0), [Footprint(5000, 0)], FREE)
     second = Summary.of("int8", requests("int8", 0.5), [Footprint(1300, 0)], FREE)
     row = second.plain(first)
@@ -63,17 +63,17 @@ def test_ratios_are_to_the_first_precision_and_empty_where_it_took_nothing() -> 
     assert summary_table([first, second], 8).row_count == 2
 
 
-def test_one_request_has_no_standard_deviation() -> None:
+def test_summary_of_one_request_has_no_standard_deviation() -> None:
     summary = Summary.of("fp32", [ONE], [Footprint(5000, 0)], FREE)
     assert summary.seconds["client"].std is None
 
 
-def test_money_is_for_what_goes_up_and_down() -> None:
+def test_summary_costs_money_for_bytes_up_and_down() -> None:
     summary = Summary.of("fp32", [ONE], [Footprint(5000, 0)], Network(cost_per_mb=3.0))
     assert summary.cost_per_1000 == pytest.approx(3.0 * (8000 + 320) / 8 * 1000 / 1e6)
 
 
-def test_a_simulated_wire_takes_latency_twice_and_the_bits_of_both_ways() -> None:
+def test_simulated_wire_takes_latency_twice_and_the_bits_of_both_ways() -> None:
     assert wire(FREE, 0)(1000, 1000) == 0.0
     slow = SimulatedNetwork(
         up_mbps=2,
@@ -88,7 +88,7 @@ def test_a_simulated_wire_takes_latency_twice_and_the_bits_of_both_ways() -> Non
     assert wire(slow, 0)(125_000, 25_000) == pytest.approx(0.1 + 1.0 + 0.02)
 
 
-def test_a_row_has_a_value_for_every_column() -> None:
+def test_request_row_has_a_value_for_every_column() -> None:
     row = dict(zip(COLUMNS, ONE.row(), strict=True))
     assert row["seconds.total"] == pytest.approx(0.11)
     assert row["logits_crc32"] == "000000ab"
@@ -103,7 +103,7 @@ class Counting(Device):
         return ONE
 
 
-def test_devices_take_turns_and_what_counts_begins_with_the_first_images() -> None:
+def test_devices_take_turns_and_counted_requests_begin_with_the_first_images() -> None:
     seen: list[tuple[int, int, int, bool]] = []
     done = Turns(warm_up=2, requests=2).of([Counting(0, seen), Counting(1, seen)])
     assert len(done) == 8
