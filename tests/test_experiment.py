@@ -294,3 +294,30 @@ def test_where_nothing_waits_for_a_device_the_end_of_the_round_finds_what_was_no
     monkeypatch.setattr(kind, "weights", spoilt)
     with pytest.raises(RunFailed, match=r"^full_weights of client 1 is not finite$"):
         run.run_round(1)
+
+
+def test_threshold_in_mb_is_reached_at_a_million_bytes_each(tiny: Build, tmp_path: Path) -> None:
+    whole = tiny()
+    loads = [whole.run_round(t).load for t in range(3)]
+    run = tiny(f"comm_threshold_mb={loads[1] / 1e6!r}")
+    run.run(RunDirectory(tmp_path / "run"))
+    assert [record.load for record in run.records] == loads[:2]
+
+
+def test_resumed_run_has_used_the_time_that_it_had_used_before(tiny: Build) -> None:
+    run = tiny()
+    run.elapsed = 12.5
+    resumed = tiny()
+    resumed.restore(run.checkpoint())
+    assert resumed.elapsed == 12.5
+
+
+def test_division_of_samples_depends_on_the_seed(tiny: Build) -> None:
+    one, same, other = (tiny(f"seed={seed}").parts.data.shards[0].tolist() for seed in (0, 0, 1))
+    assert one == same != other
+
+
+def test_engine_is_chosen_by_the_batches_that_clients_can_fill(tiny: Build) -> None:
+    """A batch size beyond every client's samples does not make a step any larger."""
+    choices = [tiny(f"batch_size={size}").config["choices"]["engine"] for size in (44, 1_000_000)]
+    assert choices[0] == choices[1] == "vectorized"

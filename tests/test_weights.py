@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedsplit.weights import Weights, average, num_bytes
+from fedsplit.weights import StackedWeights, Weights, average, num_bytes
 
 
 def _models(count: int, dtype: torch.dtype = torch.float32) -> list[Weights]:
@@ -95,3 +95,15 @@ def test_bytes_are_those_of_every_value(tensors: list[Tensor], size: int) -> Non
 def test_bytes_of_a_model_count_its_buffers() -> None:
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     assert num_bytes(module.state_dict()) == 4 * (3 * 4 * 9 + 4 + 4 * 4) + 8
+
+
+def test_average_of_stacks_gives_each_row_the_share_of_its_own_client() -> None:
+    """Clients 2 and 0 are one stack, 1 and 3 another: rows are not in the order of clients."""
+    models = _models(4)
+    stacks = [
+        (positions, {name: torch.stack([models[p][name] for p in positions]) for name in models[0]})
+        for positions in ((2, 0), (1, 3))
+    ]
+    averaged, expected = (average(each, [1, 20, 300, 4000]) for each in (StackedWeights(stacks), models))
+    for name, tensor in expected.items():
+        torch.testing.assert_close(averaged[name], tensor, rtol=1e-6, atol=1e-6, msg=name)

@@ -192,3 +192,15 @@ def test_batches_of_one_are_that_many_steps_of_one_sample(samples: int) -> None:
     batches = _batches(_images(20), torch.arange(samples), batch_size=1, local_epochs=3)
     assert batches.steps == 3 * samples
     assert [len(y) for _, _, y in batches.round(0)] == [1] * (3 * samples)
+
+
+def test_clients_with_the_same_images_are_augmented_differently() -> None:
+    images = _images(8)
+    both = [
+        _batches(images, torch.arange(8), augmentation=Augmentation(flip=True, crop_padding=2), client=client)
+        for client in (0, 1)
+    ]
+    first, second = (batches.augmentation(0, 0) for batches in both)
+    assert first is not None
+    assert second is not None
+    assert not (torch.equal(first.top, second.top) and torch.equal(first.left, second.left))

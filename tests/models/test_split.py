@@ -612,3 +612,18 @@ def test_smashed_data_in_another_order_do_not_take_the_shape_from_before() -> No
     assert unflattened(client, x) != (4, 4, 4)
     whole.eval()
     assert not torch.equal(client(x).view(2, 4, 4, 4), whole.conv(x))
+
+
+def test_tensor_of_three_names_is_untied_into_three() -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.third = (nn.Linear(3, 3) for _ in range(3))
+            self.second.weight = self.third.weight = self.first.weight
+
+    module = Shared()
+    assert tied(module) == [["first.weight", "second.weight", "third.weight"]]
+    own = untied(module)
+    assert tied(own) == []
+    for name, tensor in own.state_dict().items():
+        assert torch.equal(tensor, module.state_dict()[name])

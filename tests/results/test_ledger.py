@@ -163,3 +163,21 @@ def test_messages_are_kept_only_where_they_are_asked_for() -> None:
     ledger.add(1, "up", "smashed", 12, clients=[4, 2], step=3)
     assert ledger.taken(1) == {}
     assert ledger.load == 12
+
+
+def test_ledger_keeps_what_failures_cost_over_a_resume() -> None:
+    ledger = _counted([(0, "up", "smashed", 5), (1, "down", "client_weights", 7)])
+    ledger.add_again(0, "up", 3)
+    ledger.add_again(1, "down", 11)
+    resumed = Ledger()
+    resumed.load_state(json.loads(json.dumps(ledger.state())))
+    assert [resumed.again(t) for t in (0, 1)] == [{"up": 3, "down": 0}, {"up": 0, "down": 11}]
+    assert resumed.load == 12
+
+
+def test_ledger_counts_a_round_that_is_begun_again_as_sent_for_nothing() -> None:
+    ledger = _counted([(0, "up", "smashed", 5), (0, "up", "labels", 2), (0, "down", "client_weights", 7)])
+    ledger.add_again(0, "up", 3)
+    ledger.abandon(0)
+    assert ledger.load == 0
+    assert ledger.again(0) == {"up": 3 + 5 + 2, "down": 7}
