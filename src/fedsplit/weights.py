@@ -87,7 +87,7 @@ def _average_of_rows(weights: StackedWeights, shares: Sequence[float]) -> Weight
             if rows.is_floating_point():
                 wide = torch.promote_types(rows.dtype, torch.float32)
                 weight = torch.tensor([shares[p] for p in positions], dtype=wide, device=rows.device)
-                part = (weight @ rows.flatten(1).to(wide)).view(rows.shape[1:])
+                part = (weight @ rows.reshape(len(rows), -1).to(wide)).view(rows.shape[1:])
                 averaged[name] = averaged[name].add_(part) if name in averaged else part
             else:
                 part = rows.amax(0)
