@@ -8,8 +8,8 @@ import torch
 
 from fedsplit.transport.grpc import server, transport
 from fedsplit.transport.grpc.certificates import make_certificates
-from tests.transport.nursery import Nursery
-from tests.transport.weighing import Weighs
+from tests.transport import nursery
+from tests.transport.weighing import ChunkWeigher
 
 
 @pytest.fixture(scope="session")
@@ -20,26 +20,18 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery]:
-    """Where client processes come from; its imports are done once."""
-    with Nursery() as started:
-        yield started
-
-
 @pytest.fixture
-def nursed(nursery: Nursery, monkeypatch: pytest.MonkeyPatch) -> Nursery:
-    """What runs in this process with transport=grpc takes its client processes from the nursery."""
+def warm_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What runs in this process with transport=grpc starts client processes that have imported everything."""
     monkeypatch.setattr(transport, "spawned", nursery.spawned)
-    return nursery
 
 
 @pytest.fixture
-def weighs(monkeypatch: pytest.MonkeyPatch) -> Weighs:
+def chunk_weigher(monkeypatch: pytest.MonkeyPatch) -> ChunkWeigher:
     """What adds up the chunks of all servers of this process."""
-    weighs = Weighs()
-    monkeypatch.setattr(server.grpc, "server", partial(grpc.server, interceptors=[weighs]))
-    return weighs
+    weigher = ChunkWeigher()
+    monkeypatch.setattr(server.grpc, "server", partial(grpc.server, interceptors=[weigher]))
+    return weigher
 
 
 @pytest.fixture(autouse=True)

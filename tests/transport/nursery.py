@@ -1,111 +1,63 @@
-"""Client processes for many runs, without the seconds that importing everything costs each of them.
-
-`python -m tests.transport.nursery` imports once, and forks for each run a process that does what
-`python -m fedsplit.tasks.spawned` does from there on.
-"""
+"""Client processes for many runs, without the seconds that importing everything costs each of them."""
 
 import json
 import os
-import socket
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Thread
-from types import TracebackType
 from typing import Any
 
-from fedsplit.composition import CONFIGS
-from fedsplit.tasks import spawned
+from fedsplit.tasks import spawned as clients_process
 from fedsplit.transport.grpc import spawning
+from tests.transport import processes
+
+LIMIT_S = 300.0
+"""Seconds that clients never take to end."""
 
 
-class Nursery:
-    """Stands in for `spawning.spawned`, for as many runs as there are."""
+@contextmanager
+def spawned(
+    server: str, clients: int, folder: Path, config: Mapping[str, Any], fail: Callable[[str], None]
+) -> Iterator[None]:
+    """As `spawning.spawned`, but for imports: the process that starts clients is forked, and has them."""
+    order = replace(spawning.Asked.of(server, clients, folder, config), modules=[])
+    order_out, order_in = processes.pipe()
+    failures_out, failures_in = processes.pipe()
+    process = processes.forked(_start_clients, order_out, failures_in)
+    order_out.close()
+    failures_in.close()
+    ended = False
 
-    def __enter__(self) -> "Nursery":
-        self._socket, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.transport.nursery", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                cwd=CONFIGS.parent,
-                start_new_session=True,
-            )
-        return self
+    def listen() -> None:
+        with os.fdopen(os.dup(failures_out.fileno())) as lines:
+            for line in lines:
+                fail(line.strip())
+        if not ended:
+            fail("the process that starts clients has ended")
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._socket.close()
-        self._process.wait(30)
-
-    @contextmanager
-    def spawned(
-        self,
-        server: str,
-        clients: int,
-        folder: Path,
-        config: Mapping[str, Any],
-        fail: Callable[[str], None],
-    ) -> Iterator[None]:
-        """As `spawning.spawned`."""
-        asked = spawning.Asked.of(server, clients, folder, config)
-        input_, ours = os.pipe()
-        told, output = os.pipe()
-        with os.fdopen(ours, "w") as keeps_them, os.fdopen(told) as lines:
-            socket.send_fds(self._socket, [b"."], [input_, output])
-            os.close(input_)
-            os.close(output)
-            ended = False
-
-            def listen() -> None:
-                for line in lines:
-                    fail(line.strip())
-                if not ended:
-                    fail("the process that starts clients has ended")
-
-            listener = Thread(target=listen, daemon=True)
-            listener.start()
-            keeps_them.write(json.dumps(asdict(asked)) + "\n")
-            keeps_them.flush()
-            try:
-                yield
-            finally:
-                ended = True
-                keeps_them.close()
-                listener.join(30)  # until all of them have ended
-                assert not listener.is_alive()
+    listener = Thread(target=listen, daemon=True)
+    listener.start()
+    os.write(order_in.fileno(), f"{json.dumps(asdict(order))}\n".encode())
+    try:
+        yield
+    finally:
+        ended = True
+        order_in.close()
+        listener.join(LIMIT_S)  # until all of them have ended
+        process.join(LIMIT_S)
+        failures_out.close()
+        assert process.exitcode == 0
 
 
-def main(asked_at: int) -> int:
-    """Fork a process for each run that is asked for, until the socket is closed."""
-    import sklearn.datasets  # noqa: F401, PLC0415
-    import torch._dynamo  # noqa: F401, PLC0415
-
-    import fedsplit.transport.grpc.client  # noqa: F401, PLC0415
-
-    with socket.socket(fileno=asked_at) as asked:
-        while True:
-            message, descriptors, _, _ = socket.recv_fds(asked, 1, 2)
-            if not message:
-                break
-            if os.fork() == 0:
-                asked.close()
-                for descriptor, standard in zip(descriptors, (0, 1), strict=True):
-                    os.dup2(descriptor, standard)
-                    os.close(descriptor)
-                os.setsid()
-                os._exit(spawned.main())
-            for descriptor in descriptors:
-                os.close(descriptor)
-            with suppress(ChildProcessError):  # there is none left
-                while os.waitpid(-1, os.WNOHANG) != (0, 0):
-                    pass
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1])))
+def _start_clients(order: Connection, failures: Connection) -> None:
+    """What `python -m fedsplit.tasks.spawned` does once it has imported everything."""
+    for end, standard in ((order, 0), (failures, 1)):
+        os.dup2(end.fileno(), standard)
+        end.close()
+    sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)
+    os.setsid()
+    os._exit(clients_process.main())

@@ -1,4 +1,4 @@
-"""Commands of `main.py` as processes, forked from one that has imported everything: they start at once."""
+"""Commands of `main.py`, and other processes, that start at once: they have imported everything."""
 
 import multiprocessing
 import os
@@ -6,6 +6,8 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from multiprocessing import forkserver
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -13,6 +15,7 @@ _CONTEXT.set_forkserver_preload(
     [
         "main",
         "fedsplit.experiment",
+        "fedsplit.tasks.spawned",
         "fedsplit.transport.grpc.client",
         "fedsplit.transport.grpc.transport",
         "torch._dynamo",
@@ -35,9 +38,7 @@ class Command:
     def __init__(
         self, arguments: Sequence[str], log: Path, prepare: Callable[[], object] | None = None
     ) -> None:
-        _start_the_one_that_forks()
-        self._process = _CONTEXT.Process(target=_perform, args=(list(arguments), log, prepare))
-        self._process.start()
+        self._process = forked(_perform, list(arguments), log, prepare)
 
     @property
     def pid(self) -> int:
@@ -64,6 +65,19 @@ class Command:
         """Kill it, and wait until it is gone."""
         self.send(signal.SIGKILL)
         self._process.join()
+
+
+def forked(target: Callable[..., object], *arguments: object) -> BaseProcess:
+    """Start a process that calls a function of a module; it gets ends of `pipe()` as arguments."""
+    _start_the_one_that_forks()
+    process = _CONTEXT.Process(target=target, args=arguments)
+    process.start()
+    return process
+
+
+def pipe() -> tuple[Connection, Connection]:
+    """The ends to read from and to write to; `forked` hands them over."""
+    return _CONTEXT.Pipe(duplex=False)
 
 
 def _start_the_one_that_forks() -> None:

@@ -17,7 +17,7 @@ from fedsplit.experiment import Experiment
 from fedsplit.results.ledger import DIRECTIONS
 from fedsplit.transport.grpc import transport
 from tests.conftest import ALGORITHMS, Configure
-from tests.transport.nursery import Nursery
+from tests.transport import nursery
 from tests.transport.proxy import Proxy
 from tests.transport.runs import ran
 from tests.transport.weighing import counted
@@ -52,10 +52,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("fsl_sage", "int8"),
     ],
 )
-def test_on_the_socket_there_is_hardly_more(
+def test_bytes_on_the_socket_are_hardly_more_than_the_communication_load(
     *,
     configured: Configure,
-    nursery: Nursery,
     images: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

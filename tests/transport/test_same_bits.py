@@ -1,7 +1,7 @@
 """What a run gives does not depend on the wire: local and grpc agree in every bit, and in every byte.
 
-Runs are built in this process, with four client processes each. Those come ready from a nursery, for to
-import everything takes longer than a run; the tests of the command line at the end start them as users do.
+Runs are built in this process, with four client processes each. Those are forked from one that has imported
+everything, for that takes longer than a run; the sweep on the command line starts them as users do.
 """
 
 import shutil
@@ -14,8 +14,8 @@ from fedsplit.results.run_directory import RunDirectory
 from tests.cases import long_but
 from tests.command_line import command_line
 from tests.conftest import ALGORITHMS, TINY, Build
-from tests.transport.runs import assert_same, metrics, ran, state
-from tests.transport.weighing import Weighs, counted
+from tests.transport.runs import assert_same, metrics, ran
+from tests.transport.weighing import ChunkWeigher, counted
 
 CASES = {
     "ragged clients": ["distribution=dirichlet", "distribution.alpha=0.3"],
@@ -28,10 +28,9 @@ CASES = {
     "a cohort drawn each round": ["cohort_size=2", "algorithm.align_interval=2", "quant=int4", "rounds=5"],
     "batch normalisation": [
         "algorithm=cse_fsl",
-        "model=resnet18",
-        "model.cut=maxpool",
+        "model=resnet20",
+        "model.cut=layer1",
         "auxiliary=linear",
-        "dataset.max_train=40",
         "rounds=2",
         "quant=int8",
     ],
@@ -83,38 +82,77 @@ EVERY_RUN = (
 """Each is computed by other code; what else is in `CASES` combines them."""
 
 
-def assert_same_over_both(tiny: Build, tmp_path: Path, weighs: Weighs, overrides: list[str]) -> None:
+def assert_same_over_both(
+    tiny: Build, tmp_path: Path, chunk_weigher: ChunkWeigher, overrides: list[str]
+) -> None:
     overrides = ["num_clients=4", *overrides]
     local = ran(tiny(*overrides, "engine=sequential"), tmp_path / "local")
     experiment = tiny(*overrides, "transport=grpc")
     grpc = ran(experiment, tmp_path / "grpc")
     assert_same(local, grpc)
-    assert weighs.carried == counted(experiment)
-    assert sum(weighs.carried.values()) == int(metrics(grpc)[-1]["load"])
+    assert chunk_weigher.carried == counted(experiment)
+    assert sum(chunk_weigher.carried.values()) == int(metrics(grpc)[-1]["load"])
     for row in metrics(grpc):
         assert (row["retransmitted.up"], row["retransmitted.down"]) == ("0", "0")
 
 
+def test_jobs_of_a_sweep_give_the_same_over_both_transports(tmp_path: Path) -> None:
+    overrides = [*TINY, "num_clients=2", "rounds=1", "engine=sequential", "quant=int8"]
+    done = command_line(*overrides, "-m", "transport=local,grpc", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    sweep = tmp_path / done.stdout.splitlines()[-1]
+    assert_same(sweep / "0", sweep / "1")
+
+
+@pytest.mark.usefixtures("warm_clients")
+@pytest.mark.parametrize(
+    ("overrides", "rounds", "damaged"),
+    [
+        (["quant=int4", "cohort_size=2", "algorithm.align_interval=2"], 3, False),
+        (["algorithm=splitfed_v1", "optimizer=adam"], 2, True),
+    ],
+    ids=["newest checkpoint", "the one before"],
+)
+def test_grpc_run_that_is_resumed_gives_the_same_as_one_that_was_never_stopped(
+    tiny: Build, tmp_path: Path, overrides: list[str], rounds: int, damaged: bool
+) -> None:
+    """Stopped after so many rounds, and resumed for one more."""
+    overrides = [*overrides, "checkpoint_interval=1", "transport=grpc"]
+    whole = ran(tiny(*overrides, f"rounds={rounds + 1}"), tmp_path / "whole")
+    stopped = ran(tiny(*overrides, f"rounds={rounds}"), tmp_path / "stopped")
+    if damaged:
+        newest = max((stopped / "checkpoint").iterdir()) / "state.safetensors"
+        newest.write_bytes(newest.read_bytes()[:-1])
+    directory = RunDirectory.existing(stopped)
+    experiment = Experiment(resumed_config(directory, {"rounds": rounds + 1}))
+    checkpoint = directory.latest_checkpoint()
+    assert checkpoint is not None
+    assert checkpoint.rounds == (rounds - 1 if damaged else rounds)
+    experiment.restore(checkpoint)
+    experiment.run(directory)
+    assert_same(whole, stopped)
+
+
+@pytest.mark.usefixtures("warm_clients")
+@pytest.mark.parametrize("case", long_but(EVERY_RUN, CASES))
+def test_local_and_grpc_give_the_same_with_other_settings(
+    tiny: Build, tmp_path: Path, chunk_weigher: ChunkWeigher, case: str
+) -> None:
+    assert_same_over_both(tiny, tmp_path, chunk_weigher, CASES[case])
+
+
 @pytest.mark.cover(1)
-@pytest.mark.usefixtures("nursed")
+@pytest.mark.usefixtures("warm_clients")
 @pytest.mark.parametrize(("quant", "threads"), [("none", 1), ("int8", 2)])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_local_and_grpc_give_the_same(
-    *, tiny: Build, tmp_path: Path, weighs: Weighs, algorithm: str, quant: str, threads: int
+    *, tiny: Build, tmp_path: Path, chunk_weigher: ChunkWeigher, algorithm: str, quant: str, threads: int
 ) -> None:
     overrides = [f"algorithm={algorithm}", f"quant={quant}", f"threads={threads}", "rounds=2"]
-    assert_same_over_both(tiny, tmp_path, weighs, overrides)
+    assert_same_over_both(tiny, tmp_path, chunk_weigher, overrides)
 
 
-@pytest.mark.usefixtures("nursed")
-@pytest.mark.parametrize("case", long_but(EVERY_RUN, CASES))
-def test_local_and_grpc_give_the_same_with_other_settings(
-    tiny: Build, tmp_path: Path, weighs: Weighs, case: str
-) -> None:
-    assert_same_over_both(tiny, tmp_path, weighs, CASES[case])
-
-
-def test_what_is_compared_tells_other_runs_apart(tiny: Build, tmp_path: Path) -> None:
+def test_comparison_of_runs_notices_other_metrics_and_another_last_bit(tiny: Build, tmp_path: Path) -> None:
     one = ran(tiny("rounds=1"), tmp_path / "one")
     other = ran(tiny("rounds=1", "seed=1"), tmp_path / "other")
     with pytest.raises(AssertionError):
@@ -126,48 +164,3 @@ def test_what_is_compared_tells_other_runs_apart(tiny: Build, tmp_path: Path) ->
     model.write_bytes(bytes([*others, last ^ 1]))
     with pytest.raises(AssertionError, match="client"):
         assert_same(one, same)
-
-
-@pytest.mark.usefixtures("nursed")
-@pytest.mark.parametrize(
-    ("overrides", "damaged"),
-    [
-        (["quant=int4", "cohort_size=3", "algorithm.align_interval=2"], False),
-        (["algorithm=splitfed_v1", "optimizer=adam"], True),
-    ],
-    ids=["newest", "the one before"],
-)
-def test_a_run_that_is_resumed_gives_what_one_gives_that_was_never_stopped(
-    tiny: Build, tmp_path: Path, overrides: list[str], damaged: bool
-) -> None:
-    overrides = [*overrides, "num_clients=4", "checkpoint_interval=1", "transport=grpc"]
-    whole = ran(tiny(*overrides, "rounds=5"), tmp_path / "whole")
-    stopped = ran(tiny(*overrides, "rounds=3"), tmp_path / "stopped")
-    if damaged:
-        newest = max((stopped / "checkpoint").iterdir()) / "state.safetensors"
-        newest.write_bytes(newest.read_bytes()[:-1])
-    directory = RunDirectory.existing(stopped)
-    experiment = Experiment(resumed_config(directory, {"rounds": 5}))
-    checkpoint = directory.latest_checkpoint()
-    assert checkpoint is not None
-    assert checkpoint.rounds == (2 if damaged else 3)
-    experiment.restore(checkpoint)
-    experiment.run(directory)
-    assert_same(whole, stopped)
-
-
-def test_on_the_command_line_too_in_a_sweep_and_resumed(tmp_path: Path) -> None:
-    def main(*arguments: str) -> Path:
-        done = command_line(*arguments, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        assert done.stderr == ""
-        return tmp_path / done.stdout.splitlines()[-1]
-
-    overrides = [*TINY, "num_clients=4", "rounds=2", "engine=sequential", "quant=int8"]
-    sweep = main(*overrides, "-m", "transport=local,grpc")
-    local, grpc = sweep / "0", sweep / "1"
-    assert_same(local, grpc)
-    alone = main(*overrides, "rounds=3")
-    assert main(f"resume={grpc}", "rounds=3") == grpc
-    assert_same(alone, grpc)
-    assert len(metrics(grpc)) == len(state(grpc)["ledger"]) == 3

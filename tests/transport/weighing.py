@@ -13,7 +13,7 @@ from fedsplit.transport.grpc import federation_pb2 as pb
 Frame = TypeVar("Frame", pb.FromClient, pb.FromServer)
 
 
-class Weighs(grpc.ServerInterceptor):  # type: ignore[misc]
+class ChunkWeigher(grpc.ServerInterceptor):  # type: ignore[misc]
     """Adds up the contents of chunks in both directions, by round."""
 
     def __init__(self) -> None:
