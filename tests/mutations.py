@@ -181,7 +181,7 @@ FAULTS = (
         "src/fedsplit/building/engines.py",
         'samples = min(self.config["batch_size"], most)',
         'samples = self.config["batch_size"]',
-        ("tests/parties/test_vectorized.py",),
+        ("tests/test_experiment.py",),
     ),
     Fault(
         "trained-start-forgets-the-auxiliary-model",
@@ -685,7 +685,7 @@ FAULTS = (
         "src/fedsplit/parties/loss.py",
         "(values @ samples) / samples.sum()",
         "values.mean()",
-        ("tests/parties/test_evaluation.py",),
+        ("tests/parties/test_loss.py",),
     ),
     Fault(
         "dropout-at-the-server-is-the-same-in-every-step",
@@ -904,7 +904,7 @@ FAULTS = (
         "src/fedsplit/results/ledger.py",
         "sum(traffic.bytes for traffic in kinds.values()))",
         "0)",
-        ("tests/results/test_ledger.py", "tests/transport/test_failures.py"),
+        ("tests/results/test_ledger.py",),
     ),
     Fault(
         "a-milestone-must-be-surpassed",
@@ -1255,7 +1255,7 @@ FAULTS = (
         "src/fedsplit/weights.py",
         "[shares[p] for p in positions]",
         "shares[: len(positions)]",
-        ("tests/test_weights.py", "tests/parties/test_vectorized.py"),
+        ("tests/test_weights.py",),
     ),
     Fault(
         "the-first-step-is-dampened",
