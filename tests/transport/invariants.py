@@ -78,6 +78,7 @@ class World:
         self.run = Parts(settings | {"choices": chosen}).run(Ledger())
         self.expectations = Expectations(self.run)
         self.lossless = self.run.quantization.weights.lossless
+        self._answers: dict[int, list[list[Parcel[pb.FromClient]]]] = {}
 
     def hub(self) -> Hub:
         """A hub that was asked nothing yet."""
@@ -131,11 +132,12 @@ class World:
             asked.append(hub._sessions[CLIENT].asked.verb)  # type: ignore[union-attr]
         return asked
 
-    @lru_cache  # noqa: B019  (a world lives as long as the tests)
     def answers(self, conversation: int) -> list[list[Parcel[pb.FromClient]]]:
         """What an honest client answers to each of these verbs."""
-        worker = self.worker()
-        return [worker.answer(verb) for verb in self.verbs(conversation)]
+        if conversation not in self._answers:
+            worker = self.worker()
+            self._answers[conversation] = [worker.answer(verb) for verb in self.verbs(conversation)]
+        return self._answers[conversation]
 
 
 class Counted(TorchDispatchMode):
@@ -416,7 +418,7 @@ def _composed(overrides: tuple[str, ...]) -> Any:
 
 
 @contextmanager
-def _composed_once() -> Iterator[None]:
+def composed_once() -> Iterator[None]:
     """What choices compose to is remembered: Hydra takes half a second for it."""
     with (
         mock.patch.object(plans_module, "composed", lambda overrides: deepcopy(_composed(tuple(overrides)))),
@@ -456,7 +458,7 @@ def texts(node: object) -> Iterator[str]:
 def plan_names_only_what_is_installed(plan: pb.Plan) -> None:
     """A plan is refused, or makes a configuration of installed choices and plain values."""
     before, told = set(sys.modules), ""
-    with _composed_once():
+    with composed_once():
         try:
             config = configuration(plan)
         except (Corrupt, UserError) as error:

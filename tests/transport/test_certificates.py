@@ -32,7 +32,9 @@ def make(out: Path, *, hosts: list[str] = HOSTS, clients: int = 2, days: int = 3
     return make_certificates(out, hosts=hosts, clients=clients, days=days)
 
 
-def test_each_directory_is_all_that_one_machine_needs_and_no_one_else_can_read_it(tmp_path: Path) -> None:
+def test_certificate_directories_suffice_for_a_machine_and_only_the_owner_can_read_them(
+    tmp_path: Path,
+) -> None:
     before = os.umask(0)
     try:
         assert make(tmp_path / "a/certs") == Made(["ca", "server", "client-0", "client-1"], [])
@@ -92,7 +94,7 @@ def test_certificates_say_what_they_are_for(tmp_path: Path) -> None:
     assert len(serials) == 14
 
 
-def test_a_second_run_adds_what_is_missing_and_changes_nothing(tmp_path: Path) -> None:
+def test_making_certificates_again_adds_what_is_missing_and_changes_nothing(tmp_path: Path) -> None:
     make(tmp_path)
     before = contents(tmp_path)
     made = make(tmp_path, hosts=[*reversed(HOSTS), HOSTS[0]], clients=4)
@@ -107,7 +109,7 @@ def test_a_second_run_adds_what_is_missing_and_changes_nothing(tmp_path: Path) -
     assert contents(tmp_path)["server/key.pem"] != before["server/key.pem"]
 
 
-def test_the_authoritys_key_is_needed_only_to_add(tmp_path: Path) -> None:
+def test_key_of_the_authority_is_needed_only_to_add_certificates(tmp_path: Path) -> None:
     make(tmp_path)
     offline = tmp_path / "offline"
     (tmp_path / "ca/key.pem").rename(offline)
@@ -124,7 +126,7 @@ def test_the_authoritys_key_is_needed_only_to_add(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fails", ["fsync", "rename"])
-def test_an_interrupted_write_leaves_nothing_half_made(
+def test_making_certificates_interrupted_leaves_no_half_made_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
 ) -> None:
     calls = []
@@ -148,7 +150,7 @@ def test_an_interrupted_write_leaves_nothing_half_made(
         Tls.read(tmp_path / name)
 
 
-def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+def test_making_certificates_removes_what_a_killed_process_left(tmp_path: Path) -> None:
     left = tmp_path / f"{module._PARTIAL}x7"
     left.mkdir()
     (left / "key.pem").write_text("secret")
@@ -158,7 +160,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     assert (tmp_path / ".mine.partial").exists()
 
 
-def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_while_making_certificates_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
@@ -168,7 +170,7 @@ def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert list(tmp_path.iterdir()) == []
 
 
-def test_two_processes_do_not_make_two_authorities(tmp_path: Path) -> None:
+def test_making_certificates_in_two_processes_at_once_is_refused(tmp_path: Path) -> None:
     descriptor = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     with pytest.raises(UserError, match="another process makes certificates there now"):
@@ -184,7 +186,7 @@ NO_HOSTS += " 224.0.0.1 a:50051 http://a"
 
 
 @pytest.mark.parametrize("host", [*NO_HOSTS.split(), "", "a b", "a\n", "a\0", "a" * 64, "a." * 126 + "aa"])
-def test_a_name_that_is_no_host_is_refused_and_nothing_written(tmp_path: Path, host: str) -> None:
+def test_certificate_for_what_is_no_host_is_refused_and_nothing_written(tmp_path: Path, host: str) -> None:
     with pytest.raises(UserError) as told:
         make(tmp_path / "certs", hosts=["server.example", host])
     assert (told.value.key, told.value.value) == ("task.hosts", host)
@@ -192,13 +194,13 @@ def test_a_name_that_is_no_host_is_refused_and_nothing_written(tmp_path: Path, h
 
 
 @pytest.mark.parametrize("host", ["a", "localhost", "a-1.b2.example", "xn--bcher-kva.example", "a" * 63])
-def test_other_names_are_hosts(tmp_path: Path, host: str) -> None:
+def test_certificate_of_a_server_names_any_valid_host(tmp_path: Path, host: str) -> None:
     make(tmp_path, hosts=[host], clients=0)
     names = certificate(tmp_path / "server").extensions.get_extension_for_class(x509.SubjectAlternativeName)
     assert list(names.value) == [x509.DNSName(host)]
 
 
-def test_what_is_there_but_not_as_asked_for_is_told_and_kept(tmp_path: Path) -> None:
+def test_certificates_that_are_not_as_asked_for_are_named_and_kept(tmp_path: Path) -> None:
     make(tmp_path / "one")
     make(tmp_path / "other")
     before = contents(tmp_path)
@@ -231,7 +233,7 @@ def test_what_is_there_but_not_as_asked_for_is_told_and_kept(tmp_path: Path) -> 
         make(tmp_path / "one", clients=0)
 
 
-def test_nothing_outlives_its_authority(tmp_path: Path) -> None:
+def test_no_certificate_outlives_its_authority(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^task.days=3651: at most 3650, which the authority is valid for$"):
         make(tmp_path / "none", days=3651)
     assert not (tmp_path / "none").exists()
@@ -245,7 +247,7 @@ def test_nothing_outlives_its_authority(tmp_path: Path) -> None:
     )
 
 
-def test_what_has_expired_is_told(tmp_path: Path) -> None:
+def test_expired_certificates_are_named(tmp_path: Path) -> None:
     before = datetime.now(UTC) - timedelta(days=40)
     make_certificates(tmp_path, hosts=HOSTS, clients=1, days=30, now=before)
     with pytest.raises(UserError, match=r"server/certificate.pem: expired on .* UTC; take the"):
@@ -255,6 +257,6 @@ def test_what_has_expired_is_told(tmp_path: Path) -> None:
         make(tmp_path / "b", clients=1)
 
 
-def test_the_authoritys_key_is_in_no_text(tmp_path: Path) -> None:
+def test_key_of_the_authority_is_in_no_text(tmp_path: Path) -> None:
     authority = module.Authority.new(datetime.now(UTC))
     assert "key" not in repr(authority).lower()

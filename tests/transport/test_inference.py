@@ -35,6 +35,8 @@ SHORT = (
     "task.calibration_batches=2",
     "batch_size=25",
 )
+LONG = 300.0
+"""Seconds that nothing takes."""
 SAME = ("device", "request", "warm_up", "precision", "bytes.up", "bytes.down", "correct", "logits_crc32")
 """Columns that are the same over any wire."""
 
@@ -90,7 +92,7 @@ class Breaking(Device):
         return super()._measured(asked, parcel)
 
 
-def test_devices_that_dial_in_get_the_bits_of_one_process_also_when_a_stream_breaks(
+def test_split_inference_of_devices_that_dial_in_has_the_bits_of_one_process_also_when_a_stream_breaks(
     config: Callable[..., dict[str, Any]],
     local: Path,
     certificates: Path,
@@ -115,7 +117,7 @@ def test_devices_that_dial_in_get_the_bits_of_one_process_also_when_a_stream_bre
     over = ("transport=grpc", "transport.spawn=false", f"transport.tls={certificates / 'server'}")
     infer(config("precision=[fp32,int8]", *over), tmp_path / "done")
     for each in devices:
-        each.join(10)
+        each.join(LONG)
         assert not each.is_alive()
     assert Breaking.broken
     assert rows(tmp_path / "done") == rows(local)  # which tests/tasks/test_infer.py holds against plain torch
@@ -125,7 +127,7 @@ def test_devices_that_dial_in_get_the_bits_of_one_process_also_when_a_stream_bre
     assert not (tmp_path / "done" / "deployed").exists()  # devices brought their own
 
 
-def test_devices_that_are_started_here_are_fresh_processes_with_the_same_bits(
+def test_split_inference_of_a_spawned_device_process_has_the_bits_of_one_process(
     config: Callable[..., dict[str, Any]], local: Path, tmp_path: Path
 ) -> None:
     infer(config("precision=int8", "transport=grpc"), tmp_path / "done")
@@ -134,7 +136,7 @@ def test_devices_that_are_started_here_are_fresh_processes_with_the_same_bits(
     assert (tmp_path / "done" / "device-0.log").is_file()
 
 
-def test_a_device_that_does_not_come_is_not_waited_for_for_ever(
+def test_split_inference_fails_when_a_device_does_not_come_in_time(
     config: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     alone = config("transport=grpc", "transport.spawn=false", "task.wait_s=0.2")
@@ -152,7 +154,7 @@ def test_a_device_that_does_not_come_is_not_waited_for_for_ever(
         (["task.devices=2"], "task.devices=2: is for devices that dial in"),
     ],
 )
-def test_what_this_server_cannot_be(
+def test_split_inference_refuses_settings_that_no_server_can_have(
     config: Callable[..., dict[str, Any]], tmp_path: Path, overrides: list[str], told: str
 ) -> None:
     with pytest.raises(UserError) as error:
@@ -161,15 +163,16 @@ def test_what_this_server_cannot_be(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_directory_without_a_deployed_model_is_no_devices(tmp_path: Path) -> None:
+def test_device_refuses_a_directory_without_a_deployed_model(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"client\.model=.*: holds no deployed client model"):
         Device(server="127.0.0.1:1", client=0, tls=None, model=tmp_path, own={})
 
 
-def test_who_trains_and_who_infers_are_told_apart(
+def test_split_inference_refuses_a_client_that_trains_and_goes_on_with_its_device(
     config: Callable[..., dict[str, Any]], local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[str] = []
+    refusals: list[str] = []
+    threads: list[threading.Thread] = []
 
     class Trains(Device):
         def call(self, stub: Any) -> Any:
@@ -177,21 +180,24 @@ def test_who_trains_and_who_infers_are_told_apart(
 
     def dial(port: int) -> None:
         def attend() -> None:
-            made = Trains(
-                server=f"127.0.0.1:{port}", client=0, tls=None, model=local / "deployed/fp32", own={}
-            )
-            try:
-                made.attend()
-            except RunFailed as error:
-                told.append(str(error))
+            for kind in (Trains, Device):
+                device = kind(
+                    server=f"127.0.0.1:{port}", client=0, tls=None, model=local / "deployed/fp32", own={}
+                )
+                try:
+                    device.attend()
+                except RunFailed as error:
+                    refusals.append(str(error))
 
-        threading.Thread(target=attend, daemon=True).start()
+        threads.append(threading.Thread(target=attend, daemon=True))
+        threads[0].start()
 
     listening(monkeypatch, dial)
-    with pytest.raises(RunFailed, match="is not here after"):
-        infer(config("transport=grpc", "transport.spawn=false", "task.wait_s=2"), tmp_path / "done")
-    (why,) = told
-    assert why.startswith("the server refused: this server does split inference: ")
+    infer(config("precision=fp32", "transport=grpc", "transport.spawn=false"), tmp_path / "done")
+    threads[0].join(LONG)
+    (reason,) = refusals
+    assert reason.startswith("the server refused: this server does split inference: ")
+    assert rows(tmp_path / "done") == [row for row in rows(local) if row["precision"] == "fp32"]
 
 
 # What a hub of devices believes
@@ -236,12 +242,12 @@ class Asked:
             self.answers.append(gone)
 
 
-def test_an_answer_reaches_who_asked() -> None:
+def test_hub_of_devices_returns_an_answer_to_its_request() -> None:
     asked = Asked()
     parcel = smashed(asked.identity)
     assert asked.hub.admit(asked.link, 0, parcel.head)
     asked.hub.received(asked.link, 0, parcel)
-    asked.thread.join(5)
+    asked.thread.join(LONG)
     assert asked.answers == [parcel]
 
 
@@ -262,16 +268,18 @@ def of(dtype: torch.dtype, shape: tuple[int, ...] = BATCH) -> Message:
         (None, {"values": 7}, "values, not 7"),
     ],
 )
-def test_no_memory_is_taken_for_other_tensors(message: Message | None, others: Any, told: str) -> None:
+def test_hub_of_devices_refuses_tensors_other_than_smashed_data(
+    message: Message | None, others: Any, told: str
+) -> None:
     asked = Asked()
     with pytest.raises(Corrupt, match=told):
         asked.hub.admit(asked.link, 0, smashed(asked.identity, message, **others).head)
     asked.hub.detach(asked.link, 0, 0)
-    asked.thread.join(5)
+    asked.thread.join(LONG)
     assert isinstance(asked.answers[0], Gone)
 
 
-def test_answers_to_what_was_not_asked_are_refused() -> None:
+def test_hub_of_devices_refuses_answers_to_what_was_not_requested() -> None:
     asked = Asked()
     other = pb.Identity(run=b"r" * 16, client=0, number=99)
     with pytest.raises(Corrupt, match="in place of smashed"):
@@ -286,7 +294,7 @@ def test_answers_to_what_was_not_asked_are_refused() -> None:
         asked.hub.received(asked.link, 0, Parcel(bare))
 
 
-def test_who_may_come_in() -> None:
+def test_hub_of_devices_lets_in_known_devices_of_a_measured_precision_once() -> None:
     known = hub()
     with pytest.raises(Refused, match="here are devices 0 to 1"):
         known.greet(hello(2))
@@ -298,7 +306,7 @@ def test_who_may_come_in() -> None:
         known.greet(hello(0, b"o" * 16))
 
 
-def test_a_device_that_will_never_come_is_not_waited_for() -> None:
+def test_hub_of_devices_does_not_wait_for_a_device_that_failed_to_start() -> None:
     with pytest.raises(RunFailed, match="device 1: no such file"):
         hub("device 1: no such file").wait_for(1)
 
@@ -313,6 +321,6 @@ def test_a_device_that_will_never_come_is_not_waited_for() -> None:
         pb.Measured(peak_memory=1 << 60),
     ],
 )
-def test_measurements_that_cannot_be_are_refused(measured: pb.Measured) -> None:
+def test_impossible_measurements_of_a_device_are_refused(measured: pb.Measured) -> None:
     with pytest.raises(Corrupt):
         check_measured(measured, 4)

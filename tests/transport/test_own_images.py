@@ -107,7 +107,7 @@ def test_clients_with_images_of_their_own_train_as_if_they_were_divided(
     assert run.records[0].simulated_seconds == records[0].simulated_seconds
 
 
-def test_without_a_network_nobody_brings_anything(tiny: Build) -> None:
+def test_own_distribution_without_a_network_is_refused(tiny: Build) -> None:
     with pytest.raises(UserError, match="distribution=own: needs transport=grpc"):
         tiny("distribution=own")
 
@@ -119,7 +119,7 @@ def test_without_a_network_nobody_brings_anything(tiny: Build) -> None:
         ([*CLASSES, "dog"], None),
     ],
 )
-def test_a_folder_may_lack_classes_but_not_bring_others(
+def test_image_folder_of_a_client_may_lack_classes_but_not_have_others(
     folders: Path, classes: Sequence[str], told: str | None
 ) -> None:
     source = ImageFolder(root=str(folders / "0"), classes=list(classes))

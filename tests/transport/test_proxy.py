@@ -9,7 +9,7 @@ import pytest
 
 from tests.transport.proxy import BLOCK, Proxy
 
-LONG = 30.0
+LONG = 300.0
 """Seconds that nothing takes."""
 
 
@@ -82,7 +82,7 @@ def received(connection: socket.socket, size: int) -> bytes:
     return data
 
 
-def test_bytes_pass_unchanged_both_ways_and_are_counted(
+def test_proxy_passes_bytes_unchanged_both_ways_and_counts_them(
     proxy: Proxy, connect: Callable[[], socket.socket]
 ) -> None:
     sent = bytes(range(256)) * 4096  # more than any buffer of the proxy
@@ -99,7 +99,7 @@ def test_bytes_pass_unchanged_both_ways_and_are_counted(
     assert received(connections[1], 10) == b"still here"
 
 
-def test_cut_resets_every_connection_and_later_ones_pass(
+def test_proxy_that_cuts_resets_every_connection_and_lets_later_ones_pass(
     proxy: Proxy, connect: Callable[[], socket.socket]
 ) -> None:
     used, fresh = connect(), connect()
@@ -114,7 +114,7 @@ def test_cut_resets_every_connection_and_later_ones_pass(
     assert received(again, 1) == b"y"
 
 
-def test_cut_resets_towards_the_server_too() -> None:
+def test_proxy_that_cuts_resets_connections_to_the_server_too() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(LONG)
         with (
@@ -130,7 +130,7 @@ def test_cut_resets_towards_the_server_too() -> None:
 
 
 @pytest.mark.parametrize("towards", ["client", "server"])
-def test_a_half_closed_connection_still_carries_the_other_way(towards: str) -> None:
+def test_proxy_carries_the_other_way_on_a_half_closed_connection(towards: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(LONG)
         with (
@@ -157,7 +157,7 @@ def test_a_half_closed_connection_still_carries_the_other_way(towards: str) -> N
             assert (proxy.up, proxy.down) == passed == ((17, 0) if towards == "client" else (1, 16))
 
 
-def test_each_block_waits_for_its_delay(echo_port: int) -> None:
+def test_proxy_delays_each_block(echo_port: int) -> None:
     waited = []
 
     async def noted(seconds: float) -> None:
@@ -174,7 +174,7 @@ def test_each_block_waits_for_its_delay(echo_port: int) -> None:
     assert waited == [7.5, 7.5, 100.0, 100.0]  # there and back
 
 
-def test_nothing_passes_while_it_is_held_and_everything_after(echo_port: int) -> None:
+def test_proxy_passes_nothing_while_it_is_held_and_everything_after(echo_port: int) -> None:
     at_the_gate = Event()
 
     async def noted(seconds: float) -> None:
@@ -198,7 +198,7 @@ def test_nothing_passes_while_it_is_held_and_everything_after(echo_port: int) ->
             assert (proxy.up, proxy.down) == (4, 4)
 
 
-def test_new_connections_are_refused_and_old_ones_stay(
+def test_proxy_that_refuses_new_connections_keeps_old_ones(
     proxy: Proxy, connect: Callable[[], socket.socket]
 ) -> None:
     old, port = connect(), proxy.port
@@ -217,7 +217,7 @@ def test_new_connections_are_refused_and_old_ones_stay(
     assert received(new, 1) == b"y"
 
 
-def test_where_nobody_listens_a_connection_is_reset() -> None:
+def test_proxy_to_a_port_without_a_listener_resets_the_connection() -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         with Proxy(silent.getsockname()[1]) as proxy:
@@ -228,7 +228,7 @@ def test_where_nobody_listens_a_connection_is_reset() -> None:
                 pass
 
 
-def test_a_reset_of_one_end_reaches_the_other() -> None:
+def test_proxy_passes_a_reset_of_one_end_to_the_other() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(LONG)
         with Proxy(listener.getsockname()[1]) as running:
@@ -240,7 +240,7 @@ def test_a_reset_of_one_end_reaches_the_other() -> None:
                 assert is_reset(server)
 
 
-def test_the_end_of_the_proxy_is_the_end_of_its_connections(echo_port: int) -> None:
+def test_proxy_that_ends_resets_its_connections(echo_port: int) -> None:
     async def forever(seconds: float) -> None:
         await asyncio.Event().wait()
 

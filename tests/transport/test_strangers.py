@@ -179,7 +179,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return told
 
 
-def test_with_tls(
+def test_server_with_tls_turns_strangers_away_and_its_run_is_the_same(
     tiny: Build,
     certificates: Path,
     tmp_path: Path,
@@ -213,7 +213,7 @@ def test_with_tls(
     assert_same(local, tmp_path / "grpc")
 
 
-def test_on_loopback(
+def test_server_on_loopback_turns_strangers_away_and_its_run_is_the_same(
     tiny: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     local = ran(tiny("num_clients=2", "engine=sequential"), tmp_path / "local")

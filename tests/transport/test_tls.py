@@ -35,7 +35,7 @@ def refused(port: int, credentials: grpc.ChannelCredentials | None, host: str = 
     assert told.value.code() == grpc.StatusCode.UNAVAILABLE
 
 
-def test_a_client_with_its_certificate_passes_and_its_id_is_read(certificates: Path) -> None:
+def test_server_reads_the_id_of_a_client_from_its_certificate(certificates: Path) -> None:
     with served(Tls.read(certificates / "server").server_credentials()) as server:
         for client in (3, 0, 2):
             credentials = Tls.read(certificates / f"client-{client}").channel_credentials()
@@ -43,7 +43,9 @@ def test_a_client_with_its_certificate_passes_and_its_id_is_read(certificates: P
         assert server.callers == [3, 0, 2]
 
 
-def test_everyone_else_is_refused(certificates: Path, tmp_path: Path) -> None:
+def test_server_refuses_clients_without_its_authoritys_certificate(
+    certificates: Path, tmp_path: Path
+) -> None:
     ca = (certificates / "ca/certificate.pem").read_bytes()
     stranger = trustme.CA()
     theirs = stranger.issue_cert("127.0.0.1", common_name="fedsplit client 1")
@@ -75,7 +77,7 @@ def test_everyone_else_is_refused(certificates: Path, tmp_path: Path) -> None:
         assert server.callers == [1]
 
 
-def test_a_client_refuses_a_server_that_is_not_its_server(certificates: Path) -> None:
+def test_client_refuses_a_server_that_is_not_its_server(certificates: Path) -> None:
     tls = Tls.read(certificates / "client-1")
     ours, mine = tls.channel_credentials(), certificates / "client-0"
     key, chain = ((mine / name).read_bytes() for name in ("key.pem", "certificate.pem"))
@@ -109,7 +111,7 @@ URI, DNS = x509.UniformResourceIdentifier, x509.DNSName
     ],
     ids=str,
 )
-def test_only_the_one_uri_of_a_certificate_says_whose_it_is(
+def test_certificate_names_its_client_only_by_its_one_uri(
     certificates: Path, names: list[x509.GeneralName], client: int | None
 ) -> None:
     tls = Tls.read(certificates / "server")
@@ -127,14 +129,14 @@ def test_only_the_one_uri_of_a_certificate_says_whose_it_is(
     [[], [""], *([f"urn:fedsplit:client:{number}"] for number in ("", "1\n", "1\0", "٣", "9" * 5000))],
     ids=lambda uris: str(uris)[:40],
 )
-def test_no_other_text_names_a_client(uris: list[str]) -> None:
+def test_certificate_with_another_uri_names_no_client(uris: list[str]) -> None:
     names = {"x509_common_name": [b"urn:fedsplit:client:1"], "peer_dns": [b"urn:fedsplit:client:1"]}
     assert client_of({**names, "peer_uri": [uri.encode() for uri in uris]}) is None
     assert client_of({**names, "peer_uri": [b"urn:fedsplit:client:40"]}) == 40
     assert client_of({}) is None
 
 
-def test_a_directory_is_used_only_for_what_its_certificate_is_for(certificates: Path) -> None:
+def test_tls_directory_serves_only_the_purpose_of_its_certificate(certificates: Path) -> None:
     with pytest.raises(UserError) as told:
         Tls.read(certificates / "client-0", key="transport.tls").server_credentials()
     assert str(told.value) == f"transport.tls={certificates}/client-0: is for a client, not for a server"
@@ -142,7 +144,7 @@ def test_a_directory_is_used_only_for_what_its_certificate_is_for(certificates: 
         Tls.read(certificates / "server").channel_credentials()
 
 
-def test_certificates_of_other_makers_serve_too(tmp_path: Path) -> None:
+def test_tls_accepts_certificates_of_other_makers(tmp_path: Path) -> None:
     root = trustme.CA()
     between = root.create_child_ca()
     for name, issuer in (("plain", root), ("behind", between)):
@@ -160,7 +162,7 @@ def test_certificates_of_other_makers_serve_too(tmp_path: Path) -> None:
             assert server.callers == [None]
 
 
-def test_what_is_wrong_with_a_directory_is_told_by_file(certificates: Path, tmp_path: Path) -> None:
+def test_tls_directory_that_is_damaged_is_refused_by_file(certificates: Path, tmp_path: Path) -> None:
     directory, setting = tmp_path / "tls", "client.tls"
 
     def told(name: str, content: bytes | None) -> str:
@@ -207,14 +209,14 @@ def test_what_is_wrong_with_a_directory_is_told_by_file(certificates: Path, tmp_
         (1, r"certificate.pem: is valid only from .* UTC; is the clock right\?"),
     ],
 )
-def test_a_certificate_is_read_only_while_it_is_valid(tmp_path: Path, shift: int, message: str) -> None:
+def test_certificate_outside_its_validity_is_refused(tmp_path: Path, shift: int, message: str) -> None:
     now = datetime.now(UTC) + timedelta(days=shift)
     make_certificates(tmp_path, hosts=["a"], clients=1, days=30, now=now)
     with pytest.raises(UserError, match=message):
         Tls.read(tmp_path / "client-0")
 
 
-def test_an_expired_authority_is_told(tmp_path: Path, certificates: Path) -> None:
+def test_expired_authority_is_refused(tmp_path: Path, certificates: Path) -> None:
     old = Authority.new(datetime.now(UTC) - timedelta(days=4000))
     usage, name = ExtendedKeyUsageOID.CLIENT_AUTH, [URI("urn:fedsplit:client:0")]
     for file, content in old.issue("client 0", name, usage, 30, datetime.now(UTC)).items():
@@ -223,7 +225,7 @@ def test_an_expired_authority_is_told(tmp_path: Path, certificates: Path) -> Non
         Tls.read(tmp_path)
 
 
-def test_the_private_key_is_in_no_text(
+def test_private_key_of_tls_is_in_no_text(
     certificates: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -257,13 +259,13 @@ NONSENSE += " dns:///a:1 ipv4:127.0.0.1:1 127.0.0.1:1,0.0.0.0:1 unix:/tmp/socket
 
 
 @pytest.mark.parametrize("listen", LOOPBACK)
-def test_loopback_needs_no_tls(certificates: Path, listen: str) -> None:
+def test_address_on_loopback_needs_no_tls(certificates: Path, listen: str) -> None:
     require_tls_beyond_loopback(listen, None)
     require_tls_beyond_loopback(listen, Tls.read(certificates / "server"))
 
 
 @pytest.mark.parametrize("listen", BEYOND)
-def test_beyond_loopback_needs_tls(certificates: Path, listen: str) -> None:
+def test_address_beyond_loopback_needs_tls(certificates: Path, listen: str) -> None:
     with pytest.raises(UserError) as told:
         require_tls_beyond_loopback(listen, None)
     assert str(told.value) == (
@@ -274,7 +276,7 @@ def test_beyond_loopback_needs_tls(certificates: Path, listen: str) -> None:
 
 
 @pytest.mark.parametrize("listen", [*NONSENSE.split(), "", "localhost:1\n", "localhost: 1"])
-def test_what_is_no_address_is_refused_with_and_without_tls(certificates: Path, listen: str) -> None:
+def test_text_that_is_no_address_is_refused_with_and_without_tls(certificates: Path, listen: str) -> None:
     for tls in (None, Tls.read(certificates / "server")):
         with pytest.raises(UserError) as told:
             require_tls_beyond_loopback(listen, tls)

@@ -47,7 +47,7 @@ def _same(parcel: Parcel[Any], other: Parcel[Any]) -> bool:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_payload_of_any_size_comes_out_as_it_went_in(size: int) -> None:
+def test_payload_of_any_size_is_assembled_as_it_was_sent(size: int) -> None:
     sent = _parcel([size])
     (arrived,) = _assembled(list(sent.frames()))
     assert _same(arrived, sent)
@@ -55,7 +55,7 @@ def test_a_payload_of_any_size_comes_out_as_it_went_in(size: int) -> None:
 
 
 @given(st.lists(st.sampled_from((*SIZES[:5], 3, 1000)), min_size=1, max_size=6))
-def test_payloads_share_chunks_whatever_their_sizes(sizes: list[int]) -> None:
+def test_payloads_of_any_sizes_share_full_chunks(sizes: list[int]) -> None:
     sent = _parcel(sizes)
     head, *chunks = list(sent.frames())
     assert head == sent.head
@@ -66,14 +66,14 @@ def test_payloads_share_chunks_whatever_their_sizes(sizes: list[int]) -> None:
     assert _same(arrived, sent)
 
 
-def test_many_small_tensors_go_in_one_chunk() -> None:
+def test_many_small_payloads_go_in_one_chunk() -> None:
     sent = _parcel([3, 0, 5, 1, 0] * 100)
     frames = list(sent.frames())
     assert len(frames) == 2
     assert _same(_assembled(frames)[0], sent)
 
 
-def test_messages_follow_each_other() -> None:
+def test_assembler_takes_messages_one_after_the_other() -> None:
     sent = [
         _parcel([10, 20]),
         Parcel(pb.FromServer(begin=pb.Begin())),
@@ -86,7 +86,7 @@ def test_messages_follow_each_other() -> None:
     assert all(map(_same, arrived, sent))
 
 
-def test_what_is_not_wanted_is_passed_over_without_memory() -> None:
+def test_assembler_passes_over_what_is_not_wanted_without_memory() -> None:
     assembler: Assembler[Any] = Assembler(lambda frame: False)
     for frame in _parcel([CHUNK, 0, CHUNK]).frames():
         assert assembler.add(frame) is None
@@ -96,7 +96,7 @@ def test_what_is_not_wanted_is_passed_over_without_memory() -> None:
     assert after is not None
 
 
-def test_bytes_of_what_is_not_whole_are_known() -> None:
+def test_assembler_counts_the_bytes_of_a_message_that_is_not_whole() -> None:
     assembler: Assembler[Any] = Assembler(lambda frame: True)
     for frame in list(_parcel([CHUNK + 5]).frames())[:2]:
         assembler.add(frame)
@@ -133,7 +133,7 @@ def _chunk(content: bytes, **identity: int) -> pb.FromServer:
     ],
 )
 @pytest.mark.parametrize("wanted", [True, False])
-def test_frames_out_of_order_are_corrupt(frames: list[pb.FromServer], wanted: bool) -> None:
+def test_assembler_refuses_frames_out_of_order(frames: list[pb.FromServer], wanted: bool) -> None:
     assembler: Assembler[Any] = Assembler(lambda frame: wanted)
     for frame in frames[:-1]:
         assembler.add(frame)
@@ -146,7 +146,7 @@ MESSAGE = Identity().encode(VALUES)
 EXPECTED = Expected("z", pb.EXACT, Identity(), (3, 4), torch.float32)
 
 
-def test_an_announcement_is_of_its_message() -> None:
+def test_announcement_of_a_tensor_describes_its_message() -> None:
     tensor = announced("z", pb.EXACT, MESSAGE, signal=2.5, noise=0.5)
     assert (tensor.size, list(tensor.shape), tensor.values) == (48, [3, 4], 12)
     assert tensor.checksum == zlib.crc32(MESSAGE.payload, zlib.crc32(b"(3, 4) torch.float32"))
@@ -177,7 +177,7 @@ def test_an_announcement_is_of_its_message() -> None:
         {"noise": 1e200},  # its sum with others would not be finite
     ],
 )
-def test_an_announcement_of_anything_else_is_corrupt(change: dict[str, Any]) -> None:
+def test_announcement_of_another_tensor_is_corrupt(change: dict[str, Any]) -> None:
     tensor = announced("z", pb.EXACT, MESSAGE)
     for field, value in change.items():
         tensor.ClearField(field)  # type: ignore[arg-type]
@@ -189,7 +189,7 @@ def test_an_announcement_of_anything_else_is_corrupt(change: dict[str, Any]) -> 
         check([tensor], [EXPECTED])
 
 
-def test_too_many_or_too_few_tensors_are_corrupt() -> None:
+def test_announcement_of_too_many_or_too_few_tensors_is_corrupt() -> None:
     tensor = announced("z", pb.EXACT, MESSAGE)
     for tensors in ([], [tensor, tensor]):
         with pytest.raises(Corrupt):
@@ -200,7 +200,7 @@ def _head(message: Message) -> pb.FromClient:
     return pb.FromClient(tensors=[announced("z", pb.EXACT, message)], upload=pb.Upload())
 
 
-def test_tensors_are_decoded_and_damage_is_seen() -> None:
+def test_parcel_is_decoded_and_damage_to_its_payload_is_noticed() -> None:
     arrived = decoded(Parcel(_head(MESSAGE), [MESSAGE.payload]), [EXPECTED])
     assert torch.equal(arrived["z"], VALUES)
     altered = bytes([MESSAGE.payload[0] ^ 1]) + MESSAGE.payload[1:]
@@ -213,14 +213,14 @@ def test_tensors_are_decoded_and_damage_is_seen() -> None:
             decoded(Parcel(_head(message), [payload]), [EXPECTED])
 
 
-def test_what_is_decoded_does_not_share_memory_with_what_arrived() -> None:
+def test_decoded_tensor_shares_no_memory_with_what_arrived() -> None:
     payload = bytearray(MESSAGE.payload)
     arrived = decoded(Parcel(_head(MESSAGE), [memoryview(payload)]), [EXPECTED])["z"]
     payload[:] = bytes(len(payload))
     assert torch.equal(arrived, VALUES)
 
 
-def test_a_line_stays_a_line() -> None:
+def test_one_line_removes_line_breaks_and_shortens() -> None:
     assert one_line("no\nsuch\r\nfile\x1b[31m") == "no such  file [31m"
     assert len(one_line("x" * 10**6)) < 300
 
@@ -233,7 +233,7 @@ class _Echo(grpc.GenericRpcHandler):
         return grpc.stream_stream_rpc_method_handler(echo)
 
 
-def test_messages_far_larger_than_grpcs_limit_pass() -> None:
+def test_parcel_far_larger_than_grpcs_limit_passes_a_real_server() -> None:
     """Through a real server, with the options that federations have."""
     sent = _parcel([5, 12 * CHUNK + 3, 0, 7])
     with ThreadPoolExecutor(1) as pool:
@@ -246,7 +246,7 @@ def test_messages_far_larger_than_grpcs_limit_pass() -> None:
                 call = channel.stream_stream("/any/method")
                 written = [frame.SerializeToString() for frame in sent.frames()]
                 assert max(map(len, written)) < 2 * CHUNK
-                echoed = [pb.FromServer.FromString(each) for each in call(iter(written), timeout=60)]
+                echoed = [pb.FromServer.FromString(each) for each in call(iter(written), timeout=300)]
         finally:
             server.stop(None).wait()
     assert _same(_assembled(echoed)[0], sent)
