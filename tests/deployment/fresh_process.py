@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
@@ -19,24 +20,33 @@ from safetensors.torch import load_file, save_file
 from fedsplit.building.client_model import ClientArchitecture
 from fedsplit.deployment import storage
 torch.set_num_threads(1)
-folder, architecture = Path(sys.argv[1]), json.loads(sys.argv[2])
-x = load_file(folder / "x.safetensors")["x"]
-build = ClientArchitecture(**architecture).build
-models = sorted(path for path in folder.iterdir() if path.is_dir())
-z = {path.name: storage.load(path, build).run(x).contiguous() for path in models}
-save_file(z, folder / "z.safetensors")
+folder, architectures = Path(sys.argv[1]), json.loads(sys.argv[2])
+inputs = load_file(folder / "inputs.safetensors")
+smashed = {}
+for name, architecture in architectures.items():
+    model = storage.load(folder / name, ClientArchitecture(**architecture).build)
+    smashed[name] = model.run(inputs[name]).contiguous()
+save_file(smashed, folder / "smashed.safetensors")
 assert "openvino_telemetry" not in sys.modules or sys.modules["openvino_telemetry"] is None
 """
 
 
-def run_elsewhere(
-    models: Mapping[str, Deployed], architecture: ClientArchitecture, x: Tensor, folder: Path
-) -> dict[str, Tensor]:
-    """What each model gives for `x` in a fresh process, which loads it from `folder`, where it is saved."""
-    for name, model in models.items():
-        model.save(folder / name)
-    save_file({"x": x.contiguous()}, folder / "x.safetensors")
-    command = [sys.executable, "-c", _CODE, str(folder), json.dumps(architecture.plain())]
+@dataclass(frozen=True)
+class Task:
+    """A deployed client model, what its module is made from, and inputs to run it on."""
+
+    model: Deployed
+    architecture: ClientArchitecture
+    inputs: Tensor
+
+
+def run_elsewhere(tasks: Mapping[str, Task], folder: Path) -> dict[str, Tensor]:
+    """Smashed data by name, of a fresh process that loads all models from `folder`, where they are saved."""
+    for name, task in tasks.items():
+        task.model.save(folder / name)
+    save_file({name: task.inputs.clone() for name, task in tasks.items()}, folder / "inputs.safetensors")
+    architectures = json.dumps({name: task.architecture.plain() for name, task in tasks.items()})
+    command = [sys.executable, "-c", _CODE, str(folder), architectures]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return load_file(folder / "z.safetensors")
+    return load_file(folder / "smashed.safetensors")

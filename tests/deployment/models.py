@@ -1,12 +1,22 @@
-"""Small client models, as split off untrained networks, with BatchNorm statistics as of trained ones."""
+"""Small client models, as split off untrained networks, with BatchNorm statistics as of trained ones.
 
+What was made of them is kept for all tests of this folder; see `conftest.py`.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from fedsplit.building.client_model import ClientArchitecture
+from fedsplit.deployment.backend import Deployed
+from fedsplit.deployment.precisions import PRECISIONS, Int8Backend
+from fedsplit.deployment.trained_int8 import TrainedInt8
+from tests.models.test_int8_graph import SHAPE, trained
 from tests.models.zoo import settings_of
+from tests.quant.test_weight_grid import drawn
 
 
 @dataclass(frozen=True)
@@ -26,6 +36,7 @@ CUTS = {"digits_cnn": "flatten", "resnet20": "layer1", "mobilenet_v2": "features
 _SIDES = {"digits_cnn": 8, "resnet20": 8, "mobilenet_v2": 32, "eurosat_cnn": 28}
 
 
+@cache
 def client_of(choice: str) -> Client:
     """The client model of a choice, the same each time."""
     architecture = ClientArchitecture(
@@ -46,3 +57,40 @@ def client_of(choice: str) -> Client:
                 each.num_batches_tracked.zero_()  # type: ignore[union-attr, operator]
         samples = torch.randn(64, 3, architecture.image_size, architecture.image_size)
     return Client(architecture, module.eval(), samples)
+
+
+@cache
+def deployed(choice: str, precision: str) -> Deployed:
+    """The client model of a choice in a precision."""
+    backend = PRECISIONS[precision].make("task.precisions", precision)
+    backend.prepare(client_of(choice).module, client_of(choice).samples[:2])
+    if backend.calibrates:
+        backend.calibrate(client_of(choice).calibration)
+    return backend.convert()
+
+
+@cache
+def trained_client(model: Callable[[], nn.Module], cut: str) -> fx.GraphModule:
+    """A client model that was trained for int8, of inputs as `trained_inputs` gives them."""
+    return trained(model(), cut)
+
+
+@cache
+def deployed_as_trained(runtime: Int8Backend, model: Callable[[], nn.Module], cut: str) -> Deployed:
+    """A client model that was trained for int8, on one of its runtimes."""
+    backend = TrainedInt8(runtime)
+    backend.prepare(trained_client(model, cut), trained_inputs()[:2])
+    model_of_device = backend.convert()
+    assert backend.unquantized == ()
+    return model_of_device
+
+
+def trained_inputs() -> Tensor:
+    """Inputs of clients that were trained for int8."""
+    return drawn(64, *SHAPE)
+
+
+def forget_all() -> None:
+    """Let go of what was made."""
+    for made in (client_of, deployed, trained_client, deployed_as_trained):
+        made.cache_clear()

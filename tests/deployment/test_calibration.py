@@ -19,7 +19,7 @@ def drawn(batches: int, batch_size: int, seed: int = 0) -> list[Tensor]:
     )
 
 
-def test_samples_are_the_clients_own_each_once_and_follow_from_the_seed() -> None:
+def test_calibration_samples_are_the_clients_own_each_once_and_follow_from_the_seed() -> None:
     batches = drawn(4, 5)
     assert [tuple(each.shape) for each in batches] == [(5, 1, 2, 2)] * 4
     numbers = torch.cat(batches)[:, 0, 0, 0].int().tolist()
@@ -28,6 +28,6 @@ def test_samples_are_the_clients_own_each_once_and_follow_from_the_seed() -> Non
     assert not all(map(torch.equal, batches, drawn(4, 5, seed=1)))
 
 
-def test_more_than_clients_have_is_refused() -> None:
+def test_calibration_with_more_samples_than_clients_have_is_refused() -> None:
     with pytest.raises(UserError, match="at most 2 with batches of 8: clients have 20"):
         drawn(3, 8)

@@ -32,12 +32,8 @@ def size(whole: nn.Module, precision: str, folder: Path) -> int:
     return storage.size(folder)
 
 
-def test_the_network_has_the_parameters_it_is_known_by(whole: nn.Module) -> None:
-    assert sum(each.numel() for each in whole.parameters()) == PARAMETERS
-
-
 @pytest.mark.parametrize(("precision", "bytes_a_number", "mebibytes"), [("fp32", 4, 1.66), ("fp16", 2, 0.83)])
-def test_floats_take_their_bytes_and_a_header(
+def test_file_of_floats_takes_their_bytes_and_a_header(
     whole: nn.Module, precision: str, bytes_a_number: int, mebibytes: float, tmp_path: Path
 ) -> None:
     found = size(whole, precision, tmp_path)
@@ -46,7 +42,9 @@ def test_floats_take_their_bytes_and_a_header(
     assert round(PARAMETERS * bytes_a_number / 2**20, 2) == mebibytes
 
 
-def test_int8_takes_a_quarter_and_what_is_listed(whole: nn.Module, tmp_path: Path) -> None:
+def test_file_of_int8_takes_a_byte_a_weight_with_biases_scales_and_graph(
+    whole: nn.Module, tmp_path: Path
+) -> None:
     found = size(whole, "static_int8", tmp_path)
     biases_and_scales = 2 * 4 * CHANNELS
     weights = PARAMETERS - CHANNELS - STATISTICS  # BatchNorm's own weights and biases are folded away

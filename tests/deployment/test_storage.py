@@ -24,14 +24,14 @@ def never() -> nn.Module:
 
 
 @pytest.mark.parametrize("told", [None, "{", "[]", '{"format": "os.system"}'])
-def test_a_directory_without_a_sound_description_is_refused(told: str | None, tmp_path: Path) -> None:
+def test_storage_refuses_a_directory_without_a_sound_description(told: str | None, tmp_path: Path) -> None:
     if told is not None:
         (tmp_path / storage.DESCRIPTION).write_text(told)
     with pytest.raises(UserError, match=r"deployed=.*deployment\.json"):
         storage.load(tmp_path, never)
 
 
-def test_a_damaged_or_foreign_model_is_refused(tmp_path: Path) -> None:
+def test_storage_refuses_a_damaged_file_and_one_of_another_model(tmp_path: Path) -> None:
     path = saved(tmp_path / "model")
     (path / "client.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}      ")
     with pytest.raises(UserError, match="cannot be loaded"):
@@ -43,7 +43,7 @@ def test_a_damaged_or_foreign_model_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "format", ["floats", "packed_weights", "graph", "onnx", "openvino", "torch_quantized"]
 )
-def test_no_format_unpickles(format: str, tmp_path: Path) -> None:
+def test_storage_unpickles_in_no_format(format: str, tmp_path: Path) -> None:
     class Bomb:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return (exec, ("raise AssertionError('unpickled')",))
