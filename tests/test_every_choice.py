@@ -116,3 +116,8 @@ def test_the_papers_setting_is_the_papers(configured: Configure) -> None:
     assert config["auxiliary"] | alignment == config["auxiliary"]
     assert config["scheduler"]["_target_"].endswith("Constant")
     assert (config["client_optimizer"], config["server_optimizer"]) == (None, None)
+
+
+def test_older_names_of_algorithms_mean_the_same(configured: Configure) -> None:
+    for older, name in (("sl_multi_server", "splitfed_v1"), ("sl_single_server", "splitfed_v2")):
+        assert configured(f"algorithm={older}")["algorithm"] == configured(f"algorithm={name}")["algorithm"]

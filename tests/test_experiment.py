@@ -321,3 +321,12 @@ def test_engine_is_chosen_by_the_batches_that_clients_can_fill(tiny: Build) -> N
     """A batch size beyond every client's samples does not make a step any larger."""
     choices = [tiny(f"batch_size={size}").config["choices"]["engine"] for size in (44, 1_000_000)]
     assert choices[0] == choices[1] == "vectorized"
+
+
+def test_auxiliary_model_is_not_drawn_as_the_model_is(tiny: Build) -> None:
+    models = tiny("auxiliary=linear").parts.models
+    assert models.auxiliary is not None
+    modules = (models.halves.client, models.auxiliary)
+    weights = [next(module.parameters()).detach() for module in modules]  # uniform in 1 / sqrt(fan in)
+    draws = [(weight * weight[0].numel() ** 0.5).flatten()[:20] for weight in weights]
+    assert float((draws[0] - draws[1]).abs().max()) > 0.1

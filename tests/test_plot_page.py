@@ -15,7 +15,7 @@ def ask(folder: Path, **experiments: Any) -> None:
     (folder / "exp_configs.yaml").write_text(yaml.safe_dump(experiments, sort_keys=False), "utf-8")
 
 
-def test_an_experiment_with_a_table_leaves_its_files_and_a_page_of_all(tmp_path: Path) -> None:
+def test_plot_of_an_experiment_with_a_table_writes_its_files_and_a_page_of_all(tmp_path: Path) -> None:
     for seed, accuracy in enumerate([(0.5, 0.9), (0.7, 0.8)]):
         store_run(tmp_path / "saves" / "sweep" / str(seed), seed=seed, accuracy=accuracy)
     store_run(tmp_path / "saves" / "sweep" / "on", "fed_avg", accuracy=(0.6,), ended=False)
@@ -63,13 +63,15 @@ def test_an_experiment_with_a_table_leaves_its_files_and_a_page_of_all(tmp_path:
         ),
     ],
 )
-def test_a_wrong_table_is_told_before_anything_is_read(tmp_path: Path, table: Any, told: str) -> None:
+def test_plot_of_a_wrong_table_names_the_mistake_before_anything_is_read(
+    tmp_path: Path, table: Any, told: str
+) -> None:
     ask(tmp_path, mine={"runs": ["nowhere"], "table": table})
     refused(plot(tmp_path), told)
     assert files(tmp_path) == {"exp_configs.yaml"}
 
 
-def test_without_jinja2_the_line_says_what_to_install_and_nothing_is_written(tmp_path: Path) -> None:
+def test_plot_without_jinja2_says_what_to_install_and_writes_nothing(tmp_path: Path) -> None:
     store_run(tmp_path / "saves" / "0")
     ask(tmp_path, mine={"runs": ["saves"]})
     stub = tmp_path / "path" / "jinja2"

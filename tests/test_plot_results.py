@@ -51,7 +51,7 @@ def files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
-def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
+def test_plot_help_imports_nothing_heavy(tmp_path: Path) -> None:
     done = plot(tmp_path, "--help", before=("-X", "importtime"))
     assert done.returncode == 0
     assert "RUN_DIR" in done.stdout
@@ -60,7 +60,7 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     assert imported.isdisjoint({"matplotlib", "torch", "numpy", "hydra", "omegaconf"})
 
 
-def test_runs_sweeps_and_globs_are_drawn_and_their_paths_printed(tmp_path: Path) -> None:
+def test_plot_draws_runs_sweeps_and_globs_and_prints_the_paths_of_the_figures(tmp_path: Path) -> None:
     make_run(tmp_path / "single", "fed_avg")
     make_run(tmp_path / "sweep" / "0", "cse_fsl")
     make_run(tmp_path / "sweep" / "1", "cse_fsl", seed=1)
@@ -77,7 +77,7 @@ def test_runs_sweeps_and_globs_are_drawn_and_their_paths_printed(tmp_path: Path)
     assert done.stderr == f"note: {sweep_job}: not drawn, it is not the directory of a run\n"
 
 
-def test_experiments_are_drawn_and_what_matches_nothing_is_named(tmp_path: Path) -> None:
+def test_plot_draws_the_listed_experiments_and_names_what_matches_nothing(tmp_path: Path) -> None:
     make_run(tmp_path / "saves" / "fsl_sage" / "1")
     make_run(tmp_path / "saves" / "fsl_sage" / "2")
     experiments: dict[str, Any] = {
@@ -99,13 +99,13 @@ def test_experiments_are_drawn_and_what_matches_nothing_is_named(tmp_path: Path)
     assert none.startswith("note: none.runs=nowhere: ")
 
 
-def test_no_experiment_with_a_run_is_an_error(tmp_path: Path) -> None:
+def test_plot_of_experiments_without_any_run_is_an_error(tmp_path: Path) -> None:
     experiments = {"none": {"runs": ["nowhere"], "x": "load", "y": "test_accuracy"}}
     (tmp_path / "exp_configs.yaml").write_text(yaml.safe_dump(experiments), "utf-8")
     refused(plot(tmp_path), "experiments=exp_configs.yaml: ")
 
 
-def test_runs_are_selected_by_their_configuration_and_missing_ones_are_named(tmp_path: Path) -> None:
+def test_plot_selects_runs_by_their_configuration_and_names_missing_ones(tmp_path: Path) -> None:
     make_run(tmp_path / "saves" / "fsl_sage" / "1")
     make_run(tmp_path / "saves" / "multirun" / "today" / "now" / "0", "cse_fsl")
     experiments: dict[str, Any] = {
@@ -135,7 +135,7 @@ def test_runs_are_selected_by_their_configuration_and_missing_ones_are_named(tmp
     ]
 
 
-def test_an_experiment_that_cannot_be_drawn_does_not_keep_others_from_it(tmp_path: Path) -> None:
+def test_plot_draws_the_other_experiments_where_one_cannot_be_drawn(tmp_path: Path) -> None:
     for clients in range(7):
         path = make_run(tmp_path / "saves" / str(clients))
         with (path / "config.yaml").open("a") as file:
@@ -153,7 +153,7 @@ def test_an_experiment_that_cannot_be_drawn_does_not_keep_others_from_it(tmp_pat
     assert files(tmp_path / "saves" / "plots") == {"one.png", "index.html"}
 
 
-def test_one_figure_as_the_command_line_asks(tmp_path: Path) -> None:
+def test_plot_draws_the_one_figure_that_the_command_line_asks_for(tmp_path: Path) -> None:
     for job, algorithm in enumerate(("fed_avg", "fsl_sage")):
         make_run(tmp_path / "saves" / "multirun" / "today" / "now" / str(job), algorithm)
     asked = ["--runs", "saves/multirun/today/*", "--x", "load", "--y", "accuracy", "--by", "algorithm"]
@@ -193,7 +193,9 @@ def test_one_figure_as_the_command_line_asks(tmp_path: Path) -> None:
         ("a: {runs: [r], x: time, y: test_loss}", "a.x=time: must be one of round, load"),
     ],
 )
-def test_wrong_experiments_are_told(tmp_path: Path, content: str, told: str) -> None:
+def test_plot_of_wrong_experiments_names_the_mistake_and_writes_nothing(
+    tmp_path: Path, content: str, told: str
+) -> None:
     make_run(tmp_path / "r")
     (tmp_path / "exp_configs.yaml").write_text(content, "utf-8")
     before = files(tmp_path)
@@ -201,7 +203,7 @@ def test_wrong_experiments_are_told(tmp_path: Path, content: str, told: str) -> 
     assert files(tmp_path) == before
 
 
-def test_no_file_of_experiments_is_told(tmp_path: Path) -> None:
+def test_plot_without_a_file_of_experiments_says_so(tmp_path: Path) -> None:
     refused(plot(tmp_path), "experiments=exp_configs.yaml: cannot be read")
 
 
@@ -228,7 +230,9 @@ def test_no_file_of_experiments_is_told(tmp_path: Path) -> None:
         (["good", "--out"], "arguments=good --out: argument --out"),
     ],
 )
-def test_mistakes_are_one_line_and_leave_nothing(tmp_path: Path, arguments: list[str], told: str) -> None:
+def test_plot_asked_for_wrongly_ends_in_one_line_and_writes_nothing(
+    tmp_path: Path, arguments: list[str], told: str
+) -> None:
     make_run(tmp_path / "good")
     make_run(tmp_path / "unevaluated", "cse_fsl", rounds=0)
     (tmp_path / "empty").mkdir()
@@ -239,14 +243,14 @@ def test_mistakes_are_one_line_and_leave_nothing(tmp_path: Path, arguments: list
     assert not (tmp_path / "saves").exists()
 
 
-def test_a_figure_that_cannot_be_put_in_place_leaves_no_part_of_it(tmp_path: Path) -> None:
+def test_plot_leaves_no_part_of_a_figure_that_cannot_be_put_in_place(tmp_path: Path) -> None:
     make_run(tmp_path / "good")
     (tmp_path / "figures" / "accuracy-round.png" / "in-the-way").mkdir(parents=True)
     refused(plot(tmp_path, "good", "--out", "figures"), "--out=figures: must be a directory to write to")
     assert files(tmp_path / "figures") == set()
 
 
-def test_without_matplotlib_the_line_says_what_to_install(tmp_path: Path) -> None:
+def test_plot_without_matplotlib_says_what_to_install(tmp_path: Path) -> None:
     make_run(tmp_path / "good")
     stub = tmp_path / "path" / "matplotlib"
     stub.mkdir(parents=True)
@@ -264,7 +268,7 @@ def _with_counts(path: Path, rows: str) -> Path:
     return path
 
 
-def test_the_samples_of_each_class_at_each_client_are_drawn(tmp_path: Path) -> None:
+def test_plot_draws_the_samples_of_each_class_at_each_client(tmp_path: Path) -> None:
     _with_counts(tmp_path / "a", "0,0,,5\n1,1,,7\n")
     done = plot(tmp_path, "a", "--classes", "--out", "figures")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{Path('figures/classes.png')}\n", "")
@@ -280,7 +284,9 @@ def test_the_samples_of_each_class_at_each_client_are_drawn(tmp_path: Path) -> N
         (["--classes", "a", "damaged"], "run=damaged: class_counts.csv must not be damaged"),
     ],
 )
-def test_classes_that_cannot_be_drawn_are_told(tmp_path: Path, arguments: list[str], told: str) -> None:
+def test_plot_of_classes_that_cannot_be_drawn_says_why(
+    tmp_path: Path, arguments: list[str], told: str
+) -> None:
     _with_counts(tmp_path / "a", "0,0,,5\n")
     _with_counts(tmp_path / "damaged", "zero\n")
     (tmp_path / "damaged" / "config.yaml").write_text(

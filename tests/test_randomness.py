@@ -6,7 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from fedsplit.quant.quantization import TensorKind, rounding_seed
 from fedsplit.randomness import generator, numpy_generator, seed_modules, seed_of
+from fedsplit.results.ledger import Direction
+from fedsplit.transport.links import KIND_OF, weights_seed
 
 NAMED = {"client": 1, "round": 2, "epoch": 3, "step": 4}
 
@@ -79,3 +82,17 @@ def test_dropout_is_a_function_of_the_seed_of_its_pass(seed: int) -> None:
     assert torch.equal(dropout(x), first)
     seed_modules(seed // 2 + 1 if seed != 1 else 5, torch.device("cpu"))
     assert not torch.equal(dropout(x), first)
+
+
+def test_roundings_of_every_message_have_draws_of_their_own() -> None:
+    directions: tuple[Direction, ...] = ("up", "down")
+    seeds = [
+        weights_seed(seed, direction, part, client, round)
+        for seed, direction, part, client, round in product((0, 1), directions, KIND_OF, (0, 1), (0, 1))
+    ]
+    kinds: tuple[TensorKind, ...] = ("smashed", "cut_gradient")
+    seeds += [
+        rounding_seed(seed, kind, client, round, step)
+        for seed, kind, client, round, step in product((0, 1), kinds, (0, 1), (0, 1), (0, 1))
+    ]
+    assert len(set(seeds)) == len(seeds)

@@ -54,3 +54,8 @@ def test_storage_unpickles_in_no_format(format: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(pickle.dumps(Bomb()))
     with pytest.raises(UserError):
         storage.load(tmp_path, lambda: nn.Conv2d(1, 1, 1))
+
+
+def test_size_of_a_deployed_model_is_that_of_its_file_alone(tmp_path: Path) -> None:
+    (file,) = (path for path in saved(tmp_path).iterdir() if path.name != storage.DESCRIPTION)
+    assert storage.size(tmp_path) == len(file.read_bytes())

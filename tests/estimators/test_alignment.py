@@ -331,3 +331,12 @@ def test_dropout_in_an_auxiliary_model_follows_from_the_seed_of_the_run() -> Non
     assert torch.equal(aligned(3, 0, around=2), first)
     assert not torch.equal(aligned(4, 0, around=1), first)
     assert not torch.equal(aligned(3, 1, around=1), first)
+
+
+def test_optimizer_of_an_auxiliary_model_lives_on_from_alignment_to_alignment() -> None:
+    twice, once = (_stored([0], _alignment(batch_size=100, epochs=epochs)) for epochs in (2, 4))
+    plain = SplitServer(nn.Sequential(nn.Flatten(), nn.Linear(12, CLASSES)), ADAM, Constant(), seed=3)
+    _align(twice, 0, 0, plain)  # one chunk and no dropout: two alignments are one of as many epochs
+    found, expected = _align(twice, 0, 1, plain), _align(once, 0, 0, plain)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-7)

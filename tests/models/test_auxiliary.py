@@ -3,10 +3,11 @@ from math import prod
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.func import functional_call
 
 from fedsplit.models.auxiliary import ExplicitInputGradient, LinearAuxiliary, MlpAuxiliary
+from fedsplit.models.derived import DerivedAuxiliary
 
 SHAPES = [(7,), (3, 4, 2), (5, 1, 1)]
 CLASSES = 4
@@ -100,3 +101,13 @@ def test_only_a_head_with_a_closed_form_says_so() -> None:
     assert isinstance(LinearAuxiliary(**sizes), ExplicitInputGradient)
     assert not isinstance(MlpAuxiliary(**sizes, hidden=4), ExplicitInputGradient)
     assert not isinstance(nn.Linear(3, 2), ExplicitInputGradient)
+
+
+def test_derived_stage_is_as_wide_as_the_widest_of_its_convolutions() -> None:
+    convolutions = [nn.Conv2d(4, 16, 1), nn.Conv2d(16, 64, 3, padding=1), nn.Conv2d(64, 32, 1)]
+    server = fx.symbolic_trace(nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(32 * 36, CLASSES)))
+    derived = DerivedAuxiliary(
+        smashed_shape=(4, 6, 6), num_classes=CLASSES, server=server, crossing=((4, 6, 6),), width=0.5
+    )
+    assert [layer.out_channels for layer in derived.modules() if isinstance(layer, nn.Conv2d)] == [32]
+    assert derived(torch.randn(2, 4, 6, 6)).shape == (2, CLASSES)

@@ -195,3 +195,11 @@ def test_zstandard_around_zstandard() -> None:
     within: Zstd[Any] = Zstd(inner, 3)
     codec: Zstd[Any] = Zstd(within, 3)
     assert torch.equal(codec.decode(codec.encode(_sparse())), inner.decode(inner.encode(_sparse())))
+
+
+@pytest.mark.parametrize("name", INNER)
+def test_frame_that_declares_one_byte_more_than_can_be_is_refused_for_that(name: str) -> None:
+    limit = INNER[name].max_size(SHAPE)
+    payload = COMPRESSED + _compressed(bytes(limit + 1))
+    with pytest.raises(Corrupt, match=f"{limit + 1} bytes are declared, at most {limit} can be"):
+        Zstd(INNER[name], 3).decode(_message(payload))

@@ -13,7 +13,7 @@ from select import select
 from typing import Any
 
 EXECUTABLE = shutil.which("chromium")
-_PATIENCE_S = 60
+_PATIENCE_S = 300
 _OPTIONS = (
     "--headless",
     "--no-sandbox",  # which cannot be had as root; the only page opened is our own

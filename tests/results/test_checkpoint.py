@@ -77,7 +77,7 @@ def _trees() -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", sorted(_trees()))
-def test_a_state_comes_back_bit_for_bit(folder: Path, name: str) -> None:
+def test_checkpoint_state_comes_back_bit_for_bit(folder: Path, name: str) -> None:
     save(folder, Checkpoint(7, _trees()[name]))
     loaded = load_latest(folder)
     assert loaded is not None
@@ -85,7 +85,7 @@ def test_a_state_comes_back_bit_for_bit(folder: Path, name: str) -> None:
     assert _same(loaded.state, _trees()[name])
 
 
-def test_what_is_loaded_shares_no_memory_between_names_or_with_the_file(folder: Path) -> None:
+def test_loaded_checkpoint_shares_no_memory_between_names_or_with_the_file(folder: Path) -> None:
     save(folder, Checkpoint(1, _trees()["shared memory"]))
     loaded, again = load_latest(folder), load_latest(folder)
     assert loaded is not None
@@ -97,19 +97,19 @@ def test_what_is_loaded_shares_no_memory_between_names_or_with_the_file(folder: 
     assert _same(reread.state, again.state)
 
 
-def test_saving_leaves_the_state_alone(folder: Path) -> None:
+def test_saving_a_checkpoint_leaves_the_state_alone(folder: Path) -> None:
     state = _trees()["next to values"]
     save(folder, Checkpoint(1, state))
     assert _same(state, _trees()["next to values"])
 
 
-def test_where_none_was_written_there_is_none(folder: Path) -> None:
+def test_latest_checkpoint_is_none_where_none_was_written(folder: Path) -> None:
     assert load_latest(folder) is None
     folder.mkdir()
     assert load_latest(folder) is None
 
 
-def test_only_the_last_two_are_kept_and_the_newest_is_loaded(folder: Path) -> None:
+def test_only_the_last_two_checkpoints_are_kept_and_the_newest_is_loaded(folder: Path) -> None:
     for number, rounds in enumerate((5, 9, 10, 100, 1000)):
         _saved(folder, rounds)
         loaded = load_latest(folder)
@@ -178,7 +178,7 @@ def test_files_of_two_checkpoints_do_not_pass_as_one(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_where_all_are_damaged_that_is_told(folder: Path, damage: Callable[[Path], None]) -> None:
+def test_checkpoints_that_are_all_damaged_are_refused(folder: Path, damage: Callable[[Path], None]) -> None:
     _saved(folder, 10, 20)
     for path in folder.iterdir():
         damage(path / "state.safetensors")
@@ -187,7 +187,7 @@ def test_where_all_are_damaged_that_is_told(folder: Path, damage: Callable[[Path
     assert (caught.value.key, caught.value.value) == ("resume", folder.parent)
 
 
-def test_a_run_that_fell_back_replaces_the_damaged_checkpoint(folder: Path) -> None:
+def test_damaged_checkpoint_is_replaced_by_a_run_that_fell_back(folder: Path) -> None:
     _saved(folder, 10, 20)
     _truncated(folder / "round-000020" / "state.json")
     _saved(folder, 20)
@@ -200,7 +200,7 @@ def test_a_run_that_fell_back_replaces_the_damaged_checkpoint(folder: Path) -> N
     assert loaded.rounds == 10
 
 
-def test_what_a_killed_write_left_behind_does_no_harm(folder: Path) -> None:
+def test_checkpoints_are_read_and_written_beside_what_a_killed_write_left(folder: Path) -> None:
     _saved(folder, 10)
     partial = folder / ".partial"
     partial.mkdir()
@@ -215,7 +215,7 @@ def test_what_a_killed_write_left_behind_does_no_harm(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("step", ["save_file", "_checksum", "_sync"])
-def test_a_write_that_breaks_off_loses_nothing_older(
+def test_checkpoint_write_that_breaks_off_loses_no_older_checkpoint(
     folder: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     _saved(folder, 10)
@@ -251,7 +251,7 @@ def test_writing_the_only_checkpoint_again_never_leaves_none(
     assert _same(loaded.state, _state(10))
 
 
-def test_the_same_state_gives_the_same_bytes(folder: Path) -> None:
+def test_checkpoints_of_the_same_state_have_the_same_bytes(folder: Path) -> None:
     contents = []
     for _ in range(2):
         save(folder, Checkpoint(3, _trees()["nested"]))
@@ -273,7 +273,7 @@ def test_a_damaged_checkpoint_reads_as_none(folder: Path, name: str, damage: Cal
     assert (found is not None) == (name == "SHA256SUMS" and damage is _truncated)
 
 
-def test_what_is_no_checkpoint_reads_as_none(folder: Path) -> None:
+def test_path_that_is_no_checkpoint_reads_as_none(folder: Path) -> None:
     folder.mkdir()
     assert checkpoint._load(folder / "round-000001") is None
     (folder / "round-000001").mkdir()
@@ -284,7 +284,7 @@ def test_what_is_no_checkpoint_reads_as_none(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["state.safetensors", "state.json"])
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"\x08" + bytes(20)])
-def test_a_checkpoint_that_does_not_read_is_damaged_though_its_checksum_fits(
+def test_checkpoint_that_does_not_read_is_damaged_though_its_checksum_fits(
     folder: Path, name: str, content: bytes
 ) -> None:
     _saved(folder, 10, 20)
@@ -301,7 +301,7 @@ def test_a_checkpoint_that_does_not_read_is_damaged_though_its_checksum_fits(
     assert loaded.rounds == 10
 
 
-def test_a_whole_checkpoint_is_not_written_again(folder: Path) -> None:
+def test_whole_checkpoint_is_not_written_again(folder: Path) -> None:
     _saved(folder, 10)
     file = folder / "round-000010" / "state.safetensors"
     inode = file.stat().st_ino

@@ -35,7 +35,7 @@ def _rows(path: Path) -> list[list[str]]:
         return list(csv.reader(file))
 
 
-def test_the_matrix_counts_each_sample_at_its_true_and_predicted_class(tmp_path: Path) -> None:
+def test_confusion_matrix_counts_each_sample_at_its_true_and_predicted_class(tmp_path: Path) -> None:
     logits, labels = _drawn()
     labels[labels == 2] = 1  # no eel is there
     matrix = ConfusionMatrix.of(logits, labels, NAMES)
@@ -51,7 +51,7 @@ def test_the_matrix_counts_each_sample_at_its_true_and_predicted_class(tmp_path:
     assert [[int(cell) for cell in row[1:]] for row in rows] == expected.tolist()
 
 
-def test_the_accuracy_of_a_class_is_that_of_its_samples_and_their_mean_is_that_of_all() -> None:
+def test_class_accuracy_is_that_of_its_samples_and_their_mean_is_that_of_all() -> None:
     logits, labels = _drawn()
     labels[labels == 2] = 1
     found = ConfusionMatrix.of(logits, labels, NAMES).class_accuracy
@@ -61,7 +61,7 @@ def test_the_accuracy_of_a_class_is_that_of_its_samples_and_their_mean_is_that_o
     assert np.average(list(found.values()), weights=weights) == pytest.approx(correct.mean())
 
 
-def test_areas_are_the_probabilities_that_a_pair_is_in_the_right_order() -> None:
+def test_roc_areas_are_the_probabilities_that_a_pair_is_in_the_right_order() -> None:
     logits, labels = _drawn()
     curves, p = RocCurves.of(logits, labels, NAMES), _probabilities(logits)
     expected = {name: _probability_of_right_order(p[:, c], labels == c) for c, name in enumerate(NAMES)}
@@ -77,7 +77,7 @@ def test_areas_are_the_probabilities_that_a_pair_is_in_the_right_order() -> None
     )
 
 
-def test_a_curve_passes_through_the_rates_of_every_threshold() -> None:
+def test_roc_curve_passes_through_the_rates_of_every_threshold() -> None:
     logits, labels = _drawn(60)
     scores, positive = logits[:, 0].round(1), labels == 0  # some are tied
     curve = RocCurve.of("cat", scores, positive)
@@ -108,7 +108,7 @@ def test_log_odds_rank_where_probabilities_round_to_one() -> None:
     assert log_odds(np.array([[0.3, -2.0, 1.1], [4.0, 4.0, -1.0]])) == pytest.approx(expected, rel=1e-12)
 
 
-def test_a_class_that_no_sample_or_every_sample_has_is_left_out() -> None:
+def test_roc_curves_leave_out_a_class_that_no_sample_or_every_sample_has() -> None:
     logits, labels = _drawn()
     labels[labels == 2] = 1
     curves = RocCurves.of(logits, labels, NAMES)
@@ -117,7 +117,7 @@ def test_a_class_that_no_sample_or_every_sample_has_is_left_out() -> None:
     assert (alone.areas, alone.macro, alone.classes) == ({}, None, ())
 
 
-def test_the_file_holds_a_row_a_point_of_each_class(tmp_path: Path) -> None:
+def test_roc_file_holds_a_row_for_each_point_of_each_class(tmp_path: Path) -> None:
     logits, labels = _drawn()
     curves = RocCurves.of(logits, labels, NAMES)
     curves.write(tmp_path / "roc.csv")
@@ -129,7 +129,7 @@ def test_the_file_holds_a_row_a_point_of_each_class(tmp_path: Path) -> None:
     assert len(rows) == sum(len(curve.false_positive_rate) for curve in curves.classes)
 
 
-def test_beyond_a_hundred_classes_there_is_one_curve_of_all_and_still_every_area(tmp_path: Path) -> None:
+def test_roc_of_more_than_a_hundred_classes_has_one_curve_of_all_and_every_area(tmp_path: Path) -> None:
     logits, labels = _drawn(500, 101)
     names = tuple(map(str, range(101)))
     curves = RocCurves.of(logits, labels, names)

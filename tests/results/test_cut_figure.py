@@ -15,7 +15,7 @@ class Costs:
 
 
 @pytest.mark.parametrize("largest", [3, 15, 4000], ids="largest={}".format)
-def test_labels_of_an_axis_are_apart_whatever_it_spans(largest: int) -> None:
+def test_labels_on_an_axis_of_the_cut_figure_are_apart_whatever_it_spans(largest: int) -> None:
     cuts = [
         Costs(
             None if k % 3 else k,

@@ -5,7 +5,7 @@ from fedsplit.results.runs import load_runs
 from tests.results.chosen import store_run
 
 
-def test_what_is_shared_and_what_differs(tmp_path: Path) -> None:
+def test_differences_of_runs_hold_what_is_shared_and_what_differs(tmp_path: Path) -> None:
     runs = load_runs(
         [
             store_run(tmp_path / "a", "cse_fsl", optimizer={"lr": 10.0}),
@@ -24,7 +24,7 @@ def test_what_is_shared_and_what_differs(tmp_path: Path) -> None:
     assert {*found.shared, *named} == told - {"algorithm._target_"}
 
 
-def test_a_class_that_its_choice_does_not_tell_is_told(tmp_path: Path) -> None:
+def test_differences_of_runs_name_a_class_that_no_choice_names(tmp_path: Path) -> None:
     mine, theirs = ({"_target_": name} for name in ("my.Net", "their.Net"))
     runs = load_runs([store_run(tmp_path / "a", model=mine), store_run(tmp_path / "b", model=theirs)])
     assert differences(runs).differing == (
@@ -32,13 +32,13 @@ def test_a_class_that_its_choice_does_not_tell_is_told(tmp_path: Path) -> None:
     )
 
 
-def test_one_run_differs_from_nothing(tmp_path: Path) -> None:
+def test_differences_of_one_run_are_none(tmp_path: Path) -> None:
     (run,) = load_runs([store_run(tmp_path / "a")])
     assert differences([run]).differing == ()
     assert differences([run]).shared == {**run.settings, **run.choices}
 
 
-def test_values_are_whole(tmp_path: Path) -> None:
+def test_differences_of_runs_have_values_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     clients = {"a": 3, "b": 20, "c": 3}
     runs = load_runs([store_run(tmp_path / name, num_clients=n) for name, n in clients.items()])
     assert differences(runs).differing == (Differing("num_clients", (("3", (0, 2)), ("20", (1,)))),)

@@ -51,7 +51,7 @@ def stored(folder: Path, experiment: Experiment) -> list[Path]:
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda each: each.name)
-def test_every_experiment_finds_its_runs_and_is_drawn(
+def test_every_listed_experiment_finds_its_runs_and_is_drawn(
     experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = stored(tmp_path, experiment)
@@ -68,7 +68,7 @@ def test_every_experiment_finds_its_runs_and_is_drawn(
     assert all(len(image) > 1000 for image in drawn.images.values())
 
 
-def test_there_is_an_experiment_of_every_type_and_its_names_are_columns_of_real_runs() -> None:
+def test_listed_experiments_have_titles_and_a_figure_of_every_type() -> None:
     assert len(EXPERIMENTS) == len(yaml.safe_load(LISTED.read_text("utf-8"))) == 22
     digits = {type(each.figure) for each in EXPERIMENTS if each.name.startswith("digits-")}
     assert digits == set(FIGURE_TYPES.values())
@@ -76,7 +76,9 @@ def test_there_is_an_experiment_of_every_type_and_its_names_are_columns_of_real_
     assert all(each.title != each.name for each in EXPERIMENTS)
 
 
-def test_what_is_missing_damaged_or_not_fit_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_experiments_name_runs_that_are_missing_damaged_or_not_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     listed = {
         "mine": {
             "where": {"algorithm": "fsl_sage"},

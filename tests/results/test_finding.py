@@ -19,13 +19,13 @@ def test_runs_are_found_at_any_depth_and_what_stands_beside_them_is_named(tmp_pa
     assert runs_at(str(tmp_path / "gone"), "runs").runs == ()
 
 
-def test_no_link_is_followed_round_and_round(tmp_path: Path) -> None:
+def test_finding_runs_ends_where_a_link_leads_back(tmp_path: Path) -> None:
     run = make_run(tmp_path / "a")
     (tmp_path / "loop").symlink_to(tmp_path)
     assert runs_at(str(tmp_path), "runs").runs == (run,)
 
 
-def test_hidden_folders_are_a_sweeps_own(tmp_path: Path) -> None:
+def test_finding_runs_leaves_out_hidden_folders_of_a_sweep(tmp_path: Path) -> None:
     job = make_run(tmp_path / "sweep" / "0")
     make_run(tmp_path / "sweep" / ".jobs" / "0")
     found = runs_at(str(tmp_path), "runs")

@@ -22,7 +22,7 @@ def _counted(messages: list[Message]) -> Ledger:
 
 
 @pytest.mark.parametrize("messages", [MESSAGES, MESSAGES[::-1], MESSAGES * 2, MESSAGES[:3], []])
-def test_every_byte_is_counted_where_it_went(messages: list[Message]) -> None:
+def test_ledger_counts_every_byte_where_it_went(messages: list[Message]) -> None:
     ledger = _counted(messages)
     for round, direction, kind in product((0, 1, 5), DIRECTIONS, KINDS):
         expected = sum(size for *where, size in messages if where == [round, direction, kind])
@@ -30,18 +30,18 @@ def test_every_byte_is_counted_where_it_went(messages: list[Message]) -> None:
     assert ledger.load == sum(size for *_, size in messages)
 
 
-def test_a_round_without_messages_has_every_kind_at_zero() -> None:
+def test_ledger_has_every_kind_at_zero_in_a_round_without_messages() -> None:
     ledger = Ledger()
     assert ledger.of_round(3) == {d: dict.fromkeys(KINDS, 0) for d in ("up", "down")}
     assert ledger.load == 0
 
 
-def test_sizes_beyond_32_bits_are_exact() -> None:
+def test_ledger_counts_sizes_beyond_32_bits_exactly() -> None:
     ledger = _counted([(0, "up", "full_weights", 2**53), (0, "up", "full_weights", 1)])
     assert ledger.load == 2**53 + 1
 
 
-def test_the_kinds_are_those_that_cross_the_network() -> None:
+def test_ledger_kinds_are_those_that_cross_the_network() -> None:
     assert set(KINDS) == {
         "smashed",
         "labels",
@@ -72,7 +72,7 @@ def test_a_loaded_ledger_counts_for_itself() -> None:
     assert other.load == ledger.load + 100
 
 
-def test_bits_a_value_are_those_of_the_payload() -> None:
+def test_traffic_bits_of_a_value_are_those_of_the_payload() -> None:
     assert Traffic(bytes=10, values=40).bits == 2.0
     assert Traffic(bytes=5, values=3).bits == 40 / 3
     assert Traffic(values=7).bits == 0.0
@@ -93,12 +93,12 @@ def test_bits_a_value_are_those_of_the_payload() -> None:
         (0.0, 1.0, -inf),
     ],
 )
-def test_sqnr_is_signal_to_noise_in_decibels(signal: float, noise: float, expected: float) -> None:
+def test_traffic_sqnr_is_signal_to_noise_in_decibels(signal: float, noise: float, expected: float) -> None:
     assert Traffic(1, 1, signal, noise).sqnr == pytest.approx(expected)
     assert Traffic(1, 0, signal, noise).sqnr is None  # nothing was sent
 
 
-def test_the_quality_of_a_round_is_that_of_its_messages_together() -> None:
+def test_ledger_quality_of_a_round_is_that_of_its_messages_together() -> None:
     ledger = Ledger()
     ledger.add(2, "up", "smashed", 10, values=40, signal=3.0, noise=0.5)
     ledger.add(2, "up", "smashed", 20, values=20, signal=1.0, noise=1.5)
@@ -113,7 +113,7 @@ def test_the_quality_of_a_round_is_that_of_its_messages_together() -> None:
     assert ledger.of_round(2)["up"]["smashed"] == 34
 
 
-def test_quality_goes_on_from_a_state_too() -> None:
+def test_ledger_quality_goes_on_from_a_state_too() -> None:
     ledger, other = Ledger(), Ledger()
     ledger.add(0, "up", "smashed", 10, values=40, signal=0.1, noise=1e-17)
     other.load_state(json.loads(json.dumps(ledger.state())))
@@ -123,7 +123,7 @@ def test_quality_goes_on_from_a_state_too() -> None:
     assert other.state() == ledger.state()
 
 
-def test_a_state_from_before_there_was_quality_holds_only_bytes() -> None:
+def test_ledger_state_from_before_there_was_quality_holds_only_bytes() -> None:
     older = {
         str(round): {d: {kind: 7 * number for number, kind in enumerate(KINDS)} for d in DIRECTIONS}
         for round in (0, 4)
@@ -141,7 +141,7 @@ def test_a_state_from_before_there_was_quality_holds_only_bytes() -> None:
     assert again.load == ledger.load
 
 
-def test_messages_are_kept_by_client_and_step_until_they_are_taken() -> None:
+def test_ledger_keeps_messages_by_client_and_step_until_they_are_taken() -> None:
     ledger = Ledger(keeps_messages=True)
     ledger.add(1, "up", "smashed", 12, clients=[4, 2], step=3)  # 6 bytes each
     ledger.add(1, "down", "client_weights", 10, clients=[2])
@@ -158,7 +158,7 @@ def test_messages_are_kept_by_client_and_step_until_they_are_taken() -> None:
     assert ledger.load == 27
 
 
-def test_messages_are_kept_only_where_they_are_asked_for() -> None:
+def test_ledger_keeps_messages_only_where_they_are_asked_for() -> None:
     ledger = Ledger()
     ledger.add(1, "up", "smashed", 12, clients=[4, 2], step=3)
     assert ledger.taken(1) == {}

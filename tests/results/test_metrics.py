@@ -60,7 +60,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_a_row_a_round_under_a_header_with_every_column(tmp_path: Path) -> None:
+def test_metrics_file_has_a_row_for_each_round_under_a_header_with_every_column(tmp_path: Path) -> None:
     file = MetricsFile(tmp_path / "metrics.csv", [])
     assert (tmp_path / "metrics.csv").read_text("utf-8").strip().split(",") == COLUMNS
     for number, record in enumerate(RECORDS):
@@ -69,7 +69,7 @@ def test_a_row_a_round_under_a_header_with_every_column(tmp_path: Path) -> None:
     assert [list(row) for row in _rows(tmp_path / "metrics.csv")] == [COLUMNS] * 3
 
 
-def test_numbers_are_written_so_that_they_read_back_exactly(tmp_path: Path) -> None:
+def test_metrics_file_has_numbers_that_read_back_exactly(tmp_path: Path) -> None:
     MetricsFile(tmp_path / "metrics.csv", RECORDS)
     for row, record in zip(_rows(tmp_path / "metrics.csv"), RECORDS, strict=True):
         assert int(row["round"]) == record.round
@@ -91,7 +91,7 @@ def test_numbers_are_written_so_that_they_read_back_exactly(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("kept", range(4))
-def test_a_file_is_cut_to_the_rounds_there_are_and_goes_on(tmp_path: Path, kept: int) -> None:
+def test_metrics_file_is_cut_to_the_rounds_there_are_and_goes_on(tmp_path: Path, kept: int) -> None:
     whole, path = tmp_path / "whole.csv", tmp_path / "metrics.csv"
     MetricsFile(whole, RECORDS)
     MetricsFile(path, [*RECORDS, _record(7)])
@@ -104,11 +104,11 @@ def test_a_file_is_cut_to_the_rounds_there_are_and_goes_on(tmp_path: Path, kept:
 
 
 @pytest.mark.parametrize("record", RECORDS)
-def test_a_record_comes_back_from_its_state_as_json(record: Record) -> None:
+def test_metrics_record_comes_back_from_its_state_as_json(record: Record) -> None:
     assert Record.from_state(json.loads(json.dumps(record.state()))) == record
 
 
-def test_a_records_state_is_its_own() -> None:
+def test_metrics_record_does_not_change_with_its_state() -> None:
     record = _record(1)
     state = record.state()
     state["bytes"]["up"]["labels"] = -1  # type: ignore[index]
@@ -116,7 +116,7 @@ def test_a_records_state_is_its_own() -> None:
 
 
 @pytest.mark.parametrize("record", RECORDS)
-def test_a_records_state_holds_plain_values_under_the_names_of_its_fields(record: Record) -> None:
+def test_metrics_record_state_holds_plain_values_under_the_names_of_its_fields(record: Record) -> None:
     state = record.state()
     assert list(state) == [
         "round",

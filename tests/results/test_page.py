@@ -68,7 +68,7 @@ def runs(tmp_path: Path) -> list[Run]:
     )
 
 
-def test_a_figure_and_a_table_of_one_name_share_a_section(tmp_path: Path, runs: list[Run]) -> None:
+def test_page_has_a_figure_and_a_table_of_one_name_in_one_section(tmp_path: Path, runs: list[Run]) -> None:
     figures = [drawn(runs, "a"), drawn(runs, "b")]
     tables = [table(runs, "b", "Compared"), table(runs, "c", "Alone")]
     seen = Seen(page(figures, tables, missing=[], folder=tmp_path / "saves" / "plots"))
@@ -81,7 +81,7 @@ def test_a_figure_and_a_table_of_one_name_share_a_section(tmp_path: Path, runs: 
     assert "2 figures and 2 tables of 4 runs, the newest of 2026-11-21 15:20:36." in seen.text
 
 
-def test_links_lead_to_what_is_there(tmp_path: Path, runs: list[Run]) -> None:
+def test_page_links_lead_to_what_is_there(tmp_path: Path, runs: list[Run]) -> None:
     folder = tmp_path / "saves" / "plots"
     seen = Seen(page([drawn(runs)], [table(runs)], missing=["x"], folder=folder))
     ids = [own["id"] for _, own in seen.elements if "id" in own]
@@ -97,7 +97,7 @@ def test_links_lead_to_what_is_there(tmp_path: Path, runs: list[Run]) -> None:
     assert set(named) <= set(ids)
 
 
-def test_cells_are_those_of_the_table(tmp_path: Path, runs: list[Run]) -> None:
+def test_page_has_the_cells_of_the_table(tmp_path: Path, runs: list[Run]) -> None:
     made = table(runs)
     text = page([], [made], missing=[], folder=tmp_path).decode()
     body = text[text.index("<tbody>") : text.index("</tbody>")]
@@ -116,7 +116,7 @@ def test_cells_are_those_of_the_table(tmp_path: Path, runs: list[Run]) -> None:
     assert body.count("<strong>") == sum(each.best for _, line in made.lines() for each in line)
 
 
-def test_the_runs_and_what_tells_them_apart_are_listed(tmp_path: Path, runs: list[Run]) -> None:
+def test_page_lists_the_runs_and_the_settings_in_which_they_differ(tmp_path: Path, runs: list[Run]) -> None:
     text = Seen(page([drawn(runs)], [], missing=[], folder=tmp_path)).text
     flat = " ".join(text.split())
     assert "3 not ended" in flat
@@ -128,14 +128,14 @@ def test_the_runs_and_what_tells_them_apart_are_listed(tmp_path: Path, runs: lis
     assert f"Drawn with fedsplit {version('fedsplit')}, matplotlib {version('matplotlib')}." in flat
 
 
-def test_missing_runs_are_listed(tmp_path: Path, runs: list[Run]) -> None:
+def test_page_lists_missing_runs(tmp_path: Path, runs: list[Run]) -> None:
     assert "Missing" not in Seen(page([drawn(runs)], [], missing=[], folder=tmp_path)).text
     missing = ["a: python main.py algorithm=fed_avg seed=1", "b: no run"]
     text = Seen(page([drawn(runs)], [], missing=missing, folder=tmp_path)).text
     assert all(each in text for each in missing)
 
 
-def test_what_users_named_is_text(tmp_path: Path) -> None:
+def test_page_shows_what_users_named_as_text(tmp_path: Path) -> None:
     def seen(name: str, folder: Path) -> Seen:
         paths = [store_run(folder / name.replace("/", ""), name, num_clients=3, **{name: {"a": name}})]
         runs = load_runs([*paths, store_run(folder / "javascript:alert(1)")])
@@ -150,13 +150,13 @@ def test_what_users_named_is_text(tmp_path: Path) -> None:
     assert not any(each.startswith("javascript:") for each in hostile.all("a", "href"))
 
 
-def test_a_path_that_is_no_text_can_be_shown(tmp_path: Path, runs: list[Run]) -> None:
+def test_page_shows_a_path_that_is_no_unicode_text(tmp_path: Path, runs: list[Run]) -> None:
     odd = Run(Path("saves/\udcff"), runs[0].config, "cse_fsl", runs[0].columns)
     seen = Seen(page([drawn([odd])], [], missing=[], folder=Path("saves/plots")))
     assert "../%FF/" in seen.all("a", "href")
 
 
-def test_the_same_runs_give_the_same_bytes(tmp_path: Path, runs: list[Run]) -> None:
+def test_page_of_the_same_runs_has_the_same_bytes(tmp_path: Path, runs: list[Run]) -> None:
     made = [page([drawn(runs)], [table(runs)], missing=["x"], folder=tmp_path) for _ in range(2)]
     assert made[0] == made[1]
     moved = [Run(Path("r") / str(i), run.config, run.label, run.columns) for i, run in enumerate(runs)]
@@ -164,7 +164,7 @@ def test_the_same_runs_give_the_same_bytes(tmp_path: Path, runs: list[Run]) -> N
 
 
 @pytest.mark.parametrize(("formats", "kind"), [(("png",), "png"), (("pdf", "svg", "png"), "svg+xml")])
-def test_the_sharpest_image_is_part_of_the_page(
+def test_page_holds_the_sharpest_image_and_fetches_nothing(
     tmp_path: Path, runs: list[Run], formats: tuple[str, ...], kind: str
 ) -> None:
     content = page([drawn(runs, formats=formats)], [], missing=[], folder=tmp_path)
@@ -178,13 +178,13 @@ def test_the_sharpest_image_is_part_of_the_page(
     assert not re.search(r"https?:|\bsrc=\"(?!\")|url\(|@import|<script|<link|<iframe", rest)
 
 
-def test_a_page_of_pdfs_has_no_images_and_says_where_they_are(tmp_path: Path, runs: list[Run]) -> None:
+def test_page_of_pdfs_has_no_images_and_links_to_them(tmp_path: Path, runs: list[Run]) -> None:
     seen = Seen(page([drawn(runs, formats=("pdf",))], [], missing=[], folder=tmp_path))
     assert not seen.all("img", "src")
     assert "mine.pdf" in seen.all("a", "href")
 
 
-def test_numbers_in_a_row_are_a_range() -> None:
+def test_consecutive_run_numbers_on_the_page_are_a_range() -> None:
     assert numbers([]) == ""
     assert numbers([0]) == "1"
     assert numbers([0, 1, 2, 4, 6, 7]) == "1-3, 5, 7-8"

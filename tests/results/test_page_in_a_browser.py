@@ -70,7 +70,7 @@ def opened(written: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield own
 
 
-def test_every_figure_has_loaded_and_every_table_is_there(opened: Browser) -> None:
+def test_browser_shows_every_figure_and_every_table_of_the_page(opened: Browser) -> None:
     images = opened.evaluate("[...document.images].map((i) => [i.complete, i.naturalWidth > 0, i.width])")
     assert images == [[True, True, 504], [True, True, 504], [True, True, pytest.approx(930, abs=90)]]
     tables = (
@@ -82,14 +82,14 @@ def test_every_figure_has_loaded_and_every_table_is_there(opened: Browser) -> No
     assert opened.evaluate(sections) == titles
 
 
-def test_nothing_is_asked_of_the_network(opened: Browser, written: Path) -> None:
+def test_browser_asks_the_network_for_nothing_on_the_page(opened: Browser, written: Path) -> None:
     own, *others = opened.requests
     assert own == written.as_uri()
     assert len(others) == 3
     assert all(each.startswith("data:image/") for each in others)
 
 
-def test_the_browser_refuses_what_the_page_does_not_hold(opened: Browser) -> None:
+def test_browser_refuses_what_the_page_does_not_hold(opened: Browser) -> None:
     blocked = opened.evaluate("fetch('http://127.0.0.1:9/').then(() => 'fetched', (e) => e.name)")
     assert blocked == "TypeError"
     image = """new Promise((told) => {
@@ -100,7 +100,7 @@ def test_the_browser_refuses_what_the_page_does_not_hold(opened: Browser) -> Non
 
 
 @pytest.mark.parametrize("width", [360, 768, 1280, 1920])
-def test_no_width_needs_the_page_to_be_moved_sideways(opened: Browser, width: int) -> None:
+def test_browser_of_any_width_shows_the_page_without_scrolling_sideways(opened: Browser, width: int) -> None:
     opened.show(width=width)
     opened.evaluate(OPENED)
     room = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
@@ -108,7 +108,7 @@ def test_no_width_needs_the_page_to_be_moved_sideways(opened: Browser, width: in
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_all_text_stands_out_from_its_ground(opened: Browser, dark: bool) -> None:
+def test_browser_shows_all_text_of_the_page_with_enough_contrast(opened: Browser, dark: bool) -> None:
     opened.show(width=1280, dark=dark)
     opened.evaluate(OPENED)
     count, least = opened.evaluate(LEAST_CONTRAST)

@@ -53,13 +53,15 @@ def _rounds(directory: RunDirectory) -> list[int]:
         return [int(row["round"]) for row in csv.DictReader(file)]
 
 
-def test_the_configuration_reads_back_as_it_was(directory: RunDirectory) -> None:
+def test_run_directory_reads_the_configuration_back_as_it_was(directory: RunDirectory) -> None:
     directory.open(CONFIG, [])
     assert RunDirectory.existing(directory.path).config() == CONFIG
     assert list(RunDirectory.existing(directory.path).config()) == list(CONFIG)
 
 
-def test_metrics_are_cut_to_given_rounds_and_then_grow(directory: RunDirectory) -> None:
+def test_run_directory_opened_again_cuts_metrics_to_the_given_rounds_and_goes_on(
+    directory: RunDirectory,
+) -> None:
     directory.open(CONFIG, [])
     for t in range(4):
         directory.record(_record(t))
@@ -71,12 +73,12 @@ def test_metrics_are_cut_to_given_rounds_and_then_grow(directory: RunDirectory) 
     assert again.config()["rounds"] == 9
 
 
-def test_a_directory_that_is_not_open_takes_no_metrics(directory: RunDirectory) -> None:
+def test_run_directory_that_is_not_open_takes_no_metrics(directory: RunDirectory) -> None:
     with pytest.raises(AssertionError, match="not open"):
         directory.record(_record(0))
 
 
-def test_the_log_is_written_while_open_and_kept_on_going_on(directory: RunDirectory) -> None:
+def test_run_log_is_written_while_open_and_kept_when_opened_again(directory: RunDirectory) -> None:
     log = logging.getLogger("fedsplit")
     directory.open(CONFIG, [])
     log.info("first")
@@ -89,7 +91,7 @@ def test_the_log_is_written_while_open_and_kept_on_going_on(directory: RunDirect
     assert [line.rpartition(" ")[2] for line in lines] == ["first", "second"]
 
 
-def test_a_log_ends_with_its_run_and_other_handlers_stay(tmp_path: Path) -> None:
+def test_run_log_ends_with_its_run_and_other_handlers_stay(tmp_path: Path) -> None:
     first, second = RunDirectory(tmp_path / "1"), RunDirectory(tmp_path / "2")
     mine = logging.StreamHandler(StringIO())
     logging.getLogger("fedsplit").addHandler(mine)
@@ -107,7 +109,7 @@ def test_a_log_ends_with_its_run_and_other_handlers_stay(tmp_path: Path) -> None
     assert (second.path / "run.log").read_text("utf-8").count("once") == 1
 
 
-def test_a_new_run_does_not_inherit_checkpoints_and_a_resumed_one_does(tmp_path: Path) -> None:
+def test_run_directory_of_a_new_run_drops_checkpoints_and_of_a_resumed_one_keeps_them(tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path / "run")
     directory.open(CONFIG, [])
     directory.save_checkpoint(Checkpoint(1, {"x": torch.ones(1)}))
@@ -123,7 +125,7 @@ def test_a_new_run_does_not_inherit_checkpoints_and_a_resumed_one_does(tmp_path:
 
 
 @pytest.mark.parametrize("where", ["file", "file/below"])
-def test_a_path_that_cannot_be_written_is_told(tmp_path: Path, where: str) -> None:
+def test_run_directory_that_cannot_be_written_is_refused(tmp_path: Path, where: str) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="cannot be written") as caught:
         RunDirectory(tmp_path / where).open(CONFIG, [])
@@ -134,7 +136,7 @@ def test_a_path_that_cannot_be_written_is_told(tmp_path: Path, where: str) -> No
     ("made", "words"),
     [("nothing", "no such directory"), ("folder", "holds no config.yaml"), ("file", "no such directory")],
 )
-def test_what_is_no_run_is_not_resumed(tmp_path: Path, made: str, words: str) -> None:
+def test_path_that_is_no_run_directory_is_not_resumed(tmp_path: Path, made: str, words: str) -> None:
     path = tmp_path / "run"
     if made == "folder":
         path.mkdir()
@@ -158,20 +160,20 @@ def test_what_is_no_run_is_not_resumed(tmp_path: Path, made: str, words: str) ->
         b"a: *b",
     ],
 )
-def test_a_damaged_configuration_is_told(tmp_path: Path, content: bytes) -> None:
+def test_damaged_configuration_of_a_run_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "config.yaml").write_bytes(content)
     with pytest.raises(UserError, match=r"its config\.yaml is") as caught:
         RunDirectory.existing(tmp_path).config()
     assert (caught.value.key, caught.value.value) == ("resume", tmp_path)
 
 
-def test_a_configuration_cannot_make_objects(tmp_path: Path) -> None:
+def test_configuration_of_a_run_cannot_make_objects(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("choices: !!python/object/apply:os.getcwd []\n")
     with pytest.raises(UserError, match="damaged"):
         RunDirectory.existing(tmp_path).config()
 
 
-def test_a_checkpoint_is_found_again(directory: RunDirectory) -> None:
+def test_run_directory_finds_its_checkpoint_again(directory: RunDirectory) -> None:
     directory.open(CONFIG, [])
     assert directory.latest_checkpoint() is None
     directory.save_checkpoint(Checkpoint(4, {"w": torch.arange(3)}))
@@ -202,7 +204,7 @@ def test_saved_models_read_back_and_have_the_same_bytes_for_the_same_weights(dir
     assert (folder / "client.safetensors").read_bytes() == before
 
 
-def test_results_read_back(directory: RunDirectory) -> None:
+def test_results_of_a_run_directory_read_back(directory: RunDirectory) -> None:
     directory.open(CONFIG, [])
     directory.save_results({"load": 2**60, "final_accuracy": 1 / 3})
     assert json.loads((directory.path / "results.json").read_text()) == {
@@ -211,7 +213,7 @@ def test_results_read_back(directory: RunDirectory) -> None:
     }
 
 
-def test_no_temporary_file_is_left(directory: RunDirectory) -> None:
+def test_run_directory_leaves_no_temporary_file(directory: RunDirectory) -> None:
     directory.open(CONFIG, [_record(0)])
     directory.save_model({"client": {"w": torch.ones(2)}})
     directory.save_results({})
@@ -227,7 +229,7 @@ def test_no_temporary_file_is_left(directory: RunDirectory) -> None:
     }
 
 
-def test_of_two_open_directories_each_logs_until_it_is_closed(tmp_path: Path) -> None:
+def test_two_open_run_directories_each_log_until_they_are_closed(tmp_path: Path) -> None:
     first, second = RunDirectory(tmp_path / "1"), RunDirectory(tmp_path / "2")
     log = logging.getLogger("fedsplit")
     handlers = list(log.handlers)
@@ -247,7 +249,7 @@ def test_of_two_open_directories_each_logs_until_it_is_closed(tmp_path: Path) ->
     assert log.handlers == handlers
 
 
-def test_opened_again_it_logs_each_line_once(directory: RunDirectory) -> None:
+def test_run_directory_opened_twice_logs_each_line_once(directory: RunDirectory) -> None:
     for _ in range(2):
         directory.open(CONFIG, [])
     logging.getLogger("fedsplit").info("once")
@@ -255,7 +257,9 @@ def test_opened_again_it_logs_each_line_once(directory: RunDirectory) -> None:
     assert (directory.path / "run.log").read_text("utf-8").count("once") == 1
 
 
-def test_opening_without_rounds_drops_checkpoints_however_damaged(directory: RunDirectory) -> None:
+def test_run_directory_opened_without_rounds_drops_checkpoints_however_damaged(
+    directory: RunDirectory,
+) -> None:
     left = directory.path / "checkpoint"
     (left / "round-000003").mkdir(parents=True)
     (left / ".partial").mkdir()
@@ -269,7 +273,7 @@ def test_opening_without_rounds_drops_checkpoints_however_damaged(directory: Run
     assert directory.latest_checkpoint() is None
 
 
-def test_metrics_are_rewritten_while_open_and_then_grow(directory: RunDirectory) -> None:
+def test_metrics_of_an_open_run_directory_are_rewritten_and_go_on(directory: RunDirectory) -> None:
     directory.open(CONFIG, [])
     for t in range(4):
         directory.record(_record(t))

@@ -3,7 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedsplit.errors import UserError
@@ -68,12 +68,12 @@ def test_runs_are_selected_by_groups_and_values(runs: Any, where: dict[str, Any]
         ({"model": {"cut": 3}}, r"^x\.where\.model=\{'cut': 3\}: must be a value or a list"),
     ],
 )
-def test_wrong_settings_are_told(where: object, told: str) -> None:
+def test_wrong_settings_of_a_selection_are_refused(where: object, told: str) -> None:
     with pytest.raises(UserError, match=told):
         settings_of("x.where", where)
 
 
-def test_every_missing_combination_is_in_a_command(runs: Any) -> None:
+def test_missing_runs_are_all_in_the_commands_that_make_them(runs: Any) -> None:
     skewed = {"distribution.alpha": [0.3, 0.1], "distribution": "dirichlet", "quant": [None, "none"]}
     where = settings_of("where", skewed)
     expects = settings_of("expects", {"algorithm": ["fed_avg", "fsl_sage"], "seed": [0, 1]})
@@ -87,8 +87,7 @@ def test_every_missing_combination_is_in_a_command(runs: Any) -> None:
 
 
 @given(present=st.sets(st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 1))))
-@settings(max_examples=50, deadline=None, database=None)
-def test_commands_make_what_is_missing_and_nothing_twice(present: set[tuple[int, int, int]]) -> None:
+def test_commands_for_missing_runs_make_each_once_and_no_other(present: set[tuple[int, int, int]]) -> None:
     keys = ("seed", "rounds", "num_clients")
     chosen = {"choices": {"algorithm": "fed_avg"}}
     runs = [Run(Path(), {**dict(zip(keys, values, strict=True)), **chosen}, "", {}) for values in present]
@@ -101,7 +100,7 @@ def test_commands_make_what_is_missing_and_nothing_twice(present: set[tuple[int,
     assert set(made) == set(product(range(3), range(3), range(2))) - present
 
 
-def test_keys_that_no_run_has_are_known(runs: Any) -> None:
+def test_selection_knows_the_keys_that_no_run_has(runs: Any) -> None:
     asked = settings_of(
         "where", {"distribution.alhpa": 0.3, "distribution.alpha": 9, "dataset.max_train": None}
     )

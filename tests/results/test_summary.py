@@ -35,7 +35,7 @@ def _summary(accuracies: list[float | None], target: float | None = None) -> dic
     )
 
 
-def test_final_and_best_are_of_the_evaluations() -> None:
+def test_summary_has_the_final_and_best_accuracy_of_the_evaluations() -> None:
     summary = _summary([*ACCURACIES, None])
     assert (summary["final_accuracy"], summary["best_accuracy"]) == (0.5, 0.52)
     assert (summary["rounds_run"], summary["load"]) == (8, 8000)
@@ -43,7 +43,7 @@ def test_final_and_best_are_of_the_evaluations() -> None:
     assert (summary["stopped_by"], summary["parameters"]) == ("rounds", {"client": 3})
 
 
-def test_bytes_and_seconds_to_an_accuracy_are_those_of_the_first_evaluation_that_reached_it() -> None:
+def test_summary_has_bytes_and_seconds_of_the_first_evaluation_that_reached_an_accuracy() -> None:
     summary = _summary(ACCURACIES)
     first = {"0.05": 0, **dict.fromkeys(("0.1", "0.15", "0.2", "0.25", "0.3"), 2)}
     first |= dict.fromkeys(("0.35", "0.4", "0.45", "0.5"), 5)
@@ -52,7 +52,7 @@ def test_bytes_and_seconds_to_an_accuracy_are_those_of_the_first_evaluation_that
     assert summary["seconds_to_accuracy"] == pytest.approx(seconds)
 
 
-def test_simulated_seconds_and_money_are_those_up_to_then_and_null_where_there_are_none() -> None:
+def test_summary_has_simulated_seconds_and_cost_up_to_an_accuracy_and_null_without_them() -> None:
     records = [
         replace(record, simulated_seconds=2.5 * (record.round + 1), cost=0.125 * (record.round + 1))
         for record in _records(ACCURACIES)
@@ -71,29 +71,31 @@ def test_simulated_seconds_and_money_are_those_up_to_then_and_null_where_there_a
 @pytest.mark.parametrize(
     ("target", "expected"), [(0.511, 6000), (0.31, 3000), (0.07, 1000), (0.06999, 1000), (0.53, None)]
 )
-def test_the_target_is_among_the_accuracies_where_it_was_reached(target: float, expected: int | None) -> None:
+def test_summary_has_the_target_among_its_accuracies_where_it_was_reached(
+    target: float, expected: int | None
+) -> None:
     assert _summary(ACCURACIES, target)["bytes_to_accuracy"].get(f"{target:g}") == expected
 
 
-def test_a_round_without_evaluation_reaches_nothing() -> None:
+def test_summary_of_a_round_without_evaluation_reaches_no_accuracy() -> None:
     assert _summary([None, 0.4], target=0.0)["bytes_to_accuracy"]["0"] == 2000
     summary = _summary([None, None])
     assert (summary["final_accuracy"], summary["best_accuracy"]) == (None, None)
     assert summary["bytes_to_accuracy"] == summary["seconds_to_accuracy"] == {}
 
 
-def test_a_perfect_run_reaches_every_milestone() -> None:
+def test_summary_of_a_perfect_run_reaches_every_milestone() -> None:
     reached = _summary([1.0])["bytes_to_accuracy"]
     assert sorted(map(float, reached)) == pytest.approx([0.05 * i for i in range(1, 20)] + [0.99])
 
 
-def test_versions_are_those_at_work() -> None:
+def test_summary_names_the_versions_at_work() -> None:
     versions = _summary([0.5])["versions"]
     assert versions["torch"].split("+")[0] == str(torch.__version__).split("+", maxsplit=1)[0]
     assert set(versions) == {"python", "fedsplit", "torch", "torchvision", "numpy", "hydra-core", "zstandard"}
 
 
-def test_json_is_written_whole_and_reads_back(tmp_path: Path) -> None:
+def test_results_json_is_written_whole_and_reads_back(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     path.write_text("of an earlier run")
     summary = _summary(ACCURACIES, 0.31)
@@ -102,7 +104,7 @@ def test_json_is_written_whole_and_reads_back(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
 
 
-def test_what_cannot_be_written_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+def test_results_that_cannot_be_written_leave_the_json_file_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     write_json(path, {"a": 1})
     with pytest.raises(TypeError):

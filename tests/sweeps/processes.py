@@ -21,7 +21,7 @@ def sweep(cwd: Path, *overrides: str) -> "subprocess.CompletedProcess[str]":
     return command_line("-m", *TINY, *overrides, cwd=cwd)
 
 
-def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+def until(condition: Callable[[], object], seconds: float = 300.0) -> None:
     """Wait; a condition that never comes is a failure."""
     deadline = time.monotonic() + seconds
     while not condition():

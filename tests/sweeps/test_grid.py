@@ -14,14 +14,14 @@ def expanded(*overrides: str) -> list[list[str]]:
         return list(jobs(overrides))
 
 
-def test_the_jobs_are_every_combination_in_order() -> None:
+def test_jobs_of_a_sweep_are_every_combination_in_order() -> None:
     expected = [
         ["rounds=2", f"seed={s}", f"algorithm={a}"] for s in (0, 1, 2) for a in ("fed_avg", "cse_fsl")
     ]
     assert expanded("rounds=2", "seed=range(0,3)", "algorithm=fed_avg,cse_fsl") == expected
 
 
-def test_an_experiments_own_lists_are_combined_too() -> None:
+def test_sweep_of_an_experiment_combines_its_own_lists() -> None:
     algorithms = ("fed_avg", "splitfed_v1", "splitfed_v2", "cse_fsl", "fsl_sage")
     found = expanded("experiment=accuracy_study")
     assert found == [
@@ -34,14 +34,14 @@ def test_an_experiments_own_lists_are_combined_too() -> None:
     }
 
 
-def test_what_is_given_replaces_the_experiments_list() -> None:
+def test_sweep_list_on_the_command_line_replaces_that_of_the_experiment() -> None:
     found = expanded("experiment=accuracy_study", "seed=7", "algorithm=fed_avg,cse_fsl")
     assert found == [
         ["experiment=accuracy_study", "seed=7", f"algorithm={a}"] for a in ("fed_avg", "cse_fsl")
     ]
 
 
-def test_each_of_several_experiments_has_its_own_lists() -> None:
+def test_sweep_over_several_experiments_combines_the_lists_of_each() -> None:
     found = expanded("experiment=paper_cifar10,accuracy_study", "seed=0,1")
     assert [
         sum(job[0] == f"experiment={e}" for job in found) for e in ("paper_cifar10", "accuracy_study")
@@ -51,6 +51,6 @@ def test_each_of_several_experiments_has_its_own_lists() -> None:
     ]
 
 
-def test_an_interval_is_no_list() -> None:
+def test_sweep_over_an_interval_is_refused() -> None:
     with pytest.raises(UserError, match="a sweep takes a list of values"):
         expanded("optimizer.lr=interval(0,1)")

@@ -15,7 +15,7 @@ def job(number: int, *overrides: str, configuration: str = "") -> Job:
     return Job(number, str(number), list(overrides), configuration or str(number))
 
 
-def test_a_job_is_told_by_its_configuration_not_its_words(configured: Configure) -> None:
+def test_job_is_identified_by_its_configuration_not_by_its_overrides(configured: Configure) -> None:
     def of(*overrides: str) -> str:
         config = configured(*overrides)
         del config["choices"]
@@ -26,13 +26,13 @@ def test_a_job_is_told_by_its_configuration_not_its_words(configured: Configure)
     assert len({of(), of("seed=1"), of("rounds=21"), of("optimizer.lr=0.1")}) == 4
 
 
-def test_overrides_in_which_jobs_differ_are_shown_with_the_last_of_a_key() -> None:
+def test_differing_overrides_of_jobs_are_shown_with_the_last_of_a_key() -> None:
     jobs = [job(0, "rounds=3", "seed=0", "+model.width=2"), job(1, "rounds=3", "seed=0", "seed=1")]
     assert differing(jobs) == [["seed=0", "+model.width=2"], ["seed=1"]]
     assert differing(jobs[:1]) == [[]]
 
 
-def test_the_newest_sweep_with_a_job_in_common_is_found(tmp_path: Path) -> None:
+def test_newest_sweep_with_a_job_in_common_is_found(tmp_path: Path) -> None:
     for age, (name, configurations) in enumerate([("a", "xy"), ("b", "yz"), ("c", "z")]):
         directory = tmp_path / "day" / name
         directory.mkdir(parents=True)
@@ -44,13 +44,13 @@ def test_the_newest_sweep_with_a_job_in_common_is_found(tmp_path: Path) -> None:
     assert [each.configuration for each in read(tmp_path / "day/b")] == ["y", "z"]
 
 
-def test_a_damaged_record_is_told(tmp_path: Path) -> None:
+def test_damaged_record_of_a_sweep_is_refused(tmp_path: Path) -> None:
     (tmp_path / "sweep.yaml").write_text("jobs: [{number: 0}]")
     with pytest.raises(UserError, match=r"its sweep\.yaml is damaged"):
         read(tmp_path)
 
 
-def test_nobody_begins_where_a_sweep_or_its_jobs_are_at_work(tmp_path: Path) -> None:
+def test_sweep_does_not_begin_where_another_or_its_jobs_are_at_work(tmp_path: Path) -> None:
     with alone(tmp_path), pytest.raises(UserError, match="a sweep is at work there"), alone(tmp_path):
         pass
     with (

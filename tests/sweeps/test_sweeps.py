@@ -31,7 +31,7 @@ def net(*, num_classes, channels, image_size, fate):
 """
 
 
-def test_a_job_that_dies_is_told_and_the_others_go_on(tmp_path: Path) -> None:
+def test_sweep_names_jobs_that_die_and_runs_the_others(tmp_path: Path) -> None:
     (tmp_path / "fates.py").write_text(FATES)
     fates = "+model.fate=killed,lives,aborted,raised"
     done = sweep(tmp_path, "algorithm=fed_avg", "model._target_=fates.net", "rounds=1", fates)
@@ -51,7 +51,9 @@ def test_a_job_that_dies_is_told_and_the_others_go_on(tmp_path: Path) -> None:
     assert states == {"0": "failed", "1": "done", "2": "failed", "3": "failed"}
 
 
-def test_a_killed_sweep_is_gone_on_with_by_the_same_command(root: Path, tmp_path: Path) -> None:
+def test_killed_sweep_is_resumed_by_the_same_command_to_the_results_of_an_undisturbed_one(
+    root: Path, tmp_path: Path
+) -> None:
     asked = ["algorithm=fsl_sage", "checkpoint_interval=5", "rounds=3,40", "seed=0,1"]
     process = subprocess.Popen(command(root, *asked), cwd=tmp_path, stdout=subprocess.DEVNULL)
     try:
@@ -61,7 +63,7 @@ def test_a_killed_sweep_is_gone_on_with_by_the_same_command(root: Path, tmp_path
     finally:
         process.kill()
         process.wait()
-    until(lambda: not alive(born), 5)
+    until(lambda: not alive(born))
     (directory,) = tmp_path.glob("saves/multirun/*/*")
     finished = {path.parent.name for path in directory.glob("*/results.json")}
     assert {"0", "1"} <= finished
@@ -95,7 +97,7 @@ def test_a_killed_sweep_is_gone_on_with_by_the_same_command(root: Path, tmp_path
         ]
 
 
-def test_a_value_more_runs_only_its_jobs_in_the_same_directory(tmp_path: Path) -> None:
+def test_sweep_with_one_more_value_runs_only_its_jobs_in_the_same_directory(tmp_path: Path) -> None:
     place = f"hydra.sweep.dir={tmp_path / 'sweep'}"
     first = sweep(tmp_path, "rounds=1", "algorithm=fed_avg", "seed=0", place)
     assert first.returncode == 0, first.stderr
@@ -120,7 +122,7 @@ def test_a_value_more_runs_only_its_jobs_in_the_same_directory(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("at_once", long_but([2], [1, 2]))
-def test_an_interrupted_sweep_leaves_no_process_behind(root: Path, tmp_path: Path, at_once: int) -> None:
+def test_interrupted_sweep_leaves_no_process_behind(root: Path, tmp_path: Path, at_once: int) -> None:
     asked = command(root, "rounds=100000", "seed=0,1", f"hydra.launcher.n_jobs={at_once}")
     process = subprocess.Popen(
         asked,
@@ -135,24 +137,24 @@ def test_an_interrupted_sweep_leaves_no_process_behind(root: Path, tmp_path: Pat
         born = descendants(process.pid)
         assert len(born) >= 2 * at_once
         os.killpg(process.pid, signal.SIGINT)
-        _, told = process.communicate(timeout=30)
+        _, told = process.communicate(timeout=300)
     finally:
         process.kill()
         process.wait()
     assert process.returncode == 130
     assert told.splitlines()[-1].startswith("interrupted; ")
-    until(lambda: not alive(born), 5)
+    until(lambda: not alive(born))
 
 
 @pytest.mark.long  # tests/transport/test_same_bits.py has such a sweep in every run
-def test_jobs_over_grpc_give_what_they_give_in_one_process(tmp_path: Path) -> None:
+def test_jobs_of_a_sweep_give_over_grpc_what_they_give_in_one_process(tmp_path: Path) -> None:
     asked = ["rounds=2", "algorithm=splitfed_v1", "quant=int8", "engine=sequential", "transport=grpc,local"]
     done = sweep(tmp_path, *asked, f"hydra.sweep.dir={tmp_path / 'sweep'}")
     assert done.returncode == 0, done.stderr
     assert results(tmp_path / "sweep/0") == results(tmp_path / "sweep/1")
 
 
-def test_a_launcher_of_clusters_runs_the_same_jobs_and_waits_for_all(tmp_path: Path) -> None:
+def test_sweep_on_a_cluster_launcher_runs_the_same_jobs_and_waits_for_all(tmp_path: Path) -> None:
     pytest.importorskip("submitit", reason="the extra 'slurm' is not installed")
     (tmp_path / "fates.py").write_text(FATES)
     asked = ["rounds=1", "algorithm=fed_avg", "model._target_=fates.net", "hydra/launcher=submitit_local"]

@@ -17,7 +17,9 @@ def row(number: int, state: str) -> Row:
     return Row(number, "", state, 1, None, "")  # type: ignore[arg-type]
 
 
-def test_each_job_is_shown_as_far_as_its_run_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_watch_shows_each_job_as_far_as_its_run_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     jobs = [Job(n, str(n), ["rounds=9", f"seed={n}"], str(n)) for n in range(5)]
     for number in (0, 1, 2, 3):
         (tmp_path / str(number)).mkdir()
@@ -59,7 +61,7 @@ def test_each_job_is_shown_as_far_as_its_run_is(tmp_path: Path, capsys: pytest.C
     ]
 
 
-def test_a_job_that_left_no_result_is_not_done(tmp_path: Path) -> None:
+def test_watch_shows_a_job_without_a_result_as_failed(tmp_path: Path) -> None:
     (tmp_path / STATUSES).mkdir()
     watch = Watch(tmp_path, [Job(0, "0", [], "0")], [9], skipped=set(), live=False)
     with watch.watching():
@@ -67,7 +69,7 @@ def test_a_job_that_left_no_result_is_not_done(tmp_path: Path) -> None:
     assert [(each.state, each.remark) for each in watch.rows] == [("failed", "it left no results.json")]
 
 
-def test_what_is_at_work_or_failed_is_shown_first_where_not_all_fit() -> None:
+def test_table_of_jobs_shows_running_and_failed_ones_first_where_not_all_fit() -> None:
     states = ("done", "failed", "done", "running", "waiting", "skipped")
     rows = [row(number, state) for number, state in enumerate(states)]
     assert [each.number for each in that_fit(rows, 3)] == [1, 3, 4]

@@ -11,7 +11,7 @@ from fedsplit.transport.grpc.tls import Tls
 from tests.conftest import Configure
 
 
-def test_it_makes_what_is_asked_for_and_says_what_goes_where(
+def test_certificates_are_made_for_each_machine_and_it_is_said_what_goes_where(
     configured: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "certs"
@@ -51,7 +51,7 @@ MISTAKES = [
 @pytest.mark.parametrize(
     ("arguments", "message"), MISTAKES, ids=lambda v: " ".join(v) if isinstance(v, list) else ""
 )
-def test_a_mistake_ends_with_one_clear_line_and_nothing_written(
+def test_certificates_asked_for_wrongly_end_in_one_line_and_nothing_is_written(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -69,7 +69,9 @@ def test_a_mistake_ends_with_one_clear_line_and_nothing_written(
 
 
 @pytest.mark.parametrize("missing", ["cryptography", "grpc"])
-def test_a_missing_package_is_named_with_what_installs_it(root: Path, tmp_path: Path, missing: str) -> None:
+def test_certificates_without_a_package_name_what_installs_it(
+    root: Path, tmp_path: Path, missing: str
+) -> None:
     script = (
         f"import sys; sys.modules[{missing!r}] = None; sys.path.insert(0, {str(root)!r}); import main; "
         "sys.exit(main.main())"

@@ -12,7 +12,7 @@ from tests.conftest import TINY, Build, Configure
 QUICK = ("task=codecs", "task.steps=7", "task.samples=20", "task.repeats=1")
 
 
-def test_every_codec_is_in_the_table_of_every_kind_of_tensor(
+def test_survey_of_codecs_has_every_codec_in_the_table_of_every_kind_of_tensor(
     configured: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = configured(*TINY, *QUICK)
@@ -25,13 +25,15 @@ def test_every_codec_is_in_the_table_of_every_kind_of_tensor(
     assert not (tmp_path / "run").exists()
 
 
-def test_the_codecs_of_the_table_are_those_there_are(configured: Configure) -> None:
+def test_survey_of_codecs_names_every_codec_of_the_configuration(configured: Configure) -> None:
     there = {path.stem for path in (CONFIGS / "codec").glob("*.yaml")}
     shown = set(configured(*TINY, *QUICK)["task"]["codecs"])
     assert there - {"affine"} <= shown | {name for name in there if name.startswith("thrifty")}
 
 
-def test_tensors_are_of_the_steps_that_were_trained(configured: Configure, tiny: Build) -> None:
+def test_survey_of_codecs_takes_tensors_of_the_steps_that_were_trained(
+    configured: Configure, tiny: Build
+) -> None:
     config = configured(*TINY, *QUICK, "algorithm=splitfed_v2", "num_clients=1")
     parts = Parts(config)
     (_, z, _), (_, dz, _), (_, moved, _) = make(Codecs, config, "task").tensors(parts)

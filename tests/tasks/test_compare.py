@@ -32,7 +32,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_a_comparison_leaves_what_it_says(
+def test_comparison_writes_what_was_evaluated_and_measured_and_replaces_an_older_one(
     trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (trained / "compare").mkdir()
@@ -69,7 +69,7 @@ def test_a_comparison_leaves_what_it_says(
     assert float(rows["w4"]["accuracy_drop"]) == pytest.approx(drop)
 
 
-def test_a_model_trained_for_int8_is_deployed_as_it_was_trained(
+def test_comparison_deploys_a_model_trained_for_int8_as_it_was_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, tiny = tmp_path / "run", [each for each in TINY if not each.startswith("rounds=")]
@@ -93,7 +93,7 @@ def test_a_model_trained_for_int8_is_deployed_as_it_was_trained(
     assert not any("activation_ranges" in name for name in plain)
 
 
-def test_without_an_extra_the_comparison_goes_on_and_says_what_to_install(
+def test_comparison_without_an_extra_goes_on_and_says_what_to_install(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in [each for each in sys.modules if each.startswith("fedsplit.deployment.onnx_")]:
@@ -107,7 +107,7 @@ def test_without_an_extra_the_comparison_goes_on_and_says_what_to_install(
     assert set(told["left_out"]) == {"static_int8"}
 
 
-def test_a_trained_run_is_put_together_again(trained: Path) -> None:
+def test_trained_run_read_from_disk_has_the_models_and_the_accuracy_of_its_training(trained: Path) -> None:
     again = TrainedRun(trained, device="cpu", threads=1)
     saved = load_file(trained / "model" / "client.safetensors")
     assert {name: t.shape for name, t in again.architecture.build().state_dict().items()} == {
@@ -135,7 +135,7 @@ def test_a_trained_run_is_put_together_again(trained: Path) -> None:
         ),
     ],
 )
-def test_mistakes_end_in_one_line(
+def test_comparison_asked_for_wrongly_ends_in_one_line_and_leaves_the_run_as_it_was(
     overrides: list[str],
     told: str,
     trained: Path,
@@ -150,7 +150,7 @@ def test_mistakes_end_in_one_line(
     assert sorted(trained.rglob("*")) == before
 
 
-def test_a_run_without_its_model_or_with_another_is_refused(
+def test_comparison_of_a_run_without_its_model_or_with_another_is_refused(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     copied = shutil.copytree(trained, tmp_path / "run")

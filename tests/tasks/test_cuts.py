@@ -39,7 +39,7 @@ def costs(configured: Configure, *overrides: str) -> dict[str, CutCosts]:
         ["model.cut=relu3"],
     ],
 )
-def test_loads_are_what_a_run_counts_in_its_later_rounds(
+def test_loads_of_cuts_are_what_a_run_counts_in_its_later_rounds(
     configured: Configure, tiny: Build, algorithm: str, overrides: list[str]
 ) -> None:
     """With all clients and l=2, a mean over two rounds; the first two have no differences to take."""
@@ -63,7 +63,7 @@ def run_round(run: Any, t: int) -> int:
     return load
 
 
-def test_loads_of_cohorts_are_means_over_many_rounds(configured: Configure, tiny: Build) -> None:
+def test_loads_of_sampled_cohorts_are_means_over_many_rounds(configured: Configure, tiny: Build) -> None:
     """Without codecs, which do not care who was there before; a client in two aligns in a round."""
     overrides = ["cohort_size=2", "num_clients=5", "algorithm.align_interval=3", "batch_size=40"]
     run = tiny("auxiliary=derived", *overrides)
@@ -109,7 +109,7 @@ def test_sizes_and_multiply_adds_of_a_small_model_are_those_worked_out_by_hand(c
     assert found["conv1"].auxiliary_bytes == 4 * (8 * 8 * 9 + 4 * 8 + 8 * 10 + 10) + 8
 
 
-def test_the_reference_sizes_of_resnet18_are_in_the_table(configured: Configure) -> None:
+def test_sizes_of_resnet18_are_those_of_the_reference(configured: Configure) -> None:
     asked = ["model=resnet18", "dataset.image_size=32", "batch_size=20", "task.among=stages"]
     found = costs(configured, *asked)
     assert [(cut.name, cut.stage) for cut in found.values()] == [(f"layer{i}", i) for i in (1, 2, 3, 4)]
@@ -122,7 +122,7 @@ def test_the_reference_sizes_of_resnet18_are_in_the_table(configured: Configure)
     assert cut.client_macs + cut.server_macs + 2 * stem == pytest.approx(1.814e9 / 49, rel=0.01)
 
 
-def test_attention_is_counted(configured: Configure) -> None:
+def test_multiply_adds_of_attention_are_those_of_the_formula(configured: Configure) -> None:
     """Also where torch would compute it in one operation of its own."""
     asked = ["model=torchvision", "model.name=vit_b_16", "dataset.image_size=32", "task.among=stages"]
     found = costs(configured, *asked, "batch_size=20", "num_clients=1", "dataset.max_train=20")
@@ -141,7 +141,7 @@ def test_a_cut_inside_a_residual_block_costs_what_crosses(configured: Configure)
     assert inside.smashed_bytes == 2 * behind.smashed_bytes == 2 * 4 * 16 * 64
 
 
-def test_width_and_depth_of_the_derived_auxiliary_are_those_asked_for(configured: Configure) -> None:
+def test_table_of_cuts_counts_the_derived_auxiliary_of_the_width_asked_for(configured: Configure) -> None:
     config = configured(*ASKED, "task=cuts", "auxiliary.width=0.5")
     parts = Parts(config)
     assert isinstance(parts.models.auxiliary, DerivedAuxiliary)
@@ -160,7 +160,7 @@ def printed(
     return capsys.readouterr().out
 
 
-def test_all_formats_hold_the_same(
+def test_table_of_cuts_holds_the_same_in_every_format(
     configured: Configure, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     found = costs(configured)
@@ -187,7 +187,7 @@ def test_all_formats_hold_the_same(
             assert shown == pytest.approx(numbers, rel=0.006)
 
 
-def test_the_figure_has_a_line_of_stages_and_dots_of_other_cuts_for_each_algorithm(
+def test_figure_of_cuts_has_a_line_of_stages_and_dots_of_other_cuts_for_each_algorithm(
     configured: Configure, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     from fedsplit.results.cut_figure import cut_figure  # noqa: PLC0415
@@ -218,7 +218,7 @@ def test_the_figure_has_a_line_of_stages_and_dots_of_other_cuts_for_each_algorit
         ("task.colour=red", "task.colour=red: no such key"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(
+def test_table_of_cuts_asked_for_wrongly_ends_in_one_line(
     override: str,
     told: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -231,14 +231,16 @@ def test_a_mistake_is_told_in_one_line(
     assert capsys.readouterr().err.startswith(f"error: {told}")
 
 
-def test_q_and_l_are_those_of_the_algorithm_where_it_has_them(configured: Configure) -> None:
+def test_intervals_of_the_table_of_cuts_are_those_of_the_algorithm_where_it_has_them(
+    configured: Configure,
+) -> None:
     config = configured("task=cuts", "algorithm.server_update_interval=7", "algorithm.align_interval=2")
     assert (config["task"]["server_update_interval"], config["task"]["align_interval"]) == (7, 2)
     config = configured("task=cuts", "algorithm=fed_avg")
     assert (config["task"]["server_update_interval"], config["task"]["align_interval"]) == (5, 10)
 
 
-def test_a_sweep_of_it_is_refused(
+def test_sweep_of_tables_of_cuts_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.argv", ["main.py", "-m", "task=cuts", "seed=0,1"])
@@ -246,7 +248,7 @@ def test_a_sweep_of_it_is_refused(
     assert "task=cuts" in capsys.readouterr().err
 
 
-def test_nothing_that_the_table_looks_at_is_changed(configured: Configure) -> None:
+def test_table_of_cuts_changes_nothing_that_it_looks_at(configured: Configure) -> None:
     config = configured(*ASKED, "task=cuts", "model=resnet20", "batch_size=20")
     parts = Parts(config)
     draws = torch.get_rng_state()

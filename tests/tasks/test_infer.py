@@ -39,7 +39,7 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_every_request_is_that_of_the_same_halves_in_one_process(
+def test_inference_requests_are_answered_as_by_the_same_halves_in_one_process(
     configured: Configure, tmp_path: Path
 ) -> None:
     config = configured(*TINY, "task=infer", f"precision=[{','.join(PRECISIONS)}]", *SHORT)
@@ -74,7 +74,9 @@ def test_every_request_is_that_of_the_same_halves_in_one_process(
     assert yaml.safe_load((tmp_path / "done" / "config.yaml").read_text())["precision"] == list(PRECISIONS)
 
 
-def test_a_runs_own_model_and_settings_are_taken(configured: Configure, tmp_path: Path) -> None:
+def test_inference_of_a_trained_run_takes_its_model_and_settings(
+    configured: Configure, tmp_path: Path
+) -> None:
     Train().run(configured(*TINY, "rounds=1", "seed=3", "model.cut=conv1"), tmp_path / "run")
     config = configured("task=infer", f"run={tmp_path / 'run'}", "batch_size=60", "task.requests=1")
     infer(config, tmp_path / "done")
@@ -100,7 +102,7 @@ def test_a_runs_own_model_and_settings_are_taken(configured: Configure, tmp_path
         (["model.cut=99"], "model.cut=99: "),
     ],
 )
-def test_what_cannot_be_is_told_before_anything_is_written(
+def test_inference_that_cannot_be_is_refused_before_anything_is_written(
     configured: Configure, tmp_path: Path, overrides: list[str], told: str
 ) -> None:
     asked = configured(*TINY, "task=infer", *(each.format(tmp=tmp_path) for each in overrides))
@@ -131,7 +133,9 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("arguments", "told"), MISTAKES, ids=[told[:40] for _, told in MISTAKES])
-def test_a_mistake_is_one_line_and_leaves_nothing(arguments: list[str], told: str, tmp_path: Path) -> None:
+def test_inference_asked_for_wrongly_is_one_line_and_leaves_nothing(
+    arguments: list[str], told: str, tmp_path: Path
+) -> None:
     done = command_line(*(each.format(tmp=tmp_path) for each in arguments), cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {told.format(tmp=tmp_path)}")
@@ -139,7 +143,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(arguments: list[str], told: st
     assert not list(tmp_path.iterdir())
 
 
-def test_a_sweep_over_precisions_has_a_job_for_each(tmp_path: Path) -> None:
+def test_sweep_over_precisions_infers_each_in_a_job_and_none_again(tmp_path: Path) -> None:
     asked = [
         "-m",
         "task=infer",

@@ -26,7 +26,7 @@ def forked_with_a_turn(folder: Path, client: int, at_once: int | None) -> int:
 
 
 @pytest.mark.parametrize(("client", "at_once"), [(1, 2), (3, None), (2, 4)])
-def test_others_compute_beside_a_client_unless_its_turn_is_theirs(
+def test_spawned_client_computes_beside_others_unless_its_turn_is_theirs(
     tmp_path: Path, client: int, at_once: int | None
 ) -> None:
     pid = forked_with_a_turn(tmp_path, 0, at_once)
@@ -38,7 +38,7 @@ def test_others_compute_beside_a_client_unless_its_turn_is_theirs(
         os.waitpid(pid, 0)
 
 
-def test_a_turn_ends_with_a_process_that_is_killed_and_not_before(tmp_path: Path) -> None:
+def test_turn_of_a_spawned_client_ends_with_its_killed_process_and_not_before(tmp_path: Path) -> None:
     pid = forked_with_a_turn(tmp_path, 0, 2)
     waiting = os.fork()
     if waiting == 0:

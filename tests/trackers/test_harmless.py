@@ -64,7 +64,9 @@ OVERRIDES = ("algorithm=cse_fsl", "rounds=3", "eval_interval=2")
 
 
 @pytest.mark.parametrize("kind", [Recording, RaisesAtStart, RaisesInRound, RaisesAtFinish, Leaves])
-def test_the_files_of_a_run_are_those_without_it(tiny: Build, tmp_path: Path, kind: type[Recording]) -> None:
+def test_files_of_a_run_whose_tracker_meddles_or_fails_are_those_without_it(
+    tiny: Build, tmp_path: Path, kind: type[Recording]
+) -> None:
     plain = ran(tiny(*OVERRIDES), tmp_path / "plain")
     tracked = ran(tiny(*OVERRIDES, f"tracker._target_={__name__}.{kind.__name__}"), tmp_path / "tracked")
     assert_same(plain, tracked)
@@ -81,7 +83,7 @@ def test_the_files_of_a_run_are_those_without_it(tiny: Build, tmp_path: Path, ki
     assert [line.partition(" WARNING ")[2] for line in warnings] == [expected] * (kind is not Recording)
 
 
-def test_it_is_told_every_row_of_the_metrics_and_the_results(tiny: Build, tmp_path: Path) -> None:
+def test_tracker_is_given_every_row_of_the_metrics_and_the_results(tiny: Build, tmp_path: Path) -> None:
     run = tiny(*OVERRIDES, f"tracker._target_={__name__}.Recording")
     directory = ran(run, tmp_path / "run")
     told = Recording.last.told
@@ -95,19 +97,19 @@ def test_it_is_told_every_row_of_the_metrics_and_the_results(tiny: Build, tmp_pa
     assert told[-1][1]["final_accuracy"] == rows[3]["test_accuracy"]
 
 
-def test_once_it_has_failed_it_is_told_nothing_more(tiny: Build, tmp_path: Path) -> None:
+def test_tracker_that_has_failed_is_given_nothing_more(tiny: Build, tmp_path: Path) -> None:
     ran(tiny(*OVERRIDES, f"tracker._target_={__name__}.RaisesInRound"), tmp_path / "run")
     assert [what for what, _ in Recording.last.told] == ["start", "round"]
 
 
-def test_a_run_that_fails_finishes_without_results(tiny: Build, tmp_path: Path) -> None:
+def test_tracker_of_a_run_that_fails_finishes_without_results(tiny: Build, tmp_path: Path) -> None:
     run = tiny("optimizer=sgd", "optimizer.lr=1e30", f"tracker._target_={__name__}.Recording")
     with pytest.raises(RunFailed, match="round 0"):
         run.run(RunDirectory(tmp_path / "run"))
     assert Recording.last.told == [("start", []), ("finish", None)]
 
 
-def test_a_resumed_run_begins_with_the_rows_there_are_and_may_change_its_tracker(
+def test_tracker_chosen_at_a_resume_begins_with_the_rows_of_the_rounds_before(
     tiny: Build, tmp_path: Path
 ) -> None:
     ran(tiny("rounds=2"), tmp_path / "run")
@@ -124,7 +126,7 @@ def test_a_resumed_run_begins_with_the_rows_there_are_and_may_change_its_tracker
     assert [each["load"] for each in [*rows, row]] == [record.load for record in resumed.records]
 
 
-def test_a_choice_given_at_a_resume_is_composed_and_checked(tiny: Build, tmp_path: Path) -> None:
+def test_tracker_given_at_a_resume_is_composed_and_checked(tiny: Build, tmp_path: Path) -> None:
     ran(tiny("rounds=1"), tmp_path / "run")
     directory = RunDirectory.existing(tmp_path / "run")
     config = resumed_config(directory, {"tracker": "wandb", "tracker.mode": "offline"})
@@ -145,7 +147,7 @@ def test_a_choice_given_at_a_resume_is_composed_and_checked(tiny: Build, tmp_pat
         assert str(caught.value).startswith(told)
 
 
-def test_what_is_not_installed_is_told_with_how_to_install_it(
+def test_tracker_whose_package_is_missing_says_how_to_install_it(
     configured: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import sys  # noqa: PLC0415

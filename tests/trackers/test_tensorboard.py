@@ -55,7 +55,7 @@ def _text(directory: Path, tag: str) -> str:
     return "\n".join(line.removeprefix("    ") for line in value.decode().splitlines())
 
 
-def test_every_number_of_the_metrics_is_there_exactly(tiny: Build, tmp_path: Path) -> None:
+def test_tensorboard_shows_every_number_of_the_metrics_exactly(tiny: Build, tmp_path: Path) -> None:
     directory = ran(tiny(*OVERRIDES), tmp_path / "run")
     written = _written(directory)
     assert len(written["load"]) == 3
@@ -67,7 +67,7 @@ def test_every_number_of_the_metrics_is_there_exactly(tiny: Build, tmp_path: Pat
 
 
 @pytest.mark.parametrize("kept", [2, 3])
-def test_a_resumed_run_goes_on_in_the_same_log_without_a_trace_of_what_was_void(
+def test_tensorboard_log_of_a_resumed_run_goes_on_without_a_trace_of_what_was_void(
     tiny: Build, tmp_path: Path, kept: int
 ) -> None:
     """The log has three rounds, and the checkpoint that is resumed from two of them, or all."""
@@ -88,7 +88,7 @@ def test_a_resumed_run_goes_on_in_the_same_log_without_a_trace_of_what_was_void(
     assert _shown(directory.path) == written
 
 
-def test_a_tracker_chosen_at_a_resume_shows_the_rounds_before_it_too(tiny: Build, tmp_path: Path) -> None:
+def test_tensorboard_chosen_at_a_resume_shows_the_rounds_before_it_too(tiny: Build, tmp_path: Path) -> None:
     ran(tiny("rounds=2"), tmp_path / "run")
     directory = RunDirectory.existing(tmp_path / "run")
     resumed = Experiment(resumed_config(directory, {"rounds": 3, "tracker": "tensorboard"}))

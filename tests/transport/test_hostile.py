@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 
 from fedsplit.data.batches import batch_slices
 from fedsplit.parts import run_of_member
+from fedsplit.quant.message import Corrupt
 from fedsplit.transport.grpc import federation_pb2 as pb
 from fedsplit.transport.grpc.client import Client
 from fedsplit.transport.grpc.server import Federation, start
@@ -195,3 +196,34 @@ def test_server_ends_only_the_stream_of_bytes_that_are_no_message(
     assert hub._sessions[CLIENT].asked.answers == []  # type: ignore[union-attr]
     assert all(record.levelno < logging.ERROR for record in records)
     assert not [record for record in caplog.records if record.name.startswith("grpc")]
+
+
+@pytest.mark.parametrize(("samples", "due"), [(0, False), (1, True), (8, True), (9, True), (10, False)])
+def test_cut_gradient_is_of_a_batch_that_one_sample_may_have_joined(
+    samples: int, due: bool, worlds: dict[str, World]
+) -> None:
+    expectations = worlds["none"].expectations
+    expectations._batch_size = 8
+    announced = [pb.Tensor(shape=[samples, *worlds["none"].run.smashed_shape])]
+    if due:
+        (expected,) = expectations.cut_gradient(announced)
+        assert expected.shape == tuple(announced[0].shape)
+    else:
+        with pytest.raises(Corrupt, match=f"no batch of this run has {samples} samples"):
+            expectations.cut_gradient(announced)
+
+
+def test_upload_that_comes_twice_is_taken_once_and_ends_no_stream(worlds: dict[str, World]) -> None:
+    world, conversation, verb = worlds["none"], 2, 2
+    hub = world.hub()
+    hub.begin(0, [CLIENT], {})
+    for each in world.conversations[conversation][:verb]:
+        hub.ask(CLIENT, **each)
+    honest = world.answers(conversation)[verb]
+    frames = [frame for parcel in (honest[0], *honest) for frame in parcel.frames()]
+    with logged() as records:
+        attend(Federation(hub, pb.Plan(), secured=False), world, verb, frames)
+    assert [record.getMessage() for record in records if "closed" in record.getMessage()] == []
+    answered = hub.answers([CLIENT], until=None, enough=None)[CLIENT]
+    assert [answer.head for answer in answered] == [parcel.head for parcel in honest]
+    assert hub._ledger.again(0) == {"up": honest[0].size, "down": 0}

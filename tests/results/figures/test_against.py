@@ -16,7 +16,9 @@ def skewed(alpha: float) -> dict[str, Any]:
     return {"distribution": dirichlet(alpha), "choices": {"distribution": "dirichlet"}}
 
 
-def test_points_are_the_last_rows_of_the_csv_over_seeds_and_iid_is_the_last_tick(tmp_path: Path) -> None:
+def test_against_figure_has_points_of_the_last_csv_rows_over_seeds_and_iid_as_the_last_tick(
+    tmp_path: Path,
+) -> None:
     settings: dict[Any, dict[str, Any]] = {10.0: skewed(10.0), "iid": {}, 0.1: skewed(0.1)}
     paths = {
         (name, x, seed): make_run(tmp_path / f"{name}-{x}-{seed}", name, seed=seed, evaluated=2, **own)
@@ -48,7 +50,7 @@ def test_points_are_the_last_rows_of_the_csv_over_seeds_and_iid_is_the_last_tick
     assert ends == sorted((round(p.low, 9), round(p.high, 9)) for line in lines for p in line.points)
 
 
-def test_the_number_of_parameters_is_that_of_the_results(tmp_path: Path) -> None:
+def test_against_figure_of_auxiliary_models_has_the_parameters_of_the_results(tmp_path: Path) -> None:
     paths = [
         make_run(
             tmp_path / f"{name}{seed}",
@@ -70,7 +72,7 @@ def test_the_number_of_parameters_is_that_of_the_results(tmp_path: Path) -> None
         Against(x="auxiliary").check(load_runs([tmp_path / "mlp0"])[0])
 
 
-def test_bits_are_all_bits_by_all_values_sent_but_labels(tmp_path: Path) -> None:
+def test_against_figure_of_bits_divides_all_bits_by_all_values_sent_but_labels(tmp_path: Path) -> None:
     path = make_run(tmp_path / "a", bits=4.0, choices={"quant": "int4"}, **{"quant.bits": 4})
     lines = (path / "metrics.csv").read_text().splitlines()
     header = lines[0].split(",")
@@ -89,7 +91,7 @@ def test_bits_are_all_bits_by_all_values_sent_but_labels(tmp_path: Path) -> None
     assert 4 < sent / values < 16
 
 
-def test_any_dotted_key_will_do_and_names_are_told_apart_as_names(tmp_path: Path) -> None:
+def test_against_figure_takes_any_dotted_key_sorting_numbers_and_names(tmp_path: Path) -> None:
     paths = [make_run(tmp_path / f"l{n}", **{"algorithm.align_interval": n}) for n in (10, 1, 2)]
     (line,) = Against(x="algorithm.align_interval").data(load_runs(paths))
     assert [point.x for point in line.points] == [1, 2, 10]
@@ -105,7 +107,7 @@ def test_any_dotted_key_will_do_and_names_are_told_apart_as_names(tmp_path: Path
         Against(x="algorithm.align_interval").check(load_runs(named)[0])
 
 
-def test_the_moment_can_be_the_end_the_best_or_within_a_budget(tmp_path: Path) -> None:
+def test_measure_is_taken_at_the_end_at_the_best_or_within_a_budget(tmp_path: Path) -> None:
     (run,) = load_runs([make_run(tmp_path / "a", ran=9, evaluated=2)])
     rows = table(run.path)
     accuracy, load = rows["test_accuracy"], rows["load"]

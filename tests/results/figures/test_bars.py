@@ -11,7 +11,7 @@ from tests.results.stored import make_run, table
 
 
 @pytest.mark.parametrize("of", ["bytes", "seconds"])
-def test_parts_are_the_sums_of_columns_over_seeds(tmp_path: Path, of: str) -> None:
+def test_bars_have_parts_that_are_sums_of_columns_over_seeds(tmp_path: Path, of: str) -> None:
     paths = {
         (name, seed): make_run(tmp_path / f"{name}{seed}", name, seed=seed)
         for name in ("fsl_sage", "fed_avg")
@@ -43,7 +43,7 @@ def test_parts_are_the_sums_of_columns_over_seeds(tmp_path: Path, of: str) -> No
         assert edges[-1] == pytest.approx(sum(value for _, value in bar.parts))
 
 
-def test_up_and_down_of_a_kind_share_a_colour_and_only_down_is_hatched(tmp_path: Path) -> None:
+def test_bars_of_up_and_down_of_a_kind_share_a_colour_and_only_down_is_hatched(tmp_path: Path) -> None:
     (bar,) = Bars().data(load_runs([make_run(tmp_path / "a")]))
     names = [name for name, _ in bar.parts]
     assert names.index("bytes.down.client_weights") == names.index("bytes.up.client_weights") + 1
@@ -61,7 +61,7 @@ def test_up_and_down_of_a_kind_share_a_colour_and_only_down_is_hatched(tmp_path:
     ]
 
 
-def test_what_is_too_thin_to_see_is_in_the_data_but_not_in_the_legend() -> None:
+def test_bar_part_too_thin_to_see_is_in_the_data_but_not_in_the_legend() -> None:
     parts = (("bytes.up.smashed", 1000.0), ("bytes.up.labels", 1.0), ("bytes.down.full_weights", 500.0))
     (axes,) = (drawn := Bars().draw([Bar("fed_avg", parts, (0,))])).axes
     assert sorted(patch.get_width() for patch in axes.patches) == [1.0, 500.0, 1000.0]
@@ -74,7 +74,7 @@ def test_what_is_too_thin_to_see_is_in_the_data_but_not_in_the_legend() -> None:
     ]
 
 
-def test_a_run_without_rounds_is_told(tmp_path: Path) -> None:
+def test_bars_of_a_run_without_rounds_are_refused(tmp_path: Path) -> None:
     (run,) = load_runs([make_run(tmp_path / "a", ran=0)])
     with pytest.raises(UserError, match="must hold at least one round"):
         Bars().check(run)

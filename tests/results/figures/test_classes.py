@@ -26,7 +26,7 @@ def _run(path: Path, rows: tuple[tuple[int, int, int], ...], seed: int = 0, **di
     return Run(path, config, "fed_avg", {"round": (0,), "load": (1,)})
 
 
-def test_runs_with_the_same_division_are_drawn_once_and_named_by_what_made_it(tmp_path: Path) -> None:
+def test_classes_figure_draws_the_same_division_once_and_names_what_made_it(tmp_path: Path) -> None:
     runs = [
         _run(tmp_path / "a", ROWS, alpha=0.3),
         _run(tmp_path / "b", ROWS, alpha=0.3),
@@ -37,7 +37,7 @@ def test_runs_with_the_same_division_are_drawn_once_and_named_by_what_made_it(tm
     assert (second.title, second.counts.rows) == ("digits, dirichlet, alpha=0.1, seed=4", ROWS[:2])
 
 
-def test_a_bubble_stands_at_its_client_and_class_with_an_area_of_its_samples() -> None:
+def test_classes_figure_has_bubbles_at_client_and_class_with_an_area_of_the_samples() -> None:
     (axes,) = Classes().draw([Division("mine", ClassCounts(ROWS, ("ant", "bee", "cat")))]).axes
     (bubbles,) = axes.collections
     assert bubbles.get_offsets().tolist() == [[0, 0], [0, 2], [1, 1]]
@@ -49,7 +49,7 @@ def test_a_bubble_stands_at_its_client_and_class_with_an_area_of_its_samples() -
 
 
 @pytest.mark.parametrize(("clients", "classes"), [(2, 3), (10, 10), (100, 10), (200, 100), (3, 100)])
-def test_no_bubble_covers_another(clients: int, classes: int) -> None:
+def test_classes_figure_has_no_bubble_that_covers_another(clients: int, classes: int) -> None:
     rows = tuple((client, label, 7) for client in range(clients) for label in range(classes))
     image = Classes().draw([Division("even", ClassCounts(rows))])
     image.draw_without_rendering()
@@ -59,14 +59,14 @@ def test_no_bubble_covers_another(clients: int, classes: int) -> None:
     assert width <= 1.01 * np.abs(places[1] - places[0]).min()
 
 
-def test_every_division_has_its_panel() -> None:
+def test_classes_figure_has_a_panel_for_every_division() -> None:
     image = Classes().draw([Division(f"{i}", ClassCounts(ROWS)) for i in range(3)])
     assert [axes.get_title() for axes in image.axes] == ["0", "1", "2"]
     alone = Classes().draw([Division("0", ClassCounts(ROWS))])
     assert image.get_figheight() == pytest.approx(3 * alone.get_figheight())
 
 
-def test_more_than_can_be_told_apart_is_refused() -> None:
+def test_classes_figure_of_too_many_clients_or_divisions_is_refused() -> None:
     many = ClassCounts(tuple((client, 0, 1) for client in range(201)))
     with pytest.raises(UserError, match=r"^clients=201: at most 200"):
         Classes().draw([Division("many", many)])
@@ -74,7 +74,7 @@ def test_more_than_can_be_told_apart_is_refused() -> None:
         Classes().draw([Division(str(i), ClassCounts(ROWS)) for i in range(9)])
 
 
-def test_a_long_title_stays_within_the_figure() -> None:
+def test_long_title_stays_within_the_classes_figure() -> None:
     title = "digits, quantity_skew, exponent=1, min_samples=2, seed=0"
     drawn = Classes().draw([Division(title, ClassCounts(ROWS))])
     drawn.draw_without_rendering()

@@ -13,7 +13,7 @@ def matrix(path: Path) -> np.ndarray:
     return np.genfromtxt(path / "confusion.csv", delimiter=",", skip_header=1)[:, 1:]
 
 
-def test_counts_are_summed_over_seeds_and_shares_are_of_the_true_class(tmp_path: Path) -> None:
+def test_confusion_figure_sums_counts_over_seeds_and_shows_shares_of_the_true_class(tmp_path: Path) -> None:
     paths = [make_run(tmp_path / str(seed), seed=seed) for seed in range(3)]
     other = make_run(tmp_path / "other", "cse_fsl")
     first, found = Confusion().data(load_runs([*paths, other]))
@@ -28,7 +28,7 @@ def test_counts_are_summed_over_seeds_and_shares_are_of_the_true_class(tmp_path:
     assert drawn.axes[1].get_title().split() == ["fsl_sage,", "3", "seeds"]
 
 
-def test_percentages_are_written_in_the_cells_where_they_fit(tmp_path: Path) -> None:
+def test_confusion_figure_writes_percentages_in_the_cells_where_they_fit(tmp_path: Path) -> None:
     names = ("a", "b")
     (axes, _) = Confusion().draw([Matrix("x", names, ((1, 999), (0, 5)), (0,))]).axes
     assert {text.get_position(): text.get_text() for text in axes.texts} == {
@@ -44,14 +44,14 @@ def test_percentages_are_written_in_the_cells_where_they_fit(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "content", ["", "label,a,b\na,1,2\n", "label,a\na,x\n", "label,a\na,-1\n", "label,a\na,1,2\n"]
 )
-def test_damage_is_told(tmp_path: Path, content: str) -> None:
+def test_confusion_figure_of_a_damaged_file_is_refused(tmp_path: Path, content: str) -> None:
     path = make_run(tmp_path / "a")
     (path / "confusion.csv").write_text(content)
     with pytest.raises(UserError, match=r"confusion.csv must not be damaged"):
         Confusion().check(load_runs([path])[0])
 
 
-def test_runs_without_a_matrix_or_with_other_classes_are_told(tmp_path: Path) -> None:
+def test_confusion_figure_of_runs_without_a_matrix_or_with_other_classes_is_refused(tmp_path: Path) -> None:
     (run,) = load_runs([make_run(tmp_path / "a", ended=False)])
     with pytest.raises(UserError, match=r"must hold confusion.csv"):
         Confusion().check(run)

@@ -25,7 +25,7 @@ def labels(*paths: Path) -> list[str]:
     return [run.label for run in load_runs(paths)]
 
 
-def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:
+def test_stored_run_is_read_as_it_was_written(tmp_path: Path) -> None:
     (run,) = load_runs([make_run(tmp_path / "a", evaluated=2, ran=5)])
     expected = table(run.path)
     assert run.config["seed"] == 0
@@ -39,7 +39,7 @@ def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "y", ["test_accuracy", "test_loss", "train_loss", "local_accuracy.worst", "gradient_error"]
 )
-def test_the_line_drawn_is_the_csv(tmp_path: Path, x: Any, y: str) -> None:
+def test_curve_drawn_is_that_of_metrics_csv(tmp_path: Path, x: Any, y: str) -> None:
     run = make_run(tmp_path / "a", ran=7, evaluated=3)
     figure = Curve(x=x, y=y)
     drawn = axes_of(figure.draw(figure.data(load_runs([run]))))
@@ -60,7 +60,7 @@ def test_the_line_drawn_is_the_csv(tmp_path: Path, x: Any, y: str) -> None:
     assert not drawn.collections  # no band of a single seed
 
 
-def test_short_names_mean_the_test_images(tmp_path: Path) -> None:
+def test_curve_of_accuracy_or_loss_is_that_of_the_test_images(tmp_path: Path) -> None:
     runs = load_runs([make_run(tmp_path / "a")])
     assert Curve(y="accuracy").data(runs) == Curve(y="test_accuracy").data(runs)
     assert Curve(y="loss").data(runs) == Curve(y="test_loss").data(runs)
@@ -70,13 +70,13 @@ def test_short_names_mean_the_test_images(tmp_path: Path) -> None:
     )
 
 
-def test_a_column_that_a_run_does_not_have_is_told(tmp_path: Path) -> None:
+def test_curve_of_a_column_that_a_run_does_not_have_is_refused(tmp_path: Path) -> None:
     (run,) = load_runs([make_run(tmp_path / "a")])
     with pytest.raises(UserError, match=r"^run=.*: has no acuracy in metrics.csv, but round, test_accuracy"):
         Curve(y="acuracy").check(run)
 
 
-def test_targets_stand_where_the_mean_first_reaches_them(tmp_path: Path) -> None:
+def test_curve_targets_stand_where_the_mean_first_reaches_them(tmp_path: Path) -> None:
     paths = [
         make_run(tmp_path / f"{name}{seed}", name, seed=seed, ran=9) for name in APPEARANCE for seed in (0, 1)
     ]
@@ -98,11 +98,11 @@ def test_targets_stand_where_the_mean_first_reaches_them(tmp_path: Path) -> None
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[i + 1 :])
 
 
-def test_a_loss_reaches_a_target_from_above() -> None:
+def test_curve_of_a_loss_reaches_a_target_from_above() -> None:
     assert Curve(y="test_loss")._reached((1.0, 2.0, 3.0), (0.9, 0.5, 0.4), 0.5) == 2.0
 
 
-def test_by_another_key_colours_stand_for_it_and_dashes_for_the_rest(tmp_path: Path) -> None:
+def test_curves_by_another_key_have_its_colours_and_dashes_for_the_rest(tmp_path: Path) -> None:
     paths = []
     for name in ("fed_avg", "fsl_sage"):
         for quant in ("none", "int8"):
@@ -121,7 +121,7 @@ def test_by_another_key_colours_stand_for_it_and_dashes_for_the_rest(tmp_path: P
     assert drawn[0].get_linestyle() == drawn[2].get_linestyle() != drawn[1].get_linestyle()
 
 
-def test_long_loads_are_in_gigabytes(tmp_path: Path) -> None:
+def test_curve_of_a_large_load_is_in_gigabytes(tmp_path: Path) -> None:
     line = Line(
         "fed_avg", "fed_avg", "", (0,), (10_000.0, 30_000.0), (0.1, 0.2), (0.1, 0.2), (0.1, 0.2), (20_000.0,)
     )
@@ -132,7 +132,7 @@ def test_long_loads_are_in_gigabytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("x", ["round", "load"])
-def test_mean_and_range_over_seeds_at_common_rounds(tmp_path: Path, x: Any) -> None:
+def test_curve_has_mean_and_range_over_seeds_at_common_rounds(tmp_path: Path, x: Any) -> None:
     lengths = [6, 4, 5]  # one was stopped early
     runs = [make_run(tmp_path / str(seed), seed=seed, ran=n) for seed, n in enumerate(lengths)]
     (curve,) = Curve(x=x).data(load_runs(runs))
@@ -150,7 +150,7 @@ def test_mean_and_range_over_seeds_at_common_rounds(tmp_path: Path, x: Any) -> N
             assert np.isclose(corners, point).all(1).any()
 
 
-def test_seeds_without_a_common_round_are_refused(tmp_path: Path) -> None:
+def test_curve_of_seeds_without_a_common_round_is_refused(tmp_path: Path) -> None:
     one, other = make_run(tmp_path / "0", ran=2), make_run(tmp_path / "1", seed=1, ran=2)
     header, first, second = (other / "metrics.csv").read_text("utf-8").splitlines()
     (other / "metrics.csv").write_text(f"{header}\n{second}\n", "utf-8")
@@ -160,7 +160,7 @@ def test_seeds_without_a_common_round_are_refused(tmp_path: Path) -> None:
         Curve().data(load_runs([one, other]))
 
 
-def test_colours_and_markers_are_those_of_the_algorithm_in_every_figure(tmp_path: Path) -> None:
+def test_curves_have_the_colour_and_marker_of_their_algorithm_in_every_figure(tmp_path: Path) -> None:
     everyone = load_runs([make_run(tmp_path / name, name) for name in reversed(APPEARANCE)])
     assert len({colour for colour, _ in APPEARANCE.values()}) == 5
     assert len({marker for _, marker in APPEARANCE.values()}) == 5
@@ -174,7 +174,7 @@ def test_colours_and_markers_are_those_of_the_algorithm_in_every_figure(tmp_path
             assert (to_hex(line.get_color()).upper(), line.get_marker()) == APPEARANCE[name]
 
 
-def test_an_algorithm_of_ones_own_has_an_appearance_of_its_own(tmp_path: Path) -> None:
+def test_curve_of_a_users_own_algorithm_has_an_appearance_of_its_own(tmp_path: Path) -> None:
     names = ["fed_avg", "mine_a", "mine_b"]
     paths = [make_run(tmp_path / name, name) for name in names]
     lines = Curve().data(load_runs(paths))
@@ -184,7 +184,7 @@ def test_an_algorithm_of_ones_own_has_an_appearance_of_its_own(tmp_path: Path) -
     assert len({*used, *APPEARANCE.values()}) == 5 + 2
 
 
-def test_aliases_are_their_algorithm(tmp_path: Path) -> None:
+def test_runs_under_an_alias_are_runs_of_its_algorithm(tmp_path: Path) -> None:
     paths = [make_run(tmp_path / "0", "splitfed_v1"), make_run(tmp_path / "1", "sl_multi_server", seed=1)]
     runs = load_runs(paths)
     assert [run.label for run in runs] == ["splitfed_v1", "splitfed_v1"]
@@ -193,7 +193,7 @@ def test_aliases_are_their_algorithm(tmp_path: Path) -> None:
     assert labels(make_run(tmp_path / "2", "sl_single_server")) == ["splitfed_v2"]
 
 
-def test_labels_tell_only_what_differs(tmp_path: Path) -> None:
+def test_run_labels_hold_only_what_differs(tmp_path: Path) -> None:
     even: dict[str, Any] = {"choices": {"distribution": "dirichlet"}, "distribution": dirichlet(10.0)}
     skewed: dict[str, Any] = {"choices": {"distribution": "noniid_dirichlet"}, "distribution": dirichlet(0.1)}
     a = make_run(tmp_path / "a")
@@ -213,7 +213,7 @@ def test_labels_tell_only_what_differs(tmp_path: Path) -> None:
     assert labels(a, e)[1].endswith("num_clients=100, optimizer._target_=f.Adam, lr=0.01")
 
 
-def test_a_choice_that_is_not_clear_by_itself_is_named_with_its_group(tmp_path: Path) -> None:
+def test_run_label_names_the_group_of_a_choice_that_is_not_clear_by_itself(tmp_path: Path) -> None:
     sgd = {"_target_": "fedsplit.optimizers.Sgd", "lr": 0.1}
     chosen: dict[str, str | None] = {"client_optimizer": "sgd", "optimizer@client_optimizer": "sgd"}
     a = make_run(tmp_path / "a")
@@ -221,7 +221,7 @@ def test_a_choice_that_is_not_clear_by_itself_is_named_with_its_group(tmp_path: 
     assert labels(a, b) == ["fsl_sage, client_optimizer=null", "fsl_sage, client_optimizer=sgd"]
 
 
-def test_an_engine_is_told_only_where_it_does_not_follow_from_the_other_choices(tmp_path: Path) -> None:
+def test_run_label_names_an_engine_only_where_it_does_not_follow_from_other_choices(tmp_path: Path) -> None:
     def run(name: str, algorithm: str, engine: str) -> Path:
         own = {"engine._target_": f"fedsplit.parties.{engine}.Any"}
         return make_run(tmp_path / name, algorithm, choices={"engine": engine}, **own)
@@ -232,7 +232,7 @@ def test_an_engine_is_told_only_where_it_does_not_follow_from_the_other_choices(
     assert labels(a, b, c) == ["fed_avg, engine=vectorized", "splitfed_v2", "fed_avg, engine=sequential"]
 
 
-def test_two_names_of_the_same_option_are_one_curve(tmp_path: Path) -> None:
+def test_runs_with_two_names_of_the_same_option_are_one_curve(tmp_path: Path) -> None:
     same = {"_target_": "fedsplit.models.auxiliary.LinearAuxiliary"}
     a = make_run(tmp_path / "a", auxiliary=same, choices={"auxiliary": "default"})
     b = make_run(tmp_path / "b", seed=1, auxiliary=same, choices={"auxiliary": "linear"})
@@ -240,14 +240,14 @@ def test_two_names_of_the_same_option_are_one_curve(tmp_path: Path) -> None:
     assert (curve.label, curve.seeds) == ("fsl_sage", (0, 1))
 
 
-def test_the_number_of_seeds_is_told_where_it_differs(tmp_path: Path) -> None:
+def test_curve_labels_have_the_number_of_seeds_where_it_differs(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / f"s{seed}", seed=seed) for seed in range(3)]
     runs += [make_run(tmp_path / "one", "cse_fsl")]
     found = Curve().data(load_runs(runs))
     assert [curve.label for curve in found] == ["cse_fsl, 1 seed", "fsl_sage, 3 seeds"]
 
 
-def test_settings_have_a_dash_pattern_shared_by_algorithms_and_sorted_by_number(tmp_path: Path) -> None:
+def test_curves_of_a_setting_share_a_dash_pattern_and_are_sorted_by_number(tmp_path: Path) -> None:
     runs = [
         make_run(tmp_path / f"{name}{n}", name, num_clients=n)
         for name in ("cse_fsl", "fsl_sage")
@@ -281,7 +281,7 @@ def test_a_curve_that_another_covers_shows_on_both_sides_of_it() -> None:
     assert widths[1] == widths[2]
 
 
-def test_too_many_settings_or_algorithms_are_refused() -> None:
+def test_curves_of_too_many_settings_or_algorithms_are_refused() -> None:
     assert len(DASHES) == 6
     with pytest.raises(UserError, match=r"^settings=alpha=0; .*alpha=6: at most 6"):
         Curve().draw([curve_of("fed_avg", (0.5,), f"alpha={n}") for n in range(7)])
@@ -292,7 +292,7 @@ def test_too_many_settings_or_algorithms_are_refused() -> None:
 
 
 @pytest.mark.parametrize("long", [False, True])
-def test_a_figure_fits_a_column_and_its_legend_covers_nothing(long: bool) -> None:
+def test_curve_figure_fits_a_column_and_its_legend_covers_nothing(long: bool) -> None:
     setting = "distribution.classes_per_client=2, model.cut=features.5, num_clients=100" if long else ""
     lines = [curve_of(name, (0.2, 0.8), setting) for name in APPEARANCE]
     drawn = Curve().draw(lines)
@@ -339,14 +339,16 @@ def broken(path: Path, name: str, content: str) -> Path:
         ("metrics.csv", "round,load,test_accuracy\n0,,0.5\n", "line 2 of metrics.csv must be whole"),
     ],
 )
-def test_damage_is_told(tmp_path: Path, name: str, content: str, told: str) -> None:
+def test_damaged_run_is_refused_with_what_is_wrong_in_it(
+    tmp_path: Path, name: str, content: str, told: str
+) -> None:
     path = broken(tmp_path / "a", name, content)
     with pytest.raises(UserError, match=told) as caught:
         load_runs([path])
     assert str(caught.value).startswith(f"run={path}: ")
 
 
-def test_a_run_without_evaluated_round_is_told(tmp_path: Path) -> None:
+def test_curve_of_a_run_without_evaluated_round_is_refused(tmp_path: Path) -> None:
     (run,) = load_runs([make_run(tmp_path / "a", ran=2, evaluated=3)])
     assert isinstance(run, Run)
     with pytest.raises(UserError, match="at least one round with a test_accuracy"):

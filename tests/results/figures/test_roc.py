@@ -17,7 +17,7 @@ def curves(path: Path) -> list[np.ndarray]:
     return [np.array([(row[1], row[2]) for row in rows if row[0] == name]) for name in names]
 
 
-def test_mean_and_area_are_those_of_the_csv_over_classes_and_seeds(tmp_path: Path) -> None:
+def test_roc_figure_has_mean_and_area_of_the_csv_over_classes_and_seeds(tmp_path: Path) -> None:
     paths = [make_run(tmp_path / str(seed), seed=seed) for seed in (0, 1)]
     (line,) = Roc().data(load_runs(paths))
     every = [points for path in paths for points in curves(path)]
@@ -36,7 +36,7 @@ def test_mean_and_area_are_those_of_the_csv_over_classes_and_seeds(tmp_path: Pat
     assert (line.true_positive_rate[0], line.true_positive_rate[-1]) == (0.0, 1.0)
 
 
-def test_scores_of_a_classifier_come_back(tmp_path: Path) -> None:
+def test_roc_figure_has_the_curve_and_area_of_a_classifiers_scores(tmp_path: Path) -> None:
     drawn = np.random.default_rng(3)
     truth = drawn.integers(0, 2, 60)
     x, y, _ = roc_curve(truth, truth + drawn.normal(size=60))
@@ -57,14 +57,14 @@ def test_scores_of_a_classifier_come_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "rows", ["", "a,0,0\n", "a,0,0\na,0.5,0.7\na,0.4,0.8\na,1,1\n", "a,0,0\na,x,1\na,1,1\n"]
 )
-def test_damage_is_told(tmp_path: Path, rows: str) -> None:
+def test_roc_figure_of_a_damaged_file_is_refused(tmp_path: Path, rows: str) -> None:
     path = make_run(tmp_path / "a")
     (path / "roc.csv").write_text(f"class,false_positive_rate,true_positive_rate\n{rows}")
     with pytest.raises(UserError, match=r"roc.csv must not be damaged"):
         Roc().check(load_runs([path])[0])
 
 
-def test_a_run_without_curves_is_told(tmp_path: Path) -> None:
+def test_roc_figure_of_a_run_without_curves_is_refused(tmp_path: Path) -> None:
     (run,) = load_runs([make_run(tmp_path / "a", ended=False)])
     with pytest.raises(UserError, match=r"must hold roc.csv"):
         Roc().check(run)

@@ -10,7 +10,7 @@ from fedsplit.results.runs import load_runs
 from tests.results.stored import dirichlet, make_run, table
 
 
-def test_a_point_is_the_last_row_of_the_csv_over_seeds_and_grows_with_alpha(tmp_path: Path) -> None:
+def test_scatter_point_is_the_last_csv_row_over_seeds_and_grows_with_alpha(tmp_path: Path) -> None:
     settings: dict[Any, dict[str, Any]] = {"iid": {}}
     for alpha in (0.1, 1.0):
         settings[alpha] = {"distribution": dirichlet(alpha), "choices": {"distribution": "dirichlet"}}
@@ -46,7 +46,7 @@ def test_a_point_is_the_last_row_of_the_csv_over_seeds_and_grows_with_alpha(tmp_
     assert max(by_alpha[0.1]) < max(by_alpha[1.0]) < max(by_alpha["iid"])
 
 
-def test_other_settings_have_a_filling_of_their_own_up_to_four() -> None:
+def test_scatter_settings_have_a_filling_of_their_own_up_to_four() -> None:
     spots = [Spot("fed_avg", f"q={i}", 0.1, 1.0 + i, 0.5, 0.5, 0.5, (0,)) for i in range(5)]
     (axes,) = Scatter().draw(spots[:4]).axes
     points = [line for line in axes.get_lines() if len(line.get_xdata()) == 1]

@@ -51,7 +51,9 @@ def texts(figure: Figure) -> Iterator[Text]:
 
 
 @pytest.mark.parametrize("name", FIGURE_TYPES)
-def test_all_text_is_inside_and_readable_and_legends_cover_nothing(runs: list[Run], name: str) -> None:
+def test_figures_have_all_text_inside_and_readable_and_legends_that_cover_nothing(
+    runs: list[Run], name: str
+) -> None:
     figure = drawn(runs, name)
     figure.draw_without_rendering()
     assert figure.get_figwidth() == 3.5
@@ -73,7 +75,7 @@ def test_all_text_is_inside_and_readable_and_legends_cover_nothing(runs: list[Ru
 
 
 @pytest.mark.parametrize("name", FIGURE_TYPES)
-def test_the_same_figure_has_the_same_bytes(runs: list[Run], name: str) -> None:
+def test_figures_of_the_same_runs_have_the_same_bytes(runs: list[Run], name: str) -> None:
     one, other = drawn(runs, name), drawn(runs, name)
     formats = MAGIC if name == "curve" else ("png",)  # how a file is written does not depend on what is drawn
     for format in formats:
@@ -88,11 +90,11 @@ def test_the_same_figure_has_the_same_bytes(runs: list[Run], name: str) -> None:
     ("number", "shown"),
     [(0.0, "0.00"), (0.123, "0.12"), (5.7, "5.70"), (12.25, "12.2"), (895.4, "895"), (12345.0, "12345")],
 )
-def test_numbers_beside_each_other_have_as_many_digits(number: float, shown: str) -> None:
+def test_numbers_beside_each_other_in_a_figure_have_as_many_digits(number: float, shown: str) -> None:
     assert three_digits(number) == shown
 
 
-def test_a_label_is_broken_between_its_pieces_only() -> None:
+def test_label_in_a_figure_is_broken_between_its_pieces_only() -> None:
     label = "fsl_sage, distribution.classes_per_client=2, model.cut=features.5"
     lines = wrapped(label, 44).splitlines()
     assert [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines] == [

@@ -22,7 +22,7 @@ def table(setting: str = "alpha=0.1", title: str = "Mine", algorithm: str = "fsl
     return Table("mine", title, "What is compared.", (ACCURACY, LOAD), rows, ())
 
 
-def test_markdown() -> None:
+def test_table_in_markdown_is_the_text_written_out_by_hand() -> None:
     assert as_markdown(table()) == (
         "**Mine**\n\n"
         "What is compared.\n\n"
@@ -35,7 +35,7 @@ def test_markdown() -> None:
     )
 
 
-def test_latex() -> None:
+def test_table_in_latex_is_the_text_written_out_by_hand() -> None:
     assert as_latex(table()).splitlines() == [
         "% Mine",
         "% What is compared.",
@@ -57,7 +57,7 @@ def test_latex() -> None:
     ]
 
 
-def test_csv_reads_back_to_the_bit() -> None:
+def test_table_in_csv_reads_back_to_the_bit() -> None:
     made = table(setting='a, "b"\nc')
     first, second = csv.DictReader(StringIO(as_csv(made)))
     assert (first["algorithm"], first["setting"], first["seeds"]) == ("fsl_sage", 'a, "b"\nc', "0 1 2")
@@ -77,7 +77,7 @@ NASTY = r"100% & \input{x} #1 $x^2$ _a_ ~ {} <b> | `c` *d* [e] -- \\ " + '"f"'
 
 
 @pytest.mark.parametrize(("place", "written"), [(0, table(algorithm=NASTY)), (1, table(setting=NASTY))])
-def test_nothing_in_latex_is_a_command_that_was_a_name(place: int, written: Table) -> None:
+def test_table_in_latex_has_no_command_out_of_a_name(place: int, written: Table) -> None:
     (row,) = [line for line in as_latex(written).splitlines() if "100" in line]
     cell = re.split(r" (?<!\\)& ", row)[place]
     own = "textbackslash|textasciicircum|textasciitilde|textless|textgreater|textbar|char34|allowbreak"
@@ -88,7 +88,7 @@ def test_nothing_in_latex_is_a_command_that_was_a_name(place: int, written: Tabl
     assert [each for each in bare if each.isalnum()] == [each for each in NASTY if each.isalnum()]
 
 
-def test_nothing_in_markdown_is_a_mark_that_was_a_name() -> None:
+def test_table_in_markdown_has_no_mark_out_of_a_name() -> None:
     written = as_markdown(table(setting=NASTY, title="a\nb"))
     assert written.startswith("**a b**\n")
     (row,) = [line for line in written.splitlines() if "100" in line]
@@ -99,14 +99,14 @@ def test_nothing_in_markdown_is_a_mark_that_was_a_name() -> None:
 
 
 @pytest.mark.parametrize("length", [1, 300])
-def test_a_long_setting_can_wrap(length: int) -> None:
+def test_long_setting_in_a_latex_table_can_wrap(length: int) -> None:
     setting = ", ".join(["distribution.classes_per_client=2"] * length)
     (row,) = [line for line in as_latex(table(setting=setting)).splitlines() if "classes" in line]
     pieces = re.split(r"\\allowbreak\{\}|\s", row.split(" & ")[1])
     assert max(map(len, pieces)) < 20
 
 
-def test_files() -> None:
+def test_files_of_a_table_are_one_of_each_format_and_the_same_each_time() -> None:
     files = table_files(table())
     assert list(files) == ["mine.md", "mine.tex", "mine.csv"]
     assert "±" in files["mine.md"].decode()

@@ -61,7 +61,7 @@ def random_runs(tmp_path: Path) -> dict[str, list[Path]]:
     return paths
 
 
-def test_numbers_are_those_of_the_csv(random_runs: dict[str, list[Path]]) -> None:
+def test_numbers_of_a_table_are_those_of_metrics_csv(random_runs: dict[str, list[Path]]) -> None:
     names = ("final_accuracy", "best_accuracy", "load", "seconds", "simulated_seconds")
     table = made(*chain(*random_runs.values()), columns=names)
     assert [(row.algorithm, row.setting, row.seeds) for row in table.rows] == [
@@ -84,7 +84,9 @@ def test_numbers_are_those_of_the_csv(random_runs: dict[str, list[Path]]) -> Non
 
 
 @pytest.mark.parametrize("spent", ["load", "seconds", "simulated_seconds"])
-def test_what_an_accuracy_took_is_that_of_the_csv(random_runs: dict[str, list[Path]], spent: str) -> None:
+def test_table_of_what_an_accuracy_took_is_that_of_metrics_csv(
+    random_runs: dict[str, list[Path]], spent: str
+) -> None:
     targets = (0.1234, 0.5, 0.95, 0.99999)
     name = {"load": "bytes"}.get(spent, spent) + "_to_accuracy"
     table = made(*chain(*random_runs.values()), columns=(name,), targets=targets)
@@ -104,7 +106,7 @@ def test_what_an_accuracy_took_is_that_of_the_csv(random_runs: dict[str, list[Pa
     assert {0, 3} < counts  # some, too
 
 
-def test_loads_and_seconds_are_those_of_results_json(tmp_path: Path) -> None:
+def test_loads_and_seconds_of_a_table_are_those_of_results_json(tmp_path: Path) -> None:
     accuracies = [0.07, None, 0.31, 0.3, None, 0.52, 0.5]
     records = [
         Record(
@@ -133,7 +135,7 @@ def test_loads_and_seconds_are_those_of_results_json(tmp_path: Path) -> None:
             assert column(table, f"{name}.{target}") == [(pytest.approx(amount),)]
 
 
-def test_where_only_some_seeds_reached_it_the_cell_says_how_many(tmp_path: Path) -> None:
+def test_table_cell_says_how_many_seeds_reached_an_accuracy_where_not_all_did(tmp_path: Path) -> None:
     paths = [
         store_run(tmp_path / f"{seed}", seed=seed, accuracy=accuracy)
         for seed, accuracy in enumerate([(0.5, 0.9), (0.5, 0.6), (0.9, 0.2)])
@@ -159,14 +161,14 @@ def test_where_only_some_seeds_reached_it_the_cell_says_how_many(tmp_path: Path)
         ((0.92, nan), ["*92.0", "-"]),
     ],
 )
-def test_the_best_stands_out_where_there_is_a_better_and_a_worse(
+def test_best_of_a_table_column_stands_out_where_there_is_a_better_and_a_worse(
     tmp_path: Path, accuracies: tuple[float | None, ...], expected: list[str]
 ) -> None:
     paths = [store_run(tmp_path / str(n), accuracy=(a,), num_clients=n) for n, a in enumerate(accuracies)]
     assert shown(made(*paths, columns=("final_accuracy",)), "final_accuracy") == expected
 
 
-def test_less_load_is_better_and_parameters_are_neither(tmp_path: Path) -> None:
+def test_table_takes_less_load_as_better_and_parameters_as_neither(tmp_path: Path) -> None:
     paths = [store_run(tmp_path / name, name, load=load) for name, load in (("fed_avg", 9), ("cse_fsl", 5))]
     fewer = {"parameters": {"client": 5, "server": 4, "auxiliary": 0}}
     paths.append(store_run(tmp_path / "sage", results=fewer))
@@ -175,7 +177,7 @@ def test_less_load_is_better_and_parameters_are_neither(tmp_path: Path) -> None:
     assert shown(table, "parameters.server") == ["17,098", "17,098", "4"]
 
 
-def test_what_no_run_has_is_left_out_unless_asked_for(tmp_path: Path) -> None:
+def test_table_columns_that_no_run_has_are_left_out_unless_asked_for(tmp_path: Path) -> None:
     plain = store_run(tmp_path / "a")
     keys = [each.key for each in made(plain, targets=(0.99,)).columns]
     assert keys == ["final_accuracy", "best_accuracy", "load", "bytes_to_accuracy.0.99"]
@@ -193,7 +195,7 @@ def test_what_no_run_has_is_left_out_unless_asked_for(tmp_path: Path) -> None:
     assert shown(table, "cost") == ["0.300 1 of 2 seeds"]
 
 
-def test_parameters_are_compared_where_rows_differ_in_them(tmp_path: Path) -> None:
+def test_table_compares_parameters_where_rows_differ_in_them(tmp_path: Path) -> None:
     without = {"parameters": {"client": 1248, "server": 17098, "auxiliary": 0}}
     paths = [store_run(tmp_path / "a"), store_run(tmp_path / "b", "fed_avg", results=without)]
     assert made(*paths).columns[-1].title == "Parameters, auxiliary"
@@ -202,7 +204,9 @@ def test_parameters_are_compared_where_rows_differ_in_them(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("accuracy", [(), (None, None), (nan, nan), (0.5, inf), (0.9, nan)])
-def test_odd_runs_have_gaps_and_no_lies(tmp_path: Path, accuracy: tuple[float | None, ...]) -> None:
+def test_table_of_runs_without_finite_accuracies_has_gaps(
+    tmp_path: Path, accuracy: tuple[float | None, ...]
+) -> None:
     odd = store_run(tmp_path / "odd", accuracy=accuracy, ended=False)
     table = made(odd, columns=("final_accuracy", "load", "parameters"))
     assert shown(table, "final_accuracy") == ["-"]
@@ -212,7 +216,7 @@ def test_odd_runs_have_gaps_and_no_lies(tmp_path: Path, accuracy: tuple[float | 
     made(odd, targets=(0.5,)).lines()
 
 
-def test_settings_that_differ_are_rows_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+def test_table_rows_of_different_settings_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     paths = [
         store_run(tmp_path / f"{n}-{seed}", seed=seed, num_clients=n) for n in (100, 5) for seed in (0, 1)
     ]
@@ -225,7 +229,7 @@ def test_settings_that_differ_are_rows_in_the_order_of_their_numbers(tmp_path: P
     ]
 
 
-def test_numbers_have_the_digits_that_the_least_needs() -> None:
+def test_numbers_of_a_table_column_have_the_decimals_that_the_least_needs() -> None:
     assert decimals_for([]) == 2
     assert decimals_for([147.2, 895.3]) == 0
     assert decimals_for([14.72, 895.3]) == 1
@@ -234,6 +238,6 @@ def test_numbers_have_the_digits_that_the_least_needs() -> None:
     assert decimals_for([999.9]) == 0
 
 
-def test_runs_are_kept(tmp_path: Path) -> None:
+def test_table_keeps_the_runs_that_it_was_made_of(tmp_path: Path) -> None:
     runs: list[Run] = load_runs([store_run(tmp_path / "a")])
     assert list(table_of(TableRequest(), runs, name="n", title="t").runs) == runs

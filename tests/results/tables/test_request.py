@@ -7,7 +7,7 @@ from fedsplit.results.tables.measures import NAMES
 from fedsplit.results.tables.request import TableRequest, table_request
 
 
-def test_what_is_asked_for() -> None:
+def test_table_request_holds_the_targets_and_columns_asked_for() -> None:
     assert table_request("mine", {}) == TableRequest((), None)
     assert table_request("mine", {"targets": [0.8, 1]}) == TableRequest((0.8, 1.0), None)
     asked = {"targets": [0.5], "columns": list(NAMES)}
@@ -39,7 +39,7 @@ def test_what_is_asked_for() -> None:
         ),
     ],
 )
-def test_what_is_wrong_is_told(entry: Any, told: str) -> None:
+def test_wrong_table_request_is_refused_with_its_key_and_value(entry: Any, told: str) -> None:
     with pytest.raises(UserError) as caught:
         table_request("mine", entry)
     assert str(caught.value).startswith(told)
