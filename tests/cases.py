@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import pytest
 
 Case: TypeAlias = Mapping[str, int]
-"""Place of each parameter's value among its values."""
+"""A number for each parameter's value."""
 
 
 def covering(cases: Sequence[Case], together: int) -> list[int]:
@@ -43,7 +43,8 @@ def mark_long(items: Iterable[pytest.Item]) -> None:
         if mark is not None and isinstance(item, pytest.Function) and item.get_closest_marker("long") is None:
             cases[item.nodeid.partition("[")[0], mark.args[0]].append(item)
     for (_, together), group in cases.items():
-        kept = covering([item.callspec.indices for item in group], together)
+        # stacked parameters share their values' objects, so that identity tells one value from another
+        kept = covering([{k: id(v) for k, v in item.callspec.params.items()} for item in group], together)
         for number, item in enumerate(group):
             if number not in kept:
                 item.add_marker(pytest.mark.long)
