@@ -18,7 +18,6 @@ OF_A_TRAINED_RUN = {("task", "compare")}
 INDEPENDENT = (
     "client_optimizer",
     "server_optimizer",
-    "optimizer",
     "scheduler",
     "network",
     "tracker",
