@@ -219,7 +219,7 @@ KILLED = [
 
 
 @pytest.mark.parametrize(
-    "overrides", long_but([KILLED[each] for each in (2, 5, 7, 9, 11, 12)], KILLED), ids=named
+    "overrides", long_but([KILLED[each] for each in (2, 5, 6, 7, 9, 10, 11, 12)], KILLED), ids=named
 )
 def test_a_quantized_run_that_was_killed_goes_on_bit_for_bit(
     tiny: Build, tmp_path: Path, overrides: list[str]
@@ -281,7 +281,7 @@ SHARED = {
 }
 
 
-@pytest.mark.cover(1)
+@pytest.mark.cover(2)
 @pytest.mark.parametrize("cohort_size", ["null", "2"])
 @pytest.mark.parametrize("width", [8, 4])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

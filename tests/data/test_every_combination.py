@@ -69,18 +69,36 @@ def _possible(dataset: str, distribution: str) -> bool:
     return distribution != "natural" or dataset in OWNERS_KNOWN
 
 
-@pytest.mark.cover(1)
-@pytest.mark.parametrize("distribution", [each for each in DISTRIBUTIONS if each not in AT_CLIENTS])
-@pytest.mark.parametrize("dataset", DATASETS)
-def test_two_rounds_of(dataset: str, distribution: str, files: Files, configured: Configure) -> None:
+PAIRS = [
+    (dataset, distribution)
+    for dataset in DATASETS
+    for distribution in DISTRIBUTIONS
+    if distribution not in AT_CLIENTS
+]
+
+
+def _overrides(dataset: str, distribution: str, files: Files) -> list[str]:
     overrides = [f"dataset={dataset}", f"distribution={distribution}", *SMALL, *files(dataset)]
     if distribution in FITTING:
         overrides.append(FITTING[distribution].format(half=-(-CLASSES.get(dataset, 10) // 2)))
-    config = configured(*overrides)
-    if not _possible(dataset, distribution):
-        with pytest.raises(UserError, match=r"^distribution=natural: this dataset does not say whose"):
-            Experiment(config)
-        return
+    return overrides
+
+
+@pytest.mark.parametrize("dataset", [each for each in DATASETS if not _possible(each, "natural")])
+def test_dataset_without_owners_refuses_the_natural_distribution(
+    dataset: str, files: Files, configured: Configure
+) -> None:
+    config = configured(*_overrides(dataset, "natural", files))
+    with pytest.raises(UserError, match=r"^distribution=natural: this dataset does not say whose"):
+        Experiment(config)
+
+
+@pytest.mark.cover(1)
+@pytest.mark.parametrize(("dataset", "distribution"), [pair for pair in PAIRS if _possible(*pair)])
+def test_dataset_with_distribution_trains_two_rounds(
+    dataset: str, distribution: str, files: Files, configured: Configure
+) -> None:
+    config = configured(*_overrides(dataset, distribution, files))
     run = Experiment(config)
     parts = run.parts
     assert parts.data.dataset.image_size == 8

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -147,7 +147,6 @@ def test_flipped_bits_whose_checksum_fits_are_refused_or_decoded_to_finite_value
 
 @pytest.mark.parametrize("name", CODECS)
 @given(data=st.data())
-@settings(max_examples=150)
 def test_any_bytes_of_the_right_length_are_refused_or_decoded_to_finite_values(
     name: str, data: st.DataObject
 ) -> None:
@@ -162,7 +161,6 @@ SHAPES = st.lists(st.integers(0, 7), max_size=5).map(tuple)
 
 @pytest.mark.parametrize("name", CODECS)
 @given(shape=SHAPES, dtype=st.sampled_from(DTYPES))
-@settings(max_examples=150)
 def test_another_shape_or_type_whose_checksum_fits_is_refused_or_decoded_as_declared(
     name: str, shape: Shape, dtype: torch.dtype
 ) -> None:

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 import torch
 import zstandard
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -179,7 +179,6 @@ def test_frames_in_need_of_a_dictionary_are_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", INNER)
 @given(garbage=st.binary(max_size=80), behind_magic=st.booleans())
-@settings(max_examples=150)
 def test_garbage_is_refused(name: str, garbage: bytes, behind_magic: bool) -> None:
     _refused(Zstd(INNER[name], 3), COMPRESSED + (b"\x28\xb5\x2f\xfd" if behind_magic else b"") + garbage)
 
