@@ -50,8 +50,8 @@ TINY = (
 )
 """130 samples over three clients: 44, 43 and 43, so that batches are ragged."""
 
-MUCH_MEMORY = 900e6
-"""Resident bytes of a test process above which it gives freed memory back: imports alone take 600 MB."""
+MUCH_MEMORY = 200e6
+"""Bytes that a test process grows by before it gives freed memory back, which takes half a second."""
 
 PROCESSES = ("transport", "sweeps", "deployment", "tasks")
 """Rooms whose tests start processes: begun first, they leave no core idle at the end."""
@@ -80,14 +80,24 @@ def _interruptible() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(scope="session")
+def _kept_memory() -> list[int]:
+    """Resident bytes when memory was last given back."""
+    return [_resident()]
+
+
 @pytest.fixture(autouse=True)
-def _small_worker() -> Iterator[None]:
+def _small_worker(_kept_memory: list[int]) -> Iterator[None]:
     """Give freed memory back where much was used, as a run keeps it for its own next tensors."""
     yield
-    resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    if resident > MUCH_MEMORY:
+    if _resident() > _kept_memory[0] + MUCH_MEMORY:
         gc.collect()
         reuse_freed_memory()
+        _kept_memory[0] = _resident()
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.fixture

@@ -392,7 +392,7 @@ FAULTS = (
         "src/fedsplit/deployment/measuring.py",
         "float(np.median(seconds))",
         "float(np.mean(seconds))",
-        ("tests/tasks/test_compare.py",),
+        ("tests/deployment/test_measuring.py",),
     ),
     # estimators
     Fault(

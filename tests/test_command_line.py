@@ -13,6 +13,8 @@ from main import main
 from tests.command_line import command_line
 from tests.conftest import TINY
 
+ONE_AT_ONCE = "hydra.launcher.n_jobs=1"  # the other core is another test's
+
 MISTAKES = [
     (["algorithm=foo"], "algorithm=foo: no such choice; allowed: cse_fsl, fed_avg, fsl_sage, "),
     (["rouds=3"], "rouds=3: no such key; did you mean rounds? known: seed, threads, "),
@@ -232,7 +234,8 @@ def test_the_older_spelling_of_distributions_means_the_group(tmp_path: Path) -> 
 
 
 def test_a_sweep_runs_every_combination_as_if_alone(tmp_path: Path) -> None:
-    done = command_line(*TINY, "-m", "rounds=1", "algorithm=cse_fsl,fed_avg", "seed=0,1", cwd=tmp_path)
+    jobs = ["rounds=1", "algorithm=cse_fsl,fed_avg", "seed=0,1"]
+    done = command_line(*TINY, "-m", ONE_AT_ONCE, *jobs, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     sweep = tmp_path / done.stdout.splitlines()[-1]
     folders = sorted(path.name for path in sweep.iterdir() if path.is_dir())
@@ -247,8 +250,8 @@ def test_a_sweep_runs_every_combination_as_if_alone(tmp_path: Path) -> None:
 
 
 def test_a_failing_job_is_told_and_the_other_jobs_of_its_sweep_still_run(tmp_path: Path) -> None:
-    overrides = [*TINY, "-m", "rounds=1", "optimizer=sgd", "optimizer.lr=0.01,1e30", "num_clients=3,1000"]
-    done = command_line(*overrides, cwd=tmp_path)
+    overrides = ["rounds=1", "optimizer=sgd", "optimizer.lr=0.01,1e30", "num_clients=3,1000"]
+    done = command_line(*TINY, "-m", ONE_AT_ONCE, *overrides, cwd=tmp_path)
     assert done.returncode == 3
     sweep = done.stdout.splitlines()[-1]
     *told, last = done.stderr.splitlines()

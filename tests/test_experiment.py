@@ -14,6 +14,7 @@ from fedsplit.parties.client import ClientWorker
 from fedsplit.parties.messages import LocalTraining
 from fedsplit.parties.sequential import Sequential
 from fedsplit.results.run_directory import RunDirectory
+from tests.cases import long_but
 from tests.conftest import ALGORITHMS, Build, Configure
 
 
@@ -63,7 +64,7 @@ def test_results_do_not_depend_on_the_order_in_which_clients_are_visited(
 
 
 def test_forward_changes_nothing_until_backward(tiny: Build) -> None:
-    run = tiny("algorithm=splitfed_v1", "model=resnet18", "dataset.max_train=50", "engine=sequential")
+    run = tiny("algorithm=splitfed_v1", "model=resnet20", "dataset.max_train=50", "engine=sequential")
     engine = run.parts.engine
     assert isinstance(engine, Sequential)
     worker = engine.worker(0)
@@ -263,7 +264,7 @@ def test_resuming_with_fewer_rounds_than_were_run_is_refused(tiny: Build) -> Non
         tiny("rounds=1").restore(run.checkpoint())
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", long_but(["fsl_sage"], ALGORITHMS))
 def test_the_default_learns_digits_to_93_percent_within_20_rounds(
     configured: Configure, algorithm: str
 ) -> None:

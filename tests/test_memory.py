@@ -53,7 +53,7 @@ def test_a_kept_tree_is_a_copy_and_is_written_over_where_it_fits() -> None:
 @pytest.mark.cover(2)
 @pytest.mark.parametrize("engine", ["sequential", "vectorized"])
 @pytest.mark.parametrize("stateless", ["true", "false"])
-@pytest.mark.parametrize("model", ["digits_cnn", "resnet18"])
+@pytest.mark.parametrize("model", ["digits_cnn", "resnet20"])
 def test_a_run_whose_rings_are_on_disk_is_the_run_whose_rings_are_in_memory(
     tiny: Build, engine: str, stateless: str, model: str, temporary: Path
 ) -> None:

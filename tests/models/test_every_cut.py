@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fedsplit.models.cuts import Cut, Cuts, chosen
 from fedsplit.models.split import SplitModel, divided, split
 from tests.cases import long_but
-from tests.models.zoo import CHOICES, built, settings_of, side_of
+from tests.models.zoo import CHOICES, EVERY_RUN, built, settings_of, side_of
 
 _SAMPLES = 3
 _CUTS = 5
@@ -19,16 +19,6 @@ _ALIKE = {name for name in CHOICES if name.startswith("resnet") and name not in 
     "efficientnet_v2_s"
 }
 """Cut at a stage and within a block: their blocks are those of a shallower one, and more of them."""
-_EVERY_RUN = (
-    "digits_cnn",
-    "simple_conv",
-    "eurosat_cnn",
-    "resnet20",
-    "resnet18_32x32",
-    "mobilenet_v2",
-    "torchvision",
-)
-"""A choice of each kind: plain, residual with one kind of block, expanded, and by name."""
 
 
 def _sampled(cuts: Cuts, names: Iterable[str], most: int) -> list[Cut]:
@@ -68,7 +58,7 @@ def _close(one: Tensor, other: Tensor, *, exactly: bool, least: float = 0.0) -> 
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("choice", long_but(_EVERY_RUN, CHOICES))
+@pytest.mark.parametrize("choice", long_but(EVERY_RUN, CHOICES))
 def test_the_halves_of_a_choice_are_the_whole_at_every_cut(choice: str) -> None:
     side = side_of(choice)
     whole, x = built(choice, image_size=side), torch.randn(_SAMPLES, 3, side, side)
@@ -112,7 +102,7 @@ def _size(shape: tuple[int, ...]) -> int:
     return torch.Size(shape).numel()
 
 
-@pytest.mark.parametrize("choice", long_but(_EVERY_RUN, [name for name in CHOICES if name not in _ALIKE]))
+@pytest.mark.parametrize("choice", long_but(EVERY_RUN, [name for name in CHOICES if name not in _ALIKE]))
 def test_the_split_shares_nothing_with_the_original_and_leaves_it_alone(choice: str) -> None:
     side = side_of(choice)
     whole, x = built(choice, image_size=side), torch.randn(_SAMPLES, 3, side, side)

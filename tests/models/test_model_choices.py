@@ -13,7 +13,7 @@ from fedsplit.models.cuts import Cuts
 from fedsplit.models.derived import DerivedAuxiliary
 from tests.cases import long_but
 from tests.conftest import ALGORITHMS, Build
-from tests.models.zoo import CHOICES, built, settings_of, side_of
+from tests.models.zoo import CHOICES, EVERY_RUN, built, settings_of, side_of
 
 DEEP = ("resnet101", "resnet101_32x32", "resnet152", "resnet152_32x32", "resnet1202", "vgg11_bn")
 """Or wide. Trained on as little as can be: one step a round and client."""
@@ -39,9 +39,7 @@ ONE_STEP = (
 
 @pytest.mark.parametrize(
     "choice",
-    long_but(
-        lambda name: name not in DEEP, [name for name in CHOICES if name != "vgg11"]
-    ),  # vgg11_bn without the bn
+    long_but(EVERY_RUN, [name for name in CHOICES if name != "vgg11"]),  # vgg11_bn without the bn
 )
 def test_two_rounds_of_fsl_sage_with(choice: str, tiny: Build) -> None:
     own = ["model.name=shufflenet_v2_x0_5"] if choice == "torchvision" else []
@@ -61,7 +59,7 @@ def test_every_choice_is_there() -> None:
 
 @pytest.mark.parametrize(
     "choice",
-    long_but(lambda name: name not in DEEP, [name for name in CHOICES if not name.startswith("vgg")]),
+    long_but(EVERY_RUN, [name for name in CHOICES if not name.startswith("vgg")]),
 )
 def test_the_stages_that_a_choice_names_are_cuts_in_order_and_its_cut_is_possible(choice: str) -> None:
     settings, side = settings_of(choice), side_of(choice)

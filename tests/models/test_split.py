@@ -1,6 +1,7 @@
 import copy
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import cache
 
 import pytest
 import torch
@@ -29,17 +30,19 @@ CUTS = [
     ("simple_conv", "norm1"),
     ("simple_conv", "flatten"),
     ("simple_conv", "fc2"),
-    ("resnet18", "conv1"),
-    ("resnet18", "bn1"),
-    ("resnet18", "layer1"),
-    ("resnet18", "layer1.0"),
-    ("resnet18", "layer2"),
-    ("resnet18", "layer3.1"),
-    ("resnet18", "avgpool"),
+    *(
+        pytest.param("resnet18", cut, marks=() if cut in ("bn1", "layer1.0", "avgpool") else pytest.mark.long)
+        for cut in ("conv1", "bn1", "layer1", "layer1.0", "layer2", "layer3.1", "avgpool")
+    ),
 ]
 
 
 def build(name: str) -> tuple[nn.Module, torch.Tensor]:
+    return copy.deepcopy(_built(name))
+
+
+@cache
+def _built(name: str) -> tuple[nn.Module, torch.Tensor]:
     torch.manual_seed(0)
     make, channels, size = MODELS[name]
     return make(num_classes=10, channels=channels, image_size=size), torch.randn(4, channels, size, size)

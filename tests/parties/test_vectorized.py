@@ -16,6 +16,7 @@ from fedsplit.parties.sequential import Sequential
 from fedsplit.parties.vectorized import Vectorized
 from fedsplit.results.metrics import Record
 from fedsplit.results.run_directory import RunDirectory
+from tests.cases import long_but
 from tests.conftest import Build
 
 COVERED = ("fed_avg", "splitfed_v1", "cse_fsl", "fsl_sage")
@@ -121,7 +122,7 @@ def _assert_close(ours: object, theirs: object, tolerance: float, path: str = ""
 
 @pytest.mark.cover(1)
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("model", ["simple_conv", "resnet18"])
+@pytest.mark.parametrize("model", long_but(["simple_conv"], ["simple_conv", "resnet18"]))
 @pytest.mark.parametrize("algorithm", COVERED)
 def test_the_larger_models_are_covered_too(tiny: Build, algorithm: str, model: str) -> None:
     runs = both(tiny, f"algorithm={algorithm}", f"model={model}", "optimizer=sgd", "dataset.max_train=40")

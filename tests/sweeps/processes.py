@@ -17,8 +17,8 @@ def command(root: Path, *overrides: str) -> list[str]:
 
 
 def sweep(cwd: Path, *overrides: str) -> "subprocess.CompletedProcess[str]":
-    """A sweep of tiny jobs, to its end."""
-    return command_line("-m", *TINY, *overrides, cwd=cwd)
+    """A sweep of tiny jobs, one after the other as the cores are the tests', to its end."""
+    return command_line("-m", *TINY, "hydra.launcher.n_jobs=1", *overrides, cwd=cwd)
 
 
 def until(condition: Callable[[], object], seconds: float = 300.0) -> None:

@@ -54,7 +54,7 @@ def test_sweep_names_jobs_that_die_and_runs_the_others(tmp_path: Path) -> None:
 def test_killed_sweep_is_resumed_by_the_same_command_to_the_results_of_an_undisturbed_one(
     root: Path, tmp_path: Path
 ) -> None:
-    asked = ["algorithm=fsl_sage", "checkpoint_interval=5", "rounds=3,40", "seed=0,1"]
+    asked = ["algorithm=fsl_sage", "checkpoint_interval=5", "rounds=1,25", "seed=0,1"]
     process = subprocess.Popen(command(root, *asked), cwd=tmp_path, stdout=subprocess.DEVNULL)
     try:
         until(lambda: list(tmp_path.glob("saves/multirun/*/*/2/checkpoint/round-*5")))
@@ -157,9 +157,10 @@ def test_jobs_of_a_sweep_give_over_grpc_what_they_give_in_one_process(tmp_path: 
 def test_sweep_on_a_cluster_launcher_runs_the_same_jobs_and_waits_for_all(tmp_path: Path) -> None:
     pytest.importorskip("submitit", reason="the extra 'slurm' is not installed")
     (tmp_path / "fates.py").write_text(FATES)
-    asked = ["rounds=1", "algorithm=fed_avg", "model._target_=fates.net", "hydra/launcher=submitit_local"]
+    asked = [*TINY, "rounds=1", "algorithm=fed_avg", "model._target_=fates.net"]
     place = f"hydra.sweep.dir={tmp_path / 'sweep'}"
-    done = sweep(tmp_path, *asked, "+model.fate=lost,raised,lives", place)
+    fates = "+model.fate=lost,raised,lives"
+    done = command_line("-m", *asked, "hydra/launcher=submitit_local", fates, place, cwd=tmp_path)
     assert done.returncode == 3
     assert {row[0]: row[2] for row in table(done.stdout)} == {"0": "failed", "1": "failed", "2": "done"}
     assert "error: job 1 (+model.fate=raised): " in done.stderr

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from fedsplit.sweeps.progress import Progress, progress_of
 from fedsplit.sweeps.record import Job
 from fedsplit.sweeps.status import STATUSES, Status, tell
 from fedsplit.sweeps.table import Row, that_fit
@@ -74,3 +75,11 @@ def test_table_of_jobs_shows_running_and_failed_ones_first_where_not_all_fit() -
     rows = [row(number, state) for number, state in enumerate(states)]
     assert [each.number for each in that_fit(rows, 3)] == [1, 3, 4]
     assert that_fit(rows, 10) == rows
+
+
+def test_progress_of_a_run_has_its_last_accuracy_and_the_bytes_and_seconds_of_all_rounds(
+    tmp_path: Path,
+) -> None:
+    rows = ("test_accuracy,load,seconds.clients,seconds.server", "0.9,10,1.5,1", "0.8,20,2,0.5", ",30,1,1")
+    (tmp_path / "metrics.csv").write_text("\n".join(rows) + "\n")
+    assert progress_of(tmp_path) == Progress(rounds=3, accuracy=0.8, load=30, seconds=7.0)

@@ -59,6 +59,8 @@ def test_comparison_writes_what_was_evaluated_and_measured_and_replaces_an_older
     assert [int(rows[each]["smashed_bytes_per_1000"]) / smashed for each in rows] == [4, 2, 4, 1]
     for name, row in rows.items():
         assert int(row["file_bytes"]) == storage.size(folder / name / "model")
+        ratio = int(rows["fp32"]["file_bytes"]) / int(row["file_bytes"])
+        assert float(row["compression"]) == pytest.approx(ratio)
         assert float(row["latency_s.3.p95"]) >= float(row["latency_s.3.median"]) > 0
         assert int(row["peak_memory_bytes"]) > int(row["model_memory_bytes"]) > 0
         with (folder / name / "confusion.csv").open() as file:

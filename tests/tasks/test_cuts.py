@@ -122,6 +122,7 @@ def test_sizes_of_resnet18_are_those_of_the_reference(configured: Configure) -> 
     assert cut.client_macs + cut.server_macs + 2 * stem == pytest.approx(1.814e9 / 49, rel=0.01)
 
 
+@pytest.mark.long  # a transformer of 86 million parameters
 def test_multiply_adds_of_attention_are_those_of_the_formula(configured: Configure) -> None:
     """Also where torch would compute it in one operation of its own."""
     asked = ["model=torchvision", "model.name=vit_b_16", "dataset.image_size=32", "task.among=stages"]

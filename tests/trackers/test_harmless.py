@@ -30,7 +30,7 @@ class Recording(Tracker):
 
     def start(self, config: Mapping[str, Any], directory: Path, rows: Sequence[Row]) -> None:
         self._take("start", [dict(row) for row in rows])
-        config["algorithm"]["server_update_interval"] = 1  # type: ignore[index]
+        config["client"]["stateless"] = True  # type: ignore[index]
         config.clear()  # type: ignore[attr-defined]
 
     def round(self, row: Row) -> None:

@@ -47,8 +47,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("algorithm", "quant"),
     [
-        *(pytest.param(each, "none", marks=pytest.mark.long) for each in ALGORITHMS if each != "splitfed_v1"),
-        ("splitfed_v1", "none"),
+        *(pytest.param(each, "none", marks=pytest.mark.long) for each in ALGORITHMS),
         ("fsl_sage", "int8"),
     ],
 )

@@ -15,6 +15,7 @@ from fedsplit.config import check
 from fedsplit.deployment.backend import SmashedData
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.inference.codes import DeviceCodes
+from fedsplit.inference.server_half import Answered
 from fedsplit.quant.message import Corrupt, Message
 from fedsplit.tasks.infer import Infer
 from fedsplit.transport.grpc import federation_pb2 as pb
@@ -324,3 +325,23 @@ def test_hub_of_devices_does_not_wait_for_a_device_that_failed_to_start() -> Non
 def test_impossible_measurements_of_a_device_are_refused(measured: pb.Measured) -> None:
     with pytest.raises(Corrupt):
         check_measured(measured, 4)
+
+
+@pytest.mark.parametrize("flipped", [0, 1])
+def test_measurements_of_a_device_that_got_other_logits_than_were_sent_are_refused(flipped: int) -> None:
+    answered = Answered(torch.tensor([[1.0, 2.0], [4.0, 3.0]]), 0.01)
+
+    class Hub:
+        def wait_for(self, number: int) -> pb.Deployed:
+            return pb.Deployed()
+
+        def ask(self, number: int, kind: str, head: pb.FromServer, *payloads: bytes) -> Parcel:
+            measured = pb.Measured(checksum=answered.checksum ^ flipped)
+            return Parcel(pb.FromClient(measured=measured), [])
+
+    device = inference.GrpcDevice(0, Hub(), None, 2)  # type: ignore[arg-type]
+    if flipped:
+        with pytest.raises(Corrupt, match="other logits arrived than were sent"):
+            device._answer(answered)
+    else:
+        assert device._answer(answered).checksum == answered.checksum

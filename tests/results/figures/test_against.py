@@ -119,3 +119,10 @@ def test_measure_is_taken_at_the_end_at_the_best_or_within_a_budget(tmp_path: Pa
     assert at_moment(run, "accuracy", "round:100") == accuracy[7]
     with pytest.raises(UserError, match=r"must have a test_accuracy within load 0\.001"):
         at_moment(run, "accuracy", "load:0.001")
+
+
+def test_value_within_a_budget_is_that_of_the_last_evaluation_it_pays_for(tmp_path: Path) -> None:
+    (run,) = load_runs([make_run(tmp_path / "run", ran=9, evaluated=2)])
+    accuracy = table(run.path)["test_accuracy"]
+    within = [at_moment(run, "accuracy", f"round:{budget}") for budget in (2, 3, 4)]
+    assert within == [accuracy[round_] for round_ in (1, 3, 3)]
