@@ -51,6 +51,11 @@ def mark_long(items: Iterable[pytest.Item]) -> None:
 
 
 def long_but(kept: Container[Any] | Callable[[Any], bool], cases: Iterable[Any]) -> list[Any]:
-    """Cases of one parameter, all `long` but those that are kept: named, or told by a function."""
+    """Cases, a tuple where they are of several parameters; `long` but those named, or told by a function."""
     keep = kept if callable(kept) else kept.__contains__
-    return [pytest.param(case, marks=() if keep(case) else pytest.mark.long) for case in cases]
+    return [
+        pytest.param(
+            *(case if isinstance(case, tuple) else (case,)), marks=() if keep(case) else pytest.mark.long
+        )
+        for case in cases
+    ]

@@ -249,6 +249,7 @@ def test_a_sweep_runs_every_combination_as_if_alone(tmp_path: Path) -> None:
         assert (sweep / "3" / file).read_bytes() == (tmp_path / "alone" / file).read_bytes()
 
 
+@pytest.mark.long  # tests/sweeps has such a sweep in every run
 def test_a_failing_job_is_told_and_the_other_jobs_of_its_sweep_still_run(tmp_path: Path) -> None:
     overrides = ["rounds=1", "optimizer=sgd", "optimizer.lr=0.01,1e30", "num_clients=3,1000"]
     done = command_line(*TINY, "-m", ONE_AT_ONCE, *overrides, cwd=tmp_path)

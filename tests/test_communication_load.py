@@ -42,6 +42,7 @@ def closed_form(
     raise AssertionError(algorithm)
 
 
+@pytest.mark.cover(1)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize(
     "overrides",

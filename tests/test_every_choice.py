@@ -9,10 +9,13 @@ import torch
 
 from fedsplit.composition import CONFIGS
 from fedsplit.config import CODECS
+from tests.cases import long_but
 from tests.conftest import Build, Configure
 
 TRAINED_ELSEWHERE = {"dataset", "distribution", "model"}
 """Groups whose choices are trained in tests/data/test_every_combination.py and tests/models."""
+LARGE = {"paper_cifar10", "accuracy_study", "split_grid"}
+"""Experiments of large models: every run checks that they compose, in tests/test_config.py."""
 OF_A_TRAINED_RUN = {("task", "compare")}
 """Look at what a run left behind: `tests/tasks`."""
 INDEPENDENT = (
@@ -74,7 +77,11 @@ def test_every_choice_is_trained_in_some_run() -> None:
     assert sorted(chain.from_iterable(_together())) == sorted(TRAINED_HERE)
 
 
-@pytest.mark.parametrize("choices", _together(), ids=lambda choices: ",".join(map(str, choices)))
+@pytest.mark.parametrize(
+    "choices",
+    long_but(lambda choices: choices[0].name not in LARGE, _together()),
+    ids=lambda choices: ",".join(map(str, choices)),
+)
 def test_choice_trains_all_weights_in_two_tiny_rounds(
     choices: list[Path], tiny: Build, cifar_sized: Build
 ) -> None:

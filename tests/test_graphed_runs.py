@@ -131,7 +131,7 @@ def assert_captured_is_eager(
     return captured
 
 
-@pytest.mark.cover(2)
+@pytest.mark.cover(1)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize(("algorithm", "engine"), COVERED)
 def test_captured_runs_are_eager_ones_to_the_bit(  # noqa: PLR0917
@@ -147,7 +147,7 @@ def test_captured_runs_are_eager_ones_to_the_bit(  # noqa: PLR0917
     assert_captured_is_eager(lambda: tiny(*settings), recorders, monkeypatch)
 
 
-@pytest.mark.cover(2)
+@pytest.mark.cover(1)
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize(("algorithm", "engine"), COVERED)
@@ -230,7 +230,7 @@ def test_an_alignment_replays_its_fit(
     assert fitted == [(1, 9 - graphs.WARM_UP)] * 3
 
 
-@pytest.mark.cover(2)
+@pytest.mark.cover(1)
 @pytest.mark.parametrize("stop", [1, 3])
 @pytest.mark.parametrize(("algorithm", "engine"), COVERED)
 def test_a_resumed_run_captures_anew_and_ends_where_an_uninterrupted_one_does(  # noqa: PLR0917

@@ -124,6 +124,7 @@ def test_a_sweep_over_presets_and_bits() -> None:
     assert [job["quant"]["cut_gradient"]["bits"] for job in swept] == [8, 8, 4, 4]
 
 
+@pytest.mark.long  # in every run a sweep's jobs are composed, and single runs say what they coded
 def test_a_sweep_leaves_runs_that_say_what_they_coded(tmp_path: Path) -> None:
     sweep = ["hydra.launcher.n_jobs=1", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
     done = command("-m", "quant.smashed=none,int8_channel", "rounds=1", *sweep)

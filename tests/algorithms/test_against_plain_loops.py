@@ -13,6 +13,7 @@ SMALL = ("digits_cnn", "resnet20")
 """Without batch normalisation and with it."""
 
 
+@pytest.mark.cover(2)
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 @pytest.mark.parametrize("engine", ["auto", "sequential"])

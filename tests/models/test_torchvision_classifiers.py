@@ -60,8 +60,8 @@ SAMPLED = [
 """The smaller ones; `benchmarks/every_classifier.py` goes over all of them."""
 
 EVERY_RUN = (
-    *("densenet121", "efficientnet_b0", "googlenet", "mnasnet0_5", "mobilenet_v3_small", "regnet_y_400mf"),
-    *("resnet18", "shufflenet_v2_x0_5", "squeezenet1_1", "swin_t"),
+    *("efficientnet_b0", "googlenet", "mobilenet_v3_small", "regnet_y_400mf"),
+    *("shufflenet_v2_x0_5", "squeezenet1_1", "swin_t"),
 )
 """One of each way to be put together: concatenation, gates, branches, groups, shuffles, attention."""
 

@@ -136,6 +136,7 @@ def laid_out(run: Experiment, t: int, aligning: list[int], ring: dict[int, int])
     return max(queue(arrivals, begin), *ends)
 
 
+@pytest.mark.cover(1)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize(
     "overrides",
@@ -181,6 +182,7 @@ def watch(run: Experiment) -> None:
     run.ledger.taken = watched  # type: ignore[method-assign]
 
 
+@pytest.mark.cover(1)
 @pytest.mark.parametrize(
     ("algorithm", "quant"), [*product(ALGORITHMS, ["none", "int8"]), ("fsl_sage", "thrifty")]
 )

@@ -84,7 +84,7 @@ def rounds(runs: list[Experiment], number: int) -> list[tuple[Record, Record]]:
     return [(runs[0].run_round(t), runs[1].run_round(t)) for t in range(number)]
 
 
-@pytest.mark.cover(2)
+@pytest.mark.cover(1)
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(
     ("setting", "optimizer"),
@@ -139,6 +139,7 @@ def test_estimators_with_a_model_of_their_own_are_covered_too(tiny: Build, estim
         assert ours.train_loss == pytest.approx(theirs.train_loss, abs=1e-11)
 
 
+@pytest.mark.cover(1)
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("algorithm", COVERED)
 @pytest.mark.parametrize("first", ["sequential", "vectorized"])

@@ -10,6 +10,7 @@ from fedsplit.quant.affine_rows import RangeName
 from fedsplit.quant.codec import Codec
 from fedsplit.quant.float8 import Float8
 from fedsplit.quant.sign import Sign
+from tests.cases import long_but
 from tests.quant.reference import Floats, floats_in, quantized, sqnr
 
 DRAWS = 2000
@@ -53,7 +54,7 @@ def _on_a_grid(bits: int, zero: int) -> Tensor:
     return torch.cat([drawn, torch.tensor([low, high, 0.0])])
 
 
-@pytest.mark.parametrize("bits", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("bits", long_but([1, 4], [1, 2, 3, 4, 8]))
 def test_the_mean_of_stochastic_rounding_is_the_value_in_symmetric_ranges(bits: int) -> None:
     x = _gaussian(60, seed=bits)
     step = 2 * float(x.abs().max()) / ((1 << bits) - (2 if bits > 1 else 1))
@@ -63,7 +64,10 @@ def test_the_mean_of_stochastic_rounding_is_the_value_in_symmetric_ranges(bits: 
     assert _standard_errors(nearest, x, step)[0] > 20  # so the check can fail
 
 
-@pytest.mark.parametrize(("bits", "zero"), [(1, 0), (1, 1), (2, 1), (3, 0), (4, 3), (8, 128), (8, 255)])
+@pytest.mark.parametrize(
+    ("bits", "zero"),
+    long_but([(1, 1), (3, 0), (8, 128)], [(1, 0), (1, 1), (2, 1), (3, 0), (4, 3), (8, 128), (8, 255)]),
+)
 def test_the_mean_of_stochastic_rounding_is_the_value_where_the_range_is_made_of_codes(
     bits: int, zero: int
 ) -> None:
@@ -73,6 +77,7 @@ def test_the_mean_of_stochastic_rounding_is_the_value_where_the_range_is_made_of
     assert _standard_errors(_mean_of_draws(_per_tensor(bits), x), x, 0.125)[0] > 20
 
 
+@pytest.mark.cover(1)
 @pytest.mark.parametrize(("low", "high"), [(-0.4, 1.0), (-1.0, 0.4), (-0.7, 0.5), (-0.05, 1.0), (0.0, 1.0)])
 @pytest.mark.parametrize("bits", [2, 4])
 def test_the_mean_of_stochastic_rounding_is_the_value_up_to_the_ends_of_any_range(

@@ -143,6 +143,7 @@ def test_inference_asked_for_wrongly_is_one_line_and_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.long  # in every run a sweep of trainings is gone on with
 def test_sweep_over_precisions_infers_each_in_a_job_and_none_again(tmp_path: Path) -> None:
     asked = [
         "-m",

@@ -178,7 +178,7 @@ STOPPED = (*TINY, *SAGE, "cohort_size=2", "checkpoint_interval=2", "rounds=5")
     [
         (signal.SIGKILL, [2], True),
         pytest.param(signal.SIGINT, [2, 3], True, marks=pytest.mark.long),
-        (signal.SIGKILL, [2], False),
+        pytest.param(signal.SIGKILL, [2], False, marks=pytest.mark.long),
         pytest.param(signal.SIGINT, [2, 3], False, marks=pytest.mark.long),
     ],
     ids=[

@@ -81,7 +81,7 @@ EVERY_RUN = (
 def assert_same_over_both(
     tiny: Build, tmp_path: Path, chunk_weigher: ChunkWeigher, overrides: list[str]
 ) -> None:
-    overrides = ["num_clients=4", *overrides]
+    overrides = ["num_clients=4", "rounds=2", *overrides]
     local = ran(tiny(*overrides, "engine=sequential"), tmp_path / "local")
     experiment = tiny(*overrides, "transport=grpc")
     grpc = ran(experiment, tmp_path / "grpc")
@@ -92,6 +92,7 @@ def assert_same_over_both(
         assert (row["retransmitted.up"], row["retransmitted.down"]) == ("0", "0")
 
 
+@pytest.mark.long  # each of the two is in every run, and so is each transport
 def test_jobs_of_a_sweep_give_the_same_over_both_transports(tmp_path: Path) -> None:
     overrides = [*TINY, "num_clients=2", "rounds=1", "engine=sequential", "quant=int8"]
     overrides += ["hydra.launcher.n_jobs=1"]
