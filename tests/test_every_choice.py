@@ -15,7 +15,7 @@ from tests.conftest import Build, Configure
 TRAINED_ELSEWHERE = {"dataset", "distribution", "model"}
 """Groups whose choices are trained in tests/data/test_every_combination.py and tests/models."""
 LARGE = {"paper_cifar10", "accuracy_study", "split_grid"}
-"""Experiments of large models: every run checks that they compose, in tests/test_config.py."""
+"""Experiments of large models: every run composes them, in tests/transport/test_plan.py."""
 OF_A_TRAINED_RUN = {("task", "compare")}
 """Look at what a run left behind: `tests/tasks`."""
 INDEPENDENT = (
@@ -66,8 +66,10 @@ TRAINED_HERE = [
 
 
 def _together() -> list[list[Path]]:
-    """Choices by the runs that train them: of independent groups one each, else alone."""
-    alone = [[each] for each in TRAINED_HERE if each.parts[0] not in INDEPENDENT]
+    """Choices by the runs that train them: of independent groups one each, codecs together, others alone."""
+    codecs = [each for each in TRAINED_HERE if each.parts[0] == "codec"]
+    alone = [[each] for each in TRAINED_HERE if each.parts[0] not in (*INDEPENDENT, "codec")]
+    alone += [codecs[n : n + len(CODECS)] for n in range(0, len(codecs), len(CODECS))]
     groups = [[each for each in TRAINED_HERE if each.parts[0] == group] for group in INDEPENDENT]
     runs = [[each for each in row if each is not None] for row in zip_longest(*groups)]
     return [*alone, *runs]
@@ -86,13 +88,11 @@ def test_choice_trains_all_weights_in_two_tiny_rounds(
     choices: list[Path], tiny: Build, cifar_sized: Build
 ) -> None:
     build, overrides = tiny, []
+    codecs = iter(CODECS)
     for group, name in (choice.parts for choice in choices):
         if group == "experiment":
             build = cifar_sized
-        if group == "codec":
-            overrides += [f"codec@{path}={name}" for path in CODECS]
-        else:
-            overrides.append(f"{group}={name}")
+        overrides.append(f"codec@{next(codecs)}={name}" if group == "codec" else f"{group}={name}")
     run = build(*overrides)
     before = run.algorithm.full_weights()
     for t in range(2):

@@ -15,6 +15,7 @@ from fedsplit.models.resnet import ResNetAuxiliary, resnet18
 from fedsplit.models.simple_conv import simple_conv
 from fedsplit.models.split import SplitModel, split
 from fedsplit.models.tied import tied, untied
+from tests.cases import long_but
 
 MODELS = {
     "digits_cnn": (digits_cnn, 1, 8),
@@ -31,7 +32,7 @@ CUTS = [
     ("simple_conv", "flatten"),
     ("simple_conv", "fc2"),
     *(
-        pytest.param("resnet18", cut, marks=() if cut in ("bn1", "layer1.0", "avgpool") else pytest.mark.long)
+        pytest.param("resnet18", cut, marks=() if cut == "layer1.0" else pytest.mark.long)
         for cut in ("conv1", "bn1", "layer1", "layer1.0", "layer2", "layer3.1", "avgpool")
     ),
 ]
@@ -461,7 +462,7 @@ def _in_place(name: str) -> tuple[nn.Module, str, Tensor]:
 IN_PLACE = ["resnet18", "module", "keyword", "method", "two users"]
 
 
-@pytest.mark.parametrize("name", IN_PLACE)
+@pytest.mark.parametrize("name", long_but(lambda name: name != "resnet18", IN_PLACE))
 def test_a_server_that_starts_in_place_trains_on_a_leaf_as_the_whole_does(name: str) -> None:
     whole, cut, x = _in_place(name)
     halves = split(whole, cut, x)
@@ -484,7 +485,7 @@ def test_a_server_that_starts_in_place_trains_on_a_leaf_as_the_whole_does(name: 
         assert torch.equal(merged[parameter_name].grad, parameter.grad), parameter_name
 
 
-@pytest.mark.parametrize("name", IN_PLACE)
+@pytest.mark.parametrize("name", long_but(lambda name: name != "resnet18", IN_PLACE))
 @pytest.mark.parametrize("training", [True, False])
 def test_a_server_that_starts_in_place_can_be_given_the_same_data_twice(name: str, training: bool) -> None:
     whole, cut, x = _in_place(name)
@@ -524,12 +525,12 @@ def test_in_place_through_a_view_of_the_smashed_data_leaves_it_alone_too() -> No
         ("digits_cnn", "relu3", (64,)),
         ("simple_conv", "flatten", (64, 8, 8)),
         ("simple_conv", "fc2", (192,)),
-        ("resnet18", "bn1", (64, 16, 16)),
-        ("resnet18", "layer2", (128, 4, 4)),
+        pytest.param("resnet18", "bn1", (64, 16, 16), marks=pytest.mark.long),
+        pytest.param("resnet18", "layer2", (128, 4, 4), marks=pytest.mark.long),
         ("resnet18", "avgpool", (512, 1, 1)),
     ],
 )
-@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("training", long_but([True], [True, False]))
 def test_smashed_data_of_the_models_have_the_shape_from_before_they_were_flattened(
     name: str, cut: str, shape: tuple[int, ...], training: bool
 ) -> None:

@@ -94,6 +94,7 @@ def test_killed_sweep_is_resumed_by_the_same_command_to_the_results_of_undisturb
         ]
 
 
+@pytest.mark.long  # what is skipped and what is new of a sweep: tests/sweeps/test_record.py
 def test_sweep_with_one_more_value_runs_only_its_jobs_in_the_same_directory(tmp_path: Path) -> None:
     place = f"hydra.sweep.dir={tmp_path / 'sweep'}"
     first = sweep(tmp_path, "rounds=1", "algorithm=fed_avg", "seed=0", place)

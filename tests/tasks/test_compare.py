@@ -75,7 +75,7 @@ def test_comparison_deploys_a_model_trained_for_int8_as_it_was_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, tiny = tmp_path / "run", [each for each in TINY if not each.startswith("rounds=")]
-    overrides = ["rounds=4", "algorithm=splitfed_v2", "qat=true", "dataset.max_test=250"]
+    overrides = ["rounds=2", "algorithm=splitfed_v2", "qat=true", "dataset.max_test=250"]
     assert run(monkeypatch, *tiny, *overrides, f"hydra.run.dir={path}") == 0
     asked = ["task.precisions=[static_int8,qat_int8]", "task.batch_sizes=[1]"]
     assert run(monkeypatch, "task=compare", f"run={path}", *asked, *ASKED) == 0

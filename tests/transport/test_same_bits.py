@@ -146,7 +146,7 @@ def test_local_and_grpc_give_the_same_with_other_settings(
 def test_local_and_grpc_give_the_same(
     *, tiny: Build, tmp_path: Path, chunk_weigher: ChunkWeigher, algorithm: str, quant: str, threads: int
 ) -> None:
-    overrides = [f"algorithm={algorithm}", f"quant={quant}", f"threads={threads}", "rounds=2"]
+    overrides = [f"algorithm={algorithm}", f"quant={quant}", f"threads={threads}", "num_clients=2"]
     assert_same_over_both(tiny, tmp_path, chunk_weigher, overrides)
 
 
