@@ -126,7 +126,9 @@ class Federation(federation_pb2_grpc.FederationServicer):
             raise Corrupt(f"the stream ended before its {content}") from error
         finally:
             timer.cancel()
-        if message is None or message.WhichOneof("content") != content or message.tensors:
+        if message is None:
+            raise Corrupt(f"the stream ended before its {content}")
+        if message.WhichOneof("content") != content or message.tensors:
             raise Corrupt(f"the stream did not say {content}")
         return message
 
