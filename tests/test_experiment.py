@@ -18,7 +18,7 @@ from tests.cases import long_but
 from tests.conftest import ALGORITHMS, Build, Configure
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", long_but(["splitfed_v2", "fsl_sage"], ALGORITHMS))
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tiny: Build, algorithm: str) -> None:
     runs = [tiny(f"algorithm={algorithm}", f"seed={seed}") for seed in (7, 7, 8)]
     for run in runs:

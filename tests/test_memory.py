@@ -50,7 +50,7 @@ def test_a_kept_tree_is_a_copy_and_is_written_over_where_it_fits() -> None:
     assert memory.keep({"b": torch.ones(4)}, {"b": torch.ones(3)})["b"].shape == (4,)
 
 
-@pytest.mark.cover(2)
+@pytest.mark.cover(1)
 @pytest.mark.parametrize("engine", ["sequential", "vectorized"])
 @pytest.mark.parametrize("stateless", ["true", "false"])
 @pytest.mark.parametrize("model", ["digits_cnn", "resnet20"])

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsplit.memory import reuse_freed_memory
+from tests.cases import long_but
 from tests.conftest import ALGORITHMS, Build
 
 
@@ -20,7 +21,11 @@ def _resident_bytes() -> int:
 
 @pytest.mark.parametrize(
     ("algorithm", "engine"),
-    [(each, "sequential") for each in ALGORITHMS] + [("fed_avg", "vectorized"), ("fsl_sage", "vectorized")],
+    long_but(
+        [("splitfed_v2", "sequential"), ("fsl_sage", "sequential"), ("fsl_sage", "vectorized")],
+        [(each, "sequential") for each in ALGORITHMS]
+        + [("fed_avg", "vectorized"), ("fsl_sage", "vectorized")],
+    ),
 )
 def test_models_of_a_run_are_freed_with_the_run(algorithm: str, engine: str, tiny: Build) -> None:
     """An auxiliary model of several layers is traced for its alignment; the trace may not outlive it."""

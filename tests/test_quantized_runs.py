@@ -547,6 +547,7 @@ def test_stochastic_rounding_is_drawn_from_the_seed_alone(tiny: Build, algorithm
     assert not equal(weights["first"], weights["nearest"])
 
 
+@pytest.mark.cover(1)
 @pytest.mark.parametrize("others", [[0, 1, 2], [2, 1, 0], [1, 0]], ids=str)
 @pytest.mark.parametrize("quant", [["quant=int2", *STOCHASTIC], ["quant.smashed=randtopk"]], ids=named)
 def test_what_a_client_uploads_does_not_depend_on_who_else_takes_part(

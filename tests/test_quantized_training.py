@@ -165,9 +165,15 @@ def left_by(run: Experiment, directory: Path) -> str:
     ("before", "after"),
     [
         (["algorithm=fed_avg"], ["algorithm=cse_fsl", "qat=true"]),
-        (["algorithm=cse_fsl", "qat=true"], ["algorithm=cse_fsl", "qat=true"]),
+        pytest.param(
+            ["algorithm=cse_fsl", "qat=true"], ["algorithm=cse_fsl", "qat=true"], marks=pytest.mark.long
+        ),
         (["algorithm=cse_fsl", "qat=true"], ["algorithm=splitfed_v2"]),
-        (["model.cut=conv1"], ["algorithm=fed_avg", "model.cut=pool", "weight_bits=2"]),
+        pytest.param(
+            ["model.cut=conv1"],
+            ["algorithm=fed_avg", "model.cut=pool", "weight_bits=2"],
+            marks=pytest.mark.long,
+        ),
     ],
 )
 def test_a_run_starts_from_what_another_trained(

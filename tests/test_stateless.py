@@ -4,10 +4,13 @@ import pytest
 import torch
 
 from fedsplit.experiment import Experiment
+from tests.cases import long_but
 from tests.conftest import ALGORITHMS, Build
 
 SAMPLED = ("num_clients=5", "cohort_size=2", "client.stateless=true")
 ENGINES = ("auto", "sequential")
+EVERY_RUN = ("splitfed_v1", "splitfed_v2", "fsl_sage")
+"""Algorithms of which one is with turns, one with cut gradients and one with what its clients keep."""
 
 
 def _rounds(run: Experiment, number: int) -> dict[str, torch.Tensor]:
@@ -18,7 +21,7 @@ def _rounds(run: Experiment, number: int) -> dict[str, torch.Tensor]:
 
 @pytest.mark.cover(1)
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", long_but(EVERY_RUN, ALGORITHMS))
 def test_optimizers_of_clients_begin_anew_each_round(tiny: Build, algorithm: str, engine: str) -> None:
     """Momentum is lost between rounds, so a second round differs; the first one does not."""
     settings = [f"algorithm={algorithm}", f"engine={engine}", "optimizer=sgd", "optimizer.momentum=0.9"]
@@ -34,7 +37,7 @@ def test_optimizers_of_clients_begin_anew_each_round(tiny: Build, algorithm: str
 
 @pytest.mark.cover(1)
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", long_but(EVERY_RUN, ALGORITHMS))
 def test_without_state_to_lose_it_makes_no_difference(tiny: Build, algorithm: str, engine: str) -> None:
     settings = [f"algorithm={algorithm}", f"engine={engine}", "optimizer=sgd", "cohort_size=2"]
     ours, theirs = (_rounds(tiny(*settings, f"client.stateless={each}"), 3) for each in ("true", "false"))
@@ -69,7 +72,7 @@ def test_clients_of_fsl_sage_keep_the_auxiliary_model_they_were_sent(tiny: Build
 
 @pytest.mark.cover(1)
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", long_but(EVERY_RUN, ALGORITHMS))
 def test_a_stateless_run_goes_on_after_a_kill_bit_for_bit(tiny: Build, algorithm: str, engine: str) -> None:
     settings = [f"algorithm={algorithm}", f"engine={engine}", *SAMPLED, "algorithm.align_interval=3"]
     settings = settings[:-1] if algorithm != "fsl_sage" else settings

@@ -214,6 +214,7 @@ def test_imagenet_is_not_decoded_at_the_start_and_is_cut_as_any_other(
         assert torch.equal(ours.labels, theirs.labels)
 
 
+@pytest.mark.cover(1)
 @pytest.mark.parametrize("engine", ["sequential", "vectorized"])
 @pytest.mark.parametrize("distribution", ["iid", "feature_shift"])
 def test_a_run_on_files_is_bit_for_bit_the_run_on_memory(

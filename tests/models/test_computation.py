@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fedsplit.errors import UserError
+from tests.cases import long_but
 from tests.conftest import ALGORITHMS, Build
 
 
@@ -39,7 +40,7 @@ def test_tf32_is_for_a_gpu_and_float32_is_exact_by_default(tiny: Build) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")  # torch's own, on import
-@pytest.mark.parametrize("algorithm", ["splitfed_v2", "fsl_sage"])
+@pytest.mark.parametrize("algorithm", long_but(["fsl_sage"], ["splitfed_v2", "fsl_sage"]))
 def test_a_compiled_run_ends_where_another_does(
     tiny: Build, algorithm: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

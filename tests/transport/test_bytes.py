@@ -48,7 +48,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("algorithm", "quant"),
     [
         *(pytest.param(each, "none", marks=pytest.mark.long) for each in ALGORITHMS),
-        ("fsl_sage", "int8"),
+        pytest.param("fsl_sage", "int8", marks=pytest.mark.long),
     ],
 )
 def test_bytes_on_the_socket_are_hardly_more_than_the_communication_load(

@@ -93,6 +93,7 @@ class Breaking(Device):
         return super()._measured(asked, parcel)
 
 
+@pytest.mark.long  # a spawned device's bits are compared in every run
 def test_split_inference_of_devices_that_dial_in_has_the_bits_of_one_process_also_when_a_stream_breaks(
     config: Callable[..., dict[str, Any]],
     local: Path,

@@ -107,7 +107,7 @@ def test_jobs_of_a_sweep_give_the_same_over_both_transports(tmp_path: Path) -> N
     ("overrides", "rounds", "damaged"),
     [
         (["quant=int4", "cohort_size=2", "algorithm.align_interval=2"], 3, False),
-        (["algorithm=splitfed_v1", "optimizer=adam"], 2, True),
+        pytest.param(["algorithm=splitfed_v1", "optimizer=adam"], 2, True, marks=pytest.mark.long),
     ],
     ids=["newest checkpoint", "the one before"],
 )
