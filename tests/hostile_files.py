@@ -161,7 +161,6 @@ class Files:
     Args:
         folder: for all of them.
         seed: of what is drawn.
-        rounds: of the good run.
     """
 
     def __init__(self, folder: Path, seed: int = 0) -> None:
@@ -300,6 +299,8 @@ class Files:
         config = yaml.safe_load((path / "config.yaml").read_text("utf-8"))
         for _ in range(self.draw.choice((1, 1, 2, 4))):
             self._change(config)
+        if config.get("compile") is True:  # a plain value, by which torch starts compilers of its own
+            config["compile"] = False
         (path / "config.yaml").write_text(json.dumps(config), "utf-8")
         self._read_run(path)
         if self.tally.cases % 4 == 0:
