@@ -93,6 +93,54 @@ class Ended:
 
 
 FAULTS = (
+    Fault(
+        "aliases-of-yaml-are-followed",
+        "results",
+        "src/fedsplit/results/bounded.py",
+        "isinstance(event, yaml.AliasEvent) or getattr",
+        "getattr",
+        ("tests/results/test_bounded.py",),
+    ),
+    Fault(
+        "clients-of-any-number-are-read",
+        "results",
+        "src/fedsplit/results/class_counts.py",
+        'whole(line["client"], MOST_CLIENTS - 1)',
+        'whole(line["client"])',
+        ("tests/results/test_bounded.py",),
+    ),
+    Fault(
+        "targets-in-lists-of-a-run-are-not-looked-at",
+        "top",
+        "src/fedsplit/stored_config.py",
+        "yield from _foreign(item, None, path)",
+        "yield from ()",
+        ("tests/test_stored_config.py",),
+    ),
+    Fault(
+        "a-run-says-by-itself-that-it-is-trusted",
+        "top",
+        "src/fedsplit/stored_config.py",
+        'with_defaults_of_old(_of_a_run(directory)) | {"trust": trust}',
+        '{"trust": trust} | with_defaults_of_old(_of_a_run(directory))',
+        ("tests/test_stored_config.py",),
+    ),
+    Fault(
+        "one-class-of-several-makes-the-kind",
+        "top",
+        "src/fedsplit/targets.py",
+        "all(issubclass(each, kind) for each in makes)",
+        "any(issubclass(each, kind) for each in makes)",
+        ("tests/test_targets.py",),
+    ),
+    Fault(
+        "claims-of-memory-are-not-summed",
+        "top",
+        "src/fedsplit/allowance.py",
+        "allowance.used += needed",
+        "allowance.used = needed",
+        ("tests/test_allowance.py",),
+    ),
     # algorithms
     Fault(
         "fed-avg-weighs-clients-alike",
@@ -991,8 +1039,8 @@ FAULTS = (
         "the-progress-bar-makes-another-job",
         "sweeps",
         "src/fedsplit/sweeps/record.py",
-        '_WITHOUT_EFFECT = ("progress", "sweep")',
-        '_WITHOUT_EFFECT = ("sweep",)',
+        '_WITHOUT_EFFECT = ("progress", "sweep", "trust")',
+        '_WITHOUT_EFFECT = ("sweep", "trust")',
         ("tests/sweeps/test_record.py",),
     ),
     Fault(
@@ -1333,7 +1381,7 @@ FAULTS = (
         "a-resumed-run-has-all-its-time-again",
         "top",
         "src/fedsplit/experiment.py",
-        'self.elapsed = state["elapsed"]',
+        'self.elapsed = float(state["elapsed"])',
         "self.elapsed = 0.0",
         ("tests/test_resume.py", "tests/test_experiment.py"),
     ),

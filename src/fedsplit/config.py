@@ -55,6 +55,7 @@ class Settings:
     checkpoint_interval: PositiveInt
     resume: str | None
     run: str | None
+    trust: bool
     progress: bool
     precision: Literal["fp32", "tf32", "bf16"]
     compile: bool
@@ -94,6 +95,7 @@ class ClientSettings:
     id: NonNegativeInt | None
     directory: str | None
     model: str | None
+    memory_mb: PositiveFloat | None
 
 
 @dataclass(frozen=True)
@@ -123,14 +125,14 @@ _DATASET_KEYS: dict[str, Any] = {"root": str | None, "download": bool | None}
 """Of the machine of a client."""
 
 OF_A_CLIENT = (
-    *("task", "transport", "client.id", "client.directory", "client.model", "device"),
+    *("task", "transport", "client.id", "client.directory", "client.model", "client.memory_mb", "device"),
     *("dataset.root", "dataset.download", "progress"),
 )
 """What may be given beside `task=client`: all else is the server's to say."""
-OF_A_COMPARISON = ("task", "run", "device", "threads", "network")
+OF_A_COMPARISON = ("task", "run", "trust", "device", "threads", "network")
 """What may be given beside `task=compare`: all else is that of the run."""
 OF_AN_INFERENCE = (
-    *("task", "run", "precision", "batch_size", "transport", "network"),
+    *("task", "run", "trust", "precision", "batch_size", "transport", "network"),
     *("threads", "device", "progress"),
 )
 """What may be given beside `task=infer run=...`: all else is that of the run."""
@@ -175,6 +177,7 @@ def with_defaults_of_old(config: Mapping[str, Any]) -> dict[str, Any]:
     older = {
         "task": {"_target_": "fedsplit.tasks.train.Train"},
         "run": None,
+        "trust": False,
         "precision": "fp32",
         "compile": False,
         "cuda_graphs": False,
@@ -195,7 +198,8 @@ def with_defaults_of_old(config: Mapping[str, Any]) -> dict[str, Any]:
         completed["choices"] = {**chosen, **config["choices"]}
     client = config.get("client", {})
     if isinstance(client, Mapping):
-        completed["client"] = {"stateless": False, "id": None, "directory": None, "model": None, **client}
+        own = dict.fromkeys(("id", "directory", "model", "memory_mb"))
+        completed["client"] = {"stateless": False, **own, **client}
     if isinstance(config.get("model"), Mapping):
         completed["model"] = {"stages": None, "untie": False, **config["model"]}
     if isinstance(config.get("dataset"), Mapping):
@@ -220,6 +224,7 @@ RESUMABLE = (
     "cuda_graphs",
     "progress",
     "tracker",
+    "trust",
 )
 """What may be given anew beside `resume`, and all below it."""
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from fedsplit.building.trained_start import TrainedStart
 from fedsplit.composition import composed, composing, plain
-from fedsplit.config import RESUMABLE, check, with_defaults_of_old
+from fedsplit.config import RESUMABLE
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.extras import extra
 from fedsplit.making import make
@@ -28,6 +28,7 @@ from fedsplit.results.metrics import Record
 from fedsplit.results.run_directory import RunDirectory
 from fedsplit.results.summary import StoppedBy, summarise
 from fedsplit.state import State
+from fedsplit.stored_config import checked, stored_config
 from fedsplit.trackers.harmless import Harmless
 from fedsplit.trackers.tracker import Tracker
 from fedsplit.weights import Weights, is_finite
@@ -36,7 +37,7 @@ _LOG = logging.getLogger("fedsplit")
 
 
 def resumed_config(directory: RunDirectory, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Configuration of the run in `directory`, with what may be given anew.
+    """Configuration of the run in `directory`, with what may be given anew; `trust` is of this command alone.
 
     Raises:
         UserError: something else is given, or its configuration is damaged.
@@ -44,13 +45,16 @@ def resumed_config(directory: RunDirectory, changes: Mapping[str, Any]) -> dict[
     for key, value in changes.items():
         if key.partition(".")[0] not in RESUMABLE:
             raise UserError(key, value, f"beside resume only {', '.join(RESUMABLE)} may be given")
-    config = with_defaults_of_old(directory.config())
+    trust = changes.get("trust", False)
+    if not isinstance(trust, bool):
+        raise UserError("trust", trust, "must be true or false")
+    config = stored_config(directory, trust=trust)
     if (task := config["choices"]["task"]) != "train":
         told = f"was left behind by task={task}, which is done again and not gone on with"
         raise UserError("resume", directory.path, told)
     own = {key: value for key, value in changes.items() if key.partition(".")[0] != "tracker"}
     config = {**config, **own, **_tracked(config, changes)}
-    check({key: value for key, value in config.items() if key != "choices"})
+    checked(config)
     return config
 
 
@@ -335,16 +339,25 @@ class Experiment:
         """Take over a checkpoint.
 
         Raises:
-            UserError: more rounds were run already than `rounds` allows.
+            UserError: more rounds were run already than `rounds` allows, or it is that of another run.
         """
         if checkpoint.rounds > self.rounds:
             raise UserError("rounds", self.rounds, f"at least the {checkpoint.rounds} rounds that were run")
         state = checkpoint.state
-        self.algorithm.load_state(state["algorithm"])
-        self.transport.load_state(state)
-        self.ledger.load_state(state["ledger"])
-        self.records = [Record.from_state(record) for record in state["records"]]
-        self.elapsed = state["elapsed"]
+        try:
+            self.algorithm.load_state(state["algorithm"])
+            self.transport.load_state(state)
+            self.ledger.load_state(state["ledger"])
+            self.records = [Record.from_state(record) for record in state["records"]]
+            self.elapsed = float(state["elapsed"])
+        except (UserError, RunFailed):
+            raise
+        except Exception as error:  # whatever comes of what somebody else wrote, or of another run's state
+            told = f"is not of the run that config.yaml names ({type(error).__name__})"
+            raise UserError("resume", f"the checkpoint after {checkpoint.rounds} rounds", told) from error
+        if len(self.records) != checkpoint.rounds:
+            told = f"holds {len(self.records)} records"
+            raise UserError("resume", f"the checkpoint after {checkpoint.rounds} rounds", told)
         self._saved = checkpoint.rounds
 
 

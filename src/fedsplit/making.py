@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 
 from fedsplit.config import arguments
 from fedsplit.errors import UserError
+from fedsplit.targets import check_kind
 
 Made = TypeVar("Made")
 
@@ -24,6 +25,8 @@ def make(
 ) -> Made:
     """Make what the choice at `path` names, with objects that no configuration can hold.
 
+    What it is is known before it is called, see `check_kind`.
+
     Those `offered` are given only to what has arguments of their names.
 
     Raises:
@@ -32,6 +35,7 @@ def make(
     node = arguments(path, reduce(getitem, path.split("."), config))
     for name in objects.keys() & node.keys():
         raise UserError(f"{path}.{name}", node[name], "no such key: it is given by the run itself")
+    check_kind(path, node, kind)
     try:
         factory = instantiate(node, _partial_=True, _convert_="all")
         taken = inspect.signature(factory).parameters

@@ -6,7 +6,6 @@ from importlib import import_module
 from typing import Any, cast
 
 import torch
-from hydra.utils import get_class
 from torch import nn
 
 from fedsplit.algorithms.algorithm import Algorithm, Start
@@ -36,6 +35,7 @@ from fedsplit.randomness import generator
 from fedsplit.results.class_counts import ClassCounts
 from fedsplit.results.ledger import Ledger
 from fedsplit.schedules import Schedule
+from fedsplit.targets import is_class, located
 from fedsplit.transport.local import LocalTransport
 from fedsplit.transport.transport import Member, Run, Transport
 
@@ -108,7 +108,7 @@ class Parts:
     def _apart(self) -> bool:
         """Whether clients are computed elsewhere."""
         target: str = self.config["transport"]["_target_"]
-        return not issubclass(get_class(target), LocalTransport)
+        return not is_class("transport._target_", target, LocalTransport)
 
     def _optimizer(self, side: str) -> Optimizer:
         chosen = side if self.config.get(side) else "optimizer"
@@ -116,12 +116,8 @@ class Parts:
 
     def _algorithm_class(self) -> type[Algorithm]:
         target = self.config["algorithm"]["_target_"]
-        try:
-            algorithm = get_class(target)
-        except Exception as error:  # whatever a class of the user's raises on import
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError("algorithm._target_", target, reason) from error
-        if not issubclass(algorithm, Algorithm):
+        algorithm = located("algorithm._target_", target)
+        if not isinstance(algorithm, type) or not issubclass(algorithm, Algorithm):
             raise UserError("algorithm._target_", target, "must be an Algorithm")
         return algorithm
 
@@ -310,7 +306,9 @@ class Parts:
         self.step_mmac = choice.step_mmac
         chosen = choice.settings()
         if chosen is not self.config["engine"] and "choices" in self.config:
-            name = "vectorized" if get_class(chosen["_target_"]) is Vectorized else "sequential"
+            name = (
+                "vectorized" if is_class("engine._target_", chosen["_target_"], Vectorized) else "sequential"
+            )
             self.config["choices"] = {**self.config["choices"], "engine": name}
         self.config["engine"] = chosen
         return make(Engine, self.config, "engine", blueprint=blueprint)  # type: ignore[type-abstract]

@@ -41,6 +41,7 @@ def go_on(directory: Path, changes: Mapping[str, Any]) -> None:
         UserError: there is no run, it is damaged, or something may not be given anew.
         RunFailed: the run could not be carried to its end.
     """
+    from fedsplit.allowance import allowing_a_run_directory  # noqa: PLC0415
     from fedsplit.building.trained_start import TrainedStart  # noqa: PLC0415
     from fedsplit.experiment import Experiment, resumed_config  # noqa: PLC0415
     from fedsplit.results.run_directory import RunDirectory  # noqa: PLC0415
@@ -48,7 +49,8 @@ def go_on(directory: Path, changes: Mapping[str, Any]) -> None:
     run = RunDirectory.existing(directory)
     config, checkpoint = resumed_config(run, changes), run.latest_checkpoint()
     # a checkpoint holds all that came of the models that the run started from, which may be gone
-    experiment = Experiment(config, None if checkpoint else TrainedStart.of(config["run"]))
+    with allowing_a_run_directory():
+        experiment = Experiment(config, None if checkpoint else TrainedStart.of(config["run"]))
     if checkpoint is not None:
         experiment.restore(checkpoint)
     experiment.run(run)

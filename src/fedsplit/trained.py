@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fedsplit.allowance import allowing_a_run_directory
 from fedsplit.building.client_model import ClientArchitecture
 from fedsplit.building.trained_start import load_halves
-from fedsplit.config import check, with_defaults_of_old
 from fedsplit.parts import Parts
 from fedsplit.results.run_directory import RunDirectory
+from fedsplit.stored_config import checked, stored_config
 
 
 class TrainedRun:
@@ -21,17 +22,20 @@ class TrainedRun:
         path: of the run's directory.
         device: where the server model is; the client model is on the CPU.
         threads: of this process.
+        trust: whether the run's own classes may be called (see `stored_config`).
 
     Raises:
-        UserError: there is no such run, or it left no model, or one that does not fit its configuration.
+        UserError: there is no such run, or it left no model, or one that does not fit its configuration, or
+            names code of its own without `trust`.
     """
 
-    def __init__(self, path: Path, *, device: str, threads: int) -> None:
+    def __init__(self, path: Path, *, device: str, threads: int, trust: bool = False) -> None:
         directory = RunDirectory.existing(path, "run")
-        config = {**with_defaults_of_old(directory.config()), "device": device, "threads": threads}
-        check({key: value for key, value in config.items() if key != "choices"})
+        config = {**stored_config(directory, trust=trust), "device": device, "threads": threads}
+        checked(config)
         weights = {half: directory.model(half) for half in ("client", "server")}
-        self.path, self.parts = path, Parts(config)
+        with allowing_a_run_directory():
+            self.path, self.parts = path, Parts(config)
         halves = self.parts.models.halves
         self.client, self.server = halves.client.to("cpu").eval(), halves.server.eval()
         load_halves(weights, {"client": self.client, "server": self.server}, path)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedsplit.allowance import claim, claim_batch
 from fedsplit.data.batches import Normalisation
 from fedsplit.data.dataset import Dataset, ImageSource
 from fedsplit.data.distributions.distribution import Distribution
@@ -67,6 +68,9 @@ class Data:
         """
         source = make(ImageSource, config, "dataset")  # type: ignore[type-abstract]
         loaded = source.load()
+        values = loaded.image_size**2 * loaded.channels
+        for key, images in (("batch_size", loaded.train), ("eval_batch_size", loaded.test)):
+            claim_batch(key, min(config[key], len(images)), values)
         dataset = replace(loaded, train=loaded.train.to(device), test=loaded.test.to(device))
         if member:
             member.check_data(dataset)
@@ -96,6 +100,7 @@ def _own(clients: int, dataset: Dataset, *, member: Member | None, apart: bool) 
     """A client in a process of its own holds all it has; of the others, nothing is known here."""
     if not apart and member is None:
         raise UserError("distribution", "own", "needs transport=grpc: clients bring what they have")
+    claim("num_clients", clients, 200.0 * clients, f"lists of {clients} clients")
     own = {member.client: np.arange(len(dataset.train))} if member else {}
     return [own.get(client, np.empty(0, dtype=np.int64)) for client in range(clients)]
 

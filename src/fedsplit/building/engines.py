@@ -6,7 +6,6 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from hydra.utils import get_class
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -21,6 +20,7 @@ from fedsplit.optimizers import Optimizer, RowOptimizer
 from fedsplit.parties.auto import Auto
 from fedsplit.parties.engine import Blueprint
 from fedsplit.parties.vectorized import Vectorized
+from fedsplit.targets import located
 
 _ALLOWED = "must be auto or sequential"
 
@@ -54,7 +54,7 @@ class EngineChoice:
             UserError: clients cannot be computed by the engine that is asked for.
         """
         asked: dict[str, Any] = self.config["engine"]
-        engine = get_class(asked["_target_"])
+        engine = located("engine._target_", asked["_target_"])
         if engine is Auto:
             return self._by_rule()
         if engine is not Vectorized:
@@ -71,7 +71,7 @@ class EngineChoice:
     def _by_rule(self) -> dict[str, Any]:
         auto, step = make(Auto, self.config, "engine"), self.step_mmac
         chosen = auto.chosen(step, self._stackable())
-        if get_class(chosen["_target_"]) is Vectorized and self._obstacle():
+        if located("engine._target_", chosen["_target_"]) is Vectorized and self._obstacle():
             return auto.chosen(step, stackable=False)
         return chosen
 

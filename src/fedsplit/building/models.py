@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from hydra.utils import get_class
 from torch import Tensor, nn
 
 from fedsplit.algorithms.algorithm import ClientHead
+from fedsplit.allowance import claim_model
 from fedsplit.building.data import Data
 from fedsplit.errors import UserError
 from fedsplit.estimators.estimator import GradientEstimator
@@ -23,6 +23,7 @@ from fedsplit.models.split import SplitModel, split
 from fedsplit.models.tied import untied
 from fedsplit.parties.vectorized import Vectorized
 from fedsplit.randomness import seed_of
+from fedsplit.targets import is_class
 
 _LOG = logging.getLogger("fedsplit")
 
@@ -51,7 +52,7 @@ class Models:
             UserError: this device or engine cannot.
         """
         precision, compiled = config["precision"], config["compile"]
-        if compiled and get_class(config["engine"]["_target_"]) is Vectorized:
+        if compiled and is_class("engine._target_", config["engine"]["_target_"], Vectorized):
             raise UserError("compile", compiled, "must be false with engine=vectorized")
         if precision == "tf32" and device.type != "cuda":
             raise UserError("precision", precision, f"fp32 or bf16 on device={device}")
@@ -82,6 +83,8 @@ class ModelBuilder:
 
     def whole(self) -> tuple[nn.Module, Tensor]:
         """The model before it is cut, and a batch of its inputs."""
+        chosen = self.config.get("choices", {}).get("model", self.config["model"]["_target_"])
+        claim_model("model", chosen, lambda: make(nn.Module, self.config, "model", **self.data.sizes))
         with _initialisation(self.config["seed"], "model"):
             whole = make(nn.Module, self.config, "model", **self.data.sizes)
             whole = self._placed(untied(whole) if self.config["model"]["untie"] else whole)
@@ -123,9 +126,14 @@ class ModelBuilder:
             return None
         classes = self.data.dataset.num_classes
         sizes: dict[str, Any] = {"smashed_shape": tuple(z.shape[1:]), "num_classes": classes}
+        offered = {"server": halves.server, "crossing": halves.crossing}
+
+        def build() -> nn.Module:
+            return make(nn.Module, self.config, "auxiliary", offered=offered, **sizes)
+
+        claim_model("auxiliary._target_", self.config["auxiliary"]["_target_"], build)
         with _initialisation(self.config["seed"], "auxiliary model"):
-            offered = {"server": halves.server, "crossing": halves.crossing}
-            auxiliary = make(nn.Module, self.config, "auxiliary", offered=offered, **sizes)
+            auxiliary = build()
             try:
                 fits = auxiliary.to(z.device, z.dtype).eval()(z).shape == (len(z), classes)
             except (RuntimeError, ValueError, IndexError) as error:

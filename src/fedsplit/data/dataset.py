@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedsplit.allowance import claim_images
 from fedsplit.arguments import BelowOne, NonNegativeInt, PositiveInt
 from fedsplit.data.decoding import resized
 from fedsplit.data.file_pixels import FilePixels, View
@@ -195,9 +196,14 @@ class ImageSource(ABC):
 
         if self.validation is not None:
             train, test = self._held_out(train, num_classes)
+        else:
+            test = prefix(test, self.max_test, "dataset.max_test")
+        train = prefix(train, self.max_train, "dataset.max_train")
+        in_memory = sum(len(images) for images in (train, test) if not images.in_files)
+        claim_images(side, train.pixels.shape[3], in_memory, self.image_size)
         return Dataset(
-            sized(prefix(train, self.max_train, "dataset.max_train")),
-            sized(test if self.validation is not None else prefix(test, self.max_test, "dataset.max_test")),
+            sized(train),
+            sized(test),
             num_classes,
             Augmentation(self.flip, self.crop_padding),
             names,

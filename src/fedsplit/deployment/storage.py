@@ -1,6 +1,5 @@
 """Deployed client models on disk: a directory with `deployment.json` and the model's file beside it."""
 
-import json
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from fedsplit.deployment.backend import Build, Deployed
 from fedsplit.errors import UserError
 from fedsplit.extras import extra
+from fedsplit.results.bounded import json_in
 from fedsplit.results.summary import write_json
 
 DESCRIPTION = "deployment.json"
@@ -36,12 +36,16 @@ def description(directory: Path) -> dict[str, Any]:
         UserError: there is none, or it is damaged.
     """
     try:
-        found = json.loads((directory / DESCRIPTION).read_text("utf-8"))
+        found = json_in(directory / DESCRIPTION)
     except OSError as error:
         raise UserError("deployed", directory, f"holds no deployed client model: no {DESCRIPTION}") from error
     except ValueError as error:
-        raise UserError("deployed", directory, f"its {DESCRIPTION} is damaged") from error
-    if not isinstance(found, dict) or found.get("format") not in _FORMATS:
+        raise UserError("deployed", directory, f"its {DESCRIPTION} is damaged ({error})") from error
+    if (
+        not isinstance(found, dict)
+        or not isinstance(found.get("format"), str)
+        or found["format"] not in _FORMATS
+    ):
         raise UserError("deployed", directory, f"its {DESCRIPTION} must name one of {', '.join(_FORMATS)}")
     return found
 

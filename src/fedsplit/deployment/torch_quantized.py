@@ -10,6 +10,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Self
@@ -25,6 +26,8 @@ from fedsplit.errors import UserError
 from fedsplit.weights import Weights
 
 _FILE = "client.safetensors"
+_MOST_VALUES = 2**24
+"""Of the example that a model is prepared with."""
 
 
 class TorchQuantized(Deployed):
@@ -62,7 +65,10 @@ class TorchQuantized(Deployed):
     def load(cls, directory: Path, build: Build) -> Self:
         """See `Deployed.load`: a fresh model is quantized the same way, and takes over the numbers."""
         told = storage.description(directory)
-        backend, example, model = _WAYS[told["way"]](), torch.zeros(told["example_shape"]), build()
+        shape = told["example_shape"]
+        if not 0 < prod(shape) <= _MOST_VALUES:
+            raise ValueError(f"an example of shape {shape}")
+        backend, example, model = _WAYS[told["way"]](), torch.zeros(shape), build()
         for tensor in model.state_dict().values():
             tensor.zero_()  # ranges of whatever is there need not be finite
         backend.prepare(model, example)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fedsplit.allowance import claim_batch, claim_model
 from fedsplit.building.client_model import ClientArchitecture
 from fedsplit.building.data import Data
 from fedsplit.building.models import ModelBuilder
@@ -72,6 +73,8 @@ def device_part(config: Mapping[str, Any], member: Member) -> tuple[Data, Client
         member: what it was told of the data.
     """
     data = Data.built(config, torch.device("cpu"), member=member, apart=True)
+    claim_batch("batch_size", config["batch_size"], data.dataset.image_size**2 * data.dataset.channels)
+    claim_model("model", config["choices"]["model"], lambda: make(nn.Module, config, "model", **data.sizes))
     return data, ClientArchitecture(config["model"], config["model"]["cut"], **data.sizes)
 
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fedsplit.errors import UserError
+from fedsplit.results.bounded import MB, json_in, text
 from fedsplit.state import State
 
 _TENSORS, _VALUES, _CHECKSUMS = "state.safetensors", "state.json", "SHA256SUMS"
@@ -117,21 +118,21 @@ def _checkpoints(folder: Path) -> list[Path]:
 def _load(path: Path) -> Checkpoint | None:
     """A checkpoint; None where it is damaged or not there."""
     try:
-        lines = (path / _CHECKSUMS).read_text("utf-8").splitlines()
+        lines = text(path / _CHECKSUMS).splitlines()
         sums = {name: checksum for checksum, _, name in (line.partition("  ") for line in lines)}
         if any(sums.get(name) != _checksum(path / name) for name in (_TENSORS, _VALUES)):
             return None
-        values = json.loads((path / _VALUES).read_text("utf-8"))
-        tensors = load_file(path / _TENSORS)
-    except (OSError, ValueError, SafetensorError):
+        values = json_in(path / _VALUES, 256 * MB, most_digits=100)
+        rounds, state = values["rounds"], values["state"]
+        for key, tensor in load_file(path / _TENSORS).items():
+            *folders, name = key.split("/")
+            node = state
+            for part in folders:
+                node = node[part]
+            node[name] = tensor
+    except (OSError, ValueError, KeyError, TypeError, IndexError, SafetensorError):
         return None
-    for key, tensor in tensors.items():
-        *folders, name = key.split("/")
-        node = values["state"]
-        for part in folders:
-            node = node[part]
-        node[name] = tensor
-    return Checkpoint(values["rounds"], values["state"])
+    return Checkpoint(rounds, state) if isinstance(rounds, int) and isinstance(state, dict) else None
 
 
 def _without_tensors(state: State, prefix: str, tensors: dict[str, Tensor]) -> State:

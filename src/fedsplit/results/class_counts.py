@@ -1,12 +1,12 @@
 """How many samples of each class every client has: written by a run, read back for figures."""
 
-import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedsplit.errors import UserError
+from fedsplit.results.bounded import MOST_CLASSES, MOST_CLIENTS, csv_table, whole
 from fedsplit.results.csv_files import write_csv
 
 if TYPE_CHECKING:  # figures are drawn without torch
@@ -67,18 +67,21 @@ def read_class_counts(run: Path) -> ClassCounts:
         UserError: it left none, or the file is damaged.
     """
     try:
-        with (run / CLASS_COUNTS).open(newline="", encoding="utf-8") as file:
-            lines = list(csv.DictReader(file))
-        rows = tuple((int(line["client"]), int(line["label"]), int(line["samples"])) for line in lines)
-        named = {int(line["label"]): line["class"] for line in lines if line["class"]}
+        lines = [row for _, row in csv_table(run / CLASS_COUNTS)[1]]
+        labels = [whole(line["label"], MOST_CLASSES - 1) for line in lines]
+        rows = tuple(
+            (whole(line["client"], MOST_CLIENTS - 1), label, whole(line["samples"]))
+            for label, line in zip(labels, lines, strict=True)
+        )
+        named = {label: line["class"] for label, line in zip(labels, lines, strict=True) if line["class"]}
     except FileNotFoundError as error:
         told = f"must hold {CLASS_COUNTS}; older runs do not, nor those with distribution=own"
         raise UserError("run", run, told) from error
     except OSError as error:
         raise UserError("run", run, f"must be readable ({error.strerror})") from error
-    except (ValueError, TypeError, KeyError, csv.Error) as error:
-        raise UserError("run", run, f"{CLASS_COUNTS} must not be damaged") from error
-    if not rows or min(map(min, rows)) < 0:
+    except (ValueError, KeyError) as error:
+        raise UserError("run", run, f"{CLASS_COUNTS} must not be damaged ({error})") from error
+    if not rows:
         raise UserError("run", run, f"{CLASS_COUNTS} must not be damaged")
     last = max(label for _, label, _ in rows)
     names = tuple(named.get(label, str(label)) for label in range(last + 1)) if named else ()

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from fedsplit.errors import UserError
 from fedsplit.results import checkpoint
+from fedsplit.results.bounded import Damaged, yaml_in
 from fedsplit.results.checkpoint import Checkpoint
 from fedsplit.results.class_counts import CLASS_COUNTS, ClassCounts
 from fedsplit.results.classification import CONFUSION, ROC, ConfusionMatrix, RocCurves
@@ -57,14 +58,24 @@ class RunDirectory:
             raise UserError(key, path, "not the directory of a run: it holds no config.yaml")
         return cls(path, key)
 
+    def error(self, told: str) -> UserError:
+        """What to raise where the directory is not as it must be, under the key that named it."""
+        return UserError(self._key, self.path, told)
+
     def config(self) -> dict[str, Any]:
-        """The configuration the run was started with."""
+        """The configuration that its file holds; see `fedsplit.stored_config` for what of it may be called.
+
+        Raises:
+            UserError: the file is damaged, or not that of a run.
+        """
         try:
-            config = yaml.safe_load((self.path / "config.yaml").read_text("utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UserError(self._key, self.path, "its config.yaml is damaged") from error
+            config = yaml_in(self.path / "config.yaml")
+        except OSError as error:
+            raise self.error(f"its config.yaml must be readable ({error.strerror})") from error
+        except Damaged as error:
+            raise self.error(f"its config.yaml is damaged ({error})") from error
         if not isinstance(config, dict) or "choices" not in config:
-            raise UserError(self._key, self.path, "its config.yaml is not that of a run")
+            raise self.error("its config.yaml is not that of a run")
         return config
 
     def model(self, half: str) -> Weights:

@@ -1,17 +1,14 @@
 """Runs read back from their directories, and labelled by what tells them apart."""
 
-import csv
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fedsplit.config import with_defaults_of_old
 from fedsplit.errors import UserError
+from fedsplit.results.bounded import Damaged, csv_table, json_in, number, whole, yaml_in
 from fedsplit.results.dotted_keys import below, flat, shown
 from fedsplit.results.labels import labelled
 
@@ -19,9 +16,8 @@ RUN_FILES = ("config.yaml", "metrics.csv")
 """What makes a directory that of a run."""
 RESULTS = "results.json"
 _OF_MESSAGES = ("bytes", "bits", "sqnr", "retransmitted")
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where libyaml is there
 _WITHOUT_EFFECT = (
-    *("seed", "task", "tracker", "sweep", "progress", "resume", "checkpoint_interval"),
+    *("seed", "task", "tracker", "sweep", "progress", "resume", "trust", "checkpoint_interval"),
     *("measure_gradient_error", "dataset.download"),
 )
 """Settings in which runs of one curve may differ: the seed, and what cannot change a result."""
@@ -143,35 +139,51 @@ def read_run(path: Path) -> Run:
     if not is_run(path):
         raise UserError("run", path, f"must be the directory of a run, with {' and '.join(RUN_FILES)}")
     try:
-        config = yaml.load((path / "config.yaml").read_text("utf-8"), Loader=_LOADER)
-        ended = (path / RESULTS).is_file()
-        results = json.loads((path / RESULTS).read_text("utf-8")) if ended else None
-        with (path / "metrics.csv").open(newline="", encoding="utf-8") as file:
-            columns = _columns(path, csv.DictReader(file))
+        config = yaml_in(path / "config.yaml")
+        results = json_in(path / RESULTS) if (path / RESULTS).is_file() else None
+        columns = _columns(path)
     except OSError as error:
         raise UserError("run", path, f"must be readable ({error.strerror})") from error
-    except (yaml.YAMLError, ValueError, csv.Error) as error:
-        raise UserError("run", path, f"{', '.join((*RUN_FILES, RESULTS))} must not be damaged") from error
-    if results is not None and not isinstance(results, dict):
+    except Damaged as error:
+        told = f"{', '.join((*RUN_FILES, RESULTS))} must not be damaged ({error})"
+        raise UserError("run", path, told) from error
+    if results is not None and not _are_results(results):
         raise UserError("run", path, f"{RESULTS} must not be damaged")
     match config:
-        case {"choices": {"algorithm": str()}, "seed": int()}:
+        case {"choices": {"algorithm": str()} as choices, "seed": int()} if _are_names(choices):
             run = Run(path, with_defaults_of_old(config), "", columns, results)
             return replace(run, label=run.algorithm)
     raise UserError("run", path, "config.yaml must be that of a run: it has no algorithm chosen or no seed")
 
 
-def _columns(path: Path, rows: "csv.DictReader[str]") -> dict[str, tuple[float | None, ...]]:
-    columns: dict[str, list[float | None]] = {name: [] for name in rows.fieldnames or ()}
+def _are_names(choices: Mapping[object, object]) -> bool:
+    return all(isinstance(group, str) and isinstance(choice, str | None) for group, choice in choices.items())
+
+
+def _are_results(results: object) -> bool:
+    """Whether they are of a run, as far as anything of them is shown."""
+    if not isinstance(results, dict):
+        return False
+    counts, versions = results.get("parameters", {}), results.get("versions", {})
+    return (
+        isinstance(counts, dict)
+        and isinstance(versions, dict)
+        and all(isinstance(count, int | None) for count in counts.values())
+        and all(isinstance(version, str) for version in versions.values())
+    )
+
+
+def _columns(path: Path) -> dict[str, tuple[float | None, ...]]:
+    names, rows = csv_table(path / "metrics.csv")
+    columns: dict[str, list[float | None]] = {name: [] for name in names}
     if not {"round", "load"} <= columns.keys():
         raise UserError("run", path, "metrics.csv must have the columns round and load")
-    for row in rows:
+    for line, row in rows:
         try:
-            # A row too short has None for cells, one too long has None for a column.
-            cells = {name: float(cell) if cell != "" else None for name, cell in row.items()}
-            cells |= {"round": int(row["round"]), "load": int(row["load"])}
-        except (TypeError, ValueError) as error:
-            raise UserError("run", path, f"line {rows.line_num} of metrics.csv must be whole") from error
+            cells = {name: number(cell) if cell != "" else None for name, cell in row.items()}
+            cells |= {"round": whole(row["round"]), "load": whole(row["load"])}
+        except ValueError as error:
+            raise UserError("run", path, f"line {line} of metrics.csv must be whole") from error
         for name, value in cells.items():
             columns[name].append(value)
     return {name: tuple(values) for name, values in columns.items()}

@@ -102,7 +102,8 @@ def _run(request: Request) -> None:
     device = device_of(asked, request.place, torch.cuda.device_count())  # only now: CUDA outlives no fork
     with at_work(Path(request.log).parent):
         if (directory / "config.yaml").is_file():
-            go_on(directory, {} if device == asked else {"device": device})
+            trust = {"trust": request.config["trust"]}
+            go_on(directory, trust if device == asked else {**trust, "device": device})
         else:
             perform(directory, request.config | {"device": device}, request.choices)
 

@@ -1,10 +1,10 @@
 """How far a job is, from what its run has written."""
 
-import csv
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from fedsplit.results.bounded import csv_table, json_in, number, whole
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,16 @@ def is_finished(directory: Path) -> bool:
 def progress_of(directory: Path) -> Progress | None:
     """How far the run in a directory is; None before its first round."""
     try:
-        results = json.loads((directory / "results.json").read_text("utf-8"))
-        rounds = results.get("rounds_run")
-        return Progress(rounds, results["final_accuracy"], results["load"], results["seconds"])
-    except (OSError, ValueError, KeyError):
+        results = json_in(directory / "results.json")
+        rounds, accuracy = results.get("rounds_run"), results["final_accuracy"]
+        load, seconds = results["load"], results["seconds"]
+        plain = isinstance(rounds, int | None) and isinstance(accuracy, int | float | None)
+        if plain and isinstance(load, int) and isinstance(seconds, int | float):
+            return Progress(rounds, accuracy, load, seconds)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
     try:
-        with (directory / "metrics.csv").open(newline="", encoding="utf-8") as file:
-            return _last_of(list(csv.DictReader(file)))
+        return _last_of([row for _, row in csv_table(directory / "metrics.csv")[1]])
     except (OSError, ValueError, TypeError, KeyError):  # a row that is being written
         return None
 
@@ -43,6 +45,6 @@ def progress_of(directory: Path) -> Progress | None:
 def _last_of(rows: list[Mapping[str, str]]) -> Progress | None:
     if not rows:
         return None
-    accuracies = [float(row["test_accuracy"]) for row in rows if row["test_accuracy"]]
-    seconds = sum(float(row[column]) for row in rows for column in row if column.startswith("seconds."))
-    return Progress(len(rows), accuracies[-1] if accuracies else None, int(rows[-1]["load"]), seconds)
+    accuracies = [number(row["test_accuracy"]) for row in rows if row["test_accuracy"]]
+    seconds = sum(number(row[column]) for row in rows for column in row if column.startswith("seconds."))
+    return Progress(len(rows), accuracies[-1] if accuracies else None, whole(rows[-1]["load"]), seconds)

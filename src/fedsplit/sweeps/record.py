@@ -12,9 +12,10 @@ from typing import Any
 import yaml
 
 from fedsplit.errors import UserError
+from fedsplit.results.bounded import MB, yaml_in
 
 RECORD = "sweep.yaml"
-_WITHOUT_EFFECT = ("progress", "sweep")
+_WITHOUT_EFFECT = ("progress", "sweep", "trust")
 """Keys of a configuration that make no other job of it."""
 
 
@@ -59,9 +60,18 @@ def read(directory: Path) -> list[Job]:
     if not path.exists():
         return []
     try:
-        return [Job(**job) for job in yaml.safe_load(path.read_text("utf-8"))["jobs"]]
-    except (OSError, yaml.YAMLError, ValueError, TypeError, KeyError) as error:
-        raise UserError("hydra.sweep.dir", directory, f"its {RECORD} is damaged") from error
+        jobs = [Job(**job) for job in yaml_in(path, 16 * MB, most_values=10_000_000)["jobs"]]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError("hydra.sweep.dir", directory, f"its {RECORD} is damaged ({error})") from error
+    if not all(map(_is_job, jobs)):
+        raise UserError("hydra.sweep.dir", directory, f"its {RECORD} is damaged: a job is none")
+    return jobs
+
+
+def _is_job(job: Job) -> bool:
+    texts = isinstance(job.overrides, list) and all(isinstance(each, str) for each in job.overrides)
+    below = isinstance(job.directory, str) and not {"..", "/"} & set(Path(job.directory).parts)
+    return texts and below and type(job.number) is int and isinstance(job.configuration, str)
 
 
 def write(directory: Path, overrides: Sequence[str], jobs: Sequence[Job]) -> None:

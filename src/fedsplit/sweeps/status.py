@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from fedsplit.errors import UserError
+from fedsplit.results.bounded import json_in
 
 STATUSES = ".jobs"
 """Folder below a sweep's directory: `<number>.json`, a `Status`, and `<number>.log`, what the job printed."""
@@ -34,9 +35,11 @@ def tell(folder: Path, number: int, status: Status) -> None:
 def told(folder: Path, number: int) -> Status | None:
     """How a job stands; None where it has not begun."""
     try:
-        return Status(**json.loads((folder / f"{number}.json").read_text("utf-8")))
+        found = Status(**json_in(folder / f"{number}.json"))
     except (OSError, ValueError, TypeError):
         return None
+    known = found.state in get_args(State) and isinstance(found.error, str | None)
+    return found if known else None
 
 
 def log_of(folder: Path, number: int) -> Path:

@@ -103,6 +103,8 @@ def _check_places(asked: Sequence[Asked]) -> None:
     for number, each in enumerate(asked):
         each.config.hydra.job.num = number
         places.add(place := hydra_path(each.config, "hydra.sweep.subdir"))
+        if place.is_absolute() or ".." in place.parts:
+            raise UserError("hydra.sweep.subdir", place, "must be below the sweep's directory")
         if len(places) <= number:
             raise UserError(
                 "hydra.sweep.subdir", place, "must be another one for each job, as ${hydra.job.num}"

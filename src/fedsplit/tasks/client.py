@@ -44,8 +44,11 @@ class Client(Task):
         own = {"device": config["device"]}
         own |= {f"dataset.{key}": value for key, value in config["dataset"].items() if value is not None}
         logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(show_path=False)])
+        memory = config["client"]["memory_mb"]
         if (model := config["client"]["model"]) is not None:
-            Device(server=server, client=number, tls=tls, model=Path(model), own=own).attend()
+            Device(
+                server=server, client=number, tls=tls, model=Path(model), own=own, memory_mb=memory
+            ).attend()
             return
         Process(
             server=server,
@@ -53,5 +56,6 @@ class Client(Task):
             tls=tls,
             folder=Path(folder) if folder is not None else None,
             own=own,
+            memory_mb=memory,
             build=run_of_member,
         ).attend()

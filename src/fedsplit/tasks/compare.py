@@ -57,7 +57,8 @@ class Compare(Task):
 
         What was there is replaced, once all is whole.
         """
-        trained = TrainedRun(Path(config["run"]), device=config["device"], threads=config["threads"])
+        own = {key: config[key] for key in ("device", "threads", "trust")}
+        trained = TrainedRun(Path(config["run"]), **own)
         console = Console()
         made = trained.path / "compare.partial"
         shutil.rmtree(made, ignore_errors=True)

@@ -2,18 +2,18 @@
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from hydra.utils import get_class
 from rich.console import Console
 from rich.measure import Measurement
 
+from fedsplit.allowance import allowing_a_run_directory
 from fedsplit.arguments import NonNegativeInt, PositiveFloat, PositiveInt
-from fedsplit.config import OF_AN_INFERENCE, check, with_defaults_of_old
+from fedsplit.config import OF_AN_INFERENCE
 from fedsplit.deployment.precisions import Int8Backend
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.extras import extra
@@ -33,6 +33,8 @@ from fedsplit.network.network import Network, SimulatedNetwork
 from fedsplit.parts import found_device
 from fedsplit.results.new_directory import new_directory
 from fedsplit.results.run_directory import RunDirectory
+from fedsplit.stored_config import checked, stored_config
+from fedsplit.targets import is_class
 from fedsplit.tasks.task import Task
 from fedsplit.transport.local import LocalTransport
 
@@ -78,7 +80,8 @@ class Infer(Task):
         grpc = self._grpc(config, precisions, network)
         torch.set_num_threads(config["threads"])
         reuse_freed_memory()
-        subject = subject_of(config)
+        with nullcontext() if config["run"] is None else allowing_a_run_directory():
+            subject = subject_of(config)
         here = [] if grpc is not None and not grpc.spawns else precisions  # else devices bring theirs
         converted = self.deploying(config["seed"]).converted(subject, here)
         server = ServerHalf(subject.server.to(device), device)
@@ -105,7 +108,7 @@ class Infer(Task):
         self, config: Mapping[str, Any], precisions: Sequence[str], network: Network
     ) -> "GrpcInference | None":
         """The network between devices and the server half; None where there is none."""
-        if issubclass(get_class(config["transport"]["_target_"]), LocalTransport):
+        if is_class("transport._target_", config["transport"]["_target_"], LocalTransport):
             if self.devices is not None:
                 raise UserError("task.devices", self.devices, "is for devices that dial in: transport=grpc")
             return None
@@ -144,11 +147,11 @@ def _of_the_run(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration, with all but what is this command's taken from the run that it names."""
     if config["run"] is None:
         return dict(config)
-    ran = with_defaults_of_old(RunDirectory.existing(Path(config["run"]), "run").config())
+    ran = stored_config(RunDirectory.existing(Path(config["run"]), "run"), trust=config["trust"])
     own = {key.partition(".")[0] for key in OF_AN_INFERENCE} & config.keys()
     chosen = {key: choice for key, choice in config["choices"].items() if key in own}
     merged = {**ran, **{key: config[key] for key in own}, "choices": {**ran["choices"], **chosen}}
-    check({key: value for key, value in merged.items() if key != "choices"})
+    checked(merged)
     return merged
 
 

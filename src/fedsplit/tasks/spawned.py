@@ -96,6 +96,7 @@ def _live(asked: Asked, client: int, folder: Path) -> int:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr, force=True
     )
+    from fedsplit.allowance import machine_memory  # noqa: PLC0415
     from fedsplit.errors import RunFailed, UserError  # noqa: PLC0415
     from fedsplit.parts import run_of_member  # noqa: PLC0415
     from fedsplit.transport.grpc.client import Client  # noqa: PLC0415
@@ -109,6 +110,7 @@ def _live(asked: Asked, client: int, folder: Path) -> int:
             own=asked.own,
             build=run_of_member,
             turn=partial(_turn, asked, client),
+            memory_mb=machine_memory() / 1e6,  # the run is this user's own
         ).attend()
     except (UserError, RunFailed) as error:
         print(error, file=sys.stderr, flush=True)

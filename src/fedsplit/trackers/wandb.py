@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import wandb
 
+from fedsplit.results import bounded
 from fedsplit.trackers.tracker import Row, Tracker, numbers
 
 FINISH_S = 600.0
@@ -42,7 +43,7 @@ class WeightsAndBiases(Tracker):
         if not id_file.exists():
             id_file.write_text(token_hex(8), encoding="utf-8")
         self._run = wandb.init(
-            id=id_file.read_text("utf-8"),
+            id=bounded.text(id_file),
             resume="allow",
             mode=self._mode,
             project=self._project,

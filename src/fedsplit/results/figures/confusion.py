@@ -1,12 +1,12 @@
 """Confusion matrices of final models."""
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from fedsplit.errors import UserError
+from fedsplit.results.bounded import csv_rows, whole
 from fedsplit.results.figures.figure_type import FigureType
 from fedsplit.results.figures.groups import counted, over_seeds
 from fedsplit.results.figures.style import LABEL_SIZE, TEXT_SIZE, blank_figure, tidy, wrapped
@@ -94,18 +94,17 @@ def read_confusion(run: Path) -> tuple[tuple[str, ...], tuple[tuple[int, ...], .
         UserError: it left none, or the file is damaged.
     """
     try:
-        with (run / CONFUSION).open(newline="", encoding="utf-8") as file:
-            (_, *classes), *rows = csv.reader(file)
-        counts = tuple(tuple(map(int, row[1:])) for row in rows)
+        (_, *classes), *rows = (row for _, row in csv_rows(run / CONFUSION))
+        counts = tuple(tuple(map(whole, row[1:])) for row in rows)
     except FileNotFoundError as error:
         told = f"must hold {CONFUSION}; only runs that have ended do, and older ones do not"
         raise UserError("run", run, told) from error
     except OSError as error:
         raise UserError("run", run, f"must be readable ({error.strerror})") from error
-    except (ValueError, csv.Error) as error:
-        raise UserError("run", run, f"{CONFUSION} must not be damaged") from error
+    except ValueError as error:
+        raise UserError("run", run, f"{CONFUSION} must not be damaged ({error})") from error
     square = bool(classes) and {len(row) for row in counts} == {len(classes)} == {len(counts)}
-    if not square or min(map(min, counts)) < 0:
+    if not square:
         raise UserError("run", run, f"{CONFUSION} must not be damaged")
     return tuple(classes), counts
 

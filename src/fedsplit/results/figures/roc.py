@@ -1,6 +1,5 @@
 """Receiver operating characteristics of final models, one class against the rest."""
 
-import csv
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 from fedsplit.errors import UserError
+from fedsplit.results.bounded import csv_table, number
 from fedsplit.results.figures.figure_type import FigureType
 from fedsplit.results.figures.groups import Group, by_number, over_seeds
 from fedsplit.results.figures.style import (
@@ -125,18 +125,17 @@ def read_roc(run: Path) -> dict[str, Points]:
         UserError: it left none, or the file is damaged.
     """
     try:
-        with (run / ROC).open(newline="", encoding="utf-8") as file:
-            rows = [tuple(line[name] for name in _COLUMNS) for line in csv.DictReader(file)]
+        rows = [tuple(line[name] for name in _COLUMNS) for _, line in csv_table(run / ROC)[1]]
         curves: dict[str, list[tuple[float, float]]] = {}
         for name, x, y in rows:
-            curves.setdefault(name, []).append((float(x), float(y)))
+            curves.setdefault(name, []).append((number(x), number(y)))
     except FileNotFoundError as error:
         told = f"must hold {ROC}; only runs that have ended do, and older ones do not"
         raise UserError("run", run, told) from error
     except OSError as error:
         raise UserError("run", run, f"must be readable ({error.strerror})") from error
-    except (ValueError, TypeError, KeyError, csv.Error) as error:
-        raise UserError("run", run, f"{ROC} must not be damaged") from error
+    except (ValueError, KeyError) as error:
+        raise UserError("run", run, f"{ROC} must not be damaged ({error})") from error
     for points in curves.values():
         rising = all(a[0] <= b[0] and a[1] <= b[1] for a, b in pairwise(points))
         if not rising or points[0] != (0.0, 0.0) or points[-1] != (1.0, 1.0):

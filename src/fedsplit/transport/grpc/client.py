@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 
+from fedsplit.allowance import allowing_a_client
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.quant.message import Corrupt
+from fedsplit.results import bounded
 from fedsplit.transport.grpc import federation_pb2 as pb
 from fedsplit.transport.grpc import federation_pb2_grpc
 from fedsplit.transport.grpc.dialling import Dialler, Outbox
@@ -32,6 +34,7 @@ class Client(Dialler):
         tls: who it is, and whom it trusts; None without.
         folder: where its states are kept; None: below `saves/clients`, by run and number.
         own: keys of the configuration that are this machine's own, such as `dataset.root`.
+        memory_mb: MB of memory that a run may ask for; None: half of this machine's.
         build: makes what a client needs of a run, from its configuration and what it is told.
         turn: entered while the client computes; where many share a machine, it may have to wait.
     """
@@ -46,9 +49,11 @@ class Client(Dialler):
         own: Mapping[str, Any],
         build: Callable[[Mapping[str, Any], Member], Run],
         turn: Callable[[], AbstractContextManager[object]] = nullcontext,
+        memory_mb: float | None = None,
     ) -> None:
         super().__init__(server, client, tls)
         self._build, self._turn, self._folder, self._own = build, turn, folder, own
+        self._memory_mb = memory_mb
         self._run = self._known_server = b""
         self._worker: Worker | None = None
         self._last: tuple[int, int, int] | None = None
@@ -105,7 +110,8 @@ class Client(Dialler):
         config["engine"] = {"_target_": "fedsplit.parties.sequential.Sequential"}
         member = Member(self.client, normalisation(plan), partial(check_data, plan))
         try:
-            built = self._build(config, member)
+            with allowing_a_client(self._memory_mb):
+                built = self._build(config, member)
         except (UserError, RunFailed):
             raise
         except Exception as error:  # whatever models, data and optimizers raise
@@ -156,7 +162,7 @@ def _claim(folder: Path, run: bytes) -> None:
         UserError: it belongs to another.
     """
     path = folder / "run"
-    if path.is_file() and path.read_text("utf-8").strip() != run.hex():
+    if path.is_file() and bounded.text(path).strip() != run.hex():
         raise UserError("client.directory", folder, "holds the state of another run; take another")
     try:
         folder.mkdir(parents=True, exist_ok=True)

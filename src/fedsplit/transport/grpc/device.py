@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fedsplit.allowance import allowing_a_client
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.inference.codes import DeviceCodes
 from fedsplit.inference.deploying import precision_of
@@ -47,15 +48,24 @@ class Device(Dialler):
         tls: who it is, and whom it trusts; None without.
         model: directory of the deployed client model.
         own: keys of the configuration that are this machine's own, such as `dataset.root`.
+        memory_mb: MB of memory that a run may ask for; None: half of this machine's.
 
     Raises:
         UserError: there is no deployed client model.
     """
 
     def __init__(
-        self, *, server: str, client: int, tls: Tls | None, model: Path, own: Mapping[str, Any]
+        self,
+        *,
+        server: str,
+        client: int,
+        tls: Tls | None,
+        model: Path,
+        own: Mapping[str, Any],
+        memory_mb: float | None = None,
     ) -> None:
         super().__init__(server, client, tls)
+        self._memory_mb = memory_mb
         self._model, self._own = model, own
         self._precision = precision_of(model, "client.model")
         self._half: ClientHalf | None = None
@@ -117,7 +127,8 @@ class Device(Dialler):
         member = Member(self.client, normalisation(plan), partial(check_data, plan))
         torch.set_num_threads(config["threads"])
         try:
-            data, architecture = device_part(config, member)
+            with allowing_a_client(self._memory_mb):
+                data, architecture = device_part(config, member)
             half = ClientHalf(self._model, architecture, config["threads"]).__enter__()
         except (UserError, RunFailed, Corrupt):
             raise

@@ -40,6 +40,7 @@ OWN = (
     "progress",
     "resume",
     "run",
+    "trust",
     "task",
     "transport",
     "engine",
@@ -50,6 +51,7 @@ OWN = (
     "client.id",
     "client.directory",
     "client.model",
+    "client.memory_mb",
 )
 """Keys that are each party's own, and all below them."""
 _FILES = ("dataset.root", "dataset.download")

@@ -1,6 +1,5 @@
 """The server's side of the verbs: what goes to clients is packed and sent, what comes back is checked."""
 
-import json
 import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.messages import BatchLoss, LocalTraining, Part, Upload
 from fedsplit.quant.quantization import rounding_seed
 from fedsplit.quant.weights_link import Delivery, Downlink, added
+from fedsplit.results.bounded import json_in
 from fedsplit.results.checkpoint import KEPT
 from fedsplit.results.ledger import Direction, Kind
 from fedsplit.results.summary import write_json
@@ -240,7 +240,10 @@ def _run_id(directory: Path) -> bytes:
     """What names the run at its clients, the same when it is resumed."""
     path = directory / "network.json"
     if path.is_file():
-        return bytes.fromhex(json.loads(path.read_text("utf-8"))["run"])
+        try:
+            return bytes.fromhex(json_in(path)["run"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError("resume", directory, f"its network.json is damaged ({error})") from error
     run = token_bytes(16)
     write_json(path, {"run": run.hex()})
     return run

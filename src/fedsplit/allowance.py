@@ -1,0 +1,141 @@
+"""How much memory may be asked for by what somebody else decides: a server's plan, a run directory.
+
+It is estimated before anything is allocated. What the user of this machine asks for is not looked at.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from fedsplit.errors import UserError
+
+_FLOAT = 4
+"""Bytes of a value while it is computed with."""
+_STATES = 4
+"""Copies of a model's parameters while it trains: they, their gradients, and an optimizer's two moments."""
+
+
+@dataclass
+class _Allowance:
+    limit: float
+    told: str
+    used: float = 0.0
+
+
+_CURRENT: ContextVar[_Allowance | None] = ContextVar("allowance", default=None)
+
+
+def machine_memory() -> float:
+    """Bytes of memory of this machine."""
+    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+@contextmanager
+def allowing(limit: float, told: str) -> Iterator[None]:
+    """While so many bytes may be asked for in all.
+
+    Args:
+        limit: bytes.
+        told: what says so, for errors.
+    """
+    before = _CURRENT.set(_Allowance(limit, told))
+    try:
+        yield
+    finally:
+        _CURRENT.reset(before)
+
+
+def allowing_a_client(memory_mb: float | None) -> AbstractContextManager[None]:
+    """While a client builds and computes what a server asks of it.
+
+    Args:
+        memory_mb: `client.memory_mb` of the client's own command line; None: half of this machine's memory.
+    """
+    limit = machine_memory() / 2 if memory_mb is None else memory_mb * 1e6
+    return allowing(limit, "client.memory_mb allows")
+
+
+def allowing_a_run_directory() -> AbstractContextManager[None]:
+    """While what the files of a run directory ask for is built."""
+    return allowing(machine_memory(), "this machine has")
+
+
+def claim(key: str, value: object, needed: float, what: str) -> None:
+    """Count memory that is about to be taken, where it is not this machine's user who asks for it.
+
+    Args:
+        key: of the configuration, that makes it so much.
+        value: of it.
+        needed: bytes, as estimated.
+        what: takes them.
+
+    Raises:
+        UserError: it is more than is left.
+    """
+    allowance = _CURRENT.get()
+    if allowance is None:
+        return
+    allowance.used += needed
+    if allowance.used > allowance.limit:
+        mb, limit = f"{allowance.used / 1e6:,.0f} MB", f"{allowance.limit / 1e6:,.0f} MB"
+        told = f"{what} and all before would take about {mb} of memory, and {allowance.told} {limit}"
+        raise UserError(key, value, told)
+
+
+def claim_images(side: int, channels: int, kept: int, given: object) -> None:
+    """Count pixels that are kept, and one image that is read.
+
+    Args:
+        side: of an image.
+        channels: of it.
+        kept: images whose pixels, a byte each, are held in memory.
+        given: `dataset.image_size`.
+
+    Raises:
+        UserError: see `claim`.
+    """
+    needed = float(side) ** 2 * channels * (kept + 1)
+    claim("dataset.image_size", given or side, needed, f"{kept} images of {side}x{side} pixels")
+
+
+def claim_batch(key: str, batch: int, values: int) -> None:
+    """Count inputs that are computed with at a time, and their gradients.
+
+    Args:
+        key: of the configuration, that says how many.
+        batch: how many.
+        values: of one of them.
+
+    Raises:
+        UserError: see `claim`.
+    """
+    claim(key, batch, float(values) * batch * (1 + 2 * _FLOAT), f"a batch of {batch} images")
+
+
+def claim_model(key: str, value: object, build: Callable[[], nn.Module]) -> None:
+    """Count a model that is about to be built, by building it without memory.
+
+    Args:
+        key: of the configuration, that names it.
+        value: of it.
+        build: makes it.
+
+    Raises:
+        UserError: see `claim`.
+    """
+    if _CURRENT.get() is None:
+        return
+    try:
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            module = build()
+    except UserError:
+        raise
+    except Exception:  # what cannot be built without memory
+        return
+    values = sum(each.numel() for each in (*module.parameters(), *module.buffers()))
+    claim(key, value, float(values) * _FLOAT * _STATES, f"a model of {values:,} values")

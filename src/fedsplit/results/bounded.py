@@ -1,0 +1,190 @@
+"""Reads files that somebody else may have written: bounded in size, depth and numbers, whatever they hold.
+
+Everything that is read from a run's directory, a sweep's or a deployed model's goes through here, tensors
+aside. Numbers have 64 bits: beyond them Python's own whole numbers get slow, and refuse to become texts.
+"""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where libyaml is there
+MB = 2**20
+_MOST_DEPTH = 20
+_LONGEST_TEXT = 4096
+"""Characters of a text in YAML: paths of directories are the longest."""
+_LONGEST_CELL = 1000
+"""Characters of a cell of CSV: names of classes are the longest."""
+_LARGEST_WHOLE = 2**63 - 1
+_LARGEST = 1e39
+"""Of finite numbers in CSV: more than float32 holds. Sums and margins beside them stay finite."""
+MOST_CLIENTS, MOST_CLASSES = 1_000_000, 100_000
+
+
+class Damaged(ValueError):
+    """What is wrong with a file, in words that begin with its name."""
+
+
+def text(path: Path, most: int = MB) -> str:
+    """The text of a file of at most so many bytes.
+
+    Raises:
+        OSError: it cannot be read.
+        Damaged: it has more, or is no UTF-8.
+    """
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise Damaged(f"{path.name} has more than {most / MB:g} MiB")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Damaged(f"{path.name} is no UTF-8") from error
+
+
+def yaml_in(path: Path, most: int = MB, most_values: int = 100_000) -> Any:
+    """What a YAML file holds: plain values, without tags and aliases.
+
+    Raises:
+        OSError: it cannot be read.
+        Damaged: it is no YAML, or beyond all bounds.
+    """
+    content = text(path, most)
+    try:
+        _check_events(
+            path.name, content, most_values
+        )  # before anything is made of it: making goes as deep as it is nested
+        found = yaml.load(content, Loader=_LOADER)
+    except Damaged:
+        raise
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no date, or a number too long
+        raise Damaged(f"{path.name} is damaged: no YAML of plain values") from error
+    _check_numbers(path.name, found)
+    return found
+
+
+def _check_events(name: str, content: str, most_values: int) -> None:
+    depth = 0
+    for number, event in enumerate(yaml.parse(content, Loader=_LOADER)):
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None) is not None:
+            raise Damaged(f"{name} is damaged: it has a tag or an alias")
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > _MOST_DEPTH or number > most_values:
+            raise Damaged(
+                f"{name} is nested deeper than {_MOST_DEPTH}, or has more than {most_values} values"
+            )
+        if isinstance(event, yaml.ScalarEvent) and len(event.value) > _LONGEST_TEXT:
+            raise Damaged(f"{name} has a text of more than {_LONGEST_TEXT} characters")
+
+
+def json_in(path: Path, most: int = 4 * MB, most_digits: int = 19) -> Any:
+    """What a JSON file of at most so many bytes holds, with whole numbers of at most so many digits.
+
+    Raises:
+        OSError: it cannot be read.
+        Damaged: it is no JSON, or beyond all bounds.
+    """
+    content = text(path, most)
+    try:
+        return json.loads(content, parse_int=lambda digits: _whole(digits, most_digits))
+    except (ValueError, RecursionError) as error:
+        told = f"no JSON, or a whole number of more than {most_digits} digits"
+        raise Damaged(f"{path.name} is damaged: {told}") from error
+
+
+def _whole(digits: str, most_digits: int) -> int:
+    if len(digits.lstrip("-")) > most_digits:
+        raise ValueError(f"more than {most_digits} digits")
+    return int(digits)
+
+
+def _check_numbers(name: str, node: object) -> None:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            _check_numbers(name, key)
+            _check_numbers(name, value)
+    elif isinstance(node, list | tuple):
+        for item in node:
+            _check_numbers(name, item)
+    elif isinstance(node, int) and abs(node) > _LARGEST_WHOLE:
+        raise Damaged(f"{name} has a whole number beyond 64 bits")
+
+
+def csv_rows(path: Path, most: int = 64 * MB) -> Iterator[tuple[int, list[str]]]:
+    """Line number and cells of each row of a CSV file; empty lines are left out.
+
+    Raises:
+        OSError: it cannot be read.
+        Damaged: it is no CSV, or beyond all bounds.
+    """
+    with path.open("rb") as file:
+        reader = csv.reader(_lines(path.name, file, most))
+        try:
+            for row in reader:
+                if any(len(cell) > _LONGEST_CELL for cell in row):
+                    told = f"a cell of more than {_LONGEST_CELL} characters"
+                    raise Damaged(f"line {reader.line_num} of {path.name} has {told}")
+                if row:
+                    yield reader.line_num, row
+        except csv.Error as error:
+            raise Damaged(f"{path.name} is damaged: no CSV") from error
+
+
+def _lines(name: str, file: Any, most: int) -> Iterator[str]:
+    while line := file.readline(MB + 1):
+        most -= len(line)
+        if len(line) > MB or most < 0:
+            raise Damaged(f"{name} is larger than can be, or has a line that is")
+        try:
+            yield line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise Damaged(f"{name} is no UTF-8") from error
+
+
+def csv_table(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]:
+    """The names of the columns of a CSV file, and line number and cells by them of its rows; see `csv_rows`.
+
+    Raises:
+        OSError: it cannot be read.
+        Damaged: see `csv_rows`; while the rows are read: one is not whole.
+    """
+    lines = csv_rows(path)
+    _, columns = next(lines, (0, list[str]()))
+
+    def rows() -> Iterator[tuple[int, dict[str, str]]]:
+        for line, row in lines:
+            if len(row) != len(columns):
+                raise Damaged(f"line {line} of {path.name} must be whole")
+            yield line, dict(zip(columns, row, strict=True))
+
+    return columns, rows()
+
+
+def whole(cell: str, most: int = _LARGEST_WHOLE) -> int:
+    """A whole number from 0 to `most`.
+
+    Raises:
+        ValueError: the cell holds another, or none.
+    """
+    if not (cell.isascii() and cell.isdigit() and len(cell) < 20) or (found := int(cell)) > most:
+        raise ValueError(f"{cell[:20]!r} is no whole number up to {most}")
+    return found
+
+
+def number(cell: str) -> float:
+    """A number, finite ones up to 1e39.
+
+    Raises:
+        ValueError: the cell holds another, or none.
+    """
+    found = float(cell)
+    if _LARGEST < abs(found) < float("inf"):
+        raise ValueError(f"{cell[:20]!r} is too large")
+    return found
