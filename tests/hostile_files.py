@@ -96,11 +96,14 @@ class Canary:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """While it does."""
+        before = set(sys.modules)
         self._watches = True
         try:
             yield
         finally:
             self._watches = False
+            new = {name.partition(".")[0] for name in sys.modules.keys() - before}
+            self.hits.update(f"import {name}" for name in new & self._hostile)
 
     @contextmanager
     def learning(self) -> Iterator[None]:
@@ -120,7 +123,9 @@ class Canary:
     def _told(self, event: str, arguments: tuple[Any, ...]) -> str | None:
         """What is to be told of an event; None of what anything may do."""
         first, told = arguments[0] if arguments else None, False
-        if event == "import":
+        if (
+            event == "import"
+        ):  # not heard of `importlib.import_module`, whose modules are looked at afterwards
             top = str(first).partition(".")[0]
             told = top in self._hostile or (top not in LIBRARIES and top not in sys.stdlib_module_names)
         elif event == "open":

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedsplit.errors import UserError
-from fedsplit.results.bounded import MB, Damaged, csv_rows, csv_table, json_in, number, text, whole, yaml_in
+from fedsplit.results.bounded import MIB, Damaged, csv_rows, csv_table, json_in, number, text, whole, yaml_in
 from fedsplit.results.class_counts import read_class_counts
 from fedsplit.results.figures.confusion import read_confusion
 from fedsplit.results.figures.roc import read_roc
@@ -37,7 +37,7 @@ BAD_YAML = {
     "hexadecimal": f"a: 0x{'f' * 400}\n",
     "a key of many digits": f"{'9' * 400}: a\n",
     "many values": "[" + "1," * 200_000 + "]",
-    "size": f"a: 1\n#{'x' * MB}",
+    "size": f"a: 1\n#{'x' * MIB}",
     "no date": "a: 2020-99-99\n",
     "no key": "{[1]: 2}\n",
     "no YAML": "a: [",
@@ -100,7 +100,7 @@ def test_a_text_is_read_up_to_its_bound_and_refused_beyond(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     "content",
-    ["a,b\n1\n", "a,b\n1,2,3\n", "a,b\n" + "x" * 1001 + ",2\n", "a\n" + "x," * MB, "a\n\xff"],
+    ["a,b\n1\n", "a,b\n1,2,3\n", "a,b\n" + "x" * 1001 + ",2\n", "a\n" + "x," * MIB, "a\n\xff"],
 )
 def test_csv_beyond_bounds_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "file.csv"
@@ -144,12 +144,12 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
 BAD = {
     "bytes": b"\xff\xfe\0",
     "digits": b"a: " + b"9" * 5000,
-    "one long line": b"x" * (2 * MB),
+    "one long line": b"x" * (2 * MIB),
     "depth": b"[" * 100_000,
     "bomb": BOMB.encode(),
     "client": b"client,label,class,samples\n999999999,0,,1\n",
     "label": b"client,label,class,samples\n0,999999999,,1\n",
-    "name": b"client,label,class,samples\n0,0," + b"x" * MB + b",1\n",
+    "name": b"client,label,class,samples\n0,0," + b"x" * MIB + b",1\n",
     "load": b"round,load\n0," + b"9" * 400,
     "round": b"round,load,x\n-1,1,1\n",
     "accuracy": b"round,load,test_accuracy\n0,1,1e300\n",

@@ -52,8 +52,9 @@ def _take_channels(network: nn.Module, channels: int) -> None:
         first.dilation,  # type: ignore[arg-type]
         bias=first.bias is not None,
     )
-    deviation = float(first.weight.detach().std()) * (first.in_channels / channels) ** 0.5
-    nn.init.normal_(replaced.weight, std=deviation)
+    if not first.weight.is_meta:  # a model that is only counted has no weights
+        deviation = float(first.weight.detach().std()) * (first.in_channels / channels) ** 0.5
+        nn.init.normal_(replaced.weight, std=deviation)
     if replaced.bias is not None:
         nn.init.zeros_(replaced.bias)
     owner, _, attribute = name.rpartition(".")

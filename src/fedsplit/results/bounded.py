@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where libyaml is there
-MB = 2**20
+MIB = 2**20
 _MOST_DEPTH = 20
 _LONGEST_TEXT = 4096
 """Characters of a text in YAML: paths of directories are the longest."""
@@ -29,7 +29,7 @@ class Damaged(ValueError):
     """What is wrong with a file, in words that begin with its name."""
 
 
-def text(path: Path, most: int = MB) -> str:
+def text(path: Path, most: int = MIB) -> str:
     """The text of a file of at most so many bytes.
 
     Raises:
@@ -39,14 +39,14 @@ def text(path: Path, most: int = MB) -> str:
     with path.open("rb") as file:
         content = file.read(most + 1)
     if len(content) > most:
-        raise Damaged(f"{path.name} has more than {most / MB:g} MiB")
+        raise Damaged(f"{path.name} has more than {most / MIB:g} MiB")
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise Damaged(f"{path.name} is no UTF-8") from error
 
 
-def yaml_in(path: Path, most: int = MB, most_values: int = 100_000) -> Any:
+def yaml_in(path: Path, most: int = MIB, most_values: int = 100_000) -> Any:
     """What a YAML file holds: plain values, without tags and aliases.
 
     Raises:
@@ -84,7 +84,7 @@ def _check_events(name: str, content: str, most_values: int) -> None:
             raise Damaged(f"{name} has a text of more than {_LONGEST_TEXT} characters")
 
 
-def json_in(path: Path, most: int = 4 * MB, most_digits: int = 19) -> Any:
+def json_in(path: Path, most: int = 4 * MIB, most_digits: int = 19) -> Any:
     """What a JSON file of at most so many bytes holds, with whole numbers of at most so many digits.
 
     Raises:
@@ -117,7 +117,7 @@ def _check_numbers(name: str, node: object) -> None:
         raise Damaged(f"{name} has a whole number beyond 64 bits")
 
 
-def csv_rows(path: Path, most: int = 64 * MB) -> Iterator[tuple[int, list[str]]]:
+def csv_rows(path: Path, most: int = 64 * MIB) -> Iterator[tuple[int, list[str]]]:
     """Line number and cells of each row of a CSV file; empty lines are left out.
 
     Raises:
@@ -138,9 +138,9 @@ def csv_rows(path: Path, most: int = 64 * MB) -> Iterator[tuple[int, list[str]]]
 
 
 def _lines(name: str, file: Any, most: int) -> Iterator[str]:
-    while line := file.readline(MB + 1):
+    while line := file.readline(MIB + 1):
         most -= len(line)
-        if len(line) > MB or most < 0:
+        if len(line) > MIB or most < 0:
             raise Damaged(f"{name} is larger than can be, or has a line that is")
         try:
             yield line.decode("utf-8")

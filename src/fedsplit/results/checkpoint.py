@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fedsplit.errors import UserError
-from fedsplit.results.bounded import MB, json_in, text
+from fedsplit.results.bounded import MIB, json_in, text
 from fedsplit.state import State
 
 _TENSORS, _VALUES, _CHECKSUMS = "state.safetensors", "state.json", "SHA256SUMS"
@@ -122,7 +122,7 @@ def _load(path: Path) -> Checkpoint | None:
         sums = {name: checksum for checksum, _, name in (line.partition("  ") for line in lines)}
         if any(sums.get(name) != _checksum(path / name) for name in (_TENSORS, _VALUES)):
             return None
-        values = json_in(path / _VALUES, 256 * MB, most_digits=100)
+        values = json_in(path / _VALUES, 256 * MIB, most_digits=100)
         rounds, state = values["rounds"], values["state"]
         for key, tensor in load_file(path / _TENSORS).items():
             *folders, name = key.split("/")

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from fedsplit.errors import UserError
-from fedsplit.results.bounded import MB, yaml_in
+from fedsplit.results.bounded import MIB, yaml_in
 
 RECORD = "sweep.yaml"
 _WITHOUT_EFFECT = ("progress", "sweep", "trust")
@@ -60,7 +60,7 @@ def read(directory: Path) -> list[Job]:
     if not path.exists():
         return []
     try:
-        jobs = [Job(**job) for job in yaml_in(path, 16 * MB, most_values=10_000_000)["jobs"]]
+        jobs = [Job(**job) for job in yaml_in(path, 16 * MIB, most_values=10_000_000)["jobs"]]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError("hydra.sweep.dir", directory, f"its {RECORD} is damaged ({error})") from error
     if not all(map(_is_job, jobs)):
