@@ -172,6 +172,9 @@ def _columns(path: Path, rows: "csv.DictReader[str]") -> dict[str, tuple[float |
             cells |= {"round": int(row["round"]), "load": int(row["load"])}
         except (TypeError, ValueError) as error:
             raise UserError("run", path, f"line {rows.line_num} of metrics.csv must be whole") from error
+        if cells["round"] != (expected := len(columns["round"])):
+            told = f"metrics.csv must hold rounds 0, 1, 2, ...: line {rows.line_num} is of round"
+            raise UserError("run", path, f"{told} {cells['round']}, not {expected}")
         for name, value in cells.items():
             columns[name].append(value)
     return {name: tuple(values) for name, values in columns.items()}

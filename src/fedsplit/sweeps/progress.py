@@ -26,7 +26,7 @@ def is_finished(directory: Path) -> bool:
 
 
 def progress_of(directory: Path) -> Progress | None:
-    """How far the run in a directory is; None before its first round."""
+    """How far the run in a directory is; None before its first round, or where rounds are not 0, 1, 2, ..."""
     try:
         results = json.loads((directory / "results.json").read_text("utf-8"))
         rounds = results.get("rounds_run")
@@ -41,7 +41,7 @@ def progress_of(directory: Path) -> Progress | None:
 
 
 def _last_of(rows: list[Mapping[str, str]]) -> Progress | None:
-    if not rows:
+    if not rows or [int(row["round"]) for row in rows] != list(range(len(rows))):
         return None
     accuracies = [float(row["test_accuracy"]) for row in rows if row["test_accuracy"]]
     seconds = sum(float(row[column]) for row in rows for column in row if column.startswith("seconds."))
