@@ -1,7 +1,6 @@
 """The directory of a run: where each thing that a run leaves behind is written."""
 
 import logging
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -126,7 +125,7 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             self.claim()
             if not records:  # nothing that an earlier run left here is this run's to resume from
-                shutil.rmtree(self.path / "checkpoint", ignore_errors=True)
+                checkpoint.clear(self.path / "checkpoint")
             partial = self.path / "config.yaml.partial"
             partial.write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
             partial.replace(self.path / "config.yaml")
