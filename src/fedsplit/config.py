@@ -220,8 +220,14 @@ RESUMABLE = (
     "cuda_graphs",
     "progress",
     "tracker",
+    "dataset.root",
 )
 """What may be given anew beside `resume`, and all below it."""
+OF_NO_CONSEQUENCE = (
+    *RESUMABLE,
+    *("choices.tracker", "resume", "dataset.download", "transport.listen", "transport.tls"),
+)
+"""In what the configuration of a resumed run may differ from that of its checkpoint, and all below it."""
 
 
 def check(config: Mapping[str, Any]) -> None:

@@ -50,7 +50,8 @@ def go_on(directory: Path, changes: Mapping[str, Any]) -> None:
     run = RunDirectory.existing(directory)
     with closing(run):
         run.claim()
-        config, checkpoint = resumed_config(run, changes), run.latest_checkpoint()
+        checkpoint = run.latest_checkpoint()
+        config = resumed_config(run, changes, checkpoint)
         # a checkpoint holds all that came of the models that the run started from, which may be gone
         experiment = Experiment(config, None if checkpoint else TrainedStart.of(config["run"]))
         if checkpoint is not None:
