@@ -285,7 +285,7 @@ def _first(state: State, name: str) -> State:
             lambda s: _first(s, "clients").pop("body"),
             r"(tensor |state\.)clients.[0-2].* (has no place|must have)",
         ),
-        (lambda s: _first(s, "clients").pop("head"), r"state\.clients\.[0-2] must have head"),
+        (lambda s: _first(s, "clients").update(more=1), r"state\.clients\.[0-2] must not have more"),
         (lambda s: s["algorithm"]["server"].update(more={}), r"state\.algorithm\.server must not have more"),
         (lambda s: s["links"].clear(), "state.links must have client"),
     ],

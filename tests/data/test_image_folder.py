@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from fedsplit.data import decoding
 from fedsplit.data.decoding import Decoder
 from fedsplit.data.image_folder import ImageFolder
 from fedsplit.errors import UserError
+from tests.data.published import digest_of
 
 FILES = {
     "train/ant/b.png": 0,
@@ -200,11 +200,7 @@ class _Pickled:
 
 def _signed(cache: Path, tensors: dict[str, torch.Tensor]) -> None:
     """Keep tensors under a digest that is right."""
-    source: list[str] = []
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(decoding, "_digest", lambda name, _: source.append(name))
-        _source(cache.parents[1]).read()
-    save_file(tensors, cache, {"digest": decoding._digest(source[0], tensors)})
+    save_file(tensors, cache, {"digest": digest_of(tensors, cache, _source(cache.parents[1]).read)})
 
 
 def _of_other_files(cache: Path, other: Path) -> None:
