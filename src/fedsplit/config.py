@@ -225,8 +225,14 @@ RESUMABLE = (
     "progress",
     "tracker",
     "trust",
+    "dataset.root",
 )
 """What may be given anew beside `resume`, and all below it."""
+OF_NO_CONSEQUENCE = (
+    *RESUMABLE,
+    *("choices.tracker", "resume", "dataset.download", "transport.listen", "transport.tls"),
+)
+"""In what the configuration of a resumed run may differ from that of its checkpoint, and all below it."""
 
 
 def check(config: Mapping[str, Any]) -> None:

@@ -18,10 +18,14 @@ from fedsplit.composition import composed, composing, plain
 from fedsplit.config import RESUMABLE
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.extras import extra
+from fedsplit.identity import identity, refuse_changed_config, refuse_changed_data
 from fedsplit.making import make
 from fedsplit.parts import Parts
+from fedsplit.restoring import check_identity, check_state, check_taken_over
 from fedsplit.results.checkpoint import Checkpoint
 from fedsplit.results.classification import MOST_CLASSES, ConfusionMatrix, RocCurves
+from fedsplit.results.dotted_keys import below
+from fedsplit.results.form import Misfit
 from fedsplit.results.ledger import Ledger
 from fedsplit.results.local_accuracy import LocalAccuracies
 from fedsplit.results.metrics import Record
@@ -36,14 +40,21 @@ from fedsplit.weights import Weights, is_finite
 _LOG = logging.getLogger("fedsplit")
 
 
-def resumed_config(directory: RunDirectory, changes: Mapping[str, Any]) -> dict[str, Any]:
+def resumed_config(
+    directory: RunDirectory, changes: Mapping[str, Any], checkpoint: Checkpoint | None = None
+) -> dict[str, Any]:
     """Configuration of the run in `directory`, with what may be given anew; `trust` is of this command alone.
 
+    Args:
+        directory: of the run.
+        changes: what is given anew, by key.
+        checkpoint: that the run goes on from; None where it begins.
+
     Raises:
-        UserError: something else is given, or its configuration is damaged.
+        UserError: something else is given, or its configuration is damaged or not that of the checkpoint.
     """
     for key, value in changes.items():
-        if key.partition(".")[0] not in RESUMABLE:
+        if not below(key, RESUMABLE) or key.startswith("dataset.root."):
             raise UserError(key, value, f"beside resume only {', '.join(RESUMABLE)} may be given")
     trust = changes.get("trust", False)
     if not isinstance(trust, bool):
@@ -52,10 +63,25 @@ def resumed_config(directory: RunDirectory, changes: Mapping[str, Any]) -> dict[
     if (task := config["choices"]["task"]) != "train":
         told = f"was left behind by task={task}, which is done again and not gone on with"
         raise UserError("resume", directory.path, told)
-    own = {key: value for key, value in changes.items() if key.partition(".")[0] != "tracker"}
+    own = {key: value for key, value in changes.items() if not below(key, ("tracker", "dataset"))}
     config = {**config, **own, **_tracked(config, changes)}
+    if "dataset.root" in changes:
+        if "root" not in config["dataset"]:
+            told = f"dataset={config['choices'].get('dataset')} is in no files of its own"
+            raise UserError("dataset.root", changes["dataset.root"], told)
+        config["dataset"] = {**config["dataset"], "root": changes["dataset.root"]}
     checked(config)
+    if checkpoint is not None:
+        _refuse_changed_config(checkpoint, config)
     return config
+
+
+def _refuse_changed_config(checkpoint: Checkpoint, config: Mapping[str, Any]) -> None:
+    try:
+        check_identity(checkpoint.state)
+    except Misfit as misfit:
+        raise checkpoint.unfit(misfit) from misfit
+    refuse_changed_config(checkpoint.state["identity"]["config"], config)
 
 
 def _tracked(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -218,6 +244,8 @@ class Experiment:
     def _run(self, directory: RunDirectory) -> dict[str, object]:
         clients, device = self.config["num_clients"], self.config["device"]
         _LOG.info("%s rounds, %s clients, on %s", self.rounds, clients, device)
+        if (root := self.config["dataset"].get("root")) is not None:
+            _LOG.info("images from %s", root)
         console = Console()
         interval = self.config["checkpoint_interval"]
         while (stopped_by := self._stopped_by()) is None:
@@ -234,9 +262,11 @@ class Experiment:
             directory.record(record)
             self.tracker.round(record.row())
             self._tell(console, record)
+            self.elapsed += time.perf_counter() - began  # before the checkpoint, which keeps it
             if len(self.records) % interval == 0:
+                began = time.perf_counter()
                 self._save(directory)
-            self.elapsed += time.perf_counter() - began
+                self.elapsed += time.perf_counter() - began
         if self._saved != len(self.records):
             self._save(directory)
         return self._finish(directory, stopped_by)
@@ -332,6 +362,7 @@ class Experiment:
             "ledger": self.ledger.state(),
             "records": [record.state() for record in self.records],
             "elapsed": self.elapsed,
+            "identity": identity(self.config, self.parts.data.fingerprint),
         }
         return Checkpoint(len(self.records), state)
 
@@ -339,26 +370,33 @@ class Experiment:
         """Take over a checkpoint.
 
         Raises:
-            UserError: more rounds were run already than `rounds` allows, or it is that of another run.
+            UserError: it is of a run with another configuration or other data, or of another form than this
+                version writes, or more rounds were run already than `rounds` allows.
         """
+        _refuse_changed_config(checkpoint, self.config)
         if checkpoint.rounds > self.rounds:
             raise UserError("rounds", self.rounds, f"at least the {checkpoint.rounds} rounds that were run")
-        state = checkpoint.state
+        refuse_changed_data(checkpoint.state["identity"]["data"], self.parts.data.fingerprint, self.config)
+        try:
+            check_state(checkpoint, self.checkpoint().state, self.transport.run)
+            self._take_over(checkpoint.state)
+            check_taken_over(checkpoint, self.algorithm.state(), self.transport.run.engine.state())
+        except Misfit as misfit:
+            raise checkpoint.unfit(misfit) from misfit
+        self._saved = checkpoint.rounds
+
+    def _take_over(self, state: State) -> None:
         try:
             self.algorithm.load_state(state["algorithm"])
             self.transport.load_state(state)
             self.ledger.load_state(state["ledger"])
             self.records = [Record.from_state(record) for record in state["records"]]
             self.elapsed = float(state["elapsed"])
-        except (UserError, RunFailed):
+        except (UserError, RunFailed, Misfit):
             raise
-        except Exception as error:  # whatever comes of what somebody else wrote, or of another run's state
-            told = f"is not of the run that config.yaml names ({type(error).__name__})"
-            raise UserError("resume", f"the checkpoint after {checkpoint.rounds} rounds", told) from error
-        if len(self.records) != checkpoint.rounds:
-            told = f"holds {len(self.records)} records"
-            raise UserError("resume", f"the checkpoint after {checkpoint.rounds} rounds", told)
-        self._saved = checkpoint.rounds
+        except Exception as error:  # whatever comes of what somebody else wrote
+            told = (str(error).splitlines() or [""])[0]
+            raise Misfit("state", f"cannot be taken over ({type(error).__name__}: {told})") from error
 
 
 def _parameters(module: nn.Module | None) -> int:

@@ -224,6 +224,7 @@ class Parts:
             engine=self.engine,
             sample_counts=self.sample_counts,
             dataset=self.data.dataset,
+            fingerprint=self.data.fingerprint,
             normalisation=self.data.normalise,
             quantization=self.quantization,
             smashed_shape=self.models.smashed_shape,

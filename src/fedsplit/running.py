@@ -1,6 +1,7 @@
 """Does what a configuration asks for, or goes on with what was begun."""
 
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ def go_on(directory: Path, changes: Mapping[str, Any]) -> None:
         changes: what is given anew, by key.
 
     Raises:
-        UserError: there is no run, it is damaged, or something may not be given anew.
+        UserError: there is no run, another process is at work in it, it is damaged, or something may not be
+            given anew.
         RunFailed: the run could not be carried to its end.
     """
     from fedsplit.allowance import allowing_a_run_directory  # noqa: PLC0415
@@ -47,13 +49,16 @@ def go_on(directory: Path, changes: Mapping[str, Any]) -> None:
     from fedsplit.results.run_directory import RunDirectory  # noqa: PLC0415
 
     run = RunDirectory.existing(directory)
-    config, checkpoint = resumed_config(run, changes), run.latest_checkpoint()
-    # a checkpoint holds all that came of the models that the run started from, which may be gone
-    with allowing_a_run_directory():
-        experiment = Experiment(config, None if checkpoint else TrainedStart.of(config["run"]))
-    if checkpoint is not None:
-        experiment.restore(checkpoint)
-    experiment.run(run)
+    with closing(run):
+        run.claim()
+        checkpoint = run.latest_checkpoint()
+        config = resumed_config(run, changes, checkpoint)
+        # a checkpoint holds all that came of the models that the run started from, which may be gone
+        with allowing_a_run_directory():
+            experiment = Experiment(config, None if checkpoint else TrainedStart.of(config["run"]))
+        if checkpoint is not None:
+            experiment.restore(checkpoint)
+        experiment.run(run)
 
 
 def shown(path: Path) -> Path:

@@ -5,7 +5,7 @@ import json
 import pickle
 import tarfile
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import md5
 from io import BytesIO
 from pathlib import Path
@@ -15,12 +15,35 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy.io import savemat
+from torch import Tensor
 
+from fedsplit.data import decoding
 from fedsplit.models.torchvision_operators import torchvision
 
 CIFAR_FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
 IDX_FOLDERS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
 WNIDS = ("n01440764", "n02102040", "n02979186")
+
+
+def digest_of(tensors: Mapping[str, Tensor], cache: Path, read: Callable[[], object]) -> str:
+    """The digest by which tensors are taken for what was kept in a file.
+
+    Args:
+        tensors: to be kept there.
+        cache: the file, which is written over.
+        read: reads what the file is of.
+    """
+    sources: list[str] = []
+
+    def noted(source: str, _: object) -> str:
+        sources.append(source)
+        return ""
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(decoding, "_digest", noted)
+        read()
+    (source,) = {each for each in sources if each.startswith(cache.stem.rpartition("-")[2])}
+    return decoding._digest(source, tensors)
 
 
 def noise(seed: int, n: int, side: int, channels: int = 3) -> np.ndarray:

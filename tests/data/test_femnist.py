@@ -7,10 +7,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from fedsplit.data.dataset import Images
 from fedsplit.data.femnist import Femnist
 from fedsplit.errors import UserError
 from tests.conftest import Build
-from tests.data.published import cycle, femnist, leaf, noise
+from tests.data.published import cycle, digest_of, femnist, leaf, noise
 
 TRAIN = "femnist/train/all_data_0_niid_0_keep_0_train_9.json"
 
@@ -36,13 +37,52 @@ def test_leafs_files_are_read_with_each_samples_writer(root: Path) -> None:
     assert [str(data.train.owners.dtype), str(data.train.labels.dtype)] == ["torch.int64"] * 2
 
 
-def test_a_second_read_takes_what_was_kept_until_a_file_is_changed(root: Path) -> None:
-    first = _source(root).read()[0]
+def fields_of(images: Images) -> tuple[torch.Tensor, ...]:
+    assert isinstance(images.pixels, torch.Tensor)
+    assert images.owners is not None
+    return images.pixels, images.labels, images.owners
+
+
+@pytest.mark.parametrize("change", ["pixels", "fewer", "label", "owner", "type", "missing", "more"])
+@pytest.mark.parametrize("signed", [False, True])
+def test_what_was_kept_otherwise_is_parsed_anew(root: Path, change: str, signed: bool) -> None:
+    """Also where its digest is right, of what cannot be of these files."""
+    first = fields_of(_source(root).read()[0])
     (cache,) = (root / "femnist" / ".fedsplit-cache").glob("train-*")
-    save_file(
-        {"pixels": torch.zeros_like(first.pixels), "labels": first.labels, "owners": first.owners}, cache
-    )
-    assert (_source(root).read()[0].pixels == 0).all()
+    pixels, labels, owners = (each.clone() for each in first)
+    tensors = {"pixels": pixels, "labels": labels, "owners": owners}
+    match change:
+        case "pixels":
+            pixels[0, 0, 0, 0] ^= 1
+        case "fewer":
+            tensors["labels"] = labels[1:]
+        case "label":
+            labels[0] = 62
+        case "owner":
+            owners[0] = -1
+        case "type":
+            tensors["pixels"] = pixels.to(torch.int32)
+        case "missing":
+            del tensors["owners"]
+        case "more":
+            tensors["x"] = labels.clone()
+    if signed and change != "pixels":
+        save_file(tensors, cache, {"digest": digest_of(tensors, cache, _source(root).read)})
+    else:
+        save_file(tensors, cache)
+    for one, other in zip(fields_of(_source(root).read()[0]), first, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_second_read_takes_what_was_kept_until_a_file_is_changed(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = _source(root).read()[0]
+    with monkeypatch.context() as patched:
+        patched.setattr(Femnist, "_parsed", None)
+        again = _source(root).read()[0]
+    for one, other in zip(fields_of(first), fields_of(again), strict=True):
+        assert torch.equal(one, other)
     leaf(root / TRAIN, {"f07": (noise(9, 3, 28, 1), [61, 0, 35])})
     train = _source(root).read()[0]
     np.testing.assert_array_equal(train.pixels[:3], noise(9, 3, 28, 1))

@@ -1,4 +1,6 @@
 import os
+import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,8 +10,10 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from fedsplit.data.decoding import Decoder
 from fedsplit.data.image_folder import ImageFolder
 from fedsplit.errors import UserError
+from tests.data.published import digest_of
 
 FILES = {
     "train/ant/b.png": 0,
@@ -177,14 +181,87 @@ def test_a_file_that_cannot_be_decoded_is_named(
         _source(root).read()
 
 
-def test_a_second_read_takes_the_decoded_pixels_from_the_cache(root: Path) -> None:
+def test_a_second_read_takes_the_decoded_pixels_from_the_cache(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = _source(root).read()
+    monkeypatch.setattr(Decoder, "decoded", None)
+    for one, other in zip(first, _source(root).read(), strict=True):
+        assert torch.equal(one.pixels, other.pixels)
+        assert torch.equal(one.labels, other.labels)
+
+
+class _Pickled:
+    """Says so when it is unpickled."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (pytest.fail, ("unpickled",))
+
+
+def _signed(cache: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Keep tensors under a digest that is right."""
+    save_file(tensors, cache, {"digest": digest_of(tensors, cache, _source(cache.parents[1]).read)})
+
+
+def _of_other_files(cache: Path, other: Path) -> None:
+    """What was kept, whole, of other files with the same labels."""
+    for name, seed in FILES.items():
+        _write(other / name, _pixels(seed + 10))
+    _source(other).read()
+    (kept,) = (path for path in _caches(other) if path.name.startswith("train"))
+    shutil.copy(kept, cache)
+
+
+def _array_of_objects(cache: Path, _: Path) -> None:
+    with cache.open("wb") as file:
+        np.save(file, np.array([_Pickled()], dtype=object), allow_pickle=True)
+
+
+def _changed(content: bytes, place: int) -> bytes:
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+_IMAGES = {"pixels": torch.zeros(4, 6, 6, 3, dtype=torch.uint8), "labels": torch.tensor([0, 0, 1, 1])}
+
+CACHES: dict[str, Callable[[Path, Path], object]] = {
+    "other pixels": lambda cache, _: save_file(_IMAGES, cache),
+    "pixels alone": lambda cache, _: save_file({"pixels": _IMAGES["pixels"]}, cache),
+    "one bit": lambda cache, _: cache.write_bytes(_changed(cache.read_bytes(), -40)),
+    "of other files": _of_other_files,
+    "more images": lambda cache, _: _signed(cache, {**_IMAGES, "pixels": torch.zeros(5, 6, 6, 3).byte()}),
+    "fewer images": lambda cache, _: _signed(cache, {name: each[:3] for name, each in _IMAGES.items()}),
+    "another shape": lambda cache, _: _signed(cache, {**_IMAGES, "pixels": torch.zeros(4, 3, 6, 6).byte()}),
+    "another type": lambda cache, _: _signed(cache, {**_IMAGES, "pixels": torch.zeros(4, 6, 6, 3)}),
+    "other labels": lambda cache, _: _signed(cache, {**_IMAGES, "labels": torch.tensor([0, 1, 1, 1])}),
+    "labels of another type": lambda cache, _: _signed(cache, {**_IMAGES, "labels": _IMAGES["labels"].int()}),
+    "no labels": lambda cache, _: _signed(cache, {"pixels": _IMAGES["pixels"]}),
+    "more tensors": lambda cache, _: _signed(cache, {**_IMAGES, "x": torch.zeros(1)}),
+    "no tensors": lambda cache, _: _signed(cache, {}),
+    "arrays of objects": _array_of_objects,
+    "a pickle": lambda cache, _: cache.write_bytes(pickle.dumps(_Pickled())),
+    "a header of another length": lambda cache, _: cache.write_bytes(b"\xff" * 8 + cache.read_bytes()[8:]),
+    "a header that is no JSON": lambda cache, _: cache.write_bytes(_changed(cache.read_bytes(), 8)),
+    "a folder": lambda cache, _: (cache.unlink(), cache.mkdir()),
+    "a link to nothing": lambda cache, other: (cache.unlink(), cache.symlink_to(other / "none")),
+    "a link": lambda cache, other: cache.symlink_to(shutil.move(cache, other / "kept")),
+}
+
+
+@pytest.mark.parametrize("name", CACHES)
+def test_a_cache_that_is_not_what_was_written_is_made_anew(root: Path, tmp_path: Path, name: str) -> None:
     first, _ = _source(root).read()
     (cache,) = (path for path in _caches(root) if path.name.startswith("train"))
-    save_file({"pixels": torch.zeros_like(first.pixels)}, cache)
-    second, test = _source(root).read()
-    assert (second.pixels == 0).all()
-    assert torch.equal(second.labels, first.labels)
-    np.testing.assert_array_equal(test.pixels[0], _pixels(4))
+    intact = cache.read_bytes()
+    other = tmp_path / "other"
+    other.mkdir()
+    CACHES[name](cache, other)
+    for _ in range(2):
+        again, _ = _source(root).read()
+        assert torch.equal(again.pixels, first.pixels)
+        assert torch.equal(again.labels, first.labels)
+    if name != "a folder":  # which nothing is written over
+        assert cache.read_bytes() == intact
+        assert not cache.is_symlink()
 
 
 def _overwrite(root: Path) -> None:

@@ -1,3 +1,4 @@
+import json
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -308,3 +309,117 @@ def test_whole_checkpoint_is_not_written_again(folder: Path) -> None:
     _saved(folder, 10)
     assert file.stat().st_ino == inode
     assert [path.name for path in folder.iterdir()] == ["round-000010"]
+
+
+COPIES = (
+    "round-3 (copy)",
+    "round-000003.bak",
+    "round-x",
+    "round-",
+    "round-3",
+    "round-0000030",
+    "round-000099~",
+)
+"""Names that users give to copies; sorted as texts, some come after any of a checkpoint's own."""
+
+
+def _with_copies(folder: Path, rounds: int) -> None:
+    _saved(folder, rounds)
+    for name in COPIES:
+        shutil.copytree(folder / f"round-{rounds:06d}", folder / name)
+    (folder / "round-000500").write_text("a file")
+    (folder / "round-000600").symlink_to(folder / "round-x")
+    (folder / f"round-{chr(0x661) * 6}").mkdir()
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_copies_of_checkpoints_are_neither_counted_nor_loaded_nor_removed(folder: Path) -> None:
+    _with_copies(folder, 10)
+    copies = _names(folder) - {"round-000010"}
+    for rounds in (11, 12, 13):
+        _saved(folder, rounds)
+        loaded = load_latest(folder)
+        assert loaded is not None
+        assert loaded.rounds == rounds
+    assert checkpoint.kept(folder) == [12, 13]
+    assert _names(folder) == copies | {"round-000012", "round-000013"}
+    checkpoint.replace(folder, Checkpoint(14, _state(14)), needed=13, durable=False)
+    assert checkpoint.kept(folder) == [13, 14]
+    checkpoint.clear(folder)
+    assert _names(folder) == copies
+    assert load_latest(folder) is None
+
+
+def test_damaged_checkpoint_of_a_later_round_does_not_push_out_new_ones(folder: Path) -> None:
+    _saved(folder, 10, 30)
+    shutil.copytree(folder / "round-000030", folder / "round-000040")
+    for rounds in (30, 40):
+        _truncated(folder / f"round-{rounds:06d}" / "state.json")
+    _saved(folder, 11)
+    loaded = load_latest(folder)
+    assert loaded is not None
+    assert loaded.rounds == 11
+    assert (folder / "round-000010").is_dir()
+
+
+def _rewritten(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the values of a checkpoint; its checksums fit again."""
+    values = json.loads((path / "state.json").read_text())
+    changed = change(values)
+    (path / "state.json").write_text(json.dumps(values if changed is None else changed))
+    sums = [f"{sha256((path / name).read_bytes()).hexdigest()}  {name}\n" for name in FILES[:2]]
+    (path / "SHA256SUMS").write_text("".join(sums))
+
+
+@pytest.mark.parametrize(
+    ("change", "file", "words"),
+    [
+        (lambda values: values.pop("format"), "json", "it has no format number, and must have 2"),
+        (lambda values: [values], "json", "it has no format number, and must have 2"),
+        (lambda values: values.update(format=1), "json", "format is 1, and must be 2"),
+        (lambda values: values.update(format=3), "json", "format is 3, and must be 2"),
+        (lambda values: values.update(format="2"), "json", "format is '2', and must be 2"),
+        (lambda values: values.update(more=1), "json", "it must not have more"),
+        (lambda values: values.pop("rounds") and None, "json", "it must have rounds"),
+        (lambda values: values.update(rounds="20"), "json", "rounds must be a whole number"),
+        (lambda values: values.update(rounds=True), "json", "rounds must be a whole number"),
+        (
+            lambda values: values.update(rounds=19),
+            "json",
+            "rounds is 19, and must be that of the folder's name",
+        ),
+        (lambda values: values.update(state=[]), "json", "state must hold keys and values"),
+        (lambda values: values["state"].clear(), "safetensors", "tensor weights/w has no place in the state"),
+        (lambda values: values["state"].update(weights=3), "safetensors", "tensor weights/w has no place"),
+        (
+            lambda values: values["state"]["weights"].update(w=3),
+            "safetensors",
+            "tensor weights/w has no place",
+        ),
+    ],
+)
+def test_whole_checkpoint_of_another_form_is_refused_by_its_file_and_what_is_wrong(
+    folder: Path, change: Callable[[dict[str, Any]], object], file: str, words: str
+) -> None:
+    def changed(values: dict[str, Any]) -> object:
+        found = change(values)
+        return found if isinstance(found, list) else None
+
+    _saved(folder, 10, 20)
+    _rewritten(folder / "round-000020", changed)
+    with pytest.raises(UserError) as caught:
+        load_latest(folder)
+    path = folder / "round-000020" / f"state.{file}"
+    assert str(caught.value).startswith(
+        f"resume={folder.parent}: {path} is not what this version writes: {words}"
+    )
+    assert str(caught.value).count("\n") == 0
+    with pytest.raises(UserError):
+        checkpoint.load(folder, 20)
+    _saved(folder, 20)  # is written over
+    loaded = load_latest(folder)
+    assert loaded is not None
+    assert loaded.rounds == 20

@@ -181,3 +181,13 @@ def test_ledger_counts_a_round_that_is_begun_again_as_sent_for_nothing() -> None
     ledger.abandon(0)
     assert ledger.load == 0
     assert ledger.again(0) == {"up": 3 + 5 + 2, "down": 7}
+
+
+def test_ledger_keeps_what_a_round_without_traffic_sent_again_over_a_resume() -> None:
+    ledger = _counted([(0, "up", "smashed", 5)])
+    ledger.add(1, "up", "labels", 3)
+    ledger.abandon(1)
+    resumed = Ledger()
+    resumed.load_state(json.loads(json.dumps(ledger.state())))
+    assert resumed.again(1) == {"up": 3, "down": 0}
+    assert resumed.load == ledger.load == 5

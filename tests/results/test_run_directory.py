@@ -65,12 +65,14 @@ def test_run_directory_opened_again_cuts_metrics_to_the_given_rounds_and_goes_on
     directory.open(CONFIG, [])
     for t in range(4):
         directory.record(_record(t))
+    directory.close()
     again = RunDirectory.existing(directory.path)
     again.open({**CONFIG, "rounds": 9}, [_record(0), _record(1)])
     assert _rounds(again) == [0, 1]
     again.record(_record(2))
     assert _rounds(again) == [0, 1, 2]
     assert again.config()["rounds"] == 9
+    again.close()
 
 
 def test_run_directory_that_is_not_open_takes_no_metrics(directory: RunDirectory) -> None:
@@ -218,6 +220,7 @@ def test_run_directory_leaves_no_temporary_file(directory: RunDirectory) -> None
     directory.save_model({"client": {"w": torch.ones(2)}})
     directory.save_results({})
     directory.save_checkpoint(Checkpoint(1, {}))
+    directory.close()
     assert [path for path in directory.path.rglob("*") if "partial" in path.name] == []
     assert {path.name for path in directory.path.iterdir()} == {
         "config.yaml",

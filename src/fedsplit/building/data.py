@@ -12,6 +12,7 @@ from fedsplit.allowance import claim, claim_batch
 from fedsplit.data.batches import Normalisation
 from fedsplit.data.dataset import Dataset, ImageSource
 from fedsplit.data.distributions.distribution import Distribution
+from fedsplit.data.fingerprint import Fingerprint, fingerprint, of_images
 from fedsplit.data.local_test import hold_out
 from fedsplit.data.shards import Shards
 from fedsplit.errors import UserError
@@ -29,6 +30,8 @@ class Data:
         shards: indices of the training images that each client trains on.
         local_test: of those that each client tests on; None where none are held out.
         normalise: uint8 pixels to inputs.
+        fingerprint: of the images as they were read, and of their division; in the process of one client, of
+            its own images.
     """
 
     dataset: Dataset
@@ -36,6 +39,7 @@ class Data:
     shards: Shards
     local_test: Shards | None
     normalise: Normalisation
+    fingerprint: Fingerprint
 
     @property
     def sizes(self) -> dict[str, Any]:
@@ -79,6 +83,10 @@ class Data:
             shards = _own(config["num_clients"], dataset, member=member, apart=apart)
         else:
             shards = _divided(distribution, dataset, config["num_clients"], config["seed"])
+        if member:
+            read = of_images(loaded.train.chosen(torch.from_numpy(shards[member.client])))
+        else:
+            read = fingerprint(loaded, shards)
         if distribution.shifts_features:
 
             def view(client: int, pixels: Tensor) -> Tensor:
@@ -93,7 +101,7 @@ class Data:
             train = dataset.train
             seen = train if local_test is None else train.chosen(trained_on.indices.sort().values)
             normalise = Normalisation.of(seen, dtype)
-        return cls(dataset, distribution, trained_on, local_test, normalise)
+        return cls(dataset, distribution, trained_on, local_test, normalise, read)
 
 
 def _own(clients: int, dataset: Dataset, *, member: Member | None, apart: bool) -> list[np.ndarray]:

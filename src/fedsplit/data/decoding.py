@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -102,31 +102,68 @@ def resized(pixels: Tensor, side: int) -> Tensor:
 
 
 def kept(
-    root: Path, name: str, files: Iterable[Path], settings: str, make: Callable[[], Mapping[str, Tensor]]
+    root: Path,
+    name: str,
+    files: Iterable[Path],
+    settings: str,
+    *,
+    make: Callable[[], Mapping[str, Tensor]],
+    fits: Callable[[Mapping[str, Tensor]], bool],
 ) -> Mapping[str, Tensor]:
     """What `make` makes of files below `root`, kept in `root/.fedsplit-cache` where that can be written.
 
     The name of the kept file is made of `settings` and every file's path, size and time of change, so
-    what was edited is read anew.
+    what was edited is read anew. So is what was kept otherwise: a file that is damaged, a link, of other
+    files, of tensors that do not `fit`, or not of the digest that it names.
+
+    Args:
+        root: folder of the dataset.
+        name: of the kept file; the split.
+        files: that `make` reads.
+        settings: that it reads them by.
+        make: gives tensors by name.
+        fits: whether tensors can be of these files: their names, types, shapes and labels.
     """
     digest = sha256(settings.encode())
     for file in files:
         stat = file.stat()
         digest.update(f"{file.relative_to(root)} {stat.st_size} {stat.st_mtime_ns}\n".encode())
     cache = root / ".fedsplit-cache" / f"{name}-{digest.hexdigest()[:16]}.safetensors"
-    if cache.is_file():
-        with suppress(SafetensorError):  # a damaged one is written again below
-            return load_file(cache)
+    found = _read(cache, digest.hexdigest())
+    if found is not None and fits(found):
+        return found
     made = make()
-    _write(cache, made)
+    _write(cache, digest.hexdigest(), made)
     return made
 
 
-def _write(cache: Path, tensors: Mapping[str, Tensor]) -> None:
+def _read(cache: Path, source: str) -> Mapping[str, Tensor] | None:
+    """What is kept in a file; None where it is not whole, or of another source."""
+    if cache.is_symlink() or not cache.is_file():
+        return None
+    try:
+        with safe_open(cache, framework="pt") as file:
+            told = file.metadata() or {}
+        tensors: Mapping[str, Tensor] = load_file(cache)
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError, RuntimeError):
+        return None
+    return tensors if told == {"digest": _digest(source, tensors)} else None
+
+
+def _digest(source: str, tensors: Mapping[str, Tensor]) -> str:
+    """Of what tensors were made of, and of their names, types, shapes and values."""
+    digest = sha256(source.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _write(cache: Path, source: str, tensors: Mapping[str, Tensor]) -> None:
     partial = cache.with_suffix(f".{os.getpid()}.partial")
     try:
         cache.parent.mkdir(exist_ok=True)
-        save_file(dict(tensors), partial)
+        save_file(dict(tensors), partial, {"digest": _digest(source, tensors)})
         partial.replace(cache)
     except (OSError, SafetensorError):
         with suppress(OSError):  # a folder that cannot be written to is decoded anew each time

@@ -76,7 +76,7 @@ class Femnist(ImageSource):
                 name: torch.from_numpy(np.concatenate([part[name] for part in parts])) for name in parts[0]
             }
 
-        tensors = kept(self._folder, split, files, "LEAF", parsed)
+        tensors = kept(self._folder, split, files, "LEAF", make=parsed, fits=_are_of_writers)
         return Images(tensors["pixels"], tensors["labels"], tensors["owners"])
 
     def _parsed(self, file: Path, writers: dict[str, int]) -> dict[str, np.ndarray]:
@@ -101,3 +101,15 @@ class Femnist(ImageSource):
         except (OSError, ValueError, KeyError, TypeError) as error:
             told = f"{file} must be JSON of LEAF: users, and user_data with x (784 numbers from 0 to 1) and y"
             raise UserError("dataset.root", self.root, told) from error
+
+
+def _are_of_writers(found: Mapping[str, Tensor]) -> bool:
+    """Whether tensors are those that `_of_writers` makes."""
+    if found.keys() != {"pixels", "labels", "owners"}:
+        return False
+    pixels, labels, owners = (found[name] for name in ("pixels", "labels", "owners"))
+    return (
+        (pixels.dtype, pixels.shape) == (torch.uint8, (len(pixels), _SIDE, _SIDE, 1))
+        and all(each.dtype == torch.int64 and each.shape == (len(pixels),) for each in (labels, owners))
+        and bool(((labels >= 0) & (labels < len(_CLASSES)) & (owners >= 0)).all())
+    )

@@ -1,6 +1,7 @@
 """Datasets that are image files: listed by their layout, decoded once and kept, or as they are read."""
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, TypeAlias
@@ -25,7 +26,8 @@ class ImageFiles(ImageSource):
     """Images in files below `root`; a subclass says which in `listed`.
 
     The decoded pixels are kept in `root/.fedsplit-cache` (where it can be written), under a name made
-    of every file's path, size and time of change, so an edited folder is decoded anew.
+    of every file's path, size and time of change, so an edited folder is decoded anew; so is one whose
+    kept pixels are not those that were written.
 
     Args:
         root: the folder.
@@ -74,14 +76,26 @@ class ImageFiles(ImageSource):
             return Images(FilePixels(np.array([bytes(file) for file, _ in files]), ahead), labels)
         only_files = [file for file, _ in files]
 
+        shape = (len(files), side, side, decoder.channels)
+
         def decoded() -> dict[str, Tensor]:
-            pixels = torch.empty(len(files), side, side, decoder.channels, dtype=torch.uint8)
+            pixels = torch.empty(shape, dtype=torch.uint8)
             for place, file in zip(pixels.numpy(), only_files, strict=True):
                 place[:] = decoder.decoded(file, side)
-            return {"pixels": pixels}
+            return {"pixels": pixels, "labels": labels}
+
+        def fits(found: Mapping[str, Tensor]) -> bool:
+            return (
+                found.keys() == {"pixels", "labels"}
+                and (found["pixels"].dtype, found["pixels"].shape) == (torch.uint8, shape)
+                and found["labels"].dtype == torch.int64
+                and torch.equal(found["labels"], labels)
+            )
 
         settings = f"middle square, {side} {self.image_size is None} {self.grayscale}"
-        return Images(kept(self.folder, split, only_files, settings, decoded)["pixels"], labels)
+        return Images(
+            kept(self.folder, split, only_files, settings, make=decoded, fits=fits)["pixels"], labels
+        )
 
 
 def classes_in(folder: Path) -> list[str]:

@@ -156,10 +156,11 @@ class Ledger:
         """Plain nested dictionaries, a list of the numbers of `Traffic` in each leaf."""
         return {
             str(round): {
-                d: {kind: list(astuple(each)) for kind, each in kinds.items()} for d, kinds in entry.items()
+                d: {kind: list(astuple(each)) for kind, each in kinds.items()}
+                for d, kinds in self.traffic(round).items()
             }
             | {"again": dict(self.again(round))}
-            for round, entry in self._rounds.items()
+            for round in sorted({*self._rounds, *self._again})
         }
 
     def load_state(self, state: State) -> None:

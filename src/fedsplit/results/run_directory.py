@@ -1,7 +1,6 @@
 """The directory of a run: where each thing that a run leaves behind is written."""
 
 import logging
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from fedsplit.results.classification import CONFUSION, ROC, ConfusionMatrix, Roc
 from fedsplit.results.local_accuracy import LOCAL_ACCURACY, LocalAccuracies
 from fedsplit.results.metrics import MetricsFile, Record
 from fedsplit.results.new_directory import new_directory
+from fedsplit.results.run_lock import RunLock
 from fedsplit.results.summary import write_json
 from fedsplit.weights import Weights
 
@@ -28,22 +28,32 @@ _LOG = logging.getLogger("fedsplit")
 class RunDirectory:
     """`config.yaml`, `class_counts.csv`, `run.log`, `metrics.csv`, `results.json`, `confusion.csv`,
     `roc.csv`, `local_accuracy.csv`, and below one path also `model/` and `checkpoint/`.
+
+    While it is open, or once it is `claimed`, no other process can write to it.
     """
 
     def __init__(self, path: Path, key: str = "hydra.run.dir") -> None:
         self.path, self._key = path, key
+        self._lock = RunLock(path, key)
         self._metrics: MetricsFile | None = None
         self._log: logging.Handler | None = None
 
     @classmethod
     def new(cls, path: Path, key: str) -> "RunDirectory":
-        """A directory for a new run, made; `key` is what named it.
+        """A directory for a new run, made and claimed; `key` is what named it.
 
         Raises:
-            UserError: there is a run in it already, or it cannot be made.
+            UserError: there is a run in it already, another process begins one, or it cannot be made.
         """
         new_directory(path, key)
-        return cls(path, key)
+        directory = cls(path, key)
+        directory.claim()
+        try:
+            new_directory(path, key)  # another process may have begun a run before the directory was claimed
+        except UserError:
+            directory.close()
+            raise
+        return directory
 
     @classmethod
     def existing(cls, path: Path, key: str = "resume") -> "RunDirectory":
@@ -61,6 +71,17 @@ class RunDirectory:
     def error(self, told: str) -> UserError:
         """What to raise where the directory is not as it must be, under the key that named it."""
         return UserError(self._key, self.path, told)
+
+    def claim(self) -> None:
+        """Keep other processes from writing to it, until it is closed.
+
+        Raises:
+            UserError: another process writes to it, or it cannot be written.
+        """
+        try:
+            self._lock.take()
+        except OSError as error:
+            raise UserError(self._key, self.path, f"cannot be written ({error.strerror})") from error
 
     def config(self) -> dict[str, Any]:
         """The configuration that its file holds; see `fedsplit.stored_config` for what of it may be called.
@@ -109,12 +130,13 @@ class RunDirectory:
             counts: for `class_counts.csv`; None writes none.
 
         Raises:
-            UserError: it cannot be written.
+            UserError: it cannot be written, or another process writes to it.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            self.claim()
             if not records:  # nothing that an earlier run left here is this run's to resume from
-                shutil.rmtree(self.path / "checkpoint", ignore_errors=True)
+                checkpoint.clear(self.path / "checkpoint")
             partial = self.path / "config.yaml.partial"
             partial.write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
             partial.replace(self.path / "config.yaml")
@@ -125,7 +147,7 @@ class RunDirectory:
         except OSError as error:
             raise UserError("hydra.run.dir", self.path, f"cannot be written ({error.strerror})") from error
         log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        self.close()
+        self._end_log()
         self._log = log
         _LOG.addHandler(log)
         _LOG.setLevel(logging.INFO)
@@ -168,7 +190,11 @@ class RunDirectory:
         write_json(self.path / "results.json", results)
 
     def close(self) -> None:
-        """Stop logging to `run.log`."""
+        """Stop logging to `run.log`, and let other processes write here."""
+        self._end_log()
+        self._lock.release()
+
+    def _end_log(self) -> None:
         if self._log is not None:
             _LOG.removeHandler(self._log)
             self._log.close()

@@ -184,6 +184,9 @@ def _columns(path: Path) -> dict[str, tuple[float | None, ...]]:
             cells |= {"round": whole(row["round"]), "load": whole(row["load"])}
         except ValueError as error:
             raise UserError("run", path, f"line {line} of metrics.csv must be whole") from error
+        if cells["round"] != (expected := len(columns["round"])):
+            told = f"metrics.csv must hold rounds 0, 1, 2, ...: line {line} is of round"
+            raise UserError("run", path, f"{told} {cells['round']}, not {expected}")
         for name, value in cells.items():
             columns[name].append(value)
     return {name: tuple(values) for name, values in columns.items()}

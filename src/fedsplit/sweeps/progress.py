@@ -26,7 +26,7 @@ def is_finished(directory: Path) -> bool:
 
 
 def progress_of(directory: Path) -> Progress | None:
-    """How far the run in a directory is; None before its first round."""
+    """How far the run in a directory is; None before its first round, or where rounds are not 0, 1, 2, ..."""
     try:
         results = json_in(directory / "results.json")
         rounds, accuracy = results.get("rounds_run"), results["final_accuracy"]
@@ -43,7 +43,7 @@ def progress_of(directory: Path) -> Progress | None:
 
 
 def _last_of(rows: list[Mapping[str, str]]) -> Progress | None:
-    if not rows:
+    if not rows or [int(row["round"]) for row in rows] != list(range(len(rows))):
         return None
     accuracies = [number(row["test_accuracy"]) for row in rows if row["test_accuracy"]]
     seconds = sum(number(row[column]) for row in rows for column in row if column.startswith("seconds."))

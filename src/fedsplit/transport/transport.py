@@ -11,6 +11,7 @@ import torch
 
 from fedsplit.data.batches import Normalisation
 from fedsplit.data.dataset import Dataset
+from fedsplit.data.fingerprint import Fingerprint
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.engine import Engine
 from fedsplit.quant.quantization import Quantization
@@ -40,6 +41,7 @@ class Run:
         engine: answers for clients that are computed in this process.
         sample_counts: training samples of every client.
         dataset: its images; clients elsewhere are told what they look like.
+        fingerprint: of its images, see `fedsplit.building.data.Data`.
         normalisation: of images.
         quantization: a codec for each kind of message.
         smashed_shape: of one sample.
@@ -54,6 +56,7 @@ class Run:
     engine: Engine
     sample_counts: Sequence[int]
     dataset: Dataset
+    fingerprint: Fingerprint
     normalisation: Normalisation
     quantization: Quantization
     smashed_shape: tuple[int, ...]

@@ -151,11 +151,7 @@ def test_curve_has_mean_and_range_over_seeds_at_common_rounds(tmp_path: Path, x:
 
 
 def test_curve_of_seeds_without_a_common_round_is_refused(tmp_path: Path) -> None:
-    one, other = make_run(tmp_path / "0", ran=2), make_run(tmp_path / "1", seed=1, ran=2)
-    header, first, second = (other / "metrics.csv").read_text("utf-8").splitlines()
-    (other / "metrics.csv").write_text(f"{header}\n{second}\n", "utf-8")
-    header, first, second = (one / "metrics.csv").read_text("utf-8").splitlines()
-    (one / "metrics.csv").write_text(f"{header}\n{first}\n", "utf-8")
+    one, other = make_run(tmp_path / "0", ran=1), make_run(tmp_path / "1", seed=1, ran=2, evaluated=2)
     with pytest.raises(UserError, match="share a round"):
         Curve().data(load_runs([one, other]))
 
@@ -337,6 +333,11 @@ def broken(path: Path, name: str, content: str) -> Path:
         ("metrics.csv", "round,load,test_accuracy\n0,10,abc\n", "line 2 of metrics.csv must be whole"),
         ("metrics.csv", "round,load,test_accuracy\n0,10,0.5,7\n", "line 2 of metrics.csv must be whole"),
         ("metrics.csv", "round,load,test_accuracy\n0,,0.5\n", "line 2 of metrics.csv must be whole"),
+        ("metrics.csv", "round,load\n1,10\n", r"metrics.csv must .* line 2 is of round 1, not 0"),
+        ("metrics.csv", "round,load\n0,10\n0,10\n1,20\n", r"metrics.csv must .* line 3 is of round 0, not 1"),
+        ("metrics.csv", "round,load\n0,10\n1,20\n0,10\n", r"metrics.csv must .* line 4 is of round 0, not 2"),
+        ("metrics.csv", "round,load\n0,10\n2,20\n", r"metrics.csv must .* line 3 is of round 2, not 1"),
+        ("metrics.csv", "round,load\n-1,10\n0,20\n", r"metrics.csv must .* line 2 is of round -1, not 0"),
     ],
 )
 def test_damaged_run_is_refused_with_what_is_wrong_in_it(

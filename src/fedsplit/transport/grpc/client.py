@@ -118,8 +118,8 @@ class Client(Dialler):
             reason = one_line((str(error).splitlines() or [type(error).__name__])[0])
             raise RunFailed(f"the run cannot be built here: {reason}") from error
         folder = self._folder or Path("saves", "clients", run.hex(), str(self.client))
-        _claim(folder, run)
-        return Worker(built, self.client, folder)
+        _claim(folder, run, self.client)
+        return Worker(built, self.client, folder, run.hex())
 
     def _ready(self, worker: Worker) -> pb.Ready:
         round, attempt, number = self._last or (0, 0, 0)
@@ -155,18 +155,21 @@ class Client(Dialler):
         return self._answer
 
 
-def _claim(folder: Path, run: bytes) -> None:
-    """Let a folder belong to one run.
+def _claim(folder: Path, run: bytes, client: int) -> None:
+    """Let a folder belong to one client of one run.
 
     Raises:
         UserError: it belongs to another.
     """
     path = folder / "run"
-    if path.is_file() and bounded.text(path).strip() != run.hex():
+    owner = bounded.text(path).split() if path.is_file() else []
+    if owner and owner[0] != run.hex():
         raise UserError("client.directory", folder, "holds the state of another run; take another")
+    if len(owner) > 1 and owner[1] != str(client):
+        raise UserError("client.directory", folder, f"holds the state of client {owner[1]}; take another")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{run.hex()}\n", encoding="utf-8")
+        path.write_text(f"{run.hex()} {client}\n", encoding="utf-8")
     except OSError as error:
         raise UserError("client.directory", folder, f"cannot be written ({error.strerror})") from error
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fedsplit.errors import NonFinite, RunFailed
+from fedsplit.errors import NonFinite, RunFailed, UserError
+from fedsplit.identity import changes
 from fedsplit.parties.messages import Part, Upload
 from fedsplit.quant.message import Corrupt
 from fedsplit.quant.quantization import rounding_seed
@@ -35,10 +36,12 @@ class Worker:
         run: which.
         client: its number.
         folder: where its state is kept from round to round.
+        name: of the run; a state under another one is none of its.
     """
 
-    def __init__(self, run: Run, client: int, folder: Path) -> None:
+    def __init__(self, run: Run, client: int, folder: Path, name: str) -> None:
         self.client, self.run, self.folder = client, run, folder
+        self._identity = {"run": name, "client": client, "data": run.fingerprint}
         self.expectations = Expectations(run)
         self._stateless: bool = run.config["client"]["stateless"]
         self._held: dict[Part, Weights] = {}
@@ -143,10 +146,36 @@ class Worker:
     def _go_back(self, after: int) -> None:
         state: State = {"clients": {}, "held": {}, "up": {}}
         if after:
-            kept = checkpoint.load(self.folder, after)
+            try:
+                kept = checkpoint.load(self.folder, after)
+            except UserError as error:
+                raise RunFailed(error.allowed) from error
             if kept is None:
                 raise RunFailed(f"its state after {after} rounds is damaged or gone from {self.folder}")
             state = kept.state
+            self._refuse_others(state)
+        try:
+            self._take_over(state)
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            told = f"its state after {after} rounds, in {self.folder}, is not what this version writes"
+            raise RunFailed(f"{told} ({type(error).__name__}: {error})") from error
+
+    def _refuse_others(self, state: State) -> None:
+        """Raise where a state in the client's folder is not its own.
+
+        Raises:
+            RunFailed: it is that of another client or run, or other images were there.
+        """
+        found = state.get("identity")
+        if not isinstance(found, dict) or found.keys() != self._identity.keys():
+            raise RunFailed(f"its state in {self.folder} does not say whose it is")
+        for key, whose in (("run", "another run"), ("client", f"client {found['client']}")):
+            if found[key] != self._identity[key]:
+                raise RunFailed(f"its state in {self.folder} is that of {whose}")
+        if told := changes(found["data"], self.run.fingerprint):
+            raise RunFailed(f"its images are not those that its state in {self.folder} is of: {told}")
+
+    def _take_over(self, state: State) -> None:
         self.run.engine.load_state(state["clients"])
         device = self.run.device
         self._held = {
@@ -220,6 +249,7 @@ class Worker:
             "clients": self.run.engine.state(),
             "held": self._held,
             "up": {part: uplink.state() for part, uplink in self._uplinks.items()},
+            "identity": self._identity,
         }
         kept = Checkpoint(asked.rounds, state)
         checkpoint.replace(self.folder, kept, needed=asked.needed, durable=asked.durable)
