@@ -96,7 +96,7 @@ def test_configuration_edited_before_a_resume_is_refused_by_the_keys_that_differ
     edit(begun, *changes)
     before = {path: path.read_bytes() for path in begun.rglob("*") if path.is_file()}
     with pytest.raises(UserError, match=words) as caught:
-        go_on(begun, {"rounds": 2})
+        go_on(begun, {"rounds": 2, "trust": True})  # trust or not
     assert (caught.value.key, caught.value.value) == (key, value)
     assert str(caught.value).count("\n") == 0
     assert {path: path.read_bytes() for path in begun.rglob("*") if path.is_file()} == before

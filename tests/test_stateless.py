@@ -15,7 +15,7 @@ EVERY_RUN = ("splitfed_v1", "splitfed_v2", "fsl_sage")
 
 def _rounds(run: Experiment, number: int) -> dict[str, torch.Tensor]:
     for t in range(number):
-        run.run_round(t)
+        run.records.append(run.run_round(t))
     return run.algorithm.full_weights()
 
 

@@ -57,7 +57,13 @@ def test_lock_of_a_killed_process_is_free_though_its_file_stays(tmp_path: Path) 
 def test_lock_ends_with_its_process_while_forked_and_started_ones_live_on(tmp_path: Path) -> None:
     lock, other = RunLock(tmp_path, "resume"), RunLock(tmp_path, "resume")
     lock.take()
-    with forked(lambda: None), subprocess.Popen([sys.executable, "-c", "input()"], stdin=-1, close_fds=False):
+    command = [sys.executable, "-c", "import sys; print(flush=True); sys.stdin.read()"]
+    with (
+        forked(lambda: None),
+        subprocess.Popen(command, stdin=-1, stdout=subprocess.PIPE, close_fds=False) as started,
+    ):
+        assert started.stdout is not None
+        assert started.stdout.readline()  # the kernel closes files a moment after it goes on here
         refused(other.take, tmp_path, "resume")
         lock.drop()  # what the kernel does at the end of a process
         other.take()

@@ -337,7 +337,7 @@ def broken(path: Path, name: str, content: str) -> Path:
         ("metrics.csv", "round,load\n0,10\n0,10\n1,20\n", r"metrics.csv must .* line 3 is of round 0, not 1"),
         ("metrics.csv", "round,load\n0,10\n1,20\n0,10\n", r"metrics.csv must .* line 4 is of round 0, not 2"),
         ("metrics.csv", "round,load\n0,10\n2,20\n", r"metrics.csv must .* line 3 is of round 2, not 1"),
-        ("metrics.csv", "round,load\n-1,10\n0,20\n", r"metrics.csv must .* line 2 is of round -1, not 0"),
+        ("metrics.csv", "round,load\n-1,10\n0,20\n", "line 2 of metrics.csv must be whole"),
     ],
 )
 def test_damaged_run_is_refused_with_what_is_wrong_in_it(
