@@ -14,6 +14,7 @@ from fedsplit.config import check
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.overrides import check_beside, one_list, parsed, spelled_out
 from fedsplit.running import go_on, perform, shown
+from fedsplit.terminal import with_tolerant_output
 
 HERE = Path.cwd()
 SHOWS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i"}
@@ -96,4 +97,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(with_tolerant_output(main))

@@ -15,6 +15,7 @@ from fedsplit.results.experiments import Experiment, experiments_in, figure_type
 from fedsplit.results.figures.types import FIGURE_TYPES
 from fedsplit.results.page import page
 from fedsplit.results.tables.files import table_files
+from fedsplit.terminal import with_tolerant_output
 
 EXPERIMENTS = Path("exp_configs.yaml")
 OPTIONS = ("x", "y", "by", "at", "of", "size", "targets", "log")
@@ -168,4 +169,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(with_tolerant_output(main))

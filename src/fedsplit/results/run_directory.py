@@ -147,9 +147,12 @@ class RunDirectory:
         """Write `local_accuracy.csv`, of the final model."""
         accuracies.write(self.path / LOCAL_ACCURACY)
 
-    def save_classification(self, confusion: ConfusionMatrix, curves: RocCurves) -> None:
-        """Write `confusion.csv` and `roc.csv`, of the final model."""
+    def save_confusion(self, confusion: ConfusionMatrix) -> None:
+        """Write `confusion.csv`, of the final model."""
         confusion.write(self.path / CONFUSION)
+
+    def save_roc(self, curves: RocCurves) -> None:
+        """Write `roc.csv`, of the final model."""
         curves.write(self.path / ROC)
 
     def save_results(self, results: Mapping[str, object]) -> None:
