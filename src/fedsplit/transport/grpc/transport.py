@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from secrets import token_bytes
 
@@ -23,14 +24,15 @@ from fedsplit.results.checkpoint import KEPT
 from fedsplit.results.ledger import Direction, Kind
 from fedsplit.results.summary import write_json
 from fedsplit.state import State, copied
+from fedsplit.terminal import note
 from fedsplit.transport.grpc import federation_pb2 as pb
 from fedsplit.transport.grpc.expectations import PARTS, Expectations
-from fedsplit.transport.grpc.hub import AWAY_S, Hub
+from fedsplit.transport.grpc.hub import AWAY_S, Hub, listed
 from fedsplit.transport.grpc.packing import pack_tensor, pack_weights
 from fedsplit.transport.grpc.plan import choices_and_settings, tell_of_data
 from fedsplit.transport.grpc.server import Federation, refuse_taken, start
 from fedsplit.transport.grpc.session import Answer, Late, Lost
-from fedsplit.transport.grpc.spawning import spawned
+from fedsplit.transport.grpc.spawning import last_words, log_of, spawned
 from fedsplit.transport.grpc.tls import Tls, require_tls_beyond_loopback
 from fedsplit.transport.links import KIND_OF, count, receivers, sent_as, weights_seed
 from fedsplit.transport.transport import Result, Run, Stateful, Transport
@@ -113,6 +115,7 @@ class GrpcTransport(Transport):
             expectations=self.expectations,
             sample_counts=self.run.sample_counts,
             ledger=self.run.ledger,
+            tell_away=partial(_tell_away, directory / "clients") if self._spawn else lambda clients: None,
         )
         federation = Federation(hub, self.plan, secured=self._tls is not None)
         server, port = start(federation, listen=self._listen, tls=self._tls, clients=clients)
@@ -234,6 +237,13 @@ class GrpcTransport(Transport):
         self._load_links(state["links"])
         self._after = {int(client): rounds for client, rounds in state["after"].items()}
         self._checkpointed = [dict(self._after)]
+
+
+def _tell_away(folder: Path, clients: Sequence[int]) -> None:
+    """Say on the terminal which clients that were started here have not come, and what one of them says."""
+    words = last_words(log_of(folder, clients[0]))
+    said = f"; client {clients[0]} says: {words}" if words else ""
+    note(f"waiting for {listed(clients)}, started and not here{said}")
 
 
 def _run_id(directory: Path) -> bytes:
