@@ -97,8 +97,8 @@ class GrpcInference:
             failure=lambda: next((each.failure for each in spawned if each.failure), None),
             words=lambda device: spawned[device].words if self.spawns else "",
         )
-        federation = Federation(hub, plan, secured=self._tls is not None)
-        running, port = start(federation, listen=self._listen, tls=self._tls, clients=self._count)
+        federation = Federation(hub, plan, clients=self._count, secured=self._tls is not None)
+        running, port = start(federation, listen=self._listen, tls=self._tls)
         address = f"{self._listen.rpartition(':')[0]}:{port}"
         try:
             with ExitStack() as stack, nullcontext() if self.spawns else _shown(config["progress"]):
@@ -116,6 +116,7 @@ class GrpcInference:
                     hub.finish()
         finally:
             running.stop(_GRACE_S).wait()
+            federation.sum_up()
 
 
 class GrpcDevice(inference.Device):

@@ -40,6 +40,7 @@ from fedsplit.weights import Weights
 
 _LOG = logging.getLogger("fedsplit.network")
 _GRACE_S = 5.0
+_RUN_BYTES = 16
 
 
 class GrpcTransport(Transport):
@@ -117,8 +118,8 @@ class GrpcTransport(Transport):
             ledger=self.run.ledger,
             tell_away=partial(_tell_away, directory / "clients") if self._spawn else lambda clients: None,
         )
-        federation = Federation(hub, self.plan, secured=self._tls is not None)
-        server, port = start(federation, listen=self._listen, tls=self._tls, clients=clients)
+        federation = Federation(hub, self.plan, clients=clients, secured=self._tls is not None)
+        server, port = start(federation, listen=self._listen, tls=self._tls)
         address = f"{self._listen.rpartition(':')[0]}:{port}"
         self.hub, ended = hub, False
         try:
@@ -139,6 +140,7 @@ class GrpcTransport(Transport):
         finally:
             hub.finish(tell=ended)
             server.stop(_GRACE_S).wait()
+            federation.sum_up()
             self.hub = None
 
     @contextmanager
@@ -247,13 +249,30 @@ def _tell_away(folder: Path, clients: Sequence[int]) -> None:
 
 
 def _run_id(directory: Path) -> bytes:
-    """What names the run at its clients, the same when it is resumed."""
+    """What names the run at its clients, the same when it is resumed.
+
+    Raises:
+        UserError: what the run was named before is damaged.
+    """
     path = directory / "network.json"
     if path.is_file():
-        return bytes.fromhex(json.loads(path.read_text("utf-8"))["run"])
-    run = token_bytes(16)
+        try:
+            run = bytes.fromhex(json.loads(path.read_text("utf-8"))["run"])
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise _damaged(path) from error
+        if len(run) != _RUN_BYTES:
+            raise _damaged(path)
+        return run
+    run = token_bytes(_RUN_BYTES)
     write_json(path, {"run": run.hex()})
     return run
+
+
+def _damaged(path: Path) -> UserError:
+    told = (
+        'its network.json is damaged: it holds {"run": the 32 digits that each file run of its clients holds}'
+    )
+    return UserError("resume", path.parent, told)
 
 
 class GrpcCohort(Cohort):
