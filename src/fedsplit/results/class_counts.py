@@ -63,11 +63,13 @@ class ClassCounts:
 def read_class_counts(run: Path) -> ClassCounts:
     """What a run left in `class_counts.csv`; classes beyond the last that a client has any of are lost.
 
+    Bytes of a class's name that are no text are read as escapes, as they can be drawn.
+
     Raises:
         UserError: it left none, or the file is damaged.
     """
     try:
-        with (run / CLASS_COUNTS).open(newline="", encoding="utf-8") as file:
+        with (run / CLASS_COUNTS).open(newline="", encoding="utf-8", errors="backslashreplace") as file:
             lines = list(csv.DictReader(file))
         rows = tuple((int(line["client"]), int(line["label"]), int(line["samples"])) for line in lines)
         named = {int(line["label"]): line["class"] for line in lines if line["class"]}

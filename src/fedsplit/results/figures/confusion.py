@@ -94,7 +94,7 @@ def read_confusion(run: Path) -> tuple[tuple[str, ...], tuple[tuple[int, ...], .
         UserError: it left none, or the file is damaged.
     """
     try:
-        with (run / CONFUSION).open(newline="", encoding="utf-8") as file:
+        with (run / CONFUSION).open(newline="", encoding="utf-8", errors="backslashreplace") as file:
             (_, *classes), *rows = csv.reader(file)
         counts = tuple(tuple(map(int, row[1:])) for row in rows)
     except FileNotFoundError as error:

@@ -125,7 +125,7 @@ def read_roc(run: Path) -> dict[str, Points]:
         UserError: it left none, or the file is damaged.
     """
     try:
-        with (run / ROC).open(newline="", encoding="utf-8") as file:
+        with (run / ROC).open(newline="", encoding="utf-8", errors="backslashreplace") as file:
             rows = [tuple(line[name] for name in _COLUMNS) for line in csv.DictReader(file)]
         curves: dict[str, list[tuple[float, float]]] = {}
         for name, x, y in rows:
