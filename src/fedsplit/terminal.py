@@ -25,8 +25,8 @@ def with_tolerant_output(main: Callable[[], int]) -> int:
     """
     _open_where_closed()
     output, error = _Output(1), _Output(2)
-    sys.stdout = _text(output, sys.stdout, "fedsplit.terminal")
-    sys.stderr = _text(error, sys.stderr, "backslashreplace")
+    sys.stdout = _text(output, sys.stdout, "fedsplit.terminal", by_line=output.isatty())
+    sys.stderr = _text(error, sys.stderr, "backslashreplace", by_line=True)
     try:
         return main()
     finally:
@@ -90,10 +90,9 @@ class _Output(io.RawIOBase):
         return view.nbytes
 
 
-def _text(output: _Output, before: TextIO | None, errors: str) -> io.TextIOWrapper:
-    encoding = getattr(before, "encoding", None) or "utf-8"
-    buffered = io.BufferedWriter(output)
-    return io.TextIOWrapper(buffered, encoding, errors, line_buffering=output.isatty() or errors[0] == "b")
+def _text(output: _Output, before: TextIO | None, errors: str, *, by_line: bool) -> io.TextIOWrapper:
+    encoding = before.encoding if before is not None else "utf-8"
+    return io.TextIOWrapper(io.BufferedWriter(output), encoding, errors, line_buffering=by_line)
 
 
 def _open_where_closed() -> None:

@@ -10,7 +10,9 @@ import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from fedsplit.config import names_choices
 from fedsplit.errors import UserError
+from fedsplit.paths import user_path
 from fedsplit.results import checkpoint
 from fedsplit.results.checkpoint import Checkpoint
 from fedsplit.results.class_counts import CLASS_COUNTS, ClassCounts
@@ -19,7 +21,7 @@ from fedsplit.results.local_accuracy import LOCAL_ACCURACY, LocalAccuracies
 from fedsplit.results.metrics import MetricsFile, Record
 from fedsplit.results.new_directory import new_directory
 from fedsplit.results.summary import write_json
-from fedsplit.weights import Weights
+from fedsplit.weights import Weights, is_finite
 
 _LOG = logging.getLogger("fedsplit")
 
@@ -45,12 +47,13 @@ class RunDirectory:
         return cls(path, key)
 
     @classmethod
-    def existing(cls, path: Path, key: str = "resume") -> "RunDirectory":
-        """The directory of a run that was started; `key` is what named it.
+    def existing(cls, path: Path | str, key: str = "resume") -> "RunDirectory":
+        """The directory of a run that was started, as a user names it; `key` is what named it.
 
         Raises:
             UserError: there is none.
         """
+        path = user_path(path, key)
         if not path.is_dir():
             raise UserError(key, path, "no such directory; give the directory of a run")
         if not (path / "config.yaml").is_file():
@@ -63,25 +66,33 @@ class RunDirectory:
             config = yaml.safe_load((self.path / "config.yaml").read_text("utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise UserError(self._key, self.path, "its config.yaml is damaged") from error
-        if not isinstance(config, dict) or "choices" not in config:
-            raise UserError(self._key, self.path, "its config.yaml is not that of a run")
-        return config
+        except OSError as error:
+            told = f"its config.yaml cannot be read ({error.strerror})"
+            raise UserError(self._key, self.path, told) from error
+        if not names_choices(config):
+            told = "its config.yaml is not that of a run: choices must name what was chosen of each group"
+            raise UserError(self._key, self.path, told)
+        return dict(config)
 
     def model(self, half: str) -> Weights:
         """The trained `client` or `server` model.
 
         Raises:
-            UserError: the run left none, or it is damaged.
+            UserError: the run left none, or it is damaged, or holds what is no number.
         """
         path = self.path / "model" / f"{half}.safetensors"
         try:
-            return load_file(path)
+            weights = load_file(path)
         except FileNotFoundError as error:
             told = f"holds no trained model, {path.relative_to(self.path)}: a run writes it at its end"
             raise UserError(self._key, self.path, told) from error
         except (SafetensorError, OSError) as error:
             told = f"{path.relative_to(self.path)} is damaged ({error})"
             raise UserError(self._key, self.path, told) from error
+        if not is_finite(weights):
+            told = f"{path.relative_to(self.path)} holds weights that are not finite: the run diverged"
+            raise UserError(self._key, self.path, told)
+        return weights
 
     def latest_checkpoint(self) -> Checkpoint | None:
         """The newest undamaged checkpoint; None where none was ever written."""
@@ -110,7 +121,7 @@ class RunDirectory:
             if counts is not None:
                 counts.write(self.path / CLASS_COUNTS)
             self.rewrite(records)
-            log = logging.FileHandler(self.path / "run.log", encoding="utf-8")
+            log = logging.FileHandler(self.path / "run.log", encoding="utf-8", errors="surrogateescape")
         except OSError as error:
             raise UserError("hydra.run.dir", self.path, f"cannot be written ({error.strerror})") from error
         log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))

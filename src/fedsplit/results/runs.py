@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from fedsplit.config import with_defaults_of_old
+from fedsplit.config import names_choices, with_defaults_of_old
 from fedsplit.errors import UserError
 from fedsplit.results.dotted_keys import below, flat, shown
 from fedsplit.results.labels import labelled
@@ -143,7 +143,7 @@ def read_run(path: Path) -> Run:
     if not is_run(path):
         raise UserError("run", path, f"must be the directory of a run, with {' and '.join(RUN_FILES)}")
     try:
-        config = yaml.load((path / "config.yaml").read_text("utf-8"), Loader=_LOADER)
+        config = _loaded((path / "config.yaml").read_text("utf-8"))
         ended = (path / RESULTS).is_file()
         results = json.loads((path / RESULTS).read_text("utf-8")) if ended else None
         with (path / "metrics.csv").open(newline="", encoding="utf-8") as file:
@@ -155,10 +155,18 @@ def read_run(path: Path) -> Run:
     if results is not None and not isinstance(results, dict):
         raise UserError("run", path, f"{RESULTS} must not be damaged")
     match config:
-        case {"choices": {"algorithm": str()}, "seed": int()}:
+        case {"choices": {"algorithm": str()}, "seed": int()} if names_choices(config):
             run = Run(path, with_defaults_of_old(config), "", columns, results)
             return replace(run, label=run.algorithm)
     raise UserError("run", path, "config.yaml must be that of a run: it has no algorithm chosen or no seed")
+
+
+def _loaded(text: str) -> Any:
+    """What a YAML file holds; libyaml refuses names of files that are no text, the slower loader does not."""
+    try:
+        return yaml.load(text, Loader=_LOADER)
+    except yaml.YAMLError:
+        return yaml.safe_load(text)
 
 
 def _columns(path: Path, rows: "csv.DictReader[str]") -> dict[str, tuple[float | None, ...]]:

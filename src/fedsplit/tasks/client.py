@@ -9,6 +9,7 @@ from rich.logging import RichHandler
 
 from fedsplit.errors import UserError
 from fedsplit.extras import extra
+from fedsplit.paths import user_path
 from fedsplit.tasks.task import Task
 
 
@@ -45,13 +46,15 @@ class Client(Task):
         own |= {f"dataset.{key}": value for key, value in config["dataset"].items() if value is not None}
         logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(show_path=False)])
         if (model := config["client"]["model"]) is not None:
-            Device(server=server, client=number, tls=tls, model=Path(model), own=own).attend()
+            Device(
+                server=server, client=number, tls=tls, model=user_path(model, "client.model"), own=own
+            ).attend()
             return
         Process(
             server=server,
             client=number,
             tls=tls,
-            folder=Path(folder) if folder is not None else None,
+            folder=user_path(folder, "client.directory") if folder is not None else None,
             own=own,
             build=run_of_member,
         ).attend()

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from fedsplit.errors import UserError
+from fedsplit.paths import user_path
 from fedsplit.transport.grpc.hosts import is_loopback, parse_host
 
 CERTIFICATE, KEY, AUTHORITY = "certificate.pem", "key.pem", "ca.pem"
@@ -51,7 +52,7 @@ class Tls:
             UserError: one of them is missing, cannot be read, has expired or is not yet valid; the private
                 key is not that of the certificate; the authority did not issue it.
         """
-        source = Path(directory)
+        source = user_path(directory, key)
         if not source.is_dir():
             raise UserError(key, source, f"a directory that holds {CERTIFICATE}, {KEY} and {AUTHORITY}")
         certificate, private, ca = (content(source / name, key) for name in (CERTIFICATE, KEY, AUTHORITY))
