@@ -5,15 +5,21 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import hydra
-from hydra.errors import HydraException
-from hydra.types import RunMode
+try:
+    import hydra
+    from hydra.errors import HydraException
+    from hydra.types import RunMode
 
-from fedsplit.composition import CONFIGS, composed, composing, first_line, hydra_path, plain
-from fedsplit.config import check
-from fedsplit.errors import RunFailed, UserError
-from fedsplit.overrides import check_beside, one_list, parsed, spelled_out
-from fedsplit.running import go_on, perform, shown
+    from fedsplit.composition import CONFIGS, composed, composing, first_line, hydra_path, plain
+    from fedsplit.config import check
+    from fedsplit.errors import RunFailed, UserError
+    from fedsplit.overrides import check_beside, one_list, parsed, spelled_out
+    from fedsplit.paths import user_path
+    from fedsplit.running import go_on, perform, shown
+    from fedsplit.terminal import with_tolerant_output
+except KeyboardInterrupt:  # imports take a second or two
+    print("interrupted", file=sys.stderr)
+    sys.exit(130)
 
 HERE = Path.cwd()
 SHOWS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i"}
@@ -30,7 +36,7 @@ def hand_over(arguments: Sequence[str]) -> None:
 
 def resume(given: str, overrides: Sequence[str]) -> None:
     """Go on with the run in the directory `given`, with what may be changed."""
-    directory = Path(given)
+    directory = user_path(given, "resume")
     go_on(directory, {override.key_or_group: override.value() for override in parsed(overrides)})
     print(shown(directory))
 
@@ -96,4 +102,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(with_tolerant_output(main))

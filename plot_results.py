@@ -7,14 +7,20 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
+try:
+    import yaml
 
-from fedsplit.errors import UserError
-from fedsplit.results.drawing import StoredRuns, draw, image_files, tabulate, write
-from fedsplit.results.experiments import Experiment, experiments_in, figure_type, formats_of
-from fedsplit.results.figures.types import FIGURE_TYPES
-from fedsplit.results.page import page
-from fedsplit.results.tables.files import table_files
+    from fedsplit.errors import UserError
+    from fedsplit.paths import user_path
+    from fedsplit.results.drawing import StoredRuns, draw, image_files, tabulate, write
+    from fedsplit.results.experiments import Experiment, experiments_in, figure_type, formats_of
+    from fedsplit.results.figures.types import FIGURE_TYPES
+    from fedsplit.results.page import page
+    from fedsplit.results.tables.files import table_files
+    from fedsplit.terminal import with_tolerant_output
+except KeyboardInterrupt:  # imports take a second or two
+    print("interrupted", file=sys.stderr)
+    sys.exit(130)
 
 EXPERIMENTS = Path("exp_configs.yaml")
 OPTIONS = ("x", "y", "by", "at", "of", "size", "targets", "log")
@@ -158,14 +164,18 @@ def _list(text: str) -> list[Any]:
 
 
 def main() -> int:
-    """Exit code: 0, or 2 for a mistake in what was asked."""
+    """Exit code: 0, 2 for a mistake in what was asked, or 130 where it was interrupted."""
     try:
         arguments = parsed()
+        arguments.out = user_path(arguments.out, "--out")
         return (plot_runs if arguments.places or arguments.runs else plot_experiments)(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(with_tolerant_output(main))

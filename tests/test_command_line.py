@@ -99,6 +99,12 @@ MISTAKES = [
     (["+model.num_classes=7"], "model.num_classes=7: no such key: it is given by the run itself"),
     (["dataset.crop_padding=100000"], "dataset.crop_padding=100000: at most the images' 8 pixels"),
     (["hydra.run.dir=x/${nokey}"], "hydra.run.dir=?: "),
+    (["hydra.run.dir="], "hydra.run.dir='': must name a directory"),
+    (["-m", "seed=0,1", "hydra.sweep.dir="], "hydra.sweep.dir='': must name a directory"),
+    (
+        ["hydra.run.dir=~nobody-of-this-name"],
+        "hydra.run.dir=~nobody-of-this-name: begins with ~ and names no",
+    ),
     (["hydra.mode=MULTIRUN"], "hydra.mode=MULTIRUN: a sweep is asked for by -m"),
     (["--run"], "flag=--run: must be one of "),
     (["++resume={tmp}"], "resume={tmp}: stands by itself"),

@@ -5,8 +5,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.experiment import Experiment
@@ -331,3 +333,72 @@ def test_auxiliary_model_is_not_drawn_as_the_model_is(tiny: Build) -> None:
     weights = [next(module.parameters()).detach() for module in modules]  # uniform in 1 / sqrt(fan in)
     draws = [(weight * weight[0].numel() ** 0.5).flatten()[:20] for weight in weights]
     assert float((draws[0] - draws[1]).abs().max()) > 0.1
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "auc"), [("a", "a", None), ("ab", "b", None), ("abc", "ab", float)]
+)
+def test_results_do_not_ask_for_test_images_of_several_classes(
+    tiny: Build, tmp_path: Path, train: str, test: str, auc: type | None
+) -> None:
+    draw = np.random.default_rng(0)
+    for split, classes in (("train", train), ("test", test)):
+        for name in classes:
+            folder = tmp_path / "images" / split / name
+            folder.mkdir(parents=True)
+            for number in range(6):
+                pixels = draw.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    limits = ("dataset.max_train=null", "dataset.max_test=null", "rounds=1")
+    run = tiny("dataset=image_folder", f"dataset.root={tmp_path / 'images'}", *limits)
+    run.run(RunDirectory(tmp_path / "run"))
+    results = json.loads((tmp_path / "run" / "results.json").read_text("utf-8"))
+    assert set(results["class_accuracy"]) == set(test)
+    assert results["auc"] is None if auc is None else isinstance(results["auc"], auc)
+    assert (tmp_path / "run" / "roc.csv").read_text("utf-8").startswith("class,false_positive_rate")
+
+
+@pytest.mark.parametrize(
+    ("broken", "file"),
+    [
+        ("classification.RocCurves.of", "roc.csv"),
+        ("classification.RocCurves.write", "roc.csv"),
+        ("classification.ConfusionMatrix.of", "confusion.csv"),
+        ("local_accuracy.LocalAccuracies.write", "local_accuracy.csv"),
+    ],
+)
+def test_what_is_computed_after_the_last_round_cannot_cost_the_results(
+    tiny: Build, tmp_path: Path, capsys: pytest.CaptureFixture[str], broken: str, file: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("no\nluck")
+
+    whole, run = (tiny("rounds=1", "dataset.local_test_fraction=0.2") for _ in range(2))
+    whole.run(RunDirectory(tmp_path / "whole"))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(f"fedsplit.results.{broken}", fail)
+        run.run(RunDirectory(tmp_path / "run"))
+    told = f"{file}: left out (ValueError: no)"
+    assert capsys.readouterr().err == f"note: {told}\n"
+    assert told in (tmp_path / "run" / "run.log").read_text("utf-8")
+    left = {folder: {path.name for path in (tmp_path / folder).rglob("*")} for folder in ("whole", "run")}
+    assert left["whole"] - left["run"] == {file}
+    results = json.loads((tmp_path / "run" / "results.json").read_text("utf-8"))
+    assert results["final_accuracy"] is not None
+    assert (results["auc"] is None) == (file == "roc.csv")
+    assert ("class_accuracy" in results) == (file != "confusion.csv")
+
+
+def test_results_and_models_are_written_before_the_classification(
+    tiny: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tiny("rounds=1")
+    monkeypatch.setattr(run.evaluate, "logits", _interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run.run(RunDirectory(tmp_path / "run"))
+    assert (tmp_path / "run" / "results.json").is_file()
+    assert (tmp_path / "run" / "model" / "client.safetensors").is_file()
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt

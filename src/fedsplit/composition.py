@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fedsplit.config import CODECS
 from fedsplit.errors import UserError
+from fedsplit.paths import user_path
 from fedsplit.sweeps.machine import jobs_at_once
 
 CONFIGS = Path(__file__).parents[2].resolve() / "hydra_config"
@@ -102,6 +103,9 @@ def hydra_path(config: DictConfig, key: str) -> Path:
         UserError: its name cannot be made.
     """
     try:
-        return Path(OmegaConf.select(config, key, throw_on_missing=True))
+        path = OmegaConf.select(config, key, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise UserError(key, "?", first_line(error)) from error
+    if not path:
+        raise UserError(key, repr(path), "must name a directory")
+    return user_path(path, key)

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeAlias, get_type_hints
+from typing import Annotated, Any, Literal, TypeAlias, TypeGuard, get_type_hints
 
 from fedsplit.arguments import (
     LARGEST,
@@ -167,6 +167,14 @@ GROUPS = (
 OPTIONAL_GROUPS = ("client_optimizer", "server_optimizer")
 
 
+def names_choices(config: object) -> TypeGuard[Mapping[str, Any]]:
+    """Whether this is a run's configuration, as far as can be seen: it names what was chosen, by group."""
+    choices = config.get("choices") if isinstance(config, Mapping) else None
+    return isinstance(choices, Mapping) and all(
+        isinstance(group, str) and isinstance(choice, str | None) for group, choice in choices.items()
+    )
+
+
 def with_defaults_of_old(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration of a run, with what runs did that were started before these keys were there."""
 
@@ -193,7 +201,7 @@ def with_defaults_of_old(config: Mapping[str, Any]) -> dict[str, Any]:
     chosen = {"task": "train", "quant": "none"} | {f"codec@{path}": "none" for path in CODECS}
     completed = {**older, **config}
     if "choices" in config:
-        chosen = chosen if "quant" not in config else {}
+        chosen = chosen if "quant" not in config else {"task": "train"}
         chosen |= {"engine": "sequential", "transport": "local", "network": "none", "tracker": "none"}
         completed["choices"] = {**chosen, **config["choices"]}
     client = config.get("client", {})

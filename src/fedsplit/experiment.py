@@ -23,16 +23,25 @@ from fedsplit.making import make
 from fedsplit.parts import Parts
 from fedsplit.restoring import check_identity, check_state, check_taken_over
 from fedsplit.results.checkpoint import Checkpoint
-from fedsplit.results.classification import MOST_CLASSES, ConfusionMatrix, RocCurves
+from fedsplit.results.classification import (
+    CONFUSION,
+    MOST_CLASSES,
+    ROC,
+    ConfusionMatrix,
+    Floats,
+    Integers,
+    RocCurves,
+)
 from fedsplit.results.dotted_keys import below
 from fedsplit.results.form import Misfit
 from fedsplit.results.ledger import Ledger
-from fedsplit.results.local_accuracy import LocalAccuracies
+from fedsplit.results.local_accuracy import LOCAL_ACCURACY, LocalAccuracies
 from fedsplit.results.metrics import Record
 from fedsplit.results.run_directory import RunDirectory
 from fedsplit.results.summary import StoppedBy, summarise
 from fedsplit.state import State
 from fedsplit.stored_config import checked, stored_config
+from fedsplit.terminal import optional
 from fedsplit.trackers.harmless import Harmless
 from fedsplit.trackers.tracker import Tracker
 from fedsplit.weights import Weights, is_finite
@@ -288,6 +297,13 @@ class Experiment:
     def _finish(self, directory: RunDirectory, stopped_by: StoppedBy) -> dict[str, object]:
         """Measure the final model, and write what is left of a run that has ended; its results."""
         full = self.algorithm.full_weights()
+        halves = self.parts.models.halves
+        models: dict[str, Weights] = {
+            "client": {name: full[name] for name in halves.client.state_dict()},
+            "server": {name: full[name] for name in halves.server.state_dict()},
+            **self.algorithm.auxiliary_weights(),
+        }
+        directory.save_model(models)
         local = self._local_accuracies(full)
         if (last := self.records[-1]).test_accuracy is None:
             # After the checkpoint, which a longer run could go on from: there this round is not evaluated.
@@ -301,17 +317,6 @@ class Experiment:
             directory.rewrite(self.records)
             before, after = last.row(), self.records[-1].row()
             self.tracker.round({k: v for k, v in after.items() if k == "round" or v != before[k]})
-        if local:
-            directory.save_local_accuracies(local)
-        confusion, curves = self._classification(full)
-        directory.save_classification(confusion, curves)
-        halves = self.parts.models.halves
-        models: dict[str, Weights] = {
-            "client": {name: full[name] for name in halves.client.state_dict()},
-            "server": {name: full[name] for name in halves.server.state_dict()},
-            **self.algorithm.auxiliary_weights(),
-        }
-        directory.save_model(models)
         results = summarise(
             self.records,
             stopped_by=stopped_by,
@@ -322,21 +327,40 @@ class Experiment:
                 "auxiliary": _parameters(self.parts.models.auxiliary),
             },
         )
-        results |= {"auc": curves.macro}
-        if len(confusion.names) <= MOST_CLASSES:
-            results |= {"class_accuracy": confusion.class_accuracy}
+        results |= {"auc": None}
+        directory.save_results(results)
+        if local:
+            with optional(LOCAL_ACCURACY):
+                directory.save_local_accuracies(local)
+        results |= self._save_classification(full, directory)
         directory.save_results(results)
         _LOG.info("stopped by %s after %s rounds", stopped_by, len(self.records))
         return results
 
-    def _classification(self, full: Weights) -> tuple[ConfusionMatrix, RocCurves]:
-        """Of the test images, in one pass."""
+    def _save_classification(self, full: Weights, directory: RunDirectory) -> dict[str, object]:
+        """Write how the final model classifies test images, each part by itself; what results hold of it."""
+        results: dict[str, object] = {}
+        with optional(f"{CONFUSION} and {ROC}"):
+            logits, labels, names = self._test_logits(full)
+            with optional(ROC):
+                curves = RocCurves.of(logits, labels, names)
+                directory.save_roc(curves)
+                results |= {"auc": curves.macro}
+            with optional(CONFUSION):
+                confusion = ConfusionMatrix.of(logits, labels, names)
+                directory.save_confusion(confusion)
+                if len(names) <= MOST_CLASSES:
+                    results |= {"class_accuracy": confusion.class_accuracy}
+        return results
+
+    def _test_logits(self, full: Weights) -> tuple[Floats, Integers, tuple[str, ...]]:
+        """Of the test images, their labels, and the names of the classes."""
         dataset = self.parts.data.dataset
         names = dataset.class_names or tuple(map(str, range(dataset.num_classes)))
         logits, labels = self.evaluate.logits(full).cpu().numpy(), self.evaluate.labels.cpu().numpy()
         if not np.isfinite(logits).all():
-            raise self._failed("the test logits are not finite")
-        return ConfusionMatrix.of(logits, labels, names), RocCurves.of(logits, labels, names)
+            raise ValueError("the test logits are not finite")
+        return logits, labels, names
 
     def _tell(self, console: Console, record: Record) -> None:
         accuracy = "" if record.test_accuracy is None else f"accuracy {record.test_accuracy:.4f}  "

@@ -28,6 +28,8 @@ def spelled_out(argument: str) -> list[str]:
         if len(codecs) > 1 and "," in value:
             raise UserError(key, value, f"a sweep takes one of {', '.join(codecs)}, or presets")
         return [f"codec@{path}={value}" for path in codecs]
+    if value.startswith("~") and "," not in value and "'" not in value:
+        value = f"'{value}'"  # a path at home, which Hydra's grammar takes in quotes only
     return [OLDER_SPELLINGS.get(key, key) + equals + value]
 
 

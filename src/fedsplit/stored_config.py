@@ -39,7 +39,7 @@ def stored_config(directory: RunDirectory, *, trust: bool) -> dict[str, Any]:
     Raises:
         UserError: the file is damaged, a value is not plain, or code of its own is named without `trust`.
     """
-    config = with_defaults_of_old(_of_a_run(directory)) | {"trust": trust}
+    config = with_defaults_of_old(directory.config()) | {"trust": trust}
     for key, value in _not_plain(config):
         raise directory.error(f"{key[:_SHOWN]}={str(value)[:_SHOWN]} in its config.yaml is no plain value")
     if not trust:
@@ -57,16 +57,6 @@ def checked(config: Mapping[str, Any]) -> None:
         UserError: see `fedsplit.config.check`.
     """
     check({key: value for key, value in config.items() if key != "choices"})
-
-
-def _of_a_run(directory: RunDirectory) -> dict[str, Any]:
-    config = directory.config()
-    choices = config["choices"]
-    if not isinstance(choices, dict) or not all(
-        isinstance(group, str) and isinstance(choice, str | None) for group, choice in choices.items()
-    ):
-        raise directory.error("its config.yaml is not that of a run: choices must be names")
-    return config
 
 
 def _chosen(choices: Mapping[str, str | None]) -> tuple[str, ...]:

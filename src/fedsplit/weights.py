@@ -103,6 +103,8 @@ def num_bytes(weights: Weights) -> int:
 def is_finite(weights: Weights) -> bool:
     """Whether every value is a number."""
     floating = [tensor for tensor in weights.values() if tensor.is_floating_point()]
+    if not floating:
+        return True
     # Sums show what is not finite in one pass; only where one overflows must each value be looked at.
     if torch.stack([tensor.sum().double() for tensor in floating]).isfinite().all():
         return True

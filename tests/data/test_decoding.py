@@ -1,3 +1,4 @@
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,3 +90,9 @@ def test_a_size_that_is_none_is_refused(configured: Configure, value: float) -> 
     with pytest.raises(UserError, match="a whole number greater than 0 or null") as caught:
         configured(*TINY, f"dataset.image_size={value}")
     assert caught.value.key == "dataset.image_size"
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(UserError, match=r"pipe.png cannot be read as an image \(it is no file\)"):
+        Decoder("root", True, False).opened(tmp_path / "pipe.png")

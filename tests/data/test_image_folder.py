@@ -1,6 +1,10 @@
 import os
 import pickle
 import shutil
+import socket
+import struct
+import warnings
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from fedsplit.data.decoding import Decoder
+from fedsplit.data.decoding import Decoder, ignore_pillows_warnings
 from fedsplit.data.image_folder import ImageFolder
 from fedsplit.errors import UserError
 from tests.data.published import digest_of
@@ -417,3 +421,207 @@ def test_a_png_with_a_broken_chunk_is_told(root: Path) -> None:
     file.write_bytes(bytes(content))
     with pytest.raises(UserError, match="cannot be read as an image"):
         _source(root).read()
+
+
+def _dangling(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+def _circular(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def _socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(os.path.relpath(path))  # the name of a socket may not be long
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (_dangling, "0.png is a link that leads nowhere"),
+        (_circular, "0.png is a link that leads nowhere"),
+        (os.mkfifo, "0.png is named as an image and is a pipe"),
+        (Path.mkdir, "0.png is named as an image and is a folder"),
+        (_socket, "0.png is named as an image and is a socket"),
+        (lambda path: path.symlink_to("/dev/zero"), "0.png is named as an image and is a device"),
+    ],
+)
+@pytest.mark.parametrize("where", ["train/ant", "test/bee"])
+def test_what_is_named_as_an_image_and_is_no_file_is_refused(
+    root: Path, monkeypatch: pytest.MonkeyPatch, where: str, make: Callable[[Path], None], told: str
+) -> None:
+    monkeypatch.chdir(root)
+    make(root / where / "0.png")
+    with pytest.raises(UserError, match=told) as caught:
+        _source(root).read()
+    assert caught.value.key == "dataset.root"
+
+
+@pytest.mark.parametrize("make", [_dangling, _circular])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_class_that_is_a_link_to_nowhere_is_refused(
+    root: Path, split: str, make: Callable[[Path], None]
+) -> None:
+    make(root / split / "cat")
+    with pytest.raises(UserError, match="cat is a link that leads nowhere"):
+        _source(root).read()
+
+
+def test_links_to_files_and_folders_are_followed(root: Path, tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        (root / split / "bee").rename(root / f"bees-{split}")
+        (root / split / "bee").symlink_to(root / f"bees-{split}")
+    (root / "train/ant/c.png").symlink_to("a.png")
+    train, _ = _source(root).read()
+    np.testing.assert_array_equal(train.pixels, np.stack([_pixels(seed) for seed in (1, 0, 1, 2, 3)]))
+
+
+@pytest.mark.parametrize("workers", [None, 2])
+def test_names_that_are_no_text_are_read_as_any_other(root: Path, workers: int | None) -> None:
+    name = os.fsdecode(b"\xff\xe9.png")
+    (root / "train/ant/b.png").rename(root / "train/ant" / name)
+    (root / "train/bee").rename(root / "train" / os.fsdecode(b"b\xff"))
+    (root / "test/bee").rename(root / "test" / os.fsdecode(b"b\xff"))
+    for _ in range(2):
+        data = ImageFolder(root=str(root), workers=workers).load()
+        assert data.class_names == ("ant", "b\udcff")
+        expected = np.stack([_pixels(seed) for seed in (1, 0, 2, 3)])
+        np.testing.assert_array_equal(data.train.pixels[:], expected)
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), EOFError(), IndexError("a\nb")])
+def test_whatever_reading_an_image_raises_is_one_line(
+    root: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(UserError, match=r"a.png cannot be read as an image \((Perm|EOFError|a\))"):
+        _source(root).read()
+
+
+def test_folder_that_cannot_be_read_is_one_line(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", fail)
+    with pytest.raises(UserError, match=r"cannot be read \(Permission denied\)"):
+        _source(root).read()
+
+
+def test_pillow_warns_of_nothing_beside_what_a_run_says(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    palette = Image.fromarray(_pixels(1)).convert("P")
+    palette.save(root / "train/ant/a.png", transparency=b"\0\x80")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 30)  # images of 36 are warned of, and of 60 refused
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        ignore_pillows_warnings()
+        assert len(_source(root).read()[0]) == 4
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+        (root / "train/ant/a.png").touch()
+        with pytest.raises(UserError, match=r"a.png cannot be read as an image \(.*decompression bomb"):
+            _source(root, image_size=3).read()
+    assert warned == []
+
+
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        ("train/ant/x.jfif", "1 image is left out, as train/ant/x.jfif"),
+        ("train/ant/x", "1 image is left out, as train/ant/x"),
+        ("test/bee/deep/deeper/x.png", "1 image is left out, as test/bee/deep/deeper/x.png"),
+        ("train/x.png", "1 image is left out, as train/x.png"),
+        ("train/ant/notes.md", None),
+        ("train/ant/.x.jfif", None),
+        ("train/ant/.deep/x.png", None),
+        ("train/.x.png", None),
+        ("other/ant/x.png", None),
+    ],
+)
+def test_images_that_are_left_out_are_counted_in_one_line(
+    root: Path, capsys: pytest.CaptureFixture[str], place: str, told: str | None
+) -> None:
+    path = root / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"text" if path.suffix == ".md" else (root / "train/ant/a.png").read_bytes())
+    assert len(_source(root).read()[0]) == 4
+    ends = ": taken are <class>/* that end in .bmp, "
+    shown = capsys.readouterr().err
+    assert shown == "" if told is None else shown.startswith(f"note: dataset.root={root}: {told}{ends}")
+    assert shown.count("\n") == (told is not None)
+
+
+def test_how_many_images_are_left_out_is_told(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split, number in (("train", 3), ("test", 2)):
+        for i in range(number):
+            (root / split / "ant" / f"{i}.jpe").write_bytes(b"\xff\xd8\xff\xe0")
+    _source(root).read()
+    assert ": 5 images are left out, as train/ant/0.jpe: " in capsys.readouterr().err
+
+
+COMPOSED, DECOMPOSED = "caf\N{LATIN SMALL LETTER E WITH ACUTE}", "cafe\N{COMBINING ACUTE ACCENT}"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [(COMPOSED, DECOMPOSED), (DECOMPOSED, COMPOSED), ("a b", "a\N{NO-BREAK SPACE}b")]
+)
+def test_classes_that_look_the_same_are_refused(root: Path, first: str, second: str) -> None:
+    _write(root / "train" / first / "a.png", _pixels(0))
+    _write(root / "test" / second / "a.png", _pixels(0))
+    with pytest.raises(UserError, match=r"of test is none of train, whose .* looks the same"):
+        _source(root).read()
+    with pytest.raises(UserError, match=r"of train is none of dataset.classes, whose .* looks the same"):
+        ImageFolder(root=str(root), classes=["ant", "bee", second]).read()
+    _write(root / "train" / second / "a.png", _pixels(0))
+    with pytest.raises(UserError, match=r"classes 'a.*' and '.*' look the same|classes '.*\\u") as caught:
+        _source(root).read()
+    assert caught.value.key == "dataset.root"
+
+
+def test_pixels_are_those_stored_whatever_way_up_exif_says(root: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees to show it
+    for image, stored in ((_pixels(1), "a.png"), (_pixels(0), "b.png")):
+        Image.fromarray(image).save(root / "train/ant" / stored, exif=exif)
+    np.testing.assert_array_equal(_source(root).read()[0].pixels[0], _pixels(1))
+
+
+@pytest.mark.parametrize("alpha", [0, 128, 255])
+def test_transparency_is_dropped_and_colours_stay(root: Path, alpha: int) -> None:
+    image = Image.fromarray(_pixels(1))
+    image.putalpha(alpha)
+    image.save(root / "train/ant/a.png")
+    np.testing.assert_array_equal(_source(root).read()[0].pixels[0], _pixels(1))
+
+
+def _png_of_16_bits(colour: int, channels: int) -> bytes:
+    def chunk(name: bytes, content: bytes) -> bytes:
+        checksum = struct.pack(">I", zlib.crc32(name + content))
+        return struct.pack(">I", len(content)) + name + content + checksum
+
+    rows = (b"\0" + bytes(range(2 * channels)) * 6) * 6
+    header = struct.pack(">IIBBBBB", 6, 6, 16, colour, 0, 0, 0)
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("0.png", _png_of_16_bits(2, 3)),
+        ("0.png", _png_of_16_bits(6, 4)),
+        ("0.png", _png_of_16_bits(4, 2)),
+        ("0.ppm", b"P6\n6 6\n65535\n" + bytes(216)),
+        ("0.ppm", b"P6\n6 6\n1000\n" + bytes(216)),
+        ("0.ppm", b"P3 6 6 65535 " + b"0 " * 108),
+    ],
+)
+@pytest.mark.parametrize("grayscale", [False, True])
+def test_colours_of_more_than_8_bits_are_refused(
+    root: Path, name: str, content: bytes, grayscale: bool
+) -> None:
+    (root / "train/ant" / name).write_bytes(content)
+    with pytest.raises(UserError, match="has more than 8 bits a channel"):
+        _source(root, grayscale=grayscale).read()

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from torch import nn
 
@@ -36,7 +35,7 @@ class TrainedStart:
         """
         if run is None:
             return None
-        directory = RunDirectory.existing(Path(run), "run")
+        directory = RunDirectory.existing(run, "run")
         directory.config()
         shared = (directory.path / "model" / "auxiliary.safetensors").is_file()
         whole = directory.model("client") | directory.model("server")

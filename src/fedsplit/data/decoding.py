@@ -1,6 +1,8 @@
 """Image files to pixels: opened, brought to size, and kept decoded on disk."""
 
 import os
+import stat
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -17,6 +19,15 @@ from torch import Tensor
 from fedsplit.errors import UserError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp", ".gif"}
+_LARGEST_BYTE = 255
+
+
+def ignore_pillows_warnings() -> None:
+    """Let Pillow keep to itself what it warns of: it decodes such files, or raises and the file is named."""
+    warnings.filterwarnings("ignore", category=Warning, module=r"PIL(\.|$)")
+
+
+ignore_pillows_warnings()  # for the whole process: filters that come and go are not those of one thread
 
 
 @dataclass(frozen=True)
@@ -39,18 +50,26 @@ class Decoder:
         return 1 if self.grayscale else 3
 
     def opened(self, file: Path) -> Image.Image:
-        """The image in a file.
+        """The image in a file, as it is stored: not turned as its EXIF data say, and without transparency.
 
         Raises:
             UserError: it is none, or has more than 8 bits a channel.
         """
         try:
+            if not stat.S_ISREG(file.stat().st_mode):  # a pipe would be waited for
+                raise ValueError("it is no file")
             with Image.open(file) as image:
-                if image.mode.startswith(("I", "F")):
+                if _is_deep(image):
                     raise UserError("dataset.root", self.root, f"{file} has more than 8 bits a channel")
                 return image.convert("L" if self.grayscale else "RGB")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow raises all
-            raise UserError("dataset.root", self.root, f"{file} cannot be read as an image") from error
+        except UserError:
+            raise
+        except Exception as error:  # Pillow's decoders raise whatever damaged files make them raise
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            if isinstance(error, OSError) and error.strerror:
+                reason = error.strerror
+            told = f"{file} cannot be read as an image ({reason})"
+            raise UserError("dataset.root", self.root, told) from error
 
     def own_side(self, file: Path) -> int:
         """Height and width of a square image.
@@ -77,6 +96,18 @@ class Decoder:
             found = f"{file} is {image.size[0]}x{image.size[1]} and not {side}x{side}"
             raise UserError("dataset.image_size", None, f"{found}: give the size to resize to")
         return np.asarray(image).reshape(side, side, self.channels)
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether an image has more than 8 bits a channel, of which Pillow would drop those of colours."""
+    if image.mode.startswith(("I", "F")):
+        return True
+    for tile in image.tile if isinstance(image, ImageFile.ImageFile) else ():
+        mode, *others = tile.args if isinstance(tile.args, tuple) else (tile.args,)
+        largest = others[0] if others and tile.codec_name.startswith("ppm") else 0
+        if ";16" in str(mode) or (isinstance(largest, int) and largest > _LARGEST_BYTE):
+            return True
+    return False
 
 
 def fitted(image: Image.Image, side: int) -> Image.Image:
@@ -123,15 +154,21 @@ def kept(
         settings: that it reads them by.
         make: gives tensors by name.
         fits: whether tensors can be of these files: their names, types, shapes and labels.
+
+    Raises:
+        UserError: a file is gone.
     """
     digest = sha256(settings.encode())
     for file in files:
-        stat = file.stat()
-        digest.update(f"{file.relative_to(root)} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+        try:
+            found = file.stat()
+        except OSError as error:
+            raise UserError("dataset.root", root, f"{file} cannot be read ({error.strerror})") from error
+        digest.update(os.fsencode(f"{file.relative_to(root)} {found.st_size} {found.st_mtime_ns}\n"))
     cache = root / ".fedsplit-cache" / f"{name}-{digest.hexdigest()[:16]}.safetensors"
-    found = _read(cache, digest.hexdigest())
-    if found is not None and fits(found):
-        return found
+    held = _read(cache, digest.hexdigest())
+    if held is not None and fits(held):
+        return held
     made = make()
     _write(cache, digest.hexdigest(), made)
     return made

@@ -15,6 +15,7 @@ from fedsplit.data.dataset import Images, ImageSource
 from fedsplit.data.decoding import kept
 from fedsplit.data.torchvision_images import images_of, published
 from fedsplit.errors import UserError
+from fedsplit.paths import user_path
 
 _CLASSES = tuple(sorted(string.digits + string.ascii_letters))  # digits, capitals, small letters
 _SIDE = 28
@@ -57,7 +58,7 @@ class Femnist(ImageSource):
 
     @property
     def _folder(self) -> Path:
-        return Path(self.root, "femnist").expanduser()
+        return user_path(self.root, "dataset.root") / "femnist"
 
     def _emnist(self, *, train: bool) -> Images:
         found = published(

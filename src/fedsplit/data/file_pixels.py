@@ -1,5 +1,6 @@
 """Pixels of more image files than memory holds: decoded as they are asked for."""
 
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -43,7 +44,7 @@ class DecodingAhead:
         with self._lock:
             future = self._started.get(file)
             if future is None:
-                path = Path(file.decode(errors="surrogateescape"))
+                path = Path(os.fsdecode(file))
                 future = self._pool.submit(self._decoder.decoded, path, self.shape[0])
                 self._started[file] = future
             self._started.move_to_end(file)

@@ -1,7 +1,10 @@
 """Datasets that are image files: listed by their layout, decoded once and kept, or as they are read."""
 
+import os
+import re
+import stat
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, TypeAlias
@@ -15,8 +18,21 @@ from fedsplit.data.dataset import Images, ImageSource
 from fedsplit.data.decoding import SUFFIXES, Decoder, kept
 from fedsplit.data.file_pixels import DecodingAhead, FilePixels
 from fedsplit.errors import UserError
+from fedsplit.paths import user_path
 
 _KEPT_BYTES = 256_000_000  # of images decoded ahead, or to be asked for again: some batches of 224x224
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+_IMAGE = re.compile(
+    rb"\x89PNG|\xff\xd8\xff|GIF8|BM|II\*\0|MM\0\*|RIFF....WEBP|P[1-6]\s|....ftyp(avif|heic|mif1)|\0\0\0\x0cjP",
+    re.DOTALL,
+)
+"""How image files begin."""
 Listed: TypeAlias = list[tuple[Path, int]]
 """Files of a split with their labels."""
 
@@ -46,7 +62,7 @@ class ImageFiles(ImageSource):
     @property
     def folder(self) -> Path:
         """`root`, with `~` spelled out."""
-        return Path(self.root).expanduser()
+        return user_path(self.root, "dataset.root")
 
     @abstractmethod
     def listed(self) -> tuple[Listed, Listed]:
@@ -99,16 +115,83 @@ class ImageFiles(ImageSource):
 
 
 def classes_in(folder: Path) -> list[str]:
-    """Names of the folders in a folder, sorted; hidden ones are none."""
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    """Names of the folders in a folder, sorted; hidden ones are none.
+
+    Raises:
+        UserError: it cannot be read, or holds a link that leads nowhere.
+    """
+    return sorted(path.name for path in _visible(folder) if _mode(path) == stat.S_IFDIR)
 
 
 def images_in(folder: Path) -> list[Path]:
-    """Image files in a folder, sorted; none where there is no folder. Hidden ones are none."""
-    found = folder.glob("*")
-    return sorted(each for each in found if each.suffix.lower() in SUFFIXES and each.name[0] != ".")
+    """Image files in a folder, sorted; none where there is no folder. Hidden ones are none.
+
+    Raises:
+        UserError: the folder cannot be read, or holds something that is named as an image and is no file.
+    """
+    found = sorted(each for each in _visible(folder) if each.suffix.lower() in SUFFIXES)
+    for each in found:
+        if (kind := _mode(each)) != stat.S_IFREG:
+            told = f"{each} is named as an image and is {_KINDS.get(kind, 'no file')}"
+            raise UserError("dataset.root", folder, told)
+    return found
 
 
 def by_class(folder: Path, classes: list[str] | tuple[str, ...]) -> Listed:
     """The files of `folder/<class>/`, class by class."""
     return [(file, label) for label, name in enumerate(classes) for file in images_in(folder / name)]
+
+
+def images_beside(folder: Path, classes: Iterable[str]) -> list[Path]:
+    """Images below a folder that `by_class` does not list, sorted, by how their content begins.
+
+    They are in no folder of a class, or in a folder below one, or their name does not end as one of an image.
+    """
+    found = [each for each in _visible(folder) if each.is_file()]
+    for name in classes:
+        for each in _visible(folder / name):
+            if each.is_dir():
+                found += _files_below(each)
+            elif each.suffix.lower() not in SUFFIXES:
+                found.append(each)
+    return sorted(filter(_begins_as_an_image, found))
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(place, name) for name in files if not name.startswith("."))
+
+
+def _visible(folder: Path) -> list[Path]:
+    """What is in a folder and not hidden; nothing where there is no folder."""
+    try:
+        return [path for path in folder.iterdir() if not path.name.startswith(".")]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise UserError("dataset.root", folder, f"cannot be read ({error.strerror})") from error
+
+
+def _mode(path: Path) -> int:
+    """What a path is, or the link there leads to, as `stat.S_IFMT` tells it.
+
+    Raises:
+        UserError: it is a link that leads nowhere, or cannot be looked at.
+    """
+    try:
+        return stat.S_IFMT(path.stat().st_mode)
+    except OSError as error:
+        told = "is a link that leads nowhere" if path.is_symlink() else f"cannot be read ({error.strerror})"
+        raise UserError("dataset.root", path.parent, f"{path} {told}") from error
+
+
+def _begins_as_an_image(path: Path) -> bool:
+    """Whether a file is an image by its first bytes; not where it cannot be read."""
+    try:
+        if not path.is_file():  # one that is not may never give a byte
+            return False
+        with path.open("rb") as file:
+            return _IMAGE.match(file.read(16)) is not None
+    except OSError:
+        return False

@@ -1,11 +1,17 @@
 """Images in folders named after their classes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
+from unicodedata import normalize
 
-from fedsplit.data.image_files import ImageFiles, Listed, by_class, classes_in
+from fedsplit.data.decoding import SUFFIXES
+from fedsplit.data.image_files import ImageFiles, Listed, by_class, classes_in, images_beside
 from fedsplit.errors import UserError
+from fedsplit.terminal import note
+
+_ALIKE = "rename one, as accents can be one character (NFC) or two (NFD), and spaces many"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,13 +29,16 @@ class ImageFolder(ImageFiles):
     classes: list[str] | None = None
 
     def listed(self) -> tuple[Listed, Listed]:
-        """See `ImageFiles.listed`."""
+        """See `ImageFiles.listed`; images that are left out are told in one line."""
         classes = self.class_names()
         for split, of in (("train", "dataset.classes"), (self.test_split, "train")):
-            folder = self.folder / split
-            surplus = sorted(set(classes_in(folder)) - set(classes)) if folder.is_dir() else []
+            surplus = sorted(set(classes_in(self.folder / split)) - set(classes))
             if surplus:
-                raise UserError("dataset.root", self.root, f"class {surplus[0]} of {split} is none of {of}")
+                told = f"class {surplus[0]} of {split} is none of {of}"
+                if alike := [name for name in classes if _look(name) == _look(surplus[0])]:
+                    told += f", whose {alike[0]} looks the same and is written in other characters: {_ALIKE}"
+                raise UserError("dataset.root", self.root, told)
+        self._tell_of_images_beside(classes)
         train, test = (by_class(self.folder / split, classes) for split in ("train", self.test_split))
         missing = set(range(len(classes))) - {label for _, label in train}
         if missing and self.classes is None:
@@ -47,4 +56,25 @@ class ImageFolder(ImageFiles):
         for name in self.classes or ():  # they may come over the network
             if not name or name != Path(name).name or name.startswith(".") or "\0" in name:
                 raise UserError("dataset.classes", name, "must be the name of a folder, not a path")
-        return tuple(classes_in(train) if self.classes is None else self.classes)
+        classes = tuple(classes_in(train) if self.classes is None else self.classes)
+        looks: dict[str, str] = {}
+        for name in classes:
+            other = looks.setdefault(_look(name), name)
+            if other != name:
+                told = f"classes {other!a} and {name!a} look the same, {name}: {_ALIKE}"
+                raise UserError("dataset.root", self.root, told)
+        return classes
+
+    def _tell_of_images_beside(self, classes: Sequence[str]) -> None:
+        folders = [self.folder / split for split in ("train", self.test_split)]
+        beside = [file for folder in folders for file in images_beside(folder, classes)]
+        if beside:
+            of, example = "image is" if len(beside) == 1 else "images are", beside[0].relative_to(self.folder)
+            ends = ", ".join(sorted(SUFFIXES))
+            told = f"taken are <class>/* that end in {ends}"
+            note(f"dataset.root={self.root}: {len(beside)} {of} left out, as {example}: {told}")
+
+
+def _look(name: str) -> str:
+    """The same for names that look the same: whatever way accents and spaces are written."""
+    return " ".join(normalize("NFC", name).split())

@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
@@ -13,6 +12,7 @@ import torch
 from fedsplit.data.dataset import Images, ImageSource
 from fedsplit.errors import UserError
 from fedsplit.models.torchvision_operators import torchvision
+from fedsplit.paths import user_path
 
 _READERS = {
     "cifar10": "CIFAR10",
@@ -72,7 +72,7 @@ def published(name: str, root: str, download: bool, reader: Callable[[ModuleType
     Raises:
         UserError: files are missing or damaged, or their download failed.
     """
-    folder = Path(root).expanduser()
+    folder = user_path(root, "dataset.root")
     was_there = folder.exists()
     try:
         return reader(torchvision().datasets)

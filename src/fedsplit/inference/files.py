@@ -33,7 +33,11 @@ def write_results(
     write_csv(directory / "requests.csv", COLUMNS, (each.row() for each in requests))
     write_csv(directory / "summary.csv", list(rows[0]), (list(row.values()) for row in rows))
     about = {key: config[key] for key in ("batch_size", "threads", "device", "run")}
-    about |= {"model": config["choices"]["model"], "cut": cut, "transport": config["choices"]["transport"]}
+    about |= {
+        "model": config["choices"].get("model"),
+        "cut": cut,
+        "transport": config["choices"]["transport"],
+    }
     write_json(directory / "summary.json", {**about, "precisions": rows})
     (directory / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
     write_json(

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -87,7 +86,7 @@ def subject_of(config: Mapping[str, Any]) -> Subject:
     cpu = torch.device("cpu")
     weights = {}
     if config["run"] is not None:
-        directory = RunDirectory.existing(Path(config["run"]), "run")
+        directory = RunDirectory.existing(config["run"], "run")
         weights = {half: directory.model(half) for half in ("client", "server")}
     data = Data.built(config, cpu, member=None, apart=False)
     estimator = make(GradientEstimator, config, "estimator")  # type: ignore[type-abstract]

@@ -6,13 +6,16 @@ aside. Numbers have 64 bits: beyond them Python's own whole numbers get slow, an
 
 import csv
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where libyaml is there
+_NO_TEXT = re.compile(r"\\u[dD][89a-fA-F]")
+"""Bytes of names that are no text, as YAML escapes them: libyaml refuses them, the slower loader does not."""
 MIB = 2**20
 _MOST_DEPTH = 20
 _LONGEST_TEXT = 4096
@@ -54,11 +57,11 @@ def yaml_in(path: Path, most: int = MIB, most_values: int = 100_000) -> Any:
         Damaged: it is no YAML, or beyond all bounds.
     """
     content = text(path, most)
+    loader = yaml.SafeLoader if _NO_TEXT.search(content) else _LOADER
     try:
-        _check_events(
-            path.name, content, most_values
-        )  # before anything is made of it: making goes as deep as it is nested
-        found = yaml.load(content, Loader=_LOADER)
+        # before anything is made of it: making goes as deep as it is nested
+        _check_events(path.name, yaml.parse(content, Loader=loader), most_values)
+        found = yaml.load(content, Loader=loader)
     except Damaged:
         raise
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no date, or a number too long
@@ -67,9 +70,9 @@ def yaml_in(path: Path, most: int = MIB, most_values: int = 100_000) -> Any:
     return found
 
 
-def _check_events(name: str, content: str, most_values: int) -> None:
+def _check_events(name: str, events: Iterable[yaml.Event], most_values: int) -> None:
     depth = 0
-    for number, event in enumerate(yaml.parse(content, Loader=_LOADER)):
+    for number, event in enumerate(events):
         if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None) is not None:
             raise Damaged(f"{name} is damaged: it has a tag or an alias")
         if isinstance(event, yaml.CollectionStartEvent):
@@ -142,10 +145,7 @@ def _lines(name: str, file: Any, most: int) -> Iterator[str]:
         most -= len(line)
         if len(line) > MIB or most < 0:
             raise Damaged(f"{name} is larger than can be, or has a line that is")
-        try:
-            yield line.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise Damaged(f"{name} is no UTF-8") from error
+        yield line.decode("utf-8", "backslashreplace")  # names of classes are those of folders: any bytes
 
 
 def csv_table(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]:

@@ -63,6 +63,8 @@ class ClassCounts:
 def read_class_counts(run: Path) -> ClassCounts:
     """What a run left in `class_counts.csv`; classes beyond the last that a client has any of are lost.
 
+    Bytes of a class's name that are no text are read as escapes, as they can be drawn.
+
     Raises:
         UserError: it left none, or the file is damaged.
     """

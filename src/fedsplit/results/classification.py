@@ -39,10 +39,9 @@ class ConfusionMatrix:
             labels: true classes, `(n,)`.
             names: of the classes, by label.
         """
-        from sklearn.metrics import confusion_matrix  # noqa: PLC0415  (heavy, and asked for at the end)
-
-        counts = confusion_matrix(labels, logits.argmax(1), labels=np.arange(len(names)))
-        return cls(counts, tuple(names))
+        classes = len(names)
+        cells = labels.astype(np.int64) * classes + logits.argmax(1)
+        return cls(np.bincount(cells, minlength=classes**2).reshape(classes, classes), tuple(names))
 
     @property
     def class_accuracy(self) -> dict[str, float]:
@@ -91,22 +90,25 @@ class RocCurves:
     Args:
         classes: their curves; empty beyond `MOST_CLASSES` classes.
         areas: of each such class, by name, however many there are.
-        micro: of all decisions of all classes together.
+        micro: of all decisions of all classes together; None where there is one class only, and so
+            nothing to decide.
     """
 
     classes: tuple[RocCurve, ...]
     areas: dict[str, float]
-    micro: RocCurve
+    micro: RocCurve | None
 
     @classmethod
     def of(cls, logits: Floats, labels: Integers, names: Sequence[str]) -> "RocCurves":
         """Ranked by the probabilities that the softmax of the logits gives each class.
 
         Args:
-            logits: `(n, classes)`, of two classes or more.
+            logits: `(n, classes)`.
             labels: true classes, `(n,)`.
             names: of the classes, by label.
         """
+        if len(names) < 2:
+            return cls((), {}, None)
         scores, curves, areas = log_odds(logits), [], {}
         for label, name in enumerate(names):
             positive = labels == label
@@ -124,10 +126,11 @@ class RocCurves:
         return float(np.mean(list(self.areas.values()))) if self.areas else None
 
     def write(self, path: Path) -> None:
-        """Write as CSV, a row a point: of each class, or of `micro` alone beyond `MOST_CLASSES` classes."""
+        """Write as CSV, a row a point: of each class, or of `micro` alone where there are none of those."""
         points = (
             (curve.name, *point)
             for curve in self.classes or (self.micro,)
+            if curve is not None
             for point in zip(
                 curve.false_positive_rate.tolist(), curve.true_positive_rate.tolist(), strict=True
             )

@@ -6,7 +6,7 @@ from pathlib import Path
 from fedsplit.errors import UserError
 from fedsplit.results.experiments import Experiment
 from fedsplit.results.figures.drawn import Drawn
-from fedsplit.results.figures.style import encoded
+from fedsplit.results.figures.style import encoded, house_style
 from fedsplit.results.finding import runs_at
 from fedsplit.results.runs import Run, read_run, without_repeats
 from fedsplit.results.selection import fits, missing, sweep, unknown_keys
@@ -125,8 +125,10 @@ def draw(experiment: Experiment, runs: Sequence[Run], formats: Sequence[str]) ->
     Raises:
         UserError: runs do not fit together, or are more than can be told apart.
     """
-    figure = experiment.figure.draw(experiment.figure.data(runs))
-    images = {format: encoded(figure, format) for format in formats}
+    data = experiment.figure.data(runs)
+    with house_style():
+        figure = experiment.figure.draw(data)
+        images = {format: encoded(figure, format) for format in formats}
     return Drawn(experiment.name, experiment.title, experiment.description, images, runs)
 
 

@@ -6,6 +6,7 @@ from glob import glob
 from pathlib import Path
 
 from fedsplit.errors import UserError
+from fedsplit.paths import user_path
 from fedsplit.results.runs import is_run
 
 
@@ -23,7 +24,8 @@ def runs_at(place: str, key: str) -> Found:
     Raises:
         UserError: a folder cannot be read; `key` is what named the place.
     """
-    paths = [Path(place)] if Path(place).exists() else map(Path, sorted(glob(place, recursive=True)))
+    path = user_path(place, key)
+    paths = [path] if path.exists() else map(Path, sorted(glob(str(path), recursive=True)))
     runs: list[Path] = []
     others: list[Path] = []
     try:

@@ -9,7 +9,9 @@ import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from fedsplit.config import names_choices
 from fedsplit.errors import UserError
+from fedsplit.paths import user_path
 from fedsplit.results import checkpoint
 from fedsplit.results.bounded import Damaged, yaml_in
 from fedsplit.results.checkpoint import Checkpoint
@@ -20,7 +22,7 @@ from fedsplit.results.metrics import MetricsFile, Record
 from fedsplit.results.new_directory import new_directory
 from fedsplit.results.run_lock import RunLock
 from fedsplit.results.summary import write_json
-from fedsplit.weights import Weights
+from fedsplit.weights import Weights, is_finite
 
 _LOG = logging.getLogger("fedsplit")
 
@@ -56,12 +58,13 @@ class RunDirectory:
         return directory
 
     @classmethod
-    def existing(cls, path: Path, key: str = "resume") -> "RunDirectory":
-        """The directory of a run that was started; `key` is what named it.
+    def existing(cls, path: Path | str, key: str = "resume") -> "RunDirectory":
+        """The directory of a run that was started, as a user names it; `key` is what named it.
 
         Raises:
             UserError: there is none.
         """
+        path = user_path(path, key)
         if not path.is_dir():
             raise UserError(key, path, "no such directory; give the directory of a run")
         if not (path / "config.yaml").is_file():
@@ -92,28 +95,33 @@ class RunDirectory:
         try:
             config = yaml_in(self.path / "config.yaml")
         except OSError as error:
-            raise self.error(f"its config.yaml must be readable ({error.strerror})") from error
+            raise self.error(f"its config.yaml cannot be read ({error.strerror})") from error
         except Damaged as error:
             raise self.error(f"its config.yaml is damaged ({error})") from error
-        if not isinstance(config, dict) or "choices" not in config:
-            raise self.error("its config.yaml is not that of a run")
-        return config
+        if not names_choices(config):
+            told = "its config.yaml is not that of a run: choices must name what was chosen of each group"
+            raise self.error(told)
+        return dict(config)
 
     def model(self, half: str) -> Weights:
         """The trained `client` or `server` model.
 
         Raises:
-            UserError: the run left none, or it is damaged.
+            UserError: the run left none, or it is damaged, or holds what is no number.
         """
         path = self.path / "model" / f"{half}.safetensors"
         try:
-            return load_file(path)
+            weights = load_file(path)
         except FileNotFoundError as error:
             told = f"holds no trained model, {path.relative_to(self.path)}: a run writes it at its end"
             raise UserError(self._key, self.path, told) from error
         except (SafetensorError, OSError) as error:
             told = f"{path.relative_to(self.path)} is damaged ({error})"
             raise UserError(self._key, self.path, told) from error
+        if not is_finite(weights):
+            told = f"{path.relative_to(self.path)} holds weights that are not finite: the run diverged"
+            raise UserError(self._key, self.path, told)
+        return weights
 
     def latest_checkpoint(self) -> Checkpoint | None:
         """The newest undamaged checkpoint; None where none was ever written."""
@@ -143,7 +151,7 @@ class RunDirectory:
             if counts is not None:
                 counts.write(self.path / CLASS_COUNTS)
             self.rewrite(records)
-            log = logging.FileHandler(self.path / "run.log", encoding="utf-8")
+            log = logging.FileHandler(self.path / "run.log", encoding="utf-8", errors="surrogateescape")
         except OSError as error:
             raise UserError("hydra.run.dir", self.path, f"cannot be written ({error.strerror})") from error
         log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -180,9 +188,12 @@ class RunDirectory:
         """Write `local_accuracy.csv`, of the final model."""
         accuracies.write(self.path / LOCAL_ACCURACY)
 
-    def save_classification(self, confusion: ConfusionMatrix, curves: RocCurves) -> None:
-        """Write `confusion.csv` and `roc.csv`, of the final model."""
+    def save_confusion(self, confusion: ConfusionMatrix) -> None:
+        """Write `confusion.csv`, of the final model."""
         confusion.write(self.path / CONFUSION)
+
+    def save_roc(self, curves: RocCurves) -> None:
+        """Write `roc.csv`, of the final model."""
         curves.write(self.path / ROC)
 
     def save_results(self, results: Mapping[str, object]) -> None:

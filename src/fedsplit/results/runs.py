@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from fedsplit.config import with_defaults_of_old
+from fedsplit.config import names_choices, with_defaults_of_old
 from fedsplit.errors import UserError
 from fedsplit.results.bounded import Damaged, csv_table, json_in, number, whole, yaml_in
 from fedsplit.results.dotted_keys import below, flat, shown
@@ -150,14 +150,10 @@ def read_run(path: Path) -> Run:
     if results is not None and not _are_results(results):
         raise UserError("run", path, f"{RESULTS} must not be damaged")
     match config:
-        case {"choices": {"algorithm": str()} as choices, "seed": int()} if _are_names(choices):
+        case {"choices": {"algorithm": str()}, "seed": int()} if names_choices(config):
             run = Run(path, with_defaults_of_old(config), "", columns, results)
             return replace(run, label=run.algorithm)
     raise UserError("run", path, "config.yaml must be that of a run: it has no algorithm chosen or no seed")
-
-
-def _are_names(choices: Mapping[object, object]) -> bool:
-    return all(isinstance(group, str) and isinstance(choice, str | None) for group, choice in choices.items())
 
 
 def _are_results(results: object) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from fedsplit.errors import UserError
+from fedsplit.paths import user_path
 from fedsplit.results.bounded import MIB, yaml_in
 
 RECORD = "sweep.yaml"
@@ -90,7 +91,7 @@ def newest(unresolved: str, configurations: set[str]) -> Path | None:
         configurations: fingerprints.
     """
     pattern = re.sub(r"\$\{[^{}]*\}", "*", unresolved)
-    records = [Path(path) for path in glob.glob(f"{pattern}/{RECORD}")]
+    records = [Path(path) for path in glob.glob(f"{user_path(pattern, 'hydra.sweep.dir')}/{RECORD}")]
     for path in sorted(records, key=lambda path: path.stat().st_mtime_ns, reverse=True):
         if any(job.configuration in configurations for job in read(path.parent)):
             return path.parent

@@ -6,6 +6,7 @@ from typing import Any
 
 from fedsplit.arguments import NonNegativeInt, PositiveInt
 from fedsplit.extras import extra
+from fedsplit.paths import user_path
 from fedsplit.tasks.task import Task
 
 
@@ -20,7 +21,7 @@ class Certificates(Task):
     """
 
     def __init__(self, *, hosts: list[str], clients: NonNegativeInt, days: PositiveInt, out: str) -> None:
-        self.hosts, self.clients, self.days, self.out = hosts, clients, days, Path(out)
+        self.hosts, self.clients, self.days, self.out = hosts, clients, days, user_path(out, "task.out")
 
     def run(self, config: Mapping[str, Any], directory: Path) -> None:
         """See `Task.run`: prints what was made and which machine it is for."""

@@ -9,6 +9,7 @@ from rich.logging import RichHandler
 
 from fedsplit.errors import UserError
 from fedsplit.extras import extra
+from fedsplit.paths import user_path
 from fedsplit.tasks.task import Task
 
 
@@ -47,14 +48,19 @@ class Client(Task):
         memory = config["client"]["memory_mb"]
         if (model := config["client"]["model"]) is not None:
             Device(
-                server=server, client=number, tls=tls, model=Path(model), own=own, memory_mb=memory
+                server=server,
+                client=number,
+                tls=tls,
+                model=user_path(model, "client.model"),
+                own=own,
+                memory_mb=memory,
             ).attend()
             return
         Process(
             server=server,
             client=number,
             tls=tls,
-            folder=Path(folder) if folder is not None else None,
+            folder=user_path(folder, "client.directory") if folder is not None else None,
             own=own,
             memory_mb=memory,
             build=run_of_member,

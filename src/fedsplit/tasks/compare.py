@@ -16,9 +16,11 @@ from fedsplit.deployment.calibration import calibration_batches
 from fedsplit.deployment.measuring import footprints, machine
 from fedsplit.deployment.precisions import PRECISIONS, PrecisionName
 from fedsplit.errors import UserError
+from fedsplit.paths import user_path
 from fedsplit.results.classification import CONFUSION, ROC, ConfusionMatrix, RocCurves
 from fedsplit.results.comparison import SAMPLES, Compared, comparison_table, write_comparison
 from fedsplit.results.comparison_figure import comparison_figure
+from fedsplit.results.figures.style import house_style
 from fedsplit.results.paired import Drop
 from fedsplit.tasks.task import Task
 from fedsplit.trained import TrainedRun
@@ -58,7 +60,7 @@ class Compare(Task):
         What was there is replaced, once all is whole.
         """
         own = {key: config[key] for key in ("device", "threads", "trust")}
-        trained = TrainedRun(Path(config["run"]), **own)
+        trained = TrainedRun(user_path(config["run"], "run"), **own)
         console = Console()
         made = trained.path / "compare.partial"
         shutil.rmtree(made, ignore_errors=True)
@@ -113,7 +115,8 @@ class Compare(Task):
             )
         write_comparison(folder, rows, self._about(trained, price), left_out)
         try:
-            comparison_figure(rows).savefig(folder / "comparison.png")
+            with house_style():
+                comparison_figure(rows).savefig(folder / "comparison.png")
         except UserError as error:
             console.print(f"no figure: {error}", soft_wrap=True, highlight=False, markup=False)
         return rows
@@ -165,7 +168,7 @@ class Compare(Task):
         """How it was measured."""
         return {
             "run": str(trained.path),
-            "model": trained.config["choices"]["model"],
+            "model": trained.config["choices"].get("model"),
             "cut": trained.architecture.cut,
             "test_samples": len(trained.labels),
             "calibration_samples": self.calibration_batches * self.calibration_batch_size,

@@ -24,8 +24,10 @@ from fedsplit.models.layout import unflattened
 from fedsplit.models.multiply_adds import attention_in_products
 from fedsplit.models.split import divided
 from fedsplit.parts import Parts
+from fedsplit.paths import user_path
 from fedsplit.quant.labels import Labels
 from fedsplit.results.cut_figure import cut_figure
+from fedsplit.results.figures.style import house_style
 from fedsplit.tasks.round_load import ALGORITHMS, Population, RoundLoad
 from fedsplit.tasks.task import Task
 from fedsplit.weights import Weights
@@ -82,7 +84,7 @@ class CutTable(Task):
     ) -> None:
         self.format, self.among = format, among
         self.server_update_interval, self.align_interval = server_update_interval, align_interval
-        self.plot = Path(plot) if plot is not None else None
+        self.plot = user_path(plot, "task.plot") if plot is not None else None
         if self.plot is not None:
             if self.plot.suffix not in (".png", ".pdf", ".svg"):
                 raise UserError("plot", plot, "must end in .png, .pdf or .svg")
@@ -99,7 +101,8 @@ class CutTable(Task):
             about = _about(parts, self.server_update_interval, self.align_interval)
             (_print_markdown if self.format == "md" else _print_table)(found, about)
         if self.plot is not None:
-            cut_figure(found).savefig(self.plot)
+            with house_style():
+                cut_figure(found).savefig(self.plot)
 
     def costs(self, parts: Parts) -> list[CutCosts]:
         """Of every cut, in the order of the model's operations."""

@@ -147,7 +147,7 @@ def _of_the_run(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration, with all but what is this command's taken from the run that it names."""
     if config["run"] is None:
         return dict(config)
-    ran = stored_config(RunDirectory.existing(Path(config["run"]), "run"), trust=config["trust"])
+    ran = stored_config(RunDirectory.existing(config["run"], "run"), trust=config["trust"])
     own = {key.partition(".")[0] for key in OF_AN_INFERENCE} & config.keys()
     chosen = {key: choice for key, choice in config["choices"].items() if key in own}
     merged = {**ran, **{key: config[key] for key in own}, "choices": {**ran["choices"], **chosen}}

@@ -20,7 +20,7 @@ from importlib import import_module
 from pathlib import Path
 
 from fedsplit.lifeline import end_with_parent
-from fedsplit.transport.grpc.spawning import GRACE_S, Asked
+from fedsplit.transport.grpc.spawning import GRACE_S, Asked, last_words, log_of
 
 _PAUSE_S = 0.5
 _MOST_DEATHS, _WITHIN_S = 10, 60.0
@@ -72,8 +72,7 @@ class _Nursery:
             yield self._running.pop(pid), status
 
     def _last_words(self, client: int) -> str:
-        lines = Path(self._asked.folder, str(client), "client.log").read_text("utf-8").splitlines()
-        return lines[-1] if lines else "ended"
+        return last_words(log_of(Path(self._asked.folder), client)) or "ended"
 
     def _stop(self) -> None:
         deadline = time.monotonic() + GRACE_S
@@ -90,7 +89,7 @@ class _Nursery:
 def _live(asked: Asked, client: int, folder: Path) -> int:
     """A client's life; its exit code."""
     end_with_parent()
-    log = os.open(folder / "client.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    log = os.open(log_of(folder.parent, client), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream in (1, 2):
         os.dup2(log, stream)
     logging.basicConfig(

@@ -136,12 +136,12 @@ def read_roc(run: Path) -> dict[str, Points]:
         raise UserError("run", run, f"must be readable ({error.strerror})") from error
     except (ValueError, KeyError) as error:
         raise UserError("run", run, f"{ROC} must not be damaged ({error})") from error
+    if not curves:
+        raise UserError("run", run, f"{ROC} must hold curves; of a single class there are none")
     for points in curves.values():
         rising = all(a[0] <= b[0] and a[1] <= b[1] for a, b in pairwise(points))
         if not rising or points[0] != (0.0, 0.0) or points[-1] != (1.0, 1.0):
             raise UserError("run", run, f"{ROC} must not be damaged")
-    if not curves:
-        raise UserError("run", run, f"{ROC} must not be damaged")
     return dict(curves)
 
 

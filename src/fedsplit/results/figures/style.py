@@ -1,9 +1,13 @@
 """The house style: what all figures look like, for one column of a paper, and how they become files."""
 
-from collections.abc import Iterable, Sequence
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from math import floor, log10
 from textwrap import fill
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from fedsplit.errors import UserError
@@ -41,6 +45,7 @@ DASHES: tuple[str | tuple[float, tuple[float, ...]], ...] = (
     (0, (9, 2)),
     (0, (3, 1, 1, 1, 1, 1)),
 )
+_IN_FILES = {"svg.hashsalt": "fedsplit", "pdf.fonttype": 42, "svg.fonttype": "path"}
 _MOST_ON_LOAD_AXIS_IN_MB = 10_000
 _WIDE = 300  # greatest over least, from which on a logarithmic axis has ticks at powers of ten only
 
@@ -72,19 +77,55 @@ def dashes(settings: Iterable[str]) -> dict[str, str | tuple[float, tuple[float,
     return dict(zip(distinct, DASHES, strict=False))
 
 
+@contextmanager
+def house_style() -> Iterator[None]:
+    """While figures are made and written: matplotlib as it is published, whatever this user has set.
+
+    No text is mathematics, as nothing in these figures is, and names may hold dollars.
+
+    Raises:
+        UserError: matplotlib is not installed, or cannot be imported here.
+    """
+    matplotlib = _matplotlib()
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update({"text.parse_math": False} | _IN_FILES)
+        yield
+
+
+def _matplotlib() -> ModuleType:
+    """matplotlib, imported where nothing that the user has set can make that fail, or say something.
+
+    Raises:
+        UserError: it is not installed, or its settings are no text.
+    """
+    log, backend = logging.getLogger("matplotlib"), os.environ.pop("MPLBACKEND", None)
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        import matplotlib  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        told = "needed to draw figures; pip install 'fedsplit[plot]'"
+        raise UserError("matplotlib", "missing", told) from error
+    except (ValueError, OSError) as error:
+        raise UserError("matplotlib", "matplotlibrc", "must be a text file that can be read") from error
+    finally:
+        log.setLevel(level)
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    return matplotlib
+
+
 def blank_figure(width: float, height: float) -> "Figure":
     """A figure without anything in it, of so many inches.
 
     Raises:
         UserError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
-        from matplotlib.figure import Figure  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise UserError(
-            "matplotlib", "missing", "needed to draw figures; pip install 'fedsplit[plot]'"
-        ) from error
+    _matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
     blank = Figure(figsize=(width, height), dpi=200, layout="constrained")
     FigureCanvasAgg(blank)
     return blank
@@ -163,16 +204,15 @@ def legend_below(
 
 def wrapped(label: str, width: int = 44) -> str:
     """A label in lines of at most so many characters, broken only between its pieces."""
-    pieces = label.replace(" ", "\N{NO-BREAK SPACE}").replace(",\N{NO-BREAK SPACE}", ", ")
+    text = label.encode("utf-8", "backslashreplace").decode()  # a file's name may hold what is no text
+    pieces = text.replace(" ", "\N{NO-BREAK SPACE}").replace(",\N{NO-BREAK SPACE}", ", ")
     return fill(pieces, width, break_on_hyphens=False, break_long_words=False)
 
 
 def encoded(figure: "Figure", format: str) -> bytes:
     """The content of an image file: the same bytes for the same figure; text in a PDF stays text."""
-    from matplotlib import rc_context  # noqa: PLC0415
-
     undated = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
     image = BytesIO()
-    with rc_context({"svg.hashsalt": "fedsplit", "pdf.fonttype": 42, "svg.fonttype": "path"}):
+    with _matplotlib().rc_context(_IN_FILES):
         figure.savefig(image, format=format, metadata=undated[format])
     return image.getvalue()

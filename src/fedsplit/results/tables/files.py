@@ -13,4 +13,7 @@ FORMATS: Mapping[str, Callable[[Table], str]] = {"md": as_markdown, "tex": as_la
 
 def table_files(table: Table) -> dict[str, bytes]:
     """Their content in UTF-8, by name."""
-    return {f"{table.name}.{ending}": write(table).encode() for ending, write in FORMATS.items()}
+    return {
+        f"{table.name}.{ending}": write(table).encode("utf-8", "surrogateescape")
+        for ending, write in FORMATS.items()
+    }

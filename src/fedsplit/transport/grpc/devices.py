@@ -10,6 +10,7 @@ from math import isfinite
 from fedsplit.errors import RunFailed
 from fedsplit.inference.codes import CODES, FLOATS, DeviceCodes
 from fedsplit.quant.message import Corrupt
+from fedsplit.terminal import note
 from fedsplit.transport.grpc import federation_pb2 as pb
 from fedsplit.transport.grpc.session import Link, Refused
 from fedsplit.transport.grpc.wire import TYPES, Expected, Parcel, check, one_line
@@ -46,6 +47,7 @@ class Devices:
         batch: shape of the smashed data of a request.
         wait_s: seconds after which a device that is not here is not waited for any more.
         failure: why a device will never come, as far as that is known.
+        words: what a device said last, `; it says: ...`, as far as that is known here.
     """
 
     joins_with = "deployed"
@@ -60,9 +62,10 @@ class Devices:
         batch: tuple[int, ...],
         wait_s: float,
         failure: Callable[[], str | None],
+        words: Callable[[int], str] = lambda device: "",
     ) -> None:
         self.run, self._allowed, self._batch = run, allowed, batch
-        self._wait_s, self._failure = wait_s, failure
+        self._wait_s, self._failure, self._words = wait_s, failure, words
         self._changed = threading.Condition()
         self._sessions = [_Session() for _ in range(devices)]
         self._finished = False
@@ -174,7 +177,7 @@ class Devices:
         Raises:
             RunFailed: it did not come in time, or never will.
         """
-        begun = told = time.monotonic()
+        begun = last = time.monotonic()
         session = self._sessions[device]
         with self._changed:
             while session.link is None:
@@ -182,10 +185,13 @@ class Devices:
                     raise RunFailed(failure)
                 now = time.monotonic()
                 if now - begun >= self._wait_s:
-                    raise RunFailed(f"device {device} is not here after {self._wait_s:g} s (task.wait_s)")
-                if now - told >= _TELL_S:
+                    told = f"device {device} is not here after {self._wait_s:g} s (task.wait_s)"
+                    raise RunFailed(told + self._words(device))
+                if now - last >= _TELL_S:
                     _LOG.info("waiting for device %s", device)
-                    told = now
+                    if words := self._words(device):
+                        note(f"waiting for device {device}{words}")
+                    last = now
                 self._changed.wait(min(1.0, self._wait_s))
             assert session.deployed is not None
             return session.deployed

@@ -15,6 +15,7 @@ from fedsplit.errors import RunFailed
 from fedsplit.quant.message import Corrupt
 from fedsplit.transport.grpc import federation_pb2 as pb
 from fedsplit.transport.grpc import federation_pb2_grpc
+from fedsplit.transport.grpc.hosts import is_loopback, parse_host
 from fedsplit.transport.grpc.tls import Tls
 from fedsplit.transport.grpc.wire import OPTIONS, VERSION, Parcel, one_line
 
@@ -102,7 +103,7 @@ class Dialler(ABC):
 
     def _attend_once(self) -> bool:
         """One stream; whether the run has ended with it."""
-        options = (*OPTIONS, ("grpc.enable_retries", 0))
+        options = channel_options(self._server)
         if self._tls is None:
             channel = grpc.insecure_channel(self._server, options)
         else:
@@ -116,6 +117,16 @@ class Dialler(ABC):
             finally:
                 outbox.put(None)
                 stream.cancel()
+
+
+def channel_options(server: str) -> tuple[tuple[str, int], ...]:
+    """Of a channel to a server, `host:port`: one on loopback is reached without a proxy.
+
+    A proxy that the environment names (`http_proxy`, ...) would look for it on a loopback of its own.
+    """
+    host = parse_host(server.rpartition(":")[0].strip("[]"))
+    options = (*OPTIONS, ("grpc.enable_retries", 0))
+    return (*options, ("grpc.enable_http_proxy", 0)) if host is not None and is_loopback(host) else options
 
 
 def _frames(outbox: Outbox) -> Iterator[pb.FromClient]:

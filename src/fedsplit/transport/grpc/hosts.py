@@ -11,6 +11,11 @@ _NAME = re.compile(rf"({_LABEL}\.)*{_LABEL}")
 _LONGEST_NAME = 253  # RFC 1035, without the dot of the root
 
 
+def is_loopback(host: Host) -> bool:
+    """Whether a host is this machine alone; a name other than `localhost` is not looked up."""
+    return host == "localhost" if isinstance(host, str) else host.is_loopback
+
+
 def parse_host(text: str) -> Host | None:
     """A DNS name in lower case, or an IP address; None for what is neither.
 

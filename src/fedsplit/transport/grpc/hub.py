@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from fedsplit.errors import NonFinite, RunFailed
 from fedsplit.quant.message import Corrupt, Payload
@@ -29,6 +29,7 @@ class Hub:
         expectations: what they may send.
         sample_counts: of each, as far as they are known already.
         ledger: where bytes are counted that are sent again.
+        tell_away: is told now and then who is waited for and is not here.
     """
 
     joins_with = "ready"
@@ -42,9 +43,10 @@ class Hub:
         expectations: Expectations,
         sample_counts: Sequence[int],
         ledger: Ledger,
+        tell_away: Callable[[Sequence[int]], None] = lambda clients: None,
     ) -> None:
         self.run, self._expectations, self._ledger = run, expectations, ledger
-        self._sample_counts = sample_counts
+        self._sample_counts, self._tell_away = sample_counts, tell_away
         self.changed = threading.Condition()
         self._sessions = [Session(client) for client in range(clients)]
         self._participants: Collection[int] = ()
@@ -245,9 +247,11 @@ class Hub:
         Raises:
             RunFailed: one will not come.
         """
+        told = time.monotonic()
         with self.changed:
-            while self.connected < len(self._sessions):
+            while away := [session.client for session in self._sessions if session.link is None]:
                 self._raise_lost()
+                told = self._tell_waiting(away, told)
                 self.changed.wait(1.0)
 
     def moved(self) -> tuple[int, int]:
@@ -348,9 +352,7 @@ class Hub:
                     late = away if now - begun >= AWAY_S else []
                 if enough is not None and late and len(self._participants) - len(late) >= enough:
                     raise Late(late)
-                if now - told >= _TELL_S:
-                    _LOG.info("waiting for %s", self._named(waiting))
-                    told = now
+                told = self._tell_waiting(waiting, told)
                 # a wait without an end could not be interrupted everywhere
                 self.changed.wait(1.0 if until is None or now >= until else min(1.0, until - now))
             answered = {client: session.asked.answers for client, session in asked.items() if session.asked}
@@ -370,11 +372,21 @@ class Hub:
             if trouble is not None:
                 raise Lost(client, trouble)
 
+    def _tell_waiting(self, clients: Sequence[int], told: float) -> float:
+        """Tell who is waited for, if that was not told for a while; when it was told last."""
+        now = time.monotonic()
+        if now - told < _TELL_S:
+            return told
+        _LOG.info("waiting for %s", self._named(clients))
+        if away := [client for client in clients if self._sessions[client].link is None]:
+            self._tell_away(away)
+        return now
+
     def _named(self, clients: Sequence[int]) -> str:
         here = [c for c in clients if self._sessions[c].link is not None]
         away = [c for c in clients if self._sessions[c].link is None]
-        told = [f"answers of {_listed(here)}"] if here else []
-        return " and ".join([*told, f"{_listed(away)}, not here"] if away else told)
+        told = [f"answers of {listed(here)}"] if here else []
+        return " and ".join([*told, f"{listed(away)}, not here"] if away else told)
 
     def fail(self, reason: str) -> None:
         """The run cannot go on."""
@@ -417,6 +429,7 @@ def _done(session: Session) -> bool:
     return session.asked is not None and session.asked.done
 
 
-def _listed(clients: Sequence[int]) -> str:
+def listed(clients: Sequence[int]) -> str:
+    """Of clients, at least one: `client 3`, or `clients 3, 4`."""
     shown = ", ".join(map(str, clients[:10])) + (", ..." if len(clients) > 10 else "")
     return f"client{'s' if len(clients) > 1 else ''} {shown}"

@@ -25,6 +25,7 @@ from fedsplit.transport.grpc import federation_pb2 as pb
 from fedsplit.transport.grpc.devices import Devices, Gone, check_measured
 from fedsplit.transport.grpc.plan import choices_and_settings, tell_of_data
 from fedsplit.transport.grpc.server import Federation, refuse_taken, start
+from fedsplit.transport.grpc.spawning import last_words
 from fedsplit.transport.grpc.tls import Tls, require_tls_beyond_loopback
 from fedsplit.transport.grpc.wire import TYPES, announced
 
@@ -94,9 +95,10 @@ class GrpcInference:
             batch=(config["batch_size"], *subject.smashed_shape),
             wait_s=self._wait_s,
             failure=lambda: next((each.failure for each in spawned if each.failure), None),
+            words=lambda device: spawned[device].words if self.spawns else "",
         )
-        federation = Federation(hub, plan, secured=self._tls is not None)
-        running, port = start(federation, listen=self._listen, tls=self._tls, clients=self._count)
+        federation = Federation(hub, plan, clients=self._count, secured=self._tls is not None)
+        running, port = start(federation, listen=self._listen, tls=self._tls)
         address = f"{self._listen.rpartition(':')[0]}:{port}"
         try:
             with ExitStack() as stack, nullcontext() if self.spawns else _shown(config["progress"]):
@@ -114,6 +116,7 @@ class GrpcInference:
                     hub.finish()
         finally:
             running.stop(_GRACE_S).wait()
+            federation.sum_up()
 
 
 class GrpcDevice(inference.Device):
@@ -222,12 +225,17 @@ class _Spawned:
         self._process.communicate()
 
     @property
+    def words(self) -> str:
+        """What it said last, as the end of a sentence; empty where it said nothing."""
+        words = last_words(self._log)
+        return f"; it says: {words}" if words else ""
+
+    @property
     def failure(self) -> str | None:
         """Why it ended; None while it runs."""
         if self._process.poll() is None:
             return None
-        lines = self._log.read_text("utf-8", "replace").strip().splitlines()
-        return f"device {self._number}: {lines[-1] if lines else 'it was killed: out of memory?'}"
+        return f"device {self._number}: {last_words(self._log) or 'it was killed: out of memory?'}"
 
 
 @contextmanager

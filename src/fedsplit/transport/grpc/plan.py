@@ -99,9 +99,17 @@ def choices_and_settings(config: Mapping[str, Any]) -> pb.Plan:
 
 
 def tell_of_data(plan: pb.Plan, dataset: Dataset, normalisation: Normalisation) -> None:
-    """Add to a plan what a client must know of the images of the run."""
+    """Add to a plan what a client must know of the images of the run.
+
+    Raises:
+        UserError: the name of a class is no text.
+    """
     plan.normalisation_scale.extend(normalisation.scale.tolist())
     plan.normalisation_shift.extend(normalisation.shift.tolist())
+    for name in dataset.class_names:
+        if name != name.encode("utf-8", "replace").decode("utf-8"):
+            told = f"class {name!a} is no UTF-8 and cannot be sent to clients with transport=grpc; rename it"
+            raise UserError("dataset", name, told)
     plan.classes.extend(dataset.class_names)
     plan.image_shape.extend(dataset.train.pixels.shape[1:])
     plan.num_classes = dataset.num_classes

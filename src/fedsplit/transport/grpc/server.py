@@ -15,6 +15,7 @@ from fedsplit.errors import UserError
 from fedsplit.quant.message import Corrupt
 from fedsplit.transport.grpc import federation_pb2 as pb
 from fedsplit.transport.grpc import federation_pb2_grpc
+from fedsplit.transport.grpc.entrance import MOST_OF_CONNECTION, SPARE, Comer, Entrance, TurnedAway
 from fedsplit.transport.grpc.session import Link, Refused
 from fedsplit.transport.grpc.tls import Tls, client_of
 from fedsplit.transport.grpc.wire import OPTIONS, VERSION, Assembler, Parcel
@@ -58,13 +59,22 @@ class Federation(federation_pb2_grpc.FederationServicer):
     Args:
         hub: what they are let into.
         plan: what each is told.
+        clients: how many are expected.
         secured: whether a client is who its certificate says.
         hello_s: see `HELLO_S`.
     """
 
-    def __init__(self, hub: Meeting, plan: pb.Plan, *, secured: bool, hello_s: float = HELLO_S) -> None:
+    def __init__(
+        self, hub: Meeting, plan: pb.Plan, *, clients: int, secured: bool, hello_s: float = HELLO_S
+    ) -> None:
         self._hub, self._secured, self._hello_s = hub, secured, hello_s
+        self._entrance, self._turned_away = Entrance(clients), TurnedAway()
+        self.clients = clients
         self._welcome = pb.Welcome(server=token_bytes(16), plan=plan)
+
+    def sum_up(self) -> None:
+        """At the end: tell how many streams were refused or closed, where not each was told."""
+        self._turned_away.sum_up()
 
     def Attend(  # noqa: N802  (the name of the protocol)
         self, request_iterator: Iterator[pb.FromClient], context: grpc.ServicerContext
@@ -81,24 +91,27 @@ class Federation(federation_pb2_grpc.FederationServicer):
     def _stream(
         self, request_iterator: Iterator[pb.FromClient], context: grpc.ServicerContext, joins_with: str
     ) -> Iterator[pb.FromServer]:
+        comer = Comer(context.peer(), context.cancel)
         try:
-            hello = self._first(request_iterator, context, "hello", self._hello_s).hello
-            self._identify(hello, context)
-            if joins_with != self._hub.joins_with:
-                raise Refused(self._hub.for_others, for_good=True)
-            self._hub.greet(hello)
-            identity = pb.Identity(run=self._hub.run, client=hello.client)
-            yield pb.FromServer(identity=identity, welcome=self._welcome)
-            joins = self._first(request_iterator, context, joins_with, READY_S)
-            link = Link(context.cancel)
-            self._hub.attach(link, hello, getattr(joins, joins_with))
+            with self._entrance.held(comer):
+                hello = self._first(request_iterator, context, "hello", self._hello_s).hello
+                self._identify(hello, context)
+                if joins_with != self._hub.joins_with:
+                    raise Refused(self._hub.for_others, for_good=True)
+                self._hub.greet(hello)
+                self._entrance.name(comer, hello.client)
+                identity = pb.Identity(run=self._hub.run, client=hello.client)
+                yield pb.FromServer(identity=identity, welcome=self._welcome)
+                joins = self._first(request_iterator, context, joins_with, READY_S)
+                link = Link(context.cancel)
+                self._hub.attach(link, hello, getattr(joins, joins_with))
         except Refused as error:
-            _LOG.warning("refused: %s (%s)", error.reason, context.peer())
+            self._turned_away.tell(f"refused: {error.reason} ({comer.peer})")
             refusal = pb.Refusal(reason=error.reason, for_good=error.for_good)
             yield pb.FromServer(identity=pb.Identity(run=self._hub.run), refusal=refusal)
             return
         except Corrupt as error:
-            _LOG.warning("closed a stream from %s: %s", context.peer(), error)
+            self._turned_away.tell(f"closed a stream from {comer.peer}: {error}")
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
             return
         if not context.add_callback(link.close):  # it has ended meanwhile
@@ -158,7 +171,7 @@ class Federation(federation_pb2_grpc.FederationServicer):
                 if parcel is not None:
                     self._hub.received(link, client, parcel)
         except Corrupt as error:
-            _LOG.warning("closed the stream of client %s: %s", client, error)
+            self._turned_away.tell(f"closed the stream of client {client}: {error}")
             context.cancel()
         except grpc.RpcError:  # the stream has ended
             pass
@@ -186,23 +199,36 @@ def refuse_taken(listen: str) -> None:
         raise UserError("transport.listen", listen, f"cannot be listened at ({error.strerror})") from error
 
 
-def start(federation: Federation, *, listen: str, tls: Tls | None, clients: int) -> tuple[grpc.Server, int]:
+class _Health(health.HealthServicer):  # type: ignore[misc]  # it has no types
+    """The standard health service, answered by threads of its own: streams that wait do not delay it."""
+
+    def Check(  # noqa: N802  (the name of the protocol)
+        self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext
+    ) -> health_pb2.HealthCheckResponse:
+        """See `grpc_health.v1`."""
+        return super().Check(request, context)
+
+    Check.experimental_thread_pool = ThreadPoolExecutor(2, thread_name_prefix="health")  # type: ignore[attr-defined]
+
+
+def start(federation: Federation, *, listen: str, tls: Tls | None) -> tuple[grpc.Server, int]:
     """A running server, and its port.
 
     Args:
         federation: what it serves, beside the standard health service.
         listen: address and port; port 0 takes a free one.
         tls: who it is, and whom it trusts; None on loopback only.
-        clients: how many are expected.
 
     Raises:
         UserError: the address cannot be listened at.
     """
     options = (*OPTIONS, ("grpc.so_reuseport", 0), ("grpc.server_handshake_timeout_ms", int(HELLO_S * 1000)))
-    workers = ThreadPoolExecutor(clients + 32, thread_name_prefix="stream")
+    # a thread for each stream: those let in, as many as one host may have that are not, and some for others
+    most = 2 * (federation.clients + SPARE) + MOST_OF_CONNECTION
+    workers = ThreadPoolExecutor(most, thread_name_prefix="stream")
     server = grpc.server(workers, options=options)
     federation_pb2_grpc.add_FederationServicer_to_server(federation, server)  # type: ignore[no-untyped-call]
-    status = health.HealthServicer()
+    status = _Health()
     status.set(_SERVICE, health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
     try:

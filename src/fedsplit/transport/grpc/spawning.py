@@ -57,6 +57,20 @@ class Asked:
         return cls(server, clients, str(folder.absolute()), own, at_once, modules)
 
 
+def last_words(log: Path) -> str:
+    """The last line that a client or device wrote to its log; empty where there is none."""
+    try:
+        lines = log.read_text("utf-8", "replace").split("\n")
+    except OSError:
+        return ""
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+def log_of(folder: Path, client: int) -> Path:
+    """Where a client in a folder below `folder` says what it does."""
+    return folder / str(client) / "client.log"
+
+
 @contextmanager
 def spawned(
     server: str, clients: int, folder: Path, config: Mapping[str, Any], fail: Callable[[str], None]

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv6Address
 from pathlib import Path
 
 import grpc
@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from fedsplit.errors import UserError
-from fedsplit.transport.grpc.hosts import parse_host
+from fedsplit.paths import user_path
+from fedsplit.transport.grpc.hosts import is_loopback, parse_host
 
 CERTIFICATE, KEY, AUTHORITY = "certificate.pem", "key.pem", "ca.pem"
 """The files of a directory: a certificate, its private key, and the certificate of who issued it."""
@@ -51,7 +52,7 @@ class Tls:
             UserError: one of them is missing, cannot be read, has expired or is not yet valid; the private
                 key is not that of the certificate; the authority did not issue it.
         """
-        source = Path(directory)
+        source = user_path(directory, key)
         if not source.is_dir():
             raise UserError(key, source, f"a directory that holds {CERTIFICATE}, {KEY} and {AUTHORITY}")
         certificate, private, ca = (content(source / name, key) for name in (CERTIFICATE, KEY, AUTHORITY))
@@ -143,8 +144,7 @@ def require_tls_beyond_loopback(address: str, tls: Tls | None, key: str = "trans
         raise UserError(key, address, f"must be {form}")
     if int(found["port"]) > 65535:
         raise UserError(key, address, "must end in a port, 0 to 65535")
-    loopback = host.is_loopback if isinstance(host, IPv4Address | IPv6Address) else host == "localhost"
-    if tls is None and not loopback:
+    if tls is None and not is_loopback(host):
         raise UserError(
             key,
             address,

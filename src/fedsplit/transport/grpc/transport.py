@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from secrets import token_bytes
 
@@ -23,14 +24,15 @@ from fedsplit.results.checkpoint import KEPT
 from fedsplit.results.ledger import Direction, Kind
 from fedsplit.results.summary import write_json
 from fedsplit.state import State, copied
+from fedsplit.terminal import note
 from fedsplit.transport.grpc import federation_pb2 as pb
 from fedsplit.transport.grpc.expectations import PARTS, Expectations
-from fedsplit.transport.grpc.hub import AWAY_S, Hub
+from fedsplit.transport.grpc.hub import AWAY_S, Hub, listed
 from fedsplit.transport.grpc.packing import pack_tensor, pack_weights
 from fedsplit.transport.grpc.plan import choices_and_settings, tell_of_data
 from fedsplit.transport.grpc.server import Federation, refuse_taken, start
 from fedsplit.transport.grpc.session import Answer, Late, Lost
-from fedsplit.transport.grpc.spawning import spawned
+from fedsplit.transport.grpc.spawning import last_words, log_of, spawned
 from fedsplit.transport.grpc.tls import Tls, require_tls_beyond_loopback
 from fedsplit.transport.links import KIND_OF, count, receivers, sent_as, weights_seed
 from fedsplit.transport.transport import Result, Run, Stateful, Transport
@@ -38,6 +40,7 @@ from fedsplit.weights import Weights
 
 _LOG = logging.getLogger("fedsplit.network")
 _GRACE_S = 5.0
+_RUN_BYTES = 16
 
 
 class GrpcTransport(Transport):
@@ -113,9 +116,10 @@ class GrpcTransport(Transport):
             expectations=self.expectations,
             sample_counts=self.run.sample_counts,
             ledger=self.run.ledger,
+            tell_away=partial(_tell_away, directory / "clients") if self._spawn else lambda clients: None,
         )
-        federation = Federation(hub, self.plan, secured=self._tls is not None)
-        server, port = start(federation, listen=self._listen, tls=self._tls, clients=clients)
+        federation = Federation(hub, self.plan, clients=clients, secured=self._tls is not None)
+        server, port = start(federation, listen=self._listen, tls=self._tls)
         address = f"{self._listen.rpartition(':')[0]}:{port}"
         self.hub, ended = hub, False
         try:
@@ -136,6 +140,7 @@ class GrpcTransport(Transport):
         finally:
             hub.finish(tell=ended)
             server.stop(_GRACE_S).wait()
+            federation.sum_up()
             self.hub = None
 
     @contextmanager
@@ -236,17 +241,38 @@ class GrpcTransport(Transport):
         self._checkpointed = [dict(self._after)]
 
 
+def _tell_away(folder: Path, clients: Sequence[int]) -> None:
+    """Say on the terminal which clients that were started here have not come, and what one of them says."""
+    words = last_words(log_of(folder, clients[0]))
+    said = f"; client {clients[0]} says: {words}" if words else ""
+    note(f"waiting for {listed(clients)}, started and not here{said}")
+
+
 def _run_id(directory: Path) -> bytes:
-    """What names the run at its clients, the same when it is resumed."""
+    """What names the run at its clients, the same when it is resumed.
+
+    Raises:
+        UserError: what the run was named before is damaged.
+    """
     path = directory / "network.json"
     if path.is_file():
         try:
-            return bytes.fromhex(json_in(path)["run"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError("resume", directory, f"its network.json is damaged ({error})") from error
-    run = token_bytes(16)
+            run = bytes.fromhex(json_in(path)["run"])
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise _damaged(path) from error
+        if len(run) != _RUN_BYTES:
+            raise _damaged(path)
+        return run
+    run = token_bytes(_RUN_BYTES)
     write_json(path, {"run": run.hex()})
     return run
+
+
+def _damaged(path: Path) -> UserError:
+    told = (
+        'its network.json is damaged: it holds {"run": the 32 digits that each file run of its clients holds}'
+    )
+    return UserError("resume", path.parent, told)
 
 
 class GrpcCohort(Cohort):
