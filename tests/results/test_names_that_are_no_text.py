@@ -33,7 +33,10 @@ def test_csv_and_json_hold_names_as_they_are(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "a.json").read_text("utf-8")) == {NAME: 1}
 
 
-def test_configuration_and_log_hold_names_as_they_are(tmp_path: Path) -> None:
+def test_configuration_and_log_hold_names_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("fedsplit"), "propagate", False)  # pytest-xdist sends texts only
     config = {"seed": 0, "dataset": {"root": NAME}, "choices": {"algorithm": "fed_avg"}}
     directory = RunDirectory(tmp_path / "run")
     directory.open(config, [])
