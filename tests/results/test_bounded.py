@@ -100,7 +100,7 @@ def test_a_text_is_read_up_to_its_bound_and_refused_beyond(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     "content",
-    ["a,b\n1\n", "a,b\n1,2,3\n", "a,b\n" + "x" * 1001 + ",2\n", "a\n" + "x," * MIB, "a\n\xff"],
+    ["a,b\n1\n", "a,b\n1,2,3\n", "a,b\n" + "x" * 1001 + ",2\n", "a\n" + "x," * MIB],
 )
 def test_csv_beyond_bounds_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "file.csv"
