@@ -14,7 +14,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fedsplit.chosen_names import CONFIGS as CONFIGS
+from fedsplit.chosen_names import CONFIGS as CONFIGS  # noqa: PLC0414 (others take it from here)
 from fedsplit.chosen_names import chosen_names
 from fedsplit.config import CODECS
 from fedsplit.errors import UserError
