@@ -2,8 +2,8 @@
 
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Iterable, Mapping
-from functools import cache
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,7 +14,9 @@ try:
     from fedsplit.paths import user_path
     from fedsplit.results.drawing import StoredRuns, draw, image_files, tabulate, write
     from fedsplit.results.experiments import Experiment, experiments_in, figure_type, formats_of
+    from fedsplit.results.figures.drawn import Drawn
     from fedsplit.results.figures.types import FIGURE_TYPES
+    from fedsplit.results.notes import NOTES, Notes
     from fedsplit.results.page import page
     from fedsplit.results.tables.files import table_files
     from fedsplit.terminal import with_tolerant_output
@@ -45,10 +47,24 @@ class _Parser(ArgumentParser):
         raise UserError("arguments", " ".join(sys.argv[1:]), message)
 
 
-@cache  # several figures may be drawn of the same runs
-def note(text: str) -> None:
-    """Say on standard error, once, what is left out."""
-    print(f"note: {text}", file=sys.stderr)
+@contextmanager
+def noting(out: Path) -> Iterator[Notes]:
+    """Notes, said at the end in three lines at most on standard error; what that does not hold, in a file.
+
+    The file is beside the figures, and not written where nothing can be drawn.
+    """
+    notes = Notes()
+    file: Path | None = None
+    try:
+        yield notes
+        file = out / NOTES
+        if not notes.few:
+            write({NOTES: notes.content()}, out)
+        elif file.is_file():
+            file.unlink()  # tells of figures that were drawn before
+    finally:
+        for line in notes.lines(None if file is None else str(file)):
+            print(f"note: {line}", file=sys.stderr)
 
 
 def asked_for(arguments: Namespace) -> list[Experiment]:
@@ -74,12 +90,14 @@ def plot_runs(arguments: Namespace) -> int:
         UserError: something asked for cannot be drawn; then nothing is written.
     """
     experiments = asked_for(arguments)
-    runs = StoredRuns(note).given([*arguments.places, *(arguments.runs or [])], "RUN_DIR")
-    for each in experiments:
-        for run in runs:
-            each.figure.check(run)
-    figures = [draw(each, runs, each.formats) for each in experiments]
-    publish(map(image_files, figures), arguments.out)
+    with noting(arguments.out) as notes:
+        runs = StoredRuns(notes).given([*arguments.places, *(arguments.runs or [])], "RUN_DIR")
+        for each in experiments:
+            for run in runs:
+                each.figure.check(run)
+        figures = [draw(each, runs, each.formats) for each in experiments]
+        note_left_out(figures, notes)
+        publish(map(image_files, figures), arguments.out)
     return 0
 
 
@@ -95,32 +113,39 @@ def plot_experiments(arguments: Namespace) -> int:
     for key in ("figure", *OPTIONS):
         if getattr(arguments, key) is not None:
             raise UserError("RUN_DIR", None, f"--{key} needs the runs to draw")
+    with noting(arguments.out) as notes:
+        return _plot_experiments(arguments, notes)
+
+
+def _plot_experiments(arguments: Namespace, notes: Notes) -> int:
     formats = formats_of("--format", arguments.format) if arguments.format else None
-    notes: dict[str, None] = {}
-
-    def tell(text: str) -> None:
-        note(text)
-        notes[text] = None
-
-    stored = StoredRuns(tell)
+    stored = StoredRuns(notes)
     found = [(each, runs) for each in experiments_in(EXPERIMENTS) if (runs := stored.selected(each))]
     stored.tell_missing()
     if not found:
         raise UserError("experiments", EXPERIMENTS, "no experiment in it has a run to draw")
-    exit_code, drawn = 0, []
+    exit_code, drawn, failures = 0, [], []
     for each, runs in found:
         try:
             drawn.append(draw(each, runs, formats or each.formats))
         except UserError as error:
             if error.key == "matplotlib":
                 raise
-            notes[f"{each.name}: not drawn: {error}"] = None
-            print(f"error: {each.name}: not drawn: {error}", file=sys.stderr)
+            failures.append(f"{each.name}: not drawn: {error}")
+            print(f"error: {failures[-1]}", file=sys.stderr)
             exit_code = error.exit_code
     tables = [table for each, runs in found for table in tabulate(each, runs)]
-    whole = page(drawn, tables, missing=list(notes), folder=arguments.out)
+    note_left_out(drawn, notes)
+    whole = page(drawn, tables, missing=[*notes.texts, *failures], folder=arguments.out)
     publish([*map(image_files, drawn), *map(table_files, tables), {"index.html": whole}], arguments.out)
     return exit_code
+
+
+def note_left_out(figures: Iterable[Drawn], notes: Notes) -> None:
+    """Note what is left out of figures because they would hold more than can be told apart."""
+    for each in figures:
+        for label in each.left_out:
+            notes.add("crowded", f"{each.name}: left out, for want of room: {label}")
 
 
 def publish(files: Iterable[Mapping[str, bytes]], out: Path) -> None:

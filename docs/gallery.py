@@ -16,6 +16,7 @@ import yaml
 
 from fedsplit.results.drawing import StoredRuns, draw, image_files, write
 from fedsplit.results.experiments import Experiment, experiments_in
+from fedsplit.results.notes import Notes
 from fedsplit.results.selection import missing
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,7 +46,10 @@ def main() -> None:
         if options.only is None or each.name in options.only:
             here = replace(each, runs=(str(options.saves),))
             make(here, options.saves, options.jobs)
-            runs = StoredRuns(lambda told: print(f"note: {told}", file=sys.stderr)).selected(here)
+            notes = Notes()
+            runs = StoredRuns(notes).selected(here)
+            for text in notes.texts:
+                print(f"note: {text}", file=sys.stderr)
             for path in write(image_files(draw(here, runs, ["png"])), IMAGES) if runs else ():
                 print(path)
     PAGE.write_text(page(every), encoding="utf-8")
@@ -53,7 +57,7 @@ def main() -> None:
 
 def make(experiment: Experiment, saves: Path, jobs: int) -> None:
     """Run what the experiment expects and is not there."""
-    found = StoredRuns(lambda _: None).selected(replace(experiment, expects={}))
+    found = StoredRuns(Notes()).selected(replace(experiment, expects={}))
     for command in missing(found, experiment.where, experiment.expects):
         print(command, flush=True)
         overrides = [each for each in shlex.split(command)[2:] if each != "-m"]

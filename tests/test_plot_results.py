@@ -51,6 +51,10 @@ def files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
+def notes_in(folder: Path) -> list[str]:
+    return (folder / "notes.txt").read_text("utf-8").splitlines()
+
+
 def test_plot_help_imports_nothing_heavy(tmp_path: Path) -> None:
     done = plot(tmp_path, "--help", before=("-X", "importtime"))
     assert done.returncode == 0
@@ -90,8 +94,9 @@ def test_plot_draws_the_listed_experiments_and_names_what_matches_nothing(tmp_pa
     assert done.returncode == 0, done.stderr
     written = ["mine.png", "half.png", "index.html"]
     assert done.stdout.splitlines() == [str(Path("saves/plots") / name) for name in written]
-    assert files(tmp_path / "saves" / "plots") == set(written)
-    repeat, half, none, nothing = done.stderr.splitlines()
+    assert files(tmp_path / "saves" / "plots") == {*written, "notes.txt"}
+    assert len(done.stderr.splitlines()) == 3
+    repeat, half, none, nothing = (f"note: {each}" for each in notes_in(tmp_path / "saves" / "plots"))
     assert nothing == "note: none: not drawn, it has no run"
     assert repeat.startswith("note: ")
     assert repeat.endswith("has the same settings and seed")
@@ -136,21 +141,43 @@ def test_plot_selects_runs_by_their_configuration_and_names_missing_ones(tmp_pat
 
 
 def test_plot_draws_the_other_experiments_where_one_cannot_be_drawn(tmp_path: Path) -> None:
-    for clients in range(7):
-        path = make_run(tmp_path / "saves" / str(clients))
-        with (path / "config.yaml").open("a") as file:
-            file.write(f"num_clients: {clients + 1}\n")
+    for seed in range(2):
+        path = make_run(tmp_path / "saves" / str(seed), seed=seed)
+        rows = (path / "metrics.csv").read_text("utf-8").splitlines()
+        (path / "metrics.csv").write_text("\n".join([rows[0], rows[1 + seed], ""]), "utf-8")
     experiments: dict[str, Any] = {
         "many": {"where": {"algorithm": "fsl_sage"}},
-        "one": {"where": {"algorithm": "fsl_sage", "num_clients": 3}},
+        "one": {"where": {"algorithm": "fsl_sage", "seed": 1}},
     }
     (tmp_path / "exp_configs.yaml").write_text(yaml.safe_dump(experiments, sort_keys=False), "utf-8")
     done = plot(tmp_path)
     assert done.returncode == 2
     assert done.stdout.splitlines() == [str(Path("saves/plots") / name) for name in ("one.png", "index.html")]
     (error,) = done.stderr.splitlines()
-    assert error.startswith("error: many: not drawn: settings=num_clients=1; num_clients=2; ")
+    assert error.startswith("error: many: not drawn: run=saves/0: must share a round")
     assert files(tmp_path / "saves" / "plots") == {"one.png", "index.html"}
+
+
+def test_plot_of_more_series_than_can_be_told_apart_leaves_some_out_and_names_them(tmp_path: Path) -> None:
+    for clients in range(12):
+        path = make_run(tmp_path / "saves" / str(clients))
+        with (path / "config.yaml").open("a") as file:
+            file.write(f"num_clients: {clients + 1}\n")
+    done = plot(tmp_path, "saves", "--out", "figures")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines() == [
+        "note: 4 series left out of figures that hold too many",
+        f"note: each is told in {Path('figures/notes.txt')}",
+    ]
+    told = (tmp_path / "figures" / "notes.txt").read_text("utf-8").splitlines()
+    assert told == [
+        f"accuracy-{x}: left out, for want of room: fsl_sage, num_clients={n}"
+        for x in ("round", "load")
+        for n in (11, 12)
+    ]
+    few = plot(tmp_path, "saves/0", "--out", "figures")
+    assert (few.returncode, few.stderr) == (0, "")
+    assert not (tmp_path / "figures" / "notes.txt").exists()
 
 
 def test_plot_draws_the_one_figure_that_the_command_line_asks_for(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import re
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,12 +14,12 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fedsplit.chosen_names import CONFIGS as CONFIGS  # noqa: PLC0414 (others take it from here)
+from fedsplit.chosen_names import chosen_names
 from fedsplit.config import CODECS
 from fedsplit.errors import UserError
 from fedsplit.paths import user_path
 from fedsplit.sweeps.machine import jobs_at_once
-
-CONFIGS = Path(__file__).parents[2].resolve() / "hydra_config"
 
 OmegaConf.register_new_resolver("short_id", lambda: secrets.token_hex(2), use_cache=True, replace=True)
 OmegaConf.register_new_resolver("jobs_at_once", jobs_at_once, replace=True)
@@ -38,13 +38,15 @@ def composing() -> Iterator[None]:
 
 
 def composed(overrides: Sequence[str]) -> DictConfig:
-    """The configuration, with Hydra's own under `hydra`.
+    """The configuration, with Hydra's own under `hydra`, where choices have their `chosen_names`.
 
     Raises:
         UserError: an override is wrong.
     """
     try:
-        return compose("config", list(overrides), return_hydra_config=True)
+        config = compose("config", list(overrides), return_hydra_config=True)
+        config.hydra.runtime.choices = names_of_choices(config, config.hydra.runtime.choices)
+        return config
     except MissingConfigException as error:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         if group == "codec":
@@ -60,6 +62,12 @@ def composed(overrides: Sequence[str]) -> DictConfig:
         raise _unknown_key(found[1].lstrip("+"), overrides) from error
     except (HydraException, ValueError) as error:  # ValueError: a group set to null
         raise UserError("overrides", " ".join(overrides), first_line(error)) from error
+
+
+def names_of_choices(config: DictConfig, choices: Mapping[str, str | None]) -> dict[str, str | None]:
+    """The `chosen_names` of a composed configuration."""
+    unresolved = OmegaConf.to_container(_without_hydra(config), resolve=False)
+    return chosen_names(unresolved, choices)  # type: ignore[arg-type]
 
 
 def _unknown_key(key: str, overrides: Sequence[str]) -> UserError:
@@ -88,12 +96,15 @@ def first_line(error: Exception) -> str:
 
 def plain(config: DictConfig) -> dict[str, Any]:
     """A composed configuration, resolved, as plain values, without Hydra's own part."""
-    own = OmegaConf.create({key: node for key, node in config.items_ex(resolve=False) if key != "hydra"})
     try:
-        resolved = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
+        resolved = OmegaConf.to_container(_without_hydra(config), resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise UserError(str(error.full_key or "config"), None, first_line(error)) from error
     return resolved  # type: ignore[return-value]
+
+
+def _without_hydra(config: DictConfig) -> DictConfig:
+    return OmegaConf.create({key: node for key, node in config.items_ex(resolve=False) if key != "hydra"})
 
 
 def hydra_path(config: DictConfig, key: str) -> Path:

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from fedsplit.building.trained_start import TrainedStart
+from fedsplit.chosen_names import chosen_name
 from fedsplit.composition import composed, composing, plain
 from fedsplit.config import RESUMABLE
 from fedsplit.errors import RunFailed, UserError
@@ -101,7 +102,10 @@ def _tracked(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
         with composing():
             node = plain(composed([f"tracker={choices['tracker']}"]))["tracker"]
     keys = {k.removeprefix("tracker."): v for k, v in changes.items() if k.startswith("tracker.")}
-    return {"tracker": {**node, **keys}, "choices": choices}
+    tracker = {**node, **keys}
+    if "_target_" in keys:
+        choices = {**choices, "tracker": chosen_name({"tracker": tracker}, "tracker", choices["tracker"])}
+    return {"tracker": tracker, "choices": choices}
 
 
 class Experiment:

@@ -1,20 +1,32 @@
 """Every experiment that comes with the code, on small made-up runs that it asks for."""
 
+import json
+from functools import cache, reduce
 from itertools import product
+from operator import getitem
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from fedsplit.composition import CONFIGS
+from fedsplit.composition import CONFIGS, composed, composing, plain
 from fedsplit.results.drawing import StoredRuns, draw
 from fedsplit.results.experiments import Experiment, experiments_in
 from fedsplit.results.figures.types import FIGURE_TYPES
-from tests.results.stored import IID, dirichlet, make_run
+from fedsplit.results.notes import Notes
+from tests.results.stored import make_run
 
 LISTED = Path(__file__).parents[2] / "exp_configs.yaml"
 EXPERIMENTS = experiments_in(LISTED)
+
+
+@cache
+def configuration(*overrides: str) -> str:
+    """A run's configuration with these choices, as JSON."""
+    with composing():
+        config = composed(overrides)
+    chosen = {k: v for k, v in config.hydra.runtime.choices.items() if not k.startswith("hydra/")}
+    return json.dumps(plain(config) | {"choices": chosen})
 
 
 def stored(folder: Path, experiment: Experiment) -> list[Path]:
@@ -24,29 +36,17 @@ def stored(folder: Path, experiment: Experiment) -> list[Path]:
     paths = []
     for i, values in enumerate(product(*asked.values())):
         one = {key: value for key, value in zip(asked, values, strict=True) if value != "null"}
-        choices = {key: value for key, value in one.items() if "." not in key and (CONFIGS / key).is_dir()}
-        settings: dict[str, Any] = {f"{group}._target_": f"f.{choice}" for group, choice in choices.items()}
-        settings |= {key: yaml.safe_load(value) for key, value in one.items() if key not in choices}
-        del settings["algorithm._target_"]
-        if "distribution.alpha" in settings or choices.get("distribution") == "dirichlet":
-            choices["distribution"] = "dirichlet"
-            settings.pop("distribution._target_", None)
-            settings = {"distribution": dirichlet(settings.pop("distribution.alpha", 0.3)), **settings}
-        elif "distribution._target_" in settings:
-            settings = {**settings, "distribution._target_": IID["_target_"]}
+        if "distribution.alpha" in one:
+            one["distribution"] = "dirichlet"
+        choices = sorted(f"{key}={value}" for key, value in one.items() if (CONFIGS / key).is_dir())
+        config = json.loads(configuration(*choices))
+        for key in [key for key in one if not (CONFIGS / key).is_dir()]:
+            *places, name = key.split(".")
+            reduce(getitem, places, config)[name] = yaml.safe_load(one[key])
         path = folder / "saves" / experiment.name / str(i)
-        size = 100 * (i + 1)
-        paths.append(
-            make_run(
-                path,
-                choices.pop("algorithm"),
-                seed=settings.pop("seed", 0),
-                auxiliary_size=size,
-                bits=float(2 + i),
-                choices=choices,
-                **settings,
-            )
-        )
+        made = {"seed": config["seed"], "auxiliary_size": 100 * (i + 1), "bits": float(2 + i)}
+        paths.append(make_run(path, one["algorithm"], **made))
+        (path / "config.yaml").write_text(json.dumps(config), "utf-8")
     return paths
 
 
@@ -57,11 +57,11 @@ def test_every_listed_experiment_finds_its_runs_and_is_drawn(
     paths = stored(tmp_path, experiment)
     make_run(tmp_path / "saves" / "stranger", **{"model._target_": "f.other"}, choices={"model": "other"})
     monkeypatch.chdir(tmp_path)
-    told: list[str] = []
-    stored_runs = StoredRuns(told.append)
+    notes = Notes()
+    stored_runs = StoredRuns(notes)
     runs = stored_runs.selected(experiment)
     stored_runs.tell_missing()
-    assert told == []
+    assert notes.texts == []
     assert {run.path.resolve() for run in runs} == set(paths)
     drawn = draw(experiment, runs, experiment.formats)
     assert drawn.images.keys() == set(experiment.formats)
@@ -97,12 +97,12 @@ def test_experiments_name_runs_that_are_missing_damaged_or_not_fit(
     for without in (make_run(Path("saves/d"), seed=3), make_run(Path("saves/e"), seed=4)):
         metrics = (without / "metrics.csv").read_text().replace("gradient_error", "other")
         (without / "metrics.csv").write_text(metrics)
-    told: list[str] = []
-    stored_runs = StoredRuns(told.append)
+    notes = Notes()
+    stored_runs = StoredRuns(notes)
     mine, typo, gone = experiments_in(Path("exp.yaml"))
     assert {str(run.path) for run in stored_runs.selected(mine)} == {"saves/repeat", "saves/b"}
     stored_runs.tell_missing()
-    damaged, repeat, unfinished, unfit, missing = told
+    damaged, repeat, unfinished, unfit, missing = notes.texts
     assert damaged.startswith(
         "not drawn: run=saves/c: config.yaml, metrics.csv, results.json must not be damaged"
     )
@@ -110,15 +110,13 @@ def test_experiments_name_runs_that_are_missing_damaged_or_not_fit(
     assert unfinished == "saves/b: drawn as far as it went, it has not ended"
     assert missing == "missing for mine: python main.py algorithm=fsl_sage seed=2"
     assert unfit.startswith("mine: not drawn, as 1 more: run=saves/d: has no gradient_error in metrics.csv")
-    told.clear()
     assert stored_runs.selected(typo) == []
-    assert told[-1:] == [
+    assert notes.texts[-1:] == [
         "typo: not drawn, it has no run (none has the key algorithm.align_intervall); "
         "they come from: python main.py algorithm.align_intervall=5"
     ]
-    told.clear()
     assert stored_runs.selected(gone) == []
     assert (
-        told[-1]
+        notes.texts[-1]
         == "gone: not drawn, it has no run; they come from: python main.py -m algorithm=cse_fsl seed=0,1"
     )

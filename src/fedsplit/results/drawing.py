@@ -1,13 +1,15 @@
 """From experiments to files: runs are read and selected, figures drawn, tables made, and all written."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fedsplit.errors import UserError
+from fedsplit.results.defaults import at_defaults
 from fedsplit.results.experiments import Experiment
 from fedsplit.results.figures.drawn import Drawn
 from fedsplit.results.figures.style import encoded, house_style
 from fedsplit.results.finding import runs_at
+from fedsplit.results.notes import Notes
 from fedsplit.results.runs import Run, read_run, without_repeats
 from fedsplit.results.selection import fits, missing, sweep, unknown_keys
 from fedsplit.results.tables.of_runs import table_of
@@ -18,11 +20,11 @@ class StoredRuns:
     """Runs on disk, each read once however many figures it is in.
 
     Args:
-        tell: is told what is left out or missing.
+        notes: are told what is left out or missing.
     """
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self._tell = tell
+    def __init__(self, notes: Notes) -> None:
+        self._notes = notes
         self._read: dict[Path, Run | UserError] = {}
         self._missing: dict[str, list[str]] = {}
 
@@ -46,10 +48,11 @@ class StoredRuns:
         for path in self._paths(experiment.runs, f"{experiment.name}.runs", all_needed=False):
             run = self._run(path)
             if isinstance(run, UserError):
-                self._tell(f"not drawn: {run}")
+                self._notes.add("damaged", f"not drawn: {run}")
             else:
                 everything.append(run)
-        found = self._once([run for run in everything if fits(run, experiment.where)])
+        fitting = [run for run in everything if fits(run, experiment.where)]
+        found = self._once(at_defaults(fitting, experiment.named) if experiment.others_default else fitting)
         if not found:
             self._tell_of_none(experiment, everything)
             return []
@@ -62,7 +65,7 @@ class StoredRuns:
         """Tell what experiments expect beside the runs selected for them: each command once."""
         for command, names in self._missing.items():
             others = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            self._tell(f"missing for {names[0]}{others}: {command}")
+            self._notes.add("missing", f"missing for {names[0]}{others}: {command}")
 
     def _tell_of_none(self, experiment: Experiment, everything: Sequence[Run]) -> None:
         told = f"{experiment.name}: not drawn, it has no run"
@@ -70,7 +73,7 @@ class StoredRuns:
             told += f" (none has the key {', '.join(unknown)})"
         if experiment.where or experiment.expects:
             told += f"; they come from: {sweep(experiment.where, experiment.expects)}"
-        self._tell(told)
+        self._notes.add("empty", told)
 
     def _drawable(self, experiment: Experiment, runs: Sequence[Run]) -> list[Run]:
         drawable: list[Run] = []
@@ -83,7 +86,7 @@ class StoredRuns:
                 refused.setdefault(error.allowed, []).append(error)
         for errors in refused.values():
             others = f", as {len(errors) - 1} more" if len(errors) > 1 else ""
-            self._tell(f"{experiment.name}: not drawn{others}: {errors[0]}")
+            self._notes.add("unfit", f"{experiment.name}: not drawn{others}: {errors[0]}")
         return drawable
 
     def _run(self, path: Path) -> Run | UserError:
@@ -100,22 +103,22 @@ class StoredRuns:
             found = runs_at(place, key)
             paths |= {path.resolve(): path for path in found.runs}
             for other in found.others:
-                self._tell(f"{other}: not drawn, it is not the directory of a run")
+                self._notes.add("foreign", f"{other}: not drawn, it is not the directory of a run")
             if not found.runs:
                 allowed = "a run directory (with config.yaml and metrics.csv), a folder of such, or a glob"
                 empty = UserError(key, place, f"holds no run; must be {allowed}")
                 if all_needed:
                     raise empty
-                self._tell(str(empty))
+                self._notes.add("empty", str(empty))
         return list(paths.values())
 
     def _once(self, runs: Sequence[Run]) -> list[Run]:
         kept, repeats = without_repeats(runs)
         for path, by in repeats.items():
-            self._tell(f"{path}: not drawn, {by} has the same settings and seed")
+            self._notes.add("repeated", f"{path}: not drawn, {by} has the same settings and seed")
         for run in kept:
             if run.results is None:
-                self._tell(f"{run.path}: drawn as far as it went, it has not ended")
+                self._notes.add("unfinished", f"{run.path}: drawn as far as it went, it has not ended")
         return kept
 
 
@@ -125,11 +128,18 @@ def draw(experiment: Experiment, runs: Sequence[Run], formats: Sequence[str]) ->
     Raises:
         UserError: runs do not fit together, or are more than can be told apart.
     """
-    data = experiment.figure.data(runs)
+    data, left_out = experiment.figure.within_limits(experiment.figure.data(runs))
     with house_style():
         figure = experiment.figure.draw(data)
         images = {format: encoded(figure, format) for format in formats}
-    return Drawn(experiment.name, experiment.title, experiment.description, images, runs)
+    return Drawn(
+        experiment.name, experiment.title, _description(experiment, left_out), images, runs, left_out
+    )
+
+
+def _description(experiment: Experiment, left_out: Sequence[str]) -> str:
+    told = f"Not drawn, for want of room: {'; '.join(left_out)}." if left_out else ""
+    return " ".join(filter(None, (experiment.description, told)))
 
 
 def image_files(drawn: Drawn) -> dict[str, bytes]:

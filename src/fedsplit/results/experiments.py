@@ -18,6 +18,8 @@ from fedsplit.results.tables.request import TableRequest, table_request
 
 SAVES = "saves"
 """Where runs are looked for, unless an experiment says `runs`."""
+_OTHERS, _OTHERS_ARE = "others", ("any", "default")
+"""The key of `where` that stands for all keys which the experiment does not name, and its values."""
 _OWN_KEYS = ("figure", "title", "description", "runs", "where", "expects", "formats", "table")
 
 
@@ -35,6 +37,7 @@ class Experiment:
         expects: of which every combination should be there.
         formats: of its files.
         table: of the same runs; None: none.
+        others_default: whether runs must have defaults at all keys that are not `named`.
     """
 
     name: str
@@ -46,6 +49,15 @@ class Experiment:
     expects: Settings
     formats: tuple[str, ...]
     table: TableRequest | None = None
+    others_default: bool = False
+
+    @property
+    def named(self) -> frozenset[str]:
+        """The groups and dotted keys that it is about."""
+        own = {
+            value for key in ("x", "by", "size") if isinstance(value := getattr(self.figure, key, None), str)
+        }
+        return frozenset({*self.where, *self.expects, *own})
 
 
 def experiments_in(path: Path) -> list[Experiment]:
@@ -119,17 +131,30 @@ def _experiment(name: object, entry: object) -> Experiment:
     for key in ("title", "description"):
         if not isinstance(own.get(key, ""), str):
             raise UserError(f"{name}.{key}", own[key], "must be a text")
+    where, others_default = _where(f"{name}.where", own.get("where", {}))
     return Experiment(
         name=name,
         figure=figure,
         title=own.get("title", name),
         description=own.get("description", "").strip(),
         runs=tuple(runs),
-        where=settings_of(f"{name}.where", own.get("where", {})),
+        where=where,
         expects=settings_of(f"{name}.expects", own.get("expects", {})),
         formats=formats_of(f"{name}.formats", own.get("formats", ["png"])),
         table=table_request(name, own["table"]) if "table" in own else None,
+        others_default=others_default,
     )
+
+
+def _where(key: str, node: object) -> tuple[Settings, bool]:
+    """What runs must have, and whether that is defaults at all keys that the experiment does not name."""
+    if not isinstance(node, Mapping) or _OTHERS not in node:
+        return settings_of(key, node), False
+    if node[_OTHERS] not in _OTHERS_ARE:
+        raise UserError(f"{key}.{_OTHERS}", node[_OTHERS], f"must be one of {', '.join(_OTHERS_ARE)}")
+    return settings_of(key, {each: node[each] for each in node if each != _OTHERS}), node[
+        _OTHERS
+    ] == "default"
 
 
 def _is_texts(value: object) -> bool:

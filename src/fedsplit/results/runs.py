@@ -16,7 +16,7 @@ RUN_FILES = ("config.yaml", "metrics.csv")
 """What makes a directory that of a run."""
 RESULTS = "results.json"
 _OF_MESSAGES = ("bytes", "bits", "sqnr", "retransmitted")
-_WITHOUT_EFFECT = (
+WITHOUT_EFFECT = (
     *("seed", "task", "tracker", "sweep", "progress", "resume", "trust", "checkpoint_interval"),
     *("measure_gradient_error", "dataset.download"),
 )
@@ -51,32 +51,33 @@ class Run:
         """The chosen option of each group, by the group's place in the configuration."""
         return {
             place: _canonical(place, choice, self.settings.get(f"{place}._target_", ""))
-            for place, choice in sorted(self._chosen.items())
+            for place, choice in sorted(self.options.items())
             if place == "algorithm" or self.inside(place)
         }
 
     @cached_property
     def settings(self) -> dict[str, str]:
         """Every value that can change a result, by dotted key."""
-        return {key: value for key, value in self._values.items() if not below(key, _WITHOUT_EFFECT)}
+        return {key: value for key, value in self.values_by_key.items() if not below(key, WITHOUT_EFFECT)}
 
     def named(self, key: str) -> tuple[str, ...]:
         """What a group or a dotted key is set to: a choice goes by its own name and the canonical one.
 
         Empty where the run has no such key.
         """
-        if key in self._chosen:
-            own = self._chosen[key]
+        if key in self.options:
+            own = self.options[key]
             return tuple(dict.fromkeys((own, self.choices.get(key, own))))
-        return (self._values[key],) if key in self._values else ()
+        return (self.values_by_key[key],) if key in self.values_by_key else ()
 
     @cached_property
-    def _chosen(self) -> dict[str, str]:
-        """Options by their own names, by place."""
+    def options(self) -> dict[str, str]:
+        """The chosen option of each group by its own name, by place; `null` where none is chosen."""
         return {group.rpartition("@")[2]: shown(option) for group, option in self.config["choices"].items()}
 
     @cached_property
-    def _values(self) -> dict[str, str]:
+    def values_by_key(self) -> dict[str, str]:
+        """Every value, by dotted key."""
         return dict(flat({key: value for key, value in self.config.items() if key != "choices"}))
 
     def values(self, column: str) -> dict[int, float]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from fedsplit.composition import plain
+from fedsplit.composition import names_of_choices, plain
 from fedsplit.errors import UserError
 from fedsplit.lifeline import end_with_parent
 from fedsplit.sweeps.isolated import Isolated, Outcome, Request
@@ -44,7 +44,11 @@ class Launched:
         try:
             request = Request(
                 plain(config),
-                {group: choice for group, choice in own.runtime.choices.items() if choice is not None},
+                {
+                    group: name
+                    for group, name in names_of_choices(config, own.runtime.choices).items()
+                    if name
+                },
                 str(directory),
                 own.job.num,
                 str(log_of(self.statuses, number).absolute()),

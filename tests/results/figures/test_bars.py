@@ -33,7 +33,7 @@ def test_bars_have_parts_that_are_sums_of_columns_over_seeds(tmp_path: Path, of:
     (axes,) = figure.draw(bars).axes
     widths = sorted(patch.get_width() for patch in axes.patches)
     np.testing.assert_allclose(widths, sorted(value for bar in bars for _, value in bar.parts))
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["fed_avg", "fsl_sage"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["FedAvg", "FSL-SAGE"]
     for i, bar in enumerate(bars):  # stacked without gap or overlap
         own = sorted(
             (p for p in axes.patches if round(p.get_y() + p.get_height() / 2) == i), key=lambda p: p.get_x()

@@ -25,7 +25,7 @@ def test_confusion_figure_sums_counts_over_seeds_and_shows_shares_of_the_true_cl
     drawn = Confusion().draw([first, found])
     image = drawn.axes[1].images[0].get_array()
     np.testing.assert_allclose(np.asarray(image), 100 * np.array(found.shares))
-    assert drawn.axes[1].get_title().split() == ["fsl_sage,", "3", "seeds"]
+    assert drawn.axes[1].get_title().split() == ["FSL-SAGE,", "3", "seeds"]
 
 
 def test_confusion_figure_writes_percentages_in_the_cells_where_they_fit(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from fedsplit.errors import UserError
 from fedsplit.results.figures.curve import Curve, Line
 from fedsplit.results.figures.style import APPEARANCE, DASHES
+from fedsplit.results.figures.wording import legend_texts
 from fedsplit.results.runs import Run, load_runs, without_repeats
 from tests.results.stored import dirichlet, make_run, table
 
@@ -279,8 +280,9 @@ def test_a_curve_that_another_covers_shows_on_both_sides_of_it() -> None:
 
 def test_curves_of_too_many_settings_or_algorithms_are_refused() -> None:
     assert len(DASHES) == 6
+    many = [curve_of(hue, (0.5,), f"alpha={n}") for hue in ("fed_avg", "cse_fsl") for n in range(7)]
     with pytest.raises(UserError, match=r"^settings=alpha=0; .*alpha=6: at most 6"):
-        Curve().draw([curve_of("fed_avg", (0.5,), f"alpha={n}") for n in range(7)])
+        Curve().draw(many)
     with pytest.raises(UserError, match=r"^colours=a, b, c, d: at most 3 in a figure beside fed_avg"):
         Curve().draw([curve_of(name, (0.5,)) for name in ("fed_avg", *"abcd")])
     with pytest.raises(UserError, match=r"^colours=a, b, c, d, e, f, g, h, i: at most 8 in a figure$"):
@@ -307,7 +309,8 @@ def test_curve_figure_fits_a_column_and_its_legend_covers_nothing(long: bool) ->
     assert axes.get_xlim()[0] == 0
     texts = [*legend.get_texts(), axes.xaxis.label, axes.yaxis.label, *axes.get_xticklabels()]
     assert min(float(text.get_fontsize()) for text in texts) >= 8
-    assert [" ".join(t.get_text().split()) for t in legend.get_texts()] == [line.label for line in lines]
+    expected = legend_texts([line.label for line in lines])
+    assert [" ".join(t.get_text().split()) for t in legend.get_texts()] == expected
 
 
 def test_the_longest_run_stands_for_its_repeats(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from fedsplit.errors import UserError
 from fedsplit.results.figures.scatter import Scatter, Spot
+from fedsplit.results.figures.style import FILLS
 from fedsplit.results.runs import load_runs
 from tests.results.stored import dirichlet, make_run, table
 
@@ -46,12 +47,16 @@ def test_scatter_point_is_the_last_csv_row_over_seeds_and_grows_with_alpha(tmp_p
     assert max(by_alpha[0.1]) < max(by_alpha[1.0]) < max(by_alpha["iid"])
 
 
-def test_scatter_settings_have_a_filling_of_their_own_up_to_four() -> None:
-    spots = [Spot("fed_avg", f"q={i}", 0.1, 1.0 + i, 0.5, 0.5, 0.5, (0,)) for i in range(5)]
-    (axes,) = Scatter().draw(spots[:4]).axes
+def test_scatter_settings_have_a_filling_of_their_own_up_to_six() -> None:
+    spots = [
+        Spot(hue, f"q={i}", 0.1, 1.0 + i, 0.5, 0.5, 0.5, (0,))
+        for i in range(7)
+        for hue in ("fed_avg", "cse_fsl")
+    ]
+    (axes,) = Scatter().draw(spots[:12]).axes
     points = [line for line in axes.get_lines() if len(line.get_xdata()) == 1]
-    assert {line.get_fillstyle() for line in points} == {"full", "none", "left", "bottom"}
-    with pytest.raises(UserError, match=r"^settings=q=0; .*: at most 4"):
+    assert {line.get_fillstyle() for line in points} == set(FILLS)
+    with pytest.raises(UserError, match=r"^settings=q=0; .*: at most 6"):
         Scatter().draw(spots)
     with pytest.raises(UserError, match=r"^sizes=0, .*: at most 6"):
         Scatter().draw([Spot("fed_avg", "", i, 1.0, 0.5, 0.5, 0.5, (0,)) for i in range(7)])

@@ -11,7 +11,8 @@ from fedsplit.results.figures.groups import by_number, over_seeds, seeds_drawn
 from fedsplit.results.figures.measures import Moment, at_moment, axis_label, column
 from fedsplit.results.figures.setting import ALPHA, AUXILIARY, BITS, setting
 from fedsplit.results.figures.setting_axis import SettingAxis, thin_ticks
-from fedsplit.results.figures.style import appearance, blank_figure, dashes, legend_below, log_axis, tidy
+from fedsplit.results.figures.style import blank_figure, legend_below, log_axis, looks, tidy
+from fedsplit.results.figures.wording import legend_texts
 from fedsplit.results.runs import Run
 
 if TYPE_CHECKING:
@@ -119,12 +120,11 @@ class Against(FigureType[Sequence[Series]]):
         """One axes with its legend below, a column wide."""
         figure = blank_figure(3.5, 2.4)
         axes = figure.add_subplot()
-        looks = appearance(line.hue for line in data)
-        patterns = dashes(sorted({line.setting for line in data}, key=by_number))
+        found = looks([(line.hue, line.setting) for line in data], by_number)
         scale = SettingAxis.of([point.x for line in data for point in line.points], "x" in self.log)
         drawn = []
         for i, line in enumerate(data):
-            colour, marker = looks[line.hue]
+            look = found[line.hue, line.setting]
             drawn.append(
                 axes.errorbar(
                     [scale.place(point.x, i, len(data)) for point in line.points],
@@ -133,11 +133,12 @@ class Against(FigureType[Sequence[Series]]):
                         [point.mean - point.low for point in line.points],
                         [point.high - point.mean for point in line.points],
                     ],
-                    color=colour,
-                    linestyle=patterns[line.setting],
+                    color=look.colour,
+                    linestyle=look.dash,
                     linewidth=1.3,
-                    marker=marker,
                     markersize=4,
+                    markeredgewidth=0.8,
+                    **look.of_markers,
                     elinewidth=0.9,
                     capsize=2,
                     capthick=0.9,
@@ -149,7 +150,7 @@ class Against(FigureType[Sequence[Series]]):
             log_axis(axes.yaxis)
         scale.set_ticks(axes, _BIT_TICKS if self.x == BITS else ())
         seeds = [point.seeds for line in data for point in line.points]
-        legend_below(figure, drawn, [line.label for line in data], seeds_drawn(seeds))
+        legend_below(figure, drawn, legend_texts([line.label for line in data]), seeds_drawn(seeds))
         thin_ticks(axes)
         return figure
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from fedsplit.errors import UserError
 from fedsplit.results.figures.figure_type import FigureType
 from fedsplit.results.figures.groups import counted, over_seeds
+from fedsplit.results.figures.limits import Limits
 from fedsplit.results.figures.style import (
     INK,
     OKABE_ITO,
@@ -19,6 +20,7 @@ from fedsplit.results.figures.style import (
     tidy,
     wrapped,
 )
+from fedsplit.results.figures.wording import legend_texts
 from fedsplit.results.runs import Run
 
 if TYPE_CHECKING:
@@ -63,6 +65,8 @@ class Bars(FigureType[Sequence[Bar]]):
 
     summary: ClassVar = "stacked bars of bytes by kind and direction, or of seconds by phase"
 
+    limits: ClassVar = Limits(series=16, settings=16)
+
     @property
     def name(self) -> str:
         """As `bars-bytes`."""
@@ -89,6 +93,10 @@ class Bars(FigureType[Sequence[Bar]]):
             for group in over_seeds(runs, self.by)
         ]
 
+    def series_of(self, part: Bar) -> tuple[str, str]:
+        """No colour stands for a bar, only its label."""
+        return "", part.label
+
     def _columns(self, run: Run) -> list[str]:
         """Kind by kind, up before down."""
         found = [name for name in run.columns if name.startswith(f"{self.of}.")]
@@ -102,7 +110,9 @@ class Bars(FigureType[Sequence[Bar]]):
         """Horizontal bars, a column wide, with the legend below."""
         from matplotlib.patches import Patch  # noqa: PLC0415
 
-        figure = blank_figure(3.5, 0.75 + 0.27 * len(data))
+        texts = [wrapped(text, 20) for text in legend_texts([bar.label for bar in data])]
+        lines = max(text.count("\n") + 1 for text in texts)
+        figure = blank_figure(3.5, 0.75 + max(0.27, 0.05 + 0.135 * lines) * len(data))
         axes = figure.add_subplot()
         longest = max(sum(value for _, value in bar.parts) for bar in data)
         parts = [(name, value) for bar in data for name, value in bar.parts]
@@ -125,7 +135,7 @@ class Bars(FigureType[Sequence[Bar]]):
                 )
                 left += value
         tidy(axes, "Time (s)", "", grid="x")
-        axes.set_yticks(range(len(data)), [wrapped(bar.label, 20) for bar in data], fontsize=TEXT_SIZE)
+        axes.set_yticks(range(len(data)), texts, fontsize=TEXT_SIZE)
         axes.tick_params(axis="y", length=0)
         axes.invert_yaxis()
         axes.locator_params(axis="x", nbins=6)

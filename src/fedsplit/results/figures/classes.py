@@ -1,13 +1,16 @@
 """Divisions of training sets over clients, drawn as bubbles."""
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from fedsplit.errors import UserError
 from fedsplit.results.class_counts import ClassCounts, read_class_counts
 from fedsplit.results.figures.figure_type import FigureType
+from fedsplit.results.figures.limits import Limits
 from fedsplit.results.figures.style import TEXT_SIZE, blank_figure, tidy, wrapped
+from fedsplit.results.figures.wording import in_words, pieces
 from fedsplit.results.runs import Run
 
 if TYPE_CHECKING:  # matplotlib is optional and slow to import: only what draws needs it
@@ -35,6 +38,8 @@ class Classes(FigureType[Sequence[Division]]):
 
     summary: ClassVar = "how many samples of each class every client has"
 
+    limits: ClassVar = Limits(series=MOST_DIVISIONS, settings=MOST_DIVISIONS)
+
     @property
     def name(self) -> str:
         """`classes`."""
@@ -50,7 +55,15 @@ class Classes(FigureType[Sequence[Division]]):
         for run in runs:
             counts = read_class_counts(run.path)
             found.setdefault(counts, Division(_title(run), counts))
-        return list(found.values())
+        titles = Counter(each.title for each in found.values())
+        return [
+            each if titles[each.title] == 1 else replace(each, title=f"{each.title}, {_sizes(each.counts)}")
+            for each in found.values()
+        ]
+
+    def series_of(self, part: Division) -> tuple[str, str]:
+        """No colour stands for a division, only its title."""
+        return "", part.title
 
     def draw(self, data: Sequence[Division]) -> "Figure":
         """Panels below each other, a column wide, or two where there are many clients."""
@@ -79,7 +92,7 @@ def _draw(axes: "Axes", division: Division) -> None:
     axes.set_ylim(-0.5 - _MARGIN, len(counts.classes) - 0.5 + _MARGIN)
     largest = max(samples for _, _, samples in counts.rows)
     width = int(12 * axes.get_figure().get_figwidth())  # type: ignore[union-attr]
-    axes.set_title(wrapped(division.title, width), fontsize=TEXT_SIZE)
+    axes.set_title(wrapped(", ".join(map(in_words, pieces(division.title))), width), fontsize=TEXT_SIZE)
     tidy(axes, f"Client (largest area: {largest:,} samples)", "Class")
     axes.locator_params(axis="x", integer=True)
     if len(counts.classes) <= _NAMED_CLASSES:
@@ -97,6 +110,10 @@ def _size(axes: "Axes", counts: ClassCounts) -> None:
     axes.collections[0].set_sizes(  # type: ignore[attr-defined]
         [cell**2 * samples / largest for _, _, samples in counts.rows]
     )
+
+
+def _sizes(counts: ClassCounts) -> str:
+    return f"{counts.clients} clients, {sum(samples for _, _, samples in counts.rows)} samples"
 
 
 def _title(run: Run) -> str:

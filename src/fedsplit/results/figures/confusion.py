@@ -9,7 +9,9 @@ from fedsplit.errors import UserError
 from fedsplit.results.bounded import csv_rows, whole
 from fedsplit.results.figures.figure_type import FigureType
 from fedsplit.results.figures.groups import counted, over_seeds
+from fedsplit.results.figures.limits import Limits
 from fedsplit.results.figures.style import LABEL_SIZE, TEXT_SIZE, blank_figure, tidy, wrapped
+from fedsplit.results.figures.wording import legend_texts
 from fedsplit.results.runs import Run
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 CONFUSION = "confusion.csv"
 _MOST_MATRICES = 6
+_MOST_IN_A_COLUMN = 2  # more would be longer than a page
 _NUMBERED_CLASSES = 12  # with more, percentages would not fit their cells
 _NAMED_CLASSES = 30  # more names than this would not be legible
 _CELL_TEXT_SIZE = 7  # three digits in a tenth of a column
@@ -58,6 +61,8 @@ class Confusion(FigureType[Sequence[Matrix]]):
 
     summary: ClassVar = "confusion matrix of the final model"
 
+    limits: ClassVar = Limits(series=_MOST_MATRICES, settings=_MOST_MATRICES)
+
     @property
     def name(self) -> str:
         """`confusion`."""
@@ -71,16 +76,23 @@ class Confusion(FigureType[Sequence[Matrix]]):
         """A matrix for each group of runs."""
         return [_sum(group.label, group.runs) for group in over_seeds(runs, self.by)]
 
+    def series_of(self, part: Matrix) -> tuple[str, str]:
+        """No colour stands for a matrix, only its title."""
+        return "", part.label
+
     def draw(self, data: Sequence[Matrix]) -> "Figure":
-        """Panels below each other, a column wide, with one scale of colours."""
+        """Panels below each other, a column wide or, where they are many, two; with one scale of colours."""
         if len(data) > _MOST_MATRICES:
             raise UserError("matrices", len(data), f"at most {_MOST_MATRICES} in a figure")
-        figure = blank_figure(3.5, 3.2 * len(data) + 0.45)
-        panels = figure.subplots(len(data), squeeze=False)[:, 0]
-        shown = [_draw(axes, matrix) for axes, matrix in zip(panels, data, strict=True)]
-        bar = figure.colorbar(
-            shown[0], ax=list(panels), location="bottom", fraction=0.04 / len(data), aspect=40
-        )
+        columns = 1 if len(data) <= _MOST_IN_A_COLUMN else 2
+        rows = -(-len(data) // columns)
+        figure = blank_figure(3.5 * columns, 3.2 * rows + 0.45)
+        panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+        texts = legend_texts([matrix.label for matrix in data])
+        shown = [_draw(axes, matrix, text) for axes, matrix, text in zip(panels, data, texts, strict=False)]
+        for axes in panels[len(data) :]:
+            axes.set_visible(False)
+        bar = figure.colorbar(shown[0], ax=panels, location="bottom", fraction=0.04 / rows, aspect=40)
         bar.set_label("Percent of the true class", fontsize=LABEL_SIZE)
         bar.ax.tick_params(labelsize=TEXT_SIZE)
         bar.outline.set_visible(False)
@@ -120,13 +132,13 @@ def _sum(label: str, runs: Sequence[Run]) -> Matrix:
     return Matrix(label, classes, summed, tuple(run.config["seed"] for run in runs))
 
 
-def _draw(axes: "Axes", matrix: Matrix) -> "AxesImage":
+def _draw(axes: "Axes", matrix: Matrix, text: str) -> "AxesImage":
     shares = matrix.shares
     shown = axes.imshow([[100 * share for share in row] for row in shares], cmap="Blues", vmin=0, vmax=100)
     tidy(axes, "Predicted class", "True class", grid="none")
     axes.spines[:].set_visible(False)
     seeds = f", {counted(len(matrix.seeds), 'seed')}" if len(matrix.seeds) > 1 else ""
-    axes.set_title(wrapped(f"{matrix.label}{seeds}", 40), fontsize=TEXT_SIZE)
+    axes.set_title(wrapped(f"{text}{seeds}", 40), fontsize=TEXT_SIZE)
     classes = range(len(matrix.classes))
     if len(classes) <= _NAMED_CLASSES:
         long = max(map(len, matrix.classes)) > 2

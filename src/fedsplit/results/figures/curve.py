@@ -12,16 +12,16 @@ from fedsplit.results.figures.measures import Progress, axis_label, column, lowe
 from fedsplit.results.figures.style import (
     PALE,
     TEXT_SIZE,
-    appearance,
     blank_figure,
-    dashes,
     in_load_unit,
     legend_below,
     load_axis,
     log_axis,
+    looks,
     three_digits,
     tidy,
 )
+from fedsplit.results.figures.wording import legend_texts
 from fedsplit.results.runs import Run
 
 if TYPE_CHECKING:
@@ -125,33 +125,33 @@ class Curve(FigureType[Sequence[Line]]):
         figure = blank_figure(3.5, 2.4)
         axes = figure.add_subplot()
         drawn = self._draw_lines(axes, data)
-        legend_below(figure, drawn, [line.label for line in data], seeds_drawn([line.seeds for line in data]))
+        texts = legend_texts([line.label for line in data])
+        legend_below(figure, drawn, texts, seeds_drawn([line.seeds for line in data]))
         if self.targets:
             self._draw_targets(axes, data)
         return figure
 
     def _draw_lines(self, axes: "Axes", lines: Sequence[Line]) -> list[object]:
-        looks = appearance(line.hue for line in lines)
-        patterns = dashes(sorted({line.setting for line in lines}, key=by_number))
+        found = looks([(line.hue, line.setting) for line in lines], by_number)
         drawn: list[object] = []
         for i, line in enumerate(lines):
-            colour, marker = looks[line.hue]
+            look = found[line.hue, line.setting]
             # SplitFed v1 is FedAvg by design: a line that later ones would cover shows on both sides of them.
             covered = sum(_coincide(line, later) for later in lines[i + 1 :])
             step = max(1, len(line.x) // 8)
             drawn += axes.plot(
                 line.x,
                 line.mean,
-                color=colour,
-                linestyle=patterns[line.setting],
+                color=look.colour,
+                linestyle=look.dash,
                 linewidth=1.3 + 1.8 * covered,
-                marker=marker,
                 markersize=4 + 2.5 * covered,
-                markeredgewidth=0,
+                markeredgewidth=0 if look.fill == "full" else 0.8,
+                **look.of_markers,
                 markevery=(i * step // len(lines), step),
             )
             if len(line.seeds) > 1:
-                axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.18, linewidth=0)
+                axes.fill_between(line.x, line.low, line.high, color=look.colour, alpha=0.18, linewidth=0)
         tidy(axes, axis_label(self.x), axis_label(column(self.y)))
         for axis in self.log:
             log_axis(axes.xaxis if axis == "x" else axes.yaxis)
@@ -165,12 +165,16 @@ class Curve(FigureType[Sequence[Line]]):
 
     def _draw_targets(self, axes: "Axes", lines: Sequence[Line]) -> None:
         """A thin line in the colour of each curve, with x in numbers above the axes, where none overlaps."""
-        looks = appearance(line.hue for line in lines)
+        found = looks([(line.hue, line.setting) for line in lines], by_number)
         largest = max(max(line.x) for line in lines)
         places = []
         for i, target in enumerate(self.targets):
             axes.axhline(target, color=PALE, linewidth=0.8, zorder=0.5)
-            places += [(x, looks[line.hue][0]) for line in lines if (x := line.reached[i]) is not None]
+            places += [
+                (x, found[line.hue, line.setting].colour)
+                for line in lines
+                if (x := line.reached[i]) is not None
+            ]
         texts = []
         for x, colour in sorted(places):
             axes.axvline(x, color=colour, linestyle=(0, (3, 2)), linewidth=0.8, zorder=1.5)

@@ -15,7 +15,8 @@ class Drawn:
         title: a line for people.
         description: what is to be seen, in a sentence or two; may be empty.
         images: the content of its files, by format (`png`, `pdf`, `svg`).
-        runs: that are drawn.
+        runs: that are drawn, and those of `left_out`.
+        left_out: labels of what would be more than a reader can tell apart.
     """
 
     name: str
@@ -23,3 +24,4 @@ class Drawn:
     description: str
     images: Mapping[str, bytes]
     runs: Sequence[Run]
+    left_out: Sequence[str] = ()

@@ -2,14 +2,16 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
+from fedsplit.results.figures.limits import Limits, kept
 from fedsplit.results.runs import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Data = TypeVar("Data")
+Part = TypeVar("Part")
 
 
 class FigureType(ABC, Generic[Data]):
@@ -20,6 +22,8 @@ class FigureType(ABC, Generic[Data]):
 
     summary: ClassVar[str]
     """What is drawn, in a line."""
+    limits: ClassVar[Limits] = Limits(series=10, settings=6)
+    """What can be told apart in it."""
 
     @property
     @abstractmethod
@@ -41,6 +45,17 @@ class FigureType(ABC, Generic[Data]):
         Raises:
             UserError: the runs do not fit together.
         """
+
+    def within_limits(self, data: Sequence[Part]) -> tuple[list[Part], list[str]]:
+        """The parts of the data that are drawn, and the labels of those that would be too many."""
+        series = [self.series_of(each) for each in data]
+        drawn = kept(series, self.limits)
+        left_out = [", ".join(filter(None, each)) for each in dict.fromkeys(series) if each not in drawn]
+        return [part for part, each in zip(data, series, strict=True) if each in drawn], left_out
+
+    def series_of(self, part: Any) -> tuple[str, str]:
+        """What a part of the data is told apart by: what its colour stands for, and its other settings."""
+        return part.hue, part.setting
 
     @abstractmethod
     def draw(self, data: Data) -> "Figure":

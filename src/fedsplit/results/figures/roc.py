@@ -14,13 +14,13 @@ from fedsplit.results.figures.figure_type import FigureType
 from fedsplit.results.figures.groups import Group, by_number, over_seeds
 from fedsplit.results.figures.style import (
     GRID,
-    appearance,
     blank_figure,
-    dashes,
     legend_below,
     log_axis,
+    looks,
     tidy,
 )
+from fedsplit.results.figures.wording import legend_texts
 from fedsplit.results.runs import Run
 
 if TYPE_CHECKING:
@@ -90,8 +90,7 @@ class Roc(FigureType[Sequence[RocLine]]):
         """One axes with its legend below, a column wide."""
         figure = blank_figure(3.5, 2.6)
         axes = figure.add_subplot()
-        looks = appearance(line.hue for line in data)
-        patterns = dashes(sorted({line.setting for line in data}, key=by_number))
+        found = looks([(line.hue, line.setting) for line in data], by_number)
         chance = [_LEAST_LOG_RATE * 1.02**i for i in range(349)] if self.log else [0.0, 1.0]
         axes.plot(chance, chance, color=GRID, linewidth=1.0)
         drawn = []
@@ -99,8 +98,8 @@ class Roc(FigureType[Sequence[RocLine]]):
             drawn += axes.plot(
                 [max(x, _LEAST_LOG_RATE / 10) if self.log else x for x in line.false_positive_rate],
                 line.true_positive_rate,
-                color=looks[line.hue][0],
-                linestyle=patterns[line.setting],
+                color=found[line.hue, line.setting].colour,
+                linestyle=found[line.hue, line.setting].dash,
                 linewidth=1.3,
             )
         tidy(axes, "False positive rate", "True positive rate")
@@ -114,7 +113,9 @@ class Roc(FigureType[Sequence[RocLine]]):
         micro = all(line.classes == ("micro",) for line in data)
         of = ["all decisions" if micro else "classes", *(["seeds"] if several else [])]
         title = f"Mean over {' and '.join(of)}, and area under it"
-        legend_below(figure, drawn, [f"{line.label}, {line.area:.4f}" for line in data], title)
+        texts = legend_texts([line.label for line in data])
+        labels = [f"{text}, {line.area:.4f}" for text, line in zip(texts, data, strict=True)]
+        legend_below(figure, drawn, labels, title)
         return figure
 
 

@@ -13,20 +13,20 @@ from fedsplit.results.figures.setting import ALPHA, setting
 from fedsplit.results.figures.style import (
     INK,
     TEXT_SIZE,
-    appearance,
     blank_figure,
     legend_below,
     load_axis,
     log_axis,
+    looks,
     tidy,
 )
+from fedsplit.results.figures.wording import legend_texts
 from fedsplit.results.runs import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_FILLS = ("full", "none", "left", "bottom")
 _SIZES = (3.5, 9.0)  # of the smallest and of the largest marker, in points
 _MOST_SIZES = 6
 
@@ -117,26 +117,20 @@ class Scatter(FigureType[Sequence[Spot]]):
 
         figure = blank_figure(3.5, 2.5)
         axes = figure.add_subplot()
-        looks = appearance(spot.hue for spot in data)
-        settings = sorted({spot.setting for spot in data}, key=by_number)
-        if len(settings) > len(_FILLS):
-            raise UserError("settings", "; ".join(settings), f"at most {len(_FILLS)} in a figure")
-        fills = dict(zip(settings, _FILLS, strict=False))
+        found = looks([(spot.hue, spot.setting) for spot in data], by_number)
         sizes = _sizes([spot.size for spot in data])
         for spot in sorted(data, key=lambda spot: -sizes[spot.size]):  # small ones on top of large ones
-            colour, marker = looks[spot.hue]
+            look = found[spot.hue, spot.setting]
             axes.errorbar(
                 spot.x,
                 spot.mean,
                 yerr=[[spot.mean - spot.low], [spot.high - spot.mean]],
-                color=colour,
+                color=look.colour,
                 elinewidth=0.8,
-                marker=marker,
-                fillstyle=fills[spot.setting],
                 markersize=sizes[spot.size],
                 markeredgewidth=0.8,
-                markeredgecolor="white" if fills[spot.setting] == "full" else colour,  # of those below it
-                markerfacecoloralt="white",
+                **look.of_markers
+                | ({"markeredgecolor": "white"} if look.fill == "full" else {}),  # of those below
             )
         tidy(axes, axis_label(self.x), axis_label(column(self.y)))
         for axis in self.log:
@@ -149,16 +143,14 @@ class Scatter(FigureType[Sequence[Spot]]):
             Line2D(
                 [],
                 [],
-                color=looks[hue][0],
+                color=found[kind].colour,
                 linestyle="",
-                marker=looks[hue][1],
-                fillstyle=fills[own],  # type: ignore[arg-type]
                 markersize=5,
-                markerfacecoloralt="white",
+                **found[kind].of_markers,
             )
-            for hue, own in kinds
+            for kind in kinds
         ]
-        labels = [f"{hue}, {own}" if own else hue for hue, own in kinds]
+        labels = legend_texts([f"{hue}, {own}" if own else hue for hue, own in kinds])
         legend_below(figure, handles, labels, seeds_drawn([spot.seeds for spot in data]))
         return figure
 
@@ -171,7 +163,9 @@ def _sizes(values: Sequence[float | str]) -> dict[float | str, float]:
     if len(distinct) > _MOST_SIZES:
         raise UserError("sizes", ", ".join(map(str, distinct)), f"at most {_MOST_SIZES} in a figure")
     least, greatest = _SIZES
-    gap = (greatest - least) / max(1, len(distinct) - 1)
+    if len(distinct) == 1:
+        return {distinct[0]: (least + greatest) / 2}
+    gap = (greatest - least) / (len(distinct) - 1)
     return {value: least + i * gap for i, value in enumerate(distinct)}
 
 

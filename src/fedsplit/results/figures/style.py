@@ -2,15 +2,17 @@
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BytesIO
 from math import floor, log10
-from textwrap import fill
+from textwrap import fill, wrap
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from fedsplit.errors import UserError
+from fedsplit.results.figures.wording import pieces
 
 if TYPE_CHECKING:  # matplotlib is optional and slow to import: only what draws needs it
     from matplotlib.axes import Axes
@@ -46,6 +48,10 @@ DASHES: tuple[str | tuple[float, tuple[float, ...]], ...] = (
     (0, (3, 1, 1, 1, 1, 1)),
 )
 _IN_FILES = {"svg.hashsalt": "fedsplit", "pdf.fonttype": 42, "svg.fonttype": "path"}
+_Fill: TypeAlias = Literal["full", "none", "left", "bottom", "right", "top"]
+FILLS: tuple[_Fill, ...] = ("full", "none", "left", "bottom", "right", "top")
+"""Of markers, beside dashes."""
+_LEGEND_SHARE = 0.98  # of the width of a figure
 _MOST_ON_LOAD_AXIS_IN_MB = 10_000
 _WIDE = 300  # greatest over least, from which on a logarithmic axis has ticks at powers of ten only
 
@@ -116,6 +122,51 @@ def _matplotlib() -> ModuleType:
     return matplotlib
 
 
+@dataclass(frozen=True)
+class Look:
+    """How a series is told apart, also without its colour."""
+
+    colour: str
+    marker: str
+    dash: str | tuple[float, tuple[float, ...]]
+    fill: _Fill
+
+    @property
+    def of_markers(self) -> dict[str, Any]:
+        """Settings of its markers for matplotlib."""
+        return {
+            "marker": self.marker,
+            "fillstyle": self.fill,
+            "markerfacecoloralt": "white",
+            "markeredgecolor": self.colour,
+        }
+
+
+def looks(series: Sequence[tuple[str, str]], order: Callable[[str], Any]) -> dict[tuple[str, str], Look]:
+    """A look for each series: colour and marker stand for its first part, dashes and filling for the other.
+
+    Where all have the same first part, colour, marker and dashes stand for the other.
+
+    Args:
+        series: what colours stand for, and the other settings.
+        order: sort key of settings.
+
+    Raises:
+        UserError: more of them than can be told apart.
+    """
+    distinct = list(dict.fromkeys(series))
+    settings = sorted({setting for _, setting in distinct}, key=order)
+    if len({hue for hue, _ in distinct}) == 1 and len(settings) > 1:
+        free = [*APPEARANCE.values(), *OTHER_APPEARANCE]
+        return {
+            each: Look(*free[i % len(free)], DASHES[i % len(DASHES)], "none" if i >= len(free) else "full")
+            for i, each in enumerate(sorted(distinct, key=lambda each: order(each[1])))
+        }
+    own, patterns = appearance(hue for hue, _ in distinct), dashes(settings)
+    fills = dict(zip(settings, FILLS, strict=False))
+    return {(hue, setting): Look(*own[hue], patterns[setting], fills[setting]) for hue, setting in distinct}
+
+
 def blank_figure(width: float, height: float) -> "Figure":
     """A figure without anything in it, of so many inches.
 
@@ -178,14 +229,18 @@ def three_digits(number: float) -> str:
 def legend_below(
     figure: "Figure", handles: Sequence[Any], labels: Sequence[str], title: str | None = None
 ) -> "Legend":
-    """A legend below all else, in as many columns as fit; the figure grows by its height."""
-    for columns in (3, 2, 1):
+    """A legend below all else, in as many columns as fit; the figure grows by its height.
+
+    No entry is wider than the figure: long ones are broken, between their pieces where they can be.
+    """
+    room = figure.bbox.width * _LEGEND_SHARE
+    for columns, characters in ((3, 44), (2, 44), (1, 44), (1, 38), (1, 32), (1, 26), (1, 20)):
         legend = figure.legend(
             handles,
-            [wrapped(label) for label in labels],
+            [wrapped(label, characters) for label in labels],
             loc="outside lower center",
             ncols=columns,
-            title=title,
+            title=None if title is None else fill(title, 50),
             fontsize=TEXT_SIZE,
             title_fontsize=TEXT_SIZE,
             frameon=False,
@@ -195,7 +250,7 @@ def legend_below(
             labelspacing=0.3,
         )
         extent = legend.get_window_extent()
-        if extent.width <= figure.bbox.width or columns == 1:
+        if extent.width <= room or characters == 20:
             break
         legend.remove()
     figure.set_figheight(figure.get_figheight() + extent.height / figure.dpi)
@@ -203,10 +258,24 @@ def legend_below(
 
 
 def wrapped(label: str, width: int = 44) -> str:
-    """A label in lines of at most so many characters, broken only between its pieces."""
-    text = label.encode("utf-8", "backslashreplace").decode()  # a file's name may hold what is no text
-    pieces = text.replace(" ", "\N{NO-BREAK SPACE}").replace(",\N{NO-BREAK SPACE}", ", ")
-    return fill(pieces, width, break_on_hyphens=False, break_long_words=False)
+    """A label in lines of at most so many characters, broken between its pieces.
+
+    A piece that is longer than a line is broken between its words, and a longer word anywhere.
+    """
+    lines: list[str] = []
+    for piece in pieces(label.encode("utf-8", "backslashreplace").decode()):  # a file's name may be no text
+        parts = _broken(piece, width)
+        if lines and len(parts) == 1 and len(lines[-1]) + 2 + len(parts[0]) < width:
+            lines[-1] += f", {parts[0]}"
+        else:
+            if lines:
+                lines[-1] += ","
+            lines += parts
+    return "\n".join(line.replace(" ", "\N{NO-BREAK SPACE}") for line in lines)
+
+
+def _broken(piece: str, width: int) -> list[str]:
+    return wrap(piece, width - 1, break_on_hyphens=False) if len(piece) > width - 1 else [piece]
 
 
 def encoded(figure: "Figure", format: str) -> bytes:

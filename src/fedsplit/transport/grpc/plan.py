@@ -6,6 +6,8 @@ installed itself, and refuses all else.
 
 import re
 from collections.abc import Iterator, Mapping, MutableMapping
+from functools import reduce
+from operator import getitem
 from typing import Any
 
 import torch
@@ -62,6 +64,13 @@ _LONGEST = 4096
 """Characters of a text."""
 
 
+_OF_ONES_OWN = "clients compose choices of their own: with transport=grpc make it a file of its group"
+
+
+def _is_installed(group: str, choice: str) -> bool:
+    return (CONFIGS / group.partition("@")[0] / f"{choice}.yaml").is_file()
+
+
 def _is_own(key: str) -> bool:
     named = key in (*_FILES, *_CLASSES) or any(part.startswith("_") for part in key.split("."))
     return named or any(key == own or key.startswith(f"{own}.") for own in OWN)
@@ -82,6 +91,11 @@ def choices_and_settings(config: Mapping[str, Any]) -> pb.Plan:
         UserError: the configuration is not made of choices and plain values alone.
     """
     chosen = config["choices"]
+    for group in GROUPS:
+        place = group.partition("@")[2] or group
+        if chosen.get(group) is not None and not _is_installed(group, chosen[group]):
+            target = reduce(getitem, place.split("."), config)["_target_"]
+            raise UserError(f"{place}._target_", target, _OF_ONES_OWN)
     plan = pb.Plan(choices={group: chosen[group] for group in GROUPS if chosen.get(group) is not None})
     for key, value in _leaves(config):
         if not _is_own(key):
@@ -93,8 +107,7 @@ def choices_and_settings(config: Mapping[str, Any]) -> pb.Plan:
     for key, value in _leaves(config):
         own = any(key == own or key.startswith(f"{own}.") for own in (*OWN, *_FILES))
         if not own and (key not in again or again[key] != value):
-            told = "clients compose choices of their own: with transport=grpc make it a file of its group"
-            raise UserError(key, value, told)
+            raise UserError(key, value, _OF_ONES_OWN)
     return plan
 
 
@@ -156,7 +169,7 @@ def configuration(plan: pb.Plan) -> dict[str, Any]:
             raise Corrupt(f"{group[:80]!r} is nothing that a server decides")
         if not _CHOICE.fullmatch(choice):
             raise Corrupt(f"{choice[:80]!r} is no name of a choice")
-        if not (CONFIGS / group.partition("@")[0] / f"{choice}.yaml").is_file():
+        if not _is_installed(group, choice):
             raise UserError(group.removeprefix("codec@"), choice, "this installation has no such choice")
     with composing():
         config = composed([f"{group}={choice}" for group, choice in sorted(plan.choices.items())])

@@ -1,0 +1,96 @@
+"""Labels of runs in the words of figures: `FSL-SAGE, learning rate 0.01` for `fsl_sage, lr=0.01`."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+_WORDS: Mapping[str, str] = {
+    "fed_avg": "FedAvg",
+    "splitfed_v1": "SplitFed v1",
+    "splitfed_v2": "SplitFed v2",
+    "cse_fsl": "CSE-FSL",
+    "fsl_sage": "FSL-SAGE",
+    "qat=true": "QAT",
+    "compile=true": "compiled",
+}
+_PHRASES: Mapping[str, str] = {
+    "align_interval": "aligned every {} rounds",
+    "align_tolerance": "alignment tolerance {}",
+    "alpha": "\N{GREEK SMALL LETTER ALPHA} = {}",
+    "auxiliary": "auxiliary model {}",
+    "batch_size": "batches of {}",
+    "classes_per_client": "{} classes per client",
+    "cohort_size": "{} clients a round",
+    "engine": "{} engine",
+    "local_epochs": "{} local epochs",
+    "lr": "learning rate {}",
+    "max_test": "{} test images",
+    "max_train": "{} training images",
+    "num_clients": "{} clients",
+    "quant": "{} messages",
+    "rounds": "{} rounds",
+    "run": "from {}",
+    "server_update_interval": "uploads every {} steps",
+    "shards_per_client": "{} shards per client",
+    "threads": "{} threads",
+    "transport": "over {}",
+    "weight_bits": "{}-bit weights",
+}
+"""By the last part of a key; what is not here is told as the key's words and the value."""
+_OFF = ("null", "none", "false", "quant=none", "transport=local")
+_PIECES = re.compile(r", (?![^\[]*\])")
+
+
+def pieces(label: str) -> list[str]:
+    """A label in its pieces; the commas of a list part none."""
+    return _PIECES.split(label) if label else []
+
+
+def telling(label: str) -> list[str]:
+    """The pieces that neither say that something is off, as `quant=none`, nor name an engine."""
+    return [piece for piece in pieces(label) if not _is_off(piece) and not _is_of_an_engine(piece)]
+
+
+def legend_texts(labels: Sequence[str]) -> list[str]:
+    """Labels of a figure in words, without the pieces that are off, where that leaves no two alike.
+
+    Where it does, what is off is said too; an engine only where nothing else tells labels apart.
+    """
+    attempts = [
+        [telling(label) for label in labels],
+        [[piece for piece in pieces(label) if not _is_off(piece)] for label in labels],
+        [pieces(label) for label in labels],
+    ]
+    for attempt in attempts:
+        texts = [", ".join(map(in_words, each)) for each in attempt]
+        if len(set(texts)) == len(set(labels)):
+            return texts
+    return list(labels)
+
+
+def in_words(piece: str) -> str:
+    """A piece of a label in words."""
+    if piece in _WORDS:
+        return _WORDS[piece]
+    key, equals, value = piece.partition("=")
+    if not equals:
+        return piece.replace("_", " ")
+    *places, name = key.split(".")
+    if name == "_target_":
+        return value.rpartition(".")[2]
+    words = " ".join([*places, name]).replace("_", " ")
+    if value == "true":
+        return words
+    if value in ("false", "null", "none"):
+        return f"no {words}"
+    if name == "run":
+        value = value.rstrip("/").rpartition("/")[2]
+    phrase = _PHRASES.get(name, "")
+    return phrase.format(value) if phrase and not places else f"{words} {value}"
+
+
+def _is_off(piece: str) -> bool:
+    return piece in _OFF or piece.partition("=")[2] in ("null", "none", "false")
+
+
+def _is_of_an_engine(piece: str) -> bool:
+    return piece.partition("=")[0].partition(".")[0] in ("engine", "stack_mb")
