@@ -179,7 +179,7 @@ def test_resume_takes_only_what_may_change_and_a_directory_holds_only_one_run(tm
     assert (seed.returncode, seed.stderr) == (
         2,
         "error: seed=3: beside resume only rounds, comm_threshold_mb, time_limit_s, target_accuracy, device, "
-        "cuda_graphs, progress, tracker may be given\n",
+        "cuda_graphs, progress, tracker, trust may be given\n",
     )
     again = command_line(*TINY, f"hydra.run.dir={directory}")
     assert again.returncode == 2

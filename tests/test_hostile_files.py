@@ -24,7 +24,7 @@ def test_canary_hears_whatever_hostile_files_try(files: Files) -> None:
         subprocess.run(["true"], check=True)
         compile(f"{MARK} = 1", "x", "exec")
     heard = sorted(hit.partition(" ")[0] for hit in files.canary.hits)
-    assert heard == ["compile", "environment:", "import", "open", "subprocess.Popen"]
+    assert heard == ["compile", "environment:", "exec", "open", "subprocess.Popen"]
     assert files.canary.hits[f"environment: {SECRET}"] == 2  # the module looks it up too
     files.canary.hits.clear()
 

@@ -110,8 +110,8 @@ class Pt2eGraph(Deployed):
         """See `Deployed.load`."""
         settings = storage.description(directory)
         compiled, scale, zero_point = (settings.get(key) for key in ("compiled", "scale", "zero_point"))
-        if not (isinstance(compiled, bool) and isinstance(zero_point, int)):
-            raise ValueError("compiled is true or false, zero_point a whole number")
+        if not (isinstance(compiled, bool) and type(zero_point) is int and -128 <= zero_point <= 255):
+            raise ValueError("compiled is true or false, zero_point a whole number of 8 bits")
         if not (scale is None or (isinstance(scale, float) and 0 < scale < math.inf)):
             raise ValueError("scale is a positive number")
         graph = OperationGraph.read(directory / _FILE)
