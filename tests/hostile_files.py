@@ -35,6 +35,7 @@ from fedsplit.inference.subject import subject_of
 from fedsplit.results.drawing import StoredRuns, draw, image_files
 from fedsplit.results.experiments import Experiment as Figures
 from fedsplit.results.experiments import figure_type
+from fedsplit.results.notes import Notes
 from fedsplit.results.run_directory import RunDirectory
 from fedsplit.results.tables.of_runs import table_of
 from fedsplit.results.tables.request import TableRequest
@@ -233,7 +234,7 @@ class Files:
 
     def _draw(self, path: Path) -> None:
         """Figures of all types, and a table."""
-        notes: list[str] = []
+        notes = Notes()
         figures = [
             ("curve", {}),
             ("confusion", {}),
@@ -246,9 +247,9 @@ class Files:
             figure = Figures(name, figure_type(name, settings, ""), name, "", (str(path),), {}, {}, ("png",))
 
             def one(figure: Figures = figure) -> None:
-                runs = StoredRuns(notes.append).selected(figure)
+                runs = StoredRuns(notes).selected(figure)
                 if not runs:
-                    raise UserError("run", path, next(iter(notes), "none"))
+                    raise UserError("run", path, next(iter(notes.texts), "none"))
                 image_files(draw(figure, runs, ("png",)))
                 table_of(TableRequest(()), runs, name="t", title="t")
 

@@ -53,16 +53,16 @@ def test_estimates_count_pixels_batches_and_trained_parameters() -> None:
             claim_batch("batch_size", 1, 1)
     with allowing(16 * 101, ""):
         claim_model("model", "own", lambda: nn.Linear(100, 1))
-        with pytest.raises(UserError, match=r"^model=own: a model of 2 values"):
+        with pytest.raises(UserError, match=r"^model=own: a model of 2 parameters"):
             claim_model("model", "own", lambda: nn.Linear(1, 1))
 
 
-def test_a_model_larger_than_any_memory_is_counted_and_one_that_cannot_be_is_let_through() -> None:
+def test_a_model_larger_than_any_memory_is_counted_and_one_that_needs_values_as_far_as_it_goes() -> None:
     before = torch.random.get_rng_state()
     with allowing(1e12, ""), pytest.raises(UserError, match="model=own"):
         claim_model("model", "own", lambda: nn.Linear(10**8, 10**8))
-    with allowing(1e12, ""):
-        claim_model("model", "own", lambda: nn.Linear(int(torch.ones(1).sum()), 1))
+    with allowing(1e12, ""), pytest.raises(UserError, match="model=own"):
+        claim_model("model", "own", lambda: nn.Linear(int(nn.Linear(10**8, 10**8).weight.sum()), 1))
     assert torch.equal(before, torch.random.get_rng_state())
 
 

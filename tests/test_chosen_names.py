@@ -90,7 +90,7 @@ def test_directories_of_runs_are_named_after_classes_of_ones_own() -> None:
 MODEL = """\
 from torch import nn
 
-def MyNet(*, num_classes, channels, image_size):
+def MyNet(*, num_classes, channels, image_size) -> nn.Module:
     pooled = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten())
     return nn.Sequential(nn.Conv2d(channels, 4, 3), *pooled, nn.Linear(16, num_classes))
 """

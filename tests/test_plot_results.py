@@ -143,8 +143,9 @@ def test_plot_selects_runs_by_their_configuration_and_names_missing_ones(tmp_pat
 def test_plot_draws_the_other_experiments_where_one_cannot_be_drawn(tmp_path: Path) -> None:
     for seed in range(2):
         path = make_run(tmp_path / "saves" / str(seed), seed=seed)
-        rows = (path / "metrics.csv").read_text("utf-8").splitlines()
-        (path / "metrics.csv").write_text("\n".join([rows[0], rows[1 + seed], ""]), "utf-8")
+        names, *rows = [row.split(",") for row in (path / "metrics.csv").read_text("utf-8").splitlines()]
+        rows[1 - seed][names.index("test_accuracy")] = ""  # each is evaluated after another round
+        (path / "metrics.csv").write_text("\n".join(map(",".join, [names, *rows[:2], []])), "utf-8")
     experiments: dict[str, Any] = {
         "many": {"where": {"algorithm": "fsl_sage"}},
         "one": {"where": {"algorithm": "fsl_sage", "seed": 1}},

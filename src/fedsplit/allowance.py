@@ -5,12 +5,13 @@ It is estimated before anything is allocated. What the user of this machine asks
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from fedsplit.errors import UserError
 
@@ -130,12 +131,16 @@ def claim_model(key: str, value: object, build: Callable[[], nn.Module]) -> None
     """
     if _CURRENT.get() is None:
         return
+    found: dict[tuple[int, str], int] = {}
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        found[id(module), name] = 0 if parameter is None else parameter.numel()
+
+    hook = register_module_parameter_registration_hook(count)
     try:
-        with torch.device("meta"), torch.random.fork_rng(devices=[]):
-            module = build()
-    except UserError:
-        raise
-    except Exception:  # what cannot be built without memory
-        return
-    values = sum(each.numel() for each in (*module.parameters(), *module.buffers()))
-    claim(key, value, float(values) * _FLOAT * _STATES, f"a model of {values:,} values")
+        with torch.device("meta"), torch.random.fork_rng(devices=[]), suppress(Exception):
+            build()  # what cannot be built without memory is counted as far as it goes
+    finally:
+        hook.remove()
+    values = sum(found.values())
+    claim(key, value, float(values) * _FLOAT * _STATES, f"a model of {values:,} parameters")

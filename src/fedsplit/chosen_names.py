@@ -48,8 +48,9 @@ def _own_target(group: str, choice: str) -> str | None:
     if not _file(group, choice).is_file():
         return None
     content = yaml.safe_load(_file(group, choice).read_text("utf-8")) or {}
-    if "_target_" in content:
-        return str(content["_target_"])
+    for node in (content, content.get(group)):  # under its own name where the file sets other keys too
+        if isinstance(node, dict) and "_target_" in node:
+            return str(node["_target_"])
     for each in content.get("defaults", ()):
         if isinstance(each, dict):  # as /optimizer@_here_: adam
             found = [_own_target(key.strip("/").partition("@")[0], name) for key, name in each.items()]

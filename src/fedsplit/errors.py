@@ -12,7 +12,7 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         shown = "null" if self.value is None else self.value
-        return f"{self.key}={shown}: {self.allowed}"
+        return r"\n".join(f"{self.key}={shown}: {self.allowed}".splitlines())
 
 
 class RunFailed(RuntimeError):

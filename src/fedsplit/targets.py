@@ -2,7 +2,7 @@
 
 import types
 from collections.abc import Callable, Mapping, Sequence
-from pkgutil import resolve_name
+from importlib import import_module
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from fedsplit.errors import UserError
@@ -22,10 +22,22 @@ def located(key: str, target: str) -> Any:
     try:
         if target.startswith("torchvision."):
             torchvision()  # whose import may need help
-        return resolve_name(target)
+        return _found(target)
     except Exception as error:  # whatever a module of the user's raises on import
         reason = (str(error).splitlines() or [""])[0]
         raise UserError(key, target, f"Error loading '{target}': {type(error).__name__}({reason})") from error
+
+
+def _found(target: str) -> Any:
+    first, *names = target.split(".")
+    found, path = import_module(first), first
+    for name in names:
+        path = f"{path}.{name}"
+        if isinstance(found, types.ModuleType) and not hasattr(found, name):
+            found = import_module(path)  # where it fails, it says which package is not there
+        else:
+            found = getattr(found, name)
+    return found
 
 
 def is_class(key: str, target: str, kind: type) -> bool:

@@ -59,3 +59,13 @@ def test_storage_unpickles_in_no_format(format: str, tmp_path: Path) -> None:
 def test_size_of_a_deployed_model_is_that_of_its_file_alone(tmp_path: Path) -> None:
     (file,) = (path for path in saved(tmp_path).iterdir() if path.name != storage.DESCRIPTION)
     assert storage.size(tmp_path) == len(file.read_bytes())
+
+
+@pytest.mark.parametrize("zero_point", [None, True, 2**62, -129, 256, 1.0, "0"])
+def test_codes_on_no_grid_of_8_bits_are_refused(zero_point: object) -> None:
+    with pytest.raises(ValueError, match="zero_point is a whole number of 8 bits"):
+        storage.grid({"scale": 0.5, "zero_point": zero_point})
+    for scale in (0.0, -1.0, float("inf"), float("nan"), 1, "1", []):
+        with pytest.raises(ValueError, match="scale is a positive number"):
+            storage.grid({"scale": scale, "zero_point": 0})
+    assert storage.grid({"scale": None, "zero_point": 255}) == (None, 255)

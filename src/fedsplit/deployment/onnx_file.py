@@ -69,5 +69,5 @@ class OnnxFile(Deployed):
     @classmethod
     def load(cls, directory: Path, build: Build) -> Self:
         """See `Deployed.load`."""
-        told = storage.description(directory)
-        return cls((directory / _FILE).read_bytes(), told["scale"], told["zero_point"])
+        scale, zero_point = storage.grid(storage.description(directory))
+        return cls((directory / _FILE).read_bytes(), scale, zero_point)

@@ -1,7 +1,6 @@
 """PyTorch's own way to int8: a graph exported, quantized by torchao, and compiled by inductor."""
 
 import copy
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
@@ -109,11 +108,9 @@ class Pt2eGraph(Deployed):
     def load(cls, directory: Path, build: Build) -> Self:
         """See `Deployed.load`."""
         settings = storage.description(directory)
-        compiled, scale, zero_point = (settings.get(key) for key in ("compiled", "scale", "zero_point"))
-        if not (isinstance(compiled, bool) and isinstance(zero_point, int)):
-            raise ValueError("compiled is true or false, zero_point a whole number")
-        if not (scale is None or (isinstance(scale, float) and 0 < scale < math.inf)):
-            raise ValueError("scale is a positive number")
+        compiled, (scale, zero_point) = settings.get("compiled"), storage.grid(settings)
+        if not isinstance(compiled, bool):
+            raise ValueError("compiled is true or false")
         graph = OperationGraph.read(directory / _FILE)
         return cls(graph, compiled=compiled, scale=scale, zero_point=zero_point)
 

@@ -1,5 +1,6 @@
 """Deployed client models on disk: a directory with `deployment.json` and the model's file beside it."""
 
+import math
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -48,6 +49,20 @@ def description(directory: Path) -> dict[str, Any]:
     ):
         raise UserError("deployed", directory, f"its {DESCRIPTION} must name one of {', '.join(_FORMATS)}")
     return found
+
+
+def grid(description: Mapping[str, Any]) -> tuple[float | None, int]:
+    """Scale and zero point of a model's codes; the scale is None of one that puts out none.
+
+    Raises:
+        ValueError: they are none of codes of 8 bits.
+    """
+    scale, zero_point = description.get("scale"), description.get("zero_point")
+    if type(zero_point) is not int or not -128 <= zero_point <= 255:
+        raise ValueError("zero_point is a whole number of 8 bits")
+    if not (scale is None or (isinstance(scale, float) and 0 < scale < math.inf)):
+        raise ValueError("scale is a positive number")
+    return scale, zero_point
 
 
 def size(directory: Path) -> int:
