@@ -9,20 +9,26 @@ import hydra
 from hydra.errors import HydraException
 from hydra.types import RunMode
 
-from fedsplit.composition import CONFIGS, composed, composing, first_line, hydra_path, plain
+from fedsplit.composition import CONFIGS, check_hydra, composed, composing, first_line, hydra_path, plain
 from fedsplit.config import check
 from fedsplit.errors import RunFailed, UserError
-from fedsplit.overrides import check_beside, one_list, parsed, spelled_out
+from fedsplit.grammar import parsed
+from fedsplit.overrides import check_beside, one_list, spelled_out
 from fedsplit.running import go_on, perform, shown
 
 HERE = Path.cwd()
 SHOWS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i"}
 """Flags by which Hydra shows something and runs nothing."""
 SWEEPS = {"-m", "--multirun"}
+CONFIG_FLAGS = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")
 
 
 def hand_over(arguments: Sequence[str]) -> None:
     """Let Hydra do what it does: show help and configurations."""
+    overrides = [each for each in arguments if "=" in each and not each.startswith("-")]
+    if overrides and not SWEEPS.intersection(arguments):
+        with composing():
+            composed(overrides)  # tells of a mistake in one line
     sys.argv[1:] = arguments
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come back to `main`, which tells them in one line
     hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")(lambda config: None)()
@@ -39,6 +45,9 @@ def run(arguments: Sequence[str]) -> None:
     """Do what the command line asks for."""
     arguments = [each for argument in arguments for each in spelled_out(argument)]
     flags = [argument for argument in arguments if argument.startswith("-")]
+    if configured := [flag for flag in flags if flag.partition("=")[0] in CONFIG_FLAGS]:
+        told = "the configuration is hydra_config/config.yaml; a choice of your own is a file in its group's folder"
+        raise UserError("flag", configured[0], told)
     if SHOWS.intersection(flags):
         hand_over(arguments)
         return
@@ -63,6 +72,7 @@ def single(overrides: Sequence[str]) -> None:
     """One run."""
     with composing():
         config = composed(overrides)
+        check_hydra(config)
         directory, settings = hydra_path(config, "hydra.run.dir"), plain(config)
     if config.hydra.mode == RunMode.MULTIRUN:
         raise UserError("hydra.mode", "MULTIRUN", "a sweep is asked for by -m")

@@ -54,7 +54,34 @@ MISTAKES = [
     (["device=cuda:99"], "device=cuda:99: there "),
     (["device=gpu"], "device=gpu: must be auto, cpu, cuda or cuda:N"),
     (["estimator=mlp_regression", "algorithm.warm_start=1"], "algorithm.warm_start=1: must be 0"),
-    (["rounds=[1"], "overrides=rounds=[1: "),
+    (["seed=3", "rounds=[1"], "rounds=[1: cannot be read; as text, its value is quoted: 'rounds=\"[1\"'\n"),
+    (
+        ["dataset.root=/my images (2)", "seed=3"],
+        "dataset.root=/my images (2): cannot be read; as text, its value is quoted: "
+        "'dataset.root=\"/my images (2)\"'\n",
+    ),
+    (["-m", "seed=0,1", "run=it's"], "run=it's: cannot be read; as text, its value is quoted: "),
+    (["-m", "seed=range(0,x)"], "seed=range(0,x): cannot be read (TypeError while evaluating 'range(0,x)'"),
+    (
+        ["rounds=3", "seed=0,1"],
+        "seed=0,1: several values are a sweep, which is asked for by -m; one list is 'seed=[0,1]', "
+        "one text 'seed=\"0,1\"'\n",
+    ),
+    (
+        ["optimizer=glob(adam*)"],
+        "optimizer=glob(adam*): several values are a sweep, which is asked for by -m\n",
+    ),
+    (["seed=3", "rounds"], "override=rounds: must be KEY=VALUE or GROUP=CHOICE\n"),
+    (["=3"], "override==3: must be KEY=VALUE or GROUP=CHOICE\n"),
+    (["seed=3", "+algorithm=fed_avg"], "+algorithm=fed_avg: is chosen already; "),
+    (["rounds=3", "~seed=5"], "~seed=5: Could not delete"),
+    (["--cfg", "job", "rounds=["], "rounds=[: cannot be read"),
+    (["--cfg", "job", "algorithm=foo"], "algorithm=foo: no such choice; allowed: cse_fsl, "),
+    (["hydra.job.chdir=true"], "hydra.job.chdir=True: a run stays in the directory of its command; "),
+    (["-m", "seed=0,1", "hydra.job.chdir=true"], "hydra.job.chdir=True: a run stays in the directory"),
+    (["--config-dir", "{tmp}"], "flag=--config-dir: the configuration is hydra_config/config.yaml; "),
+    (["--config-name=mine"], "flag=--config-name=mine: the configuration is hydra_config/config.yaml; "),
+    (["-h", "-cn", "mine"], "flag=-cn: the configuration is hydra_config/config.yaml; "),
     (["rouds=3", "fooo=4"], "fooo=4: no such key; known: seed, "),
     (["optimizer.lr=.inf"], "optimizer.lr=.inf: must be a number greater than 0"),
     (
@@ -102,7 +129,7 @@ MISTAKES = [
     (["++resume={tmp}"], "resume={tmp}: stands by itself"),
     (["resume=1e3"], "resume=1e3: no such directory"),
     (["-m", "resume={tmp}", "seed=0,1"], "resume={tmp}: a run is resumed by itself"),
-    (["optimizer=null"], "overrides=optimizer=null: "),
+    (["seed=3", "optimizer=null"], "optimizer=null: no such choice; allowed: adam, adamw, sgd\n"),
     (["-m", "algorithm=fed_avg,foo"], "algorithm=foo: no such choice; allowed: "),
     (
         ["dataset=cifar10", "dataset.root={tmp}/typo/x", "dataset.download=false"],

@@ -2,6 +2,7 @@
 
 import re
 import secrets
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -16,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fedsplit.config import CODECS
 from fedsplit.errors import UserError
+from fedsplit.grammar import check_single
 from fedsplit.sweeps.machine import jobs_at_once
 
 CONFIGS = Path(__file__).parents[2].resolve() / "hydra_config"
@@ -42,6 +44,7 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     Raises:
         UserError: an override is wrong.
     """
+    check_single(overrides)
     try:
         return compose("config", list(overrides), return_hydra_config=True)
     except MissingConfigException as error:
@@ -55,10 +58,33 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     except ConfigCompositionException as error:
         found = re.search(r"Could not override '([^']+)'", str(error))
         if found is None:
-            raise UserError("overrides", " ".join(overrides), first_line(error)) from error
+            raise _wrong(overrides, error) from error
         raise _unknown_key(found[1].lstrip("+"), overrides) from error
     except (HydraException, ValueError) as error:  # ValueError: a group set to null
-        raise UserError("overrides", " ".join(overrides), first_line(error)) from error
+        raise _wrong(overrides, error) from error
+
+
+def _wrong(overrides: Sequence[str], error: Exception) -> UserError:
+    """What is wrong, by the override at fault: the last of those that are wrong by themselves in the same way."""
+    at_fault = [text for text in overrides if _complaint([text]) == first_line(error)]
+    if not at_fault:
+        return UserError("overrides", " ".join(map(shlex.quote, overrides)), first_line(error))
+    key, _, value = at_fault[-1].partition("=")
+    group = key.lstrip("+~").partition("@")[0]
+    options = GlobalHydra.instance().config_loader().get_group_options(group)
+    if key.startswith("+") and options:
+        return UserError(key, value, f"is chosen already; another choice is {group}={value}, without +")
+    if options:
+        return UserError(key, value, f"no such choice; allowed: {', '.join(options)}")
+    return UserError(key, value, first_line(error))
+
+
+def _complaint(overrides: list[str]) -> str | None:
+    try:
+        compose("config", overrides, return_hydra_config=True)
+    except (HydraException, ValueError) as error:
+        return first_line(error)
+    return None
 
 
 def _unknown_key(key: str, overrides: Sequence[str]) -> UserError:
@@ -93,6 +119,17 @@ def plain(config: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise UserError(str(error.full_key or "config"), None, first_line(error)) from error
     return resolved  # type: ignore[return-value]
+
+
+def check_hydra(config: DictConfig) -> None:
+    """Raise where Hydra's own part asks for what is not done here.
+
+    Raises:
+        UserError: it does.
+    """
+    if config.hydra.job.chdir:
+        told = "a run stays in the directory of its command; hydra.run.dir says where its files go"
+        raise UserError("hydra.job.chdir", True, told)
 
 
 def hydra_path(config: DictConfig, key: str) -> Path:

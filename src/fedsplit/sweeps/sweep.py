@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from fedsplit.composition import composed, composing, first_line, hydra_path, plain
+from fedsplit.composition import check_hydra, composed, composing, first_line, hydra_path, plain
 from fedsplit.config import check
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.overrides import check_beside
@@ -89,6 +89,7 @@ def sweep(overrides: Sequence[str]) -> None:
 
 def _checked(overrides: list[str]) -> Asked:
     config = composed(overrides)
+    check_hydra(config)
     settings = plain(config)
     check(settings)
     task = config.hydra.runtime.choices.task
