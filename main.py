@@ -46,7 +46,7 @@ def run(arguments: Sequence[str]) -> None:
     arguments = [each for argument in arguments for each in spelled_out(argument)]
     flags = [argument for argument in arguments if argument.startswith("-")]
     if configured := [flag for flag in flags if flag.partition("=")[0] in CONFIG_FLAGS]:
-        told = "the configuration is hydra_config/config.yaml; a choice of your own is a file in its group's folder"
+        told = "the configuration is hydra_config/config.yaml; choices of your own are files in its folders"
         raise UserError("flag", configured[0], told)
     if SHOWS.intersection(flags):
         hand_over(arguments)

@@ -65,7 +65,7 @@ def composed(overrides: Sequence[str]) -> DictConfig:
 
 
 def _wrong(overrides: Sequence[str], error: Exception) -> UserError:
-    """What is wrong, by the override at fault: the last of those that are wrong by themselves in the same way."""
+    """What is wrong, by the override at fault: the last that is wrong by itself in the same way."""
     at_fault = [text for text in overrides if _complaint([text]) == first_line(error)]
     if not at_fault:
         return UserError("overrides", " ".join(map(shlex.quote, overrides)), first_line(error))
