@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import hydra
@@ -14,7 +15,8 @@ from fedsplit.config import check
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.grammar import parsed
 from fedsplit.overrides import check_beside, one_list, spelled_out
-from fedsplit.running import go_on, perform, shown
+from fedsplit.running import go_on, perform
+from fedsplit.shown_path import resume_command, shown
 
 HERE = Path.cwd()
 SHOWS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i"}
@@ -34,10 +36,22 @@ def hand_over(arguments: Sequence[str]) -> None:
     hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")(lambda config: None)()
 
 
+@contextmanager
+def resumable(directory: Path) -> Iterator[None]:
+    """While a run is at work in a directory: Ctrl-C says how to go on with what it has begun."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        begun = (directory / "config.yaml").is_file()
+        raise KeyboardInterrupt(*[resume_command(directory)] if begun else []) from error
+
+
 def resume(given: str, overrides: Sequence[str]) -> None:
     """Go on with the run in the directory `given`, with what may be changed."""
     directory = Path(given)
-    go_on(directory, {override.key_or_group: override.value() for override in parsed(overrides)})
+    changes = {override.key_or_group: override.value() for override in parsed(overrides)}
+    with resumable(directory):
+        go_on(directory, changes)
     print(shown(directory))
 
 
@@ -81,7 +95,8 @@ def single(overrides: Sequence[str]) -> None:
     if settings.get("sweep", {}).get("skip_finished"):
         raise UserError("sweep.skip_finished", True, "is for a sweep, which is asked for by -m")
     directory = directory.absolute()
-    perform(directory, settings, config.hydra.runtime.choices)
+    with resumable(directory):
+        perform(directory, settings, config.hydra.runtime.choices)
     if (directory / "config.yaml").is_file():
         print(shown(directory))
 
@@ -98,9 +113,8 @@ def main() -> int:
     except HydraException as error:
         print(f"error: {first_line(error)}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        told = "a run goes on with resume=<its directory>, a sweep with sweep.skip_finished=true"
-        print(f"interrupted; {told}", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"interrupted{'; go on with: ' if error.args else ''}{''.join(error.args)}", file=sys.stderr)
         return 130
     return 0
 

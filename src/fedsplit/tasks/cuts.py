@@ -26,6 +26,7 @@ from fedsplit.models.split import divided
 from fedsplit.parts import Parts
 from fedsplit.quant.labels import Labels
 from fedsplit.results.cut_figure import cut_figure
+from fedsplit.results.shown_table import print_table
 from fedsplit.tasks.round_load import ALGORITHMS, Population, RoundLoad
 from fedsplit.tasks.task import Task
 from fedsplit.weights import Weights
@@ -278,6 +279,4 @@ def _print_table(found: Sequence[CutCosts], about: str) -> None:
         table.add_row(*row)
     console = Console()
     console.print(about, soft_wrap=True, highlight=False)
-    unlimited = console.options.update(max_width=10_000)
-    wide = table.__rich_measure__(console, unlimited).maximum
-    Console(width=max(wide, console.width)).print(table)
+    print_table(table, console)
