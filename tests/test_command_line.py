@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -300,15 +299,17 @@ def test_a_sweep_does_not_go_where_runs_are(tmp_path: Path) -> None:
     assert done.stderr.startswith(f"error: hydra.sweep.dir={tmp_path / 'sweep'}: holds a run already")
 
 
-def test_help_answers_quickly_and_imports_nothing_heavy(root: Path) -> None:
-    start = time.perf_counter()
-    command = [sys.executable, str(root / "main.py"), "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    seconds = time.perf_counter() - start
-    assert done.returncode == 0
+def test_help_and_mistakes_are_told_before_anything_heavy_is_imported(root: Path) -> None:
+    shows = (
+        "import sys; sys.argv = ['main.py', '--help']; import main; main.main(); "
+        "heavy = {'torch', 'numpy', 'sklearn', 'torchvision'} & set(sys.modules); sys.exit(heavy or 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", shows], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
     assert "algorithm: cse_fsl, fed_avg, fsl_sage" in done.stdout
     assert "python main.py resume=" in done.stdout
-    assert seconds < 3
     probe = "import sys; sys.argv = ['main.py', 'rounds=-1']; import main; code = main.main(); " + (
         "heavy = {'torch', 'numpy', 'sklearn', 'torchvision'} & set(sys.modules); sys.exit(f'{code} {heavy}')"
     )
@@ -402,7 +403,7 @@ def test_a_run_in_a_file_says_how_it_began_and_how_it_stands_and_where_it_is(
     assert main() == 0
     assert capsys.readouterr().out.splitlines() == [
         "here has finished: 3 rounds, stopped by rounds; a larger rounds= goes on with it",
-        "3 rounds, going on after 3, 3 clients, on cpu; saved in here",
+        "3 rounds, 3 clients, on cpu, going on after 3; saved in here",
         "here",
     ]
 

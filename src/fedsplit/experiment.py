@@ -223,7 +223,7 @@ class Experiment:
         """What is run, where, and where to."""
         clients, device = self.config["num_clients"], self.config["device"]
         before = f", going on after {len(self.records)}" if self.records else ""
-        told = f"{self.rounds} rounds{before}, {clients} clients, on {device}"
+        told = f"{self.rounds} rounds, {clients} clients, on {device}{before}"
         _LOG.info("%s", told)
         return f"{told}; saved in {shown(directory.path)}"
 

@@ -13,6 +13,7 @@ from fedsplit.arguments import Workers
 from fedsplit.data.dataset import Images, ImageSource
 from fedsplit.data.decoding import SUFFIXES, Decoder, kept
 from fedsplit.data.file_pixels import DecodingAhead, FilePixels
+from fedsplit.data.origins import AS_THEY_ARE
 from fedsplit.errors import UserError
 
 _KEPT_BYTES = 256_000_000  # of images decoded ahead, or to be asked for again: some batches of 224x224
@@ -63,7 +64,8 @@ class ImageFiles(ImageSource):
 
     def misplaced(self, layout: str) -> UserError:
         """What to say where the files are not as they should be."""
-        return UserError("dataset.root", self.root, layout + (f"; {self.origin}" if self.origin else ""))
+        told = f"; {self.origin}; {AS_THEY_ARE}" if self.origin else ""
+        return UserError("dataset.root", self.root, layout + told)
 
     def _split(self, split: str, files: Listed, decoder: Decoder, side: int) -> Images:
         labels = torch.tensor([label for _, label in files], dtype=torch.int64)

@@ -15,6 +15,6 @@ class ImageNet(ImageFolder):
 
     test_split: ClassVar[str] = "val"
     origin: ClassVar[str] = (
-        "ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar of image-net.org (for members), unpacked into "
-        "a folder a class, also the validation images"
+        "ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar of https://image-net.org/download.php (for "
+        "members), unpacked into a folder a class, also the validation images"
     )

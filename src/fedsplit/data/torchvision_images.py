@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from fedsplit.data.dataset import Images, ImageSource
+from fedsplit.data.origins import AS_THEY_ARE, ORIGINS
 from fedsplit.errors import UserError
 from fedsplit.models.torchvision_operators import torchvision
 
@@ -83,7 +84,8 @@ def published(name: str, root: str, download: bool, reader: Callable[[ModuleType
 
 
 def _advice(name: str, download: bool, error: Exception) -> str:
+    told = f"must hold {ORIGINS[name]}; {AS_THEY_ARE}"
     if not download:
-        return f"{name} is not there or damaged; dataset.download=true fetches it"
+        return f"{name} is not there or damaged; dataset.download=true fetches it, or {told}"
     reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return f"{name} is not there or damaged, and its download failed ({reason})"
+    return f"{name} is not there or damaged, and its download failed ({reason}); it {told}"

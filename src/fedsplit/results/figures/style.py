@@ -7,6 +7,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from fedsplit.errors import UserError
+from fedsplit.extras import install_command
 
 if TYPE_CHECKING:  # matplotlib is optional and slow to import: only what draws needs it
     from matplotlib.axes import Axes
@@ -83,7 +84,7 @@ def blank_figure(width: float, height: float) -> "Figure":
         from matplotlib.figure import Figure  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise UserError(
-            "matplotlib", "missing", "needed to draw figures; pip install 'fedsplit[plot]'"
+            "matplotlib", "missing", f"needed to draw figures: {install_command('plot')}"
         ) from error
     blank = Figure(figsize=(width, height), dpi=200, layout="constrained")
     FigureCanvasAgg(blank)
