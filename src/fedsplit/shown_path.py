@@ -12,4 +12,4 @@ def shown(path: Path) -> Path:
 
 def resume_command(directory: Path) -> str:
     """What goes on with the run in a directory, to be pasted into a shell."""
-    return f"python main.py {shlex.quote(f'resume={shown(directory)}')}"
+    return shlex.join(["python", "main.py", f"resume={shown(directory)}"])

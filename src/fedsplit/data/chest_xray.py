@@ -14,6 +14,8 @@ class ChestXray(ImageFolder):
     Learning", 2018.
     """
 
+    published_train: ClassVar[int | None] = 5_216
+    published_classes: ClassVar[int] = 2
     origin: ClassVar[str] = (
         "chest_xray/ of https://data.mendeley.com/datasets/rscbjbr9sj or of "
         "https://www.kaggle.com/datasets/paultimothymooney/chest-xray-pneumonia, "

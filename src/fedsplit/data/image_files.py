@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fedsplit.arguments import Workers
-from fedsplit.data.dataset import Images, ImageSource
+from fedsplit.data.dataset import Images, ImageSource, Published
 from fedsplit.data.decoding import SUFFIXES, Decoder, kept
 from fedsplit.data.file_pixels import DecodingAhead, FilePixels
 from fedsplit.data.origins import AS_THEY_ARE
@@ -38,6 +38,13 @@ class ImageFiles(ImageSource):
     origin: ClassVar[str] = ""
     """Where the files come from, for those who have none."""
 
+    published_train: ClassVar[int | None] = None
+    """Training images, of a published dataset."""
+    published_side: ClassVar[int | None] = None
+    """Height and width of an image, in pixels, where published images are square and of one size."""
+    published_classes: ClassVar[int] = 0
+    """Classes, of a published dataset."""
+
     root: str
     grayscale: bool = False
     workers: Workers | None = None
@@ -46,6 +53,13 @@ class ImageFiles(ImageSource):
     def folder(self) -> Path:
         """`root`, with `~` spelled out."""
         return Path(self.root).expanduser()
+
+    def published(self) -> Published | None:
+        """See `ImageSource.published`."""
+        side = self.image_size or self.published_side
+        if self.published_train is None or side is None:
+            return None
+        return Published(self.published_train, side, 1 if self.grayscale else 3, self.published_classes)
 
     @abstractmethod
     def listed(self) -> tuple[Listed, Listed]:

@@ -92,7 +92,7 @@ class CutTable(Task):
 
     def run(self, config: Mapping[str, Any], directory: Path) -> None:
         """See `Task.run`: prints, and writes only the figure that was asked for."""
-        parts = Parts(config)
+        parts = Parts(config, sizes_only=True)
         found = self.costs(parts)
         if self.format == "csv":
             _print_csv(found)
