@@ -1,11 +1,13 @@
 # Two commands do everything, set-up included: `make run` and `make test`.
+# `make run TORCH=cpu` takes torch without CUDA, which on Linux is gigabytes less to download.
 PYTHON ?= python3
+TORCH ?=
 ENVIRONMENT := .venv
 IN := $(ENVIRONMENT)/bin
 
 .PHONY: run test test-long lint install clean
 
-run: install ## train FSL-SAGE on the bundled digits images
+run: $(ENVIRONMENT)/runs ## train FSL-SAGE on the bundled digits images
 	$(IN)/python main.py
 
 test: install ## the test suite, five minutes on two cores
@@ -22,10 +24,22 @@ lint: install ## what CI checks beside the tests
 
 install: $(ENVIRONMENT)/installed ## .venv with everything in it
 
-$(ENVIRONMENT)/installed: pyproject.toml constraints.txt
+ifneq ($(filter-out cpu,$(TORCH)),)
+$(error TORCH=$(TORCH): must be cpu, or not given)
+endif
+# The local version 2.13.0+cpu of that index is what torch==2.13.0 of the constraints takes, where it is offered.
+INDEX := $(if $(TORCH),--extra-index-url https://download.pytorch.org/whl/cpu)
+PIP_INSTALL = $(IN)/python -m pip install --quiet $(INDEX) --constraint constraints.txt --editable
+
+$(ENVIRONMENT)/runs: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fedsplit needs Python 3.11 or later")'
 	$(PYTHON) -m venv $(ENVIRONMENT)
-	$(IN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all]'
+	@echo "installing what runs need into $(ENVIRONMENT)$(if $(TORCH),, (on Linux gigabytes of CUDA; make run TORCH=cpu goes without))"
+	$(PIP_INSTALL) .
+	touch $@
+
+$(ENVIRONMENT)/installed: $(ENVIRONMENT)/runs
+	$(PIP_INSTALL) '.[all]'
 	touch $@
 
 clean: ## remove the environment; results in saves/ and data in datas/ stay

@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 try:
@@ -10,12 +11,14 @@ try:
     from hydra.errors import HydraException
     from hydra.types import RunMode
 
-    from fedsplit.composition import CONFIGS, composed, composing, first_line, hydra_path, plain
+    from fedsplit.composition import CONFIGS, check_hydra, composed, composing, first_line, hydra_path, plain
     from fedsplit.config import check
     from fedsplit.errors import RunFailed, UserError
-    from fedsplit.overrides import check_beside, one_list, parsed, spelled_out
+    from fedsplit.grammar import parsed
+    from fedsplit.overrides import check_beside, one_list, spelled_out
     from fedsplit.paths import user_path
-    from fedsplit.running import go_on, perform, shown
+    from fedsplit.running import go_on, perform
+    from fedsplit.shown_path import resume_command, shown
     from fedsplit.terminal import with_tolerant_output
 except KeyboardInterrupt:  # imports take a second or two
     print("interrupted", file=sys.stderr)
@@ -25,19 +28,36 @@ HERE = Path.cwd()
 SHOWS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i"}
 """Flags by which Hydra shows something and runs nothing."""
 SWEEPS = {"-m", "--multirun"}
+CONFIG_FLAGS = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")
 
 
 def hand_over(arguments: Sequence[str]) -> None:
     """Let Hydra do what it does: show help and configurations."""
+    overrides = [each for each in arguments if "=" in each and not each.startswith("-")]
+    if overrides and not SWEEPS.intersection(arguments):
+        with composing():
+            composed(overrides)  # tells of a mistake in one line
     sys.argv[1:] = arguments
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come back to `main`, which tells them in one line
     hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")(lambda config: None)()
 
 
+@contextmanager
+def resumable(directory: Path) -> Iterator[None]:
+    """While a run is at work in a directory: Ctrl-C says how to go on with what it has begun."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        begun = (directory / "config.yaml").is_file()
+        raise KeyboardInterrupt(*[resume_command(directory)] if begun else []) from error
+
+
 def resume(given: str, overrides: Sequence[str]) -> None:
     """Go on with the run in the directory `given`, with what may be changed."""
     directory = user_path(given, "resume")
-    go_on(directory, {override.key_or_group: override.value() for override in parsed(overrides)})
+    changes = {override.key_or_group: override.value() for override in parsed(overrides)}
+    with resumable(directory):
+        go_on(directory, changes)
     print(shown(directory))
 
 
@@ -45,6 +65,9 @@ def run(arguments: Sequence[str]) -> None:
     """Do what the command line asks for."""
     arguments = [each for argument in arguments for each in spelled_out(argument)]
     flags = [argument for argument in arguments if argument.startswith("-")]
+    if configured := [flag for flag in flags if flag.partition("=")[0] in CONFIG_FLAGS]:
+        told = "the configuration is hydra_config/config.yaml; choices of your own are files in its folders"
+        raise UserError("flag", configured[0], told)
     if SHOWS.intersection(flags):
         hand_over(arguments)
         return
@@ -69,6 +92,7 @@ def single(overrides: Sequence[str]) -> None:
     """One run."""
     with composing():
         config = composed(overrides)
+        check_hydra(config)
         directory, settings = hydra_path(config, "hydra.run.dir"), plain(config)
     if config.hydra.mode == RunMode.MULTIRUN:
         raise UserError("hydra.mode", "MULTIRUN", "a sweep is asked for by -m")
@@ -77,7 +101,8 @@ def single(overrides: Sequence[str]) -> None:
     if settings.get("sweep", {}).get("skip_finished"):
         raise UserError("sweep.skip_finished", True, "is for a sweep, which is asked for by -m")
     directory = directory.absolute()
-    perform(directory, settings, config.hydra.runtime.choices)
+    with resumable(directory):
+        perform(directory, settings, config.hydra.runtime.choices)
     if (directory / "config.yaml").is_file():
         print(shown(directory))
 
@@ -94,9 +119,8 @@ def main() -> int:
     except HydraException as error:
         print(f"error: {first_line(error)}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        told = "a run goes on with resume=<its directory>, a sweep with sweep.skip_finished=true"
-        print(f"interrupted; {told}", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"interrupted{'; go on with: ' if error.args else ''}{''.join(error.args)}", file=sys.stderr)
         return 130
     return 0
 

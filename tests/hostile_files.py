@@ -606,7 +606,7 @@ class Files:
             {"a": 1, "b": 2},
             [{"step": 0}] * 3,
         )
-        step = self.draw.choice(steps)
+        step = self.draw.choice([each for each in steps if isinstance(each, list) and each] or [[""]])
         match self.draw.randrange(6):
             case 0:
                 step[0] = self.draw.choice(names)

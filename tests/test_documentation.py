@@ -1,6 +1,7 @@
 """The code in the documentation is run as it stands."""
 
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -80,10 +81,34 @@ def test_every_command_of_the_readme_composes(root: Path, configured: Configure)
     lines = re.findall(
         r"^    python main\.py(.*?)(?:#.*)?$", (root / "README.md").read_text("utf-8"), re.MULTILINE
     )
-    commands = [line.split() for line in lines if "-m" not in line.split() and "resume=" not in line]
+    commands = [shlex.split(line) for line in lines if "-m" not in line.split() and "resume=" not in line]
     assert len(commands) >= 4
     for overrides in commands:
         config = configured(*map(one_list, overrides))
         for override in overrides:
             key, _, value = override.partition("=")
             assert config["choices"].get(key, value) == value
+
+
+SHOWN = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "BENCHMARKS.md",
+    "docs/*.md",
+    "hydra_config/**/*.yaml",
+    "src/**/*.py",
+    ".ci/run",
+)
+"""Where commands are shown to be typed, or to be run."""
+
+
+def test_lists_and_patterns_are_quoted_for_the_shell_in_every_command_shown(root: Path) -> None:
+    """An unquoted `[a,b]` is a pattern of file names; zsh refuses one that matches none."""
+    command = re.compile(r"(?:python \S+\.py|pip install) (?P<arguments>.*?)(?: # .*)?$", re.MULTILINE)
+    seen = 0
+    for path in (each for pattern in SHOWN for each in root.glob(pattern)):
+        for found in command.finditer(path.read_text("utf-8").replace("\\\n", " ")):
+            arguments = re.split(r"[`\"|]|  ", re.sub(r"'[^']*'|\{[^}]*\}", "", found["arguments"]))[0]
+            assert not re.search(r"[][(*?]", arguments), f"{path.name}: {found[0]}"
+            seen += 1
+    assert seen > 60

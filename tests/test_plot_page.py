@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from fedsplit.extras import install_command
 from tests.results.chosen import store_run
 from tests.test_plot_results import files, plot, refused
 
@@ -81,5 +82,5 @@ def test_plot_without_jinja2_says_what_to_install_and_writes_nothing(tmp_path: P
     before = files(tmp_path)
     done = plot(tmp_path, path=tmp_path / "path")
     refused(done, "jinja2=missing: ")
-    assert done.stderr.rstrip().endswith("pip install 'fedsplit[plot]'")
+    assert done.stderr.rstrip().endswith(install_command("plot"))
     assert {each for each in files(tmp_path) if "pycache" not in each} == before

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from fedsplit.extras import install_command
 from tests.command_line import command_line
 
 SCRIPT = Path(__file__).parents[1] / "plot_results.py"
@@ -286,7 +287,7 @@ def test_plot_without_matplotlib_says_what_to_install(tmp_path: Path) -> None:
     (stub / "__init__.py").write_text(missing, "utf-8")
     done = plot(tmp_path, "good", path=tmp_path / "path")
     refused(done, "matplotlib=missing: ")
-    assert done.stderr.rstrip().endswith("pip install 'fedsplit[plot]'")
+    assert done.stderr.rstrip().endswith(install_command("plot"))
     assert not (tmp_path / "saves").exists()
 
 

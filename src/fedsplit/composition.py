@@ -2,6 +2,7 @@
 
 import re
 import secrets
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -18,6 +19,7 @@ from fedsplit.chosen_names import CONFIGS as CONFIGS  # noqa: PLC0414 (others ta
 from fedsplit.chosen_names import chosen_names
 from fedsplit.config import CODECS
 from fedsplit.errors import UserError
+from fedsplit.grammar import check_single
 from fedsplit.paths import user_path
 from fedsplit.sweeps.machine import jobs_at_once
 
@@ -43,6 +45,7 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     Raises:
         UserError: an override is wrong.
     """
+    check_single(overrides)
     try:
         config = compose("config", list(overrides), return_hydra_config=True)
         config.hydra.runtime.choices = names_of_choices(config, config.hydra.runtime.choices)
@@ -58,10 +61,33 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     except ConfigCompositionException as error:
         found = re.search(r"Could not override '([^']+)'", str(error))
         if found is None:
-            raise UserError("overrides", " ".join(overrides), first_line(error)) from error
+            raise _wrong(overrides, error) from error
         raise _unknown_key(found[1].lstrip("+"), overrides) from error
     except (HydraException, ValueError) as error:  # ValueError: a group set to null
-        raise UserError("overrides", " ".join(overrides), first_line(error)) from error
+        raise _wrong(overrides, error) from error
+
+
+def _wrong(overrides: Sequence[str], error: Exception) -> UserError:
+    """What is wrong, by the override at fault: the last that is wrong by itself in the same way."""
+    at_fault = [text for text in overrides if _complaint([text]) == first_line(error)]
+    if not at_fault:
+        return UserError("overrides", " ".join(map(shlex.quote, overrides)), first_line(error))
+    key, _, value = at_fault[-1].partition("=")
+    group = key.lstrip("+~").partition("@")[0]
+    options = GlobalHydra.instance().config_loader().get_group_options(group)
+    if key.startswith("+") and options:
+        return UserError(key, value, f"is chosen already; another choice is {group}={value}, without +")
+    if options:
+        return UserError(key, value, f"no such choice; allowed: {', '.join(options)}")
+    return UserError(key, value, first_line(error))
+
+
+def _complaint(overrides: list[str]) -> str | None:
+    try:
+        compose("config", overrides, return_hydra_config=True)
+    except (HydraException, ValueError) as error:
+        return first_line(error)
+    return None
 
 
 def names_of_choices(config: DictConfig, choices: Mapping[str, str | None]) -> dict[str, str | None]:
@@ -105,6 +131,17 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 def _without_hydra(config: DictConfig) -> DictConfig:
     return OmegaConf.create({key: node for key, node in config.items_ex(resolve=False) if key != "hydra"})
+
+
+def check_hydra(config: DictConfig) -> None:
+    """Raise where Hydra's own part asks for what is not done here.
+
+    Raises:
+        UserError: it does.
+    """
+    if config.hydra.job.chdir:
+        told = "a run stays in the directory of its command; hydra.run.dir says where its files go"
+        raise UserError("hydra.job.chdir", True, told)
 
 
 def hydra_path(config: DictConfig, key: str) -> Path:

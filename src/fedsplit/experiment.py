@@ -22,6 +22,7 @@ from fedsplit.extras import extra
 from fedsplit.identity import identity, refuse_changed_config, refuse_changed_data
 from fedsplit.making import make
 from fedsplit.parts import Parts
+from fedsplit.progress_lines import ProgressLines
 from fedsplit.restoring import check_identity, check_state, check_taken_over
 from fedsplit.results.checkpoint import Checkpoint
 from fedsplit.results.classification import (
@@ -40,6 +41,7 @@ from fedsplit.results.local_accuracy import LOCAL_ACCURACY, LocalAccuracies
 from fedsplit.results.metrics import Record
 from fedsplit.results.run_directory import RunDirectory
 from fedsplit.results.summary import StoppedBy, summarise
+from fedsplit.shown_path import resume_command, shown
 from fedsplit.state import State
 from fedsplit.stored_config import checked, stored_config
 from fedsplit.terminal import optional
@@ -135,6 +137,7 @@ class Experiment:
         self.records: list[Record] = []
         self.elapsed = 0.0
         self._saved = 0  # rounds in the newest checkpoint
+        self._phase = "training"
 
     def run_round(self, t: int) -> Record:
         """One round: train, evaluate if it is time to, count.
@@ -143,7 +146,7 @@ class Experiment:
             NonFinite: a client's loss or weights are no longer finite.
             RunFailed: the averaged model or its test loss is not.
         """
-        start = time.perf_counter()
+        start, self._phase = time.perf_counter(), "training"
         self.transport.client_seconds = 0.0
         cohort = self.parts.cohort_of(t)
         metrics = self.transport.run_round(
@@ -151,6 +154,7 @@ class Experiment:
         )
         self.forget()
         trained = time.perf_counter()
+        self._phase = "evaluating"
         full = self.algorithm.full_weights()
         if not is_finite(full):
             raise RunFailed("the model is not finite")
@@ -216,7 +220,7 @@ class Experiment:
         with torch.random.fork_rng(devices=[]):  # what dropout is seeded with stays in here
             return self.algorithm.gradient_error(t, cohort)
 
-    def _stopped_by(self) -> StoppedBy | None:
+    def stopped_by(self) -> StoppedBy | None:
         """The first limit that is reached, once there is a round."""
         if not self.records:
             return None
@@ -240,28 +244,47 @@ class Experiment:
         results = None
         try:
             self.tracker.start(self.config, directory.path, [record.row() for record in self.records])
-            with self.transport.opened(directory.path):
-                results = self._run(directory)
+            lines = ProgressLines(self._doing, Console() if self.config["progress"] else None)
+            with lines.going_on():
+                lines.tell(self._beginning(directory))
+                with self.transport.opened(directory.path):
+                    results = self._run(directory, lines)
         except (OSError, SafetensorError) as error:
-            raise self._failed(f"{directory.path} cannot be written ({error})") from error
+            told = f"{directory.path} cannot be written ({error})"
+            raise self._failed(told, directory) from error
         except RuntimeError as error:
             # a GPU's allocator has an error of its own, the CPU's only these words
             if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
                 told = "out of memory; lower batch_size, num_clients or auxiliary.max_dataset_size"
-                raise self._failed(told) from error
+                raise self._failed(told, directory) from error
             raise
         finally:
             self.tracker.finish(results)
             directory.close()
 
-    def _run(self, directory: RunDirectory) -> dict[str, object]:
+    def _beginning(self, directory: RunDirectory) -> str:
+        """What is run, where, and where to."""
         clients, device = self.config["num_clients"], self.config["device"]
-        _LOG.info("%s rounds, %s clients, on %s", self.rounds, clients, device)
+        before = f", going on after {len(self.records)}" if self.records else ""
+        told = f"{self.rounds} rounds, {clients} clients, on {device}{before}"
+        _LOG.info("%s", told)
         if (root := self.config["dataset"].get("root")) is not None:
             _LOG.info("images from %s", root)
-        console = Console()
+        return f"{told}; saved in {shown(directory.path)}"
+
+    def _doing(self) -> str:
+        """What is done now, in a few words."""
+        if self._phase == "training" and (aligned := self._aligned(len(self.records))):
+            return f"round {len(self.records):>4}  aligning: {aligned} clients done"
+        return f"round {len(self.records):>4}  {self._phase}"
+
+    def _aligned(self, t: int) -> int:
+        """How many clients' auxiliary models were aligned in round `t`."""
+        return sum(fit.round == t for fit in list(self.parts.alignment.fits.values()))
+
+    def _run(self, directory: RunDirectory, lines: ProgressLines) -> dict[str, object]:
         interval = self.config["checkpoint_interval"]
-        while (stopped_by := self._stopped_by()) is None:
+        while (stopped_by := self.stopped_by()) is None:
             began = time.perf_counter()
             try:
                 record = self.run_round(len(self.records))
@@ -270,11 +293,12 @@ class Experiment:
                     self._save(directory)
                 raise
             except (RunFailed, OverflowError) as error:  # OverflowError: a schedule that grows without bound
-                raise self._failed(f"{error}; learning rate {self._learning_rates()}: lower it") from error
+                told = f"{error}; learning rate {self._learning_rates()}: lower it"
+                raise self._failed(told, directory) from error
             self.records.append(record)
             directory.record(record)
             self.tracker.round(record.row())
-            self._tell(console, record)
+            self._tell(lines, record)
             self.elapsed += time.perf_counter() - began  # before the checkpoint, which keeps it
             if len(self.records) % interval == 0:
                 began = time.perf_counter()
@@ -288,8 +312,10 @@ class Experiment:
         directory.save_checkpoint(self.checkpoint())
         self._saved = len(self.records)
 
-    def _failed(self, what: str) -> RunFailed:
-        kept = f"; the checkpoint after {self._saved} rounds is kept" if self._saved else ""
+    def _failed(self, what: str, directory: RunDirectory) -> RunFailed:
+        kept = ""
+        if self._saved:
+            kept = f"; the checkpoint after {self._saved} rounds is kept: {resume_command(directory.path)}"
         failed = RunFailed(f"round {len(self.records)}: {what}{kept}")
         _LOG.error("%s", failed)
         return failed
@@ -366,19 +392,20 @@ class Experiment:
             raise ValueError("the test logits are not finite")
         return logits, labels, names
 
-    def _tell(self, console: Console, record: Record) -> None:
+    def _tell(self, lines: ProgressLines, record: Record) -> None:
         accuracy = "" if record.test_accuracy is None else f"accuracy {record.test_accuracy:.4f}  "
         line = (
             f"round {record.round:>4}  {accuracy}loss {record.train_loss:.4f}  "
             f"{record.load / 1e6:,.2f} MB  {sum(record.seconds.values()):.2f} s"
         )
+        if aligned := self._aligned(record.round):
+            line += f"  {aligned} clients aligned"
         if record.simulated_seconds is not None:
             line += f"  {record.simulated_seconds:,.1f} s simulated"
         if network := self.transport.told(sum(record.seconds.values())):
             line += f"  {network}"
         _LOG.info("%s", line)
-        if self.config["progress"] and console.is_terminal:
-            console.print(line, highlight=True)
+        lines.round(line)
 
     # Going on after a kill
 

@@ -1,7 +1,9 @@
 """Parts of the installation that not everybody needs."""
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from fedsplit.errors import UserError
 
@@ -31,8 +33,17 @@ def extra(key: str, value: object) -> Iterator[None]:
         package = next(filter(_EXTRAS.get, _missing(error)), None)
         if package is None:
             raise
-        needs = f"needs {package}: pip install 'fedsplit[{_EXTRAS[package]}]'"
-        raise UserError(key, value, needs) from error
+        brings = "grpcio and protobuf" if package in ("grpc", "grpc_health", "google") else package
+        raise UserError(key, value, f"needs {brings}: {install_command(_EXTRAS[package])}") from error
+
+
+def install_command(extra: str) -> str:
+    """What installs an extra: from the checkout that this is run in, or from where pip found the package."""
+    checkout = Path(__file__).parents[2]
+    if not (checkout / "pyproject.toml").is_file():
+        return f"pip install 'fedsplit[{extra}]'"
+    pinned = str(checkout / "constraints.txt")  # else pip could bring another torch
+    return shlex.join(["pip", "install", "-c", pinned, "-e", f"{checkout}[{extra}]"])
 
 
 def _missing(error: BaseException | None) -> Iterator[str]:

@@ -3,13 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
-
-from fedsplit.composition import first_line
 from fedsplit.config import BESIDE_TASK, CODECS
 from fedsplit.errors import UserError
+from fedsplit.grammar import parsed
 
 OLDER_SPELLINGS = {"dataset.distribution": "distribution", "dataset.alpha": "distribution.alpha"}
 
@@ -31,19 +27,6 @@ def spelled_out(argument: str) -> list[str]:
     if value.startswith("~") and "," not in value and "'" not in value:
         value = f"'{value}'"  # a path at home, which Hydra's grammar takes in quotes only
     return [OLDER_SPELLINGS.get(key, key) + equals + value]
-
-
-def parsed(overrides: Sequence[str]) -> list[Override]:
-    """The overrides, read by Hydra's grammar.
-
-    Raises:
-        UserError: one cannot be read.
-    """
-    try:
-        found: list[Override] = OverridesParser.create().parse_overrides(list(overrides))
-    except HydraException as error:
-        raise UserError("overrides", " ".join(overrides), first_line(error)) from error
-    return found
 
 
 def one_list(argument: str) -> str:

@@ -50,13 +50,19 @@ class Parts:
             and `engine=auto` by its choice.
         member: in the process of one client; None where all is known.
         start: trained models to start from; None starts from models as they are made.
+        sizes_only: whether nothing is asked of the images but how many and how large they are.
 
     Raises:
         UserError: what is asked for cannot be built.
     """
 
     def __init__(
-        self, config: Mapping[str, Any], member: Member | None = None, start: TrainedStart | None = None
+        self,
+        config: Mapping[str, Any],
+        member: Member | None = None,
+        start: TrainedStart | None = None,
+        *,
+        sizes_only: bool = False,
     ) -> None:
         with extra("transport", config.get("choices", {}).get("transport")):
             import_module(config["transport"]["_target_"].rpartition(".")[0])
@@ -68,7 +74,9 @@ class Parts:
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.benchmark = False
 
-        self.data = Data.built(self.config, self.device, member=member, apart=self._apart)
+        self.data = Data.built(
+            self.config, self.device, member=member, apart=self._apart, sizes_only=sizes_only
+        )
         self.schedule = make(Schedule, config, "scheduler")  # type: ignore[type-abstract]
         self.client_optimizer = self._optimizer("client_optimizer")
         self.server_optimizer = self._optimizer("server_optimizer")

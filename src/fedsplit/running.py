@@ -1,11 +1,13 @@
 """Does what a configuration asks for, or goes on with what was begun."""
 
+import sys
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from fedsplit.config import check
+from fedsplit.shown_path import shown
 
 
 def perform(directory: Path, config: Mapping[str, Any], choices: Mapping[str, str]) -> None:
@@ -21,6 +23,8 @@ def perform(directory: Path, config: Mapping[str, Any], choices: Mapping[str, st
         RunFailed: the run could not be carried to its end.
     """
     check(config)
+    if config["progress"] and sys.stdout.isatty():
+        print(announced(directory, config, choices), flush=True)
     from fedsplit.making import make  # noqa: PLC0415  (heavy: only after the check)
     from fedsplit.tasks.task import Task  # noqa: PLC0415
 
@@ -29,6 +33,21 @@ def perform(directory: Path, config: Mapping[str, Any], choices: Mapping[str, st
     }  # where the job stands is no part of it
     own["choices"] = {group: choice for group, choice in choices.items() if not group.startswith("hydra/")}
     make(Task, own, "task").run(own, directory)  # type: ignore[type-abstract]
+
+
+def announced(directory: Path, config: Mapping[str, Any], choices: Mapping[str, str]) -> str:
+    """What is about to be done, and where its results go; imports take seconds before more is known."""
+    task, run = choices["task"], config.get("run")
+    if task == "train":
+        of = f" ({choices['distribution']})"
+        return (
+            f"{choices['algorithm']}: {choices['model']} on {choices['dataset']}{of}, to {shown(directory)}"
+        )
+    if task in ("compare", "infer") and run is not None:
+        return f"{task}: {run}, to {shown(directory) if task == 'infer' else Path(run, 'compare')}"
+    if task in ("certificates", "client"):
+        return task
+    return f"{task}: {choices['model']} on {choices['dataset']}"
 
 
 def go_on(directory: Path, changes: Mapping[str, Any]) -> None:
@@ -43,6 +62,8 @@ def go_on(directory: Path, changes: Mapping[str, Any]) -> None:
             given anew.
         RunFailed: the run could not be carried to its end.
     """
+    if sys.stdout.isatty() and changes.get("progress", True) and (directory / "config.yaml").is_file():
+        print(f"going on with {shown(directory)}", flush=True)
     from fedsplit.allowance import allowing_a_run_directory  # noqa: PLC0415
     from fedsplit.building.trained_start import TrainedStart  # noqa: PLC0415
     from fedsplit.experiment import Experiment, resumed_config  # noqa: PLC0415
@@ -58,10 +79,9 @@ def go_on(directory: Path, changes: Mapping[str, Any]) -> None:
             experiment = Experiment(config, None if checkpoint else TrainedStart.of(config["run"]))
         if checkpoint is not None:
             experiment.restore(checkpoint)
+        if stopped_by := experiment.stopped_by():
+            told = (
+                f"{shown(directory)} has finished: {len(experiment.records)} rounds, stopped by {stopped_by}"
+            )
+            print(f"{told}; a larger {stopped_by}= goes on with it")
         experiment.run(run)
-
-
-def shown(path: Path) -> Path:
-    """Relative to the current directory, where it is below."""
-    here = Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path

@@ -1,5 +1,6 @@
 """Every precision, on several models: as near as it must be, the same from disk, in any process."""
 
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from fedsplit.deployment.backend import Deployed
 from fedsplit.deployment.openvino_model import OpenVinoModel
 from fedsplit.deployment.precisions import PRECISIONS
 from fedsplit.errors import UserError
+from fedsplit.extras import install_command
 from tests.deployment.fresh_process import Task, run_elsewhere
 from tests.deployment.models import CUTS, client_of, deployed, deployed_as_trained, trained_inputs
 from tests.deployment.test_trained_int8 import RUNTIMES as TRAINED_RUNTIMES
@@ -269,5 +271,5 @@ def test_precision_that_needs_a_missing_package_names_it_and_its_extra(
         ):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(UserError, match=rf"needs {package}: pip install 'fedsplit\[{extra}\]'"):
+    with pytest.raises(UserError, match=re.escape(f"needs {package}: {install_command(extra)}")):
         PRECISIONS[precision].make("task.precisions", precision)

@@ -39,8 +39,12 @@ def test_client_trained_for_int8_gives_its_codes_of_training_to_some_steps_also_
     assert sent.values.dtype == torch.uint8
     assert sent.scale == pytest.approx(step, rel=1e-4)
     steps = (deployed.run(x) - expected).abs() / step
-    assert steps.max() < 6  # one operation's rounding moves that of the next
-    assert steps.mean() < 0.6
+    # One operation's rounding moves that of the next: a few values are several steps off, how many depends on
+    # the processor: OpenVINO was seen with a mean of 0.62 steps, 0.3% beyond three, relative error 0.011. A
+    # zero point that is off by one moves every value by a step; a scale 5% off, a third of them beyond three.
+    assert steps.mean() < 0.85
+    assert (steps > 3.5).double().mean() < 0.05
+    assert (deployed.run(x) - expected).norm() < 0.03 * expected.norm()
     deployed.save(tmp_path / "model")
     again = storage.load(tmp_path / "model", lambda: client)
     assert torch.equal(again.run(x), deployed.run(x))

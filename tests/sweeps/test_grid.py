@@ -6,6 +6,7 @@ import pytest
 
 from fedsplit.composition import composing
 from fedsplit.errors import UserError
+from fedsplit.overrides import spelled_out
 from fedsplit.sweeps.grid import jobs
 
 
@@ -54,3 +55,30 @@ def test_sweep_over_several_experiments_combines_the_lists_of_each() -> None:
 def test_sweep_over_an_interval_is_refused() -> None:
     with pytest.raises(UserError, match="a sweep takes a list of values"):
         expanded("optimizer.lr=interval(0,1)")
+
+
+def test_sweep_over_a_glob_takes_the_choices_that_match() -> None:
+    assert expanded("optimizer=glob(adam*)", "seed=0") == [
+        ["optimizer=adam", "seed=0"],
+        ["optimizer=adamw", "seed=0"],
+    ]
+
+
+def test_sweep_over_a_glob_of_codecs_takes_the_choices_that_match() -> None:
+    asked = spelled_out("quant.smashed=glob(int8_*)")
+    expected = [[f"codec@quant.smashed=int8_{each}"] for each in ("block", "channel")]
+    assert expanded(*asked) == expected
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("optimizer=glob(rms*)", "optimizer=glob(rms*): matches none of adam, adamw, sgd"),
+        ("seed=glob(1*)", "seed=glob(1*): glob(...) is for choices of a group"),
+        ("seed=range(3,3)", "seed=range(3,3): stands for no value"),
+    ],
+)
+def test_sweep_over_what_stands_for_no_value_is_refused(override: str, told: str) -> None:
+    with pytest.raises(UserError) as error:
+        expanded(override)
+    assert str(error.value) == told

@@ -1,14 +1,16 @@
 """What is told and shown of jobs is compared with what they have written."""
 
+import io
 import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from fedsplit.sweeps.progress import Progress, progress_of
 from fedsplit.sweeps.record import Job
 from fedsplit.sweeps.status import STATUSES, Status, tell
-from fedsplit.sweeps.table import Row, that_fit
+from fedsplit.sweeps.table import Row, narrow, that_fit
 from fedsplit.sweeps.watch import Watch
 
 METRICS = "round,test_accuracy,load,seconds.clients,seconds.server\n"
@@ -83,3 +85,21 @@ def test_progress_of_a_run_has_its_last_accuracy_and_the_bytes_and_seconds_of_al
     rows = ("test_accuracy,load,seconds.clients,seconds.server", "0.9,10,1.5,1", "0.8,20,2,0.5", ",30,1,1")
     (tmp_path / "metrics.csv").write_text("\n".join(rows) + "\n")
     assert progress_of(tmp_path) == Progress(rounds=3, accuracy=0.8, load=30, seconds=7.0)
+
+
+@pytest.mark.parametrize(("width", "directories"), [(80, False), (160, True)])
+def test_live_table_of_jobs_shows_states_and_numbers_whole_at_any_width(
+    width: int, directories: bool
+) -> None:
+    progress = Progress(12, 0.875, 1_234_560_000, 61.5)
+    overrides = "algorithm=splitfed_v2 model=resnet18 distribution.alpha=0.1 seed=2"
+    rows = [Row(number, overrides, "running", 20, progress, "saves/multirun/now/1") for number in range(3)]
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(narrow(rows, "3 running", width))
+    lines = console.export_text().splitlines()
+    assert max(map(len, lines)) <= width
+    for word in ("job", "state", "rounds", "accuracy", "MB", "seconds"):
+        assert sum(word in line for line in lines) == 1
+    for word in ("running │", "12/20", "0.8750", "1,234.56", "61.5", "algorithm=spl"):
+        assert sum(word in line for line in lines) == 3, word
+    assert any("saves/multirun/now/1" in line for line in lines) == directories

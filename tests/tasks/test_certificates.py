@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 import main
+from fedsplit.extras import install_command
 from fedsplit.making import make
 from fedsplit.tasks.certificates import Certificates
 from fedsplit.transport.grpc.tls import Tls
@@ -68,9 +69,12 @@ def test_certificates_asked_for_wrongly_end_in_one_line_and_nothing_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("missing", ["cryptography", "grpc"])
+@pytest.mark.parametrize(
+    ("missing", "needed"),
+    [("cryptography", "cryptography"), ("grpc", "grpcio and protobuf")],
+)
 def test_certificates_without_a_package_name_what_installs_it(
-    root: Path, tmp_path: Path, missing: str
+    root: Path, tmp_path: Path, missing: str, needed: str
 ) -> None:
     script = (
         f"import sys; sys.modules[{missing!r}] = None; sys.path.insert(0, {str(root)!r}); import main; "
@@ -83,6 +87,6 @@ def test_certificates_without_a_package_name_what_installs_it(
         text=True,
         check=False,
     )
-    expected = f"error: task=certificates: needs {missing}: pip install 'fedsplit[grpc]'\n"
+    expected = f"error: task=certificates: needs {needed}: {install_command('grpc')}\n"
     assert (done.returncode, done.stderr) == (2, expected)
     assert list(tmp_path.iterdir()) == []

@@ -10,6 +10,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from fedsplit.deployment import storage
+from fedsplit.extras import install_command
 from fedsplit.trained import TrainedRun
 from main import main
 from tests.conftest import TINY
@@ -105,7 +106,7 @@ def test_comparison_without_an_extra_goes_on_and_says_what_to_install(
     copied = shutil.copytree(trained, tmp_path / "run")
     assert run(monkeypatch, "task=compare", f"run={copied}", "task.precisions=[static_int8]", *ASKED) == 0
     printed = capsys.readouterr().out
-    assert "static_int8 is left out: needs onnxruntime: pip install 'fedsplit[onnx]'\n" in printed
+    assert f"static_int8 is left out: needs onnxruntime: {install_command('onnx')}\n" in printed
     told = json.loads((copied / "compare" / "comparison.json").read_text())
     assert set(told["left_out"]) == {"static_int8"}
 

@@ -258,3 +258,43 @@ def test_table_of_cuts_changes_nothing_that_it_looks_at(configured: Configure) -
     assert make(CutTable, config, "task").costs(parts) == one
     with pytest.raises(UserError, match="plot"):
         make(CutTable, config | {"task": config["task"] | {"plot": "x.txt"}}, "task")
+
+
+PUBLISHED = {
+    "cifar10": (50_000, 32, 3, 10),
+    "cifar100": (50_000, 32, 3, 100),
+    "mnist": (60_000, 28, 1, 10),
+    "fashion_mnist": (60_000, 28, 1, 10),
+    "femnist": (697_932, 28, 1, 62),
+    "svhn": (73_257, 32, 3, 10),
+    "eurosat": (21_600, 64, 3, 10),
+    "imagenette": (9_469, 128, 3, 10),
+    "tinyimagenet": (100_000, 64, 3, 200),
+    "chest_xray": (5_216, 224, 1, 2),
+    "imagenet": (1_281_167, 224, 3, 1000),
+}
+
+
+@pytest.mark.parametrize("dataset", PUBLISHED)
+def test_cuts_of_a_published_dataset_need_none_of_its_images(
+    configured: Configure, tmp_path: Path, dataset: str
+) -> None:
+    asked = ["task=cuts", f"dataset={dataset}", f"dataset.root={tmp_path / 'none'}", "model=simple_conv"]
+    parts = Parts(configured(*asked), sizes_only=True)
+    found = parts.data.dataset
+    assert (len(found.train), found.image_size, found.channels, found.num_classes) == PUBLISHED[dataset]
+    assert sum(parts.sample_counts) == PUBLISHED[dataset][0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cuts_without_images_honour_prefix_size_and_division(configured: Configure, tmp_path: Path) -> None:
+    asked = ["task=cuts", "dataset=cifar10", f"dataset.root={tmp_path}", "dataset.max_train=1000"]
+    more = ["dataset.image_size=16", "distribution=feature_shift", "dataset.local_test_fraction=0.2"]
+    parts = Parts(configured(*asked, *more), sizes_only=True)
+    assert (sum(parts.sample_counts), parts.data.dataset.image_size) == (800, 16)
+
+
+def test_cuts_of_a_folder_of_images_need_it(configured: Configure, tmp_path: Path) -> None:
+    config = configured("task=cuts", "dataset=image_folder", f"dataset.root={tmp_path / 'none'}")
+    with pytest.raises(UserError, match=r"^dataset\.root="):
+        Parts(config, sizes_only=True)

@@ -10,6 +10,7 @@ import yaml
 
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.experiment import Experiment, resumed_config
+from fedsplit.extras import install_command
 from fedsplit.results.run_directory import RunDirectory
 from fedsplit.trackers.tracker import Row, Tracker
 from tests.conftest import Build, Configure
@@ -166,7 +167,8 @@ def test_tracker_whose_package_is_missing_says_how_to_install_it(
     monkeypatch.setattr(sys, "meta_path", [Absent(), *sys.meta_path])
     with pytest.raises(UserError) as caught:
         Experiment(configured("tracker=tensorboard"))
-    assert str(caught.value) == "tracker=tensorboard: needs tensorboard: pip install 'fedsplit[tensorboard]'"
+    told = f"tracker=tensorboard: needs tensorboard: {install_command('tensorboard')}"
+    assert str(caught.value) == told
 
 
 @pytest.fixture(autouse=True)

@@ -122,7 +122,7 @@ class Proxy:
         self._do(self._listen())
 
     def _do(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout=30)
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout=300)  # a busy machine keeps it
 
     # Everything below runs in the proxy's thread.
 

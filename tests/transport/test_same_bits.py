@@ -4,6 +4,7 @@ Runs are built in this process, with four client processes each. Those are forke
 everything, for that takes longer than a run; the sweep on the command line starts them as users do.
 """
 
+import re
 import shutil
 from pathlib import Path
 
@@ -148,6 +149,20 @@ def test_local_and_grpc_give_the_same(
 ) -> None:
     overrides = [f"algorithm={algorithm}", f"quant={quant}", f"threads={threads}", "num_clients=2"]
     assert_same_over_both(tiny, tmp_path, chunk_weigher, overrides)
+
+
+@pytest.mark.usefixtures("warm_clients")
+def test_the_two_commands_that_the_readme_compares_give_the_same(
+    root: Path, tiny: Build, tmp_path: Path
+) -> None:
+    readme = (root / "README.md").read_text("utf-8")
+    pair = re.search(r"These two give the same.*\n\n((?: {4}.*\n){2})", readme)
+    assert pair is not None
+    one, other = (line.removeprefix("    python main.py ").split() for line in pair[1].splitlines())
+    assert (one, other) == (["engine=sequential"], ["transport=grpc"])
+    assert_same(
+        ran(tiny("rounds=1", *one), tmp_path / "one"), ran(tiny("rounds=1", *other), tmp_path / "other")
+    )
 
 
 def test_comparison_of_runs_notices_other_metrics_and_another_last_bit(tiny: Build, tmp_path: Path) -> None:

@@ -57,7 +57,13 @@ class Data:
 
     @classmethod
     def built(
-        cls, config: Mapping[str, Any], device: torch.device, *, member: Member | None, apart: bool
+        cls,
+        config: Mapping[str, Any],
+        device: torch.device,
+        *,
+        member: Member | None,
+        apart: bool,
+        sizes_only: bool = False,
     ) -> "Data":
         """The data that the configuration asks for.
 
@@ -66,12 +72,13 @@ class Data:
             device: where images are kept.
             member: in the process of one client.
             apart: whether clients are computed in processes of their own.
+            sizes_only: whether sizes and numbers are all that is asked for: then nothing is downloaded, and
+                a published dataset is stood in for where its files are missing.
 
         Raises:
             UserError: there is none such, or it cannot be divided like that.
         """
-        source = make(ImageSource, config, "dataset")  # type: ignore[type-abstract]
-        loaded = source.load()
+        loaded, is_there = _loaded(config, sizes_only=sizes_only)
         values = loaded.image_size**2 * loaded.channels
         for key, images in (("batch_size", loaded.train), ("eval_batch_size", loaded.test)):
             claim_batch(key, min(config[key], len(images)), values)
@@ -87,7 +94,7 @@ class Data:
             read = of_images(loaded.train.chosen(torch.from_numpy(shards[member.client])))
         else:
             read = fingerprint(loaded, shards)
-        if distribution.shifts_features:
+        if distribution.shifts_features and is_there:
 
             def view(client: int, pixels: Tensor) -> Tensor:
                 return distribution.seen_by(client, pixels, config["seed"])
@@ -99,9 +106,24 @@ class Data:
             normalise = member.normalisation.to(device, dtype)
         else:
             train = dataset.train
-            seen = train if local_test is None else train.chosen(trained_on.indices.sort().values)
+            all_seen = local_test is None or not is_there
+            seen = train if all_seen else train.chosen(trained_on.indices.sort().values)
             normalise = Normalisation.of(seen, dtype)
         return cls(dataset, distribution, trained_on, local_test, normalise, read)
+
+
+def _loaded(config: Mapping[str, Any], *, sizes_only: bool) -> tuple[Dataset, bool]:
+    """The images, and whether they are there, or something that stands in for them."""
+    if sizes_only and "download" in config["dataset"]:
+        config = {**config, "dataset": {**config["dataset"], "download": False}}
+    source = make(ImageSource, config, "dataset")  # type: ignore[type-abstract]
+    try:
+        return source.load(), True
+    except UserError as error:
+        stand_in = source.stand_in() if sizes_only and error.key == "dataset.root" else None
+        if stand_in is None:
+            raise
+        return stand_in, False
 
 
 def _own(clients: int, dataset: Dataset, *, member: Member | None, apart: bool) -> list[np.ndarray]:

@@ -14,7 +14,10 @@ class ChestXray(ImageFolder):
     Learning", 2018.
     """
 
+    published_train: ClassVar[int | None] = 5_216
+    published_classes: ClassVar[int] = 2
     origin: ClassVar[str] = (
-        "chest_xray/ of Mendeley Data rscbjbr9sj or of Kaggle's paultimothymooney/chest-xray-pneumonia, "
+        "chest_xray/ of https://data.mendeley.com/datasets/rscbjbr9sj or of "
+        "https://www.kaggle.com/datasets/paultimothymooney/chest-xray-pneumonia, "
         "with train/ and test/, each with NORMAL/ and PNEUMONIA/"
     )

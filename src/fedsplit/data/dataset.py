@@ -135,6 +135,23 @@ def class_balanced_prefix(labels: Tensor, size: int | None, num_classes: int, ke
     return torch.cat(chosen).sort().values
 
 
+@dataclass(frozen=True)
+class Published:
+    """What a published dataset is like, known without its files.
+
+    Args:
+        train: training images.
+        side: height and width of an image, in pixels.
+        channels: colour channels of an image.
+        num_classes: how many.
+    """
+
+    train: int
+    side: int
+    channels: int
+    num_classes: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImageSource(ABC):
     """Where images come from. `load` reads both splits; a subclass says how in `read`.
@@ -172,6 +189,29 @@ class ImageSource(ABC):
     def class_names(self) -> tuple[str, ...]:
         """Of the classes in the order of their labels, where they have any."""
         return ()
+
+    def published(self) -> Published | None:
+        """What its images are like, where that is known without them."""
+        return None
+
+    def stand_in(self) -> Dataset | None:
+        """Labels as many as published, equally of each class, over two black images of the published form.
+
+        For what asks only for numbers and sizes. None where they are not known without the files.
+        """
+        known = self.published()
+        if known is None:
+            return None
+        side, train = self.image_size or known.side, known.train - (self.validation or 0)
+        black = torch.zeros(2, side, side, known.channels, dtype=torch.uint8)
+        labels = torch.arange(min(self.max_train or train, train)) % known.num_classes
+        return Dataset(
+            Images(black, labels),
+            Images(black, labels[:2]),
+            known.num_classes,
+            Augmentation(self.flip, self.crop_padding),
+            local_test_fraction=self.local_test_fraction,
+        )
 
     def load(self) -> Dataset:
         """Both splits, cut to `max_train` and `max_test`, at `image_size`.

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedsplit.data.dataset import Images, ImageSource
+from fedsplit.data.dataset import Images, ImageSource, Published
 from fedsplit.data.decoding import kept
 from fedsplit.data.torchvision_images import images_of, published
 from fedsplit.errors import UserError
@@ -40,6 +40,10 @@ class Femnist(ImageSource):
 
     root: str
     download: bool
+
+    def published(self) -> Published:
+        """See `ImageSource.published`; of EMNIST."""
+        return Published(697_932, _SIDE, 1, len(_CLASSES))
 
     def read(self) -> tuple[Images, Images]:
         """Both splits as published."""

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from fedsplit.arguments import Workers
-from fedsplit.data.dataset import Images, ImageSource
+from fedsplit.data.dataset import Images, ImageSource, Published
 from fedsplit.data.decoding import SUFFIXES, Decoder, kept
 from fedsplit.data.file_pixels import DecodingAhead, FilePixels
+from fedsplit.data.origins import AS_THEY_ARE
 from fedsplit.errors import UserError
 from fedsplit.paths import user_path
 
@@ -55,6 +56,13 @@ class ImageFiles(ImageSource):
     origin: ClassVar[str] = ""
     """Where the files come from, for those who have none."""
 
+    published_train: ClassVar[int | None] = None
+    """Training images, of a published dataset."""
+    published_side: ClassVar[int | None] = None
+    """Height and width of an image, in pixels, where published images are square and of one size."""
+    published_classes: ClassVar[int] = 0
+    """Classes, of a published dataset."""
+
     root: str
     grayscale: bool = False
     workers: Workers | None = None
@@ -63,6 +71,13 @@ class ImageFiles(ImageSource):
     def folder(self) -> Path:
         """`root`, with `~` spelled out."""
         return user_path(self.root, "dataset.root")
+
+    def published(self) -> Published | None:
+        """See `ImageSource.published`."""
+        side = self.image_size or self.published_side
+        if self.published_train is None or side is None:
+            return None
+        return Published(self.published_train, side, 1 if self.grayscale else 3, self.published_classes)
 
     @abstractmethod
     def listed(self) -> tuple[Listed, Listed]:
@@ -81,7 +96,8 @@ class ImageFiles(ImageSource):
 
     def misplaced(self, layout: str) -> UserError:
         """What to say where the files are not as they should be."""
-        return UserError("dataset.root", self.root, layout + (f"; {self.origin}" if self.origin else ""))
+        told = f"; {self.origin}; {AS_THEY_ARE}" if self.origin else ""
+        return UserError("dataset.root", self.root, layout + told)
 
     def _split(self, split: str, files: Listed, decoder: Decoder, side: int) -> Images:
         labels = torch.tensor([label for _, label in files], dtype=torch.int64)

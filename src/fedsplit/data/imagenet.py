@@ -13,8 +13,10 @@ class ImageNet(ImageFolder):
     Source: O. Russakovsky et al., "ImageNet Large Scale Visual Recognition Challenge", 2015.
     """
 
+    published_train: ClassVar[int | None] = 1_281_167
+    published_classes: ClassVar[int] = 1_000
     test_split: ClassVar[str] = "val"
     origin: ClassVar[str] = (
-        "ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar of image-net.org (for members), unpacked into "
-        "a folder a class, also the validation images"
+        "ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar of https://image-net.org/download.php (for "
+        "members), unpacked into a folder a class, also the validation images"
     )

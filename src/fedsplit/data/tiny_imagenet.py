@@ -17,6 +17,9 @@ class TinyImageNet(ImageFiles):
     Source: Y. Le and X. Yang, "Tiny ImageNet Visual Recognition Challenge", CS231n, Stanford, 2015.
     """
 
+    published_train: ClassVar[int | None] = 100_000
+    published_side: ClassVar[int | None] = 64
+    published_classes: ClassVar[int] = 200
     origin: ClassVar[str] = "unpack http://cs231n.stanford.edu/tiny-imagenet-200.zip and name its folder"
 
     def listed(self) -> tuple[Listed, Listed]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -20,6 +20,9 @@ class Imagenette(ImageFiles):
         download: fetch the files when they are not there.
         size: of the published files: the shorter side of an image, or as in ImageNet.
     """
+
+    published_train: ClassVar[int | None] = 9_469
+    published_classes: ClassVar[int] = 10
 
     download: bool
     size: Literal["160px", "320px", "full"]
@@ -62,6 +65,10 @@ class EuroSat(ImageFiles):
     Args:
         download: fetch the files when they are not there.
     """
+
+    published_train: ClassVar[int | None] = 21_600
+    published_side: ClassVar[int | None] = 64
+    published_classes: ClassVar[int] = 10
 
     download: bool
 

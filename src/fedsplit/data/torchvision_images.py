@@ -9,7 +9,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from fedsplit.data.dataset import Images, ImageSource
+from fedsplit.data.dataset import Images, ImageSource, Published
+from fedsplit.data.origins import AS_THEY_ARE, ORIGINS
 from fedsplit.errors import UserError
 from fedsplit.models.torchvision_operators import torchvision
 from fedsplit.paths import user_path
@@ -19,6 +20,13 @@ _READERS = {
     "cifar100": "CIFAR100",
     "mnist": "MNIST",
     "fashion_mnist": "FashionMNIST",
+}
+_PUBLISHED = {
+    "cifar10": Published(50_000, 32, 3, 10),
+    "cifar100": Published(50_000, 32, 3, 100),
+    "mnist": Published(60_000, 28, 1, 10),
+    "fashion_mnist": Published(60_000, 28, 1, 10),
+    "svhn": Published(73_257, 32, 3, 10),
 }
 
 
@@ -35,6 +43,10 @@ class TorchvisionImages(ImageSource):
     name: Literal["cifar10", "cifar100", "mnist", "fashion_mnist", "svhn"]
     root: str
     download: bool
+
+    def published(self) -> Published:
+        """See `ImageSource.published`."""
+        return _PUBLISHED[self.name]
 
     def read(self) -> tuple[Images, Images]:
         """Both splits as published."""
@@ -83,7 +95,8 @@ def published(name: str, root: str, download: bool, reader: Callable[[ModuleType
 
 
 def _advice(name: str, download: bool, error: Exception) -> str:
+    told = f"must hold {ORIGINS[name]}; {AS_THEY_ARE}"
     if not download:
-        return f"{name} is not there or damaged; dataset.download=true fetches it"
+        return f"{name} is not there or damaged; dataset.download=true fetches it, or {told}"
     reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return f"{name} is not there or damaged, and its download failed ({reason})"
+    return f"{name} is not there or damaged, and its download failed ({reason}); it {told}"

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from fedsplit.errors import UserError
+from fedsplit.extras import install_command
 from fedsplit.results.differences import Differences, differences
 from fedsplit.results.figures.drawn import Drawn
 from fedsplit.results.figures.groups import counted
@@ -67,7 +68,7 @@ def page(drawn: Sequence[Drawn], tables: Sequence[Table], *, missing: Sequence[s
         from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise UserError(
-            "jinja2", "missing", "needed to write the page; pip install 'fedsplit[plot]'"
+            "jinja2", "missing", f"needed to write the page: {install_command('plot')}"
         ) from error
     templates = Environment(
         loader=FileSystemLoader(_TEMPLATES),

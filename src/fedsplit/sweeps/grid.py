@@ -3,11 +3,13 @@
 import itertools
 from collections.abc import Iterator, Sequence
 
-from hydra.core.override_parser.types import Override
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.types import Glob, Override
 
 from fedsplit.composition import composed
 from fedsplit.errors import UserError
-from fedsplit.overrides import parsed, spelled_out
+from fedsplit.grammar import parsed
+from fedsplit.overrides import spelled_out
 
 
 def jobs(overrides: Sequence[str]) -> Iterator[list[str]]:
@@ -40,7 +42,18 @@ def _choices(override: Override) -> list[str]:
         told = "a sweep takes a list of values, choice(...), range(...) or glob(...)"
         raise UserError(override.key_or_group, str(override.input_line).partition("=")[2], told)
     key = override.get_key_element()
-    return [f"{key}={value}" for value in override.sweep_string_iterator()]
+    found = [f"{key}={value}" for value in override.sweep_string_iterator()]
+    if not found:
+        raise UserError(key, str(override.input_line).partition("=")[2], _nothing(override))
+    return found
+
+
+def _nothing(override: Override) -> str:
+    """What there is to say of an override that stands for no value at all."""
+    if not isinstance(override.value(), Glob):
+        return "stands for no value"
+    options = GlobalHydra.instance().config_loader().get_group_options(override.key_or_group)
+    return f"matches none of {', '.join(options)}" if options else "glob(...) is for choices of a group"
 
 
 def _params(overrides: Sequence[str]) -> list[Override]:

@@ -1,19 +1,21 @@
 """A sweep, from its overrides to its table."""
 
 import os
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from fedsplit.composition import composed, composing, first_line, hydra_path, plain
+from fedsplit.composition import check_hydra, composed, composing, first_line, hydra_path, plain
 from fedsplit.config import check
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.overrides import check_beside
 from fedsplit.results.new_directory import new_directory
-from fedsplit.running import shown
+from fedsplit.shown_path import shown
 from fedsplit.sweeps import record
 from fedsplit.sweeps.grid import jobs
 from fedsplit.sweeps.job import Launched, thread_counts
@@ -78,7 +80,8 @@ def sweep(overrides: Sequence[str]) -> None:
                 (job, each) for job, each in zip(taken, asked, strict=True) if job.number not in finished
             ]
             if to_run:
-                with watch.watching():
+                print(f"{len(to_run)} of {len(asked)} jobs to run, to {shown(directory)}", flush=True)
+                with watch.watching(), _resumable(directory, overrides):
                     ended = _run(directory, to_run)
                 watch.fail_unfinished(ended)
     watch.show()
@@ -87,8 +90,21 @@ def sweep(overrides: Sequence[str]) -> None:
         raise RunFailed(f"{failed} of {len(asked)} jobs failed; the others are in {shown(directory)}")
 
 
+@contextmanager
+def _resumable(directory: Path, overrides: Sequence[str]) -> Iterator[None]:
+    """While jobs run: Ctrl-C says how to go on with the others."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        ours = ("hydra.sweep.dir=", "sweep.skip_finished=")
+        asked = [each for each in overrides if not each.startswith(ours)]
+        again = [*asked, f"hydra.sweep.dir={_quoted(shown(directory))}", "sweep.skip_finished=true"]
+        raise KeyboardInterrupt(f"python main.py -m {shlex.join(again)}") from error
+
+
 def _checked(overrides: list[str]) -> Asked:
     config = composed(overrides)
+    check_hydra(config)
     settings = plain(config)
     check(settings)
     task = config.hydra.runtime.choices.task

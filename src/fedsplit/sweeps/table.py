@@ -18,6 +18,10 @@ _COLOURS: dict[Shown, str] = {
     "failed": "red",
     "skipped": "blue",
 }
+_CUT = ("overrides", "directory or error")
+"""Columns that may be cut short while jobs run; the table at the end has them whole."""
+_WIDE = 120
+"""Columns of a terminal from which on a line also holds a job's directory."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,19 @@ class Row:
     rounds: int | None
     progress: Progress | None
     remark: str
+
+
+def narrow(rows: Sequence[Row], caption: str, width: int) -> Table:
+    """A line a row, for a terminal of so many columns: overrides are cut, directories may be left out."""
+    made = table(rows, caption, one_line=True)
+    if width < _WIDE:
+        made.columns.pop()
+    cut = [column for column in made.columns if column.header in _CUT]
+    whole = [column for column in made.columns if column not in cut]
+    taken = sum(max(len(str(each)) for each in (column.header, *column.cells)) for column in whole)
+    for column in cut:  # beside each column there are a line and two spaces
+        column.max_width = max(1, (width - taken - 3 * len(made.columns) - 1) // len(cut))
+    return made
 
 
 def table(rows: Sequence[Row], caption: str | None = None, *, one_line: bool = False) -> Table:

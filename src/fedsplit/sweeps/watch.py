@@ -9,12 +9,12 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
-from rich.measure import Measurement
 
+from fedsplit.results.shown_table import print_table
 from fedsplit.sweeps.progress import is_finished, progress_of
 from fedsplit.sweeps.record import Job, differing
 from fedsplit.sweeps.status import STATUSES, told
-from fedsplit.sweeps.table import Row, Shown, counted, numbers, table, that_fit
+from fedsplit.sweeps.table import Row, Shown, counted, narrow, numbers, table, that_fit
 
 _INTERVAL_S = 0.2
 _OPEN: tuple[Shown, ...] = ("waiting", "running")
@@ -83,11 +83,7 @@ class Watch:
 
     def show(self) -> None:
         """Print the table of jobs."""
-        shown, console = table(self.rows), self._console
-        if not console.is_terminal:  # a file is as wide as it needs to be
-            wide = console.options.update(max_width=10_000)
-            console = Console(width=max(80, Measurement.get(console, wide, shown).maximum))
-        console.print(shown)
+        print_table(table(self.rows), self._console)
 
     def failed(self) -> int:
         """How many jobs failed."""
@@ -107,7 +103,7 @@ class Watch:
             self._look()
             if drawn is not None:
                 fitting = that_fit(self.rows, self._console.height - 7)
-                drawn.update(table(fitting, counted(self.rows), one_line=True), refresh=True)
+                drawn.update(narrow(fitting, counted(self.rows), self._console.width), refresh=True)
 
     def _look(self) -> None:
         for row in self.rows:

@@ -18,6 +18,7 @@ from fedsplit.parties.local_step import descend_body, train_head
 from fedsplit.parts import Parts
 from fedsplit.quant.survey import Survey, survey
 from fedsplit.randomness import seed_of
+from fedsplit.results.shown_table import print_table
 from fedsplit.tasks.task import Task
 
 
@@ -60,7 +61,7 @@ class Codecs(Task):
                 add_row(table, name, survey(codec, x, self.repeats))
             zeros = float((x == 0).float().mean())
             console.print(f"\n{title} {tuple(x.shape)}, {zeros:.0%} zeros", soft_wrap=True, highlight=False)
-            console.print(table)
+            print_table(table, console)
 
     def tensors(self, parts: Parts) -> list[tuple[str, Tensor, bool]]:
         """Title, tensor, and whether it crosses the cut, of each kind."""

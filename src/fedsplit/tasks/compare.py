@@ -22,6 +22,7 @@ from fedsplit.results.comparison import SAMPLES, Compared, comparison_table, wri
 from fedsplit.results.comparison_figure import comparison_figure
 from fedsplit.results.figures.style import house_style
 from fedsplit.results.paired import Drop
+from fedsplit.results.shown_table import print_table
 from fedsplit.tasks.task import Task
 from fedsplit.trained import TrainedRun
 
@@ -73,9 +74,7 @@ class Compare(Task):
             raise UserError("run", trained.path, f"cannot be written to ({error.strerror})") from error
         finally:
             shutil.rmtree(made, ignore_errors=True)
-        table = comparison_table(rows)
-        wide = table.__rich_measure__(console, console.options.update(max_width=10_000)).maximum
-        Console(width=max(wide, console.width)).print(table)
+        print_table(comparison_table(rows))
         print(whole)
 
     def _written(

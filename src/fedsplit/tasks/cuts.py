@@ -28,6 +28,7 @@ from fedsplit.paths import user_path
 from fedsplit.quant.labels import Labels
 from fedsplit.results.cut_figure import cut_figure
 from fedsplit.results.figures.style import house_style
+from fedsplit.results.shown_table import print_table
 from fedsplit.tasks.round_load import ALGORITHMS, Population, RoundLoad
 from fedsplit.tasks.task import Task
 from fedsplit.weights import Weights
@@ -93,7 +94,7 @@ class CutTable(Task):
 
     def run(self, config: Mapping[str, Any], directory: Path) -> None:
         """See `Task.run`: prints, and writes only the figure that was asked for."""
-        parts = Parts(config)
+        parts = Parts(config, sizes_only=True)
         found = self.costs(parts)
         if self.format == "csv":
             _print_csv(found)
@@ -281,6 +282,4 @@ def _print_table(found: Sequence[CutCosts], about: str) -> None:
         table.add_row(*row)
     console = Console()
     console.print(about, soft_wrap=True, highlight=False)
-    unlimited = console.options.update(max_width=10_000)
-    wide = table.__rich_measure__(console, unlimited).maximum
-    Console(width=max(wide, console.width)).print(table)
+    print_table(table, console)

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from rich.console import Console
-from rich.measure import Measurement
 
 from fedsplit.allowance import allowing_a_run_directory
 from fedsplit.arguments import NonNegativeInt, PositiveFloat, PositiveInt
@@ -33,6 +31,7 @@ from fedsplit.network.network import Network, SimulatedNetwork
 from fedsplit.parts import found_device
 from fedsplit.results.new_directory import new_directory
 from fedsplit.results.run_directory import RunDirectory
+from fedsplit.results.shown_table import print_table
 from fedsplit.stored_config import checked, stored_config
 from fedsplit.targets import is_class
 from fedsplit.tasks.task import Task
@@ -102,7 +101,7 @@ class Infer(Task):
                 requests = self.turns.of(devices)
             summaries = self._summaries(precisions, devices, requests, network)
             write_results(place, config, subject.cut, requests, summaries)
-        _show(summaries, config["batch_size"])
+        print_table(summary_table(summaries, config["batch_size"]))
 
     def _grpc(
         self, config: Mapping[str, Any], precisions: Sequence[str], network: Network
@@ -179,10 +178,3 @@ def _appearing(directory: Path) -> Iterator[Path]:
 
 def _listed(precision: str | Sequence[str]) -> list[str]:
     return [precision] if isinstance(precision, str) else list(precision)
-
-
-def _show(summaries: Sequence[Summary], batch_size: int) -> None:
-    """Print the table, as wide as it needs to be."""
-    shown, console = summary_table(summaries, batch_size), Console()
-    wide = Measurement.get(console, console.options.update(max_width=10_000), shown).maximum
-    Console(width=max(wide, console.width)).print(shown)

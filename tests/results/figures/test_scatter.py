@@ -34,7 +34,11 @@ def test_scatter_point_is_the_last_csv_row_over_seeds_and_grows_with_alpha(tmp_p
     (axes,) = drawn.axes
     (sizes,) = [axes.get_legend()]
     assert sizes is not None
-    assert [text.get_text() for text in sizes.get_texts()] == ["α = 0.1", "α = 1", "iid"]
+    assert [text.get_text() for text in sizes.get_texts()] == [
+        "\N{GREEK SMALL LETTER ALPHA} = 0.1",
+        "\N{GREEK SMALL LETTER ALPHA} = 1",
+        "iid",
+    ]
     drawn_sizes = {
         (round(float(line.get_xdata()[0]), 9), round(float(line.get_ydata()[0]), 9)): line.get_markersize()
         for line in axes.get_lines()

@@ -25,7 +25,7 @@ _APART: Mapping[str, tuple[str, ...]] = {
 }
 """The settings in which runs of a line may differ, by what is on the x axis; else the key itself."""
 _LABELS: Mapping[str, str] = {
-    ALPHA: "Dirichlet α",
+    ALPHA: "Dirichlet \N{GREEK SMALL LETTER ALPHA}",
     AUXILIARY: "Parameters of the auxiliary model",
     BITS: "Bits a value on the wire",
     "algorithm.align_interval": "Rounds between alignments",

@@ -174,7 +174,7 @@ def _explain_sizes(axes: "Axes", sizes: dict[float | str, float], key: str) -> N
 
     if len(sizes) < 2:
         return
-    name = "α" if key == ALPHA else key.rpartition(".")[2]
+    name = "\N{GREEK SMALL LETTER ALPHA}" if key == ALPHA else key.rpartition(".")[2]
     axes.legend(
         [Line2D([], [], color=INK, linestyle="", marker="o", markersize=size) for size in sizes.values()],
         [value if isinstance(value, str) else f"{name} = {value:g}" for value in sizes],

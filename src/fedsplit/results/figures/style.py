@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from fedsplit.errors import UserError
+from fedsplit.extras import install_command
 from fedsplit.results.figures.wording import pieces
 
 if TYPE_CHECKING:  # matplotlib is optional and slow to import: only what draws needs it
@@ -111,7 +112,7 @@ def _matplotlib() -> ModuleType:
     try:
         import matplotlib  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        told = "needed to draw figures; pip install 'fedsplit[plot]'"
+        told = f"needed to draw figures: {install_command('plot')}"
         raise UserError("matplotlib", "missing", told) from error
     except (ValueError, OSError) as error:
         raise UserError("matplotlib", "matplotlibrc", "must be a text file that can be read") from error

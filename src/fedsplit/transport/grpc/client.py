@@ -78,6 +78,7 @@ class Client(Dialler):
             if content == "refusal":
                 self.refused(frame.refusal)
             elif content == "finish":
+                _LOG.info("client %s: the run has ended", self.client)
                 return True
             elif content == "welcome":
                 if worker is not None:
@@ -102,6 +103,8 @@ class Client(Dialler):
             self._worker, self._last = self._built(run, frame.welcome.plan), None
         if server != self._known_server:
             self._last = None  # another process, whose count of attempts begins anew
+        if server != self._known_server:
+            _LOG.info("client %s: takes part, with %s samples", self.client, self._worker.samples)
         self._run, self._known_server = run, server
         return self._worker
 
@@ -148,6 +151,8 @@ class Client(Dialler):
         follows = self._last is not None and now == (*self._last[:2], self._last[2] + 1)
         if not follows and verb.head.WhichOneof("content") != "begin":
             raise Corrupt("a verb out of order")
+        if verb.head.WhichOneof("content") == "begin":
+            _LOG.info("client %s: round %s", self.client, identity.round)
         # what dropout is seeded with stays in here
         with self._turn(), torch.random.fork_rng(devices=[]):
             self._answer = worker.answer(verb)

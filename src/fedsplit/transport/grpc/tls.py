@@ -149,7 +149,7 @@ def require_tls_beyond_loopback(address: str, tls: Tls | None, key: str = "trans
             key,
             address,
             "beyond loopback needs transport.tls=...; "
-            "python main.py task=certificates task.hosts=[...] makes certificates",
+            "python main.py task=certificates 'task.hosts=[...]' makes certificates",
         )
 
 

@@ -1,0 +1,73 @@
+"""Reads overrides by Hydra's grammar, and says of one that cannot be read how it is quoted."""
+
+import shlex
+from collections.abc import Sequence
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from fedsplit.errors import UserError
+
+_FORM = "must be KEY=VALUE or GROUP=CHOICE"
+_EVALUATING = "while evaluating"  # of Hydra's errors, the one kind whose words help whoever typed the value
+
+
+def parsed(overrides: Sequence[str]) -> list[Override]:
+    """The overrides, read by Hydra's grammar; while composing, `glob(...)` knows what it can match.
+
+    Raises:
+        UserError: one cannot be read.
+    """
+    instance = GlobalHydra.instance()
+    loader = instance.config_loader() if instance.is_initialized() else None
+    parser = OverridesParser.create(config_loader=loader)
+    found = []
+    for text in overrides:
+        try:
+            found.extend(parser.parse_overrides([text]))
+        except HydraException as error:
+            raise _unreadable(text, error) from error
+        if text.startswith("="):  # Hydra reads it as of a group without a name
+            raise UserError("override", text, _FORM)
+    return found
+
+
+def check_single(overrides: Sequence[str]) -> None:
+    """Raise where a single run is given several values for a key.
+
+    Raises:
+        UserError: it is, or an override cannot be read.
+    """
+    for override in parsed(overrides):
+        if override.is_sweep_override():
+            text = str(override.input_line)
+            key, _, value = text.partition("=")
+            told = "several values are a sweep, which is asked for by -m"
+            if override.is_choice_sweep() and "(" not in value:
+                told += f"; one list is {shlex.quote(f'{key}=[{value}]')}, one text {quoted(text)}"
+            raise UserError(key, value, told)
+
+
+def quoted(text: str) -> str:
+    """An override as a shell takes it, with its value as text: `'key="value"'`."""
+    key, _, value = text.partition("=")
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return shlex.quote(f'{key}="{escaped}"')
+
+
+def _unreadable(text: str, error: HydraException) -> UserError:
+    key, equals, value = text.partition("=")
+    if not equals or not _is_readable(f"{key}=0"):
+        return UserError("override", text or "''", _FORM)
+    why = next((f" ({line})" for line in str(error).splitlines() if _EVALUATING in line), "")
+    return UserError(key, value, f"cannot be read{why}; as text, its value is quoted: {quoted(text)}")
+
+
+def _is_readable(text: str) -> bool:
+    try:
+        OverridesParser.create().parse_overrides([text])
+    except HydraException:
+        return False
+    return True

@@ -1,0 +1,75 @@
+"""What a run says of itself: on a terminal a line a round, elsewhere a line a minute."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+
+INTERVAL_S = 60.0
+"""Seconds after which a line is due."""
+
+
+class ProgressLines:
+    """Lines on standard output.
+
+    Args:
+        doing: says what the run is doing; called from another thread.
+        console: prints; None where nothing is to be shown.
+        clock: seconds.
+    """
+
+    def __init__(
+        self,
+        doing: Callable[[], str],
+        console: Console | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._doing, self._console, self._clock = doing, console, clock
+        self._lock = threading.Lock()
+        self._printed = -INTERVAL_S + clock()
+        self._held: str | None = None
+
+    @contextmanager
+    def going_on(self) -> Iterator[None]:
+        """While the run goes on: what it does is told too when no round ends for long."""
+        over = threading.Event()
+        thread = threading.Thread(target=self._follow, args=(over,), daemon=True)
+        if self._console is not None:
+            thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            if self._console is not None:
+                thread.join()
+            self._print(self._held)
+
+    def tell(self, line: str) -> None:
+        """Show a line at once; what else there is to say waits for its turn."""
+        self._print(line)
+
+    def round(self, line: str) -> None:
+        """Show the line of a round: on a terminal at once, elsewhere when one is due; the last always."""
+        with self._lock:
+            self._held = line
+            due = self._clock() - self._printed >= INTERVAL_S
+        if due or (self._console is not None and self._console.is_terminal):
+            self._print(line)
+
+    def beat(self) -> None:
+        """Show the newest round, or else what is being done, where a line is due."""
+        if self._clock() - self._printed >= INTERVAL_S:
+            self._print(self._held or self._doing())
+
+    def _print(self, line: str | None) -> None:
+        if self._console is None or line is None:
+            return
+        with self._lock:
+            self._held, self._printed = None, self._clock()
+            self._console.print(line, markup=False, soft_wrap=True)
+
+    def _follow(self, over: threading.Event) -> None:
+        while not over.wait(1.0):
+            self.beat()

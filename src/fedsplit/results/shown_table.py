@@ -1,0 +1,52 @@
+"""Prints tables: in a file as wide as they need to be, on a terminal in parts that fit."""
+
+from collections.abc import Iterator, Sequence
+from copy import copy
+from dataclasses import replace
+
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Column, Table
+
+
+def print_table(table: Table, console: Console | None = None) -> None:
+    """Print a table on standard output, with no word of it broken.
+
+    Where a terminal is too narrow, it is printed as several, one below the other, each with the first column.
+    """
+    console = console or Console()
+    unlimited = console.options.update(max_width=10_000)
+    wide = Measurement.get(console, unlimited, table).maximum
+    if wide <= console.width:
+        console.print(table)
+        return
+    for part in _parts(table, console) if console.is_terminal else [table]:
+        measured = Measurement.get(console, unlimited, part)
+        fitting = max(measured.minimum, min(measured.maximum, console.width))
+        width = fitting if console.is_terminal else measured.maximum
+        # a word that is wider than the terminal is left to it to wrap: so it can be copied in one piece
+        Console(file=console.file, width=width).print(part)
+
+
+def _parts(table: Table, console: Console) -> Iterator[Table]:
+    """The table's columns in as few tables as fit, each with the first column."""
+    first, *others = table.columns
+    taken: list[Column] = []
+    for column in others:
+        if taken and not _fits(_of(table, [first, *taken, column]), console):
+            yield _of(table, [first, *taken], caption=False)
+            taken = []
+        taken.append(column)
+    yield _of(table, [first, *taken])
+
+
+def _fits(table: Table, console: Console) -> bool:
+    unlimited = console.options.update(max_width=10_000)
+    return Measurement.get(console, unlimited, table).minimum <= console.width
+
+
+def _of(table: Table, columns: Sequence[Column], *, caption: bool = True) -> Table:
+    made = copy(table)
+    made.columns = [replace(column, _index=index) for index, column in enumerate(columns)]
+    made.caption = table.caption if caption else None
+    return made
