@@ -15,8 +15,10 @@ from fedsplit.building.data import Data
 from fedsplit.errors import UserError
 from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.making import make
+from fedsplit.models.auxiliary import ExplicitErrorGradient, ExplicitInputGradient
 from fedsplit.models.computation import set_computation, set_float32
 from fedsplit.models.cuts import Cuts, chosen
+from fedsplit.models.hooks import hooked, refuse_lost_hooks
 from fedsplit.models.layout import unflattened
 from fedsplit.models.quantized_training import FakeQuantization, fake_quantized
 from fedsplit.models.split import SplitModel, split
@@ -59,6 +61,8 @@ class Models:
             _LOG.warning("precision=bf16: without bf16 units in the processor this is slower than fp32")
         set_float32(precision)
         for half in (self.halves.client, self.halves.server):
+            if compiled and (found := hooked(half)):
+                raise UserError("compile", compiled, f"must be false with this model: {found}")
             set_computation(half, precision, compiled=compiled)
 
 
@@ -126,6 +130,7 @@ class ModelBuilder:
         with _initialisation(self.config["seed"], "auxiliary model"):
             offered = {"server": halves.server, "crossing": halves.crossing}
             auxiliary = make(nn.Module, self.config, "auxiliary", offered=offered, **sizes)
+            self._refuse_lost_hooks(auxiliary)
             try:
                 fits = auxiliary.to(z.device, z.dtype).eval()(z).shape == (len(z), classes)
             except (RuntimeError, ValueError, IndexError) as error:
@@ -135,6 +140,14 @@ class ModelBuilder:
             if self.client_head == "estimator":
                 auxiliary = self.estimator.model(auxiliary, **sizes)
         return self._placed(auxiliary)
+
+    def _refuse_lost_hooks(self, auxiliary: nn.Module) -> None:
+        target = self.config["auxiliary"]["_target_"]
+        refuse_lost_hooks("auxiliary._target_", target, auxiliary)
+        explicit = isinstance(auxiliary, ExplicitInputGradient | ExplicitErrorGradient)
+        if explicit and self.client_head == "estimator" and (found := hooked(auxiliary)):
+            told = f"{found}, which gradients in closed form leave out"
+            raise UserError("auxiliary._target_", target, told)
 
     def _misfit(self, z: Tensor) -> UserError:
         target = self.config["auxiliary"]["_target_"]

@@ -1,6 +1,5 @@
 """Cuts an ordinary module at a named submodule into a client model and a server model."""
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
@@ -10,6 +9,7 @@ from torch import Tensor, fx, nn
 
 from fedsplit.errors import UserError
 from fedsplit.models.cuts import Cut, Cuts, evaluating
+from fedsplit.models.hooks import copied, is_hooked, refuse_what_is_lost
 from fedsplit.models.tied import tied
 from fedsplit.models.tracing import graph_module
 
@@ -41,18 +41,23 @@ def split(module: nn.Module, cut: str, example: Tensor) -> SplitModel:
         cut: dotted name of a submodule, such as `layer2` or `features.5`.
         example: a batch of inputs, on which the halves must give what `module` gives.
 
+    Which parameters learn, hooks of submodules and of parameters, and what the module's own `train` does to
+    the modes of its parts are as in `module`.
+
     Raises:
         UserError: the module cannot be traced, or cannot be cut there; names the cuts that are possible. Or
             parameters of it are tied: halves hold, send and step on weights by their names. See `untied`.
+            Or nothing in it learns, or it has something that halves cannot have.
     """
     for names in tied(module):
         told = f"{' and '.join(names)} are one and the same; model.untie=true lets them go separate ways"
         raise UserError("model", type(module).__name__, told)
-    module = copy.deepcopy(module)
+    refuse_what_is_lost(module)
+    module = copied(module)
     cuts = Cuts(module, example)
     chosen = cuts.get(cut)
     if chosen is None or chosen.obstacle is not None:
-        reason = "not a part of this model" if chosen is None else f"{chosen.obstacle}"
+        reason = _why_absent(module, cut) if chosen is None else f"{chosen.obstacle}"
         raise UserError("model.cut", cut, f"{reason}; possible cuts: {_told(cuts)}")
     parts = divided(cuts, chosen)
     _assert_equal(module, parts, example)
@@ -68,10 +73,18 @@ def divided(cuts: Cuts, cut: Cut) -> SplitModel:
     """
     module, nodes = cuts.module, cuts.nodes
     return SplitModel(
-        client=graph_module(module, _client_graph(nodes[: cut.end], cut), "ClientModel"),
-        server=graph_module(module, _server_graph(module, nodes[cut.end :], cut), "ServerModel"),
+        client=graph_module(module, _client_graph(nodes[: cut.end], cut), "ClientModel", cuts.modes),
+        server=graph_module(module, _server_graph(module, nodes[cut.end :], cut), "ServerModel", cuts.modes),
         crossing=tuple(cut.shapes),
     )
+
+
+def _why_absent(module: nn.Module, cut: str) -> str:
+    """Why there is no such place."""
+    parts = dict(module.named_modules())
+    above = [cut[:end] for end, letter in enumerate(cut) if letter == "." and cut in parts]
+    hooked = next((name for name in above if is_hooked(parts[name])), None)
+    return f"inside of {hooked}, whose hooks need it whole" if hooked else "not a part of this model"
 
 
 _MANY = 20
