@@ -16,6 +16,7 @@ from fedsplit.errors import UserError
 from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.making import make
 from fedsplit.models.auxiliary import ExplicitErrorGradient, ExplicitInputGradient
+from fedsplit.models.checks import check_output, check_tensors
 from fedsplit.models.computation import set_computation, set_float32
 from fedsplit.models.cuts import Cuts, chosen
 from fedsplit.models.hooks import hooked, refuse_lost_hooks
@@ -85,11 +86,18 @@ class ModelBuilder:
     client_head: ClientHead
 
     def whole(self) -> tuple[nn.Module, Tensor]:
-        """The model before it is cut, and a batch of its inputs."""
+        """The model before it is cut, and a batch of its inputs.
+
+        Raises:
+            UserError: it cannot be made, or is no model that gives logits of the data.
+        """
         with _initialisation(self.config["seed"], "model"):
             whole = make(nn.Module, self.config, "model", **self.data.sizes)
+            check_tensors(whole)
             whole = self._placed(untied(whole) if self.config["model"]["untie"] else whole)
-        return whole, self.data.batch(2)[0]
+        example = self.data.batch(2)[0]
+        check_output(whole, example, self.data.dataset.num_classes)
+        return whole, example
 
     def built(self) -> Models:
         """All models.
