@@ -61,6 +61,7 @@ def split(module: nn.Module, cut: str, example: Tensor) -> SplitModel:
         raise UserError("model.cut", cut, f"{reason}; possible cuts: {_told(cuts)}")
     parts = divided(cuts, chosen)
     _assert_equal(module, parts, example)
+    _freeze_unreached(parts, example)
     return parts
 
 
@@ -139,6 +140,22 @@ def _is_inplace(module: nn.Module, node: fx.Node) -> bool:
         )
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
     return name.endswith("_") or bool(node.kwargs.get("inplace", False))
+
+
+def _freeze_unreached(parts: SplitModel, example: Tensor) -> None:
+    """Let parameters that no gradient reaches be frozen ones: PyTorch's optimizers pass over both."""
+    inputs = example
+    for half in (parts.client, parts.server):
+        trained = [parameter for parameter in half.parameters() if parameter.requires_grad]
+        with evaluating(half), torch.enable_grad():
+            half.train()
+            output = half(inputs.detach().requires_grad_().clone())  # which may be written to
+            reached: Sequence[Tensor | None] = [None] * len(trained)
+            if output.requires_grad and trained:
+                reached = torch.autograd.grad(output.sum(), trained, allow_unused=True)
+        for parameter, gradient in zip(trained, reached, strict=True):
+            parameter.requires_grad_(gradient is not None)
+        inputs = output
 
 
 def _assert_equal(module: nn.Module, parts: SplitModel, example: Tensor) -> None:

@@ -1,6 +1,7 @@
 """One module with the parameters of many clients: their passes as one computation."""
 
 import operator
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
@@ -102,7 +103,8 @@ def obstacle_to_stacking(module: nn.Module, x: Tensor) -> str | None:
     }
     held = dict(module.named_buffers())
     buffers = {name: torch.stack([held[name]] * 2) for name in module.state_dict() if name in held}
-    with torch.enable_grad(), torch.random.fork_rng():
+    with torch.enable_grad(), torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that an operation is done for one client after the other
         try:
             output = StackedModule(module)(two, buffers, torch.stack([x, x]).detach(), [0, 0])
             if output.requires_grad:
