@@ -172,6 +172,13 @@ class Parts:
             ),
             alignment=self.alignment,
             seed=self.seed,
+            frozen=frozenset(
+                name
+                for module in (halves.client, auxiliary)
+                if module is not None
+                for name, parameter in module.named_parameters()
+                if not parameter.requires_grad
+            ),
         )
         return make(Algorithm, self.config, "algorithm", start=start)  # type: ignore[type-abstract]
 

@@ -87,6 +87,66 @@ def test_the_halves_own_all_parameters_once_and_share_none_with_the_original(nam
     assert all(torch.equal(value, before[key]) for key, value in whole.state_dict().items())
 
 
+class Reversed(torch.autograd.Function):
+    """The gradient goes back with its sign turned."""
+
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: object, *gradients: Tensor) -> Tensor:
+        return -gradients[0]
+
+
+class WithOwnGradients(nn.Module):
+    """Changes gradients by a function of its own, or turns them off."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.fc, self.how = nn.Linear(4, 4), how
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.how == "reversed":
+            output: Tensor = Reversed.apply(self.fc(x))  # type: ignore[no-untyped-call]
+            return output
+        with torch.no_grad():
+            fixed = self.fc(x)
+        return x + fixed
+
+
+@pytest.mark.parametrize("how", ["reversed", "turned off"])
+def test_gradients_of_its_own_are_kept_in_a_submodule_and_refused_in_the_model_itself(how: str) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(3, 4)
+    whole = nn.Sequential(
+        OrderedDict(a=nn.Linear(4, 4), b=WithOwnGradients(how), c=nn.Linear(4, 4), d=nn.Linear(4, 3))
+    )
+    halves = split(whole, "c", x)
+    for outputs in (whole(x), halves.server(halves.client(x))):
+        outputs.square().sum().backward()
+    for name, parameter in halves.client.named_parameters():
+        expected = whole.get_parameter(name).grad
+        assert (parameter.grad is None) == (expected is None)
+        assert expected is None or torch.allclose(parameter.grad, expected)
+    told = r"model=WithOwnGradients: its forward cannot be followed: it (applies|turns)"
+    with pytest.raises(UserError, match=told):
+        split(WithOwnGradients(how), "fc", x)
+
+
+def test_parameters_that_no_gradient_reaches_are_frozen_as_optimizers_pass_them_over() -> None:
+    x = torch.randn(3, 4)
+    whole = nn.Sequential(
+        OrderedDict(a=nn.Linear(4, 4), b=WithOwnGradients("turned off"), c=nn.Linear(4, 4), d=nn.Linear(4, 3))
+    )
+    halves = split(whole, "b", x)
+    trained = {name: p.requires_grad for name, p in halves.client.named_parameters()}
+    assert trained == {"a.weight": True, "a.bias": True, "b.fc.weight": False, "b.fc.bias": False}
+    assert all(p.requires_grad for p in halves.server.parameters())
+    assert all(p.grad is None for p in (*halves.client.parameters(), *halves.server.parameters()))
+    assert all(p.requires_grad for p in whole.parameters())
+
+
 def test_an_unknown_cut_lists_the_possible_ones() -> None:
     whole, x = build("resnet18")
     with pytest.raises(

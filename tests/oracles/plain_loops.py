@@ -95,7 +95,9 @@ class PlainLoop:
 
     def step_server(self, z: Tensor, y: Tensor) -> None:
         self.server_stepper.zero_grad()
-        F.cross_entropy(self.server(z), y).backward()
+        loss = F.cross_entropy(self.server(z), y)
+        if loss.requires_grad:  # not where all of the server model is frozen
+            loss.backward()
         self.server_stepper.step()
 
     def fed_avg(self, t: int) -> None:

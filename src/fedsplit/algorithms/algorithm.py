@@ -27,6 +27,7 @@ class Start:
         server_copies: of the server model, one for each client; not loaded yet.
         alignment: fits clients' auxiliary models.
         seed: of the run.
+        frozen: names of the parameters of client and auxiliary model that are not trained.
     """
 
     client_weights: Weights
@@ -35,6 +36,11 @@ class Start:
     server_copies: ServerCopies
     alignment: Alignment
     seed: int
+    frozen: frozenset[str] = frozenset()
+
+    def frozen_of(self, weights: Weights) -> Weights:
+        """What of a model's weights is not trained."""
+        return {name: tensor for name, tensor in weights.items() if name in self.frozen}
 
 
 @dataclass(frozen=True)
@@ -55,9 +61,20 @@ class Algorithm(ABC):
     """Who waits for whom in a round, for simulated networks; None where that is not told."""
 
     def __init__(self, start: Start) -> None:
+        self._frozen_client_weights = start.frozen_of(start.client_weights)
         self.client_weights = start.client_weights
         self.server = start.server
         self.seed = start.seed
+
+    @property
+    def client_weights(self) -> Weights:
+        """Of the client model; what is frozen stays as it is, to the bit, whatever is assigned."""
+        return self._client_weights
+
+    @client_weights.setter
+    def client_weights(self, weights: Weights) -> None:
+        # an average of equal values, and what a codec makes of them, need not be that value
+        self._client_weights = weights | self._frozen_client_weights
 
     @abstractmethod
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
@@ -87,5 +104,7 @@ class Algorithm(ABC):
 
     def load_state(self, state: State) -> None:
         """Take over what `state` gave."""
-        self.client_weights = dict(state["client_weights"])
+        kept: Weights = state["client_weights"]
+        self._frozen_client_weights = {name: kept[name] for name in self._frozen_client_weights}
+        self.client_weights = kept
         self.server.load_state(state["server"])

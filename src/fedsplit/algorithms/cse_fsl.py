@@ -29,6 +29,7 @@ class CseFsl(Algorithm):
         super().__init__(start)
         self.server_update_interval = server_update_interval
         self.auxiliary: Weights = start.auxiliary_weights
+        self._frozen_auxiliary = start.frozen_of(start.auxiliary_weights)
 
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
         """See `Algorithm.run_round`."""
@@ -37,7 +38,8 @@ class CseFsl(Algorithm):
         locally = cohort.train_local(train_head=True, upload_interval=self.server_update_interval)
         globally = [self.step_server(t, upload) for upload in locally.uploads]
         self.client_weights = average(cohort.weights("client"), cohort.sample_counts)
-        self.auxiliary = average(cohort.weights("auxiliary"), cohort.sample_counts)
+        averaged = average(cohort.weights("auxiliary"), cohort.sample_counts)
+        self.auxiliary = averaged | self._frozen_auxiliary
         mean_loss(locally.losses)  # raises where a client's own loss is no longer finite
         return RoundMetrics(train_loss=mean_loss(globally))
 
@@ -58,3 +60,4 @@ class CseFsl(Algorithm):
         """See `Algorithm.load_state`."""
         super().load_state(state)
         self.auxiliary = dict(state["auxiliary"])
+        self._frozen_auxiliary = {name: self.auxiliary[name] for name in self._frozen_auxiliary}

@@ -15,8 +15,11 @@ from fedsplit.building.data import Data
 from fedsplit.errors import UserError
 from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.making import make
+from fedsplit.models.auxiliary import ExplicitErrorGradient, ExplicitInputGradient
+from fedsplit.models.checks import check_output, check_tensors
 from fedsplit.models.computation import set_computation, set_float32
 from fedsplit.models.cuts import Cuts, chosen
+from fedsplit.models.hooks import hooked, refuse_lost_hooks
 from fedsplit.models.layout import unflattened
 from fedsplit.models.quantized_training import FakeQuantization, fake_quantized
 from fedsplit.models.split import SplitModel, split
@@ -60,6 +63,8 @@ class Models:
             _LOG.warning("precision=bf16: without bf16 units in the processor this is slower than fp32")
         set_float32(precision)
         for half in (self.halves.client, self.halves.server):
+            if compiled and (found := hooked(half)):
+                raise UserError("compile", compiled, f"must be false with this model: {found}")
             set_computation(half, precision, compiled=compiled)
 
 
@@ -82,13 +87,20 @@ class ModelBuilder:
     client_head: ClientHead
 
     def whole(self) -> tuple[nn.Module, Tensor]:
-        """The model before it is cut, and a batch of its inputs."""
+        """The model before it is cut, and a batch of its inputs.
+
+        Raises:
+            UserError: it cannot be made, or is no model that gives logits of the data.
+        """
         chosen = self.config.get("choices", {}).get("model", self.config["model"]["_target_"])
         claim_model("model", chosen, lambda: make(nn.Module, self.config, "model", **self.data.sizes))
         with _initialisation(self.config["seed"], "model"):
             whole = make(nn.Module, self.config, "model", **self.data.sizes)
+            check_tensors(whole)
             whole = self._placed(untied(whole) if self.config["model"]["untie"] else whole)
-        return whole, self.data.batch(2)[0]
+        example = self.data.batch(2)[0]
+        check_output(whole, example, self.data.dataset.num_classes)
+        return whole, example
 
     def built(self) -> Models:
         """All models.
@@ -134,6 +146,7 @@ class ModelBuilder:
         claim_model("auxiliary._target_", self.config["auxiliary"]["_target_"], build)
         with _initialisation(self.config["seed"], "auxiliary model"):
             auxiliary = build()
+            self._refuse_lost_hooks(auxiliary)
             try:
                 fits = auxiliary.to(z.device, z.dtype).eval()(z).shape == (len(z), classes)
             except (RuntimeError, ValueError, IndexError) as error:
@@ -143,6 +156,14 @@ class ModelBuilder:
             if self.client_head == "estimator":
                 auxiliary = self.estimator.model(auxiliary, **sizes)
         return self._placed(auxiliary)
+
+    def _refuse_lost_hooks(self, auxiliary: nn.Module) -> None:
+        target = self.config["auxiliary"]["_target_"]
+        refuse_lost_hooks("auxiliary._target_", target, auxiliary)
+        explicit = isinstance(auxiliary, ExplicitInputGradient | ExplicitErrorGradient)
+        if explicit and self.client_head == "estimator" and (found := hooked(auxiliary)):
+            told = f"{found}, which gradients in closed form leave out"
+            raise UserError("auxiliary._target_", target, told)
 
     def _misfit(self, z: Tensor) -> UserError:
         target = self.config["auxiliary"]["_target_"]

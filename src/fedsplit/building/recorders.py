@@ -12,6 +12,7 @@ from fedsplit.building.models import Models
 from fedsplit.errors import UserError
 from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.models.graphs import CudaRecorder, Recorder
+from fedsplit.models.hooks import hooked
 from fedsplit.models.model_state import ModelState
 from fedsplit.optimizers import Optimizer
 from fedsplit.randomness import draws
@@ -38,8 +39,13 @@ class Recorders:
     device: torch.device
 
     def of(self, *modules: nn.Module | None) -> Recorder | None:
-        """Captures steps of these models: not if one of them draws, as a graph would draw the same again."""
-        return None if self.recorder is None or any(map(self._draws, modules)) else self.recorder
+        """Captures steps of these models.
+
+        Not if one of them draws, as a graph would draw the same again, or has hooks: a graph leaves them out.
+        """
+        if self.recorder is None or any(map(self._draws, modules)):
+            return None
+        return None if any(module is not None and hooked(module) for module in modules) else self.recorder
 
     def _draws(self, module: nn.Module | None) -> bool:
         if module is None:

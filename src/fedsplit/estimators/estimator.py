@@ -102,7 +102,7 @@ class GradientEstimator(ABC):
     def error_gradients(
         self, model: ModelState, chunk: Chunk, *, seed: int | None
     ) -> tuple[Tensor, Sequence[Tensor]]:
-        """Sum of squared differences to the true gradients, and its gradients in the order of parameters.
+        """Sum of squared differences to the true gradients, and its gradients, in the order of `trained`.
 
         Args:
             model: holds the weights to estimate with; not stepped.
@@ -111,7 +111,7 @@ class GradientEstimator(ABC):
         """
         estimate = self.estimate(model, chunk.z, chunk.y, seed=seed, differentiable=True)
         error = (estimate - chunk.dz).square().sum()
-        return error.detach(), torch.autograd.grad(error, list(model.parameters.values()))
+        return error.detach(), torch.autograd.grad(error, list(model.trained.values()))
 
     def fit(
         self, model: ModelState, chunks: Sequence[Chunk], steps: Sequence[FitStep], *, tolerance: float = 0.0

@@ -12,6 +12,7 @@ from fedsplit.estimators.estimator import Chunk, GradientEstimator
 from fedsplit.estimators.second_derivative.operation import UnsupportedError
 from fedsplit.estimators.second_derivative.sweeps import Sweeps
 from fedsplit.models.auxiliary import ExplicitErrorGradient, ExplicitInputGradient
+from fedsplit.models.hooks import hooked
 from fedsplit.models.model_state import ModelState
 from fedsplit.models.steppable import Steppable
 from fedsplit.randomness import seed_modules
@@ -67,11 +68,13 @@ class GradientOfLoss(GradientEstimator):
         else:
             return super().error_gradients(model, chunk, seed=seed)
         error, gradients = found
-        return error, [gradients[name] for name in model.parameters]
+        return error, [gradients[name] for name in model.trained]
 
 
 def _sweeps(module: nn.Module) -> Sweeps | None:
-    """Explicit sweeps of an auxiliary model; None where an operation has no rule."""
+    """Explicit sweeps of an auxiliary model; None where an operation has no rule, or hooks must run."""
+    if hooked(module):
+        return None
     try:
         return Sweeps(module)
     except UnsupportedError:

@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 
 from fedsplit.errors import UserError
+from fedsplit.models.modes import modes_of
 from fedsplit.models.tracing import traced
 
 
@@ -49,6 +50,8 @@ class Cuts(Mapping[str, Cut]):
     """
 
     def __init__(self, module: nn.Module, example: Tensor) -> None:
+        self.modes = modes_of(module)
+        """What the module's own `train` does."""
         self.module, self.nodes = module, traced(module)
         _propagate(module, self.nodes, example)
         held = _Held(module, self.nodes)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from fedsplit.models.computation import call
 from fedsplit.models.graphs import Recorder
+from fedsplit.models.hooks import copy_hooks
 from fedsplit.optimizers import Optimizer
 from fedsplit.randomness import seed_modules
 from fedsplit.state import State
@@ -23,8 +24,17 @@ def _owned(tensor: Tensor) -> Tensor:
     return compute_format(copy)
 
 
+def _own_parameter(parameter: nn.Parameter) -> Tensor:
+    """A copy that learns if the parameter does, with the parameter's hooks."""
+    own = _owned(parameter).requires_grad_(parameter.requires_grad)
+    copy_hooks(parameter, own)
+    return own
+
+
 class ModelState:
     """One party's copy of a model: a row of tensors, stepped by functions that are written once.
+
+    Parameters with `requires_grad=False` are held, sent and loaded like the others, and never stepped.
 
     Args:
         module: the computation; many states share one. It must be in training mode.
@@ -36,7 +46,8 @@ class ModelState:
         self, module: nn.Module, optimizer: Optimizer | None = None, *, recorder: Recorder | None = None
     ) -> None:
         self.module, self.recorder = module, recorder
-        self.parameters = {name: _owned(p).requires_grad_() for name, p in module.named_parameters()}
+        self.parameters = {name: _own_parameter(p) for name, p in module.named_parameters()}
+        self.trained = {name: own for name, own in self.parameters.items() if own.requires_grad}
         self.buffers = {
             name: _owned(module.get_buffer(name))
             for name in module.state_dict()
@@ -48,10 +59,14 @@ class ModelState:
         self._optimizer: torch.optim.Optimizer | None = None
         if optimizer and recorder:
             self._rate = torch.full((), optimizer.lr, dtype=torch.float32, device=self.device)
-        if optimizer:
-            trained = list(self.parameters.values())
+        if optimizer and self.trained:
+            trained = list(self.trained.values())
             built = optimizer.build(trained) if self._rate is None else optimizer.build(trained, self._rate)
             self._optimizer = built
+
+    def frozen(self) -> Weights:
+        """The parameters that are not trained: the state itself, not a copy."""
+        return {name: own for name, own in self.parameters.items() if name not in self.trained}
 
     @property
     def device(self) -> torch.device:
@@ -76,15 +91,17 @@ class ModelState:
         return call(self.module, self.parameters, buffers, compute_format(x))
 
     def descend(self, gradients: Sequence[Tensor], learning_rate_factor: float | Tensor) -> None:
-        """One optimizer step along `gradients`, given in the order of `parameters`.
+        """One optimizer step along `gradients`, given in the order of `trained`.
 
         Args:
             gradients: may be taken over.
             learning_rate_factor: of the schedule; in a 0-d tensor where the step is captured.
         """
+        if not self.trained:
+            return
         if self._optimizer is None:
             raise AssertionError("this model is not trained here")
-        for parameter, gradient in zip(self.parameters.values(), gradients, strict=True):
+        for parameter, gradient in zip(self.trained.values(), gradients, strict=True):
             # a fused optimizer on a CPU goes through memory as it comes, whatever the strides say
             same = gradient.stride() == parameter.stride()
             parameter.grad = gradient if same else torch.empty_like(parameter).copy_(gradient)
@@ -106,7 +123,7 @@ class ModelState:
             # torch refuses to capture without it, and warns where it is set and nothing is captured
             group["capturable"] = kept.is_cuda and torch.cuda.is_current_stream_capturing()
         optimizer.step()
-        for parameter in self.parameters.values():
+        for parameter in self.trained.values():
             parameter.grad = None  # of a captured step it would hold memory that all graphs share
 
     @torch.no_grad()
@@ -145,7 +162,7 @@ class ModelState:
         if self._optimizer is None:
             return
         self._optimizer.state.clear()
-        for name, parameter in self.parameters.items():
+        for name, parameter in self.trained.items():
             slot = {key: self._slot(parameter, value) for key, value in state["optimizer"][name].items()}
             if slot:
                 self._optimizer.state[parameter] = slot

@@ -22,6 +22,7 @@ from fedsplit.models.fake_quantization import (
     has_quantizable_weights,
     with_fake_quantized_weights,
 )
+from fedsplit.models.hooks import copied
 from fedsplit.quant.weight_grid import WeightBits
 
 RANGES = "activation_ranges"
@@ -70,7 +71,7 @@ def fake_quantized(client: nn.Module, example: Tensor, chosen: FakeQuantization)
     Raises:
         UserError: it has nothing that can be quantized.
     """
-    made = copy.deepcopy(client)
+    made = copied(client)
     assert isinstance(made, fx.GraphModule)
     layers = {str(node.target): made.get_submodule(str(node.target)) for node in _calls(made)}
     weighted = {name: layer for name, layer in layers.items() if has_quantizable_weights(layer)}

@@ -1,6 +1,5 @@
 """Cuts an ordinary module at a named submodule into a client model and a server model."""
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
@@ -10,6 +9,7 @@ from torch import Tensor, fx, nn
 
 from fedsplit.errors import UserError
 from fedsplit.models.cuts import Cut, Cuts, evaluating
+from fedsplit.models.hooks import copied, is_hooked, refuse_what_is_lost
 from fedsplit.models.tied import tied
 from fedsplit.models.tracing import graph_module
 
@@ -41,21 +41,27 @@ def split(module: nn.Module, cut: str, example: Tensor) -> SplitModel:
         cut: dotted name of a submodule, such as `layer2` or `features.5`.
         example: a batch of inputs, on which the halves must give what `module` gives.
 
+    Which parameters learn, hooks of submodules and of parameters, and what the module's own `train` does to
+    the modes of its parts are as in `module`.
+
     Raises:
         UserError: the module cannot be traced, or cannot be cut there; names the cuts that are possible. Or
             parameters of it are tied: halves hold, send and step on weights by their names. See `untied`.
+            Or nothing in it learns, or it has something that halves cannot have.
     """
     for names in tied(module):
         told = f"{' and '.join(names)} are one and the same; model.untie=true lets them go separate ways"
         raise UserError("model", type(module).__name__, told)
-    module = copy.deepcopy(module)
+    refuse_what_is_lost(module)
+    module = copied(module)
     cuts = Cuts(module, example)
     chosen = cuts.get(cut)
     if chosen is None or chosen.obstacle is not None:
-        reason = "not a part of this model" if chosen is None else f"{chosen.obstacle}"
+        reason = _why_absent(module, cut) if chosen is None else f"{chosen.obstacle}"
         raise UserError("model.cut", cut, f"{reason}; possible cuts: {_told(cuts)}")
     parts = divided(cuts, chosen)
     _assert_equal(module, parts, example)
+    _freeze_unreached(parts, example)
     return parts
 
 
@@ -68,10 +74,18 @@ def divided(cuts: Cuts, cut: Cut) -> SplitModel:
     """
     module, nodes = cuts.module, cuts.nodes
     return SplitModel(
-        client=graph_module(module, _client_graph(nodes[: cut.end], cut), "ClientModel"),
-        server=graph_module(module, _server_graph(module, nodes[cut.end :], cut), "ServerModel"),
+        client=graph_module(module, _client_graph(nodes[: cut.end], cut), "ClientModel", cuts.modes),
+        server=graph_module(module, _server_graph(module, nodes[cut.end :], cut), "ServerModel", cuts.modes),
         crossing=tuple(cut.shapes),
     )
+
+
+def _why_absent(module: nn.Module, cut: str) -> str:
+    """Why there is no such place."""
+    parts = dict(module.named_modules())
+    above = [cut[:end] for end, letter in enumerate(cut) if letter == "." and cut in parts]
+    hooked = next((name for name in above if is_hooked(parts[name])), None)
+    return f"inside of {hooked}, whose hooks need it whole" if hooked else "not a part of this model"
 
 
 _MANY = 20
@@ -126,6 +140,22 @@ def _is_inplace(module: nn.Module, node: fx.Node) -> bool:
         )
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
     return name.endswith("_") or bool(node.kwargs.get("inplace", False))
+
+
+def _freeze_unreached(parts: SplitModel, example: Tensor) -> None:
+    """Let parameters that no gradient reaches be frozen ones: PyTorch's optimizers pass over both."""
+    inputs = example
+    for half in (parts.client, parts.server):
+        trained = [parameter for parameter in half.parameters() if parameter.requires_grad]
+        with evaluating(half), torch.enable_grad():
+            half.train()
+            output = half(inputs.detach().requires_grad_().clone())  # which may be written to
+            reached: Sequence[Tensor | None] = [None] * len(trained)
+            if output.requires_grad and trained:
+                reached = torch.autograd.grad(output.sum(), trained, allow_unused=True)
+        for parameter, gradient in zip(trained, reached, strict=True):
+            parameter.requires_grad_(gradient is not None)
+        inputs = output
 
 
 def _assert_equal(module: nn.Module, parts: SplitModel, example: Tensor) -> None:

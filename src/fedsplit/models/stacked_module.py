@@ -1,6 +1,7 @@
 """One module with the parameters of many clients: their passes as one computation."""
 
 import operator
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
@@ -12,6 +13,7 @@ from torch.autograd.function import once_differentiable
 from torch.func import functional_call, vmap
 
 from fedsplit.models.computation import autocast
+from fedsplit.models.hooks import hooked
 from fedsplit.models.layout import ELEMENTWISE
 from fedsplit.models.local_response_norm import LocalResponseNorm
 from fedsplit.models.model_state import compute_format
@@ -87,18 +89,28 @@ def obstacle_to_stacking(module: nn.Module, x: Tensor) -> str | None:
     """Why passes of several clients through `module` cannot be one computation; None if they can.
 
     Functions that draw are an obstacle, as each client has a stream of its own; dropout modules are none.
+    So are hooks: they are for what one client computes. What else may go wrong shows when it is tried.
 
     Args:
         module: the computation for one client, in training mode.
         x: a batch of its inputs.
     """
-    two = {name: torch.stack([tensor, tensor]) for name, tensor in module.named_parameters()}
+    if found := hooked(module):
+        return found
+    two = {
+        name: torch.stack([tensor.detach()] * 2).requires_grad_(tensor.requires_grad)
+        for name, tensor in module.named_parameters()
+    }
     held = dict(module.named_buffers())
     buffers = {name: torch.stack([held[name]] * 2) for name in module.state_dict() if name in held}
-    with torch.no_grad(), torch.random.fork_rng():
+    with torch.enable_grad(), torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that an operation is done for one client after the other
         try:
-            StackedModule(module)(two, buffers, torch.stack([x, x]), [0, 0])
-        except RuntimeError as error:
+            output = StackedModule(module)(two, buffers, torch.stack([x, x]).detach(), [0, 0])
+            if output.requires_grad:
+                trained = [tensor for tensor in two.values() if tensor.requires_grad]
+                torch.autograd.grad(output.sum(), trained, allow_unused=True)
+        except Exception as error:  # whatever a module of the user's does with stacked values
             return (str(error).splitlines() or [type(error).__name__])[0]
     return None
 
@@ -178,7 +190,7 @@ class _Pass:
         else:
             name, function = getattr(target, "__name__", ""), cast(Callable[..., Any], target)
             elementwise = function in _ELEMENTWISE_FUNCTIONS
-        if elementwise and self._alike(args):
+        if elementwise and self._alike((*args, *kwargs.values())):
             return self._elementwise(function, args, kwargs)
         if name == "flatten" and (args[1:] or tuple(kwargs.values())) in {(1,), (1, -1)}:
             return self.rows(args[0]).flatten(2)
@@ -240,7 +252,7 @@ class _Pass:
         if len(args) == 1 and not kwargs:
             images = isinstance(args[0], Grouped) or args[0].ndim == _IMAGES
             for kinds, needs_images, rule in _RULES:
-                if isinstance(module, kinds) and (images or not needs_images):
+                if (images or not needs_images) and _is_plain(module, kinds):
                     value = rule(self, module, own, args[0])
                     if value is not None:
                         return value
@@ -297,6 +309,18 @@ class _Pass:
         return rows * torch.stack(masks).to(rows.device).div_(keep)
 
 
+def _is_plain(module: nn.Module, kinds: type[nn.Module] | tuple[type[nn.Module], ...]) -> bool:
+    """Whether a layer computes as its kind does, with the tensors of its kind, in training mode.
+
+    A subclass may compute anything, and so may a parametrized layer, whose class is one. A weight that is no
+    parameter is not stacked.
+    """
+    known = {name for name in _TENSORS if getattr(module, name, None) is not None}
+    exact = type(module) in (kinds if isinstance(kinds, tuple) else (kinds,))
+    return exact and module.training and module.state_dict().keys() == known
+
+
+_TENSORS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 _IMAGES = 5  # dimensions of `(K, b, c, h, w)`
 
 _RULES: tuple[tuple[Any, bool, Callable[[_Pass, Any, dict[str, Tensor], Value], Value | None]], ...] = (

@@ -38,14 +38,17 @@ class StackedState:
     def __init__(self, module: nn.Module, clients: int, optimizer: RowOptimizer | None = None) -> None:
         self.stacked = StackedModule(module)
         own = {name: tensor.detach() for name, tensor in module.state_dict(keep_vars=True).items()}
-        trained = dict(module.named_parameters())
+        parameters = dict(module.named_parameters())
         stacks = {name: t.repeat(clients, *[1] * t.ndim) for name, t in own.items()}
-        self.parameters = {name: stacks[name] for name in trained}
-        self.buffers = {name: stacks[name] for name in own if name not in trained}
+        self.parameters = {name: stacks[name] for name in parameters}
+        self.trained = [name for name, parameter in parameters.items() if parameter.requires_grad]
+        """Names of the parameters that steps move."""
+        self.buffers = {name: stacks[name] for name in own if name not in parameters}
         self.optimizer = optimizer
         names = optimizer.slots if optimizer else ()
         self.slots = {
-            name: {slot: torch.zeros_like(stack) for slot in names} for name, stack in self.parameters.items()
+            name: {slot: torch.zeros_like(stacks[name]) for slot in names if name in self.trained}
+            for name in parameters
         }
         self.steps = torch.zeros(clients, dtype=torch.int64, device=next(iter(own.values())).device)
         """How often each row has been stepped."""
@@ -85,7 +88,7 @@ class StackedState:
         for name, kept in self.slots.items():
             stepped = self.optimizer is not None and int(self.steps[row]) > 0
             slots[name] = {slot: stack[row].clone() for slot, stack in kept.items()} if stepped else {}
-            if stepped and cast(RowOptimizer, self.optimizer).counts:
+            if stepped and name in self.trained and cast(RowOptimizer, self.optimizer).counts:
                 slots[name]["step"] = self.steps[row].to(torch.float32)
         return {
             "weights": {name: stack[row].clone() for name, stack in self.tensors().items()},
@@ -116,8 +119,7 @@ class _Some:
         self._whole, self._rows = whole, rows
         self.module = whole.stacked.module
         self.parameters = self._taken(whole.parameters)
-        for parameter in self.parameters.values():
-            parameter.requires_grad_()
+        self.trained = {name: self.parameters[name].requires_grad_() for name in whole.trained}
         self.buffers = self._taken(whole.buffers)
         self._slots = {name: self._taken(slots) for name, slots in whole.slots.items()}
 
@@ -142,13 +144,13 @@ class _Some:
 
     @torch.no_grad()
     def descend(self, gradients: Sequence[Tensor], learning_rate_factor: float | Tensor) -> None:
-        """One optimizer step along `gradients`, given in the order of `parameters`."""
+        """One optimizer step along `gradients`, given in the order of `trained`."""
         whole, optimizer = self._whole, self._whole.optimizer
         if optimizer is None:
             raise AssertionError("this model is not trained here")
         whole.steps[self._rows] += 1
         steps, rate = whole.steps[self._rows], optimizer.lr * learning_rate_factor
-        for (name, parameter), gradient in zip(self.parameters.items(), gradients, strict=True):
+        for (name, parameter), gradient in zip(self.trained.items(), gradients, strict=True):
             optimizer.step_rows(parameter, gradient, self._slots[name], steps, rate)
         self._moved()
 

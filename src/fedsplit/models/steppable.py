@@ -11,6 +11,8 @@ class Steppable(Protocol):
 
     module: nn.Module
     parameters: dict[str, Tensor]
+    trained: dict[str, Tensor]
+    """Those of the parameters that steps move: all but those with `requires_grad=False`."""
 
     def forward(self, x: Tensor, *, seed: Any, buffers: dict[str, Tensor] | None = None) -> Tensor:
         """Outputs in training mode; `seed` is a number, or one for each client; None: nothing is drawn."""
@@ -25,4 +27,4 @@ class Steppable(Protocol):
         """What a function for one client gives for each."""
 
     def descend(self, gradients: Sequence[Tensor], learning_rate_factor: float | Tensor) -> None:
-        """One optimizer step along `gradients`, given in the order of `parameters`."""
+        """One optimizer step along `gradients`, given in the order of `trained`."""

@@ -1,9 +1,10 @@
 """Parameters that go by several names, such as weights that an embedding and a last layer share."""
 
-import copy
 from itertools import chain
 
 from torch import nn
+
+from fedsplit.models.hooks import copied, copy_hooks
 
 
 def tied(module: nn.Module) -> list[list[str]]:
@@ -17,12 +18,12 @@ def tied(module: nn.Module) -> list[list[str]]:
 
 def untied(module: nn.Module) -> nn.Module:
     """A copy in which each name has a tensor of its own; all start from the same values."""
-    module = copy.deepcopy(module)
+    module = copied(module)
     seen: set[int] = set()
     for name, part in list(module.named_modules(remove_duplicate=False)):
         if id(part) in seen and part.state_dict():
             owner, _, attribute = name.rpartition(".")
-            setattr(module.get_submodule(owner), attribute, copy.deepcopy(part))
+            setattr(module.get_submodule(owner), attribute, copied(part))
         seen.add(id(part))
     for name in chain.from_iterable(group[1:] for group in tied(module)):
         owner, _, attribute = name.rpartition(".")
@@ -31,5 +32,6 @@ def untied(module: nn.Module) -> nn.Module:
         own = original.detach().clone()
         if isinstance(original, nn.Parameter):
             own = nn.Parameter(own, requires_grad=original.requires_grad)
+            copy_hooks(original, own)
         setattr(holder, attribute, own)
     return module

@@ -2,19 +2,21 @@
 
 import operator
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import zip_longest
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, fx, nn
 
 from fedsplit.errors import UserError
+from fedsplit.models.hooks import is_hooked
+from fedsplit.models.modes import Modes, in_mode
 
 
 class Tracer(fx.Tracer):
-    """Looks into every module but torch's own and those that say they are one operation.
+    """Looks into every module but torch's own, those with hooks and those that say they are one operation.
 
     Args:
         closed: names of further submodules that are not looked into.
@@ -29,16 +31,58 @@ class Tracer(fx.Tracer):
         self.within: list[str] = []
         """Submodules whose code was running when tracing ended, outermost first; all of it, none."""
 
+    def trace(
+        self, root: nn.Module | Callable[..., Any], concrete_args: dict[str, Any] | None = None
+    ) -> fx.Graph:
+        """See `fx.Tracer.trace`.
+
+        Raises:
+            GradientLost: the code has gradients of its own, which its operations do not.
+        """
+        self._gradients = torch.is_grad_enabled()
+        with _own_gradients_refused():
+            return super().trace(root, concrete_args)
+
+    def create_node(self, *args, **kwargs):  # type: ignore[no-untyped-def]
+        """See `fx.Tracer.create_node`."""
+        if torch.is_grad_enabled() != self._gradients:
+            raise GradientLost("it turns gradients on or off for some operations")
+        return super().create_node(*args, **kwargs)
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         closed = module_qualified_name in self._closed or getattr(m, "is_one_operation", False)
-        return closed or super().is_leaf_module(m, module_qualified_name)
+        return closed or is_hooked(m) or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(self, m, forward, args, kwargs):  # type: ignore[no-untyped-def]
         """See `fx.Tracer.call_module`; remembers where an error came from."""
-        self.within.append(self.path_of_module(m))
+        path = self.path_of_module(m)
+        if self.is_leaf_module(m, path):  # what fails at one operation is the code around it
+            return super().call_module(m, forward, args, kwargs)
+        self.within.append(path)
         output = super().call_module(m, forward, args, kwargs)
         self.within.pop()
         return output
+
+
+class GradientLost(fx.proxy.TraceError):
+    """Code that changes how gradients are taken, which no list of operations says."""
+
+
+@contextmanager
+def _own_gradients_refused() -> Iterator[None]:
+    """While something is traced: of an `autograd.Function` only the forward would be followed."""
+    original = torch.autograd.Function.__dict__["apply"]
+
+    def apply(cls, *args, **kwargs):  # type: ignore[no-untyped-def]
+        if any(isinstance(each, fx.Proxy) for each in (*args, *kwargs.values())):
+            raise GradientLost(f"it applies {cls.__name__}, which has a backward of its own")
+        return original.__get__(None, cls)(*args, **kwargs)
+
+    torch.autograd.Function.apply = classmethod(apply)  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        torch.autograd.Function.apply = original  # type: ignore[method-assign]
 
 
 class _Closed(Exception):
@@ -80,23 +124,15 @@ def _traced(module: nn.Module, closed: frozenset[str], *, training: bool) -> lis
     """
     tracer = Tracer(closed)
     try:
-        with _in_mode(module, training):
+        with in_mode(module, training):
             return list(tracer.trace(module).nodes)
+    except GradientLost as error:
+        told = f"its forward cannot be followed: {error}; a submodule that does this can be"
+        raise _Closed(tracer.within[-1] if tracer.within else "", told) from error
     except Exception as error:  # whatever code of the user's makes of values that are not there yet
         reason = re.sub(r"\s+", " ", str(error)).strip() or type(error).__name__
         told = f"its forward cannot be followed, for what it does depends on values ({reason})"
         raise _Closed(tracer.within[-1] if tracer.within else "", told) from error
-
-
-@contextmanager
-def _in_mode(module: nn.Module, training: bool) -> Iterator[None]:
-    before = [(each, each.training) for each in module.modules()]
-    module.train(training)
-    try:
-        yield
-    finally:
-        for each, mode in before:
-            each.training = mode
 
 
 def _merged(module: nn.Module, training: list[fx.Node], evaluating: list[fx.Node]) -> list[fx.Node]:
@@ -194,12 +230,37 @@ def _either(  # noqa: PLR0911  (one return a kind of argument)
     return chosen
 
 
-def graph_module(module: nn.Module, graph: fx.Graph, name: str) -> fx.GraphModule:
+class _Moded(fx.GraphModule):
+    """Runs a graph, and trains and evaluates its parts as the module does that the graph was traced of."""
+
+    def train(self, mode: bool = True) -> Self:
+        """See `nn.Module.train`."""
+        super().train(mode)
+        for name, own in self.meta.get(_MODES, {}).get(mode, {}).items():
+            self.get_submodule(name).training = own
+        return self
+
+
+_MODES = "fedsplit_modes"
+"""Where they are among what copies of a graph module keep."""
+
+
+def graph_module(module: nn.Module, graph: fx.Graph, name: str, modes: Modes) -> fx.GraphModule:
     """A module that runs `graph`, with those parts of `module` that the graph names.
 
     Tensors that are no parameters and that a state dict of `module` does not hold, it does not hold either.
+
+    Args:
+        module: what was traced.
+        graph: of it, or a part.
+        name: of the new module's class.
+        modes: what the module's own `train` does to its parts.
     """
-    made = fx.GraphModule(module, graph, name)
+    made = _Moded(module, graph, name)
+    own = {part for part, _ in made.named_modules()} - {""}
+    made.meta[_MODES] = {
+        mode: {part: kept for part, kept in parts.items() if part in own} for mode, parts in modes.items()
+    }
     held = module.state_dict().keys()
     for key in made.state_dict().keys() - held:
         owner, _, attribute = key.rpartition(".")

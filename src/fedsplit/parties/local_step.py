@@ -8,7 +8,7 @@ All of it is for one client, or for K clients at once, whose tensors then have a
 ...)`, `y (K, b)`, a loss each.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +42,7 @@ def train_head(
     """Step `head` on smashed data and labels; the cut gradient is of the loss before the step."""
     z = z.detach().requires_grad_()
     loss = batch_loss(head.forward(z, seed=seed), y)
-    dz, *gradients = torch.autograd.grad(loss.sum(), [z, *head.parameters.values()])
+    dz, *gradients = torch.autograd.grad(loss.sum(), [z, *head.trained.values()])
     head.descend(gradients, learning_rate_factor)
     return HeadStep(loss.detach(), dz)
 
@@ -66,8 +66,8 @@ def train_both(
     loss = batch_loss(head.forward(z, seed=seed), y)
     if z._version != version:
         raise AssertionError("a head must leave smashed data as they are: they may still be uploaded")
-    own = list(body.parameters.values())
-    gradients = torch.autograd.grad(loss.sum(), [*own, *head.parameters.values()])
+    own = list(body.trained.values())
+    gradients = _gradients(loss.sum(), [*own, *head.trained.values()])
     body.descend(gradients[: len(own)], learning_rate_factor)
     head.descend(gradients[len(own) :], learning_rate_factor)
     return loss.detach()
@@ -75,8 +75,15 @@ def train_both(
 
 def descend_body(body: Steppable, z: Tensor, dz: Tensor, *, learning_rate_factor: float | Tensor) -> None:
     """Step `body` along the cut gradient `dz`; `z` is what its forward pass gave, graph attached."""
-    gradients = torch.autograd.grad(z, list(body.parameters.values()), dz.view_as(z))
+    gradients = _gradients(z, list(body.trained.values()), dz)
     body.descend(gradients, learning_rate_factor)
+
+
+def _gradients(output: Tensor, parameters: Sequence[Tensor], along: Tensor | None = None) -> Sequence[Tensor]:
+    """Of `output` along `along`, with respect to parameters; none where all of them are frozen."""
+    if not parameters:
+        return ()
+    return torch.autograd.grad(output, parameters, along if along is None else along.view_as(output))
 
 
 def local_step(
