@@ -16,9 +16,10 @@ from tests.sweeps.processes import alive, command, descendants, results, sweep, 
 
 FATES = """
 import os
+from torch import nn
 from fedsplit.models.digits_cnn import digits_cnn
 
-def net(*, num_classes, channels, image_size, fate):
+def net(*, num_classes, channels, image_size, fate) -> nn.Module:
     if fate == "killed":
         os.kill(os.getpid(), 9)
     if fate == "aborted":

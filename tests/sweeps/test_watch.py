@@ -82,7 +82,8 @@ def test_table_of_jobs_shows_running_and_failed_ones_first_where_not_all_fit() -
 def test_progress_of_a_run_has_its_last_accuracy_and_the_bytes_and_seconds_of_all_rounds(
     tmp_path: Path,
 ) -> None:
-    rows = ("test_accuracy,load,seconds.clients,seconds.server", "0.9,10,1.5,1", "0.8,20,2,0.5", ",30,1,1")
+    names = "round,test_accuracy,load,seconds.clients,seconds.server"
+    rows = (names, "0,0.9,10,1.5,1", "1,0.8,20,2,0.5", "2,,30,1,1")
     (tmp_path / "metrics.csv").write_text("\n".join(rows) + "\n")
     assert progress_of(tmp_path) == Progress(rounds=3, accuracy=0.8, load=30, seconds=7.0)
 
