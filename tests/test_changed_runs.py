@@ -270,7 +270,7 @@ def _first(state: State, name: str) -> State:
         (lambda s: s["records"].append(s["records"][0]), "state.records.1.round must be 1"),
         (lambda s: s.update(records=[]), "state.records must be of 1 rounds, and not 0"),
         (lambda s: s.update(records={}), "state.records must be a list"),
-        (lambda s: s["ledger"].update({"5": {}}), "state.ledger.5 must be of a round from 0 to 1"),
+        (lambda s: s["ledger"].update({"5": {}}), "state.ledger.5 must have up"),
         (
             lambda s: s["ledger"]["0"]["up"].update(labels=[1, 2]),
             "state.ledger.0.up.labels must be 4 numbers",

@@ -84,16 +84,22 @@ def resumed_config(
         config["dataset"] = {**config["dataset"], "root": changes["dataset.root"]}
     checked(config)
     if checkpoint is not None:
-        _refuse_changed_config(checkpoint, config)
+        refuse_changed_config(_identity_of(checkpoint)["config"], config)
     return config
 
 
-def _refuse_changed_config(checkpoint: Checkpoint, config: Mapping[str, Any]) -> None:
+def _identity_of(checkpoint: Checkpoint) -> State:
+    """What a checkpoint keeps of the run that it is of.
+
+    Raises:
+        UserError: it keeps nothing, or something else.
+    """
     try:
         check_identity(checkpoint.state)
     except Misfit as misfit:
         raise checkpoint.unfit(misfit) from misfit
-    refuse_changed_config(checkpoint.state["identity"]["config"], config)
+    kept: State = checkpoint.state["identity"]
+    return kept
 
 
 def _tracked(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -425,13 +431,12 @@ class Experiment:
         """Take over a checkpoint.
 
         Raises:
-            UserError: it is of a run with another configuration or other data, or of another form than this
-                version writes, or more rounds were run already than `rounds` allows.
+            UserError: it is of a run with other data, or of another form than this version writes, or more
+                rounds were run already than `rounds` allows.
         """
-        _refuse_changed_config(checkpoint, self.config)
         if checkpoint.rounds > self.rounds:
             raise UserError("rounds", self.rounds, f"at least the {checkpoint.rounds} rounds that were run")
-        refuse_changed_data(checkpoint.state["identity"]["data"], self.parts.data.fingerprint, self.config)
+        refuse_changed_data(_identity_of(checkpoint)["data"], self.parts.data.fingerprint, self.config)
         try:
             check_state(checkpoint, self.checkpoint().state, self.transport.run)
             self._take_over(checkpoint.state)

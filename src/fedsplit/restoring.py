@@ -2,6 +2,8 @@
 
 import re
 
+from torch import Tensor
+
 from fedsplit.results.checkpoint import Checkpoint
 from fedsplit.results.form import Misfit, check_form, check_keys, check_like
 from fedsplit.results.ledger import DIRECTIONS, KINDS, Direction, Kind
@@ -26,29 +28,30 @@ def check_identity(state: State) -> None:
         check_keys(each, None, f"state.identity.{key}")
 
 
-def check_state(checkpoint: Checkpoint, fresh: State, run: Run) -> None:
+def check_state(checkpoint: Checkpoint, own: State, run: Run) -> None:
     """Check the state of a run.
 
     Args:
         checkpoint: that holds it.
-        fresh: state of the same run before its first round.
+        own: state of the run that is to take it over.
         run: whose clients' models the state holds.
 
     Raises:
         Misfit: it has another form.
     """
     state = checkpoint.state
-    check_keys(state, list(fresh), "state")
-    apart = {"algorithm": None, "identity": None}
-    check_like({**state, **apart}, {**fresh, **apart}, "state")
-    check_keys(state["algorithm"], list(fresh["algorithm"]), "state.algorithm")
-    for key, like in fresh["algorithm"].items():  # a lone tensor may be as long as an algorithm needs
-        if isinstance(like, dict):
-            check_like(state["algorithm"][key], like, f"state.algorithm.{key}")
+    check_keys(state, list(own), "state")
+    for key in ("elapsed", "records"):
+        check_like(state[key], own[key], f"state.{key}")
+    for key in ("ledger", "clients"):
+        check_keys(state[key], None, f"state.{key}")
+    for key in ("algorithm", "links"):
+        check_keys(state[key], list(own[key]), f"state.{key}")
+    _check_algorithm(state["algorithm"], own["algorithm"])
     if not 0 <= state["elapsed"] < float("inf"):
         raise Misfit("state.elapsed", "must be a number of seconds")
     _check_records(state["records"], checkpoint.rounds)
-    _check_ledger(state["ledger"], checkpoint.rounds)
+    _check_ledger(state["ledger"])
     _check_clients(state["clients"], run)
     check_form(state.get("after", {}), dict[str, int], "state.after")
     for client in state.get("after", {}):
@@ -70,6 +73,16 @@ def check_taken_over(checkpoint: Checkpoint, algorithm: State, clients: State) -
         check_like(checkpoint.state[part], now, f"state.{part}")
 
 
+def _check_algorithm(found: State, own: State) -> None:
+    """What is the same in all rounds: names, shapes and types of models' weights."""
+    for key, like in own.items():
+        if isinstance(like, dict) and like and all(isinstance(each, Tensor) for each in like.values()):
+            check_like(found[key], like, f"state.algorithm.{key}")
+    server = check_keys(found["server"], list(own["server"]), "state.algorithm.server")
+    check_like(server["weights"], own["server"]["weights"], "state.algorithm.server.weights")
+    check_keys(server["optimizer"], list(own["server"]["optimizer"]), "state.algorithm.server.optimizer")
+
+
 def _check_records(records: list[object], rounds: int) -> None:
     for number, record in enumerate(records):
         place = f"state.records.{number}"
@@ -82,11 +95,11 @@ def _check_records(records: list[object], rounds: int) -> None:
         raise Misfit("state.records", f"must be of {rounds} rounds, and not {len(records)}")
 
 
-def _check_ledger(ledger: State, rounds: int) -> None:
+def _check_ledger(ledger: State) -> None:
     for round, entry in ledger.items():
         place = f"state.ledger.{round}"
-        if not _is_number(round, rounds + 1):  # the round after may have been begun
-            raise Misfit(place, f"must be of a round from 0 to {rounds}")
+        if not _NUMBER.fullmatch(round):
+            raise Misfit(place, "must be of a round")
         check_keys(entry, (*DIRECTIONS, "again"), place)
         check_form(entry["again"], dict[Direction, int], f"{place}.again")
         for direction in DIRECTIONS:
@@ -110,9 +123,5 @@ def _check_clients(clients: State, run: Run) -> None:
 
 def _check_client(client: str, run: Run, place: str) -> None:
     clients = len(run.sample_counts)
-    if not _is_number(client, clients):
+    if not _NUMBER.fullmatch(client) or int(client) >= clients:
         raise Misfit(f"{place}.{client}", f"must be of a client from 0 to {clients - 1}")
-
-
-def _is_number(text: str, below: int) -> bool:
-    return _NUMBER.fullmatch(text) is not None and int(text) < below
