@@ -77,6 +77,7 @@ def test_files_of_a_run_whose_tracker_meddles_or_fails_are_those_without_it(
         assert (plain / name).read_bytes() == (tracked / name).read_bytes()
     configs = [yaml.safe_load((run / "config.yaml").read_text()) for run in (plain, tracked)]
     assert configs[0].pop("tracker") != configs[1].pop("tracker")
+    assert [config["choices"].pop("tracker") for config in configs] == ["none", kind.__name__]
     assert configs[0] == configs[1]
     warnings = [line for line in (tracked / "run.log").read_text().splitlines() if "WARNING" in line]
     reason = "SystemExit: 1" if kind is Leaves else "ValueError: the disk of the tracker is full"

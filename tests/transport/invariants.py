@@ -93,7 +93,7 @@ class World:
     def worker(self) -> Worker:
         """A worker that did nothing yet."""
         self.run.engine.load_state({})
-        return Worker(self.run, CLIENT, self.folder)
+        return Worker(self.run, CLIENT, self.folder, RUN.hex())
 
     @cached_property
     def conversations(self) -> list[Verbs]:
@@ -273,7 +273,7 @@ def server_survives(world: World, conversation: int, verb: int, frames: Sequence
         hub.ask(CLIENT, **each)
     hub.attach(other, _hello(1), pb.Ready(samples=world.run.sample_counts[1]))
     undisturbed = deepcopy(hub._sessions[1].asked)
-    federation = Federation(hub, pb.Plan(), secured=False)
+    federation = Federation(hub, pb.Plan(), clients=2, secured=False)
     with logged() as records:
         attend(federation, world, verb, frames)
         told = [record for record in records if record.levelno >= logging.WARNING]
@@ -335,7 +335,7 @@ def stranger_is_refused(world: World, frames: Sequence[pb.FromClient]) -> None:
     hub.begin(0, [0, 1], {})
     hub.attach(other, _hello(1), pb.Ready(samples=world.run.sample_counts[1]))
     undisturbed = deepcopy(hub._sessions[1].asked)
-    federation = Federation(hub, pb.Plan(), secured=False)
+    federation = Federation(hub, pb.Plan(), clients=2, secured=False)
     with logged() as records:
         try:
             replies = list(federation.Attend(iter(frames), _Context()))  # type: ignore[arg-type]

@@ -88,7 +88,7 @@ def test_server_ends_the_stream_of_an_answer_that_is_not_due(name: str, worlds: 
     for each in world.conversations[conversation][:verb]:
         hub.ask(CLIENT, **each)
     with logged() as records:
-        attend(Federation(hub, pb.Plan(), secured=False), world, verb, frames)
+        attend(Federation(hub, pb.Plan(), clients=2, secured=False), world, verb, frames)
     closed = [record for record in records if "closed the stream" in record.getMessage()]
     assert len(closed) == 1
     assert not hub._sessions[CLIENT].asked.done  # type: ignore[union-attr]
@@ -179,7 +179,7 @@ def test_server_ends_only_the_stream_of_bytes_that_are_no_message(
         [*honest, deep],
         [*honest, honest[0]],
     ]
-    server, port = start(Federation(hub, pb.Plan(), secured=False), listen="127.0.0.1:0", tls=None, clients=2)
+    server, port = start(Federation(hub, pb.Plan(), clients=2, secured=False), listen="127.0.0.1:0", tls=None)
     try:
         with grpc.insecure_channel(f"127.0.0.1:{port}", OPTIONS) as channel, logged() as records:
             for sent in bad:
@@ -222,7 +222,7 @@ def test_upload_that_comes_twice_is_taken_once_and_ends_no_stream(worlds: dict[s
     honest = world.answers(conversation)[verb]
     frames = [frame for parcel in (honest[0], *honest) for frame in parcel.frames()]
     with logged() as records:
-        attend(Federation(hub, pb.Plan(), secured=False), world, verb, frames)
+        attend(Federation(hub, pb.Plan(), clients=2, secured=False), world, verb, frames)
     assert [record.getMessage() for record in records if "closed" in record.getMessage()] == []
     answered = hub.answers([CLIENT], until=None, enough=None)[CLIENT]
     assert [answer.head for answer in answered] == [parcel.head for parcel in honest]

@@ -270,7 +270,7 @@ def test_address_beyond_loopback_needs_tls(certificates: Path, listen: str) -> N
         require_tls_beyond_loopback(listen, None)
     assert str(told.value) == (
         f"transport.listen={listen}: beyond loopback needs transport.tls=...; "
-        "python main.py task=certificates task.hosts=[...] makes certificates"
+        "python main.py task=certificates 'task.hosts=[...]' makes certificates"
     )
     require_tls_beyond_loopback(listen, Tls.read(certificates / "server"))
 
