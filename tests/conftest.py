@@ -5,7 +5,6 @@ import gc
 import os
 import signal
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
@@ -13,17 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hydra import initialize_config_dir
 from hypothesis import HealthCheck, settings
 from hypothesis.configuration import set_hypothesis_home_dir
 from PIL import Image
 
-from fedsplit.composition import CONFIGS, composed, plain
-from fedsplit.config import check
+from fedsplit.composition import CONFIGS
 from fedsplit.experiment import Experiment
 from fedsplit.memory import reuse_freed_memory
-from main import spelled_out
 from tests.cases import mark_long
+from tests.configurations import configuration
 
 set_hypothesis_home_dir(Path(gettempdir()) / "hypothesis")  # what it notes of the source files it read
 settings.register_profile(
@@ -104,17 +101,7 @@ def _resident() -> int:
 def configured() -> Configure:
     """Composes and checks a configuration from overrides."""
 
-    return lambda *overrides: copy.deepcopy(_configured(*overrides))
-
-
-@cache
-def _configured(*overrides: str) -> dict[str, Any]:
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = composed([each for override in overrides for each in spelled_out(override)])
-        choices = {k: v for k, v in config.hydra.runtime.choices.items() if not k.startswith("hydra/")}
-        settings = plain(config)
-    check(settings)
-    return settings | {"choices": choices}
+    return lambda *overrides: copy.deepcopy(configuration(*overrides))
 
 
 @pytest.fixture

@@ -25,8 +25,6 @@ from safetensors.torch import save_file
 
 from fedsplit.allowance import allowing
 from fedsplit.building.trained_start import TrainedStart
-from fedsplit.composition import composed, composing, plain
-from fedsplit.config import check
 from fedsplit.deployment import storage
 from fedsplit.deployment.precisions import PRECISIONS
 from fedsplit.errors import RunFailed, UserError
@@ -43,6 +41,7 @@ from fedsplit.sweeps import record
 from fedsplit.sweeps.progress import progress_of
 from fedsplit.tasks.infer import _of_the_run
 from fedsplit.trained import TrainedRun
+from tests.configurations import configuration
 
 _MEMORY = 300e6
 """Bytes that files may ask for."""
@@ -177,7 +176,7 @@ class Files:
         )
         sys.path.append(str(folder))  # as the directory of a command is
         self.good, self.deployed = folder / "good", folder / "deployed"
-        config = _configured(
+        config = configuration(
             "algorithm=fed_avg",
             "rounds=1",
             "num_clients=2",
@@ -188,7 +187,7 @@ class Files:
             "batch_size=30",
         )
         Experiment(config).run(RunDirectory.new(self.good, "run"))
-        self.infers = _configured("task=infer", "precision=[fp32]", f"run={folder / 'case'}", "device=cpu")
+        self.infers = configuration("task=infer", "precision=[fp32]", f"run={folder / 'case'}", "device=cpu")
         self.trained = TrainedRun(self.good, device="cpu", threads=1)
         self.build = self.trained.architecture.build
         self.x = self.trained.parts.data.batch(2)[0]
@@ -670,12 +669,3 @@ def _graph(path: Path, steps: object, tensors: dict[str, torch.Tensor], **graph:
     storage.describe(path, "graph", {"compiled": False, "scale": None, "zero_point": 0})
     written = {"steps": steps, "output": len(_STEPS) - 1, "types": ["float32"]} | graph
     save_file(tensors, path / "client.safetensors", {"graph": json.dumps(written)})
-
-
-def _configured(*overrides: str) -> dict[str, Any]:
-    with composing():
-        config = composed(overrides)
-        choices = {k: v for k, v in config.hydra.runtime.choices.items() if not k.startswith("hydra/")}
-        settings = plain(config)
-    check(settings)
-    return settings | {"choices": choices}

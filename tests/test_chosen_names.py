@@ -15,6 +15,7 @@ from fedsplit.results.runs import read_run
 from fedsplit.results.selection import fits, settings_of
 from fedsplit.transport.grpc.plan import choices_and_settings
 from main import spelled_out
+from tests.cases import long_but
 from tests.command_line import command_line
 from tests.conftest import Configure
 
@@ -96,7 +97,7 @@ def MyNet(*, num_classes, channels, image_size) -> nn.Module:
 """
 
 
-@pytest.mark.parametrize("sweeps", [False, True])
+@pytest.mark.parametrize("sweeps", long_but([False], [False, True]))
 def test_run_of_a_model_of_ones_own_is_filed_recorded_and_selected_as_it(
     tmp_path: Path, sweeps: bool
 ) -> None:

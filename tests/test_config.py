@@ -9,8 +9,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from fedsplit import composition
 from fedsplit.config import GROUPS, OPTIONAL_GROUPS, SETTINGS, arguments, check, with_defaults_of_old
 from fedsplit.errors import UserError
+from fedsplit.overrides import spelled_out
 from tests.conftest import Configure
 
 CONFIGS = Path(__file__).resolve().parents[1] / "hydra_config"
@@ -215,3 +217,29 @@ def test_runs_of_before_there_were_trackers_and_local_tests_had_none(configured:
     old["dataset"] = {k: v for k, v in config["dataset"].items() if k != "local_test_fraction"}
     old["choices"] = {k: v for k, v in config["choices"].items() if k != "tracker"}
     assert with_defaults_of_old(old) == config
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["rounds=7", "scheduler=cosine"],
+        ["algorithm=splitfed_v1", "quant=int4", "quant.weights.up=sign", "quant.weights.up.zstd=3"],
+        ["dataset.distribution=dirichlet", "dataset.alpha=0.3", "cohort_size=null"],
+        ["network=lte", "network.up_mbps=[uniform,1,3]", "rounds=2", "rounds=3"],
+        ["experiment=paper_cifar10", "optimizer.lr=1"],
+        ["client_optimizer=sgd", "client_optimizer.lr=0.2", "dataset=image_folder", "dataset.root='a b'"],
+        ["model._target_=a.b.C", "+model.drop=0.1"],
+    ],
+    ids=" ".join,
+)
+def test_configurations_that_tests_take_are_those_that_hydra_composes(
+    overrides: list[str], configured: Configure
+) -> None:
+    with composition.composing():
+        config = composition.composed([each for override in overrides for each in spelled_out(override)])
+        chosen = {k: v for k, v in config.hydra.runtime.choices.items() if not k.startswith("hydra/")}
+        expected = composition.plain(config) | {"choices": chosen}
+    found = configured(*overrides)
+    assert found == expected
+    assert list(found) == list(expected)

@@ -123,7 +123,7 @@ SETTINGS = {
 }
 
 
-@pytest.mark.cover(2)
+@pytest.mark.cover(1)
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("frozen", FROZEN)
 @pytest.mark.parametrize("engine", ENGINES)

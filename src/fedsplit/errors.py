@@ -1,5 +1,13 @@
 """The two ways a run can end badly, and how each is told."""
 
+_LONGEST = 400
+"""Characters of a value that an error shows: paths are longer than most."""
+
+
+def shortened(text: str) -> str:
+    """A text for an error, cut where it is longer than anybody reads."""
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
 
 class UserError(Exception):
     """Something asked for cannot be: names the key, its value and what is allowed. Exit code 2."""
@@ -11,7 +19,7 @@ class UserError(Exception):
         self.key, self.value, self.allowed = key, value, allowed
 
     def __str__(self) -> str:
-        shown = "null" if self.value is None else self.value
+        shown = "null" if self.value is None else shortened(str(self.value))
         return r"\n".join(f"{self.key}={shown}: {self.allowed}".splitlines())
 
 

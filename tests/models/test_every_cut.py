@@ -12,7 +12,7 @@ from tests.cases import long_but
 from tests.models.zoo import CHOICES, EVERY_RUN, built, settings_of, side_of
 
 _SAMPLES = 3
-_CUTS = 5
+_CUTS = 3
 """Of a model; those with more are cut at about so many places, evenly spread, beside their stages."""
 _WITH_ALL_KINDS = ("resnet18", "resnet50", "resnet20")
 _ALIKE = {name for name in CHOICES if name.startswith("resnet") and name not in _WITH_ALL_KINDS} | {

@@ -199,3 +199,12 @@ def test_record_of_a_sweep_with_a_job_that_is_none_is_refused(tmp_path: Path, jo
     (tmp_path / "sweep.yaml").write_text(f"jobs: [{job}]\n")
     with pytest.raises(UserError, match=r"sweep\.yaml is damaged"):
         record.read(tmp_path)
+
+
+def test_cells_hold_escapes_of_what_cannot_be_shown(tmp_path: Path) -> None:
+    (tmp_path / "file.csv").write_bytes("class\na\x00b\x1b é\xff\n".encode("latin-1"))
+    assert [row for _, row in csv_rows(tmp_path / "file.csv")] == [["class"], ["a\\x00b\\x1b \\xe9\\xff"]]
+
+
+def test_error_of_a_value_that_nobody_reads_to_its_end_is_short() -> None:
+    assert len(str(UserError("key", "x" * 10**6, "must be short"))) < 500

@@ -9,6 +9,7 @@ from fedsplit.extras import install_command
 from fedsplit.making import make
 from fedsplit.tasks.certificates import Certificates
 from fedsplit.transport.grpc.tls import Tls
+from tests.cases import long_but
 from tests.conftest import Configure
 
 
@@ -71,7 +72,10 @@ def test_certificates_asked_for_wrongly_end_in_one_line_and_nothing_is_written(
 
 @pytest.mark.parametrize(
     ("missing", "needed"),
-    [("cryptography", "cryptography"), ("grpc", "grpcio and protobuf")],
+    long_but(
+        [("grpc", "grpcio and protobuf")],
+        [("cryptography", "cryptography"), ("grpc", "grpcio and protobuf")],
+    ),
 )
 def test_certificates_without_a_package_name_what_installs_it(
     root: Path, tmp_path: Path, missing: str, needed: str

@@ -15,6 +15,7 @@ from fedsplit.parts import Parts
 from fedsplit.tasks.cuts import CutCosts, CutTable
 from fedsplit.tasks.round_load import ALGORITHMS, Population
 from main import main
+from tests.cases import long_but
 from tests.conftest import TINY, Build, Configure
 from tests.test_communication_load import SIZES, uploaded_samples
 
@@ -275,7 +276,7 @@ PUBLISHED = {
 }
 
 
-@pytest.mark.parametrize("dataset", PUBLISHED)
+@pytest.mark.parametrize("dataset", long_but(["cifar100", "femnist"], PUBLISHED))
 def test_cuts_of_a_published_dataset_need_none_of_its_images(
     configured: Configure, tmp_path: Path, dataset: str
 ) -> None:

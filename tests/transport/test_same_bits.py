@@ -68,7 +68,6 @@ CASES = {
 }
 
 EVERY_RUN = (
-    "coded whole, then exactly",
     "a cohort drawn each round",
     "batch normalisation",
     "random codecs",

@@ -28,7 +28,7 @@ from tests.conftest import Build
 from tests.transport.loopback import LONG
 from tests.transport.runs import assert_same, ran
 
-HELLO_S = 4.0  # so that who says hello is in time on a busy machine too
+HELLO_S = 2.0  # so that who says hello is in time on a busy machine too
 """Seconds that strangers are given here; closing may take a few more where all processors are busy."""
 SERVING = health_pb2.HealthCheckResponse.SERVING
 

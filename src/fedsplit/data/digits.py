@@ -1,10 +1,12 @@
 """The handwritten digits that come with scikit-learn: nothing to download."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
 from sklearn.datasets import load_digits
+from torch import Tensor
 
 from fedsplit.data.dataset import Images, ImageSource
 
@@ -18,9 +20,15 @@ class Digits(ImageSource):
 
     def read(self) -> tuple[Images, Images]:
         """1,438 training and 359 test images, pixels 0 to 16, the same for every seed."""
-        bunch = load_digits()
-        pixels = torch.from_numpy(bunch.images.astype(np.uint8)).unsqueeze(3)
-        labels = torch.from_numpy(bunch.target.astype(np.int64))
+        pixels, labels = _bundled()
         order = torch.from_numpy(np.random.RandomState(0).permutation(len(labels)))
         test, train = order[: len(order) // 5], order[len(order) // 5 :]
         return Images(pixels[train], labels[train]), Images(pixels[test], labels[test])
+
+
+@cache  # reading the file takes as long as a round
+def _bundled() -> tuple[Tensor, Tensor]:
+    """Pixels `(1797, 8, 8, 1)`, 0 to 16, and labels of all images."""
+    bunch = load_digits()
+    pixels = torch.from_numpy(bunch.images.astype(np.uint8)).unsqueeze(3)
+    return pixels, torch.from_numpy(bunch.target.astype(np.int64))

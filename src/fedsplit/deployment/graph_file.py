@@ -6,9 +6,11 @@ names is carried out step by step: no source is generated from a file.
 """
 
 import json
+import logging
 import operator
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -138,7 +140,7 @@ class OperationGraph(nn.Module):
         allowed = len(x) * _PER_SAMPLE + _BESIDE + 16 * sum(each.nbytes for each in self.buffers())
         results: dict[int, Any] = {}
         alive: dict[int, int] = {}
-        with torch.no_grad(), FakeTensorMode() as fake:
+        with torch.no_grad(), _quiet(), FakeTensorMode() as fake:
             for number, step in enumerate(self._steps):
                 if step is None:
                     results[number] = fake.from_tensor(x)
@@ -392,6 +394,17 @@ def _uses(value: Any) -> Iterator[int]:
     for each in _flat(value):
         if isinstance(each, _Value):
             yield each.step
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """While torch does not log what it makes of wrong arguments, which is told in one line."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
 
 
 def _size(value: object) -> int:

@@ -135,9 +135,14 @@ def csv_rows(path: Path, most: int = 64 * MIB) -> Iterator[tuple[int, list[str]]
                     told = f"a cell of more than {_LONGEST_CELL} characters"
                     raise Damaged(f"line {reader.line_num} of {path.name} has {told}")
                 if row:
-                    yield reader.line_num, row
+                    yield reader.line_num, list(map(_printable, row))
         except csv.Error as error:
             raise Damaged(f"{path.name} is damaged: no CSV") from error
+
+
+def _printable(cell: str) -> str:
+    """A cell, in which what no terminal and no font shows is an escape."""
+    return cell if cell.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in cell)
 
 
 def _lines(name: str, file: Any, most: int) -> Iterator[str]:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fedsplit.errors import UserError
+from fedsplit.errors import UserError, shortened
 from fedsplit.results.bounded import MIB, json_in, text
 from fedsplit.results.form import Misfit, check_form, check_keys
 from fedsplit.state import State
@@ -194,7 +194,7 @@ def _checked(path: Path, values: object) -> State:
     if not isinstance(values, dict) or "format" not in values:
         raise Misfit("it", f"has no format number, and must have {FORMAT}")
     if values["format"] != FORMAT:
-        raise Misfit("format", f"is {values['format']!r}, and must be {FORMAT}")
+        raise Misfit("format", f"is {shortened(repr(values['format']))}, and must be {FORMAT}")
     check_keys(values, ("format", "rounds", "state"), "it")
     check_form(values["rounds"], int, "rounds")
     if _path(path.parent, values["rounds"]) != path:
