@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fedsplit.deployment import storage
+from fedsplit.deployment.exporting import exporting
 from fedsplit.deployment.graph_file import OperationGraph
 from fedsplit.errors import UserError
 
@@ -60,7 +61,9 @@ def test_graph_of_every_kind_of_argument_gives_the_same_output_from_its_file(tmp
 
     module, x = Model().eval(), torch.randn(3, 3, 4, 4)
     shapes = ({0: torch.export.Dim("batch")},)
-    graph = OperationGraph.of(torch.export.export(module, (x[:2],), dynamic_shapes=shapes).module())  # type: ignore[arg-type]
+    with exporting():
+        exported = torch.export.export(module, (x[:2],), dynamic_shapes=shapes)
+    graph = OperationGraph.of(exported.module())  # type: ignore[arg-type]
     graph.write(tmp_path / "graph.safetensors")
     read = OperationGraph.read(tmp_path / "graph.safetensors")
     read.check(x)
