@@ -2,15 +2,14 @@
 
 import inspect
 from collections.abc import Mapping
-from functools import reduce
+from copy import deepcopy
+from functools import partial, reduce
 from operator import getitem
 from typing import Any, TypeVar
 
-from hydra.utils import instantiate
-
 from fedsplit.config import arguments
 from fedsplit.errors import UserError
-from fedsplit.targets import check_kind
+from fedsplit.targets import check_kind, located
 
 Made = TypeVar("Made")
 
@@ -37,7 +36,7 @@ def make(
         raise UserError(f"{path}.{name}", node[name], "no such key: it is given by the run itself")
     check_kind(path, node, kind)
     try:
-        factory = instantiate(node, _partial_=True, _convert_="all")
+        factory = _factory(f"{path}._target_", deepcopy(node))
         taken = inspect.signature(factory).parameters
         objects |= {name: each for name, each in (offered or {}).items() if name in taken}
         inspect.signature(factory).bind(**objects)
@@ -54,3 +53,23 @@ def make(
     if not isinstance(made, kind):
         raise UserError(f"{path}._target_", node["_target_"], f"must make a {kind.__name__}")
     return made
+
+
+def _factory(key: str, node: Mapping[str, Any]) -> "partial[Any]":
+    """The call that a node stands for, as `hydra.utils.instantiate` reads it; its kind was checked before."""
+    inner = node.get("_recursive_", True)
+    given = {name: _made(key, each) if inner else each for name, each in node.items() if name[0] != "_"}
+    positional = node.get("_args_", ())
+    return partial(located(key, node["_target_"]), *(_made(key, each) for each in positional), **given)
+
+
+def _made(key: str, value: Any) -> Any:
+    """A value in which what each node in it stands for has been called."""
+    if isinstance(value, list):
+        return [_made(key, each) for each in value]
+    if not isinstance(value, Mapping):
+        return value
+    if "_target_" not in value:
+        return {name: _made(key, each) for name, each in value.items()}
+    factory = _factory(key, value)
+    return factory if value.get("_partial_") else factory()
