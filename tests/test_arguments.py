@@ -44,7 +44,7 @@ Names = Literal["left", "right"]
         (tuple[PositiveInt, ...], [[], [1], [1, 2, 3]], [[0], 5]),
     ],
 )
-def test_a_value_fits_exactly_where_type_and_range_allow_it(
+def test_value_fits_an_annotation_exactly_where_type_and_range_allow_it(
     annotation: Any, accepted: list[object], refused: list[object]
 ) -> None:
     assert [value for value in accepted if not fits(annotation, value)] == []
@@ -53,7 +53,7 @@ def test_a_value_fits_exactly_where_type_and_range_allow_it(
 
 @pytest.mark.parametrize("annotation", [None, object, "Images", Any])
 @pytest.mark.parametrize("value", [{"a": 1}, "text", 1])
-def test_an_annotation_that_says_nothing_of_plain_values_refuses_none(annotation: Any, value: object) -> None:
+def test_annotation_of_no_plain_type_accepts_every_plain_value(annotation: Any, value: object) -> None:
     if annotation is None:
         assert not fits(annotation, value)  # None is the annotation of null itself
     else:
@@ -71,5 +71,5 @@ def test_an_annotation_that_says_nothing_of_plain_values_refuses_none(annotation
         (str, "a text"),
     ],
 )
-def test_what_is_allowed_is_told_in_words(annotation: Any, words: str) -> None:
+def test_annotation_is_described_by_its_allowed_values(annotation: Any, words: str) -> None:
     assert allowed(annotation) == words

@@ -15,7 +15,6 @@ from fedsplit.results.runs import read_run
 from fedsplit.results.selection import fits, settings_of
 from fedsplit.transport.grpc.plan import choices_and_settings
 from main import spelled_out
-from tests.cases import long_but
 from tests.command_line import command_line
 from tests.conftest import Configure
 
@@ -97,7 +96,8 @@ def MyNet(*, num_classes, channels, image_size) -> nn.Module:
 """
 
 
-@pytest.mark.parametrize("sweeps", long_but([False], [False, True]))
+@pytest.mark.long  # that a model of the current directory runs is tried in every run, and so is each name
+@pytest.mark.parametrize("sweeps", [False, True])
 def test_run_of_a_model_of_ones_own_is_filed_recorded_and_selected_as_it(
     tmp_path: Path, sweeps: bool
 ) -> None:

@@ -166,7 +166,7 @@ MISTAKES = [
 @pytest.mark.parametrize(
     ("arguments", "message"), MISTAKES, ids=lambda v: " ".join(v) if isinstance(v, list) else ""
 )
-def test_a_mistake_ends_with_one_clear_line_and_nothing_written(
+def test_command_with_a_mistake_ends_with_one_clear_line_and_nothing_written(
     tmp_path: Path,
     arguments: list[str],
     message: str,
@@ -185,7 +185,7 @@ def test_a_mistake_ends_with_one_clear_line_and_nothing_written(
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_mistake_is_the_exit_code_of_the_process(root: Path, tmp_path: Path) -> None:
+def test_command_with_a_mistake_ends_with_exit_code_2(root: Path, tmp_path: Path) -> None:
     command = [sys.executable, str(root / "main.py"), "rounds=abc"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
@@ -194,7 +194,7 @@ def test_a_mistake_is_the_exit_code_of_the_process(root: Path, tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_with_no_undamaged_checkpoint_left_is_not_resumed(tmp_path: Path) -> None:
+def test_resume_without_an_undamaged_checkpoint_is_refused(tmp_path: Path) -> None:
     directory = tmp_path / "run"
     assert command_line(*TINY, "checkpoint_interval=1", f"hydra.run.dir={directory}").returncode == 0
     before = (directory / "metrics.csv").read_bytes()
@@ -208,7 +208,7 @@ def test_a_run_with_no_undamaged_checkpoint_left_is_not_resumed(tmp_path: Path) 
     assert (directory / "metrics.csv").read_bytes() == before
 
 
-def test_resume_takes_only_what_may_change_and_a_directory_holds_only_one_run(tmp_path: Path) -> None:
+def test_resume_with_a_fixed_key_and_a_run_in_a_used_directory_are_refused(tmp_path: Path) -> None:
     directory = tmp_path / "run"
     first = command_line(*TINY, "rounds=1", f"hydra.run.dir={directory}")
     assert first.stdout.splitlines()[-1] == str(directory)
@@ -223,7 +223,7 @@ def test_resume_takes_only_what_may_change_and_a_directory_holds_only_one_run(tm
     assert again.stderr.startswith(f"error: hydra.run.dir={directory}: holds a run already; resume=")
 
 
-def test_divergence_exits_with_3_and_one_line(tmp_path: Path) -> None:
+def test_diverged_run_ends_with_exit_code_3_and_one_line(tmp_path: Path) -> None:
     done = command_line(*TINY, "optimizer=sgd", "optimizer.lr=1e30", cwd=tmp_path)
     assert done.returncode == 3
     assert done.stderr.count("\n") == 1
@@ -231,7 +231,7 @@ def test_divergence_exits_with_3_and_one_line(tmp_path: Path) -> None:
     assert re.search(r"of client \d is not finite; learning rate 1e\+30", done.stderr)
 
 
-def test_a_run_leaves_behind_what_the_readme_says(tmp_path: Path) -> None:
+def test_finished_run_leaves_the_files_that_the_readme_names(tmp_path: Path) -> None:
     done = command_line(*TINY, "algorithm=sl_single_server", cwd=tmp_path)
     assert done.returncode == 0
     directory = tmp_path / done.stdout.splitlines()[-1]
@@ -258,7 +258,7 @@ def test_a_run_leaves_behind_what_the_readme_says(tmp_path: Path) -> None:
     assert "torch" in results["versions"]
 
 
-def test_the_older_spelling_of_distributions_means_the_group(tmp_path: Path) -> None:
+def test_older_spelling_of_a_distribution_trains_the_same_model_as_the_group(tmp_path: Path) -> None:
     pairs = [["dataset.distribution=noniid_dirichlet", "dataset.alpha=0.3"], ["distribution=dirichlet"]]
     models = []
     for number, spelling in enumerate(pairs):
@@ -268,7 +268,7 @@ def test_the_older_spelling_of_distributions_means_the_group(tmp_path: Path) -> 
     assert models[0] == models[1]
 
 
-def test_a_sweep_runs_every_combination_as_if_alone(tmp_path: Path) -> None:
+def test_sweep_trains_the_model_of_each_combination_run_alone(tmp_path: Path) -> None:
     jobs = ["rounds=1", "algorithm=cse_fsl,fed_avg", "seed=0,1"]
     done = command_line(*TINY, "-m", ONE_AT_ONCE, *jobs, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -285,7 +285,7 @@ def test_a_sweep_runs_every_combination_as_if_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.long  # tests/sweeps has such a sweep in every run
-def test_a_failing_job_is_told_and_the_other_jobs_of_its_sweep_still_run(tmp_path: Path) -> None:
+def test_sweep_with_failing_jobs_names_them_and_runs_the_others(tmp_path: Path) -> None:
     overrides = ["rounds=1", "optimizer=sgd", "optimizer.lr=0.01,1e30", "num_clients=3,1000"]
     done = command_line(*TINY, "-m", ONE_AT_ONCE, *overrides, cwd=tmp_path)
     assert done.returncode == 3
@@ -301,7 +301,7 @@ def test_a_failing_job_is_told_and_the_other_jobs_of_its_sweep_still_run(tmp_pat
     assert folders == [".jobs", "0", "2"]  # nothing of those that could not begin
 
 
-def test_a_sweep_does_not_go_where_runs_are(tmp_path: Path) -> None:
+def test_sweep_into_a_directory_with_a_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "sweep/0").mkdir(parents=True)
     (tmp_path / "sweep/0/config.yaml").write_text("seed: 1")
     done = command_line(*TINY, "-m", "seed=0,1", f"hydra.sweep.dir={tmp_path / 'sweep'}")

@@ -82,21 +82,21 @@ def test_bytes_of_every_round_are_the_closed_form(tiny: Build, algorithm: str, o
         assert record.load == load
 
 
-def test_labels_of_more_than_256_classes_cost_two_bytes(tiny: Build) -> None:
+def test_labels_of_more_than_256_classes_take_two_bytes(tiny: Build) -> None:
     run = tiny("algorithm=splitfed_v1")
     run.transport.labels = Labels(257)
     assert run.run_round(0).bytes["up"]["labels"] == 2 * 130
 
 
 @pytest.mark.parametrize("model", SIZES)
-def test_reference_sizes_of_the_models(model: str, cifar_sized: Build) -> None:
+def test_models_have_the_reference_sizes_of_smashed_data_and_halves(model: str, cifar_sized: Build) -> None:
     run = cifar_sized(f"model={model}")
     parts = run.parts.models.halves.client, run.parts.models.halves.server, run.parts.models.auxiliary
     state_bytes = [sum(t.numel() * t.element_size() for t in part.state_dict().values()) for part in parts]
     assert (4 * math.prod(run.parts.models.smashed_shape), *state_bytes) == SIZES[model]
 
 
-def test_resnet18_in_the_papers_setting_loads_what_the_design_says(cifar_sized: Build) -> None:
+def test_load_of_resnet18_in_the_setting_of_the_paper_is_that_of_the_design(cifar_sized: Build) -> None:
     z, c, s, a = SIZES["resnet18"]
     clients, samples, batch, q = 10, 50_000, 256, 5
     u = clients * uploaded_samples(samples // clients, batch, q, 1)

@@ -27,7 +27,7 @@ def composed() -> dict[str, Any]:
     return {str(key): value for key, value in config.items()}
 
 
-def _changed(config: dict[str, Any], path: str, value: object) -> dict[str, Any]:
+def _with_value(config: dict[str, Any], path: str, value: object) -> dict[str, Any]:
     config = copy.deepcopy(config)
     *folders, name = path.split("/")
     node = config
@@ -40,12 +40,12 @@ def _changed(config: dict[str, Any], path: str, value: object) -> dict[str, Any]
     return config
 
 
-def test_the_defaults_pass_and_hold_every_setting(composed: dict[str, Any]) -> None:
+def test_default_configuration_passes_the_check_and_holds_every_setting(composed: dict[str, Any]) -> None:
     check(composed)
     assert set(SETTINGS) | set(GROUPS) <= set(composed)
 
 
-def test_the_check_changes_nothing(composed: dict[str, Any]) -> None:
+def test_configuration_check_changes_nothing(composed: dict[str, Any]) -> None:
     before = copy.deepcopy(composed)
     check(composed)
     assert composed == before
@@ -116,11 +116,11 @@ def test_the_check_changes_nothing(composed: dict[str, Any]) -> None:
         ("algorithm/align_interval", None, "algorithm.align_interval"),
     ],
 )
-def test_a_mistake_is_told_by_its_key_and_value(
+def test_configuration_with_a_mistake_is_refused_by_its_key_and_value(
     composed: dict[str, Any], path: str, value: object, key: str
 ) -> None:
     with pytest.raises(UserError) as caught:
-        check(_changed(composed, path, value))
+        check(_with_value(composed, path, value))
     assert caught.value.key == key
     assert caught.value.value == (None if value is REMOVED else value)
     assert str(caught.value).startswith(f"{key}=")
@@ -143,40 +143,44 @@ def test_a_mistake_is_told_by_its_key_and_value(
         ("client_optimizer", {"_target_": "fedsplit.optimizers.Adam", "lr": 1}),
     ],
 )
-def test_what_is_allowed_passes(composed: dict[str, Any], path: str, value: object) -> None:
-    check(_changed(composed, path, value))
+def test_configuration_with_allowed_values_passes_the_check(
+    composed: dict[str, Any], path: str, value: object
+) -> None:
+    check(_with_value(composed, path, value))
 
 
-def test_older_runs_go_on_without_what_was_not_there(composed: dict[str, Any]) -> None:
-    older = _changed(composed, "auxiliary/align_tolerance", REMOVED)
-    assert with_defaults_of_old(older) == _changed(composed, "auxiliary/align_tolerance", None)
+def test_configuration_of_an_older_run_takes_the_default_of_a_missing_tolerance(
+    composed: dict[str, Any],
+) -> None:
+    older = _with_value(composed, "auxiliary/align_tolerance", REMOVED)
+    assert with_defaults_of_old(older) == _with_value(composed, "auxiliary/align_tolerance", None)
     check(with_defaults_of_old(older))
     assert with_defaults_of_old(composed) == composed
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_every_group_needs_a_target(composed: dict[str, Any], group: str) -> None:
+def test_group_without_a_target_is_refused(composed: dict[str, Any], group: str) -> None:
     with pytest.raises(UserError, match="is missing") as caught:
-        check(_changed(composed, f"{group}/_target_", REMOVED))
+        check(_with_value(composed, f"{group}/_target_", REMOVED))
     assert (caught.value.key, caught.value.value) == (f"{group}._target_", None)
 
 
 @pytest.mark.parametrize("group", OPTIONAL_GROUPS)
-def test_optimizers_of_one_side_are_checked_as_the_one_of_both(composed: dict[str, Any], group: str) -> None:
+def test_optimizer_of_one_side_is_checked_as_that_of_both_sides(composed: dict[str, Any], group: str) -> None:
     check({**composed, group: composed["optimizer"]})
     with pytest.raises(UserError) as caught:
         check({**composed, group: {**composed["optimizer"], "lr": float("inf")}})
     assert (caught.value.key, caught.value.value) == (f"{group}.lr", float("inf"))
 
 
-def test_a_number_that_is_none_is_refused(composed: dict[str, Any]) -> None:
+def test_nan_in_the_configuration_is_refused_by_its_key(composed: dict[str, Any]) -> None:
     for path in ("optimizer/lr", "optimizer/weight_decay", "auxiliary/align_tolerance", "time_limit_s"):
         with pytest.raises(UserError) as caught:
-            check(_changed(composed, path, float("nan")))
+            check(_with_value(composed, path, float("nan")))
         assert caught.value.key == path.replace("/", ".")
 
 
-def test_a_targets_arguments_are_its_node_without_the_keys_of_others(composed: dict[str, Any]) -> None:
+def test_arguments_of_a_target_are_its_node_without_keys_of_other_readers(composed: dict[str, Any]) -> None:
     assert arguments("model", composed["model"]) == {"_target_": "fedsplit.models.digits_cnn.digits_cnn"}
     assert arguments("auxiliary", composed["auxiliary"]) == {
         "_target_": "fedsplit.models.auxiliary.LinearAuxiliary"
@@ -184,7 +188,7 @@ def test_a_targets_arguments_are_its_node_without_the_keys_of_others(composed: d
     assert arguments("optimizer", composed["optimizer"]) == composed["optimizer"]
 
 
-def test_composing_and_checking_imports_nothing_heavy() -> None:
+def test_configuration_is_composed_and_checked_without_heavy_imports() -> None:
     program = f"""
 import json, sys
 from hydra import compose, initialize_config_dir
@@ -200,7 +204,7 @@ print(json.dumps(sorted(name for name in ("torch", "numpy", "sklearn") if name i
     assert json.loads(done.stdout) == []
 
 
-def test_runs_of_before_images_were_resized_and_dirichlet_balanced_itself_are_as_they_were(
+def test_configuration_older_than_image_size_and_self_balancing_is_completed_with_their_defaults(
     configured: Configure,
 ) -> None:
     config = configured("distribution=dirichlet")
@@ -211,7 +215,9 @@ def test_runs_of_before_images_were_resized_and_dirichlet_balanced_itself_are_as
     assert (completed["dataset"], completed["distribution"]) == (config["dataset"], config["distribution"])
 
 
-def test_runs_of_before_there_were_trackers_and_local_tests_had_none(configured: Configure) -> None:
+def test_configuration_older_than_trackers_and_local_tests_is_completed_with_none(
+    configured: Configure,
+) -> None:
     config = configured()
     old = {key: value for key, value in config.items() if key not in ("tracker", "measure_gradient_error")}
     old["dataset"] = {k: v for k, v in config["dataset"].items() if k != "local_test_fraction"}

@@ -19,7 +19,7 @@ def blocks(path: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", path.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
 
 
-def test_the_algorithm_of_the_contributing_guide_runs_as_shown_and_is_short(
+def test_algorithm_of_the_contributing_guide_is_short_and_trains_client_weights_alone(
     root: Path, tmp_path: Path, configured: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code, _ = blocks(root / "CONTRIBUTING.md", "python")
@@ -40,9 +40,7 @@ def test_the_algorithm_of_the_contributing_guide_runs_as_shown_and_is_short(
     assert moved == set(run.algorithm.client_weights)
 
 
-def test_the_model_of_the_contributing_guide_runs_from_the_current_directory(
-    root: Path, tmp_path: Path
-) -> None:
+def test_model_of_the_contributing_guide_runs_from_the_current_directory(root: Path, tmp_path: Path) -> None:
     _, code = blocks(root / "CONTRIBUTING.md", "python")
     (tmp_path / "my_package.py").write_text(code)
     asked = ["model._target_=my_package.MyNet", "auxiliary=derived", "progress=false", "rounds=1"]
@@ -68,7 +66,7 @@ def test_the_model_of_the_contributing_guide_runs_from_the_current_directory(
     ]
 
 
-def test_the_library_example_of_the_readme_runs_and_says_the_truth(root: Path) -> None:
+def test_library_example_of_the_readme_splits_a_model_into_halves_that_compute_the_whole(root: Path) -> None:
     (code,) = blocks(root / "README.md", "python")
     names: dict[str, object] = {}
     exec(code, names)
@@ -77,7 +75,7 @@ def test_the_library_example_of_the_readme_runs_and_says_the_truth(root: Path) -
     assert torch.equal(halves.server(halves.client(x)), model(x))  # type: ignore[attr-defined, operator]
 
 
-def test_every_command_of_the_readme_composes(root: Path, configured: Configure) -> None:
+def test_commands_of_the_readme_compose_to_the_choices_they_name(root: Path, configured: Configure) -> None:
     lines = re.findall(
         r"^    python main\.py(.*?)(?:#.*)?$", (root / "README.md").read_text("utf-8"), re.MULTILINE
     )

@@ -32,7 +32,7 @@ OVER_THE_NETWORK = {("task", "client"), ("transport", "grpc")}
 CHOICES = sorted(path.relative_to(CONFIGS).with_suffix("") for path in CONFIGS.glob("*/*.yaml"))
 
 
-def test_the_choices_are_all_there() -> None:
+def test_choices_of_every_group_are_counted() -> None:
     counted: dict[str, int] = {}
     for choice in CHOICES:
         counted[choice.parts[0]] = counted.get(choice.parts[0], 0) + 1
@@ -65,7 +65,7 @@ TRAINED_HERE = [
 ]
 
 
-def _together() -> list[list[Path]]:
+def _choices_by_run() -> list[list[Path]]:
     """Choices by the runs that train them: of independent groups one each, codecs together, others alone."""
     codecs = [each for each in TRAINED_HERE if each.parts[0] == "codec"]
     alone = [[each] for each in TRAINED_HERE if each.parts[0] not in (*INDEPENDENT, "codec")]
@@ -75,13 +75,13 @@ def _together() -> list[list[Path]]:
     return [*alone, *runs]
 
 
-def test_every_choice_is_trained_in_some_run() -> None:
-    assert sorted(chain.from_iterable(_together())) == sorted(TRAINED_HERE)
+def test_choices_are_each_trained_in_some_run() -> None:
+    assert sorted(chain.from_iterable(_choices_by_run())) == sorted(TRAINED_HERE)
 
 
 @pytest.mark.parametrize(
     "choices",
-    long_but(lambda choices: choices[0].name not in LARGE, _together()),
+    long_but(lambda choices: choices[0].name not in LARGE, _choices_by_run()),
     ids=lambda choices: ",".join(map(str, choices)),
 )
 def test_choice_trains_all_weights_in_two_tiny_rounds(
@@ -103,7 +103,7 @@ def test_choice_trains_all_weights_in_two_tiny_rounds(
     assert len(moved) == len(after)
 
 
-def test_the_papers_setting_is_the_papers(configured: Configure) -> None:
+def test_paper_cifar10_experiment_has_the_settings_of_the_paper(configured: Configure) -> None:
     config = configured("experiment=paper_cifar10")
     assert config["choices"]["model"] == "resnet18"
     assert config["choices"]["dataset"] == "cifar10"
@@ -124,6 +124,6 @@ def test_the_papers_setting_is_the_papers(configured: Configure) -> None:
     assert (config["client_optimizer"], config["server_optimizer"]) == (None, None)
 
 
-def test_older_names_of_algorithms_mean_the_same(configured: Configure) -> None:
+def test_older_names_of_algorithms_select_the_same_algorithms(configured: Configure) -> None:
     for older, name in (("sl_multi_server", "splitfed_v1"), ("sl_single_server", "splitfed_v2")):
         assert configured(f"algorithm={older}")["algorithm"] == configured(f"algorithm={name}")["algorithm"]

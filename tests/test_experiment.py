@@ -21,7 +21,7 @@ from tests.conftest import ALGORITHMS, Build, Configure
 
 
 @pytest.mark.parametrize("algorithm", long_but(["splitfed_v2", "fsl_sage"], ALGORITHMS))
-def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tiny: Build, algorithm: str) -> None:
+def test_run_follows_bit_for_bit_from_its_seed_alone(tiny: Build, algorithm: str) -> None:
     runs = [tiny(f"algorithm={algorithm}", f"seed={seed}") for seed in (7, 7, 8)]
     for run in runs:
         torch.manual_seed(id(run))  # nothing global may matter
@@ -65,7 +65,7 @@ def test_results_do_not_depend_on_the_order_in_which_clients_are_visited(
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
-def test_forward_changes_nothing_until_backward(tiny: Build) -> None:
+def test_forward_pass_of_a_client_changes_no_weights_before_backward(tiny: Build) -> None:
     run = tiny("algorithm=splitfed_v1", "model=resnet20", "dataset.max_train=50", "engine=sequential")
     engine = run.parts.engine
     assert isinstance(engine, Sequential)
@@ -91,7 +91,7 @@ def test_forward_changes_nothing_until_backward(tiny: Build) -> None:
         ("target_accuracy=0.01", "target_accuracy"),
     ],
 )
-def test_a_run_stops_at_whichever_limit_comes_first(
+def test_run_stops_at_the_limit_that_is_reached_first(
     tiny: Build, tmp_path: Path, override: str, reason: str
 ) -> None:
     run = tiny(
@@ -117,7 +117,7 @@ def test_evaluation_happens_every_interval_and_after_the_last_round(tiny: Build,
     assert [row.split(",")[1] != "" for row in rows] == [False, False, True, False, True]
 
 
-def test_a_run_that_is_made_longer_is_the_run_that_was_long_from_the_start(
+def test_run_resumed_with_more_rounds_has_the_results_of_a_run_that_long_from_the_start(
     tiny: Build, tmp_path: Path
 ) -> None:
     straight, short = tiny("rounds=5", "eval_interval=2"), tiny("rounds=3", "eval_interval=2")
@@ -133,7 +133,7 @@ def test_a_run_that_is_made_longer_is_the_run_that_was_long_from_the_start(
         assert (ours.test_accuracy, ours.test_loss) == (theirs.test_accuracy, theirs.test_loss)
 
 
-def test_a_disk_that_cannot_be_written_to_fails_the_run_in_one_line(tiny: Build, tmp_path: Path) -> None:
+def test_run_on_a_disk_that_cannot_be_written_to_fails_in_one_line(tiny: Build, tmp_path: Path) -> None:
     run = tiny("checkpoint_interval=1")
     directory = RunDirectory(tmp_path / "run")
     directory.path.mkdir()
@@ -142,13 +142,13 @@ def test_a_disk_that_cannot_be_written_to_fails_the_run_in_one_line(tiny: Build,
         run.run(directory)
 
 
-def test_too_little_memory_fails_the_run_in_one_line(tiny: Build, tmp_path: Path) -> None:
+def test_run_out_of_memory_fails_in_one_line(tiny: Build, tmp_path: Path) -> None:
     run = tiny(f"auxiliary.max_dataset_size={10**13}")
     with pytest.raises(RunFailed, match=r"^round 0: out of memory; lower batch_size"):
         run.run(RunDirectory(tmp_path / "run"))
 
 
-def test_a_server_that_diverged_is_noticed_before_it_is_checkpointed(tiny: Build, tmp_path: Path) -> None:
+def test_diverged_server_fails_the_run_before_a_checkpoint_is_written(tiny: Build, tmp_path: Path) -> None:
     run = tiny("algorithm=cse_fsl", "eval_interval=9", "checkpoint_interval=1", "rounds=2")
     with torch.no_grad():
         next(iter(run.algorithm.server._model.parameters.values())).fill_(3e38)
@@ -157,7 +157,7 @@ def test_a_server_that_diverged_is_noticed_before_it_is_checkpointed(tiny: Build
     assert not (tmp_path / "run/checkpoint").exists()
 
 
-def test_the_callers_own_random_draws_are_left_alone(tiny: Build) -> None:
+def test_round_leaves_the_global_random_state_unchanged(tiny: Build) -> None:
     run = tiny("algorithm=splitfed_v1")
     torch.manual_seed(123)
     expected = torch.rand(1)
@@ -169,7 +169,7 @@ def test_the_callers_own_random_draws_are_left_alone(tiny: Build) -> None:
 @pytest.mark.cover(1)
 @pytest.mark.parametrize("engine", ["auto", "sequential"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_divergence_names_round_client_and_learning_rate_and_keeps_the_checkpoint(
+def test_diverged_run_names_round_client_and_learning_rate_and_keeps_its_checkpoint(
     tiny: Build, tmp_path: Path, algorithm: str, engine: str
 ) -> None:
     run = tiny(
@@ -193,7 +193,7 @@ def test_divergence_names_round_client_and_learning_rate_and_keeps_the_checkpoin
     assert [path.name for path in (tmp_path / "run/checkpoint").iterdir()] == ["round-000001"]
 
 
-def test_the_learning_rate_follows_the_schedule_on_both_sides(tiny: Build) -> None:
+def test_learning_rate_follows_the_schedule_on_both_sides(tiny: Build) -> None:
     runs = [
         tiny(
             "algorithm=splitfed_v1",
@@ -213,14 +213,14 @@ def test_the_learning_rate_follows_the_schedule_on_both_sides(tiny: Build) -> No
         torch.testing.assert_close(tensor, constant[name], rtol=1e-5, atol=1e-7)
 
 
-def test_one_sides_optimizer_can_be_chosen_alone(tiny: Build) -> None:
+def test_client_optimizer_can_be_chosen_without_that_of_the_server(tiny: Build) -> None:
     run = tiny("client_optimizer=sgd", "client_optimizer.lr=0.5", "optimizer.lr=0.25")
     assert type(run.parts.client_optimizer).__name__ == "Sgd"
     assert (run.parts.client_optimizer.lr, run.parts.server_optimizer.lr) == (0.5, 0.25)
     assert type(run.parts.server_optimizer).__name__ == "Adam"
 
 
-def test_a_cohort_is_drawn_without_replacement_and_anew_each_round(tiny: Build) -> None:
+def test_cohort_is_drawn_without_replacement_and_anew_each_round(tiny: Build) -> None:
     run = tiny("num_clients=10", "cohort_size=4", "batch_size=4")
     cohorts = [tuple(run.parts.cohort_of(t)) for t in range(20)]
     assert all(len(set(cohort)) == 4 and list(cohort) == sorted(cohort) for cohort in cohorts)
@@ -228,7 +228,7 @@ def test_a_cohort_is_drawn_without_replacement_and_anew_each_round(tiny: Build) 
     assert cohorts == [tuple(run.parts.cohort_of(t)) for t in range(20)]
 
 
-def test_warm_start_is_cse_fsl_and_hands_its_auxiliary_model_and_its_uploads_on(tiny: Build) -> None:
+def test_warm_start_trains_as_cse_fsl_and_hands_auxiliary_model_and_uploads_on(tiny: Build) -> None:
     overrides = ["algorithm.server_update_interval=2"]
     cse = tiny("algorithm=cse_fsl", *overrides)
     warm = tiny("algorithm=fsl_sage", "algorithm.warm_start=2", *overrides)
@@ -246,7 +246,7 @@ def test_warm_start_is_cse_fsl_and_hands_its_auxiliary_model_and_its_uploads_on(
     assert list(warm.algorithm.auxiliary_weights()) == aligned
 
 
-def test_a_models_file_is_the_same_bytes_for_the_same_weights(tiny: Build, tmp_path: Path) -> None:
+def test_model_files_of_equal_runs_are_equal_bytes(tiny: Build, tmp_path: Path) -> None:
     for name in ("a", "b"):
         tiny("rounds=1").run(RunDirectory(tmp_path / name))
     files = sorted(path.name for path in (tmp_path / "a/model").iterdir())
@@ -259,7 +259,7 @@ def test_a_models_file_is_the_same_bytes_for_the_same_weights(tiny: Build, tmp_p
         assert (tmp_path / "a/model" / file).read_bytes() == (tmp_path / "b/model" / file).read_bytes()
 
 
-def test_resuming_with_fewer_rounds_than_were_run_is_refused(tiny: Build) -> None:
+def test_resume_with_fewer_rounds_than_were_run_is_refused(tiny: Build) -> None:
     run = tiny("rounds=2")
     for t in range(2):
         run.records.append(run.run_round(t))
@@ -268,7 +268,7 @@ def test_resuming_with_fewer_rounds_than_were_run_is_refused(tiny: Build) -> Non
 
 
 @pytest.mark.parametrize("algorithm", long_but(["fsl_sage"], ALGORITHMS))
-def test_the_default_learns_digits_to_93_percent_within_20_rounds(
+def test_default_configuration_learns_digits_to_93_percent_within_20_rounds(
     configured: Configure, algorithm: str
 ) -> None:
     run = Experiment(configured(f"algorithm={algorithm}"))
@@ -278,7 +278,7 @@ def test_the_default_learns_digits_to_93_percent_within_20_rounds(
 
 @pytest.mark.parametrize("engine", ["auto", "sequential"])
 @pytest.mark.parametrize("quant", ["none", "int8"])
-def test_where_nothing_waits_for_a_device_the_end_of_the_round_finds_what_was_not_finite(
+def test_non_finite_message_not_checked_when_sent_fails_the_end_of_the_round(
     tiny: Build, monkeypatch: pytest.MonkeyPatch, engine: str, quant: str
 ) -> None:
     """As on a GPU: there no message is looked at when it is sent."""
@@ -300,7 +300,7 @@ def test_where_nothing_waits_for_a_device_the_end_of_the_round_finds_what_was_no
         run.run_round(1)
 
 
-def test_threshold_in_mb_is_reached_at_a_million_bytes_each(tiny: Build, tmp_path: Path) -> None:
+def test_comm_threshold_of_one_mb_is_reached_at_a_million_bytes(tiny: Build, tmp_path: Path) -> None:
     whole = tiny()
     loads = [whole.run_round(t).load for t in range(3)]
     run = tiny(f"comm_threshold_mb={loads[1] / 1e6!r}")
@@ -308,7 +308,7 @@ def test_threshold_in_mb_is_reached_at_a_million_bytes_each(tiny: Build, tmp_pat
     assert [record.load for record in run.records] == loads[:2]
 
 
-def test_resumed_run_has_used_the_time_that_it_had_used_before(tiny: Build) -> None:
+def test_resumed_run_continues_the_time_used_before(tiny: Build) -> None:
     run = tiny()
     run.elapsed = 12.5
     resumed = tiny()
@@ -321,13 +321,13 @@ def test_division_of_samples_depends_on_the_seed(tiny: Build) -> None:
     assert one == same != other
 
 
-def test_engine_is_chosen_by_the_batches_that_clients_can_fill(tiny: Build) -> None:
+def test_engine_auto_is_chosen_by_the_batches_that_clients_can_fill(tiny: Build) -> None:
     """A batch size beyond every client's samples does not make a step any larger."""
     choices = [tiny(f"batch_size={size}").config["choices"]["engine"] for size in (44, 1_000_000)]
     assert choices[0] == choices[1] == "vectorized"
 
 
-def test_auxiliary_model_is_not_drawn_as_the_model_is(tiny: Build) -> None:
+def test_auxiliary_model_is_initialised_with_other_draws_than_the_model(tiny: Build) -> None:
     models = tiny("auxiliary=linear").parts.models
     assert models.auxiliary is not None
     modules = (models.halves.client, models.auxiliary)

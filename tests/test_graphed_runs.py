@@ -89,7 +89,7 @@ def recorders(monkeypatch: pytest.MonkeyPatch) -> list[EmulatedRecorder]:
     return made
 
 
-def tensors(run: Experiment) -> dict[str, Tensor]:
+def tensors_of_state(run: Experiment) -> dict[str, Tensor]:
     """Everything a checkpoint holds, by path."""
     found: dict[str, Tensor] = {}
 
@@ -108,8 +108,8 @@ def losses(run: Experiment, rounds: Sequence[int] = range(ROUNDS)) -> list[float
     return [run.run_round(t).train_loss for t in rounds]
 
 
-def differing(ours: Experiment, theirs: Experiment) -> list[str]:
-    first, second = tensors(ours), tensors(theirs)
+def differing_tensors(ours: Experiment, theirs: Experiment) -> list[str]:
+    first, second = tensors_of_state(ours), tensors_of_state(theirs)
     assert first.keys() == second.keys()
     return [name for name in first if not torch.equal(first[name], second[name])]
 
@@ -127,14 +127,14 @@ def assert_captured_is_eager(
         never.setattr(graphs, "MOST_FORMS", 0)
         assert losses(eager) == ours
     assert recorders[-1].captures == 0
-    assert differing(captured, eager) == []
+    assert differing_tensors(captured, eager) == []
     return captured
 
 
 @pytest.mark.cover(1)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize(("algorithm", "engine"), COVERED)
-def test_captured_runs_are_eager_ones_to_the_bit(  # noqa: PLR0917
+def test_captured_run_gives_the_bits_of_an_eager_one(  # noqa: PLR0917
     tiny: Build,
     recorders: list[EmulatedRecorder],
     monkeypatch: pytest.MonkeyPatch,
@@ -151,7 +151,7 @@ def test_captured_runs_are_eager_ones_to_the_bit(  # noqa: PLR0917
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize(("algorithm", "engine"), COVERED)
-def test_captured_runs_are_those_without_graphs_to_rounding(
+def test_captured_run_gives_the_weights_of_a_run_without_graphs_up_to_rounding(
     tiny: Build, recorders: list[EmulatedRecorder], algorithm: str, engine: str, optimizer: str
 ) -> None:
     """The rate is rounded to float32, and torch's fused kernels add up in another order."""
@@ -172,7 +172,7 @@ def test_captured_runs_are_those_without_graphs_to_rounding(
     # client's functions, and of the one server 57 + 5 + 1
     [("fed_avg", 3 * 18), ("splitfed_v1", 3 * 3 * 18), ("splitfed_v2", 2 * 3 * 18 + 63)],
 )
-def test_all_but_the_first_calls_of_a_shape_are_replays(
+def test_captured_run_replays_all_but_the_first_calls_of_a_shape(
     tiny: Build, recorders: list[EmulatedRecorder], algorithm: str, replays: int
 ) -> None:
     losses(tiny(f"algorithm={algorithm}", "engine=sequential", "cuda_graphs=true"))
@@ -181,7 +181,7 @@ def test_all_but_the_first_calls_of_a_shape_are_replays(
 
 
 @pytest.mark.parametrize(("algorithm", "engine"), [("fed_avg", "vectorized"), ("splitfed_v1", "sequential")])
-def test_captured_runs_in_bf16_are_eager_ones_to_the_bit(
+def test_captured_run_in_bf16_gives_the_bits_of_an_eager_one(
     tiny: Build,
     recorders: list[EmulatedRecorder],
     monkeypatch: pytest.MonkeyPatch,
@@ -203,7 +203,7 @@ def test_captured_runs_in_bf16_are_eager_ones_to_the_bit(
     ],
     ids=" ".join,
 )
-def test_every_way_of_alignment_is_captured(
+def test_captured_run_gives_the_bits_of_an_eager_one_with_every_kind_of_alignment(
     tiny: Build,
     recorders: list[EmulatedRecorder],
     monkeypatch: pytest.MonkeyPatch,
@@ -213,7 +213,7 @@ def test_every_way_of_alignment_is_captured(
     assert_captured_is_eager(lambda: tiny(*settings), recorders, monkeypatch)
 
 
-def test_an_alignment_replays_its_fit(
+def test_alignment_captures_its_fit_once_and_replays_the_other_epochs(
     tiny: Build, recorders: list[EmulatedRecorder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fitted: list[tuple[int, int]] = []
@@ -233,7 +233,7 @@ def test_an_alignment_replays_its_fit(
 @pytest.mark.cover(1)
 @pytest.mark.parametrize("stop", [1, 3])
 @pytest.mark.parametrize(("algorithm", "engine"), COVERED)
-def test_a_resumed_run_captures_anew_and_ends_where_an_uninterrupted_one_does(  # noqa: PLR0917
+def test_captured_run_resumed_gives_the_losses_and_weights_of_an_uninterrupted_one(  # noqa: PLR0917
     tiny: Build, recorders: list[EmulatedRecorder], tmp_path: Path, algorithm: str, engine: str, stop: int
 ) -> None:
     settings = [f"algorithm={algorithm}", f"engine={engine}", *NORMED, *RAGGED]
@@ -253,7 +253,7 @@ def test_a_resumed_run_captures_anew_and_ends_where_an_uninterrupted_one_does(  
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
-def test_rows_that_are_no_range_and_sampled_stateless_clients_stay_right(
+def test_captured_run_of_sampled_stateless_clients_gives_the_bits_of_an_eager_one(
     tiny: Build, recorders: list[EmulatedRecorder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = ["algorithm=fsl_sage", "engine=vectorized", "num_clients=6", "cohort_size=4", "local_epochs=3"]
@@ -261,17 +261,17 @@ def test_rows_that_are_no_range_and_sampled_stateless_clients_stay_right(
     assert_captured_is_eager(lambda: tiny(*settings), recorders, monkeypatch)
 
 
-def test_models_that_draw_are_not_captured_and_run_as_without_graphs(
+def test_model_with_dropout_is_not_captured_and_trains_as_without_graphs(
     tiny: Build, recorders: list[EmulatedRecorder]
 ) -> None:
     drawing = ["algorithm=fed_avg", *NORMED, "+model.drop=0.3", *RAGGED]
     captured, plain = tiny(*drawing), tiny(*drawing, "cuda_graphs=false")
     assert losses(captured) == losses(plain)
-    assert differing(captured, plain) == []
+    assert differing_tensors(captured, plain) == []
     assert recorders[0].warmed == recorders[0].captures == 0
 
 
-def test_of_a_model_that_draws_in_one_half_the_other_is_captured(
+def test_model_with_dropout_in_one_half_is_captured_in_the_other(
     tiny: Build, recorders: list[EmulatedRecorder]
 ) -> None:
     drawing = ["algorithm=splitfed_v2", *NORMED, "+model.drop=0.3", *RAGGED]
@@ -283,7 +283,7 @@ def test_of_a_model_that_draws_in_one_half_the_other_is_captured(
     assert recorders[0].replays > 0
 
 
-def test_a_step_with_a_codec_in_it_is_not_captured_but_the_servers_is(
+def test_client_step_with_a_codec_is_not_captured_but_the_server_step_is(
     tiny: Build, recorders: list[EmulatedRecorder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = ["algorithm=cse_fsl", "quant=int8", "quant.continue_from_decoded=true", *RAGGED]
@@ -310,6 +310,8 @@ class Plain(Adam):
     ],
     ids=" ".join,
 )
-def test_what_cannot_be_captured_is_refused(tiny: Build, overrides: list[str], told: str) -> None:
+def test_cuda_graphs_that_cannot_be_captured_are_refused(
+    tiny: Build, overrides: list[str], told: str
+) -> None:
     with pytest.raises(UserError, match=told):
         tiny("cuda_graphs=true", *overrides)

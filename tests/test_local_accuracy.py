@@ -21,7 +21,7 @@ FRACTION = "dataset.local_test_fraction=0.2"
 NONE = ["local_accuracy.mean", "local_accuracy.std", "local_accuracy.worst"]
 
 
-def _by_hand(run: Experiment) -> list[float]:
+def _accuracies_by_hand(run: Experiment) -> list[float]:
     """Accuracy of the model on each client's held-out images, client by client, one image at a time."""
     models, data, full = run.parts.models, run.parts.data, run.algorithm.full_weights()
     halves = [copy.deepcopy(half).eval() for half in (models.halves.client, models.halves.server)]
@@ -52,12 +52,12 @@ def _by_hand(run: Experiment) -> list[float]:
     ],
     ids=" ".join,
 )
-def test_what_is_reported_is_the_accuracy_of_each_client(
+def test_local_accuracy_is_that_of_the_model_on_the_held_out_images_of_each_client(
     tiny: Build, tmp_path: Path, overrides: list[str]
 ) -> None:
     run = tiny(FRACTION, *overrides)
     directory = ran(run, tmp_path / "run")
-    expected, held_out = _by_hand(run), run.parts.data.local_test
+    expected, held_out = _accuracies_by_hand(run), run.parts.data.local_test
     assert held_out is not None
     with (directory / "local_accuracy.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -69,7 +69,7 @@ def test_what_is_reported_is_the_accuracy_of_each_client(
     assert {name: float(last[f"local_accuracy.{name}"]) for name in summary} == summary
 
 
-def test_clients_see_what_they_hold_out_as_they_see_what_they_train_on(tiny: Build) -> None:
+def test_held_out_images_are_shifted_as_the_training_images_of_their_client(tiny: Build) -> None:
     overrides = ["distribution=feature_shift", "distribution.rotation=90"]
     plain, run = tiny("distribution=iid").parts.data.dataset.train, tiny(FRACTION, *overrides).parts
     held_out = run.data.local_test
@@ -82,7 +82,7 @@ def test_clients_see_what_they_hold_out_as_they_see_what_they_train_on(tiny: Bui
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_no_held_out_image_has_any_part_in_training(
+def test_held_out_images_have_no_part_in_training(
     tiny: Build, algorithm: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     overrides = [FRACTION, f"algorithm={algorithm}", "quant=int8"]
@@ -111,7 +111,7 @@ def test_no_held_out_image_has_any_part_in_training(
         assert torch.equal(tensor, weights[name]), name
 
 
-def test_what_is_counted_and_averaged_by_are_the_samples_trained_on(tiny: Build) -> None:
+def test_sample_and_class_counts_leave_held_out_images_out(tiny: Build) -> None:
     whole, run = tiny(), tiny(FRACTION)
     assert whole.parts.sample_counts == [44, 43, 43]
     assert run.parts.sample_counts == [35, 34, 34]  # 8.8, 8.6 and 8.6 are held out
@@ -123,14 +123,14 @@ def test_what_is_counted_and_averaged_by_are_the_samples_trained_on(tiny: Build)
         assert samples == int((labels[run.parts.data.shards[client]] == label).sum())
 
 
-def test_without_a_fraction_there_is_nothing_of_it(tiny: Build, tmp_path: Path) -> None:
+def test_local_accuracy_without_a_fraction_is_left_out_of_all_results(tiny: Build, tmp_path: Path) -> None:
     directory = ran(tiny("rounds=1"), tmp_path / "run")
     assert not (directory / "local_accuracy.csv").exists()
     assert json.loads((directory / "results.json").read_text())["local_accuracy"] is None
     assert [metrics(directory)[0][name] for name in NONE] == ["", "", ""]
 
 
-def test_it_is_measured_when_the_test_images_are(tiny: Build, tmp_path: Path) -> None:
+def test_local_accuracy_is_measured_in_the_rounds_with_evaluation(tiny: Build, tmp_path: Path) -> None:
     directory = ran(tiny(FRACTION, "rounds=4", "eval_interval=3"), tmp_path / "run")
     rows = metrics(directory)
     assert [row["test_accuracy"] != "" for row in rows] == [False, False, True, True]
@@ -138,7 +138,7 @@ def test_it_is_measured_when_the_test_images_are(tiny: Build, tmp_path: Path) ->
         assert [row[name] != "" for row in rows] == [False, False, True, True]
 
 
-def test_a_resumed_run_reports_what_one_does_that_was_never_stopped(tiny: Build, tmp_path: Path) -> None:
+def test_local_accuracy_of_a_resumed_run_is_that_of_an_uninterrupted_one(tiny: Build, tmp_path: Path) -> None:
     overrides = [FRACTION, "algorithm=cse_fsl"]
     whole = ran(tiny(*overrides, "rounds=3"), tmp_path / "whole")
     ran(tiny(*overrides, "rounds=1"), tmp_path / "resumed")
@@ -165,14 +165,16 @@ def test_a_resumed_run_reports_what_one_does_that_was_never_stopped(tiny: Build,
         ),
     ],
 )
-def test_where_nothing_can_be_held_out_it_is_refused(tiny: Build, overrides: list[str], told: str) -> None:
+def test_local_test_fraction_where_nothing_can_be_held_out_is_refused(
+    tiny: Build, overrides: list[str], told: str
+) -> None:
     with pytest.raises(UserError) as caught:
         tiny(FRACTION, *overrides)
     assert str(caught.value) == f"dataset.local_test_fraction=0.2: {told}"
 
 
 @pytest.mark.parametrize("value", ["1", "-0.1", "1.5", "null"])
-def test_only_a_fraction_below_one_is_allowed(tiny: Build, value: str) -> None:
+def test_local_test_fraction_outside_zero_to_below_one_is_refused(tiny: Build, value: str) -> None:
     with pytest.raises(
         UserError, match=r"^dataset\.local_test_fraction=.*: must be a number from 0 to below 1"
     ):

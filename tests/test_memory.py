@@ -20,7 +20,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_what_is_beyond_the_budget_is_mapped_and_leaves_no_file(temporary: Path) -> None:
+def test_memory_beyond_the_budget_is_mapped_and_leaves_no_file(temporary: Path) -> None:
     memory = Memory(100)
     tensors = [
         memory.empty(torch.zeros(5, 4)),
@@ -36,7 +36,7 @@ def test_what_is_beyond_the_budget_is_mapped_and_leaves_no_file(temporary: Path)
     assert len(mapped) == 1
 
 
-def test_a_kept_tree_is_a_copy_and_is_written_over_where_it_fits() -> None:
+def test_tree_kept_in_memory_is_a_copy_and_reused_where_the_next_fits() -> None:
     memory = Memory(None)
     tree = {"a": {"b": torch.arange(3.0)}, "step": 2, "none": None}
     kept = memory.keep(tree)
@@ -54,7 +54,7 @@ def test_a_kept_tree_is_a_copy_and_is_written_over_where_it_fits() -> None:
 @pytest.mark.parametrize("engine", ["sequential", "vectorized"])
 @pytest.mark.parametrize("stateless", ["true", "false"])
 @pytest.mark.parametrize("model", ["digits_cnn", "resnet20"])
-def test_a_run_whose_rings_are_on_disk_is_the_run_whose_rings_are_in_memory(
+def test_run_with_rings_on_disk_gives_the_bits_of_one_with_rings_in_memory(
     tiny: Build, engine: str, stateless: str, model: str, temporary: Path
 ) -> None:
     settings = [f"engine={engine}", f"client.stateless={stateless}", f"model={model}", "dataset.max_train=60"]

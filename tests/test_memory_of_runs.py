@@ -59,7 +59,7 @@ def test_batches_of_a_client_are_freed_without_the_garbage_collector(tiny: Build
     not (os.path.exists("/proc/self/statm") and hasattr(ctypes.CDLL(None), "malloc_trim")),
     reason="resident memory and the heap are looked at as Linux with glibc shows them",
 )
-def test_memory_freed_by_an_earlier_run_goes_back_to_the_system_when_the_next_one_is_built() -> None:
+def test_memory_freed_by_an_earlier_run_is_returned_to_the_system_for_the_next_run() -> None:
     reuse_freed_memory()
     before = _resident_bytes()
     blocks = [torch.full((250_000,), 1.0) for _ in range(100)]  # 1 MB each, from the heap

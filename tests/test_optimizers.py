@@ -21,7 +21,7 @@ SGD: dict[str, Any] = {
 }
 
 
-def _path(optimizer: Optimizer, gradients: list[float], start: float = 2.0) -> list[float]:
+def _values_after_steps(optimizer: Optimizer, gradients: list[float], start: float = 2.0) -> list[float]:
     """Values of one float64 parameter after each step along given gradients."""
     parameter = torch.tensor([start], dtype=torch.float64, requires_grad=True)
     stepped = optimizer.build([parameter])
@@ -33,22 +33,24 @@ def _path(optimizer: Optimizer, gradients: list[float], start: float = 2.0) -> l
     return values
 
 
-def test_sgd_steps_against_the_gradient_with_weight_decay_added_to_it() -> None:
-    assert _path(Sgd(**SGD), [0.5]) == pytest.approx([2.0 - LR * 0.5])
-    assert _path(Sgd(**{**SGD, "weight_decay": 0.3}), [0.5]) == pytest.approx([2.0 - LR * (0.5 + 0.3 * 2.0)])
+def test_sgd_steps_against_the_gradient_plus_weight_decay() -> None:
+    assert _values_after_steps(Sgd(**SGD), [0.5]) == pytest.approx([2.0 - LR * 0.5])
+    assert _values_after_steps(Sgd(**{**SGD, "weight_decay": 0.3}), [0.5]) == pytest.approx(
+        [2.0 - LR * (0.5 + 0.3 * 2.0)]
+    )
 
 
-def test_sgd_keeps_a_dampened_running_mean_of_gradients() -> None:
+def test_sgd_with_momentum_and_dampening_keeps_a_dampened_sum_of_gradients() -> None:
     first = 0.5  # the buffer starts as the first gradient
     second = 0.9 * first + (1 - 0.4) * 0.7
-    values = _path(Sgd(**{**SGD, "momentum": 0.9, "dampening": 0.4}), [0.5, 0.7])
+    values = _values_after_steps(Sgd(**{**SGD, "momentum": 0.9, "dampening": 0.4}), [0.5, 0.7])
     assert values == pytest.approx([2.0 - LR * first, 2.0 - LR * (first + second)])
 
 
 def test_sgd_with_nesterov_looks_ahead_along_the_momentum() -> None:
     buffers = [0.5, 0.9 * 0.5 + 0.7]
     moves = [0.5 + 0.9 * buffers[0], 0.7 + 0.9 * buffers[1]]
-    values = _path(Sgd(**{**SGD, "momentum": 0.9, "nesterov": True}), [0.5, 0.7])
+    values = _values_after_steps(Sgd(**{**SGD, "momentum": 0.9, "nesterov": True}), [0.5, 0.7])
     assert values == pytest.approx([2.0 - LR * moves[0], 2.0 - LR * sum(moves)])
 
 
@@ -60,7 +62,7 @@ def test_nesterov_without_plain_momentum_is_refused(changes: dict[str, float]) -
 
 
 @pytest.mark.parametrize("path", ["optimizer", "client_optimizer", "auxiliary.optimizer"])
-def test_a_refused_argument_is_told_by_its_place_in_the_configuration(path: str) -> None:
+def test_refused_optimizer_argument_is_named_by_its_place_in_the_configuration(path: str) -> None:
     node: dict[str, Any] = {"_target_": "fedsplit.optimizers.Sgd", **SGD, "nesterov": True}
     config = {"optimizer": node, "client_optimizer": node, "auxiliary": {"optimizer": node}}
     with pytest.raises(UserError) as caught:
@@ -88,9 +90,9 @@ def _adam_by_hand(gradients: list[float], *, decay: float, decoupled: bool, amsg
 
 @pytest.mark.parametrize("amsgrad", [False, True])
 @pytest.mark.parametrize(("kind", "decoupled"), [(Adam, False), (AdamW, True)])
-def test_adam_and_adamw_follow_their_papers(kind: type[Adam], decoupled: bool, amsgrad: bool) -> None:
+def test_adam_and_adamw_step_as_in_their_papers(kind: type[Adam], decoupled: bool, amsgrad: bool) -> None:
     gradients = [0.5, -3.0, 0.01, 0.02]
-    values = _path(kind(**{**ADAM, "weight_decay": 0.3, "amsgrad": amsgrad}), gradients)
+    values = _values_after_steps(kind(**{**ADAM, "weight_decay": 0.3, "amsgrad": amsgrad}), gradients)
     expected = _adam_by_hand(gradients, decay=0.3, decoupled=decoupled, amsgrad=amsgrad)
     assert values == pytest.approx(expected, rel=1e-12)
 
@@ -98,7 +100,7 @@ def test_adam_and_adamw_follow_their_papers(kind: type[Adam], decoupled: bool, a
 @pytest.mark.parametrize(
     "optimizer", [Adam(**{**ADAM, "amsgrad": True}), AdamW(**ADAM), Sgd(**{**SGD, "momentum": 0.9})]
 )
-def test_what_is_done_to_one_parameter_depends_on_no_other(optimizer: Optimizer) -> None:
+def test_optimizer_step_of_a_parameter_depends_on_no_other_parameter(optimizer: Optimizer) -> None:
     draw = torch.Generator().manual_seed(0)
     starts = [torch.randn(shape, generator=draw) for shape in [(3, 2), (4,), (2, 3, 2, 2)]]
     gradients = [[torch.randn(s.shape, generator=draw) for s in starts] for _ in range(3)]
@@ -119,7 +121,7 @@ def test_what_is_done_to_one_parameter_depends_on_no_other(optimizer: Optimizer)
 
 
 @pytest.mark.parametrize("optimizer", [Adam(**ADAM), AdamW(**ADAM), Sgd(**{**SGD, "momentum": 0.9})])
-def test_strides_of_a_gradient_do_not_matter(optimizer: Optimizer) -> None:
+def test_optimizer_step_does_not_depend_on_the_strides_of_a_gradient(optimizer: Optimizer) -> None:
     draw = torch.Generator().manual_seed(1)
     module = nn.Conv2d(3, 4, 2, bias=False).to(memory_format=torch.channels_last)
     gradient = torch.randn(4, 3, 2, 2, generator=draw)

@@ -65,18 +65,18 @@ def rows(directory: Path) -> list[dict[str, str]]:
         ("quant.weight=none", ["quant.weight=none"]),
     ],
 )
-def test_a_codec_is_chosen_by_the_key_it_stands_at(argument: str, expected: list[str]) -> None:
+def test_codec_override_by_its_key_is_spelled_out_for_hydra(argument: str, expected: list[str]) -> None:
     assert spelled_out(argument) == expected
 
 
-def test_by_default_nothing_is_coded(configured: Configure) -> None:
+def test_default_configuration_codes_nothing(configured: Configure) -> None:
     config = configured()
     assert {target(config, path) for path in CODECS} == {"Identity"}
     assert config["quant"]["continue_from_decoded"] is False
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_a_preset_can_be_changed_kind_by_kind(configured: Configure, order: int) -> None:
+def test_quant_preset_can_be_changed_for_each_kind_of_message(configured: Configure, order: int) -> None:
     config = configured(*["quant=int4", "quant.smashed.bits=2", "quant.cut_gradient=none"][::order])
     smashed = codec(config, "quant.smashed")
     assert (smashed["bits"], smashed["granularity"]) == (2, "channel")
@@ -86,7 +86,7 @@ def test_a_preset_can_be_changed_kind_by_kind(configured: Configure, order: int)
     assert {each["granularity"] for each in ways.values()} == {"block"}
 
 
-def test_all_weights_can_be_chosen_at_once_or_one_way_alone(configured: Configure) -> None:
+def test_codec_of_weights_can_be_chosen_for_all_ways_or_for_one(configured: Configure) -> None:
     none = configured("quant=int8", "quant.weights=none")
     up = configured("quant=int8", "quant.weights.up=sign")
     both = configured("quant=int8", "quant.weights=none", "quant.weights.up=sign")
@@ -97,13 +97,13 @@ def test_all_weights_can_be_chosen_at_once_or_one_way_alone(configured: Configur
     assert target(none, "quant.smashed") == target(up, "quant.smashed") == "affine"
 
 
-def test_bits_are_given_to_channels_under_a_budget(configured: Configure) -> None:
+def test_codec_with_automatic_bits_takes_a_budget(configured: Configure) -> None:
     config = configured("quant=int8", "quant.smashed.bits=auto", "quant.smashed.budget=1.0")
     assert (config["quant"]["smashed"]["bits"], config["quant"]["smashed"]["budget"]) == ("auto", 1.0)
     assert config["quant"]["cut_gradient"]["bits"] == 8
 
 
-def test_a_codecs_name_and_its_keys_can_be_given_together(configured: Configure) -> None:
+def test_codec_can_be_given_by_name_together_with_its_keys(configured: Configure) -> None:
     config = configured("quant.smashed=topk", "quant.smashed.fraction=0.2", "quant.smashed.zstd=3")
     smashed = codec(config, "quant.smashed")
     assert (target(config, "quant.smashed"), smashed["fraction"], smashed["zstd"]) == ("TopK", 0.2, 3)
@@ -112,20 +112,20 @@ def test_a_codecs_name_and_its_keys_can_be_given_together(configured: Configure)
 # Sweeps
 
 
-def test_a_sweep_over_codecs_has_a_job_for_each() -> None:
+def test_sweep_over_codecs_has_a_job_for_each_combination() -> None:
     swept = jobs("quant.smashed=none,int8_channel", "quant.cut_gradient.zstd=null,3", "quant=int4")
     chosen = [(target(job, "quant.smashed"), job["quant"]["cut_gradient"]["zstd"]) for job in swept]
     assert chosen == [("Identity", None), ("Identity", 3), ("affine", None), ("affine", 3)]
 
 
-def test_a_sweep_over_presets_and_bits() -> None:
+def test_sweep_over_presets_and_bits_has_a_job_for_each_combination() -> None:
     swept = jobs("quant=int8,int4", "quant.smashed.bits=2,3")
     assert [job["quant"]["smashed"]["bits"] for job in swept] == [2, 3, 2, 3]
     assert [job["quant"]["cut_gradient"]["bits"] for job in swept] == [8, 8, 4, 4]
 
 
 @pytest.mark.long  # in every run a sweep's jobs are composed, and single runs say what they coded
-def test_a_sweep_leaves_runs_that_say_what_they_coded(tmp_path: Path) -> None:
+def test_sweep_over_codecs_leaves_runs_that_report_their_bits(tmp_path: Path) -> None:
     sweep = ["hydra.launcher.n_jobs=1", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
     done = command("-m", "quant.smashed=none,int8_channel", "rounds=1", *sweep)
     assert done.returncode == 0, done.stderr
@@ -137,7 +137,7 @@ def test_a_sweep_leaves_runs_that_say_what_they_coded(tmp_path: Path) -> None:
 # Runs
 
 
-def test_a_run_says_what_it_coded_and_goes_on_with_it(tmp_path: Path) -> None:
+def test_quantized_run_records_its_codecs_and_resumes_with_them(tmp_path: Path) -> None:
     overrides = ["quant=int4", "quant.smashed.bits=auto", "quant.smashed.budget=1.5", "quant.weights.up=sign"]
     done = command("algorithm=splitfed_v1", *overrides, f"hydra.run.dir={tmp_path / 'run'}")
     assert done.returncode == 0, done.stderr
@@ -248,7 +248,7 @@ MISTAKES = [
 @pytest.mark.parametrize(
     ("arguments", "message"), MISTAKES, ids=lambda v: " ".join(v) if isinstance(v, list) else ""
 )
-def test_a_mistake_ends_with_one_clear_line_and_nothing_written(
+def test_quant_mistake_ends_with_one_clear_line_and_nothing_written(
     arguments: list[str],
     message: str,
     tmp_path: Path,
@@ -264,7 +264,7 @@ def test_a_mistake_ends_with_one_clear_line_and_nothing_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_sweep_tells_a_mistake_in_one_of_its_jobs_before_the_first_runs(tmp_path: Path) -> None:
+def test_sweep_with_a_mistake_in_one_job_is_refused_before_the_first_runs(tmp_path: Path) -> None:
     done = command("-m", "quant=int8", "quant.smashed.bits=8,17", f"hydra.sweep.dir={tmp_path / 'sweep'}")
     assert done.returncode == 2
     assert done.stderr == ("error: quant.smashed.bits=17: must be a whole number from 1 to 16 or auto\n")

@@ -73,7 +73,7 @@ def run_rounds(run: Experiment, stop: int, start: int = 0) -> list[Record]:
     return run.records
 
 
-def travelled(codec: Codec, x: Tensor, seed: int = 0) -> Tensor:
+def decoded_from_bytes(codec: Codec, x: Tensor, seed: int = 0) -> Tensor:
     """What arrives of a tensor that really goes through bytes."""
     return codec.decode(codec.encode(x.detach(), seed=seed))
 
@@ -175,7 +175,7 @@ class HandedOver(Cohort):
 )
 @pytest.mark.parametrize("engine", ["auto", "sequential"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_a_run_that_quantizes_nothing_is_one_without_a_network_bit_for_bit(
+def test_run_without_quantization_gives_the_bits_of_one_that_hands_tensors_over(
     tiny: Build, algorithm: str, engine: str, overrides: list[str]
 ) -> None:
     runs = [tiny(f"algorithm={algorithm}", f"engine={engine}", *overrides) for _ in range(2)]
@@ -187,9 +187,7 @@ def test_a_run_that_quantizes_nothing_is_one_without_a_network_bit_for_bit(
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_exact_messages_are_infinitely_true_and_what_is_not_sent_has_no_quality(
-    tiny: Build, algorithm: str
-) -> None:
+def test_exact_messages_have_infinite_sqnr_and_unsent_kinds_have_none(tiny: Build, algorithm: str) -> None:
     record = tiny(f"algorithm={algorithm}").run_round(0)
     for direction in DIRECTIONS:
         for kind in KINDS:
@@ -219,7 +217,7 @@ KILLED = [
 
 
 @pytest.mark.parametrize("overrides", long_but([KILLED[each] for each in (2, 7, 9, 11)], KILLED), ids=named)
-def test_a_quantized_run_that_was_killed_goes_on_bit_for_bit(
+def test_quantized_run_resumed_after_a_kill_gives_the_same_bits(
     tiny: Build, tmp_path: Path, overrides: list[str]
 ) -> None:
     straight = tiny(*overrides, "rounds=4")
@@ -315,7 +313,7 @@ def test_bytes_of_quantized_rounds_are_the_closed_form(
         assert {(d, kind): record.bytes[d][kind] for d, kind in expected} == expected, t
 
 
-def test_counters_and_statistics_cost_what_they_do_unquantized(tiny: Build) -> None:
+def test_counters_and_statistics_take_the_bytes_of_an_unquantized_run(tiny: Build) -> None:
     run = tiny("algorithm=splitfed_v1", "quant=int4", *NORMED)
     shapes = [(4, 1, 3, 3), (4,), (4,), (4,), (4,), (4,)]  # and a counter
     for t in range(2):
@@ -326,7 +324,7 @@ def test_counters_and_statistics_cost_what_they_do_unquantized(tiny: Build) -> N
         assert record.bytes["up"]["client_weights"] == 3 * difference
 
 
-def test_what_is_counted_does_not_depend_on_where_in_memory_tensors_lie(tiny: Build) -> None:
+def test_counted_bytes_and_errors_do_not_depend_on_memory_offsets_of_tensors(tiny: Build) -> None:
     states = []
     for offset in range(0, 16, 3):  # as after a checkpoint was loaded
         run = tiny("algorithm=splitfed_v1", "quant=int4")
@@ -354,7 +352,7 @@ CUT_CODECS = [
 @pytest.mark.cover(1)
 @pytest.mark.parametrize("overrides", CUT_CODECS, ids=named)
 @pytest.mark.parametrize("algorithm", ["splitfed_v1", "splitfed_v2"])
-def test_the_server_sees_decoded_smashed_data_and_the_client_decoded_cut_gradients(
+def test_server_gets_decoded_smashed_data_and_client_decoded_cut_gradients(
     tiny: Build, monkeypatch: pytest.MonkeyPatch, algorithm: str, overrides: list[str]
 ) -> None:
     run = tiny(f"algorithm={algorithm}", *overrides, "seed=5")
@@ -372,11 +370,11 @@ def test_the_server_sees_decoded_smashed_data_and_the_client_decoded_cut_gradien
     for (client, step), (upload, dz) in served.items():
         sent = own[client, step]
         seed = rounding_seed(5, "smashed", client, 1, step)
-        assert torch.equal(upload.z, travelled(quantization.smashed, sent.z.contiguous(), seed))
+        assert torch.equal(upload.z, decoded_from_bytes(quantization.smashed, sent.z.contiguous(), seed))
         assert not torch.equal(upload.z, sent.z)
         assert torch.equal(upload.y, sent.y)
         seed = rounding_seed(5, "cut_gradient", client, 1, step)
-        expected = travelled(quantization.cut_gradient, dz.contiguous(), seed)
+        expected = decoded_from_bytes(quantization.cut_gradient, dz.contiguous(), seed)
         assert torch.equal(descended[client, step], expected)
         assert not torch.equal(descended[client, step], dz)
 
@@ -384,7 +382,7 @@ def test_the_server_sees_decoded_smashed_data_and_the_client_decoded_cut_gradien
 @pytest.mark.cover(1)
 @pytest.mark.parametrize("overrides", CUT_CODECS, ids=named)
 @pytest.mark.parametrize("algorithm", ["cse_fsl", "fsl_sage"])
-def test_uploads_of_local_training_arrive_as_decoded_too(
+def test_uploads_of_local_training_arrive_decoded(
     tiny: Build, monkeypatch: pytest.MonkeyPatch, algorithm: str, overrides: list[str]
 ) -> None:
     run = tiny(f"algorithm={algorithm}", *overrides, "algorithm.server_update_interval=2")
@@ -398,7 +396,9 @@ def test_uploads_of_local_training_arrive_as_decoded_too(
     for _, (_, upload), _ in steps:
         seed = rounding_seed(0, "smashed", upload.client, 0, upload.step)
         sent = own[upload.client, upload.step]
-        assert torch.equal(upload.z, travelled(run.parts.quantization.smashed, sent.z.contiguous(), seed))
+        assert torch.equal(
+            upload.z, decoded_from_bytes(run.parts.quantization.smashed, sent.z.contiguous(), seed)
+        )
         assert not torch.equal(upload.z, sent.z)
 
 
@@ -429,10 +429,10 @@ class ByHand:
 
     def smashed(self, z: Tensor, t: int, step: int) -> Tensor:
         seed = rounding_seed(self.run.seed, "smashed", 0, t, step)
-        return travelled(self.quantization.smashed, z, seed).requires_grad_()
+        return decoded_from_bytes(self.quantization.smashed, z, seed).requires_grad_()
 
     def difference(self, x: Tensor, codec: Codec) -> Tensor:
-        return travelled(codec, x) if x.ndim > 1 else x.float().half().to(x.dtype)
+        return decoded_from_bytes(codec, x) if x.ndim > 1 else x.float().half().to(x.dtype)
 
     def receive(self) -> None:
         codecs = self.quantization.weights
@@ -440,7 +440,7 @@ class ByHand:
             if name in self.held:
                 self.held[name] = self.held[name] + self.difference(tensor - self.held[name], codecs.down)
             else:
-                self.held[name] = travelled(codecs.whole, tensor) if tensor.ndim > 1 else tensor
+                self.held[name] = decoded_from_bytes(codecs.whole, tensor) if tensor.ndim > 1 else tensor
         self.client.load_state_dict(self.held)
 
     def send(self) -> None:
@@ -458,7 +458,7 @@ class ByHand:
             self.step(self.server, F.cross_entropy(self.server(seen), y))
             assert seen.grad is not None
             seed = rounding_seed(self.run.seed, "cut_gradient", 0, t, step)
-            z.backward(travelled(self.quantization.cut_gradient, seen.grad, seed))
+            z.backward(decoded_from_bytes(self.quantization.cut_gradient, seen.grad, seed))
             self.step(self.client)
         self.send()
 
@@ -470,7 +470,7 @@ class ByHand:
     "overrides", [["quant=int4"], ["quant=int4", *STOCHASTIC[:2]], ["quant=int2"]], ids=named
 )
 @pytest.mark.parametrize("algorithm", ["splitfed_v1", "splitfed_v2"])
-def test_three_quantized_rounds_of_splitfed_equal_a_loop_by_hand(
+def test_splitfed_in_three_quantized_rounds_gives_the_weights_of_a_loop_by_hand(
     tiny: Build, algorithm: str, overrides: list[str], optimizer: str
 ) -> None:
     run = tiny(f"algorithm={algorithm}", "num_clients=1", f"optimizer={optimizer}", *overrides)
@@ -488,7 +488,7 @@ def test_three_quantized_rounds_of_splitfed_equal_a_loop_by_hand(
 @pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
 @pytest.mark.parametrize("decoded", [True, False])
 @pytest.mark.parametrize("algorithm", ["cse_fsl", "fsl_sage"])
-def test_a_clients_head_sees_what_the_server_sees_where_that_is_asked_for(
+def test_client_head_trains_on_decoded_smashed_data_where_configured(
     tiny: Build, algorithm: str, decoded: bool, rounding: str
 ) -> None:
     run = tiny(
@@ -527,7 +527,7 @@ def test_a_clients_head_sees_what_the_server_sees_where_that_is_asked_for(
 
 
 @pytest.mark.parametrize("algorithm", long_but(["fsl_sage", "splitfed_v2"], ALGORITHMS))
-def test_stochastic_rounding_is_drawn_from_the_seed_alone(tiny: Build, algorithm: str) -> None:
+def test_stochastic_rounding_of_a_run_follows_from_the_seed_alone(tiny: Build, algorithm: str) -> None:
     overrides = [f"algorithm={algorithm}", "quant=int4"]
     weights = {}
     for name, more, seed in (
@@ -550,7 +550,7 @@ def test_stochastic_rounding_is_drawn_from_the_seed_alone(tiny: Build, algorithm
 @pytest.mark.cover(1)
 @pytest.mark.parametrize("others", [[0, 1, 2], [2, 1, 0], [1, 0]], ids=str)
 @pytest.mark.parametrize("quant", [["quant=int2", *STOCHASTIC], ["quant.smashed=randtopk"]], ids=named)
-def test_what_a_client_uploads_does_not_depend_on_who_else_takes_part(
+def test_uploads_of_a_client_do_not_depend_on_other_clients_of_the_cohort(
     tiny: Build, quant: list[str], others: list[int]
 ) -> None:
     arrived = []
@@ -571,7 +571,7 @@ def test_what_a_client_uploads_does_not_depend_on_who_else_takes_part(
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
-def test_two_clients_with_the_same_data_round_differently(tiny: Build) -> None:
+def test_stochastic_rounding_differs_between_clients_and_steps_with_equal_data(tiny: Build) -> None:
     run = tiny("algorithm=splitfed_v1", "quant=int2", *STOCHASTIC)
     cohort = run.transport.cohort(0, [0, 1])
     z = torch.randn(8, 256, generator=torch.Generator().manual_seed(0))
@@ -599,7 +599,7 @@ def flat(tensors: Collection[Tensor]) -> Tensor:
 
 
 @pytest.mark.parametrize("quant", ["int8", "int4", "int2", "fp16", "bf16"])
-def test_bits_and_sqnr_of_a_round_are_those_of_what_was_sent(
+def test_bits_and_sqnr_of_a_round_are_those_of_its_messages(
     tiny: Build, monkeypatch: pytest.MonkeyPatch, quant: str
 ) -> None:
     run = tiny("algorithm=splitfed_v1", "num_clients=1", f"quant={quant}")
@@ -640,7 +640,9 @@ def test_bits_and_sqnr_of_a_round_are_those_of_what_was_sent(
     assert all(record.sqnr[d][kind] is None for d, kind in unsent)
 
 
-def test_metrics_hold_bits_and_sqnr_and_nothing_where_nothing_was_sent(tiny: Build, tmp_path: Path) -> None:
+def test_metrics_hold_bits_and_sqnr_of_sent_kinds_and_are_empty_for_unsent_ones(
+    tiny: Build, tmp_path: Path
+) -> None:
     for quant in ("none", "int4"):
         run = tiny("algorithm=splitfed_v1", f"quant={quant}", "rounds=2")
         run.run(RunDirectory(tmp_path / quant))
@@ -660,7 +662,7 @@ def test_metrics_hold_bits_and_sqnr_and_nothing_where_nothing_was_sent(tiny: Bui
                 assert row[f"bits.{column}"] == row[f"sqnr.{column}"] == ""
 
 
-def test_more_bits_are_truer(tiny: Build) -> None:
+def test_sqnr_grows_with_the_bits_of_a_preset(tiny: Build) -> None:
     records = {width: tiny("algorithm=splitfed_v1", f"quant=int{width}").run_round(0) for width in (8, 4, 2)}
     for direction, kind in (("up", "smashed"), ("down", "cut_gradient"), ("up", "client_weights")):
         eight, four, two = (records[width].sqnr[direction][kind] or 0.0 for width in (8, 4, 2))
@@ -678,7 +680,7 @@ NOT_FINITE = [["quant=none"], ["quant=int8"], ["quant.smashed=topk", "quant.weig
 @pytest.mark.parametrize("bad", [float("nan"), inf])
 @pytest.mark.parametrize("parameter", ["conv2.weight", "conv2.bias"])
 @pytest.mark.parametrize("quant", NOT_FINITE, ids=named)
-def test_a_message_that_is_not_finite_names_its_kind_and_its_client(
+def test_non_finite_message_is_refused_with_its_kind_and_client(
     tiny: Build, quant: list[str], parameter: str, bad: float
 ) -> None:
     run = tiny("algorithm=cse_fsl", *quant)
@@ -706,7 +708,7 @@ def test_a_message_that_is_not_finite_names_its_kind_and_its_client(
 
 
 @pytest.mark.parametrize("quant", NOT_FINITE, ids=named)
-def test_weights_that_are_not_finite_are_the_servers_where_they_go_to_all(
+def test_non_finite_weights_sent_to_all_clients_are_named_as_those_of_the_server(
     tiny: Build, quant: list[str]
 ) -> None:
     run = tiny("algorithm=fsl_sage", *quant)
@@ -722,7 +724,7 @@ def test_weights_that_are_not_finite_are_the_servers_where_they_go_to_all(
 @pytest.mark.parametrize("quant", [["quant=none"], ["quant=int8"]], ids=named)
 @pytest.mark.parametrize("decoded", ["false", "true"])
 @pytest.mark.parametrize("algorithm", ["fed_avg", "cse_fsl", "fsl_sage"])
-def test_a_run_that_diverges_in_local_training_fails_as_runs_fail(
+def test_run_that_diverges_in_local_training_fails_with_the_client(
     tiny: Build, algorithm: str, decoded: str, quant: list[str]
 ) -> None:
     run = tiny(

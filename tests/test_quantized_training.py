@@ -31,7 +31,7 @@ RANGE = 4 + 4 + 8
 """Bytes of a range: two numbers and a counter."""
 
 
-def ran(run: Experiment) -> dict[str, torch.Tensor]:
+def state_after_rounds(run: Experiment) -> dict[str, torch.Tensor]:
     for t in range(run.rounds):
         run.records.append(run.run_round(t))
     return bits(run)
@@ -40,20 +40,20 @@ def ran(run: Experiment) -> dict[str, torch.Tensor]:
 @pytest.mark.cover(1)
 @pytest.mark.parametrize("rounded", ROUNDED)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_every_algorithm_trains_a_rounded_client_model_with_the_same_bits_each_time(
+def test_algorithm_trains_a_fake_quantized_client_model_reproducibly(
     tiny: Build, algorithm: str, rounded: str
 ) -> None:
     run = tiny(f"algorithm={algorithm}", *SMALL, *rounded.split())
     before = run.algorithm.full_weights()
-    once = ran(run)
+    once = state_after_rounds(run)
     after = run.algorithm.full_weights()
     still = [name for name in after if torch.equal(after[name], before[name])]
     assert all("relu" in name and name.endswith("running_min") for name in still)  # nothing is below 0
     assert isinstance(run.parts.engine, Sequential)
-    again = ran(Experiment(run.config))
+    again = state_after_rounds(Experiment(run.config))
     assert all(torch.equal(once[name], again[name]) for name in once)
     plain = Experiment(run.config | {"qat": False, "weight_bits": None})
-    ran(plain)
+    state_after_rounds(plain)
     exact = plain.algorithm.full_weights()
     assert not all(torch.equal(tensor, after[name]) for name, tensor in exact.items())
     halves = run.parts.models.halves
@@ -71,7 +71,7 @@ def _rounds(module: nn.Module) -> bool:
     return isinstance(module, FakeQuantizedConv2d | FakeQuantizedLinear)
 
 
-def test_without_the_keys_client_models_are_ordinary_ones(tiny: Build) -> None:
+def test_client_model_without_qat_and_weight_bits_is_not_fake_quantized(tiny: Build) -> None:
     parts = tiny("engine=sequential").parts
     kinds = {type(each).__module__ for each in parts.models.halves.client.modules()}
     assert not any("fake_quantization" in kind for kind in kinds)
@@ -79,7 +79,9 @@ def test_without_the_keys_client_models_are_ordinary_ones(tiny: Build) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["fsl_sage", "splitfed_v1"])
-def test_a_checkpoint_holds_the_ranges(tiny: Build, tmp_path: Path, algorithm: str) -> None:
+def test_checkpoint_of_quantization_aware_training_resumes_to_the_same_bits(
+    tiny: Build, tmp_path: Path, algorithm: str
+) -> None:
     overrides = [f"algorithm={algorithm}", "qat=true", "quant=int8", *NORMED, *SMALL, "rounds=3"]
     straight = tiny(*overrides)
     for t in range(3):
@@ -99,7 +101,7 @@ def test_a_checkpoint_holds_the_ranges(tiny: Build, tmp_path: Path, algorithm: s
     assert rows[0] == rows[1]
 
 
-def test_ranges_are_averaged_like_weights_and_counters_take_the_largest(tiny: Build) -> None:
+def test_activation_ranges_are_averaged_like_weights_and_counters_take_the_largest(tiny: Build) -> None:
     run = tiny("algorithm=fed_avg", "qat=true", "distribution=quantity_skew")
     run.run_round(0)
     kept = run.parts.engine.weights("client", range(3))
@@ -119,7 +121,9 @@ def test_ranges_are_averaged_like_weights_and_counters_take_the_largest(tiny: Bu
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_bytes_are_the_closed_form_with_the_ranges_in_the_client_model(tiny: Build, algorithm: str) -> None:
+def test_bytes_of_quantization_aware_training_are_the_closed_form_with_ranges(
+    tiny: Build, algorithm: str
+) -> None:
     run = tiny(f"algorithm={algorithm}", "qat=true")
     z, a = 4 * 256, 4 * (256 * 10 + 10)
     c, s = 4 * (8 * 9 + 8 + 16 * 8 * 9 + 16) + 3 * RANGE, 4 * (256 * 64 + 64 + 64 * 10 + 10)
@@ -132,7 +136,7 @@ def test_bytes_are_the_closed_form_with_the_ranges_in_the_client_model(tiny: Bui
 
 
 @torch.no_grad()
-def test_int8_models_are_as_accurate_as_what_was_trained(tiny: Build) -> None:
+def test_int8_model_is_as_accurate_as_the_trained_one(tiny: Build) -> None:
     run = tiny(
         *("algorithm=splitfed_v1", "qat=true", "rounds=6", "batch_size=16"),
         *("dataset.max_train=900", "dataset.max_test=270"),
@@ -155,7 +159,7 @@ def test_int8_models_are_as_accurate_as_what_was_trained(tiny: Build) -> None:
     assert (converted - trained).abs().max() < 0.02 * trained.abs().max()
 
 
-def left_by(run: Experiment, directory: Path) -> str:
+def directory_of_finished(run: Experiment, directory: Path) -> str:
     """The directory of a run that has ended."""
     run.run(RunDirectory.new(directory, "hydra.run.dir"))
     return str(directory)
@@ -176,10 +180,10 @@ def left_by(run: Experiment, directory: Path) -> str:
         ),
     ],
 )
-def test_a_run_starts_from_what_another_trained(
+def test_run_started_from_another_begins_with_its_trained_weights(
     tiny: Build, tmp_path: Path, before: list[str], after: list[str]
 ) -> None:
-    directory = left_by(tiny(*before, *SMALL), tmp_path / "first")
+    directory = directory_of_finished(tiny(*before, *SMALL), tmp_path / "first")
     files = {path.stem: load_file(path) for path in (tmp_path / "first/model").iterdir()}
     run = Experiment(tiny(*after, *SMALL, f"run={directory}").config, TrainedStart.of(directory))
     trained = files["client"] | files["server"]
@@ -196,11 +200,13 @@ def test_a_run_starts_from_what_another_trained(
             torch.equal(files["auxiliary"][k], v)
             for k, v in run.algorithm.auxiliary_weights()["auxiliary"].items()
         )
-    ran(run)
+    state_after_rounds(run)
 
 
-def test_what_a_run_cannot_start_from_is_told(tiny: Build, tmp_path: Path) -> None:
-    directory = left_by(tiny(*SMALL, "rounds=1", "algorithm=fed_avg"), tmp_path / "first")
+def test_run_started_from_another_model_or_missing_or_damaged_files_is_refused(
+    tiny: Build, tmp_path: Path
+) -> None:
+    directory = directory_of_finished(tiny(*SMALL, "rounds=1", "algorithm=fed_avg"), tmp_path / "first")
     start = TrainedStart.of(directory)
     with pytest.raises(
         UserError, match=r"trained another model: conv1.bias is of shape \(8,\) there, of shape \(32,\) here"
@@ -216,13 +222,15 @@ def test_what_a_run_cannot_start_from_is_told(tiny: Build, tmp_path: Path) -> No
         TrainedStart.of(directory)
 
 
-def test_a_run_that_started_from_another_goes_on_without_it(tiny: Build, tmp_path: Path, root: Path) -> None:
-    directory = left_by(tiny(*SMALL, "rounds=1"), tmp_path / "first")
+def test_run_started_from_another_is_resumed_without_the_other(
+    tiny: Build, tmp_path: Path, root: Path
+) -> None:
+    directory = directory_of_finished(tiny(*SMALL, "rounds=1"), tmp_path / "first")
     config = tiny(*SMALL, "qat=true", f"run={directory}").config
     ended = []
     for name in ("straight", "stopped"):
         rounds = {"rounds": 3 if name == "straight" else 1}
-        left_by(Experiment(config | rounds, TrainedStart.of(directory)), tmp_path / name)
+        directory_of_finished(Experiment(config | rounds, TrainedStart.of(directory)), tmp_path / name)
         ended.append(tmp_path / name)
     Path(directory).rename(tmp_path / "moved")
     go_on(tmp_path / "stopped", {"rounds": 3})
@@ -245,6 +253,8 @@ def test_a_run_that_started_from_another_goes_on_without_it(tiny: Build, tmp_pat
         (["qat=int8"], "qat=int8: must be true or false"),
     ],
 )
-def test_what_does_not_go_together_is_refused(configured: Configure, overrides: list[str], told: str) -> None:
+def test_quantized_training_with_incompatible_settings_is_refused(
+    configured: Configure, overrides: list[str], told: str
+) -> None:
     with pytest.raises(UserError, match=told):
         configured(*overrides)

@@ -14,7 +14,7 @@ from fedsplit.transport.links import KIND_OF, weights_seed
 NAMED = {"client": 1, "round": 2, "epoch": 3, "step": 4}
 
 
-def test_each_of_the_names_of_a_draw_changes_its_seed() -> None:
+def test_seed_of_a_draw_changes_with_each_of_its_names() -> None:
     seeds = {seed_of(7, "batches", **NAMED), seed_of(8, "batches", **NAMED), seed_of(7, "dropout", **NAMED)}
     seeds |= {seed_of(7, "batches", **{**NAMED, name: 9}) for name in NAMED}
     seeds |= {seed_of(7, "batches", client=2, round=1, epoch=3, step=4)}  # numbers that change places
@@ -32,7 +32,7 @@ def test_seeds_of_many_draws_are_all_different_and_fit_63_bits() -> None:
     assert all(0 <= each < 2**63 for each in drawn)
 
 
-def test_a_seed_is_the_same_on_every_machine() -> None:
+def test_seed_of_a_draw_is_the_documented_blake2b_hash() -> None:
     # blake2b of "0/batches/0/0/0/0", eight bytes little-endian, without the lowest bit
     assert seed_of(0, "batches") == int.from_bytes(_blake2b("0/batches/0/0/0/0"), "little") // 2
     assert seed_of(3, "x", **NAMED) == int.from_bytes(_blake2b("3/x/1/2/3/4"), "little") // 2
@@ -42,7 +42,7 @@ def _blake2b(text: str) -> bytes:
     return blake2b(text.encode(), digest_size=8).digest()
 
 
-def test_a_generator_depends_on_its_names_only() -> None:
+def test_torch_generator_follows_from_its_names_alone() -> None:
     torch.manual_seed(1)
     first = torch.rand(5, generator=generator(0, "x", **NAMED))
     torch.manual_seed(2)
@@ -51,7 +51,7 @@ def test_a_generator_depends_on_its_names_only() -> None:
     assert not torch.equal(first, torch.rand(5, generator=generator(0, "y", **NAMED)))
 
 
-def test_drawing_leaves_the_global_generators_alone() -> None:
+def test_draws_leave_the_global_generators_unchanged() -> None:
     torch.manual_seed(1)
     np.random.seed(1)
     before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
@@ -61,7 +61,7 @@ def test_drawing_leaves_the_global_generators_alone() -> None:
     assert np.array_equal(np.random.get_state()[1], numpy_before)
 
 
-def test_a_numpy_generator_depends_on_its_names_only() -> None:
+def test_numpy_generator_follows_from_seed_and_names_alone() -> None:
     def drawn(seed: int, purpose: str, step: int) -> tuple[int, ...]:
         return tuple(numpy_generator(seed, purpose, step=step).integers(0, 2**62, 3).tolist())
 
@@ -73,7 +73,7 @@ def test_a_numpy_generator_depends_on_its_names_only() -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**63 - 1])
-def test_dropout_is_a_function_of_the_seed_of_its_pass(seed: int) -> None:
+def test_dropout_follows_from_the_seed_of_its_pass_alone(seed: int) -> None:
     dropout, x = nn.Dropout(0.5), torch.ones(64)
     seed_modules(seed, torch.device("cpu"))
     first = dropout(x)
@@ -84,7 +84,7 @@ def test_dropout_is_a_function_of_the_seed_of_its_pass(seed: int) -> None:
     assert not torch.equal(dropout(x), first)
 
 
-def test_roundings_of_every_message_have_draws_of_their_own() -> None:
+def test_rounding_seeds_of_all_messages_are_different() -> None:
     directions: tuple[Direction, ...] = ("up", "down")
     seeds = [
         weights_seed(seed, direction, part, client, round)

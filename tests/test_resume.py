@@ -46,7 +46,7 @@ def bits(run: Experiment) -> dict[str, torch.Tensor]:
 @pytest.mark.cover(1)
 @pytest.mark.parametrize("overrides", VARIANTS, ids=" ".join)
 @pytest.mark.parametrize("stop", [1, 2])
-def test_a_checkpoint_holds_all_that_the_next_round_depends_on(
+def test_run_restored_from_a_checkpoint_continues_bit_for_bit(
     tiny: Build, tmp_path: Path, overrides: list[str], stop: int
 ) -> None:
     straight = tiny(*overrides)
@@ -85,7 +85,7 @@ def metrics(directory: Path) -> list[dict[str, object]]:
 
 
 @pytest.mark.parametrize("algorithm", long_but(["fsl_sage"], ["fsl_sage", "splitfed_v1"]))
-def test_kill_at_a_random_moment_then_resume_equals_uninterrupted(
+def test_run_resumed_after_a_kill_at_a_random_moment_equals_an_uninterrupted_one(
     root: Path, tmp_path: Path, algorithm: str
 ) -> None:
     overrides = [*TINY, f"algorithm={algorithm}", "rounds=12", "checkpoint_interval=2"]
@@ -113,7 +113,7 @@ def test_kill_at_a_random_moment_then_resume_equals_uninterrupted(
         assert (killed / path).read_bytes() == (whole / path).read_bytes(), f"{path}, killed after {moment} s"
 
 
-def test_a_finished_run_goes_on_when_resumed_with_more_rounds(tmp_path: Path) -> None:
+def test_finished_run_resumed_with_more_rounds_equals_a_run_of_as_many(tmp_path: Path) -> None:
     whole, extended = tmp_path / "whole", tmp_path / "extended"
     for directory, rounds in ((whole, 4), (extended, 2)):
         done(*TINY, f"rounds={rounds}", f"hydra.run.dir={directory}")
@@ -124,7 +124,7 @@ def test_a_finished_run_goes_on_when_resumed_with_more_rounds(tmp_path: Path) ->
     ).read_bytes()
 
 
-def test_rounds_after_the_last_checkpoint_are_cut_from_the_metrics_and_run_again(tmp_path: Path) -> None:
+def test_rounds_after_the_last_undamaged_checkpoint_are_run_again_to_the_same_metrics(tmp_path: Path) -> None:
     directory = tmp_path / "run"
     done(*TINY, "checkpoint_interval=1", f"hydra.run.dir={directory}")
     before = metrics(directory)

@@ -47,18 +47,18 @@ def _rates_of_torch(scheduler: type[lr_scheduler.LRScheduler], rounds: int, **kw
         (Cosine(period=1, min_factor=0.5), lr_scheduler.CosineAnnealingLR, 2, {"T_max": 1, "eta_min": 0.5}),
     ],
 )
-def test_factors_are_those_of_torchs_scheduler(
+def test_schedule_factors_are_those_of_the_scheduler_of_torch(
     schedule: Schedule, scheduler: type[lr_scheduler.LRScheduler], rounds: int, kwargs: dict[str, Any]
 ) -> None:
     expected = _rates_of_torch(scheduler, rounds, **kwargs)
     assert [schedule.factor(t) for t in range(rounds)] == pytest.approx(expected, rel=1e-12, abs=1e-12)
 
 
-def test_cosine_stays_at_its_smallest_factor_after_its_period() -> None:
+def test_cosine_schedule_stays_at_its_smallest_factor_after_its_period() -> None:
     schedule = Cosine(period=5, min_factor=0.25)
     assert [schedule.factor(t) for t in (5, 6, 10, 1000)] == [0.25] * 4
 
 
-def test_cosine_without_decay_is_constant() -> None:
+def test_cosine_schedule_without_decay_is_constant() -> None:
     schedule = Cosine(period=5, min_factor=1.0)
     assert [schedule.factor(t) for t in range(8)] == [Constant().factor(t) for t in range(8)] == [1.0] * 8

@@ -35,7 +35,7 @@ def _resolved(target: str) -> Any:
     return getattr(import_module(module), name)
 
 
-def test_every_configured_group_contributes_targets() -> None:
+def test_targets_of_the_configuration_come_from_every_package_with_choices() -> None:
     groups = {target.split(".")[1] for target in TARGETS}
     configured = {"algorithms", "data", "estimators", "models", "optimizers", "parties", "quant", "transport"}
     assert groups == configured | {"network", "schedules", "tasks", "trackers"}
@@ -49,7 +49,7 @@ def test_signature_read_from_source_names_the_arguments_of_the_imported_object()
         assert not read.open, target
 
 
-def test_annotations_made_of_plain_types_are_read_as_python_evaluates_them() -> None:
+def test_annotations_of_plain_types_read_from_source_are_those_python_evaluates() -> None:
     for target in TARGETS:
         _check_annotations(target)
 
@@ -68,7 +68,7 @@ def _check_annotations(target: str) -> None:
             assert annotation == hints[name], (target, name)
 
 
-def test_ranges_survive_the_reading() -> None:
+def test_ranges_in_annotations_are_read_from_source() -> None:
     cosine, dirichlet = (
         signature("fedsplit.schedules.Cosine"),
         signature("fedsplit.data.distributions.dirichlet.Dirichlet"),
@@ -91,13 +91,13 @@ def test_ranges_survive_the_reading() -> None:
         ("somewhere.else.Thing", False),
     ],
 )
-def test_only_names_inside_the_package_can_be_known_to_be_missing(target: str, unknown: bool) -> None:
+def test_unknown_target_is_reported_only_inside_the_package(target: str, unknown: bool) -> None:
     assert unknown_target(target) is unknown
     if unknown or not target.startswith("fedsplit."):
         assert signature(target) is None
 
 
-def test_a_name_imported_from_another_module_has_the_signature_of_where_it_is_defined() -> None:
+def test_signature_of_an_imported_name_is_that_of_its_definition() -> None:
     imported = signature("fedsplit.config.Range")
     assert imported is not None
     assert imported == signature("fedsplit.arguments.Range")

@@ -22,7 +22,9 @@ def _rounds(run: Experiment, number: int) -> dict[str, torch.Tensor]:
 @pytest.mark.cover(1)
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("algorithm", long_but(EVERY_RUN, ALGORITHMS))
-def test_optimizers_of_clients_begin_anew_each_round(tiny: Build, algorithm: str, engine: str) -> None:
+def test_stateless_clients_begin_each_round_with_a_new_optimizer(
+    tiny: Build, algorithm: str, engine: str
+) -> None:
     """Momentum is lost between rounds, so a second round differs; the first one does not."""
     settings = [f"algorithm={algorithm}", f"engine={engine}", "optimizer=sgd", "optimizer.momentum=0.9"]
     kept, dropped = tiny(*settings), tiny(*settings, "client.stateless=true")
@@ -38,7 +40,9 @@ def test_optimizers_of_clients_begin_anew_each_round(tiny: Build, algorithm: str
 @pytest.mark.cover(1)
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("algorithm", long_but(EVERY_RUN, ALGORITHMS))
-def test_without_state_to_lose_it_makes_no_difference(tiny: Build, algorithm: str, engine: str) -> None:
+def test_stateless_clients_without_optimizer_state_give_the_bits_of_stateful_ones(
+    tiny: Build, algorithm: str, engine: str
+) -> None:
     settings = [f"algorithm={algorithm}", f"engine={engine}", "optimizer=sgd", "cohort_size=2"]
     ours, theirs = (_rounds(tiny(*settings, f"client.stateless={each}"), 3) for each in ("true", "false"))
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
@@ -47,7 +51,9 @@ def test_without_state_to_lose_it_makes_no_difference(tiny: Build, algorithm: st
 @pytest.mark.cover(1)
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("algorithm", ["fed_avg", "splitfed_v1", "splitfed_v2", "cse_fsl"])
-def test_nothing_of_a_client_is_left_after_a_round(tiny: Build, algorithm: str, engine: str) -> None:
+def test_checkpoint_of_a_stateless_run_holds_no_state_of_clients(
+    tiny: Build, algorithm: str, engine: str
+) -> None:
     run = tiny(f"algorithm={algorithm}", f"engine={engine}", *SAMPLED, "quant=int8")
     _rounds(run, 2)
     checkpoint = run.checkpoint().state
@@ -57,7 +63,7 @@ def test_nothing_of_a_client_is_left_after_a_round(tiny: Build, algorithm: str, 
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_clients_of_fsl_sage_keep_the_auxiliary_model_they_were_sent(tiny: Build, engine: str) -> None:
+def test_stateless_clients_of_fsl_sage_keep_their_auxiliary_model_alone(tiny: Build, engine: str) -> None:
     run = tiny(f"engine={engine}", *SAMPLED, "algorithm.align_interval=100")
     _rounds(run, 4)
     seen = {client for t in range(4) for client in run.parts.cohort_of(t)}
@@ -73,7 +79,9 @@ def test_clients_of_fsl_sage_keep_the_auxiliary_model_they_were_sent(tiny: Build
 @pytest.mark.cover(1)
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("algorithm", long_but(EVERY_RUN, ALGORITHMS))
-def test_a_stateless_run_goes_on_after_a_kill_bit_for_bit(tiny: Build, algorithm: str, engine: str) -> None:
+def test_stateless_run_resumed_from_a_checkpoint_continues_bit_for_bit(
+    tiny: Build, algorithm: str, engine: str
+) -> None:
     settings = [f"algorithm={algorithm}", f"engine={engine}", *SAMPLED, "algorithm.align_interval=3"]
     settings = settings[:-1] if algorithm != "fsl_sage" else settings
     straight, killed, resumed = (tiny(*settings) for _ in range(3))

@@ -27,7 +27,7 @@ COUNTS = [[1], [3, 5], [1, 1, 1], [7, 1, 2, 90], list(range(1, 50)), [1] * 97, [
     ("dtype", "tolerance"),
     [(torch.float32, 1e-6), (torch.float64, 1e-14), (torch.bfloat16, 2**-8), (torch.float16, 2**-10)],
 )
-def test_floats_are_averaged_in_proportion_to_sample_counts(
+def test_average_of_floats_is_weighted_by_sample_counts(
     counts: list[int], dtype: torch.dtype, tolerance: float
 ) -> None:
     models = _models(len(counts), dtype)
@@ -40,32 +40,32 @@ def test_floats_are_averaged_in_proportion_to_sample_counts(
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_narrow_floats_are_accumulated_in_float32(dtype: torch.dtype) -> None:
+def test_average_of_16_bit_floats_is_accumulated_in_float32(dtype: torch.dtype) -> None:
     # 4,000 summands of 1/4,000: a bfloat16 sum stands still at 1/16, a float16 sum at 1/2
     models = [{"w": torch.ones(3, dtype=dtype)} for _ in range(4000)]
     assert torch.equal(average(models, [1] * 4000)["w"], torch.ones(3, dtype=dtype))
 
 
 @pytest.mark.parametrize("values", [[3, 7, 5], [0, 0, 0], [2**40 + 1, 2**40, 0]])
-def test_of_integer_counters_the_maximum_is_taken(values: list[int]) -> None:
+def test_average_of_integer_counters_is_their_maximum(values: list[int]) -> None:
     averaged = average([{"n": torch.tensor(v)} for v in values], [1, 2, 3])
     assert averaged["n"].dtype == torch.int64
     assert averaged["n"].item() == max(values)
 
 
 @pytest.mark.parametrize("clients", [3, 10, 49, 1000])
-def test_shares_whose_float_sum_is_not_exactly_1_average_equal_weights_to_themselves(clients: int) -> None:
+def test_average_of_equal_weights_is_the_weights_where_shares_do_not_sum_exactly_to_1(clients: int) -> None:
     value = torch.tensor([1.0, -3.0, 1e-3])
     found = average([{"w": value}] * clients, [1] * clients)["w"]
     torch.testing.assert_close(found, value, rtol=1e-5, atol=0)
 
 
-def test_a_client_without_samples_has_no_say() -> None:
+def test_average_leaves_a_client_without_samples_out() -> None:
     models = _models(2)
     assert torch.equal(average(models, [4, 0])["weight"], models[0]["weight"])
 
 
-def test_averaging_leaves_its_inputs_alone_and_shares_no_memory_with_them() -> None:
+def test_average_leaves_its_inputs_unchanged_and_shares_no_memory_with_them() -> None:
     models = _models(1)
     before = {name: value.clone() for name, value in models[0].items()}
     for value in average(models, [5]).values():
@@ -73,7 +73,7 @@ def test_averaging_leaves_its_inputs_alone_and_shares_no_memory_with_them() -> N
     assert all(torch.equal(models[0][name], value) for name, value in before.items())
 
 
-def test_names_keep_their_order() -> None:
+def test_average_keeps_the_order_of_names() -> None:
     models = _models(3)
     assert list(average(models, [1, 2, 3])) == list(models[0])
 
@@ -88,11 +88,11 @@ def test_names_keep_their_order() -> None:
         ([torch.zeros(4, 1).expand(4, 6)], 96),
     ],
 )
-def test_bytes_are_those_of_every_value(tensors: list[Tensor], size: int) -> None:
+def test_num_bytes_of_weights_is_the_sum_over_all_values(tensors: list[Tensor], size: int) -> None:
     assert num_bytes({str(i): tensor for i, tensor in enumerate(tensors)}) == size
 
 
-def test_bytes_of_a_model_count_its_buffers() -> None:
+def test_num_bytes_of_a_model_includes_its_buffers() -> None:
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     assert num_bytes(module.state_dict()) == 4 * (3 * 4 * 9 + 4 + 4 * 4) + 8
 

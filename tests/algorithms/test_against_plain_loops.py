@@ -18,7 +18,9 @@ SMALL = ("digits_cnn", "resnet20")
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 @pytest.mark.parametrize("engine", ["auto", "sequential"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_three_rounds_equal_a_plain_loop(tiny: Build, algorithm: str, engine: str, optimizer: str) -> None:
+def test_algorithm_in_three_rounds_gives_the_weights_of_a_plain_loop(
+    tiny: Build, algorithm: str, engine: str, optimizer: str
+) -> None:
     overrides = [f"algorithm={algorithm}", f"optimizer={optimizer}", f"engine={engine}"]
     experiment = tiny(*overrides, *OVERRIDES.get(algorithm, []))
     reference = PlainLoop(experiment, {"adam": adam, "sgd": sgd}[optimizer])
@@ -34,8 +36,8 @@ def test_three_rounds_equal_a_plain_loop(tiny: Build, algorithm: str, engine: st
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("model", long_but(["resnet20"], ["resnet20", "resnet18"]))
-def test_an_auxiliary_model_with_batch_norm_aligns_as_in_a_plain_loop(cifar_sized: Build, model: str) -> None:
+@pytest.mark.parametrize("model", long_but([], ["resnet20", "resnet18"]))
+def test_auxiliary_model_with_batch_norm_aligns_as_in_a_plain_loop(cifar_sized: Build, model: str) -> None:
     # One round, and images of 32x32: with those of 8x8 single pixels are normalised over 8 samples, some
     # channels are constant, and what ReLU lets through depends on the last bits of an alignment.
     experiment = cifar_sized("algorithm=fsl_sage", f"model={model}", "optimizer=sgd")
@@ -54,7 +56,7 @@ def test_an_auxiliary_model_with_batch_norm_aligns_as_in_a_plain_loop(cifar_size
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("model", long_but(SMALL, [*SMALL, "resnet18"]))
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-def test_splitfed_v1_is_fed_avg(tiny: Build, optimizer: str, model: str) -> None:
+def test_splitfed_v1_gives_the_losses_and_weights_of_fed_avg(tiny: Build, optimizer: str, model: str) -> None:
     runs = [
         tiny(
             f"algorithm={name}",
@@ -74,7 +76,9 @@ def test_splitfed_v1_is_fed_avg(tiny: Build, optimizer: str, model: str) -> None
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-def test_splitfed_v1_is_fed_avg_bit_for_bit_where_the_same_kernels_run(tiny: Build, optimizer: str) -> None:
+def test_splitfed_v1_gives_the_bits_of_fed_avg_where_the_same_kernels_run(
+    tiny: Build, optimizer: str
+) -> None:
     runs = [tiny(f"algorithm={name}", f"optimizer={optimizer}") for name in ("fed_avg", "splitfed_v1")]
     for t in range(3):
         for run in runs:
@@ -85,7 +89,9 @@ def test_splitfed_v1_is_fed_avg_bit_for_bit_where_the_same_kernels_run(tiny: Bui
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("model", long_but(SMALL, [*SMALL, "resnet18"]))
-def test_splitfed_v2_with_one_client_is_centralised_training(tiny: Build, model: str) -> None:
+def test_splitfed_v2_with_one_client_gives_the_weights_of_centralised_training(
+    tiny: Build, model: str
+) -> None:
     experiment = tiny("algorithm=splitfed_v2", "num_clients=1", f"model={model}", "dataset.max_train=50")
     reference = PlainLoop(experiment)
     # fused as ours is: where one pixel is normalised over eight samples, last bits grow to be seen

@@ -38,14 +38,16 @@ def _counts(labels: np.ndarray, shards: list[np.ndarray], classes: int) -> np.nd
 
 
 @pytest.mark.parametrize("answer", ANSWERS["iid"], ids=lambda answer: str(answer["samples"]))
-def test_iid_sizes_are_the_same(answer: dict[str, Any]) -> None:
+def test_iid_shard_sizes_are_those_of_flwr(answer: dict[str, Any]) -> None:
     labels = np.zeros(answer["samples"], dtype=np.int64)
     shards = Iid().split(labels, len(answer["sizes"]), 0)
     assert [len(shard) for shard in shards] == answer["sizes"]
 
 
 @pytest.mark.parametrize("answer", ANSWERS["dirichlet"], ids=lambda a: f"balancing={a['self_balancing']}")
-def test_dirichlet_makes_the_same_of_the_same_shares(answer: dict[str, Any]) -> None:
+def test_dirichlet_counts_for_the_same_shares_are_those_of_flwr_but_for_rounding(
+    answer: dict[str, Any],
+) -> None:
     labels, theirs = np.array(answer["labels"]), np.array(answer["counts"])
     distribution = Dirichlet(alpha=1.0, min_samples=1, attempts=1, self_balancing=answer["self_balancing"])
     # The draw itself: `split` would refuse a client without a sample, which theirs are free to leave.
@@ -55,7 +57,7 @@ def test_dirichlet_makes_the_same_of_the_same_shares(answer: dict[str, Any]) -> 
     assert np.abs(ours - theirs).max() <= 1  # ours rounds where theirs truncates
 
 
-def test_self_balancing_changes_what_is_made_of_the_same_shares() -> None:
+def test_flwr_self_balancing_lowers_the_largest_shard_for_the_same_shares() -> None:
     by_balancing: dict[bool, list[Any]] = {False: [], True: []}
     for answer in ANSWERS["dirichlet"]:
         by_balancing[answer["self_balancing"]].append(answer)
@@ -69,7 +71,9 @@ def test_self_balancing_changes_what_is_made_of_the_same_shares() -> None:
 @pytest.mark.parametrize(
     "answer", ANSWERS["shards of sorted labels"], ids=lambda a: f"{a['per_client']} each"
 )
-def test_pathological_deals_the_same_shards(answer: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pathological_shards_for_the_same_deal_are_those_of_flwr(
+    answer: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(pathological, "numpy_generator", lambda seed, purpose: _Given(dealt=answer["dealt"]))
     distribution = Pathological(shards_per_client=answer["per_client"])
     shards = distribution.split(np.array(answer["labels"]), len(answer["shards"]), 0)
@@ -77,7 +81,7 @@ def test_pathological_deals_the_same_shards(answer: dict[str, Any], monkeypatch:
 
 
 @pytest.mark.parametrize("answer", ANSWERS["classes a client"], ids=lambda a: str(a["classes_per_client"]))
-def test_shards_give_as_many_classes_of_the_same_sizes(answer: dict[str, Any]) -> None:
+def test_shards_have_the_numbers_of_classes_and_samples_of_flwr(answer: dict[str, Any]) -> None:
     labels, theirs = np.array(answer["labels"]), np.array(answer["counts"])
     shards = Shards(classes_per_client=answer["classes_per_client"]).split(labels, len(theirs), 0)
     ours = _counts(labels, shards, 10)
@@ -87,7 +91,7 @@ def test_shards_give_as_many_classes_of_the_same_sizes(answer: dict[str, Any]) -
         assert sorted(ours[:, label].tolist()) == sorted(theirs[:, label].tolist())
 
 
-def test_natural_with_a_client_for_each_owner_is_the_same() -> None:
+def test_natural_division_with_a_client_for_each_owner_is_that_of_flwr() -> None:
     owners, theirs = np.array(ANSWERS["natural"]["owners"]), ANSWERS["natural"]["shards"]
     ours = Natural().split(owners, len(theirs), 3)
     assert {tuple(shard.tolist()) for shard in ours} == {tuple(sorted(shard)) for shard in theirs}

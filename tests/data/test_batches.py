@@ -54,7 +54,7 @@ def _batches(
         (1, 1, [1]),
     ],
 )
-def test_a_last_batch_of_one_sample_joins_the_batch_before_it(
+def test_batch_slices_join_a_last_batch_of_one_sample_to_the_batch_before_it(
     samples: int, batch_size: int, lengths: list[int]
 ) -> None:
     slices = batch_slices(samples, batch_size)
@@ -64,7 +64,7 @@ def test_a_last_batch_of_one_sample_joins_the_batch_before_it(
 
 @pytest.mark.parametrize("samples", [1, 2, 7, 9, 12, 13])
 @pytest.mark.parametrize("local_epochs", [1, 3])
-def test_every_sample_of_the_shard_comes_once_an_epoch(samples: int, local_epochs: int) -> None:
+def test_client_batches_give_every_sample_of_the_shard_once_an_epoch(samples: int, local_epochs: int) -> None:
     shard = torch.randperm(20, generator=_draw())[:samples]
     batches = _batches(_images(20), shard, local_epochs=local_epochs)
     steps, labels = [], []
@@ -78,7 +78,7 @@ def test_every_sample_of_the_shard_comes_once_an_epoch(samples: int, local_epoch
     assert all(sorted(epoch) == sorted(shard.tolist()) for epoch in epochs)
 
 
-def test_a_batch_is_the_same_whenever_it_is_asked_for() -> None:
+def test_batch_of_a_round_and_step_is_the_same_in_any_order_of_access() -> None:
     images, shard = _images(20), torch.arange(3, 16)
     augmentation = Augmentation(flip=True, crop_padding=2)
     in_order = {
@@ -108,7 +108,7 @@ def test_order_and_augmentation_differ_by_client_round_epoch_and_seed() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_batch_holds_the_normalised_images_of_its_labels(channels: int) -> None:
+def test_batch_holds_the_normalised_images_of_its_labels(channels: int) -> None:
     images = _images(12, 5, 7, channels)
     x, y = _batches(images, torch.arange(12)).batch(0, 1)
     flat = images.pixels.numpy().reshape(-1, channels).astype(np.float64)
@@ -135,7 +135,7 @@ def test_normalisation_of_a_constant_channel_is_finite_and_zero() -> None:
     assert normalised[:, 0].abs().max() < 1e-3
 
 
-def test_normalised_images_lie_in_channels_last_memory_and_leave_the_pixels_alone() -> None:
+def test_normalisation_gives_channels_last_memory_and_leaves_the_pixels_unchanged() -> None:
     images = _images(4, 5, 7)
     before = images.pixels.clone()
     x = Normalisation.of(images)(images.pixels)
@@ -164,7 +164,7 @@ def _augmented_one_by_one(pixels: np.ndarray, pad: int, flip: bool, draw: torch.
 @pytest.mark.parametrize("pad", [0, 1, 4])
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("shape", [(9, 6, 6, 3), (5, 4, 7, 1), (1, 3, 2, 2)])
-def test_augmentation_is_that_of_each_image_by_itself(
+def test_augmentation_of_a_batch_is_that_of_each_image_by_itself(
     pad: int, flip: bool, shape: tuple[int, int, int, int]
 ) -> None:
     pixels = torch.randint(1, 256, shape, generator=_draw(3), dtype=torch.uint8)
@@ -176,7 +176,7 @@ def test_augmentation_is_that_of_each_image_by_itself(
     assert augmented.dtype == torch.uint8
 
 
-def test_every_offset_and_both_directions_are_drawn_about_equally_often() -> None:
+def test_augmentation_draws_every_offset_and_both_directions_about_equally_often() -> None:
     n, pad = 4500, 1
     pixels = torch.arange(1, 10, dtype=torch.uint8).view(1, 3, 3, 1).repeat(n, 1, 1, 1)
     augmentation = Augmentation(flip=True, crop_padding=pad)
@@ -188,13 +188,13 @@ def test_every_offset_and_both_directions_are_drawn_about_equally_often() -> Non
 
 
 @pytest.mark.parametrize("samples", [1, 2, 7])
-def test_batches_of_one_are_that_many_steps_of_one_sample(samples: int) -> None:
+def test_batch_size_one_gives_one_step_per_sample_and_epoch(samples: int) -> None:
     batches = _batches(_images(20), torch.arange(samples), batch_size=1, local_epochs=3)
     assert batches.steps == 3 * samples
     assert [len(y) for _, _, y in batches.round(0)] == [1] * (3 * samples)
 
 
-def test_clients_with_the_same_images_are_augmented_differently() -> None:
+def test_augmentation_differs_between_clients_with_the_same_images() -> None:
     images = _images(8)
     both = [
         _batches(images, torch.arange(8), augmentation=Augmentation(flip=True, crop_padding=2), client=client)

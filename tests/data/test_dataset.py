@@ -16,14 +16,16 @@ def _labels(samples: int = 200, seed: int = 0) -> Tensor:
 
 
 @pytest.mark.parametrize("size", [5, 6, 9, 10, 52, 99])
-def test_each_class_gives_as_many_and_the_first_classes_the_remainder(size: int) -> None:
+def test_class_balanced_prefix_takes_equally_many_of_each_class_and_the_remainder_of_the_first(
+    size: int,
+) -> None:
     labels = _labels()
     counts = torch.bincount(labels[class_balanced_prefix(labels, size, CLASSES, "k")], minlength=CLASSES)
     assert counts.tolist() == [size // CLASSES + (label < size % CLASSES) for label in range(CLASSES)]
 
 
 @pytest.mark.parametrize("size", [5, 17, 60])
-def test_of_each_class_the_first_samples_are_kept_in_their_order(size: int) -> None:
+def test_class_balanced_prefix_keeps_the_first_samples_of_each_class_in_order(size: int) -> None:
     labels = _labels(seed=1)
     wanted = {label: size // CLASSES + (label < size % CLASSES) for label in range(CLASSES)}
     expected = []
@@ -34,13 +36,13 @@ def test_of_each_class_the_first_samples_are_kept_in_their_order(size: int) -> N
     assert class_balanced_prefix(labels, size, CLASSES, "k").tolist() == expected
 
 
-def test_a_smaller_prefix_is_part_of_a_larger_one() -> None:
+def test_class_balanced_prefix_is_part_of_a_larger_one() -> None:
     labels = _labels(seed=2)
     kept = [set(class_balanced_prefix(labels, size, CLASSES, "k").tolist()) for size in range(5, 80, 5)]
     assert all(small < large for small, large in pairwise(kept))
 
 
-def test_without_a_size_every_sample_is_kept_however_unbalanced() -> None:
+def test_class_balanced_prefix_without_a_size_keeps_every_sample_of_unbalanced_classes() -> None:
     labels = torch.tensor([0, 0, 0, 4])
     assert class_balanced_prefix(labels, None, CLASSES, "k").tolist() == [0, 1, 2, 3]
 
@@ -53,7 +55,7 @@ def test_without_a_size_every_sample_is_kept_however_unbalanced() -> None:
         ([0, 1, 2, 3, 3], 5, "at most 0 of class 4 are there, not 1"),
     ],
 )
-def test_a_size_the_classes_cannot_give_is_refused_by_its_key(
+def test_class_balanced_prefix_refuses_a_size_the_classes_cannot_give_by_its_key(
     labels: list[int], size: int, words: str
 ) -> None:
     with pytest.raises(UserError, match=words) as caught:
@@ -71,7 +73,7 @@ class _Numbered(ImageSource):
         return Images(train.permute(0, 2, 3, 1), labels), Images(train[:30].permute(0, 2, 3, 1), labels[:30])
 
 
-def test_load_cuts_both_splits_and_keeps_images_with_their_labels() -> None:
+def test_load_with_limits_cuts_both_splits_and_keeps_images_with_their_labels() -> None:
     data = _Numbered(max_train=12, max_test=7, flip=True, crop_padding=2).load()
     assert (len(data.train), len(data.test), data.num_classes) == (12, 7, 3)
     for split in (data.train, data.test):
@@ -90,13 +92,15 @@ def test_load_without_limits_keeps_everything() -> None:
 @pytest.mark.parametrize(
     ("limits", "key"), [({"max_train": 61}, "max_train"), ({"max_test": 31}, "max_test")]
 )
-def test_load_names_the_split_that_is_too_small(limits: dict[str, int], key: str) -> None:
+def test_load_with_too_large_a_limit_names_the_split_that_is_too_small(
+    limits: dict[str, int], key: str
+) -> None:
     with pytest.raises(UserError, match=f"^dataset.{key}="):
         _Numbered(**limits).load()
 
 
 @pytest.mark.parametrize("padding", [0, 1, 2])
-def test_crop_padding_up_to_the_shorter_side_is_taken(padding: int) -> None:
+def test_crop_padding_up_to_the_shorter_side_is_accepted(padding: int) -> None:
     assert _Numbered(crop_padding=padding).load().augmentation.crop_padding == padding
 
 
@@ -133,18 +137,18 @@ def test_validation_images_are_the_last_training_images_of_each_class_and_never_
         assert torch.equal(split.pixels[:, 0, 0, 0].long() % 3, split.labels)
 
 
-def test_held_out_images_lie_in_memory_as_test_images_do() -> None:
+def test_validation_images_are_contiguous_in_memory() -> None:
     data = _Numbered(validation=9).load()
     assert data.test.pixels.is_contiguous()
     assert data.train.pixels.is_contiguous()
 
 
-def test_the_images_held_out_are_the_same_however_many_are_trained_on() -> None:
+def test_validation_images_are_the_same_for_any_number_of_training_images() -> None:
     loaded = [_Numbered(validation=9, max_train=size).load() for size in (None, 3, 30, 51)]
     assert all(_positions(data.test) == _positions(loaded[0].test) for data in loaded)
 
 
-def test_of_unbalanced_classes_as_many_are_held_out_of_each() -> None:
+def test_validation_takes_equally_many_images_of_unbalanced_classes() -> None:
     @dataclass(frozen=True, kw_only=True)
     class Unbalanced(ImageSource):
         def read(self) -> tuple[Images, Images]:
@@ -159,7 +163,7 @@ def test_of_unbalanced_classes_as_many_are_held_out_of_each() -> None:
         Unbalanced(validation=9).load()
 
 
-def test_with_validation_the_test_images_are_never_evaluated_on() -> None:
+def test_test_images_are_never_evaluated_on_with_a_validation_split() -> None:
     class Marked(_Numbered):
         def read(self) -> tuple[Images, Images]:
             train, test = super().read()
@@ -183,7 +187,7 @@ def test_with_validation_the_test_images_are_never_evaluated_on() -> None:
         ({"validation": 30, "max_train": 33}, "max_train", "at most 10 of class 0 are there, not 11"),
     ],
 )
-def test_a_validation_split_that_leaves_too_few_is_refused(
+def test_validation_split_that_leaves_too_few_images_is_refused(
     sizes: dict[str, int], key: str, words: str
 ) -> None:
     with pytest.raises(UserError, match=words) as caught:
@@ -191,6 +195,6 @@ def test_a_validation_split_that_leaves_too_few_is_refused(
     assert (caught.value.key, caught.value.value) == (f"dataset.{key}", sizes[key])
 
 
-def test_the_largest_validation_split_leaves_one_image_of_each_class() -> None:
+def test_largest_validation_split_leaves_one_training_image_of_each_class() -> None:
     data = _Numbered(validation=57).load()
     assert _positions(data.train) == [0, 1, 2]

@@ -16,7 +16,7 @@ from tests.data.published import noise, write_image
 
 
 @pytest.mark.parametrize(("width", "height", "side"), [(12, 8, 8), (8, 12, 8), (9, 4, 4), (13, 7, 7)])
-def test_of_an_image_at_its_size_the_square_in_the_middle_is_cut_out(
+def test_fitted_image_of_the_right_height_or_width_is_its_middle_square(
     width: int, height: int, side: int
 ) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -28,7 +28,7 @@ def test_of_an_image_at_its_size_the_square_in_the_middle_is_cut_out(
         assert fitted(Image.fromarray(pixels), side).size == (side, side)
 
 
-def test_an_image_is_not_squashed() -> None:
+def test_fitted_image_of_a_wide_one_keeps_a_disc_round() -> None:
     """A disc in the middle of a wide image stays one: as wide as high."""
     y, x = np.mgrid[:60, :90]
     disc = (255 * (np.hypot(y - 29.5, x - 44.5) < 20)).astype(np.uint8)
@@ -36,7 +36,7 @@ def test_an_image_is_not_squashed() -> None:
     assert mask.any(0).sum() == mask.any(1).sum() == 20
 
 
-def test_a_square_is_resized_as_pillow_resizes_it() -> None:
+def test_fitted_square_image_is_resized_as_pillow_resizes_it() -> None:
     image = Image.fromarray(noise(0, 1, 20)[0])
     expected = image.resize((7, 7), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(np.asarray(fitted(image, 7)), np.asarray(expected))
@@ -44,7 +44,7 @@ def test_a_square_is_resized_as_pillow_resizes_it() -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("side", [4, 9, 17])
-def test_images_in_memory_and_in_files_come_to_the_same_size_alike(
+def test_resizing_in_memory_gives_the_pixels_of_resizing_decoded_files(
     tmp_path: Path, channels: int, side: int
 ) -> None:
     pixels = noise(1, 3, 9, channels)
@@ -74,19 +74,19 @@ def test_image_size_resizes_both_splits_once_loaded_and_keeps_owners() -> None:
     assert _Wide(image_size=2, validation=2).load().test.pixels.shape == (2, 2, 2, 1)
 
 
-def test_crops_are_held_against_the_size_that_images_are_resized_to() -> None:
+def test_crop_padding_is_checked_against_the_size_that_images_are_resized_to() -> None:
     assert _Wide(image_size=16, crop_padding=16).load().augmentation.crop_padding == 16
     with pytest.raises(UserError, match="at most the images' 3 pixels"):
         _Wide(image_size=3, crop_padding=4).load()
 
 
-def test_without_a_size_pixels_are_the_files_own() -> None:
+def test_pixels_without_an_image_size_or_at_their_own_are_not_resized() -> None:
     assert torch.equal(Digits().load().train.pixels, Digits().read()[0].pixels)
     assert torch.equal(Digits(image_size=8).load().train.pixels, Digits().read()[0].pixels)
 
 
 @pytest.mark.parametrize("value", [0, -3, 2.5])
-def test_a_size_that_is_none_is_refused(configured: Configure, value: float) -> None:
+def test_image_size_that_is_no_positive_whole_number_is_refused(configured: Configure, value: float) -> None:
     with pytest.raises(UserError, match="a whole number greater than 0 or null") as caught:
         configured(*TINY, f"dataset.image_size={value}")
     assert caught.value.key == "dataset.image_size"

@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits
 from fedsplit.data.digits import Digits
 
 
-def test_the_splits_together_are_scikit_learns_images_each_once() -> None:
+def test_digits_of_both_splits_are_those_of_scikit_learn_each_once() -> None:
     data = Digits().load()
     bunch = load_digits()
     published = Counter(
@@ -22,7 +22,7 @@ def test_the_splits_together_are_scikit_learns_images_each_once() -> None:
     assert found == published
 
 
-def test_a_fifth_is_the_test_split_with_every_class_in_both() -> None:
+def test_digits_test_split_is_a_fifth_with_every_class_in_both_splits() -> None:
     data = Digits().load()
     assert (len(data.train), len(data.test)) == (1438, 359)
     assert len(data.test) == 1797 // 5
@@ -30,7 +30,7 @@ def test_a_fifth_is_the_test_split_with_every_class_in_both() -> None:
         assert split.labels.unique().tolist() == list(range(10))
 
 
-def test_pixels_are_small_grey_images_of_16_levels() -> None:
+def test_digits_are_8x8_grey_images_with_levels_from_0_to_16() -> None:
     data = Digits().load()
     assert data.train.pixels.shape == (1438, 8, 8, 1)
     assert data.train.pixels.dtype == torch.uint8
@@ -38,7 +38,7 @@ def test_pixels_are_small_grey_images_of_16_levels() -> None:
     assert (data.num_classes, data.channels, data.image_size) == (10, 1, 8)
 
 
-def test_the_split_is_fixed_whatever_was_drawn_before() -> None:
+def test_digits_split_does_not_depend_on_global_random_state() -> None:
     first = Digits().load()
     np.random.seed(123)
     torch.manual_seed(123)

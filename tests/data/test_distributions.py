@@ -40,7 +40,7 @@ EACH = [
 @pytest.mark.parametrize("distribution", EACH)
 @pytest.mark.parametrize(("samples", "clients"), [(200, 5), (503, 7), (1000, 12)])
 @pytest.mark.parametrize("seed", [0, 1, 17])
-def test_every_sample_lands_on_exactly_one_client(
+def test_distribution_gives_every_sample_to_exactly_one_client(
     distribution: Distribution, samples: int, clients: int, seed: int
 ) -> None:
     shards = distribution.split(_labels(samples), clients, seed)
@@ -54,13 +54,13 @@ def test_every_sample_lands_on_exactly_one_client(
     [Iid(), _dirichlet(), Pathological(shards_per_client=1), QuantitySkew(exponent=1.0, min_samples=1)],
 )
 @pytest.mark.parametrize("samples", [1, 2, 9])
-def test_one_client_gets_everything(distribution: Distribution, samples: int) -> None:
+def test_distribution_to_one_client_gives_it_every_sample(distribution: Distribution, samples: int) -> None:
     (shard,) = distribution.split(_labels(samples), 1, 0)
     assert sorted(shard.tolist()) == list(range(samples))
 
 
 @pytest.mark.parametrize("distribution", EACH)
-def test_the_same_seed_gives_the_same_division_and_another_another(distribution: Distribution) -> None:
+def test_distribution_follows_from_the_seed_alone(distribution: Distribution) -> None:
     labels = _labels(300)
     np.random.seed(1)
     first = distribution.split(labels, 6, 3)
@@ -76,7 +76,7 @@ def test_iid_sizes_differ_by_at_most_one(samples: int, clients: int) -> None:
     assert max(sizes) - min(sizes) <= 1
 
 
-def test_iid_mixes_labels_that_come_sorted() -> None:
+def test_iid_shards_of_sorted_labels_have_even_class_shares() -> None:
     labels = np.repeat(np.arange(10), 500)
     for shard in Iid().split(labels, 10, 0):
         shares = np.bincount(labels[shard], minlength=10) / len(shard)
@@ -89,14 +89,14 @@ def _largest_class_share(distribution: Distribution) -> float:
     return float(np.mean([np.bincount(labels[s]).max() / len(s) for s in shards]))
 
 
-def test_a_small_alpha_is_skewed_and_a_large_one_even() -> None:
+def test_dirichlet_class_shares_are_skewed_with_small_alpha_and_even_with_large_alpha() -> None:
     shares = [_largest_class_share(_dirichlet(alpha)) for alpha in (0.05, 1.0, 1e4)]
     assert shares[0] > 0.4
     assert shares[0] > shares[1] > shares[2]
     assert shares[2] == pytest.approx(0.1, abs=0.01)
 
 
-def test_a_very_large_alpha_gives_every_client_its_share_of_every_class() -> None:
+def test_dirichlet_with_very_large_alpha_gives_every_client_its_share_of_every_class() -> None:
     labels = np.repeat(np.arange(4), 1000)
     for shard in _dirichlet(1e8).split(labels, 5, 0):
         assert np.abs(np.bincount(labels[shard]) - 200).max() <= 2
@@ -104,13 +104,13 @@ def test_a_very_large_alpha_gives_every_client_its_share_of_every_class() -> Non
 
 @pytest.mark.parametrize("min_samples", [1, 10, 25])
 @pytest.mark.parametrize("seed", range(5))
-def test_dirichlet_honours_the_fewest_samples_a_client_may_get(min_samples: int, seed: int) -> None:
+def test_dirichlet_gives_every_client_at_least_min_samples(min_samples: int, seed: int) -> None:
     shards = _dirichlet(0.3, min_samples, attempts=1000).split(_labels(300), 5, seed)
     assert min(map(len, shards)) >= min_samples
 
 
 @pytest.mark.parametrize("alpha", [1e-3, 1e-8])
-def test_an_extreme_alpha_gives_each_class_to_one_client(alpha: float) -> None:
+def test_dirichlet_with_extremely_small_alpha_gives_nearly_every_class_to_one_client(alpha: float) -> None:
     labels = np.repeat(np.arange(10), 50)
     shards = _dirichlet(alpha, attempts=1000).split(labels, 3, 0)
     assert np.array_equal(np.sort(np.concatenate(shards)), np.arange(500))
@@ -118,13 +118,13 @@ def test_an_extreme_alpha_gives_each_class_to_one_client(alpha: float) -> None:
     assert sum(owners) <= 12
 
 
-def test_dirichlet_refuses_more_samples_than_there_are() -> None:
+def test_dirichlet_refuses_min_samples_beyond_the_samples_per_client() -> None:
     with pytest.raises(UserError, match="at most 20 ") as caught:
         _dirichlet(min_samples=21).split(_labels(100), 5, 0)
     assert (caught.value.key, caught.value.value) == ("distribution.min_samples", 21)
 
 
-def test_dirichlet_gives_up_after_its_attempts_and_tells_the_best_draw() -> None:
+def test_dirichlet_fails_after_its_attempts_and_tells_the_best_draw() -> None:
     labels = _labels(100)
     best = max(  # what each of the draws gives, taken one by one
         min(map(len, Dirichlet(alpha=0.01, min_samples=1, attempts=1)._draw(labels, 5, draw)))
@@ -142,7 +142,7 @@ def _draws_of(seed: int, attempts: int) -> list[np.random.Generator]:
     ("classes", "k", "clients"), [(10, 2, 5), (10, 3, 7), (10, 1, 10), (4, 4, 3), (7, 2, 20)]
 )
 @pytest.mark.parametrize("seed", [0, 5])
-def test_shards_give_each_client_exactly_so_many_classes(
+def test_shards_give_each_client_exactly_classes_per_client_classes(
     classes: int, k: int, clients: int, seed: int
 ) -> None:
     labels = _labels(1000, classes)
@@ -151,7 +151,7 @@ def test_shards_give_each_client_exactly_so_many_classes(
 
 
 @pytest.mark.parametrize(("k", "clients"), [(2, 5), (3, 7), (2, 8)])
-def test_shards_deal_classes_and_divide_their_samples_as_evenly_as_can_be(k: int, clients: int) -> None:
+def test_shards_divide_classes_among_clients_and_samples_of_a_class_evenly(k: int, clients: int) -> None:
     labels = np.repeat(np.arange(10), 60)
     shards = Shards(classes_per_client=k).split(labels, clients, 1)
     held = np.array([np.bincount(labels[shard], minlength=10) for shard in shards])
@@ -162,7 +162,7 @@ def test_shards_deal_classes_and_divide_their_samples_as_evenly_as_can_be(k: int
         assert parts.max() - parts.min() <= 1
 
 
-def test_shards_draw_which_classes_and_which_samples_go_together() -> None:
+def test_shards_of_other_seeds_combine_other_classes_and_samples() -> None:
     labels = np.repeat(np.arange(10), 20)
     pairs = set()
     for seed in range(6):
@@ -174,7 +174,7 @@ def test_shards_draw_which_classes_and_which_samples_go_together() -> None:
 
 
 @pytest.mark.parametrize(("k", "clients", "least"), [(11, 5, 2), (1, 9, 2), (3, 3, 4)])
-def test_shards_that_leave_a_class_out_or_need_more_classes_are_refused(
+def test_shards_refuse_classes_per_client_that_leave_a_class_out_or_exceed_the_classes(
     k: int, clients: int, least: int
 ) -> None:
     with pytest.raises(UserError, match=f"from {least} to 10 ") as caught:
@@ -194,7 +194,7 @@ def _self_balancing(alpha: float) -> Dirichlet:
 
 @pytest.mark.parametrize("alpha", [1e-6, 0.05, 0.5])
 @pytest.mark.parametrize("seed", range(4))
-def test_self_balancing_stops_giving_once_a_client_has_its_share(alpha: float, seed: int) -> None:
+def test_self_balancing_gives_no_further_class_to_a_client_with_its_share(alpha: float, seed: int) -> None:
     labels = np.repeat(np.arange(10), 60)
     shards = _self_balancing(alpha).split(labels, 4, seed)
     for shard in shards:
@@ -205,7 +205,7 @@ def test_self_balancing_stops_giving_once_a_client_has_its_share(alpha: float, s
             held += of_class
 
 
-def test_self_balancing_evens_sizes_out() -> None:
+def test_self_balancing_makes_shard_sizes_more_even() -> None:
     labels = np.repeat(np.arange(10), 100)
 
     def spread(distribution: Distribution) -> float:
@@ -214,7 +214,7 @@ def test_self_balancing_evens_sizes_out() -> None:
     assert spread(_self_balancing(0.1)) < 0.6 * spread(_dirichlet(0.1, attempts=1000))
 
 
-def test_a_class_that_only_a_full_client_wants_is_divided_among_the_others() -> None:
+def test_self_balancing_divides_a_class_that_only_a_full_client_would_take_among_the_others() -> None:
     """With so small an alpha every class has one taker; two clients, four classes: each stops at half."""
     labels = np.repeat(np.arange(4), 10)
     for seed in range(20):
@@ -224,7 +224,7 @@ def test_a_class_that_only_a_full_client_wants_is_divided_among_the_others() -> 
 
 @pytest.mark.parametrize(("classes", "of_each", "clients", "per_client"), [(10, 60, 10, 2), (6, 30, 9, 4)])
 @pytest.mark.parametrize("seed", [0, 3])
-def test_pathological_shards_are_of_consecutive_samples_by_class(
+def test_pathological_shards_are_consecutive_samples_sorted_by_class(
     classes: int, of_each: int, clients: int, per_client: int, seed: int
 ) -> None:
     labels = np.random.default_rng(1).permutation(np.repeat(np.arange(classes), of_each))
@@ -238,7 +238,7 @@ def test_pathological_shards_are_of_consecutive_samples_by_class(
     assert dealt == sorted(map(tuple, in_order))
 
 
-def test_pathological_clients_hold_as_many_classes_as_shards_where_these_span_none() -> None:
+def test_pathological_clients_hold_at_most_as_many_classes_as_shards_within_one_class() -> None:
     labels = np.repeat(np.arange(10), 40)
     for seed in range(5):
         shards = Pathological(shards_per_client=2).split(labels, 10, seed)
@@ -246,7 +246,7 @@ def test_pathological_clients_hold_as_many_classes_as_shards_where_these_span_no
         assert max(len(np.unique(labels[shard])) for shard in shards) == 2
 
 
-def test_pathological_sizes_differ_by_no_more_than_the_shards_a_client_has() -> None:
+def test_pathological_sizes_differ_by_at_most_the_shards_per_client() -> None:
     sizes = [len(shard) for shard in Pathological(shards_per_client=3).split(_labels(1000), 7, 0)]
     assert sum(sizes) == 1000
     assert max(sizes) - min(sizes) <= 3
@@ -256,7 +256,9 @@ def test_pathological_sizes_differ_by_no_more_than_the_shards_a_client_has() -> 
     ("exponent", "least"), [(0.0, 2), (1.0, 2), (1.0, 10), (2.5, 1), (1e6, 5), (3e38, 5)]
 )
 @pytest.mark.parametrize("seed", [0, 8])
-def test_quantity_skew_is_a_power_law_of_what_is_left_over(exponent: float, least: int, seed: int) -> None:
+def test_quantity_skew_sizes_above_min_samples_follow_a_power_law(
+    exponent: float, least: int, seed: int
+) -> None:
     shards = QuantitySkew(exponent=exponent, min_samples=least).split(_labels(1000), 8, seed)
     sizes = sorted((len(shard) for shard in shards), reverse=True)
     shares = [1 / k**exponent if k == 1 or exponent < 1000 else 0.0 for k in range(1, 9)]
@@ -264,7 +266,7 @@ def test_quantity_skew_is_a_power_law_of_what_is_left_over(exponent: float, leas
     assert max(abs(size - each) for size, each in zip(sizes, expected, strict=True)) <= 1
 
 
-def test_quantity_skew_draws_who_has_much_and_mixes_classes() -> None:
+def test_quantity_skew_draws_which_client_is_largest_and_mixes_classes() -> None:
     labels = np.repeat(np.arange(4), 500)
     largest = set()
     for seed in range(8):
@@ -282,14 +284,16 @@ def test_quantity_skew_draws_who_has_much_and_mixes_classes() -> None:
         (Pathological(shards_per_client=21), "shards_per_client", 21),
     ],
 )
-def test_more_than_the_samples_allow_is_refused(distribution: Distribution, key: str, value: int) -> None:
+def test_min_samples_and_shards_per_client_beyond_the_samples_are_refused(
+    distribution: Distribution, key: str, value: int
+) -> None:
     with pytest.raises(UserError, match=r"at most 20 \(100 samples, 5 clients\)") as caught:
         distribution.split(_labels(100), 5, 0)
     assert (caught.value.key, caught.value.value) == (f"distribution.{key}", value)
 
 
 @pytest.mark.parametrize("clients", [1, 3, 11, 30])
-def test_natural_keeps_the_samples_of_an_owner_together(clients: int) -> None:
+def test_natural_division_keeps_the_samples_of_an_owner_together(clients: int) -> None:
     owners = np.random.default_rng(0).integers(30, size=700) * 7  # numbers that are not consecutive
     shards = Natural().split(owners, clients, 0)
     assert np.array_equal(np.sort(np.concatenate(shards)), np.arange(700))
@@ -299,7 +303,7 @@ def test_natural_keeps_the_samples_of_an_owner_together(clients: int) -> None:
     assert max(sizes) - min(sizes) <= largest  # each is dealt to the client that has fewest
 
 
-def test_natural_draws_who_is_together() -> None:
+def test_natural_division_draws_by_seed_which_owners_share_a_client() -> None:
     owners = np.repeat(np.arange(20), 5)
     divisions = [Natural().split(owners, 4, seed) for seed in (0, 0, 1)]
     same, again, other = ([shard.tolist() for shard in division] for division in divisions)
@@ -307,13 +311,15 @@ def test_natural_draws_who_is_together() -> None:
     assert same != other
 
 
-def test_natural_refuses_more_clients_than_owners() -> None:
+def test_natural_division_refuses_more_clients_than_owners() -> None:
     with pytest.raises(UserError, match="at most the 3 owners") as caught:
         Natural().split(np.array([5, 5, 9, 7]), 4, 0)
     assert (caught.value.key, caught.value.value) == ("num_clients", 4)
 
 
-def test_extreme_is_a_dirichlet_division_that_every_client_can_train_on(configured: Configure) -> None:
+def test_extreme_distribution_is_a_skewed_dirichlet_with_enough_samples_for_every_client(
+    configured: Configure,
+) -> None:
     chosen = configured("distribution=extreme")["distribution"]
     assert chosen.pop("_target_").endswith(".Dirichlet")
     labels = np.repeat(np.arange(10), 5000)

@@ -176,7 +176,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_archives_are_fetched_unpacked_and_then_read_without_asking_again(
+def test_download_fetches_and_unpacks_an_archive_that_is_then_read_offline(
     name: str, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case, root = CASES[name], tmp_path / "data"
@@ -196,7 +196,7 @@ def test_archives_are_fetched_unpacked_and_then_read_without_asking_again(
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_an_archive_that_is_not_the_published_one_is_refused(
+def test_download_of_an_altered_archive_is_refused_and_leaves_no_folder(
     name: str, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case, root = CASES[name], tmp_path / "data"
@@ -210,7 +210,7 @@ def test_an_archive_that_is_not_the_published_one_is_refused(
     assert not root.exists()
 
 
-def test_emnist_gives_62_classes_without_owners(
+def test_femnist_downloaded_as_emnist_has_62_classes_and_no_owners(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _emnist(server, monkeypatch)

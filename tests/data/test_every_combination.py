@@ -53,7 +53,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Files]:
         yield of
 
 
-def test_all_are_combined() -> None:
+def test_combinations_of_datasets_and_distributions_are_all_trained_or_refused() -> None:
     assert set(DATASETS) == set(MAKERS)
     assert (len(DATASETS), len(DISTRIBUTIONS)) == (13, 10)
     counted = {"trained": 0, "refused": 0, "at clients": 0}

@@ -33,13 +33,13 @@ def _drawn(client: int, channels: int, seed: int) -> list[float]:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_without_angle_and_colour_nothing_changes(channels: int) -> None:
+def test_feature_shift_without_rotation_and_colour_changes_no_pixel(channels: int) -> None:
     pixels = torch.randint(256, (5, 9, 9, channels), dtype=torch.uint8)
     assert torch.equal(FeatureShift(rotation=0.0, colour=0.0).seen_by(3, pixels, 0), pixels)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_colours_are_scaled_by_the_clients_own_factors_and_held_to_a_byte(channels: int) -> None:
+def test_feature_shift_scales_colours_by_the_factors_of_the_client_clamped_to_a_byte(channels: int) -> None:
     pixels = torch.randint(256, (4, 6, 6, channels), dtype=torch.uint8)
     for client in range(6):
         seen = FeatureShift(rotation=0.0, colour=0.5).seen_by(client, pixels, 7)
@@ -49,7 +49,7 @@ def test_colours_are_scaled_by_the_clients_own_factors_and_held_to_a_byte(channe
 
 
 @pytest.mark.parametrize("client", range(4))
-def test_images_are_turned_by_the_clients_angle_about_their_middle(client: int) -> None:
+def test_feature_shift_rotates_images_by_the_angle_of_the_client_about_their_middle(client: int) -> None:
     side = 33
     pixels = _smooth(side, 3)
     seen = FeatureShift(rotation=90.0, colour=0.0).seen_by(client, pixels, 1)
@@ -61,7 +61,7 @@ def test_images_are_turned_by_the_clients_angle_about_their_middle(client: int) 
         assert np.abs(turned.astype(int) - expected)[inside].max() <= 3
 
 
-def test_what_a_client_sees_is_its_own_and_the_seeds() -> None:
+def test_feature_shift_follows_from_client_and_seed_alone() -> None:
     pixels, shift = _smooth(16, 1), FeatureShift(rotation=45.0, colour=0.3)
     seen = [shift.seen_by(client, pixels, seed) for client, seed in ((0, 0), (0, 0), (1, 0), (0, 1))]
     assert torch.equal(seen[0], seen[1])
@@ -69,7 +69,7 @@ def test_what_a_client_sees_is_its_own_and_the_seeds() -> None:
     assert not torch.equal(seen[0], seen[3])
 
 
-def test_pixels_of_each_shard_are_replaced_and_the_others_left() -> None:
+def test_feature_shift_replaces_the_pixels_of_each_shard_and_leaves_all_others() -> None:
     shift, pixels = FeatureShift(rotation=30.0, colour=0.2), _smooth(8, 3, n=300)
     images = Images(pixels.clone(), torch.zeros(300, dtype=torch.int64))
     shards = [np.arange(0, 290, 2), np.arange(1, 290, 2)]  # more than are turned at a time
@@ -79,7 +79,7 @@ def test_pixels_of_each_shard_are_replaced_and_the_others_left() -> None:
     assert torch.equal(seen[290:], pixels[290:])
 
 
-def test_a_run_trains_on_what_clients_see_and_tests_on_what_was_there(tiny: Build) -> None:
+def test_run_with_feature_shift_trains_on_shifted_images_and_tests_on_unshifted_ones(tiny: Build) -> None:
     plain, shifted = tiny("distribution=iid"), tiny("distribution=feature_shift")
     assert torch.equal(plain.parts.data.dataset.test.pixels, shifted.parts.data.dataset.test.pixels)
     for client in range(3):
@@ -95,7 +95,7 @@ def test_a_run_trains_on_what_clients_see_and_tests_on_what_was_there(tiny: Buil
     ("key", "value", "words"),
     [("rotation", 181, "from 0 to 180"), ("rotation", -1, "from 0 to 180"), ("colour", 1.5, "from 0 to 1")],
 )
-def test_what_cannot_be_is_refused_before_anything_is_built(
+def test_feature_shift_beyond_its_ranges_is_refused_with_the_configuration(
     configured: Configure, key: str, value: float, words: str
 ) -> None:
     with pytest.raises(UserError, match=words) as caught:

@@ -27,7 +27,7 @@ def _source(root: Path, **settings: Any) -> Femnist:
     return Femnist(root=str(root), download=False, **settings)
 
 
-def test_leafs_files_are_read_with_each_samples_writer(root: Path) -> None:
+def test_femnist_files_of_leaf_are_read_with_the_writer_of_each_sample(root: Path) -> None:
     data = _source(root).load()
     writers = [noise(w, 14, 28, 1) for w in (0, 1, 0, 1, 2)]
     np.testing.assert_array_equal(data.train.pixels, np.concatenate(writers))
@@ -74,7 +74,7 @@ def test_what_was_kept_otherwise_is_parsed_anew(root: Path, change: str, signed:
         assert torch.equal(one, other)
 
 
-def test_a_second_read_takes_what_was_kept_until_a_file_is_changed(
+def test_femnist_read_again_comes_from_the_cache_until_a_file_is_changed(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = _source(root).read()[0]
@@ -89,19 +89,19 @@ def test_a_second_read_takes_what_was_kept_until_a_file_is_changed(
     assert train.owners.tolist() == [0] * 3 + [w for w in (1, 2, 3) for _ in range(14)]
 
 
-def test_a_writer_in_two_files_is_one_owner(root: Path) -> None:
+def test_femnist_writer_in_two_files_is_one_owner(root: Path) -> None:
     leaf(root / "femnist/train/more.json", {"f10": (noise(3, 2, 28, 1), [1, 2])})
     owners = _source(root).read()[0].owners.tolist()
     assert owners[-2:] == [2, 2]  # f00, f01, f10
     assert len(set(owners)) == 5
 
 
-def test_a_writer_without_a_sample_is_no_owner(root: Path) -> None:
+def test_femnist_writer_without_a_sample_is_no_owner(root: Path) -> None:
     leaf(root / TRAIN, {"f00": (noise(9, 0, 28, 1), []), "f01": (noise(9, 2, 28, 1), [1, 2])})
     assert len(_source(root).read()[0].owners.unique()) == 4
 
 
-def test_natural_gives_clients_whole_writers(root: Path, tiny: Build) -> None:
+def test_natural_division_of_femnist_gives_clients_whole_writers(root: Path, tiny: Build) -> None:
     run = tiny(
         *("dataset=femnist", f"dataset.root={root}", "dataset.max_train=null", "dataset.max_test=null"),
         "distribution=natural",
@@ -112,7 +112,7 @@ def test_natural_gives_clients_whole_writers(root: Path, tiny: Build) -> None:
     assert set().union(*held) == set(range(5))
 
 
-def test_natural_without_owners_is_refused(tiny: Build) -> None:
+def test_natural_division_of_a_dataset_without_owners_is_refused(tiny: Build) -> None:
     with pytest.raises(UserError, match="does not say whose its samples are") as caught:
         tiny("distribution=natural")
     assert (caught.value.key, caught.value.value) == ("distribution", "natural")
@@ -143,7 +143,7 @@ def _short(content: dict[str, Any], of: str) -> None:
         *((_short, "x"), (_short, "y")),
     ],
 )
-def test_a_file_that_is_not_leafs_is_named(root: Path, damage: Any, argument: Any) -> None:
+def test_femnist_file_that_is_not_of_the_leaf_format_is_named(root: Path, damage: Any, argument: Any) -> None:
     content = json.loads((root / TRAIN).read_text())
     damage(content, argument)
     (root / TRAIN).write_text(json.dumps(content))
@@ -153,21 +153,21 @@ def test_a_file_that_is_not_leafs_is_named(root: Path, damage: Any, argument: An
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"3", b"\xff\xfe", b"null"])
-def test_a_file_that_is_no_json_is_named(root: Path, content: bytes) -> None:
+def test_femnist_file_that_is_not_a_json_object_is_named(root: Path, content: bytes) -> None:
     (root / TRAIN).write_bytes(content)
     with pytest.raises(UserError, match=r"train_9\.json must be JSON of LEAF"):
         _source(root).read()
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_half_of_leafs_files_are_not_taken_for_emnist(root: Path, split: str) -> None:
+def test_femnist_with_the_files_of_only_one_split_is_refused(root: Path, split: str) -> None:
     for file in (root / "femnist" / split).iterdir():
         file.unlink()
     with pytest.raises(UserError, match="must both hold LEAF's JSON files"):
         _source(root).read()
 
 
-def test_with_neither_the_way_to_fetch_emnist_is_told(tmp_path: Path) -> None:
+def test_femnist_without_files_is_refused_with_the_way_to_download_them(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"femnist is not there or damaged; dataset\.download=true fetches it"
     ):

@@ -40,7 +40,7 @@ def stored(tmp_path: Path, pixels: Tensor) -> Callable[..., FilePixels]:
 
 @pytest.mark.parametrize("kept", [1, 4, FILES])
 @pytest.mark.parametrize("workers", [1, 5])
-def test_indexing_gives_what_a_tensor_would(
+def test_file_pixels_indexed_in_any_way_are_those_of_a_tensor(
     stored: Callable[..., FilePixels], pixels: Tensor, workers: int, kept: int
 ) -> None:
     files = stored(workers, kept)
@@ -57,7 +57,9 @@ def test_indexing_gives_what_a_tensor_would(
         assert torch.equal(files[index], pixels[index])
 
 
-def test_some_of_the_files_are_files_again(stored: Callable[..., FilePixels], pixels: Tensor) -> None:
+def test_file_pixels_chosen_from_others_are_those_of_the_chosen_files(
+    stored: Callable[..., FilePixels], pixels: Tensor
+) -> None:
     kept = torch.tensor([4, 30, 2, 9])
     some = stored().chosen(kept)
     assert some.shape == (4, SIDE, SIDE, 3)
@@ -67,7 +69,7 @@ def test_some_of_the_files_are_files_again(stored: Callable[..., FilePixels], pi
     )
 
 
-def _counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def _record_decoded_files(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files that are decoded, as they are."""
     seen: list[str] = []
     decode = Decoder.decoded
@@ -81,10 +83,10 @@ def _counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-def test_what_is_decoded_stays_so_until_others_need_the_room(
+def test_decoded_images_are_kept_until_others_need_their_memory(
     stored: Callable[..., FilePixels], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen, files = _counted(monkeypatch), stored(1, kept=4)
+    seen, files = _record_decoded_files(monkeypatch), stored(1, kept=4)
     files[0:4]
     files[0:4]
     assert seen == ["00", "01", "02", "03"]
@@ -95,16 +97,16 @@ def test_what_is_decoded_stays_so_until_others_need_the_room(
     assert seen[6:] == ["00"]
 
 
-def test_no_more_is_decoded_ahead_than_is_kept(
+def test_prefetch_decodes_no_more_images_than_are_kept(
     stored: Callable[..., FilePixels], monkeypatch: pytest.MonkeyPatch, pixels: Tensor
 ) -> None:
-    seen, files = _counted(monkeypatch), stored(1, kept=5)
+    seen, files = _record_decoded_files(monkeypatch), stored(1, kept=5)
     files.prefetch(slice(0, 20))
     assert torch.equal(files[0:5], pixels[0:5])
     assert seen == [f"{i:02d}" for i in range(5)]
 
 
-def test_the_next_batch_is_decoded_while_this_one_is_computed(
+def test_next_batch_is_decoded_while_the_current_batch_is_computed(
     stored: Callable[..., FilePixels], pixels: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise the last image of the next batch, not asked for here, would be waited for in vain."""
@@ -158,7 +160,7 @@ def test_batches_from_files_are_those_from_memory(stored: Callable[..., FilePixe
                 assert torch.equal(y, v)
 
 
-def test_clients_see_their_images_in_their_way_also_from_files(
+def test_client_views_of_images_apply_to_file_pixels_too(
     stored: Callable[..., FilePixels], pixels: Tensor
 ) -> None:
     def view(client: int, some: Tensor) -> Tensor:
@@ -173,7 +175,7 @@ def test_clients_see_their_images_in_their_way_also_from_files(
     assert torch.equal(kept.pixels[0:2], torch.stack([pixels[12] // 3, pixels[3] // 2]))
 
 
-def test_statistics_are_of_all_images_where_these_are_few_and_of_a_fixed_sample_of_many(
+def test_normalisation_statistics_are_of_all_of_few_images_and_of_a_fixed_sample_of_many(
     stored: Callable[..., FilePixels], pixels: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     labels = torch.zeros(FILES, dtype=torch.int64)
@@ -188,7 +190,7 @@ def test_statistics_are_of_all_images_where_these_are_few_and_of_a_fixed_sample_
     )
 
 
-def test_a_damaged_file_is_told_when_it_is_asked_for(tmp_path: Path) -> None:
+def test_damaged_file_is_named_when_its_pixels_are_read(tmp_path: Path) -> None:
     imagenet(tmp_path, pytest.MonkeyPatch())
     next((tmp_path / "train").glob("*/*_3.JPEG")).write_bytes(b"no image")
     data = ImageNet(root=str(tmp_path), image_size=8, workers=2).load()
@@ -198,11 +200,11 @@ def test_a_damaged_file_is_told_when_it_is_asked_for(tmp_path: Path) -> None:
     assert (caught.value.key, caught.value.value) == ("dataset.root", str(tmp_path))
 
 
-def test_imagenet_is_not_decoded_at_the_start_and_is_cut_as_any_other(
+def test_imagenet_with_workers_is_decoded_only_when_read_and_cut_to_the_same_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     imagenet(tmp_path, monkeypatch)
-    seen = _counted(monkeypatch)
+    seen = _record_decoded_files(monkeypatch)
     lazy = ImageNet(root=str(tmp_path), image_size=8, workers=2, max_train=9, validation=6).load()
     assert seen == []
     at_once = ImageNet(root=str(tmp_path), image_size=8, max_train=9, validation=6)
@@ -217,7 +219,7 @@ def test_imagenet_is_not_decoded_at_the_start_and_is_cut_as_any_other(
 @pytest.mark.cover(1)
 @pytest.mark.parametrize("engine", ["sequential", "vectorized"])
 @pytest.mark.parametrize("distribution", ["iid", "feature_shift"])
-def test_a_run_on_files_is_bit_for_bit_the_run_on_memory(
+def test_run_on_files_is_bit_for_bit_the_run_on_memory(
     tmp_path: Path, tiny: Build, engine: str, distribution: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     imagenet(tmp_path, monkeypatch)

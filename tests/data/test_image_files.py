@@ -104,7 +104,7 @@ def _annotate(root: Path, text: str) -> None:
         (lambda root: (root / "val/images/val_3.JPEG").unlink(), "val/images/ must hold 'val_3.JPEG'"),
     ],
 )
-def test_what_tinyimagenet_lacks_is_told_with_where_it_comes_from(
+def test_tinyimagenet_with_missing_files_is_refused_with_what_is_missing_and_its_origin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path], None], told: str
 ) -> None:
     published.tinyimagenet(tmp_path, monkeypatch)
@@ -116,7 +116,7 @@ def test_what_tinyimagenet_lacks_is_told_with_where_it_comes_from(
     assert "http://cs231n.stanford.edu/tiny-imagenet-200.zip" in caught.value.allowed
 
 
-def test_chest_xray_is_train_and_test_in_grey_and_the_sixteen_of_val_are_left(
+def test_chest_xray_is_read_from_train_and_test_in_grey_without_val(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     published.chest_xray(tmp_path, monkeypatch)
@@ -127,7 +127,7 @@ def test_chest_xray_is_train_and_test_in_grey_and_the_sixteen_of_val_are_left(
     assert data.class_names == ("NORMAL", "PNEUMONIA")
 
 
-def test_imagenet_evaluates_on_val(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_imagenet_is_read_with_val_as_the_test_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     published.imagenet(tmp_path, monkeypatch)
     data = ImageNet(root=str(tmp_path), image_size=24).load()
     for split, of in ((data.train, "train"), (data.test, "val")):
@@ -144,7 +144,7 @@ def test_imagenet_evaluates_on_val(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (ChestXray, "train/<class>/* and test/<class>/*", "chest-xray-pneumonia"),
     ],
 )
-def test_who_has_no_files_is_told_the_folders_and_where_they_come_from(
+def test_missing_image_folder_is_refused_with_the_expected_folders_and_their_origin(
     tmp_path: Path, source: type[ImageFolder], folders: str, origin: str
 ) -> None:
     with pytest.raises(UserError) as caught:
@@ -155,7 +155,7 @@ def test_who_has_no_files_is_told_the_folders_and_where_they_come_from(
 
 
 @pytest.mark.parametrize(("name", "source"), [("imagenette", _imagenette), ("eurosat", _eurosat)])
-def test_who_has_no_files_that_torchvision_could_fetch_is_told_so(
+def test_missing_files_that_torchvision_can_download_are_refused_with_that_way(
     tmp_path: Path, name: str, source: Callable[[Path], ImageSource]
 ) -> None:
     with pytest.raises(
@@ -165,7 +165,7 @@ def test_who_has_no_files_that_torchvision_could_fetch_is_told_so(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_home_directory_may_be_written_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dataset_root_may_begin_with_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     published.eurosat(tmp_path / "data", monkeypatch)
     published.image_folder(tmp_path / "own", monkeypatch)
@@ -174,7 +174,9 @@ def test_a_home_directory_may_be_written_short(tmp_path: Path, monkeypatch: pyte
     assert len(ImageFolder(root="~/own", image_size=8).load().train) == 18
 
 
-def test_hidden_files_are_no_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hidden_files_in_an_image_folder_are_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     published.image_folder(tmp_path, monkeypatch)
     (tmp_path / "train" / "ant" / "._ant_0.png").write_bytes(
         b"what an unpacked archive of a Mac leaves behind"
@@ -203,7 +205,7 @@ def test_cifar10_as_image_files_has_the_statistics_of_cifar10() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "..", "../other", "/etc", ".git", "a/b", "a\0"])
-def test_a_class_is_the_name_of_a_folder_and_no_path(
+def test_class_name_that_is_a_path_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     published.image_folder(tmp_path, monkeypatch)
@@ -213,7 +215,7 @@ def test_a_class_is_the_name_of_a_folder_and_no_path(
 
 
 @pytest.mark.parametrize("workers", [0, 65, 1.5])
-def test_how_many_threads_decode_is_refused_before_anything_is_read(
+def test_dataset_workers_beyond_their_range_are_refused_with_the_configuration(
     configured: Configure, workers: float
 ) -> None:
     with pytest.raises(UserError, match="a whole number from 1 to 64 or null") as caught:

@@ -58,7 +58,7 @@ def _caches(root: Path) -> list[Path]:
     return sorted((root / ".fedsplit-cache").glob("*"))
 
 
-def test_images_come_by_class_then_by_name_with_the_files_own_pixels(root: Path) -> None:
+def test_image_folder_is_read_by_class_then_by_name_with_the_pixels_of_the_files(root: Path) -> None:
     train, test = _source(root).read()
     assert train.labels.tolist() == [0, 0, 1, 1]
     assert test.labels.tolist() == [0, 1]
@@ -66,7 +66,7 @@ def test_images_come_by_class_then_by_name_with_the_files_own_pixels(root: Path)
     np.testing.assert_array_equal(test.pixels, np.stack([_pixels(seed) for seed in (4, 5)]))
 
 
-def test_a_limit_keeps_as_many_of_each_class(root: Path) -> None:
+def test_image_folder_with_max_train_keeps_equally_many_of_each_class(root: Path) -> None:
     data = _source(root, max_train=2).load()
     np.testing.assert_array_equal(data.train.pixels, np.stack([_pixels(1), _pixels(2)]))
     assert (data.num_classes, data.channels, data.image_size) == (2, 3, 6)
@@ -79,7 +79,7 @@ def test_jpeg_files_are_read_as_pillow_decodes_them(root: Path) -> None:
     np.testing.assert_array_equal(_source(root).read()[0].pixels[-1], expected)
 
 
-def test_grayscale_is_the_luma_of_the_colours_in_one_channel(root: Path) -> None:
+def test_grayscale_gives_the_luma_of_the_colours_in_one_channel(root: Path) -> None:
     train, _ = _source(root, grayscale=True).read()
     assert train.pixels.shape == (4, 6, 6, 1)
     luma = _pixels(1).astype(np.float64) @ np.array([0.299, 0.587, 0.114])  # ITU-R 601
@@ -87,7 +87,7 @@ def test_grayscale_is_the_luma_of_the_colours_in_one_channel(root: Path) -> None
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "1", "RGBA", "CMYK"])
-def test_every_mode_of_image_gives_three_channels(root: Path, mode: str) -> None:
+def test_image_of_any_mode_is_read_as_three_channels(root: Path, mode: str) -> None:
     name = "a.tif" if mode == "CMYK" else "a.png"
     (root / "train/ant/a.png").unlink()
     stored = Image.fromarray(_pixels(1)).convert(mode)
@@ -97,7 +97,7 @@ def test_every_mode_of_image_gives_three_channels(root: Path, mode: str) -> None
     np.testing.assert_array_equal(train.pixels[0], np.asarray(stored.convert("RGB")))
 
 
-def test_resizing_takes_files_of_any_shape(root: Path) -> None:
+def test_image_size_resizes_files_of_any_shape(root: Path) -> None:
     _write(root / "train/ant/a.png", np.full((3, 9, 3), 77, np.uint8))
     train, test = _source(root, image_size=4).read()
     assert train.pixels.shape == (4, 4, 4, 3)
@@ -115,7 +115,7 @@ def test_resizing_takes_files_of_any_shape(root: Path) -> None:
         ("test/bee/y.bmp", 7, 7, "y.bmp is 7x7 and not 6x6: give the size"),
     ],
 )
-def test_files_that_are_not_square_or_differ_in_size_are_named(
+def test_files_not_square_or_of_different_sizes_without_image_size_are_named(
     root: Path, name: str, width: int, height: int, words: str
 ) -> None:
     _write(root / name, _pixels(0, width, height))
@@ -124,7 +124,7 @@ def test_files_that_are_not_square_or_differ_in_size_are_named(
     assert (caught.value.key, caught.value.value) == ("dataset.image_size", None)
 
 
-def test_both_splits_must_have_the_same_size(root: Path) -> None:
+def test_splits_of_different_image_sizes_are_refused(root: Path) -> None:
     for name in ("test/ant/x.png", "test/bee/y.bmp"):
         _write(root / name, _pixels(0, 8, 8))
     with pytest.raises(UserError, match=r"8x8 and not 6x6"):
@@ -132,7 +132,7 @@ def test_both_splits_must_have_the_same_size(root: Path) -> None:
 
 
 @pytest.mark.parametrize("missing", ["", "train"])
-def test_a_folder_without_train_is_refused(tmp_path: Path, missing: str) -> None:
+def test_image_folder_without_train_is_refused(tmp_path: Path, missing: str) -> None:
     root = tmp_path / "nothing" if missing == "" else tmp_path
     with pytest.raises(UserError, match="holds train/<class>") as caught:
         _source(root).read()
@@ -140,7 +140,7 @@ def test_a_folder_without_train_is_refused(tmp_path: Path, missing: str) -> None
 
 
 @pytest.mark.parametrize(("split", "place"), [("train", "train/"), ("test", "test/<class>/")])
-def test_a_split_without_an_image_is_refused(root: Path, split: str, place: str) -> None:
+def test_split_without_an_image_is_refused(root: Path, split: str, place: str) -> None:
     for name in FILES:
         if name.startswith(split):
             (root / name).unlink()
@@ -148,7 +148,7 @@ def test_a_split_without_an_image_is_refused(root: Path, split: str, place: str)
         _source(root).read()
 
 
-def test_a_class_of_test_that_train_does_not_have_is_named(root: Path) -> None:
+def test_class_of_test_that_train_does_not_have_is_named(root: Path) -> None:
     _write(root / "test/cat/c.png", _pixels(0))
     with pytest.raises(UserError, match="class cat of test is none of train"):
         _source(root).read()
@@ -176,16 +176,14 @@ def _wrong_chunk(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [_text, _empty, _half, _header_only, _wrong_chunk])
 @pytest.mark.parametrize("name", ["train/ant/a.png", "train/bee/1.png"])
-def test_a_file_that_cannot_be_decoded_is_named(
-    root: Path, damage: Callable[[Path], None], name: str
-) -> None:
+def test_file_that_cannot_be_decoded_is_named(root: Path, damage: Callable[[Path], None], name: str) -> None:
     _write(root / name, _pixels(0))
     damage(root / name)
     with pytest.raises(UserError, match=r"(a|1)\.png cannot be read as an image"):
         _source(root).read()
 
 
-def test_a_second_read_takes_the_decoded_pixels_from_the_cache(
+def test_image_folder_read_again_takes_the_decoded_pixels_from_the_cache(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = _source(root).read()
@@ -292,7 +290,7 @@ def _move_to_other_class(root: Path) -> None:
 
 
 @pytest.mark.parametrize("edit", [_overwrite, _add, _remove, _rename, _move_to_other_class])
-def test_an_edited_folder_is_decoded_anew(root: Path, edit: Callable[[Path], None]) -> None:
+def test_image_folder_edited_after_a_read_is_decoded_anew(root: Path, edit: Callable[[Path], None]) -> None:
     _source(root).read()
     edit(root)
     train, _ = _source(root).read()
@@ -302,7 +300,7 @@ def test_an_edited_folder_is_decoded_anew(root: Path, edit: Callable[[Path], Non
     assert train.labels.tolist() == [int(path.parent.name == "bee") for path in files]
 
 
-def test_other_settings_do_not_share_a_cache(root: Path) -> None:
+def test_reads_with_other_settings_do_not_share_a_cache(root: Path) -> None:
     _source(root).read()
     assert _source(root, image_size=3).read()[0].pixels.shape == (4, 3, 3, 3)
     assert _source(root, grayscale=True).read()[0].pixels.shape == (4, 6, 6, 1)
@@ -310,7 +308,7 @@ def test_other_settings_do_not_share_a_cache(root: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [_text, _empty, _half])
-def test_a_damaged_cache_is_written_again(root: Path, damage: Callable[[Path], None]) -> None:
+def test_damaged_cache_is_written_again(root: Path, damage: Callable[[Path], None]) -> None:
     first, _ = _source(root).read()
     intact = [path.read_bytes() for path in _caches(root)]
     for cache in _caches(root):
@@ -320,13 +318,13 @@ def test_a_damaged_cache_is_written_again(root: Path, damage: Callable[[Path], N
     assert [path.read_bytes() for path in _caches(root)] == intact
 
 
-def test_nothing_but_whole_caches_is_left_behind(root: Path) -> None:
+def test_read_leaves_only_complete_cache_files_behind(root: Path) -> None:
     _source(root).read()
     assert [path.name.partition("-")[0] for path in _caches(root)] == ["test", "train"]
     assert {path.suffix for path in _caches(root)} == {".safetensors"}
 
 
-def test_where_no_cache_can_be_written_images_are_decoded_each_time(root: Path) -> None:
+def test_image_folder_whose_cache_cannot_be_written_is_decoded_each_time(root: Path) -> None:
     (root / ".fedsplit-cache").write_text("a file stands where the folder should be")
     for _ in range(2):
         np.testing.assert_array_equal(_source(root).read()[0].pixels[0], _pixels(1))
@@ -334,7 +332,7 @@ def test_where_no_cache_can_be_written_images_are_decoded_each_time(root: Path) 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="permissions do not bind this user")
 @pytest.mark.parametrize("cached", [False, True])
-def test_a_read_only_folder_is_decoded_each_time(root: Path, cached: bool) -> None:
+def test_read_only_image_folder_is_decoded_each_time(root: Path, cached: bool) -> None:
     if cached:
         _source(root, image_size=3).read()  # of other settings: of no use here
         (root / ".fedsplit-cache").chmod(0o500)
@@ -359,7 +357,7 @@ _DEEP = {
 @pytest.mark.parametrize("image_size", [None, 4])
 @pytest.mark.parametrize("kind", sorted(_DEEP))
 @pytest.mark.parametrize("place", ["train/ant/0", "train/bee/0", "test/bee/0"])
-def test_an_image_of_more_than_8_bits_a_channel_is_refused(
+def test_image_of_more_than_8_bits_a_channel_is_refused(
     root: Path, place: str, kind: str, image_size: int | None, grayscale: bool
 ) -> None:
     mode, _, suffix = kind.rpartition(".")
@@ -383,7 +381,7 @@ def test_an_image_of_more_than_8_bits_a_channel_is_refused(
     ],
 )
 @pytest.mark.parametrize("where", ["train/ant", "test/bee"])
-def test_a_damaged_file_of_any_format_is_named(root: Path, where: str, name: str, content: bytes) -> None:
+def test_damaged_file_of_any_format_is_named(root: Path, where: str, name: str, content: bytes) -> None:
     (root / where / name).write_bytes(content)
     with pytest.raises(UserError, match=rf"{name} cannot be read as an image") as caught:
         _source(root, image_size=6).read()
@@ -393,7 +391,7 @@ def test_a_damaged_file_of_any_format_is_named(root: Path, where: str, name: str
 @pytest.mark.parametrize("name", [".ipynb_checkpoints", ".git"])
 @pytest.mark.parametrize("split", ["train", "test"])
 @pytest.mark.parametrize("filled", [False, True])
-def test_hidden_folders_are_no_classes(root: Path, split: str, name: str, filled: bool) -> None:
+def test_hidden_folders_are_not_read_as_classes(root: Path, split: str, name: str, filled: bool) -> None:
     before = _source(root).read()
     hidden = root / split / name
     hidden.mkdir()
@@ -404,7 +402,7 @@ def test_hidden_folders_are_no_classes(root: Path, split: str, name: str, filled
         assert torch.equal(found.pixels, expected.pixels)
 
 
-def test_crops_beyond_the_images_are_refused(root: Path) -> None:
+def test_crop_padding_beyond_the_images_is_refused(root: Path) -> None:
     assert ImageFolder(root=str(root), crop_padding=6).load().augmentation.crop_padding == 6
     with pytest.raises(UserError, match="at most the images' 6 pixels") as caught:
         ImageFolder(root=str(root), crop_padding=7).load()
@@ -413,7 +411,7 @@ def test_crops_beyond_the_images_are_refused(root: Path) -> None:
         ImageFolder(root=str(root), image_size=4, crop_padding=6).load()
 
 
-def test_a_png_with_a_broken_chunk_is_told(root: Path) -> None:
+def test_png_with_a_broken_chunk_is_refused(root: Path) -> None:
     file = next((root / "train").glob("*/*.png"))
     content = bytearray(file.read_bytes())
     place = content.index(b"IDAT")

@@ -20,12 +20,14 @@ from fedsplit.data.local_test import held_out_size, hold_out
         (100, 0.999, 99),
     ],
 )
-def test_so_many_are_held_out(samples: int, fraction: float, expected: int) -> None:
+def test_held_out_size_is_the_rounded_fraction_that_leaves_a_sample_to_train_on(
+    samples: int, fraction: float, expected: int
+) -> None:
     assert held_out_size(samples, fraction) == expected
 
 
 @pytest.mark.parametrize("samples", [1, 2, 3, 50])
-def test_every_sample_is_either_trained_or_tested_on_and_stays_in_its_order(samples: int) -> None:
+def test_hold_out_gives_every_sample_to_training_or_test_in_order(samples: int) -> None:
     shard = np.random.default_rng(samples).permutation(1000)[:samples]
     train, test = hold_out(shard, 0.3, client=1, seed=2)
     assert len(test) == held_out_size(samples, 0.3)
@@ -35,7 +37,7 @@ def test_every_sample_is_either_trained_or_tested_on_and_stays_in_its_order(samp
         assert [places[int(sample)] for sample in part] == sorted(places[int(sample)] for sample in part)
 
 
-def test_what_is_held_out_depends_on_seed_and_client_alone_and_each_sample_is_as_likely() -> None:
+def test_hold_out_follows_from_seed_and_client_and_draws_samples_equally_often() -> None:
     shard = np.arange(20)
     again = [hold_out(shard, 0.25, client=3, seed=1)[1].tolist() for _ in range(2)]
     assert again[0] == again[1]

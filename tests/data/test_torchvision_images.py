@@ -89,7 +89,7 @@ def test_cifar100_is_read_with_its_fine_labels(cifar100: Path) -> None:
         assert split.labels.tolist() == fine
 
 
-def test_a_damaged_batch_is_not_read(cifar10: Path) -> None:
+def test_cifar10_with_a_damaged_batch_is_refused(cifar10: Path) -> None:
     path = cifar10 / CIFAR_FOLDERS["cifar10"] / "data_batch_3"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -125,7 +125,7 @@ def test_idx_files_are_read_into_one_grey_channel(idx_files: Path, name: str) ->
         assert str(split.labels.dtype) == "torch.int64"
 
 
-def test_load_gives_what_was_read_with_the_number_of_classes(idx_files: Path) -> None:
+def test_load_of_mnist_gives_the_images_read_with_the_number_of_classes(idx_files: Path) -> None:
     source = TorchvisionImages(
         name="mnist", root=str(idx_files), download=False, max_train=10, flip=False, crop_padding=2
     )
@@ -136,7 +136,7 @@ def test_load_gives_what_was_read_with_the_number_of_classes(idx_files: Path) ->
 
 
 @pytest.mark.parametrize("size", [0, 3, 10, 1000])
-def test_a_file_cut_short_is_told_as_damaged(idx_files: Path, size: int) -> None:
+def test_idx_file_cut_short_is_refused(idx_files: Path, size: int) -> None:
     path = idx_files / "MNIST" / "raw" / "train-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(UserError, match=r"^dataset\.root="):
@@ -144,7 +144,7 @@ def test_a_file_cut_short_is_told_as_damaged(idx_files: Path, size: int) -> None
 
 
 @pytest.mark.parametrize("name", sorted(CLASSES.values()))
-def test_missing_files_are_told_with_the_way_to_fetch_them(tmp_path: Path, name: str) -> None:
+def test_missing_files_are_refused_with_the_way_to_download_them(tmp_path: Path, name: str) -> None:
     with pytest.raises(
         UserError, match=f"{name} is not there or damaged; dataset.download=true fetches it"
     ) as caught:
@@ -162,7 +162,7 @@ def test_missing_files_are_told_with_the_way_to_fetch_them(tmp_path: Path, name:
         OSError(),
     ],
 )
-def test_a_failed_download_is_told_in_one_line(
+def test_failed_download_is_refused_in_one_line_with_its_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, datasets: ModuleType, reader: str, error: Exception
 ) -> None:
     def fail(self: object) -> None:
@@ -179,7 +179,7 @@ def test_a_failed_download_is_told_in_one_line(
     assert caught.value.__cause__ is error
 
 
-def test_nothing_is_downloaded_unless_asked_for(
+def test_download_happens_only_where_configured(
     idx_files: Path, monkeypatch: pytest.MonkeyPatch, datasets: ModuleType
 ) -> None:
     asked = []
@@ -192,7 +192,7 @@ def test_nothing_is_downloaded_unless_asked_for(
 
 @pytest.mark.parametrize("reader", sorted(CLASSES))
 @pytest.mark.parametrize("was_there", [False, True])
-def test_a_failed_download_leaves_a_folder_only_where_there_was_one(
+def test_failed_download_leaves_a_folder_only_where_there_was_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, datasets: ModuleType, reader: str, was_there: bool
 ) -> None:
     root = tmp_path / "data"
@@ -215,7 +215,7 @@ def test_a_failed_download_leaves_a_folder_only_where_there_was_one(
 
 
 @pytest.mark.parametrize("name", sorted(CLASSES.values()))
-def test_looking_for_files_that_are_missing_makes_no_folder(tmp_path: Path, name: str) -> None:
+def test_reading_missing_files_creates_no_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="is not there or damaged"):
         _source(name, tmp_path / "data").read()
     assert list(tmp_path.iterdir()) == []
@@ -231,7 +231,7 @@ def test_svhn_is_read_from_its_matlab_files_with_the_digit_zero_as_label_zero(
         assert split.pixels.is_contiguous()
 
 
-def test_a_damaged_file_of_svhn_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_svhn_with_a_damaged_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     svhn(tmp_path, monkeypatch)
     mat(tmp_path / "test_32x32.mat", noise(5, 10, 32), cycle(10, 10))
     with pytest.raises(UserError, match="svhn is not there or damaged") as caught:

@@ -36,12 +36,12 @@ def _alignment(seed: int = 3, **changes: int) -> Alignment:
     )
 
 
-def _initially() -> Weights:
+def _initial_weights() -> Weights:
     return dict(_head().state_dict())
 
 
 def _align(alignment: Alignment, client: int, round: int, server: SplitServer) -> Weights:
-    return alignment.align(client, round, server, initially=_initially())
+    return alignment.align(client, round, server, initially=_initial_weights())
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def _stored(clients: list[int], alignment: Alignment, steps: range = range(3)) -
 
 
 @pytest.mark.parametrize("interval", [1, 2, 5])
-def test_with_full_participation_clients_align_at_every_multiple_of_the_interval(
+def test_client_of_every_round_aligns_at_every_multiple_of_the_interval(
     server: SplitServer, interval: int
 ) -> None:
     alignment, aligned = _stored([0], _alignment(epochs=1)), []
@@ -94,7 +94,7 @@ def test_with_full_participation_clients_align_at_every_multiple_of_the_interval
     assert aligned == [t for t in range(12) if t % interval == 0]
 
 
-def test_a_client_that_comes_now_and_then_aligns_when_the_interval_has_passed(server: SplitServer) -> None:
+def test_client_of_some_rounds_aligns_when_the_interval_has_passed(server: SplitServer) -> None:
     alignment, aligned = _stored([0], _alignment(epochs=1)), []
     for t in (2, 4, 6, 7, 9, 11, 20, 24, 25):
         if alignment.is_due(0, t, 5):
@@ -105,7 +105,7 @@ def test_a_client_that_comes_now_and_then_aligns_when_the_interval_has_passed(se
 
 
 @pytest.mark.parametrize("others", [[], [0, 1], [1, 0], [3, 1, 0]])
-def test_a_client_does_not_depend_on_which_others_align_or_in_which_order(
+def test_alignment_of_a_client_does_not_depend_on_other_clients_or_their_order(
     server: SplitServer, others: list[int]
 ) -> None:
     alone = _stored([2], _alignment())
@@ -116,7 +116,7 @@ def test_a_client_does_not_depend_on_which_others_align_or_in_which_order(
         assert _same(_align(together, 2, t, server), _align(alone, 2, t, server))
 
 
-def test_aligning_leaves_the_server_as_it_is(server: SplitServer) -> None:
+def test_alignment_leaves_the_server_unchanged(server: SplitServer) -> None:
     before = copy.deepcopy(server.state())
     alignment = _stored([0, 1], _alignment())
     for client in (0, 1):
@@ -126,7 +126,7 @@ def test_aligning_leaves_the_server_as_it_is(server: SplitServer) -> None:
     assert float(before["optimizer"]["0.weight"]["step"]) == 2
 
 
-def test_aligning_brings_the_estimates_closer_to_the_true_cut_gradients(server: SplitServer) -> None:
+def test_alignment_brings_the_estimates_closer_to_the_true_cut_gradients(server: SplitServer) -> None:
     alignment = _stored([0], _alignment(epochs=150, batch_size=10), steps=range(2))
     z, y = (
         torch.cat(parts) for parts in zip(*((_upload(0, s).z, _upload(0, s).y) for s in (0, 1)), strict=True)
@@ -140,10 +140,12 @@ def test_aligning_brings_the_estimates_closer_to_the_true_cut_gradients(server: 
     assert error(_align(alignment, 0, 0, server)) < 0.7 * error(dict(head.state_dict()))
 
 
-def test_alignment_is_descent_on_the_servers_gradients_chunk_by_chunk(server: SplitServer) -> None:
+def test_alignment_steps_are_descent_on_the_squared_error_to_the_cut_gradients(server: SplitServer) -> None:
     module = nn.Sequential(nn.Flatten(), nn.Linear(12, CLASSES))  # no dropout: gradients need no seed
     plain = SplitServer(module, ADAM, Constant(), seed=3)
-    found = _stored([0], _alignment(epochs=4, batch_size=100)).align(0, 0, plain, initially=_initially())
+    found = _stored([0], _alignment(epochs=4, batch_size=100)).align(
+        0, 0, plain, initially=_initial_weights()
+    )
     z, y = (torch.cat([getattr(_upload(0, s), part) for s in (0, 1, 2)])[-10:] for part in ("z", "y"))
     leaf = z.clone().requires_grad_()
     (true,) = torch.autograd.grad(F.cross_entropy(module(leaf), y, reduction="sum"), leaf)
@@ -164,7 +166,7 @@ def _after_restart(state: dict[str, Any]) -> Alignment:
     return other
 
 
-def test_it_goes_on_from_its_state_as_if_nothing_had_been(server: SplitServer) -> None:
+def test_alignment_loaded_from_its_state_continues_with_the_same_bits(server: SplitServer) -> None:
     alignment = _alignment()
     _stored([0, 2], alignment)
     _align(alignment, 0, 3, server)
@@ -181,7 +183,7 @@ def test_it_goes_on_from_its_state_as_if_nothing_had_been(server: SplitServer) -
     assert set(other.auxiliary_weights()) == {0, 1, 2, 4}
 
 
-def test_only_a_first_alignment_starts_from_the_given_weights(server: SplitServer) -> None:
+def test_later_alignments_do_not_start_from_the_given_weights(server: SplitServer) -> None:
     given = {name: torch.full_like(value, 0.125) for name, value in _head().state_dict().items()}
     once, elsewhere = _stored([0], _alignment()), _stored([0], _alignment())
     assert not _same(once.align(0, 0, server, initially=given), _align(elsewhere, 0, 0, server))
@@ -191,7 +193,7 @@ def test_only_a_first_alignment_starts_from_the_given_weights(server: SplitServe
     assert set(once.auxiliary_weights()) == {0}
 
 
-def test_storing_alone_makes_no_auxiliary_model(server: SplitServer) -> None:
+def test_upload_stored_without_alignment_makes_no_auxiliary_model(server: SplitServer) -> None:
     alignment = _stored([0, 1], _alignment())
     assert alignment.auxiliary_weights() == {}
     _align(alignment, 1, 0, server)
@@ -199,11 +201,11 @@ def test_storing_alone_makes_no_auxiliary_model(server: SplitServer) -> None:
     assert alignment.is_due(0, 0, 1)
 
 
-def test_seed_round_and_client_decide_the_order_of_chunks(server: SplitServer) -> None:
+def test_order_of_chunks_follows_from_seed_and_round(server: SplitServer) -> None:
     def aligned(seed: int, round: int) -> Tensor:
-        return _stored([0], _alignment(seed, batch_size=2)).align(0, round, server, initially=_initially())[
-            "fc.weight"
-        ]
+        return _stored([0], _alignment(seed, batch_size=2)).align(
+            0, round, server, initially=_initial_weights()
+        )["fc.weight"]
 
     torch.manual_seed(1)
     first = aligned(3, 0)
@@ -213,7 +215,7 @@ def test_seed_round_and_client_decide_the_order_of_chunks(server: SplitServer) -
     assert not torch.equal(aligned(3, 1), first)
 
 
-def test_the_tolerance_of_the_configuration_ends_alignments_early(tiny: Build) -> None:
+def test_configured_tolerance_ends_alignments_early(tiny: Build) -> None:
     def aligned(epochs: int, tolerance: str) -> dict[str, Weights]:
         settings = (f"auxiliary.align_epochs={epochs}", f"auxiliary.align_tolerance={tolerance}")
         experiment = tiny("algorithm=fsl_sage", *settings)
@@ -247,36 +249,36 @@ def _recorded(seed: int = 3, **changes: int) -> tuple[Alignment, _Recording]:
     return alignment, estimator
 
 
-def _full(value: float) -> Weights:
+def _constant_weights(value: float) -> Weights:
     return {name: torch.full_like(tensor, value) for name, tensor in _head().state_dict().items()}
 
 
-def test_the_first_alignment_is_fitted_from_exactly_the_given_weights(server: SplitServer) -> None:
+def test_first_alignment_of_a_client_starts_from_exactly_the_given_weights(server: SplitServer) -> None:
     alignment, _ = _recorded()
     _stored([0, 1], alignment)
-    given = _full(0.125)
-    assert _same(alignment.align(0, 0, server, initially=given), _full(0.125))
+    given = _constant_weights(0.125)
+    assert _same(alignment.align(0, 0, server, initially=given), _constant_weights(0.125))
     for tensor in given.values():
         tensor.zero_()  # the auxiliary model keeps none of the memory it started from
-    assert _same(alignment.align(0, 1, server, initially=_full(5.0)), _full(0.125))
-    assert _same(alignment.align(1, 1, server, initially=_full(5.0)), _full(5.0))
-    assert _same(alignment.auxiliary_weights(), {0: _full(0.125), 1: _full(5.0)})
+    assert _same(alignment.align(0, 1, server, initially=_constant_weights(5.0)), _constant_weights(0.125))
+    assert _same(alignment.align(1, 1, server, initially=_constant_weights(5.0)), _constant_weights(5.0))
+    assert _same(alignment.auxiliary_weights(), {0: _constant_weights(0.125), 1: _constant_weights(5.0)})
 
 
-def test_after_a_restart_only_clients_that_had_not_aligned_start_from_the_given_weights(
+def test_clients_that_had_aligned_before_a_restart_do_not_start_from_the_given_weights(
     server: SplitServer,
 ) -> None:
     alignment, _ = _recorded()
-    _stored([0, 1], alignment).align(0, 0, server, initially=_full(0.125))
+    _stored([0, 1], alignment).align(0, 0, server, initially=_constant_weights(0.125))
     other, _ = _recorded()
     other.load_state(copy.deepcopy(alignment.state()))
-    assert _same(other.auxiliary_weights(), {0: _full(0.125)})
+    assert _same(other.auxiliary_weights(), {0: _constant_weights(0.125)})
     assert [other.is_due(client, 0, 1) for client in (0, 1)] == [False, True]
-    assert _same(other.align(0, 1, server, initially=_full(5.0)), _full(0.125))
-    assert _same(other.align(1, 1, server, initially=_full(5.0)), _full(5.0))
+    assert _same(other.align(0, 1, server, initially=_constant_weights(5.0)), _constant_weights(0.125))
+    assert _same(other.align(1, 1, server, initially=_constant_weights(5.0)), _constant_weights(5.0))
 
 
-def test_rings_and_auxiliary_models_are_kept_apart(server: SplitServer) -> None:
+def test_alignment_state_keeps_rings_and_auxiliary_models_apart(server: SplitServer) -> None:
     alignment = _stored([0, 1], _alignment())
     _align(alignment, 1, 2, server)
     state = alignment.state()
@@ -290,7 +292,7 @@ def test_rings_and_auxiliary_models_are_kept_apart(server: SplitServer) -> None:
     assert alignment.state()["auxiliaries"]["1"]["last_round"] == 5
 
 
-def test_every_epoch_steps_once_on_every_chunk_with_a_seed_of_its_own(server: SplitServer) -> None:
+def test_alignment_epoch_steps_once_on_every_chunk_with_a_new_seed(server: SplitServer) -> None:
     alignment, estimator = _recorded(epochs=6, batch_size=2)
     _stored([0, 1], alignment)
     for client, round in ((0, 0), (0, 1), (1, 0)):
@@ -333,7 +335,7 @@ def test_dropout_in_an_auxiliary_model_follows_from_the_seed_of_the_run() -> Non
     assert not torch.equal(aligned(3, 1, around=1), first)
 
 
-def test_optimizer_of_an_auxiliary_model_lives_on_from_alignment_to_alignment() -> None:
+def test_optimizer_of_an_auxiliary_model_keeps_its_state_between_alignments() -> None:
     twice, once = (_stored([0], _alignment(batch_size=100, epochs=epochs)) for epochs in (2, 4))
     plain = SplitServer(nn.Sequential(nn.Flatten(), nn.Linear(12, CLASSES)), ADAM, Constant(), seed=3)
     _align(twice, 0, 0, plain)  # one chunk and no dropout: two alignments are one of as many epochs

@@ -84,7 +84,7 @@ def _error(estimator: GradientEstimator, model: ModelState, chunks: list[Chunk])
 
 
 @pytest.mark.parametrize("differentiable", [False, True])
-def test_closed_form_of_a_linear_head_is_what_differentiation_gives(differentiable: bool) -> None:
+def test_closed_form_gradient_of_a_linear_head_is_that_of_autograd(differentiable: bool) -> None:
     linear = LinearAuxiliary(**SIZES).double()
     closed, general = _state(linear), _state(_WithoutClosedForm(linear))
     (chunk,) = _chunks(1)
@@ -97,7 +97,7 @@ def test_closed_form_of_a_linear_head_is_what_differentiation_gives(differentiab
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
 
 
-def test_fitting_by_closed_form_follows_the_path_of_fitting_by_differentiating_twice() -> None:
+def test_fit_by_closed_form_ends_at_the_weights_of_differentiating_twice() -> None:
     linear = LinearAuxiliary(**SIZES).double()
     closed, general = _state(linear), _state(_WithoutClosedForm(linear))
     for model in (closed, general):
@@ -107,7 +107,9 @@ def test_fitting_by_closed_form_follows_the_path_of_fitting_by_differentiating_t
 
 
 @pytest.mark.parametrize("kind", [LinearAuxiliary, MlpAuxiliary, _Normalised])
-def test_estimates_are_gradients_of_the_summed_loss_at_smashed_data(kind: type[nn.Module]) -> None:
+def test_gradient_of_loss_estimates_the_gradient_of_the_summed_loss_at_smashed_data(
+    kind: type[nn.Module],
+) -> None:
     head = _head(kind).double()
     (chunk,) = _chunks(1)
     z = chunk.z.clone().requires_grad_()
@@ -118,7 +120,7 @@ def test_estimates_are_gradients_of_the_summed_loss_at_smashed_data(kind: type[n
 
 
 @pytest.mark.parametrize("differentiable", [False, True])
-def test_neither_estimating_nor_fitting_moves_statistics(differentiable: bool) -> None:
+def test_estimate_and_fit_leave_batch_norm_statistics_unchanged(differentiable: bool) -> None:
     head = _head(_Normalised).double()
     model, estimator, chunks = _state(head), GradientOfLoss(), _chunks()
     buffers = {name: buffer.clone() for name, buffer in model.buffers.items()}
@@ -133,14 +135,14 @@ def test_neither_estimating_nor_fitting_moves_statistics(differentiable: bool) -
 
 
 @pytest.mark.parametrize("kind", [LinearAuxiliary, MlpAuxiliary, _Normalised])
-def test_fitting_the_gradient_of_a_loss_reduces_its_error(kind: type[nn.Module]) -> None:
+def test_fit_of_gradient_of_loss_reduces_its_error(kind: type[nn.Module]) -> None:
     model, estimator, chunks = _state(_head(kind)), GradientOfLoss(), _chunks()
     before = _error(estimator, model, chunks)
     estimator.fit(model, chunks, _steps(0, 1, 2) * 60)
     assert _error(estimator, model, chunks) < 0.6 * before
 
 
-def test_one_step_of_fitting_is_one_step_on_the_sum_of_squared_differences() -> None:
+def test_fit_step_is_an_optimizer_step_on_the_sum_of_squared_differences() -> None:
     model, chunks = _state(_head(LinearAuxiliary)), _chunks()
     parameters = {name: p.detach().clone().requires_grad_() for name, p in model.parameters.items()}
     built = ADAM.build(list(parameters.values()))
@@ -179,7 +181,7 @@ def _ridge_by_least_squares(chunks: list[Chunk], ridge: float) -> np.ndarray:
 
 @pytest.mark.parametrize("samples", [1, 3, 8, 30])  # 3 chunks of these; 10 features
 @pytest.mark.parametrize("ridge", [1e-4, 0.5])
-def test_linear_regression_is_ridge_regression(samples: int, ridge: float) -> None:
+def test_linear_regression_fits_the_weights_of_ridge_regression(samples: int, ridge: float) -> None:
     estimator, chunks = LinearRegression(ridge=ridge), _chunks(samples=samples)
     model = _state(estimator.model(nn.Identity(), **SIZES), None)
     estimator.fit(model, chunks, [])
@@ -192,7 +194,7 @@ def test_linear_regression_is_ridge_regression(samples: int, ridge: float) -> No
     )
 
 
-def test_linear_regression_recovers_gradients_that_are_linear() -> None:
+def test_linear_regression_recovers_linear_gradients() -> None:
     draw = _seeded()
     map_ = torch.randn(6, 6, generator=draw, dtype=torch.float64)
     offset = torch.randn(CLASSES, 6, generator=draw, dtype=torch.float64)
@@ -204,7 +206,7 @@ def test_linear_regression_recovers_gradients_that_are_linear() -> None:
     assert _error(estimator, model, chunks) < 1e-12
 
 
-def test_mlp_regression_fits_gradients_that_no_linear_map_gives() -> None:
+def test_mlp_regression_fits_nonlinear_gradients_better_than_linear_regression() -> None:
     torch.manual_seed(0)
     chunks = [Chunk(c.z, c.y, c.z.abs() - 0.8) for c in _chunks()]
     linear, estimator = LinearRegression(ridge=1e-6), MlpRegression(hidden=32)
@@ -219,7 +221,7 @@ def test_mlp_regression_fits_gradients_that_no_linear_map_gives() -> None:
 
 @pytest.mark.parametrize("estimator", [LinearRegression(ridge=0.1), MlpRegression(hidden=5)])
 @pytest.mark.parametrize("differentiable", [False, True])
-def test_a_regression_estimates_in_the_shape_of_smashed_data(
+def test_regression_estimates_have_the_shape_of_smashed_data(
     estimator: GradientEstimator, differentiable: bool
 ) -> None:
     model = _state(estimator.model(nn.Identity(), **SIZES))
@@ -237,7 +239,7 @@ def _with_dropout() -> nn.Module:
 
 
 @pytest.mark.parametrize("differentiable", [False, True])
-def test_an_estimate_with_dropout_follows_from_the_seed_alone(differentiable: bool) -> None:
+def test_estimate_with_dropout_follows_from_the_seed_alone(differentiable: bool) -> None:
     model, (chunk,) = _state(_with_dropout()), _chunks(1)
 
     def estimate(seed: int, around: int) -> Tensor:
@@ -249,7 +251,7 @@ def test_an_estimate_with_dropout_follows_from_the_seed_alone(differentiable: bo
     assert not torch.equal(estimate(1, around=8), estimate(2, around=8))
 
 
-def test_a_fit_with_dropout_follows_from_the_seeds_of_its_steps() -> None:
+def test_fit_with_dropout_follows_from_the_seeds_of_its_steps() -> None:
     def fitted(*seeds: int) -> Tensor:
         model = _state(_with_dropout())
         GradientOfLoss().fit(model, _chunks(), [FitStep(i % 3, seed) for i, seed in enumerate(seeds)])
@@ -266,7 +268,7 @@ def test_a_fit_with_dropout_follows_from_the_seeds_of_its_steps() -> None:
 @pytest.mark.parametrize(
     "estimator", [GradientOfLoss(), LinearRegression(ridge=0.1), MlpRegression(hidden=5)]
 )
-def test_without_dropout_the_seed_does_not_matter_and_is_asked_for_all_the_same(
+def test_estimate_without_dropout_requires_a_seed_but_does_not_depend_on_its_value(
     estimator: GradientEstimator, differentiable: bool
 ) -> None:
     model, (chunk,) = _state(estimator.model(_head(MlpAuxiliary), **SIZES)), _chunks(1)
@@ -279,7 +281,7 @@ def test_without_dropout_the_seed_does_not_matter_and_is_asked_for_all_the_same(
         estimator.estimate(model, chunk.z, chunk.y, differentiable=differentiable)  # type: ignore[call-arg]
 
 
-def test_a_fit_takes_only_the_steps_it_is_given() -> None:
+def test_fit_takes_only_the_steps_given() -> None:
     model, chunks = _state(_head(LinearAuxiliary)), _chunks()
     before = model.weights()
     GradientOfLoss().fit(model, chunks, [])

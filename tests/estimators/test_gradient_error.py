@@ -53,7 +53,7 @@ def _gradients(module: nn.Module, weights: dict[str, Tensor], z: Tensor, y: Tens
     return dz
 
 
-def _by_hand(run: Experiment, clients: list[int]) -> float:
+def _gradient_error_by_hand(run: Experiment, clients: list[int]) -> float:
     assert isinstance(run.algorithm, FslSage)
     state, models = run.algorithm.state(), run.parts.models
     assert models.auxiliary is not None
@@ -80,13 +80,13 @@ def _by_hand(run: Experiment, clients: list[int]) -> float:
     ],
     ids=" ".join,
 )
-def test_it_is_the_squared_error_over_the_square_of_the_true_gradients_of_all_samples(
+def test_gradient_error_is_the_squared_error_over_the_squared_true_gradients_of_all_samples(
     tiny: Build, overrides: list[str]
 ) -> None:
     run = tiny(MEASURED, *overrides)
     for t in range(3):
         error = run.run_round(t).gradient_error
-        assert error == pytest.approx(_by_hand(run, list(run.parts.cohort_of(t))), rel=1e-4)
+        assert error == pytest.approx(_gradient_error_by_hand(run, list(run.parts.cohort_of(t))), rel=1e-4)
         assert error > 0
 
 
@@ -99,7 +99,7 @@ def test_it_is_the_squared_error_over_the_square_of_the_true_gradients_of_all_sa
     ],
     ids=" ".join,
 )
-def test_to_measure_changes_no_bit_of_the_run(tiny: Build, overrides: list[str]) -> None:
+def test_measuring_the_gradient_error_changes_no_bit_of_the_run(tiny: Build, overrides: list[str]) -> None:
     plain, measured = tiny(*overrides), tiny(MEASURED, *overrides)
     for t in range(2):
         torch.manual_seed(t)
@@ -115,11 +115,11 @@ def test_to_measure_changes_no_bit_of_the_run(tiny: Build, overrides: list[str])
 
 
 @pytest.mark.parametrize("algorithm", [name for name in ALGORITHMS if name != "fsl_sage"])
-def test_who_estimates_nothing_has_no_error(tiny: Build, algorithm: str) -> None:
+def test_algorithms_without_estimates_report_no_gradient_error(tiny: Build, algorithm: str) -> None:
     assert tiny(MEASURED, f"algorithm={algorithm}").run_round(0).gradient_error is None
 
 
-def test_rounds_of_a_warm_start_have_none(tiny: Build) -> None:
+def test_rounds_of_a_warm_start_report_no_gradient_error(tiny: Build) -> None:
     run = tiny(MEASURED, "algorithm.warm_start=2")
     assert [run.run_round(t).gradient_error is None for t in range(3)] == [True, True, False]
 
@@ -150,7 +150,9 @@ def _alignment(head: LinearAuxiliary) -> Alignment:
 
 
 @pytest.mark.parametrize(("factor", "expected"), [(1.0, 0.0), (2.0, 0.25), (-1.0, 4.0), (0.0, inf)])
-def test_of_estimates_that_are_off_by_a_factor_it_is_known(factor: float, expected: float) -> None:
+def test_gradient_error_of_estimates_off_by_a_factor_is_that_worked_out_by_hand(
+    factor: float, expected: float
+) -> None:
     torch.manual_seed(0)
     head = LinearAuxiliary(smashed_shape=(6,), num_classes=3)
     alignment = _alignment(head)
@@ -164,7 +166,7 @@ def test_of_estimates_that_are_off_by_a_factor_it_is_known(factor: float, expect
     assert alignment.error([1], 0, server) is None
 
 
-def test_where_all_is_zero_it_is_no_number() -> None:
+def test_gradient_error_is_nan_where_estimates_and_true_gradients_are_zero() -> None:
     head = LinearAuxiliary(smashed_shape=(6,), num_classes=3)
     with torch.no_grad():
         for parameter in head.parameters():

@@ -37,7 +37,7 @@ HISTORIES = [
 
 
 @pytest.mark.parametrize("lengths", HISTORIES)
-def test_the_last_samples_are_kept_oldest_first(lengths: list[int]) -> None:
+def test_ring_keeps_the_last_samples_oldest_first(lengths: list[int]) -> None:
     ring, stored = _filled(lengths)
     kept = min(stored, CAPACITY)
     z, y = ring.samples()
@@ -48,7 +48,7 @@ def test_the_last_samples_are_kept_oldest_first(lengths: list[int]) -> None:
 
 
 @pytest.mark.parametrize("lengths", HISTORIES)
-def test_a_ring_goes_on_from_its_state_as_if_nothing_had_been(lengths: list[int]) -> None:
+def test_ring_loaded_from_its_state_continues_with_the_same_samples(lengths: list[int]) -> None:
     ring, stored = _filled(lengths)
     other, _ = _filled([4, 4])  # what it held before is forgotten
     kept = {key: value.clone() for key, value in ring.state().items()}
@@ -62,7 +62,7 @@ def test_a_ring_goes_on_from_its_state_as_if_nothing_had_been(lengths: list[int]
             assert torch.equal(found, expected)
 
 
-def test_an_empty_ring_round_trips() -> None:
+def test_ring_loaded_from_the_state_of_an_empty_ring_is_empty() -> None:
     ring, _ = _filled([3])
     ring.load_state(Ring(CAPACITY).state(), torch.device("cpu"))
     assert len(ring) == 0
@@ -71,7 +71,7 @@ def test_an_empty_ring_round_trips() -> None:
     assert ring.samples()[1].tolist() == [0, 1]
 
 
-def test_what_is_kept_shares_no_memory_with_what_comes() -> None:
+def test_ring_shares_no_memory_with_stored_tensors() -> None:
     ring = Ring(CAPACITY)
     z, y = (tensor.clone() for tensor in _numbered(0, 3))
     ring.store(z, y)
@@ -83,7 +83,7 @@ def test_what_is_kept_shares_no_memory_with_what_comes() -> None:
 
 
 @pytest.mark.parametrize("lengths", HISTORIES)
-def test_samples_are_given_without_a_copy(lengths: list[int]) -> None:
+def test_samples_of_a_ring_are_given_without_a_copy(lengths: list[int]) -> None:
     ring, _ = _filled(lengths)
     first = [tensor.data_ptr() for tensor in ring.samples()]
     assert [tensor.data_ptr() for tensor in ring.samples()] == first
@@ -92,7 +92,7 @@ def test_samples_are_given_without_a_copy(lengths: list[int]) -> None:
     assert ring.samples()[0][: len(chunk)].count_nonzero() == 0
 
 
-def test_images_are_kept_in_the_format_that_models_compute_in() -> None:
+def test_images_in_a_ring_are_in_channels_last_memory() -> None:
     ring = Ring(4)
     for start in range(3):  # at the second the ring is full, at the third it is turned
         ring.store(torch.randn(3, 2, 3, 5), torch.arange(start, start + 3))
@@ -101,7 +101,7 @@ def test_images_are_kept_in_the_format_that_models_compute_in() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_activations_stay_as_uploaded(dtype: torch.dtype) -> None:
+def test_activations_in_a_ring_keep_the_uploaded_type_and_values(dtype: torch.dtype) -> None:
     z = torch.randn(4, 2, 3, 5, generator=torch.Generator().manual_seed(0)).to(dtype)
     ring = Ring(CAPACITY)
     ring.store(z.contiguous(memory_format=torch.channels_last), torch.arange(4))

@@ -87,7 +87,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def _made(name: str, dtype: torch.dtype) -> ModelState:
+def _model_state(name: str, dtype: torch.dtype) -> ModelState:
     torch.manual_seed(0)
     module = MODELS[name]().to(dtype)
     for parameter in module.parameters():  # weights and offsets of normalisation too
@@ -102,18 +102,18 @@ def _chunk(dtype: torch.dtype, samples: int = 24, shape: tuple[int, ...] = IMAGE
     return Chunk(compute_format(z), y, compute_format(0.1 * dz))
 
 
-def _differences(found: list[Tensor], expected: list[Tensor]) -> list[float]:
+def _relative_differences(found: list[Tensor], expected: list[Tensor]) -> list[float]:
     return [float((a - b).norm() / b.norm()) for a, b in zip(found, expected, strict=True)]
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_gradient_of_the_error_is_that_of_differentiating_twice(name: str) -> None:
-    chunk, model = _chunk(torch.float64), _made(name, torch.float64)
+def test_gradient_of_the_estimation_error_is_that_of_differentiating_twice(name: str) -> None:
+    chunk, model = _chunk(torch.float64), _model_state(name, torch.float64)
     before = {key: buffer.clone() for key, buffer in model.buffers.items()}
     error, gradients = GradientOfLoss().error_gradients(model, chunk, seed=4)
     expected_error, expected = _Twice().error_gradients(model, chunk, seed=4)
     torch.testing.assert_close(error, expected_error, rtol=1e-12, atol=0)
-    assert max(_differences(list(gradients), list(expected))) < 1e-12
+    assert max(_relative_differences(list(gradients), list(expected))) < 1e-12
     assert not any(gradient.requires_grad for gradient in gradients)
     assert all(torch.equal(model.buffers[key], buffer) for key, buffer in before.items())
 
@@ -121,21 +121,21 @@ def test_the_gradient_of_the_error_is_that_of_differentiating_twice(name: str) -
 @pytest.mark.parametrize(
     ("name", "bound"), [("linear", 1e-6), ("mlp", 1e-6), ("resnet", 1e-5), ("block", 1e-5)]
 )
-def test_ten_steps_in_float32_end_where_differentiating_twice_ends(name: str, bound: float) -> None:
+def test_ten_fit_steps_in_float32_end_at_the_weights_of_differentiating_twice(
+    name: str, bound: float
+) -> None:
     ends = []
     for estimator in (GradientOfLoss(), _Twice()):
-        model = _made(name, torch.float32)
+        model = _model_state(name, torch.float32)
         estimator.fit(model, [_chunk(torch.float32)], [FitStep(0, seed) for seed in range(10)])
         ends.append([parameter.detach() for parameter in model.parameters.values()])
-    assert max(_differences(*ends)) < bound
+    assert max(_relative_differences(*ends)) < bound
 
 
 @pytest.mark.parametrize("name", sorted(set(MODELS) - {"linear"}))
-def test_every_supported_model_is_swept_and_not_differentiated_twice(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_supported_models_are_not_differentiated_twice(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(GradientEstimator, "error_gradients", lambda *_, **__: pytest.fail("fell back"))
-    GradientOfLoss().error_gradients(_made(name, torch.float32), _chunk(torch.float32), seed=0)
+    GradientOfLoss().error_gradients(_model_state(name, torch.float32), _chunk(torch.float32), seed=0)
 
 
 class _Forked(nn.Module):
@@ -205,7 +205,7 @@ UNSUPPORTED: list[Callable[[], nn.Module]] = [
 
 
 @pytest.mark.parametrize("make", UNSUPPORTED)
-def test_what_has_no_rule_is_differentiated_twice(make: Callable[[], nn.Module]) -> None:
+def test_unsupported_models_are_differentiated_twice(make: Callable[[], nn.Module]) -> None:
     torch.manual_seed(0)
     model, chunk = ModelState(make().double()), _chunk(torch.float64)
     with pytest.raises(UnsupportedError):
@@ -215,7 +215,7 @@ def test_what_has_no_rule_is_differentiated_twice(make: Callable[[], nn.Module])
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-15)
 
 
-def test_weights_of_two_names_and_weights_of_no_layer_have_no_rule() -> None:
+def test_tied_weights_and_weights_of_no_layer_are_unsupported() -> None:
     unused = nn.Sequential(nn.Flatten(), nn.Linear(128, CLASSES))
     unused.extra = nn.Parameter(torch.zeros(2))
     for model in (_tied(), unused):
@@ -224,7 +224,7 @@ def test_weights_of_two_names_and_weights_of_no_layer_have_no_rule() -> None:
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_a_convolution_of_2x2_is_a_convolution(bias: bool) -> None:
+def test_convolution_of_2x2_images_computes_what_a_convolution_computes(bias: bool) -> None:
     torch.manual_seed(0)
     layer = nn.Conv2d(3, 4, 3, padding=1, bias=bias).double()
     x, dx, g, dg = (compute_format(torch.randn(6, c, 2, 2).double()) for c in (3, 3, 4, 4))
@@ -254,21 +254,23 @@ def test_a_convolution_of_2x2_is_a_convolution(bias: bool) -> None:
         ({}, 3),
     ],
 )
-def test_other_convolutions_are_not_taken_for_one_of_2x2(settings: dict[str, int], side: int) -> None:
+def test_convolution_of_other_settings_or_image_sizes_does_not_fit_the_2x2_form(
+    settings: dict[str, int], side: int
+) -> None:
     layer = nn.Conv2d(4, 4, 3, **{"padding": 1, **settings})
     assert not ConvolutionOf2x2.fits(layer, torch.zeros(1, 4, side, side))
 
 
-def test_normalising_one_value_is_refused_as_torch_refuses_it() -> None:
+def test_batch_norm_of_one_value_per_channel_is_refused_as_by_torch() -> None:
     module = nn.Sequential(nn.Flatten(), nn.Linear(128, 9), nn.BatchNorm1d(9), nn.Linear(9, CLASSES))
     with pytest.raises(ValueError, match="more than"):
         GradientOfLoss().error_gradients(ModelState(module), _chunk(torch.float32, samples=1), seed=0)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e3])
-def test_the_closed_forms_error_is_right_where_the_fit_is_close(scale: float) -> None:
+def test_closed_form_error_is_accurate_where_the_estimates_are_close(scale: float) -> None:
     """Of true gradients that are the estimates but for a hundredth: where expanding the square cancels."""
-    model, chunk = _made("linear", torch.float32), _chunk(torch.float32, samples=200)
+    model, chunk = _model_state("linear", torch.float32), _chunk(torch.float32, samples=200)
     estimate = GradientOfLoss().estimate(model, scale * chunk.z, chunk.y, seed=0)
     noise = torch.randn(estimate.shape, generator=torch.Generator().manual_seed(2))
     close = Chunk(scale * chunk.z, chunk.y, estimate + 0.01 * estimate.norm() / noise.norm() * noise)

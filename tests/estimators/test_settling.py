@@ -31,25 +31,25 @@ def _epochs(errors: Sequence[float], tolerance: float) -> int:
         (1.5, 0.0, 100),
     ],
 )
-def test_a_fit_ends_once_its_error_falls_by_no_more_than_the_tolerance_in_a_window(
+def test_fit_ends_once_its_error_falls_by_no_more_than_the_tolerance_in_a_window(
     per_window: float, tolerance: float, epochs: int
 ) -> None:
     assert _epochs([per_window ** (epoch / WINDOW) for epoch in range(100)], tolerance) == epochs
 
 
-def test_it_ends_in_the_first_window_that_is_flat_and_looks_at_every_tenth_epoch() -> None:
+def test_fit_ends_after_the_first_flat_window_checked_every_tenth_epoch() -> None:
     falling = [0.5 ** (epoch // BETWEEN_LOOKS) for epoch in range(35)]
     assert _epochs([*falling, *[falling[-1]] * 100], 0.1) == 30 + WINDOW + 1
     assert _epochs([1.0 if epoch % BETWEEN_LOOKS == 0 else 0.0 for epoch in range(50)], 0.1) == WINDOW + 1
 
 
-def test_standing_still_for_less_than_a_window_is_not_an_end() -> None:
+def test_fit_with_an_error_flat_for_less_than_a_window_does_not_end() -> None:
     errors = [1.0] * (WINDOW // 2 + 1) + [0.5] * (WINDOW // 2) + [0.25] * WINDOW
     assert _epochs(errors, 0.1) == len(errors)
 
 
 @pytest.mark.parametrize("error", [0.0, 1.0, float("inf")])
-def test_it_never_ends_before_a_whole_window(error: float) -> None:
+def test_fit_never_ends_before_a_whole_window(error: float) -> None:
     assert _epochs([error] * 50, 0.1) == WINDOW + 1
 
 
@@ -80,7 +80,7 @@ def _fitted(estimator: GradientEstimator, steps: Sequence[FitStep], tolerance: f
     return model.weights()["fc.weight"]
 
 
-def test_a_fit_that_ends_early_ends_where_one_of_fewer_epochs_does() -> None:
+def test_fit_ended_early_has_the_weights_of_a_fit_of_as_many_epochs() -> None:
     steps = [FitStep(number % 2, seed=number) for number in range(2 * 300)]
     counted = _Counted()
     early = _fitted(counted, steps, 0.01)

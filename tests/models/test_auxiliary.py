@@ -57,7 +57,7 @@ def test_input_gradient_is_differentiable_in_the_weights(shape: tuple[int, ...])
         torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-12)
 
 
-def test_input_gradient_is_taken_with_the_weights_it_is_given() -> None:
+def test_input_gradient_uses_the_given_weights() -> None:
     head, other = _linear((5,)), _linear((5,))
     z, y = _samples((5,))
     given = dict(other.named_parameters())
@@ -66,7 +66,7 @@ def test_input_gradient_is_taken_with_the_weights_it_is_given() -> None:
     )
 
 
-def test_input_gradient_of_far_away_logits_is_finite() -> None:
+def test_input_gradient_of_very_large_logits_is_finite() -> None:
     head = _linear((5,))
     z, y = _samples((5,))
     found = head.input_gradient(dict(head.named_parameters()), 1e6 * z, y)
@@ -74,7 +74,7 @@ def test_input_gradient_of_far_away_logits_is_finite() -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_linear_auxiliary_flattens_and_multiplies(shape: tuple[int, ...]) -> None:
+def test_linear_auxiliary_is_a_linear_layer_of_flattened_smashed_data(shape: tuple[int, ...]) -> None:
     head = _linear(shape)
     z, _ = _samples(shape)
     expected = z.reshape(6, prod(shape)) @ head.fc.weight.T + head.fc.bias
@@ -96,14 +96,14 @@ def test_mlp_auxiliary_has_one_hidden_layer_of_the_width_asked_for(shape: tuple[
     assert torch.equal(functional_call(head, weights, (z,)), head(z))
 
 
-def test_only_a_head_with_a_closed_form_says_so() -> None:
+def test_explicit_input_gradient_is_offered_by_the_linear_auxiliary_alone() -> None:
     sizes = {"smashed_shape": (3,), "num_classes": 2}
     assert isinstance(LinearAuxiliary(**sizes), ExplicitInputGradient)
     assert not isinstance(MlpAuxiliary(**sizes, hidden=4), ExplicitInputGradient)
     assert not isinstance(nn.Linear(3, 2), ExplicitInputGradient)
 
 
-def test_derived_stage_is_as_wide_as_the_widest_of_its_convolutions() -> None:
+def test_derived_auxiliary_stage_is_as_wide_as_its_widest_convolution() -> None:
     convolutions = [nn.Conv2d(4, 16, 1), nn.Conv2d(16, 64, 3, padding=1), nn.Conv2d(64, 32, 1)]
     server = fx.symbolic_trace(nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(32 * 36, CLASSES)))
     derived = DerivedAuxiliary(

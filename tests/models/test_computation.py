@@ -25,13 +25,13 @@ def test_bf16_rounds_passes_but_neither_weights_nor_messages(tiny: Build, model:
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_every_algorithm_runs_in_bf16(tiny: Build, algorithm: str) -> None:
+def test_algorithm_in_bf16_lowers_its_loss(tiny: Build, algorithm: str) -> None:
     run = tiny(f"algorithm={algorithm}", "precision=bf16")
     losses = [run.run_round(t).train_loss for t in range(2)]
     assert losses[1] < losses[0] < 2.5
 
 
-def test_tf32_is_for_a_gpu_and_float32_is_exact_by_default(tiny: Build) -> None:
+def test_tf32_is_refused_on_a_cpu_and_float32_is_exact_by_default(tiny: Build) -> None:
     with pytest.raises(UserError, match="precision=tf32: fp32 or bf16 on device=cpu"):
         tiny("precision=tf32", "device=cpu")
     tiny()
@@ -41,7 +41,7 @@ def test_tf32_is_for_a_gpu_and_float32_is_exact_by_default(tiny: Build) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")  # torch's own, on import
 @pytest.mark.parametrize("algorithm", long_but(["fsl_sage"], ["splitfed_v2", "fsl_sage"]))
-def test_a_compiled_run_ends_where_another_does(
+def test_compiled_run_has_the_losses_of_an_uncompiled_one(
     tiny: Build, algorithm: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     traced: list[Callable[..., object]] = []
@@ -60,6 +60,6 @@ def test_a_compiled_run_ends_where_another_does(
         assert plain.run_round(t).train_loss == pytest.approx(compiled.run_round(t).train_loss, rel=1e-5)
 
 
-def test_stacked_clients_are_not_compiled(tiny: Build) -> None:
+def test_compile_with_the_vectorized_engine_is_refused(tiny: Build) -> None:
     with pytest.raises(UserError, match="compile=True: must be false with engine=vectorized"):
         tiny("compile=true", "engine=vectorized")

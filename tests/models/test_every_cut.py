@@ -59,7 +59,7 @@ def _close(one: Tensor, other: Tensor, *, exactly: bool, least: float = 0.0) -> 
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("choice", long_but(EVERY_RUN, CHOICES))
-def test_the_halves_of_a_choice_are_the_whole_at_every_cut(choice: str) -> None:
+def test_halves_of_a_choice_compute_what_the_whole_computes_at_every_cut(choice: str) -> None:
     side = side_of(choice)
     whole, x = built(choice, image_size=side), torch.randn(_SAMPLES, 3, side, side)
     cuts = Cuts(whole, x)
@@ -103,7 +103,7 @@ def _size(shape: tuple[int, ...]) -> int:
 
 
 @pytest.mark.parametrize("choice", long_but(EVERY_RUN, [name for name in CHOICES if name not in _ALIKE]))
-def test_the_split_shares_nothing_with_the_original_and_leaves_it_alone(choice: str) -> None:
+def test_split_of_a_choice_shares_no_memory_with_the_original_and_leaves_it_unchanged(choice: str) -> None:
     side = side_of(choice)
     whole, x = built(choice, image_size=side), torch.randn(_SAMPLES, 3, side, side)
     before = {name: tensor.clone() for name, tensor in whole.state_dict().items()}

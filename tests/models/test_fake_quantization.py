@@ -16,7 +16,7 @@ from tests.quant.test_weight_grid import WIDTHS, drawn
 
 
 @pytest.mark.parametrize("bits", WIDTHS)
-def test_weights_take_the_gradient_of_what_they_are_rounded_to(bits: WeightBits) -> None:
+def test_fake_quantized_weights_take_the_gradient_of_their_rounded_values(bits: WeightBits) -> None:
     layer = nn.Conv2d(2, 3, 3)
     x, weight, bias = drawn(4, 2, 6, 6), layer.weight, layer.bias
     rounded = quantized_weights(weight.detach(), bits).values.requires_grad_()
@@ -28,14 +28,14 @@ def test_weights_take_the_gradient_of_what_they_are_rounded_to(bits: WeightBits)
     assert torch.equal(fake_quantized_weight(weight, bits), rounded)
 
 
-def test_linear_layers_round_as_convolutions_do() -> None:
+def test_fake_quantized_linear_layer_computes_with_rounded_weights() -> None:
     layer, x = nn.Linear(7, 3), drawn(4, 7)
     expected = x @ quantized_weights(layer.weight.detach(), 4).values.T + layer.bias
     torch.testing.assert_close(with_fake_quantized_weights(layer, 4)(x), expected)
     assert list(layer.state_dict()) == ["weight", "bias"]
 
 
-def in_range(low: float, high: float) -> FakeQuantizedActivations:
+def activations_with_range(low: float, high: float) -> FakeQuantizedActivations:
     made = FakeQuantizedActivations().eval()
     made.load_state_dict(
         {
@@ -48,9 +48,11 @@ def in_range(low: float, high: float) -> FakeQuantizedActivations:
 
 
 @pytest.mark.parametrize(("low", "high"), [(-1.0, 3.0), (0.0, 2.0), (0.5, 2.0), (-2.0, -0.5)])
-def test_activations_are_codes_of_eight_bits_and_gradients_end_at_the_range(low: float, high: float) -> None:
+def test_fake_quantized_activations_are_8_bit_codes_with_zero_gradient_beyond_the_range(
+    low: float, high: float
+) -> None:
     x = (drawn(1000) * 2).requires_grad_()
-    rounded = in_range(low, high)(x)
+    rounded = activations_with_range(low, high)(x)
     step = np.float32((max(high, 0) - min(low, 0)) / 255)
     zero = np.rint(-min(low, 0) / step)
     codes = np.rint(x.detach().numpy() / step) + zero
@@ -60,10 +62,10 @@ def test_activations_are_codes_of_eight_bits_and_gradients_end_at_the_range(low:
     inside = (codes >= 0) & (codes <= 255)
     np.testing.assert_array_equal(gradient.numpy(), np.where(inside, drawn(1000).numpy(), 0))
     assert 0 < inside.mean() < 1
-    assert in_range(low, high)(torch.zeros(3)).eq(0).all()
+    assert activations_with_range(low, high)(torch.zeros(3)).eq(0).all()
 
 
-def test_a_range_is_the_mean_over_batches_and_later_a_moving_mean() -> None:
+def test_activation_range_is_the_mean_over_batches_and_later_a_moving_mean() -> None:
     layer = FakeQuantizedActivations()
     batches = [drawn(8) * scale for scale in (1.0, 3.0, 0.5)]
     for batch in batches:
@@ -76,7 +78,7 @@ def test_a_range_is_the_mean_over_batches_and_later_a_moving_mean() -> None:
     assert layer.running_max.item() == pytest.approx(0.99 * before + 0.01 * 50, rel=1e-6)
 
 
-def test_ranges_stay_in_evaluation_and_without_one_nothing_is_rounded() -> None:
+def test_activation_ranges_stay_unchanged_in_evaluation_and_without_a_range_nothing_is_rounded() -> None:
     layer, x = FakeQuantizedActivations().eval(), drawn(50)
     assert torch.equal(layer(x), x)
     assert layer.num_batches_tracked == 0

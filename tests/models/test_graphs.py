@@ -22,7 +22,7 @@ class Accumulator:
         return self.total * 2, x + 1
 
 
-def test_every_call_does_its_work_once_with_the_values_it_was_given() -> None:
+def test_graphed_function_computes_each_call_once_with_its_own_values() -> None:
     ours = Accumulator()
     expected = torch.zeros(3)
     kept: list[tuple[Tensor, Tensor]] = []
@@ -38,7 +38,7 @@ def test_every_call_does_its_work_once_with_the_values_it_was_given() -> None:
     assert ours.recorder.replays == 2 * WARM_UP
 
 
-def test_shapes_types_strides_and_constants_have_graphs_of_their_own() -> None:
+def test_graphed_function_captures_each_shape_type_stride_and_constant_separately() -> None:
     ours = Accumulator()
     expected = torch.zeros(3)
     forms = [
@@ -59,7 +59,7 @@ def test_shapes_types_strides_and_constants_have_graphs_of_their_own() -> None:
     assert ours.recorder.replays == 2 * len(forms)
 
 
-def test_only_so_many_forms_are_captured_and_the_others_still_work() -> None:
+def test_graphed_function_captures_at_most_most_forms_and_computes_others_without_a_graph() -> None:
     ours = Accumulator()
     expected = torch.zeros(3)
     for _ in range(WARM_UP + 2):
@@ -72,7 +72,7 @@ def test_only_so_many_forms_are_captured_and_the_others_still_work() -> None:
     assert ours.recorder.replays == 2 * MOST_FORMS
 
 
-def test_what_is_dropped_is_captured_again_on_the_state_that_replaced_the_old() -> None:
+def test_dropped_graph_is_captured_again_with_the_new_state() -> None:
     ours = Accumulator()
     for _ in range(WARM_UP + 1):
         ours.graphed(torch.ones(1, 3), 1.0)
@@ -85,7 +85,7 @@ def test_what_is_dropped_is_captured_again_on_the_state_that_replaced_the_old() 
     assert ours.recorder.captures == 2
 
 
-def test_the_emulation_refuses_what_a_capture_refuses_and_shows_what_is_frozen() -> None:
+def test_emulated_recorder_refuses_waiting_for_the_host_and_replays_frozen_numbers() -> None:
     x = torch.ones(3)
     reads = Graphed(lambda x: (x * float(x.sum()),), EmulatedRecorder())
     calls = iter(range(100))

@@ -56,7 +56,7 @@ CASES = [(plain, "5"), (plain, "3"), (residual, "layer1")]
 
 @pytest.mark.parametrize(("model", "cut"), CASES)
 @pytest.mark.parametrize("bits", [8, 4, 1])
-def test_whole_numbers_give_what_rounded_ones_gave(
+def test_int8_graph_gives_the_outputs_of_the_fake_quantized_model(
     model: type[nn.Module], cut: str, bits: WeightBits
 ) -> None:
     client, x = trained(model(), cut, bits), drawn(64, *SHAPE)
@@ -68,7 +68,7 @@ def test_whole_numbers_give_what_rounded_ones_gave(
     assert len(torch.unique(theirs)) > 20
 
 
-def test_weights_are_codes_of_eight_bits_and_nothing_of_the_float_model_is_left() -> None:
+def test_int8_graph_holds_8_bit_codes_and_no_floating_point_weights() -> None:
     graph = int8_graph(trained(residual(), "layer1"))
     held = graph.state_dict()
     codes = {name: each for name, each in held.items() if name.endswith(".codes")}
@@ -79,7 +79,7 @@ def test_weights_are_codes_of_eight_bits_and_nothing_of_the_float_model_is_left(
     assert all(bool((each > 0).all()) for name, each in held.items() if name.endswith(".scales"))
 
 
-def test_a_model_that_saw_no_batch_knows_no_ranges() -> None:
+def test_int8_graph_of_a_model_without_ranges_is_refused() -> None:
     client = split(plain().train(), "3", drawn(2, *SHAPE)).client
     made = fake_quantized(client, drawn(2, *SHAPE), FakeQuantization(8, activations=True))
     with pytest.raises(ValueError, match="knows no ranges"):
@@ -87,7 +87,7 @@ def test_a_model_that_saw_no_batch_knows_no_ranges() -> None:
 
 
 @pytest.mark.parametrize(("model", "cut"), [(plain, "3"), (residual, "layer1")])
-def test_onnx_runtime_computes_the_same_in_its_own_kernels(
+def test_int8_graph_exported_to_onnx_runtime_gives_the_same_outputs(
     model: type[nn.Module], cut: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("onnxscript")

@@ -28,7 +28,7 @@ def _gradient(module: nn.Module | Callable[[Tensor], Tensor], x: Tensor) -> tupl
 @pytest.mark.parametrize(("channels", "size"), SHAPES)
 @pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_forward_and_gradient_are_those_of_torch(
+def test_local_response_norm_has_the_outputs_and_gradients_of_torch(
     channels: int, size: int, dtype: torch.dtype, tolerance: float, memory_format: torch.memory_format
 ) -> None:
     x = _input(channels, dtype, memory_format)
@@ -39,7 +39,7 @@ def test_forward_and_gradient_are_those_of_torch(
         assert found.dtype == dtype
 
 
-def test_it_is_the_formula_of_the_paper() -> None:
+def test_local_response_norm_computes_the_formula_of_the_paper() -> None:
     channels, size = 6, 4
     x = _input(channels, torch.float64, torch.contiguous_format)
     expected = torch.empty_like(x)
@@ -51,14 +51,14 @@ def test_it_is_the_formula_of_the_paper() -> None:
 
 
 @pytest.mark.parametrize(("channels", "size"), [(5, 4), (3, 2)])
-def test_gradient_is_that_of_finite_differences(channels: int, size: int) -> None:
+def test_local_response_norm_gradient_is_that_of_finite_differences(channels: int, size: int) -> None:
     module = LocalResponseNorm(channels, size=size, **ARGUMENTS).double()
     x = _input(channels, torch.float64, torch.channels_last)[:, :, :2, :2].requires_grad_()
     assert torch.autograd.gradcheck(module, (x,))
 
 
 @pytest.mark.parametrize("wanted", ["input", "weights before it"])
-def test_a_second_differentiation_is_refused_and_never_wrong(wanted: str) -> None:
+def test_local_response_norm_refuses_a_second_differentiation(wanted: str) -> None:
     before = nn.Conv2d(3, 4, 1, bias=False).double()
     module = LocalResponseNorm(4, size=3, **ARGUMENTS).double()
     x = _input(3, torch.float64, torch.contiguous_format).requires_grad_()
@@ -67,7 +67,7 @@ def test_a_second_differentiation_is_refused_and_never_wrong(wanted: str) -> Non
         torch.autograd.grad(dx.square().sum(), x if wanted == "input" else before.weight)
 
 
-def test_it_maps_over_a_batch_of_clients_with_its_gradient() -> None:
+def test_local_response_norm_under_vmap_has_the_outputs_and_gradients_of_each_client() -> None:
     module = LocalResponseNorm(5, size=4, **ARGUMENTS).double()
     x = torch.stack([_input(5, torch.float64, torch.contiguous_format) + i for i in range(3)])
     mapped = vmap(lambda each: functional_call(module, {}, (each,)))
@@ -79,7 +79,7 @@ def test_it_maps_over_a_batch_of_clients_with_its_gradient() -> None:
     torch.testing.assert_close(found[1], expected[1], rtol=1e-10, atol=1e-10)
 
 
-def test_gradients_can_be_taken_inside_the_map() -> None:
+def test_local_response_norm_gradients_taken_inside_vmap_are_those_of_each_client() -> None:
     module = LocalResponseNorm(5, size=4, **ARGUMENTS).double()
     x = torch.stack([_input(5, torch.float64, torch.contiguous_format) + i for i in range(3)])
     inside = vmap(torch.func.grad(lambda each: module(each).square().sum()))(x)
@@ -88,7 +88,7 @@ def test_gradients_can_be_taken_inside_the_map() -> None:
     torch.testing.assert_close(inside, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_the_input_is_left_alone_and_nothing_is_stored_in_the_weights() -> None:
+def test_local_response_norm_leaves_its_input_unchanged_and_has_no_state() -> None:
     module = LocalResponseNorm(5, size=4, **ARGUMENTS)
     x = _input(5, torch.float32, torch.channels_last)
     before = x.clone()

@@ -41,7 +41,7 @@ ONE_STEP = (
     "choice",
     long_but(EVERY_RUN, [name for name in CHOICES if name != "vgg11"]),  # vgg11_bn without the bn
 )
-def test_two_rounds_of_fsl_sage_with(choice: str, tiny: Build) -> None:
+def test_model_choice_trains_all_weights_in_two_rounds_of_fsl_sage(choice: str, tiny: Build) -> None:
     own = ["model.name=shufflenet_v2_x0_5"] if choice == "torchvision" else []
     own += ONE_STEP if choice in DEEP else ()
     run = tiny(*TINY_ROUNDS, f"model={choice}", f"dataset.image_size={side_of(choice)}", *own)
@@ -52,7 +52,7 @@ def test_two_rounds_of_fsl_sage_with(choice: str, tiny: Build) -> None:
     assert [name for name, tensor in after.items() if torch.equal(tensor, before[name])] == []
 
 
-def test_every_choice_is_there() -> None:
+def test_model_choices_are_all_covered() -> None:
     assert len(CHOICES) == 24
     assert set(DEEP) < set(CHOICES)
 
@@ -61,7 +61,7 @@ def test_every_choice_is_there() -> None:
     "choice",
     long_but(EVERY_RUN, [name for name in CHOICES if not name.startswith("vgg")]),
 )
-def test_the_stages_that_a_choice_names_are_cuts_in_order_and_its_cut_is_possible(choice: str) -> None:
+def test_stages_of_a_model_choice_are_possible_cuts_in_order(choice: str) -> None:
     settings, side = settings_of(choice), side_of(choice)
     if choice == "resnet1202":
         return
@@ -74,12 +74,12 @@ def test_the_stages_that_a_choice_names_are_cuts_in_order_and_its_cut_is_possibl
     assert settings["cut"] is None or cuts[settings["cut"]].obstacle is None
 
 
-def parameters(module: nn.Module) -> int:
+def number_of_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def test_eurosat_cnn_has_the_parameters_that_were_published() -> None:
-    assert parameters(built("eurosat_cnn", image_size=64)) == 434_602
+def test_eurosat_cnn_has_the_published_number_of_parameters() -> None:
+    assert number_of_parameters(built("eurosat_cnn", image_size=64)) == 434_602
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_eurosat_cnn_has_the_parameters_that_were_published() -> None:
         ("resnet1202", 19.4, 19_421_274),
     ],
 )
-def test_residual_networks_for_cifar_have_the_parameters_of_the_paper(
+def test_residual_networks_for_cifar_have_the_numbers_of_parameters_of_the_paper(
     choice: str, millions: float, exactly: int
 ) -> None:
     """He et al. 2016, table 6; exactly: 3x3 convolutions and BatchNorm of three stages, the last layer."""
@@ -101,7 +101,7 @@ def test_residual_networks_for_cifar_have_the_parameters_of_the_paper(
     expected = 3 * 9 * 16 + 2 * 16 + 64 * 10 + 10
     for before, after in ((16, 16), (16, 32), (32, 64)):
         expected += 9 * before * after + 9 * after * after * (2 * blocks - 1) + 2 * after * 2 * blocks
-    found = parameters(built(choice, image_size=32))
+    found = number_of_parameters(built(choice, image_size=32))
     assert found == expected == exactly
     assert round(found / 1e6, 1 if millions > 1 else 2) == millions
 
@@ -112,7 +112,9 @@ def test_residual_networks_for_cifar_have_the_parameters_of_the_paper(
         [(3, "layer3"), ("null", "layer2")], [(1, "layer1"), (2, "layer2"), (3, "layer3"), ("null", "layer2")]
     ),
 )
-def test_a_cut_by_number_or_in_the_middle_is_that_stage(number: int | str, cut: str, tiny: Build) -> None:
+def test_cut_by_number_or_at_the_default_is_that_of_the_stage_by_name(
+    number: int | str, cut: str, tiny: Build
+) -> None:
     one, other = (tiny("model=resnet20", f"model.cut={each}", "batch_size=20") for each in (number, cut))
     assert one.parts.models.smashed_shape == other.parts.models.smashed_shape
     keys = [list(run.parts.models.halves.client.state_dict()) for run in (one, other)]
@@ -120,7 +122,7 @@ def test_a_cut_by_number_or_in_the_middle_is_that_stage(number: int | str, cut: 
     assert all(key.startswith(("conv1", "bn1", "layer")) for key in keys[0])
 
 
-def test_a_number_that_no_stage_has_and_a_stage_that_is_no_part_are_told(tiny: Build) -> None:
+def test_cut_number_without_a_stage_and_stage_that_is_no_part_are_refused(tiny: Build) -> None:
     with pytest.raises(UserError, match=r"model\.cut=4: from 1 to 3: layer1, layer2, layer3"):
         tiny("model=resnet20", "model.cut=4")
     with pytest.raises(UserError, match=r"model\.cut=0: must be a text or a whole number greater"):
@@ -129,7 +131,7 @@ def test_a_number_that_no_stage_has_and_a_stage_that_is_no_part_are_told(tiny: B
         tiny("model=resnet20", "model.cut=2", "model.stages=[layer1,layer9]")
 
 
-def test_stages_of_a_model_that_names_none_are_its_outermost_parts(tiny: Build) -> None:
+def test_stages_of_a_model_without_named_ones_are_its_outermost_parts(tiny: Build) -> None:
     one, other = (tiny("model=digits_cnn", f"model.cut={each}") for each in (5, "pool"))
     assert one.parts.models.smashed_shape == other.parts.models.smashed_shape == (16, 4, 4)
 
@@ -144,7 +146,9 @@ def test_stages_of_a_model_that_names_none_are_its_outermost_parts(tiny: Build) 
     assert Cuts(Nothing(), torch.randn(2, 4)).stages() == []
 
 
-def test_a_model_of_several_crossing_tensors_trains_with_each_auxiliary_model(tiny: Build) -> None:
+def test_model_with_several_crossing_tensors_trains_alike_on_both_engines_with_each_auxiliary(
+    tiny: Build,
+) -> None:
     """What crosses inside a residual block, packed; on both engines to the same losses."""
     for auxiliary in ("derived", "linear", "mlp"):
         asked = (*TINY_ROUNDS, "model=resnet20", "model.cut=layer2.1.conv1", f"auxiliary={auxiliary}")
@@ -157,7 +161,7 @@ def test_a_model_of_several_crossing_tensors_trains_with_each_auxiliary_model(ti
 
 
 @pytest.mark.parametrize(("width", "depth"), [(0.25, 1), (0.5, 2), (1.0, 3)])
-def test_the_derived_auxiliary_is_as_wide_and_deep_as_asked(width: float, depth: int, tiny: Build) -> None:
+def test_derived_auxiliary_has_the_configured_width_and_depth(width: float, depth: int, tiny: Build) -> None:
     asked = ("auxiliary=derived", f"auxiliary.width={width}", f"auxiliary.depth={depth}")
     run = tiny(*TINY_ROUNDS, "model=resnet20", "model.cut=layer1", *asked)
     auxiliary = run.parts.models.auxiliary
@@ -186,7 +190,7 @@ class MyNet(nn.Module):
 """
 
 
-def test_a_model_whose_functions_draw_is_computed_one_client_after_the_other(
+def test_model_with_random_functions_before_the_cut_runs_on_the_sequential_engine_only(
     tiny: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "drawing_net.py").write_text(OWN)

@@ -63,7 +63,9 @@ def _plain(state: Any) -> Any:
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("steps_before", [0, 1, 4])
-def test_a_state_continues_bit_for_bit(optimizer: Optimizer, steps_before: int) -> None:
+def test_model_state_loaded_from_another_continues_bit_for_bit(
+    optimizer: Optimizer, steps_before: int
+) -> None:
     model = ModelState(_module(), optimizer)
     _train(model, range(steps_before))
     other = ModelState(_module(seed=1), optimizer)
@@ -76,7 +78,9 @@ def test_a_state_continues_bit_for_bit(optimizer: Optimizer, steps_before: int) 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("steps_before", [0, 2])
-def test_loading_a_state_forgets_what_was_there(optimizer: Optimizer, steps_before: int) -> None:
+def test_model_state_loaded_into_a_trained_one_replaces_it_whole(
+    optimizer: Optimizer, steps_before: int
+) -> None:
     model, used = ModelState(_module(), optimizer), ModelState(_module(seed=1), optimizer)
     _train(model, range(steps_before))
     _train(used, range(10, 13))
@@ -85,7 +89,7 @@ def test_loading_a_state_forgets_what_was_there(optimizer: Optimizer, steps_befo
     assert _same(used.state(), model.state())
 
 
-def test_a_loaded_state_shares_no_memory_with_where_it_came_from() -> None:
+def test_loaded_model_state_shares_no_memory_with_its_origin() -> None:
     model, other = ModelState(_module(), ADAM), ModelState(_module(), ADAM)
     _train(model, range(2))
     state = _plain(model.state())
@@ -96,7 +100,7 @@ def test_a_loaded_state_shares_no_memory_with_where_it_came_from() -> None:
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_steps_are_those_of_the_module_with_torchs_optimizer(optimizer: Optimizer) -> None:
+def test_model_state_steps_are_those_of_the_module_with_the_optimizer_of_torch(optimizer: Optimizer) -> None:
     model, module = ModelState(_module(), optimizer), _module()
     built = optimizer.build(list(module.parameters()))
     for group in built.param_groups:
@@ -116,7 +120,7 @@ def test_steps_are_those_of_the_module_with_torchs_optimizer(optimizer: Optimize
         torch.testing.assert_close(model.weights()[name], value, rtol=1e-3, atol=1e-4)
 
 
-def test_the_module_is_a_skeleton_that_many_states_share() -> None:
+def test_model_states_that_share_a_module_train_independently() -> None:
     module = _module()
     before = {name: value.clone() for name, value in module.state_dict().items()}
     first, second = ModelState(module, ADAM), ModelState(module, ADAM)
@@ -126,7 +130,7 @@ def test_the_module_is_a_skeleton_that_many_states_share() -> None:
     assert _train(second, range(3)) == _train(ModelState(_module(), ADAM), range(3))
 
 
-def test_a_pass_moves_the_running_statistics_as_the_module_does() -> None:
+def test_forward_pass_updates_running_statistics_as_the_module_does() -> None:
     model, module = ModelState(_module()), _module()
     x, _ = _batch(0)
     model.forward(x, seed=0)
@@ -137,7 +141,7 @@ def test_a_pass_moves_the_running_statistics_as_the_module_does() -> None:
         assert not torch.equal(buffer, _module().get_buffer(name))
 
 
-def test_a_pass_with_frozen_buffers_moves_nothing_and_gives_the_same() -> None:
+def test_forward_pass_with_frozen_buffers_changes_no_weights_and_gives_the_same_output() -> None:
     model = ModelState(_module(), ADAM)
     before = copy.deepcopy(model.weights())
     frozen = model.frozen_buffers()
@@ -148,7 +152,7 @@ def test_a_pass_with_frozen_buffers_moves_nothing_and_gives_the_same() -> None:
     assert not torch.equal(model.forward(_batch(0)[0], seed=5), output)  # other dropout
 
 
-def test_computation_stays_in_channels_last_and_messages_are_contiguous() -> None:
+def test_loaded_parameters_are_channels_last_and_messages_contiguous() -> None:
     model, other = ModelState(_module(), ADAM), ModelState(_module(seed=1), ADAM)
     _train(model, range(1))
     for load, value in ((other.load, model.weights()), (other.load_state, _plain(model.state()))):
@@ -163,7 +167,7 @@ def test_computation_stays_in_channels_last_and_messages_are_contiguous() -> Non
     assert list(other.weights()) == [n for n, _ in _module().named_parameters()] + list(other.buffers)
 
 
-def test_the_memory_format_of_an_input_does_not_matter() -> None:
+def test_forward_pass_does_not_depend_on_the_memory_format_of_its_input() -> None:
     x, _ = _batch(0)
     outputs = [
         ModelState(_module()).forward(x.contiguous(memory_format=memory_format), seed=0)
@@ -172,7 +176,7 @@ def test_the_memory_format_of_an_input_does_not_matter() -> None:
     assert torch.equal(*outputs)
 
 
-def test_loading_weights_leaves_the_optimizer_where_it_was() -> None:
+def test_loading_weights_leaves_the_optimizer_state_unchanged() -> None:
     model = ModelState(_module(), ADAM)
     _train(model, range(2))
     slots = copy.deepcopy(model.state()["optimizer"])
@@ -181,7 +185,7 @@ def test_loading_weights_leaves_the_optimizer_where_it_was() -> None:
     assert _same(model.weights(), ModelState(_module(seed=1)).weights())
 
 
-def test_messages_are_copies() -> None:
+def test_weights_given_as_a_message_are_copies() -> None:
     model = ModelState(_module(), ADAM)
     weights = model.weights()
     before = copy.deepcopy(weights)
@@ -199,7 +203,7 @@ def test_compute_format_is_channels_last_for_images_only(shape: tuple[int, ...])
     assert found.is_contiguous(memory_format=memory_format)
 
 
-def test_dropout_is_drawn_from_the_seed_of_the_pass_whatever_was_drawn_before() -> None:
+def test_dropout_follows_from_the_seed_of_the_pass_alone() -> None:
     x, _ = _batch(0)
 
     def output(seed: int, around: int) -> Tensor:
@@ -211,7 +215,7 @@ def test_dropout_is_drawn_from_the_seed_of_the_pass_whatever_was_drawn_before() 
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-def test_a_pass_needs_a_seed(frozen: bool) -> None:
+def test_forward_pass_without_a_seed_is_refused(frozen: bool) -> None:
     model = ModelState(_module())
     before = model.weights()
     with pytest.raises(TypeError, match="seed"):

@@ -19,7 +19,9 @@ MODULES = {
 
 
 @pytest.mark.parametrize(("module", "shape"), MODULES.values(), ids=MODULES)
-def test_forward_passes_are_counted_as_torch_counts_them(module: nn.Module, shape: tuple[int, ...]) -> None:
+def test_multiply_adds_of_forward_passes_are_those_counted_by_torch(
+    module: nn.Module, shape: tuple[int, ...]
+) -> None:
     x = torch.randn(shape)
     with torch.no_grad():
         found = multiply_adds(lambda: module(x))
@@ -28,14 +30,14 @@ def test_forward_passes_are_counted_as_torch_counts_them(module: nn.Module, shap
     assert found == counter.get_total_flops() // 2 > 0
 
 
-def test_closed_forms() -> None:
+def test_multiply_adds_of_convolution_linear_layer_and_relu_are_the_closed_forms() -> None:
     x = torch.randn(5, 3, 8, 8)
     assert multiply_adds(lambda: nn.Conv2d(3, 4, 3, padding=1)(x)) == 5 * 64 * 4 * 3 * 9
     assert multiply_adds(lambda: nn.Linear(7, 11)(torch.randn(5, 7))) == 5 * 7 * 11
     assert multiply_adds(lambda: x.relu() + 1) == 0
 
 
-def test_a_backward_pass_counts_twice_the_forward_pass_and_to_the_inputs_alone_once() -> None:
+def test_multiply_adds_of_a_backward_pass_are_twice_the_forward_pass_or_once_for_inputs_alone() -> None:
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 10))
     x = torch.randn(5, 3, 8, 8, requires_grad=True)
     forward = multiply_adds(lambda: module(x))

@@ -25,7 +25,7 @@ def digits_client() -> nn.Module:
     return split(whole, "flatten", drawn(2, 1, 8, 8)).client
 
 
-def rounded_at(client: nn.Module) -> list[str]:
+def places_of_rounding(client: nn.Module) -> list[str]:
     return [
         name.removeprefix(f"{RANGES}.")
         for name, each in client.named_modules()
@@ -33,7 +33,7 @@ def rounded_at(client: nn.Module) -> list[str]:
     ]
 
 
-def test_parameters_keep_their_names_and_the_model_it_is_made_of_stays() -> None:
+def test_fake_quantized_model_keeps_parameter_names_and_leaves_the_original_unchanged() -> None:
     client = digits_client()
     before = {name: tensor.clone() for name, tensor in client.state_dict().items()}
     made = fake_quantized(client, drawn(2, 1, 8, 8), INT8)
@@ -43,26 +43,26 @@ def test_parameters_keep_their_names_and_the_model_it_is_made_of_stays() -> None
     assert list(dict(made.named_parameters())) == list(dict(client.named_parameters()))
     assert type(client.get_submodule("conv1")) is nn.Conv2d
     extra = sum(t.numel() * t.element_size() for name, t in made.state_dict().items() if name not in kept)
-    assert extra == 16 * len(rounded_at(made)) == 16 * 3
+    assert extra == 16 * len(places_of_rounding(made)) == 16 * 3
 
 
-def test_without_activations_there_are_no_ranges() -> None:
+def test_fake_quantized_model_without_activations_has_no_ranges() -> None:
     client = digits_client()
     made = fake_quantized(client, drawn(2, 1, 8, 8), FakeQuantization(weight_bits=2, activations=False))
     assert list(made.state_dict()) == list(client.state_dict())
     assert len(torch.unique(weights_of(made.get_submodule("conv2")).values[0])) <= 3
 
 
-def test_nothing_is_rounded_between_operations_that_are_computed_as_one() -> None:
+def test_fake_quantized_model_does_not_round_between_fused_operations() -> None:
     whole = cifar_resnet(num_classes=10, channels=3, image_size=8, depth=20).train()
     client = split(whole, "layer1", drawn(2, 3, 8, 8)).client
-    names = rounded_at(fake_quantized(client, drawn(2, 3, 8, 8), INT8))
+    names = places_of_rounding(fake_quantized(client, drawn(2, 3, 8, 8), INT8))
     # the input, the stem behind its activation, and of each block the first activation, the branch, the sum
     assert len(names) == 2 + 3 * 3
     assert not any("conv" in name for name in names)
 
 
-def test_a_pass_is_arithmetic_in_whole_numbers() -> None:
+def test_fake_quantized_pass_gives_the_codes_of_integer_arithmetic() -> None:
     made = fake_quantized(digits_client(), drawn(2, 1, 8, 8), INT8)
     for _ in range(3):
         made(torch.randn(16, 1, 8, 8))
@@ -101,7 +101,7 @@ def convolved(codes: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return out
 
 
-def test_a_pass_that_moves_no_statistics_moves_no_ranges() -> None:
+def test_fake_quantized_pass_with_frozen_buffers_updates_no_ranges() -> None:
     state = ModelState(fake_quantized(digits_client(), drawn(2, 1, 8, 8), INT8))
     before = state.weights()
     frozen = state.frozen_buffers()
@@ -112,7 +112,7 @@ def test_a_pass_that_moves_no_statistics_moves_no_ranges() -> None:
     assert all(each == 1 for name, each in frozen.items() if name.endswith("num_batches_tracked"))
 
 
-def test_as_floats_it_is_ordinary_with_the_weights_it_computed_with() -> None:
+def test_as_floats_gives_an_ordinary_model_with_the_rounded_weights() -> None:
     client, x = digits_client(), drawn(3, 1, 8, 8)
     before = {name: tensor.clone() for name, tensor in client.state_dict().items()}
     rounding = FakeQuantization(weight_bits=2, activations=False)
@@ -125,7 +125,7 @@ def test_as_floats_it_is_ordinary_with_the_weights_it_computed_with() -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in client.state_dict().items())
 
 
-def test_a_client_model_without_layers_to_round_is_refused() -> None:
+def test_fake_quantization_of_a_client_model_without_layers_to_round_is_refused() -> None:
     layers = OrderedDict(norm=nn.BatchNorm2d(1), flatten=nn.Flatten(), fc=nn.Linear(64, 10))
     client = split(nn.Sequential(layers).train(), "flatten", drawn(2, 1, 8, 8)).client
     with pytest.raises(UserError, match="weight_bits=4: the client model has no convolution"):

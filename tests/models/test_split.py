@@ -51,7 +51,7 @@ def _built(name: str) -> tuple[nn.Module, torch.Tensor]:
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(("name", "cut"), CUTS)
-def test_split_equals_unsplit_in_outputs_gradients_and_statistics(
+def test_split_model_has_the_outputs_gradients_and_statistics_of_the_whole(
     name: str, cut: str, training: bool
 ) -> None:
     whole, x = build(name)
@@ -74,7 +74,7 @@ def test_split_equals_unsplit_in_outputs_gradients_and_statistics(
 
 
 @pytest.mark.parametrize(("name", "cut"), CUTS)
-def test_the_halves_own_all_parameters_once_and_share_none_with_the_original(name: str, cut: str) -> None:
+def test_halves_own_all_parameters_once_and_share_none_with_the_original(name: str, cut: str) -> None:
     whole, x = build(name)
     before = copy.deepcopy(whole.state_dict())
     halves = split(whole, cut, x)
@@ -147,7 +147,7 @@ def test_parameters_that_no_gradient_reaches_are_frozen_as_optimizers_pass_them_
     assert all(p.requires_grad for p in whole.parameters())
 
 
-def test_an_unknown_cut_lists_the_possible_ones() -> None:
+def test_unknown_cut_is_refused_with_the_possible_cuts() -> None:
     whole, x = build("resnet18")
     with pytest.raises(
         UserError, match=r"model.cut=layer9: not a part of this model; possible cuts: conv1, .*layer2,"
@@ -155,7 +155,7 @@ def test_an_unknown_cut_lists_the_possible_ones() -> None:
         split(whole, "layer9", x)
 
 
-def test_of_many_cuts_an_error_names_the_stages_and_where_the_others_are_shown() -> None:
+def test_impossible_cut_among_many_is_refused_with_the_stages_and_where_others_are_shown() -> None:
     whole, x = build("resnet18")
     with pytest.raises(UserError) as caught:
         split(whole, "fc", x)
@@ -207,7 +207,7 @@ def assert_the_halves_are_the_whole(
     return halves
 
 
-def test_several_tensors_cross_a_cut_inside_a_residual_block_as_one() -> None:
+def test_cut_inside_a_residual_block_packs_its_crossing_tensors_into_one() -> None:
     whole, x = build("resnet18")
     halves = assert_the_halves_are_the_whole(whole, "layer1.0.conv1", x, crossing=2)
     assert halves.crossing == ((64, 8, 8), (64, 8, 8))
@@ -217,7 +217,7 @@ def test_several_tensors_cross_a_cut_inside_a_residual_block_as_one() -> None:
     torch.testing.assert_close(halves.client(x), expected)
 
 
-def test_a_forward_that_is_no_sequence() -> None:
+def test_model_with_branches_is_split_with_all_its_crossing_tensors() -> None:
     class Branches(Net):
         def forward(self, x: Tensor) -> Tensor:
             left, right = self.a(x), self.b(x)
@@ -231,7 +231,7 @@ def test_a_forward_that_is_no_sequence() -> None:
 
 
 @pytest.mark.parametrize("way", ["size", "shape", "whole size"])
-def test_the_number_of_samples_does_not_have_to_cross(way: str) -> None:
+def test_number_of_samples_read_in_a_forward_does_not_cross_the_cut(way: str) -> None:
     class Reshaping(Net):
         def forward(self, x: Tensor) -> Tensor:
             n = {"size": lambda: x.size(0), "shape": lambda: x.shape[0], "whole size": lambda: x.size()[0]}
@@ -243,7 +243,7 @@ def test_the_number_of_samples_does_not_have_to_cross(way: str) -> None:
     assert halves.server(halves.client(x[:2].double())).shape == (2, 4)  # and is that of the batch
 
 
-def test_a_submodule_that_cannot_be_traced_is_one_operation() -> None:
+def test_submodule_that_cannot_be_traced_is_one_operation() -> None:
     class Deciding(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -262,7 +262,7 @@ def test_a_submodule_that_cannot_be_traced_is_one_operation() -> None:
         split(whole, "deciding.inner", x.double())
 
 
-def test_a_module_that_cannot_be_traced_is_refused_with_the_reason() -> None:
+def test_module_that_cannot_be_traced_is_refused_with_the_reason() -> None:
     class Branches(Net):
         def forward(self, x: Tensor) -> Tensor:
             return self.b(self.a(x)) if x.sum() > 0 else self.b(x)
@@ -275,7 +275,7 @@ def test_a_module_that_cannot_be_traced_is_refused_with_the_reason() -> None:
         split(Branches(), "a", torch.ones(2, 4))
 
 
-def test_what_a_forward_reads_of_its_training_mode_is_read_in_every_pass() -> None:
+def test_training_mode_read_in_a_forward_is_read_anew_in_every_pass() -> None:
     class Dropping(Net):
         def __init__(self) -> None:
             super().__init__()
@@ -295,7 +295,7 @@ def test_what_a_forward_reads_of_its_training_mode_is_read_in_every_pass() -> No
         assert not torch.equal(halves.server.train()(z), halves.server(z))
 
 
-def test_a_submodule_that_does_other_things_in_training_is_one_operation() -> None:
+def test_submodule_that_differs_between_training_and_evaluation_is_one_operation() -> None:
     class Noisy(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -312,7 +312,7 @@ def test_a_submodule_that_does_other_things_in_training_is_one_operation() -> No
         split(Noisy(), "0", x)
 
 
-def test_parameters_and_buffers_of_the_module_itself_go_where_they_are_used() -> None:
+def test_parameters_and_buffers_of_the_module_itself_go_to_the_half_that_uses_them() -> None:
     class Own(Net):
         def __init__(self) -> None:
             super().__init__()
@@ -377,7 +377,7 @@ class Tied(Net):
 
 
 @pytest.mark.parametrize("names", [("a", "c"), ("a", "b"), ("b", "c")])
-def test_tied_parameters_are_refused_and_go_separate_ways_where_that_is_asked_for(
+def test_tied_parameters_are_refused_and_become_separate_where_untied(
     names: tuple[str, str],
 ) -> None:
     """Also where both uses are on one side of the cut: halves step on and send weights by their names."""
@@ -398,7 +398,7 @@ def test_tied_parameters_are_refused_and_go_separate_ways_where_that_is_asked_fo
     assert tied(whole) == [[one, other]]  # the original is left alone
 
 
-def test_a_module_that_goes_by_two_names_is_tied_with_all_it_holds() -> None:
+def test_module_with_two_names_is_tied_with_all_its_parameters_and_buffers() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -446,7 +446,9 @@ def _with_a_number(net: Net, x: Tensor) -> Tensor:
         (lambda net, x: net.a(net.c(net.b(net.a(x)))), r"it divides the uses of a\.bias, a\.weight"),
     ],
 )
-def test_what_cannot_be_cut_says_why(forward: Callable[[Net, Tensor], Tensor], reason: str) -> None:
+def test_impossible_cut_is_refused_with_the_reason(
+    forward: Callable[[Net, Tensor], Tensor], reason: str
+) -> None:
     class Own(Net):
         def forward(self, x: Tensor) -> Tensor:
             return forward(self, x)
@@ -455,7 +457,7 @@ def test_what_cannot_be_cut_says_why(forward: Callable[[Net, Tensor], Tensor], r
         split(Own(), "b", torch.randn(3, 4))
 
 
-def test_a_model_that_draws_in_evaluation_is_split_and_draws_the_same() -> None:
+def test_model_with_dropout_in_evaluation_is_split_and_draws_the_same() -> None:
     class Random(Net):
         def forward(self, x: Tensor) -> Tensor:
             return self.c(F.dropout(self.b(F.dropout(self.a(x)))))  # also in evaluation, as one forgets
@@ -463,7 +465,7 @@ def test_a_model_that_draws_in_evaluation_is_split_and_draws_the_same() -> None:
     assert_the_halves_are_the_whole(Random(), "b", torch.randn(4, 4))
 
 
-def test_a_tensor_that_is_made_in_the_forward_is_no_part_of_the_state_and_must_be_the_same_always() -> None:
+def test_tensor_made_in_the_forward_is_no_part_of_the_state_and_refused_where_it_changes() -> None:
     class Constant(Net):
         def forward(self, x: Tensor) -> Tensor:
             return self.c(self.b(self.a(x)) * torch.arange(4))
@@ -477,7 +479,7 @@ def test_a_tensor_that_is_made_in_the_forward_is_no_part_of_the_state_and_must_b
         split(Random(), "a", torch.randn(3, 4))
 
 
-def test_the_auxiliary_model_of_resnet18_is_its_layer3_with_pool_and_fc() -> None:
+def test_resnet_auxiliary_computes_layer3_pooling_and_a_linear_layer() -> None:
     whole, _ = build("resnet18")
     auxiliary = ResNetAuxiliary(smashed_shape=(128, 4, 4), num_classes=10)
     auxiliary.stage.load_state_dict(whole.layer3.state_dict())
@@ -523,7 +525,7 @@ IN_PLACE = ["resnet18", "module", "keyword", "method", "two users"]
 
 
 @pytest.mark.parametrize("name", long_but(lambda name: name != "resnet18", IN_PLACE))
-def test_a_server_that_starts_in_place_trains_on_a_leaf_as_the_whole_does(name: str) -> None:
+def test_server_half_that_starts_in_place_trains_on_a_leaf_as_the_whole_does(name: str) -> None:
     whole, cut, x = _in_place(name)
     halves = split(whole, cut, x)
     sent = halves.client(x)
@@ -547,7 +549,7 @@ def test_a_server_that_starts_in_place_trains_on_a_leaf_as_the_whole_does(name: 
 
 @pytest.mark.parametrize("name", long_but(lambda name: name != "resnet18", IN_PLACE))
 @pytest.mark.parametrize("training", [True, False])
-def test_a_server_that_starts_in_place_can_be_given_the_same_data_twice(name: str, training: bool) -> None:
+def test_server_half_that_starts_in_place_leaves_smashed_data_unchanged(name: str, training: bool) -> None:
     whole, cut, x = _in_place(name)
     halves = split(whole, cut, x)
     halves.server.train(training)
@@ -559,7 +561,7 @@ def test_a_server_that_starts_in_place_can_be_given_the_same_data_twice(name: st
     assert torch.equal(first, second)
 
 
-def test_in_place_through_a_view_of_the_smashed_data_leaves_it_alone_too() -> None:
+def test_server_half_in_place_on_a_view_leaves_smashed_data_unchanged() -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -591,7 +593,7 @@ def test_in_place_through_a_view_of_the_smashed_data_leaves_it_alone_too() -> No
     ],
 )
 @pytest.mark.parametrize("training", long_but([True], [True, False]))
-def test_smashed_data_of_the_models_have_the_shape_from_before_they_were_flattened(
+def test_unflattened_shape_of_smashed_data_is_that_before_the_flattening(
     name: str, cut: str, shape: tuple[int, ...], training: bool
 ) -> None:
     whole, x = build(name)
@@ -655,7 +657,7 @@ class _Flattening(nn.Module):
         "behind an activation",
     ],
 )
-def test_every_way_to_flatten_is_undone(way: str) -> None:
+def test_unflattened_shape_is_found_for_every_way_to_flatten(way: str) -> None:
     torch.manual_seed(0)
     x = torch.randn(2, 1, 4, 4)
     client = split(_Flattening(way), "end", x).client.eval()
@@ -663,13 +665,13 @@ def test_every_way_to_flatten_is_undone(way: str) -> None:
     assert unflattened(client, x) == (4, 4, 4)
 
 
-def test_units_of_a_linear_layer_were_never_flattened_though_its_inputs_were() -> None:
+def test_unflattened_shape_of_the_units_of_a_linear_layer_is_flat() -> None:
     x = torch.randn(2, 1, 4, 4)
     client = split(_Flattening("behind a linear layer"), "end", x).client
     assert unflattened(client, x) == (64,)
 
 
-def test_smashed_data_in_another_order_do_not_take_the_shape_from_before() -> None:
+def test_unflattened_shape_is_not_that_before_a_change_of_order() -> None:
     whole, x = _Flattening("of tokens"), torch.randn(2, 1, 4, 4)
     whole.linear = nn.Identity()  # type: ignore[assignment]
     client = split(whole, "end", x).client.eval()

@@ -126,7 +126,7 @@ SGD = Sgd(lr=0.1, weight_decay=0, momentum=0.9, dampening=0, nesterov=False)
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("rows", [[0, 1, 2], [1, 2], [2, 0], [1]], ids=str)
 @pytest.mark.parametrize("name", MODULES)
-def test_a_pass_and_a_step_of_some_rows_are_those_of_each_client(name: str, rows: list[int]) -> None:
+def test_stacked_state_passes_and_steps_of_rows_are_those_of_each_client(name: str, rows: list[int]) -> None:
     make, shape = MODULES[name]
     torch.manual_seed(0)
     module = make().to(torch.float64)
@@ -154,7 +154,7 @@ def test_a_pass_and_a_step_of_some_rows_are_those_of_each_client(name: str, rows
 
 
 @pytest.mark.usefixtures("float64")
-def test_frozen_buffers_leave_the_statistics_alone() -> None:
+def test_stacked_state_pass_with_frozen_buffers_leaves_the_statistics_unchanged() -> None:
     module = nn.BatchNorm2d(4).to(torch.float64)
     stack = StackedState(module, CLIENTS, SGD)
     before = {name: tensor.clone() for name, tensor in stack.tensors().items()}
@@ -181,7 +181,7 @@ STEPPERS: list[RowOptimizer] = [
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("optimizer", STEPPERS, ids=str)
-def test_rows_are_stepped_as_torch_steps_each_at_its_own_count(optimizer: RowOptimizer) -> None:
+def test_stacked_state_rows_are_stepped_as_by_torch_at_counts_of_their_own(optimizer: RowOptimizer) -> None:
     module = nn.Linear(5, 4).to(torch.float64)
     clients = _lone_clients(module, optimizer)
     stack = _stack(module, optimizer, clients)
@@ -202,7 +202,7 @@ def test_rows_are_stepped_as_torch_steps_each_at_its_own_count(optimizer: RowOpt
 
 
 @pytest.mark.parametrize("clients", [1, 2])
-def test_a_stack_owns_its_rows(clients: int) -> None:
+def test_stacked_state_shares_no_memory_with_the_module(clients: int) -> None:
     module = nn.Linear(2, 2)
     before = module.weight.detach().clone()
     StackedState(module, clients).load_all({"weight": torch.zeros(2, 2), "bias": torch.zeros(2)})

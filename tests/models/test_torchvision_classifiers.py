@@ -73,7 +73,7 @@ def family(name: str) -> str:
     return found[0]
 
 
-def test_enough_of_enough_families_are_sampled() -> None:
+def test_sampled_classifiers_come_from_every_family_but_maxvit() -> None:
     assert set(SAMPLED) <= set(NAMES)
     assert len(SAMPLED) > 40
     assert {family(name) for name in NAMES} - {family(name) for name in SAMPLED} == {"maxvit"}
@@ -81,7 +81,7 @@ def test_enough_of_enough_families_are_sampled() -> None:
 
 
 @pytest.mark.parametrize("name", long_but(EVERY_RUN, SAMPLED))
-def test_a_classifier_is_split_at_half_depth(name: str) -> None:
+def test_classifier_split_at_half_depth_gives_the_outputs_of_the_whole(name: str) -> None:
     """`split` itself refuses halves that do not give what the whole gives in evaluation; here in training."""
     side = 96 if name == "inception_v3" else 64 if name in ("alexnet", "googlenet") else 32
     torch.manual_seed(0)
@@ -103,7 +103,7 @@ def test_a_classifier_is_split_at_half_depth(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", long_but(["mobilenet_v2"], ["mobilenet_v2", "vit_b_16", "convnext_tiny"]))
-def test_images_of_other_than_three_channels_are_taken(name: str) -> None:
+def test_classifier_takes_images_of_one_channel_with_outputs_as_large(name: str) -> None:
     torch.manual_seed(0)
     network = classifier(name=name, num_classes=7, channels=1, image_size=32)
     assert network(torch.randn(2, 1, 32, 32)).shape == (2, 7)
@@ -117,6 +117,6 @@ def test_images_of_other_than_three_channels_are_taken(name: str) -> None:
     assert ours == pytest.approx(theirs * 3**0.5, rel=0.1)
 
 
-def test_an_unknown_classifier_is_told_with_close_ones() -> None:
+def test_unknown_classifier_is_refused_with_close_names() -> None:
     with pytest.raises(UserError, match=r"model\.name=resnet19: no classifier .* close are .*resnet18"):
         classifier(name="resnet19", num_classes=10, channels=3, image_size=32)

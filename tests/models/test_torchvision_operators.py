@@ -11,14 +11,14 @@ from torch import nn
 from fedsplit.models.torchvision_operators import torchvision
 
 
-def test_the_module_is_torchvision_itself_and_always_the_same() -> None:
+def test_torchvision_import_gives_the_same_module_every_time() -> None:
     module = torchvision()
     assert module.__name__ == "torchvision"
     assert sys.modules["torchvision"] is module
     assert torchvision() is module
 
 
-def test_its_models_compute_without_the_compiled_operators() -> None:
+def test_torchvision_models_compute_without_the_compiled_operators() -> None:
     block = torchvision().models.resnet.BasicBlock(4, 4).eval()
     x = torch.randn(2, 4, 5, 5, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -44,7 +44,7 @@ class _Failing:
 
 
 @pytest.mark.parametrize("error", [RuntimeError("something else is wrong"), ImportError("not installed")])
-def test_any_other_failure_of_the_import_is_not_hidden(
+def test_torchvision_import_raises_any_other_failure(
     monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     torchvision()
@@ -56,7 +56,7 @@ def test_any_other_failure_of_the_import_is_not_hidden(
     assert finder.asked == 1
 
 
-def test_an_import_that_misses_its_operators_succeeds_with_their_schemas(tmp_path: Path) -> None:
+def test_torchvision_import_without_compiled_operators_succeeds_with_their_schemas(tmp_path: Path) -> None:
     package = tmp_path / "torchvision"
     package.mkdir()
     (package / "__init__.py").write_text(  # as torchvision's own import does

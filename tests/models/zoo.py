@@ -11,7 +11,7 @@ from fedsplit.composition import CONFIGS
 from fedsplit.config import arguments
 
 CHOICES = sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml"))
-EVERY_RUN = ("digits_cnn", "simple_conv", "eurosat_cnn", "resnet20", "resnet18_32x32", "mobilenet_v2")
+EVERY_RUN = ("digits_cnn", "simple_conv", "eurosat_cnn", "resnet20", "mobilenet_v2")
 """A choice of each kind: plain, with normalisation, residual with one kind of block, expanded."""
 _SIDES = {"digits_cnn": 8, "simple_conv": 8, "eurosat_cnn": 28}
 

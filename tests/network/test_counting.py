@@ -25,7 +25,7 @@ LINEAR, MLP = 256 * 10, 256 * 32 + 32 * 10
     ],
     ids=lambda each: " ".join(each) if isinstance(each, list) else "",
 )
-def test_the_work_of_a_sample_is_that_of_its_layers(
+def test_work_of_a_sample_is_the_multiply_adds_of_the_layers(
     tiny: Build, overrides: list[str], expected: Work
 ) -> None:
     clock = tiny("network=lte", *overrides).clock
@@ -33,7 +33,7 @@ def test_the_work_of_a_sample_is_that_of_its_layers(
     assert clock.work == expected
 
 
-def test_counting_moves_nothing(tiny: Build) -> None:
+def test_counting_work_changes_no_result_of_a_round(tiny: Build) -> None:
     with_clock, without = tiny("network=lte", "auxiliary=mlp"), tiny("auxiliary=mlp")
     rows = [run.run_round(0).row() for run in (with_clock, without)]
     differing = {column for column in rows[0] if rows[0][column] != rows[1][column]}

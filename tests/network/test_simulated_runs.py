@@ -75,7 +75,7 @@ def queue(arrivals: list[tuple[float, int]], begin: float) -> float:
     return max(at + sum(3 * b * SERVER_WORK / SERVER for _, b in arrivals[i:]) for at, i in starts)
 
 
-def laid_out(run: Experiment, t: int, aligning: list[int], ring: dict[int, int]) -> float:
+def expected_seconds(run: Experiment, t: int, aligning: list[int], ring: dict[int, int]) -> float:
     """Seconds of a round, from the configuration alone."""
     config = run.config
     name, q = config["choices"]["algorithm"], config["algorithm"].get("server_update_interval", 1)
@@ -143,13 +143,15 @@ def laid_out(run: Experiment, t: int, aligning: list[int], ring: dict[int, int])
     [[], ["cohort_size=2", "local_epochs=2"], ["distribution=dirichlet", "distribution.alpha=0.3"]],
     ids=["all", "cohort, epochs", "ragged"],
 )
-def test_seconds_of_every_round_are_those_laid_out(tiny: Build, algorithm: str, overrides: list[str]) -> None:
+def test_simulated_seconds_of_every_round_are_those_worked_out_from_the_configuration(
+    tiny: Build, algorithm: str, overrides: list[str]
+) -> None:
     if algorithm in ("cse_fsl", "fsl_sage"):
         overrides = [*overrides, "algorithm.server_update_interval=3"]
     if algorithm == "fsl_sage":
         overrides = [*overrides, "algorithm.align_interval=2"]
     run = tiny(f"algorithm={algorithm}", *NETWORK, *overrides)
-    watch(run)
+    keep_messages(run)
     last, ring, elapsed = dict.fromkeys(range(3), -math.inf), dict.fromkeys(range(3), 0), 0.0
     for t in range(4):
         record = run.run_round(t)
@@ -165,13 +167,13 @@ def test_seconds_of_every_round_are_those_laid_out(tiny: Build, algorithm: str, 
         }
         for client in aligning:  # the first batch is stored before the alignment
             ring[client] = min(24, ring[client] + batches[client][0])
-        elapsed += laid_out(run, t, aligning, ring)
+        elapsed += expected_seconds(run, t, aligning, ring)
         for client in cohort:
             ring[client] = min(24, ring[client] + sum(batches[client][3 if client in aligning else 0 :: 3]))
         assert record.simulated_seconds == pytest.approx(elapsed, rel=1e-9)
 
 
-def watch(run: Experiment) -> None:
+def keep_messages(run: Experiment) -> None:
     """Keep the messages of the last round as `run.seen`."""
     taken = run.ledger.taken
 
@@ -186,7 +188,7 @@ def watch(run: Experiment) -> None:
 @pytest.mark.parametrize(
     ("algorithm", "quant"), [*product(ALGORITHMS, ["none", "int8"]), ("fsl_sage", "thrifty")]
 )
-def test_messages_of_either_engine_are_the_ledgers_and_the_same(
+def test_messages_of_both_engines_are_equal_and_sum_to_the_bytes_of_the_ledger(
     tiny: Build, algorithm: str, quant: str
 ) -> None:
     sequential = tiny(f"algorithm={algorithm}", f"quant={quant}", "engine=sequential", *NETWORK)
@@ -196,7 +198,7 @@ def test_messages_of_either_engine_are_the_ledgers_and_the_same(
     for t in range(2):
         records = []
         for run in runs:
-            watch(run)
+            keep_messages(run)
             records.append(run.run_round(t))
             run.records.append(records[-1])
             counted = {d: dict.fromkeys(KINDS, 0) for d in DIRECTIONS}
@@ -208,7 +210,7 @@ def test_messages_of_either_engine_are_the_ledgers_and_the_same(
             assert all(run.seen == sequential.seen for run in runs)  # type: ignore[attr-defined]
 
 
-def test_smaller_messages_take_less_by_just_what_they_are_smaller(tiny: Build) -> None:
+def test_simulated_seconds_saved_by_a_codec_are_those_of_the_bytes_saved(tiny: Build) -> None:
     overrides = ["algorithm=fed_avg", "num_clients=1", "network=custom", "network.up_mbps=1"]
     exact, coded = (tiny(*overrides, f"quant={quant}").run_round(0) for quant in ("none", "int8"))
     assert exact.simulated_seconds is not None
@@ -219,12 +221,12 @@ def test_smaller_messages_take_less_by_just_what_they_are_smaller(tiny: Build) -
     assert exact.simulated_seconds - coded.simulated_seconds == pytest.approx(expected)
 
 
-def test_the_rounds_of_a_warm_start_train_the_auxiliary_models(tiny: Build) -> None:
+def test_warm_start_round_takes_the_simulated_seconds_of_cse_fsl(tiny: Build) -> None:
     warm = tiny("algorithm.warm_start=1", *NETWORK).run_round(0)
     assert warm.simulated_seconds == tiny("algorithm=cse_fsl", *NETWORK).run_round(0).simulated_seconds
 
 
-def test_an_alignment_that_ends_early_is_counted_as_far_as_it_went(tiny: Build) -> None:
+def test_alignment_ended_early_takes_the_simulated_seconds_of_its_epochs(tiny: Build) -> None:
     overrides = ["num_clients=1", "auxiliary.align_epochs=100", *NETWORK]
     early, whole = (tiny(*overrides, f"auxiliary.align_tolerance={t}") for t in (0.9, 0))
     seconds = [run.run_round(0).simulated_seconds for run in (early, whole)]
@@ -233,7 +235,7 @@ def test_an_alignment_that_ends_early_is_counted_as_far_as_it_went(tiny: Build) 
     assert seconds[1] - seconds[0] == pytest.approx(fitted)  # type: ignore[operator]
 
 
-def test_without_a_network_nothing_is_kept_and_a_price_is_paid_all_the_same(tiny: Build) -> None:
+def test_run_without_a_network_keeps_no_messages_but_reports_its_cost(tiny: Build) -> None:
     run = tiny("network.cost_per_mb=0.25")
     record = run.run_round(0)
     assert record.simulated_seconds is None
@@ -242,14 +244,14 @@ def test_without_a_network_nothing_is_kept_and_a_price_is_paid_all_the_same(tiny
     assert tiny().run_round(0).cost is None
 
 
-def test_a_round_that_is_begun_again_counts_once(tiny: Build) -> None:
+def test_round_begun_again_counts_its_messages_once(tiny: Build) -> None:
     run = tiny(*NETWORK)
     run.ledger.add(0, "up", "smashed", 10**9, clients=[0], step=0)
     run.ledger.abandon(0)
     assert run.run_round(0).simulated_seconds == tiny(*NETWORK).run_round(0).simulated_seconds
 
 
-def test_an_algorithm_without_a_timeline_is_refused(
+def test_network_with_an_algorithm_without_a_timeline_is_refused(
     configured: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = configured("network=lte")
@@ -269,7 +271,7 @@ def test_an_algorithm_without_a_timeline_is_refused(
         ("+network.jitter_s=1", "network.jitter_s"),
     ],
 )
-def test_a_wrong_network_is_refused_before_anything_starts(
+def test_network_with_a_wrong_value_is_refused_with_the_configuration(
     configured: Configure, override: str, key: str
 ) -> None:
     with pytest.raises(UserError) as told:

@@ -10,36 +10,36 @@ from fedsplit.network.network import SimulatedNetwork
 from fedsplit.network.spread import drawn
 
 
-def many(spread: object, seed: int = 0, what: str = "speed") -> list[float]:
+def drawn_for_many_clients(spread: object, seed: int = 0, what: str = "speed") -> list[float]:
     return [drawn(spread, seed, what, client) for client in range(2000)]
 
 
-def test_a_number_is_everybodys() -> None:
-    assert many(7) == [7.0] * 2000
+def test_spread_of_a_number_gives_it_to_every_client() -> None:
+    assert drawn_for_many_clients(7) == [7.0] * 2000
 
 
-def test_uniform_numbers_are_uniform() -> None:
-    found = many(["uniform", 5, 20])
+def test_uniform_spread_is_distributed_uniformly_in_its_range() -> None:
+    found = drawn_for_many_clients(["uniform", 5, 20])
     assert kstest(found, "uniform", args=(5, 15)).pvalue > 0.01
     assert 5 <= min(found) < 5.1
     assert 19.9 < max(found) < 20
-    assert many(["uniform", 5, 5]) == [5.0] * 2000
+    assert drawn_for_many_clients(["uniform", 5, 5]) == [5.0] * 2000
 
 
-def test_the_logarithms_of_lognormal_numbers_are_normal_around_that_of_the_median() -> None:
-    logarithms = [log(value) for value in many(["lognormal", 14.7, 0.5])]
+def test_lognormal_spread_has_normal_logarithms_around_that_of_the_median() -> None:
+    logarithms = [log(value) for value in drawn_for_many_clients(["lognormal", 14.7, 0.5])]
     assert kstest(logarithms, norm(log(14.7), 0.5).cdf).pvalue > 0.01
-    assert many(["lognormal", 14.7, 0]) == [14.7] * 2000
+    assert drawn_for_many_clients(["lognormal", 14.7, 0]) == [14.7] * 2000
 
 
-def test_what_is_drawn_depends_on_seed_quantity_and_client_alone() -> None:
+def test_spread_draws_follow_from_seed_and_quantity_alone() -> None:
     spread = ["lognormal", 10, 0.5]
-    assert many(spread) == many(spread)
-    for other in (many(spread, seed=1), many(spread, what="latency")):
-        assert not set(other) & set(many(spread))
+    assert drawn_for_many_clients(spread) == drawn_for_many_clients(spread)
+    for other in (drawn_for_many_clients(spread, seed=1), drawn_for_many_clients(spread, what="latency")):
+        assert not set(other) & set(drawn_for_many_clients(spread))
 
 
-def test_a_device_has_what_its_network_says_in_bits_and_multiply_adds_a_second() -> None:
+def test_device_has_the_speeds_of_its_network_in_bits_and_multiply_adds_per_second() -> None:
     network = SimulatedNetwork(
         up_mbps=8,
         down_mbps=["uniform", 1, 2],
@@ -83,19 +83,19 @@ WRONG = [
 
 
 @pytest.mark.parametrize("value", RIGHT, ids=str)
-def test_a_spread_is_a_number_or_a_distribution(value: object) -> None:
+def test_spread_may_be_a_number_or_a_distribution(value: object) -> None:
     assert fits(Spread, value)
     assert fits(SpreadFromZero, value)
 
 
 @pytest.mark.parametrize("value", WRONG, ids=str)
-def test_nothing_else_is_a_spread(value: object) -> None:
+def test_spread_of_another_form_or_range_is_refused(value: object) -> None:
     assert not fits(Spread, value)
     assert not fits(SpreadFromZero, value)
 
 
 @pytest.mark.parametrize("value", [0, ["uniform", 0, 1], ["lognormal", 0, 1]], ids=str)
-def test_only_a_latency_may_be_nothing(value: object) -> None:
+def test_spread_with_zero_is_allowed_only_for_a_latency(value: object) -> None:
     assert not fits(Spread, value)
     assert fits(SpreadFromZero, value)
     assert "[uniform, low, high] or [lognormal, median, sigma up to 5]" in allowed(Spread)

@@ -66,7 +66,7 @@ def seconds(
     return clock.seconds(3, messages, SAMPLES.__getitem__, fits or {})
 
 
-def test_fed_avg_takes_as_long_as_its_slowest_client() -> None:
+def test_fed_avg_round_takes_as_long_as_its_slowest_client() -> None:
     messages = weights("down", "full_weights", 2 * MB) | weights("up", "full_weights", 2 * MB)
     # client 0: 0.1 + 2/2 down, 10 samples of 3 (10 k + 100 k), 0.1 + 2/1 up
     first = 1.1 + 10 * 0.33 + 2.1
@@ -94,7 +94,7 @@ TRIPS = {0: 3 * 0.2 + 10 * 0.26, 1: 2 * 0.4 + 7 * 0.49}
 SHARED_TRIPS = {0: 3 * 0.2 + 10 * 0.29, 1: 2 * 0.4 + 7 * 0.52}
 
 
-def test_splitfed_v1_waits_for_every_cut_gradient_and_shares_the_server() -> None:
+def test_splitfed_v1_round_waits_for_every_cut_gradient_and_shares_the_server() -> None:
     first = 1.1 + SHARED_TRIPS[0] + 2.1
     second = 2.2 + SHARED_TRIPS[1] + 4.2
     assert seconds(SplitFedV1Timeline(), split_messages((0, 1))) == pytest.approx(max(first, second))
@@ -102,7 +102,7 @@ def test_splitfed_v1_waits_for_every_cut_gradient_and_shares_the_server() -> Non
     assert seconds(SplitFedV1Timeline(), alone) == pytest.approx(1.1 + TRIPS[0] + 2.1)
 
 
-def test_splitfed_v2_is_the_sum_of_its_clients_in_the_order_of_their_turns() -> None:
+def test_splitfed_v2_round_is_the_sum_of_its_clients_in_the_order_of_their_turns() -> None:
     turns = TRIPS[0] + TRIPS[1]
     assert seconds(SplitFedV2Timeline(), split_messages((0, 1))) == pytest.approx(
         # client 0 begins after its download, client 1 right after it; its upload ends the round
@@ -114,13 +114,13 @@ def test_splitfed_v2_is_the_sum_of_its_clients_in_the_order_of_their_turns() -> 
     )
 
 
-def test_a_client_of_splitfed_v2_whose_download_takes_long_is_waited_for() -> None:
+def test_splitfed_v2_round_waits_for_a_client_with_a_long_download() -> None:
     messages = split_messages((0, 1))
     messages[1, "down", "client_weights", 0] = 20 * MB
     assert seconds(SplitFedV2Timeline(), messages) == pytest.approx(20.2 + TRIPS[1] + 4.2)
 
 
-def test_an_upload_of_splitfed_v2_that_takes_long_is_waited_for() -> None:
+def test_splitfed_v2_round_waits_for_a_client_with_a_long_upload() -> None:
     messages = split_messages((1, 0))
     messages[1, "up", "client_weights", 0] = 20 * MB
     assert seconds(SplitFedV2Timeline(), messages) == pytest.approx(2.2 + TRIPS[1] + 40.2)
@@ -136,7 +136,7 @@ def local_messages(steps: dict[int, list[int]], *kinds_up: Kind) -> Messages:
     return messages
 
 
-def test_cse_fsl_trains_while_it_uploads_and_ends_with_weights_here_and_an_empty_queue() -> None:
+def test_cse_fsl_round_ends_when_all_weights_have_arrived_and_the_server_queue_is_empty() -> None:
     down = weights("down", "client_weights", MB) | weights("down", "auxiliary_weights", MB)
     messages = down | local_messages({0: [0, 2], 1: [0]}, "client_weights", "auxiliary_weights")
     # client 0 starts at 0.1 + 2/2 = 1.1; a sample takes 3 (0.01 + 0.005) = 0.045.
@@ -153,7 +153,7 @@ def test_cse_fsl_trains_while_it_uploads_and_ends_with_weights_here_and_an_empty
     assert seconds(CseFslTimeline(), messages, network=slow) == pytest.approx(1.64 + 10 * 3)
 
 
-def test_the_queue_of_cse_fsl_is_idle_until_something_arrives() -> None:
+def test_cse_fsl_server_is_idle_until_an_upload_arrives() -> None:
     messages = local_messages({0: [0], 1: [1]})
     # nothing is downloaded or given back. Client 0: ready 0.04, here at 0.54. Client 1: ready at 4 * 0.09 +
     # 3 * 0.02 = 0.42, here at 0.42 + 0.6 + 0.2 = 1.22. At 0.1 a sample: 0.54 to 0.94, 1.22 to 1.52.
@@ -161,7 +161,7 @@ def test_the_queue_of_cse_fsl_is_idle_until_something_arrives() -> None:
     assert seconds(CseFslTimeline(), messages, network=slow) == pytest.approx(1.52)
 
 
-def test_fsl_sage_without_alignment_does_not_wait_for_the_server() -> None:
+def test_fsl_sage_clients_without_alignment_do_not_wait_for_the_server() -> None:
     down = weights("down", "client_weights", 2 * MB)
     messages = down | local_messages({0: [0, 2], 1: [0]}, "client_weights")
     # a sample takes 3 * 0.01 + 0.01 = 0.04 at client 0, 0.08 at client 1. Client 0 starts at 1.1, sends until
@@ -172,7 +172,7 @@ def test_fsl_sage_without_alignment_does_not_wait_for_the_server() -> None:
     assert seconds(FslSageTimeline(), messages, network=slow) == pytest.approx(1.64 + 10 * 3)
 
 
-def test_an_alignment_of_fsl_sage_is_waited_for_by_those_who_align_alone() -> None:
+def test_fsl_sage_alignment_delays_only_the_clients_that_align() -> None:
     down = weights("down", "client_weights", 2 * MB) | {(0, "down", "auxiliary_weights", 0): MB}
     messages = down | local_messages({0: [0, 2], 1: [0]}, "client_weights")
     fits = {
@@ -194,7 +194,7 @@ def test_an_alignment_of_fsl_sage_is_waited_for_by_those_who_align_alone() -> No
     assert seconds(FslSageTimeline(), messages, fits, slow) == pytest.approx(101.64)
 
 
-def test_both_clients_align_on_a_server_that_has_seen_both_first_batches() -> None:
+def test_fsl_sage_alignments_begin_after_the_server_trained_on_every_first_batch() -> None:
     down = weights("down", "client_weights", 2 * MB) | weights("down", "auxiliary_weights", MB)
     messages = down | local_messages({0: [0], 1: [0]}, "client_weights")
     fits = {client: Fit(round=3, samples=20, epochs=5) for client in SAMPLES}
@@ -204,13 +204,13 @@ def test_both_clients_align_on_a_server_that_has_seen_both_first_batches() -> No
     assert seconds(FslSageTimeline(), messages, fits) == pytest.approx(8.76)
 
 
-def test_a_warm_start_of_fsl_sage_is_cse_fsl() -> None:
+def test_fsl_sage_warm_start_takes_the_time_of_cse_fsl() -> None:
     down = weights("down", "client_weights", MB) | weights("down", "auxiliary_weights", MB)
     messages = down | local_messages({0: [0, 2], 1: [0]}, "client_weights", "auxiliary_weights")
     assert seconds(FslSageTimeline(), messages) == pytest.approx(7.28)
 
 
-def test_the_servers_bandwidth_is_divided_among_clients() -> None:
+def test_server_bandwidth_is_divided_among_simultaneous_clients() -> None:
     messages = weights("down", "full_weights", 2 * MB) | weights("up", "full_weights", 2 * MB)
     # 0.75 MB/s up and 1.5 MB/s down, half of it for each: less than either has
     narrow = replace(NETWORK, server_up_mbps=6.0, server_down_mbps=12.0)
@@ -223,7 +223,7 @@ def test_the_servers_bandwidth_is_divided_among_clients() -> None:
     assert seconds(SplitFedV2Timeline(), split_messages((0, 1)), network=wide) == pytest.approx(expected)
 
 
-def test_what_nothing_limits_takes_no_time() -> None:
+def test_unlimited_network_takes_only_its_latency() -> None:
     free = SimulatedNetwork(
         up_mbps=None,
         down_mbps=None,
@@ -240,7 +240,7 @@ def test_what_nothing_limits_takes_no_time() -> None:
 
 
 @pytest.mark.parametrize("client", [0, 1])
-def test_local_epochs_repeat_the_batches(client: int) -> None:
+def test_local_epochs_multiply_the_time_of_training(client: int) -> None:
     clock = Clock(NETWORK, FedAvgTimeline(), WORK, batch_size=4, local_epochs=3, seed=0)
     messages: Messages = {(client, "up", "full_weights", 0): 0}
     sample = 0.33 if client == 0 else 0.66

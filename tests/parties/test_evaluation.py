@@ -34,7 +34,7 @@ def _halves(seed: int) -> SplitModel:
     return SplitModel(client, server, ((1,),))
 
 
-def _full(halves: SplitModel) -> Weights:
+def _weights_of(halves: SplitModel) -> Weights:
     return {
         name: value.clone()
         for half in (halves.client, halves.server)
@@ -46,7 +46,7 @@ def _evaluator(halves: SplitModel, images: Images, batch_size: int = 8) -> Evalu
     return Evaluator(halves, images, normalise=Normalisation.of(images), batch_size=batch_size)
 
 
-def _by_hand(halves: SplitModel, images: Images) -> tuple[float, float]:
+def _accuracy_and_loss_by_hand(halves: SplitModel, images: Images) -> tuple[float, float]:
     """One image at a time, in float64."""
     mean, std = (f(images.pixels.double().flatten(0, 2), 0) for f in (torch.mean, _deviation))
     client, server = (copy.deepcopy(half).double().eval() for half in (halves.client, halves.server))
@@ -64,39 +64,39 @@ def _deviation(x: Tensor, dim: int) -> Tensor:
 
 
 @pytest.mark.parametrize("batch_size", [1, 8, 22, 23, 100])
-def test_accuracy_and_loss_are_means_over_images_whatever_the_batch_size(batch_size: int) -> None:
+def test_accuracy_and_loss_are_means_over_images_for_any_batch_size(batch_size: int) -> None:
     trained, images = _halves(1), _images()
-    accuracy, loss = _evaluator(_halves(0), images, batch_size)(_full(trained))
-    expected = _by_hand(trained, images)
+    accuracy, loss = _evaluator(_halves(0), images, batch_size)(_weights_of(trained))
+    expected = _accuracy_and_loss_by_hand(trained, images)
     assert accuracy == expected[0]
     assert loss == pytest.approx(expected[1], rel=1e-5)
     assert 0 < accuracy < 1
 
 
-def test_the_weights_given_are_evaluated_and_not_those_of_the_halves() -> None:
+def test_evaluation_uses_the_given_weights_and_not_those_of_the_halves() -> None:
     images = _images()
     evaluate = _evaluator(_halves(0), images)
     for seed in (1, 2, 1):
-        assert evaluate(_full(_halves(seed)))[1] == pytest.approx(
-            _by_hand(_halves(seed), images)[1], rel=1e-5
+        assert evaluate(_weights_of(_halves(seed)))[1] == pytest.approx(
+            _accuracy_and_loss_by_hand(_halves(seed), images)[1], rel=1e-5
         )
 
 
 def test_evaluation_changes_neither_the_halves_nor_the_weights() -> None:
-    halves, trained = _halves(0), _full(_halves(1))
-    weights, skeleton = copy.deepcopy(trained), _full(halves)
+    halves, trained = _halves(0), _weights_of(_halves(1))
+    weights, skeleton = copy.deepcopy(trained), _weights_of(halves)
     torch.manual_seed(3)
     before = torch.get_rng_state()
     _evaluator(halves, _images())(trained)
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(trained[name], value) for name, value in weights.items())
-    assert all(torch.equal(_full(halves)[name], value) for name, value in skeleton.items())
+    assert all(torch.equal(_weights_of(halves)[name], value) for name, value in skeleton.items())
     assert all(module.training for half in (halves.client, halves.server) for module in half.modules())
 
 
-def test_a_failed_evaluation_leaves_the_halves_in_training_mode() -> None:
+def test_failed_evaluation_leaves_the_halves_in_training_mode() -> None:
     halves = _halves(0)
     wrong = Images(torch.zeros(2, 9, 9, 3, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64))
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        _evaluator(halves, wrong)(_full(halves))
+        _evaluator(halves, wrong)(_weights_of(halves))
     assert all(module.training for half in (halves.client, halves.server) for module in half.modules())

@@ -49,7 +49,7 @@ class FromTheHost(TorchDispatchMode):
         return result
 
 
-def test_the_check_sees_what_comes_from_the_host() -> None:
+def test_host_tensor_in_a_step_is_detected_by_the_check() -> None:
     with FromTheHost(), pytest.raises(AssertionError, match="of a tensor of the host"):
         meta(3) + torch.tensor(1.0)
 
@@ -57,7 +57,7 @@ def test_the_check_sees_what_comes_from_the_host() -> None:
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda each: type(each).__name__)
 @pytest.mark.parametrize("make", HEADS)
 @pytest.mark.parametrize("train_head_too", [True, False])
-def test_a_step_of_a_stack_takes_nothing_from_the_host(
+def test_local_step_of_a_stack_takes_no_tensor_from_the_host(
     make: Callable[..., nn.Module], train_head_too: bool, optimizer: RowOptimizer
 ) -> None:
     layers = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2)
@@ -82,7 +82,7 @@ def test_a_step_of_a_stack_takes_nothing_from_the_host(
     ("estimator", "make"),
     [*((GradientOfLoss(), make) for make in HEADS), (MlpRegression(hidden=4), LinearAuxiliary)],
 )
-def test_a_step_of_an_alignment_takes_nothing_from_the_host(
+def test_alignment_step_takes_no_tensor_from_the_host(
     estimator: GradientEstimator, make: Callable[..., nn.Module]
 ) -> None:
     sizes: dict[str, Any] = {"smashed_shape": SHAPE, "num_classes": CLASSES}

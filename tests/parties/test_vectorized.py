@@ -74,7 +74,7 @@ SETTINGS = {
 }
 
 
-def both(tiny: Build, *overrides: str) -> list[Experiment]:
+def runs_of_both_engines(tiny: Build, *overrides: str) -> list[Experiment]:
     """The same run with each engine."""
     sequential = [each for each in overrides if not each.startswith("engine.")]
     return [tiny("engine=sequential", *sequential), tiny("engine=vectorized", *overrides)]
@@ -94,10 +94,10 @@ def rounds(runs: list[Experiment], number: int) -> list[tuple[Record, Record]]:
     ],
 )
 @pytest.mark.parametrize("algorithm", COVERED)
-def test_ten_steps_equal_those_of_clients_one_after_the_other(
+def test_vectorized_engine_gives_the_losses_bytes_and_weights_of_the_sequential_one(
     tiny: Build, algorithm: str, setting: str, optimizer: str
 ) -> None:
-    runs = both(
+    runs = runs_of_both_engines(
         tiny, f"algorithm={algorithm}", *optimizer.split(), "dataset.max_train=120", *SETTINGS[setting]
     )
     adam = optimizer == "optimizer=adam"
@@ -124,8 +124,12 @@ def _assert_close(ours: object, theirs: object, tolerance: float, path: str = ""
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("model", long_but(["simple_conv"], ["simple_conv", "resnet18"]))
 @pytest.mark.parametrize("algorithm", COVERED)
-def test_the_larger_models_are_covered_too(tiny: Build, algorithm: str, model: str) -> None:
-    runs = both(tiny, f"algorithm={algorithm}", f"model={model}", "optimizer=sgd", "dataset.max_train=40")
+def test_vectorized_engine_gives_the_weights_of_the_sequential_one_for_larger_models(
+    tiny: Build, algorithm: str, model: str
+) -> None:
+    runs = runs_of_both_engines(
+        tiny, f"algorithm={algorithm}", f"model={model}", "optimizer=sgd", "dataset.max_train=40"
+    )
     ((ours, theirs),) = rounds(runs, 1)
     assert ours.train_loss == pytest.approx(theirs.train_loss, abs=1e-12)
     _assert_close(*(run.algorithm.full_weights() for run in runs), 1e-10)  # type: ignore[misc]
@@ -133,8 +137,10 @@ def test_the_larger_models_are_covered_too(tiny: Build, algorithm: str, model: s
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("estimator", ["linear_regression", "mlp_regression"])
-def test_estimators_with_a_model_of_their_own_are_covered_too(tiny: Build, estimator: str) -> None:
-    runs = both(tiny, f"estimator={estimator}", "optimizer=sgd", "model.cut=pool")
+def test_vectorized_engine_gives_the_losses_of_the_sequential_one_for_regression_estimators(
+    tiny: Build, estimator: str
+) -> None:
+    runs = runs_of_both_engines(tiny, f"estimator={estimator}", "optimizer=sgd", "model.cut=pool")
     for ours, theirs in rounds(runs, 2):
         assert ours.train_loss == pytest.approx(theirs.train_loss, abs=1e-11)
 
@@ -143,7 +149,9 @@ def test_estimators_with_a_model_of_their_own_are_covered_too(tiny: Build, estim
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("algorithm", COVERED)
 @pytest.mark.parametrize("first", ["sequential", "vectorized"])
-def test_a_run_can_go_on_with_the_other_engine(tiny: Build, algorithm: str, first: str) -> None:
+def test_run_continued_with_the_other_engine_gives_the_weights_of_an_uninterrupted_one(
+    tiny: Build, algorithm: str, first: str
+) -> None:
     settings = [
         f"algorithm={algorithm}",
         "optimizer=sgd",
@@ -162,7 +170,7 @@ def test_a_run_can_go_on_with_the_other_engine(tiny: Build, algorithm: str, firs
     _assert_close(straight.algorithm.full_weights(), continued.algorithm.full_weights(), 1e-12)
 
 
-def test_a_larger_stack_is_split_into_equal_parts(tiny: Build) -> None:
+def test_stack_larger_than_its_limit_is_split_into_equal_parts(tiny: Build) -> None:
     run = tiny("engine=vectorized", "num_clients=7", "engine.stack_mb=0.4")
     run.run_round(0)
     assert isinstance(run.parts.engine, Vectorized)
@@ -172,7 +180,9 @@ def test_a_larger_stack_is_split_into_equal_parts(tiny: Build) -> None:
     assert max(sizes) - min(sizes) <= max(sizes) // 2
 
 
-def test_auto_stacks_small_steps_and_writes_down_what_it_chose(tiny: Build, tmp_path: Path) -> None:
+def test_engine_auto_is_vectorized_for_small_steps_of_many_clients_and_recorded(
+    tiny: Build, tmp_path: Path
+) -> None:
     small, large = tiny(), tiny("engine.largest_step_mmac=0.001")
     assert isinstance(small.parts.engine, Vectorized)
     assert isinstance(large.parts.engine, Sequential)
@@ -184,12 +194,12 @@ def test_auto_stacks_small_steps_and_writes_down_what_it_chose(tiny: Build, tmp_
     assert written["choices"]["engine"] == "vectorized"
 
 
-def test_clients_that_take_turns_are_refused(tiny: Build) -> None:
+def test_vectorized_engine_refuses_clients_that_take_turns(tiny: Build) -> None:
     with pytest.raises(UserError, match=r"engine=vectorized: must be auto or sequential: clients .* turns"):
         tiny("algorithm=splitfed_v2", "engine=vectorized")
 
 
-def test_an_optimizer_that_steps_one_client_only_is_refused_and_auto_goes_around_it(tiny: Build) -> None:
+def test_vectorized_engine_refuses_an_optimizer_without_rows_and_auto_avoids_it(tiny: Build) -> None:
     own = ["client_optimizer=sgd", "client_optimizer._target_=tests.parties.test_vectorized.own_optimizer"]
     assert isinstance(tiny(*own).parts.engine, Sequential)
     with pytest.raises(UserError, match="engine=vectorized: must be sequential: Own cannot step many"):

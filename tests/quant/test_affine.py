@@ -58,7 +58,7 @@ def _reference(
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("granularity", GRANULARITIES)
 @pytest.mark.parametrize("bits", BITS)
-def test_decoded_values_are_those_of_plain_numpy(
+def test_affine_decoded_values_are_those_of_plain_numpy(
     bits: int, granularity: tuple[GranularityName, int, int], symmetric: bool, scale_type: ScaleType
 ) -> None:
     name, block_size, channel_dim = granularity
@@ -85,7 +85,7 @@ def test_decoded_values_are_those_of_plain_numpy(
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("granularity", GRANULARITIES)
 @pytest.mark.parametrize("bits", BITS)
-def test_the_payload_is_scales_then_zero_points_then_codes_of_one_group_after_the_other(
+def test_affine_payload_is_scales_then_zero_points_then_codes_group_by_group(
     bits: int, granularity: tuple[GranularityName, int, int], symmetric: bool, scale_type: ScaleType
 ) -> None:
     name, block_size, channel_dim = granularity
@@ -134,7 +134,7 @@ def test_the_payload_is_scales_then_zero_points_then_codes_of_one_group_after_th
     ],
 )
 @pytest.mark.parametrize("bits", BITS)
-def test_sizes_in_closed_form(
+def test_affine_payload_has_the_size_of_the_closed_form(
     bits: int, name: GranularityName, block_size: int, channel_dim: int, rows: Callable[[Shape], int]
 ) -> None:
     def size(shape: Shape, **options: Any) -> int:
@@ -150,7 +150,7 @@ def test_sizes_in_closed_form(
         assert size(shape, symmetric=True, scale_type="float32") == 4 * scales + codes
 
 
-def test_what_a_reader_can_compute_by_hand() -> None:
+def test_affine_payload_of_four_values_in_two_bits_is_that_worked_out_by_hand() -> None:
     codec = _codec(bits=2, granularity="tensor")
     x = torch.tensor([-1.0, 0.0, 0.9, 2.0])  # a step is 1, the zero point 1
     message = codec.encode(x)
@@ -159,14 +159,14 @@ def test_what_a_reader_can_compute_by_hand() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_other_types_are_coded_as_float32(dtype: torch.dtype) -> None:
+def test_affine_codes_other_floating_point_types_as_float32(dtype: torch.dtype) -> None:
     codec, x = _codec(bits=5, granularity="block", block_size=9), _values().to(dtype)
     assert codec.encode(x).payload == codec.encode(x.to(torch.float32)).payload
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 8])
-def test_codes_that_a_short_type_cannot_hold_are_within_the_bound(bits: int, dtype: torch.dtype) -> None:
+def test_affine_error_in_16_bit_types_is_within_the_bound(bits: int, dtype: torch.dtype) -> None:
     for seed in range(3):
         x = torch.randn(1000, generator=torch.Generator().manual_seed(seed))
         x = torch.cat([x, 1e-3 * x]).to(dtype)
@@ -184,7 +184,7 @@ def test_codes_that_a_short_type_cannot_hold_are_within_the_bound(bits: int, dty
 
 
 @pytest.mark.parametrize("bits", range(2, 17))
-def test_a_code_beyond_the_last_of_a_symmetric_range_is_refused(bits: int) -> None:
+def test_affine_decoder_refuses_the_code_beyond_the_last_of_a_symmetric_range(bits: int) -> None:
     """There is one code less than there could be."""
     codec = _codec(bits=bits, granularity="tensor", symmetric=True)
     for code in (2**bits - 2, 2**bits - 1):
@@ -196,13 +196,13 @@ def test_a_code_beyond_the_last_of_a_symmetric_range_is_refused(bits: int) -> No
                 codec.decode(message)
 
 
-def test_a_block_beyond_the_tensor_is_one_group() -> None:
+def test_affine_block_larger_than_the_tensor_gives_the_payload_of_granularity_tensor() -> None:
     x = _values((11,))
     whole, blocks = _codec(bits=4, granularity="tensor"), _codec(bits=4, granularity="block", block_size=64)
     assert whole.encode(x).payload == blocks.encode(x).payload
 
 
-def test_a_scale_is_at_most_a_bfloat16_step_too_large() -> None:
+def test_affine_scale_is_the_exact_scale_rounded_up_to_bfloat16() -> None:
     """Values fit because it is rounded up; more than that would be lost precision."""
     for seed in range(50):
         x = _values((40,), seed)
@@ -212,7 +212,9 @@ def test_a_scale_is_at_most_a_bfloat16_step_too_large() -> None:
 
 
 @pytest.mark.parametrize(("bits", "budget", "key"), [("auto", None, "budget"), (4, 2.0, "budget")])
-def test_a_budget_goes_with_automatic_bits_only(bits: Any, budget: float | None, key: str) -> None:
+def test_affine_refuses_automatic_bits_without_a_budget_and_a_budget_with_fixed_bits(
+    bits: Any, budget: float | None, key: str
+) -> None:
     with pytest.raises(UserError) as caught:
         affine(bits=bits, budget=budget, granularity="tensor")
     assert (caught.value.key, caught.value.value) == (key, budget)

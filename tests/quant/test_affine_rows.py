@@ -55,7 +55,7 @@ def _on_a_grid(bits: int, zero: int) -> Tensor:
 
 
 @pytest.mark.parametrize("bits", long_but([1, 4], [1, 2, 3, 4, 8]))
-def test_the_mean_of_stochastic_rounding_is_the_value_in_symmetric_ranges(bits: int) -> None:
+def test_stochastic_rounding_is_unbiased_in_symmetric_ranges(bits: int) -> None:
     x = _gaussian(60, seed=bits)
     step = 2 * float(x.abs().max()) / ((1 << bits) - (2 if bits > 1 else 1))
     stochastic = _mean_of_draws(_per_tensor(bits, symmetric=True, rounding="stochastic"), x)
@@ -68,9 +68,7 @@ def test_the_mean_of_stochastic_rounding_is_the_value_in_symmetric_ranges(bits: 
     ("bits", "zero"),
     long_but([(1, 1), (3, 0), (8, 128)], [(1, 0), (1, 1), (2, 1), (3, 0), (4, 3), (8, 128), (8, 255)]),
 )
-def test_the_mean_of_stochastic_rounding_is_the_value_where_the_range_is_made_of_codes(
-    bits: int, zero: int
-) -> None:
+def test_stochastic_rounding_is_unbiased_where_both_ends_of_the_range_are_codes(bits: int, zero: int) -> None:
     x = _on_a_grid(bits, zero)
     stochastic = _mean_of_draws(_per_tensor(bits, rounding="stochastic"), x)
     assert max(_standard_errors(stochastic, x, 0.125)) < 4.5
@@ -80,7 +78,7 @@ def test_the_mean_of_stochastic_rounding_is_the_value_where_the_range_is_made_of
 @pytest.mark.cover(1)
 @pytest.mark.parametrize(("low", "high"), [(-0.4, 1.0), (-1.0, 0.4), (-0.7, 0.5), (-0.05, 1.0), (0.0, 1.0)])
 @pytest.mark.parametrize("bits", [2, 4])
-def test_the_mean_of_stochastic_rounding_is_the_value_up_to_the_ends_of_any_range(
+def test_stochastic_rounding_is_unbiased_up_to_the_ends_of_any_range(
     bits: int, low: float, high: float
 ) -> None:
     """Also where a zero point is whole only after it was rounded, which moves the codes against the range."""
@@ -91,14 +89,14 @@ def test_the_mean_of_stochastic_rounding_is_the_value_up_to_the_ends_of_any_rang
     assert max(_standard_errors(_mean_of_draws(codec, x), x, step)) < 4.5
 
 
-def test_rows_are_rounded_apart_from_each_other() -> None:
+def test_stochastic_rounding_draws_differently_for_each_row() -> None:
     codec = affine(bits=4, granularity="channel", channel_dim=0, rounding="stochastic")
     decoded = codec.simulate(_gaussian(50).expand(20, 50), seed=1).decoded
     assert len({tuple(row) for row in decoded.tolist()}) == 20
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8, 12, 16])
-def test_stochastic_rounding_goes_to_the_code_below_or_above(bits: int) -> None:
+def test_stochastic_rounding_goes_to_the_next_code_below_or_above(bits: int) -> None:
     x = _gaussian(3000, seed=bits)
     codec = _per_tensor(bits, symmetric=True, rounding="stochastic", scale_type="float32")
     step = 2 * float(x.abs().max()) / ((1 << bits) - (2 if bits > 1 else 1))
@@ -119,7 +117,7 @@ WITH_ZEROS = [_with_zeros(ends) for ends in ((-1.0, 2.0), (-3.0, 0.1), (0.5, 7.0
 @pytest.mark.parametrize("range_name", ["minmax", "percentile", "mse"])
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("bits", range(1, 17))
-def test_zeros_stay_zeros(bits: int, symmetric: bool, range_name: RangeName) -> None:
+def test_zeros_stay_zeros_with_rounding_to_nearest(bits: int, symmetric: bool, range_name: RangeName) -> None:
     codec = _per_tensor(bits, symmetric=symmetric, range=range_name)
     if (bits, symmetric) != (1, True):  # which has two values, neither of them 0
         assert not any(codec.simulate(x).decoded[100:].any() for x in WITH_ZEROS)
@@ -139,14 +137,14 @@ def test_zeros_stay_zeros_with_stochastic_rounding_to_many_bits(bits: int) -> No
         assert not any(codec.simulate(x, seed=seed).decoded[100:].any() for x in WITH_ZEROS)
 
 
-def test_one_symmetric_bit_stands_for_both_ends_of_the_range() -> None:
+def test_symmetric_range_of_one_bit_decodes_to_either_end_of_the_range() -> None:
     x = torch.tensor([-0.5, -0.1, 0.0, 0.2, 0.25])
     decoded = _per_tensor(1, symmetric=True).simulate(x).decoded
     assert decoded.tolist() == [-0.5, -0.5, 0.5, 0.5, 0.5]
 
 
 @pytest.mark.parametrize("percentile", [50.0, 90.0, 99.0, 100.0])
-def test_so_many_percent_of_the_values_lie_in_the_range_percentile(percentile: float) -> None:
+def test_range_percentile_holds_that_percentage_of_the_values(percentile: float) -> None:
     x = _gaussian(10_001)
     decoded = _per_tensor(12, range="percentile", percentile=percentile).simulate(x).decoded
     ends = np.quantile(x.numpy(), [(1 - percentile / 100) / 2, (1 + percentile / 100) / 2])
@@ -156,7 +154,7 @@ def test_so_many_percent_of_the_values_lie_in_the_range_percentile(percentile: f
     assert ((decoded - x).abs() <= 0.52 * step + 1e-6)[inside].all()
 
 
-def test_the_range_percentile_is_each_rows_own() -> None:
+def test_range_percentile_is_taken_of_each_row_by_itself() -> None:
     x = torch.stack([_gaussian(1001), 100 * _gaussian(1001)])
     codec = affine(bits=8, granularity="channel", channel_dim=0, range="percentile", percentile=99.0)
     small, large = codec.simulate(x).decoded
@@ -167,7 +165,7 @@ def test_the_range_percentile_is_each_rows_own() -> None:
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 6, 8, 12])
 @pytest.mark.parametrize("draw", [_gaussian, _heavy_tailed])
-def test_the_range_mse_is_the_best_of_the_full_range_and_its_fractions(
+def test_range_mse_is_the_best_of_the_full_range_and_its_fractions(
     draw: Any, bits: int, symmetric: bool
 ) -> None:
     for seed, count in enumerate((50, 777, 2048)):
@@ -185,7 +183,7 @@ def test_the_range_mse_is_the_best_of_the_full_range_and_its_fractions(
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("count", [100, 2048, 5000, 30_000])
 @pytest.mark.parametrize("draw", [_gaussian, _heavy_tailed])
-def test_the_range_mse_is_not_worse_than_the_full_range(draw: Any, count: int, symmetric: bool) -> None:
+def test_range_mse_is_not_worse_than_the_full_range(draw: Any, count: int, symmetric: bool) -> None:
     for bits in (1, 2, 4, 6, 8, 12):
         least, full = (_per_tensor(bits, symmetric=symmetric, range=name) for name in ("mse", "minmax"))
         for seed in range(3):
@@ -195,7 +193,7 @@ def test_the_range_mse_is_not_worse_than_the_full_range(draw: Any, count: int, s
 
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("count", [10_000, 100_000])
-def test_the_range_mse_gains_four_decibels_with_two_bits(count: int, symmetric: bool) -> None:
+def test_range_mse_gains_four_decibels_over_the_full_range_with_two_bits(count: int, symmetric: bool) -> None:
     least, full = (_per_tensor(2, symmetric=symmetric, range=name) for name in ("mse", "minmax"))
     for seed in range(3):
         x = _gaussian(count, seed)
@@ -203,7 +201,7 @@ def test_the_range_mse_gains_four_decibels_with_two_bits(count: int, symmetric: 
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8, 12])
-def test_noise_is_that_of_uniform_quantization(bits: int) -> None:
+def test_quantization_noise_of_uniform_values_is_a_twelfth_of_the_squared_step(bits: int) -> None:
     x = torch.rand(5000, generator=torch.Generator().manual_seed(0))
     noise = (float(x.max()) / ((1 << bits) - 1)) ** 2 / 12
     assert _sqnr(_per_tensor(bits), x) == pytest.approx(
@@ -230,7 +228,7 @@ ANY_MAGNITUDE: dict[str, Codec] = {
 @pytest.mark.cover(1)
 @pytest.mark.parametrize("factor", [1e-5, 1e-30, 1e-32, 1e5, 1e30])
 @pytest.mark.parametrize("name", ANY_MAGNITUDE)
-def test_precision_is_the_same_at_any_magnitude(name: str, factor: float) -> None:
+def test_sqnr_is_the_same_at_any_magnitude_of_the_values(name: str, factor: float) -> None:
     x = _gaussian(8 * 16 * 30).view(8, 16, 30)
     at_one = _sqnr(ANY_MAGNITUDE[name], x)
     assert _sqnr(ANY_MAGNITUDE[name], x * factor) == pytest.approx(at_one, abs=0.5)

@@ -37,7 +37,7 @@ DEVIATIONS = [0.01, 0.1, 1.0, 3.0, 10.0, 0.5, 2.0, 0.03]
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("granularity", ["channel", "block"])
 @pytest.mark.parametrize("budget", [0.3, 0.7, 1.0, 1.5, 2.0, 3.3, 4.0, 6.0, 8.0])
-def test_no_more_is_spent_than_the_budget(
+def test_bit_allocation_spends_no_more_than_the_budget(
     budget: float, granularity: str, symmetric: bool, scale_type: str
 ) -> None:
     codec = _codec(
@@ -49,12 +49,12 @@ def test_no_more_is_spent_than_the_budget(
 
 
 @pytest.mark.parametrize("budget", [0.7, 1.0, 2.0, 4.0])
-def test_the_budget_is_spent_but_for_a_channels_bit_and_what_stands_beside(budget: float) -> None:
+def test_bit_allocation_leaves_at_most_the_bits_of_a_channel_and_its_overhead_unspent(budget: float) -> None:
     x = _channels([1.0, 1.1, 0.9, 1.2] * 8, 3000)
     assert 8 * len(_codec(budget).encode(x).payload) / x.numel() > budget - 1 / 32 - 0.02
 
 
-def test_channels_of_larger_variance_get_more_bits() -> None:
+def test_bit_allocation_gives_channels_of_larger_variance_more_bits() -> None:
     bits = _bits_of(_codec(3.0), _channels(DEVIATIONS))
     by_deviation = [bits[place] for place in np.argsort(DEVIATIONS)]
     assert by_deviation == sorted(by_deviation)
@@ -63,7 +63,7 @@ def test_channels_of_larger_variance_get_more_bits() -> None:
     assert max(bits) <= 8
 
 
-def test_each_bit_goes_where_it_lessens_the_error_most() -> None:
+def test_bit_allocation_gives_each_bit_to_the_channel_whose_error_it_lessens_most() -> None:
     """Greedily, one by one, with the distortions of J. Max's table."""
     distortion = [1.0, 0.3634, 0.1188, 0.03744, 0.01154, 0.003495, 0.001041, 0.0003035, 0.0000869]
     for seed in range(20):
@@ -81,7 +81,7 @@ def test_each_bit_goes_where_it_lessens_the_error_most() -> None:
         assert spent == expected
 
 
-def test_bits_where_the_variance_is_beat_the_same_bits_everywhere() -> None:
+def test_bit_allocation_has_a_higher_sqnr_than_equal_bits_at_no_greater_size() -> None:
     x = _channels(DEVIATIONS, 3000)
     values = x.double().numpy()
     everywhere = affine(bits=3, granularity="channel").simulate(x)
@@ -94,7 +94,7 @@ def test_bits_where_the_variance_is_beat_the_same_bits_everywhere() -> None:
 
 @pytest.mark.parametrize("budget", [0.5, 2.0, 50.0])
 @pytest.mark.parametrize("constant", [0.0, 0.1, -7.3, 1e-30, 3e38])
-def test_a_constant_channel_gets_no_bits_and_is_its_mean(constant: float, budget: float) -> None:
+def test_constant_channel_gets_no_bits_and_decodes_to_its_mean(constant: float, budget: float) -> None:
     x = _channels([1.0, 1.0, 1.0], 900)
     x[:, 1] = constant
     codec = _codec(budget)
@@ -104,7 +104,7 @@ def test_a_constant_channel_gets_no_bits_and_is_its_mean(constant: float, budget
 
 
 @pytest.mark.parametrize("scale_type", ["bfloat16", "float32"])
-def test_a_tiny_budget_leaves_only_the_means(scale_type: str) -> None:
+def test_tiny_budget_leaves_only_the_means_of_the_channels(scale_type: str) -> None:
     x = _channels(DEVIATIONS) + torch.arange(8.0)[:, None]
     codec = _codec(1e-6, scale_type=scale_type)
     message = codec.encode(x)
@@ -118,7 +118,7 @@ def test_a_tiny_budget_leaves_only_the_means(scale_type: str) -> None:
 
 
 @pytest.mark.parametrize("granularity", ["channel", "block"])
-def test_a_budget_that_what_stands_beside_uses_up_leaves_only_the_means(granularity: str) -> None:
+def test_budget_used_up_by_bit_widths_and_scales_leaves_only_the_means(granularity: str) -> None:
     x = _channels(DEVIATIONS, 6)
     codec = _codec(0.5, granularity=granularity, block_size=6)
     assert _bits_of(codec, x) == [0] * 8
@@ -127,7 +127,7 @@ def test_a_budget_that_what_stands_beside_uses_up_leaves_only_the_means(granular
 
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("budget", [9.0, 1e3, 1e30, 3.4e38])
-def test_a_huge_budget_gives_eight_bits_and_no_more(budget: float, symmetric: bool) -> None:
+def test_huge_budget_gives_every_channel_eight_bits_and_no_more(budget: float, symmetric: bool) -> None:
     x = _channels(DEVIATIONS)
     codec = _codec(budget, symmetric=symmetric)
     assert _bits_of(codec, x) == [8] * 8
@@ -136,14 +136,14 @@ def test_a_huge_budget_gives_eight_bits_and_no_more(budget: float, symmetric: bo
     assert len(codec.encode(x).payload) == codec.max_size(x.shape) == eight.size(x.shape) + 4  # type: ignore[operator]
 
 
-def test_a_tensor_of_one_value_everywhere_is_four_bits_and_a_mean_a_channel() -> None:
+def test_constant_tensor_takes_four_bits_and_a_mean_per_channel() -> None:
     x = torch.full((4, 5, 6), 0.3)
     message = _codec(2.0).encode(x)
     assert len(message.payload) == 3 + 5 * 2
     assert set(_codec(2.0).decode(message).flatten().tolist()) == set(bfloat16(np.array([0.3])).tolist())
 
 
-def test_the_payload_is_bits_then_means_then_channels_of_equal_bits() -> None:
+def test_payload_of_allocated_bits_is_bit_widths_then_means_then_channels_of_equal_bits() -> None:
     x = _channels(DEVIATIONS)
     codec = _codec(3.0)
     payload, bits = codec.encode(x).payload, _bits_of(codec, x)
@@ -160,27 +160,27 @@ def test_the_payload_is_bits_then_means_then_channels_of_equal_bits() -> None:
     assert payload == expected
 
 
-def test_rounding_follows_from_the_seed() -> None:
+def test_stochastic_rounding_of_allocated_bits_follows_from_the_seed() -> None:
     x, codec = _channels(DEVIATIONS), _codec(2.0, rounding="stochastic")
     first, again, other = (codec.encode(x, seed=seed) for seed in (1, 1, 2))
     assert first == again != other
 
 
-def test_scaling_a_tensor_does_not_change_its_bits() -> None:
+def test_bit_allocation_of_a_scaled_tensor_is_that_of_the_tensor() -> None:
     x, codec = _channels(DEVIATIONS), _codec(2.0)
     for factor in (1e-30, 1e-10, 1e10, 1e30):
         assert _bits_of(codec, x * factor) == _bits_of(codec, x)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_means_that_a_short_type_cannot_hold_are_within_the_bound(dtype: torch.dtype) -> None:
+def test_error_of_means_in_16_bit_types_is_within_the_bound(dtype: torch.dtype) -> None:
     x, codec = _channels(DEVIATIONS).to(dtype), _codec(1e-6, scale_type="float32")
     x[:, :, ::3] = 0
     error = (codec.decode(codec.encode(x)).double() - x.double()).abs()
     assert (error <= codec.error_bound(x)).all()
 
 
-def test_more_than_eight_bits_are_refused() -> None:
+def test_decoder_refuses_channels_of_more_than_eight_bits() -> None:
     codec = _codec(2.0)
     for bits in range(9, 16):
         with pytest.raises(Corrupt):

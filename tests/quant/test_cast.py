@@ -17,7 +17,7 @@ finite = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), mi
 
 
 @given(values=finite)
-def test_float16_is_the_nearest_within_its_range(values: list[float]) -> None:
+def test_float16_payload_is_the_nearest_values_clamped_to_its_range(values: list[float]) -> None:
     x = torch.tensor(values)
     expected = np.clip(np.array(values), -65504, 65504).astype(np.float16)
     message = Float16().encode(x)
@@ -26,7 +26,7 @@ def test_float16_is_the_nearest_within_its_range(values: list[float]) -> None:
 
 
 @given(values=finite)
-def test_bfloat16_is_the_nearest_within_its_range(values: list[float]) -> None:
+def test_bfloat16_payload_is_the_nearest_values_clamped_to_its_range(values: list[float]) -> None:
     largest = 255 * 2.0**120
     expected = np.clip(bfloat16(np.array(values)), -largest, largest)
     message = BFloat16().encode(torch.tensor(values))
@@ -36,11 +36,11 @@ def test_bfloat16_is_the_nearest_within_its_range(values: list[float]) -> None:
 
 @pytest.mark.parametrize("name", CODECS)
 @given(x=tensors())
-def test_a_value_takes_two_bytes(name: str, x: Tensor) -> None:
+def test_cast_takes_two_bytes_a_value(name: str, x: Tensor) -> None:
     assert CODECS[name].size(x.shape) == len(CODECS[name].encode(x).payload) == 2 * x.numel()
 
 
-def test_the_documented_errors_hold() -> None:
+def test_cast_errors_are_at_most_the_documented_ones() -> None:
     draw = np.random.default_rng(0)
     x = torch.from_numpy(draw.choice([-1, 1], 5000) * 2 ** draw.uniform(-14, 15.9, 5000)).to(torch.float32)
     for codec, relative in ((Float16(), 2**-11), (BFloat16(), 2**-8)):
@@ -51,7 +51,7 @@ def test_the_documented_errors_hold() -> None:
     assert ((Float16().simulate(small).decoded - small).abs() <= 2**-25).all()
 
 
-def test_float64_below_what_float32_holds_is_within_the_bound() -> None:
+def test_cast_error_of_float64_values_too_small_for_float32_is_within_the_bound() -> None:
     x = torch.tensor([2.0**-134 + 2.0**-151, -(2.0**-134) - 2.0**-151, 2.0**-150], dtype=torch.float64)
     for codec in CODECS.values():
         assert ((codec.decode(codec.encode(x)) - x).abs() <= codec.error_bound(x)).all()
@@ -59,7 +59,7 @@ def test_float64_below_what_float32_holds_is_within_the_bound() -> None:
 
 @pytest.mark.parametrize("name", CODECS)
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-def test_values_that_are_not_finite_are_refused(value: float, name: str) -> None:
+def test_cast_decoder_refuses_values_that_are_not_finite(value: float, name: str) -> None:
     cast: Cast = CODECS[name]
     payload = torch.tensor([1.0, value], dtype=cast.dtype).view(torch.uint8).numpy().tobytes()
     with pytest.raises(Corrupt):

@@ -71,21 +71,25 @@ def _check_simulation(codec: Codec, x: Tensor, seed: int) -> None:
 
 @pytest.mark.parametrize(("name", "wrapper"), CASES)
 @given(data=st.data(), seed=SEEDS)
-def test_each_error_is_within_its_bound(name: str, wrapper: str, data: st.DataObject, seed: int) -> None:
+def test_codec_error_of_each_value_is_within_its_bound(
+    name: str, wrapper: str, data: st.DataObject, seed: int
+) -> None:
     codec, x = data.draw(codecs_with_tensors(name, wrapper))
     _check_error(codec, x, seed)
 
 
 @pytest.mark.parametrize(("name", "wrapper"), CASES)
 @given(data=st.data(), seed=SEEDS)
-def test_simulation_is_what_a_receiver_gets(name: str, wrapper: str, data: st.DataObject, seed: int) -> None:
+def test_codec_simulation_gives_the_values_and_size_of_the_message(
+    name: str, wrapper: str, data: st.DataObject, seed: int
+) -> None:
     codec, x = data.draw(codecs_with_tensors(name, wrapper))
     _check_simulation(codec, x, seed)
 
 
 @pytest.mark.parametrize("bits", range(1, 17))
 @given(data=st.data(), x=tensors(), seed=SEEDS)
-def test_affine_keeps_its_bound_and_simulates_itself_with_any_bits(
+def test_affine_error_is_within_its_bound_and_simulation_is_exact_with_any_bits(
     bits: int, data: st.DataObject, x: Tensor, seed: int
 ) -> None:
     codec = data.draw(affines(st.just(bits)))
@@ -95,7 +99,9 @@ def test_affine_keeps_its_bound_and_simulates_itself_with_any_bits(
 
 @pytest.mark.parametrize("name", CODECS)
 @given(values=st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=9))
-def test_bounds_hold_for_values_chosen_one_by_one(name: str, values: list[float]) -> None:
+def test_codec_bounds_and_simulation_hold_for_arbitrary_float32_values(
+    name: str, values: list[float]
+) -> None:
     x = torch.tensor([values])
     for dtype in (torch.float32, torch.float64):
         _check_error(CODECS[name], x.to(dtype), 0)
@@ -106,20 +112,20 @@ EMPTY = [torch.zeros(shape, dtype=dtype) for shape in EMPTY_SHAPES for dtype in 
 
 
 @pytest.mark.parametrize("name", CODECS)
-def test_empty_tensors_travel_in_no_bytes(name: str) -> None:
+def test_empty_tensors_have_an_empty_payload(name: str) -> None:
     for x in EMPTY:
         assert CODECS[name].encode(x).payload == b""
         _check_simulation(CODECS[name], x, 0)
 
 
 @pytest.mark.parametrize("name", CODECS)
-def test_empty_tensors_have_empty_bounds(name: str) -> None:
+def test_empty_tensors_decode_to_their_shape_and_have_empty_bounds(name: str) -> None:
     for x in EMPTY:
         _check_error(CODECS[name], x, 0)
 
 
 @pytest.mark.parametrize("name", CODECS)
-def test_single_values_travel(name: str) -> None:
+def test_scalar_tensors_are_coded_within_the_bound_and_as_simulated(name: str) -> None:
     for dtype in DTYPES:
         _check_error(CODECS[name], torch.tensor(1.5, dtype=dtype), 0)
         _check_simulation(CODECS[name], torch.tensor(1.5, dtype=dtype), 0)
@@ -128,7 +134,9 @@ def test_single_values_travel(name: str) -> None:
 @pytest.mark.cover(1)
 @pytest.mark.parametrize("name", CODECS)
 @pytest.mark.parametrize("size", [(1, 5), (5, 1)])
-def test_vectors_cut_out_of_matrices_travel(name: str, size: tuple[int, int]) -> None:
+def test_vectors_cut_out_of_matrices_are_coded_within_the_bound_and_as_simulated(
+    name: str, size: tuple[int, int]
+) -> None:
     """Where a dimension has one index, its stride may be anything in memory that counts as contiguous."""
     x = torch.arange(25.0).view(5, 5)[: size[1], : size[0]].T
     assert x.shape == size
@@ -139,7 +147,7 @@ def test_vectors_cut_out_of_matrices_travel(name: str, size: tuple[int, int]) ->
 @pytest.mark.cover(1)
 @pytest.mark.parametrize("name", CODECS)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_layout_does_not_change_the_message(name: str, layout: str) -> None:
+def test_message_does_not_depend_on_the_memory_layout_of_the_tensor(name: str, layout: str) -> None:
     x = torch.randn(3, 4, 5, 2, generator=torch.Generator().manual_seed(0))
     x = x[:1].expand(x.shape).contiguous()  # so that every layout can be had, `expanded` too
     assert CODECS[name].encode(laid_out(x, layout)) == CODECS[name].encode(x)
@@ -149,39 +157,39 @@ def test_layout_does_not_change_the_message(name: str, layout: str) -> None:
 @pytest.mark.parametrize("name", LOSSY)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-def test_what_is_not_finite_is_refused(name: str, dtype: torch.dtype, value: float) -> None:
+def test_lossy_codecs_refuse_values_that_are_not_finite(name: str, dtype: torch.dtype, value: float) -> None:
     for place in (0, 17, 34):
         x = torch.ones(35, dtype=dtype)
         x[place] = value
-        _refused(CODECS[name], x.view(5, 7))
-        _refused(CODECS[name], x.view(7, 5).T)
-    _refused(CODECS[name], torch.tensor(value, dtype=dtype))
+        _check_refused(CODECS[name], x.view(5, 7))
+        _check_refused(CODECS[name], x.view(7, 5).T)
+    _check_refused(CODECS[name], torch.tensor(value, dtype=dtype))
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-def test_identity_refuses_what_is_not_finite(value: float) -> None:
+def test_identity_refuses_values_that_are_not_finite(value: float) -> None:
     for dtype in DTYPES:
-        _refused(Identity(), torch.tensor([1.0, value, 2.0], dtype=dtype))
+        _check_refused(Identity(), torch.tensor([1.0, value, 2.0], dtype=dtype))
 
 
 @pytest.mark.parametrize("name", CODECS)
-def test_infinities_that_cancel_are_refused(name: str) -> None:
-    _refused(CODECS[name], torch.tensor([[torch.inf, 1.0], [-torch.inf, 2.0]]))
+def test_codecs_refuse_infinities_that_cancel(name: str) -> None:
+    _check_refused(CODECS[name], torch.tensor([[torch.inf, 1.0], [-torch.inf, 2.0]]))
 
 
 @pytest.mark.cover(1)
 @pytest.mark.parametrize("name", LOSSY)
 @pytest.mark.parametrize("value", [3.5e38, -1e39, 1e300])
-def test_float64_beyond_float32_is_refused(name: str, value: float) -> None:
-    _refused(LOSSY[name], torch.tensor([[1.0, value], [0.0, 2.0]], dtype=torch.float64))
+def test_lossy_codecs_refuse_float64_values_beyond_float32(name: str, value: float) -> None:
+    _check_refused(LOSSY[name], torch.tensor([[1.0, value], [0.0, 2.0]], dtype=torch.float64))
 
 
-def test_identity_takes_float64_beyond_float32() -> None:
+def test_identity_takes_float64_values_beyond_float32() -> None:
     x = torch.tensor([[1.0, 1e300], [0.0, -1e-300]], dtype=torch.float64)
     assert torch.equal(Identity().decode(Identity().encode(x)), x)
 
 
-def _refused(codec: Codec, x: Tensor) -> None:
+def _check_refused(codec: Codec, x: Tensor) -> None:
     with pytest.raises(NotFinite):
         codec.encode(x)
     with pytest.raises(NotFinite):
@@ -189,7 +197,9 @@ def _refused(codec: Codec, x: Tensor) -> None:
 
 
 @pytest.mark.parametrize("name", CODECS)
-def test_equal_seeds_make_equal_messages_and_only_random_codecs_look_at_them(name: str) -> None:
+def test_equal_seeds_give_equal_messages_and_other_seeds_change_only_those_of_random_codecs(
+    name: str,
+) -> None:
     codec, x = CODECS[name], torch.randn(6, 40, generator=torch.Generator().manual_seed(1))
     first, again, other = (codec.encode(x, seed=seed) for seed in (11, 11, 12))
     assert first == again
@@ -197,12 +207,12 @@ def test_equal_seeds_make_equal_messages_and_only_random_codecs_look_at_them(nam
 
 
 @pytest.mark.parametrize("name", CODECS)
-def test_only_identity_claims_to_be_lossless(name: str) -> None:
+def test_codec_is_lossless_only_if_it_is_the_identity(name: str) -> None:
     assert CODECS[name].lossless == (name == "identity")
 
 
 @pytest.mark.parametrize("name", CODECS)
-def test_a_tensor_in_a_graph_is_coded_as_its_values(name: str) -> None:
+def test_tensor_that_requires_grad_is_coded_as_its_values_and_decoded_without_grad(name: str) -> None:
     x = torch.linspace(-1, 2, 24).view(4, 6)
     assert CODECS[name].encode(x.clone().requires_grad_()) == CODECS[name].encode(x)
     assert not CODECS[name].decode(CODECS[name].encode(x.clone().requires_grad_())).requires_grad

@@ -30,13 +30,13 @@ def _codec(granularity: tuple[GranularityName, int, int], **options: Any) -> Flo
     return Float8(granularity=name, block_size=block_size, channel_dim=channel_dim, **options)
 
 
-def test_the_largest_magnitude_of_the_type_is_448() -> None:
+def test_float8_reference_has_127_magnitudes_up_to_448() -> None:
     assert (MAGNITUDES.max(), len(MAGNITUDES)) == (448, 127)
 
 
 @pytest.mark.parametrize("scale_type", ["bfloat16", "float32"])
 @pytest.mark.parametrize("granularity", GRANULARITIES)
-def test_decoded_values_are_the_nearest_of_the_type_times_the_scale(
+def test_float8_decoded_values_are_the_nearest_e4m3_values_times_the_scale(
     granularity: tuple[GranularityName, int, int], scale_type: str
 ) -> None:
     for seed in range(10):
@@ -64,7 +64,9 @@ def test_decoded_values_are_the_nearest_of_the_type_times_the_scale(
 @pytest.mark.cover(1)
 @pytest.mark.parametrize("shape", [(), (1,), (13,), (8, 3), (2, 3, 5)])
 @pytest.mark.parametrize("granularity", GRANULARITIES)
-def test_sizes_in_closed_form(granularity: tuple[GranularityName, int, int], shape: Shape) -> None:
+def test_float8_payload_has_the_size_of_the_closed_form(
+    granularity: tuple[GranularityName, int, int], shape: Shape
+) -> None:
     name, _, channel_dim = granularity
     channels = shape[channel_dim] if len(shape) > channel_dim else 1
     rows = {"tensor": 1, "channel": channels, "block": ceil(prod(shape) / 7)}[name]
@@ -72,7 +74,7 @@ def test_sizes_in_closed_form(granularity: tuple[GranularityName, int, int], sha
     assert _codec(granularity, scale_type="float32").size(shape) == 4 * rows + prod(shape)
 
 
-def test_the_documented_error_holds_over_a_wide_range() -> None:
+def test_float8_error_over_a_wide_range_is_at_most_the_documented_one() -> None:
     draw = np.random.default_rng(0)
     x = torch.from_numpy(draw.choice([-1, 1], 5000) * 2 ** draw.uniform(-30, 0, 5000)).to(torch.float32)
     error = (Float8().simulate(x).decoded.double() - x.double()).abs()
@@ -80,13 +82,13 @@ def test_the_documented_error_holds_over_a_wide_range() -> None:
     assert (error <= torch.maximum(x.double().abs() * 2**-4, scale * 2**-10) * (1 + 1e-6)).all()
 
 
-def test_float8_has_more_than_thirty_decibels_of_gaussian_values() -> None:
+def test_float8_sqnr_of_gaussian_values_is_above_thirty_decibels() -> None:
     x = torch.from_numpy(np.random.default_rng(0).standard_normal((64, 64)))
     assert sqnr(x.numpy(), Float8().simulate(x).decoded.numpy()) > 30
 
 
 @pytest.mark.parametrize("code", [0x7F, 0xFF])
-def test_a_code_for_no_number_is_refused(code: int) -> None:
+def test_float8_decoder_refuses_codes_of_nan(code: int) -> None:
     payload = b"\x80\x3f" + bytes([0x38, code])
     with pytest.raises(Corrupt):
         Float8().decode(Message.sealed(payload, (2,), torch.float32))

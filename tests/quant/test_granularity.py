@@ -17,7 +17,7 @@ granularities = st.builds(
 
 
 @given(granularity=granularities, x=tensors())
-def test_rows_are_the_groups_of_values_and_padding_is_zero(granularity: Granularity, x: Tensor) -> None:
+def test_split_rows_are_the_groups_of_values_padded_with_zeros(granularity: Granularity, x: Tensor) -> None:
     rows, flat = granularity.split(x), x.reshape(-1)
     assert rows.shape == granularity.rows_of(x.shape)
     expected = groups(x.shape, granularity.name, granularity.block_size, granularity.channel_dim)
@@ -28,14 +28,16 @@ def test_rows_are_the_groups_of_values_and_padding_is_zero(granularity: Granular
 
 
 @given(granularity=granularities, x=tensors())
-def test_joined_rows_are_the_tensor(granularity: Granularity, x: Tensor) -> None:
+def test_joining_the_split_rows_gives_the_contiguous_tensor(granularity: Granularity, x: Tensor) -> None:
     joined = granularity.join(granularity.split(x), x.shape)
     assert torch.equal(joined, x)
     assert joined.is_contiguous()
 
 
 @given(granularity=granularities, shape=shapes)
-def test_every_value_gets_the_number_of_its_row(granularity: Granularity, shape: Shape) -> None:
+def test_spreading_one_number_a_row_gives_every_value_that_of_its_row(
+    granularity: Granularity, shape: Shape
+) -> None:
     expected = np.empty(prod(shape))
     for number, places in enumerate(
         groups(shape, granularity.name, granularity.block_size, granularity.channel_dim)
@@ -63,7 +65,7 @@ def test_every_value_gets_the_number_of_its_row(granularity: Granularity, shape:
         ("channel", (), 0, (1, 1)),
     ],
 )
-def test_numbers_and_lengths_of_rows(
+def test_rows_of_a_shape_have_the_expected_number_and_length(
     name: GranularityName, shape: Shape, channel_dim: int, rows: tuple[int, int]
 ) -> None:
     assert Granularity(name, 7, channel_dim).rows_of(shape) == rows

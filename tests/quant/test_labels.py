@@ -12,7 +12,7 @@ CLASSES = (2, 256, 257, 65536, 65537)
 @pytest.mark.parametrize(
     ("classes", "size"), [(1, 1), (2, 1), (10, 1), (256, 1), (257, 2), (65536, 2), (65537, 4), (2**32 + 1, 8)]
 )
-def test_a_label_takes_the_smallest_whole_number_of_bytes_that_holds_it(classes: int, size: int) -> None:
+def test_label_takes_1_2_4_or_8_bytes_by_the_number_of_classes(classes: int, size: int) -> None:
     labels = torch.tensor([0, classes - 1, classes // 2])
     message = Labels(classes).encode(labels)
     assert len(message.payload) == Labels(classes).size(labels) == 3 * size
@@ -22,7 +22,7 @@ def test_a_label_takes_the_smallest_whole_number_of_bytes_that_holds_it(classes:
 
 @pytest.mark.parametrize("classes", CLASSES)
 @given(data=st.data())
-def test_labels_come_back(classes: int, data: st.DataObject) -> None:
+def test_labels_are_decoded_exactly_as_int64(classes: int, data: st.DataObject) -> None:
     labels = torch.tensor(data.draw(st.lists(st.integers(0, classes - 1), max_size=20)), dtype=torch.int64)
     decoded = Labels(classes).decode(Labels(classes).encode(labels))
     assert torch.equal(decoded, labels)
@@ -32,21 +32,21 @@ def test_labels_come_back(classes: int, data: st.DataObject) -> None:
 @pytest.mark.cover(1)
 @pytest.mark.parametrize("classes", CLASSES)
 @pytest.mark.parametrize("shape", [(), (1,), (0,), (3, 0), (2, 3)])
-def test_labels_of_any_shape_come_back(shape: tuple[int, ...], classes: int) -> None:
+def test_labels_of_any_shape_are_decoded_in_that_shape(shape: tuple[int, ...], classes: int) -> None:
     labels = torch.full(shape, classes - 1)
     decoded = Labels(classes).decode(Labels(classes).encode(labels))
     assert decoded.shape == shape
     assert torch.equal(decoded, labels)
 
 
-def test_labels_apart_in_memory_come_back() -> None:
+def test_labels_that_are_not_contiguous_in_memory_are_decoded_exactly() -> None:
     labels = torch.arange(12).view(3, 4)
     for cut in (labels.T, labels[:, 1], labels[:1].T, labels[::2], labels[0, ::4]):
         assert torch.equal(Labels(300).decode(Labels(300).encode(cut)), cut)
 
 
 @pytest.mark.parametrize(("classes", "size"), [(2, 1), (10, 1), (255, 1), (257, 2), (65535, 2), (65537, 4)])
-def test_numbers_of_no_class_are_refused(classes: int, size: int) -> None:
+def test_label_decoder_refuses_numbers_of_no_class(classes: int, size: int) -> None:
     for number in {classes, (classes + 256**size) // 2, 256**size - 1}:
         payload = b"".join(label.to_bytes(size, "little") for label in (0, number, 1))
         with pytest.raises(Corrupt):
@@ -54,7 +54,7 @@ def test_numbers_of_no_class_are_refused(classes: int, size: int) -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 10, *CLASSES])
-def test_labels_that_are_no_class_do_not_arrive_as_one(classes: int) -> None:
+def test_labels_of_no_class_are_refused_by_encoder_or_decoder(classes: int) -> None:
     labels = Labels(classes)
     for wrong in (classes, classes + 1, -1, 2**32, -(2**40)):
         with pytest.raises(ValueError):  # noqa: PT011  (by sender or receiver)
@@ -62,7 +62,7 @@ def test_labels_that_are_no_class_do_not_arrive_as_one(classes: int) -> None:
 
 
 @pytest.mark.parametrize("classes", CLASSES)
-def test_every_cut_addition_and_flipped_bit_is_noticed(classes: int) -> None:
+def test_label_decoder_refuses_payloads_cut_lengthened_or_with_a_flipped_bit(classes: int) -> None:
     labels = Labels(classes)
     message = labels.encode(torch.tensor([0, 1, classes - 1]))
     payload = message.payload
@@ -80,7 +80,7 @@ def test_every_cut_addition_and_flipped_bit_is_noticed(classes: int) -> None:
 
 
 @pytest.mark.parametrize("shape", [(4,), (2,), (0,), (), (-3,), (10**18,)])
-def test_labels_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+def test_label_decoder_refuses_a_shape_that_does_not_fit_the_payload(shape: tuple[int, ...]) -> None:
     message = Labels(10).encode(torch.tensor([0, 1, 2]))
     with pytest.raises(Corrupt):
         Labels(10).decode(Message.sealed(message.payload, shape, torch.int64))

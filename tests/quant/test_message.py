@@ -79,7 +79,7 @@ def _check_decoded_or_refused(codec: Codec, message: Message) -> None:
     assert torch.isfinite(decoded).all()
 
 
-def test_a_sealed_message_opens_to_its_payload() -> None:
+def test_sealed_message_opens_to_its_payload() -> None:
     assert MESSAGE.opened() == b"payload"
 
 
@@ -99,25 +99,25 @@ def test_a_sealed_message_opens_to_its_payload() -> None:
         {"checksum": 0},
     ],
 )
-def test_a_change_of_anything_is_noticed(change: dict[str, Any]) -> None:
+def test_sealed_message_is_refused_after_a_change_of_any_field(change: dict[str, Any]) -> None:
     with pytest.raises(Corrupt, match="altered"):
         replace(MESSAGE, **change).opened()
 
 
-def test_a_shape_is_told_from_its_digits_in_another_order() -> None:
+def test_checksums_differ_for_shapes_of_the_same_digits() -> None:
     sealed = {Message.sealed(b"", shape, torch.float32).checksum for shape in ((12,), (1, 2), (2, 1), (21,))}
     assert len(sealed) == 4
 
 
 @pytest.mark.parametrize(("length", "size"), [(0, 1), (1, 0), (5, 4), (4, -1)])
-def test_another_length_is_not_expected(length: int, size: int) -> None:
+def test_payload_of_another_length_than_expected_is_refused_with_both_lengths(length: int, size: int) -> None:
     with pytest.raises(Corrupt, match=f"{length} bytes came, {size} were expected"):
         expect(bytes(length), size)
     expect(bytes(length), length)
 
 
 @pytest.mark.parametrize("name", CODECS)
-def test_every_flipped_bit_is_noticed(name: str) -> None:
+def test_codec_refuses_a_message_with_any_flipped_bit(name: str) -> None:
     for message in _messages(CODECS[name]):
         CODECS[name].decode(message)
         for bit in range(8 * len(message.payload)):
@@ -126,7 +126,7 @@ def test_every_flipped_bit_is_noticed(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CODECS)
-def test_every_cut_and_every_addition_is_noticed_also_where_the_checksum_fits(name: str) -> None:
+def test_codec_refuses_cut_and_lengthened_payloads_even_with_a_matching_checksum(name: str) -> None:
     for message in _messages(CODECS[name]):
         payload = message.payload
         others = [payload[:length] for length in range(len(payload))]
@@ -138,7 +138,7 @@ def test_every_cut_and_every_addition_is_noticed_also_where_the_checksum_fits(na
 
 
 @pytest.mark.parametrize("name", CODECS)
-def test_flipped_bits_whose_checksum_fits_are_refused_or_decoded_to_finite_values(name: str) -> None:
+def test_flipped_bits_with_a_matching_checksum_are_refused_or_decoded_to_finite_values(name: str) -> None:
     for message in _messages(CODECS[name]):
         for bit in range(8 * len(message.payload)):
             altered = _resealed(message, payload=_flipped(message.payload, bit))
@@ -147,7 +147,7 @@ def test_flipped_bits_whose_checksum_fits_are_refused_or_decoded_to_finite_value
 
 @pytest.mark.parametrize("name", CODECS)
 @given(data=st.data())
-def test_any_bytes_of_the_right_length_are_refused_or_decoded_to_finite_values(
+def test_arbitrary_bytes_with_a_matching_checksum_are_refused_or_decoded_to_finite_values(
     name: str, data: st.DataObject
 ) -> None:
     dtype = data.draw(st.sampled_from(DTYPES))
@@ -161,7 +161,7 @@ SHAPES = st.lists(st.integers(0, 7), max_size=5).map(tuple)
 
 @pytest.mark.parametrize("name", CODECS)
 @given(shape=SHAPES, dtype=st.sampled_from(DTYPES))
-def test_another_shape_or_type_whose_checksum_fits_is_refused_or_decoded_as_declared(
+def test_other_shape_or_type_with_a_matching_checksum_is_refused_or_decoded_as_declared(
     name: str, shape: Shape, dtype: torch.dtype
 ) -> None:
     for x in (_x(), _compressible()):
@@ -173,14 +173,16 @@ def test_another_shape_or_type_whose_checksum_fits_is_refused_or_decoded_as_decl
 @pytest.mark.cover(1)
 @pytest.mark.parametrize("name", QUANTIZERS)
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool, torch.complex64])
-def test_types_that_are_not_of_floats_are_refused(name: str, dtype: torch.dtype) -> None:
+def test_quantizers_refuse_messages_of_types_that_are_not_floating_point(
+    name: str, dtype: torch.dtype
+) -> None:
     for message in (QUANTIZERS[name].encode(_x()), Message.sealed(b"", (0, 3), torch.float32)):
         with pytest.raises(Corrupt):
             QUANTIZERS[name].decode(_resealed(message, dtype=dtype))
 
 
 @pytest.mark.parametrize("name", CODECS)
-def test_empty_tensors_have_no_bytes(name: str) -> None:
+def test_payload_for_an_empty_tensor_is_refused_unless_empty(name: str) -> None:
     for shape in ((0,), (0, 3), (2, 0, 3)):
         for payload in (b"\0", b"\1", bytes(40)):
             with pytest.raises(Corrupt):
@@ -188,7 +190,7 @@ def test_empty_tensors_have_no_bytes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CODECS)
-def test_shapes_that_no_tensor_has_are_refused(name: str) -> None:
+def test_codec_refuses_shapes_that_no_tensor_can_have(name: str) -> None:
     for shape in ((-1,), (-4, 3), (-4, -3), (4, -1, -3), (0, -3), (0, 2**70)):
         for payload in (CODECS[name].encode(_x()).payload, b""):
             with pytest.raises(Corrupt):
@@ -198,7 +200,9 @@ def test_shapes_that_no_tensor_has_are_refused(name: str) -> None:
 @pytest.mark.cover(1)
 @pytest.mark.parametrize("name", ["identity", *CLOSED])
 @pytest.mark.parametrize("shape", [(10**18,), (10**6, 10**6, 10**6), (10**9, 3, 1), (3, 10**30)])
-def test_no_memory_is_taken_for_shapes_that_the_payload_is_too_short_for(name: str, shape: Shape) -> None:
+def test_codec_refuses_huge_shapes_of_short_payloads_before_allocating_memory(
+    name: str, shape: Shape
+) -> None:
     """Memory of this size cannot be had, so that it was asked for would show as another error."""
     begun = perf_counter()
     for payload in (b"", b"\1", CODECS[name].encode(_x()).payload):
@@ -208,7 +212,7 @@ def test_no_memory_is_taken_for_shapes_that_the_payload_is_too_short_for(name: s
 
 
 @pytest.mark.parametrize("name", QUANTIZERS)
-def test_values_that_a_type_cannot_hold_become_its_largest(name: str) -> None:
+def test_decoded_values_near_the_limits_of_a_16_bit_type_stay_finite(name: str) -> None:
     """A sender's float16 values are in its range; after coding they are still."""
     for dtype in (torch.float16, torch.bfloat16):
         limits = torch.finfo(dtype)

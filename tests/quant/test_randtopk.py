@@ -26,7 +26,7 @@ def _places(codec: TopK, x: Tensor, seed: int, kept: int = KEPT) -> list[list[in
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.1, 0.5, 1.0])
-def test_each_sample_keeps_as_many_distinct_places(alpha: float) -> None:
+def test_randtopk_keeps_equally_many_distinct_places_of_each_sample(alpha: float) -> None:
     codec, x = RandTopK(fraction=0.1, alpha=alpha), _x()
     for seed in range(10):
         for places in _places(codec, x, seed):
@@ -35,7 +35,7 @@ def test_each_sample_keeps_as_many_distinct_places(alpha: float) -> None:
             assert places[-1] < LENGTH
 
 
-def test_what_is_kept_is_exact_to_bfloat16_and_the_rest_is_zero() -> None:
+def test_randtopk_decodes_kept_values_as_bfloat16_and_the_others_as_zero() -> None:
     codec, x = RandTopK(fraction=0.1, alpha=0.5), _x()
     decoded = codec.decode(codec.encode(x, seed=5))
     for row, values, places in zip(decoded, x, _places(codec, x, 5), strict=True):
@@ -44,7 +44,7 @@ def test_what_is_kept_is_exact_to_bfloat16_and_the_rest_is_zero() -> None:
 
 
 @pytest.mark.parametrize("alpha", [0.05, 0.1, 0.5, 0.9])
-def test_the_share_of_places_beyond_the_largest_is_alpha(alpha: float) -> None:
+def test_randtopk_share_of_kept_places_beyond_the_largest_is_alpha(alpha: float) -> None:
     codec, x, seeds = RandTopK(fraction=0.1, alpha=alpha), _x(), 40
     others = [sum(place >= KEPT for place in row) for seed in range(seeds) for row in _places(codec, x, seed)]
     draws = len(others) * KEPT
@@ -54,7 +54,7 @@ def test_the_share_of_places_beyond_the_largest_is_alpha(alpha: float) -> None:
     assert np.var(others) == pytest.approx(variance, rel=0.15)
 
 
-def test_every_place_is_as_likely_as_its_like() -> None:
+def test_randtopk_keeps_the_largest_equally_often_and_the_others_equally_often() -> None:
     codec, x, seeds = RandTopK(fraction=0.1, alpha=0.4), _x(), 60
     counts = np.zeros(LENGTH)
     for seed in range(seeds):
@@ -66,24 +66,24 @@ def test_every_place_is_as_likely_as_its_like() -> None:
     assert counts[:KEPT].mean() == pytest.approx(0.6 * SAMPLES * seeds, rel=0.03)
 
 
-def test_alpha_zero_is_top_k() -> None:
+def test_randtopk_with_alpha_zero_gives_the_message_of_topk() -> None:
     x = _x()
     assert RandTopK(fraction=0.1, alpha=0.0).encode(x, seed=3) == TopK(fraction=0.1).encode(x)
 
 
-def test_alpha_one_keeps_none_of_the_largest_while_there_are_others() -> None:
+def test_randtopk_with_alpha_one_keeps_none_of_the_largest_while_others_are_left() -> None:
     codec = RandTopK(fraction=0.1, alpha=1.0)
     assert all(place >= KEPT for row in _places(codec, _x(), 0) for place in row)
 
 
-def test_where_others_are_few_the_largest_fill_up() -> None:
+def test_randtopk_fills_up_with_the_largest_where_too_few_others_are_left() -> None:
     x = _x()[:, :8]
     for row in _places(RandTopK(fraction=0.75, alpha=1.0), x, 0, kept=6):
         assert {6, 7} < set(row)
         assert len(set(row)) == 6
 
 
-def test_draws_follow_from_the_seed_and_differ_between_samples() -> None:
+def test_randtopk_draws_follow_from_the_seed_and_differ_between_samples() -> None:
     codec, x = RandTopK(fraction=0.1, alpha=0.5), _x()
     assert codec.encode(x, seed=1) == codec.encode(x, seed=1)
     assert codec.encode(x, seed=1) != codec.encode(x, seed=2)

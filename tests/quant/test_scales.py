@@ -29,19 +29,19 @@ within = st.lists(
 
 
 @given(scales=positive)
-def test_a_scale_is_rounded_to_the_next_bfloat16_at_or_above(scales: list[float]) -> None:
+def test_scale_is_rounded_up_to_the_next_bfloat16(scales: list[float]) -> None:
     rounded = rounded_up(torch.tensor(scales), "bfloat16")
     assert rounded.tolist() == bfloat16(np.array(scales), up=True).tolist()
 
 
 @given(scales=positive)
-def test_a_float32_scale_stays(scales: list[float]) -> None:
+def test_scale_of_type_float32_is_not_rounded(scales: list[float]) -> None:
     assert rounded_up(torch.tensor(scales), "float32").tolist() == torch.tensor(scales).tolist()
 
 
 @pytest.mark.parametrize("scale_type", SCALE_TYPES)
 @pytest.mark.parametrize(("scale", "expected"), [(0.0, SMALLEST), (1e-40, SMALLEST), (torch.inf, LARGEST)])
-def test_scales_stay_where_they_and_their_inverses_are_finite(
+def test_scale_is_clamped_to_where_it_and_its_inverse_are_finite(
     scale: float, expected: float, scale_type: ScaleType
 ) -> None:
     rounded = rounded_up(torch.tensor([scale]), scale_type)
@@ -51,13 +51,15 @@ def test_scales_stay_where_they_and_their_inverses_are_finite(
 
 
 @given(values=within)
-def test_the_nearest_bfloat16(values: list[float]) -> None:
+def test_nearest_bfloat16_value_is_that_of_the_reference(values: list[float]) -> None:
     assert nearest(torch.tensor(values), "bfloat16").tolist() == bfloat16(np.array(values)).tolist()
 
 
 @pytest.mark.parametrize("scale_type", SCALE_TYPES)
 @pytest.mark.parametrize("value", [3.4e38, torch.inf])
-def test_what_is_too_large_becomes_the_largest(value: float, scale_type: ScaleType) -> None:
+def test_nearest_value_of_too_large_a_magnitude_is_the_largest_of_the_type(
+    value: float, scale_type: ScaleType
+) -> None:
     for sign in (1, -1):
         assert float(nearest(torch.tensor([sign * value]), scale_type)) == pytest.approx(
             sign * LARGEST, rel=2**-8
@@ -66,7 +68,9 @@ def test_what_is_too_large_becomes_the_largest(value: float, scale_type: ScaleTy
 
 @pytest.mark.parametrize("scale_type", SCALE_TYPES)
 @given(values=within)
-def test_values_that_were_rounded_travel_exactly(scale_type: ScaleType, values: list[float]) -> None:
+def test_rounded_values_and_scales_are_unpacked_exactly_as_packed(
+    scale_type: ScaleType, values: list[float]
+) -> None:
     rounded = nearest(torch.tensor(values), scale_type)
     payload = pack_values(rounded, scale_type)
     assert len(payload) == len(values) * scale_bytes(scale_type)
@@ -77,19 +81,21 @@ def test_values_that_were_rounded_travel_exactly(scale_type: ScaleType, values: 
 
 
 @pytest.mark.parametrize(("scale_type", "size"), [("bfloat16", 2), ("float32", 4)])
-def test_a_scale_takes_two_or_four_bytes(scale_type: ScaleType, size: int) -> None:
+def test_packed_scale_takes_two_bytes_as_bfloat16_and_four_as_float32(
+    scale_type: ScaleType, size: int
+) -> None:
     assert scale_bytes(scale_type) == len(pack_values(torch.ones(1), scale_type)) == size
 
 
 @pytest.mark.parametrize("scale_type", SCALE_TYPES)
-def test_no_values_are_unpacked_from_no_bytes(scale_type: ScaleType) -> None:
+def test_unpacking_no_bytes_gives_no_values(scale_type: ScaleType) -> None:
     assert unpack_values(b"", scale_type).tolist() == []
 
 
 @pytest.mark.parametrize("scale_type", SCALE_TYPES)
 @pytest.mark.parametrize("unpack", [unpack_values, unpack_scales])
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-def test_what_is_not_finite_is_refused(
+def test_unpacking_refuses_values_and_scales_that_are_not_finite(
     unpack: Callable[[bytes, ScaleType], Tensor], value: float, scale_type: ScaleType
 ) -> None:
     with pytest.raises(Corrupt):
@@ -98,6 +104,6 @@ def test_what_is_not_finite_is_refused(
 
 @pytest.mark.parametrize("scale_type", SCALE_TYPES)
 @pytest.mark.parametrize("value", [0.0, -0.0, -1.0])
-def test_a_scale_that_is_not_above_zero_is_refused(value: float, scale_type: ScaleType) -> None:
+def test_unpacking_refuses_scales_that_are_not_above_zero(value: float, scale_type: ScaleType) -> None:
     with pytest.raises(Corrupt):
         unpack_scales(pack_values(torch.tensor([1.0, value]), scale_type), scale_type)

@@ -30,7 +30,7 @@ def _codec(granularity: tuple[GranularityName, int, int], **options: Any) -> Sig
 @pytest.mark.cover(1)
 @pytest.mark.parametrize("scale_type", ["bfloat16", "float32"])
 @pytest.mark.parametrize("granularity", GRANULARITIES)
-def test_each_value_becomes_its_sign_times_the_mean_magnitude(
+def test_sign_codec_decodes_each_value_to_its_sign_times_the_mean_magnitude(
     granularity: tuple[GranularityName, int, int], scale_type: ScaleType
 ) -> None:
     for seed in range(10):
@@ -47,7 +47,9 @@ def test_each_value_becomes_its_sign_times_the_mean_magnitude(
 
 
 @pytest.mark.parametrize("granularity", GRANULARITIES)
-def test_the_payload_is_magnitudes_then_a_bit_a_value(granularity: tuple[GranularityName, int, int]) -> None:
+def test_sign_payload_is_mean_magnitudes_then_a_bit_a_value(
+    granularity: tuple[GranularityName, int, int],
+) -> None:
     x = torch.from_numpy(np.random.default_rng(3).standard_normal(SHAPE)).to(torch.float32)
     flat, rows = x.double().numpy().ravel(), groups(SHAPE, *granularity)
     payload = _codec(granularity).encode(x).payload
@@ -60,7 +62,9 @@ def test_the_payload_is_magnitudes_then_a_bit_a_value(granularity: tuple[Granula
 @pytest.mark.cover(1)
 @pytest.mark.parametrize("shape", [(), (1,), (13,), (8, 3), (2, 3, 5), (9, 8, 4, 4)])
 @pytest.mark.parametrize("granularity", GRANULARITIES)
-def test_sizes_in_closed_form(granularity: tuple[GranularityName, int, int], shape: Shape) -> None:
+def test_sign_payload_has_the_size_of_the_closed_form(
+    granularity: tuple[GranularityName, int, int], shape: Shape
+) -> None:
     name, block_size, channel_dim = granularity
     channels = shape[channel_dim] if len(shape) > channel_dim else 1
     rows = {"tensor": 1, "channel": channels, "block": ceil(prod(shape) / block_size)}[name]
@@ -68,23 +72,23 @@ def test_sizes_in_closed_form(granularity: tuple[GranularityName, int, int], sha
     assert _codec(granularity, scale_type="float32").size(shape) == 4 * rows + ceil(prod(shape) / 8)
 
 
-def test_the_padding_of_a_last_block_does_not_lessen_its_mean() -> None:
+def test_sign_magnitude_of_a_short_last_block_leaves_the_padding_out() -> None:
     codec = Sign(granularity="block", block_size=8)
     assert codec.simulate(torch.tensor([1.0] * 8 + [-4.0])).decoded.tolist() == [1.0] * 8 + [-4.0]
 
 
-def test_zeros_count_as_positive() -> None:
+def test_sign_codec_decodes_zeros_as_positive() -> None:
     assert Sign().simulate(torch.tensor([0.0, -2.0, -0.0, 6.0])).decoded.tolist() == [2, -2, 2, 2]
 
 
-def test_the_mean_of_magnitudes_whose_sum_is_beyond_float32() -> None:
+def test_sign_magnitude_is_right_where_the_sum_of_magnitudes_is_beyond_float32() -> None:
     x = torch.tensor([3e38, -3e38] * 20)
     for codec in (Sign(), Sign(granularity="tensor", scale_type="float32")):
         assert codec.simulate(x).decoded.tolist() == pytest.approx(x.tolist(), rel=2**-8)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_a_mean_that_the_type_cannot_hold_is_within_the_bound(dtype: torch.dtype) -> None:
+def test_sign_error_in_16_bit_types_is_within_the_bound(dtype: torch.dtype) -> None:
     codec = Sign(granularity="tensor", scale_type="float32")
     for seed in range(20):
         x = torch.randn(50, generator=torch.Generator().manual_seed(seed)).to(dtype)
@@ -94,7 +98,7 @@ def test_a_mean_that_the_type_cannot_hold_is_within_the_bound(dtype: torch.dtype
 
 
 @pytest.mark.parametrize("value", [-1.0, -1e-30, torch.nan, torch.inf])
-def test_a_magnitude_that_is_none_is_refused(value: float) -> None:
+def test_sign_decoder_refuses_magnitudes_that_are_negative_or_not_finite(value: float) -> None:
     payload = torch.tensor([value]).numpy().tobytes()[2:] + b"\1"
     with pytest.raises(Corrupt):
         Sign(granularity="tensor").decode(Message.sealed(payload, (3,), torch.float32))

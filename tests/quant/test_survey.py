@@ -11,7 +11,7 @@ from fedsplit.quant.topk import TopK
 from fedsplit.quant.zstd import Zstd
 
 
-def test_bits_are_those_of_the_payload_and_noise_that_of_the_decoded() -> None:
+def test_survey_bits_are_those_of_the_payload_and_sqnr_that_of_the_decoded_values() -> None:
     x = torch.randn(8, 16, 4, generator=torch.Generator().manual_seed(0))
     codec = affine(bits=3, granularity="channel")
     found = survey(codec, x, repeats=1)
@@ -23,7 +23,7 @@ def test_bits_are_those_of_the_payload_and_noise_that_of_the_decoded() -> None:
 
 
 @pytest.mark.parametrize("ones", [0, 1, 64, 200])
-def test_entropy_is_of_how_often_each_code_occurs(ones: int) -> None:
+def test_survey_entropy_is_that_of_the_frequencies_of_the_codes(ones: int) -> None:
     x = -torch.ones(256)
     x[:ones] = 1
     share = ones / 256
@@ -31,7 +31,7 @@ def test_entropy_is_of_how_often_each_code_occurs(ones: int) -> None:
     assert survey(Sign(), x, repeats=1).entropy == pytest.approx(expected)
 
 
-def test_what_repeats_itself_is_smaller_behind_zstandard_and_never_much_larger() -> None:
+def test_survey_compressed_bits_are_few_for_repeated_values_and_never_many_more_than_plain() -> None:
     codec = affine(bits=8, granularity="tensor")
     zeros = survey(codec, torch.zeros(10_000), repeats=1)
     assert zeros.bits >= 8.0
@@ -44,7 +44,7 @@ def test_what_repeats_itself_is_smaller_behind_zstandard_and_never_much_larger()
     assert already.compressed_bits == already.bits == zeros.compressed_bits
 
 
-def test_what_a_codec_does_not_have_is_left_out() -> None:
+def test_survey_leaves_out_entropy_and_compressed_bits_where_a_codec_has_none() -> None:
     x = torch.arange(1.0, 9.0)
     exact = survey(Identity(), x, repeats=1)
     assert (exact.bits, exact.compressed_bits, exact.entropy, exact.sqnr) == (32.0, None, None, inf)

@@ -29,7 +29,7 @@ def _kept(x: Tensor, fraction: float) -> int:
 @pytest.mark.cover(1)
 @pytest.mark.parametrize("fraction", FRACTIONS)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_largest_magnitudes_of_each_sample_are_kept_as_bfloat16(shape: Shape, fraction: float) -> None:
+def test_topk_keeps_the_largest_magnitudes_of_each_sample_as_bfloat16(shape: Shape, fraction: float) -> None:
     for seed in range(3):
         x = _distinct(shape, seed)
         samples = x.double().numpy().reshape(shape[0] if len(shape) > 1 else 1, -1)
@@ -44,9 +44,7 @@ def test_the_largest_magnitudes_of_each_sample_are_kept_as_bfloat16(shape: Shape
 @pytest.mark.cover(1)
 @pytest.mark.parametrize("fraction", FRACTIONS)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_payload_is_values_then_places_in_as_many_bits_as_they_need(
-    shape: Shape, fraction: float
-) -> None:
+def test_topk_payload_is_values_then_places_in_the_fewest_bits(shape: Shape, fraction: float) -> None:
     x, codec = _distinct(shape), TopK(fraction=fraction)
     samples = shape[0] if len(shape) > 1 else 1
     length, kept = prod(shape) // samples, samples * _kept(x, fraction)
@@ -60,23 +58,23 @@ def test_the_payload_is_values_then_places_in_as_many_bits_as_they_need(
     assert floats_in(payload[: 2 * kept], "bfloat16").tolist() == sent.ravel().tolist()
 
 
-def test_all_of_a_tensor_is_kept_with_fraction_one() -> None:
+def test_topk_with_fraction_one_keeps_every_value_as_bfloat16() -> None:
     x = torch.randn(4, 33, generator=torch.Generator().manual_seed(0))
     assert torch.equal(TopK(fraction=1.0).simulate(x).decoded, x.bfloat16().float())
 
 
-def test_a_tensor_of_one_dimension_is_one_sample_and_of_more_each_index_of_the_first() -> None:
+def test_topk_samples_are_the_first_dimension_unless_it_is_the_only_one() -> None:
     x = torch.tensor([1.0, 2.0, 30.0, 40.0])
     assert TopK(fraction=0.5).simulate(x).decoded.tolist() == [0, 0, 30, 40]
     assert TopK(fraction=0.5).simulate(x.view(2, 2)).decoded.tolist() == [[0, 2], [0, 40]]
 
 
-def test_equal_magnitudes_still_make_as_many_places() -> None:
+def test_topk_keeps_as_many_places_of_equal_magnitudes() -> None:
     for value in (0.0, 1.0, -2.5):
         assert len(TopK(fraction=0.3).encode(torch.full((5, 10), value)).payload) == 2 * 15 + ceil(15 * 4 / 8)
 
 
-def test_magnitudes_that_only_float64_tells_apart_are_within_the_bound() -> None:
+def test_topk_error_of_magnitudes_that_differ_only_in_float64_is_within_the_bound() -> None:
     for order in ((0, 1, 2), (1, 0, 2), (2, 1, 0), (0, 2, 1), (1, 2, 0), (2, 0, 1)):
         x = torch.tensor([1 + 2e-12, 1 + 1e-12, 1.0], dtype=torch.float64)[list(order)]
         codec = TopK(fraction=2 / 3)
@@ -88,18 +86,18 @@ def _message(values: list[float], places: list[int], bits: int, shape: Shape) ->
     return Message.sealed(sent + stream(places, bits), shape, torch.float32)
 
 
-def test_places_as_the_payload_says() -> None:
+def test_topk_decoder_puts_values_at_the_places_of_the_payload() -> None:
     message = _message([1.0, -2.0], [1, 4], 3, (5,))
     assert TopK(fraction=0.4).decode(message).tolist() == [0, 1, 0, 0, -2]
 
 
 @pytest.mark.parametrize("places", [[4, 1], [1, 1], [1, 5], [1, 7], [7, 7]])
-def test_places_that_are_not_ascending_or_beyond_the_sample_are_refused(places: list[int]) -> None:
+def test_topk_decoder_refuses_places_not_ascending_or_beyond_the_sample(places: list[int]) -> None:
     with pytest.raises(Corrupt):
         TopK(fraction=0.4).decode(_message([1.0, -2.0], places, 3, (5,)))
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-def test_values_that_are_not_finite_are_refused(value: float) -> None:
+def test_topk_decoder_refuses_values_that_are_not_finite(value: float) -> None:
     with pytest.raises(Corrupt):
         TopK(fraction=0.4).decode(_message([1.0, value], [1, 4], 3, (5,)))

@@ -27,7 +27,7 @@ def _x(samples: int = 6) -> Tensor:
 
 
 @pytest.mark.parametrize("name", INNER)
-def test_samples_are_coded_in_the_shape_they_had(name: str) -> None:
+def test_viewed_codes_flattened_samples_in_the_shape_they_had(name: str) -> None:
     inner, codec = INNER[name], Viewed(INNER[name], SAMPLE)
     flat, whole = _x(), _x().view(6, *SAMPLE)
     assert codec.encode(flat).payload == inner.encode(whole).payload
@@ -38,7 +38,7 @@ def test_samples_are_coded_in_the_shape_they_had(name: str) -> None:
     assert codec.max_size(flat.shape) == inner.max_size(whole.shape)
 
 
-def test_channels_are_those_of_the_samples_not_of_the_flat_tensor() -> None:
+def test_viewed_channels_are_those_of_the_samples_not_of_the_flat_tensor() -> None:
     x = _x()
     x[:, :20] *= 1000  # one channel
     bare, viewed = (codec.simulate(x) for codec in (INNER["channel"], Viewed(INNER["channel"], SAMPLE)))
@@ -47,7 +47,7 @@ def test_channels_are_those_of_the_samples_not_of_the_flat_tensor() -> None:
 
 
 @pytest.mark.parametrize("name", INNER)
-def test_bounds_of_samples_apart_in_memory(name: str) -> None:
+def test_viewed_bounds_do_not_depend_on_the_memory_layout_of_the_samples(name: str) -> None:
     x = _x().T.contiguous().T
     assert not x.is_contiguous()
     codec = Viewed(INNER[name], SAMPLE)
@@ -55,7 +55,7 @@ def test_bounds_of_samples_apart_in_memory(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", INNER)
-def test_shapes_that_hold_no_such_samples_are_refused(name: str) -> None:
+def test_viewed_decoder_refuses_shapes_that_hold_no_such_samples(name: str) -> None:
     codec = Viewed(INNER[name], SAMPLE)
     for shape in ((), (6,), (360,), (6, 59), (6, 61), (6, 30), (12, 30), (6, 1, 59)):
         for payload in (codec.encode(_x()).payload, b"", bytes(10)):
@@ -63,7 +63,7 @@ def test_shapes_that_hold_no_such_samples_are_refused(name: str) -> None:
                 codec.decode(Message.sealed(payload, shape, torch.float32))
 
 
-def test_a_single_value_is_no_sample() -> None:
+def test_viewed_decoder_refuses_a_shape_without_dimensions() -> None:
     codec: Viewed[Any] = Viewed(affine(bits=8, granularity="tensor", symmetric=True), (1, 1))
     payload = codec.encode(torch.ones(1, 1)).payload
     with pytest.raises(Corrupt):

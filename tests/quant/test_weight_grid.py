@@ -14,7 +14,9 @@ def drawn(*shape: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("bits", [16, 8])
-def test_wide_weights_are_the_nearest_multiples_of_a_step_that_fits_the_largest(bits: WeightBits) -> None:
+def test_weights_of_8_and_16_bits_are_the_nearest_multiples_of_the_step_that_fits_the_largest(
+    bits: WeightBits,
+) -> None:
     weight = drawn(5, 3, 3, 3)
     largest = 2 ** (bits - 1) - 1
     found = quantized_weights(weight, bits)
@@ -25,7 +27,7 @@ def test_wide_weights_are_the_nearest_multiples_of_a_step_that_fits_the_largest(
         np.testing.assert_array_equal(codes, np.rint(channel / scale))
 
 
-def test_few_bits_have_the_step_with_the_least_error_of_those_that_are_tried() -> None:
+def test_weights_of_2_and_4_bits_have_the_step_of_least_error_among_those_tried() -> None:
     weight = drawn(4, 200)
     for bits, largest in ((4, 7), (2, 1)):
         values = quantized_weights(weight, bits).values.numpy().astype(np.float64)
@@ -37,7 +39,7 @@ def test_few_bits_have_the_step_with_the_least_error_of_those_that_are_tried() -
             assert np.square(ours - row).sum() == pytest.approx(least, rel=1e-5)
 
 
-def test_one_bit_is_the_sign_times_the_mean_absolute_value() -> None:
+def test_weights_of_one_bit_are_the_sign_times_the_mean_absolute_value() -> None:
     weight = drawn(4, 3, 2, 2)
     weight[0, 0, 0, 0] = 0.0
     rows = weight.numpy().reshape(4, -1)
@@ -48,7 +50,7 @@ def test_one_bit_is_the_sign_times_the_mean_absolute_value() -> None:
 
 
 @pytest.mark.parametrize("bits", WIDTHS)
-def test_what_is_on_the_grid_stays_there(bits: WeightBits) -> None:
+def test_quantizing_quantized_weights_again_changes_no_code_and_no_scale(bits: WeightBits) -> None:
     once = quantized_weights(drawn(6, 40), bits)
     again = quantized_weights(once.values, bits)
     assert torch.equal(again.codes, once.codes)
@@ -56,7 +58,7 @@ def test_what_is_on_the_grid_stays_there(bits: WeightBits) -> None:
 
 
 @pytest.mark.parametrize("bits", WIDTHS)
-def test_channels_multiplied_by_numbers_keep_their_codes_but_for_the_sign(bits: WeightBits) -> None:
+def test_codes_of_channels_multiplied_by_powers_of_two_change_only_in_sign(bits: WeightBits) -> None:
     weight = drawn(6, 5, 3, 3)
     factor = torch.tensor([1.0, -1.0, 0.5, -4.0, 2.0, -0.125])  # powers of two: no other rounding
     once = quantized_weights(weight, bits)
@@ -66,5 +68,5 @@ def test_channels_multiplied_by_numbers_keep_their_codes_but_for_the_sign(bits: 
 
 
 @pytest.mark.parametrize("bits", WIDTHS)
-def test_a_channel_of_zeros_stays_zero_or_next_to_it(bits: WeightBits) -> None:
+def test_quantized_channel_of_zeros_is_zero_or_next_to_it(bits: WeightBits) -> None:
     assert quantized_weights(torch.zeros(2, 9), bits).values.abs().max() <= 2.0**-126

@@ -35,16 +35,16 @@ SHAPES = {"conv.weight": (6, 4, 3, 3), "fc.weight": (20, 30), "fc.bias": (20,), 
 COUNTER = "norm.num_batches_tracked"
 
 
-def drawn(seed: int, dtype: torch.dtype = torch.float32) -> Weights:
+def random_weights(seed: int, dtype: torch.dtype = torch.float32) -> Weights:
     """Weights of normal values, and a counter."""
     draw = torch.Generator().manual_seed(seed)
     weights = {name: torch.randn(shape, generator=draw).to(dtype) for name, shape in SHAPES.items()}
     return weights | {COUNTER: torch.tensor(seed + 2**40)}
 
 
-def moved(weights: Weights, seed: int) -> Weights:
+def trained_weights(weights: Weights, seed: int) -> Weights:
     """Weights after training: a small step with a direction that stays and one that is new."""
-    always, new = drawn(999), drawn(seed)
+    always, new = random_weights(999), random_weights(seed)
     return {
         name: tensor + 0.01 * always[name] + 0.02 * new[name] if name != COUNTER else tensor + 5
         for name, tensor in weights.items()
@@ -94,13 +94,13 @@ def up(codec: Codec) -> Uplink:
 
 
 @pytest.mark.parametrize("name", LOSSY)
-def test_down_what_a_client_holds_stays_one_messages_error_from_what_was_meant(name: str) -> None:
+def test_downlink_error_of_held_weights_stays_within_that_of_one_message(name: str) -> None:
     codec, link = LOSSY[name], down(LOSSY[name])
-    weights = drawn(0)
+    weights = random_weights(0)
     held = link.share(weights, [0], 0, seed=0)[0].weights
     naive = dict(held)
     for t in range(1, 60):
-        before, weights = weights, moved(weights, t)
+        before, weights = weights, trained_weights(weights, t)
         meant = {n: tensor - held[n] for n, tensor in tensors_of(weights).items()}
         held = link.share(weights, [0], t, seed=t)[0].weights
         for n, tensor in meant.items():
@@ -112,16 +112,16 @@ def test_down_what_a_client_holds_stays_one_messages_error_from_what_was_meant(n
 
 
 @pytest.mark.parametrize("name", LOSSY)
-def test_up_the_sum_of_what_arrived_stays_one_messages_error_from_the_sum_of_what_was_meant(
+def test_uplink_error_of_the_sum_of_uploads_stays_within_that_of_one_message(
     name: str,
 ) -> None:
     codec, link = LOSSY[name], up(LOSSY[name])
-    received = drawn(0)
+    received = random_weights(0)
     total = {n: torch.zeros(shape, dtype=torch.float64) for n, shape in SHAPES.items()}
     naive = {n: torch.zeros(shape, dtype=torch.float64) for n, shape in SHAPES.items()}
     residual: Weights = {n: torch.zeros(shape) for n, shape in SHAPES.items()}
     for t in range(60):
-        own = moved(received, t)
+        own = trained_weights(received, t)
         delivery = link.send(3, own, received, seed=t)
         for n in SHAPES:
             meant = own[n] - received[n] + residual[n]
@@ -131,15 +131,15 @@ def test_up_the_sum_of_what_arrived_stays_one_messages_error_from_the_sum_of_wha
             chosen = codec if meant.ndim > 1 else Float16()
             difference = own[n] - received[n]
             naive[n] += chosen.simulate(difference, seed=t).decoded.double() - difference.double()
-        received = moved(received, 1000 + t)  # what the server makes of it
+        received = trained_weights(received, 1000 + t)  # what the server makes of it
     drift = {n: float(naive[n].norm() / total[n].norm()) for n in SHAPES if len(SHAPES[n]) > 1}
     assert all(ratio > 2 for ratio in drift.values()), drift
 
 
 @pytest.mark.parametrize("name", LOSSY)
-def test_down_weights_that_stand_still_are_converged_to(name: str) -> None:
-    link, weights = down(LOSSY[name]), moved(drawn(0), 1)
-    link.share(drawn(0), [0], 0, seed=0)
+def test_downlink_converges_to_weights_that_do_not_change(name: str) -> None:
+    link, weights = down(LOSSY[name]), trained_weights(random_weights(0), 1)
+    link.share(random_weights(0), [0], 0, seed=0)
     errors = [error(link.share(weights, [0], t, seed=t)[0].weights, weights) for t in range(1, 301)]
     assert errors[0] > 1e-4
     assert errors[-1] < 1e-5
@@ -148,8 +148,8 @@ def test_down_weights_that_stand_still_are_converged_to(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LOSSY)
-def test_up_the_mean_of_repeated_uploads_converges_to_the_upload(name: str) -> None:
-    link, received, own = up(LOSSY[name]), drawn(0), moved(drawn(0), 1)
+def test_uplink_mean_of_repeated_uploads_converges_to_the_upload(name: str) -> None:
+    link, received, own = up(LOSSY[name]), random_weights(0), trained_weights(random_weights(0), 1)
     total = {n: torch.zeros(shape, dtype=torch.float64) for n, shape in SHAPES.items()}
     errors = []
     for t in range(1, 401):
@@ -159,21 +159,21 @@ def test_up_the_mean_of_repeated_uploads_converges_to_the_upload(name: str) -> N
     assert errors[-1] < max(errors[0] / 25, 1e-6)  # as 1/t, from when the residual has grown to its size
 
 
-def test_what_was_rounded_away_is_kept_for_each_client_alone() -> None:
+def test_uplink_residual_is_kept_for_each_client_alone() -> None:
     together, alone = up(INT4), up(INT4)
-    received = drawn(0)
+    received = random_weights(0)
     for t in range(4):
-        other = together.send(1, moved(received, 50 + t), received, seed=7)
-        ours = together.send(0, moved(received, t), received, seed=t)
-        assert same(ours.weights, alone.send(0, moved(received, t), received, seed=t).weights)
+        other = together.send(1, trained_weights(received, 50 + t), received, seed=7)
+        ours = together.send(0, trained_weights(received, t), received, seed=t)
+        assert same(ours.weights, alone.send(0, trained_weights(received, t), received, seed=t).weights)
         assert not same(ours.weights, other.weights)
 
 
-def test_a_residual_waits_through_the_rounds_a_client_is_left_out_of() -> None:
-    link, received = up(TopK(fraction=0.1)), drawn(0)
-    own = moved(received, 1)
+def test_uplink_residual_is_sent_with_the_next_upload_of_the_client() -> None:
+    link, received = up(TopK(fraction=0.1)), random_weights(0)
+    own = trained_weights(received, 1)
     first = link.send(0, own, received, seed=0).weights
-    later = drawn(5)
+    later = random_weights(5)
     second = link.send(0, later, later, seed=1)  # nothing new is meant
     codec = TopK(fraction=0.1)
     missing = own["fc.weight"] - received["fc.weight"] - (first["fc.weight"] - received["fc.weight"])
@@ -185,17 +185,17 @@ def test_a_residual_waits_through_the_rounds_a_client_is_left_out_of() -> None:
 # Who gets what
 
 
-def test_clients_that_hold_the_same_get_the_very_same_tensors() -> None:
-    link, weights = down(LOSSY["int4 stochastic"]), drawn(0)
+def test_downlink_gives_clients_that_hold_the_same_weights_the_very_same_tensors() -> None:
+    link, weights = down(LOSSY["int4 stochastic"]), random_weights(0)
     for t in range(3):
         deliveries = link.share(weights, [0, 2, 5], t, seed=t)
         assert deliveries[0] is deliveries[2] is deliveries[5]
         assert link.held(0) is link.held(2) is deliveries[0].weights
-        weights = moved(weights, t)
+        weights = trained_weights(weights, t)
 
 
-def test_a_client_that_took_part_gets_a_difference_and_one_that_was_left_out_gets_whole_weights() -> None:
-    link, weights = down(LOSSY["int2"]), drawn(0)
+def test_downlink_sends_a_difference_to_clients_of_the_last_round_and_whole_weights_to_others() -> None:
+    link, weights = down(LOSSY["int2"]), random_weights(0)
     whole, difference = (
         expected_payload(weights, codec, small)
         for codec, small in ((INT8, EXACT), (LOSSY["int2"], Float16()))
@@ -203,7 +203,7 @@ def test_a_client_that_took_part_gets_a_difference_and_one_that_was_left_out_get
     assert whole > 2 * difference
     history = [[0, 1, 2], [0, 1], [0, 1, 2], [0, 2], [1], [0, 1, 2]]
     for t, clients in enumerate(history):
-        weights = moved(weights, t)
+        weights = trained_weights(weights, t)
         deliveries = link.share(weights, clients, t, seed=t)
         assert sorted(deliveries) == clients
         for client in clients:
@@ -215,19 +215,21 @@ def test_a_client_that_took_part_gets_a_difference_and_one_that_was_left_out_get
         assert {c for c in range(3) if link.held(c) is not None} >= set(clients)
 
 
-def test_rounds_without_anybody_in_between_are_not_counted() -> None:
+def test_downlink_sends_a_difference_after_rounds_without_any_client() -> None:
     link = down(INT4)
-    link.share(drawn(0), [0, 1], 3, seed=0)
-    delivery = link.share(moved(drawn(0), 1), [0], 17, seed=1)[0]
-    assert payload(delivery) == expected_payload(drawn(0), INT4, Float16())
+    link.share(random_weights(0), [0, 1], 3, seed=0)
+    delivery = link.share(trained_weights(random_weights(0), 1), [0], 17, seed=1)[0]
+    assert payload(delivery) == expected_payload(random_weights(0), INT4, Float16())
 
 
-def test_clients_of_their_own_keep_what_they_hold_through_rounds_they_are_not_sent_in() -> None:
-    link, weights = down(INT4), {client: drawn(client) for client in range(3)}
-    whole, difference = (expected_payload(drawn(0), c, s) for c, s in ((INT8, EXACT), (INT4, Float16())))
+def test_clients_with_weights_of_their_own_keep_them_through_rounds_without_a_message() -> None:
+    link, weights = down(INT4), {client: random_weights(client) for client in range(3)}
+    whole, difference = (
+        expected_payload(random_weights(0), c, s) for c, s in ((INT8, EXACT), (INT4, Float16()))
+    )
     expected: dict[int, Weights] = {}
     for t, client in enumerate([0, 1, 2, 1, 2, 2, 0, 1]):
-        weights[client] = moved(weights[client], t)
+        weights[client] = trained_weights(weights[client], t)
         delivery = link.send(client, weights[client], seed=t)
         assert payload(delivery) == (difference if client in expected else whole)
         if client in expected:
@@ -238,28 +240,28 @@ def test_clients_of_their_own_keep_what_they_hold_through_rounds_they_are_not_se
         expected[client] = delivery.weights
 
 
-def test_weights_of_its_own_go_on_from_those_a_client_was_sent_with_all_the_others() -> None:
+def test_first_weights_of_a_client_alone_are_a_difference_to_those_it_shared() -> None:
     link = down(INT4)
-    shared = link.share(drawn(0), [0, 1], 0, seed=0)[0].weights
-    delivery = link.send(1, moved(drawn(0), 1), seed=1)
-    assert payload(delivery) == expected_payload(drawn(0), INT4, Float16())
+    shared = link.share(random_weights(0), [0, 1], 0, seed=0)[0].weights
+    delivery = link.send(1, trained_weights(random_weights(0), 1), seed=1)
+    assert payload(delivery) == expected_payload(random_weights(0), INT4, Float16())
     assert same(link.held(0) or {}, shared)
     assert link.held(1) is delivery.weights
 
 
-def test_a_client_that_was_never_sent_anything_holds_nothing() -> None:
+def test_downlink_holds_nothing_for_a_client_that_was_never_sent_weights() -> None:
     link = down(INT4)
-    link.share(drawn(0), [1], 0, seed=0)
+    link.share(random_weights(0), [1], 0, seed=0)
     assert link.held(0) is None
 
 
 # Which tensors are coded how
 
 
-def test_every_tensor_of_a_link_can_be_packed_and_is_then_what_arrives() -> None:
+def test_delivered_tensors_and_sizes_are_those_of_packed_messages() -> None:
     link = down(INT4)
-    first = link.share(drawn(0), [0], 0, seed=0)[0]
-    second = link.share(drawn(1), [0], 1, seed=0)[0]
+    first = link.share(random_weights(0), [0], 0, seed=0)[0]
+    second = link.share(random_weights(1), [0], 1, seed=0)[0]
     for delivery, codec, small in ((first, INT8, EXACT), (second, INT4, Float16())):
         for each in delivery.coded:
             chosen = codec if each.meant.ndim > 1 else small if each.meant.is_floating_point() else EXACT
@@ -269,8 +271,8 @@ def test_every_tensor_of_a_link_can_be_packed_and_is_then_what_arrives() -> None
 
 
 @pytest.mark.parametrize("codec", [*LOSSY.values(), Zstd(INT4, 3)], ids=[*LOSSY, "zstd"])
-def test_whole_numbers_and_whole_tensors_of_one_dimension_are_exact(codec: Codec) -> None:
-    weights = drawn(0)
+def test_integers_and_vectors_of_whole_weights_arrive_exactly(codec: Codec) -> None:
+    weights = random_weights(0)
     delivery = down(codec, whole=codec).share(weights, [0], 0, seed=0)[0]
     for name in ("fc.bias", "norm.weight", COUNTER):
         assert torch.equal(delivery.weights[name], weights[name])
@@ -280,11 +282,11 @@ def test_whole_numbers_and_whole_tensors_of_one_dimension_are_exact(codec: Codec
 
 
 @pytest.mark.parametrize("name", LOSSY)
-def test_differences_of_one_dimension_travel_in_float16_and_whole_numbers_as_they_are(name: str) -> None:
-    link, first, second = down(LOSSY[name]), drawn(0), drawn(1)
+def test_differences_of_vectors_travel_in_float16_and_integers_exactly(name: str) -> None:
+    link, first, second = down(LOSSY[name]), random_weights(0), random_weights(1)
     held = link.share(first, [0], 0, seed=0)[0].weights
     sent = link.share(second, [0], 1, seed=1)[0].weights
-    own = moved(second, 2)
+    own = trained_weights(second, 2)
     uploaded = up(LOSSY[name]).send(0, own, sent, seed=2).weights
     for small in ("fc.bias", "norm.weight"):
         assert torch.equal(sent[small], held[small] + (second[small] - held[small]).half().float())
@@ -293,14 +295,14 @@ def test_differences_of_one_dimension_travel_in_float16_and_whole_numbers_as_the
     assert torch.equal(uploaded[COUNTER], own[COUNTER])
 
 
-def test_an_upload_counts_the_bytes_of_what_it_packs() -> None:
-    received = drawn(0)
+def test_upload_size_is_the_bytes_of_its_packed_messages() -> None:
+    received = random_weights(0)
     for codec in LOSSY.values():
-        delivery = up(codec).send(0, moved(received, 1), received, seed=0)
+        delivery = up(codec).send(0, trained_weights(received, 1), received, seed=0)
         assert payload(delivery) == expected_payload(received, codec, Float16())
 
 
-def test_each_tensor_is_rounded_by_draws_of_its_own() -> None:
+def test_stochastic_rounding_differs_between_equal_tensors_of_other_names() -> None:
     stochastic = LOSSY["int4 stochastic"]
     link = down(stochastic, whole=stochastic)
     same_values = torch.linspace(-1, 1, 600).view(20, 30)
@@ -311,11 +313,11 @@ def test_each_tensor_is_rounded_by_draws_of_its_own() -> None:
 # Nothing coded
 
 
-def test_without_codecs_the_very_tensors_come_through_and_nothing_is_kept() -> None:
+def test_links_without_codecs_pass_the_very_tensors_on_and_keep_nothing() -> None:
     codecs = WeightsCodecs(EXACT, EXACT, EXACT)
     downlink, uplink = Downlink(codecs, CPU), Uplink(codecs, CPU)
     for t in range(3):
-        weights, own = drawn(t), drawn(10 + t)
+        weights, own = random_weights(t), random_weights(10 + t)
         deliveries = downlink.share(weights, [0, 1], t, seed=0) | {2: downlink.send(2, weights, seed=0)}
         deliveries[3] = uplink.send(0, own, downlink.held(0), seed=0)
         for client, delivery in deliveries.items():
@@ -326,47 +328,49 @@ def test_without_codecs_the_very_tensors_come_through_and_nothing_is_kept() -> N
     assert uplink.state() == {}
 
 
-def test_down_as_it_is_and_up_coded() -> None:
+def test_exact_downlink_goes_with_a_coded_uplink() -> None:
     codecs = WeightsCodecs(up=INT4, down=EXACT, whole=EXACT)
     downlink, uplink = Downlink(codecs, CPU), Uplink(codecs, CPU)
-    weights = drawn(0)
+    weights = random_weights(0)
     for t in range(3):
         delivery = downlink.share(weights, [0, 1], t, seed=t)[0]
         assert all(delivery.weights[name] is tensor for name, tensor in weights.items())
-        own = moved(weights, t)
+        own = trained_weights(weights, t)
         uploaded = uplink.send(0, own, downlink.held(0), seed=t)
         assert payload(uploaded) == expected_payload(weights, INT4, Float16())
         assert 0 < error(uploaded.weights, own) < error(own, weights) / 5
         weights = own
 
 
-def test_up_as_it_is_and_down_coded() -> None:
+def test_exact_uplink_goes_with_a_coded_downlink() -> None:
     codecs = WeightsCodecs(up=EXACT, down=INT4, whole=INT8)
     downlink, uplink = Downlink(codecs, CPU), Uplink(codecs, CPU)
-    weights = drawn(0)
+    weights = random_weights(0)
     for t in range(3):
         delivery = downlink.share(weights, [0], t, seed=t)[0]
         expected = (INT4, Float16()) if t else (INT8, EXACT)
         assert payload(delivery) == expected_payload(weights, *expected)
         assert error(delivery.weights, weights) > 0
-        own = moved(delivery.weights, t)
+        own = trained_weights(delivery.weights, t)
         uploaded = uplink.send(0, own, downlink.held(0), seed=t)
         assert all(uploaded.weights[name] is tensor for name, tensor in own.items())
         weights = own
 
 
 @pytest.mark.parametrize("up_codec", [INT4, EXACT], ids=["up int4", "up none"])
-def test_only_whole_weights_coded_then_all_that_follow_are_exact(up_codec: Codec) -> None:
+def test_downlink_that_codes_only_whole_weights_is_exact_from_the_second_round_on(up_codec: Codec) -> None:
     link = Downlink(WeightsCodecs(up=up_codec, down=EXACT, whole=INT8), CPU)
-    assert payload(link.share(drawn(0), [0], 0, seed=0)[0]) == expected_payload(drawn(0), INT8, EXACT)
-    assert same(link.share(drawn(1), [0], 1, seed=1)[0].weights, drawn(1))
+    assert payload(link.share(random_weights(0), [0], 0, seed=0)[0]) == expected_payload(
+        random_weights(0), INT8, EXACT
+    )
+    assert same(link.share(random_weights(1), [0], 1, seed=1)[0].weights, random_weights(1))
 
 
 @pytest.mark.parametrize("name", LOSSY)
-def test_float64_weights_stay_float64_and_keep_feeding_back(name: str) -> None:
+def test_float64_weights_stay_float64_and_converge_by_error_feedback(name: str) -> None:
     downlink, uplink = down(LOSSY[name]), up(LOSSY[name])
-    start = drawn(0, torch.float64)
-    weights = drawn(1, torch.float64)
+    start = random_weights(0, torch.float64)
+    weights = random_weights(1, torch.float64)
     downlink.share(start, [0], 0, seed=0)
     errors = []
     for t in range(1, 101):
@@ -383,7 +387,7 @@ def test_float64_weights_stay_float64_and_keep_feeding_back(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LOSSY)
-def test_links_go_on_from_a_checkpoint_bit_for_bit(name: str, tmp_path: Path) -> None:
+def test_links_resumed_from_a_checkpoint_deliver_the_same_bits(name: str, tmp_path: Path) -> None:
     def links() -> tuple[Downlink, Downlink, Uplink]:
         return down(LOSSY[name]), down(LOSSY[name]), up(LOSSY[name])
 
@@ -393,10 +397,10 @@ def test_links_go_on_from_a_checkpoint_bit_for_bit(name: str, tmp_path: Path) ->
         shared, own, uploads = link
         done = []
         for t in numbers:
-            deliveries = shared.share(drawn(t), cohorts[t], t, seed=t)
+            deliveries = shared.share(random_weights(t), cohorts[t], t, seed=t)
             for client in cohorts[t]:
-                deliveries[10 + client] = own.send(client, drawn(100 * client + t), seed=t)
-                trained = moved(deliveries[client].weights, t + 7 * client)
+                deliveries[10 + client] = own.send(client, random_weights(100 * client + t), seed=t)
+                trained = trained_weights(deliveries[client].weights, t + 7 * client)
                 deliveries[20 + client] = uploads.send(client, trained, shared.held(client), seed=client + t)
             done.append(deliveries)
         return done
@@ -421,12 +425,12 @@ def test_links_go_on_from_a_checkpoint_bit_for_bit(name: str, tmp_path: Path) ->
         assert ours.get(0) is not ours[1]
 
 
-def test_a_loaded_link_takes_over_in_place_of_what_it_knew() -> None:
+def test_link_forgets_its_own_state_when_another_is_loaded() -> None:
     link, other, residuals, others = down(INT4), down(INT4), up(INT4), up(INT4)
-    link.share(drawn(0), [0], 0, seed=0)
-    residuals.send(0, drawn(1), drawn(0), seed=0)
-    other.share(drawn(5), [0, 1], 0, seed=0)
-    others.send(1, drawn(1), drawn(0), seed=0)
+    link.share(random_weights(0), [0], 0, seed=0)
+    residuals.send(0, random_weights(1), random_weights(0), seed=0)
+    other.share(random_weights(5), [0, 1], 0, seed=0)
+    others.send(1, random_weights(1), random_weights(0), seed=0)
     other.load_state(link.state())
     others.load_state(residuals.state())
     assert other.held(1) is None
@@ -434,7 +438,7 @@ def test_a_loaded_link_takes_over_in_place_of_what_it_knew() -> None:
     assert list(others.state()) == ["0"]
 
 
-def test_statistics_of_batch_normalisation_arrive_exactly_also_where_they_collapse() -> None:
+def test_batch_norm_statistics_arrive_exactly_even_where_they_collapse() -> None:
     codecs = WeightsCodecs(
         affine(bits=4, granularity="block"), affine(bits=4, granularity="block"), Identity()
     )

@@ -41,7 +41,7 @@ def _message(payload: bytes, shape: tuple[int, ...] = SHAPE) -> Message:
     return Message.sealed(payload, shape, torch.float32)
 
 
-def _refused(codec: Zstd[Any], payload: bytes, shape: tuple[int, ...] = SHAPE) -> None:
+def _check_refused(codec: Zstd[Any], payload: bytes, shape: tuple[int, ...] = SHAPE) -> None:
     with pytest.raises(Corrupt):
         codec.decode(_message(payload, shape))
 
@@ -52,7 +52,7 @@ def _compressed(content: bytes, **options: Any) -> bytes:
 
 @pytest.mark.parametrize("level", [1, 3, 19])
 @pytest.mark.parametrize("name", INNER)
-def test_what_comes_out_is_what_the_other_codec_decodes(name: str, level: int) -> None:
+def test_zstd_decodes_to_the_values_of_the_codec_within(name: str, level: int) -> None:
     inner = INNER[name]
     codec: Zstd[Any] = Zstd(inner, level)
     for x in (_sparse(), _dense()):
@@ -61,13 +61,13 @@ def test_what_comes_out_is_what_the_other_codec_decodes(name: str, level: int) -
         assert len(codec.encode(x).payload) <= 1 + len(inner.encode(x).payload)
 
 
-def test_the_payload_is_plain_where_compression_would_not_make_it_smaller() -> None:
+def test_zstd_payload_is_plain_where_compression_would_not_make_it_smaller() -> None:
     inner: Quantizer[Any] = affine(bits=8, granularity="tensor")
     noise = torch.rand(SHAPE, generator=torch.Generator().manual_seed(2))
     assert Zstd(inner, 3).encode(noise).payload == PLAIN + inner.encode(noise).payload
 
 
-def test_the_smaller_one_is_sent_however_little_it_is_smaller() -> None:
+def test_zstd_payload_is_the_smaller_of_plain_and_compressed_even_by_one_byte() -> None:
     inner = Float16()
     for length in (9, 50):
         for zeros in range(length):
@@ -80,21 +80,21 @@ def test_the_smaller_one_is_sent_however_little_it_is_smaller() -> None:
 
 
 @pytest.mark.parametrize("name", ["float16", "float8", "affine4", "sign"])
-def test_the_payload_is_a_zstandard_frame_where_that_is_smaller(name: str) -> None:
+def test_zstd_payload_is_a_zstandard_frame_where_that_is_smaller(name: str) -> None:
     payload, plain = Zstd(INNER[name], 3).encode(_sparse()).payload, INNER[name].encode(_sparse()).payload
     assert payload[:1] == COMPRESSED
     assert len(payload) < len(plain)
     assert zstandard.ZstdDecompressor().decompress(payload[1:]) == plain
 
 
-def test_a_higher_level_is_not_larger() -> None:
+def test_zstd_payload_of_a_higher_level_is_smaller() -> None:
     x = _dense().repeat(20, 1)
     sizes = [len(Zstd(INNER["affine4"], level).encode(x).payload) for level in (1, 19)]
     assert sizes[1] < sizes[0]
 
 
 @pytest.mark.parametrize("name", INNER)
-def test_other_frames_of_the_same_content_are_decoded(name: str) -> None:
+def test_zstd_decodes_plain_payloads_and_frames_of_other_levels(name: str) -> None:
     codec, inner = Zstd(INNER[name], 3), INNER[name]
     message = inner.encode(_sparse())
     for payload in (PLAIN + message.payload, COMPRESSED + _compressed(message.payload, level=19)):
@@ -102,94 +102,96 @@ def test_other_frames_of_the_same_content_are_decoded(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", INNER)
-def test_the_first_byte_says_plain_or_compressed(name: str) -> None:
+def test_zstd_refuses_a_first_byte_other_than_plain_or_compressed_and_missing_content(name: str) -> None:
     codec: Zstd[Any] = Zstd(INNER[name], 3)
     content = codec.encode(_sparse()).payload[1:]
     for kind in range(2, 256):
-        _refused(codec, bytes([kind]) + content)
-    _refused(codec, b"")
-    _refused(codec, PLAIN)
-    _refused(codec, COMPRESSED)
+        _check_refused(codec, bytes([kind]) + content)
+    _check_refused(codec, b"")
+    _check_refused(codec, PLAIN)
+    _check_refused(codec, COMPRESSED)
 
 
 @pytest.mark.parametrize("name", INNER)
-def test_frames_that_declare_more_than_can_be_are_not_expanded(name: str) -> None:
+def test_zstd_refuses_frames_that_declare_more_than_the_largest_size(name: str) -> None:
     codec: Zstd[Any] = Zstd(INNER[name], 3)
     limit = INNER[name].max_size(SHAPE)
     for size in (limit + 1, 10 * limit, 1 << 28):
         bomb = _compressed(bytes(size))
         assert len(bomb) < 20_000
-        _refused(codec, COMPRESSED + bomb)
+        _check_refused(codec, COMPRESSED + bomb)
 
 
-def test_frames_that_declare_sizes_beyond_memory_are_not_expanded() -> None:
+def test_zstd_refuses_frames_that_declare_sizes_beyond_memory() -> None:
     # magic, one segment with eight bytes of content size, the size, and one block of repeated bytes
     for size in (1 << 40, 1 << 62, (1 << 64) - 3):
         bomb = b"\x28\xb5\x2f\xfd" + b"\xe0" + size.to_bytes(8, "little") + b"\x03\x00\x10\x00"
         assert zstandard.get_frame_parameters(bomb).content_size == size
-        _refused(Zstd(INNER["affine4"], 3), COMPRESSED + bomb)
+        _check_refused(Zstd(INNER["affine4"], 3), COMPRESSED + bomb)
 
 
 @pytest.mark.parametrize("name", ["float16", "float8", "affine4", "sign", "topk"])
-def test_frames_that_declare_less_than_is_needed_are_refused(name: str) -> None:
+def test_zstd_refuses_frames_that_declare_less_than_is_needed(name: str) -> None:
     plain = INNER[name].encode(_sparse()).payload
     for content in (b"", plain[:-1], plain[: len(plain) // 2]):
-        _refused(Zstd(INNER[name], 3), COMPRESSED + _compressed(content))
+        _check_refused(Zstd(INNER[name], 3), COMPRESSED + _compressed(content))
 
 
 @pytest.mark.parametrize("name", INNER)
-def test_frames_that_declare_no_size_are_refused(name: str) -> None:
+def test_zstd_refuses_frames_that_declare_no_size(name: str) -> None:
     plain = INNER[name].encode(_sparse()).payload
     frame = _compressed(plain, write_content_size=False)
     assert zstandard.get_frame_parameters(frame).content_size == zstandard.CONTENTSIZE_UNKNOWN
-    _refused(Zstd(INNER[name], 3), COMPRESSED + frame)
-    _refused(Zstd(INNER[name], 3), COMPRESSED + _compressed(bytes(1 << 24), write_content_size=False))
+    _check_refused(Zstd(INNER[name], 3), COMPRESSED + frame)
+    _check_refused(Zstd(INNER[name], 3), COMPRESSED + _compressed(bytes(1 << 24), write_content_size=False))
 
 
-def test_frames_that_hold_other_than_they_declare_are_refused() -> None:
+def test_zstd_refuses_frames_that_hold_another_size_than_they_declare() -> None:
     codec, plain = Zstd(INNER["affine4"], 3), INNER["affine4"].encode(_sparse()).payload
     frame = _compressed(plain)
     declared = len(plain).to_bytes(4, "little")
     at = next(at for at in (5, 6) if int.from_bytes(frame[at : at + 2], "little") + 256 == len(plain))
     assert frame[at : at + 2] == (len(plain) - 256).to_bytes(2, "little"), declared
     for size in (len(plain) - 1, len(plain) // 2, 256):
-        _refused(codec, COMPRESSED + frame[:at] + (size - 256).to_bytes(2, "little") + frame[at + 2 :])
+        _check_refused(codec, COMPRESSED + frame[:at] + (size - 256).to_bytes(2, "little") + frame[at + 2 :])
     bomb = _compressed(bytes(60_000))
     at = next(at for at in (5, 6) if int.from_bytes(bomb[at : at + 2], "little") + 256 == 60_000)
-    _refused(codec, COMPRESSED + bomb[:at] + (len(plain) - 256).to_bytes(2, "little") + bomb[at + 2 :])
+    _check_refused(codec, COMPRESSED + bomb[:at] + (len(plain) - 256).to_bytes(2, "little") + bomb[at + 2 :])
 
 
 @pytest.mark.parametrize("name", INNER)
-def test_what_follows_a_frame_is_refused(name: str) -> None:
+def test_zstd_refuses_anything_before_or_after_the_frame(name: str) -> None:
     plain = INNER[name].encode(_sparse()).payload
     skippable = b"\x50\x2a\x4d\x18" + (4).to_bytes(4, "little") + b"next"
     for more in (b"\0", b"more", _compressed(b""), _compressed(plain), skippable):
-        _refused(Zstd(INNER[name], 3), COMPRESSED + _compressed(plain) + more)
+        _check_refused(Zstd(INNER[name], 3), COMPRESSED + _compressed(plain) + more)
     for first in (_compressed(b""), skippable):
-        _refused(Zstd(INNER[name], 3), COMPRESSED + first + _compressed(plain))
+        _check_refused(Zstd(INNER[name], 3), COMPRESSED + first + _compressed(plain))
 
 
 @pytest.mark.parametrize("name", INNER)
-def test_frames_in_need_of_a_dictionary_are_refused(name: str) -> None:
+def test_zstd_refuses_frames_that_need_a_dictionary(name: str) -> None:
     plain = INNER[name].encode(_sparse()).payload
     dictionary = zstandard.ZstdCompressionDict(b"raw content" * 20, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
     frame = zstandard.ZstdCompressor(dict_data=dictionary, level=19).compress(b"raw content" * 10 + plain)
-    _refused(Zstd(INNER[name], 3), COMPRESSED + frame)
+    _check_refused(Zstd(INNER[name], 3), COMPRESSED + frame)
 
 
 @pytest.mark.parametrize("name", INNER)
 @given(garbage=st.binary(max_size=80), behind_magic=st.booleans())
-def test_garbage_is_refused(name: str, garbage: bytes, behind_magic: bool) -> None:
-    _refused(Zstd(INNER[name], 3), COMPRESSED + (b"\x28\xb5\x2f\xfd" if behind_magic else b"") + garbage)
+def test_zstd_refuses_arbitrary_bytes_as_a_frame(name: str, garbage: bytes, behind_magic: bool) -> None:
+    _check_refused(
+        Zstd(INNER[name], 3), COMPRESSED + (b"\x28\xb5\x2f\xfd" if behind_magic else b"") + garbage
+    )
 
 
-def test_the_largest_size_is_one_byte_more_than_the_other_codecs() -> None:
+def test_zstd_largest_size_is_one_byte_more_than_that_of_the_codec_within() -> None:
     for inner in INNER.values():
         codec = Zstd(inner, 3)
         assert codec.max_size(SHAPE) == 1 + inner.max_size(SHAPE)
 
 
-def test_zstandard_around_zstandard() -> None:
+def test_zstd_around_zstd_decodes_to_the_values_of_the_innermost_codec() -> None:
     inner = INNER["affine4"]
     within: Zstd[Any] = Zstd(inner, 3)
     codec: Zstd[Any] = Zstd(within, 3)
@@ -197,7 +199,7 @@ def test_zstandard_around_zstandard() -> None:
 
 
 @pytest.mark.parametrize("name", INNER)
-def test_frame_that_declares_one_byte_more_than_can_be_is_refused_for_that(name: str) -> None:
+def test_zstd_frame_that_declares_one_byte_too_many_is_refused_with_both_sizes(name: str) -> None:
     limit = INNER[name].max_size(SHAPE)
     payload = COMPRESSED + _compressed(bytes(limit + 1))
     with pytest.raises(Corrupt, match=f"{limit + 1} bytes are declared, at most {limit} can be"):

@@ -153,7 +153,8 @@ def test_jobs_of_a_sweep_give_over_grpc_what_they_give_in_one_process(tmp_path: 
     assert results(tmp_path / "sweep/0") == results(tmp_path / "sweep/1")
 
 
-@pytest.mark.parametrize("fates", long_but(["raised,lives"], ["raised,lives", "lost,lives"]))
+@pytest.mark.long  # the jobs are those of any sweep, on another launcher
+@pytest.mark.parametrize("fates", ["raised,lives", "lost,lives"])
 def test_sweep_on_a_cluster_launcher_runs_the_same_jobs_and_waits_for_all(tmp_path: Path, fates: str) -> None:
     pytest.importorskip("submitit", reason="the extra 'slurm' is not installed")
     (tmp_path / "fates.py").write_text(FATES)

@@ -72,7 +72,6 @@ EVERY_RUN = (
     "batch normalisation",
     "random codecs",
     "clients without state",
-    "held-out samples",
     "clients trained for int8",
 )
 """Each is computed by other code of the transport; the others differ in what is computed elsewhere."""
