@@ -53,6 +53,7 @@ def test_auxiliary_model_with_batch_norm_aligns_as_in_a_plain_loop(cifar_sized: 
             torch.testing.assert_close(aligned[name], parameter.detach(), rtol=0, atol=1e-10, msg=name)
 
 
+@pytest.mark.cover(1)
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("model", long_but(SMALL, [*SMALL, "resnet18"]))
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])

@@ -44,8 +44,7 @@ PAIRS = [
     *((each, "eurosat_cnn") for each in LINEAR),
 ]
 OTHER_MODELS = {
-    *(("bf16", "eurosat_cnn"), ("w4", "mobilenet_v2"), ("w1", "eurosat_cnn"), ("w2", "digits_cnn")),
-    *(("static_int8", "eurosat_cnn"), ("static_int8_fx", "eurosat_cnn"), ("static_int8_fx", "digits_cnn")),
+    *(("w4", "mobilenet_v2"), ("w1", "eurosat_cnn"), ("static_int8", "eurosat_cnn")),
     *((each, "eurosat_cnn") for each in LINEAR),
 }
 """In every run, beside each precision of a residual network: each way to compute of each model."""
@@ -129,7 +128,9 @@ def task_of(choice: str, precision: str) -> Task:
 
 
 def test_every_precision_gives_the_same_bits_in_a_fresh_process(tmp_path: Path) -> None:
-    tasks = {precision: task_of("resnet20", precision) for precision in ("fp32", "w4", *ONCE, "static_int8")}
+    tasks = {
+        precision: task_of("resnet20", precision) for precision in ("fp32", "static_int8", "static_int8_pt2e")
+    }
     tasks |= {each: task_of("eurosat_cnn", each) for each in LINEAR}
     for runtime in TRAINED_RUNTIMES:
         model = deployed_as_trained(runtime, residual, "layer1")

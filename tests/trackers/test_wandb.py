@@ -77,6 +77,7 @@ def _nobody_is_logged_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
 
 
+@pytest.mark.long  # a server process of Weights & Biases
 def test_offline_files_of_wandb_hold_every_number_and_a_resumed_run_keeps_its_id(
     tiny: Build, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

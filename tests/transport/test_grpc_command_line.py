@@ -168,6 +168,7 @@ def needed(package: str) -> str:
     return "cryptography" if package == "cryptography" else "grpcio and protobuf"
 
 
+@pytest.mark.long  # making certificates without it is tried in every run
 def test_command_without_a_package_of_the_extra_says_in_one_line_what_to_install(
     root: Path, tmp_path: Path
 ) -> None:
