@@ -150,6 +150,10 @@ def test_missing_files_are_refused_with_the_way_to_download_them(tmp_path: Path,
     ) as caught:
         _source(name, tmp_path).read()
     assert (caught.value.key, caught.value.value) == ("dataset.root", str(tmp_path))
+    told = str(caught.value)
+    assert "https://" in told or "http://" in told
+    assert any(layout in told for layout in ("/raw/ with ", "-py/*", "cifar-100-python/*", ".mat"))
+    assert told.endswith("FOLDER/train/<class>/* and FOLDER/test/<class>/*")  # of image_folder
 
 
 @pytest.mark.parametrize("reader", sorted(CLASSES))
