@@ -269,19 +269,19 @@ def test_older_spelling_of_a_distribution_trains_the_same_model_as_the_group(tmp
 
 
 def test_sweep_trains_the_model_of_each_combination_run_alone(tmp_path: Path) -> None:
-    jobs = ["rounds=1", "algorithm=cse_fsl,fed_avg", "seed=0,1"]
+    jobs = ["rounds=1", "algorithm=cse_fsl,fed_avg", "seed=1"]
     done = command_line(*TINY, "-m", ONE_AT_ONCE, *jobs, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     sweep = tmp_path / done.stdout.splitlines()[-1]
     folders = sorted(path.name for path in sweep.iterdir() if path.is_dir())
-    assert folders == [".jobs", "0", "1", "2", "3"]
+    assert folders == [".jobs", "0", "1"]
     alone = command_line(
         *TINY, "rounds=1", "algorithm=fed_avg", "seed=1", f"hydra.run.dir={tmp_path / 'alone'}"
     )
     assert alone.returncode == 0
     for name in ("client", "server"):
         file = f"model/{name}.safetensors"
-        assert (sweep / "3" / file).read_bytes() == (tmp_path / "alone" / file).read_bytes()
+        assert (sweep / "1" / file).read_bytes() == (tmp_path / "alone" / file).read_bytes()
 
 
 @pytest.mark.long  # tests/sweeps has such a sweep in every run

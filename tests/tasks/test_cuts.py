@@ -110,6 +110,7 @@ def test_sizes_and_multiply_adds_of_a_small_model_are_those_worked_out_by_hand(c
     assert found["conv1"].auxiliary_bytes == 4 * (8 * 8 * 9 + 4 * 8 + 8 * 10 + 10) + 8
 
 
+@pytest.mark.long  # those of smaller models are worked out by hand
 def test_sizes_of_resnet18_are_those_of_the_reference(configured: Configure) -> None:
     asked = ["model=resnet18", "dataset.image_size=32", "batch_size=20", "task.among=stages"]
     found = costs(configured, *asked)
