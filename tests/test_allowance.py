@@ -57,7 +57,7 @@ def test_estimates_count_pixels_batches_and_trained_parameters() -> None:
             claim_model("model", "own", lambda: nn.Linear(1, 1))
 
 
-def test_a_model_larger_than_any_memory_is_counted_and_one_that_needs_values_as_far_as_it_goes() -> None:
+def test_model_larger_than_any_memory_is_counted_and_one_that_needs_values_as_far_as_it_goes() -> None:
     before = torch.random.get_rng_state()
     with allowing(1e12, ""), pytest.raises(UserError, match="model=own"):
         claim_model("model", "own", lambda: nn.Linear(10**8, 10**8))
@@ -66,7 +66,7 @@ def test_a_model_larger_than_any_memory_is_counted_and_one_that_needs_values_as_
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-def test_a_client_allows_half_of_its_machine_unless_it_says_otherwise() -> None:
+def test_client_allows_half_of_its_machine_unless_it_says_otherwise() -> None:
     for context, limit in (
         (allowing_a_client(None), machine_memory() / 2),
         (allowing_a_client(3), 3e6),
@@ -90,7 +90,7 @@ def test_a_client_allows_half_of_its_machine_unless_it_says_otherwise() -> None:
     ],
     ids=str,
 )
-def test_a_client_refuses_what_takes_more_than_it_allows(
+def test_client_refuses_what_takes_more_than_it_allows(
     configured: Configure, overrides: list[str], key: str
 ) -> None:
     config = configured(*TINY, "engine=sequential", "algorithm=fed_avg", "transport=grpc", *overrides)
@@ -100,7 +100,7 @@ def test_a_client_refuses_what_takes_more_than_it_allows(
     assert caught.value.key == key
 
 
-def test_a_client_takes_part_in_what_it_allows(configured: Configure) -> None:
+def test_client_takes_part_in_what_it_allows(configured: Configure) -> None:
     config = configured(*TINY, "engine=sequential", "algorithm=fed_avg", "transport=grpc")
     with allowing_a_client(100):
         assert run_of_member(config, BESIDE).sample_counts

@@ -329,7 +329,7 @@ def test_help_and_mistakes_are_told_before_anything_heavy_is_imported(root: Path
     assert checked.stderr.splitlines()[-1] == "2 set()"
 
 
-def test_a_run_on_a_terminal_says_what_and_where_to_before_anything_heavy_is_imported(
+def test_run_on_a_terminal_says_what_and_where_to_before_anything_heavy_is_imported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -396,7 +396,7 @@ def test_ctrl_c_names_the_whole_command_that_goes_on_with_a_sweep(
     assert err == f"interrupted; go on with: {again}\n"
 
 
-def test_a_run_in_a_file_says_how_it_began_and_how_it_stands_and_where_it_is(
+def test_run_in_a_file_says_how_it_began_and_how_it_stands_and_where_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -418,7 +418,7 @@ def test_a_run_in_a_file_says_how_it_began_and_how_it_stands_and_where_it_is(
     ]
 
 
-def test_a_failed_run_names_the_whole_command_that_goes_on_with_its_checkpoint(
+def test_failed_run_names_the_whole_command_that_goes_on_with_its_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train = Experiment.run_round

@@ -43,7 +43,7 @@ def test_choices_of_a_run_that_are_none_are_one_line(tmp_path: Path, choices: An
         assert str(path) in str(caught.value)
 
 
-def test_a_run_is_read_whose_configuration_names_no_task(tmp_path: Path, configured: Configure) -> None:
+def test_run_is_read_whose_configuration_names_no_task(tmp_path: Path, configured: Configure) -> None:
     config = configured(*TINY)
     del config["choices"]["task"]
     RunDirectory(tmp_path).open(config, [])

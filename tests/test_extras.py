@@ -11,18 +11,18 @@ from fedsplit.extras import extra, install_command
 
 
 @pytest.mark.parametrize("package", ["google", "google.protobuf", "grpc", "grpc_health.v1"])
-def test_a_missing_package_of_grpc_is_told_by_the_names_that_pip_knows(package: str) -> None:
+def test_missing_package_of_grpc_is_told_by_the_names_that_pip_knows(package: str) -> None:
     with pytest.raises(UserError) as caught, extra("transport", "grpc"):
         raise ModuleNotFoundError(name=package)
     assert str(caught.value) == f"transport=grpc: needs grpcio and protobuf: {install_command('grpc')}"
 
 
-def test_the_install_command_of_a_checkout_is_pinned_and_names_the_checkout(root: Path) -> None:
+def test_install_command_of_a_checkout_is_pinned_and_names_the_checkout(root: Path) -> None:
     pinned = str(root / "constraints.txt")
     assert shlex.split(install_command("plot")) == ["pip", "install", "-c", pinned, "-e", f"{root}[plot]"]
 
 
-def test_the_install_command_of_an_installed_package_names_the_package(
+def test_install_command_of_an_installed_package_names_the_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(extras, "__file__", str(tmp_path / "lib/site-packages/fedsplit/extras.py"))

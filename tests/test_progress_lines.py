@@ -26,7 +26,7 @@ def test_every_round_is_a_line_on_a_terminal() -> None:
     assert said.text == ["round 0", "round 1", "round 2"]
 
 
-def test_a_file_gets_the_newest_round_once_a_minute_and_the_last_one() -> None:
+def test_file_gets_the_newest_round_once_a_minute_and_the_last_one() -> None:
     said = Said(terminal=False)
     with said.lines.going_on():
         said.lines.tell("begins")

@@ -144,7 +144,7 @@ def test_every_reader_of_a_run_refuses_its_code_before_it_is_imported(
     assert not (tmp_path / "infer").exists()
 
 
-def test_a_run_with_a_class_of_its_own_goes_on_where_it_is_trusted(
+def test_run_with_a_class_of_its_own_goes_on_where_it_is_trusted(
     configured: Configure, tmp_path: Path
 ) -> None:
     config = configured(*TINY, "optimizer=sgd")

@@ -57,7 +57,7 @@ def node(target: str, **arguments: object) -> dict[str, object]:
     "target",
     [f"{HERE}.Net", f"{HERE}.net", f"{HERE}.either", "torchvision.models.resnet18", "torch.nn.Identity"],
 )
-def test_a_class_of_the_kind_and_a_function_that_returns_one_are_taken_uncalled(target: str) -> None:
+def test_class_of_the_kind_and_a_function_that_returns_one_are_taken_uncalled(target: str) -> None:
     called.clear()
     check_kind("model", node(target), nn.Module)
     assert not called

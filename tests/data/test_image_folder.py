@@ -250,7 +250,7 @@ CACHES: dict[str, Callable[[Path, Path], object]] = {
 
 
 @pytest.mark.parametrize("name", CACHES)
-def test_a_cache_that_is_not_what_was_written_is_made_anew(root: Path, tmp_path: Path, name: str) -> None:
+def test_cache_that_is_not_what_was_written_is_made_anew(root: Path, tmp_path: Path, name: str) -> None:
     first, _ = _source(root).read()
     (cache,) = (path for path in _caches(root) if path.name.startswith("train"))
     intact = cache.read_bytes()
@@ -458,7 +458,7 @@ def test_what_is_named_as_an_image_and_is_no_file_is_refused(
 
 @pytest.mark.parametrize("make", [_dangling, _circular])
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_a_class_that_is_a_link_to_nowhere_is_refused(
+def test_class_that_is_a_link_to_nowhere_is_refused(
     root: Path, split: str, make: Callable[[Path], None]
 ) -> None:
     make(root / split / "cat")

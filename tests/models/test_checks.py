@@ -29,7 +29,7 @@ class Net(nn.Module):
         return self.change(self.b(self.a(x.flatten(1))))
 
 
-def test_a_model_of_logits_is_left_alone_by_the_checks() -> None:
+def test_model_of_logits_is_left_alone_by_the_checks() -> None:
     net = Net()
     net.register_buffer("constants", torch.arange(3.0).double())
     net.register_parameter("counts", nn.Parameter(torch.arange(3), requires_grad=False))
@@ -86,7 +86,7 @@ def test_parameters_of_another_kind_are_refused(b: nn.Module, told: str) -> None
         check_tensors(net)
 
 
-def test_a_complex_buffer_is_refused() -> None:
+def test_complex_buffer_is_refused() -> None:
     net = Net()
     net.register_buffer("waves", torch.zeros(2, dtype=torch.complex64))
     with pytest.raises(UserError, match="model=Net: waves is complex64, must be float32"):
@@ -103,7 +103,7 @@ def derived(net: Net) -> None:
 
 @pytest.mark.parametrize("break_it", [locked, derived])
 @pytest.mark.parametrize("use", [lambda net: split(net, "a", X), untied])
-def test_a_model_that_cannot_be_copied_is_refused(
+def test_model_that_cannot_be_copied_is_refused(
     break_it: Callable[[Net], None], use: Callable[[Net], object]
 ) -> None:
     net = Net()
@@ -128,6 +128,6 @@ def whole(*, num_classes: int, channels: int, image_size: int, fault: str) -> nn
         ("classes", r"its output is \(2, 11\) for 2 images"),
     ],
 )
-def test_a_run_is_refused_when_its_model_is(tiny: Build, fault: str, told: str) -> None:
+def test_run_is_refused_when_its_model_is(tiny: Build, fault: str, told: str) -> None:
     with pytest.raises(UserError, match=f"^model=Sequential: {told}"):
         tiny("model._target_=tests.models.test_checks.whole", "model.cut=1", f"+model.fault={fault}")

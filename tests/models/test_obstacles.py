@@ -178,7 +178,7 @@ def test_what_can_be_stacked_gives_outputs_and_gradients_of_clients_alone(kind: 
 
 
 @pytest.mark.parametrize("kind", NOT_STACKED)
-def test_a_trial_of_stacking_may_fail_in_any_way_and_says_in_which(kind: str) -> None:
+def test_trial_of_stacking_may_fail_in_any_way_and_says_in_which(kind: str) -> None:
     make, told = NOT_STACKED[kind]
     reason = obstacle_to_stacking(make(), torch.randn(2, 1, 8, 8))
     assert reason
@@ -220,7 +220,7 @@ def old_weight_norm(*, num_classes: int, channels: int, image_size: int) -> nn.M
 
 
 @pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated:FutureWarning")
-def test_the_old_weight_norm_a_hook_is_trained_one_client_after_the_other(tiny: Build) -> None:
+def test_old_weight_norm_a_hook_is_trained_one_client_after_the_other(tiny: Build) -> None:
     run = tiny(f"model._target_={HERE}.old_weight_norm", "model.cut='1'", "dataset.max_train=40")
     assert isinstance(run.parts.engine, Sequential)
     before = run.algorithm.full_weights()

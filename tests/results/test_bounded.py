@@ -90,7 +90,7 @@ def test_json_beyond_bounds_is_refused(tmp_path: Path, content: str) -> None:
         json_in(path)
 
 
-def test_a_text_is_read_up_to_its_bound_and_refused_beyond(tmp_path: Path) -> None:
+def test_text_is_read_up_to_its_bound_and_refused_beyond(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("x" * 10)
     assert text(path, 10) == "x" * 10

@@ -157,7 +157,7 @@ def _digit_changed(path: Path) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("damage", [*DAMAGES, pytest.param(_digit_changed, id="digit")])
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(
+def test_damaged_checkpoint_falls_back_to_the_one_before(
     folder: Path, name: str, damage: Callable[[Path], None]
 ) -> None:
     _saved(folder, 10, 20)
@@ -262,7 +262,7 @@ def test_checkpoints_of_the_same_state_have_the_same_bytes(folder: Path) -> None
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_checkpoint_reads_as_none(folder: Path, name: str, damage: Callable[[Path], None]) -> None:
+def test_damaged_checkpoint_reads_as_none(folder: Path, name: str, damage: Callable[[Path], None]) -> None:
     _saved(folder, 10)
     whole = checkpoint._load(folder / "round-000010")
     assert whole is not None

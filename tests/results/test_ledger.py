@@ -53,7 +53,7 @@ def test_ledger_kinds_are_those_that_cross_the_network() -> None:
     assert DIRECTIONS == ("up", "down")
 
 
-def test_a_ledger_goes_on_from_its_state_as_if_nothing_had_been() -> None:
+def test_ledger_goes_on_from_its_state_as_if_nothing_had_been() -> None:
     ledger, other = _counted(MESSAGES), _counted([(9, "up", "labels", 4)])
     other.load_state(json.loads(json.dumps(ledger.state())))
     assert other.state() == ledger.state()
@@ -64,7 +64,7 @@ def test_a_ledger_goes_on_from_its_state_as_if_nothing_had_been() -> None:
     assert other.of_round(5) == ledger.of_round(5)
 
 
-def test_a_loaded_ledger_counts_for_itself() -> None:
+def test_loaded_ledger_counts_for_itself() -> None:
     ledger, other = _counted(MESSAGES), Ledger()
     other.load_state(ledger.state())
     other.add(0, "up", "labels", 100)

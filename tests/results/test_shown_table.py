@@ -21,13 +21,13 @@ def printed(columns: int, *, terminal: bool, remark: str = "some words to wrap")
     return out.getvalue().splitlines()
 
 
-def test_a_table_that_fits_is_printed_in_one_piece() -> None:
+def test_table_that_fits_is_printed_in_one_piece() -> None:
     lines = printed(2, terminal=True)
     assert sum("name" in line for line in lines) == 1
 
 
 @pytest.mark.parametrize("columns", [6, 20])
-def test_a_table_wider_than_its_terminal_is_printed_in_parts_with_the_first_column_and_no_broken_word(
+def test_table_wider_than_its_terminal_is_printed_in_parts_with_the_first_column_and_no_broken_word(
     columns: int,
 ) -> None:
     lines = printed(columns, terminal=True)
@@ -39,12 +39,12 @@ def test_a_table_wider_than_its_terminal_is_printed_in_parts_with_the_first_colu
     assert text.count("a caption") == 1
 
 
-def test_a_word_wider_than_the_terminal_stays_in_one_piece() -> None:
+def test_word_wider_than_the_terminal_stays_in_one_piece() -> None:
     path = "saves/" + 90 * "x"
     assert path in "\n".join(printed(6, terminal=True, remark=path))
 
 
-def test_a_file_gets_the_table_as_wide_as_it_is() -> None:
+def test_file_gets_the_table_as_wide_as_it_is() -> None:
     lines = printed(20, terminal=False)
     assert sum("name" in line for line in lines) == 1
     assert all(f"value_{number}" in "\n".join(lines) for number in range(20))

@@ -136,7 +136,7 @@ def test_multiply_adds_of_attention_are_those_of_the_formula(configured: Configu
     assert {b.client_macs - a.client_macs for a, b in pairwise(layers)} == {each}
 
 
-def test_a_cut_inside_a_residual_block_costs_what_crosses(configured: Configure) -> None:
+def test_cut_inside_a_residual_block_costs_what_crosses(configured: Configure) -> None:
     asked = ["model=resnet20", "model.cut=layer1", "batch_size=20"]
     found = costs(configured, *asked)
     inside, behind = found["layer1.0.conv1"], found["layer1.0"]

@@ -25,7 +25,7 @@ def _comer(peer: str, cancel: Callable[[], object] = lambda: None) -> Comer:
     return Comer(peer, cancel)
 
 
-def test_a_connection_and_a_host_have_so_many_streams_that_are_not_let_in() -> None:
+def test_connection_and_a_host_have_so_many_streams_that_are_not_let_in() -> None:
     entrance = Entrance(CLIENTS)
     with ExitStack() as stack:
         for _ in range(MOST_OF_CONNECTION):
@@ -45,7 +45,7 @@ def test_a_connection_and_a_host_have_so_many_streams_that_are_not_let_in() -> N
                 stack.enter_context(entrance.held(_comer("ipv4:10.0.0.1:1")))
 
 
-def test_a_newer_stream_of_a_client_ends_that_before_it() -> None:
+def test_newer_stream_of_a_client_ends_that_before_it() -> None:
     entrance, ended = Entrance(CLIENTS), list[str]()
     first, second, other = (_comer(f"ipv4:10.0.0.{i}:1", lambda i=i: ended.append(i)) for i in range(3))  # type: ignore[misc]
     with entrance.held(first), entrance.held(other):

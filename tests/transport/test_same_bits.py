@@ -150,9 +150,7 @@ def test_local_and_grpc_give_the_same(
 
 
 @pytest.mark.usefixtures("warm_clients")
-def test_the_two_commands_that_the_readme_compares_give_the_same(
-    root: Path, tiny: Build, tmp_path: Path
-) -> None:
+def test_two_commands_that_the_readme_compares_give_the_same(root: Path, tiny: Build, tmp_path: Path) -> None:
     readme = (root / "README.md").read_text("utf-8")
     pair = re.search(r"These two give the same.*\n\n((?: {4}.*\n){2})", readme)
     assert pair is not None

@@ -6,7 +6,7 @@ from fedsplit.transport.grpc.stubs import PROTO, SOURCES, generate
 
 
 @pytest.mark.parametrize("suffix", ["_pb2.py", "_pb2.pyi", "_pb2_grpc.py"])
-def test_the_stubs_are_those_of_the_protocol(suffix: str, tmp_path: Path) -> None:
+def test_stubs_are_those_of_the_protocol(suffix: str, tmp_path: Path) -> None:
     """If not: python -m fedsplit.transport.grpc.stubs."""
     generate(tmp_path)
     name = PROTO.replace(".proto", suffix)

@@ -269,7 +269,7 @@ def curve_of(algorithm: str, mean: tuple[float, ...], setting: str = "") -> Line
     return Line(label, algorithm, setting, (0,), x, mean, mean, mean)
 
 
-def test_a_curve_that_another_covers_shows_on_both_sides_of_it() -> None:
+def test_curve_that_another_covers_shows_on_both_sides_of_it() -> None:
     same = (0.1, 0.5, 0.9)
     drawn = [curve_of("fed_avg", same), curve_of("splitfed_v1", same), curve_of("cse_fsl", (0.3, 0.4, 0.5))]
     axes = axes_of(Curve().draw(drawn))
@@ -313,7 +313,7 @@ def test_curve_figure_fits_a_column_and_its_legend_covers_nothing(long: bool) ->
     assert [" ".join(t.get_text().split()) for t in legend.get_texts()] == expected
 
 
-def test_the_longest_run_stands_for_its_repeats(tmp_path: Path) -> None:
+def test_longest_run_stands_for_its_repeats(tmp_path: Path) -> None:
     paths = [make_run(tmp_path / name, ran=n) for name, n in (("a", 3), ("b", 5), ("c", 5), ("d", 4))]
     other = make_run(tmp_path / "e", seed=1)
     runs, repeats = without_repeats(load_runs([*paths, other]))
