@@ -53,7 +53,7 @@ def files(folder: Path) -> set[str]:
 
 
 def notes_in(folder: Path) -> list[str]:
-    return (folder / "notes.txt").read_text("utf-8").splitlines()
+    return (folder / "notes-on-figures.txt").read_text("utf-8").splitlines()
 
 
 def test_plot_help_imports_nothing_heavy(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_plot_draws_the_listed_experiments_and_names_what_matches_nothing(tmp_pa
     assert done.returncode == 0, done.stderr
     written = ["mine.png", "half.png", "index.html"]
     assert done.stdout.splitlines() == [str(Path("saves/plots") / name) for name in written]
-    assert files(tmp_path / "saves" / "plots") == {*written, "notes.txt"}
+    assert files(tmp_path / "saves" / "plots") == {*written, "notes-on-figures.txt"}
     assert len(done.stderr.splitlines()) == 3
     repeat, half, none, nothing = (f"note: {each}" for each in notes_in(tmp_path / "saves" / "plots"))
     assert nothing == "note: none: not drawn, it has no run"
@@ -169,9 +169,9 @@ def test_plot_of_more_series_than_can_be_told_apart_leaves_some_out_and_names_th
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines() == [
         "note: 4 series left out of figures that hold too many",
-        f"note: each is told in {Path('figures/notes.txt')}",
+        f"note: each is told in {Path('figures/notes-on-figures.txt')}",
     ]
-    told = (tmp_path / "figures" / "notes.txt").read_text("utf-8").splitlines()
+    told = (tmp_path / "figures" / "notes-on-figures.txt").read_text("utf-8").splitlines()
     assert told == [
         f"accuracy-{x}: left out, for want of room: fsl_sage, num_clients={n}"
         for x in ("round", "load")
@@ -179,7 +179,7 @@ def test_plot_of_more_series_than_can_be_told_apart_leaves_some_out_and_names_th
     ]
     few = plot(tmp_path, "saves/0", "--out", "figures")
     assert (few.returncode, few.stderr) == (0, "")
-    assert not (tmp_path / "figures" / "notes.txt").exists()
+    assert not (tmp_path / "figures" / "notes-on-figures.txt").exists()
 
 
 def test_plot_draws_the_one_figure_that_the_command_line_asks_for(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def root(tmp_path: Path) -> Path:
     """Two classes, noise of 6x6 pixels, and files that are no images."""
     for name, seed in FILES.items():
         _write(tmp_path / name, _pixels(seed))
-    (tmp_path / "train/ant/notes.txt").write_text("not an image")
+    (tmp_path / "train/ant/notes-on-figures.txt").write_text("not an image")
     (tmp_path / "train/readme.png").write_text("not in a class")
     return tmp_path
 

@@ -2,7 +2,7 @@
 
 from typing import Literal, TypeAlias
 
-NOTES = "notes.txt"
+NOTES = "notes-on-figures.txt"
 _MOST_LINES = 3
 _LONGEST_LINE = 300
 
