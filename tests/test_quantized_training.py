@@ -169,9 +169,7 @@ def directory_of_finished(run: Experiment, directory: Path) -> str:
     ("before", "after"),
     [
         (["algorithm=fed_avg"], ["algorithm=cse_fsl", "qat=true"]),
-        pytest.param(
-            ["algorithm=cse_fsl", "qat=true"], ["algorithm=cse_fsl", "qat=true"], marks=pytest.mark.long
-        ),
+        (["algorithm=cse_fsl", "qat=true"], ["algorithm=cse_fsl", "qat=true"]),
         (["algorithm=cse_fsl", "qat=true"], ["algorithm=splitfed_v2"]),
         pytest.param(
             ["model.cut=conv1"],

@@ -84,7 +84,7 @@ def rounds(runs: list[Experiment], number: int) -> list[tuple[Record, Record]]:
     return [(runs[0].run_round(t), runs[1].run_round(t)) for t in range(number)]
 
 
-@pytest.mark.cover(1)
+@pytest.mark.cover(2)
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(
     ("setting", "optimizer"),
@@ -93,7 +93,7 @@ def rounds(runs: list[Experiment], number: int) -> list[tuple[Record, Record]]:
         *((setting, OPTIMIZERS[1]) for setting in list(SETTINGS)[3:]),
     ],
 )
-@pytest.mark.parametrize("algorithm", COVERED)
+@pytest.mark.parametrize("algorithm", long_but(["splitfed_v1", "fsl_sage"], COVERED))
 def test_vectorized_engine_gives_the_losses_bytes_and_weights_of_the_sequential_one(
     tiny: Build, algorithm: str, setting: str, optimizer: str
 ) -> None:
