@@ -55,10 +55,11 @@ def test_sweep_names_jobs_that_die_and_runs_the_others(tmp_path: Path) -> None:
 def test_killed_sweep_is_resumed_by_the_same_command_to_the_results_of_undisturbed_runs(
     root: Path, tmp_path: Path
 ) -> None:
-    asked = ["algorithm=fsl_sage", "checkpoint_interval=5", "rounds=1,25"]
+    asked = ["algorithm=fsl_sage", "checkpoint_interval=5", "rounds=1,50"]
     process = subprocess.Popen(command(root, *asked), cwd=tmp_path, stdout=subprocess.DEVNULL)
     try:
         until(lambda: list(tmp_path.glob("saves/multirun/*/*/1/checkpoint/round-*5")))
+        until(lambda: list(tmp_path.glob("saves/multirun/*/*/0/results.json")))
         born = descendants(process.pid)
         process.kill()
     finally:
@@ -82,7 +83,7 @@ def test_killed_sweep_is_resumed_by_the_same_command_to_the_results_of_undisturb
     rows = {row[0]: row for row in table(again.stdout)}
     assert {number: row[2] for number, row in rows.items()} == {"0": "skipped", "1": "done"}
 
-    for (number, row), rounds in zip(rows.items(), (1, 25), strict=True):
+    for (number, row), rounds in zip(rows.items(), (1, 50), strict=True):
         alone = tmp_path / "undisturbed" / number
         undisturbed = command_line(*TINY, *asked[:2], f"rounds={rounds}", f"hydra.run.dir={alone}")
         assert undisturbed.returncode == 0, undisturbed.stderr
