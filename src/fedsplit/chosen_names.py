@@ -24,7 +24,7 @@ def chosen_names(config: Mapping[str, Any], choices: Mapping[str, str | None]) -
 
 
 def chosen_name(config: Mapping[str, Any], key: str, choice: str | None) -> str | None:
-    """What is chosen at one of the keys of `chosen_names`."""
+    """The name of one choice, at a key `group` or `group@place`; see `chosen_names`."""
     group, _, place = key.partition("@")
     node = reduce(_inside, (place or group).split("."), config)
     target = _inside(node, "_target_")

@@ -68,7 +68,7 @@ def composed(overrides: Sequence[str]) -> DictConfig:
 
 
 def _wrong(overrides: Sequence[str], error: Exception) -> UserError:
-    """What is wrong, by the override at fault: the last that is wrong by itself in the same way."""
+    """An error that names the override at fault: the last one that, composed alone, fails in the same way."""
     at_fault = [text for text in overrides if _complaint([text]) == first_line(error)]
     if not at_fault:
         return UserError("overrides", " ".join(map(shlex.quote, overrides)), first_line(error))

@@ -168,7 +168,7 @@ OPTIONAL_GROUPS = ("client_optimizer", "server_optimizer")
 
 
 def names_choices(config: object) -> TypeGuard[Mapping[str, Any]]:
-    """Whether this is a run's configuration, as far as can be seen: it names what was chosen, by group."""
+    """Whether a configuration has `choices`, a mapping of groups to names of choices or null."""
     choices = config.get("choices") if isinstance(config, Mapping) else None
     return isinstance(choices, Mapping) and all(
         isinstance(group, str) and isinstance(choice, str | None) for group, choice in choices.items()

@@ -58,18 +58,18 @@ def make(
 def _factory(key: str, node: Mapping[str, Any]) -> "partial[Any]":
     """The call that a node stands for, as `hydra.utils.instantiate` reads it; its kind was checked before."""
     inner = node.get("_recursive_", True)
-    given = {name: _made(key, each) if inner else each for name, each in node.items() if name[0] != "_"}
+    given = {name: _build(key, each) if inner else each for name, each in node.items() if name[0] != "_"}
     positional = node.get("_args_", ())
-    return partial(located(key, node["_target_"]), *(_made(key, each) for each in positional), **given)
+    return partial(located(key, node["_target_"]), *(_build(key, each) for each in positional), **given)
 
 
-def _made(key: str, value: Any) -> Any:
+def _build(key: str, value: Any) -> Any:
     """A value in which what each node in it stands for has been called."""
     if isinstance(value, list):
-        return [_made(key, each) for each in value]
+        return [_build(key, each) for each in value]
     if not isinstance(value, Mapping):
         return value
     if "_target_" not in value:
-        return {name: _made(key, each) for name, each in value.items()}
+        return {name: _build(key, each) for name, each in value.items()}
     factory = _factory(key, value)
     return factory if value.get("_partial_") else factory()

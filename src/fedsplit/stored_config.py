@@ -43,7 +43,7 @@ def stored_config(directory: RunDirectory, *, trust: bool) -> dict[str, Any]:
     for key, value in _not_plain(config):
         raise directory.error(f"{key[:_SHOWN]}={str(value)[:_SHOWN]} in its config.yaml is no plain value")
     if not trust:
-        own = _of_this_installation(_chosen(config["choices"]))
+        own = _of_this_installation(_choose_again(config["choices"]))
         for key, value in _foreign({k: v for k, v in config.items() if k != "choices"}, own):
             told = "names code that this installation's configuration does not; trust=true beside it runs it"
             raise UserError(key[:_SHOWN], str(value)[:_SHOWN], f"config.yaml of {directory.path} {told}")
@@ -59,7 +59,7 @@ def checked(config: Mapping[str, Any]) -> None:
     check({key: value for key, value in config.items() if key != "choices"})
 
 
-def _chosen(choices: Mapping[str, str | None]) -> tuple[str, ...]:
+def _choose_again(choices: Mapping[str, str | None]) -> tuple[str, ...]:
     """Overrides that choose the same of this installation.
 
     Raises:

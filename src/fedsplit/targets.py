@@ -94,7 +94,7 @@ def _hints(function: object) -> Mapping[str, Any]:
     """Annotations of a function; none where it has none, or names what only a type checker imports."""
     try:
         return get_type_hints(function)
-    except Exception:
+    except Exception:  # annotations are evaluated; without them it is refused for not saying what it makes
         return {}
 
 

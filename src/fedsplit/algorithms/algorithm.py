@@ -39,7 +39,7 @@ class Start:
     frozen: frozenset[str] = frozenset()
 
     def frozen_of(self, weights: Weights) -> Weights:
-        """What of a model's weights is not trained."""
+        """Those of a model's weights that are not trained, by name."""
         return {name: tensor for name, tensor in weights.items() if name in self.frozen}
 
 
@@ -68,7 +68,7 @@ class Algorithm(ABC):
 
     @property
     def client_weights(self) -> Weights:
-        """Of the client model; what is frozen stays as it is, to the bit, whatever is assigned."""
+        """Weights of the client model. Frozen ones keep their bits, whatever is assigned."""
         return self._client_weights
 
     @client_weights.setter

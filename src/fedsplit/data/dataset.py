@@ -137,7 +137,7 @@ def class_balanced_prefix(labels: Tensor, size: int | None, num_classes: int, ke
 
 @dataclass(frozen=True)
 class Published:
-    """What a published dataset is like, known without its files.
+    """Sizes of a published dataset: images, pixels, channels, classes, known without its files.
 
     Args:
         train: training images.
@@ -191,7 +191,7 @@ class ImageSource(ABC):
         return ()
 
     def published(self) -> Published | None:
-        """What its images are like, where that is known without them."""
+        """Sizes of the published dataset, or None where they are known from its files only."""
         return None
 
     def stand_in(self) -> Dataset | None:

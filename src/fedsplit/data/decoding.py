@@ -99,7 +99,7 @@ class Decoder:
 
 
 def _is_deep(image: Image.Image) -> bool:
-    """Whether an image has more than 8 bits a channel, of which Pillow would drop those of colours."""
+    """Whether an image has more than 8 bits a channel; of colours Pillow would drop the lower ones."""
     if image.mode.startswith(("I", "F")):
         return True
     for tile in image.tile if isinstance(image, ImageFile.ImageFile) else ():

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from fedsplit.results.figures.limits import Limits, kept
+from fedsplit.results.figures.limits import Limits, keep_first
 from fedsplit.results.runs import Run
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class FigureType(ABC, Generic[Data]):
     def within_limits(self, data: Sequence[Part]) -> tuple[list[Part], list[str]]:
         """The parts of the data that are drawn, and the labels of those that would be too many."""
         series = [self.series_of(each) for each in data]
-        drawn = kept(series, self.limits)
+        drawn = keep_first(series, self.limits)
         left_out = [", ".join(filter(None, each)) for each in dict.fromkeys(series) if each not in drawn]
         return [part for part, each in zip(data, series, strict=True) if each in drawn], left_out
 

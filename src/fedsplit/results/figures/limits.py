@@ -24,7 +24,7 @@ class Limits:
     settings: int
 
 
-def kept(series: Sequence[Series], limits: Limits) -> set[Series]:
+def keep_first(series: Sequence[Series], limits: Limits) -> set[Series]:
     """The series to draw: those that differ in the fewest settings first, then in the order of the legend."""
     distinct = list(dict.fromkeys(series))
     several = len({hue for hue, _ in distinct}) > 1
