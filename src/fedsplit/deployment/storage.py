@@ -19,7 +19,7 @@ _FORMATS = {
     "openvino": "fedsplit.deployment.openvino_model.OpenVinoModel",
     "graph": "fedsplit.deployment.pt2e.Pt2eGraph",
     "packed_weights": "fedsplit.deployment.weight_only.PackedWeights",
-    "torch_quantized": "fedsplit.deployment.torch_quantized.TorchQuantized",
+    "quantize_dynamic": "fedsplit.deployment.quantize_dynamic.DynamicallyQuantized",
 }
 """By name, which class reads a directory: no file names code."""
 
