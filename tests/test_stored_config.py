@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from fedsplit.config import BESIDE_TASK, RESUMABLE
 from fedsplit.errors import UserError
 from fedsplit.experiment import Experiment, resumed_config
+from fedsplit.results.config_file import write_config
 from fedsplit.results.run_directory import RunDirectory
 from fedsplit.stored_config import stored_config
 from fedsplit.tasks.infer import Infer
@@ -27,7 +27,7 @@ def stored(path: Path, config: dict[str, Any], changes: dict[str, object]) -> Ru
         *places, name = key.split("/")
         reduce(getitem, places, config)[name] = value  # type: ignore[arg-type]
     path.mkdir(exist_ok=True)
-    (path / "config.yaml").write_text(yaml.safe_dump(config), "utf-8")
+    write_config(path, config)
     return RunDirectory.existing(path)
 
 

@@ -8,6 +8,8 @@ from zlib import crc32
 
 import numpy as np
 
+from fedsplit.results.config_file import FORMAT
+
 CLASSES = {
     "fed_avg": "fedsplit.algorithms.fed_avg.FedAvg",
     "splitfed_v1": "fedsplit.algorithms.splitfed_v1.SplitFedV1",
@@ -51,6 +53,7 @@ def make_run(
     """
     drawn = np.random.default_rng([seed, crc32(path.name.encode())])
     config = {
+        "format": FORMAT,
         "seed": seed,
         "progress": seed % 2 == 0,
         "num_clients": 10,

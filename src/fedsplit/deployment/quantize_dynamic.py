@@ -100,11 +100,13 @@ class QuantizeDynamic(Backend):
 def _quantized(module: nn.Module) -> nn.Module:
     with _without_deprecations():
         try:
-            from torch.ao.quantization import quantize_dynamic  # noqa: PLC0415  (announced to go)
-        except ImportError as error:
+            from torch.ao import quantization  # noqa: PLC0415  (announced to go)
+
+            quantize: Any = quantization.quantize_dynamic
+        except (ImportError, AttributeError) as error:
             told = f"this torch, {torch.__version__}, no longer has quantize_dynamic"
             raise UserError("task.precisions", "dynamic_int8_torch", told) from error
-        made: nn.Module = quantize_dynamic(module, {nn.Linear}, dtype=torch.qint8)
+        made: nn.Module = quantize(module, {nn.Linear}, dtype=torch.qint8)
     return made
 
 

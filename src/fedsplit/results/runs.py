@@ -6,13 +6,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from fedsplit.config import names_choices, with_defaults_of_old
 from fedsplit.errors import UserError
-from fedsplit.results.bounded import Damaged, csv_table, json_in, number, whole, yaml_in
+from fedsplit.results.bounded import Damaged, csv_table, json_in, number, whole
+from fedsplit.results.config_file import CONFIG_FILE, read_config
 from fedsplit.results.dotted_keys import below, flat, shown
 from fedsplit.results.labels import labelled
 
-RUN_FILES = ("config.yaml", "metrics.csv")
+METRICS = "metrics.csv"
+RUN_FILES = (CONFIG_FILE, METRICS)
 """What makes a directory that of a run."""
 RESULTS = "results.json"
 _OF_MESSAGES = ("bytes", "bits", "sqnr", "retransmitted")
@@ -135,24 +136,24 @@ def read_run(path: Path) -> Run:
     """The run in a directory, labelled by its algorithm alone.
 
     Raises:
-        UserError: the directory is not that of a run, or one of its files is damaged.
+        UserError: the directory is not that of a run, or of one of another format, or a file is damaged.
     """
     if not is_run(path):
         raise UserError("run", path, f"must be the directory of a run, with {' and '.join(RUN_FILES)}")
+    config = read_config(path, "run")
     try:
-        config = yaml_in(path / "config.yaml")
         results = json_in(path / RESULTS) if (path / RESULTS).is_file() else None
         columns = _columns(path)
     except OSError as error:
         raise UserError("run", path, f"must be readable ({error.strerror})") from error
     except Damaged as error:
-        told = f"{', '.join((*RUN_FILES, RESULTS))} must not be damaged ({error})"
+        told = f"{METRICS}, {RESULTS} must not be damaged ({error})"
         raise UserError("run", path, told) from error
     if results is not None and not _are_results(results):
         raise UserError("run", path, f"{RESULTS} must not be damaged")
     match config:
-        case {"choices": {"algorithm": str()}, "seed": int()} if names_choices(config):
-            run = Run(path, with_defaults_of_old(config), "", columns, results)
+        case {"choices": {"algorithm": str()}, "seed": int()}:
+            run = Run(path, config, "", columns, results)
             return replace(run, label=run.algorithm)
     raise UserError("run", path, "config.yaml must be that of a run: it has no algorithm chosen or no seed")
 
