@@ -987,6 +987,22 @@ FAULTS = (
         ("tests/results/test_ledger.py",),
     ),
     Fault(
+        "a-run-without-a-format-is-read",
+        "results",
+        "src/fedsplit/results/config_file.py",
+        'config.get("format") != FORMAT',
+        'config.get("format", FORMAT) != FORMAT',
+        ("tests/test_other_formats.py",),
+    ),
+    Fault(
+        "a-finished-job-of-another-format-is-skipped",
+        "sweeps",
+        "src/fedsplit/sweeps/sweep.py",
+        "            except OtherFormat:\n                raise\n",
+        "",
+        ("tests/test_other_formats.py",),
+    ),
+    Fault(
         "an-abandoned-round-costs-nothing",
         "results",
         "src/fedsplit/results/ledger.py",
