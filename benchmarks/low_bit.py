@@ -21,9 +21,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.experiments import build
-from fedsplit.experiment import Experiment
-from fedsplit.models.fake_quantization import FakeQuantizedConv2d, FakeQuantizedLinear
-from fedsplit.weights import Weights, num_bytes
+from fedsplit.models.rounding.fake_quantization import FakeQuantizedConv2d, FakeQuantizedLinear
+from fedsplit.state.weights import Weights, num_bytes
+from fedsplit.training.experiment import Experiment
 
 WIDTHS = (16, 8, 4, 2, 1)
 

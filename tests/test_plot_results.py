@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from fedsplit.extras import install_command
+from fedsplit.machine.extras import install_command
 from tests.command_line import command_line
 
 SCRIPT = Path(__file__).parents[1] / "plot_results.py"

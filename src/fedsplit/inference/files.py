@@ -6,10 +6,10 @@ from typing import Any
 
 import yaml
 
+from fedsplit.files.csv_files import write_csv
 from fedsplit.inference.request import COLUMNS, Request
 from fedsplit.inference.summary import Summary
-from fedsplit.results.csv_files import write_csv
-from fedsplit.results.summary import write_json
+from fedsplit.recording.summary import write_json
 
 
 def write_results(
