@@ -11,15 +11,23 @@ try:
     from hydra.errors import HydraException
     from hydra.types import RunMode
 
-    from fedsplit.composition import CONFIGS, check_hydra, composed, composing, first_line, hydra_path, plain
-    from fedsplit.config import check
+    from fedsplit.config.checks import check
+    from fedsplit.config.compose import (
+        CONFIGS,
+        check_hydra,
+        composed,
+        composing,
+        first_line,
+        hydra_path,
+        plain,
+    )
+    from fedsplit.config.grammar import parsed
+    from fedsplit.config.overrides import check_beside, one_list, spelled_out
     from fedsplit.errors import RunFailed, UserError
-    from fedsplit.grammar import parsed
-    from fedsplit.overrides import check_beside, one_list, spelled_out
-    from fedsplit.paths import user_path
-    from fedsplit.running import go_on, perform
-    from fedsplit.shown_path import resume_command, shown
-    from fedsplit.terminal import with_tolerant_output
+    from fedsplit.files.paths import user_path
+    from fedsplit.files.shown_path import resume_command, shown
+    from fedsplit.machine.terminal import with_tolerant_output
+    from fedsplit.tasks.running import go_on, perform
 except KeyboardInterrupt:  # imports take a second or two
     print("interrupted", file=sys.stderr)
     sys.exit(130)

@@ -11,15 +11,15 @@ try:
     import yaml
 
     from fedsplit.errors import UserError
-    from fedsplit.paths import user_path
-    from fedsplit.results.drawing import StoredRuns, draw, image_files, tabulate, write
-    from fedsplit.results.experiments import Experiment, experiments_in, figure_type, formats_of
-    from fedsplit.results.figures.drawn import Drawn
-    from fedsplit.results.figures.types import FIGURE_TYPES
-    from fedsplit.results.notes import NOTES, Notes
-    from fedsplit.results.page import page
-    from fedsplit.results.tables.files import table_files
-    from fedsplit.terminal import with_tolerant_output
+    from fedsplit.files.paths import user_path
+    from fedsplit.machine.terminal import with_tolerant_output
+    from fedsplit.reports.drawing import StoredRuns, draw, image_files, tabulate, write
+    from fedsplit.reports.experiments import Experiment, experiments_in, figure_type, formats_of
+    from fedsplit.reports.figures.drawn import Drawn
+    from fedsplit.reports.figures.types import FIGURE_TYPES
+    from fedsplit.reports.notes import NOTES, Notes
+    from fedsplit.reports.page import page
+    from fedsplit.reports.tables.files import table_files
 except KeyboardInterrupt:  # imports take a second or two
     print("interrupted", file=sys.stderr)
     sys.exit(130)

@@ -27,12 +27,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.experiments import build, seconds
+from fedsplit.computing.model_state import ModelState, compute_format
 from fedsplit.estimators.estimator import WINDOW, Chunk, FitStep, Settling
 from fedsplit.estimators.gradient_of_loss import GradientOfLoss
 from fedsplit.models.auxiliary import LinearAuxiliary, MlpAuxiliary
-from fedsplit.models.model_state import ModelState, compute_format
-from fedsplit.models.resnet import ResNetAuxiliary
-from fedsplit.optimizers import Adam
+from fedsplit.models.zoo.resnet import ResNetAuxiliary
+from fedsplit.optim.optimizers import Adam
 
 ADAM = Adam(lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, amsgrad=False)
 

@@ -30,16 +30,16 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from fedsplit.computing.memory import reuse_freed_memory
 from fedsplit.deployment import storage
-from fedsplit.deployment.backend import Backend, Deployed
-from fedsplit.deployment.floats import FloatBackend
-from fedsplit.deployment.onnx_runtime import OnnxFloat, OnnxStatic
-from fedsplit.deployment.openvino_runtime import OpenVinoStatic
-from fedsplit.deployment.pt2e import Pt2eStatic
-from fedsplit.memory import reuse_freed_memory
-from fedsplit.models.cifar_resnet import resnet_32x32
-from fedsplit.models.classifiers import classifier
-from fedsplit.models.split import split
+from fedsplit.deployment.backends.backend import Backend, Deployed
+from fedsplit.deployment.backends.floats import FloatBackend
+from fedsplit.deployment.backends.onnx_runtime import OnnxFloat, OnnxStatic
+from fedsplit.deployment.backends.openvino_runtime import OpenVinoStatic
+from fedsplit.deployment.backends.pt2e import Pt2eStatic
+from fedsplit.models.splitting.split import split
+from fedsplit.models.zoo.cifar_resnet import resnet_32x32
+from fedsplit.models.zoo.classifiers import classifier
 
 _WARM_UP = 3
 BATCH_SIZES = (1, 16)

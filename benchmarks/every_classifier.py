@@ -14,10 +14,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 
-from fedsplit.models.classifiers import classifier
-from fedsplit.models.cuts import Cuts, chosen
-from fedsplit.models.split import split
-from fedsplit.models.torchvision_operators import torchvision
+from fedsplit.machine.torchvision_operators import torchvision
+from fedsplit.models.splitting.cuts import Cuts, chosen
+from fedsplit.models.splitting.split import split
+from fedsplit.models.zoo.classifiers import classifier
 
 _SIDES = {"inception_v3": 96, "alexnet": 64, "googlenet": 64, "maxvit_t": 224, "vit_h_14": 56}
 

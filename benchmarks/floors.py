@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
-from fedsplit.parts import Parts
+from fedsplit.building.parts import Parts
 from tests.oracles.plain_loops import PlainLoop, average_into
 
 if TYPE_CHECKING:
-    from fedsplit.experiment import Experiment
+    from fedsplit.training.experiment import Experiment
 
 LARGE = 128
 """The large batch of a floor that a small network prefers to its clients' own."""

@@ -22,9 +22,9 @@ import torch
 from hydra import initialize_config_dir
 
 from benchmarks.floors import Floor
-from fedsplit.models.graphs import WARM_UP
-from fedsplit.parts import Parts
-from fedsplit.results.ledger import Ledger
+from fedsplit.building.parts import Parts
+from fedsplit.computing.captured_steps import WARM_UP
+from fedsplit.recording.ledger import Ledger
 from main import CONFIGS, composed, plain
 from tests.oracles.plain_loops import adam
 

@@ -22,8 +22,8 @@ from rich.table import Table
 from torch import nn
 
 from benchmarks.experiments import build
-from fedsplit.experiment import Experiment
-from fedsplit.models.fake_quantization import FakeQuantizedConv2d, FakeQuantizedLinear
+from fedsplit.models.rounding.fake_quantization import FakeQuantizedConv2d, FakeQuantizedLinear
+from fedsplit.training.experiment import Experiment
 
 WIDTHS = (16, 8, 4, 2, 1)
 

@@ -21,8 +21,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from fedsplit.composition import composed, composing, plain
-from fedsplit.experiment import Experiment
+from fedsplit.config.compose import composed, composing, plain
+from fedsplit.training.experiment import Experiment
 
 
 def images(folder: Path, number: int) -> None:

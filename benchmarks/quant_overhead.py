@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.experiments import build, one_round, seconds
-from fedsplit.experiment import Experiment
+from fedsplit.training.experiment import Experiment
 
 
 def main() -> None:

@@ -31,9 +31,9 @@ from torch import nn
 from benchmarks import alignment
 from benchmarks.experiments import ALGORITHMS, MLP, Mlp, build, one_round, seconds
 from benchmarks.floors import LARGE, Floor, LoadedLoop
-from fedsplit.models.digits_cnn import digits_cnn
-from fedsplit.models.split import split
-from fedsplit.weights import StackedWeights, Weights, average
+from fedsplit.models.splitting.split import split
+from fedsplit.models.zoo.digits_cnn import digits_cnn
+from fedsplit.state.weights import StackedWeights, Weights, average
 from tests.oracles.plain_loops import PlainLoop, adam, fused_adam, sgd
 
 Work = Callable[[int], None]

@@ -21,11 +21,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from fedsplit.memory import reuse_freed_memory
-from fedsplit.quant.identity import Identity
-from fedsplit.transport.grpc import federation_pb2 as pb
-from fedsplit.transport.grpc.packing import pack_tensor
-from fedsplit.transport.grpc.wire import Assembler, Expected, Parcel, check, decoded
+from fedsplit.computing.memory import reuse_freed_memory
+from fedsplit.quant.codecs.identity import Identity
+from fedsplit.transport.grpc.protocol import federation_pb2 as pb
+from fedsplit.transport.grpc.protocol.packing import pack_tensor
+from fedsplit.transport.grpc.protocol.wire import Assembler, Expected, Parcel, check, decoded
 
 CODEC = Identity()
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import yaml
 
-from fedsplit.results.drawing import StoredRuns, draw, image_files, write
-from fedsplit.results.experiments import Experiment, experiments_in
-from fedsplit.results.notes import Notes
-from fedsplit.results.selection import missing
+from fedsplit.reports.drawing import StoredRuns, draw, image_files, write
+from fedsplit.reports.experiments import Experiment, experiments_in
+from fedsplit.reports.notes import Notes
+from fedsplit.reports.selection import missing
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE, IMAGES = ROOT / "docs" / "gallery.md", ROOT / "docs" / "gallery"

@@ -54,9 +54,9 @@ def _main() -> None:
     import sklearn.datasets  # noqa: F401, PLC0415
     import torch._dynamo  # noqa: F401, PLC0415
 
-    import fedsplit.experiment  # noqa: F401, PLC0415
-    from fedsplit.composition import composed, composing, plain  # noqa: PLC0415
-    from fedsplit.config import check  # noqa: PLC0415
+    import fedsplit.training.experiment  # noqa: F401, PLC0415
+    from fedsplit.config.checks import check  # noqa: PLC0415
+    from fedsplit.config.compose import composed, composing, plain  # noqa: PLC0415
 
     with composing():  # what Hydra imports and reads for the first, it has for all others
         check(plain(composed([])))

@@ -1,6 +1,7 @@
 """Configurations as command lines give them, in a tenth of the time that composing each anew takes.
 
-Hydra composes the choices once; values are then set as it sets them. `tests/test_config.py` compares the two.
+Hydra composes the choices once; values are then set as it sets them. `tests/config/test_checks.py`
+compares the two.
 """
 
 import copy
@@ -13,9 +14,9 @@ from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from fedsplit.composition import CONFIGS, composed, plain
-from fedsplit.config import check
-from fedsplit.overrides import spelled_out
+from fedsplit.config.checks import check
+from fedsplit.config.compose import CONFIGS, composed, plain
+from fedsplit.config.overrides import spelled_out
 
 _VALUE = re.compile(r"([a-z]\w*(?:\.[a-z]\w*)*)=")
 """What sets a value, if no group has that name: a `_target_` would change the name of a choice."""

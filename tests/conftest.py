@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis.configuration import set_hypothesis_home_dir
 from PIL import Image
 
-from fedsplit.composition import CONFIGS
-from fedsplit.experiment import Experiment
-from fedsplit.memory import reuse_freed_memory
+from fedsplit.computing.memory import reuse_freed_memory
+from fedsplit.config.compose import CONFIGS
+from fedsplit.training.experiment import Experiment
 from tests.cases import mark_long
 from tests.configurations import configuration
 

@@ -23,24 +23,24 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from fedsplit.allowance import allowing
+from fedsplit.building.trained import TrainedRun
 from fedsplit.building.trained_start import TrainedStart
 from fedsplit.deployment import storage
 from fedsplit.deployment.precisions import PRECISIONS
 from fedsplit.errors import RunFailed, UserError
-from fedsplit.experiment import Experiment, resumed_config
 from fedsplit.inference.subject import subject_of
-from fedsplit.results.drawing import StoredRuns, draw, image_files
-from fedsplit.results.experiments import Experiment as Figures
-from fedsplit.results.experiments import figure_type
-from fedsplit.results.notes import Notes
-from fedsplit.results.run_directory import RunDirectory
-from fedsplit.results.tables.of_runs import table_of
-from fedsplit.results.tables.request import TableRequest
+from fedsplit.machine.allowance import allowing
+from fedsplit.recording.run_directory import RunDirectory
+from fedsplit.reports.drawing import StoredRuns, draw, image_files
+from fedsplit.reports.experiments import Experiment as Figures
+from fedsplit.reports.experiments import figure_type
+from fedsplit.reports.notes import Notes
+from fedsplit.reports.tables.of_runs import table_of
+from fedsplit.reports.tables.request import TableRequest
 from fedsplit.sweeps import record
 from fedsplit.sweeps.progress import progress_of
 from fedsplit.tasks.infer import _of_the_run
-from fedsplit.trained import TrainedRun
+from fedsplit.training.experiment import Experiment, resumed_config
 from tests.configurations import configuration
 
 _MEMORY = 300e6
@@ -56,7 +56,14 @@ TARGETS = (
     *("torch.utils.cpp_extension.load_inline", "torch.package.PackageImporter", "numpy.load"),
     *("pathlib.Path.write_text", "logging.FileHandler", "hydra.utils.instantiate", "hydra.utils.call"),
     *("functools.partial", "operator.methodcaller", f"{MARK}.Net", f"{MARK}.run", "antigravity", "this.s"),
-    *("fedsplit.making.make", "fedsplit.results.new_directory.new_directory", "nowhere.Net", "", ".", "os."),
+    *(
+        "fedsplit.config.instantiate.make",
+        "fedsplit.files.new_directory.new_directory",
+        "nowhere.Net",
+        "",
+        ".",
+        "os.",
+    ),
 )
 """What would execute, import, unpickle, write or read something, were it called."""
 HEARD = {

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from fedsplit.experiment import Experiment
-from fedsplit.results.metrics import Record
-from fedsplit.running import announced
+from fedsplit.recording.metrics import Record
+from fedsplit.tasks.running import announced
+from fedsplit.training.experiment import Experiment
 from main import main
 from tests.command_line import command_line
 from tests.conftest import TINY, Configure
@@ -98,18 +98,18 @@ MISTAKES = [
     (["threads=10000000000"], "threads=10000000000: must be a whole number from 1 to 1024"),
     (
         ["~optimizer.lr"],
-        "optimizer._target_=fedsplit.optimizers.Adam: missing a required argument",
+        "optimizer._target_=fedsplit.optim.optimizers.Adam: missing a required argument",
     ),
     (["~algorithm._target_"], "algorithm._target_=null: is missing"),
     (["~auxiliary.optimizer._target_"], "auxiliary.optimizer._target_=null: "),
     (["algorithm._target_=builtins.dict"], "algorithm._target_=builtins.dict: must be an Algorithm"),
     (
-        ["estimator._target_=fedsplit.schedules.Constant"],
-        "estimator._target_=fedsplit.schedules.Constant: must make a",
+        ["estimator._target_=fedsplit.optim.schedules.Constant"],
+        "estimator._target_=fedsplit.optim.schedules.Constant: must make a",
     ),
     (
-        ["auxiliary._target_=fedsplit.models.resnet.ResNetAuxiliary"],
-        "auxiliary._target_=fedsplit.models.resnet.",
+        ["auxiliary._target_=fedsplit.models.zoo.resnet.ResNetAuxiliary"],
+        "auxiliary._target_=fedsplit.models.zoo.resnet.",
     ),
     (
         ["client_optimizer=sgd", "client_optimizer.nesterov=true"],
@@ -335,7 +335,9 @@ def test_run_on_a_terminal_says_what_and_where_to_before_anything_heavy_is_impor
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["main.py", "algorithm=cse_fsl", "hydra.run.dir=here"])
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    monkeypatch.setitem(sys.modules, "fedsplit.making", None)  # the first import that brings torch
+    monkeypatch.setitem(
+        sys.modules, "fedsplit.config.instantiate", None
+    )  # the first import that brings torch
     with pytest.raises(ImportError):
         main()
     assert capsys.readouterr().out == "cse_fsl: digits_cnn on digits (iid), to here\n"

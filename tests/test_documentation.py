@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fedsplit.experiment import Experiment
-from fedsplit.overrides import one_list
+from fedsplit.config.overrides import one_list
+from fedsplit.training.experiment import Experiment
 from tests.command_line import command_line
 from tests.conftest import TINY, Configure
 

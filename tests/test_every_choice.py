@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedsplit.composition import CONFIGS
-from fedsplit.config import CODECS
+from fedsplit.config.checks import CODECS
+from fedsplit.config.compose import CONFIGS
 from tests.cases import long_but
 from tests.conftest import Build, Configure
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from fedsplit.extras import install_command
-from tests.results.chosen import store_run
+from fedsplit.machine.extras import install_command
+from tests.reports.chosen import store_run
 from tests.test_plot_results import files, plot, refused
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from fedsplit.extras import install_command
-from fedsplit.results.config_file import FORMAT
+from fedsplit.machine.extras import install_command
+from fedsplit.recording.config_file import FORMAT
 from tests.command_line import command_line
 
 SCRIPT = Path(__file__).parents[1] / "plot_results.py"

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from fedsplit.composition import composed, composing, plain
-from fedsplit.config import CODECS
-from fedsplit.overrides import spelled_out
+from fedsplit.config.checks import CODECS
+from fedsplit.config.compose import composed, composing, plain
+from fedsplit.config.overrides import spelled_out
 from fedsplit.sweeps import grid
 from main import main
 from tests.command_line import command_line
@@ -235,8 +235,8 @@ MISTAKES = [
         "quant.smashed._target_=fedsplit.quant.nothing: the dotted path",
     ),
     (
-        ["quant.smashed._target_=fedsplit.schedules.Constant"],
-        "quant.smashed._target_=fedsplit.schedules.Constant: must make a Codec",
+        ["quant.smashed._target_=fedsplit.optim.schedules.Constant"],
+        "quant.smashed._target_=fedsplit.optim.schedules.Constant: must make a Codec",
     ),
     (
         ["dataset.validation=1438"],

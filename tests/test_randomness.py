@@ -8,7 +8,7 @@ from torch import nn
 
 from fedsplit.quant.quantization import TensorKind, rounding_seed
 from fedsplit.randomness import generator, numpy_generator, seed_modules, seed_of
-from fedsplit.results.ledger import Direction
+from fedsplit.recording.ledger import Direction
 from fedsplit.transport.links import KIND_OF, weights_seed
 
 NAMED = {"client": 1, "round": 2, "epoch": 3, "step": 4}

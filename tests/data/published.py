@@ -18,7 +18,7 @@ from scipy.io import savemat
 from torch import Tensor
 
 from fedsplit.data import decoding
-from fedsplit.models.torchvision_operators import torchvision
+from fedsplit.machine.torchvision_operators import torchvision
 
 CIFAR_FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
 IDX_FOLDERS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}

@@ -9,7 +9,7 @@ from PIL import Image
 
 from fedsplit.data.dataset import Images, ImageSource
 from fedsplit.data.decoding import Decoder, fitted, resized
-from fedsplit.data.digits import Digits
+from fedsplit.data.sources.digits import Digits
 from fedsplit.errors import UserError
 from tests.conftest import TINY, Configure
 from tests.data.published import noise, write_image

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 
-from fedsplit.data.digits import Digits
+from fedsplit.data.sources.digits import Digits
 
 
 def test_digits_of_both_splits_are_those_of_scikit_learn_each_once() -> None:

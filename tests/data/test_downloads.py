@@ -12,11 +12,11 @@ import pytest
 from torch import Tensor
 
 from fedsplit.data.dataset import ImageSource
-from fedsplit.data.femnist import Femnist
-from fedsplit.data.torchvision_files import EuroSat, Imagenette
-from fedsplit.data.torchvision_images import TorchvisionImages
+from fedsplit.data.sources.femnist import Femnist
+from fedsplit.data.sources.torchvision_files import EuroSat, Imagenette
+from fedsplit.data.sources.torchvision_images import TorchvisionImages
 from fedsplit.errors import UserError
-from fedsplit.models.torchvision_operators import torchvision
+from fedsplit.machine.torchvision_operators import torchvision
 from tests.data.published import (
     WNIDS,
     checksum,

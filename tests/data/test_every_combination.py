@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from fedsplit.composition import CONFIGS
+from fedsplit.config.compose import CONFIGS
 from fedsplit.errors import UserError
-from fedsplit.experiment import Experiment
+from fedsplit.training.experiment import Experiment
 from tests.conftest import Configure
 from tests.data.published import MAKERS
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from fedsplit.data.dataset import Images
-from fedsplit.data.femnist import Femnist
+from fedsplit.data.sources.femnist import Femnist
 from fedsplit.errors import UserError
 from tests.conftest import Build
 from tests.data.published import cycle, digest_of, femnist, leaf, noise

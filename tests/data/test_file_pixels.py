@@ -12,7 +12,7 @@ from fedsplit.data.batches import ClientBatches, Normalisation, StackedBatches
 from fedsplit.data.dataset import Augmentation, Dataset, Images
 from fedsplit.data.decoding import Decoder
 from fedsplit.data.file_pixels import DecodingAhead, FilePixels
-from fedsplit.data.imagenet import ImageNet
+from fedsplit.data.sources.imagenet import ImageNet
 from fedsplit.errors import UserError
 from tests.conftest import Build
 from tests.data.published import imagenet, noise, write_image

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from fedsplit.composition import CONFIGS
-from fedsplit.data.chest_xray import ChestXray
+from fedsplit.config.compose import CONFIGS
 from fedsplit.data.dataset import ImageSource
 from fedsplit.data.decoding import fitted
-from fedsplit.data.image_folder import ImageFolder
-from fedsplit.data.imagenet import ImageNet
-from fedsplit.data.tiny_imagenet import TinyImageNet
-from fedsplit.data.torchvision_files import EuroSat, Imagenette
+from fedsplit.data.sources.chest_xray import ChestXray
+from fedsplit.data.sources.image_folder import ImageFolder
+from fedsplit.data.sources.imagenet import ImageNet
+from fedsplit.data.sources.tiny_imagenet import TinyImageNet
+from fedsplit.data.sources.torchvision_files import EuroSat, Imagenette
 from fedsplit.errors import UserError
 from tests.conftest import TINY, Configure
 from tests.data import published

@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from fedsplit.data.decoding import Decoder, ignore_pillows_warnings
-from fedsplit.data.image_folder import ImageFolder
+from fedsplit.data.sources.image_folder import ImageFolder
 from fedsplit.errors import UserError
 from tests.data.published import digest_of
 

@@ -6,9 +6,9 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 
-from fedsplit.data.torchvision_images import TorchvisionImages
+from fedsplit.data.sources.torchvision_images import TorchvisionImages
 from fedsplit.errors import UserError
-from fedsplit.models.torchvision_operators import torchvision
+from fedsplit.machine.torchvision_operators import torchvision
 from tests.data.published import CIFAR_FOLDERS, IDX_FOLDERS, cycle, idx, mat, noise, pickled, svhn
 
 CLASSES = {

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fedsplit.building.client_model import ClientArchitecture
-from fedsplit.deployment.backend import Deployed
+from fedsplit.deployment.backends.backend import Deployed
 
 _CODE = """
 import json, sys, torch

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from fedsplit.building.client_model import ClientArchitecture
-from fedsplit.deployment.backend import Deployed
+from fedsplit.deployment.backends.backend import Deployed
+from fedsplit.deployment.backends.trained_int8 import TrainedInt8
 from fedsplit.deployment.precisions import PRECISIONS, Int8Backend
-from fedsplit.deployment.trained_int8 import TrainedInt8
 from tests.models.test_int8_graph import SHAPE, trained
 from tests.models.zoo import settings_of
 from tests.quant.test_weight_grid import drawn

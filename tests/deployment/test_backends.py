@@ -15,11 +15,11 @@ from torch import Tensor, fx, nn
 from torch._inductor import config as inductor
 
 from fedsplit.deployment import storage
-from fedsplit.deployment.backend import Deployed
-from fedsplit.deployment.openvino_model import OpenVinoModel
+from fedsplit.deployment.backends.backend import Deployed
+from fedsplit.deployment.backends.openvino_model import OpenVinoModel
 from fedsplit.deployment.precisions import PRECISIONS
 from fedsplit.errors import UserError
-from fedsplit.extras import install_command
+from fedsplit.machine.extras import install_command
 from tests.deployment.fresh_process import Task, run_elsewhere
 from tests.deployment.models import CUTS, client_of, deployed, deployed_as_trained, trained_inputs
 from tests.deployment.test_trained_int8 import RUNTIMES as TRAINED_RUNTIMES

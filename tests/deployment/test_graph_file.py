@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fedsplit.deployment import storage
-from fedsplit.deployment.exporting import exporting
-from fedsplit.deployment.graph_file import OperationGraph
+from fedsplit.deployment.backends.exporting import exporting
+from fedsplit.deployment.backends.graph_file import OperationGraph
 from fedsplit.errors import UserError
 
 torchao = pytest.importorskip("torchao", reason="the extra `pt2e` is not installed")

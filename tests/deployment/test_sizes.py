@@ -8,7 +8,7 @@ from torch import nn
 
 from fedsplit.deployment import storage
 from fedsplit.deployment.precisions import PRECISIONS
-from fedsplit.models.eurosat_cnn import eurosat_cnn
+from fedsplit.models.zoo.eurosat_cnn import eurosat_cnn
 
 PARAMETERS = 434_602
 STATISTICS = 2 * (32 + 64 + 96)

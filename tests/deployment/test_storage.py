@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from fedsplit.deployment import storage
-from fedsplit.deployment.floats import FloatBackend
+from fedsplit.deployment.backends.floats import FloatBackend
 from fedsplit.errors import UserError
 
 

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from fedsplit.deployment import storage
+from fedsplit.deployment.backends.trained_int8 import TrainedInt8
 from fedsplit.deployment.precisions import Int8Backend
-from fedsplit.deployment.trained_int8 import TrainedInt8
 from fedsplit.errors import UserError
-from fedsplit.models.split import split
+from fedsplit.models.splitting.split import split
 from tests.deployment.models import deployed_as_trained, trained_client, trained_inputs
 from tests.models.test_int8_graph import SHAPE, plain, residual
 from tests.quant.test_weight_grid import drawn

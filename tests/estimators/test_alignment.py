@@ -7,16 +7,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedsplit.computing.model_state import ModelState
 from fedsplit.estimators.alignment import Alignment
 from fedsplit.estimators.estimator import WINDOW, Chunk, FitStep
 from fedsplit.estimators.gradient_of_loss import GradientOfLoss
 from fedsplit.models.auxiliary import LinearAuxiliary
-from fedsplit.models.model_state import ModelState
-from fedsplit.optimizers import Adam
+from fedsplit.optim.optimizers import Adam
+from fedsplit.optim.schedules import Constant
 from fedsplit.parties.messages import Upload
 from fedsplit.parties.split_server import SplitServer
-from fedsplit.schedules import Constant
-from fedsplit.weights import Weights
+from fedsplit.state.weights import Weights
 from tests.conftest import Build
 
 SHAPE, CLASSES = (3, 2, 2), 4

@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedsplit.computing.model_state import ModelState
 from fedsplit.estimators.estimator import Chunk, FitStep, GradientEstimator
 from fedsplit.estimators.gradient_of_loss import GradientOfLoss
 from fedsplit.estimators.linear_regression import LinearRegression
 from fedsplit.estimators.mlp_regression import MlpRegression
 from fedsplit.models.auxiliary import LinearAuxiliary, MlpAuxiliary
-from fedsplit.models.model_state import ModelState
-from fedsplit.optimizers import Adam
+from fedsplit.optim.optimizers import Adam
 
 SHAPE, CLASSES = (2, 3, 1), 4
 SIZES: dict[str, Any] = {"smashed_shape": SHAPE, "num_classes": CLASSES}

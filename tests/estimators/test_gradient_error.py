@@ -10,15 +10,15 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fedsplit.algorithms.fsl_sage import FslSage
+from fedsplit.computing.model_state import ModelState
 from fedsplit.data.batches import batch_slices
 from fedsplit.estimators.alignment import Alignment
 from fedsplit.estimators.gradient_of_loss import GradientOfLoss
-from fedsplit.experiment import Experiment
 from fedsplit.models.auxiliary import LinearAuxiliary
-from fedsplit.models.model_state import ModelState
-from fedsplit.optimizers import Adam
+from fedsplit.optim.optimizers import Adam
+from fedsplit.training.experiment import Experiment
 from tests.conftest import ALGORITHMS, Build
-from tests.test_resume import bits, without_seconds
+from tests.training.test_resume import bits, without_seconds
 
 MEASURED = "measure_gradient_error=true"
 

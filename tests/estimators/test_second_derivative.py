@@ -5,15 +5,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedsplit.computing.model_state import ModelState, compute_format
 from fedsplit.estimators.estimator import Chunk, FitStep, GradientEstimator
 from fedsplit.estimators.gradient_of_loss import GradientOfLoss
 from fedsplit.estimators.second_derivative.convolution import Convolution, ConvolutionOf2x2
 from fedsplit.estimators.second_derivative.operation import UnsupportedError
 from fedsplit.estimators.second_derivative.sweeps import Sweeps
 from fedsplit.models.auxiliary import LinearAuxiliary, MlpAuxiliary
-from fedsplit.models.model_state import ModelState, compute_format
-from fedsplit.models.resnet import ResNetAuxiliary
-from fedsplit.optimizers import Adam
+from fedsplit.models.zoo.resnet import ResNetAuxiliary
+from fedsplit.optim.optimizers import Adam
 
 CLASSES, IMAGES = 5, (8, 4, 4)
 ADAM = Adam(lr=0.001, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, amsgrad=False)

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from fedsplit.computing.model_state import ModelState
 from fedsplit.estimators.estimator import BETWEEN_LOOKS, WINDOW, Chunk, FitStep, GradientEstimator, Settling
 from fedsplit.estimators.gradient_of_loss import GradientOfLoss
 from fedsplit.models.auxiliary import LinearAuxiliary
-from fedsplit.models.model_state import ModelState
-from fedsplit.optimizers import Adam
+from fedsplit.optim.optimizers import Adam
 
 ADAM = Adam(lr=0.01, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, amsgrad=False)
 

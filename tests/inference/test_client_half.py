@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from fedsplit.building.client_model import ClientArchitecture
-from fedsplit.deployment.floats import Floats
+from fedsplit.deployment.backends.floats import Floats
 from fedsplit.deployment.probe import peak_memory
 from fedsplit.errors import RunFailed
 from fedsplit.inference.process import ClientHalf

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedsplit.deployment.backend import SmashedData
+from fedsplit.deployment.backends.backend import SmashedData
 from fedsplit.inference.codes import DeviceCodes
 from fedsplit.quant.codec import NotFinite
 from fedsplit.quant.message import Corrupt, Message

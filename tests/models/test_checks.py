@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from fedsplit.errors import UserError
-from fedsplit.models.checks import check_output, check_tensors
-from fedsplit.models.split import split
-from fedsplit.models.tied import untied
+from fedsplit.models.splitting.checks import check_output, check_tensors
+from fedsplit.models.splitting.split import split
+from fedsplit.models.splitting.tied import untied
 from tests.conftest import Build
 
 X = torch.randn(2, 1, 4, 4)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedsplit.models.cuts import Cut, Cuts, chosen
-from fedsplit.models.split import SplitModel, divided, split
+from fedsplit.models.splitting.cuts import Cut, Cuts, chosen
+from fedsplit.models.splitting.split import SplitModel, divided, split
 from tests.cases import long_but
 from tests.models.zoo import CHOICES, EVERY_RUN, built, settings_of, side_of
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fedsplit.models.fake_quantization import (
+from fedsplit.models.rounding.fake_quantization import (
     FakeQuantizedActivations,
     fake_quantized_weight,
     with_fake_quantized_weights,

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from fedsplit.models.cifar_resnet import cifar_resnet
-from fedsplit.models.int8_graph import int8_graph
-from fedsplit.models.quantized_training import FakeQuantization, fake_quantized
-from fedsplit.models.split import split
+from fedsplit.models.rounding.int8_graph import int8_graph
+from fedsplit.models.rounding.quantized_training import FakeQuantization, fake_quantized
+from fedsplit.models.splitting.split import split
+from fedsplit.models.zoo.cifar_resnet import cifar_resnet
 from fedsplit.quant.weight_grid import WeightBits
 from tests.quant.test_weight_grid import drawn
 

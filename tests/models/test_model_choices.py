@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from fedsplit.errors import UserError
-from fedsplit.models.cuts import Cuts
 from fedsplit.models.derived import DerivedAuxiliary
+from fedsplit.models.splitting.cuts import Cuts
 from tests.cases import long_but
 from tests.conftest import ALGORITHMS, Build
 from tests.models.zoo import CHOICES, EVERY_RUN, built, settings_of, side_of

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune, weight_norm
 
+from fedsplit.computing.computation import call
+from fedsplit.computing.stacked_module import StackedModule, obstacle_to_stacking
 from fedsplit.errors import UserError
-from fedsplit.models.computation import call
-from fedsplit.models.stacked_module import StackedModule, obstacle_to_stacking
 from fedsplit.parties.sequential import Sequential
 from fedsplit.parties.vectorized import Vectorized
 from tests.conftest import Build

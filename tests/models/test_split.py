@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedsplit.computing.layout import unflattened
 from fedsplit.errors import UserError
-from fedsplit.models.cifar_resnet import cifar_resnet
-from fedsplit.models.digits_cnn import digits_cnn
-from fedsplit.models.layout import unflattened
-from fedsplit.models.resnet import ResNetAuxiliary, resnet18
-from fedsplit.models.simple_conv import simple_conv
-from fedsplit.models.split import SplitModel, split
-from fedsplit.models.tied import tied, untied
+from fedsplit.models.splitting.split import SplitModel, split
+from fedsplit.models.splitting.tied import tied, untied
+from fedsplit.models.zoo.cifar_resnet import cifar_resnet
+from fedsplit.models.zoo.digits_cnn import digits_cnn
+from fedsplit.models.zoo.resnet import ResNetAuxiliary, resnet18
+from fedsplit.models.zoo.simple_conv import simple_conv
 from tests.cases import long_but
 
 MODELS = {

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from fedsplit.errors import UserError
-from fedsplit.models.classifiers import classifier
-from fedsplit.models.cuts import Cuts, chosen
-from fedsplit.models.split import split
-from fedsplit.models.torchvision_operators import torchvision
+from fedsplit.machine.torchvision_operators import torchvision
+from fedsplit.models.splitting.cuts import Cuts, chosen
+from fedsplit.models.splitting.split import split
+from fedsplit.models.zoo.classifiers import classifier
 from tests.cases import long_but
 
 NAMES = torchvision().models.list_models(module=torchvision().models)

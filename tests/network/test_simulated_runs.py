@@ -7,9 +7,9 @@ from itertools import product
 import pytest
 
 from fedsplit.errors import UserError
-from fedsplit.experiment import Experiment
 from fedsplit.network.device import Device
-from fedsplit.results.ledger import DIRECTIONS, KINDS, Messages
+from fedsplit.recording.ledger import DIRECTIONS, KINDS, Messages
+from fedsplit.training.experiment import Experiment
 from tests.conftest import ALGORITHMS, Build, Configure
 
 NETWORK = (

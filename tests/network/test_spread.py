@@ -5,7 +5,7 @@ from math import log
 import pytest
 from scipy.stats import kstest, norm
 
-from fedsplit.arguments import Spread, SpreadFromZero, allowed, fits
+from fedsplit.config.values import Spread, SpreadFromZero, allowed, fits
 from fedsplit.network.network import SimulatedNetwork
 from fedsplit.network.spread import drawn
 

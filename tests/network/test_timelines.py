@@ -20,7 +20,7 @@ from fedsplit.network.timelines.splitfed_v1 import SplitFedV1Timeline
 from fedsplit.network.timelines.splitfed_v2 import SplitFedV2Timeline
 from fedsplit.network.timelines.timeline import Timeline
 from fedsplit.network.work import Work
-from fedsplit.results.ledger import Direction, Kind, Messages
+from fedsplit.recording.ledger import Direction, Kind, Messages
 
 MB = 1_000_000
 WORK = Work(client=10_000, server=100_000, auxiliary=5_000, estimate=10_000)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fedsplit.randomness import generator
 
 if TYPE_CHECKING:
-    from fedsplit.experiment import Experiment
+    from fedsplit.training.experiment import Experiment
 
 Modules = list[nn.Module]
 

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from fedsplit.data.batches import Normalisation
 from fedsplit.data.dataset import Images
-from fedsplit.models.split import SplitModel
+from fedsplit.models.splitting.split import SplitModel
 from fedsplit.parties.evaluation import Evaluator
-from fedsplit.weights import Weights
+from fedsplit.state.weights import Weights
 
 CLASSES = 5
 

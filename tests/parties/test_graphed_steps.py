@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
+from fedsplit.computing.model_state import ModelState
+from fedsplit.computing.stacked_state import StackedState
 from fedsplit.estimators.estimator import Chunk, GradientEstimator
 from fedsplit.estimators.gradient_of_loss import GradientOfLoss
 from fedsplit.estimators.mlp_regression import MlpRegression
 from fedsplit.models.auxiliary import LinearAuxiliary, MlpAuxiliary
-from fedsplit.models.model_state import ModelState
-from fedsplit.models.stacked_state import StackedState
-from fedsplit.optimizers import Adam, AdamW, RowOptimizer, Sgd
+from fedsplit.optim.optimizers import Adam, AdamW, RowOptimizer, Sgd
 from fedsplit.parties.local_step import local_step
-from tests.test_graphed_runs import Curved, NormedAuxiliary
+from tests.training.test_graphed_runs import Curved, NormedAuxiliary
 
 SHAPE, CLASSES = (4, 4, 4), 10
 RATES = {"lr": 1e-3, "weight_decay": 0.01}

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from fedsplit.errors import UserError
-from fedsplit.experiment import Experiment
-from fedsplit.optimizers import Optimizer
+from fedsplit.optim.optimizers import Optimizer
 from fedsplit.parties.sequential import Sequential
 from fedsplit.parties.vectorized import Vectorized
-from fedsplit.results.metrics import Record
-from fedsplit.results.run_directory import RunDirectory
+from fedsplit.recording.metrics import Record
+from fedsplit.recording.run_directory import RunDirectory
+from fedsplit.training.experiment import Experiment
 from tests.cases import long_but
 from tests.conftest import Build
 

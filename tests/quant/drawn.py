@@ -8,17 +8,17 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fedsplit.quant.affine import affine
-from fedsplit.quant.bfloat16 import BFloat16
 from fedsplit.quant.codec import Codec, Quantizer
-from fedsplit.quant.float8 import Float8
-from fedsplit.quant.float16 import Float16
-from fedsplit.quant.identity import Identity
-from fedsplit.quant.randtopk import RandTopK
-from fedsplit.quant.sign import Sign
-from fedsplit.quant.topk import TopK
-from fedsplit.quant.viewed import Viewed
-from fedsplit.quant.zstd import Zstd
+from fedsplit.quant.codecs.affine import affine
+from fedsplit.quant.codecs.bfloat16 import BFloat16
+from fedsplit.quant.codecs.float8 import Float8
+from fedsplit.quant.codecs.float16 import Float16
+from fedsplit.quant.codecs.identity import Identity
+from fedsplit.quant.codecs.randtopk import RandTopK
+from fedsplit.quant.codecs.sign import Sign
+from fedsplit.quant.codecs.topk import TopK
+from fedsplit.quant.codecs.viewed import Viewed
+from fedsplit.quant.codecs.zstd import Zstd
 
 Shape: TypeAlias = tuple[int, ...]
 Draw: TypeAlias = Callable[[int, float, float, torch.Generator], Tensor]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fedsplit.errors import UserError
-from fedsplit.quant.affine import Affine, affine
+from fedsplit.quant.codecs.affine import Affine, affine
 from fedsplit.quant.granularity import GranularityName
 from fedsplit.quant.message import Corrupt, Message
 from fedsplit.quant.scales import ScaleType

@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedsplit.quant.affine import affine
-from fedsplit.quant.affine_rows import RangeName
 from fedsplit.quant.codec import Codec
-from fedsplit.quant.float8 import Float8
-from fedsplit.quant.sign import Sign
+from fedsplit.quant.codecs.affine import affine
+from fedsplit.quant.codecs.affine_rows import RangeName
+from fedsplit.quant.codecs.float8 import Float8
+from fedsplit.quant.codecs.sign import Sign
 from tests.cases import long_but
 from tests.quant.reference import Floats, floats_in, quantized, sqnr
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedsplit.quant.affine import affine
-from fedsplit.quant.allocated import Allocated
+from fedsplit.quant.codecs.affine import affine
+from fedsplit.quant.codecs.allocated import Allocated
 from fedsplit.quant.message import Corrupt, Message
 from tests.quant.reference import bfloat16, floats_in, numbers_in, sqnr
 

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fedsplit.quant.bfloat16 import BFloat16
-from fedsplit.quant.cast import Cast
-from fedsplit.quant.float16 import Float16
+from fedsplit.quant.codecs.bfloat16 import BFloat16
+from fedsplit.quant.codecs.cast import Cast
+from fedsplit.quant.codecs.float16 import Float16
 from fedsplit.quant.message import Corrupt, Message
 from tests.quant.drawn import tensors
 from tests.quant.reference import bfloat16, floats_in

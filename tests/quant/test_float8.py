@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedsplit.quant.float8 import Float8
+from fedsplit.quant.codecs.float8 import Float8
 from fedsplit.quant.granularity import GranularityName
 from fedsplit.quant.message import Corrupt, Message
 from tests.quant.drawn import Shape

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from torch import Tensor
 
-from fedsplit.quant.identity import Identity
+from fedsplit.quant.codecs.identity import Identity
 from fedsplit.quant.message import Corrupt, Message
 from tests.quant.drawn import DTYPES, tensors
 

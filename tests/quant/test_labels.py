@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsplit.quant.labels import Labels
+from fedsplit.quant.codecs.labels import Labels
 from fedsplit.quant.message import Corrupt, Message
 
 CLASSES = (2, 256, 257, 65536, 65537)

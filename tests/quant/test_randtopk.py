@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedsplit.quant.randtopk import RandTopK
-from fedsplit.quant.topk import TopK
+from fedsplit.quant.codecs.randtopk import RandTopK
+from fedsplit.quant.codecs.topk import TopK
 from tests.quant.reference import numbers_in
 
 SAMPLES, LENGTH, KEPT = 64, 100, 10

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 
+from fedsplit.quant.codecs.sign import Sign
 from fedsplit.quant.granularity import GranularityName
 from fedsplit.quant.message import Corrupt, Message
 from fedsplit.quant.scales import ScaleType
-from fedsplit.quant.sign import Sign
 from tests.quant.drawn import Shape
 from tests.quant.reference import bfloat16, floats_in, groups, numbers_in
 

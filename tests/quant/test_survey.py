@@ -3,12 +3,12 @@ from math import inf, log2
 import pytest
 import torch
 
-from fedsplit.quant.affine import affine
-from fedsplit.quant.identity import Identity
-from fedsplit.quant.sign import Sign
+from fedsplit.quant.codecs.affine import affine
+from fedsplit.quant.codecs.identity import Identity
+from fedsplit.quant.codecs.sign import Sign
+from fedsplit.quant.codecs.topk import TopK
+from fedsplit.quant.codecs.zstd import Zstd
 from fedsplit.quant.survey import survey
-from fedsplit.quant.topk import TopK
-from fedsplit.quant.zstd import Zstd
 
 
 def test_survey_bits_are_those_of_the_payload_and_sqnr_that_of_the_decoded_values() -> None:

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from fedsplit.quant.codecs.topk import TopK
 from fedsplit.quant.message import Corrupt, Message
-from fedsplit.quant.topk import TopK
 from tests.quant.drawn import Shape
 from tests.quant.reference import bfloat16, floats_in, numbers_in, stream
 

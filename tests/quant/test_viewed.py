@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedsplit.quant.affine import affine
 from fedsplit.quant.codec import Quantizer
+from fedsplit.quant.codecs.affine import affine
+from fedsplit.quant.codecs.sign import Sign
+from fedsplit.quant.codecs.topk import TopK
+from fedsplit.quant.codecs.viewed import Viewed
+from fedsplit.quant.codecs.zstd import Zstd
 from fedsplit.quant.message import Corrupt, Message
-from fedsplit.quant.sign import Sign
-from fedsplit.quant.topk import TopK
-from fedsplit.quant.viewed import Viewed
-from fedsplit.quant.zstd import Zstd
 
 SAMPLE = (3, 4, 5)
 INNER: dict[str, Quantizer[Any]] = {

@@ -6,18 +6,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedsplit.quant.affine import affine
-from fedsplit.quant.bfloat16 import BFloat16
 from fedsplit.quant.codec import Codec
-from fedsplit.quant.float16 import Float16
-from fedsplit.quant.identity import Identity
+from fedsplit.quant.codecs.affine import affine
+from fedsplit.quant.codecs.bfloat16 import BFloat16
+from fedsplit.quant.codecs.float16 import Float16
+from fedsplit.quant.codecs.identity import Identity
+from fedsplit.quant.codecs.sign import Sign
+from fedsplit.quant.codecs.topk import TopK
+from fedsplit.quant.codecs.zstd import Zstd
 from fedsplit.quant.quantization import WeightsCodecs
-from fedsplit.quant.sign import Sign
-from fedsplit.quant.topk import TopK
 from fedsplit.quant.weights_link import Delivery, Downlink, Uplink
-from fedsplit.quant.zstd import Zstd
-from fedsplit.results.checkpoint import Checkpoint, load_latest, save
-from fedsplit.weights import Weights
+from fedsplit.recording.checkpoint import Checkpoint, load_latest, save
+from fedsplit.state.weights import Weights
 
 CPU = torch.device("cpu")
 EXACT = Identity()

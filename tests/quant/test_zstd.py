@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fedsplit.quant.affine import affine
 from fedsplit.quant.codec import Quantizer
-from fedsplit.quant.float8 import Float8
-from fedsplit.quant.float16 import Float16
+from fedsplit.quant.codecs.affine import affine
+from fedsplit.quant.codecs.float8 import Float8
+from fedsplit.quant.codecs.float16 import Float16
+from fedsplit.quant.codecs.sign import Sign
+from fedsplit.quant.codecs.topk import TopK
+from fedsplit.quant.codecs.zstd import Zstd
 from fedsplit.quant.message import Corrupt, Message
-from fedsplit.quant.sign import Sign
-from fedsplit.quant.topk import TopK
-from fedsplit.quant.zstd import Zstd
 
 INNER: dict[str, Quantizer[Any]] = {
     "float16": Float16(),

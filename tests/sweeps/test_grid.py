@@ -4,9 +4,9 @@ from itertools import product
 
 import pytest
 
-from fedsplit.composition import composing
+from fedsplit.config.compose import composing
+from fedsplit.config.overrides import spelled_out
 from fedsplit.errors import UserError
-from fedsplit.overrides import spelled_out
 from fedsplit.sweeps.grid import jobs
 
 

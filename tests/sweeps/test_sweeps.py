@@ -17,7 +17,7 @@ from tests.sweeps.processes import alive, command, descendants, results, sweep, 
 FATES = """
 import os
 from torch import nn
-from fedsplit.models.digits_cnn import digits_cnn
+from fedsplit.models.zoo.digits_cnn import digits_cnn
 
 def net(*, num_classes, channels, image_size, fate) -> nn.Module:
     if fate == "killed":

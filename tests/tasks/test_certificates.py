@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 import main
-from fedsplit.extras import install_command
-from fedsplit.making import make
+from fedsplit.config.instantiate import make
+from fedsplit.machine.extras import install_command
 from fedsplit.tasks.certificates import Certificates
-from fedsplit.transport.grpc.tls import Tls
+from fedsplit.transport.grpc.protocol.tls import Tls
 from tests.cases import long_but
 from tests.conftest import Configure
 

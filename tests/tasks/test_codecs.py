@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedsplit.composition import CONFIGS
-from fedsplit.making import make
-from fedsplit.parts import Parts
+from fedsplit.building.parts import Parts
+from fedsplit.config.compose import CONFIGS
+from fedsplit.config.instantiate import make
 from fedsplit.tasks.codecs import Codecs
 from tests.conftest import TINY, Build, Configure
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
+from fedsplit.building.trained import TrainedRun
 from fedsplit.deployment import storage
-from fedsplit.extras import install_command
-from fedsplit.trained import TrainedRun
+from fedsplit.machine.extras import install_command
 from main import main
 from tests.conftest import TINY
 
@@ -100,7 +100,7 @@ def test_comparison_deploys_a_model_trained_for_int8_as_it_was_trained(
 def test_comparison_without_an_extra_goes_on_and_says_what_to_install(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in [each for each in sys.modules if each.startswith("fedsplit.deployment.onnx_")]:
+    for name in [each for each in sys.modules if each.startswith("fedsplit.deployment.backends.onnx_")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     copied = shutil.copytree(trained, tmp_path / "run")

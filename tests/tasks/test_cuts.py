@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 import torch
 
+from fedsplit.building.parts import Parts
+from fedsplit.config.instantiate import make
 from fedsplit.errors import UserError
-from fedsplit.making import make
 from fedsplit.models.derived import DerivedAuxiliary
-from fedsplit.parts import Parts
 from fedsplit.tasks.cuts import CutCosts, CutTable
 from fedsplit.tasks.round_load import ALGORITHMS, Population
 from main import main
 from tests.cases import long_but
 from tests.conftest import TINY, Build, Configure
-from tests.test_communication_load import SIZES, uploaded_samples
+from tests.training.test_communication_load import SIZES, uploaded_samples
 
 ASKED = (*TINY, "auxiliary=derived", "auxiliary.optimizer.lr=0.001")
 
@@ -193,7 +193,7 @@ def test_table_of_cuts_holds_the_same_in_every_format(
 def test_figure_of_cuts_has_a_line_of_stages_and_dots_of_other_cuts_for_each_algorithm(
     configured: Configure, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    from fedsplit.results.cut_figure import cut_figure  # noqa: PLC0415
+    from fedsplit.reports.cut_figure import cut_figure  # noqa: PLC0415
 
     found = list(costs(configured, "model=resnet20", "batch_size=20").values())
     (axes,) = cut_figure(found).axes

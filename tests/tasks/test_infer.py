@@ -9,11 +9,11 @@ import pytest
 import torch
 import yaml
 
+from fedsplit.computing.model_state import compute_format
 from fedsplit.deployment import storage
 from fedsplit.errors import UserError
 from fedsplit.inference.codes import DeviceCodes
 from fedsplit.inference.subject import Batches, subject_of
-from fedsplit.models.model_state import compute_format
 from fedsplit.tasks.infer import Infer
 from fedsplit.tasks.train import Train
 from tests.command_line import command_line

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fedsplit.tasks import spawned
-from fedsplit.transport.grpc.spawning import Asked
+from fedsplit.transport.grpc.server.spawning import Asked
 
 
 def asked(folder: Path, at_once: int | None) -> Asked:

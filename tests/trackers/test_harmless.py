@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 from fedsplit.errors import RunFailed, UserError
-from fedsplit.experiment import Experiment, resumed_config
-from fedsplit.extras import install_command
-from fedsplit.results.run_directory import RunDirectory
+from fedsplit.machine.extras import install_command
+from fedsplit.recording.run_directory import RunDirectory
 from fedsplit.trackers.tracker import Row, Tracker
+from fedsplit.training.experiment import Experiment, resumed_config
 from tests.conftest import Build, Configure
 from tests.transport.runs import assert_same, metrics, ran
 

@@ -8,9 +8,9 @@ import pytest
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
 
-from fedsplit.experiment import Experiment, resumed_config
-from fedsplit.results.config_file import FORMAT
-from fedsplit.results.run_directory import RunDirectory
+from fedsplit.recording.config_file import FORMAT
+from fedsplit.recording.run_directory import RunDirectory
+from fedsplit.training.experiment import Experiment, resumed_config
 from tests.conftest import Build
 from tests.transport.runs import ran
 

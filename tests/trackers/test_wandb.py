@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fedsplit.experiment import Experiment, resumed_config
-from fedsplit.results.run_directory import RunDirectory
+from fedsplit.recording.run_directory import RunDirectory
+from fedsplit.training.experiment import Experiment, resumed_config
 from tests.conftest import Build
 from tests.transport.runs import ran
 

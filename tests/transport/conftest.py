@@ -6,8 +6,8 @@ import grpc
 import pytest
 import torch
 
-from fedsplit.transport.grpc import server, transport
-from fedsplit.transport.grpc.certificates import make_certificates
+from fedsplit.tasks.authority import make_certificates
+from fedsplit.transport.grpc.server import server, transport
 from tests.transport import nursery
 from tests.transport.weighing import ChunkWeigher
 

@@ -20,24 +20,24 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fedsplit.composition import CONFIGS, composed, composing, plain
-from fedsplit.config import check
+from fedsplit.building.parts import Parts, run_of_member
+from fedsplit.config.checks import check
+from fedsplit.config.compose import CONFIGS, composed, composing, plain
 from fedsplit.errors import RunFailed, UserError
-from fedsplit.parts import Parts, run_of_member
 from fedsplit.quant.message import Corrupt
 from fedsplit.quant.weights_link import Downlink
-from fedsplit.results.ledger import Ledger
-from fedsplit.transport.grpc import federation_pb2 as pb
-from fedsplit.transport.grpc import plan as plans_module
-from fedsplit.transport.grpc.client import Client
-from fedsplit.transport.grpc.expectations import Expectations
-from fedsplit.transport.grpc.hub import Hub
-from fedsplit.transport.grpc.packing import pack_tensor, pack_weights
-from fedsplit.transport.grpc.plan import choices_and_settings, configuration
-from fedsplit.transport.grpc.server import Federation
-from fedsplit.transport.grpc.session import Answer, Link
-from fedsplit.transport.grpc.wire import VERSION, Assembler, Parcel, decoded
-from fedsplit.transport.grpc.worker import Worker
+from fedsplit.recording.ledger import Ledger
+from fedsplit.transport.grpc.client.client import Client
+from fedsplit.transport.grpc.client.worker import Worker
+from fedsplit.transport.grpc.protocol import federation_pb2 as pb
+from fedsplit.transport.grpc.protocol import plan as plans_module
+from fedsplit.transport.grpc.protocol.expectations import Expectations
+from fedsplit.transport.grpc.protocol.packing import pack_tensor, pack_weights
+from fedsplit.transport.grpc.protocol.plan import choices_and_settings, configuration
+from fedsplit.transport.grpc.protocol.wire import VERSION, Assembler, Parcel, decoded
+from fedsplit.transport.grpc.server.hub import Hub
+from fedsplit.transport.grpc.server.server import Federation
+from fedsplit.transport.grpc.server.session import Answer, Link
 from fedsplit.transport.links import KIND_OF
 from tests.conftest import TINY
 from tests.transport import strategies

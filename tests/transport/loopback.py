@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import grpc
 
-from fedsplit.transport.grpc.tls import client_of
+from fedsplit.transport.grpc.protocol.tls import client_of
 
 LONG = 300.0
 """Seconds that no call takes: what fails, fails earlier and for its own reason."""

@@ -12,7 +12,7 @@ from threading import Thread
 from typing import Any
 
 from fedsplit.tasks import spawned as clients_process
-from fedsplit.transport.grpc import spawning
+from fedsplit.transport.grpc.server import spawning
 from tests.transport import processes
 
 LIMIT_S = 300.0

@@ -14,10 +14,10 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
     [
         "main",
-        "fedsplit.experiment",
+        "fedsplit.training.experiment",
         "fedsplit.tasks.spawned",
-        "fedsplit.transport.grpc.client",
-        "fedsplit.transport.grpc.transport",
+        "fedsplit.transport.grpc.client.client",
+        "fedsplit.transport.grpc.server.transport",
         "torch._dynamo",
         "sklearn.datasets",
     ]

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import torch
 
-from fedsplit.experiment import Experiment
-from fedsplit.results.checkpoint import load_latest
-from fedsplit.results.run_directory import RunDirectory
-from fedsplit.state import State
+from fedsplit.recording.checkpoint import load_latest
+from fedsplit.recording.run_directory import RunDirectory
+from fedsplit.state.state import State
+from fedsplit.training.experiment import Experiment
 
 
 def ran(experiment: Experiment, directory: Path) -> Path:

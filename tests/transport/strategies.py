@@ -10,9 +10,9 @@ from google.protobuf.message_factory import GetMessageClass
 from hypothesis import strategies as st
 
 from fedsplit.quant.message import Message
-from fedsplit.transport.grpc import federation_pb2 as pb
-from fedsplit.transport.grpc.plan import GROUPS
-from fedsplit.transport.grpc.wire import Parcel
+from fedsplit.transport.grpc.protocol import federation_pb2 as pb
+from fedsplit.transport.grpc.protocol.plan import GROUPS
+from fedsplit.transport.grpc.protocol.wire import Parcel
 
 Frame: TypeAlias = pb.FromServer | pb.FromClient
 

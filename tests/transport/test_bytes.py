@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fedsplit.experiment import Experiment
-from fedsplit.results.ledger import DIRECTIONS
-from fedsplit.transport.grpc import transport
+from fedsplit.recording.ledger import DIRECTIONS
+from fedsplit.training.experiment import Experiment
+from fedsplit.transport.grpc.server import transport
 from tests.conftest import ALGORITHMS, Configure
 from tests.transport import nursery
 from tests.transport.proxy import Proxy

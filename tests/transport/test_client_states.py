@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from fedsplit.errors import UserError
-from fedsplit.results import checkpoint
-from fedsplit.results.ledger import Ledger
-from fedsplit.transport.grpc import federation_pb2 as pb
-from fedsplit.transport.grpc.client import _claim
-from fedsplit.transport.grpc.wire import Parcel
-from fedsplit.transport.grpc.worker import Worker
+from fedsplit.recording import checkpoint
+from fedsplit.recording.ledger import Ledger
+from fedsplit.transport.grpc.client.client import _claim
+from fedsplit.transport.grpc.client.worker import Worker
+from fedsplit.transport.grpc.protocol import federation_pb2 as pb
+from fedsplit.transport.grpc.protocol.wire import Parcel
 from tests.conftest import Build
 
 RUN, OTHER = bytes(16), bytes([1] * 16)

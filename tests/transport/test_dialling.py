@@ -8,12 +8,12 @@ from pathlib import Path
 import grpc
 import pytest
 
-from fedsplit.results.ledger import Ledger
-from fedsplit.transport.grpc import hub as hub_module
-from fedsplit.transport.grpc import transport as transport_module
-from fedsplit.transport.grpc.dialling import channel_options
-from fedsplit.transport.grpc.hub import Hub
-from fedsplit.transport.grpc.spawning import last_words, log_of
+from fedsplit.recording.ledger import Ledger
+from fedsplit.transport.grpc.client.dialling import channel_options
+from fedsplit.transport.grpc.server import hub as hub_module
+from fedsplit.transport.grpc.server import transport as transport_module
+from fedsplit.transport.grpc.server.hub import Hub
+from fedsplit.transport.grpc.server.spawning import last_words, log_of
 from tests.transport.loopback import LONG
 from tests.transport.test_wire import _Echo
 

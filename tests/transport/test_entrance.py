@@ -10,12 +10,12 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from fedsplit.transport.grpc import federation_pb2 as pb
-from fedsplit.transport.grpc import federation_pb2_grpc
-from fedsplit.transport.grpc.entrance import MOST_OF_CONNECTION, SPARE, Comer, Entrance, TurnedAway
-from fedsplit.transport.grpc.server import Federation, start
-from fedsplit.transport.grpc.session import Link, Refused
-from fedsplit.transport.grpc.wire import VERSION, Parcel
+from fedsplit.transport.grpc.protocol import federation_pb2 as pb
+from fedsplit.transport.grpc.protocol import federation_pb2_grpc
+from fedsplit.transport.grpc.protocol.wire import VERSION, Parcel
+from fedsplit.transport.grpc.server.entrance import MOST_OF_CONNECTION, SPARE, Comer, Entrance, TurnedAway
+from fedsplit.transport.grpc.server.server import Federation, start
+from fedsplit.transport.grpc.server.session import Link, Refused
 from tests.transport.loopback import LONG
 
 CLIENTS = 2

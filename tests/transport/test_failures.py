@@ -17,19 +17,19 @@ from typing import Any
 import pytest
 import torch
 
-from fedsplit.experiment import Experiment
-from fedsplit.parts import run_of_member
+from fedsplit.building.parts import run_of_member
 from fedsplit.quant.message import Corrupt
-from fedsplit.results import checkpoint
-from fedsplit.results.run_directory import RunDirectory
-from fedsplit.transport.grpc import federation_pb2 as pb
-from fedsplit.transport.grpc import hub as hub_module
-from fedsplit.transport.grpc.client import Client
-from fedsplit.transport.grpc.hub import Hub
-from fedsplit.transport.grpc.packing import pack_weights
-from fedsplit.transport.grpc.session import Link, Refused
-from fedsplit.transport.grpc.transport import GrpcTransport
-from fedsplit.transport.grpc.wire import Parcel
+from fedsplit.recording import checkpoint
+from fedsplit.recording.run_directory import RunDirectory
+from fedsplit.training.experiment import Experiment
+from fedsplit.transport.grpc.client.client import Client
+from fedsplit.transport.grpc.protocol import federation_pb2 as pb
+from fedsplit.transport.grpc.protocol.packing import pack_weights
+from fedsplit.transport.grpc.protocol.wire import Parcel
+from fedsplit.transport.grpc.server import hub as hub_module
+from fedsplit.transport.grpc.server.hub import Hub
+from fedsplit.transport.grpc.server.session import Link, Refused
+from fedsplit.transport.grpc.server.transport import GrpcTransport
 from tests.conftest import TINY, Build
 from tests.transport.processes import Command, started_by
 from tests.transport.proxy import Proxy

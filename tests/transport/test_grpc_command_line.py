@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import main
-from fedsplit.extras import install_command
+from fedsplit.machine.extras import install_command
 
 RUN = ("num_clients=3", "dataset.max_train=60", "dataset.max_test=20", "transport=grpc")
 WAITS = (*RUN, "transport.spawn=false")

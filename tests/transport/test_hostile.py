@@ -9,14 +9,14 @@ import grpc
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from fedsplit.building.parts import run_of_member
 from fedsplit.data.batches import batch_slices
-from fedsplit.parts import run_of_member
 from fedsplit.quant.message import Corrupt
-from fedsplit.transport.grpc import federation_pb2 as pb
-from fedsplit.transport.grpc.client import Client
-from fedsplit.transport.grpc.server import Federation, start
-from fedsplit.transport.grpc.session import Link, Refused
-from fedsplit.transport.grpc.wire import OPTIONS, VERSION
+from fedsplit.transport.grpc.client.client import Client
+from fedsplit.transport.grpc.protocol import federation_pb2 as pb
+from fedsplit.transport.grpc.protocol.wire import OPTIONS, VERSION
+from fedsplit.transport.grpc.server.server import Federation, start
+from fedsplit.transport.grpc.server.session import Link, Refused
 from tests.transport.invariants import CLIENT, INVARIANTS, RUN, World, attend, logged, server_survives
 
 TRIED = ("none", "mixed")
@@ -143,7 +143,7 @@ def test_client_dials_again_whatever_it_was_sent_until_the_run_ends(
         [each if isinstance(each, bytes) else each.SerializeToString() for each in one] for one in said
     ]
     raw, pauses = _Raw(written), []
-    monkeypatch.setattr("fedsplit.transport.grpc.dialling.time.sleep", pauses.append)
+    monkeypatch.setattr("fedsplit.transport.grpc.client.dialling.time.sleep", pauses.append)
     with ThreadPoolExecutor(4) as pool, logged() as records:
         server = grpc.server(pool, handlers=[raw])  # type: ignore[list-item]
         port = server.add_insecure_port("127.0.0.1:0")

@@ -7,14 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
+from fedsplit.building.parts import run_of_member
 from fedsplit.data.batches import Normalisation
 from fedsplit.data.dataset import Images, ImageSource
 from fedsplit.data.distributions.distribution import Distribution
-from fedsplit.data.image_folder import ImageFolder
+from fedsplit.data.sources.image_folder import ImageFolder
 from fedsplit.errors import UserError
-from fedsplit.experiment import Experiment
-from fedsplit.parts import run_of_member
-from fedsplit.transport.grpc.client import Client
+from fedsplit.training.experiment import Experiment
+from fedsplit.transport.grpc.client.client import Client
 from tests.conftest import Build, Configure
 from tests.transport.test_strangers import listening
 

@@ -10,13 +10,19 @@ from typing import Any
 import pytest
 import torch
 
-from fedsplit.composition import CONFIGS
+from fedsplit.config.compose import CONFIGS
 from fedsplit.data.batches import Normalisation
-from fedsplit.data.image_folder import ImageFolder
+from fedsplit.data.sources.image_folder import ImageFolder
 from fedsplit.errors import UserError
 from fedsplit.quant.message import Corrupt
-from fedsplit.transport.grpc import federation_pb2 as pb
-from fedsplit.transport.grpc.plan import GROUPS, OWN, choices_and_settings, configuration, normalisation
+from fedsplit.transport.grpc.protocol import federation_pb2 as pb
+from fedsplit.transport.grpc.protocol.plan import (
+    GROUPS,
+    OWN,
+    choices_and_settings,
+    configuration,
+    normalisation,
+)
 from tests.conftest import Configure
 from tests.transport.invariants import (
     composed_once,
@@ -171,8 +177,8 @@ def test_plan_does_not_tell_what_is_each_partys_own(configured: Configure) -> No
     "override",
     [
         "model._target_=benchmarks.codecs.SmallCnn",
-        "optimizer._target_=fedsplit.optimizers.Sgd",
-        "quant.smashed._target_=fedsplit.quant.sign.Sign",
+        "optimizer._target_=fedsplit.optim.optimizers.Sgd",
+        "quant.smashed._target_=fedsplit.quant.codecs.sign.Sign",
         "model.auxiliary=fedsplit.models.auxiliary.MlpAuxiliary",
         "+optimizer.foreach=true",
     ],

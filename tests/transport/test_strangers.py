@@ -16,14 +16,15 @@ import pytest
 import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from fedsplit.experiment import Experiment
-from fedsplit.parts import run_of_member
-from fedsplit.results.run_directory import RunDirectory
-from fedsplit.transport.grpc import federation_pb2 as pb
-from fedsplit.transport.grpc import federation_pb2_grpc, server, transport
-from fedsplit.transport.grpc.client import Client
-from fedsplit.transport.grpc.tls import Tls
-from fedsplit.transport.grpc.wire import VERSION
+from fedsplit.building.parts import run_of_member
+from fedsplit.recording.run_directory import RunDirectory
+from fedsplit.training.experiment import Experiment
+from fedsplit.transport.grpc.client.client import Client
+from fedsplit.transport.grpc.protocol import federation_pb2 as pb
+from fedsplit.transport.grpc.protocol import federation_pb2_grpc
+from fedsplit.transport.grpc.protocol.tls import Tls
+from fedsplit.transport.grpc.protocol.wire import VERSION
+from fedsplit.transport.grpc.server import server, transport
 from tests.conftest import Build
 from tests.transport.loopback import LONG
 from tests.transport.runs import assert_same, ran

@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from fedsplit.errors import UserError
-from fedsplit.transport.grpc.certificates import Authority, make_certificates
-from fedsplit.transport.grpc.tls import Tls, client_of, require_tls_beyond_loopback
+from fedsplit.tasks.authority import Authority, make_certificates
+from fedsplit.transport.grpc.protocol.tls import Tls, client_of, require_tls_beyond_loopback
 from tests.transport.loopback import call, served
 
 

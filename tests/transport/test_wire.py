@@ -10,10 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsplit.quant.identity import Identity
+from fedsplit.quant.codecs.identity import Identity
 from fedsplit.quant.message import Corrupt, Message
-from fedsplit.transport.grpc import federation_pb2 as pb
-from fedsplit.transport.grpc.wire import (
+from fedsplit.transport.grpc.protocol import federation_pb2 as pb
+from fedsplit.transport.grpc.protocol.wire import (
     CHUNK,
     OPTIONS,
     Assembler,

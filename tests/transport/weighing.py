@@ -6,9 +6,9 @@ from typing import TypeVar
 
 import grpc
 
-from fedsplit.experiment import Experiment
-from fedsplit.results.ledger import DIRECTIONS
-from fedsplit.transport.grpc import federation_pb2 as pb
+from fedsplit.recording.ledger import DIRECTIONS
+from fedsplit.training.experiment import Experiment
+from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 
 Frame = TypeVar("Frame", pb.FromClient, pb.FromServer)
 

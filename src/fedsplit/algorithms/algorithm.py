@@ -10,8 +10,8 @@ from fedsplit.network.timelines.timeline import Timeline
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.server_copies import ServerCopies
 from fedsplit.parties.split_server import SplitServer
-from fedsplit.state import State
-from fedsplit.weights import Weights
+from fedsplit.state.state import State
+from fedsplit.state.weights import Weights
 
 ClientHead: TypeAlias = Literal["none", "server", "auxiliary", "estimator"]
 

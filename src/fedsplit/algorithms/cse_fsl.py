@@ -3,13 +3,13 @@
 from typing import ClassVar
 
 from fedsplit.algorithms.algorithm import Algorithm, ClientHead, RoundMetrics, Start
-from fedsplit.arguments import PositiveInt
+from fedsplit.config.values import PositiveInt
 from fedsplit.network.timelines.cse_fsl import CseFslTimeline
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.loss import mean_loss
 from fedsplit.parties.messages import BatchLoss, Upload
-from fedsplit.state import State
-from fedsplit.weights import Weights, average
+from fedsplit.state.state import State
+from fedsplit.state.weights import Weights, average
 
 
 class CseFsl(Algorithm):

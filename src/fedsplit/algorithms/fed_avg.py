@@ -4,7 +4,7 @@ from fedsplit.algorithms.algorithm import Algorithm, RoundMetrics
 from fedsplit.network.timelines.fed_avg import FedAvgTimeline
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.loss import mean_loss
-from fedsplit.weights import average
+from fedsplit.state.weights import average
 
 
 class FedAvg(Algorithm):

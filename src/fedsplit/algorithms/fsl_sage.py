@@ -4,14 +4,14 @@ from collections.abc import Collection
 
 from fedsplit.algorithms.algorithm import RoundMetrics, Start
 from fedsplit.algorithms.cse_fsl import CseFsl
-from fedsplit.arguments import NonNegativeInt, PositiveInt
+from fedsplit.config.values import NonNegativeInt, PositiveInt
 from fedsplit.errors import UserError
 from fedsplit.network.timelines.fsl_sage import FslSageTimeline
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.loss import mean_loss
 from fedsplit.parties.messages import BatchLoss, Upload
-from fedsplit.state import State
-from fedsplit.weights import Weights, average
+from fedsplit.state.state import State
+from fedsplit.state.weights import Weights, average
 
 
 class FslSage(CseFsl):

@@ -7,8 +7,8 @@ from fedsplit.network.timelines.splitfed_v1 import SplitFedV1Timeline
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.loss import mean_loss
 from fedsplit.parties.messages import BatchLoss
-from fedsplit.state import State
-from fedsplit.weights import average
+from fedsplit.state.state import State
+from fedsplit.state.weights import average
 
 
 class SplitFedV1(Algorithm):

@@ -10,7 +10,7 @@ from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.loss import mean_loss
 from fedsplit.parties.messages import BatchLoss
 from fedsplit.randomness import generator
-from fedsplit.weights import average
+from fedsplit.state.weights import average
 
 
 class SplitFedV2(Algorithm):

@@ -1,1 +1,1 @@
-"""Builds what a run is made of, from its configuration; `fedsplit.parts` puts it together."""
+"""Builds what a run is made of, from its configuration."""

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedsplit.making import make
-from fedsplit.models.cuts import Cuts
-from fedsplit.models.split import divided
-from fedsplit.models.tied import untied
+from fedsplit.config.instantiate import make
+from fedsplit.models.splitting.cuts import Cuts
+from fedsplit.models.splitting.split import divided
+from fedsplit.models.splitting.tied import untied
 
 
 @dataclass(frozen=True)

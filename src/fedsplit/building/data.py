@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedsplit.allowance import claim, claim_batch
+from fedsplit.config.instantiate import make
 from fedsplit.data.batches import Normalisation
 from fedsplit.data.dataset import Dataset, ImageSource
 from fedsplit.data.distributions.distribution import Distribution
@@ -16,7 +16,7 @@ from fedsplit.data.fingerprint import Fingerprint, fingerprint, of_images
 from fedsplit.data.local_test import hold_out
 from fedsplit.data.shards import Shards
 from fedsplit.errors import UserError
-from fedsplit.making import make
+from fedsplit.machine.allowance import claim, claim_batch
 from fedsplit.transport.transport import Member
 
 

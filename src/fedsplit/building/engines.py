@@ -12,15 +12,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from fedsplit.algorithms.algorithm import Algorithm
 from fedsplit.building.data import Data
 from fedsplit.building.models import Models
+from fedsplit.computing.model_state import ModelState
+from fedsplit.computing.stacked_module import obstacle_to_stacking
+from fedsplit.config.instantiate import make
+from fedsplit.config.targets import located
 from fedsplit.errors import UserError
-from fedsplit.making import make
-from fedsplit.models.model_state import ModelState
-from fedsplit.models.stacked_module import obstacle_to_stacking
-from fedsplit.optimizers import Optimizer, RowOptimizer
+from fedsplit.optim.optimizers import Optimizer, RowOptimizer
 from fedsplit.parties.auto import Auto
 from fedsplit.parties.engine import Blueprint
 from fedsplit.parties.vectorized import Vectorized
-from fedsplit.targets import located
 
 _ALLOWED = "must be auto or sequential"
 

@@ -10,23 +10,23 @@ import torch
 from torch import Tensor, nn
 
 from fedsplit.algorithms.algorithm import ClientHead
-from fedsplit.allowance import claim_model
 from fedsplit.building.data import Data
+from fedsplit.computing.computation import set_computation, set_float32
+from fedsplit.computing.hooks import hooked, refuse_lost_hooks
+from fedsplit.computing.layout import unflattened
+from fedsplit.config.instantiate import make
+from fedsplit.config.targets import is_class
 from fedsplit.errors import UserError
 from fedsplit.estimators.estimator import GradientEstimator
-from fedsplit.making import make
+from fedsplit.machine.allowance import claim_model
 from fedsplit.models.auxiliary import ExplicitErrorGradient, ExplicitInputGradient
-from fedsplit.models.checks import check_output, check_tensors
-from fedsplit.models.computation import set_computation, set_float32
-from fedsplit.models.cuts import Cuts, chosen
-from fedsplit.models.hooks import hooked, refuse_lost_hooks
-from fedsplit.models.layout import unflattened
-from fedsplit.models.quantized_training import FakeQuantization, fake_quantized
-from fedsplit.models.split import SplitModel, split
-from fedsplit.models.tied import untied
+from fedsplit.models.rounding.quantized_training import FakeQuantization, fake_quantized
+from fedsplit.models.splitting.checks import check_output, check_tensors
+from fedsplit.models.splitting.cuts import Cuts, chosen
+from fedsplit.models.splitting.split import SplitModel, split
+from fedsplit.models.splitting.tied import untied
 from fedsplit.parties.vectorized import Vectorized
 from fedsplit.randomness import seed_of
-from fedsplit.targets import is_class
 
 _LOG = logging.getLogger("fedsplit")
 

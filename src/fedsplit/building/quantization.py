@@ -5,11 +5,11 @@ from functools import reduce
 from operator import getitem
 from typing import Any
 
+from fedsplit.config.instantiate import make
 from fedsplit.errors import UserError
-from fedsplit.making import make
 from fedsplit.quant.codec import Codec, Quantizer
+from fedsplit.quant.codecs.viewed import Viewed
 from fedsplit.quant.quantization import Quantization, WeightsCodecs
-from fedsplit.quant.viewed import Viewed
 
 
 def built_quantization(
@@ -62,6 +62,6 @@ def built_codec(config: Mapping[str, Any], path: str) -> Codec:
         return codec
     if level is None:
         return codec
-    from fedsplit.quant.zstd import Zstd  # noqa: PLC0415  (not needed where nothing is compressed)
+    from fedsplit.quant.codecs.zstd import Zstd  # noqa: PLC0415  (not needed where nothing is compressed)
 
     return Zstd(codec, level)

@@ -9,12 +9,12 @@ from torch import nn
 
 from fedsplit.building.data import Data
 from fedsplit.building.models import Models
+from fedsplit.computing.captured_steps import CudaRecorder, Recorder
+from fedsplit.computing.hooks import hooked
+from fedsplit.computing.model_state import ModelState
 from fedsplit.errors import UserError
 from fedsplit.estimators.estimator import GradientEstimator
-from fedsplit.models.graphs import CudaRecorder, Recorder
-from fedsplit.models.hooks import hooked
-from fedsplit.models.model_state import ModelState
-from fedsplit.optimizers import Optimizer
+from fedsplit.optim.optimizers import Optimizer
 from fedsplit.randomness import draws
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from torch import nn
 
 from fedsplit.errors import UserError
-from fedsplit.models.quantized_training import RANGES
-from fedsplit.models.split import SplitModel
-from fedsplit.results.run_directory import RunDirectory
-from fedsplit.weights import Weights
+from fedsplit.models.rounding.quantized_training import RANGES
+from fedsplit.models.splitting.split import SplitModel
+from fedsplit.recording.run_directory import RunDirectory
+from fedsplit.state.weights import Weights
 
 
 @dataclass(frozen=True)

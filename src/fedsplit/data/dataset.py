@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedsplit.allowance import claim_images
-from fedsplit.arguments import BelowOne, NonNegativeInt, PositiveInt
+from fedsplit.config.values import BelowOne, NonNegativeInt, PositiveInt
 from fedsplit.data.decoding import resized
 from fedsplit.data.file_pixels import FilePixels, View
 from fedsplit.errors import UserError
+from fedsplit.machine.allowance import claim_images
 
 _SAMPLED = 1024  # files that stand for all of a split too large to look through
 _AT_A_TIME = 128  # images

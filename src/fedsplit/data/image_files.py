@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedsplit.arguments import Workers
+from fedsplit.config.values import Workers
 from fedsplit.data.dataset import Images, ImageSource, Published
 from fedsplit.data.decoding import SUFFIXES, Decoder, kept
 from fedsplit.data.file_pixels import DecodingAhead, FilePixels
-from fedsplit.data.origins import AS_THEY_ARE
+from fedsplit.data.sources.origins import AS_THEY_ARE
 from fedsplit.errors import UserError
-from fedsplit.paths import user_path
+from fedsplit.files.paths import user_path
 
 _KEPT_BYTES = 256_000_000  # of images decoded ahead, or to be asked for again: some batches of 224x224
 _KINDS = {

@@ -15,7 +15,7 @@ from typing import Self
 import numpy as np
 
 from fedsplit.building.client_model import ClientArchitecture
-from fedsplit.deployment.answering import AnsweringProcess
+from fedsplit.processes.answering import AnsweringProcess
 
 _WARM_UP = 3
 """Runs at each number of samples that are not counted: caches fill, compilers compile."""

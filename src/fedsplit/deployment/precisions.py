@@ -7,9 +7,9 @@ from typing import Any, Literal, TypeAlias
 
 from torch import fx, nn
 
-from fedsplit.deployment.backend import Backend
-from fedsplit.extras import extra
-from fedsplit.models.quantized_training import as_floats
+from fedsplit.deployment.backends.backend import Backend
+from fedsplit.machine.extras import extra
+from fedsplit.models.rounding.quantized_training import as_floats
 
 PrecisionName: TypeAlias = Literal[
     "fp32",
@@ -60,7 +60,7 @@ class Precision:
             UserError: it needs an extra that is not installed.
         """
         with extra(key, value):
-            module = import_module(f"fedsplit.deployment.{self.module}")
+            module = import_module(f"fedsplit.deployment.backends.{self.module}")
             made: Backend = getattr(module, self.backend)(**self.arguments)
         return made
 

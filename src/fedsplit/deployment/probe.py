@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from fedsplit.building.client_model import ClientArchitecture
+from fedsplit.computing.memory import reuse_freed_memory
 from fedsplit.deployment import storage
-from fedsplit.memory import reuse_freed_memory
 
 _BYTES = 1 if sys.platform == "darwin" else 1024
 """That `ru_maxrss` counts in."""

@@ -6,20 +6,20 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from fedsplit.deployment.backend import Build, Deployed
+from fedsplit.deployment.backends.backend import Build, Deployed
 from fedsplit.errors import UserError
-from fedsplit.extras import extra
-from fedsplit.results.bounded import json_in
-from fedsplit.results.summary import write_json
+from fedsplit.files.bounded import json_in
+from fedsplit.machine.extras import extra
+from fedsplit.recording.summary import write_json
 
 DESCRIPTION = "deployment.json"
 _FORMATS = {
-    "floats": "fedsplit.deployment.floats.Floats",
-    "onnx": "fedsplit.deployment.onnx_session.OnnxSession",
-    "openvino": "fedsplit.deployment.openvino_model.OpenVinoModel",
-    "graph": "fedsplit.deployment.pt2e.Pt2eGraph",
-    "packed_weights": "fedsplit.deployment.weight_only.PackedWeights",
-    "quantize_dynamic": "fedsplit.deployment.quantize_dynamic.DynamicallyQuantized",
+    "floats": "fedsplit.deployment.backends.floats.Floats",
+    "onnx": "fedsplit.deployment.backends.onnx_session.OnnxSession",
+    "openvino": "fedsplit.deployment.backends.openvino_model.OpenVinoModel",
+    "graph": "fedsplit.deployment.backends.pt2e.Pt2eGraph",
+    "packed_weights": "fedsplit.deployment.backends.weight_only.PackedWeights",
+    "quantize_dynamic": "fedsplit.deployment.backends.quantize_dynamic.DynamicallyQuantized",
 }
 """By name, which class reads a directory: no file names code."""
 

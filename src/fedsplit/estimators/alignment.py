@@ -8,15 +8,15 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from fedsplit.computing.memory import Memory
+from fedsplit.computing.model_state import ModelState, compute_format
 from fedsplit.data.batches import batch_slices
 from fedsplit.estimators.estimator import Chunk, FitStep, GradientEstimator
 from fedsplit.estimators.fit import Fit
 from fedsplit.estimators.ring import Ring
-from fedsplit.memory import Memory
-from fedsplit.models.model_state import ModelState, compute_format
 from fedsplit.randomness import generator, seed_of
-from fedsplit.state import State
-from fedsplit.weights import Weights
+from fedsplit.state.state import State
+from fedsplit.state.weights import Weights
 
 
 class CutGradients(Protocol):

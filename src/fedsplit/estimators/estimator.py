@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from fedsplit.models.graphs import Graphed, Outputs
-from fedsplit.models.model_state import ModelState
-from fedsplit.models.steppable import Steppable
+from fedsplit.computing.captured_steps import Graphed, Outputs
+from fedsplit.computing.model_state import ModelState
+from fedsplit.computing.steppable import Steppable
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedsplit.computing.hooks import hooked
+from fedsplit.computing.model_state import ModelState
+from fedsplit.computing.steppable import Steppable
 from fedsplit.estimators.estimator import Chunk, GradientEstimator
 from fedsplit.estimators.second_derivative.operation import UnsupportedError
 from fedsplit.estimators.second_derivative.sweeps import Sweeps
 from fedsplit.models.auxiliary import ExplicitErrorGradient, ExplicitInputGradient
-from fedsplit.models.hooks import hooked
-from fedsplit.models.model_state import ModelState
-from fedsplit.models.steppable import Steppable
 from fedsplit.randomness import seed_modules
 
 

@@ -7,11 +7,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from fedsplit.arguments import PositiveFloat
+from fedsplit.computing.model_state import ModelState
+from fedsplit.computing.steppable import Steppable
+from fedsplit.config.values import PositiveFloat
 from fedsplit.estimators.estimator import Chunk, FitStep, GradientEstimator
 from fedsplit.estimators.mlp_regression import features
-from fedsplit.models.model_state import ModelState
-from fedsplit.models.steppable import Steppable
 
 
 class _LinearMap(nn.Module):

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsplit.arguments import PositiveInt
+from fedsplit.computing.steppable import Steppable
+from fedsplit.config.values import PositiveInt
 from fedsplit.estimators.estimator import GradientEstimator
-from fedsplit.models.steppable import Steppable
 
 
 class _Regressor(nn.Module):

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from fedsplit.memory import Memory
-from fedsplit.state import State
+from fedsplit.computing.memory import Memory
+from fedsplit.state.state import State
 
 
 class Ring:

@@ -18,7 +18,7 @@ from fedsplit.building.client_model import ClientArchitecture
 from fedsplit.deployment import storage
 from fedsplit.deployment.probe import peak_memory
 from fedsplit.errors import UserError
-from fedsplit.lifeline import end_with_parent
+from fedsplit.processes.lifeline import end_with_parent
 
 
 def main() -> int:

@@ -7,7 +7,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from fedsplit.deployment.backend import SmashedData
+from fedsplit.deployment.backends.backend import SmashedData
 from fedsplit.quant.bit_packing import from_bytes, to_bytes
 from fedsplit.quant.codec import is_finite, require_finite
 from fedsplit.quant.message import Corrupt, Message, expect

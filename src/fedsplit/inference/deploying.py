@@ -7,12 +7,12 @@ from pathlib import Path
 from torch import Tensor
 
 from fedsplit.deployment import storage
-from fedsplit.deployment.backend import Deployed
+from fedsplit.deployment.backends.backend import Deployed
 from fedsplit.deployment.calibration import calibration_batches
 from fedsplit.deployment.precisions import PRECISIONS, Int8Backend
 from fedsplit.errors import UserError
 from fedsplit.inference.subject import Subject
-from fedsplit.results.summary import write_json
+from fedsplit.recording.summary import write_json
 
 _INT8 = {"int8": "static_int8", "qat_int8": "qat_int8"}
 """What ONNX Runtime, the default, deploys them as; other backends have their name behind it."""

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fedsplit.files.csv_files import write_csv
 from fedsplit.inference.request import COLUMNS, Request
 from fedsplit.inference.summary import Summary
-from fedsplit.results.config_file import write_config
-from fedsplit.results.csv_files import write_csv
-from fedsplit.results.summary import write_json
+from fedsplit.recording.config_file import write_config
+from fedsplit.recording.summary import write_json
 
 
 def write_results(

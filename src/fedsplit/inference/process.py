@@ -12,8 +12,8 @@ from torch import Tensor
 
 from fedsplit.building.client_model import ClientArchitecture
 from fedsplit.deployment import storage
-from fedsplit.deployment.answering import AnsweringProcess
-from fedsplit.deployment.backend import SmashedData
+from fedsplit.deployment.backends.backend import SmashedData
+from fedsplit.processes.answering import AnsweringProcess
 
 _PROCESS = "fedsplit.inference.client_half"
 

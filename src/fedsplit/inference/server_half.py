@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from fedsplit.computing.model_state import compute_format
 from fedsplit.errors import RunFailed
 from fedsplit.inference.codes import DeviceCodes
-from fedsplit.models.model_state import compute_format
 from fedsplit.quant.bit_packing import to_bytes
 from fedsplit.quant.codec import is_finite
 from fedsplit.quant.message import Message

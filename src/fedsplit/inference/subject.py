@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedsplit.allowance import claim_batch, claim_model
 from fedsplit.building.client_model import ClientArchitecture
 from fedsplit.building.data import Data
 from fedsplit.building.models import ModelBuilder
 from fedsplit.building.trained_start import load_halves
+from fedsplit.config.instantiate import make
 from fedsplit.data.dataset import Images
 from fedsplit.estimators.estimator import GradientEstimator
-from fedsplit.making import make
-from fedsplit.results.run_directory import RunDirectory
+from fedsplit.machine.allowance import claim_batch, claim_model
+from fedsplit.recording.run_directory import RunDirectory
 from fedsplit.transport.transport import Member
 
 

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsplit.arguments import PositiveInt
-from fedsplit.weights import Weights
+from fedsplit.config.values import PositiveInt
+from fedsplit.state.weights import Weights
 
 
 @runtime_checkable

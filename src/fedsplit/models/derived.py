@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 
-from fedsplit.arguments import PositiveFloat, PositiveInt
+from fedsplit.config.values import PositiveFloat, PositiveInt
 
 _LEAST_CHANNELS = 8
 

@@ -9,7 +9,7 @@ from fedsplit.network.device import Device
 from fedsplit.network.network import SimulatedNetwork
 from fedsplit.network.timelines.timeline import ClientRound, Round, Timeline
 from fedsplit.network.work import Work
-from fedsplit.results.ledger import Direction, Kind, Messages
+from fedsplit.recording.ledger import Direction, Kind, Messages
 
 
 class Clock:

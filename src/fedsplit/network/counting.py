@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor, nn
 
+from fedsplit.computing.model_state import ModelState
+from fedsplit.computing.multiply_adds import multiply_adds
 from fedsplit.estimators.estimator import GradientEstimator
-from fedsplit.models.cuts import evaluating
-from fedsplit.models.model_state import ModelState
-from fedsplit.models.multiply_adds import multiply_adds
-from fedsplit.models.split import SplitModel
+from fedsplit.models.splitting.cuts import evaluating
+from fedsplit.models.splitting.split import SplitModel
 from fedsplit.network.work import Work
 
 

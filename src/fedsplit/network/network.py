@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from math import inf
 
-from fedsplit.arguments import NonNegativeFloat, Rate, Spread, SpreadFromZero
+from fedsplit.config.values import NonNegativeFloat, Rate, Spread, SpreadFromZero
 from fedsplit.network.device import Device
 from fedsplit.network.spread import drawn
 

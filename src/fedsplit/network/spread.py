@@ -4,7 +4,7 @@ from math import exp
 
 import torch
 
-from fedsplit.arguments import Spread
+from fedsplit.config.values import Spread
 from fedsplit.randomness import generator
 
 

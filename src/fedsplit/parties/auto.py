@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from fedsplit.arguments import PositiveFloat
+from fedsplit.config.values import PositiveFloat
 
 _PARTIES = "fedsplit.parties"
 

@@ -5,8 +5,8 @@ from functools import partial
 
 from torch import Tensor
 
+from fedsplit.computing.model_state import ModelState
 from fedsplit.errors import NonFinite
-from fedsplit.models.model_state import ModelState
 from fedsplit.parties.engine import Blueprint
 from fedsplit.parties.graphed_steps import GraphedSteps
 from fedsplit.parties.local_step import Descend, forward_body, local_step
@@ -14,8 +14,8 @@ from fedsplit.parties.messages import BatchLoss, LocalTraining, Part, Upload
 from fedsplit.quant.codec import NotFinite
 from fedsplit.quant.quantization import rounding_seed
 from fedsplit.randomness import seed_of
-from fedsplit.state import State
-from fedsplit.weights import Weights
+from fedsplit.state.state import State
+from fedsplit.state.weights import Weights
 
 
 @dataclass(frozen=True)

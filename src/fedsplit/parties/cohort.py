@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from torch import Tensor
 
 from fedsplit.parties.messages import LocalTraining, Part, Upload
-from fedsplit.weights import Weights
+from fedsplit.state.weights import Weights
 
 
 class Cohort(ABC):

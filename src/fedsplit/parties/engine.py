@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from fedsplit.computing.captured_steps import Recorder
+from fedsplit.computing.memory import Memory
+from fedsplit.computing.model_state import ModelState
 from fedsplit.data.batches import ClientBatches
 from fedsplit.estimators.estimator import GradientEstimator
-from fedsplit.memory import Memory
-from fedsplit.models.graphs import Recorder
-from fedsplit.models.model_state import ModelState
-from fedsplit.optimizers import Optimizer
+from fedsplit.optim.optimizers import Optimizer
+from fedsplit.optim.schedules import Schedule
 from fedsplit.parties.messages import LocalTraining, Part, Upload
 from fedsplit.parties.server_copies import ServerCopies
 from fedsplit.quant.codec import Codec
-from fedsplit.schedules import Schedule
-from fedsplit.state import State
-from fedsplit.weights import Weights
+from fedsplit.state.state import State
+from fedsplit.state.weights import Weights
 
 
 @dataclass(frozen=True, kw_only=True)

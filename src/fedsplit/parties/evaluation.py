@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
+from fedsplit.computing.model_state import ModelState
 from fedsplit.data.dataset import Images
-from fedsplit.models.model_state import ModelState
-from fedsplit.models.split import SplitModel
-from fedsplit.weights import Weights
+from fedsplit.models.splitting.split import SplitModel
+from fedsplit.state.weights import Weights
 
 
 class Evaluator:

@@ -6,9 +6,9 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from fedsplit.computing.captured_steps import Graphed, Outputs, Recorder
+from fedsplit.computing.steppable import Steppable
 from fedsplit.estimators.estimator import GradientEstimator
-from fedsplit.models.graphs import Graphed, Outputs, Recorder
-from fedsplit.models.steppable import Steppable
 from fedsplit.parties.local_step import descend_body, local_step
 
 Range: TypeAlias = tuple[int, int] | None

@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedsplit.computing.captured_steps import Outputs
+from fedsplit.computing.steppable import Steppable
 from fedsplit.estimators.estimator import GradientEstimator
-from fedsplit.models.graphs import Outputs
-from fedsplit.models.steppable import Steppable
 
 
 @dataclass(frozen=True)

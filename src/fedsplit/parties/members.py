@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
+from fedsplit.computing.stacked_state import StackedState
 from fedsplit.errors import UserError
-from fedsplit.models.stacked_state import StackedState
-from fedsplit.optimizers import Optimizer, RowOptimizer
-from fedsplit.state import State
+from fedsplit.optim.optimizers import Optimizer, RowOptimizer
+from fedsplit.state.state import State
 
 _Named: TypeAlias = dict[str, StackedState]
 

@@ -4,15 +4,15 @@ from collections.abc import Collection, Mapping, Sequence
 
 from torch import Tensor, nn
 
-from fedsplit.models.graphs import Recorder
-from fedsplit.optimizers import Optimizer
+from fedsplit.computing.captured_steps import Recorder
+from fedsplit.optim.optimizers import Optimizer
+from fedsplit.optim.schedules import Schedule
 from fedsplit.parties.client import ClientWorker
 from fedsplit.parties.engine import Blueprint, Engine
 from fedsplit.parties.messages import LocalTraining, Part, Upload
 from fedsplit.parties.server_copies import SequentialCopies
-from fedsplit.schedules import Schedule
-from fedsplit.state import State
-from fedsplit.weights import Weights
+from fedsplit.state.state import State
+from fedsplit.state.weights import Weights
 
 
 class Sequential(Engine):

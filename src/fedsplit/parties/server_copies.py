@@ -7,17 +7,17 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from fedsplit.models.graphs import Graphed, Outputs, Recorder
-from fedsplit.models.stacked_state import StackedState, rows_of
-from fedsplit.optimizers import Optimizer, RowOptimizer
+from fedsplit.computing.captured_steps import Graphed, Outputs, Recorder
+from fedsplit.computing.stacked_state import StackedState, rows_of
+from fedsplit.optim.optimizers import Optimizer, RowOptimizer
+from fedsplit.optim.schedules import Schedule
 from fedsplit.parties.local_step import train_head
 from fedsplit.parties.members import Members, largest_first
 from fedsplit.parties.messages import BatchLoss, Stack, StackedGradients, Upload, stacks_of
 from fedsplit.parties.split_server import SplitServer
 from fedsplit.randomness import seed_of
-from fedsplit.schedules import Schedule
-from fedsplit.state import State
-from fedsplit.weights import StackedWeights, Weights
+from fedsplit.state.state import State
+from fedsplit.state.weights import StackedWeights, Weights
 
 
 class ServerCopies(ABC):

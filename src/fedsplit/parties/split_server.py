@@ -6,15 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedsplit.models.graphs import Graphed, Outputs, Recorder
-from fedsplit.models.model_state import ModelState
-from fedsplit.optimizers import Optimizer
+from fedsplit.computing.captured_steps import Graphed, Outputs, Recorder
+from fedsplit.computing.model_state import ModelState
+from fedsplit.optim.optimizers import Optimizer
+from fedsplit.optim.schedules import Schedule
 from fedsplit.parties.local_step import HeadStep, train_head
 from fedsplit.parties.messages import BatchLoss, Upload
 from fedsplit.randomness import seed_of
-from fedsplit.schedules import Schedule
-from fedsplit.state import State
-from fedsplit.weights import Weights
+from fedsplit.state.state import State
+from fedsplit.state.weights import Weights
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,14 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from fedsplit.arguments import PositiveFloat
+from fedsplit.computing.captured_steps import Recorder
+from fedsplit.computing.stacked_state import StackedState, rows_of
+from fedsplit.computing.steppable import Steppable
+from fedsplit.config.values import PositiveFloat
 from fedsplit.data.batches import StackedBatches
 from fedsplit.errors import NonFinite
-from fedsplit.models.graphs import Recorder
-from fedsplit.models.stacked_state import StackedState, rows_of
-from fedsplit.models.steppable import Steppable
-from fedsplit.optimizers import Optimizer
+from fedsplit.optim.optimizers import Optimizer
+from fedsplit.optim.schedules import Schedule
 from fedsplit.parties.engine import Blueprint, Engine
 from fedsplit.parties.graphed_steps import GraphedSteps, Range
 from fedsplit.parties.local_step import Descend, forward_body, local_step
@@ -32,9 +33,8 @@ from fedsplit.parties.server_copies import StackedCopies
 from fedsplit.quant.codec import NotFinite
 from fedsplit.quant.quantization import rounding_seed
 from fedsplit.randomness import seed_of
-from fedsplit.schedules import Schedule
-from fedsplit.state import State
-from fedsplit.weights import StackedWeights, Weights
+from fedsplit.state.state import State
+from fedsplit.state.weights import StackedWeights, Weights
 
 
 @dataclass(frozen=True)

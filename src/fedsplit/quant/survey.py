@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fedsplit.quant.codec import Codec, Quantizer
-from fedsplit.quant.zstd import Zstd
+from fedsplit.quant.codecs.zstd import Zstd
 
 _LEVEL = 3
 """Of zstandard: its default."""

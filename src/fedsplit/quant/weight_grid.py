@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 from torch import Tensor
 
-from fedsplit.quant.affine_rows import AffineRows
+from fedsplit.quant.codecs.affine_rows import AffineRows
 from fedsplit.quant.scales import SMALLEST
 
 WeightBits: TypeAlias = Literal[16, 8, 4, 2, 1]

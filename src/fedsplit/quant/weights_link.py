@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from fedsplit.quant.codec import Codec
+from fedsplit.quant.codecs.float16 import Float16
+from fedsplit.quant.codecs.identity import Identity
 from fedsplit.quant.coded import Coded
-from fedsplit.quant.float16 import Float16
-from fedsplit.quant.identity import Identity
 from fedsplit.quant.quantization import WeightsCodecs
 from fedsplit.randomness import seed_of
-from fedsplit.state import State
-from fedsplit.weights import Weights
+from fedsplit.state.state import State
+from fedsplit.state.weights import Weights
 
 EXACT, HALF = Identity(), Float16()
 

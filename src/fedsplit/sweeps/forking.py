@@ -17,11 +17,11 @@ from importlib import import_module
 from pathlib import Path
 
 from fedsplit.errors import RunFailed, UserError
-from fedsplit.lifeline import end_with_parent
+from fedsplit.processes.lifeline import end_with_parent
 from fedsplit.sweeps.isolated import Outcome, Request
 from fedsplit.sweeps.status import at_work
 
-_NEEDED = ("fedsplit.tasks.train", "fedsplit.data.digits")
+_NEEDED = ("fedsplit.tasks.train", "fedsplit.data.sources.digits")
 _PACKAGES = ("fedsplit", "torch", "torchvision", "sklearn", "scipy", "numpy", "zstandard")
 _LONGEST = 2000
 """Characters of an error."""
@@ -94,8 +94,8 @@ def _live(request: Request, telling: int) -> int:
 def _run(request: Request) -> None:
     import torch  # noqa: PLC0415
 
-    from fedsplit.running import go_on, perform  # noqa: PLC0415
-    from fedsplit.sweeps.machine import device_of  # noqa: PLC0415
+    from fedsplit.machine.cores import device_of  # noqa: PLC0415
+    from fedsplit.tasks.running import go_on, perform  # noqa: PLC0415
 
     directory = Path(request.directory)
     asked = request.config["device"]

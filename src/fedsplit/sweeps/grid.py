@@ -6,17 +6,17 @@ from collections.abc import Iterator, Sequence
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Glob, Override
 
-from fedsplit.composition import composed
+from fedsplit.config.compose import composed
+from fedsplit.config.grammar import parsed
+from fedsplit.config.overrides import spelled_out
 from fedsplit.errors import UserError
-from fedsplit.grammar import parsed
-from fedsplit.overrides import spelled_out
 
 
 def jobs(overrides: Sequence[str]) -> Iterator[list[str]]:
     """The overrides of each job; the values given last change fastest.
 
     `hydra.sweeper.params` of an experiment are values to combine like those given here, which come first: a
-    key given here is not looked up there. To be called while composing (`fedsplit.composition.composing`).
+    key given here is not looked up there. To be called while composing (`fedsplit.config.compose.composing`).
 
     Raises:
         UserError: an override cannot be read, or is no list of values.

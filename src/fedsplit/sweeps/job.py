@@ -10,9 +10,9 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from fedsplit.composition import names_of_choices, plain
+from fedsplit.config.compose import names_of_choices, plain
 from fedsplit.errors import UserError
-from fedsplit.lifeline import end_with_parent
+from fedsplit.processes.lifeline import end_with_parent
 from fedsplit.sweeps.isolated import Isolated, Outcome, Request
 from fedsplit.sweeps.status import Status, log_of, tell
 

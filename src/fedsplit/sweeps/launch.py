@@ -11,7 +11,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from fedsplit.errors import UserError
-from fedsplit.extras import extra
+from fedsplit.machine.extras import extra
 from fedsplit.sweeps import job
 from fedsplit.sweeps.job import Launched
 
@@ -42,7 +42,7 @@ def check_launcher(launcher: DictConfig) -> None:
 
 
 def launch(config: DictConfig, function: Launched, overrides: Sequence[Sequence[str]]) -> None:
-    """Run jobs to their ends; to be called while composing (see `fedsplit.composition.composing`).
+    """Run jobs to their ends; to be called while composing (see `fedsplit.config.compose.composing`).
 
     Args:
         config: with Hydra's own under `hydra`: the launcher and the sweep's directory.

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedsplit.results.bounded import csv_table, json_in, number, whole
+from fedsplit.files.bounded import csv_table, json_in, number, whole
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 
 from fedsplit.errors import UserError
-from fedsplit.paths import user_path
-from fedsplit.results.bounded import MIB, yaml_in
+from fedsplit.files.bounded import MIB, yaml_in
+from fedsplit.files.paths import user_path
 
 RECORD = "sweep.yaml"
 _WITHOUT_EFFECT = ("progress", "sweep", "trust")

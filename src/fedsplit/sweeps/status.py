@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
 from fedsplit.errors import UserError
-from fedsplit.results.bounded import json_in
+from fedsplit.files.bounded import json_in
 
 STATUSES = ".jobs"
 """Folder below a sweep's directory: `<number>.json`, a `Status`, and `<number>.log`, what the job printed."""

@@ -10,13 +10,13 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from fedsplit.composition import check_hydra, composed, composing, first_line, hydra_path, plain
-from fedsplit.config import check
+from fedsplit.config.checks import check
+from fedsplit.config.compose import check_hydra, composed, composing, first_line, hydra_path, plain
+from fedsplit.config.overrides import check_beside
 from fedsplit.errors import RunFailed, UserError
-from fedsplit.overrides import check_beside
-from fedsplit.results.config_file import CONFIG_FILE, OtherFormat, read_config
-from fedsplit.results.new_directory import new_directory
-from fedsplit.shown_path import shown
+from fedsplit.files.new_directory import new_directory
+from fedsplit.files.shown_path import shown
+from fedsplit.recording.config_file import CONFIG_FILE, OtherFormat, read_config
 from fedsplit.sweeps import record
 from fedsplit.sweeps.grid import jobs
 from fedsplit.sweeps.job import Launched, thread_counts

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 
-from fedsplit.results.shown_table import print_table
+from fedsplit.reports.shown_table import print_table
 from fedsplit.sweeps.progress import is_finished, progress_of
 from fedsplit.sweeps.record import Job, differing
 from fedsplit.sweeps.status import STATUSES, told

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fedsplit.arguments import NonNegativeInt, PositiveInt
-from fedsplit.extras import extra
-from fedsplit.paths import user_path
+from fedsplit.config.values import NonNegativeInt, PositiveInt
+from fedsplit.files.paths import user_path
+from fedsplit.machine.extras import extra
 from fedsplit.tasks.task import Task
 
 
@@ -26,7 +26,7 @@ class Certificates(Task):
     def run(self, config: Mapping[str, Any], directory: Path) -> None:
         """See `Task.run`: prints what was made and which machine it is for."""
         with extra("task", "certificates"):
-            from fedsplit.transport.grpc.certificates import (  # noqa: PLC0415
+            from fedsplit.tasks.authority import (  # noqa: PLC0415
                 CA,
                 SERVER,
                 make_certificates,

@@ -8,8 +8,8 @@ from typing import Any
 from rich.logging import RichHandler
 
 from fedsplit.errors import UserError
-from fedsplit.extras import extra
-from fedsplit.paths import user_path
+from fedsplit.files.paths import user_path
+from fedsplit.machine.extras import extra
 from fedsplit.tasks.task import Task
 
 
@@ -18,12 +18,12 @@ class Client(Task):
 
     def run(self, config: Mapping[str, Any], directory: Path) -> None:
         """See `Task.run`: what is kept goes to `client.directory`."""
-        from fedsplit.parts import run_of_member  # noqa: PLC0415  (heavy)
+        from fedsplit.building.parts import run_of_member  # noqa: PLC0415  (heavy)
 
         with extra("task", "client"):
-            from fedsplit.transport.grpc.client import Client as Process  # noqa: PLC0415
-            from fedsplit.transport.grpc.device import Device  # noqa: PLC0415
-            from fedsplit.transport.grpc.tls import Tls, require_tls_beyond_loopback  # noqa: PLC0415
+            from fedsplit.inference.grpc.device import Device  # noqa: PLC0415
+            from fedsplit.transport.grpc.client.client import Client as Process  # noqa: PLC0415
+            from fedsplit.transport.grpc.protocol.tls import Tls, require_tls_beyond_loopback  # noqa: PLC0415
 
         transport, folder = config["transport"], config["client"]["directory"]
         if "server" not in transport:

@@ -10,15 +10,15 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from fedsplit.arguments import PositiveInt
+from fedsplit.building.parts import Parts
 from fedsplit.building.quantization import built_codec, codec_at_cut
+from fedsplit.computing.model_state import ModelState
+from fedsplit.config.values import PositiveInt
 from fedsplit.errors import RunFailed, UserError
-from fedsplit.models.model_state import ModelState
 from fedsplit.parties.local_step import descend_body, train_head
-from fedsplit.parts import Parts
 from fedsplit.quant.survey import Survey, survey
 from fedsplit.randomness import seed_of
-from fedsplit.results.shown_table import print_table
+from fedsplit.reports.shown_table import print_table
 from fedsplit.tasks.task import Task
 
 

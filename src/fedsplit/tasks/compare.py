@@ -9,22 +9,22 @@ from typing import Any, Self
 from rich.console import Console
 from torch import Tensor
 
-from fedsplit.arguments import PositiveInt
+from fedsplit.building.trained import TrainedRun
+from fedsplit.config.values import PositiveInt
 from fedsplit.deployment import storage
-from fedsplit.deployment.backend import Deployed
+from fedsplit.deployment.backends.backend import Deployed
 from fedsplit.deployment.calibration import calibration_batches
 from fedsplit.deployment.measuring import footprints, machine
 from fedsplit.deployment.precisions import PRECISIONS, PrecisionName
 from fedsplit.errors import UserError
-from fedsplit.paths import user_path
-from fedsplit.results.classification import CONFUSION, ROC, ConfusionMatrix, RocCurves
-from fedsplit.results.comparison import SAMPLES, Compared, comparison_table, write_comparison
-from fedsplit.results.comparison_figure import comparison_figure
-from fedsplit.results.figures.style import house_style
-from fedsplit.results.paired import Drop
-from fedsplit.results.shown_table import print_table
+from fedsplit.files.paths import user_path
+from fedsplit.recording.classification import CONFUSION, ROC, ConfusionMatrix, RocCurves
+from fedsplit.reports.comparison import SAMPLES, Compared, comparison_table, write_comparison
+from fedsplit.reports.comparison_figure import comparison_figure
+from fedsplit.reports.figures.style import house_style
+from fedsplit.reports.paired import Drop
+from fedsplit.reports.shown_table import print_table
 from fedsplit.tasks.task import Task
-from fedsplit.trained import TrainedRun
 
 _REFERENCE, _MODEL = "fp32", "model"
 

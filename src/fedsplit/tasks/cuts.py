@@ -15,23 +15,23 @@ from rich.table import Table
 from torch import Tensor, fx
 from torch.utils.flop_counter import FlopCounterMode
 
-from fedsplit.arguments import PositiveInt
+from fedsplit.building.parts import Parts
 from fedsplit.building.quantization import built_quantization
+from fedsplit.computing.layout import unflattened
+from fedsplit.computing.multiply_adds import attention_in_products
+from fedsplit.config.values import PositiveInt
 from fedsplit.errors import UserError
-from fedsplit.models.cuts import Cut, Cuts, evaluating
+from fedsplit.files.paths import user_path
 from fedsplit.models.derived import DerivedAuxiliary
-from fedsplit.models.layout import unflattened
-from fedsplit.models.multiply_adds import attention_in_products
-from fedsplit.models.split import divided
-from fedsplit.parts import Parts
-from fedsplit.paths import user_path
-from fedsplit.quant.labels import Labels
-from fedsplit.results.cut_figure import cut_figure
-from fedsplit.results.figures.style import house_style
-from fedsplit.results.shown_table import print_table
+from fedsplit.models.splitting.cuts import Cut, Cuts, evaluating
+from fedsplit.models.splitting.split import divided
+from fedsplit.quant.codecs.labels import Labels
+from fedsplit.reports.cut_figure import cut_figure
+from fedsplit.reports.figures.style import house_style
+from fedsplit.reports.shown_table import print_table
+from fedsplit.state.weights import Weights
 from fedsplit.tasks.round_load import ALGORITHMS, Population, RoundLoad
 from fedsplit.tasks.task import Task
-from fedsplit.weights import Weights
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fedsplit.allowance import allowing_a_run_directory
-from fedsplit.arguments import NonNegativeInt, PositiveFloat, PositiveInt
-from fedsplit.config import OF_AN_INFERENCE
+from fedsplit.building.parts import found_device
+from fedsplit.computing.memory import reuse_freed_memory
+from fedsplit.config.checks import OF_AN_INFERENCE
+from fedsplit.config.instantiate import make
+from fedsplit.config.targets import is_class
+from fedsplit.config.values import NonNegativeInt, PositiveFloat, PositiveInt
 from fedsplit.deployment.precisions import Int8Backend
 from fedsplit.errors import RunFailed, UserError
-from fedsplit.extras import extra
+from fedsplit.files.new_directory import new_directory
 from fedsplit.inference.deploying import Deploying, save
 from fedsplit.inference.device import Device, Turns
 from fedsplit.inference.files import write_results
@@ -25,20 +28,17 @@ from fedsplit.inference.server_half import ServerHalf
 from fedsplit.inference.simulated import wire
 from fedsplit.inference.subject import Batches, subject_of
 from fedsplit.inference.summary import Summary, summary_table
-from fedsplit.making import make
-from fedsplit.memory import reuse_freed_memory
+from fedsplit.machine.allowance import allowing_a_run_directory
+from fedsplit.machine.extras import extra
 from fedsplit.network.network import Network, SimulatedNetwork
-from fedsplit.parts import found_device
-from fedsplit.results.new_directory import new_directory
-from fedsplit.results.run_directory import RunDirectory
-from fedsplit.results.shown_table import print_table
-from fedsplit.stored_config import checked, stored_config
-from fedsplit.targets import is_class
+from fedsplit.recording.run_directory import RunDirectory
+from fedsplit.recording.stored_config import checked, stored_config
+from fedsplit.reports.shown_table import print_table
 from fedsplit.tasks.task import Task
 from fedsplit.transport.local import LocalTransport
 
 if TYPE_CHECKING:
-    from fedsplit.transport.grpc.inference import GrpcInference
+    from fedsplit.inference.grpc.inference import GrpcInference
 
 
 class Infer(Task):
@@ -112,7 +112,7 @@ class Infer(Task):
                 raise UserError("task.devices", self.devices, "is for devices that dial in: transport=grpc")
             return None
         with extra("transport", config["choices"]["transport"]):
-            from fedsplit.transport.grpc.inference import GrpcInference  # noqa: PLC0415
+            from fedsplit.inference.grpc.inference import GrpcInference  # noqa: PLC0415
         if isinstance(network, SimulatedNetwork):
             told = "must be none with transport=grpc: this wire is measured"
             raise UserError("network", config["choices"]["network"], told)

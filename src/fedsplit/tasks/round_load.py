@@ -10,7 +10,7 @@ from fedsplit.data.batches import batch_slices
 from fedsplit.quant.codec import Codec, Quantizer
 from fedsplit.quant.quantization import Quantization
 from fedsplit.quant.weights_link import codec_of
-from fedsplit.weights import Weights
+from fedsplit.state.weights import Weights
 
 ALGORITHMS = ("fed_avg", "splitfed_v1", "splitfed_v2", "cse_fsl", "fsl_sage")
 

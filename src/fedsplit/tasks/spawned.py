@@ -19,8 +19,8 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
-from fedsplit.lifeline import end_with_parent
-from fedsplit.transport.grpc.spawning import GRACE_S, Asked, last_words, log_of
+from fedsplit.processes.lifeline import end_with_parent
+from fedsplit.transport.grpc.server.spawning import GRACE_S, Asked, last_words, log_of
 
 _PAUSE_S = 0.5
 _MOST_DEATHS, _WITHIN_S = 10, 60.0
@@ -95,10 +95,10 @@ def _live(asked: Asked, client: int, folder: Path) -> int:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr, force=True
     )
-    from fedsplit.allowance import machine_memory  # noqa: PLC0415
+    from fedsplit.building.parts import run_of_member  # noqa: PLC0415
     from fedsplit.errors import RunFailed, UserError  # noqa: PLC0415
-    from fedsplit.parts import run_of_member  # noqa: PLC0415
-    from fedsplit.transport.grpc.client import Client  # noqa: PLC0415
+    from fedsplit.machine.allowance import machine_memory  # noqa: PLC0415
+    from fedsplit.transport.grpc.client.client import Client  # noqa: PLC0415
 
     try:
         Client(

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 from fedsplit.errors import RunFailed, UserError
-from fedsplit.lifeline import end_with_parent
-from fedsplit.transport.grpc.device import Device
+from fedsplit.inference.grpc.device import Device
+from fedsplit.processes.lifeline import end_with_parent
 
 
 def main() -> int:

@@ -14,8 +14,8 @@ class Task(ABC):
         """Do it.
 
         Args:
-            config: composed and checked (see `fedsplit.config.check`), with the names of what was chosen
-                under `choices`.
+            config: composed and checked (see `fedsplit.config.checks.check`), with the names of what was
+                chosen under `choices`.
             directory: where results go, if there are any; made only once nothing can be wrong any more.
 
         Raises:

@@ -6,9 +6,9 @@ from typing import Any
 
 from fedsplit.building.trained_start import TrainedStart
 from fedsplit.errors import UserError
-from fedsplit.experiment import Experiment
-from fedsplit.results.run_directory import RunDirectory
+from fedsplit.recording.run_directory import RunDirectory
 from fedsplit.tasks.task import Task
+from fedsplit.training.experiment import Experiment
 
 
 class Train(Task):

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import wandb
 
-from fedsplit.results import bounded
+from fedsplit.files import bounded
 from fedsplit.trackers.tracker import Row, Tracker, numbers
 
 FINISH_S = 600.0

@@ -9,7 +9,7 @@ from fedsplit.quant.codec import NotFinite
 from fedsplit.quant.coded import Coded
 from fedsplit.quant.weights_link import Delivery
 from fedsplit.randomness import seed_of
-from fedsplit.results.ledger import Direction, Kind, Ledger
+from fedsplit.recording.ledger import Direction, Kind, Ledger
 
 KIND_OF: dict[Part, Kind] = {
     "client": "client_weights",

@@ -10,15 +10,15 @@ from torch import Tensor
 from fedsplit.errors import NonFinite
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.messages import LocalTraining, Part, StackedGradients, StackedUploads, Upload
+from fedsplit.quant.codecs.labels import Labels
 from fedsplit.quant.coded import Coded
-from fedsplit.quant.labels import Labels
 from fedsplit.quant.quantization import TensorKind, rounding_seed
 from fedsplit.quant.weights_link import Delivery, Downlink, Uplink
-from fedsplit.results.ledger import Direction, Kind
-from fedsplit.state import State
+from fedsplit.recording.ledger import Direction, Kind
+from fedsplit.state.state import State
+from fedsplit.state.weights import StackedWeights, Weights
 from fedsplit.transport.links import KIND_OF, count, receivers, sent_as, weights_seed
 from fedsplit.transport.transport import Result, Run, Stateful, Transport
-from fedsplit.weights import StackedWeights, Weights
 
 
 class LocalTransport(Transport):

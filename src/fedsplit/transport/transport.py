@@ -15,9 +15,9 @@ from fedsplit.data.fingerprint import Fingerprint
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.engine import Engine
 from fedsplit.quant.quantization import Quantization
-from fedsplit.results.ledger import Ledger
-from fedsplit.state import State
-from fedsplit.weights import Weights
+from fedsplit.recording.ledger import Ledger
+from fedsplit.state.state import State
+from fedsplit.state.weights import Weights
 
 Result = TypeVar("Result")
 

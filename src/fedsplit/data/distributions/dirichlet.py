@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fedsplit.arguments import PositiveFloat, PositiveInt
+from fedsplit.config.values import PositiveFloat, PositiveInt
 from fedsplit.data.distributions.distribution import Distribution
 from fedsplit.errors import UserError
 from fedsplit.randomness import numpy_generator

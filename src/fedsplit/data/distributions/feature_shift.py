@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedsplit.arguments import Degrees, Fraction
+from fedsplit.config.values import Degrees, Fraction
 from fedsplit.data.distributions.iid import Iid
 from fedsplit.randomness import generator
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fedsplit.arguments import PositiveInt
+from fedsplit.config.values import PositiveInt
 from fedsplit.data.distributions.distribution import Distribution
 from fedsplit.errors import UserError
 from fedsplit.randomness import numpy_generator

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedsplit.computing.model_state import compute_format
 from fedsplit.estimators.second_derivative.operation import Operation, UnsupportedError, images
-from fedsplit.models.model_state import compute_format
 
 
 class Linear(Operation):

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
+from fedsplit.computing.tracing import Tracer
 from fedsplit.estimators.estimator import Chunk
 from fedsplit.estimators.second_derivative.operation import UnsupportedError
 from fedsplit.estimators.second_derivative.rules import Rule, rule_of
-from fedsplit.models.tracing import Tracer
-from fedsplit.weights import Weights
+from fedsplit.state.weights import Weights
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from fedsplit.network.timelines.timeline import Round, Timeline
 from fedsplit.network.work import STEP
-from fedsplit.results.ledger import Kind
+from fedsplit.recording.ledger import Kind
 
 WEIGHTS: tuple[Kind, ...] = ("full_weights", "client_weights")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fedsplit.estimators.fit import Fit
 from fedsplit.network.device import Device
 from fedsplit.network.work import Work
-from fedsplit.results.ledger import Direction, Kind
+from fedsplit.recording.ledger import Direction, Kind
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,79 @@
+"""What a run left behind, put together again: its trained halves, and all that the run was made of."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedsplit.building.client_model import ClientArchitecture
+from fedsplit.building.parts import Parts
+from fedsplit.building.trained_start import load_halves
+from fedsplit.machine.allowance import allowing_a_run_directory
+from fedsplit.recording.run_directory import RunDirectory
+from fedsplit.recording.stored_config import checked, stored_config
+
+
+class TrainedRun:
+    """The trained model of a run.
+
+    Args:
+        path: of the run's directory.
+        device: where the server model is; the client model is on the CPU.
+        threads: of this process.
+        trust: whether the run's own classes may be called (see `stored_config`).
+
+    Raises:
+        UserError: there is no such run, or it left no model, or one that does not fit its configuration, or
+            names code of its own without `trust`.
+    """
+
+    def __init__(self, path: Path, *, device: str, threads: int, trust: bool = False) -> None:
+        directory = RunDirectory.existing(path, "run")
+        config = {**stored_config(directory, trust=trust), "device": device, "threads": threads}
+        checked(config)
+        weights = {half: directory.model(half) for half in ("client", "server")}
+        with allowing_a_run_directory():
+            self.path, self.parts = path, Parts(config)
+        halves = self.parts.models.halves
+        self.client, self.server = halves.client.to("cpu").eval(), halves.server.eval()
+        load_halves(weights, {"client": self.client, "server": self.server}, path)
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """Of the run, with what replaces parts of it here."""
+        return self.parts.config
+
+    @property
+    def architecture(self) -> ClientArchitecture:
+        """What the client model is made from, where there is nothing of the run but that."""
+        builder = self.parts.model_builder
+        cut = builder.cut(*builder.whole())
+        return ClientArchitecture(self.config["model"], cut, **self.parts.data.sizes)
+
+    @property
+    def labels(self) -> Tensor:
+        """Of the test images, `(n,)`, on the CPU."""
+        return self.parts.data.dataset.test.labels.cpu()
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """By label; numbers where classes have no names."""
+        dataset = self.parts.data.dataset
+        return dataset.class_names or tuple(map(str, range(dataset.num_classes)))
+
+    @torch.inference_mode()
+    def test_logits(self, client: Callable[[Tensor], Tensor]) -> Tensor:
+        """Of all test images, `(n, classes)`, on the CPU.
+
+        Args:
+            client: what makes smashed data of inputs, both on the CPU, float32.
+        """
+        images, size = self.parts.data.dataset.test, self.config["eval_batch_size"]
+        logits = []
+        for start in range(0, len(images), size):
+            images.prefetch(slice(start, start + 2 * size))
+            x = self.parts.data.normalise(images.pixels[start : start + size]).cpu()
+            logits.append(self.server(client(x).to(self.parts.device)).cpu())
+        return torch.cat(logits)

@@ -1,0 +1,177 @@
+"""A model's parameters, buffers and optimizer state as explicit values, and what a step does to them."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fedsplit.computing.captured_steps import Recorder
+from fedsplit.computing.computation import call
+from fedsplit.computing.hooks import copy_hooks
+from fedsplit.optim.optimizers import Optimizer
+from fedsplit.randomness import seed_modules
+from fedsplit.state.state import State
+from fedsplit.state.weights import Weights
+
+
+def compute_format(tensor: Tensor) -> Tensor:
+    """The memory format that models compute in: channels_last for images and their activations."""
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor.contiguous()
+
+
+def _owned(tensor: Tensor) -> Tensor:
+    copy = tensor.detach().clone(memory_format=torch.preserve_format)
+    return compute_format(copy)
+
+
+def _own_parameter(parameter: nn.Parameter) -> Tensor:
+    """A copy that learns if the parameter does, with the parameter's hooks."""
+    own = _owned(parameter).requires_grad_(parameter.requires_grad)
+    copy_hooks(parameter, own)
+    return own
+
+
+class ModelState:
+    """One party's copy of a model: a row of tensors, stepped by functions that are written once.
+
+    Parameters with `requires_grad=False` are held, sent and loaded like the others, and never stepped.
+
+    Args:
+        module: the computation; many states share one. It must be in training mode.
+        optimizer: moves the parameters in `descend`; None where they are never moved.
+        recorder: captures its steps; None where they are not captured.
+    """
+
+    def __init__(
+        self, module: nn.Module, optimizer: Optimizer | None = None, *, recorder: Recorder | None = None
+    ) -> None:
+        self.module, self.recorder = module, recorder
+        self.parameters = {name: _own_parameter(p) for name, p in module.named_parameters()}
+        self.trained = {name: own for name, own in self.parameters.items() if own.requires_grad}
+        self.buffers = {
+            name: _owned(module.get_buffer(name))
+            for name in module.state_dict()
+            if name not in self.parameters
+        }
+        self._learning_rate = optimizer.lr if optimizer else 0.0
+        self._rate: Tensor | None = None
+        """The learning rate as captured steps read it; torch's fused kernels take float32 only."""
+        self._optimizer: torch.optim.Optimizer | None = None
+        if optimizer and recorder:
+            self._rate = torch.full((), optimizer.lr, dtype=torch.float32, device=self.device)
+        if optimizer and self.trained:
+            trained = list(self.trained.values())
+            built = optimizer.build(trained) if self._rate is None else optimizer.build(trained, self._rate)
+            self._optimizer = built
+
+    def frozen(self) -> Weights:
+        """The parameters that are not trained: the state itself, not a copy."""
+        return {name: own for name, own in self.parameters.items() if name not in self.trained}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return next(iter(self.parameters.values())).device
+
+    def frozen_buffers(self) -> dict[str, Tensor]:
+        """Copies for a pass that must not move the running statistics."""
+        return {name: buffer.clone() for name, buffer in self.buffers.items()}
+
+    def forward(self, x: Tensor, *, seed: int | None, buffers: dict[str, Tensor] | None = None) -> Tensor:
+        """Outputs in training mode; moves the running statistics, or those in `buffers` if given.
+
+        Args:
+            x: inputs, in any memory format.
+            seed: of what the module draws by itself (dropout); None where it draws nothing.
+            buffers: to use and move instead of the state's own.
+        """
+        if seed is not None:
+            seed_modules(seed, self.device)
+        buffers = self.buffers if buffers is None else buffers
+        return call(self.module, self.parameters, buffers, compute_format(x))
+
+    def descend(self, gradients: Sequence[Tensor], learning_rate_factor: float | Tensor) -> None:
+        """One optimizer step along `gradients`, given in the order of `trained`.
+
+        Args:
+            gradients: may be taken over.
+            learning_rate_factor: of the schedule; in a 0-d tensor where the step is captured.
+        """
+        if not self.trained:
+            return
+        if self._optimizer is None:
+            raise AssertionError("this model is not trained here")
+        for parameter, gradient in zip(self.trained.values(), gradients, strict=True):
+            # a fused optimizer on a CPU goes through memory as it comes, whatever the strides say
+            same = gradient.stride() == parameter.stride()
+            parameter.grad = gradient if same else torch.empty_like(parameter).copy_(gradient)
+        rate = self._learning_rate * learning_rate_factor
+        if self._rate is None:
+            for group in self._optimizer.param_groups:
+                group["lr"] = rate
+            self._optimizer.step()
+        else:
+            self._captured_step(self._optimizer, self._rate, rate)
+
+    def _captured_step(self, optimizer: torch.optim.Optimizer, kept: Tensor, rate: float | Tensor) -> None:
+        """One that may be captured: its rate goes from tensor to tensor."""
+        if isinstance(rate, Tensor):
+            kept.copy_(rate)
+        else:
+            kept.fill_(rate)
+        for group in optimizer.param_groups:
+            # torch refuses to capture without it, and warns where it is set and nothing is captured
+            group["capturable"] = kept.is_cuda and torch.cuda.is_current_stream_capturing()
+        optimizer.step()
+        for parameter in self.trained.values():
+            parameter.grad = None  # of a captured step it would hold memory that all graphs share
+
+    @torch.no_grad()
+    def move_buffers(self, buffers: dict[str, Tensor]) -> None:
+        """Take over running statistics."""
+        for name, buffer in buffers.items():
+            self.buffers[name].copy_(buffer)
+
+    def each(self, function: Callable[..., Tensor], *inputs: object) -> Tensor:
+        """What `function` gives; states of many clients give it for each."""
+        return function(*inputs)
+
+    def weights(self) -> Weights:
+        """Copies of parameters and buffers, contiguous: a message."""
+        named = {**self.parameters, **self.buffers}
+        return {name: t.detach().clone(memory_format=torch.contiguous_format) for name, t in named.items()}
+
+    def load(self, weights: Weights) -> None:
+        """Take over parameters and buffers; the optimizer's state stays."""
+        own = {**self.parameters, **self.buffers}
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(weights[name])
+
+    def state(self) -> State:
+        """Everything: weights, buffers and the optimizer's state."""
+        slots: State = {}
+        if self._optimizer is not None:
+            for name, parameter in self.parameters.items():
+                slots[name] = dict(self._optimizer.state.get(parameter, {}))
+        return {"weights": {**self.parameters, **self.buffers}, "optimizer": slots}
+
+    def load_state(self, state: State) -> None:
+        """Take over what `state` gave; the optimizer's state is then in other memory than before."""
+        self.load(state["weights"])
+        if self._optimizer is None:
+            return
+        self._optimizer.state.clear()
+        for name, parameter in self.trained.items():
+            slot = {key: self._slot(parameter, value) for key, value in state["optimizer"][name].items()}
+            if slot:
+                self._optimizer.state[parameter] = slot
+
+    def _slot(self, parameter: Tensor, value: object) -> object:
+        """A slot of an optimizer in the memory format of its parameter, so that the same kernels run."""
+        if not isinstance(value, Tensor):
+            return value
+        if value.shape == parameter.shape:
+            return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+        # counts of steps are kept on the device where steps are captured
+        return value.to(parameter.device if self._rate is not None else value.device, copy=True)

@@ -1,0 +1,180 @@
+"""The state of one model at many clients: a row a client in every tensor."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias, cast
+
+import torch
+from torch import Tensor, nn
+from torch.func import vmap
+
+from fedsplit.computing.stacked_module import StackedModule
+from fedsplit.optim.optimizers import RowOptimizer
+from fedsplit.state.state import State
+from fedsplit.state.weights import Weights
+
+Rows: TypeAlias = slice | Tensor
+"""Which clients: a range of rows, or their numbers in any order."""
+
+
+def rows_of(numbers: Sequence[int]) -> Rows:
+    """Rows by their numbers: as a slice, which copies nothing, where they follow each other."""
+    first = numbers[0]
+    if all(number == first + offset for offset, number in enumerate(numbers)):
+        return slice(first, first + len(numbers))
+    return torch.tensor(numbers)
+
+
+class StackedState:
+    """Parameters, buffers and optimizer state of K clients, for passes and steps of any of their rows.
+
+    The counterpart of `ModelState`: what is a tensor there is a stack of K here.
+
+    Args:
+        module: the computation for one client; its own weights are what every row begins with.
+        clients: K.
+        optimizer: moves the parameters in `descend`; None where they are never moved.
+    """
+
+    def __init__(self, module: nn.Module, clients: int, optimizer: RowOptimizer | None = None) -> None:
+        self.stacked = StackedModule(module)
+        own = {name: tensor.detach() for name, tensor in module.state_dict(keep_vars=True).items()}
+        parameters = dict(module.named_parameters())
+        stacks = {name: t.repeat(clients, *[1] * t.ndim) for name, t in own.items()}
+        self.parameters = {name: stacks[name] for name in parameters}
+        self.trained = [name for name, parameter in parameters.items() if parameter.requires_grad]
+        """Names of the parameters that steps move."""
+        self.buffers = {name: stacks[name] for name in own if name not in parameters}
+        self.optimizer = optimizer
+        names = optimizer.slots if optimizer else ()
+        self.slots = {
+            name: {slot: torch.zeros_like(stacks[name]) for slot in names if name in self.trained}
+            for name in parameters
+        }
+        self.steps = torch.zeros(clients, dtype=torch.int64, device=next(iter(own.values())).device)
+        """How often each row has been stepped."""
+        self._views: dict[tuple[int, int], _Some] = {}
+
+    @property
+    def clients(self) -> int:
+        """K."""
+        return len(self.steps)
+
+    def rows(self, rows: Rows) -> "_Some":
+        """Some of the rows, as a model to pass data through and to step."""
+        if isinstance(rows, Tensor):
+            return _Gathered(self, rows)
+        key = (rows.start, rows.stop)
+        if key not in self._views:
+            self._views[key] = _Some(self, rows)
+        return self._views[key]
+
+    def tensors(self) -> Weights:
+        """Parameters and buffers, `(K, ...)`: the state itself, not a copy."""
+        return {**self.parameters, **self.buffers}
+
+    def load_all(self, weights: Weights) -> None:
+        """Take over the same weights in all rows; the optimizer's state stays."""
+        for name, stack in self.tensors().items():
+            stack.copy_(weights[name])
+
+    def load_row(self, row: int, weights: Weights) -> None:
+        """Take over weights in one row; the optimizer's state stays."""
+        for name, stack in self.tensors().items():
+            stack[row].copy_(weights[name])
+
+    def row_state(self, row: int) -> State:
+        """What `ModelState.state` gives for one client; a copy."""
+        slots: State = {}
+        for name, kept in self.slots.items():
+            stepped = self.optimizer is not None and int(self.steps[row]) > 0
+            slots[name] = {slot: stack[row].clone() for slot, stack in kept.items()} if stepped else {}
+            if stepped and name in self.trained and cast(RowOptimizer, self.optimizer).counts:
+                slots[name]["step"] = self.steps[row].to(torch.float32)
+        return {
+            "weights": {name: stack[row].clone() for name, stack in self.tensors().items()},
+            "optimizer": slots if self.optimizer else {},
+        }
+
+    def load_row_state(self, row: int, state: State) -> None:
+        """Take over what `row_state` or `ModelState.state` gave."""
+        self.load_row(row, state["weights"])
+        if self.optimizer is None:
+            return
+        self.steps[row] = 0
+        for name, kept in self.slots.items():
+            slots = state["optimizer"][name]
+            for slot, stack in kept.items():
+                if slot in slots:
+                    stack[row].copy_(slots[slot])
+                else:
+                    stack[row].zero_()
+            if slots:
+                self.steps[row] = int(slots.get("step", 1))
+
+
+class _Some:
+    """A range of the rows of a state; steps move the state itself."""
+
+    def __init__(self, whole: StackedState, rows: Rows) -> None:
+        self._whole, self._rows = whole, rows
+        self.module = whole.stacked.module
+        self.parameters = self._taken(whole.parameters)
+        self.trained = {name: self.parameters[name].requires_grad_() for name in whole.trained}
+        self.buffers = self._taken(whole.buffers)
+        self._slots = {name: self._taken(slots) for name, slots in whole.slots.items()}
+
+    def _taken(self, stacks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        # .data: a step of some rows must not look to autograd like a change of the others
+        return {name: stack[self._rows].data for name, stack in stacks.items()}
+
+    def frozen_buffers(self) -> dict[str, Tensor]:
+        """Copies for a pass that must not move the running statistics."""
+        return {name: buffer.clone() for name, buffer in self.buffers.items()}
+
+    def forward(
+        self, x: Tensor, *, seed: Sequence[int] | None, buffers: dict[str, Tensor] | None = None
+    ) -> Tensor:
+        """Outputs `(k, b, ...)` of inputs `(k, b, ...)`; see `ModelState.forward`."""
+        buffers = self.buffers if buffers is None else buffers
+        return self._whole.stacked(self.parameters, buffers, x, seed or ())
+
+    def each(self, function: Callable[..., Tensor], *inputs: object) -> Tensor:
+        """What `function` gives for each client's rows of the inputs."""
+        return vmap(function)(*inputs)
+
+    @torch.no_grad()
+    def descend(self, gradients: Sequence[Tensor], learning_rate_factor: float | Tensor) -> None:
+        """One optimizer step along `gradients`, given in the order of `trained`."""
+        whole, optimizer = self._whole, self._whole.optimizer
+        if optimizer is None:
+            raise AssertionError("this model is not trained here")
+        whole.steps[self._rows] += 1
+        steps, rate = whole.steps[self._rows], optimizer.lr * learning_rate_factor
+        for (name, parameter), gradient in zip(self.trained.items(), gradients, strict=True):
+            optimizer.step_rows(parameter, gradient, self._slots[name], steps, rate)
+        self._moved()
+
+    @torch.no_grad()
+    def move_buffers(self, buffers: dict[str, Tensor]) -> None:
+        """Take over running statistics."""
+        for name, buffer in buffers.items():
+            self.buffers[name].copy_(buffer)
+        self._moved()
+
+    def _moved(self) -> None:
+        """Views are the state itself: nothing is left to do."""
+
+
+class _Gathered(_Some):
+    """Rows that do not follow each other: copies, written back with the step that ends a pass."""
+
+    @torch.no_grad()
+    def _moved(self) -> None:
+        whole = self._whole
+        for stacks, moved in (
+            (whole.parameters, self.parameters),
+            (whole.buffers, self.buffers),
+            *((whole.slots[name], slots) for name, slots in self._slots.items()),
+        ):
+            for name, stack in stacks.items():
+                stack[self._rows] = moved[name].detach()

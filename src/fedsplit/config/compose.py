@@ -1,0 +1,159 @@
+"""Composes configurations from the groups of `hydra_config`; says in one line what is wrong with them."""
+
+import re
+import secrets
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fedsplit.config.checks import CODECS
+from fedsplit.config.chosen_names import CONFIGS as CONFIGS  # noqa: PLC0414 (others take it from here)
+from fedsplit.config.chosen_names import chosen_names
+from fedsplit.config.grammar import check_single
+from fedsplit.errors import UserError
+from fedsplit.files.paths import user_path
+from fedsplit.machine.cores import jobs_at_once
+
+OmegaConf.register_new_resolver("short_id", lambda: secrets.token_hex(2), use_cache=True, replace=True)
+OmegaConf.register_new_resolver("jobs_at_once", jobs_at_once, replace=True)
+
+
+@contextmanager
+def composing() -> Iterator[None]:
+    """Hydra's compose API, over this project's configurations; also within a job of a sweep."""
+    instance = GlobalHydra.instance()
+    before, instance.hydra = instance.hydra, None
+    try:
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            yield
+    finally:
+        instance.hydra = before
+
+
+def composed(overrides: Sequence[str]) -> DictConfig:
+    """The configuration, with Hydra's own under `hydra`, where choices have their `chosen_names`.
+
+    Raises:
+        UserError: an override is wrong.
+    """
+    check_single(overrides)
+    try:
+        config = compose("config", list(overrides), return_hydra_config=True)
+        config.hydra.runtime.choices = names_of_choices(config, config.hydra.runtime.choices)
+        return config
+    except MissingConfigException as error:
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        if group == "codec":
+            asked = (text.partition("=")[0] for text in overrides if text.endswith(f"={choice}"))
+            group = next(asked, group).removeprefix("codec@")
+        raise UserError(
+            group, choice, f"no such choice; allowed: {', '.join(error.options or [])}"
+        ) from error
+    except ConfigCompositionException as error:
+        found = re.search(r"Could not override '([^']+)'", str(error))
+        if found is None:
+            raise _wrong(overrides, error) from error
+        raise _unknown_key(found[1].lstrip("+"), overrides) from error
+    except (HydraException, ValueError) as error:  # ValueError: a group set to null
+        raise _wrong(overrides, error) from error
+
+
+def _wrong(overrides: Sequence[str], error: Exception) -> UserError:
+    """An error that names the override at fault: the last one that, composed alone, fails in the same way."""
+    at_fault = [text for text in overrides if _complaint([text]) == first_line(error)]
+    if not at_fault:
+        return UserError("overrides", " ".join(map(shlex.quote, overrides)), first_line(error))
+    key, _, value = at_fault[-1].partition("=")
+    group = key.lstrip("+~").partition("@")[0]
+    options = GlobalHydra.instance().config_loader().get_group_options(group)
+    if key.startswith("+") and options:
+        return UserError(key, value, f"is chosen already; another choice is {group}={value}, without +")
+    if options:
+        return UserError(key, value, f"no such choice; allowed: {', '.join(options)}")
+    return UserError(key, value, first_line(error))
+
+
+def _complaint(overrides: list[str]) -> str | None:
+    try:
+        compose("config", overrides, return_hydra_config=True)
+    except (HydraException, ValueError) as error:
+        return first_line(error)
+    return None
+
+
+def names_of_choices(config: DictConfig, choices: Mapping[str, str | None]) -> dict[str, str | None]:
+    """The `chosen_names` of a composed configuration."""
+    unresolved = OmegaConf.to_container(_without_hydra(config), resolve=False)
+    return chosen_names(unresolved, choices)  # type: ignore[arg-type]
+
+
+def _unknown_key(key: str, overrides: Sequence[str]) -> UserError:
+    value = next(
+        (text.partition("=")[2] for text in overrides if text.lstrip("+~").startswith(f"{key}=")), ""
+    )
+    others = [text for text in overrides if not text.lstrip("+~").startswith(f"{key}=")]
+    parent, _, name = key.rpartition(".")
+    config = composed(others)
+    node = OmegaConf.select(config, parent) if parent else config
+    if not isinstance(node, DictConfig):
+        return UserError(key, value, f"there is no such key: {parent} is {node}")
+    known = [str(known) for known in node if not str(known).startswith("_") and known != "hydra"]
+    if parent in CODECS:
+        parent_choice = config.hydra.runtime.choices[f"codec@{parent}"]
+        return UserError(key, value, f"no such key of codec {parent_choice}; known: {', '.join(known)}")
+    close = get_close_matches(name, known, 1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return UserError(key, value, f"no such key; {hint}known: {', '.join(known) or 'none'}")
+
+
+def first_line(error: Exception) -> str:
+    """What an error says first."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """A composed configuration, resolved, as plain values, without Hydra's own part."""
+    try:
+        resolved = OmegaConf.to_container(_without_hydra(config), resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise UserError(str(error.full_key or "config"), None, first_line(error)) from error
+    return resolved  # type: ignore[return-value]
+
+
+def _without_hydra(config: DictConfig) -> DictConfig:
+    return OmegaConf.create({key: node for key, node in config.items_ex(resolve=False) if key != "hydra"})
+
+
+def check_hydra(config: DictConfig) -> None:
+    """Raise where Hydra's own part asks for what is not done here.
+
+    Raises:
+        UserError: it does.
+    """
+    if config.hydra.job.chdir:
+        told = "a run stays in the directory of its command; hydra.run.dir says where its files go"
+        raise UserError("hydra.job.chdir", True, told)
+
+
+def hydra_path(config: DictConfig, key: str) -> Path:
+    """A directory that Hydra's part of the configuration names.
+
+    Raises:
+        UserError: its name cannot be made.
+    """
+    try:
+        path = OmegaConf.select(config, key, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise UserError(key, "?", first_line(error)) from error
+    if not path:
+        raise UserError(key, repr(path), "must name a directory")
+    return user_path(path, key)

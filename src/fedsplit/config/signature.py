@@ -1,0 +1,126 @@
+"""Reads the signature of a `_target_` from its source, without importing it.
+
+A configuration is checked before anything heavy (torch) is imported; the signature of the class that
+a choice names is the schema of that choice.
+"""
+
+import ast
+import importlib.util
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from fedsplit.config.values import VOCABULARY
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Annotations by argument name (`None` where one cannot be read here); `open` accepts any name."""
+
+    annotations: dict[str, Any]
+    open: bool = False
+
+
+@lru_cache
+def _parsed(module: str) -> ast.Module | None:
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return None
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        return None
+    return ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+
+
+class _Names(dict[str, Any]):
+    """What the annotations of a module may name: VOCABULARY, and type aliases, its own and imported ones."""
+
+    def __init__(self, tree: ast.Module) -> None:
+        super().__init__(VOCABULARY)
+        self._tree = tree
+
+    def __missing__(self, name: str) -> Any:
+        for node in self._tree.body:
+            if (
+                isinstance(node, ast.AnnAssign)
+                and isinstance(node.target, ast.Name)
+                and node.target.id == name
+                and ast.unparse(node.annotation) == "TypeAlias"
+            ):
+                return _annotation(node.value, self._tree)
+        module, _, imported = (_imported_from(self._tree, name) or "").rpartition(".")
+        tree = _parsed(module) if module.split(".")[0] == "fedsplit" else None
+        if tree is None:
+            raise KeyError(name)
+        return _Names(tree)[imported]
+
+
+def _annotation(node: ast.expr | None, tree: ast.Module) -> Any:
+    if node is None:
+        return None
+    expression = compile(ast.Expression(node), "<annotation>", "eval")
+    try:
+        return eval(expression, {"__builtins__": {}}, _Names(tree))  # our own source, only names of types
+    except (NameError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _of_function(function: ast.FunctionDef, tree: ast.Module, skip: int = 0) -> Signature:
+    arguments = function.args
+    named = [*arguments.posonlyargs, *arguments.args][skip:] + arguments.kwonlyargs
+    return Signature(
+        {a.arg: _annotation(a.annotation, tree) for a in named}, open=arguments.kwarg is not None
+    )
+
+
+def _imported_from(tree: ast.Module, name: str) -> str | None:
+    """Dotted path of what a module imports under a name."""
+    for node in tree.body:
+        for alias in node.names if isinstance(node, ast.ImportFrom) else ():
+            if (alias.asname or alias.name) == name:
+                return f"{node.module}.{alias.name}"  # type: ignore[attr-defined]
+    return None
+
+
+def signature(target: str) -> Signature | None:
+    """Signature of the class or function at the dotted path `target`; None if its source cannot be found."""
+    module, _, name = target.rpartition(".")
+    tree = _parsed(module) if module.split(".")[0] == "fedsplit" else None
+    if tree is None:
+        return None
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            return _of_function(node, tree)
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return _of_class(tree, module, node)
+    source = _imported_from(tree, name)
+    return signature(source) if source else None
+
+
+def _of_class(tree: ast.Module, module: str, node: ast.ClassDef) -> Signature:
+    annotations: dict[str, Any] = {}
+    opened = False
+    for base in (
+        node.bases
+    ):  # the arguments of a base class count where the class passes them on (dataclass, **kwargs)
+        if isinstance(base, ast.Name):
+            inherited = signature(_imported_from(tree, base.id) or f"{module}.{base.id}")
+            annotations |= inherited.annotations if inherited else {}
+            opened |= inherited.open if inherited else False
+    for member in node.body:
+        if isinstance(member, ast.FunctionDef) and member.name == "__init__":
+            own = _of_function(member, tree, skip=1)
+            return Signature({**annotations, **own.annotations} if own.open else own.annotations)
+        if (
+            isinstance(member, ast.AnnAssign)
+            and isinstance(member.target, ast.Name)
+            and "ClassVar" not in ast.unparse(member.annotation)
+        ):
+            annotations[member.target.id] = _annotation(member.annotation, tree)
+    return Signature(annotations, opened)
+
+
+def unknown_target(target: str) -> bool:
+    """Whether a `_target_` inside this package names nothing."""
+    return target.split(".", maxsplit=1)[0] == "fedsplit" and signature(target) is None

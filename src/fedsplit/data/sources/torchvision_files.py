@@ -1,0 +1,99 @@
+"""The datasets of image files that torchvision lists and downloads."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from fedsplit.data.image_files import ImageFiles, Listed
+from fedsplit.data.sources.torchvision_images import published
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imagenette(ImageFiles):
+    """Ten classes of ImageNet that are easy to tell apart: 9,469 training and 3,925 validation images.
+
+    Source: J. Howard, https://github.com/fastai/imagenette.
+
+    Args:
+        download: fetch the files when they are not there.
+        size: of the published files: the shorter side of an image, or as in ImageNet.
+    """
+
+    published_train: ClassVar[int | None] = 9_469
+    published_classes: ClassVar[int] = 10
+
+    download: bool
+    size: Literal["160px", "320px", "full"]
+
+    def listed(self) -> tuple[Listed, Listed]:
+        """See `ImageFiles.listed`."""
+        train, test = (self._listed(split) for split in ("train", "val"))
+        return train, test
+
+    def class_names(self) -> tuple[str, ...]:
+        """See `ImageSource.class_names`; WordNet's ids."""
+        return tuple(
+            published(
+                "imagenette",
+                self.root,
+                self.download,
+                lambda datasets: datasets.Imagenette(self.folder, "train", self.size, self.download).wnids,
+            )
+        )
+
+    def _listed(self, split: str) -> Listed:
+        found: Listed = published(
+            "imagenette",
+            self.root,
+            self.download,
+            lambda datasets: list(
+                datasets.Imagenette(self.folder, split, self.size, self.download, loader=Path)
+            ),
+        )
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class EuroSat(ImageFiles):
+    """27,000 satellite images of 64x64 pixels, ten kinds of land; a fixed fifth of each is the test split.
+
+    Source: P. Helber et al., "EuroSAT: A Novel Dataset and Deep Learning Benchmark for Land Use and Land
+    Cover Classification", 2019.
+
+    Args:
+        download: fetch the files when they are not there.
+    """
+
+    published_train: ClassVar[int | None] = 21_600
+    published_side: ClassVar[int | None] = 64
+    published_classes: ClassVar[int] = 10
+
+    download: bool
+
+    def listed(self) -> tuple[Listed, Listed]:
+        """See `ImageFiles.listed`; the split is the same for every seed."""
+        files, names = self._found()
+        train: Listed = []
+        test: Listed = []
+        for label in range(len(names)):
+            of_class = [each for each in files if each[1] == label]
+            order = np.random.RandomState(label).permutation(len(of_class)).tolist()
+            held_out = set(order[: len(order) // 5])
+            for i, each in enumerate(of_class):
+                (test if i in held_out else train).append(each)
+        return train, test
+
+    def class_names(self) -> tuple[str, ...]:
+        """See `ImageSource.class_names`."""
+        return self._found()[1]
+
+    def _found(self) -> tuple[Listed, tuple[str, ...]]:
+        found = published(
+            "eurosat",
+            self.root,
+            self.download,
+            lambda datasets: datasets.EuroSAT(self.folder, download=self.download, loader=Path),
+        )
+        return [(Path(path), label) for path, label in found.samples], tuple(found.classes)

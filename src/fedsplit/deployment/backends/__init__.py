@@ -1,0 +1,1 @@
+"""Backends of deployed client models, one file each."""

@@ -1,0 +1,37 @@
+"""What exporters and quantizers need around them."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without what tools say of their own parts, or to who uses them by hand."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+@contextmanager
+def exporting() -> Iterator[None]:
+    """While a module on the CPU is exported, quietly.
+
+    Exporters read a flag on how a GPU rounds by its old name, which torch refuses once it was set by its new
+    one (see `fedsplit.computing.computation.set_float32`), unless it has its default value.
+    """
+    before = torch.backends.cudnn.fp32_precision
+    try:
+        torch.backends.cudnn.fp32_precision = "tf32"
+        with quietly():
+            yield
+    finally:
+        torch.backends.cudnn.fp32_precision = before

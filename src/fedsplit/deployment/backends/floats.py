@@ -1,0 +1,66 @@
+"""Client models in floating-point numbers: as they were trained, or cast to 16 bits."""
+
+import copy
+from pathlib import Path
+from typing import Literal, Self
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from fedsplit.computing.model_state import compute_format
+from fedsplit.deployment import storage
+from fedsplit.deployment.backends.backend import Backend, Build, Deployed, SmashedData
+
+_FILE = "client.safetensors"
+_TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+class Floats(Deployed):
+    """A module in evaluation mode, of 32 or 16 bits, run by torch one operation after the other.
+
+    Args:
+        module: taken over.
+        dtype: of its weights and of what it computes.
+    """
+
+    def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self.module = module.to(dtype).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+
+    @torch.inference_mode()
+    def run_quantized(self, x: Tensor) -> SmashedData:
+        """See `Deployed.run_quantized`."""
+        return SmashedData(self.module(compute_format(x.to(self.dtype))))
+
+    def save(self, directory: Path) -> None:
+        """See `Deployed.save`: the state dict as safetensors."""
+        storage.describe(directory, "floats", {"dtype": str(self.dtype).removeprefix("torch.")})
+        state = {name: tensor.contiguous() for name, tensor in self.module.state_dict().items()}
+        save_file(state, directory / _FILE)
+
+    @classmethod
+    def load(cls, directory: Path, build: Build) -> Self:
+        """See `Deployed.load`."""
+        loaded = cls(build(), _TYPES[storage.description(directory)["dtype"]])
+        loaded.module.load_state_dict(load_file(directory / _FILE))
+        return loaded
+
+
+class FloatBackend(Backend):
+    """Casts to 16 bits, or leaves 32. On a processor without units for 16 it gets smaller, not faster.
+
+    Args:
+        dtype: to cast to.
+    """
+
+    def __init__(self, dtype: Literal["float32", "float16", "bfloat16"]) -> None:
+        self._dtype = _TYPES[dtype]
+
+    def prepare(self, module: nn.Module, example: Tensor) -> None:
+        """See `Backend.prepare`."""
+        self._module = copy.deepcopy(module)
+
+    def convert(self) -> Deployed:
+        """See `Backend.convert`."""
+        return Floats(self._module, self._dtype)

@@ -1,0 +1,75 @@
+"""Client models that were trained for int8, with the very scales that they trained with."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TypeAlias
+
+from torch import Tensor, fx, nn
+
+from fedsplit.deployment.backends.backend import Backend, Deployed
+from fedsplit.deployment.precisions import Int8Backend
+from fedsplit.errors import UserError
+from fedsplit.models.rounding.fake_quantization import FakeQuantizedActivations
+from fedsplit.models.rounding.int8_graph import int8_graph
+
+Deploy: TypeAlias = Callable[[nn.Module, Tensor], Deployed]
+"""Makes what a device runs of a graph that computes in whole numbers, and an example of its inputs."""
+
+
+def _onnx() -> Deploy:
+    from fedsplit.deployment.backends.onnx_graph import exported  # noqa: PLC0415
+    from fedsplit.deployment.backends.onnx_session import OnnxSession  # noqa: PLC0415
+
+    return lambda graph, example: OnnxSession.of(exported(graph, example))
+
+
+def _openvino() -> Deploy:
+    from fedsplit.deployment.backends.onnx_graph import exported  # noqa: PLC0415
+    from fedsplit.deployment.backends.openvino_model import OpenVinoModel  # noqa: PLC0415
+
+    return lambda graph, example: OpenVinoModel.of(exported(graph, example))
+
+
+def _pt2e(*, compiled: bool) -> Deploy:
+    from fedsplit.deployment.backends.pt2e import Pt2eGraph, exported  # noqa: PLC0415
+
+    return lambda graph, example: Pt2eGraph.of(exported(graph, example), compiled=compiled)
+
+
+_RUNTIMES: Mapping[Int8Backend, Callable[[], Deploy]] = {
+    "onnx": _onnx,
+    "openvino": _openvino,
+    "pt2e": partial(_pt2e, compiled=False),
+    "pt2e_compiled": partial(_pt2e, compiled=True),
+}
+"""Each imports what an extra of its own brings."""
+
+
+class TrainedInt8(Backend):
+    """Weights int8, a scale a channel, and activations uint8, as `qat=true` trained them.
+
+    Args:
+        runtime: what runs it.
+    """
+
+    def __init__(self, runtime: Int8Backend) -> None:
+        self._deploy = _RUNTIMES[runtime]()
+
+    def prepare(self, module: nn.Module, example: Tensor) -> None:
+        """See `Backend.prepare`.
+
+        Args:
+            module: a client model that `fake_quantized` made, with its trained weights and ranges.
+            example: see `Backend.prepare`.
+
+        Raises:
+            UserError: it is another.
+        """
+        rounding = any(isinstance(each, FakeQuantizedActivations) for each in module.modules())
+        if not isinstance(module, fx.GraphModule) or not rounding:
+            raise UserError("precision", "qat_int8", "only of a run trained with qat=true")
+        self._graph, self._example = int8_graph(module), example
+
+    def convert(self) -> Deployed:
+        """See `Backend.convert`."""
+        return self._deploy(self._graph, self._example)

@@ -1,0 +1,1 @@
+"""Split inference over gRPC."""

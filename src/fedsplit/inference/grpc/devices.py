@@ -1,0 +1,264 @@
+"""Where split inference and the streams of devices meet: who is here, what it was asked, what it answered."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from math import isfinite
+
+from fedsplit.errors import RunFailed
+from fedsplit.inference.codes import CODES, FLOATS, DeviceCodes
+from fedsplit.machine.terminal import note
+from fedsplit.quant.message import Corrupt
+from fedsplit.transport.grpc.protocol import federation_pb2 as pb
+from fedsplit.transport.grpc.protocol.wire import TYPES, Expected, Parcel, check, one_line
+from fedsplit.transport.grpc.server.session import Link, Refused
+
+_LOG = logging.getLogger("fedsplit.network")
+_TELL_S = 30.0
+_MOST_BYTES = 1 << 50
+
+
+class Gone(Exception):
+    """A device cannot go on with a request; it is to be asked again."""
+
+
+@dataclass
+class _Session:
+    """One device, as the server sees it."""
+
+    link: Link | None = None
+    instance: bytes = b""
+    deployed: pb.Deployed | None = None
+    asked: pb.Identity | None = None
+    awaits: str = ""
+    answer: Parcel[pb.FromClient] | None = None
+    trouble: str = "its stream ended"
+
+
+class Devices:
+    """All devices of a study; see `Meeting`.
+
+    Args:
+        run: 16 bytes that name it.
+        devices: how many there are.
+        allowed: precisions that devices may have.
+        batch: shape of the smashed data of a request.
+        wait_s: seconds after which a device that is not here is not waited for any more.
+        failure: why a device will never come, as far as that is known.
+        words: what a device said last, `; it says: ...`, as far as that is known here.
+    """
+
+    joins_with = "deployed"
+    for_others = "this server does split inference: a device brings its model, client.model=<directory>"
+
+    def __init__(
+        self,
+        *,
+        run: bytes,
+        devices: int,
+        allowed: Collection[str],
+        batch: tuple[int, ...],
+        wait_s: float,
+        failure: Callable[[], str | None],
+        words: Callable[[int], str] = lambda device: "",
+    ) -> None:
+        self.run, self._allowed, self._batch = run, allowed, batch
+        self._wait_s, self._failure, self._words = wait_s, failure, words
+        self._changed = threading.Condition()
+        self._sessions = [_Session() for _ in range(devices)]
+        self._finished = False
+        self._number = 0
+
+    # Of streams
+
+    def greet(self, hello: pb.Hello) -> None:
+        """See `Meeting`.
+
+        Raises:
+            Refused: this device may not come in.
+        """
+        if hello.client >= len(self._sessions):
+            told = f"device {hello.client}: here are devices 0 to {len(self._sessions) - 1}"
+            raise Refused(told, for_good=True)
+        session = self._sessions[hello.client]
+        with self._changed:
+            if session.link is not None and session.instance != hello.instance:
+                raise Refused(f"device {hello.client} is here already", for_good=False)
+
+    def attach(self, link: Link, hello: pb.Hello, deployed: pb.Deployed) -> None:
+        """See `Meeting`.
+
+        Raises:
+            Refused: this device cannot take part.
+            Corrupt: no device says this of itself.
+        """
+        if deployed.precision not in self._allowed:
+            asked, has = ", ".join(self._allowed), one_line(deployed.precision)
+            raise Refused(f"it runs precision {has!r}, and here are measured: {asked}", for_good=True)
+        if not 0 <= deployed.file_bytes <= _MOST_BYTES or not 0 <= deployed.memory_before <= _MOST_BYTES:
+            raise Corrupt("no device has so many bytes")
+        with self._changed:
+            self.greet(hello)
+            session = self._sessions[hello.client]
+            if session.deployed is not None and session.deployed.precision != deployed.precision:
+                told = f"device {hello.client} came with precision {session.deployed.precision} before"
+                raise Refused(told, for_good=True)
+            if session.link is not None:
+                session.link.cut()
+            session.link, session.instance, session.deployed = link, hello.instance, deployed
+            session.asked = None
+            if self._finished:
+                self._let_go(hello.client, session)
+            self._changed.notify_all()
+        _LOG.info("device %s is here, with precision %s", hello.client, deployed.precision)
+
+    def detach(self, link: Link, client: int, pending: int) -> None:
+        """See `Meeting`."""
+        with self._changed:
+            session = self._sessions[client]
+            if session.link is link:
+                session.link = session.asked = None
+                self._changed.notify_all()
+                if not self._finished:
+                    _LOG.warning("device %s is gone", client)
+
+    def admit(self, link: Link, client: int, frame: pb.FromClient) -> bool:
+        """See `Meeting`.
+
+        Raises:
+            Corrupt: no device sends these tensors.
+        """
+        with self._changed:
+            self._check_awaited(link, client, frame)
+        try:
+            self._check_tensors(frame)
+        except Corrupt as error:
+            self._sessions[client].trouble = str(error)
+            raise
+        return True
+
+    def _check_tensors(self, frame: pb.FromClient) -> None:
+        if frame.WhichOneof("content") != "smashed" or len(frame.tensors) != 1:
+            raise Corrupt("tensors of nothing that devices send")
+        dtype = TYPES.get(frame.tensors[0].data_type)
+        if dtype not in (*CODES, *FLOATS):
+            raise Corrupt(f"no smashed data are of {dtype}")
+        check(frame.tensors, [Expected("z", pb.DEVICE, DeviceCodes(), self._batch, dtype)])
+
+    def received(self, link: Link, client: int, parcel: Parcel[pb.FromClient]) -> None:
+        """See `Meeting`.
+
+        Raises:
+            Corrupt: it is not what was asked for.
+        """
+        content = parcel.head.WhichOneof("content")
+        with self._changed:
+            session = self._check_awaited(link, client, parcel.head)
+            if content == "smashed" and len(parcel.payloads) != 1:
+                raise Corrupt("smashed data did not come")
+            session.answer = parcel
+            self._changed.notify_all()
+
+    def _check_awaited(self, link: Link, client: int, frame: pb.FromClient) -> _Session:
+        session, content = self._sessions[client], frame.WhichOneof("content")
+        if session.link is not link or session.asked is None or session.answer is not None:
+            raise Corrupt(f"{content} came and nothing was asked")
+        if content != session.awaits or frame.identity != session.asked:
+            raise Corrupt(f"{content} came in place of {session.awaits}")
+        return session
+
+    # Of the study
+
+    def wait_for(self, device: int) -> pb.Deployed:
+        """Until a device is here; what it runs.
+
+        Raises:
+            RunFailed: it did not come in time, or never will.
+        """
+        begun = last = time.monotonic()
+        session = self._sessions[device]
+        with self._changed:
+            while session.link is None:
+                if (failure := self._failure()) is not None:
+                    raise RunFailed(failure)
+                now = time.monotonic()
+                if now - begun >= self._wait_s:
+                    told = f"device {device} is not here after {self._wait_s:g} s (task.wait_s)"
+                    raise RunFailed(told + self._words(device))
+                if now - last >= _TELL_S:
+                    _LOG.info("waiting for device %s", device)
+                    if words := self._words(device):
+                        note(f"waiting for device {device}{words}")
+                    last = now
+                self._changed.wait(min(1.0, self._wait_s))
+            assert session.deployed is not None
+            return session.deployed
+
+    def ask(
+        self, device: int, awaits: str, head: pb.FromServer, payload: bytes = b""
+    ) -> Parcel[pb.FromClient]:
+        """Send a device a message; the answer to it.
+
+        Args:
+            device: which.
+            awaits: what the answer is.
+            head: of the message; its identity is filled in.
+            payload: of the tensor that it announces, if it does.
+
+        Raises:
+            Gone: its stream ended before it had answered.
+        """
+        session = self._sessions[device]
+        with self._changed:
+            link = session.link
+            if link is None:
+                raise Gone(session.trouble)
+            if awaits == "smashed":
+                self._number += 1
+            identity = pb.Identity(run=self.run, client=device, number=self._number)
+            head.identity.CopyFrom(identity)
+            session.asked, session.awaits, session.answer = identity, awaits, None
+            link.send(Parcel(head, [payload] if head.tensors else []))
+            self._changed.wait_for(lambda: session.answer is not None or session.link is not link)
+            answer, session.answer, session.asked = session.answer, None, None
+            if answer is None:
+                raise Gone(session.trouble)
+        return answer
+
+    def cut(self, device: int, reason: str) -> None:
+        """End the stream of a device that sent what it should not."""
+        _LOG.warning("closed the stream of device %s: %s", device, reason)
+        with self._changed:
+            session = self._sessions[device]
+            session.trouble = reason
+            if session.link is not None:
+                session.link.cut()
+                session.link = None
+
+    def finish(self) -> None:
+        """Let all devices go."""
+        with self._changed:
+            self._finished = True
+            for device, session in enumerate(self._sessions):
+                self._let_go(device, session)
+
+    def _let_go(self, device: int, session: _Session) -> None:
+        if session.link is not None:
+            identity = pb.Identity(run=self.run, client=device)
+            session.link.send(Parcel(pb.FromServer(identity=identity, finish=pb.Finish())))
+            session.link.close()
+
+
+def check_measured(measured: pb.Measured, samples: int) -> None:
+    """Raise where no device measures this.
+
+    Raises:
+        Corrupt: it does not.
+    """
+    seconds = (measured.client_seconds, measured.journey_seconds)
+    if not all(isfinite(each) and each >= 0 for each in seconds):
+        raise Corrupt("seconds that are none")
+    if measured.correct > samples or measured.peak_memory > _MOST_BYTES:
+        raise Corrupt("counts that cannot be")

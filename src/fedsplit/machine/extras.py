@@ -1,0 +1,54 @@
+"""Parts of the installation that not everybody needs."""
+
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fedsplit.errors import UserError
+
+_EXTRAS = {
+    **dict.fromkeys(("grpc", "grpc_health", "google", "cryptography"), "grpc"),
+    **{"tensorboard": "tensorboard", "wandb": "wandb", "submitit": "slurm"},
+    **dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "onnx"),
+    **{"torchao": "pt2e", "openvino": "openvino"},
+}
+"""Which extra of the installation brings a package."""
+
+
+@contextmanager
+def extra(key: str, value: object) -> Iterator[None]:
+    """While something is imported, or made, that needs what an extra brings.
+
+    Args:
+        key: what asked for it.
+        value: of that key.
+
+    Raises:
+        UserError: a package of an extra is not installed.
+    """
+    try:
+        yield
+    except (ModuleNotFoundError, UserError) as error:
+        package = next(filter(_EXTRAS.get, _missing(error)), None)
+        if package is None:
+            raise
+        brings = "grpcio and protobuf" if package in ("grpc", "grpc_health", "google") else package
+        raise UserError(key, value, f"needs {brings}: {install_command(_EXTRAS[package])}") from error
+
+
+def install_command(extra: str) -> str:
+    """What installs an extra: from the checkout that this is run in, or from where pip found the package."""
+    checkout = Path(__file__).parents[3]
+    if not (checkout / "pyproject.toml").is_file():
+        return f"pip install 'fedsplit[{extra}]'"
+    pinned = str(checkout / "constraints.txt")  # else pip could bring another torch
+    return shlex.join(["pip", "install", "-c", pinned, "-e", f"{checkout}[{extra}]"])
+
+
+def _missing(error: BaseException | None) -> Iterator[str]:
+    """Packages that were not found, of an error and those that it came from."""
+    while error is not None:
+        if isinstance(error, ModuleNotFoundError):
+            yield (error.name or "").partition(".")[0]
+        error = error.__cause__

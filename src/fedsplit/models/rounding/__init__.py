@@ -1,0 +1,1 @@
+"""Client models that compute with rounded values."""

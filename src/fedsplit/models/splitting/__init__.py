@@ -1,0 +1,1 @@
+"""Where a model can be cut, and the cut itself."""

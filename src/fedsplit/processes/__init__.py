@@ -1,0 +1,1 @@
+"""Processes beside this one: what ends them, and how they are asked."""

@@ -1,0 +1,43 @@
+"""Top-k with some randomness, so that values which are rarely large are seen too."""
+
+import torch
+from torch import Tensor
+
+from fedsplit.config.values import Fraction, Share
+from fedsplit.quant.codecs.topk import TopK
+from fedsplit.randomness import uniform
+
+
+class RandTopK(TopK):
+    """As `TopK`, but each of the k values of a sample is, with probability `alpha`, not of the k largest.
+
+    Payload as of `TopK`. Error: at most the value.
+
+    Source: F. Zheng et al., "Reducing Communication for Split Learning by Randomized Top-k
+    Sparsification", 2023.
+
+    Args:
+        fraction: of the values that are kept, at least one of each sample.
+        alpha: probability to choose among the others.
+    """
+
+    def __init__(self, *, fraction: Share, alpha: Fraction = 0.1) -> None:
+        super().__init__(fraction=fraction)
+        self.alpha = alpha
+
+    def chosen(self, rows: Tensor, seed: int) -> Tensor:
+        """See `TopK.chosen`."""
+        count, length, kept = self.rows_of(rows.shape)
+        draws = uniform(torch.Size((count, kept + length)), seed).to(rows.device)
+        others = (draws[:, :kept] < self.alpha).sum(1, keepdim=True).clamp_max(length - kept)
+        largest = torch.zeros_like(rows, dtype=torch.bool)
+        largest.scatter_(1, super().chosen(rows, seed), True)
+        # in random order the largest come first; keep of them all but `others`, then others
+        order = (draws[:, kept:] + ~largest).argsort(1)
+        ranks = torch.arange(kept, device=rows.device)
+        places = torch.where(ranks < kept - others, ranks, ranks + others)
+        return order.gather(1, places)
+
+    def bound(self, x: Tensor) -> Tensor:
+        """See `Quantizer.bound`."""
+        return x.double().abs()

@@ -1,0 +1,104 @@
+"""The largest values, with where they stand."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor
+
+from fedsplit.config.values import Share
+from fedsplit.quant import bit_packing
+from fedsplit.quant.bit_packing import from_bytes, to_bytes
+from fedsplit.quant.codec import Quantizer
+from fedsplit.quant.message import Corrupt, expect
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """Values `(r, k)`, bfloat16, and their places `(r, k)` in rows of what was coded, ascending."""
+
+    values: Tensor
+    places: Tensor
+
+
+class TopK(Quantizer[Sparse]):
+    """Of each sample (of a tensor of one dimension: of all of it) the largest magnitudes; the rest is 0.
+
+    Payload: values in bfloat16, places in as many bits as the length of a sample needs. Error: 2^-8 of
+    a value that is kept, and all of one that is not.
+
+    Source: A. F. Aji and K. Heafield, "Sparse Communication for Distributed Gradient Descent", 2017.
+
+    Args:
+        fraction: of the values that are kept, at least one of each sample.
+    """
+
+    def __init__(self, *, fraction: Share) -> None:
+        self.fraction = fraction
+
+    def rows_of(self, shape: Sequence[int]) -> tuple[int, int, int]:
+        """Number of rows, their length, and how many values of each are kept."""
+        rows = shape[0] if len(shape) > 1 else 1
+        length = prod(shape) // max(1, rows)
+        return rows, length, max(1, round(self.fraction * length))
+
+    def quantize(self, x: Tensor, seed: int) -> Sparse:
+        """See `Quantizer.quantize`."""
+        rows, length, _ = self.rows_of(x.shape)
+        values = x.view(rows, length)
+        places = self.chosen(values, seed).sort(1).values
+        limits = torch.finfo(torch.bfloat16)
+        kept = values.gather(1, places).clamp_(limits.min, limits.max)
+        return Sparse(kept.to(torch.bfloat16), places)
+
+    def chosen(self, rows: Tensor, seed: int) -> Tensor:
+        """Which places `(r, k)` of `rows (r, n)` are kept."""
+        _, _, kept = self.rows_of(rows.shape)
+        return rows.abs().topk(kept, 1, sorted=False).indices
+
+    def dequantize(self, form: Sparse, shape: Sequence[int]) -> Tensor:
+        """See `Quantizer.dequantize`."""
+        rows, length, _ = self.rows_of(shape)
+        dense = torch.zeros(rows, length, dtype=torch.float32, device=form.values.device)
+        return dense.scatter_(1, form.places, form.values.to(torch.float32)).view(tuple(shape))
+
+    def pack(self, form: Sparse, shape: Sequence[int]) -> bytes:
+        """See `Quantizer.pack`."""
+        _, length, _ = self.rows_of(shape)
+        return to_bytes(form.values) + bit_packing.pack(form.places.reshape(-1), _bits_below(length))
+
+    def unpack(self, payload: bytes, shape: Sequence[int]) -> Sparse:
+        """See `Quantizer.unpack`."""
+        expect(payload, self.size(shape))
+        rows, length, kept = self.rows_of(shape)
+        values = from_bytes(payload[: 2 * rows * kept], torch.bfloat16).view(rows, kept)
+        places = bit_packing.unpack(payload[2 * rows * kept :], rows * kept, _bits_below(length))
+        places = places.to(torch.int64).view(rows, kept)
+        if not torch.isfinite(values).all():
+            raise Corrupt("a value is not finite")
+        if int(places.max()) >= length or (places.diff(dim=1) <= 0).any():
+            raise Corrupt("places are not ascending within a sample")
+        return Sparse(values, places)
+
+    def size(self, shape: Sequence[int]) -> int:
+        """See `Quantizer.size`."""
+        if prod(shape) == 0:
+            return 0
+        rows, length, kept = self.rows_of(shape)
+        return 2 * rows * kept + bit_packing.packed_size(rows * kept, _bits_below(length))
+
+    def bound(self, x: Tensor) -> Tensor:
+        """See `Quantizer.bound`: of any value that is as large as the least that is kept, 2^-8 of it."""
+        rows, length, kept = self.rows_of(x.shape)
+        values = x.double().abs().view(rows, length)
+        least = values.topk(kept, 1).values[:, -1:]
+        limits = torch.finfo(torch.bfloat16)
+        cast = values / 256 + limits.tiny + (values - limits.max).clamp_min(0)
+        # values as large as the least that is kept may be kept or not
+        return torch.where(values > least, cast, values).view(x.shape)
+
+
+def _bits_below(length: int) -> int:
+    """Bits of a place in a sample of this length, at least one."""
+    return max(1, (length - 1).bit_length())

@@ -1,0 +1,1 @@
+"""What a run writes: ledger, metrics, checkpoints, models, results."""

@@ -1,0 +1,249 @@
+"""Checkpoints: safetensors and JSON with checksums; a kill at any moment loses nothing older."""
+
+import json
+import os
+import re
+import shutil
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from fedsplit.errors import UserError, shortened
+from fedsplit.files.bounded import MIB, json_in, text
+from fedsplit.files.form import Misfit, check_form, check_keys
+from fedsplit.state.state import State
+
+_TENSORS, _VALUES, _CHECKSUMS = "state.safetensors", "state.json", "SHA256SUMS"
+FORMAT = 2
+"""Number of the form that checkpoints have; another one where fields come, go or mean something else."""
+_NAME = re.compile("round-[0-9]{6,18}")
+KEPT = 2
+"""Checkpoints kept: a damaged one falls back to the one before."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """State after `rounds` rounds.
+
+    Args:
+        rounds: how many.
+        state: after them.
+        folder: where it was read; None of one that was not.
+    """
+
+    rounds: int
+    state: State
+    folder: Path | None = field(default=None, compare=False)
+
+    def unfit(self, misfit: Misfit) -> UserError:
+        """What to say where its state is of another form than what is to take it over."""
+        folder = self.folder or Path("checkpoint")
+        return _unfit(folder, misfit)
+
+
+def _unfit(folder: Path, misfit: Misfit) -> UserError:
+    file = folder / (_TENSORS if misfit.in_tensors else _VALUES)
+    return UserError("resume", folder.parent.parent, f"{file} is not what this version writes: {misfit}")
+
+
+def save(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write `folder/round-<rounds>/`, whole or not at all, and drop all but the last two."""
+    folder.mkdir(exist_ok=True)
+    partial = _written(folder, checkpoint, durable=True)
+    final = _path(folder, checkpoint.rounds)
+    if _is_whole(final):  # run before: to remove what stands there could lose the last one
+        shutil.rmtree(partial)
+        return
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
+    _sync(folder)
+    older = [rounds for rounds in kept(folder) if rounds < checkpoint.rounds]
+    for rounds in older[: -(KEPT - 1)]:
+        shutil.rmtree(_path(folder, rounds))
+
+
+def clear(folder: Path) -> None:
+    """Remove all checkpoints, and the folder if nothing else is in it."""
+    for rounds in kept(folder):
+        shutil.rmtree(_path(folder, rounds))
+    shutil.rmtree(folder / ".partial", ignore_errors=True)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def replace(folder: Path, checkpoint: Checkpoint, *, needed: int, durable: bool) -> None:
+    """As `save`, also where that round was run before, and otherwise; a kill meanwhile may lose that one.
+
+    Args:
+        folder: holds the checkpoints.
+        checkpoint: the newest.
+        needed: rounds of the oldest that is still needed.
+        durable: whether it must outlive a loss of power, and not only a kill.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = _written(folder, checkpoint, durable=durable)
+    final = _path(folder, checkpoint.rounds)
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
+    for rounds in kept(folder):
+        if rounds < needed:
+            shutil.rmtree(_path(folder, rounds))
+
+
+def kept(folder: Path) -> list[int]:
+    """After how many rounds there are checkpoints, ascending; some may be damaged.
+
+    Copies under other names, such as `round-000003.bak`, are not looked at, and never removed.
+    """
+    found = [path for path in folder.glob("round-*") if _NAME.fullmatch(path.name)]
+    own = [path for path in found if path.is_dir() and not path.is_symlink()]
+    return sorted(rounds for path in own if _path(folder, rounds := int(path.name[6:])) == path)
+
+
+def load(folder: Path, rounds: int) -> Checkpoint | None:
+    """The checkpoint after so many rounds; None where it is damaged or not there.
+
+    Raises:
+        UserError: it is whole, but of another form than this version writes.
+    """
+    return _load(_path(folder, rounds))
+
+
+def _path(folder: Path, rounds: int) -> Path:
+    return folder / f"round-{rounds:06d}"
+
+
+def _written(folder: Path, checkpoint: Checkpoint, *, durable: bool) -> Path:
+    """A checkpoint under a name that is nobody's yet."""
+    partial = folder / ".partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    tensors: dict[str, Tensor] = {}
+    values = _without_tensors(checkpoint.state, "", tensors)
+    save_file(tensors, partial / _TENSORS)
+    (partial / _VALUES).write_text(
+        json.dumps({"format": FORMAT, "rounds": checkpoint.rounds, "state": values}), encoding="utf-8"
+    )
+    sums = "".join(f"{_checksum(partial / name)}  {name}\n" for name in (_TENSORS, _VALUES))
+    (partial / _CHECKSUMS).write_text(sums, encoding="utf-8")
+    if durable:
+        for path in (*partial.iterdir(), partial):
+            _sync(path)
+    return partial
+
+
+def load_latest(folder: Path) -> Checkpoint | None:
+    """The newest undamaged checkpoint; None where none was ever written.
+
+    Raises:
+        UserError: there are checkpoints, and all are damaged, or the newest undamaged one is of another form
+            than this version writes.
+    """
+    found = kept(folder)
+    for rounds in reversed(found):
+        if (checkpoint := load(folder, rounds)) is not None:
+            return checkpoint
+    if found:
+        raise UserError("resume", folder.parent, f"no undamaged checkpoint left in {folder}")
+    return None
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether there is a checkpoint that can be gone on from."""
+    try:
+        return _load(path) is not None
+    except UserError:
+        return False
+
+
+def _load(path: Path) -> Checkpoint | None:
+    """A checkpoint; None where it is damaged or not there.
+
+    Raises:
+        UserError: it is whole, but of another form than this version writes.
+    """
+    try:
+        lines = text(path / _CHECKSUMS).splitlines()
+        sums = {name: checksum for checksum, _, name in (line.partition("  ") for line in lines)}
+        if any(sums.get(name) != _checksum(path / name) for name in (_TENSORS, _VALUES)):
+            return None
+        values = json_in(path / _VALUES, 256 * MIB, most_digits=100)
+        tensors = load_file(path / _TENSORS)
+    except (OSError, ValueError, SafetensorError):
+        return None
+    try:
+        state = _checked(path, values)
+        for key, tensor in tensors.items():
+            _place(state, key, tensor)
+    except Misfit as misfit:
+        raise _unfit(path, misfit) from misfit
+    return Checkpoint(values["rounds"], state, path)
+
+
+def _checked(path: Path, values: object) -> State:
+    """The state in the values of a checkpoint, whatever is in it.
+
+    Raises:
+        Misfit: they are of another format.
+    """
+    if not isinstance(values, dict) or "format" not in values:
+        raise Misfit("it", f"has no format number, and must have {FORMAT}")
+    if values["format"] != FORMAT:
+        raise Misfit("format", f"is {shortened(repr(values['format']))}, and must be {FORMAT}")
+    check_keys(values, ("format", "rounds", "state"), "it")
+    check_form(values["rounds"], int, "rounds")
+    if _path(path.parent, values["rounds"]) != path:
+        raise Misfit("rounds", f"is {values['rounds']}, and must be that of the folder's name")
+    check_keys(values["state"], None, "state")
+    state: State = values["state"]
+    return state
+
+
+def _place(state: State, key: str, tensor: Tensor) -> None:
+    """Put a tensor where its name says.
+
+    Raises:
+        Misfit: there is no such place.
+    """
+    *folders, name = key.split("/")
+    node: object = state
+    for part in folders:
+        node = node.get(part) if isinstance(node, dict) else None
+    if not isinstance(node, dict) or name in node:
+        raise Misfit(f"tensor {key}", "has no place in the state", in_tensors=True)
+    node[name] = tensor
+
+
+def _without_tensors(state: State, prefix: str, tensors: dict[str, Tensor]) -> State:
+    """The tree without its tensors, which go to `tensors` under their paths."""
+    values: State = {}
+    for key, value in state.items():
+        if isinstance(value, Tensor):
+            # A copy: safetensors refuses memory that two names share.
+            tensors[prefix + key] = value.detach().to("cpu").clone(memory_format=torch.contiguous_format)
+        elif isinstance(value, dict):
+            values[key] = _without_tensors(value, f"{prefix}{key}/", tensors)
+        else:
+            values[key] = value
+    return values
+
+
+def _checksum(path: Path) -> str:
+    digest = sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,80 @@
+"""What must be the same when a run goes on as it was when it was begun: its configuration and its data."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from fedsplit.config.checks import OF_NO_CONSEQUENCE
+from fedsplit.config.dotted_keys import below, flat
+from fedsplit.data.fingerprint import Fingerprint
+from fedsplit.errors import UserError
+from fedsplit.state.state import State
+
+_MOST_TOLD = 5
+"""Keys that an error names."""
+
+
+def identity(config: Mapping[str, Any], data: Fingerprint) -> State:
+    """What a checkpoint keeps of the run that it is of; plain values."""
+    state: State = json.loads(json.dumps({"config": dict(config), "data": data}))
+    return state
+
+
+def refuse_changed_config(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise where a configuration is not that of the run that a checkpoint is of.
+
+    Args:
+        before: that the checkpoint keeps.
+        now: that the run is to go on with.
+
+    Raises:
+        UserError: names the keys that differ.
+    """
+    old, new = _settings(before), _settings(now)
+    changed = _differing(old, new)
+    if changed:
+        first, *others = changed
+        told = f"was {old.get(first, 'not there')} when the run was begun, and cannot change when it goes on"
+        more = [f"{key} (was {old.get(key, 'not there')})" for key in others[:_MOST_TOLD]]
+        more += ["..."] if len(others) > _MOST_TOLD else []
+        raise UserError(
+            first, new.get(first, "missing"), told + (f"; nor can {', '.join(more)}" if more else "")
+        )
+
+
+def refuse_changed_data(before: Fingerprint, now: Fingerprint, config: Mapping[str, Any]) -> None:
+    """Raise where the data are not those of the run that a checkpoint is of.
+
+    Args:
+        before: fingerprint that the checkpoint keeps.
+        now: of the data that were read.
+        config: which says where they are.
+
+    Raises:
+        UserError: says in what they differ.
+    """
+    if told := changes(before, now):
+        key = "dataset.root" if "root" in config["dataset"] else "dataset"
+        value = config["dataset"].get("root", config.get("choices", {}).get("dataset"))
+        raise UserError(key, value, f"holds other data than the run was begun with: {told}")
+
+
+def changes(before: Fingerprint, now: Fingerprint) -> str:
+    """In what data differ, in a few words; nothing where they do not."""
+    old, new = dict(flat(before)), dict(flat(now))
+    digests = ("labels", "owners", "pixels", "division")
+    return ", ".join(
+        f"other {key}" if key.endswith(digests) else f"{key} {new.get(key)}, not {old.get(key)}"
+        for key in _differing(old, new)
+    )
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, str]:
+    """What cannot change, by dotted key."""
+    plain = json.loads(json.dumps(dict(config)))
+    return {key: value for key, value in flat(plain) if not below(key, OF_NO_CONSEQUENCE)}
+
+
+def _differing(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    keys = (key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    return sorted(keys, key=lambda key: (key.startswith("choices."), key))

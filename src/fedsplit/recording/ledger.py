@@ -1,0 +1,174 @@
+"""Every byte that crosses the network, by round, direction and kind, and how true what it carries is."""
+
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from math import inf, log10
+from typing import Literal, TypeAlias, get_args
+
+from torch import Tensor
+
+from fedsplit.state.state import State
+
+Kind: TypeAlias = Literal[
+    "smashed", "labels", "cut_gradient", "client_weights", "auxiliary_weights", "full_weights"
+]
+Direction: TypeAlias = Literal["up", "down"]
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
+
+
+@dataclass
+class Traffic:
+    """What messages of one kind amount to.
+
+    Args:
+        bytes: of payload.
+        values: numbers in the tensors that were sent.
+        signal: sum of squares of what was meant, over messages that did not arrive exactly.
+        noise: sum of squares of the difference to what arrived.
+    """
+
+    bytes: int = 0
+    values: int = 0
+    signal: float | Tensor = 0.0
+    noise: float | Tensor = 0.0
+
+    def settle(self) -> None:
+        """Wait for energies that a GPU still computes."""
+        self.signal, self.noise = float(self.signal), float(self.noise)
+
+    @property
+    def bits(self) -> float | None:
+        """Bits a value; None where nothing was sent."""
+        return 8 * self.bytes / self.values if self.values else None
+
+    @property
+    def sqnr(self) -> float | None:
+        """Signal to quantization noise, in dB; infinite where all is exact, None where nothing was sent."""
+        if not self.values:
+            return None
+        if not self.noise:
+            return inf
+        return 10 * log10(float(self.signal) / float(self.noise)) if self.signal else -inf
+
+
+RoundTraffic: TypeAlias = dict[Direction, dict[Kind, Traffic]]
+Messages: TypeAlias = dict[tuple[int, Direction, Kind, int], int]
+"""Bytes by client, direction, kind and local step (0 of weights), in the order in which they were sent."""
+
+
+class Ledger:
+    """Bytes of payload: `up` is client to server, `down` server to client.
+
+    Args:
+        keeps_messages: whether it is kept for each round which client each message was of, see `taken`.
+    """
+
+    def __init__(self, *, keeps_messages: bool = False) -> None:
+        self._rounds: dict[int, RoundTraffic] = {}
+        self._again: dict[int, dict[Direction, int]] = {}
+        self._keeps_messages = keeps_messages
+        self._messages: dict[int, Messages] = {}
+
+    def add(
+        self,
+        round: int,
+        direction: Direction,
+        kind: Kind,
+        size: int,
+        *,
+        clients: Sequence[int] = (),
+        step: int = 0,
+        values: int = 0,
+        signal: float | Tensor = 0.0,
+        noise: float | Tensor = 0.0,
+    ) -> None:
+        """Count a message of `size` bytes; see `Traffic` for the rest.
+
+        Args:
+            round: in which it was sent.
+            direction: of it.
+            kind: of what it carries.
+            size: bytes; of several messages, all of one size, their sum.
+            clients: who sent or received one each.
+            step: the local step that it is about; 0 of weights.
+            values: see `Traffic`, as of `signal` and `noise`.
+            signal: likewise.
+            noise: likewise.
+        """
+        if self._keeps_messages:
+            messages = self._messages.setdefault(round, {})
+            for client in clients:
+                key = (client, direction, kind, step)
+                messages[key] = messages.get(key, 0) + size // len(clients)
+        traffic = self.traffic(round)[direction][kind]
+        traffic.bytes += size
+        traffic.values += values
+        traffic.signal += signal
+        traffic.noise += noise
+
+    def traffic(self, round: int) -> RoundTraffic:
+        """All of one round."""
+        return self._rounds.setdefault(round, {d: {kind: Traffic() for kind in KINDS} for d in DIRECTIONS})
+
+    def taken(self, round: int) -> Messages:
+        """The messages of a round, if they are kept; they are then forgotten."""
+        return self._messages.pop(round, {})
+
+    def settle(self, round: int) -> None:
+        """At the end of a round: turn what was counted without waiting for a GPU into numbers."""
+        for kinds in self.traffic(round).values():
+            for traffic in kinds.values():
+                traffic.settle()
+
+    def of_round(self, round: int) -> dict[Direction, dict[Kind, int]]:
+        """Bytes of one round, by direction and kind."""
+        return {
+            d: {kind: each.bytes for kind, each in kinds.items()} for d, kinds in self.traffic(round).items()
+        }
+
+    def add_again(self, round: int, direction: Direction, size: int) -> None:
+        """Count bytes that were sent again after a failure, or for nothing; they are no part of the load."""
+        self.again(round)[direction] += size
+
+    def again(self, round: int) -> dict[Direction, int]:
+        """Bytes of one round that failures cost."""
+        return self._again.setdefault(round, dict.fromkeys(DIRECTIONS, 0))
+
+    def abandon(self, round: int) -> None:
+        """A round is begun again: what was counted for it was for nothing."""
+        self._messages.pop(round, None)
+        for direction, kinds in self._rounds.pop(round, {}).items():
+            self.add_again(round, direction, sum(traffic.bytes for traffic in kinds.values()))
+
+    @property
+    def load(self) -> int:
+        """The communication load: all bytes of all rounds."""
+        return sum(
+            traffic.bytes
+            for entry in self._rounds.values()
+            for kinds in entry.values()
+            for traffic in kinds.values()
+        )
+
+    def state(self) -> State:
+        """Plain nested dictionaries, a list of the numbers of `Traffic` in each leaf."""
+        return {
+            str(round): {
+                d: {kind: list(astuple(each)) for kind, each in kinds.items()}
+                for d, kinds in self.traffic(round).items()
+            }
+            | {"again": dict(self.again(round))}
+            for round in sorted({*self._rounds, *self._again})
+        }
+
+    def load_state(self, state: State) -> None:
+        """Take over what `state` gave."""
+        self._rounds.clear()
+        self._again.clear()
+        for round, entry in state.items():
+            for direction in DIRECTIONS:
+                for kind in KINDS:
+                    self.traffic(int(round))[direction][kind] = Traffic(*entry[direction][kind])
+                self.add_again(int(round), direction, entry["again"][direction])

@@ -1,0 +1,118 @@
+"""What is known of each round, and `metrics.csv`."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+from fedsplit.recording.ledger import DIRECTIONS, KINDS, Direction, Kind
+from fedsplit.recording.local_accuracy import LocalAccuracy
+from fedsplit.state.state import State
+
+Quality: TypeAlias = dict[Direction, dict[Kind, float | None]]
+"""A measure of what was sent, by direction and kind."""
+
+PHASES = ("clients", "server", "evaluate")
+"""Where the seconds of a round go: the clients' verbs, the rest of the algorithm, evaluation."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One round. Accuracy and loss on the test split are None in a round without evaluation.
+
+    Args:
+        round: counted from 0.
+        test_accuracy: fraction of the test images.
+        test_loss: mean cross-entropy on the test images.
+        train_loss: see `RoundMetrics`.
+        load: bytes of all rounds so far.
+        bytes: of this round, by direction and kind.
+        bits: bits a value of this round, by direction and kind; None where nothing was sent.
+        sqnr: signal to quantization noise of this round in dB, likewise; infinite where all is exact.
+        seconds: of this round, by phase.
+        again: bytes of this round that failures cost, by direction; no part of the load.
+        left_out: clients that the round went on without.
+        local_accuracy: on what clients held out; None without evaluation, or where they held out nothing.
+        gradient_error: see `Algorithm.gradient_error`; None where it was not measured.
+        simulated_seconds: of all rounds so far, on the simulated network; None where there is none.
+        cost: money for the load so far; None where the network has no price.
+    """
+
+    round: int
+    test_accuracy: float | None
+    test_loss: float | None
+    train_loss: float
+    load: int
+    bytes: dict[Direction, dict[Kind, int]]
+    seconds: dict[str, float]
+    bits: Quality = field(default_factory=dict)
+    sqnr: Quality = field(default_factory=dict)
+    again: dict[Direction, int] = field(default_factory=lambda: dict.fromkeys(DIRECTIONS, 0))
+    left_out: list[int] = field(default_factory=list)
+    local_accuracy: LocalAccuracy | None = None
+    gradient_error: float | None = None
+    simulated_seconds: float | None = None
+    cost: float | None = None
+
+    def state(self) -> State:
+        """Plain values, for a checkpoint."""
+        return asdict(self)
+
+    @classmethod
+    def from_state(cls, state: State) -> "Record":
+        """The record that gave `state`."""
+        local = state.get("local_accuracy")
+        return cls(**{**state, "local_accuracy": LocalAccuracy(**local) if local else None})
+
+    def row(self) -> dict[str, object]:
+        """The row of `metrics.csv`, by column."""
+        row: dict[str, object] = {
+            "round": self.round,
+            "test_accuracy": self.test_accuracy,
+            "test_loss": self.test_loss,
+            "train_loss": self.train_loss,
+            "load": self.load,
+        }
+        row |= {f"bytes.{d}.{kind}": self.bytes[d][kind] for d in DIRECTIONS for kind in KINDS}
+        row |= {f"seconds.{phase}": round(self.seconds[phase], 6) for phase in PHASES}
+        for name, quality, digits in (("bits", self.bits, 4), ("sqnr", self.sqnr, 2)):
+            for direction in DIRECTIONS:
+                for kind in KINDS:
+                    value = quality.get(direction, {}).get(kind)
+                    row[f"{name}.{direction}.{kind}"] = None if value is None else round(value, digits)
+        row |= {f"retransmitted.{direction}": self.again[direction] for direction in DIRECTIONS}
+        row["left_out"] = " ".join(map(str, self.left_out))
+        for name in ("mean", "std", "worst"):
+            row[f"local_accuracy.{name}"] = getattr(self.local_accuracy, name, None)
+        row["gradient_error"] = self.gradient_error
+        row |= {"simulated_seconds": self.simulated_seconds, "cost": self.cost}
+        return row
+
+
+class MetricsFile:
+    """`metrics.csv`: a header, then a row a round, each written at once.
+
+    Args:
+        path: of the file.
+        records: rounds there already are; the file is cut to them.
+    """
+
+    def __init__(self, path: Path, records: Sequence[Record]) -> None:
+        self._path = path
+        partial = path.with_suffix(".partial")
+        with partial.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(_EMPTY.row()))
+            writer.writeheader()
+            writer.writerows(record.row() for record in records)
+        partial.replace(path)
+
+    def append(self, record: Record) -> None:
+        """Add a round."""
+        with self._path.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, list(_EMPTY.row())).writerow(record.row())
+
+
+_EMPTY = Record(
+    0, None, None, 0.0, 0, {d: dict.fromkeys(KINDS, 0) for d in DIRECTIONS}, dict.fromkeys(PHASES, 0.0)
+)

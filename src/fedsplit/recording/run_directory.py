@@ -1,0 +1,199 @@
+"""The directory of a run: where each thing that a run leaves behind is written."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from fedsplit.errors import UserError
+from fedsplit.files.new_directory import new_directory
+from fedsplit.files.paths import user_path
+from fedsplit.recording import checkpoint
+from fedsplit.recording.checkpoint import Checkpoint
+from fedsplit.recording.class_counts import CLASS_COUNTS, ClassCounts
+from fedsplit.recording.classification import CONFUSION, ROC, ConfusionMatrix, RocCurves
+from fedsplit.recording.config_file import read_config, write_config
+from fedsplit.recording.local_accuracy import LOCAL_ACCURACY, LocalAccuracies
+from fedsplit.recording.metrics import MetricsFile, Record
+from fedsplit.recording.run_lock import RunLock
+from fedsplit.recording.summary import write_json
+from fedsplit.state.weights import Weights, is_finite
+
+_LOG = logging.getLogger("fedsplit")
+
+
+class RunDirectory:
+    """`config.yaml`, `class_counts.csv`, `run.log`, `metrics.csv`, `results.json`, `confusion.csv`,
+    `roc.csv`, `local_accuracy.csv`, and below one path also `model/` and `checkpoint/`.
+
+    While it is open, or once it is `claimed`, no other process can write to it.
+    """
+
+    def __init__(self, path: Path, key: str = "hydra.run.dir") -> None:
+        self.path, self._key = path, key
+        self._lock = RunLock(path, key)
+        self._metrics: MetricsFile | None = None
+        self._log: logging.Handler | None = None
+
+    @classmethod
+    def new(cls, path: Path, key: str) -> "RunDirectory":
+        """A directory for a new run, made and claimed; `key` is what named it.
+
+        Raises:
+            UserError: there is a run in it already, another process begins one, or it cannot be made.
+        """
+        new_directory(path, key)
+        directory = cls(path, key)
+        directory.claim()
+        try:
+            new_directory(path, key)  # another process may have begun a run before the directory was claimed
+        except UserError:
+            directory.close()
+            raise
+        return directory
+
+    @classmethod
+    def existing(cls, path: Path | str, key: str = "resume") -> "RunDirectory":
+        """The directory of a run that was started, as a user names it; `key` is what named it.
+
+        Raises:
+            UserError: there is none.
+        """
+        path = user_path(path, key)
+        if not path.is_dir():
+            raise UserError(key, path, "no such directory; give the directory of a run")
+        if not (path / "config.yaml").is_file():
+            raise UserError(key, path, "not the directory of a run: it holds no config.yaml")
+        return cls(path, key)
+
+    def error(self, told: str) -> UserError:
+        """What to raise where the directory is not as it must be, under the key that named it."""
+        return UserError(self._key, self.path, told)
+
+    def claim(self) -> None:
+        """Keep other processes from writing to it, until it is closed.
+
+        Raises:
+            UserError: another process writes to it, or it cannot be written.
+        """
+        try:
+            self._lock.take()
+        except OSError as error:
+            raise UserError(self._key, self.path, f"cannot be written ({error.strerror})") from error
+
+    def config(self) -> dict[str, Any]:
+        """The configuration that its file holds: `fedsplit.recording.stored_config` checks it.
+
+        Raises:
+            UserError: the file is damaged, of another format, or not that of a run.
+        """
+        return read_config(self.path, self._key)
+
+    def model(self, half: str) -> Weights:
+        """The trained `client` or `server` model.
+
+        Raises:
+            UserError: the run left none, or it is damaged, or holds what is no number.
+        """
+        path = self.path / "model" / f"{half}.safetensors"
+        try:
+            weights = load_file(path)
+        except FileNotFoundError as error:
+            told = f"holds no trained model, {path.relative_to(self.path)}: a run writes it at its end"
+            raise UserError(self._key, self.path, told) from error
+        except (SafetensorError, OSError) as error:
+            told = f"{path.relative_to(self.path)} is damaged ({error})"
+            raise UserError(self._key, self.path, told) from error
+        if not is_finite(weights):
+            told = f"{path.relative_to(self.path)} holds weights that are not finite: the run diverged"
+            raise UserError(self._key, self.path, told)
+        return weights
+
+    def latest_checkpoint(self) -> Checkpoint | None:
+        """The newest undamaged checkpoint; None where none was ever written."""
+        return checkpoint.load_latest(self.path / "checkpoint")
+
+    def open(
+        self, config: Mapping[str, Any], records: Sequence[Record], counts: ClassCounts | None = None
+    ) -> None:
+        """Make the directory, write what is known at the start, cut `metrics.csv` to `records`, and log.
+
+        Args:
+            config: for `config.yaml`.
+            records: of the rounds that were run.
+            counts: for `class_counts.csv`; None writes none.
+
+        Raises:
+            UserError: it cannot be written, or another process writes to it.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.claim()
+            if not records:  # nothing that an earlier run left here is this run's to resume from
+                checkpoint.clear(self.path / "checkpoint")
+            write_config(self.path, config)
+            if counts is not None:
+                counts.write(self.path / CLASS_COUNTS)
+            self.rewrite(records)
+            log = logging.FileHandler(self.path / "run.log", encoding="utf-8", errors="surrogateescape")
+        except OSError as error:
+            raise UserError("hydra.run.dir", self.path, f"cannot be written ({error.strerror})") from error
+        log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self._end_log()
+        self._log = log
+        _LOG.addHandler(log)
+        _LOG.setLevel(logging.INFO)
+
+    def rewrite(self, records: Sequence[Record]) -> None:
+        """Write `metrics.csv` anew."""
+        self._metrics = MetricsFile(self.path / "metrics.csv", records)
+
+    def record(self, record: Record) -> None:
+        """Add a round to `metrics.csv`."""
+        if self._metrics is None:
+            raise AssertionError("the run directory is not open")
+        self._metrics.append(record)
+
+    def save_checkpoint(self, state: Checkpoint) -> None:
+        """Write a checkpoint."""
+        checkpoint.save(self.path / "checkpoint", state)
+
+    def save_model(self, models: Mapping[str, Weights]) -> None:
+        """Write `model/<name>.safetensors`; the same bytes for the same weights."""
+        folder = self.path / "model"
+        folder.mkdir(exist_ok=True)
+        for name, weights in models.items():
+            on_cpu = {key: tensor.detach().cpu().contiguous() for key, tensor in weights.items()}
+            partial = folder / f"{name}.partial"
+            save_file(on_cpu, partial)
+            partial.replace(folder / f"{name}.safetensors")
+
+    def save_local_accuracies(self, accuracies: LocalAccuracies) -> None:
+        """Write `local_accuracy.csv`, of the final model."""
+        accuracies.write(self.path / LOCAL_ACCURACY)
+
+    def save_confusion(self, confusion: ConfusionMatrix) -> None:
+        """Write `confusion.csv`, of the final model."""
+        confusion.write(self.path / CONFUSION)
+
+    def save_roc(self, curves: RocCurves) -> None:
+        """Write `roc.csv`, of the final model."""
+        curves.write(self.path / ROC)
+
+    def save_results(self, results: Mapping[str, object]) -> None:
+        """Write `results.json`."""
+        write_json(self.path / "results.json", results)
+
+    def close(self) -> None:
+        """Stop logging to `run.log`, and let other processes write here."""
+        self._end_log()
+        self._lock.release()
+
+    def _end_log(self) -> None:
+        if self._log is not None:
+            _LOG.removeHandler(self._log)
+            self._log.close()
+            self._log = None

@@ -1,0 +1,68 @@
+"""`results.json`: a run in a few numbers."""
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from fedsplit.recording.metrics import Record
+
+StoppedBy: TypeAlias = Literal["rounds", "comm_threshold_mb", "time_limit_s", "target_accuracy"]
+
+_MILESTONES = [round(0.05 * i, 2) for i in range(1, 20)] + [0.99]
+_PACKAGES = ("fedsplit", "torch", "torchvision", "numpy", "hydra-core", "zstandard")
+
+
+def _first_reaching(records: Sequence[Record], accuracy: float) -> int | None:
+    return next(
+        (i for i, r in enumerate(records) if r.test_accuracy is not None and r.test_accuracy >= accuracy),
+        None,
+    )
+
+
+def summarise(
+    records: Sequence[Record],
+    *,
+    stopped_by: StoppedBy,
+    target_accuracy: float | None,
+    parameters: Mapping[str, int],
+) -> dict[str, object]:
+    """The content of `results.json`.
+
+    `bytes_to_accuracy`, `seconds_to_accuracy` and `simulated_seconds_to_accuracy` give, for each multiple of
+    0.05 (and 0.99, and the target) that was reached, the load and the seconds up to the first evaluation that
+    reached it. What was not simulated or has no price is None.
+    """
+    accuracies = [record.test_accuracy for record in records if record.test_accuracy is not None]
+    milestones = sorted({*_MILESTONES, *([target_accuracy] if target_accuracy is not None else [])})
+    reached = {a: i for a in milestones if (i := _first_reaching(records, a)) is not None}
+    simulated = [record.simulated_seconds for record in records]
+    elapsed = [sum(sum(r.seconds.values()) for r in records[: i + 1]) for i in range(len(records))]
+    return {
+        "final_accuracy": accuracies[-1] if accuracies else None,
+        "best_accuracy": max(accuracies, default=None),
+        "load": records[-1].load,
+        "rounds_run": len(records),
+        "stopped_by": stopped_by,
+        "bytes_to_accuracy": {f"{a:g}": records[i].load for a, i in reached.items()},
+        "seconds_to_accuracy": {f"{a:g}": round(elapsed[i], 3) for a, i in reached.items()},
+        "seconds": round(elapsed[-1], 3),
+        "simulated_seconds": simulated[-1],
+        "simulated_seconds_to_accuracy": (
+            None if simulated[-1] is None else {f"{a:g}": simulated[i] for a, i in reached.items()}
+        ),
+        "cost": records[-1].cost,
+        "local_accuracy": asdict(local) if (local := records[-1].local_accuracy) else None,
+        "parameters": dict(parameters),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+    }
+
+
+def write_json(path: Path, content: Mapping[str, object]) -> None:
+    """Write JSON, whole or not at all."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)

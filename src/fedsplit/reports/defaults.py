@@ -1,0 +1,75 @@
+"""Runs whose settings are their defaults, but for those that an experiment names."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import chain, groupby
+
+from fedsplit.config.chosen_names import CONFIGS
+from fedsplit.config.dotted_keys import below, flat, shown
+from fedsplit.reports.runs import WITHOUT_EFFECT, Run
+
+_OF_THE_MACHINE = ("dataset.root", "device", "engine", "experiment")
+"""What follows from the machine, or from other settings: a run's engine is what `auto` stands for in it."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a command that gives some choices, and nothing else, comes to.
+
+    Args:
+        choices: by place in the configuration.
+        values: by dotted key.
+    """
+
+    choices: Mapping[str, str]
+    values: Mapping[str, str]
+
+
+def at_defaults(runs: Sequence[Run], named: Collection[str]) -> list[Run]:
+    """The runs that have defaults at every key that is not `named` and could change a result.
+
+    What a key's default is depends on the choices of groups that are named: an optimizer's learning rate is
+    that of the optimizer. Of runs that differ in how clients were computed, those remain that computed them
+    at once, as `engine=auto` does where it can.
+
+    Args:
+        runs: of any settings.
+        named: groups and dotted keys; what is below a dotted key is named too.
+    """
+    found = [run for run in runs if _is_at_defaults(run, named)]
+    ordered = sorted(found, key=_beside_engine)
+    kept: set[int] = set()
+    for _, alike in groupby(ordered, key=_beside_engine):
+        several = list(alike)
+        engines = {run.choices.get("engine") for run in several}
+        kept |= {id(run) for run in several if len(engines) == 1 or run.choices.get("engine") != "sequential"}
+    return [run for run in found if id(run) in kept]
+
+
+def _is_at_defaults(run: Run, named: Collection[str]) -> bool:
+    chosen = {key: choice for key in named if (choice := run.options.get(key, "null")) in _choices(key)}
+    reference = _reference(tuple(sorted(chosen.items())))
+    free = (*WITHOUT_EFFECT, *_OF_THE_MACHINE, *(key for key in named if key not in chosen))
+    values = ((reference.values.get(key, "null"), key, value) for key, value in run.values_by_key.items())
+    choices = ((reference.choices.get(key, each), key, each) for key, each in run.options.items())
+    return all(default == own or below(key, free) for default, key, own in chain(values, choices))
+
+
+def _beside_engine(run: Run) -> list[tuple[str, str]]:
+    return [(key, value) for key, value in run.settings.items() if not below(key, ("engine",))]
+
+
+@cache
+def _choices(group: str) -> frozenset[str]:
+    return frozenset(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+
+
+@cache
+def _reference(choices: tuple[tuple[str, str], ...]) -> Reference:
+    from fedsplit.config.compose import composed, composing, plain  # noqa: PLC0415 # slow to import
+
+    with composing():
+        config = composed([f"{group}={choice}" for group, choice in choices])
+    names = {group.rpartition("@")[2]: shown(name) for group, name in config.hydra.runtime.choices.items()}
+    return Reference(names, dict(flat(plain(config))))

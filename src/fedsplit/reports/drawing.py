@@ -1,0 +1,182 @@
+"""From experiments to files: runs are read and selected, figures drawn, tables made, and all written."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from fedsplit.errors import UserError
+from fedsplit.recording.config_file import OtherFormat
+from fedsplit.reports.defaults import at_defaults
+from fedsplit.reports.experiments import Experiment
+from fedsplit.reports.figures.drawn import Drawn
+from fedsplit.reports.figures.style import encoded, house_style
+from fedsplit.reports.finding import runs_at
+from fedsplit.reports.notes import Notes
+from fedsplit.reports.runs import Run, read_run, without_repeats
+from fedsplit.reports.selection import fits, missing, sweep, unknown_keys
+from fedsplit.reports.tables.of_runs import table_of
+from fedsplit.reports.tables.table import Table
+
+
+class StoredRuns:
+    """Runs on disk, each read once however many figures it is in.
+
+    Args:
+        notes: are told what is left out or missing.
+    """
+
+    def __init__(self, notes: Notes) -> None:
+        self._notes = notes
+        self._read: dict[Path, Run | UserError] = {}
+        self._missing: dict[str, list[str]] = {}
+
+    def given(self, places: Sequence[str], key: str) -> list[Run]:
+        """All runs at these places, of each setting and seed one; those of another format are told.
+
+        Raises:
+            UserError: a place holds no run, or a run is damaged, or all are of another format; `key` is what
+                named the places.
+        """
+        found = [self._run(path) for path in self._paths(places, key, all_needed=True)]
+        runs = [run for run in found if isinstance(run, Run)]
+        for error in (each for each in found if isinstance(each, UserError)):
+            if not isinstance(error, OtherFormat) or not runs:
+                raise error
+            self._tell_of(error)
+        return self._once(runs)
+
+    def selected(self, experiment: Experiment) -> list[Run]:
+        """The runs of an experiment; what is damaged or cannot be drawn is told."""
+        everything = []
+        for path in self._paths(experiment.runs, f"{experiment.name}.runs", all_needed=False):
+            run = self._run(path)
+            if isinstance(run, UserError):
+                self._tell_of(run)
+            else:
+                everything.append(run)
+        fitting = [run for run in everything if fits(run, experiment.where)]
+        found = self._once(at_defaults(fitting, experiment.named) if experiment.others_default else fitting)
+        if not found:
+            self._tell_of_none(experiment, everything)
+            return []
+        if experiment.expects:
+            for command in missing(found, experiment.where, experiment.expects):
+                self._missing.setdefault(command, []).append(experiment.name)
+        return self._drawable(experiment, found)
+
+    def tell_missing(self) -> None:
+        """Tell what experiments expect beside the runs selected for them: each command once."""
+        for command, names in self._missing.items():
+            others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            self._notes.add("missing", f"missing for {names[0]}{others}: {command}")
+
+    def _tell_of_none(self, experiment: Experiment, everything: Sequence[Run]) -> None:
+        told = f"{experiment.name}: not drawn, it has no run"
+        if unknown := unknown_keys(everything, experiment.where):
+            told += f" (none has the key {', '.join(unknown)})"
+        if experiment.where or experiment.expects:
+            told += f"; they come from: {sweep(experiment.where, experiment.expects)}"
+        self._notes.add("empty", told)
+
+    def _tell_of(self, error: UserError) -> None:
+        self._notes.add("format" if isinstance(error, OtherFormat) else "damaged", f"not drawn: {error}")
+
+    def _drawable(self, experiment: Experiment, runs: Sequence[Run]) -> list[Run]:
+        drawable: list[Run] = []
+        refused: dict[str, list[UserError]] = {}
+        for run in runs:
+            try:
+                experiment.figure.check(run)
+                drawable.append(run)
+            except UserError as error:
+                refused.setdefault(error.allowed, []).append(error)
+        for errors in refused.values():
+            others = f", as {len(errors) - 1} more" if len(errors) > 1 else ""
+            self._notes.add("unfit", f"{experiment.name}: not drawn{others}: {errors[0]}")
+        return drawable
+
+    def _run(self, path: Path) -> Run | UserError:
+        if path not in self._read:
+            try:
+                self._read[path] = read_run(path)
+            except UserError as error:
+                self._read[path] = error
+        return self._read[path]
+
+    def _paths(self, places: Sequence[str], key: str, *, all_needed: bool) -> list[Path]:
+        paths: dict[Path, Path] = {}
+        for place in places:
+            found = runs_at(place, key)
+            paths |= {path.resolve(): path for path in found.runs}
+            for other in found.others:
+                self._notes.add("foreign", f"{other}: not drawn, it is not the directory of a run")
+            if not found.runs:
+                allowed = "a run directory (with config.yaml and metrics.csv), a folder of such, or a glob"
+                empty = UserError(key, place, f"holds no run; must be {allowed}")
+                if all_needed:
+                    raise empty
+                self._notes.add("empty", str(empty))
+        return list(paths.values())
+
+    def _once(self, runs: Sequence[Run]) -> list[Run]:
+        kept, repeats = without_repeats(runs)
+        for path, by in repeats.items():
+            self._notes.add("repeated", f"{path}: not drawn, {by} has the same settings and seed")
+        for run in kept:
+            if run.results is None:
+                self._notes.add("unfinished", f"{run.path}: drawn as far as it went, it has not ended")
+        return kept
+
+
+def draw(experiment: Experiment, runs: Sequence[Run], formats: Sequence[str]) -> Drawn:
+    """Draw an experiment of runs that pass its figure's `check`.
+
+    Raises:
+        UserError: runs do not fit together, or are more than can be told apart.
+    """
+    data, left_out = experiment.figure.within_limits(experiment.figure.data(runs))
+    with house_style():
+        figure = experiment.figure.draw(data)
+        images = {format: encoded(figure, format) for format in formats}
+    return Drawn(
+        experiment.name, experiment.title, _description(experiment, left_out), images, runs, left_out
+    )
+
+
+def _description(experiment: Experiment, left_out: Sequence[str]) -> str:
+    told = f"Not drawn, for want of room: {'; '.join(left_out)}." if left_out else ""
+    return " ".join(filter(None, (experiment.description, told)))
+
+
+def image_files(drawn: Drawn) -> dict[str, bytes]:
+    """Their content, by name."""
+    return {f"{drawn.name}.{format}": image for format, image in drawn.images.items()}
+
+
+def tabulate(experiment: Experiment, runs: Sequence[Run]) -> list[Table]:
+    """The table of an experiment, where it asks for one."""
+    if experiment.table is None:
+        return []
+    return [table_of(experiment.table, runs, name=experiment.name, title=experiment.title)]
+
+
+def write(files: Mapping[str, bytes], out: Path) -> list[Path]:
+    """Write files, by name, each whole or not at all.
+
+    Raises:
+        UserError: one cannot be written.
+    """
+    written = []
+    for name, content in files.items():
+        path = out / name
+        partial = path.with_name(f".{path.name}.partial")
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            try:
+                partial.write_bytes(content)
+                partial.replace(path)
+            finally:
+                partial.unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError("--out", out, f"must be a directory to write to ({error.strerror})") from error
+        written.append(path)
+    return written

@@ -1,0 +1,181 @@
+"""A metric against a setting: heterogeneity, size of the auxiliary model, interval of alignment, bits."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from fedsplit.config.dotted_keys import below
+from fedsplit.reports.figures.figure_type import FigureType
+from fedsplit.reports.figures.groups import by_number, over_seeds, seeds_drawn
+from fedsplit.reports.figures.measures import Moment, at_moment, axis_label, column
+from fedsplit.reports.figures.setting import ALPHA, AUXILIARY, BITS, setting
+from fedsplit.reports.figures.setting_axis import SettingAxis, thin_ticks
+from fedsplit.reports.figures.style import blank_figure, legend_below, log_axis, looks, tidy
+from fedsplit.reports.figures.wording import legend_texts
+from fedsplit.reports.runs import Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_APART: Mapping[str, tuple[str, ...]] = {
+    ALPHA: ("distribution",),
+    AUXILIARY: ("auxiliary", "model.auxiliary"),
+    BITS: ("quant",),
+}
+"""The settings in which runs of a line may differ, by what is on the x axis; else the key itself."""
+_LABELS: Mapping[str, str] = {
+    ALPHA: "Dirichlet \N{GREEK SMALL LETTER ALPHA}",
+    AUXILIARY: "Parameters of the auxiliary model",
+    BITS: "Bits a value on the wire",
+    "algorithm.align_interval": "Rounds between alignments",
+    "num_clients": "Clients",
+    "rounds": "Rounds",
+}
+_BIT_TICKS = (1, 2, 4, 8, 16, 32)
+
+
+@dataclass(frozen=True)
+class Point:
+    """Runs that differ only in their seed.
+
+    Args:
+        x: the setting: a number, or its name.
+        mean: of the metric over seeds.
+        low: the least of the seeds.
+        high: the greatest.
+        seeds: in ascending order.
+    """
+
+    x: float | str
+    mean: float
+    low: float
+    high: float
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Series:
+    """A line: runs that differ only in the setting and their seed; points from left to right."""
+
+    label: str
+    hue: str
+    setting: str
+    points: tuple[Point, ...]
+
+
+@dataclass(frozen=True)
+class Against(FigureType[Sequence[Series]]):
+    """Mean and range over seeds of a metric at one moment, against a setting.
+
+    Args:
+        x: a group or dotted key; `distribution.alpha` has IID runs as the last tick, `auxiliary` stands for
+            the number of the auxiliary model's parameters, `bits` for the mean over all values sent
+            (but labels).
+        y: a column of metrics.csv.
+        at: the moment.
+        by: what colours and markers stand for: a group or a dotted key.
+        log: the axes with a logarithmic scale; x also has one where its numbers go far apart.
+    """
+
+    x: str = ALPHA
+    y: str = "test_accuracy"
+    at: Moment = "final"
+    by: str = "algorithm"
+    log: tuple[Literal["x", "y"], ...] = ()
+
+    summary: ClassVar = "a metric at the end against a setting: alpha, auxiliary, bits, any key"
+
+    @property
+    def name(self) -> str:
+        """As `accuracy-against-bits`."""
+        return f"{column(self.y).removeprefix('test_')}-against-{self.x}"
+
+    def check(self, run: Run) -> None:
+        """It must have the setting and the metric."""
+        at_moment(run, self.y, self.at)
+        setting(run, self.x)
+
+    def data(self, runs: Sequence[Run]) -> list[Series]:
+        """The lines, in the order of the legend."""
+        apart = _APART.get(self.x, (self.x,))
+        points: dict[tuple[tuple[str, str], ...], list[Point]] = {}
+        for group in over_seeds(runs, self.by):
+            values = [at_moment(run, self.y, self.at) for run in group.runs]
+            xs = [setting(run, self.x) for run in group.runs]
+            point = Point(
+                x=_mean(xs),
+                mean=fmean(values),
+                low=min(values),
+                high=max(values),
+                seeds=group.seeds,
+            )
+            points.setdefault(_others(group.runs[0], apart), []).append(point)
+        return [
+            Series(line.label, line.hue, line.setting, _sorted(points[_others(line.runs[0], apart)]))
+            for line in over_seeds(_one_of_each_seed(runs, apart), self.by, apart)
+        ]
+
+    def draw(self, data: Sequence[Series]) -> "Figure":
+        """One axes with its legend below, a column wide."""
+        figure = blank_figure(3.5, 2.4)
+        axes = figure.add_subplot()
+        found = looks([(line.hue, line.setting) for line in data], by_number)
+        scale = SettingAxis.of([point.x for line in data for point in line.points], "x" in self.log)
+        drawn = []
+        for i, line in enumerate(data):
+            look = found[line.hue, line.setting]
+            drawn.append(
+                axes.errorbar(
+                    [scale.place(point.x, i, len(data)) for point in line.points],
+                    [point.mean for point in line.points],
+                    yerr=[
+                        [point.mean - point.low for point in line.points],
+                        [point.high - point.mean for point in line.points],
+                    ],
+                    color=look.colour,
+                    linestyle=look.dash,
+                    linewidth=1.3,
+                    markersize=4,
+                    markeredgewidth=0.8,
+                    **look.of_markers,
+                    elinewidth=0.9,
+                    capsize=2,
+                    capthick=0.9,
+                )
+            )
+        label = _LABELS.get(self.x, self.x)
+        tidy(axes, label, axis_label(column(self.y)))
+        if "y" in self.log:
+            log_axis(axes.yaxis)
+        scale.set_ticks(axes, _BIT_TICKS if self.x == BITS else ())
+        seeds = [point.seeds for line in data for point in line.points]
+        legend_below(figure, drawn, legend_texts([line.label for line in data]), seeds_drawn(seeds))
+        thin_ticks(axes)
+        return figure
+
+
+def _mean(xs: Sequence[float | str]) -> float | str:
+    """Of what is measured, as bits, seeds may differ; all else is the same, and stays so to the bit."""
+    numbers = [x for x in xs if not isinstance(x, str)]
+    return fmean(numbers) if len(set(numbers)) > 1 else xs[0]
+
+
+def _others(run: Run, apart: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """What the runs of a line have in common."""
+    return tuple((key, value) for key, value in run.settings.items() if not below(key, apart))
+
+
+def _one_of_each_seed(runs: Sequence[Run], apart: Sequence[str]) -> list[Run]:
+    """A run of each line: its label is the line's."""
+    return list({_others(run, apart): run for run in runs}.values())
+
+
+def _sorted(points: Sequence[Point]) -> tuple[Point, ...]:
+    """Numbers first, in ascending order; then names."""
+    numbers = [point for point in points if not isinstance(point.x, str)]
+    names = [point for point in points if isinstance(point.x, str)]
+    return (
+        *sorted(numbers, key=lambda point: float(point.x)),
+        *sorted(names, key=lambda point: by_number(str(point.x))),
+    )

@@ -1,0 +1,172 @@
+"""Stacked bars: bytes by kind and direction, or seconds by phase."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from fedsplit.errors import UserError
+from fedsplit.reports.figures.figure_type import FigureType
+from fedsplit.reports.figures.groups import counted, over_seeds
+from fedsplit.reports.figures.limits import Limits
+from fedsplit.reports.figures.style import (
+    INK,
+    OKABE_ITO,
+    PALE,
+    TEXT_SIZE,
+    blank_figure,
+    legend_below,
+    load_axis,
+    tidy,
+    wrapped,
+)
+from fedsplit.reports.figures.wording import legend_texts
+from fedsplit.reports.runs import Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_DOWN = "/////"  # hatch of what servers send
+_KINDS = (
+    *("smashed", "cut_gradient", "client_weights", "auxiliary_weights", "full_weights", "labels"),
+    *("clients", "server", "evaluate"),
+)
+"""In the order of stacking; what is not among them comes last."""
+_COLOURS = dict(zip(_KINDS, (*OKABE_ITO[:6], *OKABE_ITO[:3]), strict=True))
+_THIN = 0.003  # of the longest bar: what is thinner cannot be seen
+
+
+@dataclass(frozen=True)
+class Bar:
+    """Runs that differ only in their seed.
+
+    Args:
+        label: what stands beside it.
+        parts: of a whole run, by column of metrics.csv: MB or seconds, the mean over seeds; none is 0.
+        seeds: in ascending order.
+    """
+
+    label: str
+    parts: tuple[tuple[str, float], ...]
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Bars(FigureType[Sequence[Bar]]):
+    """What runs sent, by kind, uploads plain and downloads hatched; or where their seconds went.
+
+    Args:
+        of: bytes or seconds.
+        by: what labels begin with: a group or a dotted key.
+    """
+
+    of: Literal["bytes", "seconds"] = "bytes"
+    by: str = "algorithm"
+
+    summary: ClassVar = "stacked bars of bytes by kind and direction, or of seconds by phase"
+
+    limits: ClassVar = Limits(series=16, settings=16)
+
+    @property
+    def name(self) -> str:
+        """As `bars-bytes`."""
+        return f"bars-{self.of}"
+
+    def check(self, run: Run) -> None:
+        """It must have been run for a round, with columns of what is drawn."""
+        run.values("round")
+        if not self._columns(run):
+            raise UserError("run", run.path, f"must have columns {self.of}.<...> in metrics.csv")
+
+    def data(self, runs: Sequence[Run]) -> list[Bar]:
+        """The bars from top to bottom, all with their parts in the same order."""
+        return [
+            Bar(
+                label=group.label,
+                parts=tuple(
+                    (name, mean)
+                    for name in self._columns(group.runs[0])
+                    if (mean := fmean(self._total(run, name) for run in group.runs)) > 0
+                ),
+                seeds=group.seeds,
+            )
+            for group in over_seeds(runs, self.by)
+        ]
+
+    def series_of(self, part: Bar) -> tuple[str, str]:
+        """No colour stands for a bar, only its label."""
+        return "", part.label
+
+    def _columns(self, run: Run) -> list[str]:
+        """Kind by kind, up before down."""
+        found = [name for name in run.columns if name.startswith(f"{self.of}.")]
+        return sorted(found, key=lambda name: (_place(_kind(name)), _kind(name), _is_down(name)))
+
+    def _total(self, run: Run, name: str) -> float:
+        total = sum(value or 0.0 for value in run.columns.get(name, ()))
+        return total / 1e6 if self.of == "bytes" else total
+
+    def draw(self, data: Sequence[Bar]) -> "Figure":
+        """Horizontal bars, a column wide, with the legend below."""
+        from matplotlib.patches import Patch  # noqa: PLC0415
+
+        texts = [wrapped(text, 20) for text in legend_texts([bar.label for bar in data])]
+        lines = max(text.count("\n") + 1 for text in texts)
+        figure = blank_figure(3.5, 0.75 + max(0.27, 0.05 + 0.135 * lines) * len(data))
+        axes = figure.add_subplot()
+        longest = max(sum(value for _, value in bar.parts) for bar in data)
+        parts = [(name, value) for bar in data for name, value in bar.parts]
+        kinds = sorted({_kind(name) for name, value in parts if value > _THIN * longest}, key=_place)
+        colours = _COLOURS | dict(
+            zip([kind for kind in kinds if kind not in _COLOURS], OKABE_ITO[6:], strict=False)
+        )
+        for i, bar in enumerate(data):
+            left = 0.0
+            for name, value in bar.parts:
+                axes.barh(
+                    i,
+                    value,
+                    left=left,
+                    height=0.7,
+                    color=colours.get(_kind(name), INK),
+                    edgecolor="white",
+                    linewidth=0,
+                    hatch=_DOWN if _is_down(name) else None,
+                )
+                left += value
+        tidy(axes, "Time (s)", "", grid="x")
+        axes.set_yticks(range(len(data)), texts, fontsize=TEXT_SIZE)
+        axes.tick_params(axis="y", length=0)
+        axes.invert_yaxis()
+        axes.locator_params(axis="x", nbins=6)
+        handles = [Patch(facecolor=colours[kind]) for kind in kinds]
+        labels = [kind.replace("_", " ") for kind in kinds]
+        if self.of == "bytes":
+            load_axis(axes.xaxis, longest)
+            if any(_is_down(name) for name, _ in parts):
+                handles += [
+                    Patch(facecolor=PALE),
+                    Patch(facecolor=PALE, edgecolor="white", linewidth=0, hatch=_DOWN),
+                ]
+                labels += ["up", "down"]
+        legend_below(figure, handles, labels, _mean_of(data))
+        return figure
+
+
+def _kind(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _place(kind: str) -> int:
+    return _KINDS.index(kind) if kind in _KINDS else len(_KINDS)
+
+
+def _is_down(name: str) -> bool:
+    return name.startswith("bytes.down.")
+
+
+def _mean_of(data: Sequence[Bar]) -> str | None:
+    counts = {len(bar.seeds) for bar in data}
+    if counts <= {1}:
+        return None
+    return f"Mean of {counted(counts.pop(), 'seed') if len(counts) == 1 else 'seeds'}"

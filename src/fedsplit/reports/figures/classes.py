@@ -1,0 +1,128 @@
+"""Divisions of training sets over clients, drawn as bubbles."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+from fedsplit.errors import UserError
+from fedsplit.recording.class_counts import ClassCounts, read_class_counts
+from fedsplit.reports.figures.figure_type import FigureType
+from fedsplit.reports.figures.limits import Limits
+from fedsplit.reports.figures.style import TEXT_SIZE, blank_figure, tidy, wrapped
+from fedsplit.reports.figures.wording import in_words, pieces
+from fedsplit.reports.runs import Run
+
+if TYPE_CHECKING:  # matplotlib is optional and slow to import: only what draws needs it
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MOST_CLIENTS, MOST_DIVISIONS = 200, 8
+_COLOUR = "#0072B2"  # one colour and areas: nothing that needs to be told apart by its hue
+_NAMED_CLASSES = 30  # more names than this would not be legible
+_MARGIN = 0.1  # around the outermost bubbles, in cells
+_SILENT = {"_target_", "attempts"}
+
+
+@dataclass(frozen=True)
+class Division:
+    """Counts, and what the division is called."""
+
+    title: str
+    counts: ClassCounts
+
+
+@dataclass(frozen=True)
+class Classes(FigureType[Sequence[Division]]):
+    """A panel for each division: clients across, classes up, areas of bubbles proportional to samples."""
+
+    summary: ClassVar = "how many samples of each class every client has"
+
+    limits: ClassVar = Limits(series=MOST_DIVISIONS, settings=MOST_DIVISIONS)
+
+    @property
+    def name(self) -> str:
+        """`classes`."""
+        return "classes"
+
+    def check(self, run: Run) -> None:
+        """It must have left its counts."""
+        read_class_counts(run.path)
+
+    def data(self, runs: Sequence[Run]) -> list[Division]:
+        """The different divisions that runs had, in the order of the runs."""
+        found: dict[ClassCounts, Division] = {}
+        for run in runs:
+            counts = read_class_counts(run.path)
+            found.setdefault(counts, Division(_title(run), counts))
+        titles = Counter(each.title for each in found.values())
+        return [
+            each if titles[each.title] == 1 else replace(each, title=f"{each.title}, {_sizes(each.counts)}")
+            for each in found.values()
+        ]
+
+    def series_of(self, part: Division) -> tuple[str, str]:
+        """No colour stands for a division, only its title."""
+        return "", part.title
+
+    def draw(self, data: Sequence[Division]) -> "Figure":
+        """Panels below each other, a column wide, or two where there are many clients."""
+        if len(data) > MOST_DIVISIONS:
+            raise UserError("divisions", len(data), f"at most {MOST_DIVISIONS} in a figure")
+        for each in data:
+            if each.counts.clients > MOST_CLIENTS:
+                raise UserError("clients", each.counts.clients, f"at most {MOST_CLIENTS} in a figure")
+        width = 3.5 if max(each.counts.clients for each in data) <= 40 else 7.0
+        heights = [0.9 + min(5.0, max(0.8, 0.15 * len(each.counts.classes))) for each in data]
+        image = blank_figure(width, sum(heights))
+        panels = image.subplots(len(data), squeeze=False, height_ratios=heights)[:, 0]
+        for axes, each in zip(panels, data, strict=True):
+            _draw(axes, each)
+        image.draw_without_rendering()  # only now it is known how much room a cell has
+        for axes, each in zip(panels, data, strict=True):
+            _size(axes, each.counts)
+        return image
+
+
+def _draw(axes: "Axes", division: Division) -> None:
+    counts = division.counts
+    clients, labels, _ = zip(*counts.rows, strict=True)
+    axes.scatter(clients, labels, color=_COLOUR, linewidths=0)
+    axes.set_xlim(-0.5 - _MARGIN, counts.clients - 0.5 + _MARGIN)
+    axes.set_ylim(-0.5 - _MARGIN, len(counts.classes) - 0.5 + _MARGIN)
+    largest = max(samples for _, _, samples in counts.rows)
+    width = int(12 * axes.get_figure().get_figwidth())  # type: ignore[union-attr]
+    axes.set_title(wrapped(", ".join(map(in_words, pieces(division.title))), width), fontsize=TEXT_SIZE)
+    tidy(axes, f"Client (largest area: {largest:,} samples)", "Class")
+    axes.locator_params(axis="x", integer=True)
+    if len(counts.classes) <= _NAMED_CLASSES:
+        axes.set_yticks(range(len(counts.classes)), counts.classes, fontsize=TEXT_SIZE)
+
+
+def _size(axes: "Axes", counts: ClassCounts) -> None:
+    """Give the largest bubble the width of a cell."""
+    box = axes.get_window_extent()
+    points = 72 / axes.get_figure().dpi  # type: ignore[union-attr]
+    cell = points * min(
+        box.width / (counts.clients + 2 * _MARGIN), box.height / (len(counts.classes) + 2 * _MARGIN)
+    )
+    largest = max(samples for _, _, samples in counts.rows)
+    axes.collections[0].set_sizes(  # type: ignore[attr-defined]
+        [cell**2 * samples / largest for _, _, samples in counts.rows]
+    )
+
+
+def _sizes(counts: ClassCounts) -> str:
+    return f"{counts.clients} clients, {sum(samples for _, _, samples in counts.rows)} samples"
+
+
+def _title(run: Run) -> str:
+    own = run.inside("distribution")
+    keys = {key.removeprefix("distribution."): value for key, value in own.items()}
+    settings = [
+        f"{key}={value}"
+        for key, value in keys.items()
+        if key not in _SILENT and value not in ("false", "null")
+    ]
+    chosen = [run.choices.get(group, group) for group in ("dataset", "distribution")]
+    return ", ".join([*chosen, *settings, f"seed={run.config['seed']}"])

@@ -1,0 +1,161 @@
+"""Confusion matrices of final models."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from fedsplit.errors import UserError
+from fedsplit.files.bounded import csv_rows, whole
+from fedsplit.reports.figures.figure_type import FigureType
+from fedsplit.reports.figures.groups import counted, over_seeds
+from fedsplit.reports.figures.limits import Limits
+from fedsplit.reports.figures.style import LABEL_SIZE, TEXT_SIZE, blank_figure, tidy, wrapped
+from fedsplit.reports.figures.wording import legend_texts
+from fedsplit.reports.runs import Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+
+CONFUSION = "confusion.csv"
+_MOST_MATRICES = 6
+_MOST_IN_A_COLUMN = 2  # more would be longer than a page
+_NUMBERED_CLASSES = 12  # with more, percentages would not fit their cells
+_NAMED_CLASSES = 30  # more names than this would not be legible
+_CELL_TEXT_SIZE = 7  # three digits in a tenth of a column
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Test images by true and by predicted class, of runs that differ only in their seed.
+
+    Args:
+        label: of the runs.
+        classes: their names.
+        counts: a row for each true class, a cell for each predicted one; the sum over seeds.
+        seeds: in ascending order.
+    """
+
+    label: str
+    classes: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+    seeds: tuple[int, ...]
+
+    @property
+    def shares(self) -> list[list[float]]:
+        """Cells as fractions of their rows; a row without images is 0."""
+        return [[count / max(1, sum(row)) for count in row] for row in self.counts]
+
+
+@dataclass(frozen=True)
+class Confusion(FigureType[Sequence[Matrix]]):
+    """What the images of each class were taken for, in percent of the class.
+
+    Args:
+        by: what titles begin with: a group or a dotted key.
+    """
+
+    by: str = "algorithm"
+
+    summary: ClassVar = "confusion matrix of the final model"
+
+    limits: ClassVar = Limits(series=_MOST_MATRICES, settings=_MOST_MATRICES)
+
+    @property
+    def name(self) -> str:
+        """`confusion`."""
+        return "confusion"
+
+    def check(self, run: Run) -> None:
+        """It must have left its matrix."""
+        read_confusion(run.path)
+
+    def data(self, runs: Sequence[Run]) -> list[Matrix]:
+        """A matrix for each group of runs."""
+        return [_sum(group.label, group.runs) for group in over_seeds(runs, self.by)]
+
+    def series_of(self, part: Matrix) -> tuple[str, str]:
+        """No colour stands for a matrix, only its title."""
+        return "", part.label
+
+    def draw(self, data: Sequence[Matrix]) -> "Figure":
+        """Panels below each other, a column wide or, where they are many, two; with one scale of colours."""
+        if len(data) > _MOST_MATRICES:
+            raise UserError("matrices", len(data), f"at most {_MOST_MATRICES} in a figure")
+        columns = 1 if len(data) <= _MOST_IN_A_COLUMN else 2
+        rows = -(-len(data) // columns)
+        figure = blank_figure(3.5 * columns, 3.2 * rows + 0.45)
+        panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+        texts = legend_texts([matrix.label for matrix in data])
+        shown = [_draw(axes, matrix, text) for axes, matrix, text in zip(panels, data, texts, strict=False)]
+        for axes in panels[len(data) :]:
+            axes.set_visible(False)
+        bar = figure.colorbar(shown[0], ax=panels, location="bottom", fraction=0.04 / rows, aspect=40)
+        bar.set_label("Percent of the true class", fontsize=LABEL_SIZE)
+        bar.ax.tick_params(labelsize=TEXT_SIZE)
+        bar.outline.set_visible(False)
+        return figure
+
+
+def read_confusion(run: Path) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]:
+    """Class names and counts that a run left in `confusion.csv`: a row for each true class.
+
+    Raises:
+        UserError: it left none, or the file is damaged.
+    """
+    try:
+        (_, *classes), *rows = (row for _, row in csv_rows(run / CONFUSION))
+        counts = tuple(tuple(map(whole, row[1:])) for row in rows)
+    except FileNotFoundError as error:
+        told = f"must hold {CONFUSION}; only runs that have ended do"
+        raise UserError("run", run, told) from error
+    except OSError as error:
+        raise UserError("run", run, f"must be readable ({error.strerror})") from error
+    except ValueError as error:
+        raise UserError("run", run, f"{CONFUSION} must not be damaged ({error})") from error
+    square = bool(classes) and {len(row) for row in counts} == {len(classes)} == {len(counts)}
+    if not square:
+        raise UserError("run", run, f"{CONFUSION} must not be damaged")
+    return tuple(classes), counts
+
+
+def _sum(label: str, runs: Sequence[Run]) -> Matrix:
+    found = [read_confusion(run.path) for run in runs]
+    classes = found[0][0]
+    for run, (other, _) in zip(runs, found, strict=True):
+        if other != classes:
+            raise UserError("run", run.path, f"must have the classes of {runs[0].path}")
+    rows = zip(*(counts for _, counts in found), strict=True)
+    summed = tuple(tuple(map(sum, zip(*row, strict=True))) for row in rows)
+    return Matrix(label, classes, summed, tuple(run.config["seed"] for run in runs))
+
+
+def _draw(axes: "Axes", matrix: Matrix, text: str) -> "AxesImage":
+    shares = matrix.shares
+    shown = axes.imshow([[100 * share for share in row] for row in shares], cmap="Blues", vmin=0, vmax=100)
+    tidy(axes, "Predicted class", "True class", grid="none")
+    axes.spines[:].set_visible(False)
+    seeds = f", {counted(len(matrix.seeds), 'seed')}" if len(matrix.seeds) > 1 else ""
+    axes.set_title(wrapped(f"{text}{seeds}", 40), fontsize=TEXT_SIZE)
+    classes = range(len(matrix.classes))
+    if len(classes) <= _NAMED_CLASSES:
+        long = max(map(len, matrix.classes)) > 2
+        axes.set_xticks(classes, matrix.classes, rotation=90 if long else 0)
+        axes.set_yticks(classes, matrix.classes)
+    axes.tick_params(length=0)
+    if len(classes) <= _NUMBERED_CLASSES:
+        for i in classes:
+            for j in classes:
+                if matrix.counts[i][j]:
+                    axes.text(
+                        j,
+                        i,
+                        f"{100 * shares[i][j]:.0f}" if shares[i][j] >= 0.005 else "<1",
+                        ha="center",
+                        va="center",
+                        fontsize=_CELL_TEXT_SIZE,
+                        color="white" if shares[i][j] > 0.5 else "black",
+                    )
+    return shown

@@ -1,0 +1,88 @@
+"""Runs that differ only in their seed, as one."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fedsplit.config.dotted_keys import below
+from fedsplit.errors import UserError
+from fedsplit.reports.figures.style import APPEARANCE
+from fedsplit.reports.labels import first_piece, labelled
+from fedsplit.reports.runs import Run
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ only in their seed.
+
+    Args:
+        label: for the legend.
+        hue: what its colour and marker stand for: the beginning of `label`.
+        setting: the rest of `label`; may be empty.
+        runs: by seed.
+    """
+
+    label: str
+    hue: str
+    setting: str
+    runs: tuple[Run, ...]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """In ascending order."""
+        return tuple(run.config["seed"] for run in self.runs)
+
+
+def over_seeds(runs: Sequence[Run], by: str = "algorithm", apart: Sequence[str] = ()) -> list[Group]:
+    """Runs in groups that differ in nothing but their seed and what is at or below the keys `apart`.
+
+    Args:
+        runs: of each setting and seed there must be one (see `without_repeats`).
+        by: the group or dotted key that colours stand for.
+        apart: in which runs of a group may differ.
+
+    Returns:
+        Groups in the order of their legend: algorithms as they always are, all else by name and number.
+
+    Raises:
+        UserError: no run has what colours should stand for.
+    """
+    if runs and not any(run.named(by) for run in runs):
+        raise UserError("by", by, "must be a group or a dotted key of config.yaml that one of the runs has")
+    by_setting: dict[tuple[tuple[str, str], ...], list[Run]] = {}
+    for run in labelled(runs, by, apart):
+        setting = tuple((key, value) for key, value in run.settings.items() if not below(key, apart))
+        by_setting.setdefault(setting, []).append(run)
+    return sorted((_group(found, by) for found in by_setting.values()), key=_order)
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 seed`, `2 seeds`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def seeds_drawn(seeds: Sequence[Sequence[int]]) -> str | None:
+    """What a mean and its range are of; None where nothing has more than one seed."""
+    counts = {len(each) for each in seeds}
+    if counts <= {1}:
+        return None
+    return f"Mean and range of {counted(counts.pop(), 'seed') if len(counts) == 1 else 'seeds'}"
+
+
+def by_number(text: str) -> list[tuple[float, str]]:
+    """A sort key by which 2 comes before 10, and 0.1 before 0.3."""
+    parts = re.split(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)", text)
+    return [(float(part), "") if i % 2 else (-1.0, part) for i, part in enumerate(parts)]
+
+
+def _group(runs: Sequence[Run], by: str) -> Group:
+    hue = first_piece(runs[0], by)
+    label = runs[0].label
+    setting = label.removeprefix(hue).removeprefix(", ")
+    return Group(label, hue, setting, tuple(sorted(runs, key=lambda run: int(run.config["seed"]))))
+
+
+def _order(group: Group) -> tuple[int, list[tuple[float, str]], list[tuple[float, str]]]:
+    known = list(APPEARANCE)
+    place = known.index(group.hue) if group.hue in known else len(known)
+    return place, by_number(group.hue), by_number(group.setting)

@@ -1,0 +1,161 @@
+"""`index.html`: all figures and tables, and the runs behind them, on one page that needs nothing else."""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from fedsplit.errors import UserError
+from fedsplit.machine.extras import install_command
+from fedsplit.reports.differences import Differences, differences
+from fedsplit.reports.figures.drawn import Drawn
+from fedsplit.reports.figures.groups import counted
+from fedsplit.reports.inlined import Inlined, inlined
+from fedsplit.reports.labels import labelled
+from fedsplit.reports.runs import Run
+from fedsplit.reports.tables.files import FORMATS
+from fedsplit.reports.tables.table import Table
+
+_TEMPLATES = Path(__file__).with_name("templates")
+_STARTED = re.compile(r"(\d{4})-?(\d\d)-?(\d\d)[-/](\d\d)-?(\d\d)-?(\d\d)(?!\d)")
+"""The time in the name of a run's directory, or of its sweep's."""
+_BREAKABLE = re.compile(r"(?<=[.=,/])(?=\w)|(?<=[^\W_]_)(?=[^\W_])")
+"""Behind the marks that join the parts of a name, but not inside `_target_`."""
+
+
+@dataclass(frozen=True)
+class _RunShown:
+    path: str
+    href: str
+    algorithm: str
+    setting: str
+    seed: int
+    rounds: int
+    ended: bool
+
+
+@dataclass(frozen=True)
+class _Section:
+    name: str
+    title: str
+    figure: Drawn | None
+    image: Inlined | None
+    table: Table | None
+    runs: Sequence[_RunShown]
+    configuration: Differences
+
+
+def page(drawn: Sequence[Drawn], tables: Sequence[Table], *, missing: Sequence[str], folder: Path) -> bytes:
+    """The page, in UTF-8: the same bytes for the same runs.
+
+    A figure and a table of the same name share a section. The page links to their files as
+    `<name>.<format>` beside it.
+
+    Args:
+        drawn: figures, in the order of the page.
+        tables: those without a figure of their name come behind all figures.
+        missing: a line for each run, or experiment, that was expected and is not there.
+        folder: where the page will be, which its links start from.
+
+    Raises:
+        UserError: jinja2 is not installed.
+    """
+    try:
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise UserError(
+            "jinja2", "missing", f"needed to write the page: {install_command('plot')}"
+        ) from error
+    templates = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters |= {"numbers": numbers, "quoted": quote, "breakable": _breakable}
+    runs = _each_once(*(each.runs for each in drawn), *(each.runs for each in tables))
+    text = templates.get_template("page.html").render(
+        sections=_sections(drawn, tables, folder),
+        missing=missing,
+        summary=_summary(drawn, tables, runs),
+        ran_with=_ran_with(runs),
+        drawn_with={name: version(name) for name in ("fedsplit", *(["matplotlib"] if drawn else []))},
+        table_endings=list(FORMATS),
+    )
+    return text.encode("utf-8", "xmlcharrefreplace")  # a path may hold what is no text
+
+
+def numbers(places: Sequence[int]) -> str:
+    """Places from 0, in ascending order, as numbers from 1: `1-3, 5`."""
+    parts: list[list[int]] = []
+    for number in (place + 1 for place in places):
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1][1:] = [number]
+        else:
+            parts.append([number])
+    return ", ".join("-".join(map(str, part)) for part in parts)
+
+
+def _breakable(text: str) -> str:
+    """A name that may be broken behind the marks that join its parts."""
+    from markupsafe import Markup  # noqa: PLC0415 # comes with jinja2
+
+    return Markup("<wbr>").join(_BREAKABLE.split(text))
+
+
+def _each_once(*several: Sequence[Run]) -> list[Run]:
+    return list({run.path: run for runs in several for run in runs}.values())
+
+
+def _sections(drawn: Sequence[Drawn], tables: Sequence[Table], folder: Path) -> list[_Section]:
+    figures = {each.name: each for each in drawn}
+    by_name = {each.name: each for each in tables}
+    return [
+        _section(name, figures.get(name), by_name.get(name), folder)
+        for name in dict.fromkeys((*figures, *by_name))
+    ]
+
+
+def _section(name: str, figure: Drawn | None, table: Table | None, folder: Path) -> _Section:
+    shown = [each for each in (figure, table) if each is not None]
+    runs = labelled(_each_once(*(each.runs for each in shown)))
+    image = inlined(figure.images) if figure is not None else None
+    listed = [_run_shown(run, folder) for run in runs]
+    return _Section(name, shown[0].title, figure, image, table, listed, differences(runs))
+
+
+def _run_shown(run: Run, folder: Path) -> _RunShown:
+    return _RunShown(
+        path=run.path.as_posix(),
+        href=quote(os.fsencode(Path(os.path.relpath(run.path, folder)).as_posix())) + "/",
+        algorithm=run.algorithm,
+        setting=run.label.removeprefix(run.algorithm).removeprefix(", "),
+        seed=run.config["seed"],
+        rounds=len(run.columns["round"]),
+        ended=run.results is not None,
+    )
+
+
+def _summary(drawn: Sequence[Drawn], tables: Sequence[Table], runs: Sequence[Run]) -> str:
+    parts = [counted(len(drawn), "figure"), counted(len(tables), "table"), counted(len(runs), "run")]
+    started = [found.groups() for run in runs if (found := _STARTED.search(run.path.as_posix()))]
+    if not started:
+        return f"{parts[0]} and {parts[1]} of {parts[2]}."
+    year, month, day, hour, minute, second = max(started)
+    newest = f"{year}-{month}-{day} {hour}:{minute}:{second}"
+    return f"{parts[0]} and {parts[1]} of {parts[2]}, the newest of {newest}."
+
+
+def _ran_with(runs: Sequence[Run]) -> Mapping[str, str]:
+    """The versions that runs recorded, by package."""
+    found: dict[str, set[str]] = {}
+    for run in runs:
+        recorded: Mapping[str, Any] = (run.results or {}).get("versions", {})
+        for name, each in recorded.items():
+            found.setdefault(name, set()).add(str(each))
+    return {name: ", ".join(sorted(each)) for name, each in found.items()}

@@ -1,0 +1,100 @@
+"""Runs selected by their configuration, and the commands of those that are missing."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from itertools import product
+from typing import TypeAlias
+
+from fedsplit.config.checks import GROUPS, OPTIONAL_GROUPS, SETTINGS
+from fedsplit.config.dotted_keys import shown
+from fedsplit.errors import UserError
+from fedsplit.reports.runs import Run
+
+Settings: TypeAlias = Mapping[str, tuple[str, ...]]
+"""Groups and dotted keys, each with the values that it may have, as on the command line."""
+
+_ALIASES = {
+    ("algorithm", "sl_multi_server"): "splitfed_v1",
+    ("algorithm", "sl_single_server"): "splitfed_v2",
+    ("distribution", "noniid_dirichlet"): "dirichlet",
+}
+"""Older names of choices; runs go by the canonical ones too."""
+
+_TOP = tuple(dict.fromkeys((*SETTINGS, *GROUPS, *OPTIONAL_GROUPS, "quant", "client", "experiment")))
+
+
+def settings_of(key: str, node: object) -> Settings:
+    """What `where` or `expects` of an experiment asks for; `key` is its place in the file.
+
+    Raises:
+        UserError: it is not a mapping of known keys to values or lists of them.
+    """
+    if not isinstance(node, Mapping):
+        raise UserError(key, node, "must be {group or dotted key: value, or a list of such}")
+    found: dict[str, tuple[str, ...]] = {}
+    for name, value in node.items():
+        if not isinstance(name, str) or name.partition(".")[0] not in _TOP:
+            close = get_close_matches(str(name), _TOP, 1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            raise UserError(f"{key}.{name}", value, f"no such key; {hint}known: {', '.join(_TOP)}")
+        values = value if isinstance(value, list) else [value]
+        if not values or any(isinstance(each, Mapping | list) for each in values):
+            raise UserError(f"{key}.{name}", value, "must be a value or a list of values")
+        found[name] = tuple(_ALIASES.get((name, shown(each)), shown(each)) for each in values)
+    return found
+
+
+def fits(run: Run, asked: Settings) -> bool:
+    """Whether a run has one of the values asked for at every key; null where it has no such key."""
+    return all(_is_one_of(run.named(key) or ("null",), values) for key, values in asked.items())
+
+
+def unknown_keys(runs: Sequence[Run], asked: Settings) -> list[str]:
+    """The keys asked for, and not only as null, that none of the runs has."""
+    needed = [key for key, values in asked.items() if "null" not in values]
+    return [key for key in needed if runs and not any(run.named(key) for run in runs)]
+
+
+def missing(runs: Sequence[Run], where: Settings, expects: Settings) -> list[str]:
+    """Commands, few of them, that make all combinations expected which no run has, each once."""
+    keys = tuple(expects)
+    absent: list[tuple[tuple[str, ...], ...]] = []  # the values of each of the keys
+    one: tuple[tuple[str, ...], ...]
+    for values in product(*expects.values()):
+        one = tuple((value,) for value in values)
+        if not any(fits(run, dict(zip(keys, one, strict=True))) for run in runs):
+            absent.append(one)
+    for i in reversed(range(len(keys))):  # what differs in one key only is one sweep
+        alike: dict[tuple[tuple[str, ...], ...], tuple[str, ...]] = {}
+        for one in absent:
+            others = (*one[:i], *one[i + 1 :])
+            alike[others] = (*alike.get(others, ()), *one[i])
+        absent = [(*others[:i], values, *others[i:]) for others, values in alike.items()]
+    return [_command(where, dict(zip(keys, one, strict=True))) for one in absent]
+
+
+def sweep(where: Settings, expects: Settings) -> str:
+    """The command that would make all runs asked for."""
+    return _command(where, expects)
+
+
+def _command(where: Settings, expects: Settings) -> str:
+    """Of what may be several things but is not expected, the first is taken; null is the default."""
+    asked = {key: values[:1] for key, values in where.items() if values[0] != "null"} | dict(expects)
+    ordered = sorted(asked.items(), key=lambda item: "." in item[0])  # a group before its keys
+    overrides = [shlex.quote(f"{key}={','.join(values)}") for key, values in ordered]
+    many = any(len(values) > 1 for values in asked.values())
+    return " ".join(["python main.py", *(["-m"] if many else []), *overrides])
+
+
+def _is_one_of(named: Sequence[str], values: Sequence[str]) -> bool:
+    return any(_same(name, value) for name in named for value in values)
+
+
+def _same(one: str, other: str) -> bool:
+    """As texts, or as numbers: 1e-3 is 0.001."""
+    try:
+        return one == other or float(one) == float(other)
+    except ValueError:
+        return False

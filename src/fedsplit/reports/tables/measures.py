@@ -1,0 +1,155 @@
+"""What a run is judged by: numbers that a table compares."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from math import isfinite
+from typing import Literal, TypeAlias
+
+from fedsplit.reports.runs import Run
+
+Better: TypeAlias = Literal["higher", "lower"]
+Amounts: TypeAlias = Callable[[Run], Sequence[float | None]]
+"""Of a run, what it has spent after each round."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number that a run has, or has not (then `of` is None).
+
+    Args:
+        key: its name in `results.json`; below `bytes_to_accuracy` and the like, the accuracy.
+        title: for people, with the unit in which it is shown.
+        of: reads it from a run, in bytes, seconds, or as a fraction.
+        better: which end is the good one; None where neither is.
+        scale: what is shown is so many times the number.
+        decimals: shown; None: as many as the least of a column needs for three digits.
+    """
+
+    key: str
+    title: str
+    of: Callable[[Run], float | None]
+    better: Better | None = None
+    scale: float = 1.0
+    decimals: int | None = None
+
+
+def measures(names: Sequence[str], targets: Sequence[float]) -> list[Measure]:
+    """The measures of these names; some stand for several: one for each target, or each model."""
+    return [measure for name in names for measure in _MEASURES[name](targets)]
+
+
+def usual(runs: Sequence[Run]) -> list[str]:
+    """What a table has that was not asked for columns: what a run has, and does not depend on the machine."""
+    return [
+        name
+        for name in NAMES
+        if name not in _UNUSUAL
+        and any(
+            measure.of(run) is not None
+            for measure in measures([TO_ACCURACY.get(name, name)], ())
+            for run in runs
+        )
+    ]
+
+
+def _column(name: str) -> Amounts:
+    return lambda run: run.columns.get(name, ())
+
+
+def _seconds(run: Run) -> list[float]:
+    """So far, after each round: what `seconds_to_accuracy` in `results.json` counts."""
+    phases = [values for name, values in run.columns.items() if name.startswith("seconds.")]
+    return list(accumulate(sum(value or 0.0 for value in phase) for phase in zip(*phases, strict=True)))
+
+
+def _last(amounts: Amounts) -> Callable[[Run], float | None]:
+    """The last that is known; None too where that is not finite: an earlier one would flatter the run."""
+
+    def last(run: Run) -> float | None:
+        value = next((each for each in reversed(amounts(run)) if each is not None), None)
+        return value if value is not None and isfinite(value) else None
+
+    return last
+
+
+def _best_accuracy(run: Run) -> float | None:
+    known = (each for each in run.columns.get("test_accuracy", ()) if each is not None and isfinite(each))
+    return max(known, default=None)
+
+
+def _until(target: float, amounts: Amounts) -> Callable[[Run], float | None]:
+    """The amount up to the first evaluation with so much accuracy; None where no evaluation has it."""
+
+    def until(run: Run) -> float | None:
+        pairs = zip(run.columns.get("test_accuracy", ()), amounts(run), strict=False)
+        amount = next(
+            (spent for accuracy, spent in pairs if accuracy is not None and accuracy >= target), None
+        )
+        return amount if amount is not None and isfinite(amount) else None
+
+    return until
+
+
+def _parameters(side: str) -> Callable[[Run], float | None]:
+    def parameters(run: Run) -> float | None:
+        count: int | None = (run.results or {}).get("parameters", {}).get(side)
+        return count
+
+    return parameters
+
+
+def _share(key: str, title: str, of: Callable[[Run], float | None]) -> Measure:
+    return Measure(key, f"{title} (%)", of, "higher", scale=100, decimals=1)
+
+
+def _one(measure: Measure) -> Callable[[Sequence[float]], list[Measure]]:
+    return lambda targets: [measure]
+
+
+def _each(
+    key: str, title: str, amounts: Amounts, scale: float = 1.0
+) -> Callable[[Sequence[float]], list[Measure]]:
+    """A measure for each accuracy to be reached."""
+    return lambda targets: [
+        Measure(f"{key}.{a:g}", title.format(f"{100 * a:g}%"), _until(a, amounts), "lower", scale)
+        for a in targets
+    ]
+
+
+_LOAD, _SIMULATED = _column("load"), _column("simulated_seconds")
+_MEASURES: Mapping[str, Callable[[Sequence[float]], list[Measure]]] = {
+    "final_accuracy": _one(_share("final_accuracy", "Final accuracy", _last(_column("test_accuracy")))),
+    "best_accuracy": _one(_share("best_accuracy", "Best accuracy", _best_accuracy)),
+    "local_accuracy": lambda targets: [
+        _share("local_accuracy.mean", "Local accuracy", _last(_column("local_accuracy.mean"))),
+        _share(
+            "local_accuracy.worst", "Local accuracy, worst client", _last(_column("local_accuracy.worst"))
+        ),
+    ],
+    "load": _one(Measure("load", "Load (MB)", _last(_LOAD), "lower", scale=1e-6)),
+    "bytes_to_accuracy": _each("bytes_to_accuracy", "Load to {} (MB)", _LOAD, 1e-6),
+    "simulated_seconds": _one(Measure("simulated_seconds", "Simulated time (s)", _last(_SIMULATED), "lower")),
+    "simulated_seconds_to_accuracy": _each(
+        "simulated_seconds_to_accuracy", "Simulated time to {} (s)", _SIMULATED
+    ),
+    "seconds": _one(Measure("seconds", "Time (s)", _last(_seconds), "lower")),
+    "seconds_to_accuracy": _each("seconds_to_accuracy", "Time to {} (s)", _seconds),
+    "cost": _one(Measure("cost", "Cost", _last(_column("cost")), "lower")),
+    "rounds_run": _one(
+        Measure("rounds_run", "Rounds", lambda run: float(len(run.columns["round"])), decimals=0)
+    ),
+    "parameters": lambda targets: [
+        Measure(f"parameters.{side}", f"Parameters, {side}", _parameters(side), decimals=0)
+        for side in ("client", "server", "auxiliary")
+    ],
+}
+NAMES = tuple(_MEASURES)
+"""Of columns that a table can be asked for, those of `results.json`."""
+TO_ACCURACY = {
+    "bytes_to_accuracy": "load",
+    "simulated_seconds_to_accuracy": "simulated_seconds",
+    "seconds_to_accuracy": "seconds",
+}
+"""Those that need accuracies to be reached, and what they count."""
+_UNUSUAL = {"seconds", "seconds_to_accuracy", "rounds_run"}

@@ -1,0 +1,1 @@
+"""State as plain trees of tensors, and weights as they travel."""

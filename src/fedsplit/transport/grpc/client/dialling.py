@@ -1,0 +1,142 @@
+"""A client's end of a stream: dials in, for ever, until what it came for has ended."""
+
+import logging
+import random
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from queue import SimpleQueue
+from secrets import token_bytes
+from typing import Any, TypeAlias
+
+import grpc
+
+from fedsplit.errors import RunFailed
+from fedsplit.quant.message import Corrupt
+from fedsplit.transport.grpc.protocol import federation_pb2 as pb
+from fedsplit.transport.grpc.protocol import federation_pb2_grpc
+from fedsplit.transport.grpc.protocol.hosts import is_loopback, parse_host
+from fedsplit.transport.grpc.protocol.tls import Tls
+from fedsplit.transport.grpc.protocol.wire import OPTIONS, VERSION, Parcel, one_line
+
+Outbox: TypeAlias = SimpleQueue[Parcel[pb.FromClient] | None]
+"""What goes to the server; None at the end."""
+
+_LOG = logging.getLogger("fedsplit.network")
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 10.0
+_STREAM_S = 6 * 3600.0
+"""Seconds after which a stream is opened anew, so that none lives without a deadline."""
+
+
+class Dialler(ABC):
+    """What dials in; a subclass says what it does on a stream.
+
+    Args:
+        server: address and port.
+        client: its number.
+        tls: who it is, and whom it trusts; None without.
+    """
+
+    def __init__(self, server: str, client: int, tls: Tls | None) -> None:
+        self._server, self.client, self._tls = server, client, tls
+        self._instance = token_bytes(16)
+        self.served = False
+        """Whether something was done on this stream: then the next one is dialled at once."""
+
+    @abstractmethod
+    def call(self, stub: federation_pb2_grpc.FederationStub) -> Any:
+        """The call that opens the stream."""
+
+    @abstractmethod
+    def serve(self, stream: Iterator[pb.FromServer], outbox: Outbox) -> bool:
+        """Everything on one stream, until it ends; whether all has ended with it.
+
+        Args:
+            stream: what comes.
+            outbox: takes what goes.
+
+        Raises:
+            Corrupt: no server sends what came.
+            RunFailed: the server does not let this client in, and will not.
+            UserError: what it came for cannot be built here.
+        """
+
+    def hello(self) -> Parcel[pb.FromClient]:
+        """The first message of a stream."""
+        return Parcel(
+            pb.FromClient(hello=pb.Hello(version=VERSION, client=self.client, instance=self._instance))
+        )
+
+    def refused(self, refusal: pb.Refusal) -> None:
+        """Take note that the server does not let this client in yet.
+
+        Raises:
+            RunFailed: nor will it ever.
+        """
+        reason = one_line(refusal.reason)
+        if refusal.for_good:
+            raise RunFailed(f"the server refused: {reason}")
+        _LOG.info("client %s: not yet: %s", self.client, reason)
+
+    def attend(self) -> None:
+        """Serve until the run has ended, whatever happens to the network meanwhile.
+
+        Raises:
+            RunFailed: the server does not let this client in, and will not.
+            UserError: the run cannot be built here.
+        """
+        pause = _FIRST_PAUSE_S
+        while True:
+            self.served = False
+            try:
+                if self._attend_once():
+                    return
+                told = "the stream ended"
+            except grpc.RpcError as error:
+                told = _told(error)
+            except Corrupt as error:
+                told = f"the server sent what cannot be: {error}"
+            pause = _FIRST_PAUSE_S if self.served else min(2 * pause, _LONGEST_PAUSE_S)
+            wait = random.uniform(0, pause)  # full jitter: clients that lost one server do not come at once
+            _LOG.info("client %s: %s; again in %.1f s", self.client, told, wait)
+            time.sleep(wait)
+
+    def _attend_once(self) -> bool:
+        """One stream; whether the run has ended with it."""
+        options = channel_options(self._server)
+        if self._tls is None:
+            channel = grpc.insecure_channel(self._server, options)
+        else:
+            channel = grpc.secure_channel(self._server, self._tls.channel_credentials(), options)
+        outbox: Outbox = SimpleQueue()
+        with channel:
+            stub = federation_pb2_grpc.FederationStub(channel)  # type: ignore[no-untyped-call]
+            stream = self.call(stub)(_frames(outbox), timeout=_STREAM_S)
+            try:
+                return self.serve(stream, outbox)
+            finally:
+                outbox.put(None)
+                stream.cancel()
+
+
+def channel_options(server: str) -> tuple[tuple[str, int], ...]:
+    """Of a channel to a server, `host:port`: one on loopback is reached without a proxy.
+
+    A proxy that the environment names (`http_proxy`, ...) would look for it on a loopback of its own.
+    """
+    host = parse_host(server.rpartition(":")[0].strip("[]"))
+    options = (*OPTIONS, ("grpc.enable_retries", 0))
+    return (*options, ("grpc.enable_http_proxy", 0)) if host is not None and is_loopback(host) else options
+
+
+def _frames(outbox: Outbox) -> Iterator[pb.FromClient]:
+    while (parcel := outbox.get()) is not None:
+        yield from parcel.frames()
+
+
+def _told(error: grpc.RpcError) -> str:
+    code, details = getattr(error, "code", None), getattr(error, "details", None)
+    if code is None or details is None:
+        return "the stream broke"
+    # of a chain of causes the last is the one that a user can do something about
+    return f"{code().name.lower()}, {one_line(details() or 'no details').rpartition(': ')[2]}"

@@ -1,0 +1,257 @@
+"""A client's side of the verbs: what comes over the wire is given to the engine, what it gives is packed."""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fedsplit.errors import NonFinite, RunFailed, UserError
+from fedsplit.parties.messages import Part, Upload
+from fedsplit.quant.message import Corrupt
+from fedsplit.quant.quantization import rounding_seed
+from fedsplit.quant.weights_link import Uplink, added
+from fedsplit.recording import checkpoint
+from fedsplit.recording.checkpoint import Checkpoint
+from fedsplit.recording.identity import changes
+from fedsplit.state.state import State
+from fedsplit.state.weights import Weights
+from fedsplit.transport.grpc.protocol import federation_pb2 as pb
+from fedsplit.transport.grpc.protocol.expectations import Expectations
+from fedsplit.transport.grpc.protocol.packing import Packed, pack_labels, pack_tensor, pack_weights
+from fedsplit.transport.grpc.protocol.wire import Expected, Parcel, check, decoded, one_line
+from fedsplit.transport.links import KIND_OF, sent_as, weights_seed
+from fedsplit.transport.transport import Run
+
+Answer = list[Parcel[pb.FromClient]]
+
+_LOG = logging.getLogger("fedsplit.network")
+
+
+class Worker:
+    """One client of a run, with its state.
+
+    Args:
+        run: which.
+        client: its number.
+        folder: where its state is kept from round to round.
+        name: of the run; a state under another one is none of its.
+    """
+
+    def __init__(self, run: Run, client: int, folder: Path, name: str) -> None:
+        self.client, self.run, self.folder = client, run, folder
+        self._identity = {"run": name, "client": client, "data": run.fingerprint}
+        self.expectations = Expectations(run)
+        self._stateless: bool = run.config["client"]["stateless"]
+        self._held: dict[Part, Weights] = {}
+        weights = run.quantization.weights
+        self._uplinks = {part: Uplink(weights, run.device, packs=True) for part in KIND_OF}
+        self._is_after: int | None = 0  # rounds after which the state here is kept, None within a round
+        self._verbs: dict[str, Callable[[Parcel[pb.FromServer]], Answer]] = {
+            "begin": self._begin,
+            "install": self._install,
+            "forward": self._forward,
+            "backward": self._backward,
+            "train_local": self._train_local,
+            "upload_weights": self._upload_weights,
+            "keep": self._keep,
+        }
+
+    @property
+    def samples(self) -> int:
+        """Training samples."""
+        return self.run.sample_counts[self.client]
+
+    def states(self) -> list[int]:
+        """After how many rounds the state is kept."""
+        return checkpoint.kept(self.folder)
+
+    def admit(self, frame: pb.FromServer) -> bool:
+        """See `Assembler`: all are wanted.
+
+        Raises:
+            Corrupt: no server sends these tensors.
+        """
+        check(frame.tensors, self._expected(frame))
+        return True
+
+    def _expected(self, frame: pb.FromServer) -> list[Expected]:
+        verb = frame.WhichOneof("content")
+        if verb == "install":
+            part = self.expectations.part(frame.install.part)
+            if frame.install.difference and part not in self._held:
+                raise Corrupt("a difference came to weights that this client does not hold")
+            return self.expectations.sent_down(part, frame.tensors, difference=frame.install.difference)
+        if verb == "backward":
+            return self.expectations.cut_gradient(frame.tensors)
+        return []
+
+    def answer(self, parcel: Parcel[pb.FromServer]) -> Answer:
+        """Do what a verb asks for; what comes back, `Done` or `Failed` at last.
+
+        Raises:
+            Corrupt: no server of this run sends this.
+        """
+        verb = parcel.head.WhichOneof("content")
+        if verb not in self._verbs:
+            raise Corrupt(f"{verb} is no verb")
+        if verb != "begin":
+            self._is_after = None
+        try:
+            return self._verbs[verb](parcel)
+        except NonFinite as error:
+            return [self._message(parcel, failed=pb.Failed(what=error.what, not_finite=True))]
+        except Corrupt:
+            raise
+        except Exception as error:  # whatever models, data and optimizers raise
+            _LOG.warning("%s failed", verb, exc_info=True)
+            told = (str(error).splitlines() or [""])[0] or type(error).__name__
+            return [self._message(parcel, failed=pb.Failed(what=one_line(told)))]
+
+    def _message(
+        self,
+        verb: Parcel[pb.FromServer],
+        *,
+        step: int | None = None,
+        tensors: Sequence[Packed] = (),
+        upload: pb.Upload | None = None,
+        done: pb.Done | None = None,
+        failed: pb.Failed | None = None,
+    ) -> Parcel[pb.FromClient]:
+        identity = pb.Identity()
+        identity.CopyFrom(verb.head.identity)
+        if step is not None:
+            identity.step = step
+        head = pb.FromClient(
+            identity=identity,
+            tensors=[tensor for tensor, _ in tensors],
+            upload=upload,
+            done=done,
+            failed=failed,
+        )
+        return Parcel(head, [payload for _, payload in tensors])
+
+    def _done(self, verb: Parcel[pb.FromServer]) -> Parcel[pb.FromClient]:
+        return self._message(verb, done=pb.Done())
+
+    def _begin(self, verb: Parcel[pb.FromServer]) -> Answer:
+        after = verb.head.begin.after
+        if self._is_after != after:
+            self._go_back(after)
+        self._is_after = None
+        self.run.engine.enter([self.client])
+        return [self._done(verb)]
+
+    def _go_back(self, after: int) -> None:
+        state: State = {"clients": {}, "held": {}, "up": {}}
+        if after:
+            try:
+                kept = checkpoint.load(self.folder, after)
+            except UserError as error:
+                raise RunFailed(error.allowed) from error
+            if kept is None:
+                raise RunFailed(f"its state after {after} rounds is damaged or gone from {self.folder}")
+            state = kept.state
+            self._refuse_others(state)
+        try:
+            self._take_over(state)
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            told = f"its state after {after} rounds, in {self.folder}, is not what this version writes"
+            raise RunFailed(f"{told} ({type(error).__name__}: {error})") from error
+
+    def _refuse_others(self, state: State) -> None:
+        """Raise where a state in the client's folder is not its own.
+
+        Raises:
+            RunFailed: it is that of another client or run, or other images were there.
+        """
+        found = state.get("identity")
+        if not isinstance(found, dict) or found.keys() != self._identity.keys():
+            raise RunFailed(f"its state in {self.folder} does not say whose it is")
+        for key, whose in (("run", "another run"), ("client", f"client {found['client']}")):
+            if found[key] != self._identity[key]:
+                raise RunFailed(f"its state in {self.folder} is that of {whose}")
+        if told := changes(found["data"], self.run.fingerprint):
+            raise RunFailed(f"its images are not those that its state in {self.folder} is of: {told}")
+
+    def _take_over(self, state: State) -> None:
+        self.run.engine.load_state(state["clients"])
+        device = self.run.device
+        self._held = {
+            part: {name: tensor.to(device) for name, tensor in state["held"][part].items()}
+            for part in KIND_OF
+            if part in state["held"]
+        }
+        for part, uplink in self._uplinks.items():
+            uplink.load_state(state["up"].get(part, {}))
+
+    def _install(self, verb: Parcel[pb.FromServer]) -> Answer:
+        part = self.expectations.part(verb.head.install.part)
+        arrived = decoded(verb, self._expected(verb.head))
+        weights = {name: tensor.to(self.run.device) for name, tensor in arrived.items()}
+        if verb.head.install.difference:
+            weights = added(self._held[part], weights)
+        if not self.run.quantization.weights.lossless:
+            self._held[part] = weights
+        self.run.engine.install(part, {self.client: weights})
+        return [self._done(verb)]
+
+    def _forward(self, verb: Parcel[pb.FromServer]) -> Answer:
+        identity = verb.head.identity
+        uploads = self.run.engine.forward([self.client], identity.round, identity.step)
+        return [*(self._upload(verb, each) for each in uploads), self._done(verb)]
+
+    def _upload(self, verb: Parcel[pb.FromServer], upload: Upload) -> Parcel[pb.FromClient]:
+        seed = rounding_seed(self.run.seed, "smashed", self.client, verb.head.identity.round, upload.step)
+        number = self.expectations.cut_number("smashed")
+        with sent_as("smashed", self.client):
+            z = pack_tensor("z", number, self.run.quantization.smashed, upload.z.contiguous(), seed)
+        y = pack_labels(self.expectations.labels.encode(upload.y))
+        return self._message(verb, step=upload.step, tensors=[z, y], upload=pb.Upload())
+
+    def _backward(self, verb: Parcel[pb.FromServer]) -> Answer:
+        dz: Tensor = decoded(verb, self._expected(verb.head))["dz"].to(self.run.device)
+        identity = verb.head.identity
+        self.run.engine.backward(identity.round, identity.step, {self.client: dz})
+        return [self._done(verb)]
+
+    def _train_local(self, verb: Parcel[pb.FromServer]) -> Answer:
+        asked = verb.head.train_local
+        trained = self.run.engine.train_local(
+            [self.client],
+            verb.head.identity.round,
+            train_head_too=asked.train_head,
+            upload_interval=asked.upload_interval or None,
+            skip_first_upload=[self.client] if asked.skip_first_upload else [],
+        )
+        losses = torch.cat([each.loss for each in trained.losses]).tolist() if trained.losses else []
+        done = pb.Done(losses=losses, samples=[each.samples for each in trained.losses])
+        return [*(self._upload(verb, each) for each in trained.uploads), self._message(verb, done=done)]
+
+    def _upload_weights(self, verb: Parcel[pb.FromServer]) -> Answer:
+        part = self.expectations.part(verb.head.upload_weights.part)
+        own = self.run.engine.weights(part, [self.client])[0]
+        seed = weights_seed(self.run.seed, "up", part, self.client, verb.head.identity.round)
+        with sent_as(KIND_OF[part], self.client):
+            delivery = self._uplinks[part].send(self.client, own, self._held.get(part), seed)
+        done = pb.Done(difference=delivery.difference)
+        packed = pack_weights(delivery, self.expectations, part)
+        return [self._message(verb, tensors=packed, done=done)]
+
+    def _keep(self, verb: Parcel[pb.FromServer]) -> Answer:
+        asked = verb.head.keep
+        if self._stateless:
+            self.run.engine.forget()
+            for uplink in self._uplinks.values():
+                uplink.forget()
+        state: State = {
+            "clients": self.run.engine.state(),
+            "held": self._held,
+            "up": {part: uplink.state() for part, uplink in self._uplinks.items()},
+            "identity": self._identity,
+        }
+        kept = Checkpoint(asked.rounds, state)
+        checkpoint.replace(self.folder, kept, needed=asked.needed, durable=asked.durable)
+        self._is_after = asked.rounds
+        return [self._done(verb)]

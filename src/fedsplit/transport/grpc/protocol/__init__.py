@@ -1,0 +1,1 @@
+"""What both ends of the network agree on: messages, tensors, plans, TLS."""

@@ -1,0 +1,256 @@
+"""What a client is told of a run: choices of its own configuration groups, and plain values for their keys.
+
+No class or function is ever named over the wire: a client composes its configuration from what it has
+installed itself, and refuses all else.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, MutableMapping
+from functools import reduce
+from operator import getitem
+from typing import Any
+
+import torch
+
+from fedsplit.config.checks import CODECS, check
+from fedsplit.config.compose import CONFIGS, composed, composing, plain
+from fedsplit.config.values import LARGEST
+from fedsplit.data.batches import Normalisation
+from fedsplit.data.dataset import Dataset
+from fedsplit.errors import UserError
+from fedsplit.quant.message import Corrupt
+from fedsplit.transport.grpc.protocol import federation_pb2 as pb
+
+GROUPS = (
+    "algorithm",
+    "model",
+    "auxiliary",
+    "estimator",
+    "dataset",
+    "distribution",
+    "optimizer",
+    "client_optimizer",
+    "server_optimizer",
+    "optimizer@auxiliary.optimizer",
+    "scheduler",
+    "quant",
+    *(f"codec@{path}" for path in CODECS),
+)
+"""What a server decides for its clients; the other groups are each party's own."""
+OWN = (
+    "device",
+    "progress",
+    "resume",
+    "run",
+    "trust",
+    "task",
+    "transport",
+    "engine",
+    "tracker",
+    "network",
+    "choices",
+    "sweep",
+    "client.id",
+    "client.directory",
+    "client.model",
+    "client.memory_mb",
+)
+"""Keys that are each party's own, and all below them."""
+_FILES = ("dataset.root", "dataset.download")
+_CLASSES = ("model.auxiliary",)
+_CHOICE = re.compile(r"[A-Za-z0-9_]{1,100}")
+_KEY = re.compile(r"[A-Za-z0-9_.]{1,200}")
+_LONGEST = 4096
+"""Characters of a text."""
+
+
+_OF_ONES_OWN = "clients compose choices of their own: with transport=grpc make it a file of its group"
+
+
+def _is_installed(group: str, choice: str) -> bool:
+    return (CONFIGS / group.partition("@")[0] / f"{choice}.yaml").is_file()
+
+
+def _is_own(key: str) -> bool:
+    named = key in (*_FILES, *_CLASSES) or any(part.startswith("_") for part in key.split("."))
+    return named or any(key == own or key.startswith(f"{own}.") for own in OWN)
+
+
+def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in node.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def choices_and_settings(config: Mapping[str, Any]) -> pb.Plan:
+    """The plan of a run, without what is known of its data.
+
+    Raises:
+        UserError: the configuration is not made of choices and plain values alone.
+    """
+    chosen = config["choices"]
+    for group in GROUPS:
+        place = group.partition("@")[2] or group
+        if chosen.get(group) is not None and not _is_installed(group, chosen[group]):
+            target = reduce(getitem, place.split("."), config)["_target_"]
+            raise UserError(f"{place}._target_", target, _OF_ONES_OWN)
+    plan = pb.Plan(choices={group: chosen[group] for group in GROUPS if chosen.get(group) is not None})
+    for key, value in _leaves(config):
+        if not _is_own(key):
+            try:
+                plan.settings.append(pb.Setting(key=key, value=_packed(value)))
+            except (TypeError, ValueError) as error:  # ValueError: beyond 64 bits, or no Unicode
+                raise UserError(key, value, "cannot be sent to clients with transport=grpc") from error
+    again = dict(_leaves(configuration(plan)))
+    for key, value in _leaves(config):
+        own = any(key == own or key.startswith(f"{own}.") for own in (*OWN, *_FILES))
+        if not own and (key not in again or again[key] != value):
+            raise UserError(key, value, _OF_ONES_OWN)
+    return plan
+
+
+def tell_of_data(plan: pb.Plan, dataset: Dataset, normalisation: Normalisation) -> None:
+    """Add to a plan what a client must know of the images of the run.
+
+    Raises:
+        UserError: the name of a class is no text.
+    """
+    plan.normalisation_scale.extend(normalisation.scale.tolist())
+    plan.normalisation_shift.extend(normalisation.shift.tolist())
+    for name in dataset.class_names:
+        if name != name.encode("utf-8", "replace").decode("utf-8"):
+            told = f"class {name!a} is no UTF-8 and cannot be sent to clients with transport=grpc; rename it"
+            raise UserError("dataset", name, told)
+    plan.classes.extend(dataset.class_names)
+    plan.image_shape.extend(dataset.train.pixels.shape[1:])
+    plan.num_classes = dataset.num_classes
+
+
+def normalisation(plan: pb.Plan) -> Normalisation:
+    """The normalisation that a plan tells.
+
+    Raises:
+        Corrupt: it is none.
+    """
+    scale, shift = plan.normalisation_scale, plan.normalisation_shift
+    channels = plan.image_shape[2] if len(plan.image_shape) == 3 else 0
+    if not channels or not len(scale) == len(shift) == channels:
+        raise Corrupt("a plan without a normalisation of each channel")
+    if not all(abs(each) <= LARGEST for each in (*scale, *shift)):
+        raise Corrupt("a normalisation that is not finite")
+    return Normalisation(torch.tensor(scale, dtype=torch.float64), torch.tensor(shift, dtype=torch.float64))
+
+
+def check_data(plan: pb.Plan, dataset: Dataset) -> None:
+    """Raise where the data of a client are not what the run is about.
+
+    Raises:
+        UserError: they are not.
+    """
+    found, wanted = tuple(dataset.train.pixels.shape[1:]), tuple(plan.image_shape)
+    if found != wanted:
+        raise UserError("dataset.root", f"images {found}", f"the run is about images {wanted}")
+    if dataset.num_classes != plan.num_classes:
+        told = f"the run has {plan.num_classes}"
+        raise UserError("dataset.root", f"{dataset.num_classes} classes", told)
+
+
+def configuration(plan: pb.Plan) -> dict[str, Any]:
+    """The configuration that a plan stands for, composed here and checked, with `choices`.
+
+    Raises:
+        Corrupt: it names what no server may.
+        UserError: this installation has no such choice or key, or a value is not allowed.
+    """
+    for group, choice in plan.choices.items():
+        if group not in GROUPS:
+            raise Corrupt(f"{group[:80]!r} is nothing that a server decides")
+        if not _CHOICE.fullmatch(choice):
+            raise Corrupt(f"{choice[:80]!r} is no name of a choice")
+        if not _is_installed(group, choice):
+            raise UserError(group.removeprefix("codec@"), choice, "this installation has no such choice")
+    with composing():
+        config = composed([f"{group}={choice}" for group, choice in sorted(plan.choices.items())])
+        settings = plain(config)
+    for setting in plan.settings:
+        _set(settings, setting.key, _unpacked(setting.value))
+    check(settings)
+    own = config.hydra.runtime.choices
+    return settings | {"choices": {group: own[group] for group in own if not group.startswith("hydra/")}}
+
+
+def configuration_of_client(plan: pb.Plan, client: int, own: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration that a plan stands for, in the process of one client.
+
+    Args:
+        plan: of the run.
+        client: its number.
+        own: keys that are this machine's own, such as `dataset.root`.
+
+    Raises:
+        Corrupt: the plan names what no server may.
+        UserError: this installation has no such choice or key, or the run no such client.
+    """
+    config = configuration(plan)
+    for key, value in own.items():
+        *path, name = key.split(".")
+        node = config
+        for part in path:
+            node = node[part]
+        if key == "device" or name in node:
+            node[name] = value
+    check({key: value for key, value in config.items() if key != "choices"})
+    if client >= config["num_clients"]:
+        raise UserError("client.id", client, f"below num_clients={config['num_clients']}")
+    if config["choices"]["distribution"] == "own" and "classes" in config["dataset"]:
+        config["dataset"]["classes"] = list(plan.classes)
+    return config
+
+
+def _set(config: MutableMapping[str, Any], key: str, value: object) -> None:
+    if _is_own(key) or not _KEY.fullmatch(key):
+        raise Corrupt(f"{key[:80]!r} is nothing that a server decides")
+    *path, name = key.split(".")
+    node: Any = config
+    for part in path:
+        node = node.get(part) if isinstance(node, Mapping) else None
+    if not isinstance(node, MutableMapping) or name not in node or isinstance(node[name], Mapping):
+        raise UserError(key, value, "this installation has no such key")
+    node[name] = value
+
+
+def _is_plain(text: str) -> bool:
+    """Whether a text stands for itself: an interpolation would be looked up, also in the environment."""
+    return text.isprintable() and len(text) <= _LONGEST and "${" not in text and text != "???"
+
+
+def _packed(value: object) -> pb.Value:
+    match value:
+        case None:
+            return pb.Value(nothing=True)
+        case bool():
+            return pb.Value(truth=value)
+        case int():
+            return pb.Value(whole=value)
+        case float():
+            return pb.Value(real=value)
+        case str() if _is_plain(value):
+            return pb.Value(text=value)
+        case list() | tuple():
+            return pb.Value(list=pb.List(items=[_packed(item) for item in value]))
+    raise TypeError(type(value))
+
+
+def _unpacked(value: pb.Value, depth: int = 0) -> object:
+    kind = value.WhichOneof("kind")
+    if kind is None or depth > 8:
+        raise Corrupt("a setting has no value")
+    if kind == "nothing":
+        return None
+    if kind == "list":
+        return [_unpacked(item, depth + 1) for item in value.list.items]
+    if kind == "text" and not _is_plain(value.text):
+        raise Corrupt("a text that does not stand for itself")
+    return getattr(value, kind)

@@ -1,0 +1,348 @@
+"""Split inference over gRPC: the same bits as in one process, and no more than was asked for."""
+
+import csv
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fedsplit.config.checks import check
+from fedsplit.config.compose import composed, composing, plain
+from fedsplit.deployment.backends.backend import SmashedData
+from fedsplit.errors import RunFailed, UserError
+from fedsplit.inference.codes import DeviceCodes
+from fedsplit.inference.grpc import inference
+from fedsplit.inference.grpc.device import Device
+from fedsplit.inference.grpc.devices import Devices, Gone, check_measured
+from fedsplit.inference.server_half import Answered
+from fedsplit.quant.message import Corrupt, Message
+from fedsplit.tasks.infer import Infer
+from fedsplit.transport.grpc.protocol import federation_pb2 as pb
+from fedsplit.transport.grpc.protocol.tls import Tls
+from fedsplit.transport.grpc.protocol.wire import Parcel, announced
+from fedsplit.transport.grpc.server.server import start
+from fedsplit.transport.grpc.server.session import Link, Refused
+from tests.conftest import TINY
+
+SHORT = (
+    *TINY,
+    "task=infer",
+    "task.requests=3",
+    "task.warm_up=1",
+    "task.calibration_batches=2",
+    "batch_size=25",
+)
+LONG = 300.0
+"""Seconds that nothing takes."""
+SAME = ("device", "request", "warm_up", "precision", "bytes.up", "bytes.down", "correct", "logits_crc32")
+"""Columns that are the same over any wire."""
+
+
+def infer(config: dict[str, Any], directory: Path) -> None:
+    Infer(**{key: value for key, value in config["task"].items() if key != "_target_"}).run(config, directory)
+
+
+def rows(directory: Path) -> list[dict[str, str]]:
+    with (directory / "requests.csv").open(newline="", encoding="utf-8") as file:
+        return [{name: row[name] for name in SAME} for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module")
+def config() -> Callable[..., dict[str, Any]]:
+    def configure(*overrides: str) -> dict[str, Any]:
+        with composing():
+            found = composed([*SHORT, *overrides])
+            settings = plain(found)
+        check(settings)
+        return settings | {"choices": {k: v for k, v in found.hydra.runtime.choices.items() if "/" not in k}}
+
+    return configure
+
+
+@pytest.fixture(scope="module")
+def local(config: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("local") / "done"
+    infer(config("precision=[fp32,int8]"), directory)
+    return directory
+
+
+def listening(monkeypatch: pytest.MonkeyPatch, dial: Callable[[int], None]) -> None:
+    """Let `dial` know the port once the server listens."""
+
+    def started(*given: Any, **named: Any) -> Any:
+        server, port = start(*given, **named)
+        dial(port)
+        return server, port
+
+    monkeypatch.setattr(inference, "start", started)
+
+
+class Breaking(Device):
+    """A device whose stream breaks after its first request, once."""
+
+    broken = False
+
+    def _measured(self, asked: Any, parcel: Any) -> Any:
+        if not type(self).broken:
+            type(self).broken = True
+            raise Corrupt("the network broke")
+        return super()._measured(asked, parcel)
+
+
+@pytest.mark.long  # a spawned device's bits are compared in every run
+def test_split_inference_of_devices_that_dial_in_has_the_bits_of_one_process_also_when_a_stream_breaks(
+    config: Callable[..., dict[str, Any]],
+    local: Path,
+    certificates: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    devices: list[threading.Thread] = []
+
+    def dial(port: int) -> None:
+        for number, (kind, precision) in enumerate(((Device, "fp32"), (Breaking, "int8"))):
+            made = kind(
+                server=f"127.0.0.1:{port}",
+                client=number,
+                tls=Tls.read(certificates / f"client-{number}"),
+                model=local / "deployed" / precision,
+                own={"device": "cpu"},
+            )
+            devices.append(threading.Thread(target=made.attend, daemon=True))
+            devices[-1].start()
+
+    listening(monkeypatch, dial)
+    over = ("transport=grpc", "transport.spawn=false", f"transport.tls={certificates / 'server'}")
+    infer(config("precision=[fp32,int8]", *over), tmp_path / "done")
+    for each in devices:
+        each.join(LONG)
+        assert not each.is_alive()
+    assert Breaking.broken
+    assert rows(tmp_path / "done") == rows(local)  # which tests/tasks/test_infer.py holds against plain torch
+    first, second = json.loads((tmp_path / "done" / "summary.json").read_text())["precisions"]
+    assert second["bytes.up"] / first["bytes.up"] == second["ratio.bytes.up"] <= 0.27
+    assert first["seconds.wire.median"] > 0
+    assert not (tmp_path / "done" / "deployed").exists()  # devices brought their own
+
+
+def test_split_inference_of_a_spawned_device_process_has_the_bits_of_one_process(
+    config: Callable[..., dict[str, Any]], local: Path, tmp_path: Path
+) -> None:
+    infer(config("precision=int8", "transport=grpc"), tmp_path / "done")
+    mine = [row for row in rows(local) if row["precision"] == "int8"]
+    assert rows(tmp_path / "done") == [{**row, "device": "0"} for row in mine]
+    assert (tmp_path / "done" / "device-0.log").is_file()
+
+
+def test_split_inference_fails_when_a_device_does_not_come_in_time(
+    config: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    alone = config("transport=grpc", "transport.spawn=false", "task.wait_s=0.2")
+    with pytest.raises(RunFailed, match=r"device 0 is not here after 0\.2 s \(task\.wait_s\)"):
+        infer(alone, tmp_path / "done")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["transport.min_clients=1"], "transport.min_clients=1: must be null beside task=infer"),
+        (["transport.listen=0.0.0.0:0", "transport.spawn=false"], "transport.listen=0.0.0.0:0: "),
+        (["task.devices=4", "transport.spawn=false"], "task.devices=4: at most num_clients, 3"),
+        (["task.devices=2"], "task.devices=2: is for devices that dial in"),
+    ],
+)
+def test_split_inference_refuses_settings_that_no_server_can_have(
+    config: Callable[..., dict[str, Any]], tmp_path: Path, overrides: list[str], told: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        infer(config("transport=grpc", *overrides), tmp_path / "done")
+    assert str(error.value).startswith(told)
+    assert not list(tmp_path.iterdir())
+
+
+def test_device_refuses_a_directory_without_a_deployed_model(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"client\.model=.*: holds no deployed client model"):
+        Device(server="127.0.0.1:1", client=0, tls=None, model=tmp_path, own={})
+
+
+def test_split_inference_refuses_a_client_that_trains_and_goes_on_with_its_device(
+    config: Callable[..., dict[str, Any]], local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusals: list[str] = []
+    threads: list[threading.Thread] = []
+
+    class Trains(Device):
+        def call(self, stub: Any) -> Any:
+            return stub.Attend
+
+    def dial(port: int) -> None:
+        def attend() -> None:
+            for kind in (Trains, Device):
+                device = kind(
+                    server=f"127.0.0.1:{port}", client=0, tls=None, model=local / "deployed/fp32", own={}
+                )
+                try:
+                    device.attend()
+                except RunFailed as error:
+                    refusals.append(str(error))
+
+        threads.append(threading.Thread(target=attend, daemon=True))
+        threads[0].start()
+
+    listening(monkeypatch, dial)
+    infer(config("precision=fp32", "transport=grpc", "transport.spawn=false"), tmp_path / "done")
+    threads[0].join(LONG)
+    (reason,) = refusals
+    assert reason.startswith("the server refused: this server does split inference: ")
+    assert rows(tmp_path / "done") == [row for row in rows(local) if row["precision"] == "fp32"]
+
+
+# What a hub of devices believes
+
+BATCH = (4, 3, 2, 2)
+
+
+def hub(failure: str | None = None) -> Devices:
+    return Devices(
+        run=b"r" * 16, devices=2, allowed=["int8"], batch=BATCH, wait_s=5.0, failure=lambda: failure
+    )
+
+
+def hello(client: int = 0, instance: bytes = b"i" * 16) -> pb.Hello:
+    return pb.Hello(version=1, client=client, instance=instance)
+
+
+def smashed(identity: pb.Identity, message: Message | None = None, **others: Any) -> Parcel[pb.FromClient]:
+    values = torch.zeros(BATCH, dtype=torch.uint8)
+    message = message or DeviceCodes().encode(SmashedData(values, 0.1, 3))
+    tensor = announced("z", pb.DEVICE, message)
+    for name, value in others.items():
+        setattr(tensor, name, value)
+    return Parcel(pb.FromClient(identity=identity, tensors=[tensor], smashed=pb.Smashed()), [message.payload])
+
+
+class Asked:
+    """A hub that has asked device 0 for smashed data."""
+
+    def __init__(self) -> None:
+        self.hub, self.link = hub(), Link(lambda: None)
+        self.hub.attach(self.link, hello(), pb.Deployed(precision="int8"))
+        self.answers: list[object] = []
+        self.thread = threading.Thread(target=self._ask, daemon=True)
+        self.thread.start()
+        self.identity = next(self.link.frames()).identity
+
+    def _ask(self) -> None:
+        try:
+            self.answers.append(self.hub.ask(0, "smashed", pb.FromServer(request=pb.Request(batch=0))))
+        except Gone as gone:
+            self.answers.append(gone)
+
+
+def test_hub_of_devices_returns_an_answer_to_its_request() -> None:
+    asked = Asked()
+    parcel = smashed(asked.identity)
+    assert asked.hub.admit(asked.link, 0, parcel.head)
+    asked.hub.received(asked.link, 0, parcel)
+    asked.thread.join(LONG)
+    assert asked.answers == [parcel]
+
+
+def of(dtype: torch.dtype, shape: tuple[int, ...] = BATCH) -> Message:
+    return Message.sealed(bytes(dtype.itemsize * torch.Size(shape).numel()), shape, dtype)
+
+
+@pytest.mark.parametrize(
+    ("message", "others", "told"),
+    [
+        (of(torch.float32, (5, 3, 2, 2)), {}, "is of shape"),
+        (of(torch.float32, (4, 12)), {}, "is of shape"),
+        (of(torch.int64), {}, r"no smashed data are of torch\.int64"),
+        (None, {"data_type": 99}, "no smashed data are of None"),
+        (None, {"size": 1 << 40}, "bytes are more than"),
+        (None, {"codec": pb.EXACT}, "came in place of"),
+        (None, {"name": "y"}, "came in place of"),
+        (None, {"values": 7}, "values, not 7"),
+    ],
+)
+def test_hub_of_devices_refuses_tensors_other_than_smashed_data(
+    message: Message | None, others: Any, told: str
+) -> None:
+    asked = Asked()
+    with pytest.raises(Corrupt, match=told):
+        asked.hub.admit(asked.link, 0, smashed(asked.identity, message, **others).head)
+    asked.hub.detach(asked.link, 0, 0)
+    asked.thread.join(LONG)
+    assert isinstance(asked.answers[0], Gone)
+
+
+def test_hub_of_devices_refuses_answers_to_what_was_not_requested() -> None:
+    asked = Asked()
+    other = pb.Identity(run=b"r" * 16, client=0, number=99)
+    with pytest.raises(Corrupt, match="in place of smashed"):
+        asked.hub.admit(asked.link, 0, smashed(other).head)
+    measured = pb.FromClient(identity=asked.identity, measured=pb.Measured())
+    with pytest.raises(Corrupt, match="measured came in place of smashed"):
+        asked.hub.received(asked.link, 0, Parcel(measured))
+    with pytest.raises(Corrupt, match="nothing was asked"):
+        asked.hub.admit(Link(lambda: None), 0, smashed(asked.identity).head)
+    bare = pb.FromClient(identity=asked.identity, smashed=pb.Smashed())
+    with pytest.raises(Corrupt, match="did not come"):
+        asked.hub.received(asked.link, 0, Parcel(bare))
+
+
+def test_hub_of_devices_lets_in_known_devices_of_a_measured_precision_once() -> None:
+    known = hub()
+    with pytest.raises(Refused, match="here are devices 0 to 1"):
+        known.greet(hello(2))
+    with pytest.raises(Refused, match="it runs precision 'fp32', and here are measured: int8"):
+        known.attach(Link(lambda: None), hello(), pb.Deployed(precision="fp32"))
+    known.attach(Link(lambda: None), hello(), pb.Deployed(precision="int8"))
+    known.attach(Link(lambda: None), hello(), pb.Deployed(precision="int8"))  # the same process again
+    with pytest.raises(Refused, match="is here already"):
+        known.greet(hello(0, b"o" * 16))
+
+
+def test_hub_of_devices_does_not_wait_for_a_device_that_failed_to_start() -> None:
+    with pytest.raises(RunFailed, match="device 1: no such file"):
+        hub("device 1: no such file").wait_for(1)
+
+
+@pytest.mark.parametrize(
+    "measured",
+    [
+        pb.Measured(client_seconds=float("nan")),
+        pb.Measured(client_seconds=-1.0),
+        pb.Measured(journey_seconds=float("inf")),
+        pb.Measured(correct=5),
+        pb.Measured(peak_memory=1 << 60),
+    ],
+)
+def test_impossible_measurements_of_a_device_are_refused(measured: pb.Measured) -> None:
+    with pytest.raises(Corrupt):
+        check_measured(measured, 4)
+
+
+@pytest.mark.parametrize("flipped", [0, 1])
+def test_measurements_of_a_device_that_got_other_logits_than_were_sent_are_refused(flipped: int) -> None:
+    answered = Answered(torch.tensor([[1.0, 2.0], [4.0, 3.0]]), 0.01)
+
+    class Hub:
+        def wait_for(self, number: int) -> pb.Deployed:
+            return pb.Deployed()
+
+        def ask(self, number: int, kind: str, head: pb.FromServer, *payloads: bytes) -> Parcel:
+            measured = pb.Measured(checksum=answered.checksum ^ flipped)
+            return Parcel(pb.FromClient(measured=measured), [])
+
+    device = inference.GrpcDevice(0, Hub(), None, 2)  # type: ignore[arg-type]
+    if flipped:
+        with pytest.raises(Corrupt, match="other logits arrived than were sent"):
+            device._answer(answered)
+    else:
+        assert device._answer(answered).checksum == answered.checksum

@@ -1,0 +1,65 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedsplit.errors import UserError
+from fedsplit.reports.figures.scatter import Scatter, Spot
+from fedsplit.reports.figures.style import FILLS
+from tests.reports.stored import dirichlet, load_runs, make_run, table
+
+
+def test_scatter_point_is_the_last_csv_row_over_seeds_and_grows_with_alpha(tmp_path: Path) -> None:
+    settings: dict[Any, dict[str, Any]] = {"iid": {}}
+    for alpha in (0.1, 1.0):
+        settings[alpha] = {"distribution": dirichlet(alpha), "choices": {"distribution": "dirichlet"}}
+    paths = {
+        (name, x, seed): make_run(tmp_path / f"{name}{x}{seed}", name, seed=seed, **own)
+        for name in ("fed_avg", "cse_fsl")
+        for x, own in settings.items()
+        for seed in (0, 1)
+    }
+    figure = Scatter()
+    spots = figure.data(load_runs(list(paths.values())))
+    assert {(spot.hue, spot.size) for spot in spots} == {(name, x) for name, x, _ in paths}
+    for spot in spots:
+        rows = [table(paths[spot.hue, spot.size, seed]) for seed in (0, 1)]
+        last = [each["test_accuracy"][-1] for each in rows]
+        assert spot.x == pytest.approx(np.mean([each["load"][-1] for each in rows]) / 1e6, rel=1e-12)
+        assert (spot.mean, spot.low, spot.high) == (pytest.approx(np.mean(last)), min(last), max(last))
+        assert spot.setting == ""
+    drawn = figure.draw(spots)
+    (axes,) = drawn.axes
+    (sizes,) = [axes.get_legend()]
+    assert sizes is not None
+    assert [text.get_text() for text in sizes.get_texts()] == [
+        "\N{GREEK SMALL LETTER ALPHA} = 0.1",
+        "\N{GREEK SMALL LETTER ALPHA} = 1",
+        "iid",
+    ]
+    drawn_sizes = {
+        (round(float(line.get_xdata()[0]), 9), round(float(line.get_ydata()[0]), 9)): line.get_markersize()
+        for line in axes.get_lines()
+        if len(line.get_xdata()) == 1
+    }
+    by_alpha = {
+        x: {drawn_sizes[round(s.x, 9), round(s.mean, 9)] for s in spots if s.size == x} for x in settings
+    }
+    assert all(len(each) == 1 for each in by_alpha.values())
+    assert max(by_alpha[0.1]) < max(by_alpha[1.0]) < max(by_alpha["iid"])
+
+
+def test_scatter_settings_have_a_filling_of_their_own_up_to_six() -> None:
+    spots = [
+        Spot(hue, f"q={i}", 0.1, 1.0 + i, 0.5, 0.5, 0.5, (0,))
+        for i in range(7)
+        for hue in ("fed_avg", "cse_fsl")
+    ]
+    (axes,) = Scatter().draw(spots[:12]).axes
+    points = [line for line in axes.get_lines() if len(line.get_xdata()) == 1]
+    assert {line.get_fillstyle() for line in points} == set(FILLS)
+    with pytest.raises(UserError, match=r"^settings=q=0; .*: at most 6"):
+        Scatter().draw(spots)
+    with pytest.raises(UserError, match=r"^sizes=0, .*: at most 6"):
+        Scatter().draw([Spot("fed_avg", "", i, 1.0, 0.5, 0.5, 0.5, (0,)) for i in range(7)])
