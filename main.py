@@ -104,7 +104,7 @@ def single(overrides: Sequence[str]) -> None:
         directory, settings = hydra_path(config, "hydra.run.dir"), plain(config)
     if config.hydra.mode == RunMode.MULTIRUN:
         raise UserError("hydra.mode", "MULTIRUN", "a sweep is asked for by -m")
-    check_beside(config.hydra.runtime.choices.task, settings, list(config.hydra.overrides.task))
+    check_beside(settings, list(config.hydra.overrides.task))
     check(settings)
     if settings.get("sweep", {}).get("skip_finished"):
         raise UserError("sweep.skip_finished", True, "is for a sweep, which is asked for by -m")

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from fedsplit.config.chosen_names import chosen_name
-from fedsplit.config.compose import CONFIGS, composed, composing, hydra_path
+from fedsplit.config.choices import CONFIGS
+from fedsplit.config.compose import composed, composing, hydra_path
 from fedsplit.errors import UserError
 from fedsplit.recording.run_directory import RunDirectory
 from fedsplit.reports.runs import read_run

@@ -10,7 +10,8 @@ from functools import lru_cache
 from typing import Any
 
 from fedsplit.config.checks import CODECS, GROUPS, OPTIONAL_GROUPS, check
-from fedsplit.config.compose import CONFIGS, composed, composing, plain
+from fedsplit.config.choices import FLAG, file_of
+from fedsplit.config.compose import composed, composing, plain
 from fedsplit.errors import UserError
 from fedsplit.recording.run_directory import RunDirectory
 
@@ -72,8 +73,7 @@ def _choose_again(choices: Mapping[str, str | None]) -> tuple[str, ...]:
         choice = choices.get(group)
         if choice is None:
             continue
-        file = CONFIGS / group.partition("@")[0] / f"{choice[:100]}.yaml"
-        if not _CHOICE.fullmatch(choice) or not file.is_file():
+        if not _CHOICE.fullmatch(choice) or file_of(group.partition("@")[0], choice) is None:
             told = "this installation has no such choice; trust=true takes what config.yaml says"
             raise UserError(group.removeprefix("codec@"), choice[:_SHOWN], told)
         overrides.append(f"{group}={choice}")

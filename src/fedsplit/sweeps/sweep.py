@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from fedsplit.config.checks import check
 from fedsplit.config.compose import check_hydra, composed, composing, first_line, hydra_path, plain
 from fedsplit.config.overrides import check_beside
+from fedsplit.config.task_traits import task_traits
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.files.new_directory import new_directory
 from fedsplit.files.shown_path import shown
@@ -26,10 +27,6 @@ from fedsplit.sweeps.record import RECORD, Job
 from fedsplit.sweeps.status import STATUSES, alone
 from fedsplit.sweeps.watch import Watch
 
-TASKS = ("train", "infer")
-"""Tasks that leave a `results.json` in a directory."""
-
-
 @dataclass(frozen=True)
 class Asked:
     """A job that is asked for: what it is composed from, and to."""
@@ -41,7 +38,7 @@ class Asked:
     @property
     def rounds(self) -> int | None:
         """That the job is to run at most; None where it trains nothing."""
-        return self.settings["rounds"] if self.config.hydra.runtime.choices.task == "train" else None
+        return self.settings["rounds"] if task_traits(self.settings).counts_rounds else None
 
     @property
     def own_overrides(self) -> list[str]:
@@ -110,10 +107,9 @@ def _checked(overrides: list[str]) -> Asked:
     settings = plain(config)
     check(settings)
     task = config.hydra.runtime.choices.task
-    of_this_package = settings["task"]["_target_"].startswith("fedsplit.")
-    if task not in TASKS and of_this_package:  # what a task of one's own leaves behind, nobody knows
+    if not task_traits(settings).swept:
         raise UserError("task", task, "leaves no run behind that a sweep could collect; do it by itself")
-    check_beside(task, settings, list(config.hydra.overrides.task))
+    check_beside(settings, list(config.hydra.overrides.task))
     return Asked(overrides, config, settings)
 
 
