@@ -237,7 +237,7 @@ FAULTS = (
         "src/fedsplit/building/trained_start.py",
         "auxiliary.load_state_dict(trained)",
         "auxiliary.load_state_dict(made)",
-        ("tests/models/test_quantized_training.py",),
+        ("tests/training/test_quantized_training.py",),
     ),
     Fault(
         "division-ignores-the-seed",
