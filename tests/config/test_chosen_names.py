@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from fedsplit.config.chosen_names import chosen_name
 from fedsplit.config.choices import CONFIGS
+from fedsplit.config.chosen_names import chosen_name
 from fedsplit.config.compose import composed, composing, hydra_path
 from fedsplit.config.overrides import spelled_out
 from fedsplit.errors import UserError

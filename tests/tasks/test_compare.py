@@ -128,8 +128,14 @@ def test_trained_run_read_from_disk_has_the_models_and_the_accuracy_of_its_train
     ("overrides", "told"),
     [
         (["task=compare"], "run=null: the directory of a trained run is needed"),
-        (["task=cuts", "run={run}"], "run={run}: goes with task=compare or infer or train, which take its models"),
-        (["task=compare", "run={run}", "rounds=3"], "rounds=3: is that of the run; beside this task may be given task, run,"),
+        (
+            ["task=cuts", "run={run}"],
+            "run={run}: goes with task=compare or infer or train",
+        ),
+        (
+            ["task=compare", "run={run}", "rounds=3"],
+            "rounds=3: is that of the run; beside this task ",
+        ),
         (["task=compare", "run={run}/model"], "not the directory of a run: it holds no config.yaml"),
         (["task=compare", "run={run}/none"], "no such directory"),
         (["task=compare", "run={run}", "task.precisions=[int3]"], "task.precisions=['int3']: must be a list"),

@@ -175,16 +175,7 @@ def check(config: Mapping[str, Any]) -> None:
         _check_deployed(config.get("precision"))
     if task.joins:
         _check_joined(config.get("dataset"))
-    needed = [group for group in GROUPS if not (task.joins and group == "dataset")]
-    for group in (*needed, *(side for side in OPTIONAL_GROUPS if config.get(side) is not None)):
-        if not isinstance(config.get(group), Mapping):
-            raise UserError(group, config.get(group), "a choice of this group is needed")
-        if "_target_" not in config[group]:
-            raise UserError(f"{group}._target_", None, "is missing: the dotted path of a class or function")
-    known = (*SETTINGS, *GROUPS, *OPTIONAL_GROUPS, "quant", "client", "sweep")
-    for key in config:
-        if key not in known:
-            raise UserError(key, config[key], f"no such key; known: {', '.join(known)}")
+    _check_groups(config, task)
     _check_quant(config.get("quant"))
     _check_plain("client", config.get("client"), _CLIENT_KEYS)
     if "sweep" in config:  # a run's own configuration is without
@@ -199,6 +190,20 @@ def check(config: Mapping[str, Any]) -> None:
         raise UserError("cuda_graphs", True, "must be false with compile=true")
     if not task.deploys:
         _check_fake_quantization(config)
+
+
+def _check_groups(config: Mapping[str, Any], task: TaskTraits) -> None:
+    """That all groups are there, and nothing else is."""
+    needed = [group for group in GROUPS if not (task.joins and group == "dataset")]
+    for group in (*needed, *(side for side in OPTIONAL_GROUPS if config.get(side) is not None)):
+        if not isinstance(config.get(group), Mapping):
+            raise UserError(group, config.get(group), "a choice of this group is needed")
+        if "_target_" not in config[group]:
+            raise UserError(f"{group}._target_", None, "is missing: the dotted path of a class or function")
+    known = (*SETTINGS, *GROUPS, *OPTIONAL_GROUPS, "quant", "client", "sweep")
+    for key in config:
+        if key not in known:
+            raise UserError(key, config[key], f"no such key; known: {', '.join(known)}")
 
 
 def _check_fake_quantization(config: Mapping[str, Any]) -> None:

@@ -18,10 +18,16 @@ _VARIABLE = "FEDSPLIT_CONFIG_DIR"
 """Of the environment, so that every process that is started for a run has it too."""
 
 
-def directories() -> tuple[Path, ...]:
-    """The directories that hold a folder for each group; the user's own, if there is one, is the last."""
+def own_directory() -> Path | None:
+    """The directory of the user's own choices, if there is one."""
     own = os.environ.get(_VARIABLE)
-    return (CONFIGS, Path(own)) if own else (CONFIGS,)
+    return Path(own) if own else None
+
+
+def directories() -> list[Path]:
+    """All directories that hold a folder for each group."""
+    own = own_directory()
+    return [CONFIGS] if own is None else [CONFIGS, own]
 
 
 def file_of(group: str, choice: str) -> Path | None:
@@ -52,8 +58,8 @@ def own_choices(directory: str | None) -> Iterator[None]:
     if not root.is_dir():
         raise UserError(FLAG, directory, "there is no such directory")
     for file in sorted(root.rglob("*.yaml")):
-        if (CONFIGS / file.relative_to(root)).is_file():
-            raise UserError(FLAG, directory, f"{file.relative_to(root)} is a file of fedsplit's own; rename it")
+        if (CONFIGS / (place := file.relative_to(root))).is_file():
+            raise UserError(FLAG, directory, f"{place} is a file of fedsplit's own; rename it")
     before = os.environ.get(_VARIABLE)
     os.environ[_VARIABLE] = str(root)
     try:

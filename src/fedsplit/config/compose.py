@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fedsplit.config.checks import CODECS
-from fedsplit.config.choices import CONFIGS, directories
+from fedsplit.config.choices import CONFIGS, own_directory
 from fedsplit.config.chosen_names import chosen_names
 from fedsplit.config.grammar import check_single
 from fedsplit.errors import UserError
@@ -34,7 +34,7 @@ class _OwnChoices(SearchPathPlugin):
     """Tells Hydra where choices of the user's own are, whatever it is asked to do."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        for own in directories()[1:]:
+        if (own := own_directory()) is not None:
             search_path.append("own", f"file://{own}")
 
 

@@ -125,7 +125,7 @@ def _of_class(tree: ast.Module, module: str, node: ast.ClassDef) -> Signature:
 def class_literals(target: str) -> dict[str, Any]:
     """The class attributes that are literals, own and inherited, of the class at the dotted path `target`.
 
-    Empty where its source cannot be found; what its bases say in another way than `from ... import` is left out.
+    Empty where its source cannot be found. Bases are found that are imported by `from ... import ...`.
     """
     module, _, name = target.rpartition(".")
     tree = _parsed(module) if module else None

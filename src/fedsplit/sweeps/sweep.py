@@ -1,7 +1,6 @@
 """A sweep, from its overrides to its table."""
 
 import os
-import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from fedsplit.config.checks import check
+from fedsplit.config.commands import command
 from fedsplit.config.compose import check_hydra, composed, composing, first_line, hydra_path, plain
 from fedsplit.config.overrides import check_beside
 from fedsplit.config.task_traits import task_traits
@@ -26,6 +26,7 @@ from fedsplit.sweeps.progress import is_finished
 from fedsplit.sweeps.record import RECORD, Job
 from fedsplit.sweeps.status import STATUSES, alone
 from fedsplit.sweeps.watch import Watch
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -98,7 +99,7 @@ def _resumable(directory: Path, overrides: Sequence[str]) -> Iterator[None]:
         ours = ("hydra.sweep.dir=", "sweep.skip_finished=")
         asked = [each for each in overrides if not each.startswith(ours)]
         again = [*asked, f"hydra.sweep.dir={_quoted(shown(directory))}", "sweep.skip_finished=true"]
-        raise KeyboardInterrupt(f"python main.py -m {shlex.join(again)}") from error
+        raise KeyboardInterrupt(command("-m", *again)) from error
 
 
 def _checked(overrides: list[str]) -> Asked:

@@ -17,12 +17,13 @@ from fedsplit.building.parts import Parts
 from fedsplit.building.trained_start import TrainedStart
 from fedsplit.config.checks import RESUMABLE
 from fedsplit.config.chosen_names import chosen_name
+from fedsplit.config.commands import resume_command
 from fedsplit.config.compose import composed, composing, plain
 from fedsplit.config.dotted_keys import below
 from fedsplit.config.instantiate import make
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.files.form import Misfit
-from fedsplit.files.shown_path import resume_command, shown
+from fedsplit.files.shown_path import shown
 from fedsplit.machine.extras import extra
 from fedsplit.machine.terminal import optional
 from fedsplit.recording.checkpoint import Checkpoint
