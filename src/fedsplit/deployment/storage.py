@@ -29,7 +29,7 @@ def description(directory: Path) -> dict[str, Any]:
         UserError: there is none, or it is damaged.
     """
     try:
-        found = json_in(directory / DESCRIPTION)
+        found: dict[str, Any] = json_in(directory / DESCRIPTION)
     except OSError as error:
         raise UserError("deployed", directory, f"holds no deployed client model: no {DESCRIPTION}") from error
     except ValueError as error:
