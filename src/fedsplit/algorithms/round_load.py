@@ -99,9 +99,8 @@ class RoundLoad:
 
     def cut_gradients(self) -> float:
         """Of the cut gradients of all local steps."""
-        return self.population.share * self._at_cut(
-            self.quantization.cut_gradient, self.population.batches(1)
-        )
+        everyone = self.population
+        return everyone.share * self._at_cut(self.quantization.cut_gradient, everyone.batches(1))
 
     def aligned(self) -> float:
         """Of the auxiliary models that clients receive when they align."""

@@ -148,6 +148,7 @@ class CutTable(Task):
                 server=server,
                 auxiliary=auxiliary.state_dict(),
             )
+            loads = {name: algorithm.round_load(terms) for name, algorithm in algorithms.items()}
             found.append(
                 CutCosts(
                     name=cut.name,
@@ -159,11 +160,7 @@ class CutTable(Task):
                     auxiliary_bytes=_bytes(auxiliary.state_dict()),
                     client_macs=macs[cut.end],
                     server_macs=macs[-1] - macs[cut.end],
-                    load={
-                        name: load
-                        for name, of in algorithms.items()
-                        if (load := of.round_load(terms)) is not None
-                    },
+                    load={name: load for name, load in loads.items() if load is not None},
                 )
             )
         return found
