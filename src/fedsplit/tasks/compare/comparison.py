@@ -9,7 +9,7 @@ from rich.table import Table
 
 from fedsplit.files.csv_files import write_csv
 from fedsplit.recording.summary import write_json
-from fedsplit.reports.paired import Drop
+from fedsplit.tasks.compare.paired import Drop
 
 SAMPLES = 1000
 """Inferences that bytes and money are told for."""
