@@ -151,7 +151,6 @@ class CudaRecorder:
         return outputs
 
     def capture(self, work: Callable[[], Outputs]) -> tuple[Outputs, Graph]:
-        """See `Recorder.capture`."""
         graph = torch.cuda.CUDAGraph()
         try:
             with (

@@ -73,7 +73,6 @@ class ImageFiles(ImageSource):
         return user_path(self.root, "dataset.root")
 
     def published(self) -> Published | None:
-        """See `ImageSource.published`."""
         side = self.image_size or self.published_side
         if self.published_train is None or side is None:
             return None

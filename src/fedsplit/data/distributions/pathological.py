@@ -24,7 +24,6 @@ class Pathological(Distribution):
         self.shards_per_client = shards_per_client
 
     def split(self, labels: np.ndarray, num_clients: int, seed: int) -> list[np.ndarray]:
-        """See `Distribution.split`."""
         shards = self.shards_per_client * num_clients
         if shards > len(labels):
             told = f"at most {len(labels) // num_clients} ({len(labels)} samples, {num_clients} clients)"

@@ -23,7 +23,6 @@ class Shards(Distribution):
         self.classes_per_client = classes_per_client
 
     def split(self, labels: np.ndarray, num_clients: int, seed: int) -> list[np.ndarray]:
-        """See `Distribution.split`."""
         draw = numpy_generator(seed, "distribution")
         classes = draw.permutation(np.unique(labels))
         k = self.classes_per_client

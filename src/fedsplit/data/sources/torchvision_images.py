@@ -45,7 +45,6 @@ class TorchvisionImages(ImageSource):
     download: bool
 
     def published(self) -> Published:
-        """See `ImageSource.published`."""
         return _PUBLISHED[self.name]
 
     def read(self) -> tuple[Images, Images]:

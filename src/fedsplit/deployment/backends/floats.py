@@ -30,7 +30,6 @@ class Floats(Deployed):
 
     @torch.inference_mode()
     def run_quantized(self, x: Tensor) -> SmashedData:
-        """See `Deployed.run_quantized`."""
         return SmashedData(self.module(compute_format(x.to(self.dtype))))
 
     def save(self, directory: Path) -> None:
@@ -41,7 +40,6 @@ class Floats(Deployed):
 
     @classmethod
     def load(cls, directory: Path, build: Build) -> Self:
-        """See `Deployed.load`."""
         loaded = cls(build(), _TYPES[storage.description(directory)["dtype"]])
         loaded.module.load_state_dict(load_file(directory / _FILE))
         return loaded
@@ -58,9 +56,7 @@ class FloatBackend(Backend):
         self._dtype = _TYPES[dtype]
 
     def prepare(self, module: nn.Module, example: Tensor) -> None:
-        """See `Backend.prepare`."""
         self._module = copy.deepcopy(module)
 
     def convert(self) -> Deployed:
-        """See `Backend.convert`."""
         return Floats(self._module, self._dtype)

@@ -71,5 +71,4 @@ class TrainedInt8(Backend):
         self._graph, self._example = int8_graph(module), example
 
     def convert(self) -> Deployed:
-        """See `Backend.convert`."""
         return self._deploy(self._graph, self._example)

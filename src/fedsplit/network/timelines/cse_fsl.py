@@ -32,7 +32,6 @@ class CseFslTimeline(Timeline):
     """Clients train and upload meanwhile; the round ends with their weights and an empty queue."""
 
     def seconds(self, round: Round) -> float:
-        """See `Timeline.seconds`."""
         step = STEP * (round.work.client + round.work.auxiliary)
         starts = {each.client: each.download("client_weights", "auxiliary_weights") for each in round.clients}
         return trained(round, starts, step=step)
