@@ -58,7 +58,6 @@ class Graphed:
 
     Args:
         function: gives a tuple of tensors; the first argument that is a tensor says on which device.
-        recorder: captures it.
     """
 
     def __init__(self, function: Callable[..., Outputs], recorder: Recorder) -> None:

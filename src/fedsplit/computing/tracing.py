@@ -249,8 +249,6 @@ def graph_module(module: nn.Module, graph: fx.Graph, name: str, modes: Modes) ->
     Tensors that are no parameters and that a state dict of `module` does not hold, it does not hold either.
 
     Args:
-        module: what was traced.
-        graph: of it, or a part.
         name: of the new module's class.
         modes: what the module's own `train` does to its parts.
     """

@@ -47,7 +47,6 @@ class ImageFiles(ImageSource):
     kept pixels are not those that were written.
 
     Args:
-        root: the folder.
         grayscale: one channel instead of three.
         workers: threads that decode images each time they are asked for, where memory does not hold all;
             None decodes them once, at the start.

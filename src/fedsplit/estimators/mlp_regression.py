@@ -32,11 +32,7 @@ def features(z: Tensor, y: Tensor, num_classes: int) -> Tensor:
 
 
 class MlpRegression(GradientEstimator):
-    """`dz` straight from `(z, onehot(y))` through one hidden layer, fitted by descent.
-
-    Args:
-        hidden: width of the hidden layer.
-    """
+    """`dz` straight from `(z, onehot(y))` through one hidden layer, fitted by descent."""
 
     trains_on_loss = False
 

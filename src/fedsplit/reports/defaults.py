@@ -34,7 +34,6 @@ def at_defaults(runs: Sequence[Run], named: Collection[str]) -> list[Run]:
     at once, as `engine=auto` does where it can.
 
     Args:
-        runs: of any settings.
         named: groups and dotted keys; what is below a dotted key is named too.
     """
     found = [run for run in runs if _is_at_defaults(run, named)]

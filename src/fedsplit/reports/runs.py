@@ -28,7 +28,6 @@ class Run:
     """A run read back from its directory.
 
     Args:
-        path: of the directory.
         config: as in its `config.yaml`.
         label: the algorithm, then what tells the run from those it is drawn with, its seed aside.
         columns: of `metrics.csv`, a value a round; None where the round had none. Loads are in bytes.

@@ -15,9 +15,6 @@ class Pathological(Distribution):
 
     Source: B. McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data",
     2017, section 3.
-
-    Args:
-        shards_per_client: how many each client gets.
     """
 
     def __init__(self, *, shards_per_client: PositiveInt) -> None:

@@ -14,9 +14,6 @@ class Shards(Distribution):
     As the label shards of B. McMahan et al., "Communication-Efficient Learning of Deep Networks from
     Decentralized Data", 2017, but a piece never spans two classes, so the number of classes is exact.
     The classes are dealt round and round in a shuffled order, hence as evenly as can be.
-
-    Args:
-        classes_per_client: different classes each client holds.
     """
 
     def __init__(self, *, classes_per_client: PositiveInt) -> None:

@@ -46,11 +46,7 @@ class Floats(Deployed):
 
 
 class FloatBackend(Backend):
-    """Casts to 16 bits, or leaves 32. On a processor without units for 16 it gets smaller, not faster.
-
-    Args:
-        dtype: to cast to.
-    """
+    """Casts to 16 bits, or leaves 32. On a processor without units for 16 it gets smaller, not faster."""
 
     def __init__(self, dtype: Literal["float32", "float16", "bfloat16"]) -> None:
         self._dtype = _TYPES[dtype]

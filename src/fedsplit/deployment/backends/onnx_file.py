@@ -21,9 +21,7 @@ class OnnxFile(Deployed):
     """An ONNX graph from `x` to `z`.
 
     Args:
-        content: of the file.
         scale: of what `z` are codes of; None where they are none.
-        zero_point: of the codes.
     """
 
     format: ClassVar[str]

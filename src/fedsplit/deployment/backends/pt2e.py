@@ -38,10 +38,8 @@ class Pt2eGraph(Deployed):
     Not compiled it decodes weights and activations and computes in float32: right, and slow.
 
     Args:
-        graph: of torch's operations.
         compiled: by inductor, for each number of samples anew; takes up to a minute each.
         scale: of the output's codes; None of a graph whose output is no codes.
-        zero_point: of them.
     """
 
     def __init__(

@@ -41,7 +41,6 @@ def trained(round: Round, starts: Mapping[int, float], *, step: int, idle_from: 
     """When all weights have arrived, and the split server has stepped on all that was uploaded.
 
     Args:
-        round: which.
         starts: when each client starts its local training.
         step: multiply-adds of a local step, for a sample.
         idle_from: when the split server begins.

@@ -23,10 +23,6 @@ class Affine(Quantizer[QuantizedRows]):
 
     Source: B. Jacob et al., "Quantization and Training of Neural Networks for Efficient
     Integer-Arithmetic-Only Inference", 2018, section 2.1.
-
-    Args:
-        granularity: which values share a scale.
-        rows: what quantizes them.
     """
 
     def __init__(self, granularity: Granularity, rows: AffineRows) -> None:

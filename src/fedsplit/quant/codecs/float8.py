@@ -37,7 +37,6 @@ class Float8(Quantizer[ScaledFloats]):
         granularity: which values share a scale, see `Granularity`.
         block_size: of granularity `block`.
         channel_dim: the dimension of granularity `channel`.
-        scale_type: of the scales.
     """
 
     def __init__(

@@ -16,7 +16,6 @@ class Viewed(Quantizer[Form], Generic[Form]):
     Payload and error: those of the other codec.
 
     Args:
-        codec: the other codec.
         sample_shape: of one sample.
     """
 

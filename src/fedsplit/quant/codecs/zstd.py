@@ -20,7 +20,6 @@ class Zstd(Quantizer[Form], Generic[Form]):
     Source: RFC 8878.
 
     Args:
-        codec: the other codec.
         level: of zstandard; higher is smaller and slower.
     """
 

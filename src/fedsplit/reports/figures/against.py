@@ -73,7 +73,6 @@ class Against(FigureType[Sequence[Series]]):
             the number of the auxiliary model's parameters, `bits` for the mean over all values sent
             (but labels).
         y: a column of metrics.csv.
-        at: the moment.
         by: what colours and markers stand for: a group or a dotted key.
         log: the axes with a logarithmic scale; x also has one where its numbers go far apart.
     """

@@ -56,7 +56,6 @@ class Bars(FigureType[Sequence[Bar]]):
     """What runs sent, by kind, uploads plain and downloads hatched; or where their seconds went.
 
     Args:
-        of: bytes or seconds.
         by: what labels begin with: a group or a dotted key.
     """
 

@@ -32,8 +32,6 @@ class Matrix:
     """Test images by true and by predicted class, of runs that differ only in their seed.
 
     Args:
-        label: of the runs.
-        classes: their names.
         counts: a row for each true class, a cell for each predicted one; the sum over seeds.
         seeds: in ascending order.
     """

@@ -61,7 +61,6 @@ class Curve(FigureType[Sequence[Line]]):
     """Mean and range over seeds of a metric, with markers, and where it reaches targets.
 
     Args:
-        x: round, load, simulated_seconds or seconds.
         y: a column of metrics.csv; `accuracy` and `loss` are those of the test images.
         by: what colours and markers stand for: a group or a dotted key.
         targets: values of y; a line marks the x at which each curve reaches them.

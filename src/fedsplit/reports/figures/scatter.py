@@ -61,7 +61,6 @@ class Scatter(FigureType[Sequence[Spot]]):
     """Mean and range over seeds of a metric, against what the whole run used up.
 
     Args:
-        x: load, round, simulated_seconds or seconds.
         y: a column of metrics.csv.
         at: the moment at which y is read.
         by: what colours and markers stand for: a group or a dotted key.
