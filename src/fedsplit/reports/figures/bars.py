@@ -68,7 +68,6 @@ class Bars(FigureType[Sequence[Bar]]):
 
     @property
     def name(self) -> str:
-        """As `bars-bytes`."""
         return f"bars-{self.of}"
 
     def check(self, run: Run) -> None:

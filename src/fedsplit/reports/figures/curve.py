@@ -77,16 +77,13 @@ class Curve(FigureType[Sequence[Line]]):
 
     @property
     def name(self) -> str:
-        """As `accuracy-load`."""
         return f"{column(self.y).removeprefix('test_')}-{self.x}"
 
     def check(self, run: Run) -> None:
-        """It must have x and y."""
         run.values(column(self.y))
         progress(run, self.x)
 
     def data(self, runs: Sequence[Run]) -> list[Line]:
-        """The lines, in the order of the legend."""
         lines = [self._line(group) for group in over_seeds(runs, self.by)]
         if len({len(line.seeds) for line in lines}) > 1:
             return [
