@@ -40,11 +40,7 @@ class Outcome:
 
 
 class Isolated:
-    """The process; it imports what jobs need once, and ends with this one.
-
-    Args:
-        environment: its environment variables.
-    """
+    """The process; it imports what jobs need once, and ends with this one."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._process = subprocess.Popen(

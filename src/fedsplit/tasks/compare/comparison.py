@@ -20,8 +20,6 @@ class Compared:
     """One precision.
 
     Args:
-        precision: its name.
-        runtime: what runs it.
         test_accuracy: of the composed split model, a fraction.
         drop: against float32; None of float32 itself.
         class_accuracy: by name of class.
@@ -84,7 +82,6 @@ def write_comparison(
     """Write `comparison.json` and `comparison.csv`.
 
     Args:
-        directory: where.
         rows: float32 first.
         about: how it was measured.
         left_out: by precision, why it is not there.
