@@ -18,11 +18,11 @@ from fedsplit.config.values import NonNegativeInt, PositiveFloat, PositiveInt
 from fedsplit.deployment.precisions import Int8Backend
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.files.new_directory import new_directory
+from fedsplit.inference.client_half import ClientHalf
 from fedsplit.inference.deploying import Deploying, save
 from fedsplit.inference.device import Device, Turns
 from fedsplit.inference.files import write_results
 from fedsplit.inference.local import Answering, local_devices
-from fedsplit.inference.process import ClientHalf
 from fedsplit.inference.request import Request
 from fedsplit.inference.server_half import ServerHalf
 from fedsplit.inference.simulated import wire

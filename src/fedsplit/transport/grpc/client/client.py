@@ -20,7 +20,7 @@ from fedsplit.transport.grpc.protocol import federation_pb2_grpc
 from fedsplit.transport.grpc.protocol.plan import check_data, configuration_of_client, normalisation
 from fedsplit.transport.grpc.protocol.tls import Tls
 from fedsplit.transport.grpc.protocol.wire import Assembler, Parcel, one_line
-from fedsplit.transport.transport import Member, Run
+from fedsplit.transport.transport import BuildRun, Member
 
 _LOG = logging.getLogger("fedsplit.network")
 
@@ -35,7 +35,7 @@ class Client(Dialler):
         folder: where its states are kept; None: below `saves/clients`, by run and number.
         own: keys of the configuration that are this machine's own, such as `dataset.root`.
         memory_mb: MB of memory that a run may ask for; None: half of this machine's.
-        build: makes what a client needs of a run, from its configuration and what it is told.
+        build: makes what a client needs of a run.
         turn: entered while the client computes; where many share a machine, it may have to wait.
     """
 
@@ -47,7 +47,7 @@ class Client(Dialler):
         tls: Tls | None,
         folder: Path | None,
         own: Mapping[str, Any],
-        build: Callable[[Mapping[str, Any], Member], Run],
+        build: BuildRun,
         turn: Callable[[], AbstractContextManager[object]] = nullcontext,
         memory_mb: float | None = None,
     ) -> None:

@@ -124,7 +124,7 @@ class GrpcTransport(Transport):
         self.hub, ended = hub, False
         try:
             if self._spawn:
-                with spawned(address, clients, directory / "clients", self.run.config, hub.fail):
+                with spawned(address, directory / "clients", self.run, hub.fail):
                     try:
                         hub.wait_for_all()
                         yield
