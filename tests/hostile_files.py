@@ -649,7 +649,7 @@ class Files:
                     "floats",
                     "graph",
                     "packed_weights",
-                    "torch_quantized",
+                    "quantize_dynamic",
                     "load",
                     [2**31, 2**31],
                     [1, 1, 8, 8],

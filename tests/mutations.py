@@ -121,8 +121,8 @@ FAULTS = (
         "a-run-says-by-itself-that-it-is-trusted",
         "recording",
         "src/fedsplit/recording/stored_config.py",
-        'with_defaults_of_old(directory.config()) | {"trust": trust}',
-        '{"trust": trust} | with_defaults_of_old(directory.config())',
+        'directory.config() | {"trust": trust}',
+        '{"trust": trust} | directory.config()',
         ("tests/recording/test_stored_config.py",),
     ),
     Fault(
@@ -237,7 +237,7 @@ FAULTS = (
         "src/fedsplit/building/trained_start.py",
         "auxiliary.load_state_dict(trained)",
         "auxiliary.load_state_dict(made)",
-        ("tests/models/test_quantized_training.py",),
+        ("tests/training/test_quantized_training.py",),
     ),
     Fault(
         "division-ignores-the-seed",
@@ -443,11 +443,11 @@ FAULTS = (
         ("tests/deployment/test_backends.py",),
     ),
     Fault(
-        "scales-of-channels-lose-digits-on-disk",
+        "scales-of-dynamic-int8-lose-digits-on-disk",
         "deployment",
-        "src/fedsplit/deployment/backends/torch_quantized.py",
-        "scales.double(),",
-        "scales.half().double(),",
+        "src/fedsplit/deployment/backends/quantize_dynamic.py",
+        "torch.tensor(weight.q_scale(), dtype=torch.float64)",
+        "torch.tensor(weight.q_scale(), dtype=torch.float16)",
         ("tests/deployment/test_backends.py",),
     ),
     Fault(
@@ -982,9 +982,25 @@ FAULTS = (
         "a-resumed-ledger-forgets-what-was-sent-again",
         "recording",
         "src/fedsplit/recording/ledger.py",
-        '                self.add_again(int(round), direction, entry.get("again", {}).get(direction, 0))\n',
+        '                self.add_again(int(round), direction, entry["again"][direction])\n',
         "",
         ("tests/recording/test_ledger.py",),
+    ),
+    Fault(
+        "a-run-without-a-format-is-read",
+        "recording",
+        "src/fedsplit/recording/config_file.py",
+        'config.get("format") != FORMAT',
+        'config.get("format", FORMAT) != FORMAT',
+        ("tests/recording/test_other_formats.py",),
+    ),
+    Fault(
+        "a-finished-job-of-another-format-is-skipped",
+        "sweeps",
+        "src/fedsplit/sweeps/sweep.py",
+        "            except OtherFormat:\n                raise\n",
+        "",
+        ("tests/recording/test_other_formats.py",),
     ),
     Fault(
         "an-abandoned-round-costs-nothing",
@@ -1513,11 +1529,11 @@ FAULTS = (
         'if value == "":',
         ("tests/test_quant_command_line.py",),
     ),
-    # main.py and hydra_config
+    # cli/ and hydra_config
     Fault(
         "a-run-that-failed-ends-like-a-mistake",
-        "top",
-        "main.py",
+        "cli",
+        "src/fedsplit/cli/run.py",
         "return error.exit_code",
         "return 2",
         ("tests/test_command_line.py",),

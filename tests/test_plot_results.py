@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from fedsplit.machine.extras import install_command
+from fedsplit.recording.config_file import FORMAT
 from tests.command_line import command_line
 
 SCRIPT = Path(__file__).parents[1] / "plot_results.py"
@@ -17,6 +18,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 def make_run(path: Path, algorithm: str = "fsl_sage", seed: int = 0, rounds: int = 3) -> Path:
     config = {
+        "format": FORMAT,
         "seed": seed,
         "algorithm": {"_target_": f"fedsplit.algorithms.{algorithm}.Any"},
         "choices": {"algorithm": algorithm},

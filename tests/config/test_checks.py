@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from fedsplit.config import compose as composition
-from fedsplit.config.checks import GROUPS, OPTIONAL_GROUPS, SETTINGS, arguments, check, with_defaults_of_old
+from fedsplit.config.checks import GROUPS, OPTIONAL_GROUPS, SETTINGS, arguments, check
 from fedsplit.config.overrides import spelled_out
 from fedsplit.errors import UserError
 from tests.conftest import Configure
@@ -61,6 +61,9 @@ def test_configuration_check_changes_nothing(composed: dict[str, Any]) -> None:
         ("threads", None, "threads"),
         ("rounds", 2.5, "rounds"),
         ("rounds", REMOVED, "rounds"),
+        ("cohort_size", REMOVED, "cohort_size"),
+        ("run", REMOVED, "run"),
+        ("client/id", REMOVED, "client.id"),
         ("device", "gpu", "device"),
         ("device", "cuda:", "device"),
         ("device", "cuda:1x", "device"),
@@ -149,15 +152,6 @@ def test_configuration_with_allowed_values_passes_the_check(
     check(_with_value(composed, path, value))
 
 
-def test_configuration_of_an_older_run_takes_the_default_of_a_missing_tolerance(
-    composed: dict[str, Any],
-) -> None:
-    older = _with_value(composed, "auxiliary/align_tolerance", REMOVED)
-    assert with_defaults_of_old(older) == _with_value(composed, "auxiliary/align_tolerance", None)
-    check(with_defaults_of_old(older))
-    assert with_defaults_of_old(composed) == composed
-
-
 @pytest.mark.parametrize("group", GROUPS)
 def test_group_without_a_target_is_refused(composed: dict[str, Any], group: str) -> None:
     with pytest.raises(UserError, match="is missing") as caught:
@@ -202,27 +196,6 @@ print(json.dumps(sorted(name for name in ("torch", "numpy", "sklearn") if name i
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == []
-
-
-def test_configuration_older_than_image_size_and_self_balancing_is_completed_with_their_defaults(
-    configured: Configure,
-) -> None:
-    config = configured("distribution=dirichlet")
-    old = {**config, "dataset": {**config["dataset"]}, "distribution": {**config["distribution"]}}
-    assert old["dataset"].pop("image_size", "missing") is None
-    assert old["distribution"].pop("self_balancing", "missing") is False
-    completed = with_defaults_of_old(old)
-    assert (completed["dataset"], completed["distribution"]) == (config["dataset"], config["distribution"])
-
-
-def test_configuration_older_than_trackers_and_local_tests_is_completed_with_none(
-    configured: Configure,
-) -> None:
-    config = configured()
-    old = {key: value for key, value in config.items() if key not in ("tracker", "measure_gradient_error")}
-    old["dataset"] = {k: v for k, v in config["dataset"].items() if k != "local_test_fraction"}
-    old["choices"] = {k: v for k, v in config["choices"].items() if k != "tracker"}
-    assert with_defaults_of_old(old) == config
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from tests.models.test_int8_graph import residual
 
 SQNR = {
     **{"fp32": 110.0, "fp32_onnx": 100.0, "fp16": 55.0, "bf16": 35.0, "w4": 9.0, "w2": 0.5, "w1": 0.0},
-    **{"dynamic_int8": 25.0, "static_int8": 25.0, "static_int8_pt2e": 25.0, "static_int8_fx": 18.0},
+    **{"dynamic_int8": 25.0, "static_int8": 25.0, "static_int8_pt2e": 25.0},
     **{"static_int8_openvino": 25.0},
 }
 """The least signal to noise, in dB, against the module as it was trained. A bit is worth 6 dB; noise of
@@ -200,7 +200,7 @@ def test_file_of_a_deployed_model_is_as_small_as_the_bits_of_its_precision(
     assert sizes[precision] < SMALLER[precision] * sizes["fp32"]
 
 
-@pytest.mark.parametrize("precision", ["static_int8", "static_int8_pt2e", "static_int8_fx"])
+@pytest.mark.parametrize("precision", ["static_int8", "static_int8_pt2e"])
 def test_static_int8_refuses_calibration_samples_of_another_shape(precision: str) -> None:
     backend = PRECISIONS[precision].make("task.precisions", precision)
     backend.prepare(client_of("digits_cnn").module, client_of("digits_cnn").samples[:2])

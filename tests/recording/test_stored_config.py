@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from fedsplit.building.trained import TrainedRun
 from fedsplit.config.checks import BESIDE_TASK, RESUMABLE
 from fedsplit.errors import UserError
+from fedsplit.recording.config_file import write_config
 from fedsplit.recording.run_directory import RunDirectory
 from fedsplit.recording.stored_config import stored_config
 from fedsplit.tasks.infer import Infer
@@ -27,7 +27,7 @@ def stored(path: Path, config: dict[str, Any], changes: dict[str, object]) -> Ru
         *places, name = key.split("/")
         reduce(getitem, places, config)[name] = value  # type: ignore[arg-type]
     path.mkdir(exist_ok=True)
-    (path / "config.yaml").write_text(yaml.safe_dump(config), "utf-8")
+    write_config(path, config)
     return RunDirectory.existing(path)
 
 
@@ -149,6 +149,6 @@ def test_run_with_a_class_of_its_own_goes_on_where_it_is_trusted(
 ) -> None:
     config = configured(*TINY, "optimizer=sgd")
     run = stored(tmp_path, config, {"choices/optimizer": "adam"})
-    with pytest.raises(UserError, match=r"optimizer\._target_=fedsplit\.optimizers\.Sgd"):
+    with pytest.raises(UserError, match=r"optimizer\._target_=fedsplit\.optim\.optimizers\.Sgd"):
         resumed_config(run, {})
     assert Experiment(resumed_config(run, {"trust": True})).config["optimizer"] == config["optimizer"]

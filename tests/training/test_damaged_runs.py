@@ -43,11 +43,15 @@ def test_choices_of_a_run_that_are_none_are_one_line(tmp_path: Path, choices: An
         assert str(path) in str(caught.value)
 
 
-def test_run_is_read_whose_configuration_names_no_task(tmp_path: Path, configured: Configure) -> None:
+@pytest.mark.parametrize("group", ["task", "tracker", "transport"])
+def test_run_whose_configuration_names_no_choice_of_a_group_is_refused(
+    tmp_path: Path, configured: Configure, group: str
+) -> None:
     config = configured(*TINY)
-    del config["choices"]["task"]
+    del config["choices"][group]
     RunDirectory(tmp_path).open(config, [])
-    assert resumed_config(RunDirectory.existing(tmp_path), {})["choices"]["task"] == "train"
+    with pytest.raises(UserError, match=f"choices must name the {group}"):
+        resumed_config(RunDirectory.existing(tmp_path), {})
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

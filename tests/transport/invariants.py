@@ -146,7 +146,6 @@ class Counted(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.bytes = self.calls = 0
-        self._known: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         before = {each.untyped_storage().data_ptr() for each in args if isinstance(each, Tensor)}

@@ -8,7 +8,6 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from tests.command_line import ROOT
 from tests.warm import warm_forker
 
 MARK = "FEDSPLIT_COMMAND"
@@ -58,8 +57,7 @@ class Command:
 def _perform(arguments: Sequence[str], log: Path, prepare: Callable[[], object] | None) -> None:
     os.environ[MARK] = str(log)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-    sys.path.insert(0, str(ROOT))
-    from main import main  # noqa: PLC0415
+    from fedsplit.cli.run import main  # noqa: PLC0415
 
     sys.argv[1:] = arguments
     if prepare is not None:

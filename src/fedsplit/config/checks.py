@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeAlias, TypeGuard, get_type_hints
+from typing import Annotated, Any, Literal, TypeAlias, get_type_hints
 
 from fedsplit.config.signature import signature, unknown_target
 from fedsplit.config.values import (
@@ -167,62 +167,6 @@ GROUPS = (
 OPTIONAL_GROUPS = ("client_optimizer", "server_optimizer")
 
 
-def names_choices(config: object) -> TypeGuard[Mapping[str, Any]]:
-    """Whether a configuration has `choices`, a mapping of groups to names of choices or null."""
-    choices = config.get("choices") if isinstance(config, Mapping) else None
-    return isinstance(choices, Mapping) and all(
-        isinstance(group, str) and isinstance(choice, str | None) for group, choice in choices.items()
-    )
-
-
-def with_defaults_of_old(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration of a run, with what runs did that were started before these keys were there."""
-
-    def exact() -> dict[str, Any]:
-        return {"_target_": "fedsplit.quant.codecs.identity.Identity", "zstd": None}
-
-    quant = {kind: exact() for kind in _CUT} | {"weights": {way: exact() for way in _WEIGHTS}}
-    older = {
-        "task": {"_target_": "fedsplit.tasks.train.Train"},
-        "run": None,
-        "trust": False,
-        "precision": "fp32",
-        "compile": False,
-        "cuda_graphs": False,
-        "qat": False,
-        "weight_bits": None,
-        "measure_gradient_error": False,
-        "tracker": {"_target_": "fedsplit.trackers.none.NoTracker"},
-        "engine": {"_target_": "fedsplit.parties.sequential.Sequential"},
-        "transport": {"_target_": "fedsplit.transport.local.LocalTransport"},
-        "quant": {**quant, "continue_from_decoded": False},
-        "network": {"_target_": "fedsplit.network.network.Network", "cost_per_mb": None},
-    }
-    chosen = {"task": "train", "quant": "none"} | {f"codec@{path}": "none" for path in CODECS}
-    completed = {**older, **config}
-    if "choices" in config:
-        chosen = chosen if "quant" not in config else {"task": "train"}
-        chosen |= {"engine": "sequential", "transport": "local", "network": "none", "tracker": "none"}
-        completed["choices"] = {**chosen, **config["choices"]}
-    client = config.get("client", {})
-    if isinstance(client, Mapping):
-        own = dict.fromkeys(("id", "directory", "model", "memory_mb"))
-        completed["client"] = {"stateless": False, **own, **client}
-    if isinstance(config.get("model"), Mapping):
-        completed["model"] = {"stages": None, "untie": False, **config["model"]}
-    if isinstance(config.get("dataset"), Mapping):
-        completed["dataset"] = {
-            **{"validation": None, "image_size": None, "local_test_fraction": 0},
-            **config["dataset"],
-        }
-    distribution = config.get("distribution")
-    if isinstance(distribution, Mapping) and str(distribution.get("_target_")).endswith(".Dirichlet"):
-        completed["distribution"] = {"self_balancing": False, **distribution}
-    if isinstance(config.get("auxiliary"), Mapping):
-        completed["auxiliary"] = {"align_tolerance": None, "memory_mb": None, **config["auxiliary"]}
-    return completed
-
-
 RESUMABLE = (
     "rounds",
     "comm_threshold_mb",
@@ -252,7 +196,7 @@ def check(config: Mapping[str, Any]) -> None:
     infers = _infers(config)
     for key, annotation in SETTINGS.items():
         if not (infers and key == "precision"):
-            _check_value(key, config.get(key), annotation)
+            _check_there(key, config, annotation)
     joins = _joins(config)
     needed = [group for group in GROUPS if not (joins and group == "dataset")]
     for group in (*needed, *(side for side in OPTIONAL_GROUPS if config.get(side) is not None)):
@@ -340,7 +284,7 @@ def _check_plain(path: str, node: object, annotations: Mapping[str, Any]) -> Non
         if key not in annotations:
             raise UserError(f"{path}.{key}", value, f"no such key; known: {', '.join(annotations)}")
     for key, annotation in annotations.items():
-        _check_value(f"{path}.{key}", node.get(key), annotation)
+        _check_there(f"{path}.{key}", node, annotation)
 
 
 def _check_quant(quant: object) -> None:
@@ -398,6 +342,14 @@ def _check_node(path: str, node: Mapping[str, Any], own: Mapping[str, Any]) -> N
             if key not in known.annotations and not known.open:
                 raise UserError(f"{path}.{key}", value, f"no such key; known: {', '.join(known.annotations)}")
             _check_value(f"{path}.{key}", value, known.annotations.get(key))
+
+
+def _check_there(path: str, node: Mapping[str, Any], annotation: Any) -> None:
+    """A value that must not be left out, even where it may be null."""
+    key = path.rpartition(".")[2]
+    if key not in node:
+        raise UserError(path, None, f"is missing; must be {allowed(annotation)}")
+    _check_value(path, node[key], annotation)
 
 
 def _check_value(key: str, value: object, annotation: Any) -> None:

@@ -19,7 +19,7 @@ _FORMATS = {
     "openvino": "fedsplit.deployment.backends.openvino_model.OpenVinoModel",
     "graph": "fedsplit.deployment.backends.pt2e.Pt2eGraph",
     "packed_weights": "fedsplit.deployment.backends.weight_only.PackedWeights",
-    "torch_quantized": "fedsplit.deployment.backends.torch_quantized.TorchQuantized",
+    "quantize_dynamic": "fedsplit.deployment.backends.quantize_dynamic.DynamicallyQuantized",
 }
 """By name, which class reads a directory: no file names code."""
 

@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fedsplit.files.csv_files import write_csv
 from fedsplit.inference.request import COLUMNS, Request
 from fedsplit.inference.summary import Summary
+from fedsplit.recording.config_file import write_config
 from fedsplit.recording.summary import write_json
 
 
@@ -39,7 +38,7 @@ def write_results(
         "transport": config["choices"]["transport"],
     }
     write_json(directory / "summary.json", {**about, "precisions": rows})
-    (directory / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
+    write_config(directory, config)
     write_json(
         directory / "results.json",
         {

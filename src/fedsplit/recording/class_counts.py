@@ -77,7 +77,7 @@ def read_class_counts(run: Path) -> ClassCounts:
         )
         named = {label: line["class"] for label, line in zip(labels, lines, strict=True) if line["class"]}
     except FileNotFoundError as error:
-        told = f"must hold {CLASS_COUNTS}; older runs do not, nor those with distribution=own"
+        told = f"must hold {CLASS_COUNTS}; runs with distribution=own do not"
         raise UserError("run", run, told) from error
     except OSError as error:
         raise UserError("run", run, f"must be readable ({error.strerror})") from error

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from fedsplit.config.checks import OF_NO_CONSEQUENCE, with_defaults_of_old
+from fedsplit.config.checks import OF_NO_CONSEQUENCE
 from fedsplit.config.dotted_keys import below, flat
 from fedsplit.data.fingerprint import Fingerprint
 from fedsplit.errors import UserError
@@ -71,8 +71,8 @@ def changes(before: Fingerprint, now: Fingerprint) -> str:
 
 def _settings(config: Mapping[str, Any]) -> dict[str, str]:
     """What cannot change, by dotted key."""
-    complete = json.loads(json.dumps(with_defaults_of_old(config)))
-    return {key: value for key, value in flat(complete) if not below(key, OF_NO_CONSEQUENCE)}
+    plain = json.loads(json.dumps(dict(config)))
+    return {key: value for key, value in flat(plain) if not below(key, OF_NO_CONSEQUENCE)}
 
 
 def _differing(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:

@@ -164,13 +164,11 @@ class Ledger:
         }
 
     def load_state(self, state: State) -> None:
-        """Take over what `state` gave; older states hold only bytes."""
+        """Take over what `state` gave."""
         self._rounds.clear()
         self._again.clear()
         for round, entry in state.items():
             for direction in DIRECTIONS:
                 for kind in KINDS:
-                    kept = entry[direction][kind]
-                    traffic = Traffic(*kept) if isinstance(kept, list) else Traffic(kept)
-                    self.traffic(int(round))[direction][kind] = traffic
-                self.add_again(int(round), direction, entry.get("again", {}).get(direction, 0))
+                    self.traffic(int(round))[direction][kind] = Traffic(*entry[direction][kind])
+                self.add_again(int(round), direction, entry["again"][direction])

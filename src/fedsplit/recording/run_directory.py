@@ -5,19 +5,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from fedsplit.config.checks import names_choices
 from fedsplit.errors import UserError
-from fedsplit.files.bounded import Damaged, yaml_in
 from fedsplit.files.new_directory import new_directory
 from fedsplit.files.paths import user_path
 from fedsplit.recording import checkpoint
 from fedsplit.recording.checkpoint import Checkpoint
 from fedsplit.recording.class_counts import CLASS_COUNTS, ClassCounts
 from fedsplit.recording.classification import CONFUSION, ROC, ConfusionMatrix, RocCurves
+from fedsplit.recording.config_file import read_config, write_config
 from fedsplit.recording.local_accuracy import LOCAL_ACCURACY, LocalAccuracies
 from fedsplit.recording.metrics import MetricsFile, Record
 from fedsplit.recording.run_lock import RunLock
@@ -90,18 +88,9 @@ class RunDirectory:
         """The configuration that its file holds: `fedsplit.recording.stored_config` checks it.
 
         Raises:
-            UserError: the file is damaged, or not that of a run.
+            UserError: the file is damaged, of another format, or not that of a run.
         """
-        try:
-            config = yaml_in(self.path / "config.yaml")
-        except OSError as error:
-            raise self.error(f"its config.yaml cannot be read ({error.strerror})") from error
-        except Damaged as error:
-            raise self.error(f"its config.yaml is damaged ({error})") from error
-        if not names_choices(config):
-            told = "its config.yaml is not that of a run: choices must name what was chosen of each group"
-            raise self.error(told)
-        return dict(config)
+        return read_config(self.path, self._key)
 
     def model(self, half: str) -> Weights:
         """The trained `client` or `server` model.
@@ -145,9 +134,7 @@ class RunDirectory:
             self.claim()
             if not records:  # nothing that an earlier run left here is this run's to resume from
                 checkpoint.clear(self.path / "checkpoint")
-            partial = self.path / "config.yaml.partial"
-            partial.write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
-            partial.replace(self.path / "config.yaml")
+            write_config(self.path, config)
             if counts is not None:
                 counts.write(self.path / CLASS_COUNTS)
             self.rewrite(records)

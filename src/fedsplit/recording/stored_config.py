@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-from fedsplit.config.checks import CODECS, GROUPS, OPTIONAL_GROUPS, check, with_defaults_of_old
+from fedsplit.config.checks import CODECS, GROUPS, OPTIONAL_GROUPS, check
 from fedsplit.config.compose import CONFIGS, composed, composing, plain
 from fedsplit.errors import UserError
 from fedsplit.recording.run_directory import RunDirectory
@@ -30,7 +30,7 @@ _SHOWN = 80
 
 
 def stored_config(directory: RunDirectory, *, trust: bool) -> dict[str, Any]:
-    """The configuration of a run, with `choices` and the defaults of old; not checked beyond what follows.
+    """The configuration of a run, with `choices`; not checked beyond what follows.
 
     Args:
         directory: of the run.
@@ -39,7 +39,9 @@ def stored_config(directory: RunDirectory, *, trust: bool) -> dict[str, Any]:
     Raises:
         UserError: the file is damaged, a value is not plain, or code of its own is named without `trust`.
     """
-    config = with_defaults_of_old(directory.config()) | {"trust": trust}
+    config = directory.config() | {"trust": trust}
+    if unnamed := [group for group in GROUPS if config["choices"].get(group) is None]:
+        raise directory.error(f"its config.yaml is not that of a run: choices must name the {unnamed[0]}")
     for key, value in _not_plain(config):
         raise directory.error(f"{key[:_SHOWN]}={str(value)[:_SHOWN]} in its config.yaml is no plain value")
     if not trust:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fedsplit.errors import UserError
+from fedsplit.recording.config_file import OtherFormat
 from fedsplit.reports.defaults import at_defaults
 from fedsplit.reports.experiments import Experiment
 from fedsplit.reports.figures.drawn import Drawn
@@ -29,17 +30,18 @@ class StoredRuns:
         self._missing: dict[str, list[str]] = {}
 
     def given(self, places: Sequence[str], key: str) -> list[Run]:
-        """All runs at these places, of each setting and seed one.
+        """All runs at these places, of each setting and seed one; those of another format are told.
 
         Raises:
-            UserError: a place holds no run, or a run is damaged; `key` is what named the places.
+            UserError: a place holds no run, or a run is damaged, or all are of another format; `key` is what
+                named the places.
         """
-        runs = []
-        for path in self._paths(places, key, all_needed=True):
-            run = self._run(path)
-            if isinstance(run, UserError):
-                raise run
-            runs.append(run)
+        found = [self._run(path) for path in self._paths(places, key, all_needed=True)]
+        runs = [run for run in found if isinstance(run, Run)]
+        for error in (each for each in found if isinstance(each, UserError)):
+            if not isinstance(error, OtherFormat) or not runs:
+                raise error
+            self._tell_of(error)
         return self._once(runs)
 
     def selected(self, experiment: Experiment) -> list[Run]:
@@ -48,7 +50,7 @@ class StoredRuns:
         for path in self._paths(experiment.runs, f"{experiment.name}.runs", all_needed=False):
             run = self._run(path)
             if isinstance(run, UserError):
-                self._notes.add("damaged", f"not drawn: {run}")
+                self._tell_of(run)
             else:
                 everything.append(run)
         fitting = [run for run in everything if fits(run, experiment.where)]
@@ -74,6 +76,9 @@ class StoredRuns:
         if experiment.where or experiment.expects:
             told += f"; they come from: {sweep(experiment.where, experiment.expects)}"
         self._notes.add("empty", told)
+
+    def _tell_of(self, error: UserError) -> None:
+        self._notes.add("format" if isinstance(error, OtherFormat) else "damaged", f"not drawn: {error}")
 
     def _drawable(self, experiment: Experiment, runs: Sequence[Run]) -> list[Run]:
         drawable: list[Run] = []

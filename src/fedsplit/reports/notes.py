@@ -7,10 +7,11 @@ _MOST_LINES = 3
 _LONGEST_LINE = 300
 
 Kind: TypeAlias = Literal[
-    "damaged", "foreign", "repeated", "unfit", "unfinished", "crowded", "empty", "missing"
+    "damaged", "format", "foreign", "repeated", "unfit", "unfinished", "crowded", "empty", "missing"
 ]
 _COUNTED: dict[Kind, str] = {
     "damaged": "damaged",
+    "format": "of another format",
     "foreign": "not of runs",
     "repeated": "repeated",
     "unfit": "without what is drawn",
@@ -19,7 +20,7 @@ _COUNTED: dict[Kind, str] = {
     "empty": "places and experiments without a run",
     "missing": "commands for runs that are expected",
 }
-_OF_RUNS: tuple[Kind, ...] = ("damaged", "foreign", "repeated", "unfit", "unfinished")
+_OF_RUNS: tuple[Kind, ...] = ("damaged", "format", "foreign", "repeated", "unfit", "unfinished")
 
 
 class Notes:

@@ -1,4 +1,4 @@
-"""Runs read back from their directories, and labelled by what tells them apart."""
+"""Runs read back from their directories, each setting and seed once."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -6,13 +6,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from fedsplit.config.checks import names_choices, with_defaults_of_old
 from fedsplit.config.dotted_keys import below, flat, shown
 from fedsplit.errors import UserError
-from fedsplit.files.bounded import Damaged, csv_table, json_in, number, whole, yaml_in
-from fedsplit.reports.labels import labelled
+from fedsplit.files.bounded import Damaged, csv_table, json_in, number, whole
+from fedsplit.recording.config_file import CONFIG_FILE, read_config
 
-RUN_FILES = ("config.yaml", "metrics.csv")
+METRICS = "metrics.csv"
+RUN_FILES = (CONFIG_FILE, METRICS)
 """What makes a directory that of a run."""
 RESULTS = "results.json"
 _OF_MESSAGES = ("bytes", "bits", "sqnr", "retransmitted")
@@ -106,15 +106,6 @@ def is_run(path: Path) -> bool:
     return all((path / name).is_file() for name in RUN_FILES)
 
 
-def load_runs(paths: Sequence[Path]) -> list[Run]:
-    """The runs in these directories, labelled so that they can be told apart.
-
-    Raises:
-        UserError: a directory is not that of a run, or one of its files is damaged.
-    """
-    return labelled([read_run(path) for path in paths])
-
-
 def without_repeats(runs: Sequence[Run]) -> tuple[list[Run], dict[Path, Path]]:
     """Only one run of each setting and seed: that with the most rounds, the last of equals.
 
@@ -135,24 +126,24 @@ def read_run(path: Path) -> Run:
     """The run in a directory, labelled by its algorithm alone.
 
     Raises:
-        UserError: the directory is not that of a run, or one of its files is damaged.
+        UserError: the directory is not that of a run, or of one of another format, or a file is damaged.
     """
     if not is_run(path):
         raise UserError("run", path, f"must be the directory of a run, with {' and '.join(RUN_FILES)}")
+    config = read_config(path, "run")
     try:
-        config = yaml_in(path / "config.yaml")
         results = json_in(path / RESULTS) if (path / RESULTS).is_file() else None
         columns = _columns(path)
     except OSError as error:
         raise UserError("run", path, f"must be readable ({error.strerror})") from error
     except Damaged as error:
-        told = f"{', '.join((*RUN_FILES, RESULTS))} must not be damaged ({error})"
+        told = f"{METRICS}, {RESULTS} must not be damaged ({error})"
         raise UserError("run", path, told) from error
     if results is not None and not _are_results(results):
         raise UserError("run", path, f"{RESULTS} must not be damaged")
     match config:
-        case {"choices": {"algorithm": str()}, "seed": int()} if names_choices(config):
-            run = Run(path, with_defaults_of_old(config), "", columns, results)
+        case {"choices": {"algorithm": str()}, "seed": int()}:
+            run = Run(path, config, "", columns, results)
             return replace(run, label=run.algorithm)
     raise UserError("run", path, "config.yaml must be that of a run: it has no algorithm chosen or no seed")
 

@@ -16,6 +16,7 @@ from fedsplit.config.overrides import check_beside
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.files.new_directory import new_directory
 from fedsplit.files.shown_path import shown
+from fedsplit.recording.config_file import CONFIG_FILE, OtherFormat, read_config
 from fedsplit.sweeps import record
 from fedsplit.sweeps.grid import jobs
 from fedsplit.sweeps.job import Launched, thread_counts
@@ -65,6 +66,7 @@ def sweep(overrides: Sequence[str]) -> None:
         with alone(directory):
             recorded = record.read(directory)
             taken = _matched(asked, recorded)
+            _refuse_other_formats([directory / job.directory for job in taken])
             known = {job.number for job in recorded}
             new = [job for job in taken if job.number not in known]
             record.write(directory, overrides, [*recorded, *new])
@@ -167,6 +169,22 @@ def _matched(asked: Sequence[Asked], recorded: Sequence[Job]) -> list[Job]:
             job = replace(job, overrides=each.own_overrides)  # it may be asked for in other words
         found.append(job)
     return found
+
+
+def _refuse_other_formats(runs: Sequence[Path]) -> None:
+    """Raise where a run that is there was left by another version, be it finished: nothing could read both.
+
+    Raises:
+        UserError: names the first such run.
+    """
+    for run in runs:
+        if (run / CONFIG_FILE).is_file():
+            try:
+                read_config(run, "hydra.sweep.dir")
+            except OtherFormat:
+                raise
+            except UserError:  # damaged: a job that fails, and no other with it
+                continue
 
 
 def _run(directory: Path, to_run: Sequence[tuple[Job, Asked]]) -> str:

@@ -99,7 +99,7 @@ class LocalTransport(Transport):
     def load_state(self, state: State) -> None:
         """See `Transport.load_state`."""
         self.engine.load_state(state["clients"])
-        for part, link in state.get("links", {}).items():  # older checkpoints have none
+        for part, link in state["links"].items():
             self.downlinks[part].load_state(link["down"])
             self.uplinks[part].load_state(link["up"])
 

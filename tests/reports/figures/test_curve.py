@@ -12,8 +12,8 @@ from fedsplit.errors import UserError
 from fedsplit.reports.figures.curve import Curve, Line
 from fedsplit.reports.figures.style import APPEARANCE, DASHES
 from fedsplit.reports.figures.wording import legend_texts
-from fedsplit.reports.runs import Run, load_runs, without_repeats
-from tests.reports.stored import dirichlet, make_run, table
+from fedsplit.reports.runs import Run, without_repeats
+from tests.reports.stored import dirichlet, load_runs, make_run, table
 
 
 def axes_of(figure: Figure) -> Any:
@@ -329,8 +329,8 @@ def broken(path: Path, name: str, content: str) -> Path:
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("config.yaml", "seed: [", "must not be damaged"),
-        ("config.yaml", "seed: 0", "no algorithm chosen"),
+        ("config.yaml", "seed: [", "its config.yaml is damaged"),
+        ("config.yaml", "format: 1\nchoices: {}\nseed: 0", "no algorithm chosen"),
         ("metrics.csv", "", "columns round and load"),
         ("metrics.csv", "round,load,test_accuracy\n0,10,0.5\n1,2", "line 3 of metrics.csv must be whole"),
         ("metrics.csv", "round,load,test_accuracy\n0,10,abc\n", "line 2 of metrics.csv must be whole"),

@@ -109,7 +109,7 @@ def read_confusion(run: Path) -> tuple[tuple[str, ...], tuple[tuple[int, ...], .
         (_, *classes), *rows = (row for _, row in csv_rows(run / CONFUSION))
         counts = tuple(tuple(map(whole, row[1:])) for row in rows)
     except FileNotFoundError as error:
-        told = f"must hold {CONFUSION}; only runs that have ended do, and older ones do not"
+        told = f"must hold {CONFUSION}; only runs that have ended do"
         raise UserError("run", run, told) from error
     except OSError as error:
         raise UserError("run", run, f"must be readable ({error.strerror})") from error

@@ -131,7 +131,7 @@ def read_roc(run: Path) -> dict[str, Points]:
         for name, x, y in rows:
             curves.setdefault(name, []).append((number(x), number(y)))
     except FileNotFoundError as error:
-        told = f"must hold {ROC}; only runs that have ended do, and older ones do not"
+        told = f"must hold {ROC}; only runs that have ended do"
         raise UserError("run", run, told) from error
     except OSError as error:
         raise UserError("run", run, f"must be readable ({error.strerror})") from error

@@ -22,8 +22,6 @@ if TYPE_CHECKING:  # matplotlib is optional and slow to import: only what draws 
     from matplotlib.legend import Legend
 
 FORMATS = ("png", "pdf", "svg")
-COLUMN = 3.5
-"""Inches: the width of a column of a paper, in which text of these points is as it is set there."""
 LABEL_SIZE, TEXT_SIZE = 9, 8
 GRID, PALE, INK = "#DDDDDD", "#999999", "#444444"
 

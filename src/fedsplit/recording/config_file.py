@@ -1,0 +1,55 @@
+"""`config.yaml` of a run's directory: its configuration, and the number of the form that a run leaves."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fedsplit.errors import UserError, shortened
+from fedsplit.files.bounded import Damaged, yaml_in
+
+CONFIG_FILE = "config.yaml"
+FORMAT = 1
+"""Another one where keys come, go or mean something else."""
+
+
+class OtherFormat(UserError):
+    """A run that another version left."""
+
+
+def write_config(directory: Path, config: Mapping[str, Any]) -> None:
+    """Write the file, whole or not at all."""
+    partial = directory / f"{CONFIG_FILE}.partial"
+    content = {"format": FORMAT, **config}
+    partial.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    partial.replace(directory / CONFIG_FILE)
+
+
+def read_config(directory: Path, key: str) -> dict[str, Any]:
+    """What `write_config` wrote, plain; `choices` maps groups to names of choices or null.
+
+    Args:
+        directory: of a run.
+        key: what named it.
+
+    Raises:
+        OtherFormat: the number of its form is another one, or missing.
+        UserError: the file cannot be read, is damaged, or not that of a run.
+    """
+    try:
+        config = yaml_in(directory / CONFIG_FILE)
+    except OSError as error:
+        raise UserError(key, directory, f"its {CONFIG_FILE} cannot be read ({error.strerror})") from error
+    except Damaged as error:
+        raise UserError(key, directory, f"its {CONFIG_FILE} is damaged ({error})") from error
+    if isinstance(config, dict) and config.get("format") != FORMAT:
+        found = f"format {shortened(repr(config['format']))}" if "format" in config else "no format number"
+        raise OtherFormat(key, directory, f"its {CONFIG_FILE} has {found}; this version reads {FORMAT}")
+    choices = config.get("choices") if isinstance(config, dict) else None
+    if not isinstance(choices, dict) or not all(
+        isinstance(group, str) and isinstance(choice, str | None) for group, choice in choices.items()
+    ):
+        told = f"its {CONFIG_FILE} is not that of a run: choices must name what was chosen of each group"
+        raise UserError(key, directory, told)
+    return {name: value for name, value in config.items() if name != "format"}
