@@ -11,6 +11,7 @@ import torch
 
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.files import bounded
+from fedsplit.files.whole import write_text
 from fedsplit.machine.allowance import allowing_a_client
 from fedsplit.quant.message import Corrupt
 from fedsplit.transport.grpc.client.dialling import Dialler, Outbox
@@ -174,7 +175,7 @@ def _claim(folder: Path, run: bytes, client: int) -> None:
         raise UserError("client.directory", folder, f"holds the state of client {owner[1]}; take another")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{run.hex()} {client}\n", encoding="utf-8")
+        write_text(path, f"{run.hex()} {client}\n")
     except OSError as error:
         raise UserError("client.directory", folder, f"cannot be written ({error.strerror})") from error
 
