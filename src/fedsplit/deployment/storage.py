@@ -9,8 +9,8 @@ from typing import Any
 from fedsplit.deployment.backends.backend import Build, Deployed
 from fedsplit.errors import UserError
 from fedsplit.files.bounded import json_in
+from fedsplit.files.whole import write_json
 from fedsplit.machine.extras import extra
-from fedsplit.recording.summary import write_json
 
 DESCRIPTION = "deployment.json"
 _FORMATS = {

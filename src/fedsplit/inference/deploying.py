@@ -11,8 +11,8 @@ from fedsplit.deployment.backends.backend import Deployed
 from fedsplit.deployment.calibration import calibration_batches
 from fedsplit.deployment.precisions import PRECISIONS, Int8Backend
 from fedsplit.errors import UserError
+from fedsplit.files.whole import write_json
 from fedsplit.inference.subject import Subject
-from fedsplit.recording.summary import write_json
 
 _INT8 = {"int8": "static_int8", "qat_int8": "qat_int8"}
 """What ONNX Runtime, the default, deploys them as; other backends have their name behind it."""

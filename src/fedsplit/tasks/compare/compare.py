@@ -18,6 +18,7 @@ from fedsplit.deployment.measuring import footprints, machine
 from fedsplit.deployment.precisions import PRECISIONS, PrecisionName
 from fedsplit.errors import UserError
 from fedsplit.files.paths import user_path
+from fedsplit.files.whole import appearing
 from fedsplit.recording.classification import CONFUSION, ROC, ConfusionMatrix, RocCurves
 from fedsplit.reports.figures.style import house_style
 from fedsplit.reports.shown_table import print_table
@@ -63,17 +64,13 @@ class Compare(Task):
         own = {key: config[key] for key in ("device", "threads", "trust")}
         trained = TrainedRun(user_path(config["run"], "run"), **own)
         console = Console()
-        made = trained.path / "compare.partial"
-        shutil.rmtree(made, ignore_errors=True)
+        whole = trained.path / "compare"
         try:
-            rows = self._written(trained, _price(config, trained), made, console)
-            whole = trained.path / "compare"
-            shutil.rmtree(whole, ignore_errors=True)
-            made.rename(whole)
+            with appearing(whole) as partial:
+                rows = self._written(trained, _price(config, trained), partial, console)
+                shutil.rmtree(whole, ignore_errors=True)
         except OSError as error:
             raise UserError("run", trained.path, f"cannot be written to ({error.strerror})") from error
-        finally:
-            shutil.rmtree(made, ignore_errors=True)
         print_table(comparison_table(rows))
         print(whole)
 

@@ -7,8 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from fedsplit.files.csv_files import write_csv
-from fedsplit.recording.summary import write_json
+from fedsplit.files.whole import write_csv, write_json
 from fedsplit.tasks.compare.paired import Drop
 
 SAMPLES = 1000
