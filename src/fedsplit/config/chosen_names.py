@@ -7,7 +7,9 @@ from typing import Any
 
 import yaml
 
-CONFIGS = Path(__file__).parents[3].resolve() / "hydra_config"
+from fedsplit.files.shipped import shipped
+
+CONFIGS = shipped("hydra_config")
 
 
 def chosen_names(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> dict[str, str | None]:

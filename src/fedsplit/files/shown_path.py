@@ -1,7 +1,8 @@
 """Paths of runs, as a reader takes them, and as a shell does."""
 
-import shlex
 from pathlib import Path
+
+from fedsplit.machine.commands import command
 
 
 def shown(path: Path) -> Path:
@@ -12,4 +13,4 @@ def shown(path: Path) -> Path:
 
 def resume_command(directory: Path) -> str:
     """What goes on with the run in a directory, to be pasted into a shell."""
-    return shlex.join(["python", "main.py", f"resume={shown(directory)}"])
+    return command(f"resume={shown(directory)}")

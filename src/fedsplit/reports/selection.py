@@ -1,6 +1,5 @@
 """Runs selected by their configuration, and the commands of those that are missing."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from itertools import product
@@ -9,6 +8,7 @@ from typing import TypeAlias
 from fedsplit.config.checks import GROUPS, OPTIONAL_GROUPS, SETTINGS
 from fedsplit.config.dotted_keys import shown
 from fedsplit.errors import UserError
+from fedsplit.machine.commands import command
 from fedsplit.reports.runs import Run
 
 Settings: TypeAlias = Mapping[str, tuple[str, ...]]
@@ -83,9 +83,9 @@ def _command(where: Settings, expects: Settings) -> str:
     """Of what may be several things but is not expected, the first is taken; null is the default."""
     asked = {key: values[:1] for key, values in where.items() if values[0] != "null"} | dict(expects)
     ordered = sorted(asked.items(), key=lambda item: "." in item[0])  # a group before its keys
-    overrides = [shlex.quote(f"{key}={','.join(values)}") for key, values in ordered]
+    overrides = [f"{key}={','.join(values)}" for key, values in ordered]
     many = any(len(values) > 1 for values in asked.values())
-    return " ".join(["python main.py", *(["-m"] if many else []), *overrides])
+    return command(*(["-m"] if many else []), *overrides)
 
 
 def _is_one_of(named: Sequence[str], values: Sequence[str]) -> bool:

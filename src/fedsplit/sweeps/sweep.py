@@ -1,7 +1,6 @@
 """A sweep, from its overrides to its table."""
 
 import os
-import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from fedsplit.config.overrides import check_beside
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.files.new_directory import new_directory
 from fedsplit.files.shown_path import shown
+from fedsplit.machine.commands import command
 from fedsplit.recording.config_file import CONFIG_FILE, OtherFormat, read_config
 from fedsplit.sweeps import record
 from fedsplit.sweeps.grid import jobs
@@ -101,7 +101,7 @@ def _resumable(directory: Path, overrides: Sequence[str]) -> Iterator[None]:
         ours = ("hydra.sweep.dir=", "sweep.skip_finished=")
         asked = [each for each in overrides if not each.startswith(ours)]
         again = [*asked, f"hydra.sweep.dir={_quoted(shown(directory))}", "sweep.skip_finished=true"]
-        raise KeyboardInterrupt(f"python main.py -m {shlex.join(again)}") from error
+        raise KeyboardInterrupt(command("-m", *again)) from error
 
 
 def _checked(overrides: list[str]) -> Asked:
