@@ -12,8 +12,9 @@ import yaml
 
 from fedsplit.errors import UserError
 from fedsplit.files.paths import user_path
+from fedsplit.files.shipped import shipped
 
-CONFIGS = Path(__file__).parents[3].resolve() / "hydra_config"
+CONFIGS = shipped("hydra_config")
 FLAG = "--config-dir"
 _NAME = re.compile(r"[\w.-]{1,200}")
 _VARIABLE = "FEDSPLIT_CONFIG_DIR"

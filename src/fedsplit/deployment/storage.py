@@ -10,8 +10,8 @@ from fedsplit.deployment.backends.backend import Build, Deployed
 from fedsplit.deployment.precisions import readers
 from fedsplit.errors import UserError
 from fedsplit.files.bounded import json_in
+from fedsplit.files.whole import write_json
 from fedsplit.machine.extras import extra
-from fedsplit.recording.summary import write_json
 
 DESCRIPTION = "deployment.json"
 
