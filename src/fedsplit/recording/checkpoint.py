@@ -54,7 +54,9 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
     folder.mkdir(exist_ok=True)
     partial = _written(folder, checkpoint, durable=True)
     final = _path(folder, checkpoint.rounds)
-    if _is_whole(final):  # run before: to remove what stands there could lose the last one
+    if _is_whole(
+        folder, checkpoint.rounds
+    ):  # run before: to remove what stands there could lose the last one
         shutil.rmtree(partial)
         return
     shutil.rmtree(final, ignore_errors=True)
@@ -107,7 +109,23 @@ def load(folder: Path, rounds: int) -> Checkpoint | None:
     Raises:
         UserError: it is whole, but of another form than this version writes.
     """
-    return _load(_path(folder, rounds))
+    path = _path(folder, rounds)
+    try:
+        lines = text(path / _CHECKSUMS).splitlines()
+        sums = {name: checksum for checksum, _, name in (line.partition("  ") for line in lines)}
+        if any(sums.get(name) != _checksum(path / name) for name in (_TENSORS, _VALUES)):
+            return None
+        values = json_in(path / _VALUES, 256 * MIB, most_digits=100)
+        tensors = load_file(path / _TENSORS)
+    except (OSError, ValueError, SafetensorError):
+        return None
+    try:
+        state = _checked(rounds, values)
+        for key, tensor in tensors.items():
+            _place(state, key, tensor)
+    except Misfit as misfit:
+        raise _unfit(path, misfit) from misfit
+    return Checkpoint(rounds, state, path)
 
 
 def _path(folder: Path, rounds: int) -> Path:
@@ -149,39 +167,15 @@ def load_latest(folder: Path) -> Checkpoint | None:
     return None
 
 
-def _is_whole(path: Path) -> bool:
+def _is_whole(folder: Path, rounds: int) -> bool:
     """Whether there is a checkpoint that can be gone on from."""
     try:
-        return _load(path) is not None
+        return load(folder, rounds) is not None
     except UserError:
         return False
 
 
-def _load(path: Path) -> Checkpoint | None:
-    """A checkpoint; None where it is damaged or not there.
-
-    Raises:
-        UserError: it is whole, but of another form than this version writes.
-    """
-    try:
-        lines = text(path / _CHECKSUMS).splitlines()
-        sums = {name: checksum for checksum, _, name in (line.partition("  ") for line in lines)}
-        if any(sums.get(name) != _checksum(path / name) for name in (_TENSORS, _VALUES)):
-            return None
-        values = json_in(path / _VALUES, 256 * MIB, most_digits=100)
-        tensors = load_file(path / _TENSORS)
-    except (OSError, ValueError, SafetensorError):
-        return None
-    try:
-        state = _checked(path, values)
-        for key, tensor in tensors.items():
-            _place(state, key, tensor)
-    except Misfit as misfit:
-        raise _unfit(path, misfit) from misfit
-    return Checkpoint(values["rounds"], state, path)
-
-
-def _checked(path: Path, values: object) -> State:
+def _checked(rounds: int, values: object) -> State:
     """The state in the values of a checkpoint, whatever is in it.
 
     Raises:
@@ -193,7 +187,7 @@ def _checked(path: Path, values: object) -> State:
         raise Misfit("format", f"is {shortened(repr(values['format']))}, and must be {FORMAT}")
     check_keys(values, ("format", "rounds", "state"), "it")
     check_form(values["rounds"], int, "rounds")
-    if _path(path.parent, values["rounds"]) != path:
+    if values["rounds"] != rounds:
         raise Misfit("rounds", f"is {values['rounds']}, and must be that of the folder's name")
     check_keys(values["state"], None, "state")
     state: State = values["state"]
