@@ -176,11 +176,7 @@ def _is_whole(folder: Path, rounds: int) -> bool:
 
 
 def _checked(rounds: int, values: object) -> State:
-    """The state in the values of a checkpoint, whatever is in it.
-
-    Raises:
-        Misfit: they are of another format.
-    """
+    """The state in the values of a checkpoint, whatever is in it."""
     if not isinstance(values, dict) or "format" not in values:
         raise Misfit("it", f"has no format number, and must have {FORMAT}")
     if values["format"] != FORMAT:
@@ -195,11 +191,7 @@ def _checked(rounds: int, values: object) -> State:
 
 
 def _place(state: State, key: str, tensor: Tensor) -> None:
-    """Put a tensor where its name says.
-
-    Raises:
-        Misfit: there is no such place.
-    """
+    """Put a tensor where its name says."""
     *folders, name = key.split("/")
     node: object = state
     for part in folders:

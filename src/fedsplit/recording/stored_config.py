@@ -61,11 +61,7 @@ def checked(config: Mapping[str, Any]) -> None:
 
 
 def _choose_again(choices: Mapping[str, str | None]) -> tuple[str, ...]:
-    """Overrides that choose the same of this installation.
-
-    Raises:
-        UserError: it has no such choice.
-    """
+    """Overrides that choose the same of this installation."""
     overrides = []
     for group in _GROUPS:
         choice = choices.get(group)

@@ -82,11 +82,7 @@ def name_of(target: object) -> str:
 
 
 def _function(name: object) -> Callable[..., Any]:
-    """The operation of a name.
-
-    Raises:
-        ValueError: it is none that a graph can hold.
-    """
+    """The operation of a name."""
     if not isinstance(name, str):
         raise ValueError("an operation has a name")
     if name in _PYTHON:
@@ -108,11 +104,7 @@ def _function(name: object) -> Callable[..., Any]:
 def _check_arguments(
     name: str, function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]
 ) -> None:
-    """Hold texts and names to what the operation declares.
-
-    Raises:
-        ValueError: there is an argument too many, of an unknown name, or text where there is to be none.
-    """
+    """Hold texts and names to what the operation declares."""
     if not isinstance(function, torch._ops.OpOverload):
         if named or len(arguments) != 2 or not all(isinstance(each, _Value | int) for each in arguments):
             raise ValueError(f"{name} takes two values")
@@ -145,11 +137,7 @@ def written(value: Any, numbers: dict[fx.Node, int]) -> Any:
 
 
 def _value(value: Any, number: int, depth: int = 0) -> Any:
-    """An argument of step `number` from JSON.
-
-    Raises:
-        ValueError: it is none.
-    """
+    """An argument of step `number` from JSON."""
     if depth > _MOST_DEPTH:
         raise ValueError("an argument is nested too deeply")
     if isinstance(value, list):
