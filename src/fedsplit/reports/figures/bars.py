@@ -6,9 +6,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from fedsplit.errors import UserError
-from fedsplit.reports.figures.figure_type import FigureType
+from fedsplit.reports.figures.figure_type import FigureType, Limits
 from fedsplit.reports.figures.groups import counted, over_seeds
-from fedsplit.reports.figures.limits import Limits
 from fedsplit.reports.figures.style import (
     INK,
     OKABE_ITO,

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from fedsplit.errors import UserError
 from fedsplit.files.bounded import csv_rows, whole
-from fedsplit.reports.figures.figure_type import FigureType
+from fedsplit.reports.figures.figure_type import FigureType, Limits
 from fedsplit.reports.figures.groups import counted, over_seeds
-from fedsplit.reports.figures.limits import Limits
 from fedsplit.reports.figures.style import LABEL_SIZE, TEXT_SIZE, blank_figure, tidy, wrapped
 from fedsplit.reports.figures.wording import legend_texts
 from fedsplit.reports.runs import Run
