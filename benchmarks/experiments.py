@@ -9,8 +9,10 @@ from typing import Any
 from hydra import initialize_config_dir
 from torch import nn
 
+from fedsplit.config.choices import CONFIGS
+from fedsplit.config.compose import composed, plain
+from fedsplit.config.overrides import spelled_out
 from fedsplit.training.experiment import Experiment
-from main import CONFIGS, composed, plain, spelled_out
 
 ALGORITHMS = ("fed_avg", "splitfed_v1", "splitfed_v2", "cse_fsl", "fsl_sage")
 
@@ -47,7 +49,7 @@ def build(*overrides: str, noise: dict[str, Any] | None = None, same: int | None
 def one_round(run: Experiment, t: int) -> None:
     """Round `t` of an experiment, without evaluation."""
     run.algorithm.run_round(t, run.transport.cohort(t, run.parts.cohort_of(t)))
-    run.forget()
+    run.rounds.forget()
 
 
 def seconds(work: Callable[[], Any]) -> float:

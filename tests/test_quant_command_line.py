@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
+from fedsplit.cli.run import main
 from fedsplit.config.checks import CODECS
 from fedsplit.config.compose import composed, composing, plain
 from fedsplit.config.overrides import spelled_out
 from fedsplit.sweeps import grid
-from main import main
 from tests.command_line import command_line
 from tests.conftest import TINY, Configure
 

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fedsplit.errors import UserError
+from fedsplit.files.whole import appearing
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp", ".gif"}
 _LARGEST_BYTE = 255
@@ -194,11 +195,7 @@ def _digest(source: str, tensors: Mapping[str, Tensor]) -> str:
 
 
 def _write(cache: Path, source: str, tensors: Mapping[str, Tensor]) -> None:
-    partial = cache.with_suffix(f".{os.getpid()}.partial")
-    try:
+    with suppress(OSError, SafetensorError):  # a folder that cannot be written to is decoded anew each time
         cache.parent.mkdir(exist_ok=True)
-        save_file(dict(tensors), partial, {"digest": _digest(source, tensors)})
-        partial.replace(cache)
-    except (OSError, SafetensorError):
-        with suppress(OSError):  # a folder that cannot be written to is decoded anew each time
-            partial.unlink(missing_ok=True)
+        with appearing(cache, beside=f"{cache.stem}.{os.getpid()}.partial") as partial:
+            save_file(dict(tensors), partial, {"digest": _digest(source, tensors)})

@@ -15,6 +15,7 @@ from typing import Self
 import numpy as np
 
 from fedsplit.building.client_model import ClientArchitecture
+from fedsplit.deployment.probe import serve
 from fedsplit.processes.answering import AnsweringProcess
 
 _WARM_UP = 3
@@ -61,7 +62,7 @@ class Probe(AnsweringProcess):
     """A process that runs one deployed model; see `fedsplit.deployment.probe`."""
 
     def __init__(self, name: str, directory: Path, architecture: ClientArchitecture, threads: int) -> None:
-        super().__init__("fedsplit.deployment.probe", name, threads)
+        super().__init__(serve, name, threads)
         side = architecture.image_size
         self._asked = {
             "directory": str(directory),

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsplit.files.csv_files import write_csv
+from fedsplit.files.whole import write_csv
 
 CONFUSION, ROC = "confusion.csv", "roc.csv"
 MOST_CLASSES = 100

@@ -6,7 +6,7 @@ from itertools import accumulate
 from pathlib import Path
 from statistics import fmean, pstdev
 
-from fedsplit.files.csv_files import write_csv
+from fedsplit.files.whole import write_csv
 
 LOCAL_ACCURACY = "local_accuracy.csv"
 _COLUMNS = ("client", "samples", "accuracy")

@@ -2,11 +2,11 @@
 
 import sys
 from collections.abc import Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from fedsplit.config.checks import check
+from fedsplit.config.task_traits import task_traits
 from fedsplit.files.shown_path import shown
 
 
@@ -37,17 +37,14 @@ def perform(directory: Path, config: Mapping[str, Any], choices: Mapping[str, st
 
 def announced(directory: Path, config: Mapping[str, Any], choices: Mapping[str, str]) -> str:
     """What is about to be done, and where its results go; imports take seconds before more is known."""
-    task, run = choices["task"], config.get("run")
-    if task == "train":
-        of = f" ({choices['distribution']})"
-        return (
-            f"{choices['algorithm']}: {choices['model']} on {choices['dataset']}{of}, to {shown(directory)}"
-        )
-    if task in ("compare", "infer") and run is not None:
-        return f"{task}: {run}, to {shown(directory) if task == 'infer' else Path(run, 'compare')}"
-    if task in ("certificates", "client"):
-        return task
-    return f"{task}: {choices['model']} on {choices['dataset']}"
+    task, run = task_traits(config), config.get("run")
+    if task.counts_rounds or run is None:
+        subject = task.announces.format(**choices)
+    else:
+        subject = f"{choices['task']}: {run}"
+    if task.models_of_run == "needed":
+        return f"{subject}, to {Path(str(run), choices['task'])}"
+    return f"{subject}, to {shown(directory)}" if task.swept else subject
 
 
 def go_on(directory: Path, changes: Mapping[str, Any]) -> None:
@@ -64,24 +61,6 @@ def go_on(directory: Path, changes: Mapping[str, Any]) -> None:
     """
     if sys.stdout.isatty() and changes.get("progress", True) and (directory / "config.yaml").is_file():
         print(f"going on with {shown(directory)}", flush=True)
-    from fedsplit.building.trained_start import TrainedStart  # noqa: PLC0415
-    from fedsplit.machine.allowance import allowing_a_run_directory  # noqa: PLC0415
-    from fedsplit.recording.run_directory import RunDirectory  # noqa: PLC0415
-    from fedsplit.training.experiment import Experiment, resumed_config  # noqa: PLC0415
+    from fedsplit.training.resume import resume  # noqa: PLC0415  (heavy: only after the line above)
 
-    run = RunDirectory.existing(directory)
-    with closing(run):
-        run.claim()
-        checkpoint = run.latest_checkpoint()
-        config = resumed_config(run, changes, checkpoint)
-        # a checkpoint holds all that came of the models that the run started from, which may be gone
-        with allowing_a_run_directory():
-            experiment = Experiment(config, None if checkpoint else TrainedStart.of(config["run"]))
-        if checkpoint is not None:
-            experiment.restore(checkpoint)
-        if stopped_by := experiment.stopped_by():
-            told = (
-                f"{shown(directory)} has finished: {len(experiment.records)} rounds, stopped by {stopped_by}"
-            )
-            print(f"{told}; a larger {stopped_by}= goes on with it")
-        experiment.run(run)
+    resume(directory, changes)

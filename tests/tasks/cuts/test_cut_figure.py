@@ -1,0 +1,36 @@
+from dataclasses import dataclass
+from itertools import combinations
+
+import pytest
+
+from fedsplit.reports.figures.style import APPEARANCE
+from fedsplit.tasks.cuts.cut_figure import cut_figure
+
+
+@dataclass(frozen=True)
+class Costs:
+    stage: int | None
+    client_macs: int
+    load: dict[str, float]
+
+
+@pytest.mark.parametrize("largest", [3, 15, 4000], ids="largest={}".format)
+def test_labels_on_an_axis_of_the_cut_figure_are_apart_whatever_it_spans(largest: int) -> None:
+    cuts = [
+        Costs(
+            None if k % 3 else k,
+            int(2e6 * largest ** (k / 8)),
+            dict.fromkeys(APPEARANCE, 5e6 * largest ** (k / 8)),
+        )
+        for k in range(9)
+    ]
+    drawn = cut_figure(cuts)
+    drawn.draw_without_rendering()
+    (axes,) = drawn.axes
+    for axis in (axes.xaxis, axes.yaxis):
+        low, high = sorted(axis.get_view_interval())
+        ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
+        shown = [tick.label1 for tick in ticks if tick.label1.get_text() and low <= tick.get_loc() <= high]
+        assert len(shown) >= 2
+        for one, other in combinations(shown, 2):
+            assert not one.get_window_extent().overlaps(other.get_window_extent())
