@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from fedsplit.estimators.estimator import Fit
+from fedsplit.estimators.fit import Fit
 from fedsplit.network.clock import Clock
 from fedsplit.network.device import Device
 from fedsplit.network.network import SimulatedNetwork

@@ -11,7 +11,8 @@ from torch import Tensor
 from fedsplit.computing.memory import Memory
 from fedsplit.computing.model_state import ModelState, compute_format
 from fedsplit.data.batches import batch_slices
-from fedsplit.estimators.estimator import Chunk, Fit, FitStep, GradientEstimator
+from fedsplit.estimators.estimator import Chunk, FitStep, GradientEstimator
+from fedsplit.estimators.fit import Fit
 from fedsplit.estimators.ring import Ring
 from fedsplit.randomness import generator, seed_of
 from fedsplit.state.state import State

@@ -37,20 +37,6 @@ class FitStep:
     seed: int
 
 
-@dataclass(frozen=True)
-class Fit:
-    """An alignment of one client.
-
-    Args:
-        samples: of its ring.
-        epochs: that were run over them.
-    """
-
-    round: int
-    samples: int
-    epochs: int
-
-
 WINDOW, BETWEEN_LOOKS = 20, 10
 """Epochs over which the error of a fit must fall, and from one look at it to the next."""
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 
 from fedsplit.data.batches import batch_slices
-from fedsplit.estimators.estimator import Fit
+from fedsplit.estimators.fit import Fit
 from fedsplit.network.device import Device
 from fedsplit.network.network import SimulatedNetwork
 from fedsplit.network.timelines.timeline import ClientRound, Round, Timeline

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fedsplit.estimators.estimator import Fit
+from fedsplit.estimators.fit import Fit
 from fedsplit.network.device import Device
 from fedsplit.network.work import Work
 from fedsplit.recording.ledger import Direction, Kind
