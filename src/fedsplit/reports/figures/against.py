@@ -41,9 +41,7 @@ class Point:
     Args:
         x: the setting: a number, or its name.
         mean: of the metric over seeds.
-        low: the least of the seeds.
-        high: the greatest.
-        seeds: in ascending order.
+        low: the least of the seeds; `high` the greatest.
     """
 
     x: float | str

@@ -37,12 +37,10 @@ _THIN = 0.003  # of the longest bar: what is thinner cannot be seen
 
 @dataclass(frozen=True)
 class Bar:
-    """Runs that differ only in their seed.
+    """Runs that differ only in their seed, as a `Group`.
 
     Args:
-        label: what stands beside it.
         parts: of a whole run, by column of metrics.csv: MB or seconds, the mean over seeds; none is 0.
-        seeds: in ascending order.
     """
 
     label: str

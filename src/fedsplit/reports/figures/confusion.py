@@ -31,7 +31,6 @@ class Matrix:
 
     Args:
         counts: a row for each true class, a cell for each predicted one; the sum over seeds.
-        seeds: in ascending order.
     """
 
     label: str

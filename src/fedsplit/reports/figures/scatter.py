@@ -33,17 +33,13 @@ _MOST_SIZES = 6
 
 @dataclass(frozen=True)
 class Spot:
-    """Runs that differ only in their seed.
+    """Runs that differ only in their seed, as a `Group`.
 
     Args:
-        hue: what its colour and marker stand for.
-        setting: what its filling stands for; may be empty.
         size: the value that its size stands for.
         x: mean over seeds of what was used up at the end: MB, seconds or rounds.
         mean: of the metric over seeds.
-        low: the least of the seeds.
-        high: the greatest.
-        seeds: in ascending order.
+        low: the least of the seeds; `high` the greatest.
     """
 
     hue: str
