@@ -50,11 +50,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Bars(FigureType[Sequence[Bar]]):
-    """What runs sent, by kind, uploads plain and downloads hatched; or where their seconds went.
-
-    Args:
-        by: what labels begin with: a group or a dotted key.
-    """
+    """What runs sent, by kind, uploads plain and downloads hatched; or where their seconds went."""
 
     of: Literal["bytes", "seconds"] = "bytes"
     by: str = "algorithm"

@@ -46,11 +46,7 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Confusion(FigureType[Sequence[Matrix]]):
-    """What the images of each class were taken for, in percent of the class.
-
-    Args:
-        by: what titles begin with: a group or a dotted key.
-    """
+    """What the images of each class were taken for, in percent of the class."""
 
     by: str = "algorithm"
 

@@ -57,9 +57,7 @@ class Curve(FigureType[Sequence[Line]]):
 
     Args:
         y: a column of metrics.csv; `accuracy` and `loss` are those of the test images.
-        by: what colours and markers stand for: a group or a dotted key.
         targets: values of y; a line marks the x at which each curve reaches them.
-        log: the axes with a logarithmic scale.
     """
 
     x: Progress = "load"

@@ -36,6 +36,9 @@ class Limits:
 class FigureType(ABC, Generic[Data]):
     """A frozen dataclass whose fields are the keys of an experiment that draws it, with their defaults.
 
+    `by`, where there is one, is what colours and markers stand for and labels begin with: a group or a
+    dotted key; `log` are the axes with a logarithmic scale.
+
     What is drawn is worked out first, as plain data, and then drawn.
     """
 

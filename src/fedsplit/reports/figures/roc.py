@@ -60,7 +60,6 @@ class Roc(FigureType[Sequence[RocLine]]):
     """Mean over classes (each against the rest) and seeds, and the area under it.
 
     Args:
-        by: what colours stand for: a group or a dotted key.
         log: `[x]` spreads the corner in which good models crowd.
     """
 

@@ -59,9 +59,7 @@ class Scatter(FigureType[Sequence[Spot]]):
     Args:
         y: a column of metrics.csv.
         at: the moment at which y is read.
-        by: what colours and markers stand for: a group or a dotted key.
         size: the key that sizes stand for; by `distribution.alpha`, IID runs are the largest.
-        log: the axes with a logarithmic scale.
     """
 
     x: Progress = "load"
