@@ -11,10 +11,10 @@ try:
     from hydra.errors import HydraException
     from hydra.types import RunMode
 
-    from fedsplit.config.checks import check
     from fedsplit.config.compose import (
         CONFIGS,
         check_hydra,
+        choices_of,
         composed,
         composing,
         first_line,
@@ -23,6 +23,7 @@ try:
     )
     from fedsplit.config.grammar import parsed
     from fedsplit.config.overrides import check_beside, one_list, spelled_out
+    from fedsplit.config.run_config import RunConfig
     from fedsplit.errors import RunFailed, UserError
     from fedsplit.files.paths import user_path
     from fedsplit.files.shown_path import resume_command, shown
@@ -105,12 +106,12 @@ def single(overrides: Sequence[str]) -> None:
     if config.hydra.mode == RunMode.MULTIRUN:
         raise UserError("hydra.mode", "MULTIRUN", "a sweep is asked for by -m")
     check_beside(config.hydra.runtime.choices.task, settings, list(config.hydra.overrides.task))
-    check(settings)
-    if settings.get("sweep", {}).get("skip_finished"):
+    asked = RunConfig.parse(settings, choices_of(config))
+    if asked.sweep and asked.sweep.skip_finished:
         raise UserError("sweep.skip_finished", True, "is for a sweep, which is asked for by -m")
     directory = directory.absolute()
     with resumable(directory):
-        perform(directory, settings, config.hydra.runtime.choices)
+        perform(directory, asked)
     if (directory / "config.yaml").is_file():
         print(shown(directory))
 

@@ -55,11 +55,10 @@ def _main() -> None:
     import torch._dynamo  # noqa: F401, PLC0415
 
     import fedsplit.training.experiment  # noqa: F401, PLC0415
-    from fedsplit.config.checks import check  # noqa: PLC0415
-    from fedsplit.config.compose import composed, composing, plain  # noqa: PLC0415
+    from fedsplit.config.compose import composed, composing, run_config  # noqa: PLC0415
 
     with composing():  # what Hydra imports and reads for the first, it has for all others
-        check(plain(composed([])))
+        run_config(composed([]))
     for line in sys.stdin:
         asked = json.loads(line)
         child = os.fork()

@@ -2,7 +2,7 @@ from typing import get_args
 
 import pytest
 
-from fedsplit.config.checks import InferencePrecision
+from fedsplit.config.settings import InferencePrecision
 from fedsplit.deployment.precisions import PRECISIONS, Int8Backend
 from fedsplit.inference.deploying import Deploying
 

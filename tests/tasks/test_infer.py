@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 
+from fedsplit.config.run_config import RunConfig
 from fedsplit.computing.model_state import compute_format
 from fedsplit.deployment import storage
 from fedsplit.errors import UserError
@@ -23,10 +24,8 @@ SHORT = ("task.requests=4", "task.warm_up=1", "task.calibration_batches=2", "bat
 PRECISIONS = ("fp32", "int8")
 
 
-def infer(config: dict[str, object], directory: Path) -> None:
-    task = dict(config["task"])  # type: ignore[call-overload]
-    del task["_target_"]
-    Infer(**task).run(config, directory)
+def infer(config: RunConfig, directory: Path) -> None:
+    config.task.build(Infer).run(config, directory)
 
 
 @pytest.fixture(scope="module")

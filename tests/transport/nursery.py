@@ -3,15 +3,15 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Thread
-from typing import Any
 
 from fedsplit.tasks import spawned as clients_process
+from fedsplit.config.run_config import RunConfig
 from fedsplit.transport.grpc.server import spawning
 from tests.transport import processes
 
@@ -21,10 +21,16 @@ LIMIT_S = 300.0
 
 @contextmanager
 def spawned(
-    server: str, clients: int, folder: Path, config: Mapping[str, Any], fail: Callable[[str], None]
+    server: str,
+    clients: int,
+    folder: Path,
+    config: RunConfig,
+    fail: Callable[[str], None],
+    *,
+    in_turn: bool,
 ) -> Iterator[None]:
     """As `spawning.spawned`, but for imports: the process that starts clients is forked, and has them."""
-    order = replace(spawning.Asked.of(server, clients, folder, config), modules=[])
+    order = replace(spawning.Asked.of(server, clients, folder, config, in_turn=in_turn), modules=[])
     order_out, order_in = processes.pipe()
     failures_out, failures_in = processes.pipe()
     process = processes.forked(_start_clients, order_out, failures_in)

@@ -4,15 +4,15 @@ That payloads are what is counted, to the byte, is a part of `test_same_bits.py`
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from fedsplit.config.run_config import RunConfig
 from fedsplit.recording.ledger import DIRECTIONS
 from fedsplit.training.experiment import Experiment
 from fedsplit.transport.grpc.server import transport
@@ -65,10 +65,16 @@ def test_bytes_on_the_socket_are_hardly_more_than_the_communication_load(
 
     @contextmanager
     def spawned(
-        server: str, clients: int, folder: Path, config: Mapping[str, Any], fail: Callable[[str], None]
+        server: str,
+        clients: int,
+        folder: Path,
+        config: RunConfig,
+        fail: Callable[[str], None],
+        *,
+        in_turn: bool,
     ) -> Iterator[None]:
         with Proxy(int(server.rpartition(":")[2])) as proxy:
-            with nursery.spawned(f"127.0.0.1:{proxy.port}", clients, folder, config, fail):
+            with nursery.spawned(f"127.0.0.1:{proxy.port}", clients, folder, config, fail, in_turn=in_turn):
                 yield
             seen.update(up=proxy.up, down=proxy.down)
 

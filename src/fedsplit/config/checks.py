@@ -1,127 +1,31 @@
 """Checks a composed configuration without importing anything heavy."""
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeAlias, get_type_hints
+from typing import Any
 
-from fedsplit.config.signature import signature, unknown_target
-from fedsplit.config.values import (
-    LARGEST,
-    BelowOne,
-    Fraction,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    Range,
-    allowed,
-    fits,
+from fedsplit.config.settings import (
+    CODECS,
+    GROUPS,
+    OPTIONAL_GROUPS,
+    QUANT_CODECS,
+    TOPICS,
+    WEIGHTS_CODECS,
+    CodecChoice,
+    InferencePrecision,
+    keys_of,
 )
+from fedsplit.config.signature import signature, unknown_target
+from fedsplit.config.values import LARGEST, allowed, fits
 from fedsplit.errors import UserError
 
-_CUT, _WEIGHTS = ("smashed", "cut_gradient"), ("up", "down", "whole")
-CODECS = (*(f"quant.{kind}" for kind in _CUT), *(f"quant.weights.{way}" for way in _WEIGHTS))
-"""Where a codec is chosen: `quant.smashed=sign` means `codec@quant.smashed=sign`."""
-_DEVICE = re.compile(r"auto|cpu|cuda(:(0|[1-9]\d?))?")
-Device: TypeAlias = Annotated[
-    str, Range("auto, cpu, cuda or cuda:N", lambda value: _DEVICE.fullmatch(value) is not None)
-]
-Level: TypeAlias = Annotated[int, Range("a level of zstandard, 1 to 22", lambda v: 1 <= v <= 22)]
-InferencePrecision: TypeAlias = Literal[
-    "fp32", "fp16", "bf16", "int8", "qat_int8", "dynamic_int8", "w4", "w2", "w1", "fp32_onnx"
-]
-"""Of client halves of `task=infer`."""
-WeightBits: TypeAlias = Annotated[int, Range("one of 16, 8, 4, 2, 1", lambda v: v in (16, 8, 4, 2, 1))]
-Threads: TypeAlias = Annotated[int, Range("a whole number from 1 to 1024", lambda v: 1 <= v <= 1024)]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The keys at the top level; `hydra_config/config.yaml` says what each means."""
-
-    seed: NonNegativeInt
-    threads: Threads
-    device: Device
-    rounds: PositiveInt
-    num_clients: PositiveInt
-    cohort_size: PositiveInt | None
-    local_epochs: PositiveInt
-    batch_size: PositiveInt
-    eval_batch_size: PositiveInt
-    eval_interval: PositiveInt
-    comm_threshold_mb: PositiveFloat | None
-    time_limit_s: PositiveFloat | None
-    target_accuracy: Fraction | None
-    checkpoint_interval: PositiveInt
-    resume: str | None
-    run: str | None
-    trust: bool
-    progress: bool
-    precision: Literal["fp32", "tf32", "bf16"]
-    compile: bool
-    cuda_graphs: bool
-    qat: bool
-    weight_bits: WeightBits | None
-    measure_gradient_error: bool
-
-
-@dataclass(frozen=True)
-class AlignmentSettings:
-    """Keys of the `auxiliary` group that are about alignment, not about the auxiliary model."""
-
-    align_epochs: PositiveInt
-    align_batch_size: PositiveInt
-    max_dataset_size: PositiveInt
-    memory_mb: PositiveFloat | None
-    align_tolerance: BelowOne | None
-    optimizer: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class ModelSettings:
-    """Keys of the `model` group that are about splitting, not about the model."""
-
-    cut: str | PositiveInt | None
-    stages: list[str] | None
-    untie: bool
-    auxiliary: str
-
-
-@dataclass(frozen=True)
-class ClientSettings:
-    """Keys of `client`."""
-
-    stateless: bool
-    id: NonNegativeInt | None
-    directory: str | None
-    model: str | None
-    memory_mb: PositiveFloat | None
-
-
-@dataclass(frozen=True)
-class SweepSettings:
-    """Keys of `sweep`."""
-
-    skip_finished: bool
-
-
-@dataclass(frozen=True)
-class CodecSettings:
-    """Keys of a codec in the `quant` group that are not the codec's own."""
-
-    zstd: Level | None
-
-
-SETTINGS = get_type_hints(Settings, include_extras=True)
-_OWN_KEYS: dict[str, dict[str, Any]] = {
-    "auxiliary": get_type_hints(AlignmentSettings, include_extras=True),
-    "model": get_type_hints(ModelSettings, include_extras=True),
+SETTINGS = {
+    key: kind for topic in TOPICS.values() if not topic.PLACE for key, kind in keys_of(topic).items()
 }
-_CLIENT_KEYS = get_type_hints(ClientSettings, include_extras=True)
-_SWEEP_KEYS = get_type_hints(SweepSettings, include_extras=True)
-_CODEC_KEYS = get_type_hints(CodecSettings, include_extras=True)
+"""The keys at the top level, and what each may be."""
+_OWN_KEYS = {topic.PLACE: keys_of(topic) for topic in TOPICS.values() if topic.PLACE}
+_CODEC_KEYS = {"zstd": keys_of(CodecChoice)["zstd"]}
 
-_DATASET_KEYS: dict[str, Any] = {"root": str | None, "download": bool | None}
+_DATASET_KEYS: dict[str, object] = {"root": str | None, "download": bool | None}
 """Of the machine of a client."""
 
 OF_A_CLIENT = (
@@ -147,25 +51,6 @@ _OF_RUNS = ("fedsplit.tasks.compare.Compare",)
 _INFERS = "fedsplit.tasks.infer.Infer"
 _WITH_A_RUN = ("fedsplit.tasks.train.Train", *_OF_RUNS, _INFERS)
 """Tasks that may take the trained models of a run."""
-
-
-GROUPS = (
-    "task",
-    "algorithm",
-    "model",
-    "auxiliary",
-    "estimator",
-    "dataset",
-    "distribution",
-    "optimizer",
-    "scheduler",
-    "engine",
-    "transport",
-    "tracker",
-    "network",
-)
-OPTIONAL_GROUPS = ("client_optimizer", "server_optimizer")
-
 
 RESUMABLE = (
     "rounds",
@@ -193,9 +78,10 @@ def check(config: Mapping[str, Any]) -> None:
     Raises:
         UserError: names the key, its value and what is allowed.
     """
-    infers = _infers(config)
     for key, annotation in SETTINGS.items():
-        if not (infers and key == "precision"):
+        if key == "precision" and infers(config):
+            _check_client_precisions(config.get(key))
+        else:
             _check_there(key, config, annotation)
     joins = _joins(config)
     needed = [group for group in GROUPS if not (joins and group == "dataset")]
@@ -209,12 +95,12 @@ def check(config: Mapping[str, Any]) -> None:
         if key not in known:
             raise UserError(key, config[key], f"no such key; known: {', '.join(known)}")
     _check_quant(config.get("quant"))
-    _check_plain("client", config.get("client"), _CLIENT_KEYS)
+    _check_plain("client", config.get("client"), _OWN_KEYS["client"])
     if "sweep" in config:  # a run's own configuration is without
-        _check_plain("sweep", config["sweep"], _SWEEP_KEYS)
+        _check_plain("sweep", config["sweep"], _OWN_KEYS["sweep"])
     for group, node in config.items():
         if isinstance(node, Mapping) and "_target_" in node:
-            _check_node(group, node, _own_keys(group))
+            _check_node(group, node, own_keys(group))
     _check_run(config["task"]["_target_"], config["run"])
     if config["cohort_size"] is not None and config["cohort_size"] > config["num_clients"]:
         raise UserError("cohort_size", config["cohort_size"], f"at most num_clients, {config['num_clients']}")
@@ -226,7 +112,7 @@ def check(config: Mapping[str, Any]) -> None:
 def _check_fake_quantization(config: Mapping[str, Any]) -> None:
     """What rounding of the client model does not go with."""
     qat, weight_bits = config["qat"], config["weight_bits"]
-    if (not qat and weight_bits is None) or config["task"]["_target_"] == _INFERS:
+    if (not qat and weight_bits is None) or infers(config):
         return
     asked = "qat=true" if qat else f"weight_bits={weight_bits}"
     if qat and weight_bits == 16:
@@ -249,17 +135,18 @@ def _check_run(task: str, run: str | None) -> None:
         raise UserError("run", run, "goes with task=train, which starts from its models, compare and infer")
 
 
-def _infers(config: Mapping[str, Any]) -> bool:
-    """Whether this is split inference, whose precisions are those of client halves; checks them."""
-    task, given = config.get("task"), config.get("precision")
-    if not isinstance(task, Mapping) or task.get("_target_") != _INFERS:
-        return False
+def infers(config: Mapping[str, Any]) -> bool:
+    """Whether this is split inference, where `precision` lists those of client halves."""
+    task = config.get("task")
+    return isinstance(task, Mapping) and task.get("_target_") == _INFERS
+
+
+def _check_client_precisions(given: object) -> None:
     precisions = given if isinstance(given, list | tuple) else [given]
     for precision in precisions:
         _check_value("precision", precision, InferencePrecision)
     if not precisions or len(set(precisions)) < len(precisions):
         raise UserError("precision", given, "at least one, and each once")
-    return True
 
 
 def _joins(config: Mapping[str, Any]) -> bool:
@@ -289,8 +176,8 @@ def _check_plain(path: str, node: object, annotations: Mapping[str, Any]) -> Non
 
 def _check_quant(quant: object) -> None:
     for path, codecs, others in (
-        ("quant", _CUT, ("weights", "continue_from_decoded")),
-        ("quant.weights", _WEIGHTS, ()),
+        ("quant", QUANT_CODECS, ("weights", "continue_from_decoded")),
+        ("quant.weights", WEIGHTS_CODECS, ()),
     ):
         node = quant if path == "quant" else quant.get("weights")  # type: ignore[attr-defined]
         if not isinstance(node, Mapping):
@@ -307,19 +194,14 @@ def _check_quant(quant: object) -> None:
 def _check_codec(path: str, node: object) -> None:
     if not isinstance(node, Mapping):
         raise UserError(path, node, "a codec is needed")
-    _check_node(path, node, _own_keys(path))
+    _check_node(path, node, own_keys(path))
 
 
-def _own_keys(path: str) -> dict[str, Any]:
+def own_keys(path: str) -> dict[str, Any]:
     """By name: keys at `path` that are not arguments of the `_target_` there."""
     if path in CODECS or path.startswith("task.codecs."):
         return _CODEC_KEYS
     return _OWN_KEYS.get(path, {})
-
-
-def arguments(group: str, node: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a group's `_target_`: its node without the keys of others."""
-    return {key: value for key, value in node.items() if key not in _own_keys(group)}
 
 
 def _check_node(path: str, node: Mapping[str, Any], own: Mapping[str, Any]) -> None:

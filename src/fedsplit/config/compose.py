@@ -15,10 +15,11 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fedsplit.config.checks import CODECS
 from fedsplit.config.chosen_names import CONFIGS as CONFIGS  # noqa: PLC0414 (others take it from here)
 from fedsplit.config.chosen_names import chosen_names
 from fedsplit.config.grammar import check_single
+from fedsplit.config.run_config import RunConfig
+from fedsplit.config.settings import CODECS
 from fedsplit.errors import UserError
 from fedsplit.files.paths import user_path
 from fedsplit.machine.cores import jobs_at_once
@@ -127,6 +128,21 @@ def plain(config: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise UserError(str(error.full_key or "config"), None, first_line(error)) from error
     return resolved  # type: ignore[return-value]
+
+
+def choices_of(config: DictConfig) -> dict[str, str | None]:
+    """Names of what was chosen of each group, Hydra's own left out."""
+    choices: dict[str, str | None] = config.hydra.runtime.choices
+    return {group: choice for group, choice in choices.items() if not group.startswith("hydra/")}
+
+
+def run_config(config: DictConfig) -> RunConfig:
+    """The configuration of a run that was composed.
+
+    Raises:
+        UserError: a value is not allowed.
+    """
+    return RunConfig.parse(plain(config), choices_of(config))
 
 
 def _without_hydra(config: DictConfig) -> DictConfig:

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fedsplit.config.checks import BESIDE_TASK, CODECS
+from fedsplit.config.checks import BESIDE_TASK
 from fedsplit.config.grammar import parsed
+from fedsplit.config.settings import CODECS
 from fedsplit.errors import UserError
 
 OLDER_SPELLINGS = {"dataset.distribution": "distribution", "dataset.alpha": "distribution.alpha"}

@@ -6,7 +6,6 @@ from importlib import import_module
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from fedsplit.errors import UserError
-from fedsplit.machine.torchvision_operators import torchvision
 
 
 def located(key: str, target: str) -> Any:
@@ -21,6 +20,8 @@ def located(key: str, target: str) -> Any:
     """
     try:
         if target.startswith("torchvision."):
+            from fedsplit.machine.torchvision_operators import torchvision  # noqa: PLC0415  (imports torch)
+
             torchvision()  # whose import may need help
         return _found(target)
     except Exception as error:  # whatever a module of the user's raises on import

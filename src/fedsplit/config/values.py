@@ -97,7 +97,7 @@ def fits(annotation: Any, value: object) -> bool:  # noqa: PLR0911  (one return 
     if origin in (Union, types.UnionType):
         return any(fits(choice, value) for choice in arguments)
     if origin is Literal:
-        return value in arguments
+        return any(value == each and type(value) is type(each) for each in arguments)
     if origin in (list, tuple):
         if not isinstance(value, list | tuple):
             return False

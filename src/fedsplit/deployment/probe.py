@@ -11,7 +11,6 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -48,7 +47,7 @@ def main() -> None:
     os.dup2(2, 1)  # what libraries print is no answer
     sys.path.append(os.getcwd())  # as main.py does: a model may be in a file there
 
-    def answer(**told: Any) -> None:
+    def answer(**told: object) -> None:
         print(json.dumps(told), file=answers)
 
     asked = json.loads(sys.stdin.readline())
@@ -59,7 +58,7 @@ def main() -> None:
     imported = peak_memory()
     forget_peak()
     before = peak_memory()
-    architecture = ClientArchitecture(**asked["architecture"])
+    architecture = ClientArchitecture.of(asked["architecture"])
     deployed = storage.load(directory, architecture.build)
     answer(imported=imported, before=before)
     inputs: dict[int, torch.Tensor] = {}

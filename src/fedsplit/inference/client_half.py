@@ -9,7 +9,6 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -27,7 +26,7 @@ def main() -> int:
     os.dup2(2, 1)  # what libraries print is no answer
     end_with_parent()
 
-    def answer(**told: Any) -> None:
+    def answer(**told: object) -> None:
         print(json.dumps(told), file=answers)
 
     asked = json.loads(sys.stdin.readline())
@@ -37,7 +36,7 @@ def main() -> int:
     try:
         storage.reader(directory)
         before = peak_memory()
-        deployed = storage.load(directory, ClientArchitecture(**asked["architecture"]).build)
+        deployed = storage.load(directory, ClientArchitecture.of(asked["architecture"]).build)
     except UserError as error:
         print(error, file=sys.stderr)
         return error.exit_code

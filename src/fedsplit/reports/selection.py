@@ -6,7 +6,8 @@ from difflib import get_close_matches
 from itertools import product
 from typing import TypeAlias
 
-from fedsplit.config.checks import GROUPS, OPTIONAL_GROUPS, SETTINGS
+from fedsplit.config.checks import SETTINGS
+from fedsplit.config.settings import GROUPS, OPTIONAL_GROUPS
 from fedsplit.config.dotted_keys import shown
 from fedsplit.errors import UserError
 from fedsplit.reports.runs import Run

@@ -16,6 +16,7 @@ from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 
+from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.processes.lifeline import end_with_parent
 from fedsplit.sweeps.isolated import Outcome, Request
@@ -97,15 +98,15 @@ def _run(request: Request) -> None:
     from fedsplit.machine.cores import device_of  # noqa: PLC0415
     from fedsplit.tasks.running import go_on, perform  # noqa: PLC0415
 
-    directory = Path(request.directory)
-    asked = request.config["device"]
+    directory, config = Path(request.directory), RunConfig.parse(request.config)
+    asked = config.computation.device
     device = device_of(asked, request.place, torch.cuda.device_count())  # only now: CUDA outlives no fork
     with at_work(Path(request.log).parent):
         if (directory / "config.yaml").is_file():
-            trust = {"trust": request.config["trust"]}
+            trust = {"trust": config.origin.trust}
             go_on(directory, trust if device == asked else {**trust, "device": device})
         else:
-            perform(directory, request.config | {"device": device}, request.choices)
+            perform(directory, config.changed({"device": device}))
 
 
 def main() -> int:

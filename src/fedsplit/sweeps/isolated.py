@@ -6,7 +6,6 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Any
 
 _PROCESS = "fedsplit.sweeps.forking"
 
@@ -16,16 +15,14 @@ class Request:
     """A job to run.
 
     Args:
-        config: composed, resolved and checked.
-        choices: what was chosen of each group.
+        config: of the run, plain.
         directory: of the run; one that is there already is gone on with.
         place: of the job among those launched together, which decides on its GPU.
         log: file for what it prints.
         here: where the command was given; a `_target_` may be in a file there.
     """
 
-    config: dict[str, Any]
-    choices: dict[str, str]
+    config: dict[str, object]
     directory: str
     place: int
     log: str

@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from fedsplit.config.compose import names_of_choices, plain
+from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import UserError
 from fedsplit.processes.lifeline import end_with_parent
 from fedsplit.sweeps.isolated import Isolated, Outcome, Request
@@ -42,13 +43,10 @@ class Launched:
         number, directory = self.numbers[own.job.num], Path(own.runtime.output_dir)
         tell(self.statuses, number, Status("running"))
         try:
+            names = names_of_choices(config, own.runtime.choices).items()
+            chosen = {group: name for group, name in names if name and not group.startswith("hydra/")}
             request = Request(
-                plain(config),
-                {
-                    group: name
-                    for group, name in names_of_choices(config, own.runtime.choices).items()
-                    if name
-                },
+                RunConfig.parse(plain(config), chosen).plain(),
                 str(directory),
                 own.job.num,
                 str(log_of(self.statuses, number).absolute()),

@@ -1,15 +1,16 @@
 """What a run's client model costs and gains at each precision."""
 
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from rich.console import Console
 from torch import Tensor
 
+from fedsplit.building.process import prepare_process
 from fedsplit.building.trained import TrainedRun
+from fedsplit.config.run_config import RunConfig
 from fedsplit.config.values import PositiveInt
 from fedsplit.deployment import storage
 from fedsplit.deployment.backends.backend import Deployed
@@ -55,13 +56,18 @@ class Compare(Task):
         self.calibration_batches, self.calibration_batch_size = calibration_batches, calibration_batch_size
         self.batch_sizes, self.repeats = batch_sizes, repeats
 
-    def run(self, config: Mapping[str, Any], directory: Path) -> None:
+    def run(self, config: RunConfig, directory: Path) -> None:
         """See `Task.run`: prints a table, and writes to `compare/` in the run's directory.
 
         What was there is replaced, once all is whole.
         """
-        own = {key: config[key] for key in ("device", "threads", "trust")}
-        trained = TrainedRun(user_path(config["run"], "run"), **own)
+        prepare_process(config)
+        trained = TrainedRun(
+            user_path(config.origin.run or "", "run"),
+            device=config.computation.device,
+            threads=config.computation.threads,
+            trust=config.origin.trust,
+        )
         console = Console()
         made = trained.path / "compare.partial"
         shutil.rmtree(made, ignore_errors=True)
@@ -87,7 +93,7 @@ class Compare(Task):
             trained.architecture,
             batch_sizes=self.batch_sizes,
             repeats=self.repeats,
-            threads=trained.config["threads"],
+            threads=trained.config.computation.threads,
         )
         sizes = {name: storage.size(folder / name / _MODEL) for name in evaluated}
         reference = evaluated[_REFERENCE]
@@ -159,20 +165,20 @@ class Compare(Task):
             normalise=parts.data.normalise,
             batches=self.calibration_batches,
             batch_size=self.calibration_batch_size,
-            seed=parts.seed,
+            seed=trained.config.training.seed,
         )
         return [batch.cpu() for batch in drawn]
 
-    def _about(self, trained: TrainedRun, price: float | None) -> dict[str, Any]:
+    def _about(self, trained: TrainedRun, price: float | None) -> dict[str, object]:
         """How it was measured."""
         return {
             "run": str(trained.path),
-            "model": trained.config["choices"].get("model"),
+            "model": trained.config.choices.get("model"),
             "cut": trained.architecture.cut,
             "test_samples": len(trained.labels),
             "calibration_samples": self.calibration_batches * self.calibration_batch_size,
             "repeats": self.repeats,
-            "threads": trained.config["threads"],
+            "threads": trained.config.computation.threads,
             "cost_per_mb": price,
             "machine": machine(),
         }
@@ -210,10 +216,10 @@ class Evaluated:
         )
 
 
-def _price(config: Mapping[str, Any], trained: TrainedRun) -> float | None:
+def _price(config: RunConfig, trained: TrainedRun) -> float | None:
     """Money for each MB (10^6 bytes): as asked for here, else the run's; None where there is none."""
     for each in (config, trained.config):
-        price: float | None = (each.get("network") or {}).get("cost_per_mb")
-        if price is not None:
+        price = each.network.arguments.get("cost_per_mb")
+        if isinstance(price, int | float):
             return price
     return None

@@ -2,7 +2,7 @@
 
 import csv
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import floor, log10
@@ -15,10 +15,14 @@ from rich.table import Table
 from torch import Tensor, fx
 from torch.utils.flop_counter import FlopCounterMode
 
-from fedsplit.building.parts import Parts
-from fedsplit.building.quantization import built_quantization
+from fedsplit.building.models import build_whole_model
+from fedsplit.building.parts import ClientParts
+from fedsplit.building.process import prepare_process
+from fedsplit.building.quantization import build_quantization
+from fedsplit.building.run import build_clients
 from fedsplit.computing.layout import unflattened
 from fedsplit.computing.multiply_adds import attention_in_products
+from fedsplit.config.run_config import RunConfig
 from fedsplit.config.values import PositiveInt
 from fedsplit.errors import UserError
 from fedsplit.files.paths import user_path
@@ -92,9 +96,10 @@ class CutTable(Task):
             if not self.plot.parent.is_dir():
                 raise UserError("plot", plot, f"there is no directory {self.plot.parent}")
 
-    def run(self, config: Mapping[str, Any], directory: Path) -> None:
+    def run(self, config: RunConfig, directory: Path) -> None:
         """See `Task.run`: prints, and writes only the figure that was asked for."""
-        parts = Parts(config, sizes_only=True)
+        prepare_process(config)
+        parts = build_clients(config, sizes_only=True)
         found = self.costs(parts)
         if self.format == "csv":
             _print_csv(found)
@@ -105,16 +110,18 @@ class CutTable(Task):
             with house_style():
                 cut_figure(found).savefig(self.plot)
 
-    def costs(self, parts: Parts) -> list[CutCosts]:
+    def costs(self, parts: ClientParts) -> list[CutCosts]:
         """Of every cut, in the order of the model's operations."""
-        whole, example = parts.model_builder.whole()
+        whole, example = build_whole_model(parts.config, parts.data, parts.device)
         cuts = Cuts(whole, example)
-        stages = parts.config["model"]["stages"] or [cut.name for cut in cuts.stages()]
+        stages = parts.config.splitting.stages or [cut.name for cut in cuts.stages()]
         numbers = {cuts[name].end: number for number, name in enumerate(stages, 1) if name in cuts}
         macs = _multiply_adds(cuts, example)
-        given = parts.config["auxiliary"]
-        derived = given["_target_"].endswith(f".{DerivedAuxiliary.__name__}")
-        options = {key: given[key] for key in ("width", "depth") if derived and key in given}
+        given = parts.config.auxiliary
+        derived = given.target.endswith(f".{DerivedAuxiliary.__name__}")
+        options: Any = {
+            key: given.arguments[key] for key in ("width", "depth") if derived and key in given.arguments
+        }
         population = self._population(parts)
         found = []
         for cut in _outermost(cuts, stages):
@@ -134,7 +141,7 @@ class CutTable(Task):
             coded_shape = partial(unflattened, halves.client, example)
             load = RoundLoad(
                 population=population,
-                quantization=built_quantization(parts.config, z, coded_shape),
+                quantization=build_quantization(parts.config, z, coded_shape),
                 smashed_shape=z,
                 client=client,
                 server=server,
@@ -156,13 +163,13 @@ class CutTable(Task):
             )
         return found
 
-    def _population(self, parts: Parts) -> Population:
-        config = parts.config
+    def _population(self, parts: ClientParts) -> Population:
+        training = parts.config.training
         return Population(
             samples=parts.sample_counts,
-            cohort=config["cohort_size"] or config["num_clients"],
-            batch_size=config["batch_size"],
-            local_epochs=config["local_epochs"],
+            cohort=parts.config.population.cohort,
+            batch_size=training.batch_size,
+            local_epochs=training.local_epochs,
             server_update_interval=self.server_update_interval,
             align_interval=self.align_interval,
             label_bytes=Labels(parts.data.dataset.num_classes).dtype.itemsize,
@@ -223,16 +230,15 @@ _EXACT = (
 _SHOWN = ("z", "client", "server", "auxiliary", "client MMAC", "server MMAC", *ALGORITHMS)
 
 
-def _about(parts: Parts, q: int, l: int) -> str:  # noqa: E741
-    config = parts.config
+def _about(parts: ClientParts, q: int, l: int) -> str:  # noqa: E741
+    population, training = parts.config.population, parts.config.training
     images = sum(parts.sample_counts)
-    cohort = config["cohort_size"] or config["num_clients"]
-    coded = config.get("choices", {}).get("quant", "none")
+    coded = parts.config.choices.get("quant", "none")
     return (
         "Sizes in MB: one sample's smashed data (z) and the models; auxiliary=derived. Forward multiply-adds "
         f"of one sample in millions. By algorithm, MB a round, up and down: {images:,} images, "
-        f"{cohort} of {config['num_clients']} clients a round, batch_size={config['batch_size']}, "
-        f"local_epochs={config['local_epochs']}, q={q}, l={l}, quant={coded}."
+        f"{population.cohort} of {population.num_clients} clients a round, batch_size={training.batch_size}, "
+        f"local_epochs={training.local_epochs}, q={q}, l={l}, quant={coded}."
     )
 
 

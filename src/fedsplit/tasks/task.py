@@ -1,21 +1,20 @@
 """What a task is."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+
+from fedsplit.config.run_config import RunConfig
 
 
 class Task(ABC):
     """One thing to do with a configuration."""
 
     @abstractmethod
-    def run(self, config: Mapping[str, Any], directory: Path) -> None:
+    def run(self, config: RunConfig, directory: Path) -> None:
         """Do it.
 
         Args:
-            config: composed and checked (see `fedsplit.config.checks.check`), with the names of what was
-                chosen under `choices`.
+            config: of the command.
             directory: where results go, if there are any; made only once nothing can be wrong any more.
 
         Raises:

@@ -5,7 +5,6 @@ import time
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from math import isfinite
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,13 +12,12 @@ from rich.console import Console
 from safetensors import SafetensorError
 from torch import nn
 
-from fedsplit.building.parts import Parts
+from fedsplit.building.run import build_run
 from fedsplit.building.trained_start import TrainedStart
 from fedsplit.config.checks import RESUMABLE
-from fedsplit.config.chosen_names import chosen_name
-from fedsplit.config.compose import composed, composing, plain
+from fedsplit.config.resumed import with_changes
 from fedsplit.config.dotted_keys import below
-from fedsplit.config.instantiate import make
+from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.files.form import Misfit
 from fedsplit.files.shown_path import resume_command, shown
@@ -36,11 +34,9 @@ from fedsplit.recording.classification import (
     RocCurves,
 )
 from fedsplit.recording.identity import identity, refuse_changed_config, refuse_changed_data
-from fedsplit.recording.ledger import Ledger
 from fedsplit.recording.local_accuracy import LOCAL_ACCURACY, LocalAccuracies
 from fedsplit.recording.metrics import Record
 from fedsplit.recording.run_directory import RunDirectory
-from fedsplit.recording.stored_config import checked, stored_config
 from fedsplit.recording.summary import StoppedBy, summarise
 from fedsplit.state.state import State
 from fedsplit.state.weights import Weights, is_finite
@@ -53,8 +49,8 @@ _LOG = logging.getLogger("fedsplit")
 
 
 def resumed_config(
-    directory: RunDirectory, changes: Mapping[str, Any], checkpoint: Checkpoint | None = None
-) -> dict[str, Any]:
+    directory: RunDirectory, changes: Mapping[str, object], checkpoint: Checkpoint | None = None
+) -> RunConfig:
     """Configuration of the run in `directory`, with what may be given anew; `trust` is of this command alone.
 
     Args:
@@ -71,18 +67,14 @@ def resumed_config(
     trust = changes.get("trust", False)
     if not isinstance(trust, bool):
         raise UserError("trust", trust, "must be true or false")
-    config = stored_config(directory, trust=trust)
-    if (task := config["choices"]["task"]) != "train":
+    config = directory.run_config(trust=trust)
+    if (task := config.choices["task"]) != "train":
         told = f"was left behind by task={task}, which is done again and not gone on with"
         raise UserError("resume", directory.path, told)
-    own = {key: value for key, value in changes.items() if not below(key, ("tracker", "dataset"))}
-    config = {**config, **own, **_tracked(config, changes)}
-    if "dataset.root" in changes:
-        if "root" not in config["dataset"]:
-            told = f"dataset={config['choices'].get('dataset')} is in no files of its own"
-            raise UserError("dataset.root", changes["dataset.root"], told)
-        config["dataset"] = {**config["dataset"], "root": changes["dataset.root"]}
-    checked(config)
+    if "dataset.root" in changes and "root" not in config.dataset.arguments:
+        told = f"dataset={config.choice('dataset')} is in no files of its own"
+        raise UserError("dataset.root", changes["dataset.root"], told)
+    config = with_changes(config, changes)
     if checkpoint is not None:
         refuse_changed_config(_identity_of(checkpoint)["config"], config)
     return config
@@ -102,20 +94,6 @@ def _identity_of(checkpoint: Checkpoint) -> State:
     return kept
 
 
-def _tracked(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a configuration is about the tracker, with a choice and keys of its own given anew."""
-    node, choices = config["tracker"], config["choices"]
-    if "tracker" in changes:
-        choices = {**choices, "tracker": str(changes["tracker"])}
-        with composing():
-            node = plain(composed([f"tracker={choices['tracker']}"]))["tracker"]
-    keys = {k.removeprefix("tracker."): v for k, v in changes.items() if k.startswith("tracker.")}
-    tracker = {**node, **keys}
-    if "_target_" in keys:
-        choices = {**choices, "tracker": chosen_name({"tracker": tracker}, "tracker", choices["tracker"])}
-    return {"tracker": tracker, "choices": choices}
-
-
 class Experiment:
     """One run: everything is built here, nothing is written before `run`.
 
@@ -127,19 +105,14 @@ class Experiment:
         UserError: what is asked for cannot be built.
     """
 
-    def __init__(self, config: Mapping[str, Any], start: TrainedStart | None = None) -> None:
-        with extra("tracker", config.get("choices", {}).get("tracker")):
-            self.tracker = Harmless(make(Tracker, config, "tracker"))  # type: ignore[type-abstract]
-        self.parts = Parts(config, start=start)
+    def __init__(self, config: RunConfig, start: TrainedStart | None = None) -> None:
+        with extra("tracker", config.choices.get("tracker")):
+            self.tracker = Harmless(config.tracker.build(Tracker))
+        self.parts = build_run(config, start)
         self.config = self.parts.config
-        self.seed: int = config["seed"]
-        self.rounds: int = config["rounds"]
-        self.algorithm = self.parts.algorithm
-        self.evaluate = self.parts.evaluator()
-        self._evaluate_locally = self.parts.local_evaluator()
-        self.clock = self.parts.clock()
-        self.ledger = Ledger(keeps_messages=self.clock is not None)
-        self.transport = self.parts.transport(self.ledger)
+        self.rounds = config.budget.rounds
+        self.algorithm, self.evaluate = self.parts.algorithm, self.parts.evaluate
+        self.clock, self.ledger, self.transport = self.parts.clock, self.parts.ledger, self.parts.transport
         self.records: list[Record] = []
         self.elapsed = 0.0
         self._saved = 0  # rounds in the newest checkpoint
@@ -165,7 +138,7 @@ class Experiment:
         if not is_finite(full):
             raise RunFailed("the model is not finite")
         accuracy = loss = local = None
-        if (t + 1) % self.config["eval_interval"] == 0:
+        if (t + 1) % self.config.evaluation.eval_interval == 0:
             accuracy, loss = self._evaluate(full)
             local = self._local_accuracies(full)
         error = self._gradient_error(t, cohort)
@@ -203,7 +176,7 @@ class Experiment:
 
     def forget(self) -> None:
         """After a round with stateless clients: drop what is kept for each."""
-        if self.config["client"]["stateless"]:
+        if self.config.client.stateless:
             self.transport.forget_clients()
             self.algorithm.forget_clients()
 
@@ -215,13 +188,13 @@ class Experiment:
 
     def _local_accuracies(self, full: Weights) -> LocalAccuracies | None:
         """On what each client held out; None where they held out nothing."""
-        evaluator, held_out = self._evaluate_locally, self.parts.data.local_test
+        evaluator, held_out = self.parts.evaluate_locally, self.parts.data.local_test
         if evaluator is None or held_out is None:
             return None
         return LocalAccuracies.of(evaluator.correct(full).tolist(), held_out.sizes)
 
     def _gradient_error(self, t: int, cohort: Collection[int]) -> float | None:
-        if not self.config["measure_gradient_error"]:
+        if not self.config.evaluation.measure_gradient_error:
             return None
         with torch.random.fork_rng(devices=[]):  # what dropout is seeded with stays in here
             return self.algorithm.gradient_error(t, cohort)
@@ -230,12 +203,12 @@ class Experiment:
         """The first limit that is reached, once there is a round."""
         if not self.records:
             return None
-        last, config = self.records[-1], self.config
-        if config["target_accuracy"] is not None and (last.test_accuracy or 0.0) >= config["target_accuracy"]:
+        last, budget = self.records[-1], self.config.budget
+        if budget.target_accuracy is not None and (last.test_accuracy or 0.0) >= budget.target_accuracy:
             return "target_accuracy"
-        if config["comm_threshold_mb"] is not None and last.load >= config["comm_threshold_mb"] * 1e6:
+        if budget.comm_threshold_mb is not None and last.load >= budget.comm_threshold_mb * 1e6:
             return "comm_threshold_mb"
-        if config["time_limit_s"] is not None and self.elapsed >= config["time_limit_s"]:
+        if budget.time_limit_s is not None and self.elapsed >= budget.time_limit_s:
             return "time_limit_s"
         return "rounds" if len(self.records) >= self.rounds else None
 
@@ -249,8 +222,8 @@ class Experiment:
         directory.open(self.config, self.records, self.parts.class_counts)
         results = None
         try:
-            self.tracker.start(self.config, directory.path, [record.row() for record in self.records])
-            lines = ProgressLines(self._doing, Console() if self.config["progress"] else None)
+            self.tracker.start(self.config.plain(), directory.path, [record.row() for record in self.records])
+            lines = ProgressLines(self._doing, Console() if self.config.recording.progress else None)
             with lines.going_on():
                 lines.tell(self._beginning(directory))
                 with self.transport.opened(directory.path):
@@ -270,11 +243,11 @@ class Experiment:
 
     def _beginning(self, directory: RunDirectory) -> str:
         """What is run, where, and where to."""
-        clients, device = self.config["num_clients"], self.config["device"]
+        clients, device = self.config.population.num_clients, self.config.computation.device
         before = f", going on after {len(self.records)}" if self.records else ""
         told = f"{self.rounds} rounds, {clients} clients, on {device}{before}"
         _LOG.info("%s", told)
-        if (root := self.config["dataset"].get("root")) is not None:
+        if (root := self.config.dataset.arguments.get("root")) is not None:
             _LOG.info("images from %s", root)
         return f"{told}; saved in {shown(directory.path)}"
 
@@ -289,7 +262,7 @@ class Experiment:
         return sum(fit.round == t for fit in list(self.parts.alignment.fits.values()))
 
     def _run(self, directory: RunDirectory, lines: ProgressLines) -> dict[str, object]:
-        interval = self.config["checkpoint_interval"]
+        interval = self.config.recording.checkpoint_interval
         while (stopped_by := self.stopped_by()) is None:
             began = time.perf_counter()
             try:
@@ -356,7 +329,7 @@ class Experiment:
         results = summarise(
             self.records,
             stopped_by=stopped_by,
-            target_accuracy=self.config["target_accuracy"],
+            target_accuracy=self.config.budget.target_accuracy,
             parameters={
                 "client": _parameters(halves.client),
                 "server": _parameters(halves.server),

@@ -1,14 +1,15 @@
 """What a transport is: it carries the verbs of a round to the clients, and back."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 
+from fedsplit.config.run_config import RunConfig
 from fedsplit.data.batches import Normalisation
 from fedsplit.data.dataset import Dataset
 from fedsplit.data.fingerprint import Fingerprint
@@ -37,7 +38,7 @@ class Run:
     """What a transport needs to know of a run.
 
     Args:
-        config: of the run, composed and checked, with the names of what was chosen under `choices`.
+        config: of the run.
         engine: answers for clients that are computed in this process.
         sample_counts: training samples of every client.
         dataset: its images; clients elsewhere are told what they look like.
@@ -52,7 +53,7 @@ class Run:
         ledger: where bytes are counted.
     """
 
-    config: Mapping[str, Any]
+    config: RunConfig
     engine: Engine
     sample_counts: Sequence[int]
     dataset: Dataset

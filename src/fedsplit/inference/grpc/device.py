@@ -69,7 +69,7 @@ class Device(Dialler):
         client: int,
         tls: Tls | None,
         model: Path,
-        own: Mapping[str, Any],
+        own: Mapping[str, object],
         memory_mb: float | None = None,
     ) -> None:
         super().__init__(server, client, tls)
@@ -133,17 +133,17 @@ class Device(Dialler):
         self._close()
         config = configuration_of_client(plan, self.client, self._own)
         member = Member(self.client, normalisation(plan), partial(check_data, plan))
-        torch.set_num_threads(config["threads"])
+        torch.set_num_threads(config.computation.threads)
         try:
             with allowing_a_client(self._memory_mb):
                 data, architecture = device_part(config, member)
-            half = ClientHalf(self._model, architecture, config["threads"]).__enter__()
+            half = ClientHalf(self._model, architecture, config.computation.threads).__enter__()
         except (UserError, RunFailed, Corrupt):
             raise
         except Exception as error:  # whatever models and data raise
             reason = one_line((str(error).splitlines() or [type(error).__name__])[0])
             raise RunFailed(f"the client model cannot be built here: {reason}") from error
-        self._half, self._batches, self._plan = half, Batches(data, config["batch_size"]), plan
+        self._half, self._batches, self._plan = half, Batches(data, config.training.batch_size), plan
         self._classes = data.dataset.num_classes
 
     def _deployed(self) -> pb.Deployed:

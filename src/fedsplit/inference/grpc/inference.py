@@ -6,13 +6,14 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from secrets import token_bytes
-from typing import Any
 
 from rich.console import Console
 from rich.logging import RichHandler
 
+from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.inference import device as inference
 from fedsplit.inference.device import Footprint
@@ -23,6 +24,7 @@ from fedsplit.inference.subject import Subject
 from fedsplit.quant.codecs.identity import Identity
 from fedsplit.quant.message import Corrupt, Message
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
+from fedsplit.transport.grpc.protocol.arguments import GrpcArguments
 from fedsplit.transport.grpc.protocol.plan import choices_and_settings, tell_of_data
 from fedsplit.transport.grpc.protocol.tls import Tls, require_tls_beyond_loopback
 from fedsplit.transport.grpc.protocol.wire import TYPES, announced
@@ -41,7 +43,8 @@ class GrpcInference:
     """The server's end.
 
     Args:
-        config: of what is measured, with `transport`.
+        config: of what is measured.
+        transport: what its transport is given.
         precisions: that devices may have.
         devices: how many there are.
         wait_s: seconds after which a device that is not here is not waited for any more.
@@ -51,17 +54,21 @@ class GrpcInference:
     """
 
     def __init__(
-        self, config: Mapping[str, Any], *, precisions: Sequence[str], devices: int, wait_s: float
+        self,
+        config: RunConfig,
+        transport: GrpcArguments,
+        *,
+        precisions: Sequence[str],
+        devices: int,
+        wait_s: float,
     ) -> None:
-        transport = config["transport"]
         for key in _TRAINING:
-            if transport[key] is not None:
-                raise UserError(f"transport.{key}", transport[key], "must be null beside task=infer")
-        if devices > config["num_clients"]:
-            told = f"at most num_clients, {config['num_clients']}"
-            raise UserError("task.devices", devices, told)
-        self.spawns: bool = transport["spawn"]
-        tls, self._listen = transport["tls"], transport["listen"]
+            if (value := getattr(transport, key)) is not None:
+                raise UserError(f"transport.{key}", value, "must be null beside task=infer")
+        if devices > (most := config.population.num_clients):
+            raise UserError("task.devices", devices, f"at most num_clients, {most}")
+        self.spawns = transport.spawn
+        tls, self._listen = transport.tls, transport.listen
         self._tls = Tls.read(tls, "transport.tls") if tls is not None else None
         require_tls_beyond_loopback(self._listen, self._tls)
         if self._tls is not None:
@@ -84,15 +91,15 @@ class GrpcInference:
             log: folder for what those say.
         """
         config = self._config
-        told = {**config, "precision": "fp32", "model": {**config["model"], "cut": subject.cut}}
-        plan = choices_and_settings(told)
+        splitting = replace(config.splitting, cut=subject.cut)
+        plan = choices_and_settings(replace(config, splitting=splitting, client_precisions=()))
         tell_of_data(plan, subject.data.dataset, subject.data.normalise)
         spawned: list[_Spawned] = []
         hub = Devices(
             run=token_bytes(16),
             devices=self._count,
             allowed=self._precisions,
-            batch=(config["batch_size"], *subject.smashed_shape),
+            batch=(config.training.batch_size, *subject.smashed_shape),
             wait_s=self._wait_s,
             failure=lambda: next((each.failure for each in spawned if each.failure), None),
             words=lambda device: spawned[device].words if self.spawns else "",
@@ -101,7 +108,7 @@ class GrpcInference:
         running, port = start(federation, listen=self._listen, tls=self._tls)
         address = f"{self._listen.rpartition(':')[0]}:{port}"
         try:
-            with ExitStack() as stack, nullcontext() if self.spawns else _shown(config["progress"]):
+            with ExitStack() as stack, nullcontext() if self.spawns else _shown(config.recording.progress):
                 if self.spawns:
                     for number, model in enumerate(deployed.values()):
                         each = _Spawned(number, address, model, config, log / f"device-{number}.log")
@@ -110,7 +117,8 @@ class GrpcInference:
                     _LOG.info("listening at %s, for devices 0 to %s", address, self._count - 1)
                 try:
                     yield [
-                        GrpcDevice(number, hub, server, config["batch_size"]) for number in range(self._count)
+                        GrpcDevice(number, hub, server, config.training.batch_size)
+                        for number in range(self._count)
                     ]
                 finally:
                     hub.finish()
@@ -188,18 +196,14 @@ class GrpcDevice(inference.Device):
 class _Spawned:
     """A device that is started on this machine: a process, and below it that of its client half."""
 
-    def __init__(self, number: int, address: str, model: Path, config: Mapping[str, Any], log: Path) -> None:
+    def __init__(self, number: int, address: str, model: Path, config: RunConfig, log: Path) -> None:
         self._number, self._log = number, log
-        own = {
-            f"dataset.{key}": config["dataset"][key]
-            for key in ("root", "download")
-            if key in config["dataset"]
-        }
+        files = {key: value for key, value in config.of_this_machine().items() if key != "device"}
         self._asked = {
             "server": address,
             "client": number,
             "model": str(model.absolute()),
-            "own": own,
+            "own": files,
             "here": str(Path.cwd()),
         }
 

@@ -129,7 +129,7 @@ def _sum(label: str, runs: Sequence[Run]) -> Matrix:
             raise UserError("run", run.path, f"must have the classes of {runs[0].path}")
     rows = zip(*(counts for _, counts in found), strict=True)
     summed = tuple(tuple(map(sum, zip(*row, strict=True))) for row in rows)
-    return Matrix(label, classes, summed, tuple(run.config["seed"] for run in runs))
+    return Matrix(label, classes, summed, tuple(run.seed for run in runs))
 
 
 def _draw(axes: "Axes", matrix: Matrix, text: str) -> "AxesImage":

@@ -3,15 +3,19 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from fedsplit.config.component import component_of
+from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.files import bounded
 from fedsplit.machine.allowance import allowing_a_client
+from fedsplit.parties.sequential import Sequential
 from fedsplit.quant.message import Corrupt
 from fedsplit.transport.grpc.client.dialling import Dialler, Outbox
 from fedsplit.transport.grpc.client.worker import Answer, Worker
@@ -46,8 +50,8 @@ class Client(Dialler):
         client: int,
         tls: Tls | None,
         folder: Path | None,
-        own: Mapping[str, Any],
-        build: Callable[[Mapping[str, Any], Member], Run],
+        own: Mapping[str, object],
+        build: Callable[[RunConfig, Member], Run],
         turn: Callable[[], AbstractContextManager[object]] = nullcontext,
         memory_mb: float | None = None,
     ) -> None:
@@ -110,7 +114,7 @@ class Client(Dialler):
 
     def _built(self, run: bytes, plan: pb.Plan) -> Worker:
         config = configuration_of_client(plan, self.client, self._own)
-        config["engine"] = {"_target_": "fedsplit.parties.sequential.Sequential"}
+        config = replace(config, engine=component_of("engine", Sequential))
         member = Member(self.client, normalisation(plan), partial(check_data, plan))
         try:
             with allowing_a_client(self._memory_mb):

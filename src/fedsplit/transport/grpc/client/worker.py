@@ -43,7 +43,7 @@ class Worker:
         self.client, self.run, self.folder = client, run, folder
         self._identity = {"run": name, "client": client, "data": run.fingerprint}
         self.expectations = Expectations(run)
-        self._stateless: bool = run.config["client"]["stateless"]
+        self._stateless = run.config.client.stateless
         self._held: dict[Part, Weights] = {}
         weights = run.quantization.weights
         self._uplinks = {part: Uplink(weights, run.device, packs=True) for part in KIND_OF}

@@ -6,11 +6,12 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+
+from fedsplit.config.run_config import RunConfig
 
 _PROCESS = "fedsplit.tasks.spawned"
 GRACE_S = 5.0
@@ -33,28 +34,20 @@ class Asked:
     server: str
     clients: int
     folder: str
-    own: dict[str, Any]
+    own: dict[str, object]
     at_once: int | None
     modules: list[str]
 
     @classmethod
-    def of(cls, server: str, clients: int, folder: Path, config: Mapping[str, Any]) -> "Asked":
+    def of(cls, server: str, clients: int, folder: Path, config: RunConfig, *, in_turn: bool) -> "Asked":
         """For a run that is built in this process; see `spawned`."""
-        own = {"device": config["device"]}
-        own |= {
-            f"dataset.{key}": config["dataset"][key]
-            for key in ("root", "download")
-            if key in config["dataset"]
-        }
         # torch and datasets import at first use what takes seconds, and by now they have: each client would
         packages = ("fedsplit", "torch", "torchvision", "sklearn", "zstandard")
         modules = [name for name in sys.modules if name.partition(".")[0] in packages]
-        # more than there are cores would only push each other out of the caches; but who is late is not to
-        # make others late that wait for its turn to end
-        some_may_be_late = any(config["transport"][key] for key in ("min_clients", "round_deadline_s"))
+        # more than there are cores would only push each other out of the caches
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        at_once = None if some_may_be_late else max(1, cores // config["threads"])
-        return cls(server, clients, str(folder.absolute()), own, at_once, modules)
+        at_once = max(1, cores // config.computation.threads) if in_turn else None
+        return cls(server, clients, str(folder.absolute()), config.of_this_machine(), at_once, modules)
 
 
 def last_words(log: Path) -> str:
@@ -73,7 +66,13 @@ def log_of(folder: Path, client: int) -> Path:
 
 @contextmanager
 def spawned(
-    server: str, clients: int, folder: Path, config: Mapping[str, Any], fail: Callable[[str], None]
+    server: str,
+    clients: int,
+    folder: Path,
+    config: RunConfig,
+    fail: Callable[[str], None],
+    *,
+    in_turn: bool,
 ) -> Iterator[None]:
     """While clients run on this machine.
 
@@ -83,8 +82,9 @@ def spawned(
         folder: holds a folder for each: its state, its log, and its process in `pid`.
         config: of the run.
         fail: is told when a client ends that should not.
+        in_turn: whether no more compute at a time than there are cores for.
     """
-    asked = Asked.of(server, clients, folder, config)
+    asked = Asked.of(server, clients, folder, config, in_turn=in_turn)
     process = subprocess.Popen(
         [sys.executable, "-m", _PROCESS],
         stdin=subprocess.PIPE,

@@ -124,7 +124,9 @@ class GrpcTransport(Transport):
         self.hub, ended = hub, False
         try:
             if self._spawn:
-                with spawned(address, clients, directory / "clients", self.run.config, hub.fail):
+                in_turn = not (self._min_clients or self._deadline_s)  # else who is late would make others late
+                folder = directory / "clients"
+                with spawned(address, clients, folder, self.run.config, hub.fail, in_turn=in_turn):
                     try:
                         hub.wait_for_all()
                         yield
@@ -146,7 +148,7 @@ class GrpcTransport(Transport):
     @contextmanager
     def _shown(self) -> Iterator[None]:
         """While who comes and goes is shown on the terminal too."""
-        if not self.run.config["progress"]:
+        if not self.run.config.recording.progress:
             yield
             return
         handler = RichHandler(console=Console(stderr=True), show_path=False)
@@ -170,7 +172,7 @@ class GrpcTransport(Transport):
                 cohort = GrpcCohort(self, self.hub, t, present, self._until())
                 cohort.begin(self._after)
                 result = train(cohort)
-                cohort.keep(self._needed, durable=(t + 1) % self.run.config["checkpoint_interval"] == 0)
+                cohort.keep(self._needed, durable=(t + 1) % self.run.config.recording.checkpoint_interval == 0)
             except Lost as lost:
                 _LOG.warning("round %s begins again: client %s %s", t, lost.client, lost.reason)
             except Late as late:

@@ -1,0 +1,134 @@
+"""What is built for a run, from top to bottom: first what clients are made of, then what serves them."""
+
+from dataclasses import replace
+from importlib import import_module
+
+from fedsplit.building.algorithm import build_algorithm, find_algorithm
+from fedsplit.building.alignment import build_alignment
+from fedsplit.building.batches_of_one import refuse_batches_of_one
+from fedsplit.building.blueprint import build_blueprint
+from fedsplit.building.clock import build_clock
+from fedsplit.building.data import build_data
+from fedsplit.building.device import find_device
+from fedsplit.building.engines import decide_engine
+from fedsplit.building.evaluation import build_evaluator, build_local_evaluator
+from fedsplit.building.models import build_models, set_models_computation
+from fedsplit.building.parts import ClientParts, RunParts
+from fedsplit.building.quantization import build_quantization
+from fedsplit.building.recorders import Recorders, build_recorder
+from fedsplit.building.trained_start import TrainedStart
+from fedsplit.building.transport import build_transport
+from fedsplit.computing.memory import Memory
+from fedsplit.config.run_config import RunConfig
+from fedsplit.estimators.estimator import GradientEstimator
+from fedsplit.machine.extras import extra
+from fedsplit.network.network import Network
+from fedsplit.optim.optimizers import Optimizer
+from fedsplit.optim.schedules import Schedule
+from fedsplit.parties.engine import Engine
+from fedsplit.recording.ledger import Ledger
+from fedsplit.transport.local import LocalTransport
+from fedsplit.transport.transport import Member
+
+
+def build_run(config: RunConfig, start: TrainedStart | None = None) -> RunParts:
+    """Build all that a run is made of.
+
+    Args:
+        config: of the run.
+        start: trained models to start from; None starts from models as they are initialised.
+
+    Raises:
+        UserError: what is asked for cannot be built.
+    """
+    clients = build_clients(config, start=start)
+    config, data, models, engine = clients.config, clients.data, clients.models, clients.engine
+    estimator, recorders, algorithm_class = clients.estimator, clients.recorders, clients.algorithm_class
+
+    alignment = build_alignment(
+        config, models, estimator, clients.auxiliary_optimizer, clients.memory, recorders.of(models.auxiliary)
+    )
+    at_server = recorders.of(models.halves.server)
+    algorithm = build_algorithm(
+        config, models, engine, alignment, clients.server_optimizer, clients.schedule, at_server
+    )
+    network = config.network.build(Network)
+    clock = build_clock(config, network, algorithm_class, data, models, estimator)
+    ledger = Ledger(keeps_messages=clock is not None)
+    return RunParts(
+        **vars(clients),
+        alignment=alignment,
+        algorithm=algorithm,
+        network=network,
+        clock=clock,
+        ledger=ledger,
+        transport=build_transport(clients, ledger),
+        evaluate=build_evaluator(config, data, models),
+        evaluate_locally=build_local_evaluator(config, data, models),
+    )
+
+
+def build_clients(
+    config: RunConfig,
+    *,
+    member: Member | None = None,
+    start: TrainedStart | None = None,
+    sizes_only: bool = False,
+) -> ClientParts:
+    """Build what clients are made of.
+
+    Args:
+        config: of the run.
+        member: in the process of one client; None where all is known.
+        start: trained models to start from; None starts from models as they are initialised.
+        sizes_only: whether nothing is asked of the images but how many and how large they are.
+
+    Raises:
+        UserError: what is asked for cannot be built.
+    """
+    with extra("transport", config.choices.get("transport")):
+        import_module(config.transport.target.rpartition(".")[0])
+    device = find_device(config.computation.device)
+    config = replace(config, computation=replace(config.computation, device=str(device)))
+    apart = not config.transport.is_class(LocalTransport)
+
+    data = build_data(config, device, member=member, apart=apart, sizes_only=sizes_only)
+    schedule = config.scheduler.build(Schedule)
+    client_optimizer = (config.client_optimizer or config.optimizer).build(Optimizer)
+    server_optimizer = (config.server_optimizer or config.optimizer).build(Optimizer)
+    auxiliary_optimizer = config.alignment.optimizer.build(Optimizer)
+    estimator = config.estimator.build(GradientEstimator)
+    algorithm = find_algorithm(config)
+
+    models = build_models(config, data, device, estimator, algorithm.client_head)
+    if start is not None:
+        start.load_into(models.halves, models.auxiliary)
+    set_models_computation(models, config, device)
+    recorder = build_recorder(config, device, client_optimizer, server_optimizer, auxiliary_optimizer)
+    estimates = algorithm.client_head == "estimator"
+    recorders = Recorders(recorder, data, models, estimator, estimates, device)
+    quantization = build_quantization(config, models.smashed_shape, lambda: models.coded_shape)
+    refuse_batches_of_one(config, data, models, estimator)
+
+    memory_mb = config.alignment.memory_mb
+    memory = Memory(None if memory_mb is None else memory_mb * 1e6)
+    blueprint = build_blueprint(
+        config, data, models, algorithm, estimator, client_optimizer, schedule, quantization, memory, recorders
+    )
+    config = decide_engine(config, blueprint, data, models, algorithm, server_optimizer, apart=apart)
+    return ClientParts(
+        config=config,
+        device=device,
+        data=data,
+        models=models,
+        algorithm_class=algorithm,
+        estimator=estimator,
+        client_optimizer=client_optimizer,
+        server_optimizer=server_optimizer,
+        auxiliary_optimizer=auxiliary_optimizer,
+        schedule=schedule,
+        recorders=recorders,
+        quantization=quantization,
+        memory=memory,
+        engine=config.engine.build(Engine, blueprint=blueprint),
+    )
