@@ -9,8 +9,9 @@ from typing import Any
 from hydra import initialize_config_dir
 from torch import nn
 
+from fedsplit.config.compose import CONFIGS, composed, plain
+from fedsplit.config.overrides import spelled_out
 from fedsplit.training.experiment import Experiment
-from main import CONFIGS, composed, plain, spelled_out
 
 ALGORITHMS = ("fed_avg", "splitfed_v1", "splitfed_v2", "cse_fsl", "fsl_sage")
 

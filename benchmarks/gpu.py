@@ -24,8 +24,8 @@ from hydra import initialize_config_dir
 from benchmarks.floors import Floor
 from fedsplit.building.parts import Parts
 from fedsplit.computing.captured_steps import WARM_UP
+from fedsplit.config.compose import CONFIGS, composed, plain
 from fedsplit.recording.ledger import Ledger
-from main import CONFIGS, composed, plain
 from tests.oracles.plain_loops import adam
 
 ALGORITHMS = ("fed_avg", "splitfed_v1", "splitfed_v2", "cse_fsl", "fsl_sage")

@@ -237,7 +237,7 @@ FAULTS = (
         "src/fedsplit/building/trained_start.py",
         "auxiliary.load_state_dict(trained)",
         "auxiliary.load_state_dict(made)",
-        ("tests/models/test_quantized_training.py",),
+        ("tests/training/test_quantized_training.py",),
     ),
     Fault(
         "division-ignores-the-seed",
@@ -1529,11 +1529,11 @@ FAULTS = (
         'if value == "":',
         ("tests/test_quant_command_line.py",),
     ),
-    # main.py and hydra_config
+    # cli/ and hydra_config
     Fault(
         "a-run-that-failed-ends-like-a-mistake",
-        "top",
-        "main.py",
+        "cli",
+        "src/fedsplit/cli/run.py",
         "return error.exit_code",
         "return 2",
         ("tests/test_command_line.py",),

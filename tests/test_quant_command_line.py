@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from fedsplit.config.settings import CODECS
+from fedsplit.cli.run import main
 from fedsplit.config.compose import composed, composing, plain
 from fedsplit.config.overrides import spelled_out
 from fedsplit.sweeps import grid
-from main import main
 from tests.command_line import command_line
 from tests.conftest import TINY, Configure
 

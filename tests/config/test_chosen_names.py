@@ -8,13 +8,13 @@ import yaml
 
 from fedsplit.config.chosen_names import chosen_name
 from fedsplit.config.compose import CONFIGS, composed, composing, hydra_path
+from fedsplit.config.overrides import spelled_out
 from fedsplit.errors import UserError
 from fedsplit.recording.run_directory import RunDirectory
 from fedsplit.reports.runs import read_run
 from fedsplit.reports.selection import fits, settings_of
 from fedsplit.training.experiment import resumed_config
 from fedsplit.transport.grpc.protocol.plan import choices_and_settings
-from main import spelled_out
 from tests.command_line import command_line
 from tests.conftest import Configure
 

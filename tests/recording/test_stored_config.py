@@ -149,6 +149,6 @@ def test_run_with_a_class_of_its_own_goes_on_where_it_is_trusted(
 ) -> None:
     config = configured(*TINY, "optimizer=sgd")
     run = stored(tmp_path, config, {"choices/optimizer": "adam"})
-    with pytest.raises(UserError, match=r"optimizer\._target_=fedsplit\.optimizers\.Sgd"):
+    with pytest.raises(UserError, match=r"optimizer\._target_=fedsplit\.optim\.optimizers\.Sgd"):
         resumed_config(run, {})
     assert Experiment(resumed_config(run, {"trust": True})).config["optimizer"] == config["optimizer"]

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-import main
-from fedsplit.machine.extras import install_command
+from fedsplit.cli.run from fedsplit.machine.extras import install_command
 from fedsplit.tasks.certificates import Certificates
 from fedsplit.transport.grpc.protocol.tls import Tls
 from tests.cases import long_but
@@ -61,7 +60,7 @@ def test_certificates_asked_for_wrongly_end_in_one_line_and_nothing_is_written(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["main.py", "task=certificates", *arguments])
-    assert main.main() == 2
+    assert main() == 2
     told = capsys.readouterr()
     assert told.out == ""
     assert told.err.startswith(f"error: {message}")
@@ -80,8 +79,7 @@ def test_certificates_without_a_package_name_what_installs_it(
     root: Path, tmp_path: Path, missing: str, needed: str
 ) -> None:
     script = (
-        f"import sys; sys.modules[{missing!r}] = None; sys.path.insert(0, {str(root)!r}); import main; "
-        "sys.exit(main.main())"
+        f"import sys; sys.modules[{missing!r}] = None; from fedsplit.cli.run import main; sys.exit(main())"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, "task=certificates", "task.hosts=[server.example]"],

@@ -10,9 +10,9 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from fedsplit.building.trained import TrainedRun
+from fedsplit.cli.run import main
 from fedsplit.deployment import storage
 from fedsplit.machine.extras import install_command
-from main import main
 from tests.conftest import TINY
 
 ASKED = ("task.calibration_batches=2", "task.calibration_batch_size=16", "task.repeats=2")

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from fedsplit.building.run import build_clients
+from fedsplit.cli.run import main
 from fedsplit.errors import UserError
 from fedsplit.models.derived import DerivedAuxiliary
 from fedsplit.tasks.cuts import CutCosts, CutTable
 from fedsplit.tasks.round_load import ALGORITHMS, Population
-from main import main
 from tests.cases import long_but
 from tests.conftest import TINY, Build, Configure
 from tests.training.test_communication_load import SIZES, uploaded_samples

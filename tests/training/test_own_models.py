@@ -14,8 +14,8 @@ from fedsplit.errors import UserError
 from fedsplit.parties.sequential import Sequential
 from fedsplit.parties.vectorized import Vectorized
 from fedsplit.training.experiment import Experiment
+from tests.computing.emulated_graphs import EmulatedRecorder
 from tests.conftest import ALGORITHMS, Build
-from tests.models.emulated_graphs import EmulatedRecorder
 from tests.oracles.plain_loops import PlainLoop, average_into
 
 HERE = "tests.training.test_own_models"

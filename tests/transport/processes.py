@@ -13,7 +13,7 @@ from pathlib import Path
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
     [
-        "main",
+        "fedsplit.cli.run",
         "fedsplit.training.experiment",
         "fedsplit.tasks.spawned",
         "fedsplit.transport.grpc.client.client",
@@ -99,7 +99,7 @@ def _perform(arguments: Sequence[str], log: Path, prepare: Callable[[], object] 
         os.dup2(output, stream)
     os.environ[MARK] = str(log)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-    from main import main  # noqa: PLC0415  (imported already, where this was forked)
+    from fedsplit.cli.run import main  # noqa: PLC0415  (imported already, where this was forked)
 
     sys.argv[1:] = arguments
     if prepare is not None:

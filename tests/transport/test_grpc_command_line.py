@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import main
+from fedsplit.cli.run import main
 from fedsplit.machine.extras import install_command
 
 RUN = ("num_clients=3", "dataset.max_train=60", "dataset.max_test=20", "transport=grpc")
@@ -135,7 +135,7 @@ def test_mistake_on_the_command_line_ends_with_one_clear_line_and_nothing_writte
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["main.py", *map(filled, arguments)])
-    assert main.main() == 2
+    assert main() == 2
     told = capfd.readouterr()
     assert told.err.startswith(f"error: {filled(message)}")
     assert told.err.count("\n") == 1
@@ -150,17 +150,17 @@ WITHOUT_EXTRA = [
 ]
 WITHOUT = """
 import os, sys
-import main
+from fedsplit.cli.run import main
 for arguments, package in {cases}:
     if os.fork() == 0:
         sys.modules[package] = None
         sys.argv[1:] = arguments.split()
-        code = main.main()
+        code = main()
         print(code, flush=True)
         os._exit(0)
     os.wait()
 """
-"""A process that has imported nothing but `main` forks one for each command."""
+"""A process that has imported nothing but the run command forks one for each command."""
 
 
 def needed(package: str) -> str:

@@ -1,0 +1,34 @@
+"""How a run that was begun is gone on with."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from fedsplit.config.grammar import parsed
+from fedsplit.files.paths import user_path
+from fedsplit.files.shown_path import resume_command
+from fedsplit.tasks.running import go_on
+
+
+@contextmanager
+def resumable(directory: Path) -> Iterator[None]:
+    """While a run is at work in a directory: Ctrl-C says how to go on with what it has begun."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        begun = (directory / "config.yaml").is_file()
+        raise KeyboardInterrupt(*[resume_command(directory)] if begun else []) from error
+
+
+def resume(given: str, overrides: Sequence[str]) -> Path:
+    """Go on with the run in the directory `given`, with what may be changed; its path.
+
+    Raises:
+        UserError: there is no such run, or something may not be given anew.
+        RunFailed: the run could not be carried to its end.
+    """
+    directory = user_path(given, "resume")
+    changes = {override.key_or_group: override.value() for override in parsed(overrides)}
+    with resumable(directory):
+        go_on(directory, changes)
+    return directory

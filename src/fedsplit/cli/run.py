@@ -1,0 +1,99 @@
+"""The run command: one run, a resumed one, or a sweep, from what is given on the command line."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.errors import HydraException
+from hydra.types import RunMode
+
+from fedsplit.cli.flags import SHOWS, check_flags, show
+from fedsplit.cli.resuming import resumable, resume
+from fedsplit.config.compose import (
+    check_hydra,
+    choices_of,
+    composed,
+    composing,
+    first_line,
+    hydra_path,
+    plain,
+)
+from fedsplit.config.overrides import check_beside, one_list, spelled_out
+from fedsplit.config.run_config import RunConfig
+from fedsplit.errors import RunFailed, UserError
+from fedsplit.files.shown_path import shown
+from fedsplit.tasks.running import perform
+
+
+def main() -> int:
+    """Do what the command line asks for.
+
+    Returns:
+        The exit code: 0, 2 for a mistake in what was asked, 3 for a run that failed, 130 if interrupted.
+    """
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)  # a `_target_` may be in a file there; last, so that it hides nothing
+    try:
+        run(sys.argv[1:])
+    except (UserError, RunFailed) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except HydraException as error:
+        print(f"error: {first_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as error:
+        print(f"interrupted{'; go on with: ' if error.args else ''}{''.join(error.args)}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Do what the arguments of the command ask for, and print where results are.
+
+    Raises:
+        UserError: something asked for cannot be.
+        RunFailed: the run could not be carried to its end.
+    """
+    arguments = [each for argument in arguments for each in spelled_out(argument)]
+    flags = [argument for argument in arguments if argument.startswith("-")]
+    check_flags(flags)
+    if SHOWS.intersection(flags):
+        show(arguments)
+        return
+    overrides = [argument for argument in arguments if not argument.startswith("-")]
+    resumed = [o.partition("=")[2].strip("'\"") for o in overrides if o.startswith("resume=")]
+    if resumed and resumed[-1] != "null":
+        if flags:
+            raise UserError("resume", resumed[-1], "a run is resumed by itself, not in a sweep")
+        print(shown(resume(resumed[-1], [o for o in overrides if not o.startswith("resume=")])))
+    elif flags:
+        from fedsplit.sweeps.sweep import sweep  # noqa: PLC0415  (what draws tables, only where there are any)
+
+        sweep(overrides)
+    else:
+        directory = single([one_list(override) for override in overrides])
+        if (directory / "config.yaml").is_file():
+            print(shown(directory))
+
+
+def single(overrides: Sequence[str]) -> Path:
+    """Do one thing that overrides ask for; the directory that was for its results.
+
+    Raises:
+        UserError: something asked for cannot be.
+        RunFailed: the run could not be carried to its end.
+    """
+    with composing():
+        config = composed(overrides)
+        check_hydra(config)
+        directory, settings = hydra_path(config, "hydra.run.dir"), plain(config)
+    if config.hydra.mode == RunMode.MULTIRUN:
+        raise UserError("hydra.mode", "MULTIRUN", "a sweep is asked for by -m")
+    check_beside(config.hydra.runtime.choices.task, settings, list(config.hydra.overrides.task))
+    asked = RunConfig.parse(settings, choices_of(config))
+    if asked.sweep and asked.sweep.skip_finished:
+        raise UserError("sweep.skip_finished", True, "is for a sweep, which is asked for by -m")
+    directory = directory.absolute()
+    with resumable(directory):
+        perform(directory, asked)
+    return directory
