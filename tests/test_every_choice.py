@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedsplit.config.settings import CODECS
 from fedsplit.config.compose import CONFIGS
+from fedsplit.config.settings import CODECS
 from tests.cases import long_but
 from tests.conftest import Build, Configure
 
@@ -126,4 +126,7 @@ def test_paper_cifar10_experiment_has_the_settings_of_the_paper(configured: Conf
 
 def test_older_names_of_algorithms_select_the_same_algorithms(configured: Configure) -> None:
     for older, name in (("sl_multi_server", "splitfed_v1"), ("sl_single_server", "splitfed_v2")):
-        assert configured(f"algorithm={older}").plain()["algorithm"] == configured(f"algorithm={name}").plain()["algorithm"]
+        assert (
+            configured(f"algorithm={older}").plain()["algorithm"]
+            == configured(f"algorithm={name}").plain()["algorithm"]
+        )

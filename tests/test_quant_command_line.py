@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from fedsplit.config.settings import CODECS
 from fedsplit.cli.run import main
 from fedsplit.config.compose import composed, composing, plain
 from fedsplit.config.overrides import spelled_out
+from fedsplit.config.settings import CODECS
 from fedsplit.sweeps import grid
 from tests.command_line import command_line
 from tests.conftest import TINY, Configure

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from fedsplit.tasks.member import run_of_member
 from fedsplit.data.batches import Normalisation
 from fedsplit.errors import UserError
 from fedsplit.machine.allowance import (
@@ -19,6 +18,7 @@ from fedsplit.machine.allowance import (
     claim_model,
     machine_memory,
 )
+from fedsplit.tasks.member import run_of_member
 from fedsplit.transport.grpc.protocol.plan import OWN
 from fedsplit.transport.transport import Member
 from tests.conftest import TINY, Configure

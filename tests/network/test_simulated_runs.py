@@ -83,7 +83,9 @@ def expected_seconds(run: Experiment, t: int, aligning: list[int], ring: dict[in
     clients = {
         client: Laid(
             run.parts.network.device(client, 0),  # type: ignore[attr-defined]
-            batch_sizes(len(run.parts.data.shards[client]), config.training.batch_size, config.training.local_epochs),
+            batch_sizes(
+                len(run.parts.data.shards[client]), config.training.batch_size, config.training.local_epochs
+            ),
         )
         for client in run.parts.cohort_of(t)
     }
@@ -162,7 +164,9 @@ def test_simulated_seconds_of_every_round_are_those_worked_out_from_the_configur
         last |= dict.fromkeys(aligning, t)
         batches = {
             c: batch_sizes(
-                len(run.parts.data.shards[c]), run.config.training.batch_size, run.config.training.local_epochs
+                len(run.parts.data.shards[c]),
+                run.config.training.batch_size,
+                run.config.training.local_epochs,
             )
             for c in cohort
         }

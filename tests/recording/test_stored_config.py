@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fedsplit.recording.stored_config import stored_config
 
 from fedsplit.building.trained import TrainedRun
 from fedsplit.config.checks import BESIDE_TASK, RESUMABLE
 from fedsplit.errors import UserError
 from fedsplit.recording.config_file import write_config
 from fedsplit.recording.run_directory import RunDirectory
-from fedsplit.recording.stored_config import stored_config
 from fedsplit.tasks.infer import Infer
 from fedsplit.training.experiment import Experiment
 from fedsplit.training.resume import resumed_config

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from fedsplit.cli.run from fedsplit.machine.extras import install_command
+from fedsplit.cli.run import main
+from fedsplit.machine.extras import install_command
 from fedsplit.tasks.certificates import Certificates
 from fedsplit.transport.grpc.protocol.tls import Tls
 from tests.cases import long_but

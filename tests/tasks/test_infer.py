@@ -9,8 +9,8 @@ import pytest
 import torch
 import yaml
 
-from fedsplit.config.run_config import RunConfig
 from fedsplit.computing.model_state import compute_format
+from fedsplit.config.run_config import RunConfig
 from fedsplit.deployment import storage
 from fedsplit.errors import UserError
 from fedsplit.inference.codes import DeviceCodes

@@ -10,8 +10,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Thread
 
-from fedsplit.tasks import spawned as clients_process
 from fedsplit.config.run_config import RunConfig
+from fedsplit.tasks import spawned as clients_process
 from fedsplit.transport.grpc.server import spawning
 from tests.transport import processes
 

@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 
 from fedsplit.config.run_config import RunConfig
-from fedsplit.tasks.member import run_of_member
 from fedsplit.data.batches import Normalisation
 from fedsplit.data.dataset import Images, ImageSource
 from fedsplit.data.distributions.distribution import Distribution
 from fedsplit.data.sources.image_folder import ImageFolder
 from fedsplit.errors import UserError
+from fedsplit.tasks.member import run_of_member
 from fedsplit.training.experiment import Experiment
 from fedsplit.transport.grpc.client.client import Client
 from tests.conftest import Build, Configure

@@ -27,6 +27,7 @@ def find_algorithm(config: RunConfig) -> type[Algorithm]:
 
 def build_algorithm(
     config: RunConfig,
+    *,
     models: Models,
     engine: Engine,
     alignment: Alignment,

@@ -16,6 +16,7 @@ from fedsplit.optim.optimizers import Optimizer
 
 def build_alignment(
     config: RunConfig,
+    *,
     models: Models,
     estimator: GradientEstimator,
     optimizer: Optimizer,

@@ -10,7 +10,9 @@ from fedsplit.errors import UserError
 from fedsplit.estimators.estimator import GradientEstimator
 
 
-def refuse_batches_of_one(config: RunConfig, data: Data, models: Models, estimator: GradientEstimator) -> None:
+def refuse_batches_of_one(
+    config: RunConfig, data: Data, models: Models, estimator: GradientEstimator
+) -> None:
     """Raise where batch normalisation would train on one sample of one pixel: better now than in a round.
 
     Raises:

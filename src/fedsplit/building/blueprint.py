@@ -17,6 +17,7 @@ from fedsplit.quant.quantization import Quantization
 
 def build_blueprint(
     config: RunConfig,
+    *,
     data: Data,
     models: Models,
     algorithm: type[Algorithm],
@@ -27,7 +28,7 @@ def build_blueprint(
     memory: Memory,
     recorders: Recorders,
 ) -> Blueprint:
-    """What clients of this algorithm are made of; its head is the server model, an auxiliary model, or none."""
+    """What clients are made of; the algorithm says whether their head is the server model, another, or none."""
     client_head, body = algorithm.client_head, models.halves.client
     head = models.halves.server if client_head == "server" else models.auxiliary
     sees_decoded = client_head in ("auxiliary", "estimator") and quantization.continue_from_decoded

@@ -13,6 +13,7 @@ from fedsplit.network.network import Network, SimulatedNetwork
 
 def build_clock(
     config: RunConfig,
+    *,
     network: Network,
     algorithm: type[Algorithm],
     data: Data,

@@ -25,12 +25,12 @@ _ALLOWED = "must be auto or sequential"
 
 def decide_engine(
     config: RunConfig,
+    *,
     blueprint: Blueprint,
     data: Data,
     models: Models,
     algorithm: type[Algorithm],
     server_optimizer: Optimizer,
-    *,
     apart: bool,
 ) -> RunConfig:
     """The configuration, with the engine that `engine=auto` stands for in its place.

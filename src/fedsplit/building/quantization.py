@@ -56,7 +56,9 @@ def build_codec(choice: CodecChoice) -> Codec:
     codec, level = choice.component.build(Codec), choice.zstd
     if not isinstance(codec, Quantizer):
         if level is not None:
-            raise UserError(f"{choice.component.key}.zstd", level, "must be null: this codec takes no lossless stage")
+            raise UserError(
+                f"{choice.component.key}.zstd", level, "must be null: this codec takes no lossless stage"
+            )
         return codec
     if level is None:
         return codec

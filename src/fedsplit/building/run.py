@@ -43,17 +43,34 @@ def build_run(config: RunConfig, start: TrainedStart | None = None) -> RunParts:
     """
     clients = build_clients(config, start=start)
     config, data, models, engine = clients.config, clients.data, clients.models, clients.engine
-    estimator, recorders, algorithm_class = clients.estimator, clients.recorders, clients.algorithm_class
+    estimator, recorders = clients.estimator, clients.recorders
 
     alignment = build_alignment(
-        config, models, estimator, clients.auxiliary_optimizer, clients.memory, recorders.of(models.auxiliary)
+        config,
+        models=models,
+        estimator=estimator,
+        optimizer=clients.auxiliary_optimizer,
+        memory=clients.memory,
+        recorder=recorders.of(models.auxiliary),
     )
-    at_server = recorders.of(models.halves.server)
     algorithm = build_algorithm(
-        config, models, engine, alignment, clients.server_optimizer, clients.schedule, at_server
+        config,
+        models=models,
+        engine=engine,
+        alignment=alignment,
+        optimizer=clients.server_optimizer,
+        schedule=clients.schedule,
+        recorder=recorders.of(models.halves.server),
     )
     network = config.network.build(Network)
-    clock = build_clock(config, network, algorithm_class, data, models, estimator)
+    clock = build_clock(
+        config,
+        network=network,
+        algorithm=clients.algorithm_class,
+        data=data,
+        models=models,
+        estimator=estimator,
+    )
     ledger = Ledger(keeps_messages=clock is not None)
     return RunParts(
         **vars(clients),
@@ -113,9 +130,26 @@ def build_clients(
     memory_mb = config.alignment.memory_mb
     memory = Memory(None if memory_mb is None else memory_mb * 1e6)
     blueprint = build_blueprint(
-        config, data, models, algorithm, estimator, client_optimizer, schedule, quantization, memory, recorders
+        config,
+        data=data,
+        models=models,
+        algorithm=algorithm,
+        estimator=estimator,
+        optimizer=client_optimizer,
+        schedule=schedule,
+        quantization=quantization,
+        memory=memory,
+        recorders=recorders,
     )
-    config = decide_engine(config, blueprint, data, models, algorithm, server_optimizer, apart=apart)
+    config = decide_engine(
+        config,
+        blueprint=blueprint,
+        data=data,
+        models=models,
+        algorithm=algorithm,
+        server_optimizer=server_optimizer,
+        apart=apart,
+    )
     return ClientParts(
         config=config,
         device=device,

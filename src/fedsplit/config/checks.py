@@ -18,9 +18,7 @@ from fedsplit.config.signature import signature, unknown_target
 from fedsplit.config.values import LARGEST, allowed, fits
 from fedsplit.errors import UserError
 
-SETTINGS = {
-    key: kind for topic in TOPICS.values() if not topic.PLACE for key, kind in keys_of(topic).items()
-}
+SETTINGS = {key: kind for topic in TOPICS.values() if not topic.PLACE for key, kind in keys_of(topic).items()}
 """The keys at the top level, and what each may be."""
 _OWN_KEYS = {topic.PLACE: keys_of(topic) for topic in TOPICS.values() if topic.PLACE}
 _CODEC_KEYS = {"zstd": keys_of(CodecChoice)["zstd"]}

@@ -1,4 +1,4 @@
-"""A choice of a group: what it calls and with which arguments; it builds that, and tells in one line why not."""
+"""A choice of a group: what it calls and with which arguments; it builds that, or tells why it cannot."""
 
 import inspect
 from collections.abc import Callable, Collection, Mapping

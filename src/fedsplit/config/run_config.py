@@ -103,7 +103,7 @@ class RunConfig(Settings):
         return type(self).parse(plain)
 
     def with_keys_of(self, other: "RunConfig", keys: Collection[str]) -> "RunConfig":
-        """This configuration with what another one says at these keys of the top level, and its choices there.
+        """This configuration with what another one says, and has chosen, at these keys of the top level.
 
         Raises:
             UserError: see `parse`.
@@ -119,12 +119,12 @@ class RunConfig(Settings):
 
     @property
     def dataset_root(self) -> str | None:
-        """The folder of the images; None where the dataset is in no files of its own, or in its usual place."""
+        """Folder of the images; None where the dataset has no files of its own, or they are in the usual place."""
         root = self.dataset.arguments.get("root")
         return None if root is None else str(root)
 
     def of_this_machine(self) -> dict[str, object]:
-        """Values, by dotted key, that say where things are on this machine: the device, and files of images."""
+        """What is this machine's own, by dotted key: the device, and where files of images are."""
         given = self.dataset.arguments
         own = {f"dataset.{key}": given[key] for key in _OF_THE_MACHINE if key in given}
         return {"device": self.computation.device, **own}

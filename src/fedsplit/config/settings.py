@@ -1,4 +1,4 @@
-"""The shape of a configuration: a dataclass for each topic, whose annotations are what values are held against.
+"""The shape of a configuration: a dataclass for each topic, whose annotations values are held against.
 
 A key is written once, as the name of a field: a topic with a `PLACE` holds keys below it, one without holds
 keys at the top level. `hydra_config/config.yaml` says what each key means.
@@ -238,7 +238,9 @@ class Settings:
 def keys_of(topic: type) -> dict[str, object]:
     """The keys of a topic and what each may be; `Component` stands for a choice of a group."""
     hints = get_type_hints(topic, include_extras=True)
-    return {key: dict[str, object] if kind is Component else kind for key, kind in hints.items() if key != "PLACE"}
+    return {
+        key: dict[str, object] if kind is Component else kind for key, kind in hints.items() if key != "PLACE"
+    }
 
 
 _FIELDS = get_type_hints(Settings)

@@ -1,6 +1,6 @@
 """What split inference leaves behind: every request, and what they come to."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from fedsplit.config.run_config import RunConfig

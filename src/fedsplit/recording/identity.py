@@ -55,7 +55,9 @@ def refuse_changed_data(before: Fingerprint, now: Fingerprint, config: RunConfig
     """
     if told := changes(before, now):
         given = config.dataset.arguments
-        key, value = ("dataset.root", given["root"]) if "root" in given else ("dataset", config.choice("dataset"))
+        key, value = (
+            ("dataset.root", given["root"]) if "root" in given else ("dataset", config.choice("dataset"))
+        )
         raise UserError(key, value, f"holds other data than the run was begun with: {told}")
 
 

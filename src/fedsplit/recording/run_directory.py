@@ -126,9 +126,7 @@ class RunDirectory:
         """The newest undamaged checkpoint; None where none was ever written."""
         return checkpoint.load_latest(self.path / "checkpoint")
 
-    def open(
-        self, config: RunConfig, records: Sequence[Record], counts: ClassCounts | None = None
-    ) -> None:
+    def open(self, config: RunConfig, records: Sequence[Record], counts: ClassCounts | None = None) -> None:
         """Make the directory, write what is known at the start, cut `metrics.csv` to `records`, and log.
 
         Args:

@@ -7,8 +7,8 @@ from itertools import product
 from typing import TypeAlias
 
 from fedsplit.config.checks import SETTINGS
-from fedsplit.config.settings import GROUPS, OPTIONAL_GROUPS
 from fedsplit.config.dotted_keys import shown
+from fedsplit.config.settings import GROUPS, OPTIONAL_GROUPS
 from fedsplit.errors import UserError
 from fedsplit.reports.runs import Run
 

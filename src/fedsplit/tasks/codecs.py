@@ -35,7 +35,12 @@ class Codecs(Task):
     """
 
     def __init__(
-        self, *, steps: PositiveInt, samples: PositiveInt, repeats: PositiveInt, codecs: dict[str, dict[str, object]]
+        self,
+        *,
+        steps: PositiveInt,
+        samples: PositiveInt,
+        repeats: PositiveInt,
+        codecs: dict[str, dict[str, object]],
     ) -> None:
         self.steps, self.samples, self.repeats, self.codecs = (
             steps,

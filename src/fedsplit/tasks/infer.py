@@ -90,7 +90,9 @@ class Infer(Task):
                     for precision, folder in deployed.items()
                 }
                 batches = Batches(subject.data, config.training.batch_size)
-                reached = local_devices(halves, Answering(server, batches, wire(network, config.training.seed)))
+                reached = local_devices(
+                    halves, Answering(server, batches, wire(network, config.training.seed))
+                )
             else:
                 reached = grpc.devices(subject, server, deployed, place)
             with reached as devices:
@@ -99,9 +101,7 @@ class Infer(Task):
             write_results(place, config, subject.cut, requests, summaries)
         print_table(summary_table(summaries, config.training.batch_size))
 
-    def _grpc(
-        self, config: RunConfig, precisions: Sequence[str], network: Network
-    ) -> "GrpcInference | None":
+    def _grpc(self, config: RunConfig, precisions: Sequence[str], network: Network) -> "GrpcInference | None":
         """The network between devices and the server half; None where there is none."""
         if config.transport.is_class(LocalTransport):
             if self.devices is not None:

@@ -95,9 +95,9 @@ def _live(asked: Asked, client: int, folder: Path) -> int:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr, force=True
     )
-    from fedsplit.tasks.member import run_of_member  # noqa: PLC0415
     from fedsplit.errors import RunFailed, UserError  # noqa: PLC0415
     from fedsplit.machine.allowance import machine_memory  # noqa: PLC0415
+    from fedsplit.tasks.member import run_of_member  # noqa: PLC0415
     from fedsplit.transport.grpc.client.client import Client  # noqa: PLC0415
 
     try:

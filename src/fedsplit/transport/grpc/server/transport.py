@@ -124,7 +124,9 @@ class GrpcTransport(Transport):
         self.hub, ended = hub, False
         try:
             if self._spawn:
-                in_turn = not (self._min_clients or self._deadline_s)  # else who is late would make others late
+                in_turn = not (
+                    self._min_clients or self._deadline_s
+                )  # else who is late would make others late
                 folder = directory / "clients"
                 with spawned(address, clients, folder, self.run.config, hub.fail, in_turn=in_turn):
                     try:
@@ -172,7 +174,9 @@ class GrpcTransport(Transport):
                 cohort = GrpcCohort(self, self.hub, t, present, self._until())
                 cohort.begin(self._after)
                 result = train(cohort)
-                cohort.keep(self._needed, durable=(t + 1) % self.run.config.recording.checkpoint_interval == 0)
+                cohort.keep(
+                    self._needed, durable=(t + 1) % self.run.config.recording.checkpoint_interval == 0
+                )
             except Lost as lost:
                 _LOG.warning("round %s begins again: client %s %s", t, lost.client, lost.reason)
             except Late as late:
