@@ -13,7 +13,8 @@ from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from fedsplit.config.compose import CONFIGS, choices_of, composed, plain
+from fedsplit.config.choices import CONFIGS
+from fedsplit.config.compose import choices_of, composed, plain
 from fedsplit.config.overrides import spelled_out
 from fedsplit.config.run_config import RunConfig
 

@@ -3,12 +3,14 @@
 import re
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from fedsplit.config.component import Component
 from fedsplit.config.overrides import one_list
 from fedsplit.training.experiment import Experiment
 from tests.command_line import command_line
@@ -31,7 +33,9 @@ def test_algorithm_of_the_contributing_guide_is_short_and_trains_client_weights_
     monkeypatch.delitem(sys.modules, "frozen_server", raising=False)
     config = configured(*TINY)
     run = Experiment(
-        config | {"algorithm": {"_target_": "frozen_server.FrozenServer", "install_interval": 1}}
+        replace(
+            config, algorithm=Component("algorithm", "frozen_server.FrozenServer", {"install_interval": 1})
+        )
     )
     before = run.algorithm.full_weights()
     run.run_round(0)
@@ -85,7 +89,7 @@ def test_commands_of_the_readme_compose_to_the_choices_they_name(root: Path, con
         config = configured(*map(one_list, overrides))
         for override in overrides:
             key, _, value = override.partition("=")
-            assert config["choices"].get(key, value) == value
+            assert config.choices.get(key, value) == value
 
 
 SHOWN = (

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedsplit.config.compose import CONFIGS
+from fedsplit.config.choices import CONFIGS
 from fedsplit.config.settings import CODECS
 from tests.cases import long_but
 from tests.conftest import Build, Configure

@@ -8,8 +8,8 @@ from hydra.utils import instantiate
 from torch import nn
 
 from fedsplit.config.checks import own_keys
+from fedsplit.config.choices import CONFIGS
 from fedsplit.config.component import Component
-from fedsplit.config.compose import CONFIGS
 
 CHOICES = sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml"))
 EVERY_RUN = ("digits_cnn", "simple_conv", "eurosat_cnn", "resnet20", "mobilenet_v2")

@@ -22,7 +22,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fedsplit.building.run import build_clients
 from fedsplit.building.transport import carried_run
-from fedsplit.config.compose import CONFIGS, composed, composing, plain, run_config
+from fedsplit.config.choices import CONFIGS
+from fedsplit.config.compose import composed, composing, plain, run_config
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.quant.message import Corrupt
 from fedsplit.quant.weights_link import Downlink

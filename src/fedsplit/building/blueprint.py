@@ -28,7 +28,7 @@ def build_blueprint(
     memory: Memory,
     recorders: Recorders,
 ) -> Blueprint:
-    """What clients are made of; the algorithm says whether their head is the server model, another, or none."""
+    """What clients are made of; the algorithm says which model their head is, if any."""
     client_head, body = algorithm.client_head, models.halves.client
     head = models.halves.server if client_head == "server" else models.auxiliary
     sees_decoded = client_head in ("auxiliary", "estimator") and quantization.continue_from_decoded

@@ -1,8 +1,9 @@
-"""Checks a composed configuration without importing anything heavy."""
+"""Checks each key of a composed configuration without importing anything heavy."""
 
 from collections.abc import Mapping
 from typing import Any
 
+from fedsplit.config.choices import names_of
 from fedsplit.config.settings import (
     CODECS,
     GROUPS,
@@ -11,11 +12,11 @@ from fedsplit.config.settings import (
     TOPICS,
     WEIGHTS_CODECS,
     CodecChoice,
-    InferencePrecision,
     keys_of,
 )
 from fedsplit.config.signature import signature, unknown_target
-from fedsplit.config.values import LARGEST, allowed, fits
+from fedsplit.config.task_traits import TaskTraits, task_traits, traits_of_choice
+from fedsplit.config.values import LARGEST, HalfPrecision, allowed, fits
 from fedsplit.errors import UserError
 
 SETTINGS = {key: kind for topic in TOPICS.values() if not topic.PLACE for key, kind in keys_of(topic).items()}
@@ -25,30 +26,6 @@ _CODEC_KEYS = {"zstd": keys_of(CodecChoice)["zstd"]}
 
 _DATASET_KEYS: dict[str, object] = {"root": str | None, "download": bool | None}
 """Of the machine of a client."""
-
-OF_A_CLIENT = (
-    *("task", "transport", "client.id", "client.directory", "client.model", "client.memory_mb", "device"),
-    *("dataset.root", "dataset.download", "progress"),
-)
-"""What may be given beside `task=client`: all else is the server's to say."""
-OF_A_COMPARISON = ("task", "run", "trust", "device", "threads", "network")
-"""What may be given beside `task=compare`: all else is that of the run."""
-OF_AN_INFERENCE = (
-    *("task", "run", "trust", "precision", "batch_size", "transport", "network"),
-    *("threads", "device", "progress"),
-)
-"""What may be given beside `task=infer run=...`: all else is that of the run."""
-BESIDE_TASK = {
-    "client": (OF_A_CLIENT, "is the server's to say; of a client are"),
-    "compare": (OF_A_COMPARISON, "is that of the run; of a comparison are"),
-    "infer": (OF_AN_INFERENCE, "is that of the run; of split inference with run= are"),
-}
-"""By task, what may be given beside it, and why nothing else may."""
-_OF_RUNS = ("fedsplit.tasks.compare.Compare",)
-"""Tasks that must take the trained models of a run."""
-_INFERS = "fedsplit.tasks.infer.Infer"
-_WITH_A_RUN = ("fedsplit.tasks.train.Train", *_OF_RUNS, _INFERS)
-"""Tasks that may take the trained models of a run."""
 
 RESUMABLE = (
     "rounds",
@@ -70,19 +47,34 @@ OF_NO_CONSEQUENCE = (
 """In what the configuration of a resumed run may differ from that of its checkpoint, and all below it."""
 
 
-def check(config: Mapping[str, Any]) -> None:
-    """Check every key of a composed configuration.
+def check_keys(config: Mapping[str, Any]) -> None:
+    """Check every key of a composed configuration by itself.
 
     Raises:
         UserError: names the key, its value and what is allowed.
     """
+    task = task_traits(config)
     for key, annotation in SETTINGS.items():
-        if key == "precision" and infers(config):
-            _check_client_precisions(config.get(key))
-        else:
+        if not (task.deploys and key == "precision"):
             _check_there(key, config, annotation)
-    joins = _joins(config)
-    needed = [group for group in GROUPS if not (joins and group == "dataset")]
+    if task.deploys:
+        _check_deployed(config.get("precision"))
+    if task.joins:
+        _check_joined(config.get("dataset"))
+    _check_groups(config, task)
+    _check_quant(config.get("quant"))
+    _check_plain("client", config.get("client"), _OWN_KEYS["client"])
+    if "sweep" in config:  # a run's own configuration is without
+        _check_plain("sweep", config["sweep"], _OWN_KEYS["sweep"])
+    for group, node in config.items():
+        if isinstance(node, Mapping) and "_target_" in node:
+            _check_node(group, node, own_keys(group))
+    _check_run(task, config["run"])
+
+
+def _check_groups(config: Mapping[str, Any], task: TaskTraits) -> None:
+    """That all groups are there, and nothing else is."""
+    needed = [group for group in GROUPS if not (task.joins and group == "dataset")]
     for group in (*needed, *(side for side in OPTIONAL_GROUPS if config.get(side) is not None)):
         if not isinstance(config.get(group), Mapping):
             raise UserError(group, config.get(group), "a choice of this group is needed")
@@ -92,66 +84,28 @@ def check(config: Mapping[str, Any]) -> None:
     for key in config:
         if key not in known:
             raise UserError(key, config[key], f"no such key; known: {', '.join(known)}")
-    _check_quant(config.get("quant"))
-    _check_plain("client", config.get("client"), _OWN_KEYS["client"])
-    if "sweep" in config:  # a run's own configuration is without
-        _check_plain("sweep", config["sweep"], _OWN_KEYS["sweep"])
-    for group, node in config.items():
-        if isinstance(node, Mapping) and "_target_" in node:
-            _check_node(group, node, own_keys(group))
-    _check_run(config["task"]["_target_"], config["run"])
-    if config["cohort_size"] is not None and config["cohort_size"] > config["num_clients"]:
-        raise UserError("cohort_size", config["cohort_size"], f"at most num_clients, {config['num_clients']}")
-    if config["cuda_graphs"] and config["compile"]:
-        raise UserError("cuda_graphs", True, "must be false with compile=true")
-    _check_fake_quantization(config)
 
 
-def _check_fake_quantization(config: Mapping[str, Any]) -> None:
-    """What rounding of the client model does not go with."""
-    qat, weight_bits = config["qat"], config["weight_bits"]
-    if (not qat and weight_bits is None) or infers(config):
-        return
-    asked = "qat=true" if qat else f"weight_bits={weight_bits}"
-    if qat and weight_bits == 16:
-        raise UserError(
-            "weight_bits", 16, "must be 8, 4, 2, 1 or null with qat=true: its layers compute in int8"
-        )
-    if config["precision"] != "fp32":
-        raise UserError("precision", config["precision"], f"must be fp32 with {asked}: others round it away")
-    if config["engine"]["_target_"] == "fedsplit.parties.vectorized.Vectorized":
-        raise UserError("engine", "vectorized", f"must be auto or sequential with {asked}")
-    if config["cuda_graphs"]:
-        raise UserError("cuda_graphs", True, f"must be false with {asked}: never tried on a GPU")
-
-
-def _check_run(task: str, run: str | None) -> None:
-    """What asks for the trained models of a run; a task of the user's own may take them or not."""
-    if task in _OF_RUNS and run is None:
+def _check_run(task: TaskTraits, run: str | None) -> None:
+    """What asks for the trained models of a run."""
+    if task.models_of_run == "needed" and run is None:
         raise UserError("run", None, "the directory of a trained run is needed: run=saves/...")
-    if run is not None and task.startswith("fedsplit.tasks.") and task not in _WITH_A_RUN:
-        raise UserError("run", run, "goes with task=train, which starts from its models, compare and infer")
+    if task.models_of_run == "refused" and run is not None:
+        takers = [name for name in names_of("task") if traits_of_choice(name).models_of_run != "refused"]
+        raise UserError("run", run, f"goes with task={' or '.join(takers)}, which take its models")
 
 
-def infers(config: Mapping[str, Any]) -> bool:
-    """Whether this is split inference, where `precision` lists those of client halves."""
-    task = config.get("task")
-    return isinstance(task, Mapping) and task.get("_target_") == _INFERS
-
-
-def _check_client_precisions(given: object) -> None:
+def _check_deployed(given: object) -> None:
+    """The precisions of client halves: one or a list."""
     precisions = given if isinstance(given, list | tuple) else [given]
     for precision in precisions:
-        _check_value("precision", precision, InferencePrecision)
+        _check_value("precision", precision, HalfPrecision)
     if not precisions or len(set(precisions)) < len(precisions):
         raise UserError("precision", given, "at least one, and each once")
 
 
-def _joins(config: Mapping[str, Any]) -> bool:
-    """Whether this is a client of another machine's run, where the dataset is chosen; checks what is here."""
-    task, dataset = config.get("task"), config.get("dataset")
-    if not isinstance(task, Mapping) or task.get("_target_") != "fedsplit.tasks.client.Client":
-        return False
+def _check_joined(dataset: object) -> None:
+    """What a client of another machine's run may say of the data set, which is chosen there."""
     if not isinstance(dataset, Mapping):
         raise UserError("dataset", dataset, f"must hold {', '.join(_DATASET_KEYS)}")
     for key, value in dataset.items():
@@ -159,7 +113,6 @@ def _joins(config: Mapping[str, Any]) -> bool:
             told = f"is the server's to say; of this machine are {', '.join(_DATASET_KEYS)}"
             raise UserError(f"dataset.{key}", value, told)
         _check_value(f"dataset.{key}", value, _DATASET_KEYS[key])
-    return True
 
 
 def _check_plain(path: str, node: object, annotations: Mapping[str, Any]) -> None:

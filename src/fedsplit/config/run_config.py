@@ -5,7 +5,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self, TypeVar
 
-from fedsplit.config.checks import check, infers, own_keys
+from fedsplit.config.checks import check_keys, own_keys
 from fedsplit.config.component import Component
 from fedsplit.config.settings import (
     GROUPS,
@@ -20,6 +20,8 @@ from fedsplit.config.settings import (
     WeightsCodecChoices,
     keys_of,
 )
+from fedsplit.config.task_traits import task_traits
+from fedsplit.config.together import check_together
 
 Read = TypeVar("Read", bound=Topic)
 _OF_THE_MACHINE = ("root", "download")
@@ -52,9 +54,9 @@ class RunConfig(Settings):
         """
         values = deepcopy(dict(plain))
         names = values.pop("choices", {}) if choices is None else choices
-        check(values)
+        check_keys(values)
         precisions: list[Any] = []
-        if infers(values):
+        if task_traits(values).deploys:
             given = values["precision"]
             precisions = list(given) if isinstance(given, list | tuple) else [given]
         topics = {name: _read(topic, values) for name, topic in TOPICS.items()}
@@ -62,7 +64,9 @@ class RunConfig(Settings):
         config: Any = {**topics, **groups, "quant": _quant(values["quant"])}
         if precisions:
             config["computation"] = replace(config["computation"], precision="fp32")
-        return cls(**config, client_precisions=tuple(precisions), choices=dict(names), written=values)
+        parsed = cls(**config, client_precisions=tuple(precisions), choices=dict(names), written=values)
+        check_together(parsed)
+        return parsed
 
     def plain(self) -> dict[str, Any]:
         """Plain values, which `parse` reads."""
@@ -119,7 +123,7 @@ class RunConfig(Settings):
 
     @property
     def dataset_root(self) -> str | None:
-        """Folder of the images; None where the dataset has no files of its own, or they are in the usual place."""
+        """Folder of the images; None where the dataset has no files of its own, or in the usual place."""
         root = self.dataset.arguments.get("root")
         return None if root is None else str(root)
 

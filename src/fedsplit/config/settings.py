@@ -10,17 +10,21 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal, TypeAlias, get_args, get_type_hints
 
 from fedsplit.config.component import Component
-from fedsplit.config.values import BelowOne, Fraction, NonNegativeInt, PositiveFloat, PositiveInt, Range
+from fedsplit.config.values import (
+    BelowOne,
+    Fraction,
+    HalfPrecision,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Range,
+)
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:(0|[1-9]\d?))?")
 Device: TypeAlias = Annotated[
     str, Range("auto, cpu, cuda or cuda:N", lambda value: _DEVICE.fullmatch(value) is not None)
 ]
 Level: TypeAlias = Annotated[int, Range("a level of zstandard, 1 to 22", lambda v: 1 <= v <= 22)]
-InferencePrecision: TypeAlias = Literal[
-    "fp32", "fp16", "bf16", "int8", "qat_int8", "dynamic_int8", "w4", "w2", "w1", "fp32_onnx"
-]
-"""Of client halves of `task=infer`."""
 WeightBits: TypeAlias = Literal[16, 8, 4, 2, 1]
 Threads: TypeAlias = Annotated[int, Range("a whole number from 1 to 1024", lambda v: 1 <= v <= 1024)]
 
@@ -231,7 +235,7 @@ class Settings:
     transport: Component
     tracker: Component
     network: Component
-    client_precisions: tuple[InferencePrecision, ...] = ()
+    client_precisions: tuple[HalfPrecision, ...] = ()
     choices: Mapping[str, str | None] = field(default_factory=dict)
 
 

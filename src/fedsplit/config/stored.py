@@ -10,10 +10,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from fedsplit.config.compose import CONFIGS, composed, composing, plain
+from fedsplit.config.choices import FLAG, file_of, own_directory
+from fedsplit.config.compose import composed, composing, plain
 from fedsplit.config.run_config import RunConfig
 from fedsplit.config.settings import CODECS, GROUPS, OPTIONAL_GROUPS
-from fedsplit.errors import UserError
+from fedsplit.errors import UserError, shortened
 
 _GROUPS = (
     *GROUPS,
@@ -31,7 +32,12 @@ _SHOWN = 80
 
 
 def parse_stored(
-    stored: Mapping[str, Any], directory: Path, *, trust: bool, error: Callable[[str], UserError]
+    stored: Mapping[str, Any],
+    directory: Path,
+    *,
+    trust: bool,
+    error: Callable[[str], UserError],
+    own_choices: str | None = None,
 ) -> RunConfig:
     """The configuration of a run that is there already.
 
@@ -40,6 +46,7 @@ def parse_stored(
         directory: of the run, for errors.
         trust: whether classes and functions that its files name beside this installation's may be called.
         error: makes the error of a file that is not as it must be.
+        own_choices: where the run says that choices of its user's own were, for errors.
 
     Raises:
         UserError: a value is not plain or not allowed, or code of its own is named without `trust`.
@@ -50,15 +57,19 @@ def parse_stored(
     for key, value in _not_plain(stored):
         raise error(f"{key[:_SHOWN]}={str(value)[:_SHOWN]} in its config.yaml is no plain value")
     if not trust:
-        own = _of_this_installation(_choose_again(choices))
+        own = _composed_here(_choose_again(choices, own_choices), own_directory())
         for key, value in _foreign({k: v for k, v in stored.items() if k != "choices"}, own):
             told = "names code that this installation's configuration does not; trust=true beside it runs it"
             raise UserError(key[:_SHOWN], str(value)[:_SHOWN], f"config.yaml of {directory} {told}")
     return RunConfig.parse({**stored, "trust": trust})
 
 
-def _choose_again(choices: Mapping[str, str | None]) -> tuple[str, ...]:
+def _choose_again(choices: Mapping[str, str | None], own: str | None) -> tuple[str, ...]:
     """Overrides that choose the same of this installation.
+
+    Args:
+        choices: names, by group.
+        own: where the run says that others were, for errors.
 
     Raises:
         UserError: it has no such choice.
@@ -68,16 +79,16 @@ def _choose_again(choices: Mapping[str, str | None]) -> tuple[str, ...]:
         choice = choices.get(group)
         if choice is None:
             continue
-        file = CONFIGS / group.partition("@")[0] / f"{choice[:100]}.yaml"
-        if not _CHOICE.fullmatch(choice) or not file.is_file():
-            told = "this installation has no such choice; trust=true takes what config.yaml says"
+        if not _CHOICE.fullmatch(choice) or file_of(group.partition("@")[0], choice) is None:
+            began = f"; the run was begun with {FLAG}={shortened(repr(own))}" if own else ""
+            told = f"this installation has no such choice{began}; trust=true takes what config.yaml says"
             raise UserError(group.removeprefix("codec@"), choice[:_SHOWN], told)
         overrides.append(f"{group}={choice}")
     return tuple(overrides)
 
 
 @lru_cache(maxsize=64)
-def _of_this_installation(overrides: tuple[str, ...]) -> Mapping[str, Any]:
+def _composed_here(overrides: tuple[str, ...], _: Path | None) -> Mapping[str, Any]:
     with composing():
         return plain(composed(overrides))
 

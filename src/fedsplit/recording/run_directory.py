@@ -17,7 +17,7 @@ from fedsplit.recording import checkpoint
 from fedsplit.recording.checkpoint import Checkpoint
 from fedsplit.recording.class_counts import CLASS_COUNTS, ClassCounts
 from fedsplit.recording.classification import CONFUSION, ROC, ConfusionMatrix, RocCurves
-from fedsplit.recording.config_file import read_config, write_config
+from fedsplit.recording.config_file import own_choices_of, read_config, write_config
 from fedsplit.recording.local_accuracy import LOCAL_ACCURACY, LocalAccuracies
 from fedsplit.recording.metrics import MetricsFile, Record
 from fedsplit.recording.run_lock import RunLock
@@ -100,7 +100,8 @@ class RunDirectory:
         Raises:
             UserError: as `config`; or a value is not allowed, or names code of its own without `trust`.
         """
-        return parse_stored(self.config(), self.path, trust=trust, error=self.error)
+        own = own_choices_of(self.path)
+        return parse_stored(self.config(), self.path, trust=trust, error=self.error, own_choices=own)
 
     def model(self, half: str) -> Weights:
         """The trained `client` or `server` model.
@@ -126,11 +127,13 @@ class RunDirectory:
         """The newest undamaged checkpoint; None where none was ever written."""
         return checkpoint.load_latest(self.path / "checkpoint")
 
-    def open(self, config: RunConfig, records: Sequence[Record], counts: ClassCounts | None = None) -> None:
+    def open(
+        self, config: Mapping[str, object], records: Sequence[Record], counts: ClassCounts | None = None
+    ) -> None:
         """Make the directory, write what is known at the start, cut `metrics.csv` to `records`, and log.
 
         Args:
-            config: for `config.yaml`.
+            config: for `config.yaml`, plain.
             records: of the rounds that were run.
             counts: for `class_counts.csv`; None writes none.
 
@@ -142,7 +145,7 @@ class RunDirectory:
             self.claim()
             if not records:  # nothing that an earlier run left here is this run's to resume from
                 checkpoint.clear(self.path / "checkpoint")
-            write_config(self.path, config.plain())
+            write_config(self.path, config)
             if counts is not None:
                 counts.write(self.path / CLASS_COUNTS)
             self.rewrite(records)

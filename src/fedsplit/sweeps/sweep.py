@@ -1,7 +1,6 @@
 """A sweep, from its overrides to its table."""
 
 import os
-import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from fedsplit.config.commands import command
 from fedsplit.config.compose import (
     check_hydra,
     choices_of,
@@ -20,6 +20,7 @@ from fedsplit.config.compose import (
 )
 from fedsplit.config.overrides import check_beside
 from fedsplit.config.run_config import RunConfig
+from fedsplit.config.task_traits import traits_of
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.files.new_directory import new_directory
 from fedsplit.files.shown_path import shown
@@ -32,9 +33,6 @@ from fedsplit.sweeps.progress import is_finished
 from fedsplit.sweeps.record import RECORD, Job
 from fedsplit.sweeps.status import STATUSES, alone
 from fedsplit.sweeps.watch import Watch
-
-TASKS = ("train", "infer")
-"""Tasks that leave a `results.json` in a directory."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Asked:
     @property
     def rounds(self) -> int | None:
         """That the job is to run at most; None where it trains nothing."""
-        return self.run.budget.rounds if self.config.hydra.runtime.choices.task == "train" else None
+        return self.run.budget.rounds if traits_of(self.run.task.target).counts_rounds else None
 
     @property
     def own_overrides(self) -> list[str]:
@@ -109,7 +107,7 @@ def _resumable(directory: Path, overrides: Sequence[str]) -> Iterator[None]:
         ours = ("hydra.sweep.dir=", "sweep.skip_finished=")
         asked = [each for each in overrides if not each.startswith(ours)]
         again = [*asked, f"hydra.sweep.dir={_quoted(shown(directory))}", "sweep.skip_finished=true"]
-        raise KeyboardInterrupt(f"python main.py -m {shlex.join(again)}") from error
+        raise KeyboardInterrupt(command("-m", *again)) from error
 
 
 def _checked(overrides: list[str]) -> Asked:
@@ -118,10 +116,9 @@ def _checked(overrides: list[str]) -> Asked:
     settings = plain(config)
     run = RunConfig.parse(settings, choices_of(config))
     task = config.hydra.runtime.choices.task
-    of_this_package = run.task.target.startswith("fedsplit.")
-    if task not in TASKS and of_this_package:  # what a task of one's own leaves behind, nobody knows
+    if not traits_of(run.task.target).swept:
         raise UserError("task", task, "leaves no run behind that a sweep could collect; do it by itself")
-    check_beside(task, settings, list(config.hydra.overrides.task))
+    check_beside(settings, list(config.hydra.overrides.task))
     return Asked(overrides, config, settings, run)
 
 

@@ -34,6 +34,9 @@ class Codecs(Task):
         codecs: by name, each a codec's configuration.
     """
 
+    models_of_run = "refused"
+    swept = False
+
     def __init__(
         self,
         *,

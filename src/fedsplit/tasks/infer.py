@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from fedsplit.building.device import find_device
 from fedsplit.building.process import prepare_process
-from fedsplit.config.checks import OF_AN_INFERENCE
 from fedsplit.config.run_config import RunConfig
 from fedsplit.config.values import NonNegativeInt, PositiveFloat, PositiveInt
 from fedsplit.deployment.precisions import Int8Backend
@@ -50,6 +49,20 @@ class Infer(Task):
         devices: that dial in, with transport.spawn=false; None: as many as there are precisions.
         wait_s: seconds after which a device that is not here is not waited for any more.
     """
+
+    beside = (
+        "task",
+        "run",
+        "trust",
+        "precision",
+        "batch_size",
+        "transport",
+        "network",
+        "threads",
+        "device",
+        "progress",
+    )
+    deploys = True
 
     def __init__(
         self,
@@ -146,7 +159,7 @@ def _of_the_run(config: RunConfig) -> RunConfig:
     if config.origin.run is None:
         return config
     ran = RunDirectory.existing(config.origin.run, "run").run_config(trust=config.origin.trust)
-    return ran.with_keys_of(config, {key.partition(".")[0] for key in OF_AN_INFERENCE})
+    return ran.with_keys_of(config, {key.partition(".")[0] for key in Infer.beside})
 
 
 @contextmanager

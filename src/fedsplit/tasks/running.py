@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fedsplit.config.run_config import RunConfig
+from fedsplit.config.task_traits import traits_of
 from fedsplit.files.shown_path import shown
 
 
@@ -30,18 +31,14 @@ def perform(directory: Path, config: RunConfig) -> None:
 
 def announced(directory: Path, config: RunConfig) -> str:
     """What is about to be done, and where its results go; imports take seconds before more is known."""
-    choices, run = config.choices, config.origin.run
-    task = choices["task"]
-    if task == "train":
-        of = f" ({choices['distribution']})"
-        return (
-            f"{choices['algorithm']}: {choices['model']} on {choices['dataset']}{of}, to {shown(directory)}"
-        )
-    if task in ("compare", "infer") and run is not None:
-        return f"{task}: {run}, to {shown(directory) if task == 'infer' else Path(run, 'compare')}"
-    if task in ("certificates", "client"):
-        return task
-    return f"{task}: {choices['model']} on {choices['dataset']}"
+    task, run, choices = traits_of(config.task.target), config.origin.run, config.choices
+    if task.counts_rounds or run is None:
+        subject = task.announces.format(**choices)
+    else:
+        subject = f"{choices['task']}: {run}"
+    if task.models_of_run == "needed":
+        return f"{subject}, to {Path(str(run), choices['task'] or '')}"
+    return f"{subject}, to {shown(directory)}" if task.swept else subject
 
 
 def go_on(directory: Path, changes: Mapping[str, object]) -> None:

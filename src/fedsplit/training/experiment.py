@@ -71,7 +71,7 @@ class Experiment:
             UserError: the directory cannot be written.
             RunFailed: training diverged; the last checkpoint is kept.
         """
-        directory.open(self.config, self.records, self.parts.class_counts)
+        directory.open(self.config.plain(), self.records, self.parts.class_counts)
         results = None
         try:
             self.tracker.start(self.config.plain(), directory.path, [record.row() for record in self.records])

@@ -10,7 +10,8 @@ from dataclasses import replace
 
 import torch
 
-from fedsplit.config.compose import CONFIGS, composed, composing, run_config
+from fedsplit.config.choices import file_of
+from fedsplit.config.compose import composed, composing, run_config
 from fedsplit.config.dotted_keys import below
 from fedsplit.config.run_config import RunConfig, leaves
 from fedsplit.config.settings import CODECS
@@ -68,7 +69,7 @@ _OF_ONES_OWN = "clients compose choices of their own: with transport=grpc make i
 
 
 def _is_installed(group: str, choice: str) -> bool:
-    return (CONFIGS / group.partition("@")[0] / f"{choice}.yaml").is_file()
+    return file_of(group.partition("@")[0], choice) is not None
 
 
 def _is_own(key: str) -> bool:
