@@ -643,7 +643,7 @@ FAULTS = (
         "src/fedsplit/models/derived.py",
         "(max(stages[-1][0], channels), side)",
         "(stages[-1][0], side)",
-        ("tests/models/test_auxiliary.py", "tests/tasks/test_cuts.py"),
+        ("tests/models/test_auxiliary.py", "tests/tasks/cuts/test_cuts.py"),
     ),
     Fault(
         "the-third-name-of-a-tensor-stays-tied",
@@ -1021,10 +1021,10 @@ FAULTS = (
     Fault(
         "variance-of-differences-is-of-the-population",
         "reports",
-        "src/fedsplit/reports/paired.py",
+        "src/fedsplit/tasks/compare/paired.py",
         "/ (n - 1)",
         "/ n",
-        ("tests/reports/test_paired.py",),
+        ("tests/tasks/compare/test_paired.py",),
     ),
     Fault(
         "class-accuracy-is-precision",
@@ -1135,26 +1135,26 @@ FAULTS = (
     Fault(
         "sampled-clients-align-as-if-they-were-always-there",
         "tasks",
-        "src/fedsplit/tasks/round_load.py",
+        "src/fedsplit/tasks/cuts/round_load.py",
         "(self.align_interval + 1 / self.share - 1)",
         "self.align_interval",
-        ("tests/tasks/test_cuts.py",),
+        ("tests/tasks/cuts/test_cuts.py",),
     ),
     Fault(
         "the-server-computes-the-whole-model",
         "tasks",
-        "src/fedsplit/tasks/cuts.py",
+        "src/fedsplit/tasks/cuts/cuts.py",
         "macs[-1] - macs[cut.end]",
         "macs[-1]",
-        ("tests/tasks/test_cuts.py",),
+        ("tests/tasks/cuts/test_cuts.py",),
     ),
     Fault(
         "compression-is-upside-down",
         "tasks",
-        "src/fedsplit/tasks/compare.py",
+        "src/fedsplit/tasks/compare/compare.py",
         "sizes[_REFERENCE] / sizes[name]",
         "sizes[name] / sizes[_REFERENCE]",
-        ("tests/tasks/test_compare.py",),
+        ("tests/tasks/compare/test_compare.py",),
     ),
     Fault(
         "codecs-are-tried-on-the-first-samples",
@@ -1314,10 +1314,10 @@ FAULTS = (
     Fault(
         "everyone-can-read-private-keys",
         "transport/grpc",
-        "src/fedsplit/tasks/authority.py",
+        "src/fedsplit/tasks/certificates/authority.py",
         "mode = 0o600 if name == KEY else 0o644",
         "mode = 0o644",
-        ("tests/tasks/test_authority.py",),
+        ("tests/tasks/certificates/test_authority.py",),
     ),
     Fault(
         "a-plan-may-look-up-the-environment",

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from fedsplit.building.run import run_of_member
 from fedsplit.data.batches import Normalisation
 from fedsplit.errors import UserError
 from fedsplit.machine.allowance import (
@@ -18,7 +19,6 @@ from fedsplit.machine.allowance import (
     claim_model,
     machine_memory,
 )
-from fedsplit.tasks.member import run_of_member
 from fedsplit.transport.grpc.protocol.plan import OWN
 from fedsplit.transport.transport import Member
 from tests.conftest import TINY, Configure

@@ -20,15 +20,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fedsplit.building.run import build_clients
-from fedsplit.building.transport import carried_run
+from fedsplit.building.run import build_clients, carried_run, run_of_member
 from fedsplit.config.choices import CONFIGS
 from fedsplit.config.compose import composed, composing, plain, run_config
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.quant.message import Corrupt
 from fedsplit.quant.weights_link import Downlink
 from fedsplit.recording.ledger import Ledger
-from fedsplit.tasks.member import run_of_member
 from fedsplit.transport.grpc.client.client import Client
 from fedsplit.transport.grpc.client.worker import Worker
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb

@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 import torch
 
+from fedsplit.building.run import run_of_member
 from fedsplit.quant.message import Corrupt
 from fedsplit.recording import checkpoint
 from fedsplit.recording.run_directory import RunDirectory
-from fedsplit.tasks.member import run_of_member
 from fedsplit.training.evaluation import Evaluation
 from fedsplit.training.experiment import Experiment
 from fedsplit.transport.grpc.client.client import Client

@@ -9,9 +9,9 @@ import grpc
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from fedsplit.building.run import run_of_member
 from fedsplit.data.batches import batch_slices
 from fedsplit.quant.message import Corrupt
-from fedsplit.tasks.member import run_of_member
 from fedsplit.transport.grpc.client.client import Client
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol.wire import OPTIONS, VERSION

@@ -7,13 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
+from fedsplit.building.run import run_of_member
 from fedsplit.config.run_config import RunConfig
 from fedsplit.data.batches import Normalisation
 from fedsplit.data.dataset import Images, ImageSource
 from fedsplit.data.distributions.distribution import Distribution
 from fedsplit.data.sources.image_folder import ImageFolder
 from fedsplit.errors import UserError
-from fedsplit.tasks.member import run_of_member
 from fedsplit.training.experiment import Experiment
 from fedsplit.transport.grpc.client.client import Client
 from tests.conftest import Build, Configure

@@ -16,8 +16,8 @@ import pytest
 import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from fedsplit.building.run import run_of_member
 from fedsplit.recording.run_directory import RunDirectory
-from fedsplit.tasks.member import run_of_member
 from fedsplit.training.experiment import Experiment
 from fedsplit.transport.grpc.client.client import Client
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb

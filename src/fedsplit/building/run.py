@@ -14,10 +14,10 @@ from fedsplit.building.engines import decide_engine
 from fedsplit.building.evaluation import build_evaluator, build_local_evaluator
 from fedsplit.building.models import build_models, set_models_computation
 from fedsplit.building.parts import ClientParts, RunParts
+from fedsplit.building.process import prepare_process
 from fedsplit.building.quantization import build_quantization
 from fedsplit.building.recorders import Recorders, build_recorder
 from fedsplit.building.trained_start import TrainedStart
-from fedsplit.building.transport import build_transport
 from fedsplit.computing.memory import Memory
 from fedsplit.config.run_config import RunConfig
 from fedsplit.estimators.estimator import GradientEstimator
@@ -28,7 +28,7 @@ from fedsplit.optim.schedules import Schedule
 from fedsplit.parties.engine import Engine
 from fedsplit.recording.ledger import Ledger
 from fedsplit.transport.local import LocalTransport
-from fedsplit.transport.transport import Member
+from fedsplit.transport.transport import Member, Run, Transport
 
 
 def build_run(config: RunConfig, start: TrainedStart | None = None) -> RunParts:
@@ -79,7 +79,7 @@ def build_run(config: RunConfig, start: TrainedStart | None = None) -> RunParts:
         network=network,
         clock=clock,
         ledger=ledger,
-        transport=build_transport(clients, ledger),
+        transport=config.transport.build(Transport, run=carried_run(clients, ledger)),
         evaluate=build_evaluator(config, data, models),
         evaluate_locally=build_local_evaluator(config, data, models),
     )
@@ -166,3 +166,30 @@ def build_clients(
         memory=memory,
         engine=config.engine.build(Engine, blueprint=blueprint),
     )
+
+
+def carried_run(parts: ClientParts, ledger: Ledger) -> Run:
+    """What a transport needs to know of a run; bytes are counted in `ledger`."""
+    head = parts.engine.blueprint.head
+    return Run(
+        config=parts.config,
+        engine=parts.engine,
+        sample_counts=parts.sample_counts,
+        dataset=parts.data.dataset,
+        fingerprint=parts.data.fingerprint,
+        normalisation=parts.data.normalise,
+        quantization=parts.quantization,
+        smashed_shape=parts.models.smashed_shape,
+        client_weights=parts.models.halves.client.state_dict(),
+        head_weights=head.state_dict() if head else {},
+        device=parts.device,
+        seed=parts.config.training.seed,
+        ledger=ledger,
+        build=run_of_member,
+    )
+
+
+def run_of_member(config: RunConfig, member: Member) -> Run:
+    """What the process of one client needs of a run, once it is prepared for it."""
+    prepare_process(config)
+    return carried_run(build_clients(config, member=member), Ledger())

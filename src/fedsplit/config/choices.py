@@ -11,8 +11,9 @@ import yaml
 
 from fedsplit.errors import UserError
 from fedsplit.files.paths import user_path
+from fedsplit.files.shipped import shipped
 
-CONFIGS = Path(__file__).parents[3].resolve() / "hydra_config"
+CONFIGS = shipped("hydra_config")
 FLAG = "--config-dir"
 _VARIABLE = "FEDSPLIT_CONFIG_DIR"
 """Of the environment, so that every process that is started for a run has it too."""

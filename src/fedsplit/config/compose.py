@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fedsplit.config.choices import CONFIGS, own_directory
 from fedsplit.config.chosen_names import chosen_names
+from fedsplit.config.commands import command
 from fedsplit.config.grammar import check_single
 from fedsplit.config.run_config import RunConfig
 from fedsplit.config.settings import CODECS
@@ -29,6 +30,7 @@ from fedsplit.machine.cores import jobs_at_once
 
 OmegaConf.register_new_resolver("short_id", lambda: secrets.token_hex(2), use_cache=True, replace=True)
 OmegaConf.register_new_resolver("jobs_at_once", jobs_at_once, replace=True)
+OmegaConf.register_new_resolver("command", command, replace=True)
 
 
 class _OwnChoices(SearchPathPlugin):

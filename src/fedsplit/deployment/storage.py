@@ -10,8 +10,8 @@ from fedsplit.deployment.backends.backend import Build, Deployed
 from fedsplit.deployment.precisions import readers
 from fedsplit.errors import UserError
 from fedsplit.files.bounded import json_in
+from fedsplit.files.whole import write_json
 from fedsplit.machine.extras import extra
-from fedsplit.recording.summary import write_json
 
 DESCRIPTION = "deployment.json"
 
@@ -29,7 +29,7 @@ def description(directory: Path) -> dict[str, Any]:
         UserError: there is none, or it is damaged.
     """
     try:
-        found = json_in(directory / DESCRIPTION)
+        found: dict[str, Any] = json_in(directory / DESCRIPTION)
     except OSError as error:
         raise UserError("deployed", directory, f"holds no deployed client model: no {DESCRIPTION}") from error
     except ValueError as error:

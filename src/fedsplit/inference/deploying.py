@@ -12,8 +12,8 @@ from fedsplit.deployment.backends.backend import Deployed
 from fedsplit.deployment.calibration import calibration_batches
 from fedsplit.deployment.precisions import GROUP, Int8Backend, Precision
 from fedsplit.errors import UserError
+from fedsplit.files.whole import write_json
 from fedsplit.inference.subject import Subject
-from fedsplit.recording.summary import write_json
 
 _ON_A_BACKEND = {"int8": "static_int8", "qat_int8": "qat_int8"}
 """What these are on the default backend; those on others have its name behind."""

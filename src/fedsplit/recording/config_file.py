@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fedsplit.config.choices import own_directory
 from fedsplit.errors import UserError, shortened
 from fedsplit.files.bounded import Damaged, yaml_in
+from fedsplit.files.whole import write_yaml
 
 CONFIG_FILE = "config.yaml"
 FORMAT = 1
@@ -22,11 +21,9 @@ class OtherFormat(UserError):
 
 def write_config(directory: Path, config: Mapping[str, Any]) -> None:
     """Write the file, whole or not at all."""
-    partial = directory / f"{CONFIG_FILE}.partial"
     own = own_directory()
-    content = {"format": FORMAT, **({} if own is None else {_OWN_CHOICES: str(own)}), **config}
-    partial.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-    partial.replace(directory / CONFIG_FILE)
+    named = {} if own is None else {_OWN_CHOICES: str(own)}
+    write_yaml(directory / CONFIG_FILE, {"format": FORMAT, **named, **config})
 
 
 def read_config(directory: Path, key: str) -> dict[str, Any]:

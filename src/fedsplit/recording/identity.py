@@ -23,10 +23,6 @@ def identity(config: RunConfig, data: Fingerprint) -> State:
 def refuse_changed_config(before: Mapping[str, object], now: RunConfig) -> None:
     """Raise where a configuration is not that of the run that a checkpoint is of.
 
-    Args:
-        before: that the checkpoint keeps, plain.
-        now: that the run is to go on with.
-
     Raises:
         UserError: names the keys that differ.
     """
@@ -44,11 +40,6 @@ def refuse_changed_config(before: Mapping[str, object], now: RunConfig) -> None:
 
 def refuse_changed_data(before: Fingerprint, now: Fingerprint, config: RunConfig) -> None:
     """Raise where the data are not those of the run that a checkpoint is of.
-
-    Args:
-        before: fingerprint that the checkpoint keeps.
-        now: of the data that were read.
-        config: which says where they are.
 
     Raises:
         UserError: says in what they differ.

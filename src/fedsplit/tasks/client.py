@@ -35,7 +35,7 @@ class Client(Task):
 
     def run(self, config: RunConfig, directory: Path) -> None:
         """See `Task.run`: what is kept goes to `client.directory`."""
-        from fedsplit.tasks.member import run_of_member  # noqa: PLC0415  (heavy)
+        from fedsplit.building.run import run_of_member  # noqa: PLC0415  (heavy)
 
         with extra("task", "client"):
             from fedsplit.inference.grpc.device import Device  # noqa: PLC0415

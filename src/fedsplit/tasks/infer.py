@@ -1,6 +1,5 @@
 """Split inference with a client half at each precision: what a request costs, and where."""
 
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -15,11 +14,12 @@ from fedsplit.config.values import NonNegativeInt, PositiveFloat, PositiveInt
 from fedsplit.deployment.precisions import Int8Backend
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.files.new_directory import new_directory
+from fedsplit.files.whole import appearing
+from fedsplit.inference.client_half import ClientHalf
 from fedsplit.inference.deploying import Deploying, save
 from fedsplit.inference.device import Device, Turns
 from fedsplit.inference.files import write_results
 from fedsplit.inference.local import Answering, local_devices
-from fedsplit.inference.process import ClientHalf
 from fedsplit.inference.request import Request
 from fedsplit.inference.server_half import ServerHalf
 from fedsplit.inference.simulated import wire
@@ -93,7 +93,7 @@ class Infer(Task):
         here = [] if grpc is not None and not grpc.spawns else precisions  # else devices bring theirs
         converted = self.deploying(config.training.seed).converted(subject, here)
         server = ServerHalf(subject.server.to(device), device)
-        with _appearing(directory) as place:
+        with _new(directory) as place:
             deployed = {precision: place / "deployed" / precision for precision in here}
             for precision, folder in deployed.items():
                 save(converted.pop(precision), precision, folder)
@@ -163,22 +163,19 @@ def _of_the_run(config: RunConfig) -> RunConfig:
 
 
 @contextmanager
-def _appearing(directory: Path) -> Iterator[Path]:
+def _new(directory: Path) -> Iterator[Path]:
     """While a new directory is filled, beside its place; it takes that once it is whole, or nothing is left.
 
     Raises:
         UserError: it is there already, or cannot be made.
     """
     new_directory(directory, "hydra.run.dir")
-    partial = directory.with_name(f"{directory.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
-        partial.mkdir()
-        yield partial
-        partial.rename(directory)
+        with appearing(directory) as partial:
+            partial.mkdir()
+            yield partial
     except OSError as error:
         raise RunFailed(f"{directory} cannot be written ({error})") from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
         with suppress(OSError):
             directory.rmdir()  # only where nothing was written

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 import torch
 
@@ -51,6 +51,7 @@ class Run:
         device: where weights are.
         seed: of what codecs draw.
         ledger: where bytes are counted.
+        build: makes the same in the process of one client.
     """
 
     config: RunConfig
@@ -66,6 +67,7 @@ class Run:
     device: torch.device
     seed: int
     ledger: Ledger
+    build: "BuildRun"
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,10 @@ class Member:
     client: int
     normalisation: Normalisation
     check_data: Callable[[Dataset], None]
+
+
+BuildRun: TypeAlias = Callable[[RunConfig, Member], Run]
+"""Makes what the process of one client needs of a run, from its configuration and what it is told."""
 
 
 class Transport(ABC):

@@ -19,12 +19,13 @@ from fedsplit.deployment.measuring import footprints, machine
 from fedsplit.deployment.precisions import Precision
 from fedsplit.errors import UserError
 from fedsplit.files.paths import user_path
+from fedsplit.files.whole import appearing
 from fedsplit.recording.classification import CONFUSION, ROC, ConfusionMatrix, RocCurves
-from fedsplit.reports.comparison import SAMPLES, Compared, comparison_table, write_comparison
-from fedsplit.reports.comparison_figure import comparison_figure
 from fedsplit.reports.figures.style import house_style
-from fedsplit.reports.paired import Drop
 from fedsplit.reports.shown_table import print_table
+from fedsplit.tasks.compare.comparison import SAMPLES, Compared, comparison_table, write_comparison
+from fedsplit.tasks.compare.comparison_figure import comparison_figure
+from fedsplit.tasks.compare.paired import Drop
 from fedsplit.tasks.task import Task
 
 _REFERENCE, _MODEL = "fp32", "model"
@@ -73,17 +74,13 @@ class Compare(Task):
             trust=config.origin.trust,
         )
         console = Console()
-        made = trained.path / "compare.partial"
-        shutil.rmtree(made, ignore_errors=True)
+        whole = trained.path / "compare"
         try:
-            rows = self._written(trained, _price(config, trained), made, console)
-            whole = trained.path / "compare"
-            shutil.rmtree(whole, ignore_errors=True)
-            made.rename(whole)
+            with appearing(whole) as partial:
+                rows = self._written(trained, _price(config, trained), partial, console)
+                shutil.rmtree(whole, ignore_errors=True)
         except OSError as error:
             raise UserError("run", trained.path, f"cannot be written to ({error.strerror})") from error
-        finally:
-            shutil.rmtree(made, ignore_errors=True)
         print_table(comparison_table(rows))
         print(whole)
 
