@@ -156,10 +156,8 @@ def engines(options: argparse.Namespace, *model: str, batch: int, size: int, cha
     sides = {"fedsplit": lambda t: one_round(stacked, t), "loop": lambda t: one_round(alone, t)}
     turns = take_turns(sides, options.repeats or 7)
     losses = [run.evaluate(run.algorithm.full_weights())[1] for run in (stacked, alone)]
-    row, parts = Row(turns, 40 * batch, same_loss(losses)), stacked.parts
-    row.notes["million multiply-adds of a step"] = step_mmac(
-        parts.config, parts.engine.blueprint, parts.data, parts.models
-    )
+    row = Row(turns, 40 * batch, same_loss(losses))
+    row.notes["million multiply-adds of a step"] = step_mmac(stacked.parts, stacked.parts.engine.blueprint)
     return row
 
 

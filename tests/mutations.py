@@ -112,7 +112,7 @@ FAULTS = (
     Fault(
         "targets-in-lists-of-a-run-are-not-looked-at",
         "recording",
-        "src/fedsplit/recording/stored_config.py",
+        "src/fedsplit/config/stored.py",
         "yield from _foreign(item, None, path)",
         "yield from ()",
         ("tests/recording/test_stored_config.py",),
@@ -120,9 +120,9 @@ FAULTS = (
     Fault(
         "a-run-says-by-itself-that-it-is-trusted",
         "recording",
-        "src/fedsplit/recording/stored_config.py",
-        'directory.config() | {"trust": trust}',
-        '{"trust": trust} | directory.config()',
+        "src/fedsplit/config/stored.py",
+        '{**stored, "trust": trust}',
+        '{"trust": trust, **stored}',
         ("tests/recording/test_stored_config.py",),
     ),
     Fault(
@@ -227,8 +227,8 @@ FAULTS = (
         "engine-rule-counts-batches-that-no-client-fills",
         "building",
         "src/fedsplit/building/engines.py",
-        'samples = min(self.config["batch_size"], most)',
-        'samples = self.config["batch_size"]',
+        "samples = min(batch_size, max(parts.data.shards.sizes) or batch_size)",
+        "samples = batch_size",
         ("tests/training/test_experiment.py",),
     ),
     Fault(
@@ -243,16 +243,16 @@ FAULTS = (
         "division-ignores-the-seed",
         "building",
         "src/fedsplit/building/data.py",
-        'shards = _divided(distribution, dataset, config["num_clients"], config["seed"])',
-        'shards = _divided(distribution, dataset, config["num_clients"], 0)',
+        "shards = _divided(distribution, dataset, clients, training.seed)",
+        "shards = _divided(distribution, dataset, clients, 0)",
         ("tests/training/test_experiment.py",),
     ),
     Fault(
         "auxiliary-initialised-as-the-model-is",
         "building",
         "src/fedsplit/building/models.py",
-        'with _initialisation(self.config["seed"], "auxiliary model"):',
-        'with _initialisation(self.config["seed"], "model"):',
+        'with _initialisation(config.training.seed, "auxiliary model"):',
+        'with _initialisation(config.training.seed, "model"):',
         ("tests/training/test_experiment.py",),
     ),
     # data
@@ -1468,9 +1468,9 @@ FAULTS = (
     Fault(
         "a-cohort-of-all-is-refused",
         "config",
-        "src/fedsplit/config/checks.py",
-        'config["cohort_size"] > config["num_clients"]',
-        'config["cohort_size"] >= config["num_clients"]',
+        "src/fedsplit/config/together.py",
+        "size is not None and size > clients",
+        "size is not None and size >= clients",
         ("tests/config/test_checks.py",),
     ),
     Fault(
@@ -1501,8 +1501,8 @@ FAULTS = (
         "evaluation-comes-a-round-early",
         "training",
         "src/fedsplit/training/rounds.py",
-        "if (t + 1) % self._eval_interval == 0:",
-        "if t % self._eval_interval == 0:",
+        "if (t + 1) % self._config.evaluation.eval_interval == 0:",
+        "if t % self._config.evaluation.eval_interval == 0:",
         ("tests/training/test_experiment.py",),
     ),
     Fault(

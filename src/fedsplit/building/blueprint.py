@@ -2,46 +2,27 @@
 
 from functools import partial
 
-from fedsplit.algorithms.algorithm import Algorithm
-from fedsplit.building.data import Data, build_batches
-from fedsplit.building.models import Models
-from fedsplit.building.recorders import Recorders
-from fedsplit.computing.memory import Memory
-from fedsplit.config.run_config import RunConfig
-from fedsplit.estimators.estimator import GradientEstimator
-from fedsplit.optim.optimizers import Optimizer
-from fedsplit.optim.schedules import Schedule
+from fedsplit.building.data import build_batches
+from fedsplit.building.parts import Ingredients
 from fedsplit.parties.engine import Blueprint
-from fedsplit.quant.quantization import Quantization
 
 
-def build_blueprint(
-    config: RunConfig,
-    *,
-    data: Data,
-    models: Models,
-    algorithm: type[Algorithm],
-    estimator: GradientEstimator,
-    optimizer: Optimizer,
-    schedule: Schedule,
-    quantization: Quantization,
-    memory: Memory,
-    recorders: Recorders,
-) -> Blueprint:
+def build_blueprint(parts: Ingredients) -> Blueprint:
     """What clients are made of; the algorithm says which model their head is, if any."""
-    client_head, body = algorithm.client_head, models.halves.client
-    head = models.halves.server if client_head == "server" else models.auxiliary
-    sees_decoded = client_head in ("auxiliary", "estimator") and quantization.continue_from_decoded
+    client_head, halves = parts.algorithm_class.client_head, parts.models.halves
+    head = halves.server if client_head == "server" else parts.models.auxiliary
+    uploads = client_head in ("auxiliary", "estimator")
+    sees_decoded = uploads and parts.quantization.continue_from_decoded
     return Blueprint(
-        body=body,
+        body=halves.client,
         head=head,
-        keeps_head=client_head == "estimator",
-        optimizer=optimizer,
-        batches=partial(build_batches, config, data),
-        estimator=estimator,
-        schedule=schedule,
-        seed=config.training.seed,
-        head_sees=quantization.smashed if sees_decoded else None,
-        memory=memory,
-        recorder=None if sees_decoded else recorders.of(body, head),
+        keeps_head=parts.estimates,
+        optimizer=parts.client_optimizer,
+        batches=partial(build_batches, parts.config, parts.data),
+        estimator=parts.estimator,
+        schedule=parts.schedule,
+        seed=parts.config.training.seed,
+        head_sees=parts.quantization.smashed if sees_decoded else None,
+        memory=parts.memory,
+        recorder=None if sees_decoded else parts.recorders.of(halves.client, head),
     )

@@ -28,15 +28,17 @@ from fedsplit.transport.transport import Transport
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClientParts:
-    """What clients are made of; the process of one client builds nothing else.
+class Ingredients:
+    """What clients and servers of a run are made from.
 
     Args:
-        config: of the run, with the device and the engine that were decided on.
+        config: of the run, with the device that was decided on, and later the engine.
+        apart: whether clients are computed in processes of their own.
     """
 
     config: RunConfig
     device: torch.device
+    apart: bool
     data: Data
     models: Models
     algorithm_class: type[Algorithm]
@@ -48,7 +50,11 @@ class ClientParts:
     recorders: Recorders
     quantization: Quantization
     memory: Memory
-    engine: Engine
+
+    @property
+    def estimates(self) -> bool:
+        """Whether clients hold an auxiliary model of the estimator's."""
+        return self.algorithm_class.client_head == "estimator"
 
     @property
     def sample_counts(self) -> list[int]:
@@ -66,6 +72,13 @@ class ClientParts:
     def batches(self, client: int) -> ClientBatches:
         """A client's data, batch by batch."""
         return build_batches(self.config, self.data, client)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientParts(Ingredients):
+    """What the process of one client builds: nothing of servers."""
+
+    engine: Engine
 
 
 @dataclass(frozen=True, kw_only=True)

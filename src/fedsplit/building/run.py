@@ -13,7 +13,7 @@ from fedsplit.building.device import find_device
 from fedsplit.building.engines import decide_engine
 from fedsplit.building.evaluation import build_evaluator, build_local_evaluator
 from fedsplit.building.models import build_models, set_models_computation
-from fedsplit.building.parts import ClientParts, RunParts
+from fedsplit.building.parts import ClientParts, Ingredients, RunParts
 from fedsplit.building.process import prepare_process
 from fedsplit.building.quantization import build_quantization
 from fedsplit.building.recorders import Recorders, build_recorder
@@ -42,35 +42,10 @@ def build_run(config: RunConfig, start: TrainedStart | None = None) -> RunParts:
         UserError: what is asked for cannot be built.
     """
     clients = build_clients(config, start=start)
-    config, data, models, engine = clients.config, clients.data, clients.models, clients.engine
-    estimator, recorders = clients.estimator, clients.recorders
-
-    alignment = build_alignment(
-        config,
-        models=models,
-        estimator=estimator,
-        optimizer=clients.auxiliary_optimizer,
-        memory=clients.memory,
-        recorder=recorders.of(models.auxiliary),
-    )
-    algorithm = build_algorithm(
-        config,
-        models=models,
-        engine=engine,
-        alignment=alignment,
-        optimizer=clients.server_optimizer,
-        schedule=clients.schedule,
-        recorder=recorders.of(models.halves.server),
-    )
-    network = config.network.build(Network)
-    clock = build_clock(
-        config,
-        network=network,
-        algorithm=clients.algorithm_class,
-        data=data,
-        models=models,
-        estimator=estimator,
-    )
+    alignment = build_alignment(clients)
+    algorithm = build_algorithm(clients, alignment)
+    network = clients.config.network.build(Network)
+    clock = build_clock(clients, network)
     ledger = Ledger(keeps_messages=clock is not None)
     return RunParts(
         **vars(clients),
@@ -79,9 +54,9 @@ def build_run(config: RunConfig, start: TrainedStart | None = None) -> RunParts:
         network=network,
         clock=clock,
         ledger=ledger,
-        transport=config.transport.build(Transport, run=carried_run(clients, ledger)),
-        evaluate=build_evaluator(config, data, models),
-        evaluate_locally=build_local_evaluator(config, data, models),
+        transport=build_transport(clients, ledger),
+        evaluate=build_evaluator(clients),
+        evaluate_locally=build_local_evaluator(clients),
     )
 
 
@@ -123,36 +98,10 @@ def build_clients(
     set_models_computation(models, config, device)
     recorder = build_recorder(config, device, client_optimizer, server_optimizer, auxiliary_optimizer)
     estimates = algorithm.client_head == "estimator"
-    recorders = Recorders(recorder, data, models, estimator, estimates, device)
-    quantization = build_quantization(config, models.smashed_shape, lambda: models.coded_shape)
-    refuse_batches_of_one(config, data, models, estimator)
-
-    memory_mb = config.alignment.memory_mb
-    memory = Memory(None if memory_mb is None else memory_mb * 1e6)
-    blueprint = build_blueprint(
-        config,
-        data=data,
-        models=models,
-        algorithm=algorithm,
-        estimator=estimator,
-        optimizer=client_optimizer,
-        schedule=schedule,
-        quantization=quantization,
-        memory=memory,
-        recorders=recorders,
-    )
-    config = decide_engine(
-        config,
-        blueprint=blueprint,
-        data=data,
-        models=models,
-        algorithm=algorithm,
-        server_optimizer=server_optimizer,
-        apart=apart,
-    )
-    return ClientParts(
+    parts = Ingredients(
         config=config,
         device=device,
+        apart=apart,
         data=data,
         models=models,
         algorithm_class=algorithm,
@@ -161,11 +110,26 @@ def build_clients(
         server_optimizer=server_optimizer,
         auxiliary_optimizer=auxiliary_optimizer,
         schedule=schedule,
-        recorders=recorders,
-        quantization=quantization,
-        memory=memory,
-        engine=config.engine.build(Engine, blueprint=blueprint),
+        recorders=Recorders(recorder, data, models, estimator, estimates, device),
+        quantization=build_quantization(config, models.smashed_shape, lambda: models.coded_shape),
+        memory=build_memory(config),
     )
+    refuse_batches_of_one(parts)
+    blueprint = build_blueprint(parts)
+    config = decide_engine(parts, blueprint)
+    engine = config.engine.build(Engine, blueprint=blueprint)
+    return ClientParts(**{**vars(parts), "config": config}, engine=engine)
+
+
+def build_memory(config: RunConfig) -> Memory:
+    """Where uploads and auxiliary models are kept: in memory up to `auxiliary.memory_mb`, then in files."""
+    most = config.alignment.memory_mb
+    return Memory(None if most is None else most * 1e6)
+
+
+def build_transport(parts: ClientParts, ledger: Ledger) -> Transport:
+    """What carries verbs to the clients and back; bytes are counted in `ledger`."""
+    return parts.config.transport.build(Transport, run=carried_run(parts, ledger))
 
 
 def carried_run(parts: ClientParts, ledger: Ledger) -> Run:

@@ -124,7 +124,7 @@ def _graph(module: nn.Module) -> fx.Graph | None:
         return None
 
 
-def _over_clients(module: nn.Module, state: dict[str, Tensor], *inputs: Tensor, **kwargs: Any) -> Tensor:
+def _over_clients(module: nn.Module, state: dict[str, Tensor], *inputs: Tensor, **kwargs: Value) -> Tensor:
     def one(state: dict[str, Tensor], *inputs: Tensor) -> Tensor:
         output: Tensor = functional_call(module, state, inputs, kwargs)
         return output
@@ -188,13 +188,13 @@ class _Pass:
             name, function = str(target), getattr(torch.Tensor, str(target))
             elementwise = name in _ELEMENTWISE_METHODS
         else:
-            name, function = getattr(target, "__name__", ""), cast(Callable[..., Any], target)
+            name, function = getattr(target, "__name__", ""), cast(Callable[..., Value], target)
             elementwise = function in _ELEMENTWISE_FUNCTIONS
         if elementwise and self._alike((*args, *kwargs.values())):
             return self._elementwise(function, args, kwargs)
         if name == "flatten" and (args[1:] or tuple(kwargs.values())) in {(1,), (1, -1)}:
             return self.rows(args[0]).flatten(2)
-        args, kwargs = cast(tuple[Any, Any], fx.node.map_aggregate((args, kwargs), self.rows))
+        args, kwargs = cast(tuple[Value, Value], fx.node.map_aggregate((args, kwargs), self.rows))
         if name in _SHAPES or (function is getattr and args[1] in _SHAPES):
             return function(args[0][0], *args[1:], **kwargs)  # of one client, like everything that is asked
         return self._mapped(function, args, kwargs)
@@ -216,14 +216,14 @@ class _Pass:
 
     @staticmethod
     def _elementwise(
-        function: Callable[..., Any], args: Sequence[Value], kwargs: dict[str, Value] | None = None
+        function: Callable[..., Value], args: Sequence[Value], kwargs: dict[str, Value] | None = None
     ) -> Value:
         bare = [arg.tensor if isinstance(arg, Grouped) else arg for arg in args]
         result = function(*bare, **(kwargs or {}))
         return Grouped(result) if any(isinstance(arg, Grouped) for arg in args) else result
 
     @staticmethod
-    def _mapped(function: Callable[..., Any], args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+    def _mapped(function: Callable[..., Value], args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         """Any function of the graph, by `vmap` over the tensors among its arguments."""
         tensors: list[Tensor] = []
 
@@ -239,7 +239,7 @@ class _Pass:
             def row(leaf: Value) -> Value:
                 return rows[leaf.number] if isinstance(leaf, _Place) else leaf
 
-            own_args, own_kwargs = cast(tuple[Any, Any], fx.node.map_aggregate(placed, row))
+            own_args, own_kwargs = cast(tuple[Value, Value], fx.node.map_aggregate(placed, row))
             return function(*own_args, **own_kwargs)
 
         return vmap(one)(*tensors) if tensors else function(*args, **kwargs)
@@ -323,7 +323,7 @@ def _is_plain(module: nn.Module, kinds: type[nn.Module] | tuple[type[nn.Module],
 _TENSORS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 _IMAGES = 5  # dimensions of `(K, b, c, h, w)`
 
-_RULES: tuple[tuple[Any, bool, Callable[[_Pass, Any, dict[str, Tensor], Value], Value | None]], ...] = (
+_RULES: tuple[tuple[Value, bool, Callable[[_Pass, Value, dict[str, Tensor], Value], Value | None]], ...] = (
     (ELEMENTWISE, False, _Pass.elementwise),
     (nn.Flatten, False, _Pass.flattened),
     (nn.Linear, False, _Pass.linear),
@@ -344,7 +344,7 @@ class _Linear(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Value, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.has_bias = bias is not None
         transposed = weight.transpose(1, 2)
@@ -352,7 +352,7 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None]:
+    def backward(ctx: Value, *gradients: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None]:
         (g,), (x, weight) = gradients, ctx.saved_tensors
         kind = g.dtype  # under autocast the narrower one
         through = torch.bmm(g, weight.to(kind)).to(x.dtype) if ctx.needs_input_grad[0] else None

@@ -1,7 +1,6 @@
 """Checks each key of a composed configuration without importing anything heavy."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from fedsplit.config.choices import names_of
 from fedsplit.config.settings import (
@@ -16,7 +15,7 @@ from fedsplit.config.settings import (
 )
 from fedsplit.config.signature import signature, unknown_target
 from fedsplit.config.task_traits import TaskTraits, task_traits, traits_of_choice
-from fedsplit.config.values import LARGEST, HalfPrecision, allowed, fits
+from fedsplit.config.values import LARGEST, HalfPrecision, Plain, allowed, fits
 from fedsplit.errors import UserError
 
 SETTINGS = {key: kind for topic in TOPICS.values() if not topic.PLACE for key, kind in keys_of(topic).items()}
@@ -47,7 +46,7 @@ OF_NO_CONSEQUENCE = (
 """In what the configuration of a resumed run may differ from that of its checkpoint, and all below it."""
 
 
-def check_keys(config: Mapping[str, Any]) -> None:
+def check_keys(config: Plain) -> None:
     """Check every key of a composed configuration by itself.
 
     Raises:
@@ -72,7 +71,7 @@ def check_keys(config: Mapping[str, Any]) -> None:
     _check_run(task, config["run"])
 
 
-def _check_groups(config: Mapping[str, Any], task: TaskTraits) -> None:
+def _check_groups(config: Plain, task: TaskTraits) -> None:
     """That all groups are there, and nothing else is."""
     needed = [group for group in GROUPS if not (task.joins and group == "dataset")]
     for group in (*needed, *(side for side in OPTIONAL_GROUPS if config.get(side) is not None)):
@@ -115,7 +114,7 @@ def _check_joined(dataset: object) -> None:
         _check_value(f"dataset.{key}", value, _DATASET_KEYS[key])
 
 
-def _check_plain(path: str, node: object, annotations: Mapping[str, Any]) -> None:
+def _check_plain(path: str, node: object, annotations: Mapping[str, object]) -> None:
     if not isinstance(node, Mapping):
         raise UserError(path, node, f"must hold {', '.join(annotations)}")
     for key, value in node.items():
@@ -148,14 +147,14 @@ def _check_codec(path: str, node: object) -> None:
     _check_node(path, node, own_keys(path))
 
 
-def own_keys(path: str) -> dict[str, Any]:
+def own_keys(path: str) -> dict[str, object]:
     """By name: keys at `path` that are not arguments of the `_target_` there."""
     if path in CODECS or path.startswith("task.codecs."):
         return _CODEC_KEYS
     return _OWN_KEYS.get(path, {})
 
 
-def _check_node(path: str, node: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+def _check_node(path: str, node: Plain, own: Mapping[str, object]) -> None:
     target = node.get("_target_")
     if not isinstance(target, str) or unknown_target(target):
         raise UserError(f"{path}._target_", target, "the dotted path of a class or function")
@@ -177,7 +176,7 @@ def _check_node(path: str, node: Mapping[str, Any], own: Mapping[str, Any]) -> N
             _check_value(f"{path}.{key}", value, known.annotations.get(key))
 
 
-def _check_there(path: str, node: Mapping[str, Any], annotation: Any) -> None:
+def _check_there(path: str, node: Plain, annotation: object) -> None:
     """A value that must not be left out, even where it may be null."""
     key = path.rpartition(".")[2]
     if key not in node:
@@ -185,7 +184,7 @@ def _check_there(path: str, node: Mapping[str, Any], annotation: Any) -> None:
     _check_value(path, node[key], annotation)
 
 
-def _check_value(key: str, value: object, annotation: Any) -> None:
+def _check_value(key: str, value: object, annotation: object) -> None:
     if annotation is not None and not fits(annotation, value):
         limit = f", up to {LARGEST:g}" if isinstance(value, int | float) and abs(value) > LARGEST else ""
         raise UserError(key, value, f"must be {allowed(annotation)}{limit}")

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -85,7 +84,7 @@ def _target_in(group: str, file: Path) -> str | None:
         if isinstance(node, dict) and "_target_" in node:
             return str(node["_target_"])
     for each in content.get("defaults", ()):
-        found: list[Any]
+        found: list[str | None]
         if isinstance(each, dict):  # as /optimizer@_here_: adam
             found = [target_of(key.strip("/").partition("@")[0], name) for key, name in each.items()]
         else:

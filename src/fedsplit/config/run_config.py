@@ -22,6 +22,7 @@ from fedsplit.config.settings import (
 )
 from fedsplit.config.task_traits import task_traits
 from fedsplit.config.together import check_together
+from fedsplit.config.values import Plain
 
 Read = TypeVar("Read", bound=Topic)
 _OF_THE_MACHINE = ("root", "download")
@@ -39,10 +40,10 @@ class RunConfig(Settings):
         written: the plain values that it was parsed from, whose order `plain` keeps.
     """
 
-    written: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    written: Plain = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def parse(cls, plain: Mapping[str, Any], choices: Mapping[str, str | None] | None = None) -> Self:
+    def parse(cls, plain: Plain, choices: Mapping[str, str | None] | None = None) -> Self:
         """Check plain values, composed and resolved, and read them.
 
         Args:
@@ -134,7 +135,7 @@ class RunConfig(Settings):
         return {"device": self.computation.device, **own}
 
 
-def leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(node: Plain, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted keys and their values, lists among them."""
     for name, value in node.items():
         if isinstance(value, Mapping):
@@ -143,7 +144,7 @@ def leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield f"{prefix}{name}", value
 
 
-def _read(topic: type[Read], values: Mapping[str, Any]) -> Read | None:
+def _read(topic: type[Read], values: Plain) -> Read | None:
     """A topic, from checked values; None where they have nothing of it, as of a sweep."""
     node = values.get(topic.PLACE) if topic.PLACE else values
     if node is None:
@@ -154,12 +155,12 @@ def _read(topic: type[Read], values: Mapping[str, Any]) -> Read | None:
     return topic(**read)
 
 
-def _component(group: str, values: Mapping[str, Any]) -> Component | None:
+def _component(group: str, values: Plain) -> Component | None:
     node = values.get(group)
     return None if node is None else Component.of(group, node, own_keys(group))
 
 
-def _quant(node: Mapping[str, Any]) -> Quant:
+def _quant(node: Plain) -> Quant:
     weights = {way: CodecChoice.of(f"quant.weights.{way}", node["weights"][way]) for way in WEIGHTS_CODECS}
     codecs: Any = {kind: CodecChoice.of(f"quant.{kind}", node[kind]) for kind in QUANT_CODECS}
     return Quant(
@@ -173,7 +174,7 @@ def _written(value: object) -> object:
     return value.plain() if isinstance(value, Component) else value
 
 
-def _in_order(values: Mapping[str, Any], like: object) -> dict[str, Any]:
+def _in_order(values: Plain, like: object) -> dict[str, Any]:
     """Values in the order of the keys of `like`, those that it lacks last."""
     order = list(like) if isinstance(like, Mapping) else []
     keys = [*(key for key in order if key in values), *(key for key in values if key not in order)]

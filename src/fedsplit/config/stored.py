@@ -8,12 +8,12 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from fedsplit.config.choices import FLAG, file_of, own_directory
 from fedsplit.config.compose import composed, composing, plain
 from fedsplit.config.run_config import RunConfig
 from fedsplit.config.settings import CODECS, GROUPS, OPTIONAL_GROUPS
+from fedsplit.config.values import Plain
 from fedsplit.errors import UserError, shortened
 
 _GROUPS = (
@@ -32,7 +32,7 @@ _SHOWN = 80
 
 
 def parse_stored(
-    stored: Mapping[str, Any],
+    stored: Plain,
     directory: Path,
     *,
     trust: bool,
@@ -88,7 +88,7 @@ def _choose_again(choices: Mapping[str, str | None], own: str | None) -> tuple[s
 
 
 @lru_cache(maxsize=64)
-def _composed_here(overrides: tuple[str, ...], _: Path | None) -> Mapping[str, Any]:
+def _composed_here(overrides: tuple[str, ...], _: Path | None) -> Plain:
     with composing():
         return plain(composed(overrides))
 

@@ -42,7 +42,7 @@ def description(directory: Path) -> dict[str, Any]:
     return found
 
 
-def grid(description: Mapping[str, Any]) -> tuple[float | None, int]:
+def grid(description: Mapping[str, object]) -> tuple[float | None, int]:
     """Scale and zero point of a model's codes; the scale is None of one that puts out none.
 
     Raises:

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from fedsplit.computing.model_state import ModelState
-from fedsplit.computing.steppable import Steppable
+from fedsplit.computing.steppable import Seed, Steppable
 from fedsplit.config.values import PositiveFloat
 from fedsplit.estimators.estimator import Chunk, FitStep, GradientEstimator
 from fedsplit.estimators.mlp_regression import features
@@ -44,7 +44,7 @@ class LinearRegression(GradientEstimator):
         return _LinearMap(prod(smashed_shape), num_classes)
 
     def estimate(
-        self, model: Steppable, z: Tensor, y: Tensor, *, seed: Any, differentiable: bool = False
+        self, model: Steppable, z: Tensor, y: Tensor, *, seed: Seed, differentiable: bool = False
     ) -> Tensor:
         num_classes = cast(int, model.module.num_classes)
         with torch.set_grad_enabled(differentiable):

@@ -1,13 +1,13 @@
 """Regression of the cut gradient by a small network."""
 
 from math import prod
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsplit.computing.steppable import Steppable
+from fedsplit.computing.steppable import Seed, Steppable
 from fedsplit.config.values import PositiveInt
 from fedsplit.estimators.estimator import GradientEstimator
 
@@ -44,7 +44,7 @@ class MlpRegression(GradientEstimator):
         return _Regressor(prod(smashed_shape), num_classes, self.hidden)
 
     def estimate(
-        self, model: Steppable, z: Tensor, y: Tensor, *, seed: Any, differentiable: bool = False
+        self, model: Steppable, z: Tensor, y: Tensor, *, seed: Seed, differentiable: bool = False
     ) -> Tensor:
         num_classes = cast(int, model.module.num_classes)
         with torch.set_grad_enabled(differentiable):

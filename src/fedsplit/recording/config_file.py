@@ -19,7 +19,7 @@ class OtherFormat(UserError):
     """A run that another version left."""
 
 
-def write_config(directory: Path, config: Mapping[str, Any]) -> None:
+def write_config(directory: Path, config: Mapping[str, object]) -> None:
     """Write the file, whole or not at all."""
     own = own_directory()
     named = {} if own is None else {_OWN_CHOICES: str(own)}

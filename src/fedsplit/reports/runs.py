@@ -40,7 +40,7 @@ class Run:
     """
 
     path: Path
-    config: Mapping[str, Any]
+    config: Mapping[str, object]
     label: str
     columns: Mapping[str, tuple[float | None, ...]]
     results: Mapping[str, Any] | None = None

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
 
 from fedsplit.trackers.tracker import Row, Tracker
 
@@ -23,7 +22,7 @@ class Harmless(Tracker):
     def __init__(self, tracker: Tracker) -> None:
         self._tracker: Tracker | None = tracker
 
-    def start(self, config: Mapping[str, Any], directory: Path, rows: Sequence[Row]) -> None:
+    def start(self, config: Mapping[str, object], directory: Path, rows: Sequence[Row]) -> None:
         """See `Tracker.start`."""
         self._tell(lambda tracker: tracker.start(deepcopy(dict(config)), directory, list(map(dict, rows))))
 

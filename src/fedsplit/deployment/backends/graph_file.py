@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import torch
 from safetensors import safe_open
@@ -35,6 +35,9 @@ _LARGEST_JSON = 16 * 2**20
 _PER_SAMPLE, _BESIDE = 64 * 2**20, 256 * 2**20
 """Bytes that values alive at once may take: for each sample of the input, and beside them."""
 
+Argument: TypeAlias = Any
+"""Of an operation, or its result: a tensor, a plain value, or a list of such."""
+
 
 @dataclass(frozen=True)
 class _Value:
@@ -47,9 +50,9 @@ class _Value:
 class _Step:
     """One operation: what it calls with which arguments, and the results that nothing needs behind it."""
 
-    function: Callable[..., Any]
-    arguments: tuple[Any, ...]
-    named: dict[str, Any]
+    function: Callable[..., Argument]
+    arguments: tuple[Argument, ...]
+    named: dict[str, Argument]
     last_uses: tuple[int, ...] = ()
 
 
@@ -67,7 +70,7 @@ class OperationGraph(nn.Module):
         ValueError: a step is no operation on earlier steps.
     """
 
-    def __init__(self, tensors: Sequence[Tensor], steps: Sequence[list[Any]], output: int) -> None:
+    def __init__(self, tensors: Sequence[Tensor], steps: Sequence[list[Argument]], output: int) -> None:
         super().__init__()
         self._written = [list(step) for step in steps]
         self._output = output
@@ -82,7 +85,7 @@ class OperationGraph(nn.Module):
             raise ValueError(f"there is no step {output}")
         self._free_early()
 
-    def _parsed(self, number: int, step: list[Any]) -> _Step | str | None:
+    def _parsed(self, number: int, step: list[Argument]) -> _Step | str | None:
         kind, *rest = step
         if kind == "input":
             return None
@@ -116,7 +119,7 @@ class OperationGraph(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The output for inputs `x (n, ...)`."""
-        results: dict[int, Any] = {}
+        results: dict[int, Argument] = {}
         for number, step in enumerate(self._steps):
             if step is None:
                 results[number] = x
@@ -138,7 +141,7 @@ class OperationGraph(nn.Module):
             ValueError: arguments do not fit an operation, or its results are beyond all bounds.
         """
         allowed = len(x) * _PER_SAMPLE + _BESIDE + 16 * sum(each.nbytes for each in self.buffers())
-        results: dict[int, Any] = {}
+        results: dict[int, Argument] = {}
         alive: dict[int, int] = {}
         with torch.no_grad(), _quiet(), FakeTensorMode() as fake:
             for number, step in enumerate(self._steps):
@@ -175,7 +178,7 @@ class OperationGraph(nn.Module):
         """
         numbers: dict[fx.Node, int] = {}
         tensors: list[Tensor] = []
-        steps: list[list[Any]] = []
+        steps: list[list[Argument]] = []
         output: int | None = None
         for node in module.graph.nodes:
             if not node.users and (node.op == "call_module" or node.target in _ASSERTIONS):
@@ -254,7 +257,7 @@ def _narrowed(tensor: Tensor) -> Tensor:
     return tensor.to(torch.int8) if small else tensor
 
 
-def _only(value: Any) -> Any:
+def _only(value: Argument) -> Argument:
     if isinstance(value, list | tuple):
         (value,) = value
     return value
@@ -271,7 +274,7 @@ def _name(target: object) -> str:
     raise ValueError(f"{target} is no operation on tensors")
 
 
-def _function(name: object) -> Callable[..., Any]:
+def _function(name: object) -> Callable[..., Argument]:
     """The operation of a name.
 
     Raises:
@@ -296,7 +299,7 @@ def _function(name: object) -> Callable[..., Any]:
 
 
 def _check_arguments(
-    name: str, function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]
+    name: str, function: Callable[..., Argument], arguments: tuple[Argument, ...], named: dict[str, Argument]
 ) -> None:
     """Hold texts and names to what the operation declares.
 
@@ -318,7 +321,7 @@ def _check_arguments(
             raise ValueError(f"{name}: {argument.name} is no text")
 
 
-def _plain(value: Any, numbers: dict[fx.Node, int]) -> Any:
+def _plain(value: Argument, numbers: dict[fx.Node, int]) -> Argument:
     """An argument as JSON: what JSON has no word for is an object of one key."""
     if isinstance(value, fx.Node):
         return {"step": numbers[value]}
@@ -334,7 +337,7 @@ def _plain(value: Any, numbers: dict[fx.Node, int]) -> Any:
     raise ValueError(f"{value!r} cannot be written")
 
 
-def _value(value: Any, number: int, depth: int = 0) -> Any:
+def _value(value: Argument, number: int, depth: int = 0) -> Argument:
     """An argument of step `number` from JSON.
 
     Raises:
@@ -353,7 +356,7 @@ def _value(value: Any, number: int, depth: int = 0) -> Any:
     return value
 
 
-def _worded(value: dict[str, Any], number: int) -> Any:
+def _worded(value: dict[str, Argument], number: int) -> Argument:
     """What an object of one key stands for."""
     if len(value) != 1:
         raise ValueError("an object has one key")
@@ -367,14 +370,14 @@ def _worded(value: dict[str, Any], number: int) -> Any:
     return _Value(content)
 
 
-def _constant(kind: object, name: object) -> Any:
+def _constant(kind: object, name: object) -> Argument:
     found = getattr(torch, name, None) if isinstance(name, str) and name.isidentifier() else None
     if not isinstance(kind, str) or kind not in _KINDS or not isinstance(found, _KINDS[kind]):
         raise ValueError(f"{str(name)[:100]} is no {str(kind)[:100]}")
     return found
 
 
-def _resolved(value: Any, results: dict[int, Any]) -> Any:
+def _resolved(value: Argument, results: dict[int, Argument]) -> Argument:
     if isinstance(value, _Value):
         return results[value.step]
     if isinstance(value, list):
@@ -382,7 +385,7 @@ def _resolved(value: Any, results: dict[int, Any]) -> Any:
     return value
 
 
-def _flat(value: Any) -> Iterator[Any]:
+def _flat(value: Argument) -> Iterator[Argument]:
     if isinstance(value, list | tuple):
         for each in value:
             yield from _flat(each)
@@ -390,7 +393,7 @@ def _flat(value: Any) -> Iterator[Any]:
         yield value
 
 
-def _uses(value: Any) -> Iterator[int]:
+def _uses(value: Argument) -> Iterator[int]:
     for each in _flat(value):
         if isinstance(each, _Value):
             yield each.step

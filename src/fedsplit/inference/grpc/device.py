@@ -191,7 +191,7 @@ class Device(Dialler):
         return Parcel(pb.FromClient(identity=asked.identity, measured=told))
 
 
-def attend(server: str, client: int, model: Path, own: Mapping[str, Any]) -> None:
+def attend(server: str, client: int, model: Path, own: Mapping[str, object]) -> None:
     """Be a device that the server has started on its own machine, until it is let go; see `Device`."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True)
     Device(server=server, client=client, tls=None, model=model, own=own).attend()
