@@ -18,6 +18,7 @@ from fedsplit.sweeps.record import RECORD, Job, fingerprint, write
 from fedsplit.tasks.infer import Infer
 from fedsplit.tasks.running import go_on
 from tests.command_line import command_line
+from tests.configurations import configuration
 from tests.conftest import TINY, Configure
 from tests.reports.stored import make_run
 
@@ -32,9 +33,8 @@ def of_format(path: Path, found: object) -> Path:
 
 
 def infer(path: Path) -> None:
-    own = {"requests": 1, "warm_up": 0, "calibration_batches": 1, "calibration_batch_size": 2}
-    asked = {"run": str(path), "trust": True}
-    Infer(backend="onnx", devices=None, wait_s=1, **own).run(asked, path / "infer")
+    asked = configuration("task=infer", "precision=[fp32]", f"run={path}", "trust=true")
+    asked.task.build(Infer).run(asked, path / "infer")
 
 
 READERS: dict[str, Callable[[Path], object]] = {
