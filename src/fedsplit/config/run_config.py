@@ -14,8 +14,8 @@ from fedsplit.config.settings import (
     TOPICS,
     WEIGHTS_CODECS,
     CodecChoice,
-    Quant,
-    Settings,
+    ConfigFields,
+    QuantSettings,
     Topic,
     WeightsCodecChoices,
     keys_of,
@@ -30,7 +30,7 @@ _OF_THE_MACHINE = ("root", "download")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig(Settings):
+class RunConfig(ConfigFields):
     """What is asked for, checked; nothing heavy is imported to make one.
 
     What is decided later, as the device that `device=auto` stands for, gives another one
@@ -160,10 +160,10 @@ def _component(group: str, values: Plain) -> Component | None:
     return None if node is None else Component.of(group, node, own_keys(group))
 
 
-def _quant(node: Plain) -> Quant:
+def _quant(node: Plain) -> QuantSettings:
     weights = {way: CodecChoice.of(f"quant.weights.{way}", node["weights"][way]) for way in WEIGHTS_CODECS}
     codecs: Any = {kind: CodecChoice.of(f"quant.{kind}", node[kind]) for kind in QUANT_CODECS}
-    return Quant(
+    return QuantSettings(
         **codecs,
         weights=WeightsCodecChoices(**weights),
         continue_from_decoded=node["continue_from_decoded"],

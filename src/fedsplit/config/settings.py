@@ -37,7 +37,7 @@ class Topic:
 
 
 @dataclass(frozen=True)
-class Training(Topic):
+class TrainingSettings(Topic):
     """What a round does at a client, and the seed of everything that is drawn."""
 
     seed: NonNegativeInt
@@ -46,7 +46,7 @@ class Training(Topic):
 
 
 @dataclass(frozen=True)
-class Population(Topic):
+class PopulationSettings(Topic):
     """How many clients there are, and how many take part in a round."""
 
     num_clients: PositiveInt
@@ -59,7 +59,7 @@ class Population(Topic):
 
 
 @dataclass(frozen=True)
-class Budget(Topic):
+class BudgetSettings(Topic):
     """When a run stops: at the first limit that is reached."""
 
     rounds: PositiveInt
@@ -69,7 +69,7 @@ class Budget(Topic):
 
 
 @dataclass(frozen=True)
-class Computation(Topic):
+class ComputationSettings(Topic):
     """Where and how passes through models are computed."""
 
     device: Device
@@ -80,7 +80,7 @@ class Computation(Topic):
 
 
 @dataclass(frozen=True)
-class Rounding(Topic):
+class RoundingSettings(Topic):
     """How weights and activations of client models are rounded while they train."""
 
     qat: bool
@@ -88,7 +88,7 @@ class Rounding(Topic):
 
 
 @dataclass(frozen=True)
-class Evaluation(Topic):
+class EvaluationSettings(Topic):
     """What is measured of the model, and when."""
 
     eval_batch_size: PositiveInt
@@ -97,7 +97,7 @@ class Evaluation(Topic):
 
 
 @dataclass(frozen=True)
-class Recording(Topic):
+class RecordingSettings(Topic):
     """What a run keeps and tells of itself on the way."""
 
     checkpoint_interval: PositiveInt
@@ -105,7 +105,7 @@ class Recording(Topic):
 
 
 @dataclass(frozen=True)
-class Origin(Topic):
+class OriginSettings(Topic):
     """Earlier runs that this one takes something from, and whether their files may name code."""
 
     resume: str | None
@@ -114,7 +114,7 @@ class Origin(Topic):
 
 
 @dataclass(frozen=True)
-class Alignment(Topic):
+class AlignmentSettings(Topic):
     """How clients' auxiliary models are fitted: keys of `auxiliary` that are no arguments of the model."""
 
     PLACE = "auxiliary"
@@ -127,7 +127,7 @@ class Alignment(Topic):
 
 
 @dataclass(frozen=True)
-class Splitting(Topic):
+class SplittingSettings(Topic):
     """How the model is cut in two: keys of `model` that are no arguments of the model."""
 
     PLACE = "model"
@@ -138,7 +138,7 @@ class Splitting(Topic):
 
 
 @dataclass(frozen=True)
-class Client(Topic):
+class ClientSettings(Topic):
     """What clients keep, and who a client of another machine's run is."""
 
     PLACE = "client"
@@ -150,7 +150,7 @@ class Client(Topic):
 
 
 @dataclass(frozen=True)
-class Sweep(Topic):
+class SweepSettings(Topic):
     """Whether a sweep goes on with an earlier one."""
 
     PLACE = "sweep"
@@ -189,7 +189,7 @@ class WeightsCodecChoices:
 
 
 @dataclass(frozen=True)
-class Quant:
+class QuantSettings:
     """A codec for each kind of message, and whether clients' heads go on from what the server decodes."""
 
     smashed: CodecChoice
@@ -199,7 +199,7 @@ class Quant:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class ConfigFields:
     """All that a configuration holds.
 
     Args:
@@ -207,19 +207,19 @@ class Settings:
         choices: names of what was chosen, by `group` or `group@place`; empty where nobody knows them.
     """
 
-    training: Training
-    population: Population
-    budget: Budget
-    computation: Computation
-    rounding: Rounding
-    evaluation: Evaluation
-    recording: Recording
-    origin: Origin
-    client: Client
-    sweep: Sweep | None
-    alignment: Alignment
-    splitting: Splitting
-    quant: Quant
+    training: TrainingSettings
+    population: PopulationSettings
+    budget: BudgetSettings
+    computation: ComputationSettings
+    rounding: RoundingSettings
+    evaluation: EvaluationSettings
+    recording: RecordingSettings
+    origin: OriginSettings
+    client: ClientSettings
+    sweep: SweepSettings | None
+    alignment: AlignmentSettings
+    splitting: SplittingSettings
+    quant: QuantSettings
     task: Component
     algorithm: Component
     model: Component
@@ -247,14 +247,14 @@ def keys_of(topic: type) -> dict[str, object]:
     }
 
 
-_FIELDS = get_type_hints(Settings)
+_FIELDS = get_type_hints(ConfigFields)
 GROUPS = tuple(name for name, kind in _FIELDS.items() if kind is Component)
 """Where something must be chosen."""
 OPTIONAL_GROUPS = tuple(name for name, kind in _FIELDS.items() if kind == Component | None)
 """Where null stands for another choice."""
 QUANT_CODECS, WEIGHTS_CODECS = (
     tuple(name for name, kind in get_type_hints(holder).items() if kind is CodecChoice)
-    for holder in (Quant, WeightsCodecChoices)
+    for holder in (QuantSettings, WeightsCodecChoices)
 )
 CODECS = (*(f"quant.{kind}" for kind in QUANT_CODECS), *(f"quant.weights.{way}" for way in WEIGHTS_CODECS))
 """Where a codec is chosen: `quant.smashed=sign` means `codec@quant.smashed=sign`."""

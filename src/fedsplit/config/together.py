@@ -1,12 +1,12 @@
 """Which keys of a configuration do not go together."""
 
-from fedsplit.config.settings import Settings
+from fedsplit.config.settings import ConfigFields
 from fedsplit.errors import UserError
 
 _VECTORIZED = "fedsplit.parties.vectorized.Vectorized"
 
 
-def check_together(config: Settings) -> None:
+def check_together(config: ConfigFields) -> None:
     """Check keys against each other, once each is allowed by itself.
 
     Raises:
@@ -21,7 +21,7 @@ def check_together(config: Settings) -> None:
         _check_rounding(config)
 
 
-def _check_rounding(config: Settings) -> None:
+def _check_rounding(config: ConfigFields) -> None:
     """What rounding of the client model, while it trains, does not go with."""
     qat, bits, computation = config.rounding.qat, config.rounding.weight_bits, config.computation
     asked = "qat=true" if qat else f"weight_bits={bits}"
