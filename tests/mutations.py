@@ -990,8 +990,8 @@ FAULTS = (
         "a-run-without-a-format-is-read",
         "recording",
         "src/fedsplit/recording/config_file.py",
-        'config.get("format") != FORMAT',
-        'config.get("format", FORMAT) != FORMAT',
+        'content.get("format") != FORMAT',
+        'content.get("format", FORMAT) != FORMAT',
         ("tests/recording/test_other_formats.py",),
     ),
     Fault(

@@ -1,13 +1,13 @@
 """The client model of a run without the rest of it: what a device builds that holds no data."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from fedsplit.config.component import Component
+from fedsplit.config.values import Plain
 from fedsplit.models.splitting.cuts import Cuts
 from fedsplit.models.splitting.split import divided
 from fedsplit.models.splitting.tied import untied
@@ -38,7 +38,7 @@ class ClientArchitecture:
         return {**vars(self), "model": self.model.plain()}
 
     @classmethod
-    def of(cls, plain: Mapping[str, Any]) -> Self:
+    def of(cls, plain: Plain) -> Self:
         """Read what `plain` gave."""
         return cls(**{**plain, "model": Component.of("model", plain["model"])})
 

@@ -2,7 +2,6 @@
 
 import logging
 from pathlib import Path
-from typing import Any
 
 from rich.logging import RichHandler
 
@@ -45,8 +44,7 @@ class Client(Task):
 
         if "server" not in config.transport.arguments:
             raise UserError("transport", config.choice("transport"), "must be grpc for a client")
-        given: Any = config.transport.arguments
-        transport, client = GrpcArguments(**given), config.client
+        transport, client = GrpcArguments.of(config.transport), config.client
         server = transport.server
         if server is None:
             raise UserError("transport.server", None, "a client needs the server's address and port")

@@ -5,7 +5,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fedsplit.building.device import find_device
 from fedsplit.building.process import prepare_process
@@ -123,8 +123,7 @@ class Infer(Task):
         with extra("transport", config.choice("transport")):
             from fedsplit.inference.grpc.inference import GrpcInference  # noqa: PLC0415
             from fedsplit.transport.grpc.protocol.arguments import GrpcArguments  # noqa: PLC0415
-        given: Any = config.transport.arguments
-        transport = GrpcArguments(**given)
+        transport = GrpcArguments.of(config.transport)
         if isinstance(network, SimulatedNetwork):
             told = "must be none with transport=grpc: this wire is measured"
             raise UserError("network", config.choice("network"), told)

@@ -1,7 +1,9 @@
 """What `transport=grpc` is given, for who is no transport: a client, and both ends of split inference."""
 
 from dataclasses import dataclass
+from typing import Any, Self
 
+from fedsplit.config.component import Component
 from fedsplit.config.values import PositiveFloat, PositiveInt
 
 
@@ -15,3 +17,9 @@ class GrpcArguments:
     tls: str | None
     min_clients: PositiveInt | None
     round_deadline_s: PositiveFloat | None
+
+    @classmethod
+    def of(cls, transport: Component) -> Self:
+        """The arguments in a configuration, checked with it."""
+        given: Any = transport.arguments
+        return cls(**given)
