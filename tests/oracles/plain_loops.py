@@ -119,7 +119,7 @@ class PlainLoop:
 
     def splitfed_v2(self, t: int) -> None:
         order = torch.randperm(
-            self.number, generator=generator(self.experiment.seed, "client order", round=t)
+            self.number, generator=generator(self.experiment.config.training.seed, "client order", round=t)
         )
         for i in order.tolist():
             self.clients[i].load_state_dict(self.client.state_dict())
@@ -200,7 +200,9 @@ class PlainLoop:
             targets.append((leaf.detach(), y[start:stop], torch.autograd.grad(loss, leaf)[0]))
         auxiliary, stepper = self.auxiliaries[i], self.auxiliary_steppers[i]
         for epoch in range(settings.align_epochs):
-            draw = generator(self.experiment.seed, "alignment", client=i, round=t, epoch=epoch)
+            draw = generator(
+                self.experiment.config.training.seed, "alignment", client=i, round=t, epoch=epoch
+            )
             for position in torch.randperm(len(targets), generator=draw).tolist():
                 chunk, labels, target = targets[position]
                 leaf = chunk.clone().requires_grad_()

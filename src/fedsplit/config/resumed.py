@@ -21,7 +21,11 @@ def with_changes(config: RunConfig, changes: Mapping[str, object]) -> RunConfig:
     for key, value in changes.items():
         if key != "tracker":
             group, _, name = key.partition(".")
-            (values[group] if name else values)[name or group] = value
+            node = values.get(group)
+            if isinstance(node, dict):
+                node[name] = value
+            else:
+                values[key] = value
     if "tracker._target_" in changes:
         choices["tracker"] = chosen_name(values, "tracker", choices["tracker"])
     return RunConfig.parse({**values, "choices": choices})
