@@ -1314,10 +1314,10 @@ FAULTS = (
     Fault(
         "everyone-can-read-private-keys",
         "transport/grpc",
-        "src/fedsplit/tasks/certificates/authority.py",
+        "src/fedsplit/tasks/certificates/directories.py",
         "mode = 0o600 if name == KEY else 0o644",
         "mode = 0o644",
-        ("tests/tasks/certificates/test_authority.py",),
+        ("tests/tasks/certificates/test_directories.py",),
     ),
     Fault(
         "a-plan-may-look-up-the-environment",
