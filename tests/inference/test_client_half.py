@@ -11,7 +11,7 @@ from fedsplit.building.client_model import ClientArchitecture
 from fedsplit.deployment.backends.floats import Floats
 from fedsplit.deployment.probe import peak_memory
 from fedsplit.errors import RunFailed
-from fedsplit.inference.process import ClientHalf
+from fedsplit.inference.client_half import ClientHalf
 from tests.conftest import Configure
 
 MEGABYTE = 10**6

@@ -248,6 +248,7 @@ class Parts:
             device=self.device,
             seed=self.seed,
             ledger=ledger,
+            build=run_of_member,
         )
 
     def cohort_of(self, t: int) -> Collection[int]:

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from fedsplit.config.commands import resume_command
 from fedsplit.config.grammar import parsed
 from fedsplit.files.paths import user_path
-from fedsplit.files.shown_path import resume_command
 from fedsplit.tasks.running import go_on
 
 

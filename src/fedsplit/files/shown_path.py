@@ -1,6 +1,5 @@
-"""Paths of runs, as a reader takes them, and as a shell does."""
+"""Paths of runs, as a reader takes them."""
 
-import shlex
 from pathlib import Path
 
 
@@ -8,8 +7,3 @@ def shown(path: Path) -> Path:
     """Relative to the current directory, where it is below."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
-
-
-def resume_command(directory: Path) -> str:
-    """What goes on with the run in a directory, to be pasted into a shell."""
-    return shlex.join(["python", "main.py", f"resume={shown(directory)}"])

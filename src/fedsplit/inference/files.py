@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedsplit.files.csv_files import write_csv
+from fedsplit.files.whole import write_csv, write_json
 from fedsplit.inference.request import COLUMNS, Request
 from fedsplit.inference.summary import Summary
 from fedsplit.recording.config_file import write_config
-from fedsplit.recording.summary import write_json
 
 
 def write_results(

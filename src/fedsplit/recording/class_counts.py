@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fedsplit.errors import UserError
 from fedsplit.files.bounded import MOST_CLASSES, MOST_CLIENTS, csv_table, whole
-from fedsplit.files.csv_files import write_csv
+from fedsplit.files.whole import write_csv
 
 if TYPE_CHECKING:  # figures are drawn without torch
     from torch import Tensor

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from fedsplit.errors import UserError
 from fedsplit.files.new_directory import new_directory
 from fedsplit.files.paths import user_path
+from fedsplit.files.whole import appearing, write_json
 from fedsplit.recording import checkpoint
 from fedsplit.recording.checkpoint import Checkpoint
 from fedsplit.recording.class_counts import CLASS_COUNTS, ClassCounts
@@ -19,7 +20,6 @@ from fedsplit.recording.config_file import read_config, write_config
 from fedsplit.recording.local_accuracy import LOCAL_ACCURACY, LocalAccuracies
 from fedsplit.recording.metrics import MetricsFile, Record
 from fedsplit.recording.run_lock import RunLock
-from fedsplit.recording.summary import write_json
 from fedsplit.state.weights import Weights, is_finite
 
 _LOG = logging.getLogger("fedsplit")
@@ -122,8 +122,6 @@ class RunDirectory:
         """Make the directory, write what is known at the start, cut `metrics.csv` to `records`, and log.
 
         Args:
-            config: for `config.yaml`.
-            records: of the rounds that were run.
             counts: for `class_counts.csv`; None writes none.
 
         Raises:
@@ -167,9 +165,8 @@ class RunDirectory:
         folder.mkdir(exist_ok=True)
         for name, weights in models.items():
             on_cpu = {key: tensor.detach().cpu().contiguous() for key, tensor in weights.items()}
-            partial = folder / f"{name}.partial"
-            save_file(on_cpu, partial)
-            partial.replace(folder / f"{name}.safetensors")
+            with appearing(folder / f"{name}.safetensors") as partial:
+                save_file(on_cpu, partial)
 
     def save_local_accuracies(self, accuracies: LocalAccuracies) -> None:
         """Write `local_accuracy.csv`, of the final model."""

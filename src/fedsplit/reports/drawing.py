@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fedsplit.errors import UserError
+from fedsplit.files.whole import appearing
 from fedsplit.recording.config_file import OtherFormat
 from fedsplit.reports.defaults import at_defaults
 from fedsplit.reports.experiments import Experiment
@@ -167,16 +168,11 @@ def write(files: Mapping[str, bytes], out: Path) -> list[Path]:
     """
     written = []
     for name, content in files.items():
-        path = out / name
-        partial = path.with_name(f".{path.name}.partial")
         try:
             out.mkdir(parents=True, exist_ok=True)
-            try:
+            with appearing(out / name) as partial:
                 partial.write_bytes(content)
-                partial.replace(path)
-            finally:
-                partial.unlink(missing_ok=True)
         except OSError as error:
             raise UserError("--out", out, f"must be a directory to write to ({error.strerror})") from error
-        written.append(path)
+        written.append(out / name)
     return written

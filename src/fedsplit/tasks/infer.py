@@ -1,6 +1,5 @@
 """Split inference with a client half at each precision: what a request costs, and where."""
 
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
@@ -11,18 +10,18 @@ import torch
 
 from fedsplit.building.parts import found_device
 from fedsplit.computing.memory import reuse_freed_memory
-from fedsplit.config.checks import OF_AN_INFERENCE
 from fedsplit.config.instantiate import make
 from fedsplit.config.targets import is_class
 from fedsplit.config.values import NonNegativeInt, PositiveFloat, PositiveInt
 from fedsplit.deployment.precisions import Int8Backend
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.files.new_directory import new_directory
+from fedsplit.files.whole import appearing
+from fedsplit.inference.client_half import ClientHalf
 from fedsplit.inference.deploying import Deploying, save
 from fedsplit.inference.device import Device, Turns
 from fedsplit.inference.files import write_results
 from fedsplit.inference.local import Answering, local_devices
-from fedsplit.inference.process import ClientHalf
 from fedsplit.inference.request import Request
 from fedsplit.inference.server_half import ServerHalf
 from fedsplit.inference.simulated import wire
@@ -54,6 +53,20 @@ class Infer(Task):
         wait_s: seconds after which a device that is not here is not waited for any more.
     """
 
+    beside = (
+        "task",
+        "run",
+        "trust",
+        "precision",
+        "batch_size",
+        "transport",
+        "network",
+        "threads",
+        "device",
+        "progress",
+    )
+    deploys = True
+
     def __init__(
         self,
         *,
@@ -84,7 +97,7 @@ class Infer(Task):
         here = [] if grpc is not None and not grpc.spawns else precisions  # else devices bring theirs
         converted = self.deploying(config["seed"]).converted(subject, here)
         server = ServerHalf(subject.server.to(device), device)
-        with _appearing(directory) as place:
+        with _new(directory) as place:
             deployed = {precision: place / "deployed" / precision for precision in here}
             for precision, folder in deployed.items():
                 save(converted.pop(precision), precision, folder)
@@ -147,7 +160,7 @@ def _of_the_run(config: Mapping[str, Any]) -> dict[str, Any]:
     if config["run"] is None:
         return dict(config)
     ran = stored_config(RunDirectory.existing(config["run"], "run"), trust=config["trust"])
-    own = {key.partition(".")[0] for key in OF_AN_INFERENCE} & config.keys()
+    own = {key.partition(".")[0] for key in Infer.beside} & config.keys()
     chosen = {key: choice for key, choice in config["choices"].items() if key in own}
     merged = {**ran, **{key: config[key] for key in own}, "choices": {**ran["choices"], **chosen}}
     checked(merged)
@@ -155,23 +168,20 @@ def _of_the_run(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _appearing(directory: Path) -> Iterator[Path]:
+def _new(directory: Path) -> Iterator[Path]:
     """While a new directory is filled, beside its place; it takes that once it is whole, or nothing is left.
 
     Raises:
         UserError: it is there already, or cannot be made.
     """
     new_directory(directory, "hydra.run.dir")
-    partial = directory.with_name(f"{directory.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
-        partial.mkdir()
-        yield partial
-        partial.rename(directory)
+        with appearing(directory) as partial:
+            partial.mkdir()
+            yield partial
     except OSError as error:
         raise RunFailed(f"{directory} cannot be written ({error})") from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
         with suppress(OSError):
             directory.rmdir()  # only where nothing was written
 

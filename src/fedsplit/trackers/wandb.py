@@ -8,6 +8,7 @@ from typing import Any, Literal
 import wandb
 
 from fedsplit.files import bounded
+from fedsplit.files.whole import write_text
 from fedsplit.trackers.tracker import Row, Tracker, numbers
 
 FINISH_S = 600.0
@@ -41,7 +42,7 @@ class WeightsAndBiases(Tracker):
         folder.mkdir(exist_ok=True)
         id_file = folder / "id"
         if not id_file.exists():
-            id_file.write_text(token_hex(8), encoding="utf-8")
+            write_text(id_file, token_hex(8))
         self._run = wandb.init(
             id=bounded.text(id_file),
             resume="allow",

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import torch
 
@@ -50,6 +50,7 @@ class Run:
         device: where weights are.
         seed: of what codecs draw.
         ledger: where bytes are counted.
+        build: makes the same in the process of one client.
     """
 
     config: Mapping[str, Any]
@@ -65,6 +66,7 @@ class Run:
     device: torch.device
     seed: int
     ledger: Ledger
+    build: "BuildRun"
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,10 @@ class Member:
     client: int
     normalisation: Normalisation
     check_data: Callable[[Dataset], None]
+
+
+BuildRun: TypeAlias = Callable[[Mapping[str, Any], Member], Run]
+"""Makes what the process of one client needs of a run, from its configuration and what it is told."""
 
 
 class Transport(ABC):

@@ -126,25 +126,28 @@ def test_key_of_the_authority_is_needed_only_to_add_certificates(tmp_path: Path)
     assert make(tmp_path, clients=3).new == ["client-2"]
 
 
-@pytest.mark.parametrize("fails", ["fsync", "rename"])
+@pytest.mark.parametrize(
+    ("fails", "whole"),
+    [((os, "fsync", 5), ["ca"]), ((Path, "replace", 3), ["ca", "server"])],
+    ids=["first file of the server", "folder of a client"],
+)
 def test_making_certificates_interrupted_leaves_no_half_made_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: tuple[object, str, int], whole: list[str]
 ) -> None:
     calls = []
-    owner, name = (os, "fsync") if fails == "fsync" else (Path, "rename")
-    really = getattr(owner, name)
+    owner, function, number = fails
+    really = getattr(owner, function)
 
-    def third_fails(*arguments: object) -> object:
+    def interrupted(*arguments: object) -> object:
         calls.append(arguments)
-        if len(calls) == 3:
+        if len(calls) == number:
             raise KeyboardInterrupt
         return really(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(owner, name, third_fails)
+        patch.setattr(owner, function, interrupted)
         with pytest.raises(KeyboardInterrupt):
             make(tmp_path)
-    whole = ["ca"] if fails == "fsync" else ["ca", "server"]
     assert sorted(path.name for path in tmp_path.iterdir()) == whole
     assert make(tmp_path).kept == whole
     for name in ("server", "client-0", "client-1"):

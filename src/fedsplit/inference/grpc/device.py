@@ -1,5 +1,6 @@
 """A device's end of split inference: runs a deployed client model when the server asks for a request."""
 
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,9 +12,9 @@ import torch
 from torch import Tensor
 
 from fedsplit.errors import RunFailed, UserError
+from fedsplit.inference.client_half import ClientHalf, Ran
 from fedsplit.inference.codes import DeviceCodes
 from fedsplit.inference.deploying import precision_of
-from fedsplit.inference.process import ClientHalf, Ran
 from fedsplit.inference.server_half import checksum
 from fedsplit.inference.subject import Batches, device_part
 from fedsplit.machine.allowance import allowing_a_client
@@ -188,3 +189,9 @@ class Device(Dialler):
             checksum=checksum(logits),
         )
         return Parcel(pb.FromClient(identity=asked.identity, measured=told))
+
+
+def attend(server: str, client: int, model: Path, own: Mapping[str, Any]) -> None:
+    """Be a device that the server has started on its own machine, until it is let go; see `Device`."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True)
+    Device(server=server, client=client, tls=None, model=model, own=own).attend()

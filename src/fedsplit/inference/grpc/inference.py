@@ -1,11 +1,9 @@
 """Split inference over gRPC: the server half answers devices that dial in, from this machine or others."""
 
-import json
 import logging
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from secrets import token_bytes
 from typing import Any
@@ -16,10 +14,12 @@ from rich.logging import RichHandler
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.inference import device as inference
 from fedsplit.inference.device import Footprint
+from fedsplit.inference.grpc.device import attend
 from fedsplit.inference.grpc.devices import Devices, Gone, check_measured
 from fedsplit.inference.request import Request
 from fedsplit.inference.server_half import Answered, ServerHalf
 from fedsplit.inference.subject import Subject
+from fedsplit.processes.forker import Fork
 from fedsplit.quant.codecs.identity import Identity
 from fedsplit.quant.message import Corrupt, Message
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
@@ -27,10 +27,9 @@ from fedsplit.transport.grpc.protocol.plan import choices_and_settings, tell_of_
 from fedsplit.transport.grpc.protocol.tls import Tls, require_tls_beyond_loopback
 from fedsplit.transport.grpc.protocol.wire import TYPES, announced
 from fedsplit.transport.grpc.server.server import Federation, refuse_taken, start
-from fedsplit.transport.grpc.server.spawning import last_words
+from fedsplit.transport.grpc.server.spawning import last_words, place_of_data, warm_forker
 
 _LOG = logging.getLogger("fedsplit.network")
-_PROCESS = "fedsplit.tasks.spawned_device"
 _GRACE_S = 5.0
 _ATTEMPTS = 3
 """At one request: a stream may break, but not again and again."""
@@ -103,9 +102,13 @@ class GrpcInference:
         try:
             with ExitStack() as stack, nullcontext() if self.spawns else _shown(config["progress"]):
                 if self.spawns:
+                    forker = stack.enter_context(closing(warm_forker("starts devices")))
+                    own = {"device": "cpu", **place_of_data(config)}
                     for number, model in enumerate(deployed.values()):
-                        each = _Spawned(number, address, model, config, log / f"device-{number}.log")
-                        spawned.append(stack.enter_context(each))
+                        life = partial(attend, address, number, model.absolute(), own)
+                        said = log / f"device-{number}.log"
+                        spawned.append(each := _Spawned(number, forker.start(life, said), said))
+                        stack.push(each.__exit__)
                 else:
                     _LOG.info("listening at %s, for devices 0 to %s", address, self._count - 1)
                 try:
@@ -188,41 +191,12 @@ class GrpcDevice(inference.Device):
 class _Spawned:
     """A device that is started on this machine: a process, and below it that of its client half."""
 
-    def __init__(self, number: int, address: str, model: Path, config: Mapping[str, Any], log: Path) -> None:
-        self._number, self._log = number, log
-        own = {
-            f"dataset.{key}": config["dataset"][key]
-            for key in ("root", "download")
-            if key in config["dataset"]
-        }
-        self._asked = {
-            "server": address,
-            "client": number,
-            "model": str(model.absolute()),
-            "own": own,
-            "here": str(Path.cwd()),
-        }
-
-    def __enter__(self) -> "_Spawned":
-        with self._log.open("w", encoding="utf-8") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", _PROCESS],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C is the server's
-                text=True,
-            )
-        assert self._process.stdin is not None
-        print(json.dumps(self._asked), file=self._process.stdin, flush=True)
-        return self
+    def __init__(self, number: int, fork: Fork, log: Path) -> None:
+        self._number, self._fork, self._log = number, fork, log
 
     def __exit__(self, *raised: object) -> None:
-        try:
-            self._process.wait(_GRACE_S if raised[0] is None else 0.1)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-        self._process.communicate()
+        with suppress(TimeoutError):  # what forked it ends it
+            self._fork.ended.result(_GRACE_S if raised[0] is None else 0.1)
 
     @property
     def words(self) -> str:
@@ -233,7 +207,7 @@ class _Spawned:
     @property
     def failure(self) -> str | None:
         """Why it ended; None while it runs."""
-        if self._process.poll() is None:
+        if not self._fork.ended.done():
             return None
         return f"device {self._number}: {last_words(self._log) or 'it was killed: out of memory?'}"
 

@@ -3,7 +3,6 @@
 import fcntl
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from fedsplit.errors import UserError
+from fedsplit.files.whole import appearing
 from fedsplit.tasks.certificates.authority import AUTHORITY_DAYS, Authority
 from fedsplit.transport.grpc.protocol.hosts import Host, parse_host
 from fedsplit.transport.grpc.protocol.tls import (
@@ -163,16 +163,9 @@ def _alone_in(directory: Path) -> Iterator[None]:
 
 def _write(directory: Path, files: Mapping[str, bytes]) -> None:
     """Write a directory that only its owner can enter, whole or not at all."""
-    partial = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=directory.parent))
-    try:
+    with appearing(directory, beside=f"{_PARTIAL}{directory.name}", durable=True) as partial:
+        partial.mkdir(0o700)
         for name, data in files.items():
             mode = 0o600 if name == KEY else 0o644
-            descriptor = os.open(partial / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-            with open(descriptor, "wb") as file:
+            with open(os.open(partial / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
                 file.write(data)
-                file.flush()
-                os.fsync(descriptor)
-        partial.rename(directory)  # fails where something is
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise

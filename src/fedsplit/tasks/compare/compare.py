@@ -10,14 +10,15 @@ from rich.console import Console
 from torch import Tensor
 
 from fedsplit.building.trained import TrainedRun
-from fedsplit.config.values import PositiveInt
+from fedsplit.config.values import DeployedPrecision, PositiveInt
 from fedsplit.deployment import storage
 from fedsplit.deployment.backends.backend import Deployed
 from fedsplit.deployment.calibration import calibration_batches
 from fedsplit.deployment.measuring import footprints, machine
-from fedsplit.deployment.precisions import PRECISIONS, PrecisionName
+from fedsplit.deployment.precisions import Precision
 from fedsplit.errors import UserError
 from fedsplit.files.paths import user_path
+from fedsplit.files.whole import appearing
 from fedsplit.recording.classification import CONFUSION, ROC, ConfusionMatrix, RocCurves
 from fedsplit.reports.figures.style import house_style
 from fedsplit.reports.shown_table import print_table
@@ -40,10 +41,14 @@ class Compare(Task):
         repeats: runs at each that count.
     """
 
+    beside = ("task", "run", "trust", "device", "threads", "network")
+    models_of_run = "needed"
+    swept = False
+
     def __init__(
         self,
         *,
-        precisions: list[PrecisionName],
+        precisions: list[DeployedPrecision],
         calibration_batches: PositiveInt,
         calibration_batch_size: PositiveInt,
         batch_sizes: list[PositiveInt],
@@ -63,17 +68,13 @@ class Compare(Task):
         own = {key: config[key] for key in ("device", "threads", "trust")}
         trained = TrainedRun(user_path(config["run"], "run"), **own)
         console = Console()
-        made = trained.path / "compare.partial"
-        shutil.rmtree(made, ignore_errors=True)
+        whole = trained.path / "compare"
         try:
-            rows = self._written(trained, _price(config, trained), made, console)
-            whole = trained.path / "compare"
-            shutil.rmtree(whole, ignore_errors=True)
-            made.rename(whole)
+            with appearing(whole) as partial:
+                rows = self._written(trained, _price(config, trained), partial, console)
+                shutil.rmtree(whole, ignore_errors=True)
         except OSError as error:
             raise UserError("run", trained.path, f"cannot be written to ({error.strerror})") from error
-        finally:
-            shutil.rmtree(made, ignore_errors=True)
         print_table(comparison_table(rows))
         print(whole)
 
@@ -97,7 +98,7 @@ class Compare(Task):
             rows.append(
                 Compared(
                     precision=name,
-                    runtime=PRECISIONS[name].runtime,
+                    runtime=Precision.named(name).runtime,
                     test_accuracy=float(found.correct.double().mean()),
                     drop=Drop.of(reference.correct, found.correct) if name != _REFERENCE else None,
                     class_accuracy=found.confusion.class_accuracy,
@@ -129,8 +130,8 @@ class Compare(Task):
         left_out: dict[str, str] = {}
         for name in self.precisions:
             try:
-                backend = PRECISIONS[name].make("task.precisions", name)
-                backend.prepare(PRECISIONS[name].model(trained.client), calibration[0][:2])
+                backend = Precision.named(name).make_backend("task.precisions", name)
+                backend.prepare(Precision.named(name).model(trained.client), calibration[0][:2])
                 if backend.calibrates:
                     backend.calibrate(calibration)
                 deployed = backend.convert()

@@ -11,6 +11,7 @@ import torch
 
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.files import bounded
+from fedsplit.files.whole import write_text
 from fedsplit.machine.allowance import allowing_a_client
 from fedsplit.quant.message import Corrupt
 from fedsplit.transport.grpc.client.dialling import Dialler, Outbox
@@ -20,7 +21,7 @@ from fedsplit.transport.grpc.protocol import federation_pb2_grpc
 from fedsplit.transport.grpc.protocol.plan import check_data, configuration_of_client, normalisation
 from fedsplit.transport.grpc.protocol.tls import Tls
 from fedsplit.transport.grpc.protocol.wire import Assembler, Parcel, one_line
-from fedsplit.transport.transport import Member, Run
+from fedsplit.transport.transport import BuildRun, Member
 
 _LOG = logging.getLogger("fedsplit.network")
 
@@ -35,7 +36,7 @@ class Client(Dialler):
         folder: where its states are kept; None: below `saves/clients`, by run and number.
         own: keys of the configuration that are this machine's own, such as `dataset.root`.
         memory_mb: MB of memory that a run may ask for; None: half of this machine's.
-        build: makes what a client needs of a run, from its configuration and what it is told.
+        build: makes what a client needs of a run.
         turn: entered while the client computes; where many share a machine, it may have to wait.
     """
 
@@ -47,7 +48,7 @@ class Client(Dialler):
         tls: Tls | None,
         folder: Path | None,
         own: Mapping[str, Any],
-        build: Callable[[Mapping[str, Any], Member], Run],
+        build: BuildRun,
         turn: Callable[[], AbstractContextManager[object]] = nullcontext,
         memory_mb: float | None = None,
     ) -> None:
@@ -174,7 +175,7 @@ def _claim(folder: Path, run: bytes, client: int) -> None:
         raise UserError("client.directory", folder, f"holds the state of client {owner[1]}; take another")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{run.hex()} {client}\n", encoding="utf-8")
+        write_text(path, f"{run.hex()} {client}\n")
     except OSError as error:
         raise UserError("client.directory", folder, f"cannot be written ({error.strerror})") from error
 

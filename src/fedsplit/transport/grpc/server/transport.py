@@ -16,6 +16,7 @@ from torch import Tensor
 from fedsplit.config.values import PositiveFloat, PositiveInt
 from fedsplit.errors import UserError
 from fedsplit.files.bounded import json_in
+from fedsplit.files.whole import write_json
 from fedsplit.machine.terminal import note
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.messages import BatchLoss, LocalTraining, Part, Upload
@@ -23,7 +24,6 @@ from fedsplit.quant.quantization import rounding_seed
 from fedsplit.quant.weights_link import Delivery, Downlink, added
 from fedsplit.recording.checkpoint import KEPT
 from fedsplit.recording.ledger import Direction, Kind
-from fedsplit.recording.summary import write_json
 from fedsplit.state.state import State, copied
 from fedsplit.state.weights import Weights
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
@@ -124,7 +124,7 @@ class GrpcTransport(Transport):
         self.hub, ended = hub, False
         try:
             if self._spawn:
-                with spawned(address, clients, directory / "clients", self.run.config, hub.fail):
+                with spawned(address, directory / "clients", self.run, hub.fail):
                     try:
                         hub.wait_for_all()
                         yield

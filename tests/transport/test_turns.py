@@ -5,12 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fedsplit.tasks import spawned
-from fedsplit.transport.grpc.server.spawning import Asked
-
-
-def asked(folder: Path, at_once: int | None) -> Asked:
-    return Asked(server="", clients=4, folder=str(folder), own={}, at_once=at_once, modules=[])
+from fedsplit.transport.grpc.client.spawned import turn
 
 
 def forked_with_a_turn(folder: Path, client: int, at_once: int | None) -> int:
@@ -18,7 +13,7 @@ def forked_with_a_turn(folder: Path, client: int, at_once: int | None) -> int:
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
-        with spawned._turn(asked(folder, at_once), client):
+        with turn(folder, client, at_once):
             os.write(writing, b"1")
             time.sleep(600)
     os.read(reading, 1)
@@ -31,7 +26,7 @@ def test_spawned_client_computes_beside_others_unless_its_turn_is_theirs(
 ) -> None:
     pid = forked_with_a_turn(tmp_path, 0, at_once)
     try:
-        with spawned._turn(asked(tmp_path, at_once), client):
+        with turn(tmp_path, client, at_once):
             pass  # without waiting: the other has 600 seconds
     finally:
         os.kill(pid, signal.SIGKILL)
@@ -42,7 +37,7 @@ def test_turn_of_a_spawned_client_ends_with_its_killed_process_and_not_before(tm
     pid = forked_with_a_turn(tmp_path, 0, 2)
     waiting = os.fork()
     if waiting == 0:
-        with spawned._turn(asked(tmp_path, 2), 2):
+        with turn(tmp_path, 2, 2):
             os._exit(7)
     assert os.waitpid(waiting, os.WNOHANG) == (0, 0)
     os.kill(pid, signal.SIGKILL)

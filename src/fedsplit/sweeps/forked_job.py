@@ -1,0 +1,42 @@
+"""A job of a sweep, in a process that was forked for it: what kills a job kills only it."""
+
+# ruff: noqa: PLC0415  (the process of a sweep imports none of this, what forks does it once)
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fedsplit.sweeps.status import at_work
+
+
+def import_what_jobs_need() -> None:
+    """Import what takes seconds."""
+    import fedsplit.data.sources.digits
+    import fedsplit.tasks.train  # noqa: F401
+
+
+def run_job(
+    config: Mapping[str, Any], choices: Mapping[str, str], directory: Path, place: int, statuses: Path
+) -> None:
+    """Run a job to its end.
+
+    Args:
+        config: composed, resolved and checked.
+        choices: what was chosen of each group.
+        directory: of the run; one that is there already is gone on with.
+        place: of the job among those launched together, which decides on its GPU.
+        statuses: folder for what jobs tell.
+    """
+    import torch
+
+    from fedsplit.machine.cores import device_of
+    from fedsplit.tasks.running import go_on, perform
+
+    asked = config["device"]
+    device = device_of(asked, place, torch.cuda.device_count())  # only now: CUDA outlives no fork
+    with at_work(statuses):
+        if (directory / "config.yaml").is_file():
+            trust = {"trust": config["trust"]}
+            go_on(directory, trust if device == asked else {**trust, "device": device})
+        else:
+            perform(directory, {**config, "device": device}, choices)
