@@ -12,24 +12,22 @@ from typing import Any, Literal
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, fx
-from torch.utils.flop_counter import FlopCounterMode
 
 from fedsplit.building.parts import Parts
 from fedsplit.building.quantization import built_quantization
 from fedsplit.computing.layout import unflattened
-from fedsplit.computing.multiply_adds import attention_in_products
 from fedsplit.config.values import PositiveInt
 from fedsplit.errors import UserError
 from fedsplit.files.paths import user_path
 from fedsplit.models.derived import DerivedAuxiliary
-from fedsplit.models.splitting.cuts import Cut, Cuts, evaluating
+from fedsplit.models.splitting.cuts import Cut, Cuts
 from fedsplit.models.splitting.split import divided
 from fedsplit.quant.codecs.labels import Labels
 from fedsplit.reports.figures.style import house_style
 from fedsplit.reports.shown_table import print_table
 from fedsplit.state.weights import Weights
 from fedsplit.tasks.cuts.cut_figure import cut_figure
+from fedsplit.tasks.cuts.multiply_adds import multiply_adds_after
 from fedsplit.tasks.cuts.round_load import ALGORITHMS, Population, RoundLoad
 from fedsplit.tasks.task import Task
 
@@ -114,7 +112,7 @@ class CutTable(Task):
         cuts = Cuts(whole, example)
         stages = parts.config["model"]["stages"] or [cut.name for cut in cuts.stages()]
         numbers = {cuts[name].end: number for number, name in enumerate(stages, 1) if name in cuts}
-        macs = _multiply_adds(cuts, example)
+        macs = multiply_adds_after(cuts, example)
         given = parts.config["auxiliary"]
         derived = given["_target_"].endswith(f".{DerivedAuxiliary.__name__}")
         options = {key: given[key] for key in ("width", "depth") if derived and key in given}
@@ -188,29 +186,6 @@ def _outermost(cuts: Cuts, stages: Sequence[str]) -> list[Cut]:
     return [
         min(alike, key=lambda cut: (cut.name not in stages, cut.name.count("."))) for alike in by_end.values()
     ]
-
-
-class _Counting(fx.Interpreter):
-    """Runs operations, and notes the multiply-adds after each."""
-
-    def __init__(self, module: fx.GraphModule, counter: FlopCounterMode) -> None:
-        super().__init__(module)
-        self.counter, self.after = counter, [0]
-
-    def run_node(self, n: fx.Node) -> Any:
-        """See `fx.Interpreter.run_node`."""
-        value = super().run_node(n)
-        self.after.append(self.counter.get_total_flops() // 2)
-        return value
-
-
-def _multiply_adds(cuts: Cuts, example: Tensor) -> list[int]:
-    """For one sample, by how many operations were run."""
-    runner = fx.GraphModule(cuts.module, cuts.nodes[0].graph)
-    with evaluating(cuts.module), attention_in_products(), FlopCounterMode(display=False) as counter:
-        counting = _Counting(runner, counter)
-        counting.run(example)
-    return [macs // len(example) for macs in counting.after]
 
 
 # What is printed
