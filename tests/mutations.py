@@ -1519,7 +1519,7 @@ FAULTS = (
         "src/fedsplit/training/stopping.py",
         "self.comm_threshold_mb * 1e6",
         "self.comm_threshold_mb * 2**20",
-        ("tests/training/test_experiment.py",),
+        ("tests/training/test_stopping.py",),
     ),
     Fault(
         "a-codec-may-be-null",
