@@ -1020,7 +1020,7 @@ FAULTS = (
     ),
     Fault(
         "variance-of-differences-is-of-the-population",
-        "reports",
+        "tasks",
         "src/fedsplit/tasks/compare/paired.py",
         "/ (n - 1)",
         "/ n",
