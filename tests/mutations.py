@@ -1134,8 +1134,8 @@ FAULTS = (
     # tasks
     Fault(
         "sampled-clients-align-as-if-they-were-always-there",
-        "tasks",
-        "src/fedsplit/tasks/cuts/round_load.py",
+        "algorithms",
+        "src/fedsplit/algorithms/round_load.py",
         "(self.align_interval + 1 / self.share - 1)",
         "self.align_interval",
         ("tests/tasks/cuts/test_cuts.py",),
