@@ -1020,7 +1020,7 @@ FAULTS = (
     ),
     Fault(
         "variance-of-differences-is-of-the-population",
-        "reports",
+        "tasks",
         "src/fedsplit/tasks/compare/paired.py",
         "/ (n - 1)",
         "/ n",
@@ -1134,8 +1134,8 @@ FAULTS = (
     # tasks
     Fault(
         "sampled-clients-align-as-if-they-were-always-there",
-        "tasks",
-        "src/fedsplit/tasks/cuts/round_load.py",
+        "algorithms",
+        "src/fedsplit/algorithms/round_load.py",
         "(self.align_interval + 1 / self.share - 1)",
         "self.align_interval",
         ("tests/tasks/cuts/test_cuts.py",),
@@ -1314,10 +1314,10 @@ FAULTS = (
     Fault(
         "everyone-can-read-private-keys",
         "transport/grpc",
-        "src/fedsplit/tasks/certificates/authority.py",
+        "src/fedsplit/tasks/certificates/directories.py",
         "mode = 0o600 if name == KEY else 0o644",
         "mode = 0o644",
-        ("tests/tasks/certificates/test_authority.py",),
+        ("tests/tasks/certificates/test_directories.py",),
     ),
     Fault(
         "a-plan-may-look-up-the-environment",
@@ -1519,7 +1519,7 @@ FAULTS = (
         "src/fedsplit/training/stopping.py",
         "self.comm_threshold_mb * 1e6",
         "self.comm_threshold_mb * 2**20",
-        ("tests/training/test_experiment.py",),
+        ("tests/training/test_stopping.py",),
     ),
     Fault(
         "a-codec-may-be-null",

@@ -122,8 +122,8 @@ def _of_class(tree: ast.Module, module: str, node: ast.ClassDef) -> Signature:
     return Signature(annotations, opened)
 
 
-def class_literals(target: str) -> dict[str, Any]:
-    """The class attributes that are literals, own and inherited, of the class at the dotted path `target`.
+def class_literals(target: str, *, inherited: bool = True) -> dict[str, Any]:
+    """The class attributes that are literals of the class at the dotted path `target`.
 
     Empty where its source cannot be found. Bases are found that are imported by `from ... import ...`.
     """
@@ -134,10 +134,10 @@ def class_literals(target: str) -> dict[str, Any]:
     node = next((each for each in tree.body if isinstance(each, ast.ClassDef) and each.name == name), None)
     if node is None:
         source = _imported_from(tree, name)
-        return class_literals(source) if source else {}
+        return class_literals(source, inherited=inherited) if source else {}
     found: dict[str, Any] = {}
     for base in reversed(node.bases):
-        if isinstance(base, ast.Name):
+        if inherited and isinstance(base, ast.Name):
             found |= class_literals(_imported_from(tree, base.id) or f"{module}.{base.id}")
     for member in node.body:
         match member:

@@ -3,7 +3,7 @@ from itertools import combinations
 
 import pytest
 
-from fedsplit.reports.figures.style import APPEARANCE
+from fedsplit.reports.figures.style import algorithm_looks
 from fedsplit.tasks.cuts.cut_figure import cut_figure
 
 
@@ -20,7 +20,7 @@ def test_labels_on_an_axis_of_the_cut_figure_are_apart_whatever_it_spans(largest
         Costs(
             None if k % 3 else k,
             int(2e6 * largest ** (k / 8)),
-            dict.fromkeys(APPEARANCE, 5e6 * largest ** (k / 8)),
+            dict.fromkeys(algorithm_looks(), 5e6 * largest ** (k / 8)),
         )
         for k in range(9)
     ]

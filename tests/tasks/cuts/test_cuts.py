@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 
+from fedsplit.algorithms.round_load import Population
 from fedsplit.building.run import build_clients
 from fedsplit.cli.run import main
 from fedsplit.errors import UserError
 from fedsplit.models.derived import DerivedAuxiliary
 from fedsplit.tasks.cuts.cuts import CutCosts, CutTable
-from fedsplit.tasks.cuts.round_load import ALGORITHMS, Population
 from tests.cases import long_but
-from tests.conftest import TINY, Build, Configure
+from tests.conftest import ALGORITHMS, TINY, Build, Configure
 from tests.training.test_communication_load import SIZES, uploaded_samples
 
 ASKED = (*TINY, "auxiliary=derived", "auxiliary.optimizer.lr=0.001")

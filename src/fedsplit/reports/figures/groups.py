@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedsplit.errors import UserError
-from fedsplit.reports.figures.style import APPEARANCE
+from fedsplit.reports.figures.style import algorithm_looks
 from fedsplit.reports.labels import first_piece, labelled
 from fedsplit.reports.runs import Run, Setting
 
@@ -86,6 +86,6 @@ def _group(runs: Sequence[Run], by: str) -> Group:
 
 
 def _order(group: Group) -> tuple[int, list[tuple[float, str]], list[tuple[float, str]]]:
-    known = list(APPEARANCE)
+    known = list(algorithm_looks())
     place = known.index(group.hue) if group.hue in known else len(known)
     return place, by_number(group.hue), by_number(group.setting)

@@ -29,11 +29,7 @@ class Certificates(Task):
     def run(self, config: RunConfig, directory: Path) -> None:
         """See `Task.run`: prints what was made and which machine it is for."""
         with extra("task", "certificates"):
-            from fedsplit.tasks.certificates.authority import (  # noqa: PLC0415
-                CA,
-                SERVER,
-                make_certificates,
-            )
+            from fedsplit.tasks.certificates.directories import CA, SERVER, make_certificates  # noqa: PLC0415
         made = make_certificates(self.out, hosts=self.hosts, clients=self.clients, days=self.days)
         clients = [name for name in made.new if name.startswith("client-")]
         if CA in made.new:

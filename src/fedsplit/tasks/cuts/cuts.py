@@ -12,29 +12,31 @@ from typing import Any, Literal
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, fx
-from torch.utils.flop_counter import FlopCounterMode
 
+from fedsplit.algorithms.algorithm import Algorithm
+from fedsplit.algorithms.round_load import Population, RoundLoad
 from fedsplit.building.models import build_whole_model
 from fedsplit.building.parts import ClientParts
 from fedsplit.building.process import prepare_process
 from fedsplit.building.quantization import build_quantization
 from fedsplit.building.run import build_clients
 from fedsplit.computing.layout import unflattened
-from fedsplit.computing.multiply_adds import attention_in_products
+from fedsplit.config.algorithm_traits import algorithm_traits
+from fedsplit.config.choices import target_of
 from fedsplit.config.run_config import RunConfig
+from fedsplit.config.targets import is_class, located
 from fedsplit.config.values import PositiveInt
 from fedsplit.errors import UserError
 from fedsplit.files.paths import user_path
 from fedsplit.models.derived import DerivedAuxiliary
-from fedsplit.models.splitting.cuts import Cut, Cuts, evaluating
+from fedsplit.models.splitting.cuts import Cut, Cuts
 from fedsplit.models.splitting.split import divided
 from fedsplit.quant.codecs.labels import Labels
 from fedsplit.reports.figures.style import house_style
 from fedsplit.reports.shown_table import print_table
 from fedsplit.state.weights import Weights
 from fedsplit.tasks.cuts.cut_figure import cut_figure
-from fedsplit.tasks.cuts.round_load import ALGORITHMS, Population, RoundLoad
+from fedsplit.tasks.cuts.multiply_adds import multiply_adds_after
 from fedsplit.tasks.task import Task
 
 
@@ -119,13 +121,14 @@ class CutTable(Task):
         cuts = Cuts(whole, example)
         stages = parts.config.splitting.stages or [cut.name for cut in cuts.stages()]
         numbers = {cuts[name].end: number for number, name in enumerate(stages, 1) if name in cuts}
-        macs = _multiply_adds(cuts, example)
+        macs = multiply_adds_after(cuts, example)
         given = parts.config.auxiliary
         derived = given.target.endswith(f".{DerivedAuxiliary.__name__}")
         options: Any = {
             key: given.arguments[key] for key in ("width", "depth") if derived and key in given.arguments
         }
         population = self._population(parts)
+        algorithms = _algorithms()
         found = []
         for cut in _outermost(cuts, stages):
             if self.among == "stages" and cut.end not in numbers:
@@ -142,7 +145,7 @@ class CutTable(Task):
                 )
             client, server = halves.client.state_dict(), halves.server.state_dict()
             coded_shape = partial(unflattened, halves.client, example)
-            load = RoundLoad(
+            terms = RoundLoad(
                 population=population,
                 quantization=build_quantization(parts.config, z, coded_shape),
                 smashed_shape=z,
@@ -150,6 +153,7 @@ class CutTable(Task):
                 server=server,
                 auxiliary=auxiliary.state_dict(),
             )
+            loads = {name: algorithm.round_load(terms) for name, algorithm in algorithms.items()}
             found.append(
                 CutCosts(
                     name=cut.name,
@@ -161,7 +165,7 @@ class CutTable(Task):
                     auxiliary_bytes=_bytes(auxiliary.state_dict()),
                     client_macs=macs[cut.end],
                     server_macs=macs[-1] - macs[cut.end],
-                    load={algorithm: load.of(algorithm) for algorithm in ALGORITHMS},
+                    load={name: load for name, load in loads.items() if load is not None},
                 )
             )
         return found
@@ -177,6 +181,17 @@ class CutTable(Task):
             align_interval=self.align_interval,
             label_bytes=Labels(parts.data.dataset.num_classes).dtype.itemsize,
         )
+
+
+def _algorithms() -> dict[str, type[Algorithm]]:
+    """All that can be chosen, in the order of tables."""
+    found = {}
+    for name in algorithm_traits():
+        target = target_of("algorithm", name) or ""
+        if not is_class(f"algorithm/{name}.yaml: _target_", target, Algorithm):
+            raise UserError(f"algorithm/{name}.yaml: _target_", target, "must be an Algorithm")
+        found[name] = located("algorithm", target)
+    return found
 
 
 def _values(shape: Sequence[int]) -> int:
@@ -197,29 +212,6 @@ def _outermost(cuts: Cuts, stages: Sequence[str]) -> list[Cut]:
     ]
 
 
-class _Counting(fx.Interpreter):
-    """Runs operations, and notes the multiply-adds after each."""
-
-    def __init__(self, module: fx.GraphModule, counter: FlopCounterMode) -> None:
-        super().__init__(module)
-        self.counter, self.after = counter, [0]
-
-    def run_node(self, n: fx.Node) -> Any:
-        """See `fx.Interpreter.run_node`."""
-        value = super().run_node(n)
-        self.after.append(self.counter.get_total_flops() // 2)
-        return value
-
-
-def _multiply_adds(cuts: Cuts, example: Tensor) -> list[int]:
-    """For one sample, by how many operations were run."""
-    runner = fx.GraphModule(cuts.module, cuts.nodes[0].graph)
-    with evaluating(cuts.module), attention_in_products(), FlopCounterMode(display=False) as counter:
-        counting = _Counting(runner, counter)
-        counting.run(example)
-    return [macs // len(example) for macs in counting.after]
-
-
 # What is printed
 
 _EXACT = (
@@ -230,7 +222,7 @@ _EXACT = (
     "client_macs",
     "server_macs",
 )
-_SHOWN = ("z", "client", "server", "auxiliary", "client MMAC", "server MMAC", *ALGORITHMS)
+_SHOWN = ("z", "client", "server", "auxiliary", "client MMAC", "server MMAC")
 
 
 def _about(parts: ClientParts, q: int, l: int) -> str:  # noqa: E741
@@ -245,6 +237,11 @@ def _about(parts: ClientParts, q: int, l: int) -> str:  # noqa: E741
     )
 
 
+def _loaded(found: Sequence[CutCosts]) -> Sequence[str]:
+    """The algorithms that tell their load."""
+    return list(found[0].load) if found else []
+
+
 def _rows(found: Sequence[CutCosts]) -> list[list[str]]:
     return [
         [
@@ -252,7 +249,7 @@ def _rows(found: Sequence[CutCosts]) -> list[list[str]]:
             "" if cut.stage is None else str(cut.stage),
             str(cut.tensors),
             *(_millions(getattr(cut, key)) for key in _EXACT),
-            *(_millions(cut.load[algorithm]) for algorithm in ALGORITHMS),
+            *map(_millions, cut.load.values()),
         ]
         for cut in found
     ]
@@ -266,15 +263,15 @@ def _millions(number: float) -> str:
 
 def _print_csv(found: Sequence[CutCosts]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["cut", "stage", "tensors", *_EXACT, *(f"load_{name}" for name in ALGORITHMS)])
+    writer.writerow(["cut", "stage", "tensors", *_EXACT, *(f"load_{name}" for name in _loaded(found))])
     for cut in found:
         stage = "" if cut.stage is None else cut.stage
-        loads = (f"{cut.load[name]:.0f}" for name in ALGORITHMS)
+        loads = (f"{load:.0f}" for load in cut.load.values())
         writer.writerow([cut.name, stage, cut.tensors, *(getattr(cut, key) for key in _EXACT), *loads])
 
 
 def _print_markdown(found: Sequence[CutCosts], about: str) -> None:
-    header = ["cut", "stage", "tensors", *_SHOWN]
+    header = ["cut", "stage", "tensors", *_SHOWN, *_loaded(found)]
     print(f"{about}\n")
     print(f"| {' | '.join(header)} |")
     print("|---" + "|--:" * (len(header) - 1) + "|")
@@ -285,7 +282,7 @@ def _print_markdown(found: Sequence[CutCosts], about: str) -> None:
 def _print_table(found: Sequence[CutCosts], about: str) -> None:
     table = Table()
     table.add_column("cut", no_wrap=True)
-    for column in ("stage", "tensors", *_SHOWN):
+    for column in ("stage", "tensors", *_SHOWN, *_loaded(found)):
         table.add_column(column, justify="right", no_wrap=True)
     for row in _rows(found):
         table.add_row(*row)
