@@ -877,8 +877,8 @@ FAULTS = (
         "what-was-rounded-away-is-lost",
         "quant",
         "src/fedsplit/quant/weights_link.py",
-        "meant = _sum(difference, residual) if residual is not None else difference",
-        "meant = difference",
+        "each + residual[name] if name in residual else each for",
+        "each for",
         ("tests/quant/test_weights_link.py",),
     ),
     Fault(

@@ -65,15 +65,7 @@ def parse_stored(
 
 
 def _choose_again(choices: Mapping[str, str | None], own: str | None) -> tuple[str, ...]:
-    """Overrides that choose the same of this installation.
-
-    Args:
-        choices: names, by group.
-        own: where the run says that others were, for errors.
-
-    Raises:
-        UserError: it has no such choice.
-    """
+    """Overrides that choose the same of this installation; `own` is where the run says that others were."""
     overrides = []
     for group in _GROUPS:
         choice = choices.get(group)

@@ -188,11 +188,7 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _mode(path: Path) -> int:
-    """What a path is, or the link there leads to, as `stat.S_IFMT` tells it.
-
-    Raises:
-        UserError: it is a link that leads nowhere, or cannot be looked at.
-    """
+    """What a path is, or the link there leads to, as `stat.S_IFMT` tells it."""
     try:
         return stat.S_IFMT(path.stat().st_mode)
     except OSError as error:

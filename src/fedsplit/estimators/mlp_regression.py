@@ -31,17 +31,10 @@ def features(z: Tensor, y: Tensor, num_classes: int) -> Tensor:
     return torch.cat([z.flatten(1), one_hot], 1)
 
 
-class MlpRegression(GradientEstimator):
-    """`dz` straight from `(z, onehot(y))` through one hidden layer, fitted by descent."""
+class Regression(GradientEstimator):
+    """An estimator whose model, with `num_classes`, gives cut gradients of `features`."""
 
     trains_on_loss = False
-
-    def __init__(self, *, hidden: PositiveInt) -> None:
-        self.hidden = hidden
-
-    def model(self, auxiliary: nn.Module, *, smashed_shape: tuple[int, ...], num_classes: int) -> nn.Module:
-        """A network of its own; the configured auxiliary model is not used."""
-        return _Regressor(prod(smashed_shape), num_classes, self.hidden)
 
     def estimate(
         self, model: Steppable, z: Tensor, y: Tensor, *, seed: Seed, differentiable: bool = False
@@ -50,3 +43,14 @@ class MlpRegression(GradientEstimator):
         with torch.set_grad_enabled(differentiable):
             inputs = model.each(lambda z, y: features(z, y, num_classes), z, y)
             return model.forward(inputs, seed=seed).view(z.shape)
+
+
+class MlpRegression(Regression):
+    """`dz` straight from `(z, onehot(y))` through one hidden layer, fitted by descent."""
+
+    def __init__(self, *, hidden: PositiveInt) -> None:
+        self.hidden = hidden
+
+    def model(self, auxiliary: nn.Module, *, smashed_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+        """A network of its own; the configured auxiliary model is not used."""
+        return _Regressor(prod(smashed_shape), num_classes, self.hidden)

@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,10 @@ from urllib.parse import quote
 
 from fedsplit.errors import UserError
 from fedsplit.machine.extras import install_command
-from fedsplit.reports.differences import Differences, differences
+from fedsplit.reports.differences import differences
 from fedsplit.reports.figures.drawn import Drawn
 from fedsplit.reports.figures.groups import counted
-from fedsplit.reports.inlined import Inlined, inlined
+from fedsplit.reports.inlined import inlined
 from fedsplit.reports.labels import labelled
 from fedsplit.reports.runs import Run
 from fedsplit.reports.tables.files import FORMATS
@@ -25,28 +24,6 @@ _STARTED = re.compile(r"(\d{4})-?(\d\d)-?(\d\d)[-/](\d\d)-?(\d\d)-?(\d\d)(?!\d)"
 """The time in the name of a run's directory, or of its sweep's."""
 _BREAKABLE = re.compile(r"(?<=[.=,/])(?=\w)|(?<=[^\W_]_)(?=[^\W_])")
 """Behind the marks that join the parts of a name, but not inside `_target_`."""
-
-
-@dataclass(frozen=True)
-class _RunShown:
-    path: str
-    href: str
-    algorithm: str
-    setting: str
-    seed: int
-    rounds: int
-    ended: bool
-
-
-@dataclass(frozen=True)
-class _Section:
-    name: str
-    title: str
-    figure: Drawn | None
-    image: Inlined | None
-    table: Table | None
-    runs: Sequence[_RunShown]
-    configuration: Differences
 
 
 def page(drawn: Sequence[Drawn], tables: Sequence[Table], *, missing: Sequence[str], folder: Path) -> bytes:
@@ -112,7 +89,7 @@ def _each_once(*several: Sequence[Run]) -> list[Run]:
     return list({run.path: run for runs in several for run in runs}.values())
 
 
-def _sections(drawn: Sequence[Drawn], tables: Sequence[Table], folder: Path) -> list[_Section]:
+def _sections(drawn: Sequence[Drawn], tables: Sequence[Table], folder: Path) -> list[dict[str, object]]:
     figures = {each.name: each for each in drawn}
     by_name = {each.name: each for each in tables}
     return [
@@ -121,24 +98,30 @@ def _sections(drawn: Sequence[Drawn], tables: Sequence[Table], folder: Path) -> 
     ]
 
 
-def _section(name: str, figure: Drawn | None, table: Table | None, folder: Path) -> _Section:
+def _section(name: str, figure: Drawn | None, table: Table | None, folder: Path) -> dict[str, object]:
     shown = [each for each in (figure, table) if each is not None]
     runs = labelled(_each_once(*(each.runs for each in shown)))
-    image = inlined(figure.images) if figure is not None else None
-    listed = [_run_shown(run, folder) for run in runs]
-    return _Section(name, shown[0].title, figure, image, table, listed, differences(runs))
+    return {
+        "name": name,
+        "title": shown[0].title,
+        "figure": figure,
+        "image": inlined(figure.images) if figure is not None else None,
+        "table": table,
+        "runs": [_run_shown(run, folder) for run in runs],
+        "configuration": differences(runs),
+    }
 
 
-def _run_shown(run: Run, folder: Path) -> _RunShown:
-    return _RunShown(
-        path=run.path.as_posix(),
-        href=quote(os.fsencode(Path(os.path.relpath(run.path, folder)).as_posix())) + "/",
-        algorithm=run.algorithm,
-        setting=run.label.removeprefix(run.algorithm).removeprefix(", "),
-        seed=run.seed,
-        rounds=len(run.columns["round"]),
-        ended=run.results is not None,
-    )
+def _run_shown(run: Run, folder: Path) -> dict[str, object]:
+    return {
+        "path": run.path.as_posix(),
+        "href": quote(os.fsencode(Path(os.path.relpath(run.path, folder)).as_posix())) + "/",
+        "algorithm": run.algorithm,
+        "setting": run.label.removeprefix(run.algorithm).removeprefix(", "),
+        "seed": run.seed,
+        "rounds": len(run.columns["round"]),
+        "ended": run.results is not None,
+    }
 
 
 def _summary(drawn: Sequence[Drawn], tables: Sequence[Table], runs: Sequence[Run]) -> str:

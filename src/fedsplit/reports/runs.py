@@ -1,6 +1,6 @@
 """Runs read back from their directories, each setting and seed once."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -69,7 +69,7 @@ class Run:
         """Every value that can change a result, by dotted key."""
         return {key: value for key, value in self.values_by_key.items() if not below(key, WITHOUT_EFFECT)}
 
-    def setting_beside(self, keys: Collection[str]) -> Setting:
+    def setting_beside(self, keys: Sequence[str]) -> Setting:
         """All that is set, but for what is at or below these keys."""
         return tuple((key, value) for key, value in self.settings.items() if not below(key, keys))
 

@@ -177,11 +177,7 @@ def _matched(asked: Sequence[Asked], recorded: Sequence[Job]) -> list[Job]:
 
 
 def _refuse_other_formats(runs: Sequence[Path]) -> None:
-    """Raise where a run that is there was left by another version, be it finished: nothing could read both.
-
-    Raises:
-        UserError: names the first such run.
-    """
+    """Raise where a run was left by another version, be it finished: nothing could read both."""
     for run in runs:
         if (run / CONFIG_FILE).is_file():
             try:

@@ -2,14 +2,14 @@
 
 import operator
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 
-from fedsplit.computing.modes import modes_of
+from fedsplit.computing.modes import in_mode, modes_of
 from fedsplit.computing.tracing import traced
 from fedsplit.errors import UserError
 
@@ -123,18 +123,14 @@ def _propagate(module: nn.Module, nodes: Sequence[fx.Node], example: Tensor) -> 
 @contextmanager
 def evaluating(*modules: nn.Module) -> Iterator[None]:
     """Without gradients; what is drawn is the same each time. Modes, buffers and draws are then as before."""
-    parts = [part for module in modules for part in module.modules()]
-    modes = [(part, part.training) for part in parts]
     buffers = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
-    with torch.no_grad(), torch.random.fork_rng():
+    with torch.no_grad(), torch.random.fork_rng(), ExitStack() as modes:
         torch.manual_seed(0)
         try:
             for module in modules:
-                module.eval()
+                modes.enter_context(in_mode(module, training=False))
             yield
         finally:
-            for part, mode in modes:
-                part.training = mode
             for buffer, before in buffers:
                 buffer.copy_(before)
 
