@@ -16,7 +16,7 @@ from fedsplit.computing.hooks import hooked, refuse_lost_hooks
 from fedsplit.computing.layout import unflattened
 from fedsplit.config.instantiate import make
 from fedsplit.config.targets import is_class
-from fedsplit.errors import UserError
+from fedsplit.errors import UserError, first_line
 from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.machine.allowance import claim_model
 from fedsplit.models.auxiliary import ExplicitErrorGradient, ExplicitInputGradient
@@ -112,8 +112,7 @@ class ModelBuilder:
         try:
             halves = split(whole, self.cut(whole, example), example)
         except RuntimeError as error:  # shapes that do not fit
-            reason = str(error).splitlines()[0]
-            told = f"does not fit images of {self.data.sizes} ({reason})"
+            told = f"does not fit images of {self.data.sizes} ({first_line(error)})"
             raise UserError("model", type(whole).__name__, told) from error
         with torch.no_grad():
             z = halves.client.eval()(example)

@@ -10,9 +10,9 @@ from hydra.types import RunMode
 from fedsplit.cli.flags import SHOWS, check_flags, show
 from fedsplit.cli.resuming import resumable, resume
 from fedsplit.config.checks import check
-from fedsplit.config.compose import check_hydra, composed, composing, first_line, hydra_path, plain
+from fedsplit.config.compose import check_hydra, composed, composing, hydra_path, plain
 from fedsplit.config.overrides import check_beside, one_list, spelled_out
-from fedsplit.errors import RunFailed, UserError
+from fedsplit.errors import RunFailed, UserError, first_line
 from fedsplit.files.shown_path import shown
 from fedsplit.tasks.running import perform
 

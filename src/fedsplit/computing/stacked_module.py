@@ -18,6 +18,7 @@ from fedsplit.computing.layout import ELEMENTWISE
 from fedsplit.computing.local_response_norm import LocalResponseNorm
 from fedsplit.computing.model_state import compute_format
 from fedsplit.computing.tracing import Tracer
+from fedsplit.errors import first_line
 from fedsplit.randomness import stream
 
 _ELEMENTWISE_FUNCTIONS: tuple[object, ...] = (
@@ -111,7 +112,7 @@ def obstacle_to_stacking(module: nn.Module, x: Tensor) -> str | None:
                 trained = [tensor for tensor in two.values() if tensor.requires_grad]
                 torch.autograd.grad(output.sum(), trained, allow_unused=True)
         except Exception as error:  # whatever a module of the user's does with stacked values
-            return (str(error).splitlines() or [type(error).__name__])[0]
+            return first_line(error)
     return None
 
 

@@ -19,7 +19,7 @@ from fedsplit.config.checks import CODECS
 from fedsplit.config.chosen_names import CONFIGS as CONFIGS  # noqa: PLC0414 (others take it from here)
 from fedsplit.config.chosen_names import chosen_names
 from fedsplit.config.grammar import check_single
-from fedsplit.errors import UserError
+from fedsplit.errors import UserError, first_line
 from fedsplit.files.paths import user_path
 from fedsplit.machine.cores import jobs_at_once
 
@@ -113,11 +113,6 @@ def _unknown_key(key: str, overrides: Sequence[str]) -> UserError:
     close = get_close_matches(name, known, 1)
     hint = f"did you mean {close[0]}? " if close else ""
     return UserError(key, value, f"no such key; {hint}known: {', '.join(known) or 'none'}")
-
-
-def first_line(error: Exception) -> str:
-    """What an error says first."""
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

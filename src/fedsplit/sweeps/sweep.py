@@ -11,9 +11,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from fedsplit.config.checks import check
-from fedsplit.config.compose import check_hydra, composed, composing, first_line, hydra_path, plain
+from fedsplit.config.compose import check_hydra, composed, composing, hydra_path, plain
 from fedsplit.config.overrides import check_beside
-from fedsplit.errors import RunFailed, UserError
+from fedsplit.errors import RunFailed, UserError, first_line
 from fedsplit.files.new_directory import new_directory
 from fedsplit.files.shown_path import shown
 from fedsplit.recording.config_file import CONFIG_FILE, OtherFormat, read_config

@@ -20,7 +20,7 @@ from fedsplit.config.chosen_names import chosen_name
 from fedsplit.config.compose import composed, composing, plain
 from fedsplit.config.dotted_keys import below
 from fedsplit.config.instantiate import make
-from fedsplit.errors import RunFailed, UserError
+from fedsplit.errors import RunFailed, UserError, first_line
 from fedsplit.files.form import Misfit
 from fedsplit.files.shown_path import resume_command, shown
 from fedsplit.machine.extras import extra
@@ -455,7 +455,7 @@ class Experiment:
         except (UserError, RunFailed, Misfit):
             raise
         except Exception as error:  # whatever comes of what somebody else wrote
-            told = (str(error).splitlines() or [""])[0]
+            told = first_line(error)
             raise Misfit("state", f"cannot be taken over ({type(error).__name__}: {told})") from error
 
 

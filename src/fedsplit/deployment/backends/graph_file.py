@@ -22,6 +22,7 @@ from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fedsplit.deployment.backends.graph_operations import ATEN, DECOMPOSED
+from fedsplit.errors import first_line
 
 _PYTHON = {"getitem": operator.getitem, "add": operator.add, "sub": operator.sub, "mul": operator.mul}
 _KINDS = {"dtype": torch.dtype, "memory_format": torch.memory_format, "layout": torch.layout}
@@ -152,7 +153,7 @@ class OperationGraph(nn.Module):
                     try:
                         results[number] = step.function(*arguments, **named)
                     except Exception as error:  # of many kinds, whatever an operation makes of its arguments
-                        reason = (str(error).splitlines() or [type(error).__name__])[0]
+                        reason = first_line(error)
                         name = self._written[number][0]
                         raise ValueError(f"step {number}, {name}: wrong arguments ({reason})") from error
                 alive[number] = sum(map(_size, _flat(results[number])))
