@@ -48,7 +48,7 @@ def build(*overrides: str, noise: dict[str, Any] | None = None, same: int | None
 def one_round(run: Experiment, t: int) -> None:
     """Round `t` of an experiment, without evaluation."""
     run.algorithm.run_round(t, run.transport.cohort(t, run.parts.cohort_of(t)))
-    run.forget()
+    run.rounds.forget()
 
 
 def seconds(work: Callable[[], Any]) -> float:

@@ -31,7 +31,7 @@ WIDTHS = (16, 8, 4, 2, 1)
 def trained(overrides: Sequence[str]) -> Experiment:
     """A run that has ended."""
     run = build(*overrides)
-    for t in range(run.rounds):
+    for t in range(run.limits.rounds):
         run.run_round(t)
     return run
 

@@ -40,7 +40,8 @@ from fedsplit.reports.tables.request import TableRequest
 from fedsplit.sweeps import record
 from fedsplit.sweeps.progress import progress_of
 from fedsplit.tasks.infer import _of_the_run
-from fedsplit.training.experiment import Experiment, resumed_config
+from fedsplit.training.experiment import Experiment
+from fedsplit.training.resume import resumed_config
 from tests.configurations import configuration
 
 _MEMORY = 300e6

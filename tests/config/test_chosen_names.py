@@ -13,7 +13,7 @@ from fedsplit.errors import UserError
 from fedsplit.recording.run_directory import RunDirectory
 from fedsplit.reports.runs import read_run
 from fedsplit.reports.selection import fits, settings_of
-from fedsplit.training.experiment import resumed_config
+from fedsplit.training.resume import resumed_config
 from fedsplit.transport.grpc.protocol.plan import choices_and_settings
 from tests.command_line import command_line
 from tests.conftest import Configure

@@ -16,7 +16,8 @@ from fedsplit.recording.config_file import write_config
 from fedsplit.recording.run_directory import RunDirectory
 from fedsplit.recording.stored_config import stored_config
 from fedsplit.tasks.infer import Infer
-from fedsplit.training.experiment import Experiment, resumed_config
+from fedsplit.training.experiment import Experiment
+from fedsplit.training.resume import resumed_config
 from tests.conftest import TINY, Configure
 
 

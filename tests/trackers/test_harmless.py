@@ -12,7 +12,8 @@ from fedsplit.errors import RunFailed, UserError
 from fedsplit.machine.extras import install_command
 from fedsplit.recording.run_directory import RunDirectory
 from fedsplit.trackers.tracker import Row, Tracker
-from fedsplit.training.experiment import Experiment, resumed_config
+from fedsplit.training.experiment import Experiment
+from fedsplit.training.resume import resumed_config
 from tests.conftest import Build, Configure
 from tests.transport.runs import assert_same, metrics, ran
 

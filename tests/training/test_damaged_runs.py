@@ -16,7 +16,7 @@ from fedsplit.errors import UserError
 from fedsplit.inference.subject import subject_of
 from fedsplit.recording.run_directory import RunDirectory
 from fedsplit.reports.runs import read_run
-from fedsplit.training.experiment import resumed_config
+from fedsplit.training.resume import resumed_config
 from fedsplit.transport.grpc.server.transport import _run_id
 from tests.conftest import TINY, Configure
 from tests.reports.stored import make_run

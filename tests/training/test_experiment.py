@@ -16,6 +16,7 @@ from fedsplit.parties.messages import LocalTraining
 from fedsplit.parties.sequential import Sequential
 from fedsplit.recording.run_directory import RunDirectory
 from fedsplit.training.experiment import Experiment
+from fedsplit.training.stopping import Limits
 from tests.cases import long_but
 from tests.conftest import ALGORITHMS, Build, Configure
 
@@ -176,9 +177,9 @@ def test_diverged_run_names_round_client_and_learning_rate_and_keeps_its_checkpo
         f"algorithm={algorithm}", "optimizer=sgd", "checkpoint_interval=1", "rounds=40", f"engine={engine}"
     )
     directory = RunDirectory(tmp_path / "run")
-    run.rounds = 1
+    run.limits = Limits(rounds=1)
     run.run(directory)
-    run.rounds = 40
+    run.limits = Limits(rounds=40)
     object.__setattr__(run.parts.client_optimizer, "lr", 1e30)
     for worker in getattr(run.parts.engine, "_workers", {}).values():
         worker._body._learning_rate = 1e30
@@ -272,7 +273,7 @@ def test_default_configuration_learns_digits_to_93_percent_within_20_rounds(
     configured: Configure, algorithm: str
 ) -> None:
     run = Experiment(configured(f"algorithm={algorithm}"))
-    assert run.rounds == 20
+    assert run.limits.rounds == 20
     assert max(run.run_round(t).test_accuracy or 0.0 for t in range(20)) >= 0.93
 
 

@@ -32,7 +32,7 @@ RANGE = 4 + 4 + 8
 
 
 def state_after_rounds(run: Experiment) -> dict[str, torch.Tensor]:
-    for t in range(run.rounds):
+    for t in range(run.limits.rounds):
         run.records.append(run.run_round(t))
     return bits(run)
 

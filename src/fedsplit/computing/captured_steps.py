@@ -58,7 +58,6 @@ class Graphed:
 
     Args:
         function: gives a tuple of tensors; the first argument that is a tensor says on which device.
-        recorder: captures it.
     """
 
     def __init__(self, function: Callable[..., Outputs], recorder: Recorder) -> None:
@@ -151,7 +150,6 @@ class CudaRecorder:
         return outputs
 
     def capture(self, work: Callable[[], Outputs]) -> tuple[Outputs, Graph]:
-        """See `Recorder.capture`."""
         graph = torch.cuda.CUDAGraph()
         try:
             with (

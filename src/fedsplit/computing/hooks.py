@@ -54,7 +54,6 @@ def refuse_lost_hooks(key: str, value: str, module: nn.Module) -> None:
     Args:
         key: of the configuration, where the module comes from.
         value: of that key.
-        module: what is looked at.
 
     Raises:
         UserError: names the first such parameter.

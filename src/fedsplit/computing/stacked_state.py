@@ -31,7 +31,6 @@ class StackedState:
 
     Args:
         module: the computation for one client; its own weights are what every row begins with.
-        clients: K.
         optimizer: moves the parameters in `descend`; None where they are never moved.
     """
 

@@ -44,7 +44,6 @@ class Tracer(fx.Tracer):
             return super().trace(root, concrete_args)
 
     def create_node(self, *args, **kwargs):  # type: ignore[no-untyped-def]
-        """See `fx.Tracer.create_node`."""
         if torch.is_grad_enabled() != self._gradients:
             raise GradientLost("it turns gradients on or off for some operations")
         return super().create_node(*args, **kwargs)
@@ -234,7 +233,6 @@ class _Moded(fx.GraphModule):
     """Runs a graph, and trains and evaluates its parts as the module does that the graph was traced of."""
 
     def train(self, mode: bool = True) -> Self:
-        """See `nn.Module.train`."""
         super().train(mode)
         for name, own in self.meta.get(_MODES, {}).get(mode, {}).items():
             self.get_submodule(name).training = own
@@ -251,8 +249,6 @@ def graph_module(module: nn.Module, graph: fx.Graph, name: str, modes: Modes) ->
     Tensors that are no parameters and that a state dict of `module` does not hold, it does not hold either.
 
     Args:
-        module: what was traced.
-        graph: of it, or a part.
         name: of the new module's class.
         modes: what the module's own `train` does to its parts.
     """

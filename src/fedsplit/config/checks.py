@@ -142,7 +142,7 @@ BESIDE_TASK = {
     "infer": (OF_AN_INFERENCE, "is that of the run; of split inference with run= are"),
 }
 """By task, what may be given beside it, and why nothing else may."""
-_OF_RUNS = ("fedsplit.tasks.compare.Compare",)
+_OF_RUNS = ("fedsplit.tasks.compare.compare.Compare",)
 """Tasks that must take the trained models of a run."""
 _INFERS = "fedsplit.tasks.infer.Infer"
 _WITH_A_RUN = ("fedsplit.tasks.train.Train", *_OF_RUNS, _INFERS)

@@ -50,7 +50,6 @@ class Images:
 
         Args:
             shards: indices, by client.
-            view: a client's number and pixels of its images to those as it sees them.
         """
         if isinstance(self.pixels, FilePixels):
             return replace(self, pixels=self.pixels.seen_by(shards, view))

@@ -149,11 +149,8 @@ def kept(
     files, of tensors that do not `fit`, or not of the digest that it names.
 
     Args:
-        root: folder of the dataset.
         name: of the kept file; the split.
-        files: that `make` reads.
         settings: that it reads them by.
-        make: gives tensors by name.
         fits: whether tensors can be of these files: their names, types, shapes and labels.
 
     Raises:

@@ -47,7 +47,6 @@ class ImageFiles(ImageSource):
     kept pixels are not those that were written.
 
     Args:
-        root: the folder.
         grayscale: one channel instead of three.
         workers: threads that decode images each time they are asked for, where memory does not hold all;
             None decodes them once, at the start.
@@ -73,7 +72,6 @@ class ImageFiles(ImageSource):
         return user_path(self.root, "dataset.root")
 
     def published(self) -> Published | None:
-        """See `ImageSource.published`."""
         side = self.image_size or self.published_side
         if self.published_train is None or side is None:
             return None

@@ -59,14 +59,7 @@ def machine() -> dict[str, str | int | None]:
 
 
 class Probe(AnsweringProcess):
-    """A process that runs one deployed model; see `fedsplit.deployment.probe`.
-
-    Args:
-        name: that it is told by.
-        directory: of the deployed model.
-        architecture: of the client model.
-        threads: that it may take.
-    """
+    """A process that runs one deployed model; see `fedsplit.deployment.probe`."""
 
     def __init__(self, name: str, directory: Path, architecture: ClientArchitecture, threads: int) -> None:
         super().__init__(serve, name, threads)
@@ -100,11 +93,8 @@ def footprints(
     """Of deployed models, by name.
 
     Args:
-        directories: of each.
-        architecture: of the client model.
         batch_sizes: numbers of samples to run at a time.
         repeats: runs that are counted, at each.
-        threads: of each process.
 
     Raises:
         RunFailed: a process ended; says why.

@@ -41,7 +41,6 @@ class GradientOfLoss(GradientEstimator):
     def estimate(
         self, model: Steppable, z: Tensor, y: Tensor, *, seed: Any, differentiable: bool = False
     ) -> Tensor:
-        """See `GradientEstimator.estimate`."""
         if isinstance(model.module, ExplicitInputGradient):
             with torch.set_grad_enabled(differentiable):
                 return model.each(model.module.input_gradient, model.parameters, z, y)
@@ -54,7 +53,6 @@ class GradientOfLoss(GradientEstimator):
     def error_gradients(
         self, model: ModelState, chunk: Chunk, *, seed: int | None
     ) -> tuple[Tensor, Sequence[Tensor]]:
-        """See `GradientEstimator.error_gradients`."""
         module = model.module
         if isinstance(module, ExplicitErrorGradient):
             found = module.error_gradients(model.parameters, chunk.z, chunk.y, chunk.dz, chunk.dz_square)

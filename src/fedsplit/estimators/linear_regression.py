@@ -46,7 +46,6 @@ class LinearRegression(GradientEstimator):
     def estimate(
         self, model: Steppable, z: Tensor, y: Tensor, *, seed: Any, differentiable: bool = False
     ) -> Tensor:
-        """See `GradientEstimator.estimate`."""
         num_classes = cast(int, model.module.num_classes)
         with torch.set_grad_enabled(differentiable):
             inputs = model.each(lambda z, y: features(z, y, num_classes), z, y)

@@ -32,11 +32,7 @@ def features(z: Tensor, y: Tensor, num_classes: int) -> Tensor:
 
 
 class MlpRegression(GradientEstimator):
-    """`dz` straight from `(z, onehot(y))` through one hidden layer, fitted by descent.
-
-    Args:
-        hidden: width of the hidden layer.
-    """
+    """`dz` straight from `(z, onehot(y))` through one hidden layer, fitted by descent."""
 
     trains_on_loss = False
 
@@ -50,7 +46,6 @@ class MlpRegression(GradientEstimator):
     def estimate(
         self, model: Steppable, z: Tensor, y: Tensor, *, seed: Any, differentiable: bool = False
     ) -> Tensor:
-        """See `GradientEstimator.estimate`."""
         num_classes = cast(int, model.module.num_classes)
         with torch.set_grad_enabled(differentiable):
             inputs = model.each(lambda z, y: features(z, y, num_classes), z, y)

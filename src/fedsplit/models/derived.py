@@ -25,7 +25,6 @@ class DerivedAuxiliary(nn.Module):
 
     Args:
         smashed_shape: of one sample.
-        num_classes: of logits.
         server: the server model, as `split` made it.
         crossing: shape of each tensor that smashed data are packed of.
         width: fraction of the server model's channels or features.

@@ -122,12 +122,10 @@ class Quantizer(Codec, Generic[Form]):
         return size
 
     def encode(self, x: Tensor, *, seed: int = 0) -> Message:
-        """See `Codec.encode`."""
         payload = self.pack(self.quantize(_float32(x), seed), x.shape) if x.numel() else b""
         return Message.sealed(payload, tuple(x.shape), x.dtype)
 
     def decode(self, message: Message) -> Tensor:
-        """See `Codec.decode`."""
         payload, shape = message.opened(), message.shape
         if not message.dtype.is_floating_point:
             raise Corrupt(f"a tensor of {message.dtype} cannot come here")
@@ -145,7 +143,6 @@ class Quantizer(Codec, Generic[Form]):
         return bound + relative + limits.smallest_normal * limits.eps + 2**-126
 
     def simulate(self, x: Tensor, *, seed: int = 0) -> Simulated:
-        """See `Codec.simulate`."""
         if not x.numel():
             return Simulated(x, 0)
         form = self.quantize(_float32(x), seed)
@@ -155,7 +152,6 @@ class Quantizer(Codec, Generic[Form]):
         return Simulated(_as_type(self.dequantize(form, x.shape), x.dtype), size)
 
     def transmit(self, x: Tensor, *, seed: int = 0) -> Simulated:
-        """See `Codec.transmit`."""
         if not x.numel():
             return Simulated(x, 0, Message.sealed(b"", tuple(x.shape), x.dtype))
         form = self.quantize(_float32(x), seed)
@@ -164,7 +160,6 @@ class Quantizer(Codec, Generic[Form]):
         return Simulated(decoded, len(message.payload), message)
 
     def largest(self, shape: Sequence[int], dtype: torch.dtype) -> int:
-        """See `Codec.largest`."""
         return self.max_size(shape) if prod(shape) else 0
 
 

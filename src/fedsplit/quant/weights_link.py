@@ -32,8 +32,6 @@ class Delivery:
     """Weights as they arrive, and the tensors that travelled for them, in the same order.
 
     Args:
-        weights: as they arrive.
-        coded: the tensors that travelled.
         codec: of the larger ones.
         difference: whether they are to be added to what the receiver holds.
     """
@@ -48,8 +46,6 @@ class Downlink:
     """The server's end, for one part of the model: what each client holds of it.
 
     Args:
-        codecs: of weights.
-        device: where weights are.
         packs: whether messages are made, and not only what they would be decoded to.
     """
 
@@ -129,8 +125,6 @@ class Uplink:
     """The clients' ends, for one part of the model: what was rounded away of each client's uploads.
 
     Args:
-        codecs: of weights.
-        device: where weights are.
         packs: whether messages are made, and not only what they would be decoded to.
     """
 

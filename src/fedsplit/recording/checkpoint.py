@@ -32,8 +32,6 @@ class Checkpoint:
     """State after `rounds` rounds.
 
     Args:
-        rounds: how many.
-        state: after them.
         folder: where it was read; None of one that was not.
     """
 
@@ -76,8 +74,6 @@ def replace(folder: Path, checkpoint: Checkpoint, *, needed: int, durable: bool)
     """As `save`, also where that round was run before, and otherwise; a kill meanwhile may lose that one.
 
     Args:
-        folder: holds the checkpoints.
-        checkpoint: the newest.
         needed: rounds of the oldest that is still needed.
         durable: whether it must outlive a loss of power, and not only a kill.
     """

@@ -37,7 +37,6 @@ class ConfusionMatrix:
         Args:
             logits: or other scores, `(n, classes)`.
             labels: true classes, `(n,)`.
-            names: of the classes, by label.
         """
         classes = len(names)
         cells = labels.astype(np.int64) * classes + logits.argmax(1)
@@ -105,7 +104,6 @@ class RocCurves:
         Args:
             logits: `(n, classes)`.
             labels: true classes, `(n,)`.
-            names: of the classes, by label.
         """
         if len(names) < 2:
             return cls((), {}, None)

@@ -23,10 +23,6 @@ def identity(config: Mapping[str, Any], data: Fingerprint) -> State:
 def refuse_changed_config(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raise where a configuration is not that of the run that a checkpoint is of.
 
-    Args:
-        before: that the checkpoint keeps.
-        now: that the run is to go on with.
-
     Raises:
         UserError: names the keys that differ.
     """
@@ -44,11 +40,6 @@ def refuse_changed_config(before: Mapping[str, Any], now: Mapping[str, Any]) -> 
 
 def refuse_changed_data(before: Fingerprint, now: Fingerprint, config: Mapping[str, Any]) -> None:
     """Raise where the data are not those of the run that a checkpoint is of.
-
-    Args:
-        before: fingerprint that the checkpoint keeps.
-        now: of the data that were read.
-        config: which says where they are.
 
     Raises:
         UserError: says in what they differ.

@@ -87,15 +87,9 @@ class Ledger:
         """Count a message of `size` bytes; see `Traffic` for the rest.
 
         Args:
-            round: in which it was sent.
-            direction: of it.
-            kind: of what it carries.
             size: bytes; of several messages, all of one size, their sum.
             clients: who sent or received one each.
             step: the local step that it is about; 0 of weights.
-            values: see `Traffic`, as of `signal` and `noise`.
-            signal: likewise.
-            noise: likewise.
         """
         if self._keeps_messages:
             messages = self._messages.setdefault(round, {})

@@ -45,7 +45,6 @@ class LocalAccuracies:
 
         Args:
             correct: whether each sample is classified correctly, of one client's after the other's.
-            samples: of each client.
         """
         hits = [0, *accumulate(map(int, correct))]
         ends = list(accumulate(samples))

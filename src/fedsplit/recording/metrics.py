@@ -95,7 +95,6 @@ class MetricsFile:
     """`metrics.csv`: a header, then a row a round, each written at once.
 
     Args:
-        path: of the file.
         records: rounds there already are; the file is cut to them.
     """
 

@@ -122,8 +122,6 @@ class RunDirectory:
         """Make the directory, write what is known at the start, cut `metrics.csv` to `records`, and log.
 
         Args:
-            config: for `config.yaml`.
-            records: of the rounds that were run.
             counts: for `class_counts.csv`; None writes none.
 
         Raises:

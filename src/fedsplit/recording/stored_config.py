@@ -33,7 +33,6 @@ def stored_config(directory: RunDirectory, *, trust: bool) -> dict[str, Any]:
     """The configuration of a run, with `choices`; not checked beyond what follows.
 
     Args:
-        directory: of the run.
         trust: whether classes and functions that its files name beside this installation's may be called.
 
     Raises:

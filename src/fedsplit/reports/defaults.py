@@ -3,11 +3,11 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import chain, groupby
+from itertools import chain
 
 from fedsplit.config.chosen_names import CONFIGS
 from fedsplit.config.dotted_keys import below, flat, shown
-from fedsplit.reports.runs import WITHOUT_EFFECT, Run
+from fedsplit.reports.runs import WITHOUT_EFFECT, Run, Setting
 
 _OF_THE_MACHINE = ("dataset.root", "device", "engine", "experiment")
 """What follows from the machine, or from other settings: a run's engine is what `auto` stands for in it."""
@@ -34,17 +34,17 @@ def at_defaults(runs: Sequence[Run], named: Collection[str]) -> list[Run]:
     at once, as `engine=auto` does where it can.
 
     Args:
-        runs: of any settings.
         named: groups and dotted keys; what is below a dotted key is named too.
     """
     found = [run for run in runs if _is_at_defaults(run, named)]
-    ordered = sorted(found, key=_beside_engine)
-    kept: set[int] = set()
-    for _, alike in groupby(ordered, key=_beside_engine):
-        several = list(alike)
-        engines = {run.choices.get("engine") for run in several}
-        kept |= {id(run) for run in several if len(engines) == 1 or run.choices.get("engine") != "sequential"}
-    return [run for run in found if id(run) in kept]
+    engines: dict[Setting, set[str | None]] = {}
+    for run in found:
+        engines.setdefault(run.setting_beside(("engine",)), set()).add(run.choices.get("engine"))
+    return [
+        run
+        for run in found
+        if run.choices.get("engine") != "sequential" or len(engines[run.setting_beside(("engine",))]) == 1
+    ]
 
 
 def _is_at_defaults(run: Run, named: Collection[str]) -> bool:
@@ -54,10 +54,6 @@ def _is_at_defaults(run: Run, named: Collection[str]) -> bool:
     values = ((reference.values.get(key, "null"), key, value) for key, value in run.values_by_key.items())
     choices = ((reference.choices.get(key, each), key, each) for key, each in run.options.items())
     return all(default == own or below(key, free) for default, key, own in chain(values, choices))
-
-
-def _beside_engine(run: Run) -> list[tuple[str, str]]:
-    return [(key, value) for key, value in run.settings.items() if not below(key, ("engine",))]
 
 
 @cache

@@ -29,13 +29,10 @@ class Experiment:
 
     Args:
         name: of its files.
-        figure: its type, with its settings.
-        title: for people.
         description: for people; may be empty.
         runs: paths or globs below which runs are looked for.
         where: what their configurations must have.
         expects: of which every combination should be there.
-        formats: of its files.
         table: of the same runs; None: none.
         others_default: whether runs must have defaults at all keys that are not `named`.
     """
@@ -83,7 +80,6 @@ def figure_type(
     """A type of figure, with its settings.
 
     Args:
-        name: of the type.
         settings: its keys; what is left out is as the type has it.
         prefix: of keys, in errors.
         beside: keys known beside those of the type, for errors.

@@ -1,10 +1,10 @@
 """Runs read back from their directories, each setting and seed once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from fedsplit.config.dotted_keys import below, flat, shown
 from fedsplit.errors import UserError
@@ -23,12 +23,15 @@ WITHOUT_EFFECT = (
 """Settings in which runs of one curve may differ: the seed, and what cannot change a result."""
 
 
+Setting: TypeAlias = tuple[tuple[str, str], ...]
+"""Dotted keys with their values."""
+
+
 @dataclass(frozen=True)
 class Run:
     """A run read back from its directory.
 
     Args:
-        path: of the directory.
         config: as in its `config.yaml`.
         label: the algorithm, then what tells the run from those it is drawn with, its seed aside.
         columns: of `metrics.csv`, a value a round; None where the round had none. Loads are in bytes.
@@ -59,6 +62,10 @@ class Run:
     def settings(self) -> dict[str, str]:
         """Every value that can change a result, by dotted key."""
         return {key: value for key, value in self.values_by_key.items() if not below(key, WITHOUT_EFFECT)}
+
+    def setting_beside(self, keys: Collection[str]) -> Setting:
+        """All that is set, but for what is at or below these keys."""
+        return tuple((key, value) for key, value in self.settings.items() if not below(key, keys))
 
     def named(self, key: str) -> tuple[str, ...]:
         """What a group or a dotted key is set to: a choice goes by its own name and the canonical one.

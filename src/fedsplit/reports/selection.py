@@ -47,7 +47,10 @@ def settings_of(key: str, node: object) -> Settings:
 
 def fits(run: Run, asked: Settings) -> bool:
     """Whether a run has one of the values asked for at every key; null where it has no such key."""
-    return all(_is_one_of(run.named(key) or ("null",), values) for key, values in asked.items())
+    return all(
+        any(_same(name, value) for name in run.named(key) or ("null",) for value in values)
+        for key, values in asked.items()
+    )
 
 
 def unknown_keys(runs: Sequence[Run], asked: Settings) -> list[str]:
@@ -71,25 +74,19 @@ def missing(runs: Sequence[Run], where: Settings, expects: Settings) -> list[str
             others = (*one[:i], *one[i + 1 :])
             alike[others] = (*alike.get(others, ()), *one[i])
         absent = [(*others[:i], values, *others[i:]) for others, values in alike.items()]
-    return [_command(where, dict(zip(keys, one, strict=True))) for one in absent]
+    return [sweep(where, dict(zip(keys, one, strict=True))) for one in absent]
 
 
 def sweep(where: Settings, expects: Settings) -> str:
-    """The command that would make all runs asked for."""
-    return _command(where, expects)
+    """The command that would make all runs asked for.
 
-
-def _command(where: Settings, expects: Settings) -> str:
-    """Of what may be several things but is not expected, the first is taken; null is the default."""
+    Of what may be several things but is not expected, the first is taken; null is the default.
+    """
     asked = {key: values[:1] for key, values in where.items() if values[0] != "null"} | dict(expects)
     ordered = sorted(asked.items(), key=lambda item: "." in item[0])  # a group before its keys
     overrides = [shlex.quote(f"{key}={','.join(values)}") for key, values in ordered]
     many = any(len(values) > 1 for values in asked.values())
     return " ".join(["python main.py", *(["-m"] if many else []), *overrides])
-
-
-def _is_one_of(named: Sequence[str], values: Sequence[str]) -> bool:
-    return any(_same(name, value) for name in named for value in values)
 
 
 def _same(one: str, other: str) -> bool:

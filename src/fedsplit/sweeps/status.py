@@ -59,7 +59,6 @@ def alone(directory: Path, patience_s: float = 10.0) -> Iterator[None]:
     """While a sweep is at work in its directory: no other is, and no job of an earlier one.
 
     Args:
-        directory: of the sweep.
         patience_s: seconds in which the jobs of a sweep that was killed end.
 
     Raises:

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -64,24 +63,6 @@ def go_on(directory: Path, changes: Mapping[str, Any]) -> None:
     """
     if sys.stdout.isatty() and changes.get("progress", True) and (directory / "config.yaml").is_file():
         print(f"going on with {shown(directory)}", flush=True)
-    from fedsplit.building.trained_start import TrainedStart  # noqa: PLC0415
-    from fedsplit.machine.allowance import allowing_a_run_directory  # noqa: PLC0415
-    from fedsplit.recording.run_directory import RunDirectory  # noqa: PLC0415
-    from fedsplit.training.experiment import Experiment, resumed_config  # noqa: PLC0415
+    from fedsplit.training.resume import resume  # noqa: PLC0415  (heavy: only after the line above)
 
-    run = RunDirectory.existing(directory)
-    with closing(run):
-        run.claim()
-        checkpoint = run.latest_checkpoint()
-        config = resumed_config(run, changes, checkpoint)
-        # a checkpoint holds all that came of the models that the run started from, which may be gone
-        with allowing_a_run_directory():
-            experiment = Experiment(config, None if checkpoint else TrainedStart.of(config["run"]))
-        if checkpoint is not None:
-            experiment.restore(checkpoint)
-        if stopped_by := experiment.stopped_by():
-            told = (
-                f"{shown(directory)} has finished: {len(experiment.records)} rounds, stopped by {stopped_by}"
-            )
-            print(f"{told}; a larger {stopped_by}= goes on with it")
-        experiment.run(run)
+    resume(directory, changes)

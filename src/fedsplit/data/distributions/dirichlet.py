@@ -38,7 +38,6 @@ class Dirichlet(Distribution):
         self.self_balancing = self_balancing
 
     def split(self, labels: np.ndarray, num_clients: int, seed: int) -> list[np.ndarray]:
-        """See `Distribution.split`."""
         if self.min_samples * num_clients > len(labels):
             raise UserError(
                 "distribution.min_samples",

@@ -31,11 +31,5 @@ class Distribution(ABC):
         """
 
     def seen_by(self, client: int, pixels: Tensor, seed: int) -> Tensor:
-        """A client's images as it sees them, uint8 `(n, h, w, c)`.
-
-        Args:
-            client: whose.
-            pixels: of its samples.
-            seed: of the run.
-        """
+        """A client's images as it sees them, uint8 `(n, h, w, c)`."""
         return pixels

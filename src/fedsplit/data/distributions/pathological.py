@@ -15,16 +15,12 @@ class Pathological(Distribution):
 
     Source: B. McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data",
     2017, section 3.
-
-    Args:
-        shards_per_client: how many each client gets.
     """
 
     def __init__(self, *, shards_per_client: PositiveInt) -> None:
         self.shards_per_client = shards_per_client
 
     def split(self, labels: np.ndarray, num_clients: int, seed: int) -> list[np.ndarray]:
-        """See `Distribution.split`."""
         shards = self.shards_per_client * num_clients
         if shards > len(labels):
             told = f"at most {len(labels) // num_clients} ({len(labels)} samples, {num_clients} clients)"

@@ -22,7 +22,6 @@ class QuantitySkew(Distribution):
         self.exponent, self.min_samples = exponent, min_samples
 
     def split(self, labels: np.ndarray, num_clients: int, seed: int) -> list[np.ndarray]:
-        """See `Distribution.split`."""
         rest = len(labels) - self.min_samples * num_clients
         if rest < 0:
             told = f"at most {len(labels) // num_clients} ({len(labels)} samples, {num_clients} clients)"

@@ -57,7 +57,6 @@ class Femnist(ImageSource):
         return self._emnist(train=True), self._emnist(train=False)
 
     def class_names(self) -> tuple[str, ...]:
-        """See `ImageSource.class_names`."""
         return _CLASSES
 
     @property

@@ -28,7 +28,6 @@ class Imagenette(ImageFiles):
     size: Literal["160px", "320px", "full"]
 
     def listed(self) -> tuple[Listed, Listed]:
-        """See `ImageFiles.listed`."""
         train, test = (self._listed(split) for split in ("train", "val"))
         return train, test
 
@@ -86,7 +85,6 @@ class EuroSat(ImageFiles):
         return train, test
 
     def class_names(self) -> tuple[str, ...]:
-        """See `ImageSource.class_names`."""
         return self._found()[1]
 
     def _found(self) -> tuple[Listed, tuple[str, ...]]:

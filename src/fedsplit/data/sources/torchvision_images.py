@@ -35,7 +35,6 @@ class TorchvisionImages(ImageSource):
     """A dataset of torchvision by name, read from `root` in torchvision's own layout.
 
     Args:
-        name: which dataset.
         root: folder that holds, or is to hold, the files.
         download: fetch the files when they are not there.
     """
@@ -45,7 +44,6 @@ class TorchvisionImages(ImageSource):
     download: bool
 
     def published(self) -> Published:
-        """See `ImageSource.published`."""
         return _PUBLISHED[self.name]
 
     def read(self) -> tuple[Images, Images]:
@@ -78,7 +76,6 @@ def published(name: str, root: str, download: bool, reader: Callable[[ModuleType
     Args:
         name: of the dataset, for errors.
         root: the folder; where a download fails that made it, it is removed.
-        download: as told to the reader.
         reader: from `torchvision.datasets`.
 
     Raises:

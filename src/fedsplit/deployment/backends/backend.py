@@ -68,7 +68,6 @@ class Deployed(ABC):
         """What was saved.
 
         Args:
-            directory: where.
             build: makes the module that the weights belong to; called only where the files hold weights
                 and no operations.
 

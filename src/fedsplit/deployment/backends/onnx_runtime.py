@@ -31,12 +31,10 @@ class OnnxFloat(Backend):
     """What runs the graph."""
 
     def prepare(self, module: nn.Module, example: Tensor) -> None:
-        """See `Backend.prepare`."""
         self._example = example
         self._model = exported(module, example)
 
     def convert(self) -> Deployed:
-        """See `Backend.convert`."""
         return self.runs.of(self._model)
 
 
@@ -79,7 +77,6 @@ class OnnxDynamic(_Quantized):
     """
 
     def quantize(self, before: Path, after: Path) -> None:
-        """See `_Quantized.quantize`."""
         # uint8: ONNX Runtime has no convolution with signed weights and ranges of each batch
         quantization.quantize_dynamic(before, after, weight_type=QuantType.QUInt8)
 
@@ -99,7 +96,6 @@ class OnnxStatic(_Quantized):
         self._batches = batches
 
     def quantize(self, before: Path, after: Path) -> None:
-        """See `_Quantized.quantize`."""
         quantization.quantize_static(
             before,
             after,

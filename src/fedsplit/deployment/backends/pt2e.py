@@ -38,10 +38,8 @@ class Pt2eGraph(Deployed):
     Not compiled it decodes weights and activations and computes in float32: right, and slow.
 
     Args:
-        graph: of torch's operations.
         compiled: by inductor, for each number of samples anew; takes up to a minute each.
         scale: of the output's codes; None of a graph whose output is no codes.
-        zero_point: of them.
     """
 
     def __init__(
@@ -105,7 +103,6 @@ class Pt2eGraph(Deployed):
 
     @classmethod
     def load(cls, directory: Path, build: Build) -> Self:
-        """See `Deployed.load`."""
         settings = storage.description(directory)
         compiled, (scale, zero_point) = settings.get("compiled"), storage.grid(settings)
         if not isinstance(compiled, bool):
@@ -144,7 +141,6 @@ class Pt2eStatic(Backend):
         self._compiled = compiled
 
     def prepare(self, module: nn.Module, example: Tensor) -> None:
-        """See `Backend.prepare`."""
         self._example = example
         quantizer = x86.X86InductorQuantizer()
         quantizer.set_global(x86.get_default_x86_inductor_quantization_config())
@@ -153,13 +149,11 @@ class Pt2eStatic(Backend):
 
     @torch.no_grad()
     def calibrate(self, batches: Sequence[Tensor]) -> None:
-        """See `Backend.calibrate`."""
         check_batches(batches, self._example)
         for batch in batches:
             self._prepared(batch)
 
     def convert(self) -> Deployed:
-        """See `Backend.convert`."""
         with exporting():
             graph = convert_pt2e(self._prepared)
         weighted = [node for node in graph.graph.nodes if node.target in _WEIGHTED]

@@ -34,7 +34,6 @@ class DynamicallyQuantized(Deployed):
 
     @torch.inference_mode()
     def run_quantized(self, x: Tensor) -> SmashedData:
-        """See `Deployed.run_quantized`."""
         return SmashedData(self._module(x))
 
     def save(self, directory: Path) -> None:
@@ -73,7 +72,6 @@ class QuantizeDynamic(Backend):
     """Weights of linear layers int8, their inputs by the range of each batch; all else stays float32."""
 
     def prepare(self, module: nn.Module, example: Tensor) -> None:
-        """See `Backend.prepare`."""
         self._module = copy.deepcopy(module).eval()
 
     def convert(self) -> Deployed:

@@ -58,7 +58,6 @@ class PackedWeights(Deployed):
         self._floats = Floats(module, torch.float32)
 
     def run_quantized(self, x: Tensor) -> SmashedData:
-        """See `Deployed.run_quantized`."""
         return self._floats.run_quantized(x)
 
     def save(self, directory: Path) -> None:
@@ -68,16 +67,11 @@ class PackedWeights(Deployed):
 
     @classmethod
     def load(cls, directory: Path, build: Build) -> Self:
-        """See `Deployed.load`."""
         return cls(build(), load_file(directory / _FILE), storage.description(directory)["bits"])
 
 
 class WeightOnly(Backend):
-    """Weights of a few bits, a scale a row: a smaller file, which costs accuracy and runs no faster.
-
-    Args:
-        bits: of a weight.
-    """
+    """Weights of a few bits, a scale a row: a smaller file, which costs accuracy and runs no faster."""
 
     def __init__(self, bits: Literal[1, 2, 4, 8]) -> None:
         self._bits = bits
@@ -94,7 +88,6 @@ class WeightOnly(Backend):
             raise UserError("model", type(module).__name__, "has no matrices or filters to pack")
 
     def convert(self) -> Deployed:
-        """See `Backend.convert`."""
         rows = rows_of(self._bits)
         packed = {}
         for name, weight in self._module.state_dict().items():

@@ -28,9 +28,7 @@ def check_output(module: nn.Module, example: Tensor, num_classes: int) -> None:
     """Refuse a model whose outputs are no logits.
 
     Args:
-        module: the model.
         example: a batch of its inputs, `(n, c, h, w)`.
-        num_classes: of the data.
 
     Raises:
         UserError: it fails on the batch, or gives anything but floating-point logits `(n, num_classes)`.

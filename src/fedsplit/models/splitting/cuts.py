@@ -227,7 +227,6 @@ def chosen(cuts: Cuts, cut: str | int | None, stages: Sequence[str] | None) -> s
     """The name of the cut that a configuration asks for.
 
     Args:
-        cuts: of the model.
         cut: its name; or the number of a stage, counted from 1; None is the stage nearest to the middle of
             the model's operations.
         stages: names of the model's stages; None are its own, see `Cuts.stages`.

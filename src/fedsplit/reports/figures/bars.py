@@ -56,7 +56,6 @@ class Bars(FigureType[Sequence[Bar]]):
     """What runs sent, by kind, uploads plain and downloads hatched; or where their seconds went.
 
     Args:
-        of: bytes or seconds.
         by: what labels begin with: a group or a dotted key.
     """
 
@@ -69,7 +68,6 @@ class Bars(FigureType[Sequence[Bar]]):
 
     @property
     def name(self) -> str:
-        """As `bars-bytes`."""
         return f"bars-{self.of}"
 
     def check(self, run: Run) -> None:

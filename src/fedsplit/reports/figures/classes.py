@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # matplotlib is optional and slow to import: only what draws 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_CLIENTS, MOST_DIVISIONS = 200, 8
+MOST_CLIENTS = 200
 _COLOUR = "#0072B2"  # one colour and areas: nothing that needs to be told apart by its hue
 _NAMED_CLASSES = 30  # more names than this would not be legible
 _MARGIN = 0.1  # around the outermost bubbles, in cells
@@ -38,15 +38,9 @@ class Classes(FigureType[Sequence[Division]]):
 
     summary: ClassVar = "how many samples of each class every client has"
 
-    limits: ClassVar = Limits(series=MOST_DIVISIONS, settings=MOST_DIVISIONS)
-
-    @property
-    def name(self) -> str:
-        """`classes`."""
-        return "classes"
+    limits: ClassVar = Limits(series=8, settings=8)
 
     def check(self, run: Run) -> None:
-        """It must have left its counts."""
         read_class_counts(run.path)
 
     def data(self, runs: Sequence[Run]) -> list[Division]:
@@ -67,8 +61,6 @@ class Classes(FigureType[Sequence[Division]]):
 
     def draw(self, data: Sequence[Division]) -> "Figure":
         """Panels below each other, a column wide, or two where there are many clients."""
-        if len(data) > MOST_DIVISIONS:
-            raise UserError("divisions", len(data), f"at most {MOST_DIVISIONS} in a figure")
         for each in data:
             if each.counts.clients > MOST_CLIENTS:
                 raise UserError("clients", each.counts.clients, f"at most {MOST_CLIENTS} in a figure")

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
 
 CONFUSION = "confusion.csv"
-_MOST_MATRICES = 6
 _MOST_IN_A_COLUMN = 2  # more would be longer than a page
 _NUMBERED_CLASSES = 12  # with more, percentages would not fit their cells
 _NAMED_CLASSES = 30  # more names than this would not be legible
@@ -32,8 +31,6 @@ class Matrix:
     """Test images by true and by predicted class, of runs that differ only in their seed.
 
     Args:
-        label: of the runs.
-        classes: their names.
         counts: a row for each true class, a cell for each predicted one; the sum over seeds.
         seeds: in ascending order.
     """
@@ -61,19 +58,12 @@ class Confusion(FigureType[Sequence[Matrix]]):
 
     summary: ClassVar = "confusion matrix of the final model"
 
-    limits: ClassVar = Limits(series=_MOST_MATRICES, settings=_MOST_MATRICES)
-
-    @property
-    def name(self) -> str:
-        """`confusion`."""
-        return "confusion"
+    limits: ClassVar = Limits(series=6, settings=6)
 
     def check(self, run: Run) -> None:
-        """It must have left its matrix."""
         read_confusion(run.path)
 
     def data(self, runs: Sequence[Run]) -> list[Matrix]:
-        """A matrix for each group of runs."""
         return [_sum(group.label, group.runs) for group in over_seeds(runs, self.by)]
 
     def series_of(self, part: Matrix) -> tuple[str, str]:
@@ -82,8 +72,6 @@ class Confusion(FigureType[Sequence[Matrix]]):
 
     def draw(self, data: Sequence[Matrix]) -> "Figure":
         """Panels below each other, a column wide or, where they are many, two; with one scale of colours."""
-        if len(data) > _MOST_MATRICES:
-            raise UserError("matrices", len(data), f"at most {_MOST_MATRICES} in a figure")
         columns = 1 if len(data) <= _MOST_IN_A_COLUMN else 2
         rows = -(-len(data) // columns)
         figure = blank_figure(3.5 * columns, 3.2 * rows + 0.45)

@@ -61,7 +61,6 @@ class Curve(FigureType[Sequence[Line]]):
     """Mean and range over seeds of a metric, with markers, and where it reaches targets.
 
     Args:
-        x: round, load, simulated_seconds or seconds.
         y: a column of metrics.csv; `accuracy` and `loss` are those of the test images.
         by: what colours and markers stand for: a group or a dotted key.
         targets: values of y; a line marks the x at which each curve reaches them.
@@ -78,16 +77,13 @@ class Curve(FigureType[Sequence[Line]]):
 
     @property
     def name(self) -> str:
-        """As `accuracy-load`."""
         return f"{column(self.y).removeprefix('test_')}-{self.x}"
 
     def check(self, run: Run) -> None:
-        """It must have x and y."""
         run.values(column(self.y))
         progress(run, self.x)
 
     def data(self, runs: Sequence[Run]) -> list[Line]:
-        """The lines, in the order of the legend."""
         lines = [self._line(group) for group in over_seeds(runs, self.by)]
         if len({len(line.seeds) for line in lines}) > 1:
             return [

@@ -26,9 +26,9 @@ class FigureType(ABC, Generic[Data]):
     """What can be told apart in it."""
 
     @property
-    @abstractmethod
     def name(self) -> str:
-        """Of the file, where nobody names it."""
+        """Of the file, where nobody names it: as `roc`, or with what is drawn, as `accuracy-load`."""
+        return type(self).__name__.lower()
 
     @abstractmethod
     def check(self, run: Run) -> None:

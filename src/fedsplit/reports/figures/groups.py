@@ -4,11 +4,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fedsplit.config.dotted_keys import below
 from fedsplit.errors import UserError
 from fedsplit.reports.figures.style import APPEARANCE
 from fedsplit.reports.labels import first_piece, labelled
-from fedsplit.reports.runs import Run
+from fedsplit.reports.runs import Run, Setting
 
 
 @dataclass(frozen=True)
@@ -49,10 +48,9 @@ def over_seeds(runs: Sequence[Run], by: str = "algorithm", apart: Sequence[str] 
     """
     if runs and not any(run.named(by) for run in runs):
         raise UserError("by", by, "must be a group or a dotted key of config.yaml that one of the runs has")
-    by_setting: dict[tuple[tuple[str, str], ...], list[Run]] = {}
+    by_setting: dict[Setting, list[Run]] = {}
     for run in labelled(runs, by, apart):
-        setting = tuple((key, value) for key, value in run.settings.items() if not below(key, apart))
-        by_setting.setdefault(setting, []).append(run)
+        by_setting.setdefault(run.setting_beside(apart), []).append(run)
     return sorted((_group(found, by) for found in by_setting.values()), key=_order)
 
 
@@ -73,6 +71,11 @@ def by_number(text: str) -> list[tuple[float, str]]:
     """A sort key by which 2 comes before 10, and 0.1 before 0.3."""
     parts = re.split(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)", text)
     return [(float(part), "") if i % 2 else (-1.0, part) for i, part in enumerate(parts)]
+
+
+def numbers_first(value: float | str) -> tuple[bool, float, list[tuple[float, str]]]:
+    """A sort key of settings: numbers in ascending order, then names."""
+    return (True, 0.0, by_number(value)) if isinstance(value, str) else (False, value, [])
 
 
 def _group(runs: Sequence[Run], by: str) -> Group:

@@ -73,17 +73,10 @@ class Roc(FigureType[Sequence[RocLine]]):
 
     summary: ClassVar = "ROC of the final model, one class against the rest, with its area"
 
-    @property
-    def name(self) -> str:
-        """`roc`."""
-        return "roc"
-
     def check(self, run: Run) -> None:
-        """It must have left its curves."""
         read_roc(run.path)
 
     def data(self, runs: Sequence[Run]) -> list[RocLine]:
-        """The lines, in the order of the legend."""
         return [_line(group) for group in over_seeds(runs, self.by)]
 
     def draw(self, data: Sequence[RocLine]) -> "Figure":

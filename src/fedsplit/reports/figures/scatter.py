@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from fedsplit.errors import UserError
 from fedsplit.reports.figures.figure_type import FigureType
-from fedsplit.reports.figures.groups import by_number, over_seeds, seeds_drawn
+from fedsplit.reports.figures.groups import by_number, numbers_first, over_seeds, seeds_drawn
 from fedsplit.reports.figures.measures import Moment, Progress, at_moment, axis_label, column, progress
 from fedsplit.reports.figures.setting import ALPHA, setting
 from fedsplit.reports.figures.style import (
@@ -61,7 +61,6 @@ class Scatter(FigureType[Sequence[Spot]]):
     """Mean and range over seeds of a metric, against what the whole run used up.
 
     Args:
-        x: load, round, simulated_seconds or seconds.
         y: a column of metrics.csv.
         at: the moment at which y is read.
         by: what colours and markers stand for: a group or a dotted key.
@@ -80,17 +79,14 @@ class Scatter(FigureType[Sequence[Spot]]):
 
     @property
     def name(self) -> str:
-        """As `accuracy-load-scatter`."""
         return f"{column(self.y).removeprefix('test_')}-{self.x}-scatter"
 
     def check(self, run: Run) -> None:
-        """It must have x, y and what its size stands for."""
         at_moment(run, self.y, self.at)
         progress(run, self.x)
         setting(run, self.size)
 
     def data(self, runs: Sequence[Run]) -> list[Spot]:
-        """The points, in the order of the legend."""
         apart = (self.size, self.size.rpartition(".")[0]) if "." in self.size else (self.size,)
         told = {run.path: line for line in over_seeds(runs, self.by, apart) for run in line.runs}
         spots = []
@@ -157,9 +153,7 @@ class Scatter(FigureType[Sequence[Spot]]):
 
 def _sizes(values: Sequence[float | str]) -> dict[float | str, float]:
     """Diameters in points, growing from the least number to the greatest, then by names; evenly."""
-    numbers = sorted({value for value in values if not isinstance(value, str)})
-    names = sorted({value for value in values if isinstance(value, str)}, key=by_number)
-    distinct: list[float | str] = [*numbers, *names]
+    distinct = sorted(set(values), key=numbers_first)
     if len(distinct) > _MOST_SIZES:
         raise UserError("sizes", ", ".join(map(str, distinct)), f"at most {_MOST_SIZES} in a figure")
     least, greatest = _SIZES

@@ -192,14 +192,20 @@ def tidy(axes: "Axes", x: str, y: str, *, grid: str = "both") -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def log_axis(axis: "Axis") -> None:
-    """Make an axis logarithmic, with plain numbers at 1, 2 and 5, or where that is too many only at 1."""
+def log_axis(axis: "Axis", *, wide: float = _WIDE, separator: str = "") -> None:
+    """Make an axis logarithmic, with plain numbers at 1, 2 and 5, or where that is too many only at 1.
+
+    Args:
+        axis: that has its data.
+        wide: greatest over least from which on that is too many.
+        separator: of thousands.
+    """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter  # noqa: PLC0415
 
     axis._set_axes_scale("log")  # type: ignore[attr-defined]
     low, high = axis.get_view_interval()
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high / low < _WIDE else (1.0,)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high / low < wide else (1.0,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:{separator}g}"))
     axis.set_minor_formatter(NullFormatter())
 
 

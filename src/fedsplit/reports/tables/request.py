@@ -27,7 +27,6 @@ def table_request(name: str, entry: object) -> TableRequest:
 
     Args:
         name: of the experiment, for messages.
-        entry: what is below the key.
 
     Raises:
         UserError: something in it is wrong.

@@ -41,7 +41,6 @@ class Column:
         title: for people, with the unit.
         better: which end is the good one; None where neither is.
         scale: what is shown is so many times the number.
-        decimals: shown.
     """
 
     key: str
@@ -95,11 +94,7 @@ class Table:
 
     Args:
         name: of its files, without the ending.
-        title: a line for people.
         description: what is compared, in a sentence or two; may be empty.
-        columns: see there.
-        rows: see there.
-        runs: that are compared.
     """
 
     name: str

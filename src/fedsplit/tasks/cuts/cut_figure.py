@@ -3,10 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from fedsplit.reports.figures.style import APPEARANCE, blank_figure
+from fedsplit.reports.figures.style import APPEARANCE, blank_figure, log_axis
 
 if TYPE_CHECKING:
-    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 
@@ -59,10 +58,8 @@ def cut_figure(cuts: Sequence[Costs]) -> "Figure":
             linewidth=1.3,
         )
         lines.append(line)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    label_plainly(axes.xaxis)
-    label_plainly(axes.yaxis)
+    for axis in (axes.xaxis, axes.yaxis):
+        log_axis(axis, wide=100, separator=",")
     low, high = axes.get_ylim()
     axes.set_ylim(low / 1.6, high)
     for cut in stages:
@@ -92,16 +89,6 @@ def cut_figure(cuts: Sequence[Costs]) -> "Figure":
         title_fontsize=7,
     )
     return drawn
-
-
-def label_plainly(axis: "Axis") -> None:
-    """Label decades, and within two of them also twice and five times as much."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter  # noqa: PLC0415
-
-    low, high = axis.get_view_interval()
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high <= 100 * low else (1,)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-    axis.set_minor_formatter(NullFormatter())
 
 
 def _series() -> list[tuple[str, str, str, str]]:

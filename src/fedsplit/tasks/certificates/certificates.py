@@ -26,7 +26,7 @@ class Certificates(Task):
     def run(self, config: Mapping[str, Any], directory: Path) -> None:
         """See `Task.run`: prints what was made and which machine it is for."""
         with extra("task", "certificates"):
-            from fedsplit.tasks.authority import (  # noqa: PLC0415
+            from fedsplit.tasks.certificates.authority import (  # noqa: PLC0415
                 CA,
                 SERVER,
                 make_certificates,

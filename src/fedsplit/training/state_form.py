@@ -15,17 +15,22 @@ _NUMBERS_OF_TRAFFIC = 4
 _NUMBER = re.compile("0|[1-9][0-9]{0,17}")
 
 
-def check_identity(state: State) -> None:
-    """Check what a checkpoint says of the run that it is of.
+def identity_of(checkpoint: Checkpoint) -> State:
+    """Configuration and data, under `config` and `data`, of the run that a checkpoint is of.
 
     Raises:
-        Misfit: it says nothing, or something else.
+        UserError: it keeps none, or something else.
     """
-    if "identity" not in state:
-        raise Misfit("state", "must have identity")
-    kept = check_keys(state["identity"], ("config", "data"), "state.identity")
-    for key, each in kept.items():
-        check_keys(each, None, f"state.identity.{key}")
+    try:
+        if "identity" not in checkpoint.state:
+            raise Misfit("state", "must have identity")
+        kept = check_keys(checkpoint.state["identity"], ("config", "data"), "state.identity")
+        for key, each in kept.items():
+            check_keys(each, None, f"state.identity.{key}")
+    except Misfit as misfit:
+        raise checkpoint.unfit(misfit) from misfit
+    identity: State = dict(kept)
+    return identity
 
 
 def check_state(checkpoint: Checkpoint, own: State, run: Run) -> None:

@@ -13,8 +13,8 @@ from fedsplit.cli.run import main
 from fedsplit.config.instantiate import make
 from fedsplit.errors import UserError
 from fedsplit.models.derived import DerivedAuxiliary
-from fedsplit.tasks.cuts import CutCosts, CutTable
-from fedsplit.tasks.round_load import ALGORITHMS, Population
+from fedsplit.tasks.cuts.cuts import CutCosts, CutTable
+from fedsplit.tasks.cuts.round_load import ALGORITHMS, Population
 from tests.cases import long_but
 from tests.conftest import TINY, Build, Configure
 from tests.training.test_communication_load import SIZES, uploaded_samples
@@ -193,7 +193,7 @@ def test_table_of_cuts_holds_the_same_in_every_format(
 def test_figure_of_cuts_has_a_line_of_stages_and_dots_of_other_cuts_for_each_algorithm(
     configured: Configure, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    from fedsplit.reports.cut_figure import cut_figure  # noqa: PLC0415
+    from fedsplit.tasks.cuts.cut_figure import cut_figure  # noqa: PLC0415
 
     found = list(costs(configured, "model=resnet20", "batch_size=20").values())
     (axes,) = cut_figure(found).axes

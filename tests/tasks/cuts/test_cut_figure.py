@@ -3,8 +3,8 @@ from itertools import combinations
 
 import pytest
 
-from fedsplit.reports.cut_figure import cut_figure
 from fedsplit.reports.figures.style import APPEARANCE
+from fedsplit.tasks.cuts.cut_figure import cut_figure
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fedsplit.errors import UserError
-from fedsplit.tasks import authority as module
-from fedsplit.tasks.authority import Made, make_certificates
+from fedsplit.tasks.certificates import authority as module
+from fedsplit.tasks.certificates.authority import Made, make_certificates
 from fedsplit.transport.grpc.protocol.tls import Tls
 
 FILES = {"certificate.pem", "key.pem", "ca.pem"}

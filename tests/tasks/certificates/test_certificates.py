@@ -7,7 +7,7 @@ import pytest
 from fedsplit.cli.run import main
 from fedsplit.config.instantiate import make
 from fedsplit.machine.extras import install_command
-from fedsplit.tasks.certificates import Certificates
+from fedsplit.tasks.certificates.certificates import Certificates
 from fedsplit.transport.grpc.protocol.tls import Tls
 from tests.cases import long_but
 from tests.conftest import Configure

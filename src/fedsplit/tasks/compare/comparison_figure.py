@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from fedsplit.reports.comparison import Compared
-from fedsplit.reports.cut_figure import label_plainly
-from fedsplit.reports.figures.style import blank_figure
+from fedsplit.reports.figures.style import blank_figure, log_axis
+from fedsplit.tasks.compare.comparison import Compared
 
 if TYPE_CHECKING:  # matplotlib is optional and slow to import
     from matplotlib.axes import Axes
@@ -66,9 +65,8 @@ def comparison_figure(rows: Sequence[Compared]) -> "Figure":
         loss.set_xscale("symlog", linthresh=1)
         loss.set_xlim(right=130)
         loss.xaxis.set_major_formatter("{x:g}")
-    latency.set_xscale("log")
     latency.margins(x=0.12)
-    label_plainly(latency.xaxis)
+    log_axis(latency.xaxis, wide=100, separator=",")
     loss.set_yticks(places, [row.precision for row in rows])
     loss.set_ylim(len(rows) - 0.4, -0.6)
     alone = f"ms a run of {few}" if few == many else f"ms a run of {few} (○), {many} (■)"

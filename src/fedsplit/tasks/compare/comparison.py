@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from fedsplit.files.whole import write_csv, write_json
-from fedsplit.reports.paired import Drop
+from fedsplit.tasks.compare.paired import Drop
 
 SAMPLES = 1000
 """Inferences that bytes and money are told for."""
@@ -19,8 +19,6 @@ class Compared:
     """One precision.
 
     Args:
-        precision: its name.
-        runtime: what runs it.
         test_accuracy: of the composed split model, a fraction.
         drop: against float32; None of float32 itself.
         class_accuracy: by name of class.
@@ -83,7 +81,6 @@ def write_comparison(
     """Write `comparison.json` and `comparison.csv`.
 
     Args:
-        directory: where.
         rows: float32 first.
         about: how it was measured.
         left_out: by precision, why it is not there.

@@ -20,11 +20,11 @@ from fedsplit.errors import UserError
 from fedsplit.files.paths import user_path
 from fedsplit.files.whole import appearing
 from fedsplit.recording.classification import CONFUSION, ROC, ConfusionMatrix, RocCurves
-from fedsplit.reports.comparison import SAMPLES, Compared, comparison_table, write_comparison
-from fedsplit.reports.comparison_figure import comparison_figure
 from fedsplit.reports.figures.style import house_style
-from fedsplit.reports.paired import Drop
 from fedsplit.reports.shown_table import print_table
+from fedsplit.tasks.compare.comparison import SAMPLES, Compared, comparison_table, write_comparison
+from fedsplit.tasks.compare.comparison_figure import comparison_figure
+from fedsplit.tasks.compare.paired import Drop
 from fedsplit.tasks.task import Task
 
 _REFERENCE, _MODEL = "fp32", "model"

@@ -26,11 +26,11 @@ from fedsplit.models.derived import DerivedAuxiliary
 from fedsplit.models.splitting.cuts import Cut, Cuts, evaluating
 from fedsplit.models.splitting.split import divided
 from fedsplit.quant.codecs.labels import Labels
-from fedsplit.reports.cut_figure import cut_figure
 from fedsplit.reports.figures.style import house_style
 from fedsplit.reports.shown_table import print_table
 from fedsplit.state.weights import Weights
-from fedsplit.tasks.round_load import ALGORITHMS, Population, RoundLoad
+from fedsplit.tasks.cuts.cut_figure import cut_figure
+from fedsplit.tasks.cuts.round_load import ALGORITHMS, Population, RoundLoad
 from fedsplit.tasks.task import Task
 
 

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from fedsplit.training.progress_lines import ProgressLines
+from fedsplit.training.progress import ProgressLines
 
 
 class Said:
