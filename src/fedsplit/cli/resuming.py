@@ -5,8 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fedsplit.config.grammar import parsed
-from fedsplit.files.paths import user_path
-from fedsplit.files.shown_path import resume_command
+from fedsplit.files.paths import resume_command, user_path
 from fedsplit.tasks.running import go_on
 
 

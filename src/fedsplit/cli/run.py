@@ -13,7 +13,7 @@ from fedsplit.config.checks import check
 from fedsplit.config.compose import check_hydra, composed, composing, hydra_path, plain
 from fedsplit.config.overrides import check_beside, one_list, spelled_out
 from fedsplit.errors import RunFailed, UserError, first_line
-from fedsplit.files.shown_path import shown
+from fedsplit.files.paths import shown
 from fedsplit.tasks.running import perform
 
 

@@ -14,8 +14,7 @@ from fedsplit.config.checks import check
 from fedsplit.config.compose import check_hydra, composed, composing, hydra_path, plain
 from fedsplit.config.overrides import check_beside
 from fedsplit.errors import RunFailed, UserError, first_line
-from fedsplit.files.new_directory import new_directory
-from fedsplit.files.shown_path import shown
+from fedsplit.files.paths import new_directory, shown
 from fedsplit.recording.config_file import CONFIG_FILE, OtherFormat, read_config
 from fedsplit.sweeps import record
 from fedsplit.sweeps.grid import jobs

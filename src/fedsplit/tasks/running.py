@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsplit.config.checks import check
-from fedsplit.files.shown_path import shown
+from fedsplit.files.paths import shown
 
 
 def perform(directory: Path, config: Mapping[str, Any], choices: Mapping[str, str]) -> None:

@@ -12,7 +12,7 @@ from fedsplit.building.parts import Parts
 from fedsplit.building.trained_start import TrainedStart
 from fedsplit.config.instantiate import make
 from fedsplit.errors import RunFailed, UserError
-from fedsplit.files.shown_path import shown
+from fedsplit.files.paths import shown
 from fedsplit.machine.extras import extra
 from fedsplit.recording.checkpoint import Checkpoint
 from fedsplit.recording.identity import identity, refuse_changed_data

@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError
 
 from fedsplit.errors import RunFailed
-from fedsplit.files.shown_path import resume_command
+from fedsplit.files.paths import resume_command
 
 _LOG = logging.getLogger("fedsplit")
 
