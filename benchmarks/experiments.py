@@ -9,7 +9,8 @@ from typing import Any
 from hydra import initialize_config_dir
 from torch import nn
 
-from fedsplit.config.compose import CONFIGS, composed, plain
+from fedsplit.config.choices import CONFIGS
+from fedsplit.config.compose import composed, plain
 from fedsplit.config.overrides import spelled_out
 from fedsplit.training.experiment import Experiment
 

@@ -24,7 +24,8 @@ from hydra import initialize_config_dir
 from benchmarks.floors import Floor
 from fedsplit.building.parts import Parts
 from fedsplit.computing.captured_steps import WARM_UP
-from fedsplit.config.compose import CONFIGS, composed, plain
+from fedsplit.config.choices import CONFIGS
+from fedsplit.config.compose import composed, plain
 from fedsplit.recording.ledger import Ledger
 from tests.oracles.plain_loops import adam
 

@@ -15,7 +15,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from fedsplit.config.checks import check
-from fedsplit.config.compose import CONFIGS, composed, plain
+from fedsplit.config.choices import CONFIGS
+from fedsplit.config.compose import composed, plain
 from fedsplit.config.overrides import spelled_out
 
 _VALUE = re.compile(r"([a-z]\w*(?:\.[a-z]\w*)*)=")

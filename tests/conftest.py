@@ -17,7 +17,7 @@ from hypothesis.configuration import set_hypothesis_home_dir
 from PIL import Image
 
 from fedsplit.computing.memory import reuse_freed_memory
-from fedsplit.config.compose import CONFIGS
+from fedsplit.config.choices import CONFIGS
 from fedsplit.training.experiment import Experiment
 from tests.cases import mark_long
 from tests.configurations import configuration

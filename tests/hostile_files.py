@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from fedsplit.building.trained import TrainedRun
 from fedsplit.building.trained_start import TrainedStart
 from fedsplit.deployment import storage
-from fedsplit.deployment.precisions import PRECISIONS
+from fedsplit.deployment.precisions import Precision
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.inference.subject import subject_of
 from fedsplit.machine.allowance import allowing
@@ -200,8 +200,8 @@ class Files:
         self.build = self.trained.architecture.build
         self.x = self.trained.parts.data.batch(2)[0]
         for name in ("fp32", "w4", "dynamic_int8"):
-            backend = PRECISIONS[name].make("precision", name)
-            backend.prepare(PRECISIONS[name].model(self.trained.client), self.x)
+            backend = Precision.named(name).make_backend("precision", name)
+            backend.prepare(Precision.named(name).model(self.trained.client), self.x)
             backend.convert().save(self.deployed / name)
         _graph(self.deployed / "graph", _STEPS, {"t0": torch.ones(1, 8, 8)})
         self.canary = Canary(folder)

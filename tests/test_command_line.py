@@ -83,7 +83,6 @@ MISTAKES = [
     (["--cfg", "job", "algorithm=foo"], "algorithm=foo: no such choice; allowed: cse_fsl, "),
     (["hydra.job.chdir=true"], "hydra.job.chdir=True: a run stays in the directory of its command; "),
     (["-m", "seed=0,1", "hydra.job.chdir=true"], "hydra.job.chdir=True: a run stays in the directory"),
-    (["--config-dir", "{tmp}"], "flag=--config-dir: the configuration is hydra_config/config.yaml; "),
     (["--config-name=mine"], "flag=--config-name=mine: the configuration is hydra_config/config.yaml; "),
     (["-h", "-cn", "mine"], "flag=-cn: the configuration is hydra_config/config.yaml; "),
     (["rouds=3", "fooo=4"], "fooo=4: no such key; known: seed, "),

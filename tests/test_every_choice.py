@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fedsplit.config.checks import CODECS
-from fedsplit.config.compose import CONFIGS
+from fedsplit.config.choices import CONFIGS
 from tests.cases import long_but
 from tests.conftest import Build, Configure
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from fedsplit.config.compose import CONFIGS
+from fedsplit.config.choices import CONFIGS
 from fedsplit.errors import UserError
 from fedsplit.training.experiment import Experiment
 from tests.conftest import Configure

@@ -8,7 +8,7 @@ from hydra.utils import instantiate
 from torch import nn
 
 from fedsplit.config.checks import arguments
-from fedsplit.config.compose import CONFIGS
+from fedsplit.config.choices import CONFIGS
 
 CHOICES = sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml"))
 EVERY_RUN = ("digits_cnn", "simple_conv", "eurosat_cnn", "resnet20", "mobilenet_v2")

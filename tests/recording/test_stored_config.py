@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from fedsplit.building.trained import TrainedRun
-from fedsplit.config.checks import BESIDE_TASK, RESUMABLE
+from fedsplit.config.checks import RESUMABLE
+from fedsplit.config.choices import names_of
+from fedsplit.config.task_traits import traits_of_choice
 from fedsplit.errors import UserError
 from fedsplit.recording.config_file import write_config
 from fedsplit.recording.run_directory import RunDirectory
@@ -123,7 +125,8 @@ def test_trust_is_of_the_command_alone_whatever_the_file_says(configured: Config
     with pytest.raises(UserError, match="trust=1: must be true or false"):
         resumed_config(run, {"trust": 1})
     assert "trust" in RESUMABLE
-    assert all("trust" in BESIDE_TASK[task][0] for task in ("compare", "infer"))
+    takers = [each for each in map(traits_of_choice, names_of("task")) if each.models_of_run != "refused"]
+    assert {"task", "run", "trust"} <= set.intersection(*(set(each.beside) for each in takers if each.beside))
 
 
 def test_every_reader_of_a_run_refuses_its_code_before_it_is_imported(

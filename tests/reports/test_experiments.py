@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fedsplit.config.compose import CONFIGS, composed, composing, plain
+from fedsplit.config.choices import CONFIGS
+from fedsplit.config.compose import composed, composing, plain
 from fedsplit.recording.config_file import write_config
 from fedsplit.reports.drawing import StoredRuns, draw
 from fedsplit.reports.experiments import Experiment, experiments_in

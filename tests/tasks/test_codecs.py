@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fedsplit.building.parts import Parts
-from fedsplit.config.compose import CONFIGS
+from fedsplit.config.choices import CONFIGS
 from fedsplit.config.instantiate import make
 from fedsplit.tasks.codecs import Codecs
 from tests.conftest import TINY, Build, Configure

@@ -22,7 +22,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fedsplit.building.parts import Parts, run_of_member
 from fedsplit.config.checks import check
-from fedsplit.config.compose import CONFIGS, composed, composing, plain
+from fedsplit.config.choices import CONFIGS
+from fedsplit.config.compose import composed, composing, plain
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.quant.message import Corrupt
 from fedsplit.quant.weights_link import Downlink

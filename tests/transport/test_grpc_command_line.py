@@ -63,7 +63,7 @@ MISTAKES = [
     ((*JOIN, "client.id=0", "dataset=cifar10"), "dataset=cifar10: is the server's to say"),
     (
         (*JOIN, "client.id=0", "num_clients=3"),
-        "num_clients=3: is the server's to say; of a client are task, ",
+        "num_clients=3: is the server's to say; beside this task may be given task, ",
     ),
     ((*JOIN, "transport.tls=no"), "transport.tls=no: a directory that holds certificate.pem, key"),
     ((*JOIN, "transport.tls={certs}/server"), "transport.tls={certs}/server: is for a server, not for a cl"),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from fedsplit.config.compose import CONFIGS
+from fedsplit.config.choices import CONFIGS
 from fedsplit.data.batches import Normalisation
 from fedsplit.data.sources.image_folder import ImageFolder
 from fedsplit.errors import UserError

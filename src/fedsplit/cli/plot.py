@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from fedsplit.cli.plot_arguments import EXPERIMENTS, OPTIONS, asked_for, parsed
+from fedsplit.cli.plot_arguments import OPTIONS, asked_for, listed_experiments, parsed
 from fedsplit.errors import UserError
 from fedsplit.reports.drawing import StoredRuns, draw, image_files, tabulate, write
 from fedsplit.reports.experiments import experiments_in, formats_of
@@ -89,11 +89,11 @@ def plot_experiments(arguments: Namespace) -> int:
 
 def _plot_experiments(arguments: Namespace, notes: Notes) -> int:
     formats = formats_of("--format", arguments.format) if arguments.format else None
-    stored = StoredRuns(notes)
-    found = [(each, runs) for each in experiments_in(EXPERIMENTS) if (runs := stored.selected(each))]
+    listed, stored = listed_experiments(), StoredRuns(notes)
+    found = [(each, runs) for each in experiments_in(listed) if (runs := stored.selected(each))]
     stored.tell_missing()
     if not found:
-        raise UserError("experiments", EXPERIMENTS, "no experiment in it has a run to draw")
+        raise UserError("experiments", listed, "no experiment in it has a run to draw")
     exit_code, drawn, failures = 0, [], []
     for each, runs in found:
         try:

@@ -7,27 +7,27 @@ from typing import Any, NoReturn
 
 import yaml
 
+from fedsplit.config.commands import command
 from fedsplit.errors import UserError
 from fedsplit.files.paths import user_path
+from fedsplit.files.shipped import shipped
 from fedsplit.reports.experiments import Experiment, figure_type, formats_of
 from fedsplit.reports.figures.types import FIGURE_TYPES
 
-EXPERIMENTS = Path("exp_configs.yaml")
+EXPERIMENTS = "exp_configs.yaml"
 OPTIONS = ("x", "y", "by", "at", "of", "size", "targets", "log")
 """Keys of figures that can be given on the command line."""
-_TYPES = "\n".join(f"  {name:<10} {type_.summary}" for name, type_ in FIGURE_TYPES.items())
-_DESCRIPTION = f"""\
+_DESCRIPTION = """\
 Draws figures of runs, as wide as a column of a paper; by itself test accuracy against rounds and against
 communication load (MB = 10^6 bytes). Runs that differ only in their seed become one line, with a band.
 
-  python plot_results.py                       all experiments of {EXPERIMENTS}: figures, tables, and
-                                               index.html, a page of them all
-  python plot_results.py saves/multirun/A/B    all runs of a sweep
-  python plot_results.py --runs 'saves/multirun/A/*' --x load --y accuracy --by algorithm --out figures
-  python plot_results.py saves/RUN --figure confusion --format png,pdf
+  {plot}                       all experiments of {experiments}, and index.html of them all
+  {plot} saves/multirun/A/B    all runs of a sweep
+  {plot} --runs 'saves/multirun/A/*' --x load --y accuracy --by algorithm --out figures
+  {plot} saves/RUN --figure confusion --format png,pdf
 
 figures, whose keys docs/plots.md explains:
-{_TYPES}"""
+{types}"""
 
 
 class _Parser(ArgumentParser):
@@ -43,9 +43,11 @@ def parsed(given: Sequence[str]) -> Namespace:
     Raises:
         UserError: they are wrong.
     """
-    parser = _Parser(
-        description=_DESCRIPTION, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False
+    types = "\n".join(f"  {name:<10} {type_.summary}" for name, type_ in FIGURE_TYPES.items())
+    description = _DESCRIPTION.format(
+        plot=command(name="fedsplit-plot"), experiments=EXPERIMENTS, types=types
     )
+    parser = _Parser(description=description, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.given = given
     add = parser.add_argument
     add("places", nargs="*", metavar="RUN_DIR", help="run directory, folder of such, or glob")
@@ -65,6 +67,12 @@ def parsed(given: Sequence[str]) -> Namespace:
     arguments = parser.parse_args(given)
     arguments.out = user_path(arguments.out, "--out")
     return arguments
+
+
+def listed_experiments() -> Path:
+    """`exp_configs.yaml` of the working directory; where there is none, that which the package comes with."""
+    own = Path(EXPERIMENTS)
+    return own if own.exists() else shipped(EXPERIMENTS)
 
 
 def asked_for(arguments: Namespace) -> list[Experiment]:

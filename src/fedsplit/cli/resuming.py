@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from fedsplit.config.commands import resume_command
 from fedsplit.config.grammar import parsed
-from fedsplit.files.paths import resume_command, user_path
+from fedsplit.files.paths import user_path
 from fedsplit.tasks.running import go_on
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from hydra.errors import HydraException
 from hydra.types import RunMode
 
-from fedsplit.cli.flags import SHOWS, check_flags, show
+from fedsplit.cli.flags import SHOWS, apart, check_flags, show
 from fedsplit.cli.resuming import resumable, resume
 from fedsplit.config.checks import check
+from fedsplit.config.choices import own_choices
 from fedsplit.config.compose import check_hydra, composed, composing, hydra_path, plain
 from fedsplit.config.overrides import check_beside, one_list, spelled_out
 from fedsplit.errors import RunFailed, UserError, first_line
@@ -26,7 +27,9 @@ def main() -> int:
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)  # a `_target_` may be in a file there; last, so that it hides nothing
     try:
-        run(sys.argv[1:])
+        own, arguments = apart(sys.argv[1:])
+        with own_choices(own):
+            run(arguments)
     except (UserError, RunFailed) as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -81,7 +84,7 @@ def single(overrides: Sequence[str]) -> Path:
         directory, settings = hydra_path(config, "hydra.run.dir"), plain(config)
     if config.hydra.mode == RunMode.MULTIRUN:
         raise UserError("hydra.mode", "MULTIRUN", "a sweep is asked for by -m")
-    check_beside(config.hydra.runtime.choices.task, settings, list(config.hydra.overrides.task))
+    check_beside(settings, list(config.hydra.overrides.task))
     check(settings)
     if settings.get("sweep", {}).get("skip_finished"):
         raise UserError("sweep.skip_finished", True, "is for a sweep, which is asked for by -m")

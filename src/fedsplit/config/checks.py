@@ -5,11 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias, get_type_hints
 
+from fedsplit.config.choices import names_of
 from fedsplit.config.signature import signature, unknown_target
+from fedsplit.config.task_traits import TaskTraits, task_traits, traits_of_choice
 from fedsplit.config.values import (
     LARGEST,
     BelowOne,
     Fraction,
+    HalfPrecision,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -27,10 +30,6 @@ Device: TypeAlias = Annotated[
     str, Range("auto, cpu, cuda or cuda:N", lambda value: _DEVICE.fullmatch(value) is not None)
 ]
 Level: TypeAlias = Annotated[int, Range("a level of zstandard, 1 to 22", lambda v: 1 <= v <= 22)]
-InferencePrecision: TypeAlias = Literal[
-    "fp32", "fp16", "bf16", "int8", "qat_int8", "dynamic_int8", "w4", "w2", "w1", "fp32_onnx"
-]
-"""Of client halves of `task=infer`."""
 WeightBits: TypeAlias = Annotated[int, Range("one of 16, 8, 4, 2, 1", lambda v: v in (16, 8, 4, 2, 1))]
 Threads: TypeAlias = Annotated[int, Range("a whole number from 1 to 1024", lambda v: 1 <= v <= 1024)]
 
@@ -124,31 +123,6 @@ _CODEC_KEYS = get_type_hints(CodecSettings, include_extras=True)
 _DATASET_KEYS: dict[str, Any] = {"root": str | None, "download": bool | None}
 """Of the machine of a client."""
 
-OF_A_CLIENT = (
-    *("task", "transport", "client.id", "client.directory", "client.model", "client.memory_mb", "device"),
-    *("dataset.root", "dataset.download", "progress"),
-)
-"""What may be given beside `task=client`: all else is the server's to say."""
-OF_A_COMPARISON = ("task", "run", "trust", "device", "threads", "network")
-"""What may be given beside `task=compare`: all else is that of the run."""
-OF_AN_INFERENCE = (
-    *("task", "run", "trust", "precision", "batch_size", "transport", "network"),
-    *("threads", "device", "progress"),
-)
-"""What may be given beside `task=infer run=...`: all else is that of the run."""
-BESIDE_TASK = {
-    "client": (OF_A_CLIENT, "is the server's to say; of a client are"),
-    "compare": (OF_A_COMPARISON, "is that of the run; of a comparison are"),
-    "infer": (OF_AN_INFERENCE, "is that of the run; of split inference with run= are"),
-}
-"""By task, what may be given beside it, and why nothing else may."""
-_OF_RUNS = ("fedsplit.tasks.compare.compare.Compare",)
-"""Tasks that must take the trained models of a run."""
-_INFERS = "fedsplit.tasks.infer.Infer"
-_WITH_A_RUN = ("fedsplit.tasks.train.Train", *_OF_RUNS, _INFERS)
-"""Tasks that may take the trained models of a run."""
-
-
 GROUPS = (
     "task",
     "algorithm",
@@ -193,12 +167,34 @@ def check(config: Mapping[str, Any]) -> None:
     Raises:
         UserError: names the key, its value and what is allowed.
     """
-    infers = _infers(config)
+    task = task_traits(config)
     for key, annotation in SETTINGS.items():
-        if not (infers and key == "precision"):
+        if not (task.deploys and key == "precision"):
             _check_there(key, config, annotation)
-    joins = _joins(config)
-    needed = [group for group in GROUPS if not (joins and group == "dataset")]
+    if task.deploys:
+        _check_deployed(config.get("precision"))
+    if task.joins:
+        _check_joined(config.get("dataset"))
+    _check_groups(config, task)
+    _check_quant(config.get("quant"))
+    _check_plain("client", config.get("client"), _CLIENT_KEYS)
+    if "sweep" in config:  # a run's own configuration is without
+        _check_plain("sweep", config["sweep"], _SWEEP_KEYS)
+    for group, node in config.items():
+        if isinstance(node, Mapping) and "_target_" in node:
+            _check_node(group, node, _own_keys(group))
+    _check_run(task, config["run"])
+    if config["cohort_size"] is not None and config["cohort_size"] > config["num_clients"]:
+        raise UserError("cohort_size", config["cohort_size"], f"at most num_clients, {config['num_clients']}")
+    if config["cuda_graphs"] and config["compile"]:
+        raise UserError("cuda_graphs", True, "must be false with compile=true")
+    if not task.deploys:
+        _check_fake_quantization(config)
+
+
+def _check_groups(config: Mapping[str, Any], task: TaskTraits) -> None:
+    """That all groups are there, and nothing else is."""
+    needed = [group for group in GROUPS if not (task.joins and group == "dataset")]
     for group in (*needed, *(side for side in OPTIONAL_GROUPS if config.get(side) is not None)):
         if not isinstance(config.get(group), Mapping):
             raise UserError(group, config.get(group), "a choice of this group is needed")
@@ -208,25 +204,12 @@ def check(config: Mapping[str, Any]) -> None:
     for key in config:
         if key not in known:
             raise UserError(key, config[key], f"no such key; known: {', '.join(known)}")
-    _check_quant(config.get("quant"))
-    _check_plain("client", config.get("client"), _CLIENT_KEYS)
-    if "sweep" in config:  # a run's own configuration is without
-        _check_plain("sweep", config["sweep"], _SWEEP_KEYS)
-    for group, node in config.items():
-        if isinstance(node, Mapping) and "_target_" in node:
-            _check_node(group, node, _own_keys(group))
-    _check_run(config["task"]["_target_"], config["run"])
-    if config["cohort_size"] is not None and config["cohort_size"] > config["num_clients"]:
-        raise UserError("cohort_size", config["cohort_size"], f"at most num_clients, {config['num_clients']}")
-    if config["cuda_graphs"] and config["compile"]:
-        raise UserError("cuda_graphs", True, "must be false with compile=true")
-    _check_fake_quantization(config)
 
 
 def _check_fake_quantization(config: Mapping[str, Any]) -> None:
     """What rounding of the client model does not go with."""
     qat, weight_bits = config["qat"], config["weight_bits"]
-    if (not qat and weight_bits is None) or config["task"]["_target_"] == _INFERS:
+    if not qat and weight_bits is None:
         return
     asked = "qat=true" if qat else f"weight_bits={weight_bits}"
     if qat and weight_bits == 16:
@@ -241,32 +224,26 @@ def _check_fake_quantization(config: Mapping[str, Any]) -> None:
         raise UserError("cuda_graphs", True, f"must be false with {asked}: never tried on a GPU")
 
 
-def _check_run(task: str, run: str | None) -> None:
-    """What asks for the trained models of a run; a task of the user's own may take them or not."""
-    if task in _OF_RUNS and run is None:
+def _check_run(task: TaskTraits, run: str | None) -> None:
+    """What asks for the trained models of a run."""
+    if task.models_of_run == "needed" and run is None:
         raise UserError("run", None, "the directory of a trained run is needed: run=saves/...")
-    if run is not None and task.startswith("fedsplit.tasks.") and task not in _WITH_A_RUN:
-        raise UserError("run", run, "goes with task=train, which starts from its models, compare and infer")
+    if task.models_of_run == "refused" and run is not None:
+        takers = [name for name in names_of("task") if traits_of_choice(name).models_of_run != "refused"]
+        raise UserError("run", run, f"goes with task={' or '.join(takers)}, which take its models")
 
 
-def _infers(config: Mapping[str, Any]) -> bool:
-    """Whether this is split inference, whose precisions are those of client halves; checks them."""
-    task, given = config.get("task"), config.get("precision")
-    if not isinstance(task, Mapping) or task.get("_target_") != _INFERS:
-        return False
+def _check_deployed(given: object) -> None:
+    """The precisions of client halves: one or a list."""
     precisions = given if isinstance(given, list | tuple) else [given]
     for precision in precisions:
-        _check_value("precision", precision, InferencePrecision)
+        _check_value("precision", precision, HalfPrecision)
     if not precisions or len(set(precisions)) < len(precisions):
         raise UserError("precision", given, "at least one, and each once")
-    return True
 
 
-def _joins(config: Mapping[str, Any]) -> bool:
-    """Whether this is a client of another machine's run, where the dataset is chosen; checks what is here."""
-    task, dataset = config.get("task"), config.get("dataset")
-    if not isinstance(task, Mapping) or task.get("_target_") != "fedsplit.tasks.client.Client":
-        return False
+def _check_joined(dataset: object) -> None:
+    """What a client of another machine's run may say of the data set, which is chosen there."""
     if not isinstance(dataset, Mapping):
         raise UserError("dataset", dataset, f"must hold {', '.join(_DATASET_KEYS)}")
     for key, value in dataset.items():
@@ -274,7 +251,6 @@ def _joins(config: Mapping[str, Any]) -> bool:
             told = f"is the server's to say; of this machine are {', '.join(_DATASET_KEYS)}"
             raise UserError(f"dataset.{key}", value, told)
         _check_value(f"dataset.{key}", value, _DATASET_KEYS[key])
-    return True
 
 
 def _check_plain(path: str, node: object, annotations: Mapping[str, Any]) -> None:

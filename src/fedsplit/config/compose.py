@@ -10,14 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fedsplit.config.checks import CODECS
-from fedsplit.config.chosen_names import CONFIGS as CONFIGS  # noqa: PLC0414 (others take it from here)
+from fedsplit.config.choices import CONFIGS, own_directory
 from fedsplit.config.chosen_names import chosen_names
+from fedsplit.config.commands import command
 from fedsplit.config.grammar import check_single
 from fedsplit.errors import UserError, first_line
 from fedsplit.files.paths import user_path
@@ -25,6 +29,18 @@ from fedsplit.machine.cores import jobs_at_once
 
 OmegaConf.register_new_resolver("short_id", lambda: secrets.token_hex(2), use_cache=True, replace=True)
 OmegaConf.register_new_resolver("jobs_at_once", jobs_at_once, replace=True)
+OmegaConf.register_new_resolver("command", command, replace=True)
+
+
+class _OwnChoices(SearchPathPlugin):
+    """Tells Hydra where choices of the user's own are, whatever it is asked to do."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        if (own := own_directory()) is not None:
+            search_path.append("own", f"file://{own}")
+
+
+Plugins.instance().register(_OwnChoices)
 
 
 @contextmanager

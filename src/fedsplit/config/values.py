@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin
 
+from fedsplit.config.choices import names_of
+
 
 @dataclass(frozen=True)
 class Range:
@@ -19,6 +21,23 @@ class Range:
 
     words: str
     accepts: Callable[[Any], bool]
+
+
+@dataclass(frozen=True)
+class ChoiceOf:
+    """The name of a choice of a group, or one of a few others that stand for such."""
+
+    group: str
+    others: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """What a value must be."""
+        return f"one of {', '.join((*names_of(self.group), *self.others))}"
+
+    def accepts(self, value: Any) -> bool:
+        """Whether it is."""
+        return value in names_of(self.group) or value in self.others
 
 
 PositiveInt: TypeAlias = Annotated[int, Range("a whole number greater than 0", lambda v: v > 0)]
@@ -35,6 +54,9 @@ Bits: TypeAlias = Annotated[int, Range("a whole number from 1 to 16", lambda v: 
 ChannelDim: TypeAlias = Annotated[int, Range("a dimension, 0 to 3", lambda v: 0 <= v <= 3)]
 
 
+DeployedPrecision: TypeAlias = Annotated[str, ChoiceOf("deployment")]
+HalfPrecision: TypeAlias = Annotated[str, ChoiceOf("deployment", ("int8",))]
+"""Of a client half of split inference, where int8 is static_int8 on the backend that is asked for."""
 Rate: TypeAlias = Annotated[float, Range("a number from 1e-6 to 1e12", lambda v: 1e-6 <= v <= 1e12)]
 
 
@@ -74,7 +96,7 @@ _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: 
 def allowed(annotation: Any) -> str:
     """What `annotation` allows, in words."""
     if get_origin(annotation) is Annotated:
-        return next(note.words for note in get_args(annotation) if isinstance(note, Range))
+        return next(note.words for note in get_args(annotation) if isinstance(note, Range | ChoiceOf))
     if get_origin(annotation) in (Union, types.UnionType):
         return " or ".join(allowed(choice) for choice in get_args(annotation))
     if get_origin(annotation) is Literal:
@@ -93,7 +115,9 @@ def fits(annotation: Any, value: object) -> bool:  # noqa: PLR0911  (one return 
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         base, *notes = arguments
-        return fits(base, value) and all(note.accepts(value) for note in notes if isinstance(note, Range))
+        return fits(base, value) and all(
+            note.accepts(value) for note in notes if isinstance(note, Range | ChoiceOf)
+        )
     if origin in (Union, types.UnionType):
         return any(fits(choice, value) for choice in arguments)
     if origin is Literal:

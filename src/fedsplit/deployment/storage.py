@@ -2,26 +2,18 @@
 
 import math
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from fedsplit.config.targets import located
 from fedsplit.deployment.backends.backend import Build, Deployed
+from fedsplit.deployment.precisions import readers
 from fedsplit.errors import UserError, first_line
 from fedsplit.files.bounded import json_in
 from fedsplit.files.whole import write_json
 from fedsplit.machine.extras import extra
 
 DESCRIPTION = "deployment.json"
-_FORMATS = {
-    "floats": "fedsplit.deployment.backends.floats.Floats",
-    "onnx": "fedsplit.deployment.backends.onnx_session.OnnxSession",
-    "openvino": "fedsplit.deployment.backends.openvino_model.OpenVinoModel",
-    "graph": "fedsplit.deployment.backends.pt2e.Pt2eGraph",
-    "packed_weights": "fedsplit.deployment.backends.weight_only.PackedWeights",
-    "quantize_dynamic": "fedsplit.deployment.backends.quantize_dynamic.DynamicallyQuantized",
-}
-"""By name, which class reads a directory: no file names code."""
 
 
 def describe(directory: Path, format: str, settings: Mapping[str, object] | None = None) -> None:
@@ -37,17 +29,16 @@ def description(directory: Path) -> dict[str, Any]:
         UserError: there is none, or it is damaged.
     """
     try:
-        found = json_in(directory / DESCRIPTION)
+        found: dict[str, Any] = json_in(directory / DESCRIPTION)
     except OSError as error:
         raise UserError("deployed", directory, f"holds no deployed client model: no {DESCRIPTION}") from error
     except ValueError as error:
         raise UserError("deployed", directory, f"its {DESCRIPTION} is damaged ({error})") from error
-    if (
-        not isinstance(found, dict)
-        or not isinstance(found.get("format"), str)
-        or found["format"] not in _FORMATS
-    ):
-        raise UserError("deployed", directory, f"its {DESCRIPTION} must name one of {', '.join(_FORMATS)}")
+    format = found.get("format") if isinstance(found, dict) else None
+    known = readers()
+    if not isinstance(format, str) or format not in known:
+        told = f"its {DESCRIPTION} must name one of {', '.join(sorted(known))}"
+        raise UserError("deployed", directory, told)
     return found
 
 
@@ -76,9 +67,9 @@ def reader(directory: Path) -> type[Deployed]:
     Raises:
         UserError: there is none, or it needs what is not installed.
     """
-    module, _, name = _FORMATS[description(directory)["format"]].rpartition(".")
+    target = readers()[description(directory)["format"]]
     with extra("deployed", directory):
-        found: type[Deployed] = getattr(import_module(module), name)
+        found: type[Deployed] = located("reader", target)
     return found
 
 

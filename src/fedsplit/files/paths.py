@@ -1,7 +1,6 @@
 """Paths as users write them and read them; light to import."""
 
 import os
-import shlex
 from pathlib import Path
 
 from fedsplit.errors import UserError
@@ -38,8 +37,3 @@ def shown(path: Path) -> Path:
     """A path as a reader takes it: relative to the current directory, where it is below."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
-
-
-def resume_command(directory: Path) -> str:
-    """What goes on with the run in a directory, to be pasted into a shell."""
-    return shlex.join(["python", "main.py", f"resume={shown(directory)}"])

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fedsplit.config.choices import own_directory
 from fedsplit.errors import UserError, shortened
 from fedsplit.files.bounded import Damaged, yaml_in
 from fedsplit.files.whole import write_yaml
@@ -11,6 +12,7 @@ from fedsplit.files.whole import write_yaml
 CONFIG_FILE = "config.yaml"
 FORMAT = 1
 """Another one where keys come, go or mean something else."""
+_OWN_CHOICES = "config_dir"
 
 
 class OtherFormat(UserError):
@@ -19,7 +21,9 @@ class OtherFormat(UserError):
 
 def write_config(directory: Path, config: Mapping[str, Any]) -> None:
     """Write the file, whole or not at all."""
-    write_yaml(directory / CONFIG_FILE, {"format": FORMAT, **config})
+    own = own_directory()
+    named = {} if own is None else {_OWN_CHOICES: str(own)}
+    write_yaml(directory / CONFIG_FILE, {"format": FORMAT, **named, **config})
 
 
 def read_config(directory: Path, key: str) -> dict[str, Any]:
@@ -48,4 +52,14 @@ def read_config(directory: Path, key: str) -> dict[str, Any]:
     ):
         told = f"its {CONFIG_FILE} is not that of a run: choices must name what was chosen of each group"
         raise UserError(key, directory, told)
-    return {name: value for name, value in config.items() if name != "format"}
+    return {name: value for name, value in config.items() if name not in ("format", _OWN_CHOICES)}
+
+
+def own_choices_of(directory: Path) -> str | None:
+    """Where a run's file says that its choices of one's own were: only ever told, never opened."""
+    try:
+        config = yaml_in(directory / CONFIG_FILE)
+    except (OSError, Damaged):
+        return None
+    found = config.get(_OWN_CHOICES) if isinstance(config, dict) else None
+    return found if isinstance(found, str) else None

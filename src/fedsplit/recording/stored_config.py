@@ -7,11 +7,14 @@ What else would be called on the way (`_target_` and Hydra's other keys) must be
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from fedsplit.config.checks import CODECS, GROUPS, OPTIONAL_GROUPS, check
-from fedsplit.config.compose import CONFIGS, composed, composing, plain
-from fedsplit.errors import UserError
+from fedsplit.config.choices import FLAG, file_of, own_directory
+from fedsplit.config.compose import composed, composing, plain
+from fedsplit.errors import UserError, shortened
+from fedsplit.recording.config_file import own_choices_of
 from fedsplit.recording.run_directory import RunDirectory
 
 _GROUPS = (
@@ -44,7 +47,9 @@ def stored_config(directory: RunDirectory, *, trust: bool) -> dict[str, Any]:
     for key, value in _not_plain(config):
         raise directory.error(f"{key[:_SHOWN]}={str(value)[:_SHOWN]} in its config.yaml is no plain value")
     if not trust:
-        own = _of_this_installation(_choose_again(config["choices"]))
+        own = _composed_here(
+            _choose_again(config["choices"], own_choices_of(directory.path)), own_directory()
+        )
         for key, value in _foreign({k: v for k, v in config.items() if k != "choices"}, own):
             told = "names code that this installation's configuration does not; trust=true beside it runs it"
             raise UserError(key[:_SHOWN], str(value)[:_SHOWN], f"config.yaml of {directory.path} {told}")
@@ -60,8 +65,12 @@ def checked(config: Mapping[str, Any]) -> None:
     check({key: value for key, value in config.items() if key != "choices"})
 
 
-def _choose_again(choices: Mapping[str, str | None]) -> tuple[str, ...]:
+def _choose_again(choices: Mapping[str, str | None], own: str | None) -> tuple[str, ...]:
     """Overrides that choose the same of this installation.
+
+    Args:
+        choices: names, by group.
+        own: where the run says that others were, for errors.
 
     Raises:
         UserError: it has no such choice.
@@ -71,16 +80,16 @@ def _choose_again(choices: Mapping[str, str | None]) -> tuple[str, ...]:
         choice = choices.get(group)
         if choice is None:
             continue
-        file = CONFIGS / group.partition("@")[0] / f"{choice[:100]}.yaml"
-        if not _CHOICE.fullmatch(choice) or not file.is_file():
-            told = "this installation has no such choice; trust=true takes what config.yaml says"
+        if not _CHOICE.fullmatch(choice) or file_of(group.partition("@")[0], choice) is None:
+            began = f"; the run was begun with {FLAG}={shortened(repr(own))}" if own else ""
+            told = f"this installation has no such choice{began}; trust=true takes what config.yaml says"
             raise UserError(group.removeprefix("codec@"), choice[:_SHOWN], told)
         overrides.append(f"{group}={choice}")
     return tuple(overrides)
 
 
 @lru_cache(maxsize=64)
-def _of_this_installation(overrides: tuple[str, ...]) -> Mapping[str, Any]:
+def _composed_here(overrides: tuple[str, ...], _: Path | None) -> Mapping[str, Any]:
     with composing():
         return plain(composed(overrides))
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import chain
 
-from fedsplit.config.chosen_names import CONFIGS
+from fedsplit.config.choices import names_of
 from fedsplit.config.dotted_keys import below, flat, shown
 from fedsplit.reports.runs import WITHOUT_EFFECT, Run, Setting
 
@@ -58,7 +58,7 @@ def _is_at_defaults(run: Run, named: Collection[str]) -> bool:
 
 @cache
 def _choices(group: str) -> frozenset[str]:
-    return frozenset(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+    return frozenset(names_of(group))
 
 
 @cache

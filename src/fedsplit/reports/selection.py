@@ -1,12 +1,12 @@
 """Runs selected by their configuration, and the commands of those that are missing."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from itertools import product
 from typing import TypeAlias
 
 from fedsplit.config.checks import GROUPS, OPTIONAL_GROUPS, SETTINGS
+from fedsplit.config.commands import command
 from fedsplit.config.dotted_keys import shown
 from fedsplit.errors import UserError
 from fedsplit.reports.runs import Run
@@ -84,9 +84,9 @@ def sweep(where: Settings, expects: Settings) -> str:
     """
     asked = {key: values[:1] for key, values in where.items() if values[0] != "null"} | dict(expects)
     ordered = sorted(asked.items(), key=lambda item: "." in item[0])  # a group before its keys
-    overrides = [shlex.quote(f"{key}={','.join(values)}") for key, values in ordered]
+    overrides = [f"{key}={','.join(values)}" for key, values in ordered]
     many = any(len(values) > 1 for values in asked.values())
-    return " ".join(["python main.py", *(["-m"] if many else []), *overrides])
+    return command(*(["-m"] if many else []), *overrides)
 
 
 def _same(one: str, other: str) -> bool:

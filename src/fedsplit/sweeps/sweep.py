@@ -1,7 +1,6 @@
 """A sweep, from its overrides to its table."""
 
 import os
-import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,8 +10,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from fedsplit.config.checks import check
+from fedsplit.config.commands import command
 from fedsplit.config.compose import check_hydra, composed, composing, hydra_path, plain
 from fedsplit.config.overrides import check_beside
+from fedsplit.config.task_traits import task_traits
 from fedsplit.errors import RunFailed, UserError, first_line
 from fedsplit.files.paths import new_directory, shown
 from fedsplit.recording.config_file import CONFIG_FILE, OtherFormat, read_config
@@ -24,9 +25,6 @@ from fedsplit.sweeps.progress import is_finished
 from fedsplit.sweeps.record import RECORD, Job
 from fedsplit.sweeps.status import STATUSES, alone
 from fedsplit.sweeps.watch import Watch
-
-TASKS = ("train", "infer")
-"""Tasks that leave a `results.json` in a directory."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Asked:
     @property
     def rounds(self) -> int | None:
         """That the job is to run at most; None where it trains nothing."""
-        return self.settings["rounds"] if self.config.hydra.runtime.choices.task == "train" else None
+        return self.settings["rounds"] if task_traits(self.settings).counts_rounds else None
 
     @property
     def own_overrides(self) -> list[str]:
@@ -100,7 +98,7 @@ def _resumable(directory: Path, overrides: Sequence[str]) -> Iterator[None]:
         ours = ("hydra.sweep.dir=", "sweep.skip_finished=")
         asked = [each for each in overrides if not each.startswith(ours)]
         again = [*asked, f"hydra.sweep.dir={_quoted(shown(directory))}", "sweep.skip_finished=true"]
-        raise KeyboardInterrupt(f"python main.py -m {shlex.join(again)}") from error
+        raise KeyboardInterrupt(command("-m", *again)) from error
 
 
 def _checked(overrides: list[str]) -> Asked:
@@ -109,10 +107,9 @@ def _checked(overrides: list[str]) -> Asked:
     settings = plain(config)
     check(settings)
     task = config.hydra.runtime.choices.task
-    of_this_package = settings["task"]["_target_"].startswith("fedsplit.")
-    if task not in TASKS and of_this_package:  # what a task of one's own leaves behind, nobody knows
+    if not task_traits(settings).swept:
         raise UserError("task", task, "leaves no run behind that a sweep could collect; do it by itself")
-    check_beside(task, settings, list(config.hydra.overrides.task))
+    check_beside(settings, list(config.hydra.overrides.task))
     return Asked(overrides, config, settings)
 
 

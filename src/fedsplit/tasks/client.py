@@ -16,6 +16,23 @@ from fedsplit.tasks.task import Task
 class Client(Task):
     """One client, for as long as the run lasts; with `client.model` a device of split inference."""
 
+    beside = (
+        "task",
+        "transport",
+        "client.id",
+        "client.directory",
+        "client.model",
+        "client.memory_mb",
+        "device",
+        "dataset.root",
+        "dataset.download",
+        "progress",
+    )
+    models_of_run = "refused"
+    swept = False
+    joins = True
+    announces = "{task}"
+
     def run(self, config: Mapping[str, Any], directory: Path) -> None:
         """See `Task.run`: what is kept goes to `client.directory`."""
         from fedsplit.building.parts import run_of_member  # noqa: PLC0415  (heavy)

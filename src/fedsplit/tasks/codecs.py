@@ -32,6 +32,9 @@ class Codecs(Task):
         codecs: by name, each a codec's configuration.
     """
 
+    models_of_run = "refused"
+    swept = False
+
     def __init__(
         self, *, steps: PositiveInt, samples: PositiveInt, repeats: PositiveInt, codecs: dict[str, Any]
     ) -> None:

@@ -10,7 +10,6 @@ import torch
 
 from fedsplit.building.parts import found_device
 from fedsplit.computing.memory import reuse_freed_memory
-from fedsplit.config.checks import OF_AN_INFERENCE
 from fedsplit.config.instantiate import make
 from fedsplit.config.targets import is_class
 from fedsplit.config.values import NonNegativeInt, PositiveFloat, PositiveInt
@@ -53,6 +52,20 @@ class Infer(Task):
         devices: that dial in, with transport.spawn=false; None: as many as there are precisions.
         wait_s: seconds after which a device that is not here is not waited for any more.
     """
+
+    beside = (
+        "task",
+        "run",
+        "trust",
+        "precision",
+        "batch_size",
+        "transport",
+        "network",
+        "threads",
+        "device",
+        "progress",
+    )
+    deploys = True
 
     def __init__(
         self,
@@ -147,7 +160,7 @@ def _of_the_run(config: Mapping[str, Any]) -> dict[str, Any]:
     if config["run"] is None:
         return dict(config)
     ran = stored_config(RunDirectory.existing(config["run"], "run"), trust=config["trust"])
-    own = {key.partition(".")[0] for key in OF_AN_INFERENCE} & config.keys()
+    own = {key.partition(".")[0] for key in Infer.beside} & config.keys()
     chosen = {key: choice for key, choice in config["choices"].items() if key in own}
     merged = {**ran, **{key: config[key] for key in own}, "choices": {**ran["choices"], **chosen}}
     checked(merged)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsplit.config.checks import check
+from fedsplit.config.task_traits import task_traits
 from fedsplit.files.paths import shown
 
 
@@ -36,17 +37,14 @@ def perform(directory: Path, config: Mapping[str, Any], choices: Mapping[str, st
 
 def announced(directory: Path, config: Mapping[str, Any], choices: Mapping[str, str]) -> str:
     """What is about to be done, and where its results go; imports take seconds before more is known."""
-    task, run = choices["task"], config.get("run")
-    if task == "train":
-        of = f" ({choices['distribution']})"
-        return (
-            f"{choices['algorithm']}: {choices['model']} on {choices['dataset']}{of}, to {shown(directory)}"
-        )
-    if task in ("compare", "infer") and run is not None:
-        return f"{task}: {run}, to {shown(directory) if task == 'infer' else Path(run, 'compare')}"
-    if task in ("certificates", "client"):
-        return task
-    return f"{task}: {choices['model']} on {choices['dataset']}"
+    task, run = task_traits(config), config.get("run")
+    if task.counts_rounds or run is None:
+        subject = task.announces.format(**choices)
+    else:
+        subject = f"{choices['task']}: {run}"
+    if task.models_of_run == "needed":
+        return f"{subject}, to {Path(str(run), choices['task'])}"
+    return f"{subject}, to {shown(directory)}" if task.swept else subject
 
 
 def go_on(directory: Path, changes: Mapping[str, Any]) -> None:

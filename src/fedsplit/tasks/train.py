@@ -14,6 +14,9 @@ from fedsplit.training.experiment import Experiment
 class Train(Task):
     """A run of the algorithm."""
 
+    counts_rounds = True
+    announces = "{algorithm}: {model} on {dataset} ({distribution})"
+
     def run(self, config: Mapping[str, Any], directory: Path) -> None:
         """See `Task.run`: the parts are built before the directory is made."""
         if config["resume"] is not None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 
+from fedsplit.config.commands import resume_command
 from fedsplit.errors import RunFailed
-from fedsplit.files.paths import resume_command
 
 _LOG = logging.getLogger("fedsplit")
 

@@ -102,6 +102,7 @@ def test_comparison_without_an_extra_goes_on_and_says_what_to_install(
 ) -> None:
     for name in [each for each in sys.modules if each.startswith("fedsplit.deployment.backends.onnx_")]:
         monkeypatch.delitem(sys.modules, name)
+        monkeypatch.delattr(name)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     copied = shutil.copytree(trained, tmp_path / "run")
     assert run(monkeypatch, "task=compare", f"run={copied}", "task.precisions=[static_int8]", *ASKED) == 0
@@ -127,8 +128,14 @@ def test_trained_run_read_from_disk_has_the_models_and_the_accuracy_of_its_train
     ("overrides", "told"),
     [
         (["task=compare"], "run=null: the directory of a trained run is needed"),
-        (["task=cuts", "run={run}"], "run={run}: goes with task=train, which starts from its models"),
-        (["task=compare", "run={run}", "rounds=3"], "rounds=3: is that of the run; of a comparison are task"),
+        (
+            ["task=cuts", "run={run}"],
+            "run={run}: goes with task=compare or infer or train",
+        ),
+        (
+            ["task=compare", "run={run}", "rounds=3"],
+            "rounds=3: is that of the run; beside this task ",
+        ),
         (["task=compare", "run={run}/model"], "not the directory of a run: it holds no config.yaml"),
         (["task=compare", "run={run}/none"], "no such directory"),
         (["task=compare", "run={run}", "task.precisions=[int3]"], "task.precisions=['int3']: must be a list"),

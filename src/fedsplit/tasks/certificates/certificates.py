@@ -20,6 +20,10 @@ class Certificates(Task):
         out: the directory that they are made in.
     """
 
+    models_of_run = "refused"
+    swept = False
+    announces = "{task}"
+
     def __init__(self, *, hosts: list[str], clients: NonNegativeInt, days: PositiveInt, out: str) -> None:
         self.hosts, self.clients, self.days, self.out = hosts, clients, days, user_path(out, "task.out")
 

@@ -10,12 +10,12 @@ from rich.console import Console
 from torch import Tensor
 
 from fedsplit.building.trained import TrainedRun
-from fedsplit.config.values import PositiveInt
+from fedsplit.config.values import DeployedPrecision, PositiveInt
 from fedsplit.deployment import storage
 from fedsplit.deployment.backends.backend import Deployed
 from fedsplit.deployment.calibration import calibration_batches
 from fedsplit.deployment.measuring import footprints, machine
-from fedsplit.deployment.precisions import PRECISIONS, PrecisionName
+from fedsplit.deployment.precisions import Precision
 from fedsplit.errors import UserError
 from fedsplit.files.paths import user_path
 from fedsplit.files.whole import appearing
@@ -41,10 +41,14 @@ class Compare(Task):
         repeats: runs at each that count.
     """
 
+    beside = ("task", "run", "trust", "device", "threads", "network")
+    models_of_run = "needed"
+    swept = False
+
     def __init__(
         self,
         *,
-        precisions: list[PrecisionName],
+        precisions: list[DeployedPrecision],
         calibration_batches: PositiveInt,
         calibration_batch_size: PositiveInt,
         batch_sizes: list[PositiveInt],
@@ -94,7 +98,7 @@ class Compare(Task):
             rows.append(
                 Compared(
                     precision=name,
-                    runtime=PRECISIONS[name].runtime,
+                    runtime=Precision.named(name).runtime,
                     test_accuracy=float(found.correct.double().mean()),
                     drop=Drop.of(reference.correct, found.correct) if name != _REFERENCE else None,
                     class_accuracy=found.confusion.class_accuracy,
@@ -126,8 +130,8 @@ class Compare(Task):
         left_out: dict[str, str] = {}
         for name in self.precisions:
             try:
-                backend = PRECISIONS[name].make("task.precisions", name)
-                backend.prepare(PRECISIONS[name].model(trained.client), calibration[0][:2])
+                backend = Precision.named(name).make_backend("task.precisions", name)
+                backend.prepare(Precision.named(name).model(trained.client), calibration[0][:2])
                 if backend.calibrates:
                     backend.calibrate(calibration)
                 deployed = backend.convert()

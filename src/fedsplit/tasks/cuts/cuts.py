@@ -74,6 +74,9 @@ class CutTable(Task):
         align_interval: l of FSL-SAGE.
     """
 
+    models_of_run = "refused"
+    swept = False
+
     def __init__(
         self,
         *,

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from fedsplit.config.checks import CODECS, check
-from fedsplit.config.compose import CONFIGS, composed, composing, plain
+from fedsplit.config.choices import file_of
+from fedsplit.config.compose import composed, composing, plain
 from fedsplit.config.values import LARGEST
 from fedsplit.data.batches import Normalisation
 from fedsplit.data.dataset import Dataset
@@ -68,7 +69,7 @@ _OF_ONES_OWN = "clients compose choices of their own: with transport=grpc make i
 
 
 def _is_installed(group: str, choice: str) -> bool:
-    return (CONFIGS / group.partition("@")[0] / f"{choice}.yaml").is_file()
+    return file_of(group.partition("@")[0], choice) is not None
 
 
 def _is_own(key: str) -> bool:
