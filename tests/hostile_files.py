@@ -59,7 +59,7 @@ TARGETS = (
     *("functools.partial", "operator.methodcaller", f"{MARK}.Net", f"{MARK}.run", "antigravity", "this.s"),
     *(
         "fedsplit.config.component.component_of",
-        "fedsplit.files.new_directory.new_directory",
+        "fedsplit.files.paths.new_directory",
         "nowhere.Net",
         "",
         ".",

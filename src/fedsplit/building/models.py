@@ -15,7 +15,7 @@ from fedsplit.computing.hooks import hooked, refuse_lost_hooks
 from fedsplit.computing.layout import unflattened
 from fedsplit.config.component import Component
 from fedsplit.config.run_config import RunConfig
-from fedsplit.errors import UserError
+from fedsplit.errors import UserError, first_line
 from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.machine.allowance import claim_model
 from fedsplit.models.auxiliary import ExplicitErrorGradient, ExplicitInputGradient
@@ -71,8 +71,7 @@ def build_models(
     try:
         halves = split(whole, cut_name(config, whole, example), example)
     except RuntimeError as error:  # shapes that do not fit
-        reason = str(error).splitlines()[0]
-        told = f"does not fit images of {data.sizes} ({reason})"
+        told = f"does not fit images of {data.sizes} ({first_line(error)})"
         raise UserError("model", type(whole).__name__, told) from error
     with torch.no_grad():
         z = halves.client.eval()(example)

@@ -10,19 +10,11 @@ from hydra.types import RunMode
 from fedsplit.cli.flags import SHOWS, apart, check_flags, show
 from fedsplit.cli.resuming import resumable, resume
 from fedsplit.config.choices import own_choices
-from fedsplit.config.compose import (
-    check_hydra,
-    choices_of,
-    composed,
-    composing,
-    first_line,
-    hydra_path,
-    plain,
-)
+from fedsplit.config.compose import check_hydra, choices_of, composed, composing, hydra_path, plain
 from fedsplit.config.overrides import check_beside, one_list, spelled_out
 from fedsplit.config.run_config import RunConfig
-from fedsplit.errors import RunFailed, UserError
-from fedsplit.files.shown_path import shown
+from fedsplit.errors import RunFailed, UserError, first_line
+from fedsplit.files.paths import shown
 from fedsplit.tasks.running import perform
 
 

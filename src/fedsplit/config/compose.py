@@ -24,7 +24,7 @@ from fedsplit.config.commands import command
 from fedsplit.config.grammar import check_single
 from fedsplit.config.run_config import RunConfig
 from fedsplit.config.settings import CODECS
-from fedsplit.errors import UserError
+from fedsplit.errors import UserError, first_line
 from fedsplit.files.paths import user_path
 from fedsplit.machine.cores import jobs_at_once
 
@@ -130,11 +130,6 @@ def _unknown_key(key: str, overrides: Sequence[str]) -> UserError:
     close = get_close_matches(name, known, 1)
     hint = f"did you mean {close[0]}? " if close else ""
     return UserError(key, value, f"no such key; {hint}known: {', '.join(known) or 'none'}")
-
-
-def first_line(error: Exception) -> str:
-    """What an error says first."""
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

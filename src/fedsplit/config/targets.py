@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from fedsplit.errors import UserError
+from fedsplit.errors import UserError, first_line
 
 
 def located(key: str, target: str) -> Any:
@@ -25,7 +25,7 @@ def located(key: str, target: str) -> Any:
             torchvision()  # whose import may need help
         return _found(target)
     except Exception as error:  # whatever a module of the user's raises on import
-        reason = (str(error).splitlines() or [""])[0]
+        reason = first_line(error)
         raise UserError(key, target, f"Error loading '{target}': {type(error).__name__}({reason})") from error
 
 

@@ -11,8 +11,7 @@ from safetensors.torch import load_file, save_file
 from fedsplit.config.run_config import RunConfig
 from fedsplit.config.stored import parse_stored
 from fedsplit.errors import UserError
-from fedsplit.files.new_directory import new_directory
-from fedsplit.files.paths import user_path
+from fedsplit.files.paths import new_directory, user_path
 from fedsplit.files.whole import appearing, write_json
 from fedsplit.recording import checkpoint
 from fedsplit.recording.checkpoint import Checkpoint

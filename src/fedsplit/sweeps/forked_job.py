@@ -25,7 +25,6 @@ def run_job(config: RunConfig, directory: Path, place: int, statuses: Path) -> N
     """
     import torch
 
-    from fedsplit.machine.cores import device_of
     from fedsplit.tasks.running import go_on, perform
 
     asked = config.computation.device
@@ -36,3 +35,17 @@ def run_job(config: RunConfig, directory: Path, place: int, statuses: Path) -> N
             go_on(directory, trust if device == asked else {**trust, "device": device})
         else:
             perform(directory, config.changed({"device": device}))
+
+
+def device_of(asked: str, place: int, gpus: int) -> str:
+    """The device of a job.
+
+    Args:
+        asked: key `device` of its configuration.
+        place: of the job among those that are launched together, from 0.
+        gpus: how many there are where it runs.
+
+    Returns:
+        With several GPUs one after the other, where no certain one is asked for; else what is asked for.
+    """
+    return f"cuda:{place % gpus}" if gpus > 1 and asked in ("auto", "cuda") else asked

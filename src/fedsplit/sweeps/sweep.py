@@ -9,21 +9,12 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from fedsplit.config.commands import command
-from fedsplit.config.compose import (
-    check_hydra,
-    choices_of,
-    composed,
-    composing,
-    first_line,
-    hydra_path,
-    plain,
-)
+from fedsplit.config.compose import check_hydra, choices_of, composed, composing, hydra_path, plain
 from fedsplit.config.overrides import check_beside
 from fedsplit.config.run_config import RunConfig
 from fedsplit.config.task_traits import traits_of
-from fedsplit.errors import RunFailed, UserError
-from fedsplit.files.new_directory import new_directory
-from fedsplit.files.shown_path import shown
+from fedsplit.errors import RunFailed, UserError, first_line
+from fedsplit.files.paths import new_directory, shown
 from fedsplit.recording.config_file import CONFIG_FILE, OtherFormat, read_config
 from fedsplit.sweeps import record
 from fedsplit.sweeps.grid import jobs

@@ -13,7 +13,7 @@ from fedsplit.config.run_config import RunConfig
 from fedsplit.config.values import NonNegativeInt, PositiveFloat, PositiveInt
 from fedsplit.deployment.precisions import Int8Backend
 from fedsplit.errors import RunFailed, UserError
-from fedsplit.files.new_directory import new_directory
+from fedsplit.files.paths import new_directory
 from fedsplit.files.whole import appearing
 from fedsplit.inference.client_half import ClientHalf
 from fedsplit.inference.deploying import Deploying, save

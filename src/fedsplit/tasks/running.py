@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fedsplit.config.run_config import RunConfig
 from fedsplit.config.task_traits import traits_of
-from fedsplit.files.shown_path import shown
+from fedsplit.files.paths import shown
 
 
 def perform(directory: Path, config: RunConfig) -> None:

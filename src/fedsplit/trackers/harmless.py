@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 
+from fedsplit.errors import first_line
 from fedsplit.trackers.tracker import Row, Tracker
 
 _LOG = logging.getLogger("fedsplit")
@@ -40,7 +41,6 @@ class Harmless(Tracker):
         try:
             what(self._tracker)
         except (Exception, SystemExit) as error:
-            reason = (str(error).splitlines() or [""])[0]
             name, kind = type(self._tracker).__name__, type(error).__name__
-            _LOG.warning("%s is off from here on (%s: %s); the run goes on", name, kind, reason)
+            _LOG.warning("%s is off from here on (%s: %s); the run goes on", name, kind, first_line(error))
             self._tracker = None

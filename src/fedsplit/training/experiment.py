@@ -10,7 +10,7 @@ from fedsplit.building.run import build_run
 from fedsplit.building.trained_start import TrainedStart
 from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import RunFailed, UserError
-from fedsplit.files.shown_path import shown
+from fedsplit.files.paths import shown
 from fedsplit.machine.extras import extra
 from fedsplit.recording.checkpoint import Checkpoint
 from fedsplit.recording.identity import identity, refuse_changed_data

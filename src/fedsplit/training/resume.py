@@ -11,7 +11,7 @@ from fedsplit.config.dotted_keys import below
 from fedsplit.config.resumed import with_changes
 from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import UserError
-from fedsplit.files.shown_path import shown
+from fedsplit.files.paths import shown
 from fedsplit.machine.allowance import allowing_a_run_directory
 from fedsplit.recording.checkpoint import Checkpoint
 from fedsplit.recording.identity import refuse_changed_config

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedsplit.errors import RunFailed, UserError
+from fedsplit.errors import RunFailed, UserError, first_line
 from fedsplit.inference.client_half import ClientHalf, Ran
 from fedsplit.inference.codes import DeviceCodes
 from fedsplit.inference.deploying import precision_of
@@ -142,7 +142,7 @@ class Device(Dialler):
         except (UserError, RunFailed, Corrupt):
             raise
         except Exception as error:  # whatever models and data raise
-            reason = one_line((str(error).splitlines() or [type(error).__name__])[0])
+            reason = one_line(first_line(error))
             raise RunFailed(f"the client model cannot be built here: {reason}") from error
         self._half, self._batches, self._plan = half, Batches(data, config.training.batch_size), plan
         self._classes = data.dataset.num_classes

@@ -2,14 +2,11 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from secrets import token_bytes
-
-from rich.console import Console
-from rich.logging import RichHandler
 
 from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import RunFailed, UserError
@@ -26,9 +23,9 @@ from fedsplit.quant.message import Corrupt, Message
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol.arguments import GrpcArguments
 from fedsplit.transport.grpc.protocol.plan import choices_and_settings, tell_of_data
-from fedsplit.transport.grpc.protocol.tls import Tls, require_tls_beyond_loopback
 from fedsplit.transport.grpc.protocol.wire import TYPES, announced
-from fedsplit.transport.grpc.server.server import Federation, refuse_taken, start
+from fedsplit.transport.grpc.server.listening import shown_on_terminal, tls_to_listen_with
+from fedsplit.transport.grpc.server.server import Federation, start
 from fedsplit.transport.grpc.server.spawning import last_words, warm_forker
 
 _LOG = logging.getLogger("fedsplit.network")
@@ -66,15 +63,8 @@ class GrpcInference:
                 raise UserError(f"transport.{key}", value, "must be null beside task=infer")
         if devices > (most := config.population.num_clients):
             raise UserError("task.devices", devices, f"at most num_clients, {most}")
-        self.spawns = transport.spawn
-        tls, self._listen = transport.tls, transport.listen
-        self._tls = Tls.read(tls, "transport.tls") if tls is not None else None
-        require_tls_beyond_loopback(self._listen, self._tls)
-        if self._tls is not None:
-            self._tls.server_credentials()  # refuses a client's
-        if self.spawns and self._tls is not None:
-            raise UserError("transport.tls", tls, "is for devices that dial in: transport.spawn=false")
-        refuse_taken(self._listen)
+        self.spawns, self._listen = transport.spawn, transport.listen
+        self._tls = tls_to_listen_with(self._listen, transport.tls, spawn=self.spawns, whom="devices")
         self._config, self._precisions, self._count, self._wait_s = config, precisions, devices, wait_s
 
     @contextmanager
@@ -107,7 +97,7 @@ class GrpcInference:
         running, port = start(federation, listen=self._listen, tls=self._tls)
         address = f"{self._listen.rpartition(':')[0]}:{port}"
         try:
-            with ExitStack() as stack, nullcontext() if self.spawns else _shown(config.recording.progress):
+            with ExitStack() as stack, shown_on_terminal(config.recording.progress and not self.spawns):
                 if self.spawns:
                     forker = stack.enter_context(closing(warm_forker("starts devices")))
                     own = config.of_this_machine() | {"device": "cpu"}
@@ -218,19 +208,3 @@ class _Spawned:
         if not self._fork.ended.done():
             return None
         return f"device {self._number}: {last_words(self._log) or 'it was killed: out of memory?'}"
-
-
-@contextmanager
-def _shown(progress: bool) -> Iterator[None]:
-    """While who comes and goes is shown on the terminal."""
-    if not progress:
-        yield
-        return
-    level, handler = _LOG.level, RichHandler(console=Console(stderr=True), show_path=False)
-    _LOG.addHandler(handler)
-    _LOG.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        _LOG.setLevel(level)
-        _LOG.removeHandler(handler)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from fedsplit.errors import UserError
 from fedsplit.files.bounded import csv_rows, whole
+from fedsplit.recording.reading import reading
 from fedsplit.reports.figures.figure_type import FigureType
 from fedsplit.reports.figures.groups import counted, over_seeds
 from fedsplit.reports.figures.limits import Limits
@@ -93,16 +94,9 @@ def read_confusion(run: Path) -> tuple[tuple[str, ...], tuple[tuple[int, ...], .
     Raises:
         UserError: it left none, or the file is damaged.
     """
-    try:
+    with reading(run, CONFUSION, "only runs that have ended do"):
         (_, *classes), *rows = (row for _, row in csv_rows(run / CONFUSION))
         counts = tuple(tuple(map(whole, row[1:])) for row in rows)
-    except FileNotFoundError as error:
-        told = f"must hold {CONFUSION}; only runs that have ended do"
-        raise UserError("run", run, told) from error
-    except OSError as error:
-        raise UserError("run", run, f"must be readable ({error.strerror})") from error
-    except ValueError as error:
-        raise UserError("run", run, f"{CONFUSION} must not be damaged ({error})") from error
     square = bool(classes) and {len(row) for row in counts} == {len(classes)} == {len(counts)}
     if not square:
         raise UserError("run", run, f"{CONFUSION} must not be damaged")

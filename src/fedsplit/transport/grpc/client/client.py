@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from fedsplit.config.component import component_of
-from fedsplit.errors import RunFailed, UserError
+from fedsplit.errors import RunFailed, UserError, first_line
 from fedsplit.files import bounded
 from fedsplit.files.whole import write_text
 from fedsplit.machine.allowance import allowing_a_client
@@ -122,7 +122,7 @@ class Client(Dialler):
         except (UserError, RunFailed):
             raise
         except Exception as error:  # whatever models, data and optimizers raise
-            reason = one_line((str(error).splitlines() or [type(error).__name__])[0])
+            reason = one_line(first_line(error))
             raise RunFailed(f"the run cannot be built here: {reason}") from error
         folder = self._folder or Path("saves", "clients", run.hex(), str(self.client))
         _claim(folder, run, self.client)
