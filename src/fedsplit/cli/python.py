@@ -1,5 +1,6 @@
 """Runs from Python, as `import fedsplit` offers them: what `main.py` does, without a command line."""
 
+from pathlib import Path
 from threading import RLock
 from typing import Any
 
