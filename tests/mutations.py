@@ -1563,6 +1563,30 @@ FAULTS = (
     ),
     # cli/ and hydra_config
     Fault(
+        "a-run-from-python-leaves-its-threads-behind",
+        "cli",
+        "src/fedsplit/cli/process_state.py",
+        "torch.set_num_threads(threads)",
+        "pass",
+        ("tests/cli/test_python.py",),
+    ),
+    Fault(
+        "an-error-of-a-callback-is-taken-for-one-of-the-run",
+        "training",
+        "src/fedsplit/training/round_callback.py",
+        "raise _Raised(error) from error",
+        "raise",
+        ("tests/cli/test_python.py",),
+    ),
+    Fault(
+        "a-text-that-reads-as-a-number-is-not-quoted",
+        "config",
+        "src/fedsplit/config/grammar.py",
+        "[A-Za-z_/][",
+        "[A-Za-z0-9_/][",
+        ("tests/config/test_grammar.py",),
+    ),
+    Fault(
         "a-run-that-failed-ends-like-a-mistake",
         "cli",
         "src/fedsplit/cli/run.py",

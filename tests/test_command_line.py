@@ -370,7 +370,7 @@ def test_ctrl_c_before_a_run_has_begun_names_no_command(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sys, "argv", ["main.py"])
-    monkeypatch.setattr("fedsplit.cli.run.perform", interrupted)
+    monkeypatch.setattr("fedsplit.cli.single.perform", interrupted)
     assert main() == 130
     assert capsys.readouterr().err == "interrupted\n"
 

@@ -47,7 +47,7 @@ def names_of(group: str) -> list[str]:
 
 
 @contextmanager
-def own_choices(directory: str | None) -> Iterator[None]:
+def own_choices(directory: str | Path | None) -> Iterator[None]:
     """While choices are also looked up in a directory of the user's own, here and in processes started here.
 
     Args:

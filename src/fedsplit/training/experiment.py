@@ -23,6 +23,7 @@ from fedsplit.training.evaluation import Evaluation
 from fedsplit.training.failures import no_room_told, run_failed
 from fedsplit.training.final_report import FinalReport
 from fedsplit.training.progress import ProgressLines, activity, beginning, round_line
+from fedsplit.training.round_callback import call_after_round
 from fedsplit.training.rounds import Rounds
 from fedsplit.training.run_state import run_state, take_over
 from fedsplit.training.state_form import identity_of
@@ -121,6 +122,7 @@ class Experiment:
                 began = time.perf_counter()
                 self._save(directory)
                 self.elapsed += time.perf_counter() - began
+            call_after_round(record.row())
         if self._saved != len(self.records):
             self._save(directory)
         dataset = self.parts.data.dataset
