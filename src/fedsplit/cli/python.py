@@ -59,7 +59,7 @@ def run(
 
 
 def compose(*overrides: str, config_dir: str | Path | None = None, **values: object) -> dict[str, object]:
-    """The checked configuration that `run` would train with, as its `config.yaml`; nothing heavy is imported and nothing written.
+    """The checked configuration that `run` would train with, plain; imports nothing heavy, writes nothing.
 
     Args:
         overrides: see `run`.
