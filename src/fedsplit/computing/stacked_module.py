@@ -15,6 +15,7 @@ from fedsplit.computing.computation import autocast
 from fedsplit.computing.hooks import hooked
 from fedsplit.computing.stacked_layers import Grouped, Stack, Value, by_rule, elementwise
 from fedsplit.computing.tracing import Tracer
+from fedsplit.errors import first_line
 from fedsplit.randomness import stream
 
 _ELEMENTWISE_FUNCTIONS: tuple[object, ...] = (
@@ -96,7 +97,7 @@ def obstacle_to_stacking(module: nn.Module, x: Tensor) -> str | None:
                 trained = [tensor for tensor in two.values() if tensor.requires_grad]
                 torch.autograd.grad(output.sum(), trained, allow_unused=True)
         except Exception as error:  # whatever a module of the user's does with stacked values
-            return (str(error).splitlines() or [type(error).__name__])[0]
+            return first_line(error)
     return None
 
 

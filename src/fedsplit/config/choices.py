@@ -1,6 +1,7 @@
 """Where choices are: in a folder a group, this package's and one of the user's own."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -15,6 +16,7 @@ from fedsplit.files.shipped import shipped
 
 CONFIGS = shipped("hydra_config")
 FLAG = "--config-dir"
+_NAME = re.compile(r"[\w.-]{1,200}")
 _VARIABLE = "FEDSPLIT_CONFIG_DIR"
 """Of the environment, so that every process that is started for a run has it too."""
 
@@ -32,7 +34,9 @@ def directories() -> list[Path]:
 
 
 def file_of(group: str, choice: str) -> Path | None:
-    """The file of a choice; None where there is no such choice."""
+    """The file of a choice; None where there is no such choice, or the text is no name of one."""
+    if not _NAME.fullmatch(choice):
+        return None
     files = (root / group / f"{choice}.yaml" for root in directories())
     return next((file for file in files if file.is_file()), None)
 
@@ -43,7 +47,7 @@ def names_of(group: str) -> list[str]:
 
 
 @contextmanager
-def own_choices(directory: str | None) -> Iterator[None]:
+def own_choices(directory: str | Path | None) -> Iterator[None]:
     """While choices are also looked up in a directory of the user's own, here and in processes started here.
 
     Args:
@@ -72,6 +76,16 @@ def own_choices(directory: str | None) -> Iterator[None]:
             os.environ[_VARIABLE] = before
 
 
+def canonical(group: str, choice: str) -> str:
+    """The choice itself, or the one that it is another name of: all that its file holds is that one."""
+    file = file_of(group, choice)
+    content = _content(file) if file is not None else {}
+    match content.get("defaults"):
+        case [str(other)] if len(content) == 1:
+            return other
+    return choice
+
+
 def target_of(group: str, choice: str) -> str | None:
     """The `_target_` that the file of a choice gives, or one of the files that it is made of."""
     file = file_of(group, choice)
@@ -79,13 +93,17 @@ def target_of(group: str, choice: str) -> str | None:
 
 
 @cache
+def _content(file: Path) -> dict[str, Any]:
+    return yaml.safe_load(file.read_text("utf-8")) or {}
+
+
 def _target_in(group: str, file: Path) -> str | None:
-    content = yaml.safe_load(file.read_text("utf-8")) or {}
+    content = _content(file)
     for node in (content, content.get(group)):  # under its own name where the file sets other keys too
         if isinstance(node, dict) and "_target_" in node:
             return str(node["_target_"])
     for each in content.get("defaults", ()):
-        found: list[Any]
+        found: list[str | None]
         if isinstance(each, dict):  # as /optimizer@_here_: adam
             found = [target_of(key.strip("/").partition("@")[0], name) for key, name in each.items()]
         else:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fedsplit.computing.model_state import ModelState
 from fedsplit.config.values import PositiveFloat
 from fedsplit.estimators.estimator import Chunk, FitStep
-from fedsplit.estimators.mlp_regression import Regression, features
+from fedsplit.estimators.regression import Regression, features
 
 
 class _LinearMap(nn.Module):

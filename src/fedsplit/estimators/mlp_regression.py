@@ -1,15 +1,12 @@
 """Regression of the cut gradient by a small network."""
 
 from math import prod
-from typing import Any, cast
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsplit.computing.steppable import Steppable
 from fedsplit.config.values import PositiveInt
-from fedsplit.estimators.estimator import GradientEstimator
+from fedsplit.estimators.regression import Regression
 
 
 class _Regressor(nn.Module):
@@ -22,27 +19,6 @@ class _Regressor(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         outputs: Tensor = self.fc2(F.relu(self.fc1(inputs)))
         return outputs
-
-
-def features(z: Tensor, y: Tensor, num_classes: int) -> Tensor:
-    """What a regression sees of a sample: smashed data and one-hot label, `(b, z + num_classes)`."""
-    nothing, one = z.new_zeros(len(y), num_classes), z.new_ones(len(y), 1)
-    one_hot = nothing.scatter(1, y[:, None], one)  # `F.one_hot` has the host look at labels
-    return torch.cat([z.flatten(1), one_hot], 1)
-
-
-class Regression(GradientEstimator):
-    """An estimator whose model, with `num_classes`, gives cut gradients of `features`."""
-
-    trains_on_loss = False
-
-    def estimate(
-        self, model: Steppable, z: Tensor, y: Tensor, *, seed: Any, differentiable: bool = False
-    ) -> Tensor:
-        num_classes = cast(int, model.module.num_classes)
-        with torch.set_grad_enabled(differentiable):
-            inputs = model.each(lambda z, y: features(z, y, num_classes), z, y)
-            return model.forward(inputs, seed=seed).view(z.shape)
 
 
 class MlpRegression(Regression):

@@ -8,15 +8,16 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from fedsplit.config.run_config import RunConfig
+from fedsplit.config.stored import parse_stored
 from fedsplit.errors import UserError
-from fedsplit.files.new_directory import new_directory
-from fedsplit.files.paths import user_path
+from fedsplit.files.paths import new_directory, user_path
 from fedsplit.files.whole import appearing, write_json
 from fedsplit.recording import checkpoint
 from fedsplit.recording.checkpoint import Checkpoint
 from fedsplit.recording.class_counts import CLASS_COUNTS, ClassCounts
 from fedsplit.recording.classification import CONFUSION, ROC, ConfusionMatrix, RocCurves
-from fedsplit.recording.config_file import read_config, write_config
+from fedsplit.recording.config_file import own_choices_of, read_config, write_config
 from fedsplit.recording.local_accuracy import LOCAL_ACCURACY, LocalAccuracies
 from fedsplit.recording.metrics import MetricsFile, Record
 from fedsplit.recording.run_lock import RunLock
@@ -85,12 +86,21 @@ class RunDirectory:
             raise UserError(self._key, self.path, f"cannot be written ({error.strerror})") from error
 
     def config(self) -> dict[str, Any]:
-        """The configuration that its file holds: `fedsplit.recording.stored_config` checks it.
+        """The plain values that its configuration file holds; nothing of them is checked.
 
         Raises:
             UserError: the file is damaged, of another format, or not that of a run.
         """
         return read_config(self.path, self._key)
+
+    def run_config(self, *, trust: bool) -> RunConfig:
+        """The configuration of the run, for who runs what it says (see `parse_stored`).
+
+        Raises:
+            UserError: as `config`; or a value is not allowed, or names code of its own without `trust`.
+        """
+        own = own_choices_of(self.path)
+        return parse_stored(self.config(), self.path, trust=trust, error=self.error, own_choices=own)
 
     def model(self, half: str) -> Weights:
         """The trained `client` or `server` model.
@@ -117,7 +127,7 @@ class RunDirectory:
         return checkpoint.load_latest(self.path / "checkpoint")
 
     def open(
-        self, config: Mapping[str, Any], records: Sequence[Record], counts: ClassCounts | None = None
+        self, config: Mapping[str, object], records: Sequence[Record], counts: ClassCounts | None = None
     ) -> None:
         """Make the directory, write what is known at the start, cut `metrics.csv` to `records`, and log.
 

@@ -124,7 +124,7 @@ def _run_shown(run: Run, folder: Path) -> dict[str, object]:
         "href": quote(os.fsencode(Path(os.path.relpath(run.path, folder)).as_posix())) + "/",
         "algorithm": run.algorithm,
         "setting": run.label.removeprefix(run.algorithm).removeprefix(", "),
-        "seed": run.config["seed"],
+        "seed": run.seed,
         "rounds": len(run.columns["round"]),
         "ended": run.results is not None,
     }

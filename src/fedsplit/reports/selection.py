@@ -5,21 +5,16 @@ from difflib import get_close_matches
 from itertools import product
 from typing import TypeAlias
 
-from fedsplit.config.checks import GROUPS, OPTIONAL_GROUPS, SETTINGS
+from fedsplit.config.checks import SETTINGS
+from fedsplit.config.choices import canonical
 from fedsplit.config.commands import command
 from fedsplit.config.dotted_keys import shown
+from fedsplit.config.settings import GROUPS, OPTIONAL_GROUPS
 from fedsplit.errors import UserError
 from fedsplit.reports.runs import Run
 
 Settings: TypeAlias = Mapping[str, tuple[str, ...]]
 """Groups and dotted keys, each with the values that it may have, as on the command line."""
-
-_ALIASES = {
-    ("algorithm", "sl_multi_server"): "splitfed_v1",
-    ("algorithm", "sl_single_server"): "splitfed_v2",
-    ("distribution", "noniid_dirichlet"): "dirichlet",
-}
-"""Older names of choices; runs go by the canonical ones too."""
 
 _TOP = tuple(dict.fromkeys((*SETTINGS, *GROUPS, *OPTIONAL_GROUPS, "quant", "client", "experiment")))
 
@@ -41,7 +36,7 @@ def settings_of(key: str, node: object) -> Settings:
         values = value if isinstance(value, list) else [value]
         if not values or any(isinstance(each, Mapping | list) for each in values):
             raise UserError(f"{key}.{name}", value, "must be a value or a list of values")
-        found[name] = tuple(_ALIASES.get((name, shown(each)), shown(each)) for each in values)
+        found[name] = tuple(canonical(name, shown(each)) for each in values)
     return found
 
 

@@ -29,6 +29,7 @@ from fedsplit.deployment.backends.graph_step import (
     name_of,
     written,
 )
+from fedsplit.errors import first_line
 
 _ASSERTIONS = (torch.ops.aten._assert_tensor_metadata.default,)
 _MOST_STEPS = 20_000
@@ -126,7 +127,7 @@ class OperationGraph(nn.Module):
                     try:
                         results[number] = step.result(results)
                     except Exception as error:  # of many kinds, whatever an operation makes of its arguments
-                        reason = (str(error).splitlines() or [type(error).__name__])[0]
+                        reason = first_line(error)
                         name = self._written[number][0]
                         raise ValueError(f"step {number}, {name}: wrong arguments ({reason})") from error
                 alive[number] = sum(map(_size, flat(results[number])))

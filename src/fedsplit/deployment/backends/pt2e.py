@@ -17,7 +17,7 @@ from fedsplit.deployment.backends.backend import Backend, Build, Deployed, Smash
 from fedsplit.deployment.backends.exporting import exporting, quietly
 from fedsplit.deployment.backends.graph_file import OperationGraph
 from fedsplit.deployment.calibration import check_batches
-from fedsplit.errors import UserError
+from fedsplit.errors import UserError, first_line
 
 with quietly():  # of kernels for other machines
     import torchao.quantization.pt2e.quantizer.x86_inductor_quantizer as x86
@@ -92,8 +92,7 @@ class Pt2eGraph(Deployed):
             with quietly(), inductor.patch(freezing=True, compile_threads=1):
                 z = self._run(x)
         except (InductorError, BackendCompilerFailed) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError("model", "PT2E", f"cannot be compiled here ({reason})") from error
+            raise UserError("model", "PT2E", f"cannot be compiled here ({first_line(error)})") from error
         return z
 
     def save(self, directory: Path) -> None:
@@ -175,7 +174,7 @@ def exported(module: nn.Module, example: Tensor) -> fx.GraphModule:
     try:
         program = torch.export.export(module, (example,), dynamic_shapes=shapes, strict=True)
     except Exception as error:  # of many kinds, whatever dynamo stumbles over
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UserError("model", type(module).__name__, f"cannot be exported ({reason})") from error
     graph: fx.GraphModule = program.module()
     return graph

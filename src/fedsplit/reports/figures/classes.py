@@ -116,4 +116,4 @@ def _title(run: Run) -> str:
         if key not in _SILENT and value not in ("false", "null")
     ]
     chosen = [run.choices.get(group, group) for group in ("dataset", "distribution")]
-    return ", ".join([*chosen, *settings, f"seed={run.config['seed']}"])
+    return ", ".join([*chosen, *settings, f"seed={run.seed}"])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 from fedsplit.errors import UserError
 from fedsplit.files.bounded import csv_table, number
+from fedsplit.recording.reading import reading
 from fedsplit.reports.figures.figure_type import FigureType
 from fedsplit.reports.figures.groups import Group, by_number, over_seeds
 from fedsplit.reports.figures.style import (
@@ -113,18 +114,11 @@ def read_roc(run: Path) -> dict[str, Points]:
     Raises:
         UserError: it left none, or the file is damaged.
     """
-    try:
+    with reading(run, ROC, "only runs that have ended do"):
         rows = [tuple(line[name] for name in _COLUMNS) for _, line in csv_table(run / ROC)[1]]
         curves: dict[str, list[tuple[float, float]]] = {}
         for name, x, y in rows:
             curves.setdefault(name, []).append((number(x), number(y)))
-    except FileNotFoundError as error:
-        told = f"must hold {ROC}; only runs that have ended do"
-        raise UserError("run", run, told) from error
-    except OSError as error:
-        raise UserError("run", run, f"must be readable ({error.strerror})") from error
-    except (ValueError, KeyError) as error:
-        raise UserError("run", run, f"{ROC} must not be damaged ({error})") from error
     if not curves:
         raise UserError("run", run, f"{ROC} must hold curves; of a single class there are none")
     for points in curves.values():

@@ -1,4 +1,4 @@
-"""What a round of each algorithm loads the network with, in closed form."""
+"""What a round loads the network with: the terms of which algorithms make their closed forms."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,8 +11,6 @@ from fedsplit.quant.codec import Codec, Quantizer
 from fedsplit.quant.quantization import Quantization
 from fedsplit.quant.weights_link import codec_of
 from fedsplit.state.weights import Weights
-
-ALGORITHMS = ("fed_avg", "splitfed_v1", "splitfed_v2", "cse_fsl", "fsl_sage")
 
 
 @dataclass(frozen=True)
@@ -62,9 +60,10 @@ class Population:
 
 @dataclass(frozen=True)
 class RoundLoad:
-    """Bytes up and down in a round, the mean over many rounds after the first ones.
+    """Bytes in a round, the mean over many rounds after the first ones.
 
-    In the first round clients hold nothing that differences could be taken to, and all of FSL-SAGE align.
+    In the first round clients hold nothing that differences could be taken to, and all that align do. Where a
+    codec's size depends on values, bytes are the most that they can be.
 
     Args:
         population: who takes part.
@@ -82,35 +81,34 @@ class RoundLoad:
     server: Weights
     auxiliary: Weights
 
-    def of(self, algorithm: str) -> float:
-        """Of an algorithm; where a codec's size depends on values, the most that it can be."""
-        everyone = self.population
-        m, share = everyone.cohort, everyone.share
-        if algorithm == "fed_avg":
-            return m * self._exchanged({**self.client, **self.server})
-        every = 1 if algorithm.startswith("splitfed") else everyone.server_update_interval
-        batches = everyone.batches(every)
-        load = m * self._exchanged(self.client)
-        load += share * sum(n * b * everyone.label_bytes for b, n in batches.items())
-        load += share * self._at_cut(self.quantization.smashed, batches)
-        if algorithm.startswith("splitfed"):
-            load += share * self._at_cut(self.quantization.cut_gradient, batches)
-        elif algorithm == "cse_fsl":
-            load += m * self._exchanged(self.auxiliary)
-        else:
-            load += everyone.alignments * weights_size(self.auxiliary, self.quantization.weights.down)
-        return load
+    def exchanged(self, weights: Weights) -> float:
+        """Of weights that each client of the cohort receives and returns.
 
-    def _at_cut(self, codec: Codec, batches: Mapping[int, int]) -> int:
-        """Bytes of tensors of so many samples, times how many there are."""
-        return sum(size_of(codec, (samples, *self.smashed_shape)) * n for samples, n in batches.items())
-
-    def _exchanged(self, weights: Weights) -> float:
-        """Of weights that a client receives, whole if it was not there in the round before, and returns."""
+        They are received whole by those that were not there in the round before.
+        """
         codecs, share = self.quantization.weights, self.population.share
         down = share * weights_size(weights, codecs.down)
         down += (1 - share) * weights_size(weights, codecs.whole, difference=False)
-        return down + weights_size(weights, codecs.up)
+        return self.population.cohort * (down + weights_size(weights, codecs.up))
+
+    def uploads(self, interval: int = 1) -> float:
+        """Of smashed data and labels of local steps 0, q, 2q, ..., where q is the interval."""
+        batches = self.population.batches(interval)
+        labels = sum(n * samples * self.population.label_bytes for samples, n in batches.items())
+        return self.population.share * (labels + self._at_cut(self.quantization.smashed, batches))
+
+    def cut_gradients(self) -> float:
+        """Of the cut gradients of all local steps."""
+        everyone = self.population
+        return everyone.share * self._at_cut(self.quantization.cut_gradient, everyone.batches(1))
+
+    def aligned(self) -> float:
+        """Of the auxiliary models that clients receive when they align."""
+        return self.population.alignments * weights_size(self.auxiliary, self.quantization.weights.down)
+
+    def _at_cut(self, codec: Codec, batches: Mapping[int, int]) -> int:
+        """Of tensors of so many samples, times how many there are."""
+        return sum(size_of(codec, (samples, *self.smashed_shape)) * n for samples, n in batches.items())
 
 
 def size_of(codec: Codec, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> int:
