@@ -185,11 +185,11 @@ def _owner(node: fx.Node) -> str:
 
 
 def _either(  # noqa: PLR0911  (one return a kind of argument)
-    user: fx.Node, one: object, other: object, counterparts: dict[fx.Node, fx.Node], flag: list[fx.Node]
+    user: fx.Node, one: Any, other: Any, counterparts: dict[fx.Node, fx.Node], flag: list[fx.Node]
 ) -> Any:
     """An argument that is `one` in training and `other` in evaluation."""
 
-    def inner(a: object, b: object) -> object:
+    def inner(a: Any, b: Any) -> Any:
         return _either(user, a, b, counterparts, flag)
 
     if type(one) is type(other) and isinstance(one, tuple | list) and len(one) == len(other):

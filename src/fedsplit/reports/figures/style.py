@@ -250,7 +250,7 @@ def three_digits(number: float) -> str:
 
 
 def legend_below(
-    figure: "Figure", handles: Sequence[object], labels: Sequence[str], title: str | None = None
+    figure: "Figure", handles: Sequence[Any], labels: Sequence[str], title: str | None = None
 ) -> "Legend":
     """A legend below all else, in as many columns as fit; the figure grows by its height.
 
