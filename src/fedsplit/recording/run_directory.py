@@ -3,13 +3,13 @@
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from fedsplit.config.run_config import RunConfig
 from fedsplit.config.stored import parse_stored
+from fedsplit.config.values import Plain
 from fedsplit.errors import UserError
 from fedsplit.files.paths import new_directory, user_path
 from fedsplit.files.whole import appearing, write_json
@@ -83,7 +83,7 @@ class RunDirectory:
         except OSError as error:
             raise self.error(f"cannot be written ({error.strerror})") from error
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> Plain:
         """The plain values that its configuration file holds; nothing of them is checked.
 
         Raises:
