@@ -58,8 +58,8 @@ TARGETS = (
     *("pathlib.Path.write_text", "logging.FileHandler", "hydra.utils.instantiate", "hydra.utils.call"),
     *("functools.partial", "operator.methodcaller", f"{MARK}.Net", f"{MARK}.run", "antigravity", "this.s"),
     *(
-        "fedsplit.config.instantiate.make",
-        "fedsplit.files.new_directory.new_directory",
+        "fedsplit.config.component.component_of",
+        "fedsplit.files.paths.new_directory",
         "nowhere.Net",
         "",
         ".",
@@ -221,7 +221,7 @@ class Files:
     def _resume(self, path: Path) -> None:
         run = RunDirectory.existing(path)
         config, checkpoint = resumed_config(run, {"device": "cpu"}), run.latest_checkpoint()
-        experiment = Experiment(config, None if checkpoint else TrainedStart.of(config["run"]))
+        experiment = Experiment(config, None if checkpoint else TrainedStart.of(config.origin.run))
         if checkpoint is not None:
             experiment.restore(checkpoint)
 
@@ -230,7 +230,7 @@ class Files:
         trained.client(trained.parts.data.batch(2)[0])
 
     def _infer(self, path: Path) -> None:
-        subject_of(_of_the_run(self.infers | {"run": str(path)}))
+        subject_of(_of_the_run(self.infers.changed({"run": str(path)})))
 
     def _start(self, path: Path) -> None:
         TrainedStart.of(str(path))

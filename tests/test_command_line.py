@@ -333,9 +333,7 @@ def test_run_on_a_terminal_says_what_and_where_to_before_anything_heavy_is_impor
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["main.py", "algorithm=cse_fsl", "hydra.run.dir=here"])
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    monkeypatch.setitem(
-        sys.modules, "fedsplit.config.instantiate", None
-    )  # the first import that brings torch
+    monkeypatch.setitem(sys.modules, "fedsplit.tasks.task", None)  # what is imported before torch
     with pytest.raises(ImportError):
         main()
     assert capsys.readouterr().out == "cse_fsl: digits_cnn on digits (iid), to here\n"
@@ -343,8 +341,7 @@ def test_run_on_a_terminal_says_what_and_where_to_before_anything_heavy_is_impor
 
 def test_what_is_announced_is_the_task_its_subject_and_where_results_go(configured: Configure) -> None:
     def told(*overrides: str) -> str:
-        config = configured(*overrides)
-        return announced(Path("saves/here"), config, config["choices"])
+        return announced(Path("saves/here"), configured(*overrides))
 
     assert told("model=resnet20") == "fsl_sage: resnet20 on digits (iid), to saves/here"
     assert told("task=cuts", "dataset=cifar10") == "cuts: digits_cnn on cifar10"
@@ -373,7 +370,7 @@ def test_ctrl_c_before_a_run_has_begun_names_no_command(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sys, "argv", ["main.py"])
-    monkeypatch.setattr("fedsplit.cli.run.perform", interrupted)
+    monkeypatch.setattr("fedsplit.cli.single.perform", interrupted)
     assert main() == 130
     assert capsys.readouterr().err == "interrupted\n"
 

@@ -3,7 +3,9 @@
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -42,13 +44,48 @@ def test_model_of_the_contributing_guide_runs_from_the_current_directory(root: P
     ]
 
 
-def test_library_example_of_the_readme_splits_a_model_into_halves_that_compute_the_whole(root: Path) -> None:
-    (code,) = blocks(root / "README.md", "python")
-    names: dict[str, object] = {}
+def executed(code: str) -> dict[str, Any]:
+    names: dict[str, Any] = {}
     exec(code, names)
+    return names
+
+
+def test_run_example_of_the_readme_trains(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _ = blocks(root / "README.md", "python")
+    names = executed(code)
+    run = names["run"]
+    assert run.directory.is_relative_to(tmp_path / "saves" / "fsl_sage")
+    assert [row["round"] for row in run.metrics] == [0, 1]
+    assert (run.config["choices"]["quant"], run.config["optimizer"]["lr"]) == ("int8", 0.002)
+    weights = load_file(run.directory / "model" / "client.safetensors")
+    assert {name: each.shape for name, each in names["client"].items()} == {
+        name: each.shape for name, each in weights.items()
+    }
+
+
+def test_example_of_the_guide_to_python_runs_resumes_and_reads_back(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks(root / "docs" / "python.md", "python")
+    names = executed(code)
+    one, longer = names["one"], names["longer"]
+    assert names["accuracies"] == [row["test_accuracy"] for row in one.metrics]
+    assert longer.metrics[:2] == one.metrics
+    assert len(longer.metrics) == 3
+    assert names["again"] == longer
+    assert one.config["quant"]["smashed"]["_target_"].endswith(".Sign")
+
+
+def test_split_example_of_the_readme_makes_halves_that_compute_the_whole(root: Path) -> None:
+    _, code = blocks(root / "README.md", "python")
+    names = executed(code)
     model, halves = names["model"], names["halves"]
     x = torch.randn(4, 3, 32, 32)
-    assert torch.equal(halves.server(halves.client(x)), model(x))  # type: ignore[attr-defined, operator]
+    assert torch.equal(halves.server(halves.client(x)), model(x))
 
 
 def test_commands_of_the_readme_compose_to_the_choices_they_name(root: Path, configured: Configure) -> None:
@@ -61,7 +98,7 @@ def test_commands_of_the_readme_compose_to_the_choices_they_name(root: Path, con
         config = configured(*map(one_list, overrides))
         for override in overrides:
             key, _, value = override.partition("=")
-            assert config["choices"].get(key, value) == value
+            assert config.choices.get(key, value) == value
 
 
 SHOWN = (
@@ -72,6 +109,7 @@ SHOWN = (
     "hydra_config/**/*.yaml",
     "src/**/*.py",
     ".ci/run",
+    ".ci/wheel",
 )
 """Where commands are shown to be typed, or to be run."""
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedsplit.config.checks import CODECS
 from fedsplit.config.choices import CONFIGS
+from fedsplit.config.settings import CODECS
 from tests.cases import long_but
 from tests.conftest import Build, Configure
 
@@ -73,7 +73,7 @@ def test_choice_trains_what_its_algorithm_says_in_two_tiny_rounds(
 
 
 def test_paper_cifar10_experiment_has_the_settings_of_the_paper(configured: Configure) -> None:
-    config = configured("experiment=paper_cifar10")
+    config = configured("experiment=paper_cifar10").plain()
     assert config["choices"]["model"] == "resnet18"
     assert config["choices"]["dataset"] == "cifar10"
     expected = {"rounds": 200, "num_clients": 10, "batch_size": 256, "local_epochs": 1}
@@ -95,4 +95,7 @@ def test_paper_cifar10_experiment_has_the_settings_of_the_paper(configured: Conf
 
 def test_older_names_of_algorithms_select_the_same_algorithms(configured: Configure) -> None:
     for older, name in (("sl_multi_server", "splitfed_v1"), ("sl_single_server", "splitfed_v2")):
-        assert configured(f"algorithm={older}")["algorithm"] == configured(f"algorithm={name}")["algorithm"]
+        assert (
+            configured(f"algorithm={older}").plain()["algorithm"]
+            == configured(f"algorithm={name}").plain()["algorithm"]
+        )

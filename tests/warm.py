@@ -23,11 +23,10 @@ def _import_what_commands_need() -> None:
     import torch._dynamo  # noqa: F401, PLC0415
 
     import fedsplit.training.experiment  # noqa: F401, PLC0415
-    from fedsplit.config.checks import check  # noqa: PLC0415
-    from fedsplit.config.compose import composed, composing, plain  # noqa: PLC0415
+    from fedsplit.config.compose import composed, composing, run_config  # noqa: PLC0415
 
     with composing():  # what Hydra imports and reads for the first, it has for all others
-        check(plain(composed([])))
+        run_config(composed([]))
 
 
 class Borrowed(Forker):

@@ -1,5 +1,6 @@
 """A class of one's own is named as what it is, wherever the name of a choice is used."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,10 +125,10 @@ def test_tracker_of_ones_own_given_anew_beside_resume_is_recorded_by_its_name(
     configured: Configure, tmp_path: Path
 ) -> None:
     directory = RunDirectory(tmp_path / "run")
-    directory.open(configured(), [])
+    directory.open(configured().plain(), [])
     directory.close()
     changes: dict[str, Any] = {"tracker._target_": "fedsplit.trackers.tracker.Tracker"}
-    assert resumed_config(directory, changes)["choices"]["tracker"] == "Tracker"
+    assert resumed_config(directory, changes).choices["tracker"] == "Tracker"
 
 
 @pytest.mark.parametrize("place", ["model", "optimizer", "quant.smashed", "auxiliary.optimizer"])
@@ -135,13 +136,12 @@ def test_server_over_grpc_refuses_classes_of_ones_own_with_their_paths(
     configured: Configure, place: str
 ) -> None:
     target = "fedsplit.quant.codecs.sign.Sign" if place.startswith("quant") else "tests.conftest.Configure"
-    config = configured(f"{place}._target_={target}") if place.startswith("quant") else configured()
-    if place == "model" or "optimizer" in place:
+    config = configured().changed({f"{place}._target_": target})
+    if place.startswith("quant"):
+        config = configured(f"{place}._target_={target}")
+    else:
         key = {"auxiliary.optimizer": "optimizer@auxiliary.optimizer"}.get(place, place)
-        node = config
-        for part in place.split("."):
-            node = node[part]
-        node["_target_"], config["choices"][key] = target, "Configure"
+        config = replace(config, choices={**config.choices, key: "Configure"})
     with pytest.raises(UserError, match="clients compose choices of their own") as told:
         choices_and_settings(config)
     assert (told.value.key, told.value.value) == (f"{place}._target_", target)

@@ -102,7 +102,7 @@ def test_unknown_target_is_reported_only_inside_the_package(target: str, unknown
 
 
 def test_signature_of_an_imported_name_is_that_of_its_definition() -> None:
-    imported = signature("fedsplit.config.checks.Range")
+    imported = signature("fedsplit.config.settings.Range")
     assert imported is not None
     assert imported == signature("fedsplit.config.values.Range")
     assert set(imported.annotations) == {"words", "accepts"}

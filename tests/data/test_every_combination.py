@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 import torch
 import yaml
 
 from fedsplit.config.choices import CONFIGS
-from fedsplit.config.instantiate import make
+from fedsplit.config.run_config import RunConfig
 from fedsplit.data.dataset import Dataset, ImageSource
 from fedsplit.errors import UserError
 from fedsplit.training.experiment import Experiment
@@ -81,8 +80,8 @@ def _overrides(dataset: str, distribution: str, files: Files, configured: Config
     return overrides
 
 
-def _loaded(config: dict[str, Any]) -> Dataset:
-    return make(ImageSource, config, "dataset").load()  # type: ignore[type-abstract]
+def _loaded(config: RunConfig) -> Dataset:
+    return config.dataset.build(ImageSource).load()
 
 
 @pytest.mark.parametrize("dataset", [each for each in DATASETS if not _possible(each, "natural")])

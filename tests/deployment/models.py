@@ -15,7 +15,7 @@ from fedsplit.deployment.backends.backend import Deployed
 from fedsplit.deployment.backends.trained_int8 import TrainedInt8
 from fedsplit.deployment.precisions import Int8Backend, Precision
 from tests.models.test_int8_graph import SHAPE, trained
-from tests.models.zoo import settings_of
+from tests.models.zoo import component_of_choice
 from tests.quant.test_weight_grid import drawn
 
 
@@ -40,7 +40,12 @@ _SIDES = {"digits_cnn": 8, "resnet20": 8, "mobilenet_v2": 32, "eurosat_cnn": 28}
 def client_of(choice: str) -> Client:
     """The client model of a choice, the same each time."""
     architecture = ClientArchitecture(
-        settings_of(choice), CUTS[choice], num_classes=10, channels=3, image_size=_SIDES[choice]
+        component_of_choice(choice),
+        untie=False,
+        cut=CUTS[choice],
+        num_classes=10,
+        channels=3,
+        image_size=_SIDES[choice],
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -19,7 +19,9 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def architecture_of_digits(configured: Configure) -> ClientArchitecture:
-    return ClientArchitecture(configured()["model"], "relu1", num_classes=10, channels=1, image_size=8)
+    return ClientArchitecture(
+        configured().model, untie=False, cut="relu1", num_classes=10, channels=1, image_size=8
+    )
 
 
 def save_client_half(configured: Configure, folder: Path) -> tuple[ClientArchitecture, nn.Module]:

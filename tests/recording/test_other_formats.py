@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -19,6 +18,7 @@ from fedsplit.sweeps.record import RECORD, Job, fingerprint, write
 from fedsplit.tasks.infer import Infer
 from fedsplit.tasks.running import go_on
 from tests.command_line import command_line
+from tests.configurations import configuration
 from tests.conftest import TINY, Configure
 from tests.reports.stored import make_run
 
@@ -33,9 +33,8 @@ def of_format(path: Path, found: object) -> Path:
 
 
 def infer(path: Path) -> None:
-    own = {"requests": 1, "warm_up": 0, "calibration_batches": 1, "calibration_batch_size": 2}
-    asked = {"run": str(path), "trust": True}
-    Infer(backend="onnx", devices=None, wait_s=1, **own).run(asked, path / "infer")
+    asked = configuration("task=infer", "precision=[fp32]", f"run={path}", "trust=true")
+    asked.task.build(Infer).run(asked, path / "infer")
 
 
 READERS: dict[str, Callable[[Path], object]] = {
@@ -61,7 +60,7 @@ def test_run_of_another_format_is_refused_by(
     reader: str, found: object, told: str, tmp_path: Path, configured: Configure
 ) -> None:
     make_run(tmp_path / "run")
-    RunDirectory(tmp_path / "run").open(configured(*TINY), [])
+    RunDirectory(tmp_path / "run").open(configured(*TINY).plain(), [])
     of_format(tmp_path / "run", found)
     with pytest.raises(UserError) as caught:
         READERS[reader](tmp_path / "run")
@@ -87,7 +86,7 @@ def test_figures_of_a_folder_leave_runs_of_another_format_out_and_name_each(tmp_
 def test_sweep_is_not_gone_on_with_where_a_run_of_it_has_another_format(
     tmp_path: Path, configured: Configure
 ) -> None:
-    settings: dict[str, Any] = configured(*TINY)
+    settings = configured(*TINY).plain()
     del settings["choices"]
     job = Job(0, "0", [], fingerprint(settings))
     write(tmp_path, [], [job])

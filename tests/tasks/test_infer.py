@@ -10,6 +10,7 @@ import torch
 import yaml
 
 from fedsplit.computing.model_state import compute_format
+from fedsplit.config.run_config import RunConfig
 from fedsplit.deployment import storage
 from fedsplit.errors import UserError
 from fedsplit.inference.codes import DeviceCodes
@@ -23,10 +24,8 @@ SHORT = ("task.requests=4", "task.warm_up=1", "task.calibration_batches=2", "bat
 PRECISIONS = ("fp32", "int8")
 
 
-def infer(config: dict[str, object], directory: Path) -> None:
-    task = dict(config["task"])  # type: ignore[call-overload]
-    del task["_target_"]
-    Infer(**task).run(config, directory)
+def infer(config: RunConfig, directory: Path) -> None:
+    config.task.build(Infer).run(config, directory)
 
 
 @pytest.fixture(scope="module")

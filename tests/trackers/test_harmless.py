@@ -133,8 +133,8 @@ def test_tracker_given_at_a_resume_is_composed_and_checked(tiny: Build, tmp_path
     ran(tiny("rounds=1"), tmp_path / "run")
     directory = RunDirectory.existing(tmp_path / "run")
     config = resumed_config(directory, {"tracker": "wandb", "tracker.mode": "offline"})
-    assert config["choices"]["tracker"] == "wandb"
-    assert config["tracker"] == {
+    assert config.choices["tracker"] == "wandb"
+    assert config.tracker.plain() == {
         "_target_": "fedsplit.trackers.wandb.WeightsAndBiases",
         "mode": "offline",
         "project": "fedsplit",

@@ -48,8 +48,8 @@ def test_run_whose_configuration_names_no_choice_of_a_group_is_refused(
     tmp_path: Path, configured: Configure, group: str
 ) -> None:
     config = configured(*TINY)
-    del config["choices"][group]
-    RunDirectory(tmp_path).open(config, [])
+    choices = {name: choice for name, choice in config.choices.items() if name != group}
+    RunDirectory(tmp_path).open({**config.plain(), "choices": choices}, [])
     with pytest.raises(UserError, match=f"choices must name the {group}"):
         resumed_config(RunDirectory.existing(tmp_path), {})
 
@@ -61,7 +61,7 @@ def test_models_that_diverged_are_taken_by_no_task(
 ) -> None:
     directory = RunDirectory(tmp_path / "run")
     config = configured(*TINY)
-    directory.open(config, [])
+    directory.open(config.plain(), [])
     directory.close()
     weights = {"conv.weight": torch.ones(3), "batches": torch.ones(1, dtype=torch.int64)}
     directory.save_model({"client": weights, "server": weights})
@@ -71,7 +71,7 @@ def test_models_that_diverged_are_taken_by_no_task(
     readers: list[Callable[[], object]] = [
         lambda: TrainedRun(directory.path, device="cpu", threads=1),
         lambda: TrainedStart.of(str(directory.path)),
-        lambda: subject_of({**config, "run": str(directory.path)}),
+        lambda: subject_of(config.changed({"run": str(directory.path)})),
     ]
     told = (
         f"run={directory.path}: model/{half}.safetensors holds weights that are not finite: the run diverged"

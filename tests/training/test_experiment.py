@@ -324,7 +324,7 @@ def test_division_of_samples_depends_on_the_seed(tiny: Build) -> None:
 
 def test_engine_auto_is_chosen_by_the_batches_that_clients_can_fill(tiny: Build) -> None:
     """A batch size beyond every client's samples does not make a step any larger."""
-    choices = [tiny(f"batch_size={size}").config["choices"]["engine"] for size in (44, 1_000_000)]
+    choices = [tiny(f"batch_size={size}").config.choices["engine"] for size in (44, 1_000_000)]
     assert choices[0] == choices[1] == "vectorized"
 
 

@@ -76,7 +76,7 @@ def test_held_out_images_are_shifted_as_the_training_images_of_their_client(tiny
     assert held_out is not None
     for client in range(3):
         index = held_out[client]
-        expected = run.data.distribution.seen_by(client, plain.pixels[index], run.seed)
+        expected = run.data.distribution.seen_by(client, plain.pixels[index], run.config.training.seed)
         assert not torch.equal(expected, plain.pixels[index])
         assert torch.equal(run.data.dataset.train.pixels[index], expected)
 

@@ -1,11 +1,14 @@
 """Lines of a run, with a clock that the test sets."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
-from fedsplit.training.progress import ProgressLines
+from fedsplit.estimators.fit import Fit
+from fedsplit.recording.metrics import _EMPTY
+from fedsplit.training.progress import ProgressLines, activity, round_line
 
 
 class Said:
@@ -61,3 +64,22 @@ def test_nothing_is_told_without_a_console() -> None:
         lines.tell("begins")
         lines.round("round 0")
         lines.beat()
+
+
+def test_line_of_a_round_tells_what_was_measured_and_leaves_out_what_was_not() -> None:
+    seconds = {"clients": 1.0, "server": 0.5, "evaluate": 0.25}
+    record = replace(_EMPTY, round=7, train_loss=0.5, load=1_234_567, seconds=seconds)
+    assert round_line(record, {}, lambda _: "") == "round    7  loss 0.5000  1.23 MB  1.75 s"
+    full = replace(record, test_accuracy=0.25, simulated_seconds=1234.5)
+    fits = {0: Fit(7, 1, 1), 1: Fit(6, 1, 1), 2: Fit(7, 1, 1)}
+    assert round_line(full, fits, lambda seconds: f"{seconds} s on the wire") == (
+        "round    7  accuracy 0.2500  loss 0.5000  1.23 MB  1.75 s  2 clients aligned  1,234.5 s simulated"
+        "  1.75 s on the wire"
+    )
+
+
+def test_activity_tells_of_alignments_while_a_round_is_trained() -> None:
+    fits = {0: Fit(7, 1, 1), 1: Fit(6, 1, 1)}
+    assert activity(7, "training", fits) == "round    7  aligning: 1 clients done"
+    assert activity(8, "training", fits) == "round    8  training"
+    assert activity(7, "evaluating", fits) == "round    7  evaluating"

@@ -6,7 +6,7 @@ import grpc
 import pytest
 import torch
 
-from fedsplit.tasks.certificates.authority import make_certificates
+from fedsplit.tasks.certificates.directories import make_certificates
 from fedsplit.transport.grpc.server import server, spawning
 from tests.transport.weighing import ChunkWeigher
 from tests.warm import Borrowed

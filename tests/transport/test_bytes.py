@@ -64,9 +64,11 @@ def test_bytes_on_the_socket_are_hardly_more_than_the_communication_load(
     seen: Counter[str] = Counter()
 
     @contextmanager
-    def spawned(server: str, folder: Path, run: Run, fail: Callable[[str], None]) -> Iterator[None]:
+    def spawned(
+        server: str, folder: Path, run: Run, fail: Callable[[str], None], *, in_turn: bool
+    ) -> Iterator[None]:
         with Proxy(int(server.rpartition(":")[2])) as proxy:
-            with spawning.spawned(f"127.0.0.1:{proxy.port}", folder, run, fail):
+            with spawning.spawned(f"127.0.0.1:{proxy.port}", folder, run, fail, in_turn=in_turn):
                 yield
             seen.update(up=proxy.up, down=proxy.down)
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import torch
 
-from fedsplit.building.parts import run_of_member
+from fedsplit.building.run import run_of_member
 from fedsplit.quant.message import Corrupt
 from fedsplit.recording import checkpoint
 from fedsplit.recording.run_directory import RunDirectory

@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import yaml
 
@@ -91,6 +91,6 @@ def asked_for(arguments: Namespace) -> list[Experiment]:
     return [Experiment(each.name, each, each.name, "", (), {}, {}, formats) for each in figures]
 
 
-def _list(text: str) -> list[Any]:
+def _list(text: str) -> list[object]:
     """Comma-separated values: numbers, or texts."""
     return [yaml.safe_load(each) if each[:1].isdigit() else each for each in text.split(",")]

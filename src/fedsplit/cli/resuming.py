@@ -20,6 +20,21 @@ def resumable(directory: Path) -> Iterator[None]:
         raise KeyboardInterrupt(*[resume_command(directory)] if begun else []) from error
 
 
+def taken_out(overrides: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The directory that `resume=` names, None where it names none, and the other overrides.
+
+    Raises:
+        UserError: the directory is in quotes and cannot be read.
+    """
+    given = [each for each in overrides if each.startswith("resume=")]
+    if not given or given[-1] == "resume=null":
+        return None, list(overrides)
+    path = given[-1].partition("=")[2]
+    if path.startswith(("'", '"')):
+        path = str(parsed(given[-1:])[0].value())
+    return path, [each for each in overrides if each not in given]
+
+
 def resume(given: str, overrides: Sequence[str]) -> Path:
     """Go on with the run in the directory `given`, with what may be changed; its path.
 

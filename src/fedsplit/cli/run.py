@@ -5,17 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.errors import HydraException
-from hydra.types import RunMode
 
 from fedsplit.cli.flags import SHOWS, apart, check_flags, show
-from fedsplit.cli.resuming import resumable, resume
-from fedsplit.config.checks import check
+from fedsplit.cli.resuming import resume, taken_out
+from fedsplit.cli.single import compose_single, single
 from fedsplit.config.choices import own_choices
-from fedsplit.config.compose import check_hydra, composed, composing, first_line, hydra_path, plain
-from fedsplit.config.overrides import check_beside, one_list, spelled_out
-from fedsplit.errors import RunFailed, UserError
-from fedsplit.files.shown_path import shown
-from fedsplit.tasks.running import perform
+from fedsplit.config.overrides import one_list, spelled_out
+from fedsplit.errors import RunFailed, UserError, first_line
+from fedsplit.files.paths import shown
 
 
 def main() -> int:
@@ -56,39 +53,17 @@ def run(arguments: Sequence[str]) -> None:
         show(arguments)
         return
     overrides = [argument for argument in arguments if not argument.startswith("-")]
-    resumed = [o.partition("=")[2].strip("'\"") for o in overrides if o.startswith("resume=")]
-    if resumed and resumed[-1] != "null":
+    resumed, others = taken_out(overrides)
+    if resumed is not None:
         if flags:
-            raise UserError("resume", resumed[-1], "a run is resumed by itself, not in a sweep")
-        print(shown(resume(resumed[-1], [o for o in overrides if not o.startswith("resume=")])))
+            raise UserError("resume", resumed, "a run is resumed by itself, not in a sweep")
+        print(shown(resume(resumed, others)))
     elif flags:
         from fedsplit.sweeps.sweep import sweep  # noqa: PLC0415  (what draws tables, only where there are any)
 
         sweep(overrides)
     else:
-        directory = single([one_list(override) for override in overrides])
+        directory, config = compose_single([one_list(override) for override in overrides])
+        single(directory, config)
         if (directory / "config.yaml").is_file():
             print(shown(directory))
-
-
-def single(overrides: Sequence[str]) -> Path:
-    """Do one thing that overrides ask for; the directory that was for its results.
-
-    Raises:
-        UserError: something asked for cannot be.
-        RunFailed: the run could not be carried to its end.
-    """
-    with composing():
-        config = composed(overrides)
-        check_hydra(config)
-        directory, settings = hydra_path(config, "hydra.run.dir"), plain(config)
-    if config.hydra.mode == RunMode.MULTIRUN:
-        raise UserError("hydra.mode", "MULTIRUN", "a sweep is asked for by -m")
-    check_beside(settings, list(config.hydra.overrides.task))
-    check(settings)
-    if settings.get("sweep", {}).get("skip_finished"):
-        raise UserError("sweep.skip_finished", True, "is for a sweep, which is asked for by -m")
-    directory = directory.absolute()
-    with resumable(directory):
-        perform(directory, settings, config.hydra.runtime.choices)
-    return directory

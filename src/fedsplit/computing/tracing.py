@@ -116,11 +116,7 @@ def traced(module: nn.Module) -> list[fx.Node]:
 
 
 def _traced(module: nn.Module, closed: frozenset[str], *, training: bool) -> list[fx.Node]:
-    """The operations in one mode.
-
-    Raises:
-        _Closed: something cannot be followed.
-    """
+    """The operations in one mode."""
     tracer = Tracer(closed)
     try:
         with in_mode(module, training):
@@ -135,11 +131,7 @@ def _traced(module: nn.Module, closed: frozenset[str], *, training: bool) -> lis
 
 
 def _merged(module: nn.Module, training: list[fx.Node], evaluating: list[fx.Node]) -> list[fx.Node]:
-    """Operations that are right in both modes: constants that differ are chosen by `training`.
-
-    Raises:
-        _Closed: other operations run in one mode than in the other.
-    """
+    """Operations that are right in both modes: constants that differ are chosen by `training`."""
     counterparts: dict[fx.Node, fx.Node] = {}
     for one, other in zip_longest(training, evaluating):
         counterparts[other] = one
@@ -187,19 +179,19 @@ def _same_constant(module: nn.Module, one: fx.Node, other: fx.Node) -> bool:
 
 def _owner(node: fx.Node) -> str:
     """The submodule whose code an operation stands in."""
-    paths = [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
     called = str(node.target) if node.op == "call_module" else None
-    return next((path for path in reversed(paths) if path != called), "")
+    return next((path for path in reversed(submodules_of(node)) if path != called), "")
+
+
+def submodules_of(node: fx.Node) -> list[str]:
+    """The submodules that an operation stands in, outermost first."""
+    return [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
 
 
 def _either(  # noqa: PLR0911  (one return a kind of argument)
     user: fx.Node, one: Any, other: Any, counterparts: dict[fx.Node, fx.Node], flag: list[fx.Node]
 ) -> Any:
-    """An argument that is `one` in training and `other` in evaluation.
-
-    Raises:
-        ValueError: no constant tells them apart.
-    """
+    """An argument that is `one` in training and `other` in evaluation."""
 
     def inner(a: Any, b: Any) -> Any:
         return _either(user, a, b, counterparts, flag)

@@ -47,7 +47,7 @@ def names_of(group: str) -> list[str]:
 
 
 @contextmanager
-def own_choices(directory: str | None) -> Iterator[None]:
+def own_choices(directory: str | Path | None) -> Iterator[None]:
     """While choices are also looked up in a directory of the user's own, here and in processes started here.
 
     Args:
@@ -103,7 +103,7 @@ def _target_in(group: str, file: Path) -> str | None:
         if isinstance(node, dict) and "_target_" in node:
             return str(node["_target_"])
     for each in content.get("defaults", ()):
-        found: list[Any]
+        found: list[str | None]
         if isinstance(each, dict):  # as /optimizer@_here_: adam
             found = [target_of(key.strip("/").partition("@")[0], name) for key, name in each.items()]
         else:

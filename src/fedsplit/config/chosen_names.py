@@ -5,9 +5,10 @@ from functools import reduce
 from typing import Any
 
 from fedsplit.config.choices import file_of, target_of
+from fedsplit.config.values import Plain
 
 
-def chosen_names(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> dict[str, str | None]:
+def chosen_names(config: Plain, choices: Mapping[str, str | None]) -> dict[str, str | None]:
     """The choices, each by the name of the class that a `_target_` given beside it puts in its place.
 
     That is the last part of the dotted path, `MyNet` of `my_package.MyNet`; the whole path where a choice of
@@ -20,7 +21,7 @@ def chosen_names(config: Mapping[str, Any], choices: Mapping[str, str | None]) -
     return {key: chosen_name(config, key, choice) for key, choice in choices.items()}
 
 
-def chosen_name(config: Mapping[str, Any], key: str, choice: str | None) -> str | None:
+def chosen_name(config: Plain, key: str, choice: str | None) -> str | None:
     """The name of one choice, at a key `group` or `group@place`; see `chosen_names`."""
     group, _, place = key.partition("@")
     node = reduce(_inside, (place or group).split("."), config)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from fedsplit.config.choices import FLAG, own_directory
-from fedsplit.files.shown_path import shown
+from fedsplit.files.paths import shown
 
 _PACKAGE = Path(__file__).parents[1]
 _SCRIPTS = {"fedsplit": "main.py", "fedsplit-plot": "plot_results.py"}

@@ -18,12 +18,13 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fedsplit.config.checks import CODECS
 from fedsplit.config.choices import CONFIGS, own_directory
 from fedsplit.config.chosen_names import chosen_names
 from fedsplit.config.commands import command
 from fedsplit.config.grammar import check_single
-from fedsplit.errors import UserError
+from fedsplit.config.run_config import RunConfig
+from fedsplit.config.settings import CODECS
+from fedsplit.errors import UserError, first_line
 from fedsplit.files.paths import user_path
 from fedsplit.machine.cores import jobs_at_once
 
@@ -131,11 +132,6 @@ def _unknown_key(key: str, overrides: Sequence[str]) -> UserError:
     return UserError(key, value, f"no such key; {hint}known: {', '.join(known) or 'none'}")
 
 
-def first_line(error: Exception) -> str:
-    """What an error says first."""
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
 def plain(config: DictConfig) -> dict[str, Any]:
     """A composed configuration, resolved, as plain values, without Hydra's own part."""
     try:
@@ -143,6 +139,21 @@ def plain(config: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise UserError(str(error.full_key or "config"), None, first_line(error)) from error
     return resolved  # type: ignore[return-value]
+
+
+def choices_of(config: DictConfig) -> dict[str, str | None]:
+    """Names of what was chosen of each group, Hydra's own left out."""
+    choices: dict[str, str | None] = config.hydra.runtime.choices
+    return {group: choice for group, choice in choices.items() if not group.startswith("hydra/")}
+
+
+def run_config(config: DictConfig) -> RunConfig:
+    """The configuration of a run that was composed.
+
+    Raises:
+        UserError: a value is not allowed.
+    """
+    return RunConfig.parse(plain(config), choices_of(config))
 
 
 def _without_hydra(config: DictConfig) -> DictConfig:

@@ -1,12 +1,12 @@
 """Overrides as they are typed: older spellings, and codecs chosen by the key they stand at."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from fedsplit.config.checks import CODECS
 from fedsplit.config.dotted_keys import below
 from fedsplit.config.grammar import parsed
+from fedsplit.config.settings import CODECS
 from fedsplit.config.task_traits import task_traits
+from fedsplit.config.values import Plain
 from fedsplit.errors import UserError
 
 OLDER_SPELLINGS = {"dataset.distribution": "distribution", "dataset.alpha": "distribution.alpha"}
@@ -38,7 +38,7 @@ def one_list(argument: str) -> str:
     return f"{key}=[{value}]" if sweeps else argument
 
 
-def check_beside(config: Mapping[str, Any], overrides: Sequence[str]) -> None:
+def check_beside(config: Plain, overrides: Sequence[str]) -> None:
     """Raise where something is given that is not this command's to say, but the server's or the run's.
 
     Args:

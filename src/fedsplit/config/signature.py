@@ -19,7 +19,7 @@ from fedsplit.config.values import VOCABULARY
 class Signature:
     """Annotations by argument name (`None` where one cannot be read here); `open` accepts any name."""
 
-    annotations: dict[str, Any]
+    annotations: dict[str, object]
     open: bool = False
 
 
@@ -34,14 +34,14 @@ def _parsed(module: str) -> ast.Module | None:
     return ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
 
 
-class _Names(dict[str, Any]):
+class _Names(dict[str, object]):
     """What the annotations of a module may name: VOCABULARY, and type aliases, its own and imported ones."""
 
     def __init__(self, tree: ast.Module) -> None:
         super().__init__(VOCABULARY)
         self._tree = tree
 
-    def __missing__(self, name: str) -> Any:
+    def __missing__(self, name: str) -> object:
         for node in self._tree.body:
             if (
                 isinstance(node, ast.AnnAssign)
@@ -57,7 +57,7 @@ class _Names(dict[str, Any]):
         return _Names(tree)[imported]
 
 
-def _annotation(node: ast.expr | None, tree: ast.Module) -> Any:
+def _annotation(node: ast.expr | None, tree: ast.Module) -> object:
     if node is None:
         return None
     expression = compile(ast.Expression(node), "<annotation>", "eval")
@@ -100,7 +100,7 @@ def signature(target: str) -> Signature | None:
 
 
 def _of_class(tree: ast.Module, module: str, node: ast.ClassDef) -> Signature:
-    annotations: dict[str, Any] = {}
+    annotations: dict[str, object] = {}
     opened = False
     for base in (
         node.bases

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from typing import Any
 
 from fedsplit.config.choices import target_of
 from fedsplit.config.signature import class_literals
@@ -24,19 +23,20 @@ class TaskTraits:
     announces: str
 
 
-def task_traits(config: Mapping[str, Any]) -> TaskTraits:
+def task_traits(config: Mapping[str, object]) -> TaskTraits:
     """Of the task of a configuration; where its source cannot be found, those that a task has by default."""
     task = config.get("task")
     target = task.get("_target_") if isinstance(task, Mapping) else None
-    return _traits(target if isinstance(target, str) else _TASK)
+    return traits_of(target if isinstance(target, str) else _TASK)
 
 
 def traits_of_choice(task: str) -> TaskTraits:
     """Of a choice of the `task` group."""
-    return _traits(target_of("task", task) or _TASK)
+    return traits_of(target_of("task", task) or _TASK)
 
 
 @lru_cache
-def _traits(target: str) -> TaskTraits:
+def traits_of(target: str) -> TaskTraits:
+    """Of the task at a dotted path."""
     known = class_literals(_TASK) | class_literals(target)
     return TaskTraits(**{field.name: known[field.name] for field in fields(TaskTraits)})

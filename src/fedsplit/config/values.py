@@ -14,6 +14,9 @@ from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_orig
 
 from fedsplit.config.choices import names_of
 
+Plain: TypeAlias = Mapping[str, Any]
+"""Values by key as YAML holds them, nested: a composed configuration, or a part of one."""
+
 
 @dataclass(frozen=True)
 class Range:
@@ -35,7 +38,7 @@ class ChoiceOf:
         """What a value must be."""
         return f"one of {', '.join((*names_of(self.group), *self.others))}"
 
-    def accepts(self, value: Any) -> bool:
+    def accepts(self, value: object) -> bool:
         """Whether it is."""
         return value in names_of(self.group) or value in self.others
 
@@ -60,7 +63,7 @@ HalfPrecision: TypeAlias = Annotated[str, ChoiceOf("deployment", ("int8",))]
 Rate: TypeAlias = Annotated[float, Range("a number from 1e-6 to 1e12", lambda v: 1e-6 <= v <= 1e12)]
 
 
-def _spread_from(least: float) -> Callable[[Any], bool]:
+def _spread_from(least: float) -> Callable[[object], bool]:
     """Accepts a number from `least` to 1e12, or a distribution of such numbers."""
 
     def number(value: Any, most: float = 1e12) -> bool:
@@ -81,7 +84,7 @@ _DRAWN = "[uniform, low, high] or [lognormal, median, sigma up to 5]"
 Spread: TypeAlias = Annotated[Any, Range(f"a number from 1e-6 to 1e12, {_DRAWN}", _spread_from(1e-6))]
 SpreadFromZero: TypeAlias = Annotated[Any, Range(f"a number from 0 to 1e12, {_DRAWN}", _spread_from(0))]
 
-VOCABULARY: Mapping[str, Any] = {
+VOCABULARY: Mapping[str, object] = {
     **{name: value for name, value in globals().items() if get_origin(value) is Annotated},
     **{"int": int, "float": float, "bool": bool, "str": str, "list": list, "tuple": tuple, "dict": dict},
     **{"Literal": Literal, "Any": Any},
@@ -110,7 +113,7 @@ def allowed(annotation: Any) -> str:
     return _WORDS.get(annotation, "anything")
 
 
-def fits(annotation: Any, value: object) -> bool:  # noqa: PLR0911  (one return a kind of annotation)
+def fits(annotation: object, value: object) -> bool:  # noqa: PLR0911  (one return a kind of annotation)
     """Whether a configured value (plain number, text, list or None) fits `annotation`."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
@@ -121,7 +124,7 @@ def fits(annotation: Any, value: object) -> bool:  # noqa: PLR0911  (one return 
     if origin in (Union, types.UnionType):
         return any(fits(choice, value) for choice in arguments)
     if origin is Literal:
-        return value in arguments
+        return any(value == each and type(value) is type(each) for each in arguments)
     if origin in (list, tuple):
         if not isinstance(value, list | tuple):
             return False

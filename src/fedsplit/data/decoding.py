@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fedsplit.errors import UserError
+from fedsplit.errors import UserError, first_line
 from fedsplit.files.whole import appearing
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp", ".gif"}
@@ -66,7 +66,7 @@ class Decoder:
         except UserError:
             raise
         except Exception as error:  # Pillow's decoders raise whatever damaged files make them raise
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             if isinstance(error, OSError) and error.strerror:
                 reason = error.strerror
             told = f"{file} cannot be read as an image ({reason})"

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import yaml
 from torch import fx, nn
 
 from fedsplit.config.choices import file_of, names_of
-from fedsplit.config.instantiate import make
+from fedsplit.config.component import Component
 from fedsplit.deployment.backends.backend import Backend
 from fedsplit.errors import UserError
 from fedsplit.machine.extras import extra
@@ -34,7 +34,7 @@ class Precision:
     """
 
     runtime: str
-    backend: Mapping[str, Any]
+    backend: Mapping[str, object]
     format: str
     reader: str
     as_trained: bool = False
@@ -58,7 +58,7 @@ class Precision:
             UserError: it needs an extra that is not installed.
         """
         with extra(key, value):
-            return make(Backend, {"backend": self.backend}, "backend")  # type: ignore[type-abstract]
+            return Component.of("backend", self.backend).build(Backend)
 
     def model(self, client: nn.Module) -> nn.Module:
         """What its backend takes of a trained client model: of one that rounds, usually the ordinary one."""

@@ -47,7 +47,7 @@ def serve(requests: Connection, answers: Connection) -> None:
     imported = peak_memory()
     forget_peak()
     before = peak_memory()
-    architecture = ClientArchitecture(**asked["architecture"])
+    architecture = ClientArchitecture.of(asked["architecture"])
     deployed = storage.load(directory, architecture.build)
     answers.send({"imported": imported, "before": before})
     inputs: dict[int, torch.Tensor] = {}

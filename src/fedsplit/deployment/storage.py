@@ -8,7 +8,7 @@ from typing import Any
 from fedsplit.config.targets import located
 from fedsplit.deployment.backends.backend import Build, Deployed
 from fedsplit.deployment.precisions import readers
-from fedsplit.errors import UserError
+from fedsplit.errors import UserError, first_line
 from fedsplit.files.bounded import json_in
 from fedsplit.files.whole import write_json
 from fedsplit.machine.extras import extra
@@ -42,7 +42,7 @@ def description(directory: Path) -> dict[str, Any]:
     return found
 
 
-def grid(description: Mapping[str, Any]) -> tuple[float | None, int]:
+def grid(description: Mapping[str, object]) -> tuple[float | None, int]:
     """Scale and zero point of a model's codes; the scale is None of one that puts out none.
 
     Raises:
@@ -89,5 +89,4 @@ def load(directory: Path, build: Build) -> Deployed:
     except UserError:
         raise
     except Exception as error:  # whatever a library makes of a file that is damaged, or of another model
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError("deployed", directory, f"cannot be loaded ({reason})") from error
+        raise UserError("deployed", directory, f"cannot be loaded ({first_line(error)})") from error

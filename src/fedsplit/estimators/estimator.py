@@ -4,14 +4,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from fedsplit.computing.captured_steps import Graphed, Outputs
 from fedsplit.computing.model_state import ModelState
-from fedsplit.computing.steppable import Steppable
+from fedsplit.computing.steppable import Seed, Steppable
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class GradientEstimator(ABC):
 
     @abstractmethod
     def estimate(
-        self, model: Steppable, z: Tensor, y: Tensor, *, seed: Any, differentiable: bool = False
+        self, model: Steppable, z: Tensor, y: Tensor, *, seed: Seed, differentiable: bool = False
     ) -> Tensor:
         """Estimated gradients per sample, of the summed loss, in the shape of `z`; moves no statistics.
 

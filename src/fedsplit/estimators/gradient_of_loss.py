@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 
 from fedsplit.computing.hooks import hooked
 from fedsplit.computing.model_state import ModelState
-from fedsplit.computing.steppable import Steppable
+from fedsplit.computing.steppable import Seed, Steppable
 from fedsplit.estimators.estimator import Chunk, GradientEstimator
 from fedsplit.estimators.second_derivative.operation import UnsupportedError
 from fedsplit.estimators.second_derivative.sweeps import Sweeps
@@ -39,7 +38,7 @@ class GradientOfLoss(GradientEstimator):
         return auxiliary
 
     def estimate(
-        self, model: Steppable, z: Tensor, y: Tensor, *, seed: Any, differentiable: bool = False
+        self, model: Steppable, z: Tensor, y: Tensor, *, seed: Seed, differentiable: bool = False
     ) -> Tensor:
         if isinstance(model.module, ExplicitInputGradient):
             with torch.set_grad_enabled(differentiable):

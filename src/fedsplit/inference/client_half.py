@@ -99,7 +99,7 @@ def serve(requests: Connection, answers: Connection) -> None:
     directory = Path(asked["directory"])
     storage.reader(directory)
     before = peak_memory()
-    deployed = storage.load(directory, ClientArchitecture(**asked["architecture"]).build)
+    deployed = storage.load(directory, ClientArchitecture.of(asked["architecture"]).build)
     answers.send({"memory_before": before})
     for asked in received(requests):
         x = load_file(asked["inputs"])["x"]

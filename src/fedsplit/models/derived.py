@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 
 from fedsplit.config.values import PositiveFloat, PositiveInt
+from fedsplit.models.splitting.cuts import evaluating
 
 _LEAST_CHANNELS = 8
 
@@ -45,7 +46,8 @@ class DerivedAuxiliary(nn.Module):
         self._crossing = crossing
         start = _gathered_shape(crossing)
         stages = _stages(_shapes(server, smashed_shape))[:depth] if len(start) == 3 else []
-        hidden = [max(_LEAST_CHANNELS, round(width * each)) for each in _hidden(server)[:depth]]
+        linear = [layer.out_features for layer in server.modules() if isinstance(layer, nn.Linear)]
+        hidden = [max(_LEAST_CHANNELS, round(width * each)) for each in linear[:-1][:depth]]
         if stages:
             self.trunk, features = _convolutions(start, stages, width)
         elif len(start) == 2:
@@ -102,11 +104,8 @@ def _shapes(server: nn.Module, smashed_shape: Sequence[int]) -> list[tuple[int, 
     """Of one sample, after each convolution of the server model, in order."""
     assert isinstance(server, fx.GraphModule)
     like = next(server.parameters())
-    training = server.training
-    server.eval()
-    with torch.no_grad():
+    with evaluating(server):
         ShapeProp(server).propagate(torch.zeros(2, *smashed_shape, device=like.device, dtype=like.dtype))
-    server.train(training)
     found = []
     for node in server.graph.nodes:
         made_by = server.get_submodule(str(node.target)) if node.op == "call_module" else None
@@ -126,11 +125,6 @@ def _stages(shapes: Sequence[tuple[int, ...]]) -> list[tuple[int, int]]:
         else:
             stages.append((channels, side))
     return stages
-
-
-def _hidden(server: nn.Module) -> list[int]:
-    """Features of the hidden linear layers."""
-    return [layer.out_features for layer in server.modules() if isinstance(layer, nn.Linear)][:-1]
 
 
 def _gathered_shape(crossing: Sequence[tuple[int, ...]]) -> tuple[int, ...]:

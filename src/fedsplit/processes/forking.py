@@ -10,7 +10,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from multiprocessing.connection import Connection, Pipe, wait
-from typing import Any
 
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.processes.lifeline import end_with_parent
@@ -60,7 +59,7 @@ class Ended:
 
     code: int | None
     error: str | None
-    value: Any = None
+    value: object = None
 
 
 def import_all(modules: Iterable[str]) -> None:
@@ -102,11 +101,11 @@ def serve(requests: Connection, answers: Connection) -> None:
                         os.kill(pid, request.signal)
 
 
-def _last_words(fork: Connection) -> tuple[list[str], str | None, Any]:
+def _last_words(fork: Connection) -> tuple[list[str], str | None, object]:
     """What a fork told at its end: modules it imported, its error, its value."""
     with fork:
         try:
-            told: tuple[list[str], str | None, Any] = fork.recv()
+            told: tuple[list[str], str | None, object] = fork.recv()
         except (EOFError, OSError):
             return [], None, None
         return told

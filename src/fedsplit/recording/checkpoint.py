@@ -53,7 +53,8 @@ def _unfit(folder: Path, misfit: Misfit) -> UserError:
 def save(folder: Path, checkpoint: Checkpoint) -> None:
     """Write `folder/round-<rounds>/`, whole or not at all, and drop all but the last two."""
     folder.mkdir(exist_ok=True)
-    if _is_whole(_path(folder, checkpoint.rounds)):  # run before: to replace it could lose the last one
+    # one that was run before stays: to replace it could lose the last one
+    if _is_whole(folder, checkpoint.rounds):
         return
     _write(folder, checkpoint, durable=True)
     older = [rounds for rounds in kept(folder) if rounds < checkpoint.rounds]
@@ -100,7 +101,23 @@ def load(folder: Path, rounds: int) -> Checkpoint | None:
     Raises:
         UserError: it is whole, but of another form than this version writes.
     """
-    return _load(_path(folder, rounds))
+    path = _path(folder, rounds)
+    try:
+        lines = text(path / _CHECKSUMS).splitlines()
+        sums = {name: checksum for checksum, _, name in (line.partition("  ") for line in lines)}
+        if any(sums.get(name) != _checksum(path / name) for name in (_TENSORS, _VALUES)):
+            return None
+        values = json_in(path / _VALUES, 256 * MIB, most_digits=100)
+        tensors = load_file(path / _TENSORS)
+    except (OSError, ValueError, SafetensorError):
+        return None
+    try:
+        state = _checked(rounds, values)
+        for key, tensor in tensors.items():
+            _place(state, key, tensor)
+    except Misfit as misfit:
+        raise _unfit(path, misfit) from misfit
+    return Checkpoint(rounds, state, path)
 
 
 def _path(folder: Path, rounds: int) -> Path:
@@ -139,51 +156,23 @@ def load_latest(folder: Path) -> Checkpoint | None:
     return None
 
 
-def _is_whole(path: Path) -> bool:
+def _is_whole(folder: Path, rounds: int) -> bool:
     """Whether there is a checkpoint that can be gone on from."""
     try:
-        return _load(path) is not None
+        return load(folder, rounds) is not None
     except UserError:
         return False
 
 
-def _load(path: Path) -> Checkpoint | None:
-    """A checkpoint; None where it is damaged or not there.
-
-    Raises:
-        UserError: it is whole, but of another form than this version writes.
-    """
-    try:
-        lines = text(path / _CHECKSUMS).splitlines()
-        sums = {name: checksum for checksum, _, name in (line.partition("  ") for line in lines)}
-        if any(sums.get(name) != _checksum(path / name) for name in (_TENSORS, _VALUES)):
-            return None
-        values = json_in(path / _VALUES, 256 * MIB, most_digits=100)
-        tensors = load_file(path / _TENSORS)
-    except (OSError, ValueError, SafetensorError):
-        return None
-    try:
-        state = _checked(path, values)
-        for key, tensor in tensors.items():
-            _place(state, key, tensor)
-    except Misfit as misfit:
-        raise _unfit(path, misfit) from misfit
-    return Checkpoint(values["rounds"], state, path)
-
-
-def _checked(path: Path, values: object) -> State:
-    """The state in the values of a checkpoint, whatever is in it.
-
-    Raises:
-        Misfit: they are of another format.
-    """
+def _checked(rounds: int, values: object) -> State:
+    """The state in the values of a checkpoint, whatever is in it."""
     if not isinstance(values, dict) or "format" not in values:
         raise Misfit("it", f"has no format number, and must have {FORMAT}")
     if values["format"] != FORMAT:
         raise Misfit("format", f"is {shortened(repr(values['format']))}, and must be {FORMAT}")
     check_keys(values, ("format", "rounds", "state"), "it")
     check_form(values["rounds"], int, "rounds")
-    if _path(path.parent, values["rounds"]) != path:
+    if values["rounds"] != rounds:
         raise Misfit("rounds", f"is {values['rounds']}, and must be that of the folder's name")
     check_keys(values["state"], None, "state")
     state: State = values["state"]
@@ -191,11 +180,7 @@ def _checked(path: Path, values: object) -> State:
 
 
 def _place(state: State, key: str, tensor: Tensor) -> None:
-    """Put a tensor where its name says.
-
-    Raises:
-        Misfit: there is no such place.
-    """
+    """Put a tensor where its name says."""
     *folders, name = key.split("/")
     node: object = state
     for part in folders:

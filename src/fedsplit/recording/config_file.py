@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from fedsplit.config.choices import own_directory
+from fedsplit.config.values import Plain
 from fedsplit.errors import UserError, shortened
 from fedsplit.files.bounded import Damaged, yaml_in
 from fedsplit.files.whole import write_yaml
@@ -19,14 +19,14 @@ class OtherFormat(UserError):
     """A run that another version left."""
 
 
-def write_config(directory: Path, config: Mapping[str, Any]) -> None:
+def write_config(directory: Path, config: Mapping[str, object]) -> None:
     """Write the file, whole or not at all."""
     own = own_directory()
     named = {} if own is None else {_OWN_CHOICES: str(own)}
     write_yaml(directory / CONFIG_FILE, {"format": FORMAT, **named, **config})
 
 
-def read_config(directory: Path, key: str) -> dict[str, Any]:
+def read_config(directory: Path, key: str) -> Plain:
     """What `write_config` wrote, plain; `choices` maps groups to names of choices or null.
 
     Args:
@@ -38,28 +38,28 @@ def read_config(directory: Path, key: str) -> dict[str, Any]:
         UserError: the file cannot be read, is damaged, or not that of a run.
     """
     try:
-        config = yaml_in(directory / CONFIG_FILE)
+        content = yaml_in(directory / CONFIG_FILE)
     except OSError as error:
         raise UserError(key, directory, f"its {CONFIG_FILE} cannot be read ({error.strerror})") from error
     except Damaged as error:
         raise UserError(key, directory, f"its {CONFIG_FILE} is damaged ({error})") from error
-    if isinstance(config, dict) and config.get("format") != FORMAT:
-        found = f"format {shortened(repr(config['format']))}" if "format" in config else "no format number"
+    if isinstance(content, dict) and content.get("format") != FORMAT:
+        found = f"format {shortened(repr(content['format']))}" if "format" in content else "no format number"
         raise OtherFormat(key, directory, f"its {CONFIG_FILE} has {found}; this version reads {FORMAT}")
-    choices = config.get("choices") if isinstance(config, dict) else None
+    choices = content.get("choices") if isinstance(content, dict) else None
     if not isinstance(choices, dict) or not all(
         isinstance(group, str) and isinstance(choice, str | None) for group, choice in choices.items()
     ):
         told = f"its {CONFIG_FILE} is not that of a run: choices must name what was chosen of each group"
         raise UserError(key, directory, told)
-    return {name: value for name, value in config.items() if name not in ("format", _OWN_CHOICES)}
+    return {name: value for name, value in content.items() if name not in ("format", _OWN_CHOICES)}
 
 
 def own_choices_of(directory: Path) -> str | None:
     """Where a run's file says that its choices of one's own were: only ever told, never opened."""
     try:
-        config = yaml_in(directory / CONFIG_FILE)
+        content = yaml_in(directory / CONFIG_FILE)
     except (OSError, Damaged):
         return None
-    found = config.get(_OWN_CHOICES) if isinstance(config, dict) else None
+    found = content.get(_OWN_CHOICES) if isinstance(content, dict) else None
     return found if isinstance(found, str) else None

@@ -122,7 +122,7 @@ def _experiment(name: object, entry: object) -> Experiment:
     settings = {str(key): value for key, value in entry.items() if key not in own}
     figure = figure_type(own.get("figure", "curve"), settings, f"{name}.", _OWN_KEYS)
     runs = own.get("runs", [SAVES])
-    if not _is_texts(runs):
+    if not runs or not fits(list[str], runs):
         raise UserError(f"{name}.runs", runs, "must be a list of run directories or globs")
     for key in ("title", "description"):
         if not isinstance(own.get(key, ""), str):
@@ -151,12 +151,3 @@ def _where(key: str, node: object) -> tuple[Settings, bool]:
     return settings_of(key, {each: node[each] for each in node if each != _OTHERS}), node[
         _OTHERS
     ] == "default"
-
-
-def _is_texts(value: object) -> bool:
-    return (
-        isinstance(value, Sequence)
-        and not isinstance(value, str)
-        and bool(value)
-        and all(isinstance(each, str) for each in value)
-    )

@@ -1,12 +1,13 @@
 """Runs read back from their directories, each setting and seed once."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-from fedsplit.config.dotted_keys import below, flat, shown
+from fedsplit.config.dotted_keys import below, flat
+from fedsplit.config.values import Plain
 from fedsplit.errors import UserError
 from fedsplit.files.bounded import Damaged, csv_table, json_in, number, whole
 from fedsplit.recording.config_file import CONFIG_FILE, read_config
@@ -15,6 +16,7 @@ METRICS = "metrics.csv"
 RUN_FILES = (CONFIG_FILE, METRICS)
 """What makes a directory that of a run."""
 RESULTS = "results.json"
+_CHOICES = "choices"
 _OF_MESSAGES = ("bytes", "bits", "sqnr", "retransmitted")
 WITHOUT_EFFECT = (
     *("seed", "task", "tracker", "sweep", "progress", "resume", "trust", "checkpoint_interval"),
@@ -39,10 +41,15 @@ class Run:
     """
 
     path: Path
-    config: Mapping[str, Any]
+    config: Mapping[str, object]
     label: str
     columns: Mapping[str, tuple[float | None, ...]]
-    results: Mapping[str, Any] | None = None
+    results: Plain | None = None
+
+    @property
+    def seed(self) -> int:
+        """The seed of everything that it drew."""
+        return int(self.values_by_key["seed"])
 
     @property
     def algorithm(self) -> str:
@@ -63,7 +70,7 @@ class Run:
         """Every value that can change a result, by dotted key."""
         return {key: value for key, value in self.values_by_key.items() if not below(key, WITHOUT_EFFECT)}
 
-    def setting_beside(self, keys: Collection[str]) -> Setting:
+    def setting_beside(self, keys: Sequence[str]) -> Setting:
         """All that is set, but for what is at or below these keys."""
         return tuple((key, value) for key, value in self.settings.items() if not below(key, keys))
 
@@ -80,12 +87,17 @@ class Run:
     @cached_property
     def options(self) -> dict[str, str]:
         """The chosen option of each group by its own name, by place; `null` where none is chosen."""
-        return {group.rpartition("@")[2]: shown(option) for group, option in self.config["choices"].items()}
+        chosen = (each for each in self._flat.items() if below(each[0], (_CHOICES,)))
+        return {key.removeprefix(f"{_CHOICES}.").rpartition("@")[2]: option for key, option in chosen}
 
     @cached_property
     def values_by_key(self) -> dict[str, str]:
         """Every value, by dotted key."""
-        return dict(flat({key: value for key, value in self.config.items() if key != "choices"}))
+        return {key: value for key, value in self._flat.items() if not below(key, (_CHOICES,))}
+
+    @cached_property
+    def _flat(self) -> dict[str, str]:
+        return dict(flat(self.config))
 
     def values(self, column: str) -> dict[int, float]:
         """The values of a column, by round; rounds without one are left out.
@@ -121,11 +133,11 @@ def without_repeats(runs: Sequence[Run]) -> tuple[list[Run], dict[Path, Path]]:
     """
     kept: dict[tuple[object, ...], Run] = {}
     for run in runs:
-        identity = (run.config["seed"], *run.settings.items())
+        identity = (run.seed, *run.settings.items())
         other = kept.get(identity)
         if other is None or len(run.columns["round"]) >= len(other.columns["round"]):
             kept[identity] = run
-    stands = {run.path: kept[(run.config["seed"], *run.settings.items())].path for run in runs}
+    stands = {run.path: kept[(run.seed, *run.settings.items())].path for run in runs}
     return list(kept.values()), {path: by for path, by in stands.items() if path != by}
 
 
@@ -149,7 +161,7 @@ def read_run(path: Path) -> Run:
     if results is not None and not _are_results(results):
         raise UserError("run", path, f"{RESULTS} must not be damaged")
     match config:
-        case {"choices": {"algorithm": str()}, "seed": int()}:
+        case {"choices": {"algorithm": str()}, "seed": int(seed)} if not isinstance(seed, bool):
             run = Run(path, config, "", columns, results)
             return replace(run, label=run.algorithm)
     raise UserError("run", path, "config.yaml must be that of a run: it has no algorithm chosen or no seed")

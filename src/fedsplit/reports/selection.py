@@ -5,10 +5,11 @@ from difflib import get_close_matches
 from itertools import product
 from typing import TypeAlias
 
-from fedsplit.config.checks import GROUPS, OPTIONAL_GROUPS, SETTINGS
+from fedsplit.config.checks import SETTINGS
 from fedsplit.config.choices import canonical
 from fedsplit.config.commands import command
 from fedsplit.config.dotted_keys import shown
+from fedsplit.config.settings import GROUPS, OPTIONAL_GROUPS
 from fedsplit.errors import UserError
 from fedsplit.reports.runs import Run
 

@@ -2,10 +2,9 @@
 
 # ruff: noqa: PLC0415  (the process of a sweep imports none of this, what forks does it once)
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from fedsplit.config.run_config import RunConfig
 from fedsplit.sweeps.status import at_work
 
 
@@ -15,28 +14,38 @@ def import_what_jobs_need() -> None:
     import fedsplit.tasks.train  # noqa: F401
 
 
-def run_job(
-    config: Mapping[str, Any], choices: Mapping[str, str], directory: Path, place: int, statuses: Path
-) -> None:
+def run_job(config: RunConfig, directory: Path, place: int, statuses: Path) -> None:
     """Run a job to its end.
 
     Args:
-        config: composed, resolved and checked.
-        choices: what was chosen of each group.
+        config: of the job.
         directory: of the run; one that is there already is gone on with.
         place: of the job among those launched together, which decides on its GPU.
         statuses: folder for what jobs tell.
     """
     import torch
 
-    from fedsplit.machine.cores import device_of
     from fedsplit.tasks.running import go_on, perform
 
-    asked = config["device"]
+    asked = config.computation.device
     device = device_of(asked, place, torch.cuda.device_count())  # only now: CUDA outlives no fork
     with at_work(statuses):
         if (directory / "config.yaml").is_file():
-            trust = {"trust": config["trust"]}
+            trust = {"trust": config.origin.trust}
             go_on(directory, trust if device == asked else {**trust, "device": device})
         else:
-            perform(directory, {**config, "device": device}, choices)
+            perform(directory, config.changed({"device": device}))
+
+
+def device_of(asked: str, place: int, gpus: int) -> str:
+    """The device of a job.
+
+    Args:
+        asked: key `device` of its configuration.
+        place: of the job among those that are launched together, from 0.
+        gpus: how many there are where it runs.
+
+    Returns:
+        With several GPUs one after the other, where no certain one is asked for; else what is asked for.
+    """
+    return f"cuda:{place % gpus}" if gpus > 1 and asked in ("auto", "cuda") else asked

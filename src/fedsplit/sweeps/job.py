@@ -12,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from fedsplit.config.compose import names_of_choices, plain
+from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import UserError
 from fedsplit.processes.forker import Forker
 from fedsplit.processes.lifeline import end_with_parent
@@ -44,12 +45,12 @@ class Launched:
         number, directory = self.numbers[own.job.num], Path(own.runtime.output_dir)
         tell(self.statuses, number, Status("running"))
         try:
-            choices = names_of_choices(config, own.runtime.choices)
+            names = names_of_choices(config, own.runtime.choices).items()
+            chosen = {group: name for group, name in names if name and not group.startswith("hydra/")}
             log = log_of(self.statuses, number).absolute()
             run = partial(
                 run_job,
-                plain(config),
-                {group: name for group, name in choices.items() if name},
+                RunConfig.parse(plain(config), chosen),
                 directory,
                 own.job.num,
                 log.parent,

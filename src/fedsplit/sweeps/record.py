@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from fedsplit.errors import UserError
 from fedsplit.files.bounded import MIB, yaml_in
@@ -36,7 +35,7 @@ class Job:
     configuration: str
 
 
-def fingerprint(config: Mapping[str, Any]) -> str:
+def fingerprint(config: Mapping[str, object]) -> str:
     """The same for the same resolved configuration, whatever the words it was asked for in."""
     own = {key: value for key, value in config.items() if key not in _WITHOUT_EFFECT}
     return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:16]

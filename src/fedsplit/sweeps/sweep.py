@@ -5,18 +5,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from fedsplit.config.checks import check
 from fedsplit.config.commands import command
-from fedsplit.config.compose import check_hydra, composed, composing, first_line, hydra_path, plain
+from fedsplit.config.compose import check_hydra, choices_of, composed, composing, hydra_path, plain
 from fedsplit.config.overrides import check_beside
-from fedsplit.config.task_traits import task_traits
-from fedsplit.errors import RunFailed, UserError
-from fedsplit.files.new_directory import new_directory
-from fedsplit.files.shown_path import shown
+from fedsplit.config.run_config import RunConfig
+from fedsplit.config.task_traits import traits_of
+from fedsplit.errors import RunFailed, UserError, first_line
+from fedsplit.files.paths import new_directory, shown
 from fedsplit.recording.config_file import CONFIG_FILE, OtherFormat, read_config
 from fedsplit.sweeps import record
 from fedsplit.sweeps.grid import jobs
@@ -30,16 +28,17 @@ from fedsplit.sweeps.watch import Watch
 
 @dataclass(frozen=True)
 class Asked:
-    """A job that is asked for: what it is composed from, and to."""
+    """A job that is asked for: what it is composed from, and to; `settings` are all its values, resolved."""
 
     overrides: list[str]
     config: DictConfig
-    settings: dict[str, Any]
+    settings: dict[str, object]
+    run: RunConfig
 
     @property
     def rounds(self) -> int | None:
         """That the job is to run at most; None where it trains nothing."""
-        return self.settings["rounds"] if task_traits(self.settings).counts_rounds else None
+        return self.run.budget.rounds if traits_of(self.run.task.target).counts_rounds else None
 
     @property
     def own_overrides(self) -> list[str]:
@@ -74,7 +73,7 @@ def sweep(overrides: Sequence[str]) -> None:
                 jobs=taken,
                 rounds=[each.rounds for each in asked],
                 skipped=finished,
-                live=asked[0].settings["progress"],
+                live=asked[0].run.recording.progress,
             )
             to_run = [
                 (job, each) for job, each in zip(taken, asked, strict=True) if job.number not in finished
@@ -106,12 +105,12 @@ def _checked(overrides: list[str]) -> Asked:
     config = composed(overrides)
     check_hydra(config)
     settings = plain(config)
-    check(settings)
+    run = RunConfig.parse(settings, choices_of(config))
     task = config.hydra.runtime.choices.task
-    if not task_traits(settings).swept:
+    if not traits_of(run.task.target).swept:
         raise UserError("task", task, "leaves no run behind that a sweep could collect; do it by itself")
     check_beside(settings, list(config.hydra.overrides.task))
-    return Asked(overrides, config, settings)
+    return Asked(overrides, config, settings, run)
 
 
 def _check_places(asked: Sequence[Asked]) -> None:
@@ -131,7 +130,7 @@ def _directory(asked: Sequence[Asked]) -> Path:
     """Where the sweep is, or goes on; made."""
     first = asked[0]
     directory = hydra_path(first.config, "hydra.sweep.dir")
-    if first.settings.get("sweep", {}).get("skip_finished"):
+    if first.run.sweep and first.run.sweep.skip_finished:
         unresolved = str(OmegaConf.to_container(first.config.hydra.sweep, resolve=False)["dir"])  # type: ignore[index, call-overload]
         earlier: Path | None = directory if (directory / RECORD).is_file() else None
         if "${" in unresolved:
@@ -169,11 +168,7 @@ def _matched(asked: Sequence[Asked], recorded: Sequence[Job]) -> list[Job]:
 
 
 def _refuse_other_formats(runs: Sequence[Path]) -> None:
-    """Raise where a run that is there was left by another version, be it finished: nothing could read both.
-
-    Raises:
-        UserError: names the first such run.
-    """
+    """Raise where a run was left by another version, be it finished: nothing could read both."""
     for run in runs:
         if (run / CONFIG_FILE).is_file():
             try:
@@ -190,7 +185,7 @@ def _run(directory: Path, to_run: Sequence[tuple[Job, Asked]]) -> str:
     for job, _ in to_run:
         (statuses / f"{job.number}.json").unlink(missing_ok=True)
     first = to_run[0][1]
-    most_threads = max(asked.settings["threads"] for _, asked in to_run)
+    most_threads = max(asked.run.computation.threads for _, asked in to_run)
     others = [each for each in first.overrides if not each.startswith("hydra.sweep.")]
     config = composed([*others, f"threads={most_threads}", f"hydra.sweep.dir={_quoted(directory)}"])
     function = Launched(statuses, tuple(job.number for job, _ in to_run), os.getpid(), thread_counts())

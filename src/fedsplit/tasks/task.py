@@ -1,9 +1,10 @@
 """What a task is."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
+
+from fedsplit.config.run_config import RunConfig
 
 
 class Task(ABC):
@@ -29,12 +30,11 @@ class Task(ABC):
     """What a terminal shows at its start: names of groups in braces stand for their choices."""
 
     @abstractmethod
-    def run(self, config: Mapping[str, Any], directory: Path) -> None:
+    def run(self, config: RunConfig, directory: Path) -> None:
         """Do it.
 
         Args:
-            config: composed and checked (see `fedsplit.config.checks.check`), with the names of what was
-                chosen under `choices`.
+            config: of the command.
             directory: where results go, if there are any; made only once nothing can be wrong any more.
 
         Raises:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, Literal
+from typing import Literal
 
 import wandb
 
@@ -30,7 +30,7 @@ class WeightsAndBiases(Tracker):
         self._mode, self._project, self._entity = mode, project, entity
         self._run: wandb.Run | None = None
 
-    def start(self, config: Mapping[str, Any], directory: Path, rows: Sequence[Row]) -> None:
+    def start(self, config: Mapping[str, object], directory: Path, rows: Sequence[Row]) -> None:
         """See `Tracker.start`. A resumed run goes on under its id, where steps that are there already stay.
 
         Raises:

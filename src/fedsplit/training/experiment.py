@@ -2,21 +2,18 @@
 
 import logging
 import time
-from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 from rich.console import Console
 
-from fedsplit.building.parts import Parts
+from fedsplit.building.run import build_run
 from fedsplit.building.trained_start import TrainedStart
-from fedsplit.config.instantiate import make
+from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import RunFailed, UserError
-from fedsplit.files.shown_path import shown
+from fedsplit.files.paths import shown
 from fedsplit.machine.extras import extra
 from fedsplit.recording.checkpoint import Checkpoint
 from fedsplit.recording.identity import identity, refuse_changed_data
-from fedsplit.recording.ledger import Ledger
 from fedsplit.recording.metrics import Record
 from fedsplit.recording.run_directory import RunDirectory
 from fedsplit.recording.summary import StoppedBy
@@ -26,6 +23,7 @@ from fedsplit.training.evaluation import Evaluation
 from fedsplit.training.failures import no_room_told, run_failed
 from fedsplit.training.final_report import FinalReport
 from fedsplit.training.progress import ProgressLines, activity, beginning, round_line
+from fedsplit.training.round_callback import call_after_round
 from fedsplit.training.rounds import Rounds
 from fedsplit.training.run_state import run_state, take_over
 from fedsplit.training.state_form import identity_of
@@ -38,44 +36,23 @@ class Experiment:
     """One run: everything is built here, nothing is written before `run`.
 
     Args:
-        config: composed and checked (see `fedsplit.config.checks.check`).
-        start: trained models to start from; None starts from models as they are made.
+        config: of the run.
+        start: trained models to start from; None starts from models as they are initialised.
 
     Raises:
         UserError: what is asked for cannot be built.
     """
 
-    def __init__(self, config: Mapping[str, Any], start: TrainedStart | None = None) -> None:
-        with extra("tracker", config.get("choices", {}).get("tracker")):
-            self.tracker = Harmless(make(Tracker, config, "tracker"))  # type: ignore[type-abstract]
-        self.parts = Parts(config, start=start)
-        self.config = config = self.parts.config
-        self.seed: int = config["seed"]
-        self.algorithm = self.parts.algorithm
-        self.evaluate, held_out = self.parts.evaluator(), self.parts.data.local_test
-        local, sizes = self.parts.local_evaluator(), held_out.sizes if held_out else ()
-        self.evaluation = Evaluation(self.evaluate, local, sizes)
-        self.clock = self.parts.clock()
-        self.ledger = Ledger(keeps_messages=self.clock is not None)
-        self.transport = self.parts.transport(self.ledger)
-        self.rounds = Rounds(
-            self.parts,
-            self.transport,
-            self.ledger,
-            self.clock,
-            self.evaluation,
-            eval_interval=config["eval_interval"],
-            stateless=config["client"]["stateless"],
-            measures_gradient_error=config["measure_gradient_error"],
-        )
-        self.limits = Limits(
-            rounds=config["rounds"],
-            target_accuracy=config["target_accuracy"],
-            comm_threshold_mb=config["comm_threshold_mb"],
-            time_limit_s=config["time_limit_s"],
-        )
-        self._checkpoint_interval: int = config["checkpoint_interval"]
-        self._images, self._shows_progress = config["dataset"].get("root"), config["progress"]
+    def __init__(self, config: RunConfig, start: TrainedStart | None = None) -> None:
+        with extra("tracker", config.choices.get("tracker")):
+            self.tracker = Harmless(config.tracker.build(Tracker))
+        self.parts = parts = build_run(config, start)
+        self.config, self.algorithm, self.evaluate = parts.config, parts.algorithm, parts.evaluate
+        self.ledger, self.transport = parts.ledger, parts.transport
+        held_out = parts.data.local_test.sizes if parts.data.local_test else ()
+        self.evaluation = Evaluation(parts.evaluate, parts.evaluate_locally, held_out)
+        self.rounds = Rounds(parts, self.evaluation)
+        self.limits = Limits(**vars(self.config.budget))
         self.records: list[Record] = []
         self.elapsed = 0.0
         self._saved = 0  # rounds in the newest checkpoint
@@ -95,11 +72,12 @@ class Experiment:
             UserError: the directory cannot be written.
             RunFailed: training diverged; the last checkpoint is kept.
         """
-        directory.open(self.config, self.records, self.parts.class_counts)
+        directory.open(self.config.plain(), self.records, self.parts.class_counts)
         results = None
         try:
-            self.tracker.start(self.config, directory.path, [record.row() for record in self.records])
-            lines = ProgressLines(self._activity, Console() if self._shows_progress else None)
+            self.tracker.start(self.config.plain(), directory.path, [record.row() for record in self.records])
+            console = Console() if self.config.recording.progress else None
+            lines = ProgressLines(self._activity, console)
             with no_room_told(partial(self._failed, directory), directory.path), lines.going_on():
                 lines.tell(f"{self._begin()}; saved in {shown(directory.path)}")
                 with self.transport.opened(directory.path):
@@ -113,8 +91,8 @@ class Experiment:
             self.limits.rounds, len(self.parts.sample_counts), self.parts.device, len(self.records)
         )
         _LOG.info("%s", told)
-        if self._images is not None:
-            _LOG.info("images from %s", self._images)
+        if (root := self.config.dataset_root) is not None:
+            _LOG.info("images from %s", root)
         return told
 
     def _activity(self) -> str:
@@ -140,10 +118,11 @@ class Experiment:
             _LOG.info("%s", line)
             lines.round(line)
             self.elapsed += time.perf_counter() - began  # before the checkpoint, which keeps it
-            if len(self.records) % self._checkpoint_interval == 0:
+            if len(self.records) % self.config.recording.checkpoint_interval == 0:
                 began = time.perf_counter()
                 self._save(directory)
                 self.elapsed += time.perf_counter() - began
+            call_after_round(record.row())
         if self._saved != len(self.records):
             self._save(directory)
         dataset = self.parts.data.dataset

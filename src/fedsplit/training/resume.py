@@ -3,25 +3,24 @@
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
+from fedsplit.building.process import prepare_process
 from fedsplit.building.trained_start import TrainedStart
 from fedsplit.config.checks import RESUMABLE
-from fedsplit.config.chosen_names import chosen_name
-from fedsplit.config.compose import composed, composing, plain
 from fedsplit.config.dotted_keys import below
+from fedsplit.config.resumed import with_changes
+from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import UserError
-from fedsplit.files.shown_path import shown
+from fedsplit.files.paths import shown
 from fedsplit.machine.allowance import allowing_a_run_directory
 from fedsplit.recording.checkpoint import Checkpoint
 from fedsplit.recording.identity import refuse_changed_config
 from fedsplit.recording.run_directory import RunDirectory
-from fedsplit.recording.stored_config import checked, stored_config
 from fedsplit.training.experiment import Experiment
 from fedsplit.training.state_form import identity_of
 
 
-def resume(path: Path, changes: Mapping[str, Any]) -> None:
+def resume(path: Path, changes: Mapping[str, object]) -> None:
     """Go on with the run in a directory from its last checkpoint, or from its start where there is none.
 
     Args:
@@ -38,9 +37,10 @@ def resume(path: Path, changes: Mapping[str, Any]) -> None:
         directory.claim()
         checkpoint = directory.latest_checkpoint()
         config = resumed_config(directory, changes, checkpoint)
+        prepare_process(config)
         # a checkpoint holds all that came of the models that the run started from, which may be gone
         with allowing_a_run_directory():
-            experiment = Experiment(config, None if checkpoint else TrainedStart.of(config["run"]))
+            experiment = Experiment(config, None if checkpoint else TrainedStart.of(config.origin.run))
         if checkpoint is not None:
             experiment.restore(checkpoint)
         if stopped_by := experiment.stopped_by():
@@ -50,8 +50,8 @@ def resume(path: Path, changes: Mapping[str, Any]) -> None:
 
 
 def resumed_config(
-    directory: RunDirectory, changes: Mapping[str, Any], checkpoint: Checkpoint | None = None
-) -> dict[str, Any]:
+    directory: RunDirectory, changes: Mapping[str, object], checkpoint: Checkpoint | None = None
+) -> RunConfig:
     """Configuration of the run in `directory`, with what may be given anew; `trust` is of this command alone.
 
     Args:
@@ -68,32 +68,14 @@ def resumed_config(
     trust = changes.get("trust", False)
     if not isinstance(trust, bool):
         raise UserError("trust", trust, "must be true or false")
-    config = stored_config(directory, trust=trust)
-    if (task := config["choices"]["task"]) != "train":
+    config = directory.run_config(trust=trust)
+    if (task := config.choices["task"]) != "train":
         told = f"was left behind by task={task}, which is done again and not gone on with"
         raise UserError("resume", directory.path, told)
-    own = {key: value for key, value in changes.items() if not below(key, ("tracker", "dataset"))}
-    config = {**config, **own, **_tracked(config, changes)}
-    if "dataset.root" in changes:
-        if "root" not in config["dataset"]:
-            told = f"dataset={config['choices'].get('dataset')} is in no files of its own"
-            raise UserError("dataset.root", changes["dataset.root"], told)
-        config["dataset"] = {**config["dataset"], "root": changes["dataset.root"]}
-    checked(config)
+    if "dataset.root" in changes and "root" not in config.dataset.arguments:
+        told = f"dataset={config.choice('dataset')} is in no files of its own"
+        raise UserError("dataset.root", changes["dataset.root"], told)
+    config = with_changes(config, changes)
     if checkpoint is not None:
         refuse_changed_config(identity_of(checkpoint)["config"], config)
     return config
-
-
-def _tracked(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a configuration is about the tracker, with a choice and keys of its own given anew."""
-    node, choices = config["tracker"], config["choices"]
-    if "tracker" in changes:
-        choices = {**choices, "tracker": str(changes["tracker"])}
-        with composing():
-            node = plain(composed([f"tracker={choices['tracker']}"]))["tracker"]
-    keys = {k.removeprefix("tracker."): v for k, v in changes.items() if k.startswith("tracker.")}
-    tracker = {**node, **keys}
-    if "_target_" in keys:
-        choices = {**choices, "tracker": chosen_name({"tracker": tracker}, "tracker", choices["tracker"])}
-    return {"tracker": tracker, "choices": choices}

@@ -5,14 +5,11 @@ from collections.abc import Collection, Sequence
 
 import torch
 
-from fedsplit.building.parts import Parts
+from fedsplit.building.parts import RunParts
 from fedsplit.errors import RunFailed
-from fedsplit.network.clock import Clock
-from fedsplit.recording.ledger import Ledger
 from fedsplit.recording.metrics import Record
 from fedsplit.state.weights import is_finite
 from fedsplit.training.evaluation import Evaluation
-from fedsplit.transport.transport import Transport
 
 
 class Rounds:
@@ -20,30 +17,12 @@ class Rounds:
 
     Args:
         parts: of the run.
-        transport: carries the algorithm's verbs to the clients.
-        ledger: of the bytes that it carries.
-        clock: simulates the seconds of rounds; None where nothing does.
         evaluation: of the whole model.
-        eval_interval: rounds from one evaluation to the next.
-        stateless: whether clients keep nothing from round to round.
-        measures_gradient_error: whether the error of clients' gradient estimates is measured.
     """
 
-    def __init__(
-        self,
-        parts: Parts,
-        transport: Transport,
-        ledger: Ledger,
-        clock: Clock | None,
-        evaluation: Evaluation,
-        *,
-        eval_interval: int,
-        stateless: bool,
-        measures_gradient_error: bool,
-    ) -> None:
-        self._parts, self._transport, self._ledger, self._clock = parts, transport, ledger, clock
-        self._algorithm, self._evaluation, self._eval_interval = parts.algorithm, evaluation, eval_interval
-        self._stateless, self._measures_gradient_error = stateless, measures_gradient_error
+    def __init__(self, parts: RunParts, evaluation: Evaluation) -> None:
+        self._parts, self._config, self._evaluation = parts, parts.config, evaluation
+        self._algorithm, self._transport, self._ledger = parts.algorithm, parts.transport, parts.ledger
         self.phase = "training"
         """What is done now."""
 
@@ -71,7 +50,7 @@ class Rounds:
         if not is_finite(full):
             raise RunFailed("the model is not finite")
         accuracy = loss = local = None
-        if (t + 1) % self._eval_interval == 0:
+        if (t + 1) % self._config.evaluation.eval_interval == 0:
             accuracy, loss = self._evaluation.globally(full)
             local = self._evaluation.locally(full)
         error = self._gradient_error(t, cohort)
@@ -101,20 +80,20 @@ class Rounds:
 
     def forget(self) -> None:
         """Drop what is kept for each client, after a round with stateless clients."""
-        if self._stateless:
+        if self._config.client.stateless:
             self._transport.forget_clients()
             self._algorithm.forget_clients()
 
     def _gradient_error(self, t: int, cohort: Collection[int]) -> float | None:
-        if not self._measures_gradient_error:
+        if not self._config.evaluation.measure_gradient_error:
             return None
         with torch.random.fork_rng(devices=[]):  # what dropout is seeded with stays in here
             return self._algorithm.gradient_error(t, cohort)
 
     def _simulated_seconds(self, t: int, before: Sequence[Record]) -> float | None:
         """Of all rounds so far."""
-        if self._clock is None:
+        if (clock := self._parts.clock) is None:
             return None
         passed = (before[-1].simulated_seconds if before else None) or 0.0
         messages, fits = self._ledger.taken(t), self._parts.alignment.fits
-        return passed + self._clock.seconds(t, messages, self._transport.samples, fits)
+        return passed + clock.seconds(t, messages, self._transport.samples, fits)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from fedsplit.algorithms.algorithm import Algorithm
-from fedsplit.errors import RunFailed, UserError
+from fedsplit.errors import RunFailed, UserError, first_line
 from fedsplit.files.form import Misfit
 from fedsplit.recording.checkpoint import Checkpoint
 from fedsplit.recording.ledger import Ledger
@@ -77,5 +77,5 @@ def _loaded(
     except (UserError, RunFailed, Misfit):
         raise
     except Exception as error:  # whatever comes of what somebody else wrote
-        told = (str(error).splitlines() or [""])[0]
+        told = first_line(error)
         raise Misfit("state", f"cannot be taken over ({type(error).__name__}: {told})") from error

@@ -1,14 +1,15 @@
 """What a transport is: it carries the verbs of a round to the clients, and back."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 import torch
 
+from fedsplit.config.run_config import RunConfig
 from fedsplit.data.batches import Normalisation
 from fedsplit.data.dataset import Dataset
 from fedsplit.data.fingerprint import Fingerprint
@@ -37,7 +38,7 @@ class Run:
     """What a transport needs to know of a run.
 
     Args:
-        config: of the run, composed and checked, with the names of what was chosen under `choices`.
+        config: of the run.
         engine: answers for clients that are computed in this process.
         sample_counts: training samples of every client.
         dataset: its images; clients elsewhere are told what they look like.
@@ -53,7 +54,7 @@ class Run:
         build: makes the same in the process of one client.
     """
 
-    config: Mapping[str, Any]
+    config: RunConfig
     engine: Engine
     sample_counts: Sequence[int]
     dataset: Dataset
@@ -84,7 +85,7 @@ class Member:
     check_data: Callable[[Dataset], None]
 
 
-BuildRun: TypeAlias = Callable[[Mapping[str, Any], Member], Run]
+BuildRun: TypeAlias = Callable[[RunConfig, Member], Run]
 """Makes what the process of one client needs of a run, from its configuration and what it is told."""
 
 

@@ -29,7 +29,7 @@ def labels(*paths: Path) -> list[str]:
 def test_stored_run_is_read_as_it_was_written(tmp_path: Path) -> None:
     (run,) = load_runs([make_run(tmp_path / "a", evaluated=2, ran=5)])
     expected = table(run.path)
-    assert run.config["seed"] == 0
+    assert run.seed == 0
     assert run.columns["round"] == (0, 1, 2, 3, 4)
     for name, column in expected.items():
         np.testing.assert_array_equal(np.array(run.columns[name], dtype=float), column)

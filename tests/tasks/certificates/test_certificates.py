@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from fedsplit.cli.run import main
-from fedsplit.config.instantiate import make
 from fedsplit.machine.extras import install_command
 from fedsplit.tasks.certificates.certificates import Certificates
 from fedsplit.transport.grpc.protocol.tls import Tls
@@ -19,7 +18,7 @@ def test_certificates_are_made_for_each_machine_and_it_is_said_what_goes_where(
     out = tmp_path / "certs"
     asked = ("task=certificates", "task.hosts=[server.example,192.0.2.7,::1]", f"task.out={out}")
     config = configured(*asked, "num_clients=3")
-    make(Certificates, config, "task").run(config, tmp_path / "run")
+    config.task.build(Certificates).run(config, tmp_path / "run")
     assert capsys.readouterr().out.splitlines() == [
         f"{out}/ca: the authority; goes nowhere, and its key.pem is best kept offline",
         f"{out}/server: to the server, server.example, 192.0.2.7, ::1",
@@ -30,7 +29,7 @@ def test_certificates_are_made_for_each_machine_and_it_is_said_what_goes_where(
         Tls.read(out / name)
     assert {path.name for path in tmp_path.iterdir()} == {"certs"}
     config = configured(*asked, "task.clients=4")
-    make(Certificates, config, "task").run(config, tmp_path / "run")
+    config.task.build(Certificates).run(config, tmp_path / "run")
     assert capsys.readouterr().out.splitlines() == [
         f"{out}/client-3: one to the machine of each client (1 new)",
         "valid for 365 days; each machine needs its own directory and no other",

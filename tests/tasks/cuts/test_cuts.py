@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from fedsplit.algorithms.round_load import Population
-from fedsplit.building.parts import Parts
+from fedsplit.building.run import build_clients
 from fedsplit.cli.run import main
-from fedsplit.config.instantiate import make
 from fedsplit.errors import UserError
 from fedsplit.models.derived import DerivedAuxiliary
-from fedsplit.tasks.cuts.cuts import CutCosts, CutTable
+from fedsplit.tasks.cuts.costs import CutCosts
+from fedsplit.tasks.cuts.cuts import CutTable
 from tests.cases import long_but
 from tests.conftest import ALGORITHMS, TINY, Build, Configure
 from tests.training.test_communication_load import SIZES, uploaded_samples
@@ -24,7 +24,7 @@ ASKED = (*TINY, "auxiliary=derived", "auxiliary.optimizer.lr=0.001")
 
 def costs(configured: Configure, *overrides: str) -> dict[str, CutCosts]:
     config = configured(*ASKED, "task=cuts", *overrides)
-    return {cut.name: cut for cut in make(CutTable, config, "task").costs(Parts(config))}
+    return {cut.name: cut for cut in config.task.build(CutTable).costs(build_clients(config))}
 
 
 @pytest.mark.cover(1)
@@ -53,7 +53,7 @@ def test_loads_of_cuts_are_what_a_run_counts_in_its_later_rounds(
     loads = [0, *(run_round(run, t) for t in range(4))]
     # q and l of algorithms that have none are the task's own
     asked = ["task.server_update_interval=3", "task.align_interval=2"]
-    found = costs(configured, *overrides, *asked)[run.config["model"]["cut"]]
+    found = costs(configured, *overrides, *asked)[run.config.splitting.cut]
     assert found.load[algorithm] == (loads[4] - loads[2]) / 2
 
 
@@ -146,10 +146,10 @@ def test_cut_inside_a_residual_block_costs_what_crosses(configured: Configure) -
 
 def test_table_of_cuts_counts_the_derived_auxiliary_of_the_width_asked_for(configured: Configure) -> None:
     config = configured(*ASKED, "task=cuts", "auxiliary.width=0.5")
-    parts = Parts(config)
+    parts = build_clients(config)
     assert isinstance(parts.models.auxiliary, DerivedAuxiliary)
     state = parts.models.auxiliary.state_dict()
-    found = {cut.name: cut for cut in make(CutTable, config, "task").costs(parts)}["flatten"]
+    found = {cut.name: cut for cut in config.task.build(CutTable).costs(parts)}["flatten"]
     assert found.auxiliary_bytes == sum(t.numel() * t.element_size() for t in state.values())
     assert found.auxiliary_bytes == 4 * (256 * 32 + 32 + 32 * 10 + 10)
 
@@ -158,7 +158,7 @@ def printed(
     configured: Configure, capsys: pytest.CaptureFixture[str], tmp_path: Path, *overrides: str
 ) -> str:
     config = configured(*ASKED, "task=cuts", *overrides)
-    make(CutTable, config, "task").run(config, tmp_path / "run")
+    config.task.build(CutTable).run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     return capsys.readouterr().out
 
@@ -238,9 +238,10 @@ def test_intervals_of_the_table_of_cuts_are_those_of_the_algorithm_where_it_has_
     configured: Configure,
 ) -> None:
     config = configured("task=cuts", "algorithm.server_update_interval=7", "algorithm.align_interval=2")
-    assert (config["task"]["server_update_interval"], config["task"]["align_interval"]) == (7, 2)
-    config = configured("task=cuts", "algorithm=fed_avg")
-    assert (config["task"]["server_update_interval"], config["task"]["align_interval"]) == (5, 10)
+    task = config.task.arguments
+    assert (task["server_update_interval"], task["align_interval"]) == (7, 2)
+    task = configured("task=cuts", "algorithm=fed_avg").task.arguments
+    assert (task["server_update_interval"], task["align_interval"]) == (5, 10)
 
 
 def test_sweep_of_tables_of_cuts_is_refused(
@@ -253,13 +254,13 @@ def test_sweep_of_tables_of_cuts_is_refused(
 
 def test_table_of_cuts_changes_nothing_that_it_looks_at(configured: Configure) -> None:
     config = configured(*ASKED, "task=cuts", "model=resnet20", "batch_size=20")
-    parts = Parts(config)
+    parts = build_clients(config)
     draws = torch.get_rng_state()
-    one = make(CutTable, config, "task").costs(parts)
+    one = config.task.build(CutTable).costs(parts)
     assert torch.equal(torch.get_rng_state(), draws)
-    assert make(CutTable, config, "task").costs(parts) == one
+    assert config.task.build(CutTable).costs(parts) == one
     with pytest.raises(UserError, match="plot"):
-        make(CutTable, config | {"task": config["task"] | {"plot": "x.txt"}}, "task")
+        config.changed({"task.plot": "x.txt"}).task.build(CutTable)
 
 
 PUBLISHED = {
@@ -282,7 +283,7 @@ def test_cuts_of_a_published_dataset_need_none_of_its_images(
     configured: Configure, tmp_path: Path, dataset: str
 ) -> None:
     asked = ["task=cuts", f"dataset={dataset}", f"dataset.root={tmp_path / 'none'}", "model=simple_conv"]
-    parts = Parts(configured(*asked), sizes_only=True)
+    parts = build_clients(configured(*asked), sizes_only=True)
     found = parts.data.dataset
     assert (len(found.train), found.image_size, found.channels, found.num_classes) == PUBLISHED[dataset]
     assert sum(parts.sample_counts) == PUBLISHED[dataset][0]
@@ -292,11 +293,11 @@ def test_cuts_of_a_published_dataset_need_none_of_its_images(
 def test_cuts_without_images_honour_prefix_size_and_division(configured: Configure, tmp_path: Path) -> None:
     asked = ["task=cuts", "dataset=cifar10", f"dataset.root={tmp_path}", "dataset.max_train=1000"]
     more = ["dataset.image_size=16", "distribution=feature_shift", "dataset.local_test_fraction=0.2"]
-    parts = Parts(configured(*asked, *more), sizes_only=True)
+    parts = build_clients(configured(*asked, *more), sizes_only=True)
     assert (sum(parts.sample_counts), parts.data.dataset.image_size) == (800, 16)
 
 
 def test_cuts_of_a_folder_of_images_need_it(configured: Configure, tmp_path: Path) -> None:
     config = configured("task=cuts", "dataset=image_folder", f"dataset.root={tmp_path / 'none'}")
     with pytest.raises(UserError, match=r"^dataset\.root="):
-        Parts(config, sizes_only=True)
+        build_clients(config, sizes_only=True)

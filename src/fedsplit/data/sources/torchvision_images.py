@@ -11,7 +11,7 @@ import torch
 
 from fedsplit.data.dataset import Images, ImageSource, Published
 from fedsplit.data.sources.origins import AS_THEY_ARE, ORIGINS
-from fedsplit.errors import UserError
+from fedsplit.errors import UserError, first_line
 from fedsplit.files.paths import user_path
 from fedsplit.machine.torchvision_operators import torchvision
 
@@ -47,7 +47,6 @@ class TorchvisionImages(ImageSource):
         return _PUBLISHED[self.name]
 
     def read(self) -> tuple[Images, Images]:
-        """Both splits as published."""
         return self._read("train"), self._read("test")
 
     def _read(self, split: str) -> Images:
@@ -95,5 +94,4 @@ def _advice(name: str, download: bool, error: Exception) -> str:
     told = f"must hold {ORIGINS[name]}; {AS_THEY_ARE}"
     if not download:
         return f"{name} is not there or damaged; dataset.download=true fetches it, or {told}"
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return f"{name} is not there or damaged, and its download failed ({reason}); it {told}"
+    return f"{name} is not there or damaged, and its download failed ({first_line(error)}); it {told}"

@@ -17,7 +17,7 @@ from fedsplit.deployment.backends.backend import Backend, Build, Deployed, Smash
 from fedsplit.deployment.backends.exporting import exporting, quietly
 from fedsplit.deployment.backends.graph_file import OperationGraph
 from fedsplit.deployment.calibration import check_batches
-from fedsplit.errors import UserError
+from fedsplit.errors import UserError, first_line
 
 with quietly():  # of kernels for other machines
     import torchao.quantization.pt2e.quantizer.x86_inductor_quantizer as x86
@@ -92,8 +92,7 @@ class Pt2eGraph(Deployed):
             with quietly(), inductor.patch(freezing=True, compile_threads=1):
                 z = self._run(x)
         except (InductorError, BackendCompilerFailed) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError("model", "PT2E", f"cannot be compiled here ({reason})") from error
+            raise UserError("model", "PT2E", f"cannot be compiled here ({first_line(error)})") from error
         return z
 
     def save(self, directory: Path) -> None:
@@ -158,15 +157,10 @@ class Pt2eStatic(Backend):
         with exporting():
             graph = convert_pt2e(self._prepared)
         weighted = [node for node in graph.graph.nodes if node.target in _WEIGHTED]
-        self._unquantized = tuple(sorted({_kind(node) for node in weighted if not _decodes(node)}))
+        self.unquantized = tuple(sorted({_kind(node) for node in weighted if not _decodes(node)}))
         if not any(map(_decodes, weighted)):
             raise UserError("model", type(graph).__name__, "torchao can quantize none of its operations")
         return Pt2eGraph.of(graph, compiled=self._compiled)
-
-    @property
-    def unquantized(self) -> tuple[str, ...]:
-        """See `Backend.unquantized`: those with weights."""
-        return self._unquantized
 
 
 def exported(module: nn.Module, example: Tensor) -> fx.GraphModule:
@@ -180,7 +174,7 @@ def exported(module: nn.Module, example: Tensor) -> fx.GraphModule:
     try:
         program = torch.export.export(module, (example,), dynamic_shapes=shapes, strict=True)
     except Exception as error:  # of many kinds, whatever dynamo stumbles over
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UserError("model", type(module).__name__, f"cannot be exported ({reason})") from error
     graph: fx.GraphModule = program.module()
     return graph

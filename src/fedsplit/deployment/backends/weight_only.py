@@ -21,14 +21,7 @@ _FILE = "client.safetensors"
 
 def rows_of(bits: int) -> AffineRows:
     """How a row of weights, those of one output, is quantized: symmetric, scaled where its error is least."""
-    return AffineRows(
-        bits=bits,
-        symmetric=True,
-        rounding="nearest",
-        range="mse",
-        percentile=100.0,
-        scale_type="float32",
-    )
+    return AffineRows(bits, range="mse")
 
 
 def is_packed(name: str, weight: Tensor) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedsplit.errors import RunFailed, UserError
+from fedsplit.errors import RunFailed, UserError, first_line
 from fedsplit.inference.client_half import ClientHalf, Ran
 from fedsplit.inference.codes import DeviceCodes
 from fedsplit.inference.deploying import precision_of
@@ -70,7 +70,7 @@ class Device(Dialler):
         client: int,
         tls: Tls | None,
         model: Path,
-        own: Mapping[str, Any],
+        own: Mapping[str, object],
         memory_mb: float | None = None,
     ) -> None:
         super().__init__(server, client, tls)
@@ -134,17 +134,17 @@ class Device(Dialler):
         self._close()
         config = configuration_of_client(plan, self.client, self._own)
         member = Member(self.client, normalisation(plan), partial(check_data, plan))
-        torch.set_num_threads(config["threads"])
+        torch.set_num_threads(config.computation.threads)
         try:
             with allowing_a_client(self._memory_mb):
                 data, architecture = device_part(config, member)
-            half = ClientHalf(self._model, architecture, config["threads"]).__enter__()
+            half = ClientHalf(self._model, architecture, config.computation.threads).__enter__()
         except (UserError, RunFailed, Corrupt):
             raise
         except Exception as error:  # whatever models and data raise
-            reason = one_line((str(error).splitlines() or [type(error).__name__])[0])
+            reason = one_line(first_line(error))
             raise RunFailed(f"the client model cannot be built here: {reason}") from error
-        self._half, self._batches, self._plan = half, Batches(data, config["batch_size"]), plan
+        self._half, self._batches, self._plan = half, Batches(data, config.training.batch_size), plan
         self._classes = data.dataset.num_classes
 
     def _deployed(self) -> pb.Deployed:
@@ -191,7 +191,7 @@ class Device(Dialler):
         return Parcel(pb.FromClient(identity=asked.identity, measured=told))
 
 
-def attend(server: str, client: int, model: Path, own: Mapping[str, Any]) -> None:
+def attend(server: str, client: int, model: Path, own: Mapping[str, object]) -> None:
     """Be a device that the server has started on its own machine, until it is let go; see `Device`."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True)
     Device(server=server, client=client, tls=None, model=model, own=own).attend()

@@ -2,15 +2,13 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from secrets import token_bytes
-from typing import Any
 
-from rich.console import Console
-from rich.logging import RichHandler
-
+from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.inference import device as inference
 from fedsplit.inference.device import Footprint
@@ -23,11 +21,12 @@ from fedsplit.processes.forker import Fork
 from fedsplit.quant.codecs.identity import Identity
 from fedsplit.quant.message import Corrupt, Message
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
+from fedsplit.transport.grpc.protocol.arguments import GrpcArguments
 from fedsplit.transport.grpc.protocol.plan import choices_and_settings, tell_of_data
-from fedsplit.transport.grpc.protocol.tls import Tls, require_tls_beyond_loopback
 from fedsplit.transport.grpc.protocol.wire import TYPES, announced
-from fedsplit.transport.grpc.server.server import Federation, refuse_taken, start
-from fedsplit.transport.grpc.server.spawning import last_words, place_of_data, warm_forker
+from fedsplit.transport.grpc.server.listening import shown_on_terminal, tls_to_listen_with
+from fedsplit.transport.grpc.server.server import Federation, start
+from fedsplit.transport.grpc.server.spawning import last_words, warm_forker
 
 _LOG = logging.getLogger("fedsplit.network")
 _GRACE_S = 5.0
@@ -40,7 +39,8 @@ class GrpcInference:
     """The server's end.
 
     Args:
-        config: of what is measured, with `transport`.
+        config: of what is measured.
+        transport: what its transport is given.
         precisions: that devices may have.
         devices: how many there are.
         wait_s: seconds after which a device that is not here is not waited for any more.
@@ -50,24 +50,21 @@ class GrpcInference:
     """
 
     def __init__(
-        self, config: Mapping[str, Any], *, precisions: Sequence[str], devices: int, wait_s: float
+        self,
+        config: RunConfig,
+        transport: GrpcArguments,
+        *,
+        precisions: Sequence[str],
+        devices: int,
+        wait_s: float,
     ) -> None:
-        transport = config["transport"]
         for key in _TRAINING:
-            if transport[key] is not None:
-                raise UserError(f"transport.{key}", transport[key], "must be null beside task=infer")
-        if devices > config["num_clients"]:
-            told = f"at most num_clients, {config['num_clients']}"
-            raise UserError("task.devices", devices, told)
-        self.spawns: bool = transport["spawn"]
-        tls, self._listen = transport["tls"], transport["listen"]
-        self._tls = Tls.read(tls, "transport.tls") if tls is not None else None
-        require_tls_beyond_loopback(self._listen, self._tls)
-        if self._tls is not None:
-            self._tls.server_credentials()  # refuses a client's
-        if self.spawns and self._tls is not None:
-            raise UserError("transport.tls", tls, "is for devices that dial in: transport.spawn=false")
-        refuse_taken(self._listen)
+            if (value := getattr(transport, key)) is not None:
+                raise UserError(f"transport.{key}", value, "must be null beside task=infer")
+        if devices > (most := config.population.num_clients):
+            raise UserError("task.devices", devices, f"at most num_clients, {most}")
+        self.spawns, self._listen = transport.spawn, transport.listen
+        self._tls = tls_to_listen_with(self._listen, transport.tls, spawn=self.spawns, whom="devices")
         self._config, self._precisions, self._count, self._wait_s = config, precisions, devices, wait_s
 
     @contextmanager
@@ -83,15 +80,15 @@ class GrpcInference:
             log: folder for what those say.
         """
         config = self._config
-        told = {**config, "precision": "fp32", "model": {**config["model"], "cut": subject.cut}}
-        plan = choices_and_settings(told)
+        splitting = replace(config.splitting, cut=subject.cut)
+        plan = choices_and_settings(replace(config, splitting=splitting, client_precisions=()))
         tell_of_data(plan, subject.data.dataset, subject.data.normalise)
         spawned: list[_Spawned] = []
         hub = Devices(
             run=token_bytes(16),
             devices=self._count,
             allowed=self._precisions,
-            batch=(config["batch_size"], *subject.smashed_shape),
+            batch=(config.training.batch_size, *subject.smashed_shape),
             wait_s=self._wait_s,
             failure=lambda: next((each.failure for each in spawned if each.failure), None),
             words=lambda device: spawned[device].words if self.spawns else "",
@@ -100,10 +97,10 @@ class GrpcInference:
         running, port = start(federation, listen=self._listen, tls=self._tls)
         address = f"{self._listen.rpartition(':')[0]}:{port}"
         try:
-            with ExitStack() as stack, nullcontext() if self.spawns else _shown(config["progress"]):
+            with ExitStack() as stack, shown_on_terminal(config.recording.progress and not self.spawns):
                 if self.spawns:
                     forker = stack.enter_context(closing(warm_forker("starts devices")))
-                    own = {"device": "cpu", **place_of_data(config)}
+                    own = config.of_this_machine() | {"device": "cpu"}
                     for number, model in enumerate(deployed.values()):
                         life = partial(attend, address, number, model.absolute(), own)
                         said = log / f"device-{number}.log"
@@ -113,7 +110,8 @@ class GrpcInference:
                     _LOG.info("listening at %s, for devices 0 to %s", address, self._count - 1)
                 try:
                     yield [
-                        GrpcDevice(number, hub, server, config["batch_size"]) for number in range(self._count)
+                        GrpcDevice(number, hub, server, config.training.batch_size)
+                        for number in range(self._count)
                     ]
                 finally:
                     hub.finish()
@@ -210,19 +208,3 @@ class _Spawned:
         if not self._fork.ended.done():
             return None
         return f"device {self._number}: {last_words(self._log) or 'it was killed: out of memory?'}"
-
-
-@contextmanager
-def _shown(progress: bool) -> Iterator[None]:
-    """While who comes and goes is shown on the terminal."""
-    if not progress:
-        yield
-        return
-    level, handler = _LOG.level, RichHandler(console=Console(stderr=True), show_path=False)
-    _LOG.addHandler(handler)
-    _LOG.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        _LOG.setLevel(level)
-        _LOG.removeHandler(handler)

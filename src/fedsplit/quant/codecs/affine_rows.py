@@ -46,11 +46,11 @@ class AffineRows:
     """
 
     bits: int
-    symmetric: bool
-    rounding: Rounding
-    range: RangeName
-    percentile: float
-    scale_type: ScaleType
+    symmetric: bool = True
+    rounding: Rounding = "nearest"
+    range: RangeName = "minmax"
+    percentile: float = 100.0
+    scale_type: ScaleType = "float32"
 
     @property
     def levels(self) -> int:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from fedsplit.errors import UserError
 from fedsplit.files.bounded import csv_rows, whole
-from fedsplit.reports.figures.figure_type import FigureType
+from fedsplit.recording.reading import reading
+from fedsplit.reports.figures.figure_type import FigureType, Limits
 from fedsplit.reports.figures.groups import counted, over_seeds
-from fedsplit.reports.figures.limits import Limits
 from fedsplit.reports.figures.style import LABEL_SIZE, TEXT_SIZE, blank_figure, tidy, wrapped
 from fedsplit.reports.figures.wording import legend_texts
 from fedsplit.reports.runs import Run
@@ -32,7 +32,6 @@ class Matrix:
 
     Args:
         counts: a row for each true class, a cell for each predicted one; the sum over seeds.
-        seeds: in ascending order.
     """
 
     label: str
@@ -48,11 +47,7 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Confusion(FigureType[Sequence[Matrix]]):
-    """What the images of each class were taken for, in percent of the class.
-
-    Args:
-        by: what titles begin with: a group or a dotted key.
-    """
+    """What the images of each class were taken for, in percent of the class."""
 
     by: str = "algorithm"
 
@@ -93,16 +88,9 @@ def read_confusion(run: Path) -> tuple[tuple[str, ...], tuple[tuple[int, ...], .
     Raises:
         UserError: it left none, or the file is damaged.
     """
-    try:
+    with reading(run, CONFUSION, "only runs that have ended do"):
         (_, *classes), *rows = (row for _, row in csv_rows(run / CONFUSION))
         counts = tuple(tuple(map(whole, row[1:])) for row in rows)
-    except FileNotFoundError as error:
-        told = f"must hold {CONFUSION}; only runs that have ended do"
-        raise UserError("run", run, told) from error
-    except OSError as error:
-        raise UserError("run", run, f"must be readable ({error.strerror})") from error
-    except ValueError as error:
-        raise UserError("run", run, f"{CONFUSION} must not be damaged ({error})") from error
     square = bool(classes) and {len(row) for row in counts} == {len(classes)} == {len(counts)}
     if not square:
         raise UserError("run", run, f"{CONFUSION} must not be damaged")
@@ -117,7 +105,7 @@ def _sum(label: str, runs: Sequence[Run]) -> Matrix:
             raise UserError("run", run.path, f"must have the classes of {runs[0].path}")
     rows = zip(*(counts for _, counts in found), strict=True)
     summed = tuple(tuple(map(sum, zip(*row, strict=True))) for row in rows)
-    return Matrix(label, classes, summed, tuple(run.config["seed"] for run in runs))
+    return Matrix(label, classes, summed, tuple(run.seed for run in runs))
 
 
 def _draw(axes: "Axes", matrix: Matrix, text: str) -> "AxesImage":

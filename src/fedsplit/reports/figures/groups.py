@@ -29,7 +29,7 @@ class Group:
     @property
     def seeds(self) -> tuple[int, ...]:
         """In ascending order."""
-        return tuple(run.config["seed"] for run in self.runs)
+        return tuple(run.seed for run in self.runs)
 
 
 def over_seeds(runs: Sequence[Run], by: str = "algorithm", apart: Sequence[str] = ()) -> list[Group]:
@@ -82,7 +82,7 @@ def _group(runs: Sequence[Run], by: str) -> Group:
     hue = first_piece(runs[0], by)
     label = runs[0].label
     setting = label.removeprefix(hue).removeprefix(", ")
-    return Group(label, hue, setting, tuple(sorted(runs, key=lambda run: int(run.config["seed"]))))
+    return Group(label, hue, setting, tuple(sorted(runs, key=lambda run: run.seed)))
 
 
 def _order(group: Group) -> tuple[int, list[tuple[float, str]], list[tuple[float, str]]]:

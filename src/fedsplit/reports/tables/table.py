@@ -145,7 +145,12 @@ class Table:
         cells = [row.cells[index] for row in self.rows]
         best = _best(column, cells)
         return [
-            Shown(_mean(column, cell), _deviation(column, cell), _reached(cell), place in best)
+            Shown(
+                mean="-" if cell.mean is None else column.shown(cell.mean),
+                deviation=column.shown(cell.deviation) if cell.deviation else None,
+                reached=_reached(cell),
+                best=place in best,
+            )
             for place, cell in enumerate(cells)
         ]
 
@@ -154,14 +159,6 @@ def decimals_for(numbers: Sequence[float]) -> int:
     """So many that the least of these numbers (but 0) has three digits, and at most six: a byte in MB."""
     least = min((abs(each) for each in numbers if each), default=1.0)
     return min(6, max(0, 2 - floor(log10(least))))
-
-
-def _mean(column: Column, cell: Estimate) -> str:
-    return "-" if cell.mean is None else column.shown(cell.mean)
-
-
-def _deviation(column: Column, cell: Estimate) -> str | None:
-    return column.shown(cell.deviation) if cell.deviation else None
 
 
 def _reached(cell: Estimate) -> str | None:

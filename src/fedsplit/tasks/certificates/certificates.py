@@ -1,9 +1,8 @@
 """Certificates for running over a network."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from fedsplit.config.run_config import RunConfig
 from fedsplit.config.values import NonNegativeInt, PositiveInt
 from fedsplit.files.paths import user_path
 from fedsplit.machine.extras import extra
@@ -27,14 +26,10 @@ class Certificates(Task):
     def __init__(self, *, hosts: list[str], clients: NonNegativeInt, days: PositiveInt, out: str) -> None:
         self.hosts, self.clients, self.days, self.out = hosts, clients, days, user_path(out, "task.out")
 
-    def run(self, config: Mapping[str, Any], directory: Path) -> None:
+    def run(self, config: RunConfig, directory: Path) -> None:
         """See `Task.run`: prints what was made and which machine it is for."""
         with extra("task", "certificates"):
-            from fedsplit.tasks.certificates.authority import (  # noqa: PLC0415
-                CA,
-                SERVER,
-                make_certificates,
-            )
+            from fedsplit.tasks.certificates.directories import CA, SERVER, make_certificates  # noqa: PLC0415
         made = make_certificates(self.out, hosts=self.hosts, clients=self.clients, days=self.days)
         clients = [name for name in made.new if name.startswith("client-")]
         if CA in made.new:

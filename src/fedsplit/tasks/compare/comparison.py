@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 
@@ -48,7 +47,7 @@ class Compared:
     cost: float | None
     unquantized: tuple[str, ...]
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> dict[str, object]:
         """As JSON can hold it; a row of the CSV file is its values that are single numbers or words."""
         drop = self.drop
         return {
@@ -76,7 +75,7 @@ class Compared:
 
 
 def write_comparison(
-    directory: Path, rows: Sequence[Compared], about: Mapping[str, Any], left_out: Mapping[str, str]
+    directory: Path, rows: Sequence[Compared], about: Mapping[str, object], left_out: Mapping[str, str]
 ) -> None:
     """Write `comparison.json` and `comparison.csv`.
 

@@ -1,70 +1,38 @@
 """What each cut of a model costs."""
 
-import csv
-import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
-from math import floor, log10
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from rich.console import Console
-from rich.table import Table
-from torch import Tensor, fx
-from torch.utils.flop_counter import FlopCounterMode
 
 from fedsplit.algorithms.algorithm import Algorithm
 from fedsplit.algorithms.round_load import Population, RoundLoad
-from fedsplit.building.parts import Parts
-from fedsplit.building.quantization import built_quantization
+from fedsplit.building.models import build_whole_model
+from fedsplit.building.parts import ClientParts
+from fedsplit.building.process import prepare_process
+from fedsplit.building.quantization import build_quantization
+from fedsplit.building.run import build_clients
 from fedsplit.computing.layout import unflattened
-from fedsplit.computing.multiply_adds import attention_in_products
 from fedsplit.config.algorithm_traits import algorithm_traits
 from fedsplit.config.choices import target_of
+from fedsplit.config.run_config import RunConfig
 from fedsplit.config.targets import is_class, located
 from fedsplit.config.values import PositiveInt
 from fedsplit.errors import UserError
 from fedsplit.files.paths import user_path
 from fedsplit.models.derived import DerivedAuxiliary
-from fedsplit.models.splitting.cuts import Cut, Cuts, evaluating
+from fedsplit.models.splitting.cuts import Cut, Cuts
 from fedsplit.models.splitting.split import divided
 from fedsplit.quant.codecs.labels import Labels
 from fedsplit.reports.figures.style import house_style
-from fedsplit.reports.shown_table import print_table
 from fedsplit.state.weights import Weights
+from fedsplit.tasks.cuts.costs import CutCosts
 from fedsplit.tasks.cuts.cut_figure import cut_figure
+from fedsplit.tasks.cuts.multiply_adds import multiply_adds_after
+from fedsplit.tasks.cuts.printing import print_csv, print_markdown, print_shown
 from fedsplit.tasks.task import Task
-
-
-@dataclass(frozen=True)
-class CutCosts:
-    """Of one cut.
-
-    Args:
-        name: of the cut.
-        stage: its number; None where it is no stage.
-        tensors: that cross.
-        smashed_bytes: of one sample, as float32.
-        client_bytes: of the client model's state.
-        server_bytes: of the server model's state.
-        auxiliary_bytes: of the state of an auxiliary model that is derived from the server model.
-        client_macs: multiply-adds of the client model's forward pass for one sample.
-        server_macs: of the server model's.
-        load: bytes a round, by algorithm.
-    """
-
-    name: str
-    stage: int | None
-    tensors: int
-    smashed_bytes: int
-    client_bytes: int
-    server_bytes: int
-    auxiliary_bytes: int
-    client_macs: int
-    server_macs: int
-    load: dict[str, float]
 
 
 class CutTable(Task):
@@ -99,29 +67,34 @@ class CutTable(Task):
             if not self.plot.parent.is_dir():
                 raise UserError("plot", plot, f"there is no directory {self.plot.parent}")
 
-    def run(self, config: Mapping[str, Any], directory: Path) -> None:
+    def run(self, config: RunConfig, directory: Path) -> None:
         """See `Task.run`: prints, and writes only the figure that was asked for."""
-        parts = Parts(config, sizes_only=True)
+        prepare_process(config)
+        parts = build_clients(config, sizes_only=True)
         found = self.costs(parts)
+        about = _about(parts, self.server_update_interval, self.align_interval)
         if self.format == "csv":
-            _print_csv(found)
+            print_csv(found)
+        elif self.format == "md":
+            print_markdown(found, about)
         else:
-            about = _about(parts, self.server_update_interval, self.align_interval)
-            (_print_markdown if self.format == "md" else _print_table)(found, about)
+            print_shown(found, about)
         if self.plot is not None:
             with house_style():
                 cut_figure(found).savefig(self.plot)
 
-    def costs(self, parts: Parts) -> list[CutCosts]:
+    def costs(self, parts: ClientParts) -> list[CutCosts]:
         """Of every cut, in the order of the model's operations."""
-        whole, example = parts.model_builder.whole()
+        whole, example = build_whole_model(parts.config, parts.data, parts.device)
         cuts = Cuts(whole, example)
-        stages = parts.config["model"]["stages"] or [cut.name for cut in cuts.stages()]
+        stages = parts.config.splitting.stages or [cut.name for cut in cuts.stages()]
         numbers = {cuts[name].end: number for number, name in enumerate(stages, 1) if name in cuts}
-        macs = _multiply_adds(cuts, example)
-        given = parts.config["auxiliary"]
-        derived = given["_target_"].endswith(f".{DerivedAuxiliary.__name__}")
-        options = {key: given[key] for key in ("width", "depth") if derived and key in given}
+        macs = multiply_adds_after(cuts, example)
+        given = parts.config.auxiliary
+        derived = given.target.endswith(f".{DerivedAuxiliary.__name__}")
+        options: Any = {
+            key: given.arguments[key] for key in ("width", "depth") if derived and key in given.arguments
+        }
         population = self._population(parts)
         algorithms = _algorithms()
         found = []
@@ -142,7 +115,7 @@ class CutTable(Task):
             coded_shape = partial(unflattened, halves.client, example)
             terms = RoundLoad(
                 population=population,
-                quantization=built_quantization(parts.config, z, coded_shape),
+                quantization=build_quantization(parts.config, z, coded_shape),
                 smashed_shape=z,
                 client=client,
                 server=server,
@@ -165,13 +138,13 @@ class CutTable(Task):
             )
         return found
 
-    def _population(self, parts: Parts) -> Population:
-        config = parts.config
+    def _population(self, parts: ClientParts) -> Population:
+        training = parts.config.training
         return Population(
             samples=parts.sample_counts,
-            cohort=config["cohort_size"] or config["num_clients"],
-            batch_size=config["batch_size"],
-            local_epochs=config["local_epochs"],
+            cohort=parts.config.population.cohort,
+            batch_size=training.batch_size,
+            local_epochs=training.local_epochs,
             server_update_interval=self.server_update_interval,
             align_interval=self.align_interval,
             label_bytes=Labels(parts.data.dataset.num_classes).dtype.itemsize,
@@ -207,104 +180,13 @@ def _outermost(cuts: Cuts, stages: Sequence[str]) -> list[Cut]:
     ]
 
 
-class _Counting(fx.Interpreter):
-    """Runs operations, and notes the multiply-adds after each."""
-
-    def __init__(self, module: fx.GraphModule, counter: FlopCounterMode) -> None:
-        super().__init__(module)
-        self.counter, self.after = counter, [0]
-
-    def run_node(self, n: fx.Node) -> Any:
-        """See `fx.Interpreter.run_node`."""
-        value = super().run_node(n)
-        self.after.append(self.counter.get_total_flops() // 2)
-        return value
-
-
-def _multiply_adds(cuts: Cuts, example: Tensor) -> list[int]:
-    """For one sample, by how many operations were run."""
-    runner = fx.GraphModule(cuts.module, cuts.nodes[0].graph)
-    with evaluating(cuts.module), attention_in_products(), FlopCounterMode(display=False) as counter:
-        counting = _Counting(runner, counter)
-        counting.run(example)
-    return [macs // len(example) for macs in counting.after]
-
-
-# What is printed
-
-_EXACT = (
-    "smashed_bytes",
-    "client_bytes",
-    "server_bytes",
-    "auxiliary_bytes",
-    "client_macs",
-    "server_macs",
-)
-_SHOWN = ("z", "client", "server", "auxiliary", "client MMAC", "server MMAC")
-
-
-def _about(parts: Parts, q: int, l: int) -> str:  # noqa: E741
-    config = parts.config
+def _about(parts: ClientParts, q: int, l: int) -> str:  # noqa: E741
+    population, training = parts.config.population, parts.config.training
     images = sum(parts.sample_counts)
-    cohort = config["cohort_size"] or config["num_clients"]
-    coded = config.get("choices", {}).get("quant", "none")
+    coded = parts.config.choices.get("quant", "none")
     return (
         "Sizes in MB: one sample's smashed data (z) and the models; auxiliary=derived. Forward multiply-adds "
         f"of one sample in millions. By algorithm, MB a round, up and down: {images:,} images, "
-        f"{cohort} of {config['num_clients']} clients a round, batch_size={config['batch_size']}, "
-        f"local_epochs={config['local_epochs']}, q={q}, l={l}, quant={coded}."
+        f"{population.cohort} of {population.num_clients} clients a round, batch_size={training.batch_size}, "
+        f"local_epochs={training.local_epochs}, q={q}, l={l}, quant={coded}."
     )
-
-
-def _loaded(found: Sequence[CutCosts]) -> Sequence[str]:
-    """The algorithms that tell their load."""
-    return list(found[0].load) if found else []
-
-
-def _rows(found: Sequence[CutCosts]) -> list[list[str]]:
-    return [
-        [
-            cut.name,
-            "" if cut.stage is None else str(cut.stage),
-            str(cut.tensors),
-            *(_millions(getattr(cut, key)) for key in _EXACT),
-            *map(_millions, cut.load.values()),
-        ]
-        for cut in found
-    ]
-
-
-def _millions(number: float) -> str:
-    """With three digits that count, or all before the point."""
-    millions = number / 1e6
-    return f"{millions:,.{max(0, 2 - floor(log10(millions))) if millions else 0}f}"
-
-
-def _print_csv(found: Sequence[CutCosts]) -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["cut", "stage", "tensors", *_EXACT, *(f"load_{name}" for name in _loaded(found))])
-    for cut in found:
-        stage = "" if cut.stage is None else cut.stage
-        loads = (f"{load:.0f}" for load in cut.load.values())
-        writer.writerow([cut.name, stage, cut.tensors, *(getattr(cut, key) for key in _EXACT), *loads])
-
-
-def _print_markdown(found: Sequence[CutCosts], about: str) -> None:
-    header = ["cut", "stage", "tensors", *_SHOWN, *_loaded(found)]
-    print(f"{about}\n")
-    print(f"| {' | '.join(header)} |")
-    print("|---" + "|--:" * (len(header) - 1) + "|")
-    for row in _rows(found):
-        print(f"| {' | '.join(row)} |")
-
-
-def _print_table(found: Sequence[CutCosts], about: str) -> None:
-    table = Table()
-    table.add_column("cut", no_wrap=True)
-    for column in ("stage", "tensors", *_SHOWN, *_loaded(found)):
-        table.add_column(column, justify="right", no_wrap=True)
-    for row in _rows(found):
-        table.add_row(*row)
-    console = Console()
-    console.print(about, soft_wrap=True, highlight=False)
-    print_table(table, console)

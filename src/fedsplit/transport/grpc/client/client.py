@@ -3,16 +3,19 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fedsplit.errors import RunFailed, UserError
+from fedsplit.config.component import component_of
+from fedsplit.errors import RunFailed, UserError, first_line
 from fedsplit.files import bounded
 from fedsplit.files.whole import write_text
 from fedsplit.machine.allowance import allowing_a_client
+from fedsplit.parties.sequential import Sequential
 from fedsplit.quant.message import Corrupt
 from fedsplit.transport.grpc.client.dialling import Dialler, Outbox
 from fedsplit.transport.grpc.client.worker import Answer, Worker
@@ -47,7 +50,7 @@ class Client(Dialler):
         client: int,
         tls: Tls | None,
         folder: Path | None,
-        own: Mapping[str, Any],
+        own: Mapping[str, object],
         build: BuildRun,
         turn: Callable[[], AbstractContextManager[object]] = nullcontext,
         memory_mb: float | None = None,
@@ -111,7 +114,7 @@ class Client(Dialler):
 
     def _built(self, run: bytes, plan: pb.Plan) -> Worker:
         config = configuration_of_client(plan, self.client, self._own)
-        config["engine"] = {"_target_": "fedsplit.parties.sequential.Sequential"}
+        config = replace(config, engine=component_of("engine", Sequential))
         member = Member(self.client, normalisation(plan), partial(check_data, plan))
         try:
             with allowing_a_client(self._memory_mb):
@@ -119,7 +122,7 @@ class Client(Dialler):
         except (UserError, RunFailed):
             raise
         except Exception as error:  # whatever models, data and optimizers raise
-            reason = one_line((str(error).splitlines() or [type(error).__name__])[0])
+            reason = one_line(first_line(error))
             raise RunFailed(f"the run cannot be built here: {reason}") from error
         folder = self._folder or Path("saves", "clients", run.hex(), str(self.client))
         _claim(folder, run, self.client)

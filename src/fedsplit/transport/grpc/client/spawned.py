@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from fedsplit.machine.allowance import machine_memory
 from fedsplit.transport.grpc.client.client import Client
@@ -20,7 +19,7 @@ def attend(
     server: str,
     client: int,
     folder: Path,
-    own: Mapping[str, Any],
+    own: Mapping[str, object],
     at_once: int | None,
     build: BuildRun,
 ) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fedsplit.errors import NonFinite, RunFailed, UserError
+from fedsplit.errors import NonFinite, RunFailed, UserError, first_line
 from fedsplit.parties.messages import Part, Upload
 from fedsplit.quant.message import Corrupt
 from fedsplit.quant.quantization import rounding_seed
@@ -43,7 +43,7 @@ class Worker:
         self.client, self.run, self.folder = client, run, folder
         self._identity = {"run": name, "client": client, "data": run.fingerprint}
         self.expectations = Expectations(run)
-        self._stateless: bool = run.config["client"]["stateless"]
+        self._stateless = run.config.client.stateless
         self._held: dict[Part, Weights] = {}
         weights = run.quantization.weights
         self._uplinks = {part: Uplink(weights, run.device, packs=True) for part in KIND_OF}
@@ -106,8 +106,7 @@ class Worker:
             raise
         except Exception as error:  # whatever models, data and optimizers raise
             _LOG.warning("%s failed", verb, exc_info=True)
-            told = (str(error).splitlines() or [""])[0] or type(error).__name__
-            return [self._message(parcel, failed=pb.Failed(what=one_line(told)))]
+            return [self._message(parcel, failed=pb.Failed(what=one_line(first_line(error))))]
 
     def _message(
         self,

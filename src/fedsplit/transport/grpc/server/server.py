@@ -1,7 +1,6 @@
 """The server's end of the network: lets clients in, and carries messages between streams and the hub."""
 
 import logging
-import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -181,22 +180,6 @@ class Federation(federation_pb2_grpc.FederationServicer):
         finally:
             self._hub.detach(link, client, assembler.filled)
             link.close()
-
-
-def refuse_taken(listen: str) -> None:
-    """Find out before anything is written whether a server can listen here.
-
-    Raises:
-        UserError: it cannot.
-    """
-    host, _, port = listen.rpartition(":")
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        raise UserError("transport.listen", listen, f"cannot be listened at ({error.strerror})") from error
 
 
 class _Health(health.HealthServicer):  # type: ignore[misc]  # it has no types

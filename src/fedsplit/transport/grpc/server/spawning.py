@@ -3,12 +3,11 @@
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from fedsplit.machine.cores import jobs_at_once
 from fedsplit.processes.forker import Fork, Forker
@@ -36,12 +35,6 @@ def log_of(folder: Path, client: int) -> Path:
     return folder / str(client) / "client.log"
 
 
-def place_of_data(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys by which a client on this machine finds the images that the server has."""
-    dataset = config["dataset"]
-    return {f"dataset.{key}": dataset[key] for key in ("root", "download") if key in dataset}
-
-
 def warm_forker(what: str) -> Forker:
     """A process that has imported what this one has, for it takes seconds; see `Forker`."""
     modules = [name for name in sys.modules if name.partition(".")[0] in PACKAGES]
@@ -49,7 +42,9 @@ def warm_forker(what: str) -> Forker:
 
 
 @contextmanager
-def spawned(server: str, folder: Path, run: Run, fail: Callable[[str], None]) -> Iterator[None]:
+def spawned(
+    server: str, folder: Path, run: Run, fail: Callable[[str], None], *, in_turn: bool
+) -> Iterator[None]:
     """While all clients run on this machine; one that is killed is started again.
 
     Args:
@@ -57,9 +52,10 @@ def spawned(server: str, folder: Path, run: Run, fail: Callable[[str], None]) ->
         folder: holds a folder for each: its state, its log, and its process in `pid`.
         run: whose clients.
         fail: is told when a client ends that should not.
+        in_turn: whether no more compute at a time than there are cores for.
     """
     with closing(warm_forker("starts clients")) as forker:
-        clients = _Clients(forker, server, folder.absolute(), run, fail)
+        clients = _Clients(forker, server, folder.absolute(), run, fail, in_turn=in_turn)
         clients.start_all()
         try:
             yield
@@ -71,15 +67,19 @@ class _Clients:
     """Starts clients, and those again that are killed."""
 
     def __init__(
-        self, forker: Forker, server: str, folder: Path, run: Run, fail: Callable[[str], None]
+        self,
+        forker: Forker,
+        server: str,
+        folder: Path,
+        run: Run,
+        fail: Callable[[str], None],
+        *,
+        in_turn: bool,
     ) -> None:
         self._forker, self._folder, self._fail = forker, folder, fail
-        config = run.config
-        own = {"device": config["device"], **place_of_data(config)}
-        # more than there are cores would only push each other out of the caches; but who is late is not to
-        # make others late that wait for its turn to end
-        some_may_be_late = any(config["transport"][key] for key in ("min_clients", "round_deadline_s"))
-        at_once = None if some_may_be_late else jobs_at_once(config["threads"])
+        # more than there are cores would only push each other out of the caches
+        at_once = jobs_at_once(run.config.computation.threads) if in_turn else None
+        own = run.config.of_this_machine()
         self._attend = partial(attend, server=server, own=own, at_once=at_once, build=run.build)
         self._deaths = [deque[float](maxlen=_MOST_DEATHS) for _ in run.sample_counts]
         self._running: dict[int, Fork] = {}

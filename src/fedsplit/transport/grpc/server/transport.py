@@ -9,8 +9,6 @@ from pathlib import Path
 from secrets import token_bytes
 
 import torch
-from rich.console import Console
-from rich.logging import RichHandler
 from torch import Tensor
 
 from fedsplit.config.values import PositiveFloat, PositiveInt
@@ -30,9 +28,9 @@ from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol.expectations import PARTS, Expectations
 from fedsplit.transport.grpc.protocol.packing import pack_tensor, pack_weights
 from fedsplit.transport.grpc.protocol.plan import choices_and_settings, tell_of_data
-from fedsplit.transport.grpc.protocol.tls import Tls, require_tls_beyond_loopback
 from fedsplit.transport.grpc.server.hub import AWAY_S, Hub, listed
-from fedsplit.transport.grpc.server.server import Federation, refuse_taken, start
+from fedsplit.transport.grpc.server.listening import shown_on_terminal, tls_to_listen_with
+from fedsplit.transport.grpc.server.server import Federation, start
 from fedsplit.transport.grpc.server.session import Answer, Late, Lost
 from fedsplit.transport.grpc.server.spawning import last_words, log_of, spawned
 from fedsplit.transport.links import KIND_OF, count, receivers, sent_as, weights_seed
@@ -78,13 +76,7 @@ class GrpcTransport(Transport):
             raise UserError("transport.server", server, "is of task=client; a server says where it listens")
         if min_clients is not None and min_clients > clients:
             raise UserError("transport.min_clients", min_clients, f"at most the {clients} clients")
-        self._tls = Tls.read(tls, "transport.tls") if tls is not None else None
-        require_tls_beyond_loopback(listen, self._tls)
-        if self._tls is not None:
-            self._tls.server_credentials()  # refuses a client's
-        refuse_taken(listen)
-        if spawn and self._tls is not None:
-            raise UserError("transport.tls", tls, "is for clients that dial in: transport.spawn=false")
+        self._tls = tls_to_listen_with(listen, tls, spawn=spawn, whom="clients")
         self._spawn, self._listen = spawn, listen
         self._min_clients, self._deadline_s = min_clients, round_deadline_s
         self.plan = choices_and_settings(run.config)
@@ -124,14 +116,16 @@ class GrpcTransport(Transport):
         self.hub, ended = hub, False
         try:
             if self._spawn:
-                with spawned(address, directory / "clients", self.run, hub.fail):
+                # who is late is not to make others late that wait for its turn to end
+                in_turn = not (self._min_clients or self._deadline_s)
+                with spawned(address, directory / "clients", self.run, hub.fail, in_turn=in_turn):
                     try:
                         hub.wait_for_all()
                         yield
                     finally:
                         hub.finish(tell=True)  # also where the run failed: a resume starts others
             else:
-                with self._shown():
+                with shown_on_terminal(self.run.config.recording.progress):
                     _LOG.info("listening at %s, for clients 0 to %s", address, clients - 1)
                     yield
                 ended = True
@@ -142,19 +136,6 @@ class GrpcTransport(Transport):
             server.stop(_GRACE_S).wait()
             federation.sum_up()
             self.hub = None
-
-    @contextmanager
-    def _shown(self) -> Iterator[None]:
-        """While who comes and goes is shown on the terminal too."""
-        if not self.run.config["progress"]:
-            yield
-            return
-        handler = RichHandler(console=Console(stderr=True), show_path=False)
-        _LOG.addHandler(handler)
-        try:
-            yield
-        finally:
-            _LOG.removeHandler(handler)
 
     def run_round(
         self, t: int, clients: Collection[int], train: Callable[[Cohort], Result], servers: Stateful
@@ -170,7 +151,9 @@ class GrpcTransport(Transport):
                 cohort = GrpcCohort(self, self.hub, t, present, self._until())
                 cohort.begin(self._after)
                 result = train(cohort)
-                cohort.keep(self._needed, durable=(t + 1) % self.run.config["checkpoint_interval"] == 0)
+                cohort.keep(
+                    self._needed, durable=(t + 1) % self.run.config.recording.checkpoint_interval == 0
+                )
             except Lost as lost:
                 _LOG.warning("round %s begins again: client %s %s", t, lost.client, lost.reason)
             except Late as late:

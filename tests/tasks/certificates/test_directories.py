@@ -12,8 +12,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fedsplit.errors import UserError
-from fedsplit.tasks.certificates import authority as module
-from fedsplit.tasks.certificates.authority import Made, make_certificates
+from fedsplit.tasks.certificates import directories
+from fedsplit.tasks.certificates.authority import Authority
+from fedsplit.tasks.certificates.directories import Made, make_certificates
 from fedsplit.transport.grpc.protocol.tls import Tls
 
 FILES = {"certificate.pem", "key.pem", "ca.pem"}
@@ -154,7 +155,7 @@ def test_making_certificates_interrupted_leaves_no_half_made_directory(
 
 
 def test_making_certificates_removes_what_a_killed_process_left(tmp_path: Path) -> None:
-    left = tmp_path / f"{module._PARTIAL}x7"
+    left = tmp_path / f"{directories._PARTIAL}x7"
     left.mkdir()
     (left / "key.pem").write_text("secret")
     (tmp_path / ".mine.partial").mkdir()
@@ -261,5 +262,5 @@ def test_expired_certificates_are_named(tmp_path: Path) -> None:
 
 
 def test_key_of_the_authority_is_in_no_text(tmp_path: Path) -> None:
-    authority = module.Authority.new(datetime.now(UTC))
+    authority = Authority.new(datetime.now(UTC))
     assert "key" not in repr(authority).lower()

@@ -5,17 +5,16 @@ What else would be called on the way (`_target_` and Hydra's other keys) must be
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-from fedsplit.config.checks import CODECS, GROUPS, OPTIONAL_GROUPS, check
 from fedsplit.config.choices import FLAG, file_of, own_directory
 from fedsplit.config.compose import composed, composing, plain
+from fedsplit.config.run_config import RunConfig
+from fedsplit.config.settings import CODECS, GROUPS, OPTIONAL_GROUPS
+from fedsplit.config.values import Plain
 from fedsplit.errors import UserError, shortened
-from fedsplit.recording.config_file import own_choices_of
-from fedsplit.recording.run_directory import RunDirectory
 
 _GROUPS = (
     *GROUPS,
@@ -32,49 +31,41 @@ _SHOWN = 80
 """Characters of what a file says, in an error."""
 
 
-def stored_config(directory: RunDirectory, *, trust: bool) -> dict[str, Any]:
-    """The configuration of a run, with `choices`; not checked beyond what follows.
+def parse_stored(
+    stored: Plain,
+    directory: Path,
+    *,
+    trust: bool,
+    error: Callable[[str], UserError],
+    own_choices: str | None = None,
+) -> RunConfig:
+    """The configuration of a run that is there already.
 
     Args:
+        stored: what its file holds, with `choices`.
+        directory: of the run, for errors.
         trust: whether classes and functions that its files name beside this installation's may be called.
+        error: makes the error of a file that is not as it must be.
+        own_choices: where the run says that choices of its user's own were, for errors.
 
     Raises:
-        UserError: the file is damaged, a value is not plain, or code of its own is named without `trust`.
+        UserError: a value is not plain or not allowed, or code of its own is named without `trust`.
     """
-    config = directory.config() | {"trust": trust}
-    if unnamed := [group for group in GROUPS if config["choices"].get(group) is None]:
-        raise directory.error(f"its config.yaml is not that of a run: choices must name the {unnamed[0]}")
-    for key, value in _not_plain(config):
-        raise directory.error(f"{key[:_SHOWN]}={str(value)[:_SHOWN]} in its config.yaml is no plain value")
+    choices = stored["choices"]
+    if unnamed := [group for group in GROUPS if choices.get(group) is None]:
+        raise error(f"its config.yaml is not that of a run: choices must name the {unnamed[0]}")
+    for key, value in _not_plain(stored):
+        raise error(f"{key[:_SHOWN]}={str(value)[:_SHOWN]} in its config.yaml is no plain value")
     if not trust:
-        own = _composed_here(
-            _choose_again(config["choices"], own_choices_of(directory.path)), own_directory()
-        )
-        for key, value in _foreign({k: v for k, v in config.items() if k != "choices"}, own):
+        own = _composed_here(_choose_again(choices, own_choices), own_directory())
+        for key, value in _foreign({k: v for k, v in stored.items() if k != "choices"}, own):
             told = "names code that this installation's configuration does not; trust=true beside it runs it"
-            raise UserError(key[:_SHOWN], str(value)[:_SHOWN], f"config.yaml of {directory.path} {told}")
-    return config
-
-
-def checked(config: Mapping[str, Any]) -> None:
-    """Check a configuration that has `choices`.
-
-    Raises:
-        UserError: see `fedsplit.config.checks.check`.
-    """
-    check({key: value for key, value in config.items() if key != "choices"})
+            raise UserError(key[:_SHOWN], str(value)[:_SHOWN], f"config.yaml of {directory} {told}")
+    return RunConfig.parse({**stored, "trust": trust})
 
 
 def _choose_again(choices: Mapping[str, str | None], own: str | None) -> tuple[str, ...]:
-    """Overrides that choose the same of this installation.
-
-    Args:
-        choices: names, by group.
-        own: where the run says that others were, for errors.
-
-    Raises:
-        UserError: it has no such choice.
-    """
+    """Overrides that choose the same of this installation; `own` is where the run says that others were."""
     overrides = []
     for group in _GROUPS:
         choice = choices.get(group)
@@ -89,7 +80,7 @@ def _choose_again(choices: Mapping[str, str | None], own: str | None) -> tuple[s
 
 
 @lru_cache(maxsize=64)
-def _composed_here(overrides: tuple[str, ...], _: Path | None) -> Mapping[str, Any]:
+def _composed_here(overrides: tuple[str, ...], _: Path | None) -> Plain:
     with composing():
         return plain(composed(overrides))
 
