@@ -15,7 +15,7 @@ from fedsplit.config.choices import (
     own_choices,
     target_of,
 )
-from fedsplit.config.compose import composed, composing, plain
+from fedsplit.config.compose import composed, composing, run_config
 from fedsplit.errors import UserError
 from fedsplit.transport.grpc.protocol.plan import choices_and_settings, configuration
 from tests.command_line import command_line
@@ -88,9 +88,8 @@ def test_client_takes_the_name_of_an_own_choice_and_looks_it_up_where_it_is(plac
     with own_choices("my_configs"):
         with composing():
             config = composed(["algorithm=mine", *TINY])
-            choices = {k: v for k, v in config.hydra.runtime.choices.items() if not k.startswith("hydra/")}
-        plan = choices_and_settings(plain(config) | {"choices": choices})
-        assert configuration(plan)["algorithm"] == {"_target_": "my_package.Mine"}
+        plan = choices_and_settings(run_config(config))
+        assert configuration(plan).algorithm.target == "my_package.Mine"
     with pytest.raises(UserError, match="algorithm=mine: this installation has no such choice"):
         configuration(plan)
 
