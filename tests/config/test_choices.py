@@ -125,6 +125,27 @@ def test_own_choices_are_there_as_long_as_they_are_asked_for(place: Path) -> Non
     assert directories() == [CONFIGS]
 
 
+def test_directory_that_the_environment_names_is_taken_and_checked_as_that_of_the_flag(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEDSPLIT_CONFIG_DIR", "my_configs")
+    with own_choices(None):
+        assert file_of("algorithm", "mine") == place / "my_configs" / "algorithm" / "mine.yaml"
+    monkeypatch.setenv("FEDSPLIT_CONFIG_DIR", "nowhere")
+    with (
+        pytest.raises(UserError, match="--config-dir=nowhere: there is no such directory"),
+        own_choices(None),
+    ):
+        pass
+
+
+def test_file_of_ones_own_that_is_no_mapping_names_no_class(place: Path) -> None:
+    for content in ("[1, 2]", "{", "text"):
+        (place / "my_configs" / "algorithm" / "mine.yaml").write_text(content)
+        with own_choices("my_configs"):
+            assert target_of("algorithm", "mine") is None
+
+
 @pytest.mark.parametrize("name", ["../model/resnet18", "a/b", "", "..", "x" * 300, "a\0b", "no_such"])
 def test_text_that_is_no_name_of_a_choice_has_no_file(name: str) -> None:
     assert file_of("algorithm", name) is None

@@ -91,8 +91,6 @@ def test_precision_of_ones_own_is_allowed_and_read_where_its_file_is(tmp_path: P
         made = Precision.named("mine").make_backend("precision", "mine")
         assert type(made).__name__ == "FloatBackend"
         file.with_name("damaged.yaml").write_text("runtime: mine\n")
-        with pytest.raises(
-            UserError, match="deployment=damaged: its file must hold"
-        ):
+        with pytest.raises(UserError, match="deployment=damaged: its file must hold"):
             Precision.named("damaged")
     assert "my_form" not in readers()
