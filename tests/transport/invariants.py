@@ -24,6 +24,7 @@ from fedsplit.building.parts import Parts, run_of_member
 from fedsplit.config.checks import check
 from fedsplit.config.compose import CONFIGS, composed, composing, plain
 from fedsplit.errors import RunFailed, UserError
+from fedsplit.quant.coded import Coded
 from fedsplit.quant.message import Corrupt
 from fedsplit.quant.weights_link import Downlink
 from fedsplit.recording.ledger import Ledger
@@ -32,7 +33,7 @@ from fedsplit.transport.grpc.client.worker import Worker
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol import plan as plans_module
 from fedsplit.transport.grpc.protocol.expectations import Expectations
-from fedsplit.transport.grpc.protocol.packing import pack_tensor, pack_weights
+from fedsplit.transport.grpc.protocol.packing import pack, pack_weights
 from fedsplit.transport.grpc.protocol.plan import choices_and_settings, configuration
 from fedsplit.transport.grpc.protocol.wire import VERSION, Assembler, Parcel, decoded
 from fedsplit.transport.grpc.server.hub import Hub
@@ -111,7 +112,10 @@ class World:
 
         dz = torch.randn(8, *self.run.smashed_shape, generator=torch.Generator().manual_seed(0))
         number, codec = self.expectations.cut_number("cut_gradient"), self.run.quantization.cut_gradient
-        backward = {"backward": pb.Backward(), "tensors": [pack_tensor("dz", number, codec, dz, 1)]}
+        backward = {
+            "backward": pb.Backward(),
+            "tensors": [pack("dz", number, Coded(dz, codec.transmit(dz, seed=1)))],
+        }
         client, again, auxiliary = install("client", 0), install("client", 1), install("auxiliary", 0)
         train = {"train_local": pb.TrainLocal(train_head=True, upload_interval=2, skip_first_upload=True)}
         upload = {"upload_weights": pb.UploadWeights(part=pb.CLIENT), "difference": not self.lossless}

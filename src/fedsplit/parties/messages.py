@@ -1,6 +1,6 @@
 """What a server and its clients send each other."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal, TypeAlias, overload
@@ -10,6 +10,28 @@ from torch import Tensor
 
 Part: TypeAlias = Literal["client", "auxiliary", "full"]
 """Which weights: of the client model, the auxiliary model, or the full model (client and server model)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalWork:
+    """What clients do in the local epochs of a round.
+
+    Args:
+        train_head: train the head on its own loss, and descend along that; else descend along what the
+            gradient estimator makes of the head, and leave the head as it is.
+        upload_interval: upload at local steps 0, q, 2q, ...; None never.
+        skip_first_upload: clients whose upload of step 0 the server already has.
+    """
+
+    train_head: bool
+    upload_interval: int | None = None
+    skip_first_upload: Collection[int] = ()
+
+    def uploads(self, client: int, step: int) -> bool:
+        """Whether a client uploads the smashed data of a local step."""
+        if self.upload_interval is None or step % self.upload_interval:
+            return False
+        return step > 0 or client not in self.skip_first_upload
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from fedsplit.parties.members import Members, largest_first, row_optimizer
 from fedsplit.parties.messages import (
     BatchLoss,
     LocalTraining,
+    LocalWork,
     Part,
     Stack,
     StackedGradients,
@@ -271,15 +272,7 @@ class Vectorized(Engine):
                 raise AssertionError(f"no forward pass of step {step} of round {round} is waiting")
             pending.descend(gradients.of(pending.clients), factor)
 
-    def train_local(
-        self,
-        clients: Sequence[int],
-        round: int,
-        *,
-        train_head_too: bool,
-        upload_interval: int | None,
-        skip_first_upload: Collection[int],
-    ) -> LocalTraining:
+    def train_local(self, clients: Sequence[int], round: int, work: LocalWork) -> LocalTraining:
         """See `Engine.train_local`."""
         self._pending = []
         uploads: list[Upload] = []
@@ -288,11 +281,10 @@ class Vectorized(Engine):
         for stack in self._stacks_of(clients):
             for step in range(stack.batches.steps):
                 for rows in stack.groups(step, wanted):
-                    done, loss = stack.train_step(rows, round, step, train_head_too=train_head_too)
+                    done, loss = stack.train_step(rows, round, step, train_head_too=work.train_head)
                     losses += [loss] if loss else []
-                    if upload_interval and step % upload_interval == 0:
-                        skipped = skip_first_upload if step == 0 else ()
-                        uploads += [each for each in done.uploads() if each.client not in skipped]
+                    if work.upload_interval is not None and step % work.upload_interval == 0:
+                        uploads += [each for each in done.uploads() if work.uploads(each.client, step)]
         uploads.sort(key=lambda upload: (upload.client, upload.step))
         return LocalTraining(uploads, losses)
 

@@ -1,15 +1,14 @@
 """What both ends of a link agree on: how the weights of a part are counted, and what is drawn for them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from fedsplit.errors import NonFinite
 from fedsplit.parties.messages import Part
 from fedsplit.quant.codec import NotFinite
-from fedsplit.quant.coded import Coded
 from fedsplit.quant.weights_link import Delivery
 from fedsplit.randomness import seed_of
-from fedsplit.recording.ledger import Direction, Kind, Ledger
+from fedsplit.recording.ledger import Direction, Kind
 
 KIND_OF: dict[Part, Kind] = {
     "client": "client_weights",
@@ -30,32 +29,6 @@ def receivers(sent: Mapping[int, Delivery]) -> list[tuple[Delivery, list[int]]]:
     for client, delivery in sent.items():
         by_delivery.setdefault(id(delivery), (delivery, []))[1].append(client)
     return list(by_delivery.values())
-
-
-def count(
-    ledger: Ledger,
-    round: int,
-    direction: Direction,
-    kind: Kind,
-    coded: Sequence[Coded],
-    *,
-    clients: Sequence[int],
-    step: int = 0,
-) -> None:
-    """Count tensors that went to or came from each of these clients."""
-    times = len(clients)
-    for each in coded:
-        ledger.add(
-            round,
-            direction,
-            kind,
-            times * each.arrived.size,
-            clients=clients,
-            step=step,
-            values=times * each.meant.numel(),
-            signal=times * each.signal,
-            noise=times * each.noise,
-        )
 
 
 @contextmanager

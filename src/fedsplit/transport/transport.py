@@ -1,8 +1,9 @@
 """What a transport is: it carries the verbs of a round to the clients, and back."""
 
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -98,6 +99,15 @@ class Transport(ABC):
 
     def __init__(self, run: Run) -> None:
         self.run = run
+
+    @contextmanager
+    def at_clients(self) -> Iterator[None]:
+        """While clients answer: adds to `client_seconds`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.client_seconds += time.perf_counter() - start
 
     def told(self, seconds: float) -> str:
         """What went over the network in the last `seconds`, in a few words; nothing where there is none."""

@@ -8,20 +8,20 @@ import torch
 from torch import Tensor
 
 from fedsplit.errors import NonFinite, RunFailed, UserError
-from fedsplit.parties.messages import Part, Upload
+from fedsplit.parties.messages import LocalWork, Part, Upload
 from fedsplit.quant.message import Corrupt
-from fedsplit.quant.quantization import rounding_seed
-from fedsplit.quant.weights_link import Uplink, added
+from fedsplit.quant.weights_link import added
 from fedsplit.recording import checkpoint
 from fedsplit.recording.checkpoint import Checkpoint
 from fedsplit.recording.identity import changes
 from fedsplit.state.state import State
 from fedsplit.state.weights import Weights
+from fedsplit.transport.client_end import ClientEnd
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol.expectations import Expectations
-from fedsplit.transport.grpc.protocol.packing import Packed, pack_labels, pack_tensor, pack_weights
+from fedsplit.transport.grpc.protocol.packing import Packed, pack, pack_weights
 from fedsplit.transport.grpc.protocol.wire import Expected, Parcel, check, decoded, one_line
-from fedsplit.transport.links import KIND_OF, sent_as, weights_seed
+from fedsplit.transport.links import KIND_OF
 from fedsplit.transport.transport import Run
 
 Answer = list[Parcel[pb.FromClient]]
@@ -45,8 +45,7 @@ class Worker:
         self.expectations = Expectations(run)
         self._stateless: bool = run.config["client"]["stateless"]
         self._held: dict[Part, Weights] = {}
-        weights = run.quantization.weights
-        self._uplinks = {part: Uplink(weights, run.device, packs=True) for part in KIND_OF}
+        self._end = ClientEnd(run, packs=True)
         self._is_after: int | None = 0  # rounds after which the state here is kept, None within a round
         self._verbs: dict[str, Callable[[Parcel[pb.FromServer]], Answer]] = {
             "begin": self._begin,
@@ -183,8 +182,7 @@ class Worker:
             for part in KIND_OF
             if part in state["held"]
         }
-        for part, uplink in self._uplinks.items():
-            uplink.load_state(state["up"].get(part, {}))
+        self._end.load_state(state["up"])
 
     def _install(self, verb: Parcel[pb.FromServer]) -> Answer:
         part = self.expectations.part(verb.head.install.part)
@@ -203,11 +201,9 @@ class Worker:
         return [*(self._upload(verb, each) for each in uploads), self._done(verb)]
 
     def _upload(self, verb: Parcel[pb.FromServer], upload: Upload) -> Parcel[pb.FromClient]:
-        seed = rounding_seed(self.run.seed, "smashed", self.client, verb.head.identity.round, upload.step)
         number = self.expectations.cut_number("smashed")
-        with sent_as("smashed", self.client):
-            z = pack_tensor("z", number, self.run.quantization.smashed, upload.z.contiguous(), seed)
-        y = pack_labels(self.expectations.labels.encode(upload.y))
+        z = pack("z", number, self._end.smashed(upload, verb.head.identity.round))
+        y = pack("y", pb.LABELS, self._end.labels(upload.y))
         return self._message(verb, step=upload.step, tensors=[z, y], upload=pb.Upload())
 
     def _backward(self, verb: Parcel[pb.FromServer]) -> Answer:
@@ -218,13 +214,12 @@ class Worker:
 
     def _train_local(self, verb: Parcel[pb.FromServer]) -> Answer:
         asked = verb.head.train_local
-        trained = self.run.engine.train_local(
-            [self.client],
-            verb.head.identity.round,
-            train_head_too=asked.train_head,
+        work = LocalWork(
+            train_head=asked.train_head,
             upload_interval=asked.upload_interval or None,
             skip_first_upload=[self.client] if asked.skip_first_upload else [],
         )
+        trained = self.run.engine.train_local([self.client], verb.head.identity.round, work)
         losses = torch.cat([each.loss for each in trained.losses]).tolist() if trained.losses else []
         done = pb.Done(losses=losses, samples=[each.samples for each in trained.losses])
         return [*(self._upload(verb, each) for each in trained.uploads), self._message(verb, done=done)]
@@ -232,9 +227,8 @@ class Worker:
     def _upload_weights(self, verb: Parcel[pb.FromServer]) -> Answer:
         part = self.expectations.part(verb.head.upload_weights.part)
         own = self.run.engine.weights(part, [self.client])[0]
-        seed = weights_seed(self.run.seed, "up", part, self.client, verb.head.identity.round)
-        with sent_as(KIND_OF[part], self.client):
-            delivery = self._uplinks[part].send(self.client, own, self._held.get(part), seed)
+        held, round = self._held.get(part), verb.head.identity.round
+        delivery = self._end.weights(part, self.client, own, held, round)
         done = pb.Done(difference=delivery.difference)
         packed = pack_weights(delivery, self.expectations, part)
         return [self._message(verb, tensors=packed, done=done)]
@@ -243,12 +237,11 @@ class Worker:
         asked = verb.head.keep
         if self._stateless:
             self.run.engine.forget()
-            for uplink in self._uplinks.values():
-                uplink.forget()
+            self._end.forget()
         state: State = {
             "clients": self.run.engine.state(),
             "held": self._held,
-            "up": {part: uplink.state() for part, uplink in self._uplinks.items()},
+            "up": self._end.state(),
             "identity": self._identity,
         }
         kept = Checkpoint(asked.rounds, state)
