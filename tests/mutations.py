@@ -1178,7 +1178,8 @@ FAULTS = (
         "labels-are-not-counted",
         "transport",
         "src/fedsplit/transport/local.py",
-        '            self.tally.message("up", "labels", upload.client, self._end.labels(upload.y), upload.step)\n',
+        '            self.tally.message("up", "labels", upload.client, '
+        "self._end.labels(upload.y), upload.step)\n",
         "",
         ("tests/training/test_communication_load.py", "tests/network/test_simulated_runs.py"),
     ),
