@@ -1323,16 +1323,16 @@ FAULTS = (
     Fault(
         "a-repeated-upload-is-taken-again",
         "transport/grpc",
-        "src/fedsplit/transport/grpc/server/hub.py",
-        "return asked if same and not before else None",
-        "return asked if same else None",
+        "src/fedsplit/transport/grpc/server/pending.py",
+        "return same and not before and not self.done",
+        "return same and not self.done",
         ("tests/transport/test_hostile.py",),
     ),
     Fault(
         "what-is-sent-again-is-not-counted",
         "transport/grpc",
-        "src/fedsplit/transport/grpc/server/hub.py",
-        '"down", asked.verb.size)',
+        "src/fedsplit/transport/grpc/server/streams.py",
+        '"down", pending.verb.size)',
         '"down", 0)',
         ("tests/transport/test_failures.py",),
     ),
@@ -1355,7 +1355,7 @@ FAULTS = (
     Fault(
         "other-logits-than-were-sent-are-taken",
         "transport/grpc",
-        "src/fedsplit/inference/grpc/inference.py",
+        "src/fedsplit/inference/grpc/dialled.py",
         "        if measured.checksum != answered.checksum:\n"
         '            raise Corrupt("other logits arrived than were sent")\n',
         "",

@@ -15,16 +15,16 @@ from fedsplit.config.compose import composed, composing, plain
 from fedsplit.deployment.backends.backend import SmashedData
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.inference.codes import DeviceCodes
-from fedsplit.inference.grpc import inference
 from fedsplit.inference.grpc.device import Device
 from fedsplit.inference.grpc.devices import Devices, Gone, check_measured
+from fedsplit.inference.grpc.dialled import GrpcDevice
 from fedsplit.inference.server_half import Answered
 from fedsplit.quant.message import Corrupt, Message
 from fedsplit.tasks.infer import Infer
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol.tls import Tls
 from fedsplit.transport.grpc.protocol.wire import Parcel, announced
-from fedsplit.transport.grpc.server.server import start
+from fedsplit.transport.grpc.server import listening as server_listening
 from fedsplit.transport.grpc.server.session import Link, Refused
 from tests.conftest import TINY
 
@@ -72,13 +72,14 @@ def local(config: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPa
 
 def listening(monkeypatch: pytest.MonkeyPatch, dial: Callable[[int], None]) -> None:
     """Let `dial` know the port once the server listens."""
+    start = server_listening.start
 
     def started(*given: Any, **named: Any) -> Any:
         server, port = start(*given, **named)
         dial(port)
         return server, port
 
-    monkeypatch.setattr(inference, "start", started)
+    monkeypatch.setattr(server_listening, "start", started)
 
 
 class Breaking(Device):
@@ -340,7 +341,7 @@ def test_measurements_of_a_device_that_got_other_logits_than_were_sent_are_refus
             measured = pb.Measured(checksum=answered.checksum ^ flipped)
             return Parcel(pb.FromClient(measured=measured), [])
 
-    device = inference.GrpcDevice(0, Hub(), None, 2)  # type: ignore[arg-type]
+    device = GrpcDevice(0, Hub(), None, 2)  # type: ignore[arg-type]
     if flipped:
         with pytest.raises(Corrupt, match="other logits arrived than were sent"):
             device._answer(answered)

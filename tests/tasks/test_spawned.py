@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from fedsplit.tasks import spawned
-from fedsplit.transport.grpc.server.spawning import Asked
+from fedsplit.transport.grpc.server.spawning import SpawnRequest
 
 
-def asked(folder: Path, at_once: int | None) -> Asked:
-    return Asked(server="", clients=4, folder=str(folder), own={}, at_once=at_once, modules=[])
+def asked(folder: Path, at_once: int | None) -> SpawnRequest:
+    return SpawnRequest(server="", clients=4, folder=str(folder), own={}, at_once=at_once, modules=[])
 
 
 def forked_with_a_turn(folder: Path, client: int, at_once: int | None) -> int:

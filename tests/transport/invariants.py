@@ -37,8 +37,9 @@ from fedsplit.transport.grpc.protocol.packing import pack, pack_weights
 from fedsplit.transport.grpc.protocol.plan import choices_and_settings, configuration
 from fedsplit.transport.grpc.protocol.wire import VERSION, Assembler, Parcel, decoded
 from fedsplit.transport.grpc.server.hub import Hub
+from fedsplit.transport.grpc.server.pending import Answer
 from fedsplit.transport.grpc.server.server import Federation
-from fedsplit.transport.grpc.server.session import Answer, Link
+from fedsplit.transport.grpc.server.session import Link
 from fedsplit.transport.links import KIND_OF
 from tests.conftest import TINY
 from tests.transport import strategies
@@ -133,7 +134,7 @@ class World:
         for verb in ({}, *self.conversations[conversation]):
             if verb:
                 hub.ask(CLIENT, **verb)
-            asked.append(hub._sessions[CLIENT].asked.verb)  # type: ignore[union-attr]
+            asked.append(hub._sessions[CLIENT].pending.verb)  # type: ignore[union-attr]
         return asked
 
     def answers(self, conversation: int) -> list[list[Parcel[pb.FromClient]]]:
@@ -276,7 +277,7 @@ def server_survives(world: World, conversation: int, verb: int, frames: Sequence
     for each in world.conversations[conversation][:verb]:
         hub.ask(CLIENT, **each)
     hub.attach(other, _hello(1), pb.Ready(samples=world.run.sample_counts[1]))
-    undisturbed = deepcopy(hub._sessions[1].asked)
+    undisturbed = deepcopy(hub._sessions[1].pending)
     federation = Federation(hub, pb.Plan(), clients=2, secured=False)
     with logged() as records:
         attend(federation, world, verb, frames)
@@ -285,11 +286,11 @@ def server_survives(world: World, conversation: int, verb: int, frames: Sequence
         assert len([record for record in told if "closed" in record.getMessage()]) <= 1
         assert all(len(record.getMessage().splitlines()) == 1 for record in told)
         assert all(len(record.getMessage()) < 1000 for record in told)
-    assert (hub._sessions[1].link, hub._sessions[1].asked) == (other, undisturbed)
+    assert (hub._sessions[1].link, hub._sessions[1].pending) == (other, undisturbed)
     assert hub._sessions[CLIENT].link is None
     json.dumps(hub._ledger.state(), allow_nan=False)
     wasted = sum(hub._ledger.again(0).values())
-    asked = hub._sessions[CLIENT].asked
+    asked = hub._sessions[CLIENT].pending
     assert asked is not None
     assert wasted <= (len(frames) + 1) * world.expectations.most_up + asked.verb.size
     with logged():
@@ -338,7 +339,7 @@ def stranger_is_refused(world: World, frames: Sequence[pb.FromClient]) -> None:
     hub, other = world.hub(), Link(lambda: None)
     hub.begin(0, [0, 1], {})
     hub.attach(other, _hello(1), pb.Ready(samples=world.run.sample_counts[1]))
-    undisturbed = deepcopy(hub._sessions[1].asked)
+    undisturbed = deepcopy(hub._sessions[1].pending)
     federation = Federation(hub, pb.Plan(), clients=2, secured=False)
     with logged() as records:
         try:
@@ -347,7 +348,7 @@ def stranger_is_refused(world: World, frames: Sequence[pb.FromClient]) -> None:
             replies = []
     assert all(record.levelno < logging.ERROR for record in records)
     assert all(len(record.getMessage().splitlines()) <= 1 for record in records)
-    assert (hub._sessions[1].asked, hub._sessions[CLIENT].link) == (undisturbed, None)
+    assert (hub._sessions[1].pending, hub._sessions[CLIENT].link) == (undisturbed, None)
     if hub._sessions[1].instance == INSTANCE and not any(r.WhichOneof("content") == "begin" for r in replies):
         assert hub._sessions[1].link is other
 

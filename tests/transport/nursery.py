@@ -24,7 +24,7 @@ def spawned(
     server: str, clients: int, folder: Path, config: Mapping[str, Any], fail: Callable[[str], None]
 ) -> Iterator[None]:
     """As `spawning.spawned`, but for imports: the process that starts clients is forked, and has them."""
-    order = replace(spawning.Asked.of(server, clients, folder, config), modules=[])
+    order = replace(spawning.SpawnRequest.of(server, clients, folder, config), modules=[])
     order_out, order_in = processes.pipe()
     failures_out, failures_in = processes.pipe()
     process = processes.forked(_start_clients, order_out, failures_in)

@@ -20,7 +20,7 @@ from importlib import import_module
 from pathlib import Path
 
 from fedsplit.processes.lifeline import end_with_parent
-from fedsplit.transport.grpc.server.spawning import GRACE_S, Asked, last_words, log_of
+from fedsplit.transport.grpc.server.spawning import GRACE_S, SpawnRequest, last_words, log_of
 
 _PAUSE_S = 0.5
 _MOST_DEATHS, _WITHIN_S = 10, 60.0
@@ -29,7 +29,7 @@ _MOST_DEATHS, _WITHIN_S = 10, 60.0
 class _Nursery:
     """Forks clients, and those anew that are killed."""
 
-    def __init__(self, asked: Asked) -> None:
+    def __init__(self, asked: SpawnRequest) -> None:
         self._asked, self._parent = asked, os.getppid()
         self._running: dict[int, int] = {}
         self._deaths: dict[int, deque[float]] = {}
@@ -86,7 +86,7 @@ class _Nursery:
             os.waitpid(pid, 0)
 
 
-def _live(asked: Asked, client: int, folder: Path) -> int:
+def _live(asked: SpawnRequest, client: int, folder: Path) -> int:
     """A client's life; its exit code."""
     end_with_parent()
     log = os.open(log_of(folder.parent, client), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -121,7 +121,7 @@ def _live(asked: Asked, client: int, folder: Path) -> int:
 
 
 @contextmanager
-def _turn(asked: Asked, client: int) -> Iterator[None]:
+def _turn(asked: SpawnRequest, client: int) -> Iterator[None]:
     """While it is a client's turn to compute; a lock on a file, for it ends with a process that is killed."""
     if asked.at_once is None:
         yield
@@ -133,7 +133,7 @@ def _turn(asked: Asked, client: int) -> Iterator[None]:
 
 def main() -> int:
     """The process that starts clients."""
-    asked = Asked(**json.loads(sys.stdin.readline()))
+    asked = SpawnRequest(**json.loads(sys.stdin.readline()))
     for module in asked.modules:
         with suppress(Exception):  # whoever needs it will say what is wrong with it
             import_module(module)

@@ -1,39 +1,23 @@
 """Split inference over gRPC: the server half answers devices that dial in, from this machine or others."""
 
-import json
 import logging
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from secrets import token_bytes
 from typing import Any
 
-from rich.console import Console
-from rich.logging import RichHandler
-
-from fedsplit.errors import RunFailed, UserError
-from fedsplit.inference import device as inference
-from fedsplit.inference.device import Footprint
-from fedsplit.inference.grpc.devices import Devices, Gone, check_measured
-from fedsplit.inference.request import Request
-from fedsplit.inference.server_half import Answered, ServerHalf
+from fedsplit.errors import UserError
+from fedsplit.inference.device import Device
+from fedsplit.inference.grpc.devices import Devices
+from fedsplit.inference.grpc.dialled import GrpcDevice
+from fedsplit.inference.grpc.spawned import SpawnedDevice
+from fedsplit.inference.server_half import ServerHalf
 from fedsplit.inference.subject import Subject
-from fedsplit.quant.codecs.identity import Identity
-from fedsplit.quant.message import Corrupt, Message
-from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol.plan import choices_and_settings, tell_of_data
-from fedsplit.transport.grpc.protocol.tls import Tls, require_tls_beyond_loopback
-from fedsplit.transport.grpc.protocol.wire import TYPES, announced
-from fedsplit.transport.grpc.server.server import Federation, refuse_taken, start
-from fedsplit.transport.grpc.server.spawning import last_words
+from fedsplit.transport.grpc.server.listening import Listener, shown
 
 _LOG = logging.getLogger("fedsplit.network")
-_PROCESS = "fedsplit.tasks.spawned_device"
-_GRACE_S = 5.0
-_ATTEMPTS = 3
-"""At one request: a stream may break, but not again and again."""
 _TRAINING = ("min_clients", "round_deadline_s", "server")
 
 
@@ -61,20 +45,16 @@ class GrpcInference:
             told = f"at most num_clients, {config['num_clients']}"
             raise UserError("task.devices", devices, told)
         self.spawns: bool = transport["spawn"]
-        tls, self._listen = transport["tls"], transport["listen"]
-        self._tls = Tls.read(tls, "transport.tls") if tls is not None else None
-        require_tls_beyond_loopback(self._listen, self._tls)
-        if self._tls is not None:
-            self._tls.server_credentials()  # refuses a client's
-        if self.spawns and self._tls is not None:
-            raise UserError("transport.tls", tls, "is for devices that dial in: transport.spawn=false")
-        refuse_taken(self._listen)
+        self._listener = Listener(transport["listen"], transport["tls"])
+        if self.spawns and transport["tls"] is not None:
+            told = "is for devices that dial in: transport.spawn=false"
+            raise UserError("transport.tls", transport["tls"], told)
         self._config, self._precisions, self._count, self._wait_s = config, precisions, devices, wait_s
 
     @contextmanager
     def devices(
         self, subject: Subject, server: ServerHalf, deployed: Mapping[str, Path], log: Path
-    ) -> Iterator[list[inference.Device]]:
+    ) -> Iterator[list[Device]]:
         """While the server listens, and all devices have come once.
 
         Args:
@@ -87,7 +67,7 @@ class GrpcInference:
         told = {**config, "precision": "fp32", "model": {**config["model"], "cut": subject.cut}}
         plan = choices_and_settings(told)
         tell_of_data(plan, subject.data.dataset, subject.data.normalise)
-        spawned: list[_Spawned] = []
+        spawned: list[SpawnedDevice] = []
         hub = Devices(
             run=token_bytes(16),
             devices=self._count,
@@ -97,158 +77,17 @@ class GrpcInference:
             failure=lambda: next((each.failure for each in spawned if each.failure), None),
             words=lambda device: spawned[device].words if self.spawns else "",
         )
-        federation = Federation(hub, plan, clients=self._count, secured=self._tls is not None)
-        running, port = start(federation, listen=self._listen, tls=self._tls)
-        address = f"{self._listen.rpartition(':')[0]}:{port}"
-        try:
-            with ExitStack() as stack, nullcontext() if self.spawns else _shown(config["progress"]):
-                if self.spawns:
-                    for number, model in enumerate(deployed.values()):
-                        each = _Spawned(number, address, model, config, log / f"device-{number}.log")
-                        spawned.append(stack.enter_context(each))
-                else:
-                    _LOG.info("listening at %s, for devices 0 to %s", address, self._count - 1)
-                try:
-                    yield [
-                        GrpcDevice(number, hub, server, config["batch_size"]) for number in range(self._count)
-                    ]
-                finally:
-                    hub.finish()
-        finally:
-            running.stop(_GRACE_S).wait()
-            federation.sum_up()
-
-
-class GrpcDevice(inference.Device):
-    """A device that has dialled in.
-
-    Args:
-        number: which.
-        hub: where it is.
-        server: that answers it.
-        samples: of a request.
-    """
-
-    def __init__(self, number: int, hub: Devices, server: ServerHalf, samples: int) -> None:
-        self.number, self._hub, self._server, self._samples = number, hub, server, samples
-        deployed = hub.wait_for(number)
-        self.precision = deployed.precision
-        self.footprint = Footprint(deployed.file_bytes, deployed.memory_before)
-
-    def request(self, number: int, batch: int, *, warm_up: bool) -> Request:
-        """See `Device.request`: one that breaks is begun again."""
-        reason = ""
-        for _ in range(_ATTEMPTS):
-            self._hub.wait_for(self.number)
+        with ExitStack() as stack:
+            address = stack.enter_context(self._listener.serving(hub, plan, clients=self._count))
+            if self.spawns:
+                for number, model in enumerate(deployed.values()):
+                    each = SpawnedDevice(number, address, model, config, log / f"device-{number}.log")
+                    spawned.append(stack.enter_context(each))
+            elif config["progress"]:
+                stack.enter_context(shown())
+            if not self.spawns:
+                _LOG.info("listening at %s, for devices 0 to %s", address, self._count - 1)
             try:
-                return self._request(number, batch, warm_up)
-            except Gone as gone:
-                reason = str(gone)
-            except Corrupt as error:
-                reason = str(error)
-                self._hub.cut(self.number, reason)
-        raise RunFailed(f"device {self.number}: no request {number} in {_ATTEMPTS} attempts: {reason}")
-
-    def _request(self, number: int, batch: int, warm_up: bool) -> Request:
-        asked = pb.FromServer(request=pb.Request(batch=batch))
-        parcel = self._hub.ask(self.number, "smashed", asked)
-        (tensor,), (payload,) = parcel.head.tensors, parcel.payloads
-        message = Message(payload, tuple(tensor.shape), TYPES[tensor.data_type], tensor.checksum)
-        answered = self._server.answer(message)
-        measured = self._answer(answered)
-        wire = measured.journey_seconds - answered.seconds
-        return Request(
-            device=self.number,
-            precision=self.precision,
-            number=number,
-            warm_up=warm_up,
-            samples=self._samples,
-            correct=measured.correct,
-            client_seconds=measured.client_seconds,
-            server_seconds=answered.seconds,
-            wire_seconds=max(0.0, wire),
-            bytes_up=len(payload),
-            bytes_down=answered.size,
-            peak_memory=measured.peak_memory,
-            logits_crc32=answered.checksum,
-        )
-
-    def _answer(self, answered: Answered) -> pb.Measured:
-        """Send logits; what the device measured."""
-        message = Identity().encode(answered.logits)
-        tensors = [announced("logits", pb.EXACT, message)]
-        head = pb.FromServer(tensors=tensors, logits=pb.Logits(seconds=answered.seconds))
-        measured = self._hub.ask(self.number, "measured", head, bytes(message.payload)).head.measured
-        check_measured(measured, self._samples)
-        if measured.checksum != answered.checksum:
-            raise Corrupt("other logits arrived than were sent")
-        return measured
-
-
-class _Spawned:
-    """A device that is started on this machine: a process, and below it that of its client half."""
-
-    def __init__(self, number: int, address: str, model: Path, config: Mapping[str, Any], log: Path) -> None:
-        self._number, self._log = number, log
-        own = {
-            f"dataset.{key}": config["dataset"][key]
-            for key in ("root", "download")
-            if key in config["dataset"]
-        }
-        self._asked = {
-            "server": address,
-            "client": number,
-            "model": str(model.absolute()),
-            "own": own,
-            "here": str(Path.cwd()),
-        }
-
-    def __enter__(self) -> "_Spawned":
-        with self._log.open("w", encoding="utf-8") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", _PROCESS],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C is the server's
-                text=True,
-            )
-        assert self._process.stdin is not None
-        print(json.dumps(self._asked), file=self._process.stdin, flush=True)
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        try:
-            self._process.wait(_GRACE_S if raised[0] is None else 0.1)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-        self._process.communicate()
-
-    @property
-    def words(self) -> str:
-        """What it said last, as the end of a sentence; empty where it said nothing."""
-        words = last_words(self._log)
-        return f"; it says: {words}" if words else ""
-
-    @property
-    def failure(self) -> str | None:
-        """Why it ended; None while it runs."""
-        if self._process.poll() is None:
-            return None
-        return f"device {self._number}: {last_words(self._log) or 'it was killed: out of memory?'}"
-
-
-@contextmanager
-def _shown(progress: bool) -> Iterator[None]:
-    """While who comes and goes is shown on the terminal."""
-    if not progress:
-        yield
-        return
-    level, handler = _LOG.level, RichHandler(console=Console(stderr=True), show_path=False)
-    _LOG.addHandler(handler)
-    _LOG.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        _LOG.setLevel(level)
-        _LOG.removeHandler(handler)
+                yield [GrpcDevice(number, hub, server, config["batch_size"]) for number in range(self._count)]
+            finally:
+                hub.finish()

@@ -18,7 +18,7 @@ GRACE_S = 5.0
 
 
 @dataclass(frozen=True)
-class Asked:
+class SpawnRequest:
     """What the process that forks clients is to start.
 
     Args:
@@ -38,14 +38,9 @@ class Asked:
     modules: list[str]
 
     @classmethod
-    def of(cls, server: str, clients: int, folder: Path, config: Mapping[str, Any]) -> "Asked":
+    def of(cls, server: str, clients: int, folder: Path, config: Mapping[str, Any]) -> "SpawnRequest":
         """For a run that is built in this process; see `spawned`."""
-        own = {"device": config["device"]}
-        own |= {
-            f"dataset.{key}": config["dataset"][key]
-            for key in ("root", "download")
-            if key in config["dataset"]
-        }
+        own = {"device": config["device"], **data_of_this_machine(config)}
         # torch and datasets import at first use what takes seconds, and by now they have: each client would
         packages = ("fedsplit", "torch", "torchvision", "sklearn", "zstandard")
         modules = [name for name in sys.modules if name.partition(".")[0] in packages]
@@ -55,6 +50,12 @@ class Asked:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         at_once = None if some_may_be_late else max(1, cores // config["threads"])
         return cls(server, clients, str(folder.absolute()), own, at_once, modules)
+
+
+def data_of_this_machine(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a configuration that say where images are on this machine."""
+    dataset = config["dataset"]
+    return {f"dataset.{key}": dataset[key] for key in ("root", "download") if key in dataset}
 
 
 def last_words(log: Path) -> str:
@@ -84,7 +85,7 @@ def spawned(
         config: of the run.
         fail: is told when a client ends that should not.
     """
-    asked = Asked.of(server, clients, folder, config)
+    asked = SpawnRequest.of(server, clients, folder, config)
     process = subprocess.Popen(
         [sys.executable, "-m", _PROCESS],
         stdin=subprocess.PIPE,

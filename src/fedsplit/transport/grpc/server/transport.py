@@ -3,31 +3,25 @@
 import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from secrets import token_bytes
-
-from rich.console import Console
-from rich.logging import RichHandler
 
 from fedsplit.config.values import PositiveFloat, PositiveInt
 from fedsplit.errors import UserError
-from fedsplit.files.bounded import json_in
 from fedsplit.machine.terminal import note
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.messages import Part
 from fedsplit.quant.weights_link import Downlink
 from fedsplit.recording.checkpoint import KEPT
-from fedsplit.recording.summary import write_json
 from fedsplit.state.state import State, copied
 from fedsplit.transport.cohort import CodedCohort
 from fedsplit.transport.grpc.protocol.expectations import Expectations
 from fedsplit.transport.grpc.protocol.plan import choices_and_settings, tell_of_data
-from fedsplit.transport.grpc.protocol.tls import Tls, require_tls_beyond_loopback
 from fedsplit.transport.grpc.server.hub import AWAY_S, Hub, listed
-from fedsplit.transport.grpc.server.server import Federation, refuse_taken, start
-from fedsplit.transport.grpc.server.session import Late, Lost
+from fedsplit.transport.grpc.server.listening import Listener, shown
+from fedsplit.transport.grpc.server.pending import Late, Lost
+from fedsplit.transport.grpc.server.run_id import run_id
 from fedsplit.transport.grpc.server.spawning import last_words, log_of, spawned
 from fedsplit.transport.grpc.server.wire import GrpcWire, Reach
 from fedsplit.transport.links import KIND_OF
@@ -35,8 +29,6 @@ from fedsplit.transport.tally import Tally
 from fedsplit.transport.transport import Result, Run, Stateful, Transport
 
 _LOG = logging.getLogger("fedsplit.network")
-_GRACE_S = 5.0
-_RUN_BYTES = 16
 
 
 class GrpcTransport(Transport):
@@ -74,14 +66,11 @@ class GrpcTransport(Transport):
             raise UserError("transport.server", server, "is of task=client; a server says where it listens")
         if min_clients is not None and min_clients > clients:
             raise UserError("transport.min_clients", min_clients, f"at most the {clients} clients")
-        self._tls = Tls.read(tls, "transport.tls") if tls is not None else None
-        require_tls_beyond_loopback(listen, self._tls)
-        if self._tls is not None:
-            self._tls.server_credentials()  # refuses a client's
-        refuse_taken(listen)
-        if spawn and self._tls is not None:
+        self._listener = Listener(listen, tls)
+        if spawn and tls is not None:
             raise UserError("transport.tls", tls, "is for clients that dial in: transport.spawn=false")
-        self._spawn, self._listen = spawn, listen
+        self._spawn, self._progress = spawn, run.config["progress"]
+        self._checkpoint_interval: int = run.config["checkpoint_interval"]
         self._min_clients, self._deadline_s = min_clients, round_deadline_s
         self.plan = choices_and_settings(run.config)
         tell_of_data(self.plan, run.dataset, run.normalisation)
@@ -107,50 +96,33 @@ class GrpcTransport(Transport):
         """See `Transport.opened`: while the server runs, and the clients it started."""
         clients = len(self.run.sample_counts)
         hub = Hub(
-            run=_run_id(directory),
+            run=run_id(directory),
             clients=clients,
             expectations=self.expectations,
             sample_counts=self.run.sample_counts,
             ledger=self.run.ledger,
             tell_away=partial(_tell_away, directory / "clients") if self._spawn else lambda clients: None,
         )
-        federation = Federation(hub, self.plan, clients=clients, secured=self._tls is not None)
-        server, port = start(federation, listen=self._listen, tls=self._tls)
-        address = f"{self._listen.rpartition(':')[0]}:{port}"
         self.hub, ended = hub, False
-        try:
-            if self._spawn:
-                with spawned(address, clients, directory / "clients", self.run.config, hub.fail):
-                    try:
-                        hub.wait_for_all()
+        with self._listener.serving(hub, self.plan, clients=clients) as address:
+            try:
+                if self._spawn:
+                    with spawned(address, clients, directory / "clients", self.run.config, hub.fail):
+                        try:
+                            hub.wait_for_all()
+                            yield
+                        finally:
+                            hub.finish(tell=True)  # also where the run failed: a resume starts others
+                else:
+                    with shown() if self._progress else nullcontext():
+                        _LOG.info("listening at %s, for clients 0 to %s", address, clients - 1)
                         yield
-                    finally:
-                        hub.finish(tell=True)  # also where the run failed: a resume starts others
-            else:
-                with self._shown():
-                    _LOG.info("listening at %s, for clients 0 to %s", address, clients - 1)
-                    yield
-                ended = True
-                hub.finish(tell=True)
-                hub.see_off(AWAY_S)
-        finally:
-            hub.finish(tell=ended)
-            server.stop(_GRACE_S).wait()
-            federation.sum_up()
-            self.hub = None
-
-    @contextmanager
-    def _shown(self) -> Iterator[None]:
-        """While who comes and goes is shown on the terminal too."""
-        if not self.run.config["progress"]:
-            yield
-            return
-        handler = RichHandler(console=Console(stderr=True), show_path=False)
-        _LOG.addHandler(handler)
-        try:
-            yield
-        finally:
-            _LOG.removeHandler(handler)
+                    ended = True
+                    hub.finish(tell=True)
+                    hub.see_off(AWAY_S)
+            finally:
+                hub.finish(tell=ended)
+                self.hub = None
 
     def run_round(
         self, t: int, clients: Collection[int], train: Callable[[Cohort], Result], servers: Stateful
@@ -167,8 +139,7 @@ class GrpcTransport(Transport):
                 cohort = CodedCohort(self.run, self.downlinks, wire, present)
                 wire.begin(present, self._after)
                 result = train(cohort)
-                durable = (t + 1) % self.run.config["checkpoint_interval"] == 0
-                wire.keep(present, self._needed, durable=durable)
+                wire.keep(present, self._needed, durable=(t + 1) % self._checkpoint_interval == 0)
                 cohort.settle()
             except Lost as lost:
                 _LOG.warning("round %s begins again: client %s %s", t, lost.client, lost.reason)
@@ -243,30 +214,3 @@ def _tell_away(folder: Path, clients: Sequence[int]) -> None:
     words = last_words(log_of(folder, clients[0]))
     said = f"; client {clients[0]} says: {words}" if words else ""
     note(f"waiting for {listed(clients)}, started and not here{said}")
-
-
-def _run_id(directory: Path) -> bytes:
-    """What names the run at its clients, the same when it is resumed.
-
-    Raises:
-        UserError: what the run was named before is damaged.
-    """
-    path = directory / "network.json"
-    if path.is_file():
-        try:
-            run = bytes.fromhex(json_in(path)["run"])
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise _damaged(path) from error
-        if len(run) != _RUN_BYTES:
-            raise _damaged(path)
-        return run
-    run = token_bytes(_RUN_BYTES)
-    write_json(path, {"run": run.hex()})
-    return run
-
-
-def _damaged(path: Path) -> UserError:
-    told = (
-        'its network.json is damaged: it holds {"run": the 32 digits that each file run of its clients holds}'
-    )
-    return UserError("resume", path.parent, told)
