@@ -321,15 +321,15 @@ def test_connection_that_breaks_in_an_upload_costs_only_that_upload(
 
 
 def _answer_everything_twice() -> None:
-    original, before = Client._answered, list[Parcel[pb.FromClient]]()
+    original, before = Client.answer, list[Parcel[pb.FromClient]]()
 
-    def answered(client: Client, worker: Any, verb: Parcel[pb.FromServer]) -> Sequence[Parcel[pb.FromClient]]:
-        answer = original(client, worker, verb)
+    def answered(client: Client, verb: Parcel[pb.FromServer]) -> Sequence[Parcel[pb.FromClient]]:
+        answer = original(client, verb)
         late = list(before)
         before[:] = answer
         return [*late, *answer[:-1], *answer, *answer]
 
-    Client._answered = answered  # type: ignore[method-assign]
+    Client.answer = answered  # type: ignore[method-assign]
 
 
 def test_late_and_repeated_answers_of_a_client_leave_the_run_unchanged(

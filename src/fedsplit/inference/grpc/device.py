@@ -1,37 +1,31 @@
 """A device's end of split inference: runs a deployed client model when the server asks for a request."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fedsplit.errors import RunFailed, UserError
 from fedsplit.inference.codes import DeviceCodes
 from fedsplit.inference.deploying import precision_of
 from fedsplit.inference.process import ClientHalf, Ran
 from fedsplit.inference.server_half import checksum
 from fedsplit.inference.subject import Batches, device_part
-from fedsplit.machine.allowance import allowing_a_client
 from fedsplit.quant.codecs.identity import Identity
 from fedsplit.quant.message import Corrupt
-from fedsplit.transport.grpc.client.dialling import Dialler, Outbox
+from fedsplit.transport.grpc.client.dialling import Dialler
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol import federation_pb2_grpc
-from fedsplit.transport.grpc.protocol.plan import check_data, configuration_of_client, normalisation
 from fedsplit.transport.grpc.protocol.tls import Tls
 from fedsplit.transport.grpc.protocol.wire import (
-    Assembler,
     Expected,
     Parcel,
     announced,
     check,
     decoded,
-    one_line,
 )
 from fedsplit.transport.transport import Member
 
@@ -72,14 +66,14 @@ class Device(Dialler):
         own: Mapping[str, Any],
         memory_mb: float | None = None,
     ) -> None:
-        super().__init__(server, client, tls)
-        self._memory_mb = memory_mb
-        self._model, self._own = model, own
+        super().__init__(server=server, client=client, tls=tls, own=own, memory_mb=memory_mb)
+        self._model = model
         self._precision = precision_of(model, "client.model")
         self._half: ClientHalf | None = None
         self._batches: Batches | None = None
         self._classes = 0
         self._plan = pb.Plan()
+        self._asked: _Asked | None = None
 
     def attend(self) -> None:
         """See `Dialler.attend`."""
@@ -97,54 +91,20 @@ class Device(Dialler):
         """See `Dialler.call`."""
         return stub.Infer
 
-    def serve(self, stream: Iterator[pb.FromServer], outbox: Outbox) -> bool:
-        """See `Dialler.serve`."""
-        outbox.put(self.hello())
-        asked: _Asked | None = None
-        welcomed = False
-        assembler: Assembler[pb.FromServer] = Assembler(lambda frame: self._admit(asked, frame))
-        for frame in stream:
-            content = frame.WhichOneof("content")
-            if content == "refusal":
-                self.refused(frame.refusal)
-            elif content == "finish":
-                return True
-            elif content == "welcome" and not welcomed:
-                self._build(frame)
-                outbox.put(Parcel(pb.FromClient(identity=frame.identity, deployed=self._deployed())))
-                welcomed = True
-            elif not welcomed:
-                raise Corrupt(f"{content} came before a welcome")
-            elif (parcel := assembler.add(frame)) is not None:
-                if content == "request":
-                    asked = self._request(parcel.head, outbox)
-                else:  # logits, or the last part of them: nothing else is admitted
-                    outbox.put(self._measured(asked, parcel))
-                    asked, self.served = None, True
-        return False
+    def joins(self, run: bytes, welcome: pb.Welcome) -> Mapping[str, pb.Deployed]:
+        """See `Dialler.joins`."""
+        self._asked = None
+        if self._half is None or welcome.plan != self._plan:
+            self._close()
+            self.built("the client model", welcome.plan, self._build)
+            self._plan = welcome.plan
+        return {"deployed": self._deployed()}
 
-    def _build(self, frame: pb.FromServer) -> None:
-        """Make what this device needs of a plan, unless it has that already."""
-        if frame.identity.client != self.client or len(frame.identity.run) != 16:
-            raise Corrupt("a welcome that is not for this device")
-        plan = frame.welcome.plan
-        if self._half is not None and plan == self._plan:
-            return
-        self._close()
-        config = configuration_of_client(plan, self.client, self._own)
-        member = Member(self.client, normalisation(plan), partial(check_data, plan))
+    def _build(self, config: Mapping[str, Any], member: Member) -> None:
         torch.set_num_threads(config["threads"])
-        try:
-            with allowing_a_client(self._memory_mb):
-                data, architecture = device_part(config, member)
-            half = ClientHalf(self._model, architecture, config["threads"]).__enter__()
-        except (UserError, RunFailed, Corrupt):
-            raise
-        except Exception as error:  # whatever models and data raise
-            reason = one_line((str(error).splitlines() or [type(error).__name__])[0])
-            raise RunFailed(f"the client model cannot be built here: {reason}") from error
-        self._half, self._batches, self._plan = half, Batches(data, config["batch_size"]), plan
-        self._classes = data.dataset.num_classes
+        data, architecture = device_part(config, member)
+        self._batches, self._classes = Batches(data, config["batch_size"]), data.dataset.num_classes
+        self._half = ClientHalf(self._model, architecture, config["threads"]).__enter__()
 
     def _deployed(self) -> pb.Deployed:
         assert self._half is not None
@@ -154,14 +114,24 @@ class Device(Dialler):
             memory_before=self._half.memory_before,
         )
 
-    def _admit(self, asked: _Asked | None, frame: pb.FromServer) -> bool:
+    def admit(self, frame: pb.FromServer) -> bool:
+        """See `Dialler.admit`."""
+        asked = self._asked
         if asked is None or frame.WhichOneof("content") != "logits" or frame.identity != asked.identity:
             raise Corrupt("tensors that were not asked for")
         check(frame.tensors, asked.expected)
         return True
 
-    def _request(self, head: pb.FromServer, outbox: Outbox) -> _Asked:
-        """Run the client half, and send what it gives."""
+    def answer(self, parcel: Parcel[pb.FromServer]) -> list[Parcel[pb.FromClient]]:
+        """See `Dialler.answer`."""
+        if parcel.head.WhichOneof("content") == "request":
+            return [self._smashed(parcel.head)]
+        measured = self._measured(self._asked, parcel)
+        self._asked, self.served = None, True
+        return [measured]
+
+    def _smashed(self, head: pb.FromServer) -> Parcel[pb.FromClient]:
+        """Run the client half on a batch: its smashed data, whose logits are then waited for."""
         assert self._half is not None
         assert self._batches is not None
         x, labels = self._batches[head.request.batch]
@@ -169,11 +139,10 @@ class Device(Dialler):
         sent = time.perf_counter()
         message = DeviceCodes().encode(ran.smashed)
         tensors = [announced("z", pb.DEVICE, message)]
+        expected = [Expected("logits", pb.EXACT, Identity(), (len(x), self._classes), torch.float32)]
+        self._asked = _Asked(head.identity, labels, ran, sent, expected)
         smashed = pb.FromClient(identity=head.identity, tensors=tensors, smashed=pb.Smashed())
-        outbox.put(Parcel(smashed, [message.payload]))
-        shape = (len(x), self._classes)
-        expected = [Expected("logits", pb.EXACT, Identity(), shape, torch.float32)]
-        return _Asked(head.identity, labels, ran, sent, expected)
+        return Parcel(smashed, [message.payload])
 
     def _measured(self, asked: _Asked | None, parcel: Parcel[pb.FromServer]) -> Parcel[pb.FromClient]:
         if asked is None or parcel.head.WhichOneof("content") != "logits" or not parcel.payloads:
