@@ -227,7 +227,7 @@ def courses(name: str, images: str) -> list[Course]:
     overrides += ["dataset=image_folder", f"dataset.root={images}", "dataset.validation=200"]
     experiment = build(*overrides, *setting.overrides)
     watched = experiment.algorithm.alignment.estimator = Watched()  # type: ignore[attr-defined]
-    clients = range(experiment.config["num_clients"])
+    clients = range(experiment.config.population.num_clients)
     for t in range(setting.rounds):
         experiment.algorithm.run_round(t, experiment.transport.cohort(t, clients))
     return watched.courses

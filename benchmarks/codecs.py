@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from torch import nn
 
-from main import main
+from fedsplit.cli.run import main
 
 
 class SmallCnn(nn.Sequential):

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 
+from fedsplit.errors import first_line
 from fedsplit.machine.torchvision_operators import torchvision
 from fedsplit.models.splitting.cuts import Cuts, chosen
 from fedsplit.models.splitting.split import split
@@ -38,9 +39,7 @@ def row(name: str, largest: int) -> str:
         crossing = "x".join(map(str, cuts[cut].shapes[0]))
         took = f"{time.perf_counter() - start:.1f}" if millions <= largest else "cuts only"
     except Exception as error:
-        return (
-            f"| {name} | {side} | cannot: {(str(error).splitlines() or [type(error).__name__])[0]} | | | | |"
-        )
+        return f"| {name} | {side} | cannot: {first_line(error)} | | | | |"
     return f"| {name} | {side} | {millions:.1f} | {cut} | {crossing} | {len(cuts.possible)} | {took} |"
 
 

@@ -4,13 +4,19 @@ import gc
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from hydra import initialize_config_dir
 from torch import nn
 
+from benchmarks.synthetic import Same, SyntheticImages
+from fedsplit.building.process import prepare_process
+from fedsplit.config.choices import CONFIGS
+from fedsplit.config.component import component_of
+from fedsplit.config.compose import composed, run_config
+from fedsplit.config.overrides import spelled_out
 from fedsplit.training.experiment import Experiment
-from main import CONFIGS, composed, plain, spelled_out
 
 ALGORITHMS = ("fed_avg", "splitfed_v1", "splitfed_v2", "cse_fsl", "fsl_sage")
 
@@ -36,18 +42,19 @@ def build(*overrides: str, noise: dict[str, Any] | None = None, same: int | None
         same: samples of each client (see `Same`), if not all are to be divided.
     """
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = plain(composed([each for override in overrides for each in spelled_out(override)]))
+        config = run_config(composed([each for override in overrides for each in spelled_out(override)]))
     if noise is not None:
-        config["dataset"] = {"_target_": "benchmarks.synthetic.SyntheticImages", **noise}
+        config = replace(config, dataset=component_of("dataset", SyntheticImages, **noise))
     if same is not None:
-        config["distribution"] = {"_target_": "benchmarks.synthetic.Same", "samples": same}
+        config = replace(config, distribution=component_of("distribution", Same, samples=same))
+    prepare_process(config)
     return Experiment(config)
 
 
 def one_round(run: Experiment, t: int) -> None:
     """Round `t` of an experiment, without evaluation."""
     run.algorithm.run_round(t, run.transport.cohort(t, run.parts.cohort_of(t)))
-    run.forget()
+    run.rounds.forget()
 
 
 def seconds(work: Callable[[], Any]) -> float:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
-from fedsplit.building.parts import Parts
+from fedsplit.building.parts import RunParts
 from tests.oracles.plain_loops import PlainLoop, average_into
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Floor:
         optimizer: of everything that is trained.
     """
 
-    def __init__(self, parts: Parts, algorithm: str, batch: int, optimizer: Optimizer) -> None:
+    def __init__(self, parts: RunParts, algorithm: str, batch: int, optimizer: Optimizer) -> None:
         halves, auxiliary = parts.models.halves, parts.models.auxiliary
         self.client, self.server = copy.deepcopy(halves.client), copy.deepcopy(halves.server)
         self.head = self.server if auxiliary is None else copy.deepcopy(auxiliary)
@@ -48,7 +48,7 @@ class Floor:
         self.uploads: list[tuple[Tensor, Tensor]] = []
         if auxiliary is not None:
             self.server_stepper = optimizer(self.server)
-            q = parts.config["algorithm"]["server_update_interval"]
+            q = int(str(parts.config.algorithm.arguments["server_update_interval"]))
             with torch.no_grad():
                 self.uploads = [(self.client(x), y) for step, x, y in drawn if step % q == 0]
 
@@ -95,7 +95,7 @@ class LoadedLoop(PlainLoop):
             batches = self.experiment.parts.batches(number)
             (order,) = batches.permutations(t)
             own = Subset(self._samples, batches.indices[order].tolist())
-            for x, y in DataLoader(own, batch_size=self.experiment.config["batch_size"]):
+            for x, y in DataLoader(own, batch_size=self.experiment.config.training.batch_size):
                 stepper.zero_grad()
                 F.cross_entropy(model(x), y).backward()
                 stepper.step()

@@ -12,6 +12,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -22,10 +23,13 @@ import torch
 from hydra import initialize_config_dir
 
 from benchmarks.floors import Floor
-from fedsplit.building.parts import Parts
+from benchmarks.synthetic import SyntheticImages
+from fedsplit.building.process import prepare_process
+from fedsplit.building.run import build_run
 from fedsplit.computing.captured_steps import WARM_UP
-from fedsplit.recording.ledger import Ledger
-from main import CONFIGS, composed, plain
+from fedsplit.config.choices import CONFIGS
+from fedsplit.config.component import component_of
+from fedsplit.config.compose import composed, run_config
 from tests.oracles.plain_loops import adam
 
 ALGORITHMS = ("fed_avg", "splitfed_v1", "splitfed_v2", "cse_fsl", "fsl_sage")
@@ -36,13 +40,13 @@ class Run:
 
     def __init__(self, *overrides: str, noise: int | None = None) -> None:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            config = plain(composed([*overrides, "hydra/launcher=basic"]))  # joblib may not be there
+            config = run_config(composed([*overrides, "hydra/launcher=basic"]))  # joblib may not be there
         if noise is not None:
             images = {"train": noise, "test": 200, "flip": True, "crop_padding": 4}
-            config["dataset"] = {"_target_": "benchmarks.synthetic.SyntheticImages", **images}
-        self.parts = Parts(config)
-        self.ledger = Ledger()
-        self.transport = self.parts.transport(self.ledger)
+            config = replace(config, dataset=component_of("dataset", SyntheticImages, **images))
+        prepare_process(config)
+        self.parts = build_run(config)
+        self.ledger, self.transport = self.parts.ledger, self.parts.transport
 
     def round(self, t: int) -> float:
         """Its training loss."""
@@ -125,7 +129,7 @@ def paper(options: argparse.Namespace) -> list[dict[str, object]]:
         f"precision={options.precision}",
         *options.overrides,
     )
-    evaluate, began, lines = run.parts.evaluator(), time.perf_counter(), []
+    evaluate, began, lines = run.parts.evaluate, time.perf_counter(), []
     for t in range(options.paper_rounds):
         loss = run.round(t)
         accuracy, test_loss = evaluate(run.parts.algorithm.full_weights())

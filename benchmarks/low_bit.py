@@ -19,10 +19,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from benchmarks.experiments import build
 from fedsplit.models.rounding.fake_quantization import FakeQuantizedConv2d, FakeQuantizedLinear
-from fedsplit.state.weights import Weights, num_bytes
 from fedsplit.training.experiment import Experiment
 
 WIDTHS = (16, 8, 4, 2, 1)
@@ -31,9 +31,14 @@ WIDTHS = (16, 8, 4, 2, 1)
 def trained(overrides: Sequence[str]) -> Experiment:
     """A run that has ended."""
     run = build(*overrides)
-    for t in range(run.rounds):
+    for t in range(run.limits.rounds):
         run.run_round(t)
     return run
+
+
+def size_of(model: nn.Module) -> int:
+    """Bytes of all that it holds, in memory."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
 
 
 def packed_bytes(run: Experiment, bits: int) -> int:
@@ -44,8 +49,7 @@ def packed_bytes(run: Experiment, bits: int) -> int:
     ]
     weights = sum(layer.weight.numel() for layer in layers)
     scales = sum(len(layer.weight) for layer in layers)
-    held: Weights = client.state_dict()
-    return num_bytes(held) - 4 * weights + -(-weights * bits // 8) + 4 * scales
+    return size_of(client) - 4 * weights + -(-weights * bits // 8) + 4 * scales
 
 
 def shown(accuracies: Sequence[float]) -> str:
@@ -66,7 +70,7 @@ def main() -> None:
     for column in ("bits a weight", "trained so, %", "rounded later, %", "client, bytes"):
         table.add_column(column, justify="right")
     before = [run.evaluate(weights)[0] for run, weights in zip(exact, full, strict=True)]
-    size = num_bytes(exact[0].parts.models.halves.client.state_dict())
+    size = size_of(exact[0].parts.models.halves.client)
     table.add_row("32", shown(before), shown(before), f"{size:,}")
     for bits in WIDTHS:
         runs = [trained([*each, f"weight_bits={bits}"]) for each in seeds]

@@ -13,7 +13,6 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +20,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from fedsplit.config.compose import composed, composing, plain
+from fedsplit.building.process import prepare_process
+from fedsplit.config.compose import composed, composing, run_config
 from fedsplit.training.experiment import Experiment
 
 
@@ -38,10 +38,9 @@ def images(folder: Path, number: int) -> None:
 def experiment(*overrides: str) -> Experiment:
     """An experiment as the command line builds it."""
     with composing():
-        config = composed(overrides)
-        chosen: dict[str, Any] = config.hydra.runtime.choices
-        choices = {group: choice for group, choice in chosen.items() if not group.startswith("hydra/")}
-        return Experiment(plain(config) | {"choices": choices})
+        config = run_config(composed(overrides))
+    prepare_process(config)
+    return Experiment(config)
 
 
 def processor_seconds(pids: list[int]) -> float:

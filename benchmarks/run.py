@@ -31,6 +31,8 @@ from torch import nn
 from benchmarks import alignment
 from benchmarks.experiments import ALGORITHMS, MLP, Mlp, build, one_round, seconds
 from benchmarks.floors import LARGE, Floor, LoadedLoop
+from fedsplit.building.engines import step_mmac
+from fedsplit.building.models import build_whole_model, cut_name
 from fedsplit.models.splitting.split import split
 from fedsplit.models.zoo.digits_cnn import digits_cnn
 from fedsplit.state.weights import StackedWeights, Weights, average
@@ -155,7 +157,7 @@ def engines(options: argparse.Namespace, *model: str, batch: int, size: int, cha
     turns = take_turns(sides, options.repeats or 7)
     losses = [run.evaluate(run.algorithm.full_weights())[1] for run in (stacked, alone)]
     row = Row(turns, 40 * batch, same_loss(losses))
-    row.notes["million multiply-adds of a step"] = stacked.parts.step_mmac
+    row.notes["million multiply-adds of a step"] = step_mmac(stacked.parts, stacked.parts.engine.blueprint)
     return row
 
 
@@ -228,9 +230,9 @@ def split_step(options: argparse.Namespace, model: str, batch: int) -> Row:
     """A training step of the two halves, beside one of the model as it was before."""
     parts = build(f"model={model}", noise={"train": batch, "test": 20}).parts
     start = time.perf_counter()
-    whole, example = parts.model_builder.whole()
+    whole, example = build_whole_model(parts.config, parts.data, parts.device)
     made = time.perf_counter() - start
-    cut = parts.config["model"]["cut"]
+    cut = cut_name(parts.config, whole, example)
     halves = split(whole, cut, example)
     taken = time.perf_counter() - start - made
     x, y = parts.data.normalise(parts.data.dataset.train.pixels), parts.data.dataset.train.labels

@@ -8,23 +8,23 @@ import copy
 import re
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from fedsplit.config.checks import check
-from fedsplit.config.compose import CONFIGS, composed, plain
+from fedsplit.config.choices import CONFIGS
+from fedsplit.config.compose import choices_of, composed, plain
 from fedsplit.config.overrides import spelled_out
+from fedsplit.config.run_config import RunConfig
 
 _VALUE = re.compile(r"([a-z]\w*(?:\.[a-z]\w*)*)=")
 """What sets a value, if no group has that name: a `_target_` would change the name of a choice."""
 
 
 @cache
-def configuration(*overrides: str) -> dict[str, Any]:
-    """The checked configuration of a command, with `choices`; to be copied before it is changed.
+def configuration(*overrides: str) -> RunConfig:
+    """The configuration of a command.
 
     Raises:
         UserError: as the command does.
@@ -37,9 +37,7 @@ def configuration(*overrides: str) -> dict[str, Any]:
         _set(config, [each for each in spelled if each not in chosen])
     except Exception:  # whatever is wrong is told by Hydra itself
         config, choices = _of_choices(*spelled)
-    settings = plain(config)
-    check(settings)
-    return settings | {"choices": dict(choices)}
+    return RunConfig.parse(plain(config), choices)
 
 
 def _sets_a_value(override: str) -> bool:
@@ -55,11 +53,10 @@ def _set(config: DictConfig, overrides: Sequence[str]) -> None:
 
 
 @cache
-def _of_choices(*overrides: str) -> tuple[DictConfig, dict[str, Any]]:
+def _of_choices(*overrides: str) -> tuple[DictConfig, dict[str, str | None]]:
     """What Hydra composes, without its own part, and the choices."""
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         config = composed(overrides)
-    choices = {k: v for k, v in config.hydra.runtime.choices.items() if not k.startswith("hydra/")}
     own = OmegaConf.create({key: node for key, node in config.items_ex(resolve=False) if key != "hydra"})
     OmegaConf.set_struct(own, True)
-    return own, choices
+    return own, choices_of(config)

@@ -1,13 +1,11 @@
 """Fixtures: tiny runs, built as a user's command line would build them."""
 
-import copy
 import gc
 import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import gettempdir
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +15,8 @@ from hypothesis.configuration import set_hypothesis_home_dir
 from PIL import Image
 
 from fedsplit.computing.memory import reuse_freed_memory
-from fedsplit.config.compose import CONFIGS
+from fedsplit.config.choices import CONFIGS
+from fedsplit.config.run_config import RunConfig
 from fedsplit.training.experiment import Experiment
 from tests.cases import mark_long
 from tests.configurations import configuration
@@ -54,8 +53,9 @@ PROCESSES = ("transport", "sweeps", "deployment", "tasks")
 """Rooms whose tests start processes: begun first, they leave no core idle at the end."""
 
 ALGORITHMS = ("fed_avg", "splitfed_v1", "splitfed_v2", "cse_fsl", "fsl_sage")
+"""Of this package: each has tests of its own beside those that walk all choices."""
 
-Configure = Callable[..., dict[str, Any]]
+Configure = Callable[..., RunConfig]
 Build = Callable[..., Experiment]
 
 
@@ -101,7 +101,7 @@ def _resident() -> int:
 def configured() -> Configure:
     """Composes and checks a configuration from overrides."""
 
-    return lambda *overrides: copy.deepcopy(configuration(*overrides))
+    return configuration
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from fedsplit.building.trained import TrainedRun
 from fedsplit.building.trained_start import TrainedStart
 from fedsplit.deployment import storage
-from fedsplit.deployment.precisions import PRECISIONS
+from fedsplit.deployment.precisions import Precision
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.inference.subject import subject_of
 from fedsplit.machine.allowance import allowing
@@ -40,7 +40,8 @@ from fedsplit.reports.tables.request import TableRequest
 from fedsplit.sweeps import record
 from fedsplit.sweeps.progress import progress_of
 from fedsplit.tasks.infer import _of_the_run
-from fedsplit.training.experiment import Experiment, resumed_config
+from fedsplit.training.experiment import Experiment
+from fedsplit.training.resume import resumed_config
 from tests.configurations import configuration
 
 _MEMORY = 300e6
@@ -57,8 +58,8 @@ TARGETS = (
     *("pathlib.Path.write_text", "logging.FileHandler", "hydra.utils.instantiate", "hydra.utils.call"),
     *("functools.partial", "operator.methodcaller", f"{MARK}.Net", f"{MARK}.run", "antigravity", "this.s"),
     *(
-        "fedsplit.config.instantiate.make",
-        "fedsplit.files.new_directory.new_directory",
+        "fedsplit.config.component.component_of",
+        "fedsplit.files.paths.new_directory",
         "nowhere.Net",
         "",
         ".",
@@ -199,8 +200,8 @@ class Files:
         self.build = self.trained.architecture.build
         self.x = self.trained.parts.data.batch(2)[0]
         for name in ("fp32", "w4", "dynamic_int8"):
-            backend = PRECISIONS[name].make("precision", name)
-            backend.prepare(PRECISIONS[name].model(self.trained.client), self.x)
+            backend = Precision.named(name).make_backend("precision", name)
+            backend.prepare(Precision.named(name).model(self.trained.client), self.x)
             backend.convert().save(self.deployed / name)
         _graph(self.deployed / "graph", _STEPS, {"t0": torch.ones(1, 8, 8)})
         self.canary = Canary(folder)
@@ -220,7 +221,7 @@ class Files:
     def _resume(self, path: Path) -> None:
         run = RunDirectory.existing(path)
         config, checkpoint = resumed_config(run, {"device": "cpu"}), run.latest_checkpoint()
-        experiment = Experiment(config, None if checkpoint else TrainedStart.of(config["run"]))
+        experiment = Experiment(config, None if checkpoint else TrainedStart.of(config.origin.run))
         if checkpoint is not None:
             experiment.restore(checkpoint)
 
@@ -229,7 +230,7 @@ class Files:
         trained.client(trained.parts.data.batch(2)[0])
 
     def _infer(self, path: Path) -> None:
-        subject_of(_of_the_run(self.infers | {"run": str(path)}))
+        subject_of(_of_the_run(self.infers.changed({"run": str(path)})))
 
     def _start(self, path: Path) -> None:
         TrainedStart.of(str(path))
@@ -649,7 +650,7 @@ class Files:
                     "floats",
                     "graph",
                     "packed_weights",
-                    "torch_quantized",
+                    "quantize_dynamic",
                     "load",
                     [2**31, 2**31],
                     [1, 1, 8, 8],

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from fedsplit.cli.run import main
 from fedsplit.recording.metrics import Record
 from fedsplit.tasks.running import announced
 from fedsplit.training.experiment import Experiment
-from main import main
 from tests.command_line import command_line
 from tests.conftest import TINY, Configure
 
@@ -83,7 +83,6 @@ MISTAKES = [
     (["--cfg", "job", "algorithm=foo"], "algorithm=foo: no such choice; allowed: cse_fsl, "),
     (["hydra.job.chdir=true"], "hydra.job.chdir=True: a run stays in the directory of its command; "),
     (["-m", "seed=0,1", "hydra.job.chdir=true"], "hydra.job.chdir=True: a run stays in the directory"),
-    (["--config-dir", "{tmp}"], "flag=--config-dir: the configuration is hydra_config/config.yaml; "),
     (["--config-name=mine"], "flag=--config-name=mine: the configuration is hydra_config/config.yaml; "),
     (["-h", "-cn", "mine"], "flag=-cn: the configuration is hydra_config/config.yaml; "),
     (["rouds=3", "fooo=4"], "fooo=4: no such key; known: seed, "),
@@ -310,23 +309,22 @@ def test_sweep_into_a_directory_with_a_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_help_and_mistakes_are_told_before_anything_heavy_is_imported(root: Path) -> None:
-    shows = (
-        "import sys; sys.argv = ['main.py', '--help']; import main; main.main(); "
-        "heavy = {'torch', 'numpy', 'sklearn', 'torchvision'} & set(sys.modules); sys.exit(heavy or 0)"
+    probe = (
+        "import atexit, sys; from fedsplit.cli.start import run; "
+        "heavy = lambda: {'torch', 'numpy', 'sklearn', 'torchvision'} & set(sys.modules); "
+        "atexit.register(lambda: print(heavy(), file=sys.stderr)); sys.exit(run())"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", shows], cwd=root, capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "algorithm: cse_fsl, fed_avg, fsl_sage" in done.stdout
-    assert "python main.py resume=" in done.stdout
-    probe = "import sys; sys.argv = ['main.py', 'rounds=-1']; import main; code = main.main(); " + (
-        "heavy = {'torch', 'numpy', 'sklearn', 'torchvision'} & set(sys.modules); sys.exit(f'{code} {heavy}')"
-    )
-    checked = subprocess.run(
-        [sys.executable, "-c", probe], cwd=root, capture_output=True, text=True, check=False
-    )
-    assert checked.stderr.splitlines()[-1] == "2 set()"
+
+    def told(argument: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-c", probe, argument]
+        return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+
+    shown = told("--help")
+    assert (shown.returncode, shown.stderr) == (0, "set()\n")
+    assert "algorithm: cse_fsl, fed_avg, fsl_sage" in shown.stdout
+    assert "python main.py resume=" in shown.stdout
+    mistaken = told("rounds=-1")
+    assert (mistaken.returncode, mistaken.stderr.splitlines()[-1]) == (2, "set()")
 
 
 def test_run_on_a_terminal_says_what_and_where_to_before_anything_heavy_is_imported(
@@ -335,9 +333,7 @@ def test_run_on_a_terminal_says_what_and_where_to_before_anything_heavy_is_impor
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["main.py", "algorithm=cse_fsl", "hydra.run.dir=here"])
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    monkeypatch.setitem(
-        sys.modules, "fedsplit.config.instantiate", None
-    )  # the first import that brings torch
+    monkeypatch.setitem(sys.modules, "fedsplit.tasks.task", None)  # what is imported before torch
     with pytest.raises(ImportError):
         main()
     assert capsys.readouterr().out == "cse_fsl: digits_cnn on digits (iid), to here\n"
@@ -345,8 +341,7 @@ def test_run_on_a_terminal_says_what_and_where_to_before_anything_heavy_is_impor
 
 def test_what_is_announced_is_the_task_its_subject_and_where_results_go(configured: Configure) -> None:
     def told(*overrides: str) -> str:
-        config = configured(*overrides)
-        return announced(Path("saves/here"), config, config["choices"])
+        return announced(Path("saves/here"), configured(*overrides))
 
     assert told("model=resnet20") == "fsl_sage: resnet20 on digits (iid), to saves/here"
     assert told("task=cuts", "dataset=cifar10") == "cuts: digits_cnn on cifar10"
@@ -375,7 +370,7 @@ def test_ctrl_c_before_a_run_has_begun_names_no_command(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sys, "argv", ["main.py"])
-    monkeypatch.setattr("main.perform", interrupted)
+    monkeypatch.setattr("fedsplit.cli.single.perform", interrupted)
     assert main() == 130
     assert capsys.readouterr().err == "interrupted\n"
 

@@ -2,46 +2,24 @@
 
 import re
 import shlex
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from fedsplit.config.overrides import one_list
-from fedsplit.training.experiment import Experiment
 from tests.command_line import command_line
-from tests.conftest import TINY, Configure
+from tests.conftest import Configure
 
 
 def blocks(path: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", path.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
 
 
-def test_algorithm_of_the_contributing_guide_is_short_and_trains_client_weights_alone(
-    root: Path, tmp_path: Path, configured: Configure, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    code, _ = blocks(root / "CONTRIBUTING.md", "python")
-    (choice,) = blocks(root / "CONTRIBUTING.md", "yaml")
-    assert len(code.splitlines()) < 40
-    assert choice.startswith("_target_: fedsplit.algorithms.frozen_server.FrozenServer\n")
-    (tmp_path / "frozen_server.py").write_text(code)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "frozen_server", raising=False)
-    config = configured(*TINY)
-    run = Experiment(
-        config | {"algorithm": {"_target_": "frozen_server.FrozenServer", "install_interval": 1}}
-    )
-    before = run.algorithm.full_weights()
-    run.run_round(0)
-    after = run.algorithm.full_weights()
-    moved = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
-    assert moved == set(run.algorithm.client_weights)
-
-
 def test_model_of_the_contributing_guide_runs_from_the_current_directory(root: Path, tmp_path: Path) -> None:
-    _, code = blocks(root / "CONTRIBUTING.md", "python")
+    *_, code = blocks(root / "CONTRIBUTING.md", "python")
     (tmp_path / "my_package.py").write_text(code)
     asked = ["model._target_=my_package.MyNet", "auxiliary=derived", "progress=false", "rounds=1"]
     sizes = ["num_clients=2", "auxiliary.align_epochs=2", "dataset.max_train=40", "dataset.max_test=20"]
@@ -66,13 +44,48 @@ def test_model_of_the_contributing_guide_runs_from_the_current_directory(root: P
     ]
 
 
-def test_library_example_of_the_readme_splits_a_model_into_halves_that_compute_the_whole(root: Path) -> None:
-    (code,) = blocks(root / "README.md", "python")
-    names: dict[str, object] = {}
+def executed(code: str) -> dict[str, Any]:
+    names: dict[str, Any] = {}
     exec(code, names)
+    return names
+
+
+def test_run_example_of_the_readme_trains(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _ = blocks(root / "README.md", "python")
+    names = executed(code)
+    run = names["run"]
+    assert run.directory.is_relative_to(tmp_path / "saves" / "fsl_sage")
+    assert [row["round"] for row in run.metrics] == [0, 1]
+    assert (run.config["choices"]["quant"], run.config["optimizer"]["lr"]) == ("int8", 0.002)
+    weights = load_file(run.directory / "model" / "client.safetensors")
+    assert {name: each.shape for name, each in names["client"].items()} == {
+        name: each.shape for name, each in weights.items()
+    }
+
+
+def test_example_of_the_guide_to_python_runs_resumes_and_reads_back(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks(root / "docs" / "python.md", "python")
+    names = executed(code)
+    one, longer = names["one"], names["longer"]
+    assert names["accuracies"] == [row["test_accuracy"] for row in one.metrics]
+    assert longer.metrics[:2] == one.metrics
+    assert len(longer.metrics) == 3
+    assert names["again"] == longer
+    assert one.config["quant"]["smashed"]["_target_"].endswith(".Sign")
+
+
+def test_split_example_of_the_readme_makes_halves_that_compute_the_whole(root: Path) -> None:
+    _, code = blocks(root / "README.md", "python")
+    names = executed(code)
     model, halves = names["model"], names["halves"]
     x = torch.randn(4, 3, 32, 32)
-    assert torch.equal(halves.server(halves.client(x)), model(x))  # type: ignore[attr-defined, operator]
+    assert torch.equal(halves.server(halves.client(x)), model(x))
 
 
 def test_commands_of_the_readme_compose_to_the_choices_they_name(root: Path, configured: Configure) -> None:
@@ -85,7 +98,7 @@ def test_commands_of_the_readme_compose_to_the_choices_they_name(root: Path, con
         config = configured(*map(one_list, overrides))
         for override in overrides:
             key, _, value = override.partition("=")
-            assert config["choices"].get(key, value) == value
+            assert config.choices.get(key, value) == value
 
 
 SHOWN = (
@@ -96,6 +109,7 @@ SHOWN = (
     "hydra_config/**/*.yaml",
     "src/**/*.py",
     ".ci/run",
+    ".ci/wheel",
 )
 """Where commands are shown to be typed, or to be run."""
 

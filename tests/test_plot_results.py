@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from fedsplit.machine.extras import install_command
+from fedsplit.recording.config_file import FORMAT
 from tests.command_line import command_line
 
 SCRIPT = Path(__file__).parents[1] / "plot_results.py"
@@ -17,6 +18,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 def make_run(path: Path, algorithm: str = "fsl_sage", seed: int = 0, rounds: int = 3) -> Path:
     config = {
+        "format": FORMAT,
         "seed": seed,
         "algorithm": {"_target_": f"fedsplit.algorithms.{algorithm}.Any"},
         "choices": {"algorithm": algorithm},
@@ -232,7 +234,10 @@ def test_plot_of_wrong_experiments_names_the_mistake_and_writes_nothing(
     assert files(tmp_path) == before
 
 
-def test_plot_without_a_file_of_experiments_says_so(tmp_path: Path) -> None:
+def test_plot_without_a_file_of_experiments_takes_the_one_that_the_package_came_with(tmp_path: Path) -> None:
+    listed = SCRIPT.with_name("exp_configs.yaml")
+    refused(plot(tmp_path), f"experiments={listed}: no experiment in it has a run to draw")
+    (tmp_path / "exp_configs.yaml").mkdir()
     refused(plot(tmp_path), "experiments=exp_configs.yaml: cannot be read")
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from fedsplit.config.checks import CODECS
+from fedsplit.cli.run import main
 from fedsplit.config.compose import composed, composing, plain
 from fedsplit.config.overrides import spelled_out
+from fedsplit.config.settings import CODECS
 from fedsplit.sweeps import grid
-from main import main
 from tests.command_line import command_line
 from tests.conftest import TINY, Configure
 
@@ -70,14 +70,14 @@ def test_codec_override_by_its_key_is_spelled_out_for_hydra(argument: str, expec
 
 
 def test_default_configuration_codes_nothing(configured: Configure) -> None:
-    config = configured()
+    config = configured().plain()
     assert {target(config, path) for path in CODECS} == {"Identity"}
     assert config["quant"]["continue_from_decoded"] is False
 
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_quant_preset_can_be_changed_for_each_kind_of_message(configured: Configure, order: int) -> None:
-    config = configured(*["quant=int4", "quant.smashed.bits=2", "quant.cut_gradient=none"][::order])
+    config = configured(*["quant=int4", "quant.smashed.bits=2", "quant.cut_gradient=none"][::order]).plain()
     smashed = codec(config, "quant.smashed")
     assert (smashed["bits"], smashed["granularity"]) == (2, "channel")
     assert target(config, "quant.cut_gradient") == "Identity"
@@ -87,9 +87,9 @@ def test_quant_preset_can_be_changed_for_each_kind_of_message(configured: Config
 
 
 def test_codec_of_weights_can_be_chosen_for_all_ways_or_for_one(configured: Configure) -> None:
-    none = configured("quant=int8", "quant.weights=none")
-    up = configured("quant=int8", "quant.weights.up=sign")
-    both = configured("quant=int8", "quant.weights=none", "quant.weights.up=sign")
+    none = configured("quant=int8", "quant.weights=none").plain()
+    up = configured("quant=int8", "quant.weights.up=sign").plain()
+    both = configured("quant=int8", "quant.weights=none", "quant.weights.up=sign").plain()
     ways = [f"quant.weights.{way}" for way in ("up", "down", "whole")]
     assert [target(none, way) for way in ways] == ["Identity"] * 3
     assert [target(up, way) for way in ways] == ["Sign", "affine", "affine"]
@@ -98,13 +98,13 @@ def test_codec_of_weights_can_be_chosen_for_all_ways_or_for_one(configured: Conf
 
 
 def test_codec_with_automatic_bits_takes_a_budget(configured: Configure) -> None:
-    config = configured("quant=int8", "quant.smashed.bits=auto", "quant.smashed.budget=1.0")
+    config = configured("quant=int8", "quant.smashed.bits=auto", "quant.smashed.budget=1.0").plain()
     assert (config["quant"]["smashed"]["bits"], config["quant"]["smashed"]["budget"]) == ("auto", 1.0)
     assert config["quant"]["cut_gradient"]["bits"] == 8
 
 
 def test_codec_can_be_given_by_name_together_with_its_keys(configured: Configure) -> None:
-    config = configured("quant.smashed=topk", "quant.smashed.fraction=0.2", "quant.smashed.zstd=3")
+    config = configured("quant.smashed=topk", "quant.smashed.fraction=0.2", "quant.smashed.zstd=3").plain()
     smashed = codec(config, "quant.smashed")
     assert (target(config, "quant.smashed"), smashed["fraction"], smashed["zstd"]) == ("TopK", 0.2, 3)
 

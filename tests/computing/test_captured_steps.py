@@ -6,7 +6,7 @@ from torch import Tensor
 
 from fedsplit.computing.captured_steps import MOST_FORMS, WARM_UP, CudaRecorder, Graphed, Outputs
 from fedsplit.errors import UserError
-from tests.models.emulated_graphs import EmulatedRecorder
+from tests.computing.emulated_graphs import EmulatedRecorder
 
 
 class Accumulator:

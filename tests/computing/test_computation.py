@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from fedsplit.building.process import prepare_process
 from fedsplit.errors import UserError
 from tests.cases import long_but
 from tests.conftest import ALGORITHMS, Build
@@ -34,7 +35,7 @@ def test_algorithm_in_bf16_lowers_its_loss(tiny: Build, algorithm: str) -> None:
 def test_tf32_is_refused_on_a_cpu_and_float32_is_exact_by_default(tiny: Build) -> None:
     with pytest.raises(UserError, match="precision=tf32: fp32 or bf16 on device=cpu"):
         tiny("precision=tf32", "device=cpu")
-    tiny()
+    prepare_process(tiny().config)
     assert torch.backends.cuda.matmul.fp32_precision == "ieee"
     assert torch.backends.cudnn.fp32_precision == "ieee"
 

@@ -10,8 +10,10 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from fedsplit.config import compose as composition
-from fedsplit.config.checks import GROUPS, OPTIONAL_GROUPS, SETTINGS, arguments, check, with_defaults_of_old
+from fedsplit.config.checks import SETTINGS
 from fedsplit.config.overrides import spelled_out
+from fedsplit.config.run_config import RunConfig
+from fedsplit.config.settings import GROUPS, OPTIONAL_GROUPS
 from fedsplit.errors import UserError
 from tests.conftest import Configure
 
@@ -41,13 +43,13 @@ def _with_value(config: dict[str, Any], path: str, value: object) -> dict[str, A
 
 
 def test_default_configuration_passes_the_check_and_holds_every_setting(composed: dict[str, Any]) -> None:
-    check(composed)
+    RunConfig.parse(composed)
     assert set(SETTINGS) | set(GROUPS) <= set(composed)
 
 
 def test_configuration_check_changes_nothing(composed: dict[str, Any]) -> None:
     before = copy.deepcopy(composed)
-    check(composed)
+    RunConfig.parse(composed)
     assert composed == before
 
 
@@ -61,6 +63,9 @@ def test_configuration_check_changes_nothing(composed: dict[str, Any]) -> None:
         ("threads", None, "threads"),
         ("rounds", 2.5, "rounds"),
         ("rounds", REMOVED, "rounds"),
+        ("cohort_size", REMOVED, "cohort_size"),
+        ("run", REMOVED, "run"),
+        ("client/id", REMOVED, "client.id"),
         ("device", "gpu", "device"),
         ("device", "cuda:", "device"),
         ("device", "cuda:1x", "device"),
@@ -120,7 +125,7 @@ def test_configuration_with_a_mistake_is_refused_by_its_key_and_value(
     composed: dict[str, Any], path: str, value: object, key: str
 ) -> None:
     with pytest.raises(UserError) as caught:
-        check(_with_value(composed, path, value))
+        RunConfig.parse(_with_value(composed, path, value), choices={})
     assert caught.value.key == key
     assert caught.value.value == (None if value is REMOVED else value)
     assert str(caught.value).startswith(f"{key}=")
@@ -146,46 +151,37 @@ def test_configuration_with_a_mistake_is_refused_by_its_key_and_value(
 def test_configuration_with_allowed_values_passes_the_check(
     composed: dict[str, Any], path: str, value: object
 ) -> None:
-    check(_with_value(composed, path, value))
-
-
-def test_configuration_of_an_older_run_takes_the_default_of_a_missing_tolerance(
-    composed: dict[str, Any],
-) -> None:
-    older = _with_value(composed, "auxiliary/align_tolerance", REMOVED)
-    assert with_defaults_of_old(older) == _with_value(composed, "auxiliary/align_tolerance", None)
-    check(with_defaults_of_old(older))
-    assert with_defaults_of_old(composed) == composed
+    RunConfig.parse(_with_value(composed, path, value))
 
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_group_without_a_target_is_refused(composed: dict[str, Any], group: str) -> None:
     with pytest.raises(UserError, match="is missing") as caught:
-        check(_with_value(composed, f"{group}/_target_", REMOVED))
+        RunConfig.parse(_with_value(composed, f"{group}/_target_", REMOVED))
     assert (caught.value.key, caught.value.value) == (f"{group}._target_", None)
 
 
 @pytest.mark.parametrize("group", OPTIONAL_GROUPS)
 def test_optimizer_of_one_side_is_checked_as_that_of_both_sides(composed: dict[str, Any], group: str) -> None:
-    check({**composed, group: composed["optimizer"]})
+    RunConfig.parse({**composed, group: composed["optimizer"]})
     with pytest.raises(UserError) as caught:
-        check({**composed, group: {**composed["optimizer"], "lr": float("inf")}})
+        RunConfig.parse({**composed, group: {**composed["optimizer"], "lr": float("inf")}})
     assert (caught.value.key, caught.value.value) == (f"{group}.lr", float("inf"))
 
 
 def test_nan_in_the_configuration_is_refused_by_its_key(composed: dict[str, Any]) -> None:
     for path in ("optimizer/lr", "optimizer/weight_decay", "auxiliary/align_tolerance", "time_limit_s"):
         with pytest.raises(UserError) as caught:
-            check(_with_value(composed, path, float("nan")))
+            RunConfig.parse(_with_value(composed, path, float("nan")))
         assert caught.value.key == path.replace("/", ".")
 
 
 def test_arguments_of_a_target_are_its_node_without_keys_of_other_readers(composed: dict[str, Any]) -> None:
-    assert arguments("model", composed["model"]) == {"_target_": "fedsplit.models.zoo.digits_cnn.digits_cnn"}
-    assert arguments("auxiliary", composed["auxiliary"]) == {
-        "_target_": "fedsplit.models.auxiliary.LinearAuxiliary"
-    }
-    assert arguments("optimizer", composed["optimizer"]) == composed["optimizer"]
+    config = RunConfig.parse(composed)
+    assert config.model.plain() == {"_target_": "fedsplit.models.zoo.digits_cnn.digits_cnn"}
+    assert config.auxiliary.plain() == {"_target_": "fedsplit.models.auxiliary.LinearAuxiliary"}
+    assert config.optimizer.plain() == composed["optimizer"]
+    assert config.alignment.optimizer.plain() == composed["auxiliary"]["optimizer"]
 
 
 def test_configuration_is_composed_and_checked_without_heavy_imports() -> None:
@@ -193,36 +189,15 @@ def test_configuration_is_composed_and_checked_without_heavy_imports() -> None:
 import json, sys
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
-from fedsplit.config.checks import check
+from fedsplit.config.run_config import RunConfig
 with initialize_config_dir({str(CONFIGS)!r}, version_base="1.3"):
     config = OmegaConf.to_container(compose("config"), resolve=True)
-check(config)
+RunConfig.parse(config)
 print(json.dumps(sorted(name for name in ("torch", "numpy", "sklearn") if name in sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == []
-
-
-def test_configuration_older_than_image_size_and_self_balancing_is_completed_with_their_defaults(
-    configured: Configure,
-) -> None:
-    config = configured("distribution=dirichlet")
-    old = {**config, "dataset": {**config["dataset"]}, "distribution": {**config["distribution"]}}
-    assert old["dataset"].pop("image_size", "missing") is None
-    assert old["distribution"].pop("self_balancing", "missing") is False
-    completed = with_defaults_of_old(old)
-    assert (completed["dataset"], completed["distribution"]) == (config["dataset"], config["distribution"])
-
-
-def test_configuration_older_than_trackers_and_local_tests_is_completed_with_none(
-    configured: Configure,
-) -> None:
-    config = configured()
-    old = {key: value for key, value in config.items() if key not in ("tracker", "measure_gradient_error")}
-    old["dataset"] = {k: v for k, v in config["dataset"].items() if k != "local_test_fraction"}
-    old["choices"] = {k: v for k, v in config["choices"].items() if k != "tracker"}
-    assert with_defaults_of_old(old) == config
 
 
 @pytest.mark.parametrize(
@@ -244,8 +219,6 @@ def test_configurations_that_tests_take_are_those_that_hydra_composes(
 ) -> None:
     with composition.composing():
         config = composition.composed([each for override in overrides for each in spelled_out(override)])
-        chosen = {k: v for k, v in config.hydra.runtime.choices.items() if not k.startswith("hydra/")}
-        expected = composition.plain(config) | {"choices": chosen}
-    found = configured(*overrides)
-    assert found == expected
-    assert list(found) == list(expected)
+        expected = composition.run_config(config)
+    assert configured(*overrides) == expected
+    assert str(configured(*overrides).plain()) == str(expected.plain())  # in the same order

@@ -1,20 +1,22 @@
 """A class of one's own is named as what it is, wherever the name of a choice is used."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from fedsplit.config.choices import CONFIGS
 from fedsplit.config.chosen_names import chosen_name
-from fedsplit.config.compose import CONFIGS, composed, composing, hydra_path
+from fedsplit.config.compose import composed, composing, hydra_path
+from fedsplit.config.overrides import spelled_out
 from fedsplit.errors import UserError
 from fedsplit.recording.run_directory import RunDirectory
 from fedsplit.reports.runs import read_run
 from fedsplit.reports.selection import fits, settings_of
-from fedsplit.training.experiment import resumed_config
+from fedsplit.training.resume import resumed_config
 from fedsplit.transport.grpc.protocol.plan import choices_and_settings
-from main import spelled_out
 from tests.command_line import command_line
 from tests.conftest import Configure
 
@@ -123,10 +125,10 @@ def test_tracker_of_ones_own_given_anew_beside_resume_is_recorded_by_its_name(
     configured: Configure, tmp_path: Path
 ) -> None:
     directory = RunDirectory(tmp_path / "run")
-    directory.open(configured(), [])
+    directory.open(configured().plain(), [])
     directory.close()
     changes: dict[str, Any] = {"tracker._target_": "fedsplit.trackers.tracker.Tracker"}
-    assert resumed_config(directory, changes)["choices"]["tracker"] == "Tracker"
+    assert resumed_config(directory, changes).choices["tracker"] == "Tracker"
 
 
 @pytest.mark.parametrize("place", ["model", "optimizer", "quant.smashed", "auxiliary.optimizer"])
@@ -134,13 +136,12 @@ def test_server_over_grpc_refuses_classes_of_ones_own_with_their_paths(
     configured: Configure, place: str
 ) -> None:
     target = "fedsplit.quant.codecs.sign.Sign" if place.startswith("quant") else "tests.conftest.Configure"
-    config = configured(f"{place}._target_={target}") if place.startswith("quant") else configured()
-    if place == "model" or "optimizer" in place:
+    config = configured().changed({f"{place}._target_": target})
+    if place.startswith("quant"):
+        config = configured(f"{place}._target_={target}")
+    else:
         key = {"auxiliary.optimizer": "optimizer@auxiliary.optimizer"}.get(place, place)
-        node = config
-        for part in place.split("."):
-            node = node[part]
-        node["_target_"], config["choices"][key] = target, "Configure"
+        config = replace(config, choices={**config.choices, key: "Configure"})
     with pytest.raises(UserError, match="clients compose choices of their own") as told:
         choices_and_settings(config)
     assert (told.value.key, told.value.value) == (f"{place}._target_", target)

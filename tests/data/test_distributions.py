@@ -320,7 +320,7 @@ def test_natural_division_refuses_more_clients_than_owners() -> None:
 def test_extreme_distribution_is_a_skewed_dirichlet_with_enough_samples_for_every_client(
     configured: Configure,
 ) -> None:
-    chosen = configured("distribution=extreme")["distribution"]
+    chosen = configured("distribution=extreme").plain()["distribution"]
     assert chosen.pop("_target_").endswith(".Dirichlet")
     labels = np.repeat(np.arange(10), 5000)
     shards = Dirichlet(**chosen).split(labels, 10, 0)

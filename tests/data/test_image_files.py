@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedsplit.config.compose import CONFIGS
+from fedsplit.config.choices import CONFIGS
 from fedsplit.data.dataset import ImageSource
 from fedsplit.data.decoding import fitted
 from fedsplit.data.sources.chest_xray import ChestXray

@@ -24,7 +24,7 @@ folder, architectures = Path(sys.argv[1]), json.loads(sys.argv[2])
 inputs = load_file(folder / "inputs.safetensors")
 smashed = {}
 for name, architecture in architectures.items():
-    model = storage.load(folder / name, ClientArchitecture(**architecture).build)
+    model = storage.load(folder / name, ClientArchitecture.of(architecture).build)
     smashed[name] = model.run(inputs[name]).contiguous()
 save_file(smashed, folder / "smashed.safetensors")
 assert "openvino_telemetry" not in sys.modules or sys.modules["openvino_telemetry"] is None

@@ -13,9 +13,9 @@ from torch import Tensor, fx, nn
 from fedsplit.building.client_model import ClientArchitecture
 from fedsplit.deployment.backends.backend import Deployed
 from fedsplit.deployment.backends.trained_int8 import TrainedInt8
-from fedsplit.deployment.precisions import PRECISIONS, Int8Backend
+from fedsplit.deployment.precisions import Int8Backend, Precision
 from tests.models.test_int8_graph import SHAPE, trained
-from tests.models.zoo import settings_of
+from tests.models.zoo import component_of_choice
 from tests.quant.test_weight_grid import drawn
 
 
@@ -40,7 +40,12 @@ _SIDES = {"digits_cnn": 8, "resnet20": 8, "mobilenet_v2": 32, "eurosat_cnn": 28}
 def client_of(choice: str) -> Client:
     """The client model of a choice, the same each time."""
     architecture = ClientArchitecture(
-        settings_of(choice), CUTS[choice], num_classes=10, channels=3, image_size=_SIDES[choice]
+        component_of_choice(choice),
+        untie=False,
+        cut=CUTS[choice],
+        num_classes=10,
+        channels=3,
+        image_size=_SIDES[choice],
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -62,7 +67,7 @@ def client_of(choice: str) -> Client:
 @cache
 def deployed(choice: str, precision: str) -> Deployed:
     """The client model of a choice in a precision."""
-    backend = PRECISIONS[precision].make("task.precisions", precision)
+    backend = Precision.named(precision).make_backend("task.precisions", precision)
     backend.prepare(client_of(choice).module, client_of(choice).samples[:2])
     if backend.calibrates:
         backend.calibrate(client_of(choice).calibration)

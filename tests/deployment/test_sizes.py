@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fedsplit.deployment import storage
-from fedsplit.deployment.precisions import PRECISIONS
+from fedsplit.deployment.precisions import Precision
 from fedsplit.models.zoo.eurosat_cnn import eurosat_cnn
 
 PARAMETERS = 434_602
@@ -24,7 +24,7 @@ def whole() -> nn.Module:
 
 
 def size(whole: nn.Module, precision: str, folder: Path) -> int:
-    backend = PRECISIONS[precision].make("task.precisions", precision)
+    backend = Precision.named(precision).make_backend("task.precisions", precision)
     samples = torch.randn(8, 3, 64, 64)
     backend.prepare(whole, samples[:2])
     backend.calibrate([samples])

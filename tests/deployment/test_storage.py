@@ -23,7 +23,9 @@ def never() -> nn.Module:
     raise AssertionError("not needed")
 
 
-@pytest.mark.parametrize("told", [None, "{", "[]", '{"format": "os.system"}'])
+@pytest.mark.parametrize(
+    "told", [None, "{", "[]", '{"format": "torch_quantized"}', '{"format": "os.system"}']
+)
 def test_storage_refuses_a_directory_without_a_sound_description(told: str | None, tmp_path: Path) -> None:
     if told is not None:
         (tmp_path / storage.DESCRIPTION).write_text(told)
@@ -41,7 +43,7 @@ def test_storage_refuses_a_damaged_file_and_one_of_another_model(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    "format", ["floats", "packed_weights", "graph", "onnx", "openvino", "torch_quantized"]
+    "format", ["floats", "packed_weights", "graph", "onnx", "openvino", "quantize_dynamic"]
 )
 def test_storage_unpickles_in_no_format(format: str, tmp_path: Path) -> None:
     class Bomb:
@@ -49,7 +51,7 @@ def test_storage_unpickles_in_no_format(format: str, tmp_path: Path) -> None:
             return (exec, ("raise AssertionError('unpickled')",))
 
     settings = {"dtype": "float32", "bits": 4, "compiled": False, "scale": None, "zero_point": 0}
-    storage.describe(tmp_path, format, {**settings, "way": "fx_graph_mode", "example_shape": [2, 1, 4, 4]})
+    storage.describe(tmp_path, format, settings)
     name = "client.onnx" if format in ("onnx", "openvino") else "client.safetensors"
     (tmp_path / name).write_bytes(pickle.dumps(Bomb()))
     with pytest.raises(UserError):

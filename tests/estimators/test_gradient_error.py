@@ -57,7 +57,7 @@ def _gradient_error_by_hand(run: Experiment, clients: list[int]) -> float:
     assert isinstance(run.algorithm, FslSage)
     state, models = run.algorithm.state(), run.parts.models
     assert models.auxiliary is not None
-    size = run.config["auxiliary"]["align_batch_size"]
+    size = run.config.alignment.align_batch_size
     off = true = 0.0
     for client in clients:
         ring = state["alignment"]["rings"][str(client)]

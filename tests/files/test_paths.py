@@ -18,8 +18,8 @@ from fedsplit.recording.run_directory import RunDirectory
 from fedsplit.reports.finding import runs_at
 from fedsplit.sweeps import record
 from fedsplit.sweeps.record import Job
-from fedsplit.tasks.certificates import Certificates
-from fedsplit.tasks.cuts import CutTable
+from fedsplit.tasks.certificates.certificates import Certificates
+from fedsplit.tasks.cuts.cuts import CutTable
 from fedsplit.transport.grpc.protocol.tls import Tls
 
 

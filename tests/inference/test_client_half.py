@@ -11,7 +11,7 @@ from fedsplit.building.client_model import ClientArchitecture
 from fedsplit.deployment.backends.floats import Floats
 from fedsplit.deployment.probe import peak_memory
 from fedsplit.errors import RunFailed
-from fedsplit.inference.process import ClientHalf
+from fedsplit.inference.client_half import ClientHalf
 from tests.conftest import Configure
 
 MEGABYTE = 10**6
@@ -19,7 +19,9 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def architecture_of_digits(configured: Configure) -> ClientArchitecture:
-    return ClientArchitecture(configured()["model"], "relu1", num_classes=10, channels=1, image_size=8)
+    return ClientArchitecture(
+        configured().model, untie=False, cut="relu1", num_classes=10, channels=1, image_size=8
+    )
 
 
 def save_client_half(configured: Configure, folder: Path) -> tuple[ClientArchitecture, nn.Module]:

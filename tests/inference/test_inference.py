@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from fedsplit.config.checks import check
-from fedsplit.config.compose import composed, composing, plain
+from fedsplit.config.compose import composed, composing, run_config
+from fedsplit.config.run_config import RunConfig
 from fedsplit.deployment.backends.backend import SmashedData
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.inference.codes import DeviceCodes
@@ -42,8 +42,8 @@ SAME = ("device", "request", "warm_up", "precision", "bytes.up", "bytes.down", "
 """Columns that are the same over any wire."""
 
 
-def infer(config: dict[str, Any], directory: Path) -> None:
-    Infer(**{key: value for key, value in config["task"].items() if key != "_target_"}).run(config, directory)
+def infer(config: RunConfig, directory: Path) -> None:
+    config.task.build(Infer).run(config, directory)
 
 
 def rows(directory: Path) -> list[dict[str, str]]:
@@ -52,19 +52,16 @@ def rows(directory: Path) -> list[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def config() -> Callable[..., dict[str, Any]]:
-    def configure(*overrides: str) -> dict[str, Any]:
+def config() -> Callable[..., RunConfig]:
+    def configure(*overrides: str) -> RunConfig:
         with composing():
-            found = composed([*SHORT, *overrides])
-            settings = plain(found)
-        check(settings)
-        return settings | {"choices": {k: v for k, v in found.hydra.runtime.choices.items() if "/" not in k}}
+            return run_config(composed([*SHORT, *overrides]))
 
     return configure
 
 
 @pytest.fixture(scope="module")
-def local(config: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def local(config: Callable[..., RunConfig], tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("local") / "done"
     infer(config("precision=[fp32,int8]"), directory)
     return directory
@@ -96,7 +93,7 @@ class Breaking(Device):
 
 @pytest.mark.long  # a spawned device's bits are compared in every run
 def test_split_inference_of_devices_that_dial_in_has_the_bits_of_one_process_also_when_a_stream_breaks(
-    config: Callable[..., dict[str, Any]],
+    config: Callable[..., RunConfig],
     local: Path,
     certificates: Path,
     tmp_path: Path,
@@ -131,7 +128,7 @@ def test_split_inference_of_devices_that_dial_in_has_the_bits_of_one_process_als
 
 
 def test_split_inference_of_a_spawned_device_process_has_the_bits_of_one_process(
-    config: Callable[..., dict[str, Any]], local: Path, tmp_path: Path
+    config: Callable[..., RunConfig], local: Path, tmp_path: Path
 ) -> None:
     infer(config("precision=int8", "transport=grpc"), tmp_path / "done")
     mine = [row for row in rows(local) if row["precision"] == "int8"]
@@ -140,7 +137,7 @@ def test_split_inference_of_a_spawned_device_process_has_the_bits_of_one_process
 
 
 def test_split_inference_fails_when_a_device_does_not_come_in_time(
-    config: Callable[..., dict[str, Any]], tmp_path: Path
+    config: Callable[..., RunConfig], tmp_path: Path
 ) -> None:
     alone = config("transport=grpc", "transport.spawn=false", "task.wait_s=0.2")
     with pytest.raises(RunFailed, match=r"device 0 is not here after 0\.2 s \(task\.wait_s\)"):
@@ -158,7 +155,7 @@ def test_split_inference_fails_when_a_device_does_not_come_in_time(
     ],
 )
 def test_split_inference_refuses_settings_that_no_server_can_have(
-    config: Callable[..., dict[str, Any]], tmp_path: Path, overrides: list[str], told: str
+    config: Callable[..., RunConfig], tmp_path: Path, overrides: list[str], told: str
 ) -> None:
     with pytest.raises(UserError) as error:
         infer(config("transport=grpc", *overrides), tmp_path / "done")
@@ -172,7 +169,7 @@ def test_device_refuses_a_directory_without_a_deployed_model(tmp_path: Path) -> 
 
 
 def test_split_inference_refuses_a_client_that_trains_and_goes_on_with_its_device(
-    config: Callable[..., dict[str, Any]], local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: Callable[..., RunConfig], local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refusals: list[str] = []
     threads: list[threading.Thread] = []

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedsplit.building.parts import run_of_member
+from fedsplit.building.run import run_of_member
 from fedsplit.data.batches import Normalisation
 from fedsplit.errors import UserError
 from fedsplit.machine.allowance import (

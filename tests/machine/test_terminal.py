@@ -76,7 +76,7 @@ def test_characters_that_an_encoding_lacks_are_escaped_and_bytes_of_names_stay_b
 def test_interruption_while_importing_is_one_line(tmp_path: Path, program: str) -> None:
     for module in ("hydra", "yaml"):
         (tmp_path / f"{module}.py").write_text("raise KeyboardInterrupt")
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT / 'src'}"}
     command = [sys.executable, str(ROOT / program)]
     ended = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, b"", b"interrupted\n")

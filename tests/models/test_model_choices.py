@@ -52,11 +52,6 @@ def test_model_choice_trains_all_weights_in_two_rounds_of_fsl_sage(choice: str, 
     assert [name for name, tensor in after.items() if torch.equal(tensor, before[name])] == []
 
 
-def test_model_choices_are_all_covered() -> None:
-    assert len(CHOICES) == 24
-    assert set(DEEP) < set(CHOICES)
-
-
 @pytest.mark.parametrize(
     "choice",
     long_but(EVERY_RUN, [name for name in CHOICES if not name.startswith("vgg")]),
@@ -199,8 +194,8 @@ def test_model_with_random_functions_before_the_cut_runs_on_the_sequential_engin
     for algorithm in ALGORITHMS:
         run = tiny(*asked, "model.cut=blocks.3", f"algorithm={algorithm}")
         # no client draws before the cut where its last operation is a block's convolution; two of five do
-        assert run.config["choices"]["engine"] == "sequential"
+        assert run.config.choices["engine"] == "sequential"
         assert math.isfinite(run.run_round(0).train_loss)
     with pytest.raises(UserError, match="engine=vectorized: must be auto or sequential: this model"):
         tiny(*asked, "model.cut=blocks.3", "engine=vectorized")
-    assert tiny(*asked, "model.cut=stem").config["choices"]["engine"] == "vectorized"
+    assert tiny(*asked, "model.cut=stem").config.choices["engine"] == "vectorized"

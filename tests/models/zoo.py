@@ -7,8 +7,9 @@ import yaml
 from hydra.utils import instantiate
 from torch import nn
 
-from fedsplit.config.checks import arguments
-from fedsplit.config.compose import CONFIGS
+from fedsplit.config.checks import own_keys
+from fedsplit.config.choices import CONFIGS
+from fedsplit.config.component import Component
 
 CHOICES = sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml"))
 EVERY_RUN = ("digits_cnn", "simple_conv", "eurosat_cnn", "resnet20", "mobilenet_v2")
@@ -29,11 +30,16 @@ def settings_of(choice: str) -> dict[str, Any]:
     return loaded
 
 
+def component_of_choice(choice: str) -> Component:
+    """What builds its model."""
+    return Component.of("model", settings_of(choice), own_keys("model"))
+
+
 def built(choice: str, *, num_classes: int = 10, channels: int = 3, image_size: int) -> nn.Module:
     """The model of a choice, from seed 0."""
     torch.manual_seed(0)
     made = instantiate(
-        arguments("model", settings_of(choice)),
+        component_of_choice(choice).plain(),
         num_classes=num_classes,
         channels=channels,
         image_size=image_size,

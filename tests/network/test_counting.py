@@ -28,7 +28,7 @@ LINEAR, MLP = 256 * 10, 256 * 32 + 32 * 10
 def test_work_of_a_sample_is_the_multiply_adds_of_the_layers(
     tiny: Build, overrides: list[str], expected: Work
 ) -> None:
-    clock = tiny("network=lte", *overrides).clock
+    clock = tiny("network=lte", *overrides).parts.clock
     assert clock is not None
     assert clock.work == expected
 

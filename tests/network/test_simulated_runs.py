@@ -78,11 +78,14 @@ def queue(arrivals: list[tuple[float, int]], begin: float) -> float:
 def expected_seconds(run: Experiment, t: int, aligning: list[int], ring: dict[int, int]) -> float:
     """Seconds of a round, from the configuration alone."""
     config = run.config
-    name, q = config["choices"]["algorithm"], config["algorithm"].get("server_update_interval", 1)
+    name = config.choices["algorithm"]
+    q = config.algorithm.arguments.get("server_update_interval", 1)
     clients = {
         client: Laid(
             run.parts.network.device(client, 0),  # type: ignore[attr-defined]
-            batch_sizes(len(run.parts.data.shards[client]), config["batch_size"], config["local_epochs"]),
+            batch_sizes(
+                len(run.parts.data.shards[client]), config.training.batch_size, config.training.local_epochs
+            ),
         )
         for client in run.parts.cohort_of(t)
     }
@@ -161,7 +164,9 @@ def test_simulated_seconds_of_every_round_are_those_worked_out_from_the_configur
         last |= dict.fromkeys(aligning, t)
         batches = {
             c: batch_sizes(
-                len(run.parts.data.shards[c]), run.config["batch_size"], run.config["local_epochs"]
+                len(run.parts.data.shards[c]),
+                run.config.training.batch_size,
+                run.config.training.local_epochs,
             )
             for c in cohort
         }

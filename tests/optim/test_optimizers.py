@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsplit.computing.model_state import ModelState
-from fedsplit.config.instantiate import make
+from fedsplit.config.component import Component
 from fedsplit.errors import UserError
 from fedsplit.optim.optimizers import Adam, AdamW, Optimizer, Sgd
 
@@ -64,12 +64,11 @@ def test_nesterov_without_plain_momentum_is_refused(changes: dict[str, float]) -
 @pytest.mark.parametrize("path", ["optimizer", "client_optimizer", "auxiliary.optimizer"])
 def test_refused_optimizer_argument_is_named_by_its_place_in_the_configuration(path: str) -> None:
     node: dict[str, Any] = {"_target_": "fedsplit.optim.optimizers.Sgd", **SGD, "nesterov": True}
-    config = {"optimizer": node, "client_optimizer": node, "auxiliary": {"optimizer": node}}
     with pytest.raises(UserError) as caught:
-        make(Optimizer, config, path)  # type: ignore[type-abstract]
+        Component.of(path, node).build(Optimizer)
     assert (caught.value.key, caught.value.value) == (f"{path}.nesterov", True)
     node["momentum"] = 0.9
-    assert make(Optimizer, config, path) == Sgd(**{**SGD, "nesterov": True, "momentum": 0.9})  # type: ignore[type-abstract]
+    assert Component.of(path, node).build(Optimizer) == Sgd(**{**SGD, "nesterov": True, "momentum": 0.9})
 
 
 def _adam_by_hand(gradients: list[float], *, decay: float, decoupled: bool, amsgrad: bool) -> list[float]:

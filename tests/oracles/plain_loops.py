@@ -119,7 +119,7 @@ class PlainLoop:
 
     def splitfed_v2(self, t: int) -> None:
         order = torch.randperm(
-            self.number, generator=generator(self.experiment.seed, "client order", round=t)
+            self.number, generator=generator(self.experiment.config.training.seed, "client order", round=t)
         )
         for i in order.tolist():
             self.clients[i].load_state_dict(self.client.state_dict())
@@ -180,16 +180,16 @@ class PlainLoop:
         average_into(self.client, self.clients, self.counts)
 
     def remember(self, i: int, z: Tensor, y: Tensor) -> None:
-        kept = self.experiment.config["auxiliary"]["max_dataset_size"]
+        kept = self.experiment.config.alignment.max_dataset_size
         old_z, old_y = self.rings[i]
         all_z = torch.cat([old_z, z]) if len(old_y) else z
         all_y = torch.cat([old_y, y]) if len(old_y) else y
         self.rings[i] = all_z[-kept:], all_y[-kept:]
 
     def align(self, t: int, i: int) -> None:
-        settings = self.experiment.config["auxiliary"]
+        settings = self.experiment.config.alignment
         z, y = self.rings[i]
-        size = settings["align_batch_size"]
+        size = settings.align_batch_size
         starts = list(range(0, len(y), size))
         if size > 1 and len(y) % size == 1 and len(starts) > 1:
             starts.pop()
@@ -199,8 +199,10 @@ class PlainLoop:
             loss = F.cross_entropy(server(leaf), y[start:stop], reduction="sum")
             targets.append((leaf.detach(), y[start:stop], torch.autograd.grad(loss, leaf)[0]))
         auxiliary, stepper = self.auxiliaries[i], self.auxiliary_steppers[i]
-        for epoch in range(settings["align_epochs"]):
-            draw = generator(self.experiment.seed, "alignment", client=i, round=t, epoch=epoch)
+        for epoch in range(settings.align_epochs):
+            draw = generator(
+                self.experiment.config.training.seed, "alignment", client=i, round=t, epoch=epoch
+            )
             for position in torch.randperm(len(targets), generator=draw).tolist():
                 chunk, labels, target = targets[position]
                 leaf = chunk.clone().requires_grad_()

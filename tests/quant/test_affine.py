@@ -13,8 +13,8 @@ from fedsplit.quant.codecs.affine import Affine, affine
 from fedsplit.quant.granularity import GranularityName
 from fedsplit.quant.message import Corrupt, Message
 from fedsplit.quant.scales import ScaleType
+from tests.oracles.codecs import Quantized, bfloat16, floats_in, groups, numbers_in, quantized, stream
 from tests.quant.drawn import Shape
-from tests.quant.reference import Quantized, bfloat16, floats_in, groups, numbers_in, quantized, stream
 
 BITS = (*range(1, 17),)
 GRANULARITIES: tuple[tuple[GranularityName, int, int], ...] = (

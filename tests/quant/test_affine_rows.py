@@ -11,7 +11,7 @@ from fedsplit.quant.codecs.affine_rows import RangeName
 from fedsplit.quant.codecs.float8 import Float8
 from fedsplit.quant.codecs.sign import Sign
 from tests.cases import long_but
-from tests.quant.reference import Floats, floats_in, quantized, sqnr
+from tests.oracles.codecs import Floats, floats_in, quantized, sqnr
 
 DRAWS = 2000
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from fedsplit.quant.codecs.affine import affine
 from fedsplit.quant.codecs.allocated import Allocated
 from fedsplit.quant.message import Corrupt, Message
-from tests.quant.reference import bfloat16, floats_in, numbers_in, sqnr
+from tests.oracles.codecs import bfloat16, floats_in, numbers_in, sqnr
 
 
 def _codec(budget: float, **options: Any) -> Allocated:

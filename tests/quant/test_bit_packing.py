@@ -8,8 +8,8 @@ from torch import Tensor
 
 from fedsplit.quant.bit_packing import from_bytes, pack, packed_size, to_bytes, unpack
 from fedsplit.quant.message import Corrupt
+from tests.oracles.codecs import numbers_in, stream
 from tests.quant.drawn import DTYPES, tensors
-from tests.quant.reference import numbers_in, stream
 
 WHOLE = (torch.uint8, torch.int16, torch.int32, torch.int64)
 

@@ -9,8 +9,8 @@ from fedsplit.quant.codecs.bfloat16 import BFloat16
 from fedsplit.quant.codecs.cast import Cast
 from fedsplit.quant.codecs.float16 import Float16
 from fedsplit.quant.message import Corrupt, Message
+from tests.oracles.codecs import bfloat16, floats_in
 from tests.quant.drawn import tensors
-from tests.quant.reference import bfloat16, floats_in
 
 CODECS = {"float16": Float16(), "bfloat16": BFloat16()}
 finite = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=9)

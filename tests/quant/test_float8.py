@@ -8,8 +8,8 @@ import torch
 from fedsplit.quant.codecs.float8 import Float8
 from fedsplit.quant.granularity import GranularityName
 from fedsplit.quant.message import Corrupt, Message
+from tests.oracles.codecs import bfloat16, floats_in, groups, sqnr
 from tests.quant.drawn import Shape
-from tests.quant.reference import bfloat16, floats_in, groups, sqnr
 
 MAGNITUDES = np.array(
     [place * 2.0**-9 for place in range(8)]

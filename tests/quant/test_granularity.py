@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fedsplit.quant.granularity import Granularity, GranularityName
+from tests.oracles.codecs import groups
 from tests.quant.drawn import Shape, shapes, tensors
-from tests.quant.reference import groups
 
 granularities = st.builds(
     Granularity, st.sampled_from(("tensor", "channel", "block")), st.integers(1, 20), st.integers(0, 3)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fedsplit.quant.codecs.randtopk import RandTopK
 from fedsplit.quant.codecs.topk import TopK
-from tests.quant.reference import numbers_in
+from tests.oracles.codecs import numbers_in
 
 SAMPLES, LENGTH, KEPT = 64, 100, 10
 

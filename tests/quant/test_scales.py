@@ -19,7 +19,7 @@ from fedsplit.quant.scales import (
     unpack_scales,
     unpack_values,
 )
-from tests.quant.reference import bfloat16, floats_in
+from tests.oracles.codecs import bfloat16, floats_in
 
 SCALE_TYPES: tuple[ScaleType, ...] = ("bfloat16", "float32")
 positive = st.lists(st.floats(SMALLEST, float(np.float32(LARGEST)), width=32), min_size=1, max_size=9)

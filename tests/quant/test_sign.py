@@ -9,8 +9,8 @@ from fedsplit.quant.codecs.sign import Sign
 from fedsplit.quant.granularity import GranularityName
 from fedsplit.quant.message import Corrupt, Message
 from fedsplit.quant.scales import ScaleType
+from tests.oracles.codecs import bfloat16, floats_in, groups, numbers_in
 from tests.quant.drawn import Shape
-from tests.quant.reference import bfloat16, floats_in, groups, numbers_in
 
 GRANULARITIES: tuple[tuple[GranularityName, int, int], ...] = (
     ("tensor", 64, 1),

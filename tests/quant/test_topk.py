@@ -7,8 +7,8 @@ from torch import Tensor
 
 from fedsplit.quant.codecs.topk import TopK
 from fedsplit.quant.message import Corrupt, Message
+from tests.oracles.codecs import bfloat16, floats_in, numbers_in, stream
 from tests.quant.drawn import Shape
-from tests.quant.reference import bfloat16, floats_in, numbers_in, stream
 
 SHAPES: tuple[Shape, ...] = ((7,), (100,), (4, 9), (3, 257), (5, 4, 3), (2, 8, 4, 4), (6, 1), (1, 256))
 FRACTIONS = (0.001, 0.1, 0.25, 0.5, 0.99, 1.0)

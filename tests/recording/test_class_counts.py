@@ -51,7 +51,7 @@ def test_damaged_file_of_class_counts_is_refused(tmp_path: Path, content: str) -
 
 
 def test_class_counts_of_a_run_without_the_file_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"must hold class_counts\.csv; older runs do not"):
+    with pytest.raises(UserError, match=r"must hold class_counts\.csv; runs with distribution=own do not"):
         read_class_counts(tmp_path)
 
 

@@ -123,24 +123,6 @@ def test_ledger_quality_goes_on_from_a_state_too() -> None:
     assert other.state() == ledger.state()
 
 
-def test_ledger_state_from_before_there_was_quality_holds_only_bytes() -> None:
-    older = {
-        str(round): {d: {kind: 7 * number for number, kind in enumerate(KINDS)} for d in DIRECTIONS}
-        for round in (0, 4)
-    }
-    ledger = Ledger()
-    ledger.load_state(json.loads(json.dumps(older)))
-    assert {str(round): ledger.of_round(round) for round in (0, 4)} == older
-    assert ledger.load == 2 * 2 * 7 * sum(range(len(KINDS)))
-    assert ledger.traffic(4)["up"]["labels"] == Traffic(bytes=7)
-    assert ledger.traffic(4)["up"]["labels"].bits is ledger.traffic(4)["up"]["labels"].sqnr is None
-    ledger.add(4, "up", "labels", 3, values=3)
-    again = Ledger()
-    again.load_state(json.loads(json.dumps(ledger.state())))
-    assert again.traffic(4)["up"]["labels"] == Traffic(bytes=10, values=3)
-    assert again.load == ledger.load
-
-
 def test_ledger_keeps_messages_by_client_and_step_until_they_are_taken() -> None:
     ledger = Ledger(keeps_messages=True)
     ledger.add(1, "up", "smashed", 12, clients=[4, 2], step=3)  # 6 bytes each

@@ -159,9 +159,8 @@ def test_run_that_another_process_is_at_is_neither_resumed_nor_begun(
     with forked(RunDirectory.existing(path).claim):
         refused(lambda: go_on(path, {"rounds": 2}), path, "resume")
         config = configured(*TINY)
-        choices = config.pop("choices")
         with pytest.raises(UserError, match="holds a run already"):
-            perform(path, config, choices)
+            perform(path, config)
         assert {each: each.read_bytes() for each in before} == before
     go_on(path, {"rounds": 2})
     assert len((path / "metrics.csv").read_text().splitlines()) == 3

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fcntl import F_DUPFD_CLOEXEC, fcntl
@@ -70,10 +69,6 @@ class Browser:
         self.call("Emulation.setDeviceMetricsOverride", **size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
-
-    def screenshot(self) -> bytes:
-        """A PNG of the whole page."""
-        return b64decode(self.call("Page.captureScreenshot", captureBeyondViewport=True)["data"])
 
     @property
     def requests(self) -> list[str]:

@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from fedsplit.recording.config_file import FORMAT
+
 CLASSES = {
     "fed_avg": "fedsplit.algorithms.fed_avg.FedAvg",
     "splitfed_v1": "fedsplit.algorithms.splitfed_v1.SplitFedV1",
@@ -31,6 +33,7 @@ def store_run(
 ) -> Path:
     """A run of `load` bytes a round, with further columns and results."""
     config = {
+        "format": FORMAT,
         "seed": seed,
         "num_clients": 10,
         "algorithm": {"_target_": CLASSES.get(algorithm, f"mine.{algorithm}")},

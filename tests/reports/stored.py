@@ -2,11 +2,16 @@
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from zlib import crc32
 
 import numpy as np
+
+from fedsplit.recording.config_file import FORMAT
+from fedsplit.reports.labels import labelled
+from fedsplit.reports.runs import Run, read_run
 
 CLASSES = {
     "fed_avg": "fedsplit.algorithms.fed_avg.FedAvg",
@@ -51,6 +56,7 @@ def make_run(
     """
     drawn = np.random.default_rng([seed, crc32(path.name.encode())])
     config = {
+        "format": FORMAT,
         "seed": seed,
         "progress": seed % 2 == 0,
         "num_clients": 10,
@@ -83,6 +89,11 @@ def make_run(
         _write_confusion(path / "confusion.csv", drawn)
         _write_roc(path / "roc.csv", drawn)
     return path
+
+
+def load_runs(paths: Sequence[Path]) -> list[Run]:
+    """The runs in these directories, labelled so that they can be told apart."""
+    return labelled([read_run(path) for path in paths])
 
 
 def table(path: Path) -> dict[str, np.ndarray]:

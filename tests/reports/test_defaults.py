@@ -50,7 +50,7 @@ def run_of(config: dict[str, Any], **changes: Any) -> Run:
     ids=str,
 )
 def test_run_with_another_setting_is_not_at_defaults(configured: Configure, changes: dict[str, Any]) -> None:
-    runs = [run_of(configured()), run_of(configured(), **changes)]
+    runs = [run_of(configured().plain()), run_of(configured().plain(), **changes)]
     assert at_defaults(runs, NAMED) == runs[:1]
 
 
@@ -66,25 +66,25 @@ def test_run_with_another_setting_is_not_at_defaults(configured: Configure, chan
 def test_run_that_differs_in_what_is_named_or_changes_no_result_is_at_defaults(
     configured: Configure, overrides: list[str], changes: dict[str, Any]
 ) -> None:
-    run = run_of(configured(*overrides), **changes)
+    run = run_of(configured(*overrides).plain(), **changes)
     assert at_defaults([run], NAMED) == [run]
 
 
 def test_named_keys_and_what_is_below_them_are_free(configured: Configure) -> None:
-    run = run_of(configured(), qat=True, optimizer__lr=0.5, quant__smashed__zstd=3)
+    run = run_of(configured().plain(), qat=True, optimizer__lr=0.5, quant__smashed__zstd=3)
     assert at_defaults([run], (*NAMED, "qat", "optimizer.lr")) == []
     assert at_defaults([run], (*NAMED, "qat", "optimizer.lr", "quant.smashed")) == [run]
 
 
 def test_defaults_are_those_of_the_choices_that_are_named(configured: Configure) -> None:
-    run = run_of(configured("optimizer=sgd"))
-    other = run_of(configured("optimizer=sgd"), optimizer__lr=0.5)
+    run = run_of(configured("optimizer=sgd").plain())
+    other = run_of(configured("optimizer=sgd").plain(), optimizer__lr=0.5)
     assert at_defaults([run], NAMED) == []
     assert at_defaults([run, other], (*NAMED, "optimizer")) == [run]
 
 
 def test_model_of_ones_own_is_at_defaults_only_where_models_are_named(configured: Configure) -> None:
-    run = run_of(configured(), model___target_="my.MyNet", choice__model="MyNet")
+    run = run_of(configured().plain(), model___target_="my.MyNet", choice__model="MyNet")
     assert at_defaults([run], ("algorithm",)) == []
     assert at_defaults([run], NAMED) == [run]
 
@@ -93,8 +93,8 @@ def test_runs_computed_sequentially_give_way_to_those_of_the_same_settings_compu
     configured: Configure,
 ) -> None:
     engines = ("vectorized", "sequential", "sequential")
-    runs = [run_of(configured(), seed=seed, choice__engine=name) for seed, name in enumerate(engines)]
-    alone = run_of(configured("algorithm=splitfed_v2"), choice__engine="sequential")
+    runs = [run_of(configured().plain(), seed=seed, choice__engine=name) for seed, name in enumerate(engines)]
+    alone = run_of(configured("algorithm=splitfed_v2").plain(), choice__engine="sequential")
     assert at_defaults([*runs, alone], NAMED) == [runs[0], alone]
 
 

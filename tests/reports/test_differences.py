@@ -1,8 +1,8 @@
 from pathlib import Path
 
 from fedsplit.reports.differences import Differing, differences
-from fedsplit.reports.runs import load_runs
 from tests.reports.chosen import store_run
+from tests.reports.stored import load_runs
 
 
 def test_differences_of_runs_hold_what_is_shared_and_what_differs(tmp_path: Path) -> None:

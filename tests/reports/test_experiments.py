@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fedsplit.config.compose import CONFIGS, composed, composing, plain
+from fedsplit.config.choices import CONFIGS
+from fedsplit.config.compose import composed, composing, plain
+from fedsplit.recording.config_file import write_config
 from fedsplit.reports.drawing import StoredRuns, draw
 from fedsplit.reports.experiments import Experiment, experiments_in
 from fedsplit.reports.figures.types import FIGURE_TYPES
@@ -52,7 +54,7 @@ def stored(folder: Path, experiment: Experiment) -> list[Path]:
         path = folder / "saves" / experiment.name / str(i)
         made = {"seed": config["seed"], "auxiliary_size": 100 * (i + 1), "bits": float(2 + i)}
         paths.append(make_run(path, one["algorithm"], **made))
-        (path / "config.yaml").write_text(json.dumps(config), "utf-8")
+        write_config(path, config)
     return paths
 
 
@@ -111,9 +113,7 @@ def test_experiments_name_runs_that_are_missing_damaged_or_not_fit(
     assert {str(run.path) for run in stored_runs.selected(mine)} == {"saves/repeat", "saves/b"}
     stored_runs.tell_missing()
     damaged, repeat, unfinished, unfit, missing = notes.texts
-    assert damaged.startswith(
-        "not drawn: run=saves/c: config.yaml, metrics.csv, results.json must not be damaged"
-    )
+    assert damaged.startswith("not drawn: run=saves/c: its config.yaml is damaged")
     assert repeat == "saves/a: not drawn, saves/repeat has the same settings and seed"
     assert unfinished == "saves/b: drawn as far as it went, it has not ended"
     assert missing == "missing for mine: python main.py algorithm=fsl_sage seed=2"

@@ -13,10 +13,9 @@ import yaml
 from fedsplit.data.batches import Normalisation
 from fedsplit.data.dataset import Augmentation, Dataset, Images
 from fedsplit.errors import UserError
-from fedsplit.files.csv_files import write_csv
+from fedsplit.files.whole import write_csv, write_json
 from fedsplit.recording.classification import ConfusionMatrix
 from fedsplit.recording.run_directory import RunDirectory
-from fedsplit.recording.summary import write_json
 from fedsplit.reports.figures.confusion import read_confusion
 from fedsplit.reports.runs import read_run
 from tests.reports.stored import make_run

@@ -8,11 +8,11 @@ import pytest
 from fedsplit.reports.figures.drawn import Drawn
 from fedsplit.reports.figures.style import blank_figure, encoded
 from fedsplit.reports.page import page
-from fedsplit.reports.runs import load_runs
 from fedsplit.reports.tables.of_runs import table_of
 from fedsplit.reports.tables.request import TableRequest
 from tests.reports.browser import EXECUTABLE, Browser, browser
 from tests.reports.chosen import store_run
+from tests.reports.stored import load_runs
 
 pytestmark = pytest.mark.skipif(
     EXECUTABLE is None, reason="needs Debian's chromium (apt-get install chromium)"

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedsplit.errors import UserError
-from fedsplit.reports.runs import Run, load_runs
+from fedsplit.reports.runs import Run
 from fedsplit.reports.selection import fits, missing, settings_of, sweep, unknown_keys
-from tests.reports.stored import dirichlet, make_run
+from tests.reports.stored import dirichlet, load_runs, make_run
 
 
 @pytest.fixture

@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
 
-from fedsplit.state.weights import StackedWeights, Weights, average, num_bytes
+from fedsplit.state.weights import StackedWeights, Weights, average
 
 
 def _models(count: int, dtype: torch.dtype = torch.float32) -> list[Weights]:
@@ -76,25 +75,6 @@ def test_average_leaves_its_inputs_unchanged_and_shares_no_memory_with_them() ->
 def test_average_keeps_the_order_of_names() -> None:
     models = _models(3)
     assert list(average(models, [1, 2, 3])) == list(models[0])
-
-
-@pytest.mark.parametrize(
-    ("tensors", "size"),
-    [
-        ([], 0),
-        ([torch.zeros(3, 5)], 60),
-        ([torch.zeros((), dtype=torch.int64), torch.zeros(2, dtype=torch.float16)], 12),
-        ([torch.zeros(0, 4), torch.zeros(7, dtype=torch.bool)], 7),
-        ([torch.zeros(4, 1).expand(4, 6)], 96),
-    ],
-)
-def test_num_bytes_of_weights_is_the_sum_over_all_values(tensors: list[Tensor], size: int) -> None:
-    assert num_bytes({str(i): tensor for i, tensor in enumerate(tensors)}) == size
-
-
-def test_num_bytes_of_a_model_includes_its_buffers() -> None:
-    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
-    assert num_bytes(module.state_dict()) == 4 * (3 * 4 * 9 + 4 + 4 * 4) + 8
 
 
 def test_average_of_stacks_gives_each_row_the_share_of_its_own_client() -> None:

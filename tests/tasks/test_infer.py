@@ -10,6 +10,7 @@ import torch
 import yaml
 
 from fedsplit.computing.model_state import compute_format
+from fedsplit.config.run_config import RunConfig
 from fedsplit.deployment import storage
 from fedsplit.errors import UserError
 from fedsplit.inference.codes import DeviceCodes
@@ -23,10 +24,8 @@ SHORT = ("task.requests=4", "task.warm_up=1", "task.calibration_batches=2", "bat
 PRECISIONS = ("fp32", "int8")
 
 
-def infer(config: dict[str, object], directory: Path) -> None:
-    task = dict(config["task"])  # type: ignore[call-overload]
-    del task["_target_"]
-    Infer(**task).run(config, directory)
+def infer(config: RunConfig, directory: Path) -> None:
+    config.task.build(Infer).run(config, directory)
 
 
 @pytest.fixture(scope="module")
@@ -113,14 +112,14 @@ def test_inference_that_cannot_be_is_refused_before_anything_is_written(
 
 
 MISTAKES = [
-    (["task=infer", "precision=int3"], "precision=int3: must be one of fp32, fp16, bf16, int8, "),
-    (["task=infer", "precision=fp32,tf32"], "precision=tf32: must be one of fp32, fp16, bf16, int8, "),
+    (["task=infer", "precision=int3"], "precision=int3: must be one of bf16, dynamic_int8, "),
+    (["task=infer", "precision=fp32,tf32"], "precision=tf32: must be one of bf16, dynamic_int8, "),
     (["task=infer", "precision=int8,int8"], "precision=['int8', 'int8']: at least one, and each once"),
     (["task=infer", "precision=[]"], "precision=[]: at least one, and each once"),
     (["precision=fp32,bf16"], "precision=['fp32', 'bf16']: must be one of fp32, tf32, bf16"),
     (
         ["task=infer", "run={tmp}", "model=resnet18"],
-        "model=resnet18: is that of the run; of split inference ",
+        "model=resnet18: is that of the run; beside this task ",
     ),
     (["run={tmp}"], "run={tmp}: not the directory of a run: it holds no config.yaml"),
     (["task=infer", "task.requests=0"], "task.requests=0: must be a whole number greater than 0"),
@@ -128,7 +127,7 @@ MISTAKES = [
         ["task=infer", "task.backend=tflite"],
         "task.backend=tflite: must be one of onnx, openvino, pt2e, pt2e_compiled",
     ),
-    (["-m", "task=infer", "run={tmp}", "seed=1,2"], "seed=1: is that of the run; of split inference "),
+    (["-m", "task=infer", "run={tmp}", "seed=1,2"], "seed=1: is that of the run; beside this task "),
 ]
 
 

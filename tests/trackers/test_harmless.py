@@ -12,7 +12,8 @@ from fedsplit.errors import RunFailed, UserError
 from fedsplit.machine.extras import install_command
 from fedsplit.recording.run_directory import RunDirectory
 from fedsplit.trackers.tracker import Row, Tracker
-from fedsplit.training.experiment import Experiment, resumed_config
+from fedsplit.training.experiment import Experiment
+from fedsplit.training.resume import resumed_config
 from tests.conftest import Build, Configure
 from tests.transport.runs import assert_same, metrics, ran
 
@@ -132,8 +133,8 @@ def test_tracker_given_at_a_resume_is_composed_and_checked(tiny: Build, tmp_path
     ran(tiny("rounds=1"), tmp_path / "run")
     directory = RunDirectory.existing(tmp_path / "run")
     config = resumed_config(directory, {"tracker": "wandb", "tracker.mode": "offline"})
-    assert config["choices"]["tracker"] == "wandb"
-    assert config["tracker"] == {
+    assert config.choices["tracker"] == "wandb"
+    assert config.tracker.plain() == {
         "_target_": "fedsplit.trackers.wandb.WeightsAndBiases",
         "mode": "offline",
         "project": "fedsplit",

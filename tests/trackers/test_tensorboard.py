@@ -8,8 +8,10 @@ import pytest
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
 
+from fedsplit.recording.config_file import FORMAT
 from fedsplit.recording.run_directory import RunDirectory
-from fedsplit.training.experiment import Experiment, resumed_config
+from fedsplit.training.experiment import Experiment
+from fedsplit.training.resume import resumed_config
 from tests.conftest import Build
 from tests.transport.runs import ran
 
@@ -62,7 +64,7 @@ def test_tensorboard_shows_every_number_of_the_metrics_exactly(tiny: Build, tmp_
     assert {"gradient_error", "local_accuracy.worst", "sqnr.up.smashed"} <= written.keys()
     assert set(written["test_accuracy"]) == {1, 2}
     assert _shown(directory) == written
-    assert _text(directory, "config") == (directory / "config.yaml").read_text().rstrip()
+    assert (directory / "config.yaml").read_text() == f"format: {FORMAT}\n{_text(directory, 'config')}\n"
     assert json.loads(_text(directory, "results")) == json.loads((directory / "results.json").read_text())
 
 

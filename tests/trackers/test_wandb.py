@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from fedsplit.recording.run_directory import RunDirectory
-from fedsplit.training.experiment import Experiment, resumed_config
+from fedsplit.training.experiment import Experiment
+from fedsplit.training.resume import resumed_config
 from tests.conftest import Build
 from tests.transport.runs import ran
 

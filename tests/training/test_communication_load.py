@@ -54,7 +54,7 @@ def test_bytes_of_every_round_are_the_closed_form(tiny: Build, algorithm: str, o
     if algorithm == "fsl_sage":
         overrides = [*overrides, "algorithm.align_interval=2"]
     run = tiny(f"algorithm={algorithm}", *overrides)
-    epochs, batch = run.config["local_epochs"], run.config["batch_size"]
+    epochs, batch = run.config.training.local_epochs, run.config.training.batch_size
     z, a = 4 * 256, 4 * (256 * 10 + 10)
     c, s = 4 * (8 * 9 + 8 + 16 * 8 * 9 + 16), 4 * (256 * 64 + 64 + 64 * 10 + 10)
     load, last_alignment = 0, dict.fromkeys(range(3), -math.inf)

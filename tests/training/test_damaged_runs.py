@@ -16,7 +16,7 @@ from fedsplit.errors import UserError
 from fedsplit.inference.subject import subject_of
 from fedsplit.recording.run_directory import RunDirectory
 from fedsplit.reports.runs import read_run
-from fedsplit.training.experiment import resumed_config
+from fedsplit.training.resume import resumed_config
 from fedsplit.transport.grpc.server.run_id import run_id
 from tests.conftest import TINY, Configure
 from tests.reports.stored import make_run
@@ -43,11 +43,15 @@ def test_choices_of_a_run_that_are_none_are_one_line(tmp_path: Path, choices: An
         assert str(path) in str(caught.value)
 
 
-def test_run_is_read_whose_configuration_names_no_task(tmp_path: Path, configured: Configure) -> None:
+@pytest.mark.parametrize("group", ["task", "tracker", "transport"])
+def test_run_whose_configuration_names_no_choice_of_a_group_is_refused(
+    tmp_path: Path, configured: Configure, group: str
+) -> None:
     config = configured(*TINY)
-    del config["choices"]["task"]
-    RunDirectory(tmp_path).open(config, [])
-    assert resumed_config(RunDirectory.existing(tmp_path), {})["choices"]["task"] == "train"
+    choices = {name: choice for name, choice in config.choices.items() if name != group}
+    RunDirectory(tmp_path).open({**config.plain(), "choices": choices}, [])
+    with pytest.raises(UserError, match=f"choices must name the {group}"):
+        resumed_config(RunDirectory.existing(tmp_path), {})
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -57,7 +61,7 @@ def test_models_that_diverged_are_taken_by_no_task(
 ) -> None:
     directory = RunDirectory(tmp_path / "run")
     config = configured(*TINY)
-    directory.open(config, [])
+    directory.open(config.plain(), [])
     directory.close()
     weights = {"conv.weight": torch.ones(3), "batches": torch.ones(1, dtype=torch.int64)}
     directory.save_model({"client": weights, "server": weights})
@@ -67,7 +71,7 @@ def test_models_that_diverged_are_taken_by_no_task(
     readers: list[Callable[[], object]] = [
         lambda: TrainedRun(directory.path, device="cpu", threads=1),
         lambda: TrainedStart.of(str(directory.path)),
-        lambda: subject_of({**config, "run": str(directory.path)}),
+        lambda: subject_of(config.changed({"run": str(directory.path)})),
     ]
     told = (
         f"run={directory.path}: model/{half}.safetensors holds weights that are not finite: the run diverged"

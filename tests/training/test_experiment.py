@@ -16,6 +16,7 @@ from fedsplit.parties.messages import LocalTraining
 from fedsplit.parties.sequential import Sequential
 from fedsplit.recording.run_directory import RunDirectory
 from fedsplit.training.experiment import Experiment
+from fedsplit.training.stopping import Limits
 from tests.cases import long_but
 from tests.conftest import ALGORITHMS, Build, Configure
 
@@ -176,9 +177,9 @@ def test_diverged_run_names_round_client_and_learning_rate_and_keeps_its_checkpo
         f"algorithm={algorithm}", "optimizer=sgd", "checkpoint_interval=1", "rounds=40", f"engine={engine}"
     )
     directory = RunDirectory(tmp_path / "run")
-    run.rounds = 1
+    run.limits = Limits(rounds=1)
     run.run(directory)
-    run.rounds = 40
+    run.limits = Limits(rounds=40)
     object.__setattr__(run.parts.client_optimizer, "lr", 1e30)
     for worker in getattr(run.parts.engine, "_workers", {}).values():
         worker._body._learning_rate = 1e30
@@ -272,7 +273,7 @@ def test_default_configuration_learns_digits_to_93_percent_within_20_rounds(
     configured: Configure, algorithm: str
 ) -> None:
     run = Experiment(configured(f"algorithm={algorithm}"))
-    assert run.rounds == 20
+    assert run.limits.rounds == 20
     assert max(run.run_round(t).test_accuracy or 0.0 for t in range(20)) >= 0.93
 
 
@@ -323,7 +324,7 @@ def test_division_of_samples_depends_on_the_seed(tiny: Build) -> None:
 
 def test_engine_auto_is_chosen_by_the_batches_that_clients_can_fill(tiny: Build) -> None:
     """A batch size beyond every client's samples does not make a step any larger."""
-    choices = [tiny(f"batch_size={size}").config["choices"]["engine"] for size in (44, 1_000_000)]
+    choices = [tiny(f"batch_size={size}").config.choices["engine"] for size in (44, 1_000_000)]
     assert choices[0] == choices[1] == "vectorized"
 
 

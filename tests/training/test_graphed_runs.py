@@ -14,8 +14,8 @@ from fedsplit.errors import UserError
 from fedsplit.optim.optimizers import Adam
 from fedsplit.recording.checkpoint import Checkpoint, load_latest, save
 from fedsplit.training.experiment import Experiment
+from tests.computing.emulated_graphs import EmulatedRecorder
 from tests.conftest import ALGORITHMS, Build
-from tests.models.emulated_graphs import EmulatedRecorder
 
 ROUNDS = 4
 RAGGED = (

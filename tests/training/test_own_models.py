@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedsplit.building.models import build_whole_model
 from fedsplit.errors import UserError
 from fedsplit.parties.sequential import Sequential
 from fedsplit.parties.vectorized import Vectorized
 from fedsplit.training.experiment import Experiment
+from tests.computing.emulated_graphs import EmulatedRecorder
 from tests.conftest import ALGORITHMS, Build
-from tests.models.emulated_graphs import EmulatedRecorder
 from tests.oracles.plain_loops import PlainLoop, average_into
 
 HERE = "tests.training.test_own_models"
@@ -237,8 +238,8 @@ def assert_close(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
 
 def plain_fed_avg(run: Experiment) -> dict[str, Tensor]:
     """A round of FedAvg with the whole model as it was made: nothing is traced, cut or stacked."""
-    whole, _ = run.parts.model_builder.whole()
-    settings = run.config["model"]
+    whole, _ = build_whole_model(run.config, run.parts.data, run.parts.device)
+    settings = run.config.plain()["model"]
     clients, counts = [], run.parts.sample_counts
     for client in range(len(counts)):
         options = {key: settings[key] for key in ("frozen", "hooks", "evaluating") if key in settings}
@@ -290,7 +291,7 @@ def test_splitting_keeps_hooks_and_modes_at_every_cut(
     for run in (together, split):
         run.run_round(0)
     assert_close(together.algorithm.full_weights(), split.algorithm.full_weights())
-    whole, x = together.parts.model_builder.whole()
+    whole, x = build_whole_model(together.config, together.parts.data, together.parts.device)
     whole.load_state_dict(together.algorithm.full_weights())
     halves = together.parts.models.halves
     for half in (halves.client, halves.server):

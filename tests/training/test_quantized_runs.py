@@ -421,7 +421,7 @@ class ByHand:
         self.steppers[id(module)].zero_grad()
 
     def smashed(self, z: Tensor, t: int, step: int) -> Tensor:
-        seed = rounding_seed(self.run.seed, "smashed", 0, t, step)
+        seed = rounding_seed(self.run.config.training.seed, "smashed", 0, t, step)
         return decoded_from_bytes(self.quantization.smashed, z, seed).requires_grad_()
 
     def difference(self, x: Tensor, codec: Codec) -> Tensor:
@@ -450,7 +450,7 @@ class ByHand:
             seen = self.smashed(z, t, step)
             self.step(self.server, F.cross_entropy(self.server(seen), y))
             assert seen.grad is not None
-            seed = rounding_seed(self.run.seed, "cut_gradient", 0, t, step)
+            seed = rounding_seed(self.run.config.training.seed, "cut_gradient", 0, t, step)
             z.backward(decoded_from_bytes(self.quantization.cut_gradient, seen.grad, seed))
             self.step(self.client)
         self.send()

@@ -6,10 +6,10 @@ import grpc
 import pytest
 import torch
 
-from fedsplit.tasks.authority import make_certificates
-from fedsplit.transport.grpc.server import server, transport
-from tests.transport import nursery
+from fedsplit.tasks.certificates.directories import make_certificates
+from fedsplit.transport.grpc.server import server, spawning
 from tests.transport.weighing import ChunkWeigher
+from tests.warm import Borrowed
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +23,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def warm_clients(monkeypatch: pytest.MonkeyPatch) -> None:
     """What runs in this process with transport=grpc starts client processes that have imported everything."""
-    monkeypatch.setattr(transport, "spawned", nursery.spawned)
+    monkeypatch.setattr(spawning, "Forker", Borrowed)
 
 
 @pytest.fixture

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fedsplit.building.parts import Parts, run_of_member
-from fedsplit.config.checks import check
-from fedsplit.config.compose import CONFIGS, composed, composing, plain
+from fedsplit.building.run import build_clients, carried_run, run_of_member
+from fedsplit.config.choices import CONFIGS
+from fedsplit.config.compose import composed, composing, plain, run_config
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.quant.coded import Coded
 from fedsplit.quant.message import Corrupt
@@ -73,11 +73,9 @@ class World:
     def __init__(self, quant: str, folder: Path) -> None:
         self.folder = folder
         with composing():
-            config = composed([*TINY, "algorithm=fsl_sage", "engine=sequential", *QUANTS[quant]])
-            settings = plain(config)
-        check(settings)
-        chosen = {k: v for k, v in config.hydra.runtime.choices.items() if not k.startswith("hydra/")}
-        self.run = Parts(settings | {"choices": chosen}).run(Ledger())
+            overrides = [*TINY, "algorithm=fsl_sage", "engine=sequential", *QUANTS[quant]]
+            config = run_config(composed(overrides))
+        self.run = carried_run(build_clients(config), Ledger())
         self.expectations = Expectations(self.run)
         self.lossless = self.run.quantization.weights.lossless
         self._answers: dict[int, list[list[Parcel[pb.FromClient]]]] = {}
@@ -151,7 +149,6 @@ class Counted(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.bytes = self.calls = 0
-        self._known: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         before = {each.untyped_storage().data_ptr() for each in args if isinstance(each, Tensor)}
@@ -465,7 +462,7 @@ def plan_names_only_what_is_installed(plan: pb.Plan) -> None:
     before, told = set(sys.modules), ""
     with composed_once():
         try:
-            config = configuration(plan)
+            config = configuration(plan).plain()
         except (Corrupt, UserError) as error:
             config, told = {}, str(error)
     assert len(told) < 10_000

@@ -1,12 +1,11 @@
 """What comes over the wire: any message that the protocol can express, and honest ones that were damaged."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import torch
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError
-from google.protobuf.message import Message as Protobuf
 from google.protobuf.message_factory import GetMessageClass
 from hypothesis import strategies as st
 
@@ -16,7 +15,6 @@ from fedsplit.transport.grpc.protocol.plan import GROUPS
 from fedsplit.transport.grpc.protocol.wire import Parcel
 
 Frame: TypeAlias = pb.FromServer | pb.FromClient
-Any_ = TypeVar("Any_", bound=Protobuf)
 
 TEXTS = (
     *(

@@ -4,10 +4,9 @@ That payloads are what is counted, to the byte, is a part of `test_same_bits.py`
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +14,9 @@ from PIL import Image
 
 from fedsplit.recording.ledger import DIRECTIONS
 from fedsplit.training.experiment import Experiment
-from fedsplit.transport.grpc.server import transport
+from fedsplit.transport.grpc.server import spawning, transport
+from fedsplit.transport.transport import Run
 from tests.conftest import ALGORITHMS, Configure
-from tests.transport import nursery
 from tests.transport.proxy import Proxy
 from tests.transport.runs import ran
 from tests.transport.weighing import counted
@@ -57,6 +56,7 @@ def test_bytes_on_the_socket_are_hardly_more_than_the_communication_load(
     images: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    warm_clients: None,
     record_property: Callable[[str, object], None],
     algorithm: str,
     quant: str,
@@ -65,10 +65,10 @@ def test_bytes_on_the_socket_are_hardly_more_than_the_communication_load(
 
     @contextmanager
     def spawned(
-        server: str, clients: int, folder: Path, config: Mapping[str, Any], fail: Callable[[str], None]
+        server: str, folder: Path, run: Run, fail: Callable[[str], None], *, in_turn: bool
     ) -> Iterator[None]:
         with Proxy(int(server.rpartition(":")[2])) as proxy:
-            with nursery.spawned(f"127.0.0.1:{proxy.port}", clients, folder, config, fail):
+            with spawning.spawned(f"127.0.0.1:{proxy.port}", folder, run, fail, in_turn=in_turn):
                 yield
             seen.update(up=proxy.up, down=proxy.down)
 

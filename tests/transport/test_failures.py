@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import count
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -17,10 +18,11 @@ from typing import Any
 import pytest
 import torch
 
-from fedsplit.building.parts import run_of_member
+from fedsplit.building.run import run_of_member
 from fedsplit.quant.message import Corrupt
 from fedsplit.recording import checkpoint
 from fedsplit.recording.run_directory import RunDirectory
+from fedsplit.training.evaluation import Evaluation
 from fedsplit.training.experiment import Experiment
 from fedsplit.transport.grpc.client.client import Client
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
@@ -218,17 +220,17 @@ def test_checkpoint_of_a_round_interrupted_after_training_is_of_the_state_before
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    original = Experiment._evaluate
+    original, rounds = Evaluation.globally, count()
 
-    def evaluate(experiment: Experiment, full: Any) -> tuple[float, float]:
-        if len(experiment.records) == 1 and isinstance(experiment.transport, GrpcTransport):
+    def evaluate(evaluation: Evaluation, full: Any) -> tuple[float, float]:
+        if next(rounds) == 1:
             raise KeyboardInterrupt
-        return original(experiment, full)
+        return original(evaluation, full)
 
-    monkeypatch.setattr(Experiment, "_evaluate", evaluate)
+    monkeypatch.setattr(Evaluation, "globally", evaluate)
     with pytest.raises(KeyboardInterrupt):
         serve(*V2, "checkpoint_interval=2")
-    monkeypatch.setattr(Experiment, "_evaluate", original)
+    monkeypatch.setattr(Evaluation, "globally", original)
     assert Command([f"resume={tmp_path / 'run'}"], tmp_path / "resumed.txt").wait(LONG) == 0
     clients.end()
     run_undisturbed(tiny, tmp_path, *V2, "checkpoint_interval=2")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import main
+from fedsplit.cli.run import main
 from fedsplit.machine.extras import install_command
 
 RUN = ("num_clients=3", "dataset.max_train=60", "dataset.max_test=20", "transport=grpc")
@@ -63,7 +63,7 @@ MISTAKES = [
     ((*JOIN, "client.id=0", "dataset=cifar10"), "dataset=cifar10: is the server's to say"),
     (
         (*JOIN, "client.id=0", "num_clients=3"),
-        "num_clients=3: is the server's to say; of a client are task, ",
+        "num_clients=3: is the server's to say; beside this task may be given task, ",
     ),
     ((*JOIN, "transport.tls=no"), "transport.tls=no: a directory that holds certificate.pem, key"),
     ((*JOIN, "transport.tls={certs}/server"), "transport.tls={certs}/server: is for a server, not for a cl"),
@@ -135,7 +135,7 @@ def test_mistake_on_the_command_line_ends_with_one_clear_line_and_nothing_writte
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["main.py", *map(filled, arguments)])
-    assert main.main() == 2
+    assert main() == 2
     told = capfd.readouterr()
     assert told.err.startswith(f"error: {filled(message)}")
     assert told.err.count("\n") == 1
@@ -150,17 +150,17 @@ WITHOUT_EXTRA = [
 ]
 WITHOUT = """
 import os, sys
-import main
+from fedsplit.cli.run import main
 for arguments, package in {cases}:
     if os.fork() == 0:
         sys.modules[package] = None
         sys.argv[1:] = arguments.split()
-        code = main.main()
+        code = main()
         print(code, flush=True)
         os._exit(0)
     os.wait()
 """
-"""A process that has imported nothing but `main` forks one for each command."""
+"""A process that has imported nothing but the run command forks one for each command."""
 
 
 def needed(package: str) -> str:

@@ -9,7 +9,7 @@ import grpc
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from fedsplit.building.parts import run_of_member
+from fedsplit.building.run import run_of_member
 from fedsplit.data.batches import batch_slices
 from fedsplit.quant.message import Corrupt
 from fedsplit.transport.grpc.client.client import Client

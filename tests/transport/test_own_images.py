@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fedsplit.building.parts import run_of_member
+from fedsplit.building.run import run_of_member
+from fedsplit.config.run_config import RunConfig
 from fedsplit.data.batches import Normalisation
 from fedsplit.data.dataset import Images, ImageSource
 from fedsplit.data.distributions.distribution import Distribution
@@ -88,7 +89,7 @@ def test_clients_with_images_of_their_own_train_as_if_they_were_divided(
             running.until(lambda client=client: run.records or running._connected() > client)
 
     together = ["distribution=iid", "engine=sequential", "dataset=image_folder", "network=lte"]
-    config = configured(*SETTINGS, *together)
+    config = configured(*SETTINGS, *together).plain()
     config["dataset"] = {
         **{key: config["dataset"][key] for key in ("max_train", "max_test", "validation", "flip")},
         **{"_target_": "tests.transport.test_own_images.Together", "root": str(folders)},
@@ -97,7 +98,7 @@ def test_clients_with_images_of_their_own_train_as_if_they_were_divided(
     config["distribution"] = {"_target_": "tests.transport.test_own_images.AsHeld"}
     theirs = Normalisation.of(ImageFolder(root=str(folders / "server")).load().train)
     monkeypatch.setattr(Normalisation, "of", lambda images, dtype: theirs)
-    straight = Experiment(config)
+    straight = Experiment(RunConfig.parse(config))
     records = [straight.run_round(t) for t in range(2)]
     ours, expected = run.algorithm.full_weights(), straight.algorithm.full_weights()
     assert ours.keys() == expected.keys()

@@ -1,16 +1,17 @@
 """What a server tells its clients gives the very configuration that it has itself, and no other."""
 
-import copy
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from fedsplit.config.compose import CONFIGS
+from fedsplit.config.choices import CONFIGS
+from fedsplit.config.run_config import RunConfig
 from fedsplit.data.batches import Normalisation
 from fedsplit.data.sources.image_folder import ImageFolder
 from fedsplit.errors import UserError
@@ -32,7 +33,7 @@ from tests.transport.invariants import (
 )
 from tests.transport.strategies import nested
 
-PARTIES_OWN = {"engine", "network", "transport", "task", "tracker"}
+PARTIES_OWN = {"deployment", "engine", "network", "transport", "task", "tracker"}
 """Groups that a plan does not name."""
 CHOICES = sorted(
     path.relative_to(CONFIGS).with_suffix("")
@@ -78,9 +79,9 @@ def _compositions_are_remembered() -> Iterator[None]:
         yield
 
 
-def _shared(config: dict[str, Any]) -> dict[str, Any]:
+def _shared(config: RunConfig) -> dict[str, Any]:
     """A configuration without what is each party's own."""
-    kept = copy.deepcopy({key: value for key, value in config.items() if key not in OWN})
+    kept = {key: value for key, value in config.plain().items() if key not in OWN}
     for key in ("id", "directory"):
         kept["client"].pop(key)
     for key in ("root", "download"):
@@ -88,7 +89,7 @@ def _shared(config: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _over_the_wire(config: dict[str, Any]) -> dict[str, Any]:
+def _over_the_wire(config: RunConfig) -> RunConfig:
     plan = choices_and_settings(config)
     return configuration(pb.Plan.FromString(plan.SerializeToString()))
 
@@ -148,7 +149,7 @@ def test_plan_carries_values_that_were_changed(configured: Configure) -> None:
     )
     arrived = _over_the_wire(config)
     assert _shared(arrived) == _shared(config)
-    assert arrived["auxiliary"]["optimizer"]["momentum"] == 0.25
+    assert arrived.alignment.optimizer.arguments["momentum"] == 0.25
 
 
 def test_plan_does_not_tell_what_is_each_partys_own(configured: Configure) -> None:
@@ -184,16 +185,10 @@ def test_plan_does_not_tell_what_is_each_partys_own(configured: Configure) -> No
     ],
 )
 def test_plan_of_a_class_that_is_no_choice_cannot_be_made(override: str, configured: Configure) -> None:
-    config = configured()
     key, _, value = override.lstrip("+").partition("=")
-    *path, name = key.split(".")
-    node = config
-    for part in path:
-        node = node[part]
-    node[name] = value
     with pytest.raises(UserError, match=r"choices of their own|no such key") as told:
-        choices_and_settings(config)
-    assert told.value.key.partition(".")[0] == path[0]
+        choices_and_settings(configured().changed({key: value}))
+    assert told.value.key.partition(".")[0] == key.partition(".")[0]
 
 
 @pytest.mark.parametrize(
@@ -201,7 +196,7 @@ def test_plan_of_a_class_that_is_no_choice_cannot_be_made(override: str, configu
 )
 def test_plan_of_a_value_that_cannot_be_sent_is_the_users_error(value: object, configured: Configure) -> None:
     config = configured()
-    config["model"]["cut"] = value
+    config = replace(config, splitting=replace(config.splitting, cut=value))  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"model\.cut"):
         choices_and_settings(config)
 
@@ -301,7 +296,7 @@ def test_plan_with_a_value_that_does_not_stand_for_itself_is_corrupt(value: pb.V
 
 
 def test_plan_names_installed_classes_only(configured: Configure) -> None:
-    found = set(targets(_over_the_wire(configured("algorithm=cse_fsl", "quant=thrifty"))))
+    found = set(targets(_over_the_wire(configured("algorithm=cse_fsl", "quant=thrifty")).plain()))
     assert len(found) > 10
     assert found <= installed_targets()
 

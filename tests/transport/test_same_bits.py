@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from fedsplit.recording.run_directory import RunDirectory
-from fedsplit.training.experiment import Experiment, resumed_config
+from fedsplit.training.experiment import Experiment
+from fedsplit.training.resume import resumed_config
 from tests.cases import long_but
 from tests.command_line import command_line
 from tests.conftest import ALGORITHMS, TINY, Build

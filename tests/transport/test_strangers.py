@@ -16,7 +16,7 @@ import pytest
 import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from fedsplit.building.parts import run_of_member
+from fedsplit.building.run import run_of_member
 from fedsplit.recording.run_directory import RunDirectory
 from fedsplit.training.experiment import Experiment
 from fedsplit.transport.grpc.client.client import Client

@@ -5,6 +5,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias
 
+from fedsplit.algorithms.round_load import RoundLoad
 from fedsplit.estimators.alignment import Alignment
 from fedsplit.network.timelines.timeline import Timeline
 from fedsplit.parties.cohort import Cohort
@@ -14,6 +15,7 @@ from fedsplit.state.state import State
 from fedsplit.state.weights import Weights
 
 ClientHead: TypeAlias = Literal["none", "server", "auxiliary", "estimator"]
+Half: TypeAlias = Literal["client", "server"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,12 @@ class Algorithm(ABC):
     """Whether clients train one after the other by definition, so that they cannot be computed at once."""
     timeline: ClassVar[Timeline | None] = None
     """Who waits for whom in a round, for simulated networks; None where that is not told."""
+    trains: ClassVar[tuple[Half, ...]] = ("client", "server")
+    """The halves of the model that a round moves."""
+    label: ClassVar[str | None] = None
+    """Its name in the words of figures; None: that of its choice. A literal, as `place`."""
+    place: ClassVar[int | None] = None
+    """Among algorithms in tables and figures, from 0, which gives it its colour; None: after the others."""
 
     def __init__(self, start: Start) -> None:
         self._frozen_client_weights = start.frozen_of(start.client_weights)
@@ -79,6 +87,11 @@ class Algorithm(ABC):
     @abstractmethod
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
         """Round `t`, counted from 0, with the clients of `cohort`."""
+
+    @staticmethod
+    def round_load(terms: RoundLoad) -> float | None:
+        """Bytes up and down in a round, in closed form; None where that is not told."""
+        return None
 
     def forget_clients(self) -> None:  # noqa: B027  (most keep nothing)
         """Drop optimizer state that is kept for each client."""

@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 from fedsplit.algorithms.algorithm import Algorithm, ClientHead, RoundMetrics, Start
+from fedsplit.algorithms.round_load import RoundLoad
 from fedsplit.config.values import PositiveInt
 from fedsplit.network.timelines.cse_fsl import CseFslTimeline
 from fedsplit.parties.cohort import Cohort
@@ -24,6 +25,8 @@ class CseFsl(Algorithm):
 
     client_head: ClassVar[ClientHead] = "auxiliary"
     timeline = CseFslTimeline()
+    label = "CSE-FSL"
+    place = 3
 
     def __init__(self, start: Start, *, server_update_interval: PositiveInt) -> None:
         super().__init__(start)
@@ -43,6 +46,15 @@ class CseFsl(Algorithm):
         self.auxiliary = averaged | self._frozen_auxiliary
         mean_loss(locally.losses)  # raises where a client's own loss is no longer finite
         return RoundMetrics(train_loss=mean_loss(globally))
+
+    @staticmethod
+    def round_load(terms: RoundLoad) -> float:
+        """See `Algorithm.round_load`."""
+        return (
+            terms.exchanged(terms.client)
+            + terms.uploads(terms.population.server_update_interval)
+            + terms.exchanged(terms.auxiliary)
+        )
 
     def step_server(self, t: int, upload: Upload) -> BatchLoss:
         """Step the server model on an upload; its loss before the step."""

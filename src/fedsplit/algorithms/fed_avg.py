@@ -1,6 +1,7 @@
 """FedAvg."""
 
 from fedsplit.algorithms.algorithm import Algorithm, RoundMetrics
+from fedsplit.algorithms.round_load import RoundLoad
 from fedsplit.network.timelines.fed_avg import FedAvgTimeline
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.loss import mean_loss
@@ -17,6 +18,13 @@ class FedAvg(Algorithm):
 
     client_head = "server"
     timeline = FedAvgTimeline()
+    label = "FedAvg"
+    place = 0
+
+    @staticmethod
+    def round_load(terms: RoundLoad) -> float:
+        """See `Algorithm.round_load`."""
+        return terms.exchanged({**terms.client, **terms.server})
 
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
         """See `Algorithm.run_round`."""

@@ -4,6 +4,7 @@ from collections.abc import Collection
 
 from fedsplit.algorithms.algorithm import RoundMetrics, Start
 from fedsplit.algorithms.cse_fsl import CseFsl
+from fedsplit.algorithms.round_load import RoundLoad
 from fedsplit.config.values import NonNegativeInt, PositiveInt
 from fedsplit.errors import UserError
 from fedsplit.network.timelines.fsl_sage import FslSageTimeline
@@ -35,6 +36,8 @@ class FslSage(CseFsl):
 
     client_head = "estimator"
     timeline = FslSageTimeline()
+    label = "FSL-SAGE"
+    place = 4
 
     def __init__(
         self,
@@ -72,6 +75,15 @@ class FslSage(CseFsl):
 
         self.client_weights = average(cohort.weights("client"), cohort.sample_counts)
         return RoundMetrics(train_loss=mean_loss(losses))
+
+    @staticmethod
+    def round_load(terms: RoundLoad) -> float:
+        """See `Algorithm.round_load`."""
+        return (
+            terms.exchanged(terms.client)
+            + terms.uploads(terms.population.server_update_interval)
+            + terms.aligned()
+        )
 
     def step_server(self, t: int, upload: Upload) -> BatchLoss:
         """Step the server on an upload, and keep the upload for alignment."""

@@ -3,6 +3,7 @@
 from itertools import count
 
 from fedsplit.algorithms.algorithm import Algorithm, RoundMetrics, Start
+from fedsplit.algorithms.round_load import RoundLoad
 from fedsplit.network.timelines.splitfed_v1 import SplitFedV1Timeline
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.loss import mean_loss
@@ -21,6 +22,8 @@ class SplitFedV1(Algorithm):
 
     client_head = "none"
     timeline = SplitFedV1Timeline()
+    label = "SplitFed v1"
+    place = 1
 
     def __init__(self, start: Start) -> None:
         super().__init__(start)
@@ -44,6 +47,11 @@ class SplitFedV1(Algorithm):
         self.client_weights = average(cohort.weights("client"), cohort.sample_counts)
         self.server.load(average(self.copies.weights(cohort.clients), cohort.sample_counts))
         return RoundMetrics(train_loss=mean_loss(losses))
+
+    @staticmethod
+    def round_load(terms: RoundLoad) -> float:
+        """See `Algorithm.round_load`."""
+        return terms.exchanged(terms.client) + terms.uploads() + terms.cut_gradients()
 
     def forget_clients(self) -> None:
         """See `Algorithm.forget_clients`."""

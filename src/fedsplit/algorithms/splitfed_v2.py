@@ -5,6 +5,7 @@ from itertools import count
 import torch
 
 from fedsplit.algorithms.algorithm import Algorithm, RoundMetrics
+from fedsplit.algorithms.round_load import RoundLoad
 from fedsplit.network.timelines.splitfed_v2 import SplitFedV2Timeline
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.loss import mean_loss
@@ -22,6 +23,13 @@ class SplitFedV2(Algorithm):
     client_head = "none"
     takes_turns = True
     timeline = SplitFedV2Timeline()
+    label = "SplitFed v2"
+    place = 2
+
+    @staticmethod
+    def round_load(terms: RoundLoad) -> float:
+        """See `Algorithm.round_load`."""
+        return terms.exchanged(terms.client) + terms.uploads() + terms.cut_gradients()
 
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
         """See `Algorithm.run_round`."""

@@ -1,1 +1,1 @@
-"""Builds what a run is made of, from its configuration."""
+"""Plain functions from a `RunConfig` to one thing each; `build_run` calls them from top to bottom."""

@@ -1,13 +1,13 @@
 """The client model of a run without the rest of it: what a device builds that holds no data."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-from fedsplit.config.instantiate import make
+from fedsplit.config.component import Component
+from fedsplit.config.values import Plain
 from fedsplit.models.splitting.cuts import Cuts
 from fedsplit.models.splitting.split import divided
 from fedsplit.models.splitting.tied import untied
@@ -18,22 +18,29 @@ class ClientArchitecture:
     """What a client model is made from.
 
     Args:
-        model: the configuration's `model`.
+        model: builds the whole model.
+        untie: whether parameters that are one and the same go separate ways.
         cut: name of the cut.
         num_classes: of the whole model.
         channels: of its images.
         image_size: side of its images, in pixels.
     """
 
-    model: Mapping[str, Any]
+    model: Component
+    untie: bool
     cut: str
     num_classes: int
     channels: int
     image_size: int
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> dict[str, object]:
         """The arguments, as JSON can hold them."""
-        return asdict(self)
+        return {**vars(self), "model": self.model.plain()}
+
+    @classmethod
+    def of(cls, plain: Plain) -> Self:
+        """Read what `plain` gave."""
+        return cls(**{**plain, "model": Component.of("model", plain["model"])})
 
     def build(self) -> nn.Module:
         """The client model, float32, with weights of any value.
@@ -56,8 +63,8 @@ class ClientArchitecture:
 
     def _built(self) -> nn.Module:
         sizes = {each: getattr(self, each) for each in ("num_classes", "channels", "image_size")}
-        whole = make(nn.Module, {"model": self.model}, "model", **sizes)
-        if self.model["untie"]:
+        whole = self.model.build(nn.Module, **sizes)
+        if self.untie:
             whole = untied(whole)
         cuts = Cuts(whole, torch.zeros(2, self.channels, self.image_size, self.image_size))
         return divided(cuts, cuts[self.cut]).client

@@ -1,15 +1,14 @@
 """The data of a run: loaded, divided over clients, and how their pixels become inputs."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fedsplit.config.instantiate import make
-from fedsplit.data.batches import Normalisation
+from fedsplit.config.run_config import RunConfig
+from fedsplit.data.batches import ClientBatches, Normalisation
 from fedsplit.data.dataset import Dataset, ImageSource
 from fedsplit.data.distributions.distribution import Distribution
 from fedsplit.data.fingerprint import Fingerprint, fingerprint, of_images
@@ -18,6 +17,14 @@ from fedsplit.data.shards import Shards
 from fedsplit.errors import UserError
 from fedsplit.machine.allowance import claim, claim_batch
 from fedsplit.transport.transport import Member
+
+
+class Sizes(TypedDict):
+    """Keyword arguments of every model."""
+
+    num_classes: int
+    channels: int
+    image_size: int
 
 
 @dataclass(frozen=True)
@@ -42,81 +49,95 @@ class Data:
     fingerprint: Fingerprint
 
     @property
-    def sizes(self) -> dict[str, Any]:
+    def sizes(self) -> Sizes:
         """What a model is made for."""
-        return {
-            "num_classes": self.dataset.num_classes,
-            "channels": self.dataset.channels,
-            "image_size": self.dataset.image_size,
-        }
+        dataset = self.dataset
+        return Sizes(
+            num_classes=dataset.num_classes, channels=dataset.channels, image_size=dataset.image_size
+        )
 
     def batch(self, samples: int) -> tuple[Tensor, Tensor]:
         """The first training images as inputs `x (samples, c, h, w)`, and their labels."""
         images = self.dataset.train
         return self.normalise(images.pixels[:samples]), images.labels[:samples]
 
-    @classmethod
-    def built(
-        cls,
-        config: Mapping[str, Any],
-        device: torch.device,
-        *,
-        member: Member | None,
-        apart: bool,
-        sizes_only: bool = False,
-    ) -> "Data":
-        """The data that the configuration asks for.
 
-        Args:
-            config: of the run.
-            device: where images are kept.
-            member: in the process of one client.
-            apart: whether clients are computed in processes of their own.
-            sizes_only: whether sizes and numbers are all that is asked for: then nothing is downloaded, and
-                a published dataset is stood in for where its files are missing.
+def build_data(
+    config: RunConfig,
+    device: torch.device,
+    *,
+    member: Member | None = None,
+    apart: bool = False,
+    sizes_only: bool = False,
+) -> Data:
+    """The data that a configuration asks for.
 
-        Raises:
-            UserError: there is none such, or it cannot be divided like that.
-        """
-        loaded, is_there = _loaded(config, sizes_only=sizes_only)
-        values = loaded.image_size**2 * loaded.channels
-        for key, images in (("batch_size", loaded.train), ("eval_batch_size", loaded.test)):
-            claim_batch(key, min(config[key], len(images)), values)
-        dataset = replace(loaded, train=loaded.train.to(device), test=loaded.test.to(device))
-        if member:
-            member.check_data(dataset)
-        distribution = make(Distribution, config, "distribution")  # type: ignore[type-abstract]
-        if distribution.at_clients:
-            shards = _own(config["num_clients"], dataset, member=member, apart=apart)
-        else:
-            shards = _divided(distribution, dataset, config["num_clients"], config["seed"])
-        if member:
-            read = of_images(loaded.train.chosen(torch.from_numpy(shards[member.client])))
-        else:
-            read = fingerprint(loaded, shards)
-        if distribution.shifts_features and is_there:
+    Args:
+        config: of the run.
+        device: where images are kept.
+        member: in the process of one client.
+        apart: whether clients are computed in processes of their own.
+        sizes_only: whether sizes and numbers are all that is asked for: then nothing is downloaded, and a
+            published dataset is stood in for where its files are missing.
 
-            def view(client: int, pixels: Tensor) -> Tensor:
-                return distribution.seen_by(client, pixels, config["seed"])
+    Raises:
+        UserError: there is none such, or it cannot be divided like that.
+    """
+    training, clients = config.training, config.population.num_clients
+    loaded, is_there = _loaded(config, sizes_only=sizes_only)
+    values = loaded.image_size**2 * loaded.channels
+    claim_batch("batch_size", min(training.batch_size, len(loaded.train)), values)
+    claim_batch("eval_batch_size", min(config.evaluation.eval_batch_size, len(loaded.test)), values)
+    dataset = replace(loaded, train=loaded.train.to(device), test=loaded.test.to(device))
+    if member:
+        member.check_data(dataset)
+    distribution = config.distribution.build(Distribution)
+    if distribution.at_clients:
+        shards = _own(clients, dataset, member=member, apart=apart)
+    else:
+        shards = _divided(distribution, dataset, clients, training.seed)
+    if member:
+        read = of_images(loaded.train.chosen(torch.from_numpy(shards[member.client])))
+    else:
+        read = fingerprint(loaded, shards)
+    if distribution.shifts_features and is_there:
 
-            dataset = replace(dataset, train=dataset.train.seen_by(shards, view))
-        trained_on, local_test = _held_out(shards, dataset.local_test_fraction, distribution, config["seed"])
-        dtype = torch.get_default_dtype()
-        if member:
-            normalise = member.normalisation.to(device, dtype)
-        else:
-            train = dataset.train
-            all_seen = local_test is None or not is_there
-            seen = train if all_seen else train.chosen(trained_on.indices.sort().values)
-            normalise = Normalisation.of(seen, dtype)
-        return cls(dataset, distribution, trained_on, local_test, normalise, read)
+        def view(client: int, pixels: Tensor) -> Tensor:
+            return distribution.seen_by(client, pixels, training.seed)
+
+        dataset = replace(dataset, train=dataset.train.seen_by(shards, view))
+    trained_on, local_test = _held_out(shards, dataset.local_test_fraction, distribution, training.seed)
+    dtype = torch.get_default_dtype()
+    if member:
+        normalise = member.normalisation.to(device, dtype)
+    else:
+        train = dataset.train
+        all_seen = local_test is None or not is_there
+        seen = train if all_seen else train.chosen(trained_on.indices.sort().values)
+        normalise = Normalisation.of(seen, dtype)
+    return Data(dataset, distribution, trained_on, local_test, normalise, read)
 
 
-def _loaded(config: Mapping[str, Any], *, sizes_only: bool) -> tuple[Dataset, bool]:
+def build_batches(config: RunConfig, data: Data, client: int) -> ClientBatches:
+    """The data of a client, batch by batch."""
+    return ClientBatches(
+        data.dataset.train,
+        data.shards[client],
+        normalise=data.normalise,
+        augmentation=data.dataset.augmentation,
+        batch_size=config.training.batch_size,
+        local_epochs=config.training.local_epochs,
+        client=client,
+        seed=config.training.seed,
+    )
+
+
+def _loaded(config: RunConfig, *, sizes_only: bool) -> tuple[Dataset, bool]:
     """The images, and whether they are there, or something that stands in for them."""
-    if sizes_only and "download" in config["dataset"]:
-        config = {**config, "dataset": {**config["dataset"], "download": False}}
-    source = make(ImageSource, config, "dataset")  # type: ignore[type-abstract]
+    chosen = config.dataset
+    if sizes_only and "download" in chosen.arguments:
+        chosen = replace(chosen, arguments={**chosen.arguments, "download": False})
+    source = chosen.build(ImageSource)
     try:
         return source.load(), True
     except UserError as error:

@@ -1,22 +1,21 @@
-"""The models of a run: made, cut in two, and given an auxiliary model where the algorithm has one."""
+"""The models of a run: built, cut in two, and given an auxiliary model where the algorithm has one."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fedsplit.algorithms.algorithm import ClientHead
 from fedsplit.building.data import Data
-from fedsplit.computing.computation import set_computation, set_float32
+from fedsplit.computing.computation import set_computation
 from fedsplit.computing.hooks import hooked, refuse_lost_hooks
 from fedsplit.computing.layout import unflattened
-from fedsplit.config.instantiate import make
-from fedsplit.config.targets import is_class
-from fedsplit.errors import UserError
+from fedsplit.config.component import Component
+from fedsplit.config.run_config import RunConfig
+from fedsplit.errors import UserError, first_line
 from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.machine.allowance import claim_model
 from fedsplit.models.auxiliary import ExplicitErrorGradient, ExplicitInputGradient
@@ -48,29 +47,15 @@ class Models:
     smashed_shape: tuple[int, ...]
     coded_shape: tuple[int, ...]
 
-    def set_computation(self, config: Mapping[str, Any], device: torch.device) -> None:
-        """Of the halves, as `precision` and `compile` say; auxiliary models and alignment stay exact.
 
-        Raises:
-            UserError: this device or engine cannot.
-        """
-        precision, compiled = config["precision"], config["compile"]
-        if compiled and is_class("engine._target_", config["engine"]["_target_"], Vectorized):
-            raise UserError("compile", compiled, "must be false with engine=vectorized")
-        if precision == "tf32" and device.type != "cuda":
-            raise UserError("precision", precision, f"fp32 or bf16 on device={device}")
-        if precision == "bf16" and device.type == "cpu":
-            _LOG.warning("precision=bf16: without bf16 units in the processor this is slower than fp32")
-        set_float32(precision)
-        for half in (self.halves.client, self.halves.server):
-            if compiled and (found := hooked(half)):
-                raise UserError("compile", compiled, f"must be false with this model: {found}")
-            set_computation(half, precision, compiled=compiled)
-
-
-@dataclass(frozen=True)
-class ModelBuilder:
-    """Makes the models that a configuration names, for some data.
+def build_models(
+    config: RunConfig,
+    data: Data,
+    device: torch.device,
+    estimator: GradientEstimator,
+    client_head: ClientHead,
+) -> Models:
+    """All models that a configuration names, for some data.
 
     Args:
         config: of the run.
@@ -78,101 +63,114 @@ class ModelBuilder:
         device: where they are.
         estimator: of the run.
         client_head: what a client of the algorithm holds behind its client model.
+
+    Raises:
+        UserError: they cannot be built, or not cut like that, or do not fit the data.
     """
+    whole, example = build_whole_model(config, data, device)
+    try:
+        halves = split(whole, cut_name(config, whole, example), example)
+    except RuntimeError as error:  # shapes that do not fit
+        told = f"does not fit images of {data.sizes} ({first_line(error)})"
+        raise UserError("model", type(whole).__name__, told) from error
+    with torch.no_grad():
+        z = halves.client.eval()(example)
+    halves.client.train()
+    auxiliary = None
+    if client_head in ("auxiliary", "estimator"):
+        fitted_by = estimator if client_head == "estimator" else None
+        auxiliary = _build_auxiliary(config, z, halves, data.dataset.num_classes, fitted_by)
+        auxiliary = _placed(auxiliary, device)
+    coded_shape = unflattened(halves.client, example)
+    rounded = FakeQuantization.asked(qat=config.rounding.qat, weight_bits=config.rounding.weight_bits)
+    if rounded:
+        halves = replace(halves, client=fake_quantized(halves.client, example, rounded))
+    return Models(halves, auxiliary, tuple(z.shape[1:]), coded_shape)
 
-    config: Mapping[str, Any]
-    data: Data
-    device: torch.device
-    estimator: GradientEstimator
-    client_head: ClientHead
 
-    def whole(self) -> tuple[nn.Module, Tensor]:
-        """The model before it is cut, and a batch of its inputs.
+def build_whole_model(config: RunConfig, data: Data, device: torch.device) -> tuple[nn.Module, Tensor]:
+    """The model before it is cut, and a batch of its inputs.
 
-        Raises:
-            UserError: it cannot be made, or is no model that gives logits of the data.
-        """
-        chosen = self.config.get("choices", {}).get("model", self.config["model"]["_target_"])
-        claim_model("model", chosen, lambda: make(nn.Module, self.config, "model", **self.data.sizes))
-        with _initialisation(self.config["seed"], "model"):
-            whole = make(nn.Module, self.config, "model", **self.data.sizes)
-            check_tensors(whole)
-            whole = self._placed(untied(whole) if self.config["model"]["untie"] else whole)
-        example = self.data.batch(2)[0]
-        check_output(whole, example, self.data.dataset.num_classes)
-        return whole, example
+    Raises:
+        UserError: it cannot be built, or is no model that gives logits of the data.
+    """
+    claim_model("model", config.choice("model"), lambda: config.model.build(nn.Module, **data.sizes))
+    with _initialisation(config.training.seed, "model"):
+        whole = config.model.build(nn.Module, **data.sizes)
+        check_tensors(whole)
+        whole = _placed(untied(whole) if config.splitting.untie else whole, device)
+    example = data.batch(2)[0]
+    check_output(whole, example, data.dataset.num_classes)
+    return whole, example
 
-    def built(self) -> Models:
-        """All models.
 
-        Raises:
-            UserError: they cannot be made, or not cut like that, or do not fit the data.
-        """
-        whole, example = self.whole()
+def cut_name(config: RunConfig, whole: nn.Module, example: Tensor) -> str:
+    """The name of the cut, which may be chosen by number, or left to the model."""
+    cut = config.splitting.cut
+    return cut if isinstance(cut, str) else chosen(Cuts(whole, example), cut, config.splitting.stages)
+
+
+def set_models_computation(models: Models, config: RunConfig, device: torch.device) -> None:
+    """Compute the halves as `precision` and `compile` say; auxiliary models and alignment stay exact.
+
+    Raises:
+        UserError: this device or engine cannot.
+    """
+    precision, compiled = config.computation.precision, config.computation.compile
+    if compiled and config.engine.is_class(Vectorized):
+        raise UserError("compile", compiled, "must be false with engine=vectorized")
+    if precision == "tf32" and device.type != "cuda":
+        raise UserError("precision", precision, f"fp32 or bf16 on device={device}")
+    if precision == "bf16" and device.type == "cpu":
+        _LOG.warning("precision=bf16: without bf16 units in the processor this is slower than fp32")
+    for half in (models.halves.client, models.halves.server):
+        if compiled and (found := hooked(half)):
+            raise UserError("compile", compiled, f"must be false with this model: {found}")
+        set_computation(half, precision, compiled=compiled)
+
+
+def _build_auxiliary(
+    config: RunConfig, z: Tensor, halves: SplitModel, classes: int, estimator: GradientEstimator | None
+) -> nn.Module:
+    """The model that a client's head is, or that its estimator uses; `z` are some smashed data."""
+    component, shape = config.auxiliary, tuple(z.shape[1:])
+    offered = {"server": halves.server, "crossing": halves.crossing}
+
+    def build() -> nn.Module:
+        return component.build(nn.Module, offered=offered, smashed_shape=shape, num_classes=classes)
+
+    claim_model("auxiliary._target_", component.target, build)
+    with _initialisation(config.training.seed, "auxiliary model"):
+        auxiliary = build()
+        _refuse_lost_hooks(component, auxiliary, in_closed_form=estimator is not None)
         try:
-            halves = split(whole, self.cut(whole, example), example)
-        except RuntimeError as error:  # shapes that do not fit
-            reason = str(error).splitlines()[0]
-            told = f"does not fit images of {self.data.sizes} ({reason})"
-            raise UserError("model", type(whole).__name__, told) from error
-        with torch.no_grad():
-            z = halves.client.eval()(example)
-        halves.client.train()
-        auxiliary = self._auxiliary(z, halves)
-        coded_shape = unflattened(halves.client, example)
-        rounded = FakeQuantization.asked(qat=self.config["qat"], weight_bits=self.config["weight_bits"])
-        if rounded:
-            halves = replace(halves, client=fake_quantized(halves.client, example, rounded))
-        return Models(halves, auxiliary, tuple(z.shape[1:]), coded_shape)
+            fits = auxiliary.to(z.device, z.dtype).eval()(z).shape == (len(z), classes)
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise _misfit(component, z) from error
+        if not fits:
+            raise _misfit(component, z)
+        if estimator is None:
+            return auxiliary
+        return estimator.model(auxiliary, smashed_shape=shape, num_classes=classes)
 
-    def cut(self, whole: nn.Module, example: Tensor) -> str:
-        """The name of the cut, which may be chosen by number, or left to the model."""
-        cut: str | int | None = self.config["model"]["cut"]
-        if isinstance(cut, str):
-            return cut
-        return chosen(Cuts(whole, example), cut, self.config["model"]["stages"])
 
-    def _auxiliary(self, z: Tensor, halves: SplitModel) -> nn.Module | None:
-        """The model that a client's head is, or that its estimator uses; `z` are some smashed data."""
-        if self.client_head not in ("auxiliary", "estimator"):
-            return None
-        classes = self.data.dataset.num_classes
-        sizes: dict[str, Any] = {"smashed_shape": tuple(z.shape[1:]), "num_classes": classes}
-        offered = {"server": halves.server, "crossing": halves.crossing}
+def _refuse_lost_hooks(component: Component, auxiliary: nn.Module, *, in_closed_form: bool) -> None:
+    refuse_lost_hooks("auxiliary._target_", component.target, auxiliary)
+    explicit = isinstance(auxiliary, ExplicitInputGradient | ExplicitErrorGradient)
+    if explicit and in_closed_form and (found := hooked(auxiliary)):
+        told = f"{found}, which gradients in closed form leave out"
+        raise UserError("auxiliary._target_", component.target, told)
 
-        def build() -> nn.Module:
-            return make(nn.Module, self.config, "auxiliary", offered=offered, **sizes)
 
-        claim_model("auxiliary._target_", self.config["auxiliary"]["_target_"], build)
-        with _initialisation(self.config["seed"], "auxiliary model"):
-            auxiliary = build()
-            self._refuse_lost_hooks(auxiliary)
-            try:
-                fits = auxiliary.to(z.device, z.dtype).eval()(z).shape == (len(z), classes)
-            except (RuntimeError, ValueError, IndexError) as error:
-                raise self._misfit(z) from error
-            if not fits:
-                raise self._misfit(z)
-            if self.client_head == "estimator":
-                auxiliary = self.estimator.model(auxiliary, **sizes)
-        return self._placed(auxiliary)
+def _misfit(component: Component, z: Tensor) -> UserError:
+    told = f"makes no logits of smashed data {tuple(z.shape)}"
+    return UserError("auxiliary._target_", component.target, told)
 
-    def _refuse_lost_hooks(self, auxiliary: nn.Module) -> None:
-        target = self.config["auxiliary"]["_target_"]
-        refuse_lost_hooks("auxiliary._target_", target, auxiliary)
-        explicit = isinstance(auxiliary, ExplicitInputGradient | ExplicitErrorGradient)
-        if explicit and self.client_head == "estimator" and (found := hooked(auxiliary)):
-            told = f"{found}, which gradients in closed form leave out"
-            raise UserError("auxiliary._target_", target, told)
 
-    def _misfit(self, z: Tensor) -> UserError:
-        target = self.config["auxiliary"]["_target_"]
-        return UserError("auxiliary._target_", target, f"makes no logits of smashed data {tuple(z.shape)}")
-
-    def _placed(self, module: nn.Module) -> nn.Module:
-        # channels_last: convolutions on a CPU are up to twice as fast, on a GPU no slower
-        dtype = torch.get_default_dtype()
-        return module.to(self.device, dtype).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload, no-any-return]
+def _placed(module: nn.Module, device: torch.device) -> nn.Module:
+    # channels_last: convolutions on a CPU are up to twice as fast, on a GPU no slower
+    dtype = torch.get_default_dtype()
+    return module.to(device, dtype).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload, no-any-return]
 
 
 @contextmanager

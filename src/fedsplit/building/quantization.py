@@ -1,19 +1,17 @@
 """The codecs of a run."""
 
-from collections.abc import Callable, Mapping
-from functools import reduce
-from operator import getitem
-from typing import Any
+from collections.abc import Callable
 
-from fedsplit.config.instantiate import make
+from fedsplit.config.run_config import RunConfig
+from fedsplit.config.settings import CodecChoice
 from fedsplit.errors import UserError
 from fedsplit.quant.codec import Codec, Quantizer
 from fedsplit.quant.codecs.viewed import Viewed
 from fedsplit.quant.quantization import Quantization, WeightsCodecs
 
 
-def built_quantization(
-    config: Mapping[str, Any], smashed_shape: tuple[int, ...], coded_shape: Callable[[], tuple[int, ...]]
+def build_quantization(
+    config: RunConfig, smashed_shape: tuple[int, ...], coded_shape: Callable[[], tuple[int, ...]]
 ) -> Quantization:
     """The codecs that the configuration asks for, for smashed data of these shapes (see `Models`).
 
@@ -23,18 +21,19 @@ def built_quantization(
         coded_shape: gives that as codecs see it; asked only where there is something to code.
     """
 
-    def at_cut(path: str) -> Codec:
-        return codec_at_cut(built_codec(config, path), smashed_shape, coded_shape)
+    def at_cut(choice: CodecChoice) -> Codec:
+        return codec_at_cut(build_codec(choice), smashed_shape, coded_shape)
 
+    weights = config.quant.weights
     return Quantization(
-        smashed=at_cut("quant.smashed"),
-        cut_gradient=at_cut("quant.cut_gradient"),
+        smashed=at_cut(config.quant.smashed),
+        cut_gradient=at_cut(config.quant.cut_gradient),
         weights=WeightsCodecs(
-            up=built_codec(config, "quant.weights.up"),
-            down=built_codec(config, "quant.weights.down"),
-            whole=built_codec(config, "quant.weights.whole"),
+            up=build_codec(weights.up),
+            down=build_codec(weights.down),
+            whole=build_codec(weights.whole),
         ),
-        continue_from_decoded=config["quant"]["continue_from_decoded"],
+        continue_from_decoded=config.quant.continue_from_decoded,
     )
 
 
@@ -48,17 +47,18 @@ def codec_at_cut(
     return Viewed(codec, seen) if seen != smashed_shape else codec
 
 
-def built_codec(config: Mapping[str, Any], path: str) -> Codec:
-    """The codec chosen at `path`, as it is for weights.
+def build_codec(choice: CodecChoice) -> Codec:
+    """A codec, as it is for weights.
 
     Raises:
         UserError: it cannot be made like that.
     """
-    codec = make(Codec, config, path)  # type: ignore[type-abstract]
-    level = reduce(getitem, path.split("."), config)["zstd"]
+    codec, level = choice.component.build(Codec), choice.zstd
     if not isinstance(codec, Quantizer):
         if level is not None:
-            raise UserError(f"{path}.zstd", level, "must be null: this codec takes no lossless stage")
+            raise UserError(
+                f"{choice.component.key}.zstd", level, "must be null: this codec takes no lossless stage"
+            )
         return codec
     if level is None:
         return codec

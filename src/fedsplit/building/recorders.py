@@ -1,8 +1,6 @@
 """Which steps are captured as CUDA graphs."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -12,6 +10,7 @@ from fedsplit.building.models import Models
 from fedsplit.computing.captured_steps import CudaRecorder, Recorder
 from fedsplit.computing.hooks import hooked
 from fedsplit.computing.model_state import ModelState
+from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import UserError
 from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.optim.optimizers import Optimizer
@@ -59,15 +58,13 @@ class Recorders:
         return draws(lambda: model.forward(z, seed=None), self.device)
 
 
-def built_recorder(
-    config: Mapping[str, Any], device: torch.device, *optimizers: Optimizer
-) -> Recorder | None:
+def build_recorder(config: RunConfig, device: torch.device, *optimizers: Optimizer) -> Recorder | None:
     """Captures steps as CUDA graphs, if that is asked for.
 
     Raises:
         UserError: one of these optimizers cannot be captured, or there is no CUDA device.
     """
-    if not config["cuda_graphs"]:
+    if not config.computation.cuda_graphs:
         return None
     for optimizer in optimizers:
         if not optimizer.capturable:

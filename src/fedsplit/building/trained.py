@@ -1,18 +1,19 @@
 """What a run left behind, put together again: its trained halves, and all that the run was made of."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from fedsplit.building.client_model import ClientArchitecture
-from fedsplit.building.parts import Parts
+from fedsplit.building.models import build_whole_model, cut_name
+from fedsplit.building.run import build_clients
 from fedsplit.building.trained_start import load_halves
+from fedsplit.config.run_config import RunConfig
 from fedsplit.machine.allowance import allowing_a_run_directory
 from fedsplit.recording.run_directory import RunDirectory
-from fedsplit.recording.stored_config import checked, stored_config
 
 
 class TrainedRun:
@@ -22,7 +23,7 @@ class TrainedRun:
         path: of the run's directory.
         device: where the server model is; the client model is on the CPU.
         threads: of this process.
-        trust: whether the run's own classes may be called (see `stored_config`).
+        trust: whether the run's own classes may be called (see `RunDirectory.run_config`).
 
     Raises:
         UserError: there is no such run, or it left no model, or one that does not fit its configuration, or
@@ -31,26 +32,26 @@ class TrainedRun:
 
     def __init__(self, path: Path, *, device: str, threads: int, trust: bool = False) -> None:
         directory = RunDirectory.existing(path, "run")
-        config = {**stored_config(directory, trust=trust), "device": device, "threads": threads}
-        checked(config)
+        config = directory.run_config(trust=trust)
+        config = replace(config, computation=replace(config.computation, device=device, threads=threads))
         weights = {half: directory.model(half) for half in ("client", "server")}
         with allowing_a_run_directory():
-            self.path, self.parts = path, Parts(config)
+            self.path, self.parts = path, build_clients(config)
         halves = self.parts.models.halves
         self.client, self.server = halves.client.to("cpu").eval(), halves.server.eval()
         load_halves(weights, {"client": self.client, "server": self.server}, path)
 
     @property
-    def config(self) -> Mapping[str, Any]:
+    def config(self) -> RunConfig:
         """Of the run, with what replaces parts of it here."""
         return self.parts.config
 
     @property
     def architecture(self) -> ClientArchitecture:
         """What the client model is made from, where there is nothing of the run but that."""
-        builder = self.parts.model_builder
-        cut = builder.cut(*builder.whole())
-        return ClientArchitecture(self.config["model"], cut, **self.parts.data.sizes)
+        parts, config = self.parts, self.config
+        cut = cut_name(config, *build_whole_model(config, parts.data, parts.device))
+        return ClientArchitecture(config.model, config.splitting.untie, cut, **parts.data.sizes)
 
     @property
     def labels(self) -> Tensor:
@@ -70,7 +71,7 @@ class TrainedRun:
         Args:
             client: what makes smashed data of inputs, both on the CPU, float32.
         """
-        images, size = self.parts.data.dataset.test, self.config["eval_batch_size"]
+        images, size = self.parts.data.dataset.test, self.config.evaluation.eval_batch_size
         logits = []
         for start in range(0, len(images), size):
             images.prefetch(slice(start, start + 2 * size))

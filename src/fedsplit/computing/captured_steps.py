@@ -13,7 +13,7 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from fedsplit.errors import UserError
+from fedsplit.errors import UserError, first_line
 
 Outputs: TypeAlias = tuple[Tensor, ...]
 Argument: TypeAlias = Tensor | float | Hashable
@@ -58,7 +58,6 @@ class Graphed:
 
     Args:
         function: gives a tuple of tensors; the first argument that is a tensor says on which device.
-        recorder: captures it.
     """
 
     def __init__(self, function: Callable[..., Outputs], recorder: Recorder) -> None:
@@ -151,7 +150,6 @@ class CudaRecorder:
         return outputs
 
     def capture(self, work: Callable[[], Outputs]) -> tuple[Outputs, Graph]:
-        """See `Recorder.capture`."""
         graph = torch.cuda.CUDAGraph()
         try:
             with (
@@ -162,6 +160,6 @@ class CudaRecorder:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            told = f"must be false: a step cannot be captured ({str(error).splitlines()[0]})"
+            told = f"must be false: a step cannot be captured ({first_line(error)})"
             raise UserError("cuda_graphs", True, told) from error
         return outputs, graph

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +34,7 @@ def set_float32(precision: Precision) -> None:
     torch.backends.cudnn.fp32_precision = rounding
 
 
-def autocast(module: nn.Module, device: torch.device) -> AbstractContextManager[Any]:
+def autocast(module: nn.Module, device: torch.device) -> AbstractContextManager[object]:
     """The context that passes through `module` run in."""
     dtype = getattr(module, _AUTOCAST, None)
     return torch.autocast(device.type, dtype) if dtype is not None else nullcontext()

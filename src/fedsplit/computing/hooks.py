@@ -4,7 +4,7 @@ import copy
 
 from torch import Tensor, nn
 
-from fedsplit.errors import UserError
+from fedsplit.errors import UserError, first_line
 
 
 def is_hooked(module: nn.Module) -> bool:
@@ -54,7 +54,6 @@ def refuse_lost_hooks(key: str, value: str, module: nn.Module) -> None:
     Args:
         key: of the configuration, where the module comes from.
         value: of that key.
-        module: what is looked at.
 
     Raises:
         UserError: names the first such parameter.
@@ -81,8 +80,7 @@ def copied(module: nn.Module) -> nn.Module:
     try:
         made = copy.deepcopy(module)
     except Exception as error:  # whatever something that a user's module holds raises
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        told = f"cannot be deep-copied ({type(error).__name__}: {reason})"
+        told = f"cannot be deep-copied ({type(error).__name__}: {first_line(error)})"
         raise UserError("model", type(module).__name__, told) from error
     copies = dict(made.named_parameters())
     for name, parameter in module.named_parameters():

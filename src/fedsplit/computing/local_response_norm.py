@@ -65,7 +65,6 @@ class LocalResponseNorm(nn.Module):
     Convolutional Neural Networks", 2012, section 3.3.
 
     Args:
-        channels: c.
         size: width of the window in channels.
         alpha: multiplicative factor, divided by `size` as PyTorch does.
         k: additive factor.

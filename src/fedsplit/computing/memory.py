@@ -67,7 +67,6 @@ class Memory:
         """A copy of a tree of tensors (dictionaries by text) and plain values.
 
         Args:
-            tree: what to copy.
             kept: what this gave for an earlier tree of the same form, to be written over.
         """
         if isinstance(tree, dict):

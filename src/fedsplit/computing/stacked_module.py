@@ -4,20 +4,18 @@ import operator
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
-from torch.autograd.function import once_differentiable
 from torch.func import functional_call, vmap
 
 from fedsplit.computing.computation import autocast
 from fedsplit.computing.hooks import hooked
-from fedsplit.computing.layout import ELEMENTWISE
-from fedsplit.computing.local_response_norm import LocalResponseNorm
-from fedsplit.computing.model_state import compute_format
+from fedsplit.computing.stacked_layers import Grouped, Stack, Value, by_rule, elementwise
 from fedsplit.computing.tracing import Tracer
+from fedsplit.errors import first_line
 from fedsplit.randomness import stream
 
 _ELEMENTWISE_FUNCTIONS: tuple[object, ...] = (
@@ -33,19 +31,7 @@ _ELEMENTWISE_FUNCTIONS: tuple[object, ...] = (
     F.silu,
 )
 _ELEMENTWISE_METHODS = ("add", "add_", "mul", "clone", "relu", "contiguous")
-_CHANNELWISE = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 _SHAPES = ("size", "dim", "shape", "ndim")
-
-
-@dataclass(frozen=True)
-class Grouped:
-    """Images of K clients side by side in the channels, `(b, K c, h, w)`: what grouped convolutions take."""
-
-    tensor: Tensor
-
-
-Value: TypeAlias = Any
-"""A tensor `(K, b, ...)` with a row a client, a `Grouped`, or whatever else a graph hands around."""
 
 
 class StackedModule:
@@ -111,7 +97,7 @@ def obstacle_to_stacking(module: nn.Module, x: Tensor) -> str | None:
                 trained = [tensor for tensor in two.values() if tensor.requires_grad]
                 torch.autograd.grad(output.sum(), trained, allow_unused=True)
         except Exception as error:  # whatever a module of the user's does with stacked values
-            return (str(error).splitlines() or [type(error).__name__])[0]
+            return first_line(error)
     return None
 
 
@@ -145,8 +131,8 @@ class _Pass:
     def __init__(
         self, module: nn.Module, state: dict[str, Tensor], clients: int, seeds: Sequence[int]
     ) -> None:
-        self._module, self._state, self._clients = module, state, clients
-        self._streams = [stream(seed) for seed in seeds]
+        self._module, self._state = module, state
+        self._stack = Stack(clients, [stream(seed) for seed in seeds])
 
     def run(self, graph: fx.Graph, x: Tensor) -> Tensor:
         values: dict[fx.Node, Value] = {}
@@ -154,24 +140,10 @@ class _Pass:
             if node.op == "placeholder":
                 values[node] = x
             elif node.op == "output":
-                return cast(Tensor, self.rows(values[node.args[0]]))
+                return cast(Tensor, self._stack.rows(values[node.args[0]]))
             else:
                 values[node] = self._computed(node, values)
         raise AssertionError("a graph has an output")
-
-    def rows(self, value: Value) -> Value:
-        """A value with a row a client."""
-        if isinstance(value, Grouped):
-            batch, _, height, width = value.tensor.shape
-            return value.tensor.view(batch, self._clients, -1, height, width).transpose(0, 1)
-        return value
-
-    def grouped(self, value: Value) -> Tensor:
-        """Images with the clients side by side in the channels."""
-        if isinstance(value, Grouped):
-            return value.tensor
-        side_by_side = cast(Tensor, value).transpose(0, 1).flatten(1, 2)
-        return side_by_side.contiguous(memory_format=torch.channels_last)
 
     def _computed(self, node: fx.Node, values: dict[fx.Node, Value]) -> Value:
         def value_of(each: fx.Node) -> Value:
@@ -186,15 +158,15 @@ class _Pass:
         target = node.target
         if node.op == "call_method":
             name, function = str(target), getattr(torch.Tensor, str(target))
-            elementwise = name in _ELEMENTWISE_METHODS
+            keeps_places = name in _ELEMENTWISE_METHODS
         else:
             name, function = getattr(target, "__name__", ""), cast(Callable[..., Any], target)
-            elementwise = function in _ELEMENTWISE_FUNCTIONS
-        if elementwise and self._alike((*args, *kwargs.values())):
-            return self._elementwise(function, args, kwargs)
+            keeps_places = function in _ELEMENTWISE_FUNCTIONS
+        if keeps_places and self._alike((*args, *kwargs.values())):
+            return elementwise(function, args, kwargs)
         if name == "flatten" and (args[1:] or tuple(kwargs.values())) in {(1,), (1, -1)}:
-            return self.rows(args[0]).flatten(2)
-        args, kwargs = cast(tuple[Any, Any], fx.node.map_aggregate((args, kwargs), self.rows))
+            return self._stack.rows(args[0]).flatten(2)
+        args, kwargs = cast(tuple[Any, Any], fx.node.map_aggregate((args, kwargs), self._stack.rows))
         if name in _SHAPES or (function is getattr and args[1] in _SHAPES):
             return function(args[0][0], *args[1:], **kwargs)  # of one client, like everything that is asked
         return self._mapped(function, args, kwargs)
@@ -205,7 +177,7 @@ class _Pass:
         value = self._module
         for part in name.split("."):
             value = getattr(value, part)
-        return value.expand(self._clients, *value.shape) if isinstance(value, Tensor) else value
+        return value.expand(self._stack.clients, *value.shape) if isinstance(value, Tensor) else value
 
     @staticmethod
     def _alike(args: Sequence[Value]) -> bool:
@@ -213,14 +185,6 @@ class _Pass:
         tensors = [arg for arg in args if isinstance(arg, Tensor | Grouped)]
         shapes = {(arg if isinstance(arg, Tensor) else arg.tensor).shape for arg in tensors}
         return bool(tensors) and len({type(arg) for arg in tensors}) == 1 and len(shapes) == 1
-
-    @staticmethod
-    def _elementwise(
-        function: Callable[..., Any], args: Sequence[Value], kwargs: dict[str, Value] | None = None
-    ) -> Value:
-        bare = [arg.tensor if isinstance(arg, Grouped) else arg for arg in args]
-        result = function(*bare, **(kwargs or {}))
-        return Grouped(result) if any(isinstance(arg, Grouped) for arg in args) else result
 
     @staticmethod
     def _mapped(function: Callable[..., Any], args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
@@ -244,134 +208,11 @@ class _Pass:
 
         return vmap(one)(*tensors) if tensors else function(*args, **kwargs)
 
-    # Modules
-
     def _call_module(self, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         module = self._module.get_submodule(name)
         own = {key: self._state[f"{name}.{key}"] for key in module.state_dict()}
         if len(args) == 1 and not kwargs:
-            images = isinstance(args[0], Grouped) or args[0].ndim == _IMAGES
-            for kinds, needs_images, rule in _RULES:
-                if (images or not needs_images) and _is_plain(module, kinds):
-                    value = rule(self, module, own, args[0])
-                    if value is not None:
-                        return value
-        return _over_clients(module, own, *(self.rows(arg) for arg in args), **kwargs)
-
-    def elementwise(self, module: nn.Module, own: dict[str, Tensor], x: Value) -> Value:
-        return self._elementwise(module, (x,))
-
-    def flattened(self, module: nn.Flatten, own: dict[str, Tensor], x: Value) -> Tensor | None:
-        return self.rows(x).flatten(2) if (module.start_dim, module.end_dim) == (1, -1) else None
-
-    def linear(self, module: nn.Linear, own: dict[str, Tensor], x: Value) -> Tensor | None:
-        x = self.rows(x)
-        if x.ndim != 3:
-            return None
-        output: Tensor = _Linear.apply(x, own["weight"], own.get("bias"))  # type: ignore[no-untyped-call]
-        return output
-
-    def pooled(self, module: nn.Module, own: dict[str, Tensor], x: Value) -> Grouped:
-        return Grouped(module(self.grouped(x)))
-
-    def convolved(self, module: nn.Conv2d, own: dict[str, Tensor], x: Value) -> Grouped | None:
-        if module.padding_mode != "zeros":
-            return None
-        weight, bias = own["weight"].flatten(0, 1), own["bias"].flatten() if "bias" in own else None
-        spread = module.stride, cast(tuple[int, int], module.padding), module.dilation
-        return Grouped(F.conv2d(self.grouped(x), weight, bias, *spread, self._clients * module.groups))
-
-    def batch_norm_2d(self, module: nn.BatchNorm2d, own: dict[str, Tensor], x: Value) -> Grouped | None:
-        return None if module.momentum is None else Grouped(_batch_norm(module, own, self.grouped(x)))
-
-    def batch_norm_1d(self, module: nn.BatchNorm1d, own: dict[str, Tensor], x: Value) -> Tensor | None:
-        x = self.rows(x)
-        if module.momentum is None or x.ndim != 3:
-            return None
-        side_by_side = _batch_norm(module, own, x.transpose(0, 1).flatten(1))
-        return side_by_side.view(x.shape[1], self._clients, -1).transpose(0, 1)
-
-    def locally_normalised(self, module: LocalResponseNorm, own: dict[str, Tensor], x: Value) -> Grouped:
-        """Within each client's own channels: clients go into the batch."""
-        x = self.grouped(x)
-        batch, _, height, width = x.shape
-        last = x.permute(0, 2, 3, 1)  # b h w K c, as it is in memory
-        alone = module(last.reshape(batch, height, width * self._clients, -1).movedim(3, 1))
-        return Grouped(alone.movedim(1, 3).reshape(last.shape).movedim(3, 1))
-
-    def dropped_out(self, module: nn.Dropout, state: dict[str, Tensor], x: Value) -> Tensor:
-        """Each client's mask from a stream of its own, drawn in memory order as torch does."""
-        rows, keep = cast(Tensor, self.rows(x)), 1 - module.p
-        if keep in {0, 1}:
-            return rows * keep
-        like = compute_format(torch.empty(rows.shape[1:], dtype=rows.dtype))
-        masks = [torch.empty_like(like).bernoulli_(keep, generator=own) for own in self._streams]
-        return rows * torch.stack(masks).to(rows.device).div_(keep)
-
-
-def _is_plain(module: nn.Module, kinds: type[nn.Module] | tuple[type[nn.Module], ...]) -> bool:
-    """Whether a layer computes as its kind does, with the tensors of its kind, in training mode.
-
-    A subclass may compute anything, and so may a parametrized layer, whose class is one. A weight that is no
-    parameter is not stacked.
-    """
-    known = {name for name in _TENSORS if getattr(module, name, None) is not None}
-    exact = type(module) in (kinds if isinstance(kinds, tuple) else (kinds,))
-    return exact and module.training and module.state_dict().keys() == known
-
-
-_TENSORS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-_IMAGES = 5  # dimensions of `(K, b, c, h, w)`
-
-_RULES: tuple[tuple[Any, bool, Callable[[_Pass, Any, dict[str, Tensor], Value], Value | None]], ...] = (
-    (ELEMENTWISE, False, _Pass.elementwise),
-    (nn.Flatten, False, _Pass.flattened),
-    (nn.Linear, False, _Pass.linear),
-    (nn.Dropout, False, _Pass.dropped_out),
-    (nn.Conv2d, True, _Pass.convolved),
-    (nn.BatchNorm2d, True, _Pass.batch_norm_2d),
-    (nn.BatchNorm1d, False, _Pass.batch_norm_1d),
-    (_CHANNELWISE, True, _Pass.pooled),
-    (LocalResponseNorm, True, _Pass.locally_normalised),
-)
-"""Modules with a rule of their own, whether it is for images only, and the rule; None: it does not fit."""
-
-
-class _Linear(torch.autograd.Function):
-    """`x W' + b` for each client; the gradient of `W` comes in the memory order of `W`.
-
-    Autograd's own comes transposed, and every step of an optimizer on it is several times slower.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.has_bias = bias is not None
-        transposed = weight.transpose(1, 2)
-        return torch.bmm(x, transposed) if bias is None else torch.baddbmm(bias[:, None], x, transposed)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None]:
-        (g,), (x, weight) = gradients, ctx.saved_tensors
-        kind = g.dtype  # under autocast the narrower one
-        through = torch.bmm(g, weight.to(kind)).to(x.dtype) if ctx.needs_input_grad[0] else None
-        along = torch.bmm(g.transpose(1, 2), x.to(kind)).to(weight.dtype)
-        return through, along, g.sum(1).to(weight.dtype) if ctx.has_bias else None
-
-
-def _batch_norm(module: nn.BatchNorm1d | nn.BatchNorm2d, own: dict[str, Tensor], x: Tensor) -> Tensor:
-    """Over the channels of all clients; each row of the running statistics moves as it would alone."""
-    flat = {key: tensor.view(-1) if tensor.ndim > 1 else tensor for key, tensor in own.items()}
-    if "num_batches_tracked" in own:
-        own["num_batches_tracked"].add_(1)
-    return F.batch_norm(
-        x,
-        flat.get("running_mean"),
-        flat.get("running_var"),
-        flat.get("weight"),
-        flat.get("bias"),
-        training=True,
-        momentum=cast(float, module.momentum),
-        eps=module.eps,
-    )
+            value = by_rule(self._stack, module, own, args[0])
+            if value is not None:
+                return value
+        return _over_clients(module, own, *map(self._stack.rows, args), **kwargs)

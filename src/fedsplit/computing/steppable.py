@@ -1,9 +1,12 @@
 """A model that data can be passed through and that can be stepped, of one client or of many."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from torch import Tensor, nn
+
+Seed: TypeAlias = Any
+"""Of what a pass draws: a number, of many clients a number for each; None: nothing is drawn."""
 
 
 class Steppable(Protocol):
@@ -14,7 +17,7 @@ class Steppable(Protocol):
     trained: dict[str, Tensor]
     """Those of the parameters that steps move: all but those with `requires_grad=False`."""
 
-    def forward(self, x: Tensor, *, seed: Any, buffers: dict[str, Tensor] | None = None) -> Tensor:
+    def forward(self, x: Tensor, *, seed: Seed, buffers: dict[str, Tensor] | None = None) -> Tensor:
         """Outputs in training mode; `seed` is a number, or one for each client; None: nothing is drawn."""
 
     def frozen_buffers(self) -> dict[str, Tensor]:

@@ -44,7 +44,6 @@ class Tracer(fx.Tracer):
             return super().trace(root, concrete_args)
 
     def create_node(self, *args, **kwargs):  # type: ignore[no-untyped-def]
-        """See `fx.Tracer.create_node`."""
         if torch.is_grad_enabled() != self._gradients:
             raise GradientLost("it turns gradients on or off for some operations")
         return super().create_node(*args, **kwargs)
@@ -117,11 +116,7 @@ def traced(module: nn.Module) -> list[fx.Node]:
 
 
 def _traced(module: nn.Module, closed: frozenset[str], *, training: bool) -> list[fx.Node]:
-    """The operations in one mode.
-
-    Raises:
-        _Closed: something cannot be followed.
-    """
+    """The operations in one mode."""
     tracer = Tracer(closed)
     try:
         with in_mode(module, training):
@@ -136,11 +131,7 @@ def _traced(module: nn.Module, closed: frozenset[str], *, training: bool) -> lis
 
 
 def _merged(module: nn.Module, training: list[fx.Node], evaluating: list[fx.Node]) -> list[fx.Node]:
-    """Operations that are right in both modes: constants that differ are chosen by `training`.
-
-    Raises:
-        _Closed: other operations run in one mode than in the other.
-    """
+    """Operations that are right in both modes: constants that differ are chosen by `training`."""
     counterparts: dict[fx.Node, fx.Node] = {}
     for one, other in zip_longest(training, evaluating):
         counterparts[other] = one
@@ -196,11 +187,7 @@ def _owner(node: fx.Node) -> str:
 def _either(  # noqa: PLR0911  (one return a kind of argument)
     user: fx.Node, one: Any, other: Any, counterparts: dict[fx.Node, fx.Node], flag: list[fx.Node]
 ) -> Any:
-    """An argument that is `one` in training and `other` in evaluation.
-
-    Raises:
-        ValueError: no constant tells them apart.
-    """
+    """An argument that is `one` in training and `other` in evaluation."""
 
     def inner(a: Any, b: Any) -> Any:
         return _either(user, a, b, counterparts, flag)
@@ -234,7 +221,6 @@ class _Moded(fx.GraphModule):
     """Runs a graph, and trains and evaluates its parts as the module does that the graph was traced of."""
 
     def train(self, mode: bool = True) -> Self:
-        """See `nn.Module.train`."""
         super().train(mode)
         for name, own in self.meta.get(_MODES, {}).get(mode, {}).items():
             self.get_submodule(name).training = own
@@ -251,8 +237,6 @@ def graph_module(module: nn.Module, graph: fx.Graph, name: str, modes: Modes) ->
     Tensors that are no parameters and that a state dict of `module` does not hold, it does not hold either.
 
     Args:
-        module: what was traced.
-        graph: of it, or a part.
         name: of the new module's class.
         modes: what the module's own `train` does to its parts.
     """

@@ -1,1 +1,1 @@
-"""Configurations, from a command line to objects; the only room that knows Hydra, beside sweeps."""
+"""From a command line to a `RunConfig`: composed, checked, typed. No other room knows Hydra, but sweeps."""

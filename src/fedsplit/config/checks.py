@@ -1,227 +1,30 @@
-"""Checks a composed configuration without importing anything heavy."""
+"""Checks each key of a composed configuration without importing anything heavy."""
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeAlias, TypeGuard, get_type_hints
 
-from fedsplit.config.signature import signature, unknown_target
-from fedsplit.config.values import (
-    LARGEST,
-    BelowOne,
-    Fraction,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    Range,
-    allowed,
-    fits,
+from fedsplit.config.choices import names_of
+from fedsplit.config.settings import (
+    CODECS,
+    GROUPS,
+    OPTIONAL_GROUPS,
+    QUANT_CODECS,
+    TOPICS,
+    WEIGHTS_CODECS,
+    CodecChoice,
+    keys_of,
 )
+from fedsplit.config.signature import signature, unknown_target
+from fedsplit.config.task_traits import TaskTraits, task_traits, traits_of_choice
+from fedsplit.config.values import LARGEST, HalfPrecision, Plain, allowed, fits
 from fedsplit.errors import UserError
 
-_CUT, _WEIGHTS = ("smashed", "cut_gradient"), ("up", "down", "whole")
-CODECS = (*(f"quant.{kind}" for kind in _CUT), *(f"quant.weights.{way}" for way in _WEIGHTS))
-"""Where a codec is chosen: `quant.smashed=sign` means `codec@quant.smashed=sign`."""
-_DEVICE = re.compile(r"auto|cpu|cuda(:(0|[1-9]\d?))?")
-Device: TypeAlias = Annotated[
-    str, Range("auto, cpu, cuda or cuda:N", lambda value: _DEVICE.fullmatch(value) is not None)
-]
-Level: TypeAlias = Annotated[int, Range("a level of zstandard, 1 to 22", lambda v: 1 <= v <= 22)]
-InferencePrecision: TypeAlias = Literal[
-    "fp32", "fp16", "bf16", "int8", "qat_int8", "dynamic_int8", "w4", "w2", "w1", "fp32_onnx"
-]
-"""Of client halves of `task=infer`."""
-WeightBits: TypeAlias = Annotated[int, Range("one of 16, 8, 4, 2, 1", lambda v: v in (16, 8, 4, 2, 1))]
-Threads: TypeAlias = Annotated[int, Range("a whole number from 1 to 1024", lambda v: 1 <= v <= 1024)]
+SETTINGS = {key: kind for topic in TOPICS.values() if not topic.PLACE for key, kind in keys_of(topic).items()}
+"""The keys at the top level, and what each may be."""
+_OWN_KEYS = {topic.PLACE: keys_of(topic) for topic in TOPICS.values() if topic.PLACE}
+_CODEC_KEYS = {"zstd": keys_of(CodecChoice)["zstd"]}
 
-
-@dataclass(frozen=True)
-class Settings:
-    """The keys at the top level; `hydra_config/config.yaml` says what each means."""
-
-    seed: NonNegativeInt
-    threads: Threads
-    device: Device
-    rounds: PositiveInt
-    num_clients: PositiveInt
-    cohort_size: PositiveInt | None
-    local_epochs: PositiveInt
-    batch_size: PositiveInt
-    eval_batch_size: PositiveInt
-    eval_interval: PositiveInt
-    comm_threshold_mb: PositiveFloat | None
-    time_limit_s: PositiveFloat | None
-    target_accuracy: Fraction | None
-    checkpoint_interval: PositiveInt
-    resume: str | None
-    run: str | None
-    trust: bool
-    progress: bool
-    precision: Literal["fp32", "tf32", "bf16"]
-    compile: bool
-    cuda_graphs: bool
-    qat: bool
-    weight_bits: WeightBits | None
-    measure_gradient_error: bool
-
-
-@dataclass(frozen=True)
-class AlignmentSettings:
-    """Keys of the `auxiliary` group that are about alignment, not about the auxiliary model."""
-
-    align_epochs: PositiveInt
-    align_batch_size: PositiveInt
-    max_dataset_size: PositiveInt
-    memory_mb: PositiveFloat | None
-    align_tolerance: BelowOne | None
-    optimizer: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class ModelSettings:
-    """Keys of the `model` group that are about splitting, not about the model."""
-
-    cut: str | PositiveInt | None
-    stages: list[str] | None
-    untie: bool
-    auxiliary: str
-
-
-@dataclass(frozen=True)
-class ClientSettings:
-    """Keys of `client`."""
-
-    stateless: bool
-    id: NonNegativeInt | None
-    directory: str | None
-    model: str | None
-    memory_mb: PositiveFloat | None
-
-
-@dataclass(frozen=True)
-class SweepSettings:
-    """Keys of `sweep`."""
-
-    skip_finished: bool
-
-
-@dataclass(frozen=True)
-class CodecSettings:
-    """Keys of a codec in the `quant` group that are not the codec's own."""
-
-    zstd: Level | None
-
-
-SETTINGS = get_type_hints(Settings, include_extras=True)
-_OWN_KEYS: dict[str, dict[str, Any]] = {
-    "auxiliary": get_type_hints(AlignmentSettings, include_extras=True),
-    "model": get_type_hints(ModelSettings, include_extras=True),
-}
-_CLIENT_KEYS = get_type_hints(ClientSettings, include_extras=True)
-_SWEEP_KEYS = get_type_hints(SweepSettings, include_extras=True)
-_CODEC_KEYS = get_type_hints(CodecSettings, include_extras=True)
-
-_DATASET_KEYS: dict[str, Any] = {"root": str | None, "download": bool | None}
+_DATASET_KEYS: dict[str, object] = {"root": str | None, "download": bool | None}
 """Of the machine of a client."""
-
-OF_A_CLIENT = (
-    *("task", "transport", "client.id", "client.directory", "client.model", "client.memory_mb", "device"),
-    *("dataset.root", "dataset.download", "progress"),
-)
-"""What may be given beside `task=client`: all else is the server's to say."""
-OF_A_COMPARISON = ("task", "run", "trust", "device", "threads", "network")
-"""What may be given beside `task=compare`: all else is that of the run."""
-OF_AN_INFERENCE = (
-    *("task", "run", "trust", "precision", "batch_size", "transport", "network"),
-    *("threads", "device", "progress"),
-)
-"""What may be given beside `task=infer run=...`: all else is that of the run."""
-BESIDE_TASK = {
-    "client": (OF_A_CLIENT, "is the server's to say; of a client are"),
-    "compare": (OF_A_COMPARISON, "is that of the run; of a comparison are"),
-    "infer": (OF_AN_INFERENCE, "is that of the run; of split inference with run= are"),
-}
-"""By task, what may be given beside it, and why nothing else may."""
-_OF_RUNS = ("fedsplit.tasks.compare.Compare",)
-"""Tasks that must take the trained models of a run."""
-_INFERS = "fedsplit.tasks.infer.Infer"
-_WITH_A_RUN = ("fedsplit.tasks.train.Train", *_OF_RUNS, _INFERS)
-"""Tasks that may take the trained models of a run."""
-
-
-GROUPS = (
-    "task",
-    "algorithm",
-    "model",
-    "auxiliary",
-    "estimator",
-    "dataset",
-    "distribution",
-    "optimizer",
-    "scheduler",
-    "engine",
-    "transport",
-    "tracker",
-    "network",
-)
-OPTIONAL_GROUPS = ("client_optimizer", "server_optimizer")
-
-
-def names_choices(config: object) -> TypeGuard[Mapping[str, Any]]:
-    """Whether a configuration has `choices`, a mapping of groups to names of choices or null."""
-    choices = config.get("choices") if isinstance(config, Mapping) else None
-    return isinstance(choices, Mapping) and all(
-        isinstance(group, str) and isinstance(choice, str | None) for group, choice in choices.items()
-    )
-
-
-def with_defaults_of_old(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration of a run, with what runs did that were started before these keys were there."""
-
-    def exact() -> dict[str, Any]:
-        return {"_target_": "fedsplit.quant.codecs.identity.Identity", "zstd": None}
-
-    quant = {kind: exact() for kind in _CUT} | {"weights": {way: exact() for way in _WEIGHTS}}
-    older = {
-        "task": {"_target_": "fedsplit.tasks.train.Train"},
-        "run": None,
-        "trust": False,
-        "precision": "fp32",
-        "compile": False,
-        "cuda_graphs": False,
-        "qat": False,
-        "weight_bits": None,
-        "measure_gradient_error": False,
-        "tracker": {"_target_": "fedsplit.trackers.none.NoTracker"},
-        "engine": {"_target_": "fedsplit.parties.sequential.Sequential"},
-        "transport": {"_target_": "fedsplit.transport.local.LocalTransport"},
-        "quant": {**quant, "continue_from_decoded": False},
-        "network": {"_target_": "fedsplit.network.network.Network", "cost_per_mb": None},
-    }
-    chosen = {"task": "train", "quant": "none"} | {f"codec@{path}": "none" for path in CODECS}
-    completed = {**older, **config}
-    if "choices" in config:
-        chosen = chosen if "quant" not in config else {"task": "train"}
-        chosen |= {"engine": "sequential", "transport": "local", "network": "none", "tracker": "none"}
-        completed["choices"] = {**chosen, **config["choices"]}
-    client = config.get("client", {})
-    if isinstance(client, Mapping):
-        own = dict.fromkeys(("id", "directory", "model", "memory_mb"))
-        completed["client"] = {"stateless": False, **own, **client}
-    if isinstance(config.get("model"), Mapping):
-        completed["model"] = {"stages": None, "untie": False, **config["model"]}
-    if isinstance(config.get("dataset"), Mapping):
-        completed["dataset"] = {
-            **{"validation": None, "image_size": None, "local_test_fraction": 0},
-            **config["dataset"],
-        }
-    distribution = config.get("distribution")
-    if isinstance(distribution, Mapping) and str(distribution.get("_target_")).endswith(".Dirichlet"):
-        completed["distribution"] = {"self_balancing": False, **distribution}
-    if isinstance(config.get("auxiliary"), Mapping):
-        completed["auxiliary"] = {"align_tolerance": None, "memory_mb": None, **config["auxiliary"]}
-    return completed
-
 
 RESUMABLE = (
     "rounds",
@@ -243,18 +46,34 @@ OF_NO_CONSEQUENCE = (
 """In what the configuration of a resumed run may differ from that of its checkpoint, and all below it."""
 
 
-def check(config: Mapping[str, Any]) -> None:
-    """Check every key of a composed configuration.
+def check_keys(config: Plain) -> None:
+    """Check every key of a composed configuration by itself.
 
     Raises:
         UserError: names the key, its value and what is allowed.
     """
-    infers = _infers(config)
+    task = task_traits(config)
     for key, annotation in SETTINGS.items():
-        if not (infers and key == "precision"):
-            _check_value(key, config.get(key), annotation)
-    joins = _joins(config)
-    needed = [group for group in GROUPS if not (joins and group == "dataset")]
+        if not (task.deploys and key == "precision"):
+            _check_there(key, config, annotation)
+    if task.deploys:
+        _check_deployed(config.get("precision"))
+    if task.joins:
+        _check_joined(config.get("dataset"))
+    _check_groups(config, task)
+    _check_quant(config.get("quant"))
+    _check_plain("client", config.get("client"), _OWN_KEYS["client"])
+    if "sweep" in config:  # a run's own configuration is without
+        _check_plain("sweep", config["sweep"], _OWN_KEYS["sweep"])
+    for group, node in config.items():
+        if isinstance(node, Mapping) and "_target_" in node:
+            _check_node(group, node, own_keys(group))
+    _check_run(task, config["run"])
+
+
+def _check_groups(config: Plain, task: TaskTraits) -> None:
+    """That all groups are there, and nothing else is."""
+    needed = [group for group in GROUPS if not (task.joins and group == "dataset")]
     for group in (*needed, *(side for side in OPTIONAL_GROUPS if config.get(side) is not None)):
         if not isinstance(config.get(group), Mapping):
             raise UserError(group, config.get(group), "a choice of this group is needed")
@@ -264,65 +83,28 @@ def check(config: Mapping[str, Any]) -> None:
     for key in config:
         if key not in known:
             raise UserError(key, config[key], f"no such key; known: {', '.join(known)}")
-    _check_quant(config.get("quant"))
-    _check_plain("client", config.get("client"), _CLIENT_KEYS)
-    if "sweep" in config:  # a run's own configuration is without
-        _check_plain("sweep", config["sweep"], _SWEEP_KEYS)
-    for group, node in config.items():
-        if isinstance(node, Mapping) and "_target_" in node:
-            _check_node(group, node, _own_keys(group))
-    _check_run(config["task"]["_target_"], config["run"])
-    if config["cohort_size"] is not None and config["cohort_size"] > config["num_clients"]:
-        raise UserError("cohort_size", config["cohort_size"], f"at most num_clients, {config['num_clients']}")
-    if config["cuda_graphs"] and config["compile"]:
-        raise UserError("cuda_graphs", True, "must be false with compile=true")
-    _check_fake_quantization(config)
 
 
-def _check_fake_quantization(config: Mapping[str, Any]) -> None:
-    """What rounding of the client model does not go with."""
-    qat, weight_bits = config["qat"], config["weight_bits"]
-    if (not qat and weight_bits is None) or config["task"]["_target_"] == _INFERS:
-        return
-    asked = "qat=true" if qat else f"weight_bits={weight_bits}"
-    if qat and weight_bits == 16:
-        raise UserError(
-            "weight_bits", 16, "must be 8, 4, 2, 1 or null with qat=true: its layers compute in int8"
-        )
-    if config["precision"] != "fp32":
-        raise UserError("precision", config["precision"], f"must be fp32 with {asked}: others round it away")
-    if config["engine"]["_target_"] == "fedsplit.parties.vectorized.Vectorized":
-        raise UserError("engine", "vectorized", f"must be auto or sequential with {asked}")
-    if config["cuda_graphs"]:
-        raise UserError("cuda_graphs", True, f"must be false with {asked}: never tried on a GPU")
-
-
-def _check_run(task: str, run: str | None) -> None:
-    """What asks for the trained models of a run; a task of the user's own may take them or not."""
-    if task in _OF_RUNS and run is None:
+def _check_run(task: TaskTraits, run: str | None) -> None:
+    """What asks for the trained models of a run."""
+    if task.models_of_run == "needed" and run is None:
         raise UserError("run", None, "the directory of a trained run is needed: run=saves/...")
-    if run is not None and task.startswith("fedsplit.tasks.") and task not in _WITH_A_RUN:
-        raise UserError("run", run, "goes with task=train, which starts from its models, compare and infer")
+    if task.models_of_run == "refused" and run is not None:
+        takers = [name for name in names_of("task") if traits_of_choice(name).models_of_run != "refused"]
+        raise UserError("run", run, f"goes with task={' or '.join(takers)}, which take its models")
 
 
-def _infers(config: Mapping[str, Any]) -> bool:
-    """Whether this is split inference, whose precisions are those of client halves; checks them."""
-    task, given = config.get("task"), config.get("precision")
-    if not isinstance(task, Mapping) or task.get("_target_") != _INFERS:
-        return False
+def _check_deployed(given: object) -> None:
+    """The precisions of client halves: one or a list."""
     precisions = given if isinstance(given, list | tuple) else [given]
     for precision in precisions:
-        _check_value("precision", precision, InferencePrecision)
+        _check_value("precision", precision, HalfPrecision)
     if not precisions or len(set(precisions)) < len(precisions):
         raise UserError("precision", given, "at least one, and each once")
-    return True
 
 
-def _joins(config: Mapping[str, Any]) -> bool:
-    """Whether this is a client of another machine's run, where the dataset is chosen; checks what is here."""
-    task, dataset = config.get("task"), config.get("dataset")
-    if not isinstance(task, Mapping) or task.get("_target_") != "fedsplit.tasks.client.Client":
-        return False
+def _check_joined(dataset: object) -> None:
+    """What a client of another machine's run may say of the data set, which is chosen there."""
     if not isinstance(dataset, Mapping):
         raise UserError("dataset", dataset, f"must hold {', '.join(_DATASET_KEYS)}")
     for key, value in dataset.items():
@@ -330,23 +112,22 @@ def _joins(config: Mapping[str, Any]) -> bool:
             told = f"is the server's to say; of this machine are {', '.join(_DATASET_KEYS)}"
             raise UserError(f"dataset.{key}", value, told)
         _check_value(f"dataset.{key}", value, _DATASET_KEYS[key])
-    return True
 
 
-def _check_plain(path: str, node: object, annotations: Mapping[str, Any]) -> None:
+def _check_plain(path: str, node: object, annotations: Mapping[str, object]) -> None:
     if not isinstance(node, Mapping):
         raise UserError(path, node, f"must hold {', '.join(annotations)}")
     for key, value in node.items():
         if key not in annotations:
             raise UserError(f"{path}.{key}", value, f"no such key; known: {', '.join(annotations)}")
     for key, annotation in annotations.items():
-        _check_value(f"{path}.{key}", node.get(key), annotation)
+        _check_there(f"{path}.{key}", node, annotation)
 
 
 def _check_quant(quant: object) -> None:
     for path, codecs, others in (
-        ("quant", _CUT, ("weights", "continue_from_decoded")),
-        ("quant.weights", _WEIGHTS, ()),
+        ("quant", QUANT_CODECS, ("weights", "continue_from_decoded")),
+        ("quant.weights", WEIGHTS_CODECS, ()),
     ):
         node = quant if path == "quant" else quant.get("weights")  # type: ignore[attr-defined]
         if not isinstance(node, Mapping):
@@ -363,22 +144,17 @@ def _check_quant(quant: object) -> None:
 def _check_codec(path: str, node: object) -> None:
     if not isinstance(node, Mapping):
         raise UserError(path, node, "a codec is needed")
-    _check_node(path, node, _own_keys(path))
+    _check_node(path, node, own_keys(path))
 
 
-def _own_keys(path: str) -> dict[str, Any]:
+def own_keys(path: str) -> dict[str, object]:
     """By name: keys at `path` that are not arguments of the `_target_` there."""
     if path in CODECS or path.startswith("task.codecs."):
         return _CODEC_KEYS
     return _OWN_KEYS.get(path, {})
 
 
-def arguments(group: str, node: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a group's `_target_`: its node without the keys of others."""
-    return {key: value for key, value in node.items() if key not in _own_keys(group)}
-
-
-def _check_node(path: str, node: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+def _check_node(path: str, node: Plain, own: Mapping[str, object]) -> None:
     target = node.get("_target_")
     if not isinstance(target, str) or unknown_target(target):
         raise UserError(f"{path}._target_", target, "the dotted path of a class or function")
@@ -400,7 +176,15 @@ def _check_node(path: str, node: Mapping[str, Any], own: Mapping[str, Any]) -> N
             _check_value(f"{path}.{key}", value, known.annotations.get(key))
 
 
-def _check_value(key: str, value: object, annotation: Any) -> None:
+def _check_there(path: str, node: Plain, annotation: object) -> None:
+    """A value that must not be left out, even where it may be null."""
+    key = path.rpartition(".")[2]
+    if key not in node:
+        raise UserError(path, None, f"is missing; must be {allowed(annotation)}")
+    _check_value(path, node[key], annotation)
+
+
+def _check_value(key: str, value: object, annotation: object) -> None:
     if annotation is not None and not fits(annotation, value):
         limit = f", up to {LARGEST:g}" if isinstance(value, int | float) and abs(value) > LARGEST else ""
         raise UserError(key, value, f"must be {allowed(annotation)}{limit}")

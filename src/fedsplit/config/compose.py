@@ -10,21 +10,38 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fedsplit.config.checks import CODECS
-from fedsplit.config.chosen_names import CONFIGS as CONFIGS  # noqa: PLC0414 (others take it from here)
+from fedsplit.config.choices import CONFIGS, own_directory
 from fedsplit.config.chosen_names import chosen_names
+from fedsplit.config.commands import command
 from fedsplit.config.grammar import check_single
-from fedsplit.errors import UserError
+from fedsplit.config.run_config import RunConfig
+from fedsplit.config.settings import CODECS
+from fedsplit.errors import UserError, first_line
 from fedsplit.files.paths import user_path
 from fedsplit.machine.cores import jobs_at_once
 
 OmegaConf.register_new_resolver("short_id", lambda: secrets.token_hex(2), use_cache=True, replace=True)
 OmegaConf.register_new_resolver("jobs_at_once", jobs_at_once, replace=True)
+OmegaConf.register_new_resolver("command", command, replace=True)
+
+
+class _OwnChoices(SearchPathPlugin):
+    """Tells Hydra where choices of the user's own are, whatever it is asked to do."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        if (own := own_directory()) is not None:
+            search_path.append("own", f"file://{own}")
+
+
+Plugins.instance().register(_OwnChoices)
 
 
 @contextmanager
@@ -115,11 +132,6 @@ def _unknown_key(key: str, overrides: Sequence[str]) -> UserError:
     return UserError(key, value, f"no such key; {hint}known: {', '.join(known) or 'none'}")
 
 
-def first_line(error: Exception) -> str:
-    """What an error says first."""
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
 def plain(config: DictConfig) -> dict[str, Any]:
     """A composed configuration, resolved, as plain values, without Hydra's own part."""
     try:
@@ -127,6 +139,21 @@ def plain(config: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise UserError(str(error.full_key or "config"), None, first_line(error)) from error
     return resolved  # type: ignore[return-value]
+
+
+def choices_of(config: DictConfig) -> dict[str, str | None]:
+    """Names of what was chosen of each group, Hydra's own left out."""
+    choices: dict[str, str | None] = config.hydra.runtime.choices
+    return {group: choice for group, choice in choices.items() if not group.startswith("hydra/")}
+
+
+def run_config(config: DictConfig) -> RunConfig:
+    """The configuration of a run that was composed.
+
+    Raises:
+        UserError: a value is not allowed.
+    """
+    return RunConfig.parse(plain(config), choices_of(config))
 
 
 def _without_hydra(config: DictConfig) -> DictConfig:

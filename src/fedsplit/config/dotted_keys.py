@@ -1,9 +1,9 @@
 """Keys of a configuration with dots between their levels, and values as on the command line."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 
 
-def below(key: str, places: Sequence[str]) -> bool:
+def below(key: str, places: Collection[str]) -> bool:
     """Whether a dotted key is one of these places, or below one."""
     return any(key == place or key.startswith(f"{place}.") for place in places)
 

@@ -1,7 +1,10 @@
-"""Reads overrides by Hydra's grammar, and says of one that cannot be read how it is quoted."""
+"""Reads and writes overrides by Hydra's grammar, and says of one that cannot be read how it is quoted."""
 
+import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
+from pathlib import PurePath
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -11,6 +14,8 @@ from hydra.errors import HydraException
 from fedsplit.errors import UserError
 
 _FORM = "must be KEY=VALUE or GROUP=CHOICE"
+_WORD = re.compile(r"(?!(?i:true|false|null|nan|inf)$)[A-Za-z_/][\w./-]*", re.ASCII)
+"""Texts that stand for themselves without quotes."""
 _EVALUATING = "while evaluating"  # of Hydra's errors, the one kind whose words help whoever typed the value
 
 
@@ -55,6 +60,36 @@ def quoted(text: str) -> str:
     key, _, value = text.partition("=")
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     return shlex.quote(f'{key}="{escaped}"')
+
+
+def override(key: str, value: object) -> str:
+    """The override that sets a key to a value of Python.
+
+    Raises:
+        UserError: no configuration can hold the value.
+    """
+    return f"{key}={_literal(key, value)}"
+
+
+def _literal(key: str, value: object) -> str:
+    if isinstance(value, Mapping):
+        items = (f"{_literal(key, name)}:{_literal(key, each)}" for name, each in value.items())
+        return f"{{{','.join(items)}}}"
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray):
+        return f"[{','.join(_literal(key, each) for each in value)}]"
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    if isinstance(value, Integral | Real):
+        return str(int(value)) if isinstance(value, Integral) else repr(float(value))
+    if not isinstance(value, str | PurePath):
+        told = "must be None, a truth value, a number, a text, a path, or a list or dict of such"
+        raise UserError(key, value, told)
+    return str(value) if _WORD.fullmatch(str(value)) else _single_quoted(str(value))
+
+
+def _single_quoted(text: str) -> str:
+    """A text in quotes; only backslashes before a quote are escaped, others stand for themselves."""
+    return "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + found[2].replace("'", "\\'"), text) + "'"
 
 
 def _unreadable(text: str, error: HydraException) -> UserError:

@@ -1,10 +1,12 @@
 """Overrides as they are typed: older spellings, and codecs chosen by the key they stand at."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from fedsplit.config.checks import BESIDE_TASK, CODECS
+from fedsplit.config.dotted_keys import below
 from fedsplit.config.grammar import parsed
+from fedsplit.config.settings import CODECS
+from fedsplit.config.task_traits import task_traits
+from fedsplit.config.values import Plain
 from fedsplit.errors import UserError
 
 OLDER_SPELLINGS = {"dataset.distribution": "distribution", "dataset.alpha": "distribution.alpha"}
@@ -36,16 +38,22 @@ def one_list(argument: str) -> str:
     return f"{key}=[{value}]" if sweeps else argument
 
 
-def check_beside(task: str, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
+def check_beside(config: Plain, overrides: Sequence[str]) -> None:
     """Raise where something is given that is not this command's to say, but the server's or the run's.
+
+    Args:
+        config: composed, as plain values.
+        overrides: that it is composed from.
 
     Raises:
         UserError: it is; names what may be given.
     """
-    if task not in BESIDE_TASK or (task == "infer" and config.get("run") is None):
+    task = task_traits(config)
+    if task.beside is None or (task.models_of_run != "refused" and config.get("run") is None):
         return
-    allowed, told = BESIDE_TASK[task]
+    whose = "the server's to say" if task.joins else "that of the run"
     for override in parsed(overrides):
         key = override.key_or_group
-        if not any(key == own or key.startswith(f"{own}.") for own in allowed):
-            raise UserError(key, override.value(), f"{told} {', '.join(allowed)}")
+        if not below(key, task.beside):
+            told = f"is {whose}; beside this task may be given {', '.join(task.beside)}"
+            raise UserError(key, override.value(), told)

@@ -6,6 +6,7 @@ a choice names is the schema of that choice.
 
 import ast
 import importlib.util
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +19,7 @@ from fedsplit.config.values import VOCABULARY
 class Signature:
     """Annotations by argument name (`None` where one cannot be read here); `open` accepts any name."""
 
-    annotations: dict[str, Any]
+    annotations: dict[str, object]
     open: bool = False
 
 
@@ -26,21 +27,21 @@ class Signature:
 def _parsed(module: str) -> ast.Module | None:
     try:
         spec = importlib.util.find_spec(module)
-    except (ImportError, ValueError):
+    except Exception:  # whatever a package of the user's raises on import: who needs it will tell
         return None
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return None
     return ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
 
 
-class _Names(dict[str, Any]):
+class _Names(dict[str, object]):
     """What the annotations of a module may name: VOCABULARY, and type aliases, its own and imported ones."""
 
     def __init__(self, tree: ast.Module) -> None:
         super().__init__(VOCABULARY)
         self._tree = tree
 
-    def __missing__(self, name: str) -> Any:
+    def __missing__(self, name: str) -> object:
         for node in self._tree.body:
             if (
                 isinstance(node, ast.AnnAssign)
@@ -56,7 +57,7 @@ class _Names(dict[str, Any]):
         return _Names(tree)[imported]
 
 
-def _annotation(node: ast.expr | None, tree: ast.Module) -> Any:
+def _annotation(node: ast.expr | None, tree: ast.Module) -> object:
     if node is None:
         return None
     expression = compile(ast.Expression(node), "<annotation>", "eval")
@@ -99,7 +100,7 @@ def signature(target: str) -> Signature | None:
 
 
 def _of_class(tree: ast.Module, module: str, node: ast.ClassDef) -> Signature:
-    annotations: dict[str, Any] = {}
+    annotations: dict[str, object] = {}
     opened = False
     for base in (
         node.bases
@@ -119,6 +120,36 @@ def _of_class(tree: ast.Module, module: str, node: ast.ClassDef) -> Signature:
         ):
             annotations[member.target.id] = _annotation(member.annotation, tree)
     return Signature(annotations, opened)
+
+
+def class_literals(target: str, *, inherited: bool = True) -> dict[str, Any]:
+    """The class attributes that are literals of the class at the dotted path `target`.
+
+    Empty where its source cannot be found. Bases are found that are imported by `from ... import ...`.
+    """
+    module, _, name = target.rpartition(".")
+    tree = _parsed(module) if module else None
+    if tree is None:
+        return {}
+    node = next((each for each in tree.body if isinstance(each, ast.ClassDef) and each.name == name), None)
+    if node is None:
+        source = _imported_from(tree, name)
+        return class_literals(source, inherited=inherited) if source else {}
+    found: dict[str, Any] = {}
+    for base in reversed(node.bases):
+        if inherited and isinstance(base, ast.Name):
+            found |= class_literals(_imported_from(tree, base.id) or f"{module}.{base.id}")
+    for member in node.body:
+        match member:
+            case ast.AnnAssign(target=ast.Name(id=key), value=ast.expr() as value):
+                pass
+            case ast.Assign(targets=[ast.Name(id=key)], value=value):
+                pass
+            case _:
+                continue
+        with suppress(ValueError):
+            found[key] = ast.literal_eval(value)
+    return found
 
 
 def unknown_target(target: str) -> bool:

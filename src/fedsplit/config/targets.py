@@ -5,8 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from fedsplit.errors import UserError
-from fedsplit.machine.torchvision_operators import torchvision
+from fedsplit.errors import UserError, first_line
 
 
 def located(key: str, target: str) -> Any:
@@ -21,10 +20,12 @@ def located(key: str, target: str) -> Any:
     """
     try:
         if target.startswith("torchvision."):
+            from fedsplit.machine.torchvision_operators import torchvision  # noqa: PLC0415  (imports torch)
+
             torchvision()  # whose import may need help
         return _found(target)
     except Exception as error:  # whatever a module of the user's raises on import
-        reason = (str(error).splitlines() or [""])[0]
+        reason = first_line(error)
         raise UserError(key, target, f"Error loading '{target}': {type(error).__name__}({reason})") from error
 
 
@@ -46,7 +47,7 @@ def is_class(key: str, target: str, kind: type) -> bool:
     return isinstance(found, type) and issubclass(found, kind)
 
 
-def check_kind(path: str, node: Mapping[str, Any], kind: type) -> None:
+def check_kind(path: str, node: Mapping[str, object], kind: type) -> None:
     """Look at what a node and the nodes in it would call, before anything is called.
 
     The argument that takes a node in it must say by its annotation what it must be.
@@ -75,7 +76,7 @@ def check_kind(path: str, node: Mapping[str, Any], kind: type) -> None:
             _check_argument(f"{path}.{name}", value, takes.get(name))
 
 
-def _check_argument(path: str, value: object, annotation: Any) -> None:
+def _check_argument(path: str, value: object, annotation: object) -> None:
     if isinstance(value, Mapping) and "_target_" in value:
         makes = _classes(_result(annotation) if value.get("_partial_") else annotation)
         if len(makes) != 1:
@@ -90,7 +91,7 @@ def _check_argument(path: str, value: object, annotation: Any) -> None:
             _check_argument(path, each, _item(annotation))
 
 
-def _hints(function: object) -> Mapping[str, Any]:
+def _hints(function: object) -> Mapping[str, object]:
     """Annotations of a function; none where it has none, or names what only a type checker imports."""
     try:
         return get_type_hints(function)
@@ -98,7 +99,7 @@ def _hints(function: object) -> Mapping[str, Any]:
         return {}
 
 
-def _classes(annotation: Any) -> list[type]:
+def _classes(annotation: object) -> list[type]:
     """The classes that an annotation allows beside None; none where it allows anything else too."""
     if get_origin(annotation) in (Union, types.UnionType):
         found = [_classes(each) for each in get_args(annotation) if each is not types.NoneType]
@@ -108,13 +109,13 @@ def _classes(annotation: Any) -> list[type]:
     return [origin] if isinstance(origin, type) and origin not in anything else []
 
 
-def _result(annotation: Any) -> Any:
+def _result(annotation: object) -> object:
     """What the function that an annotation asks for returns."""
     asked = (annotation, *get_args(annotation))
     return next((get_args(each)[-1] for each in asked if get_origin(each) is Callable), None)
 
 
-def _item(annotation: Any) -> Any:
+def _item(annotation: object) -> object:
     """What is in the list that an annotation asks for."""
     asked = (annotation, *get_args(annotation))
     return next((get_args(each)[0] for each in asked if get_origin(each) in (list, tuple, Sequence)), None)

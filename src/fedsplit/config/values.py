@@ -12,6 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin
 
+from fedsplit.config.choices import names_of
+
+Plain: TypeAlias = Mapping[str, Any]
+"""Values by key as YAML holds them, nested: a composed configuration, or a part of one."""
+
 
 @dataclass(frozen=True)
 class Range:
@@ -19,6 +24,23 @@ class Range:
 
     words: str
     accepts: Callable[[Any], bool]
+
+
+@dataclass(frozen=True)
+class ChoiceOf:
+    """The name of a choice of a group, or one of a few others that stand for such."""
+
+    group: str
+    others: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """What a value must be."""
+        return f"one of {', '.join((*names_of(self.group), *self.others))}"
+
+    def accepts(self, value: object) -> bool:
+        """Whether it is."""
+        return value in names_of(self.group) or value in self.others
 
 
 PositiveInt: TypeAlias = Annotated[int, Range("a whole number greater than 0", lambda v: v > 0)]
@@ -35,10 +57,13 @@ Bits: TypeAlias = Annotated[int, Range("a whole number from 1 to 16", lambda v: 
 ChannelDim: TypeAlias = Annotated[int, Range("a dimension, 0 to 3", lambda v: 0 <= v <= 3)]
 
 
+DeployedPrecision: TypeAlias = Annotated[str, ChoiceOf("deployment")]
+HalfPrecision: TypeAlias = Annotated[str, ChoiceOf("deployment", ("int8",))]
+"""Of a client half of split inference, where int8 is static_int8 on the backend that is asked for."""
 Rate: TypeAlias = Annotated[float, Range("a number from 1e-6 to 1e12", lambda v: 1e-6 <= v <= 1e12)]
 
 
-def _spread_from(least: float) -> Callable[[Any], bool]:
+def _spread_from(least: float) -> Callable[[object], bool]:
     """Accepts a number from `least` to 1e12, or a distribution of such numbers."""
 
     def number(value: Any, most: float = 1e12) -> bool:
@@ -59,7 +84,7 @@ _DRAWN = "[uniform, low, high] or [lognormal, median, sigma up to 5]"
 Spread: TypeAlias = Annotated[Any, Range(f"a number from 1e-6 to 1e12, {_DRAWN}", _spread_from(1e-6))]
 SpreadFromZero: TypeAlias = Annotated[Any, Range(f"a number from 0 to 1e12, {_DRAWN}", _spread_from(0))]
 
-VOCABULARY: Mapping[str, Any] = {
+VOCABULARY: Mapping[str, object] = {
     **{name: value for name, value in globals().items() if get_origin(value) is Annotated},
     **{"int": int, "float": float, "bool": bool, "str": str, "list": list, "tuple": tuple, "dict": dict},
     **{"Literal": Literal, "Any": Any},
@@ -74,7 +99,7 @@ _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: 
 def allowed(annotation: Any) -> str:
     """What `annotation` allows, in words."""
     if get_origin(annotation) is Annotated:
-        return next(note.words for note in get_args(annotation) if isinstance(note, Range))
+        return next(note.words for note in get_args(annotation) if isinstance(note, Range | ChoiceOf))
     if get_origin(annotation) in (Union, types.UnionType):
         return " or ".join(allowed(choice) for choice in get_args(annotation))
     if get_origin(annotation) is Literal:
@@ -88,16 +113,18 @@ def allowed(annotation: Any) -> str:
     return _WORDS.get(annotation, "anything")
 
 
-def fits(annotation: Any, value: object) -> bool:  # noqa: PLR0911  (one return a kind of annotation)
+def fits(annotation: object, value: object) -> bool:  # noqa: PLR0911  (one return a kind of annotation)
     """Whether a configured value (plain number, text, list or None) fits `annotation`."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         base, *notes = arguments
-        return fits(base, value) and all(note.accepts(value) for note in notes if isinstance(note, Range))
+        return fits(base, value) and all(
+            note.accepts(value) for note in notes if isinstance(note, Range | ChoiceOf)
+        )
     if origin in (Union, types.UnionType):
         return any(fits(choice, value) for choice in arguments)
     if origin is Literal:
-        return value in arguments
+        return any(value == each and type(value) is type(each) for each in arguments)
     if origin in (list, tuple):
         if not isinstance(value, list | tuple):
             return False

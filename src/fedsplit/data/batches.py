@@ -178,7 +178,6 @@ class ClientBatches:
         """The order of each local epoch of a round: positions in `indices`.
 
         Args:
-            round: which.
             draw: a generator to seed for each, where there are so many that making new ones takes its time.
         """
         return [

@@ -50,7 +50,6 @@ class Images:
 
         Args:
             shards: indices, by client.
-            view: a client's number and pixels of its images to those as it sees them.
         """
         if isinstance(self.pixels, FilePixels):
             return replace(self, pixels=self.pixels.seen_by(shards, view))
@@ -137,14 +136,7 @@ def class_balanced_prefix(labels: Tensor, size: int | None, num_classes: int, ke
 
 @dataclass(frozen=True)
 class Published:
-    """Sizes of a published dataset: images, pixels, channels, classes, known without its files.
-
-    Args:
-        train: training images.
-        side: height and width of an image, in pixels.
-        channels: colour channels of an image.
-        num_classes: how many.
-    """
+    """Sizes of a published dataset, known without its files: training images, their side in pixels, ..."""
 
     train: int
     side: int

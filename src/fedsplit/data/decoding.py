@@ -16,7 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fedsplit.errors import UserError
+from fedsplit.errors import UserError, first_line
+from fedsplit.files.whole import appearing
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp", ".gif"}
 _LARGEST_BYTE = 255
@@ -65,7 +66,7 @@ class Decoder:
         except UserError:
             raise
         except Exception as error:  # Pillow's decoders raise whatever damaged files make them raise
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             if isinstance(error, OSError) and error.strerror:
                 reason = error.strerror
             told = f"{file} cannot be read as an image ({reason})"
@@ -148,11 +149,8 @@ def kept(
     files, of tensors that do not `fit`, or not of the digest that it names.
 
     Args:
-        root: folder of the dataset.
         name: of the kept file; the split.
-        files: that `make` reads.
         settings: that it reads them by.
-        make: gives tensors by name.
         fits: whether tensors can be of these files: their names, types, shapes and labels.
 
     Raises:
@@ -197,11 +195,7 @@ def _digest(source: str, tensors: Mapping[str, Tensor]) -> str:
 
 
 def _write(cache: Path, source: str, tensors: Mapping[str, Tensor]) -> None:
-    partial = cache.with_suffix(f".{os.getpid()}.partial")
-    try:
+    with suppress(OSError, SafetensorError):  # a folder that cannot be written to is decoded anew each time
         cache.parent.mkdir(exist_ok=True)
-        save_file(dict(tensors), partial, {"digest": _digest(source, tensors)})
-        partial.replace(cache)
-    except (OSError, SafetensorError):
-        with suppress(OSError):  # a folder that cannot be written to is decoded anew each time
-            partial.unlink(missing_ok=True)
+        with appearing(cache, beside=f"{cache.stem}.{os.getpid()}.partial") as partial:
+            save_file(dict(tensors), partial, {"digest": _digest(source, tensors)})

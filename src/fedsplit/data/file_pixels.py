@@ -25,7 +25,6 @@ class DecodingAhead:
     """Threads that decode files, and what they decoded last.
 
     Args:
-        decoder: of one file.
         side: height and width of all images.
         workers: threads.
         kept_bytes: of pixels that stay decoded.
@@ -64,7 +63,6 @@ class FilePixels:
         decoding: of all files of a split, also of those that are not among these.
         device: of the pixels given.
         client_of: whose each image is, where `view` is given.
-        view: how clients see their images.
     """
 
     files: np.ndarray

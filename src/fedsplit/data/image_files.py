@@ -47,7 +47,6 @@ class ImageFiles(ImageSource):
     kept pixels are not those that were written.
 
     Args:
-        root: the folder.
         grayscale: one channel instead of three.
         workers: threads that decode images each time they are asked for, where memory does not hold all;
             None decodes them once, at the start.
@@ -73,7 +72,6 @@ class ImageFiles(ImageSource):
         return user_path(self.root, "dataset.root")
 
     def published(self) -> Published | None:
-        """See `ImageSource.published`."""
         side = self.image_size or self.published_side
         if self.published_train is None or side is None:
             return None
@@ -88,7 +86,6 @@ class ImageFiles(ImageSource):
         """
 
     def read(self) -> tuple[Images, Images]:
-        """Both splits."""
         train, test = self.listed()
         decoder = Decoder(self.root, self.image_size is not None, self.grayscale)
         side = self.image_size or decoder.own_side(train[0][0])
@@ -190,11 +187,7 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _mode(path: Path) -> int:
-    """What a path is, or the link there leads to, as `stat.S_IFMT` tells it.
-
-    Raises:
-        UserError: it is a link that leads nowhere, or cannot be looked at.
-    """
+    """What a path is, or the link there leads to, as `stat.S_IFMT` tells it."""
     try:
         return stat.S_IFMT(path.stat().st_mode)
     except OSError as error:

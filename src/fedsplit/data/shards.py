@@ -10,11 +10,7 @@ from torch import Tensor
 
 
 class Shards(Sequence[Tensor]):
-    """Indices of each client's samples, as ranges of one tensor: a client costs two numbers.
-
-    Args:
-        shards: indices, by client.
-    """
+    """Indices of each client's samples, as ranges of one tensor: a client costs two numbers."""
 
     def __init__(self, shards: Sequence[np.ndarray]) -> None:
         self.sizes = [len(shard) for shard in shards]

@@ -23,12 +23,7 @@ def calibration_batches(
     """Inputs `(batch_size, c, h, w)`, drawn from what the clients train on, each at most once; not augmented.
 
     Args:
-        images: for training.
         shards: indices of each client's images.
-        normalise: uint8 pixels to inputs.
-        batches: how many.
-        batch_size: samples of each.
-        seed: of the run.
 
     Raises:
         UserError: clients have fewer samples than that.

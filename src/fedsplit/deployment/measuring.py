@@ -15,6 +15,7 @@ from typing import Self
 import numpy as np
 
 from fedsplit.building.client_model import ClientArchitecture
+from fedsplit.deployment.probe import serve
 from fedsplit.processes.answering import AnsweringProcess
 
 _WARM_UP = 3
@@ -58,17 +59,10 @@ def machine() -> dict[str, str | int | None]:
 
 
 class Probe(AnsweringProcess):
-    """A process that runs one deployed model; see `fedsplit.deployment.probe`.
-
-    Args:
-        name: that it is told by.
-        directory: of the deployed model.
-        architecture: of the client model.
-        threads: that it may take.
-    """
+    """A process that runs one deployed model; see `fedsplit.deployment.probe`."""
 
     def __init__(self, name: str, directory: Path, architecture: ClientArchitecture, threads: int) -> None:
-        super().__init__("fedsplit.deployment.probe", name, threads)
+        super().__init__(serve, name, threads)
         side = architecture.image_size
         self._asked = {
             "directory": str(directory),
@@ -99,11 +93,8 @@ def footprints(
     """Of deployed models, by name.
 
     Args:
-        directories: of each.
-        architecture: of the client model.
         batch_sizes: numbers of samples to run at a time.
         repeats: runs that are counted, at each.
-        threads: of each process.
 
     Raises:
         RunFailed: a process ended; says why.

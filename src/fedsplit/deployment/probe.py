@@ -1,23 +1,18 @@
-"""A process that loads one deployed client model, runs it when asked to, and tells how long and how much.
+"""A process that loads one deployed client model, runs it when asked to, and tells how long and how much."""
 
-`python -m fedsplit.deployment.probe` reads lines of JSON and answers each with one: first what to load,
-then a number of samples to run, again and again. Its end of input ends it.
-"""
-
-import json
-import os
 import resource
 import sys
 import time
 from contextlib import suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from fedsplit.building.client_model import ClientArchitecture
 from fedsplit.computing.memory import reuse_freed_memory
 from fedsplit.deployment import storage
+from fedsplit.processes.child import received
 
 _BYTES = 1 if sys.platform == "darwin" else 1024
 """That `ru_maxrss` counts in."""
@@ -42,16 +37,9 @@ def forget_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
-def main() -> None:
-    """Answer until the input ends."""
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what libraries print is no answer
-    sys.path.append(os.getcwd())  # as main.py does: a model may be in a file there
-
-    def answer(**told: Any) -> None:
-        print(json.dumps(told), file=answers)
-
-    asked = json.loads(sys.stdin.readline())
+def serve(requests: Connection, answers: Connection) -> None:
+    """Load what is asked first, then run it on as many samples as is asked, again and again."""
+    asked = requests.recv()
     torch.set_num_threads(asked["threads"])
     reuse_freed_memory()
     directory = Path(asked["directory"])
@@ -59,20 +47,16 @@ def main() -> None:
     imported = peak_memory()
     forget_peak()
     before = peak_memory()
-    architecture = ClientArchitecture(**asked["architecture"])
+    architecture = ClientArchitecture.of(asked["architecture"])
     deployed = storage.load(directory, architecture.build)
-    answer(imported=imported, before=before)
+    answers.send({"imported": imported, "before": before})
     inputs: dict[int, torch.Tensor] = {}
-    for line in sys.stdin:
-        samples = json.loads(line)["samples"]
+    for request in received(requests):
+        samples = request["samples"]
         if samples not in inputs:
             draw = torch.Generator().manual_seed(samples)
             inputs[samples] = torch.randn(samples, *asked["input_shape"], generator=draw)
         start = time.perf_counter()
         deployed.run_quantized(inputs[samples])
         seconds = time.perf_counter() - start
-        answer(seconds=seconds, peak_memory=peak_memory())
-
-
-if __name__ == "__main__":
-    main()
+        answers.send({"seconds": seconds, "peak_memory": peak_memory()})

@@ -2,26 +2,18 @@
 
 import math
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from fedsplit.config.targets import located
 from fedsplit.deployment.backends.backend import Build, Deployed
-from fedsplit.errors import UserError
+from fedsplit.deployment.precisions import readers
+from fedsplit.errors import UserError, first_line
 from fedsplit.files.bounded import json_in
+from fedsplit.files.whole import write_json
 from fedsplit.machine.extras import extra
-from fedsplit.recording.summary import write_json
 
 DESCRIPTION = "deployment.json"
-_FORMATS = {
-    "floats": "fedsplit.deployment.backends.floats.Floats",
-    "onnx": "fedsplit.deployment.backends.onnx_session.OnnxSession",
-    "openvino": "fedsplit.deployment.backends.openvino_model.OpenVinoModel",
-    "graph": "fedsplit.deployment.backends.pt2e.Pt2eGraph",
-    "packed_weights": "fedsplit.deployment.backends.weight_only.PackedWeights",
-    "torch_quantized": "fedsplit.deployment.backends.torch_quantized.TorchQuantized",
-}
-"""By name, which class reads a directory: no file names code."""
 
 
 def describe(directory: Path, format: str, settings: Mapping[str, object] | None = None) -> None:
@@ -37,21 +29,20 @@ def description(directory: Path) -> dict[str, Any]:
         UserError: there is none, or it is damaged.
     """
     try:
-        found = json_in(directory / DESCRIPTION)
+        found: dict[str, Any] = json_in(directory / DESCRIPTION)
     except OSError as error:
         raise UserError("deployed", directory, f"holds no deployed client model: no {DESCRIPTION}") from error
     except ValueError as error:
         raise UserError("deployed", directory, f"its {DESCRIPTION} is damaged ({error})") from error
-    if (
-        not isinstance(found, dict)
-        or not isinstance(found.get("format"), str)
-        or found["format"] not in _FORMATS
-    ):
-        raise UserError("deployed", directory, f"its {DESCRIPTION} must name one of {', '.join(_FORMATS)}")
+    format = found.get("format") if isinstance(found, dict) else None
+    known = readers()
+    if not isinstance(format, str) or format not in known:
+        told = f"its {DESCRIPTION} must name one of {', '.join(sorted(known))}"
+        raise UserError("deployed", directory, told)
     return found
 
 
-def grid(description: Mapping[str, Any]) -> tuple[float | None, int]:
+def grid(description: Mapping[str, object]) -> tuple[float | None, int]:
     """Scale and zero point of a model's codes; the scale is None of one that puts out none.
 
     Raises:
@@ -76,9 +67,9 @@ def reader(directory: Path) -> type[Deployed]:
     Raises:
         UserError: there is none, or it needs what is not installed.
     """
-    module, _, name = _FORMATS[description(directory)["format"]].rpartition(".")
+    target = readers()[description(directory)["format"]]
     with extra("deployed", directory):
-        found: type[Deployed] = getattr(import_module(module), name)
+        found: type[Deployed] = located("reader", target)
     return found
 
 
@@ -98,5 +89,4 @@ def load(directory: Path, build: Build) -> Deployed:
     except UserError:
         raise
     except Exception as error:  # whatever a library makes of a file that is damaged, or of another model
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError("deployed", directory, f"cannot be loaded ({reason})") from error
+        raise UserError("deployed", directory, f"cannot be loaded ({first_line(error)})") from error

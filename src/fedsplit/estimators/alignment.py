@@ -39,12 +39,10 @@ class Alignment:
 
     Args:
         new_auxiliary: makes an auxiliary model with an optimizer of its own.
-        estimator: what is fitted.
         epochs: over the ring, at each alignment.
         batch_size: samples of a chunk.
         max_dataset_size: samples that a ring keeps.
         tolerance: ends an alignment early, see `Settling`; 0 is never.
-        seed: of the run.
         memory: where rings and auxiliary models are set aside.
     """
 
@@ -89,9 +87,6 @@ class Alignment:
         The server is only read, so clients are aligned independently of each other.
 
         Args:
-            client: whose.
-            round: of this alignment.
-            server: gives the true cut gradients.
             initially: weights that a client's first alignment starts from.
         """
         chunks = list(self._chunks(client, round, server, "dropout of an alignment"))
@@ -123,9 +118,7 @@ class Alignment:
         chunks of an alignment, of which batch normalisation sees the statistics.
 
         Args:
-            clients: whose.
             round: at the end of which this is measured.
-            server: gives the true cut gradients.
 
         Returns:
             None where none has aligned; `inf` or `nan` where all true gradients are zero.

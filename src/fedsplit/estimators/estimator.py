@@ -4,14 +4,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from fedsplit.computing.captured_steps import Graphed, Outputs
 from fedsplit.computing.model_state import ModelState
-from fedsplit.computing.steppable import Steppable
+from fedsplit.computing.steppable import Seed, Steppable
 
 
 @dataclass(frozen=True)
@@ -81,20 +81,16 @@ class GradientEstimator(ABC):
 
         Args:
             auxiliary: the configured auxiliary model, which may be the answer.
-            smashed_shape: of one sample.
-            num_classes: number of classes.
         """
 
     @abstractmethod
     def estimate(
-        self, model: Steppable, z: Tensor, y: Tensor, *, seed: Any, differentiable: bool = False
+        self, model: Steppable, z: Tensor, y: Tensor, *, seed: Seed, differentiable: bool = False
     ) -> Tensor:
         """Estimated gradients per sample, of the summed loss, in the shape of `z`; moves no statistics.
 
         Args:
             model: holds the weights to estimate with, of one client or of many.
-            z: smashed data.
-            y: labels.
             seed: of what the model draws by itself (dropout); of many clients, one each.
             differentiable: keep the graph to `model.parameters`.
         """
@@ -106,7 +102,6 @@ class GradientEstimator(ABC):
 
         Args:
             model: holds the weights to estimate with; not stepped.
-            chunk: what to estimate.
             seed: of what the model draws by itself (dropout); None where it draws nothing.
         """
         estimate = self.estimate(model, chunk.z, chunk.y, seed=seed, differentiable=True)
@@ -125,7 +120,6 @@ class GradientEstimator(ABC):
 
         Args:
             model: stepped in place, by its own optimizer.
-            chunks: what to fit to.
             steps: which chunk to step on, for all epochs one after the other; an epoch has as many
                 steps as there are chunks.
             tolerance: end early once the error falls by no more than this fraction, see `Settling`.

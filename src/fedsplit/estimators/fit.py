@@ -8,7 +8,6 @@ class Fit:
     """An alignment of one client.
 
     Args:
-        round: in which it was.
         samples: of its ring.
         epochs: that were run over them.
     """

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 
 from fedsplit.computing.hooks import hooked
 from fedsplit.computing.model_state import ModelState
-from fedsplit.computing.steppable import Steppable
+from fedsplit.computing.steppable import Seed, Steppable
 from fedsplit.estimators.estimator import Chunk, GradientEstimator
 from fedsplit.estimators.second_derivative.operation import UnsupportedError
 from fedsplit.estimators.second_derivative.sweeps import Sweeps
@@ -39,9 +38,8 @@ class GradientOfLoss(GradientEstimator):
         return auxiliary
 
     def estimate(
-        self, model: Steppable, z: Tensor, y: Tensor, *, seed: Any, differentiable: bool = False
+        self, model: Steppable, z: Tensor, y: Tensor, *, seed: Seed, differentiable: bool = False
     ) -> Tensor:
-        """See `GradientEstimator.estimate`."""
         if isinstance(model.module, ExplicitInputGradient):
             with torch.set_grad_enabled(differentiable):
                 return model.each(model.module.input_gradient, model.parameters, z, y)
@@ -54,7 +52,6 @@ class GradientOfLoss(GradientEstimator):
     def error_gradients(
         self, model: ModelState, chunk: Chunk, *, seed: int | None
     ) -> tuple[Tensor, Sequence[Tensor]]:
-        """See `GradientEstimator.error_gradients`."""
         module = model.module
         if isinstance(module, ExplicitErrorGradient):
             found = module.error_gradients(model.parameters, chunk.z, chunk.y, chunk.dz, chunk.dz_square)

@@ -2,16 +2,15 @@
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from fedsplit.computing.model_state import ModelState
-from fedsplit.computing.steppable import Steppable
 from fedsplit.config.values import PositiveFloat
-from fedsplit.estimators.estimator import Chunk, FitStep, GradientEstimator
-from fedsplit.estimators.mlp_regression import features
+from fedsplit.estimators.estimator import Chunk, FitStep
+from fedsplit.estimators.regression import Regression, features
 
 
 class _LinearMap(nn.Module):
@@ -24,7 +23,7 @@ class _LinearMap(nn.Module):
         return inputs @ self.weight
 
 
-class LinearRegression(GradientEstimator):
+class LinearRegression(Regression):
     """`dz = [z, onehot(y)] W`, with the `W` of ridge regression; the one-hot label carries the offset.
 
     Its weights hold `(z + classes) z` numbers: meant for small smashed data.
@@ -34,23 +33,12 @@ class LinearRegression(GradientEstimator):
             the solution finite where there are fewer samples than features.
     """
 
-    trains_on_loss = False
-
     def __init__(self, *, ridge: PositiveFloat) -> None:
         self.ridge = ridge
 
     def model(self, auxiliary: nn.Module, *, smashed_shape: tuple[int, ...], num_classes: int) -> nn.Module:
         """A linear map of its own; the configured auxiliary model is not used."""
         return _LinearMap(prod(smashed_shape), num_classes)
-
-    def estimate(
-        self, model: Steppable, z: Tensor, y: Tensor, *, seed: Any, differentiable: bool = False
-    ) -> Tensor:
-        """See `GradientEstimator.estimate`."""
-        num_classes = cast(int, model.module.num_classes)
-        with torch.set_grad_enabled(differentiable):
-            inputs = model.each(lambda z, y: features(z, y, num_classes), z, y)
-            return model.forward(inputs, seed=seed).view(z.shape)
 
     def fit(
         self, model: ModelState, chunks: Sequence[Chunk], steps: Sequence[FitStep], *, tolerance: float = 0.0

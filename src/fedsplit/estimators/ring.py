@@ -13,7 +13,6 @@ class Ring:
     The block has the memory format that models compute in, so that none of it is converted at each step.
 
     Args:
-        capacity: samples to keep.
         memory: where the blocks are set aside.
     """
 

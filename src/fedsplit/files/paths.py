@@ -1,4 +1,4 @@
-"""Paths as users write them; light to import."""
+"""Paths as users write them and read them; light to import."""
 
 import os
 from pathlib import Path
@@ -17,3 +17,23 @@ def user_path(path: str | Path, key: str) -> Path:
     except RuntimeError as error:
         told = "begins with ~ and names no user with a home directory"
         raise UserError(key, os.fspath(path), told) from error
+
+
+def new_directory(path: Path, key: str) -> None:
+    """Make a directory for a new run or sweep; `key` is what named it.
+
+    Raises:
+        UserError: there is a run in it already, or it cannot be made.
+    """
+    if any(path.glob("config.yaml")) or any(path.glob("*/config.yaml")) or any(path.glob("checkpoint")):
+        raise UserError(key, path, f"holds a run already; resume={path} goes on with one")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(key, path, f"cannot be made ({error.strerror})") from error
+
+
+def shown(path: Path) -> Path:
+    """A path as a reader takes it: relative to the current directory, where it is below."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

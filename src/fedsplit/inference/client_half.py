@@ -1,58 +1,112 @@
-"""A process that holds one deployed client half and nothing else, and runs it on the inputs it is given.
+"""A deployed client half in a fresh process of its own, seen from the one that started it."""
 
-`python -m fedsplit.inference.client_half` reads lines of JSON and answers each with one: first what to load,
-then where inputs are and where the smashed data go, both as safetensors. Its end of input ends it.
-"""
-
-import json
-import os
-import sys
+import tempfile
 import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Self
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from fedsplit.building.client_model import ClientArchitecture
 from fedsplit.deployment import storage
+from fedsplit.deployment.backends.backend import SmashedData
 from fedsplit.deployment.probe import peak_memory
-from fedsplit.errors import UserError
-from fedsplit.processes.lifeline import end_with_parent
+from fedsplit.processes.answering import AnsweringProcess
+from fedsplit.processes.child import received
 
 
-def main() -> int:
-    """Answer until the input ends; the exit code."""
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what libraries print is no answer
-    end_with_parent()
+@dataclass(frozen=True)
+class Ran:
+    """What a client half made of inputs.
 
-    def answer(**told: Any) -> None:
-        print(json.dumps(told), file=answers)
+    Args:
+        smashed: of them.
+        seconds: that it took, alone.
+        peak_memory: the most bytes that its process has held so far.
+    """
 
-    asked = json.loads(sys.stdin.readline())
-    sys.path.append(asked["here"])  # as main.py does: a model may be in a file there
+    smashed: SmashedData
+    seconds: float
+    peak_memory: int
+
+
+class ClientHalf:
+    """A fresh process with a deployed client half, from entering to leaving.
+
+    Args:
+        directory: of the deployed client half.
+        architecture: what a module is made from, where the directory holds weights and no operations.
+        threads: that the process may take.
+    """
+
+    def __init__(self, directory: Path, architecture: ClientArchitecture, threads: int) -> None:
+        self.directory, self._architecture, self._threads = directory, architecture, threads
+        self.memory_before = 0
+        """The most bytes that the process held before it loaded the client half."""
+
+    @property
+    def file_bytes(self) -> int:
+        """Of the client half's file."""
+        return storage.size(self.directory)
+
+    def __enter__(self) -> Self:
+        with ExitStack() as open_ones:
+            what = f"the client half in {self.directory}"
+            process = AnsweringProcess(serve, what, self._threads)
+            self._process = open_ones.enter_context(process)
+            folder = open_ones.enter_context(tempfile.TemporaryDirectory(prefix="fedsplit-"))
+            self._inputs, self._outputs = Path(folder, "inputs"), Path(folder, "outputs")
+            told = self._process.ask(
+                directory=str(self.directory.absolute()),
+                architecture=self._architecture.plain(),
+                threads=self._threads,
+            )
+            self._open_ones = open_ones.pop_all()
+        self.memory_before = told["memory_before"]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open_ones.close()
+
+    def run(self, x: Tensor) -> Ran:
+        """Run it once on inputs `(n, c, h, w)`.
+
+        Raises:
+            RunFailed: the process ended; says why.
+        """
+        save_file({"x": x.contiguous()}, self._inputs)
+        told = self._process.ask(inputs=str(self._inputs), outputs=str(self._outputs))
+        smashed = SmashedData(load_file(self._outputs)["z"], told["scale"], told["zero_point"])
+        return Ran(smashed, told["seconds"], told["peak_memory"])
+
+
+def serve(requests: Connection, answers: Connection) -> None:
+    """Load what is asked first, then run it on inputs; they and the smashed data are files of safetensors.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    asked = requests.recv()
     torch.set_num_threads(asked["threads"])
     directory = Path(asked["directory"])
-    try:
-        storage.reader(directory)
-        before = peak_memory()
-        deployed = storage.load(directory, ClientArchitecture(**asked["architecture"]).build)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    answer(memory_before=before)
-    for line in sys.stdin:
-        asked = json.loads(line)
+    storage.reader(directory)
+    before = peak_memory()
+    deployed = storage.load(directory, ClientArchitecture.of(asked["architecture"]).build)
+    answers.send({"memory_before": before})
+    for asked in received(requests):
         x = load_file(asked["inputs"])["x"]
         start = time.perf_counter()
         smashed = deployed.run_quantized(x)
         seconds = time.perf_counter() - start
         peak = peak_memory()
         save_file({"z": smashed.values.contiguous()}, asked["outputs"])
-        answer(seconds=seconds, peak_memory=peak, scale=smashed.scale, zero_point=smashed.zero_point)
-    return 0
-
-
-if __name__ == "__main__":
-    os._exit(main())  # taking down all that was imported takes time, and nobody needs it
+        told = {"scale": smashed.scale, "zero_point": smashed.zero_point}
+        answers.send({"seconds": seconds, "peak_memory": peak, **told})

@@ -6,16 +6,17 @@ from pathlib import Path
 
 from torch import Tensor
 
+from fedsplit.config.choices import file_of
 from fedsplit.deployment import storage
 from fedsplit.deployment.backends.backend import Deployed
 from fedsplit.deployment.calibration import calibration_batches
-from fedsplit.deployment.precisions import PRECISIONS, Int8Backend
+from fedsplit.deployment.precisions import GROUP, Int8Backend, Precision
 from fedsplit.errors import UserError
+from fedsplit.files.whole import write_json
 from fedsplit.inference.subject import Subject
-from fedsplit.recording.summary import write_json
 
-_INT8 = {"int8": "static_int8", "qat_int8": "qat_int8"}
-"""What ONNX Runtime, the default, deploys them as; other backends have their name behind it."""
+_ON_A_BACKEND = {"int8": "static_int8", "qat_int8": "qat_int8"}
+"""What these are on the default backend; those on others have its name behind."""
 
 
 def save(deployed: Deployed, precision: str, directory: Path) -> None:
@@ -60,11 +61,13 @@ class Deploying:
     batch_size: int
     seed: int
 
-    def name(self, precision: str) -> str:
-        """Of the deployed precision that a precision of split inference stands for."""
-        if precision not in _INT8:
-            return precision
-        return _INT8[precision] if self.backend == "onnx" else f"{_INT8[precision]}_{self.backend}"
+    def deployed(self, name: str) -> Precision:
+        """The deployed precision that one of split inference stands for."""
+        if name not in _ON_A_BACKEND:
+            return Precision.named(name)
+        by_default = _ON_A_BACKEND[name]
+        own = f"{by_default}_{self.backend}"
+        return Precision.named(own if file_of(GROUP, own) else by_default)
 
     def converted(self, subject: Subject, precisions: Sequence[str]) -> dict[str, Deployed]:
         """The client half at each precision.
@@ -76,16 +79,16 @@ class Deploying:
         Raises:
             UserError: a precision needs what is not installed, or cannot be had of this model.
         """
-        backends = {name: PRECISIONS[self.name(name)].make("precision", name) for name in precisions}
+        backends = {name: self.deployed(name).make_backend("precision", name) for name in precisions}
         calibrated = any(backend.calibrates for backend in backends.values())
         samples = self._samples(subject) if calibrated else []
         example = subject.data.batch(2)[0]
         converted = {}
-        for precision, backend in backends.items():
-            backend.prepare(PRECISIONS[self.name(precision)].model(subject.client), example)
+        for name, backend in backends.items():
+            backend.prepare(self.deployed(name).model(subject.client), example)
             if backend.calibrates:
                 backend.calibrate(samples)
-            converted[precision] = backend.convert()
+            converted[name] = backend.convert()
         return converted
 
     def _samples(self, subject: Subject) -> list[Tensor]:

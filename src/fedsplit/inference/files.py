@@ -1,20 +1,18 @@
 """What split inference leaves behind: every request, and what they come to."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from fedsplit.files.csv_files import write_csv
+from fedsplit.config.run_config import RunConfig
+from fedsplit.files.whole import write_csv, write_json
 from fedsplit.inference.request import COLUMNS, Request
 from fedsplit.inference.summary import Summary
-from fedsplit.recording.summary import write_json
+from fedsplit.recording.config_file import write_config
 
 
 def write_results(
     directory: Path,
-    config: Mapping[str, Any],
+    config: RunConfig,
     cut: str,
     requests: Sequence[Request],
     summaries: Sequence[Summary],
@@ -32,14 +30,17 @@ def write_results(
     rows = [each.plain(first) for each in summaries]
     write_csv(directory / "requests.csv", COLUMNS, (each.row() for each in requests))
     write_csv(directory / "summary.csv", list(rows[0]), (list(row.values()) for row in rows))
-    about = {key: config[key] for key in ("batch_size", "threads", "device", "run")}
-    about |= {
-        "model": config["choices"].get("model"),
+    about = {
+        "batch_size": config.training.batch_size,
+        "threads": config.computation.threads,
+        "device": config.computation.device,
+        "run": config.origin.run,
+        "model": config.choices.get("model"),
         "cut": cut,
-        "transport": config["choices"]["transport"],
+        "transport": config.choice("transport"),
     }
     write_json(directory / "summary.json", {**about, "precisions": rows})
-    (directory / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
+    write_config(directory, config.plain())
     write_json(
         directory / "results.json",
         {

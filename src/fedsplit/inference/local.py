@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+from fedsplit.inference.client_half import ClientHalf
 from fedsplit.inference.codes import DeviceCodes
 from fedsplit.inference.device import Device, Footprint
-from fedsplit.inference.process import ClientHalf
 from fedsplit.inference.request import Request
 from fedsplit.inference.server_half import ServerHalf
 from fedsplit.inference.simulated import Wire

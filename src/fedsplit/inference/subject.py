@@ -1,17 +1,15 @@
 """What split inference is about: a split model with its weights, and images."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fedsplit.building.client_model import ClientArchitecture
-from fedsplit.building.data import Data
-from fedsplit.building.models import ModelBuilder
+from fedsplit.building.data import Data, build_data
+from fedsplit.building.models import build_models, build_whole_model, cut_name
 from fedsplit.building.trained_start import load_halves
-from fedsplit.config.instantiate import make
+from fedsplit.config.run_config import RunConfig
 from fedsplit.data.dataset import Images
 from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.machine.allowance import claim_batch, claim_model
@@ -64,20 +62,22 @@ class Subject:
     architecture: ClientArchitecture
 
 
-def device_part(config: Mapping[str, Any], member: Member) -> tuple[Data, ClientArchitecture]:
+def device_part(config: RunConfig, member: Member) -> tuple[Data, ClientArchitecture]:
     """What a device needs: images, and what its client half is made from.
 
     Args:
         config: as the server told it, with the name of the cut.
         member: what it was told of the data.
     """
-    data = Data.built(config, torch.device("cpu"), member=member, apart=True)
-    claim_batch("batch_size", config["batch_size"], data.dataset.image_size**2 * data.dataset.channels)
-    claim_model("model", config["choices"]["model"], lambda: make(nn.Module, config, "model", **data.sizes))
-    return data, ClientArchitecture(config["model"], config["model"]["cut"], **data.sizes)
+    data = build_data(config, torch.device("cpu"), member=member, apart=True)
+    values = data.dataset.image_size**2 * data.dataset.channels
+    claim_batch("batch_size", config.training.batch_size, values)
+    claim_model("model", config.choice("model"), lambda: config.model.build(nn.Module, **data.sizes))
+    cut = str(config.splitting.cut)
+    return data, ClientArchitecture(config.model, config.splitting.untie, cut, **data.sizes)
 
 
-def subject_of(config: Mapping[str, Any]) -> Subject:
+def subject_of(config: RunConfig) -> Subject:
     """What a configuration is about, with the weights of the run that it names, or as initialised.
 
     Raises:
@@ -85,21 +85,20 @@ def subject_of(config: Mapping[str, Any]) -> Subject:
     """
     cpu = torch.device("cpu")
     weights = {}
-    if config["run"] is not None:
-        directory = RunDirectory.existing(config["run"], "run")
+    if config.origin.run is not None:
+        directory = RunDirectory.existing(config.origin.run, "run")
         weights = {half: directory.model(half) for half in ("client", "server")}
-    data = Data.built(config, cpu, member=None, apart=False)
-    estimator = make(GradientEstimator, config, "estimator")  # type: ignore[type-abstract]
-    builder = ModelBuilder(config, data, cpu, estimator, client_head="server")  # no auxiliary model
-    cut = builder.cut(*builder.whole())
-    models = builder.built()
+    data = build_data(config, cpu)
+    estimator = config.estimator.build(GradientEstimator)
+    cut = cut_name(config, *build_whole_model(config, data, cpu))
+    models = build_models(config, data, cpu, estimator, client_head="server")  # no auxiliary model
     halves = {"client": models.halves.client.eval(), "server": models.halves.server.eval()}
-    load_halves(weights, halves, config["run"])
+    load_halves(weights, halves, config.origin.run)
     return Subject(
         data=data,
         client=halves["client"],
         server=halves["server"],
         cut=cut,
         smashed_shape=models.smashed_shape,
-        architecture=ClientArchitecture(config["model"], cut, **data.sizes),
+        architecture=ClientArchitecture(config.model, config.splitting.untie, cut, **data.sizes),
     )

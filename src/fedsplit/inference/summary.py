@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from rich.table import Table
@@ -96,9 +96,9 @@ class Summary:
             cost_per_1000=network.cost(1000 * load / samples),
         )
 
-    def plain(self, first: "Summary") -> dict[str, Any]:
+    def plain(self, first: "Summary") -> dict[str, object]:
         """A row of `summary.csv`, with ratios to the first precision: below 1 is less."""
-        told: dict[str, Any] = {
+        told: dict[str, object] = {
             "precision": self.precision,
             "requests": self.requests,
             "samples": self.samples,

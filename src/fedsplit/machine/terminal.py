@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
+from fedsplit.errors import first_line
+
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
@@ -56,8 +58,7 @@ def optional(what: str) -> Iterator[None]:
     except OSError:
         raise
     except Exception as error:
-        reason = (str(error).splitlines() or [""])[0]
-        told = f"{what}: left out ({type(error).__name__}: {reason})"
+        told = f"{what}: left out ({type(error).__name__}: {first_line(error)})"
         _LOG.warning("%s", told)
         note(told)
 

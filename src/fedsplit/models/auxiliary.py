@@ -29,7 +29,6 @@ class ExplicitErrorGradient(Protocol):
         """The squared error of `input_gradient`, summed, and its gradients by name of parameter.
 
         Args:
-            weights: parameters.
             z: smashed data `(n, ...)`.
             y: labels `(n,)`.
             dz: true cut gradients `(n, ...)`, per sample, of the summed loss.
@@ -88,11 +87,7 @@ class LinearAuxiliary(nn.Module):
 
 
 class MlpAuxiliary(nn.Module):
-    """Flatten, one hidden layer, logits.
-
-    Args:
-        hidden: width of the hidden layer.
-    """
+    """Flatten, one hidden layer, logits."""
 
     def __init__(self, *, smashed_shape: tuple[int, ...], num_classes: int, hidden: PositiveInt) -> None:
         super().__init__()

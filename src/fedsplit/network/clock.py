@@ -13,16 +13,7 @@ from fedsplit.recording.ledger import Direction, Kind, Messages
 
 
 class Clock:
-    """Simulated seconds of rounds.
-
-    Args:
-        network: what machines can do.
-        timeline: who waits for whom.
-        work: of one sample.
-        batch_size: of a local step.
-        local_epochs: of a round.
-        seed: of the run.
-    """
+    """Simulated seconds of rounds."""
 
     def __init__(
         self,
@@ -44,7 +35,6 @@ class Clock:
         """Of round `t`, by what was sent in it.
 
         Args:
-            t: which.
             messages: of all clients that took part.
             samples: how many training samples a client has.
             fits: what the last alignment of clients took.

@@ -17,11 +17,9 @@ def counted_work(
     """The work of one sample.
 
     Args:
-        halves: client and server model.
         auxiliary: the auxiliary model; None where there is none.
         estimator: that uses it; None where none does.
         x: some inputs `(b, c, h, w)`.
-        y: their labels.
     """
     with evaluating(halves.client, halves.server):
         z = halves.client(x)

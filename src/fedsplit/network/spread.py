@@ -14,9 +14,7 @@ def drawn(spread: Spread, seed: int, what: str, client: int) -> float:
     Args:
         spread: a number, `[uniform, low, high]`, or `[lognormal, median, sigma]` (its logarithm is normal
             with standard deviation `sigma`).
-        seed: of the run.
         what: names the quantity.
-        client: whose.
     """
     draw = generator(seed, f"{what} of a client's device", client=client)
     match spread:

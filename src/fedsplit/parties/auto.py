@@ -1,11 +1,8 @@
 """Which engine pays."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from fedsplit.config.values import PositiveFloat
-
-_PARTIES = "fedsplit.parties"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,13 +17,6 @@ class Auto:
     largest_step_mmac: PositiveFloat
     stack_mb: PositiveFloat
 
-    def chosen(self, step_mmac: float, stackable: bool) -> dict[str, Any]:
-        """The configuration of the engine to use.
-
-        Args:
-            step_mmac: million multiply-adds of the forward passes of a local step.
-            stackable: whether clients can be computed at once at all.
-        """
-        if stackable and step_mmac <= self.largest_step_mmac:
-            return {"_target_": f"{_PARTIES}.vectorized.Vectorized", "stack_mb": self.stack_mb}
-        return {"_target_": f"{_PARTIES}.sequential.Sequential"}
+    def pays(self, step_mmac: float) -> bool:
+        """Whether clients are computed faster together whose local step has so many million multiply-adds."""
+        return step_mmac <= self.largest_step_mmac

@@ -10,14 +10,13 @@ All of it is for one client, or for K clients at once, whose tensors then have a
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fedsplit.computing.captured_steps import Outputs
-from fedsplit.computing.steppable import Steppable
+from fedsplit.computing.steppable import Seed, Steppable
 from fedsplit.estimators.estimator import GradientEstimator
 
 
@@ -37,7 +36,7 @@ def batch_loss(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def train_head(
-    head: Steppable, z: Tensor, y: Tensor, *, learning_rate_factor: float | Tensor, seed: Any
+    head: Steppable, z: Tensor, y: Tensor, *, learning_rate_factor: float | Tensor, seed: Seed
 ) -> HeadStep:
     """Step `head` on smashed data and labels; the cut gradient is of the loss before the step."""
     z = z.detach().requires_grad_()
@@ -48,7 +47,13 @@ def train_head(
 
 
 def train_both(
-    body: Steppable, head: Steppable, z: Tensor, y: Tensor, *, learning_rate_factor: float | Tensor, seed: Any
+    body: Steppable,
+    head: Steppable,
+    z: Tensor,
+    y: Tensor,
+    *,
+    learning_rate_factor: float | Tensor,
+    seed: Seed,
 ) -> Tensor:
     """Step body and head at once, where both sit on one machine; the loss of before the step.
 
@@ -95,7 +100,7 @@ def local_step(
     *,
     train_head_too: bool,
     learning_rate_factor: float | Tensor,
-    seeds: tuple[Any, Any] = (None, None),
+    seeds: tuple[Seed, Seed] = (None, None),
     seen: Callable[[Tensor], Tensor] | None = None,
 ) -> Outputs:
     """A whole step where body and head sit on one machine: smashed data and, of a trained head, the loss.
@@ -132,7 +137,7 @@ Descend = Callable[[Tensor, float], object]
 """Ends a step whose smashed data were sent: takes the cut gradient and the factor of the schedule."""
 
 
-def forward_body(body: Steppable, x: Tensor, *, seed: Any) -> tuple[Tensor, Descend]:
+def forward_body(body: Steppable, x: Tensor, *, seed: Seed) -> tuple[Tensor, Descend]:
     """Smashed data, and what the cut gradient is to be given to; `body` stays as it is until then."""
     buffers = body.frozen_buffers()
     z = body.forward(x, seed=seed, buffers=buffers)

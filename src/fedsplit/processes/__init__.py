@@ -1,1 +1,1 @@
-"""Processes beside this one: what ends them, and how they are asked."""
+"""Processes beside this one: fresh ones, and one that forks itself for each call."""

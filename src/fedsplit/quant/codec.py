@@ -28,18 +28,14 @@ class Simulated:
 
 
 class Codec(ABC):
-    """Codes tensors of any shape, also empty ones and single values."""
+    """Codes tensors of any shape, also empty ones and single values; raises `NotFinite` where one is not."""
 
     lossless: ClassVar[bool] = False
     """Whether every tensor is decoded as it was."""
 
     @abstractmethod
     def encode(self, x: Tensor, *, seed: int = 0) -> Message:
-        """The message of `x`; what is random about it follows from `seed`.
-
-        Raises:
-            NotFinite: `x` is not.
-        """
+        """The message of `x`; what is random about it follows from `seed`."""
 
     @abstractmethod
     def decode(self, message: Message) -> Tensor:
@@ -51,19 +47,11 @@ class Codec(ABC):
 
     @abstractmethod
     def simulate(self, x: Tensor, *, seed: int = 0) -> Simulated:
-        """`decode(encode(x))` on the device of `x`, and the payload's size; packs only if that is needed.
-
-        Raises:
-            NotFinite: `x` is not.
-        """
+        """`decode(encode(x))` on the device of `x`, and the payload's size; packs only if that is needed."""
 
     @abstractmethod
     def transmit(self, x: Tensor, *, seed: int = 0) -> Simulated:
-        """As `simulate`, with the message that `encode` gives, both of one go.
-
-        Raises:
-            NotFinite: `x` is not.
-        """
+        """As `simulate`, with the message that `encode` gives, both of one go."""
 
     @abstractmethod
     def largest(self, shape: Sequence[int], dtype: torch.dtype) -> int:
@@ -122,12 +110,10 @@ class Quantizer(Codec, Generic[Form]):
         return size
 
     def encode(self, x: Tensor, *, seed: int = 0) -> Message:
-        """See `Codec.encode`."""
         payload = self.pack(self.quantize(_float32(x), seed), x.shape) if x.numel() else b""
         return Message.sealed(payload, tuple(x.shape), x.dtype)
 
     def decode(self, message: Message) -> Tensor:
-        """See `Codec.decode`."""
         payload, shape = message.opened(), message.shape
         if not message.dtype.is_floating_point:
             raise Corrupt(f"a tensor of {message.dtype} cannot come here")
@@ -145,7 +131,6 @@ class Quantizer(Codec, Generic[Form]):
         return bound + relative + limits.smallest_normal * limits.eps + 2**-126
 
     def simulate(self, x: Tensor, *, seed: int = 0) -> Simulated:
-        """See `Codec.simulate`."""
         if not x.numel():
             return Simulated(x, 0)
         form = self.quantize(_float32(x), seed)
@@ -155,7 +140,6 @@ class Quantizer(Codec, Generic[Form]):
         return Simulated(_as_type(self.dequantize(form, x.shape), x.dtype), size)
 
     def transmit(self, x: Tensor, *, seed: int = 0) -> Simulated:
-        """See `Codec.transmit`."""
         if not x.numel():
             return Simulated(x, 0, Message.sealed(b"", tuple(x.shape), x.dtype))
         form = self.quantize(_float32(x), seed)
@@ -164,7 +148,6 @@ class Quantizer(Codec, Generic[Form]):
         return Simulated(decoded, len(message.payload), message)
 
     def largest(self, shape: Sequence[int], dtype: torch.dtype) -> int:
-        """See `Codec.largest`."""
         return self.max_size(shape) if prod(shape) else 0
 
 

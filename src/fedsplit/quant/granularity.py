@@ -20,8 +20,6 @@ class Granularity:
         name: `tensor` is one row; `channel` a row for each index of one dimension (one row where there is
             no such dimension); `block` rows of `block_size` consecutive values, the last one padded with
             zeros.
-        block_size: of `block`.
-        channel_dim: of `channel`.
     """
 
     name: GranularityName

@@ -22,8 +22,6 @@ class Message:
 
     Args:
         payload: what the codec wrote.
-        shape: of the tensor.
-        dtype: of the tensor.
         checksum: CRC-32 of payload, shape and type.
     """
 

@@ -40,9 +40,6 @@ class Quantization:
     """A codec for each kind of message.
 
     Args:
-        smashed: of smashed data.
-        cut_gradient: of cut gradients.
-        weights: of weights.
         continue_from_decoded: whether a client's head goes on from the smashed data as the server
             sees them; else from the client's own. (The gradient is straight-through in both.)
     """

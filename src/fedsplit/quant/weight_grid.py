@@ -45,7 +45,7 @@ def quantized_weights(weight: Tensor, bits: WeightBits) -> QuantizedWeights:
     if bits == 1:
         scale = weight.flatten(1).abs().mean(1).clamp_min(SMALLEST)
         return QuantizedWeights((weight >= 0).to(weight.dtype).mul_(2).sub_(1), scale)
-    scale, _ = _rows(bits).grid(weight.flatten(1))
+    scale, _ = AffineRows(bits, range="minmax" if bits >= 8 else "mse").grid(weight.flatten(1))
     largest = (1 << (bits - 1)) - 1
     codes = (weight / along_channels(scale, weight)).round_().clamp_(-largest, largest)
     return QuantizedWeights(codes, scale)
@@ -54,14 +54,3 @@ def quantized_weights(weight: Tensor, bits: WeightBits) -> QuantizedWeights:
 def along_channels(values: Tensor, weight: Tensor) -> Tensor:
     """Values `(channels,)` in a shape that multiplies weights `(channels, ...)`."""
     return values.view(-1, *(1 for _ in weight.shape[1:]))
-
-
-def _rows(bits: int) -> AffineRows:
-    return AffineRows(
-        bits=bits,
-        symmetric=True,
-        rounding="nearest",
-        range="minmax" if bits >= 8 else "mse",
-        percentile=100.0,
-        scale_type="float32",
-    )

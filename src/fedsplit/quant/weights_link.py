@@ -32,8 +32,6 @@ class Delivery:
     """Weights as they arrive, and the tensors that travelled for them, in the same order.
 
     Args:
-        weights: as they arrive.
-        coded: the tensors that travelled.
         codec: of the larger ones.
         difference: whether they are to be added to what the receiver holds.
     """
@@ -44,17 +42,36 @@ class Delivery:
     difference: bool
 
 
-class Downlink:
-    """The server's end, for one part of the model: what each client holds of it.
+class _Link:
+    """One end of the way that weights take.
 
     Args:
-        codecs: of weights.
         device: where weights are.
         packs: whether messages are made, and not only what they would be decoded to.
     """
 
     def __init__(self, codecs: WeightsCodecs, device: torch.device, *, packs: bool = False) -> None:
         self._codecs, self._device, self._packs = codecs, device, packs
+
+    def _whole(self, weights: Weights, codec: Codec, seed: int) -> Delivery:
+        coded = self._coded(weights, codec, seed, difference=False)
+        return Delivery(_decoded(coded), list(coded.values()), codec, difference=False)
+
+    def _coded(self, tensors: Weights, codec: Codec, seed: int, *, difference: bool) -> dict[str, Coded]:
+        coded = {}
+        # an order of its own: that of weights is another after a resume, and so the last bits of energies
+        for name, tensor in sorted(tensors.items()):
+            chosen = codec_of(name, tensor, codec, difference=difference)
+            send = chosen.transmit if self._packs else chosen.simulate
+            coded[name] = Coded(tensor, send(tensor, seed=seed_of(seed, name)))
+        return coded
+
+
+class Downlink(_Link):
+    """The server's end, for one part of the model: what each client holds of it."""
+
+    def __init__(self, codecs: WeightsCodecs, device: torch.device, *, packs: bool = False) -> None:
+        super().__init__(codecs, device, packs=packs)
         self._held: dict[int, Weights] = {}
         self._shared_in: dict[int, int] = {}
         self._rounds = (-1, -1)
@@ -77,7 +94,7 @@ class Downlink:
             held = self._held.get(client)
             version = id(held) if held is not None else None
             if version not in sent:
-                sent[version] = self._coded(
+                sent[version] = self._delivery(
                     weights, held, seed_of(seed, "whole" if held is None else "difference")
                 )
             deliveries[client] = sent[version]
@@ -86,7 +103,7 @@ class Downlink:
 
     def send(self, client: int, weights: Weights, seed: int) -> Delivery:
         """Send a client weights of its own: a difference where it holds some, whole where it does not."""
-        delivery = self._coded(weights, self._held.get(client), seed)
+        delivery = self._delivery(weights, self._held.get(client), seed)
         self._keep({client: delivery})
         return delivery
 
@@ -94,14 +111,12 @@ class Downlink:
         if not self._codecs.lossless:
             self._held |= {client: delivery.weights for client, delivery in deliveries.items()}
 
-    def _coded(self, meant: Weights, held: Weights | None, seed: int) -> Delivery:
-        if held is None or self._codecs.down.lossless:
-            codec = self._codecs.whole if held is None else self._codecs.down
-            return _whole(meant, codec, seed, packs=self._packs)
-        coded = _coded(_difference(meant, held), self._codecs.down, seed, packs=self._packs)
-        return Delivery(
-            added(held, _decoded(coded)), list(coded.values()), self._codecs.down, difference=True
-        )
+    def _delivery(self, meant: Weights, held: Weights | None, seed: int) -> Delivery:
+        codec = self._codecs.whole if held is None else self._codecs.down
+        if held is None or codec.lossless:
+            return self._whole(meant, codec, seed)
+        coded = self._coded(_difference(meant, held), codec, seed, difference=True)
+        return Delivery(added(held, _decoded(coded)), list(coded.values()), codec, difference=True)
 
     def state(self) -> State:
         """What clients hold, each version once."""
@@ -125,33 +140,27 @@ class Downlink:
         self._rounds = (before, last)
 
 
-class Uplink:
-    """The clients' ends, for one part of the model: what was rounded away of each client's uploads.
-
-    Args:
-        codecs: of weights.
-        device: where weights are.
-        packs: whether messages are made, and not only what they would be decoded to.
-    """
+class Uplink(_Link):
+    """The clients' ends, for one part of the model: what was rounded away of each client's uploads."""
 
     def __init__(self, codecs: WeightsCodecs, device: torch.device, *, packs: bool = False) -> None:
-        self._codec, self._device, self._packs = codecs.up, device, packs
+        super().__init__(codecs, device, packs=packs)
         self._residuals: dict[int, Weights] = {}
 
     def send(self, client: int, weights: Weights, received: Weights | None, seed: int) -> Delivery:
         """Send a client's weights; `received` is what it was sent before, which the server holds too."""
-        if received is None or self._codec.lossless:
-            return _whole(weights, self._codec, seed, packs=self._packs)
-        difference = _difference(weights, received)
-        residual = self._residuals.get(client)
-        meant = _sum(difference, residual) if residual is not None else difference
-        coded = _coded(meant, self._codec, seed, packs=self._packs)
+        codec, residual = self._codecs.up, self._residuals.get(client, {})
+        if received is None or codec.lossless:
+            return self._whole(weights, codec, seed)
+        difference = _difference(weights, received).items()
+        meant = {name: each + residual[name] if name in residual else each for name, each in difference}
+        coded = self._coded(meant, codec, seed, difference=True)
         self._residuals[client] = {
             name: each.meant - each.arrived.decoded
             for name, each in coded.items()
             if each.meant.is_floating_point()
         }
-        return Delivery(added(received, _decoded(coded)), list(coded.values()), self._codec, difference=True)
+        return Delivery(added(received, _decoded(coded)), list(coded.values()), codec, difference=True)
 
     def forget(self) -> None:
         """Drop all residuals."""
@@ -185,23 +194,6 @@ def codec_of(name: str, tensor: Tensor, codec: Codec, *, difference: bool) -> Co
     return HALF if difference else EXACT
 
 
-def _whole(weights: Weights, codec: Codec, seed: int, *, packs: bool) -> Delivery:
-    coded = _coded(weights, codec, seed, difference=False, packs=packs)
-    return Delivery(_decoded(coded), list(coded.values()), codec, difference=False)
-
-
-def _coded(
-    tensors: Weights, codec: Codec, seed: int, *, packs: bool, difference: bool = True
-) -> dict[str, Coded]:
-    coded = {}
-    # an order of its own: that of weights is another after a resume, and the sum of energies in its last bits
-    for name, tensor in sorted(tensors.items()):
-        chosen = codec_of(name, tensor, codec, difference=difference)
-        send = chosen.transmit if packs else chosen.simulate
-        coded[name] = Coded(tensor, send(tensor, seed=seed_of(seed, name)))
-    return coded
-
-
 def _decoded(coded: Mapping[str, Coded]) -> Weights:
     return {name: each.arrived.decoded for name, each in coded.items()}
 
@@ -210,12 +202,6 @@ def _difference(weights: Weights, held: Weights) -> Weights:
     return {
         name: tensor - held[name] if tensor.is_floating_point() else tensor
         for name, tensor in weights.items()
-    }
-
-
-def _sum(difference: Weights, residual: Weights) -> Weights:
-    return {
-        name: tensor + residual[name] if name in residual else tensor for name, tensor in difference.items()
     }
 
 

@@ -1,7 +1,6 @@
 """Checkpoints: safetensors and JSON with checksums; a kill at any moment loses nothing older."""
 
 import json
-import os
 import re
 import shutil
 from dataclasses import dataclass, field
@@ -16,9 +15,11 @@ from torch import Tensor
 from fedsplit.errors import UserError, shortened
 from fedsplit.files.bounded import MIB, json_in, text
 from fedsplit.files.form import Misfit, check_form, check_keys
+from fedsplit.files.whole import appearing
 from fedsplit.state.state import State
 
 _TENSORS, _VALUES, _CHECKSUMS = "state.safetensors", "state.json", "SHA256SUMS"
+_PARTIAL = ".partial"
 FORMAT = 2
 """Number of the form that checkpoints have; another one where fields come, go or mean something else."""
 _NAME = re.compile("round-[0-9]{6,18}")
@@ -31,8 +32,6 @@ class Checkpoint:
     """State after `rounds` rounds.
 
     Args:
-        rounds: how many.
-        state: after them.
         folder: where it was read; None of one that was not.
     """
 
@@ -54,14 +53,10 @@ def _unfit(folder: Path, misfit: Misfit) -> UserError:
 def save(folder: Path, checkpoint: Checkpoint) -> None:
     """Write `folder/round-<rounds>/`, whole or not at all, and drop all but the last two."""
     folder.mkdir(exist_ok=True)
-    partial = _written(folder, checkpoint, durable=True)
-    final = _path(folder, checkpoint.rounds)
-    if _is_whole(final):  # run before: to remove what stands there could lose the last one
-        shutil.rmtree(partial)
+    # one that was run before stays: to replace it could lose the last one
+    if _is_whole(folder, checkpoint.rounds):
         return
-    shutil.rmtree(final, ignore_errors=True)
-    partial.rename(final)
-    _sync(folder)
+    _write(folder, checkpoint, durable=True)
     older = [rounds for rounds in kept(folder) if rounds < checkpoint.rounds]
     for rounds in older[: -(KEPT - 1)]:
         shutil.rmtree(_path(folder, rounds))
@@ -71,7 +66,7 @@ def clear(folder: Path) -> None:
     """Remove all checkpoints, and the folder if nothing else is in it."""
     for rounds in kept(folder):
         shutil.rmtree(_path(folder, rounds))
-    shutil.rmtree(folder / ".partial", ignore_errors=True)
+    shutil.rmtree(folder / _PARTIAL, ignore_errors=True)
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
 
@@ -80,16 +75,11 @@ def replace(folder: Path, checkpoint: Checkpoint, *, needed: int, durable: bool)
     """As `save`, also where that round was run before, and otherwise; a kill meanwhile may lose that one.
 
     Args:
-        folder: holds the checkpoints.
-        checkpoint: the newest.
         needed: rounds of the oldest that is still needed.
         durable: whether it must outlive a loss of power, and not only a kill.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    partial = _written(folder, checkpoint, durable=durable)
-    final = _path(folder, checkpoint.rounds)
-    shutil.rmtree(final, ignore_errors=True)
-    partial.rename(final)
+    _write(folder, checkpoint, durable=durable)
     for rounds in kept(folder):
         if rounds < needed:
             shutil.rmtree(_path(folder, rounds))
@@ -111,30 +101,43 @@ def load(folder: Path, rounds: int) -> Checkpoint | None:
     Raises:
         UserError: it is whole, but of another form than this version writes.
     """
-    return _load(_path(folder, rounds))
+    path = _path(folder, rounds)
+    try:
+        lines = text(path / _CHECKSUMS).splitlines()
+        sums = {name: checksum for checksum, _, name in (line.partition("  ") for line in lines)}
+        if any(sums.get(name) != _checksum(path / name) for name in (_TENSORS, _VALUES)):
+            return None
+        values = json_in(path / _VALUES, 256 * MIB, most_digits=100)
+        tensors = load_file(path / _TENSORS)
+    except (OSError, ValueError, SafetensorError):
+        return None
+    try:
+        state = _checked(rounds, values)
+        for key, tensor in tensors.items():
+            _place(state, key, tensor)
+    except Misfit as misfit:
+        raise _unfit(path, misfit) from misfit
+    return Checkpoint(rounds, state, path)
 
 
 def _path(folder: Path, rounds: int) -> Path:
     return folder / f"round-{rounds:06d}"
 
 
-def _written(folder: Path, checkpoint: Checkpoint, *, durable: bool) -> Path:
-    """A checkpoint under a name that is nobody's yet."""
-    partial = folder / ".partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
+def _write(folder: Path, checkpoint: Checkpoint, *, durable: bool) -> None:
+    """Write a checkpoint, whole or not at all; a damaged one of these rounds goes."""
+    final = _path(folder, checkpoint.rounds)
     tensors: dict[str, Tensor] = {}
     values = _without_tensors(checkpoint.state, "", tensors)
-    save_file(tensors, partial / _TENSORS)
-    (partial / _VALUES).write_text(
-        json.dumps({"format": FORMAT, "rounds": checkpoint.rounds, "state": values}), encoding="utf-8"
-    )
-    sums = "".join(f"{_checksum(partial / name)}  {name}\n" for name in (_TENSORS, _VALUES))
-    (partial / _CHECKSUMS).write_text(sums, encoding="utf-8")
-    if durable:
-        for path in (*partial.iterdir(), partial):
-            _sync(path)
-    return partial
+    with appearing(final, beside=_PARTIAL, durable=durable) as partial:
+        partial.mkdir()
+        save_file(tensors, partial / _TENSORS)
+        (partial / _VALUES).write_text(
+            json.dumps({"format": FORMAT, "rounds": checkpoint.rounds, "state": values}), encoding="utf-8"
+        )
+        sums = "".join(f"{_checksum(partial / name)}  {name}\n" for name in (_TENSORS, _VALUES))
+        (partial / _CHECKSUMS).write_text(sums, encoding="utf-8")
+        shutil.rmtree(final, ignore_errors=True)
 
 
 def load_latest(folder: Path) -> Checkpoint | None:
@@ -153,51 +156,23 @@ def load_latest(folder: Path) -> Checkpoint | None:
     return None
 
 
-def _is_whole(path: Path) -> bool:
+def _is_whole(folder: Path, rounds: int) -> bool:
     """Whether there is a checkpoint that can be gone on from."""
     try:
-        return _load(path) is not None
+        return load(folder, rounds) is not None
     except UserError:
         return False
 
 
-def _load(path: Path) -> Checkpoint | None:
-    """A checkpoint; None where it is damaged or not there.
-
-    Raises:
-        UserError: it is whole, but of another form than this version writes.
-    """
-    try:
-        lines = text(path / _CHECKSUMS).splitlines()
-        sums = {name: checksum for checksum, _, name in (line.partition("  ") for line in lines)}
-        if any(sums.get(name) != _checksum(path / name) for name in (_TENSORS, _VALUES)):
-            return None
-        values = json_in(path / _VALUES, 256 * MIB, most_digits=100)
-        tensors = load_file(path / _TENSORS)
-    except (OSError, ValueError, SafetensorError):
-        return None
-    try:
-        state = _checked(path, values)
-        for key, tensor in tensors.items():
-            _place(state, key, tensor)
-    except Misfit as misfit:
-        raise _unfit(path, misfit) from misfit
-    return Checkpoint(values["rounds"], state, path)
-
-
-def _checked(path: Path, values: object) -> State:
-    """The state in the values of a checkpoint, whatever is in it.
-
-    Raises:
-        Misfit: they are of another format.
-    """
+def _checked(rounds: int, values: object) -> State:
+    """The state in the values of a checkpoint, whatever is in it."""
     if not isinstance(values, dict) or "format" not in values:
         raise Misfit("it", f"has no format number, and must have {FORMAT}")
     if values["format"] != FORMAT:
         raise Misfit("format", f"is {shortened(repr(values['format']))}, and must be {FORMAT}")
     check_keys(values, ("format", "rounds", "state"), "it")
     check_form(values["rounds"], int, "rounds")
-    if _path(path.parent, values["rounds"]) != path:
+    if values["rounds"] != rounds:
         raise Misfit("rounds", f"is {values['rounds']}, and must be that of the folder's name")
     check_keys(values["state"], None, "state")
     state: State = values["state"]
@@ -205,11 +180,7 @@ def _checked(path: Path, values: object) -> State:
 
 
 def _place(state: State, key: str, tensor: Tensor) -> None:
-    """Put a tensor where its name says.
-
-    Raises:
-        Misfit: there is no such place.
-    """
+    """Put a tensor where its name says."""
     *folders, name = key.split("/")
     node: object = state
     for part in folders:
@@ -239,11 +210,3 @@ def _checksum(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

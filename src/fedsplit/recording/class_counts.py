@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from fedsplit.errors import UserError
 from fedsplit.files.bounded import MOST_CLASSES, MOST_CLIENTS, csv_table, whole
-from fedsplit.files.csv_files import write_csv
+from fedsplit.files.whole import write_csv
+from fedsplit.recording.reading import reading
 
 if TYPE_CHECKING:  # figures are drawn without torch
     from torch import Tensor
@@ -68,7 +69,7 @@ def read_class_counts(run: Path) -> ClassCounts:
     Raises:
         UserError: it left none, or the file is damaged.
     """
-    try:
+    with reading(run, CLASS_COUNTS, "runs with distribution=own do not"):
         lines = [row for _, row in csv_table(run / CLASS_COUNTS)[1]]
         labels = [whole(line["label"], MOST_CLASSES - 1) for line in lines]
         rows = tuple(
@@ -76,13 +77,6 @@ def read_class_counts(run: Path) -> ClassCounts:
             for label, line in zip(labels, lines, strict=True)
         )
         named = {label: line["class"] for label, line in zip(labels, lines, strict=True) if line["class"]}
-    except FileNotFoundError as error:
-        told = f"must hold {CLASS_COUNTS}; older runs do not, nor those with distribution=own"
-        raise UserError("run", run, told) from error
-    except OSError as error:
-        raise UserError("run", run, f"must be readable ({error.strerror})") from error
-    except (ValueError, KeyError) as error:
-        raise UserError("run", run, f"{CLASS_COUNTS} must not be damaged ({error})") from error
     if not rows:
         raise UserError("run", run, f"{CLASS_COUNTS} must not be damaged")
     last = max(label for _, label, _ in rows)

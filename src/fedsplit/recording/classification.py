@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsplit.files.csv_files import write_csv
+from fedsplit.files.whole import write_csv
 
 CONFUSION, ROC = "confusion.csv", "roc.csv"
 MOST_CLASSES = 100
@@ -37,7 +37,6 @@ class ConfusionMatrix:
         Args:
             logits: or other scores, `(n, classes)`.
             labels: true classes, `(n,)`.
-            names: of the classes, by label.
         """
         classes = len(names)
         cells = labels.astype(np.int64) * classes + logits.argmax(1)
@@ -105,7 +104,6 @@ class RocCurves:
         Args:
             logits: `(n, classes)`.
             labels: true classes, `(n,)`.
-            names: of the classes, by label.
         """
         if len(names) < 2:
             return cls((), {}, None)

@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
 
-from fedsplit.config.checks import OF_NO_CONSEQUENCE, with_defaults_of_old
+from fedsplit.config.checks import OF_NO_CONSEQUENCE
 from fedsplit.config.dotted_keys import below, flat
+from fedsplit.config.run_config import RunConfig
 from fedsplit.data.fingerprint import Fingerprint
 from fedsplit.errors import UserError
 from fedsplit.state.state import State
@@ -14,23 +14,19 @@ _MOST_TOLD = 5
 """Keys that an error names."""
 
 
-def identity(config: Mapping[str, Any], data: Fingerprint) -> State:
+def identity(config: RunConfig, data: Fingerprint) -> State:
     """What a checkpoint keeps of the run that it is of; plain values."""
-    state: State = json.loads(json.dumps({"config": dict(config), "data": data}))
+    state: State = json.loads(json.dumps({"config": config.plain(), "data": data}))
     return state
 
 
-def refuse_changed_config(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def refuse_changed_config(before: Mapping[str, object], now: RunConfig) -> None:
     """Raise where a configuration is not that of the run that a checkpoint is of.
-
-    Args:
-        before: that the checkpoint keeps.
-        now: that the run is to go on with.
 
     Raises:
         UserError: names the keys that differ.
     """
-    old, new = _settings(before), _settings(now)
+    old, new = _settings(before), _settings(now.plain())
     changed = _differing(old, new)
     if changed:
         first, *others = changed
@@ -42,20 +38,17 @@ def refuse_changed_config(before: Mapping[str, Any], now: Mapping[str, Any]) -> 
         )
 
 
-def refuse_changed_data(before: Fingerprint, now: Fingerprint, config: Mapping[str, Any]) -> None:
+def refuse_changed_data(before: Fingerprint, now: Fingerprint, config: RunConfig) -> None:
     """Raise where the data are not those of the run that a checkpoint is of.
-
-    Args:
-        before: fingerprint that the checkpoint keeps.
-        now: of the data that were read.
-        config: which says where they are.
 
     Raises:
         UserError: says in what they differ.
     """
     if told := changes(before, now):
-        key = "dataset.root" if "root" in config["dataset"] else "dataset"
-        value = config["dataset"].get("root", config.get("choices", {}).get("dataset"))
+        given = config.dataset.arguments
+        key, value = (
+            ("dataset.root", given["root"]) if "root" in given else ("dataset", config.choice("dataset"))
+        )
         raise UserError(key, value, f"holds other data than the run was begun with: {told}")
 
 
@@ -69,10 +62,10 @@ def changes(before: Fingerprint, now: Fingerprint) -> str:
     )
 
 
-def _settings(config: Mapping[str, Any]) -> dict[str, str]:
+def _settings(config: Mapping[str, object]) -> dict[str, str]:
     """What cannot change, by dotted key."""
-    complete = json.loads(json.dumps(with_defaults_of_old(config)))
-    return {key: value for key, value in flat(complete) if not below(key, OF_NO_CONSEQUENCE)}
+    plain = json.loads(json.dumps(dict(config)))
+    return {key: value for key, value in flat(plain) if not below(key, OF_NO_CONSEQUENCE)}
 
 
 def _differing(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:

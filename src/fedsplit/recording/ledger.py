@@ -87,15 +87,9 @@ class Ledger:
         """Count a message of `size` bytes; see `Traffic` for the rest.
 
         Args:
-            round: in which it was sent.
-            direction: of it.
-            kind: of what it carries.
             size: bytes; of several messages, all of one size, their sum.
             clients: who sent or received one each.
             step: the local step that it is about; 0 of weights.
-            values: see `Traffic`, as of `signal` and `noise`.
-            signal: likewise.
-            noise: likewise.
         """
         if self._keeps_messages:
             messages = self._messages.setdefault(round, {})
@@ -164,13 +158,11 @@ class Ledger:
         }
 
     def load_state(self, state: State) -> None:
-        """Take over what `state` gave; older states hold only bytes."""
+        """Take over what `state` gave."""
         self._rounds.clear()
         self._again.clear()
         for round, entry in state.items():
             for direction in DIRECTIONS:
                 for kind in KINDS:
-                    kept = entry[direction][kind]
-                    traffic = Traffic(*kept) if isinstance(kept, list) else Traffic(kept)
-                    self.traffic(int(round))[direction][kind] = traffic
-                self.add_again(int(round), direction, entry.get("again", {}).get(direction, 0))
+                    self.traffic(int(round))[direction][kind] = Traffic(*entry[direction][kind])
+                self.add_again(int(round), direction, entry["again"][direction])

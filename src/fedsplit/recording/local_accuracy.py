@@ -6,7 +6,7 @@ from itertools import accumulate
 from pathlib import Path
 from statistics import fmean, pstdev
 
-from fedsplit.files.csv_files import write_csv
+from fedsplit.files.whole import write_csv
 
 LOCAL_ACCURACY = "local_accuracy.csv"
 _COLUMNS = ("client", "samples", "accuracy")
@@ -45,7 +45,6 @@ class LocalAccuracies:
 
         Args:
             correct: whether each sample is classified correctly, of one client's after the other's.
-            samples: of each client.
         """
         hits = [0, *accumulate(map(int, correct))]
         ends = list(accumulate(samples))

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
+from fedsplit.files.whole import write_csv
 from fedsplit.recording.ledger import DIRECTIONS, KINDS, Direction, Kind
 from fedsplit.recording.local_accuracy import LocalAccuracy
 from fedsplit.state.state import State
@@ -94,23 +95,17 @@ class MetricsFile:
     """`metrics.csv`: a header, then a row a round, each written at once.
 
     Args:
-        path: of the file.
         records: rounds there already are; the file is cut to them.
     """
 
     def __init__(self, path: Path, records: Sequence[Record]) -> None:
         self._path = path
-        partial = path.with_suffix(".partial")
-        with partial.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(_EMPTY.row()))
-            writer.writeheader()
-            writer.writerows(record.row() for record in records)
-        partial.replace(path)
+        write_csv(path, list(_EMPTY.row()), (list(record.row().values()) for record in records))
 
     def append(self, record: Record) -> None:
         """Add a round."""
         with self._path.open("a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, list(_EMPTY.row())).writerow(record.row())
+            csv.writer(file).writerow(record.row().values())
 
 
 _EMPTY = Record(

@@ -5,23 +5,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from fedsplit.config.checks import names_choices
+from fedsplit.config.run_config import RunConfig
+from fedsplit.config.stored import parse_stored
 from fedsplit.errors import UserError
-from fedsplit.files.bounded import Damaged, yaml_in
-from fedsplit.files.new_directory import new_directory
-from fedsplit.files.paths import user_path
+from fedsplit.files.paths import new_directory, user_path
+from fedsplit.files.whole import appearing, write_json
 from fedsplit.recording import checkpoint
 from fedsplit.recording.checkpoint import Checkpoint
 from fedsplit.recording.class_counts import CLASS_COUNTS, ClassCounts
 from fedsplit.recording.classification import CONFUSION, ROC, ConfusionMatrix, RocCurves
+from fedsplit.recording.config_file import own_choices_of, read_config, write_config
 from fedsplit.recording.local_accuracy import LOCAL_ACCURACY, LocalAccuracies
 from fedsplit.recording.metrics import MetricsFile, Record
 from fedsplit.recording.run_lock import RunLock
-from fedsplit.recording.summary import write_json
 from fedsplit.state.weights import Weights, is_finite
 
 _LOG = logging.getLogger("fedsplit")
@@ -87,21 +86,21 @@ class RunDirectory:
             raise UserError(self._key, self.path, f"cannot be written ({error.strerror})") from error
 
     def config(self) -> dict[str, Any]:
-        """The configuration that its file holds: `fedsplit.recording.stored_config` checks it.
+        """The plain values that its configuration file holds; nothing of them is checked.
 
         Raises:
-            UserError: the file is damaged, or not that of a run.
+            UserError: the file is damaged, of another format, or not that of a run.
         """
-        try:
-            config = yaml_in(self.path / "config.yaml")
-        except OSError as error:
-            raise self.error(f"its config.yaml cannot be read ({error.strerror})") from error
-        except Damaged as error:
-            raise self.error(f"its config.yaml is damaged ({error})") from error
-        if not names_choices(config):
-            told = "its config.yaml is not that of a run: choices must name what was chosen of each group"
-            raise self.error(told)
-        return dict(config)
+        return read_config(self.path, self._key)
+
+    def run_config(self, *, trust: bool) -> RunConfig:
+        """The configuration of the run, for who runs what it says (see `parse_stored`).
+
+        Raises:
+            UserError: as `config`; or a value is not allowed, or names code of its own without `trust`.
+        """
+        own = own_choices_of(self.path)
+        return parse_stored(self.config(), self.path, trust=trust, error=self.error, own_choices=own)
 
     def model(self, half: str) -> Weights:
         """The trained `client` or `server` model.
@@ -128,13 +127,11 @@ class RunDirectory:
         return checkpoint.load_latest(self.path / "checkpoint")
 
     def open(
-        self, config: Mapping[str, Any], records: Sequence[Record], counts: ClassCounts | None = None
+        self, config: Mapping[str, object], records: Sequence[Record], counts: ClassCounts | None = None
     ) -> None:
         """Make the directory, write what is known at the start, cut `metrics.csv` to `records`, and log.
 
         Args:
-            config: for `config.yaml`.
-            records: of the rounds that were run.
             counts: for `class_counts.csv`; None writes none.
 
         Raises:
@@ -145,9 +142,7 @@ class RunDirectory:
             self.claim()
             if not records:  # nothing that an earlier run left here is this run's to resume from
                 checkpoint.clear(self.path / "checkpoint")
-            partial = self.path / "config.yaml.partial"
-            partial.write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
-            partial.replace(self.path / "config.yaml")
+            write_config(self.path, config)
             if counts is not None:
                 counts.write(self.path / CLASS_COUNTS)
             self.rewrite(records)
@@ -180,9 +175,8 @@ class RunDirectory:
         folder.mkdir(exist_ok=True)
         for name, weights in models.items():
             on_cpu = {key: tensor.detach().cpu().contiguous() for key, tensor in weights.items()}
-            partial = folder / f"{name}.partial"
-            save_file(on_cpu, partial)
-            partial.replace(folder / f"{name}.safetensors")
+            with appearing(folder / f"{name}.safetensors") as partial:
+                save_file(on_cpu, partial)
 
     def save_local_accuracies(self, accuracies: LocalAccuracies) -> None:
         """Write `local_accuracy.csv`, of the final model."""

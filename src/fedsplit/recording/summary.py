@@ -1,11 +1,9 @@
 """`results.json`: a run in a few numbers."""
 
-import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
-from pathlib import Path
 from typing import Literal, TypeAlias
 
 from fedsplit.recording.metrics import Record
@@ -59,10 +57,3 @@ def summarise(
         "parameters": dict(parameters),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
     }
-
-
-def write_json(path: Path, content: Mapping[str, object]) -> None:
-    """Write JSON, whole or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)

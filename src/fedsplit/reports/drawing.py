@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fedsplit.errors import UserError
+from fedsplit.files.whole import appearing
+from fedsplit.recording.config_file import OtherFormat
 from fedsplit.reports.defaults import at_defaults
 from fedsplit.reports.experiments import Experiment
 from fedsplit.reports.figures.drawn import Drawn
@@ -29,17 +31,18 @@ class StoredRuns:
         self._missing: dict[str, list[str]] = {}
 
     def given(self, places: Sequence[str], key: str) -> list[Run]:
-        """All runs at these places, of each setting and seed one.
+        """All runs at these places, of each setting and seed one; those of another format are told.
 
         Raises:
-            UserError: a place holds no run, or a run is damaged; `key` is what named the places.
+            UserError: a place holds no run, or a run is damaged, or all are of another format; `key` is what
+                named the places.
         """
-        runs = []
-        for path in self._paths(places, key, all_needed=True):
-            run = self._run(path)
-            if isinstance(run, UserError):
-                raise run
-            runs.append(run)
+        found = [self._run(path) for path in self._paths(places, key, all_needed=True)]
+        runs = [run for run in found if isinstance(run, Run)]
+        for error in (each for each in found if isinstance(each, UserError)):
+            if not isinstance(error, OtherFormat) or not runs:
+                raise error
+            self._tell_of(error)
         return self._once(runs)
 
     def selected(self, experiment: Experiment) -> list[Run]:
@@ -48,7 +51,7 @@ class StoredRuns:
         for path in self._paths(experiment.runs, f"{experiment.name}.runs", all_needed=False):
             run = self._run(path)
             if isinstance(run, UserError):
-                self._notes.add("damaged", f"not drawn: {run}")
+                self._tell_of(run)
             else:
                 everything.append(run)
         fitting = [run for run in everything if fits(run, experiment.where)]
@@ -74,6 +77,9 @@ class StoredRuns:
         if experiment.where or experiment.expects:
             told += f"; they come from: {sweep(experiment.where, experiment.expects)}"
         self._notes.add("empty", told)
+
+    def _tell_of(self, error: UserError) -> None:
+        self._notes.add("format" if isinstance(error, OtherFormat) else "damaged", f"not drawn: {error}")
 
     def _drawable(self, experiment: Experiment, runs: Sequence[Run]) -> list[Run]:
         drawable: list[Run] = []
@@ -132,14 +138,9 @@ def draw(experiment: Experiment, runs: Sequence[Run], formats: Sequence[str]) ->
     with house_style():
         figure = experiment.figure.draw(data)
         images = {format: encoded(figure, format) for format in formats}
-    return Drawn(
-        experiment.name, experiment.title, _description(experiment, left_out), images, runs, left_out
-    )
-
-
-def _description(experiment: Experiment, left_out: Sequence[str]) -> str:
     told = f"Not drawn, for want of room: {'; '.join(left_out)}." if left_out else ""
-    return " ".join(filter(None, (experiment.description, told)))
+    description = " ".join(filter(None, (experiment.description, told)))
+    return Drawn(experiment.name, experiment.title, description, images, runs, left_out)
 
 
 def image_files(drawn: Drawn) -> dict[str, bytes]:
@@ -162,16 +163,11 @@ def write(files: Mapping[str, bytes], out: Path) -> list[Path]:
     """
     written = []
     for name, content in files.items():
-        path = out / name
-        partial = path.with_name(f".{path.name}.partial")
         try:
             out.mkdir(parents=True, exist_ok=True)
-            try:
+            with appearing(out / name) as partial:
                 partial.write_bytes(content)
-                partial.replace(path)
-            finally:
-                partial.unlink(missing_ok=True)
         except OSError as error:
             raise UserError("--out", out, f"must be a directory to write to ({error.strerror})") from error
-        written.append(path)
+        written.append(out / name)
     return written

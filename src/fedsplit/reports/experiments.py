@@ -29,13 +29,10 @@ class Experiment:
 
     Args:
         name: of its files.
-        figure: its type, with its settings.
-        title: for people.
         description: for people; may be empty.
         runs: paths or globs below which runs are looked for.
         where: what their configurations must have.
         expects: of which every combination should be there.
-        formats: of its files.
         table: of the same runs; None: none.
         others_default: whether runs must have defaults at all keys that are not `named`.
     """
@@ -83,7 +80,6 @@ def figure_type(
     """A type of figure, with its settings.
 
     Args:
-        name: of the type.
         settings: its keys; what is left out is as the type has it.
         prefix: of keys, in errors.
         beside: keys known beside those of the type, for errors.
@@ -126,7 +122,7 @@ def _experiment(name: object, entry: object) -> Experiment:
     settings = {str(key): value for key, value in entry.items() if key not in own}
     figure = figure_type(own.get("figure", "curve"), settings, f"{name}.", _OWN_KEYS)
     runs = own.get("runs", [SAVES])
-    if not _is_texts(runs):
+    if not runs or not fits(list[str], runs):
         raise UserError(f"{name}.runs", runs, "must be a list of run directories or globs")
     for key in ("title", "description"):
         if not isinstance(own.get(key, ""), str):
@@ -155,12 +151,3 @@ def _where(key: str, node: object) -> tuple[Settings, bool]:
     return settings_of(key, {each: node[each] for each in node if each != _OTHERS}), node[
         _OTHERS
     ] == "default"
-
-
-def _is_texts(value: object) -> bool:
-    return (
-        isinstance(value, Sequence)
-        and not isinstance(value, str)
-        and bool(value)
-        and all(isinstance(each, str) for each in value)
-    )

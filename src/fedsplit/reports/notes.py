@@ -1,35 +1,37 @@
 """What is left out of figures or missing, told in a few lines, with all of it in a file."""
 
-from typing import Literal, TypeAlias
+from collections import Counter
+from collections.abc import Mapping
 
 NOTES = "notes-on-figures.txt"
 _MOST_LINES = 3
 _LONGEST_LINE = 300
 
-Kind: TypeAlias = Literal[
-    "damaged", "foreign", "repeated", "unfit", "unfinished", "crowded", "empty", "missing"
-]
-_COUNTED: dict[Kind, str] = {
+_OF_RUNS = {
     "damaged": "damaged",
+    "format": "of another format",
     "foreign": "not of runs",
     "repeated": "repeated",
     "unfit": "without what is drawn",
     "unfinished": "not at their end",
+}
+_OTHERS = {
     "crowded": "series left out of figures that hold too many",
     "empty": "places and experiments without a run",
     "missing": "commands for runs that are expected",
 }
-_OF_RUNS: tuple[Kind, ...] = ("damaged", "foreign", "repeated", "unfit", "unfinished")
+"""Kinds of notes, and how they are counted in words."""
 
 
 class Notes:
     """Notes, each once, in the order in which they were added."""
 
     def __init__(self) -> None:
-        self._kinds: dict[str, Kind] = {}
+        self._kinds: dict[str, str] = {}
 
-    def add(self, kind: Kind, text: str) -> None:
+    def add(self, kind: str, text: str) -> None:
         """Take down a note, once however often it is added."""
+        assert kind in _OF_RUNS | _OTHERS
         self._kinds.setdefault(text, kind)
 
     @property
@@ -51,12 +53,13 @@ class Notes:
         """
         if self.few:
             return self.texts
-        counts = [(kind, sum(each == kind for each in self._kinds.values())) for kind in _COUNTED]
-        of_runs = [f"{count} {_COUNTED[kind]}" for kind, count in counts if count and kind in _OF_RUNS]
-        others = [f"{count} {_COUNTED[kind]}" for kind, count in counts if count and kind not in _OF_RUNS]
-        lines = [f"directories left out or not complete: {', '.join(of_runs)}"] if of_runs else []
-        lines += [", ".join(others)] if others else []
-        return [*lines, f"each is told in {file}"] if file is not None else lines
+        of_runs, others = self._counted(_OF_RUNS), self._counted(_OTHERS)
+        told = f"directories left out or not complete: {of_runs}" if of_runs else ""
+        return list(filter(None, (told, others, f"each is told in {file}" if file is not None else "")))
+
+    def _counted(self, words: Mapping[str, str]) -> str:
+        counts = Counter(self._kinds.values())
+        return ", ".join(f"{counts[kind]} {told}" for kind, told in words.items() if counts[kind])
 
     def content(self) -> bytes:
         """All of them as a text file, a line each."""

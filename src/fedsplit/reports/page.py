@@ -2,51 +2,34 @@
 
 import os
 import re
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from struct import unpack
 from typing import Any
 from urllib.parse import quote
 
 from fedsplit.errors import UserError
 from fedsplit.machine.extras import install_command
-from fedsplit.reports.differences import Differences, differences
+from fedsplit.reports.differences import differences
 from fedsplit.reports.figures.drawn import Drawn
 from fedsplit.reports.figures.groups import counted
-from fedsplit.reports.inlined import Inlined, inlined
 from fedsplit.reports.labels import labelled
 from fedsplit.reports.runs import Run
 from fedsplit.reports.tables.files import FORMATS
 from fedsplit.reports.tables.table import Table
 
+_PIXELS_AN_INCH = 144
+"""On the page: the 8-point text of a figure is as large as the page's own."""
+_PNG_PIXELS_AN_INCH = 200
+"""Of the house's PNGs."""
 _TEMPLATES = Path(__file__).with_name("templates")
 _STARTED = re.compile(r"(\d{4})-?(\d\d)-?(\d\d)[-/](\d\d)-?(\d\d)-?(\d\d)(?!\d)")
 """The time in the name of a run's directory, or of its sweep's."""
 _BREAKABLE = re.compile(r"(?<=[.=,/])(?=\w)|(?<=[^\W_]_)(?=[^\W_])")
 """Behind the marks that join the parts of a name, but not inside `_target_`."""
-
-
-@dataclass(frozen=True)
-class _RunShown:
-    path: str
-    href: str
-    algorithm: str
-    setting: str
-    seed: int
-    rounds: int
-    ended: bool
-
-
-@dataclass(frozen=True)
-class _Section:
-    name: str
-    title: str
-    figure: Drawn | None
-    image: Inlined | None
-    table: Table | None
-    runs: Sequence[_RunShown]
-    configuration: Differences
 
 
 def page(drawn: Sequence[Drawn], tables: Sequence[Table], *, missing: Sequence[str], folder: Path) -> bytes:
@@ -112,7 +95,7 @@ def _each_once(*several: Sequence[Run]) -> list[Run]:
     return list({run.path: run for runs in several for run in runs}.values())
 
 
-def _sections(drawn: Sequence[Drawn], tables: Sequence[Table], folder: Path) -> list[_Section]:
+def _sections(drawn: Sequence[Drawn], tables: Sequence[Table], folder: Path) -> list[dict[str, object]]:
     figures = {each.name: each for each in drawn}
     by_name = {each.name: each for each in tables}
     return [
@@ -121,24 +104,30 @@ def _sections(drawn: Sequence[Drawn], tables: Sequence[Table], folder: Path) -> 
     ]
 
 
-def _section(name: str, figure: Drawn | None, table: Table | None, folder: Path) -> _Section:
+def _section(name: str, figure: Drawn | None, table: Table | None, folder: Path) -> dict[str, object]:
     shown = [each for each in (figure, table) if each is not None]
     runs = labelled(_each_once(*(each.runs for each in shown)))
-    image = inlined(figure.images) if figure is not None else None
-    listed = [_run_shown(run, folder) for run in runs]
-    return _Section(name, shown[0].title, figure, image, table, listed, differences(runs))
+    return {
+        "name": name,
+        "title": shown[0].title,
+        "figure": figure,
+        "image": inlined(figure.images) if figure is not None else None,
+        "table": table,
+        "runs": [_run_shown(run, folder) for run in runs],
+        "configuration": differences(runs),
+    }
 
 
-def _run_shown(run: Run, folder: Path) -> _RunShown:
-    return _RunShown(
-        path=run.path.as_posix(),
-        href=quote(os.fsencode(Path(os.path.relpath(run.path, folder)).as_posix())) + "/",
-        algorithm=run.algorithm,
-        setting=run.label.removeprefix(run.algorithm).removeprefix(", "),
-        seed=run.config["seed"],
-        rounds=len(run.columns["round"]),
-        ended=run.results is not None,
-    )
+def _run_shown(run: Run, folder: Path) -> dict[str, object]:
+    return {
+        "path": run.path.as_posix(),
+        "href": quote(os.fsencode(Path(os.path.relpath(run.path, folder)).as_posix())) + "/",
+        "algorithm": run.algorithm,
+        "setting": run.label.removeprefix(run.algorithm).removeprefix(", "),
+        "seed": run.seed,
+        "rounds": len(run.columns["round"]),
+        "ended": run.results is not None,
+    }
 
 
 def _summary(drawn: Sequence[Drawn], tables: Sequence[Table], runs: Sequence[Run]) -> str:
@@ -159,3 +148,44 @@ def _ran_with(runs: Sequence[Run]) -> Mapping[str, str]:
         for name, each in recorded.items():
             found.setdefault(name, set()).add(str(each))
     return {name: ", ".join(sorted(each)) for name, each in found.items()}
+
+
+@dataclass(frozen=True)
+class Inlined:
+    """An image for `<img>`.
+
+    Args:
+        source: a `data:` address that holds all of it.
+        width: in CSS pixels.
+        height: in CSS pixels.
+    """
+
+    source: str
+    width: int
+    height: int
+
+
+def inlined(images: Mapping[str, bytes]) -> Inlined | None:
+    """The SVG of a figure, or else its PNG; None without either.
+
+    As an image, and not as part of the page's own tree, an SVG cannot run scripts, and what its elements
+    are called cannot clash with another's.
+    """
+    if "svg" in images:
+        return _inlined("svg+xml", images["svg"], *_svg_inches(images["svg"]))
+    if "png" in images:
+        width, height = unpack(">II", images["png"][16:24])
+        return _inlined("png", images["png"], width / _PNG_PIXELS_AN_INCH, height / _PNG_PIXELS_AN_INCH)
+    return None
+
+
+def _inlined(kind: str, image: bytes, width: float, height: float) -> Inlined:
+    source = f"data:image/{kind};base64,{b64encode(image).decode()}"
+    return Inlined(source, round(width * _PIXELS_AN_INCH), round(height * _PIXELS_AN_INCH))
+
+
+def _svg_inches(image: bytes) -> tuple[float, float]:
+    """As matplotlib says them: in points, on the outermost element."""
+    start = image[: image.index(b">", image.index(b"<svg"))].decode()
+    width, height = (float(re.findall(rf'\s{side}="([\d.]+)pt"', start)[0]) for side in ("width", "height"))
+    return width / 72, height / 72

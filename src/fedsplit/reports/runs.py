@@ -1,20 +1,21 @@
-"""Runs read back from their directories, and labelled by what tells them apart."""
+"""Runs read back from their directories, each setting and seed once."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from fedsplit.config.checks import names_choices, with_defaults_of_old
-from fedsplit.config.dotted_keys import below, flat, shown
+from fedsplit.config.dotted_keys import below, flat
 from fedsplit.errors import UserError
-from fedsplit.files.bounded import Damaged, csv_table, json_in, number, whole, yaml_in
-from fedsplit.reports.labels import labelled
+from fedsplit.files.bounded import Damaged, csv_table, json_in, number, whole
+from fedsplit.recording.config_file import CONFIG_FILE, read_config
 
-RUN_FILES = ("config.yaml", "metrics.csv")
+METRICS = "metrics.csv"
+RUN_FILES = (CONFIG_FILE, METRICS)
 """What makes a directory that of a run."""
 RESULTS = "results.json"
+_CHOICES = "choices"
 _OF_MESSAGES = ("bytes", "bits", "sqnr", "retransmitted")
 WITHOUT_EFFECT = (
     *("seed", "task", "tracker", "sweep", "progress", "resume", "trust", "checkpoint_interval"),
@@ -23,12 +24,15 @@ WITHOUT_EFFECT = (
 """Settings in which runs of one curve may differ: the seed, and what cannot change a result."""
 
 
+Setting: TypeAlias = tuple[tuple[str, str], ...]
+"""Dotted keys with their values."""
+
+
 @dataclass(frozen=True)
 class Run:
     """A run read back from its directory.
 
     Args:
-        path: of the directory.
         config: as in its `config.yaml`.
         label: the algorithm, then what tells the run from those it is drawn with, its seed aside.
         columns: of `metrics.csv`, a value a round; None where the round had none. Loads are in bytes.
@@ -36,10 +40,15 @@ class Run:
     """
 
     path: Path
-    config: Mapping[str, Any]
+    config: Mapping[str, object]
     label: str
     columns: Mapping[str, tuple[float | None, ...]]
     results: Mapping[str, Any] | None = None
+
+    @property
+    def seed(self) -> int:
+        """The seed of everything that it drew."""
+        return int(self.values_by_key["seed"])
 
     @property
     def algorithm(self) -> str:
@@ -60,6 +69,10 @@ class Run:
         """Every value that can change a result, by dotted key."""
         return {key: value for key, value in self.values_by_key.items() if not below(key, WITHOUT_EFFECT)}
 
+    def setting_beside(self, keys: Sequence[str]) -> Setting:
+        """All that is set, but for what is at or below these keys."""
+        return tuple((key, value) for key, value in self.settings.items() if not below(key, keys))
+
     def named(self, key: str) -> tuple[str, ...]:
         """What a group or a dotted key is set to: a choice goes by its own name and the canonical one.
 
@@ -73,12 +86,17 @@ class Run:
     @cached_property
     def options(self) -> dict[str, str]:
         """The chosen option of each group by its own name, by place; `null` where none is chosen."""
-        return {group.rpartition("@")[2]: shown(option) for group, option in self.config["choices"].items()}
+        chosen = (each for each in self._flat.items() if below(each[0], (_CHOICES,)))
+        return {key.removeprefix(f"{_CHOICES}.").rpartition("@")[2]: option for key, option in chosen}
 
     @cached_property
     def values_by_key(self) -> dict[str, str]:
         """Every value, by dotted key."""
-        return dict(flat({key: value for key, value in self.config.items() if key != "choices"}))
+        return {key: value for key, value in self._flat.items() if not below(key, (_CHOICES,))}
+
+    @cached_property
+    def _flat(self) -> dict[str, str]:
+        return dict(flat(self.config))
 
     def values(self, column: str) -> dict[int, float]:
         """The values of a column, by round; rounds without one are left out.
@@ -106,15 +124,6 @@ def is_run(path: Path) -> bool:
     return all((path / name).is_file() for name in RUN_FILES)
 
 
-def load_runs(paths: Sequence[Path]) -> list[Run]:
-    """The runs in these directories, labelled so that they can be told apart.
-
-    Raises:
-        UserError: a directory is not that of a run, or one of its files is damaged.
-    """
-    return labelled([read_run(path) for path in paths])
-
-
 def without_repeats(runs: Sequence[Run]) -> tuple[list[Run], dict[Path, Path]]:
     """Only one run of each setting and seed: that with the most rounds, the last of equals.
 
@@ -123,11 +132,11 @@ def without_repeats(runs: Sequence[Run]) -> tuple[list[Run], dict[Path, Path]]:
     """
     kept: dict[tuple[object, ...], Run] = {}
     for run in runs:
-        identity = (run.config["seed"], *run.settings.items())
+        identity = (run.seed, *run.settings.items())
         other = kept.get(identity)
         if other is None or len(run.columns["round"]) >= len(other.columns["round"]):
             kept[identity] = run
-    stands = {run.path: kept[(run.config["seed"], *run.settings.items())].path for run in runs}
+    stands = {run.path: kept[(run.seed, *run.settings.items())].path for run in runs}
     return list(kept.values()), {path: by for path, by in stands.items() if path != by}
 
 
@@ -135,24 +144,24 @@ def read_run(path: Path) -> Run:
     """The run in a directory, labelled by its algorithm alone.
 
     Raises:
-        UserError: the directory is not that of a run, or one of its files is damaged.
+        UserError: the directory is not that of a run, or of one of another format, or a file is damaged.
     """
     if not is_run(path):
         raise UserError("run", path, f"must be the directory of a run, with {' and '.join(RUN_FILES)}")
+    config = read_config(path, "run")
     try:
-        config = yaml_in(path / "config.yaml")
         results = json_in(path / RESULTS) if (path / RESULTS).is_file() else None
         columns = _columns(path)
     except OSError as error:
         raise UserError("run", path, f"must be readable ({error.strerror})") from error
     except Damaged as error:
-        told = f"{', '.join((*RUN_FILES, RESULTS))} must not be damaged ({error})"
+        told = f"{METRICS}, {RESULTS} must not be damaged ({error})"
         raise UserError("run", path, told) from error
     if results is not None and not _are_results(results):
         raise UserError("run", path, f"{RESULTS} must not be damaged")
     match config:
-        case {"choices": {"algorithm": str()}, "seed": int()} if names_choices(config):
-            run = Run(path, with_defaults_of_old(config), "", columns, results)
+        case {"choices": {"algorithm": str()}, "seed": int(seed)} if not isinstance(seed, bool):
+            run = Run(path, config, "", columns, results)
             return replace(run, label=run.algorithm)
     raise UserError("run", path, "config.yaml must be that of a run: it has no algorithm chosen or no seed")
 

@@ -1,25 +1,20 @@
 """Runs selected by their configuration, and the commands of those that are missing."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from itertools import product
 from typing import TypeAlias
 
-from fedsplit.config.checks import GROUPS, OPTIONAL_GROUPS, SETTINGS
+from fedsplit.config.checks import SETTINGS
+from fedsplit.config.choices import canonical
+from fedsplit.config.commands import command
 from fedsplit.config.dotted_keys import shown
+from fedsplit.config.settings import GROUPS, OPTIONAL_GROUPS
 from fedsplit.errors import UserError
 from fedsplit.reports.runs import Run
 
 Settings: TypeAlias = Mapping[str, tuple[str, ...]]
 """Groups and dotted keys, each with the values that it may have, as on the command line."""
-
-_ALIASES = {
-    ("algorithm", "sl_multi_server"): "splitfed_v1",
-    ("algorithm", "sl_single_server"): "splitfed_v2",
-    ("distribution", "noniid_dirichlet"): "dirichlet",
-}
-"""Older names of choices; runs go by the canonical ones too."""
 
 _TOP = tuple(dict.fromkeys((*SETTINGS, *GROUPS, *OPTIONAL_GROUPS, "quant", "client", "experiment")))
 
@@ -41,13 +36,16 @@ def settings_of(key: str, node: object) -> Settings:
         values = value if isinstance(value, list) else [value]
         if not values or any(isinstance(each, Mapping | list) for each in values):
             raise UserError(f"{key}.{name}", value, "must be a value or a list of values")
-        found[name] = tuple(_ALIASES.get((name, shown(each)), shown(each)) for each in values)
+        found[name] = tuple(canonical(name, shown(each)) for each in values)
     return found
 
 
 def fits(run: Run, asked: Settings) -> bool:
     """Whether a run has one of the values asked for at every key; null where it has no such key."""
-    return all(_is_one_of(run.named(key) or ("null",), values) for key, values in asked.items())
+    return all(
+        any(_same(name, value) for name in run.named(key) or ("null",) for value in values)
+        for key, values in asked.items()
+    )
 
 
 def unknown_keys(runs: Sequence[Run], asked: Settings) -> list[str]:
@@ -71,25 +69,19 @@ def missing(runs: Sequence[Run], where: Settings, expects: Settings) -> list[str
             others = (*one[:i], *one[i + 1 :])
             alike[others] = (*alike.get(others, ()), *one[i])
         absent = [(*others[:i], values, *others[i:]) for others, values in alike.items()]
-    return [_command(where, dict(zip(keys, one, strict=True))) for one in absent]
+    return [sweep(where, dict(zip(keys, one, strict=True))) for one in absent]
 
 
 def sweep(where: Settings, expects: Settings) -> str:
-    """The command that would make all runs asked for."""
-    return _command(where, expects)
+    """The command that would make all runs asked for.
 
-
-def _command(where: Settings, expects: Settings) -> str:
-    """Of what may be several things but is not expected, the first is taken; null is the default."""
+    Of what may be several things but is not expected, the first is taken; null is the default.
+    """
     asked = {key: values[:1] for key, values in where.items() if values[0] != "null"} | dict(expects)
     ordered = sorted(asked.items(), key=lambda item: "." in item[0])  # a group before its keys
-    overrides = [shlex.quote(f"{key}={','.join(values)}") for key, values in ordered]
+    overrides = [f"{key}={','.join(values)}" for key, values in ordered]
     many = any(len(values) > 1 for values in asked.values())
-    return " ".join(["python main.py", *(["-m"] if many else []), *overrides])
-
-
-def _is_one_of(named: Sequence[str], values: Sequence[str]) -> bool:
-    return any(_same(name, value) for name in named for value in values)
+    return command(*(["-m"] if many else []), *overrides)
 
 
 def _same(one: str, other: str) -> bool:

@@ -11,7 +11,7 @@ State: TypeAlias = dict[str, Any]
 def copied(state: State) -> State:
     """The same tree with tensors of its own, which nobody moves."""
 
-    def copy(value: Any) -> Any:
+    def copy(value: object) -> object:
         if isinstance(value, dict):
             return {key: copy(each) for key, each in value.items()}
         return value.detach().clone() if isinstance(value, Tensor) else value

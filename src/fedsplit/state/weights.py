@@ -95,11 +95,6 @@ def _average_of_rows(weights: StackedWeights, shares: Sequence[float]) -> Weight
     return {name: tensor.to(weights.stacks[0][1][name].dtype) for name, tensor in averaged.items()}
 
 
-def num_bytes(weights: Weights) -> int:
-    """Bytes of all values, as they are held in memory."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
-
-
 def is_finite(weights: Weights) -> bool:
     """Whether every value is a number."""
     floating = [tensor for tensor in weights.values() if tensor.is_floating_point()]

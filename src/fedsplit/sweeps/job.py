@@ -5,15 +5,18 @@ import signal
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from fedsplit.config.compose import names_of_choices, plain
+from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import UserError
+from fedsplit.processes.forker import Forker
 from fedsplit.processes.lifeline import end_with_parent
-from fedsplit.sweeps.isolated import Isolated, Outcome, Request
+from fedsplit.sweeps.forked_job import import_what_jobs_need, run_job
 from fedsplit.sweeps.status import Status, log_of, tell
 
 
@@ -42,24 +45,22 @@ class Launched:
         number, directory = self.numbers[own.job.num], Path(own.runtime.output_dir)
         tell(self.statuses, number, Status("running"))
         try:
-            request = Request(
-                plain(config),
-                {
-                    group: name
-                    for group, name in names_of_choices(config, own.runtime.choices).items()
-                    if name
-                },
-                str(directory),
+            names = names_of_choices(config, own.runtime.choices).items()
+            chosen = {group: name for group, name in names if name and not group.startswith("hydra/")}
+            log = log_of(self.statuses, number).absolute()
+            run = partial(
+                run_job,
+                RunConfig.parse(plain(config), chosen),
+                directory,
                 own.job.num,
-                str(log_of(self.statuses, number).absolute()),
-                str(Path.cwd()),
+                log.parent,
             )
-            outcome = _isolated(self._environment()).run(request)
-        except UserError as error:
-            outcome = Outcome(str(error))
+            error = _forker(self._environment()).start(run, log).ended.result().error
+        except UserError as failed:
+            error = str(failed)
         with suppress(OSError):
             directory.rmdir()  # only where nothing was written
-        tell(self.statuses, number, Status("failed", outcome.error) if outcome.error else Status("done"))
+        tell(self.statuses, number, Status("failed", error) if error else Status("done"))
 
     def _environment(self) -> Mapping[str, str]:
         return {
@@ -74,13 +75,15 @@ def thread_counts() -> tuple[str, ...]:
     return tuple(name for name in os.environ if name.endswith("_NUM_THREADS"))
 
 
-_beside: list[Isolated] = []
-"""The process in which this one's jobs run; kept from job to job."""
+_beside: list[Forker] = []
+"""What forks for this process's jobs; kept from job to job."""
 
 
-def _isolated(environment: Mapping[str, str]) -> Isolated:
-    if not _beside or not _beside[0].alive:
-        _beside[:] = [Isolated(environment)]
+def _forker(environment: Mapping[str, str]) -> Forker:
+    if _beside and not _beside[0].alive:
+        end()
+    if not _beside:
+        _beside.append(Forker(import_what_jobs_need, "runs jobs", environment))
     return _beside[0]
 
 

@@ -46,8 +46,6 @@ def launch(config: DictConfig, function: Launched, overrides: Sequence[Sequence[
 
     Args:
         config: with Hydra's own under `hydra`: the launcher and the sweep's directory.
-        function: called for each job.
-        overrides: of each job.
     """
     launcher = config.hydra.launcher
     if launcher.get("n_jobs", -1) > 0:

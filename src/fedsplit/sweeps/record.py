@@ -7,13 +7,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from fedsplit.errors import UserError
 from fedsplit.files.bounded import MIB, yaml_in
 from fedsplit.files.paths import user_path
+from fedsplit.files.whole import write_yaml
 
 RECORD = "sweep.yaml"
 _WITHOUT_EFFECT = ("progress", "sweep", "trust")
@@ -37,7 +35,7 @@ class Job:
     configuration: str
 
 
-def fingerprint(config: Mapping[str, Any]) -> str:
+def fingerprint(config: Mapping[str, object]) -> str:
     """The same for the same resolved configuration, whatever the words it was asked for in."""
     own = {key: value for key, value in config.items() if key not in _WITHOUT_EFFECT}
     return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:16]
@@ -77,10 +75,8 @@ def _is_job(job: Job) -> bool:
 
 def write(directory: Path, overrides: Sequence[str], jobs: Sequence[Job]) -> None:
     """Record the jobs, and the overrides of the last command that asked for some; whole or not at all."""
-    partial = directory / f"{RECORD}.partial"
     content = {"overrides": list(overrides), "jobs": [asdict(job) for job in jobs]}
-    partial.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-    partial.replace(directory / RECORD)
+    write_yaml(directory / RECORD, content)
 
 
 def newest(unresolved: str, configurations: set[str]) -> Path | None:

@@ -1,7 +1,6 @@
 """What a job tells of itself while it runs, wherever it runs: a small file below the sweep's directory."""
 
 import fcntl
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,6 +10,7 @@ from typing import Literal, TypeAlias, get_args
 
 from fedsplit.errors import UserError
 from fedsplit.files.bounded import json_in
+from fedsplit.files.whole import write_json
 
 STATUSES = ".jobs"
 """Folder below a sweep's directory: `<number>.json`, a `Status`, and `<number>.log`, what the job printed."""
@@ -27,9 +27,7 @@ class Status:
 
 def tell(folder: Path, number: int, status: Status) -> None:
     """Write how a job stands, whole or not at all."""
-    partial = folder / f"{number}.partial"
-    partial.write_text(json.dumps(asdict(status)) + "\n", encoding="utf-8")
-    partial.replace(folder / f"{number}.json")
+    write_json(folder / f"{number}.json", asdict(status))
 
 
 def told(folder: Path, number: int) -> Status | None:
@@ -61,7 +59,6 @@ def alone(directory: Path, patience_s: float = 10.0) -> Iterator[None]:
     """While a sweep is at work in its directory: no other is, and no job of an earlier one.
 
     Args:
-        directory: of the sweep.
         patience_s: seconds in which the jobs of a sweep that was killed end.
 
     Raises:

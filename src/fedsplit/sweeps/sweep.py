@@ -1,21 +1,21 @@
 """A sweep, from its overrides to its table."""
 
 import os
-import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from fedsplit.config.checks import check
-from fedsplit.config.compose import check_hydra, composed, composing, first_line, hydra_path, plain
+from fedsplit.config.commands import command
+from fedsplit.config.compose import check_hydra, choices_of, composed, composing, hydra_path, plain
 from fedsplit.config.overrides import check_beside
-from fedsplit.errors import RunFailed, UserError
-from fedsplit.files.new_directory import new_directory
-from fedsplit.files.shown_path import shown
+from fedsplit.config.run_config import RunConfig
+from fedsplit.config.task_traits import traits_of
+from fedsplit.errors import RunFailed, UserError, first_line
+from fedsplit.files.paths import new_directory, shown
+from fedsplit.recording.config_file import CONFIG_FILE, OtherFormat, read_config
 from fedsplit.sweeps import record
 from fedsplit.sweeps.grid import jobs
 from fedsplit.sweeps.job import Launched, thread_counts
@@ -25,22 +25,20 @@ from fedsplit.sweeps.record import RECORD, Job
 from fedsplit.sweeps.status import STATUSES, alone
 from fedsplit.sweeps.watch import Watch
 
-TASKS = ("train", "infer")
-"""Tasks that leave a `results.json` in a directory."""
-
 
 @dataclass(frozen=True)
 class Asked:
-    """A job that is asked for: what it is composed from, and to."""
+    """A job that is asked for: what it is composed from, and to; `settings` are all its values, resolved."""
 
     overrides: list[str]
     config: DictConfig
-    settings: dict[str, Any]
+    settings: dict[str, object]
+    run: RunConfig
 
     @property
     def rounds(self) -> int | None:
         """That the job is to run at most; None where it trains nothing."""
-        return self.settings["rounds"] if self.config.hydra.runtime.choices.task == "train" else None
+        return self.run.budget.rounds if traits_of(self.run.task.target).counts_rounds else None
 
     @property
     def own_overrides(self) -> list[str]:
@@ -65,6 +63,7 @@ def sweep(overrides: Sequence[str]) -> None:
         with alone(directory):
             recorded = record.read(directory)
             taken = _matched(asked, recorded)
+            _refuse_other_formats([directory / job.directory for job in taken])
             known = {job.number for job in recorded}
             new = [job for job in taken if job.number not in known]
             record.write(directory, overrides, [*recorded, *new])
@@ -74,7 +73,7 @@ def sweep(overrides: Sequence[str]) -> None:
                 jobs=taken,
                 rounds=[each.rounds for each in asked],
                 skipped=finished,
-                live=asked[0].settings["progress"],
+                live=asked[0].run.recording.progress,
             )
             to_run = [
                 (job, each) for job, each in zip(taken, asked, strict=True) if job.number not in finished
@@ -99,20 +98,19 @@ def _resumable(directory: Path, overrides: Sequence[str]) -> Iterator[None]:
         ours = ("hydra.sweep.dir=", "sweep.skip_finished=")
         asked = [each for each in overrides if not each.startswith(ours)]
         again = [*asked, f"hydra.sweep.dir={_quoted(shown(directory))}", "sweep.skip_finished=true"]
-        raise KeyboardInterrupt(f"python main.py -m {shlex.join(again)}") from error
+        raise KeyboardInterrupt(command("-m", *again)) from error
 
 
 def _checked(overrides: list[str]) -> Asked:
     config = composed(overrides)
     check_hydra(config)
     settings = plain(config)
-    check(settings)
+    run = RunConfig.parse(settings, choices_of(config))
     task = config.hydra.runtime.choices.task
-    of_this_package = settings["task"]["_target_"].startswith("fedsplit.")
-    if task not in TASKS and of_this_package:  # what a task of one's own leaves behind, nobody knows
+    if not traits_of(run.task.target).swept:
         raise UserError("task", task, "leaves no run behind that a sweep could collect; do it by itself")
-    check_beside(task, settings, list(config.hydra.overrides.task))
-    return Asked(overrides, config, settings)
+    check_beside(settings, list(config.hydra.overrides.task))
+    return Asked(overrides, config, settings, run)
 
 
 def _check_places(asked: Sequence[Asked]) -> None:
@@ -132,7 +130,7 @@ def _directory(asked: Sequence[Asked]) -> Path:
     """Where the sweep is, or goes on; made."""
     first = asked[0]
     directory = hydra_path(first.config, "hydra.sweep.dir")
-    if first.settings.get("sweep", {}).get("skip_finished"):
+    if first.run.sweep and first.run.sweep.skip_finished:
         unresolved = str(OmegaConf.to_container(first.config.hydra.sweep, resolve=False)["dir"])  # type: ignore[index, call-overload]
         earlier: Path | None = directory if (directory / RECORD).is_file() else None
         if "${" in unresolved:
@@ -169,13 +167,25 @@ def _matched(asked: Sequence[Asked], recorded: Sequence[Job]) -> list[Job]:
     return found
 
 
+def _refuse_other_formats(runs: Sequence[Path]) -> None:
+    """Raise where a run was left by another version, be it finished: nothing could read both."""
+    for run in runs:
+        if (run / CONFIG_FILE).is_file():
+            try:
+                read_config(run, "hydra.sweep.dir")
+            except OtherFormat:
+                raise
+            except UserError:  # damaged: a job that fails, and no other with it
+                continue
+
+
 def _run(directory: Path, to_run: Sequence[tuple[Job, Asked]]) -> str:
     """Run jobs to their ends; returns what there is to say of those that did not tell theirs."""
     statuses = directory.absolute() / STATUSES
     for job, _ in to_run:
         (statuses / f"{job.number}.json").unlink(missing_ok=True)
     first = to_run[0][1]
-    most_threads = max(asked.settings["threads"] for _, asked in to_run)
+    most_threads = max(asked.run.computation.threads for _, asked in to_run)
     others = [each for each in first.overrides if not each.startswith("hydra.sweep.")]
     config = composed([*others, f"threads={most_threads}", f"hydra.sweep.dir={_quoted(directory)}"])
     function = Launched(statuses, tuple(job.number for job, _ in to_run), os.getpid(), thread_counts())

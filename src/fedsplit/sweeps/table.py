@@ -29,7 +29,6 @@ class Row:
     """A job as it is shown.
 
     Args:
-        number: of the job.
         overrides: those in which jobs differ.
         state: how it stands; skipped is what was finished before the sweep began.
         rounds: that it is to run at most; None of what trains nothing.

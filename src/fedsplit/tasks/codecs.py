@@ -1,18 +1,20 @@
 """What each codec makes of a model's own tensors."""
 
-from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from fedsplit.building.parts import Parts
-from fedsplit.building.quantization import built_codec, codec_at_cut
+from fedsplit.building.parts import ClientParts
+from fedsplit.building.process import prepare_process
+from fedsplit.building.quantization import build_codec, codec_at_cut
+from fedsplit.building.run import build_clients
 from fedsplit.computing.model_state import ModelState
+from fedsplit.config.run_config import RunConfig
+from fedsplit.config.settings import CodecChoice
 from fedsplit.config.values import PositiveInt
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.parties.local_step import descend_body, train_head
@@ -32,15 +34,29 @@ class Codecs(Task):
         codecs: by name, each a codec's configuration.
     """
 
-    def __init__(
-        self, *, steps: PositiveInt, samples: PositiveInt, repeats: PositiveInt, codecs: dict[str, Any]
-    ) -> None:
-        self.steps, self.samples, self.repeats, self.codecs = steps, samples, repeats, codecs
+    models_of_run = "refused"
+    swept = False
 
-    def run(self, config: Mapping[str, Any], directory: Path) -> None:
+    def __init__(
+        self,
+        *,
+        steps: PositiveInt,
+        samples: PositiveInt,
+        repeats: PositiveInt,
+        codecs: dict[str, dict[str, object]],
+    ) -> None:
+        self.steps, self.samples, self.repeats, self.codecs = (
+            steps,
+            samples,
+            repeats,
+            {name: CodecChoice.of(f"task.codecs.{name}", node) for name, node in codecs.items()},
+        )
+
+    def run(self, config: RunConfig, directory: Path) -> None:
         """See `Task.run`: prints a table for each kind of tensor, and writes nothing."""
-        parts = Parts(config)
-        plain = {name: built_codec(config, f"task.codecs.{name}") for name in self.codecs}
+        prepare_process(config)
+        parts = build_clients(config)
+        plain = {name: build_codec(choice) for name, choice in self.codecs.items()}
         models = parts.models
         seen = {
             name: codec_at_cut(codec, models.smashed_shape, lambda: models.coded_shape)
@@ -52,7 +68,7 @@ class Codecs(Task):
         console.print(
             f"After {self.steps} local steps. Bits a value as packed, with zstandard behind, and the order-0 "
             "entropy of the codes; SQNR in dB; speeds in MB of float32 values a second, median of "
-            f"{self.repeats}, threads={config['threads']}.",
+            f"{self.repeats}, threads={config.computation.threads}.",
             soft_wrap=True,
         )
         for title, x, at_cut in tensors:
@@ -63,7 +79,7 @@ class Codecs(Task):
             console.print(f"\n{title} {tuple(x.shape)}, {zeros:.0%} zeros", soft_wrap=True, highlight=False)
             print_table(table, console)
 
-    def tensors(self, parts: Parts) -> list[tuple[str, Tensor, bool]]:
+    def tensors(self, parts: ClientParts) -> list[tuple[str, Tensor, bool]]:
         """Title, tensor, and whether it crosses the cut, of each kind."""
         body = ModelState(parts.models.halves.client, parts.client_optimizer)
         head = ModelState(parts.models.halves.server, parts.server_optimizer)
@@ -71,7 +87,7 @@ class Codecs(Task):
         smashed: list[Tensor] = []
         gradients: list[Tensor] = []
         before = body.weights()
-        seed: int = parts.config["seed"]
+        seed = parts.config.training.seed
         every = (batch for epoch in count() for batch in batches.round(epoch))
         for number, (step, x, y) in zip(range(self.steps), every, strict=False):
             dropout = seed_of(seed, "dropout of a look at codecs", step=number)

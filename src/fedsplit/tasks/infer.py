@@ -1,28 +1,25 @@
 """Split inference with a client half at each precision: what a request costs, and where."""
 
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import torch
-
-from fedsplit.building.parts import found_device
-from fedsplit.computing.memory import reuse_freed_memory
-from fedsplit.config.checks import OF_AN_INFERENCE
-from fedsplit.config.instantiate import make
-from fedsplit.config.targets import is_class
+from fedsplit.building.device import find_device
+from fedsplit.building.process import prepare_process
+from fedsplit.config.run_config import RunConfig
 from fedsplit.config.values import NonNegativeInt, PositiveFloat, PositiveInt
 from fedsplit.deployment.precisions import Int8Backend
 from fedsplit.errors import RunFailed, UserError
-from fedsplit.files.new_directory import new_directory
+from fedsplit.files.paths import new_directory
+from fedsplit.files.whole import appearing
+from fedsplit.inference.client_half import ClientHalf
 from fedsplit.inference.deploying import Deploying, save
 from fedsplit.inference.device import Device, Turns
 from fedsplit.inference.files import write_results
 from fedsplit.inference.local import Answering, local_devices
-from fedsplit.inference.process import ClientHalf
 from fedsplit.inference.request import Request
 from fedsplit.inference.server_half import ServerHalf
 from fedsplit.inference.simulated import wire
@@ -32,7 +29,6 @@ from fedsplit.machine.allowance import allowing_a_run_directory
 from fedsplit.machine.extras import extra
 from fedsplit.network.network import Network, SimulatedNetwork
 from fedsplit.recording.run_directory import RunDirectory
-from fedsplit.recording.stored_config import checked, stored_config
 from fedsplit.reports.shown_table import print_table
 from fedsplit.tasks.task import Task
 from fedsplit.transport.local import LocalTransport
@@ -54,6 +50,20 @@ class Infer(Task):
         wait_s: seconds after which a device that is not here is not waited for any more.
     """
 
+    beside = (
+        "task",
+        "run",
+        "trust",
+        "precision",
+        "batch_size",
+        "transport",
+        "network",
+        "threads",
+        "device",
+        "progress",
+    )
+    deploys = True
+
     def __init__(
         self,
         *,
@@ -69,58 +79,59 @@ class Infer(Task):
         self.deploying = partial(Deploying, backend, calibration_batches, calibration_batch_size)
         self.devices, self.wait_s = devices, wait_s
 
-    def run(self, config: Mapping[str, Any], directory: Path) -> None:
+    def run(self, config: RunConfig, directory: Path) -> None:
         """See `Task.run`: prints a table; the directory appears once all is whole."""
         config = _of_the_run(config)
-        precisions = _listed(config["precision"])
-        device = found_device(config["device"])
-        config |= {"device": str(device), "precision": precisions}
-        network = make(Network, config, "network")
+        precisions: Sequence[str] = config.client_precisions
+        device = find_device(config.computation.device)
+        config = replace(config, computation=replace(config.computation, device=str(device)))
+        network = config.network.build(Network)
         grpc = self._grpc(config, precisions, network)
-        torch.set_num_threads(config["threads"])
-        reuse_freed_memory()
-        with nullcontext() if config["run"] is None else allowing_a_run_directory():
+        prepare_process(config)
+        with nullcontext() if config.origin.run is None else allowing_a_run_directory():
             subject = subject_of(config)
         here = [] if grpc is not None and not grpc.spawns else precisions  # else devices bring theirs
-        converted = self.deploying(config["seed"]).converted(subject, here)
+        converted = self.deploying(config.training.seed).converted(subject, here)
         server = ServerHalf(subject.server.to(device), device)
-        with _appearing(directory) as place:
+        with _new(directory) as place:
             deployed = {precision: place / "deployed" / precision for precision in here}
             for precision, folder in deployed.items():
                 save(converted.pop(precision), precision, folder)
             if grpc is None:
                 halves = {
-                    precision: ClientHalf(folder, subject.architecture, config["threads"])
+                    precision: ClientHalf(folder, subject.architecture, config.computation.threads)
                     for precision, folder in deployed.items()
                 }
-                batches = Batches(subject.data, config["batch_size"])
-                reached = local_devices(halves, Answering(server, batches, wire(network, config["seed"])))
+                batches = Batches(subject.data, config.training.batch_size)
+                reached = local_devices(
+                    halves, Answering(server, batches, wire(network, config.training.seed))
+                )
             else:
                 reached = grpc.devices(subject, server, deployed, place)
             with reached as devices:
                 requests = self.turns.of(devices)
             summaries = self._summaries(precisions, devices, requests, network)
             write_results(place, config, subject.cut, requests, summaries)
-        print_table(summary_table(summaries, config["batch_size"]))
+        print_table(summary_table(summaries, config.training.batch_size))
 
-    def _grpc(
-        self, config: Mapping[str, Any], precisions: Sequence[str], network: Network
-    ) -> "GrpcInference | None":
+    def _grpc(self, config: RunConfig, precisions: Sequence[str], network: Network) -> "GrpcInference | None":
         """The network between devices and the server half; None where there is none."""
-        if is_class("transport._target_", config["transport"]["_target_"], LocalTransport):
+        if config.transport.is_class(LocalTransport):
             if self.devices is not None:
                 raise UserError("task.devices", self.devices, "is for devices that dial in: transport=grpc")
             return None
-        with extra("transport", config["choices"]["transport"]):
+        with extra("transport", config.choice("transport")):
             from fedsplit.inference.grpc.inference import GrpcInference  # noqa: PLC0415
+            from fedsplit.transport.grpc.protocol.arguments import GrpcArguments  # noqa: PLC0415
+        transport = GrpcArguments.of(config.transport)
         if isinstance(network, SimulatedNetwork):
             told = "must be none with transport=grpc: this wire is measured"
-            raise UserError("network", config["choices"]["network"], told)
-        if config["transport"]["spawn"] and self.devices not in (None, len(precisions)):
+            raise UserError("network", config.choice("network"), told)
+        if transport.spawn and self.devices not in (None, len(precisions)):
             told = "is for devices that dial in, transport.spawn=false: here is one for each precision"
             raise UserError("task.devices", self.devices, told)
         devices = self.devices or len(precisions)
-        return GrpcInference(config, precisions=precisions, devices=devices, wait_s=self.wait_s)
+        return GrpcInference(config, transport, precisions=precisions, devices=devices, wait_s=self.wait_s)
 
     def _summaries(
         self,
@@ -142,39 +153,28 @@ class Infer(Task):
         ]
 
 
-def _of_the_run(config: Mapping[str, Any]) -> dict[str, Any]:
+def _of_the_run(config: RunConfig) -> RunConfig:
     """The configuration, with all but what is this command's taken from the run that it names."""
-    if config["run"] is None:
-        return dict(config)
-    ran = stored_config(RunDirectory.existing(config["run"], "run"), trust=config["trust"])
-    own = {key.partition(".")[0] for key in OF_AN_INFERENCE} & config.keys()
-    chosen = {key: choice for key, choice in config["choices"].items() if key in own}
-    merged = {**ran, **{key: config[key] for key in own}, "choices": {**ran["choices"], **chosen}}
-    checked(merged)
-    return merged
+    if config.origin.run is None:
+        return config
+    ran = RunDirectory.existing(config.origin.run, "run").run_config(trust=config.origin.trust)
+    return ran.with_keys_of(config, {key.partition(".")[0] for key in Infer.beside})
 
 
 @contextmanager
-def _appearing(directory: Path) -> Iterator[Path]:
+def _new(directory: Path) -> Iterator[Path]:
     """While a new directory is filled, beside its place; it takes that once it is whole, or nothing is left.
 
     Raises:
         UserError: it is there already, or cannot be made.
     """
     new_directory(directory, "hydra.run.dir")
-    partial = directory.with_name(f"{directory.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
-        partial.mkdir()
-        yield partial
-        partial.rename(directory)
+        with appearing(directory) as partial:
+            partial.mkdir()
+            yield partial
     except OSError as error:
         raise RunFailed(f"{directory} cannot be written ({error})") from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
         with suppress(OSError):
             directory.rmdir()  # only where nothing was written
-
-
-def _listed(precision: str | Sequence[str]) -> list[str]:
-    return [precision] if isinstance(precision, str) else list(precision)

@@ -2,55 +2,46 @@
 
 import sys
 from collections.abc import Mapping
-from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from fedsplit.config.checks import check
-from fedsplit.files.shown_path import shown
+from fedsplit.config.run_config import RunConfig
+from fedsplit.config.task_traits import traits_of
+from fedsplit.files.paths import shown
 
 
-def perform(directory: Path, config: Mapping[str, Any], choices: Mapping[str, str]) -> None:
+def perform(directory: Path, config: RunConfig) -> None:
     """Do what the task says.
 
     Args:
         directory: where results go.
-        config: composed and resolved.
-        choices: what was chosen of each group; those of Hydra's own are left out.
+        config: of the command.
 
     Raises:
         UserError: something asked for cannot be.
         RunFailed: the run could not be carried to its end.
     """
-    check(config)
-    if config["progress"] and sys.stdout.isatty():
-        print(announced(directory, config, choices), flush=True)
-    from fedsplit.config.instantiate import make  # noqa: PLC0415  (heavy: only after the check)
+    if config.recording.progress and sys.stdout.isatty():
+        print(announced(directory, config), flush=True)
     from fedsplit.tasks.task import Task  # noqa: PLC0415
 
-    own = {
-        key: value for key, value in config.items() if key != "sweep"
-    }  # where the job stands is no part of it
-    own["choices"] = {group: choice for group, choice in choices.items() if not group.startswith("hydra/")}
-    make(Task, own, "task").run(own, directory)  # type: ignore[type-abstract]
+    own = replace(config, sweep=None)  # where the job stands is no part of it
+    own.task.build(Task).run(own, directory)
 
 
-def announced(directory: Path, config: Mapping[str, Any], choices: Mapping[str, str]) -> str:
+def announced(directory: Path, config: RunConfig) -> str:
     """What is about to be done, and where its results go; imports take seconds before more is known."""
-    task, run = choices["task"], config.get("run")
-    if task == "train":
-        of = f" ({choices['distribution']})"
-        return (
-            f"{choices['algorithm']}: {choices['model']} on {choices['dataset']}{of}, to {shown(directory)}"
-        )
-    if task in ("compare", "infer") and run is not None:
-        return f"{task}: {run}, to {shown(directory) if task == 'infer' else Path(run, 'compare')}"
-    if task in ("certificates", "client"):
-        return task
-    return f"{task}: {choices['model']} on {choices['dataset']}"
+    task, run, choices = traits_of(config.task.target), config.origin.run, config.choices
+    if task.counts_rounds or run is None:
+        subject = task.announces.format(**choices)
+    else:
+        subject = f"{choices['task']}: {run}"
+    if task.models_of_run == "needed":
+        return f"{subject}, to {Path(str(run), choices['task'] or '')}"
+    return f"{subject}, to {shown(directory)}" if task.swept else subject
 
 
-def go_on(directory: Path, changes: Mapping[str, Any]) -> None:
+def go_on(directory: Path, changes: Mapping[str, object]) -> None:
     """Go on with the run in a directory from its last checkpoint, or from its start where there is none.
 
     Args:
@@ -64,24 +55,6 @@ def go_on(directory: Path, changes: Mapping[str, Any]) -> None:
     """
     if sys.stdout.isatty() and changes.get("progress", True) and (directory / "config.yaml").is_file():
         print(f"going on with {shown(directory)}", flush=True)
-    from fedsplit.building.trained_start import TrainedStart  # noqa: PLC0415
-    from fedsplit.machine.allowance import allowing_a_run_directory  # noqa: PLC0415
-    from fedsplit.recording.run_directory import RunDirectory  # noqa: PLC0415
-    from fedsplit.training.experiment import Experiment, resumed_config  # noqa: PLC0415
+    from fedsplit.training.resume import resume  # noqa: PLC0415  (heavy: only after the line above)
 
-    run = RunDirectory.existing(directory)
-    with closing(run):
-        run.claim()
-        checkpoint = run.latest_checkpoint()
-        config = resumed_config(run, changes, checkpoint)
-        # a checkpoint holds all that came of the models that the run started from, which may be gone
-        with allowing_a_run_directory():
-            experiment = Experiment(config, None if checkpoint else TrainedStart.of(config["run"]))
-        if checkpoint is not None:
-            experiment.restore(checkpoint)
-        if stopped_by := experiment.stopped_by():
-            told = (
-                f"{shown(directory)} has finished: {len(experiment.records)} rounds, stopped by {stopped_by}"
-            )
-            print(f"{told}; a larger {stopped_by}= goes on with it")
-        experiment.run(run)
+    resume(directory, changes)

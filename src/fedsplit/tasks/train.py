@@ -1,10 +1,10 @@
 """Train, and leave a run directory behind."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from fedsplit.building.process import prepare_process
 from fedsplit.building.trained_start import TrainedStart
+from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import UserError
 from fedsplit.recording.run_directory import RunDirectory
 from fedsplit.tasks.task import Task
@@ -14,9 +14,13 @@ from fedsplit.training.experiment import Experiment
 class Train(Task):
     """A run of the algorithm."""
 
-    def run(self, config: Mapping[str, Any], directory: Path) -> None:
+    counts_rounds = True
+    announces = "{algorithm}: {model} on {dataset} ({distribution})"
+
+    def run(self, config: RunConfig, directory: Path) -> None:
         """See `Task.run`: the parts are built before the directory is made."""
-        if config["resume"] is not None:
-            raise UserError("resume", config["resume"], "stands by itself, as resume=DIRECTORY")
-        experiment = Experiment(config, TrainedStart.of(config["run"]))
+        if config.origin.resume is not None:
+            raise UserError("resume", config.origin.resume, "stands by itself, as resume=DIRECTORY")
+        prepare_process(config)
+        experiment = Experiment(config, TrainedStart.of(config.origin.run))
         experiment.run(RunDirectory.new(directory, "hydra.run.dir"))

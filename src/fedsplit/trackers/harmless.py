@@ -4,8 +4,8 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
 
+from fedsplit.errors import first_line
 from fedsplit.trackers.tracker import Row, Tracker
 
 _LOG = logging.getLogger("fedsplit")
@@ -23,7 +23,7 @@ class Harmless(Tracker):
     def __init__(self, tracker: Tracker) -> None:
         self._tracker: Tracker | None = tracker
 
-    def start(self, config: Mapping[str, Any], directory: Path, rows: Sequence[Row]) -> None:
+    def start(self, config: Mapping[str, object], directory: Path, rows: Sequence[Row]) -> None:
         """See `Tracker.start`."""
         self._tell(lambda tracker: tracker.start(deepcopy(dict(config)), directory, list(map(dict, rows))))
 
@@ -41,7 +41,6 @@ class Harmless(Tracker):
         try:
             what(self._tracker)
         except (Exception, SystemExit) as error:
-            reason = (str(error).splitlines() or [""])[0]
             name, kind = type(self._tracker).__name__, type(error).__name__
-            _LOG.warning("%s is off from here on (%s: %s); the run goes on", name, kind, reason)
+            _LOG.warning("%s is off from here on (%s: %s); the run goes on", name, kind, first_line(error))
             self._tracker = None

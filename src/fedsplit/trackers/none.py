@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from fedsplit.trackers.tracker import Row, Tracker
 
@@ -10,7 +9,7 @@ from fedsplit.trackers.tracker import Row, Tracker
 class NoTracker(Tracker):
     """A run is in its own files alone."""
 
-    def start(self, config: Mapping[str, Any], directory: Path, rows: Sequence[Row]) -> None:
+    def start(self, config: Mapping[str, object], directory: Path, rows: Sequence[Row]) -> None:
         """See `Tracker.start`."""
 
     def round(self, row: Row) -> None:

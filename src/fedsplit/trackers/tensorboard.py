@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 from torch.utils.tensorboard import SummaryWriter
@@ -20,7 +19,7 @@ class TensorBoard(Tracker):
     def __init__(self) -> None:
         self._writer: SummaryWriter | None = None
 
-    def start(self, config: Mapping[str, Any], directory: Path, rows: Sequence[Row]) -> None:
+    def start(self, config: Mapping[str, object], directory: Path, rows: Sequence[Row]) -> None:
         """See `Tracker.start`: a resume adds a file that holds all rounds, and voids those before it."""
         # The first start is marked too: TensorBoard takes the first mark of a log for no restart.
         self._writer = SummaryWriter(str(directory / "tensorboard"), purge_step=0)

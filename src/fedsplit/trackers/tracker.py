@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 Row: TypeAlias = Mapping[str, object]
 """Of `metrics.csv`, by column; None is an empty cell."""
@@ -13,7 +13,7 @@ class Tracker(ABC):
     """Told of one run, in order. Whatever it raises ends the tracking, and never the run."""
 
     @abstractmethod
-    def start(self, config: Mapping[str, Any], directory: Path, rows: Sequence[Row]) -> None:
+    def start(self, config: Mapping[str, object], directory: Path, rows: Sequence[Row]) -> None:
         """Before the first round, or the first after a resume.
 
         Args:

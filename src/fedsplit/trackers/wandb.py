@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, Literal
+from typing import Literal
 
 import wandb
 
 from fedsplit.files import bounded
+from fedsplit.files.whole import write_text
 from fedsplit.trackers.tracker import Row, Tracker, numbers
 
 FINISH_S = 600.0
@@ -29,7 +30,7 @@ class WeightsAndBiases(Tracker):
         self._mode, self._project, self._entity = mode, project, entity
         self._run: wandb.Run | None = None
 
-    def start(self, config: Mapping[str, Any], directory: Path, rows: Sequence[Row]) -> None:
+    def start(self, config: Mapping[str, object], directory: Path, rows: Sequence[Row]) -> None:
         """See `Tracker.start`. A resumed run goes on under its id, where steps that are there already stay.
 
         Raises:
@@ -41,7 +42,7 @@ class WeightsAndBiases(Tracker):
         folder.mkdir(exist_ok=True)
         id_file = folder / "id"
         if not id_file.exists():
-            id_file.write_text(token_hex(8), encoding="utf-8")
+            write_text(id_file, token_hex(8))
         self._run = wandb.init(
             id=bounded.text(id_file),
             resume="allow",

@@ -2,14 +2,15 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 import torch
 
+from fedsplit.config.run_config import RunConfig
 from fedsplit.data.batches import Normalisation
 from fedsplit.data.dataset import Dataset
 from fedsplit.data.fingerprint import Fingerprint
@@ -38,7 +39,7 @@ class Run:
     """What a transport needs to know of a run.
 
     Args:
-        config: of the run, composed and checked, with the names of what was chosen under `choices`.
+        config: of the run.
         engine: answers for clients that are computed in this process.
         sample_counts: training samples of every client.
         dataset: its images; clients elsewhere are told what they look like.
@@ -51,9 +52,10 @@ class Run:
         device: where weights are.
         seed: of what codecs draw.
         ledger: where bytes are counted.
+        build: makes the same in the process of one client.
     """
 
-    config: Mapping[str, Any]
+    config: RunConfig
     engine: Engine
     sample_counts: Sequence[int]
     dataset: Dataset
@@ -66,6 +68,7 @@ class Run:
     device: torch.device
     seed: int
     ledger: Ledger
+    build: "BuildRun"
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,10 @@ class Member:
     client: int
     normalisation: Normalisation
     check_data: Callable[[Dataset], None]
+
+
+BuildRun: TypeAlias = Callable[[RunConfig, Member], Run]
+"""Makes what the process of one client needs of a run, from its configuration and what it is told."""
 
 
 class Transport(ABC):

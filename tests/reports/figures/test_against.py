@@ -8,8 +8,7 @@ import pytest
 from fedsplit.errors import UserError
 from fedsplit.reports.figures.against import Against
 from fedsplit.reports.figures.measures import at_moment
-from fedsplit.reports.runs import load_runs
-from tests.reports.stored import dirichlet, make_run, table
+from tests.reports.stored import dirichlet, load_runs, make_run, table
 
 
 def skewed(alpha: float) -> dict[str, Any]:

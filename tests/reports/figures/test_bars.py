@@ -6,8 +6,7 @@ from matplotlib.colors import to_hex
 
 from fedsplit.errors import UserError
 from fedsplit.reports.figures.bars import Bar, Bars
-from fedsplit.reports.runs import load_runs
-from tests.reports.stored import make_run, table
+from tests.reports.stored import load_runs, make_run, table
 
 
 @pytest.mark.parametrize("of", ["bytes", "seconds"])

@@ -66,12 +66,16 @@ def test_classes_figure_has_a_panel_for_every_division() -> None:
     assert image.get_figheight() == pytest.approx(3 * alone.get_figheight())
 
 
-def test_classes_figure_of_too_many_clients_or_divisions_is_refused() -> None:
+def test_classes_figure_of_too_many_clients_is_refused() -> None:
     many = ClassCounts(tuple((client, 0, 1) for client in range(201)))
     with pytest.raises(UserError, match=r"^clients=201: at most 200"):
         Classes().draw([Division("many", many)])
-    with pytest.raises(UserError, match=r"^divisions=9: at most 8"):
-        Classes().draw([Division(str(i), ClassCounts(ROWS)) for i in range(9)])
+
+
+def test_classes_figure_leaves_out_what_is_beyond_eight_divisions() -> None:
+    drawn, left_out = Classes().within_limits([Division(str(i), ClassCounts(ROWS)) for i in range(9)])
+    assert [each.title for each in drawn] == [str(i) for i in range(8)]
+    assert left_out == ["8"]
 
 
 def test_long_title_stays_within_the_classes_figure() -> None:

@@ -5,8 +5,7 @@ import pytest
 
 from fedsplit.errors import UserError
 from fedsplit.reports.figures.confusion import Confusion, Matrix
-from fedsplit.reports.runs import load_runs
-from tests.reports.stored import make_run
+from tests.reports.stored import load_runs, make_run
 
 
 def matrix(path: Path) -> np.ndarray:

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 
 from fedsplit.errors import UserError
 from fedsplit.reports.figures.curve import Curve, Line
-from fedsplit.reports.figures.style import APPEARANCE, DASHES
+from fedsplit.reports.figures.style import DASHES, algorithm_looks
 from fedsplit.reports.figures.wording import legend_texts
-from fedsplit.reports.runs import Run, load_runs, without_repeats
-from tests.reports.stored import dirichlet, make_run, table
+from fedsplit.reports.runs import Run, without_repeats
+from tests.reports.stored import dirichlet, load_runs, make_run, table
 
 
 def axes_of(figure: Figure) -> Any:
@@ -29,7 +29,7 @@ def labels(*paths: Path) -> list[str]:
 def test_stored_run_is_read_as_it_was_written(tmp_path: Path) -> None:
     (run,) = load_runs([make_run(tmp_path / "a", evaluated=2, ran=5)])
     expected = table(run.path)
-    assert run.config["seed"] == 0
+    assert run.seed == 0
     assert run.columns["round"] == (0, 1, 2, 3, 4)
     for name, column in expected.items():
         np.testing.assert_array_equal(np.array(run.columns[name], dtype=float), column)
@@ -79,7 +79,9 @@ def test_curve_of_a_column_that_a_run_does_not_have_is_refused(tmp_path: Path) -
 
 def test_curve_targets_stand_where_the_mean_first_reaches_them(tmp_path: Path) -> None:
     paths = [
-        make_run(tmp_path / f"{name}{seed}", name, seed=seed, ran=9) for name in APPEARANCE for seed in (0, 1)
+        make_run(tmp_path / f"{name}{seed}", name, seed=seed, ran=9)
+        for name in algorithm_looks()
+        for seed in (0, 1)
     ]
     figure = Curve(x="load", y="test_accuracy", targets=(0.6, 2.0))
     lines = figure.data(load_runs(paths))
@@ -158,17 +160,17 @@ def test_curve_of_seeds_without_a_common_round_is_refused(tmp_path: Path) -> Non
 
 
 def test_curves_have_the_colour_and_marker_of_their_algorithm_in_every_figure(tmp_path: Path) -> None:
-    everyone = load_runs([make_run(tmp_path / name, name) for name in reversed(APPEARANCE)])
-    assert len({colour for colour, _ in APPEARANCE.values()}) == 5
-    assert len({marker for _, marker in APPEARANCE.values()}) == 5
+    everyone = load_runs([make_run(tmp_path / name, name) for name in reversed(algorithm_looks())])
+    assert len({colour for colour, _ in algorithm_looks().values()}) == 5
+    assert len({marker for _, marker in algorithm_looks().values()}) == 5
     for runs in (everyone, everyone[1:3], everyone[4:]):
         lines = Curve().data(runs)
         found = dict(
             zip([line.label for line in lines], axes_of(Curve().draw(lines)).get_lines(), strict=True)
         )
-        assert list(found) == [name for name in APPEARANCE if name in {run.algorithm for run in runs}]
+        assert list(found) == [name for name in algorithm_looks() if name in {run.algorithm for run in runs}]
         for name, line in found.items():
-            assert (to_hex(line.get_color()).upper(), line.get_marker()) == APPEARANCE[name]
+            assert (to_hex(line.get_color()).upper(), line.get_marker()) == algorithm_looks()[name]
 
 
 def test_curve_of_a_users_own_algorithm_has_an_appearance_of_its_own(tmp_path: Path) -> None:
@@ -178,7 +180,7 @@ def test_curve_of_a_users_own_algorithm_has_an_appearance_of_its_own(tmp_path: P
     assert [line.label for line in lines] == names
     axes = axes_of(Curve().draw(lines))
     used = [(line.get_color(), line.get_marker()) for line in axes.get_lines()]
-    assert len({*used, *APPEARANCE.values()}) == 5 + 2
+    assert len({*used, *algorithm_looks().values()}) == 5 + 2
 
 
 def test_runs_under_an_alias_are_runs_of_its_algorithm(tmp_path: Path) -> None:
@@ -292,7 +294,7 @@ def test_curves_of_too_many_settings_or_algorithms_are_refused() -> None:
 @pytest.mark.parametrize("long", [False, True])
 def test_curve_figure_fits_a_column_and_its_legend_covers_nothing(long: bool) -> None:
     setting = "distribution.classes_per_client=2, model.cut=features.5, num_clients=100" if long else ""
-    lines = [curve_of(name, (0.2, 0.8), setting) for name in APPEARANCE]
+    lines = [curve_of(name, (0.2, 0.8), setting) for name in algorithm_looks()]
     drawn = Curve().draw(lines)
     image = BytesIO()
     drawn.savefig(image, format="png")
@@ -329,8 +331,8 @@ def broken(path: Path, name: str, content: str) -> Path:
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("config.yaml", "seed: [", "must not be damaged"),
-        ("config.yaml", "seed: 0", "no algorithm chosen"),
+        ("config.yaml", "seed: [", "its config.yaml is damaged"),
+        ("config.yaml", "format: 1\nchoices: {}\nseed: 0", "no algorithm chosen"),
         ("metrics.csv", "", "columns round and load"),
         ("metrics.csv", "round,load,test_accuracy\n0,10,0.5\n1,2", "line 3 of metrics.csv must be whole"),
         ("metrics.csv", "round,load,test_accuracy\n0,10,abc\n", "line 2 of metrics.csv must be whole"),

@@ -17,8 +17,7 @@ from fedsplit.reports.drawing import draw
 from fedsplit.reports.experiments import Experiment, figure_type
 from fedsplit.reports.figures.style import FORMATS, house_style
 from fedsplit.reports.figures.types import FIGURE_TYPES
-from fedsplit.reports.runs import load_runs
-from tests.reports.stored import make_run
+from tests.reports.stored import load_runs, make_run
 
 ROOT = Path(__file__).parents[3]
 HOSTILE: dict[str, Any] = {

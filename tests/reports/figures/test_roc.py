@@ -6,8 +6,7 @@ from sklearn.metrics import auc, roc_curve
 
 from fedsplit.errors import UserError
 from fedsplit.reports.figures.roc import Roc
-from fedsplit.reports.runs import load_runs
-from tests.reports.stored import make_run
+from tests.reports.stored import load_runs, make_run
 
 
 def curves(path: Path) -> list[np.ndarray]:

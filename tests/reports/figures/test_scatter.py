@@ -7,8 +7,7 @@ import pytest
 from fedsplit.errors import UserError
 from fedsplit.reports.figures.scatter import Scatter, Spot
 from fedsplit.reports.figures.style import FILLS
-from fedsplit.reports.runs import load_runs
-from tests.reports.stored import dirichlet, make_run, table
+from tests.reports.stored import dirichlet, load_runs, make_run, table
 
 
 def test_scatter_point_is_the_last_csv_row_over_seeds_and_grows_with_alpha(tmp_path: Path) -> None:

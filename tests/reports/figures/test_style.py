@@ -10,8 +10,8 @@ from matplotlib.text import Text
 
 from fedsplit.reports.figures.style import encoded, three_digits, wrapped
 from fedsplit.reports.figures.types import FIGURE_TYPES
-from fedsplit.reports.runs import Run, load_runs
-from tests.reports.stored import dirichlet, make_run
+from fedsplit.reports.runs import Run
+from tests.reports.stored import dirichlet, load_runs, make_run
 
 MAGIC = {"png": b"\x89PNG\r\n\x1a\n", "pdf": b"%PDF-", "svg": b"<?xml"}
 SETTINGS: dict[str, dict[str, Any]] = {

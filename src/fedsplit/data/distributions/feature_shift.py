@@ -31,7 +31,6 @@ class FeatureShift(Iid):
         self.rotation, self.colour = rotation, colour
 
     def seen_by(self, client: int, pixels: Tensor, seed: int) -> Tensor:
-        """See `Distribution.seen_by`."""
         draw = generator(seed, "feature shift", client=client)
         angle, *factors = (
             2 * torch.rand(1 + pixels.shape[3], generator=draw, dtype=torch.float64) - 1

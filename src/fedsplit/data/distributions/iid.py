@@ -10,6 +10,5 @@ class Iid(Distribution):
     """Shuffled, then cut into shards whose sizes differ by at most one."""
 
     def split(self, labels: np.ndarray, num_clients: int, seed: int) -> list[np.ndarray]:
-        """See `Distribution.split`."""
         order = numpy_generator(seed, "distribution").permutation(len(labels))
         return np.array_split(order, num_clients)

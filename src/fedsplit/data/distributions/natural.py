@@ -16,7 +16,6 @@ class Natural(Distribution):
     by_owner = True
 
     def split(self, labels: np.ndarray, num_clients: int, seed: int) -> list[np.ndarray]:
-        """See `Distribution.split`."""
         owners, sizes = np.unique(labels, return_counts=True)
         if num_clients > len(owners):
             raise UserError("num_clients", num_clients, f"at most the {len(owners)} owners of the samples")

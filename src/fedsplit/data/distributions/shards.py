@@ -14,16 +14,12 @@ class Shards(Distribution):
     As the label shards of B. McMahan et al., "Communication-Efficient Learning of Deep Networks from
     Decentralized Data", 2017, but a piece never spans two classes, so the number of classes is exact.
     The classes are dealt round and round in a shuffled order, hence as evenly as can be.
-
-    Args:
-        classes_per_client: different classes each client holds.
     """
 
     def __init__(self, *, classes_per_client: PositiveInt) -> None:
         self.classes_per_client = classes_per_client
 
     def split(self, labels: np.ndarray, num_clients: int, seed: int) -> list[np.ndarray]:
-        """See `Distribution.split`."""
         draw = numpy_generator(seed, "distribution")
         classes = draw.permutation(np.unique(labels))
         k = self.classes_per_client

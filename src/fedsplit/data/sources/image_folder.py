@@ -49,7 +49,6 @@ class ImageFolder(ImageFiles):
         return train, test
 
     def class_names(self) -> tuple[str, ...]:
-        """See `ImageSource.class_names`."""
         train = self.folder / "train"
         if not train.is_dir():
             raise self.misplaced(f"a folder that holds train/<class>/* and {self.test_split}/<class>/*")

@@ -23,7 +23,6 @@ class TinyImageNet(ImageFiles):
     origin: ClassVar[str] = "unpack http://cs231n.stanford.edu/tiny-imagenet-200.zip and name its folder"
 
     def listed(self) -> tuple[Listed, Listed]:
-        """See `ImageFiles.listed`."""
         labels = {wnid: label for label, wnid in enumerate(self.class_names())}
         train: Listed = []
         for wnid, label in labels.items():

@@ -11,7 +11,7 @@ import torch
 
 from fedsplit.data.dataset import Images, ImageSource, Published
 from fedsplit.data.sources.origins import AS_THEY_ARE, ORIGINS
-from fedsplit.errors import UserError
+from fedsplit.errors import UserError, first_line
 from fedsplit.files.paths import user_path
 from fedsplit.machine.torchvision_operators import torchvision
 
@@ -35,7 +35,6 @@ class TorchvisionImages(ImageSource):
     """A dataset of torchvision by name, read from `root` in torchvision's own layout.
 
     Args:
-        name: which dataset.
         root: folder that holds, or is to hold, the files.
         download: fetch the files when they are not there.
     """
@@ -45,11 +44,9 @@ class TorchvisionImages(ImageSource):
     download: bool
 
     def published(self) -> Published:
-        """See `ImageSource.published`."""
         return _PUBLISHED[self.name]
 
     def read(self) -> tuple[Images, Images]:
-        """Both splits as published."""
         return self._read("train"), self._read("test")
 
     def _read(self, split: str) -> Images:
@@ -78,7 +75,6 @@ def published(name: str, root: str, download: bool, reader: Callable[[ModuleType
     Args:
         name: of the dataset, for errors.
         root: the folder; where a download fails that made it, it is removed.
-        download: as told to the reader.
         reader: from `torchvision.datasets`.
 
     Raises:
@@ -98,5 +94,4 @@ def _advice(name: str, download: bool, error: Exception) -> str:
     told = f"must hold {ORIGINS[name]}; {AS_THEY_ARE}"
     if not download:
         return f"{name} is not there or damaged; dataset.download=true fetches it, or {told}"
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return f"{name} is not there or damaged, and its download failed ({reason}); it {told}"
+    return f"{name} is not there or damaged, and its download failed ({first_line(error)}); it {told}"

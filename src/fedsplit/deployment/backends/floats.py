@@ -30,7 +30,6 @@ class Floats(Deployed):
 
     @torch.inference_mode()
     def run_quantized(self, x: Tensor) -> SmashedData:
-        """See `Deployed.run_quantized`."""
         return SmashedData(self.module(compute_format(x.to(self.dtype))))
 
     def save(self, directory: Path) -> None:
@@ -41,26 +40,19 @@ class Floats(Deployed):
 
     @classmethod
     def load(cls, directory: Path, build: Build) -> Self:
-        """See `Deployed.load`."""
         loaded = cls(build(), _TYPES[storage.description(directory)["dtype"]])
         loaded.module.load_state_dict(load_file(directory / _FILE))
         return loaded
 
 
 class FloatBackend(Backend):
-    """Casts to 16 bits, or leaves 32. On a processor without units for 16 it gets smaller, not faster.
-
-    Args:
-        dtype: to cast to.
-    """
+    """Casts to 16 bits, or leaves 32. On a processor without units for 16 it gets smaller, not faster."""
 
     def __init__(self, dtype: Literal["float32", "float16", "bfloat16"]) -> None:
         self._dtype = _TYPES[dtype]
 
     def prepare(self, module: nn.Module, example: Tensor) -> None:
-        """See `Backend.prepare`."""
         self._module = copy.deepcopy(module)
 
     def convert(self) -> Deployed:
-        """See `Backend.convert`."""
         return Floats(self._module, self._dtype)

@@ -8,10 +8,9 @@ names is carried out step by step: no source is generated from a file.
 import json
 import logging
 import operator
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,36 +20,22 @@ from safetensors.torch import save_file
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from fedsplit.deployment.backends.graph_operations import ATEN, DECOMPOSED
+from fedsplit.deployment.backends.graph_step import (
+    LARGEST_NUMBER,
+    Step,
+    constant,
+    flat,
+    is_whole,
+    name_of,
+    written,
+)
+from fedsplit.errors import first_line
 
-_PYTHON = {"getitem": operator.getitem, "add": operator.add, "sub": operator.sub, "mul": operator.mul}
-_KINDS = {"dtype": torch.dtype, "memory_format": torch.memory_format, "layout": torch.layout}
 _ASSERTIONS = (torch.ops.aten._assert_tensor_metadata.default,)
-_TEXT = re.compile(r"[A-Za-z_ ,.>-]{0,200}")
-"""Equations of sums, names of modes."""
 _MOST_STEPS = 20_000
-_MOST_DEPTH = 4
-_LARGEST_NUMBER = 2**53
 _LARGEST_JSON = 16 * 2**20
 _PER_SAMPLE, _BESIDE = 64 * 2**20, 256 * 2**20
 """Bytes that values alive at once may take: for each sample of the input, and beside them."""
-
-
-@dataclass(frozen=True)
-class _Value:
-    """The result of an earlier step, by its number."""
-
-    step: int
-
-
-@dataclass(frozen=True)
-class _Step:
-    """One operation: what it calls with which arguments, and the results that nothing needs behind it."""
-
-    function: Callable[..., Any]
-    arguments: tuple[Any, ...]
-    named: dict[str, Any]
-    last_uses: tuple[int, ...] = ()
 
 
 class OperationGraph(nn.Module):
@@ -71,7 +56,7 @@ class OperationGraph(nn.Module):
         super().__init__()
         self._written = [list(step) for step in steps]
         self._output = output
-        self._steps: list[_Step | str | None] = []
+        self._steps: list[Step | str | None] = []
         for number, tensor in enumerate(tensors):
             self.register_buffer(f"t{number}", tensor)
         for number, step in enumerate(steps):
@@ -82,37 +67,31 @@ class OperationGraph(nn.Module):
             raise ValueError(f"there is no step {output}")
         self._free_early()
 
-    def _parsed(self, number: int, step: list[Any]) -> _Step | str | None:
+    def _parsed(self, number: int, step: list[Any]) -> Step | str | None:
         kind, *rest = step
         if kind == "input":
             return None
         if kind == "tensor":
             (place,) = rest
-            if not _is_whole(place) or not hasattr(self, f"t{place}"):
+            if not is_whole(place) or not hasattr(self, f"t{place}"):
                 raise ValueError(f"there is no tensor {place}")
             return f"t{place}"
         arguments, named = rest
         if not isinstance(arguments, list) or not isinstance(named, dict):
             raise ValueError(f"{kind}: arguments are a list and an object")
-        function = _function(kind)
-        values = tuple(_value(each, number) for each in arguments)
-        options = {name: _value(each, number) for name, each in named.items()}
-        _check_arguments(kind, function, values, options)
-        return _Step(function, values, options)
+        return Step.parsed(kind, arguments, named, number)
 
     def _free_early(self) -> None:
         """Note where the result of each step is needed last."""
         last: dict[int, int] = {}
         for number, step in enumerate(self._steps):
-            if isinstance(step, _Step):
-                last |= dict.fromkeys(_uses([*step.arguments, *step.named.values()]), number)
+            if isinstance(step, Step):
+                last |= dict.fromkeys(step.uses, number)
         for used, number in last.items():
             step = self._steps[number]
-            assert isinstance(step, _Step)
+            assert isinstance(step, Step)
             if used != self._output:
-                self._steps[number] = _Step(
-                    step.function, step.arguments, step.named, (*step.last_uses, used)
-                )
+                self._steps[number] = replace(step, last_uses=(*step.last_uses, used))
 
     def forward(self, x: Tensor) -> Tensor:
         """The output for inputs `x (n, ...)`."""
@@ -123,9 +102,7 @@ class OperationGraph(nn.Module):
             elif isinstance(step, str):
                 results[number] = getattr(self, step)
             else:
-                arguments = [_resolved(each, results) for each in step.arguments]
-                named = {name: _resolved(each, results) for name, each in step.named.items()}
-                results[number] = step.function(*arguments, **named)
+                results[number] = step.result(results)
                 for used in step.last_uses:
                     del results[used]
         output: Tensor = results[self._output]
@@ -147,18 +124,16 @@ class OperationGraph(nn.Module):
                 elif isinstance(step, str):
                     results[number] = fake.from_tensor(getattr(self, step))
                 else:
-                    arguments = [_resolved(each, results) for each in step.arguments]
-                    named = {name: _resolved(each, results) for name, each in step.named.items()}
                     try:
-                        results[number] = step.function(*arguments, **named)
+                        results[number] = step.result(results)
                     except Exception as error:  # of many kinds, whatever an operation makes of its arguments
-                        reason = (str(error).splitlines() or [type(error).__name__])[0]
+                        reason = first_line(error)
                         name = self._written[number][0]
                         raise ValueError(f"step {number}, {name}: wrong arguments ({reason})") from error
-                alive[number] = sum(map(_size, _flat(results[number])))
+                alive[number] = sum(map(_size, flat(results[number])))
                 if sum(alive.values()) > allowed:
                     raise ValueError(f"step {number} needs more than {allowed / 1e6:,.0f} MB")
-                for used in step.last_uses if isinstance(step, _Step) else ():
+                for used in step.last_uses if isinstance(step, Step) else ():
                     del results[used], alive[used]
         if not isinstance(results[self._output], Tensor):
             raise ValueError("its output is no tensor")
@@ -181,14 +156,15 @@ class OperationGraph(nn.Module):
             if not node.users and (node.op == "call_module" or node.target in _ASSERTIONS):
                 continue  # guards on inputs, which are checked when they come
             if node.op == "output":
-                output = numbers[_only(node.args[0])]
+                (last,) = node.all_input_nodes
+                output = numbers[last]
                 continue
             if node.op == "get_attr":
                 steps.append(["tensor", len(tensors)])
                 tensors.append(operator.attrgetter(str(node.target))(module).detach())
             elif node.op == "call_function":
-                named = {name: _plain(value, numbers) for name, value in node.kwargs.items()}
-                steps.append([_name(node.target), _plain(list(node.args), numbers), named])
+                named = {name: written(value, numbers) for name, value in node.kwargs.items()}
+                steps.append([name_of(node.target), written(list(node.args), numbers), named])
             elif node.op == "placeholder":
                 steps.append(["input"])
             else:
@@ -228,14 +204,14 @@ class OperationGraph(nn.Module):
             if not isinstance(graph, dict) or graph.keys() != {"steps", "output", "types"}:
                 raise ValueError("it holds no graph")
             steps, output, types = graph["steps"], graph["output"], graph["types"]
-            if not (isinstance(steps, list) and isinstance(types, list) and _is_whole(output)):
+            if not (isinstance(steps, list) and isinstance(types, list) and is_whole(output)):
                 raise ValueError("it holds no graph")
             if len(steps) > _MOST_STEPS or set(file.keys()) != {f"t{number}" for number in range(len(types))}:
                 raise ValueError("its steps or tensors are not those of a graph")
             if not all(isinstance(step, list) and len(step) in (1, 2, 3) for step in steps):
                 raise ValueError("a step is a list of a name and its arguments")
             tensors = [
-                file.get_tensor(f"t{number}").to(_constant("dtype", dtype))
+                file.get_tensor(f"t{number}").to(constant("dtype", dtype))
                 for number, dtype in enumerate(types)
             ]
         try:
@@ -244,156 +220,10 @@ class OperationGraph(nn.Module):
             raise ValueError(f"a step is none ({error})") from error
 
 
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def _narrowed(tensor: Tensor) -> Tensor:
     """Whole numbers of 64 bits in 8, where they fit: zero points of channels."""
     small = tensor.dtype == torch.int64 and tensor.numel() > 0 and int(tensor.abs().max()) < 128
     return tensor.to(torch.int8) if small else tensor
-
-
-def _only(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        (value,) = value
-    return value
-
-
-def _name(target: object) -> str:
-    if isinstance(target, torch._ops.OpOverload):
-        name = str(target)
-        _function(name)
-        return name
-    for name, function in _PYTHON.items():
-        if target is function:
-            return name
-    raise ValueError(f"{target} is no operation on tensors")
-
-
-def _function(name: object) -> Callable[..., Any]:
-    """The operation of a name.
-
-    Raises:
-        ValueError: it is none that a graph can hold.
-    """
-    if not isinstance(name, str):
-        raise ValueError("an operation has a name")
-    if name in _PYTHON:
-        return _PYTHON[name]
-    namespace, _, rest = name.partition(".")
-    operation, _, overload = rest.partition(".")
-    known = {"aten": ATEN, "quantized_decomposed": DECOMPOSED}.get(namespace, frozenset())
-    if operation.removesuffix("_") not in known:
-        raise ValueError(f"{name[:100]} is no operation on tensors that a deployed graph can hold")
-    packet = getattr(getattr(torch.ops, namespace), operation, None)
-    found = getattr(packet, overload, None) if overload.replace("_", "").isalnum() else None
-    if not isinstance(found, torch._ops.OpOverload):
-        raise ValueError(f"this torch has no operation {name[:100]}")
-    if any(argument.is_out for argument in found._schema.arguments):
-        raise ValueError(f"{name[:100]} writes to tensors that it is given")
-    return found
-
-
-def _check_arguments(
-    name: str, function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]
-) -> None:
-    """Hold texts and names to what the operation declares.
-
-    Raises:
-        ValueError: there is an argument too many, of an unknown name, or text where there is to be none.
-    """
-    if not isinstance(function, torch._ops.OpOverload):
-        if named or len(arguments) != 2 or not all(isinstance(each, _Value | int) for each in arguments):
-            raise ValueError(f"{name} takes two values")
-        return
-    schema = function._schema.arguments
-    places = [argument for argument in schema if not argument.kwarg_only]
-    declared = {argument.name: argument for argument in schema}
-    if len(arguments) > len(places) or not named.keys() <= declared.keys():
-        raise ValueError(f"{name} has no such arguments")
-    given = [*zip(places, arguments, strict=False), *((declared[key], each) for key, each in named.items())]
-    for argument, value in given:
-        if "str" not in str(argument.type) and any(isinstance(each, str) for each in _flat(value)):
-            raise ValueError(f"{name}: {argument.name} is no text")
-
-
-def _plain(value: Any, numbers: dict[fx.Node, int]) -> Any:
-    """An argument as JSON: what JSON has no word for is an object of one key."""
-    if isinstance(value, fx.Node):
-        return {"step": numbers[value]}
-    if isinstance(value, list | tuple):
-        return [_plain(each, numbers) for each in value]
-    for kind, found in _KINDS.items():
-        if isinstance(value, found):
-            return {kind: str(value).removeprefix("torch.")}
-    if isinstance(value, torch.device):
-        return {"device": "cpu"}
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    raise ValueError(f"{value!r} cannot be written")
-
-
-def _value(value: Any, number: int, depth: int = 0) -> Any:
-    """An argument of step `number` from JSON.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if depth > _MOST_DEPTH:
-        raise ValueError("an argument is nested too deeply")
-    if isinstance(value, list):
-        return [_value(each, number, depth + 1) for each in value]
-    if isinstance(value, dict):
-        return _worded(value, number)
-    if isinstance(value, str) and not _TEXT.fullmatch(value):
-        raise ValueError("a text holds other than letters and the signs of an equation")
-    if _is_whole(value) and abs(value) > _LARGEST_NUMBER and value not in (2**63 - 1, -(2**63)):
-        raise ValueError("a number is beyond all bounds")
-    return value
-
-
-def _worded(value: dict[str, Any], number: int) -> Any:
-    """What an object of one key stands for."""
-    if len(value) != 1:
-        raise ValueError("an object has one key")
-    kind, content = next(iter(value.items()))
-    if kind == "device" and content == "cpu":
-        return torch.device("cpu")
-    if kind != "step":
-        return _constant(kind, content)
-    if not _is_whole(content) or not 0 <= content < number:
-        raise ValueError(f"step {number} comes before what it needs")
-    return _Value(content)
-
-
-def _constant(kind: object, name: object) -> Any:
-    found = getattr(torch, name, None) if isinstance(name, str) and name.isidentifier() else None
-    if not isinstance(kind, str) or kind not in _KINDS or not isinstance(found, _KINDS[kind]):
-        raise ValueError(f"{str(name)[:100]} is no {str(kind)[:100]}")
-    return found
-
-
-def _resolved(value: Any, results: dict[int, Any]) -> Any:
-    if isinstance(value, _Value):
-        return results[value.step]
-    if isinstance(value, list):
-        return [_resolved(each, results) for each in value]
-    return value
-
-
-def _flat(value: Any) -> Iterator[Any]:
-    if isinstance(value, list | tuple):
-        for each in value:
-            yield from _flat(each)
-    else:
-        yield value
-
-
-def _uses(value: Any) -> Iterator[int]:
-    for each in _flat(value):
-        if isinstance(each, _Value):
-            yield each.step
 
 
 @contextmanager
@@ -408,13 +238,9 @@ def _quiet() -> Iterator[None]:
 
 
 def _size(value: object) -> int:
-    """Bytes of a result.
-
-    Raises:
-        ValueError: a number is beyond all bounds.
-    """
+    """Bytes of a result."""
     if isinstance(value, Tensor):
         return value.numel() * value.element_size()
-    if isinstance(value, int) and abs(value) > _LARGEST_NUMBER:
+    if isinstance(value, int) and abs(value) > LARGEST_NUMBER:
         raise ValueError("a number is beyond all bounds")
     return 64

@@ -21,9 +21,7 @@ class OnnxFile(Deployed):
     """An ONNX graph from `x` to `z`.
 
     Args:
-        content: of the file.
         scale: of what `z` are codes of; None where they are none.
-        zero_point: of the codes.
     """
 
     format: ClassVar[str]
@@ -57,7 +55,6 @@ class OnnxFile(Deployed):
         """`z` of inputs `x (n, c, h, w)`, float32 and contiguous."""
 
     def run_quantized(self, x: Tensor) -> SmashedData:
-        """See `Deployed.run_quantized`."""
         z = self.outputs(np.ascontiguousarray(x.numpy()))
         return SmashedData(torch.from_numpy(z), self._scale, self._zero_point)
 
@@ -68,6 +65,5 @@ class OnnxFile(Deployed):
 
     @classmethod
     def load(cls, directory: Path, build: Build) -> Self:
-        """See `Deployed.load`."""
         scale, zero_point = storage.grid(storage.description(directory))
         return cls((directory / _FILE).read_bytes(), scale, zero_point)

@@ -31,12 +31,10 @@ class OnnxFloat(Backend):
     """What runs the graph."""
 
     def prepare(self, module: nn.Module, example: Tensor) -> None:
-        """See `Backend.prepare`."""
         self._example = example
         self._model = exported(module, example)
 
     def convert(self) -> Deployed:
-        """See `Backend.convert`."""
         return self.runs.of(self._model)
 
 
@@ -59,17 +57,12 @@ class _Quantized(OnnxFloat):
         left = float_operators(model.graph, _QUANTIZABLE)
         if sum(left[each] for each in WEIGHTED) == sum(floats[each] for each in WEIGHTED):
             raise UserError("model", ", ".join(floats), "ONNX Runtime can quantize none of these operators")
-        self._unquantized = tuple(sorted(left.keys() & floats.keys()))
+        self.unquantized = tuple(sorted(left.keys() & floats.keys()))
         return self.runs.of(model)
 
     @abstractmethod
     def quantize(self, before: Path, after: Path) -> None:
         """Read a file and write another."""
-
-    @property
-    def unquantized(self) -> tuple[str, ...]:
-        """See `Backend.unquantized`: types of operators."""
-        return self._unquantized
 
 
 class OnnxDynamic(_Quantized):
@@ -79,7 +72,6 @@ class OnnxDynamic(_Quantized):
     """
 
     def quantize(self, before: Path, after: Path) -> None:
-        """See `_Quantized.quantize`."""
         # uint8: ONNX Runtime has no convolution with signed weights and ranges of each batch
         quantization.quantize_dynamic(before, after, weight_type=QuantType.QUInt8)
 
@@ -99,7 +91,6 @@ class OnnxStatic(_Quantized):
         self._batches = batches
 
     def quantize(self, before: Path, after: Path) -> None:
-        """See `_Quantized.quantize`."""
         quantization.quantize_static(
             before,
             after,

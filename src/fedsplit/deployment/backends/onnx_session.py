@@ -21,7 +21,6 @@ class OnnxSession(OnnxFile):
         self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
     def outputs(self, x: np.ndarray) -> np.ndarray:
-        """See `OnnxFile.outputs`."""
         z: np.ndarray
         (z,) = self._session.run(None, {INPUT: x})
         return z

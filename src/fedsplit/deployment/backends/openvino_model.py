@@ -36,7 +36,6 @@ class OpenVinoModel(OnnxFile):
         self._requests: dict[tuple[int, ...], openvino.InferRequest] = {}
 
     def outputs(self, x: np.ndarray) -> np.ndarray:
-        """See `OnnxFile.outputs`."""
         request = self._requests.get(x.shape)
         if request is None:
             request = self._requests[x.shape] = self._compiled(x.shape)

@@ -17,7 +17,7 @@ from fedsplit.deployment.backends.backend import Backend, Build, Deployed, Smash
 from fedsplit.deployment.backends.exporting import exporting, quietly
 from fedsplit.deployment.backends.graph_file import OperationGraph
 from fedsplit.deployment.calibration import check_batches
-from fedsplit.errors import UserError
+from fedsplit.errors import UserError, first_line
 
 with quietly():  # of kernels for other machines
     import torchao.quantization.pt2e.quantizer.x86_inductor_quantizer as x86
@@ -38,10 +38,8 @@ class Pt2eGraph(Deployed):
     Not compiled it decodes weights and activations and computes in float32: right, and slow.
 
     Args:
-        graph: of torch's operations.
         compiled: by inductor, for each number of samples anew; takes up to a minute each.
         scale: of the output's codes; None of a graph whose output is no codes.
-        zero_point: of them.
     """
 
     def __init__(
@@ -94,8 +92,7 @@ class Pt2eGraph(Deployed):
             with quietly(), inductor.patch(freezing=True, compile_threads=1):
                 z = self._run(x)
         except (InductorError, BackendCompilerFailed) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError("model", "PT2E", f"cannot be compiled here ({reason})") from error
+            raise UserError("model", "PT2E", f"cannot be compiled here ({first_line(error)})") from error
         return z
 
     def save(self, directory: Path) -> None:
@@ -106,7 +103,6 @@ class Pt2eGraph(Deployed):
 
     @classmethod
     def load(cls, directory: Path, build: Build) -> Self:
-        """See `Deployed.load`."""
         settings = storage.description(directory)
         compiled, (scale, zero_point) = settings.get("compiled"), storage.grid(settings)
         if not isinstance(compiled, bool):
@@ -145,7 +141,6 @@ class Pt2eStatic(Backend):
         self._compiled = compiled
 
     def prepare(self, module: nn.Module, example: Tensor) -> None:
-        """See `Backend.prepare`."""
         self._example = example
         quantizer = x86.X86InductorQuantizer()
         quantizer.set_global(x86.get_default_x86_inductor_quantization_config())
@@ -154,25 +149,18 @@ class Pt2eStatic(Backend):
 
     @torch.no_grad()
     def calibrate(self, batches: Sequence[Tensor]) -> None:
-        """See `Backend.calibrate`."""
         check_batches(batches, self._example)
         for batch in batches:
             self._prepared(batch)
 
     def convert(self) -> Deployed:
-        """See `Backend.convert`."""
         with exporting():
             graph = convert_pt2e(self._prepared)
         weighted = [node for node in graph.graph.nodes if node.target in _WEIGHTED]
-        self._unquantized = tuple(sorted({_kind(node) for node in weighted if not _decodes(node)}))
+        self.unquantized = tuple(sorted({_kind(node) for node in weighted if not _decodes(node)}))
         if not any(map(_decodes, weighted)):
             raise UserError("model", type(graph).__name__, "torchao can quantize none of its operations")
         return Pt2eGraph.of(graph, compiled=self._compiled)
-
-    @property
-    def unquantized(self) -> tuple[str, ...]:
-        """See `Backend.unquantized`: those with weights."""
-        return self._unquantized
 
 
 def exported(module: nn.Module, example: Tensor) -> fx.GraphModule:
@@ -186,7 +174,7 @@ def exported(module: nn.Module, example: Tensor) -> fx.GraphModule:
     try:
         program = torch.export.export(module, (example,), dynamic_shapes=shapes, strict=True)
     except Exception as error:  # of many kinds, whatever dynamo stumbles over
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UserError("model", type(module).__name__, f"cannot be exported ({reason})") from error
     graph: fx.GraphModule = program.module()
     return graph

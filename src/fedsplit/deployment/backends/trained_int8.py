@@ -46,11 +46,7 @@ _RUNTIMES: Mapping[Int8Backend, Callable[[], Deploy]] = {
 
 
 class TrainedInt8(Backend):
-    """Weights int8, a scale a channel, and activations uint8, as `qat=true` trained them.
-
-    Args:
-        runtime: what runs it.
-    """
+    """Weights int8, a scale a channel, and activations uint8, as `qat=true` trained them."""
 
     def __init__(self, runtime: Int8Backend) -> None:
         self._deploy = _RUNTIMES[runtime]()
@@ -60,7 +56,6 @@ class TrainedInt8(Backend):
 
         Args:
             module: a client model that `fake_quantized` made, with its trained weights and ranges.
-            example: see `Backend.prepare`.
 
         Raises:
             UserError: it is another.
@@ -71,5 +66,4 @@ class TrainedInt8(Backend):
         self._graph, self._example = int8_graph(module), example
 
     def convert(self) -> Deployed:
-        """See `Backend.convert`."""
         return self._deploy(self._graph, self._example)

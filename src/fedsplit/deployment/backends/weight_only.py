@@ -21,14 +21,7 @@ _FILE = "client.safetensors"
 
 def rows_of(bits: int) -> AffineRows:
     """How a row of weights, those of one output, is quantized: symmetric, scaled where its error is least."""
-    return AffineRows(
-        bits=bits,
-        symmetric=True,
-        rounding="nearest",
-        range="mse",
-        percentile=100.0,
-        scale_type="float32",
-    )
+    return AffineRows(bits, range="mse")
 
 
 def is_packed(name: str, weight: Tensor) -> bool:
@@ -58,7 +51,6 @@ class PackedWeights(Deployed):
         self._floats = Floats(module, torch.float32)
 
     def run_quantized(self, x: Tensor) -> SmashedData:
-        """See `Deployed.run_quantized`."""
         return self._floats.run_quantized(x)
 
     def save(self, directory: Path) -> None:
@@ -68,16 +60,11 @@ class PackedWeights(Deployed):
 
     @classmethod
     def load(cls, directory: Path, build: Build) -> Self:
-        """See `Deployed.load`."""
         return cls(build(), load_file(directory / _FILE), storage.description(directory)["bits"])
 
 
 class WeightOnly(Backend):
-    """Weights of a few bits, a scale a row: a smaller file, which costs accuracy and runs no faster.
-
-    Args:
-        bits: of a weight.
-    """
+    """Weights of a few bits, a scale a row: a smaller file, which costs accuracy and runs no faster."""
 
     def __init__(self, bits: Literal[1, 2, 4, 8]) -> None:
         self._bits = bits
@@ -94,7 +81,6 @@ class WeightOnly(Backend):
             raise UserError("model", type(module).__name__, "has no matrices or filters to pack")
 
     def convert(self) -> Deployed:
-        """See `Backend.convert`."""
         rows = rows_of(self._bits)
         packed = {}
         for name, weight in self._module.state_dict().items():

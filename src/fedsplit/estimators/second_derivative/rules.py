@@ -28,7 +28,7 @@ Rule: TypeAlias = Callable[[Mapping[str, Tensor], Tensor], Operation]
 """Makes an operation with its weights, for such a (first) input."""
 
 
-def _always(module: Any) -> bool:
+def _always(module: object) -> bool:
     return True
 
 

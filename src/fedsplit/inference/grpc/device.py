@@ -1,5 +1,6 @@
 """A device's end of split inference: runs a deployed client model when the server asks for a request."""
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fedsplit.config.run_config import RunConfig
+from fedsplit.inference.client_half import ClientHalf, Ran
 from fedsplit.inference.codes import DeviceCodes
 from fedsplit.inference.deploying import precision_of
-from fedsplit.inference.process import ClientHalf, Ran
 from fedsplit.inference.server_half import checksum
 from fedsplit.inference.subject import Batches, device_part
 from fedsplit.quant.codecs.identity import Identity
@@ -63,7 +65,7 @@ class Device(Dialler):
         client: int,
         tls: Tls | None,
         model: Path,
-        own: Mapping[str, Any],
+        own: Mapping[str, object],
         memory_mb: float | None = None,
     ) -> None:
         super().__init__(server=server, client=client, tls=tls, own=own, memory_mb=memory_mb)
@@ -100,11 +102,11 @@ class Device(Dialler):
             self._plan = welcome.plan
         return {"deployed": self._deployed()}
 
-    def _build(self, config: Mapping[str, Any], member: Member) -> None:
-        torch.set_num_threads(config["threads"])
+    def _build(self, config: RunConfig, member: Member) -> None:
+        torch.set_num_threads(config.computation.threads)
         data, architecture = device_part(config, member)
-        self._batches, self._classes = Batches(data, config["batch_size"]), data.dataset.num_classes
-        self._half = ClientHalf(self._model, architecture, config["threads"]).__enter__()
+        self._batches, self._classes = Batches(data, config.training.batch_size), data.dataset.num_classes
+        self._half = ClientHalf(self._model, architecture, config.computation.threads).__enter__()
 
     def _deployed(self) -> pb.Deployed:
         assert self._half is not None
@@ -157,3 +159,9 @@ class Device(Dialler):
             checksum=checksum(logits),
         )
         return Parcel(pb.FromClient(identity=asked.identity, measured=told))
+
+
+def attend(server: str, client: int, model: Path, own: Mapping[str, object]) -> None:
+    """Be a device that the server has started on its own machine, until it is let go; see `Device`."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True)
+    Device(server=server, client=client, tls=None, model=model, own=own).attend()

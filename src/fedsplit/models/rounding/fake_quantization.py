@@ -32,7 +32,6 @@ class FakeQuantizedConv2d(nn.Conv2d):
     weight_bits: WeightBits
 
     def forward(self, input: Tensor) -> Tensor:
-        """See `nn.Conv2d`."""
         weight = fake_quantized_weight(self.weight, self.weight_bits)
         return cast(Tensor, self._conv_forward(input, weight, self.bias))
 
@@ -43,7 +42,6 @@ class FakeQuantizedLinear(nn.Linear):
     weight_bits: WeightBits
 
     def forward(self, input: Tensor) -> Tensor:
-        """See `nn.Linear`."""
         return F.linear(input, fake_quantized_weight(self.weight, self.weight_bits), self.bias)
 
 

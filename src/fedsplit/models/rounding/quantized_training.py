@@ -66,7 +66,6 @@ def fake_quantized(client: nn.Module, example: Tensor, chosen: FakeQuantization)
     Args:
         client: a client model that `split` made.
         example: a batch of its inputs.
-        chosen: what is rounded.
 
     Raises:
         UserError: it has nothing that can be quantized.

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from fedsplit.errors import UserError
+from fedsplit.errors import UserError, first_line
 from fedsplit.models.splitting.cuts import evaluating
 
 
@@ -28,9 +28,7 @@ def check_output(module: nn.Module, example: Tensor, num_classes: int) -> None:
     """Refuse a model whose outputs are no logits.
 
     Args:
-        module: the model.
         example: a batch of its inputs, `(n, c, h, w)`.
-        num_classes: of the data.
 
     Raises:
         UserError: it fails on the batch, or gives anything but floating-point logits `(n, num_classes)`.
@@ -40,9 +38,9 @@ def check_output(module: nn.Module, example: Tensor, num_classes: int) -> None:
         with evaluating(module):
             output = module(example)
     except RuntimeError as error:  # shapes that do not fit
-        raise UserError("model", whose, f"does not fit {sizes} ({_reason(error)})") from error
+        raise UserError("model", whose, f"does not fit {sizes} ({first_line(error)})") from error
     except Exception as error:  # whatever code of the user's raises
-        told = f"its forward fails on {sizes} ({type(error).__name__}: {_reason(error)})"
+        told = f"its forward fails on {sizes} ({type(error).__name__}: {first_line(error)})"
         raise UserError("model", whose, told) from error
     logits = f"logits (n, {num_classes})"
     if not isinstance(output, Tensor):
@@ -54,10 +52,6 @@ def check_output(module: nn.Module, example: Tensor, num_classes: int) -> None:
     else:
         return
     raise UserError("model", whose, told)
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _plain(dtype: torch.dtype) -> str:

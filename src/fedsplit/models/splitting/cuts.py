@@ -2,14 +2,14 @@
 
 import operator
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 
-from fedsplit.computing.modes import modes_of
+from fedsplit.computing.modes import in_mode, modes_of
 from fedsplit.computing.tracing import traced
 from fedsplit.errors import UserError
 
@@ -84,7 +84,7 @@ class Cuts(Mapping[str, Cut]):
             stages = [self[name] for name in names if name in self and self[name].obstacle is None]
             large = {name for name in names if self._operations_of(name) > _NEARLY_ALL * len(self.nodes)}
             opened = large if len(stages) > 2 else set(names)
-            inner = {name: [child for child, _ in _children(self.module, name)] for name in opened}
+            inner = {name: list(dict(self.module.get_submodule(name).named_children())) for name in opened}
             if not any(inner.values()):
                 return stages or self.possible
             names = [
@@ -109,10 +109,6 @@ class Cuts(Mapping[str, Cut]):
 _NEARLY_ALL = 0.75
 
 
-def _children(module: nn.Module, name: str) -> list[tuple[str, nn.Module]]:
-    return list(module.get_submodule(name).named_children())
-
-
 def _propagate(module: nn.Module, nodes: Sequence[fx.Node], example: Tensor) -> None:
     """Note the shape of every value at its node."""
     with evaluating(module):
@@ -123,18 +119,14 @@ def _propagate(module: nn.Module, nodes: Sequence[fx.Node], example: Tensor) -> 
 @contextmanager
 def evaluating(*modules: nn.Module) -> Iterator[None]:
     """Without gradients; what is drawn is the same each time. Modes, buffers and draws are then as before."""
-    parts = [part for module in modules for part in module.modules()]
-    modes = [(part, part.training) for part in parts]
     buffers = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
-    with torch.no_grad(), torch.random.fork_rng():
+    with torch.no_grad(), torch.random.fork_rng(), ExitStack() as modes:
         torch.manual_seed(0)
         try:
             for module in modules:
-                module.eval()
+                modes.enter_context(in_mode(module, training=False))
             yield
         finally:
-            for part, mode in modes:
-                part.training = mode
             for buffer, before in buffers:
                 buffer.copy_(before)
 
@@ -227,7 +219,6 @@ def chosen(cuts: Cuts, cut: str | int | None, stages: Sequence[str] | None) -> s
     """The name of the cut that a configuration asks for.
 
     Args:
-        cuts: of the model.
         cut: its name; or the number of a stage, counted from 1; None is the stage nearest to the middle of
             the model's operations.
         stages: names of the model's stages; None are its own, see `Cuts.stages`.

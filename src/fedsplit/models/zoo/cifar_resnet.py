@@ -18,8 +18,6 @@ def resnet_32x32(*, depth: PositiveInt, num_classes: int, channels: int, image_s
 
     Args:
         depth: 18, 34, 50, 101 or 152.
-        num_classes: of logits.
-        channels: of an image.
         image_size: free.
     """
     if depth not in (18, 34, 50, 101, 152):
@@ -59,8 +57,6 @@ def cifar_resnet(*, depth: PositiveInt, num_classes: int, channels: int, image_s
 
     Args:
         depth: 6n + 2, such as 20, 32, 44, 56, 110 or 1202.
-        num_classes: of logits.
-        channels: of an image.
         image_size: free.
     """
     blocks, rest = divmod(depth - 2, 6)

@@ -17,9 +17,6 @@ def classifier(*, name: str, num_classes: int, channels: int, image_size: int) -
 
     Args:
         name: as `torchvision.models.list_models` has it.
-        num_classes: of logits.
-        channels: of an image.
-        image_size: of an image, in pixels.
 
     Raises:
         UserError: there is no such classifier.

@@ -32,7 +32,6 @@ class CseFslTimeline(Timeline):
     """Clients train and upload meanwhile; the round ends with their weights and an empty queue."""
 
     def seconds(self, round: Round) -> float:
-        """See `Timeline.seconds`."""
         step = STEP * (round.work.client + round.work.auxiliary)
         starts = {each.client: each.download("client_weights", "auxiliary_weights") for each in round.clients}
         return trained(round, starts, step=step)
@@ -42,7 +41,6 @@ def trained(round: Round, starts: Mapping[int, float], *, step: int, idle_from: 
     """When all weights have arrived, and the split server has stepped on all that was uploaded.
 
     Args:
-        round: which.
         starts: when each client starts its local training.
         step: multiply-adds of a local step, for a sample.
         idle_from: when the split server begins.

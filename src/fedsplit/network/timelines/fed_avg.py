@@ -11,7 +11,6 @@ class FedAvgTimeline(Timeline):
     """The slowest client's download, training of both halves, and upload."""
 
     def seconds(self, round: Round) -> float:
-        """See `Timeline.seconds`."""
         sample = STEP * (round.work.client + round.work.server)
         return max(
             client.download(*WEIGHTS) + client.compute(client.samples * sample) + client.upload(*WEIGHTS)

@@ -9,7 +9,6 @@ class FslSageTimeline(CseFslTimeline):
     """First batches up, server steps, all alignments, auxiliary models down; then local training."""
 
     def seconds(self, round: Round) -> float:
-        """See `Timeline.seconds`."""
         if any(client.has("up", "auxiliary_weights") for client in round.clients):
             return super().seconds(round)  # clients train their auxiliary models: a warm start
         work = round.work

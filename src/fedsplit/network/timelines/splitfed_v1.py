@@ -8,7 +8,6 @@ class SplitFedV1Timeline(Timeline):
     """The slowest client's download, round trips and upload; the copies divide the server's speed evenly."""
 
     def seconds(self, round: Round) -> float:
-        """See `Timeline.seconds`."""
         return max(
             client.download("client_weights") + trips(client, round.work) + client.upload("client_weights")
             for client in round.clients

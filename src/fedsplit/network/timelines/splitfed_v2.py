@@ -13,7 +13,6 @@ class SplitFedV2Timeline(Timeline):
     """
 
     def seconds(self, round: Round) -> float:
-        """See `Timeline.seconds`."""
         turn = end = 0.0
         for client in round.clients:
             begin = max(turn, client.download("client_weights"))

@@ -15,8 +15,6 @@ class ClientRound:
     """A client's part in a round: what it sent and received, and how long each takes.
 
     Args:
-        client: its number.
-        device: its own.
         servers: at the other end.
         sharing: clients that the servers' bandwidth and speed are divided among evenly.
         batches: samples of each local step of the round.
@@ -75,8 +73,6 @@ class Round:
 
     Args:
         clients: in the order in which they first uploaded something.
-        servers: theirs.
-        work: of one sample.
     """
 
     clients: Sequence[ClientRound]

@@ -23,42 +23,31 @@ class Affine(Quantizer[QuantizedRows]):
 
     Source: B. Jacob et al., "Quantization and Training of Neural Networks for Efficient
     Integer-Arithmetic-Only Inference", 2018, section 2.1.
-
-    Args:
-        granularity: which values share a scale.
-        rows: what quantizes them.
     """
 
     def __init__(self, granularity: Granularity, rows: AffineRows) -> None:
         self.granularity, self.rows = granularity, rows
 
     def quantize(self, x: Tensor, seed: int) -> QuantizedRows:
-        """See `Quantizer.quantize`."""
         return self.rows.quantize(self.granularity.split(x), seed)
 
     def dequantize(self, form: QuantizedRows, shape: Sequence[int]) -> Tensor:
-        """See `Quantizer.dequantize`."""
         return self.granularity.join(self.rows.dequantize(form), shape)
 
     def pack(self, form: QuantizedRows, shape: Sequence[int]) -> bytes:
-        """See `Quantizer.pack`."""
         return self.rows.pack(form, prod(shape))
 
     def unpack(self, payload: bytes, shape: Sequence[int]) -> QuantizedRows:
-        """See `Quantizer.unpack`."""
         return self.rows.unpack(payload, *self.granularity.rows_of(shape), prod(shape))
 
     def codes(self, form: QuantizedRows) -> Tensor:
-        """See `Quantizer.codes`."""
         return form.codes
 
     def size(self, shape: Sequence[int]) -> int:
-        """See `Quantizer.size`."""
         rows, _ = self.granularity.rows_of(shape)
         return self.rows.size(rows, prod(shape))
 
     def bound(self, x: Tensor) -> Tensor:
-        """See `Quantizer.bound`."""
         bound = self.rows.error_bound(self.granularity.split(x))
         return self.granularity.join(bound, x.shape)
 
@@ -81,9 +70,7 @@ def affine(
     Args:
         bits: of a code; `auto` gives each channel its own number under `budget`.
         budget: bits a value, of `auto`.
-        granularity: which values share a scale, see `Granularity`.
-        block_size: of granularity `block`.
-        channel_dim: the dimension of granularity `channel`.
+        granularity: which values share a scale; it, `block_size` and `channel_dim` as of `Granularity`.
         symmetric: range from -a to a; else from the smallest to the largest value, and 0.
         rounding: `nearest`, or `stochastic`, whose mean is the value itself (with range `minmax`, and
             symmetric or with two bits or more).

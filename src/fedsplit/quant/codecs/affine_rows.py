@@ -40,20 +40,17 @@ class AffineRows:
 
     Args:
         bits: of a code.
-        symmetric: whether the range is.
         rounding: to the nearest code, or up or down at random so that the mean is kept.
         range: `minmax` the range of the row; `percentile` the one that so many percent of its values lie
             in; `mse` the fraction of the full range with the least squared error.
-        percentile: of `percentile`.
-        scale_type: of the scales.
     """
 
     bits: int
-    symmetric: bool
-    rounding: Rounding
-    range: RangeName
-    percentile: float
-    scale_type: ScaleType
+    symmetric: bool = True
+    rounding: Rounding = "nearest"
+    range: RangeName = "minmax"
+    percentile: float = 100.0
+    scale_type: ScaleType = "float32"
 
     @property
     def levels(self) -> int:

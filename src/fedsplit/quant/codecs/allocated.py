@@ -69,7 +69,6 @@ class Allocated(Quantizer[AllocatedRows]):
         return (earned.view_as(gains) * (gains > 0)).sum(1).to(torch.int64)
 
     def quantize(self, x: Tensor, seed: int) -> AllocatedRows:
-        """See `Quantizer.quantize`."""
         rows = self.granularity.split(x)
         bits = self.allocation(rows, x.numel())
         coded = {}
@@ -82,7 +81,6 @@ class Allocated(Quantizer[AllocatedRows]):
         return nearest((rows / rows.shape[1]).sum(1), self.scale_type)
 
     def dequantize(self, form: AllocatedRows, shape: Sequence[int]) -> Tensor:
-        """See `Quantizer.dequantize`."""
         rows = torch.empty(self.granularity.rows_of(shape), dtype=torch.float32, device=form.bits.device)
         rows[form.bits == 0] = form.means[:, None]
         for bits, quantized in form.coded.items():
@@ -90,13 +88,11 @@ class Allocated(Quantizer[AllocatedRows]):
         return self.granularity.join(rows, shape)
 
     def pack(self, form: AllocatedRows, shape: Sequence[int]) -> bytes:
-        """See `Quantizer.pack`."""
         parts = [bit_packing.pack(form.bits, 4), pack_values(form.means, self.scale_type)]
         parts += [self.rows[bits].pack(rows, rows.codes.numel()) for bits, rows in form.coded.items()]
         return b"".join(parts)
 
     def unpack(self, payload: bytes, shape: Sequence[int]) -> AllocatedRows:
-        """See `Quantizer.unpack`."""
         count, length = self.granularity.rows_of(shape)
         start = bit_packing.packed_size(count, 4)
         bits = bit_packing.unpack(payload[:start], count, 4).to(torch.int64)
@@ -120,13 +116,11 @@ class Allocated(Quantizer[AllocatedRows]):
         """See `Quantizer.size`: it depends on the values."""
 
     def max_size(self, shape: Sequence[int]) -> int:
-        """See `Quantizer.max_size`."""
         rows, length = self.granularity.rows_of(shape)
         finest = self.rows[_MOST_BITS]
         return bit_packing.packed_size(rows, 4) + finest.size(rows, rows * length)
 
     def bound(self, x: Tensor) -> Tensor:
-        """See `Quantizer.bound`."""
         rows = self.granularity.split(x)
         bits = self.allocation(rows, x.numel())
         dropped = rows[bits == 0]

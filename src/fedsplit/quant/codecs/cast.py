@@ -23,19 +23,15 @@ class Cast(Quantizer[Tensor]):
         self.limits = torch.finfo(dtype)
 
     def quantize(self, x: Tensor, seed: int) -> Tensor:
-        """See `Quantizer.quantize`."""
         return x.clamp(self.limits.min, self.limits.max).to(self.dtype)
 
     def dequantize(self, form: Tensor, shape: Sequence[int]) -> Tensor:
-        """See `Quantizer.dequantize`."""
         return form.to(torch.float32).view(tuple(shape))
 
     def pack(self, form: Tensor, shape: Sequence[int]) -> bytes:
-        """See `Quantizer.pack`."""
         return to_bytes(form)
 
     def unpack(self, payload: bytes, shape: Sequence[int]) -> Tensor:
-        """See `Quantizer.unpack`."""
         expect(payload, self.size(shape))
         values = from_bytes(payload, self.dtype)
         if not is_finite(values):
@@ -43,15 +39,12 @@ class Cast(Quantizer[Tensor]):
         return values
 
     def codes(self, form: Tensor) -> Tensor:
-        """See `Quantizer.codes`."""
         return form.view(torch.int16)
 
     def size(self, shape: Sequence[int]) -> int:
-        """See `Quantizer.size`."""
         return prod(shape) * self.dtype.itemsize
 
     def bound(self, x: Tensor) -> Tensor:
-        """See `Quantizer.bound`."""
         values = x.double().abs()
         # half a unit in the last place, below the smallest normal value that of the subnormal ones
         within = (values * self.limits.eps / 2).clamp_min(self.limits.tiny * self.limits.eps / 2)

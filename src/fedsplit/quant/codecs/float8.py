@@ -34,10 +34,7 @@ class Float8(Quantizer[ScaledFloats]):
     Source: P. Micikevicius et al., "FP8 Formats for Deep Learning", 2022.
 
     Args:
-        granularity: which values share a scale, see `Granularity`.
-        block_size: of granularity `block`.
-        channel_dim: the dimension of granularity `channel`.
-        scale_type: of the scales.
+        granularity: which values share a scale; it, `block_size` and `channel_dim` as of `Granularity`.
     """
 
     def __init__(
@@ -52,7 +49,6 @@ class Float8(Quantizer[ScaledFloats]):
         self.scale_type = scale_type
 
     def quantize(self, x: Tensor, seed: int) -> ScaledFloats:
-        """See `Quantizer.quantize`."""
         rows = self.granularity.split(x)
         scale = self._scale(rows)
         scaled = (rows * (1 / scale)[:, None]).clamp_(-_LARGEST, _LARGEST)
@@ -62,17 +58,14 @@ class Float8(Quantizer[ScaledFloats]):
         return rounded_up(torch.maximum(-rows.amin(1), rows.amax(1)) / _LARGEST, self.scale_type)
 
     def dequantize(self, form: ScaledFloats, shape: Sequence[int]) -> Tensor:
-        """See `Quantizer.dequantize`."""
         limits = torch.finfo(torch.float32)
         values = (form.values.to(torch.float32) * form.scale[:, None]).clamp_(limits.min, limits.max)
         return self.granularity.join(values, shape)
 
     def pack(self, form: ScaledFloats, shape: Sequence[int]) -> bytes:
-        """See `Quantizer.pack`."""
         return pack_values(form.scale, self.scale_type) + to_bytes(form.values)[: prod(shape)]
 
     def unpack(self, payload: bytes, shape: Sequence[int]) -> ScaledFloats:
-        """See `Quantizer.unpack`."""
         expect(payload, self.size(shape))
         rows, length = self.granularity.rows_of(shape)
         scales = rows * scale_bytes(self.scale_type)
@@ -83,16 +76,13 @@ class Float8(Quantizer[ScaledFloats]):
         return ScaledFloats(values.view(rows, length), scale)
 
     def codes(self, form: ScaledFloats) -> Tensor:
-        """See `Quantizer.codes`."""
         return form.values.view(torch.uint8)
 
     def size(self, shape: Sequence[int]) -> int:
-        """See `Quantizer.size`."""
         rows, _ = self.granularity.rows_of(shape)
         return rows * scale_bytes(self.scale_type) + prod(shape)
 
     def bound(self, x: Tensor) -> Tensor:
-        """See `Quantizer.bound`."""
         scale = self._scale(self.granularity.split(x))
         smallest = self.granularity.spread(scale.double() * 2**-10, x.shape)
         relative = x.double().abs() * (2**-4 + 2**-20)

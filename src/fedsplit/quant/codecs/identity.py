@@ -17,12 +17,10 @@ class Identity(Codec):
     lossless = True
 
     def encode(self, x: Tensor, *, seed: int = 0) -> Message:
-        """See `Codec.encode`."""
         require_finite(x)
         return Message.sealed(to_bytes(x), tuple(x.shape), x.dtype)
 
     def decode(self, message: Message) -> Tensor:
-        """See `Codec.decode`."""
         message.verify()
         expect(message.payload, prod(message.shape) * message.dtype.itemsize)
         values = from_bytes(message.payload, message.dtype).view(message.shape)
@@ -41,9 +39,7 @@ class Identity(Codec):
         return Simulated(x, len(message.payload), message)
 
     def largest(self, shape: Sequence[int], dtype: torch.dtype) -> int:
-        """See `Codec.largest`."""
         return prod(shape) * dtype.itemsize
 
     def error_bound(self, x: Tensor) -> Tensor:
-        """See `Codec.error_bound`."""
         return torch.zeros(x.shape, dtype=torch.float64)

@@ -26,7 +26,6 @@ class RandTopK(TopK):
         self.alpha = alpha
 
     def chosen(self, rows: Tensor, seed: int) -> Tensor:
-        """See `TopK.chosen`."""
         count, length, kept = self.rows_of(rows.shape)
         draws = uniform(torch.Size((count, kept + length)), seed).to(rows.device)
         others = (draws[:, :kept] < self.alpha).sum(1, keepdim=True).clamp_max(length - kept)
@@ -39,5 +38,4 @@ class RandTopK(TopK):
         return order.gather(1, places)
 
     def bound(self, x: Tensor) -> Tensor:
-        """See `Quantizer.bound`."""
         return x.double().abs()

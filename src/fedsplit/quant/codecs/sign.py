@@ -33,9 +33,7 @@ class Sign(Quantizer[Signs]):
     Schemes", 2019.
 
     Args:
-        granularity: which values share a magnitude, see `Granularity`.
-        block_size: of granularity `block`.
-        channel_dim: the dimension of granularity `channel`.
+        granularity: which values share a magnitude; it, `block_size` and `channel_dim` as of `Granularity`.
         scale_type: of the magnitudes.
     """
 
@@ -51,7 +49,6 @@ class Sign(Quantizer[Signs]):
         self.scale_type = scale_type
 
     def quantize(self, x: Tensor, seed: int) -> Signs:
-        """See `Quantizer.quantize`."""
         rows = self.granularity.split(x)
         values = torch.full((len(rows),), float(rows.shape[1]), dtype=torch.float32, device=x.device)
         values[-1] -= rows.numel() - x.numel()  # the padding of a last block
@@ -60,17 +57,14 @@ class Sign(Quantizer[Signs]):
         return Signs((rows >= 0).to(torch.uint8), nearest(magnitude, self.scale_type))
 
     def dequantize(self, form: Signs, shape: Sequence[int]) -> Tensor:
-        """See `Quantizer.dequantize`."""
         values = form.positive.to(torch.float32).mul_(2).sub_(1).mul_(form.magnitude[:, None])
         return self.granularity.join(values, shape)
 
     def pack(self, form: Signs, shape: Sequence[int]) -> bytes:
-        """See `Quantizer.pack`."""
         signs = form.positive.reshape(-1)[: prod(shape)]
         return pack_values(form.magnitude, self.scale_type) + bit_packing.pack(signs, 1)
 
     def unpack(self, payload: bytes, shape: Sequence[int]) -> Signs:
-        """See `Quantizer.unpack`."""
         expect(payload, self.size(shape))
         rows, length = self.granularity.rows_of(shape)
         magnitudes = rows * scale_bytes(self.scale_type)
@@ -82,17 +76,14 @@ class Sign(Quantizer[Signs]):
         return Signs(torch.cat([signs, padding]).view(rows, length), magnitude)
 
     def codes(self, form: Signs) -> Tensor:
-        """See `Quantizer.codes`."""
         return form.positive
 
     def size(self, shape: Sequence[int]) -> int:
-        """See `Quantizer.size`."""
         rows, _ = self.granularity.rows_of(shape)
         magnitudes = rows * scale_bytes(self.scale_type)
         return magnitudes + bit_packing.packed_size(prod(shape), 1)
 
     def bound(self, x: Tensor) -> Tensor:
-        """See `Quantizer.bound`."""
         magnitude = self.quantize(x, 0).magnitude.double()
         distance = (x.double().abs() - self.granularity.spread(magnitude, x.shape)).abs()
         return distance

@@ -44,7 +44,6 @@ class TopK(Quantizer[Sparse]):
         return rows, length, max(1, round(self.fraction * length))
 
     def quantize(self, x: Tensor, seed: int) -> Sparse:
-        """See `Quantizer.quantize`."""
         rows, length, _ = self.rows_of(x.shape)
         values = x.view(rows, length)
         places = self.chosen(values, seed).sort(1).values
@@ -58,18 +57,15 @@ class TopK(Quantizer[Sparse]):
         return rows.abs().topk(kept, 1, sorted=False).indices
 
     def dequantize(self, form: Sparse, shape: Sequence[int]) -> Tensor:
-        """See `Quantizer.dequantize`."""
         rows, length, _ = self.rows_of(shape)
         dense = torch.zeros(rows, length, dtype=torch.float32, device=form.values.device)
         return dense.scatter_(1, form.places, form.values.to(torch.float32)).view(tuple(shape))
 
     def pack(self, form: Sparse, shape: Sequence[int]) -> bytes:
-        """See `Quantizer.pack`."""
         _, length, _ = self.rows_of(shape)
         return to_bytes(form.values) + bit_packing.pack(form.places.reshape(-1), _bits_below(length))
 
     def unpack(self, payload: bytes, shape: Sequence[int]) -> Sparse:
-        """See `Quantizer.unpack`."""
         expect(payload, self.size(shape))
         rows, length, kept = self.rows_of(shape)
         values = from_bytes(payload[: 2 * rows * kept], torch.bfloat16).view(rows, kept)
@@ -82,7 +78,6 @@ class TopK(Quantizer[Sparse]):
         return Sparse(values, places)
 
     def size(self, shape: Sequence[int]) -> int:
-        """See `Quantizer.size`."""
         if prod(shape) == 0:
             return 0
         rows, length, kept = self.rows_of(shape)

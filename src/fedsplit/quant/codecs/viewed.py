@@ -16,7 +16,6 @@ class Viewed(Quantizer[Form], Generic[Form]):
     Payload and error: those of the other codec.
 
     Args:
-        codec: the other codec.
         sample_shape: of one sample.
     """
 
@@ -27,35 +26,27 @@ class Viewed(Quantizer[Form], Generic[Form]):
         return (shape[0], *self.sample_shape)
 
     def quantize(self, x: Tensor, seed: int) -> Form:
-        """See `Quantizer.quantize`."""
         return self.codec.quantize(x.view(self._viewed(x.shape)), seed)
 
     def dequantize(self, form: Form, shape: Sequence[int]) -> Tensor:
-        """See `Quantizer.dequantize`."""
         return self.codec.dequantize(form, self._viewed(shape)).view(tuple(shape))
 
     def pack(self, form: Form, shape: Sequence[int]) -> bytes:
-        """See `Quantizer.pack`."""
         return self.codec.pack(form, self._viewed(shape))
 
     def unpack(self, payload: bytes, shape: Sequence[int]) -> Form:
-        """See `Quantizer.unpack`."""
         if len(shape) == 0 or prod(shape[1:]) != prod(self.sample_shape):
             raise Corrupt(f"no samples of {self.sample_shape} are in a tensor of {tuple(shape)}")
         return self.codec.unpack(payload, self._viewed(shape))
 
     def codes(self, form: Form) -> Tensor | None:
-        """See `Quantizer.codes`."""
         return self.codec.codes(form)
 
     def size(self, shape: Sequence[int]) -> int | None:
-        """See `Quantizer.size`."""
         return self.codec.size(self._viewed(shape))
 
     def max_size(self, shape: Sequence[int]) -> int:
-        """See `Quantizer.max_size`."""
         return self.codec.max_size(self._viewed(shape))
 
     def bound(self, x: Tensor) -> Tensor:
-        """See `Quantizer.bound`."""
         return self.codec.bound(x.view(self._viewed(x.shape))).view(x.shape)

@@ -20,7 +20,6 @@ class Zstd(Quantizer[Form], Generic[Form]):
     Source: RFC 8878.
 
     Args:
-        codec: the other codec.
         level: of zstandard; higher is smaller and slower.
     """
 
@@ -28,15 +27,12 @@ class Zstd(Quantizer[Form], Generic[Form]):
         self.codec, self.level = codec, level
 
     def quantize(self, x: Tensor, seed: int) -> Form:
-        """See `Quantizer.quantize`."""
         return self.codec.quantize(x, seed)
 
     def dequantize(self, form: Form, shape: Sequence[int]) -> Tensor:
-        """See `Quantizer.dequantize`."""
         return self.codec.dequantize(form, shape)
 
     def pack(self, form: Form, shape: Sequence[int]) -> bytes:
-        """See `Quantizer.pack`."""
         plain = self.codec.pack(form, shape)
         compressed = zstandard.ZstdCompressor(level=self.level, write_checksum=False).compress(plain)
         if len(compressed) < len(plain):
@@ -44,7 +40,6 @@ class Zstd(Quantizer[Form], Generic[Form]):
         return _PLAIN + plain
 
     def unpack(self, payload: bytes, shape: Sequence[int]) -> Form:
-        """See `Quantizer.unpack`."""
         kind, content = payload[:1], payload[1:]
         if kind == _PLAIN:
             return self.codec.unpack(content, shape)
@@ -64,16 +59,13 @@ class Zstd(Quantizer[Form], Generic[Form]):
         return plain
 
     def codes(self, form: Form) -> Tensor | None:
-        """See `Quantizer.codes`."""
         return self.codec.codes(form)
 
     def size(self, shape: Sequence[int]) -> None:
         """See `Quantizer.size`: it depends on the values."""
 
     def max_size(self, shape: Sequence[int]) -> int:
-        """See `Quantizer.max_size`."""
         return 1 + self.codec.max_size(shape)
 
     def bound(self, x: Tensor) -> Tensor:
-        """See `Quantizer.bound`."""
         return self.codec.bound(x)

@@ -5,15 +5,14 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from fedsplit.config.dotted_keys import below
 from fedsplit.reports.figures.figure_type import FigureType
-from fedsplit.reports.figures.groups import by_number, over_seeds, seeds_drawn
+from fedsplit.reports.figures.groups import by_number, numbers_first, over_seeds, seeds_drawn
 from fedsplit.reports.figures.measures import Moment, at_moment, axis_label, column
 from fedsplit.reports.figures.setting import ALPHA, AUXILIARY, BITS, setting
 from fedsplit.reports.figures.setting_axis import SettingAxis, thin_ticks
 from fedsplit.reports.figures.style import blank_figure, legend_below, log_axis, looks, tidy
 from fedsplit.reports.figures.wording import legend_texts
-from fedsplit.reports.runs import Run
+from fedsplit.reports.runs import Run, Setting
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,9 +41,7 @@ class Point:
     Args:
         x: the setting: a number, or its name.
         mean: of the metric over seeds.
-        low: the least of the seeds.
-        high: the greatest.
-        seeds: in ascending order.
+        low: the least of the seeds; `high` the greatest.
     """
 
     x: float | str
@@ -73,9 +70,7 @@ class Against(FigureType[Sequence[Series]]):
             the number of the auxiliary model's parameters, `bits` for the mean over all values sent
             (but labels).
         y: a column of metrics.csv.
-        at: the moment.
-        by: what colours and markers stand for: a group or a dotted key.
-        log: the axes with a logarithmic scale; x also has one where its numbers go far apart.
+        log: x also has a logarithmic scale where its numbers go far apart.
     """
 
     x: str = ALPHA
@@ -88,18 +83,15 @@ class Against(FigureType[Sequence[Series]]):
 
     @property
     def name(self) -> str:
-        """As `accuracy-against-bits`."""
         return f"{column(self.y).removeprefix('test_')}-against-{self.x}"
 
     def check(self, run: Run) -> None:
-        """It must have the setting and the metric."""
         at_moment(run, self.y, self.at)
         setting(run, self.x)
 
     def data(self, runs: Sequence[Run]) -> list[Series]:
-        """The lines, in the order of the legend."""
         apart = _APART.get(self.x, (self.x,))
-        points: dict[tuple[tuple[str, str], ...], list[Point]] = {}
+        points: dict[Setting, list[Point]] = {}
         for group in over_seeds(runs, self.by):
             values = [at_moment(run, self.y, self.at) for run in group.runs]
             xs = [setting(run, self.x) for run in group.runs]
@@ -110,10 +102,11 @@ class Against(FigureType[Sequence[Series]]):
                 high=max(values),
                 seeds=group.seeds,
             )
-            points.setdefault(_others(group.runs[0], apart), []).append(point)
+            points.setdefault(group.runs[0].setting_beside(apart), []).append(point)
+        one_of_each = list({run.setting_beside(apart): run for run in runs}.values())
         return [
-            Series(line.label, line.hue, line.setting, _sorted(points[_others(line.runs[0], apart)]))
-            for line in over_seeds(_one_of_each_seed(runs, apart), self.by, apart)
+            Series(line.label, line.hue, line.setting, _sorted(points[line.runs[0].setting_beside(apart)]))
+            for line in over_seeds(one_of_each, self.by, apart)
         ]
 
     def draw(self, data: Sequence[Series]) -> "Figure":
@@ -161,21 +154,5 @@ def _mean(xs: Sequence[float | str]) -> float | str:
     return fmean(numbers) if len(set(numbers)) > 1 else xs[0]
 
 
-def _others(run: Run, apart: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """What the runs of a line have in common."""
-    return tuple((key, value) for key, value in run.settings.items() if not below(key, apart))
-
-
-def _one_of_each_seed(runs: Sequence[Run], apart: Sequence[str]) -> list[Run]:
-    """A run of each line: its label is the line's."""
-    return list({_others(run, apart): run for run in runs}.values())
-
-
 def _sorted(points: Sequence[Point]) -> tuple[Point, ...]:
-    """Numbers first, in ascending order; then names."""
-    numbers = [point for point in points if not isinstance(point.x, str)]
-    names = [point for point in points if isinstance(point.x, str)]
-    return (
-        *sorted(numbers, key=lambda point: float(point.x)),
-        *sorted(names, key=lambda point: by_number(str(point.x))),
-    )
+    return tuple(sorted(points, key=lambda point: numbers_first(point.x)))

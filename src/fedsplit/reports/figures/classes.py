@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from fedsplit.errors import UserError
 from fedsplit.recording.class_counts import ClassCounts, read_class_counts
-from fedsplit.reports.figures.figure_type import FigureType
-from fedsplit.reports.figures.limits import Limits
+from fedsplit.reports.figures.figure_type import FigureType, Limits
 from fedsplit.reports.figures.style import TEXT_SIZE, blank_figure, tidy, wrapped
 from fedsplit.reports.figures.wording import in_words, pieces
 from fedsplit.reports.runs import Run
@@ -17,7 +16,7 @@ if TYPE_CHECKING:  # matplotlib is optional and slow to import: only what draws 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_CLIENTS, MOST_DIVISIONS = 200, 8
+MOST_CLIENTS = 200
 _COLOUR = "#0072B2"  # one colour and areas: nothing that needs to be told apart by its hue
 _NAMED_CLASSES = 30  # more names than this would not be legible
 _MARGIN = 0.1  # around the outermost bubbles, in cells
@@ -38,15 +37,9 @@ class Classes(FigureType[Sequence[Division]]):
 
     summary: ClassVar = "how many samples of each class every client has"
 
-    limits: ClassVar = Limits(series=MOST_DIVISIONS, settings=MOST_DIVISIONS)
-
-    @property
-    def name(self) -> str:
-        """`classes`."""
-        return "classes"
+    limits: ClassVar = Limits(series=8, settings=8)
 
     def check(self, run: Run) -> None:
-        """It must have left its counts."""
         read_class_counts(run.path)
 
     def data(self, runs: Sequence[Run]) -> list[Division]:
@@ -67,8 +60,6 @@ class Classes(FigureType[Sequence[Division]]):
 
     def draw(self, data: Sequence[Division]) -> "Figure":
         """Panels below each other, a column wide, or two where there are many clients."""
-        if len(data) > MOST_DIVISIONS:
-            raise UserError("divisions", len(data), f"at most {MOST_DIVISIONS} in a figure")
         for each in data:
             if each.counts.clients > MOST_CLIENTS:
                 raise UserError("clients", each.counts.clients, f"at most {MOST_CLIENTS} in a figure")
@@ -125,4 +116,4 @@ def _title(run: Run) -> str:
         if key not in _SILENT and value not in ("false", "null")
     ]
     chosen = [run.choices.get(group, group) for group in ("dataset", "distribution")]
-    return ", ".join([*chosen, *settings, f"seed={run.config['seed']}"])
+    return ", ".join([*chosen, *settings, f"seed={run.seed}"])

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from fedsplit.errors import UserError
 from fedsplit.files.bounded import csv_rows, whole
-from fedsplit.reports.figures.figure_type import FigureType
+from fedsplit.recording.reading import reading
+from fedsplit.reports.figures.figure_type import FigureType, Limits
 from fedsplit.reports.figures.groups import counted, over_seeds
-from fedsplit.reports.figures.limits import Limits
 from fedsplit.reports.figures.style import LABEL_SIZE, TEXT_SIZE, blank_figure, tidy, wrapped
 from fedsplit.reports.figures.wording import legend_texts
 from fedsplit.reports.runs import Run
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
 
 CONFUSION = "confusion.csv"
-_MOST_MATRICES = 6
 _MOST_IN_A_COLUMN = 2  # more would be longer than a page
 _NUMBERED_CLASSES = 12  # with more, percentages would not fit their cells
 _NAMED_CLASSES = 30  # more names than this would not be legible
@@ -32,10 +31,7 @@ class Matrix:
     """Test images by true and by predicted class, of runs that differ only in their seed.
 
     Args:
-        label: of the runs.
-        classes: their names.
         counts: a row for each true class, a cell for each predicted one; the sum over seeds.
-        seeds: in ascending order.
     """
 
     label: str
@@ -51,29 +47,18 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Confusion(FigureType[Sequence[Matrix]]):
-    """What the images of each class were taken for, in percent of the class.
-
-    Args:
-        by: what titles begin with: a group or a dotted key.
-    """
+    """What the images of each class were taken for, in percent of the class."""
 
     by: str = "algorithm"
 
     summary: ClassVar = "confusion matrix of the final model"
 
-    limits: ClassVar = Limits(series=_MOST_MATRICES, settings=_MOST_MATRICES)
-
-    @property
-    def name(self) -> str:
-        """`confusion`."""
-        return "confusion"
+    limits: ClassVar = Limits(series=6, settings=6)
 
     def check(self, run: Run) -> None:
-        """It must have left its matrix."""
         read_confusion(run.path)
 
     def data(self, runs: Sequence[Run]) -> list[Matrix]:
-        """A matrix for each group of runs."""
         return [_sum(group.label, group.runs) for group in over_seeds(runs, self.by)]
 
     def series_of(self, part: Matrix) -> tuple[str, str]:
@@ -82,8 +67,6 @@ class Confusion(FigureType[Sequence[Matrix]]):
 
     def draw(self, data: Sequence[Matrix]) -> "Figure":
         """Panels below each other, a column wide or, where they are many, two; with one scale of colours."""
-        if len(data) > _MOST_MATRICES:
-            raise UserError("matrices", len(data), f"at most {_MOST_MATRICES} in a figure")
         columns = 1 if len(data) <= _MOST_IN_A_COLUMN else 2
         rows = -(-len(data) // columns)
         figure = blank_figure(3.5 * columns, 3.2 * rows + 0.45)
@@ -105,16 +88,9 @@ def read_confusion(run: Path) -> tuple[tuple[str, ...], tuple[tuple[int, ...], .
     Raises:
         UserError: it left none, or the file is damaged.
     """
-    try:
+    with reading(run, CONFUSION, "only runs that have ended do"):
         (_, *classes), *rows = (row for _, row in csv_rows(run / CONFUSION))
         counts = tuple(tuple(map(whole, row[1:])) for row in rows)
-    except FileNotFoundError as error:
-        told = f"must hold {CONFUSION}; only runs that have ended do, and older ones do not"
-        raise UserError("run", run, told) from error
-    except OSError as error:
-        raise UserError("run", run, f"must be readable ({error.strerror})") from error
-    except ValueError as error:
-        raise UserError("run", run, f"{CONFUSION} must not be damaged ({error})") from error
     square = bool(classes) and {len(row) for row in counts} == {len(classes)} == {len(counts)}
     if not square:
         raise UserError("run", run, f"{CONFUSION} must not be damaged")
@@ -129,7 +105,7 @@ def _sum(label: str, runs: Sequence[Run]) -> Matrix:
             raise UserError("run", run.path, f"must have the classes of {runs[0].path}")
     rows = zip(*(counts for _, counts in found), strict=True)
     summed = tuple(tuple(map(sum, zip(*row, strict=True))) for row in rows)
-    return Matrix(label, classes, summed, tuple(run.config["seed"] for run in runs))
+    return Matrix(label, classes, summed, tuple(run.seed for run in runs))
 
 
 def _draw(axes: "Axes", matrix: Matrix, text: str) -> "AxesImage":

@@ -31,17 +31,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Line:
-    """Runs that differ only in their seed.
+    """Runs that differ only in their seed, as a `Group`.
 
     Args:
-        label: for the legend.
-        hue: what its colour and marker stand for.
-        setting: what its dashes stand for; may be empty.
-        seeds: in ascending order.
         x: mean over seeds of what was used up after each round that all of them have: rounds, MB or seconds.
         mean: over seeds, at each x.
-        low: the least of the seeds, at each x.
-        high: the greatest.
+        low: the least of the seeds, at each x; `high` the greatest.
         reached: for each target, the first x at which the mean is as good; None where it never is.
     """
 
@@ -61,11 +56,8 @@ class Curve(FigureType[Sequence[Line]]):
     """Mean and range over seeds of a metric, with markers, and where it reaches targets.
 
     Args:
-        x: round, load, simulated_seconds or seconds.
         y: a column of metrics.csv; `accuracy` and `loss` are those of the test images.
-        by: what colours and markers stand for: a group or a dotted key.
         targets: values of y; a line marks the x at which each curve reaches them.
-        log: the axes with a logarithmic scale.
     """
 
     x: Progress = "load"
@@ -78,16 +70,13 @@ class Curve(FigureType[Sequence[Line]]):
 
     @property
     def name(self) -> str:
-        """As `accuracy-load`."""
         return f"{column(self.y).removeprefix('test_')}-{self.x}"
 
     def check(self, run: Run) -> None:
-        """It must have x and y."""
         run.values(column(self.y))
         progress(run, self.x)
 
     def data(self, runs: Sequence[Run]) -> list[Line]:
-        """The lines, in the order of the legend."""
         lines = [self._line(group) for group in over_seeds(runs, self.by)]
         if len({len(line.seeds) for line in lines}) > 1:
             return [

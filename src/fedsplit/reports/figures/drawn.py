@@ -12,7 +12,6 @@ class Drawn:
 
     Args:
         name: of its files, without the ending.
-        title: a line for people.
         description: what is to be seen, in a sentence or two; may be empty.
         images: the content of its files, by format (`png`, `pdf`, `svg`).
         runs: that are drawn, and those of `left_out`.

@@ -4,11 +4,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fedsplit.config.dotted_keys import below
 from fedsplit.errors import UserError
-from fedsplit.reports.figures.style import APPEARANCE
+from fedsplit.reports.figures.style import algorithm_looks
 from fedsplit.reports.labels import first_piece, labelled
-from fedsplit.reports.runs import Run
+from fedsplit.reports.runs import Run, Setting
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Group:
     @property
     def seeds(self) -> tuple[int, ...]:
         """In ascending order."""
-        return tuple(run.config["seed"] for run in self.runs)
+        return tuple(run.seed for run in self.runs)
 
 
 def over_seeds(runs: Sequence[Run], by: str = "algorithm", apart: Sequence[str] = ()) -> list[Group]:
@@ -49,10 +48,9 @@ def over_seeds(runs: Sequence[Run], by: str = "algorithm", apart: Sequence[str] 
     """
     if runs and not any(run.named(by) for run in runs):
         raise UserError("by", by, "must be a group or a dotted key of config.yaml that one of the runs has")
-    by_setting: dict[tuple[tuple[str, str], ...], list[Run]] = {}
+    by_setting: dict[Setting, list[Run]] = {}
     for run in labelled(runs, by, apart):
-        setting = tuple((key, value) for key, value in run.settings.items() if not below(key, apart))
-        by_setting.setdefault(setting, []).append(run)
+        by_setting.setdefault(run.setting_beside(apart), []).append(run)
     return sorted((_group(found, by) for found in by_setting.values()), key=_order)
 
 
@@ -75,14 +73,19 @@ def by_number(text: str) -> list[tuple[float, str]]:
     return [(float(part), "") if i % 2 else (-1.0, part) for i, part in enumerate(parts)]
 
 
+def numbers_first(value: float | str) -> tuple[bool, float, list[tuple[float, str]]]:
+    """A sort key of settings: numbers in ascending order, then names."""
+    return (True, 0.0, by_number(value)) if isinstance(value, str) else (False, value, [])
+
+
 def _group(runs: Sequence[Run], by: str) -> Group:
     hue = first_piece(runs[0], by)
     label = runs[0].label
     setting = label.removeprefix(hue).removeprefix(", ")
-    return Group(label, hue, setting, tuple(sorted(runs, key=lambda run: int(run.config["seed"]))))
+    return Group(label, hue, setting, tuple(sorted(runs, key=lambda run: run.seed)))
 
 
 def _order(group: Group) -> tuple[int, list[tuple[float, str]], list[tuple[float, str]]]:
-    known = list(APPEARANCE)
+    known = list(algorithm_looks())
     place = known.index(group.hue) if group.hue in known else len(known)
     return place, by_number(group.hue), by_number(group.setting)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 from fedsplit.errors import UserError
 from fedsplit.files.bounded import csv_table, number
+from fedsplit.recording.reading import reading
 from fedsplit.reports.figures.figure_type import FigureType
 from fedsplit.reports.figures.groups import Group, by_number, over_seeds
 from fedsplit.reports.figures.style import (
@@ -35,13 +36,9 @@ Points: TypeAlias = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True)
 class RocLine:
-    """Runs that differ only in their seed.
+    """Runs that differ only in their seed, as a `Group`.
 
     Args:
-        label: for the legend.
-        hue: what its colour stands for.
-        setting: what its dashes stand for; may be empty.
-        seeds: in ascending order.
         false_positive_rate: every one that a curve of a class and seed has a point at, each twice: where
             curves rise steeply, the line rises as well.
         true_positive_rate: the mean over classes and seeds, just before and at each of these.
@@ -64,7 +61,6 @@ class Roc(FigureType[Sequence[RocLine]]):
     """Mean over classes (each against the rest) and seeds, and the area under it.
 
     Args:
-        by: what colours stand for: a group or a dotted key.
         log: `[x]` spreads the corner in which good models crowd.
     """
 
@@ -73,17 +69,10 @@ class Roc(FigureType[Sequence[RocLine]]):
 
     summary: ClassVar = "ROC of the final model, one class against the rest, with its area"
 
-    @property
-    def name(self) -> str:
-        """`roc`."""
-        return "roc"
-
     def check(self, run: Run) -> None:
-        """It must have left its curves."""
         read_roc(run.path)
 
     def data(self, runs: Sequence[Run]) -> list[RocLine]:
-        """The lines, in the order of the legend."""
         return [_line(group) for group in over_seeds(runs, self.by)]
 
     def draw(self, data: Sequence[RocLine]) -> "Figure":
@@ -125,18 +114,11 @@ def read_roc(run: Path) -> dict[str, Points]:
     Raises:
         UserError: it left none, or the file is damaged.
     """
-    try:
+    with reading(run, ROC, "only runs that have ended do"):
         rows = [tuple(line[name] for name in _COLUMNS) for _, line in csv_table(run / ROC)[1]]
         curves: dict[str, list[tuple[float, float]]] = {}
         for name, x, y in rows:
             curves.setdefault(name, []).append((number(x), number(y)))
-    except FileNotFoundError as error:
-        told = f"must hold {ROC}; only runs that have ended do, and older ones do not"
-        raise UserError("run", run, told) from error
-    except OSError as error:
-        raise UserError("run", run, f"must be readable ({error.strerror})") from error
-    except (ValueError, KeyError) as error:
-        raise UserError("run", run, f"{ROC} must not be damaged ({error})") from error
     if not curves:
         raise UserError("run", run, f"{ROC} must hold curves; of a single class there are none")
     for points in curves.values():

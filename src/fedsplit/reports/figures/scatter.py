@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from fedsplit.errors import UserError
 from fedsplit.reports.figures.figure_type import FigureType
-from fedsplit.reports.figures.groups import by_number, over_seeds, seeds_drawn
+from fedsplit.reports.figures.groups import by_number, numbers_first, over_seeds, seeds_drawn
 from fedsplit.reports.figures.measures import Moment, Progress, at_moment, axis_label, column, progress
 from fedsplit.reports.figures.setting import ALPHA, setting
 from fedsplit.reports.figures.style import (
@@ -33,17 +33,13 @@ _MOST_SIZES = 6
 
 @dataclass(frozen=True)
 class Spot:
-    """Runs that differ only in their seed.
+    """Runs that differ only in their seed, as a `Group`.
 
     Args:
-        hue: what its colour and marker stand for.
-        setting: what its filling stands for; may be empty.
         size: the value that its size stands for.
         x: mean over seeds of what was used up at the end: MB, seconds or rounds.
         mean: of the metric over seeds.
-        low: the least of the seeds.
-        high: the greatest.
-        seeds: in ascending order.
+        low: the least of the seeds; `high` the greatest.
     """
 
     hue: str
@@ -61,12 +57,9 @@ class Scatter(FigureType[Sequence[Spot]]):
     """Mean and range over seeds of a metric, against what the whole run used up.
 
     Args:
-        x: load, round, simulated_seconds or seconds.
         y: a column of metrics.csv.
         at: the moment at which y is read.
-        by: what colours and markers stand for: a group or a dotted key.
         size: the key that sizes stand for; by `distribution.alpha`, IID runs are the largest.
-        log: the axes with a logarithmic scale.
     """
 
     x: Progress = "load"
@@ -80,17 +73,14 @@ class Scatter(FigureType[Sequence[Spot]]):
 
     @property
     def name(self) -> str:
-        """As `accuracy-load-scatter`."""
         return f"{column(self.y).removeprefix('test_')}-{self.x}-scatter"
 
     def check(self, run: Run) -> None:
-        """It must have x, y and what its size stands for."""
         at_moment(run, self.y, self.at)
         progress(run, self.x)
         setting(run, self.size)
 
     def data(self, runs: Sequence[Run]) -> list[Spot]:
-        """The points, in the order of the legend."""
         apart = (self.size, self.size.rpartition(".")[0]) if "." in self.size else (self.size,)
         told = {run.path: line for line in over_seeds(runs, self.by, apart) for run in line.runs}
         spots = []
@@ -157,9 +147,7 @@ class Scatter(FigureType[Sequence[Spot]]):
 
 def _sizes(values: Sequence[float | str]) -> dict[float | str, float]:
     """Diameters in points, growing from the least number to the greatest, then by names; evenly."""
-    numbers = sorted({value for value in values if not isinstance(value, str)})
-    names = sorted({value for value in values if isinstance(value, str)}, key=by_number)
-    distinct: list[float | str] = [*numbers, *names]
+    distinct = sorted(set(values), key=numbers_first)
     if len(distinct) > _MOST_SIZES:
         raise UserError("sizes", ", ".join(map(str, distinct)), f"at most {_MOST_SIZES} in a figure")
     least, greatest = _SIZES

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fedsplit.reports.figures.groups import by_number
+from fedsplit.reports.figures.groups import numbers_first
 from fedsplit.reports.figures.style import log_axis
 
 if TYPE_CHECKING:
@@ -25,20 +25,20 @@ class SettingAxis:
     @classmethod
     def of(cls, xs: Sequence[float | str], log: bool) -> "SettingAxis":
         """The axis of these settings; logarithmic where numbers go far apart, or `log` asks for it."""
-        numbers = sorted({x for x in xs if not isinstance(x, str)})
-        names = sorted({x for x in xs if isinstance(x, str)}, key=by_number)
+        settings = sorted(set(xs), key=numbers_first)
+        numbers = [x for x in settings if not isinstance(x, str)]
         if not numbers:
-            return cls({name: float(i) for i, name in enumerate(names)}, log=False)
+            return cls({name: float(i) for i, name in enumerate(settings)}, log=False)
         least, greatest = numbers[0], numbers[-1]
         log = least > 0 and (log or greatest / least >= _WIDE)
-        gaps = max(1, len(numbers) - 1)
+        gaps, names = max(1, len(numbers) - 1), len(settings) - len(numbers)
         if log:
             factor = (greatest / least) ** (1 / gaps) if greatest > least else 3.0
-            behind = [greatest * factor ** (i + 1) for i in range(len(names))]
+            behind = [greatest * factor ** (i + 1) for i in range(names)]
         else:
             gap = (greatest - least) / gaps or 1.0
-            behind = [greatest + gap * (i + 1) for i in range(len(names))]
-        return cls(dict(zip([*numbers, *names], [*numbers, *behind], strict=True)), log)
+            behind = [greatest + gap * (i + 1) for i in range(names)]
+        return cls(dict(zip(settings, [*numbers, *behind], strict=True)), log)
 
     def place(self, x: float | str, series: int, of: int) -> float:
         """On the axis: points of several series at the same setting stand side by side."""

@@ -2,15 +2,17 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from io import BytesIO
 from math import floor, log10
 from textwrap import fill, wrap
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from fedsplit.config.algorithm_traits import algorithm_traits
 from fedsplit.errors import UserError
 from fedsplit.machine.extras import install_command
 from fedsplit.reports.figures.wording import pieces
@@ -22,22 +24,21 @@ if TYPE_CHECKING:  # matplotlib is optional and slow to import: only what draws 
     from matplotlib.legend import Legend
 
 FORMATS = ("png", "pdf", "svg")
-COLUMN = 3.5
-"""Inches: the width of a column of a paper, in which text of these points is as it is set there."""
 LABEL_SIZE, TEXT_SIZE = 9, 8
 GRID, PALE, INK = "#DDDDDD", "#999999", "#444444"
 
 # The palette of Okabe and Ito, "Color Universal Design", 2008, without its yellow (too pale for a line).
-APPEARANCE: dict[str, tuple[str, str]] = {
-    "fed_avg": ("#0072B2", "o"),
-    "splitfed_v1": ("#E69F00", "s"),
-    "splitfed_v2": ("#009E73", "^"),
-    "cse_fsl": ("#CC79A7", "D"),
-    "fsl_sage": ("#D55E00", "v"),
-}
-"""Colour and marker of each algorithm, in the order of drawing; the same in every figure."""
-OTHER_APPEARANCE = (("#000000", "X"), ("#56B4E9", "P"), ("#7F7F7F", "h"))
-"""Of algorithms of one's own, and of all else that is told apart by colour (then followed by the above)."""
+PALETTE = (
+    ("#0072B2", "o"),
+    ("#E69F00", "s"),
+    ("#009E73", "^"),
+    ("#CC79A7", "D"),
+    ("#D55E00", "v"),
+    ("#000000", "X"),
+    ("#56B4E9", "P"),
+    ("#7F7F7F", "h"),
+)
+"""Colours and markers: by their places those of algorithms, what is left of all else that is told apart."""
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#7F7F7F", "#000000")
 """Of areas, which stand for no algorithm."""
 DASHES: tuple[str | tuple[float, tuple[float, ...]], ...] = (
@@ -57,6 +58,20 @@ _MOST_ON_LOAD_AXIS_IN_MB = 10_000
 _WIDE = 300  # greatest over least, from which on a logarithmic axis has ticks at powers of ten only
 
 
+@cache
+def algorithm_looks() -> dict[str, tuple[str, str]]:
+    """Colour and marker of each algorithm that has a place, in their order; the same in every figure."""
+    placed = {name: each.place for name, each in algorithm_traits().items() if each.place is not None}
+    return {name: PALETTE[place] for name, place in placed.items() if place < len(PALETTE)}
+
+
+def free_looks(hues: Collection[str]) -> list[tuple[str, str]]:
+    """Those for what has none of its own, beside these; all where no algorithm with a place is among them."""
+    known = algorithm_looks()
+    others = [look for look in PALETTE if look not in known.values()]
+    return others if known.keys() & set(hues) else [*others, *known.values()]
+
+
 def appearance(hues: Iterable[str]) -> dict[str, tuple[str, str]]:
     """Colour and marker for each of what is told apart by colour.
 
@@ -64,12 +79,12 @@ def appearance(hues: Iterable[str]) -> dict[str, tuple[str, str]]:
         UserError: more of them than can be told apart.
     """
     distinct = list(dict.fromkeys(hues))
-    others = [hue for hue in distinct if hue not in APPEARANCE]
-    free = OTHER_APPEARANCE + (() if len(others) < len(distinct) else tuple(APPEARANCE.values()))
+    known, free = algorithm_looks(), free_looks(distinct)
+    others = [hue for hue in distinct if hue not in known]
     if len(others) > len(free):
-        beside = f" beside {', '.join(APPEARANCE)}" if len(others) < len(distinct) else ""
+        beside = f" beside {', '.join(known)}" if len(others) < len(distinct) else ""
         raise UserError("colours", ", ".join(others), f"at most {len(free)} in a figure{beside}")
-    return APPEARANCE | dict(zip(others, free, strict=False))
+    return known | dict(zip(others, free, strict=False))
 
 
 def dashes(settings: Iterable[str]) -> dict[str, str | tuple[float, tuple[float, ...]]]:
@@ -158,9 +173,10 @@ def looks(series: Sequence[tuple[str, str]], order: Callable[[str], Any]) -> dic
     distinct = list(dict.fromkeys(series))
     settings = sorted({setting for _, setting in distinct}, key=order)
     if len({hue for hue, _ in distinct}) == 1 and len(settings) > 1:
-        free = [*APPEARANCE.values(), *OTHER_APPEARANCE]
         return {
-            each: Look(*free[i % len(free)], DASHES[i % len(DASHES)], "none" if i >= len(free) else "full")
+            each: Look(
+                *PALETTE[i % len(PALETTE)], DASHES[i % len(DASHES)], "none" if i >= len(PALETTE) else "full"
+            )
             for i, each in enumerate(sorted(distinct, key=lambda each: order(each[1])))
         }
     own, patterns = appearance(hue for hue, _ in distinct), dashes(settings)
@@ -194,14 +210,20 @@ def tidy(axes: "Axes", x: str, y: str, *, grid: str = "both") -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def log_axis(axis: "Axis") -> None:
-    """Make an axis logarithmic, with plain numbers at 1, 2 and 5, or where that is too many only at 1."""
+def log_axis(axis: "Axis", *, wide: float = _WIDE, separator: str = "") -> None:
+    """Make an axis logarithmic, with plain numbers at 1, 2 and 5, or where that is too many only at 1.
+
+    Args:
+        axis: that has its data.
+        wide: greatest over least from which on that is too many.
+        separator: of thousands.
+    """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter  # noqa: PLC0415
 
     axis._set_axes_scale("log")  # type: ignore[attr-defined]
     low, high = axis.get_view_interval()
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high / low < _WIDE else (1.0,)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high / low < wide else (1.0,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:{separator}g}"))
     axis.set_minor_formatter(NullFormatter())
 
 

@@ -2,16 +2,22 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
+
+from fedsplit.config.algorithm_traits import algorithm_traits
 
 _WORDS: Mapping[str, str] = {
-    "fed_avg": "FedAvg",
-    "splitfed_v1": "SplitFed v1",
-    "splitfed_v2": "SplitFed v2",
-    "cse_fsl": "CSE-FSL",
-    "fsl_sage": "FSL-SAGE",
     "qat=true": "QAT",
     "compile=true": "compiled",
 }
+
+
+@cache
+def _words() -> Mapping[str, str]:
+    """Of whole pieces, algorithms among them."""
+    return {**_WORDS, **{name: each.label for name, each in algorithm_traits().items() if each.label}}
+
+
 _PHRASES: Mapping[str, str] = {
     "align_interval": "aligned every {} rounds",
     "align_tolerance": "alignment tolerance {}",
@@ -69,8 +75,8 @@ def legend_texts(labels: Sequence[str]) -> list[str]:
 
 def in_words(piece: str) -> str:
     """A piece of a label in words."""
-    if piece in _WORDS:
-        return _WORDS[piece]
+    if words := _words().get(piece):
+        return words
     key, equals, value = piece.partition("=")
     if not equals:
         return piece.replace("_", " ")

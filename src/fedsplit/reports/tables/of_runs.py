@@ -17,7 +17,9 @@ def table_of(
     wanted = measures(usual(runs) if request.columns is None else request.columns, request.targets)
     cells = [[_estimate(measure, group) for group in groups] for measure in wanted]
     if request.columns is None:
-        kept = [place for place, measure in enumerate(wanted) if measure.better or _differ(cells[place])]
+        means = [{cell.mean for cell in column if cell.mean is not None} for column in cells]
+        # what is neither good nor bad is worth a column only where rows differ
+        kept = [place for place, measure in enumerate(wanted) if measure.better or len(means[place]) > 1]
         wanted, cells = [wanted[place] for place in kept], [cells[place] for place in kept]
     rows = [
         Row(group.hue, group.setting, group.seeds, tuple(column[place] for column in cells))
@@ -30,11 +32,6 @@ def table_of(
 def _estimate(measure: Measure, group: Group) -> Estimate:
     found = [measure.of(run) for run in group.runs]
     return Estimate(tuple(each for each in found if each is not None), len(group.runs))
-
-
-def _differ(cells: Sequence[Estimate]) -> bool:
-    """Whether rows differ; only then is it worth a column what is neither good nor bad."""
-    return len({cell.mean for cell in cells if cell.mean is not None}) > 1
 
 
 def _column(measure: Measure, cells: Sequence[Estimate]) -> Column:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from fedsplit.config.values import Share, fits
 from fedsplit.errors import UserError
 from fedsplit.reports.tables.measures import NAMES, TO_ACCURACY
 
@@ -27,7 +28,6 @@ def table_request(name: str, entry: object) -> TableRequest:
 
     Args:
         name: of the experiment, for messages.
-        entry: what is below the key.
 
     Raises:
         UserError: something in it is wrong.
@@ -47,17 +47,12 @@ def table_request(name: str, entry: object) -> TableRequest:
 
 
 def _targets(key: str, entry: object) -> tuple[float, ...]:
-    wrong = UserError(key, entry, "must be a list of different accuracies above 0, at most 1, as [0.8, 0.9]")
-    if not isinstance(entry, list):
-        raise wrong
-    targets = []
-    for each in entry:
-        if isinstance(each, bool) or not isinstance(each, int | float) or not 0 < each <= 1:
-            raise wrong
-        targets.append(float(each))
-    if len({f"{each:g}" for each in targets}) < len(targets):  # they name columns
-        raise wrong
-    return tuple(targets)
+    told = "must be a list of different accuracies above 0, at most 1, as [0.8, 0.9]"
+    if not isinstance(entry, list) or not fits(list[Share], entry):
+        raise UserError(key, entry, told)
+    if len({f"{each:g}" for each in entry}) < len(entry):  # they name columns
+        raise UserError(key, entry, told)
+    return tuple(map(float, entry))
 
 
 def _columns(key: str, entry: object) -> tuple[str, ...]:

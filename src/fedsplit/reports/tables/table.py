@@ -41,7 +41,6 @@ class Column:
         title: for people, with the unit.
         better: which end is the good one; None where neither is.
         scale: what is shown is so many times the number.
-        decimals: shown.
     """
 
     key: str
@@ -95,11 +94,7 @@ class Table:
 
     Args:
         name: of its files, without the ending.
-        title: a line for people.
         description: what is compared, in a sentence or two; may be empty.
-        columns: see there.
-        rows: see there.
-        runs: that are compared.
     """
 
     name: str
@@ -150,7 +145,12 @@ class Table:
         cells = [row.cells[index] for row in self.rows]
         best = _best(column, cells)
         return [
-            Shown(_mean(column, cell), _deviation(column, cell), _reached(cell), place in best)
+            Shown(
+                mean="-" if cell.mean is None else column.shown(cell.mean),
+                deviation=column.shown(cell.deviation) if cell.deviation else None,
+                reached=_reached(cell),
+                best=place in best,
+            )
             for place, cell in enumerate(cells)
         ]
 
@@ -159,14 +159,6 @@ def decimals_for(numbers: Sequence[float]) -> int:
     """So many that the least of these numbers (but 0) has three digits, and at most six: a byte in MB."""
     least = min((abs(each) for each in numbers if each), default=1.0)
     return min(6, max(0, 2 - floor(log10(least))))
-
-
-def _mean(column: Column, cell: Estimate) -> str:
-    return "-" if cell.mean is None else column.shown(cell.mean)
-
-
-def _deviation(column: Column, cell: Estimate) -> str | None:
-    return column.shown(cell.deviation) if cell.deviation else None
 
 
 def _reached(cell: Estimate) -> str | None:

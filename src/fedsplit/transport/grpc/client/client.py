@@ -3,13 +3,18 @@
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from fedsplit.config.component import component_of
+from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import UserError
 from fedsplit.files import bounded
+from fedsplit.files.whole import write_text
+from fedsplit.parties.sequential import Sequential
 from fedsplit.quant.message import Corrupt
 from fedsplit.transport.grpc.client.dialling import Dialler
 from fedsplit.transport.grpc.client.worker import Answer, Worker
@@ -17,10 +22,9 @@ from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol import federation_pb2_grpc
 from fedsplit.transport.grpc.protocol.tls import Tls
 from fedsplit.transport.grpc.protocol.wire import Parcel
-from fedsplit.transport.transport import Member, Run
+from fedsplit.transport.transport import BuildRun, Member, Run
 
 _LOG = logging.getLogger("fedsplit.network")
-_ENGINE = "fedsplit.parties.sequential.Sequential"
 
 
 class Client(Dialler):
@@ -33,7 +37,7 @@ class Client(Dialler):
         folder: where its states are kept; None: below `saves/clients`, by run and number.
         own: keys of the configuration that are this machine's own, such as `dataset.root`.
         memory_mb: MB of memory that a run may ask for; None: half of this machine's.
-        build: makes what a client needs of a run, from its configuration and what it is told.
+        build: makes what a client needs of a run.
         turn: entered while the client computes; where many share a machine, it may have to wait.
     """
 
@@ -44,8 +48,8 @@ class Client(Dialler):
         client: int,
         tls: Tls | None,
         folder: Path | None,
-        own: Mapping[str, Any],
-        build: Callable[[Mapping[str, Any], Member], Run],
+        own: Mapping[str, object],
+        build: BuildRun,
         turn: Callable[[], AbstractContextManager[object]] = nullcontext,
         memory_mb: float | None = None,
     ) -> None:
@@ -77,8 +81,8 @@ class Client(Dialler):
         return {"ready": self._ready(self._worker)}
 
     def _new_worker(self, run: bytes, plan: pb.Plan) -> Worker:
-        def build(config: dict[str, Any], member: Member) -> Run:
-            return self._build(config | {"engine": {"_target_": _ENGINE}}, member)
+        def build(config: RunConfig, member: Member) -> Run:
+            return self._build(replace(config, engine=component_of("engine", Sequential)), member)
 
         built = self.built("the run", plan, build)
         folder = self._folder or Path("saves", "clients", run.hex(), str(self.client))
@@ -144,7 +148,7 @@ def _claim(folder: Path, run: bytes, client: int) -> None:
         raise UserError("client.directory", folder, f"holds the state of client {owner[1]}; take another")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{run.hex()} {client}\n", encoding="utf-8")
+        write_text(path, f"{run.hex()} {client}\n")
     except OSError as error:
         raise UserError("client.directory", folder, f"cannot be written ({error.strerror})") from error
 

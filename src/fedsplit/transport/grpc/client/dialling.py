@@ -12,7 +12,8 @@ from typing import Any, TypeAlias, TypeVar
 
 import grpc
 
-from fedsplit.errors import RunFailed, UserError
+from fedsplit.config.run_config import RunConfig
+from fedsplit.errors import RunFailed, UserError, first_line
 from fedsplit.machine.allowance import allowing_a_client
 from fedsplit.quant.message import Corrupt
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
@@ -45,7 +46,7 @@ class Dialler(ABC):
     """
 
     def __init__(
-        self, *, server: str, client: int, tls: Tls | None, own: Mapping[str, Any], memory_mb: float | None
+        self, *, server: str, client: int, tls: Tls | None, own: Mapping[str, object], memory_mb: float | None
     ) -> None:
         self._server, self.client, self._tls, self._own = server, client, tls, own
         self._memory_mb = memory_mb
@@ -125,7 +126,7 @@ class Dialler(ABC):
             raise RunFailed(f"the server refused: {reason}")
         _LOG.info("client %s: not yet: %s", self.client, reason)
 
-    def built(self, what: str, plan: pb.Plan, build: Callable[[dict[str, Any], Member], Built]) -> Built:
+    def built(self, what: str, plan: pb.Plan, build: Callable[[RunConfig, Member], Built]) -> Built:
         """This client's part of what a plan is of.
 
         Args:
@@ -146,8 +147,7 @@ class Dialler(ABC):
         except (UserError, RunFailed, Corrupt):
             raise
         except Exception as error:  # whatever models, data and optimizers raise
-            reason = one_line((str(error).splitlines() or [type(error).__name__])[0])
-            raise RunFailed(f"{what} cannot be built here: {reason}") from error
+            raise RunFailed(f"{what} cannot be built here: {one_line(first_line(error))}") from error
 
     def attend(self) -> None:
         """Serve until the run has ended, whatever happens to the network meanwhile.

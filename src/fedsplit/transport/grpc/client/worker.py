@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fedsplit.errors import NonFinite, RunFailed, UserError
+from fedsplit.errors import NonFinite, RunFailed, UserError, first_line
 from fedsplit.parties.messages import LocalWork, Part, Upload
 from fedsplit.quant.message import Corrupt
 from fedsplit.quant.weights_link import added
@@ -43,7 +43,7 @@ class Worker:
         self.client, self.run, self.folder = client, run, folder
         self._identity = {"run": name, "client": client, "data": run.fingerprint}
         self.expectations = Expectations(run)
-        self._stateless: bool = run.config["client"]["stateless"]
+        self._stateless = run.config.client.stateless
         self._held: dict[Part, Weights] = {}
         self._end = ClientEnd(run, packs=True)
         self._is_after: int | None = 0  # rounds after which the state here is kept, None within a round
@@ -105,8 +105,7 @@ class Worker:
             raise
         except Exception as error:  # whatever models, data and optimizers raise
             _LOG.warning("%s failed", verb, exc_info=True)
-            told = (str(error).splitlines() or [""])[0] or type(error).__name__
-            return [self._message(parcel, failed=pb.Failed(what=one_line(told)))]
+            return [self._message(parcel, failed=pb.Failed(what=one_line(first_line(error))))]
 
     def _message(
         self,

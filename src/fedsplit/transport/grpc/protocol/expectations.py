@@ -29,8 +29,8 @@ class Expectations:
     def __init__(self, run: Run) -> None:
         self._codecs, self.labels = run.quantization, Labels(run.dataset.num_classes)
         self._smashed_shape = run.smashed_shape
-        self._batch_size: int = run.config["batch_size"]
-        self._local_epochs: int = run.config["local_epochs"]
+        self._batch_size = run.config.training.batch_size
+        self._local_epochs = run.config.training.local_epochs
         self._dtype = torch.get_default_dtype()
         self._weights: dict[Part, Weights] = {
             "client": run.client_weights,

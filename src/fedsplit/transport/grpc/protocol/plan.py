@@ -5,15 +5,16 @@ installed itself, and refuses all else.
 """
 
 import re
-from collections.abc import Iterator, Mapping, MutableMapping
-from functools import reduce
-from operator import getitem
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 
-from fedsplit.config.checks import CODECS, check
-from fedsplit.config.compose import CONFIGS, composed, composing, plain
+from fedsplit.config.choices import file_of
+from fedsplit.config.compose import composed, composing, run_config
+from fedsplit.config.dotted_keys import below
+from fedsplit.config.run_config import RunConfig, leaves
+from fedsplit.config.settings import CODECS
 from fedsplit.config.values import LARGEST
 from fedsplit.data.batches import Normalisation
 from fedsplit.data.dataset import Dataset
@@ -68,45 +69,37 @@ _OF_ONES_OWN = "clients compose choices of their own: with transport=grpc make i
 
 
 def _is_installed(group: str, choice: str) -> bool:
-    return (CONFIGS / group.partition("@")[0] / f"{choice}.yaml").is_file()
+    return file_of(group.partition("@")[0], choice) is not None
 
 
 def _is_own(key: str) -> bool:
     named = key in (*_FILES, *_CLASSES) or any(part.startswith("_") for part in key.split("."))
-    return named or any(key == own or key.startswith(f"{own}.") for own in OWN)
+    return named or below(key, OWN)
 
 
-def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in node.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
-def choices_and_settings(config: Mapping[str, Any]) -> pb.Plan:
+def choices_and_settings(config: RunConfig) -> pb.Plan:
     """The plan of a run, without what is known of its data.
 
     Raises:
         UserError: the configuration is not made of choices and plain values alone.
     """
-    chosen = config["choices"]
-    for group in GROUPS:
-        place = group.partition("@")[2] or group
-        if chosen.get(group) is not None and not _is_installed(group, chosen[group]):
-            target = reduce(getitem, place.split("."), config)["_target_"]
-            raise UserError(f"{place}._target_", target, _OF_ONES_OWN)
-    plan = pb.Plan(choices={group: chosen[group] for group in GROUPS if chosen.get(group) is not None})
-    for key, value in _leaves(config):
+    values = dict(leaves(config.plain()))
+    chosen = {group: choice for group, choice in config.choices.items() if group in GROUPS and choice}
+    for group, choice in chosen.items():
+        if not _is_installed(group, choice):
+            place = group.partition("@")[2] or group
+            key = f"{place}._target_"
+            raise UserError(key, values[key], _OF_ONES_OWN)
+    plan = pb.Plan(choices=chosen)
+    for key, value in values.items():
         if not _is_own(key):
             try:
                 plan.settings.append(pb.Setting(key=key, value=_packed(value)))
             except (TypeError, ValueError) as error:  # ValueError: beyond 64 bits, or no Unicode
                 raise UserError(key, value, "cannot be sent to clients with transport=grpc") from error
-    again = dict(_leaves(configuration(plan)))
-    for key, value in _leaves(config):
-        own = any(key == own or key.startswith(f"{own}.") for own in (*OWN, *_FILES))
-        if not own and (key not in again or again[key] != value):
+    again = dict(leaves(configuration(plan).plain()))
+    for key, value in values.items():
+        if not below(key, (*OWN, *_FILES)) and (key not in again or again[key] != value):
             raise UserError(key, value, _OF_ONES_OWN)
     return plan
 
@@ -157,8 +150,8 @@ def check_data(plan: pb.Plan, dataset: Dataset) -> None:
         raise UserError("dataset.root", f"{dataset.num_classes} classes", told)
 
 
-def configuration(plan: pb.Plan) -> dict[str, Any]:
-    """The configuration that a plan stands for, composed here and checked, with `choices`.
+def configuration(plan: pb.Plan) -> RunConfig:
+    """The configuration that a plan stands for, composed here and checked.
 
     Raises:
         Corrupt: it names what no server may.
@@ -172,53 +165,40 @@ def configuration(plan: pb.Plan) -> dict[str, Any]:
         if not _is_installed(group, choice):
             raise UserError(group.removeprefix("codec@"), choice, "this installation has no such choice")
     with composing():
-        config = composed([f"{group}={choice}" for group, choice in sorted(plan.choices.items())])
-        settings = plain(config)
+        config = run_config(composed([f"{group}={choice}" for group, choice in sorted(plan.choices.items())]))
+    known = {key for key, _ in leaves(config.plain())}
+    changes = {}
     for setting in plan.settings:
-        _set(settings, setting.key, _unpacked(setting.value))
-    check(settings)
-    own = config.hydra.runtime.choices
-    return settings | {"choices": {group: own[group] for group in own if not group.startswith("hydra/")}}
+        key, value = setting.key, _unpacked(setting.value)
+        if _is_own(key) or not _KEY.fullmatch(key):
+            raise Corrupt(f"{key[:80]!r} is nothing that a server decides")
+        if key not in known:
+            raise UserError(key, value, "this installation has no such key")
+        changes[key] = value
+    return config.changed(changes)
 
 
-def configuration_of_client(plan: pb.Plan, client: int, own: Mapping[str, Any]) -> dict[str, Any]:
+def configuration_of_client(plan: pb.Plan, client: int, own: Mapping[str, object]) -> RunConfig:
     """The configuration that a plan stands for, in the process of one client.
 
     Args:
         plan: of the run.
         client: its number.
-        own: keys that are this machine's own, such as `dataset.root`.
+        own: keys that are this machine's own, such as `dataset.root`; what a run has no use for is left out.
 
     Raises:
         Corrupt: the plan names what no server may.
         UserError: this installation has no such choice or key, or the run no such client.
     """
     config = configuration(plan)
-    for key, value in own.items():
-        *path, name = key.split(".")
-        node = config
-        for part in path:
-            node = node[part]
-        if key == "device" or name in node:
-            node[name] = value
-    check({key: value for key, value in config.items() if key != "choices"})
-    if client >= config["num_clients"]:
-        raise UserError("client.id", client, f"below num_clients={config['num_clients']}")
-    if config["choices"]["distribution"] == "own" and "classes" in config["dataset"]:
-        config["dataset"]["classes"] = list(plan.classes)
+    known = {key for key, _ in leaves(config.plain())}
+    config = config.changed({key: value for key, value in own.items() if key in known})
+    if client >= (clients := config.population.num_clients):
+        raise UserError("client.id", client, f"below num_clients={clients}")
+    if config.choices["distribution"] == "own" and "classes" in config.dataset.arguments:
+        arguments = {**config.dataset.arguments, "classes": list(plan.classes)}
+        config = replace(config, dataset=replace(config.dataset, arguments=arguments))
     return config
-
-
-def _set(config: MutableMapping[str, Any], key: str, value: object) -> None:
-    if _is_own(key) or not _KEY.fullmatch(key):
-        raise Corrupt(f"{key[:80]!r} is nothing that a server decides")
-    *path, name = key.split(".")
-    node: Any = config
-    for part in path:
-        node = node.get(part) if isinstance(node, Mapping) else None
-    if not isinstance(node, MutableMapping) or name not in node or isinstance(node[name], Mapping):
-        raise UserError(key, value, "this installation has no such key")
-    node[name] = value
 
 
 def _is_plain(text: str) -> bool:

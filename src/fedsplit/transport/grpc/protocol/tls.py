@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from fedsplit.config.commands import command
 from fedsplit.errors import UserError
 from fedsplit.files.paths import user_path
 from fedsplit.transport.grpc.protocol.hosts import is_loopback, parse_host
@@ -149,7 +150,7 @@ def require_tls_beyond_loopback(address: str, tls: Tls | None, key: str = "trans
             key,
             address,
             "beyond loopback needs transport.tls=...; "
-            "python main.py task=certificates 'task.hosts=[...]' makes certificates",
+            f"{command('task=certificates', 'task.hosts=[...]')} makes certificates",
         )
 
 

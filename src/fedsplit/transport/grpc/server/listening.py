@@ -33,17 +33,21 @@ class Listener:
         listen: address and port; port 0 takes a free one.
         tls: folder with a certificate, its key, and the authority that clients' certificates are of; None
             on loopback only.
+        spawn: whether the server starts those that it serves.
+        whom: it serves, in errors: `clients` or `devices`.
 
     Raises:
         UserError: no server can listen there, or not as this one.
     """
 
-    def __init__(self, listen: str, tls: str | None) -> None:
+    def __init__(self, listen: str, tls: str | None, *, spawn: bool, whom: str) -> None:
         self.listen = listen
         self.tls = Tls.read(tls, "transport.tls") if tls is not None else None
         require_tls_beyond_loopback(listen, self.tls)
         if self.tls is not None:
             self.tls.server_credentials()  # refuses a client's
+            if spawn:
+                raise UserError("transport.tls", tls, f"is for {whom} that dial in: transport.spawn=false")
         _refuse_taken(listen)
 
     @contextmanager
@@ -127,8 +131,11 @@ def start(federation: Federation, *, listen: str, tls: Tls | None) -> tuple[grpc
 
 
 @contextmanager
-def shown() -> Iterator[None]:
-    """While who comes and goes is shown on the terminal."""
+def shown_on_terminal(progress: bool) -> Iterator[None]:
+    """While who comes and goes is shown on the terminal too; without `progress` it is not."""
+    if not progress:
+        yield
+        return
     level, handler = _LOG.level, RichHandler(console=Console(stderr=True), show_path=False)
     _LOG.addHandler(handler)
     _LOG.setLevel(logging.INFO)

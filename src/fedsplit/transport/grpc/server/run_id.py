@@ -5,7 +5,7 @@ from secrets import token_bytes
 
 from fedsplit.errors import UserError
 from fedsplit.files.bounded import json_in
-from fedsplit.recording.summary import write_json
+from fedsplit.files.whole import write_json
 
 _RUN_BYTES = 16
 

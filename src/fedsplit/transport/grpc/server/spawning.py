@@ -1,61 +1,24 @@
-"""The clients that a server starts on its own machine, by way of one process that forks them."""
+"""The clients that a server starts on its own machine, each a fork of one process."""
 
-import json
-import os
-import signal
-import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-_PROCESS = "fedsplit.tasks.spawned"
-GRACE_S = 5.0
+from fedsplit.machine.cores import jobs_at_once
+from fedsplit.processes.forker import Fork, Forker
+from fedsplit.processes.forking import PACKAGES, Ended, import_all
+from fedsplit.transport.grpc.client.spawned import attend
+from fedsplit.transport.transport import Run
+
+_GRACE_S = 5.0
 """Seconds in which clients end by themselves when they are told."""
-
-
-@dataclass(frozen=True)
-class SpawnRequest:
-    """What the process that forks clients is to start.
-
-    Args:
-        server: address and port.
-        clients: how many.
-        folder: holds a folder for each.
-        own: keys of the configuration that are this machine's own.
-        at_once: how many may compute at a time; None all.
-        modules: to import before anything is forked.
-    """
-
-    server: str
-    clients: int
-    folder: str
-    own: dict[str, Any]
-    at_once: int | None
-    modules: list[str]
-
-    @classmethod
-    def of(cls, server: str, clients: int, folder: Path, config: Mapping[str, Any]) -> "SpawnRequest":
-        """For a run that is built in this process; see `spawned`."""
-        own = {"device": config["device"], **data_of_this_machine(config)}
-        # torch and datasets import at first use what takes seconds, and by now they have: each client would
-        packages = ("fedsplit", "torch", "torchvision", "sklearn", "zstandard")
-        modules = [name for name in sys.modules if name.partition(".")[0] in packages]
-        # more than there are cores would only push each other out of the caches; but who is late is not to
-        # make others late that wait for its turn to end
-        some_may_be_late = any(config["transport"][key] for key in ("min_clients", "round_deadline_s"))
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        at_once = None if some_may_be_late else max(1, cores // config["threads"])
-        return cls(server, clients, str(folder.absolute()), own, at_once, modules)
-
-
-def data_of_this_machine(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of a configuration that say where images are on this machine."""
-    dataset = config["dataset"]
-    return {f"dataset.{key}": dataset[key] for key in ("root", "download") if key in dataset}
+_PAUSE_S = 0.5
+_MOST_DEATHS, _WITHIN_S = 10, 60.0
 
 
 def last_words(log: Path) -> str:
@@ -72,50 +35,92 @@ def log_of(folder: Path, client: int) -> Path:
     return folder / str(client) / "client.log"
 
 
+def warm_forker(what: str) -> Forker:
+    """A process that has imported what this one has, for it takes seconds; see `Forker`."""
+    modules = [name for name in sys.modules if name.partition(".")[0] in PACKAGES]
+    return Forker(partial(import_all, modules), what)
+
+
 @contextmanager
 def spawned(
-    server: str, clients: int, folder: Path, config: Mapping[str, Any], fail: Callable[[str], None]
+    server: str, folder: Path, run: Run, fail: Callable[[str], None], *, in_turn: bool
 ) -> Iterator[None]:
-    """While clients run on this machine.
+    """While all clients run on this machine; one that is killed is started again.
 
     Args:
         server: address and port that they dial.
-        clients: how many.
         folder: holds a folder for each: its state, its log, and its process in `pid`.
-        config: of the run.
+        run: whose clients.
         fail: is told when a client ends that should not.
+        in_turn: whether no more compute at a time than there are cores for.
     """
-    asked = SpawnRequest.of(server, clients, folder, config)
-    process = subprocess.Popen(
-        [sys.executable, "-m", _PROCESS],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        start_new_session=True,  # Ctrl-C is the server's: it ends them when it has saved
-        text=True,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    listener = threading.Thread(target=_listen, args=(process, fail), daemon=True)
-    try:
-        process.stdin.write(json.dumps(asdict(asked)) + "\n")
-        process.stdin.flush()
-        listener.start()
-        yield
-    finally:
-        with suppress(BrokenPipeError):
-            process.stdin.close()
+    with closing(warm_forker("starts clients")) as forker:
+        clients = _Clients(forker, server, folder.absolute(), run, fail, in_turn=in_turn)
+        clients.start_all()
         try:
-            process.wait(2 * GRACE_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        listener.join(GRACE_S)
-        process.stdout.close()
+            yield
+        finally:
+            clients.await_end()
 
 
-def _listen(process: "subprocess.Popen[str]", fail: Callable[[str], None]) -> None:
-    assert process.stdout is not None
-    for line in process.stdout:
-        fail(line.strip())
-    if process.wait() != 0:
-        fail("the process that starts clients has ended")
+class _Clients:
+    """Starts clients, and those again that are killed."""
+
+    def __init__(
+        self,
+        forker: Forker,
+        server: str,
+        folder: Path,
+        run: Run,
+        fail: Callable[[str], None],
+        *,
+        in_turn: bool,
+    ) -> None:
+        self._forker, self._folder, self._fail = forker, folder, fail
+        # more than there are cores would only push each other out of the caches
+        at_once = jobs_at_once(run.config.computation.threads) if in_turn else None
+        own = run.config.of_this_machine()
+        self._attend = partial(attend, server=server, own=own, at_once=at_once, build=run.build)
+        self._deaths = [deque[float](maxlen=_MOST_DEATHS) for _ in run.sample_counts]
+        self._running: dict[int, Fork] = {}
+        self._ending = False
+
+    def start_all(self) -> None:
+        for client in range(len(self._deaths)):
+            self._start(client)
+
+    def _start(self, client: int) -> None:
+        folder = self._folder / str(client)
+        folder.mkdir(parents=True, exist_ok=True)
+        life = partial(self._attend, client=client, folder=folder)
+        self._running[client] = fork = self._forker.start(life, log_of(self._folder, client))
+        fork.ended.add_done_callback(partial(self._ended, client))
+
+    def _ended(self, client: int, end: "Future[Ended]") -> None:
+        ended = end.result()
+        if self._ending:
+            return
+        if ended.code is None:
+            self._fail(str(ended.error))
+        elif ended.code >= 0:
+            if ended.code:
+                self._fail(f"client {client}: {ended.error}")
+        elif self._may_live_again(client):
+            time.sleep(_PAUSE_S)
+            self._start(client)
+        else:
+            told = f"killed {_MOST_DEATHS} times within {_WITHIN_S:.0f} s: out of memory?"
+            self._fail(f"client {client}: {told}")
+
+    def _may_live_again(self, client: int) -> bool:
+        deaths = self._deaths[client]
+        deaths.append(time.monotonic())
+        return len(deaths) < _MOST_DEATHS or deaths[-1] - deaths[0] > _WITHIN_S
+
+    def await_end(self) -> None:
+        """Until all have ended, for a while: what is left is killed with the process that started them."""
+        self._ending = True
+        deadline = time.monotonic() + _GRACE_S
+        for fork in list(self._running.values()):
+            with suppress(TimeoutError):
+                fork.ended.result(max(0.0, deadline - time.monotonic()))

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from fedsplit.transport.cohort import CodedCohort
 from fedsplit.transport.grpc.protocol.expectations import Expectations
 from fedsplit.transport.grpc.protocol.plan import choices_and_settings, tell_of_data
 from fedsplit.transport.grpc.server.hub import AWAY_S, Hub, listed
-from fedsplit.transport.grpc.server.listening import Listener, shown
+from fedsplit.transport.grpc.server.listening import Listener, shown_on_terminal
 from fedsplit.transport.grpc.server.pending import Late, Lost
 from fedsplit.transport.grpc.server.run_id import run_id
 from fedsplit.transport.grpc.server.spawning import last_words, log_of, spawned
@@ -66,11 +66,8 @@ class GrpcTransport(Transport):
             raise UserError("transport.server", server, "is of task=client; a server says where it listens")
         if min_clients is not None and min_clients > clients:
             raise UserError("transport.min_clients", min_clients, f"at most the {clients} clients")
-        self._listener = Listener(listen, tls)
-        if spawn and tls is not None:
-            raise UserError("transport.tls", tls, "is for clients that dial in: transport.spawn=false")
-        self._spawn, self._progress = spawn, run.config["progress"]
-        self._checkpoint_interval: int = run.config["checkpoint_interval"]
+        self._listener = Listener(listen, tls, spawn=spawn, whom="clients")
+        self._spawn, self._recording = spawn, run.config.recording
         self._min_clients, self._deadline_s = min_clients, round_deadline_s
         self.plan = choices_and_settings(run.config)
         tell_of_data(self.plan, run.dataset, run.normalisation)
@@ -107,14 +104,16 @@ class GrpcTransport(Transport):
         with self._listener.serving(hub, self.plan, clients=clients) as address:
             try:
                 if self._spawn:
-                    with spawned(address, clients, directory / "clients", self.run.config, hub.fail):
+                    # who is late is not to make others late that wait for its turn to end
+                    in_turn = not (self._min_clients or self._deadline_s)
+                    with spawned(address, directory / "clients", self.run, hub.fail, in_turn=in_turn):
                         try:
                             hub.wait_for_all()
                             yield
                         finally:
                             hub.finish(tell=True)  # also where the run failed: a resume starts others
                 else:
-                    with shown() if self._progress else nullcontext():
+                    with shown_on_terminal(self._recording.progress):
                         _LOG.info("listening at %s, for clients 0 to %s", address, clients - 1)
                         yield
                     ended = True
@@ -139,7 +138,7 @@ class GrpcTransport(Transport):
                 cohort = CodedCohort(self.run, self.downlinks, wire, present)
                 wire.begin(present, self._after)
                 result = train(cohort)
-                wire.keep(present, self._needed, durable=(t + 1) % self._checkpoint_interval == 0)
+                wire.keep(present, self._needed, durable=(t + 1) % self._recording.checkpoint_interval == 0)
                 cohort.settle()
             except Lost as lost:
                 _LOG.warning("round %s begins again: client %s %s", t, lost.client, lost.reason)

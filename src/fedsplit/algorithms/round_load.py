@@ -1,0 +1,125 @@
+"""What a round loads the network with: the terms of which algorithms make their closed forms."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from fedsplit.data.batches import batch_slices
+from fedsplit.quant.codec import Codec, Quantizer
+from fedsplit.quant.quantization import Quantization
+from fedsplit.quant.weights_link import codec_of
+from fedsplit.state.weights import Weights
+
+
+@dataclass(frozen=True)
+class Population:
+    """Clients and what they do in a round.
+
+    Args:
+        samples: of each client.
+        cohort: clients that take part in a round.
+        batch_size: of a local step.
+        local_epochs: of a round.
+        server_update_interval: q.
+        align_interval: l.
+        label_bytes: of one label.
+    """
+
+    samples: Sequence[int]
+    cohort: int
+    batch_size: int
+    local_epochs: int
+    server_update_interval: int
+    align_interval: int
+    label_bytes: int
+
+    @property
+    def share(self) -> float:
+        """Of the clients, those that take part in a round."""
+        return self.cohort / len(self.samples)
+
+    @property
+    def alignments(self) -> float:
+        """Clients that align in a round, in the long run.
+
+        Between two alignments of a client are l rounds, and then those until it takes part again.
+        """
+        return len(self.samples) / (self.align_interval + 1 / self.share - 1)
+
+    def batches(self, interval: int) -> Counter[int]:
+        """Batches of local steps 0, q, 2q, ... of all clients, by their samples."""
+        found: Counter[int] = Counter()
+        for samples, clients in Counter(self.samples).items():
+            sizes = [piece.stop - piece.start for piece in batch_slices(samples, self.batch_size)]
+            steps = (sizes * self.local_epochs)[::interval]
+            found.update({size: count * clients for size, count in Counter(steps).items()})
+        return found
+
+
+@dataclass(frozen=True)
+class RoundLoad:
+    """Bytes in a round, the mean over many rounds after the first ones.
+
+    In the first round clients hold nothing that differences could be taken to, and all that align do. Where a
+    codec's size depends on values, bytes are the most that they can be.
+
+    Args:
+        population: who takes part.
+        quantization: how messages are coded.
+        smashed_shape: of one sample.
+        client: weights of the client model.
+        server: weights of the server model.
+        auxiliary: weights of the auxiliary model.
+    """
+
+    population: Population
+    quantization: Quantization
+    smashed_shape: tuple[int, ...]
+    client: Weights
+    server: Weights
+    auxiliary: Weights
+
+    def exchanged(self, weights: Weights) -> float:
+        """Of weights that each client of the cohort receives and returns.
+
+        They are received whole by those that were not there in the round before.
+        """
+        codecs, share = self.quantization.weights, self.population.share
+        down = share * weights_size(weights, codecs.down)
+        down += (1 - share) * weights_size(weights, codecs.whole, difference=False)
+        return self.population.cohort * (down + weights_size(weights, codecs.up))
+
+    def uploads(self, interval: int = 1) -> float:
+        """Of smashed data and labels of local steps 0, q, 2q, ..., where q is the interval."""
+        batches = self.population.batches(interval)
+        labels = sum(n * samples * self.population.label_bytes for samples, n in batches.items())
+        return self.population.share * (labels + self._at_cut(self.quantization.smashed, batches))
+
+    def cut_gradients(self) -> float:
+        """Of the cut gradients of all local steps."""
+        everyone = self.population
+        return everyone.share * self._at_cut(self.quantization.cut_gradient, everyone.batches(1))
+
+    def aligned(self) -> float:
+        """Of the auxiliary models that clients receive when they align."""
+        return self.population.alignments * weights_size(self.auxiliary, self.quantization.weights.down)
+
+    def _at_cut(self, codec: Codec, batches: Mapping[int, int]) -> int:
+        """Of tensors of so many samples, times how many there are."""
+        return sum(size_of(codec, (samples, *self.smashed_shape)) * n for samples, n in batches.items())
+
+
+def size_of(codec: Codec, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> int:
+    """Bytes of a tensor, coded; the most that they can be where they depend on its values."""
+    size = codec.size(shape) if isinstance(codec, Quantizer) and 0 not in shape else None
+    return codec.largest(shape, dtype) if size is None else size
+
+
+def weights_size(weights: Weights, codec: Codec, *, difference: bool = True) -> int:
+    """Bytes of weights, coded as differences or as they are."""
+    return sum(
+        size_of(codec_of(name, tensor, codec, difference=difference), tensor.shape, tensor.dtype)
+        for name, tensor in weights.items()
+    )

@@ -1,0 +1,43 @@
+"""The algorithm of a run, with the servers that it trains."""
+
+from fedsplit.algorithms.algorithm import Algorithm, Start
+from fedsplit.building.parts import ClientParts
+from fedsplit.computing.model_state import ModelState
+from fedsplit.config.run_config import RunConfig
+from fedsplit.errors import UserError
+from fedsplit.estimators.alignment import Alignment
+from fedsplit.parties.split_server import SplitServer
+
+
+def find_algorithm(config: RunConfig) -> type[Algorithm]:
+    """The class of the algorithm, which says what clients hold before there is an algorithm.
+
+    Raises:
+        UserError: the configuration names something else.
+    """
+    algorithm = config.algorithm.located()
+    if not isinstance(algorithm, type) or not issubclass(algorithm, Algorithm):
+        raise UserError("algorithm._target_", config.algorithm.target, "must be an Algorithm")
+    return algorithm
+
+
+def build_algorithm(parts: ClientParts, alignment: Alignment) -> Algorithm:
+    """The algorithm, with its servers."""
+    halves, auxiliary, seed = parts.models.halves, parts.models.auxiliary, parts.config.training.seed
+    optimizer, schedule, recorder = parts.server_optimizer, parts.schedule, parts.recorders.of(halves.server)
+    trained = [module for module in (halves.client, auxiliary) if module is not None]
+    start = Start(
+        client_weights=ModelState(halves.client).weights(),
+        auxiliary_weights=ModelState(auxiliary).weights() if auxiliary else {},
+        server=SplitServer(halves.server, optimizer, schedule, seed, recorder),
+        server_copies=parts.engine.server_copies(halves.server, optimizer, schedule, seed, recorder),
+        alignment=alignment,
+        seed=seed,
+        frozen=frozenset(
+            name
+            for module in trained
+            for name, parameter in module.named_parameters()
+            if not parameter.requires_grad
+        ),
+    )
+    return parts.config.algorithm.build(Algorithm, start=start)

@@ -1,0 +1,25 @@
+"""What fits clients' auxiliary models."""
+
+from typing import cast
+
+from torch import nn
+
+from fedsplit.building.parts import Ingredients
+from fedsplit.computing.model_state import ModelState
+from fedsplit.estimators.alignment import Alignment
+
+
+def build_alignment(parts: Ingredients) -> Alignment:
+    """Fits clients' auxiliary models, where the algorithm has that done."""
+    settings, auxiliary = parts.config.alignment, parts.models.auxiliary
+    optimizer, recorder = parts.auxiliary_optimizer, parts.recorders.of(auxiliary)
+    return Alignment(
+        new_auxiliary=lambda: ModelState(cast(nn.Module, auxiliary), optimizer, recorder=recorder),
+        estimator=parts.estimator,
+        epochs=settings.align_epochs,
+        batch_size=settings.align_batch_size,
+        max_dataset_size=settings.max_dataset_size,
+        memory=parts.memory,
+        tolerance=settings.align_tolerance or 0.0,
+        seed=parts.config.training.seed,
+    )

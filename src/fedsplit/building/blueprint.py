@@ -1,0 +1,28 @@
+"""What the clients of a run are made of, put together for an engine."""
+
+from functools import partial
+
+from fedsplit.building.data import build_batches
+from fedsplit.building.parts import Ingredients
+from fedsplit.parties.engine import Blueprint
+
+
+def build_blueprint(parts: Ingredients) -> Blueprint:
+    """What clients are made of; the algorithm says which model their head is, if any."""
+    client_head, halves = parts.algorithm_class.client_head, parts.models.halves
+    head = halves.server if client_head == "server" else parts.models.auxiliary
+    uploads = client_head in ("auxiliary", "estimator")
+    sees_decoded = uploads and parts.quantization.continue_from_decoded
+    return Blueprint(
+        body=halves.client,
+        head=head,
+        keeps_head=parts.estimates,
+        optimizer=parts.client_optimizer,
+        batches=partial(build_batches, parts.config, parts.data),
+        estimator=parts.estimator,
+        schedule=parts.schedule,
+        seed=parts.config.training.seed,
+        head_sees=parts.quantization.smashed if sees_decoded else None,
+        memory=parts.memory,
+        recorder=None if sees_decoded else parts.recorders.of(halves.client, head),
+    )

@@ -1,0 +1,30 @@
+"""What simulates the seconds of rounds."""
+
+from fedsplit.building.parts import Ingredients
+from fedsplit.errors import UserError
+from fedsplit.network.clock import Clock
+from fedsplit.network.counting import counted_work
+from fedsplit.network.network import Network, SimulatedNetwork
+
+
+def build_clock(parts: Ingredients, network: Network) -> Clock | None:
+    """The clock of a simulated network; None with network=none.
+
+    Raises:
+        UserError: the algorithm does not say who waits for whom.
+    """
+    if not isinstance(network, SimulatedNetwork):
+        return None
+    timeline, training = parts.algorithm_class.timeline, parts.config.training
+    if timeline is None:
+        told = f"must be none: {parts.algorithm_class.__name__} has no timeline, so nobody knows who waits"
+        raise UserError("network", parts.config.choice("network"), told)
+    estimator = parts.estimator if parts.estimates else None
+    return Clock(
+        network,
+        timeline,
+        counted_work(parts.models.halves, parts.models.auxiliary, estimator, *parts.data.batch(2)),
+        batch_size=training.batch_size,
+        local_epochs=training.local_epochs,
+        seed=training.seed,
+    )

@@ -1,0 +1,159 @@
+"""What is built for a run, from top to bottom: first what clients are made of, then what serves them."""
+
+from dataclasses import replace
+from importlib import import_module
+
+from fedsplit.building.algorithm import build_algorithm, find_algorithm
+from fedsplit.building.alignment import build_alignment
+from fedsplit.building.batches_of_one import refuse_batches_of_one
+from fedsplit.building.blueprint import build_blueprint
+from fedsplit.building.clock import build_clock
+from fedsplit.building.data import build_data
+from fedsplit.building.device import find_device
+from fedsplit.building.engines import decide_engine
+from fedsplit.building.evaluation import build_evaluator, build_local_evaluator
+from fedsplit.building.models import build_models, set_models_computation
+from fedsplit.building.parts import ClientParts, Ingredients, RunParts
+from fedsplit.building.process import prepare_process
+from fedsplit.building.quantization import build_quantization
+from fedsplit.building.recorders import Recorders, build_recorder
+from fedsplit.building.trained_start import TrainedStart
+from fedsplit.computing.memory import Memory
+from fedsplit.config.run_config import RunConfig
+from fedsplit.estimators.estimator import GradientEstimator
+from fedsplit.machine.extras import extra
+from fedsplit.network.network import Network
+from fedsplit.optim.optimizers import Optimizer
+from fedsplit.optim.schedules import Schedule
+from fedsplit.parties.engine import Engine
+from fedsplit.recording.ledger import Ledger
+from fedsplit.transport.local import LocalTransport
+from fedsplit.transport.transport import Member, Run, Transport
+
+
+def build_run(config: RunConfig, start: TrainedStart | None = None) -> RunParts:
+    """Build all that a run is made of.
+
+    Args:
+        config: of the run.
+        start: trained models to start from; None starts from models as they are initialised.
+
+    Raises:
+        UserError: what is asked for cannot be built.
+    """
+    clients = build_clients(config, start=start)
+    alignment = build_alignment(clients)
+    algorithm = build_algorithm(clients, alignment)
+    network = clients.config.network.build(Network)
+    clock = build_clock(clients, network)
+    ledger = Ledger(keeps_messages=clock is not None)
+    return RunParts(
+        **vars(clients),
+        alignment=alignment,
+        algorithm=algorithm,
+        network=network,
+        clock=clock,
+        ledger=ledger,
+        transport=build_transport(clients, ledger),
+        evaluate=build_evaluator(clients),
+        evaluate_locally=build_local_evaluator(clients),
+    )
+
+
+def build_clients(
+    config: RunConfig,
+    *,
+    member: Member | None = None,
+    start: TrainedStart | None = None,
+    sizes_only: bool = False,
+) -> ClientParts:
+    """Build what clients are made of.
+
+    Args:
+        config: of the run.
+        member: in the process of one client; None where all is known.
+        start: trained models to start from; None starts from models as they are initialised.
+        sizes_only: whether nothing is asked of the images but how many and how large they are.
+
+    Raises:
+        UserError: what is asked for cannot be built.
+    """
+    with extra("transport", config.choices.get("transport")):
+        import_module(config.transport.target.rpartition(".")[0])
+    device = find_device(config.computation.device)
+    config = replace(config, computation=replace(config.computation, device=str(device)))
+    apart = not config.transport.is_class(LocalTransport)
+
+    data = build_data(config, device, member=member, apart=apart, sizes_only=sizes_only)
+    schedule = config.scheduler.build(Schedule)
+    client_optimizer = (config.client_optimizer or config.optimizer).build(Optimizer)
+    server_optimizer = (config.server_optimizer or config.optimizer).build(Optimizer)
+    auxiliary_optimizer = config.alignment.optimizer.build(Optimizer)
+    estimator = config.estimator.build(GradientEstimator)
+    algorithm = find_algorithm(config)
+
+    models = build_models(config, data, device, estimator, algorithm.client_head)
+    if start is not None:
+        start.load_into(models.halves, models.auxiliary)
+    set_models_computation(models, config, device)
+    recorder = build_recorder(config, device, client_optimizer, server_optimizer, auxiliary_optimizer)
+    estimates = algorithm.client_head == "estimator"
+    parts = Ingredients(
+        config=config,
+        device=device,
+        apart=apart,
+        data=data,
+        models=models,
+        algorithm_class=algorithm,
+        estimator=estimator,
+        client_optimizer=client_optimizer,
+        server_optimizer=server_optimizer,
+        auxiliary_optimizer=auxiliary_optimizer,
+        schedule=schedule,
+        recorders=Recorders(recorder, data, models, estimator, estimates, device),
+        quantization=build_quantization(config, models.smashed_shape, lambda: models.coded_shape),
+        memory=build_memory(config),
+    )
+    refuse_batches_of_one(parts)
+    blueprint = build_blueprint(parts)
+    config = decide_engine(parts, blueprint)
+    engine = config.engine.build(Engine, blueprint=blueprint)
+    return ClientParts(**{**vars(parts), "config": config}, engine=engine)
+
+
+def build_memory(config: RunConfig) -> Memory:
+    """Where uploads and auxiliary models are kept: in memory up to `auxiliary.memory_mb`, then in files."""
+    most = config.alignment.memory_mb
+    return Memory(None if most is None else most * 1e6)
+
+
+def build_transport(parts: ClientParts, ledger: Ledger) -> Transport:
+    """What carries verbs to the clients and back; bytes are counted in `ledger`."""
+    return parts.config.transport.build(Transport, run=carried_run(parts, ledger))
+
+
+def carried_run(parts: ClientParts, ledger: Ledger) -> Run:
+    """What a transport needs to know of a run; bytes are counted in `ledger`."""
+    head = parts.engine.blueprint.head
+    return Run(
+        config=parts.config,
+        engine=parts.engine,
+        sample_counts=parts.sample_counts,
+        dataset=parts.data.dataset,
+        fingerprint=parts.data.fingerprint,
+        normalisation=parts.data.normalise,
+        quantization=parts.quantization,
+        smashed_shape=parts.models.smashed_shape,
+        client_weights=parts.models.halves.client.state_dict(),
+        head_weights=head.state_dict() if head else {},
+        device=parts.device,
+        seed=parts.config.training.seed,
+        ledger=ledger,
+        build=run_of_member,
+    )
+
+
+def run_of_member(config: RunConfig, member: Member) -> Run:
+    """What the process of one client needs of a run, once it is prepared for it."""
+    prepare_process(config)
+    return carried_run(build_clients(config, member=member), Ledger())

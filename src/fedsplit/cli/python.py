@@ -1,0 +1,79 @@
+"""Runs from Python, as `import fedsplit` offers them: what `main.py` does, without a command line."""
+
+from dataclasses import replace
+from pathlib import Path
+from threading import RLock
+
+from fedsplit.cli.process_state import process_as_before
+from fedsplit.cli.results import RunResults, load_run
+from fedsplit.cli.resuming import resume, taken_out
+from fedsplit.cli.single import compose_single, single
+from fedsplit.config.choices import own_choices
+from fedsplit.config.commands import command
+from fedsplit.config.grammar import override
+from fedsplit.config.overrides import spelled_out
+from fedsplit.errors import UserError
+from fedsplit.training.round_callback import RoundCallback, calling_after_rounds
+
+_ALONE = RLock()
+"""Hydra composes, and a run sets threads and flags, for the whole process: threads take turns."""
+
+
+def run(
+    *overrides: str,
+    callback: RoundCallback | None = None,
+    config_dir: str | Path | None = None,
+    **values: object,
+) -> RunResults:
+    """Train, as `python main.py` with these overrides does, and read back what the run left.
+
+        fedsplit.run("algorithm=fsl_sage", "quant=int8", rounds=5, **{"optimizer.lr": 0.01})
+
+    The process is afterwards as it was before: working directory, arguments, threads, flags and generators of
+    torch. Runs of several threads take turns.
+
+    Args:
+        overrides: as on the command line: `key=value`, `group=choice`, or `resume=DIRECTORY` with what may be
+            changed beside it.
+        callback: is called after each round, with its row of `metrics.csv` by column; what it raises ends the
+            run, which `resume=` goes on with from its last checkpoint.
+        config_dir: directory of choices of one's own, as of `--config-dir`.
+        values: overrides too, with values of Python: None, numbers, texts, paths, lists, dicts.
+
+    Raises:
+        UserError: something asked for cannot be; nothing was written.
+        RunFailed: the run could not be carried to its end.
+    """
+    with _ALONE, own_choices(config_dir):
+        given, others = taken_out(_spelled_out(overrides, values))
+        if given is not None:
+            with process_as_before(), calling_after_rounds(callback):
+                return load_run(resume(given, others))
+        directory, config = compose_single(others)
+        if (task := config.choice("task")) != "train":
+            told = f"leaves no run behind; it is done by: {command(f'task={task}')} ..."
+            raise UserError("task", task, told)
+        with process_as_before(), calling_after_rounds(callback):
+            single(directory, config)
+        return load_run(directory)
+
+
+def compose(*overrides: str, config_dir: str | Path | None = None, **values: object) -> dict[str, object]:
+    """The checked configuration that `run` would train with, plain; imports nothing heavy, writes nothing.
+
+    Args:
+        overrides: see `run`.
+        config_dir: see `run`.
+        values: see `run`.
+
+    Raises:
+        UserError: something asked for cannot be.
+    """
+    with _ALONE, own_choices(config_dir):
+        _, config = compose_single(_spelled_out(overrides, values))
+        return replace(config, sweep=None).plain()
+
+
+def _spelled_out(overrides: tuple[str, ...], values: dict[str, object]) -> list[str]:
+    given = [*overrides, *(override(key, value) for key, value in values.items())]
+    return [each for argument in given for each in spelled_out(argument)]

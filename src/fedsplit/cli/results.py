@@ -1,0 +1,87 @@
+"""What a run left behind, for Python."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedsplit.errors import UserError
+from fedsplit.files.bounded import Damaged, csv_table, number, whole
+from fedsplit.files.paths import user_path
+from fedsplit.reports.runs import read_run
+
+if TYPE_CHECKING:
+    import pandas
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class RunResults:
+    """A run read back from its directory.
+
+    Args:
+        directory: of the run.
+        config: as in its `config.yaml`; `choices` names what was chosen of each group.
+        metrics: a row of `metrics.csv` a round, by column: numbers, None where there was nothing to measure;
+            loads and bytes in bytes, and `left_out`, clients that a round went on without, is a text.
+        results: as in its `results.json`; None where the run has not ended.
+    """
+
+    directory: Path
+    config: Mapping[str, Any] = field(repr=False)
+    metrics: list[dict[str, Any]] = field(repr=False)
+    results: Mapping[str, Any] | None = field(repr=False)
+
+    @cached_property
+    def models(self) -> "Mapping[str, Mapping[str, Tensor]]":
+        """State dicts of the trained models on the CPU: `client`, `server`, and what else the run has.
+
+        Empty where the run has not ended.
+
+        Raises:
+            UserError: a file is damaged, or holds what is no number.
+        """
+        from fedsplit.recording.run_directory import RunDirectory  # noqa: PLC0415  (imports torch)
+
+        run = RunDirectory.existing(self.directory, "run")
+        names = sorted(path.stem for path in self.directory.glob("model/*.safetensors"))
+        return {name: run.model(name) for name in names}
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """The metrics as a frame, a row a round.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        try:
+            import pandas  # noqa: PLC0415
+        except ModuleNotFoundError as error:
+            raise UserError("to_pandas", "pandas", "is not installed: pip install pandas") from error
+        return pandas.DataFrame(self.metrics)
+
+
+def load_run(path: str | Path) -> RunResults:
+    """What the run in a directory has left so far.
+
+    Raises:
+        UserError: the directory is not that of a run, or one of its files is damaged.
+    """
+    directory = user_path(path, "run").absolute()
+    run = read_run(directory)
+    try:
+        metrics = [
+            {column: _value(column, cell) for column, cell in row.items()}
+            for _, row in csv_table(directory / "metrics.csv")[1]
+        ]
+    except (Damaged, OSError, ValueError) as error:
+        raise UserError("run", directory, f"metrics.csv must not be damaged ({error})") from error
+    return RunResults(directory, run.config, metrics, run.results)
+
+
+def _value(column: str, cell: str) -> object:
+    if column == "left_out":
+        return cell
+    if cell == "":
+        return None
+    return whole(cell) if cell.isdecimal() else number(cell)

@@ -1,0 +1,28 @@
+"""Where commands begin: an interruption is told in one line, also while the first second goes to imports."""
+
+import sys
+
+
+def run() -> int:
+    """Run experiments: `python main.py`, `fedsplit`, `python -m fedsplit`; the exit code."""
+    try:
+        from fedsplit.cli.run import main  # noqa: PLC0415
+        from fedsplit.machine.terminal import with_tolerant_output  # noqa: PLC0415
+    except KeyboardInterrupt:
+        return _interrupted()
+    return with_tolerant_output(main)
+
+
+def plot() -> int:
+    """Draw figures and make tables: `python plot_results.py`, `fedsplit-plot`; the exit code."""
+    try:
+        from fedsplit.cli.plot import main  # noqa: PLC0415
+        from fedsplit.machine.terminal import with_tolerant_output  # noqa: PLC0415
+    except KeyboardInterrupt:
+        return _interrupted()
+    return with_tolerant_output(main)
+
+
+def _interrupted() -> int:
+    print("interrupted", file=sys.stderr)
+    return 130

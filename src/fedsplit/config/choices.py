@@ -1,0 +1,113 @@
+"""Where choices are: in a folder a group, this package's and one of the user's own."""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fedsplit.errors import UserError
+from fedsplit.files.paths import user_path
+from fedsplit.files.shipped import shipped
+
+CONFIGS = shipped("hydra_config")
+FLAG = "--config-dir"
+_NAME = re.compile(r"[\w.-]{1,200}")
+_VARIABLE = "FEDSPLIT_CONFIG_DIR"
+"""Of the environment, so that every process that is started for a run has it too."""
+
+
+def own_directory() -> Path | None:
+    """The directory of the user's own choices, if there is one."""
+    own = os.environ.get(_VARIABLE)
+    return Path(own) if own else None
+
+
+def directories() -> list[Path]:
+    """All directories that hold a folder for each group."""
+    own = own_directory()
+    return [CONFIGS] if own is None else [CONFIGS, own]
+
+
+def file_of(group: str, choice: str) -> Path | None:
+    """The file of a choice; None where there is no such choice, or the text is no name of one."""
+    if not _NAME.fullmatch(choice):
+        return None
+    files = (root / group / f"{choice}.yaml" for root in directories())
+    return next((file for file in files if file.is_file()), None)
+
+
+def names_of(group: str) -> list[str]:
+    """All choices of a group, in alphabetical order."""
+    return sorted({file.stem for root in directories() for file in (root / group).glob("*.yaml")})
+
+
+@contextmanager
+def own_choices(directory: str | Path | None) -> Iterator[None]:
+    """While choices are also looked up in a directory of the user's own, here and in processes started here.
+
+    Args:
+        directory: as the user gives it; None leaves all as it is.
+
+    Raises:
+        UserError: there is no such directory, or a file in it would have to stand for one of this package.
+    """
+    if directory is None:
+        yield
+        return
+    root = user_path(directory, FLAG).absolute()
+    if not root.is_dir():
+        raise UserError(FLAG, directory, "there is no such directory")
+    for file in sorted(root.rglob("*.yaml")):
+        if (CONFIGS / (place := file.relative_to(root))).is_file():
+            raise UserError(FLAG, directory, f"{place} is a file of fedsplit's own; rename it")
+    before = os.environ.get(_VARIABLE)
+    os.environ[_VARIABLE] = str(root)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_VARIABLE]
+        else:
+            os.environ[_VARIABLE] = before
+
+
+def canonical(group: str, choice: str) -> str:
+    """The choice itself, or the one that it is another name of: all that its file holds is that one."""
+    file = file_of(group, choice)
+    content = _content(file) if file is not None else {}
+    match content.get("defaults"):
+        case [str(other)] if len(content) == 1:
+            return other
+    return choice
+
+
+def target_of(group: str, choice: str) -> str | None:
+    """The `_target_` that the file of a choice gives, or one of the files that it is made of."""
+    file = file_of(group, choice)
+    return _target_in(group, file) if file is not None else None
+
+
+@cache
+def _content(file: Path) -> dict[str, Any]:
+    return yaml.safe_load(file.read_text("utf-8")) or {}
+
+
+def _target_in(group: str, file: Path) -> str | None:
+    content = _content(file)
+    for node in (content, content.get(group)):  # under its own name where the file sets other keys too
+        if isinstance(node, dict) and "_target_" in node:
+            return str(node["_target_"])
+    for each in content.get("defaults", ()):
+        found: list[str | None]
+        if isinstance(each, dict):  # as /optimizer@_here_: adam
+            found = [target_of(key.strip("/").partition("@")[0], name) for key, name in each.items()]
+        else:
+            found = [target_of(group, each)] if each != "_self_" else []
+        if found and found[0] is not None:
+            return str(found[0])
+    return None

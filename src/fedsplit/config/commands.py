@@ -1,0 +1,37 @@
+"""This package's commands, as whoever started this process can type them again."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from fedsplit.config.choices import FLAG, own_directory
+from fedsplit.files.paths import shown
+
+_PACKAGE = Path(__file__).parents[1]
+_SCRIPTS = {"fedsplit": "main.py", "fedsplit-plot": "plot_results.py"}
+"""Of a checkout, by the command that installing it gives."""
+
+
+def command(*arguments: str, name: Literal["fedsplit", "fedsplit-plot"] = "fedsplit") -> str:
+    """A command to be pasted into a shell, with the directory of choices that this process has."""
+    own = own_directory() if name == "fedsplit" else None
+    flags = [] if own is None else [f"{FLAG}={shown(own)}"]
+    return " ".join([*_started(name), *map(shlex.quote, [*flags, *arguments])])
+
+
+def resume_command(directory: Path) -> str:
+    """What goes on with the run in a directory."""
+    return command(f"resume={shown(directory)}")
+
+
+def _started(name: str) -> Sequence[str]:
+    """`python main.py` in a checkout, `fedsplit` where it is installed, or `python -m fedsplit` as it was."""
+    program = Path(sys.argv[0])
+    if program == _PACKAGE / "__main__.py" and name == "fedsplit":
+        return ("python", "-m", "fedsplit")
+    checkout = _PACKAGE.parents[1]
+    if program.stem in _SCRIPTS or not (checkout / _SCRIPTS[name]).is_file():
+        return (name,)
+    return ("python", _SCRIPTS[name])

@@ -1,0 +1,42 @@
+"""What a task says of itself, known before anything heavy is imported."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import lru_cache
+
+from fedsplit.config.choices import target_of
+from fedsplit.config.signature import class_literals
+
+_TASK = "fedsplit.tasks.task.Task"
+
+
+@dataclass(frozen=True)
+class TaskTraits:
+    """The class attributes of `fedsplit.tasks.task.Task`, which says what each means."""
+
+    beside: tuple[str, ...] | None
+    models_of_run: str
+    swept: bool
+    joins: bool
+    deploys: bool
+    counts_rounds: bool
+    announces: str
+
+
+def task_traits(config: Mapping[str, object]) -> TaskTraits:
+    """Of the task of a configuration; where its source cannot be found, those that a task has by default."""
+    task = config.get("task")
+    target = task.get("_target_") if isinstance(task, Mapping) else None
+    return traits_of(target if isinstance(target, str) else _TASK)
+
+
+def traits_of_choice(task: str) -> TaskTraits:
+    """Of a choice of the `task` group."""
+    return traits_of(target_of("task", task) or _TASK)
+
+
+@lru_cache
+def traits_of(target: str) -> TaskTraits:
+    """Of the task at a dotted path."""
+    known = class_literals(_TASK) | class_literals(target)
+    return TaskTraits(**{field.name: known[field.name] for field in fields(TaskTraits)})

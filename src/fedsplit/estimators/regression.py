@@ -1,0 +1,30 @@
+"""What regressions of the cut gradient on `(z, onehot(y))` have in common."""
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from fedsplit.computing.steppable import Steppable
+from fedsplit.estimators.estimator import GradientEstimator
+
+
+def features(z: Tensor, y: Tensor, num_classes: int) -> Tensor:
+    """What a regression sees of a sample: smashed data and one-hot label, `(b, z + num_classes)`."""
+    nothing, one = z.new_zeros(len(y), num_classes), z.new_ones(len(y), 1)
+    one_hot = nothing.scatter(1, y[:, None], one)  # `F.one_hot` has the host look at labels
+    return torch.cat([z.flatten(1), one_hot], 1)
+
+
+class Regression(GradientEstimator):
+    """`dz` straight from features; the model that `model` gives has `num_classes`."""
+
+    trains_on_loss = False
+
+    def estimate(
+        self, model: Steppable, z: Tensor, y: Tensor, *, seed: Any, differentiable: bool = False
+    ) -> Tensor:
+        num_classes = cast(int, model.module.num_classes)
+        with torch.set_grad_enabled(differentiable):
+            inputs = model.each(lambda z, y: features(z, y, num_classes), z, y)
+            return model.forward(inputs, seed=seed).view(z.shape)

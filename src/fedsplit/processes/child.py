@@ -1,0 +1,85 @@
+"""A fresh Python process that runs one function of this package, and the pipes between both.
+
+`python -m fedsplit.processes.child` receives the function first. Messages are objects as `multiprocessing`
+sends them; nobody else can write to these pipes.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from multiprocessing.connection import Connection, Pipe
+from typing import IO, Any, TypeAlias
+
+from fedsplit.errors import RunFailed, UserError
+from fedsplit.processes.lifeline import end_with_parent
+
+Serve: TypeAlias = Callable[[Connection, Connection], None]
+"""Function of a module that such a process runs: it receives from the first and sends to the second."""
+
+
+class ChildProcess:
+    """The process, seen from the one that started it; it finds modules where this one does, and ends with it.
+
+    Args:
+        serve: what it runs.
+        environment: its variables.
+        stderr: file for its standard error, and for what it prints; None: that of this process.
+    """
+
+    def __init__(self, serve: Serve, environment: Mapping[str, str], stderr: IO[str] | None = None) -> None:
+        places = os.pathsep.join(place or os.getcwd() for place in sys.path)
+        requests, self.requests = Pipe(duplex=False)
+        self.answers, answers = Pipe(duplex=False)
+        with requests, answers:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", __file__],
+                stdin=requests.fileno(),
+                stdout=answers.fileno(),
+                stderr=stderr,
+                env={**environment, "PYTHONPATH": places},
+                start_new_session=True,  # Ctrl-C is for who started it: with that, this ends
+            )
+        self.requests.send(serve)
+
+    def kill(self) -> None:
+        """Kill it, and all that it forked."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def close(self) -> None:
+        """Kill it, and close the pipes."""
+        self.kill()
+        self.requests.close()
+        self.answers.close()
+
+
+def received(requests: Connection) -> Iterator[Any]:
+    """Messages, until whoever sends them has closed their end."""
+    while True:
+        try:
+            yield requests.recv()
+        except (EOFError, OSError):
+            return
+
+
+def main() -> int:
+    """Run the function that is received first; the exit code."""
+    requests, answers = Connection(os.dup(0), writable=False), Connection(os.dup(1), readable=False)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(2, 1)  # what is printed is no answer
+    end_with_parent()
+    try:
+        serve: Serve = requests.recv()
+        serve(requests, answers)
+    except (UserError, RunFailed) as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    os._exit(main())  # taking down all that was imported takes time, and nobody needs it

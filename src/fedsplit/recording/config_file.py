@@ -1,0 +1,65 @@
+"""`config.yaml` of a run's directory: its configuration, and the number of the form that a run leaves."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fedsplit.config.choices import own_directory
+from fedsplit.errors import UserError, shortened
+from fedsplit.files.bounded import Damaged, yaml_in
+from fedsplit.files.whole import write_yaml
+
+CONFIG_FILE = "config.yaml"
+FORMAT = 1
+"""Another one where keys come, go or mean something else."""
+_OWN_CHOICES = "config_dir"
+
+
+class OtherFormat(UserError):
+    """A run that another version left."""
+
+
+def write_config(directory: Path, config: Mapping[str, object]) -> None:
+    """Write the file, whole or not at all."""
+    own = own_directory()
+    named = {} if own is None else {_OWN_CHOICES: str(own)}
+    write_yaml(directory / CONFIG_FILE, {"format": FORMAT, **named, **config})
+
+
+def read_config(directory: Path, key: str) -> dict[str, Any]:
+    """What `write_config` wrote, plain; `choices` maps groups to names of choices or null.
+
+    Args:
+        directory: of a run.
+        key: what named it.
+
+    Raises:
+        OtherFormat: the number of its form is another one, or missing.
+        UserError: the file cannot be read, is damaged, or not that of a run.
+    """
+    try:
+        content = yaml_in(directory / CONFIG_FILE)
+    except OSError as error:
+        raise UserError(key, directory, f"its {CONFIG_FILE} cannot be read ({error.strerror})") from error
+    except Damaged as error:
+        raise UserError(key, directory, f"its {CONFIG_FILE} is damaged ({error})") from error
+    if isinstance(content, dict) and content.get("format") != FORMAT:
+        found = f"format {shortened(repr(content['format']))}" if "format" in content else "no format number"
+        raise OtherFormat(key, directory, f"its {CONFIG_FILE} has {found}; this version reads {FORMAT}")
+    choices = content.get("choices") if isinstance(content, dict) else None
+    if not isinstance(choices, dict) or not all(
+        isinstance(group, str) and isinstance(choice, str | None) for group, choice in choices.items()
+    ):
+        told = f"its {CONFIG_FILE} is not that of a run: choices must name what was chosen of each group"
+        raise UserError(key, directory, told)
+    return {name: value for name, value in content.items() if name not in ("format", _OWN_CHOICES)}
+
+
+def own_choices_of(directory: Path) -> str | None:
+    """Where a run's file says that its choices of one's own were: only ever told, never opened."""
+    try:
+        content = yaml_in(directory / CONFIG_FILE)
+    except (OSError, Damaged):
+        return None
+    found = content.get(_OWN_CHOICES) if isinstance(content, dict) else None
+    return found if isinstance(found, str) else None

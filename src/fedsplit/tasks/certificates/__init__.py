@@ -1,0 +1,1 @@
+"""Certificates for running over a network."""

@@ -1,0 +1,161 @@
+"""What a run's client model costs and gains at each precision."""
+
+import shutil
+from pathlib import Path
+
+from rich.console import Console
+from torch import Tensor
+
+from fedsplit.building.process import prepare_process
+from fedsplit.building.trained import TrainedRun
+from fedsplit.config.run_config import RunConfig
+from fedsplit.config.values import DeployedPrecision, PositiveInt
+from fedsplit.deployment import storage
+from fedsplit.deployment.calibration import calibration_batches
+from fedsplit.deployment.measuring import footprints, machine
+from fedsplit.deployment.precisions import Precision
+from fedsplit.errors import UserError
+from fedsplit.files.paths import user_path
+from fedsplit.files.whole import appearing
+from fedsplit.reports.figures.style import house_style
+from fedsplit.reports.shown_table import print_table
+from fedsplit.tasks.compare.comparison import SAMPLES, Compared, comparison_table, write_comparison
+from fedsplit.tasks.compare.comparison_figure import comparison_figure
+from fedsplit.tasks.compare.evaluated import MODEL, REFERENCE, evaluate_precisions
+from fedsplit.tasks.compare.paired import Drop
+from fedsplit.tasks.task import Task
+
+
+class Compare(Task):
+    """Deploys the trained client model at each precision, and evaluates and measures it there.
+
+    Args:
+        precisions: by name; `fp32`, that all are compared with, is always among them.
+        calibration_batches: of the clients' training images.
+        calibration_batch_size: images of each.
+        batch_sizes: samples at a time, at which latency is measured.
+        repeats: runs at each that count.
+    """
+
+    beside = ("task", "run", "trust", "device", "threads", "network")
+    models_of_run = "needed"
+    swept = False
+
+    def __init__(
+        self,
+        *,
+        precisions: list[DeployedPrecision],
+        calibration_batches: PositiveInt,
+        calibration_batch_size: PositiveInt,
+        batch_sizes: list[PositiveInt],
+        repeats: PositiveInt,
+    ) -> None:
+        if not batch_sizes:
+            raise UserError("batch_sizes", batch_sizes, "at least one number of samples")
+        self.precisions = list(dict.fromkeys([REFERENCE, *precisions]))
+        self.calibration_batches, self.calibration_batch_size = calibration_batches, calibration_batch_size
+        self.batch_sizes, self.repeats = batch_sizes, repeats
+
+    def run(self, config: RunConfig, directory: Path) -> None:
+        """See `Task.run`: prints a table, and writes to `compare/` in the run's directory.
+
+        What was there is replaced, once all is whole.
+        """
+        prepare_process(config)
+        trained = TrainedRun(
+            user_path(config.origin.run or "", "run"),
+            device=config.computation.device,
+            threads=config.computation.threads,
+            trust=config.origin.trust,
+        )
+        console = Console()
+        whole = trained.path / "compare"
+        try:
+            with appearing(whole) as partial:
+                rows = self._written(trained, _price(config, trained), partial, console)
+                shutil.rmtree(whole, ignore_errors=True)
+        except OSError as error:
+            raise UserError("run", trained.path, f"cannot be written to ({error.strerror})") from error
+        print_table(comparison_table(rows))
+        print(whole)
+
+    def _written(
+        self, trained: TrainedRun, price: float | None, folder: Path, console: Console
+    ) -> list[Compared]:
+        """Deploy, evaluate and measure, with everything written to `folder`."""
+        evaluated, left_out = evaluate_precisions(
+            self.precisions, trained, self._calibration(trained), folder, console
+        )
+        measured = footprints(
+            {name: folder / name / MODEL for name in evaluated},
+            trained.architecture,
+            batch_sizes=self.batch_sizes,
+            repeats=self.repeats,
+            threads=trained.config.computation.threads,
+        )
+        sizes = {name: storage.size(folder / name / MODEL) for name in evaluated}
+        reference = evaluated[REFERENCE]
+        rows = []
+        for name, found in evaluated.items():
+            footprint, sent = measured[name], found.sample_bytes * SAMPLES
+            rows.append(
+                Compared(
+                    precision=name,
+                    runtime=Precision.named(name).runtime,
+                    test_accuracy=float(found.correct.double().mean()),
+                    drop=Drop.of(reference.correct, found.correct) if name != REFERENCE else None,
+                    class_accuracy=found.confusion.class_accuracy,
+                    roc_areas=found.roc.areas,
+                    file_bytes=sizes[name],
+                    compression=sizes[REFERENCE] / sizes[name],
+                    latency={n: (each.median, each.p95) for n, each in footprint.latency.items()},
+                    peak_memory=footprint.peak_memory,
+                    model_memory=footprint.model_memory,
+                    smashed_bytes=sent,
+                    cost=None if price is None else price * sent / 1e6,
+                    unquantized=found.unquantized,
+                )
+            )
+        write_comparison(folder, rows, self._about(trained, price), left_out)
+        try:
+            with house_style():
+                comparison_figure(rows).savefig(folder / "comparison.png")
+        except UserError as error:
+            console.print(f"no figure: {error}", soft_wrap=True, highlight=False, markup=False)
+        return rows
+
+    def _calibration(self, trained: TrainedRun) -> list[Tensor]:
+        """The same samples for every backend."""
+        parts = trained.parts
+        drawn = calibration_batches(
+            parts.data.dataset.train,
+            list(parts.data.shards),
+            normalise=parts.data.normalise,
+            batches=self.calibration_batches,
+            batch_size=self.calibration_batch_size,
+            seed=trained.config.training.seed,
+        )
+        return [batch.cpu() for batch in drawn]
+
+    def _about(self, trained: TrainedRun, price: float | None) -> dict[str, object]:
+        """How it was measured."""
+        return {
+            "run": str(trained.path),
+            "model": trained.config.choices.get("model"),
+            "cut": trained.architecture.cut,
+            "test_samples": len(trained.labels),
+            "calibration_samples": self.calibration_batches * self.calibration_batch_size,
+            "repeats": self.repeats,
+            "threads": trained.config.computation.threads,
+            "cost_per_mb": price,
+            "machine": machine(),
+        }
+
+
+def _price(config: RunConfig, trained: TrainedRun) -> float | None:
+    """Money for each MB (10^6 bytes): as asked for here, else the run's; None where there is none."""
+    for each in (config, trained.config):
+        price = each.network.arguments.get("cost_per_mb")
+        if isinstance(price, int | float):
+            return price
+    return None

@@ -1,0 +1,1 @@
+"""The table of what each cut of a model costs, and its figure."""

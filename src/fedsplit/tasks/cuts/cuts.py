@@ -1,0 +1,192 @@
+"""What each cut of a model costs."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from fedsplit.algorithms.algorithm import Algorithm
+from fedsplit.algorithms.round_load import Population, RoundLoad
+from fedsplit.building.models import build_whole_model
+from fedsplit.building.parts import ClientParts
+from fedsplit.building.process import prepare_process
+from fedsplit.building.quantization import build_quantization
+from fedsplit.building.run import build_clients
+from fedsplit.computing.layout import unflattened
+from fedsplit.config.algorithm_traits import algorithm_traits
+from fedsplit.config.choices import target_of
+from fedsplit.config.run_config import RunConfig
+from fedsplit.config.targets import is_class, located
+from fedsplit.config.values import PositiveInt
+from fedsplit.errors import UserError
+from fedsplit.files.paths import user_path
+from fedsplit.models.derived import DerivedAuxiliary
+from fedsplit.models.splitting.cuts import Cut, Cuts
+from fedsplit.models.splitting.split import divided
+from fedsplit.quant.codecs.labels import Labels
+from fedsplit.reports.figures.style import house_style
+from fedsplit.state.weights import Weights
+from fedsplit.tasks.cuts.costs import CutCosts
+from fedsplit.tasks.cuts.cut_figure import cut_figure
+from fedsplit.tasks.cuts.multiply_adds import multiply_adds_after
+from fedsplit.tasks.cuts.printing import print_csv, print_markdown, print_shown
+from fedsplit.tasks.task import Task
+
+
+class CutTable(Task):
+    """Prints for each cut what crosses it, what each side holds and computes, and each algorithm's load.
+
+    Args:
+        format: of what is printed; csv has whole bytes and multiply-adds, the others millions.
+        among: all cuts, or the model's stages only.
+        plot: file for a figure of load against the client's computation (png, pdf or svg); None draws none.
+        server_update_interval: q of CSE-FSL and FSL-SAGE.
+        align_interval: l of FSL-SAGE.
+    """
+
+    models_of_run = "refused"
+    swept = False
+
+    def __init__(
+        self,
+        *,
+        format: Literal["table", "csv", "md"],
+        among: Literal["all", "stages"],
+        plot: str | None,
+        server_update_interval: PositiveInt,
+        align_interval: PositiveInt,
+    ) -> None:
+        self.format, self.among = format, among
+        self.server_update_interval, self.align_interval = server_update_interval, align_interval
+        self.plot = user_path(plot, "task.plot") if plot is not None else None
+        if self.plot is not None:
+            if self.plot.suffix not in (".png", ".pdf", ".svg"):
+                raise UserError("plot", plot, "must end in .png, .pdf or .svg")
+            if not self.plot.parent.is_dir():
+                raise UserError("plot", plot, f"there is no directory {self.plot.parent}")
+
+    def run(self, config: RunConfig, directory: Path) -> None:
+        """See `Task.run`: prints, and writes only the figure that was asked for."""
+        prepare_process(config)
+        parts = build_clients(config, sizes_only=True)
+        found = self.costs(parts)
+        about = _about(parts, self.server_update_interval, self.align_interval)
+        if self.format == "csv":
+            print_csv(found)
+        elif self.format == "md":
+            print_markdown(found, about)
+        else:
+            print_shown(found, about)
+        if self.plot is not None:
+            with house_style():
+                cut_figure(found).savefig(self.plot)
+
+    def costs(self, parts: ClientParts) -> list[CutCosts]:
+        """Of every cut, in the order of the model's operations."""
+        whole, example = build_whole_model(parts.config, parts.data, parts.device)
+        cuts = Cuts(whole, example)
+        stages = parts.config.splitting.stages or [cut.name for cut in cuts.stages()]
+        numbers = {cuts[name].end: number for number, name in enumerate(stages, 1) if name in cuts}
+        macs = multiply_adds_after(cuts, example)
+        given = parts.config.auxiliary
+        derived = given.target.endswith(f".{DerivedAuxiliary.__name__}")
+        options: Any = {
+            key: given.arguments[key] for key in ("width", "depth") if derived and key in given.arguments
+        }
+        population = self._population(parts)
+        algorithms = _algorithms()
+        found = []
+        for cut in _outermost(cuts, stages):
+            if self.among == "stages" and cut.end not in numbers:
+                continue
+            halves = divided(cuts, cut)
+            z = (sum(map(_values, cut.shapes)),) if len(cut.crossing) > 1 else cut.shapes[0]
+            with torch.random.fork_rng():  # only its sizes are looked at
+                auxiliary = DerivedAuxiliary(
+                    smashed_shape=z,
+                    num_classes=parts.data.dataset.num_classes,
+                    server=halves.server,
+                    crossing=halves.crossing,
+                    **options,
+                )
+            client, server = halves.client.state_dict(), halves.server.state_dict()
+            coded_shape = partial(unflattened, halves.client, example)
+            terms = RoundLoad(
+                population=population,
+                quantization=build_quantization(parts.config, z, coded_shape),
+                smashed_shape=z,
+                client=client,
+                server=server,
+                auxiliary=auxiliary.state_dict(),
+            )
+            loads = {name: algorithm.round_load(terms) for name, algorithm in algorithms.items()}
+            found.append(
+                CutCosts(
+                    name=cut.name,
+                    stage=numbers.get(cut.end),
+                    tensors=len(cut.crossing),
+                    smashed_bytes=4 * _values(z),
+                    client_bytes=_bytes(client),
+                    server_bytes=_bytes(server),
+                    auxiliary_bytes=_bytes(auxiliary.state_dict()),
+                    client_macs=macs[cut.end],
+                    server_macs=macs[-1] - macs[cut.end],
+                    load={name: load for name, load in loads.items() if load is not None},
+                )
+            )
+        return found
+
+    def _population(self, parts: ClientParts) -> Population:
+        training = parts.config.training
+        return Population(
+            samples=parts.sample_counts,
+            cohort=parts.config.population.cohort,
+            batch_size=training.batch_size,
+            local_epochs=training.local_epochs,
+            server_update_interval=self.server_update_interval,
+            align_interval=self.align_interval,
+            label_bytes=Labels(parts.data.dataset.num_classes).dtype.itemsize,
+        )
+
+
+def _algorithms() -> dict[str, type[Algorithm]]:
+    """All that can be chosen, in the order of tables."""
+    found = {}
+    for name in algorithm_traits():
+        target = target_of("algorithm", name) or ""
+        if not is_class(f"algorithm/{name}.yaml: _target_", target, Algorithm):
+            raise UserError(f"algorithm/{name}.yaml: _target_", target, "must be an Algorithm")
+        found[name] = located("algorithm", target)
+    return found
+
+
+def _values(shape: Sequence[int]) -> int:
+    return torch.Size(shape).numel()
+
+
+def _bytes(weights: Weights) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
+
+
+def _outermost(cuts: Cuts, stages: Sequence[str]) -> list[Cut]:
+    """Different ones; of several names a stage's, or that of the outermost part."""
+    by_end: dict[int, list[Cut]] = {}
+    for cut in cuts.possible:
+        by_end.setdefault(cut.end, []).append(cut)
+    return [
+        min(alike, key=lambda cut: (cut.name not in stages, cut.name.count("."))) for alike in by_end.values()
+    ]
+
+
+def _about(parts: ClientParts, q: int, l: int) -> str:  # noqa: E741
+    population, training = parts.config.population, parts.config.training
+    images = sum(parts.sample_counts)
+    coded = parts.config.choices.get("quant", "none")
+    return (
+        "Sizes in MB: one sample's smashed data (z) and the models; auxiliary=derived. Forward multiply-adds "
+        f"of one sample in millions. By algorithm, MB a round, up and down: {images:,} images, "
+        f"{population.cohort} of {population.num_clients} clients a round, batch_size={training.batch_size}, "
+        f"local_epochs={training.local_epochs}, q={q}, l={l}, quant={coded}."
+    )

@@ -1,0 +1,42 @@
+"""Evaluation of a run's whole model: on the test images, and on what each client held out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+
+from fedsplit.errors import RunFailed
+from fedsplit.parties.evaluation import Evaluator
+from fedsplit.recording.local_accuracy import LocalAccuracies
+from fedsplit.state.weights import Weights
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Evaluators of a run.
+
+    Args:
+        test: evaluates on the test images.
+        local: evaluates on what clients held out, one client's after the other's; None where they did not.
+        held_out: images that each client held out.
+    """
+
+    test: Evaluator
+    local: Evaluator | None
+    held_out: Sequence[int]
+
+    def globally(self, full: Weights) -> tuple[float, float]:
+        """Accuracy (a fraction) and mean cross-entropy of the whole model on the test images.
+
+        Raises:
+            RunFailed: the loss is not finite.
+        """
+        accuracy, loss = self.test(full)
+        if not isfinite(loss):
+            raise RunFailed("the test loss is not finite")
+        return accuracy, loss
+
+    def locally(self, full: Weights) -> LocalAccuracies | None:
+        """Accuracies of the whole model on what each client held out; None where they held out nothing."""
+        if self.local is None:
+            return None
+        return LocalAccuracies.of(self.local.correct(full).tolist(), self.held_out)

@@ -1,0 +1,116 @@
+"""What a run leaves behind once it has ended: its models, its results, and how they classify test images."""
+
+import logging
+from dataclasses import dataclass, replace
+
+import numpy as np
+from torch import nn
+
+from fedsplit.algorithms.algorithm import Algorithm
+from fedsplit.building.models import Models
+from fedsplit.machine.terminal import optional
+from fedsplit.recording.classification import CONFUSION, MOST_CLASSES, ROC, ConfusionMatrix, RocCurves
+from fedsplit.recording.local_accuracy import LOCAL_ACCURACY
+from fedsplit.recording.metrics import Record
+from fedsplit.recording.run_directory import RunDirectory
+from fedsplit.recording.summary import StoppedBy, summarise
+from fedsplit.state.weights import Weights
+from fedsplit.trackers.tracker import Tracker
+from fedsplit.training.evaluation import Evaluation
+
+_LOG = logging.getLogger("fedsplit")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinalReport:
+    """Measures the final model of a run, and writes what the run leaves behind.
+
+    Args:
+        directory: of the run.
+        tracker: is told of the last round what its evaluation adds.
+        algorithm: holds the final model.
+        models: skeletons of the split model and the auxiliary model.
+        class_names: of the dataset, by label.
+        evaluation: of the whole model.
+    """
+
+    directory: RunDirectory
+    tracker: Tracker
+    algorithm: Algorithm
+    models: Models
+    class_names: tuple[str, ...]
+    evaluation: Evaluation
+
+    def write(
+        self, records: list[Record], stopped_by: StoppedBy, target_accuracy: float | None
+    ) -> dict[str, object]:
+        """Write models, results, local accuracies, confusion matrix and ROC curves; the content of results.
+
+        Args:
+            records: of all rounds; where the last was not evaluated, its record is replaced by one that is.
+            stopped_by: the limit that was reached.
+            target_accuracy: for which results say what it took to reach it; None for none.
+
+        Raises:
+            RunFailed: the test loss is not finite.
+            OSError: a file cannot be written.
+        """
+        full, halves = self.algorithm.full_weights(), self.models.halves
+        self.directory.save_model(
+            {
+                "client": {name: full[name] for name in halves.client.state_dict()},
+                "server": {name: full[name] for name in halves.server.state_dict()},
+                **self.algorithm.auxiliary_weights(),
+            }
+        )
+        local = self.evaluation.locally(full)
+        if (last := records[-1]).test_accuracy is None:
+            # After the checkpoint, which a longer run could go on from: there this round is not evaluated.
+            accuracy, loss = self.evaluation.globally(full)
+            summary = local.summary if local else None
+            records[-1] = replace(last, test_accuracy=accuracy, test_loss=loss, local_accuracy=summary)
+            self.directory.rewrite(records)
+            before, after = last.row(), records[-1].row()
+            self.tracker.round({k: v for k, v in after.items() if k == "round" or v != before[k]})
+        results = summarise(
+            records,
+            stopped_by=stopped_by,
+            target_accuracy=target_accuracy,
+            parameters={
+                "client": _parameters(halves.client),
+                "server": _parameters(halves.server),
+                "auxiliary": _parameters(self.models.auxiliary),
+            },
+        )
+        results |= {"auc": None}
+        self.directory.save_results(results)
+        if local:
+            with optional(LOCAL_ACCURACY):
+                self.directory.save_local_accuracies(local)
+        results |= self._classification(full)
+        self.directory.save_results(results)
+        _LOG.info("stopped by %s after %s rounds", stopped_by, len(records))
+        return results
+
+    def _classification(self, full: Weights) -> dict[str, object]:
+        """Write how the model classifies test images, each part by itself; what results hold of it."""
+        results: dict[str, object] = {}
+        with optional(f"{CONFUSION} and {ROC}"):
+            test, names = self.evaluation.test, self.class_names
+            logits, labels = test.logits(full).cpu().numpy(), test.labels.cpu().numpy()
+            if not np.isfinite(logits).all():
+                raise ValueError("the test logits are not finite")
+            with optional(ROC):
+                curves = RocCurves.of(logits, labels, names)
+                self.directory.save_roc(curves)
+                results |= {"auc": curves.macro}
+            with optional(CONFUSION):
+                confusion = ConfusionMatrix.of(logits, labels, names)
+                self.directory.save_confusion(confusion)
+                if len(names) <= MOST_CLASSES:
+                    results |= {"class_accuracy": confusion.class_accuracy}
+        return results
+
+
+def _parameters(module: nn.Module | None) -> int:
+    return sum(parameter.numel() for parameter in module.parameters()) if module else 0

@@ -1,0 +1,81 @@
+"""Goes on with a run that was begun, from the configuration and the checkpoint in its directory."""
+
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+
+from fedsplit.building.process import prepare_process
+from fedsplit.building.trained_start import TrainedStart
+from fedsplit.config.checks import RESUMABLE
+from fedsplit.config.dotted_keys import below
+from fedsplit.config.resumed import with_changes
+from fedsplit.config.run_config import RunConfig
+from fedsplit.errors import UserError
+from fedsplit.files.paths import shown
+from fedsplit.machine.allowance import allowing_a_run_directory
+from fedsplit.recording.checkpoint import Checkpoint
+from fedsplit.recording.identity import refuse_changed_config
+from fedsplit.recording.run_directory import RunDirectory
+from fedsplit.training.experiment import Experiment
+from fedsplit.training.state_form import identity_of
+
+
+def resume(path: Path, changes: Mapping[str, object]) -> None:
+    """Go on with the run in a directory from its last checkpoint, or from its start where there is none.
+
+    Args:
+        path: of the directory.
+        changes: what is given anew, by key.
+
+    Raises:
+        UserError: there is no run, another process is at work in it, it is damaged, or something may not be
+            given anew.
+        RunFailed: the run could not be carried to its end.
+    """
+    directory = RunDirectory.existing(path)
+    with closing(directory):
+        directory.claim()
+        checkpoint = directory.latest_checkpoint()
+        config = resumed_config(directory, changes, checkpoint)
+        prepare_process(config)
+        # a checkpoint holds all that came of the models that the run started from, which may be gone
+        with allowing_a_run_directory():
+            experiment = Experiment(config, None if checkpoint else TrainedStart.of(config.origin.run))
+        if checkpoint is not None:
+            experiment.restore(checkpoint)
+        if stopped_by := experiment.stopped_by():
+            told = f"{shown(path)} has finished: {len(experiment.records)} rounds, stopped by {stopped_by}"
+            print(f"{told}; a larger {stopped_by}= goes on with it")
+        experiment.run(directory)
+
+
+def resumed_config(
+    directory: RunDirectory, changes: Mapping[str, object], checkpoint: Checkpoint | None = None
+) -> RunConfig:
+    """Configuration of the run in `directory`, with what may be given anew; `trust` is of this command alone.
+
+    Args:
+        directory: of the run.
+        changes: what is given anew, by key.
+        checkpoint: that the run goes on from; None where it begins.
+
+    Raises:
+        UserError: something else is given, or its configuration is damaged or not that of the checkpoint.
+    """
+    for key, value in changes.items():
+        if not below(key, RESUMABLE) or key.startswith("dataset.root."):
+            raise UserError(key, value, f"beside resume only {', '.join(RESUMABLE)} may be given")
+    trust = changes.get("trust", False)
+    if not isinstance(trust, bool):
+        raise UserError("trust", trust, "must be true or false")
+    config = directory.run_config(trust=trust)
+    if (task := config.choices["task"]) != "train":
+        told = f"was left behind by task={task}, which is done again and not gone on with"
+        raise UserError("resume", directory.path, told)
+    if "dataset.root" in changes and "root" not in config.dataset.arguments:
+        told = f"dataset={config.choice('dataset')} is in no files of its own"
+        raise UserError("dataset.root", changes["dataset.root"], told)
+    config = with_changes(config, changes)
+    if checkpoint is not None:
+        refuse_changed_config(identity_of(checkpoint)["config"], config)
+    return config

@@ -1,0 +1,99 @@
+"""One round of a run: it is trained, evaluated and counted."""
+
+import time
+from collections.abc import Collection, Sequence
+
+import torch
+
+from fedsplit.building.parts import RunParts
+from fedsplit.errors import RunFailed
+from fedsplit.recording.metrics import Record
+from fedsplit.state.weights import is_finite
+from fedsplit.training.evaluation import Evaluation
+
+
+class Rounds:
+    """Rounds of a run, one at a time.
+
+    Args:
+        parts: of the run.
+        evaluation: of the whole model.
+    """
+
+    def __init__(self, parts: RunParts, evaluation: Evaluation) -> None:
+        self._parts, self._config, self._evaluation = parts, parts.config, evaluation
+        self._algorithm, self._transport, self._ledger = parts.algorithm, parts.transport, parts.ledger
+        self.phase = "training"
+        """What is done now."""
+
+    def run(self, t: int, before: Sequence[Record]) -> Record:
+        """Train round `t`, evaluate if it is time to, and count.
+
+        Args:
+            t: the round.
+            before: records of the rounds before it.
+
+        Raises:
+            NonFinite: a client's loss or weights are no longer finite.
+            RunFailed: the averaged model or its test loss is not.
+        """
+        start, self.phase = time.perf_counter(), "training"
+        self._transport.client_seconds = 0.0
+        cohort = self._parts.cohort_of(t)
+        metrics = self._transport.run_round(
+            t, cohort, lambda cohort: self._algorithm.run_round(t, cohort), self._algorithm
+        )
+        self.forget()
+        trained = time.perf_counter()
+        self.phase = "evaluating"
+        full = self._algorithm.full_weights()
+        if not is_finite(full):
+            raise RunFailed("the model is not finite")
+        accuracy = loss = local = None
+        if (t + 1) % self._config.evaluation.eval_interval == 0:
+            accuracy, loss = self._evaluation.globally(full)
+            local = self._evaluation.locally(full)
+        error = self._gradient_error(t, cohort)
+        clients = self._transport.client_seconds
+        traffic, load = self._ledger.traffic(t), self._ledger.load
+        return Record(
+            round=t,
+            test_accuracy=accuracy,
+            test_loss=loss,
+            train_loss=metrics.train_loss,
+            load=load,
+            bytes=self._ledger.of_round(t),
+            bits={d: {kind: each.bits for kind, each in kinds.items()} for d, kinds in traffic.items()},
+            sqnr={d: {kind: each.sqnr for kind, each in kinds.items()} for d, kinds in traffic.items()},
+            again=dict(self._ledger.again(t)),
+            left_out=list(self._transport.left_out),
+            local_accuracy=local.summary if local else None,
+            gradient_error=error,
+            simulated_seconds=self._simulated_seconds(t, before),
+            cost=self._parts.network.cost(load),
+            seconds={
+                "clients": clients,
+                "server": trained - start - clients,
+                "evaluate": time.perf_counter() - trained,
+            },
+        )
+
+    def forget(self) -> None:
+        """Drop what is kept for each client, after a round with stateless clients."""
+        if self._config.client.stateless:
+            self._transport.forget_clients()
+            self._algorithm.forget_clients()
+
+    def _gradient_error(self, t: int, cohort: Collection[int]) -> float | None:
+        if not self._config.evaluation.measure_gradient_error:
+            return None
+        with torch.random.fork_rng(devices=[]):  # what dropout is seeded with stays in here
+            return self._algorithm.gradient_error(t, cohort)
+
+    def _simulated_seconds(self, t: int, before: Sequence[Record]) -> float | None:
+        """Of all rounds so far."""
+        if (clock := self._parts.clock) is None:
+            return None
+        passed = (before[-1].simulated_seconds if before else None) or 0.0
+        messages, fits = self._ledger.taken(t), self._parts.alignment.fits
+        return passed + clock.seconds(t, messages, self._transport.samples, fits)

@@ -1,0 +1,132 @@
+"""Whether the state in a checkpoint has the form that a run takes over, before anything of it is used."""
+
+import re
+
+from torch import Tensor
+
+from fedsplit.files.form import Misfit, check_form, check_keys, check_like
+from fedsplit.recording.checkpoint import Checkpoint
+from fedsplit.recording.ledger import DIRECTIONS, KINDS, Direction, Kind
+from fedsplit.recording.metrics import PHASES, Record
+from fedsplit.state.state import State
+from fedsplit.transport.transport import Run
+
+_NUMBERS_OF_TRAFFIC = 4
+_NUMBER = re.compile("0|[1-9][0-9]{0,17}")
+
+
+def identity_of(checkpoint: Checkpoint) -> State:
+    """Configuration and data, under `config` and `data`, of the run that a checkpoint is of.
+
+    Raises:
+        UserError: it keeps none, or something else.
+    """
+    try:
+        if "identity" not in checkpoint.state:
+            raise Misfit("state", "must have identity")
+        kept = check_keys(checkpoint.state["identity"], ("config", "data"), "state.identity")
+        for key, each in kept.items():
+            check_keys(each, None, f"state.identity.{key}")
+    except Misfit as misfit:
+        raise checkpoint.unfit(misfit) from misfit
+    identity: State = dict(kept)
+    return identity
+
+
+def check_state(checkpoint: Checkpoint, own: State, run: Run) -> None:
+    """Check the state of a run.
+
+    Args:
+        checkpoint: that holds it.
+        own: state of the run that is to take it over.
+        run: whose clients' models the state holds.
+
+    Raises:
+        Misfit: it has another form.
+    """
+    state = checkpoint.state
+    check_keys(state, list(own), "state")
+    for key in ("elapsed", "records"):
+        check_like(state[key], own[key], f"state.{key}")
+    for key in ("ledger", "clients"):
+        check_keys(state[key], None, f"state.{key}")
+    for key in ("algorithm", "links"):
+        check_keys(state[key], list(own[key]), f"state.{key}")
+    _check_algorithm(state["algorithm"], own["algorithm"])
+    if not 0 <= state["elapsed"] < float("inf"):
+        raise Misfit("state.elapsed", "must be a number of seconds")
+    _check_records(state["records"], checkpoint.rounds)
+    _check_ledger(state["ledger"])
+    _check_clients(state["clients"], run)
+    check_form(state.get("after", {}), dict[str, int], "state.after")
+    for client in state.get("after", {}):
+        _check_client(client, run, "state.after")
+
+
+def check_taken_over(checkpoint: Checkpoint, algorithm: State, clients: State) -> None:
+    """Check that a run, once it has taken a state over, holds all of it.
+
+    Args:
+        checkpoint: that held the state.
+        algorithm: state of the algorithm now.
+        clients: state of the clients in this process now.
+
+    Raises:
+        Misfit: the state had something that the run has not.
+    """
+    for part, now in (("algorithm", algorithm), ("clients", clients)):
+        check_like(checkpoint.state[part], now, f"state.{part}")
+
+
+def _check_algorithm(found: State, own: State) -> None:
+    """What is the same in all rounds: names, shapes and types of models' weights."""
+    for key, like in own.items():
+        if isinstance(like, dict) and like and all(isinstance(each, Tensor) for each in like.values()):
+            check_like(found[key], like, f"state.algorithm.{key}")
+    server = check_keys(found["server"], list(own["server"]), "state.algorithm.server")
+    check_like(server["weights"], own["server"]["weights"], "state.algorithm.server.weights")
+    check_keys(server["optimizer"], list(own["server"]["optimizer"]), "state.algorithm.server.optimizer")
+
+
+def _check_records(records: list[object], rounds: int) -> None:
+    for number, record in enumerate(records):
+        place = f"state.records.{number}"
+        check_form(record, Record, place)
+        check_keys(record["seconds"], PHASES, f"{place}.seconds")  # type: ignore[index]
+        if record["round"] != number:  # type: ignore[index]
+            told = f"must be {number}: rounds are 0, 1, 2, ..., and not {record['round']}"  # type: ignore[index]
+            raise Misfit(f"{place}.round", told)
+    if len(records) != rounds:
+        raise Misfit("state.records", f"must be of {rounds} rounds, and not {len(records)}")
+
+
+def _check_ledger(ledger: State) -> None:
+    for round, entry in ledger.items():
+        place = f"state.ledger.{round}"
+        if not _NUMBER.fullmatch(round):
+            raise Misfit(place, "must be of a round")
+        check_keys(entry, (*DIRECTIONS, "again"), place)
+        check_form(entry["again"], dict[Direction, int], f"{place}.again")
+        for direction in DIRECTIONS:
+            check_form(entry[direction], dict[Kind, list[float]], f"{place}.{direction}")
+            for kind in KINDS:
+                if len(entry[direction][kind]) != _NUMBERS_OF_TRAFFIC:
+                    raise Misfit(f"{place}.{direction}.{kind}", f"must be {_NUMBERS_OF_TRAFFIC} numbers")
+
+
+def _check_clients(clients: State, run: Run) -> None:
+    for client, kept in clients.items():
+        _check_client(client, run, "state.clients")
+        place = f"state.clients.{client}"
+        check_keys(kept, ("body", "head"), place)
+        for half, weights in (("body", run.client_weights), ("head", run.head_weights)):
+            if kept[half] is not None:
+                if "weights" not in check_keys(kept[half], None, f"{place}.{half}"):
+                    raise Misfit(f"{place}.{half}", "must have weights")
+                check_like(kept[half]["weights"], weights, f"{place}.{half}.weights")
+
+
+def _check_client(client: str, run: Run, place: str) -> None:
+    clients = len(run.sample_counts)
+    if not _NUMBER.fullmatch(client) or int(client) >= clients:
+        raise Misfit(f"{place}.{client}", f"must be of a client from 0 to {clients - 1}")

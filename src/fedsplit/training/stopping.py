@@ -1,0 +1,42 @@
+"""When a run stops."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fedsplit.recording.metrics import Record
+from fedsplit.recording.summary import StoppedBy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Limits of a run, which stops at the first that it reaches; None is no limit.
+
+    Args:
+        rounds: that it runs at most.
+        target_accuracy: fraction of the test images.
+        comm_threshold_mb: communication load, in 10^6 bytes.
+        time_limit_s: seconds of training, evaluation and checkpoints.
+    """
+
+    rounds: int
+    target_accuracy: float | None = None
+    comm_threshold_mb: float | None = None
+    time_limit_s: float | None = None
+
+    def reached(self, records: Sequence[Record], elapsed: float) -> StoppedBy | None:
+        """Name of the first limit that a run has reached; None where there is none, or no round yet.
+
+        Args:
+            records: of all its rounds.
+            elapsed: seconds that they took.
+        """
+        if not records:
+            return None
+        last = records[-1]
+        if self.target_accuracy is not None and (last.test_accuracy or 0.0) >= self.target_accuracy:
+            return "target_accuracy"
+        if self.comm_threshold_mb is not None and last.load >= self.comm_threshold_mb * 1e6:
+            return "comm_threshold_mb"
+        if self.time_limit_s is not None and elapsed >= self.time_limit_s:
+            return "time_limit_s"
+        return "rounds" if len(records) >= self.rounds else None

@@ -1,0 +1,46 @@
+"""The process that forks for tests: it imports once what commands need, which costs seconds each time."""
+
+import atexit
+import signal
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+from fedsplit.processes.forker import Fork, Forker
+
+
+@cache
+def warm_forker() -> Forker:
+    """The one of this process."""
+    forker = Forker(_import_what_commands_need, "runs commands")
+    atexit.register(forker.close)
+    return forker
+
+
+def _import_what_commands_need() -> None:
+    import matplotlib.figure  # noqa: F401, PLC0415
+    import sklearn.datasets  # noqa: F401, PLC0415
+    import torch._dynamo  # noqa: F401, PLC0415
+
+    import fedsplit.training.experiment  # noqa: F401, PLC0415
+    from fedsplit.config.compose import composed, composing, run_config  # noqa: PLC0415
+
+    with composing():  # what Hydra imports and reads for the first, it has for all others
+        run_config(composed([]))
+
+
+class Borrowed(Forker):
+    """The one of all tests, in place of one of its own: closing it ends the forks that it was asked for."""
+
+    def __init__(self, *_: object) -> None:
+        self._own: list[Fork] = []
+        self.alive = True
+
+    def start(self, call: Callable[[], object], log: Path, errors: Path | None = None) -> Fork:
+        self._own.append(warm_forker().start(call, log, errors))
+        return self._own[-1]
+
+    def close(self) -> None:
+        for fork in self._own:
+            fork.send(signal.SIGKILL)
+            fork.ended.result()
