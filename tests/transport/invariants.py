@@ -28,7 +28,7 @@ from fedsplit.quant.coded import Coded
 from fedsplit.quant.message import Corrupt
 from fedsplit.quant.weights_link import Downlink
 from fedsplit.recording.ledger import Ledger
-from fedsplit.transport.grpc.client.client import Client
+from fedsplit.transport.grpc.client.client import TrainingClient
 from fedsplit.transport.grpc.client.worker import Worker
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol import plan as plans_module
@@ -222,7 +222,9 @@ class _Context:
 
 def client_survives(world: World, conversation: int, frames: Sequence[pb.FromServer]) -> None:
     """A stream that does not fit ends in a typed error, and the next, honest one gets honest answers."""
-    client = Client(server="", client=CLIENT, tls=None, folder=world.folder, own={}, build=run_of_member)
+    client = TrainingClient(
+        server="", client=CLIENT, tls=None, folder=world.folder, own={}, build=run_of_member
+    )
     client._worker, client._run, client._known_server = world.worker(), RUN, SERVER
     identity = pb.Identity(run=RUN, client=CLIENT)
     welcome = pb.FromServer(identity=identity, welcome=pb.Welcome(server=SERVER))
@@ -244,7 +246,9 @@ def client_survives(world: World, conversation: int, frames: Sequence[pb.FromSer
     assert all(record.levelno < logging.ERROR for record in records)
 
 
-def _served(client: Client, frames: Sequence[pb.FromServer]) -> tuple[bool, list[Parcel[pb.FromClient]]]:
+def _served(
+    client: TrainingClient, frames: Sequence[pb.FromServer]
+) -> tuple[bool, list[Parcel[pb.FromClient]]]:
     outbox: Any = SimpleNamespace(sent=[])
     outbox.put = outbox.sent.append
     ended = client.serve(iter(frames), outbox)

@@ -24,7 +24,7 @@ from fedsplit.recording import checkpoint
 from fedsplit.recording.run_directory import RunDirectory
 from fedsplit.training.evaluation import Evaluation
 from fedsplit.training.experiment import Experiment
-from fedsplit.transport.grpc.client.client import Client
+from fedsplit.transport.grpc.client.client import TrainingClient
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol.packing import pack_weights
 from fedsplit.transport.grpc.protocol.wire import Parcel
@@ -323,15 +323,15 @@ def test_connection_that_breaks_in_an_upload_costs_only_that_upload(
 
 
 def _answer_everything_twice() -> None:
-    original, before = Client.answer, list[Parcel[pb.FromClient]]()
+    original, before = TrainingClient.answer, list[Parcel[pb.FromClient]]()
 
-    def answered(client: Client, verb: Parcel[pb.FromServer]) -> Sequence[Parcel[pb.FromClient]]:
+    def answered(client: TrainingClient, verb: Parcel[pb.FromServer]) -> Sequence[Parcel[pb.FromClient]]:
         answer = original(client, verb)
         late = list(before)
         before[:] = answer
         return [*late, *answer[:-1], *answer, *answer]
 
-    Client.answer = answered  # type: ignore[method-assign]
+    TrainingClient.answer = answered  # type: ignore[method-assign]
 
 
 def test_late_and_repeated_answers_of_a_client_leave_the_run_unchanged(
@@ -463,7 +463,7 @@ class Stream:
     def __init__(self, experiment: Experiment, folder: Path) -> None:
         assert isinstance(experiment.transport, GrpcTransport)
         self.transport, self.run = experiment.transport, bytes(16)
-        self.client = Client(
+        self.client = TrainingClient(
             server="-", client=0, tls=None, folder=folder, own={"device": "cpu"}, build=run_of_member
         )
 

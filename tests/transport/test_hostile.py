@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from fedsplit.building.run import run_of_member
 from fedsplit.data.batches import batch_slices
 from fedsplit.quant.message import Corrupt
-from fedsplit.transport.grpc.client.client import Client
+from fedsplit.transport.grpc.client.client import TrainingClient
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol.wire import OPTIONS, VERSION
 from fedsplit.transport.grpc.server.listening import start
@@ -150,7 +150,7 @@ def test_client_dials_again_whatever_it_was_sent_until_the_run_ends(
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
         try:
-            Client(
+            TrainingClient(
                 server=f"127.0.0.1:{port}", client=CLIENT, tls=None, folder=None, own={}, build=run_of_member
             ).attend()
         finally:

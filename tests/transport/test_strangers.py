@@ -19,7 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from fedsplit.building.run import run_of_member
 from fedsplit.recording.run_directory import RunDirectory
 from fedsplit.training.experiment import Experiment
-from fedsplit.transport.grpc.client.client import Client
+from fedsplit.transport.grpc.client.client import TrainingClient
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol import federation_pb2_grpc
 from fedsplit.transport.grpc.protocol.tls import Tls
@@ -69,7 +69,7 @@ class Running:
         for client in range(clients):
             tls = Tls.read(certificates / f"client-{client}") if certificates else None
             address = f"127.0.0.1:{self.port}"
-            made = Client(
+            made = TrainingClient(
                 server=address,
                 client=client,
                 tls=tls,

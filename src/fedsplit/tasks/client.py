@@ -38,7 +38,7 @@ class Client(Task):
 
         with extra("task", "client"):
             from fedsplit.inference.grpc.device import Device  # noqa: PLC0415
-            from fedsplit.transport.grpc.client.client import Client as Process  # noqa: PLC0415
+            from fedsplit.transport.grpc.client.client import TrainingClient  # noqa: PLC0415
             from fedsplit.transport.grpc.protocol.arguments import GrpcArguments  # noqa: PLC0415
             from fedsplit.transport.grpc.protocol.tls import Tls, require_tls_beyond_loopback  # noqa: PLC0415
 
@@ -71,7 +71,7 @@ class Client(Task):
                 memory_mb=client.memory_mb,
             ).attend()
             return
-        Process(
+        TrainingClient(
             server=server,
             client=number,
             tls=tls,

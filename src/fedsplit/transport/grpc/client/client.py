@@ -27,7 +27,7 @@ from fedsplit.transport.transport import BuildRun, Member, Run
 _LOG = logging.getLogger("fedsplit.network")
 
 
-class Client(Dialler):
+class TrainingClient(Dialler):
     """One client, for as long as its run lasts.
 
     Args:
