@@ -15,7 +15,7 @@ from fedsplit.config.run_config import RunConfig
 from fedsplit.deployment.backends.backend import SmashedData
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.inference.codes import DeviceCodes
-from fedsplit.inference.grpc.device import Device
+from fedsplit.inference.grpc.device import DeviceClient
 from fedsplit.inference.grpc.devices import Devices, Gone, check_measured
 from fedsplit.inference.grpc.dialled import GrpcDevice
 from fedsplit.inference.server_half import Answered
@@ -79,7 +79,7 @@ def listening(monkeypatch: pytest.MonkeyPatch, dial: Callable[[int], None]) -> N
     monkeypatch.setattr(server_listening, "start", started)
 
 
-class Breaking(Device):
+class Breaking(DeviceClient):
     """A device whose stream breaks after its first request, once."""
 
     broken = False
@@ -102,7 +102,7 @@ def test_split_inference_of_devices_that_dial_in_has_the_bits_of_one_process_als
     devices: list[threading.Thread] = []
 
     def dial(port: int) -> None:
-        for number, (kind, precision) in enumerate(((Device, "fp32"), (Breaking, "int8"))):
+        for number, (kind, precision) in enumerate(((DeviceClient, "fp32"), (Breaking, "int8"))):
             made = kind(
                 server=f"127.0.0.1:{port}",
                 client=number,
@@ -165,7 +165,7 @@ def test_split_inference_refuses_settings_that_no_server_can_have(
 
 def test_device_refuses_a_directory_without_a_deployed_model(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"client\.model=.*: holds no deployed client model"):
-        Device(server="127.0.0.1:1", client=0, tls=None, model=tmp_path, own={})
+        DeviceClient(server="127.0.0.1:1", client=0, tls=None, model=tmp_path, own={})
 
 
 def test_split_inference_refuses_a_client_that_trains_and_goes_on_with_its_device(
@@ -174,13 +174,13 @@ def test_split_inference_refuses_a_client_that_trains_and_goes_on_with_its_devic
     refusals: list[str] = []
     threads: list[threading.Thread] = []
 
-    class Trains(Device):
+    class Trains(DeviceClient):
         def call(self, stub: Any) -> Any:
             return stub.Attend
 
     def dial(port: int) -> None:
         def attend() -> None:
-            for kind in (Trains, Device):
+            for kind in (Trains, DeviceClient):
                 device = kind(
                     server=f"127.0.0.1:{port}", client=0, tls=None, model=local / "deployed/fp32", own={}
                 )

@@ -43,7 +43,7 @@ class _Asked:
     expected: Sequence[Expected]
 
 
-class Device(Dialler):
+class DeviceClient(Dialler):
     """One device, for as long as the server asks. Its client half runs in a fresh process of its own.
 
     Args:
@@ -162,6 +162,6 @@ class Device(Dialler):
 
 
 def attend(server: str, client: int, model: Path, own: Mapping[str, object]) -> None:
-    """Be a device that the server has started on its own machine, until it is let go; see `Device`."""
+    """Be a device that the server has started on its own machine, until it is let go; see `DeviceClient`."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True)
-    Device(server=server, client=client, tls=None, model=model, own=own).attend()
+    DeviceClient(server=server, client=client, tls=None, model=model, own=own).attend()
