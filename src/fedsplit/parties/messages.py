@@ -55,7 +55,7 @@ class BatchLoss:
 
 
 @dataclass(frozen=True)
-class Stack:
+class UploadStack:
     """Uploads of K clients at one local step: `z (K, b, ...)`, `y (K, b)`."""
 
     clients: Sequence[int]
@@ -69,7 +69,7 @@ class Stack:
             yield Upload(client, self.step, z, y)
 
     @classmethod
-    def of(cls, uploads: Sequence[Upload]) -> "Stack":
+    def of(cls, uploads: Sequence[Upload]) -> "UploadStack":
         """Of uploads with equal shapes, all of one step."""
         z, y = torch.stack([each.z for each in uploads]), torch.stack([each.y for each in uploads])
         return cls([each.client for each in uploads], uploads[0].step, z, y)
@@ -78,7 +78,7 @@ class Stack:
 class StackedUploads(Sequence[Upload]):
     """Uploads that are held as stacks, and can be read one by one, in client order."""
 
-    def __init__(self, stacks: Sequence[Stack]) -> None:
+    def __init__(self, stacks: Sequence[UploadStack]) -> None:
         self.stacks = stacks
 
     def _ordered(self) -> list[Upload]:
@@ -99,12 +99,12 @@ class StackedUploads(Sequence[Upload]):
         return sum(len(stack.clients) for stack in self.stacks)
 
 
-def stacks_of(uploads: Sequence[Upload]) -> Sequence[Stack]:
+def stacks_of(uploads: Sequence[Upload]) -> Sequence[UploadStack]:
     """Uploads of one step as stacks, whichever way they are held."""
     if isinstance(uploads, StackedUploads):
         return uploads.stacks
     by_shape = groupby(sorted(uploads, key=lambda each: -len(each.y)), key=lambda each: len(each.y))
-    return [Stack.of(list(alike)) for _, alike in by_shape]
+    return [UploadStack.of(list(alike)) for _, alike in by_shape]
 
 
 class StackedGradients(Mapping[int, Tensor]):

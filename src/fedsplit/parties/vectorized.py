@@ -25,10 +25,10 @@ from fedsplit.parties.messages import (
     LocalTraining,
     LocalWork,
     Part,
-    Stack,
     StackedGradients,
     StackedUploads,
     Upload,
+    UploadStack,
 )
 from fedsplit.parties.server_copies import StackedCopies
 from fedsplit.quant.codec import NotFinite
@@ -83,7 +83,7 @@ class _ClientStack(Members):
         models = {"client": ("body",), "auxiliary": ("head",), "full": ("body", "head")}
         return [self.models[name] for name in models[part]]
 
-    def forward(self, rows: Sequence[int], round: int, step: int) -> tuple[Stack, _Pending]:
+    def forward(self, rows: Sequence[int], round: int, step: int) -> tuple[UploadStack, _Pending]:
         """Smashed data of one step, and what waits for their cut gradients."""
         x, y = self.batches.batch(round, step, rows)
         selected = rows_of(rows)
@@ -94,11 +94,11 @@ class _ClientStack(Members):
         else:
             seeds = self._seeds(self.body, "client", clients, round, step)
             z, descend = forward_body(self.body.rows(selected), x, seed=seeds)
-        return Stack(clients, step, z, y), _Pending(round, step, clients, descend)
+        return UploadStack(clients, step, z, y), _Pending(round, step, clients, descend)
 
     def train_step(
         self, rows: Sequence[int], round: int, step: int, *, train_head_too: bool
-    ) -> tuple[Stack, BatchLoss | None]:
+    ) -> tuple[UploadStack, BatchLoss | None]:
         """One local step of some clients; see `ClientWorker.train_local`."""
         assert self.head is not None, "this algorithm's clients have no head"
         blueprint, selected = self._blueprint, rows_of(rows)
@@ -125,7 +125,7 @@ class _ClientStack(Members):
                 else None,
             )
         loss = BatchLoss(clients, losses[0], y.shape[1]) if losses else None
-        return Stack(clients, step, z, y), loss
+        return UploadStack(clients, step, z, y), loss
 
     def _seeds(
         self, model: StackedState, half: str, clients: Sequence[int], round: int, step: int
