@@ -11,7 +11,7 @@ from fedsplit.quant.weights_link import Delivery, Uplink
 from fedsplit.state.state import State
 from fedsplit.state.weights import Weights
 from fedsplit.transport.links import KIND_OF, sent_as, weights_seed
-from fedsplit.transport.transport import Run
+from fedsplit.transport.transport import RunSetting
 
 
 class ClientEnd:
@@ -22,7 +22,7 @@ class ClientEnd:
         packs: whether messages are made, and not only what they would be decoded to.
     """
 
-    def __init__(self, run: Run, *, packs: bool) -> None:
+    def __init__(self, run: RunSetting, *, packs: bool) -> None:
         self._seed, self._quantization, self._packs = run.seed, run.quantization, packs
         self._labels = Labels(run.dataset.num_classes)
         self._uplinks = {part: Uplink(run.quantization.weights, run.device, packs=packs) for part in KIND_OF}

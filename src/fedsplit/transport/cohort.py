@@ -12,7 +12,7 @@ from fedsplit.quant.quantization import rounding_seed
 from fedsplit.quant.weights_link import Delivery, Downlink
 from fedsplit.state.weights import Weights
 from fedsplit.transport.links import KIND_OF, receivers, sent_as, weights_seed
-from fedsplit.transport.transport import Run
+from fedsplit.transport.transport import RunSetting
 from fedsplit.transport.wire import Wire
 
 
@@ -27,7 +27,7 @@ class CodedCohort(Cohort):
     """
 
     def __init__(
-        self, run: Run, downlinks: Mapping[Part, Downlink], wire: Wire, clients: Collection[int]
+        self, run: RunSetting, downlinks: Mapping[Part, Downlink], wire: Wire, clients: Collection[int]
     ) -> None:
         self._seed, self._quantization = run.seed, run.quantization
         self._downlinks, self._wire, self._clients = downlinks, wire, sorted(clients)

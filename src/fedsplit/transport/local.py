@@ -22,7 +22,7 @@ from fedsplit.transport.client_end import ClientEnd
 from fedsplit.transport.cohort import CodedCohort
 from fedsplit.transport.links import KIND_OF
 from fedsplit.transport.tally import Tally
-from fedsplit.transport.transport import Result, Run, Stateful, Transport
+from fedsplit.transport.transport import Result, RunSetting, Stateful, Transport
 from fedsplit.transport.wire import CodedGradients, Wire
 
 
@@ -35,7 +35,7 @@ class LocalTransport(Transport):
         run: whose clients.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: RunSetting) -> None:
         super().__init__(run)
         self.looks_later = run.device.type != "cpu"
         self.client_end = ClientEnd(run, packs=False)

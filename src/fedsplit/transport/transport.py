@@ -35,7 +35,7 @@ class Stateful(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class RunSetting:
     """What a transport needs to know of a run.
 
     Args:
@@ -86,7 +86,7 @@ class Member:
     check_data: Callable[[Dataset], None]
 
 
-BuildRun: TypeAlias = Callable[[RunConfig, Member], Run]
+BuildRun: TypeAlias = Callable[[RunConfig, Member], RunSetting]
 """Makes what the process of one client needs of a run, from its configuration and what it is told."""
 
 
@@ -104,7 +104,7 @@ class Transport(ABC):
     left_out: Sequence[int] = ()
     """Clients that the last round went on without."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: RunSetting) -> None:
         self.run = run
 
     @contextmanager

@@ -22,7 +22,7 @@ from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol import federation_pb2_grpc
 from fedsplit.transport.grpc.protocol.tls import Tls
 from fedsplit.transport.grpc.protocol.wire import Parcel
-from fedsplit.transport.transport import BuildRun, Member, Run
+from fedsplit.transport.transport import BuildRun, Member, RunSetting
 
 _LOG = logging.getLogger("fedsplit.network")
 
@@ -81,7 +81,7 @@ class TrainingClient(Dialler):
         return {"ready": self._ready(self._worker)}
 
     def _new_worker(self, run: bytes, plan: pb.Plan) -> Worker:
-        def build(config: RunConfig, member: Member) -> Run:
+        def build(config: RunConfig, member: Member) -> RunSetting:
             return self._build(replace(config, engine=component_of("engine", Sequential)), member)
 
         built = self.built("the run", plan, build)

@@ -22,7 +22,7 @@ from fedsplit.transport.grpc.protocol.expectations import Expectations
 from fedsplit.transport.grpc.protocol.packing import Packed, pack, pack_weights
 from fedsplit.transport.grpc.protocol.wire import Expected, Parcel, check, decoded, one_line
 from fedsplit.transport.links import KIND_OF
-from fedsplit.transport.transport import Run
+from fedsplit.transport.transport import RunSetting
 
 Answer = list[Parcel[pb.FromClient]]
 
@@ -39,7 +39,7 @@ class Worker:
         name: of the run; a state under another one is none of its.
     """
 
-    def __init__(self, run: Run, client: int, folder: Path, name: str) -> None:
+    def __init__(self, run: RunSetting, client: int, folder: Path, name: str) -> None:
         self.client, self.run, self.folder = client, run, folder
         self._identity = {"run": name, "client": client, "data": run.fingerprint}
         self.expectations = Expectations(run)

@@ -26,7 +26,7 @@ from fedsplit.transport.grpc.server.spawning import last_words, log_of, spawned
 from fedsplit.transport.grpc.server.wire import GrpcWire, Reach
 from fedsplit.transport.links import KIND_OF
 from fedsplit.transport.tally import Tally
-from fedsplit.transport.transport import Result, Run, Stateful, Transport
+from fedsplit.transport.transport import Result, RunSetting, Stateful, Transport
 
 _LOG = logging.getLogger("fedsplit.network")
 
@@ -51,7 +51,7 @@ class GrpcTransport(Transport):
 
     def __init__(
         self,
-        run: Run,
+        run: RunSetting,
         *,
         spawn: bool,
         listen: str,
