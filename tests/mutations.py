@@ -1259,7 +1259,7 @@ FAULTS = (
     Fault(
         "the-type-of-a-tensor-is-not-checked",
         "transport/grpc",
-        "src/fedsplit/transport/grpc/protocol/wire.py",
+        "src/fedsplit/transport/grpc/protocol/tensors.py",
         "tuple(tensor.shape) != self.shape or TYPES.get(tensor.data_type) is not self.dtype",
         "tuple(tensor.shape) != self.shape",
         ("tests/transport/test_wire.py",),
@@ -1267,7 +1267,7 @@ FAULTS = (
     Fault(
         "announced-sizes-may-be-twice-the-largest",
         "transport/grpc",
-        "src/fedsplit/transport/grpc/protocol/wire.py",
+        "src/fedsplit/transport/grpc/protocol/tensors.py",
         "tensor.size > self.codec.largest(self.shape, self.dtype)",
         "tensor.size > 2 * self.codec.largest(self.shape, self.dtype)",
         ("tests/transport/test_wire.py",),

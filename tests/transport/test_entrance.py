@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol import federation_pb2_grpc
-from fedsplit.transport.grpc.protocol.wire import VERSION, Parcel
+from fedsplit.transport.grpc.protocol.frames import VERSION, Parcel
 from fedsplit.transport.grpc.server.entrance import MOST_OF_CONNECTION, SPARE, Comer, Entrance, TurnedAway
 from fedsplit.transport.grpc.server.listening import start
 from fedsplit.transport.grpc.server.server import Federation

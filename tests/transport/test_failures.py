@@ -26,8 +26,8 @@ from fedsplit.training.evaluation import Evaluation
 from fedsplit.training.experiment import Experiment
 from fedsplit.transport.grpc.client.client import TrainingClient
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
+from fedsplit.transport.grpc.protocol.frames import Parcel
 from fedsplit.transport.grpc.protocol.packing import pack_weights
-from fedsplit.transport.grpc.protocol.wire import Parcel
 from fedsplit.transport.grpc.server import hub as hub_module
 from fedsplit.transport.grpc.server.hub import Hub
 from fedsplit.transport.grpc.server.session import Link, Refused

@@ -14,7 +14,7 @@ from fedsplit.data.batches import batch_slices
 from fedsplit.quant.message import Corrupt
 from fedsplit.transport.grpc.client.client import TrainingClient
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
-from fedsplit.transport.grpc.protocol.wire import OPTIONS, VERSION
+from fedsplit.transport.grpc.protocol.frames import OPTIONS, VERSION
 from fedsplit.transport.grpc.server.listening import start
 from fedsplit.transport.grpc.server.server import Federation
 from fedsplit.transport.grpc.server.session import Link, Refused

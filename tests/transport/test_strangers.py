@@ -22,8 +22,8 @@ from fedsplit.training.experiment import Experiment
 from fedsplit.transport.grpc.client.client import TrainingClient
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol import federation_pb2_grpc
+from fedsplit.transport.grpc.protocol.frames import VERSION
 from fedsplit.transport.grpc.protocol.tls import Tls
-from fedsplit.transport.grpc.protocol.wire import VERSION
 from fedsplit.transport.grpc.server import listening as server_listening
 from fedsplit.transport.grpc.server import server
 from tests.conftest import Build

@@ -11,7 +11,8 @@ from fedsplit.inference.codes import CODES, FLOATS, DeviceCodes
 from fedsplit.machine.terminal import note
 from fedsplit.quant.message import Corrupt
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
-from fedsplit.transport.grpc.protocol.wire import TYPES, Expected, Parcel, check, one_line
+from fedsplit.transport.grpc.protocol.frames import Parcel, one_line
+from fedsplit.transport.grpc.protocol.tensors import TYPES, Expected, check
 from fedsplit.transport.grpc.server.meeting import Meeting, Reminder
 from fedsplit.transport.grpc.server.session import Link, Refused, Session
 

@@ -8,7 +8,7 @@ from fedsplit.inference.server_half import Answered, ServerHalf
 from fedsplit.quant.codecs.identity import Identity
 from fedsplit.quant.message import Corrupt, Message
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
-from fedsplit.transport.grpc.protocol.wire import TYPES, announced
+from fedsplit.transport.grpc.protocol.tensors import TYPES, announced
 
 _ATTEMPTS = 3
 """At one request: a stream may break, but not again and again."""

@@ -20,8 +20,8 @@ from fedsplit.transport.grpc.client.dialling import Dialler
 from fedsplit.transport.grpc.client.worker import Answer, Worker
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol import federation_pb2_grpc
+from fedsplit.transport.grpc.protocol.frames import Parcel
 from fedsplit.transport.grpc.protocol.tls import Tls
-from fedsplit.transport.grpc.protocol.wire import Parcel
 from fedsplit.transport.transport import BuildRun, Member, RunSetting
 
 _LOG = logging.getLogger("fedsplit.network")

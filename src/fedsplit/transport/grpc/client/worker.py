@@ -7,20 +7,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fedsplit.errors import NonFinite, RunFailed, UserError, first_line
+from fedsplit.errors import NonFinite, RunFailed, first_line
 from fedsplit.parties.messages import LocalWork, Part, Upload
 from fedsplit.quant.message import Corrupt
 from fedsplit.quant.weights_link import added
-from fedsplit.recording import checkpoint
-from fedsplit.recording.checkpoint import Checkpoint
-from fedsplit.recording.identity import changes
 from fedsplit.state.state import State
 from fedsplit.state.weights import Weights
 from fedsplit.transport.client_end import ClientEnd
+from fedsplit.transport.grpc.client.kept_states import KeptStates
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol.expectations import Expectations
+from fedsplit.transport.grpc.protocol.frames import Parcel, one_line
 from fedsplit.transport.grpc.protocol.packing import Packed, pack, pack_weights
-from fedsplit.transport.grpc.protocol.wire import Expected, Parcel, check, decoded, one_line
+from fedsplit.transport.grpc.protocol.tensors import Expected, check, decoded
 from fedsplit.transport.links import KIND_OF
 from fedsplit.transport.transport import RunSetting
 
@@ -41,7 +40,7 @@ class Worker:
 
     def __init__(self, run: RunSetting, client: int, folder: Path, name: str) -> None:
         self.client, self.run, self.folder = client, run, folder
-        self._identity = {"run": name, "client": client, "data": run.fingerprint}
+        self._kept = KeptStates(folder, run=name, client=client, data=run.fingerprint)
         self.expectations = Expectations(run)
         self._stateless = run.config.client.stateless
         self._held: dict[Part, Weights] = {}
@@ -64,7 +63,7 @@ class Worker:
 
     def states(self) -> list[int]:
         """After how many rounds the state is kept."""
-        return checkpoint.kept(self.folder)
+        return self._kept.rounds()
 
     def admit(self, frame: pb.FromServer) -> bool:
         """See `Assembler`: all are wanted.
@@ -142,36 +141,12 @@ class Worker:
         return [self._done(verb)]
 
     def _go_back(self, after: int) -> None:
-        state: State = {"clients": {}, "held": {}, "up": {}}
-        if after:
-            try:
-                kept = checkpoint.load(self.folder, after)
-            except UserError as error:
-                raise RunFailed(error.allowed) from error
-            if kept is None:
-                raise RunFailed(f"its state after {after} rounds is damaged or gone from {self.folder}")
-            state = kept.state
-            self._refuse_others(state)
+        state = self._kept.after(after) if after else {"clients": {}, "held": {}, "up": {}}
         try:
             self._take_over(state)
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             told = f"its state after {after} rounds, in {self.folder}, is not what this version writes"
             raise RunFailed(f"{told} ({type(error).__name__}: {error})") from error
-
-    def _refuse_others(self, state: State) -> None:
-        """Raise where a state in the client's folder is not its own.
-
-        Raises:
-            RunFailed: it is that of another client or run, or other images were there.
-        """
-        found = state.get("identity")
-        if not isinstance(found, dict) or found.keys() != self._identity.keys():
-            raise RunFailed(f"its state in {self.folder} does not say whose it is")
-        for key, whose in (("run", "another run"), ("client", f"client {found['client']}")):
-            if found[key] != self._identity[key]:
-                raise RunFailed(f"its state in {self.folder} is that of {whose}")
-        if told := changes(found["data"], self.run.fingerprint):
-            raise RunFailed(f"its images are not those that its state in {self.folder} is of: {told}")
 
     def _take_over(self, state: State) -> None:
         self.run.engine.load_state(state["clients"])
@@ -233,17 +208,10 @@ class Worker:
         return [self._message(verb, tensors=packed, done=done)]
 
     def _keep(self, verb: Parcel[pb.FromServer]) -> Answer:
-        asked = verb.head.keep
         if self._stateless:
             self.run.engine.forget()
             self._end.forget()
-        state: State = {
-            "clients": self.run.engine.state(),
-            "held": self._held,
-            "up": self._end.state(),
-            "identity": self._identity,
-        }
-        kept = Checkpoint(asked.rounds, state)
-        checkpoint.replace(self.folder, kept, needed=asked.needed, durable=asked.durable)
-        self._is_after = asked.rounds
+        state = {"clients": self.run.engine.state(), "held": self._held, "up": self._end.state()}
+        self._kept.keep(state, verb.head.keep)
+        self._is_after = verb.head.keep.rounds
         return [self._done(verb)]

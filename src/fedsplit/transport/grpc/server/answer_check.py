@@ -3,7 +3,7 @@
 from fedsplit.quant.message import Corrupt
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol.expectations import Expectations
-from fedsplit.transport.grpc.protocol.wire import Expected
+from fedsplit.transport.grpc.protocol.tensors import Expected
 from fedsplit.transport.grpc.server.pending import PendingVerb
 
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from fedsplit.errors import NonFinite, RunFailed
 from fedsplit.quant.message import Payload
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
-from fedsplit.transport.grpc.protocol.wire import Parcel, one_line
+from fedsplit.transport.grpc.protocol.frames import Parcel, one_line
 from fedsplit.transport.grpc.server.meeting import Reminder
 from fedsplit.transport.grpc.server.pending import Answer, Late, Lost, PendingVerb
 from fedsplit.transport.grpc.server.streams import TrainingStreams

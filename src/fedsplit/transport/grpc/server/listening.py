@@ -15,8 +15,8 @@ from rich.logging import RichHandler
 from fedsplit.errors import UserError
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol import federation_pb2_grpc
+from fedsplit.transport.grpc.protocol.frames import OPTIONS
 from fedsplit.transport.grpc.protocol.tls import Tls, require_tls_beyond_loopback
-from fedsplit.transport.grpc.protocol.wire import OPTIONS
 from fedsplit.transport.grpc.server.entrance import MOST_OF_CONNECTION, SPARE
 from fedsplit.transport.grpc.server.meeting import Meeting
 from fedsplit.transport.grpc.server.server import HELLO_S, Federation

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
-from fedsplit.transport.grpc.protocol.wire import Parcel
+from fedsplit.transport.grpc.protocol.frames import Parcel
 from fedsplit.transport.grpc.server.session import Link, Refused, Session
 
 TELL_S = 30.0

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
-from fedsplit.transport.grpc.protocol.wire import Parcel
+from fedsplit.transport.grpc.protocol.frames import Parcel
 from fedsplit.transport.grpc.server.session import Session
 
 

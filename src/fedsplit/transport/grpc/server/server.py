@@ -11,8 +11,8 @@ import grpc
 from fedsplit.quant.message import Corrupt
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol import federation_pb2_grpc
+from fedsplit.transport.grpc.protocol.frames import VERSION, Assembler
 from fedsplit.transport.grpc.protocol.tls import client_of
-from fedsplit.transport.grpc.protocol.wire import VERSION, Assembler
 from fedsplit.transport.grpc.server.entrance import Comer, Entrance, TurnedAway
 from fedsplit.transport.grpc.server.meeting import Meeting
 from fedsplit.transport.grpc.server.session import Link, Refused

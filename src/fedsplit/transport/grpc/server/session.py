@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
-from fedsplit.transport.grpc.protocol.wire import Parcel
+from fedsplit.transport.grpc.protocol.frames import Parcel
 
 
 class Refused(Exception):
