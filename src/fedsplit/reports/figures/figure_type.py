@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar
 
-from fedsplit.reports.figures.style import APPEARANCE, OTHER_APPEARANCE
+from fedsplit.reports.figures.style import algorithm_looks, free_looks
 from fedsplit.reports.figures.wording import telling
 from fedsplit.reports.runs import Run
 
@@ -106,6 +106,4 @@ def keep_first(series: Sequence[Series], limits: Limits) -> set[Series]:
 
 
 def _have_colours(hues: Sequence[str]) -> bool:
-    others = sum(hue not in APPEARANCE for hue in hues)
-    free = len(OTHER_APPEARANCE) + (len(APPEARANCE) if others == len(hues) else 0)
-    return others <= free
+    return sum(hue not in algorithm_looks() for hue in hues) <= len(free_looks(hues))
