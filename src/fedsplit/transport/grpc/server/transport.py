@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,10 +20,10 @@ from fedsplit.transport.grpc.protocol.expectations import Expectations
 from fedsplit.transport.grpc.protocol.plan import choices_and_settings, tell_of_data
 from fedsplit.transport.grpc.server.hub import AWAY_S, Hub, listed
 from fedsplit.transport.grpc.server.listening import Listener, shown_on_terminal
-from fedsplit.transport.grpc.server.pending import Late, Lost
+from fedsplit.transport.grpc.server.pending import Answer, Late, Lost
 from fedsplit.transport.grpc.server.run_id import run_id
 from fedsplit.transport.grpc.server.spawning import last_words, log_of, spawned
-from fedsplit.transport.grpc.server.wire import GrpcWire, Reach
+from fedsplit.transport.grpc.server.wire import GrpcWire
 from fedsplit.transport.links import KIND_OF
 from fedsplit.transport.tally import Tally
 from fedsplit.transport.transport import Result, RunSetting, Stateful, Transport
@@ -134,7 +134,7 @@ class GrpcTransport(Transport):
         while True:
             present = [client for client in sorted(clients) if client not in left_out]
             try:
-                wire = GrpcWire(t, Tally(self.run.ledger, t), self._reach(self.hub))
+                wire = self._wire(t, self.hub)
                 cohort = CodedCohort(self.run, self.downlinks, wire, present)
                 wire.begin(present, self._after)
                 result = train(cohort)
@@ -156,16 +156,17 @@ class GrpcTransport(Transport):
                 return result
             self._go_back(t, before, servers)
 
-    def _reach(self, hub: Hub) -> Reach:
+    def _wire(self, t: int, hub: Hub) -> GrpcWire:
         someone_may_be_late = self._min_clients is not None or self._deadline_s is not None
-        return Reach(
-            hub=hub,
-            expectations=self.expectations,
-            device=self.run.device,
-            until=None if self._deadline_s is None else time.monotonic() + self._deadline_s,
-            enough=(self._min_clients or 1) if someone_may_be_late else None,
-            at_clients=self.at_clients,
-        )
+        enough = (self._min_clients or 1) if someone_may_be_late else None
+        until = None if self._deadline_s is None else time.monotonic() + self._deadline_s
+
+        def answers(clients: Iterable[int]) -> dict[int, list[Answer]]:
+            with self.at_clients():
+                return hub.answers(clients, until=until, enough=enough)
+
+        tally, device = Tally(self.run.ledger, t), self.run.device
+        return GrpcWire(t, tally, hub=hub, expectations=self.expectations, device=device, answers=answers)
 
     def _go_back(self, t: int, before: State, servers: Stateful) -> None:
         assert self.hub is not None

@@ -1,8 +1,6 @@
 """The server's side of the verbs: coded messages go to the hub, and what clients answered is tallied."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
 
 import torch
 
@@ -19,41 +17,32 @@ from fedsplit.transport.tally import Tally
 from fedsplit.transport.wire import CodedGradients, Wire
 
 
-@dataclass(frozen=True, kw_only=True)
-class Reach:
-    """How the clients of a round are reached.
-
-    Args:
-        hub: where their streams are.
-        expectations: what they may send.
-        device: where their tensors are placed.
-        until: when who has not answered is late, see `Hub.answers`.
-        enough: likewise.
-        at_clients: entered while they are waited for.
-    """
-
-    hub: Hub
-    expectations: Expectations
-    device: torch.device
-    until: float | None
-    enough: int | None
-    at_clients: Callable[[], AbstractContextManager[None]]
-
-
 class GrpcWire(Wire):
     """Sends the verbs of a round to clients that have dialled in, and waits for their answers.
 
     Args:
         round: which.
         tally: counts what comes.
-        reach: how clients are reached.
+        hub: where the clients' streams are.
+        expectations: what they may send.
+        device: where their tensors are placed.
+        answers: waits for answers of clients, see `Hub.answers`.
     """
 
     packs = True
 
-    def __init__(self, round: int, tally: Tally, reach: Reach) -> None:
+    def __init__(
+        self,
+        round: int,
+        tally: Tally,
+        *,
+        hub: Hub,
+        expectations: Expectations,
+        device: torch.device,
+        answers: Callable[[Iterable[int]], dict[int, list[Answer]]],
+    ) -> None:
         super().__init__(round, tally)
-        self._hub, self._reach = reach.hub, reach
+        self._hub, self._expectations, self._device, self._answers = hub, expectations, device, answers
 
     def begin(self, clients: Sequence[int], after: Mapping[int, int]) -> None:
         """Let clients begin the round with the state that each has after so many rounds."""
@@ -74,7 +63,7 @@ class GrpcWire(Wire):
     def install(self, part: Part, deliveries: Mapping[int, Delivery]) -> None:
         """See `Wire.install`."""
         for delivery, clients in receivers(deliveries):
-            packed = pack_weights(delivery, self._reach.expectations, part)
+            packed = pack_weights(delivery, self._expectations, part)
             asked = pb.Install(part=PARTS[part], difference=delivery.difference)
             for client in clients:
                 self._hub.ask(client, install=asked, tensors=packed)
@@ -89,7 +78,7 @@ class GrpcWire(Wire):
     def backward(self, step: int, dz: CodedGradients) -> None:
         """See `Wire.backward`."""
         assert not isinstance(dz, StackedGradients), "what travels is coded"
-        number = self._reach.expectations.cut_number("cut_gradient")
+        number = self._expectations.cut_number("cut_gradient")
         asked = []
         for client, coded in dz:
             self._hub.ask(client, step=step, backward=pb.Backward(), tensors=[pack("dz", number, coded)])
@@ -126,10 +115,6 @@ class GrpcWire(Wire):
             arrived.append(added(held[client], weights) if client in held else weights)
         return arrived
 
-    def _answers(self, clients: Iterable[int]) -> dict[int, list[Answer]]:
-        with self._reach.at_clients():
-            return self._hub.answers(clients, until=self._reach.until, enough=self._reach.enough)
-
     def _uploads(self, answered: Mapping[int, Sequence[Answer]]) -> list[Upload]:
         uploads = []
         for client, answers in answered.items():
@@ -143,4 +128,4 @@ class GrpcWire(Wire):
         return uploads
 
     def _placed(self, answer: Answer) -> Weights:
-        return {name: tensor.to(self._reach.device) for name, tensor in answer.tensors.items()}
+        return {name: tensor.to(self._device) for name, tensor in answer.tensors.items()}
