@@ -12,23 +12,16 @@ from fedsplit.recording.ledger import Direction, Kind, Ledger
 
 
 class Sent(Protocol):
-    """A tensor on its way: `Coded` at the end that codes it, its announcement at the other; see `Traffic`."""
+    """A tensor on its way, `Coded` or announced: bytes of payload, and the rest as in `Traffic`."""
 
     @property
-    def size(self) -> int:
-        """Bytes of payload."""
-
+    def size(self) -> int: ...
     @property
-    def values(self) -> int:
-        """Numbers in the tensor."""
-
+    def values(self) -> int: ...
     @property
-    def signal(self) -> float | Tensor:
-        """Energy of what was meant, 0 where all of it arrives."""
-
+    def signal(self) -> float | Tensor: ...
     @property
-    def noise(self) -> float | Tensor:
-        """Energy of what does not arrive."""
+    def noise(self) -> float | Tensor: ...
 
 
 class Tally:
