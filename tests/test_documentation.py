@@ -2,8 +2,6 @@
 
 import re
 import shlex
-import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,42 +9,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fedsplit.config.component import Component
 from fedsplit.config.overrides import one_list
-from fedsplit.training.experiment import Experiment
 from tests.command_line import command_line
-from tests.conftest import TINY, Configure
+from tests.conftest import Configure
 
 
 def blocks(path: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", path.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
 
 
-def test_algorithm_of_the_contributing_guide_is_short_and_trains_client_weights_alone(
-    root: Path, tmp_path: Path, configured: Configure, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    code, _ = blocks(root / "CONTRIBUTING.md", "python")
-    (choice,) = blocks(root / "CONTRIBUTING.md", "yaml")
-    assert len(code.splitlines()) < 40
-    assert choice.startswith("_target_: fedsplit.algorithms.frozen_server.FrozenServer\n")
-    (tmp_path / "frozen_server.py").write_text(code)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "frozen_server", raising=False)
-    config = configured(*TINY)
-    run = Experiment(
-        replace(
-            config, algorithm=Component("algorithm", "frozen_server.FrozenServer", {"install_interval": 1})
-        )
-    )
-    before = run.algorithm.full_weights()
-    run.run_round(0)
-    after = run.algorithm.full_weights()
-    moved = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
-    assert moved == set(run.algorithm.client_weights)
-
-
 def test_model_of_the_contributing_guide_runs_from_the_current_directory(root: Path, tmp_path: Path) -> None:
-    _, code = blocks(root / "CONTRIBUTING.md", "python")
+    *_, code = blocks(root / "CONTRIBUTING.md", "python")
     (tmp_path / "my_package.py").write_text(code)
     asked = ["model._target_=my_package.MyNet", "auxiliary=derived", "progress=false", "rounds=1"]
     sizes = ["num_clients=2", "auxiliary.align_epochs=2", "dataset.max_train=40", "dataset.max_test=20"]

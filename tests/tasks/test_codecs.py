@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from fedsplit.building.run import build_clients
-from fedsplit.config.choices import CONFIGS
 from fedsplit.tasks.codecs import Codecs
 from tests.conftest import TINY, Build, Configure
 
@@ -22,12 +21,6 @@ def test_survey_of_codecs_has_every_codec_in_the_table_of_every_kind_of_tensor(
     # of 44 images in batches of 8 the last three of seven are: the fifth, the last with its four, the first
     assert f"smashed data ({8 + 4 + 8}, 256)" in told
     assert not (tmp_path / "run").exists()
-
-
-def test_survey_of_codecs_names_every_codec_of_the_configuration(configured: Configure) -> None:
-    there = {path.stem for path in (CONFIGS / "codec").glob("*.yaml")}
-    shown = set(configured(*TINY, *QUICK).plain()["task"]["codecs"])
-    assert there - {"affine"} <= shown | {name for name in there if name.startswith("thrifty")}
 
 
 def test_survey_of_codecs_takes_tensors_of_the_steps_that_were_trained(

@@ -33,7 +33,7 @@ from tests.transport.invariants import (
 )
 from tests.transport.strategies import nested
 
-PARTIES_OWN = {"engine", "network", "transport", "task", "tracker"}
+PARTIES_OWN = {"deployment", "engine", "network", "transport", "task", "tracker"}
 """Groups that a plan does not name."""
 CHOICES = sorted(
     path.relative_to(CONFIGS).with_suffix("")

@@ -112,7 +112,7 @@ class StackedState:
 
 
 class _Some:
-    """A range of the rows of a state; steps move the state itself."""
+    """A range of the rows of a state, as `Steppable`; steps move the state itself."""
 
     def __init__(self, whole: StackedState, rows: Rows) -> None:
         self._whole, self._rows = whole, rows
@@ -127,7 +127,6 @@ class _Some:
         return {name: stack[self._rows].data for name, stack in stacks.items()}
 
     def frozen_buffers(self) -> dict[str, Tensor]:
-        """Copies for a pass that must not move the running statistics."""
         return {name: buffer.clone() for name, buffer in self.buffers.items()}
 
     def forward(
@@ -138,12 +137,10 @@ class _Some:
         return self._whole.stacked(self.parameters, buffers, x, seed or ())
 
     def each(self, function: Callable[..., Tensor], *inputs: object) -> Tensor:
-        """What `function` gives for each client's rows of the inputs."""
         return vmap(function)(*inputs)
 
     @torch.no_grad()
     def descend(self, gradients: Sequence[Tensor], learning_rate_factor: float | Tensor) -> None:
-        """One optimizer step along `gradients`, given in the order of `trained`."""
         whole, optimizer = self._whole, self._whole.optimizer
         if optimizer is None:
             raise AssertionError("this model is not trained here")
@@ -155,7 +152,6 @@ class _Some:
 
     @torch.no_grad()
     def move_buffers(self, buffers: dict[str, Tensor]) -> None:
-        """Take over running statistics."""
         for name, buffer in buffers.items():
             self.buffers[name].copy_(buffer)
         self._moved()

@@ -136,14 +136,7 @@ def class_balanced_prefix(labels: Tensor, size: int | None, num_classes: int, ke
 
 @dataclass(frozen=True)
 class Published:
-    """Sizes of a published dataset: images, pixels, channels, classes, known without its files.
-
-    Args:
-        train: training images.
-        side: height and width of an image, in pixels.
-        channels: colour channels of an image.
-        num_classes: how many.
-    """
+    """Sizes of a published dataset, known without its files: training images, their side in pixels, ..."""
 
     train: int
     side: int

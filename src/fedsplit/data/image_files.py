@@ -86,7 +86,6 @@ class ImageFiles(ImageSource):
         """
 
     def read(self) -> tuple[Images, Images]:
-        """Both splits."""
         train, test = self.listed()
         decoder = Decoder(self.root, self.image_size is not None, self.grayscale)
         side = self.image_size or decoder.own_side(train[0][0])

@@ -45,7 +45,8 @@ class DerivedAuxiliary(nn.Module):
         self._crossing = crossing
         start = _gathered_shape(crossing)
         stages = _stages(_shapes(server, smashed_shape))[:depth] if len(start) == 3 else []
-        hidden = [max(_LEAST_CHANNELS, round(width * each)) for each in _hidden(server)[:depth]]
+        linear = [layer.out_features for layer in server.modules() if isinstance(layer, nn.Linear)]
+        hidden = [max(_LEAST_CHANNELS, round(width * each)) for each in linear[:-1][:depth]]
         if stages:
             self.trunk, features = _convolutions(start, stages, width)
         elif len(start) == 2:
@@ -126,11 +127,6 @@ def _stages(shapes: Sequence[tuple[int, ...]]) -> list[tuple[int, int]]:
         else:
             stages.append((channels, side))
     return stages
-
-
-def _hidden(server: nn.Module) -> list[int]:
-    """Features of the hidden linear layers."""
-    return [layer.out_features for layer in server.modules() if isinstance(layer, nn.Linear)][:-1]
 
 
 def _gathered_shape(crossing: Sequence[tuple[int, ...]]) -> tuple[int, ...]:

@@ -28,18 +28,14 @@ class Simulated:
 
 
 class Codec(ABC):
-    """Codes tensors of any shape, also empty ones and single values."""
+    """Codes tensors of any shape, also empty ones and single values; raises `NotFinite` where one is not."""
 
     lossless: ClassVar[bool] = False
     """Whether every tensor is decoded as it was."""
 
     @abstractmethod
     def encode(self, x: Tensor, *, seed: int = 0) -> Message:
-        """The message of `x`; what is random about it follows from `seed`.
-
-        Raises:
-            NotFinite: `x` is not.
-        """
+        """The message of `x`; what is random about it follows from `seed`."""
 
     @abstractmethod
     def decode(self, message: Message) -> Tensor:
@@ -51,19 +47,11 @@ class Codec(ABC):
 
     @abstractmethod
     def simulate(self, x: Tensor, *, seed: int = 0) -> Simulated:
-        """`decode(encode(x))` on the device of `x`, and the payload's size; packs only if that is needed.
-
-        Raises:
-            NotFinite: `x` is not.
-        """
+        """`decode(encode(x))` on the device of `x`, and the payload's size; packs only if that is needed."""
 
     @abstractmethod
     def transmit(self, x: Tensor, *, seed: int = 0) -> Simulated:
-        """As `simulate`, with the message that `encode` gives, both of one go.
-
-        Raises:
-            NotFinite: `x` is not.
-        """
+        """As `simulate`, with the message that `encode` gives, both of one go."""
 
     @abstractmethod
     def largest(self, shape: Sequence[int], dtype: torch.dtype) -> int:

@@ -53,7 +53,8 @@ def _unfit(folder: Path, misfit: Misfit) -> UserError:
 def save(folder: Path, checkpoint: Checkpoint) -> None:
     """Write `folder/round-<rounds>/`, whole or not at all, and drop all but the last two."""
     folder.mkdir(exist_ok=True)
-    if _is_whole(folder, checkpoint.rounds):  # run before: to replace it could lose the last one
+    # one that was run before stays: to replace it could lose the last one
+    if _is_whole(folder, checkpoint.rounds):
         return
     _write(folder, checkpoint, durable=True)
     older = [rounds for rounds in kept(folder) if rounds < checkpoint.rounds]

@@ -1,7 +1,6 @@
 """Runs whose settings are their defaults, but for those that an experiment names."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from itertools import chain
 
@@ -11,19 +10,6 @@ from fedsplit.reports.runs import WITHOUT_EFFECT, Run, Setting
 
 _OF_THE_MACHINE = ("dataset.root", "device", "engine", "experiment")
 """What follows from the machine, or from other settings: a run's engine is what `auto` stands for in it."""
-
-
-@dataclass(frozen=True)
-class Reference:
-    """What a command that gives some choices, and nothing else, comes to.
-
-    Args:
-        choices: by place in the configuration.
-        values: by dotted key.
-    """
-
-    choices: Mapping[str, str]
-    values: Mapping[str, str]
 
 
 def at_defaults(runs: Sequence[Run], named: Collection[str]) -> list[Run]:
@@ -49,10 +35,10 @@ def at_defaults(runs: Sequence[Run], named: Collection[str]) -> list[Run]:
 
 def _is_at_defaults(run: Run, named: Collection[str]) -> bool:
     chosen = {key: choice for key in named if (choice := run.options.get(key, "null")) in _choices(key)}
-    reference = _reference(tuple(sorted(chosen.items())))
+    default_choices, defaults = _defaults(tuple(sorted(chosen.items())))
     free = (*WITHOUT_EFFECT, *_OF_THE_MACHINE, *(key for key in named if key not in chosen))
-    values = ((reference.values.get(key, "null"), key, value) for key, value in run.values_by_key.items())
-    choices = ((reference.choices.get(key, each), key, each) for key, each in run.options.items())
+    values = ((defaults.get(key, "null"), key, value) for key, value in run.values_by_key.items())
+    choices = ((default_choices.get(key, each), key, each) for key, each in run.options.items())
     return all(default == own or below(key, free) for default, key, own in chain(values, choices))
 
 
@@ -62,10 +48,11 @@ def _choices(group: str) -> frozenset[str]:
 
 
 @cache
-def _reference(choices: tuple[tuple[str, str], ...]) -> Reference:
+def _defaults(choices: tuple[tuple[str, str], ...]) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """Choices by place, and values by key, of a command that gives these choices and nothing else."""
     from fedsplit.config.compose import composed, composing, plain  # noqa: PLC0415 # slow to import
 
     with composing():
         config = composed([f"{group}={choice}" for group, choice in choices])
     names = {group.rpartition("@")[2]: shown(name) for group, name in config.hydra.runtime.choices.items()}
-    return Reference(names, dict(flat(plain(config))))
+    return names, dict(flat(plain(config)))

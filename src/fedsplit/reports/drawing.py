@@ -138,14 +138,9 @@ def draw(experiment: Experiment, runs: Sequence[Run], formats: Sequence[str]) ->
     with house_style():
         figure = experiment.figure.draw(data)
         images = {format: encoded(figure, format) for format in formats}
-    return Drawn(
-        experiment.name, experiment.title, _description(experiment, left_out), images, runs, left_out
-    )
-
-
-def _description(experiment: Experiment, left_out: Sequence[str]) -> str:
     told = f"Not drawn, for want of room: {'; '.join(left_out)}." if left_out else ""
-    return " ".join(filter(None, (experiment.description, told)))
+    description = " ".join(filter(None, (experiment.description, told)))
+    return Drawn(experiment.name, experiment.title, description, images, runs, left_out)
 
 
 def image_files(drawn: Drawn) -> dict[str, bytes]:

@@ -1,6 +1,6 @@
 import pytest
 
-from fedsplit.reports.figures.limits import Limits, keep_first
+from fedsplit.reports.figures.figure_type import Limits, keep_first
 from fedsplit.reports.figures.style import looks, wrapped
 from fedsplit.reports.figures.wording import in_words, legend_texts, pieces
 

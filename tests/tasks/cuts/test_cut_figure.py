@@ -1,26 +1,20 @@
-from dataclasses import dataclass
 from itertools import combinations
 
 import pytest
 
 from fedsplit.reports.figures.style import algorithm_looks
+from fedsplit.tasks.cuts.costs import CutCosts
 from fedsplit.tasks.cuts.cut_figure import cut_figure
-
-
-@dataclass(frozen=True)
-class Costs:
-    stage: int | None
-    client_macs: int
-    load: dict[str, float]
 
 
 @pytest.mark.parametrize("largest", [3, 15, 4000], ids="largest={}".format)
 def test_labels_on_an_axis_of_the_cut_figure_are_apart_whatever_it_spans(largest: int) -> None:
     cuts = [
-        Costs(
-            None if k % 3 else k,
-            int(2e6 * largest ** (k / 8)),
-            dict.fromkeys(algorithm_looks(), 5e6 * largest ** (k / 8)),
+        CutCosts(
+            *(f"layer{k}", None if k % 3 else k, 1, 0, 0, 0, 0),
+            client_macs=int(2e6 * largest ** (k / 8)),
+            server_macs=0,
+            load=dict.fromkeys(algorithm_looks(), 5e6 * largest ** (k / 8)),
         )
         for k in range(9)
     ]

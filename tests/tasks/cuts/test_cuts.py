@@ -13,7 +13,8 @@ from fedsplit.building.run import build_clients
 from fedsplit.cli.run import main
 from fedsplit.errors import UserError
 from fedsplit.models.derived import DerivedAuxiliary
-from fedsplit.tasks.cuts.cuts import CutCosts, CutTable
+from fedsplit.tasks.cuts.costs import CutCosts
+from fedsplit.tasks.cuts.cuts import CutTable
 from tests.cases import long_but
 from tests.conftest import ALGORITHMS, TINY, Build, Configure
 from tests.training.test_communication_load import SIZES, uploaded_samples

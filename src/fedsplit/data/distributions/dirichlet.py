@@ -3,7 +3,7 @@
 import numpy as np
 
 from fedsplit.config.values import PositiveFloat, PositiveInt
-from fedsplit.data.distributions.distribution import Distribution
+from fedsplit.data.distributions.distribution import Distribution, require_samples
 from fedsplit.errors import UserError
 from fedsplit.randomness import numpy_generator
 
@@ -38,12 +38,7 @@ class Dirichlet(Distribution):
         self.self_balancing = self_balancing
 
     def split(self, labels: np.ndarray, num_clients: int, seed: int) -> list[np.ndarray]:
-        if self.min_samples * num_clients > len(labels):
-            raise UserError(
-                "distribution.min_samples",
-                self.min_samples,
-                f"at most {len(labels) // num_clients} ({len(labels)} samples, {num_clients} clients)",
-            )
+        require_samples("min_samples", self.min_samples, len(labels), num_clients)
         smallest = 0
         for attempt in range(self.attempts):
             shards = self._draw(labels, num_clients, numpy_generator(seed, "distribution", step=attempt))

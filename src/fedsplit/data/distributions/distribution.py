@@ -6,6 +6,8 @@ from typing import ClassVar
 import numpy as np
 from torch import Tensor
 
+from fedsplit.errors import UserError
+
 
 class Distribution(ABC):
     """Divides samples among clients by their labels: every sample lands on exactly one client."""
@@ -33,3 +35,14 @@ class Distribution(ABC):
     def seen_by(self, client: int, pixels: Tensor, seed: int) -> Tensor:
         """A client's images as it sees them, uint8 `(n, h, w, c)`."""
         return pixels
+
+
+def require_samples(key: str, each: int, samples: int, num_clients: int) -> None:
+    """Raise where there are not so many samples for each client.
+
+    Raises:
+        UserError: says how many there are; `key` is that of the distribution.
+    """
+    if each * num_clients > samples:
+        told = f"at most {samples // num_clients} ({samples} samples, {num_clients} clients)"
+        raise UserError(f"distribution.{key}", each, told)

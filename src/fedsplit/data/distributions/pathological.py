@@ -3,8 +3,7 @@
 import numpy as np
 
 from fedsplit.config.values import PositiveInt
-from fedsplit.data.distributions.distribution import Distribution
-from fedsplit.errors import UserError
+from fedsplit.data.distributions.distribution import Distribution, require_samples
 from fedsplit.randomness import numpy_generator
 
 
@@ -21,10 +20,8 @@ class Pathological(Distribution):
         self.shards_per_client = shards_per_client
 
     def split(self, labels: np.ndarray, num_clients: int, seed: int) -> list[np.ndarray]:
+        require_samples("shards_per_client", self.shards_per_client, len(labels), num_clients)
         shards = self.shards_per_client * num_clients
-        if shards > len(labels):
-            told = f"at most {len(labels) // num_clients} ({len(labels)} samples, {num_clients} clients)"
-            raise UserError("distribution.shards_per_client", self.shards_per_client, told)
         draw = numpy_generator(seed, "distribution")
         mixed = draw.permutation(len(labels))  # which samples of a class come first is chance
         pieces = np.array_split(mixed[np.argsort(labels[mixed], kind="stable")], shards)

@@ -3,8 +3,7 @@
 import numpy as np
 
 from fedsplit.config.values import NonNegativeFloat, PositiveInt
-from fedsplit.data.distributions.distribution import Distribution
-from fedsplit.errors import UserError
+from fedsplit.data.distributions.distribution import Distribution, require_samples
 from fedsplit.randomness import numpy_generator
 
 
@@ -22,10 +21,8 @@ class QuantitySkew(Distribution):
         self.exponent, self.min_samples = exponent, min_samples
 
     def split(self, labels: np.ndarray, num_clients: int, seed: int) -> list[np.ndarray]:
+        require_samples("min_samples", self.min_samples, len(labels), num_clients)
         rest = len(labels) - self.min_samples * num_clients
-        if rest < 0:
-            told = f"at most {len(labels) // num_clients} ({len(labels)} samples, {num_clients} clients)"
-            raise UserError("distribution.min_samples", self.min_samples, told)
         draw = numpy_generator(seed, "distribution")
         shares = np.arange(1, num_clients + 1, dtype=np.float64) ** -self.exponent
         ends = np.round(np.cumsum(shares / shares.sum()) * rest).astype(np.int64)

@@ -46,7 +46,6 @@ class Femnist(ImageSource):
         return Published(697_932, _SIDE, 1, len(_CLASSES))
 
     def read(self) -> tuple[Images, Images]:
-        """Both splits as published."""
         folder = self._folder
         train, test = (sorted((folder / split).glob("*.json")) for split in ("train", "test"))
         if train and test:

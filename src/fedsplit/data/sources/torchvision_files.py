@@ -28,30 +28,20 @@ class Imagenette(ImageFiles):
     size: Literal["160px", "320px", "full"]
 
     def listed(self) -> tuple[Listed, Listed]:
-        train, test = (self._listed(split) for split in ("train", "val"))
-        return train, test
+        return self._found("train")[0], self._found("val")[0]
 
     def class_names(self) -> tuple[str, ...]:
         """See `ImageSource.class_names`; WordNet's ids."""
-        return tuple(
-            published(
-                "imagenette",
-                self.root,
-                self.download,
-                lambda datasets: datasets.Imagenette(self.folder, "train", self.size, self.download).wnids,
-            )
-        )
+        return self._found("train")[1]
 
-    def _listed(self, split: str) -> Listed:
-        found: Listed = published(
+    def _found(self, split: str) -> tuple[Listed, tuple[str, ...]]:
+        found = published(
             "imagenette",
             self.root,
             self.download,
-            lambda datasets: list(
-                datasets.Imagenette(self.folder, split, self.size, self.download, loader=Path)
-            ),
+            lambda datasets: datasets.Imagenette(self.folder, split, self.size, self.download, loader=Path),
         )
-        return found
+        return list(found), tuple(found.wnids)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,7 +47,6 @@ class TorchvisionImages(ImageSource):
         return _PUBLISHED[self.name]
 
     def read(self) -> tuple[Images, Images]:
-        """Both splits as published."""
         return self._read("train"), self._read("test")
 
     def _read(self, split: str) -> Images:

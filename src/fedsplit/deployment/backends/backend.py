@@ -84,6 +84,8 @@ class Backend(ABC):
 
     calibrates = False
     """Whether it must see samples."""
+    unquantized: tuple[str, ...] = ()
+    """Once converted: kinds of operations that stay in float32; empty where all are quantized."""
 
     @abstractmethod
     def prepare(self, module: nn.Module, example: Tensor) -> None:
@@ -110,8 +112,3 @@ class Backend(ABC):
     @abstractmethod
     def convert(self) -> Deployed:
         """The model as a device runs it."""
-
-    @property
-    def unquantized(self) -> tuple[str, ...]:
-        """Kinds of operations of the converted model that stay in float32; empty where all are quantized."""
-        return ()

@@ -57,17 +57,12 @@ class _Quantized(OnnxFloat):
         left = float_operators(model.graph, _QUANTIZABLE)
         if sum(left[each] for each in WEIGHTED) == sum(floats[each] for each in WEIGHTED):
             raise UserError("model", ", ".join(floats), "ONNX Runtime can quantize none of these operators")
-        self._unquantized = tuple(sorted(left.keys() & floats.keys()))
+        self.unquantized = tuple(sorted(left.keys() & floats.keys()))
         return self.runs.of(model)
 
     @abstractmethod
     def quantize(self, before: Path, after: Path) -> None:
         """Read a file and write another."""
-
-    @property
-    def unquantized(self) -> tuple[str, ...]:
-        """See `Backend.unquantized`: types of operators."""
-        return self._unquantized
 
 
 class OnnxDynamic(_Quantized):

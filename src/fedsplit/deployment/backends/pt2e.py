@@ -157,15 +157,10 @@ class Pt2eStatic(Backend):
         with exporting():
             graph = convert_pt2e(self._prepared)
         weighted = [node for node in graph.graph.nodes if node.target in _WEIGHTED]
-        self._unquantized = tuple(sorted({_kind(node) for node in weighted if not _decodes(node)}))
+        self.unquantized = tuple(sorted({_kind(node) for node in weighted if not _decodes(node)}))
         if not any(map(_decodes, weighted)):
             raise UserError("model", type(graph).__name__, "torchao can quantize none of its operations")
         return Pt2eGraph.of(graph, compiled=self._compiled)
-
-    @property
-    def unquantized(self) -> tuple[str, ...]:
-        """See `Backend.unquantized`: those with weights."""
-        return self._unquantized
 
 
 def exported(module: nn.Module, example: Tensor) -> fx.GraphModule:

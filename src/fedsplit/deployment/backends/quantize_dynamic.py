@@ -81,18 +81,13 @@ class QuantizeDynamic(Backend):
             UserError: there is no linear layer, or torch has no such function any more.
         """
         module = _quantized(self._module)
-        self._unquantized = tuple(
+        self.unquantized = tuple(
             sorted({type(part).__name__ for part in module.modules() if _has_weights(part)})
         )
         if not _quantized_layers(module):
-            kinds = ", ".join(self._unquantized) or type(module).__name__
+            kinds = ", ".join(self.unquantized) or type(module).__name__
             raise UserError("model", kinds, "quantize_dynamic of torch can quantize none of these")
         return DynamicallyQuantized(module)
-
-    @property
-    def unquantized(self) -> tuple[str, ...]:
-        """See `Backend.unquantized`: modules with weights."""
-        return self._unquantized
 
 
 def _quantized(module: nn.Module) -> nn.Module:

@@ -84,7 +84,7 @@ class Cuts(Mapping[str, Cut]):
             stages = [self[name] for name in names if name in self and self[name].obstacle is None]
             large = {name for name in names if self._operations_of(name) > _NEARLY_ALL * len(self.nodes)}
             opened = large if len(stages) > 2 else set(names)
-            inner = {name: [child for child, _ in _children(self.module, name)] for name in opened}
+            inner = {name: list(dict(self.module.get_submodule(name).named_children())) for name in opened}
             if not any(inner.values()):
                 return stages or self.possible
             names = [
@@ -107,10 +107,6 @@ class Cuts(Mapping[str, Cut]):
 
 
 _NEARLY_ALL = 0.75
-
-
-def _children(module: nn.Module, name: str) -> list[tuple[str, nn.Module]]:
-    return list(module.get_submodule(name).named_children())
 
 
 def _propagate(module: nn.Module, nodes: Sequence[fx.Node], example: Tensor) -> None:

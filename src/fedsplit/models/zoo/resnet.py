@@ -13,9 +13,8 @@ def resnet18(*, num_classes: int, channels: int, image_size: int) -> nn.Module:
     network: nn.Module = torchvision().models.resnet18(num_classes=num_classes)
     if channels != 3:
         network.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
-        nn.init.kaiming_normal_(
-            network.conv1.weight, mode="fan_out", nonlinearity="relu"
-        )  # as the stem it replaces
+        # as the stem it replaces
+        nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
     return network
 
 

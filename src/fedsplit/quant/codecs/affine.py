@@ -70,9 +70,7 @@ def affine(
     Args:
         bits: of a code; `auto` gives each channel its own number under `budget`.
         budget: bits a value, of `auto`.
-        granularity: which values share a scale, see `Granularity`.
-        block_size: of granularity `block`.
-        channel_dim: the dimension of granularity `channel`.
+        granularity: which values share a scale; it, `block_size` and `channel_dim` as of `Granularity`.
         symmetric: range from -a to a; else from the smallest to the largest value, and 0.
         rounding: `nearest`, or `stochastic`, whose mean is the value itself (with range `minmax`, and
             symmetric or with two bits or more).

@@ -34,9 +34,7 @@ class Float8(Quantizer[ScaledFloats]):
     Source: P. Micikevicius et al., "FP8 Formats for Deep Learning", 2022.
 
     Args:
-        granularity: which values share a scale, see `Granularity`.
-        block_size: of granularity `block`.
-        channel_dim: the dimension of granularity `channel`.
+        granularity: which values share a scale; it, `block_size` and `channel_dim` as of `Granularity`.
     """
 
     def __init__(

@@ -33,9 +33,7 @@ class Sign(Quantizer[Signs]):
     Schemes", 2019.
 
     Args:
-        granularity: which values share a magnitude, see `Granularity`.
-        block_size: of granularity `block`.
-        channel_dim: the dimension of granularity `channel`.
+        granularity: which values share a magnitude; it, `block_size` and `channel_dim` as of `Granularity`.
         scale_type: of the magnitudes.
     """
 

@@ -41,9 +41,7 @@ class Point:
     Args:
         x: the setting: a number, or its name.
         mean: of the metric over seeds.
-        low: the least of the seeds.
-        high: the greatest.
-        seeds: in ascending order.
+        low: the least of the seeds; `high` the greatest.
     """
 
     x: float | str
@@ -72,8 +70,7 @@ class Against(FigureType[Sequence[Series]]):
             the number of the auxiliary model's parameters, `bits` for the mean over all values sent
             (but labels).
         y: a column of metrics.csv.
-        by: what colours and markers stand for: a group or a dotted key.
-        log: the axes with a logarithmic scale; x also has one where its numbers go far apart.
+        log: x also has a logarithmic scale where its numbers go far apart.
     """
 
     x: str = ALPHA

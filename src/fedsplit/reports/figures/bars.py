@@ -6,9 +6,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from fedsplit.errors import UserError
-from fedsplit.reports.figures.figure_type import FigureType
+from fedsplit.reports.figures.figure_type import FigureType, Limits
 from fedsplit.reports.figures.groups import counted, over_seeds
-from fedsplit.reports.figures.limits import Limits
 from fedsplit.reports.figures.style import (
     INK,
     OKABE_ITO,
@@ -38,12 +37,10 @@ _THIN = 0.003  # of the longest bar: what is thinner cannot be seen
 
 @dataclass(frozen=True)
 class Bar:
-    """Runs that differ only in their seed.
+    """Runs that differ only in their seed, as a `Group`.
 
     Args:
-        label: what stands beside it.
         parts: of a whole run, by column of metrics.csv: MB or seconds, the mean over seeds; none is 0.
-        seeds: in ascending order.
     """
 
     label: str
@@ -53,11 +50,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Bars(FigureType[Sequence[Bar]]):
-    """What runs sent, by kind, uploads plain and downloads hatched; or where their seconds went.
-
-    Args:
-        by: what labels begin with: a group or a dotted key.
-    """
+    """What runs sent, by kind, uploads plain and downloads hatched; or where their seconds went."""
 
     of: Literal["bytes", "seconds"] = "bytes"
     by: str = "algorithm"

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from fedsplit.errors import UserError
 from fedsplit.recording.class_counts import ClassCounts, read_class_counts
-from fedsplit.reports.figures.figure_type import FigureType
-from fedsplit.reports.figures.limits import Limits
+from fedsplit.reports.figures.figure_type import FigureType, Limits
 from fedsplit.reports.figures.style import TEXT_SIZE, blank_figure, tidy, wrapped
 from fedsplit.reports.figures.wording import in_words, pieces
 from fedsplit.reports.runs import Run

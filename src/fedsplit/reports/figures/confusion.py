@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 from fedsplit.errors import UserError
 from fedsplit.files.bounded import csv_rows, whole
 from fedsplit.recording.reading import reading
-from fedsplit.reports.figures.figure_type import FigureType
+from fedsplit.reports.figures.figure_type import FigureType, Limits
 from fedsplit.reports.figures.groups import counted, over_seeds
-from fedsplit.reports.figures.limits import Limits
 from fedsplit.reports.figures.style import LABEL_SIZE, TEXT_SIZE, blank_figure, tidy, wrapped
 from fedsplit.reports.figures.wording import legend_texts
 from fedsplit.reports.runs import Run
@@ -33,7 +32,6 @@ class Matrix:
 
     Args:
         counts: a row for each true class, a cell for each predicted one; the sum over seeds.
-        seeds: in ascending order.
     """
 
     label: str
@@ -49,11 +47,7 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Confusion(FigureType[Sequence[Matrix]]):
-    """What the images of each class were taken for, in percent of the class.
-
-    Args:
-        by: what titles begin with: a group or a dotted key.
-    """
+    """What the images of each class were taken for, in percent of the class."""
 
     by: str = "algorithm"
 

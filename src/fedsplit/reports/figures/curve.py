@@ -31,17 +31,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Line:
-    """Runs that differ only in their seed.
+    """Runs that differ only in their seed, as a `Group`.
 
     Args:
-        label: for the legend.
-        hue: what its colour and marker stand for.
-        setting: what its dashes stand for; may be empty.
-        seeds: in ascending order.
         x: mean over seeds of what was used up after each round that all of them have: rounds, MB or seconds.
         mean: over seeds, at each x.
-        low: the least of the seeds, at each x.
-        high: the greatest.
+        low: the least of the seeds, at each x; `high` the greatest.
         reached: for each target, the first x at which the mean is as good; None where it never is.
     """
 
@@ -62,9 +57,7 @@ class Curve(FigureType[Sequence[Line]]):
 
     Args:
         y: a column of metrics.csv; `accuracy` and `loss` are those of the test images.
-        by: what colours and markers stand for: a group or a dotted key.
         targets: values of y; a line marks the x at which each curve reaches them.
-        log: the axes with a logarithmic scale.
     """
 
     x: Progress = "load"

@@ -1,10 +1,12 @@
-"""What a type of figure is."""
+"""What a type of figure is, and how much it can hold."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar
 
-from fedsplit.reports.figures.limits import Limits, keep_first
+from fedsplit.reports.figures.style import algorithm_looks, free_looks
+from fedsplit.reports.figures.wording import telling
 from fedsplit.reports.runs import Run
 
 if TYPE_CHECKING:
@@ -14,8 +16,28 @@ Data = TypeVar("Data")
 Part = TypeVar("Part")
 
 
+Series: TypeAlias = tuple[str, str]
+"""What a series is told apart by: what its colour stands for, and its other settings (may be empty)."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What readers can tell apart in a figure.
+
+    Args:
+        series: in all.
+        settings: beside what colours stand for, where there is more than one colour.
+    """
+
+    series: int
+    settings: int
+
+
 class FigureType(ABC, Generic[Data]):
     """A frozen dataclass whose fields are the keys of an experiment that draws it, with their defaults.
+
+    `by`, where there is one, is what colours and markers stand for and labels begin with: a group or a
+    dotted key; `log` are the axes with a logarithmic scale.
 
     What is drawn is worked out first, as plain data, and then drawn.
     """
@@ -64,3 +86,24 @@ class FigureType(ABC, Generic[Data]):
         Raises:
             UserError: matplotlib is not installed, or there is more than can be told apart.
         """
+
+
+def keep_first(series: Sequence[Series], limits: Limits) -> set[Series]:
+    """The series to draw: those that differ in the fewest settings first, then in the order of the legend."""
+    distinct = list(dict.fromkeys(series))
+    several = len({hue for hue, _ in distinct}) > 1
+    chosen: list[Series] = []
+    for hue, setting in sorted(distinct, key=lambda each: len(telling(each[1]))):  # stable
+        hues = list(dict.fromkeys([*(each for each, _ in chosen), hue]))
+        settings = {other for _, other in chosen} | {setting}
+        if (
+            len(chosen) < limits.series
+            and _have_colours(hues)
+            and not (several and len(settings) > limits.settings)
+        ):
+            chosen.append((hue, setting))
+    return set(chosen)
+
+
+def _have_colours(hues: Sequence[str]) -> bool:
+    return sum(hue not in algorithm_looks() for hue in hues) <= len(free_looks(hues))

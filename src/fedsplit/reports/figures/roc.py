@@ -36,13 +36,9 @@ Points: TypeAlias = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True)
 class RocLine:
-    """Runs that differ only in their seed.
+    """Runs that differ only in their seed, as a `Group`.
 
     Args:
-        label: for the legend.
-        hue: what its colour stands for.
-        setting: what its dashes stand for; may be empty.
-        seeds: in ascending order.
         false_positive_rate: every one that a curve of a class and seed has a point at, each twice: where
             curves rise steeply, the line rises as well.
         true_positive_rate: the mean over classes and seeds, just before and at each of these.
@@ -65,7 +61,6 @@ class Roc(FigureType[Sequence[RocLine]]):
     """Mean over classes (each against the rest) and seeds, and the area under it.
 
     Args:
-        by: what colours stand for: a group or a dotted key.
         log: `[x]` spreads the corner in which good models crowd.
     """
 

@@ -33,17 +33,13 @@ _MOST_SIZES = 6
 
 @dataclass(frozen=True)
 class Spot:
-    """Runs that differ only in their seed.
+    """Runs that differ only in their seed, as a `Group`.
 
     Args:
-        hue: what its colour and marker stand for.
-        setting: what its filling stands for; may be empty.
         size: the value that its size stands for.
         x: mean over seeds of what was used up at the end: MB, seconds or rounds.
         mean: of the metric over seeds.
-        low: the least of the seeds.
-        high: the greatest.
-        seeds: in ascending order.
+        low: the least of the seeds; `high` the greatest.
     """
 
     hue: str
@@ -63,9 +59,7 @@ class Scatter(FigureType[Sequence[Spot]]):
     Args:
         y: a column of metrics.csv.
         at: the moment at which y is read.
-        by: what colours and markers stand for: a group or a dotted key.
         size: the key that sizes stand for; by `distribution.alpha`, IID runs are the largest.
-        log: the axes with a logarithmic scale.
     """
 
     x: Progress = "load"

@@ -1,31 +1,16 @@
 """A figure of cuts: load a round against what a client computes."""
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from fedsplit.reports.figures.style import appearance, blank_figure, log_axis
+from fedsplit.tasks.cuts.costs import CutCosts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class Costs(Protocol):
-    """What is drawn of a cut: multiply-adds of a client's forward pass, and bytes a round by algorithm."""
-
-    @property
-    def stage(self) -> int | None:
-        """Its number; None where it is no stage."""
-
-    @property
-    def client_macs(self) -> int:
-        """For one sample."""
-
-    @property
-    def load(self) -> Mapping[str, float]:
-        """Bytes a round, by algorithm."""
-
-
-def cut_figure(cuts: Sequence[Costs]) -> "Figure":
+def cut_figure(cuts: Sequence[CutCosts]) -> "Figure":
     """A line an algorithm through the numbered stages, and a dot for each other cut; for a paper's column.
 
     Raises:
@@ -91,7 +76,7 @@ def cut_figure(cuts: Sequence[Costs]) -> "Figure":
     return drawn
 
 
-def _series(cuts: Sequence[Costs]) -> list[tuple[str, str, str, str]]:
+def _series(cuts: Sequence[CutCosts]) -> list[tuple[str, str, str, str]]:
     """Name, colour, marker and label of each line: those that load the same at every cut share one."""
     names: dict[tuple[float, ...], list[str]] = {}
     for name in cuts[0].load:

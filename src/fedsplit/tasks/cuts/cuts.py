@@ -1,17 +1,11 @@
 """What each cut of a model costs."""
 
-import csv
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
-from math import floor, log10
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from fedsplit.algorithms.algorithm import Algorithm
 from fedsplit.algorithms.round_load import Population, RoundLoad
@@ -33,40 +27,12 @@ from fedsplit.models.splitting.cuts import Cut, Cuts
 from fedsplit.models.splitting.split import divided
 from fedsplit.quant.codecs.labels import Labels
 from fedsplit.reports.figures.style import house_style
-from fedsplit.reports.shown_table import print_table
 from fedsplit.state.weights import Weights
+from fedsplit.tasks.cuts.costs import CutCosts
 from fedsplit.tasks.cuts.cut_figure import cut_figure
 from fedsplit.tasks.cuts.multiply_adds import multiply_adds_after
+from fedsplit.tasks.cuts.printing import print_csv, print_markdown, print_shown
 from fedsplit.tasks.task import Task
-
-
-@dataclass(frozen=True)
-class CutCosts:
-    """Of one cut.
-
-    Args:
-        name: of the cut.
-        stage: its number; None where it is no stage.
-        tensors: that cross.
-        smashed_bytes: of one sample, as float32.
-        client_bytes: of the client model's state.
-        server_bytes: of the server model's state.
-        auxiliary_bytes: of the state of an auxiliary model that is derived from the server model.
-        client_macs: multiply-adds of the client model's forward pass for one sample.
-        server_macs: of the server model's.
-        load: bytes a round, by algorithm.
-    """
-
-    name: str
-    stage: int | None
-    tensors: int
-    smashed_bytes: int
-    client_bytes: int
-    server_bytes: int
-    auxiliary_bytes: int
-    client_macs: int
-    server_macs: int
-    load: dict[str, float]
 
 
 class CutTable(Task):
@@ -106,11 +72,13 @@ class CutTable(Task):
         prepare_process(config)
         parts = build_clients(config, sizes_only=True)
         found = self.costs(parts)
+        about = _about(parts, self.server_update_interval, self.align_interval)
         if self.format == "csv":
-            _print_csv(found)
+            print_csv(found)
+        elif self.format == "md":
+            print_markdown(found, about)
         else:
-            about = _about(parts, self.server_update_interval, self.align_interval)
-            (_print_markdown if self.format == "md" else _print_table)(found, about)
+            print_shown(found, about)
         if self.plot is not None:
             with house_style():
                 cut_figure(found).savefig(self.plot)
@@ -212,19 +180,6 @@ def _outermost(cuts: Cuts, stages: Sequence[str]) -> list[Cut]:
     ]
 
 
-# What is printed
-
-_EXACT = (
-    "smashed_bytes",
-    "client_bytes",
-    "server_bytes",
-    "auxiliary_bytes",
-    "client_macs",
-    "server_macs",
-)
-_SHOWN = ("z", "client", "server", "auxiliary", "client MMAC", "server MMAC")
-
-
 def _about(parts: ClientParts, q: int, l: int) -> str:  # noqa: E741
     population, training = parts.config.population, parts.config.training
     images = sum(parts.sample_counts)
@@ -235,57 +190,3 @@ def _about(parts: ClientParts, q: int, l: int) -> str:  # noqa: E741
         f"{population.cohort} of {population.num_clients} clients a round, batch_size={training.batch_size}, "
         f"local_epochs={training.local_epochs}, q={q}, l={l}, quant={coded}."
     )
-
-
-def _loaded(found: Sequence[CutCosts]) -> Sequence[str]:
-    """The algorithms that tell their load."""
-    return list(found[0].load) if found else []
-
-
-def _rows(found: Sequence[CutCosts]) -> list[list[str]]:
-    return [
-        [
-            cut.name,
-            "" if cut.stage is None else str(cut.stage),
-            str(cut.tensors),
-            *(_millions(getattr(cut, key)) for key in _EXACT),
-            *map(_millions, cut.load.values()),
-        ]
-        for cut in found
-    ]
-
-
-def _millions(number: float) -> str:
-    """With three digits that count, or all before the point."""
-    millions = number / 1e6
-    return f"{millions:,.{max(0, 2 - floor(log10(millions))) if millions else 0}f}"
-
-
-def _print_csv(found: Sequence[CutCosts]) -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["cut", "stage", "tensors", *_EXACT, *(f"load_{name}" for name in _loaded(found))])
-    for cut in found:
-        stage = "" if cut.stage is None else cut.stage
-        loads = (f"{load:.0f}" for load in cut.load.values())
-        writer.writerow([cut.name, stage, cut.tensors, *(getattr(cut, key) for key in _EXACT), *loads])
-
-
-def _print_markdown(found: Sequence[CutCosts], about: str) -> None:
-    header = ["cut", "stage", "tensors", *_SHOWN, *_loaded(found)]
-    print(f"{about}\n")
-    print(f"| {' | '.join(header)} |")
-    print("|---" + "|--:" * (len(header) - 1) + "|")
-    for row in _rows(found):
-        print(f"| {' | '.join(row)} |")
-
-
-def _print_table(found: Sequence[CutCosts], about: str) -> None:
-    table = Table()
-    table.add_column("cut", no_wrap=True)
-    for column in ("stage", "tensors", *_SHOWN, *_loaded(found)):
-        table.add_column(column, justify="right", no_wrap=True)
-    for row in _rows(found):
-        table.add_row(*row)
-    console = Console()
-    console.print(about, soft_wrap=True, highlight=False)
-    print_table(table, console)
