@@ -32,7 +32,7 @@ from fedsplit.inference.subject import subject_of
 from fedsplit.machine.allowance import allowing
 from fedsplit.recording.run_directory import RunDirectory
 from fedsplit.reports.drawing import StoredRuns, draw, image_files
-from fedsplit.reports.experiments import Experiment as Figures
+from fedsplit.reports.experiments import FigureRequest as Figures
 from fedsplit.reports.experiments import figure_type
 from fedsplit.reports.notes import Notes
 from fedsplit.reports.tables.of_runs import table_of
@@ -40,7 +40,6 @@ from fedsplit.reports.tables.request import TableRequest
 from fedsplit.sweeps import record
 from fedsplit.sweeps.progress import progress_of
 from fedsplit.tasks.infer import _of_the_run
-from fedsplit.training.experiment import Experiment
 from fedsplit.training.resume import resumed_config
 from tests.configurations import configuration
 
