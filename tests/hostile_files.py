@@ -32,14 +32,14 @@ from fedsplit.inference.subject import subject_of
 from fedsplit.machine.allowance import allowing
 from fedsplit.recording.run_directory import RunDirectory
 from fedsplit.reports.drawing import StoredRuns, draw, image_files
-from fedsplit.reports.experiments import FigureRequest as Figures
-from fedsplit.reports.experiments import figure_type
+from fedsplit.reports.experiments import FigureRequest, figure_type
 from fedsplit.reports.notes import Notes
 from fedsplit.reports.tables.of_runs import table_of
 from fedsplit.reports.tables.request import TableRequest
 from fedsplit.sweeps import record
 from fedsplit.sweeps.progress import progress_of
 from fedsplit.tasks.infer import _of_the_run
+from fedsplit.training.experiment import Experiment
 from fedsplit.training.resume import resumed_config
 from tests.configurations import configuration
 
@@ -250,7 +250,9 @@ class Files:
             ("scatter", {}),
         ]
         for name, settings in figures:
-            figure = Figures(name, figure_type(name, settings, ""), name, "", (str(path),), {}, {}, ("png",))
+            figure = FigureRequest(
+                name, figure_type(name, settings, ""), name, "", (str(path),), {}, {}, ("png",)
+            )
 
             def one(figure: Figures = figure) -> None:
                 runs = StoredRuns(notes).selected(figure)

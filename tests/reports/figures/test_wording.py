@@ -68,11 +68,9 @@ def test_series_kept_are_those_that_differ_least_within_all_limits() -> None:
 
 def test_series_kept_have_a_colour_each() -> None:
     own = [(f"mine{i}", "") for i in range(9)]
-    assert keep_first(own, SeriesLimits(series=10, settings=6)) == set(own[:8])
-    assert keep_first([("fed_avg", ""), *own], SeriesLimits(series=10, settings=6)) == {
-        ("fed_avg", ""),
-        *own[:3],
-    }
+    limits = SeriesLimits(series=10, settings=6)
+    assert keep_first(own, limits) == set(own[:8])
+    assert keep_first([("fed_avg", ""), *own], limits) == {("fed_avg", ""), *own[:3]}
 
 
 @pytest.mark.parametrize("hues", [["fed_avg"], ["fed_avg", "fsl_sage"]])
