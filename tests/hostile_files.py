@@ -254,7 +254,7 @@ class Files:
                 name, figure_type(name, settings, ""), name, "", (str(path),), {}, {}, ("png",)
             )
 
-            def one(figure: Figures = figure) -> None:
+            def one(figure: FigureRequest = figure) -> None:
                 runs = StoredRuns(notes).selected(figure)
                 if not runs:
                     raise UserError("run", path, next(iter(notes.texts), "none"))

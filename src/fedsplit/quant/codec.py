@@ -28,7 +28,7 @@ class Simulated:
 
 
 class Codec(ABC):
-    """Codes tensors of any shape, also empty ones and single values; raises `NonFiniteTensor` for others."""
+    """Codes finite tensors of any shape, also empty ones and single values; refuses a `NonFiniteTensor`."""
 
     lossless: ClassVar[bool] = False
     """Whether every tensor is decoded as it was."""
