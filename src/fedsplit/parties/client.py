@@ -11,7 +11,7 @@ from fedsplit.parties.engine import Blueprint
 from fedsplit.parties.graphed_steps import GraphedSteps
 from fedsplit.parties.local_step import Descend, forward_body, local_step
 from fedsplit.parties.messages import BatchLoss, LocalTraining, LocalWork, Part, Upload
-from fedsplit.quant.codec import NotFinite
+from fedsplit.quant.codec import NonFiniteTensor
 from fedsplit.quant.quantization import rounding_seed
 from fedsplit.randomness import seed_of
 from fedsplit.state.state import State
@@ -128,7 +128,7 @@ class ClientWorker:
         seed = rounding_seed(self._seed, "smashed", self.client, round, step)
         try:
             return self._head_sees.simulate(z.contiguous(), seed=seed).decoded
-        except NotFinite as error:
+        except NonFiniteTensor as error:
             raise NonFinite("smashed", self.client) from error
 
     def _dropout_seed(self, half: str, round: int, step: int) -> int:

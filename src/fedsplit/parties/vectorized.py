@@ -31,7 +31,7 @@ from fedsplit.parties.messages import (
     UploadStack,
 )
 from fedsplit.parties.server_copies import StackedCopies
-from fedsplit.quant.codec import NotFinite
+from fedsplit.quant.codec import NonFiniteTensor
 from fedsplit.quant.quantization import rounding_seed
 from fedsplit.randomness import seed_of
 from fedsplit.state.state import State
@@ -143,7 +143,7 @@ class _ClientStack(Members):
             seed = rounding_seed(self._blueprint.seed, "smashed", client, round, step)
             try:
                 seen.append(codec.simulate(own.contiguous(), seed=seed).decoded)
-            except NotFinite as error:
+            except NonFiniteTensor as error:
                 raise NonFinite("smashed", client) from error
         return torch.stack(seen)
 

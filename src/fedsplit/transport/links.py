@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from fedsplit.errors import NonFinite
 from fedsplit.parties.messages import Part
-from fedsplit.quant.codec import NotFinite
+from fedsplit.quant.codec import NonFiniteTensor
 from fedsplit.quant.weights_link import Delivery
 from fedsplit.randomness import seed_of
 from fedsplit.recording.ledger import Direction, Kind
@@ -40,5 +40,5 @@ def sent_as(kind: Kind, client: int | None) -> Iterator[None]:
     """
     try:
         yield
-    except NotFinite as error:
+    except NonFiniteTensor as error:
         raise NonFinite(kind, client) from error

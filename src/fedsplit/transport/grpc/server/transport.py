@@ -100,8 +100,8 @@ class GrpcTransport(Transport):
             ledger=self.run.ledger,
             tell_away=partial(_tell_away, directory / "clients") if self._spawn else lambda clients: None,
         )
-        self.hub, ended = hub, False
         with self._listener.serving(hub, self.plan, clients=clients) as address:
+            self.hub, ended = hub, False
             try:
                 if self._spawn:
                     # who is late is not to make others late that wait for its turn to end
