@@ -76,6 +76,7 @@ def test_own_choice_is_swept_beside_those_of_this_package(place: Path) -> None:
     assert metrics[0] == metrics[1]
 
 
+@pytest.mark.long  # what clients do with the name is below
 def test_own_choice_reaches_clients_that_a_server_starts(place: Path) -> None:
     asked = ("--config-dir", "my_configs", "algorithm=mine", *FEW, "engine=sequential")
     told(*asked, "transport=grpc", "hydra.run.dir=grpc")
