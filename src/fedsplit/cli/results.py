@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from fedsplit.config.values import Plain
 from fedsplit.errors import UserError
 from fedsplit.files.bounded import Damaged, csv_table, number, whole
 from fedsplit.files.paths import user_path
@@ -29,9 +30,9 @@ class RunResults:
     """
 
     directory: Path
-    config: Mapping[str, Any] = field(repr=False)
-    metrics: list[dict[str, Any]] = field(repr=False)
-    results: Mapping[str, Any] | None = field(repr=False)
+    config: Plain = field(repr=False)
+    metrics: list[dict[str, object]] = field(repr=False)
+    results: Plain | None = field(repr=False)
 
     @cached_property
     def models(self) -> "Mapping[str, Mapping[str, Tensor]]":

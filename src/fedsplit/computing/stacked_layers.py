@@ -67,7 +67,7 @@ def by_rule(stack: Stack, module: nn.Module, own: dict[str, Tensor], x: Value) -
 
 
 def elementwise(
-    function: Callable[..., Any], args: Sequence[Value], kwargs: dict[str, Value] | None = None
+    function: Callable[..., Value], args: Sequence[Value], kwargs: dict[str, Value] | None = None
 ) -> Value:
     """What a function gives that changes values one by one."""
     bare = [arg.tensor if isinstance(arg, Grouped) else arg for arg in args]
@@ -145,7 +145,7 @@ def _dropped_out(stack: Stack, module: nn.Dropout, state: dict[str, Tensor], x: 
     return rows * torch.stack(masks).to(rows.device).div_(keep)
 
 
-_RULES: tuple[tuple[Any, bool, Callable[[Stack, Any, dict[str, Tensor], Value], Value | None]], ...] = (
+_RULES: tuple[tuple[Value, bool, Callable[[Stack, Value, dict[str, Tensor], Value], Value | None]], ...] = (
     (ELEMENTWISE, False, _activated),
     (nn.Flatten, False, _flattened),
     (nn.Linear, False, _linear),
@@ -166,7 +166,7 @@ class _Linear(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Value, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.has_bias = bias is not None
         transposed = weight.transpose(1, 2)
@@ -174,7 +174,7 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None]:
+    def backward(ctx: Value, *gradients: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None]:
         (g,), (x, weight) = gradients, ctx.saved_tensors
         kind = g.dtype  # under autocast the narrower one
         through = torch.bmm(g, weight.to(kind)).to(x.dtype) if ctx.needs_input_grad[0] else None

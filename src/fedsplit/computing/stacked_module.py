@@ -4,7 +4,7 @@ import operator
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -110,7 +110,7 @@ def _graph(module: nn.Module) -> fx.Graph | None:
         return None
 
 
-def _over_clients(module: nn.Module, state: dict[str, Tensor], *inputs: Tensor, **kwargs: Any) -> Tensor:
+def _over_clients(module: nn.Module, state: dict[str, Tensor], *inputs: Tensor, **kwargs: Value) -> Tensor:
     def one(state: dict[str, Tensor], *inputs: Tensor) -> Tensor:
         output: Tensor = functional_call(module, state, inputs, kwargs)
         return output
@@ -160,13 +160,13 @@ class _Pass:
             name, function = str(target), getattr(torch.Tensor, str(target))
             keeps_places = name in _ELEMENTWISE_METHODS
         else:
-            name, function = getattr(target, "__name__", ""), cast(Callable[..., Any], target)
+            name, function = getattr(target, "__name__", ""), cast(Callable[..., Value], target)
             keeps_places = function in _ELEMENTWISE_FUNCTIONS
         if keeps_places and self._alike((*args, *kwargs.values())):
             return elementwise(function, args, kwargs)
         if name == "flatten" and (args[1:] or tuple(kwargs.values())) in {(1,), (1, -1)}:
             return self._stack.rows(args[0]).flatten(2)
-        args, kwargs = cast(tuple[Any, Any], fx.node.map_aggregate((args, kwargs), self._stack.rows))
+        args, kwargs = cast(tuple[Value, Value], fx.node.map_aggregate((args, kwargs), self._stack.rows))
         if name in _SHAPES or (function is getattr and args[1] in _SHAPES):
             return function(args[0][0], *args[1:], **kwargs)  # of one client, like everything that is asked
         return self._mapped(function, args, kwargs)
@@ -187,7 +187,7 @@ class _Pass:
         return bool(tensors) and len({type(arg) for arg in tensors}) == 1 and len(shapes) == 1
 
     @staticmethod
-    def _mapped(function: Callable[..., Any], args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+    def _mapped(function: Callable[..., Value], args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         """Any function of the graph, by `vmap` over the tensors among its arguments."""
         tensors: list[Tensor] = []
 
@@ -203,7 +203,7 @@ class _Pass:
             def row(leaf: Value) -> Value:
                 return rows[leaf.number] if isinstance(leaf, _Place) else leaf
 
-            own_args, own_kwargs = cast(tuple[Any, Any], fx.node.map_aggregate(placed, row))
+            own_args, own_kwargs = cast(tuple[Value, Value], fx.node.map_aggregate(placed, row))
             return function(*own_args, **own_kwargs)
 
         return vmap(one)(*tensors) if tensors else function(*args, **kwargs)

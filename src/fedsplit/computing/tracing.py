@@ -179,9 +179,13 @@ def _same_constant(module: nn.Module, one: fx.Node, other: fx.Node) -> bool:
 
 def _owner(node: fx.Node) -> str:
     """The submodule whose code an operation stands in."""
-    paths = [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
     called = str(node.target) if node.op == "call_module" else None
-    return next((path for path in reversed(paths) if path != called), "")
+    return next((path for path in reversed(submodules_of(node)) if path != called), "")
+
+
+def submodules_of(node: fx.Node) -> list[str]:
+    """The submodules that an operation stands in, outermost first."""
+    return [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
 
 
 def _either(  # noqa: PLR0911  (one return a kind of argument)

@@ -1,11 +1,11 @@
 """What regressions of the cut gradient on `(z, onehot(y))` have in common."""
 
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from fedsplit.computing.steppable import Steppable
+from fedsplit.computing.steppable import Seed, Steppable
 from fedsplit.estimators.estimator import GradientEstimator
 
 
@@ -22,7 +22,7 @@ class Regression(GradientEstimator):
     trains_on_loss = False
 
     def estimate(
-        self, model: Steppable, z: Tensor, y: Tensor, *, seed: Any, differentiable: bool = False
+        self, model: Steppable, z: Tensor, y: Tensor, *, seed: Seed, differentiable: bool = False
     ) -> Tensor:
         num_classes = cast(int, model.module.num_classes)
         with torch.set_grad_enabled(differentiable):

@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 
 from fedsplit.config.values import PositiveFloat, PositiveInt
+from fedsplit.models.splitting.cuts import evaluating
 
 _LEAST_CHANNELS = 8
 
@@ -103,11 +104,8 @@ def _shapes(server: nn.Module, smashed_shape: Sequence[int]) -> list[tuple[int, 
     """Of one sample, after each convolution of the server model, in order."""
     assert isinstance(server, fx.GraphModule)
     like = next(server.parameters())
-    training = server.training
-    server.eval()
-    with torch.no_grad():
+    with evaluating(server):
         ShapeProp(server).propagate(torch.zeros(2, *smashed_shape, device=like.device, dtype=like.dtype))
-    server.train(training)
     found = []
     for node in server.graph.nodes:
         made_by = server.get_submodule(str(node.target)) if node.op == "call_module" else None

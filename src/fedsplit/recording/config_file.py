@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from fedsplit.config.choices import own_directory
+from fedsplit.config.values import Plain
 from fedsplit.errors import UserError, shortened
 from fedsplit.files.bounded import Damaged, yaml_in
 from fedsplit.files.whole import write_yaml
@@ -26,7 +26,7 @@ def write_config(directory: Path, config: Mapping[str, object]) -> None:
     write_yaml(directory / CONFIG_FILE, {"format": FORMAT, **named, **config})
 
 
-def read_config(directory: Path, key: str) -> dict[str, Any]:
+def read_config(directory: Path, key: str) -> Plain:
     """What `write_config` wrote, plain; `choices` maps groups to names of choices or null.
 
     Args:

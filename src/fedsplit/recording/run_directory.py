@@ -3,22 +3,20 @@
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from fedsplit.config.run_config import RunConfig
 from fedsplit.config.stored import parse_stored
+from fedsplit.config.values import Plain
 from fedsplit.errors import UserError
 from fedsplit.files.paths import new_directory, user_path
 from fedsplit.files.whole import appearing, write_json
 from fedsplit.recording import checkpoint
 from fedsplit.recording.checkpoint import Checkpoint
 from fedsplit.recording.class_counts import CLASS_COUNTS, ClassCounts
-from fedsplit.recording.classification import CONFUSION, ROC, ConfusionMatrix, RocCurves
 from fedsplit.recording.config_file import own_choices_of, read_config, write_config
-from fedsplit.recording.local_accuracy import LOCAL_ACCURACY, LocalAccuracies
 from fedsplit.recording.metrics import MetricsFile, Record
 from fedsplit.recording.run_lock import RunLock
 from fedsplit.state.weights import Weights, is_finite
@@ -83,9 +81,9 @@ class RunDirectory:
         try:
             self._lock.take()
         except OSError as error:
-            raise UserError(self._key, self.path, f"cannot be written ({error.strerror})") from error
+            raise self.error(f"cannot be written ({error.strerror})") from error
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> Plain:
         """The plain values that its configuration file holds; nothing of them is checked.
 
         Raises:
@@ -108,18 +106,15 @@ class RunDirectory:
         Raises:
             UserError: the run left none, or it is damaged, or holds what is no number.
         """
-        path = self.path / "model" / f"{half}.safetensors"
+        name = f"model/{half}.safetensors"
         try:
-            weights = load_file(path)
+            weights = load_file(self.path / name)
         except FileNotFoundError as error:
-            told = f"holds no trained model, {path.relative_to(self.path)}: a run writes it at its end"
-            raise UserError(self._key, self.path, told) from error
+            raise self.error(f"holds no trained model, {name}: a run writes it at its end") from error
         except (SafetensorError, OSError) as error:
-            told = f"{path.relative_to(self.path)} is damaged ({error})"
-            raise UserError(self._key, self.path, told) from error
+            raise self.error(f"{name} is damaged ({error})") from error
         if not is_finite(weights):
-            told = f"{path.relative_to(self.path)} holds weights that are not finite: the run diverged"
-            raise UserError(self._key, self.path, told)
+            raise self.error(f"{name} holds weights that are not finite: the run diverged")
         return weights
 
     def latest_checkpoint(self) -> Checkpoint | None:
@@ -177,18 +172,6 @@ class RunDirectory:
             on_cpu = {key: tensor.detach().cpu().contiguous() for key, tensor in weights.items()}
             with appearing(folder / f"{name}.safetensors") as partial:
                 save_file(on_cpu, partial)
-
-    def save_local_accuracies(self, accuracies: LocalAccuracies) -> None:
-        """Write `local_accuracy.csv`, of the final model."""
-        accuracies.write(self.path / LOCAL_ACCURACY)
-
-    def save_confusion(self, confusion: ConfusionMatrix) -> None:
-        """Write `confusion.csv`, of the final model."""
-        confusion.write(self.path / CONFUSION)
-
-    def save_roc(self, curves: RocCurves) -> None:
-        """Write `roc.csv`, of the final model."""
-        curves.write(self.path / ROC)
 
     def save_results(self, results: Mapping[str, object]) -> None:
         """Write `results.json`."""

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from fedsplit.config.dotted_keys import below, flat
+from fedsplit.config.values import Plain
 from fedsplit.errors import UserError
 from fedsplit.files.bounded import Damaged, csv_table, json_in, number, whole
 from fedsplit.recording.config_file import CONFIG_FILE, read_config
@@ -43,7 +44,7 @@ class Run:
     config: Mapping[str, object]
     label: str
     columns: Mapping[str, tuple[float | None, ...]]
-    results: Mapping[str, Any] | None = None
+    results: Plain | None = None
 
     @property
     def seed(self) -> int:

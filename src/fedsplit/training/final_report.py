@@ -86,7 +86,7 @@ class FinalReport:
         self.directory.save_results(results)
         if local:
             with optional(LOCAL_ACCURACY):
-                self.directory.save_local_accuracies(local)
+                local.write(self.directory.path / LOCAL_ACCURACY)
         results |= self._classification(full)
         self.directory.save_results(results)
         _LOG.info("stopped by %s after %s rounds", stopped_by, len(records))
@@ -102,11 +102,11 @@ class FinalReport:
                 raise ValueError("the test logits are not finite")
             with optional(ROC):
                 curves = RocCurves.of(logits, labels, names)
-                self.directory.save_roc(curves)
+                curves.write(self.directory.path / ROC)
                 results |= {"auc": curves.macro}
             with optional(CONFUSION):
                 confusion = ConfusionMatrix.of(logits, labels, names)
-                self.directory.save_confusion(confusion)
+                confusion.write(self.directory.path / CONFUSION)
                 if len(names) <= MOST_CLASSES:
                     results |= {"class_accuracy": confusion.class_accuracy}
         return results

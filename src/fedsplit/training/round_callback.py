@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-RoundCallback: TypeAlias = Callable[[Mapping[str, Any]], object]
+RoundCallback: TypeAlias = Callable[[Mapping[str, object]], object]
 """Called with the row of `metrics.csv` of a round that has ended."""
 
 _CALLBACK: ContextVar[RoundCallback | None] = ContextVar("fedsplit_round_callback", default=None)
@@ -28,7 +28,7 @@ def calling_after_rounds(callback: RoundCallback | None) -> Iterator[None]:
         _CALLBACK.reset(token)
 
 
-def call_after_round(row: Mapping[str, Any]) -> None:
+def call_after_round(row: Mapping[str, object]) -> None:
     """Call what is to be called, if anything is."""
     if (callback := _CALLBACK.get()) is not None:
         try:

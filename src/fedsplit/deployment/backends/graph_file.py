@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 from safetensors import safe_open
@@ -22,6 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fedsplit.deployment.backends.graph_step import (
     LARGEST_NUMBER,
+    Argument,
     Step,
     constant,
     flat,
@@ -52,7 +53,7 @@ class OperationGraph(nn.Module):
         ValueError: a step is no operation on earlier steps.
     """
 
-    def __init__(self, tensors: Sequence[Tensor], steps: Sequence[list[Any]], output: int) -> None:
+    def __init__(self, tensors: Sequence[Tensor], steps: Sequence[list[Argument]], output: int) -> None:
         super().__init__()
         self._written = [list(step) for step in steps]
         self._output = output
@@ -67,7 +68,7 @@ class OperationGraph(nn.Module):
             raise ValueError(f"there is no step {output}")
         self._free_early()
 
-    def _parsed(self, number: int, step: list[Any]) -> Step | str | None:
+    def _parsed(self, number: int, step: list[Argument]) -> Step | str | None:
         kind, *rest = step
         if kind == "input":
             return None
@@ -95,7 +96,7 @@ class OperationGraph(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The output for inputs `x (n, ...)`."""
-        results: dict[int, Any] = {}
+        results: dict[int, Argument] = {}
         for number, step in enumerate(self._steps):
             if step is None:
                 results[number] = x
@@ -115,7 +116,7 @@ class OperationGraph(nn.Module):
             ValueError: arguments do not fit an operation, or its results are beyond all bounds.
         """
         allowed = len(x) * _PER_SAMPLE + _BESIDE + 16 * sum(each.nbytes for each in self.buffers())
-        results: dict[int, Any] = {}
+        results: dict[int, Argument] = {}
         alive: dict[int, int] = {}
         with torch.no_grad(), _quiet(), FakeTensorMode() as fake:
             for number, step in enumerate(self._steps):
@@ -150,7 +151,7 @@ class OperationGraph(nn.Module):
         """
         numbers: dict[fx.Node, int] = {}
         tensors: list[Tensor] = []
-        steps: list[list[Any]] = []
+        steps: list[list[Argument]] = []
         output: int | None = None
         for node in module.graph.nodes:
             if not node.users and (node.op == "call_module" or node.target in _ASSERTIONS):

@@ -7,7 +7,7 @@ import operator
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import torch
 from torch import fx
@@ -22,6 +22,10 @@ _MOST_DEPTH = 4
 LARGEST_NUMBER = 2**53
 
 
+Argument: TypeAlias = Any
+"""Of an operation, or its result: a tensor, a plain value, or a list of such."""
+
+
 @dataclass(frozen=True)
 class _Value:
     """The result of an earlier step, by its number."""
@@ -33,9 +37,9 @@ class _Value:
 class Step:
     """One operation: what it calls with which arguments, and the results that nothing needs behind it."""
 
-    function: Callable[..., Any]
-    arguments: tuple[Any, ...]
-    named: dict[str, Any]
+    function: Callable[..., Argument]
+    arguments: tuple[Argument, ...]
+    named: dict[str, Argument]
     last_uses: tuple[int, ...] = ()
 
     @property
@@ -44,7 +48,7 @@ class Step:
         values = flat([*self.arguments, *self.named.values()])
         return [each.step for each in values if isinstance(each, _Value)]
 
-    def result(self, results: dict[int, Any]) -> Any:
+    def result(self, results: dict[int, Argument]) -> Argument:
         """What it gives for the results of earlier steps."""
         arguments = [_resolved(each, results) for each in self.arguments]
         return self.function(
@@ -52,7 +56,7 @@ class Step:
         )
 
     @classmethod
-    def parsed(cls, name: object, arguments: list[Any], named: dict[str, Any], number: int) -> Self:
+    def parsed(cls, name: object, arguments: list[Argument], named: dict[str, Argument], number: int) -> Self:
         """Step `number` from JSON.
 
         Raises:
@@ -81,7 +85,7 @@ def name_of(target: object) -> str:
     raise ValueError(f"{target} is no operation on tensors")
 
 
-def _function(name: object) -> Callable[..., Any]:
+def _function(name: object) -> Callable[..., Argument]:
     """The operation of a name."""
     if not isinstance(name, str):
         raise ValueError("an operation has a name")
@@ -102,7 +106,7 @@ def _function(name: object) -> Callable[..., Any]:
 
 
 def _check_arguments(
-    name: str, function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]
+    name: str, function: Callable[..., Argument], arguments: tuple[Argument, ...], named: dict[str, Argument]
 ) -> None:
     """Hold texts and names to what the operation declares."""
     if not isinstance(function, torch._ops.OpOverload):
@@ -120,7 +124,7 @@ def _check_arguments(
             raise ValueError(f"{name}: {argument.name} is no text")
 
 
-def written(value: Any, numbers: dict[fx.Node, int]) -> Any:
+def written(value: Argument, numbers: dict[fx.Node, int]) -> Argument:
     """An argument as JSON: what JSON has no word for is an object of one key."""
     if isinstance(value, fx.Node):
         return {"step": numbers[value]}
@@ -136,7 +140,7 @@ def written(value: Any, numbers: dict[fx.Node, int]) -> Any:
     raise ValueError(f"{value!r} cannot be written")
 
 
-def _value(value: Any, number: int, depth: int = 0) -> Any:
+def _value(value: Argument, number: int, depth: int = 0) -> Argument:
     """An argument of step `number` from JSON."""
     if depth > _MOST_DEPTH:
         raise ValueError("an argument is nested too deeply")
@@ -151,7 +155,7 @@ def _value(value: Any, number: int, depth: int = 0) -> Any:
     return value
 
 
-def _worded(value: dict[str, Any], number: int) -> Any:
+def _worded(value: dict[str, Argument], number: int) -> Argument:
     """What an object of one key stands for."""
     if len(value) != 1:
         raise ValueError("an object has one key")
@@ -165,7 +169,7 @@ def _worded(value: dict[str, Any], number: int) -> Any:
     return _Value(content)
 
 
-def constant(kind: object, name: object) -> Any:
+def constant(kind: object, name: object) -> Argument:
     """A type or a memory format of torch by its name."""
     found = getattr(torch, name, None) if isinstance(name, str) and name.isidentifier() else None
     if not isinstance(kind, str) or kind not in _KINDS or not isinstance(found, _KINDS[kind]):
@@ -173,7 +177,7 @@ def constant(kind: object, name: object) -> Any:
     return found
 
 
-def _resolved(value: Any, results: dict[int, Any]) -> Any:
+def _resolved(value: Argument, results: dict[int, Argument]) -> Argument:
     if isinstance(value, _Value):
         return results[value.step]
     if isinstance(value, list):
@@ -181,7 +185,7 @@ def _resolved(value: Any, results: dict[int, Any]) -> Any:
     return value
 
 
-def flat(value: Any) -> Iterator[Any]:
+def flat(value: Argument) -> Iterator[Argument]:
     """What lists in lists hold."""
     if isinstance(value, list | tuple):
         for each in value:

@@ -125,20 +125,9 @@ class AveragePool(Operation):
 
     def pull(self, g: Tensor) -> Tensor:
         pool = self.layer
-        size, stride, padding = (_pair(each) for each in (pool.kernel_size, pool.stride, pool.padding))
-        return cast(
-            Tensor,
-            torch.ops.aten.avg_pool2d_backward(
-                g,
-                self._x,
-                size,
-                stride,
-                padding,
-                pool.ceil_mode,
-                pool.count_include_pad,
-                pool.divisor_override,
-            ),
-        )
+        sizes = (pool.kernel_size, pool.stride, pool.padding, pool.ceil_mode)
+        counted = (pool.count_include_pad, pool.divisor_override)
+        return cast(Tensor, torch.ops.aten.avg_pool2d_backward(g, self._x, *sizes, *counted))
 
     def push(self, *directions: Tensor) -> Tensor:
         return cast(Tensor, self.layer(directions[0]))
@@ -148,29 +137,15 @@ class MaxPool(Operation):
     """`nn.MaxPool2d`: takes the values at the places of the largest ones."""
 
     def value(self, *inputs: Tensor) -> Tensor:
-        self._x = images(inputs[0])
-        pool = self.layer
-        y, self._places = F.max_pool2d_with_indices(
-            self._x, pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode
-        )
+        self._x, pool = images(inputs[0]), self.layer
+        self._sizes = (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode)
+        y, self._places = F.max_pool2d_with_indices(self._x, *self._sizes)
         return y
 
     def pull(self, g: Tensor) -> Tensor:
-        pool = self.layer
-        size, stride, padding, dilation = (
-            _pair(each) for each in (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
-        )
-        return cast(
-            Tensor,
-            torch.ops.aten.max_pool2d_with_indices_backward(
-                g, self._x, size, stride, padding, dilation, pool.ceil_mode, self._places
-            ),
-        )
+        backward = torch.ops.aten.max_pool2d_with_indices_backward
+        return cast(Tensor, backward(g, self._x, *self._sizes, self._places))
 
     def push(self, *directions: Tensor) -> Tensor:
         taken = directions[0].flatten(2).gather(2, self._places.flatten(2))
         return compute_format(taken.view(self._places.shape))
-
-
-def _pair(size: int | tuple[int, ...]) -> list[int]:
-    return [size, size] if isinstance(size, int) else list(size)

@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 
 from fedsplit.computing.modes import in_mode, modes_of
-from fedsplit.computing.tracing import traced
+from fedsplit.computing.tracing import submodules_of, traced
 from fedsplit.errors import UserError
 
 
@@ -95,10 +95,7 @@ class Cuts(Mapping[str, Cut]):
 
     def _operations_of(self, name: str) -> int:
         """How many operations stand in a submodule."""
-        return sum(
-            any(path == name for path, _ in node.meta.get("nn_module_stack", {}).values())
-            for node in self.nodes
-        )
+        return sum(name in submodules_of(node) for node in self.nodes)
 
     @property
     def possible(self) -> list[Cut]:
@@ -135,7 +132,7 @@ def _ends(nodes: Sequence[fx.Node]) -> dict[str, int]:
     """By name of submodule: how many nodes come up to and with its last one."""
     ends: dict[str, int] = {}
     for position, node in enumerate(nodes):
-        names = {path for path, _ in node.meta.get("nn_module_stack", {}).values()} - {""}
+        names = {*submodules_of(node)} - {""}
         if node.op == "call_module":
             names.add(str(node.target))
         ends.update(dict.fromkeys(names, position + 1))

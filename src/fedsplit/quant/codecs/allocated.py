@@ -71,10 +71,8 @@ class Allocated(Quantizer[AllocatedRows]):
     def quantize(self, x: Tensor, seed: int) -> AllocatedRows:
         rows = self.granularity.split(x)
         bits = self.allocation(rows, x.numel())
-        coded = {}
-        for each in _distinct(bits):
-            if each:
-                coded[each] = self.rows[each].quantize(rows[bits == each], seed)
+        earned = (each for each in _distinct(bits) if each)
+        coded = {each: self.rows[each].quantize(rows[bits == each], seed) for each in earned}
         return AllocatedRows(bits, self._means(rows[bits == 0]), coded)
 
     def _means(self, rows: Tensor) -> Tensor:

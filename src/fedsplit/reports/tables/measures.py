@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from math import isfinite
 from typing import Literal, TypeAlias
@@ -57,20 +58,20 @@ def _column(name: str) -> Amounts:
     return lambda run: run.columns.get(name, ())
 
 
+def _last_in(name: str) -> Callable[[Run], float | None]:
+    return partial(_last, _column(name))
+
+
 def _seconds(run: Run) -> list[float]:
     """So far, after each round: what `seconds_to_accuracy` in `results.json` counts."""
     phases = [values for name, values in run.columns.items() if name.startswith("seconds.")]
     return list(accumulate(sum(value or 0.0 for value in phase) for phase in zip(*phases, strict=True)))
 
 
-def _last(amounts: Amounts) -> Callable[[Run], float | None]:
+def _last(amounts: Amounts, run: Run) -> float | None:
     """The last that is known; None too where that is not finite: an earlier one would flatter the run."""
-
-    def last(run: Run) -> float | None:
-        value = next((each for each in reversed(amounts(run)) if each is not None), None)
-        return value if value is not None and isfinite(value) else None
-
-    return last
+    value = next((each for each in reversed(amounts(run)) if each is not None), None)
+    return value if value is not None and isfinite(value) else None
 
 
 def _best_accuracy(run: Run) -> float | None:
@@ -78,25 +79,16 @@ def _best_accuracy(run: Run) -> float | None:
     return max(known, default=None)
 
 
-def _until(target: float, amounts: Amounts) -> Callable[[Run], float | None]:
+def _until(target: float, amounts: Amounts, run: Run) -> float | None:
     """The amount up to the first evaluation with so much accuracy; None where no evaluation has it."""
-
-    def until(run: Run) -> float | None:
-        pairs = zip(run.columns.get("test_accuracy", ()), amounts(run), strict=False)
-        amount = next(
-            (spent for accuracy, spent in pairs if accuracy is not None and accuracy >= target), None
-        )
-        return amount if amount is not None and isfinite(amount) else None
-
-    return until
+    pairs = zip(run.columns.get("test_accuracy", ()), amounts(run), strict=False)
+    amount = next((spent for accuracy, spent in pairs if accuracy is not None and accuracy >= target), None)
+    return amount if amount is not None and isfinite(amount) else None
 
 
-def _parameters(side: str) -> Callable[[Run], float | None]:
-    def parameters(run: Run) -> float | None:
-        count: int | None = (run.results or {}).get("parameters", {}).get(side)
-        return count
-
-    return parameters
+def _parameters(side: str, run: Run) -> float | None:
+    count: int | None = (run.results or {}).get("parameters", {}).get(side)
+    return count
 
 
 def _share(key: str, title: str, of: Callable[[Run], float | None]) -> Measure:
@@ -112,35 +104,34 @@ def _each(
 ) -> Callable[[Sequence[float]], list[Measure]]:
     """A measure for each accuracy to be reached."""
     return lambda targets: [
-        Measure(f"{key}.{a:g}", title.format(f"{100 * a:g}%"), _until(a, amounts), "lower", scale)
+        Measure(f"{key}.{a:g}", title.format(f"{100 * a:g}%"), partial(_until, a, amounts), "lower", scale)
         for a in targets
     ]
 
 
-_LOAD, _SIMULATED = _column("load"), _column("simulated_seconds")
 _MEASURES: Mapping[str, Callable[[Sequence[float]], list[Measure]]] = {
-    "final_accuracy": _one(_share("final_accuracy", "Final accuracy", _last(_column("test_accuracy")))),
+    "final_accuracy": _one(_share("final_accuracy", "Final accuracy", _last_in("test_accuracy"))),
     "best_accuracy": _one(_share("best_accuracy", "Best accuracy", _best_accuracy)),
     "local_accuracy": lambda targets: [
-        _share("local_accuracy.mean", "Local accuracy", _last(_column("local_accuracy.mean"))),
-        _share(
-            "local_accuracy.worst", "Local accuracy, worst client", _last(_column("local_accuracy.worst"))
-        ),
+        _share("local_accuracy.mean", "Local accuracy", _last_in("local_accuracy.mean")),
+        _share("local_accuracy.worst", "Local accuracy, worst client", _last_in("local_accuracy.worst")),
     ],
-    "load": _one(Measure("load", "Load (MB)", _last(_LOAD), "lower", scale=1e-6)),
-    "bytes_to_accuracy": _each("bytes_to_accuracy", "Load to {} (MB)", _LOAD, 1e-6),
-    "simulated_seconds": _one(Measure("simulated_seconds", "Simulated time (s)", _last(_SIMULATED), "lower")),
-    "simulated_seconds_to_accuracy": _each(
-        "simulated_seconds_to_accuracy", "Simulated time to {} (s)", _SIMULATED
+    "load": _one(Measure("load", "Load (MB)", _last_in("load"), "lower", scale=1e-6)),
+    "bytes_to_accuracy": _each("bytes_to_accuracy", "Load to {} (MB)", _column("load"), 1e-6),
+    "simulated_seconds": _one(
+        Measure("simulated_seconds", "Simulated time (s)", _last_in("simulated_seconds"), "lower")
     ),
-    "seconds": _one(Measure("seconds", "Time (s)", _last(_seconds), "lower")),
+    "simulated_seconds_to_accuracy": _each(
+        "simulated_seconds_to_accuracy", "Simulated time to {} (s)", _column("simulated_seconds")
+    ),
+    "seconds": _one(Measure("seconds", "Time (s)", partial(_last, _seconds), "lower")),
     "seconds_to_accuracy": _each("seconds_to_accuracy", "Time to {} (s)", _seconds),
-    "cost": _one(Measure("cost", "Cost", _last(_column("cost")), "lower")),
+    "cost": _one(Measure("cost", "Cost", _last_in("cost"), "lower")),
     "rounds_run": _one(
         Measure("rounds_run", "Rounds", lambda run: float(len(run.columns["round"])), decimals=0)
     ),
     "parameters": lambda targets: [
-        Measure(f"parameters.{side}", f"Parameters, {side}", _parameters(side), decimals=0)
+        Measure(f"parameters.{side}", f"Parameters, {side}", partial(_parameters, side), decimals=0)
         for side in ("client", "server", "auxiliary")
     ],
 }
