@@ -383,7 +383,8 @@ def test_second_process_of_a_client_is_refused_while_the_first_is_connected(
 
 def without_one_in_round_1(tiny: Build, folder: Path, *overrides: str) -> Experiment:
     experiment = tiny(*overrides, "engine=sequential", "rounds=4")
-    experiment.parts.cohort_of = lambda t: [0, 1] if t == 1 else [0, 1, 2]  # type: ignore[method-assign]
+    cohort_of = {"cohort_of": lambda t: [0, 1] if t == 1 else [0, 1, 2]}
+    vars(experiment.parts).update(cohort_of)  # they are frozen
     experiment.run(RunDirectory.new(folder / "without", "hydra.run.dir"))
     return experiment
 
