@@ -28,8 +28,6 @@ class FigureRequest:
     """A figure to be drawn.
 
     Args:
-        name: of its files.
-        description: for people; may be empty.
         runs: paths or globs below which runs are looked for.
         where: what their configurations must have.
         expects: of which every combination should be there.

@@ -24,7 +24,6 @@ class Watch:
     """The jobs of a sweep, as they stand.
 
     Args:
-        jobs: those asked for.
         rounds: that each is to run at most; None of one that trains nothing.
         skipped: numbers of those that are not run, for they are finished.
         live: whether to draw a table where standard output is a terminal; else a line tells when a job begins
