@@ -18,7 +18,6 @@ def set_computation(module: nn.Module, precision: Precision, *, compiled: bool) 
     """Decide how training passes through `module` are computed from now on.
 
     Args:
-        module: many states share it.
         precision: `bf16` runs its passes under autocast; weights, messages and optimizers stay float32.
         compiled: whether `torch.compile` makes one program of a pass and one of its gradient.
     """

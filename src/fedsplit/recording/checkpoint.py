@@ -4,7 +4,7 @@ import json
 import re
 import shutil
 from dataclasses import dataclass, field
-from hashlib import sha256
+from hashlib import file_digest
 from pathlib import Path
 
 import torch
@@ -205,8 +205,5 @@ def _without_tensors(state: State, prefix: str, tensors: dict[str, Tensor]) -> S
 
 
 def _checksum(path: Path) -> str:
-    digest = sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return file_digest(file, "sha256").hexdigest()

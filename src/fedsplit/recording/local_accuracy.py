@@ -17,9 +17,7 @@ class LocalAccuracy:
     """Over clients, each counted once however many samples it tests on; fractions.
 
     Args:
-        mean: of the clients' accuracies.
         std: their standard deviation as a population, divided by the number of clients.
-        worst: the lowest of them.
     """
 
     mean: float

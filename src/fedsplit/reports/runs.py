@@ -34,7 +34,6 @@ class Run:
     """A run read back from its directory.
 
     Args:
-        config: as in its `config.yaml`.
         label: the algorithm, then what tells the run from those it is drawn with, its seed aside.
         columns: of `metrics.csv`, a value a round; None where the round had none. Loads are in bytes.
         results: of `results.json`; None where the run has not ended.

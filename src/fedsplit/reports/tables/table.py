@@ -61,8 +61,6 @@ class Row:
     Args:
         algorithm: its canonical name.
         setting: what else tells the row from the others; may be empty.
-        seeds: in ascending order.
-        cells: one for each column.
     """
 
     algorithm: str
