@@ -16,6 +16,7 @@ FILES = ("*.md", "*.py", "*.yaml", "*.toml", "*.txt", "Makefile")
 WALKING = {
     "tests/test_every_case.py": "has_a_case_that_runs_it",
     "tests/test_documentation.py": "quoted_for_the_shell",
+    "tests/test_house.py": "rooms or named_in_strings",
     "tests/config/test_signature.py": "signature or annotations or targets",
     "tests/config/test_chosen_names.py": "told_from_a_class_of_ones_own",
     "tests/transport/test_plan.py": "make_every_choice or every_group",
