@@ -53,7 +53,7 @@ class Run:
         with torch.random.fork_rng(devices=[]):
             cohort = self.transport.cohort(t, self.parts.cohort_of(t))
             metrics = self.parts.algorithm.run_round(t, cohort)
-            self.transport.settle(t)
+            cohort.settle()
         return metrics.train_loss
 
 

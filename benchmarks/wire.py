@@ -23,16 +23,18 @@ from torch import Tensor
 
 from fedsplit.computing.memory import reuse_freed_memory
 from fedsplit.quant.codecs.identity import Identity
+from fedsplit.quant.coded import Coded
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
-from fedsplit.transport.grpc.protocol.packing import pack_tensor
-from fedsplit.transport.grpc.protocol.wire import Assembler, Expected, Parcel, check, decoded
+from fedsplit.transport.grpc.protocol.frames import Assembler, Parcel
+from fedsplit.transport.grpc.protocol.packing import pack
+from fedsplit.transport.grpc.protocol.tensors import Expected, check, decoded
 
 CODEC = Identity()
 
 
 def sent(tensors: list[Tensor]) -> list[bytes]:
     """What gRPC is given to send."""
-    packed = [pack_tensor(str(n), pb.EXACT, CODEC, x, 0) for n, x in enumerate(tensors)]
+    packed = [pack(str(n), pb.EXACT, Coded(x, CODEC.transmit(x))) for n, x in enumerate(tensors)]
     head = pb.FromServer(tensors=[tensor for tensor, _ in packed], install=pb.Install(part=pb.CLIENT))
     parcel = Parcel(head, [payload for _, payload in packed])
     return [frame.SerializeToString() for frame in parcel.frames()]

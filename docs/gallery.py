@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 
 from fedsplit.reports.drawing import StoredRuns, draw, image_files, write
-from fedsplit.reports.experiments import Experiment, experiments_in
+from fedsplit.reports.experiments import FigureRequest, experiments_in
 from fedsplit.reports.notes import Notes
 from fedsplit.reports.selection import missing
 
@@ -55,7 +55,7 @@ def main() -> None:
     PAGE.write_text(page(every), encoding="utf-8")
 
 
-def make(experiment: Experiment, saves: Path, jobs: int) -> None:
+def make(experiment: FigureRequest, saves: Path, jobs: int) -> None:
     """Run what the experiment expects and is not there."""
     found = StoredRuns(Notes()).selected(replace(experiment, expects={}))
     for command in missing(found, experiment.where, experiment.expects):
@@ -67,7 +67,7 @@ def make(experiment: Experiment, saves: Path, jobs: int) -> None:
         subprocess.run(asked, check=True, stdout=subprocess.DEVNULL)
 
 
-def page(experiments: Sequence[Experiment]) -> str:
+def page(experiments: Sequence[FigureRequest]) -> str:
     """The page: each figure there is, with the lines that ask for it."""
     entries = yaml.safe_load(CONFIGS.read_text("utf-8"))
     parts = [INTRODUCTION]

@@ -32,8 +32,7 @@ from fedsplit.inference.subject import subject_of
 from fedsplit.machine.allowance import allowing
 from fedsplit.recording.run_directory import RunDirectory
 from fedsplit.reports.drawing import StoredRuns, draw, image_files
-from fedsplit.reports.experiments import Experiment as Figures
-from fedsplit.reports.experiments import figure_type
+from fedsplit.reports.experiments import FigureRequest, figure_type
 from fedsplit.reports.notes import Notes
 from fedsplit.reports.tables.of_runs import table_of
 from fedsplit.reports.tables.request import TableRequest
@@ -251,9 +250,11 @@ class Files:
             ("scatter", {}),
         ]
         for name, settings in figures:
-            figure = Figures(name, figure_type(name, settings, ""), name, "", (str(path),), {}, {}, ("png",))
+            figure = FigureRequest(
+                name, figure_type(name, settings, ""), name, "", (str(path),), {}, {}, ("png",)
+            )
 
-            def one(figure: Figures = figure) -> None:
+            def one(figure: FigureRequest = figure) -> None:
                 runs = StoredRuns(notes).selected(figure)
                 if not runs:
                     raise UserError("run", path, next(iter(notes.texts), "none"))

@@ -12,11 +12,22 @@ from typing import TYPE_CHECKING
 from fedsplit.errors import RunFailed, UserError
 
 __version__ = "0.1.0"
-__all__ = ["RunFailed", "RunResults", "SplitModel", "UserError", "compose", "load_run", "run", "split"]
+__all__ = [
+    "RunConfig",
+    "RunFailed",
+    "RunResults",
+    "SplitModel",
+    "UserError",
+    "compose",
+    "load_run",
+    "run",
+    "split",
+]
 
 if TYPE_CHECKING:
     from fedsplit.cli.python import compose, run
     from fedsplit.cli.results import RunResults, load_run
+    from fedsplit.config.run_config import RunConfig
     from fedsplit.models.splitting.split import SplitModel, split
 else:
 
@@ -29,6 +40,10 @@ else:
             from fedsplit.cli import results  # noqa: PLC0415
 
             return getattr(results, name)
+        if name == "RunConfig":
+            from fedsplit.config import run_config  # noqa: PLC0415
+
+            return getattr(run_config, name)
         if name in ("SplitModel", "split"):
             from fedsplit.models.splitting import split as splitting  # noqa: PLC0415
 

@@ -234,12 +234,14 @@ def test_interrupted_run_is_interrupted_with_the_command_that_goes_on_with_it(
 
 
 def test_composed_configuration_is_that_of_the_run(tmp_path: Path) -> None:
-    given = {"hydra.run.dir": tmp_path, "quant.smashed": "sign", "optimizer.betas": [0.5, 0.9]}
-    composed = fedsplit.compose(*TINY, "dataset.alpha=0.3", distribution="noniid_dirichlet", **given)
-    assert composed["quant"]["smashed"]["_target_"].endswith(".Sign")
-    assert composed["optimizer"]["betas"] == [0.5, 0.9]
-    assert composed["distribution"]["alpha"] == 0.3
+    given = {"hydra.run.dir": tmp_path / "run", "quant.smashed": "sign", "optimizer.betas": [0.5, 0.9]}
+    overrides = (*TINY, "dataset.alpha=0.3", "device=cpu", "engine=sequential")
+    composed = fedsplit.compose(*overrides, distribution="noniid_dirichlet", rounds=1, **given)
     assert list(tmp_path.iterdir()) == []
+    assert composed.optimizer.arguments["betas"] == [0.5, 0.9]
+    assert composed.distribution.arguments["alpha"] == 0.3
+    ran = fedsplit.run(*overrides, distribution="noniid_dirichlet", rounds=1, **given)
+    assert composed.plain() == ran.config
 
 
 def test_import_and_mistakes_import_nothing_heavy_and_everything_named_is_there(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from fedsplit.config.choices import (
     own_choices,
     target_of,
 )
-from fedsplit.config.compose import composed, composing, plain
+from fedsplit.config.compose import composed, composing, run_config
 from fedsplit.errors import UserError
 from fedsplit.transport.grpc.protocol.plan import choices_and_settings, configuration
 from tests.command_line import command_line
@@ -76,6 +76,7 @@ def test_own_choice_is_swept_beside_those_of_this_package(place: Path) -> None:
     assert metrics[0] == metrics[1]
 
 
+@pytest.mark.long  # what clients do with the name is below
 def test_own_choice_reaches_clients_that_a_server_starts(place: Path) -> None:
     asked = ("--config-dir", "my_configs", "algorithm=mine", *FEW, "engine=sequential")
     told(*asked, "transport=grpc", "hydra.run.dir=grpc")
@@ -88,9 +89,8 @@ def test_client_takes_the_name_of_an_own_choice_and_looks_it_up_where_it_is(plac
     with own_choices("my_configs"):
         with composing():
             config = composed(["algorithm=mine", *TINY])
-            choices = {k: v for k, v in config.hydra.runtime.choices.items() if not k.startswith("hydra/")}
-        plan = choices_and_settings(plain(config) | {"choices": choices})
-        assert configuration(plan)["algorithm"] == {"_target_": "my_package.Mine"}
+        plan = choices_and_settings(run_config(config))
+        assert configuration(plan).algorithm.target == "my_package.Mine"
     with pytest.raises(UserError, match="algorithm=mine: this installation has no such choice"):
         configuration(plan)
 
@@ -124,6 +124,27 @@ def test_own_choices_are_there_as_long_as_they_are_asked_for(place: Path) -> Non
         assert target_of("algorithm", "mine") == "my_package.Mine"
     assert names_of("algorithm") == before
     assert directories() == [CONFIGS]
+
+
+def test_directory_that_the_environment_names_is_taken_and_checked_as_that_of_the_flag(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEDSPLIT_CONFIG_DIR", "my_configs")
+    with own_choices(None):
+        assert file_of("algorithm", "mine") == place / "my_configs" / "algorithm" / "mine.yaml"
+    monkeypatch.setenv("FEDSPLIT_CONFIG_DIR", "nowhere")
+    with (
+        pytest.raises(UserError, match="--config-dir=nowhere: there is no such directory"),
+        own_choices(None),
+    ):
+        pass
+
+
+def test_file_of_ones_own_that_is_no_mapping_names_no_class(place: Path) -> None:
+    for content in ("[1, 2]", "{", "text"):
+        (place / "my_configs" / "algorithm" / "mine.yaml").write_text(content)
+        with own_choices("my_configs"):
+            assert target_of("algorithm", "mine") is None
 
 
 @pytest.mark.parametrize("name", ["../model/resnet18", "a/b", "", "..", "x" * 300, "a\0b", "no_such"])

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from fedsplit.deployment.backends.backend import SmashedData
 from fedsplit.inference.codes import DeviceCodes
-from fedsplit.quant.codec import NotFinite
+from fedsplit.quant.codec import NonFiniteTensor
 from fedsplit.quant.message import Corrupt, Message
 
 CODES = DeviceCodes()
@@ -47,7 +47,7 @@ def test_device_codes_of_int8_take_at_most_0_27_of_the_bytes_of_float32() -> Non
 
 
 def test_device_codes_do_not_encode_what_is_not_finite() -> None:
-    with pytest.raises(NotFinite):
+    with pytest.raises(NonFiniteTensor):
         CODES.encode(SmashedData(torch.tensor([[float("nan")]])))
 
 

@@ -15,16 +15,17 @@ from fedsplit.config.run_config import RunConfig
 from fedsplit.deployment.backends.backend import SmashedData
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.inference.codes import DeviceCodes
-from fedsplit.inference.grpc import inference
-from fedsplit.inference.grpc.device import Device
+from fedsplit.inference.grpc.device import DeviceClient
 from fedsplit.inference.grpc.devices import Devices, Gone, check_measured
+from fedsplit.inference.grpc.dialled import GrpcDevice
 from fedsplit.inference.server_half import Answered
 from fedsplit.quant.message import Corrupt, Message
 from fedsplit.tasks.infer import Infer
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
+from fedsplit.transport.grpc.protocol.frames import Parcel
+from fedsplit.transport.grpc.protocol.tensors import announced
 from fedsplit.transport.grpc.protocol.tls import Tls
-from fedsplit.transport.grpc.protocol.wire import Parcel, announced
-from fedsplit.transport.grpc.server.server import start
+from fedsplit.transport.grpc.server import listening as server_listening
 from fedsplit.transport.grpc.server.session import Link, Refused
 from tests.conftest import TINY
 
@@ -69,16 +70,17 @@ def local(config: Callable[..., RunConfig], tmp_path_factory: pytest.TempPathFac
 
 def listening(monkeypatch: pytest.MonkeyPatch, dial: Callable[[int], None]) -> None:
     """Let `dial` know the port once the server listens."""
+    start = server_listening.start
 
     def started(*given: Any, **named: Any) -> Any:
         server, port = start(*given, **named)
         dial(port)
         return server, port
 
-    monkeypatch.setattr(inference, "start", started)
+    monkeypatch.setattr(server_listening, "start", started)
 
 
-class Breaking(Device):
+class Breaking(DeviceClient):
     """A device whose stream breaks after its first request, once."""
 
     broken = False
@@ -101,7 +103,7 @@ def test_split_inference_of_devices_that_dial_in_has_the_bits_of_one_process_als
     devices: list[threading.Thread] = []
 
     def dial(port: int) -> None:
-        for number, (kind, precision) in enumerate(((Device, "fp32"), (Breaking, "int8"))):
+        for number, (kind, precision) in enumerate(((DeviceClient, "fp32"), (Breaking, "int8"))):
             made = kind(
                 server=f"127.0.0.1:{port}",
                 client=number,
@@ -164,7 +166,7 @@ def test_split_inference_refuses_settings_that_no_server_can_have(
 
 def test_device_refuses_a_directory_without_a_deployed_model(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"client\.model=.*: holds no deployed client model"):
-        Device(server="127.0.0.1:1", client=0, tls=None, model=tmp_path, own={})
+        DeviceClient(server="127.0.0.1:1", client=0, tls=None, model=tmp_path, own={})
 
 
 def test_split_inference_refuses_a_client_that_trains_and_goes_on_with_its_device(
@@ -173,13 +175,13 @@ def test_split_inference_refuses_a_client_that_trains_and_goes_on_with_its_devic
     refusals: list[str] = []
     threads: list[threading.Thread] = []
 
-    class Trains(Device):
+    class Trains(DeviceClient):
         def call(self, stub: Any) -> Any:
             return stub.Attend
 
     def dial(port: int) -> None:
         def attend() -> None:
-            for kind in (Trains, Device):
+            for kind in (Trains, DeviceClient):
                 device = kind(
                     server=f"127.0.0.1:{port}", client=0, tls=None, model=local / "deployed/fp32", own={}
                 )
@@ -337,7 +339,7 @@ def test_measurements_of_a_device_that_got_other_logits_than_were_sent_are_refus
             measured = pb.Measured(checksum=answered.checksum ^ flipped)
             return Parcel(pb.FromClient(measured=measured), [])
 
-    device = inference.GrpcDevice(0, Hub(), None, 2)  # type: ignore[arg-type]
+    device = GrpcDevice(0, Hub(), None, 2)  # type: ignore[arg-type]
     if flipped:
         with pytest.raises(Corrupt, match="other logits arrived than were sent"):
             device._answer(answered)

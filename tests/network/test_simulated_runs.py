@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 
 from fedsplit.errors import UserError
-from fedsplit.network.device import Device
+from fedsplit.network.device import SimulatedDevice
 from fedsplit.recording.ledger import DIRECTIONS, KINDS, Messages
 from fedsplit.training.experiment import Experiment
 from tests.conftest import ALGORITHMS, Build, Configure
@@ -38,7 +38,7 @@ def batch_sizes(samples: int, batch: int, epochs: int) -> list[int]:
 class Laid:
     """What a client of a round does, in seconds of its own device."""
 
-    def __init__(self, device: Device, batches: list[int]) -> None:
+    def __init__(self, device: SimulatedDevice, batches: list[int]) -> None:
         self.device, self.batches = device, batches
 
     def up(self, size: int) -> float:

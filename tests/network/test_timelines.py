@@ -11,7 +11,7 @@ import pytest
 
 from fedsplit.estimators.fit import Fit
 from fedsplit.network.clock import Clock
-from fedsplit.network.device import Device
+from fedsplit.network.device import SimulatedDevice
 from fedsplit.network.network import SimulatedNetwork
 from fedsplit.network.timelines.cse_fsl import CseFslTimeline
 from fedsplit.network.timelines.fed_avg import FedAvgTimeline
@@ -27,13 +27,13 @@ WORK = Work(client=10_000, server=100_000, auxiliary=5_000, estimate=10_000)
 SAMPLES = {0: 10, 1: 7}
 BATCHES = {0: [4, 4, 2], 1: [4, 3]}
 DEVICES = {
-    0: Device(up=8e6, down=16e6, speed=1e6, latency=0.1),
-    1: Device(up=4e6, down=8e6, speed=0.5e6, latency=0.2),
+    0: SimulatedDevice(up=8e6, down=16e6, speed=1e6, latency=0.1),
+    1: SimulatedDevice(up=4e6, down=8e6, speed=0.5e6, latency=0.2),
 }
 
 
 class TwoClients(SimulatedNetwork):
-    def device(self, client: int, seed: int) -> Device:
+    def device(self, client: int, seed: int) -> SimulatedDevice:
         return DEVICES[client]
 
 

@@ -13,7 +13,7 @@ from fedsplit.config.choices import CONFIGS
 from fedsplit.config.compose import composed, composing, plain
 from fedsplit.recording.config_file import write_config
 from fedsplit.reports.drawing import StoredRuns, draw
-from fedsplit.reports.experiments import Experiment, experiments_in
+from fedsplit.reports.experiments import FigureRequest, experiments_in
 from fedsplit.reports.figures.types import FIGURE_TYPES
 from fedsplit.reports.notes import Notes
 from tests.cases import long_but
@@ -23,7 +23,7 @@ LISTED = Path(__file__).parents[2] / "exp_configs.yaml"
 EXPERIMENTS = experiments_in(LISTED)
 
 
-def _is_first_of_its_figure(experiment: Experiment) -> bool:
+def _is_first_of_its_figure(experiment: FigureRequest) -> bool:
     """One of each figure in every run; the others differ in which runs they ask for."""
     return experiment is next(each for each in EXPERIMENTS if type(each.figure) is type(experiment.figure))
 
@@ -37,7 +37,7 @@ def configuration(*overrides: str) -> str:
     return json.dumps(plain(config) | {"choices": chosen})
 
 
-def stored(folder: Path, experiment: Experiment) -> list[Path]:
+def stored(folder: Path, experiment: FigureRequest) -> list[Path]:
     """Runs as the experiment asks for: every combination expected, or what `where` allows first."""
     first = {key: values[:1] for key, values in experiment.where.items()}
     asked = {"algorithm": ("fsl_sage", "fed_avg"), **first, **experiment.expects}
@@ -62,7 +62,7 @@ def stored(folder: Path, experiment: Experiment) -> list[Path]:
     "experiment", long_but(_is_first_of_its_figure, EXPERIMENTS), ids=lambda each: each.name
 )
 def test_every_listed_experiment_finds_its_runs_and_is_drawn(
-    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    experiment: FigureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = stored(tmp_path, experiment)
     make_run(tmp_path / "saves" / "stranger", **{"model._target_": "f.other"}, choices={"model": "other"})

@@ -10,14 +10,14 @@ from rich.console import Console
 from fedsplit.sweeps.progress import Progress, progress_of
 from fedsplit.sweeps.record import Job
 from fedsplit.sweeps.status import STATUSES, Status, tell
-from fedsplit.sweeps.table import Row, narrow, that_fit
+from fedsplit.sweeps.table import JobRow, narrow, that_fit
 from fedsplit.sweeps.watch import Watch
 
 METRICS = "round,test_accuracy,load,seconds.clients,seconds.server\n"
 
 
-def row(number: int, state: str) -> Row:
-    return Row(number, "", state, 1, None, "")  # type: ignore[arg-type]
+def row(number: int, state: str) -> JobRow:
+    return JobRow(number, "", state, 1, None, "")  # type: ignore[arg-type]
 
 
 def test_watch_shows_each_job_as_far_as_its_run_is(
@@ -94,7 +94,7 @@ def test_live_table_of_jobs_shows_states_and_numbers_whole_at_any_width(
 ) -> None:
     progress = Progress(12, 0.875, 1_234_560_000, 61.5)
     overrides = "algorithm=splitfed_v2 model=resnet18 distribution.alpha=0.1 seed=2"
-    rows = [Row(number, overrides, "running", 20, progress, "saves/multirun/now/1") for number in range(3)]
+    rows = [JobRow(number, overrides, "running", 20, progress, "saves/multirun/now/1") for number in range(3)]
     console = Console(width=width, record=True, file=io.StringIO())
     console.print(narrow(rows, "3 running", width))
     lines = console.export_text().splitlines()

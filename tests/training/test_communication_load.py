@@ -84,7 +84,7 @@ def test_bytes_of_every_round_are_the_closed_form(tiny: Build, algorithm: str, o
 
 def test_labels_of_more_than_256_classes_take_two_bytes(tiny: Build) -> None:
     run = tiny("algorithm=splitfed_v1")
-    run.transport.labels = Labels(257)
+    run.transport.client_end._labels = Labels(257)
     assert run.run_round(0).bytes["up"]["labels"] == 2 * 130
 
 

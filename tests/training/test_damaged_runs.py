@@ -17,7 +17,7 @@ from fedsplit.inference.subject import subject_of
 from fedsplit.recording.run_directory import RunDirectory
 from fedsplit.reports.runs import read_run
 from fedsplit.training.resume import resumed_config
-from fedsplit.transport.grpc.server.transport import _run_id
+from fedsplit.transport.grpc.server.run_id import run_id
 from tests.conftest import TINY, Configure
 from tests.reports.stored import make_run
 
@@ -101,13 +101,13 @@ def test_models_that_diverged_are_taken_by_no_task(
 def test_damaged_name_of_a_run_is_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "network.json").write_bytes(content)
     with pytest.raises(UserError, match=r"its network\.json is damaged") as caught:
-        _run_id(tmp_path)
+        run_id(tmp_path)
     assert (caught.value.key, caught.value.value) == ("resume", tmp_path)
 
 
 def test_name_of_a_run_is_drawn_once(tmp_path: Path) -> None:
     assert (
-        _run_id(tmp_path)
-        == _run_id(tmp_path)
+        run_id(tmp_path)
+        == run_id(tmp_path)
         == bytes.fromhex(json.loads((tmp_path / "network.json").read_text())["run"])
     )

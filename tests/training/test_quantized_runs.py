@@ -4,6 +4,7 @@ import copy
 import csv
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from math import ceil, inf, prod
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from fedsplit.errors import NonFinite, RunFailed
 from fedsplit.parties.client import ClientWorker
 from fedsplit.parties.cohort import Cohort
-from fedsplit.parties.messages import LocalTraining, Part, Upload
+from fedsplit.parties.messages import LocalTraining, LocalWork, Part, Upload
 from fedsplit.parties.split_server import SplitServer
 from fedsplit.quant.codec import Codec
 from fedsplit.quant.quantization import rounding_seed
@@ -27,7 +28,8 @@ from fedsplit.recording.metrics import Record
 from fedsplit.recording.run_directory import RunDirectory
 from fedsplit.state.weights import Weights
 from fedsplit.training.experiment import Experiment
-from fedsplit.transport.local import LocalCohort
+from fedsplit.transport.cohort import CodedCohort
+from fedsplit.transport.local import LocalTransport
 from tests.cases import long_but
 from tests.conftest import ALGORITHMS, Build
 from tests.oracles.plain_loops import adam, sgd
@@ -142,23 +144,14 @@ class HandedOver(Cohort):
     def backward(self, step: int, dz: Mapping[int, Tensor]) -> None:
         self._run.parts.engine.backward(self._round, step, dz)
 
-    def train_local(
-        self,
-        *,
-        train_head: bool,
-        upload_interval: int | None = None,
-        skip_first_upload: Collection[int] = (),
-    ) -> LocalTraining:
-        return self._run.parts.engine.train_local(
-            self._clients,
-            self._round,
-            train_head_too=train_head,
-            upload_interval=upload_interval,
-            skip_first_upload=skip_first_upload,
-        )
+    def train_local(self, work: LocalWork) -> LocalTraining:
+        return self._run.parts.engine.train_local(self._clients, self._round, work)
 
     def weights(self, part: Part) -> Sequence[Weights]:
         return self._run.parts.engine.weights(part, self._clients)
+
+    def settle(self) -> None:
+        pass
 
 
 @pytest.mark.cover(1)
@@ -538,7 +531,7 @@ def test_stochastic_rounding_of_a_run_follows_from_the_seed_alone(tiny: Build, a
         ("nearest, other seed", [], 1),
     ):
         run = tiny(*overrides, *more)
-        run.transport.seed = seed  # of the codecs; everything else stays
+        run.transport = LocalTransport(replace(run.transport.run, seed=seed))  # everything else stays
         run_rounds(run, 2)
         weights[name] = run.algorithm.full_weights()
     assert equal(weights["first"], weights["again"])
@@ -561,7 +554,7 @@ def test_uploads_of_a_client_do_not_depend_on_other_clients_of_the_cohort(
             cohort = run.transport.cohort(t, clients)
             cohort.install("client", weights)
             cohort.install("auxiliary", run.algorithm.auxiliary)
-            trained = cohort.train_local(train_head=True, upload_interval=2)
+            trained = cohort.train_local(LocalWork(train_head=True, upload_interval=2))
             uploads = [upload.z for upload in trained.uploads if upload.client == 0]
             mine = cohort.weights("client")[0] | cohort.weights("auxiliary")[0]
             arrived.append([*uploads, *mine.values()])
@@ -575,15 +568,17 @@ def test_stochastic_rounding_differs_between_clients_and_steps_with_equal_data(t
     run = tiny("algorithm=splitfed_v1", "quant=int2", *STOCHASTIC)
     cohort = run.transport.cohort(0, [0, 1])
     z = torch.randn(8, 256, generator=torch.Generator().manual_seed(0))
-    arrived = [
-        cohort._arrived(direction, kind, client, step, z)
-        for direction, kind in (("up", "smashed"), ("down", "cut_gradient"))
-        for client in (0, 1)
-        for step in (0, 1)
-    ]
+
+    def smashed(client: int, step: int) -> Tensor:
+        upload = Upload(client, step, z, torch.zeros(8, dtype=torch.int64))
+        return run.transport.client_end.smashed(upload, 0).arrived.decoded
+
+    arrived = [smashed(client, step) for client in (0, 1) for step in (0, 1)]
+    for step in (0, 1):
+        coded = cohort._coded_gradients(step, {0: z, 1: z})
+        arrived += [each.arrived.decoded for _, each in coded]
     assert all(not torch.equal(a, b) for i, a in enumerate(arrived) for b in arrived[:i])
-    again = run.transport.cohort(0, [0])._arrived("up", "smashed", 0, 0, z)
-    assert torch.equal(again, arrived[0])
+    assert torch.equal(smashed(0, 0), arrived[0])
 
 
 # How true it is
@@ -608,7 +603,7 @@ def test_bits_and_sqnr_of_a_round_are_those_of_its_messages(
     backwards = spied(monkeypatch, ClientWorker, "backward")
     installed = spied(monkeypatch, ClientWorker, "install")
     uploaded = spied(monkeypatch, ClientWorker, "weights")
-    arrived = spied(monkeypatch, LocalCohort, "weights")
+    arrived = spied(monkeypatch, CodedCohort, "weights")
     initial = run.algorithm.client_weights
     record = run.run_round(0)
     sent = flat([upload.z for _, _, upload in forwards if upload is not None])
@@ -695,7 +690,7 @@ def test_non_finite_message_is_refused_with_its_kind_and_client(
     assert len(fine.weights("client")) == 2
     asked: list[tuple[str, int, Callable[[], object]]] = [
         ("smashed", 1, lambda: cohort.forward(0)),
-        ("smashed", 1, lambda: cohort.select([1]).train_local(train_head=True, upload_interval=1)),
+        ("smashed", 1, lambda: cohort.select([1]).train_local(LocalWork(train_head=True, upload_interval=1))),
         ("client_weights", 1, lambda: cohort.weights("client")),
         ("auxiliary_weights", 2, lambda: cohort.select([0, 2]).weights("auxiliary")),
         ("cut_gradient", 2, lambda: fine.backward(0, {2: torch.full((8, 256), bad)})),

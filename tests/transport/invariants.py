@@ -24,20 +24,23 @@ from fedsplit.building.run import build_clients, carried_run, run_of_member
 from fedsplit.config.choices import CONFIGS
 from fedsplit.config.compose import composed, composing, plain, run_config
 from fedsplit.errors import RunFailed, UserError
+from fedsplit.quant.coded import Coded
 from fedsplit.quant.message import Corrupt
 from fedsplit.quant.weights_link import Downlink
 from fedsplit.recording.ledger import Ledger
-from fedsplit.transport.grpc.client.client import Client
+from fedsplit.transport.grpc.client.client import TrainingClient
 from fedsplit.transport.grpc.client.worker import Worker
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol import plan as plans_module
 from fedsplit.transport.grpc.protocol.expectations import Expectations
-from fedsplit.transport.grpc.protocol.packing import pack_tensor, pack_weights
+from fedsplit.transport.grpc.protocol.frames import VERSION, Assembler, Parcel
+from fedsplit.transport.grpc.protocol.packing import pack, pack_weights
 from fedsplit.transport.grpc.protocol.plan import choices_and_settings, configuration
-from fedsplit.transport.grpc.protocol.wire import VERSION, Assembler, Parcel, decoded
+from fedsplit.transport.grpc.protocol.tensors import decoded
 from fedsplit.transport.grpc.server.hub import Hub
+from fedsplit.transport.grpc.server.pending import Answer
 from fedsplit.transport.grpc.server.server import Federation
-from fedsplit.transport.grpc.server.session import Answer, Link
+from fedsplit.transport.grpc.server.session import Link
 from fedsplit.transport.links import KIND_OF
 from tests.conftest import TINY
 from tests.transport import strategies
@@ -109,7 +112,10 @@ class World:
 
         dz = torch.randn(8, *self.run.smashed_shape, generator=torch.Generator().manual_seed(0))
         number, codec = self.expectations.cut_number("cut_gradient"), self.run.quantization.cut_gradient
-        backward = {"backward": pb.Backward(), "tensors": [pack_tensor("dz", number, codec, dz, 1)]}
+        backward = {
+            "backward": pb.Backward(),
+            "tensors": [pack("dz", number, Coded(dz, codec.transmit(dz, seed=1)))],
+        }
         client, again, auxiliary = install("client", 0), install("client", 1), install("auxiliary", 0)
         train = {"train_local": pb.TrainLocal(train_head=True, upload_interval=2, skip_first_upload=True)}
         upload = {"upload_weights": pb.UploadWeights(part=pb.CLIENT), "difference": not self.lossless}
@@ -127,7 +133,7 @@ class World:
         for verb in ({}, *self.conversations[conversation]):
             if verb:
                 hub.ask(CLIENT, **verb)
-            asked.append(hub._sessions[CLIENT].asked.verb)  # type: ignore[union-attr]
+            asked.append(hub._sessions[CLIENT].pending.verb)  # type: ignore[union-attr]
         return asked
 
     def answers(self, conversation: int) -> list[list[Parcel[pb.FromClient]]]:
@@ -217,7 +223,9 @@ class _Context:
 
 def client_survives(world: World, conversation: int, frames: Sequence[pb.FromServer]) -> None:
     """A stream that does not fit ends in a typed error, and the next, honest one gets honest answers."""
-    client = Client(server="", client=CLIENT, tls=None, folder=world.folder, own={}, build=run_of_member)
+    client = TrainingClient(
+        server="", client=CLIENT, tls=None, folder=world.folder, own={}, build=run_of_member
+    )
     client._worker, client._run, client._known_server = world.worker(), RUN, SERVER
     identity = pb.Identity(run=RUN, client=CLIENT)
     welcome = pb.FromServer(identity=identity, welcome=pb.Welcome(server=SERVER))
@@ -239,7 +247,9 @@ def client_survives(world: World, conversation: int, frames: Sequence[pb.FromSer
     assert all(record.levelno < logging.ERROR for record in records)
 
 
-def _served(client: Client, frames: Sequence[pb.FromServer]) -> tuple[bool, list[Parcel[pb.FromClient]]]:
+def _served(
+    client: TrainingClient, frames: Sequence[pb.FromServer]
+) -> tuple[bool, list[Parcel[pb.FromClient]]]:
     outbox: Any = SimpleNamespace(sent=[])
     outbox.put = outbox.sent.append
     ended = client.serve(iter(frames), outbox)
@@ -269,7 +279,7 @@ def server_survives(world: World, conversation: int, verb: int, frames: Sequence
     for each in world.conversations[conversation][:verb]:
         hub.ask(CLIENT, **each)
     hub.attach(other, _hello(1), pb.Ready(samples=world.run.sample_counts[1]))
-    undisturbed = deepcopy(hub._sessions[1].asked)
+    undisturbed = deepcopy(hub._sessions[1].pending)
     federation = Federation(hub, pb.Plan(), clients=2, secured=False)
     with logged() as records:
         attend(federation, world, verb, frames)
@@ -278,11 +288,11 @@ def server_survives(world: World, conversation: int, verb: int, frames: Sequence
         assert len([record for record in told if "closed" in record.getMessage()]) <= 1
         assert all(len(record.getMessage().splitlines()) == 1 for record in told)
         assert all(len(record.getMessage()) < 1000 for record in told)
-    assert (hub._sessions[1].link, hub._sessions[1].asked) == (other, undisturbed)
+    assert (hub._sessions[1].link, hub._sessions[1].pending) == (other, undisturbed)
     assert hub._sessions[CLIENT].link is None
     json.dumps(hub._ledger.state(), allow_nan=False)
     wasted = sum(hub._ledger.again(0).values())
-    asked = hub._sessions[CLIENT].asked
+    asked = hub._sessions[CLIENT].pending
     assert asked is not None
     assert wasted <= (len(frames) + 1) * world.expectations.most_up + asked.verb.size
     with logged():
@@ -331,7 +341,7 @@ def stranger_is_refused(world: World, frames: Sequence[pb.FromClient]) -> None:
     hub, other = world.hub(), Link(lambda: None)
     hub.begin(0, [0, 1], {})
     hub.attach(other, _hello(1), pb.Ready(samples=world.run.sample_counts[1]))
-    undisturbed = deepcopy(hub._sessions[1].asked)
+    undisturbed = deepcopy(hub._sessions[1].pending)
     federation = Federation(hub, pb.Plan(), clients=2, secured=False)
     with logged() as records:
         try:
@@ -340,7 +350,7 @@ def stranger_is_refused(world: World, frames: Sequence[pb.FromClient]) -> None:
             replies = []
     assert all(record.levelno < logging.ERROR for record in records)
     assert all(len(record.getMessage().splitlines()) <= 1 for record in records)
-    assert (hub._sessions[1].asked, hub._sessions[CLIENT].link) == (undisturbed, None)
+    assert (hub._sessions[1].pending, hub._sessions[CLIENT].link) == (undisturbed, None)
     if hub._sessions[1].instance == INSTANCE and not any(r.WhichOneof("content") == "begin" for r in replies):
         assert hub._sessions[1].link is other
 

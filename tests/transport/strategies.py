@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from fedsplit.quant.message import Message
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
+from fedsplit.transport.grpc.protocol.frames import Parcel
 from fedsplit.transport.grpc.protocol.plan import GROUPS
-from fedsplit.transport.grpc.protocol.wire import Parcel
 
 Frame: TypeAlias = pb.FromServer | pb.FromClient
 

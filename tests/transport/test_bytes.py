@@ -15,7 +15,7 @@ from PIL import Image
 from fedsplit.recording.ledger import DIRECTIONS
 from fedsplit.training.experiment import Experiment
 from fedsplit.transport.grpc.server import spawning, transport
-from fedsplit.transport.transport import Run
+from fedsplit.transport.transport import RunSetting
 from tests.conftest import ALGORITHMS, Configure
 from tests.transport.proxy import Proxy
 from tests.transport.runs import ran
@@ -65,7 +65,7 @@ def test_bytes_on_the_socket_are_hardly_more_than_the_communication_load(
 
     @contextmanager
     def spawned(
-        server: str, folder: Path, run: Run, fail: Callable[[str], None], *, in_turn: bool
+        server: str, folder: Path, run: RunSetting, fail: Callable[[str], None], *, in_turn: bool
     ) -> Iterator[None]:
         with Proxy(int(server.rpartition(":")[2])) as proxy:
             with spawning.spawned(f"127.0.0.1:{proxy.port}", folder, run, fail, in_turn=in_turn):

@@ -16,7 +16,7 @@ from fedsplit.recording.ledger import Ledger
 from fedsplit.transport.grpc.client.client import _claim
 from fedsplit.transport.grpc.client.worker import Worker
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
-from fedsplit.transport.grpc.protocol.wire import Parcel
+from fedsplit.transport.grpc.protocol.frames import Parcel
 from tests.conftest import Build
 
 RUN, OTHER = bytes(16), bytes([1] * 16)

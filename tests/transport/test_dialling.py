@@ -10,7 +10,7 @@ import pytest
 
 from fedsplit.recording.ledger import Ledger
 from fedsplit.transport.grpc.client.dialling import channel_options
-from fedsplit.transport.grpc.server import hub as hub_module
+from fedsplit.transport.grpc.server import meeting
 from fedsplit.transport.grpc.server import transport as transport_module
 from fedsplit.transport.grpc.server.hub import Hub
 from fedsplit.transport.grpc.server.spawning import last_words, log_of
@@ -75,7 +75,7 @@ def test_terminal_says_which_started_clients_do_not_come_and_what_one_of_them_sa
     log = log_of(tmp_path, 0)
     log.parent.mkdir()
     log.write_bytes(b"client 0: begun\nclient 0: unavailable, connection refused \xff\n\n")
-    monkeypatch.setattr(hub_module, "_TELL_S", 0.0)
+    monkeypatch.setattr(meeting, "TELL_S", 0.0)
 
     def tell_away(clients: list[int]) -> None:
         transport_module._tell_away(tmp_path, clients)

@@ -24,10 +24,10 @@ from fedsplit.recording import checkpoint
 from fedsplit.recording.run_directory import RunDirectory
 from fedsplit.training.evaluation import Evaluation
 from fedsplit.training.experiment import Experiment
-from fedsplit.transport.grpc.client.client import Client
+from fedsplit.transport.grpc.client.client import TrainingClient
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
+from fedsplit.transport.grpc.protocol.frames import Parcel
 from fedsplit.transport.grpc.protocol.packing import pack_weights
-from fedsplit.transport.grpc.protocol.wire import Parcel
 from fedsplit.transport.grpc.server import hub as hub_module
 from fedsplit.transport.grpc.server.hub import Hub
 from fedsplit.transport.grpc.server.session import Link, Refused
@@ -323,15 +323,15 @@ def test_connection_that_breaks_in_an_upload_costs_only_that_upload(
 
 
 def _answer_everything_twice() -> None:
-    original, before = Client._answered, list[Parcel[pb.FromClient]]()
+    original, before = TrainingClient.answer, list[Parcel[pb.FromClient]]()
 
-    def answered(client: Client, worker: Any, verb: Parcel[pb.FromServer]) -> Sequence[Parcel[pb.FromClient]]:
-        answer = original(client, worker, verb)
+    def answered(client: TrainingClient, verb: Parcel[pb.FromServer]) -> Sequence[Parcel[pb.FromClient]]:
+        answer = original(client, verb)
         late = list(before)
         before[:] = answer
         return [*late, *answer[:-1], *answer, *answer]
 
-    Client._answered = answered  # type: ignore[method-assign]
+    TrainingClient.answer = answered  # type: ignore[method-assign]
 
 
 def test_late_and_repeated_answers_of_a_client_leave_the_run_unchanged(
@@ -383,7 +383,8 @@ def test_second_process_of_a_client_is_refused_while_the_first_is_connected(
 
 def without_one_in_round_1(tiny: Build, folder: Path, *overrides: str) -> Experiment:
     experiment = tiny(*overrides, "engine=sequential", "rounds=4")
-    experiment.parts.cohort_of = lambda t: [0, 1] if t == 1 else [0, 1, 2]  # type: ignore[method-assign]
+    cohort_of = {"cohort_of": lambda t: [0, 1] if t == 1 else [0, 1, 2]}
+    vars(experiment.parts).update(cohort_of)  # they are frozen
     experiment.run(RunDirectory.new(folder / "without", "hydra.run.dir"))
     return experiment
 
@@ -463,7 +464,7 @@ class Stream:
     def __init__(self, experiment: Experiment, folder: Path) -> None:
         assert isinstance(experiment.transport, GrpcTransport)
         self.transport, self.run = experiment.transport, bytes(16)
-        self.client = Client(
+        self.client = TrainingClient(
             server="-", client=0, tls=None, folder=folder, own={"device": "cpu"}, build=run_of_member
         )
 

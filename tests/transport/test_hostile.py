@@ -12,10 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from fedsplit.building.run import run_of_member
 from fedsplit.data.batches import batch_slices
 from fedsplit.quant.message import Corrupt
-from fedsplit.transport.grpc.client.client import Client
+from fedsplit.transport.grpc.client.client import TrainingClient
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
-from fedsplit.transport.grpc.protocol.wire import OPTIONS, VERSION
-from fedsplit.transport.grpc.server.server import Federation, start
+from fedsplit.transport.grpc.protocol.frames import OPTIONS, VERSION
+from fedsplit.transport.grpc.server.listening import start
+from fedsplit.transport.grpc.server.server import Federation
 from fedsplit.transport.grpc.server.session import Link, Refused
 from tests.transport.invariants import CLIENT, INVARIANTS, RUN, World, attend, logged, server_survives
 
@@ -91,8 +92,8 @@ def test_server_ends_the_stream_of_an_answer_that_is_not_due(name: str, worlds: 
         attend(Federation(hub, pb.Plan(), clients=2, secured=False), world, verb, frames)
     closed = [record for record in records if "closed the stream" in record.getMessage()]
     assert len(closed) == 1
-    assert not hub._sessions[CLIENT].asked.done  # type: ignore[union-attr]
-    assert hub._sessions[CLIENT].asked.answers == []  # type: ignore[union-attr]
+    assert not hub._sessions[CLIENT].pending.done  # type: ignore[union-attr]
+    assert hub._sessions[CLIENT].pending.answers == []  # type: ignore[union-attr]
     server_survives(world, conversation, verb, frames)
 
 
@@ -149,7 +150,7 @@ def test_client_dials_again_whatever_it_was_sent_until_the_run_ends(
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
         try:
-            Client(
+            TrainingClient(
                 server=f"127.0.0.1:{port}", client=CLIENT, tls=None, folder=None, own={}, build=run_of_member
             ).attend()
         finally:
@@ -193,7 +194,7 @@ def test_server_ends_only_the_stream_of_bytes_that_are_no_message(
         hub.finish(tell=False)
         server.stop(None).wait()
     assert hub._sessions[1].link is other
-    assert hub._sessions[CLIENT].asked.answers == []  # type: ignore[union-attr]
+    assert hub._sessions[CLIENT].pending.answers == []  # type: ignore[union-attr]
     assert all(record.levelno < logging.ERROR for record in records)
     assert not [record for record in caplog.records if record.name.startswith("grpc")]
 

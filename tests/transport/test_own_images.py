@@ -15,7 +15,7 @@ from fedsplit.data.distributions.distribution import Distribution
 from fedsplit.data.sources.image_folder import ImageFolder
 from fedsplit.errors import UserError
 from fedsplit.training.experiment import Experiment
-from fedsplit.transport.grpc.client.client import Client
+from fedsplit.transport.grpc.client.client import TrainingClient
 from tests.conftest import Build, Configure
 from tests.transport.test_strangers import listening
 
@@ -77,7 +77,7 @@ def test_clients_with_images_of_their_own_train_as_if_they_were_divided(
     with listening(run, tmp_path / "run", monkeypatch) as running:
         for client in HELD:
             given = {"dataset.root": str(folders / str(client))}
-            made = Client(
+            made = TrainingClient(
                 server=f"127.0.0.1:{running.port}",
                 client=client,
                 tls=None,

@@ -19,12 +19,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from fedsplit.building.run import run_of_member
 from fedsplit.recording.run_directory import RunDirectory
 from fedsplit.training.experiment import Experiment
-from fedsplit.transport.grpc.client.client import Client
+from fedsplit.transport.grpc.client.client import TrainingClient
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol import federation_pb2_grpc
+from fedsplit.transport.grpc.protocol.frames import VERSION
 from fedsplit.transport.grpc.protocol.tls import Tls
-from fedsplit.transport.grpc.protocol.wire import VERSION
-from fedsplit.transport.grpc.server import server, transport
+from fedsplit.transport.grpc.server import listening as server_listening
+from fedsplit.transport.grpc.server import server
 from tests.conftest import Build
 from tests.transport.loopback import LONG
 from tests.transport.runs import assert_same, ran
@@ -68,7 +69,7 @@ class Running:
         for client in range(clients):
             tls = Tls.read(certificates / f"client-{client}") if certificates else None
             address = f"127.0.0.1:{self.port}"
-            made = Client(
+            made = TrainingClient(
                 server=address,
                 client=client,
                 tls=tls,
@@ -88,15 +89,15 @@ class Running:
 @contextmanager
 def listening(experiment: Experiment, directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
     """A run whose clients have not come yet; it has ended in the end."""
-    running, start = Running(experiment), transport.start
+    running, start = Running(experiment), server_listening.start
 
     def noted(*arguments: object, **options: object) -> tuple[grpc.Server, int]:
         made, running.port = start(*arguments, **options)  # type: ignore[arg-type]
         return made, running.port
 
-    monkeypatch.setattr(transport, "start", noted)
-    monkeypatch.setattr(server, "HELLO_S", HELLO_S)  # of handshakes
-    monkeypatch.setattr(transport, "Federation", partial(server.Federation, hello_s=HELLO_S))
+    monkeypatch.setattr(server_listening, "start", noted)
+    monkeypatch.setattr(server_listening, "HELLO_S", HELLO_S)  # of handshakes
+    monkeypatch.setattr(server_listening, "Federation", partial(server.Federation, hello_s=HELLO_S))
     directory.mkdir()
     running.start(lambda: experiment.run(RunDirectory(directory)))
     running.until(lambda: running.port)

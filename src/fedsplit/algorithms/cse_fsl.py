@@ -8,7 +8,7 @@ from fedsplit.config.values import PositiveInt
 from fedsplit.network.timelines.cse_fsl import CseFslTimeline
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.loss import mean_loss
-from fedsplit.parties.messages import BatchLoss, Upload
+from fedsplit.parties.messages import BatchLoss, LocalWork, Upload
 from fedsplit.state.state import State
 from fedsplit.state.weights import Weights, average
 
@@ -38,7 +38,8 @@ class CseFsl(Algorithm):
         """See `Algorithm.run_round`."""
         cohort.install("client", self.client_weights)
         cohort.install("auxiliary", self.auxiliary)
-        locally = cohort.train_local(train_head=True, upload_interval=self.server_update_interval)
+        work = LocalWork(train_head=True, upload_interval=self.server_update_interval)
+        locally = cohort.train_local(work)
         globally = [self.step_server(t, upload) for upload in locally.uploads]
         self.client_weights = average(cohort.weights("client"), cohort.sample_counts)
         averaged = average(cohort.weights("auxiliary"), cohort.sample_counts)

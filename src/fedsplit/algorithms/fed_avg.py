@@ -5,6 +5,7 @@ from fedsplit.algorithms.round_load import RoundLoad
 from fedsplit.network.timelines.fed_avg import FedAvgTimeline
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.loss import mean_loss
+from fedsplit.parties.messages import LocalWork
 from fedsplit.state.weights import average
 
 
@@ -28,7 +29,7 @@ class FedAvg(Algorithm):
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
         """See `Algorithm.run_round`."""
         cohort.install("full", self.full_weights())
-        locally = cohort.train_local(train_head=True)
+        locally = cohort.train_local(LocalWork(train_head=True))
         full = average(cohort.weights("full"), cohort.sample_counts)
         self.client_weights = {name: full[name] for name in self.client_weights}
         self.server.load(full)

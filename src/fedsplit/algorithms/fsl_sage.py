@@ -10,7 +10,7 @@ from fedsplit.errors import UserError
 from fedsplit.network.timelines.fsl_sage import FslSageTimeline
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.loss import mean_loss
-from fedsplit.parties.messages import BatchLoss, Upload
+from fedsplit.parties.messages import BatchLoss, LocalWork, Upload
 from fedsplit.state.state import State
 from fedsplit.state.weights import Weights, average
 
@@ -68,9 +68,9 @@ class FslSage(CseFsl):
             losses += [self.step_server(t, upload) for upload in aligning.forward(0)]
             aligned = {client: self._align(client, t) for client in due}
             aligning.install_each("auxiliary", aligned)
-        locally = cohort.train_local(
-            train_head=False, upload_interval=self.server_update_interval, skip_first_upload=due
-        )
+        interval = self.server_update_interval
+        work = LocalWork(train_head=False, upload_interval=interval, skip_first_upload=due)
+        locally = cohort.train_local(work)
         losses += [self.step_server(t, upload) for upload in locally.uploads]
 
         self.client_weights = average(cohort.weights("client"), cohort.sample_counts)

@@ -13,7 +13,7 @@ from fedsplit.data.dataset import Dataset, ImageSource
 from fedsplit.data.distributions.distribution import Distribution
 from fedsplit.data.fingerprint import Fingerprint, fingerprint, of_images
 from fedsplit.data.local_test import hold_out
-from fedsplit.data.shards import Shards
+from fedsplit.data.shards import ClientShards
 from fedsplit.errors import UserError
 from fedsplit.machine.allowance import claim, claim_batch
 from fedsplit.transport.transport import Member
@@ -43,8 +43,8 @@ class Data:
 
     dataset: Dataset
     distribution: Distribution
-    shards: Shards
-    local_test: Shards | None
+    shards: ClientShards
+    local_test: ClientShards | None
     normalise: Normalisation
     fingerprint: Fingerprint
 
@@ -177,10 +177,10 @@ def _divided(distribution: Distribution, dataset: Dataset, clients: int, seed: i
 
 def _held_out(
     shards: list[np.ndarray], fraction: float, distribution: Distribution, seed: int
-) -> tuple[Shards, Shards | None]:
+) -> tuple[ClientShards, ClientShards | None]:
     """Each client's samples to train on, and those that it tests on, if any are held out."""
     if not fraction:
-        return Shards(shards), None
+        return ClientShards(shards), None
     if distribution.at_clients:
         told = "must be 0 with distribution=own: the server, which tests, does not see clients' images"
         raise UserError("dataset.local_test_fraction", fraction, told)
@@ -189,4 +189,4 @@ def _held_out(
     if not any(map(len, test)):
         told = "must be 0: no client has two samples, one of which it could hold out"
         raise UserError("dataset.local_test_fraction", fraction, told)
-    return Shards(train), Shards(test)
+    return ClientShards(train), ClientShards(test)

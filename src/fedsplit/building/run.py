@@ -28,7 +28,7 @@ from fedsplit.optim.schedules import Schedule
 from fedsplit.parties.engine import Engine
 from fedsplit.recording.ledger import Ledger
 from fedsplit.transport.local import LocalTransport
-from fedsplit.transport.transport import Member, Run, Transport
+from fedsplit.transport.transport import Member, RunSetting, Transport
 
 
 def build_run(config: RunConfig, start: TrainedStart | None = None) -> RunParts:
@@ -132,10 +132,10 @@ def build_transport(parts: ClientParts, ledger: Ledger) -> Transport:
     return parts.config.transport.build(Transport, run=carried_run(parts, ledger))
 
 
-def carried_run(parts: ClientParts, ledger: Ledger) -> Run:
+def carried_run(parts: ClientParts, ledger: Ledger) -> RunSetting:
     """What a transport needs to know of a run; bytes are counted in `ledger`."""
     head = parts.engine.blueprint.head
-    return Run(
+    return RunSetting(
         config=parts.config,
         engine=parts.engine,
         sample_counts=parts.sample_counts,
@@ -153,7 +153,7 @@ def carried_run(parts: ClientParts, ledger: Ledger) -> Run:
     )
 
 
-def run_of_member(config: RunConfig, member: Member) -> Run:
+def run_of_member(config: RunConfig, member: Member) -> RunSetting:
     """What the process of one client needs of a run, once it is prepared for it."""
     prepare_process(config)
     return carried_run(build_clients(config, member=member), Ledger())

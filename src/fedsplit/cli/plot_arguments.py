@@ -11,7 +11,7 @@ from fedsplit.config.commands import command
 from fedsplit.errors import UserError
 from fedsplit.files.paths import user_path
 from fedsplit.files.shipped import shipped
-from fedsplit.reports.experiments import Experiment, figure_type, formats_of
+from fedsplit.reports.experiments import FigureRequest, figure_type, formats_of
 from fedsplit.reports.figures.types import FIGURE_TYPES
 
 EXPERIMENTS = "exp_configs.yaml"
@@ -75,7 +75,7 @@ def listed_experiments() -> Path:
     return own if own.exists() else shipped(EXPERIMENTS)
 
 
-def asked_for(arguments: Namespace) -> list[Experiment]:
+def asked_for(arguments: Namespace) -> list[FigureRequest]:
     """The figures that the command line asks for.
 
     Raises:
@@ -88,7 +88,7 @@ def asked_for(arguments: Namespace) -> list[Experiment]:
         several = [{**settings, "x": x} for x in ("round", "load")]
     figures = [figure_type(type_, each, "--") for each in several]
     formats = formats_of("--format", arguments.format or ["png"])
-    return [Experiment(each.name, each, each.name, "", (), {}, {}, formats) for each in figures]
+    return [FigureRequest(each.name, each, each.name, "", (), {}, {}, formats) for each in figures]
 
 
 def _list(text: str) -> list[object]:

@@ -12,6 +12,7 @@ from fedsplit.config.choices import own_choices
 from fedsplit.config.commands import command
 from fedsplit.config.grammar import override
 from fedsplit.config.overrides import spelled_out
+from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import UserError
 from fedsplit.training.round_callback import RoundCallback, calling_after_rounds
 
@@ -58,8 +59,8 @@ def run(
         return load_run(directory)
 
 
-def compose(*overrides: str, config_dir: str | Path | None = None, **values: object) -> dict[str, object]:
-    """The checked configuration that `run` would train with, plain; imports nothing heavy, writes nothing.
+def compose(*overrides: str, config_dir: str | Path | None = None, **values: object) -> RunConfig:
+    """The checked configuration that `run` would train with; imports nothing heavy, writes nothing.
 
     Args:
         overrides: see `run`.
@@ -71,7 +72,7 @@ def compose(*overrides: str, config_dir: str | Path | None = None, **values: obj
     """
     with _ALONE, own_choices(config_dir):
         _, config = compose_single(_spelled_out(overrides, values))
-        return replace(config, sweep=None).plain()
+        return replace(config, sweep=None)
 
 
 def _spelled_out(overrides: tuple[str, ...], values: dict[str, object]) -> list[str]:

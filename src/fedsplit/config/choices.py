@@ -51,12 +51,14 @@ def own_choices(directory: str | Path | None) -> Iterator[None]:
     """While choices are also looked up in a directory of the user's own, here and in processes started here.
 
     Args:
-        directory: as the user gives it; None leaves all as it is.
+        directory: as the user gives it; None is what the environment says, if it does.
 
     Raises:
         UserError: there is no such directory, or a file in it would have to stand for one of this package.
     """
-    if directory is None:
+    before = os.environ.get(_VARIABLE)
+    directory = directory or before
+    if not directory:
         yield
         return
     root = user_path(directory, FLAG).absolute()
@@ -65,7 +67,6 @@ def own_choices(directory: str | Path | None) -> Iterator[None]:
     for file in sorted(root.rglob("*.yaml")):
         if (CONFIGS / (place := file.relative_to(root))).is_file():
             raise UserError(FLAG, directory, f"{place} is a file of fedsplit's own; rename it")
-    before = os.environ.get(_VARIABLE)
     os.environ[_VARIABLE] = str(root)
     try:
         yield
@@ -92,9 +93,18 @@ def target_of(group: str, choice: str) -> str | None:
     return _target_in(group, file) if file is not None else None
 
 
-@cache
 def _content(file: Path) -> dict[str, Any]:
-    return yaml.safe_load(file.read_text("utf-8")) or {}
+    """What a file holds; nothing where it cannot be read: whoever composes it is told."""
+    return _read(file, file.stat().st_mtime_ns)
+
+
+@cache
+def _read(file: Path, _: int) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(file.read_text("utf-8"))
+    except (ValueError, yaml.YAMLError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _target_in(group: str, file: Path) -> str | None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-class Shards(Sequence[Tensor]):
+class ClientShards(Sequence[Tensor]):
     """Indices of each client's samples, as ranges of one tensor: a client costs two numbers."""
 
     def __init__(self, shards: Sequence[np.ndarray]) -> None:

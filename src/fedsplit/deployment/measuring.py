@@ -36,7 +36,7 @@ class Latency:
 
 
 @dataclass(frozen=True)
-class Footprint:
+class DeviceCost:
     """What a deployed client model takes of a device.
 
     Args:
@@ -89,7 +89,7 @@ def footprints(
     batch_sizes: Sequence[int],
     repeats: int,
     threads: int,
-) -> dict[str, Footprint]:
+) -> dict[str, DeviceCost]:
     """Of deployed models, by name.
 
     Args:
@@ -117,6 +117,6 @@ def footprints(
             for name, each in seconds.items():
                 latency[name][samples] = Latency.of(each)
     return {
-        name: Footprint(latency[name], max(imported, peak[name]), peak[name] - before)
+        name: DeviceCost(latency[name], max(imported, peak[name]), peak[name] - before)
         for name, (imported, before) in held.items()
     }

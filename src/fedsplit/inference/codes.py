@@ -28,7 +28,7 @@ class DeviceCodes:
         """The message of smashed data of any type in `CODES` or `FLOATS`.
 
         Raises:
-            NotFinite: a value is not.
+            NonFiniteTensor: a value is not.
         """
         values, start = smashed.values, b""
         if values.dtype in CODES:

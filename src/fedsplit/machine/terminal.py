@@ -27,7 +27,7 @@ def with_tolerant_output(main: Callable[[], int]) -> int:
     """
     _open_where_closed()
     output, error = _Output(1), _Output(2)
-    sys.stdout = _text(output, sys.stdout, "fedsplit.machine.terminal", by_line=output.isatty())
+    sys.stdout = _text(output, sys.stdout, __name__, by_line=output.isatty())
     sys.stderr = _text(error, sys.stderr, "backslashreplace", by_line=True)
     try:
         return main()
@@ -114,4 +114,4 @@ def _escaped(error: UnicodeError) -> tuple[str | bytes, int]:
     return lacking.encode("ascii", "backslashreplace"), error.start + 1
 
 
-codecs.register_error("fedsplit.machine.terminal", _escaped)
+codecs.register_error(__name__, _escaped)

@@ -5,7 +5,7 @@ from functools import cache
 
 from fedsplit.data.batches import batch_slices
 from fedsplit.estimators.fit import Fit
-from fedsplit.network.device import Device
+from fedsplit.network.device import SimulatedDevice
 from fedsplit.network.network import SimulatedNetwork
 from fedsplit.network.timelines.timeline import ClientRound, Round, Timeline
 from fedsplit.network.work import Work
@@ -27,7 +27,7 @@ class Clock:
     ) -> None:
         self.network, self.timeline, self.work = network, timeline, work
         self._batch_size, self._local_epochs = batch_size, local_epochs
-        self.device: Callable[[int], Device] = cache(lambda client: network.device(client, seed))
+        self.device: Callable[[int], SimulatedDevice] = cache(lambda client: network.device(client, seed))
 
     def seconds(
         self, t: int, messages: Messages, samples: Callable[[int], int], fits: Mapping[int, Fit]

@@ -5,7 +5,7 @@ from math import inf
 
 
 @dataclass(frozen=True)
-class Device:
+class SimulatedDevice:
     """A client, or the servers taken together.
 
     Args:

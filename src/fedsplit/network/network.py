@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from math import inf
 
 from fedsplit.config.values import NonNegativeFloat, Rate, Spread, SpreadFromZero
-from fedsplit.network.device import Device
+from fedsplit.network.device import SimulatedDevice
 from fedsplit.network.spread import drawn
 
 
@@ -45,13 +45,13 @@ class SimulatedNetwork(Network):
     server_down_mbps: Rate | None
     server_gmacs: Rate | None
 
-    def device(self, client: int, seed: int) -> Device:
+    def device(self, client: int, seed: int) -> SimulatedDevice:
         """A client's, the same in every round of a run with this seed."""
 
         def of_client(what: str, spread: Spread | None, unit: float) -> float:
             return inf if spread is None else drawn(spread, seed, what, client) * unit
 
-        return Device(
+        return SimulatedDevice(
             up=of_client("upload bandwidth", self.up_mbps, 1e6),
             down=of_client("download bandwidth", self.down_mbps, 1e6),
             speed=of_client("speed", self.client_gmacs, 1e9),
@@ -59,9 +59,9 @@ class SimulatedNetwork(Network):
         )
 
     @property
-    def servers(self) -> Device:
+    def servers(self) -> SimulatedDevice:
         """The servers'."""
-        return Device(
+        return SimulatedDevice(
             up=_limit(self.server_up_mbps, 1e6),
             down=_limit(self.server_down_mbps, 1e6),
             speed=_limit(self.server_gmacs, 1e9),

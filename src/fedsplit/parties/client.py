@@ -10,8 +10,8 @@ from fedsplit.errors import NonFinite
 from fedsplit.parties.engine import Blueprint
 from fedsplit.parties.graphed_steps import GraphedSteps
 from fedsplit.parties.local_step import Descend, forward_body, local_step
-from fedsplit.parties.messages import BatchLoss, LocalTraining, Part, Upload
-from fedsplit.quant.codec import NotFinite
+from fedsplit.parties.messages import BatchLoss, LocalTraining, LocalWork, Part, Upload
+from fedsplit.quant.codec import NonFiniteTensor
 from fedsplit.quant.quantization import rounding_seed
 from fedsplit.randomness import seed_of
 from fedsplit.state.state import State
@@ -94,25 +94,15 @@ class ClientWorker:
             )
         pending.descend(dz, self._schedule.factor(round))
 
-    def train_local(
-        self, round: int, *, train_head_too: bool, upload_interval: int | None, skip_first_upload: bool
-    ) -> LocalTraining:
-        """Train for the local epochs of a round.
-
-        Args:
-            round: which.
-            train_head_too: descend along the head's own loss and train the head with it; else descend
-                along what the gradient estimator makes of the head, and leave the head as it is.
-            upload_interval: upload at local steps 0, q, 2q, ...; None never.
-            skip_first_upload: not at step 0, which the server already has.
-        """
+    def train_local(self, round: int, work: LocalWork) -> LocalTraining:
+        """Train for the local epochs of a round."""
         self._pending = None
         factor = self._schedule.factor(round)
         uploads: list[Upload] = []
         losses: list[BatchLoss] = []
         for step, x, y in self._batches.round(round):
             if self._graphed:
-                z, *trained = self._graphed.train(None, train_head_too, x, y, factor)
+                z, *trained = self._graphed.train(None, work.train_head, x, y, factor)
             else:
                 z, *trained = local_step(
                     self._body,
@@ -120,7 +110,7 @@ class ClientWorker:
                     self._estimator,
                     x,
                     y,
-                    train_head_too=train_head_too,
+                    train_head_too=work.train_head,
                     learning_rate_factor=factor,
                     seeds=(
                         self._dropout_seed("client", round, step),
@@ -129,7 +119,7 @@ class ClientWorker:
                     seen=partial(self._seen_by_head, round=round, step=step) if self._head_sees else None,
                 )
             losses += [BatchLoss([self.client], loss[None], len(y)) for loss in trained]
-            if upload_interval and step % upload_interval == 0 and not (step == 0 and skip_first_upload):
+            if work.uploads(self.client, step):
                 uploads.append(Upload(self.client, step, z, y))
         return LocalTraining(uploads, losses)
 
@@ -138,7 +128,7 @@ class ClientWorker:
         seed = rounding_seed(self._seed, "smashed", self.client, round, step)
         try:
             return self._head_sees.simulate(z.contiguous(), seed=seed).decoded
-        except NotFinite as error:
+        except NonFiniteTensor as error:
             raise NonFinite("smashed", self.client) from error
 
     def _dropout_seed(self, half: str, round: int, step: int) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from torch import Tensor
 
-from fedsplit.parties.messages import LocalTraining, Part, Upload
+from fedsplit.parties.messages import LocalTraining, LocalWork, Part, Upload
 from fedsplit.state.weights import Weights
 
 
@@ -43,20 +43,8 @@ class Cohort(ABC):
         """Send the cut gradients of the last `forward`, by client; the clients step."""
 
     @abstractmethod
-    def train_local(
-        self,
-        *,
-        train_head: bool,
-        upload_interval: int | None = None,
-        skip_first_upload: Collection[int] = (),
-    ) -> LocalTraining:
-        """Train for the local epochs of the round.
-
-        Args:
-            train_head: train the head on its own loss; else the head only estimates gradients.
-            upload_interval: upload at local steps 0, q, 2q, ...; None never.
-            skip_first_upload: clients whose upload of step 0 the server already has.
-        """
+    def train_local(self, work: LocalWork) -> LocalTraining:
+        """Train for the local epochs of the round."""
 
     @abstractmethod
     def weights(self, part: Part) -> Sequence[Weights]:

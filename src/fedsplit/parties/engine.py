@@ -1,7 +1,7 @@
 """What an engine is: how the clients of one process, or the server's copies for them, are computed."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -14,7 +14,7 @@ from fedsplit.data.batches import ClientBatches
 from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.optim.optimizers import Optimizer
 from fedsplit.optim.schedules import Schedule
-from fedsplit.parties.messages import LocalTraining, Part, Upload
+from fedsplit.parties.messages import LocalTraining, LocalWork, Part, Upload
 from fedsplit.parties.server_copies import ServerCopies
 from fedsplit.quant.codec import Codec
 from fedsplit.state.state import State
@@ -92,15 +92,7 @@ class Engine(ABC):
         """Step the clients along the cut gradients of the last `forward`."""
 
     @abstractmethod
-    def train_local(
-        self,
-        clients: Sequence[int],
-        round: int,
-        *,
-        train_head_too: bool,
-        upload_interval: int | None,
-        skip_first_upload: Collection[int],
-    ) -> LocalTraining:
+    def train_local(self, clients: Sequence[int], round: int, work: LocalWork) -> LocalTraining:
         """Train for the local epochs of a round; see `Cohort.train_local`."""
 
     @abstractmethod

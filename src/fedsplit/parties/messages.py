@@ -1,6 +1,6 @@
 """What a server and its clients send each other."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal, TypeAlias, overload
@@ -10,6 +10,28 @@ from torch import Tensor
 
 Part: TypeAlias = Literal["client", "auxiliary", "full"]
 """Which weights: of the client model, the auxiliary model, or the full model (client and server model)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalWork:
+    """What clients do in the local epochs of a round.
+
+    Args:
+        train_head: train the head on its own loss, and descend along that; else descend along what the
+            gradient estimator makes of the head, and leave the head as it is.
+        upload_interval: upload at local steps 0, q, 2q, ...; None never.
+        skip_first_upload: clients whose upload of step 0 the server already has.
+    """
+
+    train_head: bool
+    upload_interval: int | None = None
+    skip_first_upload: Collection[int] = ()
+
+    def uploads(self, client: int, step: int) -> bool:
+        """Whether a client uploads the smashed data of a local step."""
+        if self.upload_interval is None or step % self.upload_interval:
+            return False
+        return step > 0 or client not in self.skip_first_upload
 
 
 @dataclass(frozen=True)
@@ -33,7 +55,7 @@ class BatchLoss:
 
 
 @dataclass(frozen=True)
-class Stack:
+class UploadStack:
     """Uploads of K clients at one local step: `z (K, b, ...)`, `y (K, b)`."""
 
     clients: Sequence[int]
@@ -47,7 +69,7 @@ class Stack:
             yield Upload(client, self.step, z, y)
 
     @classmethod
-    def of(cls, uploads: Sequence[Upload]) -> "Stack":
+    def of(cls, uploads: Sequence[Upload]) -> "UploadStack":
         """Of uploads with equal shapes, all of one step."""
         z, y = torch.stack([each.z for each in uploads]), torch.stack([each.y for each in uploads])
         return cls([each.client for each in uploads], uploads[0].step, z, y)
@@ -56,7 +78,7 @@ class Stack:
 class StackedUploads(Sequence[Upload]):
     """Uploads that are held as stacks, and can be read one by one, in client order."""
 
-    def __init__(self, stacks: Sequence[Stack]) -> None:
+    def __init__(self, stacks: Sequence[UploadStack]) -> None:
         self.stacks = stacks
 
     def _ordered(self) -> list[Upload]:
@@ -77,12 +99,12 @@ class StackedUploads(Sequence[Upload]):
         return sum(len(stack.clients) for stack in self.stacks)
 
 
-def stacks_of(uploads: Sequence[Upload]) -> Sequence[Stack]:
+def stacks_of(uploads: Sequence[Upload]) -> Sequence[UploadStack]:
     """Uploads of one step as stacks, whichever way they are held."""
     if isinstance(uploads, StackedUploads):
         return uploads.stacks
     by_shape = groupby(sorted(uploads, key=lambda each: -len(each.y)), key=lambda each: len(each.y))
-    return [Stack.of(list(alike)) for _, alike in by_shape]
+    return [UploadStack.of(list(alike)) for _, alike in by_shape]
 
 
 class StackedGradients(Mapping[int, Tensor]):

@@ -1,6 +1,6 @@
 """One client after the other."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -9,7 +9,7 @@ from fedsplit.optim.optimizers import Optimizer
 from fedsplit.optim.schedules import Schedule
 from fedsplit.parties.client import ClientWorker
 from fedsplit.parties.engine import Blueprint, Engine
-from fedsplit.parties.messages import LocalTraining, Part, Upload
+from fedsplit.parties.messages import LocalTraining, LocalWork, Part, Upload
 from fedsplit.parties.server_copies import SequentialCopies
 from fedsplit.state.state import State
 from fedsplit.state.weights import Weights
@@ -53,25 +53,9 @@ class Sequential(Engine):
         for client, gradient in dz.items():
             self.worker(client).backward(round, step, gradient)
 
-    def train_local(
-        self,
-        clients: Sequence[int],
-        round: int,
-        *,
-        train_head_too: bool,
-        upload_interval: int | None,
-        skip_first_upload: Collection[int],
-    ) -> LocalTraining:
+    def train_local(self, clients: Sequence[int], round: int, work: LocalWork) -> LocalTraining:
         """See `Engine.train_local`."""
-        trained = [
-            self.worker(client).train_local(
-                round,
-                train_head_too=train_head_too,
-                upload_interval=upload_interval,
-                skip_first_upload=client in skip_first_upload,
-            )
-            for client in clients
-        ]
+        trained = [self.worker(client).train_local(round, work) for client in clients]
         return LocalTraining(
             [upload for local in trained for upload in local.uploads],
             [loss for local in trained for loss in local.losses],

@@ -13,7 +13,7 @@ from fedsplit.optim.optimizers import Optimizer, RowOptimizer
 from fedsplit.optim.schedules import Schedule
 from fedsplit.parties.local_step import train_head
 from fedsplit.parties.members import Members, largest_first
-from fedsplit.parties.messages import BatchLoss, Stack, StackedGradients, Upload, stacks_of
+from fedsplit.parties.messages import BatchLoss, StackedGradients, Upload, UploadStack, stacks_of
 from fedsplit.parties.split_server import SplitServer
 from fedsplit.randomness import seed_of
 from fedsplit.state.state import State
@@ -158,7 +158,7 @@ class StackedCopies(ServerCopies):
             gradients.append((stack.clients, dz))
         return losses, StackedGradients(gradients)
 
-    def _seeds(self, stack: Stack, round: int) -> list[int]:
+    def _seeds(self, stack: UploadStack, round: int) -> list[int]:
         if not self._model.stacked.draws:
             return []
         return [

@@ -23,14 +23,15 @@ from fedsplit.parties.members import Members, largest_first, row_optimizer
 from fedsplit.parties.messages import (
     BatchLoss,
     LocalTraining,
+    LocalWork,
     Part,
-    Stack,
     StackedGradients,
     StackedUploads,
     Upload,
+    UploadStack,
 )
 from fedsplit.parties.server_copies import StackedCopies
-from fedsplit.quant.codec import NotFinite
+from fedsplit.quant.codec import NonFiniteTensor
 from fedsplit.quant.quantization import rounding_seed
 from fedsplit.randomness import seed_of
 from fedsplit.state.state import State
@@ -82,7 +83,7 @@ class _ClientStack(Members):
         models = {"client": ("body",), "auxiliary": ("head",), "full": ("body", "head")}
         return [self.models[name] for name in models[part]]
 
-    def forward(self, rows: Sequence[int], round: int, step: int) -> tuple[Stack, _Pending]:
+    def forward(self, rows: Sequence[int], round: int, step: int) -> tuple[UploadStack, _Pending]:
         """Smashed data of one step, and what waits for their cut gradients."""
         x, y = self.batches.batch(round, step, rows)
         selected = rows_of(rows)
@@ -93,11 +94,11 @@ class _ClientStack(Members):
         else:
             seeds = self._seeds(self.body, "client", clients, round, step)
             z, descend = forward_body(self.body.rows(selected), x, seed=seeds)
-        return Stack(clients, step, z, y), _Pending(round, step, clients, descend)
+        return UploadStack(clients, step, z, y), _Pending(round, step, clients, descend)
 
     def train_step(
         self, rows: Sequence[int], round: int, step: int, *, train_head_too: bool
-    ) -> tuple[Stack, BatchLoss | None]:
+    ) -> tuple[UploadStack, BatchLoss | None]:
         """One local step of some clients; see `ClientWorker.train_local`."""
         assert self.head is not None, "this algorithm's clients have no head"
         blueprint, selected = self._blueprint, rows_of(rows)
@@ -124,7 +125,7 @@ class _ClientStack(Members):
                 else None,
             )
         loss = BatchLoss(clients, losses[0], y.shape[1]) if losses else None
-        return Stack(clients, step, z, y), loss
+        return UploadStack(clients, step, z, y), loss
 
     def _seeds(
         self, model: StackedState, half: str, clients: Sequence[int], round: int, step: int
@@ -142,7 +143,7 @@ class _ClientStack(Members):
             seed = rounding_seed(self._blueprint.seed, "smashed", client, round, step)
             try:
                 seen.append(codec.simulate(own.contiguous(), seed=seed).decoded)
-            except NotFinite as error:
+            except NonFiniteTensor as error:
                 raise NonFinite("smashed", client) from error
         return torch.stack(seen)
 
@@ -271,15 +272,7 @@ class Vectorized(Engine):
                 raise AssertionError(f"no forward pass of step {step} of round {round} is waiting")
             pending.descend(gradients.of(pending.clients), factor)
 
-    def train_local(
-        self,
-        clients: Sequence[int],
-        round: int,
-        *,
-        train_head_too: bool,
-        upload_interval: int | None,
-        skip_first_upload: Collection[int],
-    ) -> LocalTraining:
+    def train_local(self, clients: Sequence[int], round: int, work: LocalWork) -> LocalTraining:
         """See `Engine.train_local`."""
         self._pending = []
         uploads: list[Upload] = []
@@ -288,11 +281,10 @@ class Vectorized(Engine):
         for stack in self._stacks_of(clients):
             for step in range(stack.batches.steps):
                 for rows in stack.groups(step, wanted):
-                    done, loss = stack.train_step(rows, round, step, train_head_too=train_head_too)
+                    done, loss = stack.train_step(rows, round, step, train_head_too=work.train_head)
                     losses += [loss] if loss else []
-                    if upload_interval and step % upload_interval == 0:
-                        skipped = skip_first_upload if step == 0 else ()
-                        uploads += [each for each in done.uploads() if each.client not in skipped]
+                    if work.upload_interval is not None and step % work.upload_interval == 0:
+                        uploads += [each for each in done.uploads() if work.uploads(each.client, step)]
         uploads.sort(key=lambda upload: (upload.client, upload.step))
         return LocalTraining(uploads, losses)
 

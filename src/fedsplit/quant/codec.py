@@ -14,7 +14,7 @@ from fedsplit.quant.message import Corrupt, Message, expect
 Form = TypeVar("Form")
 
 
-class NotFinite(ValueError):
+class NonFiniteTensor(ValueError):
     """A tensor holds infinities or NaN, or values beyond float32."""
 
 
@@ -28,7 +28,7 @@ class Simulated:
 
 
 class Codec(ABC):
-    """Codes tensors of any shape, also empty ones and single values; raises `NotFinite` where one is not."""
+    """Codes finite tensors of any shape, also empty ones and single values; refuses a `NonFiniteTensor`."""
 
     lossless: ClassVar[bool] = False
     """Whether every tensor is decoded as it was."""
@@ -155,10 +155,10 @@ def require_finite(x: Tensor) -> None:
     """Raise where a value is no number. On a GPU nothing is looked at: it would have to be waited for.
 
     Raises:
-        NotFinite: `x` is on a CPU, and is not.
+        NonFiniteTensor: `x` is on a CPU, and is not.
     """
     if x.device.type == "cpu" and not is_finite(x):
-        raise NotFinite("values are not finite")
+        raise NonFiniteTensor("values are not finite")
 
 
 def is_finite(x: Tensor) -> bool:

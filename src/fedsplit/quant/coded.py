@@ -17,6 +17,21 @@ class Coded:
     meant: Tensor
     arrived: Simulated
 
+    @classmethod
+    def exactly(cls, x: Tensor) -> "Coded":
+        """A tensor that arrives as it is."""
+        return cls(x, Simulated(x, x.numel() * x.element_size()))
+
+    @property
+    def size(self) -> int:
+        """Bytes of payload."""
+        return self.arrived.size
+
+    @property
+    def values(self) -> int:
+        """Numbers in the tensor."""
+        return self.meant.numel()
+
     @property
     def exact(self) -> bool:
         """Whether the very tensor arrives."""

@@ -7,7 +7,7 @@ from fedsplit.errors import UserError
 from fedsplit.files.whole import appearing
 from fedsplit.recording.config_file import OtherFormat
 from fedsplit.reports.defaults import at_defaults
-from fedsplit.reports.experiments import Experiment
+from fedsplit.reports.experiments import FigureRequest
 from fedsplit.reports.figures.drawn import Drawn
 from fedsplit.reports.figures.style import encoded, house_style
 from fedsplit.reports.finding import runs_at
@@ -45,7 +45,7 @@ class StoredRuns:
             self._tell_of(error)
         return self._once(runs)
 
-    def selected(self, experiment: Experiment) -> list[Run]:
+    def selected(self, experiment: FigureRequest) -> list[Run]:
         """The runs of an experiment; what is damaged or cannot be drawn is told."""
         everything = []
         for path in self._paths(experiment.runs, f"{experiment.name}.runs", all_needed=False):
@@ -70,7 +70,7 @@ class StoredRuns:
             others = f" and {len(names) - 1} more" if len(names) > 1 else ""
             self._notes.add("missing", f"missing for {names[0]}{others}: {command}")
 
-    def _tell_of_none(self, experiment: Experiment, everything: Sequence[Run]) -> None:
+    def _tell_of_none(self, experiment: FigureRequest, everything: Sequence[Run]) -> None:
         told = f"{experiment.name}: not drawn, it has no run"
         if unknown := unknown_keys(everything, experiment.where):
             told += f" (none has the key {', '.join(unknown)})"
@@ -81,7 +81,7 @@ class StoredRuns:
     def _tell_of(self, error: UserError) -> None:
         self._notes.add("format" if isinstance(error, OtherFormat) else "damaged", f"not drawn: {error}")
 
-    def _drawable(self, experiment: Experiment, runs: Sequence[Run]) -> list[Run]:
+    def _drawable(self, experiment: FigureRequest, runs: Sequence[Run]) -> list[Run]:
         drawable: list[Run] = []
         refused: dict[str, list[UserError]] = {}
         for run in runs:
@@ -128,7 +128,7 @@ class StoredRuns:
         return kept
 
 
-def draw(experiment: Experiment, runs: Sequence[Run], formats: Sequence[str]) -> Drawn:
+def draw(experiment: FigureRequest, runs: Sequence[Run], formats: Sequence[str]) -> Drawn:
     """Draw an experiment of runs that pass its figure's `check`.
 
     Raises:
@@ -148,7 +148,7 @@ def image_files(drawn: Drawn) -> dict[str, bytes]:
     return {f"{drawn.name}.{format}": image for format, image in drawn.images.items()}
 
 
-def tabulate(experiment: Experiment, runs: Sequence[Run]) -> list[Table]:
+def tabulate(experiment: FigureRequest, runs: Sequence[Run]) -> list[Table]:
     """The table of an experiment, where it asks for one."""
     if experiment.table is None:
         return []

@@ -24,7 +24,7 @@ _OWN_KEYS = ("figure", "title", "description", "runs", "where", "expects", "form
 
 
 @dataclass(frozen=True)
-class Experiment:
+class FigureRequest:
     """A figure to be drawn.
 
     Args:
@@ -55,7 +55,7 @@ class Experiment:
         return frozenset({*self.where, *self.expects, *own})
 
 
-def experiments_in(path: Path) -> list[Experiment]:
+def experiments_in(path: Path) -> list[FigureRequest]:
     """The experiments that a YAML file lists.
 
     Raises:
@@ -111,7 +111,7 @@ def formats_of(key: str, value: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(value))
 
 
-def _experiment(name: object, entry: object) -> Experiment:
+def _experiment(name: object, entry: object) -> FigureRequest:
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name):
         raise UserError("experiment", name, "names a file: only letters, digits, '_', '-' and '.'")
     if not isinstance(entry, Mapping) or not ({"runs", "where"} & entry.keys()):
@@ -126,7 +126,7 @@ def _experiment(name: object, entry: object) -> Experiment:
         if not isinstance(own.get(key, ""), str):
             raise UserError(f"{name}.{key}", own[key], "must be a text")
     where, others_default = _where(f"{name}.where", own.get("where", {}))
-    return Experiment(
+    return FigureRequest(
         name=name,
         figure=figure,
         title=own.get("title", name),

@@ -25,7 +25,7 @@ _WIDE = 120
 
 
 @dataclass(frozen=True)
-class Row:
+class JobRow:
     """A job as it is shown.
 
     Args:
@@ -44,7 +44,7 @@ class Row:
     remark: str
 
 
-def narrow(rows: Sequence[Row], caption: str, width: int) -> Table:
+def narrow(rows: Sequence[JobRow], caption: str, width: int) -> Table:
     """A line a row, for a terminal of so many columns: overrides are cut, directories may be left out."""
     made = table(rows, caption, one_line=True)
     if width < _WIDE:
@@ -57,7 +57,7 @@ def narrow(rows: Sequence[Row], caption: str, width: int) -> Table:
     return made
 
 
-def table(rows: Sequence[Row], caption: str | None = None, *, one_line: bool = False) -> Table:
+def table(rows: Sequence[JobRow], caption: str | None = None, *, one_line: bool = False) -> Table:
     """The rows, under what there is to know of each; with `one_line`, what is long is cut."""
     made = Table(caption=caption, caption_justify="left")
     overflow: Literal["ellipsis", "fold"] = "ellipsis" if one_line else "fold"
@@ -77,7 +77,7 @@ def table(rows: Sequence[Row], caption: str | None = None, *, one_line: bool = F
     return made
 
 
-def numbers(row: Row) -> tuple[str, str, str, str]:
+def numbers(row: JobRow) -> tuple[str, str, str, str]:
     """Rounds, accuracy, MB and seconds of a job, as they are shown."""
     progress = row.progress
     if progress is None:
@@ -87,13 +87,13 @@ def numbers(row: Row) -> tuple[str, str, str, str]:
     return rounds, accuracy, f"{progress.load / 1e6:,.2f}", f"{progress.seconds:,.1f}"
 
 
-def counted(rows: Sequence[Row]) -> str:
+def counted(rows: Sequence[JobRow]) -> str:
     """How many jobs stand how."""
     counts = Counter(row.state for row in rows)
     return ", ".join(f"{counts[state]} {state}" for state in _COLOURS if counts[state])
 
 
-def that_fit(rows: Sequence[Row], height: int) -> list[Row]:
+def that_fit(rows: Sequence[JobRow], height: int) -> list[JobRow]:
     """As many rows as fit into so many lines: those at work and those that failed first, in their order."""
     urgent: tuple[Shown, ...] = ("running", "failed", "waiting", "done", "skipped")
     chosen = sorted(rows, key=lambda row: (urgent.index(row.state), row.number))[: max(height, 1)]

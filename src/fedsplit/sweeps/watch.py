@@ -14,7 +14,7 @@ from fedsplit.reports.shown_table import print_table
 from fedsplit.sweeps.progress import is_finished, progress_of
 from fedsplit.sweeps.record import Job, differing
 from fedsplit.sweeps.status import STATUSES, told
-from fedsplit.sweeps.table import Row, Shown, counted, narrow, numbers, table, that_fit
+from fedsplit.sweeps.table import JobRow, Shown, counted, narrow, numbers, table, that_fit
 
 _INTERVAL_S = 0.2
 _OPEN: tuple[Shown, ...] = ("waiting", "running")
@@ -43,7 +43,7 @@ class Watch:
         self._console = Console()
         self._live = live and self._console.is_terminal
         self._rows = {
-            job.number: Row(
+            job.number: JobRow(
                 number=job.number,
                 overrides=" ".join(overrides),
                 state="skipped" if job.number in skipped else "waiting",
@@ -55,7 +55,7 @@ class Watch:
         }
 
     @property
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[JobRow]:
         """By number."""
         return [row for _, row in sorted(self._rows.items())]
 
@@ -116,7 +116,7 @@ class Watch:
             elif status.state != "running":
                 self._end(now, "failed", status.error or "it left no results.json")
 
-    def _end(self, row: Row, state: Shown, remark: str) -> None:
+    def _end(self, row: JobRow, state: Shown, remark: str) -> None:
         self._rows[row.number] = replace(row, state=state, remark=remark)
         if state == "failed":
             print(f"error: {_named(row)}: {remark}", file=sys.stderr, flush=True)
@@ -126,5 +126,5 @@ class Watch:
             print(f"{_named(row)} done: {f'{rounds} rounds, ' if rounds else ''}{words}", flush=True)
 
 
-def _named(row: Row) -> str:
+def _named(row: JobRow) -> str:
     return f"job {row.number}" + (f" ({row.overrides})" if row.overrides else "")

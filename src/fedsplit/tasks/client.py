@@ -37,8 +37,8 @@ class Client(Task):
         from fedsplit.building.run import run_of_member  # noqa: PLC0415  (heavy)
 
         with extra("task", "client"):
-            from fedsplit.inference.grpc.device import Device  # noqa: PLC0415
-            from fedsplit.transport.grpc.client.client import Client as Process  # noqa: PLC0415
+            from fedsplit.inference.grpc.device import DeviceClient  # noqa: PLC0415
+            from fedsplit.transport.grpc.client.client import TrainingClient  # noqa: PLC0415
             from fedsplit.transport.grpc.protocol.arguments import GrpcArguments  # noqa: PLC0415
             from fedsplit.transport.grpc.protocol.tls import Tls, require_tls_beyond_loopback  # noqa: PLC0415
 
@@ -62,7 +62,7 @@ class Client(Task):
         own = {key: value for key, value in config.of_this_machine().items() if value is not None}
         logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(show_path=False)])
         if client.model is not None:
-            Device(
+            DeviceClient(
                 server=server,
                 client=number,
                 tls=tls,
@@ -71,7 +71,7 @@ class Client(Task):
                 memory_mb=client.memory_mb,
             ).attend()
             return
-        Process(
+        TrainingClient(
             server=server,
             client=number,
             tls=tls,

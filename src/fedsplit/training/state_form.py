@@ -9,7 +9,7 @@ from fedsplit.recording.checkpoint import Checkpoint
 from fedsplit.recording.ledger import DIRECTIONS, KINDS, Direction, Kind
 from fedsplit.recording.metrics import PHASES, Record
 from fedsplit.state.state import State
-from fedsplit.transport.transport import Run
+from fedsplit.transport.transport import RunSetting
 
 _NUMBERS_OF_TRAFFIC = 4
 _NUMBER = re.compile("0|[1-9][0-9]{0,17}")
@@ -33,7 +33,7 @@ def identity_of(checkpoint: Checkpoint) -> State:
     return identity
 
 
-def check_state(checkpoint: Checkpoint, own: State, run: Run) -> None:
+def check_state(checkpoint: Checkpoint, own: State, run: RunSetting) -> None:
     """Check the state of a run.
 
     Args:
@@ -114,7 +114,7 @@ def _check_ledger(ledger: State) -> None:
                     raise Misfit(f"{place}.{direction}.{kind}", f"must be {_NUMBERS_OF_TRAFFIC} numbers")
 
 
-def _check_clients(clients: State, run: Run) -> None:
+def _check_clients(clients: State, run: RunSetting) -> None:
     for client, kept in clients.items():
         _check_client(client, run, "state.clients")
         place = f"state.clients.{client}"
@@ -126,7 +126,7 @@ def _check_clients(clients: State, run: Run) -> None:
                 check_like(kept[half]["weights"], weights, f"{place}.{half}.weights")
 
 
-def _check_client(client: str, run: Run, place: str) -> None:
+def _check_client(client: str, run: RunSetting, place: str) -> None:
     clients = len(run.sample_counts)
     if not _NUMBER.fullmatch(client) or int(client) >= clients:
         raise Misfit(f"{place}.{client}", f"must be of a client from 0 to {clients - 1}")

@@ -1,15 +1,14 @@
 """What both ends of a link agree on: how the weights of a part are counted, and what is drawn for them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from fedsplit.errors import NonFinite
 from fedsplit.parties.messages import Part
-from fedsplit.quant.codec import NotFinite
-from fedsplit.quant.coded import Coded
+from fedsplit.quant.codec import NonFiniteTensor
 from fedsplit.quant.weights_link import Delivery
 from fedsplit.randomness import seed_of
-from fedsplit.recording.ledger import Direction, Kind, Ledger
+from fedsplit.recording.ledger import Direction, Kind
 
 KIND_OF: dict[Part, Kind] = {
     "client": "client_weights",
@@ -32,32 +31,6 @@ def receivers(sent: Mapping[int, Delivery]) -> list[tuple[Delivery, list[int]]]:
     return list(by_delivery.values())
 
 
-def count(
-    ledger: Ledger,
-    round: int,
-    direction: Direction,
-    kind: Kind,
-    coded: Sequence[Coded],
-    *,
-    clients: Sequence[int],
-    step: int = 0,
-) -> None:
-    """Count tensors that went to or came from each of these clients."""
-    times = len(clients)
-    for each in coded:
-        ledger.add(
-            round,
-            direction,
-            kind,
-            times * each.arrived.size,
-            clients=clients,
-            step=step,
-            values=times * each.meant.numel(),
-            signal=times * each.signal,
-            noise=times * each.noise,
-        )
-
-
 @contextmanager
 def sent_as(kind: Kind, client: int | None) -> Iterator[None]:
     """While something is coded: what is not finite ends the round, and says what it was and whose.
@@ -67,5 +40,5 @@ def sent_as(kind: Kind, client: int | None) -> Iterator[None]:
     """
     try:
         yield
-    except NotFinite as error:
+    except NonFiniteTensor as error:
         raise NonFinite(kind, client) from error

@@ -1,8 +1,9 @@
 """What a transport is: it carries the verbs of a round to the clients, and back."""
 
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias, TypeVar
@@ -34,7 +35,7 @@ class Stateful(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class RunSetting:
     """What a transport needs to know of a run.
 
     Args:
@@ -85,7 +86,7 @@ class Member:
     check_data: Callable[[Dataset], None]
 
 
-BuildRun: TypeAlias = Callable[[RunConfig, Member], Run]
+BuildRun: TypeAlias = Callable[[RunConfig, Member], RunSetting]
 """Makes what the process of one client needs of a run, from its configuration and what it is told."""
 
 
@@ -103,8 +104,17 @@ class Transport(ABC):
     left_out: Sequence[int] = ()
     """Clients that the last round went on without."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: RunSetting) -> None:
         self.run = run
+
+    @contextmanager
+    def at_clients(self) -> Iterator[None]:
+        """While clients answer: adds to `client_seconds`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.client_seconds += time.perf_counter() - start
 
     def told(self, seconds: float) -> str:
         """What went over the network in the last `seconds`, in a few words; nothing where there is none."""

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from fedsplit.errors import UserError
 from fedsplit.reports.drawing import draw
-from fedsplit.reports.experiments import Experiment, figure_type
+from fedsplit.reports.experiments import FigureRequest, figure_type
 from fedsplit.reports.figures.style import FORMATS, house_style
 from fedsplit.reports.figures.types import FIGURE_TYPES
 from tests.reports.stored import load_runs, make_run
@@ -51,7 +51,7 @@ def _set(values: dict[str, Any]) -> Iterator[None]:
 
 def _images(type_: str, *paths: Path) -> dict[str, bytes]:
     figure = figure_type(type_, REQUIRED.get(type_, {}), "--")
-    experiment = Experiment("a", figure, "", "", (), {}, {}, FORMATS)
+    experiment = FigureRequest("a", figure, "", "", (), {}, {}, FORMATS)
     return dict(draw(experiment, load_runs(paths), FORMATS).images)
 
 

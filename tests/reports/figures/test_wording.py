@@ -1,6 +1,6 @@
 import pytest
 
-from fedsplit.reports.figures.figure_type import Limits, keep_first
+from fedsplit.reports.figures.figure_type import SeriesLimits, keep_first
 from fedsplit.reports.figures.style import looks, wrapped
 from fedsplit.reports.figures.wording import in_words, legend_texts, pieces
 
@@ -55,21 +55,22 @@ def test_words_longer_than_a_line_of_a_label_are_broken() -> None:
 
 def test_series_kept_are_those_that_differ_least_within_all_limits() -> None:
     series = [(hue, setting) for hue in ("fed_avg", "cse_fsl") for setting in ("a=1, b=2", "b=null", "c=3")]
-    assert keep_first(series, Limits(series=3, settings=6)) == {
+    assert keep_first(series, SeriesLimits(series=3, settings=6)) == {
         ("fed_avg", "b=null"),
         ("cse_fsl", "b=null"),
         ("fed_avg", "c=3"),
     }
-    assert keep_first(series, Limits(series=9, settings=2)) == {
+    assert keep_first(series, SeriesLimits(series=9, settings=2)) == {
         each for each in series if each[1] != "a=1, b=2"
     }
-    assert keep_first(series, Limits(series=6, settings=3)) == set(series)
+    assert keep_first(series, SeriesLimits(series=6, settings=3)) == set(series)
 
 
 def test_series_kept_have_a_colour_each() -> None:
     own = [(f"mine{i}", "") for i in range(9)]
-    assert keep_first(own, Limits(series=10, settings=6)) == set(own[:8])
-    assert keep_first([("fed_avg", ""), *own], Limits(series=10, settings=6)) == {("fed_avg", ""), *own[:3]}
+    limits = SeriesLimits(series=10, settings=6)
+    assert keep_first(own, limits) == set(own[:8])
+    assert keep_first([("fed_avg", ""), *own], limits) == {("fed_avg", ""), *own[:3]}
 
 
 @pytest.mark.parametrize("hues", [["fed_avg"], ["fed_avg", "fsl_sage"]])

@@ -23,7 +23,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from fedsplit.deployment.backends.graph_step import (
     LARGEST_NUMBER,
     Argument,
-    Step,
+    GraphStep,
     constant,
     flat,
     is_whole,
@@ -57,7 +57,7 @@ class OperationGraph(nn.Module):
         super().__init__()
         self._written = [list(step) for step in steps]
         self._output = output
-        self._steps: list[Step | str | None] = []
+        self._steps: list[GraphStep | str | None] = []
         for number, tensor in enumerate(tensors):
             self.register_buffer(f"t{number}", tensor)
         for number, step in enumerate(steps):
@@ -68,7 +68,7 @@ class OperationGraph(nn.Module):
             raise ValueError(f"there is no step {output}")
         self._free_early()
 
-    def _parsed(self, number: int, step: list[Argument]) -> Step | str | None:
+    def _parsed(self, number: int, step: list[Argument]) -> GraphStep | str | None:
         kind, *rest = step
         if kind == "input":
             return None
@@ -80,17 +80,17 @@ class OperationGraph(nn.Module):
         arguments, named = rest
         if not isinstance(arguments, list) or not isinstance(named, dict):
             raise ValueError(f"{kind}: arguments are a list and an object")
-        return Step.parsed(kind, arguments, named, number)
+        return GraphStep.parsed(kind, arguments, named, number)
 
     def _free_early(self) -> None:
         """Note where the result of each step is needed last."""
         last: dict[int, int] = {}
         for number, step in enumerate(self._steps):
-            if isinstance(step, Step):
+            if isinstance(step, GraphStep):
                 last |= dict.fromkeys(step.uses, number)
         for used, number in last.items():
             step = self._steps[number]
-            assert isinstance(step, Step)
+            assert isinstance(step, GraphStep)
             if used != self._output:
                 self._steps[number] = replace(step, last_uses=(*step.last_uses, used))
 
@@ -134,7 +134,7 @@ class OperationGraph(nn.Module):
                 alive[number] = sum(map(_size, flat(results[number])))
                 if sum(alive.values()) > allowed:
                     raise ValueError(f"step {number} needs more than {allowed / 1e6:,.0f} MB")
-                for used in step.last_uses if isinstance(step, Step) else ():
+                for used in step.last_uses if isinstance(step, GraphStep) else ():
                     del results[used], alive[used]
         if not isinstance(results[self._output], Tensor):
             raise ValueError("its output is no tensor")

@@ -34,7 +34,7 @@ class _Value:
 
 
 @dataclass(frozen=True)
-class Step:
+class GraphStep:
     """One operation: what it calls with which arguments, and the results that nothing needs behind it."""
 
     function: Callable[..., Argument]

@@ -34,7 +34,7 @@ class Linear(Operation):
         return None if weights_only else dg @ self.weights["weight"]
 
 
-class Identity(Operation):
+class PassThrough(Operation):
     """Leaves values as they are."""
 
     def value(self, *inputs: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ class Identity(Operation):
         return directions[0]
 
 
-class Sum(Identity):
+class Sum(PassThrough):
     """The sum of two inputs of one shape, such as the end of a residual block."""
 
     def value(self, *inputs: Tensor) -> Tensor:

@@ -2,38 +2,28 @@
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fedsplit.errors import RunFailed, UserError, first_line
+from fedsplit.config.run_config import RunConfig
 from fedsplit.inference.client_half import ClientHalf, Ran
 from fedsplit.inference.codes import DeviceCodes
 from fedsplit.inference.deploying import precision_of
 from fedsplit.inference.server_half import checksum
 from fedsplit.inference.subject import Batches, device_part
-from fedsplit.machine.allowance import allowing_a_client
 from fedsplit.quant.codecs.identity import Identity
 from fedsplit.quant.message import Corrupt
-from fedsplit.transport.grpc.client.dialling import Dialler, Outbox
+from fedsplit.transport.grpc.client.dialling import Dialler
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol import federation_pb2_grpc
-from fedsplit.transport.grpc.protocol.plan import check_data, configuration_of_client, normalisation
+from fedsplit.transport.grpc.protocol.frames import Parcel
+from fedsplit.transport.grpc.protocol.tensors import Expected, announced, check, decoded
 from fedsplit.transport.grpc.protocol.tls import Tls
-from fedsplit.transport.grpc.protocol.wire import (
-    Assembler,
-    Expected,
-    Parcel,
-    announced,
-    check,
-    decoded,
-    one_line,
-)
 from fedsplit.transport.transport import Member
 
 
@@ -48,7 +38,7 @@ class _Asked:
     expected: Sequence[Expected]
 
 
-class Device(Dialler):
+class DeviceClient(Dialler):
     """One device, for as long as the server asks. Its client half runs in a fresh process of its own.
 
     Args:
@@ -73,14 +63,14 @@ class Device(Dialler):
         own: Mapping[str, object],
         memory_mb: float | None = None,
     ) -> None:
-        super().__init__(server, client, tls)
-        self._memory_mb = memory_mb
-        self._model, self._own = model, own
+        super().__init__(server=server, client=client, tls=tls, own=own, memory_mb=memory_mb)
+        self._model = model
         self._precision = precision_of(model, "client.model")
         self._half: ClientHalf | None = None
         self._batches: Batches | None = None
         self._classes = 0
         self._plan = pb.Plan()
+        self._asked: _Asked | None = None
 
     def attend(self) -> None:
         """See `Dialler.attend`."""
@@ -98,54 +88,20 @@ class Device(Dialler):
         """See `Dialler.call`."""
         return stub.Infer
 
-    def serve(self, stream: Iterator[pb.FromServer], outbox: Outbox) -> bool:
-        """See `Dialler.serve`."""
-        outbox.put(self.hello())
-        asked: _Asked | None = None
-        welcomed = False
-        assembler: Assembler[pb.FromServer] = Assembler(lambda frame: self._admit(asked, frame))
-        for frame in stream:
-            content = frame.WhichOneof("content")
-            if content == "refusal":
-                self.refused(frame.refusal)
-            elif content == "finish":
-                return True
-            elif content == "welcome" and not welcomed:
-                self._build(frame)
-                outbox.put(Parcel(pb.FromClient(identity=frame.identity, deployed=self._deployed())))
-                welcomed = True
-            elif not welcomed:
-                raise Corrupt(f"{content} came before a welcome")
-            elif (parcel := assembler.add(frame)) is not None:
-                if content == "request":
-                    asked = self._request(parcel.head, outbox)
-                else:  # logits, or the last part of them: nothing else is admitted
-                    outbox.put(self._measured(asked, parcel))
-                    asked, self.served = None, True
-        return False
+    def joins(self, run: bytes, welcome: pb.Welcome) -> Mapping[str, pb.Deployed]:
+        """See `Dialler.joins`."""
+        self._asked = None
+        if self._half is None or welcome.plan != self._plan:
+            self._close()
+            self.built("the client model", welcome.plan, self._build)
+            self._plan = welcome.plan
+        return {"deployed": self._deployed()}
 
-    def _build(self, frame: pb.FromServer) -> None:
-        """Make what this device needs of a plan, unless it has that already."""
-        if frame.identity.client != self.client or len(frame.identity.run) != 16:
-            raise Corrupt("a welcome that is not for this device")
-        plan = frame.welcome.plan
-        if self._half is not None and plan == self._plan:
-            return
-        self._close()
-        config = configuration_of_client(plan, self.client, self._own)
-        member = Member(self.client, normalisation(plan), partial(check_data, plan))
+    def _build(self, config: RunConfig, member: Member) -> None:
         torch.set_num_threads(config.computation.threads)
-        try:
-            with allowing_a_client(self._memory_mb):
-                data, architecture = device_part(config, member)
-            half = ClientHalf(self._model, architecture, config.computation.threads).__enter__()
-        except (UserError, RunFailed, Corrupt):
-            raise
-        except Exception as error:  # whatever models and data raise
-            reason = one_line(first_line(error))
-            raise RunFailed(f"the client model cannot be built here: {reason}") from error
-        self._half, self._batches, self._plan = half, Batches(data, config.training.batch_size), plan
-        self._classes = data.dataset.num_classes
+        data, architecture = device_part(config, member)
+        self._batches, self._classes = Batches(data, config.training.batch_size), data.dataset.num_classes
+        self._half = ClientHalf(self._model, architecture, config.computation.threads).__enter__()
 
     def _deployed(self) -> pb.Deployed:
         assert self._half is not None
@@ -155,14 +111,24 @@ class Device(Dialler):
             memory_before=self._half.memory_before,
         )
 
-    def _admit(self, asked: _Asked | None, frame: pb.FromServer) -> bool:
+    def admit(self, frame: pb.FromServer) -> bool:
+        """See `Dialler.admit`."""
+        asked = self._asked
         if asked is None or frame.WhichOneof("content") != "logits" or frame.identity != asked.identity:
             raise Corrupt("tensors that were not asked for")
         check(frame.tensors, asked.expected)
         return True
 
-    def _request(self, head: pb.FromServer, outbox: Outbox) -> _Asked:
-        """Run the client half, and send what it gives."""
+    def answer(self, parcel: Parcel[pb.FromServer]) -> list[Parcel[pb.FromClient]]:
+        """See `Dialler.answer`."""
+        if parcel.head.WhichOneof("content") == "request":
+            return [self._smashed(parcel.head)]
+        measured = self._measured(self._asked, parcel)
+        self._asked, self.served = None, True
+        return [measured]
+
+    def _smashed(self, head: pb.FromServer) -> Parcel[pb.FromClient]:
+        """Run the client half on a batch: its smashed data, whose logits are then waited for."""
         assert self._half is not None
         assert self._batches is not None
         x, labels = self._batches[head.request.batch]
@@ -170,11 +136,10 @@ class Device(Dialler):
         sent = time.perf_counter()
         message = DeviceCodes().encode(ran.smashed)
         tensors = [announced("z", pb.DEVICE, message)]
+        expected = [Expected("logits", pb.EXACT, Identity(), (len(x), self._classes), torch.float32)]
+        self._asked = _Asked(head.identity, labels, ran, sent, expected)
         smashed = pb.FromClient(identity=head.identity, tensors=tensors, smashed=pb.Smashed())
-        outbox.put(Parcel(smashed, [message.payload]))
-        shape = (len(x), self._classes)
-        expected = [Expected("logits", pb.EXACT, Identity(), shape, torch.float32)]
-        return _Asked(head.identity, labels, ran, sent, expected)
+        return Parcel(smashed, [message.payload])
 
     def _measured(self, asked: _Asked | None, parcel: Parcel[pb.FromServer]) -> Parcel[pb.FromClient]:
         if asked is None or parcel.head.WhichOneof("content") != "logits" or not parcel.payloads:
@@ -192,6 +157,6 @@ class Device(Dialler):
 
 
 def attend(server: str, client: int, model: Path, own: Mapping[str, object]) -> None:
-    """Be a device that the server has started on its own machine, until it is let go; see `Device`."""
+    """Be a device that the server has started on its own machine, until it is let go; see `DeviceClient`."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True)
-    Device(server=server, client=client, tls=None, model=model, own=own).attend()
+    DeviceClient(server=server, client=client, tls=None, model=model, own=own).attend()

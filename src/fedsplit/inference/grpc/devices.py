@@ -1,7 +1,6 @@
 """Where split inference and the streams of devices meet: who is here, what it was asked, what it answered."""
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -12,11 +11,12 @@ from fedsplit.inference.codes import CODES, FLOATS, DeviceCodes
 from fedsplit.machine.terminal import note
 from fedsplit.quant.message import Corrupt
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
-from fedsplit.transport.grpc.protocol.wire import TYPES, Expected, Parcel, check, one_line
-from fedsplit.transport.grpc.server.session import Link, Refused
+from fedsplit.transport.grpc.protocol.frames import Parcel, one_line
+from fedsplit.transport.grpc.protocol.tensors import TYPES, Expected, check
+from fedsplit.transport.grpc.server.meeting import Meeting, Reminder
+from fedsplit.transport.grpc.server.session import Link, Refused, Session
 
 _LOG = logging.getLogger("fedsplit.network")
-_TELL_S = 30.0
 _MOST_BYTES = 1 << 50
 
 
@@ -25,11 +25,17 @@ class Gone(Exception):
 
 
 @dataclass
-class _Session:
-    """One device, as the server sees it."""
+class DeviceSession(Session):
+    """One device, as the server sees it.
 
-    link: Link | None = None
-    instance: bytes = b""
+    Args:
+        deployed: what it runs; None until it came.
+        asked: the message that it is to answer; None where it is to answer none.
+        awaits: what the answer is.
+        answer: once it has come.
+        trouble: why a request of it came to its end.
+    """
+
     deployed: pb.Deployed | None = None
     asked: pb.Identity | None = None
     awaits: str = ""
@@ -37,8 +43,8 @@ class _Session:
     trouble: str = "its stream ended"
 
 
-class Devices:
-    """All devices of a study; see `Meeting`.
+class Devices(Meeting[DeviceSession]):
+    """All devices of a study.
 
     Args:
         run: 16 bytes that name it.
@@ -52,6 +58,8 @@ class Devices:
 
     joins_with = "deployed"
     for_others = "this server does split inference: a device brings its model, client.model=<directory>"
+    called = "device"
+    expected = "here are devices"
 
     def __init__(
         self,
@@ -64,73 +72,46 @@ class Devices:
         failure: Callable[[], str | None],
         words: Callable[[int], str] = lambda device: "",
     ) -> None:
-        self.run, self._allowed, self._batch = run, allowed, batch
+        super().__init__(run, [DeviceSession(device) for device in range(devices)])
+        self._allowed, self._batch = allowed, batch
         self._wait_s, self._failure, self._words = wait_s, failure, words
-        self._changed = threading.Condition()
-        self._sessions = [_Session() for _ in range(devices)]
-        self._finished = False
         self._number = 0
 
     # Of streams
 
-    def greet(self, hello: pb.Hello) -> None:
-        """See `Meeting`.
-
-        Raises:
-            Refused: this device may not come in.
-        """
-        if hello.client >= len(self._sessions):
-            told = f"device {hello.client}: here are devices 0 to {len(self._sessions) - 1}"
-            raise Refused(told, for_good=True)
-        session = self._sessions[hello.client]
-        with self._changed:
-            if session.link is not None and session.instance != hello.instance:
-                raise Refused(f"device {hello.client} is here already", for_good=False)
-
-    def attach(self, link: Link, hello: pb.Hello, deployed: pb.Deployed) -> None:
-        """See `Meeting`.
-
-        Raises:
-            Refused: this device cannot take part.
-            Corrupt: no device says this of itself.
-        """
-        if deployed.precision not in self._allowed:
-            asked, has = ", ".join(self._allowed), one_line(deployed.precision)
+    def attach(self, link: Link, hello: pb.Hello, joins: pb.Deployed) -> None:
+        """See `Meeting.attach`."""
+        if joins.precision not in self._allowed:
+            asked, has = ", ".join(self._allowed), one_line(joins.precision)
             raise Refused(f"it runs precision {has!r}, and here are measured: {asked}", for_good=True)
-        if not 0 <= deployed.file_bytes <= _MOST_BYTES or not 0 <= deployed.memory_before <= _MOST_BYTES:
+        if not 0 <= joins.file_bytes <= _MOST_BYTES or not 0 <= joins.memory_before <= _MOST_BYTES:
             raise Corrupt("no device has so many bytes")
-        with self._changed:
+        with self.changed:
             self.greet(hello)
             session = self._sessions[hello.client]
-            if session.deployed is not None and session.deployed.precision != deployed.precision:
+            if session.deployed is not None and session.deployed.precision != joins.precision:
                 told = f"device {hello.client} came with precision {session.deployed.precision} before"
                 raise Refused(told, for_good=True)
-            if session.link is not None:
-                session.link.cut()
-            session.link, session.instance, session.deployed = link, hello.instance, deployed
-            session.asked = None
+            self._replace_link(session, link, hello)
+            session.deployed, session.asked = joins, None
             if self._finished:
-                self._let_go(hello.client, session)
-            self._changed.notify_all()
-        _LOG.info("device %s is here, with precision %s", hello.client, deployed.precision)
+                self._let_go(session, tell=True)
+            self.changed.notify_all()
+        _LOG.info("device %s is here, with precision %s", hello.client, joins.precision)
 
     def detach(self, link: Link, client: int, pending: int) -> None:
-        """See `Meeting`."""
-        with self._changed:
+        """See `Meeting.detach`."""
+        with self.changed:
             session = self._sessions[client]
             if session.link is link:
                 session.link = session.asked = None
-                self._changed.notify_all()
+                self.changed.notify_all()
                 if not self._finished:
                     _LOG.warning("device %s is gone", client)
 
     def admit(self, link: Link, client: int, frame: pb.FromClient) -> bool:
-        """See `Meeting`.
-
-        Raises:
-            Corrupt: no device sends these tensors.
-        """
-        with self._changed:
+        """See `Meeting.admit`."""
+        with self.changed:
             self._check_awaited(link, client, frame)
         try:
             self._check_tensors(frame)
@@ -148,20 +129,16 @@ class Devices:
         check(frame.tensors, [Expected("z", pb.DEVICE, DeviceCodes(), self._batch, dtype)])
 
     def received(self, link: Link, client: int, parcel: Parcel[pb.FromClient]) -> None:
-        """See `Meeting`.
-
-        Raises:
-            Corrupt: it is not what was asked for.
-        """
+        """See `Meeting.received`."""
         content = parcel.head.WhichOneof("content")
-        with self._changed:
+        with self.changed:
             session = self._check_awaited(link, client, parcel.head)
             if content == "smashed" and len(parcel.payloads) != 1:
                 raise Corrupt("smashed data did not come")
             session.answer = parcel
-            self._changed.notify_all()
+            self.changed.notify_all()
 
-    def _check_awaited(self, link: Link, client: int, frame: pb.FromClient) -> _Session:
+    def _check_awaited(self, link: Link, client: int, frame: pb.FromClient) -> DeviceSession:
         session, content = self._sessions[client], frame.WhichOneof("content")
         if session.link is not link or session.asked is None or session.answer is not None:
             raise Corrupt(f"{content} came and nothing was asked")
@@ -177,22 +154,20 @@ class Devices:
         Raises:
             RunFailed: it did not come in time, or never will.
         """
-        begun = last = time.monotonic()
+        begun, reminder = time.monotonic(), Reminder()
         session = self._sessions[device]
-        with self._changed:
+        with self.changed:
             while session.link is None:
                 if (failure := self._failure()) is not None:
                     raise RunFailed(failure)
-                now = time.monotonic()
-                if now - begun >= self._wait_s:
+                if time.monotonic() - begun >= self._wait_s:
                     told = f"device {device} is not here after {self._wait_s:g} s (task.wait_s)"
                     raise RunFailed(told + self._words(device))
-                if now - last >= _TELL_S:
+                if reminder.is_due():
                     _LOG.info("waiting for device %s", device)
                     if words := self._words(device):
                         note(f"waiting for device {device}{words}")
-                    last = now
-                self._changed.wait(min(1.0, self._wait_s))
+                self.changed.wait(min(1.0, self._wait_s))
             assert session.deployed is not None
             return session.deployed
 
@@ -211,7 +186,7 @@ class Devices:
             Gone: its stream ended before it had answered.
         """
         session = self._sessions[device]
-        with self._changed:
+        with self.changed:
             link = session.link
             if link is None:
                 raise Gone(session.trouble)
@@ -221,7 +196,7 @@ class Devices:
             head.identity.CopyFrom(identity)
             session.asked, session.awaits, session.answer = identity, awaits, None
             link.send(Parcel(head, [payload] if head.tensors else []))
-            self._changed.wait_for(lambda: session.answer is not None or session.link is not link)
+            self.changed.wait_for(lambda: session.answer is not None or session.link is not link)
             answer, session.answer, session.asked = session.answer, None, None
             if answer is None:
                 raise Gone(session.trouble)
@@ -230,7 +205,7 @@ class Devices:
     def cut(self, device: int, reason: str) -> None:
         """End the stream of a device that sent what it should not."""
         _LOG.warning("closed the stream of device %s: %s", device, reason)
-        with self._changed:
+        with self.changed:
             session = self._sessions[device]
             session.trouble = reason
             if session.link is not None:
@@ -239,16 +214,10 @@ class Devices:
 
     def finish(self) -> None:
         """Let all devices go."""
-        with self._changed:
+        with self.changed:
             self._finished = True
-            for device, session in enumerate(self._sessions):
-                self._let_go(device, session)
-
-    def _let_go(self, device: int, session: _Session) -> None:
-        if session.link is not None:
-            identity = pb.Identity(run=self.run, client=device)
-            session.link.send(Parcel(pb.FromServer(identity=identity, finish=pb.Finish())))
-            session.link.close()
+            for session in self._sessions:
+                self._let_go(session, tell=True)
 
 
 def check_measured(measured: pb.Measured, samples: int) -> None:

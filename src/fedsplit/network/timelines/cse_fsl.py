@@ -16,7 +16,7 @@ class Arrival(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LocalTraining:
+class LocalTimes:
     """What a client's local training gives, in seconds from the start of the round.
 
     Args:
@@ -50,7 +50,7 @@ def trained(round: Round, starts: Mapping[int, float], *, step: int, idle_from: 
     return max(worked_off(arrivals, idle_from, round), *(each.end for each in local))
 
 
-def train_locally(client: ClientRound, start: float, round: Round, step: int) -> LocalTraining:
+def train_locally(client: ClientRound, start: float, round: Round, step: int) -> LocalTimes:
     """Smashed data leave after the forward pass, one batch after the other, while training goes on."""
     now = link_free = start
     arrivals = []
@@ -62,7 +62,7 @@ def train_locally(client: ClientRound, start: float, round: Round, step: int) ->
             arrivals.append(Arrival(link_free + client.device.latency, samples))
         now += client.compute(samples * step)
     weights = client.upload("client_weights", "auxiliary_weights")
-    return LocalTraining(arrivals, max(link_free, now) + weights)
+    return LocalTimes(arrivals, max(link_free, now) + weights)
 
 
 def worked_off(arrivals: Iterable[Arrival], idle_from: float, round: Round) -> float:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fedsplit.estimators.fit import Fit
-from fedsplit.network.device import Device
+from fedsplit.network.device import SimulatedDevice
 from fedsplit.network.work import Work
 from fedsplit.recording.ledger import Direction, Kind
 
@@ -23,8 +23,8 @@ class ClientRound:
     """
 
     client: int
-    device: Device
-    servers: Device
+    device: SimulatedDevice
+    servers: SimulatedDevice
     sharing: int
     batches: Sequence[int]
     sizes: Mapping[tuple[Direction, Kind, int], int]
@@ -76,7 +76,7 @@ class Round:
     """
 
     clients: Sequence[ClientRound]
-    servers: Device
+    servers: SimulatedDevice
     work: Work
 
 

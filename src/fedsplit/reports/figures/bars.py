@@ -6,7 +6,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from fedsplit.errors import UserError
-from fedsplit.reports.figures.figure_type import FigureType, Limits
+from fedsplit.reports.figures.figure_type import FigureType, SeriesLimits
 from fedsplit.reports.figures.groups import counted, over_seeds
 from fedsplit.reports.figures.style import (
     INK,
@@ -57,7 +57,7 @@ class Bars(FigureType[Sequence[Bar]]):
 
     summary: ClassVar = "stacked bars of bytes by kind and direction, or of seconds by phase"
 
-    limits: ClassVar = Limits(series=16, settings=16)
+    limits: ClassVar = SeriesLimits(series=16, settings=16)
 
     @property
     def name(self) -> str:

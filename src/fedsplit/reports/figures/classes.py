@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from fedsplit.errors import UserError
 from fedsplit.recording.class_counts import ClassCounts, read_class_counts
-from fedsplit.reports.figures.figure_type import FigureType, Limits
+from fedsplit.reports.figures.figure_type import FigureType, SeriesLimits
 from fedsplit.reports.figures.style import TEXT_SIZE, blank_figure, tidy, wrapped
 from fedsplit.reports.figures.wording import in_words, pieces
 from fedsplit.reports.runs import Run
@@ -37,7 +37,7 @@ class Classes(FigureType[Sequence[Division]]):
 
     summary: ClassVar = "how many samples of each class every client has"
 
-    limits: ClassVar = Limits(series=8, settings=8)
+    limits: ClassVar = SeriesLimits(series=8, settings=8)
 
     def check(self, run: Run) -> None:
         read_class_counts(run.path)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from fedsplit.errors import UserError
 from fedsplit.files.bounded import csv_rows, whole
 from fedsplit.recording.reading import reading
-from fedsplit.reports.figures.figure_type import FigureType, Limits
+from fedsplit.reports.figures.figure_type import FigureType, SeriesLimits
 from fedsplit.reports.figures.groups import counted, over_seeds
 from fedsplit.reports.figures.style import LABEL_SIZE, TEXT_SIZE, blank_figure, tidy, wrapped
 from fedsplit.reports.figures.wording import legend_texts
@@ -53,7 +53,7 @@ class Confusion(FigureType[Sequence[Matrix]]):
 
     summary: ClassVar = "confusion matrix of the final model"
 
-    limits: ClassVar = Limits(series=6, settings=6)
+    limits: ClassVar = SeriesLimits(series=6, settings=6)
 
     def check(self, run: Run) -> None:
         read_confusion(run.path)

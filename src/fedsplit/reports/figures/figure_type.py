@@ -21,7 +21,7 @@ Series: TypeAlias = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Limits:
+class SeriesLimits:
     """What readers can tell apart in a figure.
 
     Args:
@@ -44,7 +44,7 @@ class FigureType(ABC, Generic[Data]):
 
     summary: ClassVar[str]
     """What is drawn, in a line."""
-    limits: ClassVar[Limits] = Limits(series=10, settings=6)
+    limits: ClassVar[SeriesLimits] = SeriesLimits(series=10, settings=6)
     """What can be told apart in it."""
 
     @property
@@ -88,7 +88,7 @@ class FigureType(ABC, Generic[Data]):
         """
 
 
-def keep_first(series: Sequence[Series], limits: Limits) -> set[Series]:
+def keep_first(series: Sequence[Series], limits: SeriesLimits) -> set[Series]:
     """The series to draw: those that differ in the fewest settings first, then in the order of the legend."""
     distinct = list(dict.fromkeys(series))
     several = len({hue for hue, _ in distinct}) > 1

@@ -1,35 +1,33 @@
 """The client's end of the network: dials in, for ever, and lets the worker answer what the server asks."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from fedsplit.config.component import component_of
-from fedsplit.errors import RunFailed, UserError, first_line
+from fedsplit.config.run_config import RunConfig
+from fedsplit.errors import UserError
 from fedsplit.files import bounded
 from fedsplit.files.whole import write_text
-from fedsplit.machine.allowance import allowing_a_client
 from fedsplit.parties.sequential import Sequential
 from fedsplit.quant.message import Corrupt
-from fedsplit.transport.grpc.client.dialling import Dialler, Outbox
+from fedsplit.transport.grpc.client.dialling import Dialler
 from fedsplit.transport.grpc.client.worker import Answer, Worker
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol import federation_pb2_grpc
-from fedsplit.transport.grpc.protocol.plan import check_data, configuration_of_client, normalisation
+from fedsplit.transport.grpc.protocol.frames import Parcel
 from fedsplit.transport.grpc.protocol.tls import Tls
-from fedsplit.transport.grpc.protocol.wire import Assembler, Parcel, one_line
-from fedsplit.transport.transport import BuildRun, Member
+from fedsplit.transport.transport import BuildRun, Member, RunSetting
 
 _LOG = logging.getLogger("fedsplit.network")
 
 
-class Client(Dialler):
+class TrainingClient(Dialler):
     """One client, for as long as its run lasts.
 
     Args:
@@ -55,75 +53,38 @@ class Client(Dialler):
         turn: Callable[[], AbstractContextManager[object]] = nullcontext,
         memory_mb: float | None = None,
     ) -> None:
-        super().__init__(server, client, tls)
-        self._build, self._turn, self._folder, self._own = build, turn, folder, own
-        self._memory_mb = memory_mb
+        super().__init__(server=server, client=client, tls=tls, own=own, memory_mb=memory_mb)
+        self._build, self._turn, self._folder = build, turn, folder
         self._run = self._known_server = b""
         self._worker: Worker | None = None
         self._last: tuple[int, int, int] | None = None
         self._verb = pb.FromServer()
         self._answer: Answer = []
 
+    def attend(self) -> None:
+        """See `Dialler.attend`."""
+        super().attend()
+        _LOG.info("client %s: the run has ended", self.client)
+
     def call(self, stub: federation_pb2_grpc.FederationStub) -> Any:
         """See `Dialler.call`."""
         return stub.Attend
 
-    def serve(self, stream: Iterator[pb.FromServer], outbox: Outbox) -> bool:
-        """See `Dialler.serve`."""
-        outbox.put(self.hello())
-        worker = None
-        assembler: Assembler[pb.FromServer] = Assembler(
-            lambda frame: worker is not None and worker.admit(frame)
-        )
-        for frame in stream:
-            content = frame.WhichOneof("content")
-            if content in ("refusal", "finish", "welcome") and frame.tensors:
-                raise Corrupt(f"tensors in {content}, which carries none")
-            if content == "refusal":
-                self.refused(frame.refusal)
-            elif content == "finish":
-                _LOG.info("client %s: the run has ended", self.client)
-                return True
-            elif content == "welcome":
-                if worker is not None:
-                    raise Corrupt("a second welcome")
-                worker = self._welcomed(frame)
-                outbox.put(Parcel(pb.FromClient(identity=frame.identity, ready=self._ready(worker))))
-            elif worker is None:
-                raise Corrupt(f"{content} came before a welcome")
-            else:
-                parcel = assembler.add(frame)
-                if parcel is not None:
-                    for answer in self._answered(worker, parcel):
-                        outbox.put(answer)
-                    self.served = True
-        return False
-
-    def _welcomed(self, frame: pb.FromServer) -> Worker:
-        run, server = frame.identity.run, frame.welcome.server
-        if frame.identity.client != self.client or len(run) != 16:
-            raise Corrupt("a welcome that is not for this client")
+    def joins(self, run: bytes, welcome: pb.Welcome) -> Mapping[str, pb.Ready]:
+        """See `Dialler.joins`."""
         if self._worker is None or run != self._run:
-            self._worker, self._last = self._built(run, frame.welcome.plan), None
-        if server != self._known_server:
+            self._worker, self._last = self._new_worker(run, welcome.plan), None
+        if welcome.server != self._known_server:
             self._last = None  # another process, whose count of attempts begins anew
-        if server != self._known_server:
             _LOG.info("client %s: takes part, with %s samples", self.client, self._worker.samples)
-        self._run, self._known_server = run, server
-        return self._worker
+        self._run, self._known_server = run, welcome.server
+        return {"ready": self._ready(self._worker)}
 
-    def _built(self, run: bytes, plan: pb.Plan) -> Worker:
-        config = configuration_of_client(plan, self.client, self._own)
-        config = replace(config, engine=component_of("engine", Sequential))
-        member = Member(self.client, normalisation(plan), partial(check_data, plan))
-        try:
-            with allowing_a_client(self._memory_mb):
-                built = self._build(config, member)
-        except (UserError, RunFailed):
-            raise
-        except Exception as error:  # whatever models, data and optimizers raise
-            reason = one_line(first_line(error))
-            raise RunFailed(f"the run cannot be built here: {reason}") from error
+    def _new_worker(self, run: bytes, plan: pb.Plan) -> Worker:
+        def build(config: RunConfig, member: Member) -> RunSetting:
+            return self._build(replace(config, engine=component_of("engine", Sequential)), member)
+
+        built = self.built("the run", plan, build)
         folder = self._folder or Path("saves", "clients", run.hex(), str(self.client))
         _claim(folder, run, self.client)
         return Worker(built, self.client, folder, run.hex())
@@ -144,24 +105,33 @@ class Client(Dialler):
             raise Corrupt("another verb under the name of the last")
         return _name(verb) == self._last
 
-    def _answered(self, worker: Worker, verb: Parcel[pb.FromServer]) -> Answer:
-        """The answer to a verb: the same again if it is the last one, whose answer was lost."""
-        identity = verb.head.identity
+    def admit(self, frame: pb.FromServer) -> bool:
+        """See `Dialler.admit`."""
+        assert self._worker is not None
+        return self._worker.admit(frame)
+
+    def answer(self, parcel: Parcel[pb.FromServer]) -> Answer:
+        """See `Dialler.answer`: the same again if this is the last verb, whose answer was lost."""
+        identity = parcel.head.identity
         if identity.run != self._run or identity.client != self.client:
             raise Corrupt("a verb of another run, or for another client")
-        if self._is_again(verb.head):
-            return self._answer
-        now = _name(verb.head)
+        if not self._is_again(parcel.head):
+            self._answer = self._answered(parcel)
+            self._last, self._verb = _name(parcel.head), parcel.head
+        self.served = True
+        return self._answer
+
+    def _answered(self, verb: Parcel[pb.FromServer]) -> Answer:
+        now, begins = _name(verb.head), verb.head.WhichOneof("content") == "begin"
         follows = self._last is not None and now == (*self._last[:2], self._last[2] + 1)
-        if not follows and verb.head.WhichOneof("content") != "begin":
+        if not follows and not begins:
             raise Corrupt("a verb out of order")
-        if verb.head.WhichOneof("content") == "begin":
-            _LOG.info("client %s: round %s", self.client, identity.round)
+        if begins:
+            _LOG.info("client %s: round %s", self.client, verb.head.identity.round)
+        assert self._worker is not None
         # what dropout is seeded with stays in here
         with self._turn(), torch.random.fork_rng(devices=[]):
-            self._answer = worker.answer(verb)
-        self._last, self._verb = now, verb.head
-        return self._answer
+            return self._worker.answer(verb)
 
 
 def _claim(folder: Path, run: bytes, client: int) -> None:

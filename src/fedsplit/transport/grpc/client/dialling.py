@@ -4,23 +4,29 @@ import logging
 import random
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from queue import SimpleQueue
 from secrets import token_bytes
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import grpc
 
-from fedsplit.errors import RunFailed
+from fedsplit.config.run_config import RunConfig
+from fedsplit.errors import RunFailed, UserError, first_line
+from fedsplit.machine.allowance import allowing_a_client
 from fedsplit.quant.message import Corrupt
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol import federation_pb2_grpc
+from fedsplit.transport.grpc.protocol.frames import OPTIONS, VERSION, Assembler, Parcel, one_line
 from fedsplit.transport.grpc.protocol.hosts import is_loopback, parse_host
+from fedsplit.transport.grpc.protocol.plan import check_data, configuration_of_client, normalisation
 from fedsplit.transport.grpc.protocol.tls import Tls
-from fedsplit.transport.grpc.protocol.wire import OPTIONS, VERSION, Parcel, one_line
+from fedsplit.transport.transport import Member
 
 Outbox: TypeAlias = SimpleQueue[Parcel[pb.FromClient] | None]
 """What goes to the server; None at the end."""
+Built = TypeVar("Built")
 
 _LOG = logging.getLogger("fedsplit.network")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 10.0
@@ -35,10 +41,15 @@ class Dialler(ABC):
         server: address and port.
         client: its number.
         tls: who it is, and whom it trusts; None without.
+        own: keys of the configuration that are this machine's own, such as `dataset.root`.
+        memory_mb: MB of memory that a run may ask for; None: half of this machine's.
     """
 
-    def __init__(self, server: str, client: int, tls: Tls | None) -> None:
-        self._server, self.client, self._tls = server, client, tls
+    def __init__(
+        self, *, server: str, client: int, tls: Tls | None, own: Mapping[str, object], memory_mb: float | None
+    ) -> None:
+        self._server, self.client, self._tls, self._own = server, client, tls, own
+        self._memory_mb = memory_mb
         self._instance = token_bytes(16)
         self.served = False
         """Whether something was done on this stream: then the next one is dialled at once."""
@@ -48,6 +59,27 @@ class Dialler(ABC):
         """The call that opens the stream."""
 
     @abstractmethod
+    def joins(self, run: bytes, welcome: pb.Welcome) -> Mapping[str, pb.Ready | pb.Deployed]:
+        """What this client says that it joins with, by name, once its part of a run is built.
+
+        Raises:
+            Corrupt: no server sends such a plan.
+            RunFailed: its part cannot be built here.
+            UserError: likewise.
+        """
+
+    @abstractmethod
+    def admit(self, frame: pb.FromServer) -> bool:
+        """See `Assembler`."""
+
+    @abstractmethod
+    def answer(self, parcel: Parcel[pb.FromServer]) -> list[Parcel[pb.FromClient]]:
+        """The answer to a message.
+
+        Raises:
+            Corrupt: no server sends it.
+        """
+
     def serve(self, stream: Iterator[pb.FromServer], outbox: Outbox) -> bool:
         """Everything on one stream, until it ends; whether all has ended with it.
 
@@ -60,23 +92,62 @@ class Dialler(ABC):
             RunFailed: the server does not let this client in, and will not.
             UserError: what it came for cannot be built here.
         """
+        hello = pb.Hello(version=VERSION, client=self.client, instance=self._instance)
+        outbox.put(Parcel(pb.FromClient(hello=hello)))
+        welcomed = False
+        assembler: Assembler[pb.FromServer] = Assembler(self.admit)
+        for frame in stream:
+            content = frame.WhichOneof("content")
+            if content in ("refusal", "finish", "welcome") and frame.tensors:
+                raise Corrupt(f"tensors in {content}, which carries none")
+            if content == "refusal":
+                self._refused(frame.refusal)
+            elif content == "finish":
+                return True
+            elif content == "welcome":
+                if welcomed:
+                    raise Corrupt("a second welcome")
+                identity = frame.identity
+                if identity.client != self.client or len(identity.run) != 16:
+                    raise Corrupt("a welcome that is not for this client")
+                joins = self.joins(identity.run, frame.welcome)
+                outbox.put(Parcel(pb.FromClient(identity=identity, **joins)))  # type: ignore[arg-type]
+                welcomed = True
+            elif not welcomed:
+                raise Corrupt(f"{content} came before a welcome")
+            elif (parcel := assembler.add(frame)) is not None:
+                for answer in self.answer(parcel):
+                    outbox.put(answer)
+        return False
 
-    def hello(self) -> Parcel[pb.FromClient]:
-        """The first message of a stream."""
-        return Parcel(
-            pb.FromClient(hello=pb.Hello(version=VERSION, client=self.client, instance=self._instance))
-        )
-
-    def refused(self, refusal: pb.Refusal) -> None:
-        """Take note that the server does not let this client in yet.
-
-        Raises:
-            RunFailed: nor will it ever.
-        """
+    def _refused(self, refusal: pb.Refusal) -> None:
         reason = one_line(refusal.reason)
         if refusal.for_good:
             raise RunFailed(f"the server refused: {reason}")
         _LOG.info("client %s: not yet: %s", self.client, reason)
+
+    def built(self, what: str, plan: pb.Plan, build: Callable[[RunConfig, Member], Built]) -> Built:
+        """This client's part of what a plan is of.
+
+        Args:
+            what: is built, for errors.
+            plan: of the server.
+            build: makes it, from its configuration and what is told of the run's data.
+
+        Raises:
+            Corrupt: no server sends such a plan.
+            RunFailed: it cannot be built here.
+            UserError: likewise.
+        """
+        config = configuration_of_client(plan, self.client, self._own)
+        member = Member(self.client, normalisation(plan), partial(check_data, plan))
+        try:
+            with allowing_a_client(self._memory_mb):
+                return build(config, member)
+        except (UserError, RunFailed, Corrupt):
+            raise
+        except Exception as error:  # whatever models, data and optimizers raise
+            raise RunFailed(f"{what} cannot be built here: {one_line(first_line(error))}") from error
 
     def attend(self) -> None:
         """Serve until the run has ended, whatever happens to the network meanwhile.

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from fedsplit.machine.allowance import machine_memory
-from fedsplit.transport.grpc.client.client import Client
+from fedsplit.transport.grpc.client.client import TrainingClient
 from fedsplit.transport.transport import BuildRun
 
 
@@ -31,13 +31,13 @@ def attend(
         folder: for its state; those of the other clients are beside it. It tells its process in `pid`.
         own: keys of the configuration that are this machine's own.
         at_once: how many may compute at a time; None all.
-        build: see `Client`.
+        build: see `TrainingClient`.
     """
     (folder / "pid").write_text(f"{os.getpid()}\n", encoding="utf-8")
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr, force=True
     )
-    Client(
+    TrainingClient(
         server=server,
         client=client,
         tls=None,

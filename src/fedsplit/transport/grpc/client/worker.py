@@ -7,22 +7,21 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fedsplit.errors import NonFinite, RunFailed, UserError, first_line
-from fedsplit.parties.messages import Part, Upload
+from fedsplit.errors import NonFinite, RunFailed, first_line
+from fedsplit.parties.messages import LocalWork, Part, Upload
 from fedsplit.quant.message import Corrupt
-from fedsplit.quant.quantization import rounding_seed
-from fedsplit.quant.weights_link import Uplink, added
-from fedsplit.recording import checkpoint
-from fedsplit.recording.checkpoint import Checkpoint
-from fedsplit.recording.identity import changes
+from fedsplit.quant.weights_link import added
 from fedsplit.state.state import State
 from fedsplit.state.weights import Weights
+from fedsplit.transport.client_end import ClientEnd
+from fedsplit.transport.grpc.client.kept_states import KeptStates
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol.expectations import Expectations
-from fedsplit.transport.grpc.protocol.packing import Packed, pack_labels, pack_tensor, pack_weights
-from fedsplit.transport.grpc.protocol.wire import Expected, Parcel, check, decoded, one_line
-from fedsplit.transport.links import KIND_OF, sent_as, weights_seed
-from fedsplit.transport.transport import Run
+from fedsplit.transport.grpc.protocol.frames import Parcel, one_line
+from fedsplit.transport.grpc.protocol.packing import Packed, pack, pack_weights
+from fedsplit.transport.grpc.protocol.tensors import Expected, check, decoded
+from fedsplit.transport.links import KIND_OF
+from fedsplit.transport.transport import RunSetting
 
 Answer = list[Parcel[pb.FromClient]]
 
@@ -39,14 +38,13 @@ class Worker:
         name: of the run; a state under another one is none of its.
     """
 
-    def __init__(self, run: Run, client: int, folder: Path, name: str) -> None:
+    def __init__(self, run: RunSetting, client: int, folder: Path, name: str) -> None:
         self.client, self.run, self.folder = client, run, folder
-        self._identity = {"run": name, "client": client, "data": run.fingerprint}
+        self._kept = KeptStates(folder, run=name, client=client, data=run.fingerprint)
         self.expectations = Expectations(run)
         self._stateless = run.config.client.stateless
         self._held: dict[Part, Weights] = {}
-        weights = run.quantization.weights
-        self._uplinks = {part: Uplink(weights, run.device, packs=True) for part in KIND_OF}
+        self._end = ClientEnd(run, packs=True)
         self._is_after: int | None = 0  # rounds after which the state here is kept, None within a round
         self._verbs: dict[str, Callable[[Parcel[pb.FromServer]], Answer]] = {
             "begin": self._begin,
@@ -65,7 +63,7 @@ class Worker:
 
     def states(self) -> list[int]:
         """After how many rounds the state is kept."""
-        return checkpoint.kept(self.folder)
+        return self._kept.rounds()
 
     def admit(self, frame: pb.FromServer) -> bool:
         """See `Assembler`: all are wanted.
@@ -143,36 +141,12 @@ class Worker:
         return [self._done(verb)]
 
     def _go_back(self, after: int) -> None:
-        state: State = {"clients": {}, "held": {}, "up": {}}
-        if after:
-            try:
-                kept = checkpoint.load(self.folder, after)
-            except UserError as error:
-                raise RunFailed(error.allowed) from error
-            if kept is None:
-                raise RunFailed(f"its state after {after} rounds is damaged or gone from {self.folder}")
-            state = kept.state
-            self._refuse_others(state)
+        state = self._kept.after(after) if after else {"clients": {}, "held": {}, "up": {}}
         try:
             self._take_over(state)
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             told = f"its state after {after} rounds, in {self.folder}, is not what this version writes"
             raise RunFailed(f"{told} ({type(error).__name__}: {error})") from error
-
-    def _refuse_others(self, state: State) -> None:
-        """Raise where a state in the client's folder is not its own.
-
-        Raises:
-            RunFailed: it is that of another client or run, or other images were there.
-        """
-        found = state.get("identity")
-        if not isinstance(found, dict) or found.keys() != self._identity.keys():
-            raise RunFailed(f"its state in {self.folder} does not say whose it is")
-        for key, whose in (("run", "another run"), ("client", f"client {found['client']}")):
-            if found[key] != self._identity[key]:
-                raise RunFailed(f"its state in {self.folder} is that of {whose}")
-        if told := changes(found["data"], self.run.fingerprint):
-            raise RunFailed(f"its images are not those that its state in {self.folder} is of: {told}")
 
     def _take_over(self, state: State) -> None:
         self.run.engine.load_state(state["clients"])
@@ -182,8 +156,7 @@ class Worker:
             for part in KIND_OF
             if part in state["held"]
         }
-        for part, uplink in self._uplinks.items():
-            uplink.load_state(state["up"].get(part, {}))
+        self._end.load_state(state["up"])
 
     def _install(self, verb: Parcel[pb.FromServer]) -> Answer:
         part = self.expectations.part(verb.head.install.part)
@@ -202,11 +175,9 @@ class Worker:
         return [*(self._upload(verb, each) for each in uploads), self._done(verb)]
 
     def _upload(self, verb: Parcel[pb.FromServer], upload: Upload) -> Parcel[pb.FromClient]:
-        seed = rounding_seed(self.run.seed, "smashed", self.client, verb.head.identity.round, upload.step)
         number = self.expectations.cut_number("smashed")
-        with sent_as("smashed", self.client):
-            z = pack_tensor("z", number, self.run.quantization.smashed, upload.z.contiguous(), seed)
-        y = pack_labels(self.expectations.labels.encode(upload.y))
+        z = pack("z", number, self._end.smashed(upload, verb.head.identity.round))
+        y = pack("y", pb.LABELS, self._end.labels(upload.y))
         return self._message(verb, step=upload.step, tensors=[z, y], upload=pb.Upload())
 
     def _backward(self, verb: Parcel[pb.FromServer]) -> Answer:
@@ -217,13 +188,12 @@ class Worker:
 
     def _train_local(self, verb: Parcel[pb.FromServer]) -> Answer:
         asked = verb.head.train_local
-        trained = self.run.engine.train_local(
-            [self.client],
-            verb.head.identity.round,
-            train_head_too=asked.train_head,
+        work = LocalWork(
+            train_head=asked.train_head,
             upload_interval=asked.upload_interval or None,
             skip_first_upload=[self.client] if asked.skip_first_upload else [],
         )
+        trained = self.run.engine.train_local([self.client], verb.head.identity.round, work)
         losses = torch.cat([each.loss for each in trained.losses]).tolist() if trained.losses else []
         done = pb.Done(losses=losses, samples=[each.samples for each in trained.losses])
         return [*(self._upload(verb, each) for each in trained.uploads), self._message(verb, done=done)]
@@ -231,26 +201,17 @@ class Worker:
     def _upload_weights(self, verb: Parcel[pb.FromServer]) -> Answer:
         part = self.expectations.part(verb.head.upload_weights.part)
         own = self.run.engine.weights(part, [self.client])[0]
-        seed = weights_seed(self.run.seed, "up", part, self.client, verb.head.identity.round)
-        with sent_as(KIND_OF[part], self.client):
-            delivery = self._uplinks[part].send(self.client, own, self._held.get(part), seed)
+        held, round = self._held.get(part), verb.head.identity.round
+        delivery = self._end.weights(part, self.client, own, held, round)
         done = pb.Done(difference=delivery.difference)
         packed = pack_weights(delivery, self.expectations, part)
         return [self._message(verb, tensors=packed, done=done)]
 
     def _keep(self, verb: Parcel[pb.FromServer]) -> Answer:
-        asked = verb.head.keep
         if self._stateless:
             self.run.engine.forget()
-            for uplink in self._uplinks.values():
-                uplink.forget()
-        state: State = {
-            "clients": self.run.engine.state(),
-            "held": self._held,
-            "up": {part: uplink.state() for part, uplink in self._uplinks.items()},
-            "identity": self._identity,
-        }
-        kept = Checkpoint(asked.rounds, state)
-        checkpoint.replace(self.folder, kept, needed=asked.needed, durable=asked.durable)
-        self._is_after = asked.rounds
+            self._end.forget()
+        state = {"clients": self.run.engine.state(), "held": self._held, "up": self._end.state()}
+        self._kept.keep(state, verb.head.keep)
+        self._is_after = verb.head.keep.rounds
         return [self._done(verb)]

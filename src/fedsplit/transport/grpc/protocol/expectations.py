@@ -12,8 +12,8 @@ from fedsplit.quant.message import Corrupt
 from fedsplit.quant.weights_link import EXACT, HALF, codec_of
 from fedsplit.state.weights import Weights
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
-from fedsplit.transport.grpc.protocol.wire import Expected
-from fedsplit.transport.transport import Run
+from fedsplit.transport.grpc.protocol.tensors import Expected
+from fedsplit.transport.transport import RunSetting
 
 PARTS: dict[Part, pb.Part] = {"client": pb.CLIENT, "auxiliary": pb.AUXILIARY, "full": pb.FULL}
 """Their numbers in the protocol."""
@@ -26,7 +26,7 @@ class Expectations:
         run: which.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: RunSetting) -> None:
         self._codecs, self.labels = run.quantization, Labels(run.dataset.num_classes)
         self._smashed_shape = run.smashed_shape
         self._batch_size = run.config.training.batch_size

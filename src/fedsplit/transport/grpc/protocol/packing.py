@@ -1,15 +1,12 @@
 """Tensors as announcements and payloads."""
 
-from torch import Tensor
-
 from fedsplit.parties.messages import Part
-from fedsplit.quant.codec import Codec
 from fedsplit.quant.coded import Coded
-from fedsplit.quant.message import Message, Payload
+from fedsplit.quant.message import Payload
 from fedsplit.quant.weights_link import Delivery
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol.expectations import Expectations
-from fedsplit.transport.grpc.protocol.wire import announced
+from fedsplit.transport.grpc.protocol.tensors import announced
 
 Packed = tuple[pb.Tensor, Payload]
 """An announcement, and the payload that follows."""
@@ -21,20 +18,6 @@ def pack(name: str, number: pb.Codec, coded: Coded) -> Packed:
     assert message is not None, "this link packs no messages"
     signal, noise = float(coded.signal), float(coded.noise)
     return announced(name, number, message, signal=signal, noise=noise), message.payload
-
-
-def pack_tensor(name: str, number: pb.Codec, codec: Codec, x: Tensor, seed: int) -> Packed:
-    """A tensor that crosses the cut.
-
-    Raises:
-        NotFinite: it is not.
-    """
-    return pack(name, number, Coded(x, codec.transmit(x, seed=seed)))
-
-
-def pack_labels(labels: Message) -> Packed:
-    """Labels, which are always sent exactly."""
-    return announced("y", pb.LABELS, labels), labels.payload
 
 
 def pack_weights(delivery: Delivery, expectations: Expectations, part: Part) -> list[Packed]:

@@ -1,42 +1,82 @@
-"""Where a server listens, and who it shows to come and go."""
+"""A server that listens: on an address that is found free before anything is written, as whom TLS says."""
 
 import logging
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from rich.console import Console
 from rich.logging import RichHandler
 
 from fedsplit.errors import UserError
+from fedsplit.transport.grpc.protocol import federation_pb2 as pb
+from fedsplit.transport.grpc.protocol import federation_pb2_grpc
+from fedsplit.transport.grpc.protocol.frames import OPTIONS
 from fedsplit.transport.grpc.protocol.tls import Tls, require_tls_beyond_loopback
+from fedsplit.transport.grpc.server.entrance import MOST_OF_CONNECTION, SPARE
+from fedsplit.transport.grpc.server.meeting import Meeting
+from fedsplit.transport.grpc.server.server import HELLO_S, Federation
 
 _LOG = logging.getLogger("fedsplit.network")
+_SERVICE = "fedsplit.Federation"
+_GRACE_S = 5.0
 
 
-def tls_to_listen_with(listen: str, tls: str | None, *, spawn: bool, whom: str) -> Tls | None:
-    """What a server is known by, once it is found out that it can listen, before anything is written.
+class Listener:
+    """Where a server listens.
 
     Args:
-        listen: address and port.
-        tls: folder of its certificate; None: without.
-        spawn: whether it starts those that it serves.
+        listen: address and port; port 0 takes a free one.
+        tls: folder with a certificate, its key, and the authority that clients' certificates are of; None
+            on loopback only.
+        spawn: whether the server starts those that it serves.
         whom: it serves, in errors: `clients` or `devices`.
 
     Raises:
-        UserError: it cannot be.
+        UserError: no server can listen there, or not as this one.
     """
-    read = Tls.read(tls, "transport.tls") if tls is not None else None
-    require_tls_beyond_loopback(listen, read)
-    if read is not None:
-        read.server_credentials()  # refuses a client's
-        if spawn:
-            raise UserError("transport.tls", tls, f"is for {whom} that dial in: transport.spawn=false")
-    _refuse_taken(listen)
-    return read
+
+    def __init__(self, listen: str, tls: str | None, *, spawn: bool, whom: str) -> None:
+        self.listen = listen
+        self.tls = Tls.read(tls, "transport.tls") if tls is not None else None
+        require_tls_beyond_loopback(listen, self.tls)
+        if self.tls is not None:
+            self.tls.server_credentials()  # refuses a client's
+            if spawn:
+                raise UserError("transport.tls", tls, f"is for {whom} that dial in: transport.spawn=false")
+        _refuse_taken(listen)
+
+    @contextmanager
+    def serving(self, hub: Meeting[Any], plan: pb.Plan, *, clients: int) -> Iterator[str]:
+        """While streams are let into a hub: address and port that clients dial.
+
+        Args:
+            hub: what they are let into.
+            plan: what each is told.
+            clients: how many are expected.
+
+        Raises:
+            UserError: the address cannot be listened at any more.
+        """
+        federation = Federation(hub, plan, clients=clients, secured=self.tls is not None)
+        server, port = start(federation, listen=self.listen, tls=self.tls)
+        try:
+            yield f"{self.listen.rpartition(':')[0]}:{port}"
+        finally:
+            server.stop(_GRACE_S).wait()
+            federation.sum_up()
 
 
 def _refuse_taken(listen: str) -> None:
+    """Find out before anything is written whether a server can listen here.
+
+    Raises:
+        UserError: it cannot.
+    """
     host, _, port = listen.rpartition(":")
     try:
         family, kind, _, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
@@ -45,6 +85,49 @@ def _refuse_taken(listen: str) -> None:
             probe.bind(address)
     except OSError as error:
         raise UserError("transport.listen", listen, f"cannot be listened at ({error.strerror})") from error
+
+
+class _Health(health.HealthServicer):  # type: ignore[misc]  # it has no types
+    """The standard health service, answered by threads of its own: streams that wait do not delay it."""
+
+    def Check(  # noqa: N802  (the name of the protocol)
+        self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext
+    ) -> health_pb2.HealthCheckResponse:
+        """See `grpc_health.v1`."""
+        return super().Check(request, context)
+
+    Check.experimental_thread_pool = ThreadPoolExecutor(2, thread_name_prefix="health")  # type: ignore[attr-defined]
+
+
+def start(federation: Federation, *, listen: str, tls: Tls | None) -> tuple[grpc.Server, int]:
+    """A running server, and its port.
+
+    Args:
+        federation: what it serves, beside the standard health service.
+        listen: address and port; port 0 takes a free one.
+        tls: who it is, and whom it trusts; None on loopback only.
+
+    Raises:
+        UserError: the address cannot be listened at.
+    """
+    options = (*OPTIONS, ("grpc.so_reuseport", 0), ("grpc.server_handshake_timeout_ms", int(HELLO_S * 1000)))
+    # a thread for each stream: those let in, as many as one host may have that are not, and some for others
+    most = 2 * (federation.clients + SPARE) + MOST_OF_CONNECTION
+    workers = ThreadPoolExecutor(most, thread_name_prefix="stream")
+    server = grpc.server(workers, options=options)
+    federation_pb2_grpc.add_FederationServicer_to_server(federation, server)  # type: ignore[no-untyped-call]
+    status = _Health()
+    status.set(_SERVICE, health_pb2.HealthCheckResponse.SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(status, server)
+    try:
+        if tls is None:
+            port = server.add_insecure_port(listen)
+        else:
+            port = server.add_secure_port(listen, tls.server_credentials())
+    except RuntimeError as error:
+        raise UserError("transport.listen", listen, "cannot be listened at") from error
+    server.start()
+    return server, port
 
 
 @contextmanager

@@ -1,22 +1,20 @@
-"""The server's end of the network: lets clients in, and carries messages between streams and the hub."""
+"""The servicer: lets clients in, and carries messages between streams and the hub."""
 
 import logging
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from secrets import token_bytes
-from typing import Any, Protocol
+from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from fedsplit.errors import UserError
 from fedsplit.quant.message import Corrupt
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol import federation_pb2_grpc
-from fedsplit.transport.grpc.protocol.tls import Tls, client_of
-from fedsplit.transport.grpc.protocol.wire import OPTIONS, VERSION, Assembler, Parcel
-from fedsplit.transport.grpc.server.entrance import MOST_OF_CONNECTION, SPARE, Comer, Entrance, TurnedAway
+from fedsplit.transport.grpc.protocol.frames import VERSION, Assembler
+from fedsplit.transport.grpc.protocol.tls import client_of
+from fedsplit.transport.grpc.server.entrance import Comer, Entrance, TurnedAway
+from fedsplit.transport.grpc.server.meeting import Meeting
 from fedsplit.transport.grpc.server.session import Link, Refused
 
 _LOG = logging.getLogger("fedsplit.network")
@@ -25,31 +23,6 @@ HELLO_S = 10.0
 """Seconds within which a stream says who it is."""
 READY_S = 900.0
 """Seconds within which a client has loaded its data and built its model."""
-
-
-class Meeting(Protocol):
-    """Where streams and what asks clients meet: a `Hub` for training, `Devices` for split inference."""
-
-    run: bytes
-    joins_with: str
-    """What a client says once it is welcomed and has built its part."""
-    for_others: str
-    """What a client is told that has come for something else."""
-
-    def greet(self, hello: pb.Hello) -> None:
-        """See `Hub.greet`."""
-
-    def attach(self, link: Link, hello: pb.Hello, joins: Any) -> None:
-        """See `Hub.attach`."""
-
-    def detach(self, link: Link, client: int, pending: int) -> None:
-        """See `Hub.detach`."""
-
-    def admit(self, link: Link, client: int, frame: pb.FromClient) -> bool:
-        """See `Hub.admit`."""
-
-    def received(self, link: Link, client: int, parcel: Parcel[pb.FromClient]) -> None:
-        """See `Hub.received`."""
 
 
 class Federation(federation_pb2_grpc.FederationServicer):
@@ -64,7 +37,7 @@ class Federation(federation_pb2_grpc.FederationServicer):
     """
 
     def __init__(
-        self, hub: Meeting, plan: pb.Plan, *, clients: int, secured: bool, hello_s: float = HELLO_S
+        self, hub: Meeting[Any], plan: pb.Plan, *, clients: int, secured: bool, hello_s: float = HELLO_S
     ) -> None:
         self._hub, self._secured, self._hello_s = hub, secured, hello_s
         self._entrance, self._turned_away = Entrance(clients), TurnedAway()
@@ -180,46 +153,3 @@ class Federation(federation_pb2_grpc.FederationServicer):
         finally:
             self._hub.detach(link, client, assembler.filled)
             link.close()
-
-
-class _Health(health.HealthServicer):  # type: ignore[misc]  # it has no types
-    """The standard health service, answered by threads of its own: streams that wait do not delay it."""
-
-    def Check(  # noqa: N802  (the name of the protocol)
-        self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext
-    ) -> health_pb2.HealthCheckResponse:
-        """See `grpc_health.v1`."""
-        return super().Check(request, context)
-
-    Check.experimental_thread_pool = ThreadPoolExecutor(2, thread_name_prefix="health")  # type: ignore[attr-defined]
-
-
-def start(federation: Federation, *, listen: str, tls: Tls | None) -> tuple[grpc.Server, int]:
-    """A running server, and its port.
-
-    Args:
-        federation: what it serves, beside the standard health service.
-        listen: address and port; port 0 takes a free one.
-        tls: who it is, and whom it trusts; None on loopback only.
-
-    Raises:
-        UserError: the address cannot be listened at.
-    """
-    options = (*OPTIONS, ("grpc.so_reuseport", 0), ("grpc.server_handshake_timeout_ms", int(HELLO_S * 1000)))
-    # a thread for each stream: those let in, as many as one host may have that are not, and some for others
-    most = 2 * (federation.clients + SPARE) + MOST_OF_CONNECTION
-    workers = ThreadPoolExecutor(most, thread_name_prefix="stream")
-    server = grpc.server(workers, options=options)
-    federation_pb2_grpc.add_FederationServicer_to_server(federation, server)  # type: ignore[no-untyped-call]
-    status = _Health()
-    status.set(_SERVICE, health_pb2.HealthCheckResponse.SERVING)
-    health_pb2_grpc.add_HealthServicer_to_server(status, server)
-    try:
-        if tls is None:
-            port = server.add_insecure_port(listen)
-        else:
-            port = server.add_secure_port(listen, tls.server_credentials())
-    except RuntimeError as error:
-        raise UserError("transport.listen", listen, "cannot be listened at") from error
-    server.start()
-    return server, port

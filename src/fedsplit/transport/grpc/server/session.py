@@ -1,29 +1,11 @@
-"""One client as the server sees it: its stream, what it was asked, and what it answered."""
+"""One client or device as the server sees it: its stream, and which process it is."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from queue import SimpleQueue
 
-from torch import Tensor
-
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
-from fedsplit.transport.grpc.protocol.wire import Parcel
-
-
-class Lost(Exception):
-    """A client cannot go on with the round; it is to be begun again."""
-
-    def __init__(self, client: int, reason: str) -> None:
-        super().__init__(client, reason)
-        self.client, self.reason = client, reason
-
-
-class Late(Exception):
-    """Clients that have not done their part in time."""
-
-    def __init__(self, clients: Sequence[int]) -> None:
-        super().__init__(clients)
-        self.clients = clients
+from fedsplit.transport.grpc.protocol.frames import Parcel
 
 
 class Refused(Exception):
@@ -64,37 +46,16 @@ class Link:
             yield from parcel.frames()
 
 
-@dataclass(frozen=True)
-class Answer:
-    """A message of a client, its tensors, and the bytes of payload that they came in."""
-
-    head: pb.FromClient
-    tensors: Mapping[str, Tensor]
-    size: int
-
-
-@dataclass
-class Asked:
-    """A verb that a client was sent, or will be once it is here, and what it answered so far.
-
-    Weights that it asks for come as a difference, or not.
-    """
-
-    verb: Parcel[pb.FromServer]
-    difference: bool
-    sent: bool = False
-    answers: list[Answer] = field(default_factory=list)
-    done: bool = False
-
-
 @dataclass
 class Session:
-    """One client, as the server sees it."""
+    """One client or device, as the server sees it.
+
+    Args:
+        client: its number.
+        link: its stream; None while it is not here.
+        instance: which process it is; empty until one came.
+    """
 
     client: int
     link: Link | None = None
     instance: bytes = b""
-    samples: int = 0
-    asked: Asked | None = None
-    trouble: str | None = None
-    told: bool = False

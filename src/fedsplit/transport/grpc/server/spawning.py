@@ -13,7 +13,7 @@ from fedsplit.machine.cores import jobs_at_once
 from fedsplit.processes.forker import Fork, Forker
 from fedsplit.processes.forking import PACKAGES, Ended, import_all
 from fedsplit.transport.grpc.client.spawned import attend
-from fedsplit.transport.transport import Run
+from fedsplit.transport.transport import RunSetting
 
 _GRACE_S = 5.0
 """Seconds in which clients end by themselves when they are told."""
@@ -43,7 +43,7 @@ def warm_forker(what: str) -> Forker:
 
 @contextmanager
 def spawned(
-    server: str, folder: Path, run: Run, fail: Callable[[str], None], *, in_turn: bool
+    server: str, folder: Path, run: RunSetting, fail: Callable[[str], None], *, in_turn: bool
 ) -> Iterator[None]:
     """While all clients run on this machine; one that is killed is started again.
 
@@ -71,7 +71,7 @@ class _Clients:
         forker: Forker,
         server: str,
         folder: Path,
-        run: Run,
+        run: RunSetting,
         fail: Callable[[str], None],
         *,
         in_turn: bool,

@@ -1,15 +1,11 @@
-"""Messages with tensors on the wire: announced, sent in chunks, put together again, checked before use."""
+"""Messages on the wire: sent in chunks, and put together again."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from math import prod
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
-import torch
-from torch import Tensor
-
-from fedsplit.quant.message import Corrupt, Message, Payload
+from fedsplit.quant.message import Corrupt, Payload
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 
 CHUNK = 1 << 20
@@ -30,21 +26,6 @@ OPTIONS = (
 )
 """Of channels and servers: whoever is silent for a quarter of a minute is gone."""
 
-TYPES = {
-    pb.FLOAT32: torch.float32,
-    pb.FLOAT64: torch.float64,
-    pb.FLOAT16: torch.float16,
-    pb.BFLOAT16: torch.bfloat16,
-    pb.INT64: torch.int64,
-    pb.INT32: torch.int32,
-    pb.INT16: torch.int16,
-    pb.INT8: torch.int8,
-    pb.UINT8: torch.uint8,
-    pb.BOOL: torch.bool,
-}
-_NUMBERS = {dtype: number for number, dtype in TYPES.items()}
-_LARGEST = torch.finfo(torch.float32).max
-"""Nothing that is rounded on its way is larger."""
 _MOST_TOLD = 200
 
 # of bytes that are no message it would print a traceback, and a stream is only to end with them
@@ -155,96 +136,6 @@ class Assembler(Generic[Frame]):
             part, start = content[: self._room], len(payloads[-1]) - self._room
             payloads[-1][start : start + len(part)] = part
             content, self._room = content[len(part) :], self._room - len(part)
-
-
-class Decodes(Protocol):
-    """What a receiver asks of a codec."""
-
-    def decode(self, message: Message) -> Tensor:
-        """See `Codec.decode`."""
-
-    def largest(self, shape: Sequence[int], dtype: torch.dtype) -> int:
-        """See `Codec.largest`."""
-
-
-@dataclass(frozen=True)
-class Expected:
-    """A tensor that may come: how it is coded, and what it is.
-
-    Args:
-        name: of it.
-        number: of its codec in the protocol.
-        codec: decodes it.
-        shape: of it.
-        dtype: of it.
-    """
-
-    name: str
-    number: pb.Codec
-    codec: Decodes
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-
-    def check(self, tensor: pb.Tensor) -> None:
-        """Raise where what is announced is not this tensor.
-
-        Raises:
-            Corrupt: it is not.
-        """
-        if tensor.name != self.name or tensor.codec != self.number:
-            raise Corrupt(f"{tensor.name[:80]!r}, codec {tensor.codec}, came in place of {self.name!r}")
-        if tuple(tensor.shape) != self.shape or TYPES.get(tensor.data_type) is not self.dtype:
-            raise Corrupt(f"{self.name!r} is of shape {self.shape} and {self.dtype}, and not what came")
-        if tensor.values != prod(self.shape):
-            raise Corrupt(f"{self.name!r} has {prod(self.shape)} values, not {tensor.values}")
-        if tensor.size > self.codec.largest(self.shape, self.dtype):
-            raise Corrupt(f"{tensor.size} bytes are more than {self.name!r} can take")
-        most = 4.0 * tensor.values * _LARGEST**2  # of a difference; sums of such energies stay finite too
-        if not all(0 <= energy <= most for energy in (tensor.signal, tensor.noise)):
-            raise Corrupt(f"the energies of {self.name!r} are no energies")
-
-
-def check(tensors: Sequence[pb.Tensor], expected: Sequence[Expected]) -> None:
-    """Raise where what is announced is not what is expected, in this order.
-
-    Raises:
-        Corrupt: it is not.
-    """
-    if len(tensors) != len(expected):
-        raise Corrupt(f"{len(tensors)} tensors came, {len(expected)} were expected")
-    for tensor, wanted in zip(tensors, expected, strict=True):
-        wanted.check(tensor)
-
-
-def decoded(parcel: Parcel[Frame], expected: Sequence[Expected]) -> dict[str, Tensor]:
-    """The tensors of a message, contiguous, on the CPU.
-
-    Raises:
-        Corrupt: they are not what is expected, or their payloads are damaged.
-    """
-    check(parcel.head.tensors, expected)
-    tensors = {}
-    for announced, payload, wanted in zip(parcel.head.tensors, parcel.payloads, expected, strict=True):
-        message = Message(payload, wanted.shape, wanted.dtype, announced.checksum)
-        tensors[wanted.name] = wanted.codec.decode(message)
-    return tensors
-
-
-def announced(
-    name: str, number: pb.Codec, message: Message, *, signal: float = 0.0, noise: float = 0.0
-) -> pb.Tensor:
-    """What goes before the payload of a tensor."""
-    return pb.Tensor(
-        name=name,
-        codec=number,
-        data_type=_NUMBERS[message.dtype],
-        shape=message.shape,
-        size=len(message.payload),
-        checksum=message.checksum,
-        values=prod(message.shape),
-        signal=signal,
-        noise=noise,
-    )
 
 
 def one_line(text: str) -> str:

@@ -1,0 +1,76 @@
+"""The clients' end of a wire: what they send is coded."""
+
+from torch import Tensor
+
+from fedsplit.parties.messages import Part, Upload
+from fedsplit.quant.codec import Simulated
+from fedsplit.quant.codecs.labels import Labels
+from fedsplit.quant.coded import Coded
+from fedsplit.quant.quantization import rounding_seed
+from fedsplit.quant.weights_link import Delivery, Uplink
+from fedsplit.state.state import State
+from fedsplit.state.weights import Weights
+from fedsplit.transport.links import KIND_OF, sent_as, weights_seed
+from fedsplit.transport.transport import RunSetting
+
+
+class ClientEnd:
+    """Codes what the clients of this process send.
+
+    Args:
+        run: whose clients.
+        packs: whether messages are made, and not only what they would be decoded to.
+    """
+
+    def __init__(self, run: RunSetting, *, packs: bool) -> None:
+        self._seed, self._quantization, self._packs = run.seed, run.quantization, packs
+        self._labels = Labels(run.dataset.num_classes)
+        self._uplinks = {part: Uplink(run.quantization.weights, run.device, packs=packs) for part in KIND_OF}
+
+    def smashed(self, upload: Upload, round: int) -> Coded:
+        """Smashed data of one client.
+
+        Raises:
+            NonFinite: they are not finite.
+        """
+        codec, z = self._quantization.smashed, upload.z.contiguous()
+        send = codec.transmit if self._packs else codec.simulate
+        seed = rounding_seed(self._seed, "smashed", upload.client, round, upload.step)
+        with sent_as("smashed", upload.client):
+            return Coded(z, send(z, seed=seed))
+
+    def labels(self, y: Tensor) -> Coded:
+        """Labels of one client or of many, which arrive as they are."""
+        message = self._labels.encode(y) if self._packs else None
+        return Coded(y, Simulated(y, self._labels.size(y), message))
+
+    def weights(self, part: Part, client: int, own: Weights, held: Weights | None, round: int) -> Delivery:
+        """Weights of one client.
+
+        Args:
+            part: of the model.
+            client: whose.
+            own: its weights.
+            held: what it sends the difference to; None where it sends weights as they are.
+            round: which.
+
+        Raises:
+            NonFinite: they are not finite.
+        """
+        with sent_as(KIND_OF[part], client):
+            seed = weights_seed(self._seed, "up", part, client, round)
+            return self._uplinks[part].send(client, own, held, seed)
+
+    def forget(self) -> None:
+        """Drop what was rounded away."""
+        for uplink in self._uplinks.values():
+            uplink.forget()
+
+    def state(self) -> State:
+        """What was rounded away, by part and client."""
+        return {part: uplink.state() for part, uplink in self._uplinks.items()}
+
+    def load_state(self, state: State) -> None:
+        """Take over what `state` gave; parts that it lacks begin anew."""
+        for part, uplink in self._uplinks.items():
+            uplink.load_state(state.get(part, {}))

@@ -1,0 +1,116 @@
+"""The cohort of every transport: codes what goes down and counts it; a wire does the rest."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from copy import copy
+
+from torch import Tensor
+
+from fedsplit.parties.cohort import Cohort
+from fedsplit.parties.messages import LocalTraining, LocalWork, Part, StackedGradients, Upload
+from fedsplit.quant.coded import Coded
+from fedsplit.quant.quantization import rounding_seed
+from fedsplit.quant.weights_link import Delivery, Downlink
+from fedsplit.state.weights import Weights
+from fedsplit.transport.links import KIND_OF, receivers, sent_as, weights_seed
+from fedsplit.transport.transport import RunSetting
+from fedsplit.transport.wire import Wire
+
+
+class CodedCohort(Cohort):
+    """The clients of a round at the other end of a wire.
+
+    Args:
+        run: whose clients.
+        downlinks: of each part: what clients hold of it.
+        wire: delivers, and tallies what comes back.
+        clients: their numbers.
+    """
+
+    def __init__(
+        self, run: RunSetting, downlinks: Mapping[Part, Downlink], wire: Wire, clients: Collection[int]
+    ) -> None:
+        self._seed, self._quantization = run.seed, run.quantization
+        self._downlinks, self._wire, self._clients = downlinks, wire, sorted(clients)
+
+    @property
+    def clients(self) -> Sequence[int]:
+        """See `Cohort.clients`."""
+        return self._clients
+
+    @property
+    def sample_counts(self) -> Sequence[int]:
+        """See `Cohort.sample_counts`."""
+        return [self._wire.samples(client) for client in self._clients]
+
+    def select(self, clients: Collection[int]) -> "CodedCohort":
+        """See `Cohort.select`."""
+        selected = copy(self)
+        selected._clients = sorted(clients)
+        return selected
+
+    def install(self, part: Part, weights: Weights) -> None:
+        """See `Cohort.install`."""
+        seed = weights_seed(self._seed, "down", part, 0, self._wire.round)
+        with sent_as(KIND_OF[part], None):
+            sent = self._downlinks[part].share(weights, self._clients, self._wire.round, seed)
+        self._install(part, sent)
+
+    def install_each(self, part: Part, weights: Mapping[int, Weights]) -> None:
+        """See `Cohort.install_each`."""
+        sent = {}
+        for client in self._clients:
+            seed = weights_seed(self._seed, "down", part, client, self._wire.round)
+            with sent_as(KIND_OF[part], client):
+                sent[client] = self._downlinks[part].send(client, weights[client], seed)
+        self._install(part, sent)
+
+    def _install(self, part: Part, sent: Mapping[int, Delivery]) -> None:
+        for delivery, clients in receivers(sent):
+            for coded in delivery.coded:
+                self._wire.tally.copies(KIND_OF[part], clients, coded)
+        self._wire.install(part, sent)
+
+    def forward(self, step: int) -> Sequence[Upload]:
+        """See `Cohort.forward`."""
+        return self._wire.forward(self._clients, step)
+
+    def backward(self, step: int, dz: Mapping[int, Tensor]) -> None:
+        """See `Cohort.backward`."""
+        as_it_is = self._quantization.cut_gradient.lossless and not self._wire.packs
+        if as_it_is and isinstance(dz, StackedGradients):
+            for clients, stack in dz.stacks:
+                self._wire.tally.rows("down", "cut_gradient", clients, Coded.exactly(stack), step)
+            self._wire.backward(step, dz)
+        else:
+            self._wire.backward(step, self._coded_gradients(step, dz))
+
+    def _coded_gradients(self, step: int, dz: Mapping[int, Tensor]) -> Iterator[tuple[int, Coded]]:
+        codec = self._quantization.cut_gradient
+        send = codec.transmit if self._wire.packs else codec.simulate
+        for client, gradient in dz.items():
+            meant = gradient.contiguous()
+            seed = rounding_seed(self._seed, "cut_gradient", client, self._wire.round, step)
+            with sent_as("cut_gradient", client):
+                coded = Coded(meant, send(meant, seed=seed))
+            self._wire.tally.message("down", "cut_gradient", client, coded, step)
+            yield client, coded
+
+    def train_local(self, work: LocalWork) -> LocalTraining:
+        """See `Cohort.train_local`."""
+        return self._wire.train_local(self._clients, work)
+
+    def weights(self, part: Part) -> Sequence[Weights]:
+        """See `Cohort.weights`.
+
+        Raises:
+            NonFinite: a client's weights are not finite.
+        """
+        held = {}
+        if not self._quantization.weights.up.lossless:
+            found = {client: self._downlinks[part].held(client) for client in self._clients}
+            held = {client: weights for client, weights in found.items() if weights is not None}
+        return self._wire.weights(part, self._clients, held)
+
+    def settle(self) -> None:
+        """At the end of the round: see `Tally.settle`."""
+        self._wire.tally.settle()

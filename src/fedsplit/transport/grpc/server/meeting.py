@@ -1,0 +1,114 @@
+"""What a server lets streams into: a hub of clients that train, or of devices that do split inference."""
+
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, Generic, TypeVar
+
+from fedsplit.transport.grpc.protocol import federation_pb2 as pb
+from fedsplit.transport.grpc.protocol.frames import Parcel
+from fedsplit.transport.grpc.server.session import Link, Refused, Session
+
+TELL_S = 30.0
+"""Seconds between two lines that tell who is waited for."""
+
+
+OwnSession = TypeVar("OwnSession", bound=Session)
+
+
+class Meeting(ABC, Generic[OwnSession]):
+    """Where the streams of clients and what asks them meet. Calls come from many threads.
+
+    Args:
+        run: 16 bytes that name it.
+        sessions: one of each client, in order.
+    """
+
+    joins_with: ClassVar[str]
+    """What a client says once it is welcomed and has built its part."""
+    for_others: ClassVar[str]
+    """What a client is told that has come for something else."""
+    called: ClassVar[str]
+    """What the log calls each: `client` or `device`."""
+    expected: ClassVar[str]
+    """What one with another number is told, up to the numbers that there are."""
+
+    def __init__(self, run: bytes, sessions: Sequence[OwnSession]) -> None:
+        self.run, self._sessions = run, sessions
+        self.changed = threading.Condition()
+        self._finished = False
+
+    def greet(self, hello: pb.Hello) -> None:
+        """Whether a client with this `Hello` may come in.
+
+        Raises:
+            Refused: it may not.
+        """
+        if hello.client >= len(self._sessions):
+            told = f"{self.called} {hello.client}: {self.expected} 0 to {len(self._sessions) - 1}"
+            raise Refused(told, for_good=True)
+        session = self._sessions[hello.client]
+        with self.changed:
+            if session.link is not None and session.instance != hello.instance:
+                raise Refused(f"{self.called} {hello.client} is here already", for_good=False)
+
+    @abstractmethod
+    def attach(self, link: Link, hello: pb.Hello, joins: Any) -> None:
+        """Let a client in that has said `joins_with`.
+
+        Raises:
+            Refused: it cannot take part.
+            Corrupt: no client says this of itself.
+        """
+
+    @abstractmethod
+    def detach(self, link: Link, client: int, pending: int) -> None:
+        """A stream has ended, with so many bytes of payload that belong to no whole message."""
+
+    @abstractmethod
+    def admit(self, link: Link, client: int, frame: pb.FromClient) -> bool:
+        """See `Assembler`: whether these tensors are waited for.
+
+        Raises:
+            Corrupt: no client sends them.
+        """
+
+    @abstractmethod
+    def received(self, link: Link, client: int, parcel: Parcel[pb.FromClient]) -> None:
+        """A message of a client is whole.
+
+        Raises:
+            Corrupt: no client answers like this.
+        """
+
+    def _replace_link(self, session: OwnSession, link: Link, hello: pb.Hello) -> None:
+        """Let a stream take the place of the one that its client had before."""
+        if session.link is not None:
+            session.link.cut()
+        session.link, session.instance = link, hello.instance
+
+    def _let_go(self, session: OwnSession, *, tell: bool) -> bool:
+        """End a client's stream, once it has been told that all has ended; whether it is told."""
+        if session.link is None:
+            return False
+        if tell:
+            identity = pb.Identity(run=self.run, client=session.client)
+            session.link.send(Parcel(pb.FromServer(identity=identity, finish=pb.Finish())))
+        session.link.close()
+        return tell
+
+
+class Reminder:
+    """Says when it is time to tell again who is waited for."""
+
+    def __init__(self) -> None:
+        self._told = time.monotonic()
+
+    def is_due(self) -> bool:
+        """Whether nothing was told for `TELL_S`; then it counts as told now."""
+        now = time.monotonic()
+        if now - self._told < TELL_S:
+            return False
+        self._told = now
+        return True

@@ -1,0 +1,161 @@
+"""The streams of clients that train: what is sent to them, and what of theirs is taken."""
+
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from fedsplit.quant.message import Corrupt
+from fedsplit.recording.ledger import Ledger
+from fedsplit.transport.grpc.protocol import federation_pb2 as pb
+from fedsplit.transport.grpc.protocol.expectations import Expectations
+from fedsplit.transport.grpc.protocol.frames import Parcel
+from fedsplit.transport.grpc.protocol.tensors import check, decoded
+from fedsplit.transport.grpc.server.meeting import Meeting
+from fedsplit.transport.grpc.server.pending import Answer, PendingVerb, TrainingSession, expected_tensors
+from fedsplit.transport.grpc.server.session import Link, Refused
+
+_LOG = logging.getLogger("fedsplit.network")
+_MOST_SAMPLES = 1 << 40
+
+
+class TrainingStreams(Meeting[TrainingSession]):
+    """The side of a `Hub` that streams see.
+
+    Args:
+        run: 16 bytes that name it.
+        clients: how many it has.
+        expectations: what they may send.
+        sample_counts: of each, as far as they are known already.
+        ledger: where bytes are counted that are sent again.
+        tell_away: is told now and then who is waited for and is not here.
+    """
+
+    joins_with = "ready"
+    for_others = "this server trains, and a client with client.model is for split inference"
+    called = "client"
+    expected = "this run has clients"
+
+    def __init__(
+        self,
+        *,
+        run: bytes,
+        clients: int,
+        expectations: Expectations,
+        sample_counts: Sequence[int],
+        ledger: Ledger,
+        tell_away: Callable[[Sequence[int]], None] = lambda clients: None,
+    ) -> None:
+        super().__init__(run, [TrainingSession(client) for client in range(clients)])
+        self._expectations, self._sample_counts, self._ledger = expectations, sample_counts, ledger
+        self._tell_away = tell_away
+        self._participants: Collection[int] = ()
+        self._attempt = 0
+        self._failure: str | None = None
+        self._after: Mapping[int, int] = {}
+        self._round = 0
+        self._over = False
+        self._up = self._down = 0
+
+    def attach(self, link: Link, hello: pb.Hello, joins: pb.Ready) -> None:
+        """See `Meeting.attach`: sends a client what it was asked and has not answered."""
+        with self.changed:
+            self.greet(hello)
+            session = self._sessions[hello.client]
+            self._check_data(session, joins)
+            after = self._after.get(session.client, 0)
+            if not joins.going_on and after and after not in joins.states:
+                told = f"client {session.client} comes without its state after {after} rounds"
+                raise Refused(f"{told}; start it where it was before", for_good=True)
+            self._replace_link(session, link, hello)
+            session.samples = joins.samples
+            if self._finished:
+                session.told |= self._let_go(session, tell=self._over)
+            else:
+                self._go_on(session, joins)
+            self.changed.notify_all()
+        _LOG.info("client %s is here", hello.client)
+
+    def _check_data(self, session: TrainingSession, ready: pb.Ready) -> None:
+        known = self._sample_counts[session.client]
+        if not 0 < ready.samples <= _MOST_SAMPLES or (known and ready.samples != known):
+            wanted = known or "at least one"
+            told = f"client {session.client} has {ready.samples} training samples in place of {wanted}"
+            raise Refused(f"{told}: not the run's data", for_good=True)
+
+    def _go_on(self, session: TrainingSession, ready: pb.Ready) -> None:
+        pending = session.pending
+        if pending is None:
+            return
+        verb = pending.verb.head.identity
+        last = (ready.round, ready.attempt) if ready.going_on else None
+        follows = last == (verb.round, verb.attempt) and ready.number in (verb.number, verb.number - 1)
+        if follows and pending.done and ready.number == verb.number:
+            return
+        if follows or verb.number == 0:
+            self._send(session, pending)
+        else:
+            session.trouble = "came back without what it did in this round"
+
+    def _send(self, session: TrainingSession, pending: PendingVerb) -> None:
+        assert session.link is not None
+        if pending.sent:
+            self._ledger.add_again(pending.verb.head.identity.round, "down", pending.verb.size)
+        pending.sent = True
+        self._down += pending.verb.size
+        session.link.send(pending.verb)
+
+    def detach(self, link: Link, client: int, pending: int) -> None:
+        """See `Meeting.detach`: what came of an answer that is not whole is to come again."""
+        with self.changed:
+            session = self._sessions[client]
+            if session.link is not link:  # the client was back before this was noticed
+                self._ledger.add_again(self._round, "up", pending)
+                return
+            session.link = None
+            asked = session.pending
+            if asked is not None and not asked.done:
+                size = pending + sum(answer.size for answer in asked.answers)
+                self._ledger.add_again(asked.verb.head.identity.round, "up", size)
+                asked.answers.clear()
+            self.changed.notify_all()
+            if not self._finished:
+                _LOG.warning("client %s is gone", client)
+
+    def admit(self, link: Link, client: int, frame: pb.FromClient) -> bool:
+        """See `Meeting.admit`."""
+        with self.changed:
+            pending = self._waiting(link, client, frame)
+            if pending is None:
+                size = sum(tensor.size for tensor in frame.tensors)
+                if size > self._expectations.most_up:
+                    raise Corrupt(f"{size} bytes are more than any message of this run has")
+                self._ledger.add_again(self._round, "up", size)
+                return False
+            samples = self._sessions[client].samples
+            check(frame.tensors, expected_tensors(pending, frame, self._expectations, samples))
+            return True
+
+    def received(self, link: Link, client: int, parcel: Parcel[pb.FromClient]) -> None:
+        """See `Meeting.received`."""
+        tensors = {}
+        with self.changed:
+            pending, samples = self._waiting(link, client, parcel.head), self._sessions[client].samples
+            if pending is not None:
+                expected = expected_tensors(pending, parcel.head, self._expectations, samples)
+        if pending is not None:
+            tensors = decoded(parcel, expected)
+        with self.changed:
+            if pending is None or self._waiting(link, client, parcel.head) is not pending:
+                self._ledger.add_again(self._round, "up", parcel.size)
+                return
+            pending.answers.append(Answer(parcel.head, tensors, parcel.size))
+            pending.done = parcel.head.WhichOneof("content") != "upload"
+            self._up += parcel.size
+            if pending.done:
+                self.changed.notify_all()
+
+    def _waiting(self, link: Link, client: int, frame: pb.FromClient) -> PendingVerb | None:
+        """The verb that a message answers, None where it is late, or one that came before."""
+        session = self._sessions[client]
+        if session.link is not link or session.pending is None or not session.pending.waits_for(frame):
+            return None
+        return session.pending

@@ -1,0 +1,131 @@
+"""The server's side of the verbs: coded messages go to the hub, and what clients answered is tallied."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import torch
+
+from fedsplit.parties.messages import BatchLoss, LocalTraining, LocalWork, Part, StackedGradients, Upload
+from fedsplit.quant.weights_link import Delivery, added
+from fedsplit.state.weights import Weights
+from fedsplit.transport.grpc.protocol import federation_pb2 as pb
+from fedsplit.transport.grpc.protocol.expectations import PARTS, Expectations
+from fedsplit.transport.grpc.protocol.packing import pack, pack_weights
+from fedsplit.transport.grpc.server.hub import Hub
+from fedsplit.transport.grpc.server.pending import Answer
+from fedsplit.transport.links import KIND_OF, receivers
+from fedsplit.transport.tally import Tally
+from fedsplit.transport.wire import CodedGradients, Wire
+
+
+class GrpcWire(Wire):
+    """Sends the verbs of a round to clients that have dialled in, and waits for their answers.
+
+    Args:
+        round: which.
+        tally: counts what comes.
+        hub: where the clients' streams are.
+        expectations: what they may send.
+        device: where their tensors are placed.
+        answers: waits for answers of clients, see `Hub.answers`.
+    """
+
+    packs = True
+
+    def __init__(
+        self,
+        round: int,
+        tally: Tally,
+        *,
+        hub: Hub,
+        expectations: Expectations,
+        device: torch.device,
+        answers: Callable[[Iterable[int]], dict[int, list[Answer]]],
+    ) -> None:
+        super().__init__(round, tally)
+        self._hub, self._expectations, self._device, self._answers = hub, expectations, device, answers
+
+    def begin(self, clients: Sequence[int], after: Mapping[int, int]) -> None:
+        """Let clients begin the round with the state that each has after so many rounds."""
+        self._hub.begin(self.round, clients, after)
+        self._answers(clients)
+
+    def keep(self, clients: Sequence[int], needed: Callable[[int], int], *, durable: bool) -> None:
+        """Let clients keep their state after the round; see `pb.Keep`."""
+        for client in clients:
+            asked = pb.Keep(rounds=self.round + 1, needed=needed(client), durable=durable)
+            self._hub.ask(client, keep=asked)
+        self._answers(clients)
+
+    def samples(self, client: int) -> int:
+        """See `Wire.samples`: what it told."""
+        return self._hub.samples(client)
+
+    def install(self, part: Part, deliveries: Mapping[int, Delivery]) -> None:
+        """See `Wire.install`."""
+        for delivery, clients in receivers(deliveries):
+            packed = pack_weights(delivery, self._expectations, part)
+            asked = pb.Install(part=PARTS[part], difference=delivery.difference)
+            for client in clients:
+                self._hub.ask(client, install=asked, tensors=packed)
+        self._answers(deliveries)
+
+    def forward(self, clients: Sequence[int], step: int) -> Sequence[Upload]:
+        """See `Wire.forward`."""
+        for client in clients:
+            self._hub.ask(client, step=step, forward=pb.Forward())
+        return self._uploads(self._answers(clients))
+
+    def backward(self, step: int, dz: CodedGradients) -> None:
+        """See `Wire.backward`."""
+        assert not isinstance(dz, StackedGradients), "what travels is coded"
+        number = self._expectations.cut_number("cut_gradient")
+        asked = []
+        for client, coded in dz:
+            self._hub.ask(client, step=step, backward=pb.Backward(), tensors=[pack("dz", number, coded)])
+            asked.append(client)
+        self._answers(asked)
+
+    def train_local(self, clients: Sequence[int], work: LocalWork) -> LocalTraining:
+        """See `Wire.train_local`."""
+        for client in clients:
+            asked = pb.TrainLocal(
+                train_head=work.train_head,
+                upload_interval=work.upload_interval or 0,
+                skip_first_upload=client in work.skip_first_upload,
+            )
+            self._hub.ask(client, train_local=asked)
+        answers = self._answers(clients)
+        losses = []
+        for client, answered in answers.items():
+            done = answered[-1].head.done
+            for loss, samples in zip(done.losses, done.samples, strict=True):
+                losses.append(BatchLoss([client], torch.tensor([loss], dtype=torch.float64), samples))
+        return LocalTraining(self._uploads(answers), losses)
+
+    def weights(self, part: Part, clients: Sequence[int], held: Mapping[int, Weights]) -> Sequence[Weights]:
+        """See `Wire.weights`."""
+        for client in clients:
+            asked = pb.UploadWeights(part=PARTS[part])
+            self._hub.ask(client, difference=client in held, upload_weights=asked)
+        arrived = []
+        for client, answers in self._answers(clients).items():
+            for tensor in answers[-1].head.tensors:
+                self.tally.message("up", KIND_OF[part], client, tensor)
+            weights = self._placed(answers[-1])
+            arrived.append(added(held[client], weights) if client in held else weights)
+        return arrived
+
+    def _uploads(self, answered: Mapping[int, Sequence[Answer]]) -> list[Upload]:
+        uploads = []
+        for client, answers in answered.items():
+            for answer in answers[:-1]:
+                z, y = answer.head.tensors
+                step = answer.head.identity.step
+                self.tally.message("up", "smashed", client, z, step)
+                self.tally.message("up", "labels", client, y, step)
+                tensors = self._placed(answer)
+                uploads.append(Upload(client, step, tensors["z"], tensors["y"]))
+        return uploads
+
+    def _placed(self, answer: Answer) -> Weights:
+        return {name: tensor.to(self._device) for name, tensor in answer.tensors.items()}

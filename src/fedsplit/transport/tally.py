@@ -1,0 +1,107 @@
+"""What is counted of messages, and what ends a round: a message that is not finite."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from fedsplit.errors import NonFinite
+from fedsplit.quant.coded import Coded
+from fedsplit.recording.ledger import Direction, Kind, Ledger
+
+
+class Sent(Protocol):
+    """A tensor on its way, `Coded` or announced: bytes of payload, and the rest as in `Traffic`."""
+
+    @property
+    def size(self) -> int: ...
+    @property
+    def values(self) -> int: ...
+    @property
+    def signal(self) -> float | Tensor: ...
+    @property
+    def noise(self) -> float | Tensor: ...
+
+
+class Tally:
+    """Counts the messages of a round in the ledger, and finds those that are not finite.
+
+    On a CPU codecs find them, and `rows` in stacks, which no codec sees.
+
+    Args:
+        ledger: where bytes are counted.
+        round: which.
+        looks_later: whether messages are looked at in `settle`: a GPU is not waited for before.
+    """
+
+    def __init__(self, ledger: Ledger, round: int, *, looks_later: bool = False) -> None:
+        self._ledger, self._round, self._looks_later = ledger, round, looks_later
+        self._flags: list[tuple[Kind, int | None, Tensor]] = []
+
+    def message(self, direction: Direction, kind: Kind, client: int, sent: Sent, step: int = 0) -> None:
+        """Count a message to or from one client, of a local step (0 of weights)."""
+        self._flag(kind, client, sent)
+        self._add(direction, kind, [client], sent, step=step)
+
+    def copies(self, kind: Kind, clients: Sequence[int], sent: Sent) -> None:
+        """Count a message of the server that goes to each of these clients."""
+        self._flag(kind, None, sent)
+        self._add("down", kind, clients, sent, copies=len(clients))
+
+    def rows(
+        self, direction: Direction, kind: Kind, clients: Sequence[int], sent: Coded, step: int = 0
+    ) -> None:
+        """Count messages of many clients, a row each, that arrive as they are.
+
+        Raises:
+            NonFinite: a row is not finite, and is not to be looked at later.
+        """
+        rows = sent.meant
+        if self._looks_later:
+            for client, row in zip(clients, rows.unbind(), strict=True):
+                self._flag(kind, client, Coded.exactly(row))
+        elif rows.is_floating_point() and not rows.sum().isfinite():
+            bad = (~rows.flatten(1).isfinite().all(1)).nonzero().flatten()
+            if len(bad):
+                raise NonFinite(kind, clients[int(bad[0])])
+        self._add(direction, kind, clients, sent, step=step)
+
+    def _flag(self, kind: Kind, client: int | None, sent: Sent) -> None:
+        if self._looks_later and isinstance(sent, Coded) and sent.meant.is_floating_point():
+            self._flags.append((kind, client, sent.meant.isfinite().all()))
+
+    def _add(
+        self,
+        direction: Direction,
+        kind: Kind,
+        clients: Sequence[int],
+        sent: Sent,
+        *,
+        step: int = 0,
+        copies: int = 1,
+    ) -> None:
+        self._ledger.add(
+            self._round,
+            direction,
+            kind,
+            copies * sent.size,
+            clients=clients,
+            step=step,
+            values=copies * sent.values,
+            signal=copies * sent.signal,
+            noise=copies * sent.noise,
+        )
+
+    def settle(self) -> None:
+        """At the end of the round: everything that had to be waited for.
+
+        Raises:
+            NonFinite: a message was not finite.
+        """
+        flags, self._flags = self._flags, []
+        fine = torch.stack([flag for _, _, flag in flags]).tolist() if flags else []
+        for (kind, client, _), finite in zip(flags, fine, strict=True):
+            if not finite:
+                raise NonFinite(kind, client)
+        self._ledger.settle(self._round)

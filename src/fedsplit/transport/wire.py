@@ -1,0 +1,61 @@
+"""What a wire is: it delivers the messages of a round, and brings back what clients send."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar, TypeAlias
+
+from fedsplit.parties.messages import LocalTraining, LocalWork, Part, StackedGradients, Upload
+from fedsplit.quant.coded import Coded
+from fedsplit.quant.weights_link import Delivery
+from fedsplit.state.weights import Weights
+from fedsplit.transport.tally import Tally
+
+CodedGradients: TypeAlias = StackedGradients | Iterable[tuple[int, Coded]]
+"""Cut gradients by client, each coded when it is asked for; stacks where nothing is done to them."""
+
+
+class Wire(ABC):
+    """Carries the verbs of one round, see `Cohort`, for the clients that each names.
+
+    Everything that comes from clients is given to the tally first, client by client or as stacks.
+
+    Args:
+        round: which.
+        tally: counts what comes.
+    """
+
+    packs: ClassVar[bool]
+    """Whether messages are made of what goes down; else only what clients would decode."""
+
+    def __init__(self, round: int, tally: Tally) -> None:
+        self.round, self.tally = round, tally
+
+    @abstractmethod
+    def samples(self, client: int) -> int:
+        """Training samples of a client."""
+
+    @abstractmethod
+    def install(self, part: Part, deliveries: Mapping[int, Delivery]) -> None:
+        """Deliver weights; clients that share a delivery get the same message."""
+
+    @abstractmethod
+    def forward(self, clients: Sequence[int], step: int) -> Sequence[Upload]:
+        """Smashed data of a local step as they arrive, in client order, of clients that have such a step."""
+
+    @abstractmethod
+    def backward(self, step: int, dz: CodedGradients) -> None:
+        """Deliver the cut gradients of the last `forward`; the clients step."""
+
+    @abstractmethod
+    def train_local(self, clients: Sequence[int], work: LocalWork) -> LocalTraining:
+        """Let clients train for the local epochs of the round; uploads are as they arrive."""
+
+    @abstractmethod
+    def weights(self, part: Part, clients: Sequence[int], held: Mapping[int, Weights]) -> Sequence[Weights]:
+        """Weights as they arrive, in the order of `clients`, to be read before anything else is asked.
+
+        Args:
+            part: of the model.
+            clients: whose.
+            held: what a client sends the difference to, where it sends one.
+        """
