@@ -57,7 +57,9 @@ class Ring:
 
     def state(self) -> State:
         """The samples kept, oldest first, as `samples` gives them."""
-        z, y = self.samples() if self._count else (None, None)
+        if self._count == 0:
+            return {"z": None, "y": None}
+        z, y = self.samples()
         return {"z": z, "y": y}
 
     def load_state(self, state: State, device: torch.device) -> None:

@@ -19,7 +19,6 @@ from fedsplit.files.paths import user_path
 
 _CLASSES = tuple(sorted(string.digits + string.ascii_letters))  # digits, capitals, small letters
 _SIDE = 28
-_TENSORS = ("pixels", "labels", "owners")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,16 +86,21 @@ class Femnist(ImageSource):
         """One file as arrays; `writers` numbers them in the order in which they come."""
         try:
             content: Any = json.loads(file.read_text("utf-8"))
-            parts = []
+            pixels, labels, owners = [], [], []
             for writer in content["users"]:
                 x = np.asarray(content["user_data"][writer]["x"], dtype=np.float64)
                 y = np.asarray(content["user_data"][writer]["y"], dtype=np.int64)
                 x = x.reshape(len(y), _SIDE, _SIDE, 1)
                 if not (((y >= 0) & (y < len(_CLASSES))).all() and ((x >= 0) & (x <= 1)).all()):
                     raise ValueError(writer)
-                owners = np.full(len(y), writers.setdefault(writer, len(writers)), dtype=np.int64)
-                parts.append((np.rint(255 * x).astype(np.uint8), y, owners))
-            return dict(zip(_TENSORS, map(np.concatenate, zip(*parts, strict=True)), strict=True))
+                pixels.append(np.rint(255 * x).astype(np.uint8))
+                labels.append(y)
+                owners.append(np.full(len(y), writers.setdefault(writer, len(writers)), dtype=np.int64))
+            return {
+                "pixels": np.concatenate(pixels),
+                "labels": np.concatenate(labels),
+                "owners": np.concatenate(owners),
+            }
         except (OSError, ValueError, KeyError, TypeError) as error:
             told = f"{file} must be JSON of LEAF: users, and user_data with x (784 numbers from 0 to 1) and y"
             raise UserError("dataset.root", self.root, told) from error
@@ -104,9 +108,9 @@ class Femnist(ImageSource):
 
 def _are_of_writers(found: Mapping[str, Tensor]) -> bool:
     """Whether tensors are those that `_of_writers` makes."""
-    if found.keys() != set(_TENSORS):
+    if found.keys() != {"pixels", "labels", "owners"}:
         return False
-    pixels, labels, owners = (found[name] for name in _TENSORS)
+    pixels, labels, owners = (found[name] for name in ("pixels", "labels", "owners"))
     return (
         (pixels.dtype, pixels.shape) == (torch.uint8, (len(pixels), _SIDE, _SIDE, 1))
         and all(each.dtype == torch.int64 and each.shape == (len(pixels),) for each in (labels, owners))
