@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from fedsplit.building.run import carried_run
 from fedsplit.errors import UserError
 from fedsplit.recording import checkpoint
 from fedsplit.recording.ledger import Ledger
@@ -29,7 +30,7 @@ def worker(tiny: Build, tmp_path: Path) -> Callable[..., Worker]:
 
     def build(client: int, *overrides: str, run: bytes = RUN) -> Worker:
         parts = tiny(*OVERRIDES, *overrides).parts
-        return Worker(parts.run(Ledger()), client, tmp_path / "state", run.hex())
+        return Worker(carried_run(parts, Ledger()), client, tmp_path / "state", run.hex())
 
     return build
 
