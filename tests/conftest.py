@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.configuration import set_hypothesis_home_dir
 from PIL import Image
 
+from fedsplit.building.process import prepare_process
 from fedsplit.computing.memory import reuse_freed_memory
 from fedsplit.config.choices import CONFIGS
 from fedsplit.config.run_config import RunConfig
@@ -106,10 +107,12 @@ def configured() -> Configure:
 
 @pytest.fixture
 def tiny(configured: Configure) -> Build:
-    """Builds a tiny experiment on digits from further overrides."""
+    """Builds a tiny experiment on digits from further overrides, in a process prepared for it."""
 
     def build(*overrides: str) -> Experiment:
-        return Experiment(configured(*TINY, *overrides))
+        config = configured(*TINY, *overrides)
+        prepare_process(config)
+        return Experiment(config)
 
     return build
 

@@ -525,10 +525,9 @@ def _either_way(draw: st.DrawFn, world: World) -> tuple[bool, list[Any]]:
 @lru_cache
 def _honest_plan() -> pb.Plan:
     with composing():
-        config = composed(["algorithm=cse_fsl", "quant=thrifty", "client_optimizer=sgd"])
-        settings = plain(config)
-    chosen = {k: v for k, v in config.hydra.runtime.choices.items() if not k.startswith("hydra/")}
-    return choices_and_settings(settings | {"choices": chosen})
+        return choices_and_settings(
+            run_config(composed(["algorithm=cse_fsl", "quant=thrifty", "client_optimizer=sgd"]))
+        )
 
 
 @st.composite
