@@ -531,7 +531,8 @@ def test_stochastic_rounding_of_a_run_follows_from_the_seed_alone(tiny: Build, a
         ("nearest, other seed", [], 1),
     ):
         run = tiny(*overrides, *more)
-        run.transport = LocalTransport(replace(run.transport.run, seed=seed))  # everything else stays
+        # everything else stays
+        run.rounds._transport = LocalTransport(replace(run.transport.run, seed=seed))
         run_rounds(run, 2)
         weights[name] = run.algorithm.full_weights()
     assert equal(weights["first"], weights["again"])
