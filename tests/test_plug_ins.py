@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.cases import long_but
 from tests.plug_ins import printed
 
 COPIED = ("src", "hydra_config", "tests", "docs", ".ci")
@@ -44,21 +43,31 @@ def test_examples_are_of_the_kinds_that_users_write_most_and_short(root: Path) -
         assert choice.startswith(f"_target_: {target}.")
 
 
-@pytest.mark.parametrize("kind", long_but(["algorithm"], RUNNING))
-def test_printed_plug_in_passes_what_walks_over_choices(kind: str, root: Path, tmp_path: Path) -> None:
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        pytest.param(list(RUNNING), id="together"),
+        *(pytest.param([kind], id=kind) for kind in RUNNING),
+    ],
+)
+def test_printed_plug_ins_pass_what_walks_over_choices(kinds: list[str], root: Path, tmp_path: Path) -> None:
     for folder in COPIED:
         ignored = shutil.ignore_patterns("__pycache__", "*.png", "*.pyc")
         shutil.copytree(root / folder, tmp_path / folder, ignore=ignored)
     for pattern in FILES:
         for file in root.glob(pattern):
             shutil.copy(file, tmp_path)
-    files = printed(root / "CONTRIBUTING.md")[kind]
-    for path, content in files.items():
-        (tmp_path / path).write_text(content)
-    name = Path(next(iter(files))).stem
-    passed = _passed(tmp_path, [*WALKING, *RUNNING[kind]], " or ".join([name, *WALKING.values()]))
-    own = [case for case in passed if name in case]
-    assert own, f"no case of {name} has run"
+    examples = printed(root / "CONTRIBUTING.md")
+    for kind in kinds:
+        for path, content in examples[kind].items():
+            (tmp_path / path).write_text(content)
+    names = {kind: Path(next(iter(examples[kind]))).stem for kind in kinds}
+    running = [file for kind in kinds for file in RUNNING[kind]]
+    passed = _passed(tmp_path, [*WALKING, *running], " or ".join([*names.values(), *WALKING.values()]))
+    for kind, name in names.items():
+        own = [case for case in passed if name in case and case.startswith(RUNNING[kind])]
+        assert own, f"no case of {name} has run"
     for file in WALKING:
         assert any(case.startswith(file) for case in passed), f"nothing of {file} has run"
 

@@ -35,7 +35,6 @@ class CseFsl(Algorithm):
         self._frozen_auxiliary = start.frozen_of(start.auxiliary_weights)
 
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
-        """See `Algorithm.run_round`."""
         cohort.install("client", self.client_weights)
         cohort.install("auxiliary", self.auxiliary)
         work = LocalWork(train_head=True, upload_interval=self.server_update_interval)
@@ -49,7 +48,6 @@ class CseFsl(Algorithm):
 
     @staticmethod
     def round_load(terms: RoundLoad) -> float:
-        """See `Algorithm.round_load`."""
         return (
             terms.exchanged(terms.client)
             + terms.uploads(terms.population.server_update_interval)
@@ -62,15 +60,12 @@ class CseFsl(Algorithm):
         return loss
 
     def auxiliary_weights(self) -> dict[str, Weights]:
-        """See `Algorithm.auxiliary_weights`."""
         return {"auxiliary": self.auxiliary}
 
     def state(self) -> State:
-        """See `Algorithm.state`."""
         return super().state() | {"auxiliary": self.auxiliary}
 
     def load_state(self, state: State) -> None:
-        """See `Algorithm.load_state`."""
         super().load_state(state)
         self.auxiliary = dict(state["auxiliary"])
         self._frozen_auxiliary = {name: self.auxiliary[name] for name in self._frozen_auxiliary}

@@ -23,11 +23,9 @@ class FedAvg(Algorithm):
 
     @staticmethod
     def round_load(terms: RoundLoad) -> float:
-        """See `Algorithm.round_load`."""
         return terms.exchanged({**terms.client, **terms.server})
 
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
-        """See `Algorithm.run_round`."""
         cohort.install("full", self.full_weights())
         locally = cohort.train_local(LocalWork(train_head=True))
         full = average(cohort.weights("full"), cohort.sample_counts)

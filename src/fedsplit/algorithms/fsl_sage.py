@@ -56,7 +56,6 @@ class FslSage(CseFsl):
         self.alignment = start.alignment
 
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
-        """See `Algorithm.run_round`."""
         if t < self.warm_start:
             return super().run_round(t, cohort)
         losses: list[BatchLoss] = []
@@ -78,7 +77,6 @@ class FslSage(CseFsl):
 
     @staticmethod
     def round_load(terms: RoundLoad) -> float:
-        """See `Algorithm.round_load`."""
         return (
             terms.exchanged(terms.client)
             + terms.uploads(terms.population.server_update_interval)
@@ -98,17 +96,14 @@ class FslSage(CseFsl):
         return self.alignment.error(clients, t, self.server)
 
     def auxiliary_weights(self) -> dict[str, Weights]:
-        """See `Algorithm.auxiliary_weights`."""
         aligned = self.alignment.auxiliary_weights()
         if not aligned:  # the run ended in its warm start
             return super().auxiliary_weights()
         return {f"auxiliary-{client}": weights for client, weights in aligned.items()}
 
     def state(self) -> State:
-        """See `Algorithm.state`."""
         return super().state() | {"alignment": self.alignment.state()}
 
     def load_state(self, state: State) -> None:
-        """See `Algorithm.load_state`."""
         super().load_state(state)
         self.alignment.load_state(state["alignment"])

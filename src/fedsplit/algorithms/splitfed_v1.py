@@ -30,7 +30,6 @@ class SplitFedV1(Algorithm):
         self.copies = start.server_copies
 
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
-        """See `Algorithm.run_round`."""
         cohort.install("client", self.client_weights)
         samples = dict(zip(cohort.clients, cohort.sample_counts, strict=True))
         self.copies.load(samples, self.server.weights())
@@ -50,18 +49,14 @@ class SplitFedV1(Algorithm):
 
     @staticmethod
     def round_load(terms: RoundLoad) -> float:
-        """See `Algorithm.round_load`."""
         return terms.exchanged(terms.client) + terms.uploads() + terms.cut_gradients()
 
     def forget_clients(self) -> None:
-        """See `Algorithm.forget_clients`."""
         self.copies.forget()
 
     def state(self) -> State:
-        """See `Algorithm.state`."""
         return super().state() | {"copies": self.copies.state()}
 
     def load_state(self, state: State) -> None:
-        """See `Algorithm.load_state`."""
         super().load_state(state)
         self.copies.load_state(state["copies"])

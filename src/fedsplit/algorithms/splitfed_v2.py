@@ -28,11 +28,9 @@ class SplitFedV2(Algorithm):
 
     @staticmethod
     def round_load(terms: RoundLoad) -> float:
-        """See `Algorithm.round_load`."""
         return terms.exchanged(terms.client) + terms.uploads() + terms.cut_gradients()
 
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
-        """See `Algorithm.run_round`."""
         cohort.install("client", self.client_weights)
         draw = generator(self.seed, "client order", round=t)
         order = [cohort.clients[i] for i in torch.randperm(len(cohort.clients), generator=draw)]

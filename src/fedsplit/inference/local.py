@@ -44,7 +44,6 @@ class LocalDevice(Device):
         self.footprint = Footprint(half.file_bytes, half.memory_before)
 
     def request(self, number: int, batch: int, *, warm_up: bool) -> Request:
-        """See `Device.request`."""
         x, labels = self._answering.batches[batch]
         ran = self._half.run(x)
         message = DeviceCodes().encode(ran.smashed)

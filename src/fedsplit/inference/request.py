@@ -44,7 +44,6 @@ class Request:
         return self.client_seconds + self.wire_seconds + self.server_seconds
 
     def row(self) -> Sequence[object]:
-        """See `COLUMNS`."""
         return (
             *(self.device, self.precision, self.number, int(self.warm_up), self.samples, self.correct),
             *(self.client_seconds, self.server_seconds, self.wire_seconds, self.total_seconds),

@@ -34,7 +34,6 @@ class Answered:
 
     @property
     def checksum(self) -> int:
-        """See `checksum`."""
         return checksum(self.logits)
 
 

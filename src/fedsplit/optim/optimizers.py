@@ -94,7 +94,6 @@ class Adam(RowOptimizer):
 
     @property
     def slots(self) -> tuple[str, ...]:
-        """See `RowOptimizer.slots`."""
         return ("exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if self.amsgrad else ()))
 
     def _arguments(self, parameters: Sequence[Tensor], rate: Tensor | None) -> dict[str, Any]:
@@ -114,7 +113,6 @@ class Adam(RowOptimizer):
     def step_rows(
         self, parameter: Tensor, gradient: Tensor, slots: dict[str, Tensor], steps: Tensor, lr: float | Tensor
     ) -> None:
-        """See `RowOptimizer.step_rows`."""
         gradient = self._decayed(parameter, gradient, lr)
         mean, square = slots["exp_avg"], slots["exp_avg_sq"]
         mean.lerp_(gradient, 1 - self.betas[0])
@@ -174,13 +172,11 @@ class Sgd(RowOptimizer):
 
     @property
     def slots(self) -> tuple[str, ...]:
-        """See `RowOptimizer.slots`."""
         return ("momentum_buffer",) if self.momentum else ()
 
     def step_rows(
         self, parameter: Tensor, gradient: Tensor, slots: dict[str, Tensor], steps: Tensor, lr: float | Tensor
     ) -> None:
-        """See `RowOptimizer.step_rows`."""
         if self.weight_decay:
             gradient = gradient.add(parameter, alpha=self.weight_decay)
         if self.momentum:

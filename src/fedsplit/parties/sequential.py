@@ -35,26 +35,21 @@ class Sequential(Engine):
         """See `Engine.enter`."""
 
     def install(self, part: Part, weights: Mapping[int, Weights]) -> None:
-        """See `Engine.install`."""
         for client, each in weights.items():
             self.worker(client).install(part, each)
 
     def weights(self, part: Part, clients: Sequence[int]) -> list[Weights]:
-        """See `Engine.weights`."""
         return [self.worker(client).weights(part) for client in clients]
 
     def forward(self, clients: Sequence[int], round: int, step: int) -> list[Upload]:
-        """See `Engine.forward`."""
         answers = (self.worker(client).forward(round, step) for client in clients)
         return [upload for upload in answers if upload is not None]
 
     def backward(self, round: int, step: int, dz: Mapping[int, Tensor]) -> None:
-        """See `Engine.backward`."""
         for client, gradient in dz.items():
             self.worker(client).backward(round, step, gradient)
 
     def train_local(self, clients: Sequence[int], round: int, work: LocalWork) -> LocalTraining:
-        """See `Engine.train_local`."""
         trained = [self.worker(client).train_local(round, work) for client in clients]
         return LocalTraining(
             [upload for local in trained for upload in local.uploads],
@@ -62,12 +57,10 @@ class Sequential(Engine):
         )
 
     def state(self) -> State:
-        """See `Engine.state`."""
         heads = {str(client): {"body": None, "head": {"weights": own}} for client, own in self._heads.items()}
         return heads | {str(client): worker.state() for client, worker in self._workers.items()}
 
     def load_state(self, state: State) -> None:
-        """See `Engine.load_state`."""
         self._workers.clear()
         self._heads.clear()
         for client, kept in state.items():
@@ -77,7 +70,6 @@ class Sequential(Engine):
                 self.worker(int(client)).load_state(kept)
 
     def forget(self) -> None:
-        """See `Engine.forget`."""
         if self.blueprint.keeps_head:
             for client, worker in self._workers.items():
                 own = worker.weights("auxiliary")
@@ -92,5 +84,4 @@ class Sequential(Engine):
         seed: int,
         recorder: Recorder | None = None,
     ) -> "SequentialCopies":
-        """See `Engine.server_copies`."""
         return SequentialCopies(module, optimizer, schedule, seed, recorder)

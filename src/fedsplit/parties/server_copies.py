@@ -73,31 +73,25 @@ class SequentialCopies(ServerCopies):
         return self._copies[client]
 
     def load(self, samples: Mapping[int, int], weights: Weights) -> None:
-        """See `ServerCopies.load`."""
         for client in samples:
             self._copy(client).load(weights)
 
     def step(self, round: int, uploads: Sequence[Upload]) -> tuple[list[BatchLoss], dict[int, Tensor]]:
-        """See `ServerCopies.step`."""
         stepped = {upload.client: self._copy(upload.client).step(round, upload) for upload in uploads}
         return [loss for loss, _ in stepped.values()], {client: dz for client, (_, dz) in stepped.items()}
 
     def weights(self, clients: Sequence[int]) -> list[Weights]:
-        """See `ServerCopies.weights`."""
         return [self._copy(client).weights() for client in clients]
 
     def state(self) -> State:
-        """See `ServerCopies.state`."""
         return {str(client): copy.state() for client, copy in self._copies.items()}
 
     def load_state(self, state: State) -> None:
-        """See `ServerCopies.load_state`."""
         self._copies.clear()
         for client, kept in state.items():
             self._copy(int(client)).load_state(kept)
 
     def forget(self) -> None:
-        """See `ServerCopies.forget`."""
         self._copies.clear()
 
 
@@ -124,7 +118,6 @@ class StackedCopies(ServerCopies):
         return self._members.models["copy"]
 
     def load(self, samples: Mapping[int, int], weights: Weights) -> None:
-        """See `ServerCopies.load`."""
         if self._members is None or set(self._members.clients) != set(samples):
             self._set_aside = self._all()
             model = StackedState(self._module, len(samples), self._optimizer)
@@ -137,7 +130,6 @@ class StackedCopies(ServerCopies):
         self._model.load_all(weights)
 
     def step(self, round: int, uploads: Sequence[Upload]) -> tuple[list[BatchLoss], StackedGradients]:
-        """See `ServerCopies.step`."""
         assert self._members is not None
         losses, gradients = [], []
         for stack in stacks_of(uploads):
@@ -167,7 +159,6 @@ class StackedCopies(ServerCopies):
         ]
 
     def weights(self, clients: Sequence[int]) -> StackedWeights:
-        """See `ServerCopies.weights`."""
         assert self._members is not None
         rows = rows_of([self._members.row[client] for client in clients])
         tensors = {name: stack[rows] for name, stack in self._model.tensors().items()}
@@ -180,16 +171,13 @@ class StackedCopies(ServerCopies):
         }
 
     def state(self) -> State:
-        """See `ServerCopies.state`."""
         return {str(client): kept for client, kept in self._all().items()}
 
     def load_state(self, state: State) -> None:
-        """See `ServerCopies.load_state`."""
         self._members = None
         self._set_aside = {int(client): kept for client, kept in state.items()}
 
     def forget(self) -> None:
-        """See `ServerCopies.forget`."""
         self._members = None
         self._set_aside.clear()
 

@@ -170,7 +170,6 @@ class Vectorized(Engine):
         self._bytes_of_one = 0.0
 
     def enter(self, clients: Sequence[int]) -> None:
-        """See `Engine.enter`."""
         present = {client for stack in self._stacks for client in stack.clients}
         if present == set(clients):
             return
@@ -225,7 +224,6 @@ class Vectorized(Engine):
         assert found == len(wanted), "a verb is for clients that take part"
 
     def install(self, part: Part, weights: Mapping[int, Weights]) -> None:
-        """See `Engine.install`."""
         for stack in self._stacks_of(weights):
             own = {client: weights[client] for client in stack.clients if client in weights}
             shared = len({id(each) for each in own.values()}) == 1 and len(own) == len(stack.clients)
@@ -237,7 +235,6 @@ class Vectorized(Engine):
                         model.load_row(stack.row[client], each)
 
     def weights(self, part: Part, clients: Sequence[int]) -> StackedWeights:
-        """See `Engine.weights`."""
         order = {client: position for position, client in enumerate(clients)}
         stacks = []
         for stack in self._stacks_of(clients):
@@ -249,7 +246,6 @@ class Vectorized(Engine):
         return StackedWeights(stacks)
 
     def forward(self, clients: Sequence[int], round: int, step: int) -> StackedUploads:
-        """See `Engine.forward`."""
         self._pending, stacks, wanted = [], [], set(clients)
         for stack in self._stacks_of(clients):
             for rows in stack.groups(step, wanted):
@@ -259,7 +255,6 @@ class Vectorized(Engine):
         return StackedUploads(stacks)
 
     def backward(self, round: int, step: int, dz: Mapping[int, Tensor]) -> None:
-        """See `Engine.backward`."""
         waiting, self._pending = self._pending, []
         gradients = (
             dz
@@ -273,7 +268,6 @@ class Vectorized(Engine):
             pending.descend(gradients.of(pending.clients), factor)
 
     def train_local(self, clients: Sequence[int], round: int, work: LocalWork) -> LocalTraining:
-        """See `Engine.train_local`."""
         self._pending = []
         uploads: list[Upload] = []
         losses: list[BatchLoss] = []
@@ -292,13 +286,11 @@ class Vectorized(Engine):
         return {client: stack.client_state(client) for stack in self._stacks for client in stack.clients}
 
     def state(self) -> State:
-        """See `Engine.state`."""
         heads = {client: {"body": None, "head": {"weights": own}} for client, own in self._heads.items()}
         kept = heads | self._set_aside | self._present()
         return {str(client): {"head": None, **each} for client, each in kept.items()}
 
     def load_state(self, state: State) -> None:
-        """See `Engine.load_state`."""
         self._stacks, self._pending = [], []
         self._set_aside = {int(client): dict(kept) for client, kept in state.items() if kept["body"]}
         self._heads = {
@@ -306,7 +298,6 @@ class Vectorized(Engine):
         }
 
     def forget(self) -> None:
-        """See `Engine.forget`."""
         if self.blueprint.keeps_head:
             for stack in self._stacks:
                 head = cast(StackedState, stack.head)
@@ -325,5 +316,4 @@ class Vectorized(Engine):
         seed: int,
         recorder: Recorder | None = None,
     ) -> "StackedCopies":
-        """See `Engine.server_copies`."""
         return StackedCopies(module, row_optimizer(optimizer), schedule, seed, recorder)

@@ -24,15 +24,12 @@ class Harmless(Tracker):
         self._tracker: Tracker | None = tracker
 
     def start(self, config: Mapping[str, object], directory: Path, rows: Sequence[Row]) -> None:
-        """See `Tracker.start`."""
         self._tell(lambda tracker: tracker.start(deepcopy(dict(config)), directory, list(map(dict, rows))))
 
     def round(self, row: Row) -> None:
-        """See `Tracker.round`."""
         self._tell(lambda tracker: tracker.round(dict(row)))
 
     def finish(self, results: Mapping[str, object] | None) -> None:
-        """See `Tracker.finish`."""
         self._tell(lambda tracker: tracker.finish(deepcopy(results)))
 
     def _tell(self, what: Callable[[Tracker], None]) -> None:

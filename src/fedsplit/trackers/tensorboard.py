@@ -28,14 +28,12 @@ class TensorBoard(Tracker):
             self.round(row)
 
     def round(self, row: Row) -> None:
-        """See `Tracker.round`."""
         assert self._writer is not None
         for tag, value in numbers(row).items():
             self._writer.add_scalar(tag, value, row["round"], new_style=True, double_precision=True)
         self._writer.flush()
 
     def finish(self, results: Mapping[str, object] | None) -> None:
-        """See `Tracker.finish`."""
         assert self._writer is not None
         if results is not None:
             self._writer.add_text("results", _verbatim(json.dumps(results, indent=2)), 0)

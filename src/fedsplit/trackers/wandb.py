@@ -61,7 +61,6 @@ class WeightsAndBiases(Tracker):
             self.round(row)
 
     def round(self, row: Row) -> None:
-        """See `Tracker.round`."""
         assert self._run is not None
         t = row["round"]
         assert isinstance(t, int)

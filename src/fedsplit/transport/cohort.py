@@ -34,29 +34,24 @@ class CodedCohort(Cohort):
 
     @property
     def clients(self) -> Sequence[int]:
-        """See `Cohort.clients`."""
         return self._clients
 
     @property
     def sample_counts(self) -> Sequence[int]:
-        """See `Cohort.sample_counts`."""
         return [self._wire.samples(client) for client in self._clients]
 
     def select(self, clients: Collection[int]) -> "CodedCohort":
-        """See `Cohort.select`."""
         selected = copy(self)
         selected._clients = sorted(clients)
         return selected
 
     def install(self, part: Part, weights: Weights) -> None:
-        """See `Cohort.install`."""
         seed = weights_seed(self._seed, "down", part, 0, self._wire.round)
         with sent_as(KIND_OF[part], None):
             sent = self._downlinks[part].share(weights, self._clients, self._wire.round, seed)
         self._install(part, sent)
 
     def install_each(self, part: Part, weights: Mapping[int, Weights]) -> None:
-        """See `Cohort.install_each`."""
         sent = {}
         for client in self._clients:
             seed = weights_seed(self._seed, "down", part, client, self._wire.round)
@@ -71,11 +66,9 @@ class CodedCohort(Cohort):
         self._wire.install(part, sent)
 
     def forward(self, step: int) -> Sequence[Upload]:
-        """See `Cohort.forward`."""
         return self._wire.forward(self._clients, step)
 
     def backward(self, step: int, dz: Mapping[int, Tensor]) -> None:
-        """See `Cohort.backward`."""
         as_it_is = self._quantization.cut_gradient.lossless and not self._wire.packs
         if as_it_is and isinstance(dz, StackedGradients):
             for clients, stack in dz.stacks:
@@ -96,7 +89,6 @@ class CodedCohort(Cohort):
             yield client, coded
 
     def train_local(self, work: LocalWork) -> LocalTraining:
-        """See `Cohort.train_local`."""
         return self._wire.train_local(self._clients, work)
 
     def weights(self, part: Part) -> Sequence[Weights]:

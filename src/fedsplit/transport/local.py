@@ -44,7 +44,6 @@ class LocalTransport(Transport):
     def run_round(
         self, t: int, clients: Collection[int], train: Callable[[Cohort], Result], servers: Stateful
     ) -> Result:
-        """See `Transport.run_round`."""
         with torch.random.fork_rng(devices=[]):  # what dropout is seeded with stays in here
             cohort = self.cohort(t, clients)
             result = train(cohort)
@@ -70,7 +69,6 @@ class LocalTransport(Transport):
         return {"clients": self.run.engine.state(), "links": links}
 
     def load_state(self, state: State) -> None:
-        """See `Transport.load_state`."""
         self.run.engine.load_state(state["clients"])
         for part, link in state["links"].items():
             self.downlinks[part].load_state(link["down"])
@@ -93,22 +91,18 @@ class LocalWire(Wire):
         self._run, self._end, self._at_clients = transport.run, transport.client_end, transport.at_clients
 
     def samples(self, client: int) -> int:
-        """See `Wire.samples`."""
         return self._run.sample_counts[client]
 
     def install(self, part: Part, deliveries: Mapping[int, Delivery]) -> None:
-        """See `Wire.install`."""
         with self._at_clients():
             self._run.engine.install(part, {client: each.weights for client, each in deliveries.items()})
 
     def forward(self, clients: Sequence[int], step: int) -> Sequence[Upload]:
-        """See `Wire.forward`."""
         with self._at_clients():
             uploads = self._run.engine.forward(clients, self.round, step)
         return self._arrived(uploads)
 
     def backward(self, step: int, dz: CodedGradients) -> None:
-        """See `Wire.backward`."""
         arrived: Mapping[int, Tensor] = (
             dz
             if isinstance(dz, StackedGradients)
@@ -118,13 +112,11 @@ class LocalWire(Wire):
             self._run.engine.backward(self.round, step, arrived)
 
     def train_local(self, clients: Sequence[int], work: LocalWork) -> LocalTraining:
-        """See `Wire.train_local`."""
         with self._at_clients():
             trained = self._run.engine.train_local(clients, self.round, work)
         return LocalTraining(self._arrived(trained.uploads), trained.losses)
 
     def weights(self, part: Part, clients: Sequence[int], held: Mapping[int, Weights]) -> Sequence[Weights]:
-        """See `Wire.weights`."""
         kind = KIND_OF[part]
         with self._at_clients():
             own = self._run.engine.weights(part, clients)

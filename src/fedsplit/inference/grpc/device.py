@@ -73,7 +73,6 @@ class DeviceClient(Dialler):
         self._asked: _Asked | None = None
 
     def attend(self) -> None:
-        """See `Dialler.attend`."""
         try:
             super().attend()
         finally:
@@ -85,11 +84,9 @@ class DeviceClient(Dialler):
         self._half = self._batches = None
 
     def call(self, stub: federation_pb2_grpc.FederationStub) -> Any:
-        """See `Dialler.call`."""
         return stub.Infer
 
     def joins(self, run: bytes, welcome: pb.Welcome) -> Mapping[str, pb.Deployed]:
-        """See `Dialler.joins`."""
         self._asked = None
         if self._half is None or welcome.plan != self._plan:
             self._close()
@@ -112,7 +109,6 @@ class DeviceClient(Dialler):
         )
 
     def admit(self, frame: pb.FromServer) -> bool:
-        """See `Dialler.admit`."""
         asked = self._asked
         if asked is None or frame.WhichOneof("content") != "logits" or frame.identity != asked.identity:
             raise Corrupt("tensors that were not asked for")
@@ -120,7 +116,6 @@ class DeviceClient(Dialler):
         return True
 
     def answer(self, parcel: Parcel[pb.FromServer]) -> list[Parcel[pb.FromClient]]:
-        """See `Dialler.answer`."""
         if parcel.head.WhichOneof("content") == "request":
             return [self._smashed(parcel.head)]
         measured = self._measured(self._asked, parcel)

@@ -80,7 +80,6 @@ class Devices(Meeting[DeviceSession]):
     # Of streams
 
     def attach(self, link: Link, hello: pb.Hello, joins: pb.Deployed) -> None:
-        """See `Meeting.attach`."""
         if joins.precision not in self._allowed:
             asked, has = ", ".join(self._allowed), one_line(joins.precision)
             raise Refused(f"it runs precision {has!r}, and here are measured: {asked}", for_good=True)
@@ -100,7 +99,6 @@ class Devices(Meeting[DeviceSession]):
         _LOG.info("device %s is here, with precision %s", hello.client, joins.precision)
 
     def detach(self, link: Link, client: int, pending: int) -> None:
-        """See `Meeting.detach`."""
         with self.changed:
             session = self._sessions[client]
             if session.link is link:
@@ -110,7 +108,6 @@ class Devices(Meeting[DeviceSession]):
                     _LOG.warning("device %s is gone", client)
 
     def admit(self, link: Link, client: int, frame: pb.FromClient) -> bool:
-        """See `Meeting.admit`."""
         with self.changed:
             self._check_awaited(link, client, frame)
         try:
@@ -129,7 +126,6 @@ class Devices(Meeting[DeviceSession]):
         check(frame.tensors, [Expected("z", pb.DEVICE, DeviceCodes(), self._batch, dtype)])
 
     def received(self, link: Link, client: int, parcel: Parcel[pb.FromClient]) -> None:
-        """See `Meeting.received`."""
         content = parcel.head.WhichOneof("content")
         with self.changed:
             session = self._check_awaited(link, client, parcel.head)

@@ -17,7 +17,6 @@ class _Counting(fx.Interpreter):
         self.counter, self.after = counter, [0]
 
     def run_node(self, n: fx.Node) -> Any:
-        """See `fx.Interpreter.run_node`."""
         value = super().run_node(n)
         self.after.append(self.counter.get_total_flops() // 2)
         return value

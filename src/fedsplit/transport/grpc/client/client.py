@@ -62,16 +62,13 @@ class TrainingClient(Dialler):
         self._answer: Answer = []
 
     def attend(self) -> None:
-        """See `Dialler.attend`."""
         super().attend()
         _LOG.info("client %s: the run has ended", self.client)
 
     def call(self, stub: federation_pb2_grpc.FederationStub) -> Any:
-        """See `Dialler.call`."""
         return stub.Attend
 
     def joins(self, run: bytes, welcome: pb.Welcome) -> Mapping[str, pb.Ready]:
-        """See `Dialler.joins`."""
         if self._worker is None or run != self._run:
             self._worker, self._last = self._new_worker(run, welcome.plan), None
         if welcome.server != self._known_server:
@@ -106,7 +103,6 @@ class TrainingClient(Dialler):
         return _name(verb) == self._last
 
     def admit(self, frame: pb.FromServer) -> bool:
-        """See `Dialler.admit`."""
         assert self._worker is not None
         return self._worker.admit(frame)
 

@@ -112,7 +112,6 @@ class Expectations:
         return last if step % batches == batches - 1 else self._batch_size
 
     def _batches(self, samples: int) -> int:
-        """See `batch_slices`."""
         batches, rest = divmod(samples, self._batch_size)
         joins = rest == 1 and batches > 0
         return batches + (rest > 0 and not joins)

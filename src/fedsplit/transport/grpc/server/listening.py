@@ -93,7 +93,6 @@ class _Health(health.HealthServicer):  # type: ignore[misc]  # it has no types
     def Check(  # noqa: N802  (the name of the protocol)
         self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext
     ) -> health_pb2.HealthCheckResponse:
-        """See `grpc_health.v1`."""
         return super().Check(request, context)
 
     Check.experimental_thread_pool = ThreadPoolExecutor(2, thread_name_prefix="health")  # type: ignore[attr-defined]

@@ -121,7 +121,6 @@ class TrainingStreams(Meeting[TrainingSession]):
                 _LOG.warning("client %s is gone", client)
 
     def admit(self, link: Link, client: int, frame: pb.FromClient) -> bool:
-        """See `Meeting.admit`."""
         with self.changed:
             pending = self._waiting(link, client, frame)
             if pending is None:
@@ -135,7 +134,6 @@ class TrainingStreams(Meeting[TrainingSession]):
             return True
 
     def received(self, link: Link, client: int, parcel: Parcel[pb.FromClient]) -> None:
-        """See `Meeting.received`."""
         tensors = {}
         with self.changed:
             pending, samples = self._waiting(link, client, parcel.head), self._sessions[client].samples

@@ -83,7 +83,6 @@ class GrpcTransport(Transport):
         }
 
     def told(self, seconds: float) -> str:
-        """See `Transport.told`."""
         assert self.hub is not None
         up, down = (size / 1e6 / seconds for size in self.hub.moved())
         return f"{self.hub.connected} clients here  {up:.1f} MB/s up  {down:.1f} MB/s down"
@@ -126,7 +125,6 @@ class GrpcTransport(Transport):
     def run_round(
         self, t: int, clients: Collection[int], train: Callable[[Cohort], Result], servers: Stateful
     ) -> Result:
-        """See `Transport.run_round`."""
         assert self.hub is not None, "the transport is not open"
         left_out: set[int] = set()
         self.restored = False
@@ -203,7 +201,6 @@ class GrpcTransport(Transport):
         return {"clients": {}, "links": self._links_state(), "after": after}
 
     def load_state(self, state: State) -> None:
-        """See `Transport.load_state`."""
         self._load_links(state["links"])
         self._after = {int(client): rounds for client, rounds in state["after"].items()}
         self._checkpointed = [dict(self._after)]

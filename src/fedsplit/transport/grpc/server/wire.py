@@ -61,7 +61,6 @@ class GrpcWire(Wire):
         return self._hub.samples(client)
 
     def install(self, part: Part, deliveries: Mapping[int, Delivery]) -> None:
-        """See `Wire.install`."""
         for delivery, clients in receivers(deliveries):
             packed = pack_weights(delivery, self._expectations, part)
             asked = pb.Install(part=PARTS[part], difference=delivery.difference)
@@ -70,13 +69,11 @@ class GrpcWire(Wire):
         self._answers(deliveries)
 
     def forward(self, clients: Sequence[int], step: int) -> Sequence[Upload]:
-        """See `Wire.forward`."""
         for client in clients:
             self._hub.ask(client, step=step, forward=pb.Forward())
         return self._uploads(self._answers(clients))
 
     def backward(self, step: int, dz: CodedGradients) -> None:
-        """See `Wire.backward`."""
         assert not isinstance(dz, StackedGradients), "what travels is coded"
         number = self._expectations.cut_number("cut_gradient")
         asked = []
@@ -86,7 +83,6 @@ class GrpcWire(Wire):
         self._answers(asked)
 
     def train_local(self, clients: Sequence[int], work: LocalWork) -> LocalTraining:
-        """See `Wire.train_local`."""
         for client in clients:
             asked = pb.TrainLocal(
                 train_head=work.train_head,
@@ -103,7 +99,6 @@ class GrpcWire(Wire):
         return LocalTraining(self._uploads(answers), losses)
 
     def weights(self, part: Part, clients: Sequence[int], held: Mapping[int, Weights]) -> Sequence[Weights]:
-        """See `Wire.weights`."""
         for client in clients:
             asked = pb.UploadWeights(part=PARTS[part])
             self._hub.ask(client, difference=client in held, upload_weights=asked)
