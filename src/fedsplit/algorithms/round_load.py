@@ -1,4 +1,4 @@
-"""What a round loads the network with: the terms of which algorithms make their closed forms."""
+"""Bytes that a round of training sends, in closed form: algorithms add up terms of `RoundLoad`."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -82,7 +82,7 @@ class RoundLoad:
     auxiliary: Weights
 
     def exchanged(self, weights: Weights) -> float:
-        """Of weights that each client of the cohort receives and returns.
+        """Bytes of weights that each client of the cohort receives and returns.
 
         They are received whole by those that were not there in the round before.
         """
@@ -92,22 +92,22 @@ class RoundLoad:
         return self.population.cohort * (down + weights_size(weights, codecs.up))
 
     def uploads(self, interval: int = 1) -> float:
-        """Of smashed data and labels of local steps 0, q, 2q, ..., where q is the interval."""
+        """Bytes of smashed data and labels, uploaded at local steps 0, q, 2q, ... of interval q."""
         batches = self.population.batches(interval)
         labels = sum(n * samples * self.population.label_bytes for samples, n in batches.items())
         return self.population.share * (labels + self._at_cut(self.quantization.smashed, batches))
 
     def cut_gradients(self) -> float:
-        """Of the cut gradients of all local steps."""
+        """Bytes of the cut gradients that clients download, one for each local step."""
         everyone = self.population
         return everyone.share * self._at_cut(self.quantization.cut_gradient, everyone.batches(1))
 
     def aligned(self) -> float:
-        """Of the auxiliary models that clients receive when they align."""
+        """Bytes of the auxiliary models that clients download when they align."""
         return self.population.alignments * weights_size(self.auxiliary, self.quantization.weights.down)
 
     def _at_cut(self, codec: Codec, batches: Mapping[int, int]) -> int:
-        """Of tensors of so many samples, times how many there are."""
+        """Bytes of tensors at the cut; `batches` maps samples of a tensor to how many such there are."""
         return sum(size_of(codec, (samples, *self.smashed_shape)) * n for samples, n in batches.items())
 
 

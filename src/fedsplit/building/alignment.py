@@ -1,4 +1,4 @@
-"""What fits clients' auxiliary models."""
+"""Builds the alignment of clients' auxiliary models to true cut gradients."""
 
 from typing import cast
 
@@ -10,7 +10,7 @@ from fedsplit.estimators.alignment import Alignment
 
 
 def build_alignment(parts: Ingredients) -> Alignment:
-    """Fits clients' auxiliary models, where the algorithm has that done."""
+    """The alignment of auxiliary models; algorithms that align none leave it unused."""
     settings, auxiliary = parts.config.alignment, parts.models.auxiliary
     optimizer, recorder = parts.auxiliary_optimizer, parts.recorders.of(auxiliary)
     return Alignment(

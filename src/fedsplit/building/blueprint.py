@@ -1,4 +1,4 @@
-"""What the clients of a run are made of, put together for an engine."""
+"""Builds the blueprint by which an engine makes clients: models, optimizer, batches, estimator."""
 
 from functools import partial
 
@@ -8,7 +8,7 @@ from fedsplit.parties.engine import Blueprint
 
 
 def build_blueprint(parts: Ingredients) -> Blueprint:
-    """What clients are made of; the algorithm says which model their head is, if any."""
+    """The blueprint of clients; the algorithm says which model is their head, if any."""
     client_head, halves = parts.algorithm_class.client_head, parts.models.halves
     head = halves.server if client_head == "server" else parts.models.auxiliary
     uploads = client_head in ("auxiliary", "estimator")

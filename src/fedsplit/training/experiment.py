@@ -114,7 +114,7 @@ class Experiment:
             self.records.append(record)
             directory.record(record)
             self.tracker.round(record.row())
-            line = round_line(record, self.parts.alignment.fits, self.transport.told)
+            line = round_line(record, self.parts.alignment.fits, self.transport.describe_traffic)
             _LOG.info("%s", line)
             lines.round(line)
             self.elapsed += time.perf_counter() - began  # before the checkpoint, which keeps it

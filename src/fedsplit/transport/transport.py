@@ -116,7 +116,7 @@ class Transport(ABC):
         finally:
             self.client_seconds += time.perf_counter() - start
 
-    def told(self, seconds: float) -> str:
+    def describe_traffic(self, seconds: float) -> str:
         """What went over the network in the last `seconds`, in a few words; nothing where there is none."""
         return ""
 

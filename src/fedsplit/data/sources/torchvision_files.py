@@ -28,13 +28,13 @@ class Imagenette(ImageFiles):
     size: Literal["160px", "320px", "full"]
 
     def listed(self) -> tuple[Listed, Listed]:
-        return self._found("train")[0], self._found("val")[0]
+        return self._list_files("train")[0], self._list_files("val")[0]
 
     def class_names(self) -> tuple[str, ...]:
         """See `ImageSource.class_names`; WordNet's ids."""
-        return self._found("train")[1]
+        return self._list_files("train")[1]
 
-    def _found(self, split: str) -> tuple[Listed, tuple[str, ...]]:
+    def _list_files(self, split: str) -> tuple[Listed, tuple[str, ...]]:
         found = published(
             "imagenette",
             self.root,
@@ -63,7 +63,7 @@ class EuroSat(ImageFiles):
 
     def listed(self) -> tuple[Listed, Listed]:
         """See `ImageFiles.listed`; the split is the same for every seed."""
-        files, names = self._found()
+        files, names = self._list_files()
         train: Listed = []
         test: Listed = []
         for label in range(len(names)):
@@ -75,9 +75,9 @@ class EuroSat(ImageFiles):
         return train, test
 
     def class_names(self) -> tuple[str, ...]:
-        return self._found()[1]
+        return self._list_files()[1]
 
-    def _found(self) -> tuple[Listed, tuple[str, ...]]:
+    def _list_files(self) -> tuple[Listed, tuple[str, ...]]:
         found = published(
             "eurosat",
             self.root,

@@ -82,7 +82,7 @@ class GrpcTransport(Transport):
             part: Downlink(self.run.quantization.weights, self.run.device, packs=True) for part in KIND_OF
         }
 
-    def told(self, seconds: float) -> str:
+    def describe_traffic(self, seconds: float) -> str:
         assert self.hub is not None
         up, down = (size / 1e6 / seconds for size in self.hub.moved())
         return f"{self.hub.connected} clients here  {up:.1f} MB/s up  {down:.1f} MB/s down"
