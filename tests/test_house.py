@@ -10,7 +10,7 @@ HOUSE = Path(fedsplit.__file__).parent
 ROOMS = (
     *("cli", "sweeps", "tasks", "training", "reports", "trackers", "inference", "deployment", "building"),
     *("transport", "algorithms", "network", "parties", "estimators", "recording", "data", "models"),
-    *("computing", "quant", "optim", "config", "processes", "files", "machine", "state"),
+    *("objectives", "computing", "quant", "optim", "config", "processes", "files", "machine", "state"),
     *("randomness", "errors"),
 )
 """From top to bottom: each imports from those after it."""

@@ -1,0 +1,40 @@
+"""Classification: cross-entropy of logits, one class a sample."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from fedsplit.objectives.objective import Objective, Sums
+from fedsplit.quant.codecs.labels import Labels
+
+
+class Classification(Objective):
+    """Cross-entropy of logits `(b, num_classes)` and classes `(b,)`.
+
+    Args:
+        num_classes: labels are from 0 to below this.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        self.num_classes = num_classes
+
+    def total(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(outputs, y, reduction="sum")
+
+    def mean(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(outputs, y)
+
+    def means(self, outputs: Tensor, y: Tensor) -> Tensor:
+        flat = F.cross_entropy(outputs.flatten(0, 1), y.flatten(), reduction="none")
+        return flat.view(y.shape).mean(1)
+
+    def terms(self, y: Tensor) -> int:
+        return y.shape[-1]
+
+    def measure(self, outputs: Tensor, y: Tensor) -> Sums:
+        return Sums(self.total(outputs, y), (outputs.argmax(1) == y).sum(), len(y))
+
+    def labels(self) -> Labels:
+        return Labels(self.num_classes)
+
+    def fits(self, outputs: Tensor, y: Tensor) -> bool:
+        return outputs.shape == (len(y), self.num_classes)

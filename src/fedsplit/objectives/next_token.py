@@ -1,0 +1,52 @@
+"""Language modelling: cross-entropy of the next token at the positions that are targets."""
+
+from typing import Final
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from fedsplit.objectives.objective import Objective, Sums
+from fedsplit.quant.codecs.labels import Labels
+
+IGNORED: Final = -100
+"""Label of a position whose next token is no target, such as a position of the context."""
+PADDING: Final = -101
+"""Label of a position behind the end of a sample; all such positions are at its right."""
+
+
+class NextToken(Objective):
+    """Cross-entropy of logits `(b, t, vocabulary)` and tokens `(b, t)`, which are already shifted by one.
+
+    Args:
+        vocabulary: tokens are from 0 to below this; `IGNORED` and `PADDING` are no terms of the loss.
+        label_smoothing: weight of the uniform distribution in the targets of training, 0 to below 1.
+    """
+
+    def __init__(self, vocabulary: int, label_smoothing: float = 0.0) -> None:
+        self.vocabulary, self.label_smoothing = vocabulary, label_smoothing
+
+    def total(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(
+            outputs.flatten(0, -2),
+            y.masked_fill(y < 0, IGNORED).flatten(),
+            ignore_index=IGNORED,
+            label_smoothing=self.label_smoothing,
+            reduction="sum",
+        )
+
+    def terms(self, y: Tensor) -> int:
+        return int((y >= 0).sum())
+
+    def measure(self, outputs: Tensor, y: Tensor) -> Sums:
+        logits, tokens = outputs[y >= 0], y[y >= 0]
+        loss = F.cross_entropy(logits, tokens, reduction="sum")
+        return Sums(loss, (logits.argmax(1) == tokens).sum(), len(tokens))
+
+    def labels(self) -> Labels:
+        return Labels(self.vocabulary + 1)
+
+    def fits(self, outputs: Tensor, y: Tensor) -> bool:
+        return outputs.shape == (*y.shape, self.vocabulary)
+
+    def lengths(self, y: Tensor) -> Tensor:
+        return (y != PADDING).sum(1)
