@@ -30,6 +30,7 @@ class Start:
         alignment: fits clients' auxiliary models.
         seed: of the run.
         frozen: names of the parameters of client and auxiliary model that are not trained.
+        buffers: names of the buffers of client and server model, which no gradient moves.
     """
 
     client_weights: Weights
@@ -39,6 +40,7 @@ class Start:
     alignment: Alignment
     seed: int
     frozen: frozenset[str] = frozenset()
+    buffers: frozenset[str] = frozenset()
 
     def frozen_of(self, weights: Weights) -> Weights:
         """Those of a model's weights that are not trained, by name."""
@@ -67,6 +69,9 @@ class Algorithm(ABC):
     """Its name in the words of figures; None: that of its choice. A literal, as `place`."""
     place: ClassVar[int | None] = None
     """Among algorithms in tables and figures, from 0, which gives it its colour; None: after the others."""
+
+    samples_at_rest: int = 0
+    """Samples that the server went through in the last round once all uploads were there, for timelines."""
 
     def __init__(self, start: Start) -> None:
         self._frozen_client_weights = start.frozen_of(start.client_weights)
@@ -106,6 +111,10 @@ class Algorithm(ABC):
     def full_weights(self) -> Weights:
         """The model to evaluate: client model and server model together."""
         return self.client_weights | self.server.weights()
+
+    def evaluated_auxiliary(self) -> Weights | None:
+        """The auxiliary model, where it is evaluated in place of a server model that is not trained yet."""
+        return None
 
     def auxiliary_weights(self) -> dict[str, Weights]:
         """Auxiliary models to save: `auxiliary`, or one for each client as `auxiliary-<client>`."""

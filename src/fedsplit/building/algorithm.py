@@ -39,5 +39,8 @@ def build_algorithm(parts: ClientParts, alignment: Alignment) -> Algorithm:
             for name, parameter in module.named_parameters()
             if not parameter.requires_grad
         ),
+        buffers=frozenset(
+            name for module in (halves.client, halves.server) for name, _ in module.named_buffers()
+        ),
     )
     return parts.config.algorithm.build(Algorithm, start=start)

@@ -19,4 +19,10 @@ def build_local_evaluator(parts: Ingredients) -> Evaluator | None:
 
 def _on(images: Images, parts: Ingredients) -> Evaluator:
     size = parts.config.evaluation.eval_batch_size
-    return Evaluator(parts.models.halves, images, normalise=parts.data.normalise, batch_size=size)
+    return Evaluator(
+        parts.models.halves,
+        images,
+        normalise=parts.data.normalise,
+        batch_size=size,
+        auxiliary=parts.models.auxiliary,
+    )

@@ -30,7 +30,12 @@ class Clock:
         self.device: Callable[[int], SimulatedDevice] = cache(lambda client: network.device(client, seed))
 
     def seconds(
-        self, t: int, messages: Messages, samples: Callable[[int], int], fits: Mapping[int, Fit]
+        self,
+        t: int,
+        messages: Messages,
+        samples: Callable[[int], int],
+        fits: Mapping[int, Fit],
+        samples_at_rest: int = 0,
     ) -> float:
         """Of round `t`, by what was sent in it.
 
@@ -38,6 +43,7 @@ class Clock:
             messages: of all clients that took part.
             samples: how many training samples a client has.
             fits: what the last alignment of clients took.
+            samples_at_rest: that the server went through once all uploads were there.
         """
         sizes: dict[int, dict[tuple[Direction, Kind, int], int]]
         sizes = {client: {} for client, direction, *_ in messages if direction == "up"}  # in this order
@@ -55,7 +61,7 @@ class Clock:
             )
             for client, own in sizes.items()
         ]
-        return self.timeline.seconds(Round(clients, self.network.servers, self.work))
+        return self.timeline.seconds(Round(clients, self.network.servers, self.work, samples_at_rest))
 
     def _batches(self, samples: int) -> list[int]:
         pieces = batch_slices(samples, self._batch_size)

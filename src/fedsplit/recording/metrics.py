@@ -38,6 +38,8 @@ class Record:
         gradient_error: see `Algorithm.gradient_error`; None where it was not measured.
         simulated_seconds: of all rounds so far, on the simulated network; None where there is none.
         cost: money for the load so far; None where the network has no price.
+        evaluated_by: the model behind the client model in evaluations: `server`, or `auxiliary` where the
+            server model has not begun to train.
     """
 
     round: int
@@ -55,6 +57,7 @@ class Record:
     gradient_error: float | None = None
     simulated_seconds: float | None = None
     cost: float | None = None
+    evaluated_by: str = "server"
 
     def state(self) -> State:
         """Plain values, for a checkpoint."""
@@ -88,6 +91,7 @@ class Record:
             row[f"local_accuracy.{name}"] = getattr(self.local_accuracy, name, None)
         row["gradient_error"] = self.gradient_error
         row |= {"simulated_seconds": self.simulated_seconds, "cost": self.cost}
+        row["evaluated_by"] = self.evaluated_by
         return row
 
 

@@ -55,7 +55,8 @@ class FinalReport:
             RunFailed: the test loss is not finite.
             OSError: a file cannot be written.
         """
-        full, halves = self.algorithm.full_weights(), self.models.halves
+        full, auxiliary = self.algorithm.full_weights(), self.algorithm.evaluated_auxiliary()
+        halves = self.models.halves
         self.directory.save_model(
             {
                 "client": {name: full[name] for name in halves.client.state_dict()},
@@ -63,10 +64,10 @@ class FinalReport:
                 **self.algorithm.auxiliary_weights(),
             }
         )
-        local = self.evaluation.locally(full)
+        local = self.evaluation.locally(full, auxiliary)
         if (last := records[-1]).test_accuracy is None:
             # After the checkpoint, which a longer run could go on from: there this round is not evaluated.
-            accuracy, loss = self.evaluation.globally(full)
+            accuracy, loss = self.evaluation.globally(full, auxiliary)
             summary = local.summary if local else None
             records[-1] = replace(last, test_accuracy=accuracy, test_loss=loss, local_accuracy=summary)
             self.directory.rewrite(records)
@@ -87,17 +88,17 @@ class FinalReport:
         if local:
             with optional(LOCAL_ACCURACY):
                 local.write(self.directory.path / LOCAL_ACCURACY)
-        results |= self._classification(full)
+        results |= self._classification(full, auxiliary)
         self.directory.save_results(results)
         _LOG.info("stopped by %s after %s rounds", stopped_by, len(records))
         return results
 
-    def _classification(self, full: Weights) -> dict[str, object]:
+    def _classification(self, full: Weights, auxiliary: Weights | None) -> dict[str, object]:
         """Write how the model classifies test images, each part by itself; what results hold of it."""
         results: dict[str, object] = {}
         with optional(f"{CONFUSION} and {ROC}"):
             test, names = self.evaluation.test, self.class_names
-            logits, labels = test.logits(full).cpu().numpy(), test.labels.cpu().numpy()
+            logits, labels = test.logits(full, auxiliary).cpu().numpy(), test.labels.cpu().numpy()
             if not np.isfinite(logits).all():
                 raise ValueError("the test logits are not finite")
             with optional(ROC):

@@ -65,8 +65,8 @@ class CodedCohort(Cohort):
                 self._wire.tally.copies(KIND_OF[part], clients, coded)
         self._wire.install(part, sent)
 
-    def forward(self, step: int) -> Sequence[Upload]:
-        return self._wire.forward(self._clients, step)
+    def forward(self, step: int, *, evaluating: bool = False) -> Sequence[Upload]:
+        return self._wire.forward(self._clients, step, evaluating=evaluating)
 
     def backward(self, step: int, dz: Mapping[int, Tensor]) -> None:
         as_it_is = self._quantization.cut_gradient.lossless and not self._wire.packs

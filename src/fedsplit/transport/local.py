@@ -97,9 +97,10 @@ class LocalWire(Wire):
         with self._at_clients():
             self._run.engine.install(part, {client: each.weights for client, each in deliveries.items()})
 
-    def forward(self, clients: Sequence[int], step: int) -> Sequence[Upload]:
+    def forward(self, clients: Sequence[int], step: int, *, evaluating: bool) -> Sequence[Upload]:
+        engine = self._run.engine
         with self._at_clients():
-            uploads = self._run.engine.forward(clients, self.round, step)
+            uploads = (engine.evaluated if evaluating else engine.forward)(clients, self.round, step)
         return self._arrived(uploads)
 
     def backward(self, step: int, dz: CodedGradients) -> None:

@@ -73,11 +73,13 @@ class Round:
 
     Args:
         clients: in the order in which they first uploaded something.
+        samples_at_rest: that the server went through once all uploads were there.
     """
 
     clients: Sequence[ClientRound]
     servers: SimulatedDevice
     work: Work
+    samples_at_rest: int = 0
 
 
 class Timeline(ABC):

@@ -171,7 +171,9 @@ class Worker:
 
     def _forward(self, verb: Parcel[pb.FromServer]) -> Answer:
         identity = verb.head.identity
-        uploads = self.run.engine.forward([self.client], identity.round, identity.step)
+        engine = self.run.engine
+        forward = engine.evaluated if verb.head.forward.evaluating else engine.forward
+        uploads = forward([self.client], identity.round, identity.step)
         return [*(self._upload(verb, each) for each in uploads), self._done(verb)]
 
     def _upload(self, verb: Parcel[pb.FromServer], upload: Upload) -> Parcel[pb.FromClient]:
