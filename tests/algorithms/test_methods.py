@@ -2,6 +2,8 @@
 
 from functools import cache
 from itertools import count
+from typing import Any
+from weakref import finalize
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from fedsplit.algorithms.ampere import Ampere
 from fedsplit.algorithms.round_load import Population, RoundLoad
 from fedsplit.building.process import prepare_process
 from fedsplit.errors import NonFinite, UserError
+from fedsplit.parties.messages import Upload
 from fedsplit.randomness import generator
 from fedsplit.recording.ledger import DIRECTIONS, KINDS
 from fedsplit.state.weights import Weights
@@ -269,7 +272,7 @@ def test_ampere_of_device_rounds_alone_is_fed_avg_of_client_and_auxiliary_model(
     before = run.algorithm.server.weights()
     for t in range(2):
         record = run.run_round(t)
-        assert record.evaluated_by == "auxiliary"
+        assert record.row()["evaluated_auxiliary"] == 1
         reference.fed_avg(t)
     assert_close(run.algorithm.client_weights, dict(reference.client.state_dict()), 1e-10)
     auxiliary = run.algorithm.auxiliary_weights()["auxiliary"]
@@ -402,3 +405,29 @@ def test_clients_align_by_error_when_the_error_of_the_round_before_was_larger(ti
     for most, due in ((error * 1.01, False), (error * 0.99, True)):
         run.algorithm.align_error = most  # type: ignore[attr-defined]
         assert run.algorithm.is_due(0, 1) == due  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "engine", "most"),
+    [("cse_fsl", "sequential", 1), ("lgl_sl", "sequential", 1), ("lgl_sl", "vectorized", M + 1)],
+)
+def test_uploads_of_a_round_are_stepped_on_while_clients_train(
+    tiny: Build, monkeypatch: pytest.MonkeyPatch, algorithm: str, engine: str, most: int
+) -> None:
+    """One batch a client is in memory, of all clients where these are computed at once."""
+    q = ["algorithm.server_update_interval=1"] if algorithm == "cse_fsl" else []
+    run = tiny(f"algorithm={algorithm}", f"engine={engine}", *q)
+    alive: list[int] = []
+    held: list[int] = []
+    make = Upload.__init__
+
+    def made(upload: Upload, *arguments: Any) -> None:
+        make(upload, *arguments)
+        alive.append(0)
+        held.append(len(alive))
+        finalize(upload, alive.pop)
+
+    monkeypatch.setattr(Upload, "__init__", made)
+    run.run_round(0)
+    assert len(held) >= 3 * 6
+    assert max(held) <= 2 * most + 1  # as it was made and as it arrived

@@ -30,6 +30,7 @@ COLUMNS = [
     "gradient_error",
     "simulated_seconds",
     "cost",
+    "evaluated_auxiliary",
 ]
 
 
@@ -134,6 +135,7 @@ def test_metrics_record_state_holds_plain_values_under_the_names_of_its_fields(r
         "gradient_error",
         "simulated_seconds",
         "cost",
+        "evaluated_auxiliary",
     ]
     assert state["bytes"] == record.bytes
     assert state["bytes"] is not record.bytes

@@ -1,6 +1,5 @@
 """Local-loss-based split learning."""
 
-from collections.abc import Iterable
 from itertools import groupby
 
 from fedsplit.algorithms.algorithm import RoundMetrics, Start
@@ -9,7 +8,7 @@ from fedsplit.algorithms.round_load import RoundLoad
 from fedsplit.network.timelines.lgl_sl import LglSlTimeline
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.loss import mean_loss
-from fedsplit.parties.messages import BatchLoss, Upload
+from fedsplit.parties.messages import BatchLoss
 from fedsplit.state.state import State
 from fedsplit.state.weights import average
 
@@ -37,10 +36,10 @@ class LglSl(LocalLoss):
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
         samples = dict(zip(cohort.clients, cohort.sample_counts, strict=True))
         self.copies.load(samples, self.server.weights())
-        locally = self.train_clients(cohort, upload_interval=1)
+        locally = self.train_clients(cohort, upload_interval=1, in_order=False)
         globally: list[BatchLoss] = []
-        for uploads in _by_step(locally.uploads):
-            globally += self.copies.step(t, uploads)[0]
+        for _, uploads in groupby(locally.uploads, key=lambda upload: upload.step):
+            globally += self.copies.step(t, list(uploads))[0]
         self.average_clients(cohort)
         self.server.load(average(self.copies.weights(cohort.clients), cohort.sample_counts))
         mean_loss(locally.losses)  # raises where a client's own loss is no longer finite
@@ -59,8 +58,3 @@ class LglSl(LocalLoss):
     def load_state(self, state: State) -> None:
         super().load_state(state)
         self.copies.load_state(state["copies"])
-
-
-def _by_step(uploads: Iterable[Upload]) -> list[list[Upload]]:
-    ordered = sorted(uploads, key=lambda each: each.step)
-    return [list(alike) for _, alike in groupby(ordered, key=lambda each: each.step)]

@@ -19,16 +19,20 @@ class LocalLoss(Algorithm):
         self.auxiliary: Weights = start.auxiliary_weights
         self._frozen_auxiliary = start.frozen_of(start.auxiliary_weights)
 
-    def train_clients(self, cohort: Cohort, *, upload_interval: int | None = None) -> LocalTraining:
+    def train_clients(
+        self, cohort: Cohort, *, upload_interval: int | None = None, in_order: bool = True
+    ) -> LocalTraining:
         """Let clients train client and auxiliary model from the averages for a round.
 
         Args:
             cohort: of the round.
             upload_interval: clients upload at local steps 0, q, 2q, ...; None: never.
+            in_order: whether uploads are wanted by (client, step), see `LocalWork`.
         """
         cohort.install("client", self.client_weights)
         cohort.install("auxiliary", self.auxiliary)
-        return cohort.train_local(LocalWork(train_head=True, upload_interval=upload_interval))
+        work = LocalWork(train_head=True, upload_interval=upload_interval, in_order=in_order)
+        return cohort.train_local(work)
 
     def average_clients(self, cohort: Cohort) -> None:
         """Average the client and auxiliary models of a cohort."""

@@ -38,8 +38,7 @@ class Record:
         gradient_error: see `Algorithm.gradient_error`; None where it was not measured.
         simulated_seconds: of all rounds so far, on the simulated network; None where there is none.
         cost: money for the load so far; None where the network has no price.
-        evaluated_by: the model behind the client model in evaluations: `server`, or `auxiliary` where the
-            server model has not begun to train.
+        evaluated_auxiliary: whether evaluation is by the auxiliary model, the server model being untrained.
     """
 
     round: int
@@ -57,7 +56,7 @@ class Record:
     gradient_error: float | None = None
     simulated_seconds: float | None = None
     cost: float | None = None
-    evaluated_by: str = "server"
+    evaluated_auxiliary: bool = False
 
     def state(self) -> State:
         """Plain values, for a checkpoint."""
@@ -91,7 +90,7 @@ class Record:
             row[f"local_accuracy.{name}"] = getattr(self.local_accuracy, name, None)
         row["gradient_error"] = self.gradient_error
         row |= {"simulated_seconds": self.simulated_seconds, "cost": self.cost}
-        row["evaluated_by"] = self.evaluated_by
+        row["evaluated_auxiliary"] = int(self.evaluated_auxiliary)
         return row
 
 

@@ -60,7 +60,7 @@ class Rounds:
             round=t,
             test_accuracy=accuracy,
             test_loss=loss,
-            evaluated_by="server" if auxiliary is None else "auxiliary",
+            evaluated_auxiliary=auxiliary is not None,
             train_loss=metrics.train_loss,
             load=load,
             bytes=self._ledger.of_round(t),

@@ -196,9 +196,10 @@ class Worker:
             skip_first_upload=[self.client] if asked.skip_first_upload else [],
         )
         trained = self.run.engine.train_local([self.client], verb.head.identity.round, work)
+        uploads = [self._upload(verb, each) for each in trained.uploads]
         losses = torch.cat([each.loss for each in trained.losses]).tolist() if trained.losses else []
         done = pb.Done(losses=losses, samples=[each.samples for each in trained.losses])
-        return [*(self._upload(verb, each) for each in trained.uploads), self._message(verb, done=done)]
+        return [*uploads, self._message(verb, done=done)]
 
     def _upload_weights(self, verb: Parcel[pb.FromServer]) -> Answer:
         part = self.expectations.part(verb.head.upload_weights.part)
