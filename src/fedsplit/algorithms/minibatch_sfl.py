@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from fedsplit.algorithms.algorithm import Algorithm, RoundMetrics, Start
@@ -61,7 +62,7 @@ class MinibatchSfl(Algorithm):
         """Step the server on the uploads of a local step; its losses, and each client's cut gradient."""
         pool = pooled(uploads)
         loss, dz = self.server.step(t, pool)
-        rows = zip(uploads, dz.split([len(each.y) for each in uploads]), strict=True)
+        rows = zip(uploads, torch.split(dz, [len(each.y) for each in uploads]), strict=True)
         if self.scale == "union":
             return [loss], {each.client: own for each, own in rows}
         return [loss], {each.client: own * (len(pool.y) / len(each.y)) for each, own in rows}

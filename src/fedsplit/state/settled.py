@@ -17,5 +17,5 @@ class Settled(dict[str, Tensor]):
         for name, tensor in sorted(self.items()):
             found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
             content = tensor.detach().to("cpu").contiguous()
-            found.update(content.flatten().view(torch.uint8).numpy())
+            found.update(content.flatten().view(torch.uint8).numpy().data)
         return found.hexdigest()

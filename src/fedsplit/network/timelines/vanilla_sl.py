@@ -3,10 +3,11 @@
 from dataclasses import replace
 
 from fedsplit.network.timelines.splitfed_v1 import trips
-from fedsplit.network.timelines.timeline import Round, Timeline
+from fedsplit.network.timelines.splitfed_v2 import SplitFedV2Timeline
+from fedsplit.network.timelines.timeline import Round
 
 
-class VanillaSlTimeline(Timeline):
+class VanillaSlTimeline(SplitFedV2Timeline):
     """Nobody can download before the client before it has uploaded; each has the servers for itself."""
 
     def seconds(self, round: Round) -> float:
