@@ -80,7 +80,7 @@ def test_curve_of_a_column_that_a_run_does_not_have_is_refused(tmp_path: Path) -
 def test_curve_targets_stand_where_the_mean_first_reaches_them(tmp_path: Path) -> None:
     paths = [
         make_run(tmp_path / f"{name}{seed}", name, seed=seed, ran=9)
-        for name in algorithm_looks()
+        for name in list(algorithm_looks())[:5]
         for seed in (0, 1)
     ]
     figure = Curve(x="load", y="test_accuracy", targets=(0.6, 2.0))

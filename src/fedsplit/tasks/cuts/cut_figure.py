@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from fedsplit.reports.figures.style import appearance, blank_figure, log_axis
+from fedsplit.reports.figures.style import appearance, blank_figure, log_axis, wrapped
 from fedsplit.tasks.cuts.costs import CutCosts
 
 if TYPE_CHECKING:
@@ -82,4 +82,4 @@ def _series(cuts: Sequence[CutCosts]) -> list[tuple[str, str, str, str]]:
     for name in cuts[0].load:
         names.setdefault(tuple(cut.load[name] for cut in cuts), []).append(name)
     looks = appearance([alike[0] for alike in names.values()])
-    return [(alike[0], *looks[alike[0]], ", ".join(alike)) for alike in names.values()]
+    return [(alike[0], *looks[alike[0]], wrapped(", ".join(alike), 32)) for alike in names.values()]
