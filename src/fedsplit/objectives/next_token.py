@@ -22,6 +22,8 @@ class NextToken(Objective):
         label_smoothing: weight of the uniform distribution in the targets of training, 0 to below 1.
     """
 
+    has_perplexity = True
+
     def __init__(self, vocabulary: int, label_smoothing: float = 0.0) -> None:
         self.vocabulary, self.label_smoothing = vocabulary, label_smoothing
 
@@ -33,6 +35,9 @@ class NextToken(Objective):
             label_smoothing=self.label_smoothing,
             reduction="sum",
         )
+
+    def mean(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return self.total(outputs, y) / (y >= 0).sum().clamp_min(1)  # nothing waits for the device
 
     def terms(self, y: Tensor) -> int:
         return int((y >= 0).sum())
