@@ -25,11 +25,12 @@ def build_algorithm(parts: ClientParts, alignment: Alignment) -> Algorithm:
     """The algorithm, with its servers."""
     halves, auxiliary, seed = parts.models.halves, parts.models.auxiliary, parts.config.training.seed
     optimizer, schedule, recorder = parts.server_optimizer, parts.schedule, parts.recorders.of(halves.server)
+    objective = parts.data.dataset.objective
     trained = [module for module in (halves.client, auxiliary) if module is not None]
     start = Start(
         client_weights=ModelState(halves.client).weights(),
         auxiliary_weights=ModelState(auxiliary).weights() if auxiliary else {},
-        server=SplitServer(halves.server, optimizer, schedule, seed, recorder),
+        server=SplitServer(halves.server, objective, optimizer, schedule, seed, recorder),
         server_copies=parts.engine.server_copies(halves.server, optimizer, schedule, seed, recorder),
         alignment=alignment,
         seed=seed,

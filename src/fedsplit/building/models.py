@@ -18,12 +18,13 @@ from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import UserError, first_line
 from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.machine.allowance import claim_model
-from fedsplit.models.auxiliary import ExplicitErrorGradient, ExplicitInputGradient
+from fedsplit.models.auxiliary import ExplicitErrorGradient, ExplicitInputGradient, LinearAuxiliary
 from fedsplit.models.rounding.quantized_training import FakeQuantization, fake_quantized
 from fedsplit.models.splitting.checks import check_output, check_tensors
 from fedsplit.models.splitting.cuts import Cuts, chosen
 from fedsplit.models.splitting.split import SplitModel, split
 from fedsplit.models.splitting.tied import untied
+from fedsplit.objectives.classification import Classification
 from fedsplit.parties.vectorized import Vectorized
 from fedsplit.randomness import seed_of
 
@@ -79,7 +80,7 @@ def build_models(
     auxiliary = None
     if client_head in ("auxiliary", "estimator"):
         fitted_by = estimator if client_head == "estimator" else None
-        auxiliary = _build_auxiliary(config, z, halves, data.dataset.num_classes, fitted_by)
+        auxiliary = _build_auxiliary(config, z, halves, data, fitted_by)
         auxiliary = _placed(auxiliary, device)
     coded_shape = unflattened(halves.client, example)
     rounded = FakeQuantization.asked(qat=config.rounding.qat, weight_bits=config.rounding.weight_bits)
@@ -99,8 +100,8 @@ def build_whole_model(config: RunConfig, data: Data, device: torch.device) -> tu
         whole = config.model.build(nn.Module, **data.sizes)
         check_tensors(whole)
         whole = _placed(untied(whole) if config.splitting.untie else whole, device)
-    example = data.batch(2)[0]
-    check_output(whole, example, data.dataset.num_classes)
+    example, y = data.batch(2)
+    check_output(whole, data.dataset.objective, example, y)
     return whole, example
 
 
@@ -130,28 +131,33 @@ def set_models_computation(models: Models, config: RunConfig, device: torch.devi
 
 
 def _build_auxiliary(
-    config: RunConfig, z: Tensor, halves: SplitModel, classes: int, estimator: GradientEstimator | None
+    config: RunConfig, z: Tensor, halves: SplitModel, data: Data, estimator: GradientEstimator | None
 ) -> nn.Module:
     """The model that a client's head is, or that its estimator uses; `z` are some smashed data."""
-    component, shape = config.auxiliary, tuple(z.shape[1:])
+    component, shape, objective = config.auxiliary, tuple(z.shape[1:]), data.dataset.objective
     offered = {"server": halves.server, "crossing": halves.crossing}
+    classes = {"num_classes": objective.num_classes} if isinstance(objective, Classification) else {}
+    if not classes and component.is_class(LinearAuxiliary):
+        told = "is for classification alone; auxiliary=derived is derived from any model"
+        raise UserError("auxiliary._target_", component.target, told)
 
     def build() -> nn.Module:
-        return component.build(nn.Module, offered=offered, smashed_shape=shape, num_classes=classes)
+        return component.build(nn.Module, offered=offered, smashed_shape=shape, **classes)
 
     claim_model("auxiliary._target_", component.target, build)
     with _initialisation(config.training.seed, "auxiliary model"):
         auxiliary = build()
         _refuse_lost_hooks(component, auxiliary, in_closed_form=estimator is not None)
         try:
-            fits = auxiliary.to(z.device, z.dtype).eval()(z).shape == (len(z), classes)
+            outputs = auxiliary.to(z.device, z.dtype).eval()(z)
+            fits = objective.fits(outputs, data.batch(len(z))[1])
         except (RuntimeError, ValueError, IndexError) as error:
-            raise _misfit(component, z) from error
+            raise _misfit(component, z, objective.outputs) from error
         if not fits:
-            raise _misfit(component, z)
+            raise _misfit(component, z, objective.outputs)
         if estimator is None:
             return auxiliary
-        return estimator.model(auxiliary, smashed_shape=shape, num_classes=classes)
+        return estimator.model(auxiliary, smashed_shape=shape, objective=objective)
 
 
 def _refuse_lost_hooks(component: Component, auxiliary: nn.Module, *, in_closed_form: bool) -> None:
@@ -162,8 +168,8 @@ def _refuse_lost_hooks(component: Component, auxiliary: nn.Module, *, in_closed_
         raise UserError("auxiliary._target_", component.target, told)
 
 
-def _misfit(component: Component, z: Tensor) -> UserError:
-    told = f"makes no logits of smashed data {tuple(z.shape)}"
+def _misfit(component: Component, z: Tensor, outputs: str) -> UserError:
+    told = f"makes no {outputs} of smashed data {tuple(z.shape)}"
     return UserError("auxiliary._target_", component.target, told)
 
 

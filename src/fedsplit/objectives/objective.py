@@ -37,6 +37,9 @@ class Objective(Losses):
     has_perplexity: ClassVar[bool] = False
     """Whether `exp` of the mean loss is a measure of its own, the perplexity."""
 
+    term_per_sample: ClassVar[bool] = True
+    """Whether each sample is one term, whatever its label."""
+
     @abstractmethod
     def total(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Loss summed over the terms of a batch, 0-d.
@@ -61,6 +64,11 @@ class Objective(Losses):
     @abstractmethod
     def fits(self, outputs: Tensor, y: Tensor) -> bool:
         """Whether outputs have the shape that goes with labels `y`."""
+
+    @property
+    @abstractmethod
+    def outputs(self) -> str:
+        """What a model must give, in words: `logits (n, 10)`."""
 
     def mean(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Mean loss over the terms of a batch, 0-d."""

@@ -9,6 +9,7 @@ from torch import nn
 from fedsplit.algorithms.algorithm import Algorithm
 from fedsplit.building.models import Models
 from fedsplit.machine.terminal import optional
+from fedsplit.objectives.classification import Classification
 from fedsplit.recording.classification import CONFUSION, MOST_CLASSES, ROC, ConfusionMatrix, RocCurves
 from fedsplit.recording.local_accuracy import LOCAL_ACCURACY
 from fedsplit.recording.metrics import Record
@@ -64,11 +65,16 @@ class FinalReport:
             }
         )
         local = self.evaluation.locally(full)
-        if (last := records[-1]).test_accuracy is None:
+        if (last := records[-1]).test_loss is None:
             # After the checkpoint, which a longer run could go on from: there this round is not evaluated.
-            accuracy, loss = self.evaluation.globally(full)
-            summary = local.summary if local else None
-            records[-1] = replace(last, test_accuracy=accuracy, test_loss=loss, local_accuracy=summary)
+            scores = self.evaluation.globally(full)
+            records[-1] = replace(
+                last,
+                test_accuracy=scores.accuracy,
+                test_loss=scores.loss,
+                test_perplexity=scores.perplexity,
+                local_accuracy=local.summary if local else None,
+            )
             self.directory.rewrite(records)
             before, after = last.row(), records[-1].row()
             self.tracker.round({k: v for k, v in after.items() if k == "round" or v != before[k]})
@@ -87,7 +93,8 @@ class FinalReport:
         if local:
             with optional(LOCAL_ACCURACY):
                 local.write(self.directory.path / LOCAL_ACCURACY)
-        results |= self._classification(full)
+        if isinstance(self.evaluation.test.objective, Classification):
+            results |= self._classification(full)
         self.directory.save_results(results)
         _LOG.info("stopped by %s after %s rounds", stopped_by, len(records))
         return results

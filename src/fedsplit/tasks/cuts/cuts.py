@@ -25,7 +25,6 @@ from fedsplit.files.paths import user_path
 from fedsplit.models.derived import DerivedAuxiliary
 from fedsplit.models.splitting.cuts import Cut, Cuts
 from fedsplit.models.splitting.split import divided
-from fedsplit.quant.codecs.labels import Labels
 from fedsplit.reports.figures.style import house_style
 from fedsplit.state.weights import Weights
 from fedsplit.tasks.cuts.costs import CutCosts
@@ -147,7 +146,7 @@ class CutTable(Task):
             local_epochs=training.local_epochs,
             server_update_interval=self.server_update_interval,
             align_interval=self.align_interval,
-            label_bytes=Labels(parts.data.dataset.num_classes).dtype.itemsize,
+            label_bytes=parts.data.dataset.objective.labels().dtype.itemsize,
         )
 
 
