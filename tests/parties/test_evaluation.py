@@ -1,12 +1,12 @@
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsplit.data.batches import Normalisation
-from fedsplit.data.dataset import Images
+from fedsplit.data.images import Images, Normalisation
 from fedsplit.models.splitting.split import SplitModel
 from fedsplit.parties.evaluation import Evaluator
 from fedsplit.state.weights import Weights
@@ -43,7 +43,7 @@ def _weights_of(halves: SplitModel) -> Weights:
 
 
 def _evaluator(halves: SplitModel, images: Images, batch_size: int = 8) -> Evaluator:
-    return Evaluator(halves, images, normalise=Normalisation.of(images), batch_size=batch_size)
+    return Evaluator(halves, replace(images, normalise=Normalisation.of(images)), batch_size=batch_size)
 
 
 def _accuracy_and_loss_by_hand(halves: SplitModel, images: Images) -> tuple[float, float]:

@@ -1,12 +1,12 @@
 """What measures the model of a run."""
 
 from fedsplit.building.parts import Ingredients
-from fedsplit.data.dataset import Images
+from fedsplit.data.samples import Samples
 from fedsplit.parties.evaluation import Evaluator
 
 
 def build_evaluator(parts: Ingredients) -> Evaluator:
-    """Evaluates on the test images."""
+    """Evaluates on the test samples."""
     return _on(parts.data.dataset.test, parts)
 
 
@@ -17,6 +17,5 @@ def build_local_evaluator(parts: Ingredients) -> Evaluator | None:
     return _on(parts.data.dataset.train.chosen(parts.data.local_test.indices), parts)
 
 
-def _on(images: Images, parts: Ingredients) -> Evaluator:
-    size = parts.config.evaluation.eval_batch_size
-    return Evaluator(parts.models.halves, images, normalise=parts.data.normalise, batch_size=size)
+def _on(samples: Samples, parts: Ingredients) -> Evaluator:
+    return Evaluator(parts.models.halves, samples, batch_size=parts.config.evaluation.eval_batch_size)

@@ -1,6 +1,6 @@
-"""What a split model makes of images: accuracy and loss, or its logits themselves."""
+"""What a split model makes of samples: accuracy and loss, or its logits themselves."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -8,35 +8,32 @@ from torch import Tensor
 from torch.func import functional_call
 
 from fedsplit.computing.model_state import ModelState
-from fedsplit.data.dataset import Images
+from fedsplit.data.samples import Samples
 from fedsplit.models.splitting.split import SplitModel
 from fedsplit.state.weights import Weights
 
 
 class Evaluator:
-    """Evaluates weights on a fixed set of images, with running statistics.
+    """Evaluates weights on fixed samples, with running statistics.
 
     Args:
         model: the halves.
-        images: to evaluate on.
-        normalise: uint8 pixels to inputs.
-        batch_size: images at a time.
+        samples: to evaluate on.
+        batch_size: samples at a time.
     """
 
-    def __init__(
-        self, model: SplitModel, images: Images, *, normalise: Callable[[Tensor], Tensor], batch_size: int
-    ) -> None:
+    def __init__(self, model: SplitModel, samples: Samples, *, batch_size: int) -> None:
         self._halves = [ModelState(model.client), ModelState(model.server)]
-        self._images, self._normalise, self._batch_size = images, normalise, batch_size
+        self._samples, self._batch_size = samples, batch_size
 
     @property
     def labels(self) -> Tensor:
-        """Of the images, `(n,)`."""
-        return self._images.labels
+        """Of all samples, `(n,)`."""
+        return self._samples.labels_at(slice(None))
 
     def __call__(self, full_weights: Weights) -> tuple[float, float]:
         """Accuracy (a fraction) and mean cross-entropy."""
-        device, samples = self.labels.device, len(self._images)
+        device, samples = self.labels.device, len(self._samples)
         correct = torch.zeros((), dtype=torch.int64, device=device)
         loss = torch.zeros((), dtype=torch.float64, device=device)
         for logits, y in self._passes(full_weights):
@@ -59,13 +56,13 @@ class Evaluator:
             half.load(full_weights)
             half.module.eval()
         try:
-            for start in range(0, len(self._images), self._batch_size):
+            for start in range(0, len(self._samples), self._batch_size):
                 piece = slice(start, start + self._batch_size)
-                self._images.prefetch(slice(start, piece.stop + self._batch_size))
-                outputs = self._normalise(self._images.pixels[piece])
+                self._samples.prefetch(slice(start, piece.stop + self._batch_size))
+                outputs = self._samples.inputs_at(piece)
                 for half in self._halves:
                     outputs = functional_call(half.module, (half.parameters, half.buffers), (outputs,))
-                yield outputs, self._images.labels[piece]
+                yield outputs, self._samples.labels_at(piece)
         finally:
             for half in self._halves:
                 half.module.train()
