@@ -235,7 +235,8 @@ def split_step(options: argparse.Namespace, model: str, batch: int) -> Row:
     cut = cut_name(parts.config, whole, example)
     halves = split(whole, cut, example)
     taken = time.perf_counter() - start - made
-    x, y = parts.data.normalise(parts.data.dataset.train.pixels), parts.data.dataset.train.labels
+    train = parts.data.dataset.train
+    x, y = train.inputs_at(slice(None)), train.labels_at(slice(None))
     cross_entropy = nn.CrossEntropyLoss()
     optimizers = {
         module: torch.optim.Adam(module.parameters(), lr=1e-3, fused=True)

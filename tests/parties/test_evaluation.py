@@ -1,12 +1,12 @@
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsplit.data.batches import Normalisation
-from fedsplit.data.dataset import Images
+from fedsplit.data.images import Images, Normalisation
 from fedsplit.models.splitting.split import SplitModel
 from fedsplit.objectives.classification import Classification
 from fedsplit.parties.evaluation import Evaluator
@@ -44,9 +44,8 @@ def _weights_of(halves: SplitModel) -> Weights:
 
 
 def _evaluator(halves: SplitModel, images: Images, batch_size: int = 8) -> Evaluator:
-    normalise = Normalisation.of(images)
-    objective = Classification(CLASSES)
-    return Evaluator(halves, images, objective=objective, normalise=normalise, batch_size=batch_size)
+    objective, seen = Classification(CLASSES), replace(images, normalise=Normalisation.of(images))
+    return Evaluator(halves, seen, objective=objective, batch_size=batch_size)
 
 
 def _accuracy_and_loss_by_hand(halves: SplitModel, images: Images) -> tuple[float, float]:

@@ -71,9 +71,9 @@ def test_local_step_of_a_stack_takes_no_tensor_from_the_host(
             body.rows(rows),
             head.rows(rows),
             Classification(CLASSES).of_many,
-            GradientOfLoss(),
             x,
             y,
+            estimator=GradientOfLoss(),
             train_head_too=train_head_too,
             learning_rate_factor=meta((), dtype=torch.float64),
         )

@@ -30,7 +30,7 @@ def build_algorithm(parts: ClientParts, alignment: Alignment) -> Algorithm:
     start = Start(
         client_weights=ModelState(halves.client).weights(),
         auxiliary_weights=ModelState(auxiliary).weights() if auxiliary else {},
-        server=SplitServer(halves.server, objective, optimizer, schedule, seed, recorder),
+        server=SplitServer(halves.server, objective, optimizer, schedule, seed=seed, recorder=recorder),
         server_copies=parts.engine.server_copies(halves.server, optimizer, schedule, seed, recorder),
         alignment=alignment,
         seed=seed,

@@ -136,13 +136,13 @@ def _build_auxiliary(
     """The model that a client's head is, or that its estimator uses; `z` are some smashed data."""
     component, shape, objective = config.auxiliary, tuple(z.shape[1:]), data.dataset.objective
     offered = {"server": halves.server, "crossing": halves.crossing}
-    classes = {"num_classes": objective.num_classes} if isinstance(objective, Classification) else {}
-    if not classes and component.is_class(LinearAuxiliary):
+    classes = data.dataset.num_classes
+    if not isinstance(objective, Classification) and component.is_class(LinearAuxiliary):
         told = "is for classification alone; auxiliary=derived is derived from any model"
         raise UserError("auxiliary._target_", component.target, told)
 
     def build() -> nn.Module:
-        return component.build(nn.Module, offered=offered, smashed_shape=shape, **classes)
+        return component.build(nn.Module, offered=offered, smashed_shape=shape, num_classes=classes)
 
     claim_model("auxiliary._target_", component.target, build)
     with _initialisation(config.training.seed, "auxiliary model"):

@@ -141,7 +141,6 @@ def carried_run(parts: ClientParts, ledger: Ledger) -> RunSetting:
         sample_counts=parts.sample_counts,
         dataset=parts.data.dataset,
         fingerprint=parts.data.fingerprint,
-        normalisation=parts.data.normalise,
         quantization=parts.quantization,
         smashed_shape=parts.models.smashed_shape,
         client_weights=parts.models.halves.client.state_dict(),

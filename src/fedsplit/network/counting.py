@@ -16,17 +16,19 @@ def counted_work(
     halves: SplitModel,
     auxiliary: nn.Module | None,
     estimator: GradientEstimator | None,
-    objective: Objective,
     x: Tensor,
     y: Tensor,
+    *,
+    objective: Objective,
 ) -> Work:
     """The work of one sample.
 
     Args:
         auxiliary: the auxiliary model; None where there is none.
         estimator: that uses it; None where none does.
-        objective: that it estimates gradients of.
         x: some inputs `(b, ...)`.
+        y: their labels.
+        objective: that gradients are estimated of.
     """
     with evaluating(halves.client, halves.server):
         z = halves.client(x)

@@ -91,6 +91,10 @@ class Objective(Losses):
         """The same losses for K clients at once."""
         return LossesOfMany(self)
 
+    def classes(self, y: Tensor) -> Tensor | None:
+        """Class of each sample, `(b,)`; None where labels are no classes."""
+        return None
+
     def lengths(self, y: Tensor) -> Tensor | None:
         """Positions of each sample before its padding, int64 `(b,)`; None for data that are never padded."""
         return None

@@ -111,9 +111,9 @@ class ClientWorker:
                     self._body,
                     self._own_head,
                     self._objective,
-                    self._estimator,
                     x,
                     y,
+                    estimator=self._estimator,
                     train_head_too=work.train_head,
                     learning_rate_factor=factor,
                     seeds=(

@@ -48,8 +48,15 @@ class GraphedSteps:
 
         def train(rows: Range, train_head_too: bool, x: Tensor, y: Tensor, factor: Tensor) -> Outputs:
             assert head is not None, "this algorithm's clients have no head"
-            models = body(rows), head(rows), losses, estimator
-            return local_step(*models, x, y, train_head_too=train_head_too, learning_rate_factor=factor)
+            models = body(rows), head(rows), losses
+            return local_step(
+                *models,
+                x,
+                y,
+                estimator=estimator,
+                train_head_too=train_head_too,
+                learning_rate_factor=factor,
+            )
 
         self.forward = Graphed(forward, recorder)
         """`(rows, x)` to smashed data; changes no state."""

@@ -96,10 +96,10 @@ def local_step(
     body: Steppable,
     head: Steppable,
     losses: Losses,
-    estimator: GradientEstimator,
     x: Tensor,
     y: Tensor,
     *,
+    estimator: GradientEstimator,
     train_head_too: bool,
     learning_rate_factor: float | Tensor,
     seeds: tuple[Seed, Seed] = (None, None),
@@ -111,9 +111,9 @@ def local_step(
         body: the client model.
         head: what is behind it.
         losses: of the batch.
-        estimator: makes cut gradients of a head that is not trained.
         x: inputs.
         y: labels.
+        estimator: makes cut gradients of a head that is not trained.
         train_head_too: descend along the head's own loss and train the head with it; else descend along
             the estimate, and leave the head as it is.
         learning_rate_factor: of the schedule.

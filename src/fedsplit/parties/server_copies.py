@@ -64,10 +64,11 @@ class SequentialCopies(ServerCopies):
         objective: Objective,
         optimizer: Optimizer,
         schedule: Schedule,
+        *,
         seed: int,
         recorder: Recorder | None = None,
     ) -> None:
-        self._new = partial(SplitServer, module, objective, optimizer, schedule, seed, recorder)
+        self._new = partial(SplitServer, module, objective, optimizer, schedule, seed=seed, recorder=recorder)
         self._copies: dict[int, SplitServer] = {}
 
     def _copy(self, client: int) -> SplitServer:
@@ -107,6 +108,7 @@ class StackedCopies(ServerCopies):
         objective: Objective,
         optimizer: RowOptimizer,
         schedule: Schedule,
+        *,
         seed: int,
         recorder: Recorder | None = None,
     ) -> None:
@@ -127,7 +129,7 @@ class StackedCopies(ServerCopies):
             model = StackedState(self._module, len(samples), self._optimizer)
             self._members = Members(largest_first(samples), {"copy": model})
             if self._recorder:
-                self._graphed = Graphed(partial(_captured_step, model, self._losses), self._recorder)
+                self._graphed = Graphed(partial(_captured_step, model, losses=self._losses), self._recorder)
             for client in samples:
                 if client in self._set_aside:
                     self._members.load(client, {"copy": self._set_aside.pop(client)})
@@ -188,7 +190,7 @@ class StackedCopies(ServerCopies):
 
 
 def _captured_step(
-    model: StackedState, losses: Losses, rows: tuple[int, int], z: Tensor, y: Tensor, factor: Tensor
+    model: StackedState, rows: tuple[int, int], z: Tensor, y: Tensor, factor: Tensor, *, losses: Losses
 ) -> Outputs:
     done = train_head(model.rows(slice(*rows)), losses, z, y, learning_rate_factor=factor, seed=None)
     return done.loss, done.dz

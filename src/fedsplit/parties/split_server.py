@@ -43,6 +43,7 @@ class SplitServer:
         objective: Objective,
         optimizer: Optimizer,
         schedule: Schedule,
+        *,
         seed: int,
         recorder: Recorder | None = None,
     ) -> None:

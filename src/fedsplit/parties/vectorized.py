@@ -113,9 +113,9 @@ class _ClientStack(Members):
                 self.body.rows(selected),
                 self.head.rows(selected),
                 self._losses,
-                blueprint.estimator,
                 x,
                 y,
+                estimator=blueprint.estimator,
                 train_head_too=train_head_too,
                 learning_rate_factor=factor,
                 seeds=(
@@ -319,4 +319,6 @@ class Vectorized(Engine):
         recorder: Recorder | None = None,
     ) -> "StackedCopies":
         objective = self.blueprint.objective
-        return StackedCopies(module, objective, row_optimizer(optimizer), schedule, seed, recorder)
+        return StackedCopies(
+            module, objective, row_optimizer(optimizer), schedule, seed=seed, recorder=recorder
+        )

@@ -4,12 +4,11 @@ import logging
 from dataclasses import dataclass, replace
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from fedsplit.algorithms.algorithm import Algorithm
 from fedsplit.building.models import Models
 from fedsplit.machine.terminal import optional
-from fedsplit.objectives.classification import Classification
 from fedsplit.recording.classification import CONFUSION, MOST_CLASSES, ROC, ConfusionMatrix, RocCurves
 from fedsplit.recording.local_accuracy import LOCAL_ACCURACY
 from fedsplit.recording.metrics import Record
@@ -93,18 +92,18 @@ class FinalReport:
         if local:
             with optional(LOCAL_ACCURACY):
                 local.write(self.directory.path / LOCAL_ACCURACY)
-        if isinstance(self.evaluation.test.objective, Classification):
-            results |= self._classification(full)
+        if (classes := self.evaluation.test.classes) is not None:
+            results |= self._classification(full, classes)
         self.directory.save_results(results)
         _LOG.info("stopped by %s after %s rounds", stopped_by, len(records))
         return results
 
-    def _classification(self, full: Weights) -> dict[str, object]:
+    def _classification(self, full: Weights, classes: Tensor) -> dict[str, object]:
         """Write how the model classifies test images, each part by itself; what results hold of it."""
         results: dict[str, object] = {}
         with optional(f"{CONFUSION} and {ROC}"):
             test, names = self.evaluation.test, self.class_names
-            logits, labels = test.logits(full).cpu().numpy(), test.labels.cpu().numpy()
+            logits, labels = test.logits(full).cpu().numpy(), classes.cpu().numpy()
             if not np.isfinite(logits).all():
                 raise ValueError("the test logits are not finite")
             with optional(ROC):
