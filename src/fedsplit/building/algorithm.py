@@ -26,7 +26,6 @@ def build_algorithm(parts: ClientParts, alignment: Alignment) -> Algorithm:
     halves, auxiliary, seed = parts.models.halves, parts.models.auxiliary, parts.config.training.seed
     optimizer, schedule, recorder = parts.server_optimizer, parts.schedule, parts.recorders.of(halves.server)
     objective = parts.data.dataset.objective
-    trained = [module for module in (halves.client, auxiliary) if module is not None]
     start = Start(
         client_weights=ModelState(halves.client).weights(),
         auxiliary_weights=ModelState(auxiliary).weights() if auxiliary else {},
@@ -34,11 +33,5 @@ def build_algorithm(parts: ClientParts, alignment: Alignment) -> Algorithm:
         server_copies=parts.engine.server_copies(halves.server, optimizer, schedule, seed, recorder),
         alignment=alignment,
         seed=seed,
-        frozen=frozenset(
-            name
-            for module in trained
-            for name, parameter in module.named_parameters()
-            if not parameter.requires_grad
-        ),
     )
     return parts.config.algorithm.build(Algorithm, start=start)

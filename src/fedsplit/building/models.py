@@ -13,6 +13,7 @@ from fedsplit.building.data import Data
 from fedsplit.computing.computation import set_computation
 from fedsplit.computing.hooks import hooked, refuse_lost_hooks
 from fedsplit.computing.layout import unflattened
+from fedsplit.computing.model_state import frozen_of
 from fedsplit.config.component import Component
 from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import UserError, first_line
@@ -27,6 +28,7 @@ from fedsplit.models.splitting.tied import untied
 from fedsplit.objectives.classification import Classification
 from fedsplit.parties.vectorized import Vectorized
 from fedsplit.randomness import seed_of
+from fedsplit.state.weights import Weights
 
 _LOG = logging.getLogger("fedsplit")
 
@@ -41,12 +43,24 @@ class Models:
         smashed_shape: of one sample.
         coded_shape: of one sample, as codecs see it: with its channels, also where the cut is behind a
             layer that flattens them.
+        frozen_from_files: whether parameters that do not learn are read from files that the user keeps, as
+            the model says by an attribute of this name; then a run writes none of them.
     """
 
     halves: SplitModel
     auxiliary: nn.Module | None
     smashed_shape: tuple[int, ...]
     coded_shape: tuple[int, ...]
+    frozen_from_files: bool = False
+
+    def whole(self, module: nn.Module, weights: Weights) -> Weights:
+        """What a run writes of one of its models: its part of `weights`, and parameters that do not learn."""
+        kept = {} if self.frozen_from_files else frozen_of(module)
+        return {
+            name: weights[name] if name in weights else kept[name]
+            for name in module.state_dict()
+            if name in weights or name in kept
+        }
 
 
 def build_models(
@@ -86,7 +100,8 @@ def build_models(
     rounded = FakeQuantization.asked(qat=config.rounding.qat, weight_bits=config.rounding.weight_bits)
     if rounded:
         halves = replace(halves, client=fake_quantized(halves.client, example, rounded))
-    return Models(halves, auxiliary, tuple(z.shape[1:]), coded_shape)
+    in_files = bool(getattr(whole, "frozen_from_files", False))
+    return Models(halves, auxiliary, tuple(z.shape[1:]), coded_shape, in_files)
 
 
 def build_whole_model(config: RunConfig, data: Data, device: torch.device) -> tuple[nn.Module, Tensor]:

@@ -19,7 +19,7 @@ from fedsplit.objectives.objective import Objective
 
 @dataclass(frozen=True)
 class Chunk:
-    """Smashed data `z (b, ...)`, labels `y (b, ...)`, and cut gradients `dz` of the summed loss, per sample."""
+    """Smashed data `z (b, ...)`, labels `y (b, ...)`, and gradients `dz` of the summed loss, per sample."""
 
     z: Tensor
     y: Tensor

@@ -94,8 +94,8 @@ class SplitServer:
         return self._model.weights()
 
     def load(self, weights: Weights) -> None:
-        """Take over weights, but for frozen parameters; the optimizer's state stays."""
-        self._model.load(weights | self._model.frozen())  # an average of equal values need not be that value
+        """Take over weights; the optimizer's state stays."""
+        self._model.load(weights)
 
     def state(self) -> State:
         """Weights, buffers and optimizer state."""

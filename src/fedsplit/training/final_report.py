@@ -55,12 +55,16 @@ class FinalReport:
             RunFailed: the test loss is not finite.
             OSError: a file cannot be written.
         """
-        full, halves = self.algorithm.full_weights(), self.models.halves
+        full, halves, auxiliary = self.algorithm.full_weights(), self.models.halves, self.models.auxiliary
         self.directory.save_model(
             {
-                "client": {name: full[name] for name in halves.client.state_dict()},
-                "server": {name: full[name] for name in halves.server.state_dict()},
-                **self.algorithm.auxiliary_weights(),
+                "client": self.models.whole(halves.client, full),
+                "server": self.models.whole(halves.server, full),
+                **{
+                    name: self.models.whole(auxiliary, weights)
+                    for name, weights in self.algorithm.auxiliary_weights().items()
+                    if auxiliary is not None
+                },
             }
         )
         local = self.evaluation.locally(full)
@@ -85,6 +89,11 @@ class FinalReport:
                 "client": _parameters(halves.client),
                 "server": _parameters(halves.server),
                 "auxiliary": _parameters(self.models.auxiliary),
+            },
+            frozen_bytes={
+                "client": _frozen_bytes(halves.client),
+                "server": _frozen_bytes(halves.server),
+                "auxiliary": _frozen_bytes(self.models.auxiliary),
             },
         )
         results |= {"auc": None}
@@ -116,6 +125,12 @@ class FinalReport:
                 if len(names) <= MOST_CLASSES:
                     results |= {"class_accuracy": confusion.class_accuracy}
         return results
+
+
+def _frozen_bytes(module: nn.Module | None) -> int:
+    """Of the parameters that do not learn, each counted once whatever names it has."""
+    frozen = [each for each in module.parameters() if not each.requires_grad] if module else []
+    return sum(parameter.numel() * parameter.element_size() for parameter in frozen)
 
 
 def _parameters(module: nn.Module | None) -> int:
