@@ -348,8 +348,8 @@ FAULTS = (
         "kept-pixels-are-of-other-files",
         "data",
         "src/fedsplit/data/decoding.py",
-        "digest(tensors, source)}",
-        "digest(tensors)}",
+        "digest = sha256(source.encode())",
+        "digest = sha256()",
         ("tests/data/test_image_folder.py",),
     ),
     Fault(

@@ -19,7 +19,7 @@ from fedsplit.building.quantization import build_quantization
 from fedsplit.building.recorders import Recorders, build_recorder
 from fedsplit.building.trained_start import TrainedStart
 from fedsplit.computing.memory import Memory
-from fedsplit.computing.model_state import frozen_of, travelling
+from fedsplit.computing.model_state import travelling
 from fedsplit.config.run_config import RunConfig
 from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.machine.extras import extra
@@ -146,7 +146,6 @@ def carried_run(parts: ClientParts, ledger: Ledger) -> RunSetting:
         smashed_shape=parts.models.smashed_shape,
         client_weights=travelling(parts.models.halves.client),
         head_weights=travelling(head) if head else {},
-        frozen_weights=frozen_of(parts.models.halves.client) | (frozen_of(head) if head else {}),
         device=parts.device,
         seed=parts.config.training.seed,
         ledger=ledger,

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from fedsplit.errors import UserError, first_line
 from fedsplit.files.whole import appearing
-from fedsplit.state.weights import digest
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp", ".gif"}
 _LARGEST_BYTE = 255
@@ -157,19 +156,19 @@ def kept(
     Raises:
         UserError: a file is gone.
     """
-    settled = sha256(settings.encode())
+    digest = sha256(settings.encode())
     for file in files:
         try:
             found = file.stat()
         except OSError as error:
             raise UserError("dataset.root", root, f"{file} cannot be read ({error.strerror})") from error
-        settled.update(os.fsencode(f"{file.relative_to(root)} {found.st_size} {found.st_mtime_ns}\n"))
-    cache = root / ".fedsplit-cache" / f"{name}-{settled.hexdigest()[:16]}.safetensors"
-    held = _read(cache, settled.hexdigest())
+        digest.update(os.fsencode(f"{file.relative_to(root)} {found.st_size} {found.st_mtime_ns}\n"))
+    cache = root / ".fedsplit-cache" / f"{name}-{digest.hexdigest()[:16]}.safetensors"
+    held = _read(cache, digest.hexdigest())
     if held is not None and fits(held):
         return held
     made = make()
-    _write(cache, settled.hexdigest(), made)
+    _write(cache, digest.hexdigest(), made)
     return made
 
 
@@ -183,11 +182,20 @@ def _read(cache: Path, source: str) -> Mapping[str, Tensor] | None:
         tensors: Mapping[str, Tensor] = load_file(cache)
     except (SafetensorError, OSError, ValueError, LookupError, TypeError, RuntimeError):
         return None
-    return tensors if told == {"digest": digest(tensors, source)} else None
+    return tensors if told == {"digest": _digest(source, tensors)} else None
+
+
+def _digest(source: str, tensors: Mapping[str, Tensor]) -> str:
+    """Of what tensors were made of, and of their names, types, shapes and values."""
+    digest = sha256(source.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _write(cache: Path, source: str, tensors: Mapping[str, Tensor]) -> None:
     with suppress(OSError, SafetensorError):  # a folder that cannot be written to is decoded anew each time
         cache.parent.mkdir(exist_ok=True)
         with appearing(cache, beside=f"{cache.stem}.{os.getpid()}.partial") as partial:
-            save_file(dict(tensors), partial, {"digest": digest(tensors, source)})
+            save_file(dict(tensors), partial, {"digest": _digest(source, tensors)})

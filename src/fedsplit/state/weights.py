@@ -1,7 +1,6 @@
 """Weights of a model as they travel, and their average."""
 
-from collections.abc import Mapping, Sequence
-from hashlib import sha256
+from collections.abc import Sequence
 from typing import TypeAlias, overload
 
 import torch
@@ -105,16 +104,3 @@ def is_finite(weights: Weights) -> bool:
     if torch.stack([tensor.sum().double() for tensor in floating]).isfinite().all():
         return True
     return all(bool(torch.isfinite(tensor).all()) for tensor in floating)
-
-
-def digest(tensors: Mapping[str, Tensor], source: str = "") -> str:
-    """SHA-256 of the names, types, shapes and values of tensors, in hexadecimal digits.
-
-    Args:
-        source: what they were made of.
-    """
-    found = sha256(source.encode())
-    for name, tensor in sorted(tensors.items()):
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        found.update(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()

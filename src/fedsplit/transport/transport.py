@@ -47,7 +47,6 @@ class RunSetting:
         smashed_shape: of one sample.
         client_weights: of the client model; what weights look like.
         head_weights: of the clients' head, likewise; empty where they have none.
-        frozen_weights: parameters of both that do not learn, and are not sent.
         device: where weights are.
         seed: of what codecs draw.
         ledger: where bytes are counted.
@@ -63,7 +62,6 @@ class RunSetting:
     smashed_shape: tuple[int, ...]
     client_weights: Weights
     head_weights: Weights
-    frozen_weights: Weights
     device: torch.device
     seed: int
     ledger: Ledger

@@ -16,7 +16,6 @@ from fedsplit.files import bounded
 from fedsplit.files.whole import write_text
 from fedsplit.parties.sequential import Sequential
 from fedsplit.quant.message import Corrupt
-from fedsplit.state.weights import digest
 from fedsplit.transport.grpc.client.dialling import Dialler
 from fedsplit.transport.grpc.client.worker import Answer, Worker
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
@@ -83,9 +82,6 @@ class TrainingClient(Dialler):
             return self._build(replace(config, engine=component_of("engine", Sequential)), member)
 
         built = self.built("the run", plan, build)
-        if digest(built.frozen_weights) != plan.frozen_weights:
-            told = "its weights that do not learn must be those that the server has: take the same files"
-            raise UserError("model", built.config.choice("model"), told)
         folder = self._folder or Path("saves", "clients", run.hex(), str(self.client))
         _claim(folder, run, self.client)
         return Worker(built, self.client, folder, run.hex())

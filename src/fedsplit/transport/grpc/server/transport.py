@@ -15,7 +15,6 @@ from fedsplit.parties.messages import Part
 from fedsplit.quant.weights_link import Downlink
 from fedsplit.recording.checkpoint import KEPT
 from fedsplit.state.state import State, copied
-from fedsplit.state.weights import digest
 from fedsplit.transport.cohort import CodedCohort
 from fedsplit.transport.grpc.protocol.expectations import Expectations
 from fedsplit.transport.grpc.protocol.plan import choices_and_settings, tell_of_data
@@ -72,7 +71,6 @@ class GrpcTransport(Transport):
         self._min_clients, self._deadline_s = min_clients, round_deadline_s
         self.plan = choices_and_settings(run.config)
         tell_of_data(self.plan, run.dataset)
-        self.plan.frozen_weights = digest(run.frozen_weights)
         self.expectations = Expectations(run)
         self.downlinks = self._new_downlinks()
         self.hub: Hub | None = None
