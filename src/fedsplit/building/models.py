@@ -4,6 +4,8 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
+from hashlib import sha256
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +29,7 @@ from fedsplit.models.splitting.split import SplitModel, split
 from fedsplit.models.splitting.tied import untied
 from fedsplit.objectives.classification import Classification
 from fedsplit.parties.vectorized import Vectorized
+from fedsplit.quant.bit_packing import to_bytes
 from fedsplit.randomness import seed_of
 from fedsplit.state.weights import Weights
 
@@ -53,11 +56,24 @@ class Models:
     coded_shape: tuple[int, ...]
     frozen_from_files: bool = False
 
+    @cached_property
+    def frozen_digest(self) -> str:
+        """SHA-256 of all parameters that do not learn; empty where all do."""
+        digest = sha256()
+        modules = [
+            each for each in (self.halves.client, self.halves.server, self.auxiliary) if each is not None
+        ]
+        frozen = [pair for module in modules for pair in frozen_of(module).items()]
+        for name, tensor in frozen:
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(to_bytes(tensor))
+        return digest.hexdigest() if frozen else ""
+
     def whole(self, module: nn.Module, weights: Weights) -> Weights:
         """What a run writes of one of its models: its part of `weights`, and parameters that do not learn."""
         kept = {} if self.frozen_from_files else frozen_of(module)
         return {
-            name: weights[name] if name in weights else kept[name]
+            name: weights[name] if name in weights else kept[name].clone()  # a file holds no memory twice
             for name in module.state_dict()
             if name in weights or name in kept
         }
