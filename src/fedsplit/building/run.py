@@ -23,9 +23,11 @@ from fedsplit.config.run_config import RunConfig
 from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.machine.extras import extra
 from fedsplit.network.network import Network
+from fedsplit.objectives.classification import Classification
 from fedsplit.optim.optimizers import Optimizer
 from fedsplit.optim.schedules import Schedule
 from fedsplit.parties.engine import Engine
+from fedsplit.quant.positions import Positions
 from fedsplit.recording.ledger import Ledger
 from fedsplit.transport.local import LocalTransport
 from fedsplit.transport.transport import Member, RunSetting, Transport
@@ -111,7 +113,9 @@ def build_clients(
         auxiliary_optimizer=auxiliary_optimizer,
         schedule=schedule,
         recorders=Recorders(recorder, data, models, estimator, estimates, device),
-        quantization=build_quantization(config, models.smashed_shape, lambda: models.coded_shape),
+        quantization=build_quantization(
+            config, models.smashed_shape, lambda: models.coded_shape, Positions()
+        ),
         memory=build_memory(config),
     )
     refuse_batches_of_one(parts)
@@ -139,6 +143,7 @@ def carried_run(parts: ClientParts, ledger: Ledger) -> RunSetting:
         config=parts.config,
         engine=parts.engine,
         sample_counts=parts.sample_counts,
+        objective=Classification(parts.data.dataset.num_classes),
         dataset=parts.data.dataset,
         fingerprint=parts.data.fingerprint,
         normalisation=parts.data.normalise,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedsplit.quant.codecs.labels import Labels
+from fedsplit.quant.codecs.label_codec import LabelCodec
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Objective(ABC):
         """Loss, hits and terms of a batch."""
 
     @abstractmethod
-    def labels(self) -> Labels:
+    def labels(self) -> LabelCodec:
         """The codec that labels travel with."""
 
     @abstractmethod

@@ -26,6 +26,7 @@ from fedsplit.models.derived import DerivedAuxiliary
 from fedsplit.models.splitting.cuts import Cut, Cuts
 from fedsplit.models.splitting.split import divided
 from fedsplit.quant.codecs.labels import Labels
+from fedsplit.quant.positions import Positions
 from fedsplit.reports.figures.style import house_style
 from fedsplit.state.weights import Weights
 from fedsplit.tasks.cuts.costs import CutCosts
@@ -115,7 +116,7 @@ class CutTable(Task):
             coded_shape = partial(unflattened, halves.client, example)
             terms = RoundLoad(
                 population=population,
-                quantization=build_quantization(parts.config, z, coded_shape),
+                quantization=build_quantization(parts.config, z, coded_shape, Positions()),
                 smashed_shape=z,
                 client=client,
                 server=server,
@@ -147,7 +148,7 @@ class CutTable(Task):
             local_epochs=training.local_epochs,
             server_update_interval=self.server_update_interval,
             align_interval=self.align_interval,
-            label_bytes=Labels(parts.data.dataset.num_classes).dtype.itemsize,
+            labels=Labels(parts.data.dataset.num_classes),
         )
 
 
