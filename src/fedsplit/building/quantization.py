@@ -3,9 +3,12 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+from torch import Tensor
+
 from fedsplit.config.run_config import RunConfig
 from fedsplit.config.settings import CodecChoice
 from fedsplit.errors import UserError
+from fedsplit.objectives.objective import Objective
 from fedsplit.quant.codec import Codec, Quantizer
 from fedsplit.quant.codecs.viewed import Viewed
 from fedsplit.quant.positions import Positions
@@ -16,7 +19,7 @@ def build_quantization(
     config: RunConfig,
     smashed_shape: tuple[int, ...],
     coded_shape: Callable[[], tuple[int, ...]],
-    positions: Positions,
+    objective: Objective,
 ) -> Quantization:
     """The codecs that the configuration asks for, for smashed data of these shapes (see `Models`).
 
@@ -24,7 +27,7 @@ def build_quantization(
         config: of the run.
         smashed_shape: of one sample.
         coded_shape: gives that as codecs see it; asked only where there is something to code.
-        positions: those of padded batches that codecs see.
+        objective: of the run, which says how long samples are.
     """
 
     def at_cut(choice: CodecChoice) -> Codec:
@@ -40,8 +43,20 @@ def build_quantization(
             whole=build_codec(weights.whole),
         ),
         continue_from_decoded=config.quant.continue_from_decoded,
-        positions=positions,
+        positions=_positions(objective),
     )
+
+
+def _positions(objective: Objective) -> Positions:
+    if objective.labels().context is None:
+        return Positions()
+
+    def lengths(y: Tensor) -> Tensor:
+        found = objective.lengths(y)
+        assert found is not None, "labels that travel with lengths have lengths"
+        return found
+
+    return Positions(lengths)
 
 
 def codec_at_cut(

@@ -23,11 +23,9 @@ from fedsplit.config.run_config import RunConfig
 from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.machine.extras import extra
 from fedsplit.network.network import Network
-from fedsplit.objectives.classification import Classification
 from fedsplit.optim.optimizers import Optimizer
 from fedsplit.optim.schedules import Schedule
 from fedsplit.parties.engine import Engine
-from fedsplit.quant.positions import Positions
 from fedsplit.recording.ledger import Ledger
 from fedsplit.transport.local import LocalTransport
 from fedsplit.transport.transport import Member, RunSetting, Transport
@@ -114,7 +112,7 @@ def build_clients(
         schedule=schedule,
         recorders=Recorders(recorder, data, models, estimator, estimates, device),
         quantization=build_quantization(
-            config, models.smashed_shape, lambda: models.coded_shape, Positions()
+            config, models.smashed_shape, lambda: models.coded_shape, data.dataset.objective
         ),
         memory=build_memory(config),
     )
@@ -143,7 +141,6 @@ def carried_run(parts: ClientParts, ledger: Ledger) -> RunSetting:
         config=parts.config,
         engine=parts.engine,
         sample_counts=parts.sample_counts,
-        objective=Classification(parts.data.dataset.num_classes),
         dataset=parts.data.dataset,
         fingerprint=parts.data.fingerprint,
         normalisation=parts.data.normalise,

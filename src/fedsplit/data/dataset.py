@@ -13,6 +13,8 @@ from fedsplit.data.decoding import resized
 from fedsplit.data.file_pixels import FilePixels, View
 from fedsplit.errors import UserError
 from fedsplit.machine.allowance import claim_images
+from fedsplit.objectives.classification import Classification
+from fedsplit.objectives.objective import Objective
 
 _SAMPLED = 1024  # files that stand for all of a split too large to look through
 _AT_A_TIME = 128  # images
@@ -99,6 +101,11 @@ class Dataset:
     """Where they have any."""
     local_test_fraction: float = 0.0
     """Of each client's training images, those that it tests on instead."""
+
+    @property
+    def objective(self) -> Objective:
+        """What is minimised and measured."""
+        return Classification(self.num_classes)
 
     @property
     def channels(self) -> int:

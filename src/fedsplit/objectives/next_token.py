@@ -23,6 +23,8 @@ class NextToken(Objective):
         label_smoothing: weight of the uniform distribution in the targets of training, 0 to below 1.
     """
 
+    has_perplexity = True
+
     def __init__(self, vocabulary: int, context: int, label_smoothing: float = 0.0) -> None:
         self.vocabulary, self.context, self.label_smoothing = vocabulary, context, label_smoothing
 
@@ -34,6 +36,9 @@ class NextToken(Objective):
             label_smoothing=self.label_smoothing,
             reduction="sum",
         )
+
+    def mean(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return self.total(outputs, y) / (y >= 0).sum().clamp_min(1)  # nothing waits for the device
 
     def terms(self, y: Tensor) -> int:
         return int((y >= 0).sum())

@@ -23,7 +23,7 @@ class ClientEnd:
 
     def __init__(self, run: RunSetting, *, packs: bool) -> None:
         self._seed, self._quantization, self._packs = run.seed, run.quantization, packs
-        self._labels = run.objective.labels()
+        self._labels = run.dataset.objective.labels()
         self._uplinks = {part: Uplink(run.quantization.weights, run.device, packs=packs) for part in KIND_OF}
 
     def smashed(self, upload: Upload, round: int) -> Coded:

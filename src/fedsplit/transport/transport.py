@@ -14,7 +14,6 @@ from fedsplit.config.run_config import RunConfig
 from fedsplit.data.batches import Normalisation
 from fedsplit.data.dataset import Dataset
 from fedsplit.data.fingerprint import Fingerprint
-from fedsplit.objectives.objective import Objective
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.engine import Engine
 from fedsplit.quant.quantization import Quantization
@@ -43,7 +42,6 @@ class RunSetting:
         config: of the run.
         engine: answers for clients that are computed in this process.
         sample_counts: training samples of every client.
-        objective: what it minimises; says how labels travel.
         dataset: its images; clients elsewhere are told what they look like.
         fingerprint: of its images, see `fedsplit.building.data.Data`.
         normalisation: of images.
@@ -60,7 +58,6 @@ class RunSetting:
     config: RunConfig
     engine: Engine
     sample_counts: Sequence[int]
-    objective: Objective
     dataset: Dataset
     fingerprint: Fingerprint
     normalisation: Normalisation

@@ -25,8 +25,6 @@ from fedsplit.files.paths import user_path
 from fedsplit.models.derived import DerivedAuxiliary
 from fedsplit.models.splitting.cuts import Cut, Cuts
 from fedsplit.models.splitting.split import divided
-from fedsplit.quant.codecs.labels import Labels
-from fedsplit.quant.positions import Positions
 from fedsplit.reports.figures.style import house_style
 from fedsplit.state.weights import Weights
 from fedsplit.tasks.cuts.costs import CutCosts
@@ -116,7 +114,7 @@ class CutTable(Task):
             coded_shape = partial(unflattened, halves.client, example)
             terms = RoundLoad(
                 population=population,
-                quantization=build_quantization(parts.config, z, coded_shape, Positions()),
+                quantization=build_quantization(parts.config, z, coded_shape, parts.data.dataset.objective),
                 smashed_shape=z,
                 client=client,
                 server=server,
@@ -148,7 +146,7 @@ class CutTable(Task):
             local_epochs=training.local_epochs,
             server_update_interval=self.server_update_interval,
             align_interval=self.align_interval,
-            labels=Labels(parts.data.dataset.num_classes),
+            labels=parts.data.dataset.objective.labels(),
         )
 
 
