@@ -19,6 +19,10 @@ class Classification(Objective):
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
 
+    @property
+    def outputs(self) -> str:
+        return f"logits (n, {self.num_classes})"
+
     def total(self, outputs: Tensor, y: Tensor) -> Tensor:
         return F.cross_entropy(outputs, y, reduction="sum")
 
@@ -37,6 +41,9 @@ class Classification(Objective):
 
     def measure(self, outputs: Tensor, y: Tensor) -> Sums:
         return Sums(self.total(outputs, y), (outputs.argmax(1) == y).sum(), len(y))
+
+    def classes(self, y: Tensor) -> Tensor:
+        return y
 
     def labels(self) -> Labels:
         return Labels(self.num_classes)

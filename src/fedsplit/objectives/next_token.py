@@ -23,10 +23,14 @@ class NextToken(Objective):
         label_smoothing: weight of the uniform distribution in the targets of training, 0 to below 1.
     """
 
-    has_perplexity = True
+    has_perplexity, term_per_sample = True, False
 
     def __init__(self, vocabulary: int, context: int, label_smoothing: float = 0.0) -> None:
         self.vocabulary, self.context, self.label_smoothing = vocabulary, context, label_smoothing
+
+    @property
+    def outputs(self) -> str:
+        return f"logits (n, t, {self.vocabulary})"
 
     def total(self, outputs: Tensor, y: Tensor) -> Tensor:
         return F.cross_entropy(

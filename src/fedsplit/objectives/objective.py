@@ -37,6 +37,9 @@ class Objective(Losses):
     has_perplexity: ClassVar[bool] = False
     """Whether `exp` of the mean loss is a measure of its own, the perplexity."""
 
+    term_per_sample: ClassVar[bool] = True
+    """Whether each sample is one term, whatever its label."""
+
     @abstractmethod
     def total(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Loss summed over the terms of a batch, 0-d.
@@ -62,6 +65,11 @@ class Objective(Losses):
     def fits(self, outputs: Tensor, y: Tensor) -> bool:
         """Whether outputs have the shape that goes with labels `y`."""
 
+    @property
+    @abstractmethod
+    def outputs(self) -> str:
+        """What a model must give, in words: `logits (n, 10)`."""
+
     def mean(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Mean loss over the terms of a batch, 0-d."""
         return self.total(outputs, y) / self.terms(y)
@@ -82,6 +90,10 @@ class Objective(Losses):
     def of_many(self) -> "LossesOfMany":
         """The same losses for K clients at once."""
         return LossesOfMany(self)
+
+    def classes(self, y: Tensor) -> Tensor | None:
+        """Class of each sample, `(b,)`; None where labels are no classes."""
+        return None
 
     def lengths(self, y: Tensor) -> Tensor | None:
         """Positions of each sample before its padding, int64 `(b,)`; None for data that are never padded."""

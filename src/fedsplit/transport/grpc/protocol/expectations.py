@@ -27,7 +27,9 @@ class Expectations:
     """
 
     def __init__(self, run: RunSetting) -> None:
-        self._codecs, self.labels = run.quantization, run.dataset.objective.labels()
+        objective = run.dataset.objective
+        self._codecs, self.labels = run.quantization, objective.labels()
+        self.term_per_sample = objective.term_per_sample
         self.positions, self._smashed_shape = run.quantization.positions, run.smashed_shape
         self._batch_size = run.config.training.batch_size
         self._local_epochs = run.config.training.local_epochs
