@@ -20,6 +20,7 @@ def build_quantization(
     smashed_shape: tuple[int, ...],
     coded_shape: Callable[[], tuple[int, ...]],
     objective: Objective,
+    padding: float = 0.0,
 ) -> Quantization:
     """The codecs that the configuration asks for, for smashed data of these shapes (see `Models`).
 
@@ -28,6 +29,7 @@ def build_quantization(
         smashed_shape: of one sample.
         coded_shape: gives that as codecs see it; asked only where there is something to code.
         objective: of the run, which says how long samples are.
+        padding: value of smashed data behind the end of a sample, see `SplitModel`.
     """
 
     def at_cut(choice: CodecChoice) -> Codec:
@@ -43,11 +45,11 @@ def build_quantization(
             whole=build_codec(weights.whole),
         ),
         continue_from_decoded=config.quant.continue_from_decoded,
-        positions=_positions(objective),
+        positions=_positions(objective, padding),
     )
 
 
-def _positions(objective: Objective) -> Positions:
+def _positions(objective: Objective, padding: float) -> Positions:
     if objective.labels().context is None:
         return Positions()
 
@@ -56,7 +58,7 @@ def _positions(objective: Objective) -> Positions:
         assert found is not None, "labels that travel with lengths have lengths"
         return found
 
-    return Positions(lengths)
+    return Positions(lengths, padding)
 
 
 def codec_at_cut(

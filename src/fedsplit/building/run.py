@@ -113,7 +113,11 @@ def build_clients(
         schedule=schedule,
         recorders=Recorders(recorder, data, models, estimator, estimates, device),
         quantization=build_quantization(
-            config, models.smashed_shape, lambda: models.coded_shape, data.dataset.objective
+            config,
+            models.smashed_shape,
+            lambda: models.coded_shape,
+            data.dataset.objective,
+            models.halves.padding,
         ),
         memory=build_memory(config),
     )
