@@ -74,7 +74,7 @@ def test_labels_are_the_next_tokens_and_ignored_where_these_are_in_the_context()
 
 
 def test_labels_of_classified_texts_hold_the_class_and_the_length() -> None:
-    labels, objective = CLASSIFIED.labels_at(ORDER), SequenceClassification(3)
+    labels, objective = CLASSIFIED.labels_at(ORDER), SequenceClassification(3, 7)
     assert CLASSIFIED.classes is not None
     classes = CLASSIFIED.classes[ORDER]
     assert torch.equal(labels[:, 0], classes)
@@ -83,12 +83,14 @@ def test_labels_of_classified_texts_hold_the_class_and_the_length() -> None:
     logits = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
     assert torch.equal(objective.total(logits, labels), F.cross_entropy(logits, classes, reduction="sum"))
     assert objective.terms(labels) == 5
-    assert int(objective.measure(logits, labels).hits) == int((logits.argmax(1) == classes).sum())
+    hits = objective.measure(logits, labels).hits
+    assert hits is not None
+    assert int(hits) == int((logits.argmax(1) == classes).sum())
     assert torch.equal(CLASSIFIED.strata, CLASSIFIED.classes)
 
 
 def test_padding_changes_no_loss() -> None:
-    draw, objective = torch.Generator().manual_seed(0), NextToken(VOCABULARY)
+    draw, objective = torch.Generator().manual_seed(0), NextToken(VOCABULARY, 7)
     table = torch.randn(VOCABULARY, VOCABULARY, dtype=torch.float64, generator=draw)
 
     def loss(index: Tensor | slice) -> Tensor:
