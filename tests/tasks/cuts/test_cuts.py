@@ -295,7 +295,7 @@ def test_cuts_without_images_honour_prefix_size_and_division(configured: Configu
     asked = ["task=cuts", "dataset=cifar10", f"dataset.root={tmp_path}", "dataset.max_train=1000"]
     more = ["dataset.image_size=16", "distribution=feature_shift", "dataset.local_test_fraction=0.2"]
     parts = build_clients(configured(*asked, *more), sizes_only=True)
-    assert (sum(parts.sample_counts), parts.data.dataset.image_size) == (800, 16)
+    assert (sum(parts.sample_counts), parts.data.sizes["image_size"]) == (800, 16)
 
 
 def test_cuts_of_a_folder_of_images_need_it(configured: Configure, tmp_path: Path) -> None:
