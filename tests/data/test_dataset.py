@@ -82,7 +82,7 @@ def test_load_with_limits_cuts_both_splits_and_keeps_images_with_their_labels() 
         assert torch.equal(split.pixels[:, 0, 0, 0].long() % 3, split.labels)
         assert split.pixels.is_contiguous()
     assert data.train.augmentation == Augmentation(flip=True, crop_padding=2)
-    assert data.sizes.shape == (3, 2, 2)
+    assert (data.channels, data.image_size) == (3, 2)
 
 
 def test_load_without_limits_keeps_everything() -> None:

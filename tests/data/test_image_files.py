@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from fedsplit.config.choices import CONFIGS
-from fedsplit.data.decoding import fitted
 from fedsplit.data.image_source import ImageSource
+from fedsplit.data.decoding import fitted
 from fedsplit.data.sources.chest_xray import ChestXray
 from fedsplit.data.sources.image_folder import ImageFolder
 from fedsplit.data.sources.imagenet import ImageNet
@@ -70,7 +70,7 @@ def test_eurosat_keeps_a_fixed_fifth_of_each_class_to_test_on(
     data = _eurosat(tmp_path).load()
     np.testing.assert_array_equal(data.test.pixels, np.stack([stored(file) for file, _ in test]))
     assert data.class_names == ("Forest", "Highway", "River")
-    assert data.sizes.shape[1] == 64
+    assert data.image_size == 64
 
 
 def test_tinyimagenet_is_read_as_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
