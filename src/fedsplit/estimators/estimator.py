@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fedsplit.computing.captured_steps import Graphed, Outputs
 from fedsplit.computing.model_state import ModelState
@@ -104,9 +105,10 @@ class GradientEstimator(ABC):
             model: holds the weights to estimate with; not stepped.
             seed: of what the model draws by itself (dropout); None where it draws nothing.
         """
-        estimate = self.estimate(model, chunk.z, chunk.y, seed=seed, differentiable=True)
-        error = (estimate - chunk.dz).square().sum()
-        return error.detach(), torch.autograd.grad(error, list(model.trained.values()))
+        with sdpa_kernel(SDPBackend.MATH):  # torch's fast attention cannot be differentiated twice
+            estimate = self.estimate(model, chunk.z, chunk.y, seed=seed, differentiable=True)
+            error = (estimate - chunk.dz).square().sum()
+            return error.detach(), torch.autograd.grad(error, list(model.trained.values()))
 
     def fit(
         self, model: ModelState, chunks: Sequence[Chunk], steps: Sequence[FitStep], *, tolerance: float = 0.0

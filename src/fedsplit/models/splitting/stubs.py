@@ -112,8 +112,6 @@ class ClientHalf(nn.Module):
     Where padding matters to the model (`needs_padding`), smashed data behind the end of a sample are NaN.
     """
 
-    needs_padding = False
-
     def forward(self, x: Tensor) -> Tensor:
         """Smashed data of inputs."""
         try:
@@ -122,25 +120,30 @@ class ClientHalf(nn.Module):
             (z,) = tensors_of(reached.output)
         else:
             raise AssertionError("the forward of this model does not reach its cut")
-        return z.masked_fill((x < 0)[..., None], math.nan) if self.needs_padding else z
+        return z.masked_fill((x < 0)[..., None], math.nan) if _needs_padding(self) else z
+
+
+def _needs_padding(half: nn.Module) -> bool:
+    """Whether the class of the model says so."""
+    return bool(getattr(half, "needs_padding", False))
 
 
 class ServerHalf(nn.Module):
     """A model from its cut on; the class of the model is the next in the order of methods."""
 
-    needs_padding = False
     current: _Pass
     following: Mapping[str, object]
     """Blocks behind the cut, by name, and the structures of what they give."""
 
     def forward(self, z: Tensor) -> Tensor:
         """Outputs of smashed data."""
-        if self.needs_padding:
+        needs_padding = _needs_padding(self)
+        if needs_padding:
             padded = z.detach().flatten(2).isnan().any(2)
             padded[:, 0] = False  # no sample is empty: what is NaN there has diverged, and must be seen
             z = z.masked_fill(padded[..., None], 0.0)
         x = self.current.start(z)
-        if self.needs_padding:
+        if needs_padding:
             x = x.masked_fill(padded, _PAD)
         try:
             outputs: Tensor = super().forward(x)
