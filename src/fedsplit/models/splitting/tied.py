@@ -8,7 +8,10 @@ from fedsplit.computing.hooks import copied, copy_hooks
 
 
 def tied(module: nn.Module) -> list[list[str]]:
-    """Names of parameters that learn and of buffers that are one and the same, in the order of the module."""
+    """Names of parameters and buffers that are one and the same, each group in the order of the module.
+
+    Parameters that do not learn may be one: they never change, and are not sent.
+    """
     names: dict[int, list[str]] = {}
     every = (module.named_parameters, module.named_buffers)
     for name, tensor in chain.from_iterable(each(remove_duplicate=False) for each in every):

@@ -131,4 +131,5 @@ def _made(kind: Kind, place: Path | None, config: Any, attention: Attention) -> 
             use_safetensors=True if place.is_dir() else None,
             **how,
         )
+    made.frozen_from_files = place is not None  # type: ignore[assignment]
     return made.to(torch.get_default_dtype())
