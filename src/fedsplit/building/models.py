@@ -146,8 +146,9 @@ def set_models_computation(models: Models, config: RunConfig, device: torch.devi
         raise UserError("precision", precision, f"fp32 or bf16 on device={device}")
     if precision == "bf16" and device.type == "cpu":
         _LOG.warning("precision=bf16: without bf16 units in the processor this is slower than fp32")
-    if config.computation.cuda_graphs and isinstance(models.halves.client, ClientHalf):
-        raise UserError("cuda_graphs", True, "must be false with this model, whose code cannot be traced")
+    for key, asked in (("compile", compiled), ("cuda_graphs", config.computation.cuda_graphs)):
+        if asked and isinstance(models.halves.client, ClientHalf):
+            raise UserError(key, True, "must be false with this model, whose code cannot be traced")
     for half in (models.halves.client, models.halves.server):
         if compiled and (found := hooked(half)):
             raise UserError("compile", compiled, f"must be false with this model: {found}")

@@ -153,8 +153,8 @@ class ServerHalf(nn.Module):
 
 
 def derived_class(module: nn.Module, kind: type[nn.Module]) -> None:
-    """Let a module be of `kind` too: methods of `kind` come first, those of its class are next."""
-    module.__class__ = type(kind.__name__, (kind, type(module)), {})
+    """Let a module be of `kind` too, whose methods come first; those of its class are next, and its name stays."""
+    module.__class__ = type(type(module).__name__, (kind, type(module)), {})
 
 
 def shared_copy(module: nn.Module, others: Mapping[int, nn.Module]) -> nn.Module:
