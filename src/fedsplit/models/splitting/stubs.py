@@ -106,7 +106,7 @@ class _Passing(nn.Module):
         return mapped(self.output, lambda _: given)
 
 
-class ClientHalf(nn.Module):
+class StubbedClient(nn.Module):
     """A model up to its cut; the class of the model is the next in the order of methods.
 
     Where padding matters to the model (`needs_padding`), smashed data behind the end of a sample are NaN.
@@ -128,7 +128,7 @@ def _needs_padding(half: nn.Module) -> bool:
     return bool(getattr(half, "needs_padding", False))
 
 
-class ServerHalf(nn.Module):
+class StubbedServer(nn.Module):
     """A model from its cut on; the class of the model is the next in the order of methods."""
 
     current: _Pass
@@ -172,7 +172,7 @@ def client_half(module: nn.Module, cut: str, missing: Sequence[str]) -> nn.Modul
     parts = dict(module.named_modules())
     half = shared_copy(module, {id(parts[name]): Missing() for name in missing})
     derived_class(half.get_submodule(cut), _Cut)
-    derived_class(half, ClientHalf)
+    derived_class(half, StubbedClient)
     return half
 
 
@@ -208,12 +208,12 @@ class ServerParts:
         }
         others[id(parts[cut[0]])] = _Injected(self.current, cut[1])
         half = shared_copy(module, others)
-        derived_class(half, ServerHalf)
+        derived_class(half, StubbedServer)
         half.current, half.following = self.current, following  # type: ignore[assignment]
         return half
 
 
-def shortened(server: ServerHalf, depth: int) -> nn.Module:
+def shortened(server: StubbedServer, depth: int) -> nn.Module:
     """A server half without the blocks after its first `depth`; frozen tensors are shared, others its own."""
     passed = list(server.following.items())[depth:]
     others: dict[int, object] = {id(server.get_submodule(name)): _Passing(output) for name, output in passed}
