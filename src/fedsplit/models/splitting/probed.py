@@ -82,7 +82,7 @@ class ProbedCuts(Mapping[str, ProbedCut]):
         return [resized(self.example, 1), resized(self.example, 5)]
 
     def divided(self, cut: ProbedCut) -> tuple[nn.Module, nn.Module, tuple[int, ...]]:
-        """The halves, which share their tensors with the module, and the shape of a sample of `example` between them."""
+        """The halves, which share their tensors with the module, and what crosses of a sample."""
         before, after, _ = self._sides(cut.end)
         output, (shape,) = self._shapes(cut.name)
         parts = ServerParts(shape, self.example, text=is_text(self.example))
@@ -95,7 +95,7 @@ class ProbedCuts(Mapping[str, ProbedCut]):
         server = parts.half(self.module, (cut.name, output), stubs, following)
         length = self.example.shape[1] if is_text(self.example) else 1
         crossing = tuple(size.of(len(self.example), length) for size in shape[1:])
-        return client_half(self.module, cut.name, after), server, crossing
+        return client_half(self.module, cut.name, after, shape), server, crossing
 
     def _shapes(self, name: str) -> tuple[object, list[tuple[Size, ...]]]:
         """What a submodule gives, and the shapes of the tensors in it."""
@@ -117,8 +117,10 @@ class ProbedCuts(Mapping[str, ProbedCut]):
         return name in self._first and isinstance(self.module.get_submodule(owner), nn.ModuleList)
 
     def _sides(self, end: int) -> tuple[list[str], list[str], list[str]]:
-        """Outermost submodules that hold something and run before an event, after it, and what does neither."""
-        before, after, divided = [], [], []
+        """Outermost submodules that hold something and run before an event; after it; what does neither."""
+        before: list[str] = []
+        after: list[str] = []
+        divided: list[str] = []
         parts = dict(self.module.named_modules())
 
         def visit(name: str) -> None:
