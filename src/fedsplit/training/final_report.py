@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from fedsplit.algorithms.algorithm import Algorithm
 from fedsplit.building.models import Models
 from fedsplit.machine.terminal import optional
+from fedsplit.models.adapters.adapter import Adapter
 from fedsplit.recording.classification import CONFUSION, MOST_CLASSES, ROC, ConfusionMatrix, RocCurves
 from fedsplit.recording.local_accuracy import LOCAL_ACCURACY
 from fedsplit.recording.metrics import Record
@@ -17,6 +18,7 @@ from fedsplit.recording.summary import StoppedBy, summarise
 from fedsplit.state.weights import Weights
 from fedsplit.trackers.tracker import Tracker
 from fedsplit.training.evaluation import Evaluation
+from fedsplit.training.stopping import Limits
 
 _LOG = logging.getLogger("fedsplit")
 
@@ -30,6 +32,7 @@ class FinalReport:
         tracker: is told of the last round what its evaluation adds.
         algorithm: holds the final model.
         models: skeletons of the split model and the auxiliary model.
+        adapter: says what is written in a form that other software reads.
         class_names: of the dataset, by label.
         evaluation: of the whole model.
     """
@@ -38,18 +41,17 @@ class FinalReport:
     tracker: Tracker
     algorithm: Algorithm
     models: Models
+    adapter: Adapter
     class_names: tuple[str, ...]
     evaluation: Evaluation
 
-    def write(
-        self, records: list[Record], stopped_by: StoppedBy, target_accuracy: float | None
-    ) -> dict[str, object]:
+    def write(self, records: list[Record], stopped_by: StoppedBy, limits: Limits) -> dict[str, object]:
         """Write models, results, local accuracies, confusion matrix and ROC curves; the content of results.
 
         Args:
             records: of all rounds; where the last was not evaluated, its record is replaced by one that is.
             stopped_by: the limit that was reached.
-            target_accuracy: for which results say what it took to reach it; None for none.
+            limits: of the run, for whose targets results say what it took to reach them.
 
         Raises:
             RunFailed: the test loss is not finite.
@@ -67,6 +69,8 @@ class FinalReport:
                 },
             }
         )
+        held = halves.client.state_dict() | halves.server.state_dict() | full
+        self.directory.save_files("model", self.adapter.files(halves.server, held))
         local = self.evaluation.locally(full)
         if (last := records[-1]).test_loss is None:
             # After the checkpoint, which a longer run could go on from: there this round is not evaluated.
@@ -84,7 +88,8 @@ class FinalReport:
         results = summarise(
             records,
             stopped_by=stopped_by,
-            target_accuracy=target_accuracy,
+            target_accuracy=limits.target_accuracy,
+            target_perplexity=limits.target_perplexity,
             parameters={
                 "client": _parameters(halves.client),
                 "server": _parameters(halves.server),

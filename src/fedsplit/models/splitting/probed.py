@@ -82,7 +82,7 @@ class ProbedCuts(Mapping[str, ProbedCut]):
         return [resized(self.example, 1), resized(self.example, 5)]
 
     def divided(self, cut: ProbedCut) -> tuple[nn.Module, nn.Module, tuple[int, ...]]:
-        """The halves, which share their tensors with the module, and the shape of a sample of `example` between them."""
+        """The halves, which share their tensors with the module, and what crosses of a sample."""
         before, after, _ = self._sides(cut.end)
         output, (shape,) = self._shapes(cut.name)
         parts = ServerParts(shape, self.example, text=is_text(self.example))
@@ -117,8 +117,10 @@ class ProbedCuts(Mapping[str, ProbedCut]):
         return name in self._first and isinstance(self.module.get_submodule(owner), nn.ModuleList)
 
     def _sides(self, end: int) -> tuple[list[str], list[str], list[str]]:
-        """Outermost submodules that hold something and run before an event, after it, and what does neither."""
-        before, after, divided = [], [], []
+        """Outermost submodules that hold something and run before an event; after it; what does neither."""
+        before: list[str] = []
+        after: list[str] = []
+        divided: list[str] = []
         parts = dict(self.module.named_modules())
 
         def visit(name: str) -> None:

@@ -1,12 +1,11 @@
 """What the submodules of a model do in a pass: in which order they run, and what they give."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from fedsplit.models.splitting.cuts import evaluating
 
@@ -111,7 +110,7 @@ def mapped(output: object, change: Callable[[Tensor], object]) -> object:
     if isinstance(output, Tensor):
         return change(output)
     if isinstance(output, tuple | list):
-        inner = [mapped(each, change) for each in output]
+        inner: list[Any] = [mapped(each, change) for each in output]
         return type(output)(*inner) if hasattr(output, "_fields") else type(output)(inner)
     if isinstance(output, dict):
         return type(output)(**{key: mapped(each, change) for key, each in output.items()})
@@ -142,30 +141,3 @@ def _size(first: int, second: int) -> Size:
         if not first % units[0] and not second % units[1] and first // units[0] == second // units[1]:
             return Size(first // units[0], i, j)
     raise UnclearShape(f"{first} and {second}")
-
-
-class _Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes whether an operation looks at values: a branch, or a shape, could depend on them."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.looked = False
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        tags = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
-        self.looked |= any(tag in func.tags for tag in tags)
-        return func(*args, **(kwargs or {}))
-
-
-def looks_at_values(module: nn.Module, inputs: Sequence[Tensor]) -> bool:
-    """Whether what a module does could depend on values that it computes."""
-    with evaluating(module), _watching() as watching:
-        for x in inputs:
-            module(x)
-    return watching.looked
-
-
-@contextmanager
-def _watching() -> Iterator[_Watching]:
-    with _Watching() as watching:
-        yield watching

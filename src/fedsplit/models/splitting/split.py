@@ -13,7 +13,6 @@ from fedsplit.computing.tracing import graph_module
 from fedsplit.errors import UserError
 from fedsplit.models.splitting.cuts import Cut, Cuts, evaluating
 from fedsplit.models.splitting.probed import ProbedCut, ProbedCuts
-from fedsplit.models.splitting.probing import looks_at_values, probes
 from fedsplit.models.splitting.tied import tied
 
 
@@ -34,7 +33,7 @@ class SplitModel:
 
     @property
     def padding(self) -> float:
-        """What smashed data are behind the end of a sample of text: NaN where padding matters to the model."""
+        """What smashed data are behind the end of a text: NaN where padding matters to the model."""
         return math.nan if getattr(self.server, "needs_padding", False) else 0.0
 
 
@@ -42,8 +41,10 @@ def split(module: nn.Module, cut: str, example: Tensor) -> SplitModel:
     """Cut `module` after the last operation of its submodule `cut`.
 
     The graph of the module is traced, its list of nodes is cut in two, and each part becomes a module
-    that owns its parameters and buffers under their original names. Where the module cannot be traced, both
-    halves run its own code (see `ProbedCuts`). `module` itself is left alone.
+    that owns its parameters and buffers under their original names. `module` itself is left alone.
+
+    Of a model of the transformers library, both halves run its own code (see `ProbedCuts`); so do those of
+    one with `halves_run_own_code = True`, which must not branch on values that it computes.
 
     Args:
         module: what to cut.
@@ -79,25 +80,16 @@ def find_cuts(module: nn.Module, example: Tensor) -> Cuts | ProbedCuts:
     """All places where a module could be cut.
 
     Raises:
-        UserError: the module cannot be traced, and what it does may depend on values.
+        UserError: the module cannot be traced.
     """
-    if _is_of_transformers(module):
-        return ProbedCuts(module, example)
-    try:
-        return Cuts(module, example)
-    except UserError:
-        if looks_at_values(module, probes(example)):
-            raise
-        cuts = ProbedCuts(module, example)
-        if not cuts.possible:
-            raise
-        return cuts
+    return ProbedCuts(module, example) if _runs_its_own_code(module) else Cuts(module, example)
 
 
-def _is_of_transformers(module: nn.Module) -> bool:
-    """Whether there is code of that library in it, which cannot be traced."""
+def _runs_its_own_code(module: nn.Module) -> bool:
+    """Whether a module is of the transformers library, whose code cannot be traced, or says so itself."""
     kinds = {base for part in module.modules() for base in type(part).__mro__}
-    return any(kind.__module__.partition(".")[0] == "transformers" for kind in kinds)
+    named = any(kind.__module__.partition(".")[0] == "transformers" for kind in kinds)
+    return named or bool(getattr(module, "halves_run_own_code", False))
 
 
 def divided(cuts: Cuts | ProbedCuts, cut: Cut | ProbedCut) -> SplitModel:

@@ -106,13 +106,11 @@ class _Passing(nn.Module):
         return mapped(self.output, lambda _: given)
 
 
-class ClientHalf(nn.Module):
+class StubbedClient(nn.Module):
     """A model up to its cut; the class of the model is the next in the order of methods.
 
     Where padding matters to the model (`needs_padding`), smashed data behind the end of a sample are NaN.
     """
-
-    needs_padding = False
 
     def forward(self, x: Tensor) -> Tensor:
         """Smashed data of inputs."""
@@ -122,25 +120,30 @@ class ClientHalf(nn.Module):
             (z,) = tensors_of(reached.output)
         else:
             raise AssertionError("the forward of this model does not reach its cut")
-        return z.masked_fill((x < 0)[..., None], math.nan) if self.needs_padding else z
+        return z.masked_fill((x < 0)[..., None], math.nan) if _needs_padding(self) else z
 
 
-class ServerHalf(nn.Module):
+def _needs_padding(half: nn.Module) -> bool:
+    """Whether the class of the model says so."""
+    return bool(getattr(half, "needs_padding", False))
+
+
+class StubbedServer(nn.Module):
     """A model from its cut on; the class of the model is the next in the order of methods."""
 
-    needs_padding = False
     current: _Pass
     following: Mapping[str, object]
     """Blocks behind the cut, by name, and the structures of what they give."""
 
     def forward(self, z: Tensor) -> Tensor:
         """Outputs of smashed data."""
-        if self.needs_padding:
+        needs_padding = _needs_padding(self)
+        if needs_padding:
             padded = z.detach().flatten(2).isnan().any(2)
             padded[:, 0] = False  # no sample is empty: what is NaN there has diverged, and must be seen
             z = z.masked_fill(padded[..., None], 0.0)
         x = self.current.start(z)
-        if self.needs_padding:
+        if needs_padding:
             x = x.masked_fill(padded, _PAD)
         try:
             outputs: Tensor = super().forward(x)
@@ -150,8 +153,8 @@ class ServerHalf(nn.Module):
 
 
 def derived_class(module: nn.Module, kind: type[nn.Module]) -> None:
-    """Let a module be of `kind` too: methods of `kind` come first, those of its class are next."""
-    module.__class__ = type(kind.__name__, (kind, type(module)), {})
+    """Let a module be of `kind` too, whose methods come first; those of its class are next, and its name stays."""
+    module.__class__ = type(type(module).__name__, (kind, type(module)), {})
 
 
 def shared_copy(module: nn.Module, others: Mapping[int, nn.Module]) -> nn.Module:
@@ -169,7 +172,7 @@ def client_half(module: nn.Module, cut: str, missing: Sequence[str]) -> nn.Modul
     parts = dict(module.named_modules())
     half = shared_copy(module, {id(parts[name]): Missing() for name in missing})
     derived_class(half.get_submodule(cut), _Cut)
-    derived_class(half, ClientHalf)
+    derived_class(half, StubbedClient)
     return half
 
 
@@ -205,12 +208,12 @@ class ServerParts:
         }
         others[id(parts[cut[0]])] = _Injected(self.current, cut[1])
         half = shared_copy(module, others)
-        derived_class(half, ServerHalf)
+        derived_class(half, StubbedServer)
         half.current, half.following = self.current, following  # type: ignore[assignment]
         return half
 
 
-def shortened(server: ServerHalf, depth: int) -> nn.Module:
+def shortened(server: StubbedServer, depth: int) -> nn.Module:
     """A server half without the blocks after its first `depth`; frozen tensors are shared, others its own."""
     passed = list(server.following.items())[depth:]
     others: dict[int, object] = {id(server.get_submodule(name)): _Passing(output) for name, output in passed}
