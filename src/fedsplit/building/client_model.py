@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsplit.config.component import Component
+from fedsplit.config.run_config import RunConfig
 from fedsplit.config.values import Plain
 from fedsplit.data.dataset import Sizes
 from fedsplit.models.adapters.adapter import Adapter
@@ -31,6 +32,11 @@ class ClientArchitecture:
     untie: bool
     cut: str
     sizes: Sizes
+
+    @classmethod
+    def of_run(cls, config: RunConfig, cut: str, sizes: Sizes) -> Self:
+        """That of a run, cut there."""
+        return cls(config.model, config.adapter, config.splitting.untie, cut, sizes)
 
     def plain(self) -> dict[str, object]:
         """The arguments, as JSON can hold them."""
