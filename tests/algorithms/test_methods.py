@@ -82,7 +82,8 @@ def test_bytes_of_every_round_are_the_closed_form_and_that_of_the_algorithm_itse
 
 def terms_of(run: Experiment) -> RoundLoad:
     models = run.parts.models
-    population = Population(run.parts.sample_counts, M, 8, 1, 1, 1, 1)
+    labels = run.parts.data.dataset.objective.labels()
+    population = Population(run.parts.sample_counts, M, 8, 1, 1, 1, labels)
     return RoundLoad(
         population,
         run.parts.quantization,
@@ -279,8 +280,8 @@ def test_ampere_of_device_rounds_alone_is_fed_avg_of_client_and_auxiliary_model(
     assert_close(auxiliary, dict(reference.auxiliary.state_dict()), 1e-10)
     assert_close(run.algorithm.server.weights(), before, 0)
     test = run.parts.data.dataset.test
-    logits = reference.auxiliary(reference.client(run.parts.data.normalise(test.pixels)))
-    assert record.test_accuracy == float((logits.argmax(1) == test.labels).double().mean())
+    logits = reference.auxiliary(reference.client(test.inputs_at(slice(None))))
+    assert record.test_accuracy == float((logits.argmax(1) == test.labels_at(slice(None))).double().mean())
 
 
 @pytest.mark.parametrize("engine", ["sequential", "vectorized"])
@@ -298,7 +299,7 @@ def test_ampere_uploads_every_sample_once_as_models_are_evaluated(tiny: Build, e
         clients += kept.clients
         samples = torch.cat([torch.as_tensor(data.shards[each]) for each in kept.clients])
         with torch.no_grad():
-            expected = client.eval()(data.normalise(data.dataset.train.pixels[samples]))
+            expected = client.eval()(data.dataset.train.inputs_at(samples))
         client.train()
         assert len(kept.samples["y"]) == len(samples)
         found = kept.samples["z"].flatten(1)

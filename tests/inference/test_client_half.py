@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from fedsplit.building.client_model import ClientArchitecture
+from fedsplit.data.images import image_sizes
 from fedsplit.deployment.backends.floats import Floats
 from fedsplit.deployment.probe import peak_memory
 from fedsplit.errors import RunFailed
@@ -19,8 +20,9 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def architecture_of_digits(configured: Configure) -> ClientArchitecture:
+    config = configured()
     return ClientArchitecture(
-        configured().model, untie=False, cut="relu1", num_classes=10, channels=1, image_size=8
+        config.model, config.adapter, untie=False, cut="relu1", sizes=image_sizes(10, 1, 8)
     )
 
 

@@ -46,4 +46,4 @@ class CycleSl(MinibatchSfl):
         dropout = seed_of(
             self.seed, "dropout of cut gradients", client=upload.client, round=t, step=upload.step
         )
-        return self.server.cut_gradients(upload.z, upload.y, seed=dropout) / len(upload.y)
+        return self.server.cut_gradients(upload.z, upload.y, seed=dropout) / self.server.terms(upload.y)

@@ -30,8 +30,7 @@ class FedOpt(FedAvg):
     def __init__(self, start: Start, *, server_lr: PositiveFloat) -> None:
         super().__init__(start)
         self.server_lr = server_lr
-        untrained = start.buffers | start.frozen
-        trained = {name: each for name, each in self.full_weights().items() if name not in untrained}
+        trained = {name: each for name, each in self.full_weights().items() if name not in start.buffers}
         self.first: Weights = {name: torch.zeros_like(each) for name, each in trained.items()}
         """Running means of the averaged differences, by parameter."""
 

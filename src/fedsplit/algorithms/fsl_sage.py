@@ -135,7 +135,7 @@ class FslSage(CseFsl):
         return self.alignment.align(client, t, self.server, initially=self.auxiliary)
 
     def _error(self, t: int, upload: Upload, dz: Tensor) -> SquaredError:
-        of_samples = Chunk(upload.z, upload.y, dz * len(upload.y))
+        of_samples = Chunk(upload.z, upload.y, dz * self.server.terms(upload.y))
         return self.alignment.squared_error(upload.client, of_samples, round=t, step=upload.step)
 
     def _note_errors(self, t: int, cohort: Cohort, errors: Mapping[int, SquaredError]) -> None:

@@ -17,7 +17,6 @@ class LocalLoss(Algorithm):
     def __init__(self, start: Start) -> None:
         super().__init__(start)
         self.auxiliary: Weights = start.auxiliary_weights
-        self._frozen_auxiliary = start.frozen_of(start.auxiliary_weights)
 
     def train_clients(
         self, cohort: Cohort, *, upload_interval: int | None = None, in_order: bool = True
@@ -37,8 +36,7 @@ class LocalLoss(Algorithm):
     def average_clients(self, cohort: Cohort) -> None:
         """Average the client and auxiliary models of a cohort."""
         self.client_weights = average(cohort.weights("client"), cohort.sample_counts)
-        averaged = average(cohort.weights("auxiliary"), cohort.sample_counts)
-        self.auxiliary = averaged | self._frozen_auxiliary
+        self.auxiliary = average(cohort.weights("auxiliary"), cohort.sample_counts)
 
     def auxiliary_weights(self) -> dict[str, Weights]:
         return {"auxiliary": self.auxiliary}
@@ -49,4 +47,3 @@ class LocalLoss(Algorithm):
     def load_state(self, state: State) -> None:
         super().load_state(state)
         self.auxiliary = dict(state["auxiliary"])
-        self._frozen_auxiliary = {name: self.auxiliary[name] for name in self._frozen_auxiliary}

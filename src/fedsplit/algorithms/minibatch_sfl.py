@@ -65,4 +65,5 @@ class MinibatchSfl(Algorithm):
         rows = zip(uploads, torch.split(dz, [len(each.y) for each in uploads]), strict=True)
         if self.scale == "union":
             return [loss], {each.client: own for each, own in rows}
-        return [loss], {each.client: own * (len(pool.y) / len(each.y)) for each, own in rows}
+        terms = self.server.terms
+        return [loss], {each.client: own * (terms(pool.y) / terms(each.y)) for each, own in rows}

@@ -4,6 +4,8 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
+from hashlib import sha256
 
 import torch
 from torch import Tensor, nn
@@ -13,19 +15,25 @@ from fedsplit.building.data import Data
 from fedsplit.computing.computation import set_computation
 from fedsplit.computing.hooks import hooked, refuse_lost_hooks
 from fedsplit.computing.layout import unflattened
+from fedsplit.computing.model_state import frozen_of
 from fedsplit.config.component import Component
 from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import UserError, first_line
 from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.machine.allowance import claim_model
-from fedsplit.models.auxiliary import ExplicitErrorGradient, ExplicitInputGradient
+from fedsplit.models.adapters.adapter import Adapter
+from fedsplit.models.auxiliary import ExplicitErrorGradient, ExplicitInputGradient, LinearAuxiliary
 from fedsplit.models.rounding.quantized_training import FakeQuantization, fake_quantized
 from fedsplit.models.splitting.checks import check_output, check_tensors
-from fedsplit.models.splitting.cuts import Cuts, chosen
-from fedsplit.models.splitting.split import SplitModel, split
+from fedsplit.models.splitting.cuts import chosen
+from fedsplit.models.splitting.split import SplitModel, find_cuts, split
+from fedsplit.models.splitting.stubs import StubbedClient
 from fedsplit.models.splitting.tied import untied
+from fedsplit.objectives.classification import Classification
 from fedsplit.parties.vectorized import Vectorized
+from fedsplit.quant.bit_packing import to_bytes
 from fedsplit.randomness import seed_of
+from fedsplit.state.weights import Weights
 
 _LOG = logging.getLogger("fedsplit")
 
@@ -40,12 +48,37 @@ class Models:
         smashed_shape: of one sample.
         coded_shape: of one sample, as codecs see it: with its channels, also where the cut is behind a
             layer that flattens them.
+        frozen_from_files: whether parameters that do not learn are read from files that the user keeps, as
+            the model says by an attribute of this name; then a run writes none of them.
     """
 
     halves: SplitModel
     auxiliary: nn.Module | None
     smashed_shape: tuple[int, ...]
     coded_shape: tuple[int, ...]
+    frozen_from_files: bool = False
+
+    @cached_property
+    def frozen_digest(self) -> str:
+        """SHA-256 of all parameters that do not learn; empty where all do."""
+        digest = sha256()
+        modules = [
+            each for each in (self.halves.client, self.halves.server, self.auxiliary) if each is not None
+        ]
+        frozen = [pair for module in modules for pair in frozen_of(module).items()]
+        for name, tensor in frozen:
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(to_bytes(tensor))
+        return digest.hexdigest() if frozen else ""
+
+    def whole(self, module: nn.Module, weights: Weights) -> Weights:
+        """What a run writes of one of its models: its part of `weights`, and parameters that do not learn."""
+        kept = {} if self.frozen_from_files else frozen_of(module)
+        return {
+            name: weights[name] if name in weights else kept[name].clone()  # a file holds no memory twice
+            for name in module.state_dict()
+            if name in weights or name in kept
+        }
 
 
 def build_models(
@@ -71,7 +104,7 @@ def build_models(
     try:
         halves = split(whole, cut_name(config, whole, example), example)
     except RuntimeError as error:  # shapes that do not fit
-        told = f"does not fit images of {data.sizes} ({first_line(error)})"
+        told = f"does not fit data of {data.sizes} ({first_line(error)})"
         raise UserError("model", type(whole).__name__, told) from error
     with torch.no_grad():
         z = halves.client.eval()(example)
@@ -79,13 +112,15 @@ def build_models(
     auxiliary = None
     if client_head in ("auxiliary", "estimator"):
         fitted_by = estimator if client_head == "estimator" else None
-        auxiliary = _build_auxiliary(config, z, halves, data.dataset.num_classes, fitted_by)
+        auxiliary = _build_auxiliary(config, z, halves, data, fitted_by)
         auxiliary = _placed(auxiliary, device)
     coded_shape = unflattened(halves.client, example)
     rounded = FakeQuantization.asked(qat=config.rounding.qat, weight_bits=config.rounding.weight_bits)
     if rounded:
+        _refuse_rounding(config, halves)
         halves = replace(halves, client=fake_quantized(halves.client, example, rounded))
-    return Models(halves, auxiliary, tuple(z.shape[1:]), coded_shape)
+    in_files = bool(getattr(whole, "frozen_from_files", False))
+    return Models(halves, auxiliary, tuple(z.shape[1:]), coded_shape, in_files)
 
 
 def build_whole_model(config: RunConfig, data: Data, device: torch.device) -> tuple[nn.Module, Tensor]:
@@ -94,20 +129,24 @@ def build_whole_model(config: RunConfig, data: Data, device: torch.device) -> tu
     Raises:
         UserError: it cannot be built, or is no model that gives logits of the data.
     """
+    adapter = config.adapter.build(Adapter)
     claim_model("model", config.choice("model"), lambda: config.model.build(nn.Module, **data.sizes))
     with _initialisation(config.training.seed, "model"):
         whole = config.model.build(nn.Module, **data.sizes)
         check_tensors(whole)
-        whole = _placed(untied(whole) if config.splitting.untie else whole, device)
-    example = data.batch(2)[0]
-    check_output(whole, example, data.dataset.num_classes)
+        whole = untied(whole) if config.splitting.untie else whole
+    with _initialisation(config.training.seed, "adapter"):
+        adapter.inject(whole)
+    whole = _placed(whole, device)
+    example, y = data.batch(2)
+    check_output(whole, data.dataset.objective, example, y)
     return whole, example
 
 
 def cut_name(config: RunConfig, whole: nn.Module, example: Tensor) -> str:
     """The name of the cut, which may be chosen by number, or left to the model."""
     cut = config.splitting.cut
-    return cut if isinstance(cut, str) else chosen(Cuts(whole, example), cut, config.splitting.stages)
+    return cut if isinstance(cut, str) else chosen(find_cuts(whole, example), cut, config.splitting.stages)
 
 
 def set_models_computation(models: Models, config: RunConfig, device: torch.device) -> None:
@@ -123,18 +162,33 @@ def set_models_computation(models: Models, config: RunConfig, device: torch.devi
         raise UserError("precision", precision, f"fp32 or bf16 on device={device}")
     if precision == "bf16" and device.type == "cpu":
         _LOG.warning("precision=bf16: without bf16 units in the processor this is slower than fp32")
+    for key, asked in (("compile", compiled), ("cuda_graphs", config.computation.cuda_graphs)):
+        if asked and isinstance(models.halves.client, StubbedClient):
+            raise UserError(key, True, "must be false with this model, whose code cannot be traced")
     for half in (models.halves.client, models.halves.server):
         if compiled and (found := hooked(half)):
             raise UserError("compile", compiled, f"must be false with this model: {found}")
         set_computation(half, precision, compiled=compiled)
 
 
+def _refuse_rounding(config: RunConfig, halves: SplitModel) -> None:
+    if isinstance(halves.client, StubbedClient):
+        qat = config.rounding.qat
+        key, value = ("qat", True) if qat else ("weight_bits", config.rounding.weight_bits)
+        allowed = "false" if qat else "null"
+        raise UserError(key, value, f"must be {allowed} with this model, whose code cannot be traced")
+
+
 def _build_auxiliary(
-    config: RunConfig, z: Tensor, halves: SplitModel, classes: int, estimator: GradientEstimator | None
+    config: RunConfig, z: Tensor, halves: SplitModel, data: Data, estimator: GradientEstimator | None
 ) -> nn.Module:
     """The model that a client's head is, or that its estimator uses; `z` are some smashed data."""
-    component, shape = config.auxiliary, tuple(z.shape[1:])
+    component, shape, objective = config.auxiliary, tuple(z.shape[1:]), data.dataset.objective
     offered = {"server": halves.server, "crossing": halves.crossing}
+    classes = data.dataset.num_classes
+    if not isinstance(objective, Classification) and component.is_class(LinearAuxiliary):
+        told = "is for classification alone; auxiliary=derived is derived from any model"
+        raise UserError("auxiliary._target_", component.target, told)
 
     def build() -> nn.Module:
         return component.build(nn.Module, offered=offered, smashed_shape=shape, num_classes=classes)
@@ -144,14 +198,15 @@ def _build_auxiliary(
         auxiliary = build()
         _refuse_lost_hooks(component, auxiliary, in_closed_form=estimator is not None)
         try:
-            fits = auxiliary.to(z.device, z.dtype).eval()(z).shape == (len(z), classes)
+            outputs = auxiliary.to(z.device, z.dtype).eval()(z)
+            fits = objective.fits(outputs, data.batch(len(z))[1])
         except (RuntimeError, ValueError, IndexError) as error:
-            raise _misfit(component, z) from error
+            raise _misfit(component, z, objective.outputs) from error
         if not fits:
-            raise _misfit(component, z)
+            raise _misfit(component, z, objective.outputs)
         if estimator is None:
             return auxiliary
-        return estimator.model(auxiliary, smashed_shape=shape, num_classes=classes)
+        return estimator.model(auxiliary, smashed_shape=shape, objective=objective)
 
 
 def _refuse_lost_hooks(component: Component, auxiliary: nn.Module, *, in_closed_form: bool) -> None:
@@ -162,8 +217,8 @@ def _refuse_lost_hooks(component: Component, auxiliary: nn.Module, *, in_closed_
         raise UserError("auxiliary._target_", component.target, told)
 
 
-def _misfit(component: Component, z: Tensor) -> UserError:
-    told = f"makes no logits of smashed data {tuple(z.shape)}"
+def _misfit(component: Component, z: Tensor, outputs: str) -> UserError:
+    told = f"makes no {outputs} of smashed data {tuple(z.shape)}"
     return UserError("auxiliary._target_", component.target, told)
 
 

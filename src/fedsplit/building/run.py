@@ -8,7 +8,7 @@ from fedsplit.building.alignment import build_alignment
 from fedsplit.building.batches_of_one import refuse_batches_of_one
 from fedsplit.building.blueprint import build_blueprint
 from fedsplit.building.clock import build_clock
-from fedsplit.building.data import build_data
+from fedsplit.building.data import Data, build_data
 from fedsplit.building.device import find_device
 from fedsplit.building.engines import decide_engine
 from fedsplit.building.evaluation import build_evaluator, build_local_evaluator
@@ -19,7 +19,10 @@ from fedsplit.building.quantization import build_quantization
 from fedsplit.building.recorders import Recorders, build_recorder
 from fedsplit.building.trained_start import TrainedStart
 from fedsplit.computing.memory import Memory
+from fedsplit.computing.model_state import travelling
 from fedsplit.config.run_config import RunConfig
+from fedsplit.data.batches import batch_slices
+from fedsplit.errors import UserError
 from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.machine.extras import extra
 from fedsplit.network.network import Network
@@ -85,7 +88,7 @@ def build_clients(
     apart = not config.transport.is_class(LocalTransport)
 
     data = build_data(config, device, member=member, apart=apart, sizes_only=sizes_only)
-    schedule = config.scheduler.build(Schedule)
+    schedule = build_schedule(config, data)
     client_optimizer = (config.client_optimizer or config.optimizer).build(Optimizer)
     server_optimizer = (config.server_optimizer or config.optimizer).build(Optimizer)
     auxiliary_optimizer = config.alignment.optimizer.build(Optimizer)
@@ -111,7 +114,13 @@ def build_clients(
         auxiliary_optimizer=auxiliary_optimizer,
         schedule=schedule,
         recorders=Recorders(recorder, data, models, estimator, estimates, device),
-        quantization=build_quantization(config, models.smashed_shape, lambda: models.coded_shape),
+        quantization=build_quantization(
+            config,
+            models.smashed_shape,
+            lambda: models.coded_shape,
+            data.dataset.objective,
+            models.halves.padding,
+        ),
         memory=build_memory(config),
     )
     refuse_batches_of_one(parts)
@@ -119,6 +128,22 @@ def build_clients(
     config = decide_engine(parts, blueprint)
     engine = config.engine.build(Engine, blueprint=blueprint)
     return ClientParts(**{**vars(parts), "config": config}, engine=engine)
+
+
+def build_schedule(config: RunConfig, data: Data) -> Schedule:
+    """The schedule of learning rates, which may count local steps.
+
+    Raises:
+        UserError: it does, and nobody knows how many a round has.
+    """
+    schedule = config.scheduler.build(Schedule)
+    if not schedule.counts_steps:
+        return schedule
+    if data.distribution.at_clients:
+        told = "must count rounds with distribution=own: local steps of other clients are not known"
+        raise UserError("scheduler", config.choice("scheduler"), told)
+    batches = len(batch_slices(max(data.shards.sizes), config.training.batch_size))
+    return schedule.in_rounds_of(batches * config.training.local_epochs)
 
 
 def build_memory(config: RunConfig) -> Memory:
@@ -141,15 +166,15 @@ def carried_run(parts: ClientParts, ledger: Ledger) -> RunSetting:
         sample_counts=parts.sample_counts,
         dataset=parts.data.dataset,
         fingerprint=parts.data.fingerprint,
-        normalisation=parts.data.normalise,
         quantization=parts.quantization,
         smashed_shape=parts.models.smashed_shape,
-        client_weights=parts.models.halves.client.state_dict(),
-        head_weights=head.state_dict() if head else {},
+        client_weights=travelling(parts.models.halves.client),
+        head_weights=travelling(head) if head else {},
         device=parts.device,
         seed=parts.config.training.seed,
         ledger=ledger,
         build=run_of_member,
+        frozen_digest=parts.models.frozen_digest,
     )
 
 

@@ -66,6 +66,7 @@ class BudgetSettings(Topic):
     comm_threshold_mb: PositiveFloat | None
     time_limit_s: PositiveFloat | None
     target_accuracy: Fraction | None
+    target_perplexity: PositiveFloat | None
 
 
 @dataclass(frozen=True)
@@ -223,6 +224,7 @@ class ConfigFields:
     task: Component
     algorithm: Component
     model: Component
+    adapter: Component
     auxiliary: Component
     estimator: Component
     dataset: Component

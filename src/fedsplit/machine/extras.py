@@ -12,6 +12,7 @@ _EXTRAS = {
     **{"tensorboard": "tensorboard", "wandb": "wandb", "submitit": "slurm"},
     **dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "onnx"),
     **{"torchao": "pt2e", "openvino": "openvino"},
+    **dict.fromkeys(("transformers", "peft", "gguf"), "llm"),
 }
 """Which extra of the installation brings a package."""
 

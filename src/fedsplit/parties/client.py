@@ -43,14 +43,17 @@ class ClientWorker:
         self._head = head = (
             ModelState(blueprint.head, blueprint.optimizer, recorder=recorder) if blueprint.head else None
         )
-        self._estimator, self._schedule, self._seed = blueprint.estimator, blueprint.schedule, blueprint.seed
+        self._objective, self._estimator = blueprint.objective, blueprint.estimator
+        self._schedule, self._seed = blueprint.schedule, blueprint.seed
         self._head_sees = blueprint.head_sees
         self._pending: _Pending | None = None
         self._graphed: GraphedSteps | None = None
         if recorder:
             # of the models, not of the worker: what holds itself is not freed when it is dropped
             heads = (lambda _: head) if head else None
-            self._graphed = GraphedSteps(recorder, lambda _: body, heads, blueprint.estimator)
+            self._graphed = GraphedSteps(
+                recorder, lambda _: body, heads, blueprint.objective, blueprint.estimator
+            )
 
     @property
     def _own_head(self) -> ModelState:
@@ -93,39 +96,42 @@ class ClientWorker:
             raise AssertionError(
                 f"client {self.client} has no forward pass of step {step} of round {round} waiting"
             )
-        pending.descend(dz, self._schedule.factor(round))
+        pending.descend(dz, self._schedule.at(round, step))
 
     def train_local(self, round: int, work: LocalWork, losses: list[BatchLoss]) -> Iterator[Upload]:
         """Train for the local epochs of a round while uploads are read; adds to `losses`."""
         self._pending = None
-        factor = self._schedule.factor(round)
         for step, x, y in self._batches.round(round):
+            factor = self._schedule.at(round, step)
             if self._graphed:
                 z, *trained = self._graphed.train(None, work.train_head, x, y, factor)
             else:
                 z, *trained = local_step(
                     self._body,
                     self._own_head,
-                    self._estimator,
+                    self._objective,
                     x,
                     y,
+                    estimator=self._estimator,
                     train_head_too=work.train_head,
                     learning_rate_factor=factor,
                     seeds=(
                         self._dropout_seed("client", round, step),
                         self._dropout_seed("head", round, step),
                     ),
-                    seen=partial(self._seen_by_head, round=round, step=step) if self._head_sees else None,
+                    seen=partial(self._seen_by_head, y=y, round=round, step=step)
+                    if self._head_sees
+                    else None,
                 )
-            losses += [BatchLoss([self.client], loss[None], len(y)) for loss in trained]
+            losses += [BatchLoss([self.client], loss[None], self._objective.counts(y)) for loss in trained]
             if work.uploads(self.client, step):
                 yield Upload(self.client, step, z, y)
 
-    def _seen_by_head(self, z: Tensor, *, round: int, step: int) -> Tensor:
+    def _seen_by_head(self, z: Tensor, *, y: Tensor, round: int, step: int) -> Tensor:
         assert self._head_sees is not None
         seed = rounding_seed(self._seed, "smashed", self.client, round, step)
         try:
-            return self._head_sees.simulate(z.contiguous(), seed=seed).decoded
+            return self._head_sees(z, y, seed)
         except NonFiniteTensor as error:
             raise NonFinite("smashed", self.client) from error
 

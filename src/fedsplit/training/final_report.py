@@ -4,11 +4,12 @@ import logging
 from dataclasses import dataclass, replace
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from fedsplit.algorithms.algorithm import Algorithm
 from fedsplit.building.models import Models
 from fedsplit.machine.terminal import optional
+from fedsplit.models.adapters.adapter import Adapter
 from fedsplit.recording.classification import CONFUSION, MOST_CLASSES, ROC, ConfusionMatrix, RocCurves
 from fedsplit.recording.local_accuracy import LOCAL_ACCURACY
 from fedsplit.recording.metrics import Record
@@ -17,6 +18,7 @@ from fedsplit.recording.summary import StoppedBy, summarise
 from fedsplit.state.weights import Weights
 from fedsplit.trackers.tracker import Tracker
 from fedsplit.training.evaluation import Evaluation
+from fedsplit.training.stopping import Limits
 
 _LOG = logging.getLogger("fedsplit")
 
@@ -30,6 +32,7 @@ class FinalReport:
         tracker: is told of the last round what its evaluation adds.
         algorithm: holds the final model.
         models: skeletons of the split model and the auxiliary model.
+        adapter: says what is written in a form that other software reads.
         class_names: of the dataset, by label.
         evaluation: of the whole model.
     """
@@ -38,49 +41,65 @@ class FinalReport:
     tracker: Tracker
     algorithm: Algorithm
     models: Models
+    adapter: Adapter
     class_names: tuple[str, ...]
     evaluation: Evaluation
 
-    def write(
-        self, records: list[Record], stopped_by: StoppedBy, target_accuracy: float | None
-    ) -> dict[str, object]:
+    def write(self, records: list[Record], stopped_by: StoppedBy, limits: Limits) -> dict[str, object]:
         """Write models, results, local accuracies, confusion matrix and ROC curves; the content of results.
 
         Args:
             records: of all rounds; where the last was not evaluated, its record is replaced by one that is.
             stopped_by: the limit that was reached.
-            target_accuracy: for which results say what it took to reach it; None for none.
+            limits: of the run, for whose targets results say what it took to reach them.
 
         Raises:
             RunFailed: the test loss is not finite.
             OSError: a file cannot be written.
         """
-        full, auxiliary = self.algorithm.full_weights(), self.algorithm.evaluated_auxiliary()
-        halves = self.models.halves
+        full, halves, auxiliary = self.algorithm.full_weights(), self.models.halves, self.models.auxiliary
+        evaluated = self.algorithm.evaluated_auxiliary()
         self.directory.save_model(
             {
-                "client": {name: full[name] for name in halves.client.state_dict()},
-                "server": {name: full[name] for name in halves.server.state_dict()},
-                **self.algorithm.auxiliary_weights(),
+                "client": self.models.whole(halves.client, full),
+                "server": self.models.whole(halves.server, full),
+                **{
+                    name: self.models.whole(auxiliary, weights)
+                    for name, weights in self.algorithm.auxiliary_weights().items()
+                    if auxiliary is not None
+                },
             }
         )
-        local = self.evaluation.locally(full, auxiliary)
-        if (last := records[-1]).test_accuracy is None:
+        held = halves.client.state_dict() | halves.server.state_dict() | full
+        self.directory.save_files("model", self.adapter.files(halves.server, held))
+        local = self.evaluation.locally(full, evaluated)
+        if (last := records[-1]).test_loss is None:
             # After the checkpoint, which a longer run could go on from: there this round is not evaluated.
-            accuracy, loss = self.evaluation.globally(full, auxiliary)
-            summary = local.summary if local else None
-            records[-1] = replace(last, test_accuracy=accuracy, test_loss=loss, local_accuracy=summary)
+            scores = self.evaluation.globally(full, evaluated)
+            records[-1] = replace(
+                last,
+                test_accuracy=scores.accuracy,
+                test_loss=scores.loss,
+                test_perplexity=scores.perplexity,
+                local_accuracy=local.summary if local else None,
+            )
             self.directory.rewrite(records)
             before, after = last.row(), records[-1].row()
             self.tracker.round({k: v for k, v in after.items() if k == "round" or v != before[k]})
         results = summarise(
             records,
             stopped_by=stopped_by,
-            target_accuracy=target_accuracy,
+            target_accuracy=limits.target_accuracy,
+            target_perplexity=limits.target_perplexity,
             parameters={
                 "client": _parameters(halves.client),
                 "server": _parameters(halves.server),
                 "auxiliary": _parameters(self.models.auxiliary),
+            },
+            frozen_bytes={
+                "client": _frozen_bytes(halves.client),
+                "server": _frozen_bytes(halves.server),
+                "auxiliary": _frozen_bytes(self.models.auxiliary),
             },
         )
         results |= {"auc": None}
@@ -88,17 +107,18 @@ class FinalReport:
         if local:
             with optional(LOCAL_ACCURACY):
                 local.write(self.directory.path / LOCAL_ACCURACY)
-        results |= self._classification(full, auxiliary)
+        if (classes := self.evaluation.test.classes) is not None:
+            results |= self._classification(full, evaluated, classes)
         self.directory.save_results(results)
         _LOG.info("stopped by %s after %s rounds", stopped_by, len(records))
         return results
 
-    def _classification(self, full: Weights, auxiliary: Weights | None) -> dict[str, object]:
+    def _classification(self, full: Weights, auxiliary: Weights | None, classes: Tensor) -> dict[str, object]:
         """Write how the model classifies test images, each part by itself; what results hold of it."""
         results: dict[str, object] = {}
         with optional(f"{CONFUSION} and {ROC}"):
             test, names = self.evaluation.test, self.class_names
-            logits, labels = test.logits(full, auxiliary).cpu().numpy(), test.labels.cpu().numpy()
+            logits, labels = test.logits(full, auxiliary).cpu().numpy(), classes.cpu().numpy()
             if not np.isfinite(logits).all():
                 raise ValueError("the test logits are not finite")
             with optional(ROC):
@@ -111,6 +131,12 @@ class FinalReport:
                 if len(names) <= MOST_CLASSES:
                     results |= {"class_accuracy": confusion.class_accuracy}
         return results
+
+
+def _frozen_bytes(module: nn.Module | None) -> int:
+    """Of the parameters that do not learn, each counted once whatever names it has."""
+    frozen = [each for each in module.parameters() if not each.requires_grad] if module else []
+    return sum(parameter.numel() * parameter.element_size() for parameter in frozen)
 
 
 def _parameters(module: nn.Module | None) -> int:

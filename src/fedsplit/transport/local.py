@@ -104,11 +104,12 @@ class LocalWire(Wire):
         return self._arrived(uploads)
 
     def backward(self, step: int, dz: CodedGradients) -> None:
-        arrived: Mapping[int, Tensor] = (
-            dz
-            if isinstance(dz, StackedGradients)
-            else {client: coded.arrived.decoded for client, coded in dz}
-        )
+        arrived: Mapping[int, Tensor]
+        if isinstance(dz, StackedGradients):
+            arrived = dz
+        else:
+            padded = self._run.quantization.positions.padded
+            arrived = {client: padded(coded.arrived.decoded, self.labels.get(client)) for client, coded in dz}
         with self._at_clients():
             self._run.engine.backward(self.round, step, arrived)
 
@@ -158,4 +159,6 @@ class LocalWire(Wire):
             z = self._end.smashed(upload, self.round)
             self.tally.message("up", "smashed", upload.client, z, upload.step)
         self.tally.message("up", "labels", upload.client, self._end.labels(upload.y), upload.step)
-        return Upload(upload.client, upload.step, z.arrived.decoded, upload.y)
+        positions = self._run.quantization.positions
+        padded = positions.padded(z.arrived.decoded, upload.y, positions.padding)
+        return Upload(upload.client, upload.step, padded, upload.y)
