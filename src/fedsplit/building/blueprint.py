@@ -19,6 +19,7 @@ def build_blueprint(parts: Ingredients) -> Blueprint:
         keeps_head=parts.estimates,
         optimizer=parts.client_optimizer,
         batches=partial(build_batches, parts.config, parts.data),
+        objective=parts.data.dataset.objective,
         estimator=parts.estimator,
         schedule=parts.schedule,
         seed=parts.config.training.seed,

@@ -19,6 +19,7 @@ from fedsplit.building.quantization import build_quantization
 from fedsplit.building.recorders import Recorders, build_recorder
 from fedsplit.building.trained_start import TrainedStart
 from fedsplit.computing.memory import Memory
+from fedsplit.computing.model_state import travelling
 from fedsplit.config.run_config import RunConfig
 from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.machine.extras import extra
@@ -141,11 +142,10 @@ def carried_run(parts: ClientParts, ledger: Ledger) -> RunSetting:
         sample_counts=parts.sample_counts,
         dataset=parts.data.dataset,
         fingerprint=parts.data.fingerprint,
-        normalisation=parts.data.normalise,
         quantization=parts.quantization,
         smashed_shape=parts.models.smashed_shape,
-        client_weights=parts.models.halves.client.state_dict(),
-        head_weights=head.state_dict() if head else {},
+        client_weights=travelling(parts.models.halves.client),
+        head_weights=travelling(head) if head else {},
         device=parts.device,
         seed=parts.config.training.seed,
         ledger=ledger,

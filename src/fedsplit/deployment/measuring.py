@@ -63,11 +63,10 @@ class Probe(AnsweringProcess):
 
     def __init__(self, name: str, directory: Path, architecture: ClientArchitecture, threads: int) -> None:
         super().__init__(serve, name, threads)
-        side = architecture.image_size
         self._asked = {
             "directory": str(directory),
             "architecture": architecture.plain(),
-            "input_shape": [architecture.channels, side, side],
+            "input_shape": list(architecture.sizes.shape),
             "threads": threads,
         }
 

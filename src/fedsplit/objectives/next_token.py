@@ -22,8 +22,14 @@ class NextToken(Objective):
         label_smoothing: weight of the uniform distribution in the targets of training, 0 to below 1.
     """
 
+    has_perplexity, term_per_sample = True, False
+
     def __init__(self, vocabulary: int, label_smoothing: float = 0.0) -> None:
         self.vocabulary, self.label_smoothing = vocabulary, label_smoothing
+
+    @property
+    def outputs(self) -> str:
+        return f"logits (n, t, {self.vocabulary})"
 
     def total(self, outputs: Tensor, y: Tensor) -> Tensor:
         return F.cross_entropy(
@@ -33,6 +39,9 @@ class NextToken(Objective):
             label_smoothing=self.label_smoothing,
             reduction="sum",
         )
+
+    def mean(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return self.total(outputs, y) / (y >= 0).sum().clamp_min(1)  # nothing waits for the device
 
     def terms(self, y: Tensor) -> int:
         return int((y >= 0).sum())

@@ -12,6 +12,7 @@ from fedsplit.computing.memory import Memory
 from fedsplit.computing.model_state import ModelState
 from fedsplit.data.batches import ClientBatches
 from fedsplit.estimators.estimator import GradientEstimator
+from fedsplit.objectives.objective import Objective
 from fedsplit.optim.optimizers import Optimizer
 from fedsplit.optim.schedules import Schedule
 from fedsplit.parties.messages import LocalTraining, LocalWork, Part, Upload
@@ -31,6 +32,7 @@ class Blueprint:
         keeps_head: whether a client's head is its own from round to round (FSL-SAGE).
         optimizer: steps body and head, each with a state of its own.
         batches: makes the data of a client.
+        objective: what is minimised.
         estimator: turns the head into cut gradients, where the head is not trained by the client.
         schedule: of the learning rate.
         seed: of the run.
@@ -44,6 +46,7 @@ class Blueprint:
     keeps_head: bool
     optimizer: Optimizer
     batches: Callable[[int], ClientBatches]
+    objective: Objective
     estimator: GradientEstimator
     schedule: Schedule
     seed: int
@@ -56,7 +59,7 @@ class Blueprint:
         with torch.no_grad():
             z = ModelState(self.body).forward(x, seed=0)
             if self.head is not None and self.keeps_head and not self.estimator.trains_on_loss:
-                self.estimator.estimate(ModelState(self.head), z, y, seed=0)
+                self.estimator.estimate(ModelState(self.head), self.objective, z, y, seed=0)
             elif self.head is not None:
                 ModelState(self.head).forward(z, seed=0)
 

@@ -65,13 +65,14 @@ class _ClientStack(Members):
             self.head = models["head"] = StackedState(blueprint.head, len(clients), optimizer)
         super().__init__(clients, models)
         self.batches = StackedBatches([blueprint.batches(client) for client in clients])
-        self._blueprint = blueprint
+        self._blueprint, self._losses = blueprint, blueprint.objective.of_many
         self._graphed = self._graphed_steps(blueprint.recorder) if blueprint.recorder else None
 
     def _graphed_steps(self, recorder: Recorder) -> GraphedSteps:
         body, head = self.body, self.head
         heads = partial(_range_of, head) if head else None
-        return GraphedSteps(recorder, partial(_range_of, body), heads, self._blueprint.estimator)
+        made = partial(_range_of, body), heads, self._losses, self._blueprint.estimator
+        return GraphedSteps(recorder, *made)
 
     def groups(self, step: int, clients: Collection[int]) -> Iterator[list[int]]:
         """Rows of those clients that have such a step, in groups of equal batch size."""
@@ -111,9 +112,10 @@ class _ClientStack(Members):
             z, *losses = local_step(
                 self.body.rows(selected),
                 self.head.rows(selected),
-                blueprint.estimator,
+                self._losses,
                 x,
                 y,
+                estimator=blueprint.estimator,
                 train_head_too=train_head_too,
                 learning_rate_factor=factor,
                 seeds=(
@@ -124,7 +126,7 @@ class _ClientStack(Members):
                 if blueprint.head_sees
                 else None,
             )
-        loss = BatchLoss(clients, losses[0], y.shape[1]) if losses else None
+        loss = BatchLoss(clients, losses[0], self._losses.counts(y)) if losses else None
         return UploadStack(clients, step, z, y), loss
 
     def _seeds(
@@ -316,4 +318,7 @@ class Vectorized(Engine):
         seed: int,
         recorder: Recorder | None = None,
     ) -> "StackedCopies":
-        return StackedCopies(module, row_optimizer(optimizer), schedule, seed, recorder)
+        objective = self.blueprint.objective
+        return StackedCopies(
+            module, objective, row_optimizer(optimizer), schedule, seed=seed, recorder=recorder
+        )

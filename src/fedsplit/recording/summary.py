@@ -27,6 +27,8 @@ def summarise(
     stopped_by: StoppedBy,
     target_accuracy: float | None,
     parameters: Mapping[str, int],
+    frozen_bytes: Mapping[str, int],
+    target_perplexity: float | None = None,
 ) -> dict[str, object]:
     """The content of `results.json`.
 
@@ -55,5 +57,6 @@ def summarise(
         "cost": records[-1].cost,
         "local_accuracy": asdict(local) if (local := records[-1].local_accuracy) else None,
         "parameters": dict(parameters),
+        "frozen_bytes": dict(frozen_bytes),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
     }

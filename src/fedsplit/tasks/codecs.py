@@ -87,14 +87,14 @@ class Codecs(Task):
         smashed: list[Tensor] = []
         gradients: list[Tensor] = []
         before = body.weights()
-        seed = parts.config.training.seed
+        seed, objective = parts.config.training.seed, parts.data.dataset.objective
         every = (batch for epoch in count() for batch in batches.round(epoch))
         for number, (step, x, y) in zip(range(self.steps), every, strict=False):
             dropout = seed_of(seed, "dropout of a look at codecs", step=number)
             if step == 0:
                 before = body.weights()
             z = body.forward(x, seed=dropout)
-            done = train_head(head, z, y, learning_rate_factor=1.0, seed=dropout)
+            done = train_head(head, objective, z, y, learning_rate_factor=1.0, seed=dropout)
             descend_body(body, z, done.dz, learning_rate_factor=1.0)
             smashed = [*smashed, z.detach()][-self.samples :]
             gradients = [*gradients, done.dz][-self.samples :]

@@ -195,7 +195,7 @@ class Worker:
         )
         trained = self.run.engine.train_local([self.client], verb.head.identity.round, work)
         losses = torch.cat([each.loss for each in trained.losses]).tolist() if trained.losses else []
-        done = pb.Done(losses=losses, samples=[each.samples for each in trained.losses])
+        done = pb.Done(losses=losses, samples=[terms for each in trained.losses for terms in each.terms])
         return [*(self._upload(verb, each) for each in trained.uploads), self._message(verb, done=done)]
 
     def _upload_weights(self, verb: Parcel[pb.FromServer]) -> Answer:

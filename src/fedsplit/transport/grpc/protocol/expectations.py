@@ -7,7 +7,6 @@ import torch
 
 from fedsplit.parties.messages import Part
 from fedsplit.quant.codec import Codec
-from fedsplit.quant.codecs.labels import Labels
 from fedsplit.quant.message import Corrupt
 from fedsplit.quant.weights_link import EXACT, HALF, codec_of
 from fedsplit.state.weights import Weights
@@ -27,7 +26,9 @@ class Expectations:
     """
 
     def __init__(self, run: RunSetting) -> None:
-        self._codecs, self.labels = run.quantization, Labels(run.dataset.num_classes)
+        objective = run.dataset.objective
+        self._codecs, self.labels = run.quantization, objective.labels()
+        self.term_per_sample = objective.term_per_sample
         self._smashed_shape = run.smashed_shape
         self._batch_size = run.config.training.batch_size
         self._local_epochs = run.config.training.local_epochs

@@ -94,8 +94,8 @@ class GrpcWire(Wire):
         losses = []
         for client, answered in answers.items():
             done = answered[-1].head.done
-            for loss, samples in zip(done.losses, done.samples, strict=True):
-                losses.append(BatchLoss([client], torch.tensor([loss], dtype=torch.float64), samples))
+            for loss, terms in zip(done.losses, done.samples, strict=True):
+                losses.append(BatchLoss([client], torch.tensor([loss], dtype=torch.float64), [terms]))
         return LocalTraining(self._uploads(answers), losses)
 
     def weights(self, part: Part, clients: Sequence[int], held: Mapping[int, Weights]) -> Sequence[Weights]:

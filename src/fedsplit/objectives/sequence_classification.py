@@ -1,0 +1,46 @@
+"""Classification of token sequences: cross-entropy of logits, one class a sequence."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from fedsplit.objectives.next_token import PADDING
+from fedsplit.objectives.objective import Objective, Sums
+from fedsplit.quant.codecs.labels import Labels
+
+
+class SequenceClassification(Objective):
+    """Cross-entropy of logits `(b, num_classes)` and labels `(b, t)`, whose first position holds the class.
+
+    The other positions are `IGNORED`, and `PADDING` behind the end, so that labels tell lengths.
+
+    Args:
+        num_classes: classes are from 0 to below this.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        self.num_classes = num_classes
+
+    @property
+    def outputs(self) -> str:
+        return f"logits (n, {self.num_classes})"
+
+    def total(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(outputs, y[..., 0], reduction="sum")
+
+    def terms(self, y: Tensor) -> int:
+        return y.shape[-2]
+
+    def measure(self, outputs: Tensor, y: Tensor) -> Sums:
+        return Sums(self.total(outputs, y), (outputs.argmax(1) == y[:, 0]).sum(), len(y))
+
+    def classes(self, y: Tensor) -> Tensor:
+        return y[:, 0]
+
+    def labels(self) -> Labels:
+        return Labels(self.num_classes + 1)
+
+    def fits(self, outputs: Tensor, y: Tensor) -> bool:
+        return outputs.shape == (len(y), self.num_classes)
+
+    def lengths(self, y: Tensor) -> Tensor:
+        return (y != PADDING).sum(1)
