@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 from fedsplit.config.choices import CONFIGS
 from fedsplit.data.tokenizers import subwords
-from fedsplit.data.tokenizers.by_name import build_tokenizer
+from fedsplit.data.tokenizers.by_name import TokenizerName, build_tokenizer
 from fedsplit.data.tokenizers.tokenizer import Tokenizer
 from fedsplit.errors import UserError
 
 TEXTS = ("name[Aromi], area[city centre]", "Aromi is in the city centre. £20!", "the thing; the other thing")
-OWN = {name: build_tokenizer(name, "", 300, TEXTS) for name in ("bytes", "characters", "bpe")}
+LEARNED: tuple[TokenizerName, ...] = ("characters", "bpe")
+OWN = {name: build_tokenizer(name, None, 300, TEXTS) for name in ("bytes", *LEARNED)}
 REAL = Path(os.environ.get("FEDSPLIT_GPT2_TOKENIZER", CONFIGS.parent / "datas" / "gpt2_tokenizer"))
 real = pytest.mark.skipif(
     not REAL.is_dir(), reason=f"no vocabulary of GPT-2 in {REAL}; FEDSPLIT_GPT2_TOKENIZER names its folder"
@@ -61,7 +62,7 @@ def described(folder: Path, end: str = "<|endoftext|>", **parts: Any) -> Path:
     return folder
 
 
-def refusal(name: str, folder: str = "", vocabulary: int = 300) -> UserError:
+def refusal(name: Any, folder: str | None = None, vocabulary: int = 300) -> UserError:
     with pytest.raises(UserError) as caught:
         build_tokenizer(name, folder, vocabulary, TEXTS)
     assert "\n" not in str(caught.value)
@@ -97,20 +98,20 @@ def test_bytes_are_the_ids_and_damaged_ones_decode_to_the_replacement_character(
 
 
 def test_characters_are_those_of_the_training_split_in_order() -> None:
-    tokenizer = build_tokenizer("characters", "", 300, ["cab", "b"])
+    tokenizer = build_tokenizer("characters", None, 300, ["cab", "b"])
     assert tokenizer.encode(["abc", "xa"]) == [[0, 1, 2], [3, 0]]
     assert (tokenizer.size, tokenizer.end, tokenizer.separator) == (6, 4, 5)
     assert tokenizer.decode([0, 3, 1]) == "a\ufffdb"
 
 
 def test_byte_pairs_learned_twice_in_any_order_of_texts_are_the_same() -> None:
-    again = build_tokenizer("bpe", "", 300, TEXTS[::-1])
+    again = build_tokenizer("bpe", None, 300, TEXTS[::-1])
     assert again.digest == OWN["bpe"].digest
     assert again.encode(TEXTS) == OWN["bpe"].encode(TEXTS)
 
 
 def test_byte_pairs_merge_the_most_frequent_pair_first_and_no_more_than_the_vocabulary_holds() -> None:
-    tokenizer = build_tokenizer("bpe", "", 259, ["xyxyxy zz"])
+    tokenizer = build_tokenizer("bpe", None, 259, ["xyxyxy zz"])
     assert tokenizer.size == 259
     (ids,) = tokenizer.encode(["xyz"])
     assert ids[0] == 258
@@ -118,15 +119,15 @@ def test_byte_pairs_merge_the_most_frequent_pair_first_and_no_more_than_the_voca
 
 
 def test_digests_tell_tokenizers_of_other_texts_or_kinds_apart(tmp_path: Path) -> None:
-    others = [build_tokenizer(name, "", 300, ["other"]) for name in ("characters", "bpe")]
-    files = [build_tokenizer(str(small_gpt2(tmp_path)), "", 0, ())]
+    others = [build_tokenizer(name, None, 300, ["other"]) for name in LEARNED]
+    files = [build_tokenizer("files", str(small_gpt2(tmp_path)), 0, ())]
     assert len({each.digest for each in (*OWN.values(), *others, *files)}) == 6
 
 
-def test_files_of_gpt2_are_read_by_either_key(tmp_path: Path) -> None:
+def test_files_of_gpt2_are_read_by_either_name(tmp_path: Path) -> None:
     folder = str(small_gpt2(tmp_path))
     tokenizer = build_tokenizer("gpt2", folder, 0, ())
-    assert tokenizer.digest == build_tokenizer(folder, "", 0, ()).digest
+    assert tokenizer.digest == build_tokenizer("files", folder, 0, ()).digest
     (ids,) = tokenizer.encode(["hello"])
     assert ids[0] == 257
     assert tokenizer.decode(ids) == "hello"
@@ -134,7 +135,7 @@ def test_files_of_gpt2_are_read_by_either_key(tmp_path: Path) -> None:
 
 
 def test_text_that_spells_a_special_token_gives_none(tmp_path: Path) -> None:
-    for tokenizer in (build_tokenizer(str(small_gpt2(tmp_path)), "", 0, ()), OWN["bpe"]):
+    for tokenizer in (build_tokenizer("files", str(small_gpt2(tmp_path)), 0, ()), OWN["bpe"]):
         (ids,) = tokenizer.encode([subwords.END])
         assert tokenizer.end not in ids
         assert tokenizer.decode(ids) == subwords.END
@@ -149,7 +150,7 @@ def test_vocabulary_of_gpt2_gives_its_published_ids() -> None:
 
 
 def test_tokenizer_json_is_read_with_what_a_classifier_expects_around_a_text(tmp_path: Path) -> None:
-    tokenizer = build_tokenizer(str(described(tmp_path)), "", 0, ())
+    tokenizer = build_tokenizer("files", str(described(tmp_path)), 0, ())
     assert tokenizer.encode(["b a", "c"]) == [[2, 1], [0]]
     assert tokenizer.encode_for_classifier(["b a"]) == [[3, 2, 1, 4]]
     assert (tokenizer.size, tokenizer.end, tokenizer.separator) == (5, 4, 4)
@@ -159,14 +160,14 @@ def test_tokenizer_json_is_read_with_what_a_classifier_expects_around_a_text(tmp
 def test_end_of_a_text_is_the_one_that_the_folder_names(tmp_path: Path, said: object) -> None:
     folder = described(tmp_path)
     (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": said}))
-    assert build_tokenizer(str(folder), "", 0, ()).end == 2
+    assert build_tokenizer("files", str(folder), 0, ()).end == 2
 
 
 @pytest.mark.parametrize("said", ["[]", '{"eos_token": 3}', '{"eos_token": "nowhere"}', "{}"])
 def test_end_of_a_text_is_a_usual_one_where_the_folder_names_none(tmp_path: Path, said: str) -> None:
     folder = described(tmp_path)
     (folder / "tokenizer_config.json").write_text(said)
-    assert build_tokenizer(str(folder), "", 0, ()).end == 4
+    assert build_tokenizer("files", str(folder), 0, ()).end == 4
 
 
 def test_padding_and_truncation_that_a_file_asks_for_are_left_out(tmp_path: Path) -> None:
@@ -182,7 +183,7 @@ def test_padding_and_truncation_that_a_file_asks_for_are_left_out(tmp_path: Path
             "pad_token": "[UNK]",
         },
     )
-    assert build_tokenizer(str(folder), "", 0, ()).encode(["a b"]) == [[1, 2]]
+    assert build_tokenizer("files", str(folder), 0, ()).encode(["a b"]) == [[1, 2]]
 
 
 DAMAGED = {
@@ -208,8 +209,8 @@ def test_damaged_tokenizer_json_is_refused_in_one_line(
     tmp_path: Path, content: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "tokenizer.json").write_text(content)
-    error = refusal(str(tmp_path))
-    assert error.key == "dataset.tokenizer"
+    error = refusal("files", str(tmp_path))
+    assert error.key == "dataset.tokenizer_files"
     assert "tokenizer.json" in error.allowed
     assert capfd.readouterr().err == ""  # the package would tell of a failing thread
 
@@ -231,7 +232,7 @@ def test_damaged_files_of_gpt2_are_refused_in_one_line(tmp_path: Path, name: str
 def test_missing_files_are_refused_with_what_is_wanted(tmp_path: Path) -> None:
     assert "vocab.json" in refusal("gpt2", str(tmp_path / "none")).allowed
     assert "vocab.json" in refusal("gpt2", str(tmp_path)).allowed
-    assert refusal("bite").allowed.startswith("bytes, characters, bpe, gpt2, or a folder")
+    assert "tokenizer.json" in refusal("files").allowed
 
 
 def test_vocabulary_that_holds_no_pair_is_refused() -> None:

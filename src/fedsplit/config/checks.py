@@ -23,7 +23,11 @@ SETTINGS = {key: kind for topic in TOPICS.values() if not topic.PLACE for key, k
 _OWN_KEYS = {topic.PLACE: keys_of(topic) for topic in TOPICS.values() if topic.PLACE}
 _CODEC_KEYS = {"zstd": keys_of(CodecChoice)["zstd"]}
 
-_DATASET_KEYS: dict[str, object] = {"root": str | None, "download": bool | None}
+_DATASET_KEYS: dict[str, object] = {
+    "root": str | None,
+    "tokenizer_files": str | None,
+    "download": bool | None,
+}
 """Of the machine of a client."""
 
 RESUMABLE = (
@@ -37,6 +41,7 @@ RESUMABLE = (
     "tracker",
     "trust",
     "dataset.root",
+    "dataset.tokenizer_files",
 )
 """What may be given anew beside `resume`, and all below it."""
 OF_NO_CONSEQUENCE = (

@@ -25,7 +25,7 @@ from fedsplit.config.together import check_together
 from fedsplit.config.values import Plain
 
 Read = TypeVar("Read", bound=Topic)
-_OF_THE_MACHINE = ("root", "download")
+_OF_THE_MACHINE = ("root", "tokenizer_files", "download")
 """Arguments of a dataset that say where its files are on this machine."""
 
 

@@ -1,7 +1,7 @@
 """The tokenizer that a dataset's keys ask for."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Literal, TypeAlias
 
 from fedsplit.data.tokenizers.characters import Characters
 from fedsplit.data.tokenizers.tokenizer import Tokenizer
@@ -11,20 +11,26 @@ from fedsplit.files.bounded import Damaged
 from fedsplit.files.paths import user_path
 from fedsplit.machine.extras import extra
 
-_ALLOWED = "bytes, characters, bpe, gpt2, or a folder that holds tokenizer.json, or vocab.json and merges.txt"
+TokenizerName: TypeAlias = Literal["bpe", "characters", "bytes", "gpt2", "files"]
+_WANTED = {
+    "gpt2": "a folder that holds vocab.json and merges.txt of GPT-2",
+    "files": "a folder that holds tokenizer.json, or vocab.json and merges.txt",
+}
 
 
-def build_tokenizer(name: str, folder: str, vocabulary: int, texts: Sequence[str]) -> Tokenizer:
+def build_tokenizer(
+    name: TokenizerName, folder: str | None, vocabulary: int, texts: Sequence[str]
+) -> Tokenizer:
     """A tokenizer by name.
 
     Args:
-        name: `bytes`, `characters`, `bpe`, `gpt2`, or the folder of a model.
-        folder: with `vocab.json` and `merges.txt`, for `gpt2`.
+        name: what it is made of: the training split (`bpe`, `characters`), nothing (`bytes`), or files.
+        folder: with the files, for `gpt2` and `files`.
         vocabulary: tokens of `bpe`.
         texts: the training split, for `characters` and `bpe`.
 
     Raises:
-        UserError: there is none by that name, or its files are not there or damaged.
+        UserError: its files are not there or damaged, or the vocabulary is too small.
     """
     if name == "bytes":
         return Utf8Bytes()
@@ -38,14 +44,12 @@ def build_tokenizer(name: str, folder: str, vocabulary: int, texts: Sequence[str
             told = f"at least {least} with tokenizer=bpe: the bytes, two special tokens, and a pair"
             raise UserError("dataset.vocabulary", vocabulary, told)
         return subwords.learned_byte_pairs(texts, vocabulary)
-    key, given = ("dataset.tokenizer_files", folder) if name == "gpt2" else ("dataset.tokenizer", name)
-    path = user_path(given, key)
-    if not Path(path).is_dir():
-        wanted = "a folder that holds vocab.json and merges.txt of GPT-2" if name == "gpt2" else _ALLOWED
-        raise UserError(key, given, wanted)
+    key = "dataset.tokenizer_files"
+    if folder is None or not (path := user_path(folder, key)).is_dir():
+        raise UserError(key, folder, _WANTED[name])
     try:
         return files.gpt2_tokenizer(path) if name == "gpt2" else files.tokenizer_of(path)
     except OSError as error:
-        raise UserError(key, given, f"cannot be read ({error.strerror}): {error.filename}") from error
+        raise UserError(key, folder, f"cannot be read ({error.strerror}): {error.filename}") from error
     except Damaged as error:
-        raise UserError(key, given, str(error)) from error
+        raise UserError(key, folder, str(error)) from error
