@@ -19,11 +19,13 @@ from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import UserError, first_line
 from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.machine.allowance import claim_model
+from fedsplit.models.adapters.adapter import Adapter
 from fedsplit.models.auxiliary import ExplicitErrorGradient, ExplicitInputGradient, LinearAuxiliary
 from fedsplit.models.rounding.quantized_training import FakeQuantization, fake_quantized
 from fedsplit.models.splitting.checks import check_output, check_tensors
-from fedsplit.models.splitting.cuts import Cuts, chosen
-from fedsplit.models.splitting.split import SplitModel, split
+from fedsplit.models.splitting.cuts import chosen
+from fedsplit.models.splitting.split import SplitModel, find_cuts, split
+from fedsplit.models.splitting.stubs import ClientHalf
 from fedsplit.models.splitting.tied import untied
 from fedsplit.objectives.classification import Classification
 from fedsplit.parties.vectorized import Vectorized
@@ -99,6 +101,7 @@ def build_models(
     coded_shape = unflattened(halves.client, example)
     rounded = FakeQuantization.asked(qat=config.rounding.qat, weight_bits=config.rounding.weight_bits)
     if rounded:
+        _refuse_rounding(config, halves)
         halves = replace(halves, client=fake_quantized(halves.client, example, rounded))
     in_files = bool(getattr(whole, "frozen_from_files", False))
     return Models(halves, auxiliary, tuple(z.shape[1:]), coded_shape, in_files)
@@ -110,11 +113,15 @@ def build_whole_model(config: RunConfig, data: Data, device: torch.device) -> tu
     Raises:
         UserError: it cannot be built, or is no model that gives logits of the data.
     """
+    adapter = config.adapter.build(Adapter)
     claim_model("model", config.choice("model"), lambda: config.model.build(nn.Module, **data.sizes))
     with _initialisation(config.training.seed, "model"):
         whole = config.model.build(nn.Module, **data.sizes)
         check_tensors(whole)
-        whole = _placed(untied(whole) if config.splitting.untie else whole, device)
+        whole = untied(whole) if config.splitting.untie else whole
+    with _initialisation(config.training.seed, "adapter"):
+        adapter.inject(whole)
+    whole = _placed(whole, device)
     example, y = data.batch(2)
     check_output(whole, data.dataset.objective, example, y)
     return whole, example
@@ -123,7 +130,7 @@ def build_whole_model(config: RunConfig, data: Data, device: torch.device) -> tu
 def cut_name(config: RunConfig, whole: nn.Module, example: Tensor) -> str:
     """The name of the cut, which may be chosen by number, or left to the model."""
     cut = config.splitting.cut
-    return cut if isinstance(cut, str) else chosen(Cuts(whole, example), cut, config.splitting.stages)
+    return cut if isinstance(cut, str) else chosen(find_cuts(whole, example), cut, config.splitting.stages)
 
 
 def set_models_computation(models: Models, config: RunConfig, device: torch.device) -> None:
@@ -139,10 +146,20 @@ def set_models_computation(models: Models, config: RunConfig, device: torch.devi
         raise UserError("precision", precision, f"fp32 or bf16 on device={device}")
     if precision == "bf16" and device.type == "cpu":
         _LOG.warning("precision=bf16: without bf16 units in the processor this is slower than fp32")
+    if config.computation.cuda_graphs and isinstance(models.halves.client, ClientHalf):
+        raise UserError("cuda_graphs", True, "must be false with this model, whose code cannot be traced")
     for half in (models.halves.client, models.halves.server):
         if compiled and (found := hooked(half)):
             raise UserError("compile", compiled, f"must be false with this model: {found}")
         set_computation(half, precision, compiled=compiled)
+
+
+def _refuse_rounding(config: RunConfig, halves: SplitModel) -> None:
+    if isinstance(halves.client, ClientHalf):
+        qat = config.rounding.qat
+        key, value = ("qat", True) if qat else ("weight_bits", config.rounding.weight_bits)
+        allowed = "false" if qat else "null"
+        raise UserError(key, value, f"must be {allowed} with this model, whose code cannot be traced")
 
 
 def _build_auxiliary(

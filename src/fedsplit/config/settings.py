@@ -223,6 +223,7 @@ class ConfigFields:
     task: Component
     algorithm: Component
     model: Component
+    adapter: Component
     auxiliary: Component
     estimator: Component
     dataset: Component

@@ -85,7 +85,7 @@ class Deploying:
         example = subject.data.batch(2)[0]
         converted = {}
         for name, backend in backends.items():
-            backend.prepare(self.deployed(name).model(subject.client), example)
+            backend.prepare(self.deployed(name).model(subject.client, backend, name), example)
             if backend.calibrates:
                 backend.calibrate(samples)
             converted[name] = backend.convert()

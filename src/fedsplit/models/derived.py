@@ -11,6 +11,7 @@ from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 
 from fedsplit.config.values import PositiveFloat, PositiveInt
 from fedsplit.models.splitting.cuts import evaluating
+from fedsplit.models.splitting.stubs import ServerHalf, shortened
 
 _LEAST_CHANNELS = 8
 
@@ -23,6 +24,9 @@ class DerivedAuxiliary(nn.Module):
     of its side; then come an average pool and a linear layer. Where it has linear layers only, its first
     `depth` hidden ones become `width` times as wide. On tokens `(t, d)` the hidden layers go over each
     token, and their mean goes to the last.
+
+    Where the halves run the model's own code, it is the server model without the blocks after the first
+    `depth`: what is frozen there is shared, what learns is its own, and begins with the same values.
 
     Args:
         smashed_shape: of one sample.
@@ -44,6 +48,11 @@ class DerivedAuxiliary(nn.Module):
     ) -> None:
         super().__init__()
         self._crossing = crossing
+        self.trunk: nn.Module
+        self.fc: nn.Module
+        if isinstance(server, ServerHalf):
+            self.trunk, self.fc = shortened(server, depth), nn.Identity()
+            return
         start = _gathered_shape(crossing)
         stages = _stages(_shapes(server, smashed_shape))[:depth] if len(start) == 3 else []
         linear = [layer.out_features for layer in server.modules() if isinstance(layer, nn.Linear)]

@@ -10,7 +10,7 @@ from fedsplit.files.bounded import Damaged, yaml_in
 from fedsplit.files.whole import write_yaml
 
 CONFIG_FILE = "config.yaml"
-FORMAT = 1
+FORMAT = 2
 """Another one where keys come, go or mean something else."""
 _OWN_CHOICES = "config_dir"
 

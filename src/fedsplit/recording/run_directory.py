@@ -173,6 +173,12 @@ class RunDirectory:
             with appearing(folder / f"{name}.safetensors") as partial:
                 save_file(on_cpu, partial)
 
+    def save_files(self, folder: str, files: Mapping[str, bytes]) -> None:
+        """Write files, by name, into a folder of the directory."""
+        for name, content in files.items():
+            with appearing(self.path / folder / name) as partial:
+                partial.write_bytes(content)
+
     def save_results(self, results: Mapping[str, object]) -> None:
         """Write `results.json`."""
         write_json(self.path / "results.json", results)

@@ -12,6 +12,7 @@ from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.files.paths import shown
 from fedsplit.machine.extras import extra
+from fedsplit.models.adapters.adapter import Adapter
 from fedsplit.recording.checkpoint import Checkpoint
 from fedsplit.recording.identity import identity, refuse_changed_data
 from fedsplit.recording.metrics import Record
@@ -131,6 +132,7 @@ class Experiment:
             tracker=self.tracker,
             algorithm=self.algorithm,
             models=self.parts.models,
+            adapter=self.parts.config.adapter.build(Adapter),
             class_names=dataset.class_names or tuple(map(str, range(dataset.num_classes))),
             evaluation=self.evaluation,
         )

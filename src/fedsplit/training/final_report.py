@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from fedsplit.algorithms.algorithm import Algorithm
 from fedsplit.building.models import Models
 from fedsplit.machine.terminal import optional
+from fedsplit.models.adapters.adapter import Adapter
 from fedsplit.recording.classification import CONFUSION, MOST_CLASSES, ROC, ConfusionMatrix, RocCurves
 from fedsplit.recording.local_accuracy import LOCAL_ACCURACY
 from fedsplit.recording.metrics import Record
@@ -30,6 +31,7 @@ class FinalReport:
         tracker: is told of the last round what its evaluation adds.
         algorithm: holds the final model.
         models: skeletons of the split model and the auxiliary model.
+        adapter: says what is written in a form that other software reads.
         class_names: of the dataset, by label.
         evaluation: of the whole model.
     """
@@ -38,6 +40,7 @@ class FinalReport:
     tracker: Tracker
     algorithm: Algorithm
     models: Models
+    adapter: Adapter
     class_names: tuple[str, ...]
     evaluation: Evaluation
 
@@ -67,6 +70,8 @@ class FinalReport:
                 },
             }
         )
+        held = halves.client.state_dict() | halves.server.state_dict() | full
+        self.directory.save_files("model", self.adapter.files(halves.server, held))
         local = self.evaluation.locally(full)
         if (last := records[-1]).test_loss is None:
             # After the checkpoint, which a longer run could go on from: there this round is not evaluated.

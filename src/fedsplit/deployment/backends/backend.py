@@ -84,6 +84,8 @@ class Backend(ABC):
 
     calibrates = False
     """Whether it must see samples."""
+    runs_any_code = False
+    """Whether it takes models that cannot be traced."""
     unquantized: tuple[str, ...] = ()
     """Once converted: kinds of operations that stay in float32; empty where all are quantized."""
 

@@ -30,7 +30,7 @@ class Floats(Deployed):
 
     @torch.inference_mode()
     def run_quantized(self, x: Tensor) -> SmashedData:
-        return SmashedData(self.module(compute_format(x.to(self.dtype))))
+        return SmashedData(self.module(compute_format(x.to(self.dtype) if x.is_floating_point() else x)))
 
     def save(self, directory: Path) -> None:
         """See `Deployed.save`: the state dict as safetensors."""
@@ -47,6 +47,8 @@ class Floats(Deployed):
 
 class FloatBackend(Backend):
     """Casts to 16 bits, or leaves 32. On a processor without units for 16 it gets smaller, not faster."""
+
+    runs_any_code = True
 
     def __init__(self, dtype: Literal["float32", "float16", "bfloat16"]) -> None:
         self._dtype = _TYPES[dtype]

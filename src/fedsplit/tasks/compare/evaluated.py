@@ -79,7 +79,8 @@ def evaluate_precisions(
     for name in precisions:
         try:
             backend = Precision.named(name).make_backend("task.precisions", name)
-            backend.prepare(Precision.named(name).model(trained.client), calibration[0][:2])
+            model = Precision.named(name).model(trained.client, backend, name)
+            backend.prepare(model, calibration[0][:2])
             if backend.calibrates:
                 backend.calibrate(calibration)
             deployed = backend.convert()

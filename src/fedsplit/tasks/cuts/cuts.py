@@ -24,8 +24,9 @@ from fedsplit.config.values import PositiveInt
 from fedsplit.errors import UserError
 from fedsplit.files.paths import user_path
 from fedsplit.models.derived import DerivedAuxiliary
-from fedsplit.models.splitting.cuts import Cut, Cuts
-from fedsplit.models.splitting.split import divided
+from fedsplit.models.splitting.cuts import Cut
+from fedsplit.models.splitting.probed import ProbedCut
+from fedsplit.models.splitting.split import divided, find_cuts
 from fedsplit.reports.figures.style import house_style
 from fedsplit.state.weights import Weights
 from fedsplit.tasks.cuts.costs import CutCosts
@@ -86,7 +87,7 @@ class CutTable(Task):
     def costs(self, parts: ClientParts) -> list[CutCosts]:
         """Of every cut, in the order of the model's operations."""
         whole, example = build_whole_model(parts.config, parts.data, parts.device)
-        cuts = Cuts(whole, example)
+        cuts = find_cuts(whole, example)
         stages = parts.config.splitting.stages or [cut.name for cut in cuts.stages()]
         numbers = {cuts[name].end: number for number, name in enumerate(stages, 1) if name in cuts}
         macs = multiply_adds_after(cuts, example)
@@ -98,11 +99,12 @@ class CutTable(Task):
         population = self._population(parts)
         algorithms = _algorithms()
         found = []
-        for cut in _outermost(cuts, stages):
+        for cut in _outermost(cuts.possible, stages):
             if self.among == "stages" and cut.end not in numbers:
                 continue
             halves = divided(cuts, cut)
-            z = (sum(map(_values, cut.shapes)),) if len(cut.crossing) > 1 else cut.shapes[0]
+            shapes = halves.crossing
+            z = (sum(map(_values, shapes)),) if len(shapes) > 1 else shapes[0]
             with torch.random.fork_rng():  # only its sizes are looked at
                 auxiliary = DerivedAuxiliary(
                     smashed_shape=z,
@@ -126,7 +128,7 @@ class CutTable(Task):
                 CutCosts(
                     name=cut.name,
                     stage=numbers.get(cut.end),
-                    tensors=len(cut.crossing),
+                    tensors=len(shapes),
                     smashed_bytes=4 * _values(z),
                     client_bytes=_bytes(client),
                     server_bytes=_bytes(server),
@@ -170,10 +172,10 @@ def _bytes(weights: Weights) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
 
 
-def _outermost(cuts: Cuts, stages: Sequence[str]) -> list[Cut]:
+def _outermost(possible: Sequence[Cut | ProbedCut], stages: Sequence[str]) -> list[Cut | ProbedCut]:
     """Different ones; of several names a stage's, or that of the outermost part."""
-    by_end: dict[int, list[Cut]] = {}
-    for cut in cuts.possible:
+    by_end: dict[int, list[Cut | ProbedCut]] = {}
+    for cut in possible:
         by_end.setdefault(cut.end, []).append(cut)
     return [
         min(alike, key=lambda cut: (cut.name not in stages, cut.name.count("."))) for alike in by_end.values()

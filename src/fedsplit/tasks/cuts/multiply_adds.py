@@ -7,6 +7,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fedsplit.computing.multiply_adds import attention_in_products
 from fedsplit.models.splitting.cuts import Cuts, evaluating
+from fedsplit.models.splitting.probed import ProbedCuts
+from fedsplit.models.splitting.probing import probe
 
 
 class _Counting(fx.Interpreter):
@@ -22,13 +24,18 @@ class _Counting(fx.Interpreter):
         return value
 
 
-def multiply_adds_after(cuts: Cuts, example: Tensor) -> list[int]:
+def multiply_adds_after(cuts: Cuts | ProbedCuts, example: Tensor) -> list[int]:
     """Multiply-adds of a forward pass for one sample, after none of the model's operations, after one, ...
 
     Args:
         cuts: of the model.
-        example: samples, `(n, c, h, w)`.
+        example: samples, `(n, ...)`.
     """
+    if isinstance(cuts, ProbedCuts):
+        after = [0]
+        with attention_in_products(), FlopCounterMode(display=False) as counter:
+            probe(cuts.module, example, lambda: after.append(counter.get_total_flops() // 2))
+        return [macs // len(example) for macs in after]
     runner = fx.GraphModule(cuts.module, cuts.nodes[0].graph)
     with evaluating(cuts.module), attention_in_products(), FlopCounterMode(display=False) as counter:
         counting = _Counting(runner, counter)

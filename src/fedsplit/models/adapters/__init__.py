@@ -1,0 +1,1 @@
+"""Small parameters that learn beside a frozen model."""

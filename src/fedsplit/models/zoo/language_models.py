@@ -1,0 +1,135 @@
+"""Models of the transformers library: from a folder or file that holds one, or from scratch.
+
+Nothing of a folder is run or unpickled, and nothing is looked for anywhere else.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import nn
+
+from fedsplit.errors import UserError, first_line
+from fedsplit.files.paths import user_path
+from fedsplit.machine.extras import extra
+from fedsplit.machine.torchvision_operators import torchvision
+
+Attention: TypeAlias = Literal["sdpa", "eager"]
+Kind: TypeAlias = Literal["AutoModelForCausalLM", "AutoModelForSequenceClassification"]
+_SPECIAL = ("pad_token_id", "bos_token_id", "eos_token_id")
+
+
+@cache
+def transformers() -> Any:
+    """The transformers library, which says only what is wrong."""
+    torchvision()
+    with extra("model", "causal_lm"):
+        library: Any = import_module("transformers")
+    library.utils.logging.set_verbosity_error()
+    library.utils.logging.disable_progress_bar()
+    return library
+
+
+def language_model(
+    kind: Kind,
+    *,
+    vocabulary: int,
+    context: int,
+    name: str | None,
+    architecture: str | None,
+    sizes: Mapping[str, object] | None,
+    attention: Attention,
+    **further: object,
+) -> nn.Module:
+    """A model of text.
+
+    Args:
+        kind: what it gives.
+        vocabulary: token ids are below this.
+        context: most tokens of a sample.
+        name: a folder with `config.json` and safetensors, or a GGUF file; None makes an untrained model.
+        architecture: of an untrained model, as `model_type` of transformers has it.
+        sizes: keys of its configuration.
+        attention: how attention is computed.
+        further: keys of any configuration.
+
+    Raises:
+        UserError: there is no such model, or it does not fit the data.
+    """
+    if (name is None) == (architecture is None):
+        told = "either model.name, of a folder or GGUF file, or model.architecture is needed"
+        raise UserError("model.name", name, told)
+    key, value = ("model.name", name) if name is not None else ("model.architecture", architecture)
+    place = None if name is None else user_path(name, "model.name")
+    if place is not None and not place.exists():
+        raise UserError(key, value, "no such folder or GGUF file")
+    try:
+        if place is None:
+            config = _untrained(str(architecture), dict(sizes or {}), vocabulary, context, further)
+        else:
+            config = transformers().AutoConfig.from_pretrained(*_found(place)[0], **_found(place)[1])
+            for name_of, each in further.items():
+                setattr(config, name_of, each)
+        _refuse_misfits(config, key, value, vocabulary, context)
+        return _made(kind, place, config, attention)
+    except UserError:
+        raise
+    except Exception as error:  # whatever the library says of what is not one of its models
+        raise UserError(key, value, f"makes no such model ({first_line(error)})") from error
+
+
+def _untrained(
+    architecture: str, sizes: dict[str, Any], vocabulary: int, context: int, further: Mapping[str, object]
+) -> Any:
+    """The configuration of a model from scratch; special tokens that no text has are left out."""
+    library = transformers()
+    if architecture not in library.CONFIG_MAPPING:
+        raise UserError("model.architecture", architecture, "no model_type of transformers")
+    known = library.CONFIG_MAPPING[architecture]()
+    if unknown := [key for key in sizes if not hasattr(known, key)]:
+        raise UserError("model.sizes", unknown[0], f"no key of the configuration of {architecture}")
+    ids = {key: each for key in _SPECIAL if (each := getattr(known, key, None)) is None or each >= vocabulary}
+    given = {"vocab_size": vocabulary, **dict.fromkeys(ids), **further, **sizes}
+    if hasattr(known, "max_position_embeddings") and "max_position_embeddings" not in sizes:
+        offset = (getattr(known, "pad_token_id", None) or 0) + 1 if architecture == "roberta" else 0
+        given["max_position_embeddings"] = context + offset
+    return library.AutoConfig.for_model(architecture, **given)
+
+
+def _found(place: Path) -> tuple[tuple[str], dict[str, object]]:
+    """Arguments of the library's loaders."""
+    apart: dict[str, object] = {"local_files_only": True, "trust_remote_code": False}
+    if place.is_dir():
+        return (str(place),), apart
+    return (str(place.parent),), {**apart, "gguf_file": place.name}
+
+
+def _refuse_misfits(config: Any, key: str, value: object, vocabulary: int, context: int) -> None:
+    if config.vocab_size < vocabulary:
+        told = f"knows {config.vocab_size} tokens, fewer than the {vocabulary} of the dataset's tokenizer"
+        raise UserError(key, value, told)
+    positions = getattr(config, "max_position_embeddings", None)
+    if isinstance(positions, int) and positions < context:
+        raise UserError(key, value, f"has {positions} positions, fewer than the dataset's context, {context}")
+
+
+def _made(kind: Kind, place: Path | None, config: Any, attention: Attention) -> nn.Module:
+    builder = getattr(transformers(), kind)
+    made: nn.Module
+    if place is None or torch.get_default_device().type == "meta":  # a model that is only counted
+        made = builder.from_config(config, attn_implementation=attention, trust_remote_code=False)
+    else:
+        (where,), how = _found(place)
+        made = builder.from_pretrained(
+            where,
+            config=config,
+            attn_implementation=attention,
+            dtype=torch.get_default_dtype(),
+            use_safetensors=True if place.is_dir() else None,
+            **how,
+        )
+    made.frozen_from_files = place is not None  # type: ignore[assignment]
+    return made.to(torch.get_default_dtype())
