@@ -59,8 +59,8 @@ class Codecs(Task):
         plain = {name: build_codec(choice) for name, choice in self.codecs.items()}
         models = parts.models
         seen = {
-            name: codec_at_cut(codec, models.smashed_shape, lambda: models.coded_shape)
-            for name, codec in plain.items()
+            name: codec_at_cut(choice, models.smashed_shape, lambda: models.coded_shape)
+            for name, choice in self.codecs.items()
         }
         codecs = {True: seen, False: plain}
         tensors = self.tensors(parts)

@@ -117,7 +117,7 @@ class CutTable(Task):
             coded_shape = partial(unflattened, halves.client, example)
             terms = RoundLoad(
                 population=population,
-                quantization=build_quantization(parts.config, z, coded_shape),
+                quantization=build_quantization(parts.config, z, coded_shape, parts.data.dataset.objective),
                 smashed_shape=z,
                 client=client,
                 server=server,
@@ -149,7 +149,7 @@ class CutTable(Task):
             local_epochs=training.local_epochs,
             server_update_interval=self.server_update_interval,
             align_interval=self.align_interval,
-            label_bytes=parts.data.dataset.objective.labels().dtype.itemsize,
+            labels=parts.data.dataset.objective.labels(),
         )
 
 
