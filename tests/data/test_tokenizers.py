@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gguf import GGUFWriter, TokenType
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -60,6 +61,21 @@ def described(folder: Path, end: str = "<|endoftext|>", **parts: Any) -> Path:
     folder.mkdir(exist_ok=True)
     (folder / "tokenizer.json").write_text(json.dumps(content | parts))
     return folder
+
+
+def gguf(path: Path, tokens: list[str], merges: list[str], way: str = "gpt-2", kind: str = "gpt2") -> Path:
+    """A GGUF file that holds a tokenizer alone, whose last token is a special one."""
+    writer = GGUFWriter(path, "llama")
+    writer.add_tokenizer_model(kind)
+    writer.add_tokenizer_pre(way)
+    writer.add_token_list(tokens)
+    writer.add_token_types([TokenType.NORMAL] * (len(tokens) - 1) + [TokenType.CONTROL])
+    writer.add_token_merges(merges)
+    writer.add_eos_token_id(len(tokens) - 1)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    return path
 
 
 def refusal(name: Any, folder: str | None = None, vocabulary: int = 300) -> UserError:
@@ -184,6 +200,28 @@ def test_padding_and_truncation_that_a_file_asks_for_are_left_out(tmp_path: Path
         },
     )
     assert build_tokenizer("files", str(folder), 0, ()).encode(["a b"]) == [[1, 2]]
+
+
+@pytest.mark.parametrize(("way", "pieces"), [("gpt-2", 1), ("smollm", 2)])
+def test_gguf_file_gives_its_byte_pairs_and_says_whether_digits_stand_alone(
+    tmp_path: Path, way: str, pieces: int
+) -> None:
+    alphabet = sorted(subwords.pre_tokenizers.ByteLevel.alphabet())
+    path = gguf(tmp_path / "a.gguf", [*alphabet, "he", "12", "<|im_end|>"], ["h e", "1 2"], way)
+    tokenizer = build_tokenizer("files", str(path), 0, ())
+    he, digits = tokenizer.encode(["he", "12"])
+    assert (he, len(digits), tokenizer.end, tokenizer.size) == ([256], pieces, 258, 259)
+    assert tokenizer.decode([256, *digits, 258]) == "he12"
+
+
+def test_gguf_file_of_another_kind_or_damaged_is_refused_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.gguf"
+    whole = gguf(path, ["a", "b"], []).read_bytes()
+    for content in (b"", b"GGUF", whole[: len(whole) // 2], b"\xff" * 100):
+        path.write_bytes(content)
+        assert refusal("files", str(path)).key == "dataset.tokenizer_files"
+    assert "of kind llama" in refusal("files", str(gguf(path, ["a", "b"], [], kind="llama"))).allowed
+    assert "damaged" in refusal("files", str(gguf(path, ["a", "b"], ["a c"]))).allowed
 
 
 DAMAGED = {

@@ -47,7 +47,8 @@ class TextSource(Source):
         tokenizer: `bpe` or `characters`, which learn from the training split; `bytes`; `gpt2`, or `files` of
             any model.
         vocabulary: tokens, with `bpe`.
-        tokenizer_files: folder that holds `vocab.json` and `merges.txt`, with `gpt2`, or that of a model.
+        tokenizer_files: folder that holds `vocab.json` and `merges.txt`, with `gpt2`, or that of a model,
+            or a GGUF file.
         context: the most tokens that a model sees of a text.
     """
 

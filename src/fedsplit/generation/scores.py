@@ -18,7 +18,7 @@ from fedsplit.machine.terminal import note
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scores:
+class TextScores:
     """Scores of a list of texts; the higher, the nearer.
 
     Args:
@@ -40,7 +40,7 @@ class Scores:
     meteor: float | None
 
 
-def score(texts: Sequence[str], references: Sequence[Sequence[str]]) -> Scores:
+def score(texts: Sequence[str], references: Sequence[Sequence[str]]) -> TextScores:
     """Scores of texts against all their references.
 
     Args:
@@ -51,7 +51,7 @@ def score(texts: Sequence[str], references: Sequence[Sequence[str]]) -> Scores:
     columns: Any = [[own[i] if i < len(own) else None for own in references] for i in range(most)]
     words = words_of(texts)
     reference_words = [words_of(own) for own in references]
-    return Scores(
+    return TextScores(
         bleu=BLEU().corpus_score(texts, columns).score,
         chrf=CHRF().corpus_score(texts, columns).score,
         rouge_l=_rouge_l(texts, references),

@@ -38,9 +38,7 @@ class SequenceClassification(Objective):
         return y[:, 0]
 
     def labels(self) -> TokenLabels:
-        return TokenLabels(
-            self.num_classes, self.context, ignored=IGNORED, padding=PADDING, first_only=True
-        )
+        return TokenLabels(self.num_classes, self.context, ignored=IGNORED, padding=PADDING, first_only=True)
 
     def fits(self, outputs: Tensor, y: Tensor) -> bool:
         return outputs.shape == (len(y), self.num_classes)

@@ -14,18 +14,18 @@ from fedsplit.machine.extras import extra
 TokenizerName: TypeAlias = Literal["bpe", "characters", "bytes", "gpt2", "files"]
 _WANTED = {
     "gpt2": "a folder that holds vocab.json and merges.txt of GPT-2",
-    "files": "a folder that holds tokenizer.json, or vocab.json and merges.txt",
+    "files": "a GGUF file, or a folder that holds tokenizer.json, or vocab.json and merges.txt",
 }
 
 
 def build_tokenizer(
-    name: TokenizerName, folder: str | None, vocabulary: int, texts: Sequence[str]
+    name: TokenizerName, place: str | None, vocabulary: int, texts: Sequence[str]
 ) -> Tokenizer:
     """A tokenizer by name.
 
     Args:
         name: what it is made of: the training split (`bpe`, `characters`), nothing (`bytes`), or files.
-        folder: with the files, for `gpt2` and `files`.
+        place: folder with the files, for `gpt2` and `files`; or for the latter a GGUF file.
         vocabulary: tokens of `bpe`.
         texts: the training split, for `characters` and `bpe`.
 
@@ -45,11 +45,16 @@ def build_tokenizer(
             raise UserError("dataset.vocabulary", vocabulary, told)
         return subwords.learned_byte_pairs(texts, vocabulary)
     key = "dataset.tokenizer_files"
-    if folder is None or not (path := user_path(folder, key)).is_dir():
-        raise UserError(key, folder, _WANTED[name])
+    path = None if place is None else user_path(place, key)
+    if path is None or not (path.is_dir() or (name == "files" and path.is_file())):
+        raise UserError(key, place, _WANTED[name])
     try:
+        if path.is_file():
+            from fedsplit.data.tokenizers import gguf_file  # noqa: PLC0415  (an extra)
+
+            return gguf_file.gguf_tokenizer(path)
         return files.gpt2_tokenizer(path) if name == "gpt2" else files.tokenizer_of(path)
     except OSError as error:
-        raise UserError(key, folder, f"cannot be read ({error.strerror}): {error.filename}") from error
+        raise UserError(key, place, f"cannot be read ({error.strerror}): {error.filename}") from error
     except Damaged as error:
-        raise UserError(key, folder, str(error)) from error
+        raise UserError(key, place, str(error)) from error

@@ -38,7 +38,7 @@ def tokenizer_of(folder: Path) -> Subwords:
 def gpt2_tokenizer(folder: Path) -> Subwords:
     """The tokenizer in a folder with `vocab.json` and `merges.txt` as GPT-2 has them; see `tokenizer_of`."""
     vocabulary = json_in(folder / "vocab.json", _LARGEST_FILE)
-    _check_ids("vocab.json", vocabulary)
+    check_ids("vocab.json", vocabulary)
     pairs = [tuple(line.split(" ")) for line in text(folder / "merges.txt", _LARGEST_FILE).splitlines()]
     if pairs and pairs[0][0] == "#version:":
         del pairs[0]
@@ -63,7 +63,7 @@ def _described(folder: Path) -> Subwords:
         vocabulary = inner.get_vocab(with_added_tokens=True)
     except Exception as error:  # the package raises no other
         raise Damaged(f"{path.name} is no tokenizer ({first_line(error)})") from error
-    _check_ids(path.name, vocabulary)
+    check_ids(path.name, vocabulary)
     ends = [each for each in (_end_in(folder / "tokenizer_config.json"), *_ENDS) if each in vocabulary]
     if not ends:
         raise Damaged(f"{path.name} has no token that ends a text, and tokenizer_config.json no eos_token")
@@ -91,7 +91,7 @@ def _types(described: object) -> Iterator[object]:
             left += part
 
 
-def _check_ids(name: str, vocabulary: object) -> None:
+def check_ids(name: str, vocabulary: object) -> None:
     """Check that a vocabulary is one, and that its ids are no more than models have.
 
     Raises:
