@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, fx, nn
 
 from fedsplit.building.client_model import ClientArchitecture
+from fedsplit.config.component import component_of
 from fedsplit.data.images import image_sizes
 from fedsplit.deployment.backends.backend import Deployed
 from fedsplit.deployment.backends.trained_int8 import TrainedInt8
 from fedsplit.deployment.precisions import Int8Backend, Precision
+from fedsplit.models.adapters.adapter import NoAdapter
 from tests.models.test_int8_graph import SHAPE, trained
 from tests.models.zoo import component_of_choice
 from tests.quant.test_weight_grid import drawn
@@ -42,6 +44,7 @@ def client_of(choice: str) -> Client:
     """The client model of a choice, the same each time."""
     architecture = ClientArchitecture(
         component_of_choice(choice),
+        component_of("adapter", NoAdapter),
         untie=False,
         cut=CUTS[choice],
         sizes=image_sizes(10, 3, _SIDES[choice]),

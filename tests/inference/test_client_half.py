@@ -20,7 +20,10 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def architecture_of_digits(configured: Configure) -> ClientArchitecture:
-    return ClientArchitecture(configured().model, untie=False, cut="relu1", sizes=image_sizes(10, 1, 8))
+    config = configured()
+    return ClientArchitecture(
+        config.model, config.adapter, untie=False, cut="relu1", sizes=image_sizes(10, 1, 8)
+    )
 
 
 def save_client_half(configured: Configure, folder: Path) -> tuple[ClientArchitecture, nn.Module]:

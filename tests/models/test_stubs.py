@@ -87,6 +87,13 @@ def test_padding_changes_no_output_of_an_encoder_and_gets_no_gradient() -> None:
     assert bool((dz[:, :5] != 0).any())
 
 
+def test_encoder_cut_behind_its_pooling_sends_no_positions() -> None:
+    whole = encoder("distilbert")
+    halves = split(whole, "pre_classifier", EXAMPLE)
+    assert halves.padding == 0
+    assert_halves_are_the_whole(whole, halves, tokens(3, 6, lengths=(2, 6, 4)))
+
+
 def test_smashed_data_of_an_encoder_that_are_no_number_are_not_taken_for_padding() -> None:
     halves = split(encoder("distilbert"), "distilbert.transformer.layer.1", EXAMPLE)
     z = torch.full_like(halves.client.eval()(EXAMPLE), math.nan)

@@ -32,7 +32,11 @@ def _records(accuracies: list[float | None]) -> list[Record]:
 
 def _summary(accuracies: list[float | None], target: float | None = None) -> dict[str, Any]:
     return summarise(
-        _records(accuracies), stopped_by="rounds", target_accuracy=target, parameters={"client": 3}
+        _records(accuracies),
+        stopped_by="rounds",
+        target_accuracy=target,
+        parameters={"client": 3},
+        frozen_bytes={"client": 8},
     )
 
 
@@ -42,6 +46,27 @@ def test_summary_has_the_final_and_best_accuracy_of_the_evaluations() -> None:
     assert (summary["rounds_run"], summary["load"]) == (8, 8000)
     assert summary["seconds"] == pytest.approx(8 * 1.5 + 0.25 * 28)
     assert (summary["stopped_by"], summary["parameters"]) == ("rounds", {"client": 3})
+    assert summary["frozen_bytes"] == {"client": 8}
+    assert (summary["final_perplexity"], summary["bytes_to_perplexity"]) == (None, {})
+
+
+def test_summary_has_perplexities_and_the_bytes_up_to_the_first_that_is_low_enough() -> None:
+    found = [40.0, None, 25.0, 31.0, 24.0]
+    records = [
+        replace(record, test_perplexity=perplexity)
+        for record, perplexity in zip(_records([None] * 5), found, strict=True)
+    ]
+    for target, load in ((30.0, {"30": 3000}), (24.5, {"24.5": 5000}), (20.0, {}), (None, {})):
+        summary = summarise(
+            records,
+            stopped_by="rounds",
+            target_accuracy=None,
+            target_perplexity=target,
+            parameters={},
+            frozen_bytes={},
+        )
+        assert summary["bytes_to_perplexity"] == load
+        assert (summary["final_perplexity"], summary["best_perplexity"]) == (24.0, 24.0)
 
 
 def test_summary_has_bytes_and_seconds_of_the_first_evaluation_that_reached_an_accuracy() -> None:
@@ -58,7 +83,9 @@ def test_summary_has_simulated_seconds_and_cost_up_to_an_accuracy_and_null_witho
         replace(record, simulated_seconds=2.5 * (record.round + 1), cost=0.125 * (record.round + 1))
         for record in _records(ACCURACIES)
     ]
-    summary: dict[str, Any] = summarise(records, stopped_by="rounds", target_accuracy=0.511, parameters={})
+    summary: dict[str, Any] = summarise(
+        records, stopped_by="rounds", target_accuracy=0.511, parameters={}, frozen_bytes={}
+    )
     assert (summary["simulated_seconds"], summary["cost"]) == (2.5 * 7, 0.125 * 7)
     rounds = {a: load / 1000 for a, load in summary["bytes_to_accuracy"].items()}
     assert summary["simulated_seconds_to_accuracy"] == {a: 2.5 * n for a, n in rounds.items()}

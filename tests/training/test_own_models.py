@@ -99,7 +99,8 @@ def named(run: Experiment, parts: Sequence[str]) -> dict[str, Tensor]:
     """Copies of the parameters of some parts, as the run would save them."""
     halves = run.parts.models.halves
     parameters = {name for half in (halves.client, halves.server) for name, _ in half.named_parameters()}
-    full = run.algorithm.full_weights()
+    kept = {**halves.client.state_dict(), **halves.server.state_dict()}
+    full = {**kept, **run.algorithm.full_weights()}
     return {
         name: tensor.clone()
         for name, tensor in full.items()
@@ -179,12 +180,14 @@ def test_frozen_parameters_stay_in_auxiliary_models(tiny: Build) -> None:
     target = f"auxiliary._target_={HERE}.HalfFrozenAuxiliary"
     for algorithm in ("cse_fsl", "fsl_sage"):
         run = own(tiny, f"algorithm={algorithm}", target)
-        before = run.parts.models.auxiliary
-        assert before is not None
+        module = run.parts.models.auxiliary
+        assert module is not None
+        before = copy.deepcopy(module.state_dict())
         run.run_round(0)
         for after in run.algorithm.auxiliary_weights().values():
-            assert torch.equal(after["0.weight"], before.state_dict()["0.weight"])
-            assert not torch.equal(after["1.weight"], before.state_dict()["1.weight"])
+            assert after.keys() == {"1.weight", "1.bias"}
+            assert not torch.equal(after["1.weight"], before["1.weight"])
+        assert torch.equal(module.state_dict()["0.weight"], before["0.weight"])
 
 
 class HalfFrozenAuxiliary(nn.Sequential):

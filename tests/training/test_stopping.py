@@ -6,9 +6,9 @@ from fedsplit.recording.metrics import _EMPTY
 from fedsplit.training.stopping import Limits
 
 RECORDS = [
-    replace(_EMPTY, round=0, load=1_000_000, test_accuracy=0.4),
+    replace(_EMPTY, round=0, load=1_000_000, test_accuracy=0.4, test_perplexity=40.0),
     replace(_EMPTY, round=1, load=2_000_000, test_accuracy=None),
-    replace(_EMPTY, round=2, load=3_000_000, test_accuracy=0.6),
+    replace(_EMPTY, round=2, load=3_000_000, test_accuracy=0.6, test_perplexity=29.5),
 ]
 
 
@@ -21,6 +21,8 @@ RECORDS = [
         ({"time_limit_s": 20.0}, 2, "time_limit_s"),
         ({"target_accuracy": 0.6}, 3, "target_accuracy"),
         ({"target_accuracy": 0.0}, 1, "target_accuracy"),
+        ({"target_perplexity": 30.0}, 3, "target_perplexity"),
+        ({"target_perplexity": 40.0}, 1, "target_perplexity"),
         ({"target_accuracy": 0.6, "comm_threshold_mb": 3.0, "time_limit_s": 30.0}, 3, "target_accuracy"),
         ({"comm_threshold_mb": 3.0, "time_limit_s": 30.0}, 3, "comm_threshold_mb"),
     ],

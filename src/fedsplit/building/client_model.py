@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from fedsplit.config.component import Component
+from fedsplit.config.run_config import RunConfig
 from fedsplit.config.values import Plain
 from fedsplit.data.dataset import Sizes
-from fedsplit.models.splitting.cuts import Cuts
-from fedsplit.models.splitting.split import divided
+from fedsplit.models.adapters.adapter import Adapter
+from fedsplit.models.splitting.split import divided, find_cuts
 from fedsplit.models.splitting.tied import untied
 
 
@@ -20,25 +21,34 @@ class ClientArchitecture:
 
     Args:
         model: builds the whole model.
+        adapter: adds parameters that learn to it.
         untie: whether parameters that are one and the same go separate ways.
         cut: name of the cut.
         sizes: that the whole model is built for.
     """
 
     model: Component
+    adapter: Component
     untie: bool
     cut: str
     sizes: Sizes
 
+    @classmethod
+    def of_run(cls, config: RunConfig, cut: str, sizes: Sizes) -> Self:
+        """That of a run, cut there."""
+        return cls(config.model, config.adapter, config.splitting.untie, cut, sizes)
+
     def plain(self) -> dict[str, object]:
         """The arguments, as JSON can hold them."""
-        return {**vars(self), "model": self.model.plain(), "sizes": vars(self.sizes)}
+        components = {"model": self.model.plain(), "adapter": self.adapter.plain()}
+        return {**vars(self), **components, "sizes": vars(self.sizes)}
 
     @classmethod
     def of(cls, plain: Plain) -> Self:
         """Read what `plain` gave."""
         sizes = Sizes(**{**plain["sizes"], "shape": tuple(plain["sizes"]["shape"])})
-        return cls(**{**plain, "model": Component.of("model", plain["model"]), "sizes": sizes})
+        components = {key: Component.of(key, plain[key]) for key in ("model", "adapter")}
+        return cls(**{**plain, **components, "sizes": sizes})
 
     def build(self) -> nn.Module:
         """The client model, float32, with weights of any value.
@@ -63,5 +73,6 @@ class ClientArchitecture:
         whole = self.model.build(nn.Module, **self.sizes.arguments)
         if self.untie:
             whole = untied(whole)
-        cuts = Cuts(whole, self.sizes.zeros(2))
+        self.adapter.build(Adapter).inject(whole)
+        cuts = find_cuts(whole, self.sizes.zeros(2))
         return divided(cuts, cuts[self.cut]).client

@@ -12,7 +12,7 @@ from fedsplit.computing.stacked_module import obstacle_to_stacking
 from fedsplit.config.component import component_of
 from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import UserError
-from fedsplit.models.splitting.stubs import ClientHalf
+from fedsplit.models.splitting.stubs import StubbedClient
 from fedsplit.optim.optimizers import RowOptimizer
 from fedsplit.parties.auto import Auto
 from fedsplit.parties.engine import Blueprint
@@ -77,7 +77,7 @@ def _may_be_stacked(parts: Ingredients) -> bool:
 
 def _obstacle(parts: Ingredients, blueprint: Blueprint) -> str | None:
     """Why clients, or a split server's copies, cannot be computed as one; None if they can."""
-    if isinstance(blueprint.body, ClientHalf):
+    if isinstance(blueprint.body, StubbedClient):
         return "its code cannot be traced"
     x, _ = parts.data.batch(2)
     with torch.no_grad(), torch.random.fork_rng():

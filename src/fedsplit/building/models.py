@@ -4,6 +4,8 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
+from hashlib import sha256
 
 import torch
 from torch import Tensor, nn
@@ -25,10 +27,11 @@ from fedsplit.models.rounding.quantized_training import FakeQuantization, fake_q
 from fedsplit.models.splitting.checks import check_output, check_tensors
 from fedsplit.models.splitting.cuts import chosen
 from fedsplit.models.splitting.split import SplitModel, find_cuts, split
-from fedsplit.models.splitting.stubs import ClientHalf
+from fedsplit.models.splitting.stubs import StubbedClient
 from fedsplit.models.splitting.tied import untied
 from fedsplit.objectives.classification import Classification
 from fedsplit.parties.vectorized import Vectorized
+from fedsplit.quant.bit_packing import to_bytes
 from fedsplit.randomness import seed_of
 from fedsplit.state.weights import Weights
 
@@ -55,11 +58,24 @@ class Models:
     coded_shape: tuple[int, ...]
     frozen_from_files: bool = False
 
+    @cached_property
+    def frozen_digest(self) -> str:
+        """SHA-256 of all parameters that do not learn; empty where all do."""
+        digest = sha256()
+        modules = [
+            each for each in (self.halves.client, self.halves.server, self.auxiliary) if each is not None
+        ]
+        frozen = [pair for module in modules for pair in frozen_of(module).items()]
+        for name, tensor in frozen:
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(to_bytes(tensor))
+        return digest.hexdigest() if frozen else ""
+
     def whole(self, module: nn.Module, weights: Weights) -> Weights:
         """What a run writes of one of its models: its part of `weights`, and parameters that do not learn."""
         kept = {} if self.frozen_from_files else frozen_of(module)
         return {
-            name: weights[name] if name in weights else kept[name]
+            name: weights[name] if name in weights else kept[name].clone()  # a file holds no memory twice
             for name in module.state_dict()
             if name in weights or name in kept
         }
@@ -146,8 +162,9 @@ def set_models_computation(models: Models, config: RunConfig, device: torch.devi
         raise UserError("precision", precision, f"fp32 or bf16 on device={device}")
     if precision == "bf16" and device.type == "cpu":
         _LOG.warning("precision=bf16: without bf16 units in the processor this is slower than fp32")
-    if config.computation.cuda_graphs and isinstance(models.halves.client, ClientHalf):
-        raise UserError("cuda_graphs", True, "must be false with this model, whose code cannot be traced")
+    for key, asked in (("compile", compiled), ("cuda_graphs", config.computation.cuda_graphs)):
+        if asked and isinstance(models.halves.client, StubbedClient):
+            raise UserError(key, True, "must be false with this model, whose code cannot be traced")
     for half in (models.halves.client, models.halves.server):
         if compiled and (found := hooked(half)):
             raise UserError("compile", compiled, f"must be false with this model: {found}")
@@ -155,7 +172,7 @@ def set_models_computation(models: Models, config: RunConfig, device: torch.devi
 
 
 def _refuse_rounding(config: RunConfig, halves: SplitModel) -> None:
-    if isinstance(halves.client, ClientHalf):
+    if isinstance(halves.client, StubbedClient):
         qat = config.rounding.qat
         key, value = ("qat", True) if qat else ("weight_bits", config.rounding.weight_bits)
         allowed = "false" if qat else "null"

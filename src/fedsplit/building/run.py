@@ -8,7 +8,7 @@ from fedsplit.building.alignment import build_alignment
 from fedsplit.building.batches_of_one import refuse_batches_of_one
 from fedsplit.building.blueprint import build_blueprint
 from fedsplit.building.clock import build_clock
-from fedsplit.building.data import build_data
+from fedsplit.building.data import Data, build_data
 from fedsplit.building.device import find_device
 from fedsplit.building.engines import decide_engine
 from fedsplit.building.evaluation import build_evaluator, build_local_evaluator
@@ -21,6 +21,8 @@ from fedsplit.building.trained_start import TrainedStart
 from fedsplit.computing.memory import Memory
 from fedsplit.computing.model_state import travelling
 from fedsplit.config.run_config import RunConfig
+from fedsplit.data.batches import batch_slices
+from fedsplit.errors import UserError
 from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.machine.extras import extra
 from fedsplit.network.network import Network
@@ -86,7 +88,7 @@ def build_clients(
     apart = not config.transport.is_class(LocalTransport)
 
     data = build_data(config, device, member=member, apart=apart, sizes_only=sizes_only)
-    schedule = config.scheduler.build(Schedule)
+    schedule = build_schedule(config, data)
     client_optimizer = (config.client_optimizer or config.optimizer).build(Optimizer)
     server_optimizer = (config.server_optimizer or config.optimizer).build(Optimizer)
     auxiliary_optimizer = config.alignment.optimizer.build(Optimizer)
@@ -128,6 +130,22 @@ def build_clients(
     return ClientParts(**{**vars(parts), "config": config}, engine=engine)
 
 
+def build_schedule(config: RunConfig, data: Data) -> Schedule:
+    """The schedule of learning rates, which may count local steps.
+
+    Raises:
+        UserError: it does, and nobody knows how many a round has.
+    """
+    schedule = config.scheduler.build(Schedule)
+    if not schedule.counts_steps:
+        return schedule
+    if data.distribution.at_clients:
+        told = "must count rounds with distribution=own: local steps of other clients are not known"
+        raise UserError("scheduler", config.choice("scheduler"), told)
+    batches = len(batch_slices(max(data.shards.sizes), config.training.batch_size))
+    return schedule.in_rounds_of(batches * config.training.local_epochs)
+
+
 def build_memory(config: RunConfig) -> Memory:
     """Where uploads and auxiliary models are kept: in memory up to `auxiliary.memory_mb`, then in files."""
     most = config.alignment.memory_mb
@@ -156,6 +174,7 @@ def carried_run(parts: ClientParts, ledger: Ledger) -> RunSetting:
         seed=parts.config.training.seed,
         ledger=ledger,
         build=run_of_member,
+        frozen_digest=parts.models.frozen_digest,
     )
 
 

@@ -51,7 +51,7 @@ class TrainedRun:
         """What the client model is made from, where there is nothing of the run but that."""
         parts, config = self.parts, self.config
         cut = cut_name(config, *build_whole_model(config, parts.data, parts.device))
-        return ClientArchitecture(config.model, config.splitting.untie, cut, parts.data.dataset.sizes)
+        return ClientArchitecture.of_run(config, cut, parts.data.dataset.sizes)
 
     @property
     def labels(self) -> Tensor:

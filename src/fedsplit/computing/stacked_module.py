@@ -84,8 +84,10 @@ def obstacle_to_stacking(module: nn.Module, x: Tensor) -> str | None:
     if found := hooked(module):
         return found
     two = {
-        name: torch.stack([tensor.detach()] * 2).requires_grad_(tensor.requires_grad)
-        for name, tensor in module.named_parameters()
+        name: torch.stack([tensor.detach()] * 2).requires_grad_()
+        if tensor.requires_grad
+        else tensor.detach().expand(2, *tensor.shape)
+        for name, tensor in module.named_parameters(remove_duplicate=False)
     }
     held = dict(module.named_buffers())
     buffers = {name: torch.stack([held[name]] * 2) for name in module.state_dict() if name in held}

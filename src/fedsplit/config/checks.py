@@ -35,6 +35,7 @@ RESUMABLE = (
     "comm_threshold_mb",
     "time_limit_s",
     "target_accuracy",
+    "target_perplexity",
     "device",
     "cuda_graphs",
     "progress",

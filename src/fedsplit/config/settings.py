@@ -66,6 +66,7 @@ class BudgetSettings(Topic):
     comm_threshold_mb: PositiveFloat | None
     time_limit_s: PositiveFloat | None
     target_accuracy: Fraction | None
+    target_perplexity: PositiveFloat | None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from fedsplit.deployment.backends.backend import Backend
 from fedsplit.errors import UserError
 from fedsplit.machine.extras import extra
 from fedsplit.models.rounding.quantized_training import as_floats
-from fedsplit.models.splitting.stubs import ClientHalf
+from fedsplit.models.splitting.stubs import StubbedClient
 
 GROUP = "deployment"
 Int8Backend: TypeAlias = Literal["onnx", "openvino", "pt2e", "pt2e_compiled"]
@@ -67,7 +67,7 @@ class Precision:
         Raises:
             UserError: the backend must trace the model, which cannot be; `name` is the precision's.
         """
-        if isinstance(client, ClientHalf) and not backend.runs_any_code:
+        if isinstance(client, StubbedClient) and not backend.runs_any_code:
             told = "this client model runs code that cannot be traced: fp32, fp16 or bf16 take it"
             raise UserError("precision", name, told)
         return as_floats(client) if isinstance(client, fx.GraphModule) and not self.as_trained else client

@@ -74,7 +74,7 @@ def device_part(config: RunConfig, member: Member) -> tuple[Data, ClientArchitec
     claim_batch("batch_size", config.training.batch_size, prod(data.dataset.sizes.shape))
     claim_model("model", config.choice("model"), lambda: config.model.build(nn.Module, **data.sizes))
     cut = str(config.splitting.cut)
-    return data, ClientArchitecture(config.model, config.splitting.untie, cut, data.dataset.sizes)
+    return data, ClientArchitecture.of_run(config, cut, data.dataset.sizes)
 
 
 def subject_of(config: RunConfig) -> Subject:
@@ -100,5 +100,5 @@ def subject_of(config: RunConfig) -> Subject:
         server=halves["server"],
         cut=cut,
         smashed_shape=models.smashed_shape,
-        architecture=ClientArchitecture(config.model, config.splitting.untie, cut, data.dataset.sizes),
+        architecture=ClientArchitecture.of_run(config, cut, data.dataset.sizes),
     )

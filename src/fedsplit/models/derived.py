@@ -11,7 +11,7 @@ from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 
 from fedsplit.config.values import PositiveFloat, PositiveInt
 from fedsplit.models.splitting.cuts import evaluating
-from fedsplit.models.splitting.stubs import ServerHalf, shortened
+from fedsplit.models.splitting.stubs import StubbedServer, shortened
 
 _LEAST_CHANNELS = 8
 
@@ -50,7 +50,7 @@ class DerivedAuxiliary(nn.Module):
         self._crossing = crossing
         self.trunk: nn.Module
         self.fc: nn.Module
-        if isinstance(server, ServerHalf):
+        if isinstance(server, StubbedServer):
             self.trunk, self.fc = shortened(server, depth), nn.Identity()
             return
         start = _gathered_shape(crossing)

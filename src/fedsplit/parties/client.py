@@ -95,15 +95,15 @@ class ClientWorker:
             raise AssertionError(
                 f"client {self.client} has no forward pass of step {step} of round {round} waiting"
             )
-        pending.descend(dz, self._schedule.factor(round))
+        pending.descend(dz, self._schedule.at(round, step))
 
     def train_local(self, round: int, work: LocalWork) -> LocalTraining:
         """Train for the local epochs of a round."""
         self._pending = None
-        factor = self._schedule.factor(round)
         uploads: list[Upload] = []
         losses: list[BatchLoss] = []
         for step, x, y in self._batches.round(round):
+            factor = self._schedule.at(round, step)
             if self._graphed:
                 z, *trained = self._graphed.train(None, work.train_head, x, y, factor)
             else:

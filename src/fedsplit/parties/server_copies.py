@@ -140,7 +140,7 @@ class StackedCopies(ServerCopies):
         losses, gradients = [], []
         for stack in stacks_of(uploads):
             rows = rows_of([self._members.row[client] for client in stack.clients])
-            factor = self._schedule.factor(round)
+            factor = self._schedule.at(round, stack.step)
             if self._graphed and isinstance(rows, slice):
                 loss, dz = self._graphed((rows.start, rows.stop), stack.z, stack.y, factor)
             else:

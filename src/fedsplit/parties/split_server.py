@@ -64,7 +64,7 @@ class SplitServer:
     def step(self, round: int, upload: Upload) -> tuple[BatchLoss, Tensor]:
         """Step on one upload; its loss and cut gradient, both of before the step."""
         if self._graphed:
-            factor = self._schedule.factor(round)
+            factor = self._schedule.at(round, upload.step)
             loss, dz = self._graphed.step(upload.z, upload.y, factor)
             return BatchLoss([upload.client], loss[None], self._objective.counts(upload.y)), dz
         done: HeadStep = train_head(
@@ -72,7 +72,7 @@ class SplitServer:
             self._objective,
             upload.z,
             upload.y,
-            learning_rate_factor=self._schedule.factor(round),
+            learning_rate_factor=self._schedule.at(round, upload.step),
             seed=seed_of(
                 self._seed, "dropout of the head", client=upload.client, round=round, step=upload.step
             ),

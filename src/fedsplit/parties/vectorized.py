@@ -103,7 +103,7 @@ class _ClientStack(Members):
         """One local step of some clients; see `ClientWorker.train_local`."""
         assert self.head is not None, "this algorithm's clients have no head"
         blueprint, selected = self._blueprint, rows_of(rows)
-        factor = blueprint.schedule.factor(round)
+        factor = blueprint.schedule.at(round, step)
         x, y = self.batches.batch(round, step, rows)
         clients = [self.clients[row] for row in rows]
         if self._graphed and isinstance(selected, slice):
@@ -263,7 +263,7 @@ class Vectorized(Engine):
             if isinstance(dz, StackedGradients)
             else StackedGradients([([c], g[None]) for c, g in dz.items()])
         )
-        factor = self.blueprint.schedule.factor(round)
+        factor = self.blueprint.schedule.at(round, step)
         for pending in waiting:
             if (pending.round, pending.step) != (round, step):
                 raise AssertionError(f"no forward pass of step {step} of round {round} is waiting")

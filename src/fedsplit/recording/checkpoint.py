@@ -20,7 +20,7 @@ from fedsplit.state.state import State
 
 _TENSORS, _VALUES, _CHECKSUMS = "state.safetensors", "state.json", "SHA256SUMS"
 _PARTIAL = ".partial"
-FORMAT = 2
+FORMAT = 3
 """Number of the form that checkpoints have; another one where fields come, go or mean something else."""
 _NAME = re.compile("round-[0-9]{6,18}")
 KEPT = 2

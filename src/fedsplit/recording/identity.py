@@ -14,10 +14,27 @@ _MOST_TOLD = 5
 """Keys that an error names."""
 
 
-def identity(config: RunConfig, data: Fingerprint) -> State:
-    """What a checkpoint keeps of the run that it is of; plain values."""
+def identity(config: RunConfig, data: Fingerprint, frozen: str) -> State:
+    """What a checkpoint keeps of the run that it is of; plain values.
+
+    Args:
+        config: of the run.
+        data: of the run.
+        frozen: digest of the parameters that do not learn.
+    """
     state: State = json.loads(json.dumps({"config": config.plain(), "data": data}))
-    return state
+    return state | {"frozen": frozen}
+
+
+def refuse_changed_model(before: object, now: str, config: RunConfig) -> None:
+    """Raise where parameters that do not learn are not those of the run that a checkpoint is of.
+
+    Raises:
+        UserError: they are not.
+    """
+    if before != now:
+        told = "holds other parameters that do not learn (requires_grad=False) than the run was begun with"
+        raise UserError("model", config.choice("model"), told)
 
 
 def refuse_changed_config(before: Mapping[str, object], now: RunConfig) -> None:

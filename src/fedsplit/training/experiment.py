@@ -14,7 +14,7 @@ from fedsplit.files.paths import shown
 from fedsplit.machine.extras import extra
 from fedsplit.models.adapters.adapter import Adapter
 from fedsplit.recording.checkpoint import Checkpoint
-from fedsplit.recording.identity import identity, refuse_changed_data
+from fedsplit.recording.identity import identity, refuse_changed_data, refuse_changed_model
 from fedsplit.recording.metrics import Record
 from fedsplit.recording.run_directory import RunDirectory
 from fedsplit.recording.summary import StoppedBy
@@ -136,7 +136,7 @@ class Experiment:
             class_names=dataset.class_names or tuple(map(str, range(dataset.num_classes))),
             evaluation=self.evaluation,
         )
-        return report.write(self.records, stopped_by, self.limits.target_accuracy)
+        return report.write(self.records, stopped_by, self.limits)
 
     def _failed(self, directory: RunDirectory, what: str) -> RunFailed:
         return run_failed(what, directory.path, t=len(self.records), saved=self._saved)
@@ -147,7 +147,7 @@ class Experiment:
 
     def checkpoint(self) -> Checkpoint:
         """Everything the next round depends on."""
-        own = identity(self.config, self.parts.data.fingerprint)
+        own = identity(self.config, self.parts.data.fingerprint, self.parts.models.frozen_digest)
         parts = (self.algorithm, self.transport, self.ledger)
         state = run_state(*parts, records=self.records, elapsed=self.elapsed, identity=own)
         return Checkpoint(len(self.records), state)
@@ -162,7 +162,9 @@ class Experiment:
         if checkpoint.rounds > self.limits.rounds:
             told = f"at least the {checkpoint.rounds} rounds that were run"
             raise UserError("rounds", self.limits.rounds, told)
-        refuse_changed_data(identity_of(checkpoint)["data"], self.parts.data.fingerprint, self.config)
+        before = identity_of(checkpoint)
+        refuse_changed_data(before["data"], self.parts.data.fingerprint, self.config)
+        refuse_changed_model(before["frozen"], self.parts.models.frozen_digest, self.config)
         parts = (self.algorithm, self.transport, self.ledger)
         self.records, self.elapsed = take_over(checkpoint, self.checkpoint().state, *parts)
         self._saved = checkpoint.rounds

@@ -18,6 +18,7 @@ from fedsplit.recording.summary import StoppedBy, summarise
 from fedsplit.state.weights import Weights
 from fedsplit.trackers.tracker import Tracker
 from fedsplit.training.evaluation import Evaluation
+from fedsplit.training.stopping import Limits
 
 _LOG = logging.getLogger("fedsplit")
 
@@ -44,15 +45,13 @@ class FinalReport:
     class_names: tuple[str, ...]
     evaluation: Evaluation
 
-    def write(
-        self, records: list[Record], stopped_by: StoppedBy, target_accuracy: float | None
-    ) -> dict[str, object]:
+    def write(self, records: list[Record], stopped_by: StoppedBy, limits: Limits) -> dict[str, object]:
         """Write models, results, local accuracies, confusion matrix and ROC curves; the content of results.
 
         Args:
             records: of all rounds; where the last was not evaluated, its record is replaced by one that is.
             stopped_by: the limit that was reached.
-            target_accuracy: for which results say what it took to reach it; None for none.
+            limits: of the run, for whose targets results say what it took to reach them.
 
         Raises:
             RunFailed: the test loss is not finite.
@@ -89,7 +88,8 @@ class FinalReport:
         results = summarise(
             records,
             stopped_by=stopped_by,
-            target_accuracy=target_accuracy,
+            target_accuracy=limits.target_accuracy,
+            target_perplexity=limits.target_perplexity,
             parameters={
                 "client": _parameters(halves.client),
                 "server": _parameters(halves.server),

@@ -115,6 +115,8 @@ def round_line(record: Record, fits: Mapping[int, Fit], traffic: Callable[[float
     """
     seconds = sum(record.seconds.values())
     accuracy = "" if record.test_accuracy is None else f"accuracy {record.test_accuracy:.4f}  "
+    if record.test_perplexity is not None:
+        accuracy += f"perplexity {record.test_perplexity:.2f}  "
     line = (
         f"round {record.round:>4}  {accuracy}loss {record.train_loss:.4f}  "
         f"{record.load / 1e6:,.2f} MB  {seconds:.2f} s"

@@ -38,15 +38,27 @@ def resume(path: Path, changes: Mapping[str, object]) -> None:
         checkpoint = directory.latest_checkpoint()
         config = resumed_config(directory, changes, checkpoint)
         prepare_process(config)
-        # a checkpoint holds all that came of the models that the run started from, which may be gone
         with allowing_a_run_directory():
-            experiment = Experiment(config, None if checkpoint else TrainedStart.of(config.origin.run))
+            experiment = Experiment(config, _start(config.origin.run, begun=checkpoint is not None))
         if checkpoint is not None:
             experiment.restore(checkpoint)
         if stopped_by := experiment.stopped_by():
             told = f"{shown(path)} has finished: {len(experiment.records)} rounds, stopped by {stopped_by}"
             print(f"{told}; a larger {stopped_by}= goes on with it")
         experiment.run(directory)
+
+
+def _start(run: str | None, *, begun: bool) -> TrainedStart | None:
+    """What the run started from, which may be gone where it has begun.
+
+    Of that a checkpoint holds all that learns, and a digest of the rest.
+    """
+    try:
+        return TrainedStart.of(run)
+    except UserError:
+        if begun:
+            return None
+        raise
 
 
 def resumed_config(

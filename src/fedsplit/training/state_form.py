@@ -16,7 +16,9 @@ _NUMBER = re.compile("0|[1-9][0-9]{0,17}")
 
 
 def identity_of(checkpoint: Checkpoint) -> State:
-    """Configuration and data, under `config` and `data`, of the run that a checkpoint is of.
+    """Configuration, data and digest of frozen parameters of the run that a checkpoint is of.
+
+    They are under `config`, `data` and `frozen`.
 
     Raises:
         UserError: it keeps none, or something else.
@@ -24,9 +26,10 @@ def identity_of(checkpoint: Checkpoint) -> State:
     try:
         if "identity" not in checkpoint.state:
             raise Misfit("state", "must have identity")
-        kept = check_keys(checkpoint.state["identity"], ("config", "data"), "state.identity")
-        for key, each in kept.items():
-            check_keys(each, None, f"state.identity.{key}")
+        kept = check_keys(checkpoint.state["identity"], ("config", "data", "frozen"), "state.identity")
+        for key in ("config", "data"):
+            check_keys(kept[key], None, f"state.identity.{key}")
+        check_form(kept["frozen"], str, "state.identity.frozen")
     except Misfit as misfit:
         raise checkpoint.unfit(misfit) from misfit
     identity: State = dict(kept)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 from fedsplit.recording.metrics import Record
 from fedsplit.recording.summary import StoppedBy
@@ -13,13 +14,15 @@ class Limits:
 
     Args:
         rounds: that it runs at most.
-        target_accuracy: fraction of the test images.
+        target_accuracy: fraction of the terms of the test loss that are right.
+        target_perplexity: of the test split.
         comm_threshold_mb: communication load, in 10^6 bytes.
         time_limit_s: seconds of training, evaluation and checkpoints.
     """
 
     rounds: int
     target_accuracy: float | None = None
+    target_perplexity: float | None = None
     comm_threshold_mb: float | None = None
     time_limit_s: float | None = None
 
@@ -35,6 +38,8 @@ class Limits:
         last = records[-1]
         if self.target_accuracy is not None and (last.test_accuracy or 0.0) >= self.target_accuracy:
             return "target_accuracy"
+        if self.target_perplexity is not None and (last.test_perplexity or inf) <= self.target_perplexity:
+            return "target_perplexity"
         if self.comm_threshold_mb is not None and last.load >= self.comm_threshold_mb * 1e6:
             return "comm_threshold_mb"
         if self.time_limit_s is not None and elapsed >= self.time_limit_s:

@@ -51,6 +51,7 @@ class RunSetting:
         seed: of what codecs draw.
         ledger: where bytes are counted.
         build: makes the same in the process of one client.
+        frozen_digest: of parameters that do not learn, which no message carries.
     """
 
     config: RunConfig
@@ -66,6 +67,7 @@ class RunSetting:
     seed: int
     ledger: Ledger
     build: "BuildRun"
+    frozen_digest: str = ""
 
 
 @dataclass(frozen=True)

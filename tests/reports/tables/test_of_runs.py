@@ -121,7 +121,9 @@ def test_loads_and_seconds_of_a_table_are_those_of_results_json(tmp_path: Path) 
         )
         for t, accuracy in enumerate(accuracies)
     ]
-    summary: dict[str, Any] = summarise(records, stopped_by="rounds", target_accuracy=0.511, parameters={})
+    summary: dict[str, Any] = summarise(
+        records, stopped_by="rounds", target_accuracy=0.511, parameters={}, frozen_bytes={}
+    )
     seconds = {f"seconds.{name}": [r.seconds[name] for r in records] for name in records[0].seconds}
     path = store_run(tmp_path / "a", accuracy=accuracies, load=1000, columns=seconds)
     targets = [float(a) for a in summary["bytes_to_accuracy"]]

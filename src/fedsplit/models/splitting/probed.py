@@ -95,7 +95,7 @@ class ProbedCuts(Mapping[str, ProbedCut]):
         server = parts.half(self.module, (cut.name, output), stubs, following)
         length = self.example.shape[1] if is_text(self.example) else 1
         crossing = tuple(size.of(len(self.example), length) for size in shape[1:])
-        return client_half(self.module, cut.name, after), server, crossing
+        return client_half(self.module, cut.name, after, shape), server, crossing
 
     def _shapes(self, name: str) -> tuple[object, list[tuple[Size, ...]]]:
         """What a submodule gives, and the shapes of the tensors in it."""

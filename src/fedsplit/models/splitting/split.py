@@ -34,7 +34,7 @@ class SplitModel:
     @property
     def padding(self) -> float:
         """What smashed data are behind the end of a text: NaN where padding matters to the model."""
-        return math.nan if getattr(self.server, "needs_padding", False) else 0.0
+        return math.nan if getattr(self.server, "marks_padding", False) else 0.0
 
 
 def split(module: nn.Module, cut: str, example: Tensor) -> SplitModel:

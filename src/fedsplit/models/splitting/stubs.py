@@ -106,11 +106,13 @@ class _Passing(nn.Module):
         return mapped(self.output, lambda _: given)
 
 
-class ClientHalf(nn.Module):
+class StubbedClient(nn.Module):
     """A model up to its cut; the class of the model is the next in the order of methods.
 
-    Where padding matters to the model (`needs_padding`), smashed data behind the end of a sample are NaN.
+    Where padding matters to the model, smashed data behind the end of a sample are NaN.
     """
+
+    marks_padding: bool
 
     def forward(self, x: Tensor) -> Tensor:
         """Smashed data of inputs."""
@@ -120,30 +122,25 @@ class ClientHalf(nn.Module):
             (z,) = tensors_of(reached.output)
         else:
             raise AssertionError("the forward of this model does not reach its cut")
-        return z.masked_fill((x < 0)[..., None], math.nan) if _needs_padding(self) else z
+        return z.masked_fill((x < 0)[..., None], math.nan) if self.marks_padding else z
 
 
-def _needs_padding(half: nn.Module) -> bool:
-    """Whether the class of the model says so."""
-    return bool(getattr(half, "needs_padding", False))
-
-
-class ServerHalf(nn.Module):
+class StubbedServer(nn.Module):
     """A model from its cut on; the class of the model is the next in the order of methods."""
 
+    marks_padding: bool
     current: _Pass
     following: Mapping[str, object]
     """Blocks behind the cut, by name, and the structures of what they give."""
 
     def forward(self, z: Tensor) -> Tensor:
         """Outputs of smashed data."""
-        needs_padding = _needs_padding(self)
-        if needs_padding:
+        if self.marks_padding:
             padded = z.detach().flatten(2).isnan().any(2)
             padded[:, 0] = False  # no sample is empty: what is NaN there has diverged, and must be seen
             z = z.masked_fill(padded[..., None], 0.0)
         x = self.current.start(z)
-        if needs_padding:
+        if self.marks_padding:
             x = x.masked_fill(padded, _PAD)
         try:
             outputs: Tensor = super().forward(x)
@@ -153,8 +150,8 @@ class ServerHalf(nn.Module):
 
 
 def derived_class(module: nn.Module, kind: type[nn.Module]) -> None:
-    """Let a module be of `kind` too: methods of `kind` come first, those of its class are next."""
-    module.__class__ = type(kind.__name__, (kind, type(module)), {})
+    """Let a module be of `kind` too, whose methods come before those of its class; the name stays."""
+    module.__class__ = type(type(module).__name__, (kind, type(module)), {})
 
 
 def shared_copy(module: nn.Module, others: Mapping[int, nn.Module]) -> nn.Module:
@@ -163,16 +160,23 @@ def shared_copy(module: nn.Module, others: Mapping[int, nn.Module]) -> nn.Module
     return copy.deepcopy(module, {**{id(each): each for each in tensors}, **others})
 
 
-def client_half(module: nn.Module, cut: str, missing: Sequence[str]) -> nn.Module:
+def _marks_padding(module: nn.Module, shape: Sequence[Size]) -> bool:
+    """Whether a model says by `needs_padding` that padding matters to it, and smashed data have positions."""
+    return bool(getattr(module, "needs_padding", False)) and tuple(shape[1:2]) == (Size(1, 0, 1),)
+
+
+def client_half(module: nn.Module, cut: str, missing: Sequence[str], shape: Sequence[Size]) -> nn.Module:
     """The client half of a module, which shares its tensors.
 
     Args:
         missing: names of the submodules that belong to the server.
+        shape: of smashed data.
     """
     parts = dict(module.named_modules())
     half = shared_copy(module, {id(parts[name]): Missing() for name in missing})
     derived_class(half.get_submodule(cut), _Cut)
-    derived_class(half, ClientHalf)
+    derived_class(half, StubbedClient)
+    half.marks_padding = _marks_padding(module, shape)  # type: ignore[assignment]
     return half
 
 
@@ -208,12 +212,13 @@ class ServerParts:
         }
         others[id(parts[cut[0]])] = _Injected(self.current, cut[1])
         half = shared_copy(module, others)
-        derived_class(half, ServerHalf)
+        derived_class(half, StubbedServer)
+        half.marks_padding = _marks_padding(module, self.current.shape)  # type: ignore[assignment]
         half.current, half.following = self.current, following  # type: ignore[assignment]
         return half
 
 
-def shortened(server: ServerHalf, depth: int) -> nn.Module:
+def shortened(server: StubbedServer, depth: int) -> nn.Module:
     """A server half without the blocks after its first `depth`; frozen tensors are shared, others its own."""
     passed = list(server.following.items())[depth:]
     others: dict[int, object] = {id(server.get_submodule(name)): _Passing(output) for name, output in passed}

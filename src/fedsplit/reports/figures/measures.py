@@ -22,7 +22,7 @@ Moment: TypeAlias = Annotated[
 ]
 """When a metric is read: at the last evaluation, at the best, or at the last within a budget."""
 
-_SHORT = {"accuracy": "test_accuracy", "loss": "test_loss"}
+_SHORT = {"accuracy": "test_accuracy", "loss": "test_loss", "perplexity": "test_perplexity"}
 AXIS_LABELS: Mapping[str, str] = {
     "round": "Round",
     "load": "Communication load (MB)",
@@ -31,6 +31,7 @@ AXIS_LABELS: Mapping[str, str] = {
     "cost": "Cost",
     "test_accuracy": "Test accuracy",
     "test_loss": "Test loss",
+    "test_perplexity": "Test perplexity",
     "train_loss": "Training loss",
     "local_accuracy.mean": "Local accuracy, mean",
     "local_accuracy.std": "Local accuracy, spread",

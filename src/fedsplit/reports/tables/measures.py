@@ -74,6 +74,11 @@ def _last(amounts: Amounts, run: Run) -> float | None:
     return value if value is not None and isfinite(value) else None
 
 
+def _best_perplexity(run: Run) -> float | None:
+    known = (each for each in run.columns.get("test_perplexity", ()) if each is not None and isfinite(each))
+    return min(known, default=None)
+
+
 def _best_accuracy(run: Run) -> float | None:
     known = (each for each in run.columns.get("test_accuracy", ()) if each is not None and isfinite(each))
     return max(known, default=None)
@@ -112,6 +117,10 @@ def _each(
 _MEASURES: Mapping[str, Callable[[Sequence[float]], list[Measure]]] = {
     "final_accuracy": _one(_share("final_accuracy", "Final accuracy", _last_in("test_accuracy"))),
     "best_accuracy": _one(_share("best_accuracy", "Best accuracy", _best_accuracy)),
+    "final_perplexity": _one(
+        Measure("final_perplexity", "Final perplexity", _last_in("test_perplexity"), "lower")
+    ),
+    "best_perplexity": _one(Measure("best_perplexity", "Best perplexity", _best_perplexity, "lower")),
     "local_accuracy": lambda targets: [
         _share("local_accuracy.mean", "Local accuracy", _last_in("local_accuracy.mean")),
         _share("local_accuracy.worst", "Local accuracy, worst client", _last_in("local_accuracy.worst")),

@@ -79,7 +79,11 @@ class TrainingClient(Dialler):
 
     def _new_worker(self, run: bytes, plan: pb.Plan) -> Worker:
         def build(config: RunConfig, member: Member) -> RunSetting:
-            return self._build(replace(config, engine=component_of("engine", Sequential)), member)
+            run = self._build(replace(config, engine=component_of("engine", Sequential)), member)
+            if run.frozen_digest != plan.frozen_weights:
+                told = "its parameters that do not learn are not those of the run; they are never sent"
+                raise UserError("model", config.choice("model"), told)
+            return run
 
         built = self.built("the run", plan, build)
         folder = self._folder or Path("saves", "clients", run.hex(), str(self.client))
