@@ -95,12 +95,17 @@ def own(tiny: Build, *overrides: str, **options: Sequence[str]) -> Experiment:
     return tiny(model, *base, *small, *overrides, *given)
 
 
+def whole_weights(run: Experiment) -> dict[str, Tensor]:
+    """What the run trained, and the parameters beside it that do not learn."""
+    halves = run.parts.models.halves
+    return {**halves.client.state_dict(), **halves.server.state_dict(), **run.algorithm.full_weights()}
+
+
 def named(run: Experiment, parts: Sequence[str]) -> dict[str, Tensor]:
     """Copies of the parameters of some parts, as the run would save them."""
     halves = run.parts.models.halves
     parameters = {name for half in (halves.client, halves.server) for name, _ in half.named_parameters()}
-    kept = {**halves.client.state_dict(), **halves.server.state_dict()}
-    full = {**kept, **run.algorithm.full_weights()}
+    full = whole_weights(run)
     return {
         name: tensor.clone()
         for name, tensor in full.items()
@@ -230,7 +235,7 @@ def test_training_beside_frozen_parameters_is_that_of_a_plain_loop(
         reference.auxiliary_steppers = [sgd(module) for module in reference.auxiliaries]
     run.run_round(0)
     getattr(reference, algorithm)(0)
-    assert_close(run.algorithm.full_weights(), reference.full_weights())
+    assert_close(whole_weights(run), reference.full_weights())
 
 
 def assert_close(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
@@ -277,7 +282,7 @@ def test_hooks_and_modes_do_in_a_run_what_they_do_in_the_whole_model(
     assert isinstance(run.parts.engine, Sequential if "hooks" in options else Vectorized)
     expected = plain_fed_avg(run)
     run.run_round(0)
-    assert_close(run.algorithm.full_weights(), expected)
+    assert_close(whole_weights(run), expected)
 
 
 @pytest.mark.cover(1)
@@ -293,9 +298,9 @@ def test_splitting_keeps_hooks_and_modes_at_every_cut(
     )
     for run in (together, split):
         run.run_round(0)
-    assert_close(together.algorithm.full_weights(), split.algorithm.full_weights())
+    assert_close(whole_weights(together), whole_weights(split))
     whole, x = build_whole_model(together.config, together.parts.data, together.parts.device)
-    whole.load_state_dict(together.algorithm.full_weights())
+    whole.load_state_dict(whole_weights(together))
     halves = together.parts.models.halves
     for half in (halves.client, halves.server):
         half.load_state_dict({name: whole.state_dict()[name] for name in half.state_dict()})
@@ -311,7 +316,7 @@ def test_modes_are_kept_where_clients_are_stacked_with_auxiliary_models(tiny: Bu
     before = runs[0].algorithm.full_weights()
     for run in runs:
         run.run_round(0)
-    ours, theirs = (run.algorithm.full_weights() for run in runs)
+    ours, theirs = (whole_weights(run) for run in runs)
     assert all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in ours)
     for name in ("norm.running_mean", "hidden.1.running_var", "norm.num_batches_tracked"):
         assert torch.equal(ours[name], before[name])

@@ -11,7 +11,10 @@ from fedsplit.quant.message import Message
 
 
 class LabelCodec(ABC):
-    """Codes the labels of a batch, int64."""
+    """Codes the labels of a batch, of the type `decoded`."""
+
+    decoded: torch.dtype = torch.int64
+    """Type of labels, before they travel and after."""
 
     context: int | None = None
     """The most positions of a sample, of labels `(b, t)`; None of labels that no length goes with."""
@@ -26,7 +29,7 @@ class LabelCodec(ABC):
 
     @abstractmethod
     def encode(self, labels: Tensor) -> Message:
-        """The message of labels, int64.
+        """The message of labels.
 
         Raises:
             ValueError: they are no labels of this run.
@@ -34,7 +37,7 @@ class LabelCodec(ABC):
 
     @abstractmethod
     def decode(self, message: Message) -> Tensor:
-        """The labels, int64.
+        """The labels.
 
         Raises:
             Corrupt: the message was altered, or no labels of this run are in it.

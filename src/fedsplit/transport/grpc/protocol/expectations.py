@@ -106,7 +106,7 @@ class Expectations:
                     raise Corrupt(f"no batch of {samples} samples has tensors of the shapes {announced}")
         return [
             Expected("z", self.cut_number("smashed"), self._codecs.smashed, z, self._dtype),
-            Expected("y", pb.LABELS, self.labels, y, torch.int64),
+            Expected("y", pb.LABELS, self.labels, y, self.labels.decoded),
         ]
 
     def check_positions(self, z: Tensor, y: Tensor) -> None:
