@@ -48,9 +48,11 @@ class TokenLabels(LabelCodec):
             raise ValueError(f"a sample has no position, or more than {self.context}")
         coded, others = self._places(lengths, labels.shape[1])
         codes = labels[coded]
-        codes = codes.masked_fill(codes == self._ignored, self.vocabulary)
-        if ((codes < 0) | (codes > self.vocabulary)).any() or (labels[others] != self._ignored).any():
+        ignored = codes == self._ignored
+        strange = ((codes < 0) & ~ignored) | (codes >= self.vocabulary)
+        if strange.any() or (labels[others] != self._ignored).any():
             raise ValueError(f"a label is none of {self.vocabulary}, or stands where none can")
+        codes = codes.masked_fill(ignored, self.vocabulary)
         payload = to_bytes(lengths.to(self._length)) + to_bytes(codes.to(self._code))
         return Message.sealed(payload, tuple(labels.shape), torch.int64)
 
