@@ -1552,7 +1552,7 @@ FAULTS = (
         "src/fedsplit/config/checks.py",
         'RESUMABLE = (\n    "rounds",\n',
         'RESUMABLE = (\n    "rounds",\n    "batch_size",\n',
-        ("tests/test_command_line.py",),
+        ("tests/cli/test_command_line.py",),
     ),
     Fault(
         "an-edited-key-is-taken-at-a-resume",
@@ -1600,7 +1600,7 @@ FAULTS = (
         "src/fedsplit/config/overrides.py",
         'if value == "null":',
         'if value == "":',
-        ("tests/test_quant_command_line.py",),
+        ("tests/cli/test_quant_command_line.py",),
     ),
     # cli/ and hydra_config
     Fault(
@@ -1633,7 +1633,7 @@ FAULTS = (
         "src/fedsplit/cli/run.py",
         "return error.exit_code",
         "return 2",
-        ("tests/test_command_line.py",),
+        ("tests/cli/test_command_line.py",),
     ),
     Fault(
         "an-alias-names-the-other-algorithm",
@@ -1649,7 +1649,7 @@ FAULTS = (
         "hydra_config/quant/int8.yaml",
         "/codec@cut_gradient: int8_block",
         "/codec@cut_gradient: none",
-        ("tests/test_quant_command_line.py", "tests/training/test_quantized_runs.py"),
+        ("tests/cli/test_quant_command_line.py", "tests/training/test_quantized_runs.py"),
     ),
 )
 
