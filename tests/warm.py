@@ -19,7 +19,6 @@ def warm_forker() -> Forker:
 
 def _import_what_commands_need() -> None:
     import matplotlib.figure  # noqa: F401, PLC0415
-    import sklearn.datasets  # noqa: F401, PLC0415
     import torch._dynamo  # noqa: F401, PLC0415
 
     import fedsplit.training.experiment  # noqa: F401, PLC0415
