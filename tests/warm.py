@@ -24,8 +24,14 @@ def _import_what_commands_need() -> None:
     import fedsplit.training.experiment  # noqa: F401, PLC0415
     from fedsplit.config.compose import composed, composing, run_config  # noqa: PLC0415
 
-    with composing():  # what Hydra imports and reads for the first, it has for all others
-        run_config(composed([]))
+    with (
+        composing()
+    ):  # what Hydra imports, reads and learns of its grammar for the first, it has for all others
+        run_config(
+            composed(
+                ["rounds=1", "algorithm=fed_avg", "hydra.run.dir=/a-b/c_d.e", "codec@quant.smashed=none"]
+            )
+        )
 
 
 class Borrowed(Forker):

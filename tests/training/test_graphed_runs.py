@@ -19,6 +19,7 @@ from tests.conftest import ALGORITHMS, Build
 
 ROUNDS = 4
 RAGGED = (
+    "dataset.max_train=80",
     "distribution=dirichlet",
     "distribution.alpha=0.5",
     "scheduler=cosine",

@@ -207,18 +207,18 @@ KILLED = [
 def test_quantized_run_resumed_after_a_kill_gives_the_same_bits(
     tiny: Build, tmp_path: Path, overrides: list[str]
 ) -> None:
-    straight = tiny(*overrides, "rounds=4")
-    for t in range(4):
+    straight = tiny(*overrides)
+    for t in range(3):
         run_rounds(straight, t + 1, start=t)
         save(tmp_path / str(t + 1), straight.checkpoint())
     expected = bits(straight)
     assert any(path.startswith("/links/") for path in expected)
-    for stop in (1, 2, 3):
-        resumed = tiny(*overrides, "rounds=4")
+    for stop in (1, 2):
+        resumed = tiny(*overrides)
         found = load_latest(tmp_path / str(stop))
         assert found is not None
         resumed.restore(found)
-        run_rounds(resumed, 4, start=stop)
+        run_rounds(resumed, 3, start=stop)
         actual = bits(resumed)
         assert expected.keys() == actual.keys()
         assert [name for name in expected if not torch.equal(expected[name], actual[name])] == []
@@ -399,7 +399,8 @@ def test_uploads_of_local_training_arrive_decoded(
 def test_splitfed_in_three_quantized_rounds_gives_the_weights_of_a_loop_by_hand(
     tiny: Build, algorithm: str, overrides: list[str], optimizer: str
 ) -> None:
-    run = tiny(f"algorithm={algorithm}", "num_clients=1", f"optimizer={optimizer}", *overrides)
+    small = ["num_clients=1", "dataset.max_train=60"]
+    run = tiny(f"algorithm={algorithm}", *small, f"optimizer={optimizer}", *overrides)
     reference = CodedLoop(run, {"adam": adam, "sgd": sgd}[optimizer])
     for t in range(3):
         run.run_round(t)
@@ -454,7 +455,7 @@ def test_client_head_trains_on_decoded_smashed_data_where_configured(
 
 @pytest.mark.parametrize("algorithm", long_but(["fsl_sage", "splitfed_v2"], ALGORITHMS))
 def test_stochastic_rounding_of_a_run_follows_from_the_seed_alone(tiny: Build, algorithm: str) -> None:
-    overrides = [f"algorithm={algorithm}", "quant=int4"]
+    overrides = [f"algorithm={algorithm}", "quant=int4", "dataset.max_train=60"]
     weights = {}
     for name, more, seed in (
         ("first", STOCHASTIC, 0),
