@@ -2,6 +2,7 @@
 # `make run TORCH=cpu` takes torch without CUDA, which on Linux is gigabytes less to download.
 PYTHON ?= python3
 TORCH ?=
+unexport PYTHONDONTWRITEBYTECODE # modules are compiled once, and not in each process that a test starts
 ENVIRONMENT := .venv
 IN := $(ENVIRONMENT)/bin
 

@@ -1568,7 +1568,7 @@ FAULTS = (
         "src/fedsplit/config/checks.py",
         'RESUMABLE = (\n    "rounds",\n',
         'RESUMABLE = (\n    "rounds",\n    "batch_size",\n',
-        ("tests/test_command_line.py",),
+        ("tests/cli/test_command_line.py",),
     ),
     Fault(
         "an-edited-key-is-taken-at-a-resume",
@@ -1616,7 +1616,7 @@ FAULTS = (
         "src/fedsplit/config/overrides.py",
         'if value == "null":',
         'if value == "":',
-        ("tests/test_quant_command_line.py",),
+        ("tests/cli/test_quant_command_line.py",),
     ),
     # cli/ and hydra_config
     Fault(
@@ -1649,7 +1649,7 @@ FAULTS = (
         "src/fedsplit/cli/run.py",
         "return error.exit_code",
         "return 2",
-        ("tests/test_command_line.py",),
+        ("tests/cli/test_command_line.py",),
     ),
     Fault(
         "an-alias-names-the-other-algorithm",
@@ -1665,7 +1665,7 @@ FAULTS = (
         "hydra_config/quant/int8.yaml",
         "/codec@cut_gradient: int8_block",
         "/codec@cut_gradient: none",
-        ("tests/test_quant_command_line.py", "tests/training/test_quantized_runs.py"),
+        ("tests/cli/test_quant_command_line.py", "tests/training/test_quantized_runs.py"),
     ),
 )
 

@@ -55,11 +55,11 @@ def choices_by_run() -> list[list[Path]]:
 def test_choice_trains_what_its_algorithm_says_in_two_tiny_rounds(
     choices: list[Path], tiny: Build, cifar_sized: Build
 ) -> None:
-    build, overrides = tiny, []
+    build, overrides = tiny, ["dataset.max_train=60"]
     codecs = iter(CODECS)
     for group, name in (choice.parts for choice in choices):
         if group == "experiment":
-            build = cifar_sized
+            build, overrides = cifar_sized, []
         overrides.append(f"codec@{next(codecs)}={name}" if group == "codec" else f"{group}={name}")
     run = build(*overrides)
     before = run.algorithm.full_weights()

@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection, Pipe, wait
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.processes.lifeline import end_with_parent
 
-PACKAGES = ("fedsplit", "torch", "torchvision", "sklearn", "scipy", "numpy", "zstandard")
+PACKAGES = ("fedsplit", "torch", "torchvision", "scipy", "numpy", "zstandard")
 """What a fork had to import of these, the next one finds."""
 _LONGEST = 2000
 """Characters of an error."""

@@ -13,6 +13,7 @@ from fedsplit.cli.run import main
 from fedsplit.config.compose import composed, composing, plain
 from fedsplit.config.overrides import spelled_out
 from fedsplit.config.settings import CODECS
+from fedsplit.errors import UserError
 from fedsplit.sweeps import grid
 from tests.command_line import command_line
 from tests.conftest import TINY, Configure
@@ -156,11 +157,7 @@ def test_quantized_run_records_its_codecs_and_resumes_with_them(tmp_path: Path) 
 # Mistakes
 
 CODEC_NAMES = "no such choice; allowed: affine, bf16, fp16, fp8, int2_block, "
-MISTAKES = [
-    (
-        ["quant=int8", "quant.smashed.bits=17"],
-        "quant.smashed.bits=17: must be a whole number from 1 to 16 or",
-    ),
+WRONG = [
     (["quant=int8", "quant.smashed.bits=0"], "quant.smashed.bits=0: must be a whole number from 1 to 16 or"),
     (["quant=int8", "quant.smashed.bits=2.5"], "quant.smashed.bits=2.5: must be a whole number from 1 to 16"),
     (["quant=int8", "quant.smashed.bits=all"], "quant.smashed.bits=all: must be a whole number from 1 to 16"),
@@ -193,16 +190,6 @@ MISTAKES = [
         ["quant=int8", "quant.weights.up.zstd=best"],
         "quant.weights.up.zstd=best: must be a level of zstandard",
     ),
-    (["quant.smashed.zstd=3"], "quant.smashed.zstd=3: must be null"),
-    (
-        ["quant=int8", "quant.weights=none", "quant.weights.up.zstd=3"],
-        "quant.weights.up.zstd=3: must be null",
-    ),
-    (
-        ["quant=int8", "quant.smashed.bits=auto"],
-        "quant.smashed.budget=null: bits=auto needs a number of bits a value, such as 1.0",
-    ),
-    (["quant=int8", "quant.smashed.budget=1.0"], "quant.smashed.budget=1.0: must be null with bits=8"),
     (
         ["quant=int8", "quant.smashed.bits=auto", "quant.smashed.budget=0"],
         "quant.smashed.budget=0: must be a number greater than 0",
@@ -221,7 +208,6 @@ MISTAKES = [
         ["quant.smashd=int4_channel"],
         "quant.smashd=int4_channel: no such key; did you mean smashed? known: smashed, cut_gradient, ",
     ),
-    (["-m", "quant.weights=none,fp16"], "quant.weights=none,fp16: a sweep takes one of quant.weights.up, "),
     (["quant.smashed=null"], "quant.smashed=null: a codec is needed; none sends"),
     (["quant.weights.sideways=none"], "quant.weights.sideways=none: no such key; known: up, down, whole"),
     (["+quant.weights.sideways=none"], "quant.weights.sideways=none: no such key; known: up, down, whole"),
@@ -234,6 +220,24 @@ MISTAKES = [
         ["quant.smashed._target_=fedsplit.quant.nothing"],
         "quant.smashed._target_=fedsplit.quant.nothing: the dotted path",
     ),
+]
+"""Mistakes that composing and checking a configuration finds."""
+MISTAKES = [
+    (
+        ["quant=int8", "quant.smashed.bits=17"],
+        "quant.smashed.bits=17: must be a whole number from 1 to 16 or",
+    ),
+    (["quant.smashed.zstd=3"], "quant.smashed.zstd=3: must be null"),
+    (
+        ["quant=int8", "quant.weights=none", "quant.weights.up.zstd=3"],
+        "quant.weights.up.zstd=3: must be null",
+    ),
+    (
+        ["quant=int8", "quant.smashed.bits=auto"],
+        "quant.smashed.budget=null: bits=auto needs a number of bits a value, such as 1.0",
+    ),
+    (["quant=int8", "quant.smashed.budget=1.0"], "quant.smashed.budget=1.0: must be null with bits=8"),
+    (["-m", "quant.weights=none,fp16"], "quant.weights=none,fp16: a sweep takes one of quant.weights.up, "),
     (
         ["quant.smashed._target_=fedsplit.optim.schedules.Constant"],
         "quant.smashed._target_=fedsplit.optim.schedules.Constant: must make a Codec",
@@ -243,6 +247,19 @@ MISTAKES = [
         "dataset.validation=1438: ",
     ),
 ]
+"""One of those, and what only a command finds."""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), WRONG, ids=lambda v: " ".join(v) if isinstance(v, list) else ""
+)
+def test_quant_mistake_is_refused_in_one_line(
+    arguments: list[str], message: str, configured: Configure
+) -> None:
+    with pytest.raises(UserError) as caught:
+        configured(*arguments)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fedsplit.cli.run import main
+from fedsplit.errors import UserError
 from fedsplit.recording.metrics import Record
 from fedsplit.tasks.running import announced
 from fedsplit.training.experiment import Experiment
@@ -17,21 +18,45 @@ from tests.conftest import TINY, Configure
 
 ONE_AT_ONCE = "hydra.launcher.n_jobs=1"  # the other core is another test's
 
+WRONG = [
+    (["rounds=abc"], "rounds=abc: must be a whole number greater than 0"),
+    (["optimizer.lr=0"], "optimizer.lr=0: must be a number greater than 0"),
+    (["optimizer.betas=[0.9]"], "optimizer.betas=[0.9]: must be a list, each a number from 0 to below 1"),
+    (["cohort_size=11"], "cohort_size=11: at most num_clients, 10"),
+    (["device=gpu"], "device=gpu: must be auto, cpu, cuda or cuda:N"),
+    (["seed=3", "rounds=[1"], "rounds=[1: cannot be read; as text, its value is quoted: 'rounds=\"[1\"'\n"),
+    (
+        ["dataset.root=/my images (2)", "seed=3"],
+        "dataset.root=/my images (2): cannot be read; as text, its value is quoted: "
+        "'dataset.root=\"/my images (2)\"'\n",
+    ),
+    (
+        ["rounds=3", "seed=0,1"],
+        "seed=0,1: several values are a sweep, which is asked for by -m; one list is 'seed=[0,1]', "
+        "one text 'seed=\"0,1\"'\n",
+    ),
+    (["seed=3", "rounds"], "override=rounds: must be KEY=VALUE or GROUP=CHOICE\n"),
+    (["optimizer.lr=.inf"], "optimizer.lr=.inf: must be a number greater than 0"),
+    (
+        ["optimizer=sgd", "optimizer.lr=1e39"],
+        "optimizer.lr=1e+39: must be a number greater than 0, up to 3.4e+38",
+    ),
+    (["seed=null"], "seed=null: must be a whole number, 0 or greater"),
+    (["progress=1"], "progress=1: must be true or false"),
+    (["threads=10000000000"], "threads=10000000000: must be a whole number from 1 to 1024"),
+]
+"""Mistakes that composing and checking a configuration finds."""
 MISTAKES = [
     (["algorithm=foo"], "algorithm=foo: no such choice; allowed: cse_fsl, fed_avg, fsl_sage, "),
     (["rouds=3"], "rouds=3: no such key; did you mean rounds? known: seed, threads, "),
     (["algorithm.q=3"], "algorithm.q=3: no such key; known: server_update_interval, "),
     (["+extra.key=3"], "extra={'key': 3}: no such key; known: "),
-    (["rounds=abc"], "rounds=abc: must be a whole number greater than 0"),
     (["rounds=-1"], "rounds=-1: must be a whole number greater than 0"),
-    (["optimizer.lr=0"], "optimizer.lr=0: must be a number greater than 0"),
-    (["optimizer.betas=[0.9]"], "optimizer.betas=[0.9]: must be a list, each a number from 0 to below 1"),
     (["client_optimizer.lr=0.1"], "client_optimizer.lr=0.1: "),
     (["optimizer=sgd", "optimizer.nesterov=true"], "optimizer.nesterov=True: needs momentum above 0"),
     (["resume={tmp}/nowhere"], "resume={tmp}/nowhere: no such directory; give the directory of a run"),
     (["resume={tmp}"], "resume={tmp}: not the directory of a run: it holds no config.yaml"),
     (["num_clients=100000"], "num_clients=100000: at most the 1438 training samples"),
-    (["cohort_size=11"], "cohort_size=11: at most num_clients, 10"),
     (
         ["distribution=dirichlet", "distribution.alpha=0"],
         "distribution.alpha=0: must be a number greater than 0",
@@ -56,26 +81,13 @@ MISTAKES = [
     (["dataset.max_train=5"], "dataset.max_train=5: at least one sample for each of the 10 classes"),
     (["hydra.run.dir={tmp}/file/below"], "hydra.run.dir={tmp}/file/below: cannot be made (Not a directory)"),
     (["device=cuda:99"], "device=cuda:99: there "),
-    (["device=gpu"], "device=gpu: must be auto, cpu, cuda or cuda:N"),
     (["estimator=mlp_regression", "algorithm.warm_start=1"], "algorithm.warm_start=1: must be 0"),
-    (["seed=3", "rounds=[1"], "rounds=[1: cannot be read; as text, its value is quoted: 'rounds=\"[1\"'\n"),
-    (
-        ["dataset.root=/my images (2)", "seed=3"],
-        "dataset.root=/my images (2): cannot be read; as text, its value is quoted: "
-        "'dataset.root=\"/my images (2)\"'\n",
-    ),
     (["-m", "seed=0,1", "run=it's"], "run=it's: cannot be read; as text, its value is quoted: "),
     (["-m", "seed=range(0,x)"], "seed=range(0,x): cannot be read (TypeError while evaluating 'range(0,x)'"),
-    (
-        ["rounds=3", "seed=0,1"],
-        "seed=0,1: several values are a sweep, which is asked for by -m; one list is 'seed=[0,1]', "
-        "one text 'seed=\"0,1\"'\n",
-    ),
     (
         ["optimizer=glob(adam*)"],
         "optimizer=glob(adam*): several values are a sweep, which is asked for by -m\n",
     ),
-    (["seed=3", "rounds"], "override=rounds: must be KEY=VALUE or GROUP=CHOICE\n"),
     (["=3"], "override==3: must be KEY=VALUE or GROUP=CHOICE\n"),
     (["seed=3", "+algorithm=fed_avg"], "+algorithm=fed_avg: is chosen already; "),
     (["rounds=3", "~seed=5"], "~seed=5: Could not delete"),
@@ -86,15 +98,7 @@ MISTAKES = [
     (["--config-name=mine"], "flag=--config-name=mine: the configuration is hydra_config/config.yaml; "),
     (["-h", "-cn", "mine"], "flag=-cn: the configuration is hydra_config/config.yaml; "),
     (["rouds=3", "fooo=4"], "fooo=4: no such key; known: seed, "),
-    (["optimizer.lr=.inf"], "optimizer.lr=.inf: must be a number greater than 0"),
-    (
-        ["optimizer=sgd", "optimizer.lr=1e39"],
-        "optimizer.lr=1e+39: must be a number greater than 0, up to 3.4e+38",
-    ),
     (["+client_optimizer.lr=0.1"], "client_optimizer._target_=null: is missing"),
-    (["seed=null"], "seed=null: must be a whole number, 0 or greater"),
-    (["progress=1"], "progress=1: must be true or false"),
-    (["threads=10000000000"], "threads=10000000000: must be a whole number from 1 to 1024"),
     (
         ["~optimizer.lr"],
         "optimizer._target_=fedsplit.optim.optimizers.Adam: missing a required argument",
@@ -160,6 +164,19 @@ MISTAKES = [
         "model._target_=nowhere.Net: Error loading 'nowhere.Net': ModuleNotFoundError",
     ),
 ]
+"""One of those, and what only a command finds."""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), WRONG, ids=lambda v: " ".join(v) if isinstance(v, list) else ""
+)
+def test_configuration_with_a_mistake_is_refused_in_one_line(
+    arguments: list[str], message: str, configured: Configure
+) -> None:
+    with pytest.raises(UserError) as caught:
+        configured(*arguments)
+    assert f"{caught.value}\n".startswith(message)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -267,6 +284,7 @@ def test_older_spelling_of_a_distribution_trains_the_same_model_as_the_group(tmp
     assert models[0] == models[1]
 
 
+@pytest.mark.long  # tests/sweeps compares jobs with runs alone in every run
 def test_sweep_trains_the_model_of_each_combination_run_alone(tmp_path: Path) -> None:
     jobs = ["rounds=1", "algorithm=cse_fsl,fed_avg", "seed=1"]
     done = command_line(*TINY, "-m", ONE_AT_ONCE, *jobs, cwd=tmp_path)

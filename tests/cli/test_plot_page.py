@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from fedsplit.machine.extras import install_command
+from tests.cli.test_plot_results import files, plot, refused
 from tests.reports.chosen import store_run
-from tests.test_plot_results import files, plot, refused
 
 
 def ask(folder: Path, **experiments: Any) -> None:

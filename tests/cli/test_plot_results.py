@@ -11,7 +11,7 @@ from fedsplit.machine.extras import install_command
 from fedsplit.recording.config_file import FORMAT
 from tests.command_line import command_line
 
-SCRIPT = Path(__file__).parents[1] / "plot_results.py"
+SCRIPT = Path(__file__).parents[2] / "plot_results.py"
 HEADER = "round,test_accuracy,test_loss,train_loss,load"
 PNG = b"\x89PNG\r\n\x1a\n"
 
