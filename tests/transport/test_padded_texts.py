@@ -13,15 +13,23 @@ from fedsplit.building.process import prepare_process
 from fedsplit.config.choices import own_choices
 from fedsplit.config.compose import composed, composing, run_config
 from fedsplit.objectives.next_token import PADDING
+from fedsplit.quant.coded import Coded
 from fedsplit.quant.message import Corrupt
+from fedsplit.recording.ledger import Ledger
 from fedsplit.training.experiment import Experiment
+from fedsplit.transport.grpc.client.worker import Worker
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol.expectations import Expectations
+from fedsplit.transport.grpc.protocol.packing import pack
+from fedsplit.transport.grpc.protocol.tensors import decoded
+from fedsplit.transport.grpc.server.hub import Hub
+from fedsplit.transport.grpc.server.pending import expected_tensors
 from tests.conftest import Build
 from tests.transport.padded_texts import CONTEXT, FEATURES, choices
 from tests.transport.runs import assert_same, ran
 from tests.transport.weighing import ChunkWeigher, counted
 
+RUN = b"r" * 16
 SETTINGS = (
     *("dataset=random_texts", "model=tiny_causal", "auxiliary=tiny_head", "num_clients=3", "batch_size=4"),
     *("rounds=2", "progress=false", "engine=sequential", "algorithm.server_update_interval=2"),
@@ -181,3 +189,38 @@ def test_int8_keeps_features_of_a_model_at_35_db_beside_an_outlier_of_a_hundred_
     meant, seen = z[y != PADDING][:, others], decoded[y != PADDING][:, others]
     assert z[..., 3].abs().max() > 20 * meant.abs().max()
     assert 10 * (meant.square().sum() / (seen - meant).square().sum()).log10() >= 35
+
+
+@pytest.mark.parametrize("quant", ["none", "int8"])
+def test_messages_of_texts_are_decoded_as_a_local_transport_simulates_them(
+    texts: Build, tmp_path: Path, quant: str
+) -> None:
+    run = texts("algorithm=splitfed_v2", f"quant={quant}")
+    setting = run.transport.run
+    expectations, counts = Expectations(setting), setting.sample_counts
+    hub = Hub(run=RUN, clients=1, expectations=expectations, sample_counts=counts[:1], ledger=Ledger())
+    worker = Worker(setting, 0, tmp_path, RUN.hex())
+    hub.begin(0, [0], {})
+    worker.answer(hub._sessions[0].pending.verb)  # type: ignore[union-attr]
+    hub.ask(0, forward=pb.Forward())
+    pending = hub._sessions[0].pending
+    assert pending is not None
+    sent, _ = worker.answer(pending.verb)
+    came = decoded(sent, expected_tensors(pending, sent.head, expectations, counts[0]))
+    cohort = run.transport.cohort(0, [0])  # type: ignore[attr-defined]
+    (upload,) = cohort.forward(0)
+    assert torch.equal(upload.y, came["y"])
+    assert torch.equal(upload.z, expectations.positions.padded(came["z"], came["y"]))
+    assert not upload.z[upload.y == PADDING].any()
+    bytes_up = setting.ledger.of_round(0)["up"]
+    assert [tensor.size for tensor in sent.head.tensors] == [bytes_up["smashed"], bytes_up["labels"]]
+    assert [len(payload) for payload in sent.payloads] == [bytes_up["smashed"], bytes_up["labels"]]
+    codec, dz = setting.quantization.cut_gradient, torch.randn(upload.z.shape)
+    meant = expectations.positions.packed(dz, upload.y)
+    coded = Coded(meant, codec.transmit(meant, seed=1))
+    number = expectations.cut_number("cut_gradient")
+    hub.ask(0, backward=pb.Backward(), tensors=[pack("dz", number, coded)])
+    verb = hub._sessions[0].pending.verb  # type: ignore[union-attr]
+    assert worker.admit(verb.head)
+    (done,) = worker.answer(verb)
+    assert done.head.WhichOneof("content") == "done"
