@@ -251,8 +251,8 @@ FAULTS = (
         "normalisation-sees-held-out-images",
         "building",
         "src/fedsplit/building/data.py",
-        "seen = train if all_seen else train.chosen(trained_on.indices.sort().values)",
-        "seen = train",
+        "dataset.scaled(None if all_seen else trained_on.indices.sort().values)",
+        "dataset.scaled(None)",
         ("tests/training/test_local_accuracy.py",),
     ),
     Fault(
@@ -315,7 +315,7 @@ FAULTS = (
     Fault(
         "flips-upside-down",
         "data",
-        "src/fedsplit/data/batches.py",
+        "src/fedsplit/data/augmentation.py",
         "pixels.flip(2)",
         "pixels.flip(1)",
         ("tests/data/test_batches.py",),
@@ -323,7 +323,7 @@ FAULTS = (
     Fault(
         "normalisation-shifts-the-wrong-way",
         "data",
-        "src/fedsplit/data/batches.py",
+        "src/fedsplit/data/images.py",
         "shift = -torch.stack(means) * scale",
         "shift = torch.stack(means) * scale",
         ("tests/data/test_batches.py", "tests/data/test_dataset.py"),
@@ -331,7 +331,7 @@ FAULTS = (
     Fault(
         "validation-takes-the-first-of-each-class",
         "data",
-        "src/fedsplit/data/dataset.py",
+        "src/fedsplit/data/image_source.py",
         "held_out[len(train) - 1 - last] = True",
         "held_out[last] = True",
         ("tests/data/test_dataset.py",),
@@ -339,7 +339,7 @@ FAULTS = (
     Fault(
         "one-class-too-many-gives-one-more",
         "data",
-        "src/fedsplit/data/dataset.py",
+        "src/fedsplit/data/image_source.py",
         "share + (label < extra)",
         "share + (label <= extra)",
         ("tests/data/test_dataset.py",),
@@ -355,9 +355,9 @@ FAULTS = (
     Fault(
         "fingerprint-is-without-test-images",
         "data",
-        "src/fedsplit/data/fingerprint.py",
-        '"test": of_images(dataset.test)',
-        '"test": of_images(dataset.train)',
+        "src/fedsplit/data/dataset.py",
+        '"test": self.test.fingerprint()',
+        '"test": self.train.fingerprint()',
         ("tests/training/test_changed_runs.py",),
     ),
     Fault(
@@ -391,6 +391,22 @@ FAULTS = (
         "self._parsed(file, writers) for file in files",
         "self._parsed(file, {}) for file in files",
         ("tests/data/test_femnist.py",),
+    ),
+    Fault(
+        "first-token-behind-the-context-is-no-target",
+        "data",
+        "src/fedsplit/data/texts.py",
+        "positions + 1 < self.contexts",
+        "positions < self.contexts",
+        ("tests/data/test_texts.py",),
+    ),
+    Fault(
+        "tokens-behind-the-end-are-those-of-the-next-text",
+        "data",
+        "src/fedsplit/data/texts.py",
+        "tokens.masked_fill_((positions < 0).to(tokens.device), behind)",
+        "tokens",
+        ("tests/data/test_texts.py",),
     ),
     # data/distributions
     Fault(

@@ -214,8 +214,8 @@ def test_resume_with_a_fixed_key_and_a_run_in_a_used_directory_are_refused(tmp_p
     seed = command_line(f"resume={directory}", "seed=3")
     assert (seed.returncode, seed.stderr) == (
         2,
-        "error: seed=3: beside resume only rounds, comm_threshold_mb, time_limit_s, target_accuracy, device, "
-        "cuda_graphs, progress, tracker, trust, dataset.root may be given\n",
+        "error: seed=3: beside resume only rounds, comm_threshold_mb, time_limit_s, target_accuracy, "
+        "target_perplexity, device, cuda_graphs, progress, tracker, trust, dataset.root may be given\n",
     )
     again = command_line(*TINY, f"hydra.run.dir={directory}")
     assert again.returncode == 2

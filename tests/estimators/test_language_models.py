@@ -18,7 +18,7 @@ from tests.models.families import VOCABULARY, adapted, decoder, tokens
 def test_alignment_of_llama_under_fused_attention_is_autograd_by_hand(lora: bool) -> None:
     whole = decoder("llama", attention_dropout=0.0)
     whole = adapted(whole, dropout=0.0) if lora else whole
-    x, objective = tokens(3, 9), NextToken(VOCABULARY)
+    x, objective = tokens(3, 9), NextToken(VOCABULARY, 16)
     halves = split(whole, "model.layers.0", x)
     y = x.roll(-1, 1).index_fill(1, torch.tensor([0, 8]), IGNORED)
     z = halves.client(x).detach()

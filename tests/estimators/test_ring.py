@@ -3,6 +3,7 @@ import torch
 from torch import Tensor
 
 from fedsplit.estimators.ring import Ring
+from fedsplit.objectives.next_token import PADDING
 
 CAPACITY = 7
 
@@ -107,3 +108,21 @@ def test_activations_in_a_ring_keep_the_uploaded_type_and_values(dtype: torch.dt
     ring.store(z.contiguous(memory_format=torch.channels_last), torch.arange(4))
     assert ring.samples()[0].dtype == dtype
     assert torch.equal(ring.samples()[0], z)
+
+
+def test_ring_of_batches_of_different_lengths_pads_to_the_longest() -> None:
+    ring, stored = Ring(4), []
+    for length in (3, 5, 2):
+        z, y = torch.randn(2, length, 6), torch.randint(9, (2, length))
+        ring.store(z, y)
+        stored += list(zip(z, y, strict=True))
+    z, y = ring.samples()
+    assert (z.shape, y.shape) == ((4, 5, 6), (4, 5))
+    for own_z, own_y, (kept_z, kept_y) in zip(z, y, stored[-4:], strict=True):
+        length = len(kept_y)
+        assert torch.equal(own_z[:length], kept_z)
+        assert not own_z[length:].any()
+        assert own_y.tolist() == [*kept_y.tolist(), *[PADDING] * (5 - length)]
+    again = Ring(4)
+    again.load_state(ring.state(), torch.device("cpu"))
+    assert all(map(torch.equal, again.samples(), (z, y)))

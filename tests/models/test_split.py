@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedsplit.computing.layout import unflattened
+from fedsplit.computing.model_state import ModelState
 from fedsplit.errors import UserError
 from fedsplit.models.splitting.split import SplitModel, split
 from fedsplit.models.splitting.tied import tied, untied
@@ -400,6 +401,20 @@ def test_tied_parameters_are_refused_and_become_separate_where_untied(
     merged = halves.client.state_dict() | halves.server.state_dict()
     assert merged[one].data_ptr() != merged[other].data_ptr()
     assert tied(whole) == [[one, other]]  # the original is left alone
+
+
+def test_tied_parameters_that_do_not_learn_are_one_in_both_halves() -> None:
+    whole = nn.Sequential(OrderedDict(a=nn.Linear(6, 6), b=nn.Linear(6, 6), c=nn.Linear(6, 3)))
+    whole.b.weight = whole.a.weight
+    x = torch.randn(4, 6)
+    assert tied(whole) == [["a.weight", "b.weight"]]
+    whole.a.weight.requires_grad_(False)
+    assert tied(whole) == []
+    halves = split(whole, "a", x)
+    assert halves.client.a.weight is halves.server.b.weight
+    client, server = ModelState(halves.client), ModelState(halves.server)
+    assert "a.weight" not in client.weights().keys() | server.weights().keys()
+    torch.testing.assert_close(server.forward(client.forward(x, seed=None), seed=None), whole(x))
 
 
 def test_module_with_two_names_is_tied_with_all_its_parameters_and_buffers() -> None:

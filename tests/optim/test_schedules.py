@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
-from fedsplit.optim.schedules import Constant, Cosine, MultiStep, Schedule, Step
+from fedsplit.errors import UserError
+from fedsplit.optim.schedules import Constant, Cosine, MultiStep, Schedule, Step, WarmupLinear
 
 
 def _rates_of_torch(scheduler: type[lr_scheduler.LRScheduler], rounds: int, **kwargs: Any) -> list[float]:
@@ -62,3 +63,21 @@ def test_cosine_schedule_stays_at_its_smallest_factor_after_its_period() -> None
 def test_cosine_schedule_without_decay_is_constant() -> None:
     schedule = Cosine(period=5, min_factor=1.0)
     assert [schedule.factor(t) for t in range(8)] == [Constant().factor(t) for t in range(8)] == [1.0] * 8
+
+
+@pytest.mark.parametrize(("warmup", "total"), [(0, 5), (3, 10), (7, 8)])
+def test_warmup_counts_local_steps_through_rounds_as_a_scheduler_that_is_stepped_at_each(
+    warmup: int, total: int
+) -> None:
+    def by_hand(n: int) -> float:
+        return n / warmup if n < warmup else max(0.0, (total - n) / (total - warmup))
+
+    expected = _rates_of_torch(lr_scheduler.LambdaLR, 12, lr_lambda=by_hand)
+    schedule = WarmupLinear(warmup=warmup, total=total).in_rounds_of(4)
+    assert [schedule.at(round, step) for round in range(3) for step in range(4)] == expected
+    assert [schedule.factor(round) for round in range(3)] == expected[::4]
+
+
+def test_warmup_without_a_step_after_it_is_refused() -> None:
+    with pytest.raises(UserError, match="total=3: above warmup=3"):
+        WarmupLinear(warmup=3, total=3)

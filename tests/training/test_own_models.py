@@ -1,7 +1,9 @@
 """What a model has besides tensors and a forward is honoured by every algorithm and engine."""
 
 import copy
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Self
 
 import pytest
@@ -10,9 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedsplit.building.models import build_whole_model
+from fedsplit.computing.model_state import ModelState
 from fedsplit.errors import UserError
 from fedsplit.parties.sequential import Sequential
 from fedsplit.parties.vectorized import Vectorized
+from fedsplit.recording.run_directory import RunDirectory
 from fedsplit.training.experiment import Experiment
 from tests.computing.emulated_graphs import EmulatedRecorder
 from tests.conftest import ALGORITHMS, Build
@@ -95,12 +99,17 @@ def own(tiny: Build, *overrides: str, **options: Sequence[str]) -> Experiment:
     return tiny(model, *base, *small, *overrides, *given)
 
 
+def whole_weights(run: Experiment) -> dict[str, Tensor]:
+    """What the run trained, and the parameters beside it that do not learn."""
+    halves = run.parts.models.halves
+    return {**halves.client.state_dict(), **halves.server.state_dict(), **run.algorithm.full_weights()}
+
+
 def named(run: Experiment, parts: Sequence[str]) -> dict[str, Tensor]:
     """Copies of the parameters of some parts, as the run would save them."""
     halves = run.parts.models.halves
     parameters = {name for half in (halves.client, halves.server) for name, _ in half.named_parameters()}
-    kept = {**halves.client.state_dict(), **halves.server.state_dict()}
-    full = {**kept, **run.algorithm.full_weights()}
+    full = whole_weights(run)
     return {
         name: tensor.clone()
         for name, tensor in full.items()
@@ -143,6 +152,62 @@ def test_frozen_parameters_end_as_they_began_to_the_bit_and_others_move(
     kept = {name for name in before if any(name.startswith(f"{part}.") for part in FROZEN[frozen])}
     assert kept
     assert {name for name in before if torch.equal(before[name], after[name])} == kept
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_frozen_parameters_are_one_tensor_for_all_clients_and_in_no_message_or_checkpoint(
+    tiny: Build, engine: str
+) -> None:
+    frozen = ("conv", "hidden.0")
+    run, plain = (own(tiny, f"engine={engine}", "algorithm=fed_avg", frozen=each) for each in (frozen, ()))
+    for each in (run, plain):
+        each.run_round(0)
+    halves, weights = run.parts.models.halves, run.algorithm.full_weights()
+    values = {
+        name: tensor for half in (halves.client, halves.server) for name, tensor in half.named_parameters()
+    }
+    kept = {name for name in values if name.startswith(frozen)}
+    sent = 4 * sum(values[name].numel() for name in kept)
+    clients = len(run.parts.sample_counts)
+    for direction in ("up", "down"):
+        bytes_of = [each.ledger.of_round(0)[direction]["full_weights"] for each in (run, plain)]
+        assert bytes_of[1] - bytes_of[0] == clients * sent
+    assert not kept & weights.keys()
+    states = run.parts.engine.state()
+    assert not any(
+        kept & each[part]["weights"].keys() for each in states.values() for part in ("body", "head")
+    )
+    assert not any(
+        kept & each[part]["optimizer"].keys() for each in states.values() for part in ("body", "head")
+    )
+    for half in (halves.client, halves.server):
+        first, second = ModelState(half), ModelState(half)
+        for name in kept & first.parameters.keys():
+            assert (
+                first.parameters[name].data_ptr()
+                == second.parameters[name].data_ptr()
+                == values[name].data_ptr()
+            )
+
+
+def test_resume_needs_the_same_frozen_parameters_and_a_run_leaves_its_whole_model(
+    tiny: Build, tmp_path: Path
+) -> None:
+    run = own(tiny, "rounds=1", "algorithm=splitfed_v2", frozen=("conv",))
+    run.run(RunDirectory(tmp_path / "run"))
+    written = RunDirectory(tmp_path / "run").model("client")
+    assert written.keys() == run.parts.models.halves.client.state_dict().keys()
+    client = run.parts.models.halves.client
+    assert torch.equal(written["conv.weight"], client.state_dict()["conv.weight"])
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    conv = sum(p.numel() for name, p in client.named_parameters() if name.startswith("conv."))
+    assert results["frozen_bytes"] == {"client": 4 * conv, "server": 0, "auxiliary": 0}
+    again = own(tiny, "rounds=2", "algorithm=splitfed_v2", frozen=("conv",))
+    checkpoint = run.checkpoint()
+    again.restore(checkpoint)
+    checkpoint.state["identity"]["frozen"] = "of others"
+    with pytest.raises(UserError, match="holds other parameters that do not learn"):
+        again.restore(checkpoint)
 
 
 @pytest.mark.parametrize("rounding", ["qat=true", "weight_bits=4"])
@@ -230,7 +295,7 @@ def test_training_beside_frozen_parameters_is_that_of_a_plain_loop(
         reference.auxiliary_steppers = [sgd(module) for module in reference.auxiliaries]
     run.run_round(0)
     getattr(reference, algorithm)(0)
-    assert_close(run.algorithm.full_weights(), reference.full_weights())
+    assert_close(whole_weights(run), reference.full_weights())
 
 
 def assert_close(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
@@ -277,7 +342,7 @@ def test_hooks_and_modes_do_in_a_run_what_they_do_in_the_whole_model(
     assert isinstance(run.parts.engine, Sequential if "hooks" in options else Vectorized)
     expected = plain_fed_avg(run)
     run.run_round(0)
-    assert_close(run.algorithm.full_weights(), expected)
+    assert_close(whole_weights(run), expected)
 
 
 @pytest.mark.cover(1)
@@ -293,9 +358,9 @@ def test_splitting_keeps_hooks_and_modes_at_every_cut(
     )
     for run in (together, split):
         run.run_round(0)
-    assert_close(together.algorithm.full_weights(), split.algorithm.full_weights())
+    assert_close(whole_weights(together), whole_weights(split))
     whole, x = build_whole_model(together.config, together.parts.data, together.parts.device)
-    whole.load_state_dict(together.algorithm.full_weights())
+    whole.load_state_dict(whole_weights(together))
     halves = together.parts.models.halves
     for half in (halves.client, halves.server):
         half.load_state_dict({name: whole.state_dict()[name] for name in half.state_dict()})
@@ -311,7 +376,7 @@ def test_modes_are_kept_where_clients_are_stacked_with_auxiliary_models(tiny: Bu
     before = runs[0].algorithm.full_weights()
     for run in runs:
         run.run_round(0)
-    ours, theirs = (run.algorithm.full_weights() for run in runs)
+    ours, theirs = (whole_weights(run) for run in runs)
     assert all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in ours)
     for name in ("norm.running_mean", "hidden.1.running_var", "norm.num_batches_tracked"):
         assert torch.equal(ours[name], before[name])

@@ -23,7 +23,7 @@ def build_blueprint(parts: Ingredients) -> Blueprint:
         estimator=parts.estimator,
         schedule=parts.schedule,
         seed=parts.config.training.seed,
-        head_sees=parts.quantization.smashed if sees_decoded else None,
+        head_sees=parts.quantization.as_decoded if sees_decoded else None,
         memory=parts.memory,
         recorder=None if sees_decoded else parts.recorders.of(halves.client, head),
     )

@@ -104,7 +104,7 @@ def build_models(
     try:
         halves = split(whole, cut_name(config, whole, example), example)
     except RuntimeError as error:  # shapes that do not fit
-        told = f"does not fit images of {data.sizes} ({first_line(error)})"
+        told = f"does not fit data of {data.sizes} ({first_line(error)})"
         raise UserError("model", type(whole).__name__, told) from error
     with torch.no_grad():
         z = halves.client.eval()(example)

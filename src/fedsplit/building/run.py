@@ -114,7 +114,13 @@ def build_clients(
         auxiliary_optimizer=auxiliary_optimizer,
         schedule=schedule,
         recorders=Recorders(recorder, data, models, estimator, estimates, device),
-        quantization=build_quantization(config, models.smashed_shape, lambda: models.coded_shape),
+        quantization=build_quantization(
+            config,
+            models.smashed_shape,
+            lambda: models.coded_shape,
+            data.dataset.objective,
+            models.halves.padding,
+        ),
         memory=build_memory(config),
     )
     refuse_batches_of_one(parts)

@@ -183,6 +183,16 @@ class ImageDataset(Dataset):
     train: Images
     test: Images
 
+    @property
+    def channels(self) -> int:
+        """Colour channels of an image."""
+        return self.sizes.shape[0]
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of an image, in pixels."""
+        return self.sizes.shape[1]
+
     @classmethod
     def of(
         cls,

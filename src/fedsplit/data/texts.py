@@ -177,10 +177,10 @@ class TextDataset(Dataset):
             local_test_fraction: see `Dataset`.
         """
         arguments = {"vocabulary": vocabulary, "context": context}
-        objective: Objective = NextToken(vocabulary, label_smoothing)
+        objective: Objective = NextToken(vocabulary, context, label_smoothing)
         if num_classes is not None:
             arguments["num_classes"] = num_classes
-            objective = SequenceClassification(num_classes)
+            objective = SequenceClassification(num_classes, context)
         return cls(
             train,
             test,

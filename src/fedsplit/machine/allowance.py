@@ -115,7 +115,7 @@ def claim_batch(key: str, batch: int, values: int) -> None:
     Raises:
         UserError: see `claim`.
     """
-    claim(key, batch, float(values) * batch * (1 + 2 * _FLOAT), f"a batch of {batch} images")
+    claim(key, batch, float(values) * batch * (1 + 2 * _FLOAT), f"a batch of {batch} samples")
 
 
 def claim_model(key: str, value: object, build: Callable[[], nn.Module]) -> None:

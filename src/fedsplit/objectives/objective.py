@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fedsplit.objectives.losses import Losses
-from fedsplit.quant.codecs.labels import Labels
+from fedsplit.quant.codecs.label_codec import LabelCodec
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Objective(Losses):
         """Loss, hits and terms of a batch."""
 
     @abstractmethod
-    def labels(self) -> Labels:
+    def labels(self) -> LabelCodec:
         """The codec that labels travel with."""
 
     @abstractmethod

@@ -3,9 +3,9 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedsplit.objectives.next_token import PADDING
+from fedsplit.objectives.next_token import IGNORED, PADDING
 from fedsplit.objectives.objective import Objective, Sums
-from fedsplit.quant.codecs.labels import Labels
+from fedsplit.quant.codecs.token_labels import TokenLabels
 
 
 class SequenceClassification(Objective):
@@ -15,10 +15,11 @@ class SequenceClassification(Objective):
 
     Args:
         num_classes: classes are from 0 to below this.
+        context: the most positions of a sequence.
     """
 
-    def __init__(self, num_classes: int) -> None:
-        self.num_classes = num_classes
+    def __init__(self, num_classes: int, context: int) -> None:
+        self.num_classes, self.context = num_classes, context
 
     @property
     def outputs(self) -> str:
@@ -36,8 +37,8 @@ class SequenceClassification(Objective):
     def classes(self, y: Tensor) -> Tensor:
         return y[:, 0]
 
-    def labels(self) -> Labels:
-        return Labels(self.num_classes + 1)
+    def labels(self) -> TokenLabels:
+        return TokenLabels(self.num_classes, self.context, ignored=IGNORED, padding=PADDING, first_only=True)
 
     def fits(self, outputs: Tensor, y: Tensor) -> bool:
         return outputs.shape == (len(y), self.num_classes)

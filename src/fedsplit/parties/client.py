@@ -120,18 +120,20 @@ class ClientWorker:
                         self._dropout_seed("client", round, step),
                         self._dropout_seed("head", round, step),
                     ),
-                    seen=partial(self._seen_by_head, round=round, step=step) if self._head_sees else None,
+                    seen=partial(self._seen_by_head, y=y, round=round, step=step)
+                    if self._head_sees
+                    else None,
                 )
             losses += [BatchLoss([self.client], loss[None], self._objective.counts(y)) for loss in trained]
             if work.uploads(self.client, step):
                 uploads.append(Upload(self.client, step, z, y))
         return LocalTraining(uploads, losses)
 
-    def _seen_by_head(self, z: Tensor, *, round: int, step: int) -> Tensor:
+    def _seen_by_head(self, z: Tensor, *, y: Tensor, round: int, step: int) -> Tensor:
         assert self._head_sees is not None
         seed = rounding_seed(self._seed, "smashed", self.client, round, step)
         try:
-            return self._head_sees.simulate(z.contiguous(), seed=seed).decoded
+            return self._head_sees(z, y, seed)
         except NonFiniteTensor as error:
             raise NonFinite("smashed", self.client) from error
 

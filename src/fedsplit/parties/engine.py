@@ -17,7 +17,6 @@ from fedsplit.optim.optimizers import Optimizer
 from fedsplit.optim.schedules import Schedule
 from fedsplit.parties.messages import LocalTraining, LocalWork, Part, Upload
 from fedsplit.parties.server_copies import ServerCopies
-from fedsplit.quant.codec import Codec
 from fedsplit.state.state import State
 from fedsplit.state.weights import Weights
 
@@ -36,7 +35,8 @@ class Blueprint:
         estimator: turns the head into cut gradients, where the head is not trained by the client.
         schedule: of the learning rate.
         seed: of the run.
-        head_sees: codes smashed data for the head as they are coded for the server; None leaves them.
+        head_sees: makes of smashed data, labels and a seed what the server decodes, for the head; None
+            leaves them.
         memory: where heads are set aside that clients keep without having any other state.
         recorder: captures clients' steps as CUDA graphs; None where they are not captured.
     """
@@ -50,7 +50,7 @@ class Blueprint:
     estimator: GradientEstimator
     schedule: Schedule
     seed: int
-    head_sees: Codec | None = None
+    head_sees: Callable[[Tensor, Tensor, int], Tensor] | None = None
     memory: Memory = field(default_factory=Memory)
     recorder: Recorder | None = None
 

@@ -122,7 +122,7 @@ class _ClientStack(Members):
                     self._seeds(self.body, "client", clients, round, step),
                     self._seeds(self.head, "head", clients, round, step),
                 ),
-                seen=partial(self._seen_by_head, clients=clients, round=round, step=step)
+                seen=partial(self._seen_by_head, y=y, clients=clients, round=round, step=step)
                 if blueprint.head_sees
                 else None,
             )
@@ -137,14 +137,14 @@ class _ClientStack(Members):
         purpose, seed = f"dropout of the {half}", self._blueprint.seed
         return [seed_of(seed, purpose, client=client, round=round, step=step) for client in clients]
 
-    def _seen_by_head(self, z: Tensor, *, clients: Sequence[int], round: int, step: int) -> Tensor:
-        codec = self._blueprint.head_sees
-        assert codec is not None
+    def _seen_by_head(self, z: Tensor, *, y: Tensor, clients: Sequence[int], round: int, step: int) -> Tensor:
+        as_decoded = self._blueprint.head_sees
+        assert as_decoded is not None
         seen = []
-        for client, own in zip(clients, z.unbind(), strict=True):
+        for client, own, labels in zip(clients, z.unbind(), y.unbind(), strict=True):
             seed = rounding_seed(self._blueprint.seed, "smashed", client, round, step)
             try:
-                seen.append(codec.simulate(own.contiguous(), seed=seed).decoded)
+                seen.append(as_decoded(own, labels, seed))
             except NonFiniteTensor as error:
                 raise NonFinite("smashed", client) from error
         return torch.stack(seen)

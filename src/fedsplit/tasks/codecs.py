@@ -29,7 +29,8 @@ class Codecs(Task):
 
     Args:
         steps: local steps to train.
-        samples: samples whose smashed data and cut gradients are taken, those trained on last.
+        samples: samples whose smashed data and cut gradients are taken, those trained on last; of texts,
+            positions.
         repeats: encodings and decodings that a speed is the median of.
         codecs: by name, each a codec's configuration.
     """
@@ -59,8 +60,8 @@ class Codecs(Task):
         plain = {name: build_codec(choice) for name, choice in self.codecs.items()}
         models = parts.models
         seen = {
-            name: codec_at_cut(codec, models.smashed_shape, lambda: models.coded_shape)
-            for name, codec in plain.items()
+            name: codec_at_cut(choice, models.smashed_shape, lambda: models.coded_shape)
+            for name, choice in self.codecs.items()
         }
         codecs = {True: seen, False: plain}
         tensors = self.tensors(parts)
@@ -86,7 +87,7 @@ class Codecs(Task):
         batches = parts.batches(0)
         smashed: list[Tensor] = []
         gradients: list[Tensor] = []
-        before = body.weights()
+        before, packed = body.weights(), parts.quantization.positions.packed
         seed, objective = parts.config.training.seed, parts.data.dataset.objective
         every = (batch for epoch in count() for batch in batches.round(epoch))
         for number, (step, x, y) in zip(range(self.steps), every, strict=False):
@@ -96,8 +97,8 @@ class Codecs(Task):
             z = body.forward(x, seed=dropout)
             done = train_head(head, objective, z, y, learning_rate_factor=1.0, seed=dropout)
             descend_body(body, z, done.dz, learning_rate_factor=1.0)
-            smashed = [*smashed, z.detach()][-self.samples :]
-            gradients = [*gradients, done.dz][-self.samples :]
+            smashed = [*smashed, packed(z.detach(), y)][-self.samples :]
+            gradients = [*gradients, packed(done.dz, y)][-self.samples :]
         for kind, found in (("smashed data", smashed), ("cut gradients", gradients)):
             if not all(torch.isfinite(each).all() for each in found):
                 raise RunFailed(f"{kind} are not finite after {self.steps} steps; lower the learning rate")

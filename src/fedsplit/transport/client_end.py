@@ -27,12 +27,13 @@ class ClientEnd:
         self._uplinks = {part: Uplink(run.quantization.weights, run.device, packs=packs) for part in KIND_OF}
 
     def smashed(self, upload: Upload, round: int) -> Coded:
-        """Smashed data of one client.
+        """Smashed data of one client, of real positions.
 
         Raises:
             NonFinite: they are not finite.
         """
-        codec, z = self._quantization.smashed, upload.z.contiguous()
+        codec = self._quantization.smashed
+        z = self._quantization.positions.packed(upload.z, upload.y)
         send = codec.transmit if self._packs else codec.simulate
         seed = rounding_seed(self._seed, "smashed", upload.client, round, upload.step)
         with sent_as("smashed", upload.client):

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -42,7 +43,7 @@ class Sign(Quantizer[Signs]):
         *,
         granularity: GranularityName = "block",
         block_size: PositiveInt = 64,
-        channel_dim: ChannelDim = 1,
+        channel_dim: ChannelDim | Literal["auto"] = "auto",
         scale_type: ScaleType = "bfloat16",
     ) -> None:
         self.granularity = Granularity(granularity, block_size, channel_dim)

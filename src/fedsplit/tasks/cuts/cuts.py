@@ -117,7 +117,7 @@ class CutTable(Task):
             coded_shape = partial(unflattened, halves.client, example)
             terms = RoundLoad(
                 population=population,
-                quantization=build_quantization(parts.config, z, coded_shape),
+                quantization=build_quantization(parts.config, z, coded_shape, parts.data.dataset.objective),
                 smashed_shape=z,
                 client=client,
                 server=server,
@@ -141,7 +141,8 @@ class CutTable(Task):
         return found
 
     def _population(self, parts: ClientParts) -> Population:
-        training = parts.config.training
+        training, dataset = parts.config.training, parts.data.dataset
+        lengths = parts.quantization.positions.lengths
         return Population(
             samples=parts.sample_counts,
             cohort=parts.config.population.cohort,
@@ -149,7 +150,9 @@ class CutTable(Task):
             local_epochs=training.local_epochs,
             server_update_interval=self.server_update_interval,
             align_interval=self.align_interval,
-            label_bytes=parts.data.dataset.objective.labels().dtype.itemsize,
+            labels=dataset.objective.labels(),
+            positions=lengths
+            and [int(lengths(dataset.train.labels_at(shard)).sum()) for shard in parts.data.shards],
         )
 
 

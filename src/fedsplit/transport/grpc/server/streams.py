@@ -141,6 +141,8 @@ class TrainingStreams(Meeting[TrainingSession]):
                 expected = expected_tensors(pending, parcel.head, self._expectations, samples)
         if pending is not None:
             tensors = decoded(parcel, expected)
+            if parcel.head.WhichOneof("content") == "upload":
+                self._expectations.check_positions(tensors["z"], tensors["y"])
         with self.changed:
             if pending is None or self._waiting(link, client, parcel.head) is not pending:
                 self._ledger.add_again(self._round, "up", parcel.size)

@@ -111,7 +111,7 @@ class GrpcWire(Wire):
         return arrived
 
     def _uploads(self, answered: Mapping[int, Sequence[Answer]]) -> list[Upload]:
-        uploads = []
+        positions, uploads = self._expectations.positions, []
         for client, answers in answered.items():
             for answer in answers[:-1]:
                 z, y = answer.head.tensors
@@ -119,7 +119,8 @@ class GrpcWire(Wire):
                 self.tally.message("up", "smashed", client, z, step)
                 self.tally.message("up", "labels", client, y, step)
                 tensors = self._placed(answer)
-                uploads.append(Upload(client, step, tensors["z"], tensors["y"]))
+                padded = positions.padded(tensors["z"], tensors["y"], positions.padding)
+                uploads.append(Upload(client, step, padded, tensors["y"]))
         return uploads
 
     def _placed(self, answer: Answer) -> Weights:

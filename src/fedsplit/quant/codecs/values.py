@@ -1,0 +1,45 @@
+"""Labels that are numbers, as they travel."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from math import prod
+
+import torch
+from torch import Tensor
+
+from fedsplit.quant.bit_packing import from_bytes, to_bytes
+from fedsplit.quant.codec import is_finite
+from fedsplit.quant.codecs.label_codec import LabelCodec
+from fedsplit.quant.message import Corrupt, Message, expect
+
+_BYTES = 4
+
+
+class Values(LabelCodec):
+    """Numbers as float32."""
+
+    decoded = torch.float32
+
+    def size(self, labels: Tensor) -> int:
+        return labels.numel() * _BYTES
+
+    def load(self, samples: int, positions: int | Fraction) -> int | Fraction:
+        return samples * _BYTES
+
+    def encode(self, labels: Tensor) -> Message:
+        if not torch.isfinite(labels).all():
+            raise ValueError("a label is no number")
+        return Message.sealed(to_bytes(labels.to(torch.float32)), tuple(labels.shape), torch.float32)
+
+    def decode(self, message: Message) -> Tensor:
+        payload = message.opened()
+        if message.dtype != torch.float32:
+            raise Corrupt(f"labels are no {message.dtype}")
+        expect(payload, prod(message.shape) * _BYTES)
+        labels = from_bytes(payload, torch.float32).view(message.shape)
+        if not is_finite(labels):
+            raise Corrupt("a label is no number")
+        return labels
+
+    def largest(self, shape: Sequence[int], dtype: torch.dtype) -> int:
+        return prod(shape) * _BYTES
