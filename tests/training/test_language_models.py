@@ -75,8 +75,10 @@ def test_model_of_texts_trains_with_an_adapter(model: str, adapter: str, configu
         "causal_lm": "{hidden_size: 16, intermediate_size: 24, num_hidden_layers: 2, num_attention_heads: 2}",
         "sequence_classifier": "{dim: 16, n_layers: 2, n_heads: 2, hidden_dim: 24}",
     }
-    own = {"causal_lm": ("model.architecture=llama",), "sequence_classifier": ("adapter.targets=[q_lin]",)}
-    keys = [key for key in own.get(model, ()) if adapter == "lora" or not key.startswith("adapter")]
+    architectures = {"causal_lm": "llama", "sequence_classifier": "distilbert", "tiny_gpt2": "gpt2"}
+    keys = [f"model.architecture={architectures[model]}"]
+    if (model, adapter) == ("sequence_classifier", "lora"):
+        keys.append("adapter.targets=[q_lin]")
     chosen = (f"model={model}", f"model.sizes={sizes[model]}", f"adapter={adapter}", *keys)
     overrides = (*OVERRIDES[2:], *chosen, "algorithm=fed_avg")
     config = of_texts(configured(*overrides), classified=model == "sequence_classifier")
