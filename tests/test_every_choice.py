@@ -12,7 +12,7 @@ from fedsplit.config.settings import CODECS
 from tests.cases import long_but
 from tests.conftest import Build, Configure
 
-RUN_ELSEWHERE = {"dataset", "deployment", "distribution", "model"}
+RUN_ELSEWHERE = {"adapter", "dataset", "deployment", "distribution", "model"}
 """Groups whose choices have cases of their own, see tests/test_every_case.py."""
 LARGE = {"paper_cifar10", "accuracy_study", "split_grid"}
 """Experiments of large models: every run composes them, in tests/transport/test_plan.py."""

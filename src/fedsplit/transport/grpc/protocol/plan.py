@@ -27,6 +27,7 @@ from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 GROUPS = (
     "algorithm",
     "model",
+    "adapter",
     "auxiliary",
     "estimator",
     "dataset",
