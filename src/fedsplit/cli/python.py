@@ -60,12 +60,9 @@ def run(
 
 
 def compose(*overrides: str, config_dir: str | Path | None = None, **values: object) -> RunConfig:
-    """The checked configuration that `run` would train with; imports nothing heavy, writes nothing.
+    """The checked configuration that `run` would train with, which says what arguments mean.
 
-    Args:
-        overrides: see `run`.
-        config_dir: see `run`.
-        values: see `run`.
+    It imports nothing heavy, and writes nothing.
 
     Raises:
         UserError: something asked for cannot be.

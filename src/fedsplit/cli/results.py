@@ -22,7 +22,6 @@ class RunResults:
     """A run read back from its directory.
 
     Args:
-        directory: of the run.
         config: as in its `config.yaml`; `choices` names what was chosen of each group.
         metrics: a row of `metrics.csv` a round, by column: numbers, None where there was nothing to measure;
             loads and bytes in bytes, and `left_out`, clients that a round went on without, is a text.

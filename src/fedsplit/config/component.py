@@ -58,9 +58,7 @@ class Component:
         What it builds is known before it is called, see `check_kind`.
 
         Args:
-            kind: of what it must build.
             offered: objects that are given only to what has arguments of their names.
-            objects: arguments beside those of the configuration.
 
         Raises:
             UserError: the target cannot be imported, does not take these arguments or builds something else.

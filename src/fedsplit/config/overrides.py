@@ -43,7 +43,6 @@ def check_beside(config: Plain, overrides: Sequence[str]) -> None:
 
     Args:
         config: composed, as plain values.
-        overrides: that it is composed from.
 
     Raises:
         UserError: it is; names what may be given.

@@ -162,7 +162,6 @@ class CodecChoice:
     """A codec, and the lossless stage behind it.
 
     Args:
-        component: builds the codec.
         zstd: level of zstandard; None leaves it out.
     """
 

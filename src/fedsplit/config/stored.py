@@ -43,7 +43,6 @@ def parse_stored(
 
     Args:
         stored: what its file holds, with `choices`.
-        directory: of the run, for errors.
         trust: whether classes and functions that its files name beside this installation's may be called.
         error: makes the error of a file that is not as it must be.
         own_choices: where the run says that choices of its user's own were, for errors.

@@ -11,10 +11,6 @@ from fedsplit.errors import UserError, first_line
 def located(key: str, target: str) -> Any:
     """What a dotted path names, imported and not called.
 
-    Args:
-        key: that says it, for errors.
-        target: the dotted path.
-
     Raises:
         UserError: there is nothing such.
     """
@@ -53,9 +49,7 @@ def check_kind(path: str, node: Mapping[str, object], kind: type) -> None:
     The argument that takes a node in it must say by its annotation what it must be.
 
     Args:
-        path: of the node, for errors.
         node: with a `_target_`.
-        kind: of what it must make.
 
     Raises:
         UserError: it names nothing, makes something else, or does not say what it makes.

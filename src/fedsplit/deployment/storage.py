@@ -76,10 +76,6 @@ def reader(directory: Path) -> type[Deployed]:
 def load(directory: Path, build: Build) -> Deployed:
     """A deployed client model that was saved, by whatever backend; nothing is unpickled.
 
-    Args:
-        directory: where.
-        build: see `Deployed.load`.
-
     Raises:
         UserError: there is none, it is damaged, or it needs what is not installed.
     """

@@ -15,7 +15,6 @@ class Misfit(ValueError):
 
     Args:
         place: of the value, keys with dots between.
-        told: what is wrong with it.
         in_tensors: whether it is about a tensor, and not about a plain value.
     """
 
@@ -31,7 +30,6 @@ def check_form(value: object, annotation: Any, place: str) -> None:
         value: plain, with dictionaries where `annotation` has dataclasses.
         annotation: a plain type, `Literal`, a dataclass, or a union, list or dict of such; a dict whose keys
             are a `Literal` must have all of them.
-        place: of the value, for errors.
 
     Raises:
         Misfit: it is of another type, or has other keys.

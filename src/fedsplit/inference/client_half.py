@@ -26,7 +26,6 @@ class Ran:
     """What a client half made of inputs.
 
     Args:
-        smashed: of them.
         seconds: that it took, alone.
         peak_memory: the most bytes that its process has held so far.
     """
@@ -40,9 +39,7 @@ class ClientHalf:
     """A fresh process with a deployed client half, from entering to leaving.
 
     Args:
-        directory: of the deployed client half.
         architecture: what a module is made from, where the directory holds weights and no operations.
-        threads: that the process may take.
     """
 
     def __init__(self, directory: Path, architecture: ClientArchitecture, threads: int) -> None:

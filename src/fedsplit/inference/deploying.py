@@ -28,10 +28,6 @@ def save(deployed: Deployed, precision: str, directory: Path) -> None:
 def precision_of(directory: Path, key: str) -> str:
     """The precision of a client half that was saved.
 
-    Args:
-        directory: where.
-        key: what named it.
-
     Raises:
         UserError: there is none.
     """
@@ -50,10 +46,7 @@ class Deploying:
     """How client halves are converted.
 
     Args:
-        backend: of int8.
         batches: of the clients' training images, from which ranges of activations are taken.
-        batch_size: images of each.
-        seed: of the run.
     """
 
     backend: Int8Backend
@@ -71,10 +64,6 @@ class Deploying:
 
     def converted(self, subject: Subject, precisions: Sequence[str]) -> dict[str, Deployed]:
         """The client half at each precision.
-
-        Args:
-            subject: whose client half.
-            precisions: by name.
 
         Raises:
             UserError: a precision needs what is not installed, or cannot be had of this model.

@@ -11,7 +11,6 @@ class Footprint:
     """What a deployed client half takes where it runs.
 
     Args:
-        file_bytes: of its file.
         memory_before: the most bytes that its process held before it was loaded.
     """
 
@@ -33,9 +32,7 @@ class Device(ABC):
         """Let the device make a request, and answer it.
 
         Args:
-            number: of the request.
             batch: of its images, see `Batches`.
-            warm_up: whether it counts for nothing.
 
         Raises:
             RunFailed: the device cannot, or is gone for good.

@@ -20,9 +20,6 @@ def write_results(
     """Write `config.yaml`, `requests.csv`, `summary.csv`, `summary.json` and `results.json`.
 
     Args:
-        directory: where.
-        config: of what was done.
-        cut: name of the cut.
         requests: in the order in which they were made.
         summaries: of each precision; the others are compared with the first.
     """

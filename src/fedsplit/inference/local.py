@@ -18,7 +18,6 @@ class Answering:
     """What is at the other end, in this process.
 
     Args:
-        server: the server half.
         batches: of images, which devices ask with.
         wire: seconds of a request's journey.
     """
@@ -29,14 +28,7 @@ class Answering:
 
 
 class LocalDevice(Device):
-    """A process that runs the client half; its smashed data are handed to the server half as they are.
-
-    Args:
-        number: see `Device`.
-        precision: see `Device`.
-        half: the process that runs the client half.
-        answering: the other end.
-    """
+    """A process that runs the client half; its smashed data are handed to the server half as they are."""
 
     def __init__(self, number: int, precision: str, half: ClientHalf, answering: Answering) -> None:
         self.number, self.precision = number, precision
@@ -68,10 +60,6 @@ class LocalDevice(Device):
 @contextmanager
 def local_devices(halves: Mapping[str, ClientHalf], answering: Answering) -> Iterator[list[Device]]:
     """While there is a device for each precision, each a fresh process.
-
-    Args:
-        halves: by precision.
-        answering: the other end.
 
     Raises:
         RunFailed: a process ended.

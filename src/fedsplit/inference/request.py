@@ -10,10 +10,8 @@ class Request:
 
     Args:
         device: number of the device that asked.
-        precision: of its client half.
         number: counted from 0 at each device, warm-up included.
         warm_up: whether it counts for nothing.
-        samples: images.
         correct: of them, those whose largest logit is that of their label.
         client_seconds: that the client half took, in the process that runs nothing else.
         server_seconds: that decoding the smashed data and the server half took.
@@ -21,7 +19,6 @@ class Request:
         bytes_up: of payload, smashed data.
         bytes_down: of payload, logits.
         peak_memory: the most bytes that the process of the client half has held so far.
-        logits_crc32: checksum of the logits.
     """
 
     device: int

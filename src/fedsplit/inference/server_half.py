@@ -47,7 +47,6 @@ class ServerHalf:
 
     Args:
         module: the server model; it is put in evaluation mode.
-        device: where it is.
     """
 
     def __init__(self, module: nn.Module, device: torch.device) -> None:

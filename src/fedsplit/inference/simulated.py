@@ -10,12 +10,7 @@ Wire: TypeAlias = Callable[[int, int], float]
 
 
 def wire(network: Network, seed: int) -> Wire:
-    """Of client 0, alone with the servers: the same link for every precision; no time without a simulation.
-
-    Args:
-        network: of the configuration.
-        seed: of the run.
-    """
+    """Journeys of client 0, alone with the servers: one link for all precisions; no time unless simulated."""
     if not isinstance(network, SimulatedNetwork):
         return lambda up, down: 0.0
     device, servers = network.device(0, seed), network.servers

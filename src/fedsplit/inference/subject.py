@@ -19,12 +19,7 @@ from fedsplit.transport.transport import Member
 
 @dataclass(frozen=True)
 class Batches:
-    """Test images, a batch a request; after the last image comes the first again.
-
-    Args:
-        data: whose.
-        batch_size: images of each.
-    """
+    """Test images, a batch a request; after the last image comes the first again."""
 
     data: Data
     batch_size: int
@@ -46,10 +41,8 @@ class Subject:
     """A split model to be deployed, and its data.
 
     Args:
-        data: of the run.
         client: the client model, in evaluation mode, on the CPU.
         server: the server model, likewise.
-        cut: its name.
         smashed_shape: of one sample.
         architecture: what a device makes the client model from.
     """
@@ -67,7 +60,6 @@ def device_part(config: RunConfig, member: Member) -> tuple[Data, ClientArchitec
 
     Args:
         config: as the server told it, with the name of the cut.
-        member: what it was told of the data.
     """
     data = build_data(config, torch.device("cpu"), member=member, apart=True)
     values = data.dataset.image_size**2 * data.dataset.channels

@@ -36,14 +36,11 @@ class Summary:
     """One precision.
 
     Args:
-        precision: its name.
         requests: that were measured, over all devices.
-        samples: of them.
         accuracy: over these samples, a fraction.
         seconds: by part of a request.
         bytes_up: of a request, mean.
         bytes_down: likewise.
-        file_bytes: of the client half's file.
         peak_memory: the most bytes that a process held which ran the client half.
         memory_before: the most bytes of that process before it loaded the client half.
         cost_per_1000: money for the bytes of 1,000 samples; None where there is no price.
@@ -69,14 +66,7 @@ class Summary:
         footprints: Sequence[Footprint],
         network: Network,
     ) -> Self:
-        """Of the requests of one precision; warm-up does not count, but for memory.
-
-        Args:
-            precision: which.
-            requests: of all its devices.
-            footprints: of each of its devices.
-            network: what bytes cost.
-        """
+        """Of the requests of one precision; warm-up does not count, but for memory."""
         counted = [each for each in requests if not each.warm_up]
         samples = sum(each.samples for each in counted)
         load = sum(each.bytes_up + each.bytes_down for each in counted)

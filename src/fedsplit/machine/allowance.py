@@ -71,7 +71,6 @@ def claim(key: str, value: object, needed: float, what: str) -> None:
 
     Args:
         key: of the configuration, that makes it so much.
-        value: of it.
         needed: bytes, as estimated.
         what: takes them.
 
@@ -92,8 +91,6 @@ def claim_images(side: int, channels: int, kept: int, given: object) -> None:
     """Count pixels that are kept, and one image that is read.
 
     Args:
-        side: of an image.
-        channels: of it.
         kept: images whose pixels, a byte each, are held in memory.
         given: `dataset.image_size`.
 
@@ -108,8 +105,6 @@ def claim_batch(key: str, batch: int, values: int) -> None:
     """Count inputs that are computed with at a time, and their gradients.
 
     Args:
-        key: of the configuration, that says how many.
-        batch: how many.
         values: of one of them.
 
     Raises:
@@ -120,11 +115,6 @@ def claim_batch(key: str, batch: int, values: int) -> None:
 
 def claim_model(key: str, value: object, build: Callable[[], nn.Module]) -> None:
     """Count a model that is about to be built, by building it without memory.
-
-    Args:
-        key: of the configuration, that names it.
-        value: of it.
-        build: makes it.
 
     Raises:
         UserError: see `claim`.

@@ -20,10 +20,6 @@ _EXTRAS = {
 def extra(key: str, value: object) -> Iterator[None]:
     """While something is imported, or made, that needs what an extra brings.
 
-    Args:
-        key: what asked for it.
-        value: of that key.
-
     Raises:
         UserError: a package of an extra is not installed.
     """

@@ -35,7 +35,6 @@ class Clock:
         """Of round `t`, by what was sent in it.
 
         Args:
-            messages: of all clients that took part.
             samples: how many training samples a client has.
             fits: what the last alignment of clients took.
         """

@@ -17,7 +17,6 @@ def counted_work(
     """The work of one sample.
 
     Args:
-        auxiliary: the auxiliary model; None where there is none.
         estimator: that uses it; None where none does.
         x: some inputs `(b, c, h, w)`.
     """

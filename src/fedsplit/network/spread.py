@@ -14,7 +14,6 @@ def drawn(spread: Spread, seed: int, what: str, client: int) -> float:
     Args:
         spread: a number, `[uniform, low, high]`, or `[lognormal, median, sigma]` (its logarithm is normal
             with standard deviation `sigma`).
-        what: names the quantity.
     """
     draw = generator(seed, f"{what} of a client's device", client=client)
     match spread:

@@ -15,7 +15,6 @@ class AnsweringProcess:
     Args:
         serve: what it runs; questions and answers are dictionaries.
         what: it is for, in errors.
-        threads: that it may take.
     """
 
     def __init__(self, serve: Serve, what: str, threads: int) -> None:

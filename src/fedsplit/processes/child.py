@@ -23,8 +23,6 @@ class ChildProcess:
     """The process, seen from the one that started it; it finds modules where this one does, and ends with it.
 
     Args:
-        serve: what it runs.
-        environment: its variables.
         stderr: file for its standard error, and for what it prints; None: that of this process.
     """
 

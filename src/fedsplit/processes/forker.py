@@ -17,12 +17,7 @@ _GRACE_S = 5.0
 
 
 class Fork:
-    """A process that was forked for one call.
-
-    Args:
-        number: of the call.
-        forker: whose.
-    """
+    """A process that was forked for one call."""
 
     def __init__(self, number: int, forker: "Forker") -> None:
         self.pid: Future[int] = Future()

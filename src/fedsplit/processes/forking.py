@@ -25,8 +25,6 @@ class Call:
     """Asks for a fork.
 
     Args:
-        number: of the call.
-        function: that it calls.
         log: file to which is added what it prints.
         errors: file to which its standard error is added.
         here: directory that it stands in; modules may be there.
@@ -54,7 +52,6 @@ class Ended:
     Args:
         code: its exit code; negative: of the signal that killed it; None: what forks is gone, and so is this.
         error: why it failed, in one line; None where it did not.
-        value: that the call returned.
     """
 
     code: int | None

@@ -46,7 +46,6 @@ class _Link:
     """One end of the way that weights take.
 
     Args:
-        device: where weights are.
         packs: whether messages are made, and not only what they would be decoded to.
     """
 

@@ -19,10 +19,6 @@ class RunLock:
     """A lock on a file, which the kernel takes back when the process ends, however it ends.
 
     Processes that this one starts or forks do not hold it.
-
-    Args:
-        path: directory of the run.
-        key: what named it.
     """
 
     def __init__(self, path: Path, key: str) -> None:

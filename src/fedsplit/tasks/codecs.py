@@ -28,10 +28,8 @@ class Codecs(Task):
     """Trains the split model on the first client's data for some steps, then codes what crosses the cut.
 
     Args:
-        steps: local steps to train.
         samples: samples whose smashed data and cut gradients are taken, those trained on last.
         repeats: encodings and decodings that a speed is the median of.
-        codecs: by name, each a codec's configuration.
     """
 
     models_of_run = "refused"

@@ -41,11 +41,9 @@ class Infer(Task):
     """Deploys the client half at each precision, and answers the requests of devices that run them.
 
     Args:
-        backend: of int8.
         requests: that each device makes and that count; a request is a batch of test images.
         warm_up: requests before these, which count for nothing.
         calibration_batches: of the clients' training images, from which ranges of activations are taken.
-        calibration_batch_size: images of each.
         devices: that dial in, with transport.spawn=false; None: as many as there are precisions.
         wait_s: seconds after which a device that is not here is not waited for any more.
     """

@@ -13,10 +13,6 @@ from fedsplit.files.paths import shown
 def perform(directory: Path, config: RunConfig) -> None:
     """Do what the task says.
 
-    Args:
-        directory: where results go.
-        config: of the command.
-
     Raises:
         UserError: something asked for cannot be.
         RunFailed: the run could not be carried to its end.
@@ -45,7 +41,6 @@ def go_on(directory: Path, changes: Mapping[str, object]) -> None:
     """Go on with the run in a directory from its last checkpoint, or from its start where there is none.
 
     Args:
-        directory: of the run.
         changes: what is given anew, by key.
 
     Raises:

@@ -34,7 +34,6 @@ class Task(ABC):
         """Do it.
 
         Args:
-            config: of the command.
             directory: where results go, if there are any; made only once nothing can be wrong any more.
 
         Raises:

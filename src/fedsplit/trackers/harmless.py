@@ -15,9 +15,6 @@ class Harmless(Tracker):
     """Tells another tracker, until it first raises: that is a warning in the log, and it is off from then on.
 
     What it is given is a copy, so that it cannot change the run's own.
-
-    Args:
-        tracker: that is told.
     """
 
     def __init__(self, tracker: Tracker) -> None:

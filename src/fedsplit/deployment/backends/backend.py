@@ -20,7 +20,6 @@ class SmashedData:
     Args:
         values: `(n, ...)`; floating-point numbers, or codes of 8 bits (int8 or uint8).
         scale: of codes, one for all; None where values are no codes.
-        zero_point: the code of zero.
     """
 
     values: Tensor

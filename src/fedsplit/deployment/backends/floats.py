@@ -21,7 +21,6 @@ class Floats(Deployed):
 
     Args:
         module: taken over.
-        dtype: of its weights and of what it computes.
     """
 
     def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:

@@ -23,11 +23,7 @@ _FILE = "client.safetensors"
 
 
 class DynamicallyQuantized(Deployed):
-    """A module whose linear layers are quantized.
-
-    Args:
-        module: made by `QuantizeDynamic`.
-    """
+    """A module whose linear layers are quantized."""
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module

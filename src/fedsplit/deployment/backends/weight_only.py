@@ -35,7 +35,6 @@ class PackedWeights(Deployed):
     Args:
         module: float32; takes the weights over.
         packed: the state dict, with codes and scales, uint8 `(bytes,)`, in the place of what is packed.
-        bits: of a code.
     """
 
     def __init__(self, module: nn.Module, packed: Weights, bits: int) -> None:

@@ -31,7 +31,6 @@ class _Node:
     """One operation in its place.
 
     Args:
-        rule: makes it.
         sources: positions of its inputs among z and the values of the nodes before it.
         weights: of its parameters, by their names in its module, the names in the model.
         weights_only: nothing before it has weights.

@@ -42,12 +42,7 @@ class DeviceClient(Dialler):
     """One device, for as long as the server asks. Its client half runs in a fresh process of its own.
 
     Args:
-        server: address and port.
-        client: its number.
-        tls: who it is, and whom it trusts; None without.
         model: directory of the deployed client model.
-        own: keys of the configuration that are this machine's own, such as `dataset.root`.
-        memory_mb: MB of memory that a run may ask for; None: half of this machine's.
 
     Raises:
         UserError: there is no deployed client model.

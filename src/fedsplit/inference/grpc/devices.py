@@ -32,7 +32,6 @@ class DeviceSession(Session):
         deployed: what it runs; None until it came.
         asked: the message that it is to answer; None where it is to answer none.
         awaits: what the answer is.
-        answer: once it has come.
         trouble: why a request of it came to its end.
     """
 
@@ -47,11 +46,8 @@ class Devices(Meeting[DeviceSession]):
     """All devices of a study.
 
     Args:
-        run: 16 bytes that name it.
-        devices: how many there are.
         allowed: precisions that devices may have.
         batch: shape of the smashed data of a request.
-        wait_s: seconds after which a device that is not here is not waited for any more.
         failure: why a device will never come, as far as that is known.
         words: what a device said last, `; it says: ...`, as far as that is known here.
     """
@@ -173,7 +169,6 @@ class Devices(Meeting[DeviceSession]):
         """Send a device a message; the answer to it.
 
         Args:
-            device: which.
             awaits: what the answer is.
             head: of the message; its identity is filled in.
             payload: of the tensor that it announces, if it does.

@@ -18,9 +18,6 @@ class GrpcDevice(Device):
     """A device that has dialled in.
 
     Args:
-        number: which.
-        hub: where it is.
-        server: that answers it.
         samples: of a request.
     """
 

@@ -30,11 +30,7 @@ class GrpcInference:
     """The server's end.
 
     Args:
-        config: of what is measured.
-        transport: what its transport is given.
         precisions: that devices may have.
-        devices: how many there are.
-        wait_s: seconds after which a device that is not here is not waited for any more.
 
     Raises:
         UserError: this server cannot be.
@@ -65,8 +61,6 @@ class GrpcInference:
         """While the server listens, and all devices have come once.
 
         Args:
-            subject: what is measured.
-            server: that answers.
             deployed: directories of client halves, one for each device that is started here.
             log: folder for what those say.
         """

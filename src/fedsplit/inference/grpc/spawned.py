@@ -13,8 +13,6 @@ class SpawnedDevice:
     """A device that is started on this machine: a process, and below it that of its client half.
 
     Args:
-        number: of the device.
-        fork: its process.
         log: file for what it says.
     """
 

@@ -15,7 +15,6 @@ class ClientRound:
     """A client's part in a round: what it sent and received, and how long each takes.
 
     Args:
-        servers: at the other end.
         sharing: clients that the servers' bandwidth and speed are divided among evenly.
         batches: samples of each local step of the round.
         sizes: bytes by direction, kind and local step (0 of weights).

@@ -40,7 +40,6 @@ class Point:
 
     Args:
         x: the setting: a number, or its name.
-        mean: of the metric over seeds.
         low: the least of the seeds; `high` the greatest.
     """
 

@@ -15,7 +15,6 @@ class Group:
     """Runs that differ only in their seed.
 
     Args:
-        label: for the legend.
         hue: what its colour and marker stand for: the beginning of `label`.
         setting: the rest of `label`; may be empty.
         runs: by seed.

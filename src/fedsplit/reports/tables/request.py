@@ -26,9 +26,6 @@ class TableRequest:
 def table_request(name: str, entry: object) -> TableRequest:
     """What the key `table` of an experiment asks for.
 
-    Args:
-        name: of the experiment, for messages.
-
     Raises:
         UserError: something in it is wrong.
     """

@@ -77,7 +77,6 @@ class Shown:
         mean: `-` where no seed has it.
         deviation: None of a single seed, and where all have exactly the same.
         reached: `k of n seeds` where only some have it.
-        best: whether it is the best of its column.
     """
 
     mean: str

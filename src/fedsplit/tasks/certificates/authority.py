@@ -59,7 +59,6 @@ class Authority:
         """Issue a certificate: the files that one machine needs, by name.
 
         Args:
-            name: for people.
             alternative_names: what the certificate is for.
             usage: `serverAuth` or `clientAuth`.
             days: how long it is valid from `now` on.

@@ -51,7 +51,6 @@ def make_certificates(
     Args:
         out: made if it is not there.
         hosts: names and addresses by which clients reach the server; its certificate is for no others.
-        clients: how many.
         days: how long certificates of server and clients are valid.
         now: from when; a certificate is also valid in the hour before.
 

@@ -31,8 +31,6 @@ class Compare(Task):
 
     Args:
         precisions: by name; `fp32`, that all are compared with, is always among them.
-        calibration_batches: of the clients' training images.
-        calibration_batch_size: images of each.
         batch_sizes: samples at a time, at which latency is measured.
         repeats: runs at each that count.
     """

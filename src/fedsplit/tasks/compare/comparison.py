@@ -22,7 +22,6 @@ class Compared:
         drop: against float32; None of float32 itself.
         class_accuracy: by name of class.
         roc_areas: under the curve of each class against the others, by name.
-        file_bytes: of the client model's file.
         compression: how many times as large the file of float32 is.
         latency: seconds of a run, median and 95th percentile, by number of samples.
         peak_memory: the most bytes that a process held which loaded and ran it.
@@ -81,7 +80,6 @@ def write_comparison(
 
     Args:
         rows: float32 first.
-        about: how it was measured.
         left_out: by precision, why it is not there.
     """
     plain = [row.plain() for row in rows]

@@ -26,8 +26,6 @@ class Evaluated:
 
     Args:
         correct: whether each is classified correctly, bool `(n,)`.
-        confusion: of them.
-        roc: of them.
         sample_bytes: of one sample's smashed data, as the client model puts them out.
         unquantized: operations that compute in float32.
     """
@@ -63,7 +61,6 @@ def evaluate_precisions(
 
     Args:
         precisions: by name, with `REFERENCE`.
-        trained: the run that left the model.
         calibration: batches of images, from which ranges of activations are taken.
         folder: where the model, its confusion matrix and its ROC curves are written, in a folder for each.
         console: is told which precisions are left out, and what stays in float32.

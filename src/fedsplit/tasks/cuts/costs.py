@@ -8,7 +8,6 @@ class CutCosts:
     """Of one cut.
 
     Args:
-        name: of the cut.
         stage: its number; None where it is no stage.
         tensors: that cross.
         smashed_bytes: of one sample, as float32.

@@ -26,7 +26,6 @@ def multiply_adds_after(cuts: Cuts, example: Tensor) -> list[int]:
     """Multiply-adds of a forward pass for one sample, after none of the model's operations, after one, ...
 
     Args:
-        cuts: of the model.
         example: samples, `(n, c, h, w)`.
     """
     runner = fx.GraphModule(cuts.module, cuts.nodes[0].graph)

@@ -31,12 +31,7 @@ class TrainingClient(Dialler):
     """One client, for as long as its run lasts.
 
     Args:
-        server: address and port.
-        client: its number.
-        tls: who it is, and whom it trusts; None without.
         folder: where its states are kept; None: below `saves/clients`, by run and number.
-        own: keys of the configuration that are this machine's own, such as `dataset.root`.
-        memory_mb: MB of memory that a run may ask for; None: half of this machine's.
         build: makes what a client needs of a run.
         turn: entered while the client computes; where many share a machine, it may have to wait.
     """

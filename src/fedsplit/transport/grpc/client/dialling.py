@@ -39,7 +39,6 @@ class Dialler(ABC):
 
     Args:
         server: address and port.
-        client: its number.
         tls: who it is, and whom it trusts; None without.
         own: keys of the configuration that are this machine's own, such as `dataset.root`.
         memory_mb: MB of memory that a run may ask for; None: half of this machine's.
@@ -82,10 +81,6 @@ class Dialler(ABC):
 
     def serve(self, stream: Iterator[pb.FromServer], outbox: Outbox) -> bool:
         """Everything on one stream, until it ends; whether all has ended with it.
-
-        Args:
-            stream: what comes.
-            outbox: takes what goes.
 
         Raises:
             Corrupt: no server sends what came.
@@ -131,7 +126,6 @@ class Dialler(ABC):
 
         Args:
             what: is built, for errors.
-            plan: of the server.
             build: makes it, from its configuration and what is told of the run's data.
 
         Raises:

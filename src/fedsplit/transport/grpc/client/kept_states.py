@@ -12,14 +12,7 @@ from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 
 
 class KeptStates:
-    """The states of one client of one run.
-
-    Args:
-        folder: where they are.
-        run: names the run.
-        client: its number.
-        data: fingerprint of its images.
-    """
+    """The states of one client of one run."""
 
     def __init__(self, folder: Path, *, run: str, client: int, data: Fingerprint) -> None:
         self.folder = folder

@@ -26,12 +26,8 @@ def attend(
     """Be a client until the run has ended.
 
     Args:
-        server: address and port.
-        client: its number.
         folder: for its state; those of the other clients are beside it. It tells its process in `pid`.
-        own: keys of the configuration that are this machine's own.
         at_once: how many may compute at a time; None all.
-        build: see `TrainingClient`.
     """
     (folder / "pid").write_text(f"{os.getpid()}\n", encoding="utf-8")
     logging.basicConfig(
@@ -55,7 +51,6 @@ def turn(folder: Path, client: int, at_once: int | None) -> Iterator[None]:
 
     Args:
         folder: of all clients.
-        client: whose turn.
         at_once: how many may compute at a time; None all.
     """
     if at_once is None:

@@ -32,9 +32,6 @@ class Worker:
     """One client of a run, with its state.
 
     Args:
-        run: which.
-        client: its number.
-        folder: where its state is kept from round to round.
         name: of the run; a state under another one is none of its.
     """
 

@@ -44,11 +44,7 @@ class Expected:
     """A tensor that may come: how it is coded, and what it is.
 
     Args:
-        name: of it.
         number: of its codec in the protocol.
-        codec: decodes it.
-        shape: of it.
-        dtype: of it.
     """
 
     name: str

@@ -23,7 +23,6 @@ class Comer:
 
     Args:
         peer: connection that it came by, as gRPC names it (`ipv4:127.0.0.1:50000`).
-        cancel: ends the stream.
     """
 
     peer: str
@@ -36,11 +35,7 @@ class Comer:
 
 
 class Entrance:
-    """Where streams are until they are let in, so that no peer can take the place of others.
-
-    Args:
-        clients: that are expected.
-    """
+    """Where streams are until they are let in, so that no peer can take the place of others."""
 
     def __init__(self, clients: int) -> None:
         self._most_of_host = clients + SPARE

@@ -52,8 +52,6 @@ class Hub(TrainingStreams):
         """Begin a round, or begin it again.
 
         Args:
-            round: which.
-            clients: that take part.
             after: after how many rounds the state is that each begins with.
         """
         with self.changed:
@@ -77,11 +75,8 @@ class Hub(TrainingStreams):
         """Send a verb to a client, now or once it is here.
 
         Args:
-            client: which.
             step: that the verb is about.
-            tensors: that it carries.
             difference: whether weights that it asks for come as a difference.
-            verb: it.
         """
         session = self._sessions[client]
         with self.changed:

@@ -54,11 +54,6 @@ class Listener:
     def serving(self, hub: Meeting[Any], plan: pb.Plan, *, clients: int) -> Iterator[str]:
         """While streams are let into a hub: address and port that clients dial.
 
-        Args:
-            hub: what they are let into.
-            plan: what each is told.
-            clients: how many are expected.
-
         Raises:
             UserError: the address cannot be listened at any more.
         """
@@ -103,7 +98,6 @@ def start(federation: Federation, *, listen: str, tls: Tls | None) -> tuple[grpc
 
     Args:
         federation: what it serves, beside the standard health service.
-        listen: address and port; port 0 takes a free one.
         tls: who it is, and whom it trusts; None on loopback only.
 
     Raises:

@@ -94,9 +94,6 @@ def expected_tensors(
 
     Args:
         pending: the verb, and what was answered before.
-        answer: what came.
-        expectations: what clients of the run may send.
-        samples: training samples of the client.
 
     Raises:
         Corrupt: it is not what has to come next.

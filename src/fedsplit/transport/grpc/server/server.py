@@ -29,9 +29,6 @@ class Federation(federation_pb2_grpc.FederationServicer):
     """Answers the streams of clients.
 
     Args:
-        hub: what they are let into.
-        plan: what each is told.
-        clients: how many are expected.
         secured: whether a client is who its certificate says.
         hello_s: see `HELLO_S`.
     """

@@ -17,11 +17,7 @@ class Refused(Exception):
 
 
 class Link:
-    """The server's end of a stream.
-
-    Args:
-        cancel: ends the stream.
-    """
+    """The server's end of a stream."""
 
     def __init__(self, cancel: Callable[[], object]) -> None:
         self._cancel = cancel
@@ -51,7 +47,6 @@ class Session:
     """One client or device, as the server sees it.
 
     Args:
-        client: its number.
         link: its stream; None while it is not here.
         instance: which process it is; empty until one came.
     """

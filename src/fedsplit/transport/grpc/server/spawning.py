@@ -48,9 +48,7 @@ def spawned(
     """While all clients run on this machine; one that is killed is started again.
 
     Args:
-        server: address and port that they dial.
         folder: holds a folder for each: its state, its log, and its process in `pid`.
-        run: whose clients.
         fail: is told when a client ends that should not.
         in_turn: whether no more compute at a time than there are cores for.
     """

@@ -21,9 +21,6 @@ class TrainingStreams(Meeting[TrainingSession]):
     """The side of a `Hub` that streams see.
 
     Args:
-        run: 16 bytes that name it.
-        clients: how many it has.
-        expectations: what they may send.
         sample_counts: of each, as far as they are known already.
         ledger: where bytes are counted that are sent again.
         tell_away: is told now and then who is waited for and is not here.

@@ -38,7 +38,6 @@ class GrpcTransport(Transport):
     gives depends on nothing else, so it gives the same.
 
     Args:
-        run: whose clients.
         spawn: start the clients here; else wait for clients that dial in.
         listen: address and port of this server; port 0 takes a free one.
         server: of clients only.

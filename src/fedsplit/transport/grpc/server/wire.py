@@ -21,11 +21,6 @@ class GrpcWire(Wire):
     """Sends the verbs of a round to clients that have dialled in, and waits for their answers.
 
     Args:
-        round: which.
-        tally: counts what comes.
-        hub: where the clients' streams are.
-        expectations: what they may send.
-        device: where their tensors are placed.
         answers: waits for answers of clients, see `Hub.answers`.
     """
 
