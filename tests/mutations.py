@@ -591,7 +591,7 @@ FAULTS = (
     Fault(
         "latency-is-paid-one-way",
         "inference",
-        "src/fedsplit/inference/simulated.py",
+        "src/fedsplit/inference/local.py",
         "2 * device.latency",
         "device.latency",
         ("tests/inference/test_summary.py",),
@@ -713,7 +713,7 @@ FAULTS = (
     Fault(
         "turns-share-the-server",
         "network",
-        "src/fedsplit/network/timelines/splitfed_v2.py",
+        "src/fedsplit/network/timelines/splitfed.py",
         "replace(client, sharing=1)",
         "replace(client)",
         ("tests/network/test_timelines.py",),
@@ -737,7 +737,7 @@ FAULTS = (
     Fault(
         "all-clients-draw-one-device",
         "network",
-        "src/fedsplit/network/spread.py",
+        "src/fedsplit/network/network.py",
         "of a client's device\", client=client)",
         "of a client's device\")",
         ("tests/network/test_spread.py",),
@@ -1053,7 +1053,7 @@ FAULTS = (
     Fault(
         "variance-of-differences-is-of-the-population",
         "tasks",
-        "src/fedsplit/tasks/compare/paired.py",
+        "src/fedsplit/tasks/compare/comparison.py",
         "/ (n - 1)",
         "/ n",
         ("tests/tasks/compare/test_paired.py",),
@@ -1142,7 +1142,7 @@ FAULTS = (
     Fault(
         "a-job-shows-its-best-accuracy",
         "sweeps",
-        "src/fedsplit/sweeps/progress.py",
+        "src/fedsplit/sweeps/status.py",
         "accuracies[-1] if accuracies else None",
         "max(accuracies) if accuracies else None",
         ("tests/sweeps/test_watch.py",),
@@ -1283,7 +1283,7 @@ FAULTS = (
     Fault(
         "private-networks-need-no-tls",
         "transport/grpc",
-        "src/fedsplit/transport/grpc/protocol/hosts.py",
+        "src/fedsplit/transport/grpc/protocol/tls.py",
         "else host.is_loopback",
         "else host.is_private",
         ("tests/transport/test_tls.py",),
@@ -1493,7 +1493,7 @@ FAULTS = (
     Fault(
         "tasks-of-ones-own-have-no-traits",
         "config",
-        "src/fedsplit/config/task_traits.py",
+        "src/fedsplit/config/traits.py",
         "class_literals(_TASK) | class_literals(target)",
         "class_literals(target) | class_literals(_TASK)",
         ("tests/config/test_traits.py",),
@@ -1501,7 +1501,7 @@ FAULTS = (
     Fault(
         "every-choice-of-a-class-has-its-place-in-figures",
         "config",
-        "src/fedsplit/config/algorithm_traits.py",
+        "src/fedsplit/config/traits.py",
         'if target.split(".")[-2:-1] == [name] else {}',
         "if target else {}",
         ("tests/config/test_traits.py",),
@@ -1541,7 +1541,7 @@ FAULTS = (
     Fault(
         "a-cohort-of-all-is-refused",
         "config",
-        "src/fedsplit/config/together.py",
+        "src/fedsplit/config/checks.py",
         "size is not None and size > clients",
         "size is not None and size >= clients",
         ("tests/config/test_checks.py",),
@@ -1606,7 +1606,7 @@ FAULTS = (
     Fault(
         "a-run-from-python-leaves-its-threads-behind",
         "cli",
-        "src/fedsplit/cli/process_state.py",
+        "src/fedsplit/cli/python.py",
         "torch.set_num_threads(threads)",
         "pass",
         ("tests/cli/test_python.py",),

@@ -15,7 +15,7 @@ from fedsplit.data.sources.image_folder import ImageFolder
 from fedsplit.errors import UserError
 from fedsplit.files.paths import user_path
 from fedsplit.recording.run_directory import RunDirectory
-from fedsplit.reports.finding import runs_at
+from fedsplit.reports.runs import runs_at
 from fedsplit.sweeps import record
 from fedsplit.sweeps.record import Job
 from fedsplit.tasks.certificates.certificates import Certificates

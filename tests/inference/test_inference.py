@@ -26,7 +26,7 @@ from fedsplit.transport.grpc.protocol.frames import Parcel
 from fedsplit.transport.grpc.protocol.tensors import announced
 from fedsplit.transport.grpc.protocol.tls import Tls
 from fedsplit.transport.grpc.server import listening as server_listening
-from fedsplit.transport.grpc.server.session import Link, Refused
+from fedsplit.transport.grpc.server.meeting import Link, Refused
 from tests.conftest import TINY
 
 SHORT = (

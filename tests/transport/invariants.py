@@ -38,9 +38,9 @@ from fedsplit.transport.grpc.protocol.packing import pack, pack_weights
 from fedsplit.transport.grpc.protocol.plan import choices_and_settings, configuration
 from fedsplit.transport.grpc.protocol.tensors import decoded
 from fedsplit.transport.grpc.server.hub import Hub
+from fedsplit.transport.grpc.server.meeting import Link
 from fedsplit.transport.grpc.server.pending import Answer
 from fedsplit.transport.grpc.server.server import Federation
-from fedsplit.transport.grpc.server.session import Link
 from fedsplit.transport.links import KIND_OF
 from tests.conftest import TINY
 from tests.transport import strategies

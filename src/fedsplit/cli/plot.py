@@ -10,7 +10,7 @@ from fedsplit.cli.plot_arguments import OPTIONS, asked_for, listed_experiments, 
 from fedsplit.errors import UserError
 from fedsplit.reports.drawing import StoredRuns, draw, image_files, tabulate, write
 from fedsplit.reports.experiments import experiments_in, formats_of
-from fedsplit.reports.figures.drawn import Drawn
+from fedsplit.reports.figures.figure_type import Drawn
 from fedsplit.reports.notes import NOTES, Notes
 from fedsplit.reports.page import page
 from fedsplit.reports.tables.files import table_files

@@ -9,8 +9,7 @@ import yaml
 
 from fedsplit.config.commands import command
 from fedsplit.errors import UserError
-from fedsplit.files.paths import user_path
-from fedsplit.files.shipped import shipped
+from fedsplit.files.paths import shipped, user_path
 from fedsplit.reports.experiments import FigureRequest, figure_type, formats_of
 from fedsplit.reports.figures.types import FIGURE_TYPES
 

@@ -1,16 +1,58 @@
-"""One run, new or gone on with, as overrides ask for it."""
+"""One run, new or gone on with, as overrides ask for it; Ctrl-C says how to go on."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from hydra.types import RunMode
 
-from fedsplit.cli.resuming import resumable
+from fedsplit.config.commands import resume_command
 from fedsplit.config.compose import check_hydra, choices_of, composed, composing, hydra_path, plain
+from fedsplit.config.grammar import parsed
 from fedsplit.config.overrides import check_beside
 from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import UserError
-from fedsplit.tasks.running import perform
+from fedsplit.files.paths import user_path
+from fedsplit.tasks.task import go_on, perform
+
+
+@contextmanager
+def resumable(directory: Path) -> Iterator[None]:
+    """While a run is at work in a directory: Ctrl-C says how to go on with what it has begun."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        begun = (directory / "config.yaml").is_file()
+        raise KeyboardInterrupt(*[resume_command(directory)] if begun else []) from error
+
+
+def taken_out(overrides: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The directory that `resume=` names, None where it names none, and the other overrides.
+
+    Raises:
+        UserError: the directory is in quotes and cannot be read.
+    """
+    given = [each for each in overrides if each.startswith("resume=")]
+    if not given or given[-1] == "resume=null":
+        return None, list(overrides)
+    path = given[-1].partition("=")[2]
+    if path.startswith(("'", '"')):
+        path = str(parsed(given[-1:])[0].value())
+    return path, [each for each in overrides if each not in given]
+
+
+def resume(given: str, overrides: Sequence[str]) -> Path:
+    """Go on with the run in the directory `given`, with what may be changed; its path.
+
+    Raises:
+        UserError: there is no such run, or something may not be given anew.
+        RunFailed: the run could not be carried to its end.
+    """
+    directory = user_path(given, "resume")
+    changes = {override.key_or_group: override.value() for override in parsed(overrides)}
+    with resumable(directory):
+        go_on(directory, changes)
+    return directory
 
 
 def compose_single(overrides: Sequence[str]) -> tuple[Path, RunConfig]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from fedsplit.config.dotted_keys import below
 from fedsplit.config.grammar import parsed
 from fedsplit.config.settings import CODECS
-from fedsplit.config.task_traits import task_traits
+from fedsplit.config.traits import task_traits
 from fedsplit.config.values import Plain
 from fedsplit.errors import UserError
 

@@ -5,7 +5,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self, TypeVar
 
-from fedsplit.config.checks import check_keys, own_keys
+from fedsplit.config.checks import check_keys, check_together, own_keys
 from fedsplit.config.component import Component
 from fedsplit.config.settings import (
     GROUPS,
@@ -20,8 +20,7 @@ from fedsplit.config.settings import (
     WeightsCodecChoices,
     keys_of,
 )
-from fedsplit.config.task_traits import task_traits
-from fedsplit.config.together import check_together
+from fedsplit.config.traits import task_traits
 from fedsplit.config.values import Plain
 
 Read = TypeVar("Read", bound=Topic)

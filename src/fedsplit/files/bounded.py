@@ -8,10 +8,13 @@ import csv
 import json
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from fedsplit.errors import UserError
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where libyaml is there
 _NO_TEXT = re.compile(r"\\u[dD][89a-fA-F]")
@@ -193,3 +196,23 @@ def number(cell: str) -> float:
     if _LARGEST < abs(found) < float("inf"):
         raise ValueError(f"{cell[:20]!r} is too large")
     return found
+
+
+@contextmanager
+def reading(run: Path, name: str, hint: str) -> Iterator[None]:
+    """While a file in a run's directory is read.
+
+    Args:
+        hint: which runs have it.
+
+    Raises:
+        UserError: it is not there, cannot be read, or is damaged.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise UserError("run", run, f"must hold {name}; {hint}") from error
+    except OSError as error:
+        raise UserError("run", run, f"must be readable ({error.strerror})") from error
+    except (ValueError, KeyError) as error:
+        raise UserError("run", run, f"{name} must not be damaged ({error})") from error

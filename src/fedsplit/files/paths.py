@@ -37,3 +37,12 @@ def shown(path: Path) -> Path:
     """A path as a reader takes it: relative to the current directory, where it is below."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def shipped(name: str) -> Path:
+    """What is called `name` beside `src` in a checkout, and inside the package that a wheel installs."""
+    inside = _PACKAGE / name
+    return inside if inside.exists() else _PACKAGE.parents[1] / name

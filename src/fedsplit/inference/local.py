@@ -1,16 +1,28 @@
 """Devices that are processes of this machine, with nothing or a simulation between them and the server."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from fedsplit.inference.client_half import ClientHalf
 from fedsplit.inference.codes import DeviceCodes
-from fedsplit.inference.device import Device, Footprint
-from fedsplit.inference.request import Request
+from fedsplit.inference.device import Device, Footprint, Request
 from fedsplit.inference.server_half import ServerHalf
-from fedsplit.inference.simulated import Wire
 from fedsplit.inference.subject import Batches
+from fedsplit.network.network import Network, SimulatedNetwork
+
+Wire: TypeAlias = Callable[[int, int], float]
+"""Seconds of a request's journey there and back, of its bytes up and down."""
+
+
+def wire(network: Network, seed: int) -> Wire:
+    """Journeys of client 0, alone with the servers: one link for all precisions; no time unless simulated."""
+    if not isinstance(network, SimulatedNetwork):
+        return lambda up, down: 0.0
+    device, servers = network.device(0, seed), network.servers
+    up_rate, down_rate = min(device.up, servers.up), min(device.down, servers.down)
+    return lambda up, down: 2 * device.latency + 8 * up / up_rate + 8 * down / down_rate
 
 
 @dataclass(frozen=True)

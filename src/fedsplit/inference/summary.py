@@ -2,14 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import numpy as np
 from rich.table import Table
 
-from fedsplit.inference.device import Footprint
-from fedsplit.inference.request import Request
+from fedsplit.config.run_config import RunConfig
+from fedsplit.files.whole import write_csv, write_json
+from fedsplit.inference.device import COLUMNS, Footprint, Request
 from fedsplit.network.network import Network
+from fedsplit.recording.config_file import write_config
 
 SECONDS = ("client", "server", "wire", "total")
 """Parts of a request that take time, and all of it."""
@@ -157,3 +160,42 @@ def _told(own: float, other: float, is_first: bool) -> str:
     """A ratio below its value."""
     ratio = None if is_first else _ratio(own, other)
     return "" if ratio is None else f"\n{ratio:.2f}x"
+
+
+def write_results(
+    directory: Path,
+    config: RunConfig,
+    cut: str,
+    requests: Sequence[Request],
+    summaries: Sequence[Summary],
+) -> None:
+    """Write `config.yaml`, `requests.csv`, `summary.csv`, `summary.json` and `results.json`.
+
+    Args:
+        requests: in the order in which they were made.
+        summaries: of each precision; the others are compared with the first.
+    """
+    first = summaries[0]
+    rows = [each.plain(first) for each in summaries]
+    write_csv(directory / "requests.csv", COLUMNS, (each.row() for each in requests))
+    write_csv(directory / "summary.csv", list(rows[0]), (list(row.values()) for row in rows))
+    about = {
+        "batch_size": config.training.batch_size,
+        "threads": config.computation.threads,
+        "device": config.computation.device,
+        "run": config.origin.run,
+        "model": config.choices.get("model"),
+        "cut": cut,
+        "transport": config.choice("transport"),
+    }
+    write_json(directory / "summary.json", {**about, "precisions": rows})
+    write_config(directory, config.plain())
+    write_json(
+        directory / "results.json",
+        {
+            "final_accuracy": first.accuracy,
+            "load": sum(each.bytes_up + each.bytes_down for each in requests if not each.warm_up),
+            "seconds": sum(each.total_seconds for each in requests if not each.warm_up),
+            "precisions": {row["precision"]: row for row in rows},
+        },
+    )

@@ -8,7 +8,7 @@ from fedsplit.computing.multiply_adds import multiply_adds
 from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.models.splitting.cuts import evaluating
 from fedsplit.models.splitting.split import SplitModel
-from fedsplit.network.work import Work
+from fedsplit.network.timelines.timeline import Work
 
 
 def counted_work(

@@ -8,12 +8,27 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import Connection, Pipe
 from typing import IO, Any, TypeAlias
 
 from fedsplit.errors import RunFailed, UserError
-from fedsplit.processes.lifeline import end_with_parent
+
+_INTERVAL_S = 0.5
+
+
+def end_with_parent() -> None:
+    """From now on, end at once when the parent process has ended, even if it could not say so."""
+    threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
+
+
+def _follow(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_INTERVAL_S)
+    os._exit(0)
+
 
 Serve: TypeAlias = Callable[[Connection, Connection], None]
 """Function of a module that such a process runs: it receives from the first and sends to the second."""

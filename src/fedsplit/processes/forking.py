@@ -12,7 +12,7 @@ from importlib import import_module
 from multiprocessing.connection import Connection, Pipe, wait
 
 from fedsplit.errors import RunFailed, UserError
-from fedsplit.processes.lifeline import end_with_parent
+from fedsplit.processes.child import end_with_parent
 
 PACKAGES = ("fedsplit", "torch", "torchvision", "sklearn", "scipy", "numpy", "zstandard")
 """What a fork had to import of these, the next one finds."""

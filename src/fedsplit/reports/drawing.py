@@ -6,14 +6,12 @@ from pathlib import Path
 from fedsplit.errors import UserError
 from fedsplit.files.whole import appearing
 from fedsplit.recording.config_file import OtherFormat
-from fedsplit.reports.defaults import at_defaults
 from fedsplit.reports.experiments import FigureRequest
-from fedsplit.reports.figures.drawn import Drawn
+from fedsplit.reports.figures.figure_type import Drawn
 from fedsplit.reports.figures.style import encoded, house_style
-from fedsplit.reports.finding import runs_at
 from fedsplit.reports.notes import Notes
-from fedsplit.reports.runs import Run, read_run, without_repeats
-from fedsplit.reports.selection import fits, missing, sweep, unknown_keys
+from fedsplit.reports.runs import Run, read_run, runs_at, without_repeats
+from fedsplit.reports.selection import at_defaults, fits, missing, sweep, unknown_keys
 from fedsplit.reports.tables.of_runs import table_of
 from fedsplit.reports.tables.table import Table
 

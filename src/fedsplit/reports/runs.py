@@ -1,8 +1,10 @@
 """Runs read back from their directories, each setting and seed once."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from glob import glob
 from pathlib import Path
 from typing import TypeAlias
 
@@ -10,6 +12,7 @@ from fedsplit.config.dotted_keys import below, flat
 from fedsplit.config.values import Plain
 from fedsplit.errors import UserError
 from fedsplit.files.bounded import Damaged, csv_table, json_in, number, whole
+from fedsplit.files.paths import user_path
 from fedsplit.recording.config_file import CONFIG_FILE, read_config
 
 METRICS = "metrics.csv"
@@ -203,3 +206,48 @@ def _canonical(place: str, choice: str, target: str) -> str:
     if place in ("algorithm", "distribution") and target.startswith("fedsplit."):
         return target.split(".")[-2]
     return choice
+
+
+@dataclass(frozen=True)
+class Found:
+    """Directories of runs in alphabetical order; and those beside them, as in a sweep, that are of none."""
+
+    runs: tuple[Path, ...]
+    others: tuple[Path, ...]
+
+
+def runs_at(place: str, key: str) -> Found:
+    """The runs that a path or a glob stands for, at any depth below it.
+
+    Raises:
+        UserError: a folder cannot be read; `key` is what named the place.
+    """
+    path = user_path(place, key)
+    paths = [path] if path.exists() else map(Path, sorted(glob(str(path), recursive=True)))
+    runs: list[Path] = []
+    others: list[Path] = []
+    try:
+        for path in paths:
+            _look(path, runs, others)
+    except OSError as error:
+        raise UserError(key, place, f"must be readable ({error.strerror})") from error
+    return Found(tuple(runs), tuple(others))
+
+
+def _look(path: Path, runs: list[Path], others: list[Path]) -> bool:
+    """Add what is at or below a path; whether it is a run."""
+    if is_run(path):
+        runs.append(path)
+        return True
+    if not path.is_dir():
+        return False
+    beside: list[Path] = []
+    jobs = False
+    folders = (entry for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False))
+    for each in sorted(Path(entry) for entry in folders if not entry.name.startswith(".")):
+        before = len(runs)
+        jobs |= _look(each, runs, others)
+        if len(runs) == before:
+            beside.append(each)
+    others += beside if jobs else []
+    return False

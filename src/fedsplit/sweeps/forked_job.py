@@ -24,7 +24,7 @@ def run_job(config: RunConfig, directory: Path, place: int, statuses: Path) -> N
     """
     import torch
 
-    from fedsplit.tasks.running import go_on, perform
+    from fedsplit.tasks.task import go_on, perform
 
     asked = config.computation.device
     device = device_of(asked, place, torch.cuda.device_count())  # only now: CUDA outlives no fork

@@ -12,7 +12,7 @@ from fedsplit.config.commands import command
 from fedsplit.config.compose import check_hydra, choices_of, composed, composing, hydra_path, plain
 from fedsplit.config.overrides import check_beside
 from fedsplit.config.run_config import RunConfig
-from fedsplit.config.task_traits import traits_of
+from fedsplit.config.traits import traits_of
 from fedsplit.errors import RunFailed, UserError, first_line
 from fedsplit.files.paths import new_directory, shown
 from fedsplit.recording.config_file import CONFIG_FILE, OtherFormat, read_config
@@ -20,9 +20,8 @@ from fedsplit.sweeps import record
 from fedsplit.sweeps.grid import jobs
 from fedsplit.sweeps.job import Launched, thread_counts
 from fedsplit.sweeps.launch import check_installed, check_launcher, launch
-from fedsplit.sweeps.progress import is_finished
 from fedsplit.sweeps.record import RECORD, Job
-from fedsplit.sweeps.status import STATUSES, alone
+from fedsplit.sweeps.status import STATUSES, alone, is_finished
 from fedsplit.sweeps.watch import Watch
 
 

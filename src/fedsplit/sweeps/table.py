@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 from rich.table import Table
 from rich.text import Text
 
-from fedsplit.sweeps.progress import Progress
+from fedsplit.sweeps.status import Progress
 
 Shown: TypeAlias = Literal["waiting", "running", "done", "failed", "skipped"]
 _COLOURS: dict[Shown, str] = {

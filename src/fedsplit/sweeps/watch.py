@@ -11,9 +11,8 @@ from rich.console import Console
 from rich.live import Live
 
 from fedsplit.reports.shown_table import print_table
-from fedsplit.sweeps.progress import is_finished, progress_of
 from fedsplit.sweeps.record import Job, differing
-from fedsplit.sweeps.status import STATUSES, told
+from fedsplit.sweeps.status import STATUSES, is_finished, progress_of, told
 from fedsplit.sweeps.table import JobRow, Shown, counted, narrow, numbers, table, that_fit
 
 _INTERVAL_S = 0.2

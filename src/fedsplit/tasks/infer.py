@@ -17,14 +17,11 @@ from fedsplit.files.paths import new_directory
 from fedsplit.files.whole import appearing
 from fedsplit.inference.client_half import ClientHalf
 from fedsplit.inference.deploying import Deploying, save
-from fedsplit.inference.device import Device, Turns
-from fedsplit.inference.files import write_results
-from fedsplit.inference.local import Answering, local_devices
-from fedsplit.inference.request import Request
+from fedsplit.inference.device import Device, Request, Turns
+from fedsplit.inference.local import Answering, local_devices, wire
 from fedsplit.inference.server_half import ServerHalf
-from fedsplit.inference.simulated import wire
 from fedsplit.inference.subject import Batches, subject_of
-from fedsplit.inference.summary import Summary, summary_table
+from fedsplit.inference.summary import Summary, summary_table, write_results
 from fedsplit.machine.allowance import allowing_a_run_directory
 from fedsplit.machine.extras import extra
 from fedsplit.network.network import Network, SimulatedNetwork

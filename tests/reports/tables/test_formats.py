@@ -4,10 +4,8 @@ from io import StringIO
 
 import pytest
 
-from fedsplit.reports.tables.as_csv import as_csv
 from fedsplit.reports.tables.as_latex import as_latex
-from fedsplit.reports.tables.as_markdown import as_markdown
-from fedsplit.reports.tables.files import table_files
+from fedsplit.reports.tables.files import as_csv, as_markdown, table_files
 from fedsplit.reports.tables.table import Column, Estimate, Row, Table
 
 ACCURACY = Column("final_accuracy", "Final accuracy (%)", "higher", 100, 1)

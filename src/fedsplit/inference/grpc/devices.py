@@ -13,8 +13,7 @@ from fedsplit.quant.message import Corrupt
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol.frames import Parcel, one_line
 from fedsplit.transport.grpc.protocol.tensors import TYPES, Expected, check
-from fedsplit.transport.grpc.server.meeting import Meeting, Reminder
-from fedsplit.transport.grpc.server.session import Link, Refused, Session
+from fedsplit.transport.grpc.server.meeting import Link, Meeting, Refused, Reminder, Session
 
 _LOG = logging.getLogger("fedsplit.network")
 _MOST_BYTES = 1 << 50

@@ -1,9 +1,8 @@
 """A device that has dialled in, as the server asks it for requests."""
 
 from fedsplit.errors import RunFailed
-from fedsplit.inference.device import Device, Footprint
+from fedsplit.inference.device import Device, Footprint, Request
 from fedsplit.inference.grpc.devices import Devices, Gone, check_measured
-from fedsplit.inference.request import Request
 from fedsplit.inference.server_half import Answered, ServerHalf
 from fedsplit.quant.codecs.identity import Identity
 from fedsplit.quant.message import Corrupt, Message

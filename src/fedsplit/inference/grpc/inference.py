@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,13 +14,44 @@ from fedsplit.inference.device import Device
 from fedsplit.inference.grpc.device import attend
 from fedsplit.inference.grpc.devices import Devices
 from fedsplit.inference.grpc.dialled import GrpcDevice
-from fedsplit.inference.grpc.spawned import SpawnedDevice
 from fedsplit.inference.server_half import ServerHalf
 from fedsplit.inference.subject import Subject
+from fedsplit.processes.forker import Fork
 from fedsplit.transport.grpc.protocol.arguments import GrpcArguments
 from fedsplit.transport.grpc.protocol.plan import choices_and_settings, tell_of_data
 from fedsplit.transport.grpc.server.listening import Listener, shown_on_terminal
-from fedsplit.transport.grpc.server.spawning import warm_forker
+from fedsplit.transport.grpc.server.spawning import last_words, warm_forker
+
+_GRACE_S = 5.0
+
+
+class SpawnedDevice:
+    """A device that is started on this machine: a process, and below it that of its client half.
+
+    Args:
+        log: file for what it says.
+    """
+
+    def __init__(self, number: int, fork: Fork, log: Path) -> None:
+        self._number, self._fork, self._log = number, fork, log
+
+    def __exit__(self, *raised: object) -> None:
+        with suppress(TimeoutError):  # what forked it ends it
+            self._fork.ended.result(_GRACE_S if raised[0] is None else 0.1)
+
+    @property
+    def words(self) -> str:
+        """What it said last, as the end of a sentence; empty where it said nothing."""
+        words = last_words(self._log)
+        return f"; it says: {words}" if words else ""
+
+    @property
+    def failure(self) -> str | None:
+        """Why it ended; None while it runs."""
+        if not self._fork.ended.done():
+            return None
+        return f"device {self._number}: {last_words(self._log) or 'it was killed: out of memory?'}"
+
 
 _LOG = logging.getLogger("fedsplit.network")
 _TRAINING = ("min_clients", "round_deadline_s", "server")

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from fedsplit.errors import UserError
-from fedsplit.files.bounded import csv_rows, whole
-from fedsplit.recording.reading import reading
+from fedsplit.files.bounded import csv_rows, reading, whole
 from fedsplit.reports.figures.figure_type import FigureType, SeriesLimits
 from fedsplit.reports.figures.groups import counted, over_seeds
 from fedsplit.reports.figures.style import LABEL_SIZE, TEXT_SIZE, blank_figure, tidy, wrapped

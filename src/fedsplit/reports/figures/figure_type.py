@@ -1,7 +1,7 @@
-"""What a type of figure is, and how much it can hold."""
+"""What a type of figure is, how much it can hold, and a figure once it is drawn."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar
 
@@ -107,3 +107,23 @@ def keep_first(series: Sequence[Series], limits: SeriesLimits) -> set[Series]:
 
 def _have_colours(hues: Sequence[str]) -> bool:
     return sum(hue not in algorithm_looks() for hue in hues) <= len(free_looks(hues))
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure of an experiment, whole in memory.
+
+    Args:
+        name: of its files, without the ending.
+        description: what is to be seen, in a sentence or two; may be empty.
+        images: the content of its files, by format (`png`, `pdf`, `svg`).
+        runs: that are drawn, and those of `left_out`.
+        left_out: labels of what would be more than a reader can tell apart.
+    """
+
+    name: str
+    title: str
+    description: str
+    images: Mapping[str, bytes]
+    runs: Sequence[Run]
+    left_out: Sequence[str] = ()

@@ -9,8 +9,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 from fedsplit.errors import UserError
-from fedsplit.files.bounded import csv_table, number
-from fedsplit.recording.reading import reading
+from fedsplit.files.bounded import csv_table, number, reading
 from fedsplit.reports.figures.figure_type import FigureType
 from fedsplit.reports.figures.groups import Group, by_number, over_seeds
 from fedsplit.reports.figures.style import (

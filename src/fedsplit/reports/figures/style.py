@@ -12,7 +12,7 @@ from textwrap import fill, wrap
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from fedsplit.config.algorithm_traits import algorithm_traits
+from fedsplit.config.traits import algorithm_traits
 from fedsplit.errors import UserError
 from fedsplit.machine.extras import install_command
 from fedsplit.reports.figures.wording import pieces

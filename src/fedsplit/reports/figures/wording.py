@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 
-from fedsplit.config.algorithm_traits import algorithm_traits
+from fedsplit.config.traits import algorithm_traits
 
 _WORDS: Mapping[str, str] = {
     "qat=true": "QAT",

@@ -16,14 +16,15 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from fedsplit.errors import UserError
 from fedsplit.files.whole import appearing
 from fedsplit.tasks.certificates.authority import AUTHORITY_DAYS, Authority
-from fedsplit.transport.grpc.protocol.hosts import Host, parse_host
 from fedsplit.transport.grpc.protocol.tls import (
     CERTIFICATE,
     KEY,
+    Host,
     Tls,
     certificates_in,
     client_uri,
     content,
+    parse_host,
     private_key_in,
 )
 

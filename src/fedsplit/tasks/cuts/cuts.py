@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor, fx
+from torch.utils.flop_counter import FlopCounterMode
 
 from fedsplit.algorithms.algorithm import Algorithm
 from fedsplit.algorithms.round_load import Population, RoundLoad
@@ -15,23 +17,22 @@ from fedsplit.building.process import prepare_process
 from fedsplit.building.quantization import build_quantization
 from fedsplit.building.run import build_clients
 from fedsplit.computing.layout import unflattened
-from fedsplit.config.algorithm_traits import algorithm_traits
+from fedsplit.computing.multiply_adds import attention_in_products
 from fedsplit.config.choices import target_of
 from fedsplit.config.run_config import RunConfig
 from fedsplit.config.targets import is_class, located
+from fedsplit.config.traits import algorithm_traits
 from fedsplit.config.values import PositiveInt
 from fedsplit.errors import UserError
 from fedsplit.files.paths import user_path
 from fedsplit.models.derived import DerivedAuxiliary
-from fedsplit.models.splitting.cuts import Cut, Cuts
+from fedsplit.models.splitting.cuts import Cut, Cuts, evaluating
 from fedsplit.models.splitting.split import divided
 from fedsplit.quant.codecs.labels import Labels
 from fedsplit.reports.figures.style import house_style
 from fedsplit.state.weights import Weights
-from fedsplit.tasks.cuts.costs import CutCosts
+from fedsplit.tasks.cuts.costs import CutCosts, print_csv, print_markdown, print_shown
 from fedsplit.tasks.cuts.cut_figure import cut_figure
-from fedsplit.tasks.cuts.multiply_adds import multiply_adds_after
-from fedsplit.tasks.cuts.printing import print_csv, print_markdown, print_shown
 from fedsplit.tasks.task import Task
 
 
@@ -190,3 +191,29 @@ def _about(parts: ClientParts, q: int, l: int) -> str:  # noqa: E741
         f"{population.cohort} of {population.num_clients} clients a round, batch_size={training.batch_size}, "
         f"local_epochs={training.local_epochs}, q={q}, l={l}, quant={coded}."
     )
+
+
+class _Counting(fx.Interpreter):
+    """Runs operations, and notes the multiply-adds after each."""
+
+    def __init__(self, module: fx.GraphModule, counter: FlopCounterMode) -> None:
+        super().__init__(module)
+        self.counter, self.after = counter, [0]
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        self.after.append(self.counter.get_total_flops() // 2)
+        return value
+
+
+def multiply_adds_after(cuts: Cuts, example: Tensor) -> list[int]:
+    """Multiply-adds of a forward pass for one sample, after none of the model's operations, after one, ...
+
+    Args:
+        example: samples, `(n, c, h, w)`.
+    """
+    runner = fx.GraphModule(cuts.module, cuts.nodes[0].graph)
+    with evaluating(cuts.module), attention_in_products(), FlopCounterMode(display=False) as counter:
+        counting = _Counting(runner, counter)
+        counting.run(example)
+    return [macs // len(example) for macs in counting.after]

@@ -19,9 +19,8 @@ from fedsplit.quant.message import Corrupt
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol import federation_pb2_grpc
 from fedsplit.transport.grpc.protocol.frames import OPTIONS, VERSION, Assembler, Parcel, one_line
-from fedsplit.transport.grpc.protocol.hosts import is_loopback, parse_host
 from fedsplit.transport.grpc.protocol.plan import check_data, configuration_of_client, normalisation
-from fedsplit.transport.grpc.protocol.tls import Tls
+from fedsplit.transport.grpc.protocol.tls import Tls, is_loopback, parse_host
 from fedsplit.transport.transport import Member
 
 Outbox: TypeAlias = SimpleQueue[Parcel[pb.FromClient] | None]

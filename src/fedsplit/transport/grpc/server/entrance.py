@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from fedsplit.transport.grpc.server.session import Refused
+from fedsplit.transport.grpc.server.meeting import Refused
 
 _LOG = logging.getLogger("fedsplit.network")
 MOST_OF_CONNECTION = 8

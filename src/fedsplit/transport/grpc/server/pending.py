@@ -10,7 +10,7 @@ from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol.expectations import Expectations
 from fedsplit.transport.grpc.protocol.frames import Parcel
 from fedsplit.transport.grpc.protocol.tensors import Expected
-from fedsplit.transport.grpc.server.session import Session
+from fedsplit.transport.grpc.server.meeting import Session
 
 
 class Lost(Exception):

@@ -14,8 +14,7 @@ from fedsplit.transport.grpc.protocol import federation_pb2_grpc
 from fedsplit.transport.grpc.protocol.frames import VERSION, Assembler
 from fedsplit.transport.grpc.protocol.tls import client_of
 from fedsplit.transport.grpc.server.entrance import Comer, Entrance, TurnedAway
-from fedsplit.transport.grpc.server.meeting import Meeting
-from fedsplit.transport.grpc.server.session import Link, Refused
+from fedsplit.transport.grpc.server.meeting import Link, Meeting, Refused
 
 _LOG = logging.getLogger("fedsplit.network")
 _SERVICE = "fedsplit.Federation"

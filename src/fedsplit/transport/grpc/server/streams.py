@@ -9,9 +9,8 @@ from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol.expectations import Expectations
 from fedsplit.transport.grpc.protocol.frames import Parcel
 from fedsplit.transport.grpc.protocol.tensors import check, decoded
-from fedsplit.transport.grpc.server.meeting import Meeting
+from fedsplit.transport.grpc.server.meeting import Link, Meeting, Refused
 from fedsplit.transport.grpc.server.pending import Answer, PendingVerb, TrainingSession, expected_tensors
-from fedsplit.transport.grpc.server.session import Link, Refused
 
 _LOG = logging.getLogger("fedsplit.network")
 _MOST_SAMPLES = 1 << 40

@@ -6,9 +6,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from secrets import token_bytes
 
 from fedsplit.config.values import PositiveFloat, PositiveInt
 from fedsplit.errors import UserError
+from fedsplit.files.bounded import json_in
+from fedsplit.files.whole import write_json
 from fedsplit.machine.terminal import note
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.messages import Part
@@ -21,7 +24,6 @@ from fedsplit.transport.grpc.protocol.plan import choices_and_settings, tell_of_
 from fedsplit.transport.grpc.server.hub import AWAY_S, Hub, listed
 from fedsplit.transport.grpc.server.listening import Listener, shown_on_terminal
 from fedsplit.transport.grpc.server.pending import Answer, Late, Lost
-from fedsplit.transport.grpc.server.run_id import run_id
 from fedsplit.transport.grpc.server.spawning import last_words, log_of, spawned
 from fedsplit.transport.grpc.server.wire import GrpcWire
 from fedsplit.transport.links import KIND_OF
@@ -210,3 +212,33 @@ def _tell_away(folder: Path, clients: Sequence[int]) -> None:
     words = last_words(log_of(folder, clients[0]))
     said = f"; client {clients[0]} says: {words}" if words else ""
     note(f"waiting for {listed(clients)}, started and not here{said}")
+
+
+_RUN_BYTES = 16
+
+
+def run_id(directory: Path) -> bytes:
+    """The 16 bytes that name the run of a directory; drawn where it has none yet.
+
+    Raises:
+        UserError: what the run was named before is damaged.
+    """
+    path = directory / "network.json"
+    if path.is_file():
+        try:
+            run = bytes.fromhex(json_in(path)["run"])
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise _damaged(path) from error
+        if len(run) != _RUN_BYTES:
+            raise _damaged(path)
+        return run
+    run = token_bytes(_RUN_BYTES)
+    write_json(path, {"run": run.hex()})
+    return run
+
+
+def _damaged(path: Path) -> UserError:
+    told = (
+        'its network.json is damaged: it holds {"run": the 32 digits that each file run of its clients holds}'
+    )
+    return UserError("resume", path.parent, told)
