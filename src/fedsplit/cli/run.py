@@ -97,11 +97,7 @@ def apart(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
 
 
 def check_flags(flags: Sequence[str]) -> None:
-    """Raise where a flag is given that this command does not have.
-
-    Raises:
-        UserError: it is.
-    """
+    """Raise `UserError` where a flag is given that this command does not have."""
     if configured := [flag for flag in flags if flag.partition("=")[0] in _CONFIGURES]:
         told = f"the configuration is hydra_config/config.yaml; {FLAG} adds choices of your own"
         raise UserError("flag", configured[0], told)

@@ -161,11 +161,7 @@ def _without_hydra(config: DictConfig) -> DictConfig:
 
 
 def check_hydra(config: DictConfig) -> None:
-    """Raise where Hydra's own part asks for what is not done here.
-
-    Raises:
-        UserError: it does.
-    """
+    """Raise `UserError` where Hydra's own part asks for what is not done here."""
     if config.hydra.job.chdir:
         told = "a run stays in the directory of its command; hydra.run.dir says where its files go"
         raise UserError("hydra.job.chdir", True, told)

@@ -40,11 +40,7 @@ def parsed(overrides: Sequence[str]) -> list[Override]:
 
 
 def check_single(overrides: Sequence[str]) -> None:
-    """Raise where a single run is given several values for a key.
-
-    Raises:
-        UserError: it is, or an override cannot be read.
-    """
+    """Raise `UserError` where a single run is given several values for a key, or what cannot be read."""
     for override in parsed(overrides):
         if override.is_sweep_override():
             text = str(override.input_line)

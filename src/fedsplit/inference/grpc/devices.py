@@ -211,11 +211,7 @@ class Devices(Meeting[DeviceSession]):
 
 
 def check_measured(measured: pb.Measured, samples: int) -> None:
-    """Raise where no device measures this.
-
-    Raises:
-        Corrupt: it does not.
-    """
+    """Raise `Corrupt` where no device measures this."""
     seconds = (measured.client_seconds, measured.journey_seconds)
     if not all(isfinite(each) and each >= 0 for each in seconds):
         raise Corrupt("seconds that are none")

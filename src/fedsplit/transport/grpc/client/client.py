@@ -126,11 +126,7 @@ class TrainingClient(Dialler):
 
 
 def _claim(folder: Path, run: bytes, client: int) -> None:
-    """Let a folder belong to one client of one run.
-
-    Raises:
-        UserError: it belongs to another.
-    """
+    """Let a folder belong to one client of one run; `UserError` where it belongs to another."""
     path = folder / "run"
     owner = bounded.text(path).split() if path.is_file() else []
     if owner and owner[0] != run.hex():

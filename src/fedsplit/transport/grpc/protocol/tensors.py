@@ -54,11 +54,7 @@ class Expected:
     dtype: torch.dtype
 
     def check(self, tensor: pb.Tensor) -> None:
-        """Raise where what is announced is not this tensor.
-
-        Raises:
-            Corrupt: it is not.
-        """
+        """Raise `Corrupt` where what is announced is not this tensor."""
         if tensor.name != self.name or tensor.codec != self.number:
             raise Corrupt(f"{tensor.name[:80]!r}, codec {tensor.codec}, came in place of {self.name!r}")
         if tuple(tensor.shape) != self.shape or TYPES.get(tensor.data_type) is not self.dtype:
@@ -73,11 +69,7 @@ class Expected:
 
 
 def check(tensors: Sequence[pb.Tensor], expected: Sequence[Expected]) -> None:
-    """Raise where what is announced is not what is expected, in this order.
-
-    Raises:
-        Corrupt: it is not.
-    """
+    """Raise `Corrupt` where what is announced is not what is expected, in this order."""
     if len(tensors) != len(expected):
         raise Corrupt(f"{len(tensors)} tensors came, {len(expected)} were expected")
     for tensor, wanted in zip(tensors, expected, strict=True):

@@ -67,11 +67,7 @@ class Listener:
 
 
 def _refuse_taken(listen: str) -> None:
-    """Find out before anything is written whether a server can listen here.
-
-    Raises:
-        UserError: it cannot.
-    """
+    """Raise `UserError`, before anything is written, where no server can listen."""
     host, _, port = listen.rpartition(":")
     try:
         family, kind, _, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]

@@ -90,11 +90,7 @@ class Meeting(ABC, Generic[OwnSession]):
         self._finished = False
 
     def greet(self, hello: pb.Hello) -> None:
-        """Whether a client with this `Hello` may come in.
-
-        Raises:
-            Refused: it may not.
-        """
+        """Raise `Refused` where a client with this `Hello` may not come in."""
         if hello.client >= len(self._sessions):
             told = f"{self.called} {hello.client}: {self.expected} 0 to {len(self._sessions) - 1}"
             raise Refused(told, for_good=True)
