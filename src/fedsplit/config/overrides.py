@@ -39,7 +39,7 @@ def one_list(argument: str) -> str:
 
 
 def check_beside(config: Plain, overrides: Sequence[str]) -> None:
-    """Raise `UserError` where a key is given that is the server's to say, or the run's; it names what may be given."""
+    """Raise `UserError` where a key is given that is the server's to say, or the run's: names what may be."""
     task = task_traits(config)
     if task.beside is None or (task.models_of_run != "refused" and config.get("run") is None):
         return
