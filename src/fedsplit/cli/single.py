@@ -42,12 +42,7 @@ def taken_out(overrides: Sequence[str]) -> tuple[str | None, list[str]]:
 
 
 def resume(given: str, overrides: Sequence[str]) -> Path:
-    """Go on with the run in the directory `given`, with what may be changed; its path.
-
-    Raises:
-        UserError: there is no such run, or something may not be given anew.
-        RunFailed: the run could not be carried to its end.
-    """
+    """Go on with the run in the directory `given`, with what may be changed, as `go_on`; its path."""
     directory = user_path(given, "resume")
     changes = {override.key_or_group: override.value() for override in parsed(overrides)}
     with resumable(directory):

@@ -91,21 +91,15 @@ class Record:
         return row
 
 
-class MetricsFile:
-    """`metrics.csv`: a header, then a row a round, each written at once.
+def write_metrics(path: Path, records: Sequence[Record]) -> None:
+    """Write `metrics.csv`, whole or not at all: a header, then a row a round."""
+    write_csv(path, list(_EMPTY.row()), (list(record.row().values()) for record in records))
 
-    Args:
-        records: rounds there already are; the file is cut to them.
-    """
 
-    def __init__(self, path: Path, records: Sequence[Record]) -> None:
-        self._path = path
-        write_csv(path, list(_EMPTY.row()), (list(record.row().values()) for record in records))
-
-    def append(self, record: Record) -> None:
-        """Add a round."""
-        with self._path.open("a", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerow(record.row().values())
+def append_metrics(path: Path, record: Record) -> None:
+    """Add a round to `metrics.csv`."""
+    with path.open("a", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerow(record.row().values())
 
 
 _EMPTY = Record(

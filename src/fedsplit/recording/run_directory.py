@@ -17,7 +17,7 @@ from fedsplit.recording import checkpoint
 from fedsplit.recording.checkpoint import Checkpoint
 from fedsplit.recording.class_counts import CLASS_COUNTS, ClassCounts
 from fedsplit.recording.config_file import own_choices_of, read_config, write_config
-from fedsplit.recording.metrics import MetricsFile, Record
+from fedsplit.recording.metrics import Record, append_metrics, write_metrics
 from fedsplit.recording.run_lock import RunLock
 from fedsplit.state.weights import Weights, is_finite
 
@@ -34,7 +34,6 @@ class RunDirectory:
     def __init__(self, path: Path, key: str = "hydra.run.dir") -> None:
         self.path, self._key = path, key
         self._lock = RunLock(path, key)
-        self._metrics: MetricsFile | None = None
         self._log: logging.Handler | None = None
 
     @classmethod
@@ -152,13 +151,11 @@ class RunDirectory:
 
     def rewrite(self, records: Sequence[Record]) -> None:
         """Write `metrics.csv` anew."""
-        self._metrics = MetricsFile(self.path / "metrics.csv", records)
+        write_metrics(self.path / "metrics.csv", records)
 
     def record(self, record: Record) -> None:
         """Add a round to `metrics.csv`."""
-        if self._metrics is None:
-            raise AssertionError("the run directory is not open")
-        self._metrics.append(record)
+        append_metrics(self.path / "metrics.csv", record)
 
     def save_checkpoint(self, state: Checkpoint) -> None:
         """Write a checkpoint."""

@@ -149,23 +149,8 @@ def _ran_with(runs: Sequence[Run]) -> Mapping[str, str]:
     return {name: ", ".join(sorted(each)) for name, each in found.items()}
 
 
-@dataclass(frozen=True)
-class Inlined:
-    """An image for `<img>`.
-
-    Args:
-        source: a `data:` address that holds all of it.
-        width: in CSS pixels.
-        height: in CSS pixels.
-    """
-
-    source: str
-    width: int
-    height: int
-
-
-def inlined(images: Mapping[str, bytes]) -> Inlined | None:
-    """The SVG of a figure, or else its PNG; None without either.
+def inlined(images: Mapping[str, bytes]) -> dict[str, object] | None:
+    """Attributes of `<img>` that hold the SVG of a figure, or else its PNG; None without either.
 
     As an image, and not as part of the page's own tree, an SVG cannot run scripts, and what its elements
     are called cannot clash with another's.
@@ -178,9 +163,10 @@ def inlined(images: Mapping[str, bytes]) -> Inlined | None:
     return None
 
 
-def _inlined(kind: str, image: bytes, width: float, height: float) -> Inlined:
+def _inlined(kind: str, image: bytes, width: float, height: float) -> dict[str, object]:
     source = f"data:image/{kind};base64,{b64encode(image).decode()}"
-    return Inlined(source, round(width * _PIXELS_AN_INCH), round(height * _PIXELS_AN_INCH))
+    pixels = {"width": round(width * _PIXELS_AN_INCH), "height": round(height * _PIXELS_AN_INCH)}
+    return {"source": source, **pixels}
 
 
 def _svg_inches(image: bytes) -> tuple[float, float]:

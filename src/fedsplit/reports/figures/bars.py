@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from fedsplit.errors import UserError
 from fedsplit.reports.figures.figure_type import FigureType, SeriesLimits
-from fedsplit.reports.figures.groups import counted, over_seeds
+from fedsplit.reports.figures.groups import over_seeds, seeds_drawn
 from fedsplit.reports.figures.style import (
     INK,
     OKABE_ITO,
@@ -140,7 +140,7 @@ class Bars(FigureType[Sequence[Bar]]):
                     Patch(facecolor=PALE, edgecolor="white", linewidth=0, hatch=_DOWN),
                 ]
                 labels += ["up", "down"]
-        legend_below(figure, handles, labels, _mean_of(data))
+        legend_below(figure, handles, labels, seeds_drawn([bar.seeds for bar in data], "Mean"))
         return figure
 
 
@@ -154,10 +154,3 @@ def _place(kind: str) -> int:
 
 def _is_down(name: str) -> bool:
     return name.startswith("bytes.down.")
-
-
-def _mean_of(data: Sequence[Bar]) -> str | None:
-    counts = {len(bar.seeds) for bar in data}
-    if counts <= {1}:
-        return None
-    return f"Mean of {counted(counts.pop(), 'seed') if len(counts) == 1 else 'seeds'}"

@@ -10,13 +10,13 @@ from fedsplit.reports.tables.table import Shown, Table
 
 
 def as_markdown(table: Table) -> str:
-    """Title and description, the table, and how it is to be read."""
+    """Title, the table, and how it is to be read."""
     names = table.names()
     head = [*names, *(column.title for column in table.columns)]
     rule = ["---:" if title == "Seeds" else "---" for title in names] + ["---:"] * len(table.columns)
     rows = [[*map(_escaped, own.values()), *map(_number, cells)] for own, cells in table.lines()]
     lines = "\n".join(map(_line, [map(_escaped, head), rule, *rows]))
-    parts = [f"**{_escaped(table.title)}**", _escaped(table.description), lines, _escaped(table.note())]
+    parts = [f"**{_escaped(table.title)}**", lines, _escaped(table.note())]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 

@@ -1,14 +1,14 @@
 """What a table is asked for, as `exp_configs.yaml` says it, and how it is made of runs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fedsplit.config.values import Share, fits
 from fedsplit.errors import UserError
 from fedsplit.reports.figures.groups import Group, over_seeds
 from fedsplit.reports.runs import Run
 from fedsplit.reports.tables.measures import NAMES, TO_ACCURACY, Measure, measures, usual
-from fedsplit.reports.tables.table import Column, Estimate, Row, Table, decimals_for
+from fedsplit.reports.tables.table import Estimate, Row, Table, decimals_for
 
 KEYS = ("targets", "columns")
 
@@ -66,9 +66,7 @@ def _columns(key: str, entry: object) -> tuple[str, ...]:
     return tuple(entry)
 
 
-def table_of(
-    request: TableRequest, runs: Sequence[Run], *, name: str, title: str, description: str = ""
-) -> Table:
+def table_of(request: TableRequest, runs: Sequence[Run], *, name: str, title: str) -> Table:
     """The table that is asked for; of each setting and seed there must be one run (see `without_repeats`)."""
     groups = over_seeds(runs)
     wanted = measures(usual(runs) if request.columns is None else request.columns, request.targets)
@@ -83,7 +81,7 @@ def table_of(
         for place, group in enumerate(groups)
     ]
     columns = [_column(measure, column) for measure, column in zip(wanted, cells, strict=True)]
-    return Table(name, title, description, tuple(columns), tuple(rows), tuple(runs))
+    return Table(name, title, tuple(columns), tuple(rows), tuple(runs))
 
 
 def _estimate(measure: Measure, group: Group) -> Estimate:
@@ -91,7 +89,7 @@ def _estimate(measure: Measure, group: Group) -> Estimate:
     return Estimate(tuple(each for each in found if each is not None), len(group.runs))
 
 
-def _column(measure: Measure, cells: Sequence[Estimate]) -> Column:
+def _column(measure: Measure, cells: Sequence[Estimate]) -> Measure:
+    """The measure, with its decimals."""
     shown = [measure.scale * cell.mean for cell in cells if cell.mean is not None]
-    decimals = decimals_for(shown) if measure.decimals is None else measure.decimals
-    return Column(measure.key, measure.title, measure.better, measure.scale, decimals)
+    return replace(measure, decimals=decimals_for(shown)) if measure.decimals is None else measure

@@ -6,7 +6,7 @@ from math import floor, log10
 from statistics import fmean, stdev
 
 from fedsplit.reports.runs import Run
-from fedsplit.reports.tables.measures import Better
+from fedsplit.reports.tables.measures import Measure
 
 
 @dataclass(frozen=True)
@@ -30,28 +30,6 @@ class Estimate:
     def deviation(self) -> float | None:
         """The standard deviation of a sample, with n - 1; None of fewer than two."""
         return stdev(self.values) if len(self.values) > 1 else None
-
-
-@dataclass(frozen=True)
-class Column:
-    """What a column holds, and how it is shown.
-
-    Args:
-        key: names it in CSV.
-        title: for people, with the unit.
-        better: which end is the good one; None where neither is.
-        scale: what is shown is so many times the number.
-    """
-
-    key: str
-    title: str
-    better: Better | None
-    scale: float
-    decimals: int
-
-    def shown(self, number: float) -> str:
-        """With commas between thousands."""
-        return f"{number * self.scale:,.{self.decimals}f}"
 
 
 @dataclass(frozen=True)
@@ -91,13 +69,12 @@ class Table:
 
     Args:
         name: of its files, without the ending.
-        description: what is compared, in a sentence or two; may be empty.
+        columns: each with its `decimals`.
     """
 
     name: str
     title: str
-    description: str
-    columns: tuple[Column, ...]
+    columns: tuple[Measure, ...]
     rows: tuple[Row, ...]
     runs: Sequence[Run]
 
@@ -162,7 +139,7 @@ def _reached(cell: Estimate) -> str | None:
     return f"{len(cell.values)} of {cell.seeds} seeds" if 0 < len(cell.values) < cell.seeds else None
 
 
-def _best(column: Column, cells: Sequence[Estimate]) -> set[int]:
+def _best(column: Measure, cells: Sequence[Estimate]) -> set[int]:
     """Which cells read the same as the best; none where that would be all.
 
     What only some of a row's seeds reached is no match for what all of another's did.

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from fedsplit.reports.figures.style import appearance, blank_figure, log_axis
+from fedsplit.reports.figures.style import appearance, blank_figure, log_axis, tidy
 from fedsplit.tasks.cuts.costs import CutCosts
 
 if TYPE_CHECKING:
@@ -57,12 +57,7 @@ def cut_figure(cuts: Sequence[CutCosts]) -> "Figure":
             va="top",
             fontsize=7,
         )
-    axes.set_xlabel("Client's forward multiply-adds a sample (millions)", fontsize=8)
-    axes.set_ylabel("Load a round (MB)", fontsize=8)
-    axes.tick_params(labelsize=7)
-    axes.grid(color="#DDDDDD", linewidth=0.5)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    tidy(axes, "Client's forward multiply-adds a sample (millions)", "Load a round (MB)")
     drawn.legend(
         lines,
         [str(line.get_label()) for line in lines],
