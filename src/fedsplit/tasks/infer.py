@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from fedsplit.inference.grpc.inference import GrpcInference
 
 
+@dataclass(kw_only=True)
 class Infer(Task):
     """Deploys the client half at each precision, and answers the requests of devices that run them.
 
@@ -59,20 +59,13 @@ class Infer(Task):
     )
     deploys = True
 
-    def __init__(
-        self,
-        *,
-        backend: Int8Backend,
-        requests: PositiveInt,
-        warm_up: NonNegativeInt,
-        calibration_batches: PositiveInt,
-        calibration_batch_size: PositiveInt,
-        devices: PositiveInt | None,
-        wait_s: PositiveFloat,
-    ) -> None:
-        self.turns = Turns(warm_up, requests)
-        self.deploying = partial(Deploying, backend, calibration_batches, calibration_batch_size)
-        self.devices, self.wait_s = devices, wait_s
+    backend: Int8Backend
+    requests: PositiveInt
+    warm_up: NonNegativeInt
+    calibration_batches: PositiveInt
+    calibration_batch_size: PositiveInt
+    devices: PositiveInt | None
+    wait_s: PositiveFloat
 
     def run(self, config: RunConfig, directory: Path) -> None:
         """See `Task.run`: prints a table; the directory appears once all is whole."""
@@ -86,7 +79,9 @@ class Infer(Task):
         with nullcontext() if config.origin.run is None else allowing_a_run_directory():
             subject = subject_of(config)
         here = [] if grpc is not None and not grpc.spawns else precisions  # else devices bring theirs
-        converted = self.deploying(config.training.seed).converted(subject, here)
+        batches, of_batch = self.calibration_batches, self.calibration_batch_size
+        deploying = Deploying(self.backend, batches, of_batch, config.training.seed)
+        converted = deploying.converted(subject, here)
         server = ServerHalf(subject.server.to(device), device)
         with _new(directory) as place:
             deployed = {precision: place / "deployed" / precision for precision in here}
@@ -97,14 +92,13 @@ class Infer(Task):
                     precision: ClientHalf(folder, subject.architecture, config.computation.threads)
                     for precision, folder in deployed.items()
                 }
-                batches = Batches(subject.data, config.training.batch_size)
-                reached = local_devices(
-                    halves, Answering(server, batches, wire(network, config.training.seed))
-                )
+                images = Batches(subject.data, config.training.batch_size)
+                answering = Answering(server, images, wire(network, config.training.seed))
+                reached = local_devices(halves, answering)
             else:
                 reached = grpc.devices(subject, server, deployed, place)
             with reached as devices:
-                requests = self.turns.of(devices)
+                requests = Turns(self.warm_up, self.requests).of(devices)
             summaries = self._summaries(precisions, devices, requests, network)
             write_results(place, config, subject.cut, requests, summaries)
         print_table(summary_table(summaries, config.training.batch_size))

@@ -10,7 +10,10 @@ from rich.table import Table
 from scipy.stats import binomtest
 from torch import Tensor
 
+from fedsplit.deployment.measuring import DeviceCost
+from fedsplit.deployment.precisions import Precision
 from fedsplit.files.whole import write_csv, write_json
+from fedsplit.tasks.compare.evaluated import Evaluated
 
 
 @dataclass(frozen=True)
@@ -56,41 +59,36 @@ class Compared:
     """One precision.
 
     Args:
-        test_accuracy: of the composed split model, a fraction.
         drop: against float32; None of float32 itself.
-        class_accuracy: by name of class.
-        roc_areas: under the curve of each class against the others, by name.
         compression: how many times as large the file of float32 is.
-        latency: seconds of a run, median and 95th percentile, by number of samples.
-        peak_memory: the most bytes that a process held which loaded and ran it.
-        model_memory: how many of them beyond what that process held before it loaded it.
-        smashed_bytes: of `SAMPLES` samples.
-        cost: of sending them; None where no price is known.
-        unquantized: operations that compute in float32, of precisions that quantize operations.
+        money: for each MB (10^6 bytes) that is sent; None where no price is known.
     """
 
     precision: str
-    runtime: str
-    test_accuracy: float
+    found: Evaluated
+    device: DeviceCost
     drop: Drop | None
-    class_accuracy: Mapping[str, float]
-    roc_areas: Mapping[str, float]
     file_bytes: int
     compression: float
-    latency: Mapping[int, tuple[float, float]]
-    peak_memory: int
-    model_memory: int
-    smashed_bytes: int
-    cost: float | None
-    unquantized: tuple[str, ...]
+    money: float | None
+
+    @property
+    def smashed_bytes(self) -> int:
+        """Bytes of the smashed data of `SAMPLES` samples."""
+        return self.found.sample_bytes * SAMPLES
+
+    @property
+    def cost(self) -> float | None:
+        """Money for sending them."""
+        return None if self.money is None else self.money * self.smashed_bytes / 1e6
 
     def plain(self) -> dict[str, object]:
         """As JSON can hold it; a row of the CSV file is its values that are single numbers or words."""
-        drop = self.drop
+        drop, found, device = self.drop, self.found, self.device
         return {
             "precision": self.precision,
-            "runtime": self.runtime,
-            "test_accuracy": self.test_accuracy,
+            "runtime": Precision.named(self.precision).runtime,
+            "test_accuracy": found.accuracy,
             "accuracy_drop": drop.drop if drop else None,
             "accuracy_drop_standard_error": drop.standard_error if drop else None,
             "mcnemar_p": drop.p_value if drop else None,
@@ -98,16 +96,16 @@ class Compared:
             "compression": self.compression,
             **{
                 f"latency_s.{samples}.{name}": seconds
-                for samples, both in self.latency.items()
-                for name, seconds in zip(("median", "p95"), both, strict=True)
+                for samples, latency in device.latency.items()
+                for name, seconds in vars(latency).items()
             },
-            "peak_memory_bytes": self.peak_memory,
-            "model_memory_bytes": self.model_memory,
+            "peak_memory_bytes": device.peak_memory,
+            "model_memory_bytes": device.model_memory,
             "smashed_bytes_per_1000": self.smashed_bytes,
             "cost_per_1000": self.cost,
-            "unquantized": " ".join(self.unquantized),
-            "class_accuracy": dict(self.class_accuracy),
-            "roc_area": dict(self.roc_areas),
+            "unquantized": " ".join(found.unquantized),
+            "class_accuracy": found.confusion.class_accuracy,
+            "roc_area": dict(found.roc.areas),
         }
 
 
@@ -133,25 +131,25 @@ def comparison_table(rows: Sequence[Compared]) -> Table:
     table.add_column("runtime")
     for name in ("accuracy %", "drop (points)", "p", "file kB", "smaller"):
         table.add_column(name, justify="right", no_wrap=True)
-    for samples in rows[0].latency:
+    for samples in rows[0].device.latency:
         table.add_column(f"ms at {samples}\n(p95)", justify="right", no_wrap=True)
     table.add_column("peak MB\n(model)", justify="right", no_wrap=True)
     table.add_column("z, MB a\nthousand", justify="right", no_wrap=True)
-    priced = rows[0].cost is not None
+    priced = rows[0].money is not None
     if priced:
         table.add_column("money a\nthousand", justify="right", no_wrap=True)
     for row in rows:
-        drop = row.drop
+        drop, device = row.drop, row.device
         table.add_row(
             row.precision,
-            row.runtime,
-            f"{100 * row.test_accuracy:.2f}",
+            Precision.named(row.precision).runtime,
+            f"{100 * row.found.accuracy:.2f}",
             f"{100 * drop.drop:.2f} ± {100 * drop.standard_error:.2f}" if drop else "",
             f"{drop.p_value:.2g}" if drop else "",
             f"{row.file_bytes / 1e3:,.1f}",
             f"{row.compression:.2f}x",
-            *(f"{1e3 * median:.2f} ({1e3 * p95:.2f})" for median, p95 in row.latency.values()),
-            f"{row.peak_memory / 1e6:.0f} ({row.model_memory / 1e6:.1f})",
+            *(f"{1e3 * each.median:.2f} ({1e3 * each.p95:.2f})" for each in device.latency.values()),
+            f"{device.peak_memory / 1e6:.0f} ({device.model_memory / 1e6:.1f})",
             f"{row.smashed_bytes / 1e6:.3f}",
             *([f"{row.cost:.4g}"] if priced else []),
         )

@@ -36,6 +36,11 @@ class Evaluated:
     sample_bytes: int
     unquantized: tuple[str, ...]
 
+    @property
+    def accuracy(self) -> float:
+        """Of the composed split model, a fraction."""
+        return float(self.correct.double().mean())
+
     @classmethod
     def of(cls, trained: TrainedRun, deployed: Deployed, unquantized: tuple[str, ...]) -> Self:
         """Evaluate."""

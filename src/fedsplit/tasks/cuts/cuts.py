@@ -1,6 +1,7 @@
 """What each cut of a model costs."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -36,6 +37,7 @@ from fedsplit.tasks.cuts.cut_figure import cut_figure
 from fedsplit.tasks.task import Task
 
 
+@dataclass(kw_only=True)
 class CutTable(Task):
     """Prints for each cut what crosses it, what each side holds and computes, and each algorithm's load.
 
@@ -50,23 +52,19 @@ class CutTable(Task):
     models_of_run = "refused"
     swept = False
 
-    def __init__(
-        self,
-        *,
-        format: Literal["table", "csv", "md"],
-        among: Literal["all", "stages"],
-        plot: str | None,
-        server_update_interval: PositiveInt,
-        align_interval: PositiveInt,
-    ) -> None:
-        self.format, self.among = format, among
-        self.server_update_interval, self.align_interval = server_update_interval, align_interval
-        self.plot = user_path(plot, "task.plot") if plot is not None else None
-        if self.plot is not None:
-            if self.plot.suffix not in (".png", ".pdf", ".svg"):
-                raise UserError("plot", plot, "must end in .png, .pdf or .svg")
-            if not self.plot.parent.is_dir():
-                raise UserError("plot", plot, f"there is no directory {self.plot.parent}")
+    format: Literal["table", "csv", "md"]
+    among: Literal["all", "stages"]
+    plot: str | None
+    server_update_interval: PositiveInt
+    align_interval: PositiveInt
+
+    def __post_init__(self) -> None:
+        self.file = user_path(self.plot, "task.plot") if self.plot is not None else None
+        if self.file is not None:
+            if self.file.suffix not in (".png", ".pdf", ".svg"):
+                raise UserError("plot", self.plot, "must end in .png, .pdf or .svg")
+            if not self.file.parent.is_dir():
+                raise UserError("plot", self.plot, f"there is no directory {self.file.parent}")
 
     def run(self, config: RunConfig, directory: Path) -> None:
         """See `Task.run`: prints, and writes only the figure that was asked for."""
@@ -80,9 +78,9 @@ class CutTable(Task):
             print_markdown(found, about)
         else:
             print_shown(found, about)
-        if self.plot is not None:
+        if self.file is not None:
             with house_style():
-                cut_figure(found).savefig(self.plot)
+                cut_figure(found).savefig(self.file)
 
     def costs(self, parts: ClientParts) -> list[CutCosts]:
         """Of every cut, in the order of the model's operations."""
