@@ -1045,7 +1045,7 @@ FAULTS = (
     Fault(
         "a-milestone-must-be-surpassed",
         "recording",
-        "src/fedsplit/recording/summary.py",
+        "src/fedsplit/recording/metrics.py",
         "r.test_accuracy >= accuracy",
         "r.test_accuracy > accuracy",
         ("tests/recording/test_summary.py",),
@@ -1200,7 +1200,7 @@ FAULTS = (
     Fault(
         "a-broken-tracker-is-told-more",
         "trackers",
-        "src/fedsplit/trackers/harmless.py",
+        "src/fedsplit/trackers/tracker.py",
         "            self._tracker = None\n",
         "",
         ("tests/trackers/test_harmless.py",),
@@ -1208,7 +1208,7 @@ FAULTS = (
     Fault(
         "a-tracker-is-given-the-runs-own-configuration",
         "trackers",
-        "src/fedsplit/trackers/harmless.py",
+        "src/fedsplit/trackers/tracker.py",
         "tracker.start(deepcopy(dict(config)), directory",
         "tracker.start(dict(config), directory",
         ("tests/trackers/test_harmless.py",),
@@ -1299,7 +1299,7 @@ FAULTS = (
     Fault(
         "older-streams-of-a-client-stay",
         "transport/grpc",
-        "src/fedsplit/transport/grpc/server/entrance.py",
+        "src/fedsplit/transport/grpc/server/server.py",
         "            before.cancel()\n",
         "            pass\n",
         ("tests/transport/test_entrance.py",),
@@ -1307,7 +1307,7 @@ FAULTS = (
     Fault(
         "streams-that-left-count-on",
         "transport/grpc",
-        "src/fedsplit/transport/grpc/server/entrance.py",
+        "src/fedsplit/transport/grpc/server/server.py",
         "count[key] -= 1",
         "count[key] -= 0",
         ("tests/transport/test_entrance.py",),
@@ -1403,7 +1403,7 @@ FAULTS = (
     Fault(
         "other-logits-than-were-sent-are-taken",
         "transport/grpc",
-        "src/fedsplit/inference/grpc/dialled.py",
+        "src/fedsplit/inference/grpc/devices.py",
         "        if measured.checksum != answered.checksum:\n"
         '            raise Corrupt("other logits arrived than were sent")\n',
         "",
@@ -1622,7 +1622,7 @@ FAULTS = (
     Fault(
         "a-text-that-reads-as-a-number-is-not-quoted",
         "config",
-        "src/fedsplit/config/grammar.py",
+        "src/fedsplit/config/overrides.py",
         "[A-Za-z_/][",
         "[A-Za-z0-9_/][",
         ("tests/config/test_grammar.py",),

@@ -16,8 +16,7 @@ from fedsplit.deployment.backends.backend import SmashedData
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.inference.codes import DeviceCodes
 from fedsplit.inference.grpc.device import DeviceClient
-from fedsplit.inference.grpc.devices import Devices, Gone, check_measured
-from fedsplit.inference.grpc.dialled import GrpcDevice
+from fedsplit.inference.grpc.devices import Devices, Gone, GrpcDevice, check_measured
 from fedsplit.inference.server_half import Answered
 from fedsplit.quant.message import Corrupt, Message
 from fedsplit.tasks.infer import Infer

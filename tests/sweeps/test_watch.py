@@ -9,8 +9,7 @@ from rich.console import Console
 
 from fedsplit.sweeps.record import Job
 from fedsplit.sweeps.status import STATUSES, Progress, Status, progress_of, tell
-from fedsplit.sweeps.table import JobRow, narrow, that_fit
-from fedsplit.sweeps.watch import Watch
+from fedsplit.sweeps.watch import JobRow, Watch, narrow, that_fit
 
 METRICS = "round,test_accuracy,load,seconds.clients,seconds.server\n"
 

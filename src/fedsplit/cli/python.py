@@ -11,8 +11,7 @@ from fedsplit.cli.results import RunResults, load_run
 from fedsplit.cli.single import compose_single, resume, single, taken_out
 from fedsplit.config.choices import own_choices
 from fedsplit.config.commands import command
-from fedsplit.config.grammar import override
-from fedsplit.config.overrides import spelled_out
+from fedsplit.config.overrides import override, spelled_out
 from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import UserError
 from fedsplit.training.round_callback import RoundCallback, calling_after_rounds

@@ -8,8 +8,7 @@ from hydra.types import RunMode
 
 from fedsplit.config.commands import resume_command
 from fedsplit.config.compose import check_hydra, choices_of, composed, composing, hydra_path, plain
-from fedsplit.config.grammar import parsed
-from fedsplit.config.overrides import check_beside
+from fedsplit.config.overrides import check_beside, parsed
 from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import UserError
 from fedsplit.files.paths import user_path

@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fedsplit.config.choices import CONFIGS, own_directory
 from fedsplit.config.chosen_names import chosen_names
 from fedsplit.config.commands import command
-from fedsplit.config.grammar import check_single
+from fedsplit.config.overrides import check_single
 from fedsplit.config.run_config import RunConfig
 from fedsplit.config.settings import CODECS
 from fedsplit.errors import UserError, first_line

@@ -16,7 +16,7 @@ import numpy as np
 
 from fedsplit.building.client_model import ClientArchitecture
 from fedsplit.deployment.probe import serve
-from fedsplit.processes.answering import AnsweringProcess
+from fedsplit.processes.child import AnsweringProcess
 
 _WARM_UP = 3
 """Runs at each number of samples that are not counted: caches fill, compilers compile."""

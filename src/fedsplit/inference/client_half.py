@@ -17,8 +17,7 @@ from fedsplit.building.client_model import ClientArchitecture
 from fedsplit.deployment import storage
 from fedsplit.deployment.backends.backend import SmashedData
 from fedsplit.deployment.probe import peak_memory
-from fedsplit.processes.answering import AnsweringProcess
-from fedsplit.processes.child import received
+from fedsplit.processes.child import AnsweringProcess, received
 
 
 @dataclass(frozen=True)

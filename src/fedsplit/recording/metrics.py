@@ -1,10 +1,12 @@
-"""What is known of each round, and `metrics.csv`."""
+"""What is known of each round, `metrics.csv`, and `results.json`: a run in a few numbers."""
 
 import csv
-from collections.abc import Sequence
+import platform
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from fedsplit.files.whole import write_csv
 from fedsplit.recording.ledger import DIRECTIONS, KINDS, Direction, Kind
@@ -105,3 +107,54 @@ def append_metrics(path: Path, record: Record) -> None:
 _EMPTY = Record(
     0, None, None, 0.0, 0, {d: dict.fromkeys(KINDS, 0) for d in DIRECTIONS}, dict.fromkeys(PHASES, 0.0)
 )
+
+
+StoppedBy: TypeAlias = Literal["rounds", "comm_threshold_mb", "time_limit_s", "target_accuracy"]
+
+_MILESTONES = [round(0.05 * i, 2) for i in range(1, 20)] + [0.99]
+_PACKAGES = ("fedsplit", "torch", "torchvision", "numpy", "hydra-core", "zstandard")
+
+
+def _first_reaching(records: Sequence[Record], accuracy: float) -> int | None:
+    return next(
+        (i for i, r in enumerate(records) if r.test_accuracy is not None and r.test_accuracy >= accuracy),
+        None,
+    )
+
+
+def summarise(
+    records: Sequence[Record],
+    *,
+    stopped_by: StoppedBy,
+    target_accuracy: float | None,
+    parameters: Mapping[str, int],
+) -> dict[str, object]:
+    """The content of `results.json`.
+
+    `bytes_to_accuracy`, `seconds_to_accuracy` and `simulated_seconds_to_accuracy` give, for each multiple of
+    0.05 (and 0.99, and the target) that was reached, the load and the seconds up to the first evaluation that
+    reached it. What was not simulated or has no price is None.
+    """
+    accuracies = [record.test_accuracy for record in records if record.test_accuracy is not None]
+    milestones = sorted({*_MILESTONES, *([target_accuracy] if target_accuracy is not None else [])})
+    reached = {a: i for a in milestones if (i := _first_reaching(records, a)) is not None}
+    simulated = [record.simulated_seconds for record in records]
+    elapsed = [sum(sum(r.seconds.values()) for r in records[: i + 1]) for i in range(len(records))]
+    return {
+        "final_accuracy": accuracies[-1] if accuracies else None,
+        "best_accuracy": max(accuracies, default=None),
+        "load": records[-1].load,
+        "rounds_run": len(records),
+        "stopped_by": stopped_by,
+        "bytes_to_accuracy": {f"{a:g}": records[i].load for a, i in reached.items()},
+        "seconds_to_accuracy": {f"{a:g}": round(elapsed[i], 3) for a, i in reached.items()},
+        "seconds": round(elapsed[-1], 3),
+        "simulated_seconds": simulated[-1],
+        "simulated_seconds_to_accuracy": (
+            None if simulated[-1] is None else {f"{a:g}": simulated[i] for a, i in reached.items()}
+        ),
+        "cost": records[-1].cost,
+        "local_accuracy": asdict(local) if (local := records[-1].local_accuracy) else None,
+        "parameters": dict(parameters),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+    }

@@ -14,11 +14,9 @@ from fedsplit.files.paths import shown
 from fedsplit.machine.extras import extra
 from fedsplit.recording.checkpoint import Checkpoint
 from fedsplit.recording.identity import identity, refuse_changed_data
-from fedsplit.recording.metrics import Record
+from fedsplit.recording.metrics import Record, StoppedBy
 from fedsplit.recording.run_directory import RunDirectory
-from fedsplit.recording.summary import StoppedBy
-from fedsplit.trackers.harmless import Harmless
-from fedsplit.trackers.tracker import Tracker
+from fedsplit.trackers.tracker import Harmless, Tracker
 from fedsplit.training.evaluation import Evaluation
 from fedsplit.training.failures import no_room_told, run_failed
 from fedsplit.training.final_report import FinalReport

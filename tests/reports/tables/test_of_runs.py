@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from fedsplit.recording.ledger import DIRECTIONS, KINDS
-from fedsplit.recording.metrics import Record
-from fedsplit.recording.summary import summarise
+from fedsplit.recording.metrics import Record, summarise
 from fedsplit.reports.runs import Run
 from fedsplit.reports.tables.of_runs import TableRequest, table_of
 from fedsplit.reports.tables.table import Table, decimals_for

@@ -32,7 +32,6 @@ class Floats(Deployed):
         return SmashedData(self.module(compute_format(x.to(self.dtype))))
 
     def save(self, directory: Path) -> None:
-        """See `Deployed.save`: the state dict as safetensors."""
         storage.describe(directory, "floats", {"dtype": str(self.dtype).removeprefix("torch.")})
         state = {name: tensor.contiguous() for name, tensor in self.module.state_dict().items()}
         save_file(state, directory / _FILE)

@@ -59,7 +59,6 @@ class OnnxFile(Deployed):
         return SmashedData(torch.from_numpy(z), self._scale, self._zero_point)
 
     def save(self, directory: Path) -> None:
-        """See `Deployed.save`: an ONNX file."""
         storage.describe(directory, self.format, {"scale": self._scale, "zero_point": self._zero_point})
         (directory / _FILE).write_bytes(self._content)
 

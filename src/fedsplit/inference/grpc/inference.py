@@ -12,8 +12,7 @@ from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import UserError
 from fedsplit.inference.device import Device
 from fedsplit.inference.grpc.device import attend
-from fedsplit.inference.grpc.devices import Devices
-from fedsplit.inference.grpc.dialled import GrpcDevice
+from fedsplit.inference.grpc.devices import Devices, GrpcDevice
 from fedsplit.inference.server_half import ServerHalf
 from fedsplit.inference.subject import Subject
 from fedsplit.processes.forker import Fork

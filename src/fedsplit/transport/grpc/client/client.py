@@ -1,9 +1,13 @@
 """The client's end of the network: dials in, for ever, and lets the worker answer what the server asks."""
 
+import fcntl
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,7 @@ from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import UserError
 from fedsplit.files import bounded
 from fedsplit.files.whole import write_text
+from fedsplit.machine.allowance import machine_memory
 from fedsplit.parties.sequential import Sequential
 from fedsplit.quant.message import Corrupt
 from fedsplit.transport.grpc.client.dialling import Dialler
@@ -143,3 +148,50 @@ def _claim(folder: Path, run: bytes, client: int) -> None:
 def _name(frame: pb.FromServer) -> tuple[int, int, int]:
     """Of a verb, among all that this server sends this client."""
     return (frame.identity.round, frame.identity.attempt, frame.identity.number)
+
+
+def attend(
+    *,
+    server: str,
+    client: int,
+    folder: Path,
+    own: Mapping[str, object],
+    at_once: int | None,
+    build: BuildRun,
+) -> None:
+    """Be a client until the run has ended.
+
+    Args:
+        folder: for its state; those of the other clients are beside it. It tells its process in `pid`.
+        at_once: how many may compute at a time; None all.
+    """
+    (folder / "pid").write_text(f"{os.getpid()}\n", encoding="utf-8")
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr, force=True
+    )
+    TrainingClient(
+        server=server,
+        client=client,
+        tls=None,
+        folder=folder,
+        own=own,
+        build=build,
+        turn=partial(turn, folder.parent, client, at_once),
+        memory_mb=machine_memory() / 1e6,  # the run is this user's own
+    ).attend()
+
+
+@contextmanager
+def turn(folder: Path, client: int, at_once: int | None) -> Iterator[None]:
+    """While it is a client's turn to compute; a lock on a file, for it ends with a process that is killed.
+
+    Args:
+        folder: of all clients.
+        at_once: how many may compute at a time; None all.
+    """
+    if at_once is None:
+        yield
+        return
+    with (folder / f"turn-{client % at_once}").open("w", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

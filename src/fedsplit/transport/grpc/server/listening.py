@@ -17,9 +17,8 @@ from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol import federation_pb2_grpc
 from fedsplit.transport.grpc.protocol.frames import OPTIONS
 from fedsplit.transport.grpc.protocol.tls import Tls, require_tls_beyond_loopback
-from fedsplit.transport.grpc.server.entrance import MOST_OF_CONNECTION, SPARE
 from fedsplit.transport.grpc.server.meeting import Meeting
-from fedsplit.transport.grpc.server.server import HELLO_S, Federation
+from fedsplit.transport.grpc.server.server import HELLO_S, MOST_OF_CONNECTION, SPARE, Federation
 
 _LOG = logging.getLogger("fedsplit.network")
 _SERVICE = "fedsplit.Federation"

@@ -12,7 +12,7 @@ from pathlib import Path
 from fedsplit.machine.cores import jobs_at_once
 from fedsplit.processes.forker import Fork, Forker
 from fedsplit.processes.forking import PACKAGES, Ended, import_all
-from fedsplit.transport.grpc.client.spawned import attend
+from fedsplit.transport.grpc.client.client import attend
 from fedsplit.transport.transport import RunSetting
 
 _GRACE_S = 5.0

@@ -181,7 +181,6 @@ class GrpcTransport(Transport):
         return self._checkpointed[0].get(client, 0) if len(self._checkpointed) == KEPT else 0
 
     def samples(self, client: int) -> int:
-        """See `Transport.samples`: what it told."""
         assert self.hub is not None, "the transport is not open"
         return self.hub.samples(client)
 

@@ -52,7 +52,6 @@ class GrpcWire(Wire):
         self._answers(clients)
 
     def samples(self, client: int) -> int:
-        """See `Wire.samples`: what it told."""
         return self._hub.samples(client)
 
     def install(self, part: Part, deliveries: Mapping[int, Delivery]) -> None:
