@@ -120,7 +120,7 @@ FAULTS = (
     Fault(
         "a-fork-does-not-end-with-what-forked-it",
         "processes",
-        "src/fedsplit/processes/forking.py",
+        "src/fedsplit/processes/forker.py",
         "    end_with_parent()\n    faulthandler",
         "    faulthandler",
         ("tests/processes",),
@@ -160,7 +160,7 @@ FAULTS = (
     Fault(
         "one-class-of-several-makes-the-kind",
         "config",
-        "src/fedsplit/config/targets.py",
+        "src/fedsplit/config/component.py",
         "all(issubclass(each, kind) for each in makes)",
         "any(issubclass(each, kind) for each in makes)",
         ("tests/config/test_targets.py",),

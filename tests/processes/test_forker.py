@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from fedsplit.errors import UserError
-from fedsplit.processes.forker import Forker
-from fedsplit.processes.forking import import_all
+from fedsplit.processes.forker import Forker, import_all
 from tests.sweeps.processes import alive, until
 
 LONG = 100.0

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fedsplit.config.targets import located
+from fedsplit.config.component import located
 from fedsplit.deployment.backends.backend import Build, Deployed
 from fedsplit.deployment.precisions import readers
 from fedsplit.errors import UserError, first_line

@@ -19,9 +19,16 @@ from fedsplit.files.paths import user_path
 from fedsplit.files.whole import appearing
 from fedsplit.reports.figures.style import house_style
 from fedsplit.reports.shown_table import print_table
-from fedsplit.tasks.compare.comparison import Compared, Drop, comparison_table, write_comparison
+from fedsplit.tasks.compare.comparison import (
+    MODEL,
+    REFERENCE,
+    Compared,
+    Drop,
+    comparison_table,
+    evaluate_precisions,
+    write_comparison,
+)
 from fedsplit.tasks.compare.comparison_figure import comparison_figure
-from fedsplit.tasks.compare.evaluated import MODEL, REFERENCE, evaluate_precisions
 from fedsplit.tasks.task import Task
 
 

@@ -20,8 +20,8 @@ from fedsplit.building.run import build_clients
 from fedsplit.computing.layout import unflattened
 from fedsplit.computing.multiply_adds import attention_in_products
 from fedsplit.config.choices import target_of
+from fedsplit.config.component import is_class, located
 from fedsplit.config.run_config import RunConfig
-from fedsplit.config.targets import is_class, located
 from fedsplit.config.traits import algorithm_traits
 from fedsplit.config.values import PositiveInt
 from fedsplit.errors import UserError

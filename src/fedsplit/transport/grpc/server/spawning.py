@@ -10,8 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from fedsplit.machine.cores import jobs_at_once
-from fedsplit.processes.forker import Fork, Forker
-from fedsplit.processes.forking import PACKAGES, Ended, import_all
+from fedsplit.processes.forker import PACKAGES, Ended, Fork, Forker, import_all
 from fedsplit.transport.grpc.client.client import attend
 from fedsplit.transport.transport import RunSetting
 
