@@ -1,6 +1,8 @@
 """Paths as users write them and read them; light to import."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from fedsplit.errors import UserError
@@ -19,6 +21,15 @@ def user_path(path: str | Path, key: str) -> Path:
         raise UserError(key, os.fspath(path), told) from error
 
 
+@contextmanager
+def in_one_line(key: str, value: object, told: str) -> Iterator[None]:
+    """While a file or socket is used: `UserError` where that fails, `told` and the system's reason behind."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(key, value, f"{told} ({error.strerror})") from error
+
+
 def new_directory(path: Path, key: str) -> None:
     """Make a directory for a new run or sweep; `key` is what named it.
 
@@ -27,10 +38,8 @@ def new_directory(path: Path, key: str) -> None:
     """
     if any(path.glob("config.yaml")) or any(path.glob("*/config.yaml")) or any(path.glob("checkpoint")):
         raise UserError(key, path, f"holds a run already; resume={path} goes on with one")
-    try:
+    with in_one_line(key, path, "cannot be made"):
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(key, path, f"cannot be made ({error.strerror})") from error
 
 
 def shown(path: Path) -> Path:

@@ -157,7 +157,6 @@ def _ms(seconds: float) -> str:
 
 
 def _told(own: float, other: float, is_first: bool) -> str:
-    """A ratio below its value."""
     ratio = None if is_first else _ratio(own, other)
     return "" if ratio is None else f"\n{ratio:.2f}x"
 

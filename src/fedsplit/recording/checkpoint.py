@@ -165,7 +165,6 @@ def _is_whole(folder: Path, rounds: int) -> bool:
 
 
 def _checked(rounds: int, values: object) -> State:
-    """The state in the values of a checkpoint, whatever is in it."""
     if not isinstance(values, dict) or "format" not in values:
         raise Misfit("it", f"has no format number, and must have {FORMAT}")
     if values["format"] != FORMAT:

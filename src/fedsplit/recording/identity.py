@@ -55,7 +55,6 @@ def changes(before: Fingerprint, now: Fingerprint) -> str:
 
 
 def _settings(config: Mapping[str, object]) -> dict[str, str]:
-    """What cannot change, by dotted key."""
     plain = json.loads(json.dumps(dict(config)))
     return {key: value for key, value in flat(plain) if not below(key, OF_NO_CONSEQUENCE)}
 

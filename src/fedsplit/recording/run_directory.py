@@ -11,7 +11,7 @@ from fedsplit.config.run_config import RunConfig
 from fedsplit.config.stored import parse_stored
 from fedsplit.config.values import Plain
 from fedsplit.errors import UserError
-from fedsplit.files.paths import new_directory, user_path
+from fedsplit.files.paths import in_one_line, new_directory, user_path
 from fedsplit.files.whole import appearing, write_json
 from fedsplit.recording import checkpoint
 from fedsplit.recording.checkpoint import Checkpoint
@@ -77,10 +77,8 @@ class RunDirectory:
         Raises:
             UserError: another process writes to it, or it cannot be written.
         """
-        try:
+        with in_one_line(self._key, self.path, "cannot be written"):
             self._lock.take()
-        except OSError as error:
-            raise self.error(f"cannot be written ({error.strerror})") from error
 
     def config(self) -> Plain:
         """The plain values that its configuration file holds; nothing of them is checked.
@@ -131,7 +129,7 @@ class RunDirectory:
         Raises:
             UserError: it cannot be written, or another process writes to it.
         """
-        try:
+        with in_one_line("hydra.run.dir", self.path, "cannot be written"):
             self.path.mkdir(parents=True, exist_ok=True)
             self.claim()
             if not records:  # nothing that an earlier run left here is this run's to resume from
@@ -141,8 +139,6 @@ class RunDirectory:
                 counts.write(self.path / CLASS_COUNTS)
             self.rewrite(records)
             log = logging.FileHandler(self.path / "run.log", encoding="utf-8", errors="surrogateescape")
-        except OSError as error:
-            raise UserError("hydra.run.dir", self.path, f"cannot be written ({error.strerror})") from error
         log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         self._end_log()
         self._log = log

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fedsplit.errors import UserError
+from fedsplit.files.paths import in_one_line
 from fedsplit.files.whole import appearing
 from fedsplit.recording.config_file import OtherFormat
 from fedsplit.reports.experiments import FigureRequest
@@ -159,13 +160,9 @@ def write(files: Mapping[str, bytes], out: Path) -> list[Path]:
     Raises:
         UserError: one cannot be written.
     """
-    written = []
-    for name, content in files.items():
-        try:
-            out.mkdir(parents=True, exist_ok=True)
+    with in_one_line("--out", out, "must be a directory to write to"):
+        out.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
             with appearing(out / name) as partial:
                 partial.write_bytes(content)
-        except OSError as error:
-            raise UserError("--out", out, f"must be a directory to write to ({error.strerror})") from error
-        written.append(out / name)
-    return written
+    return [out / name for name in files]

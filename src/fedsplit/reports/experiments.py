@@ -10,6 +10,7 @@ import yaml
 
 from fedsplit.config.values import allowed, fits
 from fedsplit.errors import UserError
+from fedsplit.files.paths import in_one_line
 from fedsplit.reports.figures.figure_type import FigureType
 from fedsplit.reports.figures.style import FORMATS
 from fedsplit.reports.figures.types import FIGURE_TYPES
@@ -62,9 +63,8 @@ def experiments_in(path: Path) -> list[FigureRequest]:
         UserError: the file cannot be read, or an experiment in it is wrong.
     """
     try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except OSError as error:
-        raise UserError("experiments", path, f"cannot be read ({error.strerror})") from error
+        with in_one_line("experiments", path, "cannot be read"):
+            content = yaml.safe_load(path.read_text("utf-8"))
     except (yaml.YAMLError, ValueError) as error:
         raise UserError("experiments", path, "must be YAML") from error
     if not isinstance(content, dict) or not content:

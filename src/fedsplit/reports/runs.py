@@ -12,7 +12,7 @@ from fedsplit.config.dotted_keys import below, flat
 from fedsplit.config.values import Plain
 from fedsplit.errors import UserError
 from fedsplit.files.bounded import Damaged, csv_table, json_in, number, whole
-from fedsplit.files.paths import user_path
+from fedsplit.files.paths import in_one_line, user_path
 from fedsplit.recording.config_file import CONFIG_FILE, read_config
 
 METRICS = "metrics.csv"
@@ -170,7 +170,6 @@ def read_run(path: Path) -> Run:
 
 
 def _are_results(results: object) -> bool:
-    """Whether they are of a run, as far as anything of them is shown."""
     if not isinstance(results, dict):
         return False
     counts, versions = results.get("parameters", {}), results.get("versions", {})
@@ -226,11 +225,9 @@ def runs_at(place: str, key: str) -> Found:
     paths = [path] if path.exists() else map(Path, sorted(glob(str(path), recursive=True)))
     runs: list[Path] = []
     others: list[Path] = []
-    try:
+    with in_one_line(key, place, "must be readable"):
         for path in paths:
             _look(path, runs, others)
-    except OSError as error:
-        raise UserError(key, place, f"must be readable ({error.strerror})") from error
     return Found(tuple(runs), tuple(others))
 
 

@@ -129,7 +129,6 @@ class Infer(Task):
         requests: Sequence[Request],
         network: Network,
     ) -> list[Summary]:
-        """Of each precision that a device had."""
         return [
             Summary.of(
                 precision,

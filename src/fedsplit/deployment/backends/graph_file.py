@@ -239,7 +239,6 @@ def _quiet() -> Iterator[None]:
 
 
 def _size(value: object) -> int:
-    """Bytes of a result."""
     if isinstance(value, Tensor):
         return value.numel() * value.element_size()
     if isinstance(value, int) and abs(value) > LARGEST_NUMBER:

@@ -86,7 +86,6 @@ def name_of(target: object) -> str:
 
 
 def _function(name: object) -> Callable[..., Argument]:
-    """The operation of a name."""
     if not isinstance(name, str):
         raise ValueError("an operation has a name")
     if name in _PYTHON:

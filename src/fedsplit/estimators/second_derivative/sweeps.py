@@ -136,7 +136,6 @@ def _traced(module: nn.Module) -> fx.Graph:
 
 
 def _values(node: fx.Node) -> list[fx.Node]:
-    """Its inputs, with those that are given twice."""
     return [each for each in node.args if isinstance(each, fx.Node)]
 
 

@@ -14,7 +14,6 @@ _WORDS: Mapping[str, str] = {
 
 @cache
 def _words() -> Mapping[str, str]:
-    """Of whole pieces, algorithms among them."""
     return {**_WORDS, **{name: each.label for name, each in algorithm_traits().items() if each.label}}
 
 

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 from fedsplit.errors import UserError
+from fedsplit.files.paths import in_one_line
 from fedsplit.files.whole import appearing
 from fedsplit.transport.grpc.protocol.tls import (
     AUTHORITY,
@@ -165,12 +166,10 @@ def make_certificates(
     }
     if days > AUTHORITY_DAYS:
         raise UserError("task.days", days, f"at most {AUTHORITY_DAYS}, which the authority is valid for")
-    try:
+    with in_one_line("task.out", out, "cannot be written"):
         out.mkdir(parents=True, exist_ok=True)
         with _alone_in(out):
             return _make_missing(out, wanted, days, now)
-    except OSError as error:
-        raise UserError("task.out", out, f"cannot be written ({error.strerror})") from error
 
 
 def _make_missing(

@@ -15,7 +15,7 @@ from fedsplit.deployment import storage
 from fedsplit.deployment.calibration import calibration_batches
 from fedsplit.deployment.measuring import footprints, machine
 from fedsplit.errors import UserError
-from fedsplit.files.paths import user_path
+from fedsplit.files.paths import in_one_line, user_path
 from fedsplit.files.whole import appearing
 from fedsplit.reports.figures.style import house_style
 from fedsplit.reports.shown_table import print_table
@@ -71,12 +71,9 @@ class Compare(Task):
         )
         console = Console()
         whole = trained.path / "compare"
-        try:
-            with appearing(whole) as partial:
-                rows = self._written(trained, _price(config, trained), partial, console)
-                shutil.rmtree(whole, ignore_errors=True)
-        except OSError as error:
-            raise UserError("run", trained.path, f"cannot be written to ({error.strerror})") from error
+        with in_one_line("run", trained.path, "cannot be written to"), appearing(whole) as partial:
+            rows = self._written(trained, _price(config, trained), partial, console)
+            shutil.rmtree(whole, ignore_errors=True)
         print_table(comparison_table(rows))
         print(whole)
 
@@ -130,7 +127,6 @@ class Compare(Task):
         return [batch.cpu() for batch in drawn]
 
     def _about(self, trained: TrainedRun, price: float | None) -> dict[str, object]:
-        """How it was measured."""
         return {
             "run": str(trained.path),
             "model": trained.config.choices.get("model"),

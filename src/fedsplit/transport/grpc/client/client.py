@@ -17,6 +17,7 @@ from fedsplit.config.component import component_of
 from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import UserError
 from fedsplit.files import bounded
+from fedsplit.files.paths import in_one_line
 from fedsplit.files.whole import write_text
 from fedsplit.machine.allowance import machine_memory
 from fedsplit.parties.sequential import Sequential
@@ -138,11 +139,9 @@ def _claim(folder: Path, run: bytes, client: int) -> None:
         raise UserError("client.directory", folder, "holds the state of another run; take another")
     if len(owner) > 1 and owner[1] != str(client):
         raise UserError("client.directory", folder, f"holds the state of client {owner[1]}; take another")
-    try:
+    with in_one_line("client.directory", folder, "cannot be written"):
         folder.mkdir(parents=True, exist_ok=True)
         write_text(path, f"{run.hex()} {client}\n")
-    except OSError as error:
-        raise UserError("client.directory", folder, f"cannot be written ({error.strerror})") from error
 
 
 def _name(frame: pb.FromServer) -> tuple[int, int, int]:

@@ -17,7 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from fedsplit.config.commands import command
 from fedsplit.errors import UserError
-from fedsplit.files.paths import user_path
+from fedsplit.files.paths import in_one_line, user_path
 
 Host: TypeAlias = str | IPv4Address | IPv6Address
 
@@ -188,10 +188,8 @@ def content(path: Path, key: str) -> bytes:
     Raises:
         UserError: it cannot be read.
     """
-    try:
+    with in_one_line(key, path, "cannot be read"):
         return path.read_bytes()
-    except OSError as error:
-        raise UserError(key, path, f"cannot be read ({error.strerror})") from error
 
 
 def certificates_in(pem: bytes, path: Path, key: str) -> list[x509.Certificate]:

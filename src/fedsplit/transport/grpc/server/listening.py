@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from fedsplit.errors import UserError
+from fedsplit.files.paths import in_one_line
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol import federation_pb2_grpc
 from fedsplit.transport.grpc.protocol.frames import OPTIONS
@@ -68,13 +69,11 @@ class Listener:
 def _refuse_taken(listen: str) -> None:
     """Raise `UserError`, before anything is written, where no server can listen."""
     host, _, port = listen.rpartition(":")
-    try:
+    with in_one_line("transport.listen", listen, "cannot be listened at"):
         family, kind, _, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
-    except OSError as error:
-        raise UserError("transport.listen", listen, f"cannot be listened at ({error.strerror})") from error
 
 
 class _Health(health.HealthServicer):  # type: ignore[misc]  # it has no types
