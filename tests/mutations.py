@@ -989,7 +989,7 @@ FAULTS = (
     Fault(
         "a-forked-process-keeps-the-lock",
         "recording",
-        "src/fedsplit/recording/run_lock.py",
+        "src/fedsplit/recording/run_directory.py",
         "os.register_at_fork(after_in_child=_drop_in_child)",
         "",
         ("tests/recording/test_run_lock.py",),
@@ -1259,7 +1259,7 @@ FAULTS = (
     Fault(
         "the-type-of-a-tensor-is-not-checked",
         "transport/grpc",
-        "src/fedsplit/transport/grpc/protocol/tensors.py",
+        "src/fedsplit/transport/grpc/protocol/frames.py",
         "tuple(tensor.shape) != self.shape or TYPES.get(tensor.data_type) is not self.dtype",
         "tuple(tensor.shape) != self.shape",
         ("tests/transport/test_wire.py",),
@@ -1267,7 +1267,7 @@ FAULTS = (
     Fault(
         "announced-sizes-may-be-twice-the-largest",
         "transport/grpc",
-        "src/fedsplit/transport/grpc/protocol/tensors.py",
+        "src/fedsplit/transport/grpc/protocol/frames.py",
         "tensor.size > self.codec.largest(self.shape, self.dtype)",
         "tensor.size > 2 * self.codec.largest(self.shape, self.dtype)",
         ("tests/transport/test_wire.py",),
@@ -1371,7 +1371,7 @@ FAULTS = (
     Fault(
         "a-repeated-upload-is-taken-again",
         "transport/grpc",
-        "src/fedsplit/transport/grpc/server/pending.py",
+        "src/fedsplit/transport/grpc/server/streams.py",
         "return same and not before and not self.done",
         "return same and not self.done",
         ("tests/transport/test_hostile.py",),

@@ -21,8 +21,7 @@ from fedsplit.inference.server_half import Answered
 from fedsplit.quant.message import Corrupt, Message
 from fedsplit.tasks.infer import Infer
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
-from fedsplit.transport.grpc.protocol.frames import Parcel
-from fedsplit.transport.grpc.protocol.tensors import announced
+from fedsplit.transport.grpc.protocol.frames import Parcel, announced
 from fedsplit.transport.grpc.protocol.tls import Tls
 from fedsplit.transport.grpc.server import listening as server_listening
 from fedsplit.transport.grpc.server.meeting import Link, Refused

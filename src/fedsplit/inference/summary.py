@@ -16,6 +16,12 @@ from fedsplit.recording.config_file import write_config
 
 SECONDS = ("client", "server", "wire", "total")
 """Parts of a request that take time, and all of it."""
+_COLUMNS = {
+    **{"bytes.up": "bytes_up", "bytes.down": "bytes_down", "file_bytes": "file_bytes"},
+    **{"peak_memory_bytes": "peak_memory", "peak_memory_before_loading_bytes": "memory_before"},
+    "cost_per_1000": "cost_per_1000",
+}
+"""Columns of `summary.csv` between seconds and ratios, by what a `Summary` calls them."""
 
 
 @dataclass(frozen=True)
@@ -91,31 +97,17 @@ class Summary:
 
     def plain(self, first: "Summary") -> dict[str, object]:
         """A row of `summary.csv`, with ratios to the first precision: below 1 is less."""
-        told: dict[str, object] = {
-            "precision": self.precision,
-            "requests": self.requests,
-            "samples": self.samples,
-            "accuracy": self.accuracy,
-        }
+        names = ("precision", "requests", "samples", "accuracy")
+        told: dict[str, object] = {name: getattr(self, name) for name in names}
         for part, seconds in self.seconds.items():
             told |= {f"seconds.{part}.{name}": value for name, value in vars(seconds).items()}
-        told |= {
-            "bytes.up": self.bytes_up,
-            "bytes.down": self.bytes_down,
-            "file_bytes": self.file_bytes,
-            "peak_memory_bytes": self.peak_memory,
-            "peak_memory_before_loading_bytes": self.memory_before,
-            "cost_per_1000": self.cost_per_1000,
-        }
+        told |= {column: getattr(self, name) for column, name in _COLUMNS.items()}
         for part in SECONDS:
             ratio = _ratio(self.seconds[part].median, first.seconds[part].median)
             told[f"ratio.seconds.{part}"] = ratio
-        for name, own, other in (
-            ("bytes.up", self.bytes_up, first.bytes_up),
-            ("file_bytes", self.file_bytes, first.file_bytes),
-            ("peak_memory_bytes", self.peak_memory, first.peak_memory),
-        ):
-            told[f"ratio.{name}"] = _ratio(own, other)
+        for column in ("bytes.up", "file_bytes", "peak_memory_bytes"):
+            name = _COLUMNS[column]
+            told[f"ratio.{column}"] = _ratio(getattr(self, name), getattr(first, name))
         return told
 
 

@@ -13,8 +13,7 @@ from fedsplit.reports.figures.style import encoded, house_style
 from fedsplit.reports.notes import Notes
 from fedsplit.reports.runs import Run, read_run, runs_at, without_repeats
 from fedsplit.reports.selection import at_defaults, fits, missing, sweep, unknown_keys
-from fedsplit.reports.tables.of_runs import table_of
-from fedsplit.reports.tables.table import Table
+from fedsplit.reports.tables.table import Table, table_of
 
 
 class StoredRuns:

@@ -15,7 +15,7 @@ from fedsplit.reports.figures.figure_type import FigureType
 from fedsplit.reports.figures.style import FORMATS
 from fedsplit.reports.figures.types import FIGURE_TYPES
 from fedsplit.reports.selection import Settings, settings_of
-from fedsplit.reports.tables.of_runs import TableRequest, table_request
+from fedsplit.reports.tables.table import TableRequest, table_request
 
 SAVES = "saves"
 """Where runs are looked for, unless an experiment says `runs`."""

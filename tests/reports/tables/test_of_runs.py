@@ -9,8 +9,7 @@ import pytest
 from fedsplit.recording.ledger import DIRECTIONS, KINDS
 from fedsplit.recording.metrics import Record, summarise
 from fedsplit.reports.runs import Run
-from fedsplit.reports.tables.of_runs import TableRequest, table_of
-from fedsplit.reports.tables.table import Table, decimals_for
+from fedsplit.reports.tables.table import Table, TableRequest, decimals_for, table_of
 from tests.reports.chosen import store_run
 from tests.reports.stored import load_runs
 

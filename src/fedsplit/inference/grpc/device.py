@@ -21,8 +21,7 @@ from fedsplit.quant.message import Corrupt
 from fedsplit.transport.grpc.client.dialling import Dialler
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol import federation_pb2_grpc
-from fedsplit.transport.grpc.protocol.frames import Parcel
-from fedsplit.transport.grpc.protocol.tensors import Expected, announced, check, decoded
+from fedsplit.transport.grpc.protocol.frames import Expected, Parcel, announced, check, decoded
 from fedsplit.transport.grpc.protocol.tls import Tls
 from fedsplit.transport.transport import Member
 

@@ -14,8 +14,7 @@ from fedsplit.machine.terminal import note
 from fedsplit.quant.codecs.identity import Identity
 from fedsplit.quant.message import Corrupt, Message
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
-from fedsplit.transport.grpc.protocol.frames import Parcel, one_line
-from fedsplit.transport.grpc.protocol.tensors import TYPES, Expected, announced, check
+from fedsplit.transport.grpc.protocol.frames import TYPES, Expected, Parcel, announced, check, one_line
 from fedsplit.transport.grpc.server.meeting import Link, Meeting, Refused, Reminder, Session
 
 _LOG = logging.getLogger("fedsplit.network")

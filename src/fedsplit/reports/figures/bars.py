@@ -58,6 +58,7 @@ class Bars(FigureType[Sequence[Bar]]):
     summary: ClassVar = "stacked bars of bytes by kind and direction, or of seconds by phase"
 
     limits: ClassVar = SeriesLimits(series=16, settings=16)
+    coloured: ClassVar = False
 
     @property
     def name(self) -> str:
@@ -83,10 +84,6 @@ class Bars(FigureType[Sequence[Bar]]):
             )
             for group in over_seeds(runs, self.by)
         ]
-
-    def series_of(self, part: Bar) -> tuple[str, str]:
-        """No colour stands for a bar, only its label."""
-        return "", part.label
 
     def _columns(self, run: Run) -> list[str]:
         """Kind by kind, up before down."""

@@ -53,16 +53,13 @@ class Confusion(FigureType[Sequence[Matrix]]):
     summary: ClassVar = "confusion matrix of the final model"
 
     limits: ClassVar = SeriesLimits(series=6, settings=6)
+    coloured: ClassVar = False
 
     def check(self, run: Run) -> None:
         read_confusion(run.path)
 
     def data(self, runs: Sequence[Run]) -> list[Matrix]:
         return [_sum(group.label, group.runs) for group in over_seeds(runs, self.by)]
-
-    def series_of(self, part: Matrix) -> tuple[str, str]:
-        """No colour stands for a matrix, only its title."""
-        return "", part.label
 
     def draw(self, data: Sequence[Matrix]) -> "Figure":
         """Panels below each other, a column wide or, where they are many, two; with one scale of colours."""

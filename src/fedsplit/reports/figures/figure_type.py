@@ -46,6 +46,8 @@ class FigureType(ABC, Generic[Data]):
     """What is drawn, in a line."""
     limits: ClassVar[SeriesLimits] = SeriesLimits(series=10, settings=6)
     """What can be told apart in it."""
+    coloured: ClassVar[bool] = True
+    """Whether colours tell its parts apart; else their labels do."""
 
     @property
     def name(self) -> str:
@@ -77,7 +79,7 @@ class FigureType(ABC, Generic[Data]):
 
     def series_of(self, part: Any) -> tuple[str, str]:
         """What a part of the data is told apart by: what its colour stands for, and its other settings."""
-        return part.hue, part.setting
+        return (part.hue, part.setting) if self.coloured else ("", part.label)
 
     @abstractmethod
     def draw(self, data: Data) -> "Figure":

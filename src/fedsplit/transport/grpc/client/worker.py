@@ -20,9 +20,8 @@ from fedsplit.state.weights import Weights
 from fedsplit.transport.client_end import ClientEnd
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol.expectations import Expectations
-from fedsplit.transport.grpc.protocol.frames import Parcel, one_line
+from fedsplit.transport.grpc.protocol.frames import Expected, Parcel, check, decoded, one_line
 from fedsplit.transport.grpc.protocol.packing import Packed, pack, pack_weights
-from fedsplit.transport.grpc.protocol.tensors import Expected, check, decoded
 from fedsplit.transport.links import KIND_OF
 from fedsplit.transport.transport import RunSetting
 
@@ -152,21 +151,13 @@ class Worker:
         *,
         step: int | None = None,
         tensors: Sequence[Packed] = (),
-        upload: pb.Upload | None = None,
-        done: pb.Done | None = None,
-        failed: pb.Failed | None = None,
+        **content: pb.Upload | pb.Done | pb.Failed,
     ) -> Parcel[pb.FromClient]:
         identity = pb.Identity()
         identity.CopyFrom(verb.head.identity)
         if step is not None:
             identity.step = step
-        head = pb.FromClient(
-            identity=identity,
-            tensors=[tensor for tensor, _ in tensors],
-            upload=upload,
-            done=done,
-            failed=failed,
-        )
+        head = pb.FromClient(identity=identity, tensors=[tensor for tensor, _ in tensors], **content)  # type: ignore[arg-type]
         return Parcel(head, [payload for _, payload in tensors])
 
     def _done(self, verb: Parcel[pb.FromServer]) -> Parcel[pb.FromClient]:

@@ -9,8 +9,7 @@ from fedsplit.quant.message import Payload
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol.frames import Parcel, one_line
 from fedsplit.transport.grpc.server.meeting import Reminder
-from fedsplit.transport.grpc.server.pending import Answer, Late, Lost, PendingVerb
-from fedsplit.transport.grpc.server.streams import TrainingStreams
+from fedsplit.transport.grpc.server.streams import Answer, Late, Lost, PendingVerb, TrainingStreams
 
 _LOG = logging.getLogger("fedsplit.network")
 AWAY_S = 15.0

@@ -23,8 +23,8 @@ from fedsplit.transport.grpc.protocol.expectations import Expectations
 from fedsplit.transport.grpc.protocol.plan import choices_and_settings, tell_of_data
 from fedsplit.transport.grpc.server.hub import AWAY_S, Hub, listed
 from fedsplit.transport.grpc.server.listening import Listener, shown_on_terminal
-from fedsplit.transport.grpc.server.pending import Answer, Late, Lost
 from fedsplit.transport.grpc.server.spawning import last_words, log_of, spawned
+from fedsplit.transport.grpc.server.streams import Answer, Late, Lost
 from fedsplit.transport.grpc.server.wire import GrpcWire
 from fedsplit.transport.links import KIND_OF
 from fedsplit.transport.tally import Tally

@@ -11,7 +11,7 @@ from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol.expectations import PARTS, Expectations
 from fedsplit.transport.grpc.protocol.packing import pack, pack_weights
 from fedsplit.transport.grpc.server.hub import Hub
-from fedsplit.transport.grpc.server.pending import Answer
+from fedsplit.transport.grpc.server.streams import Answer
 from fedsplit.transport.links import KIND_OF, receivers
 from fedsplit.transport.tally import Tally
 from fedsplit.transport.wire import CodedGradients, Wire
