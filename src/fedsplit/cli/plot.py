@@ -44,11 +44,7 @@ class _Parser(ArgumentParser):
 
 
 def parsed(given: Sequence[str]) -> Namespace:
-    """The arguments, read.
-
-    Raises:
-        UserError: they are wrong.
-    """
+    """The arguments, read; `UserError` where they are wrong."""
     types = "\n".join(f"  {name:<10} {type_.summary}" for name, type_ in FIGURE_TYPES.items())
     description = _DESCRIPTION.format(
         plot=command(name="fedsplit-plot"), experiments=EXPERIMENTS, types=types

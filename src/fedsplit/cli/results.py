@@ -49,11 +49,7 @@ class RunResults:
         return {name: run.model(name) for name in names}
 
     def to_pandas(self) -> "pandas.DataFrame":
-        """The metrics as a frame, a row a round.
-
-        Raises:
-            UserError: pandas is not installed.
-        """
+        """The metrics as a frame, a row a round; `UserError` where pandas is not installed."""
         try:
             import pandas  # noqa: PLC0415
         except ModuleNotFoundError as error:

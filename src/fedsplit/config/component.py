@@ -13,11 +13,7 @@ from fedsplit.errors import UserError, first_line
 
 
 def located(key: str, target: str) -> Any:
-    """What a dotted path names, imported and not called.
-
-    Raises:
-        UserError: there is nothing such.
-    """
+    """What a dotted path names, imported and not called; `UserError` where there is nothing such."""
     try:
         if target.startswith("torchvision."):
             from fedsplit.machine.torchvision_operators import torchvision  # noqa: PLC0415  (imports torch)
@@ -148,11 +144,7 @@ class Component:
         return {**({"_target_": self.target} if self.target else {}), **self.arguments}
 
     def located(self) -> object:
-        """What the target is, imported and not called.
-
-        Raises:
-            UserError: there is nothing such.
-        """
+        """What the target is, imported and not called; `UserError` where there is nothing such."""
         return located(f"{self.key}._target_", self.target)
 
     def is_class(self, kind: type) -> bool:

@@ -148,11 +148,7 @@ def choices_of(config: DictConfig) -> dict[str, str | None]:
 
 
 def run_config(config: DictConfig) -> RunConfig:
-    """The configuration of a run that was composed.
-
-    Raises:
-        UserError: a value is not allowed.
-    """
+    """The configuration of a run that was composed; `UserError` where a value is not allowed."""
     return RunConfig.parse(plain(config), choices_of(config))
 
 
@@ -168,11 +164,7 @@ def check_hydra(config: DictConfig) -> None:
 
 
 def hydra_path(config: DictConfig, key: str) -> Path:
-    """A directory that Hydra's part of the configuration names.
-
-    Raises:
-        UserError: its name cannot be made.
-    """
+    """A directory that Hydra's part of the configuration names; `UserError` where its name cannot be made."""
     try:
         path = OmegaConf.select(config, key, throw_on_missing=True)
     except OmegaConfBaseException as error:

@@ -159,11 +159,7 @@ class SweepSettings(Topic):
 
 @dataclass(frozen=True)
 class CodecChoice:
-    """A codec, and the lossless stage behind it.
-
-    Args:
-        zstd: level of zstandard; None leaves it out.
-    """
+    """A codec, and the level of zstandard behind it; None leaves that out."""
 
     component: Component
     zstd: Level | None

@@ -41,11 +41,7 @@ class Precision:
 
     @classmethod
     def named(cls, name: str) -> "Precision":
-        """The precision of a name.
-
-        Raises:
-            UserError: there is none, or its file does not say what one is.
-        """
+        """The precision of a name; `UserError` where there is none, or its file does not say what one is."""
         file = file_of(GROUP, name)
         if file is None:
             raise UserError("precision", name, f"must be one of {', '.join(names_of(GROUP))}")

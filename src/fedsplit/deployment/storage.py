@@ -23,11 +23,7 @@ def describe(directory: Path, format: str, settings: Mapping[str, object] | None
 
 
 def description(directory: Path) -> dict[str, Any]:
-    """What `describe` wrote.
-
-    Raises:
-        UserError: there is none, or it is damaged.
-    """
+    """What `describe` wrote; `UserError` where there is none, or it is damaged."""
     try:
         found: dict[str, Any] = json_in(directory / DESCRIPTION)
     except OSError as error:

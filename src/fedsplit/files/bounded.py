@@ -176,22 +176,14 @@ def csv_table(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, str]
 
 
 def whole(cell: str, most: int = _LARGEST_WHOLE) -> int:
-    """A whole number from 0 to `most`.
-
-    Raises:
-        ValueError: the cell holds another, or none.
-    """
+    """A whole number from 0 to `most`; `ValueError` where the cell holds another, or none."""
     if not (cell.isascii() and cell.isdigit() and len(cell) < 20) or (found := int(cell)) > most:
         raise ValueError(f"{cell[:20]!r} is no whole number up to {most}")
     return found
 
 
 def number(cell: str) -> float:
-    """A number, finite ones up to 1e39.
-
-    Raises:
-        ValueError: the cell holds another, or none.
-    """
+    """A number, finite ones up to 1e39; `ValueError` where the cell holds another, or none."""
     found = float(cell)
     if _LARGEST < abs(found) < float("inf"):
         raise ValueError(f"{cell[:20]!r} is too large")

@@ -73,11 +73,7 @@ class ClientHalf:
         self._open_ones.close()
 
     def run(self, x: Tensor) -> Ran:
-        """Run it once on inputs `(n, c, h, w)`.
-
-        Raises:
-            RunFailed: the process ended; says why.
-        """
+        """Run it once on inputs `(n, c, h, w)`; `RunFailed`, which says why, where the process ended."""
         save_file({"x": x.contiguous()}, self._inputs)
         told = self._process.ask(inputs=str(self._inputs), outputs=str(self._outputs))
         smashed = SmashedData(load_file(self._outputs)["z"], told["scale"], told["zero_point"])

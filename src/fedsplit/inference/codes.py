@@ -61,11 +61,7 @@ class DeviceCodes:
         return SmashedData(codes, scale, zero_point).decoded()
 
     def largest(self, shape: Sequence[int], dtype: torch.dtype) -> int:
-        """The bytes of the payload of such smashed data.
-
-        Raises:
-            Corrupt: no smashed data are of this type.
-        """
+        """The bytes of the payload of such smashed data; `Corrupt` where no smashed data are of this type."""
         if dtype not in (*CODES, *FLOATS):
             raise Corrupt(f"no smashed data are of {dtype}")
         return prod(shape) * dtype.itemsize + (_PARAMETERS.size if dtype in CODES else 0)

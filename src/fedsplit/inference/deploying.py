@@ -26,11 +26,7 @@ def save(deployed: Deployed, precision: str, directory: Path) -> None:
 
 
 def precision_of(directory: Path, key: str) -> str:
-    """The precision of a client half that was saved.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The precision of a client half that was saved; `UserError` where there is none."""
     try:
         found = storage.description(directory)
     except UserError as error:
@@ -43,11 +39,7 @@ def precision_of(directory: Path, key: str) -> str:
 
 @dataclass(frozen=True)
 class Deploying:
-    """How client halves are converted.
-
-    Args:
-        batches: of the clients' training images, from which ranges of activations are taken.
-    """
+    """How client halves are converted; ranges are those of batches of clients' training images."""
 
     backend: Int8Backend
     batches: int

@@ -59,11 +59,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a deployed client half takes where it runs.
-
-    Args:
-        memory_before: the most bytes that its process held before it was loaded.
-    """
+    """What a deployed client half takes: bytes of its file, and the most of its process before loading."""
 
     file_bytes: int
     memory_before: int

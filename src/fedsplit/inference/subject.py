@@ -56,11 +56,7 @@ class Subject:
 
 
 def device_part(config: RunConfig, member: Member) -> tuple[Data, ClientArchitecture]:
-    """What a device needs: images, and what its client half is made from.
-
-    Args:
-        config: as the server told it, with the name of the cut.
-    """
+    """What a device needs, by a configuration that names the cut: images, and what its half is made from."""
     data = build_data(config, torch.device("cpu"), member=member, apart=True)
     values = data.dataset.image_size**2 * data.dataset.channels
     claim_batch("batch_size", config.training.batch_size, values)

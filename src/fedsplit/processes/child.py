@@ -124,11 +124,7 @@ class AnsweringProcess:
         self._said.close()
 
     def ask(self, **what: Any) -> dict[str, Any]:
-        """Its answer.
-
-        Raises:
-            RunFailed: it ended; says why.
-        """
+        """Its answer; `RunFailed`, which says why, where it ended."""
         try:
             self._child.requests.send(what)
             answer: dict[str, Any] = self._child.answers.recv()

@@ -36,11 +36,7 @@ class Message:
         return cls(payload, shape, dtype, _checksum(payload, shape, dtype))
 
     def opened(self) -> bytes:
-        """The payload.
-
-        Raises:
-            Corrupt: see `verify`.
-        """
+        """The payload; raises as `verify`."""
         self.verify()
         return bytes(self.payload)
 

@@ -29,11 +29,7 @@ KEPT = 2
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """State after `rounds` rounds.
-
-    Args:
-        folder: where it was read; None of one that was not.
-    """
+    """State after `rounds` rounds; `folder` is where it was read."""
 
     rounds: int
     state: State

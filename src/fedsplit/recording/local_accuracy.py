@@ -14,11 +14,7 @@ _COLUMNS = ("client", "samples", "accuracy")
 
 @dataclass(frozen=True)
 class LocalAccuracy:
-    """Over clients, each counted once however many samples it tests on; fractions.
-
-    Args:
-        std: their standard deviation as a population, divided by the number of clients.
-    """
+    """Fractions over clients, each counted once however many samples it tests on; `std` of a population."""
 
     mean: float
     std: float
@@ -39,11 +35,7 @@ class LocalAccuracies:
 
     @classmethod
     def of(cls, correct: Iterable[bool], samples: Sequence[int]) -> "LocalAccuracies":
-        """Count.
-
-        Args:
-            correct: whether each sample is classified correctly, of one client's after the other's.
-        """
+        """Count whether each sample is classified correctly, of one client's after the other's."""
         hits = [0, *accumulate(map(int, correct))]
         ends = list(accumulate(samples))
         found = [

@@ -17,11 +17,7 @@ from fedsplit.reports.tables.table import Table, table_of
 
 
 class StoredRuns:
-    """Runs on disk, each read once however many figures it is in.
-
-    Args:
-        notes: are told what is left out or missing.
-    """
+    """Runs on disk, each read once however many figures it is in; notes tell what is left out or missing."""
 
     def __init__(self, notes: Notes) -> None:
         self._notes = notes
@@ -154,11 +150,7 @@ def tabulate(experiment: FigureRequest, runs: Sequence[Run]) -> list[Table]:
 
 
 def write(files: Mapping[str, bytes], out: Path) -> list[Path]:
-    """Write files, by name, each whole or not at all.
-
-    Raises:
-        UserError: one cannot be written.
-    """
+    """Write files, by name, each whole or not at all; `UserError` where one cannot be written."""
     with in_one_line("--out", out, "must be a directory to write to"):
         out.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():

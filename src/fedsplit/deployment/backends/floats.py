@@ -17,11 +17,7 @@ _TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 
 class Floats(Deployed):
-    """A module in evaluation mode, of 32 or 16 bits, run by torch one operation after the other.
-
-    Args:
-        module: taken over.
-    """
+    """A module in evaluation mode, taken over, of 32 or 16 bits, run by torch operation by operation."""
 
     def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
         self.dtype = dtype

@@ -18,11 +18,7 @@ _FILE = "client.onnx"
 
 
 class OnnxFile(Deployed):
-    """An ONNX graph from `x` to `z`.
-
-    Args:
-        scale: of what `z` are codes of; None where they are none.
-    """
+    """An ONNX graph from `x` to `z`; `scale` is None where `z` are no codes."""
 
     format: ClassVar[str]
     """Its name in `deployment.json`, which says what runs it."""

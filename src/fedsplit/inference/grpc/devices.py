@@ -142,11 +142,7 @@ class Devices(Meeting[DeviceSession]):
     # Of the study
 
     def wait_for(self, device: int) -> pb.Deployed:
-        """Until a device is here; what it runs.
-
-        Raises:
-            RunFailed: it did not come in time, or never will.
-        """
+        """Until a device is here; what it runs; `RunFailed` where it did not come in time, or never will."""
         begun, reminder = time.monotonic(), Reminder()
         session = self._sessions[device]
         with self.changed:
@@ -226,11 +222,7 @@ _ATTEMPTS = 3
 
 
 class GrpcDevice(Device):
-    """A device that has dialled in.
-
-    Args:
-        samples: of a request.
-    """
+    """A device that has dialled in, whose requests are of so many `samples`."""
 
     def __init__(self, number: int, hub: Devices, server: ServerHalf, samples: int) -> None:
         self.number, self._hub, self._server, self._samples = number, hub, server, samples

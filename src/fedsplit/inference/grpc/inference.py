@@ -25,11 +25,7 @@ _GRACE_S = 5.0
 
 
 class SpawnedDevice:
-    """A device that is started on this machine: a process, and below it that of its client half.
-
-    Args:
-        log: file for what it says.
-    """
+    """A device started here, which says what it does in `log`: a process, and below it its client half's."""
 
     def __init__(self, number: int, fork: Fork, log: Path) -> None:
         self._number, self._fork, self._log = number, fork, log
@@ -57,14 +53,7 @@ _TRAINING = ("min_clients", "round_deadline_s", "server")
 
 
 class GrpcInference:
-    """The server's end.
-
-    Args:
-        precisions: that devices may have.
-
-    Raises:
-        UserError: this server cannot be.
-    """
+    """The server's end, for devices of these precisions; `UserError` where this server cannot be."""
 
     def __init__(
         self,

@@ -89,11 +89,7 @@ class ClientRound:
 
 @dataclass(frozen=True)
 class Round:
-    """A round.
-
-    Args:
-        clients: in the order in which they first uploaded something.
-    """
+    """A round; clients are in the order in which they first uploaded something."""
 
     clients: Sequence[ClientRound]
     servers: SimulatedDevice

@@ -11,11 +11,7 @@ from fedsplit.quant.message import Corrupt, Message, expect
 
 
 class Labels:
-    """Class numbers in the smallest unsigned whole-number type that holds them.
-
-    Args:
-        num_classes: labels are from 0 to below this.
-    """
+    """Class numbers, from 0 to below `num_classes`, in the smallest unsigned type that holds them."""
 
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
@@ -30,21 +26,13 @@ class Labels:
         return labels.numel() * self.dtype.itemsize
 
     def encode(self, labels: Tensor) -> Message:
-        """The message of labels, int64.
-
-        Raises:
-            ValueError: one is no class.
-        """
+        """The message of labels, int64; `ValueError` where one is no class."""
         if self._strangers(labels):
             raise ValueError(f"a label is none of {self.num_classes} classes")
         return Message.sealed(to_bytes(labels.to(self.dtype)), tuple(labels.shape), torch.int64)
 
     def decode(self, message: Message) -> Tensor:
-        """The labels, int64.
-
-        Raises:
-            Corrupt: the message was altered, or holds what is no class.
-        """
+        """The labels, int64; `Corrupt` where the message was altered, or holds what is no class."""
         payload = message.opened()
         if message.dtype != torch.int64:
             raise Corrupt(f"labels are no {message.dtype}")

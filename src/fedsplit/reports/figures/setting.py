@@ -16,11 +16,7 @@ ALPHA, AUXILIARY, BITS = "distribution.alpha", "auxiliary", "bits"
 
 
 def setting(run: Run, x: str) -> float | str:
-    """What a run was set to: a number, or a name.
-
-    Raises:
-        UserError: it has no such setting.
-    """
+    """What a run was set to: a number, or a name; `UserError` where it has no such setting."""
     if x == BITS:
         return _bits(run)
     if x == AUXILIARY:

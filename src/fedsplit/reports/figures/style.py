@@ -185,11 +185,7 @@ def looks(series: Sequence[tuple[str, str]], order: Callable[[str], Any]) -> dic
 
 
 def blank_figure(width: float, height: float) -> "Figure":
-    """A figure without anything in it, of so many inches.
-
-    Raises:
-        UserError: matplotlib is not installed.
-    """
+    """A figure without anything in it, of so many inches; `UserError` where matplotlib is not installed."""
     _matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415

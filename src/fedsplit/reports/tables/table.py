@@ -174,11 +174,7 @@ class TableRequest:
 
 
 def table_request(name: str, entry: object) -> TableRequest:
-    """What the key `table` of an experiment asks for.
-
-    Raises:
-        UserError: something in it is wrong.
-    """
+    """What the key `table` of an experiment asks for; `UserError` where something in it is wrong."""
     key = f"{name}.table"
     if not isinstance(entry, Mapping):
         raise UserError(key, entry, f"must be {{}} or have keys of {', '.join(KEYS)}")

@@ -205,11 +205,7 @@ class _Counting(fx.Interpreter):
 
 
 def multiply_adds_after(cuts: Cuts, example: Tensor) -> list[int]:
-    """Multiply-adds of a forward pass for one sample, after none of the model's operations, after one, ...
-
-    Args:
-        example: samples, `(n, c, h, w)`.
-    """
+    """Multiply-adds of a forward pass for one example of `(n, c, h, w)`, after no operation, one, ..."""
     runner = fx.GraphModule(cuts.module, cuts.nodes[0].graph)
     with evaluating(cuts.module), attention_in_products(), FlopCounterMode(display=False) as counter:
         counting = _Counting(runner, counter)

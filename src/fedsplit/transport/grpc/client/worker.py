@@ -71,11 +71,7 @@ _LOG = logging.getLogger("fedsplit.network")
 
 
 class Worker:
-    """One client of a run, with its state.
-
-    Args:
-        name: of the run; a state under another one is none of its.
-    """
+    """One client of a run, with its state; one that is kept under another `name` of a run is none of its."""
 
     def __init__(self, run: RunSetting, client: int, folder: Path, name: str) -> None:
         self.client, self.run, self.folder = client, run, folder
@@ -105,11 +101,7 @@ class Worker:
         return self._kept.rounds()
 
     def admit(self, frame: pb.FromServer) -> bool:
-        """See `Assembler`: all are wanted.
-
-        Raises:
-            Corrupt: no server sends these tensors.
-        """
+        """See `Assembler`: all are wanted; `Corrupt` where no server sends these tensors."""
         check(frame.tensors, self._expected(frame))
         return True
 

@@ -177,11 +177,7 @@ class Decodes(Protocol):
 
 @dataclass(frozen=True)
 class Expected:
-    """A tensor that may come: how it is coded, and what it is.
-
-    Args:
-        number: of its codec in the protocol.
-    """
+    """A tensor that may come: how it is coded, by which number of the protocol, and what it is."""
 
     name: str
     number: pb.Codec

@@ -183,11 +183,7 @@ def require_tls_beyond_loopback(address: str, tls: Tls | None, key: str = "trans
 
 
 def content(path: Path, key: str) -> bytes:
-    """What a file holds.
-
-    Raises:
-        UserError: it cannot be read.
-    """
+    """What a file holds; `UserError` where it cannot be read."""
     with in_one_line(key, path, "cannot be read"):
         return path.read_bytes()
 
@@ -213,11 +209,7 @@ def certificates_in(pem: bytes, path: Path, key: str) -> list[x509.Certificate]:
 
 
 def private_key_in(pem: bytes, path: Path, key: str) -> PrivateKeyTypes:
-    """The private key of a PEM file.
-
-    Raises:
-        UserError: there is none, or one that is encrypted.
-    """
+    """The private key of a PEM file; `UserError` where there is none, or one that is encrypted."""
     try:
         return load_pem_private_key(pem, password=None)
     except TypeError as error:

@@ -25,11 +25,7 @@ class Hub(TrainingStreams):
         return sum(session.link is not None for session in self._sessions)
 
     def wait_for_all(self) -> None:
-        """Until all clients are here.
-
-        Raises:
-            RunFailed: one will not come.
-        """
+        """Until all clients are here; `RunFailed` where one will not come."""
         reminder = Reminder()
         with self.changed:
             while away := [session.client for session in self._sessions if session.link is None]:
@@ -48,11 +44,7 @@ class Hub(TrainingStreams):
         return self._sessions[client].samples
 
     def begin(self, round: int, clients: Collection[int], after: Mapping[int, int]) -> None:
-        """Begin a round, or begin it again.
-
-        Args:
-            after: after how many rounds the state is that each begins with.
-        """
+        """Begin a round, or begin it again, each client with its state after so many rounds."""
         with self.changed:
             self._round, self._attempt = round, self._attempt + 1
             self._participants, self._after = clients, after
@@ -162,11 +154,7 @@ class Hub(TrainingStreams):
             self.changed.notify_all()
 
     def finish(self, *, tell: bool) -> None:
-        """Let all streams end.
-
-        Args:
-            tell: whether the run is over, so that clients need not come again.
-        """
+        """Let all streams end; `tell` says whether the run is over, so that clients need not come again."""
         with self.changed:
             self._finished, self._over = True, tell
             for session in self._sessions:

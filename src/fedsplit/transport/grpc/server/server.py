@@ -28,11 +28,7 @@ _TOLD = 10
 
 @dataclass(eq=False)
 class Comer:
-    """A stream that is not let in yet.
-
-    Args:
-        peer: connection that it came by, as gRPC names it (`ipv4:127.0.0.1:50000`).
-    """
+    """A stream that is not let in yet; `peer` is its connection as gRPC names it (`ipv4:127.0.0.1:50000`)."""
 
     peer: str
     cancel: Callable[[], object]
@@ -55,11 +51,7 @@ class Entrance:
 
     @contextmanager
     def held(self, comer: Comer) -> Iterator[None]:
-        """While a stream is not let in.
-
-        Raises:
-            Refused: its peer has too many of those.
-        """
+        """While a stream is not let in; `Refused` where its peer has too many of those."""
         counts = (
             (self._of_connection, comer.peer, MOST_OF_CONNECTION),
             (self._of_host, comer.host, self._most_of_host),

@@ -91,14 +91,7 @@ class TrainingSession(Session):
 def expected_tensors(
     pending: PendingVerb, answer: pb.FromClient, expectations: Expectations, samples: int
 ) -> list[Expected]:
-    """The tensors of an answer to a verb.
-
-    Args:
-        pending: the verb, and what was answered before.
-
-    Raises:
-        Corrupt: it is not what has to come next.
-    """
+    """The tensors of the next answer to a verb; `Corrupt` where this is not what has to come next."""
     verb, content = pending.verb.head, answer.WhichOneof("content")
     if content in ("done", "failed") and answer.identity.step != verb.identity.step:
         raise Corrupt(f"{content} of step {answer.identity.step} came in place of {verb.identity.step}")

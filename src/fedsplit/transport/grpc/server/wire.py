@@ -18,11 +18,7 @@ from fedsplit.transport.wire import CodedGradients, Wire
 
 
 class GrpcWire(Wire):
-    """Sends the verbs of a round to clients that have dialled in, and waits for their answers.
-
-    Args:
-        answers: waits for answers of clients, see `Hub.answers`.
-    """
+    """Sends the verbs of a round to clients that have dialled in; `answers` is as `Hub.answers`."""
 
     packs = True
 
