@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from fedsplit.reports.figures.style import appearance, blank_figure, log_axis, tidy
+from fedsplit.reports.figures.style import appearance, blank_figure, legend_below, log_axis, tidy
 from fedsplit.tasks.cuts.costs import CutCosts
 
 if TYPE_CHECKING:
@@ -58,16 +58,8 @@ def cut_figure(cuts: Sequence[CutCosts]) -> "Figure":
             fontsize=7,
         )
     tidy(axes, "Client's forward multiply-adds a sample (millions)", "Load a round (MB)")
-    drawn.legend(
-        lines,
-        [str(line.get_label()) for line in lines],
-        loc="outside lower center",
-        ncols=2,
-        fontsize=7,
-        frameon=False,
-        title="Numbers: stages; small: other cuts" if others else "Numbers: stages",
-        title_fontsize=7,
-    )
+    title = "Numbers: stages; small: other cuts" if others else "Numbers: stages"
+    legend_below(drawn, lines, [str(line.get_label()) for line in lines], title)
     return drawn
 
 

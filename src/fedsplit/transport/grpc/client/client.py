@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
@@ -22,12 +22,11 @@ from fedsplit.files.whole import write_text
 from fedsplit.machine.allowance import machine_memory
 from fedsplit.parties.sequential import Sequential
 from fedsplit.quant.message import Corrupt
-from fedsplit.transport.grpc.client.dialling import Dialler
+from fedsplit.transport.grpc.client.dialling import Dialler, Membership
 from fedsplit.transport.grpc.client.worker import Answer, Worker
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol import federation_pb2_grpc
 from fedsplit.transport.grpc.protocol.frames import Parcel
-from fedsplit.transport.grpc.protocol.tls import Tls
 from fedsplit.transport.transport import BuildRun, Member, RunSetting
 
 _LOG = logging.getLogger("fedsplit.network")
@@ -45,16 +44,12 @@ class TrainingClient(Dialler):
     def __init__(
         self,
         *,
-        server: str,
-        client: int,
-        tls: Tls | None,
         folder: Path | None,
-        own: Mapping[str, object],
         build: BuildRun,
         turn: Callable[[], AbstractContextManager[object]] = nullcontext,
-        memory_mb: float | None = None,
+        **who: Unpack[Membership],
     ) -> None:
-        super().__init__(server=server, client=client, tls=tls, own=own, memory_mb=memory_mb)
+        super().__init__(**who)
         self._build, self._turn, self._folder = build, turn, folder
         self._run = self._known_server = b""
         self._worker: Worker | None = None

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from queue import SimpleQueue
 from secrets import token_bytes
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NotRequired, TypeAlias, TypedDict, TypeVar, Unpack
 
 import grpc
 
@@ -33,8 +33,8 @@ _STREAM_S = 6 * 3600.0
 """Seconds after which a stream is opened anew, so that none lives without a deadline."""
 
 
-class Dialler(ABC):
-    """What dials in; a subclass says what it does on a stream.
+class Membership(TypedDict):
+    """Who dials in, and where.
 
     Args:
         server: address and port.
@@ -43,11 +43,19 @@ class Dialler(ABC):
         memory_mb: MB of memory that a run may ask for; None: half of this machine's.
     """
 
-    def __init__(
-        self, *, server: str, client: int, tls: Tls | None, own: Mapping[str, object], memory_mb: float | None
-    ) -> None:
-        self._server, self.client, self._tls, self._own = server, client, tls, own
-        self._memory_mb = memory_mb
+    server: str
+    client: int
+    tls: Tls | None
+    own: Mapping[str, object]
+    memory_mb: NotRequired[float | None]
+
+
+class Dialler(ABC):
+    """What dials in; a subclass says what it does on a stream."""
+
+    def __init__(self, **who: Unpack[Membership]) -> None:
+        self._server, self.client, self._tls, self._own = who["server"], who["client"], who["tls"], who["own"]
+        self._memory_mb = who.get("memory_mb")
         self._instance = token_bytes(16)
         self.served = False
         """Whether something was done on this stream: then the next one is dialled at once."""
