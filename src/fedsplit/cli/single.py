@@ -50,11 +50,7 @@ def resume(given: str, overrides: Sequence[str]) -> Path:
 
 
 def compose_single(overrides: Sequence[str]) -> tuple[Path, RunConfig]:
-    """The directory and the configuration that overrides ask for.
-
-    Raises:
-        UserError: something asked for cannot be.
-    """
+    """The directory and the configuration that overrides ask for; `UserError` where something cannot be."""
     with composing():
         config = composed(overrides)
         check_hydra(config)

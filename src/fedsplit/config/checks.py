@@ -48,11 +48,7 @@ OF_NO_CONSEQUENCE = (
 
 
 def check_keys(config: Plain) -> None:
-    """Check every key of a composed configuration by itself.
-
-    Raises:
-        UserError: names the key, its value and what is allowed.
-    """
+    """Check every key of a composed configuration by itself; `UserError` says what is allowed."""
     task = task_traits(config)
     for key, annotation in SETTINGS.items():
         if not (task.deploys and key == "precision"):
@@ -195,11 +191,7 @@ _VECTORIZED = "fedsplit.parties.vectorized.Vectorized"
 
 
 def check_together(config: ConfigFields) -> None:
-    """Check keys against each other, once each is allowed by itself.
-
-    Raises:
-        UserError: names one of two keys that do not go together.
-    """
+    """Check keys against each other, once each is allowed by itself; `UserError` names one of two."""
     size, clients = config.population.cohort_size, config.population.num_clients
     if size is not None and size > clients:
         raise UserError("cohort_size", size, f"at most num_clients, {clients}")

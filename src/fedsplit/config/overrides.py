@@ -63,11 +63,7 @@ def quoted(text: str) -> str:
 
 
 def override(key: str, value: object) -> str:
-    """The override that sets a key to a value of Python.
-
-    Raises:
-        UserError: no configuration can hold the value.
-    """
+    """The override that sets a key to a value of Python; `UserError` where no configuration can hold that."""
     return f"{key}={_literal(key, value)}"
 
 

@@ -48,11 +48,7 @@ class Precision:
         return _read(file)
 
     def make_backend(self, key: str, value: object) -> Backend:
-        """A new backend; `key` and `value` are what asked for it.
-
-        Raises:
-            UserError: it needs an extra that is not installed.
-        """
+        """A new backend, which `value` of `key` asked for; `UserError` where its extra is not installed."""
         with extra(key, value):
             return Component.of("backend", self.backend).build(Backend)
 

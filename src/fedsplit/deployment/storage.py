@@ -58,11 +58,7 @@ def size(directory: Path) -> int:
 
 
 def reader(directory: Path) -> type[Deployed]:
-    """What reads a deployed client model, imported.
-
-    Raises:
-        UserError: there is none, or it needs what is not installed.
-    """
+    """What reads a deployed client model, imported; `UserError` where it or what it needs is not there."""
     target = readers()[description(directory)["format"]]
     with extra("deployed", directory):
         found: type[Deployed] = located("reader", target)

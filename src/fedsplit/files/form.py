@@ -64,11 +64,7 @@ def _is_plain(value: object, annotation: Any) -> bool:
 
 
 def check_keys(value: object, known: Collection[str] | None, place: str) -> Mapping[str, Any]:
-    """The value, which must be a dictionary of exactly these keys; None allows any.
-
-    Raises:
-        Misfit: it is none, or has others.
-    """
+    """The value, a dictionary of exactly these keys, or of any (None); `Misfit` where it is not."""
     if not isinstance(value, dict):
         raise Misfit(place, "must hold keys and values")
     for key in known or ():

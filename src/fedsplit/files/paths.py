@@ -9,11 +9,7 @@ from fedsplit.errors import UserError
 
 
 def user_path(path: str | Path, key: str) -> Path:
-    """A path that a user gave, with `~` and `~name` at its start spelled out as home directories.
-
-    Raises:
-        UserError: there is no such user; `key` is what named the path.
-    """
+    """A path with `~` or `~name` spelled out, which `key` named; `UserError` where there is no such user."""
     try:
         return Path(path).expanduser()
     except RuntimeError as error:

@@ -25,11 +25,7 @@ class DeviceCodes:
     """Smashed data of a device, which are decoded once, by who receives them."""
 
     def encode(self, smashed: SmashedData) -> Message:
-        """The message of smashed data of any type in `CODES` or `FLOATS`.
-
-        Raises:
-            NonFiniteTensor: a value is not.
-        """
+        """The message of smashed data of `CODES` or `FLOATS`; `NonFiniteTensor` where a value is not."""
         values, start = smashed.values, b""
         if values.dtype in CODES:
             assert smashed.scale is not None

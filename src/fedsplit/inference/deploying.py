@@ -55,11 +55,7 @@ class Deploying:
         return Precision.named(own if file_of(GROUP, own) else by_default)
 
     def converted(self, subject: Subject, precisions: Sequence[str]) -> dict[str, Deployed]:
-        """The client half at each precision.
-
-        Raises:
-            UserError: a precision needs what is not installed, or cannot be had of this model.
-        """
+        """The client half at each precision; `UserError` where one cannot be had of this model, or here."""
         backends = {name: self.deployed(name).make_backend("precision", name) for name in precisions}
         calibrated = any(backend.calibrates for backend in backends.values())
         samples = self._samples(subject) if calibrated else []

@@ -138,11 +138,7 @@ class RunDirectory:
 
     @classmethod
     def existing(cls, path: Path | str, key: str = "resume") -> "RunDirectory":
-        """The directory of a run that was started, as a user names it; `key` is what named it.
-
-        Raises:
-            UserError: there is none.
-        """
+        """The directory of a run that was started, which `key` named; `UserError` where there is none."""
         path = user_path(path, key)
         if not path.is_dir():
             raise UserError(key, path, "no such directory; give the directory of a run")
@@ -181,11 +177,7 @@ class RunDirectory:
         return parse_stored(self.config(), self.path, trust=trust, error=self.error, own_choices=own)
 
     def model(self, half: str) -> Weights:
-        """The trained `client` or `server` model.
-
-        Raises:
-            UserError: the run left none, or it is damaged, or holds what is no number.
-        """
+        """The trained `client` or `server` model; `UserError` where it is missing, damaged or not finite."""
         name = f"model/{half}.safetensors"
         try:
             weights = load_file(self.path / name)

@@ -57,11 +57,7 @@ class FigureRequest:
 
 
 def experiments_in(path: Path) -> list[FigureRequest]:
-    """The experiments that a YAML file lists.
-
-    Raises:
-        UserError: the file cannot be read, or an experiment in it is wrong.
-    """
+    """The experiments that a YAML file lists; `UserError` where it cannot be read, or one is wrong."""
     try:
         with in_one_line("experiments", path, "cannot be read"):
             content = yaml.safe_load(path.read_text("utf-8"))
@@ -101,11 +97,7 @@ def figure_type(
 
 
 def formats_of(key: str, value: object) -> tuple[str, ...]:
-    """The formats asked for, each once.
-
-    Raises:
-        UserError: there is none, or one that figures are not written in.
-    """
+    """The formats asked for, each once; `UserError` where there is none, or one that no figure has."""
     if not isinstance(value, list) or not value or not all(each in FORMATS for each in value):
         raise UserError(key, value, f"must be a list of {', '.join(FORMATS)}")
     return tuple(dict.fromkeys(value))

@@ -102,11 +102,7 @@ class Run:
         return dict(flat(self.config))
 
     def values(self, column: str) -> dict[int, float]:
-        """The values of a column, by round; rounds without one are left out.
-
-        Raises:
-            UserError: no round has one.
-        """
+        """The values of a column, by round, of rounds that have one; `UserError` where no round has."""
         if column not in self.columns:
             known = [name for name in self.columns if not below(name, _OF_MESSAGES)]
             told = f"has no {column} in metrics.csv, but {', '.join(known)}, and more of messages"
@@ -216,11 +212,7 @@ class Found:
 
 
 def runs_at(place: str, key: str) -> Found:
-    """The runs that a path or a glob stands for, at any depth below it.
-
-    Raises:
-        UserError: a folder cannot be read; `key` is what named the place.
-    """
+    """The runs anywhere below a path or glob that `key` named; `UserError` where a folder cannot be read."""
     path = user_path(place, key)
     paths = [path] if path.exists() else map(Path, sorted(glob(str(path), recursive=True)))
     runs: list[Path] = []

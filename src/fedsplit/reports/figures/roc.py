@@ -108,11 +108,7 @@ class Roc(FigureType[Sequence[RocLine]]):
 
 
 def read_roc(run: Path) -> dict[str, Points]:
-    """The points of each class that a run left in `roc.csv`.
-
-    Raises:
-        UserError: it left none, or the file is damaged.
-    """
+    """The points of each class, of a run's `roc.csv`; `UserError` where it is missing or damaged."""
     with reading(run, ROC, "only runs that have ended do"):
         rows = [tuple(line[name] for name in _COLUMNS) for _, line in csv_table(run / ROC)[1]]
         curves: dict[str, list[tuple[float, float]]] = {}

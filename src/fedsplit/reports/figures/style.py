@@ -73,11 +73,7 @@ def free_looks(hues: Collection[str]) -> list[tuple[str, str]]:
 
 
 def appearance(hues: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Colour and marker for each of what is told apart by colour.
-
-    Raises:
-        UserError: more of them than can be told apart.
-    """
+    """Colour and marker of each that colours tell apart; `UserError` where they are more than can be."""
     distinct = list(dict.fromkeys(hues))
     known, free = algorithm_looks(), free_looks(distinct)
     others = [hue for hue in distinct if hue not in known]
@@ -88,11 +84,7 @@ def appearance(hues: Iterable[str]) -> dict[str, tuple[str, str]]:
 
 
 def dashes(settings: Iterable[str]) -> dict[str, str | tuple[float, tuple[float, ...]]]:
-    """A dash pattern for each setting, in their order.
-
-    Raises:
-        UserError: more of them than can be told apart.
-    """
+    """A dash pattern for each setting, in their order; `UserError` where they are more than there are."""
     distinct = list(dict.fromkeys(settings))
     if len(distinct) > len(DASHES):
         raise UserError("settings", "; ".join(distinct), f"at most {len(DASHES)} in a figure")

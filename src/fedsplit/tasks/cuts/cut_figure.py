@@ -11,11 +11,7 @@ if TYPE_CHECKING:
 
 
 def cut_figure(cuts: Sequence[CutCosts]) -> "Figure":
-    """A line an algorithm through the numbered stages, and a dot for each other cut; for a paper's column.
-
-    Raises:
-        UserError: matplotlib is not installed.
-    """
+    """A line an algorithm through numbered stages, a dot for other cuts; `UserError` without matplotlib."""
     drawn = blank_figure(3.5, 3.0)
     axes = drawn.add_subplot()
     stages = sorted((cut for cut in cuts if cut.stage is not None), key=lambda cut: cut.stage or 0)

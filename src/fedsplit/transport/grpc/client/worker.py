@@ -117,11 +117,7 @@ class Worker:
         return []
 
     def answer(self, parcel: Parcel[pb.FromServer]) -> Answer:
-        """Do what a verb asks for; what comes back, `Done` or `Failed` at last.
-
-        Raises:
-            Corrupt: no server of this run sends this.
-        """
+        """Do what a verb asks for, and answer, `Done` or `Failed` last; `Corrupt` where no server asks it."""
         verb = parcel.head.WhichOneof("content")
         if verb not in self._verbs:
             raise Corrupt(f"{verb} is no verb")

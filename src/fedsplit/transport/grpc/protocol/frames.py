@@ -94,11 +94,7 @@ class Assembler(Generic[Frame]):
         return self._filled if self._payloads is not None else 0
 
     def add(self, frame: Frame) -> Parcel[Frame] | None:
-        """The message that this frame makes whole, if it does.
-
-        Raises:
-            Corrupt: no sender sends this frame here.
-        """
+        """The message that this frame makes whole, if it does; `Corrupt` where no sender sends it here."""
         if self._head is not None:
             return self._continued(self._head, frame)
         if frame.WhichOneof("content") in (None, "chunk"):
@@ -209,11 +205,7 @@ def check(tensors: Sequence[pb.Tensor], expected: Sequence[Expected]) -> None:
 
 
 def decoded(parcel: Parcel[Frame], expected: Sequence[Expected]) -> dict[str, Tensor]:
-    """The tensors of a message, contiguous, on the CPU.
-
-    Raises:
-        Corrupt: they are not what is expected, or their payloads are damaged.
-    """
+    """The tensors of a message, contiguous, on the CPU; `Corrupt` where they are unexpected or damaged."""
     check(parcel.head.tensors, expected)
     tensors = {}
     for announced, payload, wanted in zip(parcel.head.tensors, parcel.payloads, expected, strict=True):

@@ -95,22 +95,14 @@ class Tls:
         return cls(certificate, private, ca, source, key)
 
     def server_credentials(self) -> grpc.ServerCredentials:
-        """For a server that asks every client for a certificate and verifies it.
-
-        Raises:
-            UserError: the certificate is a client's.
-        """
+        """For a server that verifies every client's certificate; `UserError` where its own is a client's."""
         self._must_be_of("server")
         return grpc.ssl_server_credentials(
             [(self.key, self.certificate)], root_certificates=self.ca, require_client_auth=True
         )
 
     def channel_credentials(self) -> grpc.ChannelCredentials:
-        """For a client that shows its certificate, and trusts only the authority.
-
-        Raises:
-            UserError: the certificate is a server's.
-        """
+        """For a client that trusts only the authority; `UserError` where its certificate is a server's."""
         self._must_be_of("client")
         return grpc.ssl_channel_credentials(self.ca, self.key, self.certificate)
 
@@ -189,11 +181,7 @@ def content(path: Path, key: str) -> bytes:
 
 
 def certificates_in(pem: bytes, path: Path, key: str) -> list[x509.Certificate]:
-    """The certificates of a PEM file, at least one, each valid now.
-
-    Raises:
-        UserError: there is none, or one that is not valid now.
-    """
+    """The certificates of a PEM file; `UserError` where there is none, or one that is not valid now."""
     try:
         certificates = x509.load_pem_x509_certificates(pem)
     except ValueError as error:

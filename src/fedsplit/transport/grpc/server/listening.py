@@ -52,11 +52,7 @@ class Listener:
 
     @contextmanager
     def serving(self, hub: Meeting[Any], plan: pb.Plan, *, clients: int) -> Iterator[str]:
-        """While streams are let into a hub: address and port that clients dial.
-
-        Raises:
-            UserError: the address cannot be listened at any more.
-        """
+        """While streams are let into a hub: address that clients dial; `UserError` where it is taken."""
         federation = Federation(hub, plan, clients=clients, secured=self.tls is not None)
         server, port = start(federation, listen=self.listen, tls=self.tls)
         try:
