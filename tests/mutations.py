@@ -1109,7 +1109,7 @@ FAULTS = (
     Fault(
         "worst-client-is-the-best",
         "recording",
-        "src/fedsplit/recording/local_accuracy.py",
+        "src/fedsplit/recording/metrics.py",
         "pstdev(found), min(found)",
         "pstdev(found), max(found)",
         ("tests/recording/test_local_accuracy.py",),

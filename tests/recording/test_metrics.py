@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from fedsplit.recording.ledger import DIRECTIONS, KINDS
-from fedsplit.recording.local_accuracy import LocalAccuracy
-from fedsplit.recording.metrics import PHASES, Record, append_metrics, write_metrics
+from fedsplit.recording.metrics import PHASES, LocalAccuracy, Record, append_metrics, write_metrics
 
 COLUMNS = [
     "round",

@@ -41,12 +41,7 @@ def main() -> int:
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Do what the arguments of the command ask for, and print where results are.
-
-    Raises:
-        UserError: something asked for cannot be.
-        RunFailed: the run could not be carried to its end.
-    """
+    """Do what the arguments of the command ask for, and print where results are; raises as `Task.run`."""
     arguments = [each for argument in arguments for each in spelled_out(argument)]
     flags = [argument for argument in arguments if argument.startswith("-")]
     check_flags(flags)

@@ -65,11 +65,6 @@ def compose_single(overrides: Sequence[str]) -> tuple[Path, RunConfig]:
 
 
 def single(directory: Path, config: RunConfig) -> None:
-    """Do what `compose_single` composed.
-
-    Raises:
-        UserError: something asked for cannot be.
-        RunFailed: the run could not be carried to its end.
-    """
+    """Do what `compose_single` composed; raises as `Task.run`."""
     with resumable(directory):
         perform(directory, config)

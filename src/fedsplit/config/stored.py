@@ -10,8 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from fedsplit.config.choices import FLAG, file_of, own_directory
-from fedsplit.config.chosen_names import chosen_name
-from fedsplit.config.compose import composed, composing, plain
+from fedsplit.config.compose import chosen_name, composed, composing, plain
 from fedsplit.config.run_config import RunConfig
 from fedsplit.config.settings import CODECS, GROUPS, OPTIONAL_GROUPS
 from fedsplit.config.values import Plain

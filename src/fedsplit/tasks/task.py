@@ -48,12 +48,7 @@ class Task(ABC):
 
 
 def perform(directory: Path, config: RunConfig) -> None:
-    """Do what the task says.
-
-    Raises:
-        UserError: something asked for cannot be.
-        RunFailed: the run could not be carried to its end.
-    """
+    """Do what the task says; raises as `Task.run`."""
     if config.recording.progress and sys.stdout.isatty():
         print(announced(directory, config), flush=True)
     from fedsplit.tasks.task import Task  # noqa: PLC0415

@@ -10,8 +10,7 @@ from fedsplit.algorithms.algorithm import Algorithm
 from fedsplit.building.models import Models
 from fedsplit.machine.terminal import optional
 from fedsplit.recording.classification import CONFUSION, MOST_CLASSES, ROC, ConfusionMatrix, RocCurves
-from fedsplit.recording.local_accuracy import LOCAL_ACCURACY
-from fedsplit.recording.metrics import Record, StoppedBy, summarise
+from fedsplit.recording.metrics import LOCAL_ACCURACY, Record, StoppedBy, summarise
 from fedsplit.recording.run_directory import RunDirectory
 from fedsplit.state.weights import Weights
 from fedsplit.trackers.tracker import Tracker

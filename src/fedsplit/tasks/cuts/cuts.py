@@ -32,8 +32,7 @@ from fedsplit.models.splitting.split import divided
 from fedsplit.quant.codecs.labels import Labels
 from fedsplit.reports.figures.style import house_style
 from fedsplit.state.weights import Weights
-from fedsplit.tasks.cuts.costs import CutCosts, print_csv, print_markdown, print_shown
-from fedsplit.tasks.cuts.cut_figure import cut_figure
+from fedsplit.tasks.cuts.costs import CutCosts, cut_figure, print_csv, print_markdown, print_shown
 from fedsplit.tasks.task import Task
 
 
