@@ -32,8 +32,11 @@ from fedsplit.estimators.estimator import WINDOW, Chunk, FitStep, Settling
 from fedsplit.estimators.gradient_of_loss import GradientOfLoss
 from fedsplit.models.auxiliary import LinearAuxiliary, MlpAuxiliary
 from fedsplit.models.zoo.resnet import ResNetAuxiliary
+from fedsplit.objectives.classification import Classification
+from fedsplit.objectives.objective import Objective
 from fedsplit.optim.optimizers import Adam
 
+OBJECTIVE = Classification(10)
 ADAM = Adam(lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, amsgrad=False)
 
 
@@ -95,7 +98,7 @@ def fit_plainly(
 
 def total_error(model: ModelState, chunks: Sequence[Chunk]) -> float:
     """Relative error of the estimates, `|estimate - dz| / |dz|`."""
-    errors = [GradientOfLoss().error_gradients(model, chunk, seed=0)[0] for chunk in chunks]
+    errors = [GradientOfLoss().error_gradients(model, OBJECTIVE, chunk, seed=0)[0] for chunk in chunks]
     return float((torch.stack(errors).sum() / sum(float(chunk.dz_square) for chunk in chunks)).sqrt())
 
 
@@ -115,7 +118,9 @@ def turns(case: Case, repeats: int) -> tuple[dict[str, list[float]], str]:
     for _ in range(repeats + 1):
         plainly = seconds(lambda: fit_plainly(module, optimizer, chunks, case.batch, case.epochs))
         taken["loop"].append(plainly / case.epochs)
-        taken["fedsplit"].append(seconds(lambda: estimator.fit(model, chunks, steps)) / case.epochs)
+        taken["fedsplit"].append(
+            seconds(lambda: estimator.fit(model, OBJECTIVE, chunks, steps)) / case.epochs
+        )
     errors = [total_error(each, chunks) for each in (model, ModelState(module))]
     same = abs(errors[0] - errors[1]) <= 1e-4 * errors[0]
     after_warming_up = {side: each[1:] for side, each in taken.items()}
@@ -172,26 +177,32 @@ class Watched(GradientOfLoss):
         self._errors: list[Tensor] = []
 
     def error_gradients(
-        self, model: ModelState, chunk: Chunk, *, seed: int
+        self, model: ModelState, objective: Objective, chunk: Chunk, *, seed: int
     ) -> tuple[Tensor, Sequence[Tensor]]:
         """See `GradientEstimator.error_gradients`."""
-        error, gradients = super().error_gradients(model, chunk, seed=seed)
+        error, gradients = super().error_gradients(model, objective, chunk, seed=seed)
         self._errors.append((error / chunk.dz_square).sqrt())
         return error, gradients
 
     def fit(
-        self, model: ModelState, chunks: Sequence[Chunk], steps: Sequence[FitStep], *, tolerance: float = 0.0
+        self,
+        model: ModelState,
+        objective: Objective,
+        chunks: Sequence[Chunk],
+        steps: Sequence[FitStep],
+        *,
+        tolerance: float = 0.0,
     ) -> None:
         """See `GradientEstimator.fit`; all in one chunk."""
         (chunk,) = chunks
         before = copy.deepcopy(model.state())
         self._errors.clear()
-        super().fit(model, chunks, steps)
-        self.error_gradients(model, chunk, seed=0)
+        super().fit(model, objective, chunks, steps)
+        self.error_gradients(model, objective, chunk, seed=0)
         first = not any(before["optimizer"].values())
         self.courses.append(Course(first, len(chunk.y), [float(error) for error in self._errors]))
         model.load_state(before)
-        super().fit(model, chunks, steps, tolerance=tolerance)
+        super().fit(model, objective, chunks, steps, tolerance=tolerance)
 
 
 @dataclass(frozen=True)

@@ -83,8 +83,8 @@ class LoadedLoop(PlainLoop):
         super().__init__(experiment, optimizer)
         whole.load_state_dict(super().full_weights())
         self._whole = whole
-        images = experiment.parts.data.dataset.train
-        self._samples = TensorDataset(experiment.parts.data.normalise(images.pixels), images.labels)
+        samples, every = experiment.parts.data.dataset.train, slice(None)
+        self._samples = TensorDataset(samples.inputs_at(every), samples.labels_at(every))
 
     def fed_avg(self, t: int) -> None:
         """On the batches that the experiment draws, collated sample by sample."""

@@ -132,13 +132,13 @@ def paper(options: argparse.Namespace) -> list[dict[str, object]]:
     evaluate, began, lines = run.parts.evaluate, time.perf_counter(), []
     for t in range(options.paper_rounds):
         loss = run.round(t)
-        accuracy, test_loss = evaluate(run.parts.algorithm.full_weights())
+        scores = evaluate(run.parts.algorithm.full_weights())
         lines.append(
             {
                 "round": t,
                 "train_loss": loss,
-                "test_loss": test_loss,
-                "test_accuracy": accuracy,
+                "test_loss": scores.loss,
+                "test_accuracy": scores.accuracy,
                 "load": run.ledger.load,
                 "seconds": time.perf_counter() - began,
             }

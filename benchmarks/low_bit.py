@@ -69,13 +69,13 @@ def main() -> None:
     table = Table()
     for column in ("bits a weight", "trained so, %", "rounded later, %", "client, bytes"):
         table.add_column(column, justify="right")
-    before = [run.evaluate(weights)[0] for run, weights in zip(exact, full, strict=True)]
+    before = [run.evaluate(weights).accuracy for run, weights in zip(exact, full, strict=True)]
     size = size_of(exact[0].parts.models.halves.client)
     table.add_row("32", shown(before), shown(before), f"{size:,}")
     for bits in WIDTHS:
         runs = [trained([*each, f"weight_bits={bits}"]) for each in seeds]
-        accuracies = [run.evaluate(run.algorithm.full_weights())[0] for run in runs]
-        after = [run.evaluate(weights)[0] for run, weights in zip(runs, full, strict=True)]
+        accuracies = [run.evaluate(run.algorithm.full_weights()).accuracy for run in runs]
+        after = [run.evaluate(weights).accuracy for run, weights in zip(runs, full, strict=True)]
         table.add_row(str(bits), shown(accuracies), shown(after), f"{packed_bytes(runs[0], bits):,}")
     Console().print(table)
 

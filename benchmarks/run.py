@@ -98,7 +98,7 @@ def small_clients(options: argparse.Namespace, *model: str) -> Row:
     sides = {"fedsplit": lambda t: one_round(run, t), **floors, "sequential": lambda t: one_round(alone, t)}
     turns = take_turns(sides | {"loop": loop.fed_avg}, options.repeats or 11, rounds=5)
     turns["all samples as one batch"] = turns.pop(f"floor, batch {everything}")
-    losses = [run.evaluate(w)[1] for w in (run.algorithm.full_weights(), loop.full_weights())]
+    losses = [run.evaluate(w).loss for w in (run.algorithm.full_weights(), loop.full_weights())]
     return Row(turns, everything, same_loss(losses))
 
 
@@ -138,7 +138,7 @@ def large_steps(
     turns = take_turns(sides, options.repeats or 5)
     for t, taken in enumerate(turns["loop"]):  # without drawing its batches, which floors have preloaded
         turns["loop"][t] = taken - loop.preloading[t + _WARM_UP]
-    losses = [run.evaluate(w)[1] for w in (run.algorithm.full_weights(), loop.full_weights())]
+    losses = [run.evaluate(w).loss for w in (run.algorithm.full_weights(), loop.full_weights())]
     return Row(turns, clients * samples, same_loss(losses))
 
 
@@ -155,7 +155,7 @@ def engines(options: argparse.Namespace, *model: str, batch: int, size: int, cha
     stacked, alone = (build(*common, f"engine={each}", noise=noise) for each in ("vectorized", "sequential"))
     sides = {"fedsplit": lambda t: one_round(stacked, t), "loop": lambda t: one_round(alone, t)}
     turns = take_turns(sides, options.repeats or 7)
-    losses = [run.evaluate(run.algorithm.full_weights())[1] for run in (stacked, alone)]
+    losses = [run.evaluate(run.algorithm.full_weights()).loss for run in (stacked, alone)]
     row = Row(turns, 40 * batch, same_loss(losses))
     row.notes["million multiply-adds of a step"] = step_mmac(stacked.parts, stacked.parts.engine.blueprint)
     return row
@@ -235,7 +235,8 @@ def split_step(options: argparse.Namespace, model: str, batch: int) -> Row:
     cut = cut_name(parts.config, whole, example)
     halves = split(whole, cut, example)
     taken = time.perf_counter() - start - made
-    x, y = parts.data.normalise(parts.data.dataset.train.pixels), parts.data.dataset.train.labels
+    train = parts.data.dataset.train
+    x, y = train.inputs_at(slice(None)), train.labels_at(slice(None))
     cross_entropy = nn.CrossEntropyLoss()
     optimizers = {
         module: torch.optim.Adam(module.parameters(), lr=1e-3, fused=True)

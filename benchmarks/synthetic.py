@@ -6,8 +6,9 @@ import numpy as np
 import torch
 
 from fedsplit.config.values import PositiveInt
-from fedsplit.data.dataset import Images, ImageSource
 from fedsplit.data.distributions.distribution import Distribution
+from fedsplit.data.image_source import ImageSource
+from fedsplit.data.images import Images
 
 
 @dataclass(frozen=True, kw_only=True)

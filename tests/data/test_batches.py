@@ -1,12 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from fedsplit.data.batches import AugmentationDraw, ClientBatches, Normalisation, augment, batch_slices
-from fedsplit.data.dataset import Augmentation, Images
-
-PLAIN = Augmentation(flip=False, crop_padding=0)
+from fedsplit.data.augmentation import NO_AUGMENTATION, Augmentation
+from fedsplit.data.batches import ClientBatches, batch_slices
+from fedsplit.data.images import Images, Normalisation
 
 
 def _draw(seed: int = 0) -> torch.Generator:
@@ -24,15 +25,13 @@ def _batches(
     *,
     batch_size: int = 4,
     local_epochs: int = 2,
-    augmentation: Augmentation = PLAIN,
+    augmentation: Augmentation = NO_AUGMENTATION,
     client: int = 0,
     seed: int = 0,
 ) -> ClientBatches:
     return ClientBatches(
-        images,
+        replace(images, augmentation=augmentation, normalise=Normalisation.of(images)),
         indices,
-        normalise=Normalisation.of(images),
-        augmentation=augmentation,
         batch_size=batch_size,
         local_epochs=local_epochs,
         client=client,
@@ -170,7 +169,7 @@ def test_augmentation_of_a_batch_is_that_of_each_image_by_itself(
     pixels = torch.randint(1, 256, shape, generator=_draw(3), dtype=torch.uint8)
     before = pixels.clone()
     augmentation = Augmentation(flip=flip, crop_padding=pad)
-    augmented = augment(pixels, augmentation, AugmentationDraw.of(len(pixels), augmentation, _draw(4)))
+    augmented = augmentation(pixels, augmentation.draw(len(pixels), _draw(4)))
     np.testing.assert_array_equal(augmented, _augmented_one_by_one(pixels.numpy(), pad, flip, _draw(4)))
     assert torch.equal(pixels, before)
     assert augmented.dtype == torch.uint8
@@ -180,7 +179,7 @@ def test_augmentation_draws_every_offset_and_both_directions_about_equally_often
     n, pad = 4500, 1
     pixels = torch.arange(1, 10, dtype=torch.uint8).view(1, 3, 3, 1).repeat(n, 1, 1, 1)
     augmentation = Augmentation(flip=True, crop_padding=pad)
-    augmented = augment(pixels, augmentation, AugmentationDraw.of(n, augmentation, _draw(5)))
+    augmented = augmentation(pixels, augmentation.draw(n, _draw(5)))
     seen, counts = augmented.flatten(1).unique(dim=0, return_counts=True)
     assert len(seen) == (2 * pad + 1) ** 2 * 2
     expected = n / len(seen)  # 250; a binomial standard deviation is below 16
@@ -200,7 +199,7 @@ def test_augmentation_differs_between_clients_with_the_same_images() -> None:
         _batches(images, torch.arange(8), augmentation=Augmentation(flip=True, crop_padding=2), client=client)
         for client in (0, 1)
     ]
-    first, second = (batches.augmentation(0, 0) for batches in both)
+    first, second = (batches.draws(0, 0) for batches in both)
     assert first is not None
     assert second is not None
-    assert not (torch.equal(first.top, second.top) and torch.equal(first.left, second.left))
+    assert not torch.equal(first[:, :2], second[:, :2])

@@ -5,7 +5,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedsplit.data.dataset import Augmentation, Images, ImageSource, class_balanced_prefix
+from fedsplit.data.augmentation import Augmentation
+from fedsplit.data.image_source import ImageSource, class_balanced_prefix
+from fedsplit.data.images import Images
 from fedsplit.errors import UserError
 
 CLASSES = 5
@@ -79,7 +81,7 @@ def test_load_with_limits_cuts_both_splits_and_keeps_images_with_their_labels() 
     for split in (data.train, data.test):
         assert torch.equal(split.pixels[:, 0, 0, 0].long() % 3, split.labels)
         assert split.pixels.is_contiguous()
-    assert data.augmentation == Augmentation(flip=True, crop_padding=2)
+    assert data.train.augmentation == Augmentation(flip=True, crop_padding=2)
     assert (data.channels, data.image_size) == (3, 2)
 
 
@@ -101,7 +103,7 @@ def test_load_with_too_large_a_limit_names_the_split_that_is_too_small(
 
 @pytest.mark.parametrize("padding", [0, 1, 2])
 def test_crop_padding_up_to_the_shorter_side_is_accepted(padding: int) -> None:
-    assert _Numbered(crop_padding=padding).load().augmentation.crop_padding == padding
+    assert _Numbered(crop_padding=padding).load().train.augmentation.crop_padding == padding
 
 
 @pytest.mark.parametrize("padding", [3, 4, 1000])

@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from fedsplit.data.dataset import Images, ImageSource
 from fedsplit.data.decoding import Decoder, fitted, resized
+from fedsplit.data.image_source import ImageSource
+from fedsplit.data.images import Images
 from fedsplit.data.sources.digits import Digits
 from fedsplit.errors import UserError
 from tests.conftest import TINY, Configure
@@ -75,7 +76,7 @@ def test_image_size_resizes_both_splits_once_loaded_and_keeps_owners() -> None:
 
 
 def test_crop_padding_is_checked_against_the_size_that_images_are_resized_to() -> None:
-    assert _Wide(image_size=16, crop_padding=16).load().augmentation.crop_padding == 16
+    assert _Wide(image_size=16, crop_padding=16).load().train.augmentation.crop_padding == 16
     with pytest.raises(UserError, match="at most the images' 3 pixels"):
         _Wide(image_size=3, crop_padding=4).load()
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from fedsplit.data.dataset import ImageSource
+from fedsplit.data.image_source import ImageSource
 from fedsplit.data.sources.femnist import Femnist
 from fedsplit.data.sources.torchvision_files import EuroSat, Imagenette
 from fedsplit.data.sources.torchvision_images import TorchvisionImages

@@ -9,7 +9,8 @@ import yaml
 
 from fedsplit.config.choices import CONFIGS
 from fedsplit.config.run_config import RunConfig
-from fedsplit.data.dataset import Dataset, ImageSource
+from fedsplit.data.image_source import ImageSource
+from fedsplit.data.images import ImageDataset
 from fedsplit.errors import UserError
 from fedsplit.training.experiment import Experiment
 from tests.conftest import Configure
@@ -80,7 +81,7 @@ def _overrides(dataset: str, distribution: str, files: Files, configured: Config
     return overrides
 
 
-def _loaded(config: RunConfig) -> Dataset:
+def _loaded(config: RunConfig) -> ImageDataset:
     return config.dataset.build(ImageSource).load()
 
 

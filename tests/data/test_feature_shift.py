@@ -4,8 +4,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fedsplit.data.dataset import Images
 from fedsplit.data.distributions.feature_shift import FeatureShift
+from fedsplit.data.images import Images
 from fedsplit.errors import UserError
 from fedsplit.randomness import generator
 from tests.conftest import TINY, Build, Configure

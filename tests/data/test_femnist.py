@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fedsplit.data.dataset import Images
+from fedsplit.data.images import Images
 from fedsplit.data.sources.femnist import Femnist
 from fedsplit.errors import UserError
 from tests.conftest import Build

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from threading import Event, current_thread
 
@@ -8,10 +9,11 @@ import torch
 from torch import Tensor
 
 from fedsplit.data import image_files
-from fedsplit.data.batches import ClientBatches, Normalisation, StackedBatches
-from fedsplit.data.dataset import Augmentation, Dataset, Images
+from fedsplit.data.augmentation import Augmentation
+from fedsplit.data.batches import ClientBatches, StackedBatches
 from fedsplit.data.decoding import Decoder
 from fedsplit.data.file_pixels import DecodingAhead, FilePixels
+from fedsplit.data.images import ImageDataset, Images, Normalisation
 from fedsplit.data.sources.imagenet import ImageNet
 from fedsplit.errors import UserError
 from tests.conftest import Build
@@ -130,10 +132,12 @@ def _batches(
     images: Images, indices: Tensor, client: int = 0, statistics: Images | None = None
 ) -> ClientBatches:
     return ClientBatches(
-        images,
+        replace(
+            images,
+            augmentation=Augmentation(flip=True, crop_padding=2),
+            normalise=Normalisation.of(statistics or images),
+        ),
         indices,
-        normalise=Normalisation.of(statistics or images),
-        augmentation=Augmentation(flip=True, crop_padding=2),
         batch_size=8,
         local_epochs=2,
         client=client,
@@ -182,7 +186,7 @@ def test_normalisation_statistics_are_of_all_of_few_images_and_of_a_fixed_sample
     few, exact = Normalisation.of(Images(stored(), labels)), Normalisation.of(Images(pixels, labels))
     assert torch.equal(few.scale, exact.scale)
     assert torch.equal(few.shift, exact.shift)
-    monkeypatch.setattr("fedsplit.data.dataset._SAMPLED", 4)
+    monkeypatch.setattr("fedsplit.data.images._SAMPLED", 4)
     sampled = Normalisation.of(Images(stored(), labels))
     chosen = pixels[torch.tensor([0, 13, 26, 39])].double()
     torch.testing.assert_close(
@@ -249,5 +253,5 @@ def test_run_on_files_is_bit_for_bit_the_run_on_memory(
         assert all(torch.equal(full[name], tensor) for name, tensor in weights[0][0].items())
 
 
-def _data(run: object) -> Dataset:
+def _data(run: object) -> ImageDataset:
     return run.parts.data.dataset  # type: ignore[attr-defined, no-any-return]

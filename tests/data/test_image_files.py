@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from fedsplit.config.choices import CONFIGS
-from fedsplit.data.dataset import ImageSource
 from fedsplit.data.decoding import fitted
+from fedsplit.data.image_source import ImageSource
 from fedsplit.data.sources.chest_xray import ChestXray
 from fedsplit.data.sources.image_folder import ImageFolder
 from fedsplit.data.sources.imagenet import ImageNet

@@ -403,7 +403,7 @@ def test_hidden_folders_are_not_read_as_classes(root: Path, split: str, name: st
 
 
 def test_crop_padding_beyond_the_images_is_refused(root: Path) -> None:
-    assert ImageFolder(root=str(root), crop_padding=6).load().augmentation.crop_padding == 6
+    assert ImageFolder(root=str(root), crop_padding=6).load().train.augmentation.crop_padding == 6
     with pytest.raises(UserError, match="at most the images' 6 pixels") as caught:
         ImageFolder(root=str(root), crop_padding=7).load()
     assert (caught.value.key, caught.value.value) == ("dataset.crop_padding", 7)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fedsplit.building.client_model import ClientArchitecture
+from fedsplit.data.images import image_sizes
 from fedsplit.deployment.backends.backend import Deployed
 from fedsplit.deployment.backends.trained_int8 import TrainedInt8
 from fedsplit.deployment.precisions import Int8Backend, Precision
@@ -43,9 +44,7 @@ def client_of(choice: str) -> Client:
         component_of_choice(choice),
         untie=False,
         cut=CUTS[choice],
-        num_classes=10,
-        channels=3,
-        image_size=_SIDES[choice],
+        sizes=image_sizes(10, 3, _SIDES[choice]),
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)

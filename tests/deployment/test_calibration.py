@@ -2,8 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedsplit.data.batches import Normalisation
-from fedsplit.data.dataset import Images
+from fedsplit.data.images import Images, Normalisation
 from fedsplit.deployment.calibration import calibration_batches
 from fedsplit.errors import UserError
 
@@ -12,11 +11,9 @@ def drawn(batches: int, batch_size: int, seed: int = 0) -> list[Tensor]:
     """From images that hold their own number, of which clients have the odd ones below 40."""
     pixels = torch.arange(50, dtype=torch.uint8)[:, None, None, None].expand(50, 2, 2, 1).clone()
     exact = Normalisation(torch.ones(1), torch.zeros(1))
-    images = Images(pixels, torch.zeros(50, dtype=torch.int64))
+    images = Images(pixels, torch.zeros(50, dtype=torch.int64), normalise=exact)
     shards = [torch.arange(1, 20, 2), torch.arange(21, 40, 2)]
-    return calibration_batches(
-        images, shards, normalise=exact, batches=batches, batch_size=batch_size, seed=seed
-    )
+    return calibration_batches(images, shards, batches=batches, batch_size=batch_size, seed=seed)
 
 
 def test_calibration_samples_are_the_clients_own_each_once_and_follow_from_the_seed() -> None:

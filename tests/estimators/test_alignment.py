@@ -12,6 +12,8 @@ from fedsplit.estimators.alignment import Alignment
 from fedsplit.estimators.estimator import WINDOW, Chunk, FitStep
 from fedsplit.estimators.gradient_of_loss import GradientOfLoss
 from fedsplit.models.auxiliary import LinearAuxiliary
+from fedsplit.objectives.classification import Classification
+from fedsplit.objectives.objective import Objective
 from fedsplit.optim.optimizers import Adam
 from fedsplit.optim.schedules import Constant
 from fedsplit.parties.messages import Upload
@@ -20,6 +22,7 @@ from fedsplit.state.weights import Weights
 from tests.conftest import Build
 
 SHAPE, CLASSES = (3, 2, 2), 4
+OBJECTIVE = Classification(CLASSES)
 ADAM = Adam(lr=0.01, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, amsgrad=False)
 
 
@@ -32,7 +35,11 @@ def _alignment(seed: int = 3, **changes: int) -> Alignment:
     head = _head()
     sizes = {"epochs": 3, "batch_size": 4, "max_dataset_size": 10, **changes}
     return Alignment(
-        new_auxiliary=lambda: ModelState(head, ADAM), estimator=GradientOfLoss(), seed=seed, **sizes
+        new_auxiliary=lambda: ModelState(head, ADAM),
+        estimator=GradientOfLoss(),
+        objective=OBJECTIVE,
+        seed=seed,
+        **sizes,
     )
 
 
@@ -56,7 +63,7 @@ def server() -> SplitServer:
         nn.Dropout(0.2),
         nn.Linear(24, CLASSES),
     )
-    server = SplitServer(module, ADAM, Constant(), seed=3)
+    server = SplitServer(module, OBJECTIVE, ADAM, Constant(), seed=3)
     for step in range(2):
         server.step(0, _upload(9, step))
     return server
@@ -142,7 +149,7 @@ def test_alignment_brings_the_estimates_closer_to_the_true_cut_gradients(server:
 
 def test_alignment_steps_are_descent_on_the_squared_error_to_the_cut_gradients(server: SplitServer) -> None:
     module = nn.Sequential(nn.Flatten(), nn.Linear(12, CLASSES))  # no dropout: gradients need no seed
-    plain = SplitServer(module, ADAM, Constant(), seed=3)
+    plain = SplitServer(module, OBJECTIVE, ADAM, Constant(), seed=3)
     found = _stored([0], _alignment(epochs=4, batch_size=100)).align(
         0, 0, plain, initially=_initial_weights()
     )
@@ -235,7 +242,13 @@ class _Recording(GradientOfLoss):
         self.fits: list[tuple[list[Chunk], list[FitStep]]] = []
 
     def fit(
-        self, model: ModelState, chunks: Sequence[Chunk], steps: Sequence[FitStep], *, tolerance: float = 0.0
+        self,
+        model: ModelState,
+        objective: Objective,
+        chunks: Sequence[Chunk],
+        steps: Sequence[FitStep],
+        *,
+        tolerance: float = 0.0,
     ) -> None:
         self.fits.append((list(chunks), list(steps)))
 
@@ -244,7 +257,11 @@ def _recorded(seed: int = 3, **changes: int) -> tuple[Alignment, _Recording]:
     estimator, head = _Recording(), _head()
     sizes = {"epochs": 3, "batch_size": 4, "max_dataset_size": 10, **changes}
     alignment = Alignment(
-        new_auxiliary=lambda: ModelState(head, ADAM), estimator=estimator, seed=seed, **sizes
+        new_auxiliary=lambda: ModelState(head, ADAM),
+        estimator=estimator,
+        objective=OBJECTIVE,
+        seed=seed,
+        **sizes,
     )
     return alignment, estimator
 
@@ -312,7 +329,9 @@ def test_alignment_epoch_steps_once_on_every_chunk_with_a_new_seed(server: Split
 
 
 def test_dropout_in_an_auxiliary_model_follows_from_the_seed_of_the_run() -> None:
-    plain = SplitServer(nn.Sequential(nn.Flatten(), nn.Linear(12, CLASSES)), ADAM, Constant(), seed=3)
+    plain = SplitServer(
+        nn.Sequential(nn.Flatten(), nn.Linear(12, CLASSES)), OBJECTIVE, ADAM, Constant(), seed=3
+    )
     torch.manual_seed(0)
     head = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(12, CLASSES))
 
@@ -321,6 +340,7 @@ def test_dropout_in_an_auxiliary_model_follows_from_the_seed_of_the_run() -> Non
         alignment = Alignment(
             new_auxiliary=lambda: ModelState(head, ADAM),
             estimator=GradientOfLoss(),
+            objective=OBJECTIVE,
             seed=seed,
             epochs=2,
             batch_size=100,  # one chunk: nothing but dropout is drawn
@@ -337,7 +357,9 @@ def test_dropout_in_an_auxiliary_model_follows_from_the_seed_of_the_run() -> Non
 
 def test_optimizer_of_an_auxiliary_model_keeps_its_state_between_alignments() -> None:
     twice, once = (_stored([0], _alignment(batch_size=100, epochs=epochs)) for epochs in (2, 4))
-    plain = SplitServer(nn.Sequential(nn.Flatten(), nn.Linear(12, CLASSES)), ADAM, Constant(), seed=3)
+    plain = SplitServer(
+        nn.Sequential(nn.Flatten(), nn.Linear(12, CLASSES)), OBJECTIVE, ADAM, Constant(), seed=3
+    )
     _align(twice, 0, 0, plain)  # one chunk and no dropout: two alignments are one of as many epochs
     found, expected = _align(twice, 0, 1, plain), _align(once, 0, 0, plain)
     for name, tensor in expected.items():

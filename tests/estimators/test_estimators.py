@@ -12,10 +12,13 @@ from fedsplit.estimators.gradient_of_loss import GradientOfLoss
 from fedsplit.estimators.linear_regression import LinearRegression
 from fedsplit.estimators.mlp_regression import MlpRegression
 from fedsplit.models.auxiliary import LinearAuxiliary, MlpAuxiliary
+from fedsplit.objectives.classification import Classification
 from fedsplit.optim.optimizers import Adam
 
 SHAPE, CLASSES = (2, 3, 1), 4
 SIZES: dict[str, Any] = {"smashed_shape": SHAPE, "num_classes": CLASSES}
+OBJECTIVE = Classification(CLASSES)
+ESTIMATED: dict[str, Any] = {"smashed_shape": SHAPE, "objective": OBJECTIVE}
 ADAM = Adam(lr=0.01, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, amsgrad=False)
 
 
@@ -80,7 +83,9 @@ def _head(kind: type[nn.Module]) -> nn.Module:
 
 
 def _error(estimator: GradientEstimator, model: ModelState, chunks: list[Chunk]) -> float:
-    return sum(float((estimator.estimate(model, c.z, c.y, seed=0) - c.dz).square().sum()) for c in chunks)
+    return sum(
+        float((estimator.estimate(model, OBJECTIVE, c.z, c.y, seed=0) - c.dz).square().sum()) for c in chunks
+    )
 
 
 @pytest.mark.parametrize("differentiable", [False, True])
@@ -89,7 +94,7 @@ def test_closed_form_gradient_of_a_linear_head_is_that_of_autograd(differentiabl
     closed, general = _state(linear), _state(_WithoutClosedForm(linear))
     (chunk,) = _chunks(1)
     found, expected = (
-        GradientOfLoss().estimate(model, chunk.z, chunk.y, seed=0, differentiable=differentiable)
+        GradientOfLoss().estimate(model, OBJECTIVE, chunk.z, chunk.y, seed=0, differentiable=differentiable)
         for model in (closed, general)
     )
     assert found.shape == chunk.z.shape
@@ -101,7 +106,7 @@ def test_fit_by_closed_form_ends_at_the_weights_of_differentiating_twice() -> No
     linear = LinearAuxiliary(**SIZES).double()
     closed, general = _state(linear), _state(_WithoutClosedForm(linear))
     for model in (closed, general):
-        GradientOfLoss().fit(model, _chunks(), _steps(0, 1, 2, 2, 0, 1))
+        GradientOfLoss().fit(model, OBJECTIVE, _chunks(), _steps(0, 1, 2, 2, 0, 1))
     for name, value in closed.weights().items():
         torch.testing.assert_close(general.weights()[name], value, rtol=1e-9, atol=1e-11)
 
@@ -114,7 +119,7 @@ def test_gradient_of_loss_estimates_the_gradient_of_the_summed_loss_at_smashed_d
     (chunk,) = _chunks(1)
     z = chunk.z.clone().requires_grad_()
     (expected,) = torch.autograd.grad(F.cross_entropy(head(z), chunk.y, reduction="sum"), z)
-    found = GradientOfLoss().estimate(_state(head), chunk.z, chunk.y, seed=0)
+    found = GradientOfLoss().estimate(_state(head), OBJECTIVE, chunk.z, chunk.y, seed=0)
     torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-13)
     assert not found.requires_grad
 
@@ -125,9 +130,9 @@ def test_estimate_and_fit_leave_batch_norm_statistics_unchanged(differentiable: 
     model, estimator, chunks = _state(head), GradientOfLoss(), _chunks()
     buffers = {name: buffer.clone() for name, buffer in model.buffers.items()}
     parameters = {name: parameter.detach().clone() for name, parameter in model.parameters.items()}
-    estimator.estimate(model, chunks[0].z, chunks[0].y, seed=0, differentiable=differentiable)
+    estimator.estimate(model, OBJECTIVE, chunks[0].z, chunks[0].y, seed=0, differentiable=differentiable)
     assert all(torch.equal(model.parameters[name], value) for name, value in parameters.items())
-    estimator.fit(model, chunks, _steps(0, 1, 2))
+    estimator.fit(model, OBJECTIVE, chunks, _steps(0, 1, 2))
     assert set(buffers) == {"norm.running_mean", "norm.running_var", "norm.num_batches_tracked"}
     assert all(torch.equal(model.buffers[name], value) for name, value in buffers.items())
     assert all(torch.equal(b, head.get_buffer(name)) for name, b in buffers.items())
@@ -138,7 +143,7 @@ def test_estimate_and_fit_leave_batch_norm_statistics_unchanged(differentiable: 
 def test_fit_of_gradient_of_loss_reduces_its_error(kind: type[nn.Module]) -> None:
     model, estimator, chunks = _state(_head(kind)), GradientOfLoss(), _chunks()
     before = _error(estimator, model, chunks)
-    estimator.fit(model, chunks, _steps(0, 1, 2) * 60)
+    estimator.fit(model, OBJECTIVE, chunks, _steps(0, 1, 2) * 60)
     assert _error(estimator, model, chunks) < 0.6 * before
 
 
@@ -153,16 +158,16 @@ def test_fit_step_is_an_optimizer_step_on_the_sum_of_squared_differences() -> No
         built.zero_grad()
         (surplus @ parameters["fc.weight"] - chunk.dz.flatten(1)).square().sum().backward()
         built.step()
-    GradientOfLoss().fit(model, chunks, _steps(2, 0))
+    GradientOfLoss().fit(model, OBJECTIVE, chunks, _steps(2, 0))
     for name, value in parameters.items():
         torch.testing.assert_close(model.parameters[name], value, rtol=1e-12, atol=1e-14)
 
 
 def test_gradient_of_loss_uses_the_configured_auxiliary_model_and_regressions_their_own() -> None:
     auxiliary = _head(MlpAuxiliary)
-    assert GradientOfLoss().model(auxiliary, **SIZES) is auxiliary
+    assert GradientOfLoss().model(auxiliary, **ESTIMATED) is auxiliary
     for estimator in (LinearRegression(ridge=0.1), MlpRegression(hidden=5)):
-        assert estimator.model(auxiliary, **SIZES) is not auxiliary
+        assert estimator.model(auxiliary, **ESTIMATED) is not auxiliary
         assert not estimator.trains_on_loss
     assert GradientOfLoss.trains_on_loss
 
@@ -183,14 +188,17 @@ def _ridge_by_least_squares(chunks: list[Chunk], ridge: float) -> np.ndarray:
 @pytest.mark.parametrize("ridge", [1e-4, 0.5])
 def test_linear_regression_fits_the_weights_of_ridge_regression(samples: int, ridge: float) -> None:
     estimator, chunks = LinearRegression(ridge=ridge), _chunks(samples=samples)
-    model = _state(estimator.model(nn.Identity(), **SIZES), None)
-    estimator.fit(model, chunks, [])
+    model = _state(estimator.model(nn.Identity(), **ESTIMATED), None)
+    estimator.fit(model, OBJECTIVE, chunks, [])
     expected = _ridge_by_least_squares(chunks, ridge)
     np.testing.assert_allclose(model.parameters["weight"].detach().numpy(), expected, rtol=1e-6, atol=1e-9)
     z, y = chunks[0].z, chunks[0].y
     features = np.concatenate([z.flatten(1).numpy(), np.eye(CLASSES)[y.numpy()]], 1)
     np.testing.assert_allclose(
-        estimator.estimate(model, z, y, seed=0).flatten(1).numpy(), features @ expected, rtol=1e-6, atol=1e-9
+        estimator.estimate(model, OBJECTIVE, z, y, seed=0).flatten(1).numpy(),
+        features @ expected,
+        rtol=1e-6,
+        atol=1e-9,
     )
 
 
@@ -200,9 +208,9 @@ def test_linear_regression_recovers_linear_gradients() -> None:
     offset = torch.randn(CLASSES, 6, generator=draw, dtype=torch.float64)
     chunks = [Chunk(c.z, c.y, (c.z.flatten(1) @ map_ + offset[c.y]).view(c.z.shape)) for c in _chunks()]
     estimator = LinearRegression(ridge=1e-12)
-    model = _state(estimator.model(nn.Identity(), **SIZES), None)
+    model = _state(estimator.model(nn.Identity(), **ESTIMATED), None)
     assert _error(estimator, model, chunks) > 1
-    estimator.fit(model, chunks, [])
+    estimator.fit(model, OBJECTIVE, chunks, [])
     assert _error(estimator, model, chunks) < 1e-12
 
 
@@ -210,11 +218,11 @@ def test_mlp_regression_fits_nonlinear_gradients_better_than_linear_regression()
     torch.manual_seed(0)
     chunks = [Chunk(c.z, c.y, c.z.abs() - 0.8) for c in _chunks()]
     linear, estimator = LinearRegression(ridge=1e-6), MlpRegression(hidden=32)
-    straight = _state(linear.model(nn.Identity(), **SIZES), None)
-    linear.fit(straight, chunks, [])
-    model = _state(estimator.model(nn.Identity(), **SIZES))
+    straight = _state(linear.model(nn.Identity(), **ESTIMATED), None)
+    linear.fit(straight, OBJECTIVE, chunks, [])
+    model = _state(estimator.model(nn.Identity(), **ESTIMATED))
     before = _error(estimator, model, chunks)
-    estimator.fit(model, chunks, _steps(0, 1, 2) * 150)
+    estimator.fit(model, OBJECTIVE, chunks, _steps(0, 1, 2) * 150)
     assert _error(estimator, model, chunks) < 0.05 * before
     assert _error(estimator, model, chunks) < 0.5 * _error(linear, straight, chunks)
 
@@ -224,9 +232,9 @@ def test_mlp_regression_fits_nonlinear_gradients_better_than_linear_regression()
 def test_regression_estimates_have_the_shape_of_smashed_data(
     estimator: GradientEstimator, differentiable: bool
 ) -> None:
-    model = _state(estimator.model(nn.Identity(), **SIZES))
+    model = _state(estimator.model(nn.Identity(), **ESTIMATED))
     (chunk,) = _chunks(1)
-    estimate = estimator.estimate(model, chunk.z, chunk.y, seed=0, differentiable=differentiable)
+    estimate = estimator.estimate(model, OBJECTIVE, chunk.z, chunk.y, seed=0, differentiable=differentiable)
     assert estimate.shape == chunk.z.shape
     assert estimate.requires_grad is differentiable
     module_input = torch.cat([chunk.z.flatten(1), F.one_hot(chunk.y, CLASSES)], 1)
@@ -244,7 +252,9 @@ def test_estimate_with_dropout_follows_from_the_seed_alone(differentiable: bool)
 
     def estimate(seed: int, around: int) -> Tensor:
         torch.manual_seed(around)
-        found = GradientOfLoss().estimate(model, chunk.z, chunk.y, seed=seed, differentiable=differentiable)
+        found = GradientOfLoss().estimate(
+            model, OBJECTIVE, chunk.z, chunk.y, seed=seed, differentiable=differentiable
+        )
         return found.detach()
 
     assert torch.equal(estimate(1, around=8), estimate(1, around=9))
@@ -254,7 +264,9 @@ def test_estimate_with_dropout_follows_from_the_seed_alone(differentiable: bool)
 def test_fit_with_dropout_follows_from_the_seeds_of_its_steps() -> None:
     def fitted(*seeds: int) -> Tensor:
         model = _state(_with_dropout())
-        GradientOfLoss().fit(model, _chunks(), [FitStep(i % 3, seed) for i, seed in enumerate(seeds)])
+        GradientOfLoss().fit(
+            model, OBJECTIVE, _chunks(), [FitStep(i % 3, seed) for i, seed in enumerate(seeds)]
+        )
         return model.weights()["2.weight"]
 
     first = fitted(1, 2, 3, 4)
@@ -271,22 +283,22 @@ def test_fit_with_dropout_follows_from_the_seeds_of_its_steps() -> None:
 def test_estimate_without_dropout_requires_a_seed_but_does_not_depend_on_its_value(
     estimator: GradientEstimator, differentiable: bool
 ) -> None:
-    model, (chunk,) = _state(estimator.model(_head(MlpAuxiliary), **SIZES)), _chunks(1)
+    model, (chunk,) = _state(estimator.model(_head(MlpAuxiliary), **ESTIMATED)), _chunks(1)
     one, other = (
-        estimator.estimate(model, chunk.z, chunk.y, seed=seed, differentiable=differentiable)
+        estimator.estimate(model, OBJECTIVE, chunk.z, chunk.y, seed=seed, differentiable=differentiable)
         for seed in (1, 2)
     )
     assert torch.equal(one, other)
     with pytest.raises(TypeError, match="seed"):
-        estimator.estimate(model, chunk.z, chunk.y, differentiable=differentiable)  # type: ignore[call-arg]
+        estimator.estimate(model, OBJECTIVE, chunk.z, chunk.y, differentiable=differentiable)  # type: ignore[call-arg]
 
 
 def test_fit_takes_only_the_steps_given() -> None:
     model, chunks = _state(_head(LinearAuxiliary)), _chunks()
     before = model.weights()
-    GradientOfLoss().fit(model, chunks, [])
+    GradientOfLoss().fit(model, OBJECTIVE, chunks, [])
     assert all(torch.equal(value, before[name]) for name, value in model.weights().items())
     alone = _state(_head(LinearAuxiliary))
-    GradientOfLoss().fit(model, chunks, _steps(1, 1))
-    GradientOfLoss().fit(alone, chunks[1:2], _steps(0, 0))
+    GradientOfLoss().fit(model, OBJECTIVE, chunks, _steps(1, 1))
+    GradientOfLoss().fit(alone, OBJECTIVE, chunks[1:2], _steps(0, 0))
     assert all(torch.equal(value, alone.weights()[name]) for name, value in model.weights().items())

@@ -15,6 +15,7 @@ from fedsplit.data.batches import batch_slices
 from fedsplit.estimators.alignment import Alignment
 from fedsplit.estimators.gradient_of_loss import GradientOfLoss
 from fedsplit.models.auxiliary import LinearAuxiliary
+from fedsplit.objectives.classification import Classification
 from fedsplit.optim.optimizers import Adam
 from fedsplit.training.experiment import Experiment
 from tests.conftest import ALGORITHMS, Build
@@ -142,6 +143,7 @@ def _alignment(head: LinearAuxiliary) -> Alignment:
     return Alignment(
         new_auxiliary=lambda: ModelState(head, adam),
         estimator=GradientOfLoss(),
+        objective=Classification(3),
         epochs=1,
         batch_size=4,
         max_dataset_size=9,

@@ -13,9 +13,12 @@ from fedsplit.estimators.second_derivative.operation import UnsupportedError
 from fedsplit.estimators.second_derivative.sweeps import Sweeps
 from fedsplit.models.auxiliary import LinearAuxiliary, MlpAuxiliary
 from fedsplit.models.zoo.resnet import ResNetAuxiliary
+from fedsplit.objectives.classification import Classification
+from fedsplit.objectives.objective import Objective
 from fedsplit.optim.optimizers import Adam
 
 CLASSES, IMAGES = 5, (8, 4, 4)
+OBJECTIVE = Classification(CLASSES)
 ADAM = Adam(lr=0.001, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, amsgrad=False)
 
 
@@ -23,7 +26,7 @@ class _Twice(GradientOfLoss):
     """Differentiates twice whatever the model."""
 
     def error_gradients(
-        self, model: ModelState, chunk: Chunk, *, seed: int
+        self, model: ModelState, objective: Objective, chunk: Chunk, *, seed: int
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         leaf = chunk.z.clone().requires_grad_()
         logits = model.forward(leaf, seed=seed, buffers=model.frozen_buffers())
@@ -110,8 +113,8 @@ def _relative_differences(found: list[Tensor], expected: list[Tensor]) -> list[f
 def test_gradient_of_the_estimation_error_is_that_of_differentiating_twice(name: str) -> None:
     chunk, model = _chunk(torch.float64), _model_state(name, torch.float64)
     before = {key: buffer.clone() for key, buffer in model.buffers.items()}
-    error, gradients = GradientOfLoss().error_gradients(model, chunk, seed=4)
-    expected_error, expected = _Twice().error_gradients(model, chunk, seed=4)
+    error, gradients = GradientOfLoss().error_gradients(model, OBJECTIVE, chunk, seed=4)
+    expected_error, expected = _Twice().error_gradients(model, OBJECTIVE, chunk, seed=4)
     torch.testing.assert_close(error, expected_error, rtol=1e-12, atol=0)
     assert max(_relative_differences(list(gradients), list(expected))) < 1e-12
     assert not any(gradient.requires_grad for gradient in gradients)
@@ -127,7 +130,7 @@ def test_ten_fit_steps_in_float32_end_at_the_weights_of_differentiating_twice(
     ends = []
     for estimator in (GradientOfLoss(), _Twice()):
         model = _model_state(name, torch.float32)
-        estimator.fit(model, [_chunk(torch.float32)], [FitStep(0, seed) for seed in range(10)])
+        estimator.fit(model, OBJECTIVE, [_chunk(torch.float32)], [FitStep(0, seed) for seed in range(10)])
         ends.append([parameter.detach() for parameter in model.parameters.values()])
     assert max(_relative_differences(*ends)) < bound
 
@@ -135,7 +138,9 @@ def test_ten_fit_steps_in_float32_end_at_the_weights_of_differentiating_twice(
 @pytest.mark.parametrize("name", sorted(set(MODELS) - {"linear"}))
 def test_supported_models_are_not_differentiated_twice(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(GradientEstimator, "error_gradients", lambda *_, **__: pytest.fail("fell back"))
-    GradientOfLoss().error_gradients(_model_state(name, torch.float32), _chunk(torch.float32), seed=0)
+    GradientOfLoss().error_gradients(
+        _model_state(name, torch.float32), OBJECTIVE, _chunk(torch.float32), seed=0
+    )
 
 
 class _Forked(nn.Module):
@@ -210,7 +215,9 @@ def test_unsupported_models_are_differentiated_twice(make: Callable[[], nn.Modul
     model, chunk = ModelState(make().double()), _chunk(torch.float64)
     with pytest.raises(UnsupportedError):
         Sweeps(model.module).error_gradients(model.parameters, chunk)
-    found, expected = (each.error_gradients(model, chunk, seed=4) for each in (GradientOfLoss(), _Twice()))
+    found, expected = (
+        each.error_gradients(model, OBJECTIVE, chunk, seed=4) for each in (GradientOfLoss(), _Twice())
+    )
     for one, other in zip([found[0], *found[1]], [expected[0], *expected[1]], strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-15)
 
@@ -264,15 +271,17 @@ def test_convolution_of_other_settings_or_image_sizes_does_not_fit_the_2x2_form(
 def test_batch_norm_of_one_value_per_channel_is_refused_as_by_torch() -> None:
     module = nn.Sequential(nn.Flatten(), nn.Linear(128, 9), nn.BatchNorm1d(9), nn.Linear(9, CLASSES))
     with pytest.raises(ValueError, match="more than"):
-        GradientOfLoss().error_gradients(ModelState(module), _chunk(torch.float32, samples=1), seed=0)
+        GradientOfLoss().error_gradients(
+            ModelState(module), OBJECTIVE, _chunk(torch.float32, samples=1), seed=0
+        )
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e3])
 def test_closed_form_error_is_accurate_where_the_estimates_are_close(scale: float) -> None:
     """Of true gradients that are the estimates but for a hundredth: where expanding the square cancels."""
     model, chunk = _model_state("linear", torch.float32), _chunk(torch.float32, samples=200)
-    estimate = GradientOfLoss().estimate(model, scale * chunk.z, chunk.y, seed=0)
+    estimate = GradientOfLoss().estimate(model, OBJECTIVE, scale * chunk.z, chunk.y, seed=0)
     noise = torch.randn(estimate.shape, generator=torch.Generator().manual_seed(2))
     close = Chunk(scale * chunk.z, chunk.y, estimate + 0.01 * estimate.norm() / noise.norm() * noise)
-    found, _ = GradientOfLoss().error_gradients(model, close, seed=0)
+    found, _ = GradientOfLoss().error_gradients(model, OBJECTIVE, close, seed=0)
     torch.testing.assert_close(found, (estimate - close.dz).square().sum(), rtol=0.01, atol=0)

@@ -8,6 +8,8 @@ from fedsplit.computing.model_state import ModelState
 from fedsplit.estimators.estimator import BETWEEN_LOOKS, WINDOW, Chunk, FitStep, GradientEstimator, Settling
 from fedsplit.estimators.gradient_of_loss import GradientOfLoss
 from fedsplit.models.auxiliary import LinearAuxiliary
+from fedsplit.objectives.classification import Classification
+from fedsplit.objectives.objective import Objective
 from fedsplit.optim.optimizers import Adam
 
 ADAM = Adam(lr=0.01, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, amsgrad=False)
@@ -58,10 +60,10 @@ class _Counted(GradientOfLoss):
         self.seeds: list[int] = []
 
     def error_gradients(
-        self, model: ModelState, chunk: Chunk, *, seed: int
+        self, model: ModelState, objective: Objective, chunk: Chunk, *, seed: int
     ) -> tuple[Tensor, Sequence[Tensor]]:
         self.seeds.append(seed)
-        return super().error_gradients(model, chunk, seed=seed)
+        return super().error_gradients(model, objective, chunk, seed=seed)
 
 
 def _fitted(estimator: GradientEstimator, steps: Sequence[FitStep], tolerance: float) -> Tensor:
@@ -76,7 +78,7 @@ def _fitted(estimator: GradientEstimator, steps: Sequence[FitStep], tolerance: f
         )
         for _ in range(2)
     ]
-    estimator.fit(model, chunks, steps, tolerance=tolerance)
+    estimator.fit(model, Classification(3), chunks, steps, tolerance=tolerance)
     return model.weights()["fc.weight"]
 
 

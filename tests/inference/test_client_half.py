@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from fedsplit.building.client_model import ClientArchitecture
+from fedsplit.data.images import image_sizes
 from fedsplit.deployment.backends.floats import Floats
 from fedsplit.deployment.probe import peak_memory
 from fedsplit.errors import RunFailed
@@ -19,9 +20,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def architecture_of_digits(configured: Configure) -> ClientArchitecture:
-    return ClientArchitecture(
-        configured().model, untie=False, cut="relu1", num_classes=10, channels=1, image_size=8
-    )
+    return ClientArchitecture(configured().model, untie=False, cut="relu1", sizes=image_sizes(10, 1, 8))
 
 
 def save_client_half(configured: Configure, folder: Path) -> tuple[ClientArchitecture, nn.Module]:

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from fedsplit.building.run import run_of_member
-from fedsplit.data.batches import Normalisation
+from fedsplit.data.dataset import Dataset
+from fedsplit.data.images import ImageDataset, Normalisation
 from fedsplit.errors import UserError
 from fedsplit.machine.allowance import (
     allowing,
@@ -23,9 +24,13 @@ from fedsplit.transport.grpc.protocol.plan import OWN
 from fedsplit.transport.transport import Member
 from tests.conftest import TINY, Configure
 
-BESIDE = Member(
-    0, Normalisation(torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)), lambda _: None
-)
+
+def _prepared(dataset: Dataset) -> Dataset:
+    assert isinstance(dataset, ImageDataset)
+    return dataset.normalised(Normalisation(torch.ones(1), torch.zeros(1)))
+
+
+BESIDE = Member(0, _prepared)
 
 
 def test_claims_are_summed_and_refused_beyond_the_limit_and_nobody_counts_outside() -> None:

@@ -12,9 +12,10 @@ from fedsplit.errors import UserError
 from fedsplit.models.splitting.checks import check_output, check_tensors
 from fedsplit.models.splitting.split import split
 from fedsplit.models.splitting.tied import untied
+from fedsplit.objectives.classification import Classification
 from tests.conftest import Build
 
-X = torch.randn(2, 1, 4, 4)
+X, Y = torch.randn(2, 1, 4, 4), torch.arange(2)
 
 
 class Net(nn.Module):
@@ -35,7 +36,7 @@ def test_model_of_logits_is_left_alone_by_the_checks() -> None:
     net.register_parameter("counts", nn.Parameter(torch.arange(3), requires_grad=False))
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     check_tensors(net)
-    check_output(net, X, 3)
+    check_output(net, Classification(3), X, Y)
     assert net.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
 
@@ -63,7 +64,7 @@ def test_model_of_logits_is_left_alone_by_the_checks() -> None:
 )
 def test_outputs_that_are_no_logits_are_refused(change: Callable[[Tensor], Any], told: str) -> None:
     with pytest.raises(UserError, match=f"^model=Net: {told}"):
-        check_output(Net(change), X, 3)
+        check_output(Net(change), Classification(3), X, Y)
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,8 @@ def groups(shape: Sequence[int], granularity: str, block_size: int, channel_dim:
     places = np.arange(prod(shape))
     if granularity == "block":
         return [places[start : start + block_size] for start in range(0, len(places), block_size)]
+    if granularity == "token" and shape:
+        return list(places.reshape(-1, shape[-1]))
     if granularity == "channel" and len(shape) > max(1, channel_dim):
         whole = places.reshape(shape)
         return [whole.take(channel, channel_dim).ravel() for channel in range(shape[channel_dim])]

@@ -1,13 +1,14 @@
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsplit.data.batches import Normalisation
-from fedsplit.data.dataset import Images
+from fedsplit.data.images import Images, Normalisation
 from fedsplit.models.splitting.split import SplitModel
+from fedsplit.objectives.classification import Classification
 from fedsplit.parties.evaluation import Evaluator
 from fedsplit.state.weights import Weights
 
@@ -43,7 +44,8 @@ def _weights_of(halves: SplitModel) -> Weights:
 
 
 def _evaluator(halves: SplitModel, images: Images, batch_size: int = 8) -> Evaluator:
-    return Evaluator(halves, images, normalise=Normalisation.of(images), batch_size=batch_size)
+    objective, seen = Classification(CLASSES), replace(images, normalise=Normalisation.of(images))
+    return Evaluator(halves, seen, objective=objective, batch_size=batch_size)
 
 
 def _accuracy_and_loss_by_hand(halves: SplitModel, images: Images) -> tuple[float, float]:
@@ -66,18 +68,19 @@ def _deviation(x: Tensor, dim: int) -> Tensor:
 @pytest.mark.parametrize("batch_size", [1, 8, 22, 23, 100])
 def test_accuracy_and_loss_are_means_over_images_for_any_batch_size(batch_size: int) -> None:
     trained, images = _halves(1), _images()
-    accuracy, loss = _evaluator(_halves(0), images, batch_size)(_weights_of(trained))
+    scores = _evaluator(_halves(0), images, batch_size)(_weights_of(trained))
     expected = _accuracy_and_loss_by_hand(trained, images)
-    assert accuracy == expected[0]
-    assert loss == pytest.approx(expected[1], rel=1e-5)
-    assert 0 < accuracy < 1
+    assert scores.accuracy == expected[0]
+    assert scores.loss == pytest.approx(expected[1], rel=1e-5)
+    assert 0 < scores.accuracy < 1
+    assert scores.perplexity is None
 
 
 def test_evaluation_uses_the_given_weights_and_not_those_of_the_halves() -> None:
     images = _images()
     evaluate = _evaluator(_halves(0), images)
     for seed in (1, 2, 1):
-        assert evaluate(_weights_of(_halves(seed)))[1] == pytest.approx(
+        assert evaluate(_weights_of(_halves(seed))).loss == pytest.approx(
             _accuracy_and_loss_by_hand(_halves(seed), images)[1], rel=1e-5
         )
 

@@ -19,6 +19,7 @@ from fedsplit.estimators.estimator import Chunk, GradientEstimator
 from fedsplit.estimators.gradient_of_loss import GradientOfLoss
 from fedsplit.estimators.mlp_regression import MlpRegression
 from fedsplit.models.auxiliary import LinearAuxiliary, MlpAuxiliary
+from fedsplit.objectives.classification import Classification
 from fedsplit.optim.optimizers import Adam, AdamW, RowOptimizer, Sgd
 from fedsplit.parties.local_step import local_step
 from tests.training.test_graphed_runs import Curved, NormedAuxiliary
@@ -69,9 +70,10 @@ def test_local_step_of_a_stack_takes_no_tensor_from_the_host(
         z, *losses = local_step(
             body.rows(rows),
             head.rows(rows),
-            GradientOfLoss(),
+            Classification(CLASSES).of_many,
             x,
             y,
+            estimator=GradientOfLoss(),
             train_head_too=train_head_too,
             learning_rate_factor=meta((), dtype=torch.float64),
         )
@@ -85,10 +87,11 @@ def test_local_step_of_a_stack_takes_no_tensor_from_the_host(
 def test_alignment_step_takes_no_tensor_from_the_host(
     estimator: GradientEstimator, make: Callable[..., nn.Module]
 ) -> None:
-    sizes: dict[str, Any] = {"smashed_shape": SHAPE, "num_classes": CLASSES}
-    model = ModelState(estimator.model(make(**sizes), **sizes).to("meta"))
+    objective = Classification(CLASSES)
+    auxiliary = make(smashed_shape=SHAPE, num_classes=CLASSES)
+    model = ModelState(estimator.model(auxiliary, smashed_shape=SHAPE, objective=objective).to("meta"))
     chunk = Chunk(meta(5, *SHAPE), meta(5, dtype=torch.int64), meta(5, *SHAPE))
     with FromTheHost():
-        error, gradients = estimator.error_gradients(model, chunk, seed=None)
+        error, gradients = estimator.error_gradients(model, objective, chunk, seed=None)
     assert error.shape == ()
     assert [g.shape for g in gradients] == [p.shape for p in model.parameters.values()]

@@ -101,9 +101,9 @@ def laid_out(x: Tensor, layout: str) -> Tensor:
 
 _scale_type = st.sampled_from(("bfloat16", "float32"))
 _granular: dict[str, st.SearchStrategy[Any]] = {
-    "granularity": st.sampled_from(("tensor", "channel", "block")),
+    "granularity": st.sampled_from(("tensor", "channel", "block", "token")),
     "block_size": st.sampled_from((1, 2, 3, 7, 8, 13, 64)),
-    "channel_dim": st.integers(0, 3),
+    "channel_dim": st.one_of(st.just("auto"), st.integers(-1, 3)),
     "scale_type": _scale_type,
 }
 

@@ -1,4 +1,5 @@
 from math import prod
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -12,7 +13,10 @@ from tests.oracles.codecs import groups
 from tests.quant.drawn import Shape, shapes, tensors
 
 granularities = st.builds(
-    Granularity, st.sampled_from(("tensor", "channel", "block")), st.integers(1, 20), st.integers(0, 3)
+    Granularity,
+    st.sampled_from(("tensor", "channel", "block", "token")),
+    st.integers(1, 20),
+    st.integers(0, 3),
 )
 
 
@@ -63,9 +67,18 @@ def test_spreading_one_number_a_row_gives_every_value_that_of_its_row(
         ("channel", (4, 6), 1, (6, 4)),
         ("channel", (4,), 0, (1, 4)),
         ("channel", (), 0, (1, 1)),
+        ("channel", (4, 6, 5), "auto", (6, 20)),
+        ("channel", (4, 6, 5), -1, (5, 24)),
+        ("channel", (4, 6), -1, (6, 4)),
+        ("channel", (4,), -1, (1, 4)),
+        ("channel", (), -1, (1, 1)),
+        ("token", (4, 6, 5), "auto", (24, 5)),
+        ("token", (4, 6), "auto", (4, 6)),
+        ("token", (4,), "auto", (1, 4)),
+        ("token", (), "auto", (1, 1)),
     ],
 )
 def test_rows_of_a_shape_have_the_expected_number_and_length(
-    name: GranularityName, shape: Shape, channel_dim: int, rows: tuple[int, int]
+    name: GranularityName, shape: Shape, channel_dim: int | Literal["auto"], rows: tuple[int, int]
 ) -> None:
     assert Granularity(name, 7, channel_dim).rows_of(shape) == rows

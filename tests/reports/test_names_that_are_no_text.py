@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from fedsplit.data.batches import Normalisation
-from fedsplit.data.dataset import Augmentation, Dataset, Images
+from fedsplit.data.images import ImageDataset, Images
 from fedsplit.errors import UserError
 from fedsplit.files.whole import write_csv, write_json
 from fedsplit.recording.classification import ConfusionMatrix
@@ -64,6 +63,6 @@ def test_class_that_is_no_text_cannot_be_told_to_clients() -> None:
     from fedsplit.transport.grpc.protocol.plan import tell_of_data  # noqa: PLC0415
 
     images = Images(torch.zeros(1, 2, 2, 1, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64))
-    dataset = Dataset(images, images, 1, Augmentation(False, 0), (NAME,))
+    dataset = ImageDataset.of(images, images, 1, (NAME,))
     with pytest.raises(UserError, match="is no UTF-8 and cannot be sent to clients"):
-        tell_of_data(pb.Plan(), dataset, Normalisation.of(images, torch.float32))
+        tell_of_data(pb.Plan(), dataset)

@@ -25,7 +25,7 @@ def _accuracies_by_hand(run: Experiment) -> list[float]:
     """Accuracy of the model on each client's held-out images, client by client, one image at a time."""
     models, data, full = run.parts.models, run.parts.data, run.algorithm.full_weights()
     halves = [copy.deepcopy(half).eval() for half in (models.halves.client, models.halves.server)]
-    images, held_out = data.dataset.train, data.local_test
+    samples, held_out = data.dataset.train, data.local_test
     assert held_out is not None
     for half in halves:
         half.load_state_dict({name: full[name] for name in half.state_dict()})
@@ -33,8 +33,9 @@ def _accuracies_by_hand(run: Experiment) -> list[float]:
     for client in range(len(held_out)):
         right = []
         for index in held_out[client].tolist():
-            x = data.normalise(images.pixels[index : index + 1])
-            right.append(int(halves[1](halves[0](x)).argmax()) == int(images.labels[index]))
+            one = slice(index, index + 1)
+            logits = halves[1](halves[0](samples.inputs_at(one)))
+            right.append(int(logits.argmax()) == int(samples.labels_at(one)))
         accuracies.append(fmean(right))
     return accuracies
 

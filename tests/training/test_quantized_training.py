@@ -149,8 +149,10 @@ def test_int8_model_is_as_accurate_as_the_trained_one(tiny: Build) -> None:
         half.load_state_dict({name: full[name] for name in half.state_dict()})
         half.eval()
     assert isinstance(halves.client, fx.GraphModule)
-    x = data.normalise(torch.cat([data.dataset.test.pixels, data.dataset.train.pixels]))
-    y = torch.cat([data.dataset.test.labels, data.dataset.train.labels])
+    both, every = (data.dataset.test, data.dataset.train), slice(None)
+    x, y = (
+        torch.cat(of) for of in zip(*((s.inputs_at(every), s.labels_at(every)) for s in both), strict=True)
+    )
     trained, converted = (halves.server(client(x)) for client in (halves.client, int8_graph(halves.client)))
     assert torch.equal(trained[:270], run.evaluate.logits(full))
     accuracies = [(logits.argmax(1) == y).double().mean().item() for logits in (trained, converted)]

@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from fedsplit.building.run import run_of_member
+from fedsplit.parties.evaluation import Scores
 from fedsplit.quant.message import Corrupt
 from fedsplit.recording import checkpoint
 from fedsplit.recording.run_directory import RunDirectory
@@ -222,7 +223,7 @@ def test_checkpoint_of_a_round_interrupted_after_training_is_of_the_state_before
 ) -> None:
     original, rounds = Evaluation.globally, count()
 
-    def evaluate(evaluation: Evaluation, full: Any) -> tuple[float, float]:
+    def evaluate(evaluation: Evaluation, full: Any) -> Scores:
         if next(rounds) == 1:
             raise KeyboardInterrupt
         return original(evaluation, full)

@@ -9,9 +9,9 @@ from PIL import Image
 
 from fedsplit.building.run import run_of_member
 from fedsplit.config.run_config import RunConfig
-from fedsplit.data.batches import Normalisation
-from fedsplit.data.dataset import Images, ImageSource
 from fedsplit.data.distributions.distribution import Distribution
+from fedsplit.data.image_source import ImageSource
+from fedsplit.data.images import Images, Normalisation
 from fedsplit.data.sources.image_folder import ImageFolder
 from fedsplit.errors import UserError
 from fedsplit.training.experiment import Experiment

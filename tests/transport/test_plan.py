@@ -12,7 +12,7 @@ import torch
 
 from fedsplit.config.choices import CONFIGS
 from fedsplit.config.run_config import RunConfig
-from fedsplit.data.batches import Normalisation
+from fedsplit.data.images import Normalisation
 from fedsplit.data.sources.image_folder import ImageFolder
 from fedsplit.errors import UserError
 from fedsplit.quant.message import Corrupt
@@ -23,6 +23,7 @@ from fedsplit.transport.grpc.protocol.plan import (
     choices_and_settings,
     configuration,
     normalisation,
+    preparation,
 )
 from tests.conftest import Configure
 from tests.transport.invariants import (
@@ -318,19 +319,16 @@ def test_check_for_installed_classes_notices_another_class() -> None:
 
 def test_plan_carries_a_normalisation_and_refuses_what_is_none() -> None:
     sent = Normalisation(torch.tensor([2.0, 3.0]), torch.tensor([-1.0, 0.5]))
-    plan = pb.Plan(normalisation_scale=[2.0, 3.0], normalisation_shift=[-1.0, 0.5], image_shape=[8, 8, 2])
-    arrived = normalisation(plan).to(torch.device("cpu"), torch.float32)
+    told = pb.Images(scale=[2.0, 3.0], shift=[-1.0, 0.5], channels=2, side=8)
+    arrived = normalisation(told).to(torch.device("cpu"), torch.float32)
     assert torch.equal(arrived.scale, sent.scale)
     assert torch.equal(arrived.shift, sent.shift)
-    for scale, shape in (
-        ([], [8, 8, 2]),
-        ([2.0, 1e300], [8, 8, 2]),
-        ([2.0, 3.0], [8, 8, 3]),
-        ([2.0, 3.0], [2]),
-    ):
-        damaged = pb.Plan(normalisation_scale=scale, normalisation_shift=[-1.0, 0.5], image_shape=shape)
+    for scale, channels in (([], 2), ([2.0, 1e300], 2), ([2.0, 3.0], 3), ([2.0, 3.0], 0)):
+        damaged = pb.Plan(images=pb.Images(scale=scale, shift=[-1.0, 0.5], channels=channels, side=8))
         with pytest.raises(Corrupt):
-            normalisation(damaged)
+            preparation(damaged)
+    with pytest.raises(Corrupt, match="without data"):
+        preparation(pb.Plan())
 
 
 @pytest.mark.parametrize("name", ["../secret", "/etc", "a/b", "..", ".", "", ".hidden", "a\0"])

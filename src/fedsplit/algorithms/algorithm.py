@@ -29,7 +29,6 @@ class Start:
         server_copies: of the server model, one for each client; not loaded yet.
         alignment: fits clients' auxiliary models.
         seed: of the run.
-        frozen: names of the parameters of client and auxiliary model that are not trained.
     """
 
     client_weights: Weights
@@ -38,11 +37,6 @@ class Start:
     server_copies: ServerCopies
     alignment: Alignment
     seed: int
-    frozen: frozenset[str] = frozenset()
-
-    def frozen_of(self, weights: Weights) -> Weights:
-        """Those of a model's weights that are not trained, by name."""
-        return {name: tensor for name, tensor in weights.items() if name in self.frozen}
 
 
 @dataclass(frozen=True)
@@ -69,20 +63,9 @@ class Algorithm(ABC):
     """Among algorithms in tables and figures, from 0, which gives it its colour; None: after the others."""
 
     def __init__(self, start: Start) -> None:
-        self._frozen_client_weights = start.frozen_of(start.client_weights)
         self.client_weights = start.client_weights
         self.server = start.server
         self.seed = start.seed
-
-    @property
-    def client_weights(self) -> Weights:
-        """Weights of the client model. Frozen ones keep their bits, whatever is assigned."""
-        return self._client_weights
-
-    @client_weights.setter
-    def client_weights(self, weights: Weights) -> None:
-        # an average of equal values, and what a codec makes of them, need not be that value
-        self._client_weights = weights | self._frozen_client_weights
 
     @abstractmethod
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
@@ -117,7 +100,5 @@ class Algorithm(ABC):
 
     def load_state(self, state: State) -> None:
         """Take over what `state` gave."""
-        kept: Weights = state["client_weights"]
-        self._frozen_client_weights = {name: kept[name] for name in self._frozen_client_weights}
-        self.client_weights = kept
+        self.client_weights = dict(state["client_weights"])
         self.server.load_state(state["server"])

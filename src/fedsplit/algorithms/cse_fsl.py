@@ -32,7 +32,6 @@ class CseFsl(Algorithm):
         super().__init__(start)
         self.server_update_interval = server_update_interval
         self.auxiliary: Weights = start.auxiliary_weights
-        self._frozen_auxiliary = start.frozen_of(start.auxiliary_weights)
 
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
         cohort.install("client", self.client_weights)
@@ -41,8 +40,7 @@ class CseFsl(Algorithm):
         locally = cohort.train_local(work)
         globally = [self.step_server(t, upload) for upload in locally.uploads]
         self.client_weights = average(cohort.weights("client"), cohort.sample_counts)
-        averaged = average(cohort.weights("auxiliary"), cohort.sample_counts)
-        self.auxiliary = averaged | self._frozen_auxiliary
+        self.auxiliary = average(cohort.weights("auxiliary"), cohort.sample_counts)
         mean_loss(locally.losses)  # raises where a client's own loss is no longer finite
         return RoundMetrics(train_loss=mean_loss(globally))
 
@@ -68,4 +66,3 @@ class CseFsl(Algorithm):
     def load_state(self, state: State) -> None:
         super().load_state(state)
         self.auxiliary = dict(state["auxiliary"])
-        self._frozen_auxiliary = {name: self.auxiliary[name] for name in self._frozen_auxiliary}

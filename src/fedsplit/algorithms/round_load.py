@@ -3,11 +3,13 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import torch
 
 from fedsplit.data.batches import batch_slices
 from fedsplit.quant.codec import Codec, Quantizer
+from fedsplit.quant.codecs.label_codec import LabelCodec
 from fedsplit.quant.quantization import Quantization
 from fedsplit.quant.weights_link import codec_of
 from fedsplit.state.weights import Weights
@@ -24,7 +26,8 @@ class Population:
         local_epochs: of a round.
         server_update_interval: q.
         align_interval: l.
-        label_bytes: of one label.
+        labels: codec of labels.
+        positions: before the padding of all samples of each client together, of data that are padded.
     """
 
     samples: Sequence[int]
@@ -33,7 +36,8 @@ class Population:
     local_epochs: int
     server_update_interval: int
     align_interval: int
-    label_bytes: int
+    labels: LabelCodec
+    positions: Sequence[int] | None = None
 
     @property
     def share(self) -> float:
@@ -48,13 +52,18 @@ class Population:
         """
         return len(self.samples) / (self.align_interval + 1 / self.share - 1)
 
-    def batches(self, interval: int) -> Counter[int]:
-        """Batches of local steps 0, q, 2q, ... of all clients, by their samples."""
-        found: Counter[int] = Counter()
-        for samples, clients in Counter(self.samples).items():
+    def batches(self, interval: int) -> Counter[tuple[int, Fraction]]:
+        """Batches of local steps 0, q, 2q, ... of all clients, by their samples and mean positions.
+
+        A sample of data that are never padded is one position.
+        """
+        found: Counter[tuple[int, Fraction]] = Counter()
+        for (samples, positions), clients in Counter(
+            zip(self.samples, self.positions or self.samples, strict=True)
+        ).items():
             sizes = [piece.stop - piece.start for piece in batch_slices(samples, self.batch_size)]
-            steps = (sizes * self.local_epochs)[::interval]
-            found.update({size: count * clients for size, count in Counter(steps).items()})
+            for size in (sizes * self.local_epochs)[::interval]:
+                found[size, Fraction(size * positions, samples)] += clients
         return found
 
 
@@ -68,7 +77,7 @@ class RoundLoad:
     Args:
         population: who takes part.
         quantization: how messages are coded.
-        smashed_shape: of one sample.
+        smashed_shape: of one sample; its first dimension is that of positions where data are padded.
         client: weights of the client model.
         server: weights of the server model.
         auxiliary: weights of the auxiliary model.
@@ -94,21 +103,29 @@ class RoundLoad:
     def uploads(self, interval: int = 1) -> float:
         """Bytes of smashed data and labels, uploaded at local steps 0, q, 2q, ... of interval q."""
         batches = self.population.batches(interval)
-        labels = sum(n * samples * self.population.label_bytes for samples, n in batches.items())
-        return self.population.share * (labels + self._at_cut(self.quantization.smashed, batches))
+        labels = sum(n * self.population.labels.load(*each) for each, n in batches.items())
+        return self.population.share * float(labels + self._at_cut(self.quantization.smashed, batches))
 
     def cut_gradients(self) -> float:
         """Bytes of the cut gradients that clients download, one for each local step."""
         everyone = self.population
-        return everyone.share * self._at_cut(self.quantization.cut_gradient, everyone.batches(1))
+        return everyone.share * float(self._at_cut(self.quantization.cut_gradient, everyone.batches(1)))
 
     def aligned(self) -> float:
         """Bytes of the auxiliary models that clients download when they align."""
         return self.population.alignments * weights_size(self.auxiliary, self.quantization.weights.down)
 
-    def _at_cut(self, codec: Codec, batches: Mapping[int, int]) -> int:
-        """Bytes of tensors at the cut; `batches` maps samples of a tensor to how many such there are."""
-        return sum(size_of(codec, (samples, *self.smashed_shape)) * n for samples, n in batches.items())
+    def _at_cut(self, codec: Codec, batches: Mapping[tuple[int, Fraction], int]) -> Fraction:
+        """Bytes of tensors at the cut for `Population.batches`; of a broken number of positions, a mean."""
+        shape = self.smashed_shape if self.population.positions is None else self.smashed_shape[1:]
+        total = Fraction(0)
+        for (_, positions), count in batches.items():
+            whole, part = divmod(positions, 1)
+            size = (1 - part) * size_of(codec, (whole, *shape))
+            if part:
+                size += part * size_of(codec, (whole + 1, *shape))
+            total += count * size
+        return total
 
 
 def size_of(codec: Codec, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> int:

@@ -25,19 +25,13 @@ def build_algorithm(parts: ClientParts, alignment: Alignment) -> Algorithm:
     """The algorithm, with its servers."""
     halves, auxiliary, seed = parts.models.halves, parts.models.auxiliary, parts.config.training.seed
     optimizer, schedule, recorder = parts.server_optimizer, parts.schedule, parts.recorders.of(halves.server)
-    trained = [module for module in (halves.client, auxiliary) if module is not None]
+    objective = parts.data.dataset.objective
     start = Start(
         client_weights=ModelState(halves.client).weights(),
         auxiliary_weights=ModelState(auxiliary).weights() if auxiliary else {},
-        server=SplitServer(halves.server, optimizer, schedule, seed, recorder),
+        server=SplitServer(halves.server, objective, optimizer, schedule, seed=seed, recorder=recorder),
         server_copies=parts.engine.server_copies(halves.server, optimizer, schedule, seed, recorder),
         alignment=alignment,
         seed=seed,
-        frozen=frozenset(
-            name
-            for module in trained
-            for name, parameter in module.named_parameters()
-            if not parameter.requires_grad
-        ),
     )
     return parts.config.algorithm.build(Algorithm, start=start)

@@ -16,6 +16,7 @@ def build_alignment(parts: Ingredients) -> Alignment:
     return Alignment(
         new_auxiliary=lambda: ModelState(cast(nn.Module, auxiliary), optimizer, recorder=recorder),
         estimator=parts.estimator,
+        objective=parts.data.dataset.objective,
         epochs=settings.align_epochs,
         batch_size=settings.align_batch_size,
         max_dataset_size=settings.max_dataset_size,

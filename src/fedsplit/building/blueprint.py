@@ -19,10 +19,11 @@ def build_blueprint(parts: Ingredients) -> Blueprint:
         keeps_head=parts.estimates,
         optimizer=parts.client_optimizer,
         batches=partial(build_batches, parts.config, parts.data),
+        objective=parts.data.dataset.objective,
         estimator=parts.estimator,
         schedule=parts.schedule,
         seed=parts.config.training.seed,
-        head_sees=parts.quantization.smashed if sees_decoded else None,
+        head_sees=parts.quantization.as_decoded if sees_decoded else None,
         memory=parts.memory,
         recorder=None if sees_decoded else parts.recorders.of(halves.client, head),
     )

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from fedsplit.config.component import Component
 from fedsplit.config.values import Plain
+from fedsplit.data.dataset import Sizes
 from fedsplit.models.splitting.cuts import Cuts
 from fedsplit.models.splitting.split import divided
 from fedsplit.models.splitting.tied import untied
@@ -21,26 +22,23 @@ class ClientArchitecture:
         model: builds the whole model.
         untie: whether parameters that are one and the same go separate ways.
         cut: name of the cut.
-        num_classes: of the whole model.
-        channels: of its images.
-        image_size: side of its images, in pixels.
+        sizes: that the whole model is built for.
     """
 
     model: Component
     untie: bool
     cut: str
-    num_classes: int
-    channels: int
-    image_size: int
+    sizes: Sizes
 
     def plain(self) -> dict[str, object]:
         """The arguments, as JSON can hold them."""
-        return {**vars(self), "model": self.model.plain()}
+        return {**vars(self), "model": self.model.plain(), "sizes": vars(self.sizes)}
 
     @classmethod
     def of(cls, plain: Plain) -> Self:
         """Read what `plain` gave."""
-        return cls(**{**plain, "model": Component.of("model", plain["model"])})
+        sizes = Sizes(**{**plain["sizes"], "shape": tuple(plain["sizes"]["shape"])})
+        return cls(**{**plain, "model": Component.of("model", plain["model"]), "sizes": sizes})
 
     def build(self) -> nn.Module:
         """The client model, float32, with weights of any value.
@@ -62,9 +60,8 @@ class ClientArchitecture:
         return client.to_empty(device="cpu")
 
     def _built(self) -> nn.Module:
-        sizes = {each: getattr(self, each) for each in ("num_classes", "channels", "image_size")}
-        whole = self.model.build(nn.Module, **sizes)
+        whole = self.model.build(nn.Module, **self.sizes.arguments)
         if self.untie:
             whole = untied(whole)
-        cuts = Cuts(whole, torch.zeros(2, self.channels, self.image_size, self.image_size))
+        cuts = Cuts(whole, self.sizes.zeros(2))
         return divided(cuts, cuts[self.cut]).client

@@ -23,7 +23,13 @@ def build_clock(parts: Ingredients, network: Network) -> Clock | None:
     return Clock(
         network,
         timeline,
-        counted_work(parts.models.halves, parts.models.auxiliary, estimator, *parts.data.batch(2)),
+        counted_work(
+            parts.models.halves,
+            parts.models.auxiliary,
+            estimator,
+            *parts.data.batch(2),
+            objective=parts.data.dataset.objective,
+        ),
         batch_size=training.batch_size,
         local_epochs=training.local_epochs,
         seed=training.seed,

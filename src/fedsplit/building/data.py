@@ -1,17 +1,20 @@
-"""The data of a run: loaded, divided over clients, and how their pixels become inputs."""
+"""The data of a run: loaded, divided over clients, and prepared to make inputs of them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TypedDict
+from math import prod
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fedsplit.config.run_config import RunConfig
-from fedsplit.data.batches import ClientBatches, Normalisation
-from fedsplit.data.dataset import Dataset, ImageSource
+from fedsplit.data.batches import ClientBatches
+from fedsplit.data.dataset import Dataset, Source
 from fedsplit.data.distributions.distribution import Distribution
-from fedsplit.data.fingerprint import Fingerprint, fingerprint, of_images
+from fedsplit.data.fingerprint import Fingerprint
+from fedsplit.data.images import ImageDataset
 from fedsplit.data.local_test import hold_out
 from fedsplit.data.shards import ClientShards
 from fedsplit.errors import UserError
@@ -19,47 +22,34 @@ from fedsplit.machine.allowance import claim, claim_batch
 from fedsplit.transport.transport import Member
 
 
-class Sizes(TypedDict):
-    """Keyword arguments of every model."""
-
-    num_classes: int
-    channels: int
-    image_size: int
-
-
 @dataclass(frozen=True)
 class Data:
-    """Images, and whose they are.
+    """Samples, and whose they are.
 
     Args:
         dataset: on the device.
-        distribution: how training images were divided.
-        shards: indices of the training images that each client trains on.
+        distribution: how training samples were divided.
+        shards: indices of the training samples that each client trains on.
         local_test: of those that each client tests on; None where none are held out.
-        normalise: uint8 pixels to inputs.
-        fingerprint: of the images as they were read, and of their division; in the process of one client, of
-            its own images.
+        fingerprint: of the data as they were read, and of their division; in the process of one client, of
+            its own samples.
     """
 
     dataset: Dataset
     distribution: Distribution
     shards: ClientShards
     local_test: ClientShards | None
-    normalise: Normalisation
     fingerprint: Fingerprint
 
     @property
-    def sizes(self) -> Sizes:
-        """What a model is made for."""
-        dataset = self.dataset
-        return Sizes(
-            num_classes=dataset.num_classes, channels=dataset.channels, image_size=dataset.image_size
-        )
+    def sizes(self) -> Mapping[str, Any]:
+        """Keyword arguments of every model."""
+        return self.dataset.sizes.arguments
 
     def batch(self, samples: int) -> tuple[Tensor, Tensor]:
-        """The first training images as inputs `x (samples, c, h, w)`, and their labels."""
-        images = self.dataset.train
-        return self.normalise(images.pixels[:samples]), images.labels[:samples]
+        """The first training samples as inputs `x (samples, ...)`, and their labels."""
+        train, first = self.dataset.train, slice(0, samples)
+        return train.inputs_at(first), train.labels_at(first)
 
 
 def build_data(
@@ -74,7 +64,7 @@ def build_data(
 
     Args:
         config: of the run.
-        device: where images are kept.
+        device: where batches are computed with.
         member: in the process of one client.
         apart: whether clients are computed in processes of their own.
         sizes_only: whether sizes and numbers are all that is asked for: then nothing is downloaded, and a
@@ -85,37 +75,36 @@ def build_data(
     """
     training, clients = config.training, config.population.num_clients
     loaded, is_there = _loaded(config, sizes_only=sizes_only)
-    values = loaded.image_size**2 * loaded.channels
+    values = prod(loaded.sizes.shape)
     claim_batch("batch_size", min(training.batch_size, len(loaded.train)), values)
     claim_batch("eval_batch_size", min(config.evaluation.eval_batch_size, len(loaded.test)), values)
-    dataset = replace(loaded, train=loaded.train.to(device), test=loaded.test.to(device))
+    dataset = loaded.to(device)
     if member:
-        member.check_data(dataset)
+        dataset = member.prepare(dataset)
     distribution = config.distribution.build(Distribution)
     if distribution.at_clients:
         shards = _own(clients, dataset, member=member, apart=apart)
     else:
         shards = _divided(distribution, dataset, clients, training.seed)
     if member:
-        read = of_images(loaded.train.chosen(torch.from_numpy(shards[member.client])))
+        read = loaded.train.chosen(torch.from_numpy(shards[member.client])).fingerprint()
     else:
-        read = fingerprint(loaded, shards)
-    if distribution.shifts_features and is_there:
+        read = loaded.fingerprint(shards)
+    if distribution.shifts_features:
+        if not isinstance(dataset, ImageDataset):
+            told = "changes pixels, and this dataset is text: take another distribution"
+            raise UserError("distribution", config.choice("distribution"), told)
+        if is_there:
 
-        def view(client: int, pixels: Tensor) -> Tensor:
-            return distribution.seen_by(client, pixels, training.seed)
+            def view(client: int, pixels: Tensor) -> Tensor:
+                return distribution.seen_by(client, pixels, training.seed)
 
-        dataset = replace(dataset, train=dataset.train.seen_by(shards, view))
+            dataset = dataset.seen_by(shards, view)
     trained_on, local_test = _held_out(shards, dataset.local_test_fraction, distribution, training.seed)
-    dtype = torch.get_default_dtype()
-    if member:
-        normalise = member.normalisation.to(device, dtype)
-    else:
-        train = dataset.train
+    if not member:
         all_seen = local_test is None or not is_there
-        seen = train if all_seen else train.chosen(trained_on.indices.sort().values)
-        normalise = Normalisation.of(seen, dtype)
-    return Data(dataset, distribution, trained_on, local_test, normalise, read)
+        dataset = dataset.scaled(None if all_seen else trained_on.indices.sort().values)
+    return Data(dataset, distribution, trained_on, local_test, read)
 
 
 def build_batches(config: RunConfig, data: Data, client: int) -> ClientBatches:
@@ -123,8 +112,6 @@ def build_batches(config: RunConfig, data: Data, client: int) -> ClientBatches:
     return ClientBatches(
         data.dataset.train,
         data.shards[client],
-        normalise=data.normalise,
-        augmentation=data.dataset.augmentation,
         batch_size=config.training.batch_size,
         local_epochs=config.training.local_epochs,
         client=client,
@@ -133,11 +120,11 @@ def build_batches(config: RunConfig, data: Data, client: int) -> ClientBatches:
 
 
 def _loaded(config: RunConfig, *, sizes_only: bool) -> tuple[Dataset, bool]:
-    """The images, and whether they are there, or something that stands in for them."""
+    """The data, and whether they are there, or something that stands in for them."""
     chosen = config.dataset
     if sizes_only and "download" in chosen.arguments:
         chosen = replace(chosen, arguments={**chosen.arguments, "download": False})
-    source = chosen.build(ImageSource)
+    source = chosen.build(Source)
     try:
         return source.load(), True
     except UserError as error:
@@ -157,10 +144,10 @@ def _own(clients: int, dataset: Dataset, *, member: Member | None, apart: bool) 
 
 
 def _divided(distribution: Distribution, dataset: Dataset, clients: int, seed: int) -> list[np.ndarray]:
-    """Indices of each client's training images."""
+    """Indices of each client's training samples."""
     if clients > len(dataset.train):
         raise UserError("num_clients", clients, f"at most the {len(dataset.train)} training samples")
-    by = dataset.train.labels
+    by = dataset.train.strata
     if distribution.by_owner:
         if dataset.train.owners is None:
             told = "this dataset does not say whose its samples are; femnist in LEAF's files does"
@@ -182,7 +169,7 @@ def _held_out(
     if not fraction:
         return ClientShards(shards), None
     if distribution.at_clients:
-        told = "must be 0 with distribution=own: the server, which tests, does not see clients' images"
+        told = "must be 0 with distribution=own: the server, which tests, does not see clients' data"
         raise UserError("dataset.local_test_fraction", fraction, told)
     parts = [hold_out(shard, fraction, client=client, seed=seed) for client, shard in enumerate(shards)]
     train, test = zip(*parts, strict=True)

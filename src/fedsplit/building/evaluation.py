@@ -1,12 +1,13 @@
 """What measures the model of a run."""
 
 from fedsplit.building.parts import Ingredients
-from fedsplit.data.dataset import Images
+from fedsplit.data.samples import Samples
+from fedsplit.errors import UserError
 from fedsplit.parties.evaluation import Evaluator
 
 
 def build_evaluator(parts: Ingredients) -> Evaluator:
-    """Evaluates on the test images."""
+    """Evaluates on the test samples."""
     return _on(parts.data.dataset.test, parts)
 
 
@@ -14,9 +15,13 @@ def build_local_evaluator(parts: Ingredients) -> Evaluator | None:
     """Evaluates on what is held out, one client's after the other's; None where nothing is."""
     if parts.data.local_test is None:
         return None
-    return _on(parts.data.dataset.train.chosen(parts.data.local_test.indices), parts)
+    evaluator = _on(parts.data.dataset.train.chosen(parts.data.local_test.indices), parts)
+    if evaluator.classes is None:
+        told = "must be 0: local accuracy is that of classification"
+        raise UserError("dataset.local_test_fraction", parts.data.dataset.local_test_fraction, told)
+    return evaluator
 
 
-def _on(images: Images, parts: Ingredients) -> Evaluator:
-    size = parts.config.evaluation.eval_batch_size
-    return Evaluator(parts.models.halves, images, normalise=parts.data.normalise, batch_size=size)
+def _on(samples: Samples, parts: Ingredients) -> Evaluator:
+    size, objective = parts.config.evaluation.eval_batch_size, parts.data.dataset.objective
+    return Evaluator(parts.models.halves, samples, objective=objective, batch_size=size)

@@ -13,19 +13,22 @@ from fedsplit.building.data import Data
 from fedsplit.computing.computation import set_computation
 from fedsplit.computing.hooks import hooked, refuse_lost_hooks
 from fedsplit.computing.layout import unflattened
+from fedsplit.computing.model_state import frozen_of
 from fedsplit.config.component import Component
 from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import UserError, first_line
 from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.machine.allowance import claim_model
-from fedsplit.models.auxiliary import ExplicitErrorGradient, ExplicitInputGradient
+from fedsplit.models.auxiliary import ExplicitErrorGradient, ExplicitInputGradient, LinearAuxiliary
 from fedsplit.models.rounding.quantized_training import FakeQuantization, fake_quantized
 from fedsplit.models.splitting.checks import check_output, check_tensors
 from fedsplit.models.splitting.cuts import Cuts, chosen
 from fedsplit.models.splitting.split import SplitModel, split
 from fedsplit.models.splitting.tied import untied
+from fedsplit.objectives.classification import Classification
 from fedsplit.parties.vectorized import Vectorized
 from fedsplit.randomness import seed_of
+from fedsplit.state.weights import Weights
 
 _LOG = logging.getLogger("fedsplit")
 
@@ -40,12 +43,24 @@ class Models:
         smashed_shape: of one sample.
         coded_shape: of one sample, as codecs see it: with its channels, also where the cut is behind a
             layer that flattens them.
+        frozen_from_files: whether parameters that do not learn are read from files that the user keeps, as
+            the model says by an attribute of this name; then a run writes none of them.
     """
 
     halves: SplitModel
     auxiliary: nn.Module | None
     smashed_shape: tuple[int, ...]
     coded_shape: tuple[int, ...]
+    frozen_from_files: bool = False
+
+    def whole(self, module: nn.Module, weights: Weights) -> Weights:
+        """What a run writes of one of its models: its part of `weights`, and parameters that do not learn."""
+        kept = {} if self.frozen_from_files else frozen_of(module)
+        return {
+            name: weights[name] if name in weights else kept[name]
+            for name in module.state_dict()
+            if name in weights or name in kept
+        }
 
 
 def build_models(
@@ -79,13 +94,14 @@ def build_models(
     auxiliary = None
     if client_head in ("auxiliary", "estimator"):
         fitted_by = estimator if client_head == "estimator" else None
-        auxiliary = _build_auxiliary(config, z, halves, data.dataset.num_classes, fitted_by)
+        auxiliary = _build_auxiliary(config, z, halves, data, fitted_by)
         auxiliary = _placed(auxiliary, device)
     coded_shape = unflattened(halves.client, example)
     rounded = FakeQuantization.asked(qat=config.rounding.qat, weight_bits=config.rounding.weight_bits)
     if rounded:
         halves = replace(halves, client=fake_quantized(halves.client, example, rounded))
-    return Models(halves, auxiliary, tuple(z.shape[1:]), coded_shape)
+    in_files = bool(getattr(whole, "frozen_from_files", False))
+    return Models(halves, auxiliary, tuple(z.shape[1:]), coded_shape, in_files)
 
 
 def build_whole_model(config: RunConfig, data: Data, device: torch.device) -> tuple[nn.Module, Tensor]:
@@ -99,8 +115,8 @@ def build_whole_model(config: RunConfig, data: Data, device: torch.device) -> tu
         whole = config.model.build(nn.Module, **data.sizes)
         check_tensors(whole)
         whole = _placed(untied(whole) if config.splitting.untie else whole, device)
-    example = data.batch(2)[0]
-    check_output(whole, example, data.dataset.num_classes)
+    example, y = data.batch(2)
+    check_output(whole, data.dataset.objective, example, y)
     return whole, example
 
 
@@ -130,11 +146,15 @@ def set_models_computation(models: Models, config: RunConfig, device: torch.devi
 
 
 def _build_auxiliary(
-    config: RunConfig, z: Tensor, halves: SplitModel, classes: int, estimator: GradientEstimator | None
+    config: RunConfig, z: Tensor, halves: SplitModel, data: Data, estimator: GradientEstimator | None
 ) -> nn.Module:
     """The model that a client's head is, or that its estimator uses; `z` are some smashed data."""
-    component, shape = config.auxiliary, tuple(z.shape[1:])
+    component, shape, objective = config.auxiliary, tuple(z.shape[1:]), data.dataset.objective
     offered = {"server": halves.server, "crossing": halves.crossing}
+    classes = data.dataset.num_classes
+    if not isinstance(objective, Classification) and component.is_class(LinearAuxiliary):
+        told = "is for classification alone; auxiliary=derived is derived from any model"
+        raise UserError("auxiliary._target_", component.target, told)
 
     def build() -> nn.Module:
         return component.build(nn.Module, offered=offered, smashed_shape=shape, num_classes=classes)
@@ -144,14 +164,15 @@ def _build_auxiliary(
         auxiliary = build()
         _refuse_lost_hooks(component, auxiliary, in_closed_form=estimator is not None)
         try:
-            fits = auxiliary.to(z.device, z.dtype).eval()(z).shape == (len(z), classes)
+            outputs = auxiliary.to(z.device, z.dtype).eval()(z)
+            fits = objective.fits(outputs, data.batch(len(z))[1])
         except (RuntimeError, ValueError, IndexError) as error:
-            raise _misfit(component, z) from error
+            raise _misfit(component, z, objective.outputs) from error
         if not fits:
-            raise _misfit(component, z)
+            raise _misfit(component, z, objective.outputs)
         if estimator is None:
             return auxiliary
-        return estimator.model(auxiliary, smashed_shape=shape, num_classes=classes)
+        return estimator.model(auxiliary, smashed_shape=shape, objective=objective)
 
 
 def _refuse_lost_hooks(component: Component, auxiliary: nn.Module, *, in_closed_form: bool) -> None:
@@ -162,8 +183,8 @@ def _refuse_lost_hooks(component: Component, auxiliary: nn.Module, *, in_closed_
         raise UserError("auxiliary._target_", component.target, told)
 
 
-def _misfit(component: Component, z: Tensor) -> UserError:
-    told = f"makes no logits of smashed data {tuple(z.shape)}"
+def _misfit(component: Component, z: Tensor, outputs: str) -> UserError:
+    told = f"makes no {outputs} of smashed data {tuple(z.shape)}"
     return UserError("auxiliary._target_", component.target, told)
 
 

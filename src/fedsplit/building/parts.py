@@ -63,11 +63,11 @@ class Ingredients:
 
     @property
     def class_counts(self) -> ClassCounts | None:
-        """Training samples of each class at every client; None where clients bring what they have."""
+        """Training samples of each stratum at every client; None where clients bring what they have."""
         if self.data.distribution.at_clients:
             return None
         dataset = self.data.dataset
-        return ClassCounts.of(self.data.shards, dataset.train.labels, dataset.class_names)
+        return ClassCounts.of(self.data.shards, dataset.train.strata, dataset.class_names)
 
     def batches(self, client: int) -> ClientBatches:
         """A client's data, batch by batch."""
@@ -87,7 +87,7 @@ class RunParts(ClientParts):
 
     Args:
         clock: simulates the seconds of rounds; None with network=none.
-        evaluate: on the test images.
+        evaluate: on the test samples.
         evaluate_locally: on what is held out, one client's after the other's; None where nothing is.
     """
 

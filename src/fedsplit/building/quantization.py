@@ -1,17 +1,26 @@
 """The codecs of a run."""
 
 from collections.abc import Callable
+from dataclasses import replace
+
+from torch import Tensor
 
 from fedsplit.config.run_config import RunConfig
 from fedsplit.config.settings import CodecChoice
 from fedsplit.errors import UserError
+from fedsplit.objectives.objective import Objective
 from fedsplit.quant.codec import Codec, Quantizer
 from fedsplit.quant.codecs.viewed import Viewed
+from fedsplit.quant.positions import Positions
 from fedsplit.quant.quantization import Quantization, WeightsCodecs
 
 
 def build_quantization(
-    config: RunConfig, smashed_shape: tuple[int, ...], coded_shape: Callable[[], tuple[int, ...]]
+    config: RunConfig,
+    smashed_shape: tuple[int, ...],
+    coded_shape: Callable[[], tuple[int, ...]],
+    objective: Objective,
+    padding: float = 0.0,
 ) -> Quantization:
     """The codecs that the configuration asks for, for smashed data of these shapes (see `Models`).
 
@@ -19,10 +28,12 @@ def build_quantization(
         config: of the run.
         smashed_shape: of one sample.
         coded_shape: gives that as codecs see it; asked only where there is something to code.
+        objective: of the run, which says how long samples are.
+        padding: value of smashed data behind the end of a sample, see `SplitModel`.
     """
 
     def at_cut(choice: CodecChoice) -> Codec:
-        return codec_at_cut(build_codec(choice), smashed_shape, coded_shape)
+        return codec_at_cut(choice, smashed_shape, coded_shape)
 
     weights = config.quant.weights
     return Quantization(
@@ -34,16 +45,34 @@ def build_quantization(
             whole=build_codec(weights.whole),
         ),
         continue_from_decoded=config.quant.continue_from_decoded,
+        positions=_positions(objective, padding),
     )
 
 
+def _positions(objective: Objective, padding: float) -> Positions:
+    if objective.labels().context is None:
+        return Positions()
+
+    def lengths(y: Tensor) -> Tensor:
+        found = objective.lengths(y)
+        assert found is not None, "labels that travel with lengths have lengths"
+        return found
+
+    return Positions(lengths, padding)
+
+
 def codec_at_cut(
-    codec: Codec, smashed_shape: tuple[int, ...], coded_shape: Callable[[], tuple[int, ...]]
+    choice: CodecChoice, smashed_shape: tuple[int, ...], coded_shape: Callable[[], tuple[int, ...]]
 ) -> Codec:
-    """A codec for what crosses the cut: it sees that with its channels."""
+    """A codec for what crosses the cut: it sees that with its channels, which of tokens `(t, d)` are last."""
+    codec = build_codec(choice)
     if not isinstance(codec, Quantizer):
         return codec
-    seen = coded_shape()
+    seen, component = coded_shape(), choice.component
+    if len(seen) == 2 and component.arguments.get("channel_dim") == "auto":
+        arguments = {**component.arguments, "channel_dim": -1}
+        codec = build_codec(replace(choice, component=replace(component, arguments=arguments)))
+        assert isinstance(codec, Quantizer)
     return Viewed(codec, seen) if seen != smashed_shape else codec
 
 

@@ -54,7 +54,10 @@ class Recorders:
         z = x if module is client else ModelState(client).forward(x, seed=0).detach()
         model = ModelState(module)
         if module is self.models.auxiliary and self.estimates and not self.estimator.trains_on_loss:
-            return draws(lambda: self.estimator.estimate(model, z, y, seed=None), self.device)
+            return draws(
+                lambda: self.estimator.estimate(model, self.data.dataset.objective, z, y, seed=None),
+                self.device,
+            )
         return draws(lambda: model.forward(z, seed=None), self.device)
 
 

@@ -19,6 +19,7 @@ from fedsplit.building.quantization import build_quantization
 from fedsplit.building.recorders import Recorders, build_recorder
 from fedsplit.building.trained_start import TrainedStart
 from fedsplit.computing.memory import Memory
+from fedsplit.computing.model_state import travelling
 from fedsplit.config.run_config import RunConfig
 from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.machine.extras import extra
@@ -111,7 +112,13 @@ def build_clients(
         auxiliary_optimizer=auxiliary_optimizer,
         schedule=schedule,
         recorders=Recorders(recorder, data, models, estimator, estimates, device),
-        quantization=build_quantization(config, models.smashed_shape, lambda: models.coded_shape),
+        quantization=build_quantization(
+            config,
+            models.smashed_shape,
+            lambda: models.coded_shape,
+            data.dataset.objective,
+            models.halves.padding,
+        ),
         memory=build_memory(config),
     )
     refuse_batches_of_one(parts)
@@ -141,11 +148,10 @@ def carried_run(parts: ClientParts, ledger: Ledger) -> RunSetting:
         sample_counts=parts.sample_counts,
         dataset=parts.data.dataset,
         fingerprint=parts.data.fingerprint,
-        normalisation=parts.data.normalise,
         quantization=parts.quantization,
         smashed_shape=parts.models.smashed_shape,
-        client_weights=parts.models.halves.client.state_dict(),
-        head_weights=head.state_dict() if head else {},
+        client_weights=travelling(parts.models.halves.client),
+        head_weights=travelling(head) if head else {},
         device=parts.device,
         seed=parts.config.training.seed,
         ledger=ledger,

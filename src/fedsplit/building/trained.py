@@ -51,12 +51,12 @@ class TrainedRun:
         """What the client model is made from, where there is nothing of the run but that."""
         parts, config = self.parts, self.config
         cut = cut_name(config, *build_whole_model(config, parts.data, parts.device))
-        return ClientArchitecture(config.model, config.splitting.untie, cut, **parts.data.sizes)
+        return ClientArchitecture(config.model, config.splitting.untie, cut, parts.data.dataset.sizes)
 
     @property
     def labels(self) -> Tensor:
-        """Of the test images, `(n,)`, on the CPU."""
-        return self.parts.data.dataset.test.labels.cpu()
+        """Of the test samples, `(n,)`, on the CPU."""
+        return self.parts.data.dataset.test.labels_at(slice(None)).cpu()
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -66,15 +66,15 @@ class TrainedRun:
 
     @torch.inference_mode()
     def test_logits(self, client: Callable[[Tensor], Tensor]) -> Tensor:
-        """Of all test images, `(n, classes)`, on the CPU.
+        """Of all test samples, `(n, classes)`, on the CPU.
 
         Args:
             client: what makes smashed data of inputs, both on the CPU, float32.
         """
-        images, size = self.parts.data.dataset.test, self.config.evaluation.eval_batch_size
+        samples, size = self.parts.data.dataset.test, self.config.evaluation.eval_batch_size
         logits = []
-        for start in range(0, len(images), size):
-            images.prefetch(slice(start, start + 2 * size))
-            x = self.parts.data.normalise(images.pixels[start : start + size]).cpu()
+        for start in range(0, len(samples), size):
+            samples.prefetch(slice(start, start + 2 * size))
+            x = samples.inputs_at(slice(start, start + size)).cpu()
             logits.append(self.server(client(x).to(self.parts.device)).cpu())
         return torch.cat(logits)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from fedsplit.computing.model_state import frozen_of
 from fedsplit.errors import UserError
 from fedsplit.models.rounding.quantized_training import RANGES
 from fedsplit.models.splitting.split import SplitModel
@@ -51,8 +52,9 @@ class TrainedStart:
         """
         parts = (halves.client, halves.server)
         wanted = {name: tensor for part in parts for name, tensor in part.state_dict().items()}
+        in_files = {name for part in parts for name in frozen_of(part)} - self.whole.keys()
         for name in sorted(wanted.keys() | self.whole.keys()):
-            if _is_range(name):
+            if _is_range(name) or name in in_files:
                 continue
             found, own = (_form(weights, name) for weights in (self.whole, wanted))
             if found != own:
@@ -63,7 +65,8 @@ class TrainedStart:
             own_weights = part.state_dict()
             part.load_state_dict({name: self.whole.get(name, own) for name, own in own_weights.items()})
         if auxiliary is not None and self.auxiliary is not None:
-            made, trained = auxiliary.state_dict(), self.auxiliary
+            made = auxiliary.state_dict()
+            trained = frozen_of(auxiliary) | self.auxiliary
             if all(_form(made, name) == _form(trained, name) for name in made.keys() | trained.keys()):
                 auxiliary.load_state_dict(trained)
 
@@ -71,12 +74,14 @@ class TrainedStart:
 def load_halves(trained: Mapping[str, Weights], halves: Mapping[str, nn.Module], run: object) -> None:
     """Give halves of a model, by name, the weights that a run's own model left, cut where it was.
 
+    What does not learn and is not among them stays as it was built, from files that the user keeps.
+
     Raises:
         UserError: they are of another model than that run's configuration names.
     """
     for half, weights in trained.items():
         try:
-            halves[half].load_state_dict(weights)
+            halves[half].load_state_dict(frozen_of(halves[half]) | weights)
         except RuntimeError as error:
             told = f"model/{half}.safetensors is not of the model that config.yaml names"
             raise UserError("run", run, told) from error

@@ -45,7 +45,12 @@ def _pass(module: nn.Module, parameters: dict[str, Tensor], buffers: dict[str, T
 
 
 def call(module: nn.Module, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
-    """A pass through `module` with these weights; the output has the type of `x`."""
+    """A pass through `module` with these weights; the output has the type that models compute in."""
     run: Callable[..., Tensor] = getattr(module, _COMPILED, None) or partial(_pass, module)
     with autocast(module, x.device):
-        return run(parameters, buffers, x).to(x.dtype)
+        return run(parameters, buffers, x).to(computed_type(x))
+
+
+def computed_type(x: Tensor) -> torch.dtype:
+    """Type of the outputs of a module whose inputs are `x`: theirs, or the default where they are tokens."""
+    return x.dtype if x.is_floating_point() else torch.get_default_dtype()

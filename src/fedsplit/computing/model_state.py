@@ -25,16 +25,31 @@ def _owned(tensor: Tensor) -> Tensor:
 
 
 def _own_parameter(parameter: nn.Parameter) -> Tensor:
-    """A copy that learns if the parameter does, with the parameter's hooks."""
-    own = _owned(parameter).requires_grad_(parameter.requires_grad)
+    """A copy that learns, with the parameter's hooks; of one that does not, the module's own memory."""
+    if not parameter.requires_grad:
+        return parameter.detach()
+    own = _owned(parameter).requires_grad_()
     copy_hooks(parameter, own)
     return own
+
+
+def frozen_of(module: nn.Module) -> Weights:
+    """Parameters of a module that do not learn (`requires_grad=False`), by all their names."""
+    named = module.named_parameters(remove_duplicate=False)
+    return {name: parameter.detach() for name, parameter in named if not parameter.requires_grad}
+
+
+def travelling(module: nn.Module) -> Weights:
+    """What is sent, averaged and kept of a module: parameters that learn, and buffers; no copies."""
+    stays = frozen_of(module)
+    return {name: tensor for name, tensor in module.state_dict().items() if name not in stays}
 
 
 class ModelState:
     """One party's copy of a model: a row of tensors, stepped by functions that are written once.
 
-    Parameters with `requires_grad=False` are held, sent and loaded like the others, and never stepped.
+    Parameters with `requires_grad=False` stay in the module, whose memory all states share: they are neither
+    sent nor loaded nor stepped.
 
     Args:
         module: the computation; many states share one. It must be in training mode.
@@ -46,7 +61,8 @@ class ModelState:
         self, module: nn.Module, optimizer: Optimizer | None = None, *, recorder: Recorder | None = None
     ) -> None:
         self.module, self.recorder = module, recorder
-        self.parameters = {name: _own_parameter(p) for name, p in module.named_parameters()}
+        named = module.named_parameters(remove_duplicate=False)
+        self.parameters = {name: _own_parameter(parameter) for name, parameter in named}
         self.trained = {name: own for name, own in self.parameters.items() if own.requires_grad}
         self.buffers = {
             name: _owned(module.get_buffer(name))
@@ -63,10 +79,6 @@ class ModelState:
             trained = list(self.trained.values())
             built = optimizer.build(trained) if self._rate is None else optimizer.build(trained, self._rate)
             self._optimizer = built
-
-    def frozen(self) -> Weights:
-        """The parameters that are not trained: the state itself, not a copy."""
-        return {name: own for name, own in self.parameters.items() if name not in self.trained}
 
     @property
     def device(self) -> torch.device:
@@ -137,13 +149,13 @@ class ModelState:
         return function(*inputs)
 
     def weights(self) -> Weights:
-        """Copies of parameters and buffers, contiguous: a message."""
-        named = {**self.parameters, **self.buffers}
+        """Copies of parameters that learn and of buffers, contiguous: a message."""
+        named = {**self.trained, **self.buffers}
         return {name: t.detach().clone(memory_format=torch.contiguous_format) for name, t in named.items()}
 
     def load(self, weights: Weights) -> None:
-        """Take over parameters and buffers; the optimizer's state stays."""
-        own = {**self.parameters, **self.buffers}
+        """Take over parameters that learn and buffers; the optimizer's state stays."""
+        own = {**self.trained, **self.buffers}
         with torch.no_grad():
             for name, tensor in own.items():
                 tensor.copy_(weights[name])
@@ -152,9 +164,9 @@ class ModelState:
         """Everything: weights, buffers and the optimizer's state."""
         slots: State = {}
         if self._optimizer is not None:
-            for name, parameter in self.parameters.items():
+            for name, parameter in self.trained.items():
                 slots[name] = dict(self._optimizer.state.get(parameter, {}))
-        return {"weights": {**self.parameters, **self.buffers}, "optimizer": slots}
+        return {"weights": {**self.trained, **self.buffers}, "optimizer": slots}
 
     def load_state(self, state: State) -> None:
         """Take over what `state` gave; the optimizer's state is then in other memory than before."""

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.func import functional_call, vmap
 
-from fedsplit.computing.computation import autocast
+from fedsplit.computing.computation import autocast, computed_type
 from fedsplit.computing.hooks import hooked
 from fedsplit.computing.stacked_layers import Grouped, Stack, Value, by_rule, elementwise
 from fedsplit.computing.tracing import Tracer
@@ -68,7 +68,7 @@ class StackedModule:
                 output = _over_clients(self.module, state, x)
             else:
                 output = _Pass(self.module, state, len(x), seeds if self.draws else ()).run(self._graph, x)
-        return output.to(x.dtype)
+        return output.to(computed_type(x))
 
 
 def obstacle_to_stacking(module: nn.Module, x: Tensor) -> str | None:

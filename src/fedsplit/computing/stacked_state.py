@@ -27,7 +27,8 @@ def rows_of(numbers: Sequence[int]) -> Rows:
 class StackedState:
     """Parameters, buffers and optimizer state of K clients, for passes and steps of any of their rows.
 
-    The counterpart of `ModelState`: what is a tensor there is a stack of K here.
+    The counterpart of `ModelState`: what is a tensor there is a stack of K here. Parameters that do not learn
+    stay in the module, and are seen as a stack without being one.
 
     Args:
         module: the computation for one client; its own weights are what every row begins with.
@@ -37,17 +38,19 @@ class StackedState:
     def __init__(self, module: nn.Module, clients: int, optimizer: RowOptimizer | None = None) -> None:
         self.stacked = StackedModule(module)
         own = {name: tensor.detach() for name, tensor in module.state_dict(keep_vars=True).items()}
-        parameters = dict(module.named_parameters())
-        stacks = {name: t.repeat(clients, *[1] * t.ndim) for name, t in own.items()}
-        self.parameters = {name: stacks[name] for name in parameters}
-        self.trained = [name for name, parameter in parameters.items() if parameter.requires_grad]
-        """Names of the parameters that steps move."""
+        parameters = dict(module.named_parameters(remove_duplicate=False))
+        self.frozen = {name: own[name] for name, each in parameters.items() if not each.requires_grad}
+        """Parameters that do not learn, in the module's memory."""
+        stacks = {
+            name: t.repeat(clients, *[1] * t.ndim) for name, t in own.items() if name not in self.frozen
+        }
+        self.trained = {name: stacks[name] for name in parameters if name not in self.frozen}
+        """Parameters that steps move, `(K, ...)`."""
         self.buffers = {name: stacks[name] for name in own if name not in parameters}
         self.optimizer = optimizer
         names = optimizer.slots if optimizer else ()
         self.slots = {
-            name: {slot: torch.zeros_like(stacks[name]) for slot in names if name in self.trained}
-            for name in parameters
+            name: {slot: torch.zeros_like(stack) for slot in names} for name, stack in self.trained.items()
         }
         self.steps = torch.zeros(clients, dtype=torch.int64, device=next(iter(own.values())).device)
         """How often each row has been stepped."""
@@ -68,8 +71,8 @@ class StackedState:
         return self._views[key]
 
     def tensors(self) -> Weights:
-        """Parameters and buffers, `(K, ...)`: the state itself, not a copy."""
-        return {**self.parameters, **self.buffers}
+        """Parameters that learn and buffers, `(K, ...)`: the state itself, not a copy."""
+        return {**self.trained, **self.buffers}
 
     def load_all(self, weights: Weights) -> None:
         """Take over the same weights in all rows; the optimizer's state stays."""
@@ -87,7 +90,7 @@ class StackedState:
         for name, kept in self.slots.items():
             stepped = self.optimizer is not None and int(self.steps[row]) > 0
             slots[name] = {slot: stack[row].clone() for slot, stack in kept.items()} if stepped else {}
-            if stepped and name in self.trained and cast(RowOptimizer, self.optimizer).counts:
+            if stepped and cast(RowOptimizer, self.optimizer).counts:
                 slots[name]["step"] = self.steps[row].to(torch.float32)
         return {
             "weights": {name: stack[row].clone() for name, stack in self.tensors().items()},
@@ -117,8 +120,10 @@ class _Some:
     def __init__(self, whole: StackedState, rows: Rows) -> None:
         self._whole, self._rows = whole, rows
         self.module = whole.stacked.module
-        self.parameters = self._taken(whole.parameters)
-        self.trained = {name: self.parameters[name].requires_grad_() for name in whole.trained}
+        self.trained = {name: own.requires_grad_() for name, own in self._taken(whole.trained).items()}
+        count = len(whole.steps[rows])
+        frozen = {name: tensor.expand(count, *tensor.shape) for name, tensor in whole.frozen.items()}
+        self.parameters = {**self.trained, **frozen}
         self.buffers = self._taken(whole.buffers)
         self._slots = {name: self._taken(slots) for name, slots in whole.slots.items()}
 
@@ -167,7 +172,7 @@ class _Gathered(_Some):
     def _moved(self) -> None:
         whole = self._whole
         for stacks, moved in (
-            (whole.parameters, self.parameters),
+            (whole.trained, self.trained),
             (whole.buffers, self.buffers),
             *((whole.slots[name], slots) for name, slots in self._slots.items()),
         ):

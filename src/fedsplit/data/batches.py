@@ -1,14 +1,12 @@
-"""A client's batches: drawn by (client, round, epoch, step), augmented and normalised as a batch."""
+"""A client's batches: drawn by (client, round, epoch, step)."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from fedsplit.data.dataset import Augmentation, Images
+from fedsplit.data.samples import Samples
 from fedsplit.randomness import generator, seed_of
 
 
@@ -23,110 +21,30 @@ def batch_slices(samples: int, batch_size: int) -> list[slice]:
     return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], samples], strict=True)]
 
 
-@dataclass(frozen=True)
-class Normalisation:
-    """Per-channel `scale` and `shift` `(c,)` that give pixels mean 0 and standard deviation 1."""
-
-    scale: Tensor
-    shift: Tensor
-
-    @classmethod
-    def of(cls, images: Images, dtype: torch.dtype = torch.float32) -> "Normalisation":
-        """From all pixels that `images.surveyed` gives, exactly: from a histogram of their 256 values."""
-        values = torch.arange(256, dtype=torch.float64)
-        means, deviations = [], []
-        histograms = torch.zeros(images.pixels.shape[3], 256, dtype=torch.float64)
-        for pixels in images.surveyed():
-            for i, channel in enumerate(pixels.unbind(3)):
-                histograms[i] += torch.bincount(channel.flatten().to(torch.int64), minlength=256).cpu()
-        for counts in histograms:
-            mean = (counts @ values) / counts.sum()
-            variance = (counts @ (values - mean).square()) / counts.sum()
-            means.append(mean)
-            deviations.append(variance.sqrt().clamp_min(1e-6))  # a constant channel stays finite
-        scale = 1 / torch.stack(deviations)
-        shift = -torch.stack(means) * scale
-        device = images.pixels.device
-        return cls(scale.to(device, dtype), shift.to(device, dtype))
-
-    def to(self, device: torch.device, dtype: torch.dtype) -> "Normalisation":
-        """The same on `device`, for models of `dtype`."""
-        return Normalisation(self.scale.to(device, dtype), self.shift.to(device, dtype))
-
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """Uint8 `(n, h, w, c)` to floats `(n, c, h, w)` in channels_last memory."""
-        return pixels.to(self.scale.dtype).mul_(self.scale).add_(self.shift).permute(0, 3, 1, 2)
-
-
-@dataclass(frozen=True)
-class AugmentationDraw:
-    """What is drawn for n images: the corner of each crop, `(n,)`, and whether it is flipped, `(n,)`."""
-
-    top: Tensor
-    left: Tensor
-    flipped: Tensor
-
-    @classmethod
-    def of(cls, n: int, augmentation: Augmentation, draw: torch.Generator) -> "AugmentationDraw":
-        """Drawn for n images; what `augmentation` does not use is not drawn."""
-        nothing = torch.zeros(n, dtype=torch.int64)
-        top = left = nothing
-        if augmentation.crop_padding:
-            top, left = torch.randint(2 * augmentation.crop_padding + 1, (2, n), generator=draw)
-        flipped = torch.rand(n, generator=draw).lt(0.5) if augmentation.flip else nothing
-        return cls(top, left, flipped)
-
-    @classmethod
-    def cat(cls, draws: Sequence["AugmentationDraw"]) -> "AugmentationDraw":
-        """Of all their images."""
-        tops, lefts, flips = zip(*((d.top, d.left, d.flipped) for d in draws), strict=True)
-        return cls(torch.cat(tops), torch.cat(lefts), torch.cat(flips))
-
-
-def augment(pixels: Tensor, augmentation: Augmentation, drawn: AugmentationDraw) -> Tensor:
-    """Flip and crop a batch `(n, h, w, c)` of uint8 pixels, each image with its own draw."""
-    n, height, width, channels = pixels.shape
-    if augmentation.crop_padding:
-        pad = augmentation.crop_padding
-        padded = F.pad(pixels, (0, 0, pad, pad, pad, pad))
-        rows, columns, pixel, channel = padded.stride()[0], padded.stride()[1], padded.stride()[2], 1
-        windows = padded.as_strided(
-            (n, 2 * pad + 1, 2 * pad + 1, height, width, channels),
-            (rows, columns, pixel, columns, pixel, channel),
-        )
-        top, left = drawn.top.to(pixels.device), drawn.left.to(pixels.device)
-        pixels = windows[torch.arange(n, device=pixels.device), top, left]
-    if augmentation.flip:
-        flipped = drawn.flipped.to(pixels.device)
-        pixels = torch.where(flipped[:, None, None, None], pixels.flip(2), pixels)
-    return pixels
-
-
 class ClientBatches:
-    """The shard of one client as batches of `(x, y)`: `x (b, c, h, w)`, `y (b,)` int64.
+    """The shard of one client as batches of `(x, y)`, see `Samples`: of images `x (b, c, h, w)`, `y (b,)`.
 
     Local steps count from 0 through all local epochs of a round.
+
+    Args:
+        pool: samples of all clients.
+        indices: of the client's own among them.
     """
 
     def __init__(
         self,
-        images: Images,
+        pool: Samples,
         indices: Tensor,
         *,
-        normalise: Normalisation,
-        augmentation: Augmentation,
         batch_size: int,
         local_epochs: int,
         client: int,
         seed: int,
     ) -> None:
-        self._images, self.indices = images, indices
+        self.pool, self.indices = pool, indices
         self.samples = len(indices)
-        self._normalise, self._augmentation = normalise, augmentation
         self._slices = batch_slices(len(indices), batch_size)
         self._local_epochs, self._client, self._seed = local_epochs, client, seed
-        self.augments = augmentation.flip or augmentation.crop_padding > 0
-        self.in_files = images.in_files
         self._last_order: tuple[int, int, Tensor] | None = None
 
     @property
@@ -150,25 +68,12 @@ class ClientBatches:
         epoch, position = divmod(step, len(self._slices))
         order = self._order(round, epoch)
         piece = self._slices[position]
-        if self.in_files:
-            self.prefetch(order[piece.start : self._slices[min(position + 1, len(self._slices) - 1)].stop])
-        chosen = order[piece]
-        x, y = self.images_at(chosen[None], [self.augmentation(round, step)])
-        return x[0], y[0]
-
-    def prefetch(self, chosen: Tensor) -> None:
-        """Get the pixels of samples ready that will soon be asked for."""
-        self._images.prefetch(chosen)
-
-    def images_at(self, chosen: Tensor, drawn: Sequence[AugmentationDraw | None]) -> tuple[Tensor, Tensor]:
-        """Inputs `(k, b, c, h, w)` and labels `(k, b)` of the samples `chosen (k, b)`, augmented as drawn."""
-        chosen = chosen.to(self._images.labels.device)
-        pixels = self._images.pixels[chosen.flatten()]
-        draws = [each for each in drawn if each is not None]
-        if draws:
-            pixels = augment(pixels, self._augmentation, AugmentationDraw.cat(draws))
-        x = self._normalise(pixels)
-        return x.view(*chosen.shape, *x.shape[1:]), self._images.labels[chosen]
+        if self.pool.in_files:
+            self.pool.prefetch(
+                order[piece.start : self._slices[min(position + 1, len(self._slices) - 1)].stop]
+            )
+        chosen = order[piece].to(self.pool.index_device)
+        return self.pool.inputs_at(chosen, self.draws(round, step)), self.pool.labels_at(chosen)
 
     def sizes(self) -> list[int]:
         """Samples of each local step of a round."""
@@ -184,16 +89,16 @@ class ClientBatches:
             self._permutation(round, epoch, draw or torch.Generator()) for epoch in range(self._local_epochs)
         ]
 
-    def augmentation(self, round: int, step: int) -> AugmentationDraw | None:
-        """What is drawn for the images of one local step; None where nothing is."""
-        if not self.augments:
+    def draws(self, round: int, step: int) -> Tensor | None:
+        """What is drawn for the samples of one local step; None where nothing is."""
+        if not self.pool.augments:
             return None
         epoch, position = divmod(step, len(self._slices))
         piece = self._slices[position]
         draw = generator(
             self._seed, "augmentation", client=self._client, round=round, epoch=epoch, step=position
         )
-        return AugmentationDraw.of(piece.stop - piece.start, self._augmentation, draw)
+        return self.pool.draw(piece.stop - piece.start, draw)
 
     def round(self, round: int) -> Iterator[tuple[int, Tensor, Tensor]]:
         """All local steps of a round in order, as `(step, x, y)`."""
@@ -202,10 +107,10 @@ class ClientBatches:
 
 
 class StackedBatches:
-    """The batches of many clients, `x (k, b, c, h, w)` and `y (k, b)` for k of them at a time.
+    """The batches of many clients, `x (k, b, ...)` and `y (k, b, ...)` for k of them at a time.
 
     Args:
-        batches: of each client, over the same images.
+        batches: of each client, over the same samples.
     """
 
     def __init__(self, batches: Sequence[ClientBatches]) -> None:
@@ -234,14 +139,16 @@ class StackedBatches:
 
     def batch(self, round: int, step: int, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
         """One local step of clients whose batches have the same size."""
-        first, order = self._batches[rows[0]], self._order(round)
+        samples, order = self._batches[rows[0]].pool, self._order(round)
         chosen = order[self._positions(step, rows)]
-        if first.in_files:
-            first.prefetch(chosen.flatten())
+        if samples.in_files:
+            samples.prefetch(chosen.flatten())
             for each in self.groups(step + 1, rows):
-                first.prefetch(order[self._positions(step + 1, each)].flatten())
-        drawn = [self._batches[row].augmentation(round, step) for row in rows] if first.augments else []
-        return first.images_at(chosen, drawn)
+                samples.prefetch(order[self._positions(step + 1, each)].flatten())
+        drawn = [draws for row in rows if (draws := self._batches[row].draws(round, step)) is not None]
+        index = chosen.flatten().to(samples.index_device)
+        x, y = samples.inputs_at(index, torch.cat(drawn) if drawn else None), samples.labels_at(index)
+        return x.view(*chosen.shape, *x.shape[1:]), y.view(*chosen.shape, *y.shape[1:])
 
     def _positions(self, step: int, rows: Sequence[int]) -> Tensor:
         """Of the samples `(k, b)` of one local step, in the order of the round."""

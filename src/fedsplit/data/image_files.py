@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from fedsplit.config.values import Workers
-from fedsplit.data.dataset import Images, ImageSource, Published
 from fedsplit.data.decoding import SUFFIXES, Decoder, kept
 from fedsplit.data.file_pixels import DecodingAhead, FilePixels
+from fedsplit.data.image_source import ImageSource, Published
+from fedsplit.data.images import Images
 from fedsplit.data.sources.origins import AS_THEY_ARE
 from fedsplit.errors import UserError
 from fedsplit.files.paths import user_path

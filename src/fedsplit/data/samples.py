@@ -1,9 +1,15 @@
 """What training and test data are to everything above them, be they images or text."""
 
 from abc import ABC, abstractmethod
+from typing import Final, Self
 
 import torch
 from torch import Tensor
+
+from fedsplit.data.fingerprint import Fingerprint
+
+PAD_INPUT: Final = -1
+"""Token id of a position behind the end of a sample."""
 
 
 class Samples(ABC):
@@ -11,36 +17,66 @@ class Samples(ABC):
 
     Padding is part of the contract: inputs of samples of different lengths are padded on the right to the
     longest of the batch, token inputs with `PAD_INPUT`, their labels with the objective's padding label.
+    An index is int64 `(b,)` on `index_device`, or a slice.
     """
 
-    owners: Tensor | None
-    """Whose each sample is, int64 `(n,)`; None where that is not known."""
-
-    @abstractmethod
-    def __len__(self) -> int:
-        """Number of samples."""
+    @property
+    def owners(self) -> Tensor | None:
+        """Whose each sample is, int64 `(n,)`; None where that is not known."""
+        return None
 
     @property
     @abstractmethod
     def strata(self) -> Tensor:
         """What divisions over clients and balanced prefixes go by, int64 `(n,)`: the class of an image."""
 
+    @property
     @abstractmethod
-    def to(self, device: torch.device) -> "Samples":
-        """The same samples on `device`."""
+    def index_device(self) -> torch.device:
+        """The device on which an index costs least."""
+
+    @property
+    def augments(self) -> bool:
+        """Whether something is drawn for the samples of a training batch."""
+        return False
+
+    @property
+    def in_files(self) -> bool:
+        """Whether inputs are read when they are asked for: then it is worth saying so before."""
+        return False
 
     @abstractmethod
-    def chosen(self, kept: Tensor) -> "Samples":
+    def __len__(self) -> int:
+        """Number of samples."""
+
+    @abstractmethod
+    def to(self, device: torch.device) -> Self:
+        """The same samples, for batches on `device`."""
+
+    @abstractmethod
+    def chosen(self, kept: Tensor) -> Self:
         """Some of them, by index or mask."""
 
     @abstractmethod
-    def labels_at(self, index: Tensor) -> Tensor:
-        """Labels of the samples `index (b,)`: `(b,)`, or `(b, t)` of text."""
+    def inputs_at(self, index: Tensor | slice, draws: Tensor | None = None) -> Tensor:
+        """Inputs `(b, ...)` of the samples `index`.
+
+        Args:
+            draws: `(b, d)` as `draw` gives them, for training; None augments nothing.
+        """
 
     @abstractmethod
-    def inputs_at(self, index: Tensor) -> Tensor:
-        """Inputs of the samples `index (b,)`: `(b, ...)`, without anything drawn."""
+    def labels_at(self, index: Tensor | slice) -> Tensor:
+        """Labels of the samples `index`: int64 `(b,)`, or `(b, t)` of text."""
 
+    @abstractmethod
+    def fingerprint(self) -> Fingerprint:
+        """What these samples are told from others by."""
 
-PAD_INPUT = -1
-"""Token id of a position behind the end of a sample."""
+    def draw(self, count: int, draw: torch.Generator) -> Tensor:
+        """What is drawn for `count` samples of a training batch, int64 `(count, d)`."""
+        return torch.empty(count, 0, dtype=torch.int64)
+
+    def prefetch(self, index: Tensor | slice) -> None:
+        """Get inputs ready that will soon be asked for."""
+        return

@@ -5,17 +5,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fedsplit.data.batches import Normalisation
-from fedsplit.data.dataset import Images
+from fedsplit.data.samples import Samples
 from fedsplit.errors import UserError
 from fedsplit.randomness import generator
 
 
 def calibration_batches(
-    images: Images,
+    samples: Samples,
     shards: Sequence[Tensor],
     *,
-    normalise: Normalisation,
     batches: int,
     batch_size: int,
     seed: int,
@@ -23,7 +21,7 @@ def calibration_batches(
     """Inputs `(batch_size, c, h, w)`, drawn from what the clients train on, each at most once; not augmented.
 
     Args:
-        shards: indices of each client's images.
+        shards: indices of each client's samples.
 
     Raises:
         UserError: clients have fewer samples than that.
@@ -34,8 +32,8 @@ def calibration_batches(
         told = f"at most {most} with batches of {batch_size}: clients have {len(held)} training samples"
         raise UserError("task.calibration_batches", batches, told)
     order = torch.randperm(len(held), generator=generator(seed, "calibration"))
-    drawn = held[order[: batches * batch_size]].to(images.labels.device)
-    return [normalise(images.pixels[chosen]) for chosen in drawn.view(batches, batch_size)]
+    drawn = held[order[: batches * batch_size]].to(samples.index_device)
+    return [samples.inputs_at(chosen) for chosen in drawn.view(batches, batch_size)]
 
 
 def check_batches(batches: Sequence[Tensor], example: Tensor) -> None:

@@ -75,8 +75,7 @@ def footprints(
     Raises:
         RunFailed: a process ended; says why.
     """
-    side = architecture.image_size
-    asked = {"architecture": architecture.plain(), "input_shape": [architecture.channels, side, side]}
+    asked = {"architecture": architecture.plain(), "input_shape": list(architecture.sizes.shape)}
     with ExitStack() as open_ones:
         probes = {
             name: open_ones.enter_context(AnsweringProcess(serve, name, threads)) for name in directories

@@ -14,6 +14,7 @@ from fedsplit.data.batches import batch_slices
 from fedsplit.estimators.estimator import Chunk, FitStep, GradientEstimator
 from fedsplit.estimators.fit import Fit
 from fedsplit.estimators.ring import Ring
+from fedsplit.objectives.objective import Objective
 from fedsplit.randomness import generator, seed_of
 from fedsplit.state.state import State
 from fedsplit.state.weights import Weights
@@ -39,6 +40,7 @@ class Alignment:
 
     Args:
         new_auxiliary: makes an auxiliary model with an optimizer of its own.
+        objective: what is minimised.
         epochs: over the ring, at each alignment.
         batch_size: samples of a chunk.
         max_dataset_size: samples that a ring keeps.
@@ -51,6 +53,7 @@ class Alignment:
         *,
         new_auxiliary: Callable[[], ModelState],
         estimator: GradientEstimator,
+        objective: Objective,
         epochs: int,
         batch_size: int,
         max_dataset_size: int,
@@ -59,7 +62,7 @@ class Alignment:
         memory: Memory | None = None,
     ) -> None:
         self.memory = memory or Memory()
-        self._new_auxiliary, self.estimator = new_auxiliary, estimator
+        self._new_auxiliary, self.estimator, self._objective = new_auxiliary, estimator, objective
         self._epochs, self._batch_size, self._capacity = epochs, batch_size, max_dataset_size
         self._tolerance, self._seed = tolerance, seed
         self._rings: dict[int, Ring] = {}
@@ -73,7 +76,7 @@ class Alignment:
         return known is None or round - known.last_round >= interval
 
     def store(self, client: int, z: Tensor, y: Tensor) -> None:
-        """Keep what a client uploaded, `z (b, ...)` and `y (b,)`."""
+        """Keep what a client uploaded, `z (b, ...)` and `y (b, ...)`."""
         self._ring(client).store(z, y)
 
     def _ring(self, client: int) -> Ring:
@@ -96,7 +99,7 @@ class Alignment:
         else:
             model.load_state(known.state)
         steps = self._steps(client, round, len(chunks))
-        epochs = self.estimator.fit(model, chunks, steps, tolerance=self._tolerance)
+        epochs = self.estimator.fit(model, self._objective, chunks, steps, tolerance=self._tolerance)
         self.fits[client] = Fit(round, sum(len(chunk.y) for chunk in chunks), epochs)
         kept = self.memory.keep(model.state(), known.state if known else None)
         self._auxiliaries[client] = _Auxiliary(kept, round)
@@ -107,8 +110,17 @@ class Alignment:
         z, y = self._rings[client].samples()
         for number, piece in enumerate(batch_slices(len(y), self._batch_size)):
             dropout = seed_of(self._seed, purpose, client=client, round=round, step=number)
-            dz = server.cut_gradients(z[piece], y[piece], seed=dropout)
-            yield Chunk(z[piece], y[piece], compute_format(dz))
+            own_z, own_y = self._unpadded(z[piece], y[piece])
+            dz = server.cut_gradients(own_z, own_y, seed=dropout)
+            yield Chunk(own_z, own_y, compute_format(dz))
+
+    def _unpadded(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Samples without the positions that are padding in all of them."""
+        lengths = self._objective.lengths(y)
+        if lengths is None:
+            return z, y
+        longest = int(lengths.max())
+        return z[:, :longest], y[:, :longest]
 
     def error(self, clients: Iterable[int], round: int, server: CutGradients) -> float | None:
         """Relative squared error of the estimates on the rings of those `clients` that have aligned.
@@ -133,7 +145,7 @@ class Alignment:
                 seed = seed_of(
                     self._seed, "dropout of a measured estimate", client=client, round=round, step=number
                 )
-                estimate = self.estimator.estimate(model, chunk.z, chunk.y, seed=seed)
+                estimate = self.estimator.estimate(model, self._objective, chunk.z, chunk.y, seed=seed)
                 difference += _square(estimate - chunk.dz)
                 true += _square(chunk.dz)
         return difference / true if true else inf if difference else nan

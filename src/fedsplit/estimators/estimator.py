@@ -11,12 +11,15 @@ from torch import Tensor, nn
 
 from fedsplit.computing.captured_steps import Graphed, Outputs
 from fedsplit.computing.model_state import ModelState
+from fedsplit.computing.multiply_adds import attention_in_products
 from fedsplit.computing.steppable import Seed, Steppable
+from fedsplit.objectives.losses import Losses
+from fedsplit.objectives.objective import Objective
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Smashed data `z (b, ...)`, labels `y (b,)`, and per-sample cut gradients `dz` (of the summed loss)."""
+    """Smashed data `z (b, ...)`, labels `y (b, ...)`, and gradients `dz` of the summed loss, per sample."""
 
     z: Tensor
     y: Tensor
@@ -76,40 +79,61 @@ class GradientEstimator(ABC):
     """Whether its model gives logits, and so can be trained on a loss too (warm start)."""
 
     @abstractmethod
-    def model(self, auxiliary: nn.Module, *, smashed_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    def model(
+        self, auxiliary: nn.Module, *, smashed_shape: tuple[int, ...], objective: Objective
+    ) -> nn.Module:
         """The model that it estimates with.
 
         Args:
             auxiliary: the configured auxiliary model, which may be the answer.
+
+        Raises:
+            UserError: it cannot estimate gradients of this objective.
         """
 
     @abstractmethod
     def estimate(
-        self, model: Steppable, z: Tensor, y: Tensor, *, seed: Seed, differentiable: bool = False
+        self,
+        model: Steppable,
+        losses: Losses,
+        z: Tensor,
+        y: Tensor,
+        *,
+        seed: Seed,
+        differentiable: bool = False,
     ) -> Tensor:
         """Estimated gradients per sample, of the summed loss, in the shape of `z`; moves no statistics.
 
         Args:
             model: holds the weights to estimate with, of one client or of many.
+            losses: of what the true gradients are.
             seed: of what the model draws by itself (dropout); of many clients, one each.
             differentiable: keep the graph to `model.parameters`.
         """
 
     def error_gradients(
-        self, model: ModelState, chunk: Chunk, *, seed: int | None
+        self, model: ModelState, objective: Objective, chunk: Chunk, *, seed: int | None
     ) -> tuple[Tensor, Sequence[Tensor]]:
         """Sum of squared differences to the true gradients, and its gradients, in the order of `trained`.
 
         Args:
             model: holds the weights to estimate with; not stepped.
+            objective: of what the true gradients are.
             seed: of what the model draws by itself (dropout); None where it draws nothing.
         """
-        estimate = self.estimate(model, chunk.z, chunk.y, seed=seed, differentiable=True)
-        error = (estimate - chunk.dz).square().sum()
-        return error.detach(), torch.autograd.grad(error, list(model.trained.values()))
+        with attention_in_products():  # fused attention has no second derivative
+            estimate = self.estimate(model, objective, chunk.z, chunk.y, seed=seed, differentiable=True)
+            error = (estimate - chunk.dz).square().sum()
+            return error.detach(), torch.autograd.grad(error, list(model.trained.values()))
 
     def fit(
-        self, model: ModelState, chunks: Sequence[Chunk], steps: Sequence[FitStep], *, tolerance: float = 0.0
+        self,
+        model: ModelState,
+        objective: Objective,
+        chunks: Sequence[Chunk],
+        steps: Sequence[FitStep],
+        *,
+        tolerance: float = 0.0,
     ) -> int:
         """Fit the estimates to the true gradients: minimise the sum of squared differences.
 
@@ -120,13 +144,14 @@ class GradientEstimator(ABC):
 
         Args:
             model: stepped in place, by its own optimizer.
+            objective: of what the true gradients are.
             steps: which chunk to step on, for all epochs one after the other; an epoch has as many
                 steps as there are chunks.
             tolerance: end early once the error falls by no more than this fraction, see `Settling`.
         """
 
         def stepped(chunk: Chunk, seed: int | None) -> Tensor:
-            error, gradients = self.error_gradients(model, chunk, seed=seed)
+            error, gradients = self.error_gradients(model, objective, chunk, seed=seed)
             model.descend(gradients, 1.0)
             return error
 

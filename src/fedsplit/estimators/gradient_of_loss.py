@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedsplit.computing.hooks import hooked
@@ -14,14 +13,17 @@ from fedsplit.estimators.estimator import Chunk, GradientEstimator
 from fedsplit.estimators.second_derivative.operation import UnsupportedError
 from fedsplit.estimators.second_derivative.sweeps import Sweeps
 from fedsplit.models.auxiliary import ExplicitErrorGradient, ExplicitInputGradient
+from fedsplit.objectives.classification import Classification
+from fedsplit.objectives.losses import Losses
+from fedsplit.objectives.objective import Objective
 from fedsplit.randomness import seed_modules
 
 
 class GradientOfLoss(GradientEstimator):
-    """`d/dz` of the cross-entropy of the auxiliary model's logits.
+    """`d/dz` of the loss of the auxiliary model's outputs.
 
-    It is fitted in closed form where the model has one (a linear head), by explicit sweeps where all its
-    operations have rules, and else by differentiating twice.
+    In classification it is fitted in closed form where the model has one (a linear head), and by explicit
+    sweeps where all its operations have rules; else by differentiating twice.
 
     Source: S. Nair et al., "FSL-SAGE: Accelerating Federated Split Learning via Smashed Activation
     Gradient Estimation", 2025.
@@ -33,26 +35,36 @@ class GradientOfLoss(GradientEstimator):
         # Clients share a module, so it is traced once; kept here, the trace goes when the run goes.
         self._sweeps = lru_cache(maxsize=8)(_sweeps)
 
-    def model(self, auxiliary: nn.Module, *, smashed_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    def model(
+        self, auxiliary: nn.Module, *, smashed_shape: tuple[int, ...], objective: Objective
+    ) -> nn.Module:
         """The auxiliary model itself."""
         return auxiliary
 
     def estimate(
-        self, model: Steppable, z: Tensor, y: Tensor, *, seed: Seed, differentiable: bool = False
+        self,
+        model: Steppable,
+        losses: Losses,
+        z: Tensor,
+        y: Tensor,
+        *,
+        seed: Seed,
+        differentiable: bool = False,
     ) -> Tensor:
         if isinstance(model.module, ExplicitInputGradient):
             with torch.set_grad_enabled(differentiable):
                 return model.each(model.module.input_gradient, model.parameters, z, y)
         z = z.detach().requires_grad_()
-        logits = model.forward(z, seed=seed, buffers=model.frozen_buffers())
-        loss = F.cross_entropy(logits.flatten(0, -2), y.flatten(), reduction="sum")
-        (dz,) = torch.autograd.grad(loss, z, create_graph=differentiable)
+        outputs = model.forward(z, seed=seed, buffers=model.frozen_buffers())
+        (dz,) = torch.autograd.grad(losses.total(outputs, y), z, create_graph=differentiable)
         return dz
 
     def error_gradients(
-        self, model: ModelState, chunk: Chunk, *, seed: int | None
+        self, model: ModelState, objective: Objective, chunk: Chunk, *, seed: int | None
     ) -> tuple[Tensor, Sequence[Tensor]]:
         module = model.module
+        if not isinstance(objective, Classification):
+            return super().error_gradients(model, objective, chunk, seed=seed)
         if isinstance(module, ExplicitErrorGradient):
             found = module.error_gradients(model.parameters, chunk.z, chunk.y, chunk.dz, chunk.dz_square)
         elif (sweeps := self._sweeps(module)) is not None:
@@ -61,9 +73,9 @@ class GradientOfLoss(GradientEstimator):
             try:
                 found = sweeps.error_gradients(model.parameters, chunk)
             except UnsupportedError:
-                return super().error_gradients(model, chunk, seed=seed)
+                return super().error_gradients(model, objective, chunk, seed=seed)
         else:
-            return super().error_gradients(model, chunk, seed=seed)
+            return super().error_gradients(model, objective, chunk, seed=seed)
         error, gradients = found
         return error, [gradients[name] for name in model.trained]
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from fedsplit.computing.model_state import ModelState
 from fedsplit.config.values import PositiveFloat
 from fedsplit.estimators.estimator import Chunk, FitStep
-from fedsplit.estimators.regression import Regression, features
+from fedsplit.estimators.regression import Regression, classes_of, features
+from fedsplit.objectives.objective import Objective
 
 
 class _LinearMap(nn.Module):
@@ -36,12 +37,20 @@ class LinearRegression(Regression):
     def __init__(self, *, ridge: PositiveFloat) -> None:
         self.ridge = ridge
 
-    def model(self, auxiliary: nn.Module, *, smashed_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    def model(
+        self, auxiliary: nn.Module, *, smashed_shape: tuple[int, ...], objective: Objective
+    ) -> nn.Module:
         """A linear map of its own; the configured auxiliary model is not used."""
-        return _LinearMap(prod(smashed_shape), num_classes)
+        return _LinearMap(prod(smashed_shape), classes_of(objective, type(self)))
 
     def fit(
-        self, model: ModelState, chunks: Sequence[Chunk], steps: Sequence[FitStep], *, tolerance: float = 0.0
+        self,
+        model: ModelState,
+        objective: Objective,
+        chunks: Sequence[Chunk],
+        steps: Sequence[FitStep],
+        *,
+        tolerance: float = 0.0,
     ) -> int:
         """The least-squares solution over all chunks at once; epochs, tolerance and optimizer are not needed.
 

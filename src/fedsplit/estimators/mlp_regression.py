@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedsplit.config.values import PositiveInt
-from fedsplit.estimators.regression import Regression
+from fedsplit.estimators.regression import Regression, classes_of
+from fedsplit.objectives.objective import Objective
 
 
 class _Regressor(nn.Module):
@@ -27,6 +28,8 @@ class MlpRegression(Regression):
     def __init__(self, *, hidden: PositiveInt) -> None:
         self.hidden = hidden
 
-    def model(self, auxiliary: nn.Module, *, smashed_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    def model(
+        self, auxiliary: nn.Module, *, smashed_shape: tuple[int, ...], objective: Objective
+    ) -> nn.Module:
         """A network of its own; the configured auxiliary model is not used."""
-        return _Regressor(prod(smashed_shape), num_classes, self.hidden)
+        return _Regressor(prod(smashed_shape), classes_of(objective, type(self)), self.hidden)

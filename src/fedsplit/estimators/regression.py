@@ -6,7 +6,11 @@ import torch
 from torch import Tensor
 
 from fedsplit.computing.steppable import Seed, Steppable
+from fedsplit.errors import UserError
 from fedsplit.estimators.estimator import GradientEstimator
+from fedsplit.objectives.classification import Classification
+from fedsplit.objectives.losses import Losses
+from fedsplit.objectives.objective import Objective
 
 
 def features(z: Tensor, y: Tensor, num_classes: int) -> Tensor:
@@ -16,13 +20,32 @@ def features(z: Tensor, y: Tensor, num_classes: int) -> Tensor:
     return torch.cat([z.flatten(1), one_hot], 1)
 
 
+def classes_of(objective: Objective, estimator: type) -> int:
+    """Number of classes, which labels are one-hot vectors of.
+
+    Raises:
+        UserError: labels are no classes.
+    """
+    if not isinstance(objective, Classification):
+        told = f"must be gradient_of_loss: {estimator.__name__} is for classification alone"
+        raise UserError("estimator", estimator.__name__, told)
+    return objective.num_classes
+
+
 class Regression(GradientEstimator):
     """`dz` straight from features; the model that `model` gives has `num_classes`."""
 
     trains_on_loss = False
 
     def estimate(
-        self, model: Steppable, z: Tensor, y: Tensor, *, seed: Seed, differentiable: bool = False
+        self,
+        model: Steppable,
+        losses: Losses,
+        z: Tensor,
+        y: Tensor,
+        *,
+        seed: Seed,
+        differentiable: bool = False,
     ) -> Tensor:
         num_classes = cast(int, model.module.num_classes)
         with torch.set_grad_enabled(differentiable):

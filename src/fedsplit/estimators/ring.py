@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from fedsplit.computing.memory import Memory
+from fedsplit.objectives.next_token import PADDING
 from fedsplit.state.state import State
 
 
@@ -11,6 +12,7 @@ class Ring:
     """Smashed data and labels of the last `capacity` samples, each in one block of memory.
 
     The block has the memory format that models compute in, so that none of it is converted at each step.
+    Where labels have positions `(b, t)`, it is as long as the longest batch so far, and others are padded.
 
     Args:
         memory: where the blocks are set aside.
@@ -28,15 +30,28 @@ class Ring:
         return self._count
 
     def store(self, z: Tensor, y: Tensor) -> None:
-        """Keep a batch, `z (b, ...)` and `y (b,)`; the oldest samples give way."""
+        """Keep a batch, `z (b, ...)` and `y (b, ...)`; the oldest samples give way."""
         if self._z is None or self._y is None:
             self._z = self._block(z)
-            self._y = self._memory.empty(y, self.capacity)
+            self._y = self._memory.empty(y, self.capacity, *y.shape[1:])
         z, y = z[-self.capacity :], y[-self.capacity :]
+        if y.dim() == 2 and y.shape[1] > self._y.shape[1]:  # what was kept gets longer
+            self._z, self._y = self._padded(self._z, self._y, y.shape[1])
+        elif y.dim() == 2:
+            z, y = self._padded(z, y, self._y.shape[1])
         places = (self._next + torch.arange(len(y), device=y.device)) % self.capacity
         self._z[places], self._y[places] = z, y
         self._next = (self._next + len(y)) % self.capacity
         self._count = min(self._count + len(y), self.capacity)
+
+    def _padded(self, z: Tensor, y: Tensor, length: int) -> tuple[Tensor, Tensor]:
+        """Samples with so many positions: their own, and padding behind them."""
+        if y.shape[1] == length:
+            return z, y
+        longer = z.new_zeros(len(z), length, *z.shape[2:]), y.new_full((len(y), length), PADDING)
+        for padded, own in zip(longer, (z, y), strict=True):
+            padded[:, : own.shape[1]] = own
+        return longer
 
     def _block(self, z: Tensor) -> Tensor:
         if z.dim() != 4:

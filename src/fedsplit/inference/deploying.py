@@ -73,7 +73,6 @@ class Deploying:
         return calibration_batches(
             data.dataset.train,
             list(data.shards),
-            normalise=data.normalise,
             batches=self.batches,
             batch_size=self.batch_size,
             seed=self.seed,

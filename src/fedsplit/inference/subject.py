@@ -1,6 +1,7 @@
-"""What split inference is about: a split model with its weights, and images."""
+"""What split inference is about: a split model with its weights, and samples."""
 
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from fedsplit.building.data import Data, build_data
 from fedsplit.building.models import build_models, build_whole_model, cut_name
 from fedsplit.building.trained_start import load_halves
 from fedsplit.config.run_config import RunConfig
-from fedsplit.data.dataset import Images
+from fedsplit.data.samples import Samples
 from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.machine.allowance import claim_batch, claim_model
 from fedsplit.recording.run_directory import RunDirectory
@@ -19,21 +20,21 @@ from fedsplit.transport.transport import Member
 
 @dataclass(frozen=True)
 class Batches:
-    """Test images, a batch a request; after the last image comes the first again."""
+    """Test samples, a batch a request; after the last comes the first again."""
 
     data: Data
     batch_size: int
 
     @property
-    def images(self) -> Images:
+    def samples(self) -> Samples:
         """All of them."""
         return self.data.dataset.test
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
-        """Inputs `(batch_size, c, h, w)`, float32, and labels of a request, counted from 0."""
+        """Inputs `(batch_size, ...)` and labels of a request, counted from 0."""
         first = number * self.batch_size
-        chosen = torch.arange(first, first + self.batch_size) % len(self.images)
-        return self.data.normalise(self.images.pixels[chosen]), self.images.labels[chosen]
+        chosen = torch.arange(first, first + self.batch_size) % len(self.samples)
+        return self.samples.inputs_at(chosen), self.samples.labels_at(chosen)
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,12 @@ class Subject:
 
 
 def device_part(config: RunConfig, member: Member) -> tuple[Data, ClientArchitecture]:
-    """What a device needs, by a configuration that names the cut: images, and what its half is made from."""
+    """What a device needs, by a configuration that names the cut: data, and what its half is made from."""
     data = build_data(config, torch.device("cpu"), member=member, apart=True)
-    values = data.dataset.image_size**2 * data.dataset.channels
-    claim_batch("batch_size", config.training.batch_size, values)
+    claim_batch("batch_size", config.training.batch_size, prod(data.dataset.sizes.shape))
     claim_model("model", config.choice("model"), lambda: config.model.build(nn.Module, **data.sizes))
     cut = str(config.splitting.cut)
-    return data, ClientArchitecture(config.model, config.splitting.untie, cut, **data.sizes)
+    return data, ClientArchitecture(config.model, config.splitting.untie, cut, data.dataset.sizes)
 
 
 def subject_of(config: RunConfig) -> Subject:
@@ -88,5 +88,5 @@ def subject_of(config: RunConfig) -> Subject:
         server=halves["server"],
         cut=cut,
         smashed_shape=models.smashed_shape,
-        architecture=ClientArchitecture(config.model, config.splitting.untie, cut, **data.sizes),
+        architecture=ClientArchitecture(config.model, config.splitting.untie, cut, data.dataset.sizes),
     )

@@ -12,6 +12,9 @@ _EXTRAS = {
     **{"tensorboard": "tensorboard", "wandb": "wandb", "submitit": "slurm"},
     **dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "onnx"),
     **{"torchao": "pt2e", "openvino": "openvino"},
+    **dict.fromkeys(
+        ("transformers", "peft", "tokenizers", "gguf", "sacrebleu", "rouge_score", "nltk"), "llm"
+    ),
 }
 """Which extra of the installation brings a package."""
 

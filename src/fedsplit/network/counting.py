@@ -9,16 +9,25 @@ from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.models.splitting.cuts import evaluating
 from fedsplit.models.splitting.split import SplitModel
 from fedsplit.network.timelines.timeline import Work
+from fedsplit.objectives.objective import Objective
 
 
 def counted_work(
-    halves: SplitModel, auxiliary: nn.Module | None, estimator: GradientEstimator | None, x: Tensor, y: Tensor
+    halves: SplitModel,
+    auxiliary: nn.Module | None,
+    estimator: GradientEstimator | None,
+    x: Tensor,
+    y: Tensor,
+    *,
+    objective: Objective,
 ) -> Work:
     """The work of one sample.
 
     Args:
         estimator: that uses it; None where none does.
-        x: some inputs `(b, c, h, w)`.
+        x: some inputs `(b, ...)`.
+        y: their labels.
+        objective: that gradients are estimated of.
     """
     with evaluating(halves.client, halves.server):
         z = halves.client(x)
@@ -31,5 +40,5 @@ def counted_work(
     if auxiliary is not None and estimator is not None:
         model = ModelState(auxiliary)
         with torch.random.fork_rng():
-            estimate = multiply_adds(lambda: estimator.estimate(model, z, y, seed=0))
+            estimate = multiply_adds(lambda: estimator.estimate(model, objective, z, y, seed=0))
     return Work(client // len(x), server // len(x), head // len(x), estimate // len(x))

@@ -1,5 +1,7 @@
 """Classification: cross-entropy of logits, one class a sample."""
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -17,6 +19,10 @@ class Classification(Objective):
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
 
+    @property
+    def outputs(self) -> str:
+        return f"logits (n, {self.num_classes})"
+
     def total(self, outputs: Tensor, y: Tensor) -> Tensor:
         return F.cross_entropy(outputs, y, reduction="sum")
 
@@ -30,8 +36,14 @@ class Classification(Objective):
     def terms(self, y: Tensor) -> int:
         return y.shape[-1]
 
+    def counts_of_each(self, y: Tensor) -> Sequence[int]:
+        return [y.shape[1]] * len(y)
+
     def measure(self, outputs: Tensor, y: Tensor) -> Sums:
         return Sums(self.total(outputs, y), (outputs.argmax(1) == y).sum(), len(y))
+
+    def classes(self, y: Tensor) -> Tensor:
+        return y
 
     def labels(self) -> Labels:
         return Labels(self.num_classes)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedsplit.objectives.objective import Objective, Sums
-from fedsplit.quant.codecs.labels import Labels
+from fedsplit.quant.codecs.token_labels import TokenLabels
 
 IGNORED: Final = -100
 """Label of a position whose next token is no target, such as a position of the context."""
@@ -19,11 +19,18 @@ class NextToken(Objective):
 
     Args:
         vocabulary: tokens are from 0 to below this; `IGNORED` and `PADDING` are no terms of the loss.
+        context: the most positions of a sample.
         label_smoothing: weight of the uniform distribution in the targets of training, 0 to below 1.
     """
 
-    def __init__(self, vocabulary: int, label_smoothing: float = 0.0) -> None:
-        self.vocabulary, self.label_smoothing = vocabulary, label_smoothing
+    has_perplexity, term_per_sample = True, False
+
+    def __init__(self, vocabulary: int, context: int, label_smoothing: float = 0.0) -> None:
+        self.vocabulary, self.context, self.label_smoothing = vocabulary, context, label_smoothing
+
+    @property
+    def outputs(self) -> str:
+        return f"logits (n, t, {self.vocabulary})"
 
     def total(self, outputs: Tensor, y: Tensor) -> Tensor:
         return F.cross_entropy(
@@ -34,6 +41,9 @@ class NextToken(Objective):
             reduction="sum",
         )
 
+    def mean(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return self.total(outputs, y) / (y >= 0).sum().clamp_min(1)  # nothing waits for the device
+
     def terms(self, y: Tensor) -> int:
         return int((y >= 0).sum())
 
@@ -42,8 +52,8 @@ class NextToken(Objective):
         loss = F.cross_entropy(logits, tokens, reduction="sum")
         return Sums(loss, (logits.argmax(1) == tokens).sum(), len(tokens))
 
-    def labels(self) -> Labels:
-        return Labels(self.vocabulary + 1)
+    def labels(self) -> TokenLabels:
+        return TokenLabels(self.vocabulary, self.context, ignored=IGNORED, padding=PADDING)
 
     def fits(self, outputs: Tensor, y: Tensor) -> bool:
         return outputs.shape == (*y.shape, self.vocabulary)

@@ -1,12 +1,15 @@
 """What a run minimises and measures, from the outputs of a model and the labels of a batch."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from fedsplit.quant.codecs.labels import Labels
+from fedsplit.objectives.losses import Losses
+from fedsplit.quant.codecs.label_codec import LabelCodec
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,18 @@ class Sums:
     terms: int
 
 
-class Objective(ABC):
+class Objective(Losses):
     """The loss of a batch and what is measured beside it.
 
     A loss is a sum of terms: a sample each in classification, a target token each in language modelling.
     Weights of clients in averages stay numbers of samples.
     """
+
+    has_perplexity: ClassVar[bool] = False
+    """Whether `exp` of the mean loss is a measure of its own, the perplexity."""
+
+    term_per_sample: ClassVar[bool] = True
+    """Whether each sample is one term, whatever its label."""
 
     @abstractmethod
     def total(self, outputs: Tensor, y: Tensor) -> Tensor:
@@ -49,12 +58,17 @@ class Objective(ABC):
         """Loss, hits and terms of a batch."""
 
     @abstractmethod
-    def labels(self) -> Labels:
+    def labels(self) -> LabelCodec:
         """The codec that labels travel with."""
 
     @abstractmethod
     def fits(self, outputs: Tensor, y: Tensor) -> bool:
         """Whether outputs have the shape that goes with labels `y`."""
+
+    @property
+    @abstractmethod
+    def outputs(self) -> str:
+        """What a model must give, in words: `logits (n, 10)`."""
 
     def mean(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Mean loss over the terms of a batch, 0-d."""
@@ -65,6 +79,42 @@ class Objective(ABC):
         pairs = zip(outputs.unbind(), y.unbind(), strict=True)
         return torch.stack([self.mean(own, labels) for own, labels in pairs])
 
+    def counts(self, y: Tensor) -> Sequence[int]:
+        return [self.terms(y)]
+
+    def counts_of_each(self, y: Tensor) -> Sequence[int]:
+        """Number of terms of each of K clients, from labels `(K, b, ...)`."""
+        return [self.terms(own) for own in y.unbind()]
+
+    @property
+    def of_many(self) -> "LossesOfMany":
+        """The same losses for K clients at once."""
+        return LossesOfMany(self)
+
+    def classes(self, y: Tensor) -> Tensor | None:
+        """Class of each sample, `(b,)`; None where labels are no classes."""
+        return None
+
     def lengths(self, y: Tensor) -> Tensor | None:
         """Positions of each sample before its padding, int64 `(b,)`; None for data that are never padded."""
         return None
+
+
+@dataclass(frozen=True)
+class LossesOfMany(Losses):
+    """Losses of K clients at once: outputs and labels have a leading dimension of clients.
+
+    Args:
+        one: losses of one client.
+    """
+
+    one: Objective
+
+    def mean(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return self.one.means(outputs, y)
+
+    def total(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return self.one.total(outputs.flatten(0, 1), y.flatten(0, 1))
+
+    def counts(self, y: Tensor) -> Sequence[int]:
+        return self.one.counts_of_each(y)

@@ -42,14 +42,17 @@ class ClientWorker:
         self._head = head = (
             ModelState(blueprint.head, blueprint.optimizer, recorder=recorder) if blueprint.head else None
         )
-        self._estimator, self._schedule, self._seed = blueprint.estimator, blueprint.schedule, blueprint.seed
+        self._objective, self._estimator = blueprint.objective, blueprint.estimator
+        self._schedule, self._seed = blueprint.schedule, blueprint.seed
         self._head_sees = blueprint.head_sees
         self._pending: _Pending | None = None
         self._graphed: GraphedSteps | None = None
         if recorder:
             # of the models, not of the worker: what holds itself is not freed when it is dropped
             heads = (lambda _: head) if head else None
-            self._graphed = GraphedSteps(recorder, lambda _: body, heads, blueprint.estimator)
+            self._graphed = GraphedSteps(
+                recorder, lambda _: body, heads, blueprint.objective, blueprint.estimator
+            )
 
     @property
     def _own_head(self) -> ModelState:
@@ -107,27 +110,30 @@ class ClientWorker:
                 z, *trained = local_step(
                     self._body,
                     self._own_head,
-                    self._estimator,
+                    self._objective,
                     x,
                     y,
+                    estimator=self._estimator,
                     train_head_too=work.train_head,
                     learning_rate_factor=factor,
                     seeds=(
                         self._dropout_seed("client", round, step),
                         self._dropout_seed("head", round, step),
                     ),
-                    seen=partial(self._seen_by_head, round=round, step=step) if self._head_sees else None,
+                    seen=partial(self._seen_by_head, y=y, round=round, step=step)
+                    if self._head_sees
+                    else None,
                 )
-            losses += [BatchLoss([self.client], loss[None], len(y)) for loss in trained]
+            losses += [BatchLoss([self.client], loss[None], self._objective.counts(y)) for loss in trained]
             if work.uploads(self.client, step):
                 uploads.append(Upload(self.client, step, z, y))
         return LocalTraining(uploads, losses)
 
-    def _seen_by_head(self, z: Tensor, *, round: int, step: int) -> Tensor:
+    def _seen_by_head(self, z: Tensor, *, y: Tensor, round: int, step: int) -> Tensor:
         assert self._head_sees is not None
         seed = rounding_seed(self._seed, "smashed", self.client, round, step)
         try:
-            return self._head_sees.simulate(z.contiguous(), seed=seed).decoded
+            return self._head_sees(z, y, seed)
         except NonFiniteTensor as error:
             raise NonFinite("smashed", self.client) from error
 

@@ -12,11 +12,11 @@ from fedsplit.computing.memory import Memory
 from fedsplit.computing.model_state import ModelState
 from fedsplit.data.batches import ClientBatches
 from fedsplit.estimators.estimator import GradientEstimator
+from fedsplit.objectives.objective import Objective
 from fedsplit.optim.optimizers import Optimizer
 from fedsplit.optim.schedules import Schedule
 from fedsplit.parties.messages import LocalTraining, LocalWork, Part, Upload
 from fedsplit.parties.server_copies import ServerCopies
-from fedsplit.quant.codec import Codec
 from fedsplit.state.state import State
 from fedsplit.state.weights import Weights
 
@@ -31,10 +31,12 @@ class Blueprint:
         keeps_head: whether a client's head is its own from round to round (FSL-SAGE).
         optimizer: steps body and head, each with a state of its own.
         batches: makes the data of a client.
+        objective: what is minimised.
         estimator: turns the head into cut gradients, where the head is not trained by the client.
         schedule: of the learning rate.
         seed: of the run.
-        head_sees: codes smashed data for the head as they are coded for the server; None leaves them.
+        head_sees: makes of smashed data, labels and a seed what the server decodes, for the head; None
+            leaves them.
         memory: where heads are set aside that clients keep without having any other state.
         recorder: captures clients' steps as CUDA graphs; None where they are not captured.
     """
@@ -44,10 +46,11 @@ class Blueprint:
     keeps_head: bool
     optimizer: Optimizer
     batches: Callable[[int], ClientBatches]
+    objective: Objective
     estimator: GradientEstimator
     schedule: Schedule
     seed: int
-    head_sees: Codec | None = None
+    head_sees: Callable[[Tensor, Tensor, int], Tensor] | None = None
     memory: Memory = field(default_factory=Memory)
     recorder: Recorder | None = None
 
@@ -56,7 +59,7 @@ class Blueprint:
         with torch.no_grad():
             z = ModelState(self.body).forward(x, seed=0)
             if self.head is not None and self.keeps_head and not self.estimator.trains_on_loss:
-                self.estimator.estimate(ModelState(self.head), z, y, seed=0)
+                self.estimator.estimate(ModelState(self.head), self.objective, z, y, seed=0)
             elif self.head is not None:
                 ModelState(self.head).forward(z, seed=0)
 

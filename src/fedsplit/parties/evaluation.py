@@ -1,71 +1,102 @@
-"""What a split model makes of images: accuracy and loss, or its logits themselves."""
+"""What a split model makes of samples: its loss and what is measured beside it, or its outputs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import exp, inf
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
 from fedsplit.computing.model_state import ModelState
-from fedsplit.data.dataset import Images
+from fedsplit.data.samples import Samples
 from fedsplit.models.splitting.split import SplitModel
+from fedsplit.objectives.objective import Objective
 from fedsplit.state.weights import Weights
 
 
+@dataclass(frozen=True)
+class Scores:
+    """How good a model is on a set of data.
+
+    Args:
+        loss: mean over the terms of all samples.
+        accuracy: fraction of the terms that it gets right; None where being right has no meaning.
+        perplexity: `exp(loss)`; None where that is no measure.
+    """
+
+    loss: float
+    accuracy: float | None
+    perplexity: float | None
+
+
 class Evaluator:
-    """Evaluates weights on a fixed set of images, with running statistics.
+    """Evaluates weights on fixed samples, with running statistics.
 
     Args:
         model: the halves.
-        images: to evaluate on.
-        normalise: uint8 pixels to inputs.
-        batch_size: images at a time.
+        samples: to evaluate on.
+        objective: what is measured.
+        batch_size: samples at a time.
     """
 
-    def __init__(
-        self, model: SplitModel, images: Images, *, normalise: Callable[[Tensor], Tensor], batch_size: int
-    ) -> None:
+    def __init__(self, model: SplitModel, samples: Samples, *, objective: Objective, batch_size: int) -> None:
+        self.objective = objective
         self._halves = [ModelState(model.client), ModelState(model.server)]
-        self._images, self._normalise, self._batch_size = images, normalise, batch_size
+        self._samples, self._batch_size = samples, batch_size
 
     @property
-    def labels(self) -> Tensor:
-        """Of the images, `(n,)`."""
-        return self._images.labels
+    def classes(self) -> Tensor | None:
+        """Class of each sample, `(n,)`; None where labels are no classes."""
+        return self.objective.classes(self._samples.labels_at(slice(None)))
 
-    def __call__(self, full_weights: Weights) -> tuple[float, float]:
-        """Accuracy (a fraction) and mean cross-entropy."""
-        device, samples = self.labels.device, len(self._images)
-        correct = torch.zeros((), dtype=torch.int64, device=device)
-        loss = torch.zeros((), dtype=torch.float64, device=device)
-        for logits, y in self._passes(full_weights):
-            correct += (logits.argmax(1) == y).sum()
-            loss += F.cross_entropy(logits, y, reduction="sum")
-        return int(correct) / samples, float(loss) / samples
+    def __call__(self, full_weights: Weights) -> Scores:
+        """Scores of the model; its outputs are dropped batch by batch."""
+        loss, terms = torch.zeros((), dtype=torch.float64), 0
+        hits: Tensor | None = torch.zeros((), dtype=torch.int64)
+        for outputs, y in self._passes(full_weights):
+            sums = self.objective.measure(outputs, y)
+            loss = loss + sums.loss
+            hits = None if hits is None or sums.hits is None else hits + sums.hits
+            terms += sums.terms
+        mean = float(loss) / terms
+        accuracy = None if hits is None else int(hits) / terms
+        return Scores(mean, accuracy, _exp(mean) if self.objective.has_perplexity else None)
 
     def correct(self, full_weights: Weights) -> Tensor:
-        """Whether each image is classified correctly: bool `(n,)`."""
-        return torch.cat([logits.argmax(1) == y for logits, y in self._passes(full_weights)])
+        """Whether each sample is classified correctly: bool `(n,)`."""
+        found = []
+        for logits, y in self._passes(full_weights):
+            classes = self.objective.classes(y)
+            assert classes is not None, "labels are no classes"
+            found.append(logits.argmax(1) == classes)
+        return torch.cat(found)
 
     def logits(self, full_weights: Weights) -> Tensor:
-        """Of each image, `(n, classes)`."""
+        """Logits of each sample, `(n, classes)`."""
         return torch.cat([logits for logits, _ in self._passes(full_weights)])
 
     @torch.inference_mode()
     def _passes(self, full_weights: Weights) -> Iterator[tuple[Tensor, Tensor]]:
-        """Logits and labels, batch by batch."""
+        """Outputs and labels, batch by batch."""
         for half in self._halves:
             half.load(full_weights)
             half.module.eval()
         try:
-            for start in range(0, len(self._images), self._batch_size):
+            for start in range(0, len(self._samples), self._batch_size):
                 piece = slice(start, start + self._batch_size)
-                self._images.prefetch(slice(start, piece.stop + self._batch_size))
-                outputs = self._normalise(self._images.pixels[piece])
+                self._samples.prefetch(slice(start, piece.stop + self._batch_size))
+                outputs = self._samples.inputs_at(piece)
                 for half in self._halves:
                     outputs = functional_call(half.module, (half.parameters, half.buffers), (outputs,))
-                yield outputs, self._images.labels[piece]
+                yield outputs, self._samples.labels_at(piece)
         finally:
             for half in self._halves:
                 half.module.train()
+
+
+def _exp(loss: float) -> float:
+    try:
+        return exp(loss)
+    except OverflowError:
+        return inf

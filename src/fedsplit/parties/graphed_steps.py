@@ -9,6 +9,7 @@ from torch import Tensor
 from fedsplit.computing.captured_steps import Graphed, Outputs, Recorder
 from fedsplit.computing.steppable import Steppable
 from fedsplit.estimators.estimator import GradientEstimator
+from fedsplit.objectives.losses import Losses
 from fedsplit.parties.local_step import descend_body, local_step
 
 Range: TypeAlias = tuple[int, int] | None
@@ -23,11 +24,17 @@ class GraphedSteps:
         recorder: captures.
         body: the client model of these rows.
         head: what is behind it; None where there is nothing.
+        losses: of a client, or of each of these rows.
         estimator: makes cut gradients of a head that is not trained.
     """
 
     def __init__(
-        self, recorder: Recorder, body: Model, head: Model | None, estimator: GradientEstimator
+        self,
+        recorder: Recorder,
+        body: Model,
+        head: Model | None,
+        losses: Losses,
+        estimator: GradientEstimator,
     ) -> None:
         @torch.no_grad()
         def forward(rows: Range, x: Tensor) -> Outputs:
@@ -41,8 +48,15 @@ class GraphedSteps:
 
         def train(rows: Range, train_head_too: bool, x: Tensor, y: Tensor, factor: Tensor) -> Outputs:
             assert head is not None, "this algorithm's clients have no head"
-            models = body(rows), head(rows), estimator
-            return local_step(*models, x, y, train_head_too=train_head_too, learning_rate_factor=factor)
+            models = body(rows), head(rows), losses
+            return local_step(
+                *models,
+                x,
+                y,
+                estimator=estimator,
+                train_head_too=train_head_too,
+                learning_rate_factor=factor,
+            )
 
         self.forward = Graphed(forward, recorder)
         """`(rows, x)` to smashed data; changes no state."""

@@ -5,19 +5,19 @@ body descends along `dz`. Where body and head sit on one machine the moves follo
 network lies between, `z` and `dz` are what crosses it. The arithmetic is the same.
 
 All of it is for one client, or for K clients at once, whose tensors then have a row a client: `z (K, b,
-...)`, `y (K, b)`, a loss each.
+...)`, `y (K, b, ...)`, a loss each. Which it is, the `losses` that are given say.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fedsplit.computing.captured_steps import Outputs
 from fedsplit.computing.steppable import Seed, Steppable
 from fedsplit.estimators.estimator import GradientEstimator
+from fedsplit.objectives.losses import Losses
 
 
 @dataclass(frozen=True)
@@ -28,19 +28,18 @@ class HeadStep:
     dz: Tensor
 
 
-def batch_loss(logits: Tensor, y: Tensor) -> Tensor:
-    """Mean cross-entropy of a batch: of logits `(b, c)` 0-d, of `(K, b, c)` one of each client, `(K,)`."""
-    if y.ndim == 1:
-        return F.cross_entropy(logits, y)
-    return F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none").view(y.shape).mean(1)
-
-
 def train_head(
-    head: Steppable, z: Tensor, y: Tensor, *, learning_rate_factor: float | Tensor, seed: Seed
+    head: Steppable,
+    losses: Losses,
+    z: Tensor,
+    y: Tensor,
+    *,
+    learning_rate_factor: float | Tensor,
+    seed: Seed,
 ) -> HeadStep:
     """Step `head` on smashed data and labels; the cut gradient is of the loss before the step."""
     z = z.detach().requires_grad_()
-    loss = batch_loss(head.forward(z, seed=seed), y)
+    loss = losses.mean(head.forward(z, seed=seed), y)
     dz, *gradients = torch.autograd.grad(loss.sum(), [z, *head.trained.values()])
     head.descend(gradients, learning_rate_factor)
     return HeadStep(loss.detach(), dz)
@@ -49,6 +48,7 @@ def train_head(
 def train_both(
     body: Steppable,
     head: Steppable,
+    losses: Losses,
     z: Tensor,
     y: Tensor,
     *,
@@ -62,13 +62,14 @@ def train_both(
     Args:
         body: the client model.
         head: what is trained behind it.
+        losses: of the batch.
         z: what the forward pass through `body` gave, graph attached.
         y: labels.
         learning_rate_factor: of the schedule.
         seed: of what the head draws.
     """
     version = z._version
-    loss = batch_loss(head.forward(z, seed=seed), y)
+    loss = losses.mean(head.forward(z, seed=seed), y)
     if z._version != version:
         raise AssertionError("a head must leave smashed data as they are: they may still be uploaded")
     own = list(body.trained.values())
@@ -94,10 +95,11 @@ def _gradients(output: Tensor, parameters: Sequence[Tensor], along: Tensor | Non
 def local_step(
     body: Steppable,
     head: Steppable,
-    estimator: GradientEstimator,
+    losses: Losses,
     x: Tensor,
     y: Tensor,
     *,
+    estimator: GradientEstimator,
     train_head_too: bool,
     learning_rate_factor: float | Tensor,
     seeds: tuple[Seed, Seed] = (None, None),
@@ -108,9 +110,10 @@ def local_step(
     Args:
         body: the client model.
         head: what is behind it.
-        estimator: makes cut gradients of a head that is not trained.
+        losses: of the batch.
         x: inputs.
         y: labels.
+        estimator: makes cut gradients of a head that is not trained.
         train_head_too: descend along the head's own loss and train the head with it; else descend along
             the estimate, and leave the head as it is.
         learning_rate_factor: of the schedule.
@@ -120,17 +123,17 @@ def local_step(
     z = body.forward(x, seed=seeds[0])
     smashed = z.detach()
     if train_head_too and seen is None:
-        loss = train_both(body, head, z, y, learning_rate_factor=learning_rate_factor, seed=seeds[1])
+        loss = train_both(body, head, losses, z, y, learning_rate_factor=learning_rate_factor, seed=seeds[1])
         return smashed, loss
     decoded = smashed if seen is None else seen(smashed)
-    losses: Outputs = ()
+    trained: Outputs = ()
     if train_head_too:
-        done = train_head(head, decoded, y, learning_rate_factor=learning_rate_factor, seed=seeds[1])
-        dz, losses = done.dz, (done.loss,)
+        done = train_head(head, losses, decoded, y, learning_rate_factor=learning_rate_factor, seed=seeds[1])
+        dz, trained = done.dz, (done.loss,)
     else:
-        dz = estimator.estimate(head, decoded, y, seed=seeds[1]).detach() / y.shape[-1]
+        dz = losses.per_term(estimator.estimate(head, losses, decoded, y, seed=seeds[1]).detach(), y)
     descend_body(body, z, dz, learning_rate_factor=learning_rate_factor)
-    return smashed, *losses
+    return smashed, *trained
 
 
 Descend = Callable[[Tensor, float], object]

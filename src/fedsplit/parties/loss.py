@@ -9,7 +9,7 @@ from fedsplit.parties.messages import BatchLoss
 
 
 def mean_loss(losses: Sequence[BatchLoss]) -> float:
-    """Mean over samples; the one place where losses are waited for.
+    """Mean over terms; the one place where losses are waited for.
 
     Raises:
         NonFinite: a batch's loss is not finite.
@@ -19,6 +19,5 @@ def mean_loss(losses: Sequence[BatchLoss]) -> float:
         bad = (~values.isfinite()).nonzero().flatten()
         clients = [client for batch in losses for client in batch.clients]
         raise NonFinite("loss", clients[int(bad[0])])
-    counts = torch.tensor([[batch.samples, len(batch.clients)] for batch in losses])
-    samples = counts[:, 0].repeat_interleave(counts[:, 1]).to(torch.float64)
-    return float((values @ samples) / samples.sum())
+    terms = torch.tensor([count for batch in losses for count in batch.terms], dtype=torch.float64)
+    return float((values @ terms) / terms.sum())

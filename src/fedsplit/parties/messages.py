@@ -36,7 +36,7 @@ class LocalWork:
 
 @dataclass(frozen=True)
 class Upload:
-    """Smashed data `z (b, ...)` and labels `y (b,)` of one local step of one client."""
+    """Smashed data `z (b, ...)` and labels `y (b, ...)` of one local step of one client."""
 
     client: int
     step: int
@@ -50,13 +50,13 @@ class BatchLoss:
 
     clients: Sequence[int]
     loss: Tensor
-    samples: int
-    """In each batch."""
+    terms: Sequence[int]
+    """Of the loss of each of these batches."""
 
 
 @dataclass(frozen=True)
 class UploadStack:
-    """Uploads of K clients at one local step: `z (K, b, ...)`, `y (K, b)`."""
+    """Uploads of K clients at one local step: `z (K, b, ...)`, `y (K, b, ...)`."""
 
     clients: Sequence[int]
     step: int
@@ -103,8 +103,12 @@ def stacks_of(uploads: Sequence[Upload]) -> Sequence[UploadStack]:
     """Uploads of one step as stacks, whichever way they are held."""
     if isinstance(uploads, StackedUploads):
         return uploads.stacks
-    by_shape = groupby(sorted(uploads, key=lambda each: -len(each.y)), key=lambda each: len(each.y))
+    by_shape = groupby(sorted(uploads, key=_largest), key=_largest)
     return [UploadStack.of(list(alike)) for _, alike in by_shape]
+
+
+def _largest(upload: Upload) -> tuple[int, ...]:
+    return tuple(-size for size in upload.z.shape)
 
 
 class StackedGradients(Mapping[int, Tensor]):

@@ -84,4 +84,6 @@ class Sequential(Engine):
         seed: int,
         recorder: Recorder | None = None,
     ) -> "SequentialCopies":
-        return SequentialCopies(module, optimizer, schedule, seed, recorder)
+        return SequentialCopies(
+            module, self.blueprint.objective, optimizer, schedule, seed=seed, recorder=recorder
+        )

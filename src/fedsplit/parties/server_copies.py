@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from fedsplit.computing.captured_steps import Graphed, Outputs, Recorder
 from fedsplit.computing.stacked_state import StackedState, rows_of
+from fedsplit.objectives.losses import Losses
+from fedsplit.objectives.objective import Objective
 from fedsplit.optim.optimizers import Optimizer, RowOptimizer
 from fedsplit.optim.schedules import Schedule
 from fedsplit.parties.local_step import train_head
@@ -59,12 +61,14 @@ class SequentialCopies(ServerCopies):
     def __init__(
         self,
         module: nn.Module,
+        objective: Objective,
         optimizer: Optimizer,
         schedule: Schedule,
+        *,
         seed: int,
         recorder: Recorder | None = None,
     ) -> None:
-        self._new = partial(SplitServer, module, optimizer, schedule, seed, recorder)
+        self._new = partial(SplitServer, module, objective, optimizer, schedule, seed=seed, recorder=recorder)
         self._copies: dict[int, SplitServer] = {}
 
     def _copy(self, client: int) -> SplitServer:
@@ -101,13 +105,15 @@ class StackedCopies(ServerCopies):
     def __init__(
         self,
         module: nn.Module,
+        objective: Objective,
         optimizer: RowOptimizer,
         schedule: Schedule,
+        *,
         seed: int,
         recorder: Recorder | None = None,
     ) -> None:
         self._module, self._optimizer, self._schedule, self._seed = module, optimizer, schedule, seed
-        self._recorder = recorder
+        self._losses, self._recorder = objective.of_many, recorder
         self._graphed: Graphed | None = None
         self._members: Members | None = None
         self._set_aside: dict[int, State] = {}
@@ -123,7 +129,7 @@ class StackedCopies(ServerCopies):
             model = StackedState(self._module, len(samples), self._optimizer)
             self._members = Members(largest_first(samples), {"copy": model})
             if self._recorder:
-                self._graphed = Graphed(partial(_captured_step, model), self._recorder)
+                self._graphed = Graphed(partial(_captured_step, model, losses=self._losses), self._recorder)
             for client in samples:
                 if client in self._set_aside:
                     self._members.load(client, {"copy": self._set_aside.pop(client)})
@@ -140,13 +146,14 @@ class StackedCopies(ServerCopies):
             else:
                 done = train_head(
                     self._model.rows(rows),
+                    self._losses,
                     stack.z,
                     stack.y,
                     learning_rate_factor=factor,
                     seed=self._seeds(stack, round),
                 )
                 loss, dz = done.loss, done.dz
-            losses.append(BatchLoss(stack.clients, loss, stack.y.shape[1]))
+            losses.append(BatchLoss(stack.clients, loss, self._losses.counts(stack.y)))
             gradients.append((stack.clients, dz))
         return losses, StackedGradients(gradients)
 
@@ -183,7 +190,7 @@ class StackedCopies(ServerCopies):
 
 
 def _captured_step(
-    model: StackedState, rows: tuple[int, int], z: Tensor, y: Tensor, factor: Tensor
+    model: StackedState, rows: tuple[int, int], z: Tensor, y: Tensor, factor: Tensor, *, losses: Losses
 ) -> Outputs:
-    done = train_head(model.rows(slice(*rows)), z, y, learning_rate_factor=factor, seed=None)
+    done = train_head(model.rows(slice(*rows)), losses, z, y, learning_rate_factor=factor, seed=None)
     return done.loss, done.dz

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fedsplit.computing.captured_steps import Graphed, Outputs, Recorder
 from fedsplit.computing.model_state import ModelState
+from fedsplit.objectives.objective import Objective
 from fedsplit.optim.optimizers import Optimizer
 from fedsplit.optim.schedules import Schedule
 from fedsplit.parties.local_step import HeadStep, train_head
@@ -30,6 +30,7 @@ class SplitServer:
 
     Args:
         module: the server model.
+        objective: what it is trained for.
         optimizer: what steps it; its state lives as long as the server.
         schedule: of the learning rate.
         seed: of the run.
@@ -39,22 +40,24 @@ class SplitServer:
     def __init__(
         self,
         module: torch.nn.Module,
+        objective: Objective,
         optimizer: Optimizer,
         schedule: Schedule,
+        *,
         seed: int,
         recorder: Recorder | None = None,
     ) -> None:
-        self._schedule, self._seed = schedule, seed
+        self._objective, self._schedule, self._seed = objective, schedule, seed
         self._model = model = ModelState(module, optimizer, recorder=recorder)
         self._graphed: _Graphs | None = None
         if recorder:
 
             def step(z: Tensor, y: Tensor, factor: Tensor) -> Outputs:
-                done = train_head(model, z, y, learning_rate_factor=factor, seed=None)
+                done = train_head(model, objective, z, y, learning_rate_factor=factor, seed=None)
                 return done.loss, done.dz
 
             def cut_gradients(z: Tensor, y: Tensor) -> Outputs:
-                return (_cut_gradients(model, z, y, seed=None),)
+                return (_cut_gradients(model, objective, z, y, seed=None),)
 
             self._graphed = _Graphs(Graphed(step, recorder), Graphed(cut_gradients, recorder))
 
@@ -63,9 +66,10 @@ class SplitServer:
         if self._graphed:
             factor = self._schedule.factor(round)
             loss, dz = self._graphed.step(upload.z, upload.y, factor)
-            return BatchLoss([upload.client], loss[None], len(upload.y)), dz
+            return BatchLoss([upload.client], loss[None], self._objective.counts(upload.y)), dz
         done: HeadStep = train_head(
             self._model,
+            self._objective,
             upload.z,
             upload.y,
             learning_rate_factor=self._schedule.factor(round),
@@ -73,7 +77,7 @@ class SplitServer:
                 self._seed, "dropout of the head", client=upload.client, round=round, step=upload.step
             ),
         )
-        return BatchLoss([upload.client], done.loss[None], len(upload.y)), done.dz
+        return BatchLoss([upload.client], done.loss[None], self._objective.counts(upload.y)), done.dz
 
     def cut_gradients(self, z: Tensor, y: Tensor, *, seed: int) -> Tensor:
         """True cut gradients per sample (of the summed loss), in the shape of `z`.
@@ -83,15 +87,15 @@ class SplitServer:
         if self._graphed:
             (dz,) = self._graphed.cut_gradients(z, y)
             return dz
-        return _cut_gradients(self._model, z, y, seed=seed)
+        return _cut_gradients(self._model, self._objective, z, y, seed=seed)
 
     def weights(self) -> Weights:
         """Copies of the weights."""
         return self._model.weights()
 
     def load(self, weights: Weights) -> None:
-        """Take over weights, but for frozen parameters; the optimizer's state stays."""
-        self._model.load(weights | self._model.frozen())  # an average of equal values need not be that value
+        """Take over weights; the optimizer's state stays."""
+        self._model.load(weights)
 
     def state(self) -> State:
         """Weights, buffers and optimizer state."""
@@ -105,8 +109,10 @@ class SplitServer:
             self._graphed.cut_gradients.drop()
 
 
-def _cut_gradients(model: ModelState, z: Tensor, y: Tensor, *, seed: int | None) -> Tensor:
+def _cut_gradients(
+    model: ModelState, objective: Objective, z: Tensor, y: Tensor, *, seed: int | None
+) -> Tensor:
     z = z.detach().requires_grad_()
-    logits = model.forward(z, seed=seed, buffers=model.frozen_buffers())
-    (dz,) = torch.autograd.grad(F.cross_entropy(logits, y, reduction="sum"), z)
+    outputs = model.forward(z, seed=seed, buffers=model.frozen_buffers())
+    (dz,) = torch.autograd.grad(objective.total(outputs, y), z)
     return dz

@@ -65,13 +65,14 @@ class _ClientStack(Members):
             self.head = models["head"] = StackedState(blueprint.head, len(clients), optimizer)
         super().__init__(clients, models)
         self.batches = StackedBatches([blueprint.batches(client) for client in clients])
-        self._blueprint = blueprint
+        self._blueprint, self._losses = blueprint, blueprint.objective.of_many
         self._graphed = self._graphed_steps(blueprint.recorder) if blueprint.recorder else None
 
     def _graphed_steps(self, recorder: Recorder) -> GraphedSteps:
         body, head = self.body, self.head
         heads = partial(_range_of, head) if head else None
-        return GraphedSteps(recorder, partial(_range_of, body), heads, self._blueprint.estimator)
+        made = partial(_range_of, body), heads, self._losses, self._blueprint.estimator
+        return GraphedSteps(recorder, *made)
 
     def groups(self, step: int, clients: Collection[int]) -> Iterator[list[int]]:
         """Rows of those clients that have such a step, in groups of equal batch size."""
@@ -111,20 +112,21 @@ class _ClientStack(Members):
             z, *losses = local_step(
                 self.body.rows(selected),
                 self.head.rows(selected),
-                blueprint.estimator,
+                self._losses,
                 x,
                 y,
+                estimator=blueprint.estimator,
                 train_head_too=train_head_too,
                 learning_rate_factor=factor,
                 seeds=(
                     self._seeds(self.body, "client", clients, round, step),
                     self._seeds(self.head, "head", clients, round, step),
                 ),
-                seen=partial(self._seen_by_head, clients=clients, round=round, step=step)
+                seen=partial(self._seen_by_head, y=y, clients=clients, round=round, step=step)
                 if blueprint.head_sees
                 else None,
             )
-        loss = BatchLoss(clients, losses[0], y.shape[1]) if losses else None
+        loss = BatchLoss(clients, losses[0], self._losses.counts(y)) if losses else None
         return UploadStack(clients, step, z, y), loss
 
     def _seeds(
@@ -135,14 +137,14 @@ class _ClientStack(Members):
         purpose, seed = f"dropout of the {half}", self._blueprint.seed
         return [seed_of(seed, purpose, client=client, round=round, step=step) for client in clients]
 
-    def _seen_by_head(self, z: Tensor, *, clients: Sequence[int], round: int, step: int) -> Tensor:
-        codec = self._blueprint.head_sees
-        assert codec is not None
+    def _seen_by_head(self, z: Tensor, *, y: Tensor, clients: Sequence[int], round: int, step: int) -> Tensor:
+        as_decoded = self._blueprint.head_sees
+        assert as_decoded is not None
         seen = []
-        for client, own in zip(clients, z.unbind(), strict=True):
+        for client, own, labels in zip(clients, z.unbind(), y.unbind(), strict=True):
             seed = rounding_seed(self._blueprint.seed, "smashed", client, round, step)
             try:
-                seen.append(codec.simulate(own.contiguous(), seed=seed).decoded)
+                seen.append(as_decoded(own, labels, seed))
             except NonFiniteTensor as error:
                 raise NonFinite("smashed", client) from error
         return torch.stack(seen)
@@ -316,4 +318,7 @@ class Vectorized(Engine):
         seed: int,
         recorder: Recorder | None = None,
     ) -> "StackedCopies":
-        return StackedCopies(module, row_optimizer(optimizer), schedule, seed, recorder)
+        objective = self.blueprint.objective
+        return StackedCopies(
+            module, objective, row_optimizer(optimizer), schedule, seed=seed, recorder=recorder
+        )

@@ -1,9 +1,12 @@
 """What is done to everything that crosses the wire."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from torch import Tensor
+
 from fedsplit.quant.codec import Codec
+from fedsplit.quant.positions import Positions
 from fedsplit.randomness import seed_of
 
 TensorKind: TypeAlias = Literal["smashed", "cut_gradient"]
@@ -42,13 +45,24 @@ class Quantization:
     Args:
         continue_from_decoded: whether a client's head goes on from the smashed data as the server
             sees them; else from the client's own. (The gradient is straight-through in both.)
+        positions: those of padded batches that codecs see.
     """
 
     smashed: Codec
     cut_gradient: Codec
     weights: WeightsCodecs
     continue_from_decoded: bool = False
+    positions: Positions = field(default_factory=Positions)
 
     def codec(self, kind: TensorKind) -> Codec:
         """The codec of a kind of message that is one tensor."""
         return self.smashed if kind == "smashed" else self.cut_gradient
+
+    def as_decoded(self, z: Tensor, y: Tensor, seed: int) -> Tensor:
+        """Smashed data of a batch with labels `y`, as the server sees them.
+
+        Raises:
+            NonFiniteTensor: they are not finite.
+        """
+        decoded = self.smashed.simulate(self.positions.packed(z, y), seed=seed).decoded
+        return self.positions.padded(decoded, y, self.positions.padding)

@@ -75,8 +75,9 @@ class Record:
 
     Args:
         round: counted from 0.
-        test_accuracy: fraction of the test images.
-        test_loss: mean cross-entropy on the test images.
+        test_accuracy: fraction of the terms of the test loss that the model gets right, which are test images
+            in classification and tokens in language modelling; None where being right has no meaning.
+        test_loss: mean over those terms.
         train_loss: see `RoundMetrics`.
         load: bytes of all rounds so far.
         bytes: of this round, by direction and kind.
@@ -88,6 +89,7 @@ class Record:
         local_accuracy: on what clients held out; None without evaluation, or where they held out nothing.
         gradient_error: see `Algorithm.gradient_error`; None where it was not measured.
         simulated_seconds: of all rounds so far, on the simulated network; None where there is none.
+        test_perplexity: `exp(test_loss)` of a language model; None of other models.
         cost: money for the load so far; None where the network has no price.
     """
 
@@ -106,6 +108,7 @@ class Record:
     gradient_error: float | None = None
     simulated_seconds: float | None = None
     cost: float | None = None
+    test_perplexity: float | None = None
 
     def state(self) -> State:
         """Plain values, for a checkpoint."""
@@ -123,6 +126,7 @@ class Record:
             "round": self.round,
             "test_accuracy": self.test_accuracy,
             "test_loss": self.test_loss,
+            "test_perplexity": self.test_perplexity,
             "train_loss": self.train_loss,
             "load": self.load,
         }
@@ -177,6 +181,8 @@ def summarise(
     stopped_by: StoppedBy,
     target_accuracy: float | None,
     parameters: Mapping[str, int],
+    frozen_bytes: Mapping[str, int],
+    target_perplexity: float | None = None,
 ) -> dict[str, object]:
     """The content of `results.json`.
 
@@ -205,5 +211,6 @@ def summarise(
         "cost": records[-1].cost,
         "local_accuracy": asdict(local) if (local := records[-1].local_accuracy) else None,
         "parameters": dict(parameters),
+        "frozen_bytes": dict(frozen_bytes),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
     }

@@ -46,14 +46,12 @@ class Codecs(Task):
         """See `Task.run`: prints a table for each kind of tensor, and writes nothing."""
         prepare_process(config)
         parts = build_clients(config)
-        plain = {
-            name: build_codec(CodecChoice.of(f"task.codecs.{name}", node))
-            for name, node in self.codecs.items()
-        }
+        choices = {name: CodecChoice.of(f"task.codecs.{name}", node) for name, node in self.codecs.items()}
+        plain = {name: build_codec(choice) for name, choice in choices.items()}
         models = parts.models
         seen = {
-            name: codec_at_cut(codec, models.smashed_shape, lambda: models.coded_shape)
-            for name, codec in plain.items()
+            name: codec_at_cut(choice, models.smashed_shape, lambda: models.coded_shape)
+            for name, choice in choices.items()
         }
         codecs = {True: seen, False: plain}
         tensors = self.tensors(parts)
@@ -83,14 +81,14 @@ class Codecs(Task):
         smashed: list[Tensor] = []
         gradients: list[Tensor] = []
         before = body.weights()
-        seed = parts.config.training.seed
+        seed, objective = parts.config.training.seed, parts.data.dataset.objective
         every = (batch for epoch in count() for batch in batches.round(epoch))
         for number, (step, x, y) in zip(range(self.steps), every, strict=False):
             dropout = seed_of(seed, "dropout of a look at codecs", step=number)
             if step == 0:
                 before = body.weights()
             z = body.forward(x, seed=dropout)
-            done = train_head(head, z, y, learning_rate_factor=1.0, seed=dropout)
+            done = train_head(head, objective, z, y, learning_rate_factor=1.0, seed=dropout)
             descend_body(body, z, done.dz, learning_rate_factor=1.0)
             smashed = [*smashed, z.detach()][-self.samples :]
             gradients = [*gradients, done.dz][-self.samples :]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import isfinite
 
 from fedsplit.errors import RunFailed
-from fedsplit.parties.evaluation import Evaluator
+from fedsplit.parties.evaluation import Evaluator, Scores
 from fedsplit.recording.metrics import LocalAccuracies
 from fedsplit.state.weights import Weights
 
@@ -24,16 +24,16 @@ class Evaluation:
     local: Evaluator | None
     held_out: Sequence[int]
 
-    def globally(self, full: Weights) -> tuple[float, float]:
-        """Accuracy (a fraction) and mean cross-entropy of the whole model on the test images.
+    def globally(self, full: Weights) -> Scores:
+        """Scores of the whole model on the test split.
 
         Raises:
             RunFailed: the loss is not finite.
         """
-        accuracy, loss = self.test(full)
-        if not isfinite(loss):
+        scores = self.test(full)
+        if not isfinite(scores.loss):
             raise RunFailed("the test loss is not finite")
-        return accuracy, loss
+        return scores
 
     def locally(self, full: Weights) -> LocalAccuracies | None:
         """Accuracies of the whole model on what each client held out; None where they held out nothing."""

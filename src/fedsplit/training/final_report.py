@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass, replace
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from fedsplit.algorithms.algorithm import Algorithm
 from fedsplit.building.models import Models
@@ -53,20 +53,29 @@ class FinalReport:
             RunFailed: the test loss is not finite.
             OSError: a file cannot be written.
         """
-        full, halves = self.algorithm.full_weights(), self.models.halves
+        full, halves, auxiliary = self.algorithm.full_weights(), self.models.halves, self.models.auxiliary
         self.directory.save_model(
             {
-                "client": {name: full[name] for name in halves.client.state_dict()},
-                "server": {name: full[name] for name in halves.server.state_dict()},
-                **self.algorithm.auxiliary_weights(),
+                "client": self.models.whole(halves.client, full),
+                "server": self.models.whole(halves.server, full),
+                **{
+                    name: self.models.whole(auxiliary, weights)
+                    for name, weights in self.algorithm.auxiliary_weights().items()
+                    if auxiliary is not None
+                },
             }
         )
         local = self.evaluation.locally(full)
-        if (last := records[-1]).test_accuracy is None:
+        if (last := records[-1]).test_loss is None:
             # After the checkpoint, which a longer run could go on from: there this round is not evaluated.
-            accuracy, loss = self.evaluation.globally(full)
-            summary = local.summary if local else None
-            records[-1] = replace(last, test_accuracy=accuracy, test_loss=loss, local_accuracy=summary)
+            scores = self.evaluation.globally(full)
+            records[-1] = replace(
+                last,
+                test_accuracy=scores.accuracy,
+                test_loss=scores.loss,
+                test_perplexity=scores.perplexity,
+                local_accuracy=local.summary if local else None,
+            )
             self.directory.rewrite(records)
             before, after = last.row(), records[-1].row()
             self.tracker.round({k: v for k, v in after.items() if k == "round" or v != before[k]})
@@ -79,23 +88,29 @@ class FinalReport:
                 "server": _parameters(halves.server),
                 "auxiliary": _parameters(self.models.auxiliary),
             },
+            frozen_bytes={
+                "client": _frozen_bytes(halves.client),
+                "server": _frozen_bytes(halves.server),
+                "auxiliary": _frozen_bytes(self.models.auxiliary),
+            },
         )
         results |= {"auc": None}
         self.directory.save_results(results)
         if local:
             with optional(LOCAL_ACCURACY):
                 local.write(self.directory.path / LOCAL_ACCURACY)
-        results |= self._classification(full)
+        if (classes := self.evaluation.test.classes) is not None:
+            results |= self._classification(full, classes)
         self.directory.save_results(results)
         _LOG.info("stopped by %s after %s rounds", stopped_by, len(records))
         return results
 
-    def _classification(self, full: Weights) -> dict[str, object]:
+    def _classification(self, full: Weights, classes: Tensor) -> dict[str, object]:
         """Write how the model classifies test images, each part by itself; what results hold of it."""
         results: dict[str, object] = {}
         with optional(f"{CONFUSION} and {ROC}"):
             test, names = self.evaluation.test, self.class_names
-            logits, labels = test.logits(full).cpu().numpy(), test.labels.cpu().numpy()
+            logits, labels = test.logits(full).cpu().numpy(), classes.cpu().numpy()
             if not np.isfinite(logits).all():
                 raise ValueError("the test logits are not finite")
             with optional(ROC):
@@ -108,6 +123,12 @@ class FinalReport:
                 if len(names) <= MOST_CLASSES:
                     results |= {"class_accuracy": confusion.class_accuracy}
         return results
+
+
+def _frozen_bytes(module: nn.Module | None) -> int:
+    """Of the parameters that do not learn, each counted once whatever names it has."""
+    frozen = [each for each in module.parameters() if not each.requires_grad] if module else []
+    return sum(parameter.numel() * parameter.element_size() for parameter in frozen)
 
 
 def _parameters(module: nn.Module | None) -> int:

@@ -49,17 +49,18 @@ class Rounds:
         full = self._algorithm.full_weights()
         if not is_finite(full):
             raise RunFailed("the model is not finite")
-        accuracy = loss = local = None
+        scores = local = None
         if (t + 1) % self._config.evaluation.eval_interval == 0:
-            accuracy, loss = self._evaluation.globally(full)
+            scores = self._evaluation.globally(full)
             local = self._evaluation.locally(full)
         error = self._gradient_error(t, cohort)
         clients = self._transport.client_seconds
         traffic, load = self._ledger.traffic(t), self._ledger.load
         return Record(
             round=t,
-            test_accuracy=accuracy,
-            test_loss=loss,
+            test_accuracy=scores.accuracy if scores else None,
+            test_loss=scores.loss if scores else None,
+            test_perplexity=scores.perplexity if scores else None,
             train_loss=metrics.train_loss,
             load=load,
             bytes=self._ledger.of_round(t),

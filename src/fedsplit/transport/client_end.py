@@ -4,7 +4,6 @@ from torch import Tensor
 
 from fedsplit.parties.messages import Part, Upload
 from fedsplit.quant.codec import Simulated
-from fedsplit.quant.codecs.labels import Labels
 from fedsplit.quant.coded import Coded
 from fedsplit.quant.quantization import rounding_seed
 from fedsplit.quant.weights_link import Delivery, Uplink
@@ -24,16 +23,17 @@ class ClientEnd:
 
     def __init__(self, run: RunSetting, *, packs: bool) -> None:
         self._seed, self._quantization, self._packs = run.seed, run.quantization, packs
-        self._labels = Labels(run.dataset.num_classes)
+        self._labels = run.dataset.objective.labels()
         self._uplinks = {part: Uplink(run.quantization.weights, run.device, packs=packs) for part in KIND_OF}
 
     def smashed(self, upload: Upload, round: int) -> Coded:
-        """Smashed data of one client.
+        """Smashed data of one client, of real positions.
 
         Raises:
             NonFinite: they are not finite.
         """
-        codec, z = self._quantization.smashed, upload.z.contiguous()
+        codec = self._quantization.smashed
+        z = self._quantization.positions.packed(upload.z, upload.y)
         send = codec.transmit if self._packs else codec.simulate
         seed = rounding_seed(self._seed, "smashed", upload.client, round, upload.step)
         with sent_as("smashed", upload.client):

@@ -66,7 +66,10 @@ class CodedCohort(Cohort):
         self._wire.install(part, sent)
 
     def forward(self, step: int) -> Sequence[Upload]:
-        return self._wire.forward(self._clients, step)
+        uploads = self._wire.forward(self._clients, step)
+        if self._quantization.positions.lengths is not None:
+            self._wire.labels = {upload.client: upload.y for upload in uploads}
+        return uploads
 
     def backward(self, step: int, dz: Mapping[int, Tensor]) -> None:
         as_it_is = self._quantization.cut_gradient.lossless and not self._wire.packs
@@ -81,7 +84,7 @@ class CodedCohort(Cohort):
         codec = self._quantization.cut_gradient
         send = codec.transmit if self._wire.packs else codec.simulate
         for client, gradient in dz.items():
-            meant = gradient.contiguous()
+            meant = self._quantization.positions.packed(gradient, self._wire.labels.get(client))
             seed = rounding_seed(self._seed, "cut_gradient", client, self._wire.round, step)
             with sent_as("cut_gradient", client):
                 coded = Coded(meant, send(meant, seed=seed))

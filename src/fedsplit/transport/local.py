@@ -103,11 +103,12 @@ class LocalWire(Wire):
         return self._arrived(uploads)
 
     def backward(self, step: int, dz: CodedGradients) -> None:
-        arrived: Mapping[int, Tensor] = (
-            dz
-            if isinstance(dz, StackedGradients)
-            else {client: coded.arrived.decoded for client, coded in dz}
-        )
+        arrived: Mapping[int, Tensor]
+        if isinstance(dz, StackedGradients):
+            arrived = dz
+        else:
+            padded = self._run.quantization.positions.padded
+            arrived = {client: padded(coded.arrived.decoded, self.labels.get(client)) for client, coded in dz}
         with self._at_clients():
             self._run.engine.backward(self.round, step, arrived)
 
@@ -141,11 +142,12 @@ class LocalWire(Wire):
                 self.tally.rows("up", "smashed", stack.clients, Coded.exactly(stack.z), stack.step)
                 self.tally.rows("up", "labels", stack.clients, self._end.labels(stack.y), stack.step)
             return uploads
-        arrived = []
+        positions, arrived = self._run.quantization.positions, []
         for upload in uploads:
             with self._at_clients():
                 z = self._end.smashed(upload, self.round)
                 self.tally.message("up", "smashed", upload.client, z, upload.step)
             self.tally.message("up", "labels", upload.client, self._end.labels(upload.y), upload.step)
-            arrived.append(Upload(upload.client, upload.step, z.arrived.decoded, upload.y))
+            padded = positions.padded(z.arrived.decoded, upload.y, positions.padding)
+            arrived.append(Upload(upload.client, upload.step, padded, upload.y))
         return arrived

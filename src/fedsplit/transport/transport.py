@@ -11,7 +11,6 @@ from typing import Protocol, TypeAlias, TypeVar
 import torch
 
 from fedsplit.config.run_config import RunConfig
-from fedsplit.data.batches import Normalisation
 from fedsplit.data.dataset import Dataset
 from fedsplit.data.fingerprint import Fingerprint
 from fedsplit.parties.cohort import Cohort
@@ -42,9 +41,8 @@ class RunSetting:
         config: of the run.
         engine: answers for clients that are computed in this process.
         sample_counts: training samples of every client.
-        dataset: its images; clients elsewhere are told what they look like.
-        fingerprint: of its images, see `fedsplit.building.data.Data`.
-        normalisation: of images.
+        dataset: its data; clients elsewhere are told what they look like.
+        fingerprint: of its data, see `fedsplit.building.data.Data`.
         quantization: a codec for each kind of message.
         smashed_shape: of one sample.
         client_weights: of the client model; what weights look like.
@@ -60,7 +58,6 @@ class RunSetting:
     sample_counts: Sequence[int]
     dataset: Dataset
     fingerprint: Fingerprint
-    normalisation: Normalisation
     quantization: Quantization
     smashed_shape: tuple[int, ...]
     client_weights: Weights
@@ -77,13 +74,12 @@ class Member:
 
     Args:
         client: its number.
-        normalisation: of the run's images.
-        check_data: raises `UserError` where what this process has is not what the run is about.
+        prepare: makes inputs of this process's data as the run does; raises `UserError` where these are not
+            what the run is about.
     """
 
     client: int
-    normalisation: Normalisation
-    check_data: Callable[[Dataset], None]
+    prepare: Callable[[Dataset], Dataset]
 
 
 BuildRun: TypeAlias = Callable[[RunConfig, Member], RunSetting]

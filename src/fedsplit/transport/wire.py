@@ -4,6 +4,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar, TypeAlias
 
+from torch import Tensor
+
 from fedsplit.parties.messages import LocalTraining, LocalWork, Part, StackedGradients, Upload
 from fedsplit.quant.coded import Coded
 from fedsplit.quant.weights_link import Delivery
@@ -29,6 +31,8 @@ class Wire(ABC):
 
     def __init__(self, round: int, tally: Tally) -> None:
         self.round, self.tally = round, tally
+        self.labels: dict[int, Tensor] = {}
+        """Labels by client of the last `forward`, of data that are padded."""
 
     @abstractmethod
     def samples(self, client: int) -> int:

@@ -13,6 +13,7 @@ from fedsplit.building.run import build_clients
 from fedsplit.cli.run import main
 from fedsplit.errors import UserError
 from fedsplit.models.derived import DerivedAuxiliary
+from fedsplit.quant.codecs.labels import Labels
 from fedsplit.tasks.cuts.costs import CutCosts
 from fedsplit.tasks.cuts.cuts import CutTable
 from tests.cases import long_but
@@ -77,7 +78,7 @@ def test_loads_of_sampled_cohorts_are_means_over_many_rounds(configured: Configu
         due = [client for client in run.parts.cohort_of(t) if t - last_alignment[client] >= 3]
         last_alignment |= dict.fromkeys(due, t)
         aligned.append(len(due))
-    population = Population([1] * 5, 2, 1, 1, 1, 3, 1)
+    population = Population([1] * 5, 2, 1, 1, 1, 3, Labels(10))
     assert sum(aligned) / rounds == pytest.approx(population.alignments, rel=0.02)
     z, a, c = 4 * 256, sum(4 * t.numel() for t in run.parts.models.auxiliary.parameters()), 4 * 1248
     u = sum(uploaded_samples(26, 40, 5, 1) for _ in range(5)) * 2 / 5

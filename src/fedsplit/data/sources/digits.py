@@ -8,7 +8,8 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from fedsplit.data.dataset import Images, ImageSource
+from fedsplit.data.image_source import ImageSource
+from fedsplit.data.images import Images
 
 
 @dataclass(frozen=True, kw_only=True)

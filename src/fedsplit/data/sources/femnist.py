@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedsplit.data.dataset import Images, ImageSource, Published
 from fedsplit.data.decoding import kept
+from fedsplit.data.image_source import ImageSource, Published
+from fedsplit.data.images import Images
 from fedsplit.data.sources.torchvision_images import images_of, published
 from fedsplit.errors import UserError
 from fedsplit.files.paths import user_path

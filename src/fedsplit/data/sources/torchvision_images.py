@@ -9,7 +9,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from fedsplit.data.dataset import Images, ImageSource, Published
+from fedsplit.data.image_source import ImageSource, Published
+from fedsplit.data.images import Images
 from fedsplit.data.sources.origins import AS_THEY_ARE, ORIGINS
 from fedsplit.errors import UserError, first_line
 from fedsplit.files.paths import user_path

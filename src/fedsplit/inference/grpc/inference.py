@@ -86,7 +86,7 @@ class GrpcInference:
         config = self._config
         splitting = replace(config.splitting, cut=subject.cut)
         plan = choices_and_settings(replace(config, splitting=splitting, client_precisions=()))
-        tell_of_data(plan, subject.data.dataset, subject.data.normalise)
+        tell_of_data(plan, subject.data.dataset)
         spawned: list[SpawnedDevice] = []
         hub = Devices(
             run=token_bytes(16),

@@ -6,6 +6,7 @@ from torch.nn.parameter import is_lazy
 
 from fedsplit.errors import UserError, first_line
 from fedsplit.models.splitting.cuts import evaluating
+from fedsplit.objectives.objective import Objective
 
 
 def check_tensors(module: nn.Module) -> None:
@@ -24,16 +25,19 @@ def check_tensors(module: nn.Module) -> None:
             raise UserError("model", whose, f"{name} is {_plain(tensor.dtype)}, must be {_plain(computed)}")
 
 
-def check_output(module: nn.Module, example: Tensor, num_classes: int) -> None:
-    """Refuse a model whose outputs are no logits.
+def check_output(module: nn.Module, objective: Objective, example: Tensor, y: Tensor) -> None:
+    """Refuse a model whose outputs do not fit what they are trained for.
 
     Args:
-        example: a batch of its inputs, `(n, c, h, w)`.
+        objective: of the data.
+        example: a batch of its inputs, `(n, ...)`.
+        y: their labels.
 
     Raises:
-        UserError: it fails on the batch, or gives anything but floating-point logits `(n, num_classes)`.
+        UserError: it fails on the batch, or gives anything but the floating-point outputs of the objective.
     """
-    whose, sizes = type(module).__name__, f"images {tuple(example.shape[1:])}"
+    what = "images" if example.dim() == 4 else "inputs"
+    whose, sizes = type(module).__name__, f"{what} {tuple(example.shape[1:])}"
     try:
         with evaluating(module):
             output = module(example)
@@ -42,11 +46,11 @@ def check_output(module: nn.Module, example: Tensor, num_classes: int) -> None:
     except Exception as error:  # whatever code of the user's raises
         told = f"its forward fails on {sizes} ({type(error).__name__}: {first_line(error)})"
         raise UserError("model", whose, told) from error
-    logits = f"logits (n, {num_classes})"
+    logits = objective.outputs
     if not isinstance(output, Tensor):
         told = f"its output is no tensor but a {type(output).__name__}; it must be {logits}"
-    elif output.shape != (len(example), num_classes):
-        told = f"its output is {tuple(output.shape)} for {len(example)} images, must be {logits}"
+    elif not objective.fits(output, y):
+        told = f"its output is {tuple(output.shape)} for {len(example)} {what}, must be {logits}"
     elif not output.is_floating_point():
         told = f"its output is {_plain(output.dtype)}, must be floating-point {logits}"
     else:

@@ -4,6 +4,7 @@ import operator
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, fx, nn
@@ -92,6 +93,11 @@ class Cuts(Mapping[str, Cut]):
                 for name in names
                 for each in ([f"{name}.{child}" for child in inner.get(name, [])] or [name])
             ]
+
+    @property
+    def operations(self) -> int:
+        """How many operations the module is."""
+        return len(self.nodes)
 
     def _operations_of(self, name: str) -> int:
         """How many operations stand in a submodule."""
@@ -212,7 +218,34 @@ def _obstacle(crossing: Sequence[fx.Node], samples: int) -> str | None:
     return None
 
 
-def chosen(cuts: Cuts, cut: str | int | None, stages: Sequence[str] | None) -> str:
+class Place(Protocol):
+    """A place where a module could be cut."""
+
+    @property
+    def name(self) -> str:
+        """Of the submodule before it."""
+
+    @property
+    def end(self) -> int:
+        """How many operations, or other events, come before it."""
+
+
+class Places(Protocol):
+    """Places where a module could be cut, by name."""
+
+    @property
+    def operations(self) -> int:
+        """How many operations, or other events, a pass is."""
+
+    def stages(self) -> Sequence[Place]:
+        """Those that go by number."""
+
+    def __getitem__(self, name: str) -> Place: ...
+    def __iter__(self) -> Iterator[str]: ...
+    def __contains__(self, name: object) -> bool: ...
+
+
+def chosen(cuts: Places, cut: str | int | None, stages: Sequence[str] | None) -> str:
     """The name of the cut that a configuration asks for.
 
     Args:
@@ -231,7 +264,7 @@ def chosen(cuts: Cuts, cut: str | int | None, stages: Sequence[str] | None) -> s
     if unknown := [name for name in names if name not in cuts]:
         raise UserError("model.stages", unknown[0], f"no part of this model; its parts: {', '.join(cuts)}")
     if cut is None:
-        return min(names, key=lambda name: abs(cuts[name].end - len(cuts.nodes) / 2))
+        return min(names, key=lambda name: abs(cuts[name].end - cuts.operations / 2))
     if cut > len(names):
         raise UserError("model.cut", cut, f"from 1 to {len(names)}: {', '.join(names)}")
     return names[cut - 1]

@@ -1,5 +1,6 @@
 """Cuts an ordinary module at a named submodule into a client model and a server model."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
@@ -11,6 +12,8 @@ from fedsplit.computing.hooks import copied, is_hooked, refuse_what_is_lost
 from fedsplit.computing.tracing import graph_module
 from fedsplit.errors import UserError
 from fedsplit.models.splitting.cuts import Cut, Cuts, evaluating
+from fedsplit.models.splitting.probed import ProbedCut, ProbedCuts
+from fedsplit.models.splitting.probing import looks_at_values, probes
 from fedsplit.models.splitting.tied import tied
 
 
@@ -29,15 +32,21 @@ class SplitModel:
     server: nn.Module
     crossing: tuple[tuple[int, ...], ...]
 
+    @property
+    def padding(self) -> float:
+        """What smashed data are behind the end of a sample of text: NaN where padding matters to the model."""
+        return math.nan if getattr(self.server, "needs_padding", False) else 0.0
+
 
 def split(module: nn.Module, cut: str, example: Tensor) -> SplitModel:
     """Cut `module` after the last operation of its submodule `cut`.
 
     The graph of the module is traced, its list of nodes is cut in two, and each part becomes a module
-    that owns its parameters and buffers under their original names. `module` itself is left alone.
+    that owns its parameters and buffers under their original names. Where the module cannot be traced, both
+    halves run its own code (see `ProbedCuts`). `module` itself is left alone.
 
     Args:
-        module: what to cut; `torch.fx` must be able to trace it, its submodules need not be.
+        module: what to cut.
         cut: dotted name of a submodule, such as `layer2` or `features.5`.
         example: a batch of inputs, on which the halves must give what `module` gives.
 
@@ -54,24 +63,55 @@ def split(module: nn.Module, cut: str, example: Tensor) -> SplitModel:
         raise UserError("model", type(module).__name__, told)
     refuse_what_is_lost(module)
     module = copied(module)
-    cuts = Cuts(module, example)
+    cuts = find_cuts(module, example)
     chosen = cuts.get(cut)
     if chosen is None or chosen.obstacle is not None:
         reason = _why_absent(module, cut) if chosen is None else f"{chosen.obstacle}"
         raise UserError("model.cut", cut, f"{reason}; possible cuts: {_told(cuts)}")
     parts = divided(cuts, chosen)
-    _assert_equal(module, parts, example)
+    for x in (example,) if isinstance(cuts, Cuts) else (example, *cuts.trials()):
+        _assert_equal(module, parts, x)
     _freeze_unreached(parts, example)
     return parts
 
 
-def divided(cuts: Cuts, cut: Cut) -> SplitModel:
+def find_cuts(module: nn.Module, example: Tensor) -> Cuts | ProbedCuts:
+    """All places where a module could be cut.
+
+    Raises:
+        UserError: the module cannot be traced, and what it does may depend on values.
+    """
+    if _is_of_transformers(module):
+        return ProbedCuts(module, example)
+    try:
+        return Cuts(module, example)
+    except UserError:
+        if looks_at_values(module, probes(example)):
+            raise
+        cuts = ProbedCuts(module, example)
+        if not cuts.possible:
+            raise
+        return cuts
+
+
+def _is_of_transformers(module: nn.Module) -> bool:
+    """Whether there is code of that library in it, which cannot be traced."""
+    kinds = {base for part in module.modules() for base in type(part).__mro__}
+    return any(kind.__module__.partition(".")[0] == "transformers" for kind in kinds)
+
+
+def divided(cuts: Cuts | ProbedCuts, cut: Cut | ProbedCut) -> SplitModel:
     """The two halves, which share what they hold with the module that `cuts` are of; unchecked.
 
     Args:
         cuts: of the module.
         cut: one that is possible.
     """
+    if isinstance(cuts, ProbedCuts):
+        assert isinstance(cut, ProbedCut)
+        client, server, crossing = cuts.divided(cut)
+        return SplitModel(client, server, (crossing,))
+    assert isinstance(cut, Cut)
     module, nodes = cuts.module, cuts.nodes
     return SplitModel(
         client=graph_module(module, _client_graph(nodes[: cut.end], cut), "ClientModel", cuts.modes),
@@ -91,7 +131,7 @@ def _why_absent(module: nn.Module, cut: str) -> str:
 _MANY = 20
 
 
-def _told(cuts: Cuts) -> str:
+def _told(cuts: Cuts | ProbedCuts) -> str:
     """The possible cuts; of many, the stages."""
     possible = cuts.possible
     shown = possible if len(possible) <= _MANY else cuts.stages()
@@ -149,7 +189,10 @@ def _freeze_unreached(parts: SplitModel, example: Tensor) -> None:
         trained = [parameter for parameter in half.parameters() if parameter.requires_grad]
         with evaluating(half), torch.enable_grad():
             half.train()
-            output = half(inputs.detach().requires_grad_().clone())  # which may be written to
+            inputs = inputs.detach()
+            if inputs.is_floating_point():
+                inputs = inputs.requires_grad_().clone()  # which may be written to
+            output = half(inputs)
             reached: Sequence[Tensor | None] = [None] * len(trained)
             if output.requires_grad and trained:
                 reached = torch.autograd.grad(output.sum(), trained, allow_unused=True)

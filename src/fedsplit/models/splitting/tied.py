@@ -8,11 +8,15 @@ from fedsplit.computing.hooks import copied, copy_hooks
 
 
 def tied(module: nn.Module) -> list[list[str]]:
-    """Names of parameters and buffers that are one and the same, each group in the order of the module."""
+    """Names of parameters and buffers that are one and the same, each group in the order of the module.
+
+    Parameters that do not learn may be one: they never change, and are not sent.
+    """
     names: dict[int, list[str]] = {}
     every = (module.named_parameters, module.named_buffers)
     for name, tensor in chain.from_iterable(each(remove_duplicate=False) for each in every):
-        names.setdefault(id(tensor), []).append(name)
+        if tensor.requires_grad or not isinstance(tensor, nn.Parameter):
+            names.setdefault(id(tensor), []).append(name)
     return [group for group in names.values() if len(group) > 1]
 
 

@@ -58,7 +58,7 @@ def affine(
     budget: PositiveFloat | None = None,
     granularity: GranularityName,
     block_size: PositiveInt = 64,
-    channel_dim: ChannelDim = 1,
+    channel_dim: ChannelDim = "auto",
     symmetric: bool = False,
     rounding: Rounding = "nearest",
     range: RangeName = "minmax",

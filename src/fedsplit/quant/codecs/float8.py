@@ -42,7 +42,7 @@ class Float8(Quantizer[ScaledFloats]):
         *,
         granularity: GranularityName = "tensor",
         block_size: PositiveInt = 64,
-        channel_dim: ChannelDim = 1,
+        channel_dim: ChannelDim = "auto",
         scale_type: ScaleType = "bfloat16",
     ) -> None:
         self.granularity = Granularity(granularity, block_size, channel_dim)

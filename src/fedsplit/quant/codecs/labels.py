@@ -1,38 +1,36 @@
 """Labels as they travel."""
 
 from collections.abc import Sequence
+from fractions import Fraction
 from math import prod
 
 import torch
 from torch import Tensor
 
 from fedsplit.quant.bit_packing import from_bytes, to_bytes
+from fedsplit.quant.codecs.label_codec import LabelCodec, smallest_type
 from fedsplit.quant.message import Corrupt, Message, expect
 
 
-class Labels:
+class Labels(LabelCodec):
     """Class numbers, from 0 to below `num_classes`, in the smallest unsigned type that holds them."""
 
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
-        self.dtype = next(
-            dtype
-            for dtype in (torch.uint8, torch.uint16, torch.uint32, torch.int64)
-            if num_classes - 1 <= torch.iinfo(dtype).max
-        )
+        self.dtype = smallest_type(num_classes - 1)
 
     def size(self, labels: Tensor) -> int:
-        """Bytes of the payload."""
         return labels.numel() * self.dtype.itemsize
 
+    def load(self, samples: int, positions: int | Fraction) -> int | Fraction:
+        return samples * self.dtype.itemsize
+
     def encode(self, labels: Tensor) -> Message:
-        """The message of labels, int64; `ValueError` where one is no class."""
         if self._strangers(labels):
             raise ValueError(f"a label is none of {self.num_classes} classes")
         return Message.sealed(to_bytes(labels.to(self.dtype)), tuple(labels.shape), torch.int64)
 
     def decode(self, message: Message) -> Tensor:
-        """The labels, int64; `Corrupt` where the message was altered, or holds what is no class."""
         payload = message.opened()
         if message.dtype != torch.int64:
             raise Corrupt(f"labels are no {message.dtype}")
@@ -43,7 +41,6 @@ class Labels:
         return labels
 
     def largest(self, shape: Sequence[int], dtype: torch.dtype) -> int:
-        """The most bytes that the payload of so many labels can have."""
         return prod(shape) * self.dtype.itemsize
 
     def _strangers(self, labels: Tensor) -> bool:

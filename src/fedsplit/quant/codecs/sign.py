@@ -41,7 +41,7 @@ class Sign(Quantizer[Signs]):
         *,
         granularity: GranularityName = "block",
         block_size: PositiveInt = 64,
-        channel_dim: ChannelDim = 1,
+        channel_dim: ChannelDim = "auto",
         scale_type: ScaleType = "bfloat16",
     ) -> None:
         self.granularity = Granularity(granularity, block_size, channel_dim)

@@ -119,7 +119,6 @@ class Compare(Task):
         drawn = calibration_batches(
             parts.data.dataset.train,
             list(parts.data.shards),
-            normalise=parts.data.normalise,
             batches=self.calibration_batches,
             batch_size=self.calibration_batch_size,
             seed=trained.config.training.seed,

@@ -18,6 +18,7 @@ from fedsplit.building.process import prepare_process
 from fedsplit.building.quantization import build_quantization
 from fedsplit.building.run import build_clients
 from fedsplit.computing.layout import unflattened
+from fedsplit.computing.model_state import travelling
 from fedsplit.computing.multiply_adds import attention_in_products
 from fedsplit.config.choices import target_of
 from fedsplit.config.component import is_class, located
@@ -29,7 +30,6 @@ from fedsplit.files.paths import user_path
 from fedsplit.models.derived import DerivedAuxiliary
 from fedsplit.models.splitting.cuts import Cut, Cuts, evaluating
 from fedsplit.models.splitting.split import divided
-from fedsplit.quant.codecs.labels import Labels
 from fedsplit.reports.figures.style import house_style
 from fedsplit.state.weights import Weights
 from fedsplit.tasks.cuts.costs import CutCosts, cut_figure, print_csv, print_markdown, print_shown
@@ -109,15 +109,15 @@ class CutTable(Task):
                     crossing=halves.crossing,
                     **options,
                 )
-            client, server = halves.client.state_dict(), halves.server.state_dict()
+            client, server = travelling(halves.client), travelling(halves.server)
             coded_shape = partial(unflattened, halves.client, example)
             terms = RoundLoad(
                 population=population,
-                quantization=build_quantization(parts.config, z, coded_shape),
+                quantization=build_quantization(parts.config, z, coded_shape, parts.data.dataset.objective),
                 smashed_shape=z,
                 client=client,
                 server=server,
-                auxiliary=auxiliary.state_dict(),
+                auxiliary=travelling(auxiliary),
             )
             loads = {name: algorithm.round_load(terms) for name, algorithm in algorithms.items()}
             found.append(
@@ -128,7 +128,7 @@ class CutTable(Task):
                     smashed_bytes=4 * _values(z),
                     client_bytes=_bytes(client),
                     server_bytes=_bytes(server),
-                    auxiliary_bytes=_bytes(auxiliary.state_dict()),
+                    auxiliary_bytes=_bytes(travelling(auxiliary)),
                     client_macs=macs[cut.end],
                     server_macs=macs[-1] - macs[cut.end],
                     load={name: load for name, load in loads.items() if load is not None},
@@ -145,7 +145,7 @@ class CutTable(Task):
             local_epochs=training.local_epochs,
             server_update_interval=self.server_update_interval,
             align_interval=self.align_interval,
-            label_bytes=Labels(parts.data.dataset.num_classes).dtype.itemsize,
+            labels=parts.data.dataset.objective.labels(),
         )
 
 

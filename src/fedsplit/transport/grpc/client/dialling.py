@@ -5,7 +5,6 @@ import random
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from queue import SimpleQueue
 from secrets import token_bytes
 from typing import Any, NotRequired, TypeAlias, TypedDict, TypeVar, Unpack
@@ -19,7 +18,7 @@ from fedsplit.quant.message import Corrupt
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol import federation_pb2_grpc
 from fedsplit.transport.grpc.protocol.frames import OPTIONS, VERSION, Assembler, Parcel, one_line
-from fedsplit.transport.grpc.protocol.plan import check_data, configuration_of_client, normalisation
+from fedsplit.transport.grpc.protocol.plan import configuration_of_client, preparation
 from fedsplit.transport.grpc.protocol.tls import Tls, is_loopback, parse_host
 from fedsplit.transport.transport import Member
 
@@ -141,7 +140,7 @@ class Dialler(ABC):
             UserError: likewise.
         """
         config = configuration_of_client(plan, self.client, self._own)
-        member = Member(self.client, normalisation(plan), partial(check_data, plan))
+        member = Member(self.client, preparation(plan))
         try:
             with allowing_a_client(self._memory_mb):
                 return build(config, member)

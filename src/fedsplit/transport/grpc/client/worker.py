@@ -79,6 +79,7 @@ class Worker:
         self.expectations = Expectations(run)
         self._stateless = run.config.client.stateless
         self._held: dict[Part, Weights] = {}
+        self._labels: Tensor | None = None  # of the batch whose cut gradient is waited for
         self._end = ClientEnd(run, packs=True)
         self._is_after: int | None = 0  # rounds after which the state here is kept, None within a round
         self._verbs: dict[str, Callable[[Parcel[pb.FromServer]], Answer]] = {
@@ -113,7 +114,7 @@ class Worker:
                 raise Corrupt("a difference came to weights that this client does not hold")
             return self.expectations.sent_down(part, frame.tensors, difference=frame.install.difference)
         if verb == "backward":
-            return self.expectations.cut_gradient(frame.tensors)
+            return self.expectations.cut_gradient(frame.tensors, self._labels)
         return []
 
     def answer(self, parcel: Parcel[pb.FromServer]) -> Answer:
@@ -155,7 +156,7 @@ class Worker:
         after = verb.head.begin.after
         if self._is_after != after:
             self._go_back(after)
-        self._is_after = None
+        self._is_after = self._labels = None
         self.run.engine.enter([self.client])
         return [self._done(verb)]
 
@@ -191,6 +192,7 @@ class Worker:
     def _forward(self, verb: Parcel[pb.FromServer]) -> Answer:
         identity = verb.head.identity
         uploads = self.run.engine.forward([self.client], identity.round, identity.step)
+        self._labels = uploads[0].y if uploads else None
         return [*(self._upload(verb, each) for each in uploads), self._done(verb)]
 
     def _upload(self, verb: Parcel[pb.FromServer], upload: Upload) -> Parcel[pb.FromClient]:
@@ -202,7 +204,8 @@ class Worker:
     def _backward(self, verb: Parcel[pb.FromServer]) -> Answer:
         dz: Tensor = decoded(verb, self._expected(verb.head))["dz"].to(self.run.device)
         identity = verb.head.identity
-        self.run.engine.backward(identity.round, identity.step, {self.client: dz})
+        padded = self.run.quantization.positions.padded(dz, self._labels)
+        self.run.engine.backward(identity.round, identity.step, {self.client: padded})
         return [self._done(verb)]
 
     def _train_local(self, verb: Parcel[pb.FromServer]) -> Answer:
@@ -214,7 +217,7 @@ class Worker:
         )
         trained = self.run.engine.train_local([self.client], verb.head.identity.round, work)
         losses = torch.cat([each.loss for each in trained.losses]).tolist() if trained.losses else []
-        done = pb.Done(losses=losses, samples=[each.samples for each in trained.losses])
+        done = pb.Done(losses=losses, samples=[terms for each in trained.losses for terms in each.terms])
         return [*(self._upload(verb, each) for each in trained.uploads), self._message(verb, done=done)]
 
     def _upload_weights(self, verb: Parcel[pb.FromServer]) -> Answer:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import torch
+from torch import Tensor
 
 from fedsplit.parties.messages import Part
 from fedsplit.quant.codec import Codec
-from fedsplit.quant.codecs.labels import Labels
 from fedsplit.quant.message import Corrupt
 from fedsplit.quant.weights_link import EXACT, HALF, codec_of
 from fedsplit.state.weights import Weights
@@ -27,8 +27,10 @@ class Expectations:
     """
 
     def __init__(self, run: RunSetting) -> None:
-        self._codecs, self.labels = run.quantization, Labels(run.dataset.num_classes)
-        self._smashed_shape = run.smashed_shape
+        objective = run.dataset.objective
+        self._codecs, self.labels = run.quantization, objective.labels()
+        self.term_per_sample = objective.term_per_sample
+        self.positions, self._smashed_shape = run.quantization.positions, run.smashed_shape
         self._batch_size = run.config.training.batch_size
         self._local_epochs = run.config.training.local_epochs
         self._dtype = torch.get_default_dtype()
@@ -81,25 +83,58 @@ class Expectations:
         """The tensors of weights from a client."""
         return self.weights(part, self._codecs.weights.up, difference=difference)
 
-    def upload(self, samples: int) -> list[Expected]:
-        """Smashed data and labels of a batch of so many samples."""
-        batch = (samples, *self._smashed_shape)
-        return [
-            Expected("z", self.cut_number("smashed"), self._codecs.smashed, batch, self._dtype),
-            Expected("y", pb.LABELS, self.labels, batch[:1], torch.int64),
-        ]
+    def upload(self, samples: int, tensors: Sequence[pb.Tensor] = ()) -> list[Expected]:
+        """Smashed data and labels of a batch of so many samples.
 
-    def cut_gradient(self, tensors: Sequence[pb.Tensor]) -> list[Expected]:
-        """A cut gradient, of as many samples as are announced.
+        Args:
+            samples: of the batch.
+            tensors: what is announced, which says how many positions padded data have.
 
         Raises:
-            Corrupt: no batch has so many.
+            Corrupt: no batch has so many positions.
         """
+        z: tuple[int, ...] = (samples, *self._smashed_shape)
+        y: tuple[int, ...] = (samples,)
+        if self.labels.context is not None:
+            announced = [tuple(tensor.shape) for tensor in tensors]
+            match announced:
+                case [(real, *_), (_, longest)] if (
+                    samples <= real <= samples * min(longest, self.labels.context)
+                ):
+                    z, y = (real, *self._smashed_shape[1:]), (samples, longest)
+                case _:
+                    raise Corrupt(f"no batch of {samples} samples has tensors of the shapes {announced}")
+        return [
+            Expected("z", self.cut_number("smashed"), self._codecs.smashed, z, self._dtype),
+            Expected("y", pb.LABELS, self.labels, y, torch.int64),
+        ]
+
+    def check_positions(self, z: Tensor, y: Tensor) -> None:
+        """Raise where smashed data are not of the positions that their labels have.
+
+        Raises:
+            Corrupt: they are not.
+        """
+        lengths = self.positions.lengths
+        if lengths is not None and len(z) != int(lengths(y).sum()):
+            raise Corrupt(f"smashed data of {len(z)} positions came with labels of {int(lengths(y).sum())}")
+
+    def cut_gradient(self, tensors: Sequence[pb.Tensor], y: Tensor | None = None) -> list[Expected]:
+        """A cut gradient, of as many samples as are announced, or of the positions that labels `y` have.
+
+        Raises:
+            Corrupt: no batch has so many, or none of this client waits for its gradient.
+        """
+        codec, number = self._codecs.cut_gradient, self.cut_number("cut_gradient")
+        if self.positions.lengths is not None:
+            if y is None:
+                raise Corrupt("a cut gradient came, and no batch waits for one")
+            real = (int(self.positions.lengths(y).sum()), *self._smashed_shape[1:])
+            return [Expected("dz", number, codec, real, self._dtype)]
         samples = tensors[0].shape[0] if tensors and tensors[0].shape else 0
         if not 1 <= samples <= self._batch_size + 1:  # a last batch of one sample joins the one before it
             raise Corrupt(f"no batch of this run has {samples} samples")
-        codec, batch = self._codecs.cut_gradient, (samples, *self._smashed_shape)
-        return [Expected("dz", self.cut_number("cut_gradient"), codec, batch, self._dtype)]
+        return [Expected("dz", number, codec, (samples, *self._smashed_shape), self._dtype)]
 
     def steps(self, samples: int) -> int:
         """Local steps in a round of a client with so many training samples."""
@@ -119,7 +154,9 @@ class Expectations:
     @cached_property
     def most_up(self) -> int:
         """The most bytes of payload that a message of a client can have."""
-        sent = [self.upload(self._batch_size + 1)]
+        samples, most = self._batch_size + 1, self.labels.context
+        shapes = [] if most is None else [(samples * most, *self._smashed_shape[1:]), (samples, most)]
+        sent = [self.upload(samples, [pb.Tensor(shape=shape) for shape in shapes])]
         sent += [self.sent_up(part, difference=d) for part in self._weights for d in (False, True)]
         return max(sum(each.codec.largest(each.shape, each.dtype) for each in tensors) for tensors in sent)
 

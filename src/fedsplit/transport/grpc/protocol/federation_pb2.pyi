@@ -197,7 +197,7 @@ class Refusal(_message.Message):
     def __init__(self, reason: _Optional[str] = ..., for_good: _Optional[bool] = ...) -> None: ...
 
 class Plan(_message.Message):
-    __slots__ = ("choices", "settings", "normalisation_scale", "normalisation_shift", "classes", "image_shape", "num_classes")
+    __slots__ = ("choices", "settings", "classes", "num_classes", "images", "texts", "frozen_weights")
     class ChoicesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -207,19 +207,41 @@ class Plan(_message.Message):
         def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     CHOICES_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
-    NORMALISATION_SCALE_FIELD_NUMBER: _ClassVar[int]
-    NORMALISATION_SHIFT_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
-    IMAGE_SHAPE_FIELD_NUMBER: _ClassVar[int]
     NUM_CLASSES_FIELD_NUMBER: _ClassVar[int]
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    FROZEN_WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     choices: _containers.ScalarMap[str, str]
     settings: _containers.RepeatedCompositeFieldContainer[Setting]
-    normalisation_scale: _containers.RepeatedScalarFieldContainer[float]
-    normalisation_shift: _containers.RepeatedScalarFieldContainer[float]
     classes: _containers.RepeatedScalarFieldContainer[str]
-    image_shape: _containers.RepeatedScalarFieldContainer[int]
     num_classes: int
-    def __init__(self, choices: _Optional[_Mapping[str, str]] = ..., settings: _Optional[_Iterable[_Union[Setting, _Mapping]]] = ..., normalisation_scale: _Optional[_Iterable[float]] = ..., normalisation_shift: _Optional[_Iterable[float]] = ..., classes: _Optional[_Iterable[str]] = ..., image_shape: _Optional[_Iterable[int]] = ..., num_classes: _Optional[int] = ...) -> None: ...
+    images: Images
+    texts: Texts
+    frozen_weights: str
+    def __init__(self, choices: _Optional[_Mapping[str, str]] = ..., settings: _Optional[_Iterable[_Union[Setting, _Mapping]]] = ..., classes: _Optional[_Iterable[str]] = ..., num_classes: _Optional[int] = ..., images: _Optional[_Union[Images, _Mapping]] = ..., texts: _Optional[_Union[Texts, _Mapping]] = ..., frozen_weights: _Optional[str] = ...) -> None: ...
+
+class Images(_message.Message):
+    __slots__ = ("channels", "side", "scale", "shift")
+    CHANNELS_FIELD_NUMBER: _ClassVar[int]
+    SIDE_FIELD_NUMBER: _ClassVar[int]
+    SCALE_FIELD_NUMBER: _ClassVar[int]
+    SHIFT_FIELD_NUMBER: _ClassVar[int]
+    channels: int
+    side: int
+    scale: _containers.RepeatedScalarFieldContainer[float]
+    shift: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, channels: _Optional[int] = ..., side: _Optional[int] = ..., scale: _Optional[_Iterable[float]] = ..., shift: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class Texts(_message.Message):
+    __slots__ = ("vocabulary", "context", "tokenizer")
+    VOCABULARY_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    TOKENIZER_FIELD_NUMBER: _ClassVar[int]
+    vocabulary: int
+    context: int
+    tokenizer: str
+    def __init__(self, vocabulary: _Optional[int] = ..., context: _Optional[int] = ..., tokenizer: _Optional[str] = ...) -> None: ...
 
 class Setting(_message.Message):
     __slots__ = ("key", "value")

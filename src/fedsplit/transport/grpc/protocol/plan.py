@@ -5,8 +5,9 @@ installed itself, and refuses all else.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -16,8 +17,9 @@ from fedsplit.config.dotted_keys import below
 from fedsplit.config.run_config import RunConfig, leaves
 from fedsplit.config.settings import CODECS
 from fedsplit.config.values import LARGEST
-from fedsplit.data.batches import Normalisation
-from fedsplit.data.dataset import Dataset
+from fedsplit.data.dataset import Dataset, Sizes
+from fedsplit.data.images import ImageDataset, Images, Normalisation
+from fedsplit.data.texts import TextDataset
 from fedsplit.errors import UserError
 from fedsplit.quant.message import Corrupt
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
@@ -104,50 +106,85 @@ def choices_and_settings(config: RunConfig) -> pb.Plan:
     return plan
 
 
-def tell_of_data(plan: pb.Plan, dataset: Dataset, normalisation: Normalisation) -> None:
-    """Add to a plan what a client must know of the images of the run.
+def tell_of_data(plan: pb.Plan, dataset: Dataset) -> None:
+    """Add to a plan what a client must know of the data of the run.
 
     Raises:
         UserError: the name of a class is no text.
     """
-    plan.normalisation_scale.extend(normalisation.scale.tolist())
-    plan.normalisation_shift.extend(normalisation.shift.tolist())
     for name in dataset.class_names:
         if name != name.encode("utf-8", "replace").decode("utf-8"):
             told = f"class {name!a} is no UTF-8 and cannot be sent to clients with transport=grpc; rename it"
             raise UserError("dataset", name, told)
     plan.classes.extend(dataset.class_names)
-    plan.image_shape.extend(dataset.train.pixels.shape[1:])
     plan.num_classes = dataset.num_classes
+    match dataset:
+        case ImageDataset(train=Images(normalise=Normalisation(scale=scale, shift=shift))):
+            channels, side, _ = dataset.sizes.shape
+            plan.images.CopyFrom(
+                pb.Images(channels=channels, side=side, scale=scale.tolist(), shift=shift.tolist())
+            )
+        case TextDataset(tokenizer=tokenizer):
+            plan.texts.CopyFrom(pb.Texts(tokenizer=tokenizer, **_of_texts(dataset.sizes)))
 
 
-def normalisation(plan: pb.Plan) -> Normalisation:
+def preparation(plan: pb.Plan) -> Callable[[Dataset], Dataset]:
+    """What prepares the data of a client as those of the run are.
+
+    It raises `UserError` where the data are not what the run is about.
+
+    Raises:
+        Corrupt: the plan does not say how.
+    """
+    if plan.WhichOneof("data") == "images":
+        return partial(_prepared_images, plan, normalisation(plan.images))
+    if plan.WhichOneof("data") == "texts":
+        return partial(_prepared_texts, plan)
+    raise Corrupt("a plan without data")
+
+
+def normalisation(images: pb.Images) -> Normalisation:
     """The normalisation that a plan tells.
 
     Raises:
         Corrupt: it is none.
     """
-    scale, shift = plan.normalisation_scale, plan.normalisation_shift
-    channels = plan.image_shape[2] if len(plan.image_shape) == 3 else 0
-    if not channels or not len(scale) == len(shift) == channels:
+    scale, shift = images.scale, images.shift
+    if not images.channels or not len(scale) == len(shift) == images.channels:
         raise Corrupt("a plan without a normalisation of each channel")
     if not all(abs(each) <= LARGEST for each in (*scale, *shift)):
         raise Corrupt("a normalisation that is not finite")
     return Normalisation(torch.tensor(scale, dtype=torch.float64), torch.tensor(shift, dtype=torch.float64))
 
 
-def check_data(plan: pb.Plan, dataset: Dataset) -> None:
-    """Raise where the data of a client are not what the run is about.
-
-    Raises:
-        UserError: they are not.
-    """
-    found, wanted = tuple(dataset.train.pixels.shape[1:]), tuple(plan.image_shape)
-    if found != wanted:
-        raise UserError("dataset.root", f"images {found}", f"the run is about images {wanted}")
+def _prepared_images(plan: pb.Plan, normalise: Normalisation, dataset: Dataset) -> Dataset:
+    told = (plan.images.side, plan.images.side, plan.images.channels)
+    if not isinstance(dataset, ImageDataset):
+        raise UserError("dataset.root", "texts", f"the run is about images {told}")
+    found = tuple(dataset.train.pixels.shape[1:])
+    if found != told:
+        raise UserError("dataset.root", f"images {found}", f"the run is about images {told}")
     if dataset.num_classes != plan.num_classes:
-        told = f"the run has {plan.num_classes}"
-        raise UserError("dataset.root", f"{dataset.num_classes} classes", told)
+        raise UserError("dataset.root", f"{dataset.num_classes} classes", f"the run has {plan.num_classes}")
+    device = dataset.train.labels.device
+    return dataset.normalised(normalise.to(device, torch.get_default_dtype()))
+
+
+def _prepared_texts(plan: pb.Plan, dataset: Dataset) -> Dataset:
+    if not isinstance(dataset, TextDataset):
+        raise UserError("dataset.root", "images", "the run is about texts")
+    if dataset.tokenizer != plan.texts.tokenizer:
+        told = "the run's has other files, or was trained on other texts"
+        raise UserError("dataset.tokenizer", dataset.tokenizer[:12], told)
+    found = {"classes": dataset.num_classes, **_of_texts(dataset.sizes)}
+    wanted = {"classes": plan.num_classes, "vocabulary": plan.texts.vocabulary, "context": plan.texts.context}
+    if found != wanted:
+        raise UserError("dataset", found, f"the run is about texts of {wanted}")
+    return dataset
+
+
+def _of_texts(sizes: Sizes) -> dict[str, int]:
+    return {name: sizes.arguments[name] for name in ("vocabulary", "context")}
 
 
 def configuration(plan: pb.Plan) -> RunConfig:

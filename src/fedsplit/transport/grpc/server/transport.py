@@ -71,7 +71,7 @@ class GrpcTransport(Transport):
         self._spawn, self._recording = spawn, run.config.recording
         self._min_clients, self._deadline_s = min_clients, round_deadline_s
         self.plan = choices_and_settings(run.config)
-        tell_of_data(self.plan, run.dataset, run.normalisation)
+        tell_of_data(self.plan, run.dataset)
         self.expectations = Expectations(run)
         self.downlinks = self._new_downlinks()
         self.hub: Hub | None = None

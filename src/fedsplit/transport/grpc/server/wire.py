@@ -84,8 +84,8 @@ class GrpcWire(Wire):
         losses = []
         for client, answered in answers.items():
             done = answered[-1].head.done
-            for loss, samples in zip(done.losses, done.samples, strict=True):
-                losses.append(BatchLoss([client], torch.tensor([loss], dtype=torch.float64), samples))
+            for loss, terms in zip(done.losses, done.samples, strict=True):
+                losses.append(BatchLoss([client], torch.tensor([loss], dtype=torch.float64), [terms]))
         return LocalTraining(self._uploads(answers), losses)
 
     def weights(self, part: Part, clients: Sequence[int], held: Mapping[int, Weights]) -> Sequence[Weights]:
@@ -101,7 +101,7 @@ class GrpcWire(Wire):
         return arrived
 
     def _uploads(self, answered: Mapping[int, Sequence[Answer]]) -> list[Upload]:
-        uploads = []
+        positions, uploads = self._expectations.positions, []
         for client, answers in answered.items():
             for answer in answers[:-1]:
                 z, y = answer.head.tensors
@@ -109,7 +109,8 @@ class GrpcWire(Wire):
                 self.tally.message("up", "smashed", client, z, step)
                 self.tally.message("up", "labels", client, y, step)
                 tensors = self._placed(answer)
-                uploads.append(Upload(client, step, tensors["z"], tensors["y"]))
+                padded = positions.padded(tensors["z"], tensors["y"], positions.padding)
+                uploads.append(Upload(client, step, padded, tensors["y"]))
         return uploads
 
     def _placed(self, answer: Answer) -> Weights:

@@ -1,0 +1,171 @@
+"""What the submodules of a model do in a pass: in which order they run, and what they give."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fedsplit.models.splitting.cuts import evaluating
+
+_LENGTHS, _SAMPLES = (7, 5), (2, 3)
+"""Of the two probes: primes, so that products of them tell what a dimension is made of."""
+
+
+@dataclass
+class Calls:
+    """The calls of one submodule, in the order in which they ended.
+
+    Args:
+        starts: how many events came before each call.
+        ends: how many events came up to and with the end of each call; an event is a start or an end.
+        outputs: what each call gave, with `meta` tensors in the place of tensors.
+    """
+
+    starts: list[int] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)
+    outputs: list[object] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Size:
+    """A dimension of a tensor: `factor * samples**i * length**j`."""
+
+    factor: int
+    i: int
+    j: int
+
+    def of(self, samples: int, length: int) -> int:
+        """The dimension in a pass of so many samples of this length."""
+        return int(self.factor * samples**self.i * length**self.j)
+
+
+class UnclearShape(Exception):
+    """A shape that follows neither the number of samples nor their length."""
+
+
+def is_text(example: Tensor) -> bool:
+    """Whether a batch of inputs is token ids `(b, t)`."""
+    return example.dim() == 2 and not example.is_floating_point()
+
+
+def probes(example: Tensor) -> tuple[Tensor, Tensor]:
+    """Two batches of different size, of text also of different length, made of the rows of `example`."""
+    if is_text(example):
+        return resized(example, _SAMPLES[0], _LENGTHS[0]), resized(example, _SAMPLES[1], _LENGTHS[1])
+    return resized(example, _SAMPLES[0]), resized(example, _SAMPLES[1])
+
+
+def resized(example: Tensor, samples: int, length: int | None = None) -> Tensor:
+    """A batch of other size made of the rows of `example`, and of their first positions, over again."""
+    rows = torch.arange(samples, device=example.device) % len(example)
+    if length is None:
+        return example[rows]
+    return example[rows][:, torch.arange(length, device=example.device) % example.shape[1]]
+
+
+def probe(module: nn.Module, x: Tensor, note: Callable[[], None] = lambda: None) -> dict[str, Calls]:
+    """The calls of every submodule that runs in a pass, by name; that of the module itself is empty.
+
+    Args:
+        note: is called at every event, after it was counted.
+    """
+    found: dict[str, Calls] = {}
+    count = 0
+
+    def counted() -> int:
+        nonlocal count
+        count += 1
+        note()
+        return count
+
+    def watch(name: str, part: nn.Module) -> None:
+        calls = Calls()
+
+        def start(*_: object) -> None:
+            calls.starts.append(counted() - 1)
+
+        def end(_: nn.Module, __: object, output: object) -> None:
+            found[name] = calls
+            calls.ends.append(counted())
+            calls.outputs.append(mapped(output, lambda each: torch.empty_like(each, device="meta")))
+
+        handles.extend((part.register_forward_pre_hook(start), part.register_forward_hook(end)))
+
+    handles: list[torch.utils.hooks.RemovableHandle] = []
+    try:
+        for name, part in module.named_modules():
+            watch(name, part)
+        with evaluating(module):
+            module(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def mapped(output: object, change: Callable[[Tensor], object]) -> object:
+    """What a module gave, with other values in the place of its tensors; types of containers stay."""
+    if isinstance(output, Tensor):
+        return change(output)
+    if isinstance(output, tuple | list):
+        inner = [mapped(each, change) for each in output]
+        return type(output)(*inner) if hasattr(output, "_fields") else type(output)(inner)
+    if isinstance(output, dict):
+        return type(output)(**{key: mapped(each, change) for key, each in output.items()})
+    return output
+
+
+def tensors_of(output: object) -> list[Tensor]:
+    """The tensors in what a module gave."""
+    found: list[Tensor] = []
+    mapped(output, found.append)
+    return found
+
+
+def sizes(first: Tensor, second: Tensor) -> tuple[Size, ...]:
+    """The dimensions of a tensor, from what the two probes gave.
+
+    Raises:
+        UnclearShape: one of them follows neither the number of samples nor the length.
+    """
+    if first.dim() != second.dim():
+        raise UnclearShape(f"{tuple(first.shape)} and {tuple(second.shape)}")
+    return tuple(_size(*pair) for pair in zip(first.shape, second.shape, strict=True))
+
+
+def _size(first: int, second: int) -> Size:
+    for i, j in ((0, 0), (1, 0), (0, 1), (1, 1), (0, 2), (1, 2)):
+        units = [n**i * t**j for n, t in zip(_SAMPLES, _LENGTHS, strict=True)]
+        if not first % units[0] and not second % units[1] and first // units[0] == second // units[1]:
+            return Size(first // units[0], i, j)
+    raise UnclearShape(f"{first} and {second}")
+
+
+class _Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes whether an operation looks at values: a branch, or a shape, could depend on them."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.looked = False
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        tags = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
+        self.looked |= any(tag in func.tags for tag in tags)
+        return func(*args, **(kwargs or {}))
+
+
+def looks_at_values(module: nn.Module, inputs: Sequence[Tensor]) -> bool:
+    """Whether what a module does could depend on values that it computes."""
+    with evaluating(module), _watching() as watching:
+        for x in inputs:
+            module(x)
+    return watching.looked
+
+
+@contextmanager
+def _watching() -> Iterator[_Watching]:
+    with _Watching() as watching:
+        yield watching
