@@ -46,10 +46,8 @@ class Codecs(Task):
         """See `Task.run`: prints a table for each kind of tensor, and writes nothing."""
         prepare_process(config)
         parts = build_clients(config)
-        plain = {
-            name: build_codec(CodecChoice.of(f"task.codecs.{name}", node))
-            for name, node in self.codecs.items()
-        }
+        choices = {name: CodecChoice.of(f"task.codecs.{name}", node) for name, node in self.codecs.items()}
+        plain = {name: build_codec(choice) for name, choice in choices.items()}
         models = parts.models
         seen = {
             name: codec_at_cut(codec, models.smashed_shape, lambda: models.coded_shape)
