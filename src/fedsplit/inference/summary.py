@@ -46,7 +46,7 @@ class Summary:
 
     Args:
         requests: that were measured, over all devices.
-        accuracy: over these samples, a fraction.
+        accuracy: over all its samples, a fraction.
         seconds: by part of a request.
         bytes_up: of a request, mean.
         bytes_down: likewise.
