@@ -226,6 +226,7 @@ class RunDirectory:
 
     def record(self, record: Record) -> None:
         """Add a round to `metrics.csv`."""
+        assert self._log is not None, "the run directory is not open"
         append_metrics(self.path / "metrics.csv", record)
 
     def save_checkpoint(self, state: Checkpoint) -> None:
