@@ -120,7 +120,7 @@ FAULTS = (
     Fault(
         "a-fork-does-not-end-with-what-forked-it",
         "processes",
-        "src/fedsplit/processes/forking.py",
+        "src/fedsplit/processes/forker.py",
         "    end_with_parent()\n    faulthandler",
         "    faulthandler",
         ("tests/processes",),
@@ -160,7 +160,7 @@ FAULTS = (
     Fault(
         "one-class-of-several-makes-the-kind",
         "config",
-        "src/fedsplit/config/targets.py",
+        "src/fedsplit/config/component.py",
         "all(issubclass(each, kind) for each in makes)",
         "any(issubclass(each, kind) for each in makes)",
         ("tests/config/test_targets.py",),
@@ -672,7 +672,7 @@ FAULTS = (
     Fault(
         "latency-is-paid-one-way",
         "inference",
-        "src/fedsplit/inference/simulated.py",
+        "src/fedsplit/inference/local.py",
         "2 * device.latency",
         "device.latency",
         ("tests/inference/test_summary.py",),
@@ -794,7 +794,7 @@ FAULTS = (
     Fault(
         "turns-share-the-server",
         "network",
-        "src/fedsplit/network/timelines/splitfed_v2.py",
+        "src/fedsplit/network/timelines/splitfed.py",
         "replace(client, sharing=1)",
         "replace(client)",
         ("tests/network/test_timelines.py",),
@@ -818,7 +818,7 @@ FAULTS = (
     Fault(
         "all-clients-draw-one-device",
         "network",
-        "src/fedsplit/network/spread.py",
+        "src/fedsplit/network/network.py",
         "of a client's device\", client=client)",
         "of a client's device\")",
         ("tests/network/test_spread.py",),
@@ -1070,7 +1070,7 @@ FAULTS = (
     Fault(
         "a-forked-process-keeps-the-lock",
         "recording",
-        "src/fedsplit/recording/run_lock.py",
+        "src/fedsplit/recording/run_directory.py",
         "os.register_at_fork(after_in_child=_drop_in_child)",
         "",
         ("tests/recording/test_run_lock.py",),
@@ -1126,7 +1126,7 @@ FAULTS = (
     Fault(
         "a-milestone-must-be-surpassed",
         "recording",
-        "src/fedsplit/recording/summary.py",
+        "src/fedsplit/recording/metrics.py",
         "r.test_accuracy >= accuracy",
         "r.test_accuracy > accuracy",
         ("tests/recording/test_summary.py",),
@@ -1134,7 +1134,7 @@ FAULTS = (
     Fault(
         "variance-of-differences-is-of-the-population",
         "tasks",
-        "src/fedsplit/tasks/compare/paired.py",
+        "src/fedsplit/tasks/compare/comparison.py",
         "/ (n - 1)",
         "/ n",
         ("tests/tasks/compare/test_paired.py",),
@@ -1190,7 +1190,7 @@ FAULTS = (
     Fault(
         "worst-client-is-the-best",
         "recording",
-        "src/fedsplit/recording/local_accuracy.py",
+        "src/fedsplit/recording/metrics.py",
         "pstdev(found), min(found)",
         "pstdev(found), max(found)",
         ("tests/recording/test_local_accuracy.py",),
@@ -1223,7 +1223,7 @@ FAULTS = (
     Fault(
         "a-job-shows-its-best-accuracy",
         "sweeps",
-        "src/fedsplit/sweeps/progress.py",
+        "src/fedsplit/sweeps/status.py",
         "accuracies[-1] if accuracies else None",
         "max(accuracies) if accuracies else None",
         ("tests/sweeps/test_watch.py",),
@@ -1281,7 +1281,7 @@ FAULTS = (
     Fault(
         "a-broken-tracker-is-told-more",
         "trackers",
-        "src/fedsplit/trackers/harmless.py",
+        "src/fedsplit/trackers/tracker.py",
         "            self._tracker = None\n",
         "",
         ("tests/trackers/test_harmless.py",),
@@ -1289,7 +1289,7 @@ FAULTS = (
     Fault(
         "a-tracker-is-given-the-runs-own-configuration",
         "trackers",
-        "src/fedsplit/trackers/harmless.py",
+        "src/fedsplit/trackers/tracker.py",
         "tracker.start(deepcopy(dict(config)), directory",
         "tracker.start(dict(config), directory",
         ("tests/trackers/test_harmless.py",),
@@ -1340,7 +1340,7 @@ FAULTS = (
     Fault(
         "the-type-of-a-tensor-is-not-checked",
         "transport/grpc",
-        "src/fedsplit/transport/grpc/protocol/tensors.py",
+        "src/fedsplit/transport/grpc/protocol/frames.py",
         "tuple(tensor.shape) != self.shape or TYPES.get(tensor.data_type) is not self.dtype",
         "tuple(tensor.shape) != self.shape",
         ("tests/transport/test_wire.py",),
@@ -1348,7 +1348,7 @@ FAULTS = (
     Fault(
         "announced-sizes-may-be-twice-the-largest",
         "transport/grpc",
-        "src/fedsplit/transport/grpc/protocol/tensors.py",
+        "src/fedsplit/transport/grpc/protocol/frames.py",
         "tensor.size > self.codec.largest(self.shape, self.dtype)",
         "tensor.size > 2 * self.codec.largest(self.shape, self.dtype)",
         ("tests/transport/test_wire.py",),
@@ -1364,7 +1364,7 @@ FAULTS = (
     Fault(
         "private-networks-need-no-tls",
         "transport/grpc",
-        "src/fedsplit/transport/grpc/protocol/hosts.py",
+        "src/fedsplit/transport/grpc/protocol/tls.py",
         "else host.is_loopback",
         "else host.is_private",
         ("tests/transport/test_tls.py",),
@@ -1380,7 +1380,7 @@ FAULTS = (
     Fault(
         "older-streams-of-a-client-stay",
         "transport/grpc",
-        "src/fedsplit/transport/grpc/server/entrance.py",
+        "src/fedsplit/transport/grpc/server/server.py",
         "            before.cancel()\n",
         "            pass\n",
         ("tests/transport/test_entrance.py",),
@@ -1388,7 +1388,7 @@ FAULTS = (
     Fault(
         "streams-that-left-count-on",
         "transport/grpc",
-        "src/fedsplit/transport/grpc/server/entrance.py",
+        "src/fedsplit/transport/grpc/server/server.py",
         "count[key] -= 1",
         "count[key] -= 0",
         ("tests/transport/test_entrance.py",),
@@ -1452,7 +1452,7 @@ FAULTS = (
     Fault(
         "a-repeated-upload-is-taken-again",
         "transport/grpc",
-        "src/fedsplit/transport/grpc/server/pending.py",
+        "src/fedsplit/transport/grpc/server/streams.py",
         "return same and not before and not self.done",
         "return same and not self.done",
         ("tests/transport/test_hostile.py",),
@@ -1484,7 +1484,7 @@ FAULTS = (
     Fault(
         "other-logits-than-were-sent-are-taken",
         "transport/grpc",
-        "src/fedsplit/inference/grpc/dialled.py",
+        "src/fedsplit/inference/grpc/devices.py",
         "        if measured.checksum != answered.checksum:\n"
         '            raise Corrupt("other logits arrived than were sent")\n',
         "",
@@ -1574,7 +1574,7 @@ FAULTS = (
     Fault(
         "tasks-of-ones-own-have-no-traits",
         "config",
-        "src/fedsplit/config/task_traits.py",
+        "src/fedsplit/config/traits.py",
         "class_literals(_TASK) | class_literals(target)",
         "class_literals(target) | class_literals(_TASK)",
         ("tests/config/test_traits.py",),
@@ -1582,7 +1582,7 @@ FAULTS = (
     Fault(
         "every-choice-of-a-class-has-its-place-in-figures",
         "config",
-        "src/fedsplit/config/algorithm_traits.py",
+        "src/fedsplit/config/traits.py",
         'if target.split(".")[-2:-1] == [name] else {}',
         "if target else {}",
         ("tests/config/test_traits.py",),
@@ -1622,7 +1622,7 @@ FAULTS = (
     Fault(
         "a-cohort-of-all-is-refused",
         "config",
-        "src/fedsplit/config/together.py",
+        "src/fedsplit/config/checks.py",
         "size is not None and size > clients",
         "size is not None and size >= clients",
         ("tests/config/test_checks.py",),
@@ -1687,7 +1687,7 @@ FAULTS = (
     Fault(
         "a-run-from-python-leaves-its-threads-behind",
         "cli",
-        "src/fedsplit/cli/process_state.py",
+        "src/fedsplit/cli/python.py",
         "torch.set_num_threads(threads)",
         "pass",
         ("tests/cli/test_python.py",),
@@ -1703,7 +1703,7 @@ FAULTS = (
     Fault(
         "a-text-that-reads-as-a-number-is-not-quoted",
         "config",
-        "src/fedsplit/config/grammar.py",
+        "src/fedsplit/config/overrides.py",
         "[A-Za-z_/][",
         "[A-Za-z0-9_/][",
         ("tests/config/test_grammar.py",),

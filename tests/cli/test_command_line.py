@@ -11,7 +11,7 @@ import pytest
 from fedsplit.cli.run import main
 from fedsplit.errors import UserError
 from fedsplit.recording.metrics import Record
-from fedsplit.tasks.running import announced
+from fedsplit.tasks.task import announced
 from fedsplit.training.experiment import Experiment
 from tests.command_line import command_line
 from tests.conftest import TINY, Configure

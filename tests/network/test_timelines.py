@@ -11,15 +11,12 @@ import pytest
 
 from fedsplit.estimators.fit import Fit
 from fedsplit.network.clock import Clock
-from fedsplit.network.device import SimulatedDevice
-from fedsplit.network.network import SimulatedNetwork
+from fedsplit.network.network import SimulatedDevice, SimulatedNetwork
 from fedsplit.network.timelines.cse_fsl import CseFslTimeline
 from fedsplit.network.timelines.fed_avg import FedAvgTimeline
 from fedsplit.network.timelines.fsl_sage import FslSageTimeline
-from fedsplit.network.timelines.splitfed_v1 import SplitFedV1Timeline
-from fedsplit.network.timelines.splitfed_v2 import SplitFedV2Timeline
-from fedsplit.network.timelines.timeline import Timeline
-from fedsplit.network.work import Work
+from fedsplit.network.timelines.splitfed import SplitFedV1Timeline, SplitFedV2Timeline
+from fedsplit.network.timelines.timeline import Timeline, Work
 from fedsplit.recording.ledger import Direction, Kind, Messages
 
 MB = 1_000_000

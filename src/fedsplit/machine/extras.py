@@ -20,15 +20,7 @@ _EXTRAS = {
 
 @contextmanager
 def extra(key: str, value: object) -> Iterator[None]:
-    """While something is imported, or made, that needs what an extra brings.
-
-    Args:
-        key: what asked for it.
-        value: of that key.
-
-    Raises:
-        UserError: a package of an extra is not installed.
-    """
+    """While something is imported or made that needs an extra; `UserError` where its package is missing."""
     try:
         yield
     except (ModuleNotFoundError, UserError) as error:

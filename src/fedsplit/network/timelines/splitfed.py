@@ -1,7 +1,8 @@
-"""SplitFed v1: clients train at once, each with a copy of the server model."""
+"""SplitFed: clients train at once, each with a copy of the server model (v1), or one after the other (v2)."""
 
-from fedsplit.network.timelines.timeline import ClientRound, Round, Timeline
-from fedsplit.network.work import BACKWARD, STEP, Work
+from dataclasses import replace
+
+from fedsplit.network.timelines.timeline import BACKWARD, STEP, ClientRound, Round, Timeline, Work
 
 
 class SplitFedV1Timeline(Timeline):
@@ -24,3 +25,18 @@ def trips(client: ClientRound, work: Work) -> float:
         + client.compute(samples * BACKWARD * work.client)
         for step, samples in enumerate(client.batches)
     )
+
+
+class SplitFedV2Timeline(Timeline):
+    """Clients download at once, wait for their turn, and upload while the next one has its turn.
+
+    In its turn a client has the servers for itself.
+    """
+
+    def seconds(self, round: Round) -> float:
+        turn = end = 0.0
+        for client in round.clients:
+            begin = max(turn, client.download("client_weights"))
+            turn = begin + trips(replace(client, sharing=1), round.work)
+            end = max(end, turn + client.upload("client_weights"))
+        return end
