@@ -2,6 +2,7 @@
 # `make run TORCH=cpu` takes torch without CUDA, which on Linux is gigabytes less to download.
 PYTHON ?= python3
 TORCH ?=
+unexport PYTHONDONTWRITEBYTECODE # modules are compiled once, and not in each process that a test starts
 ENVIRONMENT := .venv
 IN := $(ENVIRONMENT)/bin
 
@@ -10,7 +11,7 @@ IN := $(ENVIRONMENT)/bin
 run: $(ENVIRONMENT)/runs ## train FSL-SAGE on the bundled digits images
 	$(IN)/python main.py
 
-test: install ## the test suite, six minutes on two cores
+test: install ## the test suite, five minutes on two cores
 	$(IN)/python -m pytest -n auto --dist worksteal
 
 test-long: install ## every case of the long tests, more drawn examples, and whether small faults are noticed

@@ -8,7 +8,7 @@ from setuptools.command.build_py import build_py
 
 
 class BuildWithConfiguration(build_py):
-    """Adds `hydra_config` and `exp_configs.yaml` to the package; `fedsplit.files.shipped` finds them."""
+    """Adds `hydra_config` and `exp_configs.yaml` to the package; `fedsplit.files.paths` finds them."""
 
     def run(self) -> None:
         super().run()

@@ -25,9 +25,8 @@ from fedsplit.computing.memory import reuse_freed_memory
 from fedsplit.quant.codecs.identity import Identity
 from fedsplit.quant.coded import Coded
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
-from fedsplit.transport.grpc.protocol.frames import Assembler, Parcel
+from fedsplit.transport.grpc.protocol.frames import Assembler, Expected, Parcel, check, decoded
 from fedsplit.transport.grpc.protocol.packing import pack
-from fedsplit.transport.grpc.protocol.tensors import Expected, check, decoded
 
 CODEC = Identity()
 

@@ -72,6 +72,18 @@ Configure = Callable[..., RunConfig]
 Build = Callable[..., Experiment]
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Look for garbage once, and not time and again among all that stays: that takes seconds."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.collect()
+        gc.freeze()
+
+
 @pytest.hookimpl(tryfirst=True)  # before `-m "not long"` is looked at
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what is beyond the cover that a test asks for as long; put the longest tests first."""

@@ -34,10 +34,9 @@ from fedsplit.recording.run_directory import RunDirectory
 from fedsplit.reports.drawing import StoredRuns, draw, image_files
 from fedsplit.reports.experiments import FigureRequest, figure_type
 from fedsplit.reports.notes import Notes
-from fedsplit.reports.tables.of_runs import table_of
-from fedsplit.reports.tables.request import TableRequest
+from fedsplit.reports.tables.table import TableRequest, table_of
 from fedsplit.sweeps import record
-from fedsplit.sweeps.progress import progress_of
+from fedsplit.sweeps.status import progress_of
 from fedsplit.tasks.infer import _of_the_run
 from fedsplit.training.experiment import Experiment
 from fedsplit.training.resume import resumed_config

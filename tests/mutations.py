@@ -120,7 +120,7 @@ FAULTS = (
     Fault(
         "a-fork-does-not-end-with-what-forked-it",
         "processes",
-        "src/fedsplit/processes/forking.py",
+        "src/fedsplit/processes/forker.py",
         "    end_with_parent()\n    faulthandler",
         "    faulthandler",
         ("tests/processes",),
@@ -160,7 +160,7 @@ FAULTS = (
     Fault(
         "one-class-of-several-makes-the-kind",
         "config",
-        "src/fedsplit/config/targets.py",
+        "src/fedsplit/config/component.py",
         "all(issubclass(each, kind) for each in makes)",
         "any(issubclass(each, kind) for each in makes)",
         ("tests/config/test_targets.py",),
@@ -287,7 +287,72 @@ FAULTS = (
         'with _initialisation(config.training.seed, "model"):',
         ("tests/training/test_experiment.py",),
     ),
+    # generation
+    Fault(
+        "cider-forgets-the-length",
+        "generation",
+        "src/fedsplit/generation/cider.py",
+        "10 * penalty * math",
+        "10 * math",
+        ("tests/generation/test_cider.py",),
+    ),
+    Fault(
+        "cider-counts-all-repetitions",
+        "generation",
+        "src/fedsplit/generation/cider.py",
+        "min(own.get(gram, 0.0), value) * value",
+        "own.get(gram, 0.0) * value",
+        ("tests/generation/test_cider.py",),
+    ),
+    Fault(
+        "greedy-goes-on-behind-the-end",
+        "generation",
+        "src/fedsplit/generation/decoding.py",
+        "if texts[i][-1] != end]",
+        "]",
+        ("tests/generation/test_decoding.py",),
+    ),
+    Fault(
+        "logits-of-the-padding",
+        "generation",
+        "src/fedsplit/generation/decoding.py",
+        "at = lengths.to(found.device) - 1",
+        "at = lengths.to(found.device) * 0 - 1",
+        ("tests/generation/test_decoding.py",),
+    ),
     # data
+    Fault(
+        "validation-divides-groups",
+        "data",
+        "src/fedsplit/data/language_source.py",
+        "members.setdefault(each.group, [])",
+        "members.setdefault(str(number), [])",
+        ("tests/data/test_text_sources.py",),
+    ),
+    Fault(
+        "separator-is-a-target",
+        "data",
+        "src/fedsplit/data/language_source.py",
+        "self._pair(context + separator, text + end)",
+        "self._pair(context, separator + text + end)",
+        ("tests/data/test_text_sources.py",),
+    ),
+    Fault(
+        "tokenizer-learns-from-test-texts",
+        "data",
+        "src/fedsplit/data/text_source.py",
+        "tokenizer = self.built_tokenizer(train)\n        strata",
+        "tokenizer = self.built_tokenizer([*train, *test])\n        strata",
+        ("tests/data/test_text_sources.py",),
+    ),
+    Fault(
+        "special-tokens-in-texts",
+        "data",
+        "src/fedsplit/data/tokenizers/subwords.py",
+        "inner.encode_special_tokens = True",
+        "inner.encode_special_tokens = False",
+        ("tests/data/test_tokenizers.py",),
+    ),
     Fault(
         "last-batch-of-one-stays-alone",
         "data",
@@ -607,7 +672,7 @@ FAULTS = (
     Fault(
         "latency-is-paid-one-way",
         "inference",
-        "src/fedsplit/inference/simulated.py",
+        "src/fedsplit/inference/local.py",
         "2 * device.latency",
         "device.latency",
         ("tests/inference/test_summary.py",),
@@ -729,7 +794,7 @@ FAULTS = (
     Fault(
         "turns-share-the-server",
         "network",
-        "src/fedsplit/network/timelines/splitfed_v2.py",
+        "src/fedsplit/network/timelines/splitfed.py",
         "replace(client, sharing=1)",
         "replace(client)",
         ("tests/network/test_timelines.py",),
@@ -753,7 +818,7 @@ FAULTS = (
     Fault(
         "all-clients-draw-one-device",
         "network",
-        "src/fedsplit/network/spread.py",
+        "src/fedsplit/network/network.py",
         "of a client's device\", client=client)",
         "of a client's device\")",
         ("tests/network/test_spread.py",),
@@ -1005,7 +1070,7 @@ FAULTS = (
     Fault(
         "a-forked-process-keeps-the-lock",
         "recording",
-        "src/fedsplit/recording/run_lock.py",
+        "src/fedsplit/recording/run_directory.py",
         "os.register_at_fork(after_in_child=_drop_in_child)",
         "",
         ("tests/recording/test_run_lock.py",),
@@ -1061,7 +1126,7 @@ FAULTS = (
     Fault(
         "a-milestone-must-be-surpassed",
         "recording",
-        "src/fedsplit/recording/summary.py",
+        "src/fedsplit/recording/metrics.py",
         "r.test_accuracy >= accuracy",
         "r.test_accuracy > accuracy",
         ("tests/recording/test_summary.py",),
@@ -1069,7 +1134,7 @@ FAULTS = (
     Fault(
         "variance-of-differences-is-of-the-population",
         "tasks",
-        "src/fedsplit/tasks/compare/paired.py",
+        "src/fedsplit/tasks/compare/comparison.py",
         "/ (n - 1)",
         "/ n",
         ("tests/tasks/compare/test_paired.py",),
@@ -1125,7 +1190,7 @@ FAULTS = (
     Fault(
         "worst-client-is-the-best",
         "recording",
-        "src/fedsplit/recording/local_accuracy.py",
+        "src/fedsplit/recording/metrics.py",
         "pstdev(found), min(found)",
         "pstdev(found), max(found)",
         ("tests/recording/test_local_accuracy.py",),
@@ -1158,7 +1223,7 @@ FAULTS = (
     Fault(
         "a-job-shows-its-best-accuracy",
         "sweeps",
-        "src/fedsplit/sweeps/progress.py",
+        "src/fedsplit/sweeps/status.py",
         "accuracies[-1] if accuracies else None",
         "max(accuracies) if accuracies else None",
         ("tests/sweeps/test_watch.py",),
@@ -1216,7 +1281,7 @@ FAULTS = (
     Fault(
         "a-broken-tracker-is-told-more",
         "trackers",
-        "src/fedsplit/trackers/harmless.py",
+        "src/fedsplit/trackers/tracker.py",
         "            self._tracker = None\n",
         "",
         ("tests/trackers/test_harmless.py",),
@@ -1224,7 +1289,7 @@ FAULTS = (
     Fault(
         "a-tracker-is-given-the-runs-own-configuration",
         "trackers",
-        "src/fedsplit/trackers/harmless.py",
+        "src/fedsplit/trackers/tracker.py",
         "tracker.start(deepcopy(dict(config)), directory",
         "tracker.start(dict(config), directory",
         ("tests/trackers/test_harmless.py",),
@@ -1275,7 +1340,7 @@ FAULTS = (
     Fault(
         "the-type-of-a-tensor-is-not-checked",
         "transport/grpc",
-        "src/fedsplit/transport/grpc/protocol/tensors.py",
+        "src/fedsplit/transport/grpc/protocol/frames.py",
         "tuple(tensor.shape) != self.shape or TYPES.get(tensor.data_type) is not self.dtype",
         "tuple(tensor.shape) != self.shape",
         ("tests/transport/test_wire.py",),
@@ -1283,7 +1348,7 @@ FAULTS = (
     Fault(
         "announced-sizes-may-be-twice-the-largest",
         "transport/grpc",
-        "src/fedsplit/transport/grpc/protocol/tensors.py",
+        "src/fedsplit/transport/grpc/protocol/frames.py",
         "tensor.size > self.codec.largest(self.shape, self.dtype)",
         "tensor.size > 2 * self.codec.largest(self.shape, self.dtype)",
         ("tests/transport/test_wire.py",),
@@ -1299,7 +1364,7 @@ FAULTS = (
     Fault(
         "private-networks-need-no-tls",
         "transport/grpc",
-        "src/fedsplit/transport/grpc/protocol/hosts.py",
+        "src/fedsplit/transport/grpc/protocol/tls.py",
         "else host.is_loopback",
         "else host.is_private",
         ("tests/transport/test_tls.py",),
@@ -1315,7 +1380,7 @@ FAULTS = (
     Fault(
         "older-streams-of-a-client-stay",
         "transport/grpc",
-        "src/fedsplit/transport/grpc/server/entrance.py",
+        "src/fedsplit/transport/grpc/server/server.py",
         "            before.cancel()\n",
         "            pass\n",
         ("tests/transport/test_entrance.py",),
@@ -1323,7 +1388,7 @@ FAULTS = (
     Fault(
         "streams-that-left-count-on",
         "transport/grpc",
-        "src/fedsplit/transport/grpc/server/entrance.py",
+        "src/fedsplit/transport/grpc/server/server.py",
         "count[key] -= 1",
         "count[key] -= 0",
         ("tests/transport/test_entrance.py",),
@@ -1387,7 +1452,7 @@ FAULTS = (
     Fault(
         "a-repeated-upload-is-taken-again",
         "transport/grpc",
-        "src/fedsplit/transport/grpc/server/pending.py",
+        "src/fedsplit/transport/grpc/server/streams.py",
         "return same and not before and not self.done",
         "return same and not self.done",
         ("tests/transport/test_hostile.py",),
@@ -1419,7 +1484,7 @@ FAULTS = (
     Fault(
         "other-logits-than-were-sent-are-taken",
         "transport/grpc",
-        "src/fedsplit/inference/grpc/dialled.py",
+        "src/fedsplit/inference/grpc/devices.py",
         "        if measured.checksum != answered.checksum:\n"
         '            raise Corrupt("other logits arrived than were sent")\n',
         "",
@@ -1509,7 +1574,7 @@ FAULTS = (
     Fault(
         "tasks-of-ones-own-have-no-traits",
         "config",
-        "src/fedsplit/config/task_traits.py",
+        "src/fedsplit/config/traits.py",
         "class_literals(_TASK) | class_literals(target)",
         "class_literals(target) | class_literals(_TASK)",
         ("tests/config/test_traits.py",),
@@ -1517,7 +1582,7 @@ FAULTS = (
     Fault(
         "every-choice-of-a-class-has-its-place-in-figures",
         "config",
-        "src/fedsplit/config/algorithm_traits.py",
+        "src/fedsplit/config/traits.py",
         'if target.split(".")[-2:-1] == [name] else {}',
         "if target else {}",
         ("tests/config/test_traits.py",),
@@ -1557,7 +1622,7 @@ FAULTS = (
     Fault(
         "a-cohort-of-all-is-refused",
         "config",
-        "src/fedsplit/config/together.py",
+        "src/fedsplit/config/checks.py",
         "size is not None and size > clients",
         "size is not None and size >= clients",
         ("tests/config/test_checks.py",),
@@ -1568,7 +1633,7 @@ FAULTS = (
         "src/fedsplit/config/checks.py",
         'RESUMABLE = (\n    "rounds",\n',
         'RESUMABLE = (\n    "rounds",\n    "batch_size",\n',
-        ("tests/test_command_line.py",),
+        ("tests/cli/test_command_line.py",),
     ),
     Fault(
         "an-edited-key-is-taken-at-a-resume",
@@ -1616,13 +1681,13 @@ FAULTS = (
         "src/fedsplit/config/overrides.py",
         'if value == "null":',
         'if value == "":',
-        ("tests/test_quant_command_line.py",),
+        ("tests/cli/test_quant_command_line.py",),
     ),
     # cli/ and hydra_config
     Fault(
         "a-run-from-python-leaves-its-threads-behind",
         "cli",
-        "src/fedsplit/cli/process_state.py",
+        "src/fedsplit/cli/python.py",
         "torch.set_num_threads(threads)",
         "pass",
         ("tests/cli/test_python.py",),
@@ -1638,7 +1703,7 @@ FAULTS = (
     Fault(
         "a-text-that-reads-as-a-number-is-not-quoted",
         "config",
-        "src/fedsplit/config/grammar.py",
+        "src/fedsplit/config/overrides.py",
         "[A-Za-z_/][",
         "[A-Za-z0-9_/][",
         ("tests/config/test_grammar.py",),
@@ -1649,7 +1714,7 @@ FAULTS = (
         "src/fedsplit/cli/run.py",
         "return error.exit_code",
         "return 2",
-        ("tests/test_command_line.py",),
+        ("tests/cli/test_command_line.py",),
     ),
     Fault(
         "an-alias-names-the-other-algorithm",
@@ -1665,7 +1730,7 @@ FAULTS = (
         "hydra_config/quant/int8.yaml",
         "/codec@cut_gradient: int8_block",
         "/codec@cut_gradient: none",
-        ("tests/test_quant_command_line.py", "tests/training/test_quantized_runs.py"),
+        ("tests/cli/test_quant_command_line.py", "tests/training/test_quantized_runs.py"),
     ),
 )
 

@@ -11,6 +11,7 @@ from tests.deployment.test_backends import COMPILED, LINEAR, SQNR
 from tests.deployment.test_trained_int8 import RUNTIMES
 from tests.models import test_model_choices
 from tests.test_every_choice import CHOICES, OF_A_TRAINED_RUN, OVER_THE_NETWORK, choices_by_run
+from tests.training import test_language_models
 
 ALIKE = {("model", "vgg11"), (GROUP, "qat_int8_pt2e_compiled")}
 """Made of parts that others with a case are made of."""
@@ -38,6 +39,8 @@ def collected() -> set[tuple[str, ...]]:
     found: set[tuple[str, ...]] = {each.parts for each in chain.from_iterable(choices_by_run())}
     found |= {("model", choice) for choice in values(models, "choice")}
     found |= {(group, each) for group in ("dataset", "distribution") for each in values(pairs, group)}
+    texts = test_language_models.test_model_of_texts_trains_with_an_adapter
+    found |= {(group, each) for group in ("model", "adapter") for each in values(texts, group)}
     found |= {(GROUP, name) for name in (*SQNR, *LINEAR, COMPILED)}
     return found | {(GROUP, name) for name, each in trained.items() if each.backend["runtime"] in RUNTIMES}
 

@@ -12,7 +12,7 @@ from fedsplit.config.settings import CODECS
 from tests.cases import long_but
 from tests.conftest import METHODS, Build, Configure
 
-RUN_ELSEWHERE = {"dataset", "deployment", "distribution", "model"}
+RUN_ELSEWHERE = {"adapter", "dataset", "deployment", "distribution", "model"}
 """Groups whose choices have cases of their own, see tests/test_every_case.py."""
 LARGE = {"paper_cifar10", "accuracy_study", "split_grid"}
 """Experiments of large models: every run composes them, in tests/transport/test_plan.py."""
@@ -55,11 +55,11 @@ def choices_by_run() -> list[list[Path]]:
 def test_choice_trains_what_its_algorithm_says_in_two_tiny_rounds(
     choices: list[Path], tiny: Build, cifar_sized: Build
 ) -> None:
-    build, overrides = tiny, []
+    build, overrides = tiny, ["dataset.max_train=60"]
     codecs = iter(CODECS)
     for group, name in (choice.parts for choice in choices):
         if group == "experiment":
-            build = cifar_sized
+            build, overrides = cifar_sized, []
         overrides.append(f"codec@{next(codecs)}={name}" if group == "codec" else f"{group}={name}")
         overrides += METHODS.get(name, ()) if group == "algorithm" else ()
     run = build(*overrides)

@@ -8,7 +8,18 @@ import fedsplit
 
 HOUSE = Path(fedsplit.__file__).parent
 ROOMS = (
-    *("cli", "sweeps", "tasks", "training", "reports", "trackers", "inference", "deployment", "building"),
+    *(
+        "cli",
+        "sweeps",
+        "tasks",
+        "training",
+        "reports",
+        "trackers",
+        "inference",
+        "deployment",
+        "generation",
+        "building",
+    ),
     *("transport", "algorithms", "network", "parties", "estimators", "recording", "data", "models"),
     *("objectives", "computing", "quant", "optim", "config", "processes", "files", "machine", "state"),
     *("randomness", "errors"),

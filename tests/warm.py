@@ -19,14 +19,16 @@ def warm_forker() -> Forker:
 
 def _import_what_commands_need() -> None:
     import matplotlib.figure  # noqa: F401, PLC0415
-    import sklearn.datasets  # noqa: F401, PLC0415
     import torch._dynamo  # noqa: F401, PLC0415
 
     import fedsplit.training.experiment  # noqa: F401, PLC0415
     from fedsplit.config.compose import composed, composing, run_config  # noqa: PLC0415
 
-    with composing():  # what Hydra imports and reads for the first, it has for all others
-        run_config(composed([]))
+    overrides = ["rounds=1", "algorithm=fed_avg", "hydra.run.dir=/a-b/c_d.e", "codec@quant.smashed=none"]
+    with (
+        composing()
+    ):  # what Hydra imports, reads and learns of its grammar for the first, it has for all others
+        run_config(composed(overrides))
 
 
 class Borrowed(Forker):

@@ -211,6 +211,10 @@ print(json.dumps(sorted(name for name in ("torch", "numpy", "sklearn") if name i
         ["experiment=paper_cifar10", "optimizer.lr=1"],
         ["client_optimizer=sgd", "client_optimizer.lr=0.2", "dataset=image_folder", "dataset.root='a b'"],
         ["model._target_=a.b.C", "+model.drop=0.1"],
+        ["model._target_=a.b.C", "+model.drop=0.1", "algorithm=cse_fsl", "dataset=svhn", "task=cuts"],
+        ["optimizer=sgd", "optimizer@auxiliary.optimizer=adamw", "auxiliary=mlp", "server_optimizer=sgd"],
+        ["experiment=paper_cifar10", "dataset=digits", "model=digits_cnn"],
+        ["quant=thrifty", "codec@quant.smashed=topk", "transport=grpc", "engine=sequential"],
     ],
     ids=" ".join,
 )

@@ -8,8 +8,7 @@ import pytest
 import yaml
 
 from fedsplit.config.choices import CONFIGS
-from fedsplit.config.chosen_names import chosen_name
-from fedsplit.config.compose import composed, composing, hydra_path
+from fedsplit.config.compose import chosen_name, composed, composing, hydra_path
 from fedsplit.config.overrides import spelled_out
 from fedsplit.errors import UserError
 from fedsplit.recording.run_directory import RunDirectory

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fedsplit.config.grammar import override, parsed
+from fedsplit.config.overrides import override, parsed
 from fedsplit.errors import UserError
 
 TEXTS = st.text(st.characters(exclude_categories=["Cc", "Cs"])).filter(lambda text: "${" not in text)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from fedsplit.config.targets import check_kind, is_class
+from fedsplit.config.component import check_kind, is_class
 from fedsplit.errors import UserError
 
 HERE = __name__

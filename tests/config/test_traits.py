@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from fedsplit.algorithms.algorithm import Algorithm
-from fedsplit.config.algorithm_traits import algorithm_traits
 from fedsplit.config.choices import names_of, own_choices, target_of
-from fedsplit.config.task_traits import TaskTraits, task_traits, traits_of_choice
+from fedsplit.config.traits import TaskTraits, algorithm_traits, task_traits, traits_of_choice
 from fedsplit.deployment.precisions import Precision, readers
 from fedsplit.errors import UserError
 from fedsplit.tasks.task import Task

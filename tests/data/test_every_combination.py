@@ -9,18 +9,20 @@ import yaml
 
 from fedsplit.config.choices import CONFIGS
 from fedsplit.config.run_config import RunConfig
-from fedsplit.data.image_source import ImageSource
-from fedsplit.data.images import ImageDataset
+from fedsplit.data.dataset import Dataset, Source
 from fedsplit.errors import UserError
 from fedsplit.training.experiment import Experiment
 from tests.conftest import Configure
 from tests.data.published import MAKERS
+from tests.data.text_makers import TEXT_MAKERS
 
 DATASETS = sorted(path.stem for path in CONFIGS.glob("dataset/*.yaml"))
+TEXTS = sorted(TEXT_MAKERS)
+IMAGES = [each for each in DATASETS if each not in TEXTS]
 DISTRIBUTIONS = sorted(path.stem for path in CONFIGS.glob("distribution/*.yaml"))
 AT_CLIENTS = ["own"]
 """Needs a client's own files on a machine of its own: trained in the tests of `transport=grpc`."""
-OWNERS_KNOWN = ["femnist"]
+OWNERS_KNOWN = ["femnist", "jsonl", "shakespeare"]
 SMALL = (
     "num_clients=2",
     "batch_size=16",
@@ -30,6 +32,12 @@ SMALL = (
     "dataset.image_size=8",
     "dataset.crop_padding=1",
 )
+SMALL_TEXTS = (*SMALL[:-2], "dataset.context=80", "dataset.vocabulary=280")
+MODELS = {
+    True: ("model=tiny_gpt2", "model.sizes={n_layer:2,n_embd:8,n_head:2}"),
+    False: ("model=sequence_classifier", "model.sizes={dim:8,n_layers:2,n_heads:2,hidden_dim:8}"),
+}
+"""By whether the next token is to be predicted."""
 FITTING = {
     "shards": "distribution.classes_per_client={half}",
     "extreme": "distribution.min_samples=2",
@@ -46,7 +54,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Files]:
 
         def of(dataset: str) -> list[str]:
             if dataset not in made:
-                make_files = MAKERS.get(dataset, lambda folder, patch: [])  # some need none
+                make_files = (MAKERS | TEXT_MAKERS).get(dataset, lambda folder, patch: [])  # some need none
                 made[dataset] = make_files(tmp_path_factory.mktemp(dataset), patch)
             return made[dataset]
 
@@ -56,12 +64,15 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Files]:
 def test_every_dataset_that_reads_files_is_given_small_ones() -> None:
     files = {each: (CONFIGS / "dataset" / f"{each}.yaml").read_text("utf-8") for each in DATASETS}
     reading = {each for each, text in files.items() if "root" in yaml.safe_load(text)}
-    assert MAKERS.keys() <= set(DATASETS)
-    assert not (missing := reading - MAKERS.keys()), f"tests/data/published.py makes no files of {missing}"
+    made = MAKERS | TEXT_MAKERS
+    assert made.keys() <= set(DATASETS)
+    assert not (missing := reading - made.keys()), f"tests/data/published.py makes no files of {missing}"
 
 
 def _possible(dataset: str, distribution: str) -> bool:
-    """Only some datasets know whose their samples are."""
+    """Only some datasets know whose their samples are, and only those of images have features to shift."""
+    if distribution == "feature_shift":
+        return dataset in IMAGES
     return distribution != "natural" or dataset in OWNERS_KNOWN
 
 
@@ -69,23 +80,27 @@ PAIRS = [
     (dataset, distribution)
     for dataset in DATASETS
     for distribution in DISTRIBUTIONS
-    if distribution not in AT_CLIENTS
+    if distribution not in AT_CLIENTS and _possible(dataset, distribution)
 ]
 
 
 def _overrides(dataset: str, distribution: str, files: Files, configured: Configure) -> list[str]:
-    overrides = [f"dataset={dataset}", f"distribution={distribution}", *SMALL, *files(dataset)]
+    small = SMALL
+    if dataset in TEXTS:
+        keys = yaml.safe_load((CONFIGS / "dataset" / f"{dataset}.yaml").read_text("utf-8"))
+        small = (*SMALL_TEXTS, *MODELS["loss_on" in keys])
+    overrides = [f"dataset={dataset}", f"distribution={distribution}", *small, *files(dataset)]
     if distribution in FITTING:
-        classes = _loaded(configured(*overrides)).num_classes
+        classes = len(_loaded(configured(*overrides)).train.strata.unique())
         overrides.append(FITTING[distribution].format(half=-(-classes // 2)))
     return overrides
 
 
-def _loaded(config: RunConfig) -> ImageDataset:
-    return config.dataset.build(ImageSource).load()
+def _loaded(config: RunConfig) -> Dataset:
+    return config.dataset.build(Source).load()
 
 
-@pytest.mark.parametrize("dataset", [each for each in DATASETS if not _possible(each, "natural")])
+@pytest.mark.parametrize("dataset", [each for each in DATASETS if each not in OWNERS_KNOWN])
 def test_dataset_without_owners_refuses_the_natural_distribution(
     dataset: str, files: Files, configured: Configure
 ) -> None:
@@ -97,14 +112,14 @@ def test_dataset_without_owners_refuses_the_natural_distribution(
 
 
 @pytest.mark.cover(1)
-@pytest.mark.parametrize(("dataset", "distribution"), [pair for pair in PAIRS if _possible(*pair)])
+@pytest.mark.parametrize(("dataset", "distribution"), PAIRS)
 def test_dataset_with_distribution_trains_two_rounds(
     dataset: str, distribution: str, files: Files, configured: Configure
 ) -> None:
     config = configured(*_overrides(dataset, distribution, files, configured))
     run = Experiment(config)
     parts = run.parts
-    assert parts.data.dataset.image_size == 8
+    assert parts.data.dataset.sizes.shape in ((3, 8, 8), (1, 8, 8), (80,))
     held = torch.cat(parts.data.shards[:]).sort().values
     assert torch.equal(held, torch.arange(len(parts.data.dataset.train)))
     before = run.algorithm.full_weights()

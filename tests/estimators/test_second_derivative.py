@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from fedsplit.computing.model_state import ModelState, compute_format
 from fedsplit.estimators.estimator import Chunk, FitStep, GradientEstimator
 from fedsplit.estimators.gradient_of_loss import GradientOfLoss
-from fedsplit.estimators.second_derivative.convolution import Convolution, ConvolutionOf2x2
+from fedsplit.estimators.second_derivative.layers import Convolution, ConvolutionOf2x2
 from fedsplit.estimators.second_derivative.operation import UnsupportedError
 from fedsplit.estimators.second_derivative.sweeps import Sweeps
 from fedsplit.models.auxiliary import LinearAuxiliary, MlpAuxiliary

@@ -17,8 +17,7 @@ from fedsplit.reports.figures.confusion import read_confusion
 from fedsplit.reports.figures.roc import read_roc
 from fedsplit.reports.runs import read_run
 from fedsplit.sweeps import record
-from fedsplit.sweeps.progress import progress_of
-from fedsplit.sweeps.status import told
+from fedsplit.sweeps.status import progress_of, told
 from tests.reports.stored import make_run
 
 BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60))

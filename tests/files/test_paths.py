@@ -15,7 +15,7 @@ from fedsplit.data.sources.image_folder import ImageFolder
 from fedsplit.errors import UserError
 from fedsplit.files.paths import user_path
 from fedsplit.recording.run_directory import RunDirectory
-from fedsplit.reports.finding import runs_at
+from fedsplit.reports.runs import runs_at
 from fedsplit.sweeps import record
 from fedsplit.sweeps.record import Job
 from fedsplit.tasks.certificates.certificates import Certificates
@@ -73,7 +73,7 @@ def test_what_is_read_may_be_at_home(home: Path, named: Callable[[], Any]) -> No
 def test_what_is_written_may_be_at_home(home: Path) -> None:
     assert Certificates(hosts=["localhost"], clients=1, days=1, out="~/a").out == home / "a"
     intervals = {"server_update_interval": 5, "align_interval": 10}
-    assert CutTable(format="table", among="all", plot="~/a.png", **intervals).plot == home / "a.png"
+    assert CutTable(format="table", among="all", plot="~/a.png", **intervals).file == home / "a.png"
 
 
 def test_runs_to_draw_may_be_at_home(home: Path) -> None:

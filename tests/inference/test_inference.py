@@ -16,17 +16,15 @@ from fedsplit.deployment.backends.backend import SmashedData
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.inference.codes import DeviceCodes
 from fedsplit.inference.grpc.device import DeviceClient
-from fedsplit.inference.grpc.devices import Devices, Gone, check_measured
-from fedsplit.inference.grpc.dialled import GrpcDevice
+from fedsplit.inference.grpc.devices import Devices, Gone, GrpcDevice, check_measured
 from fedsplit.inference.server_half import Answered
 from fedsplit.quant.message import Corrupt, Message
 from fedsplit.tasks.infer import Infer
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
-from fedsplit.transport.grpc.protocol.frames import Parcel
-from fedsplit.transport.grpc.protocol.tensors import announced
+from fedsplit.transport.grpc.protocol.frames import Parcel, announced
 from fedsplit.transport.grpc.protocol.tls import Tls
 from fedsplit.transport.grpc.server import listening as server_listening
-from fedsplit.transport.grpc.server.session import Link, Refused
+from fedsplit.transport.grpc.server.meeting import Link, Refused
 from tests.conftest import TINY
 
 SHORT = (

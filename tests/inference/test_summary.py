@@ -4,9 +4,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fedsplit.inference.device import Device, Footprint, Turns
-from fedsplit.inference.request import COLUMNS, Request
-from fedsplit.inference.simulated import wire
+from fedsplit.inference.device import COLUMNS, Device, Footprint, Request, Turns
+from fedsplit.inference.local import wire
 from fedsplit.inference.summary import Summary, summary_table
 from fedsplit.network.network import Network, SimulatedNetwork
 

@@ -11,7 +11,9 @@ from fedsplit.config.checks import own_keys
 from fedsplit.config.choices import CONFIGS
 from fedsplit.config.component import Component
 
-CHOICES = sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml"))
+OF_TEXTS = ("causal_lm", "sequence_classifier", "tiny_gpt2")
+"""Trained in tests/training/test_language_models.py."""
+CHOICES = sorted({path.stem for path in (CONFIGS / "model").glob("*.yaml")}.difference(OF_TEXTS))
 EVERY_RUN = ("digits_cnn", "simple_conv", "eurosat_cnn", "resnet20", "mobilenet_v2")
 """A choice of each kind: plain, with normalisation, residual with one kind of block, expanded."""
 _SIDES = {"digits_cnn": 8, "simple_conv": 8, "eurosat_cnn": 28}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fedsplit.network.work import Work
+from fedsplit.network.timelines.timeline import Work
 from tests.conftest import Build
 
 CLIENT = 64 * 9 * 8 + 64 * 9 * 8 * 16  # two convolutions of 8x8 images

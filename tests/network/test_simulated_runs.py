@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 
 from fedsplit.errors import UserError
-from fedsplit.network.device import SimulatedDevice
+from fedsplit.network.network import SimulatedDevice
 from fedsplit.recording.ledger import DIRECTIONS, KINDS, Messages
 from fedsplit.training.experiment import Experiment
 from tests.conftest import ALGORITHMS, Build, Configure

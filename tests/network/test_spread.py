@@ -6,8 +6,7 @@ import pytest
 from scipy.stats import kstest, norm
 
 from fedsplit.config.values import Spread, SpreadFromZero, allowed, fits
-from fedsplit.network.network import SimulatedNetwork
-from fedsplit.network.spread import drawn
+from fedsplit.network.network import SimulatedNetwork, drawn
 
 
 def drawn_for_many_clients(spread: object, seed: int = 0, what: str = "speed") -> list[float]:

@@ -11,8 +11,7 @@ import pytest
 
 from fedsplit.estimators.fit import Fit
 from fedsplit.network.clock import Clock
-from fedsplit.network.device import SimulatedDevice
-from fedsplit.network.network import SimulatedNetwork
+from fedsplit.network.network import SimulatedDevice, SimulatedNetwork
 from fedsplit.network.timelines.ampere import AmpereTimeline
 from fedsplit.network.timelines.cse_fsl import CseFslTimeline
 from fedsplit.network.timelines.cycle_sl import CycleSlTimeline
@@ -20,11 +19,9 @@ from fedsplit.network.timelines.fed_avg import FedAvgTimeline
 from fedsplit.network.timelines.fsl_sage import FslSageTimeline
 from fedsplit.network.timelines.lgl_sl import LglSlTimeline
 from fedsplit.network.timelines.minibatch_sfl import MinibatchSflTimeline
-from fedsplit.network.timelines.splitfed_v1 import SplitFedV1Timeline
-from fedsplit.network.timelines.splitfed_v2 import SplitFedV2Timeline
-from fedsplit.network.timelines.timeline import Timeline
+from fedsplit.network.timelines.splitfed import SplitFedV1Timeline, SplitFedV2Timeline
+from fedsplit.network.timelines.timeline import Timeline, Work
 from fedsplit.network.timelines.vanilla_sl import VanillaSlTimeline
-from fedsplit.network.work import Work
 from fedsplit.recording.ledger import Direction, Kind, Messages
 
 MB = 1_000_000

@@ -98,7 +98,7 @@ def test_vectorized_engine_gives_the_losses_bytes_and_weights_of_the_sequential_
     tiny: Build, algorithm: str, setting: str, optimizer: str
 ) -> None:
     runs = runs_of_both_engines(
-        tiny, f"algorithm={algorithm}", *optimizer.split(), "dataset.max_train=120", *SETTINGS[setting]
+        tiny, f"algorithm={algorithm}", *optimizer.split(), "dataset.max_train=80", *SETTINGS[setting]
     )
     adam = optimizer == "optimizer=adam"
     for ours, theirs in rounds(runs, 2):

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from fedsplit.errors import UserError
-from fedsplit.processes.forker import Forker
-from fedsplit.processes.forking import import_all
+from fedsplit.processes.forker import Forker, import_all
 from tests.sweeps.processes import alive, until
 
 LONG = 100.0
@@ -47,8 +46,8 @@ def leave(code: int) -> None:
 
 
 def import_something() -> bool:
-    before = "fedsplit.reports.tables.as_latex" in sys.modules
-    import fedsplit.reports.tables.as_latex  # noqa: F401, PLC0415
+    before = "fedsplit.reports.tables.files" in sys.modules
+    import fedsplit.reports.tables.files  # noqa: F401, PLC0415
 
     return before
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fedsplit.recording.local_accuracy import LocalAccuracies
+from fedsplit.recording.metrics import LocalAccuracies
 
 
 def test_local_accuracy_of_each_client_is_that_of_its_own_samples() -> None:

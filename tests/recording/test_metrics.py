@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from fedsplit.recording.ledger import DIRECTIONS, KINDS
-from fedsplit.recording.local_accuracy import LocalAccuracy
-from fedsplit.recording.metrics import PHASES, MetricsFile, Record
+from fedsplit.recording.metrics import PHASES, LocalAccuracy, Record, append_metrics, write_metrics
 
 COLUMNS = [
     "round",
@@ -62,16 +61,16 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def test_metrics_file_has_a_row_for_each_round_under_a_header_with_every_column(tmp_path: Path) -> None:
-    file = MetricsFile(tmp_path / "metrics.csv", [])
+    write_metrics(tmp_path / "metrics.csv", [])
     assert (tmp_path / "metrics.csv").read_text("utf-8").strip().split(",") == COLUMNS
     for number, record in enumerate(RECORDS):
-        file.append(record)
+        append_metrics(tmp_path / "metrics.csv", record)
         assert len(_rows(tmp_path / "metrics.csv")) == number + 1  # written at once
     assert [list(row) for row in _rows(tmp_path / "metrics.csv")] == [COLUMNS] * 3
 
 
 def test_metrics_file_has_numbers_that_read_back_exactly(tmp_path: Path) -> None:
-    MetricsFile(tmp_path / "metrics.csv", RECORDS)
+    write_metrics(tmp_path / "metrics.csv", RECORDS)
     for row, record in zip(_rows(tmp_path / "metrics.csv"), RECORDS, strict=True):
         assert int(row["round"]) == record.round
         assert float(row["train_loss"]) == record.train_loss
@@ -94,12 +93,12 @@ def test_metrics_file_has_numbers_that_read_back_exactly(tmp_path: Path) -> None
 @pytest.mark.parametrize("kept", range(4))
 def test_metrics_file_is_cut_to_the_rounds_there_are_and_goes_on(tmp_path: Path, kept: int) -> None:
     whole, path = tmp_path / "whole.csv", tmp_path / "metrics.csv"
-    MetricsFile(whole, RECORDS)
-    MetricsFile(path, [*RECORDS, _record(7)])
-    file = MetricsFile(path, RECORDS[:kept])
+    write_metrics(whole, RECORDS)
+    write_metrics(path, [*RECORDS, _record(7)])
+    write_metrics(path, RECORDS[:kept])
     assert [row["round"] for row in _rows(path)] == [str(i) for i in range(kept)]
     for record in RECORDS[kept:]:
-        file.append(record)
+        append_metrics(path, record)
     assert path.read_bytes() == whole.read_bytes()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.csv", "whole.csv"]
 

@@ -16,7 +16,7 @@ from fedsplit.reports.notes import Notes
 from fedsplit.reports.runs import read_run
 from fedsplit.sweeps.record import RECORD, Job, fingerprint, write
 from fedsplit.tasks.infer import Infer
-from fedsplit.tasks.running import go_on
+from fedsplit.tasks.task import go_on
 from tests.command_line import command_line
 from tests.configurations import configuration
 from tests.conftest import TINY, Configure

@@ -12,7 +12,7 @@ from fedsplit.building.trained import TrainedRun
 from fedsplit.config.checks import RESUMABLE
 from fedsplit.config.choices import names_of
 from fedsplit.config.run_config import RunConfig
-from fedsplit.config.task_traits import traits_of_choice
+from fedsplit.config.traits import traits_of_choice
 from fedsplit.errors import UserError
 from fedsplit.recording.config_file import write_config
 from fedsplit.recording.run_directory import RunDirectory

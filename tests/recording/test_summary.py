@@ -8,8 +8,7 @@ import torch
 
 from fedsplit.files.whole import write_json
 from fedsplit.recording.ledger import DIRECTIONS, KINDS
-from fedsplit.recording.metrics import Record
-from fedsplit.recording.summary import summarise
+from fedsplit.recording.metrics import Record, summarise
 
 ACCURACIES = [0.07, None, 0.31, 0.3, None, 0.52, 0.5]
 """By round; None is a round without evaluation. Round i brings the load to 1,000 (i + 1)."""

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from fedsplit.errors import UserError
-from fedsplit.reports.defaults import at_defaults
 from fedsplit.reports.experiments import experiments_in
 from fedsplit.reports.runs import Run
+from fedsplit.reports.selection import at_defaults
 from tests.conftest import Configure
 
 NAMED = ("algorithm", "model", "dataset", "distribution")

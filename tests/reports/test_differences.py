@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from fedsplit.reports.differences import Differing, differences
+from fedsplit.reports.page import Differing, differences
 from tests.reports.chosen import store_run
 from tests.reports.stored import load_runs
 

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from fedsplit.reports.finding import runs_at
+from fedsplit.reports.runs import runs_at
 from tests.reports.stored import make_run
 
 

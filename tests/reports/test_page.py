@@ -8,13 +8,11 @@ from urllib.parse import unquote
 
 import pytest
 
-from fedsplit.reports.figures.drawn import Drawn
+from fedsplit.reports.figures.figure_type import Drawn
 from fedsplit.reports.figures.style import blank_figure, encoded
 from fedsplit.reports.page import numbers, page
 from fedsplit.reports.runs import Run
-from fedsplit.reports.tables.of_runs import table_of
-from fedsplit.reports.tables.request import TableRequest
-from fedsplit.reports.tables.table import Table
+from fedsplit.reports.tables.table import Table, TableRequest, table_of
 from tests.reports.chosen import store_run
 from tests.reports.stored import load_runs
 

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from fedsplit.reports.figures.drawn import Drawn
+from fedsplit.reports.figures.figure_type import Drawn
 from fedsplit.reports.figures.style import blank_figure, encoded
 from fedsplit.reports.page import page
-from fedsplit.reports.tables.of_runs import table_of
-from fedsplit.reports.tables.request import TableRequest
+from fedsplit.reports.tables.table import TableRequest, table_of
 from tests.reports.browser import EXECUTABLE, Browser, browser
 from tests.reports.chosen import store_run
 from tests.reports.stored import load_runs

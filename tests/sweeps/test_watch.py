@@ -7,11 +7,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from fedsplit.sweeps.progress import Progress, progress_of
 from fedsplit.sweeps.record import Job
-from fedsplit.sweeps.status import STATUSES, Status, tell
-from fedsplit.sweeps.table import JobRow, narrow, that_fit
-from fedsplit.sweeps.watch import Watch
+from fedsplit.sweeps.status import STATUSES, Progress, Status, progress_of, tell
+from fedsplit.sweeps.watch import JobRow, Watch, narrow, that_fit
 
 METRICS = "round,test_accuracy,load,seconds.clients,seconds.server\n"
 

@@ -15,7 +15,7 @@ from PIL import Image
 from fedsplit.errors import UserError
 from fedsplit.recording.checkpoint import Checkpoint, load_latest
 from fedsplit.recording.run_directory import RunDirectory
-from fedsplit.tasks.running import go_on
+from fedsplit.tasks.task import go_on
 from fedsplit.training.experiment import Experiment
 from tests.conftest import Build
 from tests.training.test_resume import metrics

@@ -17,7 +17,7 @@ from fedsplit.inference.subject import subject_of
 from fedsplit.recording.run_directory import RunDirectory
 from fedsplit.reports.runs import read_run
 from fedsplit.training.resume import resumed_config
-from fedsplit.transport.grpc.server.run_id import run_id
+from fedsplit.transport.grpc.server.transport import run_id
 from tests.conftest import TINY, Configure
 from tests.reports.stored import make_run
 

@@ -19,6 +19,7 @@ from tests.conftest import ALGORITHMS, Build
 
 ROUNDS = 4
 RAGGED = (
+    "dataset.max_train=80",
     "distribution=dirichlet",
     "distribution.alpha=0.5",
     "scheduler=cosine",
@@ -257,7 +258,7 @@ def test_captured_run_of_sampled_stateless_clients_gives_the_bits_of_an_eager_on
     tiny: Build, recorders: list[EmulatedRecorder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = ["algorithm=fsl_sage", "engine=vectorized", "num_clients=6", "cohort_size=4", "local_epochs=3"]
-    settings += ["client.stateless=true", *RAGGED, *TWICE]
+    settings += ["client.stateless=true", *RAGGED, *TWICE, "dataset.max_train=130"]
     assert_captured_is_eager(lambda: tiny(*settings), recorders, monkeypatch)
 
 

@@ -34,27 +34,56 @@ def built(configured: Configure, *overrides: str, classified: bool = False) -> E
     return Experiment(config)
 
 
-@pytest.mark.parametrize("adapter", ["none", "lora"])
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-@pytest.mark.cover(1)
-def test_language_model_learns_what_learns_under_every_algorithm(
-    algorithm: str, adapter: str, configured: Configure
-) -> None:
-    run = built(configured, f"algorithm={algorithm}", f"adapter={adapter}")
-    frozen = {
-        name: (parameter, parameter.detach().clone())
-        for half in (run.parts.models.halves.client, run.parts.models.halves.server)
-        for name, parameter in half.named_parameters()
-        if not parameter.requires_grad
-    }
-    assert bool(frozen) == (adapter == "lora")
+def frozen_of(run: Experiment) -> dict[str, torch.Tensor]:
+    """Parameters that do not learn, by name, in the models' own memory."""
+    halves = run.parts.models.halves
+    named = [*halves.client.named_parameters(), *halves.server.named_parameters()]
+    return {name: parameter for name, parameter in named if not parameter.requires_grad}
+
+
+def assert_what_learns_moves(run: Experiment) -> None:
+    frozen = frozen_of(run)
+    copies = {name: parameter.detach().clone() for name, parameter in frozen.items()}
     before = run.algorithm.full_weights()
     losses = [run.run_round(t).train_loss for t in range(2)]
     assert losses[1] < losses[0]
     after = run.algorithm.full_weights()
     assert before.keys() & frozen.keys() == set()
     assert [name for name in after if torch.equal(after[name], before[name])] == []
-    assert all(torch.equal(parameter, value) for parameter, value in frozen.values())
+    assert all(torch.equal(frozen[name], copy) for name, copy in copies.items())
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_language_model_learns_under_every_algorithm(algorithm: str, configured: Configure) -> None:
+    run = built(configured, f"algorithm={algorithm}", "adapter=lora")
+    assert len(frozen_of(run)) > 0
+    assert_what_learns_moves(run)
+
+
+@pytest.mark.parametrize(
+    ("model", "adapter"),
+    [
+        ("tiny_gpt2", "none"),
+        ("causal_lm", "lora"),
+        pytest.param("sequence_classifier", "none", marks=pytest.mark.long),
+        ("sequence_classifier", "lora"),
+    ],
+)
+def test_model_of_texts_trains_with_an_adapter(model: str, adapter: str, configured: Configure) -> None:
+    sizes = {
+        "tiny_gpt2": "{n_layer: 2, n_embd: 16, n_head: 2}",
+        "causal_lm": "{hidden_size: 16, intermediate_size: 24, num_hidden_layers: 2, num_attention_heads: 2}",
+        "sequence_classifier": "{dim: 16, n_layers: 2, n_heads: 2, hidden_dim: 24}",
+    }
+    architectures = {"causal_lm": "llama", "sequence_classifier": "distilbert", "tiny_gpt2": "gpt2"}
+    keys = [f"model.architecture={architectures[model]}"]
+    if (model, adapter) == ("sequence_classifier", "lora"):
+        keys.append("adapter.targets=[q_lin]")
+    chosen = (f"model={model}", f"model.sizes={sizes[model]}", f"adapter={adapter}", *keys)
+    overrides = (*OVERRIDES[2:], *chosen, "algorithm=fed_avg")
+    config = of_texts(configured(*overrides), classified=model == "sequence_classifier")
+    prepare_process(config)
+    assert_what_learns_moves(Experiment(config))
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # asked by PEFT itself

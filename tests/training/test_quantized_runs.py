@@ -1,6 +1,5 @@
 """Runs whose messages are coded: what arrives, what it costs, how it goes on; and runs that code nothing."""
 
-import copy
 import csv
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -20,7 +19,6 @@ from fedsplit.parties.client import ClientWorker
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.messages import LocalTraining, LocalWork, Part, Upload
 from fedsplit.parties.split_server import SplitServer
-from fedsplit.quant.codec import Codec
 from fedsplit.quant.quantization import rounding_seed
 from fedsplit.recording.checkpoint import load_latest, save
 from fedsplit.recording.ledger import DIRECTIONS, KINDS
@@ -33,6 +31,7 @@ from fedsplit.transport.cohort import CodedCohort
 from fedsplit.transport.local import LocalTransport
 from tests.cases import long_but
 from tests.conftest import ALGORITHMS, Build
+from tests.oracles.coded_loop import CodedLoop, decoded_from_bytes
 from tests.oracles.plain_loops import adam, sgd
 from tests.training.test_resume import bits, without_seconds
 
@@ -74,11 +73,6 @@ def run_rounds(run: Experiment, stop: int, start: int = 0) -> list[Record]:
     for t in range(start, stop):
         run.records.append(run.run_round(t))
     return run.records
-
-
-def decoded_from_bytes(codec: Codec, x: Tensor, seed: int = 0) -> Tensor:
-    """What arrives of a tensor that really goes through bytes."""
-    return codec.decode(codec.encode(x.detach(), seed=seed))
 
 
 Call = tuple[Any, tuple[Any, ...], Any]
@@ -214,18 +208,18 @@ KILLED = [
 def test_quantized_run_resumed_after_a_kill_gives_the_same_bits(
     tiny: Build, tmp_path: Path, overrides: list[str]
 ) -> None:
-    straight = tiny(*overrides, "rounds=4")
-    for t in range(4):
+    straight = tiny(*overrides)
+    for t in range(3):
         run_rounds(straight, t + 1, start=t)
         save(tmp_path / str(t + 1), straight.checkpoint())
     expected = bits(straight)
     assert any(path.startswith("/links/") for path in expected)
-    for stop in (1, 2, 3):
-        resumed = tiny(*overrides, "rounds=4")
+    for stop in (1, 2):
+        resumed = tiny(*overrides)
         found = load_latest(tmp_path / str(stop))
         assert found is not None
         resumed.restore(found)
-        run_rounds(resumed, 4, start=stop)
+        run_rounds(resumed, 3, start=stop)
         actual = bits(resumed)
         assert expected.keys() == actual.keys()
         assert [name for name in expected if not torch.equal(expected[name], actual[name])] == []
@@ -397,67 +391,6 @@ def test_uploads_of_local_training_arrive_decoded(
         assert not torch.equal(upload.z, sent.z)
 
 
-class ByHand:
-    """One client and one server as plain modules; every message of theirs goes through bytes."""
-
-    def __init__(self, run: Experiment, optimizer: Callable[..., torch.optim.Optimizer]) -> None:
-        halves = run.parts.models.halves
-        self.run, self.quantization = run, run.parts.quantization
-        self.client, self.server = copy.deepcopy(halves.client), copy.deepcopy(halves.server)
-        self.auxiliary = copy.deepcopy(run.parts.models.auxiliary) or nn.Linear(1, 1)
-        self.steppers = {
-            id(module): optimizer(module) for module in (self.client, self.server, self.auxiliary)
-        }
-        self.central = self.state()
-        self.held: Weights = {}
-        self.residual: Weights = {name: torch.zeros_like(tensor) for name, tensor in self.central.items()}
-
-    def state(self) -> Weights:
-        return {name: tensor.clone() for name, tensor in self.client.state_dict().items()}
-
-    def step(self, module: nn.Module, loss: Tensor | None = None) -> None:
-        """Along the gradients of a loss, or those that are there; afterwards there are none."""
-        if loss is not None:
-            loss.backward()
-        self.steppers[id(module)].step()
-        self.steppers[id(module)].zero_grad()
-
-    def smashed(self, z: Tensor, t: int, step: int) -> Tensor:
-        seed = rounding_seed(self.run.config.training.seed, "smashed", 0, t, step)
-        return decoded_from_bytes(self.quantization.smashed, z, seed).requires_grad_()
-
-    def difference(self, x: Tensor, codec: Codec) -> Tensor:
-        return decoded_from_bytes(codec, x) if x.ndim > 1 else x.float().half().to(x.dtype)
-
-    def receive(self) -> None:
-        codecs = self.quantization.weights
-        for name, tensor in self.central.items():
-            if name in self.held:
-                self.held[name] = self.held[name] + self.difference(tensor - self.held[name], codecs.down)
-            else:
-                self.held[name] = decoded_from_bytes(codecs.whole, tensor) if tensor.ndim > 1 else tensor
-        self.client.load_state_dict(self.held)
-
-    def send(self) -> None:
-        for name, tensor in self.state().items():
-            meant = tensor - self.held[name] + self.residual[name]
-            arrived = self.difference(meant, self.quantization.weights.up)
-            self.residual[name] = meant - arrived
-            self.central[name] = self.held[name] + arrived
-
-    def splitfed(self, t: int) -> None:
-        self.receive()
-        for step, x, y in self.run.parts.batches(0).round(t):
-            z = self.client(x)
-            seen = self.smashed(z, t, step)
-            self.step(self.server, F.cross_entropy(self.server(seen), y))
-            assert seen.grad is not None
-            seed = rounding_seed(self.run.config.training.seed, "cut_gradient", 0, t, step)
-            z.backward(decoded_from_bytes(self.quantization.cut_gradient, seen.grad, seed))
-            self.step(self.client)
-        self.send()
-
-
 @pytest.mark.cover(1)
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
@@ -468,8 +401,9 @@ class ByHand:
 def test_splitfed_in_three_quantized_rounds_gives_the_weights_of_a_loop_by_hand(
     tiny: Build, algorithm: str, overrides: list[str], optimizer: str
 ) -> None:
-    run = tiny(f"algorithm={algorithm}", "num_clients=1", f"optimizer={optimizer}", *overrides)
-    reference = ByHand(run, {"adam": adam, "sgd": sgd}[optimizer])
+    small = ["num_clients=1", "dataset.max_train=60"]
+    run = tiny(f"algorithm={algorithm}", *small, f"optimizer={optimizer}", *overrides)
+    reference = CodedLoop(run, {"adam": adam, "sgd": sgd}[optimizer])
     for t in range(3):
         run.run_round(t)
         reference.splitfed(t)
@@ -495,7 +429,7 @@ def test_client_head_trains_on_decoded_smashed_data_where_configured(
         f"quant.smashed.rounding={rounding}",
         f"quant.continue_from_decoded={decoded}",
     )
-    reference = ByHand(run, sgd)
+    reference = CodedLoop(run, sgd)
     run.run_round(0)
     ((_, x, y),) = run.parts.batches(0).round(0)
     z = reference.client(x)
@@ -523,7 +457,7 @@ def test_client_head_trains_on_decoded_smashed_data_where_configured(
 
 @pytest.mark.parametrize("algorithm", long_but(["fsl_sage", "splitfed_v2"], ALGORITHMS))
 def test_stochastic_rounding_of_a_run_follows_from_the_seed_alone(tiny: Build, algorithm: str) -> None:
-    overrides = [f"algorithm={algorithm}", "quant=int4"]
+    overrides = [f"algorithm={algorithm}", "quant=int4", "dataset.max_train=60"]
     weights = {}
     for name, more, seed in (
         ("first", STOCHASTIC, 0),

@@ -14,7 +14,7 @@ from fedsplit.models.rounding.int8_graph import int8_graph
 from fedsplit.parties.sequential import Sequential
 from fedsplit.recording.checkpoint import load_latest, save
 from fedsplit.recording.run_directory import RunDirectory
-from fedsplit.tasks.running import go_on
+from fedsplit.tasks.task import go_on
 from fedsplit.training.experiment import Experiment
 from tests.conftest import ALGORITHMS, Build, Configure
 from tests.training.test_communication_load import closed_form, uploaded_samples

@@ -33,14 +33,13 @@ from fedsplit.transport.grpc.client.worker import Worker
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol import plan as plans_module
 from fedsplit.transport.grpc.protocol.expectations import Expectations
-from fedsplit.transport.grpc.protocol.frames import VERSION, Assembler, Parcel
+from fedsplit.transport.grpc.protocol.frames import VERSION, Assembler, Parcel, decoded
 from fedsplit.transport.grpc.protocol.packing import pack, pack_weights
 from fedsplit.transport.grpc.protocol.plan import choices_and_settings, configuration
-from fedsplit.transport.grpc.protocol.tensors import decoded
 from fedsplit.transport.grpc.server.hub import Hub
-from fedsplit.transport.grpc.server.pending import Answer
+from fedsplit.transport.grpc.server.meeting import Link
 from fedsplit.transport.grpc.server.server import Federation
-from fedsplit.transport.grpc.server.session import Link
+from fedsplit.transport.grpc.server.streams import Answer
 from fedsplit.transport.links import KIND_OF
 from tests.conftest import TINY
 from tests.transport import strategies

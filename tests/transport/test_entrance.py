@@ -13,10 +13,16 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol import federation_pb2_grpc
 from fedsplit.transport.grpc.protocol.frames import VERSION, Parcel
-from fedsplit.transport.grpc.server.entrance import MOST_OF_CONNECTION, SPARE, Comer, Entrance, TurnedAway
 from fedsplit.transport.grpc.server.listening import start
-from fedsplit.transport.grpc.server.server import Federation
-from fedsplit.transport.grpc.server.session import Link, Refused
+from fedsplit.transport.grpc.server.meeting import Link, Refused
+from fedsplit.transport.grpc.server.server import (
+    MOST_OF_CONNECTION,
+    SPARE,
+    Comer,
+    Entrance,
+    Federation,
+    TurnedAway,
+)
 from tests.transport.loopback import LONG
 
 CLIENTS = 2

@@ -31,7 +31,7 @@ from fedsplit.transport.grpc.protocol.frames import Parcel
 from fedsplit.transport.grpc.protocol.packing import pack_weights
 from fedsplit.transport.grpc.server import hub as hub_module
 from fedsplit.transport.grpc.server.hub import Hub
-from fedsplit.transport.grpc.server.session import Link, Refused
+from fedsplit.transport.grpc.server.meeting import Link, Refused
 from fedsplit.transport.grpc.server.transport import GrpcTransport
 from tests.conftest import TINY, Build
 from tests.transport.processes import Command, started_by

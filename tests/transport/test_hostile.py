@@ -16,8 +16,8 @@ from fedsplit.transport.grpc.client.client import TrainingClient
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol.frames import OPTIONS, VERSION
 from fedsplit.transport.grpc.server.listening import start
+from fedsplit.transport.grpc.server.meeting import Link, Refused
 from fedsplit.transport.grpc.server.server import Federation
-from fedsplit.transport.grpc.server.session import Link, Refused
 from tests.transport.invariants import CLIENT, INVARIANTS, RUN, World, attend, logged, server_survives
 
 TRIED = ("none", "mixed")

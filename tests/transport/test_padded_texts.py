@@ -20,10 +20,10 @@ from fedsplit.training.experiment import Experiment
 from fedsplit.transport.grpc.client.worker import Worker
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol.expectations import Expectations
+from fedsplit.transport.grpc.protocol.frames import decoded
 from fedsplit.transport.grpc.protocol.packing import pack
-from fedsplit.transport.grpc.protocol.tensors import decoded
 from fedsplit.transport.grpc.server.hub import Hub
-from fedsplit.transport.grpc.server.pending import expected_tensors
+from fedsplit.transport.grpc.server.streams import expected_tensors
 from tests.conftest import Build
 from tests.transport.padded_texts import CONTEXT, FEATURES, choices
 from tests.transport.runs import assert_same, ran

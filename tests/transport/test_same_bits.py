@@ -1,6 +1,6 @@
 """What a run gives does not depend on the wire: local and grpc agree in every bit, and in every byte.
 
-Runs are built in this process, with four client processes each. Those are forked from one that has imported
+Runs are built in this process, with three client processes each. Those are forked from one that has imported
 everything, for that takes longer than a run; the sweep on the command line starts them as users do.
 """
 
@@ -37,7 +37,7 @@ CASES = {
         "quant=int8",
     ],
     "error feedback": ["quant=int4", "optimizer=sgd", "optimizer.momentum=0.9"],
-    "error feedback of the whole model": ["algorithm=fed_avg", "quant=int2", "cohort_size=3"],
+    "error feedback of the whole model": ["algorithm=fed_avg", "quant=int2", "cohort_size=2"],
     "random codecs": [
         "algorithm=splitfed_v2",
         "quant.smashed=randtopk",
@@ -52,7 +52,7 @@ CASES = {
         "quant=int4",
         "quant.continue_from_decoded=true",
     ],
-    "clients without state": ["client.stateless=true", "quant=int4", "cohort_size=3"],
+    "clients without state": ["client.stateless=true", "quant=int4", "cohort_size=2"],
     "a warm start": ["algorithm.warm_start=1", "quant=int8"],
     "a schedule, epochs": ["algorithm=cse_fsl", "scheduler=cosine", "local_epochs=2", "seed=7"],
     "two optimizers": ["algorithm=splitfed_v1", "client_optimizer=adamw", "server_optimizer=sgd"],
@@ -61,7 +61,7 @@ CASES = {
         "distribution=feature_shift",
         "measure_gradient_error=true",
     ],
-    "simulated seconds of an alignment": ["network=lte", "cohort_size=3", "quant=int8"],
+    "simulated seconds of an alignment": ["network=lte", "cohort_size=2", "quant=int8"],
     "simulated seconds of turns": ["algorithm=splitfed_v2", "network=satellite", "network.cost_per_mb=0.1"],
     "clients trained for int8": ["qat=true", "quant=int8"],
     "clients with weights of two bits": ["algorithm=splitfed_v2", "weight_bits=2", "qat=true"],
@@ -81,7 +81,7 @@ EVERY_RUN = (
 def assert_same_over_both(
     tiny: Build, tmp_path: Path, chunk_weigher: ChunkWeigher, overrides: list[str]
 ) -> None:
-    overrides = ["num_clients=4", "rounds=2", *overrides]
+    overrides = ["num_clients=3", "rounds=2", *overrides]
     local = ran(tiny(*overrides, "engine=sequential"), tmp_path / "local")
     experiment = tiny(*overrides, "transport=grpc")
     grpc = ran(experiment, tmp_path / "grpc")

@@ -18,8 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from fedsplit.errors import UserError
-from fedsplit.tasks.certificates.authority import Authority
-from fedsplit.tasks.certificates.directories import make_certificates
+from fedsplit.tasks.certificates.directories import Authority, make_certificates
 from fedsplit.transport.grpc.protocol.tls import Tls, client_of, require_tls_beyond_loopback
 from tests.transport.loopback import call, served
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fedsplit.transport.grpc.client.spawned import turn
+from fedsplit.transport.grpc.client.client import turn
 
 
 def forked_with_a_turn(folder: Path, client: int, at_once: int | None) -> int:

@@ -13,8 +13,17 @@ from hypothesis import strategies as st
 from fedsplit.quant.codecs.identity import Identity
 from fedsplit.quant.message import Corrupt, Message
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
-from fedsplit.transport.grpc.protocol.frames import CHUNK, OPTIONS, Assembler, Parcel, one_line
-from fedsplit.transport.grpc.protocol.tensors import Expected, announced, check, decoded
+from fedsplit.transport.grpc.protocol.frames import (
+    CHUNK,
+    OPTIONS,
+    Assembler,
+    Expected,
+    Parcel,
+    announced,
+    check,
+    decoded,
+    one_line,
+)
 
 IDENTITY = pb.Identity(run=b"r" * 16, client=3, round=4, attempt=1, number=2, step=5)
 SIZES = (0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 3 * CHUNK + 17)

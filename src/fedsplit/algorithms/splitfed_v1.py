@@ -4,7 +4,7 @@ from itertools import count
 
 from fedsplit.algorithms.algorithm import Algorithm, RoundMetrics, Start
 from fedsplit.algorithms.round_load import RoundLoad
-from fedsplit.network.timelines.splitfed_v1 import SplitFedV1Timeline
+from fedsplit.network.timelines.splitfed import SplitFedV1Timeline
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.loss import mean_loss
 from fedsplit.parties.messages import BatchLoss

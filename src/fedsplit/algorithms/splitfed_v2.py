@@ -6,7 +6,7 @@ import torch
 
 from fedsplit.algorithms.algorithm import Algorithm, RoundMetrics
 from fedsplit.algorithms.round_load import RoundLoad
-from fedsplit.network.timelines.splitfed_v2 import SplitFedV2Timeline
+from fedsplit.network.timelines.splitfed import SplitFedV2Timeline
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.loss import mean_loss
 from fedsplit.parties.messages import BatchLoss

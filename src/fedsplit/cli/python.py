@@ -1,17 +1,17 @@
 """Runs from Python, as `import fedsplit` offers them: what `main.py` does, without a command line."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from threading import RLock
 
-from fedsplit.cli.process_state import process_as_before
 from fedsplit.cli.results import RunResults, load_run
-from fedsplit.cli.resuming import resume, taken_out
-from fedsplit.cli.single import compose_single, single
+from fedsplit.cli.single import compose_single, resume, single, taken_out
 from fedsplit.config.choices import own_choices
 from fedsplit.config.commands import command
-from fedsplit.config.grammar import override
-from fedsplit.config.overrides import spelled_out
+from fedsplit.config.overrides import override, spelled_out
 from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import UserError
 from fedsplit.training.round_callback import RoundCallback, calling_after_rounds
@@ -60,12 +60,9 @@ def run(
 
 
 def compose(*overrides: str, config_dir: str | Path | None = None, **values: object) -> RunConfig:
-    """The checked configuration that `run` would train with; imports nothing heavy, writes nothing.
+    """The checked configuration that `run` would train with, which says what arguments mean.
 
-    Args:
-        overrides: see `run`.
-        config_dir: see `run`.
-        values: see `run`.
+    It imports nothing heavy, and writes nothing.
 
     Raises:
         UserError: something asked for cannot be.
@@ -78,3 +75,25 @@ def compose(*overrides: str, config_dir: str | Path | None = None, **values: obj
 def _spelled_out(overrides: tuple[str, ...], values: dict[str, object]) -> list[str]:
     given = [*overrides, *(override(key, value) for key, value in values.items())]
     return [each for argument in given for each in spelled_out(argument)]
+
+
+@contextmanager
+def process_as_before() -> Iterator[None]:
+    """Leave the process as it was: torch's threads, rounding, flags and generators, and the level of the log.
+
+    The C library goes on to keep freed memory for the next tensors (see `fedsplit.computing.memory`).
+    """
+    import torch  # noqa: PLC0415  (heavy: only once a run begins)
+
+    cudnn, products, log = torch.backends.cudnn, torch.backends.cuda.matmul, logging.getLogger("fedsplit")
+    threads, level = torch.get_num_threads(), log.level
+    flags = (cudnn.deterministic, cudnn.benchmark, cudnn.fp32_precision, products.fp32_precision)
+    initialized: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = range(torch.cuda.device_count() if initialized else 0)
+    with torch.random.fork_rng(devices):
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            log.setLevel(level)
+            (cudnn.deterministic, cudnn.benchmark, cudnn.fp32_precision, products.fp32_precision) = flags

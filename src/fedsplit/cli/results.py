@@ -22,7 +22,6 @@ class RunResults:
     """A run read back from its directory.
 
     Args:
-        directory: of the run.
         config: as in its `config.yaml`; `choices` names what was chosen of each group.
         metrics: a row of `metrics.csv` a round, by column: numbers, None where there was nothing to measure;
             loads and bytes in bytes, and `left_out`, clients that a round went on without, is a text.
@@ -50,11 +49,7 @@ class RunResults:
         return {name: run.model(name) for name in names}
 
     def to_pandas(self) -> "pandas.DataFrame":
-        """The metrics as a frame, a row a round.
-
-        Raises:
-            UserError: pandas is not installed.
-        """
+        """The metrics as a frame, a row a round; `UserError` where pandas is not installed."""
         try:
             import pandas  # noqa: PLC0415
         except ModuleNotFoundError as error:

@@ -1,15 +1,16 @@
 """The run command: one run, a resumed one, or a sweep, from what is given on the command line."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import hydra
 from hydra.errors import HydraException
 
-from fedsplit.cli.flags import SHOWS, apart, check_flags, show
-from fedsplit.cli.resuming import resume, taken_out
-from fedsplit.cli.single import compose_single, single
-from fedsplit.config.choices import own_choices
+from fedsplit.cli.single import compose_single, resume, single, taken_out
+from fedsplit.config.choices import CONFIGS, FLAG, own_choices
+from fedsplit.config.compose import composed, composing
 from fedsplit.config.overrides import one_list, spelled_out
 from fedsplit.errors import RunFailed, UserError, first_line
 from fedsplit.files.paths import shown
@@ -40,12 +41,7 @@ def main() -> int:
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Do what the arguments of the command ask for, and print where results are.
-
-    Raises:
-        UserError: something asked for cannot be.
-        RunFailed: the run could not be carried to its end.
-    """
+    """Do what the arguments of the command ask for, and print where results are; raises as `Task.run`."""
     arguments = [each for argument in arguments for each in spelled_out(argument)]
     flags = [argument for argument in arguments if argument.startswith("-")]
     check_flags(flags)
@@ -67,3 +63,54 @@ def run(arguments: Sequence[str]) -> None:
         single(directory, config)
         if (directory / "config.yaml").is_file():
             print(shown(directory))
+
+
+SHOWS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i"}
+"""Flags by which Hydra shows something and runs nothing."""
+SWEEPS = {"-m", "--multirun"}
+_DIRECTORY = (FLAG, "-cd")
+_CONFIGURES = ("--config-name", "-cn", "--config-path", "-cp")
+
+
+def apart(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The directory of choices of the user's own that arguments name, and the other arguments.
+
+    Raises:
+        UserError: no directory follows the flag, or it is given twice.
+    """
+    found, others = [], []
+    rest = iter(arguments)
+    for each in rest:
+        flag, equals, value = each.partition("=")
+        if flag in _DIRECTORY:
+            found.append(value if equals else next(rest, ""))
+        else:
+            others.append(each)
+    if len(found) > 1 or "" in found:
+        raise UserError(FLAG, " ".join(found), "takes one directory, once")
+    return (found[0] if found else None), others
+
+
+def check_flags(flags: Sequence[str]) -> None:
+    """Raise `UserError` where a flag is given that this command does not have."""
+    if configured := [flag for flag in flags if flag.partition("=")[0] in _CONFIGURES]:
+        told = f"the configuration is hydra_config/config.yaml; {FLAG} adds choices of your own"
+        raise UserError("flag", configured[0], told)
+    if not SHOWS.intersection(flags) and (unknown := set(flags) - SWEEPS):
+        known = ", ".join(sorted({*SHOWS, *SWEEPS, FLAG}))
+        raise UserError("flag", sorted(unknown)[0], f"must be one of {known}")
+
+
+def show(arguments: Sequence[str]) -> None:
+    """Let Hydra show what a flag asks for: help, or the configuration.
+
+    Raises:
+        UserError: an override beside it is wrong.
+    """
+    overrides = [each for each in arguments if "=" in each and not each.startswith("-")]
+    if overrides and not SWEEPS.intersection(arguments):
+        with composing():
+            composed(overrides)  # tells of a mistake in one line
+    sys.argv[1:] = arguments
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come back to `main`, which tells them in one line
+    hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")(lambda config: None)()

@@ -1,24 +1,56 @@
-"""One run, new or gone on with, as overrides ask for it."""
+"""One run, new or gone on with, as overrides ask for it; Ctrl-C says how to go on."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from hydra.types import RunMode
 
-from fedsplit.cli.resuming import resumable
+from fedsplit.config.commands import resume_command
 from fedsplit.config.compose import check_hydra, choices_of, composed, composing, hydra_path, plain
-from fedsplit.config.overrides import check_beside
+from fedsplit.config.overrides import check_beside, parsed
 from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import UserError
-from fedsplit.tasks.running import perform
+from fedsplit.files.paths import user_path
+from fedsplit.tasks.task import go_on, perform
+
+
+@contextmanager
+def resumable(directory: Path) -> Iterator[None]:
+    """While a run is at work in a directory: Ctrl-C says how to go on with what it has begun."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        begun = (directory / "config.yaml").is_file()
+        raise KeyboardInterrupt(*[resume_command(directory)] if begun else []) from error
+
+
+def taken_out(overrides: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The directory that `resume=` names, None where it names none, and the other overrides.
+
+    Raises:
+        UserError: the directory is in quotes and cannot be read.
+    """
+    given = [each for each in overrides if each.startswith("resume=")]
+    if not given or given[-1] == "resume=null":
+        return None, list(overrides)
+    path = given[-1].partition("=")[2]
+    if path.startswith(("'", '"')):
+        path = str(parsed(given[-1:])[0].value())
+    return path, [each for each in overrides if each not in given]
+
+
+def resume(given: str, overrides: Sequence[str]) -> Path:
+    """Go on with the run in the directory `given`, with what may be changed, as `go_on`; its path."""
+    directory = user_path(given, "resume")
+    changes = {override.key_or_group: override.value() for override in parsed(overrides)}
+    with resumable(directory):
+        go_on(directory, changes)
+    return directory
 
 
 def compose_single(overrides: Sequence[str]) -> tuple[Path, RunConfig]:
-    """The directory and the configuration that overrides ask for.
-
-    Raises:
-        UserError: something asked for cannot be.
-    """
+    """The directory and the configuration that overrides ask for; `UserError` where something cannot be."""
     with composing():
         config = composed(overrides)
         check_hydra(config)
@@ -33,11 +65,6 @@ def compose_single(overrides: Sequence[str]) -> tuple[Path, RunConfig]:
 
 
 def single(directory: Path, config: RunConfig) -> None:
-    """Do what `compose_single` composed.
-
-    Raises:
-        UserError: something asked for cannot be.
-        RunFailed: the run could not be carried to its end.
-    """
+    """Do what `compose_single` composed; raises as `Task.run`."""
     with resumable(directory):
         perform(directory, config)

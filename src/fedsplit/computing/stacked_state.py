@@ -41,8 +41,9 @@ class StackedState:
         parameters = dict(module.named_parameters(remove_duplicate=False))
         self.frozen = {name: own[name] for name, each in parameters.items() if not each.requires_grad}
         """Parameters that do not learn, in the module's memory."""
-        moving = {name: tensor for name, tensor in own.items() if name not in self.frozen}
-        stacks = {name: t.repeat(clients, *[1] * t.ndim) for name, t in moving.items()}
+        stacks = {
+            name: t.repeat(clients, *[1] * t.ndim) for name, t in own.items() if name not in self.frozen
+        }
         self.trained = {name: stacks[name] for name in parameters if name not in self.frozen}
         """Parameters that steps move, `(K, ...)`."""
         self.buffers = {name: stacks[name] for name in own if name not in parameters}

@@ -1,4 +1,4 @@
-"""Checks each key of a composed configuration without importing anything heavy."""
+"""Checks the keys of a composed configuration, each and together, without importing anything heavy."""
 
 from collections.abc import Mapping
 
@@ -11,10 +11,11 @@ from fedsplit.config.settings import (
     TOPICS,
     WEIGHTS_CODECS,
     CodecChoice,
+    ConfigFields,
     keys_of,
 )
 from fedsplit.config.signature import signature, unknown_target
-from fedsplit.config.task_traits import TaskTraits, task_traits, traits_of_choice
+from fedsplit.config.traits import TaskTraits, task_traits, traits_of_choice
 from fedsplit.config.values import LARGEST, HalfPrecision, Plain, allowed, fits
 from fedsplit.errors import UserError
 
@@ -23,7 +24,11 @@ SETTINGS = {key: kind for topic in TOPICS.values() if not topic.PLACE for key, k
 _OWN_KEYS = {topic.PLACE: keys_of(topic) for topic in TOPICS.values() if topic.PLACE}
 _CODEC_KEYS = {"zstd": keys_of(CodecChoice)["zstd"]}
 
-_DATASET_KEYS: dict[str, object] = {"root": str | None, "download": bool | None}
+_DATASET_KEYS: dict[str, object] = {
+    "root": str | None,
+    "tokenizer_files": str | None,
+    "download": bool | None,
+}
 """Of the machine of a client."""
 
 RESUMABLE = (
@@ -38,6 +43,7 @@ RESUMABLE = (
     "tracker",
     "trust",
     "dataset.root",
+    "dataset.tokenizer_files",
 )
 """What may be given anew beside `resume`, and all below it."""
 OF_NO_CONSEQUENCE = (
@@ -48,11 +54,7 @@ OF_NO_CONSEQUENCE = (
 
 
 def check_keys(config: Plain) -> None:
-    """Check every key of a composed configuration by itself.
-
-    Raises:
-        UserError: names the key, its value and what is allowed.
-    """
+    """Check every key of a composed configuration by itself; `UserError` says what is allowed."""
     task = task_traits(config)
     for key, annotation in SETTINGS.items():
         if not (task.deploys and key == "precision"):
@@ -189,3 +191,33 @@ def _check_value(key: str, value: object, annotation: object) -> None:
     if annotation is not None and not fits(annotation, value):
         limit = f", up to {LARGEST:g}" if isinstance(value, int | float) and abs(value) > LARGEST else ""
         raise UserError(key, value, f"must be {allowed(annotation)}{limit}")
+
+
+_VECTORIZED = "fedsplit.parties.vectorized.Vectorized"
+
+
+def check_together(config: ConfigFields) -> None:
+    """Check keys against each other, once each is allowed by itself; `UserError` names one of two."""
+    size, clients = config.population.cohort_size, config.population.num_clients
+    if size is not None and size > clients:
+        raise UserError("cohort_size", size, f"at most num_clients, {clients}")
+    if config.computation.cuda_graphs and config.computation.compile:
+        raise UserError("cuda_graphs", True, "must be false with compile=true")
+    if (config.rounding.qat or config.rounding.weight_bits is not None) and not config.client_precisions:
+        _check_rounding(config)
+
+
+def _check_rounding(config: ConfigFields) -> None:
+    """What rounding of the client model, while it trains, does not go with."""
+    qat, bits, computation = config.rounding.qat, config.rounding.weight_bits, config.computation
+    asked = "qat=true" if qat else f"weight_bits={bits}"
+    if qat and bits == 16:
+        told = "must be 8, 4, 2, 1 or null with qat=true: its layers compute in int8"
+        raise UserError("weight_bits", 16, told)
+    if computation.precision != "fp32":
+        told = f"must be fp32 with {asked}: others round it away"
+        raise UserError("precision", computation.precision, told)
+    if config.engine.target == _VECTORIZED:
+        raise UserError("engine", "vectorized", f"must be auto or sequential with {asked}")
+    if computation.cuda_graphs:
+        raise UserError("cuda_graphs", True, f"must be false with {asked}: never tried on a GPU")

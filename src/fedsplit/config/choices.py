@@ -11,8 +11,7 @@ from typing import Any
 import yaml
 
 from fedsplit.errors import UserError
-from fedsplit.files.paths import user_path
-from fedsplit.files.shipped import shipped
+from fedsplit.files.paths import shipped, user_path
 
 CONFIGS = shipped("hydra_config")
 FLAG = "--config-dir"

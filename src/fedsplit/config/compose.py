@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,12 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fedsplit.config.choices import CONFIGS, own_directory
-from fedsplit.config.chosen_names import chosen_names
+from fedsplit.config.choices import CONFIGS, file_of, own_directory, target_of
 from fedsplit.config.commands import command
-from fedsplit.config.grammar import check_single
+from fedsplit.config.overrides import check_single
 from fedsplit.config.run_config import RunConfig
 from fedsplit.config.settings import CODECS
+from fedsplit.config.values import Plain
 from fedsplit.errors import UserError, first_line
 from fedsplit.files.paths import user_path
 from fedsplit.machine.cores import jobs_at_once
@@ -148,11 +149,7 @@ def choices_of(config: DictConfig) -> dict[str, str | None]:
 
 
 def run_config(config: DictConfig) -> RunConfig:
-    """The configuration of a run that was composed.
-
-    Raises:
-        UserError: a value is not allowed.
-    """
+    """The configuration of a run that was composed; `UserError` where a value is not allowed."""
     return RunConfig.parse(plain(config), choices_of(config))
 
 
@@ -161,22 +158,14 @@ def _without_hydra(config: DictConfig) -> DictConfig:
 
 
 def check_hydra(config: DictConfig) -> None:
-    """Raise where Hydra's own part asks for what is not done here.
-
-    Raises:
-        UserError: it does.
-    """
+    """Raise `UserError` where Hydra's own part asks for what is not done here."""
     if config.hydra.job.chdir:
         told = "a run stays in the directory of its command; hydra.run.dir says where its files go"
         raise UserError("hydra.job.chdir", True, told)
 
 
 def hydra_path(config: DictConfig, key: str) -> Path:
-    """A directory that Hydra's part of the configuration names.
-
-    Raises:
-        UserError: its name cannot be made.
-    """
+    """A directory that Hydra's part of the configuration names; `UserError` where its name cannot be made."""
     try:
         path = OmegaConf.select(config, key, throw_on_missing=True)
     except OmegaConfBaseException as error:
@@ -184,3 +173,31 @@ def hydra_path(config: DictConfig, key: str) -> Path:
     if not path:
         raise UserError(key, repr(path), "must name a directory")
     return user_path(path, key)
+
+
+def chosen_names(config: Plain, choices: Mapping[str, str | None]) -> dict[str, str | None]:
+    """The choices, each by the name of the class that a `_target_` given beside it puts in its place.
+
+    That is the last part of the dotted path, `MyNet` of `my_package.MyNet`; the whole path where a choice of
+    the group has that name.
+
+    Args:
+        config: plain values, composed but not resolved: an interpolation is a choice's own as it is written.
+        choices: of each group, `group` or `group@place`.
+    """
+    return {key: chosen_name(config, key, choice) for key, choice in choices.items()}
+
+
+def chosen_name(config: Plain, key: str, choice: str | None) -> str | None:
+    """The name of one choice, at a key `group` or `group@place`; see `chosen_names`."""
+    group, _, place = key.partition("@")
+    node = reduce(_inside, (place or group).split("."), config)
+    target = _inside(node, "_target_")
+    if not isinstance(target, str) or (choice is not None and target == target_of(group, choice)):
+        return choice
+    last = target.rpartition(".")[2]
+    return target if file_of(group, last) else last
+
+
+def _inside(node: object, name: str) -> Any:
+    return node.get(name) if isinstance(node, Mapping) else None

@@ -1,13 +1,111 @@
-"""Overrides as they are typed: older spellings, and codecs chosen by the key they stand at."""
+"""Overrides, read and written by Hydra's grammar, and what is said of one that cannot be read."""
 
-from collections.abc import Sequence
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
+from pathlib import PurePath
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 
 from fedsplit.config.dotted_keys import below
-from fedsplit.config.grammar import parsed
 from fedsplit.config.settings import CODECS
-from fedsplit.config.task_traits import task_traits
+from fedsplit.config.traits import task_traits
 from fedsplit.config.values import Plain
 from fedsplit.errors import UserError
+
+_FORM = "must be KEY=VALUE or GROUP=CHOICE"
+_WORD = re.compile(r"(?!(?i:true|false|null|nan|inf)$)[A-Za-z_/][\w./-]*", re.ASCII)
+"""Texts that stand for themselves without quotes."""
+_PLAIN = re.compile(r"[A-Za-z_]\w*(?:[.@/][A-Za-z_]\w*)*=[\w/][\w./-]*", re.ASCII)
+"""Overrides by one value that Hydra's grammar, which is slow, can be spared."""
+_EVALUATING = "while evaluating"  # of Hydra's errors, the one kind whose words help whoever typed the value
+
+
+def parsed(overrides: Sequence[str]) -> list[Override]:
+    """The overrides, read by Hydra's grammar; while composing, `glob(...)` knows what it can match.
+
+    Raises:
+        UserError: one cannot be read.
+    """
+    instance = GlobalHydra.instance()
+    loader = instance.config_loader() if instance.is_initialized() else None
+    parser = OverridesParser.create(config_loader=loader)
+    found = []
+    for text in overrides:
+        try:
+            found.extend(parser.parse_overrides([text]))
+        except HydraException as error:
+            raise _unreadable(text, error) from error
+        if text.startswith("="):  # Hydra reads it as of a group without a name
+            raise UserError("override", text, _FORM)
+    return found
+
+
+def check_single(overrides: Sequence[str]) -> None:
+    """Raise `UserError` where a single run is given several values for a key, or what cannot be read."""
+    for override in parsed([text for text in overrides if not _PLAIN.fullmatch(text)]):
+        if override.is_sweep_override():
+            text = str(override.input_line)
+            key, _, value = text.partition("=")
+            told = "several values are a sweep, which is asked for by -m"
+            if override.is_choice_sweep() and "(" not in value:
+                told += f"; one list is {shlex.quote(f'{key}=[{value}]')}, one text {quoted(text)}"
+            raise UserError(key, value, told)
+
+
+def quoted(text: str) -> str:
+    """An override as a shell takes it, with its value as text: `'key="value"'`."""
+    key, _, value = text.partition("=")
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return shlex.quote(f'{key}="{escaped}"')
+
+
+def override(key: str, value: object) -> str:
+    """The override that sets a key to a value of Python; `UserError` where no configuration can hold that."""
+    return f"{key}={_literal(key, value)}"
+
+
+def _literal(key: str, value: object) -> str:
+    if isinstance(value, Mapping):
+        items = (f"{_literal(key, name)}:{_literal(key, each)}" for name, each in value.items())
+        return f"{{{','.join(items)}}}"
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray):
+        return f"[{','.join(_literal(key, each) for each in value)}]"
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    if isinstance(value, Integral | Real):
+        return str(int(value)) if isinstance(value, Integral) else repr(float(value))
+    if not isinstance(value, str | PurePath):
+        told = "must be None, a truth value, a number, a text, a path, or a list or dict of such"
+        raise UserError(key, value, told)
+    return str(value) if _WORD.fullmatch(str(value)) else single_quoted(value)
+
+
+def single_quoted(value: object) -> str:
+    """A value as a text in quotes; only backslashes before a quote are escaped, others stay as they are."""
+    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + found[2].replace("'", "\\'"), str(value))
+    return f"'{escaped}'"
+
+
+def _unreadable(text: str, error: HydraException) -> UserError:
+    key, equals, value = text.partition("=")
+    if not equals or not _is_readable(f"{key}=0"):
+        return UserError("override", text or "''", _FORM)
+    why = next((f" ({line})" for line in str(error).splitlines() if _EVALUATING in line), "")
+    return UserError(key, value, f"cannot be read{why}; as text, its value is quoted: {quoted(text)}")
+
+
+def _is_readable(text: str) -> bool:
+    try:
+        OverridesParser.create().parse_overrides([text])
+    except HydraException:
+        return False
+    return True
+
 
 OLDER_SPELLINGS = {"dataset.distribution": "distribution", "dataset.alpha": "distribution.alpha"}
 
@@ -39,15 +137,7 @@ def one_list(argument: str) -> str:
 
 
 def check_beside(config: Plain, overrides: Sequence[str]) -> None:
-    """Raise where something is given that is not this command's to say, but the server's or the run's.
-
-    Args:
-        config: composed, as plain values.
-        overrides: that it is composed from.
-
-    Raises:
-        UserError: it is; names what may be given.
-    """
+    """Raise `UserError` where a key is given that is the server's to say, or the run's: names what may be."""
     task = task_traits(config)
     if task.beside is None or (task.models_of_run != "refused" and config.get("run") is None):
         return

@@ -5,7 +5,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self, TypeVar
 
-from fedsplit.config.checks import check_keys, own_keys
+from fedsplit.config.checks import check_keys, check_together, own_keys
 from fedsplit.config.component import Component
 from fedsplit.config.settings import (
     GROUPS,
@@ -20,12 +20,11 @@ from fedsplit.config.settings import (
     WeightsCodecChoices,
     keys_of,
 )
-from fedsplit.config.task_traits import task_traits
-from fedsplit.config.together import check_together
+from fedsplit.config.traits import task_traits
 from fedsplit.config.values import Plain
 
 Read = TypeVar("Read", bound=Topic)
-_OF_THE_MACHINE = ("root", "download")
+_OF_THE_MACHINE = ("root", "tokenizer_files", "download")
 """Arguments of a dataset that say where its files are on this machine."""
 
 
@@ -93,11 +92,7 @@ class RunConfig(ConfigFields):
         return {**ordered, "choices": dict(self.choices)} if self.choices else ordered
 
     def changed(self, values: Mapping[str, object]) -> "RunConfig":
-        """This configuration with other values at dotted keys, checked anew.
-
-        Raises:
-            UserError: see `parse`.
-        """
+        """This configuration with other values at dotted keys, checked anew as by `parse`."""
         plain = self.plain()
         for key, value in values.items():
             *path, name = key.split(".")
@@ -108,11 +103,7 @@ class RunConfig(ConfigFields):
         return type(self).parse(plain)
 
     def with_keys_of(self, other: "RunConfig", keys: Collection[str]) -> "RunConfig":
-        """This configuration with what another one says, and has chosen, at these keys of the top level.
-
-        Raises:
-            UserError: see `parse`.
-        """
+        """This configuration with what another has at these keys of the top level, checked as by `parse`."""
         values = {key: value for key, value in other.plain().items() if key in keys}
         choices = {key: choice for key, choice in other.choices.items() if key in keys}
         return type(self).parse({**self.plain(), **values, "choices": {**self.choices, **choices}})

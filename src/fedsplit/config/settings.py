@@ -160,12 +160,7 @@ class SweepSettings(Topic):
 
 @dataclass(frozen=True)
 class CodecChoice:
-    """A codec, and the lossless stage behind it.
-
-    Args:
-        component: builds the codec.
-        zstd: level of zstandard; None leaves it out.
-    """
+    """A codec, and the level of zstandard behind it; None leaves that out."""
 
     component: Component
     zstd: Level | None

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from fedsplit.config.choices import FLAG, file_of, own_directory
-from fedsplit.config.compose import composed, composing, plain
+from fedsplit.config.compose import chosen_name, composed, composing, plain
 from fedsplit.config.run_config import RunConfig
 from fedsplit.config.settings import CODECS, GROUPS, OPTIONAL_GROUPS
 from fedsplit.config.values import Plain
@@ -43,7 +43,6 @@ def parse_stored(
 
     Args:
         stored: what its file holds, with `choices`.
-        directory: of the run, for errors.
         trust: whether classes and functions that its files name beside this installation's may be called.
         error: makes the error of a file that is not as it must be.
         own_choices: where the run says that choices of its user's own were, for errors.
@@ -118,3 +117,27 @@ def _not_plain(node: object, path: str = "") -> Iterator[tuple[str, object]]:
             yield path, node
     elif node is not None and not isinstance(node, bool | int | float):
         yield path, node
+
+
+def with_changes(config: RunConfig, changes: Mapping[str, object]) -> RunConfig:
+    """The configuration with values given anew, by dotted key; `tracker` names another choice of the group.
+
+    Raises:
+        UserError: there is no such tracker, or a value is not allowed.
+    """
+    values, choices = config.plain(), dict(config.choices)
+    if "tracker" in changes:
+        choices["tracker"] = str(changes["tracker"])
+        with composing():
+            values["tracker"] = plain(composed([f"tracker={choices['tracker']}"]))["tracker"]
+    for key, value in changes.items():
+        if key != "tracker":
+            group, _, name = key.partition(".")
+            node = values.get(group)
+            if isinstance(node, dict):
+                node[name] = value
+            else:
+                values[key] = value
+    if "tracker._target_" in changes:
+        choices["tracker"] = chosen_name(values, "tracker", choices["tracker"])
+    return RunConfig.parse({**values, "choices": choices})

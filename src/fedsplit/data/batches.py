@@ -78,8 +78,9 @@ class ClientBatches:
                 order[piece.start : self._slices[min(position + 1, len(self._slices) - 1)].stop]
             )
         chosen = order[piece].to(self.pool.index_device)
-        drawn = self.draws(round, step) if augmented else None
-        return self.pool.inputs_at(chosen, drawn), self.pool.labels_at(chosen)
+        x = self.pool.inputs_at(chosen, self.draws(round, step) if augmented else None)
+        # as a view it has the strides that it has in a stack; with one channel they decide which kernels run
+        return x.view(x.shape), self.pool.labels_at(chosen)
 
     def sizes(self) -> list[int]:
         """Samples of each local step of a round."""

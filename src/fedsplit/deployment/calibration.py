@@ -37,11 +37,7 @@ def calibration_batches(
 
 
 def check_batches(batches: Sequence[Tensor], example: Tensor) -> None:
-    """Whether batches are inputs like `example (n, c, h, w)`, with any number of samples.
-
-    Raises:
-        UserError: there is none, or one is not.
-    """
+    """Raise `UserError` where there is no batch, or one of another form than `example (n, c, h, w)`."""
     if not batches:
         raise UserError("calibration", "no samples", "at least one batch is needed")
     for batch in batches:

@@ -16,7 +16,7 @@ import numpy as np
 
 from fedsplit.building.client_model import ClientArchitecture
 from fedsplit.deployment.probe import serve
-from fedsplit.processes.answering import AnsweringProcess
+from fedsplit.processes.child import AnsweringProcess
 
 _WARM_UP = 3
 """Runs at each number of samples that are not counted: caches fill, compilers compile."""
@@ -58,29 +58,6 @@ def machine() -> dict[str, str | int | None]:
     return {"processor": names[0] if names else platform.processor(), "cores": os.cpu_count()}
 
 
-class Probe(AnsweringProcess):
-    """A process that runs one deployed model; see `fedsplit.deployment.probe`."""
-
-    def __init__(self, name: str, directory: Path, architecture: ClientArchitecture, threads: int) -> None:
-        super().__init__(serve, name, threads)
-        self._asked = {
-            "directory": str(directory),
-            "architecture": architecture.plain(),
-            "input_shape": list(architecture.sizes.shape),
-            "threads": threads,
-        }
-
-    def load(self) -> tuple[int, int]:
-        """Load the model; bytes that the process held before, at most and last."""
-        told = self.ask(**self._asked)
-        return told["imported"], told["before"]
-
-    def run(self, samples: int) -> tuple[float, int]:
-        """Run once; seconds that it took, and the most bytes that the process has held since `load`."""
-        told = self.ask(samples=samples)
-        return told["seconds"], told["peak_memory"]
-
-
 def footprints(
     directories: Mapping[str, Path],
     architecture: ClientArchitecture,
@@ -98,24 +75,28 @@ def footprints(
     Raises:
         RunFailed: a process ended; says why.
     """
+    asked = {"architecture": architecture.plain(), "input_shape": list(architecture.sizes.shape)}
     with ExitStack() as open_ones:
         probes = {
-            name: open_ones.enter_context(Probe(name, directory, architecture, threads))
-            for name, directory in directories.items()
+            name: open_ones.enter_context(AnsweringProcess(serve, name, threads)) for name in directories
         }
-        held = {name: probe.load() for name, probe in probes.items()}
+        held = {
+            name: probe.ask(directory=str(directories[name]), threads=threads, **asked)
+            for name, probe in probes.items()
+        }
         latency: dict[str, dict[int, Latency]] = {name: {} for name in probes}
-        peak = {name: before for name, (_, before) in held.items()}
+        peak = {name: each["before"] for name, each in held.items()}
         for samples in batch_sizes:
             seconds: dict[str, list[float]] = {name: [] for name in probes}
             for turn in range(_WARM_UP + repeats):
                 for name, probe in probes.items():
-                    taken, peak[name] = probe.run(samples)
+                    ran = probe.ask(samples=samples)
+                    peak[name] = ran["peak_memory"]
                     if turn >= _WARM_UP:
-                        seconds[name].append(taken)
+                        seconds[name].append(ran["seconds"])
             for name, each in seconds.items():
                 latency[name][samples] = Latency.of(each)
     return {
-        name: DeviceCost(latency[name], max(imported, peak[name]), peak[name] - before)
-        for name, (imported, before) in held.items()
+        name: DeviceCost(latency[name], max(each["imported"], peak[name]), peak[name] - each["before"])
+        for name, each in held.items()
     }

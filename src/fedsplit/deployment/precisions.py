@@ -42,22 +42,14 @@ class Precision:
 
     @classmethod
     def named(cls, name: str) -> "Precision":
-        """The precision of a name.
-
-        Raises:
-            UserError: there is none, or its file does not say what one is.
-        """
+        """The precision of a name; `UserError` where there is none, or its file does not say what one is."""
         file = file_of(GROUP, name)
         if file is None:
             raise UserError("precision", name, f"must be one of {', '.join(names_of(GROUP))}")
         return _read(file)
 
     def make_backend(self, key: str, value: object) -> Backend:
-        """A new backend; `key` and `value` are what asked for it.
-
-        Raises:
-            UserError: it needs an extra that is not installed.
-        """
+        """A new backend, which `value` of `key` asked for; `UserError` where its extra is not installed."""
         with extra(key, value):
             return Component.of("backend", self.backend).build(Backend)
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fedsplit.config.targets import located
+from fedsplit.config.component import located
 from fedsplit.deployment.backends.backend import Build, Deployed
 from fedsplit.deployment.precisions import readers
 from fedsplit.errors import UserError, first_line
@@ -23,11 +23,7 @@ def describe(directory: Path, format: str, settings: Mapping[str, object] | None
 
 
 def description(directory: Path) -> dict[str, Any]:
-    """What `describe` wrote.
-
-    Raises:
-        UserError: there is none, or it is damaged.
-    """
+    """What `describe` wrote; `UserError` where there is none, or it is damaged."""
     try:
         found: dict[str, Any] = json_in(directory / DESCRIPTION)
     except OSError as error:
@@ -62,11 +58,7 @@ def size(directory: Path) -> int:
 
 
 def reader(directory: Path) -> type[Deployed]:
-    """What reads a deployed client model, imported.
-
-    Raises:
-        UserError: there is none, or it needs what is not installed.
-    """
+    """What reads a deployed client model, imported; `UserError` where it or what it needs is not there."""
     target = readers()[description(directory)["format"]]
     with extra("deployed", directory):
         found: type[Deployed] = located("reader", target)
@@ -75,10 +67,6 @@ def reader(directory: Path) -> type[Deployed]:
 
 def load(directory: Path, build: Build) -> Deployed:
     """A deployed client model that was saved, by whatever backend; nothing is unpickled.
-
-    Args:
-        directory: where.
-        build: see `Deployed.load`.
 
     Raises:
         UserError: there is none, it is damaged, or it needs what is not installed.

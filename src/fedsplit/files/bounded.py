@@ -8,10 +8,13 @@ import csv
 import json
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from fedsplit.errors import UserError
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where libyaml is there
 _NO_TEXT = re.compile(r"\\u[dD][89a-fA-F]")
@@ -173,23 +176,35 @@ def csv_table(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, str]
 
 
 def whole(cell: str, most: int = _LARGEST_WHOLE) -> int:
-    """A whole number from 0 to `most`.
-
-    Raises:
-        ValueError: the cell holds another, or none.
-    """
+    """A whole number from 0 to `most`; `ValueError` where the cell holds another, or none."""
     if not (cell.isascii() and cell.isdigit() and len(cell) < 20) or (found := int(cell)) > most:
         raise ValueError(f"{cell[:20]!r} is no whole number up to {most}")
     return found
 
 
 def number(cell: str) -> float:
-    """A number, finite ones up to 1e39.
-
-    Raises:
-        ValueError: the cell holds another, or none.
-    """
+    """A number, finite ones up to 1e39; `ValueError` where the cell holds another, or none."""
     found = float(cell)
     if _LARGEST < abs(found) < float("inf"):
         raise ValueError(f"{cell[:20]!r} is too large")
     return found
+
+
+@contextmanager
+def reading(run: Path, name: str, hint: str) -> Iterator[None]:
+    """While a file in a run's directory is read.
+
+    Args:
+        hint: which runs have it.
+
+    Raises:
+        UserError: it is not there, cannot be read, or is damaged.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise UserError("run", run, f"must hold {name}; {hint}") from error
+    except OSError as error:
+        raise UserError("run", run, f"must be readable ({error.strerror})") from error
+    except (ValueError, KeyError) as error:
+        raise UserError("run", run, f"{name} must not be damaged ({error})") from error

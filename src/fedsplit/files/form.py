@@ -15,7 +15,6 @@ class Misfit(ValueError):
 
     Args:
         place: of the value, keys with dots between.
-        told: what is wrong with it.
         in_tensors: whether it is about a tensor, and not about a plain value.
     """
 
@@ -31,7 +30,6 @@ def check_form(value: object, annotation: Any, place: str) -> None:
         value: plain, with dictionaries where `annotation` has dataclasses.
         annotation: a plain type, `Literal`, a dataclass, or a union, list or dict of such; a dict whose keys
             are a `Literal` must have all of them.
-        place: of the value, for errors.
 
     Raises:
         Misfit: it is of another type, or has other keys.
@@ -66,11 +64,7 @@ def _is_plain(value: object, annotation: Any) -> bool:
 
 
 def check_keys(value: object, known: Collection[str] | None, place: str) -> Mapping[str, Any]:
-    """The value, which must be a dictionary of exactly these keys; None allows any.
-
-    Raises:
-        Misfit: it is none, or has others.
-    """
+    """The value, a dictionary of exactly these keys, or of any (None); `Misfit` where it is not."""
     if not isinstance(value, dict):
         raise Misfit(place, "must hold keys and values")
     for key in known or ():

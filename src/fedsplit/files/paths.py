@@ -1,22 +1,29 @@
 """Paths as users write them and read them; light to import."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from fedsplit.errors import UserError
 
 
 def user_path(path: str | Path, key: str) -> Path:
-    """A path that a user gave, with `~` and `~name` at its start spelled out as home directories.
-
-    Raises:
-        UserError: there is no such user; `key` is what named the path.
-    """
+    """A path with `~` or `~name` spelled out, which `key` named; `UserError` where there is no such user."""
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
         told = "begins with ~ and names no user with a home directory"
         raise UserError(key, os.fspath(path), told) from error
+
+
+@contextmanager
+def in_one_line(key: str, value: object, told: str) -> Iterator[None]:
+    """While a file or socket is used: `UserError` where that fails, `told` and the system's reason behind."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(key, value, f"{told} ({error.strerror})") from error
 
 
 def new_directory(path: Path, key: str) -> None:
@@ -27,13 +34,20 @@ def new_directory(path: Path, key: str) -> None:
     """
     if any(path.glob("config.yaml")) or any(path.glob("*/config.yaml")) or any(path.glob("checkpoint")):
         raise UserError(key, path, f"holds a run already; resume={path} goes on with one")
-    try:
+    with in_one_line(key, path, "cannot be made"):
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(key, path, f"cannot be made ({error.strerror})") from error
 
 
 def shown(path: Path) -> Path:
     """A path as a reader takes it: relative to the current directory, where it is below."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def shipped(name: str) -> Path:
+    """What is called `name` beside `src` in a checkout, and inside the package that a wheel installs."""
+    inside = _PACKAGE / name
+    return inside if inside.exists() else _PACKAGE.parents[1] / name

@@ -18,7 +18,6 @@ def appearing(path: Path, *, beside: str | None = None, durable: bool = False) -
     An error leaves nothing. A file that is there is replaced, and so is an empty folder.
 
     Args:
-        path: where it is to be.
         beside: name of what is written, in the same folder; None: one after the name of `path`. What is there
             by that name, as where a write was killed, is removed.
         durable: whether it must outlive a loss of power, and not only a kill.

@@ -17,8 +17,7 @@ from fedsplit.building.client_model import ClientArchitecture
 from fedsplit.deployment import storage
 from fedsplit.deployment.backends.backend import SmashedData
 from fedsplit.deployment.probe import peak_memory
-from fedsplit.processes.answering import AnsweringProcess
-from fedsplit.processes.child import received
+from fedsplit.processes.child import AnsweringProcess, received
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,6 @@ class Ran:
     """What a client half made of inputs.
 
     Args:
-        smashed: of them.
         seconds: that it took, alone.
         peak_memory: the most bytes that its process has held so far.
     """
@@ -40,9 +38,7 @@ class ClientHalf:
     """A fresh process with a deployed client half, from entering to leaving.
 
     Args:
-        directory: of the deployed client half.
         architecture: what a module is made from, where the directory holds weights and no operations.
-        threads: that the process may take.
     """
 
     def __init__(self, directory: Path, architecture: ClientArchitecture, threads: int) -> None:
@@ -77,11 +73,7 @@ class ClientHalf:
         self._open_ones.close()
 
     def run(self, x: Tensor) -> Ran:
-        """Run it once on inputs `(n, c, h, w)`.
-
-        Raises:
-            RunFailed: the process ended; says why.
-        """
+        """Run it once on inputs `(n, c, h, w)`; `RunFailed`, which says why, where the process ended."""
         save_file({"x": x.contiguous()}, self._inputs)
         told = self._process.ask(inputs=str(self._inputs), outputs=str(self._outputs))
         smashed = SmashedData(load_file(self._outputs)["z"], told["scale"], told["zero_point"])

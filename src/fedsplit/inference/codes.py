@@ -25,11 +25,7 @@ class DeviceCodes:
     """Smashed data of a device, which are decoded once, by who receives them."""
 
     def encode(self, smashed: SmashedData) -> Message:
-        """The message of smashed data of any type in `CODES` or `FLOATS`.
-
-        Raises:
-            NonFiniteTensor: a value is not.
-        """
+        """The message of smashed data of `CODES` or `FLOATS`; `NonFiniteTensor` where a value is not."""
         values, start = smashed.values, b""
         if values.dtype in CODES:
             assert smashed.scale is not None
@@ -61,11 +57,7 @@ class DeviceCodes:
         return SmashedData(codes, scale, zero_point).decoded()
 
     def largest(self, shape: Sequence[int], dtype: torch.dtype) -> int:
-        """The bytes of the payload of such smashed data.
-
-        Raises:
-            Corrupt: no smashed data are of this type.
-        """
+        """The bytes of the payload of such smashed data; `Corrupt` where no smashed data are of this type."""
         if dtype not in (*CODES, *FLOATS):
             raise Corrupt(f"no smashed data are of {dtype}")
         return prod(shape) * dtype.itemsize + (_PARAMETERS.size if dtype in CODES else 0)

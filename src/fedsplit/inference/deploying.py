@@ -26,15 +26,7 @@ def save(deployed: Deployed, precision: str, directory: Path) -> None:
 
 
 def precision_of(directory: Path, key: str) -> str:
-    """The precision of a client half that was saved.
-
-    Args:
-        directory: where.
-        key: what named it.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The precision of a client half that was saved; `UserError` where there is none."""
     try:
         found = storage.description(directory)
     except UserError as error:
@@ -47,14 +39,7 @@ def precision_of(directory: Path, key: str) -> str:
 
 @dataclass(frozen=True)
 class Deploying:
-    """How client halves are converted.
-
-    Args:
-        backend: of int8.
-        batches: of the clients' training images, from which ranges of activations are taken.
-        batch_size: images of each.
-        seed: of the run.
-    """
+    """How client halves are converted; ranges are those of batches of clients' training images."""
 
     backend: Int8Backend
     batches: int
@@ -70,15 +55,7 @@ class Deploying:
         return Precision.named(own if file_of(GROUP, own) else by_default)
 
     def converted(self, subject: Subject, precisions: Sequence[str]) -> dict[str, Deployed]:
-        """The client half at each precision.
-
-        Args:
-            subject: whose client half.
-            precisions: by name.
-
-        Raises:
-            UserError: a precision needs what is not installed, or cannot be had of this model.
-        """
+        """The client half at each precision; `UserError` where one cannot be had of this model, or here."""
         backends = {name: self.deployed(name).make_backend("precision", name) for name in precisions}
         calibrated = any(backend.calibrates for backend in backends.values())
         samples = self._samples(subject) if calibrated else []

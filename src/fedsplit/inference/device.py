@@ -1,19 +1,65 @@
-"""What the server asks of a device, over whatever wire."""
+"""What the server asks of a device, and what a request cost, as `requests.csv` tells it."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fedsplit.inference.request import Request
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One batch of images, from inputs to logits.
+
+    Args:
+        device: number of the device that asked.
+        number: counted from 0 at each device, warm-up included.
+        warm_up: whether it counts for nothing.
+        correct: samples whose largest logit is that of their label.
+        client_seconds: that the client half took, in the process that runs nothing else.
+        server_seconds: that decoding the smashed data and the server half took.
+        wire_seconds: of the rest of the journey there and back.
+        bytes_up: of payload, smashed data.
+        bytes_down: of payload, logits.
+        peak_memory: the most bytes that the process of the client half has held so far.
+    """
+
+    device: int
+    precision: str
+    number: int
+    warm_up: bool
+    samples: int
+    correct: int
+    client_seconds: float
+    server_seconds: float
+    wire_seconds: float
+    bytes_up: int
+    bytes_down: int
+    peak_memory: int
+    logits_crc32: int
+
+    @property
+    def total_seconds(self) -> float:
+        """From inputs to logits."""
+        return self.client_seconds + self.wire_seconds + self.server_seconds
+
+    def row(self) -> Sequence[object]:
+        return (
+            *(self.device, self.precision, self.number, int(self.warm_up), self.samples, self.correct),
+            *(self.client_seconds, self.server_seconds, self.wire_seconds, self.total_seconds),
+            *(self.bytes_up, self.bytes_down, self.peak_memory, f"{self.logits_crc32:08x}"),
+        )
+
+
+COLUMNS = (
+    *("device", "precision", "request", "warm_up", "samples", "correct"),
+    *("seconds.client", "seconds.server", "seconds.wire", "seconds.total"),
+    *("bytes.up", "bytes.down", "peak_memory_bytes", "logits_crc32"),
+)
+"""Of `requests.csv`."""
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a deployed client half takes where it runs.
-
-    Args:
-        file_bytes: of its file.
-        memory_before: the most bytes that its process held before it was loaded.
-    """
+    """What a deployed client half takes: bytes of its file, and the most of its process before loading."""
 
     file_bytes: int
     memory_before: int
@@ -33,9 +79,7 @@ class Device(ABC):
         """Let the device make a request, and answer it.
 
         Args:
-            number: of the request.
             batch: of its images, see `Batches`.
-            warm_up: whether it counts for nothing.
 
         Raises:
             RunFailed: the device cannot, or is gone for good.

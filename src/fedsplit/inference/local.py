@@ -1,16 +1,28 @@
 """Devices that are processes of this machine, with nothing or a simulation between them and the server."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from fedsplit.inference.client_half import ClientHalf
 from fedsplit.inference.codes import DeviceCodes
-from fedsplit.inference.device import Device, Footprint
-from fedsplit.inference.request import Request
+from fedsplit.inference.device import Device, Footprint, Request
 from fedsplit.inference.server_half import ServerHalf
-from fedsplit.inference.simulated import Wire
 from fedsplit.inference.subject import Batches
+from fedsplit.network.network import Network, SimulatedNetwork
+
+Wire: TypeAlias = Callable[[int, int], float]
+"""Seconds of a request's journey there and back, of its bytes up and down."""
+
+
+def wire(network: Network, seed: int) -> Wire:
+    """Journeys of client 0, alone with the servers: one link for all precisions; no time unless simulated."""
+    if not isinstance(network, SimulatedNetwork):
+        return lambda up, down: 0.0
+    device, servers = network.device(0, seed), network.servers
+    up_rate, down_rate = min(device.up, servers.up), min(device.down, servers.down)
+    return lambda up, down: 2 * device.latency + 8 * up / up_rate + 8 * down / down_rate
 
 
 @dataclass(frozen=True)
@@ -18,7 +30,6 @@ class Answering:
     """What is at the other end, in this process.
 
     Args:
-        server: the server half.
         batches: of images, which devices ask with.
         wire: seconds of a request's journey.
     """
@@ -29,14 +40,7 @@ class Answering:
 
 
 class LocalDevice(Device):
-    """A process that runs the client half; its smashed data are handed to the server half as they are.
-
-    Args:
-        number: see `Device`.
-        precision: see `Device`.
-        half: the process that runs the client half.
-        answering: the other end.
-    """
+    """A process that runs the client half; its smashed data are handed to the server half as they are."""
 
     def __init__(self, number: int, precision: str, half: ClientHalf, answering: Answering) -> None:
         self.number, self.precision = number, precision
@@ -67,15 +71,7 @@ class LocalDevice(Device):
 
 @contextmanager
 def local_devices(halves: Mapping[str, ClientHalf], answering: Answering) -> Iterator[list[Device]]:
-    """While there is a device for each precision, each a fresh process.
-
-    Args:
-        halves: by precision.
-        answering: the other end.
-
-    Raises:
-        RunFailed: a process ended.
-    """
+    """While there is a device for each precision, each a fresh process; `RunFailed` where a process ended."""
     with ExitStack() as processes:
         yield [
             LocalDevice(number, precision, processes.enter_context(half), answering)

@@ -43,12 +43,7 @@ def checksum(logits: Tensor) -> int:
 
 
 class ServerHalf:
-    """Turns smashed data into logits.
-
-    Args:
-        module: the server model; it is put in evaluation mode.
-        device: where it is.
-    """
+    """Turns smashed data into logits; puts the server model in evaluation mode."""
 
     def __init__(self, module: nn.Module, device: torch.device) -> None:
         self._module, self._device, self._codes = module.eval(), device, DeviceCodes()

@@ -20,12 +20,7 @@ from fedsplit.transport.transport import Member
 
 @dataclass(frozen=True)
 class Batches:
-    """Test samples, a batch a request; after the last comes the first again.
-
-    Args:
-        data: whose.
-        batch_size: samples of each.
-    """
+    """Test samples, a batch a request; after the last comes the first again."""
 
     data: Data
     batch_size: int
@@ -47,10 +42,8 @@ class Subject:
     """A split model to be deployed, and its data.
 
     Args:
-        data: of the run.
         client: the client model, in evaluation mode, on the CPU.
         server: the server model, likewise.
-        cut: its name.
         smashed_shape: of one sample.
         architecture: what a device makes the client model from.
     """
@@ -64,12 +57,7 @@ class Subject:
 
 
 def device_part(config: RunConfig, member: Member) -> tuple[Data, ClientArchitecture]:
-    """What a device needs: data, and what its client half is made from.
-
-    Args:
-        config: as the server told it, with the name of the cut.
-        member: what it was told of the data.
-    """
+    """What a device needs, by a configuration that names the cut: data, and what its half is made from."""
     data = build_data(config, torch.device("cpu"), member=member, apart=True)
     claim_batch("batch_size", config.training.batch_size, prod(data.dataset.sizes.shape))
     claim_model("model", config.choice("model"), lambda: config.model.build(nn.Module, **data.sizes))

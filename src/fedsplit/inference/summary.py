@@ -2,17 +2,26 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import numpy as np
 from rich.table import Table
 
-from fedsplit.inference.device import Footprint
-from fedsplit.inference.request import Request
+from fedsplit.config.run_config import RunConfig
+from fedsplit.files.whole import write_csv, write_json
+from fedsplit.inference.device import COLUMNS, Footprint, Request
 from fedsplit.network.network import Network
+from fedsplit.recording.config_file import write_config
 
 SECONDS = ("client", "server", "wire", "total")
 """Parts of a request that take time, and all of it."""
+_COLUMNS = {
+    **{"bytes.up": "bytes_up", "bytes.down": "bytes_down", "file_bytes": "file_bytes"},
+    **{"peak_memory_bytes": "peak_memory", "peak_memory_before_loading_bytes": "memory_before"},
+    "cost_per_1000": "cost_per_1000",
+}
+"""Columns of `summary.csv` between seconds and ratios, by what a `Summary` calls them."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +45,11 @@ class Summary:
     """One precision.
 
     Args:
-        precision: its name.
         requests: that were measured, over all devices.
-        samples: of them.
-        accuracy: over these samples, a fraction.
+        accuracy: over all its samples, a fraction.
         seconds: by part of a request.
         bytes_up: of a request, mean.
         bytes_down: likewise.
-        file_bytes: of the client half's file.
         peak_memory: the most bytes that a process held which ran the client half.
         memory_before: the most bytes of that process before it loaded the client half.
         cost_per_1000: money for the bytes of 1,000 samples; None where there is no price.
@@ -69,14 +75,7 @@ class Summary:
         footprints: Sequence[Footprint],
         network: Network,
     ) -> Self:
-        """Of the requests of one precision; warm-up does not count, but for memory.
-
-        Args:
-            precision: which.
-            requests: of all its devices.
-            footprints: of each of its devices.
-            network: what bytes cost.
-        """
+        """Of the requests of one precision; warm-up does not count, but for memory."""
         counted = [each for each in requests if not each.warm_up]
         samples = sum(each.samples for each in counted)
         load = sum(each.bytes_up + each.bytes_down for each in counted)
@@ -98,31 +97,17 @@ class Summary:
 
     def plain(self, first: "Summary") -> dict[str, object]:
         """A row of `summary.csv`, with ratios to the first precision: below 1 is less."""
-        told: dict[str, object] = {
-            "precision": self.precision,
-            "requests": self.requests,
-            "samples": self.samples,
-            "accuracy": self.accuracy,
-        }
+        names = ("precision", "requests", "samples", "accuracy")
+        told: dict[str, object] = {name: getattr(self, name) for name in names}
         for part, seconds in self.seconds.items():
             told |= {f"seconds.{part}.{name}": value for name, value in vars(seconds).items()}
-        told |= {
-            "bytes.up": self.bytes_up,
-            "bytes.down": self.bytes_down,
-            "file_bytes": self.file_bytes,
-            "peak_memory_bytes": self.peak_memory,
-            "peak_memory_before_loading_bytes": self.memory_before,
-            "cost_per_1000": self.cost_per_1000,
-        }
+        told |= {column: getattr(self, name) for column, name in _COLUMNS.items()}
         for part in SECONDS:
             ratio = _ratio(self.seconds[part].median, first.seconds[part].median)
             told[f"ratio.seconds.{part}"] = ratio
-        for name, own, other in (
-            ("bytes.up", self.bytes_up, first.bytes_up),
-            ("file_bytes", self.file_bytes, first.file_bytes),
-            ("peak_memory_bytes", self.peak_memory, first.peak_memory),
-        ):
-            told[f"ratio.{name}"] = _ratio(own, other)
+        for column in ("bytes.up", "file_bytes", "peak_memory_bytes"):
+            name = _COLUMNS[column]
+            told[f"ratio.{column}"] = _ratio(getattr(self, name), getattr(first, name))
         return told
 
 
@@ -164,6 +149,44 @@ def _ms(seconds: float) -> str:
 
 
 def _told(own: float, other: float, is_first: bool) -> str:
-    """A ratio below its value."""
     ratio = None if is_first else _ratio(own, other)
     return "" if ratio is None else f"\n{ratio:.2f}x"
+
+
+def write_results(
+    directory: Path,
+    config: RunConfig,
+    cut: str,
+    requests: Sequence[Request],
+    summaries: Sequence[Summary],
+) -> None:
+    """Write `config.yaml`, `requests.csv`, `summary.csv`, `summary.json` and `results.json`.
+
+    Args:
+        requests: in the order in which they were made.
+        summaries: of each precision; the others are compared with the first.
+    """
+    first = summaries[0]
+    rows = [each.plain(first) for each in summaries]
+    write_csv(directory / "requests.csv", COLUMNS, (each.row() for each in requests))
+    write_csv(directory / "summary.csv", list(rows[0]), (list(row.values()) for row in rows))
+    about = {
+        "batch_size": config.training.batch_size,
+        "threads": config.computation.threads,
+        "device": config.computation.device,
+        "run": config.origin.run,
+        "model": config.choices.get("model"),
+        "cut": cut,
+        "transport": config.choice("transport"),
+    }
+    write_json(directory / "summary.json", {**about, "precisions": rows})
+    write_config(directory, config.plain())
+    write_json(
+        directory / "results.json",
+        {
+            "final_accuracy": first.accuracy,
+            "load": sum(each.bytes_up + each.bytes_down for each in requests if not each.warm_up),
+            "seconds": sum(each.total_seconds for each in requests if not each.warm_up),
+            "precisions": {row["precision"]: row for row in rows},
+        },
+    )

@@ -52,11 +52,7 @@ def allowing(limit: float, told: str) -> Iterator[None]:
 
 
 def allowing_a_client(memory_mb: float | None) -> AbstractContextManager[None]:
-    """While a client builds and computes what a server asks of it.
-
-    Args:
-        memory_mb: `client.memory_mb` of the client's own command line; None: half of this machine's memory.
-    """
+    """While a client builds what a server asks of it, in `client.memory_mb`; None: half of the machine's."""
     limit = machine_memory() / 2 if memory_mb is None else memory_mb * 1e6
     return allowing(limit, "client.memory_mb allows")
 
@@ -71,7 +67,6 @@ def claim(key: str, value: object, needed: float, what: str) -> None:
 
     Args:
         key: of the configuration, that makes it so much.
-        value: of it.
         needed: bytes, as estimated.
         what: takes them.
 
@@ -89,46 +84,18 @@ def claim(key: str, value: object, needed: float, what: str) -> None:
 
 
 def claim_images(side: int, channels: int, kept: int, given: object) -> None:
-    """Count pixels that are kept, and one image that is read.
-
-    Args:
-        side: of an image.
-        channels: of it.
-        kept: images whose pixels, a byte each, are held in memory.
-        given: `dataset.image_size`.
-
-    Raises:
-        UserError: see `claim`.
-    """
+    """Count the pixels of images that are `kept`, a byte each, and of one that is read; see `claim`."""
     needed = float(side) ** 2 * channels * (kept + 1)
     claim("dataset.image_size", given or side, needed, f"{kept} images of {side}x{side} pixels")
 
 
 def claim_batch(key: str, batch: int, values: int) -> None:
-    """Count inputs that are computed with at a time, and their gradients.
-
-    Args:
-        key: of the configuration, that says how many.
-        batch: how many.
-        values: of one of them.
-
-    Raises:
-        UserError: see `claim`.
-    """
+    """Count inputs of so many `values` that are computed with at a time, and their gradients; see `claim`."""
     claim(key, batch, float(values) * batch * (1 + 2 * _FLOAT), f"a batch of {batch} samples")
 
 
 def claim_model(key: str, value: object, build: Callable[[], nn.Module]) -> None:
-    """Count a model that is about to be built, by building it without memory.
-
-    Args:
-        key: of the configuration, that names it.
-        value: of it.
-        build: makes it.
-
-    Raises:
-        UserError: see `claim`.
-    """
+    """Count a model that is about to be built, by building it without memory; see `claim`."""
     if _CURRENT.get() is None:
         return
     found: dict[tuple[int, str], int] = {}

@@ -12,22 +12,15 @@ _EXTRAS = {
     **{"tensorboard": "tensorboard", "wandb": "wandb", "submitit": "slurm"},
     **dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "onnx"),
     **{"torchao": "pt2e", "openvino": "openvino"},
-    **dict.fromkeys(("transformers", "peft", "gguf"), "llm"),
+    **dict.fromkeys(("transformers", "peft", "tokenizers", "gguf"), "llm"),
+    **dict.fromkeys(("sacrebleu", "rouge_score", "nltk"), "llm"),
 }
 """Which extra of the installation brings a package."""
 
 
 @contextmanager
 def extra(key: str, value: object) -> Iterator[None]:
-    """While something is imported, or made, that needs what an extra brings.
-
-    Args:
-        key: what asked for it.
-        value: of that key.
-
-    Raises:
-        UserError: a package of an extra is not installed.
-    """
+    """While something is imported or made that needs an extra; `UserError` where its package is missing."""
     try:
         yield
     except (ModuleNotFoundError, UserError) as error:

@@ -5,10 +5,8 @@ from functools import cache
 
 from fedsplit.data.batches import batch_slices
 from fedsplit.estimators.fit import Fit
-from fedsplit.network.device import SimulatedDevice
-from fedsplit.network.network import SimulatedNetwork
-from fedsplit.network.timelines.timeline import ClientRound, Round, Timeline
-from fedsplit.network.work import Work
+from fedsplit.network.network import SimulatedDevice, SimulatedNetwork
+from fedsplit.network.timelines.timeline import ClientRound, Round, Timeline, Work
 from fedsplit.recording.ledger import Direction, Kind, Messages
 
 
@@ -40,7 +38,6 @@ class Clock:
         """Of round `t`, by what was sent in it.
 
         Args:
-            messages: of all clients that took part.
             samples: how many training samples a client has.
             fits: what the last alignment of clients took.
             samples_at_rest: that the server went through once all uploads were there.

@@ -8,7 +8,7 @@ from fedsplit.computing.multiply_adds import multiply_adds
 from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.models.splitting.cuts import evaluating
 from fedsplit.models.splitting.split import SplitModel
-from fedsplit.network.work import Work
+from fedsplit.network.timelines.timeline import Work
 from fedsplit.objectives.objective import Objective
 
 
@@ -24,7 +24,6 @@ def counted_work(
     """The work of one sample.
 
     Args:
-        auxiliary: the auxiliary model; None where there is none.
         estimator: that uses it; None where none does.
         x: some inputs `(b, ...)`.
         y: their labels.

@@ -1,11 +1,45 @@
-"""The network of a run: what it costs, and what its machines can do."""
+"""The network of a run: what it costs, and what its machines can do, drawn for each where they differ."""
 
 from dataclasses import dataclass
-from math import inf
+from math import exp, inf
+
+import torch
 
 from fedsplit.config.values import NonNegativeFloat, Rate, Spread, SpreadFromZero
-from fedsplit.network.device import SimulatedDevice
-from fedsplit.network.spread import drawn
+from fedsplit.randomness import generator
+
+
+def drawn(spread: Spread, seed: int, what: str, client: int) -> float:
+    """The quantity of one client; a function of the seed, of what it is, and of the client.
+
+    Args:
+        spread: a number, `[uniform, low, high]`, or `[lognormal, median, sigma]` (its logarithm is normal
+            with standard deviation `sigma`).
+    """
+    draw = generator(seed, f"{what} of a client's device", client=client)
+    match spread:
+        case ["uniform", low, high]:
+            return float(low + (high - low) * torch.rand((), generator=draw, dtype=torch.float64).item())
+        case ["lognormal", median, sigma]:
+            return float(median * exp(sigma * torch.randn((), generator=draw, dtype=torch.float64).item()))
+    return float(spread)
+
+
+@dataclass(frozen=True)
+class SimulatedDevice:
+    """A client, or the servers taken together.
+
+    Args:
+        up: bits a second from clients to servers that its link carries; infinite where nothing limits it.
+        down: bits a second from servers to clients, likewise.
+        speed: multiply-adds a second, likewise.
+        latency: seconds that a bit is on its way, one way.
+    """
+
+    up: float = inf
+    down: float = inf
+    speed: float = inf
+    latency: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

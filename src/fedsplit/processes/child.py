@@ -8,12 +8,29 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import Connection, Pipe
-from typing import IO, Any, TypeAlias
+from types import TracebackType
+from typing import IO, Any, Self, TypeAlias
 
 from fedsplit.errors import RunFailed, UserError
-from fedsplit.processes.lifeline import end_with_parent
+
+_INTERVAL_S = 0.5
+
+
+def end_with_parent() -> None:
+    """From now on, end at once when the parent process has ended, even if it could not say so."""
+    threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
+
+
+def _follow(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_INTERVAL_S)
+    os._exit(0)
+
 
 Serve: TypeAlias = Callable[[Connection, Connection], None]
 """Function of a module that such a process runs: it receives from the first and sends to the second."""
@@ -23,8 +40,6 @@ class ChildProcess:
     """The process, seen from the one that started it; it finds modules where this one does, and ends with it.
 
     Args:
-        serve: what it runs.
-        environment: its variables.
         stderr: file for its standard error, and for what it prints; None: that of this process.
     """
 
@@ -83,3 +98,40 @@ def main() -> int:
 
 if __name__ == "__main__":
     os._exit(main())  # taking down all that was imported takes time, and nobody needs it
+
+
+class AnsweringProcess:
+    """A fresh process that answers each question once, from entering to leaving.
+
+    Args:
+        serve: what it runs; questions and answers are dictionaries.
+        what: it is for, in errors.
+    """
+
+    def __init__(self, serve: Serve, what: str, threads: int) -> None:
+        self._serve, self._what, self._threads = serve, what, threads
+
+    def __enter__(self) -> Self:
+        self._said = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+        limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(self._threads))
+        self._child = ChildProcess(self._serve, os.environ | limits, self._said)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._child.close()
+        self._said.close()
+
+    def ask(self, **what: Any) -> dict[str, Any]:
+        """Its answer; `RunFailed`, which says why, where it ended."""
+        try:
+            self._child.requests.send(what)
+            answer: dict[str, Any] = self._child.answers.recv()
+        except (EOFError, OSError) as error:
+            self._child.process.wait()
+            self._said.seek(0)
+            lines = self._said.read().strip().splitlines()
+            reason = lines[-1] if lines else "it was killed: out of memory?"
+            raise RunFailed(f"the process of {self._what} ended: {reason}") from error
+        return answer

@@ -84,11 +84,7 @@ def to_bytes(x: Tensor) -> bytes:
 
 
 def from_bytes(payload: Payload, dtype: torch.dtype) -> Tensor:
-    """The tensor `(n,)` that has this memory.
-
-    Raises:
-        Corrupt: the length is no multiple of the type's.
-    """
+    """The tensor `(n,)` that has this memory; `Corrupt` where the length is no multiple of the type's."""
     if len(payload) % dtype.itemsize:
         raise Corrupt(f"{len(payload)} bytes are no whole number of values")
     if not payload:

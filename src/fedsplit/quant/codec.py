@@ -152,11 +152,7 @@ class Quantizer(Codec, Generic[Form]):
 
 
 def require_finite(x: Tensor) -> None:
-    """Raise where a value is no number. On a GPU nothing is looked at: it would have to be waited for.
-
-    Raises:
-        NonFiniteTensor: `x` is on a CPU, and is not.
-    """
+    """Raise `NonFiniteTensor` where a value is no number; never on a GPU, which one would wait for."""
     if x.device.type == "cpu" and not is_finite(x):
         raise NonFiniteTensor("values are not finite")
 

@@ -36,11 +36,7 @@ class Message:
         return cls(payload, shape, dtype, _checksum(payload, shape, dtype))
 
     def opened(self) -> bytes:
-        """The payload.
-
-        Raises:
-            Corrupt: see `verify`.
-        """
+        """The payload; raises as `verify`."""
         self.verify()
         return bytes(self.payload)
 
@@ -59,11 +55,7 @@ class Message:
 
 
 def expect(payload: Payload, size: int) -> None:
-    """Check the length of a payload (or of a part) before anything is made of it.
-
-    Raises:
-        Corrupt: it is another.
-    """
+    """Raise `Corrupt` where a payload, or a part, has another length: before anything is made of it."""
     if len(payload) != size:
         raise Corrupt(f"{len(payload)} bytes came, {size} were expected")
 

@@ -45,11 +45,7 @@ def pack_values(values: Tensor, scale_type: ScaleType) -> bytes:
 
 
 def unpack_values(payload: bytes, scale_type: ScaleType) -> Tensor:
-    """The values that were packed, float32.
-
-    Raises:
-        Corrupt: one is not finite.
-    """
+    """The values that were packed, float32; `Corrupt` where one is not finite."""
     values = from_bytes(payload, _DTYPES[scale_type]).to(torch.float32)
     if not torch.isfinite(values).all():
         raise Corrupt("a scale is not finite")
@@ -57,11 +53,7 @@ def unpack_values(payload: bytes, scale_type: ScaleType) -> Tensor:
 
 
 def unpack_scales(payload: bytes, scale_type: ScaleType) -> Tensor:
-    """The scales that were packed, float32.
-
-    Raises:
-        Corrupt: one is not finite, or not above 0.
-    """
+    """The scales that were packed, float32; `Corrupt` where one is not finite, or not above 0."""
     scales = unpack_values(payload, scale_type)
     if (scales <= 0).any():
         raise Corrupt("a scale is not above 0")

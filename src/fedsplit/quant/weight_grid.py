@@ -21,7 +21,6 @@ class QuantizedWeights:
 
     Args:
         codes: from `-(2^(bits-1) - 1)` to `2^(bits-1) - 1`; of one bit -1 and 1.
-        scale: of each output channel.
     """
 
     codes: Tensor

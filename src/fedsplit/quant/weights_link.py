@@ -43,12 +43,7 @@ class Delivery:
 
 
 class _Link:
-    """One end of the way that weights take.
-
-    Args:
-        device: where weights are.
-        packs: whether messages are made, and not only what they would be decoded to.
-    """
+    """One end of the way that weights take; `packs`: whether messages are made, not only decoded values."""
 
     def __init__(self, codecs: WeightsCodecs, device: torch.device, *, packs: bool = False) -> None:
         self._codecs, self._device, self._packs = codecs, device, packs

@@ -33,11 +33,7 @@ KEPT = 2
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """State after `rounds` rounds.
-
-    Args:
-        folder: where it was read; None of one that was not.
-    """
+    """State after `rounds` rounds; `folder` is where it was read."""
 
     rounds: int
     state: State
@@ -201,7 +197,6 @@ def _is_whole(folder: Path, rounds: int) -> bool:
 
 
 def _checked(rounds: int, values: object) -> State:
-    """The state in the values of a checkpoint, whatever is in it."""
     if not isinstance(values, dict) or "format" not in values:
         raise Misfit("it", f"has no format number, and must have {FORMAT}")
     if values["format"] != FORMAT:

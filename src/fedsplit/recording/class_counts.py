@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedsplit.errors import UserError
-from fedsplit.files.bounded import MOST_CLASSES, MOST_CLIENTS, csv_table, whole
+from fedsplit.files.bounded import MOST_CLASSES, MOST_CLIENTS, csv_table, reading, whole
 from fedsplit.files.whole import write_csv
-from fedsplit.recording.reading import reading
 
 if TYPE_CHECKING:  # figures are drawn without torch
     from torch import Tensor

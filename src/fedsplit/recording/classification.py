@@ -73,13 +73,14 @@ class RocCurve:
     @classmethod
     def of(cls, name: str, scores: Floats, positive: NDArray[np.bool_]) -> "RocCurve":
         """Of scores `(n,)` and which of the samples are positive, `(n,)`: some, but not all."""
-        from sklearn.metrics import auc, roc_curve  # noqa: PLC0415  (heavy, and asked for at the end)
-
-        # scikit-learn keeps points in a line where their distances differ, of many classes nearly all
-        false, true, _ = roc_curve(positive, scores, drop_intermediate=False)
+        order = np.argsort(-scores, kind="stable")
+        ends = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)  # of samples with one score
+        hits = np.cumsum(positive[order])[ends]
+        true, false = (np.append(0, counts) / counts[-1] for counts in (hits, 1 + ends - hits))
         turns = [np.diff(rate[:-1]) * np.diff(other[1:]) for rate, other in ((false, true), (true, false))]
         kept = np.concatenate(([True], turns[0] != turns[1], [True]))
-        return cls(name, false[kept], true[kept], float(auc(false, true)))
+        area = (np.diff(false) * (true[1:] + true[:-1]) / 2).sum()
+        return cls(name, false[kept], true[kept], float(area))
 
 
 @dataclass(frozen=True)

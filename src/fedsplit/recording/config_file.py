@@ -29,10 +29,6 @@ def write_config(directory: Path, config: Mapping[str, object]) -> None:
 def read_config(directory: Path, key: str) -> Plain:
     """What `write_config` wrote, plain; `choices` maps groups to names of choices or null.
 
-    Args:
-        directory: of a run.
-        key: what named it.
-
     Raises:
         OtherFormat: the number of its form is another one, or missing.
         UserError: the file cannot be read, is damaged, or not that of a run.

@@ -38,11 +38,7 @@ def refuse_changed_model(before: object, now: str, config: RunConfig) -> None:
 
 
 def refuse_changed_config(before: Mapping[str, object], now: RunConfig) -> None:
-    """Raise where a configuration is not that of the run that a checkpoint is of.
-
-    Raises:
-        UserError: names the keys that differ.
-    """
+    """Raise `UserError` where a configuration is not that of a checkpoint's run: names keys that differ."""
     old, new = _settings(before), _settings(now.plain())
     changed = _differing(old, new)
     if changed:
@@ -56,11 +52,7 @@ def refuse_changed_config(before: Mapping[str, object], now: RunConfig) -> None:
 
 
 def refuse_changed_data(before: Fingerprint, now: Fingerprint, config: RunConfig) -> None:
-    """Raise where the data are not those of the run that a checkpoint is of.
-
-    Raises:
-        UserError: says in what they differ.
-    """
+    """Raise `UserError` where data are not those of a checkpoint's run; it says in what they differ."""
     if told := changes(before, now):
         given = config.dataset.arguments
         key, value = (
@@ -80,7 +72,6 @@ def changes(before: Fingerprint, now: Fingerprint) -> str:
 
 
 def _settings(config: Mapping[str, object]) -> dict[str, str]:
-    """What cannot change, by dotted key."""
     plain = json.loads(json.dumps(dict(config)))
     return {key: value for key, value in flat(plain) if not below(key, OF_NO_CONSEQUENCE)}
 

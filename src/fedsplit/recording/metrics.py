@@ -1,15 +1,66 @@
-"""What is known of each round, and `metrics.csv`."""
+"""What is known of each round, `metrics.csv`, and `results.json`: a run in a few numbers."""
 
 import csv
-from collections.abc import Sequence
+import platform
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from itertools import accumulate
 from pathlib import Path
-from typing import TypeAlias
+from statistics import fmean, pstdev
+from typing import Literal, TypeAlias
 
 from fedsplit.files.whole import write_csv
 from fedsplit.recording.ledger import DIRECTIONS, KINDS, Direction, Kind
-from fedsplit.recording.local_accuracy import LocalAccuracy
 from fedsplit.state.state import State
+
+LOCAL_ACCURACY = "local_accuracy.csv"
+_COLUMNS = ("client", "samples", "accuracy")
+
+
+@dataclass(frozen=True)
+class LocalAccuracy:
+    """Fractions over clients, each counted once however many samples it tests on; `std` of a population."""
+
+    mean: float
+    std: float
+    worst: float
+
+
+@dataclass(frozen=True)
+class LocalAccuracies:
+    """By client.
+
+    Args:
+        samples: that each tests on.
+        accuracies: fractions; None where a client holds out nothing.
+    """
+
+    samples: tuple[int, ...]
+    accuracies: tuple[float | None, ...]
+
+    @classmethod
+    def of(cls, correct: Iterable[bool], samples: Sequence[int]) -> "LocalAccuracies":
+        """Count whether each sample is classified correctly, of one client's after the other's."""
+        hits = [0, *accumulate(map(int, correct))]
+        ends = list(accumulate(samples))
+        found = [
+            (hits[end] - hits[end - size]) / size if size else None
+            for size, end in zip(samples, ends, strict=True)
+        ]
+        return cls(tuple(samples), tuple(found))
+
+    @property
+    def summary(self) -> LocalAccuracy:
+        """Over those clients that hold out any."""
+        found = [accuracy for accuracy in self.accuracies if accuracy is not None]
+        return LocalAccuracy(fmean(found), pstdev(found), min(found))
+
+    def write(self, path: Path) -> None:
+        """Write as CSV: `client, samples, accuracy`; `accuracy` is empty where a client holds out nothing."""
+        clients = range(len(self.samples))
+        write_csv(path, _COLUMNS, zip(clients, self.samples, self.accuracies, strict=True))
+
 
 Quality: TypeAlias = dict[Direction, dict[Kind, float | None]]
 """A measure of what was sent, by direction and kind."""
@@ -98,23 +149,80 @@ class Record:
         return row
 
 
-class MetricsFile:
-    """`metrics.csv`: a header, then a row a round, each written at once.
+def write_metrics(path: Path, records: Sequence[Record]) -> None:
+    """Write `metrics.csv`, whole or not at all: a header, then a row a round."""
+    write_csv(path, list(_EMPTY.row()), (list(record.row().values()) for record in records))
 
-    Args:
-        records: rounds there already are; the file is cut to them.
-    """
 
-    def __init__(self, path: Path, records: Sequence[Record]) -> None:
-        self._path = path
-        write_csv(path, list(_EMPTY.row()), (list(record.row().values()) for record in records))
-
-    def append(self, record: Record) -> None:
-        """Add a round."""
-        with self._path.open("a", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerow(record.row().values())
+def append_metrics(path: Path, record: Record) -> None:
+    """Add a round to `metrics.csv`."""
+    with path.open("a", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerow(record.row().values())
 
 
 _EMPTY = Record(
     0, None, None, 0.0, 0, {d: dict.fromkeys(KINDS, 0) for d in DIRECTIONS}, dict.fromkeys(PHASES, 0.0)
 )
+
+
+StoppedBy: TypeAlias = Literal[
+    "rounds", "comm_threshold_mb", "time_limit_s", "target_accuracy", "target_perplexity"
+]
+
+_MILESTONES = [round(0.05 * i, 2) for i in range(1, 20)] + [0.99]
+_PACKAGES = ("fedsplit", "torch", "torchvision", "numpy", "hydra-core", "zstandard")
+
+
+def _first_reaching(records: Sequence[Record], accuracy: float) -> int | None:
+    return next(
+        (i for i, r in enumerate(records) if r.test_accuracy is not None and r.test_accuracy >= accuracy),
+        None,
+    )
+
+
+def summarise(
+    records: Sequence[Record],
+    *,
+    stopped_by: StoppedBy,
+    target_accuracy: float | None,
+    parameters: Mapping[str, int],
+    frozen_bytes: Mapping[str, int],
+    target_perplexity: float | None = None,
+) -> dict[str, object]:
+    """The content of `results.json`.
+
+    `bytes_to_accuracy`, `seconds_to_accuracy` and `simulated_seconds_to_accuracy` give, for each multiple of
+    0.05 (and 0.99, and the target) that was reached, the load and the seconds up to the first evaluation that
+    reached it; `bytes_to_perplexity` gives the load for `target_perplexity`. What was not simulated, has no
+    price or is not measured is None.
+    """
+    accuracies = [record.test_accuracy for record in records if record.test_accuracy is not None]
+    perplexities = [(r.test_perplexity, r.load) for r in records if r.test_perplexity is not None]
+    target = target_perplexity
+    to_target = [load for perplexity, load in perplexities if target is not None and perplexity <= target]
+    milestones = sorted({*_MILESTONES, *([target_accuracy] if target_accuracy is not None else [])})
+    reached = {a: i for a in milestones if (i := _first_reaching(records, a)) is not None}
+    simulated = [record.simulated_seconds for record in records]
+    elapsed = [sum(sum(r.seconds.values()) for r in records[: i + 1]) for i in range(len(records))]
+    return {
+        "final_accuracy": accuracies[-1] if accuracies else None,
+        "best_accuracy": max(accuracies, default=None),
+        "final_perplexity": perplexities[-1][0] if perplexities else None,
+        "best_perplexity": min((perplexity for perplexity, _ in perplexities), default=None),
+        "load": records[-1].load,
+        "rounds_run": len(records),
+        "stopped_by": stopped_by,
+        "bytes_to_accuracy": {f"{a:g}": records[i].load for a, i in reached.items()},
+        "bytes_to_perplexity": {f"{target:g}": to_target[0]} if to_target else {},
+        "seconds_to_accuracy": {f"{a:g}": round(elapsed[i], 3) for a, i in reached.items()},
+        "seconds": round(elapsed[-1], 3),
+        "simulated_seconds": simulated[-1],
+        "simulated_seconds_to_accuracy": (
+            None if simulated[-1] is None else {f"{a:g}": simulated[i] for a, i in reached.items()}
+        ),
+        "cost": records[-1].cost,
+        "local_accuracy": asdict(local) if (local := records[-1].local_accuracy) else None,
+        "parameters": dict(parameters),
+        "frozen_bytes": dict(frozen_bytes),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+    }

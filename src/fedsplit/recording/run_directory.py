@@ -1,8 +1,12 @@
-"""The directory of a run: where each thing that a run leaves behind is written."""
+"""The directory of a run: where each thing that it leaves is written, by one process alone."""
 
+import errno
+import fcntl
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from weakref import WeakSet
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -11,17 +15,96 @@ from fedsplit.config.run_config import RunConfig
 from fedsplit.config.stored import parse_stored
 from fedsplit.config.values import Plain
 from fedsplit.errors import UserError
-from fedsplit.files.paths import new_directory, user_path
+from fedsplit.files.paths import in_one_line, new_directory, user_path
 from fedsplit.files.whole import appearing, write_json
 from fedsplit.recording import checkpoint
 from fedsplit.recording.checkpoint import Checkpoint
 from fedsplit.recording.class_counts import CLASS_COUNTS, ClassCounts
 from fedsplit.recording.config_file import own_choices_of, read_config, write_config
-from fedsplit.recording.metrics import MetricsFile, Record
-from fedsplit.recording.run_lock import RunLock
+from fedsplit.recording.metrics import Record, append_metrics, write_metrics
 from fedsplit.state.weights import Weights, is_finite
 
+LOCK = ".lock"
+"""File in a run's directory, there while a process writes to it; one that was killed leaves it behind."""
 _LOG = logging.getLogger("fedsplit")
+_WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+class RunLock:
+    """A lock on a file, which the kernel takes back when the process ends, however it ends.
+
+    Processes that this one starts or forks do not hold it.
+    """
+
+    def __init__(self, path: Path, key: str) -> None:
+        self._path, self._key = path, key
+        self._descriptor: int | None = None
+
+    def take(self) -> None:
+        """Take the lock; nothing is done where it is held here already.
+
+        Raises:
+            UserError: another process holds it.
+            OSError: the directory cannot be written.
+        """
+        while self._descriptor is None:
+            descriptor = os.open(self._path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                self._lock(descriptor)
+                # Who held it may have removed the file meanwhile: then another one is to be locked.
+                if self._is_there(descriptor):
+                    self._descriptor, descriptor = descriptor, -1
+                    _held.add(self)
+            finally:
+                if descriptor >= 0:
+                    os.close(descriptor)
+
+    def release(self) -> None:
+        """Give the lock back, and remove its file; nothing is done where it is not held here."""
+        if self._descriptor is None:
+            return
+        if self._is_there(self._descriptor):
+            (self._path / LOCK).unlink(missing_ok=True)
+        self.drop()
+
+    def drop(self) -> None:
+        """Close the file and leave it: the lock lasts for as long as another process has it open."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __del__(self) -> None:
+        self.drop()
+
+    def _lock(self, descriptor: int) -> None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            told = "another process is at work in this directory; wait until it has ended"
+            raise UserError(self._key, self._path, told) from error
+        except OSError as error:
+            if error.errno not in _WITHOUT_LOCKS:
+                raise
+            _LOG.warning("%s: its file system has no locks; let only one process write there", self._path)
+
+    def _is_there(self, descriptor: int) -> bool:
+        try:
+            found = os.stat(self._path / LOCK)
+        except OSError:
+            return False
+        return os.path.samestat(found, os.fstat(descriptor))
+
+
+_held: WeakSet[RunLock] = WeakSet()
+
+
+def _drop_in_child() -> None:
+    """A process that is forked while a lock is held must not keep it after the one that holds it."""
+    for lock in list(_held):
+        lock.drop()
+
+
+os.register_at_fork(after_in_child=_drop_in_child)
 
 
 class RunDirectory:
@@ -34,7 +117,6 @@ class RunDirectory:
     def __init__(self, path: Path, key: str = "hydra.run.dir") -> None:
         self.path, self._key = path, key
         self._lock = RunLock(path, key)
-        self._metrics: MetricsFile | None = None
         self._log: logging.Handler | None = None
 
     @classmethod
@@ -56,11 +138,7 @@ class RunDirectory:
 
     @classmethod
     def existing(cls, path: Path | str, key: str = "resume") -> "RunDirectory":
-        """The directory of a run that was started, as a user names it; `key` is what named it.
-
-        Raises:
-            UserError: there is none.
-        """
+        """The directory of a run that was started, which `key` named; `UserError` where there is none."""
         path = user_path(path, key)
         if not path.is_dir():
             raise UserError(key, path, "no such directory; give the directory of a run")
@@ -78,10 +156,8 @@ class RunDirectory:
         Raises:
             UserError: another process writes to it, or it cannot be written.
         """
-        try:
+        with in_one_line(self._key, self.path, "cannot be written"):
             self._lock.take()
-        except OSError as error:
-            raise self.error(f"cannot be written ({error.strerror})") from error
 
     def config(self) -> Plain:
         """The plain values that its configuration file holds; nothing of them is checked.
@@ -101,11 +177,7 @@ class RunDirectory:
         return parse_stored(self.config(), self.path, trust=trust, error=self.error, own_choices=own)
 
     def model(self, half: str) -> Weights:
-        """The trained `client` or `server` model.
-
-        Raises:
-            UserError: the run left none, or it is damaged, or holds what is no number.
-        """
+        """The trained `client` or `server` model; `UserError` where it is missing, damaged or not finite."""
         name = f"model/{half}.safetensors"
         try:
             weights = load_file(self.path / name)
@@ -132,7 +204,7 @@ class RunDirectory:
         Raises:
             UserError: it cannot be written, or another process writes to it.
         """
-        try:
+        with in_one_line("hydra.run.dir", self.path, "cannot be written"):
             self.path.mkdir(parents=True, exist_ok=True)
             self.claim()
             if not records:  # nothing that an earlier run left here is this run's to resume from
@@ -142,8 +214,6 @@ class RunDirectory:
                 counts.write(self.path / CLASS_COUNTS)
             self.rewrite(records)
             log = logging.FileHandler(self.path / "run.log", encoding="utf-8", errors="surrogateescape")
-        except OSError as error:
-            raise UserError("hydra.run.dir", self.path, f"cannot be written ({error.strerror})") from error
         log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         self._end_log()
         self._log = log
@@ -152,13 +222,12 @@ class RunDirectory:
 
     def rewrite(self, records: Sequence[Record]) -> None:
         """Write `metrics.csv` anew."""
-        self._metrics = MetricsFile(self.path / "metrics.csv", records)
+        write_metrics(self.path / "metrics.csv", records)
 
     def record(self, record: Record) -> None:
         """Add a round to `metrics.csv`."""
-        if self._metrics is None:
-            raise AssertionError("the run directory is not open")
-        self._metrics.append(record)
+        assert self._log is not None, "the run directory is not open"
+        append_metrics(self.path / "metrics.csv", record)
 
     def save_checkpoint(self, state: Checkpoint) -> None:
         """Write a checkpoint."""

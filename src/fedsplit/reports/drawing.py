@@ -4,26 +4,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fedsplit.errors import UserError
+from fedsplit.files.paths import in_one_line
 from fedsplit.files.whole import appearing
 from fedsplit.recording.config_file import OtherFormat
-from fedsplit.reports.defaults import at_defaults
 from fedsplit.reports.experiments import FigureRequest
-from fedsplit.reports.figures.drawn import Drawn
+from fedsplit.reports.figures.figure_type import Drawn
 from fedsplit.reports.figures.style import encoded, house_style
-from fedsplit.reports.finding import runs_at
 from fedsplit.reports.notes import Notes
-from fedsplit.reports.runs import Run, read_run, without_repeats
-from fedsplit.reports.selection import fits, missing, sweep, unknown_keys
-from fedsplit.reports.tables.of_runs import table_of
-from fedsplit.reports.tables.table import Table
+from fedsplit.reports.runs import Run, read_run, runs_at, without_repeats
+from fedsplit.reports.selection import at_defaults, fits, missing, sweep, unknown_keys
+from fedsplit.reports.tables.table import Table, table_of
 
 
 class StoredRuns:
-    """Runs on disk, each read once however many figures it is in.
-
-    Args:
-        notes: are told what is left out or missing.
-    """
+    """Runs on disk, each read once however many figures it is in; notes tell what is left out or missing."""
 
     def __init__(self, notes: Notes) -> None:
         self._notes = notes
@@ -156,18 +150,10 @@ def tabulate(experiment: FigureRequest, runs: Sequence[Run]) -> list[Table]:
 
 
 def write(files: Mapping[str, bytes], out: Path) -> list[Path]:
-    """Write files, by name, each whole or not at all.
-
-    Raises:
-        UserError: one cannot be written.
-    """
-    written = []
-    for name, content in files.items():
-        try:
-            out.mkdir(parents=True, exist_ok=True)
+    """Write files, by name, each whole or not at all; `UserError` where one cannot be written."""
+    with in_one_line("--out", out, "must be a directory to write to"):
+        out.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
             with appearing(out / name) as partial:
                 partial.write_bytes(content)
-        except OSError as error:
-            raise UserError("--out", out, f"must be a directory to write to ({error.strerror})") from error
-        written.append(out / name)
-    return written
+    return [out / name for name in files]

@@ -10,11 +10,12 @@ import yaml
 
 from fedsplit.config.values import allowed, fits
 from fedsplit.errors import UserError
+from fedsplit.files.paths import in_one_line
 from fedsplit.reports.figures.figure_type import FigureType
 from fedsplit.reports.figures.style import FORMATS
 from fedsplit.reports.figures.types import FIGURE_TYPES
 from fedsplit.reports.selection import Settings, settings_of
-from fedsplit.reports.tables.request import TableRequest, table_request
+from fedsplit.reports.tables.table import TableRequest, table_request
 
 SAVES = "saves"
 """Where runs are looked for, unless an experiment says `runs`."""
@@ -56,15 +57,10 @@ class FigureRequest:
 
 
 def experiments_in(path: Path) -> list[FigureRequest]:
-    """The experiments that a YAML file lists.
-
-    Raises:
-        UserError: the file cannot be read, or an experiment in it is wrong.
-    """
+    """The experiments that a YAML file lists; `UserError` where it cannot be read, or one is wrong."""
     try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except OSError as error:
-        raise UserError("experiments", path, f"cannot be read ({error.strerror})") from error
+        with in_one_line("experiments", path, "cannot be read"):
+            content = yaml.safe_load(path.read_text("utf-8"))
     except (yaml.YAMLError, ValueError) as error:
         raise UserError("experiments", path, "must be YAML") from error
     if not isinstance(content, dict) or not content:
@@ -101,11 +97,7 @@ def figure_type(
 
 
 def formats_of(key: str, value: object) -> tuple[str, ...]:
-    """The formats asked for, each once.
-
-    Raises:
-        UserError: there is none, or one that figures are not written in.
-    """
+    """The formats asked for, each once; `UserError` where there is none, or one that no figure has."""
     if not isinstance(value, list) or not value or not all(each in FORMATS for each in value):
         raise UserError(key, value, f"must be a list of {', '.join(FORMATS)}")
     return tuple(dict.fromkeys(value))

@@ -13,9 +13,8 @@ from urllib.parse import quote
 
 from fedsplit.errors import UserError
 from fedsplit.machine.extras import install_command
-from fedsplit.reports.differences import differences
-from fedsplit.reports.figures.drawn import Drawn
-from fedsplit.reports.figures.groups import counted
+from fedsplit.reports.figures.figure_type import Drawn
+from fedsplit.reports.figures.groups import by_number, counted
 from fedsplit.reports.labels import labelled
 from fedsplit.reports.runs import Run
 from fedsplit.reports.tables.files import FORMATS
@@ -150,23 +149,8 @@ def _ran_with(runs: Sequence[Run]) -> Mapping[str, str]:
     return {name: ", ".join(sorted(each)) for name, each in found.items()}
 
 
-@dataclass(frozen=True)
-class Inlined:
-    """An image for `<img>`.
-
-    Args:
-        source: a `data:` address that holds all of it.
-        width: in CSS pixels.
-        height: in CSS pixels.
-    """
-
-    source: str
-    width: int
-    height: int
-
-
-def inlined(images: Mapping[str, bytes]) -> Inlined | None:
-    """The SVG of a figure, or else its PNG; None without either.
+def inlined(images: Mapping[str, bytes]) -> dict[str, object] | None:
+    """Attributes of `<img>` that hold the SVG of a figure, or else its PNG; None without either.
 
     As an image, and not as part of the page's own tree, an SVG cannot run scripts, and what its elements
     are called cannot clash with another's.
@@ -179,9 +163,10 @@ def inlined(images: Mapping[str, bytes]) -> Inlined | None:
     return None
 
 
-def _inlined(kind: str, image: bytes, width: float, height: float) -> Inlined:
+def _inlined(kind: str, image: bytes, width: float, height: float) -> dict[str, object]:
     source = f"data:image/{kind};base64,{b64encode(image).decode()}"
-    return Inlined(source, round(width * _PIXELS_AN_INCH), round(height * _PIXELS_AN_INCH))
+    pixels = {"width": round(width * _PIXELS_AN_INCH), "height": round(height * _PIXELS_AN_INCH)}
+    return {"source": source, **pixels}
 
 
 def _svg_inches(image: bytes) -> tuple[float, float]:
@@ -189,3 +174,58 @@ def _svg_inches(image: bytes) -> tuple[float, float]:
     start = image[: image.index(b">", image.index(b"<svg"))].decode()
     width, height = (float(re.findall(rf'\s{side}="([\d.]+)pt"', start)[0]) for side in ("width", "height"))
     return width / 72, height / 72
+
+
+@dataclass(frozen=True)
+class Differing:
+    """A key that not all runs set to the same.
+
+    Args:
+        key: the name of a group, or a dotted key.
+        values: each with the places (from 0) of the runs that have it; None: those without the key.
+    """
+
+    key: str
+    values: tuple[tuple[str | None, tuple[int, ...]], ...]
+
+
+@dataclass(frozen=True)
+class Differences:
+    """The settings of some runs; seeds and what cannot change a result are no part of them.
+
+    Args:
+        shared: what all have, by key.
+        differing: the rest, by key.
+    """
+
+    shared: Mapping[str, str]
+    differing: tuple[Differing, ...]
+
+
+def differences(runs: Sequence[Run]) -> Differences:
+    """Choices of groups and settings, in alphabetical order of their keys.
+
+    A class is not told that differs as the choice which names it does.
+    """
+    described = [{**run.settings, **run.choices} for run in runs]
+    shared: dict[str, str] = {}
+    differing: list[Differing] = []
+    for key in sorted({key for settings in described for key in settings}):
+        found: dict[str | None, list[int]] = {}
+        for place, settings in enumerate(described):
+            found.setdefault(settings.get(key), []).append(place)
+        value, *others = found
+        if value is not None and not others:
+            shared[key] = value
+        else:
+            if key.endswith("._target_") and _alike(key.removesuffix("._target_"), key, described):
+                continue
+            values = sorted(found, key=lambda each: (each is None, by_number(each or "")))
+            differing.append(Differing(key, tuple((each, tuple(found[each])) for each in values)))
+    return Differences(shared, tuple(differing))
+
+
+def _alike(group: str, key: str, described: Sequence[Mapping[str, str]]) -> bool:
+    """Whether each choice of the group has its own value of the key, and no value two choices."""
+    pairs = {(settings.get(group), settings.get(key)) for settings in described}
+    return len(pairs) == len({choice for choice, _ in pairs}) == len({value for _, value in pairs})

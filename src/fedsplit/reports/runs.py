@@ -1,8 +1,10 @@
 """Runs read back from their directories, each setting and seed once."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from glob import glob
 from pathlib import Path
 from typing import TypeAlias
 
@@ -10,6 +12,7 @@ from fedsplit.config.dotted_keys import below, flat
 from fedsplit.config.values import Plain
 from fedsplit.errors import UserError
 from fedsplit.files.bounded import Damaged, csv_table, json_in, number, whole
+from fedsplit.files.paths import in_one_line, user_path
 from fedsplit.recording.config_file import CONFIG_FILE, read_config
 
 METRICS = "metrics.csv"
@@ -99,11 +102,7 @@ class Run:
         return dict(flat(self.config))
 
     def values(self, column: str) -> dict[int, float]:
-        """The values of a column, by round; rounds without one are left out.
-
-        Raises:
-            UserError: no round has one.
-        """
+        """The values of a column, by round, of rounds that have one; `UserError` where no round has."""
         if column not in self.columns:
             known = [name for name in self.columns if not below(name, _OF_MESSAGES)]
             told = f"has no {column} in metrics.csv, but {', '.join(known)}, and more of messages"
@@ -167,7 +166,6 @@ def read_run(path: Path) -> Run:
 
 
 def _are_results(results: object) -> bool:
-    """Whether they are of a run, as far as anything of them is shown."""
     if not isinstance(results, dict):
         return False
     counts, versions = results.get("parameters", {}), results.get("versions", {})
@@ -203,3 +201,42 @@ def _canonical(place: str, choice: str, target: str) -> str:
     if place in ("algorithm", "distribution") and target.startswith("fedsplit."):
         return target.split(".")[-2]
     return choice
+
+
+@dataclass(frozen=True)
+class Found:
+    """Directories of runs in alphabetical order; and those beside them, as in a sweep, that are of none."""
+
+    runs: tuple[Path, ...]
+    others: tuple[Path, ...]
+
+
+def runs_at(place: str, key: str) -> Found:
+    """The runs anywhere below a path or glob that `key` named; `UserError` where a folder cannot be read."""
+    path = user_path(place, key)
+    paths = [path] if path.exists() else map(Path, sorted(glob(str(path), recursive=True)))
+    runs: list[Path] = []
+    others: list[Path] = []
+    with in_one_line(key, place, "must be readable"):
+        for path in paths:
+            _look(path, runs, others)
+    return Found(tuple(runs), tuple(others))
+
+
+def _look(path: Path, runs: list[Path], others: list[Path]) -> bool:
+    """Add what is at or below a path; whether it is a run."""
+    if is_run(path):
+        runs.append(path)
+        return True
+    if not path.is_dir():
+        return False
+    beside: list[Path] = []
+    jobs = False
+    folders = (entry for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False))
+    for each in sorted(Path(entry) for entry in folders if not entry.name.startswith(".")):
+        before = len(runs)
+        jobs |= _look(each, runs, others)
+        if len(runs) == before:
+            beside.append(each)
+    others += beside if jobs else []
+    return False

@@ -18,14 +18,13 @@ def run_job(config: RunConfig, directory: Path, place: int, statuses: Path) -> N
     """Run a job to its end.
 
     Args:
-        config: of the job.
         directory: of the run; one that is there already is gone on with.
         place: of the job among those launched together, which decides on its GPU.
         statuses: folder for what jobs tell.
     """
     import torch
 
-    from fedsplit.tasks.running import go_on, perform
+    from fedsplit.tasks.task import go_on, perform
 
     asked = config.computation.device
     device = device_of(asked, place, torch.cuda.device_count())  # only now: CUDA outlives no fork
@@ -43,7 +42,6 @@ def device_of(asked: str, place: int, gpus: int) -> str:
     Args:
         asked: key `device` of its configuration.
         place: of the job among those that are launched together, from 0.
-        gpus: how many there are where it runs.
 
     Returns:
         With several GPUs one after the other, where no certain one is asked for; else what is asked for.

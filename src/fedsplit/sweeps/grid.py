@@ -7,8 +7,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Glob, Override
 
 from fedsplit.config.compose import composed
-from fedsplit.config.grammar import parsed
-from fedsplit.config.overrides import spelled_out
+from fedsplit.config.overrides import parsed, spelled_out
 from fedsplit.errors import UserError
 
 

@@ -14,8 +14,8 @@ from omegaconf import DictConfig
 from fedsplit.config.compose import names_of_choices, plain
 from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import UserError
+from fedsplit.processes.child import end_with_parent
 from fedsplit.processes.forker import Forker
-from fedsplit.processes.lifeline import end_with_parent
 from fedsplit.sweeps.forked_job import import_what_jobs_need, run_job
 from fedsplit.sweeps.status import Status, log_of, tell
 

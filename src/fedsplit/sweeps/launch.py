@@ -17,11 +17,7 @@ from fedsplit.sweeps.job import Launched
 
 
 def check_installed(overrides: Sequence[str]) -> None:
-    """Raise where a launcher is chosen that an extra brings.
-
-    Raises:
-        UserError: the extra is not installed.
-    """
+    """Raise `UserError` where a launcher is chosen whose extra is not installed."""
     for override in overrides:
         key, _, launcher = override.partition("=")
         if key == "hydra/launcher" and launcher.startswith("submitit"):
@@ -30,11 +26,7 @@ def check_installed(overrides: Sequence[str]) -> None:
 
 
 def check_launcher(launcher: DictConfig) -> None:
-    """Raise where a launcher cannot be set so.
-
-    Raises:
-        UserError: it is to run no job at a time.
-    """
+    """Raise `UserError` where a launcher is to run no job at a time."""
     at_once = launcher.get("n_jobs", -1)  # other launchers have none
     if at_once < -1 or at_once == 0:
         told = "must be a whole number greater than 0, or -1: all cores"

@@ -50,11 +50,7 @@ def differing(jobs: Sequence[Job]) -> list[list[str]]:
 
 
 def read(directory: Path) -> list[Job]:
-    """The jobs that were ever asked for in a sweep's directory.
-
-    Raises:
-        UserError: its record is damaged.
-    """
+    """The jobs that were ever asked for in a sweep's directory; `UserError` where its record is damaged."""
     path = directory / RECORD
     if not path.exists():
         return []

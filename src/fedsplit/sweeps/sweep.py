@@ -10,9 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from fedsplit.config.commands import command
 from fedsplit.config.compose import check_hydra, choices_of, composed, composing, hydra_path, plain
-from fedsplit.config.overrides import check_beside
+from fedsplit.config.overrides import check_beside, single_quoted
 from fedsplit.config.run_config import RunConfig
-from fedsplit.config.task_traits import traits_of
+from fedsplit.config.traits import traits_of
 from fedsplit.errors import RunFailed, UserError, first_line
 from fedsplit.files.paths import new_directory, shown
 from fedsplit.recording.config_file import CONFIG_FILE, OtherFormat, read_config
@@ -20,9 +20,8 @@ from fedsplit.sweeps import record
 from fedsplit.sweeps.grid import jobs
 from fedsplit.sweeps.job import Launched, thread_counts
 from fedsplit.sweeps.launch import check_installed, check_launcher, launch
-from fedsplit.sweeps.progress import is_finished
 from fedsplit.sweeps.record import RECORD, Job
-from fedsplit.sweeps.status import STATUSES, alone
+from fedsplit.sweeps.status import STATUSES, alone, is_finished
 from fedsplit.sweeps.watch import Watch
 
 
@@ -97,8 +96,8 @@ def _resumable(directory: Path, overrides: Sequence[str]) -> Iterator[None]:
     except KeyboardInterrupt as error:
         ours = ("hydra.sweep.dir=", "sweep.skip_finished=")
         asked = [each for each in overrides if not each.startswith(ours)]
-        again = [*asked, f"hydra.sweep.dir={_quoted(shown(directory))}", "sweep.skip_finished=true"]
-        raise KeyboardInterrupt(command("-m", *again)) from error
+        again = (f"hydra.sweep.dir={single_quoted(shown(directory))}", "sweep.skip_finished=true")
+        raise KeyboardInterrupt(command("-m", *asked, *again)) from error
 
 
 def _checked(overrides: list[str]) -> Asked:
@@ -187,19 +186,14 @@ def _run(directory: Path, to_run: Sequence[tuple[Job, Asked]]) -> str:
     first = to_run[0][1]
     most_threads = max(asked.run.computation.threads for _, asked in to_run)
     others = [each for each in first.overrides if not each.startswith("hydra.sweep.")]
-    config = composed([*others, f"threads={most_threads}", f"hydra.sweep.dir={_quoted(directory)}"])
+    place = f"hydra.sweep.dir={single_quoted(directory)}"
+    config = composed([*others, f"threads={most_threads}", place])
     function = Launched(statuses, tuple(job.number for job, _ in to_run), os.getpid(), thread_counts())
     overrides = [
-        [*asked.own_overrides, f"hydra.sweep.subdir={_quoted(job.directory)}"] for job, asked in to_run
+        [*asked.own_overrides, f"hydra.sweep.subdir={single_quoted(job.directory)}"] for job, asked in to_run
     ]
     try:
         launch(config, function, overrides)
     except Exception as error:  # a launcher's own way to fail: the jobs that ended have told so themselves
         return first_line(error)
     return "its launcher has lost it"
-
-
-def _quoted(path: Path | str) -> str:
-    """As an override takes it."""
-    escaped = str(path).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"

@@ -39,6 +39,7 @@ class Client(Task):
         with extra("task", "client"):
             from fedsplit.inference.grpc.device import DeviceClient  # noqa: PLC0415
             from fedsplit.transport.grpc.client.client import TrainingClient  # noqa: PLC0415
+            from fedsplit.transport.grpc.client.dialling import Membership  # noqa: PLC0415
             from fedsplit.transport.grpc.protocol.arguments import GrpcArguments  # noqa: PLC0415
             from fedsplit.transport.grpc.protocol.tls import Tls, require_tls_beyond_loopback  # noqa: PLC0415
 
@@ -61,22 +62,10 @@ class Client(Task):
             raise UserError("client.id", client.id, f"the certificate is of client {number}")
         own = {key: value for key, value in config.of_this_machine().items() if value is not None}
         logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(show_path=False)])
+        who = Membership(server=server, client=number, tls=tls, own=own, memory_mb=client.memory_mb)
         if client.model is not None:
-            DeviceClient(
-                server=server,
-                client=number,
-                tls=tls,
-                model=user_path(client.model, "client.model"),
-                own=own,
-                memory_mb=client.memory_mb,
-            ).attend()
-            return
-        TrainingClient(
-            server=server,
-            client=number,
-            tls=tls,
-            folder=user_path(client.directory, "client.directory") if client.directory is not None else None,
-            own=own,
-            memory_mb=client.memory_mb,
-            build=run_of_member,
-        ).attend()
+            DeviceClient(model=user_path(client.model, "client.model"), **who).attend()
+        else:
+            kept = client.directory
+            folder = None if kept is None else user_path(kept, "client.directory")
+            TrainingClient(folder=folder, build=run_of_member, **who).attend()

@@ -1,5 +1,6 @@
 """What each codec makes of a model's own tensors."""
 
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from fedsplit.reports.shown_table import print_table
 from fedsplit.tasks.task import Task
 
 
+@dataclass(kw_only=True)
 class Codecs(Task):
     """Trains the split model on the first client's data for some steps, then codes what crosses the cut.
 
@@ -32,36 +34,26 @@ class Codecs(Task):
         samples: samples whose smashed data and cut gradients are taken, those trained on last; of texts,
             positions.
         repeats: encodings and decodings that a speed is the median of.
-        codecs: by name, each a codec's configuration.
     """
 
     models_of_run = "refused"
     swept = False
 
-    def __init__(
-        self,
-        *,
-        steps: PositiveInt,
-        samples: PositiveInt,
-        repeats: PositiveInt,
-        codecs: dict[str, dict[str, object]],
-    ) -> None:
-        self.steps, self.samples, self.repeats, self.codecs = (
-            steps,
-            samples,
-            repeats,
-            {name: CodecChoice.of(f"task.codecs.{name}", node) for name, node in codecs.items()},
-        )
+    steps: PositiveInt
+    samples: PositiveInt
+    repeats: PositiveInt
+    codecs: dict[str, dict[str, object]]
 
     def run(self, config: RunConfig, directory: Path) -> None:
         """See `Task.run`: prints a table for each kind of tensor, and writes nothing."""
         prepare_process(config)
         parts = build_clients(config)
-        plain = {name: build_codec(choice) for name, choice in self.codecs.items()}
+        choices = {name: CodecChoice.of(f"task.codecs.{name}", node) for name, node in self.codecs.items()}
+        plain = {name: build_codec(choice) for name, choice in choices.items()}
         models = parts.models
         seen = {
             name: codec_at_cut(choice, models.smashed_shape, lambda: models.coded_shape)
-            for name, choice in self.codecs.items()
+            for name, choice in choices.items()
         }
         codecs = {True: seen, False: plain}
         tensors = self.tensors(parts)
@@ -73,9 +65,12 @@ class Codecs(Task):
             soft_wrap=True,
         )
         for title, x, at_cut in tensors:
-            table = new_table()
+            table = Table()
+            table.add_column("codec", no_wrap=True)
+            for column in ("bits", "with zstd", "entropy", "SQNR", "encode", "decode"):
+                table.add_column(column, justify="right", no_wrap=True)
             for name, codec in codecs[at_cut].items():
-                add_row(table, name, survey(codec, x, self.repeats))
+                table.add_row(name, *_cells(survey(codec, x, self.repeats)))
             zeros = float((x == 0).float().mean())
             console.print(f"\n{title} {tuple(x.shape)}, {zeros:.0%} zeros", soft_wrap=True, highlight=False)
             print_table(table, console)
@@ -117,18 +112,7 @@ class Codecs(Task):
         return tensors
 
 
-def new_table() -> Table:
-    """A table for `add_row`."""
-    table = Table()
-    table.add_column("codec", no_wrap=True)
-    for column in ("bits", "with zstd", "entropy", "SQNR", "encode", "decode"):
-        table.add_column(column, justify="right", no_wrap=True)
-    return table
-
-
-def add_row(table: Table, name: str, found: Survey) -> None:
-    """Add a codec."""
-    entropy = "" if found.entropy is None else f"{found.entropy:.2f}"
-    compressed = "" if found.compressed_bits is None else f"{found.compressed_bits:.2f}"
-    numbers = (f"{found.sqnr:.1f}", f"{found.encode_mb_s:,.0f}", f"{found.decode_mb_s:,.0f}")
-    table.add_row(name, f"{found.bits:.2f}", compressed, entropy, *numbers)
+def _cells(found: Survey) -> tuple[str, ...]:
+    bits = (found.bits, found.compressed_bits, found.entropy)
+    speeds = (f"{speed:,.0f}" for speed in (found.encode_mb_s, found.decode_mb_s))
+    return *("" if each is None else f"{each:.2f}" for each in bits), f"{found.sqnr:.1f}", *speeds

@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,14 +16,11 @@ from fedsplit.files.paths import new_directory
 from fedsplit.files.whole import appearing
 from fedsplit.inference.client_half import ClientHalf
 from fedsplit.inference.deploying import Deploying, save
-from fedsplit.inference.device import Device, Turns
-from fedsplit.inference.files import write_results
-from fedsplit.inference.local import Answering, local_devices
-from fedsplit.inference.request import Request
+from fedsplit.inference.device import Device, Request, Turns
+from fedsplit.inference.local import Answering, local_devices, wire
 from fedsplit.inference.server_half import ServerHalf
-from fedsplit.inference.simulated import wire
 from fedsplit.inference.subject import Batches, subject_of
-from fedsplit.inference.summary import Summary, summary_table
+from fedsplit.inference.summary import Summary, summary_table, write_results
 from fedsplit.machine.allowance import allowing_a_run_directory
 from fedsplit.machine.extras import extra
 from fedsplit.network.network import Network, SimulatedNetwork
@@ -37,15 +33,14 @@ if TYPE_CHECKING:
     from fedsplit.inference.grpc.inference import GrpcInference
 
 
+@dataclass(kw_only=True)
 class Infer(Task):
     """Deploys the client half at each precision, and answers the requests of devices that run them.
 
     Args:
-        backend: of int8.
         requests: that each device makes and that count; a request is a batch of test images.
         warm_up: requests before these, which count for nothing.
         calibration_batches: of the clients' training images, from which ranges of activations are taken.
-        calibration_batch_size: images of each.
         devices: that dial in, with transport.spawn=false; None: as many as there are precisions.
         wait_s: seconds after which a device that is not here is not waited for any more.
     """
@@ -64,20 +59,13 @@ class Infer(Task):
     )
     deploys = True
 
-    def __init__(
-        self,
-        *,
-        backend: Int8Backend,
-        requests: PositiveInt,
-        warm_up: NonNegativeInt,
-        calibration_batches: PositiveInt,
-        calibration_batch_size: PositiveInt,
-        devices: PositiveInt | None,
-        wait_s: PositiveFloat,
-    ) -> None:
-        self.turns = Turns(warm_up, requests)
-        self.deploying = partial(Deploying, backend, calibration_batches, calibration_batch_size)
-        self.devices, self.wait_s = devices, wait_s
+    backend: Int8Backend
+    requests: PositiveInt
+    warm_up: NonNegativeInt
+    calibration_batches: PositiveInt
+    calibration_batch_size: PositiveInt
+    devices: PositiveInt | None
+    wait_s: PositiveFloat
 
     def run(self, config: RunConfig, directory: Path) -> None:
         """See `Task.run`: prints a table; the directory appears once all is whole."""
@@ -91,7 +79,9 @@ class Infer(Task):
         with nullcontext() if config.origin.run is None else allowing_a_run_directory():
             subject = subject_of(config)
         here = [] if grpc is not None and not grpc.spawns else precisions  # else devices bring theirs
-        converted = self.deploying(config.training.seed).converted(subject, here)
+        batches, of_batch = self.calibration_batches, self.calibration_batch_size
+        deploying = Deploying(self.backend, batches, of_batch, config.training.seed)
+        converted = deploying.converted(subject, here)
         server = ServerHalf(subject.server.to(device), device)
         with _new(directory) as place:
             deployed = {precision: place / "deployed" / precision for precision in here}
@@ -102,14 +92,13 @@ class Infer(Task):
                     precision: ClientHalf(folder, subject.architecture, config.computation.threads)
                     for precision, folder in deployed.items()
                 }
-                batches = Batches(subject.data, config.training.batch_size)
-                reached = local_devices(
-                    halves, Answering(server, batches, wire(network, config.training.seed))
-                )
+                images = Batches(subject.data, config.training.batch_size)
+                answering = Answering(server, images, wire(network, config.training.seed))
+                reached = local_devices(halves, answering)
             else:
                 reached = grpc.devices(subject, server, deployed, place)
             with reached as devices:
-                requests = self.turns.of(devices)
+                requests = Turns(self.warm_up, self.requests).of(devices)
             summaries = self._summaries(precisions, devices, requests, network)
             write_results(place, config, subject.cut, requests, summaries)
         print_table(summary_table(summaries, config.training.batch_size))
@@ -140,7 +129,6 @@ class Infer(Task):
         requests: Sequence[Request],
         network: Network,
     ) -> list[Summary]:
-        """Of each precision that a device had."""
         return [
             Summary.of(
                 precision,

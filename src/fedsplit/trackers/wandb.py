@@ -22,7 +22,6 @@ class WeightsAndBiases(Tracker):
 
     Args:
         mode: `online`, or `offline`: files alone, which `wandb sync` uploads.
-        project: of the run.
         entity: user or team that it belongs to; None is the default of whoever is logged in.
     """
 

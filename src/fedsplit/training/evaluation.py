@@ -6,7 +6,7 @@ from math import isfinite
 
 from fedsplit.errors import RunFailed
 from fedsplit.parties.evaluation import Evaluator, Scores
-from fedsplit.recording.local_accuracy import LocalAccuracies
+from fedsplit.recording.metrics import LocalAccuracies
 from fedsplit.state.weights import Weights
 
 

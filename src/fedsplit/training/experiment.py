@@ -15,11 +15,9 @@ from fedsplit.machine.extras import extra
 from fedsplit.models.adapters.adapter import Adapter
 from fedsplit.recording.checkpoint import Checkpoint
 from fedsplit.recording.identity import identity, refuse_changed_data, refuse_changed_model
-from fedsplit.recording.metrics import Record
+from fedsplit.recording.metrics import Record, StoppedBy
 from fedsplit.recording.run_directory import RunDirectory
-from fedsplit.recording.summary import StoppedBy
-from fedsplit.trackers.harmless import Harmless
-from fedsplit.trackers.tracker import Tracker
+from fedsplit.trackers.tracker import Harmless, Tracker
 from fedsplit.training.evaluation import Evaluation
 from fedsplit.training.failures import no_room_told, run_failed
 from fedsplit.training.final_report import FinalReport

@@ -11,10 +11,8 @@ from fedsplit.building.models import Models
 from fedsplit.machine.terminal import optional
 from fedsplit.models.adapters.adapter import Adapter
 from fedsplit.recording.classification import CONFUSION, MOST_CLASSES, ROC, ConfusionMatrix, RocCurves
-from fedsplit.recording.local_accuracy import LOCAL_ACCURACY
-from fedsplit.recording.metrics import Record
+from fedsplit.recording.metrics import LOCAL_ACCURACY, Record, StoppedBy, summarise
 from fedsplit.recording.run_directory import RunDirectory
-from fedsplit.recording.summary import StoppedBy, summarise
 from fedsplit.state.weights import Weights
 from fedsplit.trackers.tracker import Tracker
 from fedsplit.training.evaluation import Evaluation

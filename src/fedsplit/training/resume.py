@@ -8,8 +8,8 @@ from fedsplit.building.process import prepare_process
 from fedsplit.building.trained_start import TrainedStart
 from fedsplit.config.checks import RESUMABLE
 from fedsplit.config.dotted_keys import below
-from fedsplit.config.resumed import with_changes
 from fedsplit.config.run_config import RunConfig
+from fedsplit.config.stored import with_changes
 from fedsplit.errors import UserError
 from fedsplit.files.paths import shown
 from fedsplit.machine.allowance import allowing_a_run_directory

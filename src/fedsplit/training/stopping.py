@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 
-from fedsplit.recording.metrics import Record
-from fedsplit.recording.summary import StoppedBy
+from fedsplit.recording.metrics import Record, StoppedBy
 
 
 @dataclass(frozen=True, kw_only=True)

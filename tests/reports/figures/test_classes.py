@@ -33,8 +33,8 @@ def test_classes_figure_draws_the_same_division_once_and_names_what_made_it(tmp_
         _run(tmp_path / "c", ROWS[:2], seed=4, alpha=0.1),
     ]
     first, second = Classes().data(runs)
-    assert (first.title, first.counts.rows) == ("digits, dirichlet, alpha=0.3, seed=0", ROWS)
-    assert (second.title, second.counts.rows) == ("digits, dirichlet, alpha=0.1, seed=4", ROWS[:2])
+    assert (first.label, first.counts.rows) == ("digits, dirichlet, alpha=0.3, seed=0", ROWS)
+    assert (second.label, second.counts.rows) == ("digits, dirichlet, alpha=0.1, seed=4", ROWS[:2])
 
 
 def test_classes_figure_has_bubbles_at_client_and_class_with_an_area_of_the_samples() -> None:
@@ -74,7 +74,7 @@ def test_classes_figure_of_too_many_clients_is_refused() -> None:
 
 def test_classes_figure_leaves_out_what_is_beyond_eight_divisions() -> None:
     drawn, left_out = Classes().within_limits([Division(str(i), ClassCounts(ROWS)) for i in range(9)])
-    assert [each.title for each in drawn] == [str(i) for i in range(8)]
+    assert [each.label for each in drawn] == [str(i) for i in range(8)]
     assert left_out == ["8"]
 
 

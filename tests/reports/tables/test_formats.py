@@ -4,14 +4,13 @@ from io import StringIO
 
 import pytest
 
-from fedsplit.reports.tables.as_csv import as_csv
 from fedsplit.reports.tables.as_latex import as_latex
-from fedsplit.reports.tables.as_markdown import as_markdown
-from fedsplit.reports.tables.files import table_files
-from fedsplit.reports.tables.table import Column, Estimate, Row, Table
+from fedsplit.reports.tables.files import as_csv, as_markdown, table_files
+from fedsplit.reports.tables.measures import Measure
+from fedsplit.reports.tables.table import Estimate, Row, Table
 
-ACCURACY = Column("final_accuracy", "Final accuracy (%)", "higher", 100, 1)
-LOAD = Column("bytes_to_accuracy.0.8", "Load to 80% (MB)", "lower", 1e-6, 2)
+ACCURACY = Measure("final_accuracy", "Final accuracy (%)", lambda run: None, "higher", 100, 1)
+LOAD = Measure("bytes_to_accuracy.0.8", "Load to 80% (MB)", lambda run: None, "lower", 1e-6, 2)
 
 
 def table(setting: str = "alpha=0.1", title: str = "Mine", algorithm: str = "fsl_sage") -> Table:
@@ -19,13 +18,12 @@ def table(setting: str = "alpha=0.1", title: str = "Mine", algorithm: str = "fsl
         Row(algorithm, setting, (0, 1, 2), (Estimate((0.9, 0.93, 0.95), 3), Estimate((1 / 3e-6, 2e6), 3))),
         Row("cse_fsl", "", (0,), (Estimate((0.1 + 0.2,), 1), Estimate((), 1))),
     )
-    return Table("mine", title, "What is compared.", (ACCURACY, LOAD), rows, ())
+    return Table("mine", title, (ACCURACY, LOAD), rows, ())
 
 
 def test_table_in_markdown_is_the_text_written_out_by_hand() -> None:
     assert as_markdown(table()) == (
         "**Mine**\n\n"
-        "What is compared.\n\n"
         "| Algorithm | Setting | Seeds | Final accuracy (%) | Load to 80% (MB) |\n"
         "| --- | --- | ---: | ---: | ---: |\n"
         "| fsl_sage | alpha=0.1 | 3 | **92.7** ± 2.5 | **1.17** ± 1.18 (2 of 3 seeds) |\n"
@@ -38,7 +36,6 @@ def test_table_in_markdown_is_the_text_written_out_by_hand() -> None:
 def test_table_in_latex_is_the_text_written_out_by_hand() -> None:
     assert as_latex(table()).splitlines() == [
         "% Mine",
-        "% What is compared.",
         "% Mean ± standard deviation over seeds. The best of a column is bold. "
         "-: not reached, or not measured. MB are millions of bytes.",
         r"% \usepackage{array,booktabs}",

@@ -7,12 +7,9 @@ import numpy as np
 import pytest
 
 from fedsplit.recording.ledger import DIRECTIONS, KINDS
-from fedsplit.recording.metrics import Record
-from fedsplit.recording.summary import summarise
+from fedsplit.recording.metrics import Record, summarise
 from fedsplit.reports.runs import Run
-from fedsplit.reports.tables.of_runs import table_of
-from fedsplit.reports.tables.request import TableRequest
-from fedsplit.reports.tables.table import Table, decimals_for
+from fedsplit.reports.tables.table import Table, TableRequest, decimals_for, table_of
 from tests.reports.chosen import store_run
 from tests.reports.stored import load_runs
 

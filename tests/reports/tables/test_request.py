@@ -4,7 +4,7 @@ import pytest
 
 from fedsplit.errors import UserError
 from fedsplit.reports.tables.measures import NAMES
-from fedsplit.reports.tables.request import TableRequest, table_request
+from fedsplit.reports.tables.table import TableRequest, table_request
 
 
 def test_table_request_holds_the_targets_and_columns_asked_for() -> None:

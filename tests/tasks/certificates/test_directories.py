@@ -13,8 +13,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fedsplit.errors import UserError
 from fedsplit.tasks.certificates import directories
-from fedsplit.tasks.certificates.authority import Authority
-from fedsplit.tasks.certificates.directories import Made, make_certificates
+from fedsplit.tasks.certificates.directories import Authority, Made, make_certificates
 from fedsplit.transport.grpc.protocol.tls import Tls
 
 FILES = {"certificate.pem", "key.pem", "ca.pem"}

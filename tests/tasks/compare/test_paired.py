@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy.stats import binom
 
-from fedsplit.tasks.compare.paired import Drop
+from fedsplit.tasks.compare.comparison import Drop
 
 
 def samples(both: int, lost: int, won: int, neither: int) -> tuple[torch.Tensor, torch.Tensor]:

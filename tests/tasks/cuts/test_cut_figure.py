@@ -3,8 +3,7 @@ from itertools import combinations
 import pytest
 
 from fedsplit.reports.figures.style import algorithm_looks
-from fedsplit.tasks.cuts.costs import CutCosts
-from fedsplit.tasks.cuts.cut_figure import cut_figure
+from fedsplit.tasks.cuts.costs import CutCosts, cut_figure
 
 
 @pytest.mark.parametrize("largest", [3, 15, 4000], ids="largest={}".format)

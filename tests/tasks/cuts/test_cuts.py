@@ -195,7 +195,7 @@ def test_table_of_cuts_holds_the_same_in_every_format(
 def test_figure_of_cuts_has_a_line_of_stages_and_dots_of_other_cuts_for_each_algorithm(
     configured: Configure, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    from fedsplit.tasks.cuts.cut_figure import cut_figure  # noqa: PLC0415
+    from fedsplit.tasks.cuts.costs import cut_figure  # noqa: PLC0415
 
     found = list(costs(configured, "model=resnet20", "batch_size=20").values())
     (axes,) = cut_figure(found).axes

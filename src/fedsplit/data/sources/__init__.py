@@ -1,1 +1,1 @@
-"""Where images come from, one file a source."""
+"""Where images and texts come from, one file a source."""

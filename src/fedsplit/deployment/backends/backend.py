@@ -20,7 +20,6 @@ class SmashedData:
     Args:
         values: `(n, ...)`; floating-point numbers, or codes of 8 bits (int8 or uint8).
         scale: of codes, one for all; None where values are no codes.
-        zero_point: the code of zero.
     """
 
     values: Tensor
@@ -49,6 +48,9 @@ class Deployed(ABC):
         """The smashed data of inputs `x (n, c, h, w)`, float32, in the type that the model computes them in.
 
         Where its last operation gives codes, these are they: they can be sent as they are.
+
+        Raises:
+            UserError: it does not fit these inputs, or cannot be compiled here; says why.
         """
 
     def run(self, x: Tensor) -> Tensor:
@@ -113,4 +115,8 @@ class Backend(ABC):
 
     @abstractmethod
     def convert(self) -> Deployed:
-        """The model as a device runs it."""
+        """The model as a device runs it.
+
+        Raises:
+            UserError: none of its operations can be quantized.
+        """

@@ -17,12 +17,7 @@ _TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 
 class Floats(Deployed):
-    """A module in evaluation mode, of 32 or 16 bits, run by torch one operation after the other.
-
-    Args:
-        module: taken over.
-        dtype: of its weights and of what it computes.
-    """
+    """A module in evaluation mode, taken over, of 32 or 16 bits, run by torch operation by operation."""
 
     def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
         self.dtype = dtype
@@ -33,7 +28,6 @@ class Floats(Deployed):
         return SmashedData(self.module(compute_format(x.to(self.dtype) if x.is_floating_point() else x)))
 
     def save(self, directory: Path) -> None:
-        """See `Deployed.save`: the state dict as safetensors."""
         storage.describe(directory, "floats", {"dtype": str(self.dtype).removeprefix("torch.")})
         state = {name: tensor.contiguous() for name, tensor in self.module.state_dict().items()}
         save_file(state, directory / _FILE)

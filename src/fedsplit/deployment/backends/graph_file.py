@@ -141,14 +141,7 @@ class OperationGraph(nn.Module):
 
     @classmethod
     def of(cls, module: fx.GraphModule) -> Self:
-        """A graph of ATen operations with one input and one output.
-
-        Args:
-            module: as `torch.export` makes it.
-
-        Raises:
-            ValueError: it holds something else.
-        """
+        """A graph of one input and one output as `torch.export` makes it; `ValueError` where it is other."""
         numbers: dict[fx.Node, int] = {}
         tensors: list[Tensor] = []
         steps: list[list[Argument]] = []
@@ -239,7 +232,6 @@ def _quiet() -> Iterator[None]:
 
 
 def _size(value: object) -> int:
-    """Bytes of a result."""
     if isinstance(value, Tensor):
         return value.numel() * value.element_size()
     if isinstance(value, int) and abs(value) > LARGEST_NUMBER:

@@ -57,11 +57,7 @@ class GraphStep:
 
     @classmethod
     def parsed(cls, name: object, arguments: list[Argument], named: dict[str, Argument], number: int) -> Self:
-        """Step `number` from JSON.
-
-        Raises:
-            ValueError: it is no operation on earlier steps.
-        """
+        """Step `number` from JSON; `ValueError` where it is no operation on earlier steps."""
         function = _function(name)
         values = tuple(_value(each, number) for each in arguments)
         options = {key: _value(each, number) for key, each in named.items()}
@@ -70,11 +66,7 @@ class GraphStep:
 
 
 def name_of(target: object) -> str:
-    """The name of an operation.
-
-    Raises:
-        ValueError: it is none that a graph can hold.
-    """
+    """The name of an operation; `ValueError` where it is none that a graph can hold."""
     if isinstance(target, torch._ops.OpOverload):
         name = str(target)
         _function(name)
@@ -86,7 +78,6 @@ def name_of(target: object) -> str:
 
 
 def _function(name: object) -> Callable[..., Argument]:
-    """The operation of a name."""
     if not isinstance(name, str):
         raise ValueError("an operation has a name")
     if name in _PYTHON:

@@ -18,11 +18,7 @@ _FILE = "client.onnx"
 
 
 class OnnxFile(Deployed):
-    """An ONNX graph from `x` to `z`.
-
-    Args:
-        scale: of what `z` are codes of; None where they are none.
-    """
+    """An ONNX graph from `x` to `z`; `scale` is None where `z` are no codes."""
 
     format: ClassVar[str]
     """Its name in `deployment.json`, which says what runs it."""
@@ -59,7 +55,6 @@ class OnnxFile(Deployed):
         return SmashedData(torch.from_numpy(z), self._scale, self._zero_point)
 
     def save(self, directory: Path) -> None:
-        """See `Deployed.save`: an ONNX file."""
         storage.describe(directory, self.format, {"scale": self._scale, "zero_point": self._zero_point})
         (directory / _FILE).write_bytes(self._content)
 

@@ -130,7 +130,6 @@ def float_operators(graph: GraphProto, quantizable: Container[str]) -> Counter[s
     """How often each operator computes on floating-point numbers.
 
     Args:
-        graph: quantized or not.
         quantizable: operators that compute on whole numbers where all they are given is decoded from them.
     """
     made_by = {name: node.op_type for node in graph.node for name in node.output}

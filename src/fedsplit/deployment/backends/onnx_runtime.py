@@ -42,11 +42,6 @@ class _Quantized(OnnxFloat):
     """Int8 in some way, which `quantize` is."""
 
     def convert(self) -> Deployed:
-        """See `Backend.convert`.
-
-        Raises:
-            UserError: not one operator of the model can be quantized.
-        """
         with tempfile.TemporaryDirectory() as folder, quietly():
             plain, before, after = (Path(folder, f"{name}.onnx") for name in ("plain", "before", "after"))
             onnx.save(self._model, plain)

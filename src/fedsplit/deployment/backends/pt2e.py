@@ -67,11 +67,6 @@ class Pt2eGraph(Deployed):
 
     @torch.inference_mode()
     def run_quantized(self, x: Tensor) -> SmashedData:
-        """See `Deployed.run_quantized`.
-
-        Raises:
-            UserError: the graph does not fit these inputs, or cannot be compiled here; says why.
-        """
         x = compute_format(x)
         z = self._run(x) if x.shape in self._seen else self._run_first(x)
         return SmashedData(z, self._scale, self._zero_point)
@@ -96,7 +91,6 @@ class Pt2eGraph(Deployed):
         return z
 
     def save(self, directory: Path) -> None:
-        """See `Deployed.save`: operations and tensors in one safetensors file."""
         settings = {"compiled": self._compiled, "scale": self._scale, "zero_point": self._zero_point}
         storage.describe(directory, "graph", settings)
         self._graph.write(directory / _FILE)

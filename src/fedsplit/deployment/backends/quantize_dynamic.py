@@ -23,11 +23,7 @@ _FILE = "client.safetensors"
 
 
 class DynamicallyQuantized(Deployed):
-    """A module whose linear layers are quantized.
-
-    Args:
-        module: made by `QuantizeDynamic`.
-    """
+    """A module whose linear layers are quantized."""
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
@@ -75,11 +71,6 @@ class QuantizeDynamic(Backend):
         self._module = copy.deepcopy(module).eval()
 
     def convert(self) -> Deployed:
-        """See `Backend.convert`.
-
-        Raises:
-            UserError: there is no linear layer, or torch has no such function any more.
-        """
         module = _quantized(self._module)
         self.unquantized = tuple(
             sorted({type(part).__name__ for part in module.modules() if _has_weights(part)})

@@ -46,20 +46,12 @@ _RUNTIMES: Mapping[Int8Backend, Callable[[], Deploy]] = {
 
 
 class TrainedInt8(Backend):
-    """Weights int8, a scale a channel, and activations uint8, as `qat=true` trained them."""
+    """Weights int8, a scale a channel, and activations uint8, of a model that `fake_quantized` made."""
 
     def __init__(self, runtime: Int8Backend) -> None:
         self._deploy = _RUNTIMES[runtime]()
 
     def prepare(self, module: nn.Module, example: Tensor) -> None:
-        """See `Backend.prepare`.
-
-        Args:
-            module: a client model that `fake_quantized` made, with its trained weights and ranges.
-
-        Raises:
-            UserError: it is another.
-        """
         rounding = any(isinstance(each, FakeQuantizedActivations) for each in module.modules())
         if not isinstance(module, fx.GraphModule) or not rounding:
             raise UserError("precision", "qat_int8", "only of a run trained with qat=true")

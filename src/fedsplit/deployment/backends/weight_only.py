@@ -35,7 +35,6 @@ class PackedWeights(Deployed):
     Args:
         module: float32; takes the weights over.
         packed: the state dict, with codes and scales, uint8 `(bytes,)`, in the place of what is packed.
-        bits: of a code.
     """
 
     def __init__(self, module: nn.Module, packed: Weights, bits: int) -> None:
@@ -54,7 +53,6 @@ class PackedWeights(Deployed):
         return self._floats.run_quantized(x)
 
     def save(self, directory: Path) -> None:
-        """See `Deployed.save`: the packed state dict as safetensors."""
         storage.describe(directory, "packed_weights", {"bits": self._bits})
         save_file(self._packed, directory / _FILE)
 
@@ -70,11 +68,6 @@ class WeightOnly(Backend):
         self._bits = bits
 
     def prepare(self, module: nn.Module, example: Tensor) -> None:
-        """See `Backend.prepare`.
-
-        Raises:
-            UserError: there are no weights that could be packed.
-        """
         self._module = copy.deepcopy(module)
         state = module.state_dict()
         if not any(is_packed(name, each) for name, each in state.items()):

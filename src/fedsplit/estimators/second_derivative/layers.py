@@ -1,10 +1,11 @@
-"""Operations whose Jacobian does not depend on the input, or only by jumps."""
+"""Operations whose Jacobian does not depend on the input, or only by jumps: most layers."""
 
+from collections.abc import Mapping
 from typing import cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedsplit.computing.model_state import compute_format
 from fedsplit.estimators.second_derivative.operation import Operation, UnsupportedError, images
@@ -149,3 +150,128 @@ class MaxPool(Operation):
     def push(self, *directions: Tensor) -> Tensor:
         taken = directions[0].flatten(2).gather(2, self._places.flatten(2))
         return compute_format(taken.view(self._places.shape))
+
+
+def convolution(layer: nn.Conv2d, weights: Mapping[str, Tensor], x: Tensor) -> Operation:
+    """The operation that is fastest for inputs such as `x (n, c, h, w)`."""
+    return (ConvolutionOf2x2 if ConvolutionOf2x2.fits(layer, images(x)) else Convolution)(weights, layer)
+
+
+class Convolution(Operation):
+    """`nn.Conv2d`, padded with zeros."""
+
+    def value(self, *inputs: Tensor) -> Tensor:
+        (self._x,) = inputs
+        return self._convolve(self._x, self.weights.get("bias"))
+
+    def pull(self, g: Tensor) -> Tensor:
+        self._g = g
+        return cast(Tensor, self._backward(g, self._x, of_input=True, of_weight=False)[0])
+
+    def push(self, *directions: Tensor) -> Tensor:
+        (self._dx,) = directions
+        return self._convolve(self._dx, None)
+
+    def pull_change(self, dg: Tensor, *, weights_only: bool) -> Tensor | None:
+        _, along_x = self._backward(self._g, self._dx, of_input=False, of_weight=True)
+        dgx, along_g = self._backward(dg, self._x, of_input=not weights_only, of_weight=True)
+        self.changes["weight"] = cast(Tensor, along_x).add_(cast(Tensor, along_g))
+        if "bias" in self.weights:
+            self.changes["bias"] = dg.sum((0, 2, 3))
+        return dgx
+
+    def _convolve(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        conv = self.layer
+        weight = self.weights["weight"]
+        return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+    def _backward(
+        self, g: Tensor, x: Tensor, *, of_input: bool, of_weight: bool
+    ) -> tuple[Tensor | None, Tensor | None]:
+        conv, wanted = self.layer, [of_input, of_weight, False]
+        sizes = (conv.stride, conv.padding, conv.dilation, False, [0, 0], conv.groups)
+        found = torch.ops.aten.convolution_backward(g, x, self.weights["weight"], None, *sizes, wanted)
+        return found[0], found[1]
+
+
+class ConvolutionOf2x2(Operation):
+    """A 3x3 convolution, padded by 1, of images of 2x2: nine products of channels, not 36.
+
+    Each of the four pixels reaches each of the four outputs, so 16 products of `(n, c) (c, c')` do it, and
+    not the 36 of nine taps on a padded image. In one dimension such a convolution is a Toeplitz matrix, which
+    needs three products for four:
+
+        y0 = w_0 x0 + w_1  x1 = w_0 (x0 + x1) + (w_1  - w_0) x1
+        y1 = w_-1 x0 + w_0 x1 = w_0 (x0 + x1) + (w_-1 - w_0) x0
+
+    and so 3 x 3 for 4 x 4 in two. Its transpose is the same with pixels and outputs in reverse order.
+
+    Source: S. Winograd, "Arithmetic Complexity of Computations", 1980 (products with Toeplitz matrices).
+    """
+
+    _TAPS = ((0.0, 1.0, 0.0), (0.0, -1.0, 1.0), (1.0, -1.0, 0.0))
+    """Rows: the three factors above, of `(w_-1, w_0, w_1)`."""
+
+    @staticmethod
+    def fits(layer: nn.Conv2d, x: Tensor) -> bool:
+        """Whether the layer is of this kind and its input `x` too; on a GPU cuDNN is as fast."""
+        sizes = (layer.kernel_size, layer.padding, layer.stride, layer.dilation, layer.groups)
+        return (
+            x.shape[2:] == (2, 2) and sizes == ((3, 3), (1, 1), (1, 1), (1, 1), 1) and x.device.type == "cpu"
+        )
+
+    def __init__(self, weights: Mapping[str, Tensor], layer: nn.Conv2d) -> None:
+        super().__init__(weights, layer)
+        weight = weights["weight"]
+        rows = torch.tensor(self._TAPS, dtype=weight.dtype)
+        self._taps = torch.kron(rows, rows)
+        outputs, inputs = weight.shape[:2]
+        by_tap = weight.permute(2, 3, 0, 1).reshape(9, outputs * inputs)
+        self._factors = (self._taps @ by_tap).view(9, outputs, inputs)
+
+    def value(self, *inputs: Tensor) -> Tensor:
+        self._x = _spread(inputs[0])
+        y = _collected(torch.bmm(self._x, self._factors.mT))
+        return y + self.weights["bias"][:, None, None] if "bias" in self.weights else y
+
+    def pull(self, g: Tensor) -> Tensor:
+        self._g = _spread(g.flip(2, 3))
+        return self._input_gradient(self._g)
+
+    def push(self, *directions: Tensor) -> Tensor:
+        self._dx = _spread(directions[0])
+        return _collected(torch.bmm(self._dx, self._factors.mT))
+
+    def pull_change(self, dg: Tensor, *, weights_only: bool) -> Tensor | None:
+        spread = _spread(dg.flip(2, 3))
+        factors = torch.baddbmm(torch.bmm(spread.mT, self._x), self._g.mT, self._dx)
+        _, outputs, inputs = factors.shape
+        by_tap = (self._taps.T @ factors.flatten(1)).view(3, 3, outputs, inputs)
+        weight = self.weights["weight"]
+        self.changes["weight"] = torch.empty_like(weight).copy_(by_tap.permute(2, 3, 0, 1))
+        if "bias" in self.weights:
+            self.changes["bias"] = dg.sum((0, 2, 3))
+        return None if weights_only else self._input_gradient(spread)
+
+    def _input_gradient(self, g: Tensor) -> Tensor:
+        return _collected(torch.bmm(g, self._factors)).flip(2, 3)
+
+
+def _spread(x: Tensor) -> Tensor:
+    """Images `(n, c, 2, 2)` to `(9, n, c)`: of rows and of columns the sum, the second and the first."""
+    rows = x.permute(2, 3, 0, 1)
+    spread = rows.new_empty(3, 3, *rows.shape[2:])
+    spread[1:, 1:] = rows.flip(0, 1)
+    torch.add(spread[1:, 1], spread[1:, 2], out=spread[1:, 0])
+    torch.add(spread[1], spread[2], out=spread[0])
+    return spread.flatten(0, 1)
+
+
+def _collected(products: Tensor) -> Tensor:
+    """Products `(9, n, c)` to images `(n, c, 2, 2)` in channels_last: the sums that y0 and y1 are."""
+    _, n, c = products.shape
+    rows = products.view(3, 3, n, c)
+    rows = rows[0] + rows[1:]
+    images = rows.new_empty(n, 2, 2, c).permute(0, 3, 1, 2)
+    torch.add(rows[:, :1], rows[:, 1:], out=images.permute(2, 3, 0, 1))
+    return images

@@ -63,11 +63,7 @@ class Operation(ABC):
 
 
 def images(x: Tensor) -> Tensor:
-    """`x`, which must be `(n, c, h, w)`.
-
-    Raises:
-        UnsupportedError: it is not.
-    """
+    """`x`, which must be `(n, c, h, w)`; `UnsupportedError` where it is not."""
     if x.dim() != 4:
         raise UnsupportedError(f"a layer for images on values {tuple(x.shape)}")
     return x

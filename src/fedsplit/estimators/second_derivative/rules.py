@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from fedsplit.estimators.second_derivative.batch_norm import BatchNorm
-from fedsplit.estimators.second_derivative.convolution import convolution
 from fedsplit.estimators.second_derivative.layers import (
     AveragePool,
     Dropout,
@@ -21,6 +20,7 @@ from fedsplit.estimators.second_derivative.layers import (
     PassThrough,
     Relu,
     Sum,
+    convolution,
 )
 from fedsplit.estimators.second_derivative.operation import Operation, UnsupportedError
 

@@ -31,7 +31,6 @@ class _Node:
     """One operation in its place.
 
     Args:
-        rule: makes it.
         sources: positions of its inputs among z and the values of the nodes before it.
         weights: of its parameters, by their names in its module, the names in the model.
         weights_only: nothing before it has weights.
@@ -137,7 +136,6 @@ def _traced(module: nn.Module) -> fx.Graph:
 
 
 def _values(node: fx.Node) -> list[fx.Node]:
-    """Its inputs, with those that are given twice."""
     return [each for each in node.args if isinstance(each, fx.Node)]
 
 

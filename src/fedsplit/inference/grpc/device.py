@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -18,12 +18,10 @@ from fedsplit.inference.server_half import checksum
 from fedsplit.inference.subject import Batches, device_part
 from fedsplit.quant.codecs.identity import Identity
 from fedsplit.quant.message import Corrupt
-from fedsplit.transport.grpc.client.dialling import Dialler
+from fedsplit.transport.grpc.client.dialling import Dialler, Membership
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol import federation_pb2_grpc
-from fedsplit.transport.grpc.protocol.frames import Parcel
-from fedsplit.transport.grpc.protocol.tensors import Expected, announced, check, decoded
-from fedsplit.transport.grpc.protocol.tls import Tls
+from fedsplit.transport.grpc.protocol.frames import Expected, Parcel, announced, check, decoded
 from fedsplit.transport.transport import Member
 
 
@@ -42,28 +40,14 @@ class DeviceClient(Dialler):
     """One device, for as long as the server asks. Its client half runs in a fresh process of its own.
 
     Args:
-        server: address and port.
-        client: its number.
-        tls: who it is, and whom it trusts; None without.
         model: directory of the deployed client model.
-        own: keys of the configuration that are this machine's own, such as `dataset.root`.
-        memory_mb: MB of memory that a run may ask for; None: half of this machine's.
 
     Raises:
         UserError: there is no deployed client model.
     """
 
-    def __init__(
-        self,
-        *,
-        server: str,
-        client: int,
-        tls: Tls | None,
-        model: Path,
-        own: Mapping[str, object],
-        memory_mb: float | None = None,
-    ) -> None:
-        super().__init__(server=server, client=client, tls=tls, own=own, memory_mb=memory_mb)
+    def __init__(self, *, model: Path, **who: Unpack[Membership]) -> None:
+        super().__init__(**who)
         self._model = model
         self._precision = precision_of(model, "client.model")
         self._half: ClientHalf | None = None

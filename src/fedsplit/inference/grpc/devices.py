@@ -8,13 +8,14 @@ from math import isfinite
 
 from fedsplit.errors import RunFailed
 from fedsplit.inference.codes import CODES, FLOATS, DeviceCodes
+from fedsplit.inference.device import Device, Footprint, Request
+from fedsplit.inference.server_half import Answered, ServerHalf
 from fedsplit.machine.terminal import note
-from fedsplit.quant.message import Corrupt
+from fedsplit.quant.codecs.identity import Identity
+from fedsplit.quant.message import Corrupt, Message
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
-from fedsplit.transport.grpc.protocol.frames import Parcel, one_line
-from fedsplit.transport.grpc.protocol.tensors import TYPES, Expected, check
-from fedsplit.transport.grpc.server.meeting import Meeting, Reminder
-from fedsplit.transport.grpc.server.session import Link, Refused, Session
+from fedsplit.transport.grpc.protocol.frames import TYPES, Expected, Parcel, announced, check, one_line
+from fedsplit.transport.grpc.server.meeting import Link, Meeting, Refused, Reminder, Session
 
 _LOG = logging.getLogger("fedsplit.network")
 _MOST_BYTES = 1 << 50
@@ -32,7 +33,6 @@ class DeviceSession(Session):
         deployed: what it runs; None until it came.
         asked: the message that it is to answer; None where it is to answer none.
         awaits: what the answer is.
-        answer: once it has come.
         trouble: why a request of it came to its end.
     """
 
@@ -47,11 +47,8 @@ class Devices(Meeting[DeviceSession]):
     """All devices of a study.
 
     Args:
-        run: 16 bytes that name it.
-        devices: how many there are.
         allowed: precisions that devices may have.
         batch: shape of the smashed data of a request.
-        wait_s: seconds after which a device that is not here is not waited for any more.
         failure: why a device will never come, as far as that is known.
         words: what a device said last, `; it says: ...`, as far as that is known here.
     """
@@ -145,11 +142,7 @@ class Devices(Meeting[DeviceSession]):
     # Of the study
 
     def wait_for(self, device: int) -> pb.Deployed:
-        """Until a device is here; what it runs.
-
-        Raises:
-            RunFailed: it did not come in time, or never will.
-        """
+        """Until a device is here; what it runs; `RunFailed` where it did not come in time, or never will."""
         begun, reminder = time.monotonic(), Reminder()
         session = self._sessions[device]
         with self.changed:
@@ -173,7 +166,6 @@ class Devices(Meeting[DeviceSession]):
         """Send a device a message; the answer to it.
 
         Args:
-            device: which.
             awaits: what the answer is.
             head: of the message; its identity is filled in.
             payload: of the tensor that it announces, if it does.
@@ -217,13 +209,72 @@ class Devices(Meeting[DeviceSession]):
 
 
 def check_measured(measured: pb.Measured, samples: int) -> None:
-    """Raise where no device measures this.
-
-    Raises:
-        Corrupt: it does not.
-    """
+    """Raise `Corrupt` where no device measures this."""
     seconds = (measured.client_seconds, measured.journey_seconds)
     if not all(isfinite(each) and each >= 0 for each in seconds):
         raise Corrupt("seconds that are none")
     if measured.correct > samples or measured.peak_memory > _MOST_BYTES:
         raise Corrupt("counts that cannot be")
+
+
+_ATTEMPTS = 3
+"""At one request: a stream may break, but not again and again."""
+
+
+class GrpcDevice(Device):
+    """A device that has dialled in, whose requests are of so many `samples`."""
+
+    def __init__(self, number: int, hub: Devices, server: ServerHalf, samples: int) -> None:
+        self.number, self._hub, self._server, self._samples = number, hub, server, samples
+        deployed = hub.wait_for(number)
+        self.precision = deployed.precision
+        self.footprint = Footprint(deployed.file_bytes, deployed.memory_before)
+
+    def request(self, number: int, batch: int, *, warm_up: bool) -> Request:
+        """See `Device.request`: one that breaks is begun again."""
+        reason = ""
+        for _ in range(_ATTEMPTS):
+            self._hub.wait_for(self.number)
+            try:
+                return self._request(number, batch, warm_up)
+            except Gone as gone:
+                reason = str(gone)
+            except Corrupt as error:
+                reason = str(error)
+                self._hub.cut(self.number, reason)
+        raise RunFailed(f"device {self.number}: no request {number} in {_ATTEMPTS} attempts: {reason}")
+
+    def _request(self, number: int, batch: int, warm_up: bool) -> Request:
+        asked = pb.FromServer(request=pb.Request(batch=batch))
+        parcel = self._hub.ask(self.number, "smashed", asked)
+        (tensor,), (payload,) = parcel.head.tensors, parcel.payloads
+        message = Message(payload, tuple(tensor.shape), TYPES[tensor.data_type], tensor.checksum)
+        answered = self._server.answer(message)
+        measured = self._answer(answered)
+        wire = measured.journey_seconds - answered.seconds
+        return Request(
+            device=self.number,
+            precision=self.precision,
+            number=number,
+            warm_up=warm_up,
+            samples=self._samples,
+            correct=measured.correct,
+            client_seconds=measured.client_seconds,
+            server_seconds=answered.seconds,
+            wire_seconds=max(0.0, wire),
+            bytes_up=len(payload),
+            bytes_down=answered.size,
+            peak_memory=measured.peak_memory,
+            logits_crc32=answered.checksum,
+        )
+
+    def _answer(self, answered: Answered) -> pb.Measured:
+        """Send logits; what the device measured."""
+        message = Identity().encode(answered.logits)
+        tensors = [announced("logits", pb.EXACT, message)]
+        head = pb.FromServer(tensors=tensors, logits=pb.Logits(seconds=answered.seconds))
+        measured = self._hub.ask(self.number, "measured", head, bytes(message.payload)).head.measured
+        check_measured(measured, self._samples)
+        if measured.checksum != answered.checksum:
+            raise Corrupt("other logits arrived than were sent")
+        return measured

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,33 +12,48 @@ from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import UserError
 from fedsplit.inference.device import Device
 from fedsplit.inference.grpc.device import attend
-from fedsplit.inference.grpc.devices import Devices
-from fedsplit.inference.grpc.dialled import GrpcDevice
-from fedsplit.inference.grpc.spawned import SpawnedDevice
+from fedsplit.inference.grpc.devices import Devices, GrpcDevice
 from fedsplit.inference.server_half import ServerHalf
 from fedsplit.inference.subject import Subject
+from fedsplit.processes.forker import Fork
 from fedsplit.transport.grpc.protocol.arguments import GrpcArguments
 from fedsplit.transport.grpc.protocol.plan import choices_and_settings, tell_of_data
 from fedsplit.transport.grpc.server.listening import Listener, shown_on_terminal
-from fedsplit.transport.grpc.server.spawning import warm_forker
+from fedsplit.transport.grpc.server.spawning import last_words, warm_forker
+
+_GRACE_S = 5.0
+
+
+class SpawnedDevice:
+    """A device started here, which says what it does in `log`: a process, and below it its client half's."""
+
+    def __init__(self, number: int, fork: Fork, log: Path) -> None:
+        self._number, self._fork, self._log = number, fork, log
+
+    def __exit__(self, *raised: object) -> None:
+        with suppress(TimeoutError):  # what forked it ends it
+            self._fork.ended.result(_GRACE_S if raised[0] is None else 0.1)
+
+    @property
+    def words(self) -> str:
+        """What it said last, as the end of a sentence; empty where it said nothing."""
+        words = last_words(self._log)
+        return f"; it says: {words}" if words else ""
+
+    @property
+    def failure(self) -> str | None:
+        """Why it ended; None while it runs."""
+        if not self._fork.ended.done():
+            return None
+        return f"device {self._number}: {last_words(self._log) or 'it was killed: out of memory?'}"
+
 
 _LOG = logging.getLogger("fedsplit.network")
 _TRAINING = ("min_clients", "round_deadline_s", "server")
 
 
 class GrpcInference:
-    """The server's end.
-
-    Args:
-        config: of what is measured.
-        transport: what its transport is given.
-        precisions: that devices may have.
-        devices: how many there are.
-        wait_s: seconds after which a device that is not here is not waited for any more.
-
-    Raises:
-        UserError: this server cannot be.
-    """
+    """The server's end, for devices of these precisions; `UserError` where this server cannot be."""
 
     def __init__(
         self,
@@ -65,8 +80,6 @@ class GrpcInference:
         """While the server listens, and all devices have come once.
 
         Args:
-            subject: what is measured.
-            server: that answers.
             deployed: directories of client halves, one for each device that is started here.
             log: folder for what those say.
         """

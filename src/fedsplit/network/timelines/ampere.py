@@ -1,8 +1,7 @@
 """Ampere: devices first, then one upload, then the server alone."""
 
 from fedsplit.network.timelines.cse_fsl import CseFslTimeline, train_locally
-from fedsplit.network.timelines.timeline import Round
-from fedsplit.network.work import STEP
+from fedsplit.network.timelines.timeline import STEP, Round
 
 
 class AmpereTimeline(CseFslTimeline):

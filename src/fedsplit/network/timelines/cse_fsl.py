@@ -4,8 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from fedsplit.network.timelines.timeline import ClientRound, Round, Timeline
-from fedsplit.network.work import STEP
+from fedsplit.network.timelines.timeline import STEP, ClientRound, Round, Timeline
 
 
 class Arrival(NamedTuple):

@@ -1,7 +1,7 @@
 """CycleSL: as minibatch SFL, but the server goes through a step's samples twice."""
 
 from fedsplit.network.timelines.minibatch_sfl import MinibatchSflTimeline
-from fedsplit.network.work import STEP
+from fedsplit.network.timelines.timeline import STEP
 
 
 class CycleSlTimeline(MinibatchSflTimeline):

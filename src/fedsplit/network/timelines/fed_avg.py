@@ -1,7 +1,6 @@
 """FedAvg: clients train by themselves."""
 
-from fedsplit.network.timelines.timeline import Round, Timeline
-from fedsplit.network.work import STEP
+from fedsplit.network.timelines.timeline import STEP, Round, Timeline
 from fedsplit.recording.ledger import Kind
 
 WEIGHTS: tuple[Kind, ...] = ("full_weights", "client_weights")

@@ -1,8 +1,7 @@
 """FSL-SAGE: as CSE-FSL, but clients that align first wait for their auxiliary models."""
 
 from fedsplit.network.timelines.cse_fsl import Arrival, CseFslTimeline, trained, worked_off
-from fedsplit.network.timelines.timeline import ClientRound, Round
-from fedsplit.network.work import STEP, Work
+from fedsplit.network.timelines.timeline import STEP, ClientRound, Round, Work
 
 
 class FslSageTimeline(CseFslTimeline):

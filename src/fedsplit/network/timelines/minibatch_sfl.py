@@ -1,7 +1,6 @@
 """Minibatch SFL: at each step the server waits for all clients, and they for it."""
 
-from fedsplit.network.timelines.timeline import Round, Timeline
-from fedsplit.network.work import BACKWARD, STEP
+from fedsplit.network.timelines.timeline import BACKWARD, STEP, Round, Timeline
 
 
 class MinibatchSflTimeline(Timeline):

@@ -5,9 +5,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fedsplit.estimators.fit import Fit
-from fedsplit.network.device import SimulatedDevice
-from fedsplit.network.work import Work
+from fedsplit.network.network import SimulatedDevice
 from fedsplit.recording.ledger import Direction, Kind
+
+BACKWARD = 2
+"""Backward passes as forward ones: the gradients of a product's two factors are a product each."""
+STEP = 1 + BACKWARD
+"""A forward and a backward pass. What an optimizer does with the gradients is not counted."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Multiply-adds of one sample.
+
+    Args:
+        client: of the client model's forward pass.
+        server: of the server model's.
+        auxiliary: of the auxiliary model's; 0 where there is none that is trained on a loss.
+        estimate: of the gradient estimator, from smashed data to the estimate; 0 where there is none.
+    """
+
+    client: int
+    server: int
+    auxiliary: int = 0
+    estimate: int = 0
 
 
 @dataclass(frozen=True)
@@ -15,7 +36,6 @@ class ClientRound:
     """A client's part in a round: what it sent and received, and how long each takes.
 
     Args:
-        servers: at the other end.
         sharing: clients that the servers' bandwidth and speed are divided among evenly.
         batches: samples of each local step of the round.
         sizes: bytes by direction, kind and local step (0 of weights).

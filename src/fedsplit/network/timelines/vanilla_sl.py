@@ -2,8 +2,7 @@
 
 from dataclasses import replace
 
-from fedsplit.network.timelines.splitfed_v1 import trips
-from fedsplit.network.timelines.splitfed_v2 import SplitFedV2Timeline
+from fedsplit.network.timelines.splitfed import SplitFedV2Timeline, trips
 from fedsplit.network.timelines.timeline import Round
 
 

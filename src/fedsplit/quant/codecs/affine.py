@@ -76,7 +76,6 @@ def affine(
             symmetric or with two bits or more).
         range: `minmax`, `percentile`, or `mse`, the part of the full range with the least squared error.
         percentile: of values that lie in range `percentile`.
-        scale_type: of the scales.
 
     Raises:
         UserError: `auto` without a budget, a budget without `auto`.

@@ -87,11 +87,7 @@ class AffineRows:
         return sides + bit_packing.pack(form.codes.reshape(-1)[:count], self.bits)
 
     def unpack(self, payload: bytes, rows: int, length: int, count: int) -> QuantizedRows:
-        """The form that was packed.
-
-        Raises:
-            Corrupt: it was not packed by this quantizer.
-        """
+        """The form that was packed; `Corrupt` where it was not packed by this quantizer."""
         expect(payload, self.size(rows, count))
         sides, scales = self._beside(rows), rows * scale_bytes(self.scale_type)
         scale = unpack_scales(payload[:scales], self.scale_type)

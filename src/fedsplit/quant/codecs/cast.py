@@ -12,11 +12,7 @@ from fedsplit.quant.message import Corrupt, expect
 
 
 class Cast(Quantizer[Tensor]):
-    """Values in another floating-point type; those beyond its range become the nearest within.
-
-    Args:
-        dtype: the type that travels.
-    """
+    """Values in another floating-point type; those beyond its range become the nearest within."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype = dtype

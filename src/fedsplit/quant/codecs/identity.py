@@ -29,12 +29,10 @@ class Identity(Codec):
         return values
 
     def simulate(self, x: Tensor, *, seed: int = 0) -> Simulated:
-        """See `Codec.simulate`: `x` itself."""
         require_finite(x)
         return Simulated(x, x.numel() * x.element_size())
 
     def transmit(self, x: Tensor, *, seed: int = 0) -> Simulated:
-        """See `Codec.transmit`: `x` itself."""
         message = self.encode(x)
         return Simulated(x, len(message.payload), message)
 

@@ -13,11 +13,7 @@ from fedsplit.quant.message import Corrupt, Message, expect
 
 
 class Labels(LabelCodec):
-    """Class numbers in the smallest unsigned whole-number type that holds them.
-
-    Args:
-        num_classes: labels are from 0 to below this.
-    """
+    """Class numbers, from 0 to below `num_classes`, in the smallest unsigned type that holds them."""
 
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes

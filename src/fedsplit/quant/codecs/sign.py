@@ -35,7 +35,6 @@ class Sign(Quantizer[Signs]):
 
     Args:
         granularity: which values share a magnitude; it, `block_size` and `channel_dim` as of `Granularity`.
-        scale_type: of the magnitudes.
     """
 
     def __init__(

@@ -14,9 +14,6 @@ class Viewed(Quantizer[Form], Generic[Form]):
     """Codes each sample `(f,)` in another shape with as many values, such as `(c, h, w)`.
 
     Payload and error: those of the other codec.
-
-    Args:
-        sample_shape: of one sample.
     """
 
     def __init__(self, codec: Quantizer[Form], sample_shape: Sequence[int]) -> None:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from fedsplit.reports.figures.figure_type import FigureType
 from fedsplit.reports.figures.groups import by_number, numbers_first, over_seeds, seeds_drawn
 from fedsplit.reports.figures.measures import Moment, at_moment, axis_label, column
-from fedsplit.reports.figures.setting import ALPHA, AUXILIARY, BITS, setting
-from fedsplit.reports.figures.setting_axis import SettingAxis, thin_ticks
+from fedsplit.reports.figures.setting import ALPHA, AUXILIARY, BITS, SettingAxis, setting, thin_ticks
 from fedsplit.reports.figures.style import blank_figure, legend_below, log_axis, looks, tidy
 from fedsplit.reports.figures.wording import legend_texts
 from fedsplit.reports.runs import Run, Setting
@@ -40,7 +39,6 @@ class Point:
 
     Args:
         x: the setting: a number, or its name.
-        mean: of the metric over seeds.
         low: the least of the seeds; `high` the greatest.
     """
 

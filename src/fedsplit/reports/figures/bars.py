@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from fedsplit.errors import UserError
 from fedsplit.reports.figures.figure_type import FigureType, SeriesLimits
-from fedsplit.reports.figures.groups import counted, over_seeds
+from fedsplit.reports.figures.groups import over_seeds, seeds_drawn
 from fedsplit.reports.figures.style import (
     INK,
     OKABE_ITO,
@@ -58,6 +58,7 @@ class Bars(FigureType[Sequence[Bar]]):
     summary: ClassVar = "stacked bars of bytes by kind and direction, or of seconds by phase"
 
     limits: ClassVar = SeriesLimits(series=16, settings=16)
+    coloured: ClassVar = False
 
     @property
     def name(self) -> str:
@@ -83,10 +84,6 @@ class Bars(FigureType[Sequence[Bar]]):
             )
             for group in over_seeds(runs, self.by)
         ]
-
-    def series_of(self, part: Bar) -> tuple[str, str]:
-        """No colour stands for a bar, only its label."""
-        return "", part.label
 
     def _columns(self, run: Run) -> list[str]:
         """Kind by kind, up before down."""
@@ -140,7 +137,7 @@ class Bars(FigureType[Sequence[Bar]]):
                     Patch(facecolor=PALE, edgecolor="white", linewidth=0, hatch=_DOWN),
                 ]
                 labels += ["up", "down"]
-        legend_below(figure, handles, labels, _mean_of(data))
+        legend_below(figure, handles, labels, seeds_drawn([bar.seeds for bar in data], "Mean"))
         return figure
 
 
@@ -154,10 +151,3 @@ def _place(kind: str) -> int:
 
 def _is_down(name: str) -> bool:
     return name.startswith("bytes.down.")
-
-
-def _mean_of(data: Sequence[Bar]) -> str | None:
-    counts = {len(bar.seeds) for bar in data}
-    if counts <= {1}:
-        return None
-    return f"Mean of {counted(counts.pop(), 'seed') if len(counts) == 1 else 'seeds'}"

@@ -27,7 +27,7 @@ _SILENT = {"_target_", "attempts"}
 class Division:
     """Counts, and what the division is called."""
 
-    title: str
+    label: str
     counts: ClassCounts
 
 
@@ -38,6 +38,7 @@ class Classes(FigureType[Sequence[Division]]):
     summary: ClassVar = "how many samples of each class every client has"
 
     limits: ClassVar = SeriesLimits(series=8, settings=8)
+    coloured: ClassVar = False
 
     def check(self, run: Run) -> None:
         read_class_counts(run.path)
@@ -48,15 +49,11 @@ class Classes(FigureType[Sequence[Division]]):
         for run in runs:
             counts = read_class_counts(run.path)
             found.setdefault(counts, Division(_title(run), counts))
-        titles = Counter(each.title for each in found.values())
+        titles = Counter(each.label for each in found.values())
         return [
-            each if titles[each.title] == 1 else replace(each, title=f"{each.title}, {_sizes(each.counts)}")
+            each if titles[each.label] == 1 else replace(each, label=f"{each.label}, {_sizes(each.counts)}")
             for each in found.values()
         ]
-
-    def series_of(self, part: Division) -> tuple[str, str]:
-        """No colour stands for a division, only its title."""
-        return "", part.title
 
     def draw(self, data: Sequence[Division]) -> "Figure":
         """Panels below each other, a column wide, or two where there are many clients."""
@@ -83,7 +80,7 @@ def _draw(axes: "Axes", division: Division) -> None:
     axes.set_ylim(-0.5 - _MARGIN, len(counts.classes) - 0.5 + _MARGIN)
     largest = max(samples for _, _, samples in counts.rows)
     width = int(12 * axes.get_figure().get_figwidth())  # type: ignore[union-attr]
-    axes.set_title(wrapped(", ".join(map(in_words, pieces(division.title))), width), fontsize=TEXT_SIZE)
+    axes.set_title(wrapped(", ".join(map(in_words, pieces(division.label))), width), fontsize=TEXT_SIZE)
     tidy(axes, f"Client (largest area: {largest:,} samples)", "Class")
     axes.locator_params(axis="x", integer=True)
     if len(counts.classes) <= _NAMED_CLASSES:

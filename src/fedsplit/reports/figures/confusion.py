@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from fedsplit.errors import UserError
-from fedsplit.files.bounded import csv_rows, whole
-from fedsplit.recording.reading import reading
+from fedsplit.files.bounded import csv_rows, reading, whole
 from fedsplit.reports.figures.figure_type import FigureType, SeriesLimits
 from fedsplit.reports.figures.groups import counted, over_seeds
 from fedsplit.reports.figures.style import LABEL_SIZE, TEXT_SIZE, blank_figure, tidy, wrapped
@@ -54,16 +53,13 @@ class Confusion(FigureType[Sequence[Matrix]]):
     summary: ClassVar = "confusion matrix of the final model"
 
     limits: ClassVar = SeriesLimits(series=6, settings=6)
+    coloured: ClassVar = False
 
     def check(self, run: Run) -> None:
         read_confusion(run.path)
 
     def data(self, runs: Sequence[Run]) -> list[Matrix]:
         return [_sum(group.label, group.runs) for group in over_seeds(runs, self.by)]
-
-    def series_of(self, part: Matrix) -> tuple[str, str]:
-        """No colour stands for a matrix, only its title."""
-        return "", part.label
 
     def draw(self, data: Sequence[Matrix]) -> "Figure":
         """Panels below each other, a column wide or, where they are many, two; with one scale of colours."""

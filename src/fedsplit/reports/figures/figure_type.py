@@ -1,7 +1,7 @@
-"""What a type of figure is, and how much it can hold."""
+"""What a type of figure is, how much it can hold, and a figure once it is drawn."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar
 
@@ -46,6 +46,8 @@ class FigureType(ABC, Generic[Data]):
     """What is drawn, in a line."""
     limits: ClassVar[SeriesLimits] = SeriesLimits(series=10, settings=6)
     """What can be told apart in it."""
+    coloured: ClassVar[bool] = True
+    """Whether colours tell its parts apart; else their labels do."""
 
     @property
     def name(self) -> str:
@@ -77,7 +79,7 @@ class FigureType(ABC, Generic[Data]):
 
     def series_of(self, part: Any) -> tuple[str, str]:
         """What a part of the data is told apart by: what its colour stands for, and its other settings."""
-        return part.hue, part.setting
+        return (part.hue, part.setting) if self.coloured else ("", part.label)
 
     @abstractmethod
     def draw(self, data: Data) -> "Figure":
@@ -107,3 +109,23 @@ def keep_first(series: Sequence[Series], limits: SeriesLimits) -> set[Series]:
 
 def _have_colours(hues: Sequence[str]) -> bool:
     return sum(hue not in algorithm_looks() for hue in hues) <= len(free_looks(hues))
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure of an experiment, whole in memory.
+
+    Args:
+        name: of its files, without the ending.
+        description: what is to be seen, in a sentence or two; may be empty.
+        images: the content of its files, by format (`png`, `pdf`, `svg`).
+        runs: that are drawn, and those of `left_out`.
+        left_out: labels of what would be more than a reader can tell apart.
+    """
+
+    name: str
+    title: str
+    description: str
+    images: Mapping[str, bytes]
+    runs: Sequence[Run]
+    left_out: Sequence[str] = ()

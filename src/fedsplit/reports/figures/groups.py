@@ -15,7 +15,6 @@ class Group:
     """Runs that differ only in their seed.
 
     Args:
-        label: for the legend.
         hue: what its colour and marker stand for: the beginning of `label`.
         setting: the rest of `label`; may be empty.
         runs: by seed.
@@ -59,12 +58,12 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def seeds_drawn(seeds: Sequence[Sequence[int]]) -> str | None:
-    """What a mean and its range are of; None where nothing has more than one seed."""
+def seeds_drawn(seeds: Sequence[Sequence[int]], what: str = "Mean and range") -> str | None:
+    """What means, or what else is drawn, are of; None where nothing has more than one seed."""
     counts = {len(each) for each in seeds}
     if counts <= {1}:
         return None
-    return f"Mean and range of {counted(counts.pop(), 'seed') if len(counts) == 1 else 'seeds'}"
+    return f"{what} of {counted(counts.pop(), 'seed') if len(counts) == 1 else 'seeds'}"
 
 
 def by_number(text: str) -> list[tuple[float, str]]:

@@ -57,11 +57,7 @@ def lower_is_better(y: str) -> bool:
 
 
 def progress(run: Run, x: str) -> dict[int, float]:
-    """What the run has used up after each round.
-
-    Raises:
-        UserError: it was not measured.
-    """
+    """What the run has used up after each round; `UserError` where it was not measured."""
     if x == "round":
         return {t: float(t) for t in map(int, run.values("round"))}
     if x == "load":

@@ -9,8 +9,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 from fedsplit.errors import UserError
-from fedsplit.files.bounded import csv_table, number
-from fedsplit.recording.reading import reading
+from fedsplit.files.bounded import csv_table, number, reading
 from fedsplit.reports.figures.figure_type import FigureType
 from fedsplit.reports.figures.groups import Group, by_number, over_seeds
 from fedsplit.reports.figures.style import (
@@ -109,11 +108,7 @@ class Roc(FigureType[Sequence[RocLine]]):
 
 
 def read_roc(run: Path) -> dict[str, Points]:
-    """The points of each class that a run left in `roc.csv`.
-
-    Raises:
-        UserError: it left none, or the file is damaged.
-    """
+    """The points of each class, of a run's `roc.csv`; `UserError` where it is missing or damaged."""
     with reading(run, ROC, "only runs that have ended do"):
         rows = [tuple(line[name] for name in _COLUMNS) for _, line in csv_table(run / ROC)[1]]
         curves: dict[str, list[tuple[float, float]]] = {}

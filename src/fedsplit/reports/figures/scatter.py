@@ -38,7 +38,6 @@ class Spot:
     Args:
         size: the value that its size stands for.
         x: mean over seeds of what was used up at the end: MB, seconds or rounds.
-        mean: of the metric over seeds.
         low: the least of the seeds; `high` the greatest.
     """
 
@@ -58,7 +57,6 @@ class Scatter(FigureType[Sequence[Spot]]):
 
     Args:
         y: a column of metrics.csv.
-        at: the moment at which y is read.
         size: the key that sizes stand for; by `distribution.alpha`, IID runs are the largest.
     """
 

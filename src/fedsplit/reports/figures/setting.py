@@ -1,17 +1,22 @@
-"""What a run was set to, as a number or a name."""
+"""What runs were set to, as numbers or names, and an axis of such settings."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from fedsplit.errors import UserError
+from fedsplit.reports.figures.groups import numbers_first
+from fedsplit.reports.figures.style import log_axis
 from fedsplit.reports.runs import Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 ALPHA, AUXILIARY, BITS = "distribution.alpha", "auxiliary", "bits"
 
 
 def setting(run: Run, x: str) -> float | str:
-    """What a run was set to: a number, or a name.
-
-    Raises:
-        UserError: it has no such setting.
-    """
+    """What a run was set to: a number, or a name; `UserError` where it has no such setting."""
     if x == BITS:
         return _bits(run)
     if x == AUXILIARY:
@@ -43,3 +48,72 @@ def _bits(run: Run) -> float:
     if not values:
         raise UserError("run", run.path, "must have columns bits.<direction>.<kind> in metrics.csv")
     return bits / values
+
+
+_WIDE = 5  # greatest over least, from which on a scale is logarithmic
+_MOST_TICKS = 8
+_DODGE = 0.012  # of the axis, between what would stand on top of each other
+
+
+@dataclass(frozen=True)
+class SettingAxis:
+    """Where settings stand: numbers at themselves, names behind them, as far apart as the numbers are."""
+
+    places: Mapping[float | str, float]
+    log: bool
+
+    @classmethod
+    def of(cls, xs: Sequence[float | str], log: bool) -> "SettingAxis":
+        """The axis of these settings; logarithmic where numbers go far apart, or `log` asks for it."""
+        settings = sorted(set(xs), key=numbers_first)
+        numbers = [x for x in settings if not isinstance(x, str)]
+        if not numbers:
+            return cls({name: float(i) for i, name in enumerate(settings)}, log=False)
+        least, greatest = numbers[0], numbers[-1]
+        log = least > 0 and (log or greatest / least >= _WIDE)
+        gaps, names = max(1, len(numbers) - 1), len(settings) - len(numbers)
+        if log:
+            factor = (greatest / least) ** (1 / gaps) if greatest > least else 3.0
+            behind = [greatest * factor ** (i + 1) for i in range(names)]
+        else:
+            gap = (greatest - least) / gaps or 1.0
+            behind = [greatest + gap * (i + 1) for i in range(names)]
+        return cls(dict(zip(settings, [*numbers, *behind], strict=True)), log)
+
+    def place(self, x: float | str, series: int, of: int) -> float:
+        """On the axis: points of several series at the same setting stand side by side."""
+        places = self.places.values()
+        least, greatest = min(places), max(places)
+        aside = _DODGE * (series - (of - 1) / 2)
+        if self.log:
+            return self.places[x] * float((greatest / least) ** aside)
+        return self.places[x] + (greatest - least) * aside
+
+    def set_ticks(self, axes: "Axes", ticks: Sequence[float] = ()) -> None:
+        """A tick at each setting or at those given; where there are too many, wherever the axis has them."""
+        if self.log:
+            log_axis(axes.xaxis)
+        low, high = axes.get_xlim()
+        if ticks:
+            within = [x for x in ticks if low <= x <= high]
+            axes.set_xticks(within, [_shown(x) for x in within])
+        elif len(self.places) <= _MOST_TICKS:
+            axes.set_xticks(list(self.places.values()), [_shown(x) for x in self.places])
+        if self.log:
+            axes.minorticks_off()
+
+
+def thin_ticks(axes: "Axes") -> None:
+    """Drop those labels of ticks on the x axis that would run into the one before."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()
+    end = float("-inf")
+    for label in axes.get_xticklabels():
+        box = label.get_window_extent()
+        label.set_visible(box.x0 > end)
+        end = box.x1 if label.get_visible() else end
+
+
+def _shown(x: float | str) -> str:
+    return x if isinstance(x, str) else f"{x:.3g}" if abs(x) < 1000 else f"{x:,.0f}"

@@ -12,7 +12,7 @@ from textwrap import fill, wrap
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from fedsplit.config.algorithm_traits import algorithm_traits
+from fedsplit.config.traits import algorithm_traits
 from fedsplit.errors import UserError
 from fedsplit.machine.extras import install_command
 from fedsplit.reports.figures.wording import pieces
@@ -84,11 +84,7 @@ def free_looks(hues: Collection[str]) -> list[tuple[str, str]]:
 
 
 def appearance(hues: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Colour and marker for each of what is told apart by colour.
-
-    Raises:
-        UserError: more of them than can be told apart.
-    """
+    """Colour and marker of each that colours tell apart; `UserError` where they are more than can be."""
     distinct = list(dict.fromkeys(hues))
     known, free = algorithm_looks(), free_looks(distinct)
     others = [hue for hue in distinct if hue not in known]
@@ -99,11 +95,7 @@ def appearance(hues: Iterable[str]) -> dict[str, tuple[str, str]]:
 
 
 def dashes(settings: Iterable[str]) -> dict[str, str | tuple[float, tuple[float, ...]]]:
-    """A dash pattern for each setting, in their order.
-
-    Raises:
-        UserError: more of them than can be told apart.
-    """
+    """A dash pattern for each setting, in their order; `UserError` where they are more than there are."""
     distinct = list(dict.fromkeys(settings))
     if len(distinct) > len(DASHES):
         raise UserError("settings", "; ".join(distinct), f"at most {len(DASHES)} in a figure")
@@ -196,11 +188,7 @@ def looks(series: Sequence[tuple[str, str]], order: Callable[[str], Any]) -> dic
 
 
 def blank_figure(width: float, height: float) -> "Figure":
-    """A figure without anything in it, of so many inches.
-
-    Raises:
-        UserError: matplotlib is not installed.
-    """
+    """A figure without anything in it, of so many inches; `UserError` where matplotlib is not installed."""
     _matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415

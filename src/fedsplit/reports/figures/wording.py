@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 
-from fedsplit.config.algorithm_traits import algorithm_traits
+from fedsplit.config.traits import algorithm_traits
 
 _WORDS: Mapping[str, str] = {
     "qat=true": "QAT",
@@ -14,7 +14,6 @@ _WORDS: Mapping[str, str] = {
 
 @cache
 def _words() -> Mapping[str, str]:
-    """Of whole pieces, algorithms among them."""
     return {**_WORDS, **{name: each.label for name, each in algorithm_traits().items() if each.label}}
 
 

@@ -28,14 +28,14 @@ _SPECIAL = {
 def as_latex(table: Table) -> str:
     r"""A `tabular`, to be `\input` where the paper has its own words for a caption.
 
-    Title, description and how it is to be read are in comments, with the packages that it needs.
+    Title and how it is to be read are in comments, with the packages that it needs.
     """
     names = table.names()
     kinds = {"Setting": _SETTING, "Seeds": "r"}
     columns = "".join(kinds.get(title, "l") for title in names) + "r" * len(table.columns)
     head = [_escaped(title) for title in names] + [_title(column.title) for column in table.columns]
     rows = [[*map(_name, own, own.values()), *map(_number, cells)] for own, cells in table.lines()]
-    comments = [table.title, table.description, table.note(), r"\usepackage{array,booktabs}"]
+    comments = [table.title, table.note(), r"\usepackage{array,booktabs}"]
     return "\n".join(
         [
             *(f"% {' '.join(text.split())}" for text in comments if text),

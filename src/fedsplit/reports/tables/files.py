@@ -1,11 +1,56 @@
-"""The files of a table, one a format."""
+"""The files of a table: for people in Markdown, for programs in CSV, for papers in LaTeX."""
 
-from collections.abc import Callable, Mapping
+import csv
+import re
+from collections.abc import Callable, Iterable, Mapping
+from io import StringIO
 
-from fedsplit.reports.tables.as_csv import as_csv
 from fedsplit.reports.tables.as_latex import as_latex
-from fedsplit.reports.tables.as_markdown import as_markdown
-from fedsplit.reports.tables.table import Table
+from fedsplit.reports.tables.table import Shown, Table
+
+
+def as_markdown(table: Table) -> str:
+    """Title, the table, and how it is to be read."""
+    names = table.names()
+    head = [*names, *(column.title for column in table.columns)]
+    rule = ["---:" if title == "Seeds" else "---" for title in names] + ["---:"] * len(table.columns)
+    rows = [[*map(_escaped, own.values()), *map(_number, cells)] for own, cells in table.lines()]
+    lines = "\n".join(map(_line, [map(_escaped, head), rule, *rows]))
+    parts = [f"**{_escaped(table.title)}**", lines, _escaped(table.note())]
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _number(cell: Shown) -> str:
+    number = f"**{cell.mean}**" if cell.best else cell.mean
+    deviation = f" ± {cell.deviation}" if cell.deviation else ""
+    return number + deviation + (f" ({cell.reached})" if cell.reached else "")
+
+
+def _escaped(text: str) -> str:
+    """As it stands. An underscore inside a word needs no backslash, which would only be in the way."""
+    special = r"[\\`*|<>\[\]~&^#$]|(?<![^\W_])_|_(?![^\W_])"
+    return re.sub(special, lambda found: f"\\{found[0]}", " ".join(text.split()))
+
+
+def as_csv(table: Table) -> str:
+    """A row a setting; of each column its mean and standard deviation over seeds, and how many seeds have it.
+
+    A cell is empty where there is no such number. Seeds are separated by spaces.
+    """
+    text = StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    parts = ("mean", "std", "seeds")
+    keys = [f"{column.key}.{part}" for column in table.columns for part in parts]
+    rows.writerow(["algorithm", "setting", "seeds", *keys])
+    for row in table.rows:
+        numbers = [each for cell in row.cells for each in (cell.mean, cell.deviation, len(cell.values))]
+        rows.writerow([row.algorithm, row.setting, " ".join(map(str, row.seeds)), *numbers])
+    return text.getvalue()
+
 
 FORMATS: Mapping[str, Callable[[Table], str]] = {"md": as_markdown, "tex": as_latex, "csv": as_csv}
 """By the ending of a file."""

@@ -34,6 +34,10 @@ class Measure:
     scale: float = 1.0
     decimals: int | None = None
 
+    def shown(self, number: float) -> str:
+        """The number as people read it, with commas between thousands."""
+        return f"{number * self.scale:,.{self.decimals}f}"
+
 
 def measures(names: Sequence[str], targets: Sequence[float]) -> list[Measure]:
     """The measures of these names; some stand for several: one for each target, or each model."""

@@ -14,9 +14,6 @@ class Certificates(Task):
 
     Args:
         hosts: names and IP addresses by which clients reach the server.
-        clients: how many, 0 and up.
-        days: how long certificates of server and clients are valid.
-        out: the directory that they are made in.
     """
 
     models_of_run = "refused"

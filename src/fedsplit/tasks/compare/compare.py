@@ -1,6 +1,7 @@
 """What a run's client model costs and gains at each precision."""
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -13,26 +14,30 @@ from fedsplit.config.values import DeployedPrecision, PositiveInt
 from fedsplit.deployment import storage
 from fedsplit.deployment.calibration import calibration_batches
 from fedsplit.deployment.measuring import footprints, machine
-from fedsplit.deployment.precisions import Precision
 from fedsplit.errors import UserError
-from fedsplit.files.paths import user_path
+from fedsplit.files.paths import in_one_line, user_path
 from fedsplit.files.whole import appearing
 from fedsplit.reports.figures.style import house_style
 from fedsplit.reports.shown_table import print_table
-from fedsplit.tasks.compare.comparison import SAMPLES, Compared, comparison_table, write_comparison
+from fedsplit.tasks.compare.comparison import (
+    MODEL,
+    REFERENCE,
+    Compared,
+    Drop,
+    comparison_table,
+    evaluate_precisions,
+    write_comparison,
+)
 from fedsplit.tasks.compare.comparison_figure import comparison_figure
-from fedsplit.tasks.compare.evaluated import MODEL, REFERENCE, evaluate_precisions
-from fedsplit.tasks.compare.paired import Drop
 from fedsplit.tasks.task import Task
 
 
+@dataclass(kw_only=True)
 class Compare(Task):
     """Deploys the trained client model at each precision, and evaluates and measures it there.
 
     Args:
         precisions: by name; `fp32`, that all are compared with, is always among them.
-        calibration_batches: of the clients' training images.
-        calibration_batch_size: images of each.
         batch_sizes: samples at a time, at which latency is measured.
         repeats: runs at each that count.
     """
@@ -41,20 +46,16 @@ class Compare(Task):
     models_of_run = "needed"
     swept = False
 
-    def __init__(
-        self,
-        *,
-        precisions: list[DeployedPrecision],
-        calibration_batches: PositiveInt,
-        calibration_batch_size: PositiveInt,
-        batch_sizes: list[PositiveInt],
-        repeats: PositiveInt,
-    ) -> None:
-        if not batch_sizes:
-            raise UserError("batch_sizes", batch_sizes, "at least one number of samples")
-        self.precisions = list(dict.fromkeys([REFERENCE, *precisions]))
-        self.calibration_batches, self.calibration_batch_size = calibration_batches, calibration_batch_size
-        self.batch_sizes, self.repeats = batch_sizes, repeats
+    precisions: list[DeployedPrecision]
+    calibration_batches: PositiveInt
+    calibration_batch_size: PositiveInt
+    batch_sizes: list[PositiveInt]
+    repeats: PositiveInt
+
+    def __post_init__(self) -> None:
+        if not self.batch_sizes:
+            raise UserError("batch_sizes", self.batch_sizes, "at least one number of samples")
+        self.precisions = list(dict.fromkeys([REFERENCE, *self.precisions]))
 
     def run(self, config: RunConfig, directory: Path) -> None:
         """See `Task.run`: prints a table, and writes to `compare/` in the run's directory.
@@ -70,12 +71,9 @@ class Compare(Task):
         )
         console = Console()
         whole = trained.path / "compare"
-        try:
-            with appearing(whole) as partial:
-                rows = self._written(trained, _price(config, trained), partial, console)
-                shutil.rmtree(whole, ignore_errors=True)
-        except OSError as error:
-            raise UserError("run", trained.path, f"cannot be written to ({error.strerror})") from error
+        with in_one_line("run", trained.path, "cannot be written to"), appearing(whole) as partial:
+            rows = self._written(trained, _price(config, trained), partial, console)
+            shutil.rmtree(whole, ignore_errors=True)
         print_table(comparison_table(rows))
         print(whole)
 
@@ -95,27 +93,18 @@ class Compare(Task):
         )
         sizes = {name: storage.size(folder / name / MODEL) for name in evaluated}
         reference = evaluated[REFERENCE]
-        rows = []
-        for name, found in evaluated.items():
-            footprint, sent = measured[name], found.sample_bytes * SAMPLES
-            rows.append(
-                Compared(
-                    precision=name,
-                    runtime=Precision.named(name).runtime,
-                    test_accuracy=float(found.correct.double().mean()),
-                    drop=Drop.of(reference.correct, found.correct) if name != REFERENCE else None,
-                    class_accuracy=found.confusion.class_accuracy,
-                    roc_areas=found.roc.areas,
-                    file_bytes=sizes[name],
-                    compression=sizes[REFERENCE] / sizes[name],
-                    latency={n: (each.median, each.p95) for n, each in footprint.latency.items()},
-                    peak_memory=footprint.peak_memory,
-                    model_memory=footprint.model_memory,
-                    smashed_bytes=sent,
-                    cost=None if price is None else price * sent / 1e6,
-                    unquantized=found.unquantized,
-                )
+        rows = [
+            Compared(
+                precision=name,
+                found=found,
+                device=measured[name],
+                drop=Drop.of(reference.correct, found.correct) if name != REFERENCE else None,
+                file_bytes=sizes[name],
+                compression=sizes[REFERENCE] / sizes[name],
+                money=price,
             )
+            for name, found in evaluated.items()
+        ]
         write_comparison(folder, rows, self._about(trained, price), left_out)
         try:
             with house_style():
@@ -137,7 +126,6 @@ class Compare(Task):
         return [batch.cpu() for batch in drawn]
 
     def _about(self, trained: TrainedRun, price: float | None) -> dict[str, object]:
-        """How it was measured."""
         return {
             "run": str(trained.path),
             "model": trained.config.choices.get("model"),

@@ -2,12 +2,145 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import sqrt
 from pathlib import Path
+from typing import Self
 
+from rich.console import Console
 from rich.table import Table
+from scipy.stats import binomtest
+from torch import Tensor
 
+from fedsplit.building.trained import TrainedRun
+from fedsplit.deployment.backends.backend import Deployed
+from fedsplit.deployment.measuring import DeviceCost
+from fedsplit.deployment.precisions import Precision
+from fedsplit.errors import UserError
 from fedsplit.files.whole import write_csv, write_json
-from fedsplit.tasks.compare.paired import Drop
+from fedsplit.recording.classification import CONFUSION, ROC, ConfusionMatrix, RocCurves
+
+REFERENCE = "fp32"
+"""The precision that all are compared with."""
+MODEL = "model"
+"""Folder of a deployed model, below that of its precision."""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A deployed client model in front of the server model, on all test images.
+
+    Args:
+        correct: whether each is classified correctly, bool `(n,)`.
+        sample_bytes: of one sample's smashed data, as the client model puts them out.
+        unquantized: operations that compute in float32.
+    """
+
+    correct: Tensor
+    confusion: ConfusionMatrix
+    roc: RocCurves
+    sample_bytes: int
+    unquantized: tuple[str, ...]
+
+    @property
+    def accuracy(self) -> float:
+        """Of the composed split model, a fraction."""
+        return float(self.correct.double().mean())
+
+    @classmethod
+    def of(cls, trained: TrainedRun, deployed: Deployed, unquantized: tuple[str, ...]) -> Self:
+        """Evaluate."""
+        logits, labels, names = trained.test_logits(deployed.run), trained.labels, trained.class_names
+        one = trained.parts.data.batch(1)[0].cpu()
+        return cls(
+            correct=logits.argmax(1) == labels,
+            confusion=ConfusionMatrix.of(logits.numpy(), labels.numpy(), names),
+            roc=RocCurves.of(logits.double().numpy(), labels.numpy(), names),
+            sample_bytes=deployed.run_quantized(one).size,
+            unquantized=unquantized,
+        )
+
+
+def evaluate_precisions(
+    precisions: Sequence[str],
+    trained: TrainedRun,
+    calibration: Sequence[Tensor],
+    folder: Path,
+    console: Console,
+) -> tuple[dict[str, Evaluated], dict[str, str]]:
+    """Deploy a trained client model at each precision, and evaluate it there.
+
+    Args:
+        precisions: by name, with `REFERENCE`.
+        calibration: batches of images, from which ranges of activations are taken.
+        folder: where the model, its confusion matrix and its ROC curves are written, in a folder for each.
+        console: is told which precisions are left out, and what stays in float32.
+
+    Returns:
+        Precisions that were evaluated, and why others were not, both by name.
+
+    Raises:
+        UserError: calibration cannot be as asked for, or the reference cannot be deployed.
+    """
+    found: dict[str, Evaluated] = {}
+    left_out: dict[str, str] = {}
+    for name in precisions:
+        try:
+            backend = Precision.named(name).make_backend("task.precisions", name)
+            model = Precision.named(name).model(trained.client, backend, name)
+            backend.prepare(model, calibration[0][:2])
+            if backend.calibrates:
+                backend.calibrate(calibration)
+            deployed = backend.convert()
+            found[name] = Evaluated.of(trained, deployed, backend.unquantized)
+        except UserError as error:
+            if error.key == "calibration" or name == REFERENCE:
+                raise
+            left_out[name] = error.allowed if "precision" in error.key else str(error)
+            told = f"{name} is left out: {left_out[name]}"
+            console.print(told, soft_wrap=True, highlight=False, markup=False)
+            continue
+        if backend.unquantized:
+            told = f"{name}: {', '.join(backend.unquantized)} stay in fp32"
+            console.print(told, soft_wrap=True, highlight=False, markup=False)
+        deployed.save(folder / name / MODEL)
+        found[name].confusion.write(folder / name / CONFUSION)
+        found[name].roc.write(folder / name / ROC)
+    return found, left_out
+
+
+@dataclass(frozen=True)
+class Drop:
+    """What a classifier loses against a reference.
+
+    Args:
+        drop: of accuracy, a fraction; below zero where it gains.
+        standard_error: of the drop, over samples: of the mean of paired differences.
+        p_value: exact, two-sided (McNemar): how likely samples on which one of both is right would be
+            divided at least as unevenly, if both were as good.
+    """
+
+    drop: float
+    standard_error: float
+    p_value: float
+
+    @classmethod
+    def of(cls, reference: Tensor, other: Tensor) -> Self:
+        """Of which samples each classifies correctly.
+
+        Source: McNemar, "Note on the sampling error of the difference between correlated proportions or
+        percentages", Psychometrika 12, 1947; exact, as a binomial test of the samples that differ.
+
+        Args:
+            reference: bool `(n,)`, two samples or more.
+            other: bool `(n,)`, of the same samples.
+        """
+        n = len(reference)
+        lost, won = int((reference & ~other).sum()), int((~reference & other).sum())
+        mean = (lost - won) / n
+        variance = (lost + won - n * mean**2) / (n - 1)
+        p = binomtest(lost, lost + won).pvalue if lost + won else 1.0
+        return cls(mean, sqrt(max(variance, 0.0) / n), float(p))
+
 
 SAMPLES = 1000
 """Inferences that bytes and money are told for."""
@@ -18,42 +151,36 @@ class Compared:
     """One precision.
 
     Args:
-        test_accuracy: of the composed split model, a fraction.
         drop: against float32; None of float32 itself.
-        class_accuracy: by name of class.
-        roc_areas: under the curve of each class against the others, by name.
-        file_bytes: of the client model's file.
         compression: how many times as large the file of float32 is.
-        latency: seconds of a run, median and 95th percentile, by number of samples.
-        peak_memory: the most bytes that a process held which loaded and ran it.
-        model_memory: how many of them beyond what that process held before it loaded it.
-        smashed_bytes: of `SAMPLES` samples.
-        cost: of sending them; None where no price is known.
-        unquantized: operations that compute in float32, of precisions that quantize operations.
+        money: for each MB (10^6 bytes) that is sent; None where no price is known.
     """
 
     precision: str
-    runtime: str
-    test_accuracy: float
+    found: Evaluated
+    device: DeviceCost
     drop: Drop | None
-    class_accuracy: Mapping[str, float]
-    roc_areas: Mapping[str, float]
     file_bytes: int
     compression: float
-    latency: Mapping[int, tuple[float, float]]
-    peak_memory: int
-    model_memory: int
-    smashed_bytes: int
-    cost: float | None
-    unquantized: tuple[str, ...]
+    money: float | None
+
+    @property
+    def smashed_bytes(self) -> int:
+        """Bytes of the smashed data of `SAMPLES` samples."""
+        return self.found.sample_bytes * SAMPLES
+
+    @property
+    def cost(self) -> float | None:
+        """Money for sending them."""
+        return None if self.money is None else self.money * self.smashed_bytes / 1e6
 
     def plain(self) -> dict[str, object]:
         """As JSON can hold it; a row of the CSV file is its values that are single numbers or words."""
-        drop = self.drop
+        drop, found, device = self.drop, self.found, self.device
         return {
             "precision": self.precision,
-            "runtime": self.runtime,
-            "test_accuracy": self.test_accuracy,
+            "runtime": Precision.named(self.precision).runtime,
+            "test_accuracy": found.accuracy,
             "accuracy_drop": drop.drop if drop else None,
             "accuracy_drop_standard_error": drop.standard_error if drop else None,
             "mcnemar_p": drop.p_value if drop else None,
@@ -61,16 +188,16 @@ class Compared:
             "compression": self.compression,
             **{
                 f"latency_s.{samples}.{name}": seconds
-                for samples, both in self.latency.items()
-                for name, seconds in zip(("median", "p95"), both, strict=True)
+                for samples, latency in device.latency.items()
+                for name, seconds in vars(latency).items()
             },
-            "peak_memory_bytes": self.peak_memory,
-            "model_memory_bytes": self.model_memory,
+            "peak_memory_bytes": device.peak_memory,
+            "model_memory_bytes": device.model_memory,
             "smashed_bytes_per_1000": self.smashed_bytes,
             "cost_per_1000": self.cost,
-            "unquantized": " ".join(self.unquantized),
-            "class_accuracy": dict(self.class_accuracy),
-            "roc_area": dict(self.roc_areas),
+            "unquantized": " ".join(found.unquantized),
+            "class_accuracy": found.confusion.class_accuracy,
+            "roc_area": dict(found.roc.areas),
         }
 
 
@@ -81,7 +208,6 @@ def write_comparison(
 
     Args:
         rows: float32 first.
-        about: how it was measured.
         left_out: by precision, why it is not there.
     """
     plain = [row.plain() for row in rows]
@@ -97,25 +223,25 @@ def comparison_table(rows: Sequence[Compared]) -> Table:
     table.add_column("runtime")
     for name in ("accuracy %", "drop (points)", "p", "file kB", "smaller"):
         table.add_column(name, justify="right", no_wrap=True)
-    for samples in rows[0].latency:
+    for samples in rows[0].device.latency:
         table.add_column(f"ms at {samples}\n(p95)", justify="right", no_wrap=True)
     table.add_column("peak MB\n(model)", justify="right", no_wrap=True)
     table.add_column("z, MB a\nthousand", justify="right", no_wrap=True)
-    priced = rows[0].cost is not None
+    priced = rows[0].money is not None
     if priced:
         table.add_column("money a\nthousand", justify="right", no_wrap=True)
     for row in rows:
-        drop = row.drop
+        drop, device = row.drop, row.device
         table.add_row(
             row.precision,
-            row.runtime,
-            f"{100 * row.test_accuracy:.2f}",
+            Precision.named(row.precision).runtime,
+            f"{100 * row.found.accuracy:.2f}",
             f"{100 * drop.drop:.2f} ± {100 * drop.standard_error:.2f}" if drop else "",
             f"{drop.p_value:.2g}" if drop else "",
             f"{row.file_bytes / 1e3:,.1f}",
             f"{row.compression:.2f}x",
-            *(f"{1e3 * median:.2f} ({1e3 * p95:.2f})" for median, p95 in row.latency.values()),
-            f"{row.peak_memory / 1e6:.0f} ({row.model_memory / 1e6:.1f})",
+            *(f"{1e3 * each.median:.2f} ({1e3 * each.p95:.2f})" for each in device.latency.values()),
+            f"{device.peak_memory / 1e6:.0f} ({device.model_memory / 1e6:.1f})",
             f"{row.smashed_bytes / 1e6:.3f}",
             *([f"{row.cost:.4g}"] if priced else []),
         )

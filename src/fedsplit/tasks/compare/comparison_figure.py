@@ -22,7 +22,7 @@ def comparison_figure(rows: Sequence[Compared]) -> "Figure":
     Raises:
         UserError: matplotlib is not installed.
     """
-    samples = list(rows[0].latency)
+    samples = list(rows[0].device.latency)
     few, many = samples[0], samples[-1]
     drawn = blank_figure(7.2, 0.9 + 0.24 * len(rows))
     panels: list[Axes] = list(drawn.subplots(1, 4, sharey=True))
@@ -52,7 +52,7 @@ def comparison_figure(rows: Sequence[Compared]) -> "Figure":
     sent.barh(places, [row.smashed_bytes / 1e6 for row in rows], color=colours, height=0.6)
     for number, marker, filled in ((few, "o", False), (many, "s", True)):
         latency.scatter(
-            [1e3 * row.latency[number][0] for row in rows],
+            [1e3 * row.device.latency[number].median for row in rows],
             places,
             s=13,
             marker=marker,

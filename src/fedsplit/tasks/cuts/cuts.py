@@ -1,11 +1,14 @@
 """What each cut of a model costs."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor, fx
+from torch.utils.flop_counter import FlopCounterMode
 
 from fedsplit.algorithms.algorithm import Algorithm
 from fedsplit.algorithms.round_load import Population, RoundLoad
@@ -16,26 +19,26 @@ from fedsplit.building.quantization import build_quantization
 from fedsplit.building.run import build_clients
 from fedsplit.computing.layout import unflattened
 from fedsplit.computing.model_state import travelling
-from fedsplit.config.algorithm_traits import algorithm_traits
+from fedsplit.computing.multiply_adds import attention_in_products
 from fedsplit.config.choices import target_of
+from fedsplit.config.component import is_class, located
 from fedsplit.config.run_config import RunConfig
-from fedsplit.config.targets import is_class, located
+from fedsplit.config.traits import algorithm_traits
 from fedsplit.config.values import PositiveInt
 from fedsplit.errors import UserError
 from fedsplit.files.paths import user_path
 from fedsplit.models.derived import DerivedAuxiliary
-from fedsplit.models.splitting.cuts import Cut
-from fedsplit.models.splitting.probed import ProbedCut
+from fedsplit.models.splitting.cuts import Cut, Cuts, evaluating
+from fedsplit.models.splitting.probed import ProbedCut, ProbedCuts
+from fedsplit.models.splitting.probing import probe
 from fedsplit.models.splitting.split import divided, find_cuts
 from fedsplit.reports.figures.style import house_style
 from fedsplit.state.weights import Weights
-from fedsplit.tasks.cuts.costs import CutCosts
-from fedsplit.tasks.cuts.cut_figure import cut_figure
-from fedsplit.tasks.cuts.multiply_adds import multiply_adds_after
-from fedsplit.tasks.cuts.printing import print_csv, print_markdown, print_shown
+from fedsplit.tasks.cuts.costs import CutCosts, cut_figure, print_csv, print_markdown, print_shown
 from fedsplit.tasks.task import Task
 
 
+@dataclass(kw_only=True)
 class CutTable(Task):
     """Prints for each cut what crosses it, what each side holds and computes, and each algorithm's load.
 
@@ -50,23 +53,19 @@ class CutTable(Task):
     models_of_run = "refused"
     swept = False
 
-    def __init__(
-        self,
-        *,
-        format: Literal["table", "csv", "md"],
-        among: Literal["all", "stages"],
-        plot: str | None,
-        server_update_interval: PositiveInt,
-        align_interval: PositiveInt,
-    ) -> None:
-        self.format, self.among = format, among
-        self.server_update_interval, self.align_interval = server_update_interval, align_interval
-        self.plot = user_path(plot, "task.plot") if plot is not None else None
-        if self.plot is not None:
-            if self.plot.suffix not in (".png", ".pdf", ".svg"):
-                raise UserError("plot", plot, "must end in .png, .pdf or .svg")
-            if not self.plot.parent.is_dir():
-                raise UserError("plot", plot, f"there is no directory {self.plot.parent}")
+    format: Literal["table", "csv", "md"]
+    among: Literal["all", "stages"]
+    plot: str | None
+    server_update_interval: PositiveInt
+    align_interval: PositiveInt
+
+    def __post_init__(self) -> None:
+        self.file = user_path(self.plot, "task.plot") if self.plot is not None else None
+        if self.file is not None:
+            if self.file.suffix not in (".png", ".pdf", ".svg"):
+                raise UserError("plot", self.plot, "must end in .png, .pdf or .svg")
+            if not self.file.parent.is_dir():
+                raise UserError("plot", self.plot, f"there is no directory {self.file.parent}")
 
     def run(self, config: RunConfig, directory: Path) -> None:
         """See `Task.run`: prints, and writes only the figure that was asked for."""
@@ -80,9 +79,9 @@ class CutTable(Task):
             print_markdown(found, about)
         else:
             print_shown(found, about)
-        if self.plot is not None:
+        if self.file is not None:
             with house_style():
-                cut_figure(found).savefig(self.plot)
+                cut_figure(found).savefig(self.file)
 
     def costs(self, parts: ClientParts) -> list[CutCosts]:
         """Of every cut, in the order of the model's operations."""
@@ -195,3 +194,30 @@ def _about(parts: ClientParts, q: int, l: int) -> str:  # noqa: E741
         f"{population.cohort} of {population.num_clients} clients a round, batch_size={training.batch_size}, "
         f"local_epochs={training.local_epochs}, q={q}, l={l}, quant={coded}."
     )
+
+
+class _Counting(fx.Interpreter):
+    """Runs operations, and notes the multiply-adds after each."""
+
+    def __init__(self, module: fx.GraphModule, counter: FlopCounterMode) -> None:
+        super().__init__(module)
+        self.counter, self.after = counter, [0]
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        self.after.append(self.counter.get_total_flops() // 2)
+        return value
+
+
+def multiply_adds_after(cuts: Cuts | ProbedCuts, example: Tensor) -> list[int]:
+    """Multiply-adds of a forward pass for one example of `(n, ...)`, after no operation, one, ..."""
+    if isinstance(cuts, ProbedCuts):
+        after = [0]
+        with attention_in_products(), FlopCounterMode(display=False) as counter:
+            probe(cuts.module, example, lambda: after.append(counter.get_total_flops() // 2))
+        return [macs // len(example) for macs in after]
+    runner = fx.GraphModule(cuts.module, cuts.nodes[0].graph)
+    with evaluating(cuts.module), attention_in_products(), FlopCounterMode(display=False) as counter:
+        counting = _Counting(runner, counter)
+        counting.run(example)
+    return [macs // len(example) for macs in counting.after]

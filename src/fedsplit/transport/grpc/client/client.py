@@ -1,11 +1,15 @@
 """The client's end of the network: dials in, for ever, and lets the worker answer what the server asks."""
 
+import fcntl
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
@@ -13,15 +17,16 @@ from fedsplit.config.component import component_of
 from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import UserError
 from fedsplit.files import bounded
+from fedsplit.files.paths import in_one_line
 from fedsplit.files.whole import write_text
+from fedsplit.machine.allowance import machine_memory
 from fedsplit.parties.sequential import Sequential
 from fedsplit.quant.message import Corrupt
-from fedsplit.transport.grpc.client.dialling import Dialler
+from fedsplit.transport.grpc.client.dialling import Dialler, Membership
 from fedsplit.transport.grpc.client.worker import Answer, Worker
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol import federation_pb2_grpc
 from fedsplit.transport.grpc.protocol.frames import Parcel
-from fedsplit.transport.grpc.protocol.tls import Tls
 from fedsplit.transport.transport import BuildRun, Member, RunSetting
 
 _LOG = logging.getLogger("fedsplit.network")
@@ -31,12 +36,7 @@ class TrainingClient(Dialler):
     """One client, for as long as its run lasts.
 
     Args:
-        server: address and port.
-        client: its number.
-        tls: who it is, and whom it trusts; None without.
         folder: where its states are kept; None: below `saves/clients`, by run and number.
-        own: keys of the configuration that are this machine's own, such as `dataset.root`.
-        memory_mb: MB of memory that a run may ask for; None: half of this machine's.
         build: makes what a client needs of a run.
         turn: entered while the client computes; where many share a machine, it may have to wait.
     """
@@ -44,16 +44,12 @@ class TrainingClient(Dialler):
     def __init__(
         self,
         *,
-        server: str,
-        client: int,
-        tls: Tls | None,
         folder: Path | None,
-        own: Mapping[str, object],
         build: BuildRun,
         turn: Callable[[], AbstractContextManager[object]] = nullcontext,
-        memory_mb: float | None = None,
+        **who: Unpack[Membership],
     ) -> None:
-        super().__init__(server=server, client=client, tls=tls, own=own, memory_mb=memory_mb)
+        super().__init__(**who)
         self._build, self._turn, self._folder = build, turn, folder
         self._run = self._known_server = b""
         self._worker: Worker | None = None
@@ -135,24 +131,65 @@ class TrainingClient(Dialler):
 
 
 def _claim(folder: Path, run: bytes, client: int) -> None:
-    """Let a folder belong to one client of one run.
-
-    Raises:
-        UserError: it belongs to another.
-    """
+    """Let a folder belong to one client of one run; `UserError` where it belongs to another."""
     path = folder / "run"
     owner = bounded.text(path).split() if path.is_file() else []
     if owner and owner[0] != run.hex():
         raise UserError("client.directory", folder, "holds the state of another run; take another")
     if len(owner) > 1 and owner[1] != str(client):
         raise UserError("client.directory", folder, f"holds the state of client {owner[1]}; take another")
-    try:
+    with in_one_line("client.directory", folder, "cannot be written"):
         folder.mkdir(parents=True, exist_ok=True)
         write_text(path, f"{run.hex()} {client}\n")
-    except OSError as error:
-        raise UserError("client.directory", folder, f"cannot be written ({error.strerror})") from error
 
 
 def _name(frame: pb.FromServer) -> tuple[int, int, int]:
     """Of a verb, among all that this server sends this client."""
     return (frame.identity.round, frame.identity.attempt, frame.identity.number)
+
+
+def attend(
+    *,
+    server: str,
+    client: int,
+    folder: Path,
+    own: Mapping[str, object],
+    at_once: int | None,
+    build: BuildRun,
+) -> None:
+    """Be a client until the run has ended.
+
+    Args:
+        folder: for its state; those of the other clients are beside it. It tells its process in `pid`.
+        at_once: how many may compute at a time; None all.
+    """
+    (folder / "pid").write_text(f"{os.getpid()}\n", encoding="utf-8")
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr, force=True
+    )
+    TrainingClient(
+        server=server,
+        client=client,
+        tls=None,
+        folder=folder,
+        own=own,
+        build=build,
+        turn=partial(turn, folder.parent, client, at_once),
+        memory_mb=machine_memory() / 1e6,  # the run is this user's own
+    ).attend()
+
+
+@contextmanager
+def turn(folder: Path, client: int, at_once: int | None) -> Iterator[None]:
+    """While it is a client's turn to compute; a lock on a file, for it ends with a process that is killed.
+
+    Args:
+        folder: of all clients.
+        at_once: how many may compute at a time; None all.
+    """
+    if at_once is None:
+        yield
+        return
+    with (folder / f"turn-{client % at_once}").open("w", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from queue import SimpleQueue
 from secrets import token_bytes
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NotRequired, TypeAlias, TypedDict, TypeVar, Unpack
 
 import grpc
 
@@ -18,9 +18,8 @@ from fedsplit.quant.message import Corrupt
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol import federation_pb2_grpc
 from fedsplit.transport.grpc.protocol.frames import OPTIONS, VERSION, Assembler, Parcel, one_line
-from fedsplit.transport.grpc.protocol.hosts import is_loopback, parse_host
 from fedsplit.transport.grpc.protocol.plan import configuration_of_client, preparation
-from fedsplit.transport.grpc.protocol.tls import Tls
+from fedsplit.transport.grpc.protocol.tls import Tls, is_loopback, parse_host
 from fedsplit.transport.transport import Member
 
 Outbox: TypeAlias = SimpleQueue[Parcel[pb.FromClient] | None]
@@ -33,22 +32,29 @@ _STREAM_S = 6 * 3600.0
 """Seconds after which a stream is opened anew, so that none lives without a deadline."""
 
 
-class Dialler(ABC):
-    """What dials in; a subclass says what it does on a stream.
+class Membership(TypedDict):
+    """Who dials in, and where.
 
     Args:
         server: address and port.
-        client: its number.
         tls: who it is, and whom it trusts; None without.
         own: keys of the configuration that are this machine's own, such as `dataset.root`.
         memory_mb: MB of memory that a run may ask for; None: half of this machine's.
     """
 
-    def __init__(
-        self, *, server: str, client: int, tls: Tls | None, own: Mapping[str, object], memory_mb: float | None
-    ) -> None:
-        self._server, self.client, self._tls, self._own = server, client, tls, own
-        self._memory_mb = memory_mb
+    server: str
+    client: int
+    tls: Tls | None
+    own: Mapping[str, object]
+    memory_mb: NotRequired[float | None]
+
+
+class Dialler(ABC):
+    """What dials in; a subclass says what it does on a stream."""
+
+    def __init__(self, **who: Unpack[Membership]) -> None:
+        self._server, self.client, self._tls, self._own = who["server"], who["client"], who["tls"], who["own"]
+        self._memory_mb = who.get("memory_mb")
         self._instance = token_bytes(16)
         self.served = False
         """Whether something was done on this stream: then the next one is dialled at once."""
@@ -81,10 +87,6 @@ class Dialler(ABC):
 
     def serve(self, stream: Iterator[pb.FromServer], outbox: Outbox) -> bool:
         """Everything on one stream, until it ends; whether all has ended with it.
-
-        Args:
-            stream: what comes.
-            outbox: takes what goes.
 
         Raises:
             Corrupt: no server sends what came.
@@ -130,7 +132,6 @@ class Dialler(ABC):
 
         Args:
             what: is built, for errors.
-            plan: of the server.
             build: makes it, from its configuration and what is told of the run's data.
 
         Raises:

@@ -7,21 +7,63 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fedsplit.errors import NonFinite, RunFailed, first_line
+from fedsplit.data.fingerprint import Fingerprint
+from fedsplit.errors import NonFinite, RunFailed, UserError, first_line
 from fedsplit.parties.messages import LocalWork, Part, Upload
 from fedsplit.quant.message import Corrupt
 from fedsplit.quant.weights_link import added
+from fedsplit.recording import checkpoint
+from fedsplit.recording.checkpoint import Checkpoint
+from fedsplit.recording.identity import changes
 from fedsplit.state.state import State
 from fedsplit.state.weights import Weights
 from fedsplit.transport.client_end import ClientEnd
-from fedsplit.transport.grpc.client.kept_states import KeptStates
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol.expectations import Expectations
-from fedsplit.transport.grpc.protocol.frames import Parcel, one_line
+from fedsplit.transport.grpc.protocol.frames import Expected, Parcel, check, decoded, one_line
 from fedsplit.transport.grpc.protocol.packing import Packed, pack, pack_weights
-from fedsplit.transport.grpc.protocol.tensors import Expected, check, decoded
 from fedsplit.transport.links import KIND_OF
 from fedsplit.transport.transport import RunSetting
+
+
+class KeptStates:
+    """The states of one client of one run."""
+
+    def __init__(self, folder: Path, *, run: str, client: int, data: Fingerprint) -> None:
+        self.folder = folder
+        self._identity: State = {"run": run, "client": client, "data": data}
+
+    def rounds(self) -> list[int]:
+        """After how many rounds states are kept."""
+        return checkpoint.kept(self.folder)
+
+    def keep(self, state: State, asked: pb.Keep) -> None:
+        """Keep the state after a round, in place of those that are not needed any more."""
+        kept = Checkpoint(asked.rounds, {**state, "identity": self._identity})
+        checkpoint.replace(self.folder, kept, needed=asked.needed, durable=asked.durable)
+
+    def after(self, rounds: int) -> State:
+        """The state after so many rounds.
+
+        Raises:
+            RunFailed: it is damaged or gone, or that of another client or run, or other images were there.
+        """
+        try:
+            kept = checkpoint.load(self.folder, rounds)
+        except UserError as error:
+            raise RunFailed(error.allowed) from error
+        if kept is None:
+            raise RunFailed(f"its state after {rounds} rounds is damaged or gone from {self.folder}")
+        found = kept.state.get("identity")
+        if not isinstance(found, dict) or found.keys() != self._identity.keys():
+            raise RunFailed(f"its state in {self.folder} does not say whose it is")
+        for key, whose in (("run", "another run"), ("client", f"client {found['client']}")):
+            if found[key] != self._identity[key]:
+                raise RunFailed(f"its state in {self.folder} is that of {whose}")
+        if told := changes(found["data"], self._identity["data"]):
+            raise RunFailed(f"its images are not those that its state in {self.folder} is of: {told}")
+        return kept.state
+
 
 Answer = list[Parcel[pb.FromClient]]
 
@@ -29,14 +71,7 @@ _LOG = logging.getLogger("fedsplit.network")
 
 
 class Worker:
-    """One client of a run, with its state.
-
-    Args:
-        run: which.
-        client: its number.
-        folder: where its state is kept from round to round.
-        name: of the run; a state under another one is none of its.
-    """
+    """One client of a run, with its state; one that is kept under another `name` of a run is none of its."""
 
     def __init__(self, run: RunSetting, client: int, folder: Path, name: str) -> None:
         self.client, self.run, self.folder = client, run, folder
@@ -67,11 +102,7 @@ class Worker:
         return self._kept.rounds()
 
     def admit(self, frame: pb.FromServer) -> bool:
-        """See `Assembler`: all are wanted.
-
-        Raises:
-            Corrupt: no server sends these tensors.
-        """
+        """See `Assembler`: all are wanted; `Corrupt` where no server sends these tensors."""
         check(frame.tensors, self._expected(frame))
         return True
 
@@ -87,11 +118,7 @@ class Worker:
         return []
 
     def answer(self, parcel: Parcel[pb.FromServer]) -> Answer:
-        """Do what a verb asks for; what comes back, `Done` or `Failed` at last.
-
-        Raises:
-            Corrupt: no server of this run sends this.
-        """
+        """Do what a verb asks for, and answer, `Done` or `Failed` last; `Corrupt` where no server asks it."""
         verb = parcel.head.WhichOneof("content")
         if verb not in self._verbs:
             raise Corrupt(f"{verb} is no verb")
@@ -113,21 +140,13 @@ class Worker:
         *,
         step: int | None = None,
         tensors: Sequence[Packed] = (),
-        upload: pb.Upload | None = None,
-        done: pb.Done | None = None,
-        failed: pb.Failed | None = None,
+        **content: pb.Upload | pb.Done | pb.Failed,
     ) -> Parcel[pb.FromClient]:
         identity = pb.Identity()
         identity.CopyFrom(verb.head.identity)
         if step is not None:
             identity.step = step
-        head = pb.FromClient(
-            identity=identity,
-            tensors=[tensor for tensor, _ in tensors],
-            upload=upload,
-            done=done,
-            failed=failed,
-        )
+        head = pb.FromClient(identity=identity, tensors=[tensor for tensor, _ in tensors], **content)  # type: ignore[arg-type]
         return Parcel(head, [payload for _, payload in tensors])
 
     def _done(self, verb: Parcel[pb.FromServer]) -> Parcel[pb.FromClient]:

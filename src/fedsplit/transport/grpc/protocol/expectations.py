@@ -12,7 +12,7 @@ from fedsplit.quant.message import Corrupt
 from fedsplit.quant.weights_link import EXACT, HALF, codec_of
 from fedsplit.state.weights import Weights
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
-from fedsplit.transport.grpc.protocol.tensors import Expected
+from fedsplit.transport.grpc.protocol.frames import Expected
 from fedsplit.transport.transport import RunSetting
 
 PARTS: dict[Part, pb.Part] = {"client": pb.CLIENT, "auxiliary": pb.AUXILIARY, "full": pb.FULL}

@@ -6,7 +6,7 @@ from fedsplit.quant.message import Payload
 from fedsplit.quant.weights_link import Delivery
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol.expectations import Expectations
-from fedsplit.transport.grpc.protocol.tensors import announced
+from fedsplit.transport.grpc.protocol.frames import announced
 
 Packed = tuple[pb.Tensor, Payload]
 """An announcement, and the payload that follows."""

@@ -27,6 +27,7 @@ from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 GROUPS = (
     "algorithm",
     "model",
+    "adapter",
     "auxiliary",
     "estimator",
     "dataset",
@@ -59,7 +60,7 @@ OWN = (
     "client.memory_mb",
 )
 """Keys that are each party's own, and all below them."""
-_FILES = ("dataset.root", "dataset.download")
+_FILES = ("dataset.root", "dataset.tokenizer_files", "dataset.download")
 _CLASSES = ("model.auxiliary",)
 _CHOICE = re.compile(r"[A-Za-z0-9_]{1,100}")
 _KEY = re.compile(r"[A-Za-z0-9_.]{1,200}")

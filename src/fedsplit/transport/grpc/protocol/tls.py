@@ -4,8 +4,9 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from ipaddress import IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
+from typing import TypeAlias
 
 import grpc
 from cryptography import x509
@@ -16,8 +17,35 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from fedsplit.config.commands import command
 from fedsplit.errors import UserError
-from fedsplit.files.paths import user_path
-from fedsplit.transport.grpc.protocol.hosts import is_loopback, parse_host
+from fedsplit.files.paths import in_one_line, user_path
+
+Host: TypeAlias = str | IPv4Address | IPv6Address
+
+_LABEL = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+_NAME = re.compile(rf"({_LABEL}\.)*{_LABEL}")
+_LONGEST_NAME = 253  # RFC 1035, without the dot of the root
+
+
+def is_loopback(host: Host) -> bool:
+    """Whether a host is this machine alone; a name other than `localhost` is not looked up."""
+    return host == "localhost" if isinstance(host, str) else host.is_loopback
+
+
+def parse_host(text: str) -> Host | None:
+    """A DNS name in lower case, or an IP address; None for what is neither.
+
+    Names are those of RFC 1123 in ASCII (`xn--...` for others). One that ends in a number is none: resolvers
+    read `127.1` or `0` as addresses. IPv6 addresses come without brackets and without a zone (`%eth0`).
+    """
+    try:
+        address = ip_address(text)
+    except ValueError:
+        name = text.lower()
+        last = name.rpartition(".")[2]
+        known = text.isascii() and len(name) <= _LONGEST_NAME and _NAME.fullmatch(name) is not None
+        return name if known and re.fullmatch("[0-9]+|0x[0-9a-f]*", last) is None else None
+    return None if isinstance(address, IPv6Address) and address.scope_id is not None else address
+
 
 CERTIFICATE, KEY, AUTHORITY = "certificate.pem", "key.pem", "ca.pem"
 """The files of a directory: a certificate, its private key, and the certificate of who issued it."""
@@ -67,22 +95,14 @@ class Tls:
         return cls(certificate, private, ca, source, key)
 
     def server_credentials(self) -> grpc.ServerCredentials:
-        """For a server that asks every client for a certificate and verifies it.
-
-        Raises:
-            UserError: the certificate is a client's.
-        """
+        """For a server that verifies every client's certificate; `UserError` where its own is a client's."""
         self._must_be_of("server")
         return grpc.ssl_server_credentials(
             [(self.key, self.certificate)], root_certificates=self.ca, require_client_auth=True
         )
 
     def channel_credentials(self) -> grpc.ChannelCredentials:
-        """For a client that shows its certificate, and trusts only the authority.
-
-        Raises:
-            UserError: the certificate is a server's.
-        """
+        """For a client that trusts only the authority; `UserError` where its certificate is a server's."""
         self._must_be_of("client")
         return grpc.ssl_channel_credentials(self.ca, self.key, self.certificate)
 
@@ -155,23 +175,13 @@ def require_tls_beyond_loopback(address: str, tls: Tls | None, key: str = "trans
 
 
 def content(path: Path, key: str) -> bytes:
-    """What a file holds.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    try:
+    """What a file holds; `UserError` where it cannot be read."""
+    with in_one_line(key, path, "cannot be read"):
         return path.read_bytes()
-    except OSError as error:
-        raise UserError(key, path, f"cannot be read ({error.strerror})") from error
 
 
 def certificates_in(pem: bytes, path: Path, key: str) -> list[x509.Certificate]:
-    """The certificates of a PEM file, at least one, each valid now.
-
-    Raises:
-        UserError: there is none, or one that is not valid now.
-    """
+    """The certificates of a PEM file; `UserError` where there is none, or one that is not valid now."""
     try:
         certificates = x509.load_pem_x509_certificates(pem)
     except ValueError as error:
@@ -187,11 +197,7 @@ def certificates_in(pem: bytes, path: Path, key: str) -> list[x509.Certificate]:
 
 
 def private_key_in(pem: bytes, path: Path, key: str) -> PrivateKeyTypes:
-    """The private key of a PEM file.
-
-    Raises:
-        UserError: there is none, or one that is encrypted.
-    """
+    """The private key of a PEM file; `UserError` where there is none, or one that is encrypted."""
     try:
         return load_pem_private_key(pem, password=None)
     except TypeError as error:

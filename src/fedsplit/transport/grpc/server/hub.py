@@ -9,8 +9,7 @@ from fedsplit.quant.message import Payload
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol.frames import Parcel, one_line
 from fedsplit.transport.grpc.server.meeting import Reminder
-from fedsplit.transport.grpc.server.pending import Answer, Late, Lost, PendingVerb
-from fedsplit.transport.grpc.server.streams import TrainingStreams
+from fedsplit.transport.grpc.server.streams import Answer, Late, Lost, PendingVerb, TrainingStreams
 
 _LOG = logging.getLogger("fedsplit.network")
 AWAY_S = 15.0
@@ -26,11 +25,7 @@ class Hub(TrainingStreams):
         return sum(session.link is not None for session in self._sessions)
 
     def wait_for_all(self) -> None:
-        """Until all clients are here.
-
-        Raises:
-            RunFailed: one will not come.
-        """
+        """Until all clients are here; `RunFailed` where one will not come."""
         reminder = Reminder()
         with self.changed:
             while away := [session.client for session in self._sessions if session.link is None]:
@@ -49,13 +44,7 @@ class Hub(TrainingStreams):
         return self._sessions[client].samples
 
     def begin(self, round: int, clients: Collection[int], after: Mapping[int, int]) -> None:
-        """Begin a round, or begin it again.
-
-        Args:
-            round: which.
-            clients: that take part.
-            after: after how many rounds the state is that each begins with.
-        """
+        """Begin a round, or begin it again, each client with its state after so many rounds."""
         with self.changed:
             self._round, self._attempt = round, self._attempt + 1
             self._participants, self._after = clients, after
@@ -77,11 +66,8 @@ class Hub(TrainingStreams):
         """Send a verb to a client, now or once it is here.
 
         Args:
-            client: which.
             step: that the verb is about.
-            tensors: that it carries.
             difference: whether weights that it asks for come as a difference.
-            verb: it.
         """
         session = self._sessions[client]
         with self.changed:
@@ -168,11 +154,7 @@ class Hub(TrainingStreams):
             self.changed.notify_all()
 
     def finish(self, *, tell: bool) -> None:
-        """Let all streams end.
-
-        Args:
-            tell: whether the run is over, so that clients need not come again.
-        """
+        """Let all streams end; `tell` says whether the run is over, so that clients need not come again."""
         with self.changed:
             self._finished, self._over = True, tell
             for session in self._sessions:

@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from fedsplit.errors import UserError
+from fedsplit.files.paths import in_one_line
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol import federation_pb2_grpc
 from fedsplit.transport.grpc.protocol.frames import OPTIONS
 from fedsplit.transport.grpc.protocol.tls import Tls, require_tls_beyond_loopback
-from fedsplit.transport.grpc.server.entrance import MOST_OF_CONNECTION, SPARE
 from fedsplit.transport.grpc.server.meeting import Meeting
-from fedsplit.transport.grpc.server.server import HELLO_S, Federation
+from fedsplit.transport.grpc.server.server import HELLO_S, MOST_OF_CONNECTION, SPARE, Federation
 
 _LOG = logging.getLogger("fedsplit.network")
 _SERVICE = "fedsplit.Federation"
@@ -52,16 +52,7 @@ class Listener:
 
     @contextmanager
     def serving(self, hub: Meeting[Any], plan: pb.Plan, *, clients: int) -> Iterator[str]:
-        """While streams are let into a hub: address and port that clients dial.
-
-        Args:
-            hub: what they are let into.
-            plan: what each is told.
-            clients: how many are expected.
-
-        Raises:
-            UserError: the address cannot be listened at any more.
-        """
+        """While streams are let into a hub: address that clients dial; `UserError` where it is taken."""
         federation = Federation(hub, plan, clients=clients, secured=self.tls is not None)
         server, port = start(federation, listen=self.listen, tls=self.tls)
         try:
@@ -72,19 +63,13 @@ class Listener:
 
 
 def _refuse_taken(listen: str) -> None:
-    """Find out before anything is written whether a server can listen here.
-
-    Raises:
-        UserError: it cannot.
-    """
+    """Raise `UserError`, before anything is written, where no server can listen."""
     host, _, port = listen.rpartition(":")
-    try:
+    with in_one_line("transport.listen", listen, "cannot be listened at"):
         family, kind, _, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
-    except OSError as error:
-        raise UserError("transport.listen", listen, f"cannot be listened at ({error.strerror})") from error
 
 
 class _Health(health.HealthServicer):  # type: ignore[misc]  # it has no types
@@ -103,7 +88,6 @@ def start(federation: Federation, *, listen: str, tls: Tls | None) -> tuple[grpc
 
     Args:
         federation: what it serves, beside the standard health service.
-        listen: address and port; port 0 takes a free one.
         tls: who it is, and whom it trusts; None on loopback only.
 
     Raises:

@@ -10,9 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from fedsplit.machine.cores import jobs_at_once
-from fedsplit.processes.forker import Fork, Forker
-from fedsplit.processes.forking import PACKAGES, Ended, import_all
-from fedsplit.transport.grpc.client.spawned import attend
+from fedsplit.processes.forker import PACKAGES, Ended, Fork, Forker, import_all
+from fedsplit.transport.grpc.client.client import attend
 from fedsplit.transport.transport import RunSetting
 
 _GRACE_S = 5.0
@@ -48,9 +47,7 @@ def spawned(
     """While all clients run on this machine; one that is killed is started again.
 
     Args:
-        server: address and port that they dial.
         folder: holds a folder for each: its state, its log, and its process in `pid`.
-        run: whose clients.
         fail: is told when a client ends that should not.
         in_turn: whether no more compute at a time than there are cores for.
     """

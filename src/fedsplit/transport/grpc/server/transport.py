@@ -6,9 +6,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from secrets import token_bytes
 
 from fedsplit.config.values import PositiveFloat, PositiveInt
 from fedsplit.errors import UserError
+from fedsplit.files.bounded import json_in
+from fedsplit.files.whole import write_json
 from fedsplit.machine.terminal import note
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.messages import Part
@@ -20,9 +23,8 @@ from fedsplit.transport.grpc.protocol.expectations import Expectations
 from fedsplit.transport.grpc.protocol.plan import choices_and_settings, tell_of_data
 from fedsplit.transport.grpc.server.hub import AWAY_S, Hub, listed
 from fedsplit.transport.grpc.server.listening import Listener, shown_on_terminal
-from fedsplit.transport.grpc.server.pending import Answer, Late, Lost
-from fedsplit.transport.grpc.server.run_id import run_id
 from fedsplit.transport.grpc.server.spawning import last_words, log_of, spawned
+from fedsplit.transport.grpc.server.streams import Answer, Late, Lost
 from fedsplit.transport.grpc.server.wire import GrpcWire
 from fedsplit.transport.links import KIND_OF
 from fedsplit.transport.tally import Tally
@@ -38,7 +40,6 @@ class GrpcTransport(Transport):
     gives depends on nothing else, so it gives the same.
 
     Args:
-        run: whose clients.
         spawn: start the clients here; else wait for clients that dial in.
         listen: address and port of this server; port 0 takes a free one.
         server: of clients only.
@@ -181,7 +182,6 @@ class GrpcTransport(Transport):
         return self._checkpointed[0].get(client, 0) if len(self._checkpointed) == KEPT else 0
 
     def samples(self, client: int) -> int:
-        """See `Transport.samples`: what it told."""
         assert self.hub is not None, "the transport is not open"
         return self.hub.samples(client)
 
@@ -212,3 +212,33 @@ def _tell_away(folder: Path, clients: Sequence[int]) -> None:
     words = last_words(log_of(folder, clients[0]))
     said = f"; client {clients[0]} says: {words}" if words else ""
     note(f"waiting for {listed(clients)}, started and not here{said}")
+
+
+_RUN_BYTES = 16
+
+
+def run_id(directory: Path) -> bytes:
+    """The 16 bytes that name the run of a directory; drawn where it has none yet.
+
+    Raises:
+        UserError: what the run was named before is damaged.
+    """
+    path = directory / "network.json"
+    if path.is_file():
+        try:
+            run = bytes.fromhex(json_in(path)["run"])
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise _damaged(path) from error
+        if len(run) != _RUN_BYTES:
+            raise _damaged(path)
+        return run
+    run = token_bytes(_RUN_BYTES)
+    write_json(path, {"run": run.hex()})
+    return run
+
+
+def _damaged(path: Path) -> UserError:
+    told = (
+        'its network.json is damaged: it holds {"run": the 32 digits that each file run of its clients holds}'
+    )
+    return UserError("resume", path.parent, told)

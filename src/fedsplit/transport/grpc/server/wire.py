@@ -11,23 +11,14 @@ from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol.expectations import PARTS, Expectations
 from fedsplit.transport.grpc.protocol.packing import pack, pack_weights
 from fedsplit.transport.grpc.server.hub import Hub
-from fedsplit.transport.grpc.server.pending import Answer
+from fedsplit.transport.grpc.server.streams import Answer
 from fedsplit.transport.links import KIND_OF, receivers
 from fedsplit.transport.tally import Tally
 from fedsplit.transport.wire import CodedGradients, Wire
 
 
 class GrpcWire(Wire):
-    """Sends the verbs of a round to clients that have dialled in, and waits for their answers.
-
-    Args:
-        round: which.
-        tally: counts what comes.
-        hub: where the clients' streams are.
-        expectations: what they may send.
-        device: where their tensors are placed.
-        answers: waits for answers of clients, see `Hub.answers`.
-    """
+    """Sends the verbs of a round to clients that have dialled in; `answers` is as `Hub.answers`."""
 
     packs = True
 
@@ -57,7 +48,6 @@ class GrpcWire(Wire):
         self._answers(clients)
 
     def samples(self, client: int) -> int:
-        """See `Wire.samples`: what it told."""
         return self._hub.samples(client)
 
     def install(self, part: Part, deliveries: Mapping[int, Delivery]) -> None:

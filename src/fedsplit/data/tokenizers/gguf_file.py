@@ -1,0 +1,54 @@
+"""The tokenizer that a GGUF file of a model holds."""
+
+from pathlib import Path
+from typing import Any
+
+from gguf import GGUFReader, TokenType
+from tokenizers import pre_tokenizers
+
+from fedsplit.data.tokenizers.files import check_ids
+from fedsplit.data.tokenizers.subwords import Subwords, byte_pairs
+from fedsplit.errors import first_line
+from fedsplit.files.bounded import Damaged
+
+_SPLIT_DIGITS = {"smollm": True, "gpt-2": False, "default": False}
+"""Whether each digit is a token, by `tokenizer.ggml.pre`; other ways to split texts are not read here."""
+
+
+def gguf_tokenizer(path: Path) -> Subwords:
+    """The byte pairs in a GGUF file.
+
+    Raises:
+        OSError: it cannot be read.
+        Damaged: it holds none, or of another kind.
+    """
+    try:
+        reader = GGUFReader(path)
+    except OSError:
+        raise
+    except Exception as error:  # whatever the package stumbles on in damaged files
+        raise Damaged(f"{path.name} is no GGUF file ({first_line(error)})") from error
+
+    def told(name: str, otherwise: Any = None) -> Any:
+        field = reader.get_field(f"tokenizer.ggml.{name}")
+        return otherwise if field is None else field.contents()
+
+    kind, way = told("model"), told("pre", "default")
+    if kind != "gpt2" or way not in _SPLIT_DIGITS:
+        raise Damaged(f"{path.name} has a tokenizer of kind {kind}, {way}, which is not read here")
+    try:
+        tokens, end = told("tokens"), told("eos_token_id")
+        vocabulary = {token: number for number, token in enumerate(tokens)}
+        check_ids(path.name, vocabulary)
+        merges = [(first, second) for first, second in (pair.split(" ") for pair in told("merges"))]
+        inner = byte_pairs(vocabulary, merges)
+        types = zip(tokens, told("token_type"), strict=True)
+        inner.add_special_tokens([token for token, each in types if each == TokenType.CONTROL])
+        if _SPLIT_DIGITS[way]:
+            digits = pre_tokenizers.Digits(individual_digits=True)
+            inner.pre_tokenizer = pre_tokenizers.Sequence([digits, inner.pre_tokenizer])
+        return Subwords(inner, tokens[end], tokens[end])
+    except Damaged:
+        raise
+    except Exception as error:  # whatever the package stumbles on, or what is not there
+        raise Damaged(f"{path.name} has a damaged tokenizer ({first_line(error)})") from error

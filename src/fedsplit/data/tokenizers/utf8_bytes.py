@@ -1,0 +1,22 @@
+"""A token a byte."""
+
+from collections.abc import Sequence
+from hashlib import sha256
+
+from fedsplit.data.tokenizers.tokenizer import Tokenizer
+
+
+class Utf8Bytes(Tokenizer):
+    """The 256 bytes of UTF-8, and two special ids."""
+
+    size, end, separator = 258, 256, 257
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        return [list(text.encode()) for text in texts]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return bytes(each for each in ids if each < 256).decode(errors="replace")
+
+    @property
+    def digest(self) -> str:
+        return sha256(b"bytes").hexdigest()

@@ -1,0 +1,1 @@
+"""Text from language models, and how near it comes to references."""
