@@ -12,6 +12,7 @@ COLUMNS = [
     "round",
     "test_accuracy",
     "test_loss",
+    "test_perplexity",
     "train_loss",
     "load",
     *(f"bytes.{d}.{kind}" for d in ("up", "down") for kind in KINDS),
@@ -135,6 +136,7 @@ def test_metrics_record_state_holds_plain_values_under_the_names_of_its_fields(r
         "simulated_seconds",
         "cost",
         "evaluated_auxiliary",
+        "test_perplexity",
     ]
     assert state["bytes"] == record.bytes
     assert state["bytes"] is not record.bytes
