@@ -65,6 +65,8 @@ METHODS: dict[str, tuple[str, ...]] = {
     "fed_adam": (),
     "fed_yogi": (),
     "fed_avgm": (),
+    "fed_prox": (),
+    "heron": ("algorithm.server_update_interval=1",),
 }
 """Algorithms that are made of the same moves, and settings with which three rounds show all of each."""
 

@@ -60,7 +60,10 @@ def test_choice_trains_what_its_algorithm_says_in_two_tiny_rounds(
     for group, name in (choice.parts for choice in choices):
         if group == "experiment":
             build, overrides = cifar_sized, []
-        overrides.append(f"codec@{next(codecs)}={name}" if group == "codec" else f"{group}={name}")
+        if group == "local_rule":
+            overrides += ["algorithm=cse_fsl", f"algorithm.local_rule={name}"]
+        else:
+            overrides.append(f"codec@{next(codecs)}={name}" if group == "codec" else f"{group}={name}")
         overrides += METHODS.get(name, ()) if group == "algorithm" else ()
     run = build(*overrides)
     before = run.algorithm.full_weights()

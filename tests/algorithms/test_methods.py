@@ -62,7 +62,7 @@ def closed_forms(algorithm: str) -> list[dict[tuple[str, str], int]]:
         return [{(d, "full_weights"): M * (C + S) for d in DIRECTIONS}] * 3
     if algorithm == "ampere":
         return [both | auxiliary, uploads | {("down", "client_weights"): M * C}, {}]
-    if algorithm == "lgl_sl":
+    if algorithm in ("lgl_sl", "heron"):
         return [both | uploads | auxiliary] * 3
     return [both | uploads | {("down", "cut_gradient"): N * Z}] * 3
 

@@ -36,6 +36,7 @@ OWN_CLASSES = {
     "codec@quant.smashed": "my_package.MyCodec",
     "codec@quant.weights.up": "my_package.MyOtherCodec",
     "optimizer@auxiliary.optimizer": "my_package.MyFit",
+    "local_rule@algorithm.local_rule": "my_package.MyRule",
 }
 
 

@@ -21,6 +21,7 @@ from fedsplit.estimators.mlp_regression import MlpRegression
 from fedsplit.models.auxiliary import LinearAuxiliary, MlpAuxiliary
 from fedsplit.objectives.classification import Classification
 from fedsplit.optim.optimizers import Adam, AdamW, RowOptimizer, Sgd
+from fedsplit.parties.local_rule import LocalRule
 from fedsplit.parties.local_step import local_step
 from tests.training.test_graphed_runs import Curved, NormedAuxiliary
 
@@ -73,8 +74,8 @@ def test_local_step_of_a_stack_takes_no_tensor_from_the_host(
             Classification(CLASSES).of_many,
             x,
             y,
-            estimator=GradientOfLoss(),
-            train_head_too=train_head_too,
+            rule=LocalRule(),
+            estimator=None if train_head_too else GradientOfLoss(),
             learning_rate_factor=meta((), dtype=torch.float64),
         )
     assert (z.shape, [loss.shape for loss in losses]) == ((2, 5, *SHAPE), [(2,)] if train_head_too else [])

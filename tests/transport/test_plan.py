@@ -49,8 +49,9 @@ def _compositions() -> list[list[str]]:
     for choice in CHOICES:
         groups.setdefault(choice.parts[0], []).append(choice.parts[1])
     codecs, experiments = groups.pop("codec"), groups.pop("experiment")
+    place = {"local_rule": "local_rule@algorithm.local_rule"}
     together = [
-        [f"{group}={names[n]}" for group, names in groups.items() if n < len(names)]
+        [f"{place.get(group, group)}={names[n]}" for group, names in groups.items() if n < len(names)]
         for n in range(max(map(len, groups.values())))
     ]
     paths = [group for group in GROUPS if group.startswith("codec@")]

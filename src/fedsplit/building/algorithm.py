@@ -6,6 +6,7 @@ from fedsplit.computing.model_state import ModelState
 from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import UserError
 from fedsplit.estimators.alignment import Alignment
+from fedsplit.parties.local_rule import LocalRule
 from fedsplit.parties.split_server import SplitServer
 
 
@@ -19,6 +20,19 @@ def find_algorithm(config: RunConfig) -> type[Algorithm]:
     if not isinstance(algorithm, type) or not issubclass(algorithm, Algorithm):
         raise UserError("algorithm._target_", config.algorithm.target, "must be an Algorithm")
     return algorithm
+
+
+def find_local_rule(config: RunConfig, algorithm: type[Algorithm]) -> LocalRule:
+    """What clients descend along.
+
+    Raises:
+        UserError: clients of this algorithm cannot follow it.
+    """
+    rule = config.local_step.local_rule.build(LocalRule)
+    if rule.needs_loss and algorithm.client_head not in ("server", "auxiliary"):
+        told = f"needs a loss at the client, and with {algorithm.__name__} there is none"
+        raise UserError("algorithm.local_rule", type(rule).__name__, told)
+    return rule
 
 
 def build_algorithm(parts: ClientParts, alignment: Alignment) -> Algorithm:

@@ -25,5 +25,6 @@ def build_blueprint(parts: Ingredients) -> Blueprint:
         seed=parts.config.training.seed,
         head_sees=parts.quantization.as_decoded if sees_decoded else None,
         memory=parts.memory,
-        recorder=None if sees_decoded else parts.recorders.of(halves.client, head),
+        rule=parts.rule,
+        recorder=None if sees_decoded or parts.rule.draws else parts.recorders.of(halves.client, head),
     )

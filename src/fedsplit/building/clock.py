@@ -1,5 +1,7 @@
 """What simulates the seconds of rounds."""
 
+from dataclasses import replace
+
 from fedsplit.building.parts import Ingredients
 from fedsplit.errors import UserError
 from fedsplit.network.clock import Clock
@@ -20,16 +22,17 @@ def build_clock(parts: Ingredients, network: Network) -> Clock | None:
         told = f"must be none: {parts.algorithm_class.__name__} has no timeline, so nobody knows who waits"
         raise UserError("network", parts.config.choice("network"), told)
     estimator = parts.estimator if parts.estimates else None
+    work = counted_work(
+        parts.models.halves,
+        parts.models.auxiliary,
+        estimator,
+        *parts.data.batch(2),
+        objective=parts.data.dataset.objective,
+    )
     return Clock(
         network,
         timeline,
-        counted_work(
-            parts.models.halves,
-            parts.models.auxiliary,
-            estimator,
-            *parts.data.batch(2),
-            objective=parts.data.dataset.objective,
-        ),
+        replace(work, local_passes=parts.rule.passes),
         batch_size=training.batch_size,
         local_epochs=training.local_epochs,
         seed=training.seed,

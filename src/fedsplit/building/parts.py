@@ -20,6 +20,7 @@ from fedsplit.optim.optimizers import Optimizer
 from fedsplit.optim.schedules import Schedule
 from fedsplit.parties.engine import Engine
 from fedsplit.parties.evaluation import Evaluator
+from fedsplit.parties.local_rule import LocalRule
 from fedsplit.quant.quantization import Quantization
 from fedsplit.randomness import generator
 from fedsplit.recording.class_counts import ClassCounts
@@ -47,6 +48,7 @@ class Ingredients:
     server_optimizer: Optimizer
     auxiliary_optimizer: Optimizer
     schedule: Schedule
+    rule: LocalRule
     recorders: Recorders
     quantization: Quantization
     memory: Memory

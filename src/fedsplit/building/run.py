@@ -3,7 +3,7 @@
 from dataclasses import replace
 from importlib import import_module
 
-from fedsplit.building.algorithm import build_algorithm, find_algorithm
+from fedsplit.building.algorithm import build_algorithm, find_algorithm, find_local_rule
 from fedsplit.building.alignment import build_alignment
 from fedsplit.building.batches_of_one import refuse_batches_of_one
 from fedsplit.building.blueprint import build_blueprint
@@ -95,6 +95,8 @@ def build_clients(
     estimator = config.estimator.build(GradientEstimator)
     algorithm = find_algorithm(config)
 
+    rule = find_local_rule(config, algorithm)
+
     models = build_models(config, data, device, estimator, algorithm.client_head)
     if start is not None:
         start.load_into(models.halves, models.auxiliary)
@@ -113,6 +115,7 @@ def build_clients(
         server_optimizer=server_optimizer,
         auxiliary_optimizer=auxiliary_optimizer,
         schedule=schedule,
+        rule=rule,
         recorders=Recorders(recorder, data, models, estimator, estimates, device),
         quantization=build_quantization(
             config,

@@ -55,15 +55,22 @@ class ModelState:
         module: the computation; many states share one. It must be in training mode.
         optimizer: moves the parameters in `descend`; None where they are never moved.
         recorder: captures its steps; None where they are not captured.
+        anchored: whether parameters are kept as they are loaded, beside what steps make of them.
     """
 
     def __init__(
-        self, module: nn.Module, optimizer: Optimizer | None = None, *, recorder: Recorder | None = None
+        self,
+        module: nn.Module,
+        optimizer: Optimizer | None = None,
+        *,
+        recorder: Recorder | None = None,
+        anchored: bool = False,
     ) -> None:
         self.module, self.recorder = module, recorder
         named = module.named_parameters(remove_duplicate=False)
         self.parameters = {name: _own_parameter(parameter) for name, parameter in named}
         self.trained = {name: own for name, own in self.parameters.items() if own.requires_grad}
+        self.anchor = {name: _owned(own) for name, own in self.trained.items()} if anchored else {}
         self.buffers = {
             name: _owned(module.get_buffer(name))
             for name in module.state_dict()
@@ -159,6 +166,8 @@ class ModelState:
         with torch.no_grad():
             for name, tensor in own.items():
                 tensor.copy_(weights[name])
+            for name, kept in self.anchor.items():
+                kept.copy_(weights[name])
 
     def state(self) -> State:
         """Everything: weights, buffers and the optimizer's state."""

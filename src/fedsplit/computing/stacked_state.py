@@ -33,9 +33,17 @@ class StackedState:
     Args:
         module: the computation for one client; its own weights are what every row begins with.
         optimizer: moves the parameters in `descend`; None where they are never moved.
+        anchored: as of `ModelState`.
     """
 
-    def __init__(self, module: nn.Module, clients: int, optimizer: RowOptimizer | None = None) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        clients: int,
+        optimizer: RowOptimizer | None = None,
+        *,
+        anchored: bool = False,
+    ) -> None:
         self.stacked = StackedModule(module)
         own = {name: tensor.detach() for name, tensor in module.state_dict(keep_vars=True).items()}
         parameters = dict(module.named_parameters(remove_duplicate=False))
@@ -46,6 +54,7 @@ class StackedState:
         }
         self.trained = {name: stacks[name] for name in parameters if name not in self.frozen}
         """Parameters that steps move, `(K, ...)`."""
+        self.anchor = {name: stack.clone() for name, stack in self.trained.items()} if anchored else {}
         self.buffers = {name: stacks[name] for name in own if name not in parameters}
         self.optimizer = optimizer
         names = optimizer.slots if optimizer else ()
@@ -76,12 +85,12 @@ class StackedState:
 
     def load_all(self, weights: Weights) -> None:
         """Take over the same weights in all rows; the optimizer's state stays."""
-        for name, stack in self.tensors().items():
+        for name, stack in (*self.tensors().items(), *self.anchor.items()):
             stack.copy_(weights[name])
 
     def load_row(self, row: int, weights: Weights) -> None:
         """Take over weights in one row; the optimizer's state stays."""
-        for name, stack in self.tensors().items():
+        for name, stack in (*self.tensors().items(), *self.anchor.items()):
             stack[row].copy_(weights[name])
 
     def row_state(self, row: int) -> State:
@@ -124,6 +133,7 @@ class _Some:
         count = len(whole.steps[rows])
         frozen = {name: tensor.expand(count, *tensor.shape) for name, tensor in whole.frozen.items()}
         self.parameters = {**self.trained, **frozen}
+        self.anchor = self._taken(whole.anchor)
         self.buffers = self._taken(whole.buffers)
         self._slots = {name: self._taken(slots) for name, slots in whole.slots.items()}
 

@@ -16,6 +16,8 @@ class Steppable(Protocol):
     parameters: dict[str, Tensor]
     trained: dict[str, Tensor]
     """Those of the parameters that steps move: all but those with `requires_grad=False`."""
+    anchor: dict[str, Tensor]
+    """`trained` as it was loaded last; empty where that is not kept."""
 
     def forward(self, x: Tensor, *, seed: Seed, buffers: dict[str, Tensor] | None = None) -> Tensor:
         """Outputs in training mode; `seed` is a number, or one for each client; None: nothing is drawn."""

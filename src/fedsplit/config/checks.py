@@ -166,7 +166,7 @@ def _check_node(path: str, node: Plain, own: Mapping[str, object]) -> None:
         if key not in node:
             raise UserError(f"{path}.{key}", None, f"is missing; must be {allowed(own[key])}")
     for key, value in node.items():
-        if isinstance(value, Mapping) and ("_target_" in value or key == "optimizer"):
+        if isinstance(value, Mapping) and ("_target_" in value or own.get(key) == dict[str, object]):
             _check_node(f"{path}.{key}", value, {})
         elif path == "task" and key == "codecs" and isinstance(value, Mapping):
             for name, codec in value.items():

@@ -107,7 +107,12 @@ def _is_readable(text: str) -> bool:
     return True
 
 
-OLDER_SPELLINGS = {"dataset.distribution": "distribution", "dataset.alpha": "distribution.alpha"}
+SPELLINGS = {
+    "dataset.distribution": "distribution",
+    "dataset.alpha": "distribution.alpha",
+    "algorithm.local_rule": "local_rule@algorithm.local_rule",
+}
+"""Keys that stand for others of Hydra's."""
 
 
 def spelled_out(argument: str) -> list[str]:
@@ -126,7 +131,7 @@ def spelled_out(argument: str) -> list[str]:
         return [f"codec@{path}={value}" for path in codecs]
     if value.startswith("~") and "," not in value and "'" not in value:
         value = f"'{value}'"  # a path at home, which Hydra's grammar takes in quotes only
-    return [OLDER_SPELLINGS.get(key, key) + equals + value]
+    return [SPELLINGS.get(key, key) + equals + value]
 
 
 def one_list(argument: str) -> str:

@@ -141,8 +141,9 @@ def _read(topic: type[Read], values: Plain) -> Read | None:
     if node is None:
         return None
     read: dict[str, Any] = {key: node.get(key) for key in keys_of(topic)}
-    if "optimizer" in read:
-        read["optimizer"] = Component.of(f"{topic.PLACE}.optimizer", read["optimizer"])
+    for each in fields(topic):
+        if each.type is Component:
+            read[each.name] = Component.of(f"{topic.PLACE}.{each.name}", read[each.name])
     return topic(**read)
 
 

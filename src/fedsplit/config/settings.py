@@ -128,6 +128,14 @@ class AlignmentSettings(Topic):
 
 
 @dataclass(frozen=True)
+class LocalStepSettings(Topic):
+    """What clients descend along: a key of `algorithm` that is no argument of the algorithm."""
+
+    PLACE = "algorithm"
+    local_rule: Component
+
+
+@dataclass(frozen=True)
 class SplittingSettings(Topic):
     """How the model is cut in two: keys of `model` that are no arguments of the model."""
 
@@ -214,6 +222,7 @@ class ConfigFields:
     client: ClientSettings
     sweep: SweepSettings | None
     alignment: AlignmentSettings
+    local_step: LocalStepSettings
     splitting: SplittingSettings
     quant: QuantSettings
     task: Component

@@ -20,6 +20,7 @@ _GROUPS = (
     *GROUPS,
     *OPTIONAL_GROUPS,
     "optimizer@auxiliary.optimizer",
+    "local_rule@algorithm.local_rule",
     "quant",
     *(f"codec@{path}" for path in CODECS),
 )

@@ -10,6 +10,7 @@ from fedsplit.computing.model_state import ModelState
 from fedsplit.errors import NonFinite
 from fedsplit.parties.engine import Blueprint
 from fedsplit.parties.graphed_steps import GraphedSteps
+from fedsplit.parties.local_rule import StepSeeds
 from fedsplit.parties.local_step import Descend, forward_body, local_step
 from fedsplit.parties.messages import BatchLoss, LocalWork, Part, Upload
 from fedsplit.quant.codec import NonFiniteTensor
@@ -38,11 +39,12 @@ class ClientWorker:
 
     def __init__(self, client: int, blueprint: Blueprint) -> None:
         self.client, self._batches = client, blueprint.batches(client)
-        recorder = blueprint.recorder
-        self._body = body = ModelState(blueprint.body, blueprint.optimizer, recorder=recorder)
-        self._head = head = (
-            ModelState(blueprint.head, blueprint.optimizer, recorder=recorder) if blueprint.head else None
+        recorder, self._rule = blueprint.recorder, blueprint.rule
+        state = partial(
+            ModelState, optimizer=blueprint.optimizer, recorder=recorder, anchored=self._rule.anchored
         )
+        self._body = body = state(blueprint.body)
+        self._head = head = state(blueprint.head) if blueprint.head else None
         self._objective, self._estimator = blueprint.objective, blueprint.estimator
         self._schedule, self._seed = blueprint.schedule, blueprint.seed
         self._head_sees = blueprint.head_sees
@@ -52,7 +54,7 @@ class ClientWorker:
             # of the models, not of the worker: what holds itself is not freed when it is dropped
             heads = (lambda _: head) if head else None
             self._graphed = GraphedSteps(
-                recorder, lambda _: body, heads, blueprint.objective, blueprint.estimator
+                recorder, lambda _: body, heads, blueprint.objective, blueprint.estimator, rule=self._rule
             )
 
     @property
@@ -85,7 +87,8 @@ class ClientWorker:
             (z,) = self._graphed.forward(None, x)
             descend: Descend = partial(self._graphed.backward, None, x)
         else:
-            z, descend = forward_body(self._body, x, seed=self._dropout_seed("client", round, step))
+            seed = self._seed_of("dropout of the client", round, step)
+            z, descend = forward_body(self._body, x, rule=self._rule, seed=seed)
         self._pending = _Pending(round, step, descend)
         return Upload(self.client, step, z, y)
 
@@ -112,12 +115,13 @@ class ClientWorker:
                     self._objective,
                     x,
                     y,
-                    estimator=self._estimator,
-                    train_head_too=work.train_head,
+                    rule=self._rule,
+                    estimator=None if work.train_head else self._estimator,
                     learning_rate_factor=factor,
-                    seeds=(
-                        self._dropout_seed("client", round, step),
-                        self._dropout_seed("head", round, step),
+                    seeds=StepSeeds(
+                        self._seed_of("dropout of the client", round, step),
+                        self._seed_of("dropout of the head", round, step),
+                        self._seed_of("local rule", round, step),
                     ),
                     seen=partial(self._seen_by_head, y=y, round=round, step=step)
                     if self._head_sees
@@ -135,8 +139,8 @@ class ClientWorker:
         except NonFiniteTensor as error:
             raise NonFinite("smashed", self.client) from error
 
-    def _dropout_seed(self, half: str, round: int, step: int) -> int:
-        return seed_of(self._seed, f"dropout of the {half}", client=self.client, round=round, step=step)
+    def _seed_of(self, purpose: str, round: int, step: int) -> int:
+        return seed_of(self._seed, purpose, client=self.client, round=round, step=step)
 
     def state(self) -> State:
         """Weights, buffers and optimizer state of body and head."""

@@ -16,6 +16,7 @@ from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.objectives.objective import Objective
 from fedsplit.optim.optimizers import Optimizer
 from fedsplit.optim.schedules import Schedule
+from fedsplit.parties.local_rule import LocalRule
 from fedsplit.parties.messages import LocalTraining, LocalWork, Part, Upload
 from fedsplit.parties.server_copies import ServerCopies
 from fedsplit.state.state import State
@@ -36,6 +37,7 @@ class Blueprint:
         estimator: turns the head into cut gradients, where the head is not trained by the client.
         schedule: of the learning rate.
         seed: of the run.
+        rule: what clients descend along in a local step.
         head_sees: makes of smashed data, labels and a seed what the server decodes, for the head; None
             leaves them.
         memory: where heads are set aside that clients keep without having any other state.
@@ -51,6 +53,7 @@ class Blueprint:
     estimator: GradientEstimator
     schedule: Schedule
     seed: int
+    rule: LocalRule = field(default_factory=LocalRule)
     head_sees: Callable[[Tensor, Tensor, int], Tensor] | None = None
     memory: Memory = field(default_factory=Memory)
     recorder: Recorder | None = None

@@ -10,6 +10,7 @@ from fedsplit.computing.captured_steps import Graphed, Outputs, Recorder
 from fedsplit.computing.steppable import Steppable
 from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.objectives.losses import Losses
+from fedsplit.parties.local_rule import LocalRule
 from fedsplit.parties.local_step import descend_body, local_step
 
 Range: TypeAlias = tuple[int, int] | None
@@ -26,6 +27,7 @@ class GraphedSteps:
         head: what is behind it; None where there is nothing.
         losses: of a client, or of each of these rows.
         estimator: makes cut gradients of a head that is not trained.
+        rule: what both descend along; one that draws nothing.
     """
 
     def __init__(
@@ -35,6 +37,8 @@ class GraphedSteps:
         head: Model | None,
         losses: Losses,
         estimator: GradientEstimator,
+        *,
+        rule: LocalRule,
     ) -> None:
         @torch.no_grad()
         def forward(rows: Range, x: Tensor) -> Outputs:
@@ -43,7 +47,8 @@ class GraphedSteps:
 
         def backward(rows: Range, x: Tensor, dz: Tensor, factor: Tensor) -> Outputs:
             model = body(rows)
-            descend_body(model, model.forward(x, seed=None), dz, learning_rate_factor=factor)
+            z = model.forward(x, seed=None)
+            descend_body(model, z, dz, rule=rule, learning_rate_factor=factor)
             return ()
 
         def train(rows: Range, train_head_too: bool, x: Tensor, y: Tensor, factor: Tensor) -> Outputs:
@@ -53,8 +58,8 @@ class GraphedSteps:
                 *models,
                 x,
                 y,
-                estimator=estimator,
-                train_head_too=train_head_too,
+                rule=rule,
+                estimator=None if train_head_too else estimator,
                 learning_rate_factor=factor,
             )
 

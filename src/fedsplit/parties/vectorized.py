@@ -18,6 +18,7 @@ from fedsplit.optim.optimizers import Optimizer
 from fedsplit.optim.schedules import Schedule
 from fedsplit.parties.engine import Blueprint, Engine
 from fedsplit.parties.graphed_steps import GraphedSteps, Range
+from fedsplit.parties.local_rule import StepSeeds
 from fedsplit.parties.local_step import Descend, forward_body, local_step
 from fedsplit.parties.members import Members, largest_first, row_optimizer
 from fedsplit.parties.messages import (
@@ -58,11 +59,13 @@ class _ClientStack(Members):
 
     def __init__(self, clients: Sequence[int], blueprint: Blueprint) -> None:
         optimizer = row_optimizer(blueprint.optimizer)
-        self.body = StackedState(blueprint.body, len(clients), optimizer)
+        anchored = blueprint.rule.anchored
+        self.body = StackedState(blueprint.body, len(clients), optimizer, anchored=anchored)
         models = {"body": self.body}
         self.head = None
         if blueprint.head is not None:
-            self.head = models["head"] = StackedState(blueprint.head, len(clients), optimizer)
+            self.head = StackedState(blueprint.head, len(clients), optimizer, anchored=anchored)
+            models["head"] = self.head
         super().__init__(clients, models)
         self.batches = StackedBatches([blueprint.batches(client) for client in clients])
         self._blueprint, self._losses = blueprint, blueprint.objective.of_many
@@ -72,7 +75,7 @@ class _ClientStack(Members):
         body, head = self.body, self.head
         heads = partial(_range_of, head) if head else None
         made = partial(_range_of, body), heads, self._losses, self._blueprint.estimator
-        return GraphedSteps(recorder, *made)
+        return GraphedSteps(recorder, *made, rule=self._blueprint.rule)
 
     def groups(self, step: int, clients: Collection[int]) -> Iterator[list[int]]:
         """Rows of those clients that have such a step, in groups of equal batch size."""
@@ -93,8 +96,8 @@ class _ClientStack(Members):
             (z,) = self._graphed.forward((selected.start, selected.stop), x)
             descend: Descend = partial(self._graphed.backward, (selected.start, selected.stop), x)
         else:
-            seeds = self._seeds(self.body, "client", clients, round, step)
-            z, descend = forward_body(self.body.rows(selected), x, seed=seeds)
+            seeds = self._dropout_seeds(self.body, "client", clients, round, step)
+            z, descend = forward_body(self.body.rows(selected), x, rule=self._blueprint.rule, seed=seeds)
         return UploadStack(clients, step, z, y), _Pending(round, step, clients, descend)
 
     def train_step(
@@ -115,12 +118,13 @@ class _ClientStack(Members):
                 self._losses,
                 x,
                 y,
-                estimator=blueprint.estimator,
-                train_head_too=train_head_too,
+                rule=blueprint.rule,
+                estimator=None if train_head_too else blueprint.estimator,
                 learning_rate_factor=factor,
-                seeds=(
-                    self._seeds(self.body, "client", clients, round, step),
-                    self._seeds(self.head, "head", clients, round, step),
+                seeds=StepSeeds(
+                    self._dropout_seeds(self.body, "client", clients, round, step),
+                    self._dropout_seeds(self.head, "head", clients, round, step),
+                    self._seeds("local rule", clients, round, step),
                 ),
                 seen=partial(self._seen_by_head, y=y, clients=clients, round=round, step=step)
                 if blueprint.head_sees
@@ -129,12 +133,13 @@ class _ClientStack(Members):
         loss = BatchLoss(clients, losses[0], self._losses.counts(y)) if losses else None
         return UploadStack(clients, step, z, y), loss
 
-    def _seeds(
+    def _dropout_seeds(
         self, model: StackedState, half: str, clients: Sequence[int], round: int, step: int
     ) -> list[int]:
-        if not model.stacked.draws:
-            return []
-        purpose, seed = f"dropout of the {half}", self._blueprint.seed
+        return self._seeds(f"dropout of the {half}", clients, round, step) if model.stacked.draws else []
+
+    def _seeds(self, purpose: str, clients: Sequence[int], round: int, step: int) -> list[int]:
+        seed = self._blueprint.seed
         return [seed_of(seed, purpose, client=client, round=round, step=step) for client in clients]
 
     def _seen_by_head(self, z: Tensor, *, y: Tensor, clients: Sequence[int], round: int, step: int) -> Tensor:

@@ -18,6 +18,7 @@ from fedsplit.config.run_config import RunConfig
 from fedsplit.config.settings import CodecChoice
 from fedsplit.config.values import PositiveInt
 from fedsplit.errors import RunFailed, UserError
+from fedsplit.parties.local_rule import LocalRule
 from fedsplit.parties.local_step import descend_body, train_head
 from fedsplit.quant.survey import Survey, survey
 from fedsplit.randomness import seed_of
@@ -91,7 +92,7 @@ class Codecs(Task):
                 before = body.weights()
             z = body.forward(x, seed=dropout)
             done = train_head(head, objective, z, y, learning_rate_factor=1.0, seed=dropout)
-            descend_body(body, z, done.dz, learning_rate_factor=1.0)
+            descend_body(body, z, done.dz, rule=LocalRule(), learning_rate_factor=1.0)
             smashed = [*smashed, packed(z.detach(), y)][-self.samples :]
             gradients = [*gradients, packed(done.dz, y)][-self.samples :]
         for kind, found in (("smashed data", smashed), ("cut gradients", gradients)):

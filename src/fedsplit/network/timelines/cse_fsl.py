@@ -31,7 +31,7 @@ class CseFslTimeline(Timeline):
     """Clients train and upload meanwhile; the round ends with their weights and an empty queue."""
 
     def seconds(self, round: Round) -> float:
-        step = STEP * (round.work.client + round.work.auxiliary)
+        step = round.work.local_passes * (round.work.client + round.work.auxiliary)
         starts = {each.client: each.download("client_weights", "auxiliary_weights") for each in round.clients}
         return trained(round, starts, step=step)
 

@@ -1,6 +1,6 @@
 """FedAvg: clients train by themselves."""
 
-from fedsplit.network.timelines.timeline import STEP, Round, Timeline
+from fedsplit.network.timelines.timeline import Round, Timeline
 from fedsplit.recording.ledger import Kind
 
 WEIGHTS: tuple[Kind, ...] = ("full_weights", "client_weights")
@@ -10,7 +10,7 @@ class FedAvgTimeline(Timeline):
     """The slowest client's download, training of both halves, and upload."""
 
     def seconds(self, round: Round) -> float:
-        sample = STEP * (round.work.client + round.work.server)
+        sample = round.work.local_passes * (round.work.client + round.work.server)
         return max(
             client.download(*WEIGHTS) + client.compute(client.samples * sample) + client.upload(*WEIGHTS)
             for client in round.clients

@@ -23,12 +23,14 @@ class Work:
         server: of the server model's.
         auxiliary: of the auxiliary model's; 0 where there is none that is trained on a loss.
         estimate: of the gradient estimator, from smashed data to the estimate; 0 where there is none.
+        local_passes: forward passes that take as long as a local step on the clients' own loss.
     """
 
     client: int
     server: int
     auxiliary: int = 0
     estimate: int = 0
+    local_passes: int = STEP
 
 
 @dataclass(frozen=True)

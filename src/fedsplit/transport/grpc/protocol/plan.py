@@ -36,6 +36,7 @@ GROUPS = (
     "client_optimizer",
     "server_optimizer",
     "optimizer@auxiliary.optimizer",
+    "local_rule@algorithm.local_rule",
     "scheduler",
     "quant",
     *(f"codec@{path}" for path in CODECS),

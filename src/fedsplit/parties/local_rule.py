@@ -1,0 +1,122 @@
+"""The mathematics of a client's local step: what its models descend along."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, TypeAlias
+
+import torch
+from torch import Tensor
+
+from fedsplit.computing.steppable import Seed, Steppable
+from fedsplit.objectives.losses import Losses
+from fedsplit.randomness import generator
+
+Seen: TypeAlias = Callable[[Tensor], Tensor] | None
+"""Smashed data as the head sees them; None: as they are."""
+
+
+@dataclass(frozen=True)
+class StepSeeds:
+    """Seeds of what body and head draw in a step, and of what its rule draws."""
+
+    body: Seed = None
+    head: Seed = None
+    rule: Seed = None
+
+
+UNSEEDED = StepSeeds()
+
+
+@dataclass(frozen=True)
+class LocalGradients:
+    """What body and head descend along, in the order of their `trained`.
+
+    Args:
+        z: smashed data, without a graph.
+        loss: mean loss of the batch before the step, a 0-d tensor, or one of each client.
+        body: of the client model.
+        head: of what is behind it.
+    """
+
+    z: Tensor
+    loss: Tensor
+    body: Sequence[Tensor]
+    head: Sequence[Tensor]
+
+
+class LocalRule:
+    """Gradients of the loss as they are, and what every other rule changes of that.
+
+    A rule is for one client, or for K clients at once, whose tensors then have a row a client.
+    """
+
+    anchored: ClassVar[bool] = False
+    """Whether clients keep the weights that they were sent last, as `Steppable.anchor`."""
+    draws: ClassVar[bool] = False
+    """Whether `gradients` draws; it then has a seed for each step."""
+    needs_loss: ClassVar[bool] = False
+    """Whether it needs a loss at the client, and cannot go along cut gradients that others give."""
+    passes: int = 3
+    """Forward passes that take as long as a local step, for timelines; a backward pass is two."""
+
+    def gradients(
+        self,
+        body: Steppable,
+        head: Steppable,
+        losses: Losses,
+        x: Tensor,
+        y: Tensor,
+        *,
+        seeds: StepSeeds,
+        seen: Seen,
+    ) -> LocalGradients:
+        """Of the head's loss, for a head that is trained at the client; see `local_step` for arguments."""
+        z = body.forward(x, seed=seeds.body)
+        own = list(body.trained.values())
+        if seen is not None:
+            head_loss, dz, of_head = head_gradients(head, losses, seen(z.detach()), y, seed=seeds.head)
+            return LocalGradients(z.detach(), head_loss, gradients_of(z, own, dz), of_head)
+        version = z._version
+        loss = losses.mean(head.forward(z, seed=seeds.head), y)
+        if z._version != version:
+            raise AssertionError("a head must leave smashed data as they are: they may still be uploaded")
+        gradients = gradients_of(loss.sum(), [*own, *head.trained.values()])
+        return LocalGradients(z.detach(), loss.detach(), gradients[: len(own)], gradients[len(own) :])
+
+    def corrected(self, gradients: Sequence[Tensor], model: Steppable) -> Sequence[Tensor]:
+        """What a model descends along, wherever its gradients come from, in the order of its `trained`."""
+        return gradients
+
+
+def head_gradients(
+    head: Steppable, losses: Losses, z: Tensor, y: Tensor, *, seed: Seed
+) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
+    """Mean loss of a batch, and its gradients with respect to smashed data and to the head's parameters."""
+    z = z.detach().requires_grad_()
+    loss = losses.mean(head.forward(z, seed=seed), y)
+    dz, *gradients = torch.autograd.grad(loss.sum(), [z, *head.trained.values()])
+    return loss.detach(), dz, gradients
+
+
+def gradients_of(
+    output: Tensor, parameters: Sequence[Tensor], along: Tensor | None = None
+) -> Sequence[Tensor]:
+    """Gradients of `output` along `along`, with respect to parameters; none where all of them are frozen."""
+    if not parameters:
+        return ()
+    return torch.autograd.grad(output, parameters, along if along is None else along.view_as(output))
+
+
+def standard_normal(like: Sequence[Tensor], seed: Seed, number: int) -> list[Tensor]:
+    """Standard normal numbers in the shapes of some tensors; of many clients, each client's own in its row.
+
+    Args:
+        like: tensors of one client, or with a row a client.
+        seed: of the step: `StepSeeds.rule`.
+        number: of the draw in the step.
+    """
+    if isinstance(seed, int):
+        draw = generator(seed, "direction", step=number)
+        return [torch.randn(each.shape, generator=draw, dtype=each.dtype).to(each.device) for each in like]
+    rows = [standard_normal([each[row] for each in like], own, number) for row, own in enumerate(seed)]
+    return [torch.stack(each) for each in zip(*rows, strict=True)]
