@@ -148,8 +148,9 @@ def gguf_file(path: Path, model: nn.Module, config: Any) -> None:
         heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
         if heads_of := heads.get(inner.rpartition(".")[2]):
             split_up = tensor.view(heads_of, 2, -1, tensor.shape[1])
-            tensor = split_up.transpose(1, 2).reshape(tensor.shape)
-        array = tensor.detach().float().numpy()
+            array = split_up.transpose(1, 2).reshape(tensor.shape).numpy()
+        else:
+            array = tensor.numpy()
         kind = gguf.GGMLQuantizationType.Q8_0 if array.ndim == 2 else gguf.GGMLQuantizationType.F32
         writer.add_tensor(stored, gguf.quants.quantize(array, kind), raw_dtype=kind)
     writer.write_header_to_file()

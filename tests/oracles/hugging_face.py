@@ -11,7 +11,9 @@ Text = tuple[Sequence[int], int]
 """Tokens, and how many of them are the context, whose prediction counts for nothing."""
 
 
-def adapted_gpt2(sizes: Mapping[str, int], *, rank: int, alpha: int, weights: Mapping[str, Tensor]) -> nn.Module:
+def adapted_gpt2(
+    sizes: Mapping[str, int], *, rank: int, alpha: int, weights: Mapping[str, Tensor]
+) -> nn.Module:
     """GPT-2 with LoRA and no dropout that holds these weights, by their names in an untouched model."""
     library = transformers()
     from peft import LoraConfig, get_peft_model  # noqa: PLC0415  (after torchvision was repaired)

@@ -261,12 +261,18 @@ def _is_key(name: object) -> bool:
     return isinstance(name, str) and bool(_KEY.fullmatch(name)) and not name.startswith("_")
 
 
+def _checked_key(name: str) -> str:
+    if not _is_key(name):
+        raise Corrupt("a mapping with keys that no server sends")
+    return name
+
+
 def _is_plain(text: str) -> bool:
     """Whether a text stands for itself: an interpolation would be looked up, also in the environment."""
     return text.isprintable() and len(text) <= _LONGEST and "${" not in text and text != "???"
 
 
-def _packed(value: object) -> pb.Value:
+def _packed(value: object) -> pb.Value:  # noqa: PLR0911  (one return a kind of value)
     match value:
         case None:
             return pb.Value(nothing=True)
@@ -294,9 +300,7 @@ def _unpacked(value: pb.Value, depth: int = 0) -> object:
     if kind == "list":
         return [_unpacked(item, depth + 1) for item in value.list.items]
     if kind == "map":
-        if not all(map(_is_key, value.map.items)):
-            raise Corrupt("a mapping with keys that no server sends")
-        return {key: _unpacked(each, depth + 1) for key, each in value.map.items.items()}
+        return {_checked_key(key): _unpacked(each, depth + 1) for key, each in value.map.items.items()}
     if kind == "text" and not _is_plain(value.text):
         raise Corrupt("a text that does not stand for itself")
     return getattr(value, kind)
