@@ -137,7 +137,13 @@ def build_whole_model(config: RunConfig, data: Data, device: torch.device) -> tu
         whole = untied(whole) if config.splitting.untie else whole
     own = {id(tensor) for tensor in (*whole.parameters(), *whole.buffers())}
     with _initialisation(config.training.seed, "adapter"):
-        adapter.inject(whole)
+        try:
+            adapter.inject(whole)
+        except UserError:
+            raise
+        except Exception as error:  # whatever code of the user's raises
+            told = f"cannot be added to this model ({first_line(error)})"
+            raise UserError("adapter", config.choice("adapter"), told) from error
     _refuse_shared_state(config, whole, own)
     whole = _placed(whole, device)
     example, y = data.batch(2)

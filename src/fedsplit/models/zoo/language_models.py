@@ -120,7 +120,10 @@ def _check_folder(key: str, folder: Path) -> None:
     """
     try:
         told = json_in(folder / "config.json")
-    except (OSError, Damaged) as error:
+    except OSError as error:
+        told = f"holds no config.json that can be read ({error.strerror})"
+        raise UserError(key, folder, told) from error
+    except Damaged as error:
         raise UserError(key, folder, first_line(error)) from error
     if not isinstance(told, dict):
         reason = "config.json holds no object"

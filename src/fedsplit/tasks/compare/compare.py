@@ -69,6 +69,9 @@ class Compare(Task):
             threads=config.computation.threads,
             trust=config.origin.trust,
         )
+        if trained.parts.data.dataset.sizes.tokens:
+            told = "learned from texts; client models of images are compared"
+            raise UserError("run", trained.path, told)
         console = Console()
         whole = trained.path / "compare"
         with in_one_line("run", trained.path, "cannot be written to"), appearing(whole) as partial:
