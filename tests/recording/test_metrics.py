@@ -12,6 +12,7 @@ COLUMNS = [
     "round",
     "test_accuracy",
     "test_loss",
+    "test_perplexity",
     "train_loss",
     "load",
     *(f"bytes.{d}.{kind}" for d in ("up", "down") for kind in KINDS),
@@ -29,6 +30,7 @@ COLUMNS = [
     "gradient_error",
     "simulated_seconds",
     "cost",
+    "evaluated_auxiliary",
 ]
 
 
@@ -133,6 +135,8 @@ def test_metrics_record_state_holds_plain_values_under_the_names_of_its_fields(r
         "gradient_error",
         "simulated_seconds",
         "cost",
+        "evaluated_auxiliary",
+        "test_perplexity",
     ]
     assert state["bytes"] == record.bytes
     assert state["bytes"] is not record.bytes

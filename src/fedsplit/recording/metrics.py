@@ -91,6 +91,7 @@ class Record:
         simulated_seconds: of all rounds so far, on the simulated network; None where there is none.
         test_perplexity: `exp(test_loss)` of a language model; None of other models.
         cost: money for the load so far; None where the network has no price.
+        evaluated_auxiliary: whether evaluation is by the auxiliary model, the server model being untrained.
     """
 
     round: int
@@ -108,6 +109,7 @@ class Record:
     gradient_error: float | None = None
     simulated_seconds: float | None = None
     cost: float | None = None
+    evaluated_auxiliary: bool = False
     test_perplexity: float | None = None
 
     def state(self) -> State:
@@ -143,6 +145,7 @@ class Record:
             row[f"local_accuracy.{name}"] = getattr(self.local_accuracy, name, None)
         row["gradient_error"] = self.gradient_error
         row |= {"simulated_seconds": self.simulated_seconds, "cost": self.cost}
+        row["evaluated_auxiliary"] = int(self.evaluated_auxiliary)
         return row
 
 

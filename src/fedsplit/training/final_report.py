@@ -56,6 +56,7 @@ class FinalReport:
             OSError: a file cannot be written.
         """
         full, halves, auxiliary = self.algorithm.full_weights(), self.models.halves, self.models.auxiliary
+        evaluated = self.algorithm.evaluated_auxiliary()
         self.directory.save_model(
             {
                 "client": self.models.whole(halves.client, full),
@@ -69,10 +70,10 @@ class FinalReport:
         )
         held = halves.client.state_dict() | halves.server.state_dict() | full
         self.directory.save_files("model", self.adapter.files(halves.server, held))
-        local = self.evaluation.locally(full)
+        local = self.evaluation.locally(full, evaluated)
         if (last := records[-1]).test_loss is None:
             # After the checkpoint, which a longer run could go on from: there this round is not evaluated.
-            scores = self.evaluation.globally(full)
+            scores = self.evaluation.globally(full, evaluated)
             records[-1] = replace(
                 last,
                 test_accuracy=scores.accuracy,
@@ -105,17 +106,17 @@ class FinalReport:
             with optional(LOCAL_ACCURACY):
                 local.write(self.directory.path / LOCAL_ACCURACY)
         if (classes := self.evaluation.test.classes) is not None:
-            results |= self._classification(full, classes)
+            results |= self._classification(full, evaluated, classes)
         self.directory.save_results(results)
         _LOG.info("stopped by %s after %s rounds", stopped_by, len(records))
         return results
 
-    def _classification(self, full: Weights, classes: Tensor) -> dict[str, object]:
+    def _classification(self, full: Weights, auxiliary: Weights | None, classes: Tensor) -> dict[str, object]:
         """Write how the model classifies test images, each part by itself; what results hold of it."""
         results: dict[str, object] = {}
         with optional(f"{CONFUSION} and {ROC}"):
             test, names = self.evaluation.test, self.class_names
-            logits, labels = test.logits(full).cpu().numpy(), classes.cpu().numpy()
+            logits, labels = test.logits(full, auxiliary).cpu().numpy(), classes.cpu().numpy()
             if not np.isfinite(logits).all():
                 raise ValueError("the test logits are not finite")
             with optional(ROC):
