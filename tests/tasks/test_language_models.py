@@ -43,12 +43,12 @@ def test_tasks_of_a_run_on_texts_work_or_are_refused_in_a_line(
     trained, infer = tmp_path / "run", tmp_path / "infer"
     done(*texts, "algorithm=splitfed_v2", "network=lte", "quant=int8", f"hydra.run.dir={trained}")
     done(f"resume={trained}", "rounds=2")
-    rows = list(csv.DictReader((trained / "metrics.csv").open(encoding="utf-8")))
+    rows = list(csv.DictReader((trained / "metrics.csv").read_text("utf-8").splitlines()))
     assert [row["round"] for row in rows] == ["0", "1"]
     done(f"run={trained}", *texts, "algorithm=fed_avg", f"hydra.run.dir={tmp_path / 'on'}")
 
     done("task=infer", f"run={trained}", "task.requests=2", "task.warm_up=0", f"hydra.run.dir={infer}")
-    (row,) = csv.DictReader((infer / "summary.csv").open(encoding="utf-8"))
+    (row,) = csv.DictReader((infer / "summary.csv").read_text("utf-8").splitlines())
     assert float(row["accuracy"]) > 0.1
     assert float(row["accuracy"]) == pytest.approx(float(rows[1]["test_accuracy"]), abs=1e-6)
     told = refused("task=infer", f"run={trained}", "transport=grpc", f"hydra.run.dir={tmp_path / 'over'}")
