@@ -158,6 +158,23 @@ def test_padding_changes_no_loss_and_no_gradient() -> None:
     torch.testing.assert_close(alone, [loss, *gradients], rtol=1e-5, atol=1e-7)
 
 
+def test_padding_changes_no_byte_and_no_range_of_a_codec() -> None:
+    run = built("algorithm=splitfed_v1", "quant=int8")
+    codecs, (x, y) = run.parts.quantization, run.parts.data.batch(6)
+    z = halves(run)[0](x).detach()
+    garbage = torch.where((y == PADDING)[..., None], 1e4, z)
+    wide, labels = F.pad(garbage, (0, 0, 0, 3), value=1e4), F.pad(y, (0, 3), value=PADDING)
+    sent, padded = (
+        codecs.smashed.transmit(codecs.positions.packed(*each), seed=1).message
+        for each in ((z, y), (wide, labels))
+    )
+    assert sent is not None
+    assert padded is not None
+    assert sent.payload == padded.payload
+    one, other = (run.parts.data.dataset.objective.labels().encode(each) for each in (y, labels))
+    assert one.payload == other.payload
+
+
 def test_targets_are_predicted_alone_where_contexts_are_given() -> None:
     run = built("algorithm=splitfed_v1")
     objective, y = run.parts.data.dataset.objective, run.parts.data.batch(5)[1]
