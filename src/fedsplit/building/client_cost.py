@@ -33,12 +33,11 @@ def build_client_cost(
 
 def _largest_sample(data: Data) -> Tensor:
     """Index of the training sample with most positions, `(1,)`; the first where data are never padded."""
-    found = (0, data.shards.indices[:1])
+    longest, found = 0, data.shards.indices[:1]
     for shard in data.shards:
         lengths = data.dataset.objective.lengths(data.dataset.train.labels_at(shard))
         if lengths is None:
             break
-        found = max(
-            found, (int(lengths.max()), shard[lengths.argmax().cpu()][None]), key=lambda each: each[0]
-        )
-    return found[1]
+        if lengths.max() > longest:
+            longest, found = int(lengths.max()), shard[lengths.argmax().cpu()][None]
+    return found

@@ -28,6 +28,7 @@ class SavedTensors:
     def __init__(self, apart: Iterable[Tensor] = ()) -> None:
         self._apart = {_storage(tensor) for tensor in apart}
         self._holders: Counter[int] = Counter()
+        self._saved: set[int] = set()
         self.live = 0
         """Bytes that graphs hold now."""
         self.peak = 0
@@ -41,9 +42,9 @@ class SavedTensors:
     def __exit__(self, *exception: object) -> None:
         self._hooks.__exit__(*exception)
 
-    def holds(self, tensor: Tensor) -> bool:
-        """Whether a graph holds the storage of `tensor`."""
-        return _storage(tensor) in self._holders
+    def peak_with(self, tensor: Tensor) -> int:
+        """The peak where `tensor`, which is still there, was kept beside what was saved."""
+        return self.peak + (0 if _storage(tensor) in self._saved else tensor.untyped_storage().nbytes())
 
     def _pack(self, tensor: Tensor) -> _Saved:
         saved, storage, size = _Saved(tensor), _storage(tensor), tensor.untyped_storage().nbytes()
@@ -52,6 +53,7 @@ class SavedTensors:
                 self.live += size
                 self.peak = max(self.peak, self.live)
             self._holders[storage] += 1
+            self._saved.add(storage)
             finalize(saved, self._release, storage, size).atexit = False
         return saved
 

@@ -62,14 +62,12 @@ def _step(blueprint: Blueprint, x: Tensor, y: Tensor, *, trains_head: bool) -> C
     head = ModelState(blueprint.head, blueprint.optimizer) if blueprint.head else None
     states = [body] if head is None else [body, head]
     own = [tensor for state in states for tensor in (*state.parameters.values(), *state.buffers.values())]
-    held = 0
     with SavedTensors(apart=own) as saved:
         if head is None:
             z, descend = forward_body(body, x, seed=0)
-            most = held = saved.live + (0 if saved.holds(z) else z.untyped_storage().nbytes())
             descend(torch.zeros_like(z), 1.0)
         else:
-            local_step(
+            z, *_ = local_step(
                 body,
                 head,
                 blueprint.objective,
@@ -81,7 +79,7 @@ def _step(blueprint: Blueprint, x: Tensor, y: Tensor, *, trains_head: bool) -> C
                 seeds=(0, 0),
                 seen=(lambda z: sees(z, y, 0)) if sees else None,
             )
-            most = saved.peak
+        most = saved.peak_with(z)
     stepped = states if trains_head else [body]
     gradients = [tensor for state in stepped for tensor in state.trained.values()]
     slots = [
@@ -91,7 +89,7 @@ def _step(blueprint: Blueprint, x: Tensor, y: Tensor, *, trains_head: bool) -> C
         for value in slot.values()
         if isinstance(value, Tensor)
     ]
-    return ClientCost(_bytes([*own, *gradients, *slots]) + most, held)
+    return ClientCost(_bytes([*own, *gradients, *slots]) + most, 0 if head else most)
 
 
 def _bytes(tensors: list[Tensor]) -> int:
