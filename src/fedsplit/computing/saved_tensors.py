@@ -66,4 +66,5 @@ class SavedTensors:
 
 def _storage(tensor: Tensor) -> int:
     """What tells a storage from others for as long as it exists."""
-    return tensor.untyped_storage()._cdata
+    identity: int = tensor.untyped_storage()._cdata
+    return identity
