@@ -9,6 +9,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from fedsplit.errors import UserError
+from fedsplit.recording.config_file import FORMAT
 from fedsplit.reports.figures.curve import Curve, Line
 from fedsplit.reports.figures.style import DASHES, algorithm_looks
 from fedsplit.reports.figures.wording import legend_texts
@@ -333,7 +334,7 @@ def broken(path: Path, name: str, content: str) -> Path:
     ("name", "content", "told"),
     [
         ("config.yaml", "seed: [", "its config.yaml is damaged"),
-        ("config.yaml", "format: 1\nchoices: {}\nseed: 0", "no algorithm chosen"),
+        ("config.yaml", f"format: {FORMAT}\nchoices: {{}}\nseed: 0", "no algorithm chosen"),
         ("metrics.csv", "", "columns round and load"),
         ("metrics.csv", "round,load,test_accuracy\n0,10,0.5\n1,2", "line 3 of metrics.csv must be whole"),
         ("metrics.csv", "round,load,test_accuracy\n0,10,abc\n", "line 2 of metrics.csv must be whole"),
