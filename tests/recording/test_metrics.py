@@ -31,6 +31,8 @@ COLUMNS = [
     "simulated_seconds",
     "cost",
     "evaluated_auxiliary",
+    "client_memory_mb",
+    "held_mb",
 ]
 
 
@@ -137,6 +139,8 @@ def test_metrics_record_state_holds_plain_values_under_the_names_of_its_fields(r
         "cost",
         "evaluated_auxiliary",
         "test_perplexity",
+        "client_memory",
+        "held",
     ]
     assert state["bytes"] == record.bytes
     assert state["bytes"] is not record.bytes

@@ -34,6 +34,7 @@ LATER = (
     *("test_perplexity", "final_perplexity", "best_perplexity", "bytes_to_perplexity"),
     "frozen_bytes",
     "evaluated_auxiliary",
+    *("client_memory_mb", "held_mb"),
 )
 """Keys of `results.json` and columns of `metrics.csv` that came after that commit."""
 

@@ -92,6 +92,8 @@ class Record:
         test_perplexity: `exp(test_loss)` of a language model; None of other models.
         cost: money for the load so far; None where the network has no price.
         evaluated_auxiliary: whether evaluation is by the auxiliary model, the server model being untrained.
+        client_memory: bytes that a client's largest local step takes.
+        held: bytes of it that wait for a cut gradient.
     """
 
     round: int
@@ -111,6 +113,8 @@ class Record:
     cost: float | None = None
     evaluated_auxiliary: bool = False
     test_perplexity: float | None = None
+    client_memory: int = 0
+    held: int = 0
 
     def state(self) -> State:
         """Plain values, for a checkpoint."""
@@ -146,6 +150,7 @@ class Record:
         row["gradient_error"] = self.gradient_error
         row |= {"simulated_seconds": self.simulated_seconds, "cost": self.cost}
         row["evaluated_auxiliary"] = int(self.evaluated_auxiliary)
+        row |= {"client_memory_mb": self.client_memory / 1e6, "held_mb": self.held / 1e6}
         return row
 
 

@@ -2,11 +2,14 @@
 
 import time
 from collections.abc import Collection, Sequence
+from functools import cached_property
 
 import torch
 
+from fedsplit.building.client_cost import build_client_cost
 from fedsplit.building.parts import RunParts
 from fedsplit.errors import RunFailed
+from fedsplit.parties.client_cost import ClientCost
 from fedsplit.recording.metrics import Record
 from fedsplit.state.weights import is_finite
 from fedsplit.training.evaluation import Evaluation
@@ -73,12 +76,19 @@ class Rounds:
             gradient_error=error,
             simulated_seconds=self._simulated_seconds(t, before),
             cost=self._parts.network.cost(load),
+            client_memory=self.client_cost.memory,
+            held=self.client_cost.held,
             seconds={
                 "clients": clients,
                 "server": trained - start - clients,
                 "evaluate": time.perf_counter() - trained,
             },
         )
+
+    @cached_property
+    def client_cost(self) -> ClientCost:
+        """Memory of a client, which is the same in all rounds."""
+        return build_client_cost(self._parts, trains_head=self._algorithm.trains_head)
 
     def forget(self) -> None:
         """Drop what is kept for each client, after a round with stateless clients."""

@@ -140,6 +140,10 @@ _MEASURES: Mapping[str, Callable[[Sequence[float]], list[Measure]]] = {
     "seconds": _one(Measure("seconds", "Time (s)", partial(_last, _seconds), "lower")),
     "seconds_to_accuracy": _each("seconds_to_accuracy", "Time to {} (s)", _seconds),
     "cost": _one(Measure("cost", "Cost", _last_in("cost"), "lower")),
+    "client_memory": _one(
+        Measure("client_memory", "Client memory (MB)", _last_in("client_memory_mb"), "lower")
+    ),
+    "held": _one(Measure("held", "Held (MB)", _last_in("held_mb"), "lower")),
     "rounds_run": _one(
         Measure("rounds_run", "Rounds", lambda run: float(len(run.columns["round"])), decimals=0)
     ),
@@ -156,4 +160,4 @@ TO_ACCURACY = {
     "seconds_to_accuracy": "seconds",
 }
 """Those that need accuracies to be reached, and what they count."""
-_UNUSUAL = {"seconds", "seconds_to_accuracy", "rounds_run"}
+_UNUSUAL = {"seconds", "seconds_to_accuracy", "client_memory", "held", "rounds_run"}
