@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias
 
 from fedsplit.files.whole import write_csv
 from fedsplit.recording.ledger import DIRECTIONS, KINDS, Direction, Kind
+from fedsplit.recording.text_scores import SCORES, TextScores
 from fedsplit.state.state import State
 
 LOCAL_ACCURACY = "local_accuracy.csv"
@@ -91,6 +92,7 @@ class Record:
         simulated_seconds: of all rounds so far, on the simulated network; None where there is none.
         test_perplexity: `exp(test_loss)` of a language model; None of other models.
         cost: money for the load so far; None where the network has no price.
+        text_scores: of texts that the model generated; None in a round without.
     """
 
     round: int
@@ -109,6 +111,7 @@ class Record:
     simulated_seconds: float | None = None
     cost: float | None = None
     test_perplexity: float | None = None
+    text_scores: TextScores | None = None
 
     def state(self) -> State:
         """Plain values, for a checkpoint."""
@@ -117,8 +120,12 @@ class Record:
     @classmethod
     def from_state(cls, state: State) -> "Record":
         """The record that gave `state`."""
-        local = state.get("local_accuracy")
-        return cls(**{**state, "local_accuracy": LocalAccuracy(**local) if local else None})
+        local, scores = state.get("local_accuracy"), state.get("text_scores")
+        parts = {
+            "local_accuracy": LocalAccuracy(**local) if local else None,
+            "text_scores": TextScores(**scores) if scores else None,
+        }
+        return cls(**{**state, **parts})
 
     def row(self) -> dict[str, object]:
         """The row of `metrics.csv`, by column."""
@@ -143,6 +150,7 @@ class Record:
             row[f"local_accuracy.{name}"] = getattr(self.local_accuracy, name, None)
         row["gradient_error"] = self.gradient_error
         row |= {"simulated_seconds": self.simulated_seconds, "cost": self.cost}
+        row |= {name: getattr(self.text_scores, name, None) for name in SCORES}
         return row
 
 
@@ -219,6 +227,7 @@ def summarise(
         ),
         "cost": records[-1].cost,
         "local_accuracy": asdict(local) if (local := records[-1].local_accuracy) else None,
+        "text_scores": asdict(scores) if (scores := records[-1].text_scores) else None,
         "parameters": dict(parameters),
         "frozen_bytes": dict(frozen_bytes),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},

@@ -7,6 +7,7 @@ import torch
 
 from fedsplit.building.parts import RunParts
 from fedsplit.errors import RunFailed
+from fedsplit.generation.writer import Written
 from fedsplit.recording.metrics import Record
 from fedsplit.state.weights import is_finite
 from fedsplit.training.evaluation import Evaluation
@@ -25,6 +26,8 @@ class Rounds:
         self._algorithm, self._transport, self._ledger = parts.algorithm, parts.transport, parts.ledger
         self.phase = "training"
         """What is done now."""
+        self.written: Written | None = None
+        """Texts of the last round; None where none were generated in it."""
 
     def run(self, t: int, before: Sequence[Record]) -> Record:
         """Train round `t`, evaluate if it is time to, and count.
@@ -49,10 +52,13 @@ class Rounds:
         full = self._algorithm.full_weights()
         if not is_finite(full):
             raise RunFailed("the model is not finite")
-        scores = local = None
-        if (t + 1) % self._config.evaluation.eval_interval == 0:
+        scores = local = self.written = None
+        evaluations, rest = divmod(t + 1, self._config.evaluation.eval_interval)
+        if not rest:
             scores = self._evaluation.globally(full)
             local = self._evaluation.locally(full)
+            if self._evaluation.generation.is_due(evaluations):
+                self.written = self._evaluation.texts(full)
         error = self._gradient_error(t, cohort)
         clients = self._transport.client_seconds
         traffic, load = self._ledger.traffic(t), self._ledger.load
@@ -72,6 +78,7 @@ class Rounds:
             gradient_error=error,
             simulated_seconds=self._simulated_seconds(t, before),
             cost=self._parts.network.cost(load),
+            text_scores=self.written.scores if self.written else None,
             seconds={
                 "clients": clients,
                 "server": trained - start - clients,

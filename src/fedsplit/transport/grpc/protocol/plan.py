@@ -52,6 +52,7 @@ OWN = (
     "engine",
     "tracker",
     "network",
+    "generation",
     "choices",
     "sweep",
     "client.id",
