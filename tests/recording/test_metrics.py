@@ -12,6 +12,7 @@ COLUMNS = [
     "round",
     "test_accuracy",
     "test_loss",
+    "test_perplexity",
     "train_loss",
     "load",
     *(f"bytes.{d}.{kind}" for d in ("up", "down") for kind in KINDS),
@@ -29,6 +30,7 @@ COLUMNS = [
     "gradient_error",
     "simulated_seconds",
     "cost",
+    *("bleu", "chrf", "rouge_l", "nist", "cider", "meteor"),
 ]
 
 
