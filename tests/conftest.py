@@ -56,6 +56,18 @@ PROCESSES = ("transport", "sweeps", "deployment", "tasks")
 ALGORITHMS = ("fed_avg", "splitfed_v1", "splitfed_v2", "cse_fsl", "fsl_sage")
 """Of this package: each has tests of its own beside those that walk all choices."""
 
+METHODS: dict[str, tuple[str, ...]] = {
+    "vanilla_sl": (),
+    "minibatch_sfl": (),
+    "cycle_sl": (),
+    "lgl_sl": (),
+    "ampere": ("algorithm.device_rounds=1",),
+    "fed_adam": (),
+    "fed_yogi": (),
+    "fed_avgm": (),
+}
+"""Algorithms that are made of the same moves, and settings with which three rounds show all of each."""
+
 Configure = Callable[..., RunConfig]
 Build = Callable[..., Experiment]
 

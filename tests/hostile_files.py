@@ -199,7 +199,7 @@ class Files:
         self.x = self.trained.parts.data.batch(2)[0]
         for name in ("fp32", "w4", "dynamic_int8"):
             backend = Precision.named(name).make_backend("precision", name)
-            backend.prepare(Precision.named(name).model(self.trained.client), self.x)
+            backend.prepare(Precision.named(name).model(self.trained.client, backend, name), self.x)
             backend.convert().save(self.deployed / name)
         _graph(self.deployed / "graph", _STEPS, {"t0": torch.ones(1, 8, 8)})
         self.canary = Canary(folder)

@@ -10,7 +10,7 @@ import torch
 from fedsplit.config.choices import CONFIGS
 from fedsplit.config.settings import CODECS
 from tests.cases import long_but
-from tests.conftest import Build, Configure
+from tests.conftest import METHODS, Build, Configure
 
 RUN_ELSEWHERE = {"adapter", "dataset", "deployment", "distribution", "model"}
 """Groups whose choices have cases of their own, see tests/test_every_case.py."""
@@ -66,6 +66,7 @@ def test_choice_trains_what_its_algorithm_says_in_two_tiny_rounds(
         if group == "experiment":
             build, overrides = cifar_sized, []
         overrides.append(f"codec@{next(codecs)}={name}" if group == "codec" else f"{group}={name}")
+        overrides += METHODS.get(name, ()) if group == "algorithm" else ()
     run = build(*overrides)
     before = run.algorithm.full_weights()
     for t in range(2):

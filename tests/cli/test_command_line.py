@@ -47,7 +47,7 @@ WRONG = [
 ]
 """Mistakes that composing and checking a configuration finds."""
 MISTAKES = [
-    (["algorithm=foo"], "algorithm=foo: no such choice; allowed: cse_fsl, fed_avg, fsl_sage, "),
+    (["algorithm=foo"], "algorithm=foo: no such choice; allowed: ampere, cse_fsl, cycle_sl, "),
     (["rouds=3"], "rouds=3: no such key; did you mean rounds? known: seed, threads, "),
     (["algorithm.q=3"], "algorithm.q=3: no such key; known: server_update_interval, "),
     (["+extra.key=3"], "extra={'key': 3}: no such key; known: "),
@@ -92,7 +92,7 @@ MISTAKES = [
     (["seed=3", "+algorithm=fed_avg"], "+algorithm=fed_avg: is chosen already; "),
     (["rounds=3", "~seed=5"], "~seed=5: Could not delete"),
     (["--cfg", "job", "rounds=["], "rounds=[: cannot be read"),
-    (["--cfg", "job", "algorithm=foo"], "algorithm=foo: no such choice; allowed: cse_fsl, "),
+    (["--cfg", "job", "algorithm=foo"], "algorithm=foo: no such choice; allowed: ampere, cse_fsl, "),
     (["hydra.job.chdir=true"], "hydra.job.chdir=True: a run stays in the directory of its command; "),
     (["-m", "seed=0,1", "hydra.job.chdir=true"], "hydra.job.chdir=True: a run stays in the directory"),
     (["--config-name=mine"], "flag=--config-name=mine: the configuration is hydra_config/config.yaml; "),
@@ -232,7 +232,8 @@ def test_resume_with_a_fixed_key_and_a_run_in_a_used_directory_are_refused(tmp_p
     assert (seed.returncode, seed.stderr) == (
         2,
         "error: seed=3: beside resume only rounds, comm_threshold_mb, time_limit_s, target_accuracy, "
-        "target_perplexity, device, cuda_graphs, progress, tracker, trust, dataset.root may be given\n",
+        "target_perplexity, device, cuda_graphs, progress, tracker, trust, dataset.root, "
+        "dataset.tokenizer_files may be given\n",
     )
     again = command_line(*TINY, f"hydra.run.dir={directory}")
     assert again.returncode == 2
@@ -266,7 +267,7 @@ def test_finished_run_leaves_the_files_that_the_readme_names(tmp_path: Path) -> 
     tables = {"class_counts.csv", "metrics.csv", "confusion.csv", "roc.csv"}
     assert names == {"config.yaml", "run.log", "results.json"} | tables | checkpoint | model
     header = (directory / "metrics.csv").read_text().splitlines()[0].split(",")
-    assert header[:5] == ["round", "test_accuracy", "test_loss", "train_loss", "load"]
+    assert header[:6] == ["round", "test_accuracy", "test_loss", "test_perplexity", "train_loss", "load"]
     results = json.loads((directory / "results.json").read_text())
     assert results["parameters"] == {"client": 1248, "server": 17098, "auxiliary": 0}
     expected = {"final_accuracy", "best_accuracy", "load", "rounds_run", "stopped_by", "bytes_to_accuracy"}
@@ -339,7 +340,7 @@ def test_help_and_mistakes_are_told_before_anything_heavy_is_imported(root: Path
 
     shown = told("--help")
     assert (shown.returncode, shown.stderr) == (0, "set()\n")
-    assert "algorithm: cse_fsl, fed_avg, fsl_sage" in shown.stdout
+    assert "algorithm: ampere, cse_fsl, cycle_sl" in shown.stdout
     assert "python main.py resume=" in shown.stdout
     mistaken = told("rounds=-1")
     assert (mistaken.returncode, mistaken.stderr.splitlines()[-1]) == (2, "set()")

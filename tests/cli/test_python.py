@@ -185,7 +185,7 @@ def test_error_of_a_callback_ends_the_run_which_is_gone_on_with_to_the_same_resu
     [
         (["rouds=3"], {}, "rouds=3: no such key; did you mean rounds?"),
         ([], {"optimizer.lr": -1}, "optimizer.lr=-1: must be a number greater than 0"),
-        ([], {"algorithm": "foo"}, "algorithm=foo: no such choice; allowed: cse_fsl, "),
+        ([], {"algorithm": "foo"}, "algorithm=foo: no such choice; allowed: ampere, cse_fsl, "),
         ([], {"rounds": object}, "rounds=<class 'object'>: must be None, a truth value, a number, "),
         (["seed=0,1"], {}, "seed=0,1: several values are a sweep"),
         (["-m", "seed=0,1"], {}, "override=-m: must be KEY=VALUE"),

@@ -62,7 +62,7 @@ def client_of(choice: str) -> Client:
                 each.running_mean.normal_(std=0.1)  # type: ignore[union-attr, operator]
                 each.running_var.uniform_(0.5, 2)  # type: ignore[union-attr, operator]
                 each.num_batches_tracked.zero_()  # type: ignore[union-attr, operator]
-        samples = torch.randn(64, 3, architecture.image_size, architecture.image_size)
+        samples = torch.randn(64, *architecture.sizes.shape)
     return Client(architecture, module.eval(), samples)
 
 

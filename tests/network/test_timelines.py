@@ -12,11 +12,16 @@ import pytest
 from fedsplit.estimators.fit import Fit
 from fedsplit.network.clock import Clock
 from fedsplit.network.network import SimulatedDevice, SimulatedNetwork
+from fedsplit.network.timelines.ampere import AmpereTimeline
 from fedsplit.network.timelines.cse_fsl import CseFslTimeline
+from fedsplit.network.timelines.cycle_sl import CycleSlTimeline
 from fedsplit.network.timelines.fed_avg import FedAvgTimeline
 from fedsplit.network.timelines.fsl_sage import FslSageTimeline
+from fedsplit.network.timelines.lgl_sl import LglSlTimeline
+from fedsplit.network.timelines.minibatch_sfl import MinibatchSflTimeline
 from fedsplit.network.timelines.splitfed import SplitFedV1Timeline, SplitFedV2Timeline
 from fedsplit.network.timelines.timeline import Timeline, Work
+from fedsplit.network.timelines.vanilla_sl import VanillaSlTimeline
 from fedsplit.recording.ledger import Direction, Kind, Messages
 
 MB = 1_000_000
@@ -57,10 +62,14 @@ def smashed(client: int, step: int) -> Messages:
 
 
 def seconds(
-    timeline: Timeline, messages: Messages, fits: dict[int, Fit] | None = None, network: TwoClients = NETWORK
+    timeline: Timeline,
+    messages: Messages,
+    fits: dict[int, Fit] | None = None,
+    network: TwoClients = NETWORK,
+    samples_at_rest: int = 0,
 ) -> float:
     clock = Clock(network, timeline, WORK, batch_size=4, local_epochs=1, seed=0)
-    return clock.seconds(3, messages, SAMPLES.__getitem__, fits or {})
+    return clock.seconds(3, messages, SAMPLES.__getitem__, fits or {}, samples_at_rest)
 
 
 def test_fed_avg_round_takes_as_long_as_its_slowest_client() -> None:
@@ -121,6 +130,46 @@ def test_splitfed_v2_round_waits_for_a_client_with_a_long_upload() -> None:
     messages = split_messages((1, 0))
     messages[1, "up", "client_weights", 0] = 20 * MB
     assert seconds(SplitFedV2Timeline(), messages) == pytest.approx(2.2 + TRIPS[1] + 40.2)
+
+
+def test_vanilla_sl_round_is_the_sum_of_all_that_its_clients_do() -> None:
+    expected = 1.1 + TRIPS[0] + 2.1 + 2.2 + TRIPS[1] + 4.2
+    for order in ((0, 1), (1, 0)):
+        assert seconds(VanillaSlTimeline(), split_messages(order)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("timeline", "sample"), [(MinibatchSflTimeline(), 0.03), (CycleSlTimeline(), 0.05)])
+def test_minibatch_round_waits_in_every_step_for_the_slowest_client(
+    timeline: Timeline, sample: float
+) -> None:
+    # client 1 is later with its first two batches, of 4 and 3 samples; the server has 8 and 7 then
+    first = 2.2 + 4 * 0.02 + 0.2 + 4 * 0.2 + 8 * sample
+    second = first + 0.2 + 4 * 0.2 + 4 * 0.04 + 3 * 0.02 + 0.2 + 3 * 0.2 + 7 * sample
+    # client 0 has a third of 2
+    third = second + 0.1 + 4 * 0.1 + 4 * 0.02 + 2 * 0.01 + 0.1 + 2 * 0.1 + 2 * sample
+    ends = third + 0.1 + 2 * 0.1 + 2 * 0.02 + 2.1, second + 0.2 + 3 * 0.2 + 3 * 0.04 + 4.2
+    assert seconds(timeline, split_messages((0, 1))) == pytest.approx(max(ends))
+
+
+def test_lgl_sl_round_is_that_of_each_client_alone_with_its_share_of_the_server() -> None:
+    steps = {0: [0, 1, 2], 1: [0, 1]}
+    messages = weights("down", "client_weights", MB) | local_messages(steps, "client_weights")
+    slow = replace(NETWORK, server_gmacs=0.005)
+    alone = [{key: size for key, size in messages.items() if key[0] == client} for client in SAMPLES]
+    expected = max(seconds(CseFslTimeline(), each, network=slow) for each in alone)
+    assert seconds(LglSlTimeline(), messages) == pytest.approx(expected)
+
+
+def test_ampere_round_of_uploads_ends_when_the_server_has_gone_through_all_of_them() -> None:
+    messages = weights("down", "client_weights", 2 * MB) | local_messages({0: [0, 1, 2], 1: [0, 1]})
+    # client 1 is done last: its link is busy from its first forward pass on, and has nothing left to send
+    arrived = 2.2 + 4 * 0.02 + 7 * 0.2 + 0.2
+    trained = 17 * 0.03
+    timeline = AmpereTimeline()
+    assert seconds(timeline, messages, samples_at_rest=17) == pytest.approx(arrived + trained)
+    assert seconds(timeline, {}, samples_at_rest=17) == pytest.approx(trained)
+    devices = messages | weights("up", "auxiliary_weights", MB)
+    assert seconds(timeline, devices) == seconds(CseFslTimeline(), devices)
 
 
 def local_messages(steps: dict[int, list[int]], *kinds_up: Kind) -> Messages:

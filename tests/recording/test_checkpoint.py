@@ -14,6 +14,7 @@ from torch import Tensor
 from fedsplit.errors import UserError
 from fedsplit.recording import checkpoint
 from fedsplit.recording.checkpoint import Checkpoint, load_latest, save
+from fedsplit.state.settled import Settled
 
 FILES = ("state.safetensors", "state.json", "SHA256SUMS")
 
@@ -426,3 +427,50 @@ def test_whole_checkpoint_of_another_form_is_refused_by_its_file_and_what_is_wro
     loaded = load_latest(folder)
     assert loaded is not None
     assert loaded.rounds == 20
+
+
+def _settled_state(number: int) -> dict[str, Any]:
+    kept = {"z": torch.arange(12.0).view(3, 4).t(), "y": torch.arange(3, dtype=torch.uint8)}
+    return _state(number) | {"uploads": {"0": {"samples": Settled(kept), "batches": number}}}
+
+
+def _settled_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("round-*/settled-*.safetensors"))
+
+
+def test_settled_tensors_are_written_once_for_all_checkpoints(folder: Path) -> None:
+    for rounds in (1, 2, 3):
+        save(folder, Checkpoint(rounds, _settled_state(rounds)))
+    files = _settled_files(folder)
+    assert [path.parent.name for path in files] == ["round-000002", "round-000003"]
+    assert len({path.stat().st_ino for path in files}) == 1
+    found = load_latest(folder)
+    assert found is not None
+    assert _same(found.state, _settled_state(3))
+    save(folder, Checkpoint(4, found.state | {"uploads": {"0": {"samples": Settled({"z": torch.ones(1)})}}}))
+    assert len({path.name for path in _settled_files(folder)}) == 2
+
+
+def test_settled_tensors_that_are_damaged_are_written_anew(folder: Path) -> None:
+    save(folder, Checkpoint(1, _settled_state(1)))
+    (file,) = _settled_files(folder)
+    file.write_bytes(file.read_bytes()[:-1])
+    assert checkpoint.load(folder, 1) is None
+    save(folder, Checkpoint(2, _settled_state(2)))
+    found = load_latest(folder)
+    assert found is not None
+    assert _same(found.state, _settled_state(2))
+
+
+def test_settled_tensors_are_copied_where_there_are_no_links(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("no links here")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    for rounds in (1, 2):
+        save(folder, Checkpoint(rounds, _settled_state(rounds)))
+    one, other = _settled_files(folder)
+    assert one.stat().st_ino != other.stat().st_ino
+    assert one.read_bytes() == other.read_bytes()

@@ -66,7 +66,7 @@ def test_sweep_over_a_glob_takes_the_choices_that_match() -> None:
 
 def test_sweep_over_a_glob_of_codecs_takes_the_choices_that_match() -> None:
     asked = spelled_out("quant.smashed=glob(int8_*)")
-    expected = [[f"codec@quant.smashed=int8_{each}"] for each in ("block", "channel")]
+    expected = [[f"codec@quant.smashed=int8_{each}"] for each in ("block", "channel", "token")]
     assert expanded(*asked) == expected
 
 

@@ -366,7 +366,7 @@ def test_results_do_not_ask_for_test_images_of_several_classes(
         ("classification.RocCurves.of", "roc.csv"),
         ("classification.RocCurves.write", "roc.csv"),
         ("classification.ConfusionMatrix.of", "confusion.csv"),
-        ("local_accuracy.LocalAccuracies.write", "local_accuracy.csv"),
+        ("metrics.LocalAccuracies.write", "local_accuracy.csv"),
     ],
 )
 def test_what_is_computed_after_the_last_round_cannot_cost_the_results(

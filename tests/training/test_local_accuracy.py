@@ -158,7 +158,7 @@ def test_local_accuracy_of_a_resumed_run_is_that_of_an_uninterrupted_one(tiny: B
     [
         (
             ["distribution=own", "transport=grpc"],
-            "must be 0 with distribution=own: the server, which tests, does not see clients' images",
+            "must be 0 with distribution=own: the server, which tests, does not see clients' data",
         ),
         (
             ["num_clients=130", "batch_size=1", "algorithm=fed_avg"],

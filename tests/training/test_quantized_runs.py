@@ -26,6 +26,7 @@ from fedsplit.recording.metrics import Record
 from fedsplit.recording.run_directory import RunDirectory
 from fedsplit.state.weights import Weights
 from fedsplit.training.experiment import Experiment
+from fedsplit.transport.client_end import ClientEnd
 from fedsplit.transport.cohort import CodedCohort
 from fedsplit.transport.local import LocalTransport
 from tests.cases import long_but
@@ -374,11 +375,12 @@ def test_uploads_of_local_training_arrive_decoded(
 ) -> None:
     run = tiny(f"algorithm={algorithm}", *overrides, "algorithm.server_update_interval=2")
     forwards = spied(monkeypatch, ClientWorker, "forward")
-    locally = spied(monkeypatch, ClientWorker, "train_local")
+    coded = spied(monkeypatch, ClientEnd, "smashed")
     steps = spied(monkeypatch, SplitServer, "step")
     run.run_round(0)
-    uploads = [upload for _, _, upload in forwards] + [u for _, _, given in locally for u in given.uploads]
-    own = {(upload.client, upload.step): upload for upload in uploads}
+    own = {(upload.client, upload.step): upload for _, (upload, _), _ in coded}
+    for _, _, upload in forwards:
+        assert torch.equal(upload.z, own[upload.client, upload.step].z)
     assert len(own) == len(steps) == 9
     for _, (_, upload), _ in steps:
         seed = rounding_seed(0, "smashed", upload.client, 0, upload.step)
@@ -623,9 +625,10 @@ def test_non_finite_message_is_refused_with_its_kind_and_client(
     fine = cohort.select([0, 2])
     assert len(fine.forward(0)) == 2
     assert len(fine.weights("client")) == 2
+    every_step = LocalWork(train_head=True, upload_interval=1)
     asked: list[tuple[str, int, Callable[[], object]]] = [
         ("smashed", 1, lambda: cohort.forward(0)),
-        ("smashed", 1, lambda: cohort.select([1]).train_local(LocalWork(train_head=True, upload_interval=1))),
+        ("smashed", 1, lambda: list(cohort.select([1]).train_local(every_step).uploads)),
         ("client_weights", 1, lambda: cohort.weights("client")),
         ("auxiliary_weights", 2, lambda: cohort.select([0, 2]).weights("auxiliary")),
         ("cut_gradient", 2, lambda: fine.backward(0, {2: torch.full((8, 256), bad)})),

@@ -16,10 +16,13 @@ from fedsplit.recording.checkpoint import Checkpoint, load_latest, save
 from fedsplit.training.experiment import Experiment
 from tests.cases import long_but
 from tests.command_line import command_line
-from tests.conftest import ALGORITHMS, TINY, Build
+from tests.conftest import ALGORITHMS, METHODS, TINY, Build
 
 VARIANTS = [
     *([f"algorithm={name}"] for name in ALGORITHMS),
+    *([f"algorithm={name}", *settings] for name, settings in METHODS.items()),
+    ["algorithm=fsl_sage", "algorithm.align_when=error", "algorithm.align_error=0.9", "cohort_size=2"],
+    ["algorithm=ampere", "algorithm.device_rounds=1", "cohort_size=2", "quant=int8"],
     ["algorithm=fed_avg", "optimizer=sgd", "optimizer.momentum=0.9", "scheduler=cosine", "cohort_size=2"],
     ["algorithm=fsl_sage", "algorithm.align_interval=2", "algorithm.warm_start=1", "cohort_size=2"],
     ["algorithm=fsl_sage", "estimator=mlp_regression", "client_optimizer=adamw", "local_epochs=2"],

@@ -15,7 +15,7 @@ from fedsplit.training.experiment import Experiment
 from fedsplit.training.resume import resumed_config
 from tests.cases import long_but
 from tests.command_line import command_line
-from tests.conftest import ALGORITHMS, TINY, Build
+from tests.conftest import ALGORITHMS, METHODS, TINY, Build
 from tests.transport.runs import assert_same, metrics, ran
 from tests.transport.weighing import ChunkWeigher, counted
 
@@ -147,6 +147,15 @@ def test_local_and_grpc_give_the_same(
     *, tiny: Build, tmp_path: Path, chunk_weigher: ChunkWeigher, algorithm: str, quant: str, threads: int
 ) -> None:
     overrides = [f"algorithm={algorithm}", f"quant={quant}", f"threads={threads}", "num_clients=2"]
+    assert_same_over_both(tiny, tmp_path, chunk_weigher, overrides)
+
+
+@pytest.mark.usefixtures("warm_clients")
+@pytest.mark.parametrize("algorithm", long_but(["ampere", "minibatch_sfl"], METHODS))
+def test_local_and_grpc_give_the_same_with_further_algorithms(
+    tiny: Build, tmp_path: Path, chunk_weigher: ChunkWeigher, algorithm: str
+) -> None:
+    overrides = [f"algorithm={algorithm}", *METHODS[algorithm], "num_clients=2", "rounds=3"]
     assert_same_over_both(tiny, tmp_path, chunk_weigher, overrides)
 
 

@@ -29,6 +29,7 @@ class Start:
         server_copies: of the server model, one for each client; not loaded yet.
         alignment: fits clients' auxiliary models.
         seed: of the run.
+        buffers: names of the buffers of client and server model, which no gradient moves.
     """
 
     client_weights: Weights
@@ -37,6 +38,7 @@ class Start:
     server_copies: ServerCopies
     alignment: Alignment
     seed: int
+    buffers: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,9 @@ class Algorithm(ABC):
     """Its name in the words of figures; None: that of its choice. A literal, as `place`."""
     place: ClassVar[int | None] = None
     """Among algorithms in tables and figures, from 0, which gives it its colour; None: after the others."""
+
+    samples_at_rest: int = 0
+    """Samples that the server went through in the last round once all uploads were there, for timelines."""
 
     def __init__(self, start: Start) -> None:
         self.client_weights = start.client_weights
@@ -89,6 +94,10 @@ class Algorithm(ABC):
     def full_weights(self) -> Weights:
         """The model to evaluate: client model and server model together."""
         return self.client_weights | self.server.weights()
+
+    def evaluated_auxiliary(self) -> Weights | None:
+        """The auxiliary model, where it is evaluated in place of a server model that is not trained yet."""
+        return None
 
     def auxiliary_weights(self) -> dict[str, Weights]:
         """Auxiliary models to save: `auxiliary`, or one for each client as `auxiliary-<client>`."""

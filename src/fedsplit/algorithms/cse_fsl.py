@@ -1,19 +1,16 @@
 """CSE-FSL."""
 
-from typing import ClassVar
-
-from fedsplit.algorithms.algorithm import Algorithm, ClientHead, RoundMetrics, Start
+from fedsplit.algorithms.algorithm import RoundMetrics, Start
+from fedsplit.algorithms.local_loss import LocalLoss
 from fedsplit.algorithms.round_load import RoundLoad
 from fedsplit.config.values import PositiveInt
 from fedsplit.network.timelines.cse_fsl import CseFslTimeline
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.loss import mean_loss
-from fedsplit.parties.messages import BatchLoss, LocalWork, Upload
-from fedsplit.state.state import State
-from fedsplit.state.weights import Weights, average
+from fedsplit.parties.messages import BatchLoss, Upload
 
 
-class CseFsl(Algorithm):
+class CseFsl(LocalLoss):
     """CSE-FSL: local auxiliary losses, one server model, an upload every `server_update_interval` steps.
 
     Source: Y. Mu and C. Shen, "Communication and Storage Efficient Federated Split Learning", 2023.
@@ -23,7 +20,6 @@ class CseFsl(Algorithm):
         server_update_interval: q; clients upload at local steps 0, q, 2q, ... of each round.
     """
 
-    client_head: ClassVar[ClientHead] = "auxiliary"
     timeline = CseFslTimeline()
     label = "CSE-FSL"
     place = 3
@@ -31,16 +27,11 @@ class CseFsl(Algorithm):
     def __init__(self, start: Start, *, server_update_interval: PositiveInt) -> None:
         super().__init__(start)
         self.server_update_interval = server_update_interval
-        self.auxiliary: Weights = start.auxiliary_weights
 
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
-        cohort.install("client", self.client_weights)
-        cohort.install("auxiliary", self.auxiliary)
-        work = LocalWork(train_head=True, upload_interval=self.server_update_interval)
-        locally = cohort.train_local(work)
+        locally = self.train_clients(cohort, upload_interval=self.server_update_interval)
         globally = [self.step_server(t, upload) for upload in locally.uploads]
-        self.client_weights = average(cohort.weights("client"), cohort.sample_counts)
-        self.auxiliary = average(cohort.weights("auxiliary"), cohort.sample_counts)
+        self.average_clients(cohort)
         mean_loss(locally.losses)  # raises where a client's own loss is no longer finite
         return RoundMetrics(train_loss=mean_loss(globally))
 
@@ -56,13 +47,3 @@ class CseFsl(Algorithm):
         """Step the server model on an upload; its loss before the step."""
         loss, _ = self.server.step(t, upload)
         return loss
-
-    def auxiliary_weights(self) -> dict[str, Weights]:
-        return {"auxiliary": self.auxiliary}
-
-    def state(self) -> State:
-        return super().state() | {"auxiliary": self.auxiliary}
-
-    def load_state(self, state: State) -> None:
-        super().load_state(state)
-        self.auxiliary = dict(state["auxiliary"])

@@ -1,12 +1,18 @@
 """FSL-SAGE."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from math import isfinite
+from typing import Literal, TypeAlias
+
+from torch import Tensor
 
 from fedsplit.algorithms.algorithm import RoundMetrics, Start
 from fedsplit.algorithms.cse_fsl import CseFsl
 from fedsplit.algorithms.round_load import RoundLoad
-from fedsplit.config.values import NonNegativeInt, PositiveInt
+from fedsplit.config.values import NonNegativeFloat, NonNegativeInt, PositiveInt
 from fedsplit.errors import UserError
+from fedsplit.estimators.alignment import SquaredError
+from fedsplit.estimators.estimator import Chunk
 from fedsplit.network.timelines.fsl_sage import FslSageTimeline
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.loss import mean_loss
@@ -14,12 +20,23 @@ from fedsplit.parties.messages import BatchLoss, LocalWork, Upload
 from fedsplit.state.state import State
 from fedsplit.state.weights import Weights, average
 
+AlignWhen: TypeAlias = Literal["interval", "error", "geometric"]
+
 
 class FslSage(CseFsl):
     """FSL-SAGE: clients descend along estimated cut gradients; the server aligns the estimators.
 
-    A client aligns when it first takes part, and then at its first participation at least
-    `align_interval` rounds after its last alignment. The server first steps on the first batches of
+    A client aligns when it first takes part, and then when `align_when` says, at most once a round:
+
+    - `interval`: at its first participation at least `align_interval` rounds after its last alignment;
+    - `geometric`: at its first participation once the run is twice as old as it was then, so in rounds 0, 1,
+      3, 7, ...: the server model changes most in the beginning;
+    - `error`: at its first participation after a round in which the relative squared error of its estimates
+      was above `align_error`. The server measures it on each upload but those that go before an alignment, as
+      it has the true cut gradient and a copy of the auxiliary model: no byte is sent for it. Where a round
+      has no other upload, it measures on the client's ring.
+
+    The last two are not of the paper. In an alignment, the server first steps on the first batches of
     all aligning clients, and is then left alone while their auxiliary models are fitted, so that
     clients do not depend on each other. (The published code aligns one client after another, each
     on a server that earlier clients have moved.)
@@ -30,7 +47,9 @@ class FslSage(CseFsl):
     Args:
         start: what to start from.
         server_update_interval: q; clients upload at local steps 0, q, 2q, ... of each round.
-        align_interval: l; rounds between two alignments of a client.
+        align_when: what decides when a client aligns.
+        align_interval: l; rounds between two alignments of a client, with `align_when=interval`.
+        align_error: relative squared error, with `align_when=error`; None: of any size.
         warm_start: rounds of CSE-FSL first, from whose auxiliary model all alignments then start.
     """
 
@@ -44,14 +63,19 @@ class FslSage(CseFsl):
         start: Start,
         *,
         server_update_interval: PositiveInt,
+        align_when: AlignWhen,
         align_interval: PositiveInt,
+        align_error: NonNegativeFloat | None,
         warm_start: NonNegativeInt,
     ) -> None:
         super().__init__(start, server_update_interval=server_update_interval)
         if warm_start and not start.alignment.estimator.trains_on_loss:
             told = "must be 0: this estimator has no loss of its own to train on"
             raise UserError("warm_start", warm_start, told)
-        self.align_interval = align_interval
+        self.align_when, self.align_interval = align_when, align_interval
+        self.align_error = align_error
+        self._errors: dict[int, float] = {}
+        """Relative squared errors of estimates in each client's last round; 0 where there is no gradient."""
         self.warm_start = warm_start
         self.alignment = start.alignment
 
@@ -61,7 +85,7 @@ class FslSage(CseFsl):
         losses: list[BatchLoss] = []
 
         cohort.install("client", self.client_weights)
-        due = [client for client in cohort.clients if self.alignment.is_due(client, t, self.align_interval)]
+        due = [client for client in cohort.clients if self.is_due(client, t)]
         if due:
             aligning = cohort.select(due)
             losses += [self.step_server(t, upload) for upload in aligning.forward(0)]
@@ -70,7 +94,14 @@ class FslSage(CseFsl):
         interval = self.server_update_interval
         work = LocalWork(train_head=False, upload_interval=interval, skip_first_upload=due)
         locally = cohort.train_local(work)
-        losses += [self.step_server(t, upload) for upload in locally.uploads]
+        errors: dict[int, SquaredError] = {}
+        for upload in locally.uploads:
+            loss, dz = self._step_server(t, upload)
+            losses.append(loss)
+            if self.align_when == "error":
+                error = self._error(t, upload, dz)
+                errors[upload.client] = errors.get(upload.client, SquaredError()) + error
+        self._note_errors(t, cohort, errors)
 
         self.client_weights = average(cohort.weights("client"), cohort.sample_counts)
         return RoundMetrics(train_loss=mean_loss(losses))
@@ -83,13 +114,38 @@ class FslSage(CseFsl):
             + terms.aligned()
         )
 
+    def is_due(self, client: int, t: int) -> bool:
+        """Whether a client that takes part in round `t` aligns in it."""
+        last = self.alignment.last_round(client)
+        if last is None or self.align_when == "interval":
+            return self.alignment.is_due(client, t, self.align_interval)
+        if self.align_when == "geometric":
+            return t + 1 >= 2 * (last + 1)
+        return self.align_error is not None and self._errors[client] > self.align_error
+
     def step_server(self, t: int, upload: Upload) -> BatchLoss:
-        """Step the server on an upload, and keep the upload for alignment."""
+        return self._step_server(t, upload)[0]
+
+    def _step_server(self, t: int, upload: Upload) -> tuple[BatchLoss, Tensor]:
+        """Step the server on an upload, and keep the upload for alignment; loss and cut gradient."""
         self.alignment.store(upload.client, upload.z, upload.y)
-        return super().step_server(t, upload)
+        return self.server.step(t, upload)
 
     def _align(self, client: int, t: int) -> Weights:
         return self.alignment.align(client, t, self.server, initially=self.auxiliary)
+
+    def _error(self, t: int, upload: Upload, dz: Tensor) -> SquaredError:
+        of_samples = Chunk(upload.z, upload.y, dz * self.server.terms(upload.y))
+        return self.alignment.squared_error(upload.client, of_samples, round=t, step=upload.step)
+
+    def _note_errors(self, t: int, cohort: Cohort, errors: Mapping[int, SquaredError]) -> None:
+        """Keep the errors of a round; of a client without an upload that showed it, that on its ring."""
+        if self.align_when != "error":
+            return
+        for client in cohort.clients:
+            known = errors.get(client)
+            error = known.relative if known else self.alignment.error([client], t, self.server)
+            self._errors[client] = error if error is not None and isfinite(error) else 0.0
 
     def gradient_error(self, t: int, clients: Collection[int]) -> float | None:
         """See `Algorithm.gradient_error`: on the clients' rings, against the server as it is now."""
@@ -102,8 +158,10 @@ class FslSage(CseFsl):
         return {f"auxiliary-{client}": weights for client, weights in aligned.items()}
 
     def state(self) -> State:
-        return super().state() | {"alignment": self.alignment.state()}
+        errors = {str(client): error for client, error in self._errors.items()}
+        return super().state() | {"alignment": self.alignment.state(), "errors": errors}
 
     def load_state(self, state: State) -> None:
         super().load_state(state)
         self.alignment.load_state(state["alignment"])
+        self._errors = {int(client): float(error) for client, error in state["errors"].items()}

@@ -91,14 +91,19 @@ class RoundLoad:
     auxiliary: Weights
 
     def exchanged(self, weights: Weights) -> float:
-        """Bytes of weights that each client of the cohort receives and returns.
+        """Bytes of weights that each client of the cohort receives and returns."""
+        returned = self.population.cohort * weights_size(weights, self.quantization.weights.up)
+        return self.received(weights) + returned
+
+    def received(self, weights: Weights) -> float:
+        """Bytes of weights that each client of the cohort receives.
 
         They are received whole by those that were not there in the round before.
         """
         codecs, share = self.quantization.weights, self.population.share
         down = share * weights_size(weights, codecs.down)
         down += (1 - share) * weights_size(weights, codecs.whole, difference=False)
-        return self.population.cohort * (down + weights_size(weights, codecs.up))
+        return self.population.cohort * down
 
     def uploads(self, interval: int = 1) -> float:
         """Bytes of smashed data and labels, uploaded at local steps 0, q, 2q, ... of interval q."""

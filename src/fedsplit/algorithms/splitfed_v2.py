@@ -32,19 +32,25 @@ class SplitFedV2(Algorithm):
 
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
         cohort.install("client", self.client_weights)
-        draw = generator(self.seed, "client order", round=t)
-        order = [cohort.clients[i] for i in torch.randperm(len(cohort.clients), generator=draw)]
-
         losses: list[BatchLoss] = []
-        for client in order:
-            alone = cohort.select([client])
-            for step in count():
-                uploads = alone.forward(step)
-                if not uploads:
-                    break
-                loss, dz = self.server.step(t, uploads[0])
-                losses.append(loss)
-                alone.backward(step, {client: dz})
-
+        for client in self.drawn_order(t, cohort):
+            losses += self.take_turn(t, cohort.select([client]))
         self.client_weights = average(cohort.weights("client"), cohort.sample_counts)
         return RoundMetrics(train_loss=mean_loss(losses))
+
+    def drawn_order(self, t: int, cohort: Cohort) -> list[int]:
+        """The clients of a round in the order of their turns."""
+        draw = generator(self.seed, "client order", round=t)
+        return [cohort.clients[i] for i in torch.randperm(len(cohort.clients), generator=draw)]
+
+    def take_turn(self, t: int, alone: Cohort) -> list[BatchLoss]:
+        """All local steps of a cohort of one client with the server; their losses."""
+        losses: list[BatchLoss] = []
+        for step in count():
+            uploads = alone.forward(step)
+            if not uploads:
+                break
+            loss, dz = self.server.step(t, uploads[0])
+            losses.append(loss)
+            alone.backward(step, {uploads[0].client: dz})
+        return losses

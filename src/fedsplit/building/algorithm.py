@@ -33,5 +33,8 @@ def build_algorithm(parts: ClientParts, alignment: Alignment) -> Algorithm:
         server_copies=parts.engine.server_copies(halves.server, optimizer, schedule, seed, recorder),
         alignment=alignment,
         seed=seed,
+        buffers=frozenset(
+            name for module in (halves.client, halves.server) for name, _ in module.named_buffers()
+        ),
     )
     return parts.config.algorithm.build(Algorithm, start=start)

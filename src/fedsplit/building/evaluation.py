@@ -24,4 +24,5 @@ def build_local_evaluator(parts: Ingredients) -> Evaluator | None:
 
 def _on(samples: Samples, parts: Ingredients) -> Evaluator:
     size, objective = parts.config.evaluation.eval_batch_size, parts.data.dataset.objective
-    return Evaluator(parts.models.halves, samples, objective=objective, batch_size=size)
+    auxiliary = parts.models.auxiliary
+    return Evaluator(parts.models.halves, samples, objective=objective, batch_size=size, auxiliary=auxiliary)

@@ -50,7 +50,12 @@ class ClientBatches:
     @property
     def steps(self) -> int:
         """Local steps in a round."""
-        return len(self._slices) * self._local_epochs
+        return self.steps_of_epoch * self._local_epochs
+
+    @property
+    def steps_of_epoch(self) -> int:
+        """Local steps in a local epoch."""
+        return len(self._slices)
 
     def _permutation(self, round: int, epoch: int, draw: torch.Generator) -> Tensor:
         draw.manual_seed(seed_of(self._seed, "batches", client=self._client, round=round, epoch=epoch))
@@ -63,8 +68,8 @@ class ClientBatches:
             self._last_order = (round, epoch, order)
         return self._last_order[2]
 
-    def batch(self, round: int, step: int) -> tuple[Tensor, Tensor]:
-        """The batch of one local step; the same whenever it is asked for."""
+    def batch(self, round: int, step: int, *, augmented: bool = True) -> tuple[Tensor, Tensor]:
+        """The batch of one local step, or its samples as they are; the same whenever it is asked for."""
         epoch, position = divmod(step, len(self._slices))
         order = self._order(round, epoch)
         piece = self._slices[position]
@@ -73,7 +78,7 @@ class ClientBatches:
                 order[piece.start : self._slices[min(position + 1, len(self._slices) - 1)].stop]
             )
         chosen = order[piece].to(self.pool.index_device)
-        x = self.pool.inputs_at(chosen, self.draws(round, step))
+        x = self.pool.inputs_at(chosen, self.draws(round, step) if augmented else None)
         # as a view it has the strides that it has in a stack; with one channel they decide which kernels run
         return x.view(x.shape), self.pool.labels_at(chosen)
 

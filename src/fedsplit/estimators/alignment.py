@@ -35,6 +35,27 @@ class _Auxiliary:
     last_round: int
 
 
+@dataclass(frozen=True)
+class SquaredError:
+    """Sums of squares over samples.
+
+    Args:
+        difference: between estimated and true cut gradients.
+        true: of the true ones.
+    """
+
+    difference: float = 0.0
+    true: float = 0.0
+
+    def __add__(self, other: "SquaredError") -> "SquaredError":
+        return SquaredError(self.difference + other.difference, self.true + other.true)
+
+    @property
+    def relative(self) -> float:
+        """The first over the second; `inf` or `nan` where all true gradients are zero."""
+        return self.difference / self.true if self.true else inf if self.difference else nan
+
+
 class Alignment:
     """Rings, auxiliary models with their optimizers, and the round each client last aligned in.
 
@@ -70,10 +91,15 @@ class Alignment:
         self.fits: dict[int, Fit] = {}
         """What the last alignment of each client took; no part of the state."""
 
+    def last_round(self, client: int) -> int | None:
+        """The round in which the client last aligned; None where it never did."""
+        known = self._auxiliaries.get(client)
+        return known.last_round if known else None
+
     def is_due(self, client: int, round: int, interval: int) -> bool:
         """Whether the client never aligned, or did `interval` rounds ago or more."""
-        known = self._auxiliaries.get(client)
-        return known is None or round - known.last_round >= interval
+        last = self.last_round(client)
+        return last is None or round - last >= interval
 
     def store(self, client: int, z: Tensor, y: Tensor) -> None:
         """Keep what a client uploaded, `z (b, ...)` and `y (b, ...)`."""
@@ -138,17 +164,27 @@ class Alignment:
         aligned = [client for client in clients if client in self._auxiliaries]
         if not aligned:
             return None
-        model, difference, true = self._new_auxiliary(), 0.0, 0.0
+        sums = SquaredError()
         for client in aligned:
-            model.load(self._auxiliaries[client].state["weights"])
-            for number, chunk in enumerate(self._chunks(client, round, server, "dropout of a measurement")):
-                seed = seed_of(
-                    self._seed, "dropout of a measured estimate", client=client, round=round, step=number
-                )
-                estimate = self.estimator.estimate(model, self._objective, chunk.z, chunk.y, seed=seed)
-                difference += _square(estimate - chunk.dz)
-                true += _square(chunk.dz)
-        return difference / true if true else inf if difference else nan
+            chunks = self._chunks(client, round, server, "dropout of a measurement")
+            for number, chunk in enumerate(chunks):
+                sums += self.squared_error(client, chunk, round=round, step=number)
+        return sums.relative
+
+    def squared_error(self, client: int, chunk: Chunk, *, round: int, step: int) -> "SquaredError":
+        """Of what an aligned client estimates on samples whose true cut gradients are known.
+
+        Args:
+            client: whose auxiliary model it is, as it was last aligned.
+            chunk: of samples.
+            round: in which this is measured.
+            step: number of the chunk, for what an estimator draws.
+        """
+        model = self._new_auxiliary()
+        model.load(self._auxiliaries[client].state["weights"])
+        seed = seed_of(self._seed, "dropout of a measured estimate", client=client, round=round, step=step)
+        estimate = self.estimator.estimate(model, self._objective, chunk.z, chunk.y, seed=seed)
+        return SquaredError(_square(estimate - chunk.dz), _square(chunk.dz))
 
     def _steps(self, client: int, round: int, chunks: int) -> list[FitStep]:
         """Every epoch in an order of its own."""

@@ -28,13 +28,19 @@ class Clock:
         self.device: Callable[[int], SimulatedDevice] = cache(lambda client: network.device(client, seed))
 
     def seconds(
-        self, t: int, messages: Messages, samples: Callable[[int], int], fits: Mapping[int, Fit]
+        self,
+        t: int,
+        messages: Messages,
+        samples: Callable[[int], int],
+        fits: Mapping[int, Fit],
+        samples_at_rest: int = 0,
     ) -> float:
         """Of round `t`, by what was sent in it.
 
         Args:
             samples: how many training samples a client has.
             fits: what the last alignment of clients took.
+            samples_at_rest: that the server went through once all uploads were there.
         """
         sizes: dict[int, dict[tuple[Direction, Kind, int], int]]
         sizes = {client: {} for client, direction, *_ in messages if direction == "up"}  # in this order
@@ -52,7 +58,7 @@ class Clock:
             )
             for client, own in sizes.items()
         ]
-        return self.timeline.seconds(Round(clients, self.network.servers, self.work))
+        return self.timeline.seconds(Round(clients, self.network.servers, self.work, samples_at_rest))
 
     def _batches(self, samples: int) -> list[int]:
         pieces = batch_slices(samples, self._batch_size)

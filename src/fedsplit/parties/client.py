@@ -1,5 +1,6 @@
 """The client worker: its shard, its client model, its head, and the verbs it answers to."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,7 +11,7 @@ from fedsplit.errors import NonFinite
 from fedsplit.parties.engine import Blueprint
 from fedsplit.parties.graphed_steps import GraphedSteps
 from fedsplit.parties.local_step import Descend, forward_body, local_step
-from fedsplit.parties.messages import BatchLoss, LocalTraining, LocalWork, Part, Upload
+from fedsplit.parties.messages import BatchLoss, LocalWork, Part, Upload
 from fedsplit.quant.codec import NonFiniteTensor
 from fedsplit.quant.quantization import rounding_seed
 from fedsplit.randomness import seed_of
@@ -97,11 +98,9 @@ class ClientWorker:
             )
         pending.descend(dz, self._schedule.at(round, step))
 
-    def train_local(self, round: int, work: LocalWork) -> LocalTraining:
-        """Train for the local epochs of a round."""
+    def train_local(self, round: int, work: LocalWork, losses: list[BatchLoss]) -> Iterator[Upload]:
+        """Train for the local epochs of a round while uploads are read; adds to `losses`."""
         self._pending = None
-        uploads: list[Upload] = []
-        losses: list[BatchLoss] = []
         for step, x, y in self._batches.round(round):
             factor = self._schedule.at(round, step)
             if self._graphed:
@@ -126,8 +125,7 @@ class ClientWorker:
                 )
             losses += [BatchLoss([self.client], loss[None], self._objective.counts(y)) for loss in trained]
             if work.uploads(self.client, step):
-                uploads.append(Upload(self.client, step, z, y))
-        return LocalTraining(uploads, losses)
+                yield Upload(self.client, step, z, y)
 
     def _seen_by_head(self, z: Tensor, *, y: Tensor, round: int, step: int) -> Tensor:
         assert self._head_sees is not None

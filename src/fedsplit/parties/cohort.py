@@ -35,8 +35,14 @@ class Cohort(ABC):
         """Send each client weights of its own."""
 
     @abstractmethod
-    def forward(self, step: int) -> Sequence[Upload]:
-        """Upload one local step's smashed data; clients that have no such step are left out."""
+    def forward(self, step: int, *, evaluating: bool = False) -> Sequence[Upload]:
+        """Upload one local step's smashed data; clients that have no such step are left out.
+
+        Args:
+            step: of the round.
+            evaluating: as models are evaluated: with running statistics and without augmentation, in one
+                pass over the samples. No `backward` follows.
+        """
 
     @abstractmethod
     def backward(self, step: int, dz: Mapping[int, Tensor]) -> None:

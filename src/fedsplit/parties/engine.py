@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from fedsplit.computing.captured_steps import Recorder
 from fedsplit.computing.memory import Memory
-from fedsplit.computing.model_state import ModelState
+from fedsplit.computing.model_state import ModelState, compute_format
 from fedsplit.data.batches import ClientBatches
 from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.objectives.objective import Objective
@@ -89,6 +90,21 @@ class Engine(ABC):
     @abstractmethod
     def forward(self, clients: Sequence[int], round: int, step: int) -> Sequence[Upload]:
         """Smashed data of those clients that have such a step; changes no state."""
+
+    def evaluated(self, clients: Sequence[int], round: int, step: int) -> Sequence[Upload]:
+        """Smashed data as models are evaluated: with running statistics, samples as they are, each once."""
+        module, uploads = self.blueprint.body, []
+        having = [client for client in clients if step < self.blueprint.batches(client).steps_of_epoch]
+        module.eval()
+        try:
+            for client, weights in zip(having, self.weights("client", having), strict=True):
+                x, y = self.blueprint.batches(client).batch(round, step, augmented=False)
+                with torch.no_grad():
+                    z = functional_call(module, weights, (compute_format(x),))
+                uploads.append(Upload(client, step, z, y))
+        finally:
+            module.train()
+        return uploads
 
     @abstractmethod
     def backward(self, round: int, step: int, dz: Mapping[int, Tensor]) -> None:

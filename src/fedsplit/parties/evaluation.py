@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import exp, inf
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from fedsplit.computing.model_state import ModelState
@@ -39,11 +39,21 @@ class Evaluator:
         samples: to evaluate on.
         objective: what is measured.
         batch_size: samples at a time.
+        auxiliary: takes the server model's place where its weights are given too.
     """
 
-    def __init__(self, model: SplitModel, samples: Samples, *, objective: Objective, batch_size: int) -> None:
+    def __init__(
+        self,
+        model: SplitModel,
+        samples: Samples,
+        *,
+        objective: Objective,
+        batch_size: int,
+        auxiliary: nn.Module | None = None,
+    ) -> None:
         self.objective = objective
         self._halves = [ModelState(model.client), ModelState(model.server)]
+        self._auxiliary = auxiliary
         self._samples, self._batch_size = samples, batch_size
 
     @property
@@ -51,11 +61,11 @@ class Evaluator:
         """Class of each sample, `(n,)`; None where labels are no classes."""
         return self.objective.classes(self._samples.labels_at(slice(None)))
 
-    def __call__(self, full_weights: Weights) -> Scores:
+    def __call__(self, full_weights: Weights, auxiliary: Weights | None = None) -> Scores:
         """Scores of the model; its outputs are dropped batch by batch."""
         loss, terms = torch.zeros((), dtype=torch.float64), 0
         hits: Tensor | None = torch.zeros((), dtype=torch.int64)
-        for outputs, y in self._passes(full_weights):
+        for outputs, y in self._passes(full_weights, auxiliary):
             sums = self.objective.measure(outputs, y)
             loss = loss + sums.loss
             hits = None if hits is None or sums.hits is None else hits + sums.hits
@@ -64,45 +74,57 @@ class Evaluator:
         accuracy = None if hits is None else int(hits) / terms
         return Scores(mean, accuracy, _exp(mean) if self.objective.has_perplexity else None)
 
-    def correct(self, full_weights: Weights) -> Tensor:
+    def correct(self, full_weights: Weights, auxiliary: Weights | None = None) -> Tensor:
         """Whether each sample is classified correctly: bool `(n,)`."""
         found = []
-        for logits, y in self._passes(full_weights):
+        for logits, y in self._passes(full_weights, auxiliary):
             classes = self.objective.classes(y)
             assert classes is not None, "labels are no classes"
             found.append(logits.argmax(1) == classes)
         return torch.cat(found)
 
-    def logits(self, full_weights: Weights) -> Tensor:
+    def logits(self, full_weights: Weights, auxiliary: Weights | None = None) -> Tensor:
         """Logits of each sample, `(n, classes)`."""
-        return torch.cat([logits for logits, _ in self._passes(full_weights)])
+        return torch.cat([logits for logits, _ in self._passes(full_weights, auxiliary)])
 
     @contextmanager
-    def model(self, full_weights: Weights) -> Iterator[Callable[[Tensor], Tensor]]:
+    def model(
+        self, full_weights: Weights, auxiliary: Weights | None = None
+    ) -> Iterator[Callable[[Tensor], Tensor]]:
         """The whole model with these weights, as inputs to outputs, in evaluation mode meanwhile."""
-        for half in self._halves:
-            half.load(full_weights)
+        halves = self._loaded(full_weights, auxiliary)
+        for half in halves:
             half.module.eval()
 
         def outputs(x: Tensor) -> Tensor:
-            for half in self._halves:
+            for half in halves:
                 x = functional_call(half.module, (half.parameters, half.buffers), (x,))
             return x
 
         try:
             yield outputs
         finally:
-            for half in self._halves:
+            for half in halves:
                 half.module.train()
 
     @torch.inference_mode()
-    def _passes(self, full_weights: Weights) -> Iterator[tuple[Tensor, Tensor]]:
+    def _passes(self, full_weights: Weights, auxiliary: Weights | None) -> Iterator[tuple[Tensor, Tensor]]:
         """Outputs and labels, batch by batch."""
-        with self.model(full_weights) as outputs:
+        with self.model(full_weights, auxiliary) as outputs:
             for start in range(0, len(self._samples), self._batch_size):
                 piece = slice(start, start + self._batch_size)
                 self._samples.prefetch(slice(start, piece.stop + self._batch_size))
                 yield outputs(self._samples.inputs_at(piece)), self._samples.labels_at(piece)
+
+    def _loaded(self, full_weights: Weights, auxiliary: Weights | None) -> list[ModelState]:
+        for half in self._halves:
+            half.load(full_weights)
+        if auxiliary is None:
+            return self._halves
+        assert self._auxiliary is not None, "this run has no auxiliary model"
+        head = ModelState(self._auxiliary)
+        head.load(auxiliary)
+        return [self._halves[0], head]
 
 
 def _exp(loss: float) -> float:

@@ -1,6 +1,6 @@
 """What a server and its clients send each other."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal, TypeAlias, overload
@@ -21,11 +21,14 @@ class LocalWork:
             gradient estimator makes of the head, and leave the head as it is.
         upload_interval: upload at local steps 0, q, 2q, ...; None never.
         skip_first_upload: clients whose upload of step 0 the server already has.
+        in_order: whether uploads are wanted by (client, step); else those of each client by step, as they are
+            made, so that none has to wait in memory.
     """
 
     train_head: bool
     upload_interval: int | None = None
     skip_first_upload: Collection[int] = ()
+    in_order: bool = True
 
     def uploads(self, client: int, step: int) -> bool:
         """Whether a client uploads the smashed data of a local step."""
@@ -139,7 +142,11 @@ class StackedGradients(Mapping[int, Tensor]):
 
 @dataclass(frozen=True)
 class LocalTraining:
-    """What local training gives: uploads by (client, step), and losses where the head was trained."""
+    """What local training gives: uploads as `LocalWork` wants them, and losses where the head was trained.
 
-    uploads: Sequence[Upload]
+    Where there are any, clients may train while uploads are read: these are read once, to their end, before
+    losses are, and before anything else is asked.
+    """
+
+    uploads: Iterable[Upload]
     losses: list[BatchLoss]

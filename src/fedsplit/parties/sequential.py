@@ -1,6 +1,7 @@
 """One client after the other."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 from torch import Tensor, nn
 
@@ -9,7 +10,7 @@ from fedsplit.optim.optimizers import Optimizer
 from fedsplit.optim.schedules import Schedule
 from fedsplit.parties.client import ClientWorker
 from fedsplit.parties.engine import Blueprint, Engine
-from fedsplit.parties.messages import LocalTraining, LocalWork, Part, Upload
+from fedsplit.parties.messages import BatchLoss, LocalTraining, LocalWork, Part, Upload
 from fedsplit.parties.server_copies import SequentialCopies
 from fedsplit.state.state import State
 from fedsplit.state.weights import Weights
@@ -50,11 +51,10 @@ class Sequential(Engine):
             self.worker(client).backward(round, step, gradient)
 
     def train_local(self, clients: Sequence[int], round: int, work: LocalWork) -> LocalTraining:
-        trained = [self.worker(client).train_local(round, work) for client in clients]
-        return LocalTraining(
-            [upload for local in trained for upload in local.uploads],
-            [loss for local in trained for loss in local.losses],
-        )
+        losses: list[BatchLoss] = []
+        trained = (self.worker(client).train_local(round, work, losses) for client in clients)
+        uploads = chain.from_iterable(trained)
+        return LocalTraining(list(uploads) if work.upload_interval is None else uploads, losses)
 
     def state(self) -> State:
         heads = {str(client): {"body": None, "head": {"weights": own}} for client, own in self._heads.items()}

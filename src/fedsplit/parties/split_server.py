@@ -79,6 +79,10 @@ class SplitServer:
         )
         return BatchLoss([upload.client], done.loss[None], self._objective.counts(upload.y)), done.dz
 
+    def terms(self, y: Tensor) -> int:
+        """Terms of the mean loss of a batch with these labels."""
+        return self._objective.terms(y)
+
     def cut_gradients(self, z: Tensor, y: Tensor, *, seed: int) -> Tensor:
         """True cut gradients per sample (of the summed loss), in the shape of `z`.
 

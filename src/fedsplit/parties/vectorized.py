@@ -1,6 +1,6 @@
 """The clients of a cohort as one stacked computation."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
@@ -271,18 +271,23 @@ class Vectorized(Engine):
 
     def train_local(self, clients: Sequence[int], round: int, work: LocalWork) -> LocalTraining:
         self._pending = []
-        uploads: list[Upload] = []
         losses: list[BatchLoss] = []
-        wanted = set(clients)
-        for stack in self._stacks_of(clients):
+        uploads: Iterable[Upload] = self._trained(set(clients), round, work, losses)
+        if work.upload_interval is None or work.in_order:
+            uploads = sorted(uploads, key=lambda upload: (upload.client, upload.step))
+        return LocalTraining(uploads, losses)
+
+    def _trained(
+        self, wanted: set[int], round: int, work: LocalWork, losses: list[BatchLoss]
+    ) -> Iterator[Upload]:
+        """Uploads of clients that train while these are read, step by step; adds to `losses`."""
+        for stack in self._stacks_of(wanted):
             for step in range(stack.batches.steps):
                 for rows in stack.groups(step, wanted):
                     done, loss = stack.train_step(rows, round, step, train_head_too=work.train_head)
                     losses += [loss] if loss else []
                     if work.upload_interval is not None and step % work.upload_interval == 0:
-                        uploads += [each for each in done.uploads() if work.uploads(each.client, step)]
-        uploads.sort(key=lambda upload: (upload.client, upload.step))
-        return LocalTraining(uploads, losses)
+                        yield from (each for each in done.uploads() if work.uploads(each.client, step))
 
     def _present(self) -> dict[int, State]:
         return {client: stack.client_state(client) for stack in self._stacks for client in stack.clients}

@@ -3,8 +3,9 @@
 import json
 import re
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass, field
-from hashlib import file_digest
+from hashlib import file_digest, sha256
 from pathlib import Path
 
 import torch
@@ -16,9 +17,12 @@ from fedsplit.errors import UserError, shortened
 from fedsplit.files.bounded import MIB, json_in, text
 from fedsplit.files.form import Misfit, check_form, check_keys
 from fedsplit.files.whole import appearing
+from fedsplit.state.settled import Settled
 from fedsplit.state.state import State
 
 _TENSORS, _VALUES, _CHECKSUMS = "state.safetensors", "state.json", "SHA256SUMS"
+_SETTLED = re.compile(r"settled-[0-9a-f]{64}\.safetensors")
+"""What stays as it is, see `Settled`: a file that checkpoints share, named by its content."""
 _PARTIAL = ".partial"
 FORMAT = 3
 """Number of the form that checkpoints have; another one where fields come, go or mean something else."""
@@ -99,12 +103,14 @@ def load(folder: Path, rounds: int) -> Checkpoint | None:
     """
     path = _path(folder, rounds)
     try:
-        lines = text(path / _CHECKSUMS).splitlines()
-        sums = {name: checksum for checksum, _, name in (line.partition("  ") for line in lines)}
-        if any(sums.get(name) != _checksum(path / name) for name in (_TENSORS, _VALUES)):
+        sums = _sums(path)
+        settled = [name for name in sums if _SETTLED.fullmatch(name)]
+        if any(sums.get(name) != _checksum(path / name) for name in (_TENSORS, _VALUES, *settled)):
             return None
         values = json_in(path / _VALUES, 256 * MIB, most_digits=100)
         tensors = load_file(path / _TENSORS)
+        for name in settled:
+            tensors |= load_file(path / name)
     except (OSError, ValueError, SafetensorError):
         return None
     try:
@@ -124,16 +130,46 @@ def _write(folder: Path, checkpoint: Checkpoint, *, durable: bool) -> None:
     """Write a checkpoint, whole or not at all; a damaged one of these rounds goes."""
     final = _path(folder, checkpoint.rounds)
     tensors: dict[str, Tensor] = {}
-    values = _without_tensors(checkpoint.state, "", tensors)
+    settled: dict[str, Settled] = {}
+    values = _without_tensors(checkpoint.state, "", tensors, settled)
     with appearing(final, beside=_PARTIAL, durable=durable) as partial:
         partial.mkdir()
         save_file(tensors, partial / _TENSORS)
         (partial / _VALUES).write_text(
             json.dumps({"format": FORMAT, "rounds": checkpoint.rounds, "state": values}), encoding="utf-8"
         )
-        sums = "".join(f"{_checksum(partial / name)}  {name}\n" for name in (_TENSORS, _VALUES))
-        (partial / _CHECKSUMS).write_text(sums, encoding="utf-8")
+        sums = {name: _checksum(partial / name) for name in (_TENSORS, _VALUES)}
+        sums |= dict(_settle(partial, prefix, each) for prefix, each in settled.items())
+        lines = "".join(f"{checksum}  {name}\n" for name, checksum in sums.items())
+        (partial / _CHECKSUMS).write_text(lines, encoding="utf-8")
         shutil.rmtree(final, ignore_errors=True)
+
+
+def _settle(partial: Path, prefix: str, settled: Settled) -> tuple[str, str]:
+    """Put tensors that stay as they are into a checkpoint: as a link, if another has them whole.
+
+    Returns:
+        The name of their file, and its checksum.
+    """
+    place = sha256(f"{prefix} {settled.digest}".encode()).hexdigest()
+    name = f"settled-{place}.safetensors"
+    for other in partial.parent.glob(f"round-*/{name}"):
+        with suppress(OSError, ValueError):  # not every file system has links
+            if (checksum := _checksum(other)) == _sums(other.parent).get(name):
+                (partial / name).hardlink_to(other)
+                return name, checksum
+    save_file({prefix + key: _written(each) for key, each in settled.items()}, partial / name)
+    return name, _checksum(partial / name)
+
+
+def _sums(path: Path) -> dict[str, str]:
+    """Checksums that a checkpoint has of its files, by name.
+
+    Raises:
+        OSError, ValueError: they cannot be read.
+    """
+    lines = text(path / _CHECKSUMS).splitlines()
+    return {name: checksum for checksum, _, name in (line.partition("  ") for line in lines)}
 
 
 def load_latest(folder: Path) -> Checkpoint | None:
@@ -185,18 +221,26 @@ def _place(state: State, key: str, tensor: Tensor) -> None:
     node[name] = tensor
 
 
-def _without_tensors(state: State, prefix: str, tensors: dict[str, Tensor]) -> State:
-    """The tree without its tensors, which go to `tensors` under their paths."""
+def _without_tensors(
+    state: State, prefix: str, tensors: dict[str, Tensor], settled: dict[str, Settled]
+) -> State:
+    """The tree without its tensors, which go to `tensors` under their paths, or with others to `settled`."""
     values: State = {}
     for key, value in state.items():
         if isinstance(value, Tensor):
-            # A copy: safetensors refuses memory that two names share.
-            tensors[prefix + key] = value.detach().to("cpu").clone(memory_format=torch.contiguous_format)
+            tensors[prefix + key] = _written(value)
+        elif isinstance(value, Settled):
+            settled[f"{prefix}{key}/"], values[key] = value, {}
         elif isinstance(value, dict):
-            values[key] = _without_tensors(value, f"{prefix}{key}/", tensors)
+            values[key] = _without_tensors(value, f"{prefix}{key}/", tensors, settled)
         else:
             values[key] = value
     return values
+
+
+def _written(tensor: Tensor) -> Tensor:
+    """A copy: safetensors refuses memory that two names share."""
+    return tensor.detach().to("cpu").clone(memory_format=torch.contiguous_format)
 
 
 def _checksum(path: Path) -> str:

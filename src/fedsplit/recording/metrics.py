@@ -93,6 +93,7 @@ class Record:
         test_perplexity: `exp(test_loss)` of a language model; None of other models.
         cost: money for the load so far; None where the network has no price.
         text_scores: of texts that the model generated; None in a round without.
+        evaluated_auxiliary: whether evaluation is by the auxiliary model, the server model being untrained.
     """
 
     round: int
@@ -110,6 +111,7 @@ class Record:
     gradient_error: float | None = None
     simulated_seconds: float | None = None
     cost: float | None = None
+    evaluated_auxiliary: bool = False
     test_perplexity: float | None = None
     text_scores: TextScores | None = None
 
@@ -151,6 +153,7 @@ class Record:
         row["gradient_error"] = self.gradient_error
         row |= {"simulated_seconds": self.simulated_seconds, "cost": self.cost}
         row |= {name: getattr(self.text_scores, name, None) for name in SCORES}
+        row["evaluated_auxiliary"] = int(self.evaluated_auxiliary)
         return row
 
 

@@ -4,14 +4,21 @@ from typing import Any, TypeAlias
 
 from torch import Tensor
 
+from fedsplit.state.settled import Settled
+
 State: TypeAlias = dict[str, Any]
-"""Nested by text keys without "/"; leaves are tensors, numbers, texts, booleans, None or lists of these."""
+"""Nested by text keys without "/"; leaves are tensors, numbers, texts, booleans, None or lists of these.
+
+A dictionary may be `Settled`.
+"""
 
 
 def copied(state: State) -> State:
-    """The same tree with tensors of its own, which nobody moves."""
+    """The same tree with tensors of its own, which nobody moves; settled ones are shared."""
 
     def copy(value: object) -> object:
+        if isinstance(value, Settled):
+            return value
         if isinstance(value, dict):
             return {key: copy(each) for key, each in value.items()}
         return value.detach().clone() if isinstance(value, Tensor) else value

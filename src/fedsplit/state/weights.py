@@ -104,3 +104,8 @@ def is_finite(weights: Weights) -> bool:
     if torch.stack([tensor.sum().double() for tensor in floating]).isfinite().all():
         return True
     return all(bool(torch.isfinite(tensor).all()) for tensor in floating)
+
+
+def placed(weights: Weights, like: Weights) -> Weights:
+    """The same weights, each where `like` has its own."""
+    return {name: weights[name].to(own.device) for name, own in like.items()}

@@ -34,26 +34,30 @@ class Evaluation:
     writer: Writer | None
     device: torch.device
 
-    def globally(self, full: Weights) -> Scores:
+    def globally(self, full: Weights, auxiliary: Weights | None = None) -> Scores:
         """Scores of the whole model on the test split.
+
+        Args:
+            full: weights of client and server model.
+            auxiliary: of the auxiliary model, where it is evaluated in place of the server model.
 
         Raises:
             RunFailed: the loss is not finite.
         """
-        scores = self.test(full)
+        scores = self.test(full, auxiliary)
         if not isfinite(scores.loss):
             raise RunFailed("the test loss is not finite")
         return scores
 
-    def locally(self, full: Weights) -> LocalAccuracies | None:
+    def locally(self, full: Weights, auxiliary: Weights | None = None) -> LocalAccuracies | None:
         """Accuracies of the whole model on what each client held out; None where they held out nothing."""
         if self.local is None:
             return None
-        return LocalAccuracies.of(self.local.correct(full).tolist(), self.held_out)
+        return LocalAccuracies.of(self.local.correct(full, auxiliary).tolist(), self.held_out)
 
-    def texts(self, full: Weights) -> Written | None:
-        """What the whole model writes; None where no texts are generated."""
+    def texts(self, full: Weights, auxiliary: Weights | None = None) -> Written | None:
+        """What the whole model writes, see `globally`; None where no texts are generated."""
         if self.writer is None:
             return None
-        with self.test.model(full) as outputs, torch.inference_mode():
+        with self.test.model(full, auxiliary) as outputs, torch.inference_mode():
             return self.writer.write(lambda ids: outputs(ids.to(self.device)))

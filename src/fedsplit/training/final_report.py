@@ -58,6 +58,7 @@ class FinalReport:
             OSError: a file cannot be written.
         """
         full, halves, auxiliary = self.algorithm.full_weights(), self.models.halves, self.models.auxiliary
+        evaluated = self.algorithm.evaluated_auxiliary()
         self.directory.save_model(
             {
                 "client": self.models.whole(halves.client, full),
@@ -71,18 +72,18 @@ class FinalReport:
         )
         held = halves.client.state_dict() | halves.server.state_dict() | full
         self.directory.save_files("model", self.adapter.files(halves.server, held))
-        local = self.evaluation.locally(full)
+        local = self.evaluation.locally(full, evaluated)
         last, changes = records[-1], dict[str, Any]()
         if last.test_loss is None:
             # After the checkpoint, which a longer run could go on from: there this round is not evaluated.
-            scores = self.evaluation.globally(full)
+            scores = self.evaluation.globally(full, evaluated)
             changes = {
                 "test_accuracy": scores.accuracy,
                 "test_loss": scores.loss,
                 "test_perplexity": scores.perplexity,
                 "local_accuracy": local.summary if local else None,
             }
-        if last.text_scores is None and (written := self.evaluation.texts(full)) is not None:
+        if last.text_scores is None and (written := self.evaluation.texts(full, evaluated)) is not None:
             changes["text_scores"] = written.scores
             self.directory.save_texts(last.round, written.lines())
         if changes:
@@ -112,17 +113,17 @@ class FinalReport:
             with optional(LOCAL_ACCURACY):
                 local.write(self.directory.path / LOCAL_ACCURACY)
         if (classes := self.evaluation.test.classes) is not None:
-            results |= self._classification(full, classes)
+            results |= self._classification(full, evaluated, classes)
         self.directory.save_results(results)
         _LOG.info("stopped by %s after %s rounds", stopped_by, len(records))
         return results
 
-    def _classification(self, full: Weights, classes: Tensor) -> dict[str, object]:
+    def _classification(self, full: Weights, auxiliary: Weights | None, classes: Tensor) -> dict[str, object]:
         """Write how the model classifies test images, each part by itself; what results hold of it."""
         results: dict[str, object] = {}
         with optional(f"{CONFUSION} and {ROC}"):
             test, names = self.evaluation.test, self.class_names
-            logits, labels = test.logits(full).cpu().numpy(), classes.cpu().numpy()
+            logits, labels = test.logits(full, auxiliary).cpu().numpy(), classes.cpu().numpy()
             if not np.isfinite(logits).all():
                 raise ValueError("the test logits are not finite")
             with optional(ROC):

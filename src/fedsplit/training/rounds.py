@@ -49,16 +49,16 @@ class Rounds:
         self.forget()
         trained = time.perf_counter()
         self.phase = "evaluating"
-        full = self._algorithm.full_weights()
+        full, auxiliary = self._algorithm.full_weights(), self._algorithm.evaluated_auxiliary()
         if not is_finite(full):
             raise RunFailed("the model is not finite")
         scores = local = self.written = None
         evaluations, rest = divmod(t + 1, self._config.evaluation.eval_interval)
         if not rest:
-            scores = self._evaluation.globally(full)
-            local = self._evaluation.locally(full)
+            scores = self._evaluation.globally(full, auxiliary)
+            local = self._evaluation.locally(full, auxiliary)
             if self._evaluation.generation.is_due(evaluations):
-                self.written = self._evaluation.texts(full)
+                self.written = self._evaluation.texts(full, auxiliary)
         error = self._gradient_error(t, cohort)
         clients = self._transport.client_seconds
         traffic, load = self._ledger.traffic(t), self._ledger.load
@@ -67,6 +67,7 @@ class Rounds:
             test_accuracy=scores.accuracy if scores else None,
             test_loss=scores.loss if scores else None,
             test_perplexity=scores.perplexity if scores else None,
+            evaluated_auxiliary=auxiliary is not None,
             train_loss=metrics.train_loss,
             load=load,
             bytes=self._ledger.of_round(t),
@@ -104,4 +105,5 @@ class Rounds:
             return None
         passed = (before[-1].simulated_seconds if before else None) or 0.0
         messages, fits = self._ledger.taken(t), self._parts.alignment.fits
-        return passed + clock.seconds(t, messages, self._transport.samples, fits)
+        at_rest = self._algorithm.samples_at_rest
+        return passed + clock.seconds(t, messages, self._transport.samples, fits, at_rest)

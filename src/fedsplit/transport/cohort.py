@@ -65,8 +65,8 @@ class CodedCohort(Cohort):
                 self._wire.tally.copies(KIND_OF[part], clients, coded)
         self._wire.install(part, sent)
 
-    def forward(self, step: int) -> Sequence[Upload]:
-        uploads = self._wire.forward(self._clients, step)
+    def forward(self, step: int, *, evaluating: bool = False) -> Sequence[Upload]:
+        uploads = self._wire.forward(self._clients, step, evaluating=evaluating)
         if self._quantization.positions.lengths is not None:
             self._wire.labels = {upload.client: upload.y for upload in uploads}
         return uploads

@@ -1,6 +1,6 @@
 """Clients in the same process; every message is counted as if it travelled."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -97,9 +97,10 @@ class LocalWire(Wire):
         with self._at_clients():
             self._run.engine.install(part, {client: each.weights for client, each in deliveries.items()})
 
-    def forward(self, clients: Sequence[int], step: int) -> Sequence[Upload]:
+    def forward(self, clients: Sequence[int], step: int, *, evaluating: bool) -> Sequence[Upload]:
+        engine = self._run.engine
         with self._at_clients():
-            uploads = self._run.engine.forward(clients, self.round, step)
+            uploads = (engine.evaluated if evaluating else engine.forward)(clients, self.round, step)
         return self._arrived(uploads)
 
     def backward(self, step: int, dz: CodedGradients) -> None:
@@ -115,7 +116,7 @@ class LocalWire(Wire):
     def train_local(self, clients: Sequence[int], work: LocalWork) -> LocalTraining:
         with self._at_clients():
             trained = self._run.engine.train_local(clients, self.round, work)
-        return LocalTraining(self._arrived(trained.uploads), trained.losses)
+        return LocalTraining(self._arriving(iter(trained.uploads)), trained.losses)
 
     def weights(self, part: Part, clients: Sequence[int], held: Mapping[int, Weights]) -> Sequence[Weights]:
         kind = KIND_OF[part]
@@ -142,12 +143,22 @@ class LocalWire(Wire):
                 self.tally.rows("up", "smashed", stack.clients, Coded.exactly(stack.z), stack.step)
                 self.tally.rows("up", "labels", stack.clients, self._end.labels(stack.y), stack.step)
             return uploads
-        positions, arrived = self._run.quantization.positions, []
-        for upload in uploads:
+        return [self._one_arrived(upload) for upload in uploads]
+
+    def _arriving(self, uploads: Iterator[Upload]) -> Iterator[Upload]:
+        """Uploads that clients may only make when they are asked for the next one."""
+        while True:
             with self._at_clients():
-                z = self._end.smashed(upload, self.round)
-                self.tally.message("up", "smashed", upload.client, z, upload.step)
-            self.tally.message("up", "labels", upload.client, self._end.labels(upload.y), upload.step)
-            padded = positions.padded(z.arrived.decoded, upload.y, positions.padding)
-            arrived.append(Upload(upload.client, upload.step, padded, upload.y))
-        return arrived
+                upload = next(uploads, None)
+            if upload is None:
+                return
+            yield self._one_arrived(upload)
+
+    def _one_arrived(self, upload: Upload) -> Upload:
+        with self._at_clients():
+            z = self._end.smashed(upload, self.round)
+            self.tally.message("up", "smashed", upload.client, z, upload.step)
+        self.tally.message("up", "labels", upload.client, self._end.labels(upload.y), upload.step)
+        positions = self._run.quantization.positions
+        padded = positions.padded(z.arrived.decoded, upload.y, positions.padding)
+        return Upload(upload.client, upload.step, padded, upload.y)

@@ -43,7 +43,7 @@ class Wire(ABC):
         """Deliver weights; clients that share a delivery get the same message."""
 
     @abstractmethod
-    def forward(self, clients: Sequence[int], step: int) -> Sequence[Upload]:
+    def forward(self, clients: Sequence[int], step: int, *, evaluating: bool) -> Sequence[Upload]:
         """Smashed data of a local step as they arrive, in client order, of clients that have such a step."""
 
     @abstractmethod

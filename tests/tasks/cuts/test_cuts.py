@@ -16,7 +16,7 @@ from fedsplit.models.derived import DerivedAuxiliary
 from fedsplit.tasks.cuts.costs import CutCosts
 from fedsplit.tasks.cuts.cuts import CutTable
 from tests.cases import long_but
-from tests.conftest import ALGORITHMS, TINY, Build, Configure
+from tests.conftest import ALGORITHMS, METHODS, TINY, Build, Configure
 from tests.training.test_communication_load import SIZES, uploaded_samples
 
 ASKED = (*TINY, "auxiliary=derived", "auxiliary.optimizer.lr=0.001")
@@ -174,7 +174,9 @@ def test_table_of_cuts_holds_the_same_in_every_format(
         assert line["stage"] == str(cut.stage)
         for key in ("tensors", "smashed_bytes", "client_bytes", "server_bytes", "client_macs", "server_macs"):
             assert int(line[key]) == getattr(cut, key)
-        assert {name: int(line[f"load_{name}"]) for name in ALGORITHMS} == pytest.approx(cut.load, abs=0.5)
+        assert {name: int(line[f"load_{name}"]) for name in (*ALGORITHMS, *METHODS)} == pytest.approx(
+            cut.load, abs=0.5
+        )
     for format, separator in (("md", "|"), ("table", "│")):
         told = printed(configured, capsys, tmp_path, f"task.format={format}")
         assert re.search(r"130 images, 3 of 3 clients a round, batch_size=8, local_epochs=1, q=5, l=10", told)
@@ -198,7 +200,7 @@ def test_figure_of_cuts_has_a_line_of_stages_and_dots_of_other_cuts_for_each_alg
     found = list(costs(configured, "model=resnet20", "batch_size=20").values())
     (axes,) = cut_figure(found).axes
     lines = axes.get_lines()
-    assert len(lines) == 2 * 4
+    assert len(lines) == 2 * 6  # FedAvg's, SplitFed's, CSE-FSL's, FSL-SAGE's, LGL-SL's, Ampere's
     for dots, line in zip(lines[::2], lines[1::2], strict=True):
         name = line.get_label().split(",")[0]
         assert list(line.get_ydata()) == [cut.load[name] / 1e6 for cut in found if cut.stage]

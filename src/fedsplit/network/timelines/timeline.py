@@ -89,11 +89,17 @@ class ClientRound:
 
 @dataclass(frozen=True)
 class Round:
-    """A round; clients are in the order in which they first uploaded something."""
+    """A round.
+
+    Args:
+        clients: in the order in which they first uploaded something.
+        samples_at_rest: that the server went through once all uploads were there.
+    """
 
     clients: Sequence[ClientRound]
     servers: SimulatedDevice
     work: Work
+    samples_at_rest: int = 0
 
 
 class Timeline(ABC):

@@ -38,7 +38,12 @@ PALETTE = (
     ("#56B4E9", "P"),
     ("#7F7F7F", "h"),
 )
-"""Colours and markers: by their places those of algorithms, what is left of all else that is told apart."""
+"""Colours and markers: by their places those of algorithms, what is left of all else that is told apart.
+
+Places beyond these have the colours again, each with another marker.
+"""
+_TURNS = 2
+"""How often colours are used in a figure of algorithms; of anything else, once."""
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#7F7F7F", "#000000")
 """Of areas, which stand for no algorithm."""
 DASHES: tuple[str | tuple[float, tuple[float, ...]], ...] = (
@@ -61,15 +66,21 @@ _WIDE = 300  # greatest over least, from which on a logarithmic axis has ticks a
 @cache
 def algorithm_looks() -> dict[str, tuple[str, str]]:
     """Colour and marker of each algorithm that has a place, in their order; the same in every figure."""
-    placed = {name: each.place for name, each in algorithm_traits().items() if each.place is not None}
-    return {name: PALETTE[place] for name, place in placed.items() if place < len(PALETTE)}
+    places = {name: each.place for name, each in algorithm_traits().items() if each.place is not None}
+    return {name: _look(place) for name, place in places.items() if place < _TURNS * len(PALETTE)}
+
+
+def _look(place: int) -> tuple[str, str]:
+    turn, number = divmod(place, len(PALETTE))
+    return PALETTE[number][0], PALETTE[(number + 3 * turn) % len(PALETTE)][1]
 
 
 def free_looks(hues: Collection[str]) -> list[tuple[str, str]]:
-    """Those for what has none of its own, beside these; all where no algorithm with a place is among them."""
+    """Those for what has none of its own, beside these; the palette where no placed algorithm is."""
     known = algorithm_looks()
-    others = [look for look in PALETTE if look not in known.values()]
-    return others if known.keys() & set(hues) else [*others, *known.values()]
+    if known.keys() & set(hues):
+        return [look for look in map(_look, range(_TURNS * len(PALETTE))) if look not in known.values()]
+    return [*PALETTE[5:], *PALETTE[:5]]  # those first that the older algorithms do not have
 
 
 def appearance(hues: Iterable[str]) -> dict[str, tuple[str, str]]:

@@ -18,13 +18,16 @@ def _words() -> Mapping[str, str]:
 
 
 _PHRASES: Mapping[str, str] = {
+    "align_error": "aligned beyond an error of {}",
     "align_interval": "aligned every {} rounds",
+    "align_when": "aligned by {}",
     "align_tolerance": "alignment tolerance {}",
     "alpha": "\N{GREEK SMALL LETTER ALPHA} = {}",
     "auxiliary": "auxiliary model {}",
     "batch_size": "batches of {}",
     "classes_per_client": "{} classes per client",
     "cohort_size": "{} clients a round",
+    "device_rounds": "{} device rounds",
     "engine": "{} engine",
     "local_epochs": "{} local epochs",
     "lr": "learning rate {}",
@@ -34,6 +37,7 @@ _PHRASES: Mapping[str, str] = {
     "quant": "{} messages",
     "rounds": "{} rounds",
     "run": "from {}",
+    "server_lr": "server rate {}",
     "server_update_interval": "uploads every {} steps",
     "shards_per_client": "{} shards per client",
     "threads": "{} threads",

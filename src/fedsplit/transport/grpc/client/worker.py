@@ -191,7 +191,9 @@ class Worker:
 
     def _forward(self, verb: Parcel[pb.FromServer]) -> Answer:
         identity = verb.head.identity
-        uploads = self.run.engine.forward([self.client], identity.round, identity.step)
+        engine = self.run.engine
+        forward = engine.evaluated if verb.head.forward.evaluating else engine.forward
+        uploads = forward([self.client], identity.round, identity.step)
         self._labels = uploads[0].y if uploads else None
         return [*(self._upload(verb, each) for each in uploads), self._done(verb)]
 
@@ -216,9 +218,10 @@ class Worker:
             skip_first_upload=[self.client] if asked.skip_first_upload else [],
         )
         trained = self.run.engine.train_local([self.client], verb.head.identity.round, work)
+        uploads = [self._upload(verb, each) for each in trained.uploads]
         losses = torch.cat([each.loss for each in trained.losses]).tolist() if trained.losses else []
         done = pb.Done(losses=losses, samples=[terms for each in trained.losses for terms in each.terms])
-        return [*(self._upload(verb, each) for each in trained.uploads), self._message(verb, done=done)]
+        return [*uploads, self._message(verb, done=done)]
 
     def _upload_weights(self, verb: Parcel[pb.FromServer]) -> Answer:
         part = self.expectations.part(verb.head.upload_weights.part)

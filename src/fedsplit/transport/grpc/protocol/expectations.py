@@ -136,9 +136,9 @@ class Expectations:
             raise Corrupt(f"no batch of this run has {samples} samples")
         return [Expected("dz", number, codec, (samples, *self._smashed_shape), self._dtype)]
 
-    def steps(self, samples: int) -> int:
-        """Local steps in a round of a client with so many training samples."""
-        return self._batches(samples) * self._local_epochs
+    def steps(self, samples: int, *, evaluating: bool = False) -> int:
+        """Local steps in a round of a client with so many training samples, or in one pass over these."""
+        return self._batches(samples) * (1 if evaluating else self._local_epochs)
 
     def batch(self, samples: int, step: int) -> int:
         """Samples of the batch of one of these steps."""

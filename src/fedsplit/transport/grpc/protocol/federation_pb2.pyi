@@ -304,8 +304,10 @@ class Install(_message.Message):
     def __init__(self, part: _Optional[_Union[Part, str]] = ..., difference: _Optional[bool] = ...) -> None: ...
 
 class Forward(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("evaluating",)
+    EVALUATING_FIELD_NUMBER: _ClassVar[int]
+    evaluating: bool
+    def __init__(self, evaluating: _Optional[bool] = ...) -> None: ...
 
 class Backward(_message.Message):
     __slots__ = ()

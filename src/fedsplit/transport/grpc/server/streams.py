@@ -97,7 +97,7 @@ def expected_tensors(
         raise Corrupt(f"{content} of step {answer.identity.step} came in place of {verb.identity.step}")
     if content == "failed":
         return []
-    step = _next_upload(pending, expectations.steps(samples))
+    step = _next_upload(pending, expectations.steps(samples, evaluating=verb.forward.evaluating))
     if content == "upload":
         if answer.identity.step != step:
             raise Corrupt(f"an upload of step {answer.identity.step} came in place of one of {step}")

@@ -58,9 +58,9 @@ class GrpcWire(Wire):
                 self._hub.ask(client, install=asked, tensors=packed)
         self._answers(deliveries)
 
-    def forward(self, clients: Sequence[int], step: int) -> Sequence[Upload]:
+    def forward(self, clients: Sequence[int], step: int, *, evaluating: bool) -> Sequence[Upload]:
         for client in clients:
-            self._hub.ask(client, step=step, forward=pb.Forward())
+            self._hub.ask(client, step=step, forward=pb.Forward(evaluating=evaluating))
         return self._uploads(self._answers(clients))
 
     def backward(self, step: int, dz: CodedGradients) -> None:

@@ -1,0 +1,135 @@
+"""Ampere."""
+
+from dataclasses import dataclass
+from itertools import count
+
+from fedsplit.algorithms.algorithm import RoundMetrics, Start
+from fedsplit.algorithms.local_loss import LocalLoss
+from fedsplit.algorithms.pooling import pooled, pooled_loss, shuffled
+from fedsplit.algorithms.round_load import RoundLoad
+from fedsplit.config.values import PositiveInt
+from fedsplit.network.timelines.ampere import AmpereTimeline
+from fedsplit.parties.cohort import Cohort
+from fedsplit.parties.loss import mean_loss
+from fedsplit.parties.messages import Upload
+from fedsplit.randomness import generator
+from fedsplit.state.settled import Settled
+from fedsplit.state.state import State
+from fedsplit.state.weights import Weights
+
+
+class Ampere(LocalLoss):
+    """Ampere: federated training of client and auxiliary model, then training of the server model alone.
+
+    For `device_rounds` rounds clients train client and auxiliary model on the auxiliary loss, and both are
+    averaged. Client models then stay as they are. Every client that takes part uploads, once, the smashed
+    data of all its samples, as models are evaluated: with running statistics, and without augmentation. In
+    each round from then on, the server goes once through all that was uploaded, shuffled. Until it has begun,
+    the model to evaluate is client and auxiliary model.
+
+    The paper trains devices until they converge; here the number of rounds is given. It lets all clients
+    upload at the end of that; of a cohort that is drawn, each does in its first round after that. Its server
+    takes mini-batches of a size of its own; here there are as many as the clients uploaded.
+
+    Source: Z. Zhang, L. Wong and B. Varghese, "Ampere: Communication-Efficient and High-Accuracy Split
+    Federated Learning", 2025 (arXiv 2507.07130).
+
+    Args:
+        start: what to start from.
+        device_rounds: rounds of federated training of client and auxiliary model.
+    """
+
+    timeline = AmpereTimeline()
+    label = "Ampere"
+    place = 9
+
+    def __init__(self, start: Start, *, device_rounds: PositiveInt) -> None:
+        super().__init__(start)
+        self.device_rounds = device_rounds
+        self.memory = start.alignment.memory
+        self.uploads: dict[int, Uploads] = {}
+        """By the round in which they came."""
+
+    def evaluated_auxiliary(self) -> Weights | None:
+        return None if self.uploads else self.auxiliary
+
+    def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
+        if t < self.device_rounds:
+            locally = self.train_clients(cohort)
+            self.average_clients(cohort)
+            return RoundMetrics(train_loss=mean_loss(locally.losses))
+        self.collect(t, cohort)
+        kept = [each.pool for each in self.uploads.values()]
+        pool = kept[0] if len(kept) == 1 else pooled(kept)
+        draw = generator(self.seed, "uploaded smashed data", round=t)
+        batches = shuffled(pool, sum(each.batches for each in self.uploads.values()), draw)
+        losses = [self.server.step(t, batch)[0] for batch in batches]
+        self.samples_at_rest = len(pool.y)
+        return RoundMetrics(train_loss=pooled_loss(losses))
+
+    @staticmethod
+    def round_load(terms: RoundLoad) -> float:
+        """Bytes of a round of federated training; see `upload_load` for the one after these."""
+        return terms.exchanged(terms.client) + terms.exchanged(terms.auxiliary)
+
+    @staticmethod
+    def upload_load(terms: RoundLoad) -> float:
+        """Bytes of the round in which clients upload, all of them at once; none are sent in later rounds."""
+        return terms.received(terms.client) + terms.uploads() / terms.population.local_epochs
+
+    def collect(self, t: int, cohort: Cohort) -> None:
+        """Let those clients of a cohort upload that have not yet."""
+        before = {client for each in self.uploads.values() for client in each.clients}
+        new = [client for client in cohort.clients if client not in before]
+        if not new:
+            return
+        uploading = cohort.select(new)
+        uploading.install("client", self.client_weights)
+        uploads: list[Upload] = []
+        for step in count():
+            arrived = uploading.forward(step, evaluating=True)
+            if not arrived:
+                break
+            uploads += arrived
+        pool = pooled(uploads)
+        kept = self.memory.keep({"z": pool.z, "y": pool.y})
+        self.uploads[t] = Uploads(new, len(uploads), Settled(kept))
+
+    def state(self) -> State:
+        uploads = {
+            str(t): {"clients": each.clients, "batches": each.batches, "samples": each.samples}
+            for t, each in self.uploads.items()
+        }
+        return super().state() | {"uploads": uploads}
+
+    def load_state(self, state: State) -> None:
+        super().load_state(state)
+        device = next(iter(self.server.weights().values())).device
+        self.uploads = {
+            int(t): Uploads(
+                each["clients"],
+                each["batches"],
+                Settled({name: tensor.to(device) for name, tensor in each["samples"].items()}),
+            )
+            for t, each in state["uploads"].items()
+        }
+
+
+@dataclass(frozen=True)
+class Uploads:
+    """What clients uploaded in a round.
+
+    Args:
+        clients: that did.
+        batches: in which.
+        samples: smashed data `z (n, ...)` and labels `y (n,)`.
+    """
+
+    clients: list[int]
+    batches: int
+    samples: Settled
+
+    @property
+    def pool(self) -> Upload:
+        """All of them."""
+        return Upload(self.clients[0], 0, self.samples["z"], self.samples["y"])

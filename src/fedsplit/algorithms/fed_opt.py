@@ -1,0 +1,63 @@
+"""FedAvg with an optimizer at the server."""
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+
+from fedsplit.algorithms.algorithm import RoundMetrics, Start
+from fedsplit.algorithms.fed_avg import FedAvg
+from fedsplit.config.values import PositiveFloat
+from fedsplit.parties.cohort import Cohort
+from fedsplit.state.state import State
+from fedsplit.state.weights import Weights, placed
+
+
+class FedOpt(FedAvg):
+    """FedAvg whose server moves parameters along the averaged difference, as an optimizer moves them.
+
+    Clients are averaged in proportion to their samples, as everywhere here (the paper weighs them alike in
+    its algorithm). Buffers, as the statistics of batch normalisation, have no gradient and are averaged. The
+    server's rate is constant; schedules are of the clients' steps.
+
+    Source: S. Reddi et al., "Adaptive Federated Optimization", 2021, algorithm 2.
+
+    Args:
+        start: what to start from.
+        server_lr: of the server's steps.
+    """
+
+    def __init__(self, start: Start, *, server_lr: PositiveFloat) -> None:
+        super().__init__(start)
+        self.server_lr = server_lr
+        trained = {name: each for name, each in self.full_weights().items() if name not in start.buffers}
+        self.first: Weights = {name: torch.zeros_like(each) for name, each in trained.items()}
+        """Running means of the averaged differences, by parameter."""
+
+    @abstractmethod
+    def moved(self, name: str, difference: Tensor) -> Tensor:
+        """By how much the server moves a parameter.
+
+        Args:
+            name: of the parameter.
+            difference: from the round's weights to the average of what clients made of them.
+        """
+
+    def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
+        before = self.full_weights()
+        metrics = super().run_round(t, cohort)
+        full = self.full_weights()
+        for name, averaged in full.items():
+            if name in self.first:
+                start = before[name].to(averaged.device)
+                full[name] = start + self.moved(name, averaged - start)
+        self.client_weights = {name: full[name] for name in self.client_weights}
+        self.server.load(full)
+        return metrics
+
+    def state(self) -> State:
+        return super().state() | {"first": self.first}
+
+    def load_state(self, state: State) -> None:
+        super().load_state(state)
+        self.first = placed(state["first"], self.first)

@@ -1,0 +1,60 @@
+"""Local-loss-based split learning."""
+
+from itertools import groupby
+
+from fedsplit.algorithms.algorithm import RoundMetrics, Start
+from fedsplit.algorithms.local_loss import LocalLoss
+from fedsplit.algorithms.round_load import RoundLoad
+from fedsplit.network.timelines.lgl_sl import LglSlTimeline
+from fedsplit.parties.cohort import Cohort
+from fedsplit.parties.loss import mean_loss
+from fedsplit.parties.messages import BatchLoss
+from fedsplit.state.state import State
+from fedsplit.state.weights import average
+
+
+class LglSl(LocalLoss):
+    """Local-loss-based split learning: clients upload every batch to a server copy of their own.
+
+    Client and auxiliary model step on the auxiliary model's loss alone; each client's own copy of the server
+    model steps on what it uploads. Client models, auxiliary models and copies are averaged at the end of the
+    round. Clients are those of CSE-FSL. Where the paper leaves open what becomes of the copies' optimizers,
+    each keeps its state, as everybody's does here.
+
+    Source: D.-J. Han et al., "Accelerating Federated Learning with Split Learning on Locally Generated
+    Losses", FL-ICML 2021.
+    """
+
+    timeline = LglSlTimeline()
+    label = "LGL-SL"
+    place = 8
+
+    def __init__(self, start: Start) -> None:
+        super().__init__(start)
+        self.copies = start.server_copies
+
+    def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
+        samples = dict(zip(cohort.clients, cohort.sample_counts, strict=True))
+        self.copies.load(samples, self.server.weights())
+        locally = self.train_clients(cohort, upload_interval=1, in_order=False)
+        globally: list[BatchLoss] = []
+        for _, uploads in groupby(locally.uploads, key=lambda upload: upload.step):
+            globally += self.copies.step(t, list(uploads))[0]
+        self.average_clients(cohort)
+        self.server.load(average(self.copies.weights(cohort.clients), cohort.sample_counts))
+        mean_loss(locally.losses)  # raises where a client's own loss is no longer finite
+        return RoundMetrics(train_loss=mean_loss(globally))
+
+    @staticmethod
+    def round_load(terms: RoundLoad) -> float:
+        return terms.exchanged(terms.client) + terms.uploads() + terms.exchanged(terms.auxiliary)
+
+    def forget_clients(self) -> None:
+        self.copies.forget()
+
+    def state(self) -> State:
+        return super().state() | {"copies": self.copies.state()}
+
+    def load_state(self, state: State) -> None:
+        super().load_state(state)
+        self.copies.load_state(state["copies"])
