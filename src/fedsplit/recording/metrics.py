@@ -152,8 +152,8 @@ class Record:
             row[f"local_accuracy.{name}"] = getattr(self.local_accuracy, name, None)
         row["gradient_error"] = self.gradient_error
         row |= {"simulated_seconds": self.simulated_seconds, "cost": self.cost}
-        row |= {name: getattr(self.text_scores, name, None) for name in SCORES}
         row["evaluated_auxiliary"] = int(self.evaluated_auxiliary)
+        row |= {name: getattr(self.text_scores, name, None) for name in SCORES}
         return row
 
 
