@@ -12,7 +12,7 @@ from fedsplit.building.process import prepare_process
 from fedsplit.building.trained import TrainedRun
 from fedsplit.config.run_config import RunConfig
 from fedsplit.config.values import PositiveInt
-from fedsplit.files.paths import in_one_line, user_path
+from fedsplit.files.paths import in_one_line
 from fedsplit.files.whole import appearing, write_json
 from fedsplit.generation.writer import Writer, Written, build_prompts
 from fedsplit.recording.text_scores import SCORE_TITLES
@@ -46,12 +46,7 @@ class Generate(Task):
         What was there is replaced, once all is whole.
         """
         prepare_process(config)
-        trained = TrainedRun(
-            user_path(config.origin.run or "", "run"),
-            device=config.computation.device,
-            threads=config.computation.threads,
-            trust=config.origin.trust,
-        )
+        trained = TrainedRun.named_by(config)
         prompts = build_prompts(trained.config.dataset, self.samples, key="run", value=config.origin.run)
         writer = Writer(
             prompts=prompts, max_tokens=self.max_tokens, batch_size=self.batch_size, beams=self.beams
