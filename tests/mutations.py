@@ -380,6 +380,30 @@ FAULTS = (
     ),
     # generation
     Fault(
+        "texts-are-due-one-evaluation-late",
+        "generation",
+        "src/fedsplit/generation/generation.py",
+        "return evaluations % self.interval == 0",
+        "return evaluations % self.interval == 1",
+        ("tests/tasks/test_generate.py",),
+    ),
+    Fault(
+        "final-model-writes-nothing",
+        "training",
+        "src/fedsplit/training/final_report.py",
+        "if last.text_scores is None and (written :=",
+        "if last.test_loss is None and (written :=",
+        ("tests/tasks/test_generate.py",),
+    ),
+    Fault(
+        "text-grows-beyond-what-a-model-sees",
+        "generation",
+        "src/fedsplit/generation/decoding.py",
+        "return context is None or len(text) <= context",
+        "return context is None or len(text) <= context + 1",
+        ("tests/tasks/test_generate.py",),
+    ),
+    Fault(
         "cider-forgets-the-length",
         "generation",
         "src/fedsplit/generation/cider.py",
@@ -399,8 +423,8 @@ FAULTS = (
         "greedy-goes-on-behind-the-end",
         "generation",
         "src/fedsplit/generation/decoding.py",
-        "if texts[i][-1] != end]",
-        "]",
+        "if texts[i][-1] != end and _is_seen",
+        "if _is_seen",
         ("tests/generation/test_decoding.py",),
     ),
     Fault(

@@ -3,6 +3,8 @@
 Nothing of a folder is run or unpickled, and nothing is looked for anywhere else.
 """
 
+import logging
+import os
 from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
@@ -29,6 +31,9 @@ _SPECIAL = ("pad_token_id", "bos_token_id", "eos_token_id")
 def transformers() -> Any:
     """The transformers library, which says only what is wrong."""
     torchvision()
+    for talker in ("torchao", "torch.utils._pytree"):  # imported where it is installed, of no use here
+        logging.getLogger(talker).setLevel(logging.ERROR)
+    os.environ.setdefault("TQDM_DISABLE", "1")  # read once, before weights of GGUF files are
     with extra("model", "causal_lm"):
         library: Any = import_module("transformers")
     library.utils.logging.set_verbosity_error()

@@ -53,6 +53,7 @@ OWN = (
     "engine",
     "tracker",
     "network",
+    "generation",
     "choices",
     "sweep",
     "client.id",
