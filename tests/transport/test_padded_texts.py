@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedsplit.algorithms.round_load import Population, RoundLoad
 from fedsplit.building.process import prepare_process
 from fedsplit.config.choices import own_choices
 from fedsplit.config.compose import composed, composing, run_config
+from fedsplit.data.texts import Texts
 from fedsplit.objectives.next_token import PADDING
 from fedsplit.quant.coded import Coded
 from fedsplit.quant.message import Corrupt
@@ -24,7 +25,7 @@ from fedsplit.transport.grpc.protocol.frames import decoded
 from fedsplit.transport.grpc.protocol.packing import pack
 from fedsplit.transport.grpc.server.hub import Hub
 from fedsplit.transport.grpc.server.streams import expected_tensors
-from tests.conftest import Build
+from tests.conftest import METHODS, Build
 from tests.transport.padded_texts import CONTEXT, FEATURES, choices
 from tests.transport.runs import assert_same, ran
 from tests.transport.weighing import ChunkWeigher, counted
@@ -224,3 +225,30 @@ def test_messages_of_texts_are_decoded_as_a_local_transport_simulates_them(
     assert worker.admit(verb.head)
     (done,) = worker.answer(verb)
     assert done.head.WhichOneof("content") == "done"
+
+
+@pytest.mark.parametrize("algorithm", ["minibatch_sfl", "cycle_sl", "ampere"])
+def test_texts_of_many_lengths_are_pooled_as_if_all_were_padded_to_the_longest(
+    texts: Build, monkeypatch: pytest.MonkeyPatch, algorithm: str
+) -> None:
+    """A client's cut gradients and bytes are those of its own positions alone."""
+    rounds = [f"algorithm={algorithm}", *METHODS[algorithm]]
+    ours, theirs = texts(*rounds), texts(*rounds)
+    for run in (ours, theirs):
+        for half in (run.parts.models.halves.client, run.parts.models.halves.server):
+            for dropout in [each for each in half.modules() if isinstance(each, nn.Dropout)]:
+                dropout.p = 0.0  # it draws a number for each position
+    records = [ours.run_round(t) for t in range(2)]
+    positions_of = Texts._positions
+
+    def padded(self: Texts, index: Tensor | slice) -> Tensor:
+        own = positions_of(self, index)
+        return F.pad(own, (0, CONTEXT - own.shape[1]), value=-1)
+
+    monkeypatch.setattr(Texts, "_positions", padded)
+    for t, record in enumerate(records):
+        again = theirs.run_round(t)
+        assert again.train_loss == pytest.approx(record.train_loss, rel=1e-5)
+        assert again.bytes == record.bytes
+    for name, tensor in ours.algorithm.full_weights().items():
+        torch.testing.assert_close(theirs.algorithm.full_weights()[name], tensor, rtol=1e-4, atol=1e-5)

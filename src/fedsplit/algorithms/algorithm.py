@@ -29,6 +29,7 @@ class Start:
         server_copies: of the server model, one for each client; not loaded yet.
         alignment: fits clients' auxiliary models.
         seed: of the run.
+        padding: what smashed data are behind the end of a text.
         buffers: names of the buffers of client and server model, which no gradient moves.
     """
 
@@ -38,6 +39,7 @@ class Start:
     server_copies: ServerCopies
     alignment: Alignment
     seed: int
+    padding: float = 0.0
     buffers: frozenset[str] = frozenset()
 
 
@@ -70,7 +72,12 @@ class Algorithm(ABC):
     def __init__(self, start: Start) -> None:
         self.client_weights = start.client_weights
         self.server = start.server
-        self.seed = start.seed
+        self.seed, self.padding = start.seed, start.padding
+
+    @property
+    def trains_head(self) -> bool:
+        """Whether clients train what they hold behind their client model, in any round."""
+        return self.client_head in ("server", "auxiliary")
 
     @abstractmethod
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:

@@ -60,7 +60,7 @@ class Ampere(LocalLoss):
             return RoundMetrics(train_loss=mean_loss(locally.losses))
         self.collect(t, cohort)
         kept = [each.pool for each in self.uploads.values()]
-        pool = kept[0] if len(kept) == 1 else pooled(kept)
+        pool = kept[0] if len(kept) == 1 else pooled(kept, self.padding)
         draw = generator(self.seed, "uploaded smashed data", round=t)
         batches = shuffled(pool, sum(each.batches for each in self.uploads.values()), draw)
         losses = [self.server.step(t, batch)[0] for batch in batches]
@@ -91,7 +91,7 @@ class Ampere(LocalLoss):
             if not arrived:
                 break
             uploads += arrived
-        pool = pooled(uploads)
+        pool = pooled(uploads, self.padding)
         kept = self.memory.keep({"z": pool.z, "y": pool.y})
         self.uploads[t] = Uploads(new, len(uploads), Settled(kept))
 

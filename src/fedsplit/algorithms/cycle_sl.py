@@ -35,7 +35,7 @@ class CycleSl(MinibatchSfl):
     def step_server(self, t: int, uploads: Sequence[Upload]) -> tuple[list[BatchLoss], Mapping[int, Tensor]]:
         """Step the server on shuffled mini-batches of a local step; then the cut gradients, by client."""
         draw = generator(self.seed, "resampled smashed data", round=t, step=uploads[0].step)
-        batches = shuffled(pooled(uploads), len(uploads), draw)
+        batches = shuffled(pooled(uploads, self.padding), len(uploads), draw)
         losses = [
             self.server.step(t, Upload(each.client, each.step, batch.z, batch.y))[0]
             for each, batch in zip(uploads, batches, strict=True)

@@ -79,6 +79,10 @@ class FslSage(CseFsl):
         self.warm_start = warm_start
         self.alignment = start.alignment
 
+    @property
+    def trains_head(self) -> bool:
+        return self.warm_start > 0
+
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
         if t < self.warm_start:
             return super().run_round(t, cohort)

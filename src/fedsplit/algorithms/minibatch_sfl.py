@@ -60,9 +60,10 @@ class MinibatchSfl(Algorithm):
 
     def step_server(self, t: int, uploads: Sequence[Upload]) -> tuple[list[BatchLoss], Mapping[int, Tensor]]:
         """Step the server on the uploads of a local step; its losses, and each client's cut gradient."""
-        pool = pooled(uploads)
+        pool = pooled(uploads, self.padding)
         loss, dz = self.server.step(t, pool)
-        rows = zip(uploads, torch.split(dz, [len(each.y) for each in uploads]), strict=True)
+        split = zip(uploads, torch.split(dz, [len(each.y) for each in uploads]), strict=True)
+        rows = [(each, own[:, : each.z.shape[1]]) for each, own in split]  # texts without others' padding
         if self.scale == "union":
             return [loss], {each.client: own for each, own in rows}
         terms = self.server.terms

@@ -5,14 +5,22 @@ from collections.abc import Sequence
 import torch
 
 from fedsplit.errors import NonFinite
+from fedsplit.objectives.padding import lengthened
 from fedsplit.parties.loss import mean_loss
 from fedsplit.parties.messages import BatchLoss, Upload
 
 
-def pooled(uploads: Sequence[Upload]) -> Upload:
-    """All samples of some uploads, one upload's after the other's, under the client and step of the first."""
+def pooled(uploads: Sequence[Upload], padding: float) -> Upload:
+    """All samples of some uploads, one upload's after the other's, under the client and step of the first.
+
+    Texts get as many positions as the longest has, with `padding` behind the end of the smashed data.
+    """
     first = uploads[0]
-    z, y = torch.cat([each.z for each in uploads]), torch.cat([each.y for each in uploads])
+    batches = [(each.z, each.y) for each in uploads]
+    if first.y.dim() == 2:
+        length = max(y.shape[1] for _, y in batches)
+        batches = [lengthened(z, y, length, padding) for z, y in batches]
+    z, y = (torch.cat(part) for part in zip(*batches, strict=True))
     return Upload(first.client, first.step, z, y)
 
 

@@ -47,6 +47,7 @@ def build_algorithm(parts: ClientParts, alignment: Alignment) -> Algorithm:
         server_copies=parts.engine.server_copies(halves.server, optimizer, schedule, seed, recorder),
         alignment=alignment,
         seed=seed,
+        padding=halves.padding,
         buffers=frozenset(
             name for module in (halves.client, halves.server) for name, _ in module.named_buffers()
         ),

@@ -21,6 +21,7 @@ def build_alignment(parts: Ingredients) -> Alignment:
         batch_size=settings.align_batch_size,
         max_dataset_size=settings.max_dataset_size,
         memory=parts.memory,
+        padding=parts.models.halves.padding,
         tolerance=settings.align_tolerance or 0.0,
         seed=parts.config.training.seed,
     )

@@ -1,7 +1,7 @@
 """How a module's passes are computed: in which precision, and compiled or not."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Literal, TypeAlias
 
@@ -24,6 +24,19 @@ def set_computation(module: nn.Module, precision: Precision, *, compiled: bool) 
     setattr(module, _AUTOCAST, torch.bfloat16 if precision == "bf16" else None)
 
     setattr(module, _COMPILED, torch.compile(partial(_pass, module)) if compiled else None)
+
+
+@contextmanager
+def eagerly(*modules: nn.Module) -> Iterator[None]:
+    """Leave compiled passes through these modules alone meanwhile: they would be compiled for other sizes."""
+    compiled = [getattr(module, _COMPILED, None) for module in modules]
+    for module in modules:
+        setattr(module, _COMPILED, None)
+    try:
+        yield
+    finally:
+        for module, own in zip(modules, compiled, strict=True):
+            setattr(module, _COMPILED, own)
 
 
 def set_float32(precision: Precision) -> None:

@@ -67,6 +67,7 @@ class Alignment:
         max_dataset_size: samples that a ring keeps.
         tolerance: ends an alignment early, see `Settling`; 0 is never.
         memory: where rings and auxiliary models are set aside.
+        padding: what smashed data are behind the end of a text.
     """
 
     def __init__(
@@ -81,8 +82,9 @@ class Alignment:
         seed: int,
         tolerance: float = 0.0,
         memory: Memory | None = None,
+        padding: float = 0.0,
     ) -> None:
-        self.memory = memory or Memory()
+        self.memory, self._padding = memory or Memory(), padding
         self._new_auxiliary, self.estimator, self._objective = new_auxiliary, estimator, objective
         self._epochs, self._batch_size, self._capacity = epochs, batch_size, max_dataset_size
         self._tolerance, self._seed = tolerance, seed
@@ -107,7 +109,7 @@ class Alignment:
 
     def _ring(self, client: int) -> Ring:
         if client not in self._rings:
-            self._rings[client] = Ring(self._capacity, self.memory)
+            self._rings[client] = Ring(self._capacity, self.memory, self._padding)
         return self._rings[client]
 
     def align(self, client: int, round: int, server: CutGradients, *, initially: Weights) -> Weights:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from fedsplit.computing.memory import Memory
-from fedsplit.objectives.next_token import PADDING
+from fedsplit.objectives.padding import lengthened
 from fedsplit.state.state import State
 
 
@@ -16,10 +16,11 @@ class Ring:
 
     Args:
         memory: where the blocks are set aside.
+        padding: what smashed data are behind the end of a text.
     """
 
-    def __init__(self, capacity: int, memory: Memory | None = None) -> None:
-        self.capacity = capacity
+    def __init__(self, capacity: int, memory: Memory | None = None, padding: float = 0.0) -> None:
+        self.capacity, self._padding = capacity, padding
         self._memory = memory or Memory()
         self._z: Tensor | None = None
         self._y: Tensor | None = None
@@ -36,22 +37,13 @@ class Ring:
             self._y = self._memory.empty(y, self.capacity, *y.shape[1:])
         z, y = z[-self.capacity :], y[-self.capacity :]
         if y.dim() == 2 and y.shape[1] > self._y.shape[1]:  # what was kept gets longer
-            self._z, self._y = self._padded(self._z, self._y, y.shape[1])
+            self._z, self._y = lengthened(self._z, self._y, y.shape[1], self._padding)
         elif y.dim() == 2:
-            z, y = self._padded(z, y, self._y.shape[1])
+            z, y = lengthened(z, y, self._y.shape[1], self._padding)
         places = (self._next + torch.arange(len(y), device=y.device)) % self.capacity
         self._z[places], self._y[places] = z, y
         self._next = (self._next + len(y)) % self.capacity
         self._count = min(self._count + len(y), self.capacity)
-
-    def _padded(self, z: Tensor, y: Tensor, length: int) -> tuple[Tensor, Tensor]:
-        """Samples with so many positions: their own, and padding behind them."""
-        if y.shape[1] == length:
-            return z, y
-        longer = z.new_zeros(len(z), length, *z.shape[2:]), y.new_full((len(y), length), PADDING)
-        for padded, own in zip(longer, (z, y), strict=True):
-            padded[:, : own.shape[1]] = own
-        return longer
 
     def _block(self, z: Tensor) -> Tensor:
         if z.dim() != 4:

@@ -13,6 +13,8 @@ def test_labels_on_an_axis_of_the_cut_figure_are_apart_whatever_it_spans(largest
             *(f"layer{k}", None if k % 3 else k, 1, 0, 0, 0, 0),
             client_macs=int(2e6 * largest ** (k / 8)),
             server_macs=0,
+            memory_bytes=0,
+            held_bytes=0,
             load=dict.fromkeys(algorithm_looks(), 5e6 * largest ** (k / 8)),
         )
         for k in range(9)

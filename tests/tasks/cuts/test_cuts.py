@@ -21,6 +21,8 @@ from tests.training.test_communication_load import SIZES, uploaded_samples
 
 ASKED = (*TINY, "auxiliary=derived", "auxiliary.optimizer.lr=0.001")
 
+SIZED = ("smashed", "client", "server", "memory", "held")
+
 
 def costs(configured: Configure, *overrides: str) -> dict[str, CutCosts]:
     config = configured(*ASKED, "task=cuts", *overrides)
@@ -55,6 +57,16 @@ def test_loads_of_cuts_are_what_a_run_counts_in_its_later_rounds(
     asked = ["task.server_update_interval=3", "task.align_interval=2"]
     found = costs(configured, *overrides, *asked)[run.config.splitting.cut]
     assert found.load[algorithm] == (loads[4] - loads[2]) / 2
+
+
+@pytest.mark.parametrize("algorithm", ["fed_avg", "splitfed_v2", "cse_fsl", "fsl_sage"])
+def test_memory_of_clients_at_a_cut_is_what_a_run_records(
+    configured: Configure, tiny: Build, algorithm: str
+) -> None:
+    overrides = [f"algorithm={algorithm}", "model.cut=pool"]
+    record = tiny("auxiliary=derived", *overrides).run_round(0)
+    found = costs(configured, *overrides)["pool"]
+    assert (found.memory_bytes, found.held_bytes) == (record.client_memory, record.held)
 
 
 def run_round(run: Any, t: int) -> int:
@@ -172,7 +184,7 @@ def test_table_of_cuts_holds_the_same_in_every_format(
     for line in lines:
         cut = found[line["cut"]]
         assert line["stage"] == str(cut.stage)
-        for key in ("tensors", "smashed_bytes", "client_bytes", "server_bytes", "client_macs", "server_macs"):
+        for key in ("tensors", *(f"{what}_bytes" for what in SIZED), "client_macs", "server_macs"):
             assert int(line[key]) == getattr(cut, key)
         assert {name: int(line[f"load_{name}"]) for name in (*ALGORITHMS, *METHODS)} == pytest.approx(
             cut.load, abs=0.5
@@ -187,7 +199,8 @@ def test_table_of_cuts_holds_the_same_in_every_format(
             cut = found[row[0]]
             assert row[1:3] == [str(cut.stage), str(cut.tensors)]
             numbers = [cut.smashed_bytes, cut.client_bytes, cut.server_bytes, cut.auxiliary_bytes]
-            numbers += [cut.client_macs, cut.server_macs, *cut.load.values()]
+            numbers += [cut.client_macs, cut.server_macs, cut.memory_bytes, cut.held_bytes]
+            numbers += cut.load.values()
             shown = [1e6 * float(cell.replace(",", "")) for cell in row[3:]]
             assert shown == pytest.approx(numbers, rel=0.006)
 

@@ -7,6 +7,7 @@ from itertools import accumulate
 from math import isfinite
 from typing import Literal, TypeAlias
 
+from fedsplit.recording.text_scores import SCORE_TITLES
 from fedsplit.reports.runs import Run
 
 Better: TypeAlias = Literal["higher", "lower"]
@@ -129,6 +130,10 @@ _MEASURES: Mapping[str, Callable[[Sequence[float]], list[Measure]]] = {
         _share("local_accuracy.mean", "Local accuracy", _last_in("local_accuracy.mean")),
         _share("local_accuracy.worst", "Local accuracy, worst client", _last_in("local_accuracy.worst")),
     ],
+    "text_scores": lambda targets: [
+        Measure(f"text_scores.{name}", title, _last_in(name), "higher")
+        for name, title in SCORE_TITLES.items()
+    ],
     "load": _one(Measure("load", "Load (MB)", _last_in("load"), "lower", scale=1e-6)),
     "bytes_to_accuracy": _each("bytes_to_accuracy", "Load to {} (MB)", _column("load"), 1e-6),
     "simulated_seconds": _one(
@@ -140,6 +145,10 @@ _MEASURES: Mapping[str, Callable[[Sequence[float]], list[Measure]]] = {
     "seconds": _one(Measure("seconds", "Time (s)", partial(_last, _seconds), "lower")),
     "seconds_to_accuracy": _each("seconds_to_accuracy", "Time to {} (s)", _seconds),
     "cost": _one(Measure("cost", "Cost", _last_in("cost"), "lower")),
+    "client_memory": _one(
+        Measure("client_memory", "Client memory (MB)", _last_in("client_memory_mb"), "lower")
+    ),
+    "held": _one(Measure("held", "Held (MB)", _last_in("held_mb"), "lower")),
     "rounds_run": _one(
         Measure("rounds_run", "Rounds", lambda run: float(len(run.columns["round"])), decimals=0)
     ),
@@ -156,4 +165,4 @@ TO_ACCURACY = {
     "seconds_to_accuracy": "seconds",
 }
 """Those that need accuracies to be reached, and what they count."""
-_UNUSUAL = {"seconds", "seconds_to_accuracy", "rounds_run"}
+_UNUSUAL = {"seconds", "seconds_to_accuracy", "client_memory", "held", "rounds_run"}

@@ -30,6 +30,8 @@ class CutCosts:
         auxiliary_bytes: of the state of an auxiliary model that is derived from the server model.
         client_macs: multiply-adds of the client model's forward pass for one sample.
         server_macs: of the server model's.
+        memory_bytes: of a client in its largest local step, with the algorithm of the configuration.
+        held_bytes: of these, what waits for a cut gradient.
         load: bytes a round, by algorithm.
     """
 
@@ -42,6 +44,8 @@ class CutCosts:
     auxiliary_bytes: int
     client_macs: int
     server_macs: int
+    memory_bytes: int
+    held_bytes: int
     load: dict[str, float]
 
 
@@ -52,8 +56,10 @@ _EXACT = (
     "auxiliary_bytes",
     "client_macs",
     "server_macs",
+    "memory_bytes",
+    "held_bytes",
 )
-_SHOWN = ("z", "client", "server", "auxiliary", "client MMAC", "server MMAC")
+_SHOWN = ("z", "client", "server", "auxiliary", "client MMAC", "server MMAC", "client memory", "held")
 
 
 def print_csv(found: Sequence[CutCosts]) -> None:

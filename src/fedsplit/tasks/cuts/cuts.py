@@ -1,17 +1,18 @@
 """What each cut of a model costs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fedsplit.algorithms.algorithm import Algorithm
 from fedsplit.algorithms.round_load import Population, RoundLoad
+from fedsplit.building.client_cost import build_client_cost
 from fedsplit.building.models import build_whole_model
 from fedsplit.building.parts import ClientParts
 from fedsplit.building.process import prepare_process
@@ -31,7 +32,7 @@ from fedsplit.models.derived import DerivedAuxiliary
 from fedsplit.models.splitting.cuts import Cut, Cuts, evaluating
 from fedsplit.models.splitting.probed import ProbedCut, ProbedCuts
 from fedsplit.models.splitting.probing import probe
-from fedsplit.models.splitting.split import divided, find_cuts
+from fedsplit.models.splitting.split import SplitModel, divided, find_cuts
 from fedsplit.reports.figures.style import house_style
 from fedsplit.state.weights import Weights
 from fedsplit.tasks.cuts.costs import CutCosts, cut_figure, print_csv, print_markdown, print_shown
@@ -112,6 +113,9 @@ class CutTable(Task):
                     crossing=halves.crossing,
                     **options,
                 )
+            head = _head(parts, halves, auxiliary.to(example.device), z)
+            blueprint = replace(parts.engine.blueprint, body=halves.client, head=head, head_sees=None)
+            cost = build_client_cost(parts, blueprint, trains_head=not parts.estimates)
             client, server = travelling(halves.client), travelling(halves.server)
             coded_shape = partial(unflattened, halves.client, example)
             terms = RoundLoad(
@@ -134,6 +138,8 @@ class CutTable(Task):
                     auxiliary_bytes=_bytes(travelling(auxiliary)),
                     client_macs=macs[cut.end],
                     server_macs=macs[-1] - macs[cut.end],
+                    memory_bytes=cost.memory,
+                    held_bytes=cost.held,
                     load={name: load for name, load in loads.items() if load is not None},
                 )
             )
@@ -153,6 +159,22 @@ class CutTable(Task):
             positions=lengths
             and [int(lengths(dataset.train.labels_at(shard)).sum()) for shard in parts.data.shards],
         )
+
+
+def _head(
+    parts: ClientParts, halves: SplitModel, auxiliary: nn.Module, z: tuple[int, ...]
+) -> nn.Module | None:
+    """What a client of the configuration's algorithm holds behind its client model, at this cut."""
+    match parts.algorithm_class.client_head:
+        case "none":
+            return None
+        case "server":
+            return halves.server
+        case "auxiliary":
+            return auxiliary
+        case "estimator":
+            objective = parts.data.dataset.objective
+            return parts.estimator.model(auxiliary, smashed_shape=z, objective=objective)
 
 
 def _algorithms() -> dict[str, type[Algorithm]]:

@@ -1,0 +1,43 @@
+"""Measures what a client of a run costs, or of another cut of its model."""
+
+from torch import Tensor
+
+from fedsplit.building.data import Data
+from fedsplit.building.parts import ClientParts
+from fedsplit.data.batches import batch_slices
+from fedsplit.parties.client_cost import ClientCost, client_cost
+from fedsplit.parties.engine import Blueprint
+
+
+def build_client_cost(
+    parts: ClientParts, blueprint: Blueprint | None = None, *, trains_head: bool
+) -> ClientCost:
+    """Cost of the largest local step of any client.
+
+    Args:
+        parts: of the run.
+        blueprint: of its clients; None: as the run has them.
+        trains_head: whether clients train the model behind the client model.
+    """
+    data, batch_size = parts.data, parts.config.training.batch_size
+    most = max(data.shards.sizes) or batch_size  # clients may bring what they have
+    samples = max(piece.stop - piece.start for piece in batch_slices(most, batch_size))
+    train, largest = data.dataset.train, _largest_sample(data)
+
+    def batch(copies: int) -> tuple[Tensor, Tensor]:
+        index = largest.expand(copies).to(train.index_device)
+        return train.inputs_at(index), train.labels_at(index)
+
+    return client_cost(blueprint or parts.engine.blueprint, batch, samples, trains_head=trains_head)
+
+
+def _largest_sample(data: Data) -> Tensor:
+    """Index of the training sample with most positions, `(1,)`; the first where data are never padded."""
+    longest, found = 0, data.shards.indices[:1]
+    for shard in data.shards:
+        lengths = data.dataset.objective.lengths(data.dataset.train.labels_at(shard))
+        if lengths is None:
+            break
+        if lengths.max() > longest:
+            longest, found = int(lengths.max()), shard[lengths.argmax().cpu()][None]
+    return found

@@ -1,0 +1,22 @@
+"""Batches of texts with more positions than their own."""
+
+from torch import Tensor
+
+from fedsplit.objectives.next_token import PADDING
+
+
+def lengthened(z: Tensor, y: Tensor, length: int, padding: float) -> tuple[Tensor, Tensor]:
+    """Smashed data `(b, length, ...)` and labels `(b, length)`: a batch's own, and padding behind them.
+
+    Args:
+        z: smashed data `(b, t, ...)`.
+        y: labels `(b, t)`.
+        length: at least t.
+        padding: what smashed data are behind the end of a text.
+    """
+    if y.shape[1] == length:
+        return z, y
+    longer = z.new_full((len(z), length, *z.shape[2:]), padding), y.new_full((len(y), length), PADDING)
+    for padded, own in zip(longer, (z, y), strict=True):
+        padded[:, : own.shape[1]] = own
+    return longer

@@ -1,0 +1,96 @@
+"""Memory that a client's training takes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedsplit.computing.computation import eagerly
+from fedsplit.computing.model_state import ModelState
+from fedsplit.computing.saved_tensors import SavedTensors
+from fedsplit.parties.engine import Blueprint
+from fedsplit.parties.local_step import forward_body, local_step
+
+_FEWEST = 2
+"""Samples of the smaller of two batches to measure on; batch normalisation cannot train on one."""
+
+
+@dataclass(frozen=True)
+class ClientCost:
+    """Memory of one client in a local step, in bytes.
+
+    Args:
+        memory: weights, gradients, optimizer state and the most that is saved for the backward pass.
+        held: what a client that waits for a cut gradient keeps of its forward pass meanwhile.
+    """
+
+    memory: int
+    held: int
+
+
+def client_cost(
+    blueprint: Blueprint,
+    batch: Callable[[int], tuple[Tensor, Tensor]],
+    samples: int,
+    *,
+    trains_head: bool,
+) -> ClientCost:
+    """Cost of a client's local step on a batch of so many samples, whichever engine computes it.
+
+    What a step saves grows by the same bytes with each sample, so it is measured on steps of two and of three
+    samples, by which no model is moved.
+
+    Args:
+        blueprint: of the client.
+        batch: inputs and labels of so many samples, each as large as the largest.
+        samples: of the step.
+        trains_head: whether the client trains its head, if it has one.
+    """
+    with torch.random.fork_rng(), eagerly(*filter(None, (blueprint.body, blueprint.head))):
+        few, more = (_step(blueprint, *batch(_FEWEST + i), trains_head=trains_head) for i in range(2))
+    return ClientCost(
+        few.memory + (samples - _FEWEST) * (more.memory - few.memory),
+        few.held + (samples - _FEWEST) * (more.held - few.held),
+    )
+
+
+def _step(blueprint: Blueprint, x: Tensor, y: Tensor, *, trains_head: bool) -> ClientCost:
+    """Cost of a step on this batch, by a copy of the client."""
+    sees = blueprint.head_sees
+    body = ModelState(blueprint.body, blueprint.optimizer)
+    head = ModelState(blueprint.head, blueprint.optimizer) if blueprint.head else None
+    states = [body] if head is None else [body, head]
+    own = [tensor for state in states for tensor in (*state.parameters.values(), *state.buffers.values())]
+    with SavedTensors(apart=own) as saved:
+        if head is None:
+            z, descend = forward_body(body, x, seed=0)
+            descend(torch.zeros_like(z), 1.0)
+        else:
+            z, *_ = local_step(
+                body,
+                head,
+                blueprint.objective,
+                x,
+                y,
+                estimator=blueprint.estimator,
+                train_head_too=trains_head,
+                learning_rate_factor=1.0,
+                seeds=(0, 0),
+                seen=(lambda z: sees(z, y, 0)) if sees else None,
+            )
+        most = saved.peak_with(z)
+    stepped = states if trains_head else [body]
+    gradients = [tensor for state in stepped for tensor in state.trained.values()]
+    slots = [
+        value
+        for state in states
+        for slot in state.state()["optimizer"].values()
+        for value in slot.values()
+        if isinstance(value, Tensor)
+    ]
+    return ClientCost(_bytes([*own, *gradients, *slots]) + most, 0 if head else most)
+
+
+def _bytes(tensors: list[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
