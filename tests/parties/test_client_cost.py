@@ -50,6 +50,13 @@ def test_client_of_an_auxiliary_loss_holds_nothing_and_has_the_auxiliary_model_b
     assert cost(tiny("algorithm=fsl_sage", "algorithm.warm_start=1")) == trained
 
 
+def test_rules_keep_what_they_need_and_nothing_else(tiny: Build) -> None:
+    plain, prox = cost(tiny("algorithm=fed_avg")), cost(tiny("algorithm=fed_prox"))
+    assert prox.memory - plain.memory == C + S
+    one, other = (tiny("algorithm=heron", f"batch_size={size}") for size in (4, 8))
+    assert cost(other).memory - cost(one).memory == (largest(other) - largest(one)) * Z  # smashed data
+
+
 @pytest.mark.parametrize("algorithm", [*ALGORITHMS, *METHODS])
 def test_only_clients_that_get_cut_gradients_hold_something(tiny: Build, algorithm: str) -> None:
     run = tiny(f"algorithm={algorithm}", *METHODS.get(algorithm, ()))

@@ -11,7 +11,7 @@ from fedsplit.algorithms.heron import ZerothOrder
 from fedsplit.computing.model_state import ModelState
 from fedsplit.errors import UserError
 from fedsplit.objectives.losses import Losses
-from fedsplit.parties.local_rule import LocalGradients, LocalRule, StepSeeds
+from fedsplit.parties.local_rule import LocalBatch, LocalGradients, LocalRule, StepSeeds
 from tests.conftest import Build
 from tests.oracles.plain_loops import PlainLoop, sgd
 
@@ -74,7 +74,7 @@ def gradients(rule: LocalRule) -> tuple[LocalGradients, Tensor]:
     with torch.no_grad():
         layer.weight.copy_(torch.randn(2, 3, generator=draw))
     body, head = ModelState(layer), ModelState(nn.Identity())
-    found = rule.gradients(body, head, Squares(), x, y, seeds=StepSeeds(rule=1), seen=None)
+    found = rule.gradients(LocalBatch(body, head, Squares(), x, y, StepSeeds(rule=1)))
     assert torch.equal(body.trained["weight"], layer.weight)
     return found, 2 * (x @ layer.weight.detach().T - y).T @ x / y.numel()
 

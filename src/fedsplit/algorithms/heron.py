@@ -4,10 +4,8 @@ import torch
 from torch import Tensor
 
 from fedsplit.algorithms.cse_fsl import CseFsl
-from fedsplit.computing.steppable import Steppable
 from fedsplit.config.values import PositiveFloat, PositiveInt
-from fedsplit.objectives.losses import Losses
-from fedsplit.parties.local_rule import LocalGradients, LocalRule, Seen, StepSeeds, standard_normal
+from fedsplit.parties.local_rule import LocalBatch, LocalGradients, LocalRule, standard_normal
 
 
 class ZerothOrder(LocalRule):
@@ -24,21 +22,13 @@ class ZerothOrder(LocalRule):
         self.mu, self.probes, self.passes = mu, probes, 1 + probes
 
     @torch.no_grad()
-    def gradients(
-        self,
-        body: Steppable,
-        head: Steppable,
-        losses: Losses,
-        x: Tensor,
-        y: Tensor,
-        *,
-        seeds: StepSeeds,
-        seen: Seen,
-    ) -> LocalGradients:
+    def gradients(self, batch: LocalBatch) -> LocalGradients:
+        body, head, seeds = batch.body, batch.head, batch.seeds
+
         def passed(*buffers: dict[str, Tensor] | None) -> tuple[Tensor, Tensor]:
-            z = body.forward(x, seed=seeds.body, buffers=buffers[0])
-            outputs = head.forward(seen(z) if seen else z, seed=seeds.head, buffers=buffers[1])
-            return z, losses.mean(outputs, y)
+            z = body.forward(batch.x, seed=seeds.body, buffers=buffers[0])
+            seen = batch.seen(z) if batch.seen else z
+            return z, batch.losses.mean(head.forward(seen, seed=seeds.head, buffers=buffers[1]), batch.y)
 
         weights = [*body.trained.values(), *head.trained.values()]
         first, found = [each.clone() for each in weights], [torch.zeros_like(each) for each in weights]

@@ -10,6 +10,7 @@ from fedsplit.computing.computation import eagerly
 from fedsplit.computing.model_state import ModelState
 from fedsplit.computing.saved_tensors import SavedTensors
 from fedsplit.parties.engine import Blueprint
+from fedsplit.parties.local_rule import StepSeeds
 from fedsplit.parties.local_step import forward_body, local_step
 
 _FEWEST = 2
@@ -21,7 +22,8 @@ class ClientCost:
     """Memory of one client in a local step, in bytes.
 
     Args:
-        memory: weights, gradients, optimizer state and the most that is saved for the backward pass.
+        memory: weights, and those of the round's beginning where a rule needs them, gradients, optimizer
+            state and the most that is saved for the backward pass.
         held: what a client that waits for a cut gradient keeps of its forward pass meanwhile.
     """
 
@@ -58,13 +60,21 @@ def client_cost(
 def _step(blueprint: Blueprint, x: Tensor, y: Tensor, *, trains_head: bool) -> ClientCost:
     """Cost of a step on this batch, by a copy of the client."""
     sees = blueprint.head_sees
-    body = ModelState(blueprint.body, blueprint.optimizer)
-    head = ModelState(blueprint.head, blueprint.optimizer) if blueprint.head else None
+    rule = blueprint.rule
+    body = ModelState(blueprint.body, blueprint.optimizer, anchored=rule.anchored)
+    head = None
+    if blueprint.head:
+        head = ModelState(blueprint.head, blueprint.optimizer, anchored=rule.anchored)
     states = [body] if head is None else [body, head]
-    own = [tensor for state in states for tensor in (*state.parameters.values(), *state.buffers.values())]
+    own = [
+        tensor
+        for state in states
+        for tensors in (state.parameters, state.buffers, state.anchor)
+        for tensor in tensors.values()
+    ]
     with SavedTensors(apart=own) as saved:
         if head is None:
-            z, descend = forward_body(body, x, seed=0)
+            z, descend = forward_body(body, x, rule=rule, seed=0)
             descend(torch.zeros_like(z), 1.0)
         else:
             z, *_ = local_step(
@@ -73,10 +83,10 @@ def _step(blueprint: Blueprint, x: Tensor, y: Tensor, *, trains_head: bool) -> C
                 blueprint.objective,
                 x,
                 y,
-                estimator=blueprint.estimator,
-                train_head_too=trains_head,
+                rule=rule,
+                estimator=None if trains_head else blueprint.estimator,
                 learning_rate_factor=1.0,
-                seeds=(0, 0),
+                seeds=StepSeeds(0, 0, 0),
                 seen=(lambda z: sees(z, y, 0)) if sees else None,
             )
         most = saved.peak_with(z)

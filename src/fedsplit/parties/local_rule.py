@@ -28,6 +28,19 @@ UNSEEDED = StepSeeds()
 
 
 @dataclass(frozen=True)
+class LocalBatch:
+    """A batch at a client that trains client model and head on it; see `local_step` for each."""
+
+    body: Steppable
+    head: Steppable
+    losses: Losses
+    x: Tensor
+    y: Tensor
+    seeds: StepSeeds = UNSEEDED
+    seen: Seen = None
+
+
+@dataclass(frozen=True)
 class LocalGradients:
     """What body and head descend along, in the order of their `trained`.
 
@@ -59,25 +72,17 @@ class LocalRule:
     passes: int = 3
     """Forward passes that take as long as a local step, for timelines; a backward pass is two."""
 
-    def gradients(
-        self,
-        body: Steppable,
-        head: Steppable,
-        losses: Losses,
-        x: Tensor,
-        y: Tensor,
-        *,
-        seeds: StepSeeds,
-        seen: Seen,
-    ) -> LocalGradients:
-        """Of the head's loss, for a head that is trained at the client; see `local_step` for arguments."""
-        z = body.forward(x, seed=seeds.body)
+    def gradients(self, batch: LocalBatch) -> LocalGradients:
+        """Of the head's loss, where the head is trained at the client."""
+        body, head, losses, seeds = batch.body, batch.head, batch.losses, batch.seeds
+        z = body.forward(batch.x, seed=seeds.body)
         own = list(body.trained.values())
-        if seen is not None:
-            head_loss, dz, of_head = head_gradients(head, losses, seen(z.detach()), y, seed=seeds.head)
+        if batch.seen is not None:
+            seen = batch.seen(z.detach())
+            head_loss, dz, of_head = head_gradients(head, losses, seen, batch.y, seed=seeds.head)
             return LocalGradients(z.detach(), head_loss, gradients_of(z, own, dz), of_head)
         version = z._version
-        loss = losses.mean(head.forward(z, seed=seeds.head), y)
+        loss = losses.mean(head.forward(z, seed=seeds.head), batch.y)
         if z._version != version:
             raise AssertionError("a head must leave smashed data as they are: they may still be uploaded")
         gradients = gradients_of(loss.sum(), [*own, *head.trained.values()])

@@ -17,7 +17,15 @@ from fedsplit.computing.captured_steps import Outputs
 from fedsplit.computing.steppable import Seed, Steppable
 from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.objectives.losses import Losses
-from fedsplit.parties.local_rule import UNSEEDED, LocalRule, Seen, StepSeeds, gradients_of, head_gradients
+from fedsplit.parties.local_rule import (
+    UNSEEDED,
+    LocalBatch,
+    LocalRule,
+    Seen,
+    StepSeeds,
+    gradients_of,
+    head_gradients,
+)
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,7 @@ def local_step(
         seen: smashed data as the head sees them; None: as they are.
     """
     if estimator is None:
-        found = rule.gradients(body, head, losses, x, y, seeds=seeds, seen=seen)
+        found = rule.gradients(LocalBatch(body, head, losses, x, y, seeds, seen))
         body.descend(rule.corrected(found.body, body), learning_rate_factor)
         head.descend(rule.corrected(found.head, head), learning_rate_factor)
         return found.z, found.loss
