@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, get_type_hints
 
 from fedsplit.config.checks import check_keys, check_together, own_keys
 from fedsplit.config.component import Component
@@ -144,9 +144,9 @@ def _read(topic: type[Read], values: Plain) -> Read | None:
     if node is None:
         return None
     read: dict[str, Any] = {key: node.get(key) for key in keys_of(topic)}
-    for each in fields(topic):
-        if each.type is Component:
-            read[each.name] = Component.of(f"{topic.PLACE}.{each.name}", read[each.name])
+    for key, kind in get_type_hints(topic).items():
+        if kind is Component:
+            read[key] = Component.of(f"{topic.PLACE}.{key}", read[key])
     return topic(**read)
 
 
