@@ -175,6 +175,32 @@ FAULTS = (
     ),
     # algorithms
     Fault(
+        "prox-pulls-away-from-where-the-round-began",
+        "algorithms",
+        "src/fedsplit/algorithms/fed_prox.py",
+        "gradient + self.mu",
+        "gradient - self.mu",
+        ("tests/parties/test_local_rule.py",),
+    ),
+    Fault(
+        "zeroth-order-step-leaves-weights-where-they-were-probed",
+        "algorithms",
+        "src/fedsplit/algorithms/heron.py",
+        "            each.copy_(start)\n",
+        "            pass\n",
+        ("tests/parties/test_local_rule.py",),
+    ),
+    Fault(
+        "anchors-of-a-stack-stay-at-the-first-weights",
+        "computing",
+        "src/fedsplit/computing/stacked_state.py",
+        """(*self.tensors().items(), *self.anchor.items()):
+            stack.copy_""",
+        """self.tensors().items():
+            stack.copy_""",
+        ("tests/parties/test_local_rule.py",),
+    ),
+    Fault(
         "fed-avg-weighs-clients-alike",
         "algorithms",
         "src/fedsplit/algorithms/fed_avg.py",
