@@ -10,7 +10,7 @@ from tests.data import test_every_combination
 from tests.deployment.test_backends import COMPILED, LINEAR, SQNR
 from tests.deployment.test_trained_int8 import RUNTIMES
 from tests.models import test_model_choices
-from tests.test_every_choice import CHOICES, OF_A_TRAINED_RUN, OVER_THE_NETWORK, choices_by_run
+from tests.test_every_choice import CHOICES, OF_A_TRAINED_RUN, OF_TEXTS, OVER_THE_NETWORK, choices_by_run
 from tests.training import test_language_models
 
 ALIKE = {("model", "vgg11"), (GROUP, "qat_int8_pt2e_compiled")}
@@ -47,5 +47,5 @@ def collected() -> set[tuple[str, ...]]:
 
 def test_every_choice_has_a_case_that_runs_it() -> None:
     missing = {each.parts for each in CHOICES} - collected()
-    missing -= ALIKE | AT_CLIENTS | OVER_THE_NETWORK | OF_A_TRAINED_RUN
+    missing -= ALIKE | AT_CLIENTS | OVER_THE_NETWORK | OF_A_TRAINED_RUN | OF_TEXTS
     assert not missing, f"no case runs {', '.join(sorted(map('/'.join, missing)))}"

@@ -16,8 +16,13 @@ RUN_ELSEWHERE = {"adapter", "dataset", "deployment", "distribution", "model"}
 """Groups whose choices have cases of their own, see tests/test_every_case.py."""
 LARGE = {"paper_cifar10", "accuracy_study", "split_grid"}
 """Experiments of large models: every run composes them, in tests/transport/test_plan.py."""
-OF_A_TRAINED_RUN = {("task", "compare")}
+OF_A_TRAINED_RUN = {("task", "compare"), ("task", "generate")}
 """Look at what a run left behind: `tests/tasks`."""
+OF_TEXTS = {
+    ("generation", "greedy"),
+    *(("experiment", name) for name in ("e2e_tiny", "e2e_smollm2", "e2e_gpt2_medium")),
+}
+"""Need a language model: `tests/tasks/test_generate.py`."""
 INDEPENDENT = (
     "client_optimizer",
     "server_optimizer",
@@ -33,7 +38,7 @@ CHOICES = sorted(path.relative_to(CONFIGS).with_suffix("") for path in CONFIGS.g
 TRAINED_HERE = [
     each
     for each in CHOICES
-    if each.parts[0] not in RUN_ELSEWHERE and each.parts not in OVER_THE_NETWORK | OF_A_TRAINED_RUN
+    if each.parts[0] not in RUN_ELSEWHERE and each.parts not in OVER_THE_NETWORK | OF_A_TRAINED_RUN | OF_TEXTS
 ]
 
 

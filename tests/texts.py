@@ -14,11 +14,16 @@ VOCABULARY, CONTEXT = 40, 12
 
 @dataclass(frozen=True, kw_only=True)
 class Chains(Source):
-    """Tokens that go up by three, of texts of 4 to 12 tokens; the class is the parity of the first."""
+    """Tokens that go up by three, of texts of 4 to 12 tokens; the class is the parity of the first.
+
+    Args:
+        context: so many tokens are given, and the others to be predicted.
+    """
 
     samples: int = 40
     classified: bool = False
     vocabulary: int = VOCABULARY
+    context: int = 1
 
     def load(self) -> Dataset:
         """Training texts, and as many test texts as a quarter of them."""
@@ -40,7 +45,7 @@ class Chains(Source):
             for first, length in zip(firsts, lengths, strict=True)
         ]
         classes = torch.tensor(firsts) % 2 if self.classified else None
-        return Texts.of([(text[:1], text[1:]) for text in texts], classes=classes)
+        return Texts.of([(text[: self.context], text[self.context :]) for text in texts], classes=classes)
 
 
 def of_texts(config: RunConfig, **arguments: object) -> RunConfig:

@@ -1,11 +1,13 @@
 """The process that forks for tests: it imports once what commands need, which costs seconds each time."""
 
 import atexit
+import os
 import signal
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
+from fedsplit.config.choices import _VARIABLE
 from fedsplit.processes.forker import Fork, Forker
 
 
@@ -31,6 +33,14 @@ def _import_what_commands_need() -> None:
         run_config(composed(overrides))
 
 
+def _with_choices(directory: str | None, call: Callable[[], object]) -> object:
+    """What a process started here does, which would have our environment."""
+    os.environ.pop(_VARIABLE, None)
+    if directory is not None:
+        os.environ[_VARIABLE] = directory
+    return call()
+
+
 class Borrowed(Forker):
     """The one of all tests, in place of one of its own: closing it ends the forks that it was asked for."""
 
@@ -39,7 +49,8 @@ class Borrowed(Forker):
         self.alive = True
 
     def start(self, call: Callable[[], object], log: Path, errors: Path | None = None) -> Fork:
-        self._own.append(warm_forker().start(call, log, errors))
+        inherited = partial(_with_choices, os.environ.get(_VARIABLE), call)
+        self._own.append(warm_forker().start(inherited, log, errors))
         return self._own[-1]
 
     def close(self) -> None:

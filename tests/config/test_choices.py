@@ -61,7 +61,7 @@ def test_own_choice_runs_and_goes_on_only_with_the_directory_that_it_was_begun_w
 
 
 def test_own_choice_is_in_help_and_in_the_configuration_shown(place: Path) -> None:
-    assert "fsl_sage, mine, sl_multi_server" in told("--config-dir", "my_configs", "--help")
+    assert "lgl_sl, mine, minibatch_sfl" in told("--config-dir", "my_configs", "--help")
     shown = told("-cd", "my_configs", "algorithm=mine", "--cfg", "job", "--package", "algorithm")
     assert yaml.safe_load(shown) == {"_target_": "my_package.Mine"}
     assert (

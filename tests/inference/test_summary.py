@@ -15,6 +15,7 @@ ONE = Request(
     number=0,
     warm_up=False,
     samples=8,
+    terms=8,
     correct=6,
     client_seconds=0.1,
     server_seconds=0.01,

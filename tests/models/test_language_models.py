@@ -74,14 +74,107 @@ def test_nothing_of_a_folder_is_unpickled_or_run(tmp_path: Path) -> None:
     folder = saved(decoder("gpt2"), tmp_path)
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Trap()))
-    with pytest.raises(UserError, match=r"model.name=.*makes no such model"):
+    with pytest.raises(UserError, match=r"model.name=.*holds no safetensors; other files of weights"):
         loaded(folder)
     config = json.loads((folder / "config.json").read_text())
     config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.Own"}}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "own.py").write_text("raise SystemExit('it ran')")
-    with pytest.raises(UserError, match=r"model.name=.*makes no such model"):
+    with pytest.raises(UserError, match=r"model.name=.*names code of its own, which is never run"):
         loaded(folder)
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ("{", "config.json"),
+        ("[]", "config.json holds no object"),
+        ('{"model_type": "gpt2", "quantization_config": {}}', "quantized already"),
+        ('{"model_type": "own"}', "makes no such model"),
+        ('{"model_type": "gpt2", "n_layer": 1000000}', "has 1000000 layers; 1000 is the most"),
+        (" " * 5_000_000, "config.json"),
+        (None, "config.json"),
+    ],
+)
+def test_folder_with_a_configuration_that_is_none_is_refused_in_one_line(
+    config: str | None, told: str, tmp_path: Path
+) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    if config is not None:
+        (tmp_path / "config.json").write_text(config)
+    with pytest.raises(UserError, match=told) as error:
+        loaded(tmp_path)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_folder_of_an_adapter_opens_no_other_folder(tmp_path: Path) -> None:
+    folder = saved(decoder("gpt2"), tmp_path)
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "/etc"}')
+    with pytest.raises(UserError, match="holds an adapter too; take a folder of the model alone"):
+        loaded(folder)
+
+
+def gguf_file(path: Path, model: nn.Module, config: Any) -> None:
+    """A Llama as llama.cpp stores it: rows of queries and keys change places, and matrices are in 8 bits."""
+    import gguf  # noqa: PLC0415
+
+    names = {
+        "embed_tokens": "token_embd",
+        "norm": "output_norm",
+        "lm_head": "output",
+        "input_layernorm": "attn_norm",
+        "post_attention_layernorm": "ffn_norm",
+        **{f"self_attn.{one}_proj": f"attn_{one}" for one in "qkv"},
+        "self_attn.o_proj": "attn_output",
+        **{f"mlp.{one}_proj": f"ffn_{one}" for one in ("gate", "up", "down")},
+    }
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(CONTEXT)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_vocab_size(VOCABULARY)
+    for name, tensor in model.state_dict().items():
+        inner = name.removeprefix("model.").removesuffix(".weight")
+        place, _, part = inner.removeprefix("layers.").partition(".")
+        if inner.startswith("layers."):
+            stored = f"blk.{place}.{names[part]}.weight"
+        else:
+            stored = f"{names[inner]}.weight"
+        heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+        if heads_of := heads.get(inner.rpartition(".")[2]):
+            split_up = tensor.view(heads_of, 2, -1, tensor.shape[1])
+            array = split_up.transpose(1, 2).reshape(tensor.shape).numpy()
+        else:
+            array = tensor.numpy()
+        kind = gguf.GGMLQuantizationType.Q8_0 if array.ndim == 2 else gguf.GGMLQuantizationType.F32
+        writer.add_tensor(stored, gguf.quants.quantize(array, kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_gguf_file_is_the_model_that_was_stored_and_a_damaged_one_is_refused(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_key_value_heads": 2}
+    model = decoder("llama", **sizes).eval()
+    path = tmp_path / "tiny.gguf"
+    gguf_file(path, model, model.config)
+    found = loaded(path).eval()
+    for name, tensor in found.state_dict().items():
+        stored = model.state_dict()[name]
+        torch.testing.assert_close(tensor, stored, rtol=0, atol=float(stored.abs().max()) / 200, msg=name)
+    torch.testing.assert_close(found(X), model(X), rtol=0, atol=0.05)
+    written = path.read_bytes()
+    for damaged in (written[: len(written) // 2], written[:40], b"GGUF" + b"\xff" * 60, b""):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"model.name=.*makes no such model") as error:
+            loaded(path)
+        assert len(str(error.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize(

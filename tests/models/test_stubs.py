@@ -160,6 +160,16 @@ def test_model_of_images_that_says_so_is_cut_between_its_submodules() -> None:
         assert_halves_are_the_whole(whole, halves, torch.randn(5, 1, 4, 4))
 
 
+def test_cut_behind_a_part_that_runs_twice_is_refused() -> None:
+    class Twice(Branching):
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = self.c(torch.stack([each.mean((1, 2)) for each in self.b(self.b(self.a(x)))]))
+            return logits
+
+    with pytest.raises(UserError, match=r"model\.cut=b: it runs more than once; possible cuts: a$"):
+        split(Twice(), "b", torch.randn(2, 1, 4, 4))
+
+
 def test_value_that_goes_past_the_cut_is_refused() -> None:
     with pytest.raises(UserError, match="its halves do not give what the whole gives"):
         split(Branching(skip=True), "b", torch.randn(2, 1, 4, 4))

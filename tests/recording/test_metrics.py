@@ -7,6 +7,7 @@ import pytest
 
 from fedsplit.recording.ledger import DIRECTIONS, KINDS
 from fedsplit.recording.metrics import PHASES, LocalAccuracy, Record, append_metrics, write_metrics
+from fedsplit.recording.text_scores import SCORES, TextScores
 
 COLUMNS = [
     "round",
@@ -33,6 +34,7 @@ COLUMNS = [
     "evaluated_auxiliary",
     "client_memory_mb",
     "held_mb",
+    *("bleu", "chrf", "rouge_l", "nist", "cider", "meteor"),
 ]
 
 
@@ -52,6 +54,9 @@ def _record(round: int, *, evaluated: bool = True) -> Record:
         gradient_error=1 / (round + 7) if evaluated else None,
         simulated_seconds=1 / 7 + round if evaluated else None,
         cost=round / 3 if evaluated else None,
+        text_scores=TextScores(bleu=1 / 3, chrf=2.0, rouge_l=0.1, nist=round, cider=0.0, meteor=None)
+        if evaluated
+        else None,
     )
 
 
@@ -78,6 +83,8 @@ def test_metrics_file_has_numbers_that_read_back_exactly(tmp_path: Path) -> None
         assert int(row["round"]) == record.round
         assert float(row["train_loss"]) == record.train_loss
         assert int(row["load"]) == record.load
+        scores = asdict(record.text_scores) if record.text_scores else {}
+        assert [float(row[name]) if row[name] else None for name in SCORES] == [*map(scores.get, SCORES)]
         for name in ("test_accuracy", "test_loss", "simulated_seconds", "cost"):
             value = getattr(record, name)
             assert (float(row[name]) if row[name] else None) == value
@@ -141,6 +148,7 @@ def test_metrics_record_state_holds_plain_values_under_the_names_of_its_fields(r
         "test_perplexity",
         "client_memory",
         "held",
+        "text_scores",
     ]
     assert state["bytes"] == record.bytes
     assert state["bytes"] is not record.bytes

@@ -32,6 +32,7 @@ START = "91c106a4a222c31d1c70d105739319feb553d8c6"
 
 LATER = (
     *("test_perplexity", "final_perplexity", "best_perplexity", "bytes_to_perplexity"),
+    *("text_scores", "bleu", "chrf", "rouge_l", "nist", "cider", "meteor"),
     "frozen_bytes",
     "evaluated_auxiliary",
     *("client_memory_mb", "held_mb"),

@@ -1,17 +1,20 @@
 """Runs of language models."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from fedsplit.building.process import prepare_process
+from fedsplit.config.component import component_of
 from fedsplit.errors import UserError
 from fedsplit.models.zoo.language_models import transformers
 from fedsplit.recording.run_directory import RunDirectory
 from fedsplit.training.experiment import Experiment
 from tests.conftest import ALGORITHMS, Configure
+from tests.models.sharing_adapters import OfPeft, OneForAll
 from tests.texts import of_texts
 
 OVERRIDES = (
@@ -140,3 +143,23 @@ def test_what_needs_a_traced_model_is_refused_in_one_line(
 
 def test_engine_is_sequential_where_code_cannot_be_traced(configured: Configure) -> None:
     assert built(configured).parts.config.choices["engine"] == "sequential"
+
+
+@pytest.mark.parametrize("untie", ["true", "false"])
+def test_adapter_whose_layers_share_what_learns_is_refused(untie: str, configured: Configure) -> None:
+    config = of_texts(configured(*OVERRIDES, f"model.untie={untie}"))
+    with pytest.raises(UserError, match=r"^adapter=.* are one and the same; layers of an adapter must share"):
+        Experiment(replace(config, adapter=component_of("adapter", OneForAll)))
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [("VeraConfig", {"r": 2}), ("VBLoRAConfig", {"r": 2, "num_vectors": 8, "vector_length": 4})],
+)
+def test_adapter_that_peft_does_not_inject_is_refused_in_its_words(
+    name: str, keys: dict[str, int], configured: Configure
+) -> None:
+    config = of_texts(configured(*OVERRIDES))
+    adapter = component_of("adapter", OfPeft, name=name, keys=keys)
+    with pytest.raises(UserError, match=r"^adapter=.*cannot be added to this model .*uses shared state"):
+        Experiment(replace(config, adapter=adapter))

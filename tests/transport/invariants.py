@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fedsplit.building.run import build_clients, carried_run, run_of_member
-from fedsplit.config.choices import CONFIGS
+from fedsplit.config.choices import CONFIGS, own_choices
 from fedsplit.config.compose import composed, composing, plain, run_config
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.quant.coded import Coded
@@ -42,7 +42,7 @@ from fedsplit.transport.grpc.server.server import Federation
 from fedsplit.transport.grpc.server.streams import Answer
 from fedsplit.transport.links import KIND_OF
 from tests.conftest import TINY
-from tests.transport import strategies
+from tests.transport import padded_texts, strategies
 
 RUN, SERVER, INSTANCE = b"r" * 16, b"s" * 16, b"i" * 16
 QUANTS = {
@@ -53,8 +53,9 @@ QUANTS = {
     ),
     "thrifty": ("quant=thrifty",),
     "sparse": ("quant=int8", "codec@quant.smashed=topk", "codec@quant.cut_gradient=randtopk"),
+    "texts": ("quant=int8", "dataset=random_texts", "model=tiny_causal", "auxiliary=tiny_head"),
 }
-"""Presets that between them use every decoder."""
+"""Presets that between them use every decoder; one is of texts, whose batches have lengths."""
 CLIENT = 0
 PLAIN = 1 << 18
 """Bytes that Python may take for what is not payload."""
@@ -72,10 +73,12 @@ class World:
 
     def __init__(self, quant: str, folder: Path) -> None:
         self.folder = folder
-        with composing():
-            overrides = [*TINY, "algorithm=fsl_sage", "engine=sequential", *QUANTS[quant]]
-            config = run_config(composed(overrides))
-        self.run = carried_run(build_clients(config), Ledger())
+        tiny = [each for each in TINY if quant != "texts" or not each.startswith("dataset.")]
+        with own_choices(padded_texts.choices(folder / "choices")):
+            with composing():
+                overrides = [*tiny, "algorithm=fsl_sage", "engine=sequential", *QUANTS[quant]]
+                config = run_config(composed(overrides))
+            self.run = carried_run(build_clients(config), Ledger())
         self.expectations = Expectations(self.run)
         self.lossless = self.run.quantization.weights.lossless
         self._answers: dict[int, list[list[Parcel[pb.FromClient]]]] = {}
@@ -109,7 +112,7 @@ class World:
             verb = pb.Install(part=number, difference=delivery.difference)
             return {"install": verb, "tensors": pack_weights(delivery, self.expectations, part)}
 
-        dz = torch.randn(8, *self.run.smashed_shape, generator=torch.Generator().manual_seed(0))
+        dz = self._cut_gradient()
         number, codec = self.expectations.cut_number("cut_gradient"), self.run.quantization.cut_gradient
         backward = {
             "backward": pb.Backward(),
@@ -124,6 +127,16 @@ class World:
             [auxiliary, train],
             [client, upload, {"keep": pb.Keep(rounds=1)}],
         ]
+
+    def _cut_gradient(self) -> Tensor:
+        """A cut gradient of the first batch, as it travels."""
+        self.worker()
+        engine = self.run.engine
+        engine.enter([CLIENT])
+        engine.install("client", {CLIENT: self.run.client_weights})
+        (upload,) = engine.forward([CLIENT], 0, 0)
+        dz = torch.randn(upload.z.shape, generator=torch.Generator().manual_seed(0))
+        return self.run.quantization.positions.packed(dz, upload.y)
 
     def verbs(self, conversation: int) -> list[Parcel[pb.FromServer]]:
         """What the hub of a server sends for it, `Begin` first."""
@@ -522,11 +535,15 @@ def _either_way(draw: st.DrawFn, world: World) -> tuple[bool, list[Any]]:
 
 
 @lru_cache
-def _honest_plan() -> pb.Plan:
+def _honest_plan(*overrides: str) -> pb.Plan:
     with composing():
-        return choices_and_settings(
-            run_config(composed(["algorithm=cse_fsl", "quant=thrifty", "client_optimizer=sgd"]))
-        )
+        return choices_and_settings(run_config(composed(list(overrides))))
+
+
+_HONEST = (
+    ("algorithm=cse_fsl", "quant=thrifty", "client_optimizer=sgd"),
+    ("model=tiny_gpt2", "dataset=e2e_nlg", "adapter=lora"),
+)
 
 
 @st.composite
@@ -534,7 +551,7 @@ def _plans(draw: st.DrawFn, world: World) -> tuple[pb.Plan]:
     drawn = draw(strategies.plans)
     kept = pb.Plan()
     if draw(st.booleans()):
-        kept.CopyFrom(_honest_plan())
+        kept.CopyFrom(_honest_plan(*draw(st.sampled_from(_HONEST))))
         if draw(st.booleans()):
             drawn.ClearField("choices")
     if draw(st.booleans()):

@@ -81,6 +81,7 @@ KEYS = (
         "client",
     ),
     *("dataset.root", "dataset.download", "dataset.root.x", "dataset.classes", "model.auxiliary", "Device"),
+    *("dataset.tokenizer", "dataset.tokenizer_files", "model.name", "model.sizes", "model.sizes.n_layer"),
     *(
         "optimizer.lr",
         "optimizer.betas",
@@ -167,8 +168,12 @@ def _fill(draw: st.DrawFn, made: Any, field: FieldDescriptor, depth: int) -> Non
     kind = field.message_type
     if kind is not None and kind.GetOptions().map_entry:
         for _ in range(draw(st.integers(0, 2))):
-            key, value = (draw(_scalars(kind.fields_by_name[name])) for name in ("key", "value"))
-            getattr(made, field.name)[key] = value
+            key, value = (kind.fields_by_name[name] for name in ("key", "value"))
+            if value.message_type is None:
+                getattr(made, field.name)[draw(_scalars(key))] = draw(_scalars(value))
+            else:
+                inner = draw(messages(value.message_type, depth + 1))
+                getattr(made, field.name)[draw(_scalars(key))].CopyFrom(inner)
     elif field.name == "shape":
         made.shape.extend(draw(st.sampled_from(SHAPES)))
     elif kind is not None and field.is_repeated:

@@ -22,6 +22,7 @@ from fedsplit.transport.grpc.protocol.plan import (
     OWN,
     choices_and_settings,
     configuration,
+    configuration_of_client,
     normalisation,
     preparation,
 )
@@ -34,7 +35,7 @@ from tests.transport.invariants import (
 )
 from tests.transport.strategies import nested
 
-PARTIES_OWN = {"deployment", "engine", "network", "transport", "task", "tracker"}
+PARTIES_OWN = {"deployment", "engine", "generation", "network", "transport", "task", "tracker"}
 """Groups that a plan does not name."""
 CHOICES = sorted(
     path.relative_to(CONFIGS).with_suffix("")
@@ -85,7 +86,7 @@ def _shared(config: RunConfig) -> dict[str, Any]:
     kept = {key: value for key, value in config.plain().items() if key not in OWN}
     for key in ("id", "directory"):
         kept["client"].pop(key)
-    for key in ("root", "download"):
+    for key in ("root", "tokenizer_files", "download"):
         kept["dataset"].pop(key, None)
     return kept
 
@@ -175,6 +176,51 @@ def test_plan_does_not_tell_what_is_each_partys_own(configured: Configure) -> No
     )
 
 
+TEXTS = ("dataset=e2e_nlg", "adapter=lora")
+
+
+def test_plan_carries_the_sizes_of_a_model_with_those_that_its_choice_does_not_name(
+    configured: Configure,
+) -> None:
+    for sizes in (
+        ("model=causal_lm", "model.architecture=llama", "model.sizes={hidden_size: 16, rope_scaling: null}"),
+        ("model=tiny_gpt2", "+model.sizes.n_inner=24", "model.sizes.n_layer=3"),
+    ):
+        config = configured(*TEXTS, *sizes)
+        assert _shared(_over_the_wire(config)) == _shared(config)
+
+
+def test_folder_of_a_model_is_said_by_each_machine_and_by_no_server(configured: Configure) -> None:
+    config = configured(
+        *(*TEXTS, "model=causal_lm", "model.name=/home/server/base", "dataset.root=/home/server"),
+        "dataset.tokenizer_files=/home/server",
+    )
+    plan = choices_and_settings(config)
+    assert b"/home" not in plan.SerializeToString()
+    assert config.of_this_machine()["model.name"] == "/home/server/base"
+    own = {"model.name": "/home/client/base", "dataset.root": "/home/client"}
+    assert configuration_of_client(plan, 0, own).model.arguments["name"] == "/home/client/base"
+    plan.settings.add(key="model.name", value=pb.Value(text="/etc/passwd"))
+    with pytest.raises(Corrupt, match=r"'model.name' is nothing that a server decides"):
+        configuration(plan)
+
+
+def test_name_that_is_no_path_is_the_servers_to_say(configured: Configure) -> None:
+    plan = choices_and_settings(configured("model=torchvision", "model.name=resnet18"))
+    given = configuration_of_client(plan, 0, {"model.name": "/home/client/base"})
+    assert given.model.arguments["name"] == "resnet18"
+
+
+@pytest.mark.usefixtures("_compositions_are_remembered")
+@pytest.mark.parametrize("key", ["_target_", "_attn_implementation", "", "a b"])
+def test_plan_with_a_mapping_whose_keys_no_server_sends_is_corrupt(key: str) -> None:
+    sizes = pb.Value(map=pb.Map(items={key: pb.Value(whole=1)}))
+    with pytest.raises(Corrupt, match="a mapping with keys"):
+        configuration(
+            pb.Plan(choices={"model": "causal_lm"}, settings=[pb.Setting(key="model.sizes", value=sizes)])
+        )
+
+
 @pytest.mark.parametrize(
     "override",
     [
@@ -247,6 +293,7 @@ def test_plan_with_a_choice_that_is_not_installed_is_the_users_error() -> None:
             "client.id",
             "client.directory",
             "dataset.root",
+            "dataset.tokenizer_files",
             "dataset.download",
             "model.auxiliary",
             "model._target_",

@@ -28,7 +28,7 @@ from fedsplit.models.splitting.checks import check_output, check_tensors
 from fedsplit.models.splitting.cuts import chosen
 from fedsplit.models.splitting.split import SplitModel, find_cuts, split
 from fedsplit.models.splitting.stubs import StubbedClient
-from fedsplit.models.splitting.tied import untied
+from fedsplit.models.splitting.tied import tied, untied
 from fedsplit.objectives.classification import Classification
 from fedsplit.parties.vectorized import Vectorized
 from fedsplit.quant.bit_packing import to_bytes
@@ -135,12 +135,33 @@ def build_whole_model(config: RunConfig, data: Data, device: torch.device) -> tu
         whole = config.model.build(nn.Module, **data.sizes)
         check_tensors(whole)
         whole = untied(whole) if config.splitting.untie else whole
+    own = {id(tensor) for tensor in (*whole.parameters(), *whole.buffers())}
     with _initialisation(config.training.seed, "adapter"):
-        adapter.inject(whole)
+        try:
+            adapter.inject(whole)
+        except UserError:
+            raise
+        except Exception as error:  # whatever code of the user's raises
+            told = f"cannot be added to this model ({first_line(error)})"
+            raise UserError("adapter", config.choice("adapter"), told) from error
+    _refuse_shared_state(config, whole, own)
     whole = _placed(whole, device)
     example, y = data.batch(2)
     check_output(whole, data.dataset.objective, example, y)
     return whole, example
+
+
+def _refuse_shared_state(config: RunConfig, whole: nn.Module, own: set[int]) -> None:
+    """Refuse an adapter whose layers share what it added: halves would each have, send and move their own.
+
+    Args:
+        own: ids of the tensors that the model had before.
+    """
+    tensors = dict((*whole.named_parameters(remove_duplicate=False), *whole.named_buffers()))
+    for names in tied(whole):
+        if id(tensors[names[0]]) not in own:
+            told = f"{' and '.join(names[:2])} are one and the same; layers of an adapter must share nothing"
+            raise UserError("adapter", config.choice("adapter"), told)
 
 
 def cut_name(config: RunConfig, whole: nn.Module, example: Tensor) -> str:

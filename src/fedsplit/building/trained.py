@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from fedsplit.building.models import build_whole_model, cut_name
 from fedsplit.building.run import build_clients
 from fedsplit.building.trained_start import load_halves
 from fedsplit.config.run_config import RunConfig
+from fedsplit.files.paths import user_path
 from fedsplit.machine.allowance import allowing_a_run_directory
 from fedsplit.recording.run_directory import RunDirectory
 
@@ -40,6 +42,13 @@ class TrainedRun:
         halves = self.parts.models.halves
         self.client, self.server = halves.client.to("cpu").eval(), halves.server.eval()
         load_halves(weights, {"client": self.client, "server": self.server}, path)
+
+    @classmethod
+    def named_by(cls, config: RunConfig) -> Self:
+        """That of the run that a command names by `run`, computed as the command asks for."""
+        asked, origin = config.computation, config.origin
+        path = user_path(origin.run or "", "run")
+        return cls(path, device=asked.device, threads=asked.threads, trust=origin.trust)
 
     @property
     def config(self) -> RunConfig:

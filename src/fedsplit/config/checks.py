@@ -16,7 +16,7 @@ from fedsplit.config.settings import (
 )
 from fedsplit.config.signature import signature, unknown_target
 from fedsplit.config.traits import TaskTraits, task_traits, traits_of_choice
-from fedsplit.config.values import LARGEST, HalfPrecision, Plain, allowed, fits
+from fedsplit.config.values import LARGEST, HalfPrecision, OwnPath, Plain, allowed, fits
 from fedsplit.errors import UserError
 
 SETTINGS = {key: kind for topic in TOPICS.values() if not topic.PLACE for key, kind in keys_of(topic).items()}
@@ -24,12 +24,11 @@ SETTINGS = {key: kind for topic in TOPICS.values() if not topic.PLACE for key, k
 _OWN_KEYS = {topic.PLACE: keys_of(topic) for topic in TOPICS.values() if topic.PLACE}
 _CODEC_KEYS = {"zstd": keys_of(CodecChoice)["zstd"]}
 
-_DATASET_KEYS: dict[str, object] = {
-    "root": str | None,
-    "tokenizer_files": str | None,
-    "download": bool | None,
+_JOINED_KEYS: dict[str, dict[str, object]] = {
+    "dataset": {"root": str | None, "tokenizer_files": str | None, "download": bool | None},
+    "model": {"name": OwnPath | None},
 }
-"""Of the machine of a client."""
+"""By group that a server chooses: what the machine of a client says itself."""
 
 RESUMABLE = (
     "rounds",
@@ -62,7 +61,8 @@ def check_keys(config: Plain) -> None:
     if task.deploys:
         _check_deployed(config.get("precision"))
     if task.joins:
-        _check_joined(config.get("dataset"))
+        for group, keys in _JOINED_KEYS.items():
+            _check_joined(group, config.get(group), keys)
     _check_groups(config, task)
     _check_quant(config.get("quant"))
     _check_plain("client", config.get("client"), _OWN_KEYS["client"])
@@ -76,7 +76,7 @@ def check_keys(config: Plain) -> None:
 
 def _check_groups(config: Plain, task: TaskTraits) -> None:
     """That all groups are there, and nothing else is."""
-    needed = [group for group in GROUPS if not (task.joins and group == "dataset")]
+    needed = [group for group in GROUPS if not (task.joins and group in _JOINED_KEYS)]
     for group in (*needed, *(side for side in OPTIONAL_GROUPS if config.get(side) is not None)):
         if not isinstance(config.get(group), Mapping):
             raise UserError(group, config.get(group), "a choice of this group is needed")
@@ -106,15 +106,15 @@ def _check_deployed(given: object) -> None:
         raise UserError("precision", given, "at least one, and each once")
 
 
-def _check_joined(dataset: object) -> None:
-    """What a client of another machine's run may say of the data set, which is chosen there."""
-    if not isinstance(dataset, Mapping):
-        raise UserError("dataset", dataset, f"must hold {', '.join(_DATASET_KEYS)}")
-    for key, value in dataset.items():
-        if key not in _DATASET_KEYS:
-            told = f"is the server's to say; of this machine are {', '.join(_DATASET_KEYS)}"
-            raise UserError(f"dataset.{key}", value, told)
-        _check_value(f"dataset.{key}", value, _DATASET_KEYS[key])
+def _check_joined(group: str, node: object, own: Mapping[str, object]) -> None:
+    """What a client of another machine's run may say of the data set or model, which is chosen there."""
+    if not isinstance(node, Mapping):
+        raise UserError(group, node, f"must hold {', '.join(own)}")
+    for key, value in node.items():
+        if key not in own:
+            told = f"is the server's to say; of this machine are {', '.join(own)}"
+            raise UserError(f"{group}.{key}", value, told)
+        _check_value(f"{group}.{key}", value, own[key])
 
 
 def _check_plain(path: str, node: object, annotations: Mapping[str, object]) -> None:

@@ -1,7 +1,6 @@
 """Composes configurations from the groups of `hydra_config`; says in one line what is wrong with them."""
 
 import re
-import secrets
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,18 +19,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fedsplit.config.choices import CONFIGS, file_of, own_directory, target_of
-from fedsplit.config.commands import command
 from fedsplit.config.overrides import check_single
+from fedsplit.config.resolvers import register_resolvers
 from fedsplit.config.run_config import RunConfig
 from fedsplit.config.settings import CODECS
 from fedsplit.config.values import Plain
 from fedsplit.errors import UserError, first_line
 from fedsplit.files.paths import user_path
-from fedsplit.machine.cores import jobs_at_once
 
-OmegaConf.register_new_resolver("short_id", lambda: secrets.token_hex(2), use_cache=True, replace=True)
-OmegaConf.register_new_resolver("jobs_at_once", jobs_at_once, replace=True)
-OmegaConf.register_new_resolver("command", command, replace=True)
+register_resolvers()
 
 
 class _OwnChoices(SearchPathPlugin):

@@ -20,6 +20,7 @@ from fedsplit.config.settings import (
     WeightsCodecChoices,
     keys_of,
 )
+from fedsplit.config.signature import own_paths
 from fedsplit.config.traits import task_traits
 from fedsplit.config.values import Plain
 
@@ -120,17 +121,19 @@ class RunConfig(ConfigFields):
         return None if root is None else str(root)
 
     def of_this_machine(self) -> dict[str, object]:
-        """What is this machine's own, by dotted key: the device, and where files of images are."""
-        given = self.dataset.arguments
-        own = {f"dataset.{key}": given[key] for key in _OF_THE_MACHINE if key in given}
+        """What is this machine's own, by dotted key: the device, and where files of data and models are."""
+        data, model = self.dataset.arguments, self.model.arguments
+        own = {f"dataset.{key}": data[key] for key in _OF_THE_MACHINE if key in data}
+        paths = own_paths(self.model.target) if self.model.target else model
+        own |= {f"model.{key}": model[key] for key in paths if key in model}
         return {"device": self.computation.device, **own}
 
 
-def leaves(node: Plain, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and their values, lists among them."""
+def leaves(node: Plain, prefix: str = "", whole: Collection[str] = ()) -> Iterator[tuple[str, Any]]:
+    """Dotted keys and their values, lists among them, and the mappings at the keys `whole`."""
     for name, value in node.items():
-        if isinstance(value, Mapping):
-            yield from leaves(value, f"{prefix}{name}.")
+        if isinstance(value, Mapping) and f"{prefix}{name}" not in whole:
+            yield from leaves(value, f"{prefix}{name}.", whole)
         else:
             yield f"{prefix}{name}", value
 

@@ -232,6 +232,7 @@ class ConfigFields:
     transport: Component
     tracker: Component
     network: Component
+    generation: Component
     client_precisions: tuple[HalfPrecision, ...] = ()
     choices: Mapping[str, str | None] = field(default_factory=dict)
 

@@ -10,9 +10,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from fedsplit.config.values import VOCABULARY
+from fedsplit.config.values import VOCABULARY, OwnPath
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,13 @@ def signature(target: str) -> Signature | None:
             return _of_class(tree, module, node)
     source = _imported_from(tree, name)
     return signature(source) if source else None
+
+
+def own_paths(target: str) -> list[str]:
+    """Names of the arguments of a target that are an `OwnPath`."""
+    known = signature(target)
+    annotations = known.annotations.items() if known else ()
+    return [name for name, each in annotations if OwnPath in (each, *get_args(each))]
 
 
 def _of_class(tree: ast.Module, module: str, node: ast.ClassDef) -> Signature:

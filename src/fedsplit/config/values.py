@@ -54,6 +54,8 @@ Percentile: TypeAlias = Annotated[float, Range("a number above 0, at most 100", 
 Workers: TypeAlias = Annotated[int, Range("a whole number from 1 to 64", lambda v: 1 <= v <= 64)]
 Degrees: TypeAlias = Annotated[float, Range("a number from 0 to 180", lambda v: 0 <= v <= 180)]
 Bits: TypeAlias = Annotated[int, Range("a whole number from 1 to 16", lambda v: 1 <= v <= 16)]
+OwnPath: TypeAlias = Annotated[str, Range("a path", lambda v: v != "")]
+"""A path of the machine that uses it, which no server says to its clients."""
 ChannelDim: TypeAlias = Annotated[int, Range("a dimension, 0 to 3", lambda v: 0 <= v <= 3)]
 
 

@@ -1,8 +1,8 @@
 """Where texts come from that a model is to continue."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, Self
 
 from fedsplit.config.values import BelowOne
 from fedsplit.data.text_source import Ids, Passage, TextSource
@@ -22,12 +22,24 @@ class Prompts:
         contexts: their texts.
         references: all texts of each, at least one.
         tokenizer: makes texts of ids.
+        context: the most tokens that a model sees of a text.
     """
 
     ids: tuple[Ids, ...]
     contexts: tuple[str, ...]
     references: tuple[tuple[str, ...], ...]
     tokenizer: Tokenizer
+    context: int
+
+    def spaced(self, size: int | None) -> Self:
+        """So many of them, evenly spaced; all where there are no more, or with None."""
+        if size is None or size >= len(self.ids):
+            return self
+        kept = [number * len(self.ids) // size for number in range(size)]
+        chosen: dict[str, Any] = {
+            name: tuple(getattr(self, name)[i] for i in kept) for name in ("ids", "contexts", "references")
+        }
+        return replace(self, **chosen)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +125,7 @@ class LanguageSource(TextSource):
             tuple(references),
             tuple(map(tuple, references.values())),
             tokenizer,
+            self.context,
         )
 
     def _pair(self, context: Ids, text: Ids) -> tuple[Ids, Ids]:

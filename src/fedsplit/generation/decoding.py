@@ -13,7 +13,14 @@ Logits: TypeAlias = Callable[[Tensor], Tensor]
 """What a causal model gives for token ids `(b, t)`, padded on the right with `PAD_INPUT`: `(b, t, V)`."""
 
 
-def greedy(logits: Logits, prompts: Sequence[Sequence[int]], *, max_tokens: int, end: int) -> list[list[int]]:
+def greedy(
+    logits: Logits,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_tokens: int,
+    end: int,
+    context: int | None = None,
+) -> list[list[int]]:
     """The likeliest next token each time, for all prompts in one batch.
 
     Every token costs a pass over all before it: nothing is cached.
@@ -23,6 +30,8 @@ def greedy(logits: Logits, prompts: Sequence[Sequence[int]], *, max_tokens: int,
         prompts: token ids, at least one each.
         max_tokens: that a continuation has at most.
         end: id of the token that ends a text.
+        context: the most tokens that the model sees, no fewer than a prompt has: a text ends one behind
+            them. None: it sees any number.
 
     Returns:
         The continuation of each prompt, without `end`.
@@ -35,7 +44,7 @@ def greedy(logits: Logits, prompts: Sequence[Sequence[int]], *, max_tokens: int,
         likeliest = _last(logits, [texts[i] for i in open_]).argmax(1).tolist()
         for i, token in zip(open_, likeliest, strict=True):
             texts[i].append(token)
-        open_ = [i for i in open_ if texts[i][-1] != end]
+        open_ = [i for i in open_ if texts[i][-1] != end and _is_seen(texts[i], context)]
     return [_continuation(text, prompt, end) for text, prompt in zip(texts, prompts, strict=True)]
 
 
@@ -46,6 +55,7 @@ def beam_search(
     width: int,
     max_tokens: int,
     end: int,
+    context: int | None = None,
     length_penalty: float = 0.0,
 ) -> list[list[int]]:
     """The best of the `width` likeliest texts that each step keeps of all that continue those it had.
@@ -60,13 +70,14 @@ def beam_search(
         width: texts that are kept of each prompt.
         max_tokens: see `greedy`.
         end: see `greedy`.
+        context: see `greedy`.
         length_penalty: of the texts kept in the end, that one is best whose logarithm of probability is
             largest when divided by its tokens to this power.
     """
     beams = [[(0.0, list(prompt))] for prompt in prompts]
 
     def is_open(text: list[int], prompt: Sequence[int]) -> bool:
-        return len(text) == len(prompt) or text[-1] != end
+        return len(text) == len(prompt) or (text[-1] != end and _is_seen(text, context))
 
     for _ in range(max_tokens):
         rows = [
@@ -101,6 +112,11 @@ def _last(logits: Logits, texts: Sequence[Sequence[int]]) -> Tensor:
     found = logits(ids)
     at = lengths.to(found.device) - 1
     return found[torch.arange(len(texts), device=found.device), at].cpu()
+
+
+def _is_seen(text: Sequence[int], context: int | None) -> bool:
+    """Whether a model sees all of a text."""
+    return context is None or len(text) <= context
 
 
 def _continuation(text: list[int], prompt: Sequence[int], end: int) -> list[int]:

@@ -1,7 +1,6 @@
 """How near texts come to their references."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
@@ -9,35 +8,14 @@ from nltk.corpus import wordnet
 from nltk.translate.meteor_score import meteor_score
 from nltk.translate.nist_score import corpus_nist
 from rouge_score.rouge_scorer import RougeScorer
+from rouge_score.tokenizers import DefaultTokenizer
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
 from fedsplit.generation.cider import cider_d
 from fedsplit.generation.words import words_of
 from fedsplit.machine.terminal import note
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextScores:
-    """Scores of a list of texts; the higher, the nearer.
-
-    Args:
-        bleu: K. Papineni et al., ACL 2002, of sacrebleu (`tok:13a`, with capitals), 0 to 100.
-        chrf: M. Popović, WMT 2015, of sacrebleu (chrF2), 0 to 100.
-        rouge_l: F of the longest common subsequence with the nearest reference, of rouge-score without
-            stemming, mean over texts, 0 to 1. Source: C.-Y. Lin, 2004.
-        nist: G. Doddington, HLT 2002, of nltk, up to 5-grams; 0 and more.
-        cider: CIDEr-D, see `fedsplit.generation.cider`, 0 to 10.
-        meteor: of nltk with the nearest reference, mean over texts, 0 to 1; None where WordNet is not there.
-            Source: S. Banerjee and A. Lavie, 2005.
-    """
-
-    bleu: float
-    chrf: float
-    rouge_l: float
-    nist: float
-    cider: float
-    meteor: float | None
+from fedsplit.recording.text_scores import TextScores
 
 
 def score(texts: Sequence[str], references: Sequence[Sequence[str]]) -> TextScores:
@@ -62,7 +40,9 @@ def score(texts: Sequence[str], references: Sequence[Sequence[str]]) -> TextScor
 
 
 def _rouge_l(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    scorer = RougeScorer(["rougeL"])
+    scorer = RougeScorer(
+        ["rougeL"], tokenizer=DefaultTokenizer(use_stemmer=False)
+    )  # else absl sets up logging
     pairs = zip(texts, references, strict=True)
     return fmean(scorer.score_multi(own, text)["rougeL"].fmeasure for text, own in pairs)
 

@@ -13,7 +13,8 @@ class Request:
         device: number of the device that asked.
         number: counted from 0 at each device, warm-up included.
         warm_up: whether it counts for nothing.
-        correct: samples whose largest logit is that of their label.
+        terms: what may be right: samples, or target tokens.
+        correct: terms whose largest logit is that of their label.
         client_seconds: that the client half took, in the process that runs nothing else.
         server_seconds: that decoding the smashed data and the server half took.
         wire_seconds: of the rest of the journey there and back.
@@ -27,6 +28,7 @@ class Request:
     number: int
     warm_up: bool
     samples: int
+    terms: int
     correct: int
     client_seconds: float
     server_seconds: float

@@ -52,13 +52,15 @@ class LocalDevice(Device):
         ran = self._half.run(x)
         message = DeviceCodes().encode(ran.smashed)
         answered = self._answering.server.answer(message)
+        measured = self._answering.batches.data.dataset.objective.measure(answered.logits, labels)
         return Request(
             device=self.number,
             precision=self.precision,
             number=number,
             warm_up=warm_up,
             samples=len(x),
-            correct=int((answered.logits.argmax(1) == labels).sum()),
+            terms=measured.terms,
+            correct=int(measured.hits or 0),
             client_seconds=ran.seconds,
             server_seconds=answered.seconds,
             wire_seconds=self._answering.wire(len(message.payload), answered.size),

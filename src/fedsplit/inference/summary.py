@@ -83,7 +83,7 @@ class Summary:
             precision=precision,
             requests=len(counted),
             samples=samples,
-            accuracy=sum(each.correct for each in counted) / samples,
+            accuracy=sum(each.correct for each in counted) / sum(each.terms for each in counted),
             seconds={
                 part: Seconds.of([getattr(each, f"{part}_seconds") for each in counted]) for part in SECONDS
             },

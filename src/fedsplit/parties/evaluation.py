@@ -1,6 +1,7 @@
 """What a split model makes of samples: its loss and what is measured beside it, or its outputs."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import exp, inf
 
@@ -86,23 +87,34 @@ class Evaluator:
         """Logits of each sample, `(n, classes)`."""
         return torch.cat([logits for logits, _ in self._passes(full_weights, auxiliary)])
 
-    @torch.inference_mode()
-    def _passes(self, full_weights: Weights, auxiliary: Weights | None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Outputs and labels, batch by batch."""
+    @contextmanager
+    def model(
+        self, full_weights: Weights, auxiliary: Weights | None = None
+    ) -> Iterator[Callable[[Tensor], Tensor]]:
+        """The whole model with these weights, as inputs to outputs, in evaluation mode meanwhile."""
         halves = self._loaded(full_weights, auxiliary)
         for half in halves:
             half.module.eval()
+
+        def outputs(x: Tensor) -> Tensor:
+            for half in halves:
+                x = functional_call(half.module, (half.parameters, half.buffers), (x,))
+            return x
+
         try:
-            for start in range(0, len(self._samples), self._batch_size):
-                piece = slice(start, start + self._batch_size)
-                self._samples.prefetch(slice(start, piece.stop + self._batch_size))
-                outputs = self._samples.inputs_at(piece)
-                for half in halves:
-                    outputs = functional_call(half.module, (half.parameters, half.buffers), (outputs,))
-                yield outputs, self._samples.labels_at(piece)
+            yield outputs
         finally:
             for half in halves:
                 half.module.train()
+
+    @torch.inference_mode()
+    def _passes(self, full_weights: Weights, auxiliary: Weights | None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Outputs and labels, batch by batch."""
+        with self.model(full_weights, auxiliary) as outputs:
+            for start in range(0, len(self._samples), self._batch_size):
+                piece = slice(start, start + self._batch_size)
+                self._samples.prefetch(slice(start, piece.stop + self._batch_size))
+                yield outputs(self._samples.inputs_at(piece)), self._samples.labels_at(piece)
 
     def _loaded(self, full_weights: Weights, auxiliary: Weights | None) -> list[ModelState]:
         for half in self._halves:

@@ -18,7 +18,7 @@ from threading import Lock, Thread
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.processes.child import ChildProcess, end_with_parent, received
 
-PACKAGES = ("fedsplit", "torch", "torchvision", "scipy", "numpy", "zstandard")
+PACKAGES = ("fedsplit", "torch", "torchvision", "scipy", "numpy", "zstandard", "transformers", "peft")
 """What a fork had to import of these, the next one finds."""
 _LONGEST = 2000
 """Characters of an error."""
@@ -67,6 +67,10 @@ def import_all(modules: Iterable[str]) -> None:
     """Import modules by name, as far as they can be: whoever needs one says what is wrong with it."""
     for module in modules:
         with suppress(Exception):
+            if module == "torchvision":
+                from fedsplit.machine.torchvision_operators import torchvision  # noqa: PLC0415  (imports torch)
+
+                torchvision()  # whose import may need help
             import_module(module)
 
 

@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias
 
 from fedsplit.files.whole import write_csv
 from fedsplit.recording.ledger import DIRECTIONS, KINDS, Direction, Kind
+from fedsplit.recording.text_scores import SCORES, TextScores
 from fedsplit.state.state import State
 
 LOCAL_ACCURACY = "local_accuracy.csv"
@@ -91,6 +92,7 @@ class Record:
         simulated_seconds: of all rounds so far, on the simulated network; None where there is none.
         test_perplexity: `exp(test_loss)` of a language model; None of other models.
         cost: money for the load so far; None where the network has no price.
+        text_scores: of texts that the model generated; None in a round without.
         evaluated_auxiliary: whether evaluation is by the auxiliary model, the server model being untrained.
         client_memory: bytes that a client's largest local step takes.
         held: bytes of it that wait for a cut gradient.
@@ -115,6 +117,7 @@ class Record:
     test_perplexity: float | None = None
     client_memory: int = 0
     held: int = 0
+    text_scores: TextScores | None = None
 
     def state(self) -> State:
         """Plain values, for a checkpoint."""
@@ -123,8 +126,12 @@ class Record:
     @classmethod
     def from_state(cls, state: State) -> "Record":
         """The record that gave `state`."""
-        local = state.get("local_accuracy")
-        return cls(**{**state, "local_accuracy": LocalAccuracy(**local) if local else None})
+        local, scores = state.get("local_accuracy"), state.get("text_scores")
+        parts = {
+            "local_accuracy": LocalAccuracy(**local) if local else None,
+            "text_scores": TextScores(**scores) if scores else None,
+        }
+        return cls(**{**state, **parts})
 
     def row(self) -> dict[str, object]:
         """The row of `metrics.csv`, by column."""
@@ -151,6 +158,7 @@ class Record:
         row |= {"simulated_seconds": self.simulated_seconds, "cost": self.cost}
         row["evaluated_auxiliary"] = int(self.evaluated_auxiliary)
         row |= {"client_memory_mb": self.client_memory / 1e6, "held_mb": self.held / 1e6}
+        row |= {name: getattr(self.text_scores, name, None) for name in SCORES}
         return row
 
 
@@ -227,6 +235,7 @@ def summarise(
         ),
         "cost": records[-1].cost,
         "local_accuracy": asdict(local) if (local := records[-1].local_accuracy) else None,
+        "text_scores": asdict(scores) if (scores := records[-1].text_scores) else None,
         "parameters": dict(parameters),
         "frozen_bytes": dict(frozen_bytes),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},

@@ -109,7 +109,7 @@ os.register_at_fork(after_in_child=_drop_in_child)
 
 class RunDirectory:
     """`config.yaml`, `class_counts.csv`, `run.log`, `metrics.csv`, `results.json`, `confusion.csv`,
-    `roc.csv`, `local_accuracy.csv`, and below one path also `model/` and `checkpoint/`.
+    `roc.csv`, `local_accuracy.csv`, and below one path also `model/`, `texts/` and `checkpoint/`.
 
     While it is open, or once it is `claimed`, no other process can write to it.
     """
@@ -244,9 +244,14 @@ class RunDirectory:
 
     def save_files(self, folder: str, files: Mapping[str, bytes]) -> None:
         """Write files, by name, into a folder of the directory."""
+        (self.path / folder).mkdir(exist_ok=True)
         for name, content in files.items():
             with appearing(self.path / folder / name) as partial:
                 partial.write_bytes(content)
+
+    def save_texts(self, round: int, lines: bytes) -> None:
+        """Write `texts/round-<round>.jsonl`, what a language model wrote after a round."""
+        self.save_files("texts", {f"round-{round:06d}.jsonl": lines})
 
     def save_results(self, results: Mapping[str, object]) -> None:
         """Write `results.json`."""

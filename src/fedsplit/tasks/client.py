@@ -24,7 +24,9 @@ class Client(Task):
         "client.memory_mb",
         "device",
         "dataset.root",
+        "dataset.tokenizer_files",
         "dataset.download",
+        "model.name",
         "progress",
     )
     models_of_run = "refused"

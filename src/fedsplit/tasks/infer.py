@@ -78,6 +78,9 @@ class Infer(Task):
         prepare_process(config)
         with nullcontext() if config.origin.run is None else allowing_a_run_directory():
             subject = subject_of(config)
+        if grpc is not None and subject.data.dataset.sizes.tokens:
+            told = "must be local with texts: a request over the network is of images of one size"
+            raise UserError("transport", config.choice("transport"), told)
         here = [] if grpc is not None and not grpc.spawns else precisions  # else devices bring theirs
         batches, of_batch = self.calibration_batches, self.calibration_batch_size
         deploying = Deploying(self.backend, batches, of_batch, config.training.seed)

@@ -1,10 +1,14 @@
-"""Evaluation of a run's whole model: on the test images, and on what each client held out."""
+"""Evaluation of a run's whole model: on the test samples, on what each client held out, by what it writes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 
+import torch
+
 from fedsplit.errors import RunFailed
+from fedsplit.generation.generation import Generation
+from fedsplit.generation.writer import Writer, Written
 from fedsplit.parties.evaluation import Evaluator, Scores
 from fedsplit.recording.metrics import LocalAccuracies
 from fedsplit.state.weights import Weights
@@ -18,11 +22,17 @@ class Evaluation:
         test: evaluates on the test images.
         local: evaluates on what clients held out, one client's after the other's; None where they did not.
         held_out: images that each client held out.
+        generation: says when texts are generated.
+        writer: generates them; None where none are.
+        device: that the model is on.
     """
 
     test: Evaluator
     local: Evaluator | None
     held_out: Sequence[int]
+    generation: Generation
+    writer: Writer | None
+    device: torch.device
 
     def globally(self, full: Weights, auxiliary: Weights | None = None) -> Scores:
         """Scores of the whole model on the test split.
@@ -44,3 +54,10 @@ class Evaluation:
         if self.local is None:
             return None
         return LocalAccuracies.of(self.local.correct(full, auxiliary).tolist(), self.held_out)
+
+    def texts(self, full: Weights, auxiliary: Weights | None = None) -> Written | None:
+        """What the whole model writes, see `globally`; None where no texts are generated."""
+        if self.writer is None:
+            return None
+        with self.test.model(full, auxiliary) as outputs, torch.inference_mode():
+            return self.writer.write(lambda ids: outputs(ids.to(self.device)))

@@ -11,6 +11,7 @@ from fedsplit.building.trained_start import TrainedStart
 from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.files.paths import shown
+from fedsplit.generation.generation import Generation
 from fedsplit.machine.extras import extra
 from fedsplit.models.adapters.adapter import Adapter
 from fedsplit.recording.checkpoint import Checkpoint
@@ -49,7 +50,11 @@ class Experiment:
         self.config, self.algorithm, self.evaluate = parts.config, parts.algorithm, parts.evaluate
         self.ledger, self.transport = parts.ledger, parts.transport
         held_out = parts.data.local_test.sizes if parts.data.local_test else ()
-        self.evaluation = Evaluation(parts.evaluate, parts.evaluate_locally, held_out)
+        generation = self.config.generation.build(Generation)
+        writer = generation.writer(self.config.dataset, self.config.evaluation.eval_batch_size)
+        self.evaluation = Evaluation(
+            parts.evaluate, parts.evaluate_locally, held_out, generation, writer, parts.device
+        )
         self.rounds = Rounds(parts, self.evaluation)
         self.limits = Limits(**vars(self.config.budget))
         self.records: list[Record] = []
@@ -112,6 +117,8 @@ class Experiment:
                 raise self._failed(directory, f"{error}; learning rate {rates}: lower it") from error
             self.records.append(record)
             directory.record(record)
+            if (written := self.rounds.written) is not None:
+                directory.save_texts(record.round, written.lines())
             self.tracker.round(record.row())
             line = round_line(record, self.parts.alignment.fits, self.transport.describe_traffic)
             _LOG.info("%s", line)

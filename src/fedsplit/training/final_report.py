@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -47,7 +48,8 @@ class FinalReport:
         """Write models, results, local accuracies, confusion matrix and ROC curves; the content of results.
 
         Args:
-            records: of all rounds; where the last was not evaluated, its record is replaced by one that is.
+            records: of all rounds; where the last was not evaluated, or no texts were generated in it that
+                the final model writes, its record is replaced by one that has this.
             stopped_by: the limit that was reached.
             limits: of the run, for whose targets results say what it took to reach them.
 
@@ -71,16 +73,21 @@ class FinalReport:
         held = halves.client.state_dict() | halves.server.state_dict() | full
         self.directory.save_files("model", self.adapter.files(halves.server, held))
         local = self.evaluation.locally(full, evaluated)
-        if (last := records[-1]).test_loss is None:
+        last, changes = records[-1], dict[str, Any]()
+        if last.test_loss is None:
             # After the checkpoint, which a longer run could go on from: there this round is not evaluated.
             scores = self.evaluation.globally(full, evaluated)
-            records[-1] = replace(
-                last,
-                test_accuracy=scores.accuracy,
-                test_loss=scores.loss,
-                test_perplexity=scores.perplexity,
-                local_accuracy=local.summary if local else None,
-            )
+            changes = {
+                "test_accuracy": scores.accuracy,
+                "test_loss": scores.loss,
+                "test_perplexity": scores.perplexity,
+                "local_accuracy": local.summary if local else None,
+            }
+        if last.text_scores is None and (written := self.evaluation.texts(full, evaluated)) is not None:
+            changes["text_scores"] = written.scores
+            self.directory.save_texts(last.round, written.lines())
+        if changes:
+            records[-1] = replace(last, **changes)
             self.directory.rewrite(records)
             before, after = last.row(), records[-1].row()
             self.tracker.round({k: v for k, v in after.items() if k == "round" or v != before[k]})

@@ -117,6 +117,8 @@ def round_line(record: Record, fits: Mapping[int, Fit], traffic: Callable[[float
     accuracy = "" if record.test_accuracy is None else f"accuracy {record.test_accuracy:.4f}  "
     if record.test_perplexity is not None:
         accuracy += f"perplexity {record.test_perplexity:.2f}  "
+    if record.text_scores is not None:
+        accuracy += f"BLEU {record.text_scores.bleu:.1f}  "
     line = (
         f"round {record.round:>4}  {accuracy}loss {record.train_loss:.4f}  "
         f"{record.load / 1e6:,.2f} MB  {seconds:.2f} s"

@@ -9,6 +9,7 @@ import torch
 from fedsplit.building.client_cost import build_client_cost
 from fedsplit.building.parts import RunParts
 from fedsplit.errors import RunFailed
+from fedsplit.generation.writer import Written
 from fedsplit.parties.client_cost import ClientCost
 from fedsplit.recording.metrics import Record
 from fedsplit.state.weights import is_finite
@@ -28,6 +29,8 @@ class Rounds:
         self._algorithm, self._transport, self._ledger = parts.algorithm, parts.transport, parts.ledger
         self.phase = "training"
         """What is done now."""
+        self.written: Written | None = None
+        """Texts of the last round; None where none were generated in it."""
 
     def run(self, t: int, before: Sequence[Record]) -> Record:
         """Train round `t`, evaluate if it is time to, and count.
@@ -52,10 +55,13 @@ class Rounds:
         full, auxiliary = self._algorithm.full_weights(), self._algorithm.evaluated_auxiliary()
         if not is_finite(full):
             raise RunFailed("the model is not finite")
-        scores = local = None
-        if (t + 1) % self._config.evaluation.eval_interval == 0:
+        scores = local = self.written = None
+        evaluations, rest = divmod(t + 1, self._config.evaluation.eval_interval)
+        if not rest:
             scores = self._evaluation.globally(full, auxiliary)
             local = self._evaluation.locally(full, auxiliary)
+            if self._evaluation.generation.is_due(evaluations):
+                self.written = self._evaluation.texts(full, auxiliary)
         error = self._gradient_error(t, cohort)
         clients = self._transport.client_seconds
         traffic, load = self._ledger.traffic(t), self._ledger.load
@@ -78,6 +84,7 @@ class Rounds:
             cost=self._parts.network.cost(load),
             client_memory=self.client_cost.memory,
             held=self.client_cost.held,
+            text_scores=self.written.scores if self.written else None,
             seconds={
                 "clients": clients,
                 "server": trained - start - clients,

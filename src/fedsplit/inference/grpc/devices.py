@@ -258,6 +258,7 @@ class GrpcDevice(Device):
             number=number,
             warm_up=warm_up,
             samples=self._samples,
+            terms=self._samples,
             correct=measured.correct,
             client_seconds=measured.client_seconds,
             server_seconds=answered.seconds,

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from fedsplit.config.values import OwnPath
 from fedsplit.errors import UserError
 from fedsplit.models.splitting.cuts import evaluating
 from fedsplit.models.splitting.stubs import derived_class
@@ -13,7 +14,7 @@ def causal_lm(
     *,
     vocabulary: int,
     context: int,
-    name: str | None = None,
+    name: OwnPath | None = None,
     architecture: str | None = None,
     sizes: dict[str, object] | None = None,
     attention: Attention = "sdpa",

@@ -3,6 +3,8 @@
 Nothing of a folder is run or unpickled, and nothing is looked for anywhere else.
 """
 
+import logging
+import os
 from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
@@ -13,12 +15,15 @@ import torch
 from torch import nn
 
 from fedsplit.errors import UserError, first_line
+from fedsplit.files.bounded import Damaged, json_in
 from fedsplit.files.paths import user_path
 from fedsplit.machine.extras import extra
 from fedsplit.machine.torchvision_operators import torchvision
 
 Attention: TypeAlias = Literal["sdpa", "eager"]
 Kind: TypeAlias = Literal["AutoModelForCausalLM", "AutoModelForSequenceClassification"]
+_MOST_LAYERS = 1000
+"""Modules of a layer take memory before their tensors do, which are counted first."""
 _SPECIAL = ("pad_token_id", "bos_token_id", "eos_token_id")
 
 
@@ -26,6 +31,9 @@ _SPECIAL = ("pad_token_id", "bos_token_id", "eos_token_id")
 def transformers() -> Any:
     """The transformers library, which says only what is wrong."""
     torchvision()
+    for talker in ("torchao", "torch.utils._pytree"):  # imported where it is installed, of no use here
+        logging.getLogger(talker).setLevel(logging.ERROR)
+    os.environ.setdefault("TQDM_DISABLE", "1")  # read once, before weights of GGUF files are
     with extra("model", "causal_lm"):
         library: Any = import_module("transformers")
     library.utils.logging.set_verbosity_error()
@@ -66,6 +74,8 @@ def language_model(
     place = None if name is None else user_path(name, "model.name")
     if place is not None and not place.exists():
         raise UserError(key, value, "no such folder or GGUF file")
+    if place is not None and place.is_dir():
+        _check_folder(key, place)
     try:
         if place is None:
             config = _untrained(str(architecture), dict(sizes or {}), vocabulary, context, further)
@@ -89,7 +99,7 @@ def _untrained(
     if architecture not in library.CONFIG_MAPPING:
         raise UserError("model.architecture", architecture, "no model_type of transformers")
     known = library.CONFIG_MAPPING[architecture]()
-    if unknown := [key for key in sizes if not hasattr(known, key)]:
+    if unknown := [key for key in sizes if key.startswith("_") or not hasattr(known, key)]:
         raise UserError("model.sizes", unknown[0], f"no key of the configuration of {architecture}")
     ids = {key: each for key in _SPECIAL if (each := getattr(known, key, None)) is None or each >= vocabulary}
     given = {"vocab_size": vocabulary, **dict.fromkeys(ids), **further, **sizes}
@@ -107,10 +117,41 @@ def _found(place: Path) -> tuple[tuple[str], dict[str, object]]:
     return (str(place.parent),), {**apart, "gguf_file": place.name}
 
 
+def _check_folder(key: str, folder: Path) -> None:
+    """Refuse a folder that holds anything but a configuration and weights in safetensors.
+
+    Raises:
+        UserError: it does, or is damaged.
+    """
+    try:
+        told = json_in(folder / "config.json")
+    except OSError as error:
+        told = f"holds no config.json that can be read ({error.strerror})"
+        raise UserError(key, folder, told) from error
+    except Damaged as error:
+        raise UserError(key, folder, first_line(error)) from error
+    if not isinstance(told, dict):
+        reason = "config.json holds no object"
+    elif "auto_map" in told:
+        reason = "config.json names code of its own, which is never run"
+    elif "quantization_config" in told:
+        reason = "its weights are quantized already; take the model in floats"
+    elif (folder / "adapter_config.json").exists():
+        reason = "holds an adapter too; take a folder of the model alone"
+    elif not any(folder.glob("*.safetensors")):
+        reason = "holds no safetensors; other files of weights are never unpickled"
+    else:
+        return
+    raise UserError(key, folder, reason)
+
+
 def _refuse_misfits(config: Any, key: str, value: object, vocabulary: int, context: int) -> None:
     if config.vocab_size < vocabulary:
         told = f"knows {config.vocab_size} tokens, fewer than the {vocabulary} of the dataset's tokenizer"
         raise UserError(key, value, told)
+    layers = getattr(config, "num_hidden_layers", None)
+    if isinstance(layers, int) and layers > _MOST_LAYERS:
+        raise UserError(key, value, f"has {layers} layers; {_MOST_LAYERS} is the most")
     positions = getattr(config, "max_position_embeddings", None)
     if isinstance(positions, int) and positions < context:
         raise UserError(key, value, f"has {positions} positions, fewer than the dataset's context, {context}")

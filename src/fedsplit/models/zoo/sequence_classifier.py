@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from fedsplit.config.values import OwnPath
 from fedsplit.models.splitting.stubs import derived_class
 from fedsplit.models.zoo.language_models import Attention, language_model
 
@@ -11,7 +12,7 @@ def sequence_classifier(
     vocabulary: int,
     context: int,
     num_classes: int,
-    name: str | None = None,
+    name: OwnPath | None = None,
     architecture: str | None = None,
     sizes: dict[str, object] | None = None,
     attention: Attention = "sdpa",

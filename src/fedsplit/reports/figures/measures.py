@@ -7,6 +7,7 @@ from typing import Annotated, Literal, TypeAlias, get_args
 
 from fedsplit.config.values import Range
 from fedsplit.errors import UserError
+from fedsplit.recording.text_scores import SCORE_TITLES
 from fedsplit.reports.runs import Run
 
 Progress: TypeAlias = Literal["round", "load", "simulated_seconds", "seconds"]
@@ -37,6 +38,7 @@ AXIS_LABELS: Mapping[str, str] = {
     "local_accuracy.std": "Local accuracy, spread",
     "local_accuracy.worst": "Local accuracy, worst client",
     "gradient_error": "Relative error of estimates",
+    **SCORE_TITLES,
 }
 """Of axes, by what is on them; all else goes by its column's name."""
 
@@ -53,7 +55,8 @@ def axis_label(name: str) -> str:
 
 def lower_is_better(y: str) -> bool:
     """Whether a metric gets better as it falls."""
-    return not column(y).endswith(("accuracy", "accuracy.mean", "accuracy.worst"))
+    higher = ("accuracy", "accuracy.mean", "accuracy.worst", *SCORE_TITLES)
+    return not column(y).endswith(higher)
 
 
 def progress(run: Run, x: str) -> dict[int, float]:

@@ -7,6 +7,7 @@ from itertools import accumulate
 from math import isfinite
 from typing import Literal, TypeAlias
 
+from fedsplit.recording.text_scores import SCORE_TITLES
 from fedsplit.reports.runs import Run
 
 Better: TypeAlias = Literal["higher", "lower"]
@@ -128,6 +129,10 @@ _MEASURES: Mapping[str, Callable[[Sequence[float]], list[Measure]]] = {
     "local_accuracy": lambda targets: [
         _share("local_accuracy.mean", "Local accuracy", _last_in("local_accuracy.mean")),
         _share("local_accuracy.worst", "Local accuracy, worst client", _last_in("local_accuracy.worst")),
+    ],
+    "text_scores": lambda targets: [
+        Measure(f"text_scores.{name}", title, _last_in(name), "higher")
+        for name, title in SCORE_TITLES.items()
     ],
     "load": _one(Measure("load", "Load (MB)", _last_in("load"), "lower", scale=1e-6)),
     "bytes_to_accuracy": _each("bytes_to_accuracy", "Load to {} (MB)", _column("load"), 1e-6),

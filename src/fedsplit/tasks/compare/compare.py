@@ -15,7 +15,7 @@ from fedsplit.deployment import storage
 from fedsplit.deployment.calibration import calibration_batches
 from fedsplit.deployment.measuring import footprints, machine
 from fedsplit.errors import UserError
-from fedsplit.files.paths import in_one_line, user_path
+from fedsplit.files.paths import in_one_line
 from fedsplit.files.whole import appearing
 from fedsplit.reports.figures.style import house_style
 from fedsplit.reports.shown_table import print_table
@@ -63,12 +63,10 @@ class Compare(Task):
         What was there is replaced, once all is whole.
         """
         prepare_process(config)
-        trained = TrainedRun(
-            user_path(config.origin.run or "", "run"),
-            device=config.computation.device,
-            threads=config.computation.threads,
-            trust=config.origin.trust,
-        )
+        trained = TrainedRun.named_by(config)
+        if trained.parts.data.dataset.sizes.tokens:
+            told = "learned from texts; client models of images are compared"
+            raise UserError("run", trained.path, told)
         console = Console()
         whole = trained.path / "compare"
         with in_one_line("run", trained.path, "cannot be written to"), appearing(whole) as partial:

@@ -103,7 +103,9 @@ class Expectations:
                 ):
                     z, y = (real, *self._smashed_shape[1:]), (samples, longest)
                 case _:
-                    raise Corrupt(f"no batch of {samples} samples has tensors of the shapes {announced}")
+                    raise Corrupt(
+                        f"no batch of {samples} samples has tensors of the shapes {str(announced)[:100]}"
+                    )
         return [
             Expected("z", self.cut_number("smashed"), self._codecs.smashed, z, self._dtype),
             Expected("y", pb.LABELS, self.labels, y, self.labels.decoded),

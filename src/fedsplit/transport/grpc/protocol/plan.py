@@ -12,6 +12,7 @@ from functools import partial
 import torch
 
 from fedsplit.config.choices import file_of
+from fedsplit.config.component import Component
 from fedsplit.config.compose import composed, composing, run_config
 from fedsplit.config.dotted_keys import below
 from fedsplit.config.run_config import RunConfig, leaves
@@ -52,6 +53,7 @@ OWN = (
     "engine",
     "tracker",
     "network",
+    "generation",
     "choices",
     "sweep",
     "client.id",
@@ -75,9 +77,26 @@ def _is_installed(group: str, choice: str) -> bool:
     return file_of(group.partition("@")[0], choice) is not None
 
 
-def _is_own(key: str) -> bool:
-    named = key in (*_FILES, *_CLASSES) or any(part.startswith("_") for part in key.split("."))
-    return named or below(key, OWN)
+def _is_own(key: str, config: RunConfig) -> bool:
+    named = any(part.startswith("_") for part in key.split("."))
+    return named or key in (*_CLASSES, *_paths(config)) or below(key, OWN)
+
+
+def _paths(config: RunConfig) -> set[str]:
+    """Keys that say where files are, or whether to fetch them: a server opens nothing at its clients."""
+    return {*_FILES, *config.of_this_machine()}
+
+
+def _settings(config: RunConfig) -> dict[str, object]:
+    """Values by dotted key; an argument that takes a mapping is one of them."""
+    components = [each for each in vars(config).values() if isinstance(each, Component)]
+    whole = [
+        f"{component.key}.{name}"
+        for component in components
+        for name, value in component.arguments.items()
+        if isinstance(value, Mapping) and "_target_" not in value
+    ]
+    return dict(leaves(config.plain(), whole=whole))
 
 
 def choices_and_settings(config: RunConfig) -> pb.Plan:
@@ -86,7 +105,7 @@ def choices_and_settings(config: RunConfig) -> pb.Plan:
     Raises:
         UserError: the configuration is not made of choices and plain values alone.
     """
-    values = dict(leaves(config.plain()))
+    values = _settings(config)
     chosen = {group: choice for group, choice in config.choices.items() if group in GROUPS and choice}
     for group, choice in chosen.items():
         if not _is_installed(group, choice):
@@ -95,14 +114,14 @@ def choices_and_settings(config: RunConfig) -> pb.Plan:
             raise UserError(key, values[key], _OF_ONES_OWN)
     plan = pb.Plan(choices=chosen)
     for key, value in values.items():
-        if not _is_own(key):
+        if not _is_own(key, config):
             try:
                 plan.settings.append(pb.Setting(key=key, value=_packed(value)))
             except (TypeError, ValueError) as error:  # ValueError: beyond 64 bits, or no Unicode
                 raise UserError(key, value, "cannot be sent to clients with transport=grpc") from error
-    again = dict(leaves(configuration(plan).plain()))
+    again, own = _settings(configuration(plan)), (*OWN, *_paths(config))
     for key, value in values.items():
-        if not below(key, (*OWN, *_FILES)) and (key not in again or again[key] != value):
+        if not below(key, own) and (key not in again or again[key] != value):
             raise UserError(key, value, _OF_ONES_OWN)
     return plan
 
@@ -204,11 +223,10 @@ def configuration(plan: pb.Plan) -> RunConfig:
             raise UserError(group.removeprefix("codec@"), choice, "this installation has no such choice")
     with composing():
         config = run_config(composed([f"{group}={choice}" for group, choice in sorted(plan.choices.items())]))
-    known = {key for key, _ in leaves(config.plain())}
-    changes = {}
+    known, changes = _settings(config), {}
     for setting in plan.settings:
         key, value = setting.key, _unpacked(setting.value)
-        if _is_own(key) or not _KEY.fullmatch(key):
+        if _is_own(key, config) or not _KEY.fullmatch(key):
             raise Corrupt(f"{key[:80]!r} is nothing that a server decides")
         if key not in known:
             raise UserError(key, value, "this installation has no such key")
@@ -229,7 +247,7 @@ def configuration_of_client(plan: pb.Plan, client: int, own: Mapping[str, object
         UserError: this installation has no such choice or key, or the run no such client.
     """
     config = configuration(plan)
-    known = {key for key, _ in leaves(config.plain())}
+    known = config.of_this_machine()
     config = config.changed({key: value for key, value in own.items() if key in known})
     if client >= (clients := config.population.num_clients):
         raise UserError("client.id", client, f"below num_clients={clients}")
@@ -239,12 +257,23 @@ def configuration_of_client(plan: pb.Plan, client: int, own: Mapping[str, object
     return config
 
 
+def _is_key(name: object) -> bool:
+    """Whether a mapping may have such a key; those with a line in front mean something to Hydra."""
+    return isinstance(name, str) and bool(_KEY.fullmatch(name)) and not name.startswith("_")
+
+
+def _checked_key(name: str) -> str:
+    if not _is_key(name):
+        raise Corrupt("a mapping with keys that no server sends")
+    return name
+
+
 def _is_plain(text: str) -> bool:
     """Whether a text stands for itself: an interpolation would be looked up, also in the environment."""
     return text.isprintable() and len(text) <= _LONGEST and "${" not in text and text != "???"
 
 
-def _packed(value: object) -> pb.Value:
+def _packed(value: object) -> pb.Value:  # noqa: PLR0911  (one return a kind of value)
     match value:
         case None:
             return pb.Value(nothing=True)
@@ -258,6 +287,8 @@ def _packed(value: object) -> pb.Value:
             return pb.Value(text=value)
         case list() | tuple():
             return pb.Value(list=pb.List(items=[_packed(item) for item in value]))
+        case Mapping() if all(map(_is_key, value)):
+            return pb.Value(map=pb.Map(items={key: _packed(each) for key, each in value.items()}))
     raise TypeError(type(value))
 
 
@@ -269,6 +300,8 @@ def _unpacked(value: pb.Value, depth: int = 0) -> object:
         return None
     if kind == "list":
         return [_unpacked(item, depth + 1) for item in value.list.items]
+    if kind == "map":
+        return {_checked_key(key): _unpacked(each, depth + 1) for key, each in value.map.items.items()}
     if kind == "text" and not _is_plain(value.text):
         raise Corrupt("a text that does not stand for itself")
     return getattr(value, kind)

@@ -101,7 +101,7 @@ def expected_tensors(
     if content == "upload":
         if answer.identity.step != step:
             raise Corrupt(f"an upload of step {answer.identity.step} came in place of one of {step}")
-        return expectations.upload(expectations.batch(samples, step))
+        return expectations.upload(expectations.batch(samples, step), answer.tensors)
     if content != "done" or step is not None:
         raise Corrupt(f"{content} is no answer, or not yet")
     _check_losses(verb, answer.done, expectations, samples)
