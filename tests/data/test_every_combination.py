@@ -35,7 +35,11 @@ SMALL = (
 SMALL_TEXTS = (*SMALL[:-2], "dataset.context=80", "dataset.vocabulary=280")
 MODELS = {
     True: ("model=tiny_gpt2", "model.sizes={n_layer:2,n_embd:8,n_head:2}"),
-    False: ("model=sequence_classifier", "model.sizes={dim:8,n_layers:2,n_heads:2,hidden_dim:8}"),
+    False: (
+        "model=sequence_classifier",
+        "model.architecture=distilbert",
+        "model.sizes={dim:8,n_layers:2,n_heads:2,hidden_dim:8}",
+    ),
 }
 """By whether the next token is to be predicted."""
 FITTING = {

@@ -79,7 +79,7 @@ def test_every_listed_experiment_finds_its_runs_and_is_drawn(
 
 
 def test_listed_experiments_have_titles_and_a_figure_of_every_type() -> None:
-    assert len(EXPERIMENTS) == len(yaml.safe_load(LISTED.read_text("utf-8"))) == 22
+    assert len(EXPERIMENTS) == len(yaml.safe_load(LISTED.read_text("utf-8"))) == 28
     digits = {type(each.figure) for each in EXPERIMENTS if each.name.startswith("digits-")}
     assert digits == set(FIGURE_TYPES.values())
     assert sum(each.name.startswith("paper-") for each in EXPERIMENTS) == 6

@@ -129,7 +129,7 @@ def test_test_loss_is_the_mean_over_target_tokens_and_accuracy_their_share_that_
         logits = halves.server(halves.client(test.inputs_at(one)))[0].log_softmax(1)
         for shares, token in zip(logits, test.labels_at(one)[0].tolist(), strict=True):
             if token >= 0:
-                losses.append(-float(shares[token]))
+                losses.append(-float(shares[token].detach()))
                 hits.append(int(shares.argmax()) == token)
     assert record.test_loss == pytest.approx(sum(losses) / len(losses), rel=1e-5)
     assert record.test_accuracy == sum(hits) / len(hits)

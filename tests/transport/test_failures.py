@@ -223,10 +223,10 @@ def test_checkpoint_of_a_round_interrupted_after_training_is_of_the_state_before
 ) -> None:
     original, rounds = Evaluation.globally, count()
 
-    def evaluate(evaluation: Evaluation, full: Any) -> Scores:
+    def evaluate(evaluation: Evaluation, *given: Any) -> Scores:
         if next(rounds) == 1:
             raise KeyboardInterrupt
-        return original(evaluation, full)
+        return original(evaluation, *given)
 
     monkeypatch.setattr(Evaluation, "globally", evaluate)
     with pytest.raises(KeyboardInterrupt):

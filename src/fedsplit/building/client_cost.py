@@ -1,5 +1,6 @@
 """Measures what a client of a run costs, or of another cut of its model."""
 
+import torch
 from torch import Tensor
 
 from fedsplit.building.data import Data
@@ -32,9 +33,12 @@ def build_client_cost(
 
 
 def _largest_sample(data: Data) -> Tensor:
-    """Index of the training sample with most positions, `(1,)`; the first where data are never padded."""
-    longest, found = 0, data.shards.indices[:1]
-    for shard in data.shards:
+    """Index of the training sample with most positions, `(1,)`; the first where data are never padded.
+
+    Where clients bring what they have, it is the first of the server's own.
+    """
+    longest, found = 0, torch.zeros(1, dtype=torch.int64)
+    for shard in filter(len, data.shards):
         lengths = data.dataset.objective.lengths(data.dataset.train.labels_at(shard))
         if lengths is None:
             break
