@@ -69,7 +69,7 @@ class LocalRule:
     """Whether `gradients` draws; it then has a seed for each step."""
     needs_loss: ClassVar[bool] = False
     """Whether it needs a loss at the client, and cannot go along cut gradients that others give."""
-    passes: int = 3
+    passes = 3
     """Forward passes that take as long as a local step, for timelines; a backward pass is two."""
 
     def gradients(self, batch: LocalBatch) -> LocalGradients:
