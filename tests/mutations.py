@@ -765,8 +765,8 @@ FAULTS = (
         "estimate-is-of-the-mean-loss",
         "estimators",
         "src/fedsplit/estimators/gradient_of_loss.py",
-        'losses.total(outputs, y), z, create_graph=differentiable',
-        'losses.mean(outputs, y).sum(), z, create_graph=differentiable',
+        "losses.total(outputs, y), z, create_graph=differentiable",
+        "losses.mean(outputs, y).sum(), z, create_graph=differentiable",
         ("tests/estimators/test_estimators.py",),
     ),
     Fault(

@@ -49,7 +49,7 @@ WRONG = [
 MISTAKES = [
     (["algorithm=foo"], "algorithm=foo: no such choice; allowed: ampere, cse_fsl, cycle_sl, "),
     (["rouds=3"], "rouds=3: no such key; did you mean rounds? known: seed, threads, "),
-    (["algorithm.q=3"], "algorithm.q=3: no such key; known: server_update_interval, "),
+    (["algorithm.q=3"], "algorithm.q=3: no such key; known: local_rule, server_update_interval, "),
     (["+extra.key=3"], "extra={'key': 3}: no such key; known: "),
     (["rounds=-1"], "rounds=-1: must be a whole number greater than 0"),
     (["client_optimizer.lr=0.1"], "client_optimizer.lr=0.1: "),
