@@ -76,7 +76,7 @@ class Algorithm(ABC):
 
     @property
     def trains_head(self) -> bool:
-        """Whether clients train what they hold behind their client model, in any round."""
+        """True if clients train the model behind their client model in any round."""
         return self.client_head in ("server", "auxiliary")
 
     @abstractmethod

@@ -48,7 +48,7 @@ class Ampere(LocalLoss):
         self.device_rounds = device_rounds
         self.memory = start.alignment.memory
         self.uploads: dict[int, Uploads] = {}
-        """By the round in which they came."""
+        """Uploads of each round, by its number."""
 
     def evaluated_auxiliary(self) -> Weights | None:
         return None if self.uploads else self.auxiliary
@@ -117,7 +117,7 @@ class Ampere(LocalLoss):
 
 @dataclass(frozen=True)
 class Uploads:
-    """What clients uploaded in a round.
+    """Smashed data and labels that clients uploaded in one round.
 
     Args:
         clients: that did.

@@ -36,7 +36,7 @@ class FedOpt(FedAvg):
 
     @abstractmethod
     def moved(self, name: str, difference: Tensor) -> Tensor:
-        """By how much the server moves a parameter.
+        """Step of the server along one parameter.
 
         Args:
             name: of the parameter.

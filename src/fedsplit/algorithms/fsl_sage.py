@@ -119,7 +119,7 @@ class FslSage(CseFsl):
         )
 
     def is_due(self, client: int, t: int) -> bool:
-        """Whether a client that takes part in round `t` aligns in it."""
+        """True if a client that takes part in round `t` aligns in it."""
         last = self.alignment.last_round(client)
         if last is None or self.align_when == "interval":
             return self.alignment.is_due(client, t, self.align_interval)

@@ -1,4 +1,4 @@
-"""What algorithms share whose clients train on the loss of an auxiliary model."""
+"""Client side of algorithms that train on the loss of an auxiliary model."""
 
 from typing import ClassVar
 

@@ -23,7 +23,7 @@ def find_algorithm(config: RunConfig) -> type[Algorithm]:
 
 
 def find_local_rule(config: RunConfig, algorithm: type[Algorithm]) -> LocalRule:
-    """What clients descend along.
+    """Build the rule that clients follow in a local step.
 
     Raises:
         UserError: clients of this algorithm cannot follow it.

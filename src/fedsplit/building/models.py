@@ -72,7 +72,7 @@ class Models:
         return digest.hexdigest() if frozen else ""
 
     def whole(self, module: nn.Module, weights: Weights) -> Weights:
-        """What a run writes of one of its models: its part of `weights`, and parameters that do not learn."""
+        """Weights of one model as a run writes them: those in `weights`, and parameters that do not learn."""
         kept = {} if self.frozen_from_files else frozen_of(module)
         return {
             name: weights[name] if name in weights else kept[name].clone()  # a file holds no memory twice

@@ -19,13 +19,13 @@ def located(key: str, target: str) -> Any:
             from fedsplit.machine.torchvision_operators import torchvision  # noqa: PLC0415  (imports torch)
 
             torchvision()  # whose import may need help
-        return _found(target)
+        return _import_target(target)
     except Exception as error:  # whatever a module of the user's raises on import
         reason = first_line(error)
         raise UserError(key, target, f"Error loading '{target}': {type(error).__name__}({reason})") from error
 
 
-def _found(target: str) -> Any:
+def _import_target(target: str) -> Any:
     first, *names = target.split(".")
     found, path = import_module(first), first
     for name in names:

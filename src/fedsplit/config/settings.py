@@ -129,7 +129,7 @@ class AlignmentSettings(Topic):
 
 @dataclass(frozen=True)
 class LocalStepSettings(Topic):
-    """What clients descend along: a key of `algorithm` that is no argument of the algorithm."""
+    """Rule of a client's local step: a key of `algorithm` that is no argument of the algorithm."""
 
     PLACE = "algorithm"
     local_rule: Component

@@ -29,20 +29,20 @@ def gguf_tokenizer(path: Path) -> Subwords:
     except Exception as error:  # whatever the package stumbles on in damaged files
         raise Damaged(f"{path.name} is no GGUF file ({first_line(error)})") from error
 
-    def told(name: str, otherwise: Any = None) -> Any:
+    def read_field(name: str, otherwise: Any = None) -> Any:
         field = reader.get_field(f"tokenizer.ggml.{name}")
         return otherwise if field is None else field.contents()
 
-    kind, way = told("model"), told("pre", "default")
+    kind, way = read_field("model"), read_field("pre", "default")
     if kind != "gpt2" or way not in _SPLIT_DIGITS:
         raise Damaged(f"{path.name} has a tokenizer of kind {kind}, {way}, which is not read here")
     try:
-        tokens, end = told("tokens"), told("eos_token_id")
+        tokens, end = read_field("tokens"), read_field("eos_token_id")
         vocabulary = {token: number for number, token in enumerate(tokens)}
         check_ids(path.name, vocabulary)
-        merges = [(first, second) for first, second in (pair.split(" ") for pair in told("merges"))]
+        merges = [(first, second) for first, second in (pair.split(" ") for pair in read_field("merges"))]
         inner = byte_pairs(vocabulary, merges)
-        types = zip(tokens, told("token_type"), strict=True)
+        types = zip(tokens, read_field("token_type"), strict=True)
         inner.add_special_tokens([token for token, each in types if each == TokenType.CONTROL])
         if _SPLIT_DIGITS[way]:
             digits = pre_tokenizers.Digits(individual_digits=True)

@@ -80,7 +80,8 @@ def language_model(
         if place is None:
             config = _untrained(str(architecture), dict(sizes or {}), vocabulary, context, further)
         else:
-            config = transformers().AutoConfig.from_pretrained(*_found(place)[0], **_found(place)[1])
+            where, how = _locate(place)
+            config = transformers().AutoConfig.from_pretrained(*where, **how)
             for name_of, each in further.items():
                 setattr(config, name_of, each)
         _refuse_misfits(config, key, value, vocabulary, context)
@@ -109,7 +110,7 @@ def _untrained(
     return library.AutoConfig.for_model(architecture, **given)
 
 
-def _found(place: Path) -> tuple[tuple[str], dict[str, object]]:
+def _locate(place: Path) -> tuple[tuple[str], dict[str, object]]:
     """Arguments of the library's loaders."""
     apart: dict[str, object] = {"local_files_only": True, "trust_remote_code": False}
     if place.is_dir():
@@ -163,7 +164,7 @@ def _made(kind: Kind, place: Path | None, config: Any, attention: Attention) -> 
     if place is None or torch.get_default_device().type == "meta":  # a model that is only counted
         made = builder.from_config(config, attn_implementation=attention, trust_remote_code=False)
     else:
-        (where,), how = _found(place)
+        (where,), how = _locate(place)
         made = builder.from_pretrained(
             where,
             config=config,
