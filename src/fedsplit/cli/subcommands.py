@@ -62,8 +62,8 @@ def _list(arguments: Namespace) -> None:
                 unreadable.append(error)
     if runs:
         print_table(list_table(runs))
-    for error in unreadable:
-        print(f"left out: {error}", file=sys.stderr)
+    for each in unreadable:
+        print(f"left out: {each}", file=sys.stderr)
     if not runs and not unreadable:
         print(f"no runs below {', '.join(arguments.folders)}")
 
