@@ -20,7 +20,17 @@ ROOMS = (
         "generation",
         "building",
     ),
-    *("transport", "algorithms", "network", "parties", "estimators", "recording", "data", "models"),
+    *(
+        "transport",
+        "algorithms",
+        "network",
+        "parties",
+        "estimators",
+        "recording",
+        "privacy",
+        "data",
+        "models",
+    ),
     *("objectives", "computing", "quant", "optim", "config", "processes", "files", "machine", "state"),
     *("randomness", "errors"),
 )

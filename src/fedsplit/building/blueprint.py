@@ -13,6 +13,8 @@ def build_blueprint(parts: Ingredients) -> Blueprint:
     head = halves.server if client_head == "server" else parts.models.auxiliary
     uploads = client_head in ("auxiliary", "estimator")
     sees_decoded = uploads and parts.quantization.continue_from_decoded
+    defended = parts.defence.releases or parts.defence.adds_gradient
+    captured = not (sees_decoded or parts.rule.draws or defended)
     return Blueprint(
         body=halves.client,
         head=head,
@@ -26,5 +28,9 @@ def build_blueprint(parts: Ingredients) -> Blueprint:
         head_sees=parts.quantization.as_decoded if sees_decoded else None,
         memory=parts.memory,
         rule=parts.rule,
-        recorder=None if sees_decoded or parts.rule.draws else parts.recorders.of(halves.client, head),
+        recorder=parts.recorders.of(halves.client, head) if captured else None,
+        defence=parts.defence,
+        secrets=parts.secrets,
+        positions=parts.quantization.positions,
+        sends_smashed=client_head != "server",
     )

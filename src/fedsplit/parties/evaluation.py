@@ -1,9 +1,11 @@
 """What a split model makes of samples: its loss and what is measured beside it, or its outputs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from math import exp, inf
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +16,9 @@ from fedsplit.data.samples import Samples
 from fedsplit.models.splitting.split import SplitModel
 from fedsplit.objectives.objective import Objective
 from fedsplit.state.weights import Weights
+
+Change: TypeAlias = Callable[[Tensor, Tensor, int], Tensor]
+"""Makes of smashed data and labels of a batch, and its number, what the server receives."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +67,14 @@ class Evaluator:
         return self.objective.classes(self._samples.labels_at(slice(None)))
 
     def __call__(self, full_weights: Weights, auxiliary: Weights | None = None) -> Scores:
-        """Scores of the model; its outputs are dropped batch by batch."""
+        """Scores of the model."""
+        return self._scores(self._passes(full_weights, auxiliary))
+
+    def _scores(self, passes: Iterable[tuple[Tensor, Tensor]]) -> Scores:
+        """Scores of outputs and labels; outputs are dropped batch by batch."""
         loss, terms = torch.zeros((), dtype=torch.float64), 0
         hits: Tensor | None = torch.zeros((), dtype=torch.int64)
-        for outputs, y in self._passes(full_weights, auxiliary):
+        for outputs, y in passes:
             sums = self.objective.measure(outputs, y)
             loss = loss + sums.loss
             hits = None if hits is None or sums.hits is None else hits + sums.hits
@@ -73,6 +82,10 @@ class Evaluator:
         mean = float(loss) / terms
         accuracy = None if hits is None else int(hits) / terms
         return Scores(mean, accuracy, _exp(mean) if self.objective.has_perplexity else None)
+
+    def released(self, full_weights: Weights, auxiliary: Weights | None, change: Change) -> float | None:
+        """Accuracy of the model where smashed data are changed on their way; see `Scores`."""
+        return self._scores(self._passes(full_weights, auxiliary, change)).accuracy
 
     def correct(self, full_weights: Weights, auxiliary: Weights | None = None) -> Tensor:
         """Whether each sample is classified correctly: bool `(n,)`."""
@@ -92,29 +105,34 @@ class Evaluator:
         self, full_weights: Weights, auxiliary: Weights | None = None
     ) -> Iterator[Callable[[Tensor], Tensor]]:
         """The whole model with these weights, as inputs to outputs, in evaluation mode meanwhile."""
+        with self._evaluating(full_weights, auxiliary) as (client, behind):
+            yield lambda x: behind(client(x))
+
+    @contextmanager
+    def _evaluating(
+        self, full_weights: Weights, auxiliary: Weights | None
+    ) -> Iterator[list[Callable[[Tensor], Tensor]]]:
+        """Client model and what is behind it, with these weights, in evaluation mode meanwhile."""
         halves = self._loaded(full_weights, auxiliary)
         for half in halves:
             half.module.eval()
-
-        def outputs(x: Tensor) -> Tensor:
-            for half in halves:
-                x = functional_call(half.module, (half.parameters, half.buffers), (x,))
-            return x
-
         try:
-            yield outputs
+            yield [partial(_pass, half) for half in halves]
         finally:
             for half in halves:
                 half.module.train()
 
     @torch.inference_mode()
-    def _passes(self, full_weights: Weights, auxiliary: Weights | None) -> Iterator[tuple[Tensor, Tensor]]:
+    def _passes(
+        self, full_weights: Weights, auxiliary: Weights | None, change: Change | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Outputs and labels, batch by batch."""
-        with self.model(full_weights, auxiliary) as outputs:
-            for start in range(0, len(self._samples), self._batch_size):
+        with self._evaluating(full_weights, auxiliary) as (client, behind):
+            for number, start in enumerate(range(0, len(self._samples), self._batch_size)):
                 piece = slice(start, start + self._batch_size)
                 self._samples.prefetch(slice(start, piece.stop + self._batch_size))
-                yield outputs(self._samples.inputs_at(piece)), self._samples.labels_at(piece)
+                z, y = client(self._samples.inputs_at(piece)), self._samples.labels_at(piece)
+                yield behind(change(z, y, number) if change else z), y
 
     def _loaded(self, full_weights: Weights, auxiliary: Weights | None) -> list[ModelState]:
         for half in self._halves:
@@ -125,6 +143,11 @@ class Evaluator:
         head = ModelState(self._auxiliary)
         head.load(auxiliary)
         return [self._halves[0], head]
+
+
+def _pass(half: ModelState, x: Tensor) -> Tensor:
+    output: Tensor = functional_call(half.module, (half.parameters, half.buffers), (x,))
+    return output
 
 
 def _exp(loss: float) -> float:
