@@ -62,9 +62,7 @@ class Device(Stream):
         begin = Parcel(pb.FromServer(identity=self.named(0), begin=pb.Begin()))
         forward = Parcel(pb.FromServer(identity=self.named(2), forward=pb.Forward()))
         sent = self.serve([begin, install(self, 1), forward])
-        return b"".join(
-            frame.chunk.content for frame in sent if frame.WhichOneof("content") == "chunk"
-        )
+        return b"".join(frame.chunk.content for frame in sent if frame.WhichOneof("content") == "chunk")
 
 
 def test_client_that_is_killed_gives_the_same_noise_and_other_noise_to_other_weights(

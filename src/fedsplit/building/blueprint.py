@@ -9,12 +9,12 @@ from fedsplit.parties.engine import Blueprint
 
 def build_blueprint(parts: Ingredients) -> Blueprint:
     """The blueprint of clients; the algorithm says which model is their head, if any."""
-    client_head, halves = parts.algorithm_class.client_head, parts.models.halves
+    client_head, halves, rule = parts.algorithm_class.client_head, parts.models.halves, parts.rule
     head = halves.server if client_head == "server" else parts.models.auxiliary
     uploads = client_head in ("auxiliary", "estimator")
     sees_decoded = uploads and parts.quantization.continue_from_decoded
     defended = parts.defence.releases or parts.defence.adds_gradient
-    captured = not (sees_decoded or parts.rule.draws or defended)
+    not_captured = sees_decoded or rule.draws or rule.keeps or defended
     return Blueprint(
         body=halves.client,
         head=head,
@@ -27,8 +27,8 @@ def build_blueprint(parts: Ingredients) -> Blueprint:
         seed=parts.config.training.seed,
         head_sees=parts.quantization.as_decoded if sees_decoded else None,
         memory=parts.memory,
-        rule=parts.rule,
-        recorder=parts.recorders.of(halves.client, head) if captured else None,
+        rule=rule,
+        recorder=None if not_captured else parts.recorders.of(halves.client, head),
         defence=parts.defence,
         secrets=parts.secrets,
         positions=parts.quantization.positions,
