@@ -19,8 +19,13 @@ class Steppable(Protocol):
     anchor: dict[str, Tensor]
     """`trained` as it was loaded last; empty where that is not kept."""
 
-    def forward(self, x: Tensor, *, seed: Seed, buffers: dict[str, Tensor] | None = None) -> Tensor:
-        """Outputs in training mode; `seed` is a number, or one for each client; None: nothing is drawn."""
+    def forward(
+        self, x: Tensor, *, seed: Seed, buffers: dict[str, Tensor] | None = None, at: Tensor | None = None
+    ) -> Tensor:
+        """Outputs in training mode; `seed` is a number, or one for each client; None: nothing is drawn.
+
+        `at` is of one client: positions whose outputs are wanted, see `outputs_at`.
+        """
 
     def frozen_buffers(self) -> dict[str, Tensor]:
         """Copies for a pass that must not move the running statistics."""

@@ -1,5 +1,8 @@
 """Language models that predict the next token."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
 import torch
 from torch import Tensor, nn
 
@@ -45,6 +48,7 @@ def causal_lm(
     made.vocabulary = vocabulary  # type: ignore[assignment]
     if not any(each.is_meta for each in made.parameters()):
         _refuse_seeing_ahead(made, name or architecture)
+        made.gives_outputs_at = _gives_outputs_at(made)  # type: ignore[assignment]
     return made
 
 
@@ -52,12 +56,45 @@ class NextTokenLogits(nn.Module):
     """Lets a model of the library take token ids and give logits; the model's class is next in order."""
 
     vocabulary: int
+    gives_outputs_at = False
+    """Whether the head can be computed at some positions alone."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits `(b, t, vocabulary)` of token ids `(b, t)`."""
-        output = super().forward(input_ids=x.clamp_min(0), use_cache=False, return_dict=True)
+    def forward(self, x: Tensor, at: Tensor | None = None) -> Tensor:
+        """Logits `(b, t, vocabulary)` of token ids `(b, t)`.
+
+        Args:
+            at: positions whose logits are wanted, bool `(b, t)`, which are then `(n, vocabulary)`.
+        """
+        with nullcontext() if at is None else _taking(self.get_output_embeddings(), at):  # type: ignore[operator]
+            output = super().forward(input_ids=x.clamp_min(0), use_cache=False, return_dict=True)
         logits: Tensor = output.logits
         return logits[..., : self.vocabulary]  # models round their vocabularies up
+
+
+@contextmanager
+def _taking(head: nn.Module, at: Tensor) -> Iterator[None]:
+    """While a head is given its inputs `(b, t, d)` at some positions alone, as `(n, d)`."""
+    handle = head.register_forward_pre_hook(lambda _, inputs: (inputs[0][at], *inputs[1:]))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _gives_outputs_at(model: nn.Module) -> bool:
+    """Whether a model gives at some positions alone what it gives at all."""
+    if model.get_output_embeddings() is None:  # type: ignore[operator]
+        return False
+    device = next(model.parameters()).device
+    tokens = torch.tensor([[0, 1, 0], [1, 0, 0]], device=device)
+    at = torch.tensor([[False, True, True], [True, False, False]], device=device)
+    with evaluating(model):
+        try:
+            some = model(tokens, at)
+        except (RuntimeError, IndexError):  # what is behind the head needs all positions
+            return False
+        every = model(tokens)[at]
+    return some.shape == every.shape and torch.allclose(some, every, 1e-4, 1e-5)
 
 
 def _refuse_seeing_ahead(model: nn.Module, named: object) -> None:
