@@ -1914,6 +1914,22 @@ FAULTS = (
         ("tests/objectives",),
     ),
     Fault(
+        "heads-are-computed-at-every-position",
+        "models",
+        "src/fedsplit/models/zoo/causal_lm.py",
+        "made.gives_outputs_at = _gives_outputs_at(made)",
+        "made.gives_outputs_at = False",
+        ("tests/training/test_exact_language_models.py",),
+    ),
+    Fault(
+        "alignments-compute-the-head-at-every-position",
+        "estimators",
+        "src/fedsplit/estimators/gradient_of_loss.py",
+        "at=losses.targets(y)",
+        "at=None",
+        ("tests/training/test_exact_language_models.py",),
+    ),
+    Fault(
         "padding-is-attended-to-at-the-server",
         "models",
         "src/fedsplit/models/splitting/stubs.py",
