@@ -48,7 +48,7 @@ def causal_lm(
     made.vocabulary = vocabulary  # type: ignore[assignment]
     if not any(each.is_meta for each in made.parameters()):
         _refuse_seeing_ahead(made, name or architecture)
-        made.gives_outputs_at = _gives_outputs_at(made)  # type: ignore[assignment]
+        made.head = _head_at_some_positions(made)  # type: ignore[assignment]
     return made
 
 
@@ -56,8 +56,13 @@ class NextTokenLogits(nn.Module):
     """Lets a model of the library take token ids and give logits; the model's class is next in order."""
 
     vocabulary: int
-    gives_outputs_at = False
-    """Whether the head can be computed at some positions alone."""
+    head: str | None = None
+    """Name of the output embedding, where that can be computed at some positions alone."""
+
+    @property
+    def gives_outputs_at(self) -> bool:
+        """Whether it takes the positions whose logits are wanted."""
+        return self.head is not None
 
     def forward(self, x: Tensor, at: Tensor | None = None) -> Tensor:
         """Logits `(b, t, vocabulary)` of token ids `(b, t)`.
@@ -65,7 +70,7 @@ class NextTokenLogits(nn.Module):
         Args:
             at: positions whose logits are wanted, bool `(b, t)`, which are then `(n, vocabulary)`.
         """
-        with nullcontext() if at is None else _taking(self.get_output_embeddings(), at):  # type: ignore[operator]
+        with nullcontext() if at is None else _taking(self.get_submodule(str(self.head)), at):
             output = super().forward(input_ids=x.clamp_min(0), use_cache=False, return_dict=True)
         logits: Tensor = output.logits
         return logits[..., : self.vocabulary]  # models round their vocabularies up
@@ -81,20 +86,23 @@ def _taking(head: nn.Module, at: Tensor) -> Iterator[None]:
         handle.remove()
 
 
-def _gives_outputs_at(model: nn.Module) -> bool:
-    """Whether a model gives at some positions alone what it gives at all."""
-    if model.get_output_embeddings() is None:  # type: ignore[operator]
-        return False
+def _head_at_some_positions(model: nn.Module) -> str | None:
+    """Name of the output embedding; None where a model gives at some positions not what it gives at all."""
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    name = next((name for name, part in model.named_modules() if part is head), None)
+    if name is None:
+        return None
     device = next(model.parameters()).device
     tokens = torch.tensor([[0, 1, 0], [1, 0, 0]], device=device)
     at = torch.tensor([[False, True, True], [True, False, False]], device=device)
     with evaluating(model):
-        try:
-            some = model(tokens, at)
-        except (RuntimeError, IndexError):  # what is behind the head needs all positions
-            return False
         every = model(tokens)[at]
-    return some.shape == every.shape and torch.allclose(some, every, 1e-4, 1e-5)
+        try:
+            with _taking(model.get_submodule(name), at):
+                some = model(tokens)
+        except (RuntimeError, IndexError):  # what is behind the head needs all positions
+            return None
+    return name if some.shape == every.shape and torch.allclose(some, every, 1e-4, 1e-5) else None
 
 
 def _refuse_seeing_ahead(model: nn.Module, named: object) -> None:
