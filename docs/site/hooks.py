@@ -9,9 +9,9 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parent))
 
-from docs.site.reference import PYTHON_PAGE, choices_page, keys_page  # noqa: E402  (needs the path)
+from reference import PYTHON_PAGE, choices_page, keys_page  # noqa: E402  (needs the path)
 
 BESIDE = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "BENCHMARKS.md": "benchmarks.md"}
 """Pages beside `docs/`, and their names on the site."""
