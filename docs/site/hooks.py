@@ -27,7 +27,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are no files of `docs/`, and leave out what is no page."""
     for file in list(files):
         if file.src_uri.endswith(".py"):
-            files.remove(file)
+            files.remove(file)  # type: ignore[no-untyped-call]  (of mkdocs)
     for name, uri in BESIDE.items():
         files.append(File.generated(config, uri, content=(ROOT / name).read_text("utf-8")))
     for uri, page in GENERATED.items():
