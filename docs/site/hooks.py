@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -15,7 +16,7 @@ from reference import PYTHON_PAGE, choices_page, keys_page  # noqa: E402  (needs
 
 BESIDE = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "BENCHMARKS.md": "benchmarks.md"}
 """Pages beside `docs/`, and their names on the site."""
-GENERATED = {
+GENERATED: Mapping[str, Callable[[], str]] = {
     "reference/keys.md": keys_page,
     "reference/choices.md": choices_page,
     "reference/python.md": lambda: PYTHON_PAGE,
@@ -27,7 +28,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are no files of `docs/`, and leave out what is no page."""
     for file in list(files):
         if file.src_uri.endswith(".py"):
-            files.remove(file)  # type: ignore[no-untyped-call]  (of mkdocs)
+            files.remove(file)
     for name, uri in BESIDE.items():
         files.append(File.generated(config, uri, content=(ROOT / name).read_text("utf-8")))
     for uri, page in GENERATED.items():
