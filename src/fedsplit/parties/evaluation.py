@@ -5,20 +5,40 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from math import exp, inf
-from typing import TypeAlias
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from fedsplit.computing.computation import outputs_at
 from fedsplit.computing.model_state import ModelState
 from fedsplit.data.samples import Samples
 from fedsplit.models.splitting.split import SplitModel
 from fedsplit.objectives.objective import Objective
 from fedsplit.state.weights import Weights
 
-Change: TypeAlias = Callable[[Tensor, Tensor, int], Tensor]
-"""Makes of smashed data and labels of a batch, and its number, what the server receives."""
+
+class Outputs(Protocol):
+    """A model that is evaluated."""
+
+    def __call__(
+        self, x: Tensor, at: Tensor | None = None, received: Callable[[Tensor], Tensor] | None = None
+    ) -> Tensor:
+        """Outputs of inputs.
+
+        Args:
+            x: inputs.
+            at: positions whose outputs are wanted, see `outputs_at`.
+            received: makes of smashed data what the server receives; None: as they are.
+        """
+
+
+class Change(Protocol):
+    """What happens to smashed data on their way to the server."""
+
+    def __call__(self, z: Tensor, y: Tensor, number: int) -> Tensor:
+        """What the server receives of the smashed data of a batch with labels `y`, the `number`-th."""
 
 
 @dataclass(frozen=True)
@@ -101,23 +121,25 @@ class Evaluator:
         return torch.cat([logits for logits, _ in self._passes(full_weights, auxiliary)])
 
     @contextmanager
-    def model(
-        self, full_weights: Weights, auxiliary: Weights | None = None
-    ) -> Iterator[Callable[[Tensor], Tensor]]:
-        """The whole model with these weights, as inputs to outputs, in evaluation mode meanwhile."""
-        with self._evaluating(full_weights, auxiliary) as (client, behind):
-            yield lambda x: behind(client(x))
-
-    @contextmanager
-    def _evaluating(
-        self, full_weights: Weights, auxiliary: Weights | None
-    ) -> Iterator[list[Callable[[Tensor], Tensor]]]:
-        """Client model and what is behind it, with these weights, in evaluation mode meanwhile."""
-        halves = self._loaded(full_weights, auxiliary)
+    def model(self, full_weights: Weights, auxiliary: Weights | None = None) -> Iterator[Outputs]:
+        """The whole model with these weights, in evaluation mode meanwhile."""
+        client, server = halves = self._loaded(full_weights, auxiliary)
         for half in halves:
             half.module.eval()
+
+        def passed(half: ModelState, x: Tensor, **further: Tensor) -> Tensor:
+            output: Tensor = functional_call(half.module, (half.parameters, half.buffers), (x,), further)
+            return output
+
+        def outputs(
+            x: Tensor, at: Tensor | None = None, received: Callable[[Tensor], Tensor] | None = None
+        ) -> Tensor:
+            z = passed(client, x)
+            z = z if received is None else received(z)
+            return outputs_at(partial(passed, server), server.module, z, at)
+
         try:
-            yield [partial(_pass, half) for half in halves]
+            yield outputs
         finally:
             for half in halves:
                 half.module.train()
@@ -126,13 +148,14 @@ class Evaluator:
     def _passes(
         self, full_weights: Weights, auxiliary: Weights | None, change: Change | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Outputs and labels, batch by batch."""
-        with self._evaluating(full_weights, auxiliary) as (client, behind):
+        """Outputs, of texts at targets alone, and labels, batch by batch."""
+        with self.model(full_weights, auxiliary) as outputs:
             for number, start in enumerate(range(0, len(self._samples), self._batch_size)):
                 piece = slice(start, start + self._batch_size)
                 self._samples.prefetch(slice(start, piece.stop + self._batch_size))
-                z, y = client(self._samples.inputs_at(piece)), self._samples.labels_at(piece)
-                yield behind(change(z, y, number) if change else z), y
+                x, y = self._samples.inputs_at(piece), self._samples.labels_at(piece)
+                received = None if change is None else partial(change, y=y, number=number)
+                yield outputs(x, self.objective.targets(y), received), y
 
     def _loaded(self, full_weights: Weights, auxiliary: Weights | None) -> list[ModelState]:
         for half in self._halves:
@@ -143,11 +166,6 @@ class Evaluator:
         head = ModelState(self._auxiliary)
         head.load(auxiliary)
         return [self._halves[0], head]
-
-
-def _pass(half: ModelState, x: Tensor) -> Tensor:
-    output: Tensor = functional_call(half.module, (half.parameters, half.buffers), (x,))
-    return output
 
 
 def _exp(loss: float) -> float:

@@ -92,7 +92,7 @@ class LocalRule:
             dz = with_extra(body, batch.x, z, dz, batch.extra)
             return LocalGradients(z.detach(), head_loss, gradients_of(z, own, dz), of_head)
         version = z._version
-        loss = losses.mean(head.forward(z, seed=seeds.head), batch.y)
+        loss = losses.mean(head.forward(z, seed=seeds.head, at=losses.targets(batch.y)), batch.y)
         if z._version != version:
             raise AssertionError("a head must leave smashed data as they are: they may still be uploaded")
         outputs: list[tuple[Tensor, Tensor | None]] = [(loss.sum(), None)]
@@ -125,7 +125,7 @@ def head_gradients(
 ) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
     """Mean loss of a batch, and its gradients with respect to smashed data and to the head's parameters."""
     z = z.detach().requires_grad_()
-    loss = losses.mean(head.forward(z, seed=seed), y)
+    loss = losses.mean(head.forward(z, seed=seed, at=losses.targets(y)), y)
     dz, *gradients = torch.autograd.grad(loss.sum(), [z, *head.trained.values()])
     return loss.detach(), dz, gradients
 
