@@ -1211,10 +1211,18 @@ FAULTS = (
     Fault(
         "a-forked-process-keeps-the-lock",
         "recording",
-        "src/fedsplit/recording/run_directory.py",
+        "src/fedsplit/recording/run_lock.py",
         "os.register_at_fork(after_in_child=_drop_in_child)",
         "",
         ("tests/recording/test_run_lock.py",),
+    ),
+    Fault(
+        "a-run-that-is-written-is-listed-as-stopped",
+        "recording",
+        "src/fedsplit/recording/run_lock.py",
+        "    except BlockingIOError:\n        return True\n",
+        "    except BlockingIOError:\n        return False\n",
+        ("tests/cli/test_subcommands.py",),
     ),
     Fault(
         "a-new-run-is-not-looked-for-again-once-claimed",
