@@ -45,7 +45,7 @@ def spread(parts: ClientParts, cluster: Cluster, build_worker: BuildWorker) -> C
     Raises:
         UserError: workers cannot compute the clients of this run.
     """
-    workers = cluster.workers(_needs(parts))
+    workers = cluster.spawn(_needs(parts))
     if workers is None:
         return parts
     key, choice, name = "cluster", parts.config.choice("cluster"), parts.algorithm_class.__name__
@@ -58,13 +58,14 @@ def spread(parts: ClientParts, cluster: Cluster, build_worker: BuildWorker) -> C
 
 def _needs(parts: ClientParts) -> Needs:
     weights = [
-        tensor for module in (parts.models.halves.client, parts.models.halves.server)
+        tensor
+        for module in (parts.models.halves.client, parts.models.halves.server)
         for tensor in travelling(module).values()
     ]
     cohort = parts.config.population.cohort * sum(each.nbytes for each in weights)
     return Needs(
         threads=parts.config.computation.threads,
-        on_gpu=parts.device.type != "cpu",
+        device=parts.device,
         cohort_bytes=cohort,
     )
 
@@ -83,7 +84,9 @@ def _start(parts: ClientParts, build_worker: BuildWorker, workers: Workers) -> N
 
 def _without_tests(data: Data) -> Data:
     dataset = data.dataset
-    return replace(data, dataset=replace(dataset, test=dataset.train.chosen(torch.arange(0))), local_test=None)
+    return replace(
+        data, dataset=replace(dataset, test=dataset.train.chosen(torch.arange(0))), local_test=None
+    )
 
 
 def _held(module: nn.Module | None) -> Weights | None:

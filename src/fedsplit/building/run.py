@@ -203,7 +203,9 @@ def build_worker(config: Plain, data: Data, held: Sequence[Weights | None]) -> S
         data: of the run.
         held: what client model, server model and auxiliary model of the run hold.
     """
-    parts = build_clients(RunConfig.parse(config), given=data)
+    parsed = RunConfig.parse(config)
+    prepare_process(parsed)
+    parts = build_clients(parsed, given=data)
     halves = parts.models.halves
     for module, weights in zip((halves.client, halves.server, parts.models.auxiliary), held, strict=True):
         if module is not None and weights is not None:

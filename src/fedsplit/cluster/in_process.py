@@ -1,6 +1,6 @@
 """Workers in this process: what travels is packed as for others, and workers are lost on demand."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from time import perf_counter
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from fedsplit.cluster.packing import pack, unpack
 from fedsplit.config.values import PositiveInt
 from fedsplit.errors import RunFailed
-from fedsplit.parties.workers import Cluster, Needs, Pending, Shared, Verbs, WorkerLost, Workers
+from fedsplit.parties.workers import Build, Cluster, Needs, Pending, Shared, Verbs, WorkerLost, Workers
 
 
 class InProcess(Cluster):
@@ -22,7 +22,7 @@ class InProcess(Cluster):
     def __init__(self, *, workers: PositiveInt, min_workers: PositiveInt = 1) -> None:
         self._count, self._min_workers = workers, min_workers
 
-    def workers(self, needs: Needs) -> "InProcessWorkers":
+    def spawn(self, needs: Needs) -> "InProcessWorkers":
         return InProcessWorkers(self._count, self._min_workers)
 
 
@@ -45,11 +45,15 @@ class InProcessWorkers(Workers):
     def present(self) -> Sequence[int]:
         return sorted(self.there)
 
-    def start(self, build: Callable[..., Verbs], *given: Any) -> None:
+    def start(self, build: Build, *given: Any) -> None:
         packed = pack(given)
-        self._build = lambda: build(*unpack(packed, shared=True))
-        self.there = {worker: self._build() for worker in range(self.count)}
+        self._begin = (build, packed)
+        self.there = {worker: self._built() for worker in range(self.count)}
         self.summary.workers, self.summary.nodes = self.count, 1
+
+    def _built(self) -> Verbs:
+        build, packed = self._begin
+        return build(*unpack(packed, shared=True))
 
     def ask(self, worker: int, verb: str, *arguments: Any) -> Pending:
         self.asked.append(verb)
@@ -85,7 +89,7 @@ class InProcessWorkers(Workers):
         for worker in self._lost:
             del self.there[worker]
             if worker not in self.stays_away:
-                self.there[worker] = self._build()
+                self.there[worker] = self._built()
         self.summary.lost += len(self._lost)
         self._lost = set()
         if len(self.there) < self.min_workers:

@@ -1,7 +1,7 @@
 """Trees of tensors as trees of numpy arrays, which libraries send without a copy, and back.
 
-Libraries of clusters send numpy arrays far faster than torch's tensors. A tensor comes back with its type, its
-values and its strides: which kernels compute with it, and so the last bits, may depend on these.
+Libraries of clusters send numpy arrays far faster than tensors of torch. A tensor comes back with its type,
+its values and its strides: which kernels compute with it, and so the last bits, may depend on these.
 """
 
 import warnings
@@ -67,7 +67,7 @@ def unpack(value: Any, device: torch.device | None = None, *, shared: bool = Fal
         if isinstance(each, PackedTensor):
             return _unpacked(each, device, shared=shared)
         if isinstance(each, PackedObject):
-            found = object.__new__(each.kind)
+            found: Any = object.__new__(each.kind)
             found.__dict__.update({name: unpacked(own) for name, own in each.attributes.items()})
             return found
         return _mapped(each, unpacked)
@@ -124,3 +124,14 @@ def _unpacked(packed: PackedTensor, device: torch.device | None, *, shared: bool
         flat = tensor.as_strided((tensor.numel(),), (1,))
         np.copyto(flat.view(_AS_NUMPY.get(dtype, dtype)).numpy(), packed.values)
     return tensor.to(device) if packed.of_device and device is not None else tensor
+
+
+def packed_bytes(value: Any) -> int:
+    """Bytes of all arrays in a packed tree."""
+    if isinstance(value, PackedTensor):
+        return value.values.nbytes
+    if isinstance(value, PackedObject):
+        return packed_bytes(value.attributes)
+    if isinstance(value, dict):
+        return sum(map(packed_bytes, value.values()))
+    return sum(map(packed_bytes, value)) if isinstance(value, list | tuple) else 0

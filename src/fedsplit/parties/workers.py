@@ -3,7 +3,9 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
+
+import torch
 
 from fedsplit.errors import RunFailed
 
@@ -30,19 +32,49 @@ class Needs:
 
     Args:
         threads: of each.
-        on_gpu: whether they compute on GPUs.
+        device: where the run's own models are; workers have theirs on one of the same type.
         cohort_bytes: of the weights of all clients of a round.
     """
 
     threads: int
-    on_gpu: bool
+    device: torch.device
     cohort_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How many workers there are to be, and what each needs.
+
+    Args:
+        workers: how many; None: as many as there is room for.
+        least: that a run starts and goes on with.
+        deadline_s: seconds to wait for room for all.
+        cpus: cores of each.
+        gpus: GPUs of each.
+    """
+
+    workers: int | None
+    least: int
+    deadline_s: float
+    cpus: float
+    gpus: float
+
+    @property
+    def told(self) -> str:
+        """What each needs, in words."""
+        gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
+        return f"each needs {self.cpus:g} CPU{gpus}"
+
+    def room(self, cpus: float, gpus: float) -> int:
+        """How many workers a machine with so many cores and GPUs holds."""
+        rooms = [int(there / each) for there, each in ((cpus, self.cpus), (gpus, self.gpus)) if each]
+        return min(rooms)
 
 
 class Cluster:
     """Where the clients of a run are computed: in its own process."""
 
-    def workers(self, needs: Needs) -> "Workers | None":
+    def spawn(self, needs: Needs) -> "Workers | None":
         """The workers that compute clients, not started yet; None: the process of the run does."""
         return None
 
@@ -50,8 +82,16 @@ class Cluster:
 class Verbs(Protocol):
     """What runs in a worker."""
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+
     def answer(self, verb: str, *arguments: Any) -> Any:
         """Do what is asked for."""
+
+
+Build: TypeAlias = Callable[..., Verbs]
+"""Makes what runs in a worker; a function of a module, which a worker imports by its name."""
 
 
 @dataclass(frozen=True)
@@ -102,11 +142,11 @@ class Workers(ABC):
         """Numbers of the workers that are there, ascending; none before `start` and after `stop`."""
 
     @abstractmethod
-    def start(self, build: Callable[..., Verbs], *given: Any) -> None:
+    def start(self, build: Build, *given: Any) -> None:
         """Start workers, each with what `build` makes of `given` in its process.
 
         Args:
-            build: a function of a module, which a worker imports by its name.
+            build: see `Build`.
             given: arrives as `Shared` does; its tensors may be read only.
 
         Raises:

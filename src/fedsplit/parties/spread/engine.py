@@ -150,8 +150,7 @@ class SpreadEngine(Engine):
         return {worker: {client: dz[client] for client in own} for worker, own in by_home.items()}
 
     def train_local(self, clients: Sequence[int], round: int, work: LocalWork) -> LocalTraining:
-        """See `Engine.train_local`; each unit is asked for by itself, so that its uploads can be read
-        while others are computed."""
+        """See `Engine.train_local`; uploads of a unit can be read while others are computed."""
         wanted = set(clients)
         units: dict[int, list[int]] = {}
         for client, unit in self._unit_of.items():

@@ -20,7 +20,7 @@ class SpreadWorker:
     """
 
     def __init__(self, engine: Engine, device: torch.device) -> None:
-        self._engine, self._device = engine, device
+        self._engine, self.device = engine, device
         self._verbs: dict[str, Callable[..., Any]] = {
             "form": self.form,
             "install": self.install,
