@@ -8,7 +8,7 @@ from typing import Any
 from fedsplit.cluster.packing import pack, unpack
 from fedsplit.config.values import PositiveInt
 from fedsplit.errors import RunFailed
-from fedsplit.parties.workers import Asked, Build, Cluster, Needs, Shared, Verbs, WorkerLost, Workers
+from fedsplit.parties.workers import Build, Cluster, Needs, PendingAnswer, Shared, Verbs, WorkerLost, Workers
 
 
 class InProcess(Cluster):
@@ -55,27 +55,27 @@ class InProcessWorkers(Workers):
         build, packed = self._begin
         return build(*unpack(packed, shared=True))
 
-    def ask(self, worker: int, verb: str, *arguments: Any) -> Asked:
+    def ask(self, worker: int, verb: str, *arguments: Any) -> PendingAnswer:
         self.asked.append(verb)
         if self.dies.get(worker) == verb:
             del self.dies[worker]
             self._lost.add(worker)
         if worker in self._lost:
-            return Asked(worker, None)
+            return PendingAnswer(worker, None)
         began = perf_counter()
         sent = (each.handle if isinstance(each, Shared) else deepcopy(pack(each)) for each in arguments)
         try:
             answer = self.there[worker].answer(verb, *map(unpack, sent))
         except Exception as error:
-            return Asked(worker, error)
+            return PendingAnswer(worker, error)
         busy = self.summary.busy_seconds
         busy[worker] = busy.get(worker, 0.0) + perf_counter() - began
-        return Asked(worker, (deepcopy(pack(answer)),))
+        return PendingAnswer(worker, (deepcopy(pack(answer)),))
 
     def share(self, value: Any) -> Shared:
         return Shared(deepcopy(pack(value)))
 
-    def gather(self, pending: Sequence[Asked]) -> list[Any]:
+    def gather(self, pending: Sequence[PendingAnswer]) -> list[Any]:
         answers = []
         for each in pending:
             if each.handle is None:

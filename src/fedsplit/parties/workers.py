@@ -95,7 +95,7 @@ Build: TypeAlias = Callable[..., Verbs]
 
 
 @dataclass(frozen=True)
-class Asked:
+class PendingAnswer:
     """What a worker was asked for and has not been waited for; `handle` is the library's own."""
 
     worker: int
@@ -154,7 +154,7 @@ class Workers(ABC):
         """
 
     @abstractmethod
-    def ask(self, worker: int, verb: str, *arguments: Any) -> Asked:
+    def ask(self, worker: int, verb: str, *arguments: Any) -> PendingAnswer:
         """Ask a worker for something; it is done in the order in which it was asked."""
 
     @abstractmethod
@@ -162,7 +162,7 @@ class Workers(ABC):
         """Send ahead what several workers are asked with."""
 
     @abstractmethod
-    def gather(self, pending: Sequence[Asked]) -> list[Any]:
+    def gather(self, pending: Sequence[PendingAnswer]) -> list[Any]:
         """Wait for answers, in the order of `pending`.
 
         Raises:

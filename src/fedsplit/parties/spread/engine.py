@@ -21,7 +21,7 @@ from fedsplit.parties.messages import (
 )
 from fedsplit.parties.server_copies import ServerCopies
 from fedsplit.parties.spread.placement import place
-from fedsplit.parties.workers import Asked, ClusterSummary, Workers
+from fedsplit.parties.workers import ClusterSummary, PendingAnswer, Workers
 from fedsplit.state.state import State
 from fedsplit.state.weights import StackedWeights, Weights
 
@@ -47,7 +47,7 @@ class SpreadEngine(Engine):
         """The worker that computes a client, or did, and has its state."""
         self._here: State = {}
         """States, by client, that no worker was given yet."""
-        self._owed: list[Asked] = []
+        self._owed: list[PendingAnswer] = []
         """What was asked for and gives nothing."""
 
     @property
@@ -166,7 +166,7 @@ class SpreadEngine(Engine):
             return LocalTraining(sorted(uploads, key=lambda upload: (upload.client, upload.step)), losses)
         return LocalTraining(uploads, losses)
 
-    def _trained(self, asked: Sequence[Asked], losses: list[BatchLoss]) -> Iterator[Upload]:
+    def _trained(self, asked: Sequence[PendingAnswer], losses: list[BatchLoss]) -> Iterator[Upload]:
         for pending in asked:
             ((uploads, own),) = self._answers([pending])
             losses += own
@@ -223,7 +223,7 @@ class SpreadEngine(Engine):
             [self.workers.ask(worker, verb, own, *arguments) for worker, own in by_worker.items()]
         )
 
-    def _answers(self, asked: Sequence[Asked]) -> list[Any]:
+    def _answers(self, asked: Sequence[PendingAnswer]) -> list[Any]:
         owed, self._owed = self._owed, []
         return self.workers.gather([*owed, *asked])[len(owed) :]
 
