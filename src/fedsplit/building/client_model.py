@@ -11,6 +11,7 @@ from fedsplit.config.run_config import RunConfig
 from fedsplit.config.values import Plain
 from fedsplit.data.dataset import Sizes
 from fedsplit.models.adapters.adapter import Adapter
+from fedsplit.models.group_normalised import group_normalised
 from fedsplit.models.splitting.split import divided, find_cuts
 from fedsplit.models.splitting.tied import untied
 
@@ -23,6 +24,7 @@ class ClientArchitecture:
         model: builds the whole model.
         adapter: adds parameters that learn to it.
         untie: whether parameters that are one and the same go separate ways.
+        norm: `group` where group normalisation takes the place of batch normalisation; None: nowhere.
         cut: name of the cut.
         sizes: that the whole model is built for.
     """
@@ -30,13 +32,14 @@ class ClientArchitecture:
     model: Component
     adapter: Component
     untie: bool
+    norm: str | None
     cut: str
     sizes: Sizes
 
     @classmethod
     def of_run(cls, config: RunConfig, cut: str, sizes: Sizes) -> Self:
         """That of a run, cut there."""
-        return cls(config.model, config.adapter, config.splitting.untie, cut, sizes)
+        return cls(config.model, config.adapter, config.splitting.untie, config.splitting.norm, cut, sizes)
 
     def plain(self) -> dict[str, object]:
         """The arguments, as JSON can hold them."""
@@ -73,6 +76,8 @@ class ClientArchitecture:
         whole = self.model.build(nn.Module, **self.sizes.arguments)
         if self.untie:
             whole = untied(whole)
+        if self.norm is not None:
+            whole = group_normalised(whole)
         self.adapter.build(Adapter).inject(whole)
         cuts = find_cuts(whole, self.sizes.zeros(2))
         return divided(cuts, cuts[self.cut]).client

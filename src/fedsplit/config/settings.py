@@ -143,6 +143,7 @@ class SplittingSettings(Topic):
     cut: str | PositiveInt | None
     stages: list[str] | None
     untie: bool
+    norm: Literal["group"] | None
     auxiliary: str
 
 
