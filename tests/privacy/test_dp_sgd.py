@@ -19,6 +19,7 @@ from fedsplit.privacy.accounting import epsilon
 from fedsplit.privacy.defences.dp_sgd import DpSgd
 from fedsplit.privacy.noise import Noise, Secrets
 from fedsplit.privacy.per_sample import clipped_gradient_sum
+from tests.cases import long_but
 from tests.conftest import Build
 
 DP_SGD = ("defence=dp_sgd", "defence.sigma=2", "defence.clip=0.5")
