@@ -12,7 +12,7 @@ from fedsplit.building.data import Data, build_data
 from fedsplit.building.device import find_device
 from fedsplit.building.engines import decide_engine
 from fedsplit.building.evaluation import build_evaluator, build_local_evaluator
-from fedsplit.building.models import build_models, set_models_computation
+from fedsplit.building.models import build_models, refuse_tail, set_models_computation
 from fedsplit.building.parts import ClientParts, Ingredients, RunParts
 from fedsplit.building.process import prepare_process
 from fedsplit.building.quantization import build_quantization
@@ -94,7 +94,8 @@ def build_clients(
     auxiliary_optimizer = config.alignment.optimizer.build(Optimizer)
     estimator = config.estimator.build(GradientEstimator)
     algorithm = find_algorithm(config)
-
+    if not algorithm.takes_tail:
+        refuse_tail(config, f"with algorithm={config.choice('algorithm')}, whose clients hold no tail")
     rule = find_local_rule(config, algorithm)
 
     models = build_models(config, data, device, estimator, algorithm.client_head)
@@ -123,6 +124,7 @@ def build_clients(
             lambda: models.coded_shape,
             data.dataset.objective,
             models.halves.padding,
+            trunk_shapes=models.trunk_shapes,
         ),
         memory=build_memory(config),
     )
@@ -173,6 +175,7 @@ def carried_run(parts: ClientParts, ledger: Ledger) -> RunSetting:
         smashed_shape=parts.models.smashed_shape,
         client_weights=travelling(parts.models.halves.client),
         head_weights=travelling(head) if head else {},
+        trunk_shape=parts.models.trunk_shapes and parts.models.trunk_shapes[0],
         device=parts.device,
         seed=parts.config.training.seed,
         ledger=ledger,

@@ -35,7 +35,7 @@ class Evaluator:
     """Evaluates weights on fixed samples, with running statistics.
 
     Args:
-        model: the halves.
+        model: the halves, or three parts.
         samples: to evaluate on.
         objective: what is measured.
         batch_size: samples at a time.
@@ -52,7 +52,7 @@ class Evaluator:
         auxiliary: nn.Module | None = None,
     ) -> None:
         self.objective = objective
-        self._halves = [ModelState(model.client), ModelState(model.server)]
+        self._halves = [ModelState(part) for part in model.modules]
         self._auxiliary = auxiliary
         self._samples, self._batch_size = samples, batch_size
 

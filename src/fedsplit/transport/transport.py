@@ -47,6 +47,7 @@ class RunSetting:
         smashed_shape: of one sample.
         client_weights: of the client model; what weights look like.
         head_weights: of the clients' head, likewise; empty where they have none.
+        trunk_shape: of one sample of what clients with a tail are sent; None where their model has none.
         device: where weights are.
         seed: of what codecs draw.
         ledger: where bytes are counted.
@@ -67,6 +68,7 @@ class RunSetting:
     seed: int
     ledger: Ledger
     build: "BuildRun"
+    trunk_shape: tuple[int, ...] | None = None
     frozen_digest: str = ""
 
 
