@@ -1393,6 +1393,39 @@ FAULTS = (
         'status.state == "done"',
         ("tests/sweeps/test_watch.py",),
     ),
+    # two cuts
+    Fault(
+        "labels-are-uploaded-though-the-client-holds-the-tail",
+        "transport",
+        "src/fedsplit/transport/local.py",
+        "                if not self._has_tail:\n",
+        "                if True:\n",
+        ("tests/algorithms/test_two_cuts.py",),
+    ),
+    Fault(
+        "the-trunk-steps-before-its-gradient-is-known",
+        "parties",
+        "src/fedsplit/parties/local_step.py",
+        "autograd.grad(h, [z, *trunk.trained.values()], along.view_as(h))",
+        "autograd.grad(h, [z, *trunk.trained.values()], torch.ones_like(h))",
+        ("tests/algorithms/test_two_cuts.py",),
+    ),
+    Fault(
+        "tails-are-not-averaged-with-the-client-model",
+        "parties",
+        "src/fedsplit/parties/engine.py",
+        'if part == "full" or (part == "client" and self.trunk_shape is not None):',
+        'if part == "full":',
+        ("tests/algorithms/test_two_cuts.py",),
+    ),
+    Fault(
+        "a-client-takes-outputs-of-the-trunk-for-any-batch",
+        "transport",
+        "src/fedsplit/transport/grpc/client/worker.py",
+        "return self.expectations.trunk_output(len(self._labels))",
+        "return self.expectations.trunk_output(frame.tensors[0].shape[0])",
+        ("tests/algorithms/test_two_cuts.py",),
+    ),
     # tasks
     Fault(
         "sampled-clients-align-as-if-they-were-always-there",

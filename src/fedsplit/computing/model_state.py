@@ -105,7 +105,7 @@ class ModelState:
             buffers: to use and move instead of the state's own.
         """
         if seed is not None:
-            seed_modules(seed, self.device)
+            seed_modules(seed, x.device)
         buffers = self.buffers if buffers is None else buffers
         return call(self.module, self.parameters, buffers, compute_format(x))
 
