@@ -1,7 +1,7 @@
 """Bytes that a round of training sends, in closed form: algorithms add up terms of `RoundLoad`."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -82,6 +82,7 @@ class RoundLoad:
         server: weights of the server model.
         auxiliary: weights of the auxiliary model.
         trunk_shape: of one sample of what goes to the clients' tail; None where there is none.
+        buffers: names of what no gradient moves in client and server model.
     """
 
     population: Population
@@ -91,6 +92,13 @@ class RoundLoad:
     server: Weights
     auxiliary: Weights
     trunk_shape: tuple[int, ...] | None = None
+    buffers: Collection[str] = ()
+
+    @property
+    def parameters(self) -> Weights:
+        """Weights of client and server model without their buffers."""
+        whole = {**self.client, **self.server}
+        return {name: tensor for name, tensor in whole.items() if name not in self.buffers}
 
     def exchanged(self, weights: Weights) -> float:
         """Bytes of weights that each client of the cohort receives and returns."""

@@ -42,13 +42,17 @@ class ClientWorker:
         self.client, self._batches = client, blueprint.batches(client)
         recorder, self._rule = blueprint.recorder, blueprint.rule
         state = partial(
-            ModelState, optimizer=blueprint.optimizer, recorder=recorder, anchored=self._rule.anchored
+            ModelState,
+            optimizer=blueprint.optimizer,
+            recorder=recorder,
+            anchored=self._rule.anchored,
+            keeps=self._rule.keeps,
         )
         self._body = body = state(blueprint.body)
         self._head = head = state(blueprint.head) if blueprint.head else None
         self._objective, self._estimator = blueprint.objective, blueprint.estimator
         self._schedule, self._seed = blueprint.schedule, blueprint.seed
-        self._head_sees, self._models_of = blueprint.head_sees, blueprint.models_of
+        self._head_sees, self._named = blueprint.head_sees, blueprint.models_of
         self._pending: _Pending | None = None
         self._graphed: GraphedSteps | None = None
         if recorder:
@@ -66,15 +70,27 @@ class ClientWorker:
 
     def install(self, part: Part, weights: Weights) -> None:
         """Take over weights; the optimizers' state stays."""
-        for model in self._models(part):
+        if part == "control":
+            for model in self._models():
+                self._rule.receive(model.kept, weights, self._batches.steps)
+            return
+        for model in self._models_of(part):
             model.load(weights)
 
     def weights(self, part: Part) -> Weights:
         """Copies of the weights asked for."""
-        return {name: each for model in self._models(part) for name, each in model.weights().items()}
+        if part == "control":
+            steps = self._batches.steps
+            found = [self._rule.control_variates(model.kept, steps) for model in self._models()]
+        else:
+            found = [model.weights() for model in self._models_of(part)]
+        return {name: each for own in found for name, each in own.items()}
 
-    def _models(self, part: Part) -> list[ModelState]:
-        return [self._body if name == "body" else self._own_head for name in self._models_of(part)]
+    def _models(self) -> list[ModelState]:
+        return [self._body, *([self._head] if self._head else [])]
+
+    def _models_of(self, part: Part) -> list[ModelState]:
+        return [self._body if name == "body" else self._own_head for name in self._named(part)]
 
     def forward(self, round: int, step: int) -> Upload | None:
         """Smashed data and labels of a local step, None if the round has no such step; changes no state."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fedsplit.computing.captured_steps import Recorder
 from fedsplit.computing.stacked_state import StackedState, rows_of
-from fedsplit.computing.steppable import Steppable
+from fedsplit.computing.steppable import Kept, Steppable
 from fedsplit.data.batches import StackedBatches
 from fedsplit.errors import NonFinite
 from fedsplit.parties.engine import Blueprint
@@ -21,6 +21,7 @@ from fedsplit.parties.messages import BatchLoss, Part, UploadStack
 from fedsplit.quant.codec import NonFiniteTensor
 from fedsplit.quant.quantization import rounding_seed
 from fedsplit.randomness import seed_of
+from fedsplit.state.weights import Weights
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,13 @@ class ClientStack(Members):
 
     def __init__(self, clients: Sequence[int], blueprint: Blueprint) -> None:
         optimizer = row_optimizer(blueprint.optimizer)
-        anchored = blueprint.rule.anchored
-        self.body = StackedState(blueprint.body, len(clients), optimizer, anchored=anchored)
+        rule = blueprint.rule
+        state = partial(StackedState, optimizer=optimizer, anchored=rule.anchored, keeps=rule.keeps)
+        self.body = state(blueprint.body, len(clients))
         models = {"body": self.body}
         self.head = None
         if blueprint.head is not None:
-            self.head = StackedState(blueprint.head, len(clients), optimizer, anchored=anchored)
+            self.head = state(blueprint.head, len(clients))
             models["head"] = self.head
         super().__init__(clients, models)
         self.batches = StackedBatches([blueprint.batches(client) for client in clients])
@@ -70,6 +72,21 @@ class ClientStack(Members):
     def named(self, part: Part) -> list[StackedState]:
         """The models that a part is made of."""
         return [self.models[name] for name in self._blueprint.models_of(part)]
+
+    def receive(self, client: int, control_variates: Weights) -> None:
+        """Let a client take over the server's control variates."""
+        for kept, steps in self._kept_of(client):
+            self._blueprint.rule.receive(kept, control_variates, steps)
+
+    def control_variates(self, client: int) -> Weights:
+        """Control variates of a client."""
+        rule = self._blueprint.rule
+        found = [rule.control_variates(kept, steps) for kept, steps in self._kept_of(client)]
+        return {name: each for own in found for name, each in own.items()}
+
+    def _kept_of(self, client: int) -> Iterator[tuple[Kept, int]]:
+        steps = self._blueprint.batches(client).steps
+        yield from ((model.row_kept(self.row[client]), steps) for model in self.models.values())
 
     def forward(self, rows: Sequence[int], round: int, step: int) -> tuple[UploadStack, Pending]:
         """Smashed data of one step, and what waits for their cut gradients."""

@@ -7,9 +7,10 @@ from typing import ClassVar, TypeAlias
 import torch
 from torch import Tensor
 
-from fedsplit.computing.steppable import Seed, Steppable
+from fedsplit.computing.steppable import Kept, Seed, Steppable
 from fedsplit.objectives.losses import Losses
 from fedsplit.randomness import generator
+from fedsplit.state.weights import Weights
 
 Seen: TypeAlias = Callable[[Tensor], Tensor] | None
 """Smashed data as the head sees them; None: as they are."""
@@ -69,6 +70,9 @@ class LocalRule:
     """Whether `gradients` draws; it then has a seed for each step."""
     needs_loss: ClassVar[bool] = False
     """Whether it needs a loss at the client, and cannot go along cut gradients that others give."""
+    keeps: ClassVar[tuple[str, ...]] = ()
+    """Names of what clients keep for it from round to round, as `Steppable.kept`; with these it has control
+    variates: `receive` and `control_variates`."""
     passes = 3
     """Forward passes that take as long as a local step, for timelines; a backward pass is two."""
 
@@ -82,7 +86,7 @@ class LocalRule:
             head_loss, dz, of_head = head_gradients(head, losses, seen, batch.y, seed=seeds.head)
             return LocalGradients(z.detach(), head_loss, gradients_of(z, own, dz), of_head)
         version = z._version
-        loss = losses.mean(head.forward(z, seed=seeds.head), batch.y)
+        loss = losses.mean(head.forward(z, seed=seeds.head, at=losses.targets(batch.y)), batch.y)
         if z._version != version:
             raise AssertionError("a head must leave smashed data as they are: they may still be uploaded")
         gradients = gradients_of(loss.sum(), [*own, *head.trained.values()])
@@ -92,13 +96,27 @@ class LocalRule:
         """What a model descends along, wherever its gradients come from, in the order of its `trained`."""
         return gradients
 
+    def receive(self, kept: Kept, control_variates: Weights, steps: int) -> None:
+        """Take over the server's control variates at the beginning of a round.
+
+        Args:
+            kept: of one model of one client.
+            control_variates: by parameter; those of other models are among them.
+            steps: of the client in a round.
+        """
+        raise AssertionError("this rule has no control variates")
+
+    def control_variates(self, kept: Kept, steps: int) -> Weights:
+        """Control variates of one model of one client, for the server; arguments as of `receive`."""
+        raise AssertionError("this rule has no control variates")
+
 
 def head_gradients(
     head: Steppable, losses: Losses, z: Tensor, y: Tensor, *, seed: Seed
 ) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
     """Mean loss of a batch, and its gradients with respect to smashed data and to the head's parameters."""
     z = z.detach().requires_grad_()
-    loss = losses.mean(head.forward(z, seed=seed), y)
+    loss = losses.mean(head.forward(z, seed=seed, at=losses.targets(y)), y)
     dz, *gradients = torch.autograd.grad(loss.sum(), [z, *head.trained.values()])
     return loss.detach(), dz, gradients
 

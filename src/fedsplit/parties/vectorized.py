@@ -106,6 +106,10 @@ class Vectorized(Engine):
     def install(self, part: Part, weights: Mapping[int, Weights]) -> None:
         for stack in self._stacks_of(weights):
             own = {client: weights[client] for client in stack.clients if client in weights}
+            if part == "control":
+                for client, each in own.items():
+                    stack.receive(client, each)
+                continue
             shared = len({id(each) for each in own.values()}) == 1 and len(own) == len(stack.clients)
             for model in stack.named(part):
                 if shared:
@@ -114,7 +118,10 @@ class Vectorized(Engine):
                     for client, each in own.items():
                         model.load_row(stack.row[client], each)
 
-    def weights(self, part: Part, clients: Sequence[int]) -> StackedWeights:
+    def weights(self, part: Part, clients: Sequence[int]) -> Sequence[Weights]:
+        if part == "control":
+            stacks_of = {client: stack for stack in self._stacks for client in stack.clients}
+            return [stacks_of[client].control_variates(client) for client in clients]
         order = {client: position for position, client in enumerate(clients)}
         stacks = []
         for stack in self._stacks_of(clients):

@@ -16,7 +16,12 @@ from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol.frames import Expected
 from fedsplit.transport.transport import RunSetting
 
-PARTS: dict[Part, pb.Part] = {"client": pb.CLIENT, "auxiliary": pb.AUXILIARY, "full": pb.FULL}
+PARTS: dict[Part, pb.Part] = {
+    "client": pb.CLIENT,
+    "auxiliary": pb.AUXILIARY,
+    "full": pb.FULL,
+    "control": pb.CONTROL,
+}
 """Their numbers in the protocol."""
 
 
@@ -41,6 +46,7 @@ class Expectations:
             "client": run.client_weights if self.trunk_shape is None else both,
             "auxiliary": run.head_weights if self.trunk_shape is None else {},
             "full": both if self.trunk_shape is None else {},
+            "control": run.control_variates,
         }
         weights = run.quantization.weights
         self._numbers = {
