@@ -100,7 +100,7 @@ class Evaluator:
     @contextmanager
     def model(self, full_weights: Weights, auxiliary: Weights | None = None) -> Iterator[Outputs]:
         """The whole model with these weights, in evaluation mode meanwhile."""
-        client, server = halves = self._loaded(full_weights, auxiliary)
+        *before, last = halves = self._loaded(full_weights, auxiliary)
         for half in halves:
             half.module.eval()
 
@@ -109,7 +109,9 @@ class Evaluator:
             return output
 
         def outputs(x: Tensor, at: Tensor | None = None) -> Tensor:
-            return outputs_at(partial(passed, server), server.module, passed(client, x), at)
+            for half in before:
+                x = passed(half, x)
+            return outputs_at(partial(passed, last), last.module, x, at)
 
         try:
             yield outputs
