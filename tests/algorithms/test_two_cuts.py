@@ -191,6 +191,7 @@ def test_seconds_are_those_of_the_round_trips_of_both_cuts(tiny: Build) -> None:
         ("model.tail_cut=fc2", "is the end of the model"),
         ("model.tail_cut=fc9", "model.tail_cut=fc9: not a part of this model"),
         ("model.cut=fc1 model.tail_cut=relu3", "nothing between it and model.cut=fc1 learns"),
+        ("model.tail_cut=relu3 defence=gaussian", "must be none with model.tail_cut: gradients of"),
         ("model.tail_cut=relu3 qat=true", "must be null: qat and weight_bits round"),
         ("model.tail_cut=3", "model.tail_cut=3"),
     ],

@@ -13,7 +13,8 @@ def build_blueprint(parts: Ingredients) -> Blueprint:
     head = halves.server if client_head == "server" else parts.models.auxiliary or halves.tail
     uploads = client_head in ("auxiliary", "estimator")
     sees_decoded = uploads and parts.quantization.continue_from_decoded
-    not_captured = sees_decoded or rule.draws or rule.keeps or halves.tail is not None
+    defended = parts.defence.releases or parts.defence.adds_gradient
+    not_captured = sees_decoded or rule.draws or rule.keeps or defended or halves.tail is not None
     return Blueprint(
         body=halves.client,
         head=head,
@@ -29,4 +30,8 @@ def build_blueprint(parts: Ingredients) -> Blueprint:
         rule=rule,
         recorder=None if not_captured else parts.recorders.of(halves.client, head),
         trunk_shape=parts.models.trunk_shapes and parts.models.trunk_shapes[0],
+        defence=parts.defence,
+        secrets=parts.secrets,
+        positions=parts.quantization.positions,
+        sends_smashed=client_head != "server",
     )
