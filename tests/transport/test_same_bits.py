@@ -153,7 +153,7 @@ def test_local_and_grpc_give_the_same(
 
 
 @pytest.mark.usefixtures("warm_clients")
-@pytest.mark.parametrize("algorithm", long_but(["ampere", "minibatch_sfl"], METHODS))
+@pytest.mark.parametrize("algorithm", long_but(["ampere", "sglr"], METHODS))
 def test_local_and_grpc_give_the_same_with_further_algorithms(
     tiny: Build, tmp_path: Path, chunk_weigher: ChunkWeigher, algorithm: str
 ) -> None:

@@ -26,6 +26,7 @@ class _Pending:
 
     round: int
     step: int
+    samples: int
     descend: Descend
 
 
@@ -104,7 +105,7 @@ class ClientWorker:
         else:
             seed = self._seed_of("dropout of the client", round, step)
             z, descend = forward_body(self._body, x, rule=self._rule, seed=seed)
-        self._pending = _Pending(round, step, descend)
+        self._pending = _Pending(round, step, len(y), descend)
         return Upload(self.client, step, z, y)
 
     def backward(self, round: int, step: int, dz: Tensor) -> None:
@@ -114,7 +115,7 @@ class ClientWorker:
             raise AssertionError(
                 f"client {self.client} has no forward pass of step {step} of round {round} waiting"
             )
-        pending.descend(dz, self._schedule.at(round, step))
+        pending.descend(dz[: pending.samples], self._schedule.at(round, step))
 
     def train_local(self, round: int, work: LocalWork, losses: list[BatchLoss]) -> Iterator[Upload]:
         """Train for the local epochs of a round while uploads are read; adds to `losses`."""

@@ -31,6 +31,7 @@ class Pending:
     round: int
     step: int
     clients: Sequence[int]
+    samples: int
     descend: Descend
 
 
@@ -99,7 +100,7 @@ class ClientStack(Members):
         else:
             seeds = self._dropout_seeds(self.body, "client", clients, round, step)
             z, descend = forward_body(self.body.rows(selected), x, rule=self._blueprint.rule, seed=seeds)
-        return UploadStack(clients, step, z, y), Pending(round, step, clients, descend)
+        return UploadStack(clients, step, z, y), Pending(round, step, clients, y.shape[1], descend)
 
     def train_step(
         self, rows: Sequence[int], round: int, step: int, *, train_head_too: bool

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from fedsplit.computing.captured_steps import Recorder
@@ -142,16 +143,15 @@ class Vectorized(Engine):
 
     def backward(self, round: int, step: int, dz: Mapping[int, Tensor]) -> None:
         waiting, self._pending = self._pending, []
-        gradients = (
-            dz
-            if isinstance(dz, StackedGradients)
-            else StackedGradients([([c], g[None]) for c, g in dz.items()])
-        )
         factor = self.blueprint.schedule.at(round, step)
         for pending in waiting:
             if (pending.round, pending.step) != (round, step):
                 raise AssertionError(f"no forward pass of step {step} of round {round} is waiting")
-            pending.descend(gradients.of(pending.clients), factor)
+            if isinstance(dz, StackedGradients):
+                own = dz.of(pending.clients)
+            else:
+                own = torch.stack([dz[client][: pending.samples] for client in pending.clients])
+            pending.descend(own, factor)
 
     def train_local(self, clients: Sequence[int], round: int, work: LocalWork) -> LocalTraining:
         self._pending = []
