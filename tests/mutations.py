@@ -457,8 +457,8 @@ FAULTS = (
         "logits-of-the-padding",
         "generation",
         "src/fedsplit/generation/decoding.py",
-        "at = lengths.to(found.device) - 1",
-        "at = lengths.to(found.device) * 0 - 1",
+        "[len(text) - 1 for text in texts]",
+        "[ids.shape[1] - 1 for text in texts]",
         ("tests/generation/test_decoding.py",),
     ),
     # data
@@ -1968,6 +1968,22 @@ FAULTS = (
         'loss = F.cross_entropy(logits, tokens, reduction="sum")',
         "loss = self.total(outputs, y)",
         ("tests/objectives",),
+    ),
+    Fault(
+        "heads-are-computed-at-every-position",
+        "models",
+        "src/fedsplit/models/zoo/causal_lm.py",
+        "made.head = _head_at_some_positions(made)",
+        "made.head = None",
+        ("tests/training/test_exact_language_models.py",),
+    ),
+    Fault(
+        "alignments-compute-the-head-at-every-position",
+        "estimators",
+        "src/fedsplit/estimators/gradient_of_loss.py",
+        "at=losses.targets(y)",
+        "at=None",
+        ("tests/training/test_exact_language_models.py",),
     ),
     Fault(
         "padding-is-attended-to-at-the-server",

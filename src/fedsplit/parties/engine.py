@@ -65,7 +65,7 @@ class Blueprint:
             if self.head is not None and self.keeps_head and not self.estimator.trains_on_loss:
                 self.estimator.estimate(ModelState(self.head), self.objective, z, y, seed=0)
             elif self.head is not None:
-                ModelState(self.head).forward(z, seed=0)
+                ModelState(self.head).forward(z, seed=0, at=self.objective.targets(y))
 
 
 class Engine(ABC):

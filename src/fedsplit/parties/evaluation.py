@@ -1,19 +1,29 @@
 """What a split model makes of samples: its loss and what is measured beside it, or its outputs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from math import exp, inf
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from fedsplit.computing.computation import outputs_at
 from fedsplit.computing.model_state import ModelState
 from fedsplit.data.samples import Samples
 from fedsplit.models.splitting.split import SplitModel
 from fedsplit.objectives.objective import Objective
 from fedsplit.state.weights import Weights
+
+
+class Outputs(Protocol):
+    """A model that is evaluated."""
+
+    def __call__(self, x: Tensor, at: Tensor | None = None) -> Tensor:
+        """Outputs of inputs; `at` is positions whose outputs are wanted, see `outputs_at`."""
 
 
 @dataclass(frozen=True)
@@ -88,18 +98,18 @@ class Evaluator:
         return torch.cat([logits for logits, _ in self._passes(full_weights, auxiliary)])
 
     @contextmanager
-    def model(
-        self, full_weights: Weights, auxiliary: Weights | None = None
-    ) -> Iterator[Callable[[Tensor], Tensor]]:
-        """The whole model with these weights, as inputs to outputs, in evaluation mode meanwhile."""
-        halves = self._loaded(full_weights, auxiliary)
+    def model(self, full_weights: Weights, auxiliary: Weights | None = None) -> Iterator[Outputs]:
+        """The whole model with these weights, in evaluation mode meanwhile."""
+        client, server = halves = self._loaded(full_weights, auxiliary)
         for half in halves:
             half.module.eval()
 
-        def outputs(x: Tensor) -> Tensor:
-            for half in halves:
-                x = functional_call(half.module, (half.parameters, half.buffers), (x,))
-            return x
+        def passed(half: ModelState, x: Tensor, **further: Tensor) -> Tensor:
+            output: Tensor = functional_call(half.module, (half.parameters, half.buffers), (x,), further)
+            return output
+
+        def outputs(x: Tensor, at: Tensor | None = None) -> Tensor:
+            return outputs_at(partial(passed, server), server.module, passed(client, x), at)
 
         try:
             yield outputs
@@ -109,12 +119,13 @@ class Evaluator:
 
     @torch.inference_mode()
     def _passes(self, full_weights: Weights, auxiliary: Weights | None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Outputs and labels, batch by batch."""
+        """Outputs, of texts at targets alone, and labels, batch by batch."""
         with self.model(full_weights, auxiliary) as outputs:
             for start in range(0, len(self._samples), self._batch_size):
                 piece = slice(start, start + self._batch_size)
                 self._samples.prefetch(slice(start, piece.stop + self._batch_size))
-                yield outputs(self._samples.inputs_at(piece)), self._samples.labels_at(piece)
+                x, y = self._samples.inputs_at(piece), self._samples.labels_at(piece)
+                yield outputs(x, self.objective.targets(y)), y
 
     def _loaded(self, full_weights: Weights, auxiliary: Weights | None) -> list[ModelState]:
         for half in self._halves:

@@ -86,7 +86,7 @@ class LocalRule:
             head_loss, dz, of_head = head_gradients(head, losses, seen, batch.y, seed=seeds.head)
             return LocalGradients(z.detach(), head_loss, gradients_of(z, own, dz), of_head)
         version = z._version
-        loss = losses.mean(head.forward(z, seed=seeds.head), batch.y)
+        loss = losses.mean(head.forward(z, seed=seeds.head, at=losses.targets(batch.y)), batch.y)
         if z._version != version:
             raise AssertionError("a head must leave smashed data as they are: they may still be uploaded")
         gradients = gradients_of(loss.sum(), [*own, *head.trained.values()])
@@ -116,7 +116,7 @@ def head_gradients(
 ) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
     """Mean loss of a batch, and its gradients with respect to smashed data and to the head's parameters."""
     z = z.detach().requires_grad_()
-    loss = losses.mean(head.forward(z, seed=seed), y)
+    loss = losses.mean(head.forward(z, seed=seed, at=losses.targets(y)), y)
     dz, *gradients = torch.autograd.grad(loss.sum(), [z, *head.trained.values()])
     return loss.detach(), dz, gradients
 

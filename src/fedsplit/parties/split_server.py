@@ -120,6 +120,6 @@ def _cut_gradients(
     model: ModelState, objective: Objective, z: Tensor, y: Tensor, *, seed: int | None
 ) -> Tensor:
     z = z.detach().requires_grad_()
-    outputs = model.forward(z, seed=seed, buffers=model.frozen_buffers())
+    outputs = model.forward(z, seed=seed, buffers=model.frozen_buffers(), at=objective.targets(y))
     (dz,) = torch.autograd.grad(objective.total(outputs, y), z)
     return dz

@@ -60,4 +60,4 @@ class Evaluation:
         if self.writer is None:
             return None
         with self.test.model(full, auxiliary) as outputs, torch.inference_mode():
-            return self.writer.write(lambda ids: outputs(ids.to(self.device)))
+            return self.writer.write(lambda ids, at: outputs(ids.to(self.device), at.to(self.device)))
