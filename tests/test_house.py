@@ -20,7 +20,17 @@ ROOMS = (
         "generation",
         "building",
     ),
-    *("transport", "algorithms", "network", "parties", "estimators", "recording", "data", "models"),
+    *(
+        "transport",
+        "cluster",
+        "algorithms",
+        "network",
+        "parties",
+        "estimators",
+        "recording",
+        "data",
+        "models",
+    ),
     *("objectives", "computing", "quant", "optim", "config", "processes", "files", "machine", "state"),
     *("randomness", "errors"),
 )

@@ -239,6 +239,7 @@ class ConfigFields:
     scheduler: Component
     engine: Component
     transport: Component
+    cluster: Component
     tracker: Component
     network: Component
     generation: Component

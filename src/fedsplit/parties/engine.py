@@ -1,7 +1,8 @@
 """What an engine is: how the clients of one process, or the server's copies for them, are computed."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -78,9 +79,21 @@ class Engine(ABC):
     def __init__(self, blueprint: Blueprint) -> None:
         self.blueprint = blueprint
 
-    @abstractmethod
+    def opened(self) -> AbstractContextManager[object]:
+        """While clients can be computed."""
+        return nullcontext()
+
     def enter(self, clients: Sequence[int]) -> None:
         """These clients, ascending, take part until others do; verbs are for them or some of them."""
+        self.form(self.units(clients))
+
+    def units(self, clients: Sequence[int]) -> Sequence[Sequence[int]]:
+        """Clients of a cohort, ascending, as they are computed: those of a unit together."""
+        return [[client] for client in clients]
+
+    @abstractmethod
+    def form(self, units: Sequence[Sequence[int]]) -> None:
+        """Let the clients of these units take part; see `enter`."""
 
     @abstractmethod
     def install(self, part: Part, weights: Mapping[int, Weights]) -> None:
@@ -124,6 +137,14 @@ class Engine(ABC):
     @abstractmethod
     def load_state(self, state: State) -> None:
         """Take over what `state` of any engine gave."""
+
+    @abstractmethod
+    def take(self, clients: Collection[int]) -> State:
+        """The state of those of some clients that have any, as `state` gives it; they leave this engine."""
+
+    @abstractmethod
+    def give(self, state: State) -> None:
+        """Take over the state of some clients, as `take` gives it, beside that of others."""
 
     @abstractmethod
     def forget(self) -> None:

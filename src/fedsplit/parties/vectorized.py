@@ -47,19 +47,21 @@ class Vectorized(Engine):
         self._set_aside: dict[int, State] = {}
         self._heads: dict[int, Weights] = {}
         self._pending: list[Pending] = []
+        self._units: Sequence[Sequence[int]] = []
         self._bytes_of_one = 0.0
 
-    def enter(self, clients: Sequence[int]) -> None:
-        present = {client for stack in self._stacks for client in stack.clients}
-        if present == set(clients):
+    def units(self, clients: Sequence[int]) -> Sequence[Sequence[int]]:
+        if {client for unit in self._units for client in unit} != set(clients):
+            ordered = largest_first({client: self.blueprint.batches(client).samples for client in clients})
+            size = self._stack_size(clients)
+            self._units = [ordered[start : start + size] for start in range(0, len(ordered), size)]
+        return self._units
+
+    def form(self, units: Sequence[Sequence[int]]) -> None:
+        if [stack.clients for stack in self._stacks] == [list(unit) for unit in units]:
             return
         self._set_aside |= self._present()
-        ordered = largest_first({client: self.blueprint.batches(client).samples for client in clients})
-        size = self._stack_size(clients)
-        self._stacks = [
-            ClientStack(ordered[start : start + size], self.blueprint)
-            for start in range(0, len(ordered), size)
-        ]
+        self._stacks = [ClientStack(unit, self.blueprint) for unit in units]
         for stack in self._stacks:
             for client in stack.clients:
                 if client in self._set_aside:
@@ -182,11 +184,28 @@ class Vectorized(Engine):
         return {str(client): {"head": None, **each} for client, each in kept.items()}
 
     def load_state(self, state: State) -> None:
-        self._stacks, self._pending = [], []
-        self._set_aside = {int(client): dict(kept) for client, kept in state.items() if kept["body"]}
-        self._heads = {
-            int(client): kept["head"]["weights"] for client, kept in state.items() if not kept["body"]
-        }
+        self._stacks, self._pending, self._set_aside, self._heads = [], [], {}, {}
+        self.give(state)
+
+    def take(self, clients: Collection[int]) -> State:
+        if any(client in stack.row for stack in self._stacks for client in clients):
+            self._set_aside |= self._present()
+            self._stacks, self._pending = [], []
+        state: State = {}
+        for client in clients:
+            head, kept = self._heads.pop(client, None), self._set_aside.pop(client, None)
+            if kept is not None:
+                state[str(client)] = {"head": None, **kept}
+            elif head is not None:
+                state[str(client)] = {"body": None, "head": {"weights": head}}
+        return state
+
+    def give(self, state: State) -> None:
+        for client, kept in state.items():
+            if kept["body"]:
+                self._set_aside[int(client)] = dict(kept)
+            else:
+                self._heads[int(client)] = kept["head"]["weights"]
 
     def forget(self) -> None:
         if self.blueprint.keeps_head:
