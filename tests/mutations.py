@@ -993,8 +993,8 @@ FAULTS = (
         "clients-that-wait-ignore-the-schedule",
         "parties",
         "src/fedsplit/parties/client.py",
-        "pending.descend(dz, self._schedule.at(round, step))",
-        "pending.descend(dz, 1.0)",
+        "pending.descend(dz[: pending.samples], self._schedule.at(round, step))",
+        "pending.descend(dz[: pending.samples], 1.0)",
         ("tests/parties/test_vectorized.py",),
     ),
     Fault(
