@@ -36,6 +36,8 @@ COLUMNS = [
     "client_memory_mb",
     "held_mb",
     *("bleu", "chrf", "rouge_l", "nist", "cider", "meteor"),
+    "released_accuracy",
+    *(f"epsilon.{what}" for what in ("smashed", "weights", "features", "labels")),
 ]
 
 

@@ -55,6 +55,20 @@ class RoundMetrics:
     train_loss: float
 
 
+@dataclass(frozen=True)
+class Exposure:
+    """Local steps of a client in a round by which something of its samples leaves it.
+
+    Args:
+        smashed: steps whose smashed data are uploaded; one that is uploaded twice is there once. None where
+            an algorithm does not say.
+        gradients: steps that move weights which are sent.
+    """
+
+    smashed: Collection[int] | None
+    gradients: Collection[int]
+
+
 class Algorithm(ABC):
     """One file an algorithm, and in it mathematics only: no bytes, no clocks, no devices, no logging."""
 
@@ -95,6 +109,20 @@ class Algorithm(ABC):
     def round_load(terms: RoundLoad) -> float | None:
         """Bytes up and down in a round, in closed form; None where that is not told."""
         return None
+
+    def exposure(self, t: int, client: int, *, steps: int, epochs: int) -> Exposure:
+        """Local steps by which samples of a client leave it in round `t`, once the round was run.
+
+        Args:
+            t: the round.
+            client: that took part.
+            steps: of the client in a round.
+            epochs: of a round.
+        """
+        every = range(steps)
+        if self.client_head in ("auxiliary", "estimator"):
+            return Exposure(None, every)
+        return Exposure(every if self.client_head == "none" else (), every)
 
     def forget_clients(self) -> None:  # noqa: B027  (most keep nothing)
         """Drop optimizer state that is kept for each client."""

@@ -17,6 +17,7 @@ class ZerothOrder(LocalRule):
     """
 
     draws = needs_loss = True
+    differentiates = False
 
     def __init__(self, *, mu: PositiveFloat, probes: PositiveInt) -> None:
         self.mu, self.probes, self.passes = mu, probes, 1 + probes

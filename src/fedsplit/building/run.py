@@ -11,6 +11,7 @@ from fedsplit.building.blueprint import build_blueprint
 from fedsplit.building.clock import build_clock
 from fedsplit.building.cluster import build_cluster, spread
 from fedsplit.building.data import Data, build_data
+from fedsplit.building.defence import build_defence
 from fedsplit.building.device import find_device
 from fedsplit.building.engines import decide_engine
 from fedsplit.building.evaluation import build_evaluator, build_local_evaluator
@@ -33,6 +34,7 @@ from fedsplit.optim.optimizers import Optimizer
 from fedsplit.optim.schedules import Schedule
 from fedsplit.parties.engine import Engine
 from fedsplit.parties.spread.worker import SpreadWorker
+from fedsplit.privacy.noise import Secrets
 from fedsplit.recording.ledger import Ledger
 from fedsplit.state.weights import Weights
 from fedsplit.transport.local import LocalTransport
@@ -104,6 +106,7 @@ def build_clients(
     algorithm = find_algorithm(config)
 
     rule = find_local_rule(config, algorithm)
+    defence = build_defence(config, algorithm, rule, data)
 
     models = build_models(config, data, device, estimator, algorithm.client_head)
     if start is not None:
@@ -124,6 +127,8 @@ def build_clients(
         auxiliary_optimizer=auxiliary_optimizer,
         schedule=schedule,
         rule=rule,
+        defence=defence,
+        secrets=Secrets(config.training.seed, own=member.secret if member else None),
         recorders=Recorders(recorder, data, models, estimator, estimates, device),
         quantization=build_quantization(
             config,

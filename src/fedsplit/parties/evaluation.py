@@ -1,6 +1,6 @@
 """What a split model makes of samples: its loss and what is measured beside it, or its outputs."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,8 +22,23 @@ from fedsplit.state.weights import Weights
 class Outputs(Protocol):
     """A model that is evaluated."""
 
-    def __call__(self, x: Tensor, at: Tensor | None = None) -> Tensor:
-        """Outputs of inputs; `at` is positions whose outputs are wanted, see `outputs_at`."""
+    def __call__(
+        self, x: Tensor, at: Tensor | None = None, received: Callable[[Tensor], Tensor] | None = None
+    ) -> Tensor:
+        """Outputs of inputs.
+
+        Args:
+            x: inputs.
+            at: positions whose outputs are wanted, see `outputs_at`.
+            received: makes of smashed data what the server receives; None: as they are.
+        """
+
+
+class Change(Protocol):
+    """What happens to smashed data on their way to the server."""
+
+    def __call__(self, z: Tensor, y: Tensor, number: int) -> Tensor:
+        """What the server receives of the smashed data of a batch with labels `y`, the `number`-th."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +87,14 @@ class Evaluator:
         return self.objective.classes(self._samples.labels_at(slice(None)))
 
     def __call__(self, full_weights: Weights, auxiliary: Weights | None = None) -> Scores:
-        """Scores of the model; its outputs are dropped batch by batch."""
+        """Scores of the model."""
+        return self._scores(self._passes(full_weights, auxiliary))
+
+    def _scores(self, passes: Iterable[tuple[Tensor, Tensor]]) -> Scores:
+        """Scores of outputs and labels; outputs are dropped batch by batch."""
         loss, terms = torch.zeros((), dtype=torch.float64), 0
         hits: Tensor | None = torch.zeros((), dtype=torch.int64)
-        for outputs, y in self._passes(full_weights, auxiliary):
+        for outputs, y in passes:
             sums = self.objective.measure(outputs, y)
             loss = loss + sums.loss
             hits = None if hits is None or sums.hits is None else hits + sums.hits
@@ -83,6 +102,10 @@ class Evaluator:
         mean = float(loss) / terms
         accuracy = None if hits is None else int(hits) / terms
         return Scores(mean, accuracy, _exp(mean) if self.objective.has_perplexity else None)
+
+    def released(self, full_weights: Weights, auxiliary: Weights | None, change: Change) -> float | None:
+        """Accuracy of the model where smashed data are changed on their way; see `Scores`."""
+        return self._scores(self._passes(full_weights, auxiliary, change)).accuracy
 
     def correct(self, full_weights: Weights, auxiliary: Weights | None = None) -> Tensor:
         """Whether each sample is classified correctly: bool `(n,)`."""
@@ -108,8 +131,12 @@ class Evaluator:
             output: Tensor = functional_call(half.module, (half.parameters, half.buffers), (x,), further)
             return output
 
-        def outputs(x: Tensor, at: Tensor | None = None) -> Tensor:
-            return outputs_at(partial(passed, server), server.module, passed(client, x), at)
+        def outputs(
+            x: Tensor, at: Tensor | None = None, received: Callable[[Tensor], Tensor] | None = None
+        ) -> Tensor:
+            z = passed(client, x)
+            z = z if received is None else received(z)
+            return outputs_at(partial(passed, server), server.module, z, at)
 
         try:
             yield outputs
@@ -118,14 +145,17 @@ class Evaluator:
                 half.module.train()
 
     @torch.inference_mode()
-    def _passes(self, full_weights: Weights, auxiliary: Weights | None) -> Iterator[tuple[Tensor, Tensor]]:
+    def _passes(
+        self, full_weights: Weights, auxiliary: Weights | None, change: Change | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Outputs, of texts at targets alone, and labels, batch by batch."""
         with self.model(full_weights, auxiliary) as outputs:
-            for start in range(0, len(self._samples), self._batch_size):
+            for number, start in enumerate(range(0, len(self._samples), self._batch_size)):
                 piece = slice(start, start + self._batch_size)
                 self._samples.prefetch(slice(start, piece.stop + self._batch_size))
                 x, y = self._samples.inputs_at(piece), self._samples.labels_at(piece)
-                yield outputs(x, self.objective.targets(y)), y
+                received = None if change is None else partial(change, y=y, number=number)
+                yield outputs(x, self.objective.targets(y), received), y
 
     def _loaded(self, full_weights: Weights, auxiliary: Weights | None) -> list[ModelState]:
         for half in self._halves:

@@ -173,7 +173,8 @@ class Vectorized(Engine):
                     done, loss = stack.train_step(rows, round, step, train_head_too=work.train_head)
                     losses += [loss] if loss else []
                     if work.upload_interval is not None and step % work.upload_interval == 0:
-                        yield from (each for each in done.uploads() if work.uploads(each.client, step))
+                        uploads = (each for each in done.uploads() if work.uploads(each.client, step))
+                        yield from (self.blueprint.released(each, round) for each in uploads)
 
     def _present(self) -> dict[int, State]:
         return {client: stack.client_state(client) for stack in self._stacks for client in stack.clients}

@@ -11,12 +11,13 @@ from statistics import fmean, pstdev
 from typing import Literal, TypeAlias
 
 from fedsplit.files.whole import write_csv
+from fedsplit.privacy.accountant import COLUMNS
 from fedsplit.recording.ledger import DIRECTIONS, KINDS, Direction, Kind
 from fedsplit.recording.text_scores import SCORES, TextScores
 from fedsplit.state.state import State
 
 LOCAL_ACCURACY = "local_accuracy.csv"
-_COLUMNS = ("client", "samples", "accuracy")
+_OF_CLIENTS = ("client", "samples", "accuracy")
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class LocalAccuracies:
     def write(self, path: Path) -> None:
         """Write as CSV: `client, samples, accuracy`; `accuracy` is empty where a client holds out nothing."""
         clients = range(len(self.samples))
-        write_csv(path, _COLUMNS, zip(clients, self.samples, self.accuracies, strict=True))
+        write_csv(path, _OF_CLIENTS, zip(clients, self.samples, self.accuracies, strict=True))
 
 
 Quality: TypeAlias = dict[Direction, dict[Kind, float | None]]
@@ -97,6 +98,9 @@ class Record:
         client_memory: bytes that a client's largest local step takes.
         held: bytes of it that wait for a cut gradient.
         copies: bytes of this round that broadcasts cost beyond the load on a network that has none.
+        released_accuracy: as `test_accuracy`, where smashed data go through the clients' defence; None where
+            it leaves them as they are.
+        epsilons: of what left clients so far: smashed data, weights, both, labels; empty without a defence.
     """
 
     round: int
@@ -120,6 +124,8 @@ class Record:
     held: int = 0
     copies: int = 0
     text_scores: TextScores | None = None
+    released_accuracy: float | None = None
+    epsilons: dict[str, float] = field(default_factory=dict)
 
     def state(self) -> State:
         """Plain values, for a checkpoint."""
@@ -162,6 +168,8 @@ class Record:
         row["evaluated_auxiliary"] = int(self.evaluated_auxiliary)
         row |= {"client_memory_mb": self.client_memory / 1e6, "held_mb": self.held / 1e6}
         row |= {name: getattr(self.text_scores, name, None) for name in SCORES}
+        row["released_accuracy"] = self.released_accuracy
+        row |= {f"epsilon.{name}": self.epsilons.get(name) for name in COLUMNS}
         return row
 
 
