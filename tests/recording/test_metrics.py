@@ -153,6 +153,8 @@ def test_metrics_record_state_holds_plain_values_under_the_names_of_its_fields(r
         "held",
         "copies",
         "text_scores",
+        "released_accuracy",
+        "epsilons",
     ]
     assert state["bytes"] == record.bytes
     assert state["bytes"] is not record.bytes
