@@ -107,7 +107,8 @@ class ClientWorker:
 
     def backward(self, round: int, step: int, dz: Tensor) -> None:
         """Descend along the cut gradient of the last `forward`; the running statistics move now."""
-        self._waiting(round, step).descend(dz, self._schedule.at(round, step))
+        pending = self._waiting(round, step)
+        pending.descend(dz[: len(pending.y)], self._schedule.at(round, step))
         self._pending = None
 
     def step_tail(self, round: int, step: int, h: Tensor) -> tuple[BatchLoss, Tensor]:

@@ -38,6 +38,9 @@ class SplitServer:
         recorder: captures what it does as CUDA graphs; None where that is not captured.
     """
 
+    acceleration: float = 1.0
+    """Factor of the learning rate beside the schedule's, which an algorithm may set before a step."""
+
     def __init__(
         self,
         module: torch.nn.Module,
@@ -65,10 +68,10 @@ class SplitServer:
     def step(self, round: int, upload: Upload) -> tuple[BatchLoss, Tensor]:
         """Step on one upload; its loss and cut gradient, both of before the step."""
         if self._graphed:
-            factor = self._schedule.at(round, upload.step)
+            factor = self.acceleration * self._schedule.at(round, upload.step)
             loss, dz = self._graphed.step(upload.z, upload.y, factor)
             return BatchLoss([upload.client], loss[None], self._objective.counts(upload.y)), dz
-        factor, client = self._schedule.at(round, upload.step), upload.client
+        factor, client = self.acceleration * self._schedule.at(round, upload.step), upload.client
         seed = seed_of(self._seed, "dropout of the head", client=client, round=round, step=upload.step)
         if upload.tail is not None:
             tail = partial(_at_client, upload.tail, client)

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from fedsplit.computing.captured_steps import Recorder
@@ -144,10 +145,13 @@ class Vectorized(Engine):
         return StackedUploads(stacks)
 
     def backward(self, round: int, step: int, dz: Mapping[int, Tensor]) -> None:
-        gradients = StackedGradients.holding(dz)
         factor = self.blueprint.schedule.at(round, step)
         for pending in self._waiting(round, step):
-            pending.descend(gradients.of(pending.clients), factor)
+            if isinstance(dz, StackedGradients):
+                own = dz.of(pending.clients)
+            else:
+                own = torch.stack([dz[client][: pending.y.shape[1]] for client in pending.clients])
+            pending.descend(own, factor)
         self._pending = []
 
     def step_tail(self, round: int, step: int, h: Mapping[int, Tensor]) -> Stepped:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.messages import (
+    BroadcastGradients,
     LocalTraining,
     LocalWork,
     Part,
@@ -106,13 +107,21 @@ class CodedCohort(Cohort):
         self, step: int, tensors: Mapping[int, Tensor], of: TensorKind
     ) -> Iterator[tuple[int, Coded]]:
         codec, kind = self._quantization.codec(of), COUNTED_AS[of]
-        for client, tensor in tensors.items():
+        shared = tensors if isinstance(tensors, BroadcastGradients) else None
+        for client, tensor in (shared.own if shared else tensors).items():
             meant = self._quantization.positions.packed(tensor, self._wire.labels.get(client))
             seed = rounding_seed(self._seed, of, client, self._wire.round, step)
             with sent_as(kind, client):
                 coded = coded_tensor(meant, codec, seed, packs=self._wire.packs)
             self._wire.tally.message("down", kind, client, coded, step)
             yield client, coded
+        if shared is not None:
+            first = min(shared.receivers)  # which is sent no gradient of its own
+            seed = rounding_seed(self._seed, of, first, self._wire.round, step)
+            with sent_as(kind, None):
+                coded = coded_tensor(shared.shared, codec, seed, packs=self._wire.packs)
+            self._wire.tally.broadcast(kind, shared.receivers, coded, step)
+            yield from ((client, coded) for client in shared.receivers)
 
     def train_local(self, work: LocalWork) -> LocalTraining:
         return self._wire.train_local(self._clients, work)
