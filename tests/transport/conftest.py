@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from fedsplit.tasks.certificates.directories import make_certificates
-from fedsplit.transport.grpc.server import server, spawning
+from fedsplit.transport.grpc.server import server
 from tests.transport.weighing import ChunkWeigher
-from tests.warm import Borrowed
 
 
 @pytest.fixture(scope="session")
@@ -18,12 +17,6 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("certificates")
     make_certificates(out, hosts=["127.0.0.1"], clients=4, days=30)
     return out
-
-
-@pytest.fixture
-def warm_clients(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What runs in this process with transport=grpc starts client processes that have imported everything."""
-    monkeypatch.setattr(spawning, "Forker", Borrowed)
 
 
 @pytest.fixture
