@@ -20,6 +20,11 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def warm_clients(warm_processes: None) -> None:
+    """What runs in this process with transport=grpc starts client processes that have imported everything."""
+
+
+@pytest.fixture
 def chunk_weigher(monkeypatch: pytest.MonkeyPatch) -> ChunkWeigher:
     """What adds up the chunks of all servers of this process."""
     weigher = ChunkWeigher()
