@@ -36,7 +36,7 @@ def command_line(
 
 
 def refusal(*arguments: str, directory: Path) -> str:
-    """The line in which a run of its own is refused, as a command's is, without what composing it anew takes."""
+    """Line in which a run of its own is refused, as a command's is, without what composing anew takes."""
     try:
         perform(directory, configuration(*arguments))
     except UserError as error:

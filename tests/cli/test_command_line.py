@@ -168,7 +168,7 @@ MISTAKES = [
 
 
 def _of_composing(arguments: list[str], message: str) -> bool:
-    """Whether a mistake is found in composing, or before or beside that; all else is found in one configuration."""
+    """Whether a mistake is found in composing, or before or beside that; others, in one configuration."""
     first = arguments[0]
     others = first.startswith(("-", "+", "~", "=", "hydra.", "resume=", "sweep.")) or "(" in first
     return others or ": no such " in message or arguments in (["rounds=-1"], ["num_clients=100000"])
