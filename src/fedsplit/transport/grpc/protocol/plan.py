@@ -247,12 +247,13 @@ _MOST_COMPOSED = 64
 
 def _of_choices(choices: Mapping[str, str]) -> RunConfig:
     """What this installation makes of choices, composed once: that takes longer than all else of a client."""
-    key = (own_directory(), *sorted(choices.items()))
+    named = tuple(sorted(choices.items()))
+    key: Choices = (own_directory(), *named)
     if key not in _COMPOSED:
         if len(_COMPOSED) >= _MOST_COMPOSED:
             _COMPOSED.clear()
         with composing():
-            _COMPOSED[key] = run_config(composed([f"{group}={choice}" for group, choice in key[1:]]))
+            _COMPOSED[key] = run_config(composed([f"{group}={choice}" for group, choice in named]))
     return _COMPOSED[key]
 
 
