@@ -33,6 +33,7 @@ class Start:
         padding: what smashed data are behind the end of a text.
         buffers: names of the buffers of client and server model, which no gradient moves.
         num_clients: of the run; a round's cohort may be fewer.
+        has_positions: whether samples are texts, of which some have more positions than others.
     """
 
     client_weights: Weights
@@ -44,6 +45,7 @@ class Start:
     padding: float = 0.0
     buffers: frozenset[str] = frozenset()
     num_clients: int = 1
+    has_positions: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ class Algorithm(ABC):
     """What a client holds behind its client model."""
     takes_turns: ClassVar[bool] = False
     """Whether clients train one after the other by definition, so that they cannot be computed at once."""
+    takes_tail: ClassVar[bool] = False
+    """Whether clients may hold the tail of a model that is cut twice; they send no labels then."""
     timeline: ClassVar[Timeline | None] = None
     """Who waits for whom in a round, for simulated networks; None where that is not told."""
     own_rule: ClassVar[type[LocalRule] | None] = None

@@ -24,22 +24,23 @@ class ClientArchitecture:
         model: builds the whole model.
         adapter: adds parameters that learn to it.
         untie: whether parameters that are one and the same go separate ways.
-        norm: `group` where group normalisation takes the place of batch normalisation; None: nowhere.
         cut: name of the cut.
         sizes: that the whole model is built for.
+        norm: `group` where group normalisation takes the place of batch normalisation; None: nowhere.
     """
 
     model: Component
     adapter: Component
     untie: bool
-    norm: str | None
     cut: str
     sizes: Sizes
+    norm: str | None = None
 
     @classmethod
     def of_run(cls, config: RunConfig, cut: str, sizes: Sizes) -> Self:
         """That of a run, cut there."""
-        return cls(config.model, config.adapter, config.splitting.untie, config.splitting.norm, cut, sizes)
+        splitting = config.splitting
+        return cls(config.model, config.adapter, splitting.untie, cut, sizes, splitting.norm)
 
     def plain(self) -> dict[str, object]:
         """The arguments, as JSON can hold them."""

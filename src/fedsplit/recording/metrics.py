@@ -97,6 +97,7 @@ class Record:
         evaluated_auxiliary: whether evaluation is by the auxiliary model, the server model being untrained.
         client_memory: bytes that a client's largest local step takes.
         held: bytes of it that wait for a cut gradient.
+        copies: bytes of this round that broadcasts cost beyond the load on a network that has none.
         released_accuracy: as `test_accuracy`, where smashed data go through the clients' defence; None where
             it leaves them as they are.
         epsilons: of what left clients so far: smashed data, weights, both, labels; empty without a defence.
@@ -121,6 +122,7 @@ class Record:
     test_perplexity: float | None = None
     client_memory: int = 0
     held: int = 0
+    copies: int = 0
     text_scores: TextScores | None = None
     released_accuracy: float | None = None
     epsilons: dict[str, float] = field(default_factory=dict)
@@ -157,6 +159,7 @@ class Record:
                     value = quality.get(direction, {}).get(kind)
                     row[f"{name}.{direction}.{kind}"] = None if value is None else round(value, digits)
         row |= {f"retransmitted.{direction}": self.again[direction] for direction in DIRECTIONS}
+        row["broadcast_copies"] = self.copies
         row["left_out"] = " ".join(map(str, self.left_out))
         for name in ("mean", "std", "worst"):
             row[f"local_accuracy.{name}"] = getattr(self.local_accuracy, name, None)

@@ -80,6 +80,7 @@ class Rounds:
             bits={d: {kind: each.bits for kind, each in kinds.items()} for d, kinds in traffic.items()},
             sqnr={d: {kind: each.sqnr for kind, each in kinds.items()} for d, kinds in traffic.items()},
             again=dict(self._ledger.again(t)),
+            copies=self._ledger.copies(t),
             left_out=list(self._transport.left_out),
             local_accuracy=local.summary if local else None,
             gradient_error=error,
