@@ -2,9 +2,9 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -14,9 +14,6 @@ PATIENCE_S = 2.0
 """Seconds that work takes before a bar is shown."""
 INTERVAL_S = 60.0
 """Seconds between two lines where output is no terminal."""
-
-
-class _SizedIterable(Sized, Iterable[T], Protocol[T]): ...
 
 
 class TransientBar:
@@ -55,7 +52,7 @@ class TransientBar:
 
 
 def track(
-    items: "_SizedIterable[T]",
+    items: Sequence[T],
     description: str,
     *,
     console: Console | None = None,
@@ -64,7 +61,7 @@ def track(
     """Iterate over items, and show on standard error how many are done.
 
     Args:
-        items: with a length.
+        items: all that is to be done.
         description: of the work, such as `decoding images`.
         console: prints; by default on standard error.
         clock: seconds.
