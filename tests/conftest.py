@@ -26,7 +26,7 @@ from tests.warm import warm_children
 set_hypothesis_home_dir(Path(gettempdir()) / "hypothesis")  # what it notes of the source files it read
 settings.register_profile(
     "default",
-    max_examples=15,
+    max_examples=10,
     deadline=None,
     derandomize=True,
     database=None,
