@@ -66,6 +66,7 @@ CASES = {
     "clients trained for int8": ["qat=true", "quant=int8"],
     "clients with weights of two bits": ["algorithm=splitfed_v2", "weight_bits=2", "qat=true"],
     "control variates": ["algorithm=scaffold", "cohort_size=2", "quant=int8", "rounds=3"],
+    "a shared client model": ["algorithm=ho_sfl", "cohort_size=2", "optimizer=sgd", "quant=int8", "rounds=3"],
     "an estimator without a model": ["estimator=linear_regression", "algorithm.align_interval=2"],
 }
 
@@ -76,6 +77,7 @@ EVERY_RUN = (
     "clients without state",
     "clients trained for int8",
     "control variates",
+    "a shared client model",
 )
 """Each is computed by other code of the transport; the others differ in what is computed elsewhere."""
 

@@ -1,6 +1,7 @@
 """The algorithm of a run, with the servers that it trains."""
 
 import inspect
+from functools import partial
 
 from fedsplit.algorithms.algorithm import Algorithm, Start
 from fedsplit.building.parts import ClientParts
@@ -9,7 +10,9 @@ from fedsplit.config.component import component_of
 from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import UserError
 from fedsplit.estimators.alignment import Alignment
+from fedsplit.optim.optimizers import RowOptimizer
 from fedsplit.parties.local_rule import LocalRule
+from fedsplit.parties.shared_client import SharedClient
 from fedsplit.parties.split_server import SplitServer
 
 
@@ -53,6 +56,24 @@ def _own_rule(config: RunConfig, rule: type[LocalRule]) -> LocalRule:
     return component_of(config.algorithm.key, rule, **own).build(LocalRule)
 
 
+def _shared_client(parts: ClientParts, rule: LocalRule) -> SharedClient:
+    """The server's copy of a client model that all clients move alike.
+
+    Raises:
+        UserError: a client that joins late would not move as the others do.
+    """
+    config, optimizer = parts.config, parts.client_optimizer
+    population, transport = config.population, config.transport.arguments
+    goes_without = any(transport.get(key) is not None for key in ("min_clients", "round_deadline_s"))
+    late = population.cohort < population.num_clients or goes_without
+    stays = not isinstance(optimizer, RowOptimizer) or bool(optimizer.slots)
+    if late and stays and not config.client.stateless:
+        told = "keeps a state that clients lack which were left out of rounds; take sgd without momentum, "
+        told += "all clients in every round, or client.stateless=true"
+        raise UserError("client_optimizer", type(optimizer).__name__, told)
+    return SharedClient(parts.models.halves.client, optimizer, parts.schedule, rule)
+
+
 def build_algorithm(parts: ClientParts, alignment: Alignment) -> Algorithm:
     """The algorithm, with its servers."""
     halves, auxiliary, seed = parts.models.halves, parts.models.auxiliary, parts.config.training.seed
@@ -71,5 +92,6 @@ def build_algorithm(parts: ClientParts, alignment: Alignment) -> Algorithm:
         ),
         num_clients=parts.config.population.num_clients,
         has_positions=parts.quantization.positions.lengths is not None,
+        shared_client=partial(_shared_client, parts),
     )
     return parts.config.algorithm.build(Algorithm, start=start)

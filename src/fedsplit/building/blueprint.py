@@ -14,7 +14,7 @@ def build_blueprint(parts: Ingredients) -> Blueprint:
     uploads = client_head in ("auxiliary", "estimator")
     sees_decoded = uploads and parts.quantization.continue_from_decoded
     defended = parts.defence.releases or parts.defence.adds_gradient
-    not_captured = sees_decoded or rule.draws or rule.keeps or defended
+    not_captured = sees_decoded or rule.draws or rule.keeps or rule.answers_seeds or defended
     return Blueprint(
         body=halves.client,
         head=head,

@@ -136,6 +136,7 @@ def build_clients(
             lambda: models.coded_shape,
             data.dataset.objective,
             models.halves.padding,
+            exact_weights=rule.answers_seeds,  # of clients that share one model
         ),
         memory=build_memory(config),
     )
@@ -193,6 +194,7 @@ def carried_run(parts: ClientParts, ledger: Ledger) -> RunSetting:
         ledger=ledger,
         build=run_of_member,
         frozen_digest=parts.models.frozen_digest,
+        probes=parts.rule.probes if parts.rule.answers_seeds else 0,
     )
 
 

@@ -1,8 +1,9 @@
 """The client worker: its shard, its client model, its head, and the verbs it answers to."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 from torch import Tensor
 
@@ -10,7 +11,7 @@ from fedsplit.computing.model_state import ModelState
 from fedsplit.parties.engine import Blueprint
 from fedsplit.parties.graphed_steps import GraphedSteps
 from fedsplit.parties.local_rule import StepSeeds
-from fedsplit.parties.local_step import Descend, forward_body, local_step
+from fedsplit.parties.local_step import Descend, Slopes, forward_alone, forward_body, local_step
 from fedsplit.parties.messages import BatchLoss, LocalWork, Part, Upload
 from fedsplit.randomness import seed_of
 from fedsplit.state.state import State
@@ -24,7 +25,7 @@ class _Pending:
     round: int
     step: int
     samples: int
-    descend: Descend
+    goes_on: Descend | Slopes
 
 
 class ClientWorker:
@@ -96,24 +97,42 @@ class ClientWorker:
         if step >= self._batches.steps:
             return None
         x, y = self._batches.batch(round, step)
+        seed = self._seed_of("dropout of the client", round, step)
+        goes_on: Descend | Slopes
         if self._graphed:
             (z,) = self._graphed.forward(None, x)
-            descend: Descend = partial(self._graphed.backward, None, x)
+            goes_on = partial(self._graphed.backward, None, x)
+        elif self._rule.answers_seeds:
+            z, goes_on = forward_alone(self._body, x, rule=self._rule, seed=seed)
         else:
-            seed = self._seed_of("dropout of the client", round, step)
             extra = self._blueprint.extra
-            z, descend = forward_body(self._body, x, rule=self._rule, seed=seed, extra=extra)
-        self._pending = _Pending(round, step, len(y), descend)
+            z, goes_on = forward_body(self._body, x, rule=self._rule, seed=seed, extra=extra)
+        self._pending = _Pending(round, step, len(y), goes_on)
         return self._blueprint.released(Upload(self.client, step, z, y), round)
 
     def backward(self, round: int, step: int, dz: Tensor) -> None:
         """Descend along the cut gradient of the last `forward`; the running statistics move now."""
+        pending = self._waiting(round, step)
+        cast(Descend, pending.goes_on)(dz[: pending.samples], self._schedule.at(round, step))
+
+    def probe(self, round: int, step: int, dz: Tensor, seeds: Sequence[int]) -> Tensor:
+        """Slopes `(P,)` along the directions of seeds, at the cut gradient of the last `forward`."""
+        return cast(Slopes, self._waiting(round, step).goes_on)(dz, seeds)
+
+    def move(self, round: int, step: int, seeds: Sequence[int], slopes: Tensor) -> None:
+        """Step the client model along what slopes `(P,)` of all clients together make."""
+        self._pending = None
+        estimate = self._rule.estimate(self._body, seeds, slopes)
+        self._body.descend(estimate, self._schedule.at(round, step))
+
+    def _waiting(self, round: int, step: int) -> _Pending:
+        """The last forward pass, which now does not wait any more."""
         pending, self._pending = self._pending, None
         if pending is None or (pending.round, pending.step) != (round, step):
             raise AssertionError(
                 f"client {self.client} has no forward pass of step {step} of round {round} waiting"
             )
-        pending.descend(dz[: pending.samples], self._schedule.at(round, step))
+        return pending
 
     def train_local(self, round: int, work: LocalWork, losses: list[BatchLoss]) -> Iterator[Upload]:
         """Train for the local epochs of a round while uploads are read; adds to `losses`."""

@@ -12,7 +12,7 @@ from fedsplit.computing.model_state import ModelState
 from fedsplit.computing.saved_tensors import SavedTensors
 from fedsplit.parties.engine import Blueprint
 from fedsplit.parties.local_rule import StepSeeds
-from fedsplit.parties.local_step import forward_body, local_step
+from fedsplit.parties.local_step import forward_alone, forward_body, local_step
 
 _FEWEST = 2
 """Samples of the smaller of two batches to measure on; batch normalisation cannot train on one."""
@@ -75,7 +75,10 @@ def _step(blueprint: Blueprint, x: Tensor, y: Tensor, *, trains_head: bool) -> C
         for tensor in tensors.values()
     ]
     with SavedTensors(apart=own) as saved:
-        if head is None:
+        if rule.answers_seeds:
+            z, slopes = forward_alone(body, x, rule=rule, seed=0)
+            slopes(torch.zeros_like(z), [0] * rule.probes)
+        elif head is None:
             z, descend = forward_body(body, x, rule=rule, seed=0)
             descend(torch.zeros_like(z), 1.0)
         else:
@@ -91,7 +94,7 @@ def _step(blueprint: Blueprint, x: Tensor, y: Tensor, *, trains_head: bool) -> C
                 seeds=StepSeeds(0, 0, 0),
                 seen=(lambda z: sees(z, y, 0)) if sees else None,
             )
-        most = saved.peak_with(z)
+        most = saved.peak_with(z) + (_bytes([x]) if rule.answers_seeds else 0)  # its probes need both again
     stepped = states if trains_head else [body]
     gradients = [tensor for state in stepped for tensor in state.trained.values()]
     slots = [

@@ -176,6 +176,18 @@ class Engine(ABC):
         """Step the clients along the cut gradients of the last `forward`."""
 
     @abstractmethod
+    def probe(
+        self, round: int, step: int, dz: Mapping[int, Tensor], seeds: Sequence[int]
+    ) -> Mapping[int, Tensor]:
+        """Slopes by client at the cut gradients of the last `forward`; see `Cohort.probe`."""
+
+    @abstractmethod
+    def move(
+        self, clients: Sequence[int], round: int, step: int, seeds: Sequence[int], slopes: Tensor
+    ) -> None:
+        """Step clients along the mean of directions; see `Cohort.move`."""
+
+    @abstractmethod
     def train_local(self, clients: Sequence[int], round: int, work: LocalWork) -> LocalTraining:
         """Train for the local epochs of a round; see `Cohort.train_local`."""
 

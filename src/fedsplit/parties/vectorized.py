@@ -13,6 +13,7 @@ from fedsplit.optim.optimizers import Optimizer
 from fedsplit.optim.schedules import Schedule
 from fedsplit.parties.client_stack import ClientStack, Pending
 from fedsplit.parties.engine import Blueprint, Engine
+from fedsplit.parties.local_step import Descend, Slopes
 from fedsplit.parties.members import largest_first, row_optimizer
 from fedsplit.parties.messages import (
     BatchLoss,
@@ -144,16 +145,36 @@ class Vectorized(Engine):
         return StackedUploads(stacks)
 
     def backward(self, round: int, step: int, dz: Mapping[int, Tensor]) -> None:
-        waiting, self._pending = self._pending, []
         factor = self.blueprint.schedule.at(round, step)
-        for pending in waiting:
-            if (pending.round, pending.step) != (round, step):
-                raise AssertionError(f"no forward pass of step {step} of round {round} is waiting")
+        for pending in self._waiting(round, step):
             if isinstance(dz, StackedGradients):
                 own = dz.of(pending.clients)
             else:
                 own = torch.stack([dz[client][: pending.samples] for client in pending.clients])
-            pending.descend(own, factor)
+            cast(Descend, pending.goes_on)(own, factor)
+
+    def probe(
+        self, round: int, step: int, dz: Mapping[int, Tensor], seeds: Sequence[int]
+    ) -> dict[int, Tensor]:
+        found: dict[int, Tensor] = {}
+        for pending in self._waiting(round, step):
+            own = torch.stack([dz[client] for client in pending.clients])
+            found |= dict(zip(pending.clients, cast(Slopes, pending.goes_on)(own, seeds), strict=True))
+        return found
+
+    def move(
+        self, clients: Sequence[int], round: int, step: int, seeds: Sequence[int], slopes: Tensor
+    ) -> None:
+        self._pending = []
+        for stack in self._stacks_of(clients):
+            stack.move(clients, round, step, seeds, slopes)
+
+    def _waiting(self, round: int, step: int) -> list[Pending]:
+        """The last forward passes, which now do not wait any more."""
+        waiting, self._pending = self._pending, []
+        if any((pending.round, pending.step) != (round, step) for pending in waiting):
+            raise AssertionError(f"no forward pass of step {step} of round {round} is waiting")
+        return waiting
 
     def train_local(self, clients: Sequence[int], round: int, work: LocalWork) -> LocalTraining:
         self._pending = []

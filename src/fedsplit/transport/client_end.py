@@ -9,7 +9,7 @@ from fedsplit.quant.quantization import rounding_seed
 from fedsplit.quant.weights_link import Delivery, Uplink
 from fedsplit.state.state import State
 from fedsplit.state.weights import Weights
-from fedsplit.transport.links import KIND_OF, sent_as, weights_seed
+from fedsplit.transport.links import KIND_OF, exactly, sent_as, weights_seed
 from fedsplit.transport.transport import RunSetting
 
 
@@ -38,6 +38,15 @@ class ClientEnd:
         seed = rounding_seed(self._seed, "smashed", upload.client, round, upload.step)
         with sent_as("smashed", upload.client):
             return Coded(z, send(z, seed=seed))
+
+    def slopes(self, own: Tensor, client: int) -> Coded:
+        """Slopes of one client, which arrive as they are.
+
+        Raises:
+            NonFinite: they are not finite.
+        """
+        with sent_as("scalars", client):
+            return exactly(own, packs=self._packs)
 
     def labels(self, y: Tensor) -> Coded:
         """Labels of one client or of many, which arrive as they are."""

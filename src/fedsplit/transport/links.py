@@ -1,12 +1,16 @@
 """What both ends of a link agree on: how the weights of a part are counted, and what is drawn for them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+
+import torch
+from torch import Tensor
 
 from fedsplit.errors import NonFinite
 from fedsplit.parties.messages import Part
 from fedsplit.quant.codec import NonFiniteTensor
-from fedsplit.quant.weights_link import Delivery
+from fedsplit.quant.coded import Coded
+from fedsplit.quant.weights_link import EXACT, Delivery
 from fedsplit.randomness import seed_of
 from fedsplit.recording.ledger import Direction, Kind
 
@@ -30,6 +34,16 @@ def receivers(sent: Mapping[int, Delivery]) -> list[tuple[Delivery, list[int]]]:
     for client, delivery in sent.items():
         by_delivery.setdefault(id(delivery), (delivery, []))[1].append(client)
     return list(by_delivery.values())
+
+
+def exactly(x: Tensor, *, packs: bool) -> Coded:
+    """A tensor that arrives as it is, with its message where messages are made."""
+    return Coded(x, EXACT.transmit(x) if packs else EXACT.simulate(x))
+
+
+def seeds_tensor(seeds: Sequence[int]) -> Tensor:
+    """Seeds as they travel, `(P,)`, in 4 bytes each."""
+    return torch.tensor(seeds, dtype=torch.int32)
 
 
 @contextmanager

@@ -48,6 +48,7 @@ class RunSetting:
         client_weights: of the client model; what weights look like.
         head_weights: of the clients' head, likewise; empty where they have none.
         control_variates: what these look like; empty where clients have none.
+        probes: seeds that clients answer in a local step; 0 where they answer none.
         device: where weights are.
         seed: of what codecs draw.
         ledger: where bytes are counted.
@@ -70,6 +71,7 @@ class RunSetting:
     ledger: Ledger
     build: "BuildRun"
     frozen_digest: str = ""
+    probes: int = 0
 
 
 @dataclass(frozen=True)
