@@ -24,6 +24,7 @@ def build_quantization(
     padding: float = 0.0,
     *,
     exact_weights: bool = False,
+    trunk_shapes: tuple[tuple[int, ...], tuple[int, ...]] | None = None,
 ) -> Quantization:
     """The codecs that the configuration asks for, for smashed data of these shapes (see `Models`).
 
@@ -34,11 +35,21 @@ def build_quantization(
         objective: of the run, which says how long samples are.
         padding: value of smashed data behind the end of a sample, see `SplitModel`.
         exact_weights: whether weights travel as they are, whatever codec is asked for.
+        trunk_shapes: of one sample of what goes to a tail, and of that as codecs see it; None without one.
+
+    Raises:
+        UserError: data are padded, and there is a tail.
     """
 
     def at_cut(choice: CodecChoice) -> Codec:
         return codec_at_cut(choice, smashed_shape, coded_shape)
 
+    def at_tail(choice: CodecChoice) -> Codec | None:
+        return trunk_shapes and codec_at_cut(choice, trunk_shapes[0], lambda: trunk_shapes[1])
+
+    if trunk_shapes and objective.labels().context is not None:
+        told = "must be null with texts that are padded: a tail would have to know where they end"
+        raise UserError("model.tail_cut", config.splitting.tail_cut, told)
     weights = config.quant.weights
     return Quantization(
         smashed=at_cut(config.quant.smashed),
@@ -52,6 +63,8 @@ def build_quantization(
         ),
         continue_from_decoded=config.quant.continue_from_decoded,
         positions=_positions(objective, padding),
+        trunk_output=at_tail(config.quant.smashed),
+        trunk_gradient=at_tail(config.quant.cut_gradient),
     )
 
 

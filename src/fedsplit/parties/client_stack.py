@@ -15,7 +15,14 @@ from fedsplit.data.batches import StackedBatches
 from fedsplit.parties.engine import Blueprint
 from fedsplit.parties.graphed_steps import GraphedSteps, Range
 from fedsplit.parties.local_rule import StepSeeds
-from fedsplit.parties.local_step import Descend, Slopes, forward_alone, forward_body, local_step
+from fedsplit.parties.local_step import (
+    Descend,
+    Slopes,
+    forward_alone,
+    forward_body,
+    local_step,
+    train_head,
+)
 from fedsplit.parties.members import Members, row_optimizer
 from fedsplit.parties.messages import BatchLoss, Part, UploadStack
 from fedsplit.randomness import seed_of
@@ -29,7 +36,7 @@ class Pending:
     round: int
     step: int
     clients: Sequence[int]
-    samples: int
+    y: Tensor
     goes_on: Descend | Slopes
 
 
@@ -69,8 +76,7 @@ class ClientStack(Members):
 
     def named(self, part: Part) -> list[StackedState]:
         """The models that a part is made of."""
-        models = {"client": ("body",), "auxiliary": ("head",), "full": ("body", "head")}
-        return [self.models[name] for name in models[part]]
+        return [self.models[name] for name in self._blueprint.models_of(part)]
 
     def receive(self, client: int, control_variates: Weights) -> None:
         """Let a client take over the server's control variates."""
@@ -97,14 +103,16 @@ class ClientStack(Members):
             (z,) = self._graphed.forward((selected.start, selected.stop), x)
             goes_on = partial(self._graphed.backward, (selected.start, selected.stop), x)
         else:
-            seeds = self._dropout_seeds(self.body, "client", clients, round, step)
-            body = self.body.rows(selected)
+            blueprint, body = self._blueprint, self.body.rows(selected)
+            drawn = self._dropout_seeds(self.body, "client", clients, round, step)
             if rule.answers_seeds:
-                z, goes_on = forward_alone(body, x, rule=rule, seed=seeds)
+                z, goes_on = forward_alone(body, x, rule=rule, seed=drawn)
             else:
-                z, goes_on = forward_body(body, x, rule=rule, seed=seeds, extra=self._blueprint.extra)
+                own = [blueprint.rule_seed(client, round, step) for client in clients]
+                seeds = StepSeeds(body=drawn, rule=own)
+                z, goes_on = forward_body(body, x, rule=rule, seeds=seeds, extra=blueprint.extra)
         uploads = self.released(UploadStack(clients, step, z, y), round)
-        return uploads, Pending(round, step, clients, y.shape[1], goes_on)
+        return uploads, Pending(round, step, clients, y, goes_on)
 
     def move(
         self, clients: Collection[int], round: int, step: int, seeds: Sequence[int], slopes: Tensor
@@ -120,6 +128,21 @@ class ClientStack(Members):
         if not self._blueprint.defence.releases:
             return exact
         return UploadStack.of([self._blueprint.released(each, round) for each in exact.uploads()])
+
+    def step_tail(self, waiting: Pending, h: Tensor) -> tuple[BatchLoss, Tensor]:
+        """Step the tails of clients whose forward passes wait; see `ClientWorker.step_tail`."""
+        assert self.head is not None, "these clients have no tail"
+        round, step, clients, y = waiting.round, waiting.step, waiting.clients, waiting.y
+        done = train_head(
+            self.head.rows(rows_of([self.row[client] for client in clients])),
+            self._losses,
+            h,
+            y,
+            learning_rate_factor=self._blueprint.schedule.at(round, step),
+            seed=self._dropout_seeds(self.head, "tail", clients, round, step),
+            rule=self._blueprint.rule,
+        )
+        return BatchLoss(clients, done.loss, self._losses.counts(y)), done.dz
 
     def train_step(
         self, rows: Sequence[int], round: int, step: int, *, train_head_too: bool
@@ -145,7 +168,7 @@ class ClientStack(Members):
                 seeds=StepSeeds(
                     self._dropout_seeds(self.body, "client", clients, round, step),
                     self._dropout_seeds(self.head, "head", clients, round, step),
-                    self._seeds("local rule", clients, round, step),
+                    [blueprint.rule_seed(client, round, step) for client in clients],
                 ),
                 seen=partial(self._seen_by_head, y=y, clients=clients, round=round, step=step)
                 if blueprint.head_sees

@@ -11,6 +11,7 @@ All of it is for one client, or for K clients at once, whose tensors then have a
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -26,10 +27,11 @@ from fedsplit.parties.local_rule import (
     LocalRule,
     Seen,
     StepSeeds,
-    gradients_of,
     head_gradients,
     with_extra,
 )
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,40 @@ def train_head(
     *,
     learning_rate_factor: float | Tensor,
     seed: Seed,
+    rule: LocalRule | None = None,
 ) -> HeadStep:
-    """Step `head` on smashed data and labels; the cut gradient is of the loss before the step."""
+    """Step `head` on smashed data and labels; the cut gradient is of the loss before the step.
+
+    A client steps the tail of its model so, on the trunk's outputs, and by its rule.
+    """
     loss, dz, gradients = head_gradients(head, losses, z, y, seed=seed)
-    head.descend(gradients, learning_rate_factor)
+    head.descend(rule.corrected(gradients, head) if rule else gradients, learning_rate_factor)
     return HeadStep(loss, dz)
+
+
+def train_trunk(
+    trunk: Steppable,
+    tail: Callable[[Tensor], tuple[Found, Tensor]],
+    z: Tensor,
+    *,
+    learning_rate_factor: float,
+    seed: Seed,
+) -> tuple[Found, Tensor]:
+    """Step `trunk` between the cuts of a model on smashed data; losses as `tail` gives them, cut gradient.
+
+    Args:
+        trunk: what is between the cuts.
+        tail: takes the trunk's outputs; gives losses, and the gradient with respect to these outputs.
+        z: smashed data.
+        learning_rate_factor: of the schedule.
+        seed: of what the trunk draws.
+    """
+    z = z.detach().requires_grad_()
+    h = trunk.forward(z, seed=seed)
+    found, along = tail(h.detach())
+    dz, *gradients = torch.autograd.grad(h, [z, *trunk.trained.values()], along.view_as(h))
+    trunk.descend(gradients, learning_rate_factor)
+    return found, dz
 
 
 def descend_body(
@@ -64,6 +95,7 @@ def descend_body(
     rule: LocalRule,
     learning_rate_factor: float | Tensor,
     extra: Extra = None,
+    seed: Seed = None,
 ) -> None:
     """Step `body` along the cut gradient `dz`, and what is extra.
 
@@ -75,9 +107,9 @@ def descend_body(
         rule: what it descends along.
         learning_rate_factor: of the schedule.
         extra: gradient beside `dz`.
+        seed: of what the rule draws.
     """
-    dz = with_extra(body, x, z, dz, extra)
-    gradients = gradients_of(z, list(body.trained.values()), dz)
+    gradients = rule.along(body, x, z, with_extra(body, x, z, dz, extra), seed)
     body.descend(rule.corrected(gradients, body), learning_rate_factor)
 
 
@@ -120,7 +152,8 @@ def local_step(
     smashed = z.detach()
     decoded = smashed if seen is None else seen(smashed)
     dz = losses.per_term(estimator.estimate(head, losses, decoded, y, seed=seeds.head).detach(), y)
-    descend_body(body, x, z, dz, rule=rule, learning_rate_factor=learning_rate_factor, extra=extra)
+    factor = learning_rate_factor
+    descend_body(body, x, z, dz, rule=rule, learning_rate_factor=factor, extra=extra, seed=seeds.rule)
     return (smashed,)
 
 
@@ -140,14 +173,14 @@ Descend = Callable[[Tensor, float], object]
 
 
 def forward_body(
-    body: Steppable, x: Tensor, *, rule: LocalRule, seed: Seed, extra: Extra = None
+    body: Steppable, x: Tensor, *, rule: LocalRule, seeds: StepSeeds, extra: Extra = None
 ) -> tuple[Tensor, Descend]:
     """Smashed data, and what the cut gradient is to be given to; `body` stays as it is until then."""
     buffers = body.frozen_buffers()
-    z = body.forward(x, seed=seed, buffers=buffers)
+    z = body.forward(x, seed=seeds.body, buffers=buffers)
 
-    def descend(dz: Tensor, learning_rate_factor: float) -> None:
-        descend_body(body, x, z, dz, rule=rule, learning_rate_factor=learning_rate_factor, extra=extra)
+    def descend(dz: Tensor, factor: float) -> None:
+        descend_body(body, x, z, dz, rule=rule, learning_rate_factor=factor, extra=extra, seed=seeds.rule)
         body.move_buffers(buffers)
 
     return z.detach(), descend

@@ -22,6 +22,7 @@ from fedsplit.parties.messages import (
     Part,
     StackedGradients,
     StackedUploads,
+    Stepped,
     Upload,
 )
 from fedsplit.parties.server_copies import StackedCopies
@@ -150,8 +151,9 @@ class Vectorized(Engine):
             if isinstance(dz, StackedGradients):
                 own = dz.of(pending.clients)
             else:
-                own = torch.stack([dz[client][: pending.samples] for client in pending.clients])
+                own = torch.stack([dz[client][: pending.y.shape[1]] for client in pending.clients])
             cast(Descend, pending.goes_on)(own, factor)
+        self._pending = []
 
     def probe(
         self, round: int, step: int, dz: Mapping[int, Tensor], seeds: Sequence[int]
@@ -160,6 +162,7 @@ class Vectorized(Engine):
         for pending in self._waiting(round, step):
             own = torch.stack([dz[client] for client in pending.clients])
             found |= dict(zip(pending.clients, cast(Slopes, pending.goes_on)(own, seeds), strict=True))
+        self._pending = []
         return found
 
     def move(
@@ -169,12 +172,22 @@ class Vectorized(Engine):
         for stack in self._stacks_of(clients):
             stack.move(clients, round, step, seeds, slopes)
 
+    def step_tail(self, round: int, step: int, h: Mapping[int, Tensor]) -> Stepped:
+        outputs = StackedGradients.holding(h)
+        losses: list[BatchLoss] = []
+        gradients = []
+        for pending in self._waiting(round, step):
+            if pending.clients[0] in outputs:  # batches of another size are asked for by themselves
+                (stack,) = self._stacks_of(pending.clients)
+                loss, dh = stack.step_tail(pending, outputs.of(pending.clients))
+                losses.append(loss)
+                gradients.append((pending.clients, dh))
+        return losses, StackedGradients(gradients)
+
     def _waiting(self, round: int, step: int) -> list[Pending]:
-        """The last forward passes, which now do not wait any more."""
-        waiting, self._pending = self._pending, []
-        if any((pending.round, pending.step) != (round, step) for pending in waiting):
+        if any((pending.round, pending.step) != (round, step) for pending in self._pending):
             raise AssertionError(f"no forward pass of step {step} of round {round} is waiting")
-        return waiting
+        return self._pending
 
     def train_local(self, clients: Sequence[int], round: int, work: LocalWork) -> LocalTraining:
         self._pending = []

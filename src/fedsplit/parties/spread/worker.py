@@ -30,6 +30,7 @@ class SpreadWorker:
             "backward": self.backward,
             "probe": self.probe,
             "move": engine.move,
+            "step_tail": engine.step_tail,
             "train_local": self.train_local,
             "state": engine.state,
             "take": engine.take,

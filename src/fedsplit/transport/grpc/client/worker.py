@@ -91,6 +91,7 @@ class Worker:
             "backward": self._backward,
             "probe": self._probe,
             "move": self._move,
+            "step_tail": self._step_tail,
             "train_local": self._train_local,
             "upload_weights": self._upload_weights,
             "keep": self._keep,
@@ -125,6 +126,10 @@ class Worker:
         if verb == "move":
             aware = self._seeds_of == (frame.identity.round, frame.identity.step)
             return [*([] if aware else [self.expectations.seeds()]), self.expectations.slopes()]
+        if verb == "step_tail":
+            if self._labels is None:
+                raise Corrupt("outputs of the trunk came, and no batch waits for them")
+            return self.expectations.trunk_output(len(self._labels))
         return []
 
     def answer(self, parcel: Parcel[pb.FromServer]) -> Answer:
@@ -209,9 +214,10 @@ class Worker:
 
     def _upload(self, verb: Parcel[pb.FromServer], upload: Upload) -> Parcel[pb.FromClient]:
         number = self.expectations.cut_number("smashed")
-        z = pack("z", number, self._end.smashed(upload, verb.head.identity.round))
-        y = pack("y", pb.LABELS, self._end.labels(upload.y))
-        return self._message(verb, step=upload.step, tensors=[z, y], upload=pb.Upload())
+        tensors = [pack("z", number, self._end.smashed(upload, verb.head.identity.round))]
+        if self.run.trunk_shape is None:
+            tensors.append(pack("y", pb.LABELS, self._end.labels(upload.y)))
+        return self._message(verb, step=upload.step, tensors=tensors, upload=pb.Upload())
 
     def _backward(self, verb: Parcel[pb.FromServer]) -> Answer:
         dz: Tensor = decoded(verb, self._expected(verb.head))["dz"].to(self.run.device)
@@ -235,6 +241,15 @@ class Worker:
         slopes, self._seeds_of = arrived["slopes"].to(self.run.device), None
         self.run.engine.move([self.client], identity.round, identity.step, seeds, slopes)
         return [self._done(verb)]
+
+    def _step_tail(self, verb: Parcel[pb.FromServer]) -> Answer:
+        h: Tensor = decoded(verb, self._expected(verb.head))["h"].to(self.run.device)
+        identity = verb.head.identity
+        (loss,), gradients = self.run.engine.step_tail(identity.round, identity.step, {self.client: h})
+        coded = self._end.trunk_gradient(gradients[self.client], self.client, identity.round, identity.step)
+        dh = pack("dh", self.expectations.cut_number("trunk_gradient"), coded)
+        done = pb.Done(losses=loss.loss.tolist(), samples=loss.terms)
+        return [self._message(verb, tensors=[dh], done=done)]
 
     def _train_local(self, verb: Parcel[pb.FromServer]) -> Answer:
         asked = verb.head.train_local

@@ -113,7 +113,7 @@ class Chunk(_message.Message):
     def __init__(self, content: _Optional[bytes] = ...) -> None: ...
 
 class FromServer(_message.Message):
-    __slots__ = ("identity", "tensors", "chunk", "welcome", "refusal", "begin", "install", "forward", "backward", "train_local", "upload_weights", "keep", "finish", "request", "logits", "probe", "move")
+    __slots__ = ("identity", "tensors", "chunk", "welcome", "refusal", "begin", "install", "forward", "backward", "train_local", "upload_weights", "keep", "finish", "request", "logits", "step_tail", "probe", "move")
     IDENTITY_FIELD_NUMBER: _ClassVar[int]
     TENSORS_FIELD_NUMBER: _ClassVar[int]
     CHUNK_FIELD_NUMBER: _ClassVar[int]
@@ -129,6 +129,7 @@ class FromServer(_message.Message):
     FINISH_FIELD_NUMBER: _ClassVar[int]
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     LOGITS_FIELD_NUMBER: _ClassVar[int]
+    STEP_TAIL_FIELD_NUMBER: _ClassVar[int]
     PROBE_FIELD_NUMBER: _ClassVar[int]
     MOVE_FIELD_NUMBER: _ClassVar[int]
     identity: Identity
@@ -146,9 +147,10 @@ class FromServer(_message.Message):
     finish: Finish
     request: Request
     logits: Logits
+    step_tail: StepTail
     probe: Probe
     move: Move
-    def __init__(self, identity: _Optional[_Union[Identity, _Mapping]] = ..., tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., begin: _Optional[_Union[Begin, _Mapping]] = ..., install: _Optional[_Union[Install, _Mapping]] = ..., forward: _Optional[_Union[Forward, _Mapping]] = ..., backward: _Optional[_Union[Backward, _Mapping]] = ..., train_local: _Optional[_Union[TrainLocal, _Mapping]] = ..., upload_weights: _Optional[_Union[UploadWeights, _Mapping]] = ..., keep: _Optional[_Union[Keep, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ..., request: _Optional[_Union[Request, _Mapping]] = ..., logits: _Optional[_Union[Logits, _Mapping]] = ..., probe: _Optional[_Union[Probe, _Mapping]] = ..., move: _Optional[_Union[Move, _Mapping]] = ...) -> None: ...
+    def __init__(self, identity: _Optional[_Union[Identity, _Mapping]] = ..., tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., begin: _Optional[_Union[Begin, _Mapping]] = ..., install: _Optional[_Union[Install, _Mapping]] = ..., forward: _Optional[_Union[Forward, _Mapping]] = ..., backward: _Optional[_Union[Backward, _Mapping]] = ..., train_local: _Optional[_Union[TrainLocal, _Mapping]] = ..., upload_weights: _Optional[_Union[UploadWeights, _Mapping]] = ..., keep: _Optional[_Union[Keep, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ..., request: _Optional[_Union[Request, _Mapping]] = ..., logits: _Optional[_Union[Logits, _Mapping]] = ..., step_tail: _Optional[_Union[StepTail, _Mapping]] = ..., probe: _Optional[_Union[Probe, _Mapping]] = ..., move: _Optional[_Union[Move, _Mapping]] = ...) -> None: ...
 
 class FromClient(_message.Message):
     __slots__ = ("identity", "tensors", "chunk", "hello", "ready", "upload", "done", "failed", "deployed", "smashed", "measured")
@@ -339,6 +341,10 @@ class Probe(_message.Message):
     def __init__(self) -> None: ...
 
 class Move(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class StepTail(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 

@@ -12,19 +12,20 @@ from fedsplit.transport.grpc.protocol.frames import Parcel, one_line
 from fedsplit.transport.grpc.server.meeting import Reminder
 from fedsplit.transport.grpc.server.streams import Answer, Late, Lost, PendingVerb, TrainingStreams
 
+_LOG = logging.getLogger("fedsplit.network")
 Verb: TypeAlias = (
     pb.Begin
     | pb.Install
     | pb.Forward
     | pb.Backward
+    | pb.StepTail
     | pb.Probe
     | pb.Move
     | pb.TrainLocal
     | pb.UploadWeights
     | pb.Keep
 )
-"""What a client is asked to do."""
-_LOG = logging.getLogger("fedsplit.network")
+"""What a client that trains is asked for."""
 AWAY_S = 15.0
 """Seconds after which a client that is not here is late, where no deadline says it."""
 
