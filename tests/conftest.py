@@ -67,6 +67,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "fed_avgm": (),
     "fed_prox": (),
     "heron": ("algorithm.server_update_interval=1",),
+    "scaffold": (),
 }
 """Algorithms that are made of the same moves, and settings with which three rounds show all of each."""
 

@@ -58,8 +58,11 @@ def closed_forms(algorithm: str) -> list[dict[tuple[str, str], int]]:
     both = {(d, "client_weights"): M * C for d in DIRECTIONS}
     uploads = {("up", "smashed"): N * Z, ("up", "labels"): N}
     auxiliary = {(d, "auxiliary_weights"): M * A for d in DIRECTIONS}
+    full = {(d, "full_weights"): M * (C + S) for d in DIRECTIONS}
     if algorithm.startswith("fed_"):
-        return [{(d, "full_weights"): M * (C + S) for d in DIRECTIONS}] * 3
+        return [full] * 3
+    if algorithm == "scaffold":
+        return [full | {(d, "control_variates"): M * (C + S) for d in DIRECTIONS}] * 3
     if algorithm == "ampere":
         return [both | auxiliary, uploads | {("down", "client_weights"): M * C}, {}]
     if algorithm in ("lgl_sl", "heron"):

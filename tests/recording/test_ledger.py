@@ -49,6 +49,7 @@ def test_ledger_kinds_are_those_that_cross_the_network() -> None:
         "client_weights",
         "auxiliary_weights",
         "full_weights",
+        "control_variates",
     }
     assert DIRECTIONS == ("up", "down")
 

@@ -65,6 +65,7 @@ CASES = {
     "simulated seconds of turns": ["algorithm=splitfed_v2", "network=satellite", "network.cost_per_mb=0.1"],
     "clients trained for int8": ["qat=true", "quant=int8"],
     "clients with weights of two bits": ["algorithm=splitfed_v2", "weight_bits=2", "qat=true"],
+    "control variates": ["algorithm=scaffold", "cohort_size=2", "quant=int8", "rounds=3"],
     "an estimator without a model": ["estimator=linear_regression", "algorithm.align_interval=2"],
 }
 
@@ -74,6 +75,7 @@ EVERY_RUN = (
     "random codecs",
     "clients without state",
     "clients trained for int8",
+    "control variates",
 )
 """Each is computed by other code of the transport; the others differ in what is computed elsewhere."""
 

@@ -9,6 +9,7 @@ from fedsplit.algorithms.round_load import RoundLoad
 from fedsplit.estimators.alignment import Alignment
 from fedsplit.network.timelines.timeline import Timeline
 from fedsplit.parties.cohort import Cohort
+from fedsplit.parties.local_rule import LocalRule
 from fedsplit.parties.server_copies import ServerCopies
 from fedsplit.parties.split_server import SplitServer
 from fedsplit.state.state import State
@@ -31,6 +32,7 @@ class Start:
         seed: of the run.
         padding: what smashed data are behind the end of a text.
         buffers: names of the buffers of client and server model, which no gradient moves.
+        num_clients: of the run; a round's cohort may be fewer.
     """
 
     client_weights: Weights
@@ -41,6 +43,7 @@ class Start:
     seed: int
     padding: float = 0.0
     buffers: frozenset[str] = frozenset()
+    num_clients: int = 1
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,9 @@ class Algorithm(ABC):
     """Whether clients train one after the other by definition, so that they cannot be computed at once."""
     timeline: ClassVar[Timeline | None] = None
     """Who waits for whom in a round, for simulated networks; None where that is not told."""
+    own_rule: ClassVar[type[LocalRule] | None] = None
+    """Rule that clients follow in a local step, given those of the algorithm's arguments that it takes; None:
+    that of `algorithm.local_rule`."""
     trains: ClassVar[tuple[Half, ...]] = ("client", "server")
     """The halves of the model that a round moves."""
     label: ClassVar[str | None] = None

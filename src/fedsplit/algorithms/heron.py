@@ -49,7 +49,8 @@ class ZerothOrder(LocalRule):
 class Heron(CseFsl):
     """HERON-SFL: CSE-FSL whose clients find their gradients by forward passes alone.
 
-    Source: "HERON-SFL", arXiv 2601.09076, 2026.
+    Source: Z. Kou, Z. Chen, J. Yang and C. Shen, "Lean Clients, Full Accuracy: Hybrid Zeroth- and First-Order
+    Split Federated Learning", 2026 (arXiv 2601.09076).
     """
 
     label = "HERON-SFL"

@@ -1,7 +1,7 @@
 """Bytes that a round of training sends, in closed form: algorithms add up terms of `RoundLoad`."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -81,6 +81,7 @@ class RoundLoad:
         client: weights of the client model.
         server: weights of the server model.
         auxiliary: weights of the auxiliary model.
+        buffers: names of what no gradient moves in client and server model.
     """
 
     population: Population
@@ -89,6 +90,13 @@ class RoundLoad:
     client: Weights
     server: Weights
     auxiliary: Weights
+    buffers: Collection[str] = ()
+
+    @property
+    def parameters(self) -> Weights:
+        """Weights of client and server model without their buffers."""
+        whole = {**self.client, **self.server}
+        return {name: tensor for name, tensor in whole.items() if name not in self.buffers}
 
     def exchanged(self, weights: Weights) -> float:
         """Bytes of weights that each client of the cohort receives and returns."""

@@ -19,7 +19,7 @@ from fedsplit.building.quantization import build_quantization
 from fedsplit.building.recorders import Recorders, build_recorder
 from fedsplit.building.trained_start import TrainedStart
 from fedsplit.computing.memory import Memory
-from fedsplit.computing.model_state import travelling
+from fedsplit.computing.model_state import learning, travelling
 from fedsplit.config.run_config import RunConfig
 from fedsplit.data.batches import batch_slices
 from fedsplit.errors import UserError
@@ -162,7 +162,8 @@ def build_transport(parts: ClientParts, ledger: Ledger) -> Transport:
 
 def carried_run(parts: ClientParts, ledger: Ledger) -> RunSetting:
     """What a transport needs to know of a run; bytes are counted in `ledger`."""
-    head = parts.engine.blueprint.head
+    client, head = parts.models.halves.client, parts.engine.blueprint.head
+    trained = [client, *([head] if head else [])] if parts.rule.keeps else []
     return RunSetting(
         config=parts.config,
         engine=parts.engine,
@@ -171,8 +172,9 @@ def carried_run(parts: ClientParts, ledger: Ledger) -> RunSetting:
         fingerprint=parts.data.fingerprint,
         quantization=parts.quantization,
         smashed_shape=parts.models.smashed_shape,
-        client_weights=travelling(parts.models.halves.client),
+        client_weights=travelling(client),
         head_weights=travelling(head) if head else {},
+        control_variates={name: each for module in trained for name, each in learning(module).items()},
         device=parts.device,
         seed=parts.config.training.seed,
         ledger=ledger,

@@ -41,7 +41,11 @@ class ClientWorker:
         self.client, self._batches = client, blueprint.batches(client)
         recorder, self._rule = blueprint.recorder, blueprint.rule
         state = partial(
-            ModelState, optimizer=blueprint.optimizer, recorder=recorder, anchored=self._rule.anchored
+            ModelState,
+            optimizer=blueprint.optimizer,
+            recorder=recorder,
+            anchored=self._rule.anchored,
+            keeps=self._rule.keeps,
         )
         self._body = body = state(blueprint.body)
         self._head = head = state(blueprint.head) if blueprint.head else None
@@ -63,12 +67,19 @@ class ClientWorker:
             raise AssertionError("this algorithm's clients have no head")
         return self._head
 
+    @property
+    def _models(self) -> list[ModelState]:
+        return [self._body, *([self._head] if self._head else [])]
+
     def install(self, part: Part, weights: Weights) -> None:
         """Take over weights; the optimizers' state stays."""
         if part in ("client", "full"):
             self._body.load(weights)
         if part in ("auxiliary", "full"):
             self._own_head.load(weights)
+        if part == "control":
+            for model in self._models:
+                self._rule.receive(model.kept, weights, self._batches.steps)
 
     def weights(self, part: Part) -> Weights:
         """Copies of the weights asked for."""
@@ -76,6 +87,10 @@ class ClientWorker:
             return self._body.weights()
         if part == "auxiliary":
             return self._own_head.weights()
+        if part == "control":
+            steps = self._batches.steps
+            found = [self._rule.control_variates(model.kept, steps) for model in self._models]
+            return {name: each for own in found for name, each in own.items()}
         return self._body.weights() | self._own_head.weights()
 
     def forward(self, round: int, step: int) -> Upload | None:

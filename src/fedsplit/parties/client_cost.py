@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -22,8 +23,8 @@ class ClientCost:
     """Memory of one client in a local step, in bytes.
 
     Args:
-        memory: weights, and those of the round's beginning where a rule needs them, gradients, optimizer
-            state and the most that is saved for the backward pass.
+        memory: weights, and what a rule keeps beside them (those of the round's beginning, control
+            variates), gradients, optimizer state and the most that is saved for the backward pass.
         held: what a client that waits for a cut gradient keeps of its forward pass meanwhile.
     """
 
@@ -61,15 +62,16 @@ def _step(blueprint: Blueprint, x: Tensor, y: Tensor, *, trains_head: bool) -> C
     """Cost of a step on this batch, by a copy of the client."""
     sees = blueprint.head_sees
     rule = blueprint.rule
-    body = ModelState(blueprint.body, blueprint.optimizer, anchored=rule.anchored)
+    state = partial(ModelState, optimizer=blueprint.optimizer, anchored=rule.anchored, keeps=rule.keeps)
+    body = state(blueprint.body)
     head = None
     if blueprint.head:
-        head = ModelState(blueprint.head, blueprint.optimizer, anchored=rule.anchored)
+        head = state(blueprint.head)
     states = [body] if head is None else [body, head]
     own = [
         tensor
         for state in states
-        for tensors in (state.parameters, state.buffers, state.anchor)
+        for tensors in (state.parameters, state.buffers, state.anchor, *state.kept.values())
         for tensor in tensors.values()
     ]
     with SavedTensors(apart=own) as saved:

@@ -7,9 +7,10 @@ from typing import ClassVar, TypeAlias
 import torch
 from torch import Tensor
 
-from fedsplit.computing.steppable import Seed, Steppable
+from fedsplit.computing.steppable import Kept, Seed, Steppable
 from fedsplit.objectives.losses import Losses
 from fedsplit.randomness import generator
+from fedsplit.state.weights import Weights
 
 Seen: TypeAlias = Callable[[Tensor], Tensor] | None
 """Smashed data as the head sees them; None: as they are."""
@@ -69,6 +70,9 @@ class LocalRule:
     """Whether `gradients` draws; it then has a seed for each step."""
     needs_loss: ClassVar[bool] = False
     """Whether it needs a loss at the client, and cannot go along cut gradients that others give."""
+    keeps: ClassVar[tuple[str, ...]] = ()
+    """Names of what clients keep for it from round to round, as `Steppable.kept`; with these it has control
+    variates: `receive` and `control_variates`."""
     passes = 3
     """Forward passes that take as long as a local step, for timelines; a backward pass is two."""
 
@@ -91,6 +95,20 @@ class LocalRule:
     def corrected(self, gradients: Sequence[Tensor], model: Steppable) -> Sequence[Tensor]:
         """What a model descends along, wherever its gradients come from, in the order of its `trained`."""
         return gradients
+
+    def receive(self, kept: Kept, control_variates: Weights, steps: int) -> None:
+        """Take over the server's control variates at the beginning of a round.
+
+        Args:
+            kept: of one model of one client.
+            control_variates: by parameter; those of other models are among them.
+            steps: of the client in a round.
+        """
+        raise AssertionError("this rule has no control variates")
+
+    def control_variates(self, kept: Kept, steps: int) -> Weights:
+        """Control variates of one model of one client, for the server; arguments as of `receive`."""
+        raise AssertionError("this rule has no control variates")
 
 
 def head_gradients(

@@ -8,8 +8,11 @@ from typing import Literal, TypeAlias, overload
 import torch
 from torch import Tensor
 
-Part: TypeAlias = Literal["client", "auxiliary", "full"]
-"""Which weights: of the client model, the auxiliary model, or the full model (client and server model)."""
+Part: TypeAlias = Literal["client", "auxiliary", "full", "control"]
+"""Which weights: of the client model, the auxiliary model, or the full model (client and server model).
+
+`control` are control variates: for each parameter that clients train, a tensor like it.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)

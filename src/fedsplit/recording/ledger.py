@@ -10,7 +10,13 @@ from torch import Tensor
 from fedsplit.state.state import State
 
 Kind: TypeAlias = Literal[
-    "smashed", "labels", "cut_gradient", "client_weights", "auxiliary_weights", "full_weights"
+    "smashed",
+    "labels",
+    "cut_gradient",
+    "client_weights",
+    "auxiliary_weights",
+    "full_weights",
+    "control_variates",
 ]
 Direction: TypeAlias = Literal["up", "down"]
 

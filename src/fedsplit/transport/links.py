@@ -14,6 +14,7 @@ KIND_OF: dict[Part, Kind] = {
     "client": "client_weights",
     "auxiliary": "auxiliary_weights",
     "full": "full_weights",
+    "control": "control_variates",
 }
 """How the weights of a part are counted."""
 

@@ -47,6 +47,7 @@ class RunSetting:
         smashed_shape: of one sample.
         client_weights: of the client model; what weights look like.
         head_weights: of the clients' head, likewise; empty where they have none.
+        control_variates: what these look like; empty where clients have none.
         device: where weights are.
         seed: of what codecs draw.
         ledger: where bytes are counted.
@@ -63,6 +64,7 @@ class RunSetting:
     smashed_shape: tuple[int, ...]
     client_weights: Weights
     head_weights: Weights
+    control_variates: Weights
     device: torch.device
     seed: int
     ledger: Ledger

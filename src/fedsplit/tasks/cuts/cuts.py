@@ -125,6 +125,7 @@ class CutTable(Task):
                 client=client,
                 server=server,
                 auxiliary=travelling(auxiliary),
+                buffers={name for half in (halves.client, halves.server) for name, _ in half.named_buffers()},
             )
             loads = {name: algorithm.round_load(terms) for name, algorithm in algorithms.items()}
             found.append(

@@ -15,7 +15,12 @@ from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol.frames import Expected
 from fedsplit.transport.transport import RunSetting
 
-PARTS: dict[Part, pb.Part] = {"client": pb.CLIENT, "auxiliary": pb.AUXILIARY, "full": pb.FULL}
+PARTS: dict[Part, pb.Part] = {
+    "client": pb.CLIENT,
+    "auxiliary": pb.AUXILIARY,
+    "full": pb.FULL,
+    "control": pb.CONTROL,
+}
 """Their numbers in the protocol."""
 
 
@@ -38,6 +43,7 @@ class Expectations:
             "client": run.client_weights,
             "auxiliary": run.head_weights,
             "full": {**run.client_weights, **run.head_weights},
+            "control": run.control_variates,
         }
         weights = run.quantization.weights
         self._numbers = {

@@ -40,6 +40,7 @@ class Part(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CLIENT: _ClassVar[Part]
     AUXILIARY: _ClassVar[Part]
     FULL: _ClassVar[Part]
+    CONTROL: _ClassVar[Part]
 CODEC_UNSPECIFIED: Codec
 EXACT: Codec
 HALF: Codec
@@ -65,6 +66,7 @@ PART_UNSPECIFIED: Part
 CLIENT: Part
 AUXILIARY: Part
 FULL: Part
+CONTROL: Part
 
 class Identity(_message.Message):
     __slots__ = ("run", "client", "round", "attempt", "number", "step")
