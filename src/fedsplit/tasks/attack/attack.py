@@ -25,9 +25,11 @@ from fedsplit.errors import UserError
 from fedsplit.files.paths import in_one_line
 from fedsplit.files.whole import appearing
 from fedsplit.inference.deploying import Deploying
+from fedsplit.reports.figures.style import house_style
 from fedsplit.reports.shown_table import print_table
 from fedsplit.tasks.attack.attacker import Attacker, NotExposed
 from fedsplit.tasks.attack.channels import Channels, quant_settings
+from fedsplit.tasks.attack.pictures import leakage_figure, reconstruction_figure, strongest
 from fedsplit.tasks.attack.rows import Row, rows_table, write_rows
 from fedsplit.tasks.attack.scene import Scene, Scenes
 from fedsplit.tasks.attack.victim import AttackedRun, Mode
@@ -101,11 +103,16 @@ class Attack(Task):
         nodes = {name: Component.of(f"task.options.{name}", self.options[name]) for name in names}
         attackers = [node.build(Attacker) for node in nodes.values()]
         run = AttackedRun.named_by(config)
-        rows, left_out = self._found(run, attackers, Console())
+        console = Console()
+        rows, left_out = self._found(run, attackers, console)
         whole = run.path / "attack"
         with in_one_line("run", run.path, "cannot be written to"), appearing(whole) as partial:
             partial.mkdir()
             write_rows(partial, rows, self._about(run, left_out))
+            try:
+                self._draw(partial, rows)
+            except UserError as error:
+                console.print(f"no pictures: {error}", soft_wrap=True, highlight=False, markup=False)
             shutil.rmtree(whole, ignore_errors=True)
         print_table(rows_table(rows))
         print(whole)
@@ -128,7 +135,7 @@ class Attack(Task):
                 left_out[attacker.name] = str(error)
                 return
             seconds = (time.process_time() - began) / max(len(found), 1)
-            rows.extend(Row(scene.setting, each, seconds) for each in found)
+            rows.extend(Row(scene.setting, each, scene.targets.x, seconds) for each in found)
 
         scenes, channels = self._scenes(run), self._channels(run)
         cuts = [run.cut] if self.cuts is None else [run.cut_named(cut) for cut in self.cuts]
@@ -145,6 +152,17 @@ class Attack(Task):
             for attacker in of_the_run:
                 take(attacker, scene)
         return rows, left_out
+
+    def _draw(self, folder: Path, rows: Sequence[Row]) -> None:
+        """Write a figure of all settings and, for each cut, one of images; `UserError` where none can be."""
+        cuts = dict.fromkeys((row.setting.cut, row.setting.model) for row in rows) if self.pictures else ()
+        with house_style():
+            if strongest(rows):
+                leakage_figure(rows).savefig(folder / "leakage.png")
+            for cut, model in cuts:
+                own = [row for row in rows if (row.setting.cut, row.setting.model) == (cut, model)]
+                drawn = reconstruction_figure(own[0].originals[: self.pictures], own)
+                drawn.savefig(folder / f"reconstructions-{cut}{'-untrained' if model == 'untrained' else ''}.png")
 
     def _scenes(self, run: AttackedRun) -> Scenes:
         known = min(_KNOWN, len(run.dataset.test)) if self.known is None else self.known

@@ -1,10 +1,11 @@
 """Rows of what attackers found out: as CSV, JSON, and a table for a terminal."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.table import Table
+from torch import Tensor
 
 from fedsplit.files.whole import write_csv, write_json
 from fedsplit.tasks.attack.attacker import Finding
@@ -17,11 +18,13 @@ class Row:
     """What one attacker found out in one setting.
 
     Args:
+        originals: targets, `(n, c, h, w)`.
         seconds: of processor time that it took.
     """
 
     setting: Setting
     finding: Finding
+    originals: Tensor = field(repr=False, compare=False)
     seconds: float
 
     def plain(self) -> dict[str, object]:
