@@ -68,6 +68,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "fed_prox": (),
     "heron": ("algorithm.server_update_interval=1",),
     "scaffold": (),
+    "sglr": ("algorithm.phi=1",),
 }
 """Algorithms that are made of the same moves, and settings with which three rounds show all of each."""
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 
-from fedsplit.config.choices import _VARIABLE
+from fedsplit.config.choices import OWN_CHOICES
 from fedsplit.processes.forker import Fork, Forker
 
 
@@ -35,9 +35,9 @@ def _import_what_commands_need() -> None:
 
 def _with_choices(directory: str | None, call: Callable[[], object]) -> object:
     """What a process started here does, which would have our environment."""
-    os.environ.pop(_VARIABLE, None)
+    os.environ.pop(OWN_CHOICES, None)
     if directory is not None:
-        os.environ[_VARIABLE] = directory
+        os.environ[OWN_CHOICES] = directory
     return call()
 
 
@@ -49,7 +49,7 @@ class Borrowed(Forker):
         self.alive = True
 
     def start(self, call: Callable[[], object], log: Path, errors: Path | None = None) -> Fork:
-        inherited = partial(_with_choices, os.environ.get(_VARIABLE), call)
+        inherited = partial(_with_choices, os.environ.get(OWN_CHOICES), call)
         self._own.append(warm_forker().start(inherited, log, errors))
         return self._own[-1]
 

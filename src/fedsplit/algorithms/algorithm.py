@@ -33,6 +33,7 @@ class Start:
         padding: what smashed data are behind the end of a text.
         buffers: names of the buffers of client and server model, which no gradient moves.
         num_clients: of the run; a round's cohort may be fewer.
+        has_positions: whether samples are texts, of which some have more positions than others.
     """
 
     client_weights: Weights
@@ -44,6 +45,7 @@ class Start:
     padding: float = 0.0
     buffers: frozenset[str] = frozenset()
     num_clients: int = 1
+    has_positions: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,20 @@ class RoundMetrics:
     """Mean loss of the split model on the training batches that the algorithm evaluates it on."""
 
     train_loss: float
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """Local steps of a client in a round by which something of its samples leaves it.
+
+    Args:
+        smashed: steps whose smashed data are uploaded; one that is uploaded twice is there once. None where
+            an algorithm does not say.
+        gradients: steps that move weights which are sent.
+    """
+
+    smashed: Collection[int] | None
+    gradients: Collection[int]
 
 
 class Algorithm(ABC):
@@ -93,6 +109,20 @@ class Algorithm(ABC):
     def round_load(terms: RoundLoad) -> float | None:
         """Bytes up and down in a round, in closed form; None where that is not told."""
         return None
+
+    def exposure(self, t: int, client: int, *, steps: int, epochs: int) -> Exposure:
+        """Local steps by which samples of a client leave it in round `t`, once the round was run.
+
+        Args:
+            t: the round.
+            client: that took part.
+            steps: of the client in a round.
+            epochs: of a round.
+        """
+        every = range(steps)
+        if self.client_head in ("auxiliary", "estimator"):
+            return Exposure(None, every)
+        return Exposure(every if self.client_head == "none" else (), every)
 
     def forget_clients(self) -> None:  # noqa: B027  (most keep nothing)
         """Drop optimizer state that is kept for each client."""

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from math import comb
 
 import torch
 
@@ -51,6 +52,16 @@ class Population:
         Between two alignments of a client are l rounds, and then those until it takes part again.
         """
         return len(self.samples) / (self.align_interval + 1 / self.share - 1)
+
+    def batches_by_step(self) -> list[Counter[int]]:
+        """Batch sizes of all clients at each local step of a round; 0 of clients that have no such step."""
+        slices = {n: batch_slices(n, self.batch_size) * self.local_epochs for n in set(self.samples)}
+        found: list[Counter[int]] = [Counter() for _ in range(max(map(len, slices.values())))]
+        for samples, clients in Counter(self.samples).items():
+            sizes = [piece.stop - piece.start for piece in slices[samples]]
+            for step, each in enumerate(found):
+                each[sizes[step] if step < len(sizes) else 0] += clients
+        return found
 
     def batches(self, interval: int) -> Counter[tuple[int, Fraction]]:
         """Batches of local steps 0, q, 2q, ... of all clients, by their samples and mean positions.
@@ -124,6 +135,21 @@ class RoundLoad:
         everyone = self.population
         return everyone.share * float(self._at_cut(self.quantization.cut_gradient, everyone.batches(1)))
 
+    def shared_gradients(self, receivers: int) -> float:
+        """Bytes of one cut gradient a local step for all of so many clients, drawn of the population at once.
+
+        It has as many rows as the largest batch of the step among them has.
+        """
+        total = Fraction(0)
+        for batches in self.population.batches_by_step():
+            sizes = (
+                (size_of(self.quantization.cut_gradient, (n, *self.smashed_shape)), share)
+                for n, share in shares_of_largest(batches, receivers).items()
+                if n
+            )
+            total += sum(size * share for size, share in sizes)
+        return float(total)
+
     def aligned(self) -> float:
         """Bytes of the auxiliary models that clients download when they align."""
         return self.population.alignments * weights_size(self.auxiliary, self.quantization.weights.down)
@@ -139,6 +165,21 @@ class RoundLoad:
                 size += part * size_of(codec, (whole + 1, *shape))
             total += count * size
         return total
+
+
+def shares_of_largest(values: Mapping[int, int], drawn: int) -> dict[int, Fraction]:
+    """How often each value is the largest of so many that are drawn without replacement.
+
+    Args:
+        values: how many there are of each.
+        drawn: at least one, at most all.
+    """
+    shares, below, count = {}, Fraction(0), 0
+    for value, number in sorted(values.items()):
+        count += number
+        no_larger = Fraction(comb(count, drawn), comb(sum(values.values()), drawn))
+        shares[value], below = no_larger - below, no_larger
+    return shares
 
 
 def size_of(codec: Codec, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> int:

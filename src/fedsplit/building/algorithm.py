@@ -70,5 +70,6 @@ def build_algorithm(parts: ClientParts, alignment: Alignment) -> Algorithm:
             name for module in (halves.client, halves.server) for name, _ in module.named_buffers()
         ),
         num_clients=parts.config.population.num_clients,
+        has_positions=parts.quantization.positions.lengths is not None,
     )
     return parts.config.algorithm.build(Algorithm, start=start)

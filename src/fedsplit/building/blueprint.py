@@ -13,7 +13,8 @@ def build_blueprint(parts: Ingredients) -> Blueprint:
     head = halves.server if client_head == "server" else parts.models.auxiliary
     uploads = client_head in ("auxiliary", "estimator")
     sees_decoded = uploads and parts.quantization.continue_from_decoded
-    not_captured = sees_decoded or rule.draws or rule.keeps
+    defended = parts.defence.releases or parts.defence.adds_gradient
+    not_captured = sees_decoded or rule.draws or rule.keeps or defended
     return Blueprint(
         body=halves.client,
         head=head,
@@ -28,4 +29,8 @@ def build_blueprint(parts: Ingredients) -> Blueprint:
         memory=parts.memory,
         rule=rule,
         recorder=None if not_captured else parts.recorders.of(halves.client, head),
+        defence=parts.defence,
+        secrets=parts.secrets,
+        positions=parts.quantization.positions,
+        sends_smashed=client_head != "server",
     )

@@ -1,5 +1,6 @@
 """What is built for a run, from top to bottom: first what clients are made of, then what serves them."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
 
@@ -8,7 +9,9 @@ from fedsplit.building.alignment import build_alignment
 from fedsplit.building.batches_of_one import refuse_batches_of_one
 from fedsplit.building.blueprint import build_blueprint
 from fedsplit.building.clock import build_clock
+from fedsplit.building.cluster import build_cluster, spread
 from fedsplit.building.data import Data, build_data
+from fedsplit.building.defence import build_defence
 from fedsplit.building.device import find_device
 from fedsplit.building.engines import decide_engine
 from fedsplit.building.evaluation import build_evaluator, build_local_evaluator
@@ -21,6 +24,7 @@ from fedsplit.building.trained_start import TrainedStart
 from fedsplit.computing.memory import Memory
 from fedsplit.computing.model_state import learning, travelling
 from fedsplit.config.run_config import RunConfig
+from fedsplit.config.values import Plain
 from fedsplit.data.batches import batch_slices
 from fedsplit.errors import UserError
 from fedsplit.estimators.estimator import GradientEstimator
@@ -29,7 +33,10 @@ from fedsplit.network.network import Network
 from fedsplit.optim.optimizers import Optimizer
 from fedsplit.optim.schedules import Schedule
 from fedsplit.parties.engine import Engine
+from fedsplit.parties.spread.worker import SpreadWorker
+from fedsplit.privacy.noise import Secrets
 from fedsplit.recording.ledger import Ledger
+from fedsplit.state.weights import Weights
 from fedsplit.transport.local import LocalTransport
 from fedsplit.transport.transport import Member, RunSetting, Transport
 
@@ -44,7 +51,8 @@ def build_run(config: RunConfig, start: TrainedStart | None = None) -> RunParts:
     Raises:
         UserError: what is asked for cannot be built.
     """
-    clients = build_clients(config, start=start)
+    cluster = build_cluster(config)
+    clients = spread(build_clients(config, start=start), cluster, build_worker)
     alignment = build_alignment(clients)
     algorithm = build_algorithm(clients, alignment)
     network = clients.config.network.build(Network)
@@ -69,6 +77,7 @@ def build_clients(
     member: Member | None = None,
     start: TrainedStart | None = None,
     sizes_only: bool = False,
+    given: Data | None = None,
 ) -> ClientParts:
     """Build what clients are made of.
 
@@ -77,6 +86,7 @@ def build_clients(
         member: in the process of one client; None where all is known.
         start: trained models to start from; None starts from models as they are initialised.
         sizes_only: whether nothing is asked of the images but how many and how large they are.
+        given: the data of the run, in a worker; None reads them.
 
     Raises:
         UserError: what is asked for cannot be built.
@@ -87,7 +97,7 @@ def build_clients(
     config = replace(config, computation=replace(config.computation, device=str(device)))
     apart = not config.transport.is_class(LocalTransport)
 
-    data = build_data(config, device, member=member, apart=apart, sizes_only=sizes_only)
+    data = given or build_data(config, device, member=member, apart=apart, sizes_only=sizes_only)
     schedule = build_schedule(config, data)
     client_optimizer = (config.client_optimizer or config.optimizer).build(Optimizer)
     server_optimizer = (config.server_optimizer or config.optimizer).build(Optimizer)
@@ -96,6 +106,7 @@ def build_clients(
     algorithm = find_algorithm(config)
 
     rule = find_local_rule(config, algorithm)
+    defence = build_defence(config, algorithm, rule, data)
 
     models = build_models(config, data, device, estimator, algorithm.client_head)
     if start is not None:
@@ -116,6 +127,8 @@ def build_clients(
         auxiliary_optimizer=auxiliary_optimizer,
         schedule=schedule,
         rule=rule,
+        defence=defence,
+        secrets=Secrets(config.training.seed, own=member.secret if member else None),
         recorders=Recorders(recorder, data, models, estimator, estimates, device),
         quantization=build_quantization(
             config,
@@ -187,3 +200,21 @@ def run_of_member(config: RunConfig, member: Member) -> RunSetting:
     """What the process of one client needs of a run, once it is prepared for it."""
     prepare_process(config)
     return carried_run(build_clients(config, member=member), Ledger())
+
+
+def build_worker(config: Plain, data: Data, held: Sequence[Weights | None]) -> SpreadWorker:
+    """What computes clients of a run in a worker of a cluster.
+
+    Args:
+        config: plain values of the run's configuration, with the engine that was decided on.
+        data: of the run.
+        held: what client model, server model and auxiliary model of the run hold.
+    """
+    parsed = RunConfig.parse(config)
+    prepare_process(parsed)
+    parts = build_clients(parsed, given=data)
+    halves = parts.models.halves
+    for module, weights in zip((halves.client, halves.server, parts.models.auxiliary), held, strict=True):
+        if module is not None and weights is not None:
+            module.load_state_dict(weights)
+    return SpreadWorker(parts.engine, parts.device)

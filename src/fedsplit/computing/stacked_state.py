@@ -164,9 +164,15 @@ class _Some:
         return {name: buffer.clone() for name, buffer in self.buffers.items()}
 
     def forward(
-        self, x: Tensor, *, seed: Sequence[int] | None, buffers: dict[str, Tensor] | None = None
+        self,
+        x: Tensor,
+        *,
+        seed: Sequence[int] | None,
+        buffers: dict[str, Tensor] | None = None,
+        at: Tensor | None = None,
     ) -> Tensor:
         """Outputs `(k, b, ...)` of inputs `(k, b, ...)`; see `ModelState.forward`."""
+        assert at is None, "outputs of many clients are one tensor"
         buffers = self.buffers if buffers is None else buffers
         return self._whole.stacked(self.parameters, buffers, x, seed or ())
 

@@ -40,6 +40,7 @@ RESUMABLE = (
     "cuda_graphs",
     "progress",
     "tracker",
+    "cluster",
     "trust",
     "dataset.root",
     "dataset.tokenizer_files",
@@ -47,7 +48,14 @@ RESUMABLE = (
 """What may be given anew beside `resume`, and all below it."""
 OF_NO_CONSEQUENCE = (
     *RESUMABLE,
-    *("choices.tracker", "resume", "dataset.download", "transport.listen", "transport.tls"),
+    *(
+        "choices.tracker",
+        "choices.cluster",
+        "resume",
+        "dataset.download",
+        "transport.listen",
+        "transport.tls",
+    ),
 )
 """In what the configuration of a resumed run may differ from that of its checkpoint, and all below it."""
 

@@ -154,6 +154,7 @@ class ClientSettings(Topic):
     stateless: bool
     id: NonNegativeInt | None
     directory: str | None
+    min_noise: PositiveFloat | None
     model: str | None
     memory_mb: PositiveFloat | None
 
@@ -239,9 +240,11 @@ class ConfigFields:
     scheduler: Component
     engine: Component
     transport: Component
+    cluster: Component
     tracker: Component
     network: Component
     generation: Component
+    defence: Component
     client_precisions: tuple[HalfPrecision, ...] = ()
     choices: Mapping[str, str | None] = field(default_factory=dict)
 

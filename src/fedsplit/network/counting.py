@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from fedsplit.computing.computation import outputs_at
 from fedsplit.computing.model_state import ModelState
 from fedsplit.computing.multiply_adds import multiply_adds
 from fedsplit.estimators.estimator import GradientEstimator
@@ -29,14 +30,15 @@ def counted_work(
         y: their labels.
         objective: that gradients are estimated of.
     """
+    at = objective.targets(y)
     with evaluating(halves.client, halves.server):
         z = halves.client(x)
         client = multiply_adds(lambda: halves.client(x))
-        server = multiply_adds(lambda: halves.server(z))
+        server = multiply_adds(lambda: outputs_at(halves.server, halves.server, z, at))
     head = estimate = 0
     if auxiliary is not None and (estimator is None or estimator.trains_on_loss):
         with evaluating(auxiliary):
-            head = multiply_adds(lambda: auxiliary(z))
+            head = multiply_adds(lambda: outputs_at(auxiliary, auxiliary, z, at))
     if auxiliary is not None and estimator is not None:
         model = ModelState(auxiliary)
         with torch.random.fork_rng():

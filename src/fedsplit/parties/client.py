@@ -7,14 +7,11 @@ from functools import partial
 from torch import Tensor
 
 from fedsplit.computing.model_state import ModelState
-from fedsplit.errors import NonFinite
 from fedsplit.parties.engine import Blueprint
 from fedsplit.parties.graphed_steps import GraphedSteps
 from fedsplit.parties.local_rule import StepSeeds
 from fedsplit.parties.local_step import Descend, forward_body, local_step
 from fedsplit.parties.messages import BatchLoss, LocalWork, Part, Upload
-from fedsplit.quant.codec import NonFiniteTensor
-from fedsplit.quant.quantization import rounding_seed
 from fedsplit.randomness import seed_of
 from fedsplit.state.state import State
 from fedsplit.state.weights import Weights
@@ -26,6 +23,7 @@ class _Pending:
 
     round: int
     step: int
+    samples: int
     descend: Descend
 
 
@@ -51,7 +49,7 @@ class ClientWorker:
         self._head = head = state(blueprint.head) if blueprint.head else None
         self._objective, self._estimator = blueprint.objective, blueprint.estimator
         self._schedule, self._seed = blueprint.schedule, blueprint.seed
-        self._head_sees = blueprint.head_sees
+        self._blueprint = blueprint
         self._pending: _Pending | None = None
         self._graphed: GraphedSteps | None = None
         if recorder:
@@ -103,9 +101,10 @@ class ClientWorker:
             descend: Descend = partial(self._graphed.backward, None, x)
         else:
             seed = self._seed_of("dropout of the client", round, step)
-            z, descend = forward_body(self._body, x, rule=self._rule, seed=seed)
-        self._pending = _Pending(round, step, descend)
-        return Upload(self.client, step, z, y)
+            extra = self._blueprint.extra
+            z, descend = forward_body(self._body, x, rule=self._rule, seed=seed, extra=extra)
+        self._pending = _Pending(round, step, len(y), descend)
+        return self._blueprint.released(Upload(self.client, step, z, y), round)
 
     def backward(self, round: int, step: int, dz: Tensor) -> None:
         """Descend along the cut gradient of the last `forward`; the running statistics move now."""
@@ -114,7 +113,7 @@ class ClientWorker:
             raise AssertionError(
                 f"client {self.client} has no forward pass of step {step} of round {round} waiting"
             )
-        pending.descend(dz, self._schedule.at(round, step))
+        pending.descend(dz[: pending.samples], self._schedule.at(round, step))
 
     def train_local(self, round: int, work: LocalWork, losses: list[BatchLoss]) -> Iterator[Upload]:
         """Train for the local epochs of a round while uploads are read; adds to `losses`."""
@@ -139,20 +138,16 @@ class ClientWorker:
                         self._seed_of("local rule", round, step),
                     ),
                     seen=partial(self._seen_by_head, y=y, round=round, step=step)
-                    if self._head_sees
+                    if self._blueprint.head_sees
                     else None,
+                    extra=self._blueprint.extra,
                 )
             losses += [BatchLoss([self.client], loss[None], self._objective.counts(y)) for loss in trained]
             if work.uploads(self.client, step):
-                yield Upload(self.client, step, z, y)
+                yield self._blueprint.released(Upload(self.client, step, z, y), round)
 
     def _seen_by_head(self, z: Tensor, *, y: Tensor, round: int, step: int) -> Tensor:
-        assert self._head_sees is not None
-        seed = rounding_seed(self._seed, "smashed", self.client, round, step)
-        try:
-            return self._head_sees(z, y, seed)
-        except NonFiniteTensor as error:
-            raise NonFinite("smashed", self.client) from error
+        return self._blueprint.seen_by_head(Upload(self.client, step, z, y), round)
 
     def _seed_of(self, purpose: str, round: int, step: int) -> int:
         return seed_of(self._seed, purpose, client=self.client, round=round, step=step)

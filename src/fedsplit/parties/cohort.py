@@ -46,7 +46,12 @@ class Cohort(ABC):
 
     @abstractmethod
     def backward(self, step: int, dz: Mapping[int, Tensor]) -> None:
-        """Send the cut gradients of the last `forward`, by client; the clients step."""
+        """Send the cut gradients of the last `forward`, by client; the clients step.
+
+        Args:
+            step: of that `forward`.
+            dz: of each client that uploaded; see `BroadcastGradients` for those that many share.
+        """
 
     @abstractmethod
     def train_local(self, work: LocalWork) -> LocalTraining:

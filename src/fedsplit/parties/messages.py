@@ -143,6 +143,28 @@ class StackedGradients(Mapping[int, Tensor]):
         return sum(len(clients) for clients, _ in self.stacks)
 
 
+class BroadcastGradients(Mapping[int, Tensor]):
+    """Cut gradients by client, of which some are one and the same, sent as one broadcast.
+
+    Args:
+        own: those of clients that get their own.
+        shared: of the others, with as many rows as the largest of their batches; each takes its first rows.
+        receivers: the others, at least one.
+    """
+
+    def __init__(self, own: Mapping[int, Tensor], shared: Tensor, receivers: Sequence[int]) -> None:
+        self.own, self.shared, self.receivers = own, shared, receivers
+
+    def __getitem__(self, client: int) -> Tensor:
+        return self.shared if client in self.receivers else self.own[client]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(sorted([*self.own, *self.receivers]))
+
+    def __len__(self) -> int:
+        return len(self.own) + len(self.receivers)
+
+
 @dataclass(frozen=True)
 class LocalTraining:
     """What local training gives: uploads as `LocalWork` wants them, and losses where the head was trained.

@@ -1,6 +1,6 @@
 """One client after the other."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 
 from torch import Tensor, nn
@@ -32,8 +32,8 @@ class Sequential(Engine):
                 self._workers[client].install("auxiliary", self._heads[client])
         return self._workers[client]
 
-    def enter(self, clients: Sequence[int]) -> None:
-        """See `Engine.enter`."""
+    def form(self, units: Sequence[Sequence[int]]) -> None:
+        """See `Engine.form`."""
 
     def install(self, part: Part, weights: Mapping[int, Weights]) -> None:
         for client, each in weights.items():
@@ -63,6 +63,19 @@ class Sequential(Engine):
     def load_state(self, state: State) -> None:
         self._workers.clear()
         self._heads.clear()
+        self.give(state)
+
+    def take(self, clients: Collection[int]) -> State:
+        state: State = {}
+        for client in clients:
+            own, worker = self._heads.pop(client, None), self._workers.pop(client, None)
+            if worker is not None:
+                state[str(client)] = worker.state()
+            elif own is not None:
+                state[str(client)] = {"body": None, "head": {"weights": own}}
+        return state
+
+    def give(self, state: State) -> None:
         for client, kept in state.items():
             if kept["body"] is None:
                 self._heads[int(client)] = dict(kept["head"]["weights"])

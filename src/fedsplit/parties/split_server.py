@@ -37,6 +37,9 @@ class SplitServer:
         recorder: captures what it does as CUDA graphs; None where that is not captured.
     """
 
+    acceleration: float = 1.0
+    """Factor of the learning rate beside the schedule's, which an algorithm may set before a step."""
+
     def __init__(
         self,
         module: torch.nn.Module,
@@ -64,7 +67,7 @@ class SplitServer:
     def step(self, round: int, upload: Upload) -> tuple[BatchLoss, Tensor]:
         """Step on one upload; its loss and cut gradient, both of before the step."""
         if self._graphed:
-            factor = self._schedule.at(round, upload.step)
+            factor = self.acceleration * self._schedule.at(round, upload.step)
             loss, dz = self._graphed.step(upload.z, upload.y, factor)
             return BatchLoss([upload.client], loss[None], self._objective.counts(upload.y)), dz
         done: HeadStep = train_head(
@@ -72,7 +75,7 @@ class SplitServer:
             self._objective,
             upload.z,
             upload.y,
-            learning_rate_factor=self._schedule.at(round, upload.step),
+            learning_rate_factor=self.acceleration * self._schedule.at(round, upload.step),
             seed=seed_of(
                 self._seed, "dropout of the head", client=upload.client, round=round, step=upload.step
             ),
@@ -117,6 +120,6 @@ def _cut_gradients(
     model: ModelState, objective: Objective, z: Tensor, y: Tensor, *, seed: int | None
 ) -> Tensor:
     z = z.detach().requires_grad_()
-    outputs = model.forward(z, seed=seed, buffers=model.frozen_buffers())
+    outputs = model.forward(z, seed=seed, buffers=model.frozen_buffers(), at=objective.targets(y))
     (dz,) = torch.autograd.grad(objective.total(outputs, y), z)
     return dz

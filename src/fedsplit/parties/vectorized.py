@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from fedsplit.computing.captured_steps import Recorder
@@ -46,19 +47,21 @@ class Vectorized(Engine):
         self._set_aside: dict[int, State] = {}
         self._heads: dict[int, Weights] = {}
         self._pending: list[Pending] = []
+        self._units: Sequence[Sequence[int]] = []
         self._bytes_of_one = 0.0
 
-    def enter(self, clients: Sequence[int]) -> None:
-        present = {client for stack in self._stacks for client in stack.clients}
-        if present == set(clients):
+    def units(self, clients: Sequence[int]) -> Sequence[Sequence[int]]:
+        if {client for unit in self._units for client in unit} != set(clients):
+            ordered = largest_first({client: self.blueprint.batches(client).samples for client in clients})
+            size = self._stack_size(clients)
+            self._units = [ordered[start : start + size] for start in range(0, len(ordered), size)]
+        return self._units
+
+    def form(self, units: Sequence[Sequence[int]]) -> None:
+        if [stack.clients for stack in self._stacks] == [list(unit) for unit in units]:
             return
         self._set_aside |= self._present()
-        ordered = largest_first({client: self.blueprint.batches(client).samples for client in clients})
-        size = self._stack_size(clients)
-        self._stacks = [
-            ClientStack(ordered[start : start + size], self.blueprint)
-            for start in range(0, len(ordered), size)
-        ]
+        self._stacks = [ClientStack(unit, self.blueprint) for unit in units]
         for stack in self._stacks:
             for client in stack.clients:
                 if client in self._set_aside:
@@ -142,16 +145,15 @@ class Vectorized(Engine):
 
     def backward(self, round: int, step: int, dz: Mapping[int, Tensor]) -> None:
         waiting, self._pending = self._pending, []
-        gradients = (
-            dz
-            if isinstance(dz, StackedGradients)
-            else StackedGradients([([c], g[None]) for c, g in dz.items()])
-        )
         factor = self.blueprint.schedule.at(round, step)
         for pending in waiting:
             if (pending.round, pending.step) != (round, step):
                 raise AssertionError(f"no forward pass of step {step} of round {round} is waiting")
-            pending.descend(gradients.of(pending.clients), factor)
+            if isinstance(dz, StackedGradients):
+                own = dz.of(pending.clients)
+            else:
+                own = torch.stack([dz[client][: pending.samples] for client in pending.clients])
+            pending.descend(own, factor)
 
     def train_local(self, clients: Sequence[int], round: int, work: LocalWork) -> LocalTraining:
         self._pending = []
@@ -171,7 +173,8 @@ class Vectorized(Engine):
                     done, loss = stack.train_step(rows, round, step, train_head_too=work.train_head)
                     losses += [loss] if loss else []
                     if work.upload_interval is not None and step % work.upload_interval == 0:
-                        yield from (each for each in done.uploads() if work.uploads(each.client, step))
+                        uploads = (each for each in done.uploads() if work.uploads(each.client, step))
+                        yield from (self.blueprint.released(each, round) for each in uploads)
 
     def _present(self) -> dict[int, State]:
         return {client: stack.client_state(client) for stack in self._stacks for client in stack.clients}
@@ -182,11 +185,28 @@ class Vectorized(Engine):
         return {str(client): {"head": None, **each} for client, each in kept.items()}
 
     def load_state(self, state: State) -> None:
-        self._stacks, self._pending = [], []
-        self._set_aside = {int(client): dict(kept) for client, kept in state.items() if kept["body"]}
-        self._heads = {
-            int(client): kept["head"]["weights"] for client, kept in state.items() if not kept["body"]
-        }
+        self._stacks, self._pending, self._set_aside, self._heads = [], [], {}, {}
+        self.give(state)
+
+    def take(self, clients: Collection[int]) -> State:
+        if any(client in stack.row for stack in self._stacks for client in clients):
+            self._set_aside |= self._present()
+            self._stacks, self._pending = [], []
+        state: State = {}
+        for client in clients:
+            head, kept = self._heads.pop(client, None), self._set_aside.pop(client, None)
+            if kept is not None:
+                state[str(client)] = {"head": None, **kept}
+            elif head is not None:
+                state[str(client)] = {"body": None, "head": {"weights": head}}
+        return state
+
+    def give(self, state: State) -> None:
+        for client, kept in state.items():
+            if kept["body"]:
+                self._set_aside[int(client)] = dict(kept)
+            else:
+                self._heads[int(client)] = kept["head"]["weights"]
 
     def forget(self) -> None:
         if self.blueprint.keeps_head:

@@ -92,7 +92,7 @@ class Codecs(Task):
                 before = body.weights()
             z = body.forward(x, seed=dropout)
             done = train_head(head, objective, z, y, learning_rate_factor=1.0, seed=dropout)
-            descend_body(body, z, done.dz, rule=LocalRule(), learning_rate_factor=1.0)
+            descend_body(body, x, z, done.dz, rule=LocalRule(), learning_rate_factor=1.0)
             smashed = [*smashed, packed(z.detach(), y)][-self.samples :]
             gradients = [*gradients, packed(done.dz, y)][-self.samples :]
         for kind, found in (("smashed data", smashed), ("cut gradients", gradients)):

@@ -17,6 +17,7 @@ from fedsplit.recording.run_directory import RunDirectory
 from fedsplit.state.weights import Weights
 from fedsplit.trackers.tracker import Tracker
 from fedsplit.training.evaluation import Evaluation
+from fedsplit.training.privacy import PrivacyRecord
 from fedsplit.training.stopping import Limits
 
 _LOG = logging.getLogger("fedsplit")
@@ -34,6 +35,7 @@ class FinalReport:
         adapter: says what is written in a form that other software reads.
         class_names: of the dataset, by label.
         evaluation: of the whole model.
+        privacy: of what left clients.
     """
 
     directory: RunDirectory
@@ -43,6 +45,7 @@ class FinalReport:
     adapter: Adapter
     class_names: tuple[str, ...]
     evaluation: Evaluation
+    privacy: PrivacyRecord
 
     def write(self, records: list[Record], stopped_by: StoppedBy, limits: Limits) -> dict[str, object]:
         """Write models, results, local accuracies, confusion matrix and ROC curves; the content of results.
@@ -82,6 +85,7 @@ class FinalReport:
                 "test_loss": scores.loss,
                 "test_perplexity": scores.perplexity,
                 "local_accuracy": local.summary if local else None,
+                "released_accuracy": self.evaluation.released(full, evaluated, last.round),
             }
         if last.text_scores is None and (written := self.evaluation.texts(full, evaluated)) is not None:
             changes["text_scores"] = written.scores
@@ -107,7 +111,7 @@ class FinalReport:
                 "auxiliary": _frozen_bytes(self.models.auxiliary),
             },
         )
-        results |= {"auc": None}
+        results |= {"privacy": self.privacy.results(records[-1]), "auc": None}
         self.directory.save_results(results)
         if local:
             with optional(LOCAL_ACCURACY):

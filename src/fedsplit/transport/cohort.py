@@ -6,7 +6,14 @@ from copy import copy
 from torch import Tensor
 
 from fedsplit.parties.cohort import Cohort
-from fedsplit.parties.messages import LocalTraining, LocalWork, Part, StackedGradients, Upload
+from fedsplit.parties.messages import (
+    BroadcastGradients,
+    LocalTraining,
+    LocalWork,
+    Part,
+    StackedGradients,
+    Upload,
+)
 from fedsplit.quant.coded import Coded
 from fedsplit.quant.quantization import rounding_seed
 from fedsplit.quant.weights_link import Delivery, Downlink
@@ -83,13 +90,21 @@ class CodedCohort(Cohort):
     def _coded_gradients(self, step: int, dz: Mapping[int, Tensor]) -> Iterator[tuple[int, Coded]]:
         codec = self._quantization.cut_gradient
         send = codec.transmit if self._wire.packs else codec.simulate
-        for client, gradient in dz.items():
+        shared = dz if isinstance(dz, BroadcastGradients) else None
+        for client, gradient in (shared.own if shared else dz).items():
             meant = self._quantization.positions.packed(gradient, self._wire.labels.get(client))
             seed = rounding_seed(self._seed, "cut_gradient", client, self._wire.round, step)
             with sent_as("cut_gradient", client):
                 coded = Coded(meant, send(meant, seed=seed))
             self._wire.tally.message("down", "cut_gradient", client, coded, step)
             yield client, coded
+        if shared is not None:
+            first = min(shared.receivers)  # which is sent no gradient of its own
+            seed = rounding_seed(self._seed, "cut_gradient", first, self._wire.round, step)
+            with sent_as("cut_gradient", None):
+                coded = Coded(shared.shared, send(shared.shared, seed=seed))
+            self._wire.tally.broadcast("cut_gradient", shared.receivers, coded, step)
+            yield from ((client, coded) for client in shared.receivers)
 
     def train_local(self, work: LocalWork) -> LocalTraining:
         return self._wire.train_local(self._clients, work)

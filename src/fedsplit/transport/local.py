@@ -1,6 +1,8 @@
 """Clients in the same process; every message is counted as if it travelled."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -49,6 +51,10 @@ class LocalTransport(Transport):
             result = train(cohort)
             cohort.settle()
         return result
+
+    def opened(self, directory: Path) -> AbstractContextManager[object]:
+        """See `Transport.opened`: while the engine can compute."""
+        return self.run.engine.opened()
 
     def cohort(self, round: int, clients: Collection[int]) -> CodedCohort:
         """The cohort of a round."""

@@ -80,10 +80,12 @@ class Member:
         client: its number.
         prepare: makes inputs of this process's data as the run does; raises `UserError` where these are not
             what the run is about.
+        secret: that its noise is made from, and that only its machine knows; None: derived from the seed.
     """
 
     client: int
     prepare: Callable[[Dataset], Dataset]
+    secret: bytes | None = None
 
 
 BuildRun: TypeAlias = Callable[[RunConfig, Member], RunSetting]

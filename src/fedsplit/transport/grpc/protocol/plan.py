@@ -40,6 +40,7 @@ GROUPS = (
     "local_rule@algorithm.local_rule",
     "scheduler",
     "quant",
+    "defence",
     *(f"codec@{path}" for path in CODECS),
 )
 """What a server decides for its clients; the other groups are each party's own."""
@@ -59,6 +60,7 @@ OWN = (
     "sweep",
     "client.id",
     "client.directory",
+    "client.min_noise",
     "client.model",
     "client.memory_mb",
 )
