@@ -11,10 +11,11 @@ import torch
 from fedsplit.building.quantization import codec_at_cut
 from fedsplit.cli.run import main
 from fedsplit.config.choices import names_of
+from fedsplit.config.settings import CodecChoice
+from fedsplit.privacy.defence import Defence
 from fedsplit.quant.coded import Coded
 from fedsplit.tasks.attack.attack import Attack
 from fedsplit.tasks.attack.channel import FULL, CodedChannel
-from fedsplit.tasks.attack.channels import quant_settings
 from fedsplit.tasks.attack.victim import AttackedRun
 from tests.conftest import TINY, Configure
 
@@ -66,7 +67,7 @@ def attacked(trained: Path) -> list[dict[str, str]]:
     (trained / "attack").mkdir()
     (trained / "attack" / "old").touch()
     asked = ["task.codecs=[none,int8,int2_block]", "task.models=[trained,untrained]"]
-    settings = ["task.cuts=[conv1,2]", "task.adapted=[true,false]"]
+    settings = ["task.cuts=[conv1,2]", "task.adapted=[true,false]", "task.pictures=2"]
     assert run("task=attack", f"run={trained}", *asked, *settings, *ASKED) == 0
     assert contents(trained) == before
     return rows_in(trained)
@@ -132,7 +133,7 @@ def test_attack_draws_pictures_only_where_they_are_asked_for(trained: Path, atta
 def test_attack_by_the_run_itself_is_the_same_to_the_bit_and_takes_deployed_client_models(
     trained: Path, attacked: object
 ) -> None:
-    asked = ["task.precisions=[fp32,int8]", "task.attackers=[linear]", "task.pictures=0"]
+    asked = ["task.precisions=[fp32,fp16]", "task.attackers=[linear]", "task.pictures=0"]
     tables = []
     for _ in range(2):
         assert run("task=attack", f"run={trained}", *asked, *ASKED) == 0
@@ -140,10 +141,19 @@ def test_attack_by_the_run_itself_is_the_same_to_the_bit_and_takes_deployed_clie
     assert tables[0] == tables[1]
     assert not list((trained / "attack").glob("reconstructions-*"))
     ways = [(row["precision"], row["codec"], row["mode"], row["sent"]) for row in rows_in(trained)]
-    assert ways[1:] == [("fp32", "int8", "train", "True"), ("int8", "device", "eval", "False")]
+    assert ways[1:] == [("fp32", "int8_channel", "train", "True"), ("fp16", "device", "eval", "False")]
     bytes_of = {row["codec"]: float(row["bytes_per_sample"]) for row in rows_in(trained)}
+    assert bytes_of["device"] == 2 * 16 * 4 * 4
+
+
+@pytest.mark.long  # exporting takes seconds, and the way is that of other precisions
+def test_attack_on_a_deployed_int8_client_model_sees_its_codes(trained: Path, attacked: object) -> None:
+    asked = ["task.precisions=[int8]", "task.attackers=[linear]", "task.pictures=0"]
+    assert run("task=attack", f"run={trained}", *asked, *ASKED) == 0
+    floor, linear = rows_in(trained)
     values = 16 * 4 * 4
-    assert values <= bytes_of["device"] < values + 12
+    assert values < float(linear["bytes_per_sample"]) < values + 12
+    assert float(linear["psnr"]) > float(floor["psnr"]) + 1
 
 
 def test_targets_and_images_of_the_attacker_are_drawn_and_have_nothing_in_common(
@@ -168,26 +178,52 @@ def test_targets_and_images_of_the_attacker_are_drawn_and_have_nothing_in_common
     assert not pixels["train"] & pixels["test"]
 
 
-def test_channel_delivers_what_its_codec_decodes_with_the_noise_and_bytes_that_a_ledger_counts() -> None:
+def test_channel_delivers_what_its_codec_decodes_with_the_noise_and_bytes_that_a_ledger_counts(
+    configured: Configure,
+) -> None:
     """With an identity client, whose smashed data are pixels, the error of pixels is that noise."""
     x = torch.rand(8, 16, 4, 4, generator=torch.Generator().manual_seed(0))
-    for name in names_of("codec"):
-        quant = quant_settings(name)
-        codec = codec_at_cut(quant.smashed, (16, 4, 4), lambda: (16, 4, 4))
-        channel = CodedChannel(name, FULL, False, codec, codec)
+    nodes = configured("task=codecs").task.arguments["codecs"]
+    assert isinstance(nodes, dict)
+    for name, node in nodes.items():
+        codec = codec_at_cut(CodecChoice.of(name, node), (16, 4, 4), lambda: (16, 4, 4))
+        channel = CodedChannel(name, "none", FULL, False, Defence(), codec, codec)
         delivered = channel.deliver(x, x, seed=5)
         counted = Coded(x, codec.transmit(x, seed=5))
-        assert float((delivered.z - x).square().mean()) == pytest.approx(float(counted.noise) / x.numel(), rel=1e-5)
+        assert float((delivered.z - x).square().mean()) == pytest.approx(
+            float(counted.noise) / x.numel(), rel=1e-5
+        )
         assert delivered.size == counted.size
+
+
+def test_defence_is_applied_before_the_codec_and_measured_with_the_accuracy_that_it_leaves(
+    trained: Path, attacked: object
+) -> None:
+    asked = [
+        "task.defences=[none,gaussian]",
+        "task.attackers=[linear]",
+        "task.pictures=0",
+        "task.codecs=[none]",
+    ]
+    assert run("task=attack", f"run={trained}", *asked, *ASKED) == 0
+    found = {row["defence"]: row for row in rows_in(trained) if row["attacker"] == "linear"}
+    # the noise is twice the clip, 0.05 * 40, where smashed data are far smaller
+    assert float(found["gaussian"]["sqnr"]) < 0
+    assert float(found["gaussian"]["psnr"]) < float(found["none"]["psnr"]) - 1
+    assert found["gaussian"]["bytes_per_sample"] == found["none"]["bytes_per_sample"]
+    assert float(found["gaussian"]["test_accuracy_se"]) > 0
 
 
 def test_training_mode_attacks_augmented_images_and_evaluation_those_of_the_files(
     trained: Path, configured: Configure
 ) -> None:
     victim = AttackedRun(trained, configured("task=attack", f"run={trained}"))
-    plain = victim.dataset.train.pixels[victim.targets(20)].permute(0, 3, 1, 2) / 255
+    plain = victim.dataset.train.pixels[victim.targets(20)].permute(0, 3, 1, 2) / 16
     still = torch.cat(
-        [batch.pixels for batch in victim.batches(victim.dataset.train, victim.targets(20), "eval", "targets")]
+        [
+            batch.pixels
+            for batch in victim.batches(victim.dataset.train, victim.targets(20), "eval", "targets")
+        ]
     )
     assert torch.equal(still, plain)
 
@@ -198,7 +234,7 @@ def test_training_mode_attacks_augmented_images_and_evaluation_those_of_the_file
         (["task.known=99"], "task.known=99: at most 60, the test images"),
         (["task.targets=131"], "task.targets=131: at most 130, the clients' training images"),
         (["task.targets=3"], "task.targets=3: at least 4"),
-        (["task.cuts=[nowhere]"], "task.cuts=nowhere: not a part of this model; possible cuts: "),
+        (["task.cuts=[nowhere]", "task.targets=20", "task.known=40"], "task.cuts=nowhere: not a part of this model; possible cuts: "),
         (["task.cuts=[]"], "task.cuts=[]: at least one, and each once"),
         (["task.codecs=[int3]"], "task.codecs=['int3']: must be a list, each one of "),
         (["task.attackers=[guess]"], "task.attackers=['guess']: must be a list, each one of decoder, "),

@@ -13,7 +13,7 @@ def normals(*shape: int, seed: int) -> Tensor:
 
 
 def error_of_linear(client: Tensor, noise: float, *, known: int, seed: int = 0) -> float:
-    """Mean squared error of each value, of standard normal images `(n, d)` that a client `(k, d)` projects."""
+    """Mean squared error of each value, of standard normal images that a client `(k, d)` projects."""
     kept, values = client.shape
     x, targets = normals(known, values, seed=seed), normals(20_000, values, seed=seed + 1)
     z, received = (
@@ -61,7 +61,13 @@ def test_linear_attack_in_the_dual_gives_what_the_formula_of_the_primal_gives() 
 
 @pytest.mark.parametrize(
     ("smashed", "image"),
-    [((4, 4, 4), (3, 16, 16)), ((16, 2, 2), (1, 7, 7)), ((4, 8, 8), (1, 8, 8)), ((10,), (3, 12, 12)), ((5, 6), (1, 8, 8))],
+    [
+        ((4, 4, 4), (3, 16, 16)),
+        ((16, 2, 2), (1, 7, 7)),
+        ((4, 8, 8), (1, 8, 8)),
+        ((10,), (3, 12, 12)),
+        ((5, 6), (1, 8, 8)),
+    ],
 )
 def test_decoder_has_the_shape_of_images_for_any_smashed_data(
     smashed: tuple[int, ...], image: tuple[int, ...]

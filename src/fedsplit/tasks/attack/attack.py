@@ -15,6 +15,7 @@ from fedsplit.config.run_config import RunConfig
 from fedsplit.config.values import (
     AttackerName,
     CodecName,
+    DefenceName,
     HalfPrecision,
     NonNegativeInt,
     PositiveInt,
@@ -28,7 +29,7 @@ from fedsplit.inference.deploying import Deploying
 from fedsplit.reports.figures.style import house_style
 from fedsplit.reports.shown_table import print_table
 from fedsplit.tasks.attack.attacker import Attacker, NotExposed
-from fedsplit.tasks.attack.channels import Channels, quant_settings
+from fedsplit.tasks.attack.channels import Channels, defence_named, quant_settings
 from fedsplit.tasks.attack.pictures import leakage_figure, reconstruction_figure, strongest
 from fedsplit.tasks.attack.rows import Row, rows_table, write_rows
 from fedsplit.tasks.attack.scene import Scene, Scenes
@@ -51,9 +52,10 @@ class Attack(Task):
         models: `trained`, as the run left it, and `untrained`, as it began.
         cuts: by name or number; None: the run's own.
         codecs: names of codecs, or of presets of `quant`; None: the run's own.
+        defences: names of clients' defences, with their keys as by default; None: the run's own.
         precisions: of client models; deployed ones send what they compute, without a codec.
-        mode: of the client model: `train` with batch statistics, dropout and augmentation, as in the rounds of
-            a run; `eval` as in inference.
+        mode: of the client model: `train` with batch statistics, dropout and augmentation, as in rounds of a
+            run; `eval` as in inference.
         adapted: of attackers that learn from smashed data: whether from those that went through defence and
             codec, or from exact ones, or one after the other.
         known: test images that the attacker has; None: 1,500, or all where there are fewer.
@@ -70,6 +72,7 @@ class Attack(Task):
     models: list[Model]
     cuts: list[str | PositiveInt] | None
     codecs: list[CodecName | PresetName] | None
+    defences: list[DefenceName] | None
     precisions: list[HalfPrecision]
     mode: Mode
     adapted: list[bool]
@@ -82,12 +85,14 @@ class Attack(Task):
     options: dict[str, dict[str, object]]
 
     def __post_init__(self) -> None:
-        for key in ("models", "cuts", "codecs", "precisions", "adapted"):
+        for key in ("models", "cuts", "codecs", "defences", "precisions", "adapted"):
             given = getattr(self, key)
             if given is not None and (not given or len(set(given)) < len(given)):
                 raise UserError(key, given, "at least one, and each once")
         if self.targets < _LEAST_TARGETS:
-            raise UserError("targets", self.targets, f"at least {_LEAST_TARGETS}: distances between them are compared")
+            raise UserError(
+                "targets", self.targets, f"at least {_LEAST_TARGETS}: distances between them are compared"
+            )
         for name in self.attackers:
             if name not in self.options:
                 told = f"one of {', '.join(self.options)}; another with +attacker@task.options.{name}={name}"
@@ -162,7 +167,9 @@ class Attack(Task):
             for cut, model in cuts:
                 own = [row for row in rows if (row.setting.cut, row.setting.model) == (cut, model)]
                 drawn = reconstruction_figure(own[0].originals[: self.pictures], own)
-                drawn.savefig(folder / f"reconstructions-{cut}{'-untrained' if model == 'untrained' else ''}.png")
+                drawn.savefig(
+                    folder / f"reconstructions-{cut}{'-untrained' if model == 'untrained' else ''}.png"
+                )
 
     def _scenes(self, run: AttackedRun) -> Scenes:
         known = min(_KNOWN, len(run.dataset.test)) if self.known is None else self.known
@@ -170,9 +177,10 @@ class Attack(Task):
 
     def _channels(self, run: AttackedRun) -> Channels:
         codecs = None if self.codecs is None else {name: quant_settings(name) for name in self.codecs}
+        defences = None if self.defences is None else {name: defence_named(name) for name in self.defences}
         batches, of_batch = self.calibration_batches, self.calibration_batch_size
         deploying = Deploying(self.backend, batches, of_batch, run.seed)
-        return Channels(run.config.quant, codecs, self.precisions, deploying)
+        return Channels(run.config, codecs, defences, self.precisions, deploying)
 
     def _about(self, run: AttackedRun, left_out: dict[str, str]) -> dict[str, object]:
         choices = run.config.choices
@@ -180,6 +188,7 @@ class Attack(Task):
             "run": str(run.path),
             **{group: choices.get(group) for group in ("algorithm", "model", "dataset")},
             "cut": run.cut,
+            "defence": run.config.defence.plain(),
             "uploads_smashed_data": run.uploads_smashed_data,
             "batch_size": run.config.training.batch_size,
             "threads": run.config.computation.threads,

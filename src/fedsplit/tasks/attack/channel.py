@@ -7,6 +7,8 @@ from torch import Tensor
 
 from fedsplit.deployment.backends.backend import Deployed
 from fedsplit.inference.codes import DeviceCodes
+from fedsplit.privacy.defence import Defence
+from fedsplit.privacy.noise import Secrets
 from fedsplit.quant.codec import Codec
 
 FULL = "fp32"
@@ -27,11 +29,13 @@ class Channel(ABC):
 
     Args:
         codec: name of the codec; `device` where a deployed client model sends what it computes.
+        defence: name of what the client does against the server.
         precision: of the client model.
         own: whether the run itself sent its smashed data in this way.
     """
 
     codec: str
+    defence: str
     precision: str
     own: bool
 
@@ -42,23 +46,28 @@ class Channel(ABC):
         Args:
             x: inputs of the client model, `(b, c, h, w)`.
             z: exact smashed data, `(b, ...)`.
-            seed: of what is drawn on the way.
+            seed: of what is drawn on the way, be it of a codec or of a client's noise.
         """
 
 
 @dataclass(frozen=True)
 class CodedChannel(Channel):
-    """Smashed data go through a codec.
+    """Smashed data go through a defence and then a codec.
 
     Args:
+        release: what the client does against the server.
         smashed: codes smashed data.
         cut_gradient: codes the gradients that come back.
     """
 
+    release: Defence
     smashed: Codec
     cut_gradient: Codec
 
     def deliver(self, x: Tensor, z: Tensor, *, seed: int) -> Delivered:
+        if self.release.releases:
+            noise = Secrets(seed).noise("attack", client=0, round=0, step=0)
+            z = self.release.release(z, noise)
         arrived = self.smashed.simulate(z, seed=seed)
         return Delivered(arrived.decoded, arrived.size)
 

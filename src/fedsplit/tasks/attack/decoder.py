@@ -62,7 +62,7 @@ class _Trained(Reconstruct):
     def __call__(self, z: Tensor) -> Tensor:
         self._network.eval()
         size = self._attacker.batch_size
-        return torch.cat([self._network(compute_format(part)) for part in z.split(size)])
+        return torch.cat([self._network(compute_format(part)) for part in torch.split(z, size)])
 
     def adapted(self, z: Tensor, x: Tensor, *, seed: int) -> Reconstruct:
         attacker = self._attacker
@@ -79,7 +79,7 @@ class _Trained(Reconstruct):
             for piece in batch_slices(len(z), size):
                 chosen = order[piece].to(z.device)
                 optimizer.zero_grad()
-                functional.mse_loss(network(compute_format(z[chosen])), x[chosen]).backward()
+                functional.mse_loss(network(compute_format(z[chosen])), x[chosen]).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 schedule.step()
         return _Trained(self._attacker, network, self.epochs + epochs)
@@ -90,8 +90,8 @@ def decoder_network(
 ) -> nn.Sequential:
     """Layers from smashed data `(n, *smashed_shape)` to images `(n, *image_shape)`.
 
-    A convolution takes channels where smashed data have them, else a linear layer makes some, an eighth of the
-    image wide; then each transposed convolution doubles the side, until it is the image's or more.
+    A convolution takes channels where smashed data have them, else a linear layer makes some, an eighth of
+    the image wide; then each transposed convolution doubles the side, until it is the image's or more.
     """
     colours, side = image_shape[0], image_shape[-1]
     layers: list[nn.Module] = []
@@ -101,7 +101,11 @@ def decoder_network(
     else:
         here = -(-side // 8)
         values = prod(smashed_shape)
-        layers += [nn.Flatten(), nn.Linear(values, channels * here**2), nn.Unflatten(1, (channels, here, here))]
+        layers += [
+            nn.Flatten(),
+            nn.Linear(values, channels * here**2),
+            nn.Unflatten(1, (channels, here, here)),
+        ]
     layers += [nn.BatchNorm2d(channels), nn.ReLU()]
     width = channels
     while here < side:
@@ -110,4 +114,6 @@ def decoder_network(
         layers += [nn.BatchNorm2d(narrower), nn.ReLU()]
         width, here = narrower, 2 * here
     resize = nn.Upsample(size=image_shape[1:], mode="bilinear", align_corners=False)
-    return nn.Sequential(*layers, *([resize] if here != side else []), nn.Conv2d(width, colours, 3, padding=1))
+    return nn.Sequential(
+        *layers, *([resize] if here != side else []), nn.Conv2d(width, colours, 3, padding=1)
+    )

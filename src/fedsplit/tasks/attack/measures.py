@@ -87,13 +87,13 @@ def reidentified(originals: Tensor, reconstructions: Tensor) -> Tensor:
 def distance_correlation(x: Tensor, z: Tensor) -> float:
     """The squared distance correlation of samples `x (n, ...)` and `z (n, ...)`, bias-corrected; n is over 3.
 
-    Its mean is 0 for independent samples, so it may be negative, and it is 1 where `z` is `x` but for a shift,
-    a scale and a rotation. (The usual estimate, without the correction, is near 1 for independent samples of
-    thousands of dimensions.) Not a number where all samples of one of the two are the same.
+    Its mean is 0 for independent samples, so it may be negative, and it is 1 where `z` is `x` but for a
+    shift, a scale and a rotation. (The usual estimate, without the correction, is near 1 for independent
+    samples of thousands of dimensions.) Not a number where all samples of one of the two are the same.
 
-    Source: G. J. Szekely and M. L. Rizzo, "The distance correlation t-test of independence in high dimension",
-    Journal of Multivariate Analysis 117, 2013; in the form of their "Partial distance correlation with methods
-    for dissimilarities", Annals of Statistics 42(6), 2014.
+    Source: G. J. Szekely and M. L. Rizzo, "The distance correlation t-test of independence in high
+    dimension", Journal of Multivariate Analysis 117, 2013; in the form of their "Partial distance correlation
+    with methods for dissimilarities", Annals of Statistics 42(6), 2014.
     """
     a, b = _centred_distances(x), _centred_distances(z)
     scale = float((a * a).sum() * (b * b).sum())

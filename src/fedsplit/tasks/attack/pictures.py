@@ -1,8 +1,8 @@
-"""Originals above what attackers made of them, and what smashed data give away against what they are good for."""
+"""Originals above what attackers made of them, and accuracy against what leaks."""
 
 from collections.abc import Sequence
 from math import log
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -53,9 +53,7 @@ def reconstruction_figure(originals: Tensor, rows: Sequence[Row]) -> "Figure":
     axes.set_axis_off()
     for number, (label, _) in enumerate(lines):
         middle = 1 - (number + 0.5) / len(lines)
-        figure.text(
-            (_LABELS - 0.1) / whole, middle, label, ha="right", va="center", fontsize=TEXT_SIZE
-        )
+        figure.text((_LABELS - 0.1) / whole, middle, label, ha="right", va="center", fontsize=TEXT_SIZE)
     return figure
 
 
@@ -63,8 +61,8 @@ def _mosaic(lines: Sequence[Tensor]) -> NDArray[np.floating]:
     """All images in a grid on white, `(height, width, 3)`."""
     rows = []
     for images in lines:
-        images = images.detach().cpu().float()
-        coloured = images if images.shape[1] == 3 else images.mean(1, keepdim=True).expand(-1, 3, -1, -1)
+        shown = images.detach().cpu().float()
+        coloured = shown if shown.shape[1] == 3 else shown.mean(1, keepdim=True).expand(-1, 3, -1, -1)
         gap = max(1, coloured.shape[-1] // 16)
         framed = functional.pad(coloured, (0, gap, gap // 2, gap - gap // 2), value=1.0)
         rows.append(framed.permute(2, 0, 3, 1).flatten(1, 2))
@@ -141,7 +139,7 @@ def strongest(rows: Sequence[Row]) -> dict[Setting, Finding]:
     return best
 
 
-def _edged(look: Look) -> dict[str, object]:
+def _edged(look: Look) -> dict[str, Any]:
     """Markers that can be told from those below them."""
     return look.of_markers | ({"markeredgecolor": "white"} if look.fill == "full" else {})
 

@@ -43,6 +43,7 @@ class Setting:
         cut: its name.
         recut: whether the run trained with another cut.
         precision: of the client model.
+        defence: of clients, its name.
         codec: its name; `device` where a deployed client model sends what it computes.
         mode: train or eval, of the client model.
         sent: whether the run itself sent smashed data like this.
@@ -59,6 +60,7 @@ class Setting:
     cut: str
     recut: bool
     precision: str
+    defence: str
     codec: str
     mode: str
     sent: bool
@@ -74,6 +76,8 @@ class Setting:
     def title(self) -> str:
         """The way in a few words, without the cut."""
         way = self.precision if self.codec == "device" else self.codec
+        if self.defence != "none":
+            way = f"{self.defence}, {way}" if way != "none" else self.defence
         return f"{way}, untrained" if self.model == "untrained" else way
 
 
@@ -177,6 +181,7 @@ class Scenes:
             cut=victim.cut,
             recut=recut,
             precision=channel.precision,
+            defence=channel.defence,
             codec=channel.codec,
             mode=self.mode if channel.precision == FULL else "eval",
             sent=channel.own and not recut and victim.trained and run.uploads_smashed_data,

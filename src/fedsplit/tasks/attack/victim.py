@@ -1,4 +1,4 @@
-"""What is attacked: a run that has ended, its models cut anywhere, and images of its clients and of others."""
+"""What is attacked: a run that has ended, its models cut anywhere, and images."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -110,11 +110,12 @@ class AttackedRun:
         Raises:
             UserError: the clients have fewer.
         """
-        held = torch.cat(list(self.data.shards)).unique()
+        held: Tensor = torch.unique(torch.cat(list(self.data.shards)))
         if count > len(held):
             told = f"at most {len(held)}, the clients' training images"
             raise UserError("task.targets", count, told)
-        return held[torch.randperm(len(held), generator=generator(self.seed, "targets of attacks"))[:count]]
+        order = torch.randperm(len(held), generator=generator(self.seed, "targets of attacks"))
+        return held[order[:count]]
 
     def known(self, count: int) -> Tensor:
         """Indices of so many test images, which are the attacker's own, drawn without replacement.
@@ -127,8 +128,13 @@ class AttackedRun:
             raise UserError("task.known", count, f"at most {there}, the test images")
         return torch.randperm(there, generator=generator(self.seed, "images of attackers"))[:count]
 
+    @cached_property
+    def peak(self) -> int:
+        """The largest value of a pixel in the test images, which is 1 to measures: 255, of digits 16."""
+        return max(1, *(int(pixels.max()) for pixels in self.dataset.test.surveyed()))
+
     def batches(self, images: Images, index: Tensor, mode: Mode, purpose: str) -> Iterator[ImageBatch]:
-        """Batches of some images, of the size of the run's: changed at random like training images in `train`.
+        """Batches of some images, as large as the run's; in `train` changed at random like training images.
 
         Args:
             images: of a split.
@@ -145,7 +151,7 @@ class AttackedRun:
             if augment is not None:
                 draw = generator(self.seed, f"augmentation, {purpose}", step=number)
                 pixels = augment(pixels, augment.draw(len(pixels), draw))
-            as_fractions = pixels.permute(0, 3, 1, 2).to(torch.get_default_dtype()) / 255
+            as_fractions = pixels.permute(0, 3, 1, 2).to(torch.get_default_dtype()) / self.peak
             yield ImageBatch(normalise(pixels), as_fractions.contiguous(), images.labels_at(chosen))
 
     def victim(self, cut: str, *, trained: bool) -> "Victim":
