@@ -1,4 +1,4 @@
-"""Tutorials, followed: their files are written and their commands typed, in order, in an empty folder."""
+"""Tutorials, followed: their files are written and their commands typed in order, in an empty folder."""
 
 import re
 import shlex

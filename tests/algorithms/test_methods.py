@@ -94,9 +94,10 @@ def terms_of(run: Experiment) -> RoundLoad:
         population,
         run.parts.quantization,
         models.smashed_shape,
-        models.halves.client.state_dict(),
+        {name: each for part in models.halves.at_client for name, each in part.state_dict().items()},
         models.halves.server.state_dict(),
         models.auxiliary.state_dict() if models.auxiliary else {},
+        models.trunk_shapes and models.trunk_shapes[0],
     )
 
 

@@ -76,6 +76,8 @@ class Algorithm(ABC):
     """What a client holds behind its client model."""
     takes_turns: ClassVar[bool] = False
     """Whether clients train one after the other by definition, so that they cannot be computed at once."""
+    takes_tail: ClassVar[bool] = False
+    """Whether clients may hold the tail of a model that is cut twice; they send no labels then."""
     timeline: ClassVar[Timeline | None] = None
     """Who waits for whom in a round, for simulated networks; None where that is not told."""
     own_rule: ClassVar[type[LocalRule] | None] = None

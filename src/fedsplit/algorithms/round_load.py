@@ -11,7 +11,7 @@ import torch
 from fedsplit.data.batches import batch_slices
 from fedsplit.quant.codec import Codec, Quantizer
 from fedsplit.quant.codecs.label_codec import LabelCodec
-from fedsplit.quant.quantization import Quantization
+from fedsplit.quant.quantization import Quantization, TensorKind
 from fedsplit.quant.weights_link import codec_of
 from fedsplit.state.weights import Weights
 
@@ -89,9 +89,10 @@ class RoundLoad:
         population: who takes part.
         quantization: how messages are coded.
         smashed_shape: of one sample; its first dimension is that of positions where data are padded.
-        client: weights of the client model.
+        client: weights of the client model, and of the tail that clients hold behind it.
         server: weights of the server model.
         auxiliary: weights of the auxiliary model.
+        trunk_shape: of one sample of what goes to the clients' tail; None where there is none.
         buffers: names of what no gradient moves in client and server model.
     """
 
@@ -101,6 +102,7 @@ class RoundLoad:
     client: Weights
     server: Weights
     auxiliary: Weights
+    trunk_shape: tuple[int, ...] | None = None
     buffers: Collection[str] = ()
 
     @property
@@ -125,15 +127,30 @@ class RoundLoad:
         return self.population.cohort * down
 
     def uploads(self, interval: int = 1) -> float:
-        """Bytes of smashed data and labels, uploaded at local steps 0, q, 2q, ... of interval q."""
+        """Bytes of smashed data and labels, uploaded at local steps 0, q, 2q, ... of interval q.
+
+        Clients with a tail upload the gradient of what it was sent in place of labels.
+        """
         batches = self.population.batches(interval)
+        smashed = self._at_cut(self.quantization.smashed, batches)
+        if self.trunk_shape is not None:
+            return self.population.share * float(smashed + self._at_tail("trunk_gradient"))
         labels = sum(n * self.population.labels.load(*each) for each, n in batches.items())
-        return self.population.share * float(labels + self._at_cut(self.quantization.smashed, batches))
+        return self.population.share * float(labels + smashed)
 
     def cut_gradients(self) -> float:
-        """Bytes of the cut gradients that clients download, one for each local step."""
+        """Bytes of the cut gradients that clients download at each local step, and of what tails take."""
         everyone = self.population
-        return everyone.share * float(self._at_cut(self.quantization.cut_gradient, everyone.batches(1)))
+        gradients = self._at_cut(self.quantization.cut_gradient, everyone.batches(1))
+        to_tails = 0 if self.trunk_shape is None else self._at_tail("trunk_output")
+        return everyone.share * float(gradients + to_tails)
+
+    def _at_tail(self, kind: TensorKind) -> int:
+        """Bytes of tensors at the second cut, one for each local step."""
+        assert self.trunk_shape is not None
+        codec = self.quantization.codec(kind)
+        batches = self.population.batches(1).items()
+        return sum(count * size_of(codec, (samples, *self.trunk_shape)) for (samples, _), count in batches)
 
     def shared_gradients(self, receivers: int) -> float:
         """Bytes of one cut gradient a local step for all of so many clients, drawn of the population at once.

@@ -126,7 +126,7 @@ class ModelState:
             at: positions whose outputs are wanted, see `outputs_at`.
         """
         if seed is not None:
-            seed_modules(seed, self.device)
+            seed_modules(seed, x.device)
         buffers = self.buffers if buffers is None else buffers
         return call(self.module, self.parameters, buffers, compute_format(x), at)
 

@@ -67,7 +67,8 @@ class StackedState:
         self.slots = {
             name: {slot: torch.zeros_like(stack) for slot in names} for name, stack in self.trained.items()
         }
-        self.steps = torch.zeros(clients, dtype=torch.int64, device=next(iter(own.values())).device)
+        device = next((each.device for each in own.values()), None)  # a tail may hold nothing
+        self.steps = torch.zeros(clients, dtype=torch.int64, device=device)
         """How often each row has been stepped."""
         self._views: dict[tuple[int, int], _Some] = {}
 

@@ -137,10 +137,11 @@ class LocalStepSettings(Topic):
 
 @dataclass(frozen=True)
 class SplittingSettings(Topic):
-    """How the model is cut in two: keys of `model` that are no arguments of the model."""
+    """Where the model is cut: keys of `model` that are no arguments of the model."""
 
     PLACE = "model"
     cut: str | PositiveInt | None
+    tail_cut: str | None
     stages: list[str] | None
     untie: bool
     auxiliary: str

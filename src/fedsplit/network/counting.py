@@ -31,10 +31,12 @@ def counted_work(
         objective: that gradients are estimated of.
     """
     at = objective.targets(y)
-    with evaluating(halves.client, halves.server):
+    with evaluating(*halves.modules):
         z = halves.client(x)
         client = multiply_adds(lambda: halves.client(x))
         server = multiply_adds(lambda: outputs_at(halves.server, halves.server, z, at))
+        tail, h = halves.tail, halves.server(z)
+        of_tail = 0 if tail is None else multiply_adds(lambda: tail(h))
     head = estimate = 0
     if auxiliary is not None and (estimator is None or estimator.trains_on_loss):
         with evaluating(auxiliary):
@@ -43,4 +45,7 @@ def counted_work(
         model = ModelState(auxiliary)
         with torch.random.fork_rng():
             estimate = multiply_adds(lambda: estimator.estimate(model, objective, z, y, seed=0))
-    return Work(client // len(x), server // len(x), head // len(x), estimate // len(x))
+    client, server, head, estimate, of_tail = (
+        each // len(x) for each in (client, server, head, estimate, of_tail)
+    )
+    return Work(client, server, head, estimate, tail=of_tail)

@@ -14,7 +14,7 @@ from fedsplit.data.batches import StackedBatches
 from fedsplit.parties.engine import Blueprint
 from fedsplit.parties.graphed_steps import GraphedSteps, Range
 from fedsplit.parties.local_rule import StepSeeds
-from fedsplit.parties.local_step import Descend, forward_body, local_step
+from fedsplit.parties.local_step import Descend, forward_body, local_step, train_head
 from fedsplit.parties.members import Members, row_optimizer
 from fedsplit.parties.messages import BatchLoss, Part, UploadStack
 from fedsplit.randomness import seed_of
@@ -28,7 +28,7 @@ class Pending:
     round: int
     step: int
     clients: Sequence[int]
-    samples: int
+    y: Tensor
     descend: Descend
 
 
@@ -68,8 +68,7 @@ class ClientStack(Members):
 
     def named(self, part: Part) -> list[StackedState]:
         """The models that a part is made of."""
-        models = {"client": ("body",), "auxiliary": ("head",), "full": ("body", "head")}
-        return [self.models[name] for name in models[part]]
+        return [self.models[name] for name in self._blueprint.models_of(part)]
 
     def receive(self, client: int, control_variates: Weights) -> None:
         """Let a client take over the server's control variates."""
@@ -99,13 +98,28 @@ class ClientStack(Members):
             rule, extra = self._blueprint.rule, self._blueprint.extra
             z, descend = forward_body(self.body.rows(selected), x, rule=rule, seed=seeds, extra=extra)
         uploads = self.released(UploadStack(clients, step, z, y), round)
-        return uploads, Pending(round, step, clients, y.shape[1], descend)
+        return uploads, Pending(round, step, clients, y, descend)
 
     def released(self, exact: UploadStack, round: int) -> UploadStack:
         """Uploads as they leave their clients; see `Blueprint.released`."""
         if not self._blueprint.defence.releases:
             return exact
         return UploadStack.of([self._blueprint.released(each, round) for each in exact.uploads()])
+
+    def step_tail(self, waiting: Pending, h: Tensor) -> tuple[BatchLoss, Tensor]:
+        """Step the tails of clients whose forward passes wait; see `ClientWorker.step_tail`."""
+        assert self.head is not None, "these clients have no tail"
+        round, step, clients, y = waiting.round, waiting.step, waiting.clients, waiting.y
+        done = train_head(
+            self.head.rows(rows_of([self.row[client] for client in clients])),
+            self._losses,
+            h,
+            y,
+            learning_rate_factor=self._blueprint.schedule.at(round, step),
+            seed=self._dropout_seeds(self.head, "tail", clients, round, step),
+            rule=self._blueprint.rule,
+        )
+        return BatchLoss(clients, done.loss, self._losses.counts(y)), done.dz
 
     def train_step(
         self, rows: Sequence[int], round: int, step: int, *, train_head_too: bool

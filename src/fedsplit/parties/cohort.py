@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from torch import Tensor
 
-from fedsplit.parties.messages import LocalTraining, LocalWork, Part, Upload
+from fedsplit.parties.messages import LocalTraining, LocalWork, Part, Stepped, Upload
 from fedsplit.state.weights import Weights
 
 
@@ -51,6 +51,16 @@ class Cohort(ABC):
         Args:
             step: of that `forward`.
             dz: of each client that uploaded; see `BroadcastGradients` for those that many share.
+        """
+
+    @abstractmethod
+    def step_tail(self, step: int, h: Mapping[int, Tensor]) -> Stepped:
+        """Send outputs of the trunk for the last `forward`, by client; the clients' tails step on the loss.
+
+        Servers reach this by `Upload.tail`, so that an algorithm need not know whether there is a tail.
+
+        Returns:
+            The losses, of before the step, and the gradients with respect to `h`.
         """
 
     @abstractmethod

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from fedsplit.objectives.objective import Objective
 from fedsplit.optim.optimizers import Optimizer
 from fedsplit.optim.schedules import Schedule
 from fedsplit.parties.local_rule import Extra, LocalRule
-from fedsplit.parties.messages import LocalTraining, LocalWork, Part, Upload
+from fedsplit.parties.messages import LocalTraining, LocalWork, Part, Stepped, Upload
 from fedsplit.parties.server_copies import ServerCopies
 from fedsplit.privacy.defence import Defence
 from fedsplit.privacy.noise import Secrets
@@ -36,7 +37,7 @@ class Blueprint:
 
     Args:
         body: the client model.
-        head: the server model (FedAvg), the auxiliary model, or None.
+        head: the server model (FedAvg), the auxiliary model, the model's tail (split learning), or None.
         keeps_head: whether a client's head is its own from round to round (FSL-SAGE).
         optimizer: steps body and head, each with a state of its own.
         batches: makes the data of a client.
@@ -49,6 +50,7 @@ class Blueprint:
             leaves them.
         memory: where heads are set aside that clients keep without having any other state.
         recorder: captures clients' steps as CUDA graphs; None where they are not captured.
+        trunk_shape: of one sample of what the head takes if it is a tail; None where it takes smashed data.
         defence: what clients change of smashed data that leave them, and of their gradients.
         secrets: of the clients, from which a defence's noise is made.
         positions: those of padded batches that a defence sees.
@@ -68,6 +70,7 @@ class Blueprint:
     head_sees: Callable[[Tensor, Tensor, int], Tensor] | None = None
     memory: Memory = field(default_factory=Memory)
     recorder: Recorder | None = None
+    trunk_shape: tuple[int, ...] | None = None
     defence: Defence = field(default_factory=Defence)
     secrets: Secrets = field(default_factory=lambda: Secrets(0))
     positions: Positions = field(default_factory=Positions)
@@ -107,10 +110,23 @@ class Blueprint:
         except NonFiniteTensor as error:
             raise NonFinite("smashed", exact.client) from error
 
+    def models_of(self, part: Part) -> tuple[Literal["body", "head"], ...]:
+        """Of body and head, those whose weights a part is: a client model has a tail where the model has."""
+        if part == "full" or (part == "client" and self.trunk_shape is not None):
+            return ("body", "head")
+        return ("body",) if part == "client" else ("head",)
+
+    def trunk_outputs(self, x: Tensor) -> Tensor:
+        """Zeros in the shape of what the trunk gives a tail of inputs `x`."""
+        assert self.trunk_shape is not None
+        return x.new_zeros((len(x), *self.trunk_shape), dtype=torch.get_default_dtype())
+
     def pass_through(self, x: Tensor, y: Tensor) -> None:
         """Forward passes of a batch through body and head, for who wants to watch; moves nothing."""
         with torch.no_grad():
             z = ModelState(self.body).forward(x, seed=0)
+            if self.trunk_shape is not None:
+                z = self.trunk_outputs(x)
             if self.head is not None and self.keeps_head and not self.estimator.trains_on_loss:
                 self.estimator.estimate(ModelState(self.head), self.objective, z, y, seed=0)
             elif self.head is not None:
@@ -174,6 +190,10 @@ class Engine(ABC):
     @abstractmethod
     def backward(self, round: int, step: int, dz: Mapping[int, Tensor]) -> None:
         """Step the clients along the cut gradients of the last `forward`."""
+
+    @abstractmethod
+    def step_tail(self, round: int, step: int, h: Mapping[int, Tensor]) -> Stepped:
+        """Step tails on what the trunk made of the last `forward`; see `Cohort.step_tail`."""
 
     @abstractmethod
     def train_local(self, clients: Sequence[int], round: int, work: LocalWork) -> LocalTraining:

@@ -60,7 +60,7 @@ class Evaluator:
     """Evaluates weights on fixed samples, with running statistics.
 
     Args:
-        model: the halves.
+        model: the halves, or three parts.
         samples: to evaluate on.
         objective: what is measured.
         batch_size: samples at a time.
@@ -77,7 +77,7 @@ class Evaluator:
         auxiliary: nn.Module | None = None,
     ) -> None:
         self.objective = objective
-        self._halves = [ModelState(model.client), ModelState(model.server)]
+        self._halves = [ModelState(part) for part in model.modules]
         self._auxiliary = auxiliary
         self._samples, self._batch_size = samples, batch_size
 
@@ -123,7 +123,7 @@ class Evaluator:
     @contextmanager
     def model(self, full_weights: Weights, auxiliary: Weights | None = None) -> Iterator[Outputs]:
         """The whole model with these weights, in evaluation mode meanwhile."""
-        client, server = halves = self._loaded(full_weights, auxiliary)
+        client, *between, last = halves = self._loaded(full_weights, auxiliary)
         for half in halves:
             half.module.eval()
 
@@ -136,7 +136,9 @@ class Evaluator:
         ) -> Tensor:
             z = passed(client, x)
             z = z if received is None else received(z)
-            return outputs_at(partial(passed, server), server.module, z, at)
+            for half in between:
+                z = passed(half, z)
+            return outputs_at(partial(passed, last), last.module, z, at)
 
         try:
             yield outputs

@@ -10,7 +10,9 @@ All of it is for one client, or for K clients at once, whose tensors then have a
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 from fedsplit.computing.captured_steps import Outputs
@@ -29,6 +31,8 @@ from fedsplit.parties.local_rule import (
     with_extra,
 )
 
+Found = TypeVar("Found")
+
 
 @dataclass(frozen=True)
 class HeadStep:
@@ -46,11 +50,40 @@ def train_head(
     *,
     learning_rate_factor: float | Tensor,
     seed: Seed,
+    rule: LocalRule | None = None,
 ) -> HeadStep:
-    """Step `head` on smashed data and labels; the cut gradient is of the loss before the step."""
+    """Step `head` on smashed data and labels; the cut gradient is of the loss before the step.
+
+    A client steps the tail of its model so, on the trunk's outputs, and by its rule.
+    """
     loss, dz, gradients = head_gradients(head, losses, z, y, seed=seed)
-    head.descend(gradients, learning_rate_factor)
+    head.descend(rule.corrected(gradients, head) if rule else gradients, learning_rate_factor)
     return HeadStep(loss, dz)
+
+
+def train_trunk(
+    trunk: Steppable,
+    tail: Callable[[Tensor], tuple[Found, Tensor]],
+    z: Tensor,
+    *,
+    learning_rate_factor: float,
+    seed: Seed,
+) -> tuple[Found, Tensor]:
+    """Step `trunk` between the cuts of a model on smashed data; losses as `tail` gives them, cut gradient.
+
+    Args:
+        trunk: what is between the cuts.
+        tail: takes the trunk's outputs; gives losses, and the gradient with respect to these outputs.
+        z: smashed data.
+        learning_rate_factor: of the schedule.
+        seed: of what the trunk draws.
+    """
+    z = z.detach().requires_grad_()
+    h = trunk.forward(z, seed=seed)
+    found, along = tail(h.detach())
+    dz, *gradients = torch.autograd.grad(h, [z, *trunk.trained.values()], along.view_as(h))
+    trunk.descend(gradients, learning_rate_factor)
+    return found, dz
 
 
 def descend_body(

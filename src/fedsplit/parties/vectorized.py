@@ -21,6 +21,7 @@ from fedsplit.parties.messages import (
     Part,
     StackedGradients,
     StackedUploads,
+    Stepped,
     Upload,
 )
 from fedsplit.parties.server_copies import StackedCopies
@@ -144,16 +145,31 @@ class Vectorized(Engine):
         return StackedUploads(stacks)
 
     def backward(self, round: int, step: int, dz: Mapping[int, Tensor]) -> None:
-        waiting, self._pending = self._pending, []
         factor = self.blueprint.schedule.at(round, step)
-        for pending in waiting:
-            if (pending.round, pending.step) != (round, step):
-                raise AssertionError(f"no forward pass of step {step} of round {round} is waiting")
+        for pending in self._waiting(round, step):
             if isinstance(dz, StackedGradients):
                 own = dz.of(pending.clients)
             else:
-                own = torch.stack([dz[client][: pending.samples] for client in pending.clients])
+                own = torch.stack([dz[client][: pending.y.shape[1]] for client in pending.clients])
             pending.descend(own, factor)
+        self._pending = []
+
+    def step_tail(self, round: int, step: int, h: Mapping[int, Tensor]) -> Stepped:
+        outputs = StackedGradients.holding(h)
+        losses: list[BatchLoss] = []
+        gradients = []
+        for pending in self._waiting(round, step):
+            if pending.clients[0] in outputs:  # batches of another size are asked for by themselves
+                (stack,) = self._stacks_of(pending.clients)
+                loss, dh = stack.step_tail(pending, outputs.of(pending.clients))
+                losses.append(loss)
+                gradients.append((pending.clients, dh))
+        return losses, StackedGradients(gradients)
+
+    def _waiting(self, round: int, step: int) -> list[Pending]:
+        if any((pending.round, pending.step) != (round, step) for pending in self._pending):
+            raise AssertionError(f"no forward pass of step {step} of round {round} is waiting")
+        return self._pending
 
     def train_local(self, clients: Sequence[int], round: int, work: LocalWork) -> LocalTraining:
         self._pending = []

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from fedsplit.building.models import refuse_tail
 from fedsplit.building.parts import ClientParts
 from fedsplit.building.process import prepare_process
 from fedsplit.building.quantization import build_codec, codec_at_cut
@@ -78,6 +79,7 @@ class Codecs(Task):
 
     def tensors(self, parts: ClientParts) -> list[tuple[str, Tensor, bool]]:
         """Title, tensor, and whether it crosses the cut, of each kind."""
+        refuse_tail(parts.config, "with task=codecs, which looks at one cut")
         body = ModelState(parts.models.halves.client, parts.client_optimizer)
         head = ModelState(parts.models.halves.server, parts.server_optimizer)
         batches = parts.batches(0)

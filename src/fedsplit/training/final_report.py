@@ -64,16 +64,16 @@ class FinalReport:
         evaluated = self.algorithm.evaluated_auxiliary()
         self.directory.save_model(
             {
-                "client": self.models.whole(halves.client, full),
-                "server": self.models.whole(halves.server, full),
+                "client": self.models.whole(full, *halves.at_client),
+                "server": self.models.whole(full, halves.server),
                 **{
-                    name: self.models.whole(auxiliary, weights)
+                    name: self.models.whole(weights, auxiliary)
                     for name, weights in self.algorithm.auxiliary_weights().items()
                     if auxiliary is not None
                 },
             }
         )
-        held = halves.client.state_dict() | halves.server.state_dict() | full
+        held = {k: v for part in halves.modules for k, v in part.state_dict().items()} | full
         self.directory.save_files("model", self.adapter.files(halves.server, held))
         local = self.evaluation.locally(full, evaluated)
         last, changes = records[-1], dict[str, Any]()
@@ -101,12 +101,12 @@ class FinalReport:
             target_accuracy=limits.target_accuracy,
             target_perplexity=limits.target_perplexity,
             parameters={
-                "client": _parameters(halves.client),
+                "client": sum(map(_parameters, halves.at_client)),
                 "server": _parameters(halves.server),
                 "auxiliary": _parameters(self.models.auxiliary),
             },
             frozen_bytes={
-                "client": _frozen_bytes(halves.client),
+                "client": sum(map(_frozen_bytes, halves.at_client)),
                 "server": _frozen_bytes(halves.server),
                 "auxiliary": _frozen_bytes(self.models.auxiliary),
             },
