@@ -22,7 +22,7 @@ from fedsplit.trackers.tracker import Harmless, Tracker
 from fedsplit.training.evaluation import Evaluation
 from fedsplit.training.failures import no_room_told, run_failed
 from fedsplit.training.final_report import FinalReport
-from fedsplit.training.progress import ProgressLines, activity, beginning, round_line
+from fedsplit.training.progress import Activity, ProgressLines, activity, beginning, round_line
 from fedsplit.training.round_callback import call_after_round
 from fedsplit.training.rounds import Rounds
 from fedsplit.training.run_state import run_state, take_over
@@ -107,8 +107,19 @@ class Experiment:
             _LOG.info("images from %s", root)
         return told
 
-    def _activity(self) -> str:
-        return activity(len(self.records), self.rounds.phase, self.parts.alignment.fits)
+    def _activity(self) -> Activity:
+        if len(self.records) >= self.limits.rounds:
+            return Activity("writing results")
+        return activity(
+            len(self.records),
+            self.rounds.phase,
+            self.parts.alignment.fits,
+            seconds=time.monotonic() - self.rounds.began,
+            fraction=self.rounds.fraction,
+            load=self.ledger.load,
+            before=[sum(record.seconds.values()) for record in self.records[-5:]],
+            rounds=self.limits.rounds,
+        )
 
     def _run_to_the_end(self, directory: RunDirectory, lines: ProgressLines) -> dict[str, object]:
         while (stopped_by := self.stopped_by()) is None:
