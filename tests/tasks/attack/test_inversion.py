@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedsplit.tasks.attack.decoder import Decoder, decoder_network
-from fedsplit.tasks.attack.linear import Linear
+from fedsplit.tasks.attack.decoder import DecoderAttack, decoder_network
+from fedsplit.tasks.attack.linear import LinearAttack
 
 
 def normals(*shape: int, seed: int) -> Tensor:
@@ -20,7 +20,7 @@ def error_of_linear(client: Tensor, noise: float, *, known: int, seed: int = 0) 
         each @ client.T + noise * normals(len(each), kept, seed=seed + 2 + number)
         for number, each in enumerate((x, targets))
     )
-    reconstruct = Linear().learn(z, x.view(-1, 1, 1, values), seed=seed)
+    reconstruct = LinearAttack().learn(z, x.view(-1, 1, 1, values), seed=seed)
     return float((reconstruct(received).flatten(1) - targets).square().mean())
 
 
@@ -44,7 +44,7 @@ def test_linear_attack_is_never_easier_on_a_deeper_client_or_with_more_noise() -
 def test_linear_attack_in_the_dual_gives_what_the_formula_of_the_primal_gives() -> None:
     """Few images of many values: the weights of ridge regression for one of the strengths that are tried."""
     x, z, targets = normals(30, 1, 2, 2, seed=0), normals(30, 50, seed=1), normals(5, 50, seed=2)
-    found = Linear().learn(z, x, seed=3)(targets).flatten(1)
+    found = LinearAttack().learn(z, x, seed=3)(targets).flatten(1)
     features, pixels = z - z.mean(0), x.flatten(1) - x.flatten(1).mean(0)
     unit = features.square().sum() / 30
     predictions = [
@@ -79,7 +79,7 @@ def test_decoder_has_the_shape_of_images_for_any_smashed_data(
 def test_decoder_learns_and_goes_on_from_where_it_was_and_is_the_same_for_the_same_seed() -> None:
     draw = torch.Generator().manual_seed(0)
     x = torch.rand(64, 1, 1, 1, generator=draw).expand(64, 1, 4, 4).contiguous()
-    attacker = Decoder(channels=8, epochs=6, adapt_epochs=3, batch_size=8, learning_rate=0.02)
+    attacker = DecoderAttack(channels=8, epochs=6, adapt_epochs=3, batch_size=8, learning_rate=0.02)
     learned = attacker.learn(x, x, seed=1)
     adapted = learned.adapted(x + 0.5, x, seed=1)
     floor = float((x - x.mean(0)).square().mean())

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fedsplit.tasks.attack.measures import (
-    Estimate,
+    SampleMean,
     distance_correlation,
     psnr,
     reidentified,
@@ -97,12 +97,12 @@ def test_distance_correlation_of_independent_samples_is_zero_in_the_mean() -> No
         distance_correlation(normals(32, 3000, seed=2 * n), normals(32, 3000, seed=2 * n + 1))
         for n in range(20)
     ]
-    mean = Estimate.of(torch.tensor(found))
+    mean = SampleMean.of(torch.tensor(found))
     assert mean.standard_error is not None
     assert abs(mean.mean) < 3 * mean.standard_error < 0.1
 
 
 def test_estimate_is_a_mean_with_the_deviation_of_means() -> None:
-    assert Estimate.of(torch.tensor([1.0, 2.0, 3.0])) == Estimate(2.0, 1 / math.sqrt(3))
-    assert Estimate.of(torch.tensor([True, False])).mean == 0.5
-    assert Estimate.of(torch.tensor([4.0])).standard_error is None
+    assert SampleMean.of(torch.tensor([1.0, 2.0, 3.0])) == SampleMean(2.0, 1 / math.sqrt(3))
+    assert SampleMean.of(torch.tensor([True, False])).mean == 0.5
+    assert SampleMean.of(torch.tensor([4.0])).standard_error is None

@@ -31,7 +31,7 @@ from fedsplit.reports.shown_table import print_table
 from fedsplit.tasks.attack.attacker import Attacker, NotExposed
 from fedsplit.tasks.attack.channels import Channels, defence_named, quant_settings
 from fedsplit.tasks.attack.pictures import leakage_figure, reconstruction_figure, strongest
-from fedsplit.tasks.attack.rows import Row, rows_table, write_rows
+from fedsplit.tasks.attack.rows import AttackRow, rows_table, write_rows
 from fedsplit.tasks.attack.scene import Scene, Scenes
 from fedsplit.tasks.attack.victim import AttackedRun, Mode
 from fedsplit.tasks.task import Task
@@ -124,9 +124,9 @@ class Attack(Task):
 
     def _found(
         self, run: AttackedRun, attackers: Sequence[Attacker], console: Console
-    ) -> tuple[list[Row], dict[str, str]]:
+    ) -> tuple[list[AttackRow], dict[str, str]]:
         """Rows, and attackers that had nothing to work on with the reason."""
-        rows: list[Row] = []
+        rows: list[AttackRow] = []
         left_out: dict[str, str] = {}
 
         def take(attacker: Attacker, scene: Scene) -> None:
@@ -140,7 +140,7 @@ class Attack(Task):
                 left_out[attacker.name] = str(error)
                 return
             seconds = (time.process_time() - began) / max(len(found), 1)
-            rows.extend(Row(scene.setting, each, scene.targets.x, seconds) for each in found)
+            rows.extend(AttackRow(scene.setting, each, scene.targets.x, seconds) for each in found)
 
         scenes, channels = self._scenes(run), self._channels(run)
         cuts = [run.cut] if self.cuts is None else [run.cut_named(cut) for cut in self.cuts]
@@ -158,7 +158,7 @@ class Attack(Task):
                 take(attacker, scene)
         return rows, left_out
 
-    def _draw(self, folder: Path, rows: Sequence[Row]) -> None:
+    def _draw(self, folder: Path, rows: Sequence[AttackRow]) -> None:
         """Write a figure of all settings and, for each cut, one of images; `UserError` where none can be."""
         cuts = dict.fromkeys((row.setting.cut, row.setting.model) for row in rows) if self.pictures else ()
         with house_style():

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from fedsplit.tasks.attack.measures import Estimate
+from fedsplit.tasks.attack.measures import SampleMean
 from fedsplit.tasks.attack.scene import Scene
 
 
@@ -31,10 +31,10 @@ class Finding:
     attacker: str
     adapted: bool | None = None
     epochs: int = 0
-    psnr: Estimate | None = None
-    ssim: Estimate | None = None
-    reidentified: Estimate | None = None
-    label_accuracy: Estimate | None = None
+    psnr: SampleMean | None = None
+    ssim: SampleMean | None = None
+    reidentified: SampleMean | None = None
+    label_accuracy: SampleMean | None = None
     label_auc: float | None = None
     others: dict[str, float] = field(default_factory=dict)
     images: Tensor | None = field(default=None, repr=False, compare=False)

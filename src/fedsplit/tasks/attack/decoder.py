@@ -14,7 +14,7 @@ from fedsplit.randomness import generator, seed_of
 from fedsplit.tasks.attack.inversion import Inversion, Reconstruct
 
 
-class Decoder(Inversion):
+class DecoderAttack(Inversion):
     """A network that is the client model's inverse, as far as there is one.
 
     It is trained on exact smashed data first, and then for some epochs more on what the server receives. The
@@ -55,7 +55,7 @@ class Decoder(Inversion):
 
 
 class _Trained(Reconstruct):
-    def __init__(self, attacker: Decoder, network: nn.Module, epochs: int) -> None:
+    def __init__(self, attacker: DecoderAttack, network: nn.Module, epochs: int) -> None:
         self._attacker, self._network, self.epochs = attacker, network, epochs
 
     @torch.inference_mode()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fedsplit.randomness import seed_of
 from fedsplit.tasks.attack.attacker import Attacker, Finding
-from fedsplit.tasks.attack.measures import Estimate, psnr, reidentified, ssim
+from fedsplit.tasks.attack.measures import SampleMean, psnr, reidentified, ssim
 from fedsplit.tasks.attack.scene import Scene
 from fedsplit.tasks.attack.victim import Victim
 
@@ -77,8 +77,8 @@ class Inversion(Attacker):
             self.name,
             adapted,
             epochs=reconstruct.epochs,
-            psnr=Estimate.of(psnr(targets.x, images)),
-            ssim=Estimate.of(ssim(targets.x, images)),
-            reidentified=Estimate.of(reidentified(targets.x, images)),
+            psnr=SampleMean.of(psnr(targets.x, images)),
+            ssim=SampleMean.of(ssim(targets.x, images)),
+            reidentified=SampleMean.of(reidentified(targets.x, images)),
             images=images,
         )

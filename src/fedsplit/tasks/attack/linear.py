@@ -12,7 +12,7 @@ _STRENGTHS = tuple(10.0**power for power in range(-8, 3))
 """Strengths of the penalty that are tried, in units of the mean diagonal element of the Gram matrix."""
 
 
-class Linear(Inversion):
+class LinearAttack(Inversion):
     """Linear least squares with a penalty on the squared weights; a fifth of the images chooses its strength.
 
     Solved in the dual where there are fewer images than values: `x = K(z, Z) (K(Z, Z) + lambda I)^-1 X`, with

@@ -9,7 +9,7 @@ from fedsplit.tasks.attack.inversion import Inversion, Reconstruct
 from fedsplit.tasks.attack.scene import Scene
 
 
-class Mean(Inversion):
+class MeanImage(Inversion):
     """Gives the mean of the attacker's images for every target: the floor of all measures."""
 
     name = "mean"
@@ -21,10 +21,10 @@ class Mean(Inversion):
             yield from super().attack(scene)
 
     def learn(self, z: Tensor, x: Tensor, *, seed: int) -> Reconstruct:
-        return _MeanImage(x.mean(0))
+        return _Constant(x.mean(0))
 
 
-class _MeanImage(Reconstruct):
+class _Constant(Reconstruct):
     def __init__(self, image: Tensor) -> None:
         self._image = image
 

@@ -14,14 +14,14 @@ _K1, _K2 = 0.01, 0.03
 
 
 @dataclass(frozen=True)
-class Estimate:
+class SampleMean:
     """A mean over samples, and its standard error; None for a single sample."""
 
     mean: float
     standard_error: float | None
 
     @classmethod
-    def of(cls, values: Tensor) -> "Estimate":
+    def of(cls, values: Tensor) -> "SampleMean":
         """Take the mean of values `(n,)`."""
         values = values.double()
         error = float(values.std()) / sqrt(len(values)) if len(values) > 1 else None

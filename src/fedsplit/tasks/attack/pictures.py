@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from fedsplit.reports.figures.style import INK, TEXT_SIZE, Look, blank_figure, legend_below, looks, tidy
 from fedsplit.tasks.attack.attacker import Finding
-from fedsplit.tasks.attack.rows import Row
+from fedsplit.tasks.attack.rows import AttackRow
 from fedsplit.tasks.attack.scene import Setting
 
 if TYPE_CHECKING:  # matplotlib is optional and slow to import
@@ -24,7 +24,7 @@ _DPI = 200
 _SIZES = (4.0, 11.0)  # of the markers of the fewest and of the most bytes, in points
 
 
-def reconstruction_figure(originals: Tensor, rows: Sequence[Row]) -> "Figure":
+def reconstruction_figure(originals: Tensor, rows: Sequence[AttackRow]) -> "Figure":
     """A row of originals, and one of reconstructions of each finding that has some.
 
     Args:
@@ -69,7 +69,7 @@ def _mosaic(lines: Sequence[Tensor]) -> NDArray[np.floating]:
     return torch.cat(rows).numpy()
 
 
-def row_label(row: Row) -> str:
+def row_label(row: AttackRow) -> str:
     """What was sent, who attacked, and how near the images are, in two lines."""
     found = row.finding
     if found.attacker == "mean":
@@ -82,7 +82,7 @@ def row_label(row: Row) -> str:
     return f"{first}\n{found.psnr.mean:.1f} dB, SSIM {found.ssim.mean:.2f}"
 
 
-def leakage_figure(rows: Sequence[Row]) -> "Figure":
+def leakage_figure(rows: Sequence[AttackRow]) -> "Figure":
     """Test accuracy against the similarity of the best reconstruction: a point for each setting.
 
     Sizes of points stand for bytes a sample; bars are one standard error.
@@ -127,7 +127,7 @@ def leakage_figure(rows: Sequence[Row]) -> "Figure":
     return figure
 
 
-def strongest(rows: Sequence[Row]) -> dict[Setting, Finding]:
+def strongest(rows: Sequence[AttackRow]) -> dict[Setting, Finding]:
     """Of each setting, the finding with the most similar images; the mean image, which is of none, aside."""
     best: dict[Setting, Finding] = {}
     for row in rows:

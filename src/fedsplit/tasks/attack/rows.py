@@ -9,12 +9,12 @@ from torch import Tensor
 
 from fedsplit.files.whole import write_csv, write_json
 from fedsplit.tasks.attack.attacker import Finding
-from fedsplit.tasks.attack.measures import Estimate
+from fedsplit.tasks.attack.measures import SampleMean
 from fedsplit.tasks.attack.scene import Setting
 
 
 @dataclass(frozen=True)
-class Row:
+class AttackRow:
     """What one attacker found out in one setting.
 
     Args:
@@ -43,12 +43,12 @@ class Row:
         }
 
 
-def _estimate(name: str, estimate: Estimate | None) -> dict[str, object]:
+def _estimate(name: str, estimate: SampleMean | None) -> dict[str, object]:
     mean, error = (None, None) if estimate is None else (estimate.mean, estimate.standard_error)
     return {name: mean, f"{name}_se": error}
 
 
-def write_rows(folder: Path, rows: Sequence[Row], about: Mapping[str, object]) -> None:
+def write_rows(folder: Path, rows: Sequence[AttackRow], about: Mapping[str, object]) -> None:
     """Write `attack.csv`, the same bytes for the same run and seed, and `attack.json` with what is not."""
     plain = [row.plain() for row in rows]
     write_csv(folder / "attack.csv", list(plain[0]), (list(each.values()) for each in plain))
@@ -59,7 +59,7 @@ def write_rows(folder: Path, rows: Sequence[Row], about: Mapping[str, object]) -
     write_json(folder / "attack.json", {**about, "rows": detailed})
 
 
-def rows_table(rows: Sequence[Row]) -> Table:
+def rows_table(rows: Sequence[AttackRow]) -> Table:
     """Rows for a terminal."""
     table = Table()
     for name in ("cut", "sent as", "attacker"):
@@ -86,5 +86,5 @@ def rows_table(rows: Sequence[Row]) -> Table:
     return table
 
 
-def _shown(estimate: Estimate | None, decimals: int, scale: float = 1) -> str:
+def _shown(estimate: SampleMean | None, decimals: int, scale: float = 1) -> str:
     return "" if estimate is None else f"{scale * estimate.mean:.{decimals}f}"
