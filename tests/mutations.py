@@ -94,6 +94,46 @@ class Ended:
 
 FAULTS = (
     Fault(
+        "gradients-of-models-are-clipped-apart",
+        "privacy",
+        "src/fedsplit/privacy/per_sample.py",
+        "for gradient in each]).sum(0)",
+        "for gradient in each]).amax(0)",
+        ("tests/privacy/test_dp_sgd.py",),
+    ),
+    Fault(
+        "gradients-that-come-back-need-no-noise-on-smashed-data",
+        "privacy",
+        "src/fedsplit/privacy/accountant.py",
+        "if self.gets_gradients and (why := self._smashed()) is not None:",
+        "if False and (why := self._smashed()) is not None:",
+        ("tests/privacy/test_dp_sgd.py",),
+    ),
+    Fault(
+        "noise-on-gradients-ignores-the-clip",
+        "privacy",
+        "src/fedsplit/privacy/defences/dp_sgd.py",
+        "scale = self.sigma * (1.0 if self.gradient_clip is None else self.gradient_clip)",
+        "scale = self.sigma",
+        ("tests/privacy/test_dp_sgd.py",),
+    ),
+    Fault(
+        "cut-gradients-of-samples-are-shares-of-the-mean",
+        "parties",
+        "src/fedsplit/parties/private_gradients.py",
+        "of_samples = dz.view_as(z) * _samples(dz, seed)",
+        "of_samples = dz.view_as(z)",
+        ("tests/privacy/test_dp_sgd.py",),
+    ),
+    Fault(
+        "group-normalisation-has-groups-of-one-channel",
+        "models",
+        "src/fedsplit/models/group_normalised.py",
+        "_MOST_GROUPS, _FEWEST_CHANNELS = 32, 4",
+        "_MOST_GROUPS, _FEWEST_CHANNELS = 32, 1",
+        ("tests/privacy/test_dp_sgd.py",),
+    ),
+    Fault(
         "noise-on-smashed-data-ignores-the-clip",
         "privacy",
         "src/fedsplit/privacy/defences/additive.py",
