@@ -142,11 +142,11 @@ FAULTS = (
         ("tests/privacy/test_noise.py",),
     ),
     Fault(
-        "noise-is-the-same-at-all-clients",
+        "noise-is-the-same-in-all-rounds",
         "privacy",
         "src/fedsplit/privacy/noise.py",
-        'f"{self._seed}/secret of client {client}"',
-        'f"{self._seed}/secret of client"',
+        'name = f"{purpose}/{client}/{round}/{step}"',
+        'name = f"{purpose}/{client}/{step}"',
         ("tests/privacy/test_noise.py",),
     ),
     Fault(
@@ -1382,6 +1382,47 @@ FAULTS = (
         "client=client, round=round, step=step)",
         "client=client, round=round)",
         ("tests/test_randomness.py",),
+    ),
+    # attacks
+    Fault(
+        "psnr-of-the-mean-over-images",
+        "tasks",
+        "src/fedsplit/tasks/attack/measures.py",
+        ".square().flatten(1).mean(1)\n    return -10",
+        ".square().flatten(1).mean(1).mean(0)\n    return -10",
+        ("tests/tasks/attack/test_measures.py",),
+    ),
+    Fault(
+        "distance-correlation-is-biased",
+        "tasks",
+        "src/fedsplit/tasks/attack/measures.py",
+        "rows = distances.sum(1) / (n - 2)",
+        "rows = distances.sum(1) / n",
+        ("tests/tasks/attack/test_measures.py",),
+    ),
+    Fault(
+        "targets-are-a-prefix",
+        "tasks",
+        "src/fedsplit/tasks/attack/victim.py",
+        "return held[order[:count]]",
+        "return held[:count]",
+        ("tests/tasks/attack/test_attack.py",),
+    ),
+    Fault(
+        "an-attacker-that-adapts-does-not",
+        "tasks",
+        "src/fedsplit/tasks/attack/inversion.py",
+        "if exact or not adapted else",
+        "if exact or adapted else",
+        ("tests/tasks/attack/test_attack.py",),
+    ),
+    Fault(
+        "a-defence-is-forgotten",
+        "tasks",
+        "src/fedsplit/tasks/attack/channel.py",
+        "if self.release.releases:",
+        "if not self.release.releases:",
+        ("tests/tasks/attack/test_attack.py",),
     ),
     # results
     Fault(
