@@ -1097,8 +1097,8 @@ FAULTS = (
         "clients-that-wait-ignore-the-schedule",
         "parties",
         "src/fedsplit/parties/client.py",
-        "pending.descend(dz[: len(pending.y)], self._schedule.at(round, step))",
-        "pending.descend(dz[: len(pending.y)], 1.0)",
+        "(dz[: len(pending.y)], self._schedule.at(round, step))",
+        "(dz[: len(pending.y)], 1.0)",
         ("tests/parties/test_vectorized.py",),
     ),
     Fault(
