@@ -12,7 +12,6 @@ from fedsplit.algorithms.pooling import pooled_loss
 from fedsplit.algorithms.round_load import RoundLoad
 from fedsplit.computing.steppable import Seed, Steppable
 from fedsplit.config.values import PositiveFloat, PositiveInt
-from fedsplit.errors import UserError
 from fedsplit.network.timelines.ho_sfl import HoSflTimeline
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.local_rule import LocalRule, standard_normal
@@ -96,10 +95,6 @@ class HoSfl(MinibatchSfl):
 
     def __init__(self, start: Start, *, mu: PositiveFloat, probes: PositiveInt) -> None:
         super().__init__(start, scale="union")
-        moving = sorted(start.buffers & start.client_weights.keys())
-        if moving:
-            told = f"has {moving[0]} before the cut, which no slope moves: take one without statistics"
-            raise UserError("model", type(self).__name__, told)
         self.mu, self.probes = mu, probes
         self.shared = start.shared_client(ProjectedProbes(mu=mu, probes=probes))
         self.holders: set[int] = set()
