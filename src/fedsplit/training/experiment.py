@@ -123,6 +123,7 @@ class Experiment:
             adapter=self.parts.config.adapter.build(Adapter),
             class_names=dataset.class_names or tuple(map(str, range(dataset.num_classes))),
             evaluation=self.evaluation,
+            cluster=self._recovery.cluster,
         )
         return report.write(self.records, stopped_by, self.limits)
 

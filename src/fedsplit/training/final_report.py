@@ -11,6 +11,7 @@ from fedsplit.algorithms.algorithm import Algorithm
 from fedsplit.building.models import Models
 from fedsplit.machine.terminal import optional
 from fedsplit.models.adapters.adapter import Adapter
+from fedsplit.parties.workers import ClusterSummary
 from fedsplit.recording.classification import CONFUSION, MOST_CLASSES, ROC, ConfusionMatrix, RocCurves
 from fedsplit.recording.metrics import LOCAL_ACCURACY, Record, StoppedBy, summarise
 from fedsplit.recording.run_directory import RunDirectory
@@ -34,6 +35,7 @@ class FinalReport:
         adapter: says what is written in a form that other software reads.
         class_names: of the dataset, by label.
         evaluation: of the whole model.
+        cluster: what the run used of one; None where its own process computed all clients.
     """
 
     directory: RunDirectory
@@ -43,6 +45,7 @@ class FinalReport:
     adapter: Adapter
     class_names: tuple[str, ...]
     evaluation: Evaluation
+    cluster: ClusterSummary | None
 
     def write(self, records: list[Record], stopped_by: StoppedBy, limits: Limits) -> dict[str, object]:
         """Write models, results, local accuracies, confusion matrix and ROC curves; the content of results.
@@ -107,7 +110,7 @@ class FinalReport:
                 "auxiliary": _frozen_bytes(self.models.auxiliary),
             },
         )
-        results |= {"auc": None}
+        results |= {"auc": None, "cluster": self.cluster.plain() if self.cluster else None}
         self.directory.save_results(results)
         if local:
             with optional(LOCAL_ACCURACY):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from fedsplit.building.parts import RunParts
 from fedsplit.errors import RunFailed
 from fedsplit.parties.spread.engine import SpreadEngine
-from fedsplit.parties.workers import WorkerLost
+from fedsplit.parties.workers import ClusterSummary, WorkerLost
 from fedsplit.recording.checkpoint import Checkpoint
 from fedsplit.state.state import copied
 
@@ -30,6 +30,11 @@ class Recovery:
         self._ledger, self._checkpoint, self._every_round = parts.ledger, checkpoint, keeps_nothing
         self._kept: Checkpoint | None = None
         self._in_a_row = 0
+
+    @property
+    def cluster(self) -> ClusterSummary | None:
+        """What the run used of a cluster so far; None where it has none."""
+        return self._engine.summary if self._engine else None
 
     def after_round(self, saved: int) -> None:
         """Hold what has to be held, at the start of a run and after each of its rounds.
