@@ -95,6 +95,14 @@ def test_run_over_workers_leaves_the_state_of_a_run_in_one_process(
     assert differing(trained(built(*settings, *over(workers))), in_one_process(settings)) == []
 
 
+@pytest.mark.parametrize(
+    ("quant", "engine"), [("none", "vectorized"), ("int8", "sequential"), ("int8", "vectorized")]
+)
+def test_workers_step_the_tails_of_their_clients_as_one_process_does(quant: str, engine: str) -> None:
+    settings = (*settings_of("splitfed_v1", quant, engine), "model.tail_cut=relu3")
+    assert differing(trained(built(*settings, *over(2))), in_one_process(settings)) == []
+
+
 @pytest.mark.parametrize("engine", long_but(["sequential"], ["sequential", "vectorized"]))
 @pytest.mark.parametrize("algorithm", long_but(["fsl_sage"], ["fsl_sage", "splitfed_v1", "ampere"]))
 def test_run_goes_on_with_another_number_of_workers_or_none_as_if_it_had_not_stopped(

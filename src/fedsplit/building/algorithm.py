@@ -56,19 +56,19 @@ def _own_rule(config: RunConfig, rule: type[LocalRule]) -> LocalRule:
 def build_algorithm(parts: ClientParts, alignment: Alignment) -> Algorithm:
     """The algorithm, with its servers."""
     halves, auxiliary, seed = parts.models.halves, parts.models.auxiliary, parts.config.training.seed
-    optimizer, schedule, recorder = parts.server_optimizer, parts.schedule, parts.recorders.of(halves.server)
+    optimizer, schedule = parts.server_optimizer, parts.schedule
+    recorder = None if halves.tail is not None else parts.recorders.of(halves.server)
     objective = parts.data.dataset.objective
     start = Start(
-        client_weights=ModelState(halves.client).weights(),
+        client_weights={k: v for part in halves.at_client for k, v in ModelState(part).weights().items()},
         auxiliary_weights=ModelState(auxiliary).weights() if auxiliary else {},
         server=SplitServer(halves.server, objective, optimizer, schedule, seed=seed, recorder=recorder),
         server_copies=parts.engine.server_copies(halves.server, optimizer, schedule, seed, recorder),
         alignment=alignment,
         seed=seed,
         padding=halves.padding,
-        buffers=frozenset(
-            name for module in (halves.client, halves.server) for name, _ in module.named_buffers()
-        ),
+        buffers=frozenset(name for module in halves.modules for name, _ in module.named_buffers()),
         num_clients=parts.config.population.num_clients,
+        has_positions=parts.quantization.positions.lengths is not None,
     )
     return parts.config.algorithm.build(Algorithm, start=start)

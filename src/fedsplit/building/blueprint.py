@@ -10,10 +10,11 @@ from fedsplit.parties.engine import Blueprint
 def build_blueprint(parts: Ingredients) -> Blueprint:
     """The blueprint of clients; the algorithm says which model is their head, if any."""
     client_head, halves, rule = parts.algorithm_class.client_head, parts.models.halves, parts.rule
-    head = halves.server if client_head == "server" else parts.models.auxiliary
+    head = halves.server if client_head == "server" else parts.models.auxiliary or halves.tail
     uploads = client_head in ("auxiliary", "estimator")
     sees_decoded = uploads and parts.quantization.continue_from_decoded
-    not_captured = sees_decoded or rule.draws or rule.keeps
+    defended = parts.defence.releases or parts.defence.adds_gradient
+    not_captured = sees_decoded or rule.draws or rule.keeps or defended or halves.tail is not None
     return Blueprint(
         body=halves.client,
         head=head,
@@ -28,4 +29,9 @@ def build_blueprint(parts: Ingredients) -> Blueprint:
         memory=parts.memory,
         rule=rule,
         recorder=None if not_captured else parts.recorders.of(halves.client, head),
+        trunk_shape=parts.models.trunk_shapes and parts.models.trunk_shapes[0],
+        defence=parts.defence,
+        secrets=parts.secrets,
+        positions=parts.quantization.positions,
+        sends_smashed=client_head != "server",
     )

@@ -57,11 +57,7 @@ def spread(parts: ClientParts, cluster: Cluster, build_worker: BuildWorker) -> C
 
 
 def _needs(parts: ClientParts) -> Needs:
-    weights = [
-        tensor
-        for module in (parts.models.halves.client, parts.models.halves.server)
-        for tensor in travelling(module).values()
-    ]
+    weights = [tensor for module in parts.models.halves.modules for tensor in travelling(module).values()]
     cohort = parts.config.population.cohort * sum(each.nbytes for each in weights)
     return Needs(
         threads=parts.config.computation.threads,
@@ -78,7 +74,8 @@ def _start(parts: ClientParts, build_worker: BuildWorker, workers: Workers) -> N
         cluster=component_of("cluster", Cluster),
         computation=replace(parts.config.computation, device=device),
     )
-    modules = (parts.models.halves.client, parts.models.halves.server, parts.models.auxiliary)
+    halves = parts.models.halves
+    modules = (halves.client, halves.server, parts.models.auxiliary, halves.tail)
     workers.start(build_worker, config.plain(), _without_tests(parts.data), [*map(_held, modules)])
 
 

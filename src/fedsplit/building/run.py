@@ -11,10 +11,11 @@ from fedsplit.building.blueprint import build_blueprint
 from fedsplit.building.clock import build_clock
 from fedsplit.building.cluster import build_cluster, spread
 from fedsplit.building.data import Data, build_data
+from fedsplit.building.defence import build_defence
 from fedsplit.building.device import find_device
 from fedsplit.building.engines import decide_engine
 from fedsplit.building.evaluation import build_evaluator, build_local_evaluator
-from fedsplit.building.models import build_models, set_models_computation
+from fedsplit.building.models import build_models, refuse_tail, set_models_computation
 from fedsplit.building.parts import ClientParts, Ingredients, RunParts
 from fedsplit.building.process import prepare_process
 from fedsplit.building.quantization import build_quantization
@@ -33,6 +34,7 @@ from fedsplit.optim.optimizers import Optimizer
 from fedsplit.optim.schedules import Schedule
 from fedsplit.parties.engine import Engine
 from fedsplit.parties.spread.worker import SpreadWorker
+from fedsplit.privacy.noise import Secrets
 from fedsplit.recording.ledger import Ledger
 from fedsplit.state.weights import Weights
 from fedsplit.transport.local import LocalTransport
@@ -102,8 +104,10 @@ def build_clients(
     auxiliary_optimizer = config.alignment.optimizer.build(Optimizer)
     estimator = config.estimator.build(GradientEstimator)
     algorithm = find_algorithm(config)
-
+    if not algorithm.takes_tail:
+        refuse_tail(config, f"with algorithm={config.choice('algorithm')}, whose clients hold no tail")
     rule = find_local_rule(config, algorithm)
+    defence = build_defence(config, algorithm, rule, data)
 
     models = build_models(config, data, device, estimator, algorithm.client_head)
     if start is not None:
@@ -124,6 +128,8 @@ def build_clients(
         auxiliary_optimizer=auxiliary_optimizer,
         schedule=schedule,
         rule=rule,
+        defence=defence,
+        secrets=Secrets(config.training.seed, own=member.secret if member else None),
         recorders=Recorders(recorder, data, models, estimator, estimates, device),
         quantization=build_quantization(
             config,
@@ -131,6 +137,7 @@ def build_clients(
             lambda: models.coded_shape,
             data.dataset.objective,
             models.halves.padding,
+            trunk_shapes=models.trunk_shapes,
         ),
         memory=build_memory(config),
     )
@@ -182,6 +189,7 @@ def carried_run(parts: ClientParts, ledger: Ledger) -> RunSetting:
         smashed_shape=parts.models.smashed_shape,
         client_weights=travelling(client),
         head_weights=travelling(head) if head else {},
+        trunk_shape=parts.models.trunk_shapes and parts.models.trunk_shapes[0],
         control_variates={name: each for module in trained for name, each in learning(module).items()},
         device=parts.device,
         seed=parts.config.training.seed,
@@ -203,13 +211,14 @@ def build_worker(config: Plain, data: Data, held: Sequence[Weights | None]) -> S
     Args:
         config: plain values of the run's configuration, with the engine that was decided on.
         data: of the run.
-        held: what client model, server model and auxiliary model of the run hold.
+        held: what client model, server model, auxiliary model and tail of the run hold.
     """
     parsed = RunConfig.parse(config)
     prepare_process(parsed)
     parts = build_clients(parsed, given=data)
     halves = parts.models.halves
-    for module, weights in zip((halves.client, halves.server, parts.models.auxiliary), held, strict=True):
+    modules = (halves.client, halves.server, parts.models.auxiliary, halves.tail)
+    for module, weights in zip(modules, held, strict=True):
         if module is not None and weights is not None:
             module.load_state_dict(weights)
     return SpreadWorker(parts.engine, parts.device)

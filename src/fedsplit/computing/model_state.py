@@ -109,18 +109,26 @@ class ModelState:
         """Copies for a pass that must not move the running statistics."""
         return {name: buffer.clone() for name, buffer in self.buffers.items()}
 
-    def forward(self, x: Tensor, *, seed: int | None, buffers: dict[str, Tensor] | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        seed: int | None,
+        buffers: dict[str, Tensor] | None = None,
+        at: Tensor | None = None,
+    ) -> Tensor:
         """Outputs in training mode; moves the running statistics, or those in `buffers` if given.
 
         Args:
             x: inputs, in any memory format.
             seed: of what the module draws by itself (dropout); None where it draws nothing.
             buffers: to use and move instead of the state's own.
+            at: positions whose outputs are wanted, see `outputs_at`.
         """
         if seed is not None:
-            seed_modules(seed, self.device)
+            seed_modules(seed, x.device)
         buffers = self.buffers if buffers is None else buffers
-        return call(self.module, self.parameters, buffers, compute_format(x))
+        return call(self.module, self.parameters, buffers, compute_format(x), at)
 
     def descend(self, gradients: Sequence[Tensor], learning_rate_factor: float | Tensor) -> None:
         """One optimizer step along `gradients`, given in the order of `trained`.

@@ -67,7 +67,8 @@ class StackedState:
         self.slots = {
             name: {slot: torch.zeros_like(stack) for slot in names} for name, stack in self.trained.items()
         }
-        self.steps = torch.zeros(clients, dtype=torch.int64, device=next(iter(own.values())).device)
+        device = next((each.device for each in own.values()), None)  # a tail may hold nothing
+        self.steps = torch.zeros(clients, dtype=torch.int64, device=device)
         """How often each row has been stepped."""
         self._views: dict[tuple[int, int], _Some] = {}
 
@@ -164,9 +165,15 @@ class _Some:
         return {name: buffer.clone() for name, buffer in self.buffers.items()}
 
     def forward(
-        self, x: Tensor, *, seed: Sequence[int] | None, buffers: dict[str, Tensor] | None = None
+        self,
+        x: Tensor,
+        *,
+        seed: Sequence[int] | None,
+        buffers: dict[str, Tensor] | None = None,
+        at: Tensor | None = None,
     ) -> Tensor:
         """Outputs `(k, b, ...)` of inputs `(k, b, ...)`; see `ModelState.forward`."""
+        assert at is None, "outputs of many clients are one tensor"
         buffers = self.buffers if buffers is None else buffers
         return self._whole.stacked(self.parameters, buffers, x, seed or ())
 

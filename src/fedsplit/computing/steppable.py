@@ -25,8 +25,13 @@ class Steppable(Protocol):
     kept: Kept
     """What stays from round to round for the rule of local steps, each like `trained`; zero at first."""
 
-    def forward(self, x: Tensor, *, seed: Seed, buffers: dict[str, Tensor] | None = None) -> Tensor:
-        """Outputs in training mode; `seed` is a number, or one for each client; None: nothing is drawn."""
+    def forward(
+        self, x: Tensor, *, seed: Seed, buffers: dict[str, Tensor] | None = None, at: Tensor | None = None
+    ) -> Tensor:
+        """Outputs in training mode; `seed` is a number, or one for each client; None: nothing is drawn.
+
+        `at` is of one client: positions whose outputs are wanted, see `outputs_at`.
+        """
 
     def frozen_buffers(self) -> dict[str, Tensor]:
         """Copies for a pass that must not move the running statistics."""

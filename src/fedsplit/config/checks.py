@@ -119,6 +119,8 @@ def _check_joined(group: str, node: object, own: Mapping[str, object]) -> None:
     if not isinstance(node, Mapping):
         raise UserError(group, node, f"must hold {', '.join(own)}")
     for key, value in node.items():
+        if value is None and key in own_keys(group):
+            continue  # a default of every model, which says nothing
         if key not in own:
             told = f"is the server's to say; of this machine are {', '.join(own)}"
             raise UserError(f"{group}.{key}", value, told)

@@ -1,6 +1,6 @@
 """A client's batches: drawn by (client, round, epoch, step)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import accumulate
 
 import torch
@@ -95,6 +95,21 @@ class ClientBatches:
         return [
             self._permutation(round, epoch, draw or torch.Generator()) for epoch in range(self._local_epochs)
         ]
+
+    def appearances(self, round: int, steps: Collection[int]) -> Tensor:
+        """How often each sample, in the order of `indices`, is in the batches of some local steps, `(n,)`."""
+        counts = torch.zeros(self.samples, dtype=torch.int64)
+        by_epoch: dict[int, list[slice]] = {}
+        for step in steps:
+            epoch, position = divmod(step, len(self._slices))
+            by_epoch.setdefault(epoch, []).append(self._slices[position])
+        for epoch, pieces in by_epoch.items():
+            if len(pieces) == len(self._slices):
+                counts += 1
+                continue
+            order = self._permutation(round, epoch, torch.Generator())
+            counts[torch.cat([order[piece] for piece in pieces])] += 1
+        return counts
 
     def draws(self, round: int, step: int) -> Tensor | None:
         """What is drawn for the samples of one local step; None where nothing is."""

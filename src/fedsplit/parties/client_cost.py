@@ -12,7 +12,7 @@ from fedsplit.computing.model_state import ModelState
 from fedsplit.computing.saved_tensors import SavedTensors
 from fedsplit.parties.engine import Blueprint
 from fedsplit.parties.local_rule import StepSeeds
-from fedsplit.parties.local_step import forward_body, local_step
+from fedsplit.parties.local_step import forward_body, local_step, train_head
 
 _FEWEST = 2
 """Samples of the smaller of two batches to measure on; batch normalisation cannot train on one."""
@@ -74,11 +74,18 @@ def _step(blueprint: Blueprint, x: Tensor, y: Tensor, *, trains_head: bool) -> C
         for tensors in (state.parameters, state.buffers, state.anchor, *state.kept.values())
         for tensor in tensors.values()
     ]
+    held = 0
+    waits = head is None or blueprint.trunk_shape is not None
     with SavedTensors(apart=own) as saved:
-        if head is None:
+        if waits:
             z, descend = forward_body(body, x, rule=rule, seed=0)
+            held = saved.peak_with(z)
+            if head is not None:
+                h, losses = blueprint.trunk_outputs(x), blueprint.objective
+                train_head(head, losses, h, y, learning_rate_factor=1.0, seed=0, rule=rule)
             descend(torch.zeros_like(z), 1.0)
         else:
+            assert head is not None
             z, *_ = local_step(
                 body,
                 head,
@@ -92,7 +99,7 @@ def _step(blueprint: Blueprint, x: Tensor, y: Tensor, *, trains_head: bool) -> C
                 seen=(lambda z: sees(z, y, 0)) if sees else None,
             )
         most = saved.peak_with(z)
-    stepped = states if trains_head else [body]
+    stepped = states if trains_head or waits else [body]
     gradients = [tensor for state in stepped for tensor in state.trained.values()]
     slots = [
         value
@@ -101,7 +108,7 @@ def _step(blueprint: Blueprint, x: Tensor, y: Tensor, *, trains_head: bool) -> C
         for value in slot.values()
         if isinstance(value, Tensor)
     ]
-    return ClientCost(_bytes([*own, *gradients, *slots]) + most, 0 if head else most)
+    return ClientCost(_bytes([*own, *gradients, *slots]) + most, held)
 
 
 def _bytes(tensors: list[Tensor]) -> int:

@@ -11,15 +11,12 @@ from fedsplit.computing.captured_steps import Recorder
 from fedsplit.computing.stacked_state import StackedState, rows_of
 from fedsplit.computing.steppable import Kept, Steppable
 from fedsplit.data.batches import StackedBatches
-from fedsplit.errors import NonFinite
 from fedsplit.parties.engine import Blueprint
 from fedsplit.parties.graphed_steps import GraphedSteps, Range
 from fedsplit.parties.local_rule import StepSeeds
-from fedsplit.parties.local_step import Descend, forward_body, local_step
+from fedsplit.parties.local_step import Descend, forward_body, local_step, train_head
 from fedsplit.parties.members import Members, row_optimizer
 from fedsplit.parties.messages import BatchLoss, Part, UploadStack
-from fedsplit.quant.codec import NonFiniteTensor
-from fedsplit.quant.quantization import rounding_seed
 from fedsplit.randomness import seed_of
 from fedsplit.state.weights import Weights
 
@@ -31,6 +28,7 @@ class Pending:
     round: int
     step: int
     clients: Sequence[int]
+    y: Tensor
     descend: Descend
 
 
@@ -70,8 +68,7 @@ class ClientStack(Members):
 
     def named(self, part: Part) -> list[StackedState]:
         """The models that a part is made of."""
-        models = {"client": ("body",), "auxiliary": ("head",), "full": ("body", "head")}
-        return [self.models[name] for name in models[part]]
+        return [self.models[name] for name in self._blueprint.models_of(part)]
 
     def receive(self, client: int, control_variates: Weights) -> None:
         """Let a client take over the server's control variates."""
@@ -98,8 +95,31 @@ class ClientStack(Members):
             descend: Descend = partial(self._graphed.backward, (selected.start, selected.stop), x)
         else:
             seeds = self._dropout_seeds(self.body, "client", clients, round, step)
-            z, descend = forward_body(self.body.rows(selected), x, rule=self._blueprint.rule, seed=seeds)
-        return UploadStack(clients, step, z, y), Pending(round, step, clients, descend)
+            rule, extra = self._blueprint.rule, self._blueprint.extra
+            z, descend = forward_body(self.body.rows(selected), x, rule=rule, seed=seeds, extra=extra)
+        uploads = self.released(UploadStack(clients, step, z, y), round)
+        return uploads, Pending(round, step, clients, y, descend)
+
+    def released(self, exact: UploadStack, round: int) -> UploadStack:
+        """Uploads as they leave their clients; see `Blueprint.released`."""
+        if not self._blueprint.defence.releases:
+            return exact
+        return UploadStack.of([self._blueprint.released(each, round) for each in exact.uploads()])
+
+    def step_tail(self, waiting: Pending, h: Tensor) -> tuple[BatchLoss, Tensor]:
+        """Step the tails of clients whose forward passes wait; see `ClientWorker.step_tail`."""
+        assert self.head is not None, "these clients have no tail"
+        round, step, clients, y = waiting.round, waiting.step, waiting.clients, waiting.y
+        done = train_head(
+            self.head.rows(rows_of([self.row[client] for client in clients])),
+            self._losses,
+            h,
+            y,
+            learning_rate_factor=self._blueprint.schedule.at(round, step),
+            seed=self._dropout_seeds(self.head, "tail", clients, round, step),
+            rule=self._blueprint.rule,
+        )
+        return BatchLoss(clients, done.loss, self._losses.counts(y)), done.dz
 
     def train_step(
         self, rows: Sequence[int], round: int, step: int, *, train_head_too: bool
@@ -130,6 +150,7 @@ class ClientStack(Members):
                 seen=partial(self._seen_by_head, y=y, clients=clients, round=round, step=step)
                 if blueprint.head_sees
                 else None,
+                extra=blueprint.extra,
             )
         loss = BatchLoss(clients, losses[0], self._losses.counts(y)) if losses else None
         return UploadStack(clients, step, z, y), loss
@@ -144,13 +165,5 @@ class ClientStack(Members):
         return [seed_of(seed, purpose, client=client, round=round, step=step) for client in clients]
 
     def _seen_by_head(self, z: Tensor, *, y: Tensor, clients: Sequence[int], round: int, step: int) -> Tensor:
-        as_decoded = self._blueprint.head_sees
-        assert as_decoded is not None
-        seen = []
-        for client, own, labels in zip(clients, z.unbind(), y.unbind(), strict=True):
-            seed = rounding_seed(self._blueprint.seed, "smashed", client, round, step)
-            try:
-                seen.append(as_decoded(own, labels, seed))
-            except NonFiniteTensor as error:
-                raise NonFinite("smashed", client) from error
-        return torch.stack(seen)
+        uploads = UploadStack(clients, step, z, y).uploads()
+        return torch.stack([self._blueprint.seen_by_head(each, round) for each in uploads])

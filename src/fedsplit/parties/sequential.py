@@ -10,7 +10,7 @@ from fedsplit.optim.optimizers import Optimizer
 from fedsplit.optim.schedules import Schedule
 from fedsplit.parties.client import ClientWorker
 from fedsplit.parties.engine import Blueprint, Engine
-from fedsplit.parties.messages import BatchLoss, LocalTraining, LocalWork, Part, Upload
+from fedsplit.parties.messages import BatchLoss, LocalTraining, LocalWork, Part, Stepped, Upload
 from fedsplit.parties.server_copies import SequentialCopies
 from fedsplit.state.state import State
 from fedsplit.state.weights import Weights
@@ -49,6 +49,10 @@ class Sequential(Engine):
     def backward(self, round: int, step: int, dz: Mapping[int, Tensor]) -> None:
         for client, gradient in dz.items():
             self.worker(client).backward(round, step, gradient)
+
+    def step_tail(self, round: int, step: int, h: Mapping[int, Tensor]) -> Stepped:
+        stepped = {client: self.worker(client).step_tail(round, step, own) for client, own in h.items()}
+        return [loss for loss, _ in stepped.values()], {client: dh for client, (_, dh) in stepped.items()}
 
     def train_local(self, clients: Sequence[int], round: int, work: LocalWork) -> LocalTraining:
         losses: list[BatchLoss] = []

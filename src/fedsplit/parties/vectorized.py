@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from fedsplit.computing.captured_steps import Recorder
@@ -20,6 +21,7 @@ from fedsplit.parties.messages import (
     Part,
     StackedGradients,
     StackedUploads,
+    Stepped,
     Upload,
 )
 from fedsplit.parties.server_copies import StackedCopies
@@ -143,17 +145,31 @@ class Vectorized(Engine):
         return StackedUploads(stacks)
 
     def backward(self, round: int, step: int, dz: Mapping[int, Tensor]) -> None:
-        waiting, self._pending = self._pending, []
-        gradients = (
-            dz
-            if isinstance(dz, StackedGradients)
-            else StackedGradients([([c], g[None]) for c, g in dz.items()])
-        )
         factor = self.blueprint.schedule.at(round, step)
-        for pending in waiting:
-            if (pending.round, pending.step) != (round, step):
-                raise AssertionError(f"no forward pass of step {step} of round {round} is waiting")
-            pending.descend(gradients.of(pending.clients), factor)
+        for pending in self._waiting(round, step):
+            if isinstance(dz, StackedGradients):
+                own = dz.of(pending.clients)
+            else:
+                own = torch.stack([dz[client][: pending.y.shape[1]] for client in pending.clients])
+            pending.descend(own, factor)
+        self._pending = []
+
+    def step_tail(self, round: int, step: int, h: Mapping[int, Tensor]) -> Stepped:
+        outputs = StackedGradients.holding(h)
+        losses: list[BatchLoss] = []
+        gradients = []
+        for pending in self._waiting(round, step):
+            if pending.clients[0] in outputs:  # batches of another size are asked for by themselves
+                (stack,) = self._stacks_of(pending.clients)
+                loss, dh = stack.step_tail(pending, outputs.of(pending.clients))
+                losses.append(loss)
+                gradients.append((pending.clients, dh))
+        return losses, StackedGradients(gradients)
+
+    def _waiting(self, round: int, step: int) -> list[Pending]:
+        if any((pending.round, pending.step) != (round, step) for pending in self._pending):
+            raise AssertionError(f"no forward pass of step {step} of round {round} is waiting")
+        return self._pending
 
     def train_local(self, clients: Sequence[int], round: int, work: LocalWork) -> LocalTraining:
         self._pending = []
@@ -173,7 +189,8 @@ class Vectorized(Engine):
                     done, loss = stack.train_step(rows, round, step, train_head_too=work.train_head)
                     losses += [loss] if loss else []
                     if work.upload_interval is not None and step % work.upload_interval == 0:
-                        yield from (each for each in done.uploads() if work.uploads(each.client, step))
+                        uploads = (each for each in done.uploads() if work.uploads(each.client, step))
+                        yield from (self.blueprint.released(each, round) for each in uploads)
 
     def _present(self) -> dict[int, State]:
         return {client: stack.client_state(client) for stack in self._stacks for client in stack.clients}

@@ -55,7 +55,13 @@ class Experiment:
         generation = self.config.generation.build(Generation)
         writer = generation.writer(self.config.dataset, self.config.evaluation.eval_batch_size)
         self.evaluation = Evaluation(
-            parts.evaluate, parts.evaluate_locally, held_out, generation, writer, parts.device
+            parts.evaluate,
+            parts.evaluate_locally,
+            held_out,
+            generation,
+            writer,
+            parts.device,
+            parts.engine.blueprint,
         )
         self.rounds = Rounds(parts, self.evaluation)
         self.limits = Limits(**vars(self.config.budget))
@@ -99,6 +105,8 @@ class Experiment:
             self.limits.rounds, len(self.parts.sample_counts), self.parts.device, len(self.records)
         )
         _LOG.info("%s", told)
+        for line in self.rounds.privacy.reasons():
+            _LOG.info("%s", line)
         if (root := self.config.dataset_root) is not None:
             _LOG.info("images from %s", root)
         return told
@@ -123,6 +131,7 @@ class Experiment:
             adapter=self.parts.config.adapter.build(Adapter),
             class_names=dataset.class_names or tuple(map(str, range(dataset.num_classes))),
             evaluation=self.evaluation,
+            privacy=self.rounds.privacy,
             cluster=self._recovery.cluster,
         )
         return report.write(self.records, stopped_by, self.limits)

@@ -14,6 +14,7 @@ from fedsplit.parties.client_cost import ClientCost
 from fedsplit.recording.metrics import Record
 from fedsplit.state.weights import is_finite
 from fedsplit.training.evaluation import Evaluation
+from fedsplit.training.privacy import PrivacyRecord
 
 
 class Rounds:
@@ -27,6 +28,7 @@ class Rounds:
     def __init__(self, parts: RunParts, evaluation: Evaluation) -> None:
         self._parts, self._config, self._evaluation = parts, parts.config, evaluation
         self._algorithm, self._transport, self._ledger = parts.algorithm, parts.transport, parts.ledger
+        self.privacy = PrivacyRecord(parts)
         self.phase = "training"
         """What is done now."""
         self.written: Written | None = None
@@ -55,11 +57,12 @@ class Rounds:
         full, auxiliary = self._algorithm.full_weights(), self._algorithm.evaluated_auxiliary()
         if not is_finite(full):
             raise RunFailed("the model is not finite")
-        scores = local = self.written = None
+        scores = local = released = self.written = None
         evaluations, rest = divmod(t + 1, self._config.evaluation.eval_interval)
         if not rest:
             scores = self._evaluation.globally(full, auxiliary)
             local = self._evaluation.locally(full, auxiliary)
+            released = self._evaluation.released(full, auxiliary, t)
             if self._evaluation.generation.is_due(evaluations):
                 self.written = self._evaluation.texts(full, auxiliary)
         error = self._gradient_error(t, cohort)
@@ -77,6 +80,7 @@ class Rounds:
             bits={d: {kind: each.bits for kind, each in kinds.items()} for d, kinds in traffic.items()},
             sqnr={d: {kind: each.sqnr for kind, each in kinds.items()} for d, kinds in traffic.items()},
             again=dict(self._ledger.again(t)),
+            copies=self._ledger.copies(t),
             left_out=list(self._transport.left_out),
             local_accuracy=local.summary if local else None,
             gradient_error=error,
@@ -85,6 +89,8 @@ class Rounds:
             client_memory=self.client_cost.memory,
             held=self.client_cost.held,
             text_scores=self.written.scores if self.written else None,
+            released_accuracy=released,
+            epsilons=self.privacy.epsilons(t),
             seconds={
                 "clients": clients,
                 "server": trained - start - clients,

@@ -47,6 +47,7 @@ class RunSetting:
         smashed_shape: of one sample.
         client_weights: of the client model; what weights look like.
         head_weights: of the clients' head, likewise; empty where they have none.
+        trunk_shape: of one sample of what clients with a tail are sent; None where their model has none.
         control_variates: what these look like; empty where clients have none.
         device: where weights are.
         seed: of what codecs draw.
@@ -69,6 +70,7 @@ class RunSetting:
     seed: int
     ledger: Ledger
     build: "BuildRun"
+    trunk_shape: tuple[int, ...] | None = None
     frozen_digest: str = ""
 
 
@@ -80,10 +82,12 @@ class Member:
         client: its number.
         prepare: makes inputs of this process's data as the run does; raises `UserError` where these are not
             what the run is about.
+        secret: that its noise is made from, and that only its machine knows; None: derived from the seed.
     """
 
     client: int
     prepare: Callable[[Dataset], Dataset]
+    secret: bytes | None = None
 
 
 BuildRun: TypeAlias = Callable[[RunConfig, Member], RunSetting]

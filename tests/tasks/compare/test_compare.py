@@ -15,6 +15,7 @@ from fedsplit.deployment import storage
 from fedsplit.machine.extras import install_command
 from tests.conftest import TINY
 
+pytestmark = pytest.mark.usefixtures("warm_processes")
 ASKED = ("task.calibration_batches=2", "task.calibration_batch_size=16", "task.repeats=2")
 
 

@@ -17,6 +17,7 @@ from fedsplit.parties.messages import (
     Part,
     StackedGradients,
     StackedUploads,
+    Stepped,
     Upload,
 )
 from fedsplit.parties.server_copies import ServerCopies
@@ -138,8 +139,19 @@ class SpreadEngine(Engine):
         for worker, own in self._divided(dz).items():
             self._tell(worker, "backward", round, step, own)
 
+    def step_tail(self, round: int, step: int, h: Mapping[int, Tensor]) -> Stepped:
+        divided = self._divided(h)
+        asked = [self.workers.ask(worker, "step_tail", round, step, own) for worker, own in divided.items()]
+        answers = self._answers(asked)
+        losses = [loss for own, _ in answers for loss in own]
+        losses.sort(key=lambda loss: self._unit_of[loss.clients[0]])
+        if all(isinstance(gradients, StackedGradients) for _, gradients in answers):
+            stacks = [stack for _, gradients in answers for stack in gradients.stacks]
+            return losses, StackedGradients(stacks)
+        return losses, {client: gradients[client] for _, gradients in answers for client in gradients}
+
     def _divided(self, dz: Mapping[int, Tensor]) -> dict[int, Mapping[int, Tensor]]:
-        """The cut gradients of each worker's clients; stacks of clients of one unit stay stacks."""
+        """What goes to each worker's clients; stacks of clients of one unit stay stacks."""
         stacks = dz.stacks if isinstance(dz, StackedGradients) else ()
         if stacks and all(len({self._home[client] for client in clients}) == 1 for clients, _ in stacks):
             by_worker: dict[int, list[Any]] = {}

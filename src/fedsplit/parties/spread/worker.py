@@ -28,6 +28,7 @@ class SpreadWorker:
             "forward": self.forward,
             "evaluated": self.evaluated,
             "backward": self.backward,
+            "step_tail": engine.step_tail,
             "train_local": self.train_local,
             "state": engine.state,
             "take": engine.take,

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from fedsplit.algorithms.algorithm import Algorithm
 from fedsplit.algorithms.round_load import Population, RoundLoad
 from fedsplit.building.client_cost import build_client_cost
-from fedsplit.building.models import build_whole_model
+from fedsplit.building.models import build_whole_model, refuse_tail
 from fedsplit.building.parts import ClientParts
 from fedsplit.building.process import prepare_process
 from fedsplit.building.quantization import build_quantization
@@ -86,6 +86,7 @@ class CutTable(Task):
 
     def costs(self, parts: ClientParts) -> list[CutCosts]:
         """Of every cut, in the order of the model's operations."""
+        refuse_tail(parts.config, "with task=cuts, which tries one cut after the other")
         whole, example = build_whole_model(parts.config, parts.data, parts.device)
         cuts = find_cuts(whole, example)
         stages = parts.config.splitting.stages or [cut.name for cut in cuts.stages()]
