@@ -162,7 +162,7 @@ class RayWorkers(Workers):
             except RayTaskError as error:
                 raise error.cause from error
             except RayError as error:
-                _LOG.warning("worker %s did not start: %s", begun[handle], _reason(error))
+                _LOG.warning("worker %s did not start: %s", begun[handle], lost_reason(error))
         self._actors |= {worker: actors[worker] for worker in nodes}
         return nodes
 
@@ -186,7 +186,7 @@ class RayWorkers(Workers):
             raise error.cause from error
         except RayError as error:
             self._lost.add(pending.worker)
-            raise WorkerLost(pending.worker, _reason(error)) from error
+            raise WorkerLost(pending.worker, lost_reason(error)) from error
         finally:
             self._waiting.pop(pending.handle, None)
         busy = self.summary.busy_seconds
@@ -292,7 +292,7 @@ def _free_of(node: dict[str, Any]) -> tuple[float, float]:
     return resources.get("CPU", 0.0), resources.get("GPU", 0.0)
 
 
-def _reason(error: RayError) -> str:
+def lost_reason(error: Exception) -> str:
     """What became of a worker, in a line."""
     if isinstance(error, OutOfMemoryError) or _LOW_MEMORY in str(error):
         return "Ray's memory monitor ended it, since memory of its node ran low, whoever took it"
