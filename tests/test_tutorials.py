@@ -1,4 +1,4 @@
-"""Tutorials, followed: their files are written and their commands typed in order, in an empty folder."""
+"""Tutorials, followed in an empty folder: their files are written and their commands typed, in order."""
 
 import re
 import shlex

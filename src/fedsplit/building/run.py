@@ -11,7 +11,7 @@ from fedsplit.building.blueprint import build_blueprint
 from fedsplit.building.clock import build_clock
 from fedsplit.building.cluster import build_cluster, spread
 from fedsplit.building.data import Data, build_data
-from fedsplit.building.defence import build_defence
+from fedsplit.building.defence import build_defence, with_private_gradients
 from fedsplit.building.device import find_device
 from fedsplit.building.engines import decide_engine
 from fedsplit.building.evaluation import build_evaluator, build_local_evaluator
@@ -113,6 +113,8 @@ def build_clients(
     if start is not None:
         start.load_into(models.halves, models.auxiliary)
     set_models_computation(models, config, device)
+    head = models.halves.server if algorithm.client_head == "server" else models.auxiliary
+    rule = with_private_gradients(rule, defence, config=config, data=data, models=models, head=head)
     recorder = build_recorder(config, device, client_optimizer, server_optimizer, auxiliary_optimizer)
     estimates = algorithm.client_head == "estimator"
     parts = Ingredients(

@@ -160,9 +160,9 @@ class Ledger:
         """The communication load: all bytes of all rounds."""
         return sum(
             traffic.bytes
-            for entry in self._rounds.values()
-            for kinds in entry.values()
-            for traffic in kinds.values()
+            for entry in list(self._rounds.values())  # copies: another thread may look meanwhile
+            for kinds in list(entry.values())
+            for traffic in list(kinds.values())
         )
 
     def state(self) -> State:

@@ -48,8 +48,7 @@ def list_table(runs: Sequence[Run]) -> Table:
 
 def summary_table(run: Run) -> Table:
     """Table of one run: what it reached, and what it cost."""
-    algorithm, model, dataset, distribution = _names(run)
-    table = Table(title=f"{algorithm}: {model} on {dataset} ({distribution})", show_header=False)
+    table = Table(show_header=False)
     table.add_column()
     table.add_column(justify="right")
     table.add_row("State", state_of(run))
@@ -78,6 +77,8 @@ def next_commands(run: Run) -> list[tuple[str, str]]:
 
 def print_summary(run: Run) -> None:
     """Print what a run reached and cost, and the commands that usually follow it."""
+    algorithm, model, dataset, distribution = _names(run)
+    print(f"{algorithm}: {model} on {dataset} ({distribution})")
     print_table(summary_table(run))
     following = next_commands(run)
     width = max((len(purpose) for purpose, _ in following), default=0)

@@ -23,7 +23,7 @@ from fedsplit.trackers.tracker import Harmless, Tracker
 from fedsplit.training.evaluation import Evaluation
 from fedsplit.training.failures import no_room_told, run_failed
 from fedsplit.training.final_report import FinalReport
-from fedsplit.training.progress import ProgressLines, activity, beginning, round_line
+from fedsplit.training.progress import Activity, ProgressLines, activity, beginning, round_line
 from fedsplit.training.recovery import Recovery
 from fedsplit.training.round_callback import call_after_round
 from fedsplit.training.rounds import Rounds
@@ -111,8 +111,19 @@ class Experiment:
             _LOG.info("images from %s", root)
         return told
 
-    def _activity(self) -> str:
-        return activity(len(self.records), self.rounds.phase, self.parts.alignment.fits)
+    def _activity(self) -> Activity:
+        if len(self.records) >= self.limits.rounds:
+            return Activity("writing results")
+        return activity(
+            len(self.records),
+            self.rounds.phase,
+            self.parts.alignment.fits,
+            seconds=time.monotonic() - self.rounds.began,
+            fraction=self.rounds.fraction,
+            load=self.ledger.load,
+            before=[sum(record.seconds.values()) for record in self.records[-5:]],
+            rounds=self.limits.rounds,
+        )
 
     def _run_to_the_end(self, directory: RunDirectory, lines: ProgressLines) -> dict[str, object]:
         while True:
@@ -172,6 +183,7 @@ class Experiment:
 
     def _go_back(self, directory: RunDirectory, lost: WorkerLost) -> None:
         """Go on from an earlier round with workers in the place of those that were lost."""
+        saved = self._saved
         try:
             self._recovery.go_back(lost, len(self.records), directory.latest_checkpoint, self.restore)
         except WorkerLost as other:
@@ -179,7 +191,8 @@ class Experiment:
             return
         except RunFailed as error:
             raise self._failed(directory, str(error)) from error
-        _LOG.warning("%s; the run goes on from the end of round %s", lost, len(self.records) - 1)
+        self._saved = saved
+        _LOG.warning("%s; the run goes on with round %s", lost, len(self.records))
         directory.rewrite(self.records)
 
     def _failed(self, directory: RunDirectory, what: str) -> RunFailed:

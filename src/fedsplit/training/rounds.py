@@ -31,6 +31,9 @@ class Rounds:
         self.privacy = PrivacyRecord(parts)
         self.phase = "training"
         """What is done now."""
+        self.began = time.monotonic()
+        """When the round began."""
+        self._samples, self._read = 0, 0
         self.written: Written | None = None
         """Texts of the last round; None where none were generated in it."""
 
@@ -48,6 +51,8 @@ class Rounds:
         start, self.phase = time.perf_counter(), "training"
         self._transport.client_seconds = 0.0
         cohort = self._parts.cohort_of(t)
+        self.began, self._read = time.monotonic(), self._parts.data.count.read
+        self._samples = sum(self._parts.sample_counts[client] for client in cohort)
         metrics = self._transport.run_round(
             t, cohort, lambda cohort: self._algorithm.run_round(t, cohort), self._algorithm
         )
@@ -97,6 +102,13 @@ class Rounds:
                 "evaluate": time.perf_counter() - trained,
             },
         )
+
+    @property
+    def fraction(self) -> float | None:
+        """Fraction of the round's local training that is done; None where none was done in this process."""
+        read = self._parts.data.count.read - self._read
+        expected = self._samples * self._config.training.local_epochs
+        return min(1.0, read / expected) if read and expected else None
 
     @cached_property
     def client_cost(self) -> ClientCost:

@@ -28,6 +28,7 @@ from fedsplit.config.traits import algorithm_traits
 from fedsplit.config.values import PositiveInt
 from fedsplit.errors import UserError
 from fedsplit.files.paths import user_path
+from fedsplit.machine.progress import track
 from fedsplit.models.derived import DerivedAuxiliary
 from fedsplit.models.splitting.cuts import Cut, Cuts, evaluating
 from fedsplit.models.splitting.probed import ProbedCut, ProbedCuts
@@ -100,7 +101,7 @@ class CutTable(Task):
         population = self._population(parts)
         algorithms = _algorithms()
         found = []
-        for cut in _outermost(cuts.possible, stages):
+        for cut in track(_outermost(cuts.possible, stages), "measuring cuts"):
             if self.among == "stages" and cut.end not in numbers:
                 continue
             halves = divided(cuts, cut)
