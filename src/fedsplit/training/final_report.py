@@ -114,11 +114,8 @@ class FinalReport:
                 "auxiliary": _frozen_bytes(self.models.auxiliary),
             },
         )
-        results |= {
-            "privacy": self.privacy.results(records[-1]),
-            "auc": None,
-            "cluster": self.cluster.plain() if self.cluster else None,
-        }
+        cluster = self.cluster.plain() if self.cluster else None
+        results |= {"privacy": self.privacy.results(records[-1]), "cluster": cluster, "auc": None}
         self.directory.save_results(results)
         if local:
             with optional(LOCAL_ACCURACY):
