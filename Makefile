@@ -6,7 +6,7 @@ unexport PYTHONDONTWRITEBYTECODE # modules are compiled once, and not in each pr
 ENVIRONMENT := .venv
 IN := $(ENVIRONMENT)/bin
 
-.PHONY: run test test-long lint install clean
+.PHONY: run test test-long lint docs install clean
 
 run: $(ENVIRONMENT)/runs ## train FSL-SAGE on the bundled digits images
 	$(IN)/python main.py
@@ -22,6 +22,9 @@ lint: install ## what CI checks beside the tests
 	$(IN)/ruff check .
 	$(IN)/ruff format --check .
 	$(IN)/mypy
+
+docs: install ## the documentation as a site: site/index.html
+	NO_MKDOCS_2_WARNING=1 $(IN)/mkdocs build --quiet
 
 install: $(ENVIRONMENT)/installed ## .venv with everything in it
 

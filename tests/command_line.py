@@ -14,7 +14,10 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from tests.warm import warm_forker
+from fedsplit.errors import UserError
+from fedsplit.tasks.task import perform
+from tests.configurations import configuration
+from tests.warm import end_warm_processes, start_warm_processes, warm_forker
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -32,13 +35,24 @@ def command_line(
     return subprocess.CompletedProcess([program, *arguments], code, stdout, stderr)
 
 
+def refusal(*arguments: str, directory: Path) -> str:
+    """Line in which a run of its own is refused, as a command's is, without what composing anew takes."""
+    try:
+        perform(directory, configuration(*arguments))
+    except UserError as error:
+        return str(error)
+    raise AssertionError(f"done: {' '.join(arguments)}")
+
+
 def _become(program: str, arguments: Sequence[str], cwd: Path) -> None:
     """Be the process of a command."""
     os.chdir(cwd)
     sys.argv = [str(ROOT / program), *arguments]
     sys.path.insert(0, str(ROOT))
+    start_warm_processes()
     try:
         runpy.run_path(sys.argv[0], run_name="__main__")
     finally:
+        end_warm_processes()
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()

@@ -5,16 +5,22 @@ Hydra composes each choice once; choices are put together and values set as it d
 """
 
 import copy
+import json
+import os
 import re
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import cache
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
 
 from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from fedsplit.config.choices import CONFIGS
+import fedsplit.config
+from fedsplit.config.choices import CONFIGS, own_directory
 from fedsplit.config.compose import choices_of, composed, plain
 from fedsplit.config.overrides import spelled_out
 from fedsplit.config.run_config import RunConfig
@@ -88,7 +94,36 @@ def _place(override: str) -> str:
 
 @cache
 def _composed(*overrides: str) -> tuple[dict[str, object], dict[str, str | None]]:
-    """What Hydra composes of all at once, unresolved."""
+    """What Hydra composes of all at once, unresolved; looked up where another process has composed it.
+
+    Hydra takes longer than a tiny run, and processes of tests need the same choices.
+    """
+    if own_directory() is not None:
+        return _composed_by_hydra(*overrides)
+    file = _compositions() / f"{sha256(json.dumps(overrides).encode()).hexdigest()}.json"
+    try:
+        config, choices = json.loads(file.read_text("utf-8"))
+    except OSError:
+        config, choices = _composed_by_hydra(*overrides)
+        if json.loads(text := json.dumps([config, choices])) == [config, choices]:
+            partial = file.with_suffix(f".{os.getpid()}")
+            partial.write_text(text, "utf-8")
+            partial.replace(file)
+    return config, choices
+
+
+@cache
+def _compositions() -> Path:
+    """A folder for what Hydra composes of the files as they are now."""
+    digest = sha256(version("hydra-core").encode() + version("omegaconf").encode())
+    for path in sorted(CONFIGS.rglob("*.yaml")) + sorted(Path(fedsplit.config.__path__[0]).glob("*.py")):
+        digest.update(path.read_bytes() + str(path.relative_to(path.parents[2])).encode())
+    folder = CONFIGS.parent / ".pytest_cache" / "compositions" / digest.hexdigest()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _composed_by_hydra(*overrides: str) -> tuple[dict[str, object], dict[str, str | None]]:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         config = composed(overrides)
     own = {key: node for key, node in config.items_ex(resolve=False) if key != "hydra"}

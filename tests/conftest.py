@@ -21,6 +21,7 @@ from fedsplit.config.run_config import RunConfig
 from fedsplit.training.experiment import Experiment
 from tests.cases import mark_long
 from tests.configurations import configuration
+from tests.warm import warm_children
 
 set_hypothesis_home_dir(Path(gettempdir()) / "hypothesis")  # what it notes of the source files it read
 settings.register_profile(
@@ -67,6 +68,8 @@ METHODS: dict[str, tuple[str, ...]] = {
     "fed_avgm": (),
     "fed_prox": (),
     "heron": ("algorithm.server_update_interval=1",),
+    "scaffold": (),
+    "sglr": ("algorithm.phi=1",),
 }
 """Algorithms that are made of the same moves, and settings with which three rounds show all of each."""
 
@@ -122,6 +125,13 @@ def _small_worker(_kept_memory: list[int]) -> Iterator[None]:
 
 def _resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.fixture
+def warm_processes() -> Iterator[None]:
+    """What this package starts as a fresh process is one that has imported everything."""
+    with warm_children():
+        yield
 
 
 @pytest.fixture

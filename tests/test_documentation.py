@@ -92,7 +92,8 @@ def test_commands_of_the_readme_compose_to_the_choices_they_name(root: Path, con
     lines = re.findall(
         r"^    python main\.py(.*?)(?:#.*)?$", (root / "README.md").read_text("utf-8"), re.MULTILINE
     )
-    commands = [shlex.split(line) for line in lines if "-m" not in line.split() and "resume=" not in line]
+    runs = [line for line in lines if shlex.split(line)[:1] == [] or "=" in shlex.split(line)[0]]
+    commands = [shlex.split(line) for line in runs if "-m" not in line.split() and "resume=" not in line]
     assert len(commands) >= 4
     for overrides in commands:
         config = configured(*map(one_list, overrides))

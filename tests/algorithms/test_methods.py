@@ -1,6 +1,6 @@
 """Algorithms beside the first five: bytes in closed form, both engines alike, and what each is equal to."""
 
-from functools import cache
+from functools import cache, partial
 from itertools import count
 from typing import Any
 from weakref import finalize
@@ -58,10 +58,15 @@ def closed_forms(algorithm: str) -> list[dict[tuple[str, str], int]]:
     both = {(d, "client_weights"): M * C for d in DIRECTIONS}
     uploads = {("up", "smashed"): N * Z, ("up", "labels"): N}
     auxiliary = {(d, "auxiliary_weights"): M * A for d in DIRECTIONS}
+    full = {(d, "full_weights"): M * (C + S) for d in DIRECTIONS}
     if algorithm.startswith("fed_"):
-        return [{(d, "full_weights"): M * (C + S) for d in DIRECTIONS}] * 3
+        return [full] * 3
+    if algorithm == "scaffold":
+        return [full | {(d, "control_variates"): M * (C + S) for d in DIRECTIONS}] * 3
     if algorithm == "ampere":
         return [both | auxiliary, uploads | {("down", "client_weights"): M * C}, {}]
+    if algorithm == "sglr":  # one gradient a step for all; the largest client has 44 samples
+        return [both | uploads | {("down", "cut_gradient"): 44 * Z}] * 3
     if algorithm in ("lgl_sl", "heron"):
         return [both | uploads | auxiliary] * 3
     return [both | uploads | {("down", "cut_gradient"): N * Z}] * 3
@@ -75,7 +80,8 @@ def test_bytes_of_every_round_are_the_closed_form_and_that_of_the_algorithm_itse
         counted = {(d, kind): record.bytes[d][kind] for d in DIRECTIONS for kind in KINDS}
         assert counted == dict.fromkeys(counted, 0) | each
     totals = [sum(each.values()) for each in expected]
-    assert type(run.algorithm).round_load(terms_of(run)) == totals[0]
+    load = partial(type(run.algorithm).round_load, **{"phi": 1.0} if algorithm == "sglr" else {})
+    assert load(terms_of(run)) == totals[0]
     if isinstance(run.algorithm, Ampere):
         assert run.algorithm.upload_load(terms_of(run)) == totals[1]
 
@@ -88,9 +94,10 @@ def terms_of(run: Experiment) -> RoundLoad:
         population,
         run.parts.quantization,
         models.smashed_shape,
-        models.halves.client.state_dict(),
+        {name: each for part in models.halves.at_client for name, each in part.state_dict().items()},
         models.halves.server.state_dict(),
         models.auxiliary.state_dict() if models.auxiliary else {},
+        models.trunk_shapes and models.trunk_shapes[0],
     )
 
 

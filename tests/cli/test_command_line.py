@@ -13,7 +13,7 @@ from fedsplit.errors import UserError
 from fedsplit.recording.metrics import Record
 from fedsplit.tasks.task import announced
 from fedsplit.training.experiment import Experiment
-from tests.command_line import command_line
+from tests.command_line import command_line, refusal
 from tests.conftest import TINY, Configure
 
 ONE_AT_ONCE = "hydra.launcher.n_jobs=1"  # the other core is another test's
@@ -167,6 +167,13 @@ MISTAKES = [
 """One of those, and what only a command finds."""
 
 
+def _of_composing(arguments: list[str], message: str) -> bool:
+    """Whether a mistake is found in composing, or before or beside that; others, in one configuration."""
+    first = arguments[0]
+    others = first.startswith(("-", "+", "~", "=", "hydra.", "resume=", "sweep.")) or "(" in first
+    return others or ": no such " in message or arguments in (["rounds=-1"], ["num_clients=100000"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"), WRONG, ids=lambda v: " ".join(v) if isinstance(v, list) else ""
 )
@@ -180,7 +187,23 @@ def test_configuration_with_a_mistake_is_refused_in_one_line(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"), MISTAKES, ids=lambda v: " ".join(v) if isinstance(v, list) else ""
+    ("arguments", "message"),
+    [each for each in MISTAKES if not _of_composing(*each)],
+    ids=lambda v: " ".join(v) if isinstance(v, list) else "",
+)
+def test_run_with_a_mistake_is_refused_in_one_line_and_nothing_written(
+    tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    told = refusal(*(each.replace("{tmp}", str(tmp_path)) for each in arguments), directory=tmp_path / "run")
+    assert f"{told}\n".startswith(message.replace("{tmp}", str(tmp_path)))
+    assert "\n" not in told
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [each for each in MISTAKES if _of_composing(*each)],
+    ids=lambda v: " ".join(v) if isinstance(v, list) else "",
 )
 def test_command_with_a_mistake_ends_with_one_clear_line_and_nothing_written(
     tmp_path: Path,
@@ -418,7 +441,7 @@ def test_run_in_a_file_says_how_it_began_and_how_it_stands_and_where_it_is(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["main.py", *TINY, "progress=true", "rounds=3", "hydra.run.dir=here"])
     assert main() == 0
-    first, last, where = capsys.readouterr().out.splitlines()
+    first, last, *_, where = capsys.readouterr().out.splitlines()
     assert first == "3 rounds, 3 clients, on cpu; saved in here"
     assert last.startswith("round    2  accuracy ")
     assert where == "here"
@@ -427,11 +450,9 @@ def test_run_in_a_file_says_how_it_began_and_how_it_stands_and_where_it_is(
 
     monkeypatch.setattr(sys, "argv", ["main.py", "resume=here"])
     assert main() == 0
-    assert capsys.readouterr().out.splitlines() == [
-        "here has finished: 3 rounds, stopped by rounds; a larger rounds= goes on with it",
-        "3 rounds, 3 clients, on cpu, going on after 3; saved in here",
-        "here",
-    ]
+    finished, first, *_, where = capsys.readouterr().out.splitlines()
+    assert finished == "here has finished: 3 rounds, stopped by rounds; a larger rounds= goes on with it"
+    assert (first, where) == ("3 rounds, 3 clients, on cpu, going on after 3; saved in here", "here")
 
 
 def test_failed_run_names_the_whole_command_that_goes_on_with_its_checkpoint(

@@ -110,6 +110,7 @@ def test_run_computes_what_the_command_does_and_leaves_the_process_as_it_was(tmp
     assert [row["round"] for row in rows] == [0, 1]
 
 
+@pytest.mark.usefixtures("warm_processes")
 def test_run_over_grpc_in_another_thread_is_that_of_one_process(tmp_path: Path) -> None:
     alone = train(tmp_path / "alone", engine="sequential", num_clients=2)
     with unusual_process(), ThreadPoolExecutor(1) as thread:

@@ -207,3 +207,26 @@ def test_stacked_state_shares_no_memory_with_the_module(clients: int) -> None:
     before = module.weight.detach().clone()
     StackedState(module, clients).load_all({"weight": torch.zeros(2, 2), "bias": torch.zeros(2)})
     assert torch.equal(module.weight, before)
+
+
+@pytest.mark.parametrize("rows", [[0, 1], [2, 0]], ids=str)
+def test_what_is_kept_beside_parameters_moves_with_its_rows_and_is_part_of_their_state(
+    rows: list[int],
+) -> None:
+    module = nn.Linear(2, 3)
+    stack, lone = (
+        StackedState(module, CLIENTS, SGD, keeps=["total"]),
+        ModelState(module, SGD, keeps=["total"]),
+    )
+    some = stack.rows(rows_of(rows))
+    for tensor in some.kept["total"].values():
+        tensor.add_(torch.tensor([1.0, 2.0]).view(-1, *[1] * (tensor.ndim - 1)))
+    some.descend([torch.zeros_like(each) for each in some.trained.values()], 1.0)
+    for row in range(CLIENTS):
+        lone.load_state(stack.row_state(row))
+        added = float(rows.index(row) + 1) if row in rows else 0.0
+        assert all(bool((each == added).all()) for each in lone.kept["total"].values())
+    stack.load_row_state(rows[1], lone.state())
+    assert all(
+        torch.equal(each[rows[1]], lone.kept["total"][name]) for name, each in stack.kept["total"].items()
+    )

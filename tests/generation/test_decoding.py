@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 
 import pytest
@@ -8,9 +8,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from fedsplit.data.samples import PAD_INPUT
-from fedsplit.generation.decoding import beam_search, greedy
+from fedsplit.generation.decoding import Logits, beam_search, greedy
 
 V, END = 7, 6
+
+
+def at_some(logits: Callable[[Tensor], Tensor]) -> Logits:
+    """A model that computes all positions and gives some."""
+    return lambda ids, at: logits(ids)[at]
 
 
 class Causal(nn.Module):
@@ -55,14 +60,14 @@ def test_greedy_text_in_a_batch_is_the_one_of_each_prompt_computed_alone(
                 break
             text.append(token)
         expected.append(text)
-    assert greedy(model, prompts, max_tokens=max_tokens, end=END) == expected
+    assert greedy(at_some(model), prompts, max_tokens=max_tokens, end=END) == expected
 
 
 @given(seed=st.integers(0, 100), prompts=PROMPTS, max_tokens=st.integers(0, 6))
 def test_beam_of_one_text_is_the_greedy_one(seed: int, prompts: list[list[int]], max_tokens: int) -> None:
     model = Causal(seed)
-    found = beam_search(model, prompts, width=1, max_tokens=max_tokens, end=END)
-    assert found == greedy(model, prompts, max_tokens=max_tokens, end=END)
+    found = beam_search(at_some(model), prompts, width=1, max_tokens=max_tokens, end=END)
+    assert found == greedy(at_some(model), prompts, max_tokens=max_tokens, end=END)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -70,7 +75,7 @@ def test_beam_of_one_text_is_the_greedy_one(seed: int, prompts: list[list[int]],
 def test_beam_that_holds_all_texts_finds_the_likeliest_of_all(seed: int, length_penalty: float) -> None:
     model, prompts, longest = Causal(seed), [[1, 2], [3]], 3
     found = beam_search(
-        model,
+        at_some(model),
         prompts,
         width=V**longest,
         max_tokens=longest,
@@ -101,16 +106,16 @@ def test_wider_beam_finds_a_likelier_text_where_the_likeliest_token_leads_astray
         ]
         return torch.tensor(rows).clamp_min(1e-9).log()
 
-    assert greedy(logits, [[0]], max_tokens=2, end=3) == [[1, 0]]  # 0.6 * 0.5
-    assert beam_search(logits, [[0]], width=2, max_tokens=2, end=3) == [[2]]  # 0.4 * 1.0
+    assert greedy(at_some(logits), [[0]], max_tokens=2, end=3) == [[1, 0]]  # 0.6 * 0.5
+    assert beam_search(at_some(logits), [[0]], width=2, max_tokens=2, end=3) == [[2]]  # 0.4 * 1.0
 
 
 def test_prompt_that_ends_with_the_end_token_is_continued() -> None:
     def logits(ids: Tensor) -> Tensor:
         return nn.functional.one_hot(torch.zeros_like(ids), V).float()
 
-    assert greedy(logits, [[1, END]], max_tokens=2, end=END) == [[0, 0]]
-    assert beam_search(logits, [[1, END]], width=2, max_tokens=2, end=END) == [[0, 0]]
+    assert greedy(at_some(logits), [[1, END]], max_tokens=2, end=END) == [[0, 0]]
+    assert beam_search(at_some(logits), [[1, END]], width=2, max_tokens=2, end=END) == [[0, 0]]
 
 
 def test_prompts_whose_text_has_ended_are_computed_no_more() -> None:
@@ -122,5 +127,5 @@ def test_prompts_whose_text_has_ended_are_computed_no_more() -> None:
         tokens = torch.where(ids[:, :1] == 1, END, 0).expand_as(ids)
         return nn.functional.one_hot(tokens, V).float()
 
-    assert greedy(logits, [[1], [2], [1, 2]], max_tokens=2, end=END) == [[], [0, 0], []]
+    assert greedy(at_some(logits), [[1], [2], [1, 2]], max_tokens=2, end=END) == [[], [0, 0], []]
     assert seen == [3, 1]

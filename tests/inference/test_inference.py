@@ -26,6 +26,7 @@ from fedsplit.transport.grpc.protocol.tls import Tls
 from fedsplit.transport.grpc.server import listening as server_listening
 from fedsplit.transport.grpc.server.meeting import Link, Refused
 from tests.conftest import TINY
+from tests.warm import warm_children
 
 SHORT = (
     *TINY,
@@ -62,7 +63,8 @@ def config() -> Callable[..., RunConfig]:
 @pytest.fixture(scope="module")
 def local(config: Callable[..., RunConfig], tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("local") / "done"
-    infer(config("precision=[fp32,int8]"), directory)
+    with warm_children():
+        infer(config("precision=[fp32,int8]"), directory)
     return directory
 
 
@@ -126,6 +128,7 @@ def test_split_inference_of_devices_that_dial_in_has_the_bits_of_one_process_als
     assert not (tmp_path / "done" / "deployed").exists()  # devices brought their own
 
 
+@pytest.mark.usefixtures("warm_processes")
 def test_split_inference_of_a_spawned_device_process_has_the_bits_of_one_process(
     config: Callable[..., RunConfig], local: Path, tmp_path: Path
 ) -> None:
@@ -167,6 +170,7 @@ def test_device_refuses_a_directory_without_a_deployed_model(tmp_path: Path) -> 
         DeviceClient(server="127.0.0.1:1", client=0, tls=None, model=tmp_path, own={})
 
 
+@pytest.mark.usefixtures("warm_processes")
 def test_split_inference_refuses_a_client_that_trains_and_goes_on_with_its_device(
     config: Callable[..., RunConfig], local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -92,6 +92,39 @@ def test_halves_own_all_parameters_once_and_share_none_with_the_original(name: s
     assert all(torch.equal(value, before[key]) for key, value in whole.state_dict().items())
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    ("name", "cut", "tail"),
+    [
+        ("digits_cnn", "conv1", "relu3"),
+        ("simple_conv", "norm1", "flatten"),
+        ("resnet20", "layer1.0", "layer3"),
+        ("resnet20", "layer1.0.conv1", "layer2.0.conv1"),  # of both cuts, the input of a block crosses too
+    ],
+)
+def test_model_that_is_cut_twice_has_the_outputs_gradients_and_statistics_of_the_whole(
+    *, name: str, cut: str, tail: str, training: bool
+) -> None:
+    whole, x = build(name)
+    parts = split(whole, cut, x, tail)
+    for module in (whole, *parts.modules):
+        module.train(training)
+    expected, actual = whole(x), x
+    for part in parts.modules:
+        actual = part(actual)
+    packed = cut.endswith("conv1") and "." in cut
+    torch.testing.assert_close(actual, expected, rtol=1e-4 * packed, atol=1e-5 * packed)
+    if packed:
+        return
+    expected.square().sum().backward()
+    actual.square().sum().backward()
+    merged = {key: each for part in parts.modules for key, each in part.named_parameters()}
+    assert merged.keys() == dict(whole.named_parameters()).keys()
+    assert all(torch.equal(merged[key].grad, each.grad) for key, each in whole.named_parameters())
+    state = {key: each for part in parts.modules for key, each in part.state_dict().items()}
+    assert all(torch.equal(state[key], each) for key, each in whole.state_dict().items())
+
+
 class Reversed(torch.autograd.Function):
     """The gradient goes back with its sign turned."""
 

@@ -59,6 +59,26 @@ def test_halves_of_a_decoder_are_the_whole_at_every_block(family: str, lora: boo
 
 
 @pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize("family", long_but(EVERY_RUN, DECODERS))
+def test_head_of_a_decoder_gives_at_some_positions_what_it_gives_at_all(family: str, lora: bool) -> None:
+    layers = {"gpt2": ["c_attn"], "gpt_neox": ["query_key_value"]}.get(family, ["q_proj", "v_proj"])
+    whole = adapted(decoder(family), targets=[*layers, "lm_head"]) if lora else decoder(family)
+    halves = split(whole, find_cuts(whole, EXAMPLE).stages()[0].name, EXAMPLE)
+    whole.eval(), halves.server.eval()
+    x, at = tokens(3, 5), torch.tensor([[0, 1, 1, 0, 0], [0, 0, 0, 0, 0], [1, 0, 0, 0, 1]], dtype=torch.bool)
+    counted: list[int] = []
+    halves.server.get_submodule("lm_head").register_forward_hook(
+        lambda _, inputs, __: counted.append(inputs[0].shape[:-1].numel())
+    )
+    found, expected = halves.server(halves.client.eval()(x), at=at), whole(x)[at]
+    assert counted == [4]
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    theirs = gradients(expected, whole)
+    for name, gradient in gradients(found, halves.client, halves.server).items():
+        torch.testing.assert_close(gradient, theirs[name], rtol=1e-5, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("lora", [False, True])
 @pytest.mark.parametrize("family", long_but(EVERY_RUN, ENCODERS))
 def test_halves_of_an_encoder_are_the_whole_on_padded_samples(family: str, lora: bool) -> None:
     whole = adapted(encoder(family), targets=TARGETS[family]) if lora else encoder(family)

@@ -108,6 +108,20 @@ def test_splitfed_v1_round_waits_for_every_cut_gradient_and_shares_the_server() 
     assert seconds(SplitFedV1Timeline(), alone) == pytest.approx(1.1 + TRIPS[0] + 2.1)
 
 
+def test_round_with_tails_waits_for_both_cuts() -> None:
+    """Client 0 alone: beside its trips, down 0.1 + 0.05 b, the tail's step 0.003 b, up 0.1 + 0.1 b."""
+    messages = {key: size for key, size in split_messages((0, 1)).items() if key[0] == 0}
+    for step, samples in enumerate(BATCHES[0]):
+        messages[0, "down", "smashed", step] = samples * MB // 10
+        messages[0, "up", "cut_gradient", step] = samples * MB // 10
+    tails = 3 * 0.2 + 10 * (0.05 + 0.003 + 0.1)
+    expected = pytest.approx(1.1 + TRIPS[0] + tails + 2.1)
+    clock = Clock(
+        NETWORK, SplitFedV1Timeline(), replace(WORK, tail=1_000), batch_size=4, local_epochs=1, seed=0
+    )
+    assert clock.seconds(0, messages, SAMPLES.__getitem__, {}) == expected
+
+
 def test_splitfed_v2_round_is_the_sum_of_its_clients_in_the_order_of_their_turns() -> None:
     turns = TRIPS[0] + TRIPS[1]
     assert seconds(SplitFedV2Timeline(), split_messages((0, 1))) == pytest.approx(

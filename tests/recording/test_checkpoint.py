@@ -381,11 +381,11 @@ def _rewritten(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
 @pytest.mark.parametrize(
     ("change", "file", "words"),
     [
-        (lambda values: values.pop("format"), "json", "it has no format number, and must have 3"),
-        (lambda values: [values], "json", "it has no format number, and must have 3"),
-        (lambda values: values.update(format=1), "json", "format is 1, and must be 3"),
-        (lambda values: values.update(format=4), "json", "format is 4, and must be 3"),
-        (lambda values: values.update(format="3"), "json", "format is '3', and must be 3"),
+        (lambda values: values.pop("format"), "json", "it has no format number, and must have 4"),
+        (lambda values: [values], "json", "it has no format number, and must have 4"),
+        (lambda values: values.update(format=1), "json", "format is 1, and must be 4"),
+        (lambda values: values.update(format=5), "json", "format is 5, and must be 4"),
+        (lambda values: values.update(format="4"), "json", "format is '4', and must be 4"),
         (lambda values: values.update(more=1), "json", "it must not have more"),
         (lambda values: values.pop("rounds") and None, "json", "it must have rounds"),
         (lambda values: values.update(rounds="20"), "json", "rounds must be a whole number"),

@@ -49,6 +49,7 @@ def test_ledger_kinds_are_those_that_cross_the_network() -> None:
         "client_weights",
         "auxiliary_weights",
         "full_weights",
+        "control_variates",
     }
     assert DIRECTIONS == ("up", "down")
 
@@ -121,6 +122,21 @@ def test_ledger_quality_goes_on_from_a_state_too() -> None:
         each.add(0, "up", "smashed", 1, values=2, signal=1 / 3, noise=1e-3)
     assert other.traffic(0) == ledger.traffic(0)
     assert other.state() == ledger.state()
+
+
+def test_broadcast_counts_once_in_the_load_and_once_for_each_client_in_what_it_takes_to_send() -> None:
+    ledger, other = Ledger(keeps_messages=True), Ledger()
+    ledger.add(1, "down", "cut_gradient", 12, clients=[4, 2, 7], step=3, broadcast=True)
+    ledger.add(1, "down", "cut_gradient", 5, clients=[1], step=3, broadcast=True)
+    assert (ledger.load, ledger.copies(1), ledger.copies(0)) == (17, 24, 0)
+    assert ledger.taken(1) == {
+        (c, "down", "cut_gradient", 3): n for c, n in ((4, 12), (2, 12), (7, 12), (1, 5))
+    }
+    other.load_state(json.loads(json.dumps(ledger.state())))
+    assert other.state() == ledger.state()
+    assert other.copies(1) == 24
+    other.abandon(1)  # all that was sent was sent for nothing
+    assert (other.load, other.copies(1), other.again(1)["down"]) == (0, 0, 17 + 24)
 
 
 def test_ledger_keeps_messages_by_client_and_step_until_they_are_taken() -> None:

@@ -24,6 +24,7 @@ COLUMNS = [
     *(f"sqnr.{d}.{kind}" for d in ("up", "down") for kind in KINDS),
     "retransmitted.up",
     "retransmitted.down",
+    "broadcast_copies",
     "left_out",
     "local_accuracy.mean",
     "local_accuracy.std",
@@ -35,6 +36,8 @@ COLUMNS = [
     "client_memory_mb",
     "held_mb",
     *("bleu", "chrf", "rouge_l", "nist", "cider", "meteor"),
+    "released_accuracy",
+    *(f"epsilon.{what}" for what in ("smashed", "weights", "features", "labels")),
 ]
 
 
@@ -148,7 +151,10 @@ def test_metrics_record_state_holds_plain_values_under_the_names_of_its_fields(r
         "test_perplexity",
         "client_memory",
         "held",
+        "copies",
         "text_scores",
+        "released_accuracy",
+        "epsilons",
     ]
     assert state["bytes"] == record.bytes
     assert state["bytes"] is not record.bytes

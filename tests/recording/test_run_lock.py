@@ -10,7 +10,8 @@ from threading import Barrier, Thread
 import pytest
 
 from fedsplit.errors import UserError
-from fedsplit.recording.run_directory import LOCK, RunDirectory, RunLock
+from fedsplit.recording.run_directory import RunDirectory
+from fedsplit.recording.run_lock import LOCK, RunLock
 from fedsplit.tasks.task import go_on, perform
 from tests.conftest import TINY, Build, Configure
 

@@ -20,6 +20,7 @@ from fedsplit.tasks.train import Train
 from tests.command_line import command_line
 from tests.conftest import TINY, Configure
 
+pytestmark = pytest.mark.usefixtures("warm_processes")
 SHORT = ("task.requests=4", "task.warm_up=1", "task.calibration_batches=2", "batch_size=25")
 PRECISIONS = ("fp32", "int8")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.command_line import command_line
+from tests.warm import import_language_models
 
 SIZES = "{n_layer: 2, n_embd: 16, n_head: 2}"
 
@@ -14,6 +15,7 @@ SIZES = "{n_layer: 2, n_embd: 16, n_head: 2}"
 @pytest.fixture
 def texts(tmp_path: Path) -> tuple[str, ...]:
     """Overrides of a small run on texts of many lengths."""
+    import_language_models()
     for split, count in (("train", 24), ("test", 8)):
         lines = [{"context": f"{i} and {i}", "completion": "is " + "x" * (1 + i % 7)} for i in range(count)]
         (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, lines)))

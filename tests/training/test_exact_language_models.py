@@ -190,6 +190,36 @@ def test_targets_are_predicted_alone_where_contexts_are_given() -> None:
     assert torch.equal(objective.total(logits, y.masked_fill(y == IGNORED, PADDING)), total)
 
 
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_head_is_computed_at_targets_alone_in_steps_alignments_and_evaluations(algorithm: str) -> None:
+    own = ["algorithm.server_update_interval=2"] if algorithm in ("cse_fsl", "fsl_sage") else []
+    own += ["algorithm.align_interval=1", "auxiliary.max_dataset_size=4"] if algorithm == "fsl_sage" else []
+    run = built(f"algorithm={algorithm}", *own, "auxiliary.align_epochs=1", samples=24)
+    dataset, models = run.parts.data.dataset, (run.parts.models.halves.server, run.parts.models.auxiliary)
+    run.run_round(0)  # also measures what a client costs, by steps of its own
+    positions = [0, 0]
+
+    def watch(number: int, model: torch.nn.Module) -> None:
+        def count(_: object, inputs: tuple[Tensor, ...], __: object) -> None:
+            positions[number] += inputs[0].shape[:-1].numel()
+
+        head = next(part for name, part in model.named_modules() if name.endswith("lm_head"))
+        head.register_forward_hook(count)
+
+    for number, model in enumerate(filter(None, models)):
+        watch(number, model)
+    batches = [[y for _, _, y in run.parts.batches(client).round(1)] for client in range(3)]
+    targets = [[int((y >= 0).sum()) for y in each] for each in batches]
+    evaluated = int((dataset.test.labels_at(slice(None)) >= 0).sum())
+    every, uploaded = sum(map(sum, targets)), sum(sum(each[::2]) for each in targets)
+    aligned = sum(each[0] for each in targets)  # on the first batch of each client, once
+    run.run_round(1)
+    assert positions == {
+        "cse_fsl": [uploaded + evaluated, every],
+        "fsl_sage": [uploaded + aligned + evaluated, every + aligned],
+    }.get(algorithm, [every + evaluated, 0])
+
+
 def storages() -> dict[int, int]:
     """Bytes of the memory of all tensors that are alive, by where it is."""
     gc.collect()

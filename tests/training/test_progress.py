@@ -8,14 +8,19 @@ from rich.console import Console
 
 from fedsplit.estimators.fit import Fit
 from fedsplit.recording.metrics import _EMPTY
-from fedsplit.training.progress import ProgressLines, activity, round_line
+from fedsplit.training.progress import Activity, ProgressLines, activity, round_line
+from tests.conftest import Build
 
 
 class Said:
     def __init__(self, *, terminal: bool) -> None:
         self.now, self.out = 0.0, io.StringIO()
         console = Console(file=self.out, force_terminal=terminal, no_color=True, highlight=False)
-        self.lines = ProgressLines(lambda: f"doing {self.now:g}", console, lambda: self.now)
+        self.lines = ProgressLines(lambda: self.activity, console, lambda: self.now)
+
+    @property
+    def activity(self) -> Activity:
+        return Activity(f"doing {self.now:g}", seconds=self.now)
 
     @property
     def text(self) -> list[str]:
@@ -42,9 +47,8 @@ def test_file_gets_the_newest_round_once_a_minute_and_the_last_one() -> None:
     assert said.text == ["begins", "round 6", "round 12", "round 13"]
 
 
-@pytest.mark.parametrize("terminal", [True, False])
-def test_what_is_being_done_is_told_once_a_minute_where_no_round_ends(terminal: bool) -> None:
-    said = Said(terminal=terminal)
+def test_what_is_being_done_is_told_once_a_minute_in_a_file_where_no_round_ends() -> None:
+    said = Said(terminal=False)
     said.lines.tell("begins")
     for second in range(0, 150, 10):
         said.now = float(second)
@@ -59,7 +63,7 @@ def test_paths_in_brackets_are_told_as_they_are() -> None:
 
 
 def test_nothing_is_told_without_a_console() -> None:
-    lines = ProgressLines(lambda: "", None)
+    lines = ProgressLines(lambda: Activity(""), None)
     with lines.going_on():
         lines.tell("begins")
         lines.round("round 0")
@@ -78,8 +82,43 @@ def test_line_of_a_round_tells_what_was_measured_and_leaves_out_what_was_not() -
     )
 
 
+def test_terminal_shows_a_bar_once_a_round_takes_longer_than_two_seconds_and_leaves_none_behind() -> None:
+    said = Said(terminal=True)
+    with said.lines.going_on():
+        said.now = 1.0
+        said.lines.beat()
+        assert said.text == []
+        said.now = 3.0
+        said.lines.beat()
+        assert any("doing 3" in line for line in said.text)
+        said.now = 0.5  # into the next round
+        said.lines.round("round 0")
+        said.lines.beat()
+    assert said.out.getvalue().endswith("\x1b[1A\x1b[2K")  # a line up, and that line erased
+
+
 def test_activity_tells_of_alignments_while_a_round_is_trained() -> None:
     fits = {0: Fit(7, 1, 1), 1: Fit(6, 1, 1)}
-    assert activity(7, "training", fits) == "round    7  aligning: 1 clients done"
-    assert activity(8, "training", fits) == "round    8  training"
-    assert activity(7, "evaluating", fits) == "round    7  evaluating"
+    assert str(activity(7, "training", fits)) == "round    7  aligning: 1 clients done"
+    assert str(activity(8, "training", fits)) == "round    8  training"
+    assert str(activity(7, "evaluating", fits)) == "round    7  evaluating"
+
+
+def test_activity_estimates_ends_from_the_share_that_is_done_and_then_from_earlier_rounds() -> None:
+    first = activity(0, "training", {}, seconds=30.0, fraction=0.25, load=2_500_000, rounds=3)
+    assert str(first) == "round    0  training 25%  2.50 MB  round ends in 1:30, run in 5:30"
+    later = activity(9, "evaluating", {}, seconds=50.0, fraction=1.0, before=(70, 60, 65), rounds=100)
+    assert str(later) == "round    9  evaluating  round ends in 0:15, run in 1:37:45"
+    late = activity(1, "training", {}, seconds=99.0, before=(60,), rounds=2)
+    assert late.detail == "round ends in 0:00, run in 0:00"
+
+
+@pytest.mark.parametrize("engine", ["sequential", "vectorized"])
+def test_fraction_of_a_round_is_that_of_the_samples_that_its_cohort_has_read(
+    tiny: Build, engine: str
+) -> None:
+    experiment = tiny(f"engine={engine}", "local_epochs=2", "cohort_size=2", "num_clients=4")
+    assert experiment.rounds.fraction is None
+    for t in range(2):
+        experiment.records.append(experiment.run_round(t))
+        assert experiment.rounds.fraction == 1.0

@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from fedsplit.tasks.certificates.directories import make_certificates
-from fedsplit.transport.grpc.server import server, spawning
+from fedsplit.transport.grpc.server import server
 from tests.transport.weighing import ChunkWeigher
-from tests.warm import Borrowed
 
 
 @pytest.fixture(scope="session")
@@ -21,9 +20,8 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def warm_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+def warm_clients(warm_processes: None) -> None:
     """What runs in this process with transport=grpc starts client processes that have imported everything."""
-    monkeypatch.setattr(spawning, "Forker", Borrowed)
 
 
 @pytest.fixture

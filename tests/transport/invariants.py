@@ -24,6 +24,7 @@ from fedsplit.building.run import build_clients, carried_run, run_of_member
 from fedsplit.config.choices import CONFIGS, own_choices
 from fedsplit.config.compose import composed, composing, plain, run_config
 from fedsplit.errors import RunFailed, UserError
+from fedsplit.parties.messages import Part
 from fedsplit.quant.coded import Coded
 from fedsplit.quant.message import Corrupt
 from fedsplit.quant.weights_link import Downlink
@@ -32,7 +33,7 @@ from fedsplit.transport.grpc.client.client import TrainingClient
 from fedsplit.transport.grpc.client.worker import Worker
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol import plan as plans_module
-from fedsplit.transport.grpc.protocol.expectations import Expectations
+from fedsplit.transport.grpc.protocol.expectations import PARTS, Expectations
 from fedsplit.transport.grpc.protocol.frames import VERSION, Assembler, Parcel, decoded
 from fedsplit.transport.grpc.protocol.packing import pack, pack_weights
 from fedsplit.transport.grpc.protocol.plan import choices_and_settings, configuration
@@ -54,8 +55,10 @@ QUANTS = {
     "thrifty": ("quant=thrifty",),
     "sparse": ("quant=int8", "codec@quant.smashed=topk", "codec@quant.cut_gradient=randtopk"),
     "texts": ("quant=int8", "dataset=random_texts", "model=tiny_causal", "auxiliary=tiny_head"),
+    "control": ("quant=int8", "algorithm=scaffold"),
 }
-"""Presets that between them use every decoder; one is of texts, whose batches have lengths."""
+"""Presets that between them use every decoder; one is of texts, whose batches have lengths, one has control
+variates."""
 CLIENT = 0
 PLAIN = 1 << 18
 """Bytes that Python may take for what is not payload."""
@@ -76,11 +79,13 @@ class World:
         tiny = [each for each in TINY if quant != "texts" or not each.startswith("dataset.")]
         with own_choices(padded_texts.choices(folder / "choices")):
             with composing():
-                overrides = [*tiny, "algorithm=fsl_sage", "engine=sequential", *QUANTS[quant]]
+                overrides = [*tiny, "engine=sequential", *QUANTS[quant]]
                 config = run_config(composed(overrides))
             self.run = carried_run(build_clients(config), Ledger())
         self.expectations = Expectations(self.run)
         self.lossless = self.run.quantization.weights.lossless
+        self.uploaded: Part = "control" if self.run.control_variates else "client"
+        """What the last verb of its first conversation asks for."""
         self._answers: dict[int, list[list[Parcel[pb.FromClient]]]] = {}
 
     def hub(self) -> Hub:
@@ -104,14 +109,21 @@ class World:
         weights = self.run.quantization.weights
         downs = {part: Downlink(weights, self.run.device, packs=True) for part in KIND_OF}
 
-        def install(part: Any, seed: int) -> Mapping[str, Any]:
-            own = self.run.client_weights if part == "client" else self.run.head_weights
+        def install(part: Part, seed: int) -> Mapping[str, Any]:
+            own = self.expectations._weights[part]
             moved = {name: each + seed if each.is_floating_point() else each for name, each in own.items()}
             delivery = downs[part].send(CLIENT, moved, seed)
-            number = pb.CLIENT if part == "client" else pb.AUXILIARY
-            verb = pb.Install(part=number, difference=delivery.difference)
+            verb = pb.Install(part=PARTS[part], difference=delivery.difference)
             return {"install": verb, "tensors": pack_weights(delivery, self.expectations, part)}
 
+        def upload(part: Part) -> Mapping[str, Any]:
+            return {"upload_weights": pb.UploadWeights(part=PARTS[part]), "difference": not self.lossless}
+
+        if self.run.control_variates:
+            train = {"train_local": pb.TrainLocal(train_head=True)}
+            return [
+                [install("control", 0), install("control", 1), install("full", 0), train, upload("control")]
+            ]
         dz = self._cut_gradient()
         number, codec = self.expectations.cut_number("cut_gradient"), self.run.quantization.cut_gradient
         backward = {
@@ -120,12 +132,11 @@ class World:
         }
         client, again, auxiliary = install("client", 0), install("client", 1), install("auxiliary", 0)
         train = {"train_local": pb.TrainLocal(train_head=True, upload_interval=2, skip_first_upload=True)}
-        upload = {"upload_weights": pb.UploadWeights(part=pb.CLIENT), "difference": not self.lossless}
         return [
-            [client, again, upload],
+            [client, again, upload("client")],
             [client, {"forward": pb.Forward()}, backward],
             [auxiliary, train],
-            [client, upload, {"keep": pb.Keep(rounds=1)}],
+            [client, upload("client"), {"keep": pb.Keep(rounds=1)}],
         ]
 
     def _cut_gradient(self) -> Tensor:
@@ -380,7 +391,8 @@ def assembles_within_bounds(world: World, up: bool, frames: Sequence[Any]) -> No
     hub.begin(0, [0], {})
     link = Link(lambda: None)
     hub.attach(link, _hello(CLIENT), pb.Ready(samples=world.run.sample_counts[CLIENT]))
-    hub.ask(CLIENT, upload_weights=pb.UploadWeights(part=pb.CLIENT), difference=not world.lossless)
+    asked = pb.UploadWeights(part=PARTS[world.uploaded])
+    hub.ask(CLIENT, upload_weights=asked, difference=not world.lossless)
     worker = world.worker()
     admit: Any = (lambda frame: hub.admit(link, CLIENT, frame)) if up else worker.admit
     assembler: Assembler[Any] = Assembler(admit)
@@ -401,9 +413,10 @@ def assembles_within_bounds(world: World, up: bool, frames: Sequence[Any]) -> No
 
 def _most_down(world: World) -> int:
     sent, kinds = world.expectations.sent_down, []
+    parts: Sequence[Part] = ("full", "control") if world.run.control_variates else ("client", "auxiliary")
     for tensors in ((), (pb.Tensor(codec=pb.WEIGHTS_WHOLE),)):
         for difference in (False, True):
-            kinds += [sent(part, tensors, difference=difference) for part in ("client", "auxiliary")]
+            kinds += [sent(part, tensors, difference=difference) for part in parts]
     weights = max(sum(each.codec.largest(each.shape, each.dtype) for each in kind) for kind in kinds)
     return max(weights, 4 * 9 * prod(world.run.smashed_shape) + 1000)
 
@@ -411,7 +424,7 @@ def _most_down(world: World) -> int:
 def _decodes_within_bounds(world: World, up: bool, whole: Parcel[Any]) -> None:
     try:
         expected = (
-            world.expectations.sent_up("client", difference=not world.lossless)
+            world.expectations.sent_up(world.uploaded, difference=not world.lossless)
             if up
             else world.worker()._expected(whole.head)
         )

@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from tests.warm import warm_forker
+from tests.warm import MARKS, end_warm_processes, start_warm_processes, warm_forker
 
 MARK = "FEDSPLIT_COMMAND"
 """Variable in the environment of all that a command starts."""
@@ -60,19 +60,30 @@ def _perform(arguments: Sequence[str], log: Path, prepare: Callable[[], object] 
     from fedsplit.cli.run import main  # noqa: PLC0415
 
     sys.argv[1:] = arguments
+    MARKS.add(os.open(_mark(log), os.O_CREAT | os.O_RDONLY))
+    start_warm_processes()
     if prepare is not None:
         prepare()
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    finally:
+        end_warm_processes()
+
+
+def _mark(log: Path) -> str:
+    """The file that all forks of a command with this log have open."""
+    return f"{log}.mark"
 
 
 def started_by(log: Path) -> list[int]:
     """Processes that a command with this log started, directly or not, and that still run."""
-    wanted, found = f"{MARK}={log}".encode(), []
+    wanted, mark, found = f"{MARK}={log}".encode(), _mark(log), []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             variables = (folder / "environ").read_bytes().split(b"\0")
+            files = [os.readlink(each) for each in (folder / "fd").iterdir()]
         except OSError:  # gone, or not ours
             continue
-        if wanted in variables:
+        if wanted in variables or mark in files:
             found.append(int(folder.name))
     return found

@@ -56,7 +56,7 @@ def test_bytes_on_the_socket_are_hardly_more_than_the_communication_load(
     images: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    warm_clients: None,
+    warm_processes: None,
     record_property: Callable[[str, object], None],
     algorithm: str,
     quant: str,

@@ -5,11 +5,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fedsplit.cli.run import main
 from fedsplit.machine.extras import install_command
+from tests.command_line import refusal
 
 RUN = ("num_clients=3", "dataset.max_train=60", "dataset.max_test=20", "transport=grpc")
 WAITS = (*RUN, "transport.spawn=false")
@@ -108,9 +110,9 @@ LIKE_OTHERS = (
 """In mistakes that are noticed by the same lines as others are."""
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
+def _cases(*, commands: bool) -> list[Any]:
+    """Mistakes that only a command finds, or those of one configuration."""
+    return [
         pytest.param(
             arguments,
             message,
@@ -118,8 +120,24 @@ LIKE_OTHERS = (
             id=" ".join(arguments),
         )
         for arguments, message in MISTAKES
-    ],
-)
+        if commands == (": no such " in message or "server's to say" in message or arguments[0] == "-m")
+    ]
+
+
+@pytest.mark.parametrize(("arguments", "message"), _cases(commands=False))
+def test_mistake_of_a_run_over_a_network_is_refused_in_one_line_and_nothing_written(
+    certificates: Path, taken: int, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    def filled(text: str) -> str:
+        return text.format(certs=certificates, taken=taken, free=1)
+
+    told = refusal(*map(filled, arguments), directory=tmp_path / "run")
+    assert told.startswith(filled(message))
+    assert "\n" not in told
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("arguments", "message"), _cases(commands=True))
 def test_mistake_on_the_command_line_ends_with_one_clear_line_and_nothing_written(
     *,
     certificates: Path,

@@ -20,7 +20,7 @@ from fedsplit.transport.grpc.server.meeting import Link, Refused
 from fedsplit.transport.grpc.server.server import Federation
 from tests.transport.invariants import CLIENT, INVARIANTS, RUN, World, attend, logged, server_survives
 
-TRIED = ("none", "mixed", "texts")
+TRIED = ("none", "mixed", "texts", "control")
 PLANS = "plan_names_only_what_is_installed"
 
 

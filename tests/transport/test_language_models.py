@@ -17,6 +17,7 @@ from fedsplit.transport.grpc.protocol.plan import choices_and_settings, tell_of_
 from tests.configurations import configuration
 from tests.transport.runs import assert_same, ran
 from tests.transport.weighing import ChunkWeigher, counted
+from tests.warm import import_language_models
 
 SIZES = "{hidden_size: 16, intermediate_size: 24, num_hidden_layers: 2, num_attention_heads: 2}"
 RUN = (
@@ -42,7 +43,7 @@ def built(*overrides: str) -> Experiment:
     return Experiment(config)
 
 
-@pytest.mark.usefixtures("warm_clients")
+@pytest.mark.usefixtures("warm_processes")
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -55,6 +56,7 @@ def built(*overrides: str) -> Experiment:
 def test_language_model_gives_the_same_over_both_transports_in_every_bit_and_byte(
     texts: str, tmp_path: Path, chunk_weigher: ChunkWeigher, overrides: list[str]
 ) -> None:
+    import_language_models()
     local = ran(built(texts, *LLAMA, *overrides), tmp_path / "local")
     experiment = built(texts, *LLAMA, *overrides, "transport=grpc")
     grpc = ran(experiment, tmp_path / "grpc")

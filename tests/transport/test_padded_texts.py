@@ -95,7 +95,7 @@ def test_closed_form_of_a_round_of_texts_is_what_the_ledger_counts(texts: Build)
     )
 
 
-@pytest.mark.usefixtures("warm_clients")
+@pytest.mark.usefixtures("warm_processes")
 @pytest.mark.parametrize(
     "overrides",
     [

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from fedsplit.config.choices import CONFIGS
+from fedsplit.config.compose import composed, composing, run_config
 from fedsplit.config.run_config import RunConfig
 from fedsplit.data.images import Normalisation
 from fedsplit.data.sources.image_folder import ImageFolder
@@ -35,7 +36,7 @@ from tests.transport.invariants import (
 )
 from tests.transport.strategies import nested
 
-PARTIES_OWN = {"deployment", "engine", "generation", "network", "transport", "task", "tracker"}
+PARTIES_OWN = {"cluster", "deployment", "engine", "generation", "network", "transport", "task", "tracker"}
 """Groups that a plan does not name."""
 CHOICES = sorted(
     path.relative_to(CONFIGS).with_suffix("")
@@ -111,8 +112,9 @@ def test_every_group_of_configurations_is_the_plans_or_each_partys_own() -> None
         for number, each in enumerate(COMPOSITIONS)  # the first are of choices of every group
     ],
 )
-def test_plan_gives_clients_the_servers_configuration(overrides: list[str], configured: Configure) -> None:
-    config = configured(*overrides)
+def test_plan_gives_clients_the_servers_configuration(overrides: list[str]) -> None:
+    with composing():  # all at once, for no other test has these choices together
+        config = run_config(composed(overrides))
     assert _shared(_over_the_wire(config)) == _shared(config)
 
 

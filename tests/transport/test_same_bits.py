@@ -65,6 +65,8 @@ CASES = {
     "simulated seconds of turns": ["algorithm=splitfed_v2", "network=satellite", "network.cost_per_mb=0.1"],
     "clients trained for int8": ["qat=true", "quant=int8"],
     "clients with weights of two bits": ["algorithm=splitfed_v2", "weight_bits=2", "qat=true"],
+    "a tail at the clients": ["algorithm=splitfed_v1", "model.tail_cut=relu3", "quant=int8", "cohort_size=2"],
+    "control variates": ["algorithm=scaffold", "cohort_size=2", "quant=int8", "rounds=3"],
     "an estimator without a model": ["estimator=linear_regression", "algorithm.align_interval=2"],
 }
 
@@ -74,6 +76,8 @@ EVERY_RUN = (
     "random codecs",
     "clients without state",
     "clients trained for int8",
+    "a tail at the clients",
+    "control variates",
 )
 """Each is computed by other code of the transport; the others differ in what is computed elsewhere."""
 
@@ -87,7 +91,8 @@ def assert_same_over_both(
     grpc = ran(experiment, tmp_path / "grpc")
     assert_same(local, grpc)
     assert chunk_weigher.carried == counted(experiment)
-    assert sum(chunk_weigher.carried.values()) == int(metrics(grpc)[-1]["load"])
+    copies = sum(int(row["broadcast_copies"]) for row in metrics(grpc))
+    assert sum(chunk_weigher.carried.values()) == int(metrics(grpc)[-1]["load"]) + copies
     for row in metrics(grpc):
         assert (row["retransmitted.up"], row["retransmitted.down"]) == ("0", "0")
 
@@ -102,7 +107,7 @@ def test_jobs_of_a_sweep_give_the_same_over_both_transports(tmp_path: Path) -> N
     assert_same(sweep / "0", sweep / "1")
 
 
-@pytest.mark.usefixtures("warm_clients")
+@pytest.mark.usefixtures("warm_processes")
 @pytest.mark.parametrize(
     ("overrides", "rounds", "damaged"),
     [
@@ -131,7 +136,7 @@ def test_grpc_run_that_is_resumed_gives_the_same_as_one_that_was_never_stopped(
     assert_same(whole, stopped)
 
 
-@pytest.mark.usefixtures("warm_clients")
+@pytest.mark.usefixtures("warm_processes")
 @pytest.mark.parametrize("case", long_but(EVERY_RUN, CASES))
 def test_local_and_grpc_give_the_same_with_other_settings(
     tiny: Build, tmp_path: Path, chunk_weigher: ChunkWeigher, case: str
@@ -140,7 +145,7 @@ def test_local_and_grpc_give_the_same_with_other_settings(
 
 
 @pytest.mark.cover(1)
-@pytest.mark.usefixtures("warm_clients")
+@pytest.mark.usefixtures("warm_processes")
 @pytest.mark.parametrize(("quant", "threads"), [("none", 1), ("int8", 2)])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_local_and_grpc_give_the_same(
@@ -150,8 +155,8 @@ def test_local_and_grpc_give_the_same(
     assert_same_over_both(tiny, tmp_path, chunk_weigher, overrides)
 
 
-@pytest.mark.usefixtures("warm_clients")
-@pytest.mark.parametrize("algorithm", long_but(["ampere", "minibatch_sfl"], METHODS))
+@pytest.mark.usefixtures("warm_processes")
+@pytest.mark.parametrize("algorithm", long_but(["ampere", "sglr"], METHODS))
 def test_local_and_grpc_give_the_same_with_further_algorithms(
     tiny: Build, tmp_path: Path, chunk_weigher: ChunkWeigher, algorithm: str
 ) -> None:
@@ -159,7 +164,7 @@ def test_local_and_grpc_give_the_same_with_further_algorithms(
     assert_same_over_both(tiny, tmp_path, chunk_weigher, overrides)
 
 
-@pytest.mark.usefixtures("warm_clients")
+@pytest.mark.usefixtures("warm_processes")
 def test_two_commands_that_the_readme_compares_give_the_same(root: Path, tiny: Build, tmp_path: Path) -> None:
     readme = (root / "README.md").read_text("utf-8")
     pair = re.search(r"These two give the same.*\n\n((?: {4}.*\n){2})", readme)

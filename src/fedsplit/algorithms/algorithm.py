@@ -9,6 +9,7 @@ from fedsplit.algorithms.round_load import RoundLoad
 from fedsplit.estimators.alignment import Alignment
 from fedsplit.network.timelines.timeline import Timeline
 from fedsplit.parties.cohort import Cohort
+from fedsplit.parties.local_rule import LocalRule
 from fedsplit.parties.server_copies import ServerCopies
 from fedsplit.parties.split_server import SplitServer
 from fedsplit.state.state import State
@@ -31,6 +32,8 @@ class Start:
         seed: of the run.
         padding: what smashed data are behind the end of a text.
         buffers: names of the buffers of client and server model, which no gradient moves.
+        num_clients: of the run; a round's cohort may be fewer.
+        has_positions: whether samples are texts, of which some have more positions than others.
     """
 
     client_weights: Weights
@@ -41,6 +44,8 @@ class Start:
     seed: int
     padding: float = 0.0
     buffers: frozenset[str] = frozenset()
+    num_clients: int = 1
+    has_positions: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,20 @@ class RoundMetrics:
     train_loss: float
 
 
+@dataclass(frozen=True)
+class Exposure:
+    """Local steps of a client in a round by which something of its samples leaves it.
+
+    Args:
+        smashed: steps whose smashed data are uploaded; one that is uploaded twice is there once. None where
+            an algorithm does not say.
+        gradients: steps that move weights which are sent.
+    """
+
+    smashed: Collection[int] | None
+    gradients: Collection[int]
+
+
 class Algorithm(ABC):
     """One file an algorithm, and in it mathematics only: no bytes, no clocks, no devices, no logging."""
 
@@ -57,8 +76,13 @@ class Algorithm(ABC):
     """What a client holds behind its client model."""
     takes_turns: ClassVar[bool] = False
     """Whether clients train one after the other by definition, so that they cannot be computed at once."""
+    takes_tail: ClassVar[bool] = False
+    """Whether clients may hold the tail of a model that is cut twice; they send no labels then."""
     timeline: ClassVar[Timeline | None] = None
     """Who waits for whom in a round, for simulated networks; None where that is not told."""
+    own_rule: ClassVar[type[LocalRule] | None] = None
+    """Rule that clients follow in a local step, given those of the algorithm's arguments that it takes; None:
+    that of `algorithm.local_rule`."""
     trains: ClassVar[tuple[Half, ...]] = ("client", "server")
     """The halves of the model that a round moves."""
     label: ClassVar[str | None] = None
@@ -87,6 +111,20 @@ class Algorithm(ABC):
     def round_load(terms: RoundLoad) -> float | None:
         """Bytes up and down in a round, in closed form; None where that is not told."""
         return None
+
+    def exposure(self, t: int, client: int, *, steps: int, epochs: int) -> Exposure:
+        """Local steps by which samples of a client leave it in round `t`, once the round was run.
+
+        Args:
+            t: the round.
+            client: that took part.
+            steps: of the client in a round.
+            epochs: of a round.
+        """
+        every = range(steps)
+        if self.client_head in ("auxiliary", "estimator"):
+            return Exposure(None, every)
+        return Exposure(every if self.client_head == "none" else (), every)
 
     def forget_clients(self) -> None:  # noqa: B027  (most keep nothing)
         """Drop optimizer state that is kept for each client."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from itertools import count
 
-from fedsplit.algorithms.algorithm import RoundMetrics, Start
+from fedsplit.algorithms.algorithm import Exposure, RoundMetrics, Start
 from fedsplit.algorithms.local_loss import LocalLoss
 from fedsplit.algorithms.pooling import pooled, pooled_loss, shuffled
 from fedsplit.algorithms.round_load import RoundLoad
@@ -94,6 +94,12 @@ class Ampere(LocalLoss):
         pool = pooled(uploads, self.padding)
         kept = self.memory.keep({"z": pool.z, "y": pool.y})
         self.uploads[t] = Uploads(new, len(uploads), Settled(kept))
+
+    def exposure(self, t: int, client: int, *, steps: int, epochs: int) -> Exposure:
+        if t < self.device_rounds:
+            return Exposure((), range(steps))
+        uploaded = t in self.uploads and client in self.uploads[t].clients
+        return Exposure(range(steps // epochs) if uploaded else (), ())
 
     def state(self) -> State:
         uploads = {

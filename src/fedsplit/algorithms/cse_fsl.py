@@ -1,6 +1,6 @@
 """CSE-FSL."""
 
-from fedsplit.algorithms.algorithm import RoundMetrics, Start
+from fedsplit.algorithms.algorithm import Exposure, RoundMetrics, Start
 from fedsplit.algorithms.local_loss import LocalLoss
 from fedsplit.algorithms.round_load import RoundLoad
 from fedsplit.config.values import PositiveInt
@@ -42,6 +42,9 @@ class CseFsl(LocalLoss):
             + terms.uploads(terms.population.server_update_interval)
             + terms.exchanged(terms.auxiliary)
         )
+
+    def exposure(self, t: int, client: int, *, steps: int, epochs: int) -> Exposure:
+        return Exposure(range(0, steps, self.server_update_interval), range(steps))
 
     def step_server(self, t: int, upload: Upload) -> BatchLoss:
         """Step the server model on an upload; its loss before the step."""

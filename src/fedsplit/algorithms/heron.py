@@ -17,6 +17,7 @@ class ZerothOrder(LocalRule):
     """
 
     draws = needs_loss = True
+    differentiates = False
 
     def __init__(self, *, mu: PositiveFloat, probes: PositiveInt) -> None:
         self.mu, self.probes, self.passes = mu, probes, 1 + probes
@@ -28,7 +29,9 @@ class ZerothOrder(LocalRule):
         def passed(*buffers: dict[str, Tensor] | None) -> tuple[Tensor, Tensor]:
             z = body.forward(batch.x, seed=seeds.body, buffers=buffers[0])
             seen = batch.seen(z) if batch.seen else z
-            return z, batch.losses.mean(head.forward(seen, seed=seeds.head, buffers=buffers[1]), batch.y)
+            at = batch.losses.targets(batch.y)
+            outputs = head.forward(seen, seed=seeds.head, buffers=buffers[1], at=at)
+            return z, batch.losses.mean(outputs, batch.y)
 
         weights = [*body.trained.values(), *head.trained.values()]
         first, found = [each.clone() for each in weights], [torch.zeros_like(each) for each in weights]
@@ -49,7 +52,8 @@ class ZerothOrder(LocalRule):
 class Heron(CseFsl):
     """HERON-SFL: CSE-FSL whose clients find their gradients by forward passes alone.
 
-    Source: "HERON-SFL", arXiv 2601.09076, 2026.
+    Source: Z. Kou, Z. Chen, J. Yang and C. Shen, "Lean Clients, Full Accuracy: Hybrid Zeroth- and First-Order
+    Split Federated Learning", 2026 (arXiv 2601.09076).
     """
 
     label = "HERON-SFL"

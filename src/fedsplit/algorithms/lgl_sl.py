@@ -2,7 +2,7 @@
 
 from itertools import groupby
 
-from fedsplit.algorithms.algorithm import RoundMetrics, Start
+from fedsplit.algorithms.algorithm import Exposure, RoundMetrics, Start
 from fedsplit.algorithms.local_loss import LocalLoss
 from fedsplit.algorithms.round_load import RoundLoad
 from fedsplit.network.timelines.lgl_sl import LglSlTimeline
@@ -48,6 +48,9 @@ class LglSl(LocalLoss):
     @staticmethod
     def round_load(terms: RoundLoad) -> float:
         return terms.exchanged(terms.client) + terms.uploads() + terms.exchanged(terms.auxiliary)
+
+    def exposure(self, t: int, client: int, *, steps: int, epochs: int) -> Exposure:
+        return Exposure(range(steps), range(steps))
 
     def forget_clients(self) -> None:
         self.copies.forget()

@@ -1,16 +1,17 @@
 """Bytes that a round of training sends, in closed form: algorithms add up terms of `RoundLoad`."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from math import comb
 
 import torch
 
 from fedsplit.data.batches import batch_slices
 from fedsplit.quant.codec import Codec, Quantizer
 from fedsplit.quant.codecs.label_codec import LabelCodec
-from fedsplit.quant.quantization import Quantization
+from fedsplit.quant.quantization import Quantization, TensorKind
 from fedsplit.quant.weights_link import codec_of
 from fedsplit.state.weights import Weights
 
@@ -52,6 +53,16 @@ class Population:
         """
         return len(self.samples) / (self.align_interval + 1 / self.share - 1)
 
+    def batches_by_step(self) -> list[Counter[int]]:
+        """Batch sizes of all clients at each local step of a round; 0 of clients that have no such step."""
+        slices = {n: batch_slices(n, self.batch_size) * self.local_epochs for n in set(self.samples)}
+        found: list[Counter[int]] = [Counter() for _ in range(max(map(len, slices.values())))]
+        for samples, clients in Counter(self.samples).items():
+            sizes = [piece.stop - piece.start for piece in slices[samples]]
+            for step, each in enumerate(found):
+                each[sizes[step] if step < len(sizes) else 0] += clients
+        return found
+
     def batches(self, interval: int) -> Counter[tuple[int, Fraction]]:
         """Batches of local steps 0, q, 2q, ... of all clients, by their samples and mean positions.
 
@@ -78,9 +89,11 @@ class RoundLoad:
         population: who takes part.
         quantization: how messages are coded.
         smashed_shape: of one sample; its first dimension is that of positions where data are padded.
-        client: weights of the client model.
+        client: weights of the client model, and of the tail that clients hold behind it.
         server: weights of the server model.
         auxiliary: weights of the auxiliary model.
+        trunk_shape: of one sample of what goes to the clients' tail; None where there is none.
+        buffers: names of what no gradient moves in client and server model.
     """
 
     population: Population
@@ -89,6 +102,14 @@ class RoundLoad:
     client: Weights
     server: Weights
     auxiliary: Weights
+    trunk_shape: tuple[int, ...] | None = None
+    buffers: Collection[str] = ()
+
+    @property
+    def parameters(self) -> Weights:
+        """Weights of client and server model without their buffers."""
+        whole = {**self.client, **self.server}
+        return {name: tensor for name, tensor in whole.items() if name not in self.buffers}
 
     def exchanged(self, weights: Weights) -> float:
         """Bytes of weights that each client of the cohort receives and returns."""
@@ -106,15 +127,45 @@ class RoundLoad:
         return self.population.cohort * down
 
     def uploads(self, interval: int = 1) -> float:
-        """Bytes of smashed data and labels, uploaded at local steps 0, q, 2q, ... of interval q."""
+        """Bytes of smashed data and labels, uploaded at local steps 0, q, 2q, ... of interval q.
+
+        Clients with a tail upload the gradient of what it was sent in place of labels.
+        """
         batches = self.population.batches(interval)
+        smashed = self._at_cut(self.quantization.smashed, batches)
+        if self.trunk_shape is not None:
+            return self.population.share * float(smashed + self._at_tail("trunk_gradient"))
         labels = sum(n * self.population.labels.load(*each) for each, n in batches.items())
-        return self.population.share * float(labels + self._at_cut(self.quantization.smashed, batches))
+        return self.population.share * float(labels + smashed)
 
     def cut_gradients(self) -> float:
-        """Bytes of the cut gradients that clients download, one for each local step."""
+        """Bytes of the cut gradients that clients download at each local step, and of what tails take."""
         everyone = self.population
-        return everyone.share * float(self._at_cut(self.quantization.cut_gradient, everyone.batches(1)))
+        gradients = self._at_cut(self.quantization.cut_gradient, everyone.batches(1))
+        to_tails = 0 if self.trunk_shape is None else self._at_tail("trunk_output")
+        return everyone.share * float(gradients + to_tails)
+
+    def _at_tail(self, kind: TensorKind) -> int:
+        """Bytes of tensors at the second cut, one for each local step."""
+        assert self.trunk_shape is not None
+        codec = self.quantization.codec(kind)
+        batches = self.population.batches(1).items()
+        return sum(count * size_of(codec, (samples, *self.trunk_shape)) for (samples, _), count in batches)
+
+    def shared_gradients(self, receivers: int) -> float:
+        """Bytes of one cut gradient a local step for all of so many clients, drawn of the population at once.
+
+        It has as many rows as the largest batch of the step among them has.
+        """
+        total = Fraction(0)
+        for batches in self.population.batches_by_step():
+            sizes = (
+                (size_of(self.quantization.cut_gradient, (n, *self.smashed_shape)), share)
+                for n, share in shares_of_largest(batches, receivers).items()
+                if n
+            )
+            total += sum(size * share for size, share in sizes)
+        return float(total)
 
     def aligned(self) -> float:
         """Bytes of the auxiliary models that clients download when they align."""
@@ -131,6 +182,21 @@ class RoundLoad:
                 size += part * size_of(codec, (whole + 1, *shape))
             total += count * size
         return total
+
+
+def shares_of_largest(values: Mapping[int, int], drawn: int) -> dict[int, Fraction]:
+    """How often each value is the largest of so many that are drawn without replacement.
+
+    Args:
+        values: how many there are of each.
+        drawn: at least one, at most all.
+    """
+    shares, below, count = {}, Fraction(0), 0
+    for value, number in sorted(values.items()):
+        count += number
+        no_larger = Fraction(comb(count, drawn), comb(sum(values.values()), drawn))
+        shares[value], below = no_larger - below, no_larger
+    return shares
 
 
 def size_of(codec: Codec, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> int:

@@ -21,6 +21,7 @@ class SplitFedV1(Algorithm):
     """
 
     client_head = "none"
+    takes_tail = True
     timeline = SplitFedV1Timeline()
     label = "SplitFed v1"
     place = 1

@@ -21,6 +21,7 @@ class SplitFedV2(Algorithm):
     """
 
     client_head = "none"
+    takes_tail = True
     takes_turns = True
     timeline = SplitFedV2Timeline()
     label = "SplitFed v2"

@@ -1,8 +1,11 @@
 """The algorithm of a run, with the servers that it trains."""
 
+import inspect
+
 from fedsplit.algorithms.algorithm import Algorithm, Start
 from fedsplit.building.parts import ClientParts
 from fedsplit.computing.model_state import ModelState
+from fedsplit.config.component import component_of
 from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import UserError
 from fedsplit.estimators.alignment import Alignment
@@ -29,27 +32,43 @@ def find_local_rule(config: RunConfig, algorithm: type[Algorithm]) -> LocalRule:
         UserError: clients of this algorithm cannot follow it.
     """
     rule = config.local_step.local_rule.build(LocalRule)
+    if algorithm.own_rule is not None:
+        if type(rule) is not LocalRule:
+            told = f"must be plain: clients of {algorithm.__name__} follow its own rule"
+            raise UserError("algorithm.local_rule", type(rule).__name__, told)
+        rule = _own_rule(config, algorithm.own_rule)
+    if rule.keeps and config.client.stateless:
+        told = f"must be false: clients of {algorithm.__name__} keep control variates from round to round"
+        raise UserError("client.stateless", True, told)
     if rule.needs_loss and algorithm.client_head not in ("server", "auxiliary"):
         told = f"needs a loss at the client, and with {algorithm.__name__} there is none"
         raise UserError("algorithm.local_rule", type(rule).__name__, told)
     return rule
 
 
+def _own_rule(config: RunConfig, rule: type[LocalRule]) -> LocalRule:
+    """The rule of an algorithm's own, with its arguments."""
+    taken, arguments = inspect.signature(rule).parameters, config.algorithm.arguments
+    own = {name: value for name, value in arguments.items() if name in taken}
+    return component_of(config.algorithm.key, rule, **own).build(LocalRule)
+
+
 def build_algorithm(parts: ClientParts, alignment: Alignment) -> Algorithm:
     """The algorithm, with its servers."""
     halves, auxiliary, seed = parts.models.halves, parts.models.auxiliary, parts.config.training.seed
-    optimizer, schedule, recorder = parts.server_optimizer, parts.schedule, parts.recorders.of(halves.server)
+    optimizer, schedule = parts.server_optimizer, parts.schedule
+    recorder = None if halves.tail is not None else parts.recorders.of(halves.server)
     objective = parts.data.dataset.objective
     start = Start(
-        client_weights=ModelState(halves.client).weights(),
+        client_weights={k: v for part in halves.at_client for k, v in ModelState(part).weights().items()},
         auxiliary_weights=ModelState(auxiliary).weights() if auxiliary else {},
         server=SplitServer(halves.server, objective, optimizer, schedule, seed=seed, recorder=recorder),
         server_copies=parts.engine.server_copies(halves.server, optimizer, schedule, seed, recorder),
         alignment=alignment,
         seed=seed,
         padding=halves.padding,
-        buffers=frozenset(
-            name for module in (halves.client, halves.server) for name, _ in module.named_buffers()
-        ),
+        buffers=frozenset(name for module in halves.modules for name, _ in module.named_buffers()),
+        num_clients=parts.config.population.num_clients,
+        has_positions=parts.quantization.positions.lengths is not None,
     )
     return parts.config.algorithm.build(Algorithm, start=start)

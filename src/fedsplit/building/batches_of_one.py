@@ -27,7 +27,9 @@ def refuse_batches_of_one(parts: Ingredients) -> None:
     try:
         with torch.no_grad():
             z = ModelState(models.halves.client).forward(parts.data.batch(1)[0], seed=0)
-            ModelState(models.halves.server).forward(z, seed=0)
+            h = ModelState(models.halves.server).forward(z, seed=0)
+            if models.halves.tail is not None:
+                ModelState(models.halves.tail).forward(h, seed=0)
             if models.auxiliary is not None and parts.estimator.trains_on_loss:
                 ModelState(models.auxiliary).forward(z, seed=0)
     except ValueError as error:

@@ -9,10 +9,12 @@ from fedsplit.parties.engine import Blueprint
 
 def build_blueprint(parts: Ingredients) -> Blueprint:
     """The blueprint of clients; the algorithm says which model is their head, if any."""
-    client_head, halves = parts.algorithm_class.client_head, parts.models.halves
-    head = halves.server if client_head == "server" else parts.models.auxiliary
+    client_head, halves, rule = parts.algorithm_class.client_head, parts.models.halves, parts.rule
+    head = halves.server if client_head == "server" else parts.models.auxiliary or halves.tail
     uploads = client_head in ("auxiliary", "estimator")
     sees_decoded = uploads and parts.quantization.continue_from_decoded
+    defended = parts.defence.releases or parts.defence.adds_gradient
+    not_captured = sees_decoded or rule.draws or rule.keeps or defended or halves.tail is not None
     return Blueprint(
         body=halves.client,
         head=head,
@@ -25,6 +27,11 @@ def build_blueprint(parts: Ingredients) -> Blueprint:
         seed=parts.config.training.seed,
         head_sees=parts.quantization.as_decoded if sees_decoded else None,
         memory=parts.memory,
-        rule=parts.rule,
-        recorder=None if sees_decoded or parts.rule.draws else parts.recorders.of(halves.client, head),
+        rule=rule,
+        recorder=None if not_captured else parts.recorders.of(halves.client, head),
+        trunk_shape=parts.models.trunk_shapes and parts.models.trunk_shapes[0],
+        defence=parts.defence,
+        secrets=parts.secrets,
+        positions=parts.quantization.positions,
+        sends_smashed=client_head != "server",
     )

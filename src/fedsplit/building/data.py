@@ -1,7 +1,7 @@
 """The data of a run: loaded, divided over clients, and prepared to make inputs of them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fedsplit.config.run_config import RunConfig
-from fedsplit.data.batches import ClientBatches
+from fedsplit.data.batches import ClientBatches, SampleCount
 from fedsplit.data.dataset import Dataset, Source
 from fedsplit.data.distributions.distribution import Distribution
 from fedsplit.data.fingerprint import Fingerprint
@@ -38,6 +38,7 @@ class Data:
         local_test: of those that each client tests on; None where none are held out.
         fingerprint: of the data as they were read, and of their division; in the process of one client, of
             its own samples.
+        count: of samples that local steps have read in this process.
     """
 
     dataset: Dataset
@@ -45,6 +46,7 @@ class Data:
     shards: ClientShards
     local_test: ClientShards | None
     fingerprint: Fingerprint
+    count: SampleCount = field(default_factory=SampleCount)
 
     @property
     def sizes(self) -> Mapping[str, Any]:
@@ -144,6 +146,7 @@ def build_batches(config: RunConfig, data: Data, client: int) -> ClientBatches:
         local_epochs=config.training.local_epochs,
         client=client,
         seed=config.training.seed,
+        count=data.count,
     )
 
 

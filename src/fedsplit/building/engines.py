@@ -56,8 +56,13 @@ def decide_engine(parts: Ingredients, blueprint: Blueprint) -> RunConfig:
 def step_mmac(parts: Ingredients, blueprint: Blueprint) -> float:
     """Million multiply-adds of the forward passes of one local step, through body and head."""
     x, y = parts.data.batch(2)
+    server, tail = parts.models.halves.server, parts.models.halves.tail
     with FlopCounterMode(display=False) as counter:
-        replace(blueprint, head=blueprint.head or parts.models.halves.server).pass_through(x, y)
+        replace(blueprint, head=blueprint.head or server).pass_through(x, y)
+        if tail is not None:
+            z = torch.zeros(len(x), *parts.models.smashed_shape, device=x.device)
+            with torch.no_grad():
+                ModelState(server).forward(z, seed=0)
     batch_size = parts.config.training.batch_size
     samples = min(batch_size, max(parts.data.shards.sizes) or batch_size)
     return float(counter.get_total_flops() / 2 / len(x) * samples / 1e6)
@@ -83,8 +88,11 @@ def _obstacle(parts: Ingredients, blueprint: Blueprint) -> str | None:
     with torch.no_grad(), torch.random.fork_rng():
         z = ModelState(blueprint.body).forward(x, seed=0)
     modules: list[tuple[nn.Module, Tensor]] = [(blueprint.body, x)]
-    if blueprint.head is None:
+    head, tail = blueprint.head, parts.models.halves.tail
+    if head is None or tail is not None:
         modules.append((parts.models.halves.server, z))
-    elif not blueprint.keeps_head or blueprint.estimator.trains_on_loss:
-        modules.append((blueprint.head, z))  # others take more than smashed data
+    if tail is not None:
+        modules.append((tail, blueprint.trunk_outputs(x)))
+    elif head is not None and (not blueprint.keeps_head or blueprint.estimator.trains_on_loss):
+        modules.append((head, z))  # others take more than smashed data
     return next(filter(None, (obstacle_to_stacking(module, inputs) for module, inputs in modules)), None)

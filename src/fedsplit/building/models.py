@@ -23,9 +23,10 @@ from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.machine.allowance import claim_model
 from fedsplit.models.adapters.adapter import Adapter
 from fedsplit.models.auxiliary import ExplicitErrorGradient, ExplicitInputGradient, LinearAuxiliary
+from fedsplit.models.group_normalised import group_normalised
 from fedsplit.models.rounding.quantized_training import FakeQuantization, fake_quantized
 from fedsplit.models.splitting.checks import check_output, check_tensors
-from fedsplit.models.splitting.cuts import chosen
+from fedsplit.models.splitting.cuts import chosen, evaluating
 from fedsplit.models.splitting.split import SplitModel, find_cuts, split
 from fedsplit.models.splitting.stubs import StubbedClient
 from fedsplit.models.splitting.tied import tied, untied
@@ -48,6 +49,8 @@ class Models:
         smashed_shape: of one sample.
         coded_shape: of one sample, as codecs see it: with its channels, also where the cut is behind a
             layer that flattens them.
+        trunk_shapes: of one sample of what goes to the clients' tail, as it is and as codecs see it; None
+            where the model is cut once.
         frozen_from_files: whether parameters that do not learn are read from files that the user keeps, as
             the model says by an attribute of this name; then a run writes none of them.
     """
@@ -56,27 +59,27 @@ class Models:
     auxiliary: nn.Module | None
     smashed_shape: tuple[int, ...]
     coded_shape: tuple[int, ...]
+    trunk_shapes: tuple[tuple[int, ...], tuple[int, ...]] | None = None
     frozen_from_files: bool = False
 
     @cached_property
     def frozen_digest(self) -> str:
         """SHA-256 of all parameters that do not learn; empty where all do."""
         digest = sha256()
-        modules = [
-            each for each in (self.halves.client, self.halves.server, self.auxiliary) if each is not None
-        ]
+        modules = [*self.halves.modules, *([] if self.auxiliary is None else [self.auxiliary])]
         frozen = [pair for module in modules for pair in frozen_of(module).items()]
         for name, tensor in frozen:
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
             digest.update(to_bytes(tensor))
         return digest.hexdigest() if frozen else ""
 
-    def whole(self, module: nn.Module, weights: Weights) -> Weights:
+    def whole(self, weights: Weights, *parts: nn.Module) -> Weights:
         """Weights of one model as a run writes them: those in `weights`, and parameters that do not learn."""
-        kept = {} if self.frozen_from_files else frozen_of(module)
+        kept = {} if self.frozen_from_files else {k: v for part in parts for k, v in frozen_of(part).items()}
         return {
             name: weights[name] if name in weights else kept[name].clone()  # a file holds no memory twice
-            for name in module.state_dict()
+            for part in parts
+            for name in part.state_dict()
             if name in weights or name in kept
         }
 
@@ -102,7 +105,7 @@ def build_models(
     """
     whole, example = build_whole_model(config, data, device)
     try:
-        halves = split(whole, cut_name(config, whole, example), example)
+        halves = split(whole, cut_name(config, whole, example), example, config.splitting.tail_cut)
     except RuntimeError as error:  # shapes that do not fit
         told = f"does not fit data of {data.sizes} ({first_line(error)})"
         raise UserError("model", type(whole).__name__, told) from error
@@ -120,7 +123,22 @@ def build_models(
         _refuse_rounding(config, halves)
         halves = replace(halves, client=fake_quantized(halves.client, example, rounded))
     in_files = bool(getattr(whole, "frozen_from_files", False))
-    return Models(halves, auxiliary, tuple(z.shape[1:]), coded_shape, in_files)
+    models = Models(halves, auxiliary, tuple(z.shape[1:]), coded_shape, frozen_from_files=in_files)
+    if halves.tail is None:
+        return models
+    with evaluating(halves.server):
+        trunk_shape = tuple(halves.server(z).shape[1:])
+    return replace(models, trunk_shapes=(trunk_shape, unflattened(halves.server, z)))
+
+
+def refuse_tail(config: RunConfig, reason: str) -> None:
+    """Raise where a model is to be cut twice; `reason` says where it cannot be.
+
+    Raises:
+        UserError: names the key.
+    """
+    if (tail_cut := config.splitting.tail_cut) is not None:
+        raise UserError("model.tail_cut", tail_cut, f"must be null {reason}")
 
 
 def build_whole_model(config: RunConfig, data: Data, device: torch.device) -> tuple[nn.Module, Tensor]:
@@ -135,6 +153,8 @@ def build_whole_model(config: RunConfig, data: Data, device: torch.device) -> tu
         whole = config.model.build(nn.Module, **data.sizes)
         check_tensors(whole)
         whole = untied(whole) if config.splitting.untie else whole
+        if config.splitting.norm is not None:
+            whole = _group_normalised(whole)
     own = {id(tensor) for tensor in (*whole.parameters(), *whole.buffers())}
     with _initialisation(config.training.seed, "adapter"):
         try:
@@ -149,6 +169,13 @@ def build_whole_model(config: RunConfig, data: Data, device: torch.device) -> tu
     example, y = data.batch(2)
     check_output(whole, data.dataset.objective, example, y)
     return whole, example
+
+
+def _group_normalised(whole: nn.Module) -> nn.Module:
+    try:
+        return group_normalised(whole)
+    except ValueError as error:
+        raise UserError("model.norm", "group", f"must be null: this model {error}") from error
 
 
 def _refuse_shared_state(config: RunConfig, whole: nn.Module, own: set[int]) -> None:
@@ -186,13 +213,16 @@ def set_models_computation(models: Models, config: RunConfig, device: torch.devi
     for key, asked in (("compile", compiled), ("cuda_graphs", config.computation.cuda_graphs)):
         if asked and isinstance(models.halves.client, StubbedClient):
             raise UserError(key, True, "must be false with this model, whose code cannot be traced")
-    for half in (models.halves.client, models.halves.server):
+    for half in models.halves.modules:
         if compiled and (found := hooked(half)):
             raise UserError("compile", compiled, f"must be false with this model: {found}")
         set_computation(half, precision, compiled=compiled)
 
 
 def _refuse_rounding(config: RunConfig, halves: SplitModel) -> None:
+    if halves.tail is not None:
+        told = "must be null: qat and weight_bits round the client model before the cut alone"
+        raise UserError("model.tail_cut", config.splitting.tail_cut, told)
     if isinstance(halves.client, StubbedClient):
         qat = config.rounding.qat
         key, value = ("qat", True) if qat else ("weight_bits", config.rounding.weight_bits)

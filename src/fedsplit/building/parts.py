@@ -21,6 +21,8 @@ from fedsplit.optim.schedules import Schedule
 from fedsplit.parties.engine import Engine
 from fedsplit.parties.evaluation import Evaluator
 from fedsplit.parties.local_rule import LocalRule
+from fedsplit.privacy.defence import Defence
+from fedsplit.privacy.noise import Secrets
 from fedsplit.quant.quantization import Quantization
 from fedsplit.randomness import generator
 from fedsplit.recording.class_counts import ClassCounts
@@ -49,6 +51,8 @@ class Ingredients:
     auxiliary_optimizer: Optimizer
     schedule: Schedule
     rule: LocalRule
+    defence: Defence
+    secrets: Secrets
     recorders: Recorders
     quantization: Quantization
     memory: Memory

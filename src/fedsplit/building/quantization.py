@@ -21,6 +21,8 @@ def build_quantization(
     coded_shape: Callable[[], tuple[int, ...]],
     objective: Objective,
     padding: float = 0.0,
+    *,
+    trunk_shapes: tuple[tuple[int, ...], tuple[int, ...]] | None = None,
 ) -> Quantization:
     """The codecs that the configuration asks for, for smashed data of these shapes (see `Models`).
 
@@ -30,11 +32,21 @@ def build_quantization(
         coded_shape: gives that as codecs see it; asked only where there is something to code.
         objective: of the run, which says how long samples are.
         padding: value of smashed data behind the end of a sample, see `SplitModel`.
+        trunk_shapes: of one sample of what goes to a tail, and of that as codecs see it; None without one.
+
+    Raises:
+        UserError: data are padded, and there is a tail.
     """
 
     def at_cut(choice: CodecChoice) -> Codec:
         return codec_at_cut(choice, smashed_shape, coded_shape)
 
+    def at_tail(choice: CodecChoice) -> Codec | None:
+        return trunk_shapes and codec_at_cut(choice, trunk_shapes[0], lambda: trunk_shapes[1])
+
+    if trunk_shapes and objective.labels().context is not None:
+        told = "must be null with texts that are padded: a tail would have to know where they end"
+        raise UserError("model.tail_cut", config.splitting.tail_cut, told)
     weights = config.quant.weights
     return Quantization(
         smashed=at_cut(config.quant.smashed),
@@ -46,6 +58,8 @@ def build_quantization(
         ),
         continue_from_decoded=config.quant.continue_from_decoded,
         positions=_positions(objective, padding),
+        trunk_output=at_tail(config.quant.smashed),
+        trunk_gradient=at_tail(config.quant.cut_gradient),
     )
 
 

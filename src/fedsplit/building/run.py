@@ -1,5 +1,6 @@
 """What is built for a run, from top to bottom: first what clients are made of, then what serves them."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
 
@@ -8,19 +9,22 @@ from fedsplit.building.alignment import build_alignment
 from fedsplit.building.batches_of_one import refuse_batches_of_one
 from fedsplit.building.blueprint import build_blueprint
 from fedsplit.building.clock import build_clock
+from fedsplit.building.cluster import build_cluster, spread
 from fedsplit.building.data import Data, build_data
+from fedsplit.building.defence import build_defence, with_private_gradients
 from fedsplit.building.device import find_device
 from fedsplit.building.engines import decide_engine
 from fedsplit.building.evaluation import build_evaluator, build_local_evaluator
-from fedsplit.building.models import build_models, set_models_computation
+from fedsplit.building.models import build_models, refuse_tail, set_models_computation
 from fedsplit.building.parts import ClientParts, Ingredients, RunParts
 from fedsplit.building.process import prepare_process
 from fedsplit.building.quantization import build_quantization
 from fedsplit.building.recorders import Recorders, build_recorder
 from fedsplit.building.trained_start import TrainedStart
 from fedsplit.computing.memory import Memory
-from fedsplit.computing.model_state import travelling
+from fedsplit.computing.model_state import learning, travelling
 from fedsplit.config.run_config import RunConfig
+from fedsplit.config.values import Plain
 from fedsplit.data.batches import batch_slices
 from fedsplit.errors import UserError
 from fedsplit.estimators.estimator import GradientEstimator
@@ -29,7 +33,10 @@ from fedsplit.network.network import Network
 from fedsplit.optim.optimizers import Optimizer
 from fedsplit.optim.schedules import Schedule
 from fedsplit.parties.engine import Engine
+from fedsplit.parties.spread.worker import SpreadWorker
+from fedsplit.privacy.noise import Secrets
 from fedsplit.recording.ledger import Ledger
+from fedsplit.state.weights import Weights
 from fedsplit.transport.local import LocalTransport
 from fedsplit.transport.transport import Member, RunSetting, Transport
 
@@ -47,7 +54,8 @@ def build_run(config: RunConfig, start: TrainedStart | None = None) -> RunParts:
     Raises:
         UserError: what is asked for cannot be built.
     """
-    clients = build_clients(config, start=start)
+    cluster = build_cluster(config)
+    clients = spread(build_clients(config, start=start), cluster, build_worker)
     alignment = build_alignment(clients)
     algorithm = build_algorithm(clients, alignment)
     network = clients.config.network.build(Network)
@@ -72,6 +80,7 @@ def build_clients(
     member: Member | None = None,
     start: TrainedStart | None = None,
     sizes_only: bool = False,
+    given: Data | None = None,
 ) -> ClientParts:
     """Build what clients are made of.
 
@@ -80,6 +89,7 @@ def build_clients(
         member: in the process of one client; None where all is known.
         start: trained models to start from; None starts from models as they are initialised.
         sizes_only: whether nothing is asked of the images but how many and how large they are.
+        given: the data of the run, in a worker; None reads them.
 
     Raises:
         UserError: what is asked for cannot be built.
@@ -93,20 +103,24 @@ def build_clients(
         told = f"at most {_MOST_APART:,} with transport={config.choice('transport')}: each is a process"
         raise UserError("num_clients", clients, told)
 
-    data = build_data(config, device, member=member, apart=apart, sizes_only=sizes_only)
+    data = given or build_data(config, device, member=member, apart=apart, sizes_only=sizes_only)
     schedule = build_schedule(config, data)
     client_optimizer = (config.client_optimizer or config.optimizer).build(Optimizer)
     server_optimizer = (config.server_optimizer or config.optimizer).build(Optimizer)
     auxiliary_optimizer = config.alignment.optimizer.build(Optimizer)
     estimator = config.estimator.build(GradientEstimator)
     algorithm = find_algorithm(config)
-
+    if not algorithm.takes_tail:
+        refuse_tail(config, f"with algorithm={config.choice('algorithm')}, whose clients hold no tail")
     rule = find_local_rule(config, algorithm)
+    defence = build_defence(config, algorithm, rule, data)
 
     models = build_models(config, data, device, estimator, algorithm.client_head)
     if start is not None:
         start.load_into(models.halves, models.auxiliary)
     set_models_computation(models, config, device)
+    head = models.halves.server if algorithm.client_head == "server" else models.auxiliary
+    rule = with_private_gradients(rule, defence, config=config, data=data, models=models, head=head)
     recorder = build_recorder(config, device, client_optimizer, server_optimizer, auxiliary_optimizer)
     estimates = algorithm.client_head == "estimator"
     parts = Ingredients(
@@ -122,6 +136,8 @@ def build_clients(
         auxiliary_optimizer=auxiliary_optimizer,
         schedule=schedule,
         rule=rule,
+        defence=defence,
+        secrets=Secrets(config.training.seed, own=member.secret if member else None),
         recorders=Recorders(recorder, data, models, estimator, estimates, device),
         quantization=build_quantization(
             config,
@@ -129,6 +145,7 @@ def build_clients(
             lambda: models.coded_shape,
             data.dataset.objective,
             models.halves.padding,
+            trunk_shapes=models.trunk_shapes,
         ),
         memory=build_memory(config),
     )
@@ -168,7 +185,8 @@ def build_transport(parts: ClientParts, ledger: Ledger) -> Transport:
 
 def carried_run(parts: ClientParts, ledger: Ledger) -> RunSetting:
     """What a transport needs to know of a run; bytes are counted in `ledger`."""
-    head = parts.engine.blueprint.head
+    client, head = parts.models.halves.client, parts.engine.blueprint.head
+    trained = [client, *([head] if head else [])] if parts.rule.keeps else []
     return RunSetting(
         config=parts.config,
         engine=parts.engine,
@@ -177,8 +195,10 @@ def carried_run(parts: ClientParts, ledger: Ledger) -> RunSetting:
         fingerprint=parts.data.fingerprint,
         quantization=parts.quantization,
         smashed_shape=parts.models.smashed_shape,
-        client_weights=travelling(parts.models.halves.client),
+        client_weights=travelling(client),
         head_weights=travelling(head) if head else {},
+        trunk_shape=parts.models.trunk_shapes and parts.models.trunk_shapes[0],
+        control_variates={name: each for module in trained for name, each in learning(module).items()},
         device=parts.device,
         seed=parts.config.training.seed,
         ledger=ledger,
@@ -191,3 +211,22 @@ def run_of_member(config: RunConfig, member: Member) -> RunSetting:
     """What the process of one client needs of a run, once it is prepared for it."""
     prepare_process(config)
     return carried_run(build_clients(config, member=member), Ledger())
+
+
+def build_worker(config: Plain, data: Data, held: Sequence[Weights | None]) -> SpreadWorker:
+    """What computes clients of a run in a worker of a cluster.
+
+    Args:
+        config: plain values of the run's configuration, with the engine that was decided on.
+        data: of the run.
+        held: what client model, server model, auxiliary model and tail of the run hold.
+    """
+    parsed = RunConfig.parse(config)
+    prepare_process(parsed)
+    parts = build_clients(parsed, given=data)
+    halves = parts.models.halves
+    modules = (halves.client, halves.server, parts.models.auxiliary, halves.tail)
+    for module, weights in zip(modules, held, strict=True):
+        if module is not None and weights is not None:
+            module.load_state_dict(weights)
+    return SpreadWorker(parts.engine, parts.device)

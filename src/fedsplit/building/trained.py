@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fedsplit.building.client_model import ClientArchitecture
-from fedsplit.building.models import build_whole_model, cut_name
+from fedsplit.building.models import build_whole_model, cut_name, refuse_tail
 from fedsplit.building.run import build_clients
 from fedsplit.building.trained_start import load_halves
 from fedsplit.config.run_config import RunConfig
@@ -36,6 +36,7 @@ class TrainedRun:
         directory = RunDirectory.existing(path, "run")
         config = directory.run_config(trust=trust)
         config = replace(config, computation=replace(config.computation, device=device, threads=threads))
+        refuse_tail(config, "in a run whose client model is deployed")
         weights = {half: directory.model(half) for half in ("client", "server")}
         with allowing_a_run_directory():
             self.path, self.parts = path, build_clients(config)

@@ -50,7 +50,7 @@ class TrainedStart:
         Raises:
             UserError: client and server model together are another model.
         """
-        parts = (halves.client, halves.server)
+        parts = halves.modules
         wanted = {name: tensor for part in parts for name, tensor in part.state_dict().items()}
         in_files = {name for part in parts for name in frozen_of(part)} - self.whole.keys()
         for name in sorted(wanted.keys() | self.whole.keys()):

@@ -53,7 +53,7 @@ def run(arguments: Sequence[str]) -> None:
     if resumed is not None:
         if flags:
             raise UserError("resume", resumed, "a run is resumed by itself, not in a sweep")
-        print(shown(resume(resumed, others)))
+        _end(resume(resumed, others))
     elif flags:
         from fedsplit.sweeps.sweep import sweep  # noqa: PLC0415  (what draws tables, only where there are any)
 
@@ -62,10 +62,22 @@ def run(arguments: Sequence[str]) -> None:
         directory, config = compose_single([one_list(override) for override in overrides])
         single(directory, config)
         if (directory / "config.yaml").is_file():
-            print(shown(directory))
+            _end(directory)
 
 
-SHOWS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i"}
+def _end(directory: Path) -> None:
+    """Print what a run reached, unless it was asked to be silent, and as the last line where it is."""
+    from fedsplit.reports.runs import is_run, read_run  # noqa: PLC0415  (what draws tables, only at the end)
+    from fedsplit.reports.summary import print_summary  # noqa: PLC0415
+
+    if is_run(directory) and (run := read_run(directory)).config.get("progress") is True:
+        print_summary(run)
+    print(shown(directory))
+
+
+COMPLETES = {"--shell-completion", "-sc"}
+"""Flags by which a shell asks Hydra how a command line can go on."""
+SHOWS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", *COMPLETES}
 """Flags by which Hydra shows something and runs nothing."""
 SWEEPS = {"-m", "--multirun"}
 _DIRECTORY = (FLAG, "-cd")
@@ -108,7 +120,7 @@ def show(arguments: Sequence[str]) -> None:
         UserError: an override beside it is wrong.
     """
     overrides = [each for each in arguments if "=" in each and not each.startswith("-")]
-    if overrides and not SWEEPS.intersection(arguments):
+    if overrides and not {*SWEEPS, *COMPLETES}.intersection(arguments):
         with composing():
             composed(overrides)  # tells of a mistake in one line
     sys.argv[1:] = arguments

@@ -2,11 +2,17 @@
 
 import sys
 
+SUBCOMMANDS = ("ls", "show", "copy")
+"""First words of command lines that look at what is there; all others run something."""
+
 
 def run() -> int:
-    """Run experiments: `python main.py`, `fedsplit`, `python -m fedsplit`; the exit code."""
+    """Run experiments, or look at them: `python main.py`, `fedsplit`, `python -m fedsplit`; the exit code."""
     try:
-        from fedsplit.cli.run import main  # noqa: PLC0415
+        if sys.argv[1:2] and sys.argv[1] in SUBCOMMANDS:
+            from fedsplit.cli.subcommands import main  # noqa: PLC0415
+        else:
+            from fedsplit.cli.run import main  # noqa: PLC0415
         from fedsplit.machine.terminal import with_tolerant_output  # noqa: PLC0415
     except KeyboardInterrupt:
         return _interrupted()

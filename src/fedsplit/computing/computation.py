@@ -52,16 +52,43 @@ def autocast(module: nn.Module, device: torch.device) -> AbstractContextManager[
     return torch.autocast(device.type, dtype) if dtype is not None else nullcontext()
 
 
-def _pass(module: nn.Module, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
-    output: Tensor = functional_call(module, (parameters, buffers), (x,))
+def _pass(
+    module: nn.Module, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, **further: Tensor
+) -> Tensor:
+    output: Tensor = functional_call(module, (parameters, buffers), (x,), further)
     return output
 
 
-def call(module: nn.Module, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
-    """A pass through `module` with these weights; the output has the type that models compute in."""
+def call(
+    module: nn.Module,
+    parameters: dict[str, Tensor],
+    buffers: dict[str, Tensor],
+    x: Tensor,
+    at: Tensor | None = None,
+) -> Tensor:
+    """A pass through `module` with these weights; the output has the type that models compute in.
+
+    Args:
+        at: positions whose outputs are wanted, see `outputs_at`.
+    """
     run: Callable[..., Tensor] = getattr(module, _COMPILED, None) or partial(_pass, module)
     with autocast(module, x.device):
-        return run(parameters, buffers, x).to(computed_type(x))
+        return outputs_at(partial(run, parameters, buffers), module, x, at).to(computed_type(x))
+
+
+def outputs_at(run: Callable[..., Tensor], module: nn.Module, x: Tensor, at: Tensor | None) -> Tensor:
+    """Outputs of a pass, or those at some positions alone.
+
+    A module that says by `gives_outputs_at` that it can computes no others.
+
+    Args:
+        run: the pass through the module.
+        x: its inputs, `(b, t, ...)`.
+        at: positions whose outputs are wanted, bool `(b, t)`, which are then `(n, ...)`; None: all.
+    """
+    if at is None:
+        return run(x)
+    return run(x, at=at) if getattr(module, "gives_outputs_at", False) else run(x)[at]
 
 
 def computed_type(x: Tensor) -> torch.dtype:

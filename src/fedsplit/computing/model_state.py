@@ -1,6 +1,6 @@
 """A model's parameters, buffers and optimizer state as explicit values, and what a step does to them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -33,10 +33,20 @@ def _own_parameter(parameter: nn.Parameter) -> Tensor:
     return own
 
 
+def _zeros_like(weights: Weights) -> Weights:
+    return {name: torch.zeros_like(each, requires_grad=False) for name, each in weights.items()}
+
+
 def frozen_of(module: nn.Module) -> Weights:
     """Parameters of a module that do not learn (`requires_grad=False`), by all their names."""
     named = module.named_parameters(remove_duplicate=False)
     return {name: parameter.detach() for name, parameter in named if not parameter.requires_grad}
+
+
+def learning(module: nn.Module) -> Weights:
+    """Parameters of a module that learn, by all their names; no copies."""
+    named = module.named_parameters(remove_duplicate=False)
+    return {name: parameter.detach() for name, parameter in named if parameter.requires_grad}
 
 
 def travelling(module: nn.Module) -> Weights:
@@ -56,6 +66,7 @@ class ModelState:
         optimizer: moves the parameters in `descend`; None where they are never moved.
         recorder: captures its steps; None where they are not captured.
         anchored: whether parameters are kept as they are loaded, beside what steps make of them.
+        keeps: names of further tensors like the parameters, which are part of the state; zero at first.
     """
 
     def __init__(
@@ -65,12 +76,14 @@ class ModelState:
         *,
         recorder: Recorder | None = None,
         anchored: bool = False,
+        keeps: Collection[str] = (),
     ) -> None:
         self.module, self.recorder = module, recorder
         named = module.named_parameters(remove_duplicate=False)
         self.parameters = {name: _own_parameter(parameter) for name, parameter in named}
         self.trained = {name: own for name, own in self.parameters.items() if own.requires_grad}
         self.anchor = {name: _owned(own) for name, own in self.trained.items()} if anchored else {}
+        self.kept = {key: _zeros_like(self.trained) for key in keeps}
         self.buffers = {
             name: _owned(module.get_buffer(name))
             for name in module.state_dict()
@@ -96,18 +109,26 @@ class ModelState:
         """Copies for a pass that must not move the running statistics."""
         return {name: buffer.clone() for name, buffer in self.buffers.items()}
 
-    def forward(self, x: Tensor, *, seed: int | None, buffers: dict[str, Tensor] | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        seed: int | None,
+        buffers: dict[str, Tensor] | None = None,
+        at: Tensor | None = None,
+    ) -> Tensor:
         """Outputs in training mode; moves the running statistics, or those in `buffers` if given.
 
         Args:
             x: inputs, in any memory format.
             seed: of what the module draws by itself (dropout); None where it draws nothing.
             buffers: to use and move instead of the state's own.
+            at: positions whose outputs are wanted, see `outputs_at`.
         """
         if seed is not None:
-            seed_modules(seed, self.device)
+            seed_modules(seed, x.device)
         buffers = self.buffers if buffers is None else buffers
-        return call(self.module, self.parameters, buffers, compute_format(x))
+        return call(self.module, self.parameters, buffers, compute_format(x), at)
 
     def descend(self, gradients: Sequence[Tensor], learning_rate_factor: float | Tensor) -> None:
         """One optimizer step along `gradients`, given in the order of `trained`.
@@ -170,16 +191,20 @@ class ModelState:
                 kept.copy_(weights[name])
 
     def state(self) -> State:
-        """Everything: weights, buffers and the optimizer's state."""
+        """Everything: weights, buffers, the optimizer's state, and what is kept beside these, if anything."""
         slots: State = {}
         if self._optimizer is not None:
             for name, parameter in self.trained.items():
                 slots[name] = dict(self._optimizer.state.get(parameter, {}))
-        return {"weights": {**self.trained, **self.buffers}, "optimizer": slots}
+        kept: State = {"kept": {key: dict(each) for key, each in self.kept.items()}} if self.kept else {}
+        return {"weights": {**self.trained, **self.buffers}, "optimizer": slots, **kept}
 
     def load_state(self, state: State) -> None:
         """Take over what `state` gave; the optimizer's state is then in other memory than before."""
         self.load(state["weights"])
+        for key, tensors in self.kept.items():
+            for name, tensor in tensors.items():
+                tensor.copy_(state["kept"][key][name])
         if self._optimizer is None:
             return
         self._optimizer.state.clear()

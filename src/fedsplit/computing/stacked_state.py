@@ -1,6 +1,6 @@
 """The state of one model at many clients: a row a client in every tensor."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeAlias, cast
 from weakref import proxy
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from fedsplit.computing.stacked_module import StackedModule
+from fedsplit.computing.steppable import Kept
 from fedsplit.optim.optimizers import RowOptimizer
 from fedsplit.state.state import State
 from fedsplit.state.weights import Weights
@@ -35,6 +36,7 @@ class StackedState:
         module: the computation for one client; its own weights are what every row begins with.
         optimizer: moves the parameters in `descend`; None where they are never moved.
         anchored: as of `ModelState`.
+        keeps: likewise.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class StackedState:
         optimizer: RowOptimizer | None = None,
         *,
         anchored: bool = False,
+        keeps: Collection[str] = (),
     ) -> None:
         self.stacked = StackedModule(module)
         own = {name: tensor.detach() for name, tensor in module.state_dict(keep_vars=True).items()}
@@ -56,13 +59,17 @@ class StackedState:
         self.trained = {name: stacks[name] for name in parameters if name not in self.frozen}
         """Parameters that steps move, `(K, ...)`."""
         self.anchor = {name: stack.clone() for name, stack in self.trained.items()} if anchored else {}
+        self.kept = {
+            key: {name: torch.zeros_like(stack) for name, stack in self.trained.items()} for key in keeps
+        }
         self.buffers = {name: stacks[name] for name in own if name not in parameters}
         self.optimizer = optimizer
         names = optimizer.slots if optimizer else ()
         self.slots = {
             name: {slot: torch.zeros_like(stack) for slot in names} for name, stack in self.trained.items()
         }
-        self.steps = torch.zeros(clients, dtype=torch.int64, device=next(iter(own.values())).device)
+        device = next((each.device for each in own.values()), None)  # a tail may hold nothing
+        self.steps = torch.zeros(clients, dtype=torch.int64, device=device)
         """How often each row has been stepped."""
         self._views: dict[tuple[int, int], _Some] = {}
 
@@ -103,14 +110,26 @@ class StackedState:
             slots[name] = {slot: stack[row].clone() for slot, stack in kept.items()} if stepped else {}
             if stepped and cast(RowOptimizer, self.optimizer).counts:
                 slots[name]["step"] = self.steps[row].to(torch.float32)
+        beside: State = {}
+        if self.kept:
+            own = self.row_kept(row)
+            beside["kept"] = {key: {name: t.clone() for name, t in each.items()} for key, each in own.items()}
         return {
             "weights": {name: stack[row].clone() for name, stack in self.tensors().items()},
             "optimizer": slots if self.optimizer else {},
+            **beside,
         }
+
+    def row_kept(self, row: int) -> Kept:
+        """What is kept for one client: the state itself, not a copy."""
+        return {key: {name: own[row] for name, own in each.items()} for key, each in self.kept.items()}
 
     def load_row_state(self, row: int, state: State) -> None:
         """Take over what `row_state` or `ModelState.state` gave."""
         self.load_row(row, state["weights"])
+        for key, tensors in self.row_kept(row).items():
+            for name, tensor in tensors.items():
+                tensor.copy_(state["kept"][key][name])
         if self.optimizer is None:
             return
         self.steps[row] = 0
@@ -136,6 +155,7 @@ class _Some:
         frozen = {name: tensor.expand(count, *tensor.shape) for name, tensor in whole.frozen.items()}
         self.parameters = {**self.trained, **frozen}
         self.anchor = self._taken(whole.anchor)
+        self.kept = {key: self._taken(stacks) for key, stacks in whole.kept.items()}
         self.buffers = self._taken(whole.buffers)
         self._slots = {name: self._taken(slots) for name, slots in whole.slots.items()}
 
@@ -147,9 +167,15 @@ class _Some:
         return {name: buffer.clone() for name, buffer in self.buffers.items()}
 
     def forward(
-        self, x: Tensor, *, seed: Sequence[int] | None, buffers: dict[str, Tensor] | None = None
+        self,
+        x: Tensor,
+        *,
+        seed: Sequence[int] | None,
+        buffers: dict[str, Tensor] | None = None,
+        at: Tensor | None = None,
     ) -> Tensor:
         """Outputs `(k, b, ...)` of inputs `(k, b, ...)`; see `ModelState.forward`."""
+        assert at is None, "outputs of many clients are one tensor"
         buffers = self.buffers if buffers is None else buffers
         return self._whole.stacked(self.parameters, buffers, x, seed or ())
 
@@ -187,6 +213,7 @@ class _Gathered(_Some):
             (whole.trained, self.trained),
             (whole.buffers, self.buffers),
             *((whole.slots[name], slots) for name, slots in self._slots.items()),
+            *((whole.kept[key], kept) for key, kept in self.kept.items()),
         ):
             for name, stack in stacks.items():
                 stack[self._rows] = moved[name].detach()

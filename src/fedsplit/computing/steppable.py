@@ -9,6 +9,10 @@ Seed: TypeAlias = Any
 """Of what a pass draws: a number, of many clients a number for each; None: nothing is drawn."""
 
 
+Kept: TypeAlias = dict[str, dict[str, Tensor]]
+"""Tensors by parameter, under names of whoever needs them."""
+
+
 class Steppable(Protocol):
     """`ModelState`, or some rows of a `StackedState`: there every tensor has a row a client."""
 
@@ -18,9 +22,18 @@ class Steppable(Protocol):
     """Those of the parameters that steps move: all but those with `requires_grad=False`."""
     anchor: dict[str, Tensor]
     """`trained` as it was loaded last; empty where that is not kept."""
+    buffers: dict[str, Tensor]
+    """Running statistics and the like, which no gradient moves."""
+    kept: Kept
+    """What stays from round to round for the rule of local steps, each like `trained`; zero at first."""
 
-    def forward(self, x: Tensor, *, seed: Seed, buffers: dict[str, Tensor] | None = None) -> Tensor:
-        """Outputs in training mode; `seed` is a number, or one for each client; None: nothing is drawn."""
+    def forward(
+        self, x: Tensor, *, seed: Seed, buffers: dict[str, Tensor] | None = None, at: Tensor | None = None
+    ) -> Tensor:
+        """Outputs in training mode; `seed` is a number, or one for each client; None: nothing is drawn.
+
+        `at` is of one client: positions whose outputs are wanted, see `outputs_at`.
+        """
 
     def frozen_buffers(self) -> dict[str, Tensor]:
         """Copies for a pass that must not move the running statistics."""

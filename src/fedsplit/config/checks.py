@@ -40,6 +40,7 @@ RESUMABLE = (
     "cuda_graphs",
     "progress",
     "tracker",
+    "cluster",
     "trust",
     "dataset.root",
     "dataset.tokenizer_files",
@@ -47,7 +48,14 @@ RESUMABLE = (
 """What may be given anew beside `resume`, and all below it."""
 OF_NO_CONSEQUENCE = (
     *RESUMABLE,
-    *("choices.tracker", "resume", "dataset.download", "transport.listen", "transport.tls"),
+    *(
+        "choices.tracker",
+        "choices.cluster",
+        "resume",
+        "dataset.download",
+        "transport.listen",
+        "transport.tls",
+    ),
 )
 """In what the configuration of a resumed run may differ from that of its checkpoint, and all below it."""
 
@@ -111,6 +119,8 @@ def _check_joined(group: str, node: object, own: Mapping[str, object]) -> None:
     if not isinstance(node, Mapping):
         raise UserError(group, node, f"must hold {', '.join(own)}")
     for key, value in node.items():
+        if value is None and key in own_keys(group):
+            continue  # a default of every model, which says nothing
         if key not in own:
             told = f"is the server's to say; of this machine are {', '.join(own)}"
             raise UserError(f"{group}.{key}", value, told)
@@ -171,6 +181,9 @@ def _check_node(path: str, node: Plain, own: Mapping[str, object]) -> None:
         elif path == "task" and key == "codecs" and isinstance(value, Mapping):
             for name, codec in value.items():
                 _check_codec(f"task.codecs.{name}", codec)
+        elif path == "task" and key == "options" and isinstance(value, Mapping):
+            for name, each in value.items():
+                _check_node(f"task.options.{name}", each if isinstance(each, Mapping) else {}, {})
         elif key in own:
             _check_value(f"{path}.{key}", value, own[key])
         elif known is not None and not key.startswith("_"):

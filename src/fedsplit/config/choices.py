@@ -16,13 +16,13 @@ from fedsplit.files.paths import shipped, user_path
 CONFIGS = shipped("hydra_config")
 FLAG = "--config-dir"
 _NAME = re.compile(r"[\w.-]{1,200}")
-_VARIABLE = "FEDSPLIT_CONFIG_DIR"
+OWN_CHOICES = "FEDSPLIT_CONFIG_DIR"
 """Of the environment, so that every process that is started for a run has it too."""
 
 
 def own_directory() -> Path | None:
     """The directory of the user's own choices, if there is one."""
-    own = os.environ.get(_VARIABLE)
+    own = os.environ.get(OWN_CHOICES)
     return Path(own) if own else None
 
 
@@ -55,7 +55,7 @@ def own_choices(directory: str | Path | None) -> Iterator[None]:
     Raises:
         UserError: there is no such directory, or a file in it would have to stand for one of this package.
     """
-    before = os.environ.get(_VARIABLE)
+    before = os.environ.get(OWN_CHOICES)
     directory = directory or before
     if not directory:
         yield
@@ -66,14 +66,14 @@ def own_choices(directory: str | Path | None) -> Iterator[None]:
     for file in sorted(root.rglob("*.yaml")):
         if (CONFIGS / (place := file.relative_to(root))).is_file():
             raise UserError(FLAG, directory, f"{place} is a file of fedsplit's own; rename it")
-    os.environ[_VARIABLE] = str(root)
+    os.environ[OWN_CHOICES] = str(root)
     try:
         yield
     finally:
         if before is None:
-            del os.environ[_VARIABLE]
+            del os.environ[OWN_CHOICES]
         else:
-            os.environ[_VARIABLE] = before
+            os.environ[OWN_CHOICES] = before
 
 
 def canonical(group: str, choice: str) -> str:

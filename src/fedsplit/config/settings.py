@@ -137,12 +137,14 @@ class LocalStepSettings(Topic):
 
 @dataclass(frozen=True)
 class SplittingSettings(Topic):
-    """How the model is cut in two: keys of `model` that are no arguments of the model."""
+    """Where the model is cut: keys of `model` that are no arguments of the model."""
 
     PLACE = "model"
     cut: str | PositiveInt | None
+    tail_cut: str | None
     stages: list[str] | None
     untie: bool
+    norm: Literal["group"] | None
     auxiliary: str
 
 
@@ -154,6 +156,7 @@ class ClientSettings(Topic):
     stateless: bool
     id: NonNegativeInt | None
     directory: str | None
+    min_noise: PositiveFloat | None
     model: str | None
     memory_mb: PositiveFloat | None
 
@@ -239,9 +242,11 @@ class ConfigFields:
     scheduler: Component
     engine: Component
     transport: Component
+    cluster: Component
     tracker: Component
     network: Component
     generation: Component
+    defence: Component
     client_precisions: tuple[HalfPrecision, ...] = ()
     choices: Mapping[str, str | None] = field(default_factory=dict)
 

@@ -28,6 +28,8 @@ _GROUPS = (
 _CHOICE = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _CLASSES = ("model.auxiliary",)
 """Keys beside `_target_` whose values name classes."""
+_CHOSEN_ANEW = {"tracker", "cluster"}
+"""Groups of which another choice may be given where a run goes on."""
 _SHOWN = 80
 """Characters of what a file says, in an error."""
 
@@ -121,24 +123,25 @@ def _not_plain(node: object, path: str = "") -> Iterator[tuple[str, object]]:
 
 
 def with_changes(config: RunConfig, changes: Mapping[str, object]) -> RunConfig:
-    """The configuration with values given anew, by dotted key; `tracker` names another choice of the group.
+    """The configuration with values given anew, by dotted key; some name another choice of a group.
 
     Raises:
-        UserError: there is no such tracker, or a value is not allowed.
+        UserError: there is no such choice, or a value is not allowed.
     """
     values, choices = config.plain(), dict(config.choices)
-    if "tracker" in changes:
-        choices["tracker"] = str(changes["tracker"])
+    for chosen in _CHOSEN_ANEW & changes.keys():
+        choices[chosen] = str(changes[chosen])
         with composing():
-            values["tracker"] = plain(composed([f"tracker={choices['tracker']}"]))["tracker"]
+            values[chosen] = plain(composed([f"{chosen}={choices[chosen]}"]))[chosen]
     for key, value in changes.items():
-        if key != "tracker":
+        if key not in _CHOSEN_ANEW:
             group, _, name = key.partition(".")
             node = values.get(group)
             if isinstance(node, dict):
                 node[name] = value
             else:
                 values[key] = value
-    if "tracker._target_" in changes:
-        choices["tracker"] = chosen_name(values, "tracker", choices["tracker"])
+    for chosen in _CHOSEN_ANEW:
+        if f"{chosen}._target_" in changes:
+            choices[chosen] = chosen_name(values, chosen, choices[chosen])
     return RunConfig.parse({**values, "choices": choices})

@@ -1,6 +1,7 @@
 """A client's batches: drawn by (client, round, epoch, step)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 
 import torch
@@ -8,6 +9,13 @@ from torch import Tensor
 
 from fedsplit.data.samples import Samples
 from fedsplit.randomness import generator, seed_of
+
+
+@dataclass
+class SampleCount:
+    """Number of training samples that local steps have read so far; another thread may look at it."""
+
+    read: int = 0
 
 
 def batch_slices(samples: int, batch_size: int) -> list[slice]:
@@ -29,6 +37,7 @@ class ClientBatches:
     Args:
         pool: samples of all clients.
         indices: of the client's own among them.
+        count: of samples that are read, for who watches.
     """
 
     def __init__(
@@ -40,8 +49,10 @@ class ClientBatches:
         local_epochs: int,
         client: int,
         seed: int,
+        count: SampleCount | None = None,
     ) -> None:
         self.pool, self.indices = pool, indices
+        self.count = count or SampleCount()
         self.samples = len(indices)
         self._slices = batch_slices(len(indices), batch_size)
         self._local_epochs, self._client, self._seed = local_epochs, client, seed
@@ -78,6 +89,7 @@ class ClientBatches:
                 order[piece.start : self._slices[min(position + 1, len(self._slices) - 1)].stop]
             )
         chosen = order[piece].to(self.pool.index_device)
+        self.count.read += len(chosen)
         x = self.pool.inputs_at(chosen, self.draws(round, step) if augmented else None)
         # as a view it has the strides that it has in a stack; with one channel they decide which kernels run
         return x.view(x.shape), self.pool.labels_at(chosen)
@@ -95,6 +107,21 @@ class ClientBatches:
         return [
             self._permutation(round, epoch, draw or torch.Generator()) for epoch in range(self._local_epochs)
         ]
+
+    def appearances(self, round: int, steps: Collection[int]) -> Tensor:
+        """How often each sample, in the order of `indices`, is in the batches of some local steps, `(n,)`."""
+        counts = torch.zeros(self.samples, dtype=torch.int64)
+        by_epoch: dict[int, list[slice]] = {}
+        for step in steps:
+            epoch, position = divmod(step, len(self._slices))
+            by_epoch.setdefault(epoch, []).append(self._slices[position])
+        for epoch, pieces in by_epoch.items():
+            if len(pieces) == len(self._slices):
+                counts += 1
+                continue
+            order = self._permutation(round, epoch, torch.Generator())
+            counts[torch.cat([order[piece] for piece in pieces])] += 1
+        return counts
 
     def draws(self, round: int, step: int) -> Tensor | None:
         """What is drawn for the samples of one local step; None where nothing is."""
@@ -154,6 +181,7 @@ class StackedBatches:
                 samples.prefetch(order[self._positions(step + 1, each)].flatten())
         drawn = [draws for row in rows if (draws := self._batches[row].draws(round, step)) is not None]
         index = chosen.flatten().to(samples.index_device)
+        self._batches[rows[0]].count.read += len(index)
         x, y = samples.inputs_at(index, torch.cat(drawn) if drawn else None), samples.labels_at(index)
         return x.view(*chosen.shape, *x.shape[1:]), y.view(*chosen.shape, *y.shape[1:])
 

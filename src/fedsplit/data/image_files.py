@@ -21,6 +21,7 @@ from fedsplit.data.images import Images
 from fedsplit.data.sources.origins import AS_THEY_ARE
 from fedsplit.errors import UserError
 from fedsplit.files.paths import user_path
+from fedsplit.machine.progress import track
 
 _KEPT_BYTES = 256_000_000  # of images decoded ahead, or to be asked for again: some batches of 224x224
 _KINDS = {
@@ -110,7 +111,7 @@ class ImageFiles(ImageSource):
 
         def decoded() -> dict[str, Tensor]:
             pixels = torch.empty(shape, dtype=torch.uint8)
-            for place, file in zip(pixels.numpy(), only_files, strict=True):
+            for place, file in zip(pixels.numpy(), track(only_files, "decoding images"), strict=True):
                 place[:] = decoder.decoded(file, side)
             return {"pixels": pixels, "labels": labels}
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from fedsplit.building.client_model import ClientArchitecture
 from fedsplit.deployment.probe import serve
+from fedsplit.machine.progress import track
 from fedsplit.processes.child import AnsweringProcess
 
 _WARM_UP = 3
@@ -88,7 +89,7 @@ def footprints(
         peak = {name: each["before"] for name, each in held.items()}
         for samples in batch_sizes:
             seconds: dict[str, list[float]] = {name: [] for name in probes}
-            for turn in range(_WARM_UP + repeats):
+            for turn in track(range(_WARM_UP + repeats), f"measuring batches of {samples}"):
                 for name, probe in probes.items():
                     ran = probe.ask(samples=samples)
                     peak[name] = ran["peak_memory"]

@@ -55,7 +55,7 @@ class GradientOfLoss(GradientEstimator):
             with torch.set_grad_enabled(differentiable):
                 return model.each(model.module.input_gradient, model.parameters, z, y)
         z = z.detach().requires_grad_()
-        outputs = model.forward(z, seed=seed, buffers=model.frozen_buffers())
+        outputs = model.forward(z, seed=seed, buffers=model.frozen_buffers(), at=losses.targets(y))
         (dz,) = torch.autograd.grad(losses.total(outputs, y), z, create_graph=differentiable)
         return dz
 

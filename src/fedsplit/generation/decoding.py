@@ -9,8 +9,11 @@ from torch.nn.utils.rnn import pad_sequence
 
 from fedsplit.data.samples import PAD_INPUT
 
-Logits: TypeAlias = Callable[[Tensor], Tensor]
-"""What a causal model gives for token ids `(b, t)`, padded on the right with `PAD_INPUT`: `(b, t, V)`."""
+Logits: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""What a causal model gives for token ids `(b, t)`, padded on the right with `PAD_INPUT`, at some positions.
+
+They are marked in a bool `(b, t)`; for n of them it gives `(n, V)`.
+"""
 
 
 def greedy(
@@ -108,10 +111,9 @@ def beam_search(
 def _last(logits: Logits, texts: Sequence[Sequence[int]]) -> Tensor:
     """Logits `(b, V)` of the token behind each text, on the host."""
     ids = pad_sequence([torch.tensor(text) for text in texts], batch_first=True, padding_value=PAD_INPUT)
-    lengths = torch.tensor([len(text) for text in texts])
-    found = logits(ids)
-    at = lengths.to(found.device) - 1
-    return found[torch.arange(len(texts), device=found.device), at].cpu()
+    last = torch.zeros_like(ids, dtype=torch.bool)
+    last[range(len(texts)), [len(text) - 1 for text in texts]] = True
+    return logits(ids, last).cpu()
 
 
 def _is_seen(text: Sequence[int], context: int | None) -> bool:

@@ -4,6 +4,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fedsplit.machine.progress import track
+
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
@@ -106,7 +108,7 @@ class Turns:
         What else the machines do then meets all precisions alike, and no device waits for another's request.
         """
         done = []
-        for number in range(self.warm_up + self.requests):
+        for number in track(range(self.warm_up + self.requests), "requests"):
             warm_up = number < self.warm_up
             batch = number if warm_up else number - self.warm_up
             done += [device.request(number, batch, warm_up=warm_up) for device in devices]

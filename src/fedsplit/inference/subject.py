@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fedsplit.building.client_model import ClientArchitecture
 from fedsplit.building.data import Data, build_data
-from fedsplit.building.models import build_models, build_whole_model, cut_name
+from fedsplit.building.models import build_models, build_whole_model, cut_name, refuse_tail
 from fedsplit.building.trained_start import load_halves
 from fedsplit.config.run_config import RunConfig
 from fedsplit.data.samples import Samples
@@ -71,6 +71,7 @@ def subject_of(config: RunConfig) -> Subject:
     Raises:
         UserError: it cannot be built, or the run left no model, or one that does not fit.
     """
+    refuse_tail(config, "where the client model is deployed")
     cpu = torch.device("cpu")
     weights = {}
     if config.origin.run is not None:

@@ -67,9 +67,14 @@ class DerivedAuxiliary(nn.Module):
             self.trunk.insert(0, nn.Flatten())
         self.fc = nn.Linear(features, num_classes)
 
-    def forward(self, z: Tensor) -> Tensor:
+    @property
+    def gives_outputs_at(self) -> bool:
+        """Whether it takes the positions whose logits are wanted."""
+        return bool(getattr(self.trunk, "gives_outputs_at", False))
+
+    def forward(self, z: Tensor, **further: Tensor) -> Tensor:
         """Logits of smashed data."""
-        logits: Tensor = self.fc(self.trunk(_gathered(z, self._crossing)))
+        logits: Tensor = self.fc(self.trunk(_gathered(z, self._crossing), **further))
         return logits
 
 

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from fedsplit.computing.computation import outputs_at
 from fedsplit.computing.model_state import ModelState
 from fedsplit.computing.multiply_adds import multiply_adds
 from fedsplit.estimators.estimator import GradientEstimator
@@ -29,16 +30,22 @@ def counted_work(
         y: their labels.
         objective: that gradients are estimated of.
     """
-    with evaluating(halves.client, halves.server):
+    at = objective.targets(y)
+    with evaluating(*halves.modules):
         z = halves.client(x)
         client = multiply_adds(lambda: halves.client(x))
-        server = multiply_adds(lambda: halves.server(z))
+        server = multiply_adds(lambda: outputs_at(halves.server, halves.server, z, at))
+        tail, h = halves.tail, halves.server(z)
+        of_tail = 0 if tail is None else multiply_adds(lambda: tail(h))
     head = estimate = 0
     if auxiliary is not None and (estimator is None or estimator.trains_on_loss):
         with evaluating(auxiliary):
-            head = multiply_adds(lambda: auxiliary(z))
+            head = multiply_adds(lambda: outputs_at(auxiliary, auxiliary, z, at))
     if auxiliary is not None and estimator is not None:
         model = ModelState(auxiliary)
         with torch.random.fork_rng():
             estimate = multiply_adds(lambda: estimator.estimate(model, objective, z, y, seed=0))
-    return Work(client // len(x), server // len(x), head // len(x), estimate // len(x))
+    client, server, head, estimate, of_tail = (
+        each // len(x) for each in (client, server, head, estimate, of_tail)
+    )
+    return Work(client, server, head, estimate, tail=of_tail)

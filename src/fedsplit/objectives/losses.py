@@ -21,6 +21,13 @@ class Losses(ABC):
     def total(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Loss summed over all terms, 0-d."""
 
+    def targets(self, y: Tensor) -> Tensor | None:
+        """Positions whose outputs the loss depends on, bool, in the shape of `y`; None where it is all.
+
+        A model then needs to give those alone, `(n, ...)`, and every method that takes outputs takes these.
+        """
+        return None
+
     @abstractmethod
     def counts(self, y: Tensor) -> Sequence[int]:
         """Number of terms of each client's batch."""

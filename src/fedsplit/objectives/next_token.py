@@ -17,6 +17,8 @@ PADDING: Final = -101
 class NextToken(Objective):
     """Cross-entropy of logits `(b, t, vocabulary)` and tokens `(b, t)`, which are already shifted by one.
 
+    Logits may also be those of the targets alone, `(targets, vocabulary)`, in their order.
+
     Args:
         vocabulary: tokens are from 0 to below this; `IGNORED` and `PADDING` are no terms of the loss.
         context: the most positions of a sample.
@@ -33,24 +35,27 @@ class NextToken(Objective):
         return f"logits (n, t, {self.vocabulary})"
 
     def total(self, outputs: Tensor, y: Tensor) -> Tensor:
-        return F.cross_entropy(
-            outputs.flatten(0, -2),
-            y.masked_fill(y < 0, IGNORED).flatten(),
-            ignore_index=IGNORED,
-            label_smoothing=self.label_smoothing,
-            reduction="sum",
-        )
+        logits, tokens = self._of_targets(outputs, y)
+        return F.cross_entropy(logits, tokens, label_smoothing=self.label_smoothing, reduction="sum")
 
     def mean(self, outputs: Tensor, y: Tensor) -> Tensor:
-        return self.total(outputs, y) / (y >= 0).sum().clamp_min(1)  # nothing waits for the device
+        return self.total(outputs, y) / max(self.terms(y), 1)
 
     def terms(self, y: Tensor) -> int:
         return int((y >= 0).sum())
 
     def measure(self, outputs: Tensor, y: Tensor) -> Sums:
-        logits, tokens = outputs[y >= 0], y[y >= 0]
+        logits, tokens = self._of_targets(outputs, y)
         loss = F.cross_entropy(logits, tokens, reduction="sum")
         return Sums(loss, (logits.argmax(1) == tokens).sum(), len(tokens))
+
+    def targets(self, y: Tensor) -> Tensor:
+        return y >= 0
+
+    def _of_targets(self, outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits `(targets, vocabulary)` and tokens `(targets,)`."""
+        targets = self.targets(y)
+        return (outputs if outputs.dim() == 2 else outputs[targets]), y[targets]
 
     def labels(self) -> TokenLabels:
         return TokenLabels(self.vocabulary, self.context, ignored=IGNORED, padding=PADDING)

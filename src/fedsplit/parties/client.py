@@ -7,14 +7,11 @@ from functools import partial
 from torch import Tensor
 
 from fedsplit.computing.model_state import ModelState
-from fedsplit.errors import NonFinite
 from fedsplit.parties.engine import Blueprint
 from fedsplit.parties.graphed_steps import GraphedSteps
 from fedsplit.parties.local_rule import StepSeeds
-from fedsplit.parties.local_step import Descend, forward_body, local_step
+from fedsplit.parties.local_step import Descend, forward_body, local_step, train_head
 from fedsplit.parties.messages import BatchLoss, LocalWork, Part, Upload
-from fedsplit.quant.codec import NonFiniteTensor
-from fedsplit.quant.quantization import rounding_seed
 from fedsplit.randomness import seed_of
 from fedsplit.state.state import State
 from fedsplit.state.weights import Weights
@@ -26,6 +23,7 @@ class _Pending:
 
     round: int
     step: int
+    y: Tensor
     descend: Descend
 
 
@@ -41,13 +39,18 @@ class ClientWorker:
         self.client, self._batches = client, blueprint.batches(client)
         recorder, self._rule = blueprint.recorder, blueprint.rule
         state = partial(
-            ModelState, optimizer=blueprint.optimizer, recorder=recorder, anchored=self._rule.anchored
+            ModelState,
+            optimizer=blueprint.optimizer,
+            recorder=recorder,
+            anchored=self._rule.anchored,
+            keeps=self._rule.keeps,
         )
         self._body = body = state(blueprint.body)
         self._head = head = state(blueprint.head) if blueprint.head else None
         self._objective, self._estimator = blueprint.objective, blueprint.estimator
         self._schedule, self._seed = blueprint.schedule, blueprint.seed
-        self._head_sees = blueprint.head_sees
+        self._blueprint = blueprint
+        self._named = blueprint.models_of
         self._pending: _Pending | None = None
         self._graphed: GraphedSteps | None = None
         if recorder:
@@ -65,18 +68,27 @@ class ClientWorker:
 
     def install(self, part: Part, weights: Weights) -> None:
         """Take over weights; the optimizers' state stays."""
-        if part in ("client", "full"):
-            self._body.load(weights)
-        if part in ("auxiliary", "full"):
-            self._own_head.load(weights)
+        if part == "control":
+            for model in self._models():
+                self._rule.receive(model.kept, weights, self._batches.steps)
+            return
+        for model in self._models_of(part):
+            model.load(weights)
 
     def weights(self, part: Part) -> Weights:
         """Copies of the weights asked for."""
-        if part == "client":
-            return self._body.weights()
-        if part == "auxiliary":
-            return self._own_head.weights()
-        return self._body.weights() | self._own_head.weights()
+        if part == "control":
+            steps = self._batches.steps
+            found = [self._rule.control_variates(model.kept, steps) for model in self._models()]
+        else:
+            found = [model.weights() for model in self._models_of(part)]
+        return {name: each for own in found for name, each in own.items()}
+
+    def _models(self) -> list[ModelState]:
+        return [self._body, *([self._head] if self._head else [])]
+
+    def _models_of(self, part: Part) -> list[ModelState]:
+        return [self._body if name == "body" else self._own_head for name in self._named(part)]
 
     def forward(self, round: int, step: int) -> Upload | None:
         """Smashed data and labels of a local step, None if the round has no such step; changes no state."""
@@ -87,19 +99,41 @@ class ClientWorker:
             (z,) = self._graphed.forward(None, x)
             descend: Descend = partial(self._graphed.backward, None, x)
         else:
-            seed = self._seed_of("dropout of the client", round, step)
-            z, descend = forward_body(self._body, x, rule=self._rule, seed=seed)
-        self._pending = _Pending(round, step, descend)
-        return Upload(self.client, step, z, y)
+            seeds = StepSeeds(
+                body=self._seed_of("dropout of the client", round, step),
+                rule=self._blueprint.rule_seed(self.client, round, step),
+            )
+            extra = self._blueprint.extra
+            z, descend = forward_body(self._body, x, rule=self._rule, seeds=seeds, extra=extra)
+        self._pending = _Pending(round, step, y, descend)
+        return self._blueprint.released(Upload(self.client, step, z, y), round)
 
     def backward(self, round: int, step: int, dz: Tensor) -> None:
         """Descend along the cut gradient of the last `forward`; the running statistics move now."""
-        pending, self._pending = self._pending, None
-        if pending is None or (pending.round, pending.step) != (round, step):
+        pending = self._waiting(round, step)
+        pending.descend(dz[: len(pending.y)], self._schedule.at(round, step))
+        self._pending = None
+
+    def step_tail(self, round: int, step: int, h: Tensor) -> tuple[BatchLoss, Tensor]:
+        """Step the tail on outputs of the trunk for the last `forward`; the loss, and the gradient at `h`."""
+        y = self._waiting(round, step).y
+        done = train_head(
+            self._own_head,
+            self._objective,
+            h,
+            y,
+            learning_rate_factor=self._schedule.at(round, step),
+            seed=self._seed_of("dropout of the tail", round, step),
+            rule=self._rule,
+        )
+        return BatchLoss([self.client], done.loss[None], self._objective.counts(y)), done.dz
+
+    def _waiting(self, round: int, step: int) -> _Pending:
+        if self._pending is None or (self._pending.round, self._pending.step) != (round, step):
             raise AssertionError(
                 f"client {self.client} has no forward pass of step {step} of round {round} waiting"
             )
-        pending.descend(dz, self._schedule.at(round, step))
+        return self._pending
 
     def train_local(self, round: int, work: LocalWork, losses: list[BatchLoss]) -> Iterator[Upload]:
         """Train for the local epochs of a round while uploads are read; adds to `losses`."""
@@ -121,23 +155,19 @@ class ClientWorker:
                     seeds=StepSeeds(
                         self._seed_of("dropout of the client", round, step),
                         self._seed_of("dropout of the head", round, step),
-                        self._seed_of("local rule", round, step),
+                        self._blueprint.rule_seed(self.client, round, step),
                     ),
                     seen=partial(self._seen_by_head, y=y, round=round, step=step)
-                    if self._head_sees
+                    if self._blueprint.head_sees
                     else None,
+                    extra=self._blueprint.extra,
                 )
             losses += [BatchLoss([self.client], loss[None], self._objective.counts(y)) for loss in trained]
             if work.uploads(self.client, step):
-                yield Upload(self.client, step, z, y)
+                yield self._blueprint.released(Upload(self.client, step, z, y), round)
 
     def _seen_by_head(self, z: Tensor, *, y: Tensor, round: int, step: int) -> Tensor:
-        assert self._head_sees is not None
-        seed = rounding_seed(self._seed, "smashed", self.client, round, step)
-        try:
-            return self._head_sees(z, y, seed)
-        except NonFiniteTensor as error:
-            raise NonFinite("smashed", self.client) from error
+        return self._blueprint.seen_by_head(Upload(self.client, step, z, y), round)
 
     def _seed_of(self, purpose: str, round: int, step: int) -> int:
         return seed_of(self._seed, purpose, client=self.client, round=round, step=step)

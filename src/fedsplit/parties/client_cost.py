@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -10,8 +11,8 @@ from fedsplit.computing.computation import eagerly
 from fedsplit.computing.model_state import ModelState
 from fedsplit.computing.saved_tensors import SavedTensors
 from fedsplit.parties.engine import Blueprint
-from fedsplit.parties.local_rule import StepSeeds
-from fedsplit.parties.local_step import forward_body, local_step
+from fedsplit.parties.local_rule import LocalRule, StepSeeds
+from fedsplit.parties.local_step import forward_body, local_step, train_head
 
 _FEWEST = 2
 """Samples of the smaller of two batches to measure on; batch normalisation cannot train on one."""
@@ -22,8 +23,8 @@ class ClientCost:
     """Memory of one client in a local step, in bytes.
 
     Args:
-        memory: weights, and those of the round's beginning where a rule needs them, gradients, optimizer
-            state and the most that is saved for the backward pass.
+        memory: weights, and what a rule keeps beside them (those of the round's beginning, control
+            variates), gradients, optimizer state and the most that is saved for the backward pass.
         held: what a client that waits for a cut gradient keeps of its forward pass meanwhile.
     """
 
@@ -61,36 +62,46 @@ def _step(blueprint: Blueprint, x: Tensor, y: Tensor, *, trains_head: bool) -> C
     """Cost of a step on this batch, by a copy of the client."""
     sees = blueprint.head_sees
     rule = blueprint.rule
-    body = ModelState(blueprint.body, blueprint.optimizer, anchored=rule.anchored)
+    # autograd saves nothing in a pass for single samples, which takes as much as one for all of them
+    measured = LocalRule() if rule.per_sample else rule
+    state = partial(ModelState, optimizer=blueprint.optimizer, anchored=rule.anchored, keeps=rule.keeps)
+    body = state(blueprint.body)
     head = None
     if blueprint.head:
-        head = ModelState(blueprint.head, blueprint.optimizer, anchored=rule.anchored)
+        head = state(blueprint.head)
     states = [body] if head is None else [body, head]
     own = [
         tensor
         for state in states
-        for tensors in (state.parameters, state.buffers, state.anchor)
+        for tensors in (state.parameters, state.buffers, state.anchor, *state.kept.values())
         for tensor in tensors.values()
     ]
+    held = 0
+    waits = head is None or blueprint.trunk_shape is not None
     with SavedTensors(apart=own) as saved:
-        if head is None:
-            z, descend = forward_body(body, x, rule=rule, seed=0)
+        if waits:
+            z, descend = forward_body(body, x, rule=measured, seeds=StepSeeds(0))
+            held = saved.peak_with(z)
+            if head is not None:
+                h, losses = blueprint.trunk_outputs(x), blueprint.objective
+                train_head(head, losses, h, y, learning_rate_factor=1.0, seed=0, rule=rule)
             descend(torch.zeros_like(z), 1.0)
         else:
+            assert head is not None
             z, *_ = local_step(
                 body,
                 head,
                 blueprint.objective,
                 x,
                 y,
-                rule=rule,
+                rule=measured,
                 estimator=None if trains_head else blueprint.estimator,
                 learning_rate_factor=1.0,
                 seeds=StepSeeds(0, 0, 0),
                 seen=(lambda z: sees(z, y, 0)) if sees else None,
             )
         most = saved.peak_with(z)
-    stepped = states if trains_head else [body]
+    stepped = states if trains_head or waits else [body]
     gradients = [tensor for state in stepped for tensor in state.trained.values()]
     slots = [
         value
@@ -99,7 +110,8 @@ def _step(blueprint: Blueprint, x: Tensor, y: Tensor, *, trains_head: bool) -> C
         for value in slot.values()
         if isinstance(value, Tensor)
     ]
-    return ClientCost(_bytes([*own, *gradients, *slots]) + most, 0 if head else most)
+    copies = len(x) if rule.per_sample else 1
+    return ClientCost(_bytes([*own, *slots]) + copies * _bytes(gradients) + most, held)
 
 
 def _bytes(tensors: list[Tensor]) -> int:

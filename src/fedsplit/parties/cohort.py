@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from torch import Tensor
 
-from fedsplit.parties.messages import LocalTraining, LocalWork, Part, Upload
+from fedsplit.parties.messages import LocalTraining, LocalWork, Part, Stepped, Upload
 from fedsplit.state.weights import Weights
 
 
@@ -46,7 +46,22 @@ class Cohort(ABC):
 
     @abstractmethod
     def backward(self, step: int, dz: Mapping[int, Tensor]) -> None:
-        """Send the cut gradients of the last `forward`, by client; the clients step."""
+        """Send the cut gradients of the last `forward`, by client; the clients step.
+
+        Args:
+            step: of that `forward`.
+            dz: of each client that uploaded; see `BroadcastGradients` for those that many share.
+        """
+
+    @abstractmethod
+    def step_tail(self, step: int, h: Mapping[int, Tensor]) -> Stepped:
+        """Send outputs of the trunk for the last `forward`, by client; the clients' tails step on the loss.
+
+        Servers reach this by `Upload.tail`, so that an algorithm need not know whether there is a tail.
+
+        Returns:
+            The losses, of before the step, and the gradients with respect to `h`.
+        """
 
     @abstractmethod
     def train_local(self, work: LocalWork) -> LocalTraining:

@@ -1,8 +1,10 @@
 """What an engine is: how the clients of one process, or the server's copies for them, are computed."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +14,20 @@ from fedsplit.computing.captured_steps import Recorder
 from fedsplit.computing.memory import Memory
 from fedsplit.computing.model_state import ModelState, compute_format
 from fedsplit.data.batches import ClientBatches
+from fedsplit.errors import NonFinite
 from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.objectives.objective import Objective
 from fedsplit.optim.optimizers import Optimizer
 from fedsplit.optim.schedules import Schedule
-from fedsplit.parties.local_rule import LocalRule
-from fedsplit.parties.messages import LocalTraining, LocalWork, Part, Upload
+from fedsplit.parties.local_rule import Extra, LocalRule
+from fedsplit.parties.messages import LocalTraining, LocalWork, Part, Stepped, Upload
 from fedsplit.parties.server_copies import ServerCopies
+from fedsplit.privacy.defence import Defence
+from fedsplit.privacy.noise import Noise, Secrets
+from fedsplit.quant.codec import NonFiniteTensor
+from fedsplit.quant.positions import Positions
+from fedsplit.quant.quantization import rounding_seed
+from fedsplit.randomness import seed_of
 from fedsplit.state.state import State
 from fedsplit.state.weights import Weights
 
@@ -29,7 +38,7 @@ class Blueprint:
 
     Args:
         body: the client model.
-        head: the server model (FedAvg), the auxiliary model, or None.
+        head: the server model (FedAvg), the auxiliary model, the model's tail (split learning), or None.
         keeps_head: whether a client's head is its own from round to round (FSL-SAGE).
         optimizer: steps body and head, each with a state of its own.
         batches: makes the data of a client.
@@ -42,6 +51,11 @@ class Blueprint:
             leaves them.
         memory: where heads are set aside that clients keep without having any other state.
         recorder: captures clients' steps as CUDA graphs; None where they are not captured.
+        trunk_shape: of one sample of what the head takes if it is a tail; None where it takes smashed data.
+        defence: what clients change of smashed data that leave them, and of their gradients.
+        secrets: of the clients, from which a defence's noise is made.
+        positions: those of padded batches that a defence sees.
+        sends_smashed: whether clients send smashed data.
     """
 
     body: nn.Module
@@ -57,15 +71,73 @@ class Blueprint:
     head_sees: Callable[[Tensor, Tensor, int], Tensor] | None = None
     memory: Memory = field(default_factory=Memory)
     recorder: Recorder | None = None
+    trunk_shape: tuple[int, ...] | None = None
+    defence: Defence = field(default_factory=Defence)
+    secrets: Secrets = field(default_factory=lambda: Secrets(0))
+    positions: Positions = field(default_factory=Positions)
+    sends_smashed: bool = True
+
+    @property
+    def extra(self) -> Extra:
+        """What the defence adds to cut gradients; None where it adds nothing."""
+        return self.defence.extra_gradient if self.defence.adds_gradient else None
+
+    def released(self, exact: Upload, round: int, purpose: str = "smashed data") -> Upload:
+        """An upload as it leaves its client, whose defence has changed the smashed data.
+
+        Args:
+            exact: with exact smashed data.
+            round: of which it is.
+            purpose: of the upload; those of another have other noise.
+        """
+        if not self.defence.releases:
+            return exact
+        noise = self.secrets.noise(purpose, client=exact.client, round=round, step=exact.step)
+        packed, padded = self.positions.packed, self.positions.padded
+        real = padded(packed(exact.z, exact.y), exact.y)  # what stands for padding counts in no norm
+        z = self.defence.release(real, noise)
+        return replace(exact, z=padded(packed(z, exact.y), exact.y, self.positions.padding))
+
+    def seen_by_head(self, exact: Upload, round: int) -> Tensor:
+        """Smashed data as the server would decode them, for a head that goes on from these.
+
+        Raises:
+            NonFinite: they are not finite.
+        """
+        assert self.head_sees is not None
+        seed = rounding_seed(self.seed, "smashed", exact.client, round, exact.step)
+        try:
+            return self.head_sees(self.released(exact, round).z, exact.y, seed)
+        except NonFiniteTensor as error:
+            raise NonFinite("smashed", exact.client) from error
+
+    def rule_seed(self, client: int, round: int, step: int) -> int | Noise:
+        """Seed of what the rule of a local step draws; where that is noise of a defence, the noise."""
+        if self.rule.per_sample:
+            return self.secrets.noise("gradients", client=client, round=round, step=step)
+        return seed_of(self.seed, "local rule", client=client, round=round, step=step)
+
+    def models_of(self, part: Part) -> tuple[Literal["body", "head"], ...]:
+        """Of body and head, those whose weights a part is: a client model has a tail where the model has."""
+        if part == "full" or (part == "client" and self.trunk_shape is not None):
+            return ("body", "head")
+        return ("body",) if part == "client" else ("head",)
+
+    def trunk_outputs(self, x: Tensor) -> Tensor:
+        """Zeros in the shape of what the trunk gives a tail of inputs `x`."""
+        assert self.trunk_shape is not None
+        return x.new_zeros((len(x), *self.trunk_shape), dtype=torch.get_default_dtype())
 
     def pass_through(self, x: Tensor, y: Tensor) -> None:
         """Forward passes of a batch through body and head, for who wants to watch; moves nothing."""
         with torch.no_grad():
             z = ModelState(self.body).forward(x, seed=0)
+            if self.trunk_shape is not None:
+                z = self.trunk_outputs(x)
             if self.head is not None and self.keeps_head and not self.estimator.trains_on_loss:
                 self.estimator.estimate(ModelState(self.head), self.objective, z, y, seed=0)
             elif self.head is not None:
-                ModelState(self.head).forward(z, seed=0)
+                ModelState(self.head).forward(z, seed=0, at=self.objective.targets(y))
 
 
 class Engine(ABC):
@@ -78,9 +150,21 @@ class Engine(ABC):
     def __init__(self, blueprint: Blueprint) -> None:
         self.blueprint = blueprint
 
-    @abstractmethod
+    def opened(self) -> AbstractContextManager[object]:
+        """While clients can be computed."""
+        return nullcontext()
+
     def enter(self, clients: Sequence[int]) -> None:
         """These clients, ascending, take part until others do; verbs are for them or some of them."""
+        self.form(self.units(clients))
+
+    def units(self, clients: Sequence[int]) -> Sequence[Sequence[int]]:
+        """Clients of a cohort, ascending, as they are computed: those of a unit together."""
+        return [[client] for client in clients]
+
+    @abstractmethod
+    def form(self, units: Sequence[Sequence[int]]) -> None:
+        """Let the clients of these units take part; see `enter`."""
 
     @abstractmethod
     def install(self, part: Part, weights: Mapping[int, Weights]) -> None:
@@ -104,7 +188,8 @@ class Engine(ABC):
                 x, y = self.blueprint.batches(client).batch(round, step, augmented=False)
                 with torch.no_grad():
                     z = functional_call(module, weights, (compute_format(x),))
-                uploads.append(Upload(client, step, z, y))
+                exact = Upload(client, step, z, y)
+                uploads.append(self.blueprint.released(exact, round, "evaluated smashed data"))
         finally:
             module.train()
         return uploads
@@ -112,6 +197,10 @@ class Engine(ABC):
     @abstractmethod
     def backward(self, round: int, step: int, dz: Mapping[int, Tensor]) -> None:
         """Step the clients along the cut gradients of the last `forward`."""
+
+    @abstractmethod
+    def step_tail(self, round: int, step: int, h: Mapping[int, Tensor]) -> Stepped:
+        """Step tails on what the trunk made of the last `forward`; see `Cohort.step_tail`."""
 
     @abstractmethod
     def train_local(self, clients: Sequence[int], round: int, work: LocalWork) -> LocalTraining:
@@ -124,6 +213,14 @@ class Engine(ABC):
     @abstractmethod
     def load_state(self, state: State) -> None:
         """Take over what `state` of any engine gave."""
+
+    @abstractmethod
+    def take(self, clients: Collection[int]) -> State:
+        """The state of those of some clients that have any, as `state` gives it; they leave this engine."""
+
+    @abstractmethod
+    def give(self, state: State) -> None:
+        """Take over the state of some clients, as `take` gives it, beside that of others."""
 
     @abstractmethod
     def forget(self) -> None:

@@ -1,19 +1,44 @@
 """What a split model makes of samples: its loss and what is measured beside it, or its outputs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from math import exp, inf
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from fedsplit.computing.computation import outputs_at
 from fedsplit.computing.model_state import ModelState
 from fedsplit.data.samples import Samples
 from fedsplit.models.splitting.split import SplitModel
 from fedsplit.objectives.objective import Objective
 from fedsplit.state.weights import Weights
+
+
+class Outputs(Protocol):
+    """A model that is evaluated."""
+
+    def __call__(
+        self, x: Tensor, at: Tensor | None = None, received: Callable[[Tensor], Tensor] | None = None
+    ) -> Tensor:
+        """Outputs of inputs.
+
+        Args:
+            x: inputs.
+            at: positions whose outputs are wanted, see `outputs_at`.
+            received: makes of smashed data what the server receives; None: as they are.
+        """
+
+
+class Change(Protocol):
+    """What happens to smashed data on their way to the server."""
+
+    def __call__(self, z: Tensor, y: Tensor, number: int) -> Tensor:
+        """What the server receives of the smashed data of a batch with labels `y`, the `number`-th."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +60,7 @@ class Evaluator:
     """Evaluates weights on fixed samples, with running statistics.
 
     Args:
-        model: the halves.
+        model: the halves, or three parts.
         samples: to evaluate on.
         objective: what is measured.
         batch_size: samples at a time.
@@ -52,7 +77,7 @@ class Evaluator:
         auxiliary: nn.Module | None = None,
     ) -> None:
         self.objective = objective
-        self._halves = [ModelState(model.client), ModelState(model.server)]
+        self._halves = [ModelState(part) for part in model.modules]
         self._auxiliary = auxiliary
         self._samples, self._batch_size = samples, batch_size
 
@@ -62,10 +87,14 @@ class Evaluator:
         return self.objective.classes(self._samples.labels_at(slice(None)))
 
     def __call__(self, full_weights: Weights, auxiliary: Weights | None = None) -> Scores:
-        """Scores of the model; its outputs are dropped batch by batch."""
+        """Scores of the model."""
+        return self._scores(self._passes(full_weights, auxiliary))
+
+    def _scores(self, passes: Iterable[tuple[Tensor, Tensor]]) -> Scores:
+        """Scores of outputs and labels; outputs are dropped batch by batch."""
         loss, terms = torch.zeros((), dtype=torch.float64), 0
         hits: Tensor | None = torch.zeros((), dtype=torch.int64)
-        for outputs, y in self._passes(full_weights, auxiliary):
+        for outputs, y in passes:
             sums = self.objective.measure(outputs, y)
             loss = loss + sums.loss
             hits = None if hits is None or sums.hits is None else hits + sums.hits
@@ -73,6 +102,10 @@ class Evaluator:
         mean = float(loss) / terms
         accuracy = None if hits is None else int(hits) / terms
         return Scores(mean, accuracy, _exp(mean) if self.objective.has_perplexity else None)
+
+    def released(self, full_weights: Weights, auxiliary: Weights | None, change: Change) -> float | None:
+        """Accuracy of the model where smashed data are changed on their way; see `Scores`."""
+        return self._scores(self._passes(full_weights, auxiliary, change)).accuracy
 
     def correct(self, full_weights: Weights, auxiliary: Weights | None = None) -> Tensor:
         """Whether each sample is classified correctly: bool `(n,)`."""
@@ -88,18 +121,24 @@ class Evaluator:
         return torch.cat([logits for logits, _ in self._passes(full_weights, auxiliary)])
 
     @contextmanager
-    def model(
-        self, full_weights: Weights, auxiliary: Weights | None = None
-    ) -> Iterator[Callable[[Tensor], Tensor]]:
-        """The whole model with these weights, as inputs to outputs, in evaluation mode meanwhile."""
-        halves = self._loaded(full_weights, auxiliary)
+    def model(self, full_weights: Weights, auxiliary: Weights | None = None) -> Iterator[Outputs]:
+        """The whole model with these weights, in evaluation mode meanwhile."""
+        client, *between, last = halves = self._loaded(full_weights, auxiliary)
         for half in halves:
             half.module.eval()
 
-        def outputs(x: Tensor) -> Tensor:
-            for half in halves:
-                x = functional_call(half.module, (half.parameters, half.buffers), (x,))
-            return x
+        def passed(half: ModelState, x: Tensor, **further: Tensor) -> Tensor:
+            output: Tensor = functional_call(half.module, (half.parameters, half.buffers), (x,), further)
+            return output
+
+        def outputs(
+            x: Tensor, at: Tensor | None = None, received: Callable[[Tensor], Tensor] | None = None
+        ) -> Tensor:
+            z = passed(client, x)
+            z = z if received is None else received(z)
+            for half in between:
+                z = passed(half, z)
+            return outputs_at(partial(passed, last), last.module, z, at)
 
         try:
             yield outputs
@@ -108,13 +147,17 @@ class Evaluator:
                 half.module.train()
 
     @torch.inference_mode()
-    def _passes(self, full_weights: Weights, auxiliary: Weights | None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Outputs and labels, batch by batch."""
+    def _passes(
+        self, full_weights: Weights, auxiliary: Weights | None, change: Change | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Outputs, of texts at targets alone, and labels, batch by batch."""
         with self.model(full_weights, auxiliary) as outputs:
-            for start in range(0, len(self._samples), self._batch_size):
+            for number, start in enumerate(range(0, len(self._samples), self._batch_size)):
                 piece = slice(start, start + self._batch_size)
                 self._samples.prefetch(slice(start, piece.stop + self._batch_size))
-                yield outputs(self._samples.inputs_at(piece)), self._samples.labels_at(piece)
+                x, y = self._samples.inputs_at(piece), self._samples.labels_at(piece)
+                received = None if change is None else partial(change, y=y, number=number)
+                yield outputs(x, self.objective.targets(y), received), y
 
     def _loaded(self, full_weights: Weights, auxiliary: Weights | None) -> list[ModelState]:
         for half in self._halves:

@@ -48,7 +48,7 @@ class GraphedSteps:
         def backward(rows: Range, x: Tensor, dz: Tensor, factor: Tensor) -> Outputs:
             model = body(rows)
             z = model.forward(x, seed=None)
-            descend_body(model, z, dz, rule=rule, learning_rate_factor=factor)
+            descend_body(model, x, z, dz, rule=rule, learning_rate_factor=factor)
             return ()
 
         def train(rows: Range, train_head_too: bool, x: Tensor, y: Tensor, factor: Tensor) -> Outputs:

@@ -7,12 +7,15 @@ from typing import ClassVar, TypeAlias
 import torch
 from torch import Tensor
 
-from fedsplit.computing.steppable import Seed, Steppable
+from fedsplit.computing.steppable import Kept, Seed, Steppable
 from fedsplit.objectives.losses import Losses
 from fedsplit.randomness import generator
+from fedsplit.state.weights import Weights
 
 Seen: TypeAlias = Callable[[Tensor], Tensor] | None
 """Smashed data as the head sees them; None: as they are."""
+Extra: TypeAlias = Callable[[Tensor, Tensor], Tensor] | None
+"""What is added to the cut gradient, of inputs and smashed data of one client; None: nothing."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class LocalBatch:
     y: Tensor
     seeds: StepSeeds = UNSEEDED
     seen: Seen = None
+    extra: Extra = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,14 @@ class LocalRule:
     """Whether `gradients` draws; it then has a seed for each step."""
     needs_loss: ClassVar[bool] = False
     """Whether it needs a loss at the client, and cannot go along cut gradients that others give."""
+    per_sample: ClassVar[bool] = False
+    """Whether it takes gradients of single samples, and adds noise to them: it then has a `Noise` for each
+    step in the place of a seed."""
+    differentiates: ClassVar[bool] = True
+    """Whether it goes along gradients of smashed data, to which something can be added."""
+    keeps: ClassVar[tuple[str, ...]] = ()
+    """Names of what clients keep for it from round to round, as `Steppable.kept`; with these it has control
+    variates: `receive` and `control_variates`."""
     passes = 3
     """Forward passes that take as long as a local step, for timelines; a backward pass is two."""
 
@@ -80,17 +92,47 @@ class LocalRule:
         if batch.seen is not None:
             seen = batch.seen(z.detach())
             head_loss, dz, of_head = head_gradients(head, losses, seen, batch.y, seed=seeds.head)
+            dz = with_extra(body, batch.x, z, dz, batch.extra)
             return LocalGradients(z.detach(), head_loss, gradients_of(z, own, dz), of_head)
         version = z._version
-        loss = losses.mean(head.forward(z, seed=seeds.head), batch.y)
+        loss = losses.mean(head.forward(z, seed=seeds.head, at=losses.targets(batch.y)), batch.y)
         if z._version != version:
             raise AssertionError("a head must leave smashed data as they are: they may still be uploaded")
-        gradients = gradients_of(loss.sum(), [*own, *head.trained.values()])
+        outputs: list[tuple[Tensor, Tensor | None]] = [(loss.sum(), None)]
+        if batch.extra is not None:
+            outputs.append((z, body.each(batch.extra, batch.x, z.detach())))
+        gradients = _gradients(outputs, [*own, *head.trained.values()])
         return LocalGradients(z.detach(), loss.detach(), gradients[: len(own)], gradients[len(own) :])
+
+    def along(self, body: Steppable, x: Tensor, z: Tensor, dz: Tensor, seed: Seed) -> Sequence[Tensor]:
+        """Gradients of the client model along cut gradients that others give.
+
+        Args:
+            body: the client model.
+            x: inputs.
+            z: what its forward pass made of them, graph attached.
+            dz: cut gradient of the mean loss.
+            seed: of the step.
+        """
+        return gradients_of(z, list(body.trained.values()), dz)
 
     def corrected(self, gradients: Sequence[Tensor], model: Steppable) -> Sequence[Tensor]:
         """What a model descends along, wherever its gradients come from, in the order of its `trained`."""
         return gradients
+
+    def receive(self, kept: Kept, control_variates: Weights, steps: int) -> None:
+        """Take over the server's control variates at the beginning of a round.
+
+        Args:
+            kept: of one model of one client.
+            control_variates: by parameter; those of other models are among them.
+            steps: of the client in a round.
+        """
+        raise AssertionError("this rule has no control variates")
+
+    def control_variates(self, kept: Kept, steps: int) -> Weights:
+        """Control variates of one model of one client, for the server; arguments as of `receive`."""
+        raise AssertionError("this rule has no control variates")
 
 
 def head_gradients(
@@ -98,7 +140,7 @@ def head_gradients(
 ) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
     """Mean loss of a batch, and its gradients with respect to smashed data and to the head's parameters."""
     z = z.detach().requires_grad_()
-    loss = losses.mean(head.forward(z, seed=seed), y)
+    loss = losses.mean(head.forward(z, seed=seed, at=losses.targets(y)), y)
     dz, *gradients = torch.autograd.grad(loss.sum(), [z, *head.trained.values()])
     return loss.detach(), dz, gradients
 
@@ -107,9 +149,22 @@ def gradients_of(
     output: Tensor, parameters: Sequence[Tensor], along: Tensor | None = None
 ) -> Sequence[Tensor]:
     """Gradients of `output` along `along`, with respect to parameters; none where all of them are frozen."""
+    return _gradients([(output, along if along is None else along.view_as(output))], parameters)
+
+
+def _gradients(
+    outputs: Sequence[tuple[Tensor, Tensor | None]], parameters: Sequence[Tensor]
+) -> Sequence[Tensor]:
+    """The sum of gradients of outputs, each along what is beside it; None beside a number."""
     if not parameters:
         return ()
-    return torch.autograd.grad(output, parameters, along if along is None else along.view_as(output))
+    of, along = zip(*outputs, strict=True)
+    return torch.autograd.grad(of, parameters, along)
+
+
+def with_extra(body: Steppable, x: Tensor, z: Tensor, dz: Tensor, extra: Extra) -> Tensor:
+    """The cut gradient `dz`, and what a client adds to it by itself."""
+    return dz if extra is None else dz.view_as(z) + body.each(extra, x, z.detach())
 
 
 def standard_normal(like: Sequence[Tensor], seed: Seed, number: int) -> list[Tensor]:

@@ -10,7 +10,9 @@ All of it is for one client, or for K clients at once, whose tensors then have a
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 from fedsplit.computing.captured_steps import Outputs
@@ -19,13 +21,16 @@ from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.objectives.losses import Losses
 from fedsplit.parties.local_rule import (
     UNSEEDED,
+    Extra,
     LocalBatch,
     LocalRule,
     Seen,
     StepSeeds,
-    gradients_of,
     head_gradients,
+    with_extra,
 )
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -44,18 +49,66 @@ def train_head(
     *,
     learning_rate_factor: float | Tensor,
     seed: Seed,
+    rule: LocalRule | None = None,
 ) -> HeadStep:
-    """Step `head` on smashed data and labels; the cut gradient is of the loss before the step."""
+    """Step `head` on smashed data and labels; the cut gradient is of the loss before the step.
+
+    A client steps the tail of its model so, on the trunk's outputs, and by its rule.
+    """
     loss, dz, gradients = head_gradients(head, losses, z, y, seed=seed)
-    head.descend(gradients, learning_rate_factor)
+    head.descend(rule.corrected(gradients, head) if rule else gradients, learning_rate_factor)
     return HeadStep(loss, dz)
 
 
+def train_trunk(
+    trunk: Steppable,
+    tail: Callable[[Tensor], tuple[Found, Tensor]],
+    z: Tensor,
+    *,
+    learning_rate_factor: float,
+    seed: Seed,
+) -> tuple[Found, Tensor]:
+    """Step `trunk` between the cuts of a model on smashed data; losses as `tail` gives them, cut gradient.
+
+    Args:
+        trunk: what is between the cuts.
+        tail: takes the trunk's outputs; gives losses, and the gradient with respect to these outputs.
+        z: smashed data.
+        learning_rate_factor: of the schedule.
+        seed: of what the trunk draws.
+    """
+    z = z.detach().requires_grad_()
+    h = trunk.forward(z, seed=seed)
+    found, along = tail(h.detach())
+    dz, *gradients = torch.autograd.grad(h, [z, *trunk.trained.values()], along.view_as(h))
+    trunk.descend(gradients, learning_rate_factor)
+    return found, dz
+
+
 def descend_body(
-    body: Steppable, z: Tensor, dz: Tensor, *, rule: LocalRule, learning_rate_factor: float | Tensor
+    body: Steppable,
+    x: Tensor,
+    z: Tensor,
+    dz: Tensor,
+    *,
+    rule: LocalRule,
+    learning_rate_factor: float | Tensor,
+    extra: Extra = None,
+    seed: Seed = None,
 ) -> None:
-    """Step `body` along the cut gradient `dz`; `z` is what its forward pass gave, graph attached."""
-    gradients = gradients_of(z, list(body.trained.values()), dz)
+    """Step `body` along the cut gradient `dz`, and what is extra.
+
+    Args:
+        body: the client model.
+        x: inputs.
+        z: what its forward pass made of them, graph attached.
+        dz: the cut gradient.
+        rule: what it descends along.
+        learning_rate_factor: of the schedule.
+        extra: gradient beside `dz`.
+        seed: of what the rule draws.
+    """
+    gradients = rule.along(body, x, z, with_extra(body, x, z, dz, extra), seed)
     body.descend(rule.corrected(gradients, body), learning_rate_factor)
 
 
@@ -71,6 +124,7 @@ def local_step(
     learning_rate_factor: float | Tensor,
     seeds: StepSeeds = UNSEEDED,
     seen: Seen = None,
+    extra: Extra = None,
 ) -> Outputs:
     """A whole step where body and head sit on one machine: smashed data and, of a trained head, the loss.
 
@@ -86,9 +140,10 @@ def local_step(
         learning_rate_factor: of the schedule.
         seeds: of what is drawn.
         seen: smashed data as the head sees them; None: as they are.
+        extra: gradient of smashed data beside that of the loss.
     """
     if estimator is None:
-        found = rule.gradients(LocalBatch(body, head, losses, x, y, seeds, seen))
+        found = rule.gradients(LocalBatch(body, head, losses, x, y, seeds, seen, extra))
         body.descend(rule.corrected(found.body, body), learning_rate_factor)
         head.descend(rule.corrected(found.head, head), learning_rate_factor)
         return found.z, found.loss
@@ -96,7 +151,8 @@ def local_step(
     smashed = z.detach()
     decoded = smashed if seen is None else seen(smashed)
     dz = losses.per_term(estimator.estimate(head, losses, decoded, y, seed=seeds.head).detach(), y)
-    descend_body(body, z, dz, rule=rule, learning_rate_factor=learning_rate_factor)
+    factor = learning_rate_factor
+    descend_body(body, x, z, dz, rule=rule, learning_rate_factor=factor, extra=extra, seed=seeds.rule)
     return (smashed,)
 
 
@@ -104,13 +160,15 @@ Descend = Callable[[Tensor, float], object]
 """Ends a step whose smashed data were sent: takes the cut gradient and the factor of the schedule."""
 
 
-def forward_body(body: Steppable, x: Tensor, *, rule: LocalRule, seed: Seed) -> tuple[Tensor, Descend]:
+def forward_body(
+    body: Steppable, x: Tensor, *, rule: LocalRule, seeds: StepSeeds, extra: Extra = None
+) -> tuple[Tensor, Descend]:
     """Smashed data, and what the cut gradient is to be given to; `body` stays as it is until then."""
     buffers = body.frozen_buffers()
-    z = body.forward(x, seed=seed, buffers=buffers)
+    z = body.forward(x, seed=seeds.body, buffers=buffers)
 
-    def descend(dz: Tensor, learning_rate_factor: float) -> None:
-        descend_body(body, z, dz, rule=rule, learning_rate_factor=learning_rate_factor)
+    def descend(dz: Tensor, factor: float) -> None:
+        descend_body(body, x, z, dz, rule=rule, learning_rate_factor=factor, extra=extra, seed=seeds.rule)
         body.move_buffers(buffers)
 
     return z.detach(), descend

@@ -1,15 +1,18 @@
 """What a server and its clients send each other."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Literal, TypeAlias, overload
 
 import torch
 from torch import Tensor
 
-Part: TypeAlias = Literal["client", "auxiliary", "full"]
-"""Which weights: of the client model, the auxiliary model, or the full model (client and server model)."""
+Part: TypeAlias = Literal["client", "auxiliary", "full", "control"]
+"""Which weights: of the client model, the auxiliary model, or the full model (client and server model).
+
+`control` are control variates: for each parameter that clients train, a tensor like it.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,16 +41,6 @@ class LocalWork:
 
 
 @dataclass(frozen=True)
-class Upload:
-    """Smashed data `z (b, ...)` and labels `y (b, ...)` of one local step of one client."""
-
-    client: int
-    step: int
-    z: Tensor
-    y: Tensor
-
-
-@dataclass(frozen=True)
 class BatchLoss:
     """Mean losses `(K,)` of a batch of each of K clients, in a tensor so that nothing waits for a device."""
 
@@ -57,25 +50,54 @@ class BatchLoss:
     """Of the loss of each of these batches."""
 
 
+Stepped: TypeAlias = tuple[list[BatchLoss], Mapping[int, Tensor]]
+"""Losses of a step of some clients' batches, and by client the gradient with respect to what was given."""
+Tail: TypeAlias = Callable[[Mapping[int, Tensor]], Stepped]
+"""Gives clients what the trunk of their model makes of their last uploads; their tails step on the loss."""
+
+
+@dataclass(frozen=True)
+class Upload:
+    """Smashed data `z (b, ...)` and labels `y (b, ...)` of one local step of one client.
+
+    Where the model has a tail, labels stay at the client: `y` is then `(b, 0)`, and `tail` leads back.
+    """
+
+    client: int
+    step: int
+    z: Tensor
+    y: Tensor
+    tail: Tail | None = None
+
+    def without_labels(self) -> "Upload":
+        """The same smashed data, with labels left at the client."""
+        return replace(self, y=self.y.new_empty(len(self.y), 0))
+
+
 @dataclass(frozen=True)
 class UploadStack:
-    """Uploads of K clients at one local step: `z (K, b, ...)`, `y (K, b, ...)`."""
+    """Uploads of K clients at one local step: `z (K, b, ...)`, `y (K, b, ...)`, `tail` as of `Upload`."""
 
     clients: Sequence[int]
     step: int
     z: Tensor
     y: Tensor
+    tail: Tail | None = None
 
     def uploads(self) -> Iterator[Upload]:
         """One after the other."""
         for client, z, y in zip(self.clients, self.z.unbind(), self.y.unbind(), strict=True):
-            yield Upload(client, self.step, z, y)
+            yield Upload(client, self.step, z, y, self.tail)
+
+    def without_labels(self) -> "UploadStack":
+        """The same smashed data, with labels left at the clients."""
+        return replace(self, y=self.y.new_empty(*self.y.shape[:2], 0))
 
     @classmethod
     def of(cls, uploads: Sequence[Upload]) -> "UploadStack":
         """Of uploads with equal shapes, all of one step."""
         z, y = torch.stack([each.z for each in uploads]), torch.stack([each.y for each in uploads])
-        return cls([each.client for each in uploads], uploads[0].step, z, y)
+        return cls([each.client for each in uploads], uploads[0].step, z, y, uploads[0].tail)
 
 
 class StackedUploads(Sequence[Upload]):
@@ -115,10 +137,17 @@ def _largest(upload: Upload) -> tuple[int, ...]:
 
 
 class StackedGradients(Mapping[int, Tensor]):
-    """Cut gradients by client, held as stacks: clients and `dz (K, b, ...)`."""
+    """Cut gradients by client, held as stacks: clients and `dz (K, b, ...)`; or outputs of the trunk."""
 
     def __init__(self, stacks: Sequence[tuple[Sequence[int], Tensor]]) -> None:
         self.stacks = stacks
+
+    @classmethod
+    def holding(cls, tensors: Mapping[int, Tensor]) -> "StackedGradients":
+        """The same tensors by client, whichever way they are held."""
+        if isinstance(tensors, cls):
+            return tensors
+        return cls([([client], own[None]) for client, own in tensors.items()])
 
     def of(self, clients: Sequence[int]) -> Tensor:
         """Of some clients, `(k, b, ...)`."""
@@ -138,6 +167,28 @@ class StackedGradients(Mapping[int, Tensor]):
 
     def __len__(self) -> int:
         return sum(len(clients) for clients, _ in self.stacks)
+
+
+class BroadcastGradients(Mapping[int, Tensor]):
+    """Cut gradients by client, of which some are one and the same, sent as one broadcast.
+
+    Args:
+        own: those of clients that get their own.
+        shared: of the others, with as many rows as the largest of their batches; each takes its first rows.
+        receivers: the others, at least one.
+    """
+
+    def __init__(self, own: Mapping[int, Tensor], shared: Tensor, receivers: Sequence[int]) -> None:
+        self.own, self.shared, self.receivers = own, shared, receivers
+
+    def __getitem__(self, client: int) -> Tensor:
+        return self.shared if client in self.receivers else self.own[client]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(sorted([*self.own, *self.receivers]))
+
+    def __len__(self) -> int:
+        return len(self.own) + len(self.receivers)
 
 
 @dataclass(frozen=True)

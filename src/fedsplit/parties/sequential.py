@@ -1,6 +1,6 @@
 """One client after the other."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from fedsplit.optim.optimizers import Optimizer
 from fedsplit.optim.schedules import Schedule
 from fedsplit.parties.client import ClientWorker
 from fedsplit.parties.engine import Blueprint, Engine
-from fedsplit.parties.messages import BatchLoss, LocalTraining, LocalWork, Part, Upload
+from fedsplit.parties.messages import BatchLoss, LocalTraining, LocalWork, Part, Stepped, Upload
 from fedsplit.parties.server_copies import SequentialCopies
 from fedsplit.state.state import State
 from fedsplit.state.weights import Weights
@@ -32,8 +32,8 @@ class Sequential(Engine):
                 self._workers[client].install("auxiliary", self._heads[client])
         return self._workers[client]
 
-    def enter(self, clients: Sequence[int]) -> None:
-        """See `Engine.enter`."""
+    def form(self, units: Sequence[Sequence[int]]) -> None:
+        """See `Engine.form`."""
 
     def install(self, part: Part, weights: Mapping[int, Weights]) -> None:
         for client, each in weights.items():
@@ -50,6 +50,10 @@ class Sequential(Engine):
         for client, gradient in dz.items():
             self.worker(client).backward(round, step, gradient)
 
+    def step_tail(self, round: int, step: int, h: Mapping[int, Tensor]) -> Stepped:
+        stepped = {client: self.worker(client).step_tail(round, step, own) for client, own in h.items()}
+        return [loss for loss, _ in stepped.values()], {client: dh for client, (_, dh) in stepped.items()}
+
     def train_local(self, clients: Sequence[int], round: int, work: LocalWork) -> LocalTraining:
         losses: list[BatchLoss] = []
         trained = (self.worker(client).train_local(round, work, losses) for client in clients)
@@ -63,6 +67,19 @@ class Sequential(Engine):
     def load_state(self, state: State) -> None:
         self._workers.clear()
         self._heads.clear()
+        self.give(state)
+
+    def take(self, clients: Collection[int]) -> State:
+        state: State = {}
+        for client in clients:
+            own, worker = self._heads.pop(client, None), self._workers.pop(client, None)
+            if worker is not None:
+                state[str(client)] = worker.state()
+            elif own is not None:
+                state[str(client)] = {"body": None, "head": {"weights": own}}
+        return state
+
+    def give(self, state: State) -> None:
         for client, kept in state.items():
             if kept["body"] is None:
                 self._heads[int(client)] = dict(kept["head"]["weights"])

@@ -13,9 +13,9 @@ from fedsplit.objectives.losses import Losses
 from fedsplit.objectives.objective import Objective
 from fedsplit.optim.optimizers import Optimizer, RowOptimizer
 from fedsplit.optim.schedules import Schedule
-from fedsplit.parties.local_step import train_head
+from fedsplit.parties.local_step import train_head, train_trunk
 from fedsplit.parties.members import Members, largest_first
-from fedsplit.parties.messages import BatchLoss, StackedGradients, Upload, UploadStack, stacks_of
+from fedsplit.parties.messages import BatchLoss, StackedGradients, Tail, Upload, UploadStack, stacks_of
 from fedsplit.parties.split_server import SplitServer
 from fedsplit.randomness import seed_of
 from fedsplit.state.state import State
@@ -137,10 +137,18 @@ class StackedCopies(ServerCopies):
 
     def step(self, round: int, uploads: Sequence[Upload]) -> tuple[list[BatchLoss], StackedGradients]:
         assert self._members is not None
-        losses, gradients = [], []
+        losses: list[BatchLoss] = []
+        gradients = []
         for stack in stacks_of(uploads):
             rows = rows_of([self._members.row[client] for client in stack.clients])
             factor = self._schedule.at(round, stack.step)
+            if stack.tail is not None:
+                tail = partial(_at_clients, stack.tail, stack.clients)
+                trunk, seeds = self._model.rows(rows), self._seeds(stack, round)
+                at_clients, dz = train_trunk(trunk, tail, stack.z, learning_rate_factor=factor, seed=seeds)
+                losses += at_clients
+                gradients.append((stack.clients, dz))
+                continue
             if self._graphed and isinstance(rows, slice):
                 loss, dz = self._graphed((rows.start, rows.stop), stack.z, stack.y, factor)
             else:
@@ -187,6 +195,11 @@ class StackedCopies(ServerCopies):
     def forget(self) -> None:
         self._members = None
         self._set_aside.clear()
+
+
+def _at_clients(tail: Tail, clients: Sequence[int], h: Tensor) -> tuple[list[BatchLoss], Tensor]:
+    losses, gradients = tail(StackedGradients([(clients, h)]))
+    return losses, StackedGradients.holding(gradients).of(clients)
 
 
 def _captured_step(

@@ -1,6 +1,7 @@
 """The split server: trains a server model on smashed data."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -10,8 +11,8 @@ from fedsplit.computing.model_state import ModelState
 from fedsplit.objectives.objective import Objective
 from fedsplit.optim.optimizers import Optimizer
 from fedsplit.optim.schedules import Schedule
-from fedsplit.parties.local_step import HeadStep, train_head
-from fedsplit.parties.messages import BatchLoss, Upload
+from fedsplit.parties.local_step import HeadStep, train_head, train_trunk
+from fedsplit.parties.messages import BatchLoss, Tail, Upload
 from fedsplit.randomness import seed_of
 from fedsplit.state.state import State
 from fedsplit.state.weights import Weights
@@ -36,6 +37,9 @@ class SplitServer:
         seed: of the run.
         recorder: captures what it does as CUDA graphs; None where that is not captured.
     """
+
+    acceleration: float = 1.0
+    """Factor of the learning rate beside the schedule's, which an algorithm may set before a step."""
 
     def __init__(
         self,
@@ -64,18 +68,16 @@ class SplitServer:
     def step(self, round: int, upload: Upload) -> tuple[BatchLoss, Tensor]:
         """Step on one upload; its loss and cut gradient, both of before the step."""
         if self._graphed:
-            factor = self._schedule.at(round, upload.step)
+            factor = self.acceleration * self._schedule.at(round, upload.step)
             loss, dz = self._graphed.step(upload.z, upload.y, factor)
             return BatchLoss([upload.client], loss[None], self._objective.counts(upload.y)), dz
+        factor, client = self.acceleration * self._schedule.at(round, upload.step), upload.client
+        seed = seed_of(self._seed, "dropout of the head", client=client, round=round, step=upload.step)
+        if upload.tail is not None:
+            tail = partial(_at_client, upload.tail, client)
+            return train_trunk(self._model, tail, upload.z, learning_rate_factor=factor, seed=seed)
         done: HeadStep = train_head(
-            self._model,
-            self._objective,
-            upload.z,
-            upload.y,
-            learning_rate_factor=self._schedule.at(round, upload.step),
-            seed=seed_of(
-                self._seed, "dropout of the head", client=upload.client, round=round, step=upload.step
-            ),
+            self._model, self._objective, upload.z, upload.y, learning_rate_factor=factor, seed=seed
         )
         return BatchLoss([upload.client], done.loss[None], self._objective.counts(upload.y)), done.dz
 
@@ -113,10 +115,15 @@ class SplitServer:
             self._graphed.cut_gradients.drop()
 
 
+def _at_client(tail: Tail, client: int, h: Tensor) -> tuple[BatchLoss, Tensor]:
+    (loss,), gradients = tail({client: h})
+    return loss, gradients[client]
+
+
 def _cut_gradients(
     model: ModelState, objective: Objective, z: Tensor, y: Tensor, *, seed: int | None
 ) -> Tensor:
     z = z.detach().requires_grad_()
-    outputs = model.forward(z, seed=seed, buffers=model.frozen_buffers())
+    outputs = model.forward(z, seed=seed, buffers=model.frozen_buffers(), at=objective.targets(y))
     (dz,) = torch.autograd.grad(objective.total(outputs, y), z)
     return dz

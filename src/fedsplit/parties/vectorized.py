@@ -1,26 +1,19 @@
 """The clients of a cohort as one stacked computation."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from fedsplit.computing.captured_steps import Recorder
-from fedsplit.computing.stacked_state import StackedState, rows_of
-from fedsplit.computing.steppable import Steppable
+from fedsplit.computing.stacked_state import StackedState
 from fedsplit.config.values import PositiveFloat
-from fedsplit.data.batches import StackedBatches
-from fedsplit.errors import NonFinite
 from fedsplit.optim.optimizers import Optimizer
 from fedsplit.optim.schedules import Schedule
+from fedsplit.parties.client_stack import ClientStack, Pending
 from fedsplit.parties.engine import Blueprint, Engine
-from fedsplit.parties.graphed_steps import GraphedSteps, Range
-from fedsplit.parties.local_rule import StepSeeds
-from fedsplit.parties.local_step import Descend, forward_body, local_step
-from fedsplit.parties.members import Members, largest_first, row_optimizer
+from fedsplit.parties.members import largest_first, row_optimizer
 from fedsplit.parties.messages import (
     BatchLoss,
     LocalTraining,
@@ -28,131 +21,12 @@ from fedsplit.parties.messages import (
     Part,
     StackedGradients,
     StackedUploads,
+    Stepped,
     Upload,
-    UploadStack,
 )
 from fedsplit.parties.server_copies import StackedCopies
-from fedsplit.quant.codec import NonFiniteTensor
-from fedsplit.quant.quantization import rounding_seed
-from fedsplit.randomness import seed_of
 from fedsplit.state.state import State
 from fedsplit.state.weights import StackedWeights, Weights
-
-
-@dataclass(frozen=True)
-class _Pending:
-    """A forward pass of some rows that waits for cut gradients: nothing of the clients has changed yet."""
-
-    round: int
-    step: int
-    clients: Sequence[int]
-    descend: Descend
-
-
-def _range_of(model: StackedState, rows: Range) -> Steppable:
-    assert rows is not None, "a lone client is not a stack"
-    return model.rows(slice(*rows))
-
-
-class _ClientStack(Members):
-    """Clients that are computed together, those with most samples first."""
-
-    def __init__(self, clients: Sequence[int], blueprint: Blueprint) -> None:
-        optimizer = row_optimizer(blueprint.optimizer)
-        anchored = blueprint.rule.anchored
-        self.body = StackedState(blueprint.body, len(clients), optimizer, anchored=anchored)
-        models = {"body": self.body}
-        self.head = None
-        if blueprint.head is not None:
-            self.head = StackedState(blueprint.head, len(clients), optimizer, anchored=anchored)
-            models["head"] = self.head
-        super().__init__(clients, models)
-        self.batches = StackedBatches([blueprint.batches(client) for client in clients])
-        self._blueprint, self._losses = blueprint, blueprint.objective.of_many
-        self._graphed = self._graphed_steps(blueprint.recorder) if blueprint.recorder else None
-
-    def _graphed_steps(self, recorder: Recorder) -> GraphedSteps:
-        body, head = self.body, self.head
-        heads = partial(_range_of, head) if head else None
-        made = partial(_range_of, body), heads, self._losses, self._blueprint.estimator
-        return GraphedSteps(recorder, *made, rule=self._blueprint.rule)
-
-    def groups(self, step: int, clients: Collection[int]) -> Iterator[list[int]]:
-        """Rows of those clients that have such a step, in groups of equal batch size."""
-        rows = [row for row, client in enumerate(self.clients) if client in clients]
-        yield from self.batches.groups(step, rows)
-
-    def named(self, part: Part) -> list[StackedState]:
-        """The models that a part is made of."""
-        models = {"client": ("body",), "auxiliary": ("head",), "full": ("body", "head")}
-        return [self.models[name] for name in models[part]]
-
-    def forward(self, rows: Sequence[int], round: int, step: int) -> tuple[UploadStack, _Pending]:
-        """Smashed data of one step, and what waits for their cut gradients."""
-        x, y = self.batches.batch(round, step, rows)
-        selected = rows_of(rows)
-        clients = [self.clients[row] for row in rows]
-        if self._graphed and isinstance(selected, slice):
-            (z,) = self._graphed.forward((selected.start, selected.stop), x)
-            descend: Descend = partial(self._graphed.backward, (selected.start, selected.stop), x)
-        else:
-            seeds = self._dropout_seeds(self.body, "client", clients, round, step)
-            z, descend = forward_body(self.body.rows(selected), x, rule=self._blueprint.rule, seed=seeds)
-        return UploadStack(clients, step, z, y), _Pending(round, step, clients, descend)
-
-    def train_step(
-        self, rows: Sequence[int], round: int, step: int, *, train_head_too: bool
-    ) -> tuple[UploadStack, BatchLoss | None]:
-        """One local step of some clients; see `ClientWorker.train_local`."""
-        assert self.head is not None, "this algorithm's clients have no head"
-        blueprint, selected = self._blueprint, rows_of(rows)
-        factor = blueprint.schedule.at(round, step)
-        x, y = self.batches.batch(round, step, rows)
-        clients = [self.clients[row] for row in rows]
-        if self._graphed and isinstance(selected, slice):
-            z, *losses = self._graphed.train((selected.start, selected.stop), train_head_too, x, y, factor)
-        else:
-            z, *losses = local_step(
-                self.body.rows(selected),
-                self.head.rows(selected),
-                self._losses,
-                x,
-                y,
-                rule=blueprint.rule,
-                estimator=None if train_head_too else blueprint.estimator,
-                learning_rate_factor=factor,
-                seeds=StepSeeds(
-                    self._dropout_seeds(self.body, "client", clients, round, step),
-                    self._dropout_seeds(self.head, "head", clients, round, step),
-                    self._seeds("local rule", clients, round, step),
-                ),
-                seen=partial(self._seen_by_head, y=y, clients=clients, round=round, step=step)
-                if blueprint.head_sees
-                else None,
-            )
-        loss = BatchLoss(clients, losses[0], self._losses.counts(y)) if losses else None
-        return UploadStack(clients, step, z, y), loss
-
-    def _dropout_seeds(
-        self, model: StackedState, half: str, clients: Sequence[int], round: int, step: int
-    ) -> list[int]:
-        return self._seeds(f"dropout of the {half}", clients, round, step) if model.stacked.draws else []
-
-    def _seeds(self, purpose: str, clients: Sequence[int], round: int, step: int) -> list[int]:
-        seed = self._blueprint.seed
-        return [seed_of(seed, purpose, client=client, round=round, step=step) for client in clients]
-
-    def _seen_by_head(self, z: Tensor, *, y: Tensor, clients: Sequence[int], round: int, step: int) -> Tensor:
-        as_decoded = self._blueprint.head_sees
-        assert as_decoded is not None
-        seen = []
-        for client, own, labels in zip(clients, z.unbind(), y.unbind(), strict=True):
-            seed = rounding_seed(self._blueprint.seed, "smashed", client, round, step)
-            try:
-                seen.append(as_decoded(own, labels, seed))
-            except NonFiniteTensor as error:
-                raise NonFinite("smashed", client) from error
-        return torch.stack(seen)
 
 
 class Vectorized(Engine):
@@ -170,23 +44,25 @@ class Vectorized(Engine):
         super().__init__(blueprint)
         row_optimizer(blueprint.optimizer)
         self.stack_mb = stack_mb
-        self._stacks: list[_ClientStack] = []
+        self._stacks: list[ClientStack] = []
         self._set_aside: dict[int, State] = {}
         self._heads: dict[int, Weights] = {}
-        self._pending: list[_Pending] = []
+        self._pending: list[Pending] = []
+        self._units: Sequence[Sequence[int]] = []
         self._bytes_of_one = 0.0
 
-    def enter(self, clients: Sequence[int]) -> None:
-        present = {client for stack in self._stacks for client in stack.clients}
-        if present == set(clients):
+    def units(self, clients: Sequence[int]) -> Sequence[Sequence[int]]:
+        if {client for unit in self._units for client in unit} != set(clients):
+            ordered = largest_first({client: self.blueprint.batches(client).samples for client in clients})
+            size = self._stack_size(clients)
+            self._units = [ordered[start : start + size] for start in range(0, len(ordered), size)]
+        return self._units
+
+    def form(self, units: Sequence[Sequence[int]]) -> None:
+        if [stack.clients for stack in self._stacks] == [list(unit) for unit in units]:
             return
         self._set_aside |= self._present()
-        ordered = largest_first({client: self.blueprint.batches(client).samples for client in clients})
-        size = self._stack_size(clients)
-        self._stacks = [
-            _ClientStack(ordered[start : start + size], self.blueprint)
-            for start in range(0, len(ordered), size)
-        ]
+        self._stacks = [ClientStack(unit, self.blueprint) for unit in units]
         for stack in self._stacks:
             for client in stack.clients:
                 if client in self._set_aside:
@@ -220,7 +96,7 @@ class Vectorized(Engine):
                 hook.remove()
         return float(touched * x.element_size())
 
-    def _stacks_of(self, clients: Collection[int]) -> Iterator[_ClientStack]:
+    def _stacks_of(self, clients: Collection[int]) -> Iterator[ClientStack]:
         wanted = set(clients)
         found = 0
         for stack in self._stacks:
@@ -233,6 +109,10 @@ class Vectorized(Engine):
     def install(self, part: Part, weights: Mapping[int, Weights]) -> None:
         for stack in self._stacks_of(weights):
             own = {client: weights[client] for client in stack.clients if client in weights}
+            if part == "control":
+                for client, each in own.items():
+                    stack.receive(client, each)
+                continue
             shared = len({id(each) for each in own.values()}) == 1 and len(own) == len(stack.clients)
             for model in stack.named(part):
                 if shared:
@@ -241,7 +121,10 @@ class Vectorized(Engine):
                     for client, each in own.items():
                         model.load_row(stack.row[client], each)
 
-    def weights(self, part: Part, clients: Sequence[int]) -> StackedWeights:
+    def weights(self, part: Part, clients: Sequence[int]) -> Sequence[Weights]:
+        if part == "control":
+            stacks_of = {client: stack for stack in self._stacks for client in stack.clients}
+            return [stacks_of[client].control_variates(client) for client in clients]
         order = {client: position for position, client in enumerate(clients)}
         stacks = []
         for stack in self._stacks_of(clients):
@@ -262,17 +145,31 @@ class Vectorized(Engine):
         return StackedUploads(stacks)
 
     def backward(self, round: int, step: int, dz: Mapping[int, Tensor]) -> None:
-        waiting, self._pending = self._pending, []
-        gradients = (
-            dz
-            if isinstance(dz, StackedGradients)
-            else StackedGradients([([c], g[None]) for c, g in dz.items()])
-        )
         factor = self.blueprint.schedule.at(round, step)
-        for pending in waiting:
-            if (pending.round, pending.step) != (round, step):
-                raise AssertionError(f"no forward pass of step {step} of round {round} is waiting")
-            pending.descend(gradients.of(pending.clients), factor)
+        for pending in self._waiting(round, step):
+            if isinstance(dz, StackedGradients):
+                own = dz.of(pending.clients)
+            else:
+                own = torch.stack([dz[client][: pending.y.shape[1]] for client in pending.clients])
+            pending.descend(own, factor)
+        self._pending = []
+
+    def step_tail(self, round: int, step: int, h: Mapping[int, Tensor]) -> Stepped:
+        outputs = StackedGradients.holding(h)
+        losses: list[BatchLoss] = []
+        gradients = []
+        for pending in self._waiting(round, step):
+            if pending.clients[0] in outputs:  # batches of another size are asked for by themselves
+                (stack,) = self._stacks_of(pending.clients)
+                loss, dh = stack.step_tail(pending, outputs.of(pending.clients))
+                losses.append(loss)
+                gradients.append((pending.clients, dh))
+        return losses, StackedGradients(gradients)
+
+    def _waiting(self, round: int, step: int) -> list[Pending]:
+        if any((pending.round, pending.step) != (round, step) for pending in self._pending):
+            raise AssertionError(f"no forward pass of step {step} of round {round} is waiting")
+        return self._pending
 
     def train_local(self, clients: Sequence[int], round: int, work: LocalWork) -> LocalTraining:
         self._pending = []
@@ -292,7 +189,8 @@ class Vectorized(Engine):
                     done, loss = stack.train_step(rows, round, step, train_head_too=work.train_head)
                     losses += [loss] if loss else []
                     if work.upload_interval is not None and step % work.upload_interval == 0:
-                        yield from (each for each in done.uploads() if work.uploads(each.client, step))
+                        uploads = (each for each in done.uploads() if work.uploads(each.client, step))
+                        yield from (self.blueprint.released(each, round) for each in uploads)
 
     def _present(self) -> dict[int, State]:
         return {client: stack.client_state(client) for stack in self._stacks for client in stack.clients}
@@ -303,11 +201,28 @@ class Vectorized(Engine):
         return {str(client): {"head": None, **each} for client, each in kept.items()}
 
     def load_state(self, state: State) -> None:
-        self._stacks, self._pending = [], []
-        self._set_aside = {int(client): dict(kept) for client, kept in state.items() if kept["body"]}
-        self._heads = {
-            int(client): kept["head"]["weights"] for client, kept in state.items() if not kept["body"]
-        }
+        self._stacks, self._pending, self._set_aside, self._heads = [], [], {}, {}
+        self.give(state)
+
+    def take(self, clients: Collection[int]) -> State:
+        if any(client in stack.row for stack in self._stacks for client in clients):
+            self._set_aside |= self._present()
+            self._stacks, self._pending = [], []
+        state: State = {}
+        for client in clients:
+            head, kept = self._heads.pop(client, None), self._set_aside.pop(client, None)
+            if kept is not None:
+                state[str(client)] = {"head": None, **kept}
+            elif head is not None:
+                state[str(client)] = {"body": None, "head": {"weights": head}}
+        return state
+
+    def give(self, state: State) -> None:
+        for client, kept in state.items():
+            if kept["body"]:
+                self._set_aside[int(client)] = dict(kept)
+            else:
+                self._heads[int(client)] = kept["head"]["weights"]
 
     def forget(self) -> None:
         if self.blueprint.keeps_head:

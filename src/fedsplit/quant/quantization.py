@@ -9,7 +9,7 @@ from fedsplit.quant.codec import Codec
 from fedsplit.quant.positions import Positions
 from fedsplit.randomness import seed_of
 
-TensorKind: TypeAlias = Literal["smashed", "cut_gradient"]
+TensorKind: TypeAlias = Literal["smashed", "cut_gradient", "trunk_output", "trunk_gradient"]
 
 
 def rounding_seed(seed: int, kind: TensorKind, client: int, round: int, step: int) -> int:
@@ -46,6 +46,8 @@ class Quantization:
         continue_from_decoded: whether a client's head goes on from the smashed data as the server
             sees them; else from the client's own. (The gradient is straight-through in both.)
         positions: those of padded batches that codecs see.
+        trunk_output: as `smashed`, of what the trunk of a model with a tail gives; None without a tail.
+        trunk_gradient: as `cut_gradient`, of its gradient.
     """
 
     smashed: Codec
@@ -53,10 +55,14 @@ class Quantization:
     weights: WeightsCodecs
     continue_from_decoded: bool = False
     positions: Positions = field(default_factory=Positions)
+    trunk_output: Codec | None = None
+    trunk_gradient: Codec | None = None
 
     def codec(self, kind: TensorKind) -> Codec:
         """The codec of a kind of message that is one tensor."""
-        return self.smashed if kind == "smashed" else self.cut_gradient
+        codec: Codec | None = getattr(self, kind)
+        assert codec is not None, "this model has no tail"
+        return codec
 
     def as_decoded(self, z: Tensor, y: Tensor, seed: int) -> Tensor:
         """Smashed data of a batch with labels `y`, as the server sees them.

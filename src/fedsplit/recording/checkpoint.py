@@ -24,7 +24,7 @@ _TENSORS, _VALUES, _CHECKSUMS = "state.safetensors", "state.json", "SHA256SUMS"
 _SETTLED = re.compile(r"settled-[0-9a-f]{64}\.safetensors")
 """What stays as it is, see `Settled`: a file that checkpoints share, named by its content."""
 _PARTIAL = ".partial"
-FORMAT = 3
+FORMAT = 4
 """Number of the form that checkpoints have; another one where fields come, go or mean something else."""
 _NAME = re.compile("round-[0-9]{6,18}")
 KEPT = 2

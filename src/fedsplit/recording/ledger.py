@@ -10,7 +10,13 @@ from torch import Tensor
 from fedsplit.state.state import State
 
 Kind: TypeAlias = Literal[
-    "smashed", "labels", "cut_gradient", "client_weights", "auxiliary_weights", "full_weights"
+    "smashed",
+    "labels",
+    "cut_gradient",
+    "client_weights",
+    "auxiliary_weights",
+    "full_weights",
+    "control_variates",
 ]
 Direction: TypeAlias = Literal["up", "down"]
 
@@ -61,6 +67,8 @@ Messages: TypeAlias = dict[tuple[int, Direction, Kind, int], int]
 class Ledger:
     """Bytes of payload: `up` is client to server, `down` server to client.
 
+    A broadcast counts once. What a network that has none, such as gRPC, sends beyond that is kept apart.
+
     Args:
         keeps_messages: whether it is kept for each round which client each message was of, see `taken`.
     """
@@ -68,6 +76,7 @@ class Ledger:
     def __init__(self, *, keeps_messages: bool = False) -> None:
         self._rounds: dict[int, RoundTraffic] = {}
         self._again: dict[int, dict[Direction, int]] = {}
+        self._copies: dict[int, int] = {}
         self._keeps_messages = keeps_messages
         self._messages: dict[int, Messages] = {}
 
@@ -83,6 +92,7 @@ class Ledger:
         values: int = 0,
         signal: float | Tensor = 0.0,
         noise: float | Tensor = 0.0,
+        broadcast: bool = False,
     ) -> None:
         """Count a message of `size` bytes; see `Traffic` for the rest.
 
@@ -90,12 +100,16 @@ class Ledger:
             size: bytes; of several messages, all of one size, their sum.
             clients: who sent or received one each.
             step: the local step that it is about; 0 of weights.
+            broadcast: whether it is one message of the server, which all of `clients` receive.
         """
+        if broadcast:
+            self._copies[round] = self.copies(round) + size * (len(clients) - 1)
         if self._keeps_messages:
+            each = size if broadcast else size // max(1, len(clients))
             messages = self._messages.setdefault(round, {})
             for client in clients:
                 key = (client, direction, kind, step)
-                messages[key] = messages.get(key, 0) + size // len(clients)
+                messages[key] = messages.get(key, 0) + each
         traffic = self.traffic(round)[direction][kind]
         traffic.bytes += size
         traffic.values += values
@@ -130,20 +144,25 @@ class Ledger:
         """Bytes of one round that failures cost."""
         return self._again.setdefault(round, dict.fromkeys(DIRECTIONS, 0))
 
+    def copies(self, round: int) -> int:
+        """Bytes of one round that a network without broadcast sends to clients beyond its `load`."""
+        return self._copies.get(round, 0)
+
     def abandon(self, round: int) -> None:
         """A round is begun again: what was counted for it was for nothing."""
         self._messages.pop(round, None)
         for direction, kinds in self._rounds.pop(round, {}).items():
             self.add_again(round, direction, sum(traffic.bytes for traffic in kinds.values()))
+        self.add_again(round, "down", self._copies.pop(round, 0))
 
     @property
     def load(self) -> int:
         """The communication load: all bytes of all rounds."""
         return sum(
             traffic.bytes
-            for entry in self._rounds.values()
-            for kinds in entry.values()
-            for traffic in kinds.values()
+            for entry in list(self._rounds.values())  # copies: another thread may look meanwhile
+            for kinds in list(entry.values())
+            for traffic in list(kinds.values())
         )
 
     def state(self) -> State:
@@ -153,7 +172,7 @@ class Ledger:
                 d: {kind: list(astuple(each)) for kind, each in kinds.items()}
                 for d, kinds in self.traffic(round).items()
             }
-            | {"again": dict(self.again(round))}
+            | {"again": dict(self.again(round)), "copies": self.copies(round)}
             for round in sorted({*self._rounds, *self._again})
         }
 
@@ -161,8 +180,11 @@ class Ledger:
         """Take over what `state` gave."""
         self._rounds.clear()
         self._again.clear()
+        self._copies.clear()
         for round, entry in state.items():
             for direction in DIRECTIONS:
                 for kind in KINDS:
                     self.traffic(int(round))[direction][kind] = Traffic(*entry[direction][kind])
                 self.add_again(int(round), direction, entry["again"][direction])
+            if entry["copies"]:
+                self._copies[int(round)] = entry["copies"]

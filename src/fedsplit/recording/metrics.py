@@ -11,12 +11,13 @@ from statistics import fmean, pstdev
 from typing import Literal, TypeAlias
 
 from fedsplit.files.whole import write_csv
+from fedsplit.privacy.accountant import COLUMNS
 from fedsplit.recording.ledger import DIRECTIONS, KINDS, Direction, Kind
 from fedsplit.recording.text_scores import SCORES, TextScores
 from fedsplit.state.state import State
 
 LOCAL_ACCURACY = "local_accuracy.csv"
-_COLUMNS = ("client", "samples", "accuracy")
+_OF_CLIENTS = ("client", "samples", "accuracy")
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class LocalAccuracies:
     def write(self, path: Path) -> None:
         """Write as CSV: `client, samples, accuracy`; `accuracy` is empty where a client holds out nothing."""
         clients = range(len(self.samples))
-        write_csv(path, _COLUMNS, zip(clients, self.samples, self.accuracies, strict=True))
+        write_csv(path, _OF_CLIENTS, zip(clients, self.samples, self.accuracies, strict=True))
 
 
 Quality: TypeAlias = dict[Direction, dict[Kind, float | None]]
@@ -96,6 +97,10 @@ class Record:
         evaluated_auxiliary: whether evaluation is by the auxiliary model, the server model being untrained.
         client_memory: bytes that a client's largest local step takes.
         held: bytes of it that wait for a cut gradient.
+        copies: bytes of this round that broadcasts cost beyond the load on a network that has none.
+        released_accuracy: as `test_accuracy`, where smashed data go through the clients' defence; None where
+            it leaves them as they are.
+        epsilons: of what left clients so far: smashed data, weights, both, labels; empty without a defence.
     """
 
     round: int
@@ -117,7 +122,10 @@ class Record:
     test_perplexity: float | None = None
     client_memory: int = 0
     held: int = 0
+    copies: int = 0
     text_scores: TextScores | None = None
+    released_accuracy: float | None = None
+    epsilons: dict[str, float] = field(default_factory=dict)
 
     def state(self) -> State:
         """Plain values, for a checkpoint."""
@@ -151,6 +159,7 @@ class Record:
                     value = quality.get(direction, {}).get(kind)
                     row[f"{name}.{direction}.{kind}"] = None if value is None else round(value, digits)
         row |= {f"retransmitted.{direction}": self.again[direction] for direction in DIRECTIONS}
+        row["broadcast_copies"] = self.copies
         row["left_out"] = " ".join(map(str, self.left_out))
         for name in ("mean", "std", "worst"):
             row[f"local_accuracy.{name}"] = getattr(self.local_accuracy, name, None)
@@ -159,6 +168,8 @@ class Record:
         row["evaluated_auxiliary"] = int(self.evaluated_auxiliary)
         row |= {"client_memory_mb": self.client_memory / 1e6, "held_mb": self.held / 1e6}
         row |= {name: getattr(self.text_scores, name, None) for name in SCORES}
+        row["released_accuracy"] = self.released_accuracy
+        row |= {f"epsilon.{name}": self.epsilons.get(name) for name in COLUMNS}
         return row
 
 

@@ -20,6 +20,7 @@ class Client(Task):
         "transport",
         "client.id",
         "client.directory",
+        "client.min_noise",
         "client.model",
         "client.memory_mb",
         "device",
@@ -70,4 +71,6 @@ class Client(Task):
         else:
             kept = client.directory
             folder = None if kept is None else user_path(kept, "client.directory")
-            TrainingClient(folder=folder, build=run_of_member, **who).attend()
+            TrainingClient(
+                folder=folder, build=run_of_member, keeps_secret=True, min_noise=client.min_noise, **who
+            ).attend()

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from fedsplit.building.models import refuse_tail
 from fedsplit.building.parts import ClientParts
 from fedsplit.building.process import prepare_process
 from fedsplit.building.quantization import build_codec, codec_at_cut
@@ -78,6 +79,7 @@ class Codecs(Task):
 
     def tensors(self, parts: ClientParts) -> list[tuple[str, Tensor, bool]]:
         """Title, tensor, and whether it crosses the cut, of each kind."""
+        refuse_tail(parts.config, "with task=codecs, which looks at one cut")
         body = ModelState(parts.models.halves.client, parts.client_optimizer)
         head = ModelState(parts.models.halves.server, parts.server_optimizer)
         batches = parts.batches(0)
@@ -92,7 +94,7 @@ class Codecs(Task):
                 before = body.weights()
             z = body.forward(x, seed=dropout)
             done = train_head(head, objective, z, y, learning_rate_factor=1.0, seed=dropout)
-            descend_body(body, z, done.dz, rule=LocalRule(), learning_rate_factor=1.0)
+            descend_body(body, x, z, done.dz, rule=LocalRule(), learning_rate_factor=1.0)
             smashed = [*smashed, packed(z.detach(), y)][-self.samples :]
             gradients = [*gradients, packed(done.dz, y)][-self.samples :]
         for kind, found in (("smashed data", smashed), ("cut gradients", gradients)):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fedsplit.building.process import prepare_process
 from fedsplit.building.trained import TrainedRun
+from fedsplit.computing.computation import outputs_at
 from fedsplit.config.run_config import RunConfig
 from fedsplit.config.values import PositiveInt
 from fedsplit.files.paths import in_one_line
@@ -52,9 +53,9 @@ class Generate(Task):
             prompts=prompts, max_tokens=self.max_tokens, batch_size=self.batch_size, beams=self.beams
         )
 
-        def logits(ids: Tensor) -> Tensor:
-            outputs: Tensor = trained.server(trained.client(ids).to(trained.parts.device))
-            return outputs
+        def logits(ids: Tensor, at: Tensor) -> Tensor:
+            z = trained.client(ids).to(trained.parts.device)
+            return outputs_at(trained.server, trained.server, z, at.to(z.device))
 
         with torch.inference_mode():
             written = writer.write(logits)

@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from math import isfinite
 
 import torch
+from torch import Tensor
 
 from fedsplit.errors import RunFailed
 from fedsplit.generation.generation import Generation
 from fedsplit.generation.writer import Writer, Written
+from fedsplit.parties.engine import Blueprint
 from fedsplit.parties.evaluation import Evaluator, Scores
+from fedsplit.parties.messages import Upload
 from fedsplit.recording.metrics import LocalAccuracies
 from fedsplit.state.weights import Weights
 
@@ -25,6 +28,7 @@ class Evaluation:
         generation: says when texts are generated.
         writer: generates them; None where none are.
         device: that the model is on.
+        blueprint: of clients, with their defence.
     """
 
     test: Evaluator
@@ -33,6 +37,7 @@ class Evaluation:
     generation: Generation
     writer: Writer | None
     device: torch.device
+    blueprint: Blueprint
 
     def globally(self, full: Weights, auxiliary: Weights | None = None) -> Scores:
         """Scores of the whole model on the test split.
@@ -55,9 +60,22 @@ class Evaluation:
             return None
         return LocalAccuracies.of(self.local.correct(full, auxiliary).tolist(), self.held_out)
 
+    def released(self, full: Weights, auxiliary: Weights | None, t: int) -> float | None:
+        """Accuracy, see `globally`, with smashed data as clients release them after round `t`.
+
+        None where their defence leaves them as they are.
+        """
+        if not self.blueprint.defence.releases:
+            return None
+
+        def change(z: Tensor, y: Tensor, number: int) -> Tensor:
+            return self.blueprint.released(Upload(0, number, z, y), t, "smashed data of an evaluation").z
+
+        return self.test.released(full, auxiliary, change)
+
     def texts(self, full: Weights, auxiliary: Weights | None = None) -> Written | None:
         """What the whole model writes, see `globally`; None where no texts are generated."""
         if self.writer is None:
             return None
         with self.test.model(full, auxiliary) as outputs, torch.inference_mode():
-            return self.writer.write(lambda ids: outputs(ids.to(self.device)))
+            return self.writer.write(lambda ids, at: outputs(ids.to(self.device), at.to(self.device)))

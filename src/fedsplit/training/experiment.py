@@ -22,7 +22,7 @@ from fedsplit.trackers.tracker import Harmless, Tracker
 from fedsplit.training.evaluation import Evaluation
 from fedsplit.training.failures import no_room_told, run_failed
 from fedsplit.training.final_report import FinalReport
-from fedsplit.training.progress import ProgressLines, activity, beginning, round_line
+from fedsplit.training.progress import Activity, ProgressLines, activity, beginning, round_line
 from fedsplit.training.round_callback import call_after_round
 from fedsplit.training.rounds import Rounds
 from fedsplit.training.run_state import run_state, take_over
@@ -53,7 +53,13 @@ class Experiment:
         generation = self.config.generation.build(Generation)
         writer = generation.writer(self.config.dataset, self.config.evaluation.eval_batch_size)
         self.evaluation = Evaluation(
-            parts.evaluate, parts.evaluate_locally, held_out, generation, writer, parts.device
+            parts.evaluate,
+            parts.evaluate_locally,
+            held_out,
+            generation,
+            writer,
+            parts.device,
+            parts.engine.blueprint,
         )
         self.rounds = Rounds(parts, self.evaluation)
         self.limits = Limits(**vars(self.config.budget))
@@ -95,12 +101,25 @@ class Experiment:
             self.limits.rounds, len(self.parts.sample_counts), self.parts.device, len(self.records)
         )
         _LOG.info("%s", told)
+        for line in self.rounds.privacy.reasons():
+            _LOG.info("%s", line)
         if (root := self.config.dataset_root) is not None:
             _LOG.info("images from %s", root)
         return told
 
-    def _activity(self) -> str:
-        return activity(len(self.records), self.rounds.phase, self.parts.alignment.fits)
+    def _activity(self) -> Activity:
+        if len(self.records) >= self.limits.rounds:
+            return Activity("writing results")
+        return activity(
+            len(self.records),
+            self.rounds.phase,
+            self.parts.alignment.fits,
+            seconds=time.monotonic() - self.rounds.began,
+            fraction=self.rounds.fraction,
+            load=self.ledger.load,
+            before=[sum(record.seconds.values()) for record in self.records[-5:]],
+            rounds=self.limits.rounds,
+        )
 
     def _run_to_the_end(self, directory: RunDirectory, lines: ProgressLines) -> dict[str, object]:
         while (stopped_by := self.stopped_by()) is None:
@@ -140,6 +159,7 @@ class Experiment:
             adapter=self.parts.config.adapter.build(Adapter),
             class_names=dataset.class_names or tuple(map(str, range(dataset.num_classes))),
             evaluation=self.evaluation,
+            privacy=self.rounds.privacy,
         )
         return report.write(self.records, stopped_by, self.limits)
 

@@ -17,6 +17,7 @@ from fedsplit.recording.run_directory import RunDirectory
 from fedsplit.state.weights import Weights
 from fedsplit.trackers.tracker import Tracker
 from fedsplit.training.evaluation import Evaluation
+from fedsplit.training.privacy import PrivacyRecord
 from fedsplit.training.stopping import Limits
 
 _LOG = logging.getLogger("fedsplit")
@@ -34,6 +35,7 @@ class FinalReport:
         adapter: says what is written in a form that other software reads.
         class_names: of the dataset, by label.
         evaluation: of the whole model.
+        privacy: of what left clients.
     """
 
     directory: RunDirectory
@@ -43,6 +45,7 @@ class FinalReport:
     adapter: Adapter
     class_names: tuple[str, ...]
     evaluation: Evaluation
+    privacy: PrivacyRecord
 
     def write(self, records: list[Record], stopped_by: StoppedBy, limits: Limits) -> dict[str, object]:
         """Write models, results, local accuracies, confusion matrix and ROC curves; the content of results.
@@ -61,16 +64,16 @@ class FinalReport:
         evaluated = self.algorithm.evaluated_auxiliary()
         self.directory.save_model(
             {
-                "client": self.models.whole(halves.client, full),
-                "server": self.models.whole(halves.server, full),
+                "client": self.models.whole(full, *halves.at_client),
+                "server": self.models.whole(full, halves.server),
                 **{
-                    name: self.models.whole(auxiliary, weights)
+                    name: self.models.whole(weights, auxiliary)
                     for name, weights in self.algorithm.auxiliary_weights().items()
                     if auxiliary is not None
                 },
             }
         )
-        held = halves.client.state_dict() | halves.server.state_dict() | full
+        held = {k: v for part in halves.modules for k, v in part.state_dict().items()} | full
         self.directory.save_files("model", self.adapter.files(halves.server, held))
         local = self.evaluation.locally(full, evaluated)
         last, changes = records[-1], dict[str, Any]()
@@ -82,6 +85,7 @@ class FinalReport:
                 "test_loss": scores.loss,
                 "test_perplexity": scores.perplexity,
                 "local_accuracy": local.summary if local else None,
+                "released_accuracy": self.evaluation.released(full, evaluated, last.round),
             }
         if last.text_scores is None and (written := self.evaluation.texts(full, evaluated)) is not None:
             changes["text_scores"] = written.scores
@@ -97,17 +101,17 @@ class FinalReport:
             target_accuracy=limits.target_accuracy,
             target_perplexity=limits.target_perplexity,
             parameters={
-                "client": _parameters(halves.client),
+                "client": sum(map(_parameters, halves.at_client)),
                 "server": _parameters(halves.server),
                 "auxiliary": _parameters(self.models.auxiliary),
             },
             frozen_bytes={
-                "client": _frozen_bytes(halves.client),
+                "client": sum(map(_frozen_bytes, halves.at_client)),
                 "server": _frozen_bytes(halves.server),
                 "auxiliary": _frozen_bytes(self.models.auxiliary),
             },
         )
-        results |= {"auc": None}
+        results |= {"privacy": self.privacy.results(records[-1]), "auc": None}
         self.directory.save_results(results)
         if local:
             with optional(LOCAL_ACCURACY):

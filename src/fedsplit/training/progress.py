@@ -1,32 +1,53 @@
-"""What a run says of itself: on a terminal a line a round, elsewhere a line a minute."""
+"""What a run says of itself: on a terminal a line a round and a bar inside it, elsewhere a line a minute."""
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import median
 
 import torch
 from rich.console import Console
 
 from fedsplit.estimators.fit import Fit
+from fedsplit.machine.progress import INTERVAL_S, PATIENCE_S, TransientBar
 from fedsplit.recording.metrics import Record
 
-INTERVAL_S = 60.0
-"""Seconds after which a line is due."""
+
+@dataclass(frozen=True)
+class Activity:
+    """Work of a run at one moment.
+
+    Args:
+        doing: the round and its phase, in a few words.
+        fraction: done of the round's local training; None where nobody knows.
+        detail: bytes so far, and estimated ends of round and run.
+        seconds: since the round began.
+    """
+
+    doing: str
+    fraction: float | None = None
+    detail: str = ""
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        share = "" if self.fraction is None else f" {self.fraction:.0%}"
+        return f"{self.doing}{share}{'  ' if self.detail else ''}{self.detail}"
 
 
 class ProgressLines:
-    """Lines on standard output.
+    """Lines on standard output, and on a terminal a bar below them while a round takes long.
 
     Args:
-        doing: says what the run is doing; called from another thread.
+        doing: tells what the run is doing; called from another thread.
         console: prints; None where nothing is to be shown.
         clock: seconds.
     """
 
     def __init__(
         self,
-        doing: Callable[[], str],
+        doing: Callable[[], Activity],
         console: Console | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -34,10 +55,11 @@ class ProgressLines:
         self._lock = threading.Lock()
         self._printed = -INTERVAL_S + clock()
         self._held: str | None = None
+        self._bar = TransientBar(console) if console is not None and console.is_terminal else None
 
     @contextmanager
     def going_on(self) -> Iterator[None]:
-        """While the run goes on: what it does is told too when no round ends for long."""
+        """Tell what the run does, in another thread, also when no round ends for long."""
         over = threading.Event()
         thread = threading.Thread(target=self._follow, args=(over,), daemon=True)
         if self._console is not None:
@@ -59,13 +81,19 @@ class ProgressLines:
         with self._lock:
             self._held = line
             due = self._clock() - self._printed >= INTERVAL_S
-        if due or (self._console is not None and self._console.is_terminal):
+        if due or self._bar is not None:
             self._print(line)
 
     def beat(self) -> None:
-        """Show the newest round, or else what is being done, where a line is due."""
-        if self._clock() - self._printed >= INTERVAL_S:
-            self._print(self._held or self._doing())
+        """Bring the bar up to date; without one show the newest round or what is done now, where due."""
+        if self._bar is not None:
+            doing = self._doing()
+            if doing.seconds >= PATIENCE_S:
+                self._bar.show(doing.doing, doing.fraction, doing.detail)
+            else:
+                self._bar.hide()
+        elif self._clock() - self._printed >= INTERVAL_S:
+            self._print(self._held or str(self._doing()))
 
     def _print(self, line: str | None) -> None:
         if self._console is None or line is None:
@@ -75,8 +103,12 @@ class ProgressLines:
             self._console.print(line, markup=False, soft_wrap=True)
 
     def _follow(self, over: threading.Event) -> None:
-        while not over.wait(1.0):
-            self.beat()
+        try:
+            while not over.wait(0.5):
+                self.beat()
+        finally:
+            if self._bar is not None:
+                self._bar.hide()
 
 
 def beginning(rounds: int, clients: int, device: torch.device, before: int) -> str:
@@ -92,17 +124,46 @@ def beginning(rounds: int, clients: int, device: torch.device, before: int) -> s
     return f"{rounds} rounds, {clients} clients, on {device}{gone_on}"
 
 
-def activity(t: int, phase: str, fits: Mapping[int, Fit]) -> str:
-    """What a run is doing now, in a few words.
+def activity(
+    t: int,
+    phase: str,
+    fits: Mapping[int, Fit],
+    *,
+    seconds: float = 0.0,
+    fraction: float | None = None,
+    load: int = 0,
+    before: Sequence[float] = (),
+    rounds: int = 0,
+) -> Activity:
+    """Activity of a run in the middle of a round.
 
     Args:
         t: the round that it is in.
         phase: of the round.
         fits: the last alignment of each client.
+        seconds: since the round began.
+        fraction: of its local training that is done; None where nobody knows.
+        load: bytes of the run so far.
+        before: seconds of the rounds before.
+        rounds: of the run, at most.
     """
     if phase == "training" and (aligned := _aligned(t, fits)):
-        return f"round {t:>4}  aligning: {aligned} clients done"
-    return f"round {t:>4}  {phase}"
+        phase = f"aligning: {aligned} clients done"
+    usual = median(before[-5:]) if before else None
+    if usual is None and fraction:
+        usual = seconds / fraction
+    detail = [f"{load / 1e6:,.2f} MB"] if load else []
+    if usual is not None and rounds:
+        left = max(0.0, usual - seconds)
+        detail.append(f"round ends in {_clock(left)}, run in {_clock(left + usual * (rounds - t - 1))}")
+    share = fraction if phase == "training" else None
+    return Activity(f"round {t:>4}  {phase}", share, "  ".join(detail), seconds)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def round_line(record: Record, fits: Mapping[int, Fit], traffic: Callable[[float], str]) -> str:

@@ -14,6 +14,7 @@ from fedsplit.parties.client_cost import ClientCost
 from fedsplit.recording.metrics import Record
 from fedsplit.state.weights import is_finite
 from fedsplit.training.evaluation import Evaluation
+from fedsplit.training.privacy import PrivacyRecord
 
 
 class Rounds:
@@ -27,8 +28,12 @@ class Rounds:
     def __init__(self, parts: RunParts, evaluation: Evaluation) -> None:
         self._parts, self._config, self._evaluation = parts, parts.config, evaluation
         self._algorithm, self._transport, self._ledger = parts.algorithm, parts.transport, parts.ledger
+        self.privacy = PrivacyRecord(parts)
         self.phase = "training"
         """What is done now."""
+        self.began = time.monotonic()
+        """When the round began."""
+        self._samples, self._read = 0, 0
         self.written: Written | None = None
         """Texts of the last round; None where none were generated in it."""
 
@@ -46,6 +51,8 @@ class Rounds:
         start, self.phase = time.perf_counter(), "training"
         self._transport.client_seconds = 0.0
         cohort = self._parts.cohort_of(t)
+        self.began, self._read = time.monotonic(), self._parts.data.count.read
+        self._samples = sum(self._parts.sample_counts[client] for client in cohort)
         metrics = self._transport.run_round(
             t, cohort, lambda cohort: self._algorithm.run_round(t, cohort), self._algorithm
         )
@@ -55,11 +62,12 @@ class Rounds:
         full, auxiliary = self._algorithm.full_weights(), self._algorithm.evaluated_auxiliary()
         if not is_finite(full):
             raise RunFailed("the model is not finite")
-        scores = local = self.written = None
+        scores = local = released = self.written = None
         evaluations, rest = divmod(t + 1, self._config.evaluation.eval_interval)
         if not rest:
             scores = self._evaluation.globally(full, auxiliary)
             local = self._evaluation.locally(full, auxiliary)
+            released = self._evaluation.released(full, auxiliary, t)
             if self._evaluation.generation.is_due(evaluations):
                 self.written = self._evaluation.texts(full, auxiliary)
         error = self._gradient_error(t, cohort)
@@ -77,6 +85,7 @@ class Rounds:
             bits={d: {kind: each.bits for kind, each in kinds.items()} for d, kinds in traffic.items()},
             sqnr={d: {kind: each.sqnr for kind, each in kinds.items()} for d, kinds in traffic.items()},
             again=dict(self._ledger.again(t)),
+            copies=self._ledger.copies(t),
             left_out=list(self._transport.left_out),
             local_accuracy=local.summary if local else None,
             gradient_error=error,
@@ -85,12 +94,21 @@ class Rounds:
             client_memory=self.client_cost.memory,
             held=self.client_cost.held,
             text_scores=self.written.scores if self.written else None,
+            released_accuracy=released,
+            epsilons=self.privacy.epsilons(t),
             seconds={
                 "clients": clients,
                 "server": trained - start - clients,
                 "evaluate": time.perf_counter() - trained,
             },
         )
+
+    @property
+    def fraction(self) -> float | None:
+        """Fraction of the round's local training that is done; None where none was done in this process."""
+        read = self._parts.data.count.read - self._read
+        expected = self._samples * self._config.training.local_epochs
+        return min(1.0, read / expected) if read and expected else None
 
     @cached_property
     def client_cost(self) -> ClientCost:

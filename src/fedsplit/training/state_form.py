@@ -108,7 +108,8 @@ def _check_ledger(ledger: State) -> None:
         place = f"state.ledger.{round}"
         if not _NUMBER.fullmatch(round):
             raise Misfit(place, "must be of a round")
-        check_keys(entry, (*DIRECTIONS, "again"), place)
+        check_keys(entry, (*DIRECTIONS, "again", "copies"), place)
+        check_form(entry["copies"], int, f"{place}.copies")
         check_form(entry["again"], dict[Direction, int], f"{place}.again")
         for direction in DIRECTIONS:
             check_form(entry[direction], dict[Kind, list[float]], f"{place}.{direction}")

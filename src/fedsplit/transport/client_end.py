@@ -9,7 +9,7 @@ from fedsplit.quant.quantization import rounding_seed
 from fedsplit.quant.weights_link import Delivery, Uplink
 from fedsplit.state.state import State
 from fedsplit.state.weights import Weights
-from fedsplit.transport.links import KIND_OF, sent_as, weights_seed
+from fedsplit.transport.links import KIND_OF, coded_tensor, sent_as, weights_seed
 from fedsplit.transport.transport import RunSetting
 
 
@@ -32,12 +32,21 @@ class ClientEnd:
         Raises:
             NonFinite: they are not finite.
         """
-        codec = self._quantization.smashed
         z = self._quantization.positions.packed(upload.z, upload.y)
-        send = codec.transmit if self._packs else codec.simulate
         seed = rounding_seed(self._seed, "smashed", upload.client, round, upload.step)
         with sent_as("smashed", upload.client):
-            return Coded(z, send(z, seed=seed))
+            return coded_tensor(z, self._quantization.smashed, seed, packs=self._packs)
+
+    def trunk_gradient(self, dh: Tensor, client: int, round: int, step: int) -> Coded:
+        """Gradient of one client's loss with respect to what it was sent for its tail.
+
+        Raises:
+            NonFinite: it is not finite.
+        """
+        seed = rounding_seed(self._seed, "trunk_gradient", client, round, step)
+        with sent_as("cut_gradient", client):
+            codec = self._quantization.codec("trunk_gradient")
+            return coded_tensor(dh.contiguous(), codec, seed, packs=self._packs)
 
     def labels(self, y: Tensor) -> Coded:
         """Labels of one client or of many, which arrive as they are."""

@@ -2,18 +2,29 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from copy import copy
+from dataclasses import replace
+from functools import partial
 
 from torch import Tensor
 
 from fedsplit.parties.cohort import Cohort
-from fedsplit.parties.messages import LocalTraining, LocalWork, Part, StackedGradients, Upload
+from fedsplit.parties.messages import (
+    BroadcastGradients,
+    LocalTraining,
+    LocalWork,
+    Part,
+    StackedGradients,
+    StackedUploads,
+    Stepped,
+    Upload,
+)
 from fedsplit.quant.coded import Coded
-from fedsplit.quant.quantization import rounding_seed
+from fedsplit.quant.quantization import TensorKind, rounding_seed
 from fedsplit.quant.weights_link import Delivery, Downlink
 from fedsplit.state.weights import Weights
-from fedsplit.transport.links import KIND_OF, receivers, sent_as, weights_seed
+from fedsplit.transport.links import COUNTED_AS, KIND_OF, coded_tensor, receivers, sent_as, weights_seed
 from fedsplit.transport.transport import RunSetting
-from fedsplit.transport.wire import Wire
+from fedsplit.transport.wire import CodedGradients, Wire
 
 
 class CodedCohort(Cohort):
@@ -69,27 +80,48 @@ class CodedCohort(Cohort):
         uploads = self._wire.forward(self._clients, step, evaluating=evaluating)
         if self._quantization.positions.lengths is not None:
             self._wire.labels = {upload.client: upload.y for upload in uploads}
-        return uploads
+        return uploads if self._quantization.trunk_output is None else self._leading_back(uploads, step)
+
+    def _leading_back(self, uploads: Sequence[Upload], step: int) -> Sequence[Upload]:
+        tail = partial(self.step_tail, step)
+        if isinstance(uploads, StackedUploads):
+            return StackedUploads([replace(stack, tail=tail) for stack in uploads.stacks])
+        return [replace(upload, tail=tail) for upload in uploads]
 
     def backward(self, step: int, dz: Mapping[int, Tensor]) -> None:
-        as_it_is = self._quantization.cut_gradient.lossless and not self._wire.packs
-        if as_it_is and isinstance(dz, StackedGradients):
-            for clients, stack in dz.stacks:
-                self._wire.tally.rows("down", "cut_gradient", clients, Coded.exactly(stack), step)
-            self._wire.backward(step, dz)
-        else:
-            self._wire.backward(step, self._coded_gradients(step, dz))
+        self._wire.backward(step, self._coded(step, dz, "cut_gradient"))
 
-    def _coded_gradients(self, step: int, dz: Mapping[int, Tensor]) -> Iterator[tuple[int, Coded]]:
-        codec = self._quantization.cut_gradient
-        send = codec.transmit if self._wire.packs else codec.simulate
-        for client, gradient in dz.items():
-            meant = self._quantization.positions.packed(gradient, self._wire.labels.get(client))
-            seed = rounding_seed(self._seed, "cut_gradient", client, self._wire.round, step)
-            with sent_as("cut_gradient", client):
-                coded = Coded(meant, send(meant, seed=seed))
-            self._wire.tally.message("down", "cut_gradient", client, coded, step)
+    def step_tail(self, step: int, h: Mapping[int, Tensor]) -> Stepped:
+        return self._wire.step_tail(step, self._coded(step, h, "trunk_output"))
+
+    def _coded(self, step: int, tensors: Mapping[int, Tensor], of: TensorKind) -> CodedGradients:
+        """Tensors that go down, counted."""
+        as_they_are = self._quantization.codec(of).lossless and not self._wire.packs
+        if not as_they_are or not isinstance(tensors, StackedGradients):
+            return self._each_coded(step, tensors, of)
+        for clients, stack in tensors.stacks:
+            self._wire.tally.rows("down", COUNTED_AS[of], clients, Coded.exactly(stack), step)
+        return tensors
+
+    def _each_coded(
+        self, step: int, tensors: Mapping[int, Tensor], of: TensorKind
+    ) -> Iterator[tuple[int, Coded]]:
+        codec, kind = self._quantization.codec(of), COUNTED_AS[of]
+        shared = tensors if isinstance(tensors, BroadcastGradients) else None
+        for client, tensor in (shared.own if shared else tensors).items():
+            meant = self._quantization.positions.packed(tensor, self._wire.labels.get(client))
+            seed = rounding_seed(self._seed, of, client, self._wire.round, step)
+            with sent_as(kind, client):
+                coded = coded_tensor(meant, codec, seed, packs=self._wire.packs)
+            self._wire.tally.message("down", kind, client, coded, step)
             yield client, coded
+        if shared is not None:
+            first = min(shared.receivers)  # which is sent no gradient of its own
+            seed = rounding_seed(self._seed, of, first, self._wire.round, step)
+            with sent_as(kind, None):
+                coded = coded_tensor(shared.shared, codec, seed, packs=self._wire.packs)
+            self._wire.tally.broadcast(kind, shared.receivers, coded, step)
+            yield from ((client, coded) for client in shared.receivers)
 
     def train_local(self, work: LocalWork) -> LocalTraining:
         return self._wire.train_local(self._clients, work)

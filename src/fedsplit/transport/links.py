@@ -3,9 +3,13 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from torch import Tensor
+
 from fedsplit.errors import NonFinite
 from fedsplit.parties.messages import Part
-from fedsplit.quant.codec import NonFiniteTensor
+from fedsplit.quant.codec import Codec, NonFiniteTensor
+from fedsplit.quant.coded import Coded
+from fedsplit.quant.quantization import TensorKind
 from fedsplit.quant.weights_link import Delivery
 from fedsplit.randomness import seed_of
 from fedsplit.recording.ledger import Direction, Kind
@@ -14,8 +18,16 @@ KIND_OF: dict[Part, Kind] = {
     "client": "client_weights",
     "auxiliary": "auxiliary_weights",
     "full": "full_weights",
+    "control": "control_variates",
 }
 """How the weights of a part are counted."""
+COUNTED_AS: dict[TensorKind, Kind] = {
+    "smashed": "smashed",
+    "cut_gradient": "cut_gradient",
+    "trunk_output": "smashed",
+    "trunk_gradient": "cut_gradient",
+}
+"""How a tensor is counted: at a second cut activations go down, and gradients up."""
 
 
 def weights_seed(seed: int, direction: Direction, part: Part, client: int, round: int) -> int:
@@ -29,6 +41,11 @@ def receivers(sent: Mapping[int, Delivery]) -> list[tuple[Delivery, list[int]]]:
     for client, delivery in sent.items():
         by_delivery.setdefault(id(delivery), (delivery, []))[1].append(client)
     return list(by_delivery.values())
+
+
+def coded_tensor(x: Tensor, codec: Codec, seed: int, *, packs: bool) -> Coded:
+    """A tensor on its way, with its message where messages are made."""
+    return Coded(x, (codec.transmit if packs else codec.simulate)(x, seed=seed))
 
 
 @contextmanager

@@ -1,6 +1,9 @@
 """Clients in the same process; every message is counted as if it travelled."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -12,6 +15,7 @@ from fedsplit.parties.messages import (
     Part,
     StackedGradients,
     StackedUploads,
+    Stepped,
     Upload,
 )
 from fedsplit.quant.coded import Coded
@@ -49,6 +53,10 @@ class LocalTransport(Transport):
             result = train(cohort)
             cohort.settle()
         return result
+
+    def opened(self, directory: Path) -> AbstractContextManager[object]:
+        """See `Transport.opened`: while the engine can compute."""
+        return self.run.engine.opened()
 
     def cohort(self, round: int, clients: Collection[int]) -> CodedCohort:
         """The cohort of a round."""
@@ -89,6 +97,7 @@ class LocalWire(Wire):
     def __init__(self, transport: LocalTransport, round: int, tally: Tally) -> None:
         super().__init__(round, tally)
         self._run, self._end, self._at_clients = transport.run, transport.client_end, transport.at_clients
+        self._has_tail = transport.run.trunk_shape is not None
 
     def samples(self, client: int) -> int:
         return self._run.sample_counts[client]
@@ -112,6 +121,26 @@ class LocalWire(Wire):
             arrived = {client: padded(coded.arrived.decoded, self.labels.get(client)) for client, coded in dz}
         with self._at_clients():
             self._run.engine.backward(self.round, step, arrived)
+
+    def step_tail(self, step: int, h: CodedGradients) -> Stepped:
+        outputs: Mapping[int, Tensor]
+        if isinstance(h, StackedGradients):
+            outputs = h
+        else:
+            outputs = {client: coded.arrived.decoded for client, coded in h}
+        with self._at_clients():
+            losses, dh = self._run.engine.step_tail(self.round, step, outputs)
+        if isinstance(dh, StackedGradients) and self._run.quantization.codec("trunk_gradient").lossless:
+            for clients, rows in dh.stacks:
+                self.tally.rows("up", "cut_gradient", clients, Coded.exactly(rows), step)
+            return losses, dh
+        arrived = {}
+        for client, own in dh.items():
+            with self._at_clients():
+                coded = self._end.trunk_gradient(own, client, self.round, step)
+            self.tally.message("up", "cut_gradient", client, coded, step)
+            arrived[client] = coded.arrived.decoded
+        return losses, arrived
 
     def train_local(self, clients: Sequence[int], work: LocalWork) -> LocalTraining:
         with self._at_clients():
@@ -141,7 +170,10 @@ class LocalWire(Wire):
         if isinstance(uploads, StackedUploads) and self._run.quantization.smashed.lossless:
             for stack in uploads.stacks:
                 self.tally.rows("up", "smashed", stack.clients, Coded.exactly(stack.z), stack.step)
-                self.tally.rows("up", "labels", stack.clients, self._end.labels(stack.y), stack.step)
+                if not self._has_tail:
+                    self.tally.rows("up", "labels", stack.clients, self._end.labels(stack.y), stack.step)
+            if self._has_tail:
+                return StackedUploads([stack.without_labels() for stack in uploads.stacks])
             return uploads
         return [self._one_arrived(upload) for upload in uploads]
 
@@ -158,6 +190,8 @@ class LocalWire(Wire):
         with self._at_clients():
             z = self._end.smashed(upload, self.round)
             self.tally.message("up", "smashed", upload.client, z, upload.step)
+        if self._has_tail:
+            return replace(upload.without_labels(), z=z.arrived.decoded)
         self.tally.message("up", "labels", upload.client, self._end.labels(upload.y), upload.step)
         positions = self._run.quantization.positions
         padded = positions.padded(z.arrived.decoded, upload.y, positions.padding)

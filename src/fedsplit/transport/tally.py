@@ -44,6 +44,11 @@ class Tally:
         self._flag(kind, client, sent)
         self._add(direction, kind, [client], sent, step=step)
 
+    def broadcast(self, kind: Kind, clients: Sequence[int], sent: Sent, step: int = 0) -> None:
+        """Count a message of the server, of a local step, that all of these clients receive as one."""
+        self._flag(kind, None, sent)
+        self._add("down", kind, clients, sent, step=step, broadcast=True)
+
     def copies(self, kind: Kind, clients: Sequence[int], sent: Sent) -> None:
         """Count a message of the server that goes to each of these clients."""
         self._flag(kind, None, sent)
@@ -80,6 +85,7 @@ class Tally:
         *,
         step: int = 0,
         copies: int = 1,
+        broadcast: bool = False,
     ) -> None:
         self._ledger.add(
             self._round,
@@ -91,6 +97,7 @@ class Tally:
             values=copies * sent.values,
             signal=copies * sent.signal,
             noise=copies * sent.noise,
+            broadcast=broadcast,
         )
 
     def settle(self) -> None:

@@ -47,6 +47,8 @@ class RunSetting:
         smashed_shape: of one sample.
         client_weights: of the client model; what weights look like.
         head_weights: of the clients' head, likewise; empty where they have none.
+        trunk_shape: of one sample of what clients with a tail are sent; None where their model has none.
+        control_variates: what these look like; empty where clients have none.
         device: where weights are.
         seed: of what codecs draw.
         ledger: where bytes are counted.
@@ -63,10 +65,12 @@ class RunSetting:
     smashed_shape: tuple[int, ...]
     client_weights: Weights
     head_weights: Weights
+    control_variates: Weights
     device: torch.device
     seed: int
     ledger: Ledger
     build: "BuildRun"
+    trunk_shape: tuple[int, ...] | None = None
     frozen_digest: str = ""
 
 
@@ -78,10 +82,12 @@ class Member:
         client: its number.
         prepare: makes inputs of this process's data as the run does; raises `UserError` where these are not
             what the run is about.
+        secret: that its noise is made from, and that only its machine knows; None: derived from the seed.
     """
 
     client: int
     prepare: Callable[[Dataset], Dataset]
+    secret: bytes | None = None
 
 
 BuildRun: TypeAlias = Callable[[RunConfig, Member], RunSetting]

@@ -6,14 +6,14 @@ from typing import ClassVar, TypeAlias
 
 from torch import Tensor
 
-from fedsplit.parties.messages import LocalTraining, LocalWork, Part, StackedGradients, Upload
+from fedsplit.parties.messages import LocalTraining, LocalWork, Part, StackedGradients, Stepped, Upload
 from fedsplit.quant.coded import Coded
 from fedsplit.quant.weights_link import Delivery
 from fedsplit.state.weights import Weights
 from fedsplit.transport.tally import Tally
 
 CodedGradients: TypeAlias = StackedGradients | Iterable[tuple[int, Coded]]
-"""Cut gradients by client, each coded when it is asked for; stacks where nothing is done to them."""
+"""What goes down by client, each coded when it is asked for; stacks where nothing is done to them."""
 
 
 class Wire(ABC):
@@ -49,6 +49,10 @@ class Wire(ABC):
     @abstractmethod
     def backward(self, step: int, dz: CodedGradients) -> None:
         """Deliver the cut gradients of the last `forward`; the clients step."""
+
+    @abstractmethod
+    def step_tail(self, step: int, h: CodedGradients) -> Stepped:
+        """Deliver outputs of the trunk for the last `forward`; see `Cohort.step_tail`, as replies arrive."""
 
     @abstractmethod
     def train_local(self, clients: Sequence[int], work: LocalWork) -> LocalTraining:

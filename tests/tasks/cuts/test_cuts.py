@@ -213,7 +213,8 @@ def test_figure_of_cuts_has_a_line_of_stages_and_dots_of_other_cuts_for_each_alg
     found = list(costs(configured, "model=resnet20", "batch_size=20").values())
     (axes,) = cut_figure(found).axes
     lines = axes.get_lines()
-    assert len(lines) == 2 * 6  # FedAvg's, SplitFed's, CSE-FSL's, FSL-SAGE's, LGL-SL's, Ampere's
+    # FedAvg's, SCAFFOLD's, SplitFed's, SGLR's, CSE-FSL's, FSL-SAGE's, LGL-SL's, Ampere's
+    assert len(lines) == 2 * 8
     for dots, line in zip(lines[::2], lines[1::2], strict=True):
         name = line.get_label().split(",")[0]
         assert list(line.get_ydata()) == [cut.load[name] / 1e6 for cut in found if cut.stage]

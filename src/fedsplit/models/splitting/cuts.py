@@ -111,6 +111,9 @@ class Cuts(Mapping[str, Cut]):
 
 _NEARLY_ALL = 0.75
 
+NOTHING_LEARNS_AFTER = "nothing after it learns"
+"""The obstacle that a tail may have, as no weights of it need to move."""
+
 
 def _propagate(module: nn.Module, nodes: Sequence[fx.Node], example: Tensor) -> None:
     """Note the shape of every value at its node."""
@@ -198,7 +201,7 @@ class _Held:
         if self._learns_first >= end:
             return "nothing before it learns"
         if self._learns_last < end:
-            return "nothing after it learns"
+            return NOTHING_LEARNS_AFTER
         both = [name for name, used in self._several.items() if used[0] < end <= used[-1]]
         return f"it divides the uses of {', '.join(both)}" if both else None
 

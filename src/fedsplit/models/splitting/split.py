@@ -1,4 +1,4 @@
-"""Cuts an ordinary module at a named submodule into a client model and a server model."""
+"""Cuts an ordinary module at a named submodule into a client model and a server model, or at two."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from fedsplit.computing.hooks import copied, is_hooked, refuse_what_is_lost
 from fedsplit.computing.tracing import graph_module
 from fedsplit.errors import UserError
-from fedsplit.models.splitting.cuts import Cut, Cuts, evaluating
+from fedsplit.models.splitting.cuts import NOTHING_LEARNS_AFTER, Cut, Cuts, evaluating
 from fedsplit.models.splitting.probed import ProbedCut, ProbedCuts
 from fedsplit.models.splitting.tied import tied
 
@@ -20,16 +20,30 @@ from fedsplit.models.splitting.tied import tied
 class SplitModel:
     """The two halves of a model. Their state dicts together are the original's, key for key.
 
+    A model that is cut twice (U-shaped) has three parts: the client also holds what is behind the server's.
+
     Args:
         client: from inputs to smashed data.
-        server: from smashed data to logits.
+        server: from smashed data to logits; the trunk of a model with a tail, to the tail's inputs.
         crossing: shape of one sample of each tensor that crosses. Where there are several, smashed data
             are all of them, flattened, one behind the other: `(n, f)`.
+        tail: from the trunk's outputs to logits; None where the model is cut once.
     """
 
     client: nn.Module
     server: nn.Module
     crossing: tuple[tuple[int, ...], ...]
+    tail: nn.Module | None = None
+
+    @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        """The parts, in the order in which data pass them."""
+        return (self.client, self.server) if self.tail is None else (self.client, self.server, self.tail)
+
+    @property
+    def at_client(self) -> tuple[nn.Module, ...]:
+        """The parts that clients hold."""
+        return (self.client,) if self.tail is None else (self.client, self.tail)
 
     @property
     def padding(self) -> float:
@@ -37,7 +51,7 @@ class SplitModel:
         return math.nan if getattr(self.server, "marks_padding", False) else 0.0
 
 
-def split(module: nn.Module, cut: str, example: Tensor) -> SplitModel:
+def split(module: nn.Module, cut: str, example: Tensor, tail_cut: str | None = None) -> SplitModel:
     """Cut `module` after the last operation of its submodule `cut`.
 
     The graph of the module is traced, its list of nodes is cut in two, and each part becomes a module
@@ -50,6 +64,7 @@ def split(module: nn.Module, cut: str, example: Tensor) -> SplitModel:
         module: what to cut.
         cut: dotted name of a submodule, such as `layer2` or `features.5`.
         example: a batch of inputs, on which the halves must give what `module` gives.
+        tail_cut: likewise, of the second cut; None: there is one cut.
 
     Which parameters learn, hooks of submodules and of parameters, and what the module's own `train` does to
     the modes of its parts are as in `module`.
@@ -69,9 +84,13 @@ def split(module: nn.Module, cut: str, example: Tensor) -> SplitModel:
     if chosen is None or chosen.obstacle is not None:
         reason = _why_absent(module, cut) if chosen is None else f"{chosen.obstacle}"
         raise UserError("model.cut", cut, f"{reason}; possible cuts: {_told(cuts)}")
-    parts = divided(cuts, chosen)
+    tail = None if tail_cut is None else _tail(cuts, chosen, tail_cut)
+    parts = divided(cuts, chosen, tail)
+    if tail is not None and not any(each.requires_grad for each in parts.server.parameters()):
+        raise UserError("model.tail_cut", tail_cut, f"nothing between it and model.cut={cut} learns")
+    packed = len(parts.crossing) > 1 or (tail is not None and len(tail.crossing) > 1)
     for x in (example,) if isinstance(cuts, Cuts) else (example, *cuts.trials()):
-        _assert_equal(module, parts, x)
+        _assert_equal(module, parts, x, packed=packed)
     _freeze_unreached(parts, example)
     return parts
 
@@ -92,23 +111,46 @@ def _runs_its_own_code(module: nn.Module) -> bool:
     return named or bool(getattr(module, "halves_run_own_code", False))
 
 
-def divided(cuts: Cuts | ProbedCuts, cut: Cut | ProbedCut) -> SplitModel:
+def _tail(cuts: Cuts | ProbedCuts, cut: Cut | ProbedCut, name: str) -> Cut:
+    """The second cut; refused where a tail cannot begin there."""
+    if not isinstance(cuts, Cuts):
+        told = "must be null with this model, whose code cannot be traced"
+        raise UserError("model.tail_cut", name, told)
+    tail = cuts.get(name)
+    if tail is None:
+        raise UserError("model.tail_cut", name, _why_absent(cuts.module, name))
+    if tail.end <= cut.end:
+        raise UserError("model.tail_cut", name, f"must be behind model.cut={cut.name}")
+    if tail.end == cuts.operations - 1:
+        raise UserError("model.tail_cut", name, "is the end of the model: there is no tail behind it")
+    if tail.obstacle not in (None, NOTHING_LEARNS_AFTER):
+        raise UserError("model.tail_cut", name, f"{tail.obstacle}")
+    return tail
+
+
+def divided(cuts: Cuts | ProbedCuts, cut: Cut | ProbedCut, tail: Cut | None = None) -> SplitModel:
     """The two halves, which share what they hold with the module that `cuts` are of; unchecked.
 
     Args:
         cuts: of the module.
         cut: one that is possible.
+        tail: a second one, behind it, of a module that can be traced; None where there is one.
     """
     if isinstance(cuts, ProbedCuts):
         assert isinstance(cut, ProbedCut)
         client, server, crossing = cuts.divided(cut)
         return SplitModel(client, server, (crossing,))
     assert isinstance(cut, Cut)
-    module, nodes = cuts.module, cuts.nodes
+    module, nodes, modes = cuts.module, cuts.nodes, cuts.modes
+    end = len(nodes) if tail is None else tail.end
+    of_tail = None if tail is None else _server_graph(module, nodes[end:], tail)
     return SplitModel(
-        client=graph_module(module, _client_graph(nodes[: cut.end], cut), "ClientModel", cuts.modes),
-        server=graph_module(module, _server_graph(module, nodes[cut.end :], cut), "ServerModel", cuts.modes),
+        client=graph_module(module, _client_graph(nodes[: cut.end], cut), "ClientModel", modes),
+        server=graph_module(
+            module, _server_graph(module, nodes[cut.end : end], cut, tail), "ServerModel", modes
+        ),
         crossing=tuple(cut.shapes),
+        tail=None if of_tail is None else graph_module(module, of_tail, "TailModel", modes),
     )
 
 
@@ -137,15 +179,20 @@ def _client_graph(nodes: Sequence[fx.Node], cut: Cut) -> fx.Graph:
     copies: dict[fx.Node, fx.Node] = {}
     for node in nodes:
         copies[node] = graph.node_copy(node, copies.__getitem__)
-    leaving = [copies[node] for node in cut.crossing]
+    _end(graph, [copies[node] for node in cut.crossing])
+    return graph
+
+
+def _end(graph: fx.Graph, leaving: list[fx.Node]) -> None:
+    """Let a graph give what crosses a cut."""
     if len(leaving) > 1:
         flat = [graph.call_function(torch.flatten, (node, 1)) for node in leaving]
         leaving = [graph.call_function(torch.cat, (flat, 1))]
     graph.output(leaving[0])
-    return graph
 
 
-def _server_graph(module: nn.Module, nodes: Sequence[fx.Node], cut: Cut) -> fx.Graph:
+def _server_graph(module: nn.Module, nodes: Sequence[fx.Node], cut: Cut, tail: Cut | None = None) -> fx.Graph:
+    """What is behind a cut, up to its end or to that of the trunk before a tail."""
     graph = fx.Graph()
     z = graph.placeholder("z")
     if any(_is_inplace(module, node) for node in nodes):
@@ -162,6 +209,8 @@ def _server_graph(module: nn.Module, nodes: Sequence[fx.Node], cut: Cut) -> fx.G
         copies[node] = graph.call_method("size", (z, 0))
     for node in nodes:
         copies[node] = graph.node_copy(node, copies.__getitem__)
+    if tail is not None:
+        _end(graph, [copies[node] for node in tail.crossing])
     return graph
 
 
@@ -177,7 +226,7 @@ def _is_inplace(module: nn.Module, node: fx.Node) -> bool:
 def _freeze_unreached(parts: SplitModel, example: Tensor) -> None:
     """Let parameters that no gradient reaches be frozen ones: PyTorch's optimizers pass over both."""
     inputs = example
-    for half in (parts.client, parts.server):
+    for half in parts.modules:
         trained = [parameter for parameter in half.parameters() if parameter.requires_grad]
         with evaluating(half), torch.enable_grad():
             half.train()
@@ -193,19 +242,21 @@ def _freeze_unreached(parts: SplitModel, example: Tensor) -> None:
         inputs = output
 
 
-def _assert_equal(module: nn.Module, parts: SplitModel, example: Tensor) -> None:
-    held = [key for part in (parts.client, parts.server) for key in part.state_dict()]
+def _assert_equal(module: nn.Module, parts: SplitModel, example: Tensor, *, packed: bool) -> None:
+    held = [key for part in parts.modules for key in part.state_dict()]
     if unused := sorted(set(module.state_dict()) - set(held)):
         told = f"{', '.join(unused)} are never used"
         raise UserError("model", type(module).__name__, told)
     assert len(held) == len(set(held)), "a cut divides what the module holds"
-    with evaluating(module, parts.client, parts.server):
+    with evaluating(module, *parts.modules):
         whole = module(example)
-    with evaluating(parts.client, parts.server):
-        halves = parts.server(parts.client(example))
+    with evaluating(*parts.modules):
+        halves = example
+        for part in parts.modules:
+            halves = part(halves)
     # What was packed comes out in another memory format, in which other kernels may run. Untrained networks
     # of a thousand layers overflow.
-    far = (0.0, 0.0) if len(parts.crossing) == 1 else (1e-4, 1e-5)
+    far = (1e-4, 1e-5) if packed else (0.0, 0.0)
     equal = torch.allclose(whole, halves, *far, equal_nan=True)
     if not equal:
         told = "its halves do not give what the whole gives: it keeps what it computes, or draws elsewhere"

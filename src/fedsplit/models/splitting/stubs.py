@@ -133,8 +133,8 @@ class StubbedServer(nn.Module):
     following: Mapping[str, object]
     """Blocks behind the cut, by name, and the structures of what they give."""
 
-    def forward(self, z: Tensor) -> Tensor:
-        """Outputs of smashed data."""
+    def forward(self, z: Tensor, **further: Tensor) -> Tensor:
+        """Outputs of smashed data; `further` goes to the model's own forward."""
         if self.marks_padding:
             padded = z.detach().flatten(2).isnan().any(2)
             padded[:, 0] = False  # no sample is empty: what is NaN there has diverged, and must be seen
@@ -143,7 +143,7 @@ class StubbedServer(nn.Module):
         if self.marks_padding:
             x = x.masked_fill(padded, _PAD)
         try:
-            outputs: Tensor = super().forward(x)
+            outputs: Tensor = super().forward(x, **further)
         finally:
             self.current.z = None
         return outputs

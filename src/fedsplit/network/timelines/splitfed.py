@@ -16,11 +16,17 @@ class SplitFedV1Timeline(Timeline):
 
 
 def trips(client: ClientRound, work: Work) -> float:
-    """Seconds of a client's local steps: each waits for the cut gradient of the split server."""
+    """Seconds of a client's local steps: each waits for the cut gradient of the split server.
+
+    With a tail the server waits for the client in between.
+    """
     return sum(
         client.compute(samples * work.client)
         + client.upload("smashed", "labels", step=step)
         + client.server_compute(samples * STEP * work.server)
+        + client.download("smashed", step=step)
+        + client.compute(samples * STEP * work.tail)
+        + client.upload("cut_gradient", step=step)
         + client.download("cut_gradient", step=step)
         + client.compute(samples * BACKWARD * work.client)
         for step, samples in enumerate(client.batches)

@@ -24,6 +24,7 @@ class Work:
         auxiliary: of the auxiliary model's; 0 where there is none that is trained on a loss.
         estimate: of the gradient estimator, from smashed data to the estimate; 0 where there is none.
         local_passes: forward passes that take as long as a local step on the clients' own loss.
+        tail: of the forward pass of the tail that clients hold; 0 where there is none.
     """
 
     client: int
@@ -31,6 +32,7 @@ class Work:
     auxiliary: int = 0
     estimate: int = 0
     local_passes: int = STEP
+    tail: int = 0
 
 
 @dataclass(frozen=True)

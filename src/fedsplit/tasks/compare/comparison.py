@@ -17,6 +17,7 @@ from fedsplit.deployment.measuring import DeviceCost
 from fedsplit.deployment.precisions import Precision
 from fedsplit.errors import UserError
 from fedsplit.files.whole import write_csv, write_json
+from fedsplit.machine.progress import track
 from fedsplit.recording.classification import CONFUSION, ROC, ConfusionMatrix, RocCurves
 
 REFERENCE = "fp32"
@@ -83,7 +84,7 @@ def evaluate_precisions(
     """
     found: dict[str, Evaluated] = {}
     left_out: dict[str, str] = {}
-    for name in precisions:
+    for name in track(precisions, "deploying and evaluating precisions"):
         try:
             backend = Precision.named(name).make_backend("task.precisions", name)
             model = Precision.named(name).model(trained.client, backend, name)

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from fedsplit.algorithms.algorithm import Algorithm
 from fedsplit.algorithms.round_load import Population, RoundLoad
 from fedsplit.building.client_cost import build_client_cost
-from fedsplit.building.models import build_whole_model
+from fedsplit.building.models import build_whole_model, refuse_tail
 from fedsplit.building.parts import ClientParts
 from fedsplit.building.process import prepare_process
 from fedsplit.building.quantization import build_quantization
@@ -28,6 +28,7 @@ from fedsplit.config.traits import algorithm_traits
 from fedsplit.config.values import PositiveInt
 from fedsplit.errors import UserError
 from fedsplit.files.paths import user_path
+from fedsplit.machine.progress import track
 from fedsplit.models.derived import DerivedAuxiliary
 from fedsplit.models.splitting.cuts import Cut, Cuts, evaluating
 from fedsplit.models.splitting.probed import ProbedCut, ProbedCuts
@@ -86,6 +87,7 @@ class CutTable(Task):
 
     def costs(self, parts: ClientParts) -> list[CutCosts]:
         """Of every cut, in the order of the model's operations."""
+        refuse_tail(parts.config, "with task=cuts, which tries one cut after the other")
         whole, example = build_whole_model(parts.config, parts.data, parts.device)
         cuts = find_cuts(whole, example)
         stages = parts.config.splitting.stages or [cut.name for cut in cuts.stages()]
@@ -99,7 +101,7 @@ class CutTable(Task):
         population = self._population(parts)
         algorithms = _algorithms()
         found = []
-        for cut in _outermost(cuts.possible, stages):
+        for cut in track(_outermost(cuts.possible, stages), "measuring cuts"):
             if self.among == "stages" and cut.end not in numbers:
                 continue
             halves = divided(cuts, cut)
@@ -125,6 +127,7 @@ class CutTable(Task):
                 client=client,
                 server=server,
                 auxiliary=travelling(auxiliary),
+                buffers={name for half in (halves.client, halves.server) for name, _ in half.named_buffers()},
             )
             loads = {name: algorithm.round_load(terms) for name, algorithm in algorithms.items()}
             found.append(

@@ -21,6 +21,8 @@ from fedsplit.files.paths import in_one_line
 from fedsplit.files.whole import write_text
 from fedsplit.machine.allowance import machine_memory
 from fedsplit.parties.sequential import Sequential
+from fedsplit.privacy.defence import Defence
+from fedsplit.privacy.secret_file import own_secret
 from fedsplit.quant.message import Corrupt
 from fedsplit.transport.grpc.client.dialling import Dialler, Membership
 from fedsplit.transport.grpc.client.worker import Answer, Worker
@@ -38,6 +40,8 @@ class TrainingClient(Dialler):
     Args:
         folder: where its states are kept; None: below `saves/clients`, by run and number.
         build: makes what a client needs of a run.
+        keeps_secret: whether its noise is made from a secret in its folder, and not from the run's seed.
+        min_noise: least noise on what it uploads; None: any.
         turn: entered while the client computes; where many share a machine, it may have to wait.
     """
 
@@ -46,11 +50,14 @@ class TrainingClient(Dialler):
         *,
         folder: Path | None,
         build: BuildRun,
+        keeps_secret: bool = False,
+        min_noise: float | None = None,
         turn: Callable[[], AbstractContextManager[object]] = nullcontext,
         **who: Unpack[Membership],
     ) -> None:
         super().__init__(**who)
         self._build, self._turn, self._folder = build, turn, folder
+        self._keeps_secret, self._min_noise = keeps_secret, min_noise
         self._run = self._known_server = b""
         self._worker: Worker | None = None
         self._last: tuple[int, int, int] | None = None
@@ -74,17 +81,33 @@ class TrainingClient(Dialler):
         return {"ready": self._ready(self._worker)}
 
     def _new_worker(self, run: bytes, plan: pb.Plan) -> Worker:
+        folder = self._folder or Path("saves", "clients", run.hex(), str(self.client))
+
         def build(config: RunConfig, member: Member) -> RunSetting:
-            run = self._build(replace(config, engine=component_of("engine", Sequential)), member)
-            if run.frozen_digest != plan.frozen_weights:
+            if self._keeps_secret and config.defence.located() is not Defence:
+                _claim(folder, run, self.client)
+                member = replace(member, secret=own_secret(folder))
+            setting = self._build(replace(config, engine=component_of("engine", Sequential)), member)
+            self._insist_on_noise(setting)
+            if setting.frozen_digest != plan.frozen_weights:
                 told = "its parameters that do not learn are not those of the run; they are never sent"
                 raise UserError("model", config.choice("model"), told)
-            return run
+            return setting
 
         built = self.built("the run", plan, build)
-        folder = self._folder or Path("saves", "clients", run.hex(), str(self.client))
         _claim(folder, run, self.client)
         return Worker(built, self.client, folder, run.hex())
+
+    def _insist_on_noise(self, run: RunSetting) -> None:
+        if self._min_noise is None:
+            return
+        blueprint = run.engine.blueprint
+        noise = blueprint.defence.guards(sends_smashed=blueprint.sends_smashed)
+        if noise < self._min_noise:
+            told = (
+                f"the run's defence={run.config.choice('defence')} guards what is sent with {noise:g} alone"
+            )
+            raise UserError("client.min_noise", self._min_noise, told)
 
     def _ready(self, worker: Worker) -> pb.Ready:
         round, attempt, number = self._last or (0, 0, 0)

@@ -87,6 +87,7 @@ class Worker:
             "install": self._install,
             "forward": self._forward,
             "backward": self._backward,
+            "step_tail": self._step_tail,
             "train_local": self._train_local,
             "upload_weights": self._upload_weights,
             "keep": self._keep,
@@ -115,6 +116,10 @@ class Worker:
             return self.expectations.sent_down(part, frame.tensors, difference=frame.install.difference)
         if verb == "backward":
             return self.expectations.cut_gradient(frame.tensors, self._labels)
+        if verb == "step_tail":
+            if self._labels is None:
+                raise Corrupt("outputs of the trunk came, and no batch waits for them")
+            return self.expectations.trunk_output(len(self._labels))
         return []
 
     def answer(self, parcel: Parcel[pb.FromServer]) -> Answer:
@@ -199,9 +204,10 @@ class Worker:
 
     def _upload(self, verb: Parcel[pb.FromServer], upload: Upload) -> Parcel[pb.FromClient]:
         number = self.expectations.cut_number("smashed")
-        z = pack("z", number, self._end.smashed(upload, verb.head.identity.round))
-        y = pack("y", pb.LABELS, self._end.labels(upload.y))
-        return self._message(verb, step=upload.step, tensors=[z, y], upload=pb.Upload())
+        tensors = [pack("z", number, self._end.smashed(upload, verb.head.identity.round))]
+        if self.run.trunk_shape is None:
+            tensors.append(pack("y", pb.LABELS, self._end.labels(upload.y)))
+        return self._message(verb, step=upload.step, tensors=tensors, upload=pb.Upload())
 
     def _backward(self, verb: Parcel[pb.FromServer]) -> Answer:
         dz: Tensor = decoded(verb, self._expected(verb.head))["dz"].to(self.run.device)
@@ -209,6 +215,15 @@ class Worker:
         padded = self.run.quantization.positions.padded(dz, self._labels)
         self.run.engine.backward(identity.round, identity.step, {self.client: padded})
         return [self._done(verb)]
+
+    def _step_tail(self, verb: Parcel[pb.FromServer]) -> Answer:
+        h: Tensor = decoded(verb, self._expected(verb.head))["h"].to(self.run.device)
+        identity = verb.head.identity
+        (loss,), gradients = self.run.engine.step_tail(identity.round, identity.step, {self.client: h})
+        coded = self._end.trunk_gradient(gradients[self.client], self.client, identity.round, identity.step)
+        dh = pack("dh", self.expectations.cut_number("trunk_gradient"), coded)
+        done = pb.Done(losses=loss.loss.tolist(), samples=loss.terms)
+        return [self._message(verb, tensors=[dh], done=done)]
 
     def _train_local(self, verb: Parcel[pb.FromServer]) -> Answer:
         asked = verb.head.train_local

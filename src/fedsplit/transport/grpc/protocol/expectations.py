@@ -9,13 +9,19 @@ from torch import Tensor
 from fedsplit.parties.messages import Part
 from fedsplit.quant.codec import Codec
 from fedsplit.quant.message import Corrupt
+from fedsplit.quant.quantization import TensorKind
 from fedsplit.quant.weights_link import EXACT, HALF, codec_of
 from fedsplit.state.weights import Weights
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol.frames import Expected
 from fedsplit.transport.transport import RunSetting
 
-PARTS: dict[Part, pb.Part] = {"client": pb.CLIENT, "auxiliary": pb.AUXILIARY, "full": pb.FULL}
+PARTS: dict[Part, pb.Part] = {
+    "client": pb.CLIENT,
+    "auxiliary": pb.AUXILIARY,
+    "full": pb.FULL,
+    "control": pb.CONTROL,
+}
 """Their numbers in the protocol."""
 
 
@@ -34,10 +40,13 @@ class Expectations:
         self._batch_size = run.config.training.batch_size
         self._local_epochs = run.config.training.local_epochs
         self._dtype = torch.get_default_dtype()
+        self.trunk_shape = run.trunk_shape
+        both = {**run.client_weights, **run.head_weights}
         self._weights: dict[Part, Weights] = {
-            "client": run.client_weights,
-            "auxiliary": run.head_weights,
-            "full": {**run.client_weights, **run.head_weights},
+            "client": run.client_weights if self.trunk_shape is None else both,
+            "auxiliary": run.head_weights if self.trunk_shape is None else {},
+            "full": both if self.trunk_shape is None else {},
+            "control": run.control_variates,
         }
         weights = run.quantization.weights
         self._numbers = {
@@ -84,7 +93,7 @@ class Expectations:
         return self.weights(part, self._codecs.weights.up, difference=difference)
 
     def upload(self, samples: int, tensors: Sequence[pb.Tensor] = ()) -> list[Expected]:
-        """Smashed data and labels of a batch of so many samples.
+        """Smashed data and labels of a batch of so many samples; no labels where there is a tail.
 
         Args:
             samples: of the batch.
@@ -106,10 +115,27 @@ class Expectations:
                     raise Corrupt(
                         f"no batch of {samples} samples has tensors of the shapes {str(announced)[:100]}"
                     )
-        return [
-            Expected("z", self.cut_number("smashed"), self._codecs.smashed, z, self._dtype),
-            Expected("y", pb.LABELS, self.labels, y, self.labels.decoded),
-        ]
+        smashed = Expected("z", self.cut_number("smashed"), self._codecs.smashed, z, self._dtype)
+        labels = Expected("y", pb.LABELS, self.labels, y, self.labels.decoded)
+        return [smashed, labels] if self.trunk_shape is None else [smashed]
+
+    def trunk_output(self, samples: int) -> list[Expected]:
+        """What the trunk makes of a batch of so many samples, to a client with a tail.
+
+        Raises:
+            Corrupt: clients of this run hold none.
+        """
+        return self._at_tail("h", "trunk_output", samples)
+
+    def trunk_gradient(self, samples: int) -> list[Expected]:
+        """The gradient with respect to that, from a client."""
+        return self._at_tail("dh", "trunk_gradient", samples)
+
+    def _at_tail(self, name: str, kind: TensorKind, samples: int) -> list[Expected]:
+        if self.trunk_shape is None:
+            raise Corrupt("clients of this run hold no tail of the model")
+        shape, codec = (samples, *self.trunk_shape), self._codecs.codec(kind)
+        return [Expected(name, self.cut_number(kind), codec, shape, self._dtype)]
 
     def check_positions(self, z: Tensor, y: Tensor) -> None:
         """Raise where smashed data are not of the positions that their labels have.
@@ -160,11 +186,11 @@ class Expectations:
         shapes = [] if most is None else [(samples * most, *self._smashed_shape[1:]), (samples, most)]
         sent = [self.upload(samples, [pb.Tensor(shape=shape) for shape in shapes])]
         sent += [self.sent_up(part, difference=d) for part in self._weights for d in (False, True)]
+        sent += [] if self.trunk_shape is None else [self.trunk_gradient(samples)]
         return max(sum(each.codec.largest(each.shape, each.dtype) for each in tensors) for tensors in sent)
 
-    def cut_number(self, kind: str) -> pb.Codec:
+    def cut_number(self, kind: TensorKind) -> pb.Codec:
         """Of the codec of smashed data or cut gradients."""
-        codec = self._codecs.smashed if kind == "smashed" else self._codecs.cut_gradient
-        if codec.lossless:
+        if self._codecs.codec(kind).lossless:
             return pb.EXACT
-        return pb.SMASHED if kind == "smashed" else pb.CUT_GRADIENT
+        return pb.SMASHED if kind in ("smashed", "trunk_output") else pb.CUT_GRADIENT

@@ -40,6 +40,7 @@ class Part(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CLIENT: _ClassVar[Part]
     AUXILIARY: _ClassVar[Part]
     FULL: _ClassVar[Part]
+    CONTROL: _ClassVar[Part]
 CODEC_UNSPECIFIED: Codec
 EXACT: Codec
 HALF: Codec
@@ -65,6 +66,7 @@ PART_UNSPECIFIED: Part
 CLIENT: Part
 AUXILIARY: Part
 FULL: Part
+CONTROL: Part
 
 class Identity(_message.Message):
     __slots__ = ("run", "client", "round", "attempt", "number", "step")
@@ -111,7 +113,7 @@ class Chunk(_message.Message):
     def __init__(self, content: _Optional[bytes] = ...) -> None: ...
 
 class FromServer(_message.Message):
-    __slots__ = ("identity", "tensors", "chunk", "welcome", "refusal", "begin", "install", "forward", "backward", "train_local", "upload_weights", "keep", "finish", "request", "logits")
+    __slots__ = ("identity", "tensors", "chunk", "welcome", "refusal", "begin", "install", "forward", "backward", "train_local", "upload_weights", "keep", "finish", "request", "logits", "step_tail")
     IDENTITY_FIELD_NUMBER: _ClassVar[int]
     TENSORS_FIELD_NUMBER: _ClassVar[int]
     CHUNK_FIELD_NUMBER: _ClassVar[int]
@@ -127,6 +129,7 @@ class FromServer(_message.Message):
     FINISH_FIELD_NUMBER: _ClassVar[int]
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     LOGITS_FIELD_NUMBER: _ClassVar[int]
+    STEP_TAIL_FIELD_NUMBER: _ClassVar[int]
     identity: Identity
     tensors: _containers.RepeatedCompositeFieldContainer[Tensor]
     chunk: Chunk
@@ -142,7 +145,8 @@ class FromServer(_message.Message):
     finish: Finish
     request: Request
     logits: Logits
-    def __init__(self, identity: _Optional[_Union[Identity, _Mapping]] = ..., tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., begin: _Optional[_Union[Begin, _Mapping]] = ..., install: _Optional[_Union[Install, _Mapping]] = ..., forward: _Optional[_Union[Forward, _Mapping]] = ..., backward: _Optional[_Union[Backward, _Mapping]] = ..., train_local: _Optional[_Union[TrainLocal, _Mapping]] = ..., upload_weights: _Optional[_Union[UploadWeights, _Mapping]] = ..., keep: _Optional[_Union[Keep, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ..., request: _Optional[_Union[Request, _Mapping]] = ..., logits: _Optional[_Union[Logits, _Mapping]] = ...) -> None: ...
+    step_tail: StepTail
+    def __init__(self, identity: _Optional[_Union[Identity, _Mapping]] = ..., tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., begin: _Optional[_Union[Begin, _Mapping]] = ..., install: _Optional[_Union[Install, _Mapping]] = ..., forward: _Optional[_Union[Forward, _Mapping]] = ..., backward: _Optional[_Union[Backward, _Mapping]] = ..., train_local: _Optional[_Union[TrainLocal, _Mapping]] = ..., upload_weights: _Optional[_Union[UploadWeights, _Mapping]] = ..., keep: _Optional[_Union[Keep, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ..., request: _Optional[_Union[Request, _Mapping]] = ..., logits: _Optional[_Union[Logits, _Mapping]] = ..., step_tail: _Optional[_Union[StepTail, _Mapping]] = ...) -> None: ...
 
 class FromClient(_message.Message):
     __slots__ = ("identity", "tensors", "chunk", "hello", "ready", "upload", "done", "failed", "deployed", "smashed", "measured")
@@ -325,6 +329,10 @@ class Forward(_message.Message):
     def __init__(self, evaluating: _Optional[bool] = ...) -> None: ...
 
 class Backward(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class StepTail(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 

@@ -8,10 +8,12 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from typing import TypeAlias
 
 import torch
 
-from fedsplit.config.choices import file_of
+from fedsplit.config.choices import file_of, own_directory
 from fedsplit.config.component import Component
 from fedsplit.config.compose import composed, composing, run_config
 from fedsplit.config.dotted_keys import below
@@ -40,6 +42,7 @@ GROUPS = (
     "local_rule@algorithm.local_rule",
     "scheduler",
     "quant",
+    "defence",
     *(f"codec@{path}" for path in CODECS),
 )
 """What a server decides for its clients; the other groups are each party's own."""
@@ -59,6 +62,7 @@ OWN = (
     "sweep",
     "client.id",
     "client.directory",
+    "client.min_noise",
     "client.model",
     "client.memory_mb",
 )
@@ -222,8 +226,7 @@ def configuration(plan: pb.Plan) -> RunConfig:
             raise Corrupt(f"{choice[:80]!r} is no name of a choice")
         if not _is_installed(group, choice):
             raise UserError(group.removeprefix("codec@"), choice, "this installation has no such choice")
-    with composing():
-        config = run_config(composed([f"{group}={choice}" for group, choice in sorted(plan.choices.items())]))
+    config = _of_choices(plan.choices)
     known, changes = _settings(config), {}
     for setting in plan.settings:
         key, value = setting.key, _unpacked(setting.value)
@@ -233,6 +236,35 @@ def configuration(plan: pb.Plan) -> RunConfig:
             raise UserError(key, value, "this installation has no such key")
         changes[key] = value
     return config.changed(changes)
+
+
+Choices: TypeAlias = tuple[Path | None, *tuple[tuple[str, str], ...]]
+"""The directory of the user's own choices, and the choices of a plan by group."""
+_COMPOSED: dict[Choices, RunConfig] = {}
+"""What this process has composed."""
+_MOST_COMPOSED = 64
+
+
+def _of_choices(choices: Mapping[str, str]) -> RunConfig:
+    """What this installation makes of choices, composed once: that takes longer than all else of a client."""
+    named = tuple(sorted(choices.items()))
+    key: Choices = (own_directory(), *named)
+    if key not in _COMPOSED:
+        if len(_COMPOSED) >= _MOST_COMPOSED:
+            _COMPOSED.clear()
+        with composing():
+            _COMPOSED[key] = run_config(composed([f"{group}={choice}" for group, choice in named]))
+    return _COMPOSED[key]
+
+
+def compositions() -> Mapping[Choices, RunConfig]:
+    """What this process has composed of plans, for `take_over` in another process of this installation."""
+    return _COMPOSED
+
+
+def take_over(composed: Mapping[Choices, RunConfig]) -> None:
+    """Let `configuration` find what another process of this installation has composed."""
+    _COMPOSED.update(composed)
 
 
 def configuration_of_client(plan: pb.Plan, client: int, own: Mapping[str, object]) -> RunConfig:

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TypeAlias
 
 from fedsplit.errors import NonFinite, RunFailed
 from fedsplit.quant.message import Payload
@@ -12,6 +13,17 @@ from fedsplit.transport.grpc.server.meeting import Reminder
 from fedsplit.transport.grpc.server.streams import Answer, Late, Lost, PendingVerb, TrainingStreams
 
 _LOG = logging.getLogger("fedsplit.network")
+Verb: TypeAlias = (
+    pb.Begin
+    | pb.Install
+    | pb.Forward
+    | pb.Backward
+    | pb.StepTail
+    | pb.TrainLocal
+    | pb.UploadWeights
+    | pb.Keep
+)
+"""What a client that trains is asked for."""
 AWAY_S = 15.0
 """Seconds after which a client that is not here is late, where no deadline says it."""
 
@@ -61,7 +73,7 @@ class Hub(TrainingStreams):
         step: int = 0,
         tensors: Sequence[tuple[pb.Tensor, Payload]] = (),
         difference: bool = False,
-        **verb: pb.Begin | pb.Install | pb.Forward | pb.Backward | pb.TrainLocal | pb.UploadWeights | pb.Keep,
+        **verb: Verb,
     ) -> None:
         """Send a verb to a client, now or once it is here.
 

@@ -3,15 +3,17 @@
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
+from fedsplit.config.run_config import RunConfig
 from fedsplit.machine.cores import jobs_at_once
 from fedsplit.processes.forker import PACKAGES, Ended, Fork, Forker, import_all
 from fedsplit.transport.grpc.client.client import attend
+from fedsplit.transport.grpc.protocol.plan import Choices, compositions, take_over
 from fedsplit.transport.transport import RunSetting
 
 _GRACE_S = 5.0
@@ -35,9 +37,14 @@ def log_of(folder: Path, client: int) -> Path:
 
 
 def warm_forker(what: str) -> Forker:
-    """A process that has imported what this one has, for it takes seconds; see `Forker`."""
+    """A process that has imported and composed what this one has, for it takes seconds; see `Forker`."""
     modules = [name for name in sys.modules if name.partition(".")[0] in PACKAGES]
-    return Forker(partial(import_all, modules), what)
+    return Forker(partial(_prepare, modules, compositions()), what)
+
+
+def _prepare(modules: Iterable[str], composed: Mapping[Choices, RunConfig]) -> None:
+    import_all(modules)
+    take_over(composed)
 
 
 @contextmanager

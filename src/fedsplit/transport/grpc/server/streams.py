@@ -107,6 +107,8 @@ def expected_tensors(
     _check_losses(verb, answer.done, expectations, samples)
     if answer.done.difference != pending.difference:
         raise Corrupt("weights came as a difference, or did not, where the other was due")
+    if verb.WhichOneof("content") == "step_tail":
+        return expectations.trunk_gradient(expectations.batch(samples, verb.identity.step))
     if verb.WhichOneof("content") != "upload_weights":
         return []
     return expectations.sent_up(expectations.part(verb.upload_weights.part), difference=pending.difference)
@@ -123,10 +125,13 @@ def _next_upload(pending: PendingVerb, steps: int) -> int | None:
 
 
 def _check_losses(verb: pb.FromServer, done: pb.Done, expectations: Expectations, samples: int) -> None:
-    steps = expectations.steps(samples) if verb.train_local.train_head else 0
-    if len(done.losses) != steps or len(done.samples) != steps:
-        raise Corrupt(f"{len(done.losses)} losses of {len(done.samples)} batches came, and {steps} were due")
-    for step, told in enumerate(done.samples):
+    steps: Sequence[int] = range(expectations.steps(samples) if verb.train_local.train_head else 0)
+    if verb.WhichOneof("content") == "step_tail":
+        steps = [verb.identity.step]
+    if len(done.losses) != len(steps) or len(done.samples) != len(steps):
+        came = f"{len(done.losses)} losses of {len(done.samples)} batches"
+        raise Corrupt(f"{came} came, and {len(steps)} were due")
+    for step, told in zip(steps, done.samples, strict=True):
         if expectations.term_per_sample and told != expectations.batch(samples, step):
             raise Corrupt(f"no batch of step {step} has {told} samples")
 
@@ -256,7 +261,7 @@ class TrainingStreams(Meeting[TrainingSession]):
                 expected = expected_tensors(pending, parcel.head, self._expectations, samples)
         if pending is not None:
             tensors = decoded(parcel, expected)
-            if parcel.head.WhichOneof("content") == "upload":
+            if "y" in tensors:
                 self._expectations.check_positions(tensors["z"], tensors["y"])
         with self.changed:
             if pending is None or self._waiting(link, client, parcel.head) is not pending:

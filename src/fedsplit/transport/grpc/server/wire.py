@@ -4,8 +4,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 
-from fedsplit.parties.messages import BatchLoss, LocalTraining, LocalWork, Part, StackedGradients, Upload
+from fedsplit.parties.messages import (
+    BatchLoss,
+    LocalTraining,
+    LocalWork,
+    Part,
+    StackedGradients,
+    Stepped,
+    Upload,
+)
 from fedsplit.quant.weights_link import Delivery, added
+from fedsplit.recording.ledger import Kind
 from fedsplit.state.weights import Weights
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol.expectations import PARTS, Expectations
@@ -15,6 +24,8 @@ from fedsplit.transport.grpc.server.streams import Answer
 from fedsplit.transport.links import KIND_OF, receivers
 from fedsplit.transport.tally import Tally
 from fedsplit.transport.wire import CodedGradients, Wire
+
+_UPLOADED: dict[str, Kind] = {"z": "smashed", "y": "labels"}
 
 
 class GrpcWire(Wire):
@@ -72,6 +83,21 @@ class GrpcWire(Wire):
             asked.append(client)
         self._answers(asked)
 
+    def step_tail(self, step: int, h: CodedGradients) -> Stepped:
+        assert not isinstance(h, StackedGradients), "what travels is coded"
+        number = self._expectations.cut_number("trunk_output")
+        asked = []
+        for client, coded in h:
+            self._hub.ask(client, step=step, step_tail=pb.StepTail(), tensors=[pack("h", number, coded)])
+            asked.append(client)
+        losses, gradients = [], {}
+        for client, answers in self._answers(asked).items():
+            head = answers[-1].head
+            losses += _losses(client, head.done)
+            self.tally.message("up", "cut_gradient", client, head.tensors[0], step)
+            gradients[client] = self._placed(answers[-1])["dh"]
+        return losses, gradients
+
     def train_local(self, clients: Sequence[int], work: LocalWork) -> LocalTraining:
         for client in clients:
             asked = pb.TrainLocal(
@@ -81,11 +107,7 @@ class GrpcWire(Wire):
             )
             self._hub.ask(client, train_local=asked)
         answers = self._answers(clients)
-        losses = []
-        for client, answered in answers.items():
-            done = answered[-1].head.done
-            for loss, terms in zip(done.losses, done.samples, strict=True):
-                losses.append(BatchLoss([client], torch.tensor([loss], dtype=torch.float64), [terms]))
+        losses = [loss for client, each in answers.items() for loss in _losses(client, each[-1].head.done)]
         return LocalTraining(self._uploads(answers), losses)
 
     def weights(self, part: Part, clients: Sequence[int], held: Mapping[int, Weights]) -> Sequence[Weights]:
@@ -104,14 +126,20 @@ class GrpcWire(Wire):
         positions, uploads = self._expectations.positions, []
         for client, answers in answered.items():
             for answer in answers[:-1]:
-                z, y = answer.head.tensors
-                step = answer.head.identity.step
-                self.tally.message("up", "smashed", client, z, step)
-                self.tally.message("up", "labels", client, y, step)
-                tensors = self._placed(answer)
-                padded = positions.padded(tensors["z"], tensors["y"], positions.padding)
-                uploads.append(Upload(client, step, padded, tensors["y"]))
+                step, tensors = answer.head.identity.step, self._placed(answer)
+                for sent in answer.head.tensors:
+                    self.tally.message("up", _UPLOADED[sent.name], client, sent, step)
+                y = tensors.get("y", tensors["z"].new_empty(len(tensors["z"]), 0))
+                padded = positions.padded(tensors["z"], y, positions.padding)
+                uploads.append(Upload(client, step, padded, y))
         return uploads
 
     def _placed(self, answer: Answer) -> Weights:
         return {name: tensor.to(self._device) for name, tensor in answer.tensors.items()}
+
+
+def _losses(client: int, done: pb.Done) -> list[BatchLoss]:
+    return [
+        BatchLoss([client], torch.tensor([loss], dtype=torch.float64), [terms])
+        for loss, terms in zip(done.losses, done.samples, strict=True)
+    ]

@@ -1,0 +1,88 @@
+"""SCAFFOLD."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fedsplit.algorithms.algorithm import RoundMetrics, Start
+from fedsplit.algorithms.fed_avg import FedAvg
+from fedsplit.algorithms.round_load import RoundLoad
+from fedsplit.computing.steppable import Kept, Steppable
+from fedsplit.parties.cohort import Cohort
+from fedsplit.parties.local_rule import LocalRule
+from fedsplit.state.state import State
+from fedsplit.state.weights import Weights, average, placed
+
+
+class ControlVariates(LocalRule):
+    """Gradients of the loss, minus the client's control variate and plus the server's: `g - c_i + c`.
+
+    Of a round, a client keeps `c - c_i` as `correction` and the sum of what it descended along as `total`.
+    After K steps its control variate becomes `c_i - c + total / K`, option II of the paper: under plain SGD
+    with a constant rate, `total / K` is the difference of the round's first and last weights over K times the
+    rate. The client sends `total / K`, which differs from c by as much as its own control variate moved.
+    """
+
+    keeps = ("correction", "total")
+
+    def corrected(self, gradients: Sequence[Tensor], model: Steppable) -> Sequence[Tensor]:
+        corrections = model.kept["correction"].values()
+        found = [each + correction for each, correction in zip(gradients, corrections, strict=True)]
+        for total, each in zip(model.kept["total"].values(), found, strict=True):
+            total.add_(each)
+        return found
+
+    def receive(self, kept: Kept, control_variates: Weights, steps: int) -> None:
+        for name, total in kept["total"].items():
+            own = total / steps - kept["correction"][name]
+            kept["correction"][name].copy_(control_variates[name] - own)
+            total.zero_()
+
+    def control_variates(self, kept: Kept, steps: int) -> Weights:
+        return {name: total / steps for name, total in kept["total"].items()}
+
+
+class Scaffold(FedAvg):
+    """SCAFFOLD: FedAvg whose clients correct their gradients by control variates.
+
+    The server's control variate moves by the average change of the cohort's, times the cohort's fraction of
+    all clients. Averages are in proportion to samples, as everywhere here (the paper weighs clients alike);
+    the paper's global step size is 1. Control variates are means of gradients, whatever the optimizer.
+
+    Source: S. P. Karimireddy et al., "SCAFFOLD: Stochastic Controlled Averaging for Federated Learning", 2020
+    (arXiv 1910.06378), algorithm 1.
+
+    Args:
+        start: what to start from.
+    """
+
+    own_rule = ControlVariates
+    label = "SCAFFOLD"
+    place = 17
+
+    def __init__(self, start: Start) -> None:
+        super().__init__(start)
+        self.num_clients = start.num_clients
+        trained = {name: each for name, each in self.full_weights().items() if name not in start.buffers}
+        self.control: Weights = {name: torch.zeros_like(each) for name, each in trained.items()}
+        """c, by parameter."""
+
+    @staticmethod
+    def round_load(terms: RoundLoad) -> float:
+        return FedAvg.round_load(terms) + terms.exchanged(terms.parameters)
+
+    def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
+        cohort.install("control", self.control)
+        metrics = super().run_round(t, cohort)
+        means = average(cohort.weights("control"), cohort.sample_counts)
+        fraction = len(cohort.clients) / self.num_clients
+        self.control = {name: c + fraction * (means[name] - c) for name, c in self.control.items()}
+        return metrics
+
+    def state(self) -> State:
+        return super().state() | {"control": self.control}
+
+    def load_state(self, state: State) -> None:
+        super().load_state(state)
+        self.control = placed(state["control"], self.control)

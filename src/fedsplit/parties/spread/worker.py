@@ -1,0 +1,87 @@
+"""What computes in a worker: an engine for some of the clients, and what serves them there."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from fedsplit.parties.engine import Engine
+from fedsplit.parties.messages import BatchLoss, LocalWork, Part, StackedUploads, Upload, UploadStack
+from fedsplit.state.state import State
+from fedsplit.state.weights import StackedWeights, Weights
+
+
+class SpreadWorker:
+    """Answers an engine that spreads clients over workers.
+
+    Args:
+        engine: computes the clients that this worker is given.
+        device: where it does.
+    """
+
+    def __init__(self, engine: Engine, device: torch.device) -> None:
+        self._engine, self.device = engine, device
+        self._verbs: dict[str, Callable[..., Any]] = {
+            "form": self.form,
+            "install": self.install,
+            "weights": self.weights,
+            "forward": self.forward,
+            "evaluated": self.evaluated,
+            "backward": self.backward,
+            "step_tail": engine.step_tail,
+            "train_local": self.train_local,
+            "state": engine.state,
+            "take": engine.take,
+            "forget": engine.forget,
+            "clear": self.clear,
+        }
+
+    def answer(self, verb: str, *arguments: Any) -> Any:
+        """Do what is asked for."""
+        with torch.random.fork_rng(devices=[]):  # what dropout is seeded with stays in here
+            return self._verbs[verb](*arguments)
+
+    def form(self, units: Sequence[Sequence[int]], states: State) -> None:
+        """Compute these clients, those of a unit together; some come with their states."""
+        self._engine.give(states)
+        self._engine.form(units)
+
+    def install(self, part: Part, receivers: Sequence[Sequence[int]], *weights: Weights) -> None:
+        """Give clients weights; `receivers` are those of each of `weights`."""
+        given = zip(receivers, weights, strict=True)
+        self._engine.install(part, {client: each for clients, each in given for client in clients})
+
+    def weights(self, part: Part, clients: Sequence[int]) -> list[Weights] | list[Any]:
+        """Weights in the order of `clients`, or stacks of them, as `StackedWeights` takes them."""
+        found = self._engine.weights(part, clients)
+        if isinstance(found, StackedWeights):
+            return [(list(positions), tensors) for positions, tensors in found.stacks]
+        return list(found)
+
+    def forward(
+        self, clients: Sequence[int], round: int, step: int
+    ) -> tuple[bool, Sequence[UploadStack] | Sequence[Upload]]:
+        """Smashed data, and whether they are stacks."""
+        uploads = self._engine.forward(clients, round, step)
+        if isinstance(uploads, StackedUploads):
+            return True, list(uploads.stacks)
+        return False, list(uploads)
+
+    def evaluated(self, clients: Sequence[int], round: int, step: int) -> list[Upload]:
+        """Smashed data as models are evaluated."""
+        return list(self._engine.evaluated(clients, round, step))
+
+    def backward(self, round: int, step: int, dz: Mapping[int, torch.Tensor]) -> None:
+        """Step clients along cut gradients."""
+        self._engine.backward(round, step, dz)
+
+    def train_local(
+        self, clients: Sequence[int], round: int, work: LocalWork
+    ) -> tuple[list[Upload], list[BatchLoss]]:
+        """Uploads and losses of local epochs."""
+        trained = self._engine.train_local(clients, round, work)
+        return list(trained.uploads), trained.losses
+
+    def clear(self) -> None:
+        """Hold no client any more."""
+        self._engine.load_state({})

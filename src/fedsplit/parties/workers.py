@@ -1,0 +1,183 @@
+"""What workers are to an engine that spreads clients over them, whichever library starts them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias
+
+import torch
+
+from fedsplit.errors import RunFailed
+
+
+class WorkerLost(RunFailed):
+    """A worker that is no longer there, with all that it held.
+
+    Args:
+        worker: its number.
+        reason: what became of it, in a few words.
+    """
+
+    def __init__(self, worker: int, reason: str) -> None:
+        super().__init__(worker, reason)
+        self.worker, self.reason = worker, reason
+
+    def __str__(self) -> str:
+        return f"worker {self.worker} of the cluster was lost: {self.reason}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What a run asks of its workers.
+
+    Args:
+        threads: of each.
+        device: where the run's own models are; workers have theirs on one of the same type.
+        cohort_bytes: of the weights of all clients of a round.
+    """
+
+    threads: int
+    device: torch.device
+    cohort_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSize:
+    """How many workers there are to be, and what each needs.
+
+    Args:
+        workers: how many; None: as many as there is room for.
+        least: that a run starts and goes on with.
+        deadline_s: seconds to wait for room for all.
+        cpus: cores of each.
+        gpus: GPUs of each.
+    """
+
+    workers: int | None
+    least: int
+    deadline_s: float
+    cpus: float
+    gpus: float
+
+    @property
+    def told(self) -> str:
+        """What each needs, in words."""
+        gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
+        return f"each needs {self.cpus:g} CPU{gpus}"
+
+    def room(self, cpus: float, gpus: float) -> int:
+        """How many workers a machine with so many cores and GPUs holds."""
+        rooms = [int(there / each) for there, each in ((cpus, self.cpus), (gpus, self.gpus)) if each]
+        return min(rooms)
+
+
+class Cluster:
+    """Where the clients of a run are computed: in its own process."""
+
+    def spawn(self, needs: Needs) -> "Workers | None":
+        """The workers that compute clients, not started yet; None: the process of the run does."""
+        return None
+
+
+class Verbs(Protocol):
+    """What runs in a worker."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+
+    def answer(self, verb: str, *arguments: Any) -> Any:
+        """Do what is asked for."""
+
+
+Build: TypeAlias = Callable[..., Verbs]
+"""Makes what runs in a worker; a function of a module, which a worker imports by its name."""
+
+
+@dataclass(frozen=True)
+class PendingAnswer:
+    """What a worker was asked for and has not been waited for; `handle` is the library's own."""
+
+    worker: int
+    handle: object
+
+
+@dataclass(frozen=True)
+class Shared:
+    """An argument that was sent ahead, once a node; `handle` is the library's own."""
+
+    handle: object
+
+
+@dataclass
+class ClusterSummary:
+    """What a run used of a cluster, for `results.json`.
+
+    Args:
+        workers: that there are.
+        nodes: machines that they are on.
+        lost: workers that were lost on the way.
+        busy_seconds: that each worker has computed, by its number.
+    """
+
+    workers: int = 0
+    nodes: int = 0
+    lost: int = 0
+    busy_seconds: dict[int, float] = field(default_factory=dict)
+
+
+class Workers(ABC):
+    """Processes that each compute some clients, by number; one does what it is asked for in order.
+
+    Arguments and answers are trees (dictionaries, lists, tuples) of tensors, plain values and objects of this
+    package. Of what a worker is asked for, `Shared` arguments arrive as what was shared.
+    """
+
+    def __init__(self) -> None:
+        self.summary = ClusterSummary()
+
+    @property
+    @abstractmethod
+    def present(self) -> Sequence[int]:
+        """Numbers of the workers that are there, ascending; none before `start` and after `stop`."""
+
+    @abstractmethod
+    def start(self, build: Build, *given: Any) -> None:
+        """Start workers, each with what `build` makes of `given` in its process.
+
+        Args:
+            build: see `Build`.
+            given: arrives as `Shared` does; its tensors may be read only.
+
+        Raises:
+            UserError: there are fewer than are needed.
+        """
+
+    @abstractmethod
+    def ask(self, worker: int, verb: str, *arguments: Any) -> PendingAnswer:
+        """Ask a worker for something; it is done in the order in which it was asked."""
+
+    @abstractmethod
+    def share(self, value: Any) -> Shared:
+        """Send ahead what several workers are asked with."""
+
+    @abstractmethod
+    def gather(self, pending: Sequence[PendingAnswer]) -> list[Any]:
+        """Wait for answers, in the order of `pending`.
+
+        Raises:
+            WorkerLost: a worker is gone.
+            Exception: what a worker raised.
+        """
+
+    @abstractmethod
+    def recover(self) -> None:
+        """Put new workers in the place of lost ones, or go on with those that are left.
+
+        Raises:
+            RunFailed: they are too few.
+        """
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Let all workers end, and wait for it."""

@@ -1,0 +1,25 @@
+"""Smashed data with values left out."""
+
+from torch import Tensor
+
+from fedsplit.config.values import BelowOne
+from fedsplit.privacy.defence import Defence
+from fedsplit.privacy.noise import Noise
+
+
+class ValueDropout(Defence):
+    """Values are set to zero at random, and the others scaled so that the mean stays.
+
+    Args:
+        p: probability of a value to be left out.
+    """
+
+    def __init__(self, *, p: BelowOne) -> None:
+        self.p = p
+
+    @property
+    def releases(self) -> bool:
+        return True
+
+    def release(self, z: Tensor, noise: Noise) -> Tensor:
+        return z * (noise.uniform(z) > self.p) / (1 - self.p)
