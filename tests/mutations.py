@@ -1425,6 +1425,22 @@ FAULTS = (
         ("tests/tasks/attack/test_attack.py",),
     ),
     Fault(
+        "clusters-of-lengths",
+        "tasks",
+        "src/fedsplit/tasks/attack/labels.py",
+        "directions, best = functional.normalize(x.double()),",
+        "directions, best = x.double(),",
+        ("tests/tasks/attack/test_labels.py",),
+    ),
+    Fault(
+        "bias-moves-the-other-way",
+        "tasks",
+        "src/fedsplit/tasks/attack/updates.py",
+        "(softmax + (after[bias] - before[bias]) / rate)",
+        "(softmax - (after[bias] - before[bias]) / rate)",
+        ("tests/tasks/attack/test_labels.py",),
+    ),
+    Fault(
         "a-defence-is-forgotten",
         "tasks",
         "src/fedsplit/tasks/attack/channel.py",
