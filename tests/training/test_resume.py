@@ -23,6 +23,8 @@ VARIANTS = [
     ["algorithm=fed_avg", "optimizer=sgd", "optimizer.momentum=0.9", "scheduler=cosine", "cohort_size=2"],
     ["algorithm=fsl_sage", "algorithm.align_interval=2", "algorithm.warm_start=1", "cohort_size=2"],
     ["algorithm=fsl_sage", "estimator=mlp_regression", "client_optimizer=adamw", "local_epochs=2"],
+    ["algorithm=ho_sfl", "optimizer=sgd", "cohort_size=2"],
+    ["algorithm=scaffold", "cohort_size=2", "quant=int8"],
     ["algorithm=splitfed_v1", "model=resnet20", "dataset.max_train=50"],
     ["network=lte", "network.cost_per_mb=0.1", "algorithm.align_interval=2", "cohort_size=2"],
 ]

@@ -11,8 +11,8 @@ from fedsplit.computing.computation import eagerly
 from fedsplit.computing.model_state import ModelState
 from fedsplit.computing.saved_tensors import SavedTensors
 from fedsplit.parties.engine import Blueprint
-from fedsplit.parties.local_rule import StepSeeds
-from fedsplit.parties.local_step import forward_body, local_step, train_head
+from fedsplit.parties.local_rule import LocalRule, StepSeeds
+from fedsplit.parties.local_step import forward_alone, forward_body, local_step, train_head
 
 _FEWEST = 2
 """Samples of the smaller of two batches to measure on; batch normalisation cannot train on one."""
@@ -62,6 +62,8 @@ def _step(blueprint: Blueprint, x: Tensor, y: Tensor, *, trains_head: bool) -> C
     """Cost of a step on this batch, by a copy of the client."""
     sees = blueprint.head_sees
     rule = blueprint.rule
+    # autograd saves nothing in a pass for single samples, which takes as much as one for all of them
+    measured = LocalRule() if rule.per_sample else rule
     state = partial(ModelState, optimizer=blueprint.optimizer, anchored=rule.anchored, keeps=rule.keeps)
     body = state(blueprint.body)
     head = None
@@ -77,8 +79,12 @@ def _step(blueprint: Blueprint, x: Tensor, y: Tensor, *, trains_head: bool) -> C
     held = 0
     waits = head is None or blueprint.trunk_shape is not None
     with SavedTensors(apart=own) as saved:
-        if waits:
-            z, descend = forward_body(body, x, rule=rule, seed=0)
+        if rule.answers_seeds:
+            z, slopes = forward_alone(body, x, rule=rule, seed=0)
+            slopes(torch.zeros_like(z), [0] * rule.probes)
+            held = _bytes([x, z])  # probes need both again
+        elif waits:
+            z, descend = forward_body(body, x, rule=measured, seeds=StepSeeds(0))
             held = saved.peak_with(z)
             if head is not None:
                 h, losses = blueprint.trunk_outputs(x), blueprint.objective
@@ -92,13 +98,13 @@ def _step(blueprint: Blueprint, x: Tensor, y: Tensor, *, trains_head: bool) -> C
                 blueprint.objective,
                 x,
                 y,
-                rule=rule,
+                rule=measured,
                 estimator=None if trains_head else blueprint.estimator,
                 learning_rate_factor=1.0,
                 seeds=StepSeeds(0, 0, 0),
                 seen=(lambda z: sees(z, y, 0)) if sees else None,
             )
-        most = saved.peak_with(z)
+        most = max(saved.peak_with(z), held)
     stepped = states if trains_head or waits else [body]
     gradients = [tensor for state in stepped for tensor in state.trained.values()]
     slots = [
@@ -108,7 +114,8 @@ def _step(blueprint: Blueprint, x: Tensor, y: Tensor, *, trains_head: bool) -> C
         for value in slot.values()
         if isinstance(value, Tensor)
     ]
-    return ClientCost(_bytes([*own, *gradients, *slots]) + most, held)
+    copies = len(x) if rule.per_sample else 1
+    return ClientCost(_bytes([*own, *slots]) + copies * _bytes(gradients) + most, held)
 
 
 def _bytes(tensors: list[Tensor]) -> int:

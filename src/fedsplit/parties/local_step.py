@@ -8,8 +8,9 @@ All of it is for one client, or for K clients at once, whose tensors then have a
 ...)`, `y (K, b, ...)`, a loss each. Which it is, the `losses` that are given say.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -26,7 +27,6 @@ from fedsplit.parties.local_rule import (
     LocalRule,
     Seen,
     StepSeeds,
-    gradients_of,
     head_gradients,
     with_extra,
 )
@@ -95,6 +95,7 @@ def descend_body(
     rule: LocalRule,
     learning_rate_factor: float | Tensor,
     extra: Extra = None,
+    seed: Seed = None,
 ) -> None:
     """Step `body` along the cut gradient `dz`, and what is extra.
 
@@ -106,9 +107,9 @@ def descend_body(
         rule: what it descends along.
         learning_rate_factor: of the schedule.
         extra: gradient beside `dz`.
+        seed: of what the rule draws.
     """
-    dz = with_extra(body, x, z, dz, extra)
-    gradients = gradients_of(z, list(body.trained.values()), dz)
+    gradients = rule.along(body, x, z, with_extra(body, x, z, dz, extra), seed)
     body.descend(rule.corrected(gradients, body), learning_rate_factor)
 
 
@@ -151,8 +152,20 @@ def local_step(
     smashed = z.detach()
     decoded = smashed if seen is None else seen(smashed)
     dz = losses.per_term(estimator.estimate(head, losses, decoded, y, seed=seeds.head).detach(), y)
-    descend_body(body, x, z, dz, rule=rule, learning_rate_factor=learning_rate_factor, extra=extra)
+    factor = learning_rate_factor
+    descend_body(body, x, z, dz, rule=rule, learning_rate_factor=factor, extra=extra, seed=seeds.rule)
     return (smashed,)
+
+
+Slopes = Callable[[Tensor, Sequence[int]], Tensor]
+"""Answers seeds once the cut gradient is there; see `LocalRule.slopes`."""
+
+
+def forward_alone(body: Steppable, x: Tensor, *, rule: LocalRule, seed: Seed) -> tuple[Tensor, Slopes]:
+    """Smashed data, and what answers seeds; nothing is kept for a backward pass."""
+    with torch.no_grad():
+        z = body.forward(x, seed=seed, buffers=body.frozen_buffers())
+    return z, partial(rule.slopes, body, x, z, seed=seed)
 
 
 Descend = Callable[[Tensor, float], object]
@@ -160,14 +173,14 @@ Descend = Callable[[Tensor, float], object]
 
 
 def forward_body(
-    body: Steppable, x: Tensor, *, rule: LocalRule, seed: Seed, extra: Extra = None
+    body: Steppable, x: Tensor, *, rule: LocalRule, seeds: StepSeeds, extra: Extra = None
 ) -> tuple[Tensor, Descend]:
     """Smashed data, and what the cut gradient is to be given to; `body` stays as it is until then."""
     buffers = body.frozen_buffers()
-    z = body.forward(x, seed=seed, buffers=buffers)
+    z = body.forward(x, seed=seeds.body, buffers=buffers)
 
-    def descend(dz: Tensor, learning_rate_factor: float) -> None:
-        descend_body(body, x, z, dz, rule=rule, learning_rate_factor=learning_rate_factor, extra=extra)
+    def descend(dz: Tensor, factor: float) -> None:
+        descend_body(body, x, z, dz, rule=rule, learning_rate_factor=factor, extra=extra, seed=seeds.rule)
         body.move_buffers(buffers)
 
     return z.detach(), descend
