@@ -9,7 +9,7 @@ from fedsplit.computing.model_state import ModelState
 from fedsplit.computing.saved_tensors import SavedTensors
 from fedsplit.data.batches import batch_slices
 from fedsplit.parties.client_cost import ClientCost
-from fedsplit.parties.local_rule import LocalRule
+from fedsplit.parties.local_rule import LocalRule, StepSeeds
 from fedsplit.parties.local_step import forward_body
 from fedsplit.training.experiment import Experiment
 from tests.conftest import ALGORITHMS, METHODS, Build
@@ -82,7 +82,7 @@ def test_bytes_of_a_large_batch_are_those_that_its_own_step_saves(tiny: Build, o
     body = ModelState(blueprint.body)
     x = run.parts.data.dataset.train.inputs_at(torch.arange(11))
     with SavedTensors([*body.parameters.values(), *body.buffers.values()]) as saved:
-        z, _descend = forward_body(body, x, rule=LocalRule(), seed=0)
+        z, _descend = forward_body(body, x, rule=LocalRule(), seeds=StepSeeds(0))
     assert cost(run).held == saved.peak_with(z)
 
 

@@ -68,7 +68,7 @@ def test_reason_is_given_for_each_column_that_nothing_bounds() -> None:
     unclipped = Gaussian(sigma=1, clip=None, delta=1e-5, unit="replace")
 
     def reasons(defence: Gaussian, mixing: str | None = None) -> set[str]:
-        split = {"sends_smashed": True, "gets_gradients": True, "says_uploads": True}
+        split = {"sends_smashed": True, "gets_gradients": True, "says_uploads": True, "uploads_labels": True}
         return set(Accountant(defence=defence, mixing=mixing, **split).reasons())
 
     assert reasons(bounded) == {"weights", "features", "labels"}

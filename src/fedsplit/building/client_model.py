@@ -11,6 +11,7 @@ from fedsplit.config.run_config import RunConfig
 from fedsplit.config.values import Plain
 from fedsplit.data.dataset import Sizes
 from fedsplit.models.adapters.adapter import Adapter
+from fedsplit.models.group_normalised import group_normalised
 from fedsplit.models.splitting.split import divided, find_cuts
 from fedsplit.models.splitting.tied import untied
 
@@ -25,6 +26,7 @@ class ClientArchitecture:
         untie: whether parameters that are one and the same go separate ways.
         cut: name of the cut.
         sizes: that the whole model is built for.
+        norm: `group` where group normalisation takes the place of batch normalisation; None: nowhere.
     """
 
     model: Component
@@ -32,11 +34,13 @@ class ClientArchitecture:
     untie: bool
     cut: str
     sizes: Sizes
+    norm: str | None = None
 
     @classmethod
     def of_run(cls, config: RunConfig, cut: str, sizes: Sizes) -> Self:
         """That of a run, cut there."""
-        return cls(config.model, config.adapter, config.splitting.untie, cut, sizes)
+        splitting = config.splitting
+        return cls(config.model, config.adapter, splitting.untie, cut, sizes, splitting.norm)
 
     def plain(self) -> dict[str, object]:
         """The arguments, as JSON can hold them."""
@@ -73,6 +77,8 @@ class ClientArchitecture:
         whole = self.model.build(nn.Module, **self.sizes.arguments)
         if self.untie:
             whole = untied(whole)
+        if self.norm is not None:
+            whole = group_normalised(whole)
         self.adapter.build(Adapter).inject(whole)
         cuts = find_cuts(whole, self.sizes.zeros(2))
         return divided(cuts, cuts[self.cut]).client

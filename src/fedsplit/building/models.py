@@ -23,6 +23,7 @@ from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.machine.allowance import claim_model
 from fedsplit.models.adapters.adapter import Adapter
 from fedsplit.models.auxiliary import ExplicitErrorGradient, ExplicitInputGradient, LinearAuxiliary
+from fedsplit.models.group_normalised import group_normalised
 from fedsplit.models.rounding.quantized_training import FakeQuantization, fake_quantized
 from fedsplit.models.splitting.checks import check_output, check_tensors
 from fedsplit.models.splitting.cuts import chosen, evaluating
@@ -152,6 +153,8 @@ def build_whole_model(config: RunConfig, data: Data, device: torch.device) -> tu
         whole = config.model.build(nn.Module, **data.sizes)
         check_tensors(whole)
         whole = untied(whole) if config.splitting.untie else whole
+        if config.splitting.norm is not None:
+            whole = _group_normalised(whole)
     own = {id(tensor) for tensor in (*whole.parameters(), *whole.buffers())}
     with _initialisation(config.training.seed, "adapter"):
         try:
@@ -166,6 +169,13 @@ def build_whole_model(config: RunConfig, data: Data, device: torch.device) -> tu
     example, y = data.batch(2)
     check_output(whole, data.dataset.objective, example, y)
     return whole, example
+
+
+def _group_normalised(whole: nn.Module) -> nn.Module:
+    try:
+        return group_normalised(whole)
+    except ValueError as error:
+        raise UserError("model.norm", "group", f"must be null: this model {error}") from error
 
 
 def _refuse_shared_state(config: RunConfig, whole: nn.Module, own: set[int]) -> None:

@@ -11,7 +11,7 @@ from fedsplit.building.blueprint import build_blueprint
 from fedsplit.building.clock import build_clock
 from fedsplit.building.cluster import build_cluster, spread
 from fedsplit.building.data import Data, build_data
-from fedsplit.building.defence import build_defence
+from fedsplit.building.defence import build_defence, with_private_gradients
 from fedsplit.building.device import find_device
 from fedsplit.building.engines import decide_engine
 from fedsplit.building.evaluation import build_evaluator, build_local_evaluator
@@ -39,6 +39,9 @@ from fedsplit.recording.ledger import Ledger
 from fedsplit.state.weights import Weights
 from fedsplit.transport.local import LocalTransport
 from fedsplit.transport.transport import Member, RunSetting, Transport
+
+_MOST_APART = 10_000
+"""Clients in processes of their own: the server has a stream and threads for each."""
 
 
 def build_run(config: RunConfig, start: TrainedStart | None = None) -> RunParts:
@@ -96,6 +99,9 @@ def build_clients(
     device = find_device(config.computation.device)
     config = replace(config, computation=replace(config.computation, device=str(device)))
     apart = not config.transport.is_class(LocalTransport)
+    if apart and (clients := config.population.num_clients) > _MOST_APART:
+        told = f"at most {_MOST_APART:,} with transport={config.choice('transport')}: each is a process"
+        raise UserError("num_clients", clients, told)
 
     data = given or build_data(config, device, member=member, apart=apart, sizes_only=sizes_only)
     schedule = build_schedule(config, data)
@@ -113,6 +119,8 @@ def build_clients(
     if start is not None:
         start.load_into(models.halves, models.auxiliary)
     set_models_computation(models, config, device)
+    head = models.halves.server if algorithm.client_head == "server" else models.auxiliary
+    rule = with_private_gradients(rule, defence, config=config, data=data, models=models, head=head)
     recorder = build_recorder(config, device, client_optimizer, server_optimizer, auxiliary_optimizer)
     estimates = algorithm.client_head == "estimator"
     parts = Ingredients(

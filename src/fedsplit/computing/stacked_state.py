@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeAlias, cast
+from weakref import proxy
 
 import torch
 from torch import Tensor, nn
@@ -83,7 +84,8 @@ class StackedState:
             return _Gathered(self, rows)
         key = (rows.start, rows.stop)
         if key not in self._views:
-            self._views[key] = _Some(self, rows)
+            # As a proxy: what holds itself is freed by the garbage collector alone, many rounds later.
+            self._views[key] = _Some(proxy(self), rows)
         return self._views[key]
 
     def tensors(self) -> Weights:

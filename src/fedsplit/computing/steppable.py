@@ -22,6 +22,8 @@ class Steppable(Protocol):
     """Those of the parameters that steps move: all but those with `requires_grad=False`."""
     anchor: dict[str, Tensor]
     """`trained` as it was loaded last; empty where that is not kept."""
+    buffers: dict[str, Tensor]
+    """Running statistics and the like, which no gradient moves."""
     kept: Kept
     """What stays from round to round for the rule of local steps, each like `trained`; zero at first."""
 

@@ -181,6 +181,9 @@ def _check_node(path: str, node: Plain, own: Mapping[str, object]) -> None:
         elif path == "task" and key == "codecs" and isinstance(value, Mapping):
             for name, codec in value.items():
                 _check_codec(f"task.codecs.{name}", codec)
+        elif path == "task" and key == "options" and isinstance(value, Mapping):
+            for name, each in value.items():
+                _check_node(f"task.options.{name}", each if isinstance(each, Mapping) else {}, {})
         elif key in own:
             _check_value(f"{path}.{key}", value, own[key])
         elif known is not None and not key.startswith("_"):

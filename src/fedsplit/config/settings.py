@@ -144,6 +144,7 @@ class SplittingSettings(Topic):
     tail_cut: str | None
     stages: list[str] | None
     untie: bool
+    norm: Literal["group"] | None
     auxiliary: str
 
 

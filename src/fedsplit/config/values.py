@@ -62,6 +62,10 @@ ChannelDim: TypeAlias = Annotated[int, Range("a dimension, 0 to 3", lambda v: 0 
 DeployedPrecision: TypeAlias = Annotated[str, ChoiceOf("deployment")]
 HalfPrecision: TypeAlias = Annotated[str, ChoiceOf("deployment", ("int8",))]
 """Of a client half of split inference, where int8 is static_int8 on the backend that is asked for."""
+AttackerName: TypeAlias = Annotated[str, ChoiceOf("attacker")]
+CodecName: TypeAlias = Annotated[str, ChoiceOf("codec")]
+DefenceName: TypeAlias = Annotated[str, ChoiceOf("defence")]
+PresetName: TypeAlias = Annotated[str, ChoiceOf("quant")]
 Rate: TypeAlias = Annotated[float, Range("a number from 1e-6 to 1e12", lambda v: 1e-6 <= v <= 1e12)]
 
 

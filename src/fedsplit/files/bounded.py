@@ -28,7 +28,7 @@ _LONGEST_CELL = 1000
 _LARGEST_WHOLE = 2**63 - 1
 _LARGEST = 1e39
 """Of finite numbers in CSV: more than float32 holds. Sums and margins beside them stay finite."""
-MOST_CLIENTS, MOST_CLASSES = 1_000_000, 100_000
+MOST_CLIENTS, MOST_CLASSES = 100_000_000, 100_000
 
 
 class Damaged(ValueError):
@@ -156,14 +156,14 @@ def _lines(name: str, file: Any, most: int) -> Iterator[str]:
         yield line.decode("utf-8", "backslashreplace")  # names of classes are those of folders: any bytes
 
 
-def csv_table(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]:
+def csv_table(path: Path, most: int = 64 * MIB) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]:
     """The names of the columns of a CSV file, and line number and cells by them of its rows; see `csv_rows`.
 
     Raises:
         OSError: it cannot be read.
         Damaged: see `csv_rows`; while the rows are read: one is not whole.
     """
-    lines = csv_rows(path)
+    lines = csv_rows(path, most)
     _, columns = next(lines, (0, list[str]()))
 
     def rows() -> Iterator[tuple[int, dict[str, str]]]:

@@ -99,9 +99,12 @@ class ClientWorker:
             (z,) = self._graphed.forward(None, x)
             descend: Descend = partial(self._graphed.backward, None, x)
         else:
-            seed = self._seed_of("dropout of the client", round, step)
+            seeds = StepSeeds(
+                body=self._seed_of("dropout of the client", round, step),
+                rule=self._blueprint.rule_seed(self.client, round, step),
+            )
             extra = self._blueprint.extra
-            z, descend = forward_body(self._body, x, rule=self._rule, seed=seed, extra=extra)
+            z, descend = forward_body(self._body, x, rule=self._rule, seeds=seeds, extra=extra)
         self._pending = _Pending(round, step, y, descend)
         return self._blueprint.released(Upload(self.client, step, z, y), round)
 
@@ -152,7 +155,7 @@ class ClientWorker:
                     seeds=StepSeeds(
                         self._seed_of("dropout of the client", round, step),
                         self._seed_of("dropout of the head", round, step),
-                        self._seed_of("local rule", round, step),
+                        self._blueprint.rule_seed(self.client, round, step),
                     ),
                     seen=partial(self._seen_by_head, y=y, round=round, step=step)
                     if self._blueprint.head_sees

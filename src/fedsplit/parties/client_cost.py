@@ -11,7 +11,7 @@ from fedsplit.computing.computation import eagerly
 from fedsplit.computing.model_state import ModelState
 from fedsplit.computing.saved_tensors import SavedTensors
 from fedsplit.parties.engine import Blueprint
-from fedsplit.parties.local_rule import StepSeeds
+from fedsplit.parties.local_rule import LocalRule, StepSeeds
 from fedsplit.parties.local_step import forward_body, local_step, train_head
 
 _FEWEST = 2
@@ -62,6 +62,8 @@ def _step(blueprint: Blueprint, x: Tensor, y: Tensor, *, trains_head: bool) -> C
     """Cost of a step on this batch, by a copy of the client."""
     sees = blueprint.head_sees
     rule = blueprint.rule
+    # autograd saves nothing in a pass for single samples, which takes as much as one for all of them
+    measured = LocalRule() if rule.per_sample else rule
     state = partial(ModelState, optimizer=blueprint.optimizer, anchored=rule.anchored, keeps=rule.keeps)
     body = state(blueprint.body)
     head = None
@@ -78,7 +80,7 @@ def _step(blueprint: Blueprint, x: Tensor, y: Tensor, *, trains_head: bool) -> C
     waits = head is None or blueprint.trunk_shape is not None
     with SavedTensors(apart=own) as saved:
         if waits:
-            z, descend = forward_body(body, x, rule=rule, seed=0)
+            z, descend = forward_body(body, x, rule=measured, seeds=StepSeeds(0))
             held = saved.peak_with(z)
             if head is not None:
                 h, losses = blueprint.trunk_outputs(x), blueprint.objective
@@ -92,7 +94,7 @@ def _step(blueprint: Blueprint, x: Tensor, y: Tensor, *, trains_head: bool) -> C
                 blueprint.objective,
                 x,
                 y,
-                rule=rule,
+                rule=measured,
                 estimator=None if trains_head else blueprint.estimator,
                 learning_rate_factor=1.0,
                 seeds=StepSeeds(0, 0, 0),
@@ -108,7 +110,8 @@ def _step(blueprint: Blueprint, x: Tensor, y: Tensor, *, trains_head: bool) -> C
         for value in slot.values()
         if isinstance(value, Tensor)
     ]
-    return ClientCost(_bytes([*own, *gradients, *slots]) + most, held)
+    copies = len(x) if rule.per_sample else 1
+    return ClientCost(_bytes([*own, *slots]) + copies * _bytes(gradients) + most, held)
 
 
 def _bytes(tensors: list[Tensor]) -> int:

@@ -94,9 +94,13 @@ class ClientStack(Members):
             (z,) = self._graphed.forward((selected.start, selected.stop), x)
             descend: Descend = partial(self._graphed.backward, (selected.start, selected.stop), x)
         else:
-            seeds = self._dropout_seeds(self.body, "client", clients, round, step)
-            rule, extra = self._blueprint.rule, self._blueprint.extra
-            z, descend = forward_body(self.body.rows(selected), x, rule=rule, seed=seeds, extra=extra)
+            blueprint = self._blueprint
+            seeds = StepSeeds(
+                body=self._dropout_seeds(self.body, "client", clients, round, step),
+                rule=[blueprint.rule_seed(client, round, step) for client in clients],
+            )
+            rule, extra = blueprint.rule, blueprint.extra
+            z, descend = forward_body(self.body.rows(selected), x, rule=rule, seeds=seeds, extra=extra)
         uploads = self.released(UploadStack(clients, step, z, y), round)
         return uploads, Pending(round, step, clients, y, descend)
 
@@ -145,7 +149,7 @@ class ClientStack(Members):
                 seeds=StepSeeds(
                     self._dropout_seeds(self.body, "client", clients, round, step),
                     self._dropout_seeds(self.head, "head", clients, round, step),
-                    self._seeds("local rule", clients, round, step),
+                    [blueprint.rule_seed(client, round, step) for client in clients],
                 ),
                 seen=partial(self._seen_by_head, y=y, clients=clients, round=round, step=step)
                 if blueprint.head_sees

@@ -23,10 +23,11 @@ from fedsplit.parties.local_rule import Extra, LocalRule
 from fedsplit.parties.messages import LocalTraining, LocalWork, Part, Stepped, Upload
 from fedsplit.parties.server_copies import ServerCopies
 from fedsplit.privacy.defence import Defence
-from fedsplit.privacy.noise import Secrets
+from fedsplit.privacy.noise import Noise, Secrets
 from fedsplit.quant.codec import NonFiniteTensor
 from fedsplit.quant.positions import Positions
 from fedsplit.quant.quantization import rounding_seed
+from fedsplit.randomness import seed_of
 from fedsplit.state.state import State
 from fedsplit.state.weights import Weights
 
@@ -109,6 +110,12 @@ class Blueprint:
             return self.head_sees(self.released(exact, round).z, exact.y, seed)
         except NonFiniteTensor as error:
             raise NonFinite("smashed", exact.client) from error
+
+    def rule_seed(self, client: int, round: int, step: int) -> int | Noise:
+        """Seed of what the rule of a local step draws; where that is noise of a defence, the noise."""
+        if self.rule.per_sample:
+            return self.secrets.noise("gradients", client=client, round=round, step=step)
+        return seed_of(self.seed, "local rule", client=client, round=round, step=step)
 
     def models_of(self, part: Part) -> tuple[Literal["body", "head"], ...]:
         """Of body and head, those whose weights a part is: a client model has a tail where the model has."""

@@ -73,6 +73,9 @@ class LocalRule:
     """Whether `gradients` draws; it then has a seed for each step."""
     needs_loss: ClassVar[bool] = False
     """Whether it needs a loss at the client, and cannot go along cut gradients that others give."""
+    per_sample: ClassVar[bool] = False
+    """Whether it takes gradients of single samples, and adds noise to them: it then has a `Noise` for each
+    step in the place of a seed."""
     differentiates: ClassVar[bool] = True
     """Whether it goes along gradients of smashed data, to which something can be added."""
     keeps: ClassVar[tuple[str, ...]] = ()
@@ -100,6 +103,18 @@ class LocalRule:
             outputs.append((z, body.each(batch.extra, batch.x, z.detach())))
         gradients = _gradients(outputs, [*own, *head.trained.values()])
         return LocalGradients(z.detach(), loss.detach(), gradients[: len(own)], gradients[len(own) :])
+
+    def along(self, body: Steppable, x: Tensor, z: Tensor, dz: Tensor, seed: Seed) -> Sequence[Tensor]:
+        """Gradients of the client model along cut gradients that others give.
+
+        Args:
+            body: the client model.
+            x: inputs.
+            z: what its forward pass made of them, graph attached.
+            dz: cut gradient of the mean loss.
+            seed: of the step.
+        """
+        return gradients_of(z, list(body.trained.values()), dz)
 
     def corrected(self, gradients: Sequence[Tensor], model: Steppable) -> Sequence[Tensor]:
         """What a model descends along, wherever its gradients come from, in the order of its `trained`."""

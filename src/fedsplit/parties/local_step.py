@@ -26,7 +26,6 @@ from fedsplit.parties.local_rule import (
     LocalRule,
     Seen,
     StepSeeds,
-    gradients_of,
     head_gradients,
     with_extra,
 )
@@ -95,6 +94,7 @@ def descend_body(
     rule: LocalRule,
     learning_rate_factor: float | Tensor,
     extra: Extra = None,
+    seed: Seed = None,
 ) -> None:
     """Step `body` along the cut gradient `dz`, and what is extra.
 
@@ -106,9 +106,9 @@ def descend_body(
         rule: what it descends along.
         learning_rate_factor: of the schedule.
         extra: gradient beside `dz`.
+        seed: of what the rule draws.
     """
-    dz = with_extra(body, x, z, dz, extra)
-    gradients = gradients_of(z, list(body.trained.values()), dz)
+    gradients = rule.along(body, x, z, with_extra(body, x, z, dz, extra), seed)
     body.descend(rule.corrected(gradients, body), learning_rate_factor)
 
 
@@ -151,7 +151,8 @@ def local_step(
     smashed = z.detach()
     decoded = smashed if seen is None else seen(smashed)
     dz = losses.per_term(estimator.estimate(head, losses, decoded, y, seed=seeds.head).detach(), y)
-    descend_body(body, x, z, dz, rule=rule, learning_rate_factor=learning_rate_factor, extra=extra)
+    factor = learning_rate_factor
+    descend_body(body, x, z, dz, rule=rule, learning_rate_factor=factor, extra=extra, seed=seeds.rule)
     return (smashed,)
 
 
@@ -160,14 +161,14 @@ Descend = Callable[[Tensor, float], object]
 
 
 def forward_body(
-    body: Steppable, x: Tensor, *, rule: LocalRule, seed: Seed, extra: Extra = None
+    body: Steppable, x: Tensor, *, rule: LocalRule, seeds: StepSeeds, extra: Extra = None
 ) -> tuple[Tensor, Descend]:
     """Smashed data, and what the cut gradient is to be given to; `body` stays as it is until then."""
     buffers = body.frozen_buffers()
-    z = body.forward(x, seed=seed, buffers=buffers)
+    z = body.forward(x, seed=seeds.body, buffers=buffers)
 
-    def descend(dz: Tensor, learning_rate_factor: float) -> None:
-        descend_body(body, x, z, dz, rule=rule, learning_rate_factor=learning_rate_factor, extra=extra)
+    def descend(dz: Tensor, factor: float) -> None:
+        descend_body(body, x, z, dz, rule=rule, learning_rate_factor=factor, extra=extra, seed=seeds.rule)
         body.move_buffers(buffers)
 
     return z.detach(), descend

@@ -11,7 +11,7 @@ from fedsplit.privacy.releases import Counts
 COLUMNS = ("smashed", "weights", "features", "labels")
 """What leaves a client; features are smashed data and weights together."""
 
-_RAW = "weights move with raw samples; defence=dp_sgd bounds that"
+_RAW = "weights move with raw samples; defence=dp_sgd with a clip and noise bounds that"
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Accountant:
         sends_smashed: whether clients send smashed data; else they train the whole model and send that.
         gets_gradients: whether clients descend along gradients that the server made, or made the model of.
         says_uploads: whether the algorithm says what clients upload.
+        uploads_labels: whether clients that send smashed data send labels.
         mixing: name of a layer of the client model by which samples of a batch depend on each other.
     """
 
@@ -30,13 +31,14 @@ class Accountant:
     sends_smashed: bool
     gets_gradients: bool
     says_uploads: bool
+    uploads_labels: bool
     mixing: str | None
 
     def reasons(self) -> dict[str, str]:
         """Why there is no bound, by column; columns with one are not in it."""
         found: dict[str, str | None] = {"smashed": self._smashed(), "weights": self._weights()}
         found["features"] = found["smashed"] or found["weights"]
-        found["labels"] = "clients upload labels as they are" if self.sends_smashed else found["weights"]
+        found["labels"] = self._labels() if self.sends_smashed else found["weights"]
         return {column: why for column, why in found.items() if why is not None}
 
     def _smashed(self) -> str | None:
@@ -49,6 +51,11 @@ class Accountant:
         if self.mixing is not None:
             return f"{self.mixing} in the client model lets a sample change the smashed data of others"
         return None
+
+    def _labels(self) -> str:
+        if self.uploads_labels:
+            return "clients upload labels as they are"
+        return "gradients of clients' tails carry labels as they are"
 
     def _weights(self) -> str | None:
         if self.defence.gradient_sigma is None:

@@ -1,6 +1,6 @@
 """The defence of a client: what it changes of the smashed data that leave it, and of its gradients."""
 
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 from torch import Tensor
 
@@ -17,6 +17,10 @@ class Defence:
     algorithm knows of them. Gradients pass straight through `release`, as they do through a codec.
     """
 
+    perturbs_gradients: ClassVar[bool] = False
+    """Whether clients descend along clipped gradients of single samples, with noise: `perturbed`."""
+    gradient_clip: float | None = None
+    """Largest Euclidean norm of a sample's gradient; None leaves it."""
     delta: float | None = None
     """Delta of the guarantee that is accounted for; None where there is none."""
     unit: Unit | None = None
@@ -61,3 +65,7 @@ class Defence:
     def extra_gradient(self, x: Tensor, z: Tensor) -> Tensor:
         """What is added to the cut gradient, in the shape of `z (b, ...)`; `x (b, ...)` are the inputs."""
         raise NotImplementedError
+
+    def perturbed(self, gradient: Tensor, noise: Noise) -> Tensor:
+        """A sum of clipped gradients `(p,)` over all that a client trains, with noise."""
+        return gradient

@@ -37,6 +37,7 @@ class PrivacyRecord:
             gets_gradients=head in ("none", "estimator"),
             says_uploads=parts.algorithm_class.exposure is not Algorithm.exposure
             or head in ("none", "server"),
+            uploads_labels=parts.config.splitting.tail_cut is None,
             mixing=_mixing_layer(parts.models.halves.client),
         )
 

@@ -116,7 +116,7 @@ class Compare(Task):
         parts = trained.parts
         drawn = calibration_batches(
             parts.data.dataset.train,
-            list(parts.data.shards),
+            parts.data.shards,
             batches=self.calibration_batches,
             batch_size=self.calibration_batch_size,
             seed=trained.config.training.seed,

@@ -150,7 +150,7 @@ class CutTable(Task):
 
     def _population(self, parts: ClientParts) -> Population:
         training, dataset = parts.config.training, parts.data.dataset
-        lengths = parts.quantization.positions.lengths
+        padded = parts.quantization.positions.lengths is not None
         return Population(
             samples=parts.sample_counts,
             cohort=parts.config.population.cohort,
@@ -159,8 +159,7 @@ class CutTable(Task):
             server_update_interval=self.server_update_interval,
             align_interval=self.align_interval,
             labels=dataset.objective.labels(),
-            positions=lengths
-            and [int(lengths(dataset.train.labels_at(shard)).sum()) for shard in parts.data.shards],
+            positions=parts.data.positions if padded else None,
         )
 
 
