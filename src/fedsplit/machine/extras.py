@@ -9,7 +9,7 @@ from fedsplit.errors import UserError
 
 _EXTRAS = {
     **dict.fromkeys(("grpc", "grpc_health", "google", "cryptography"), "grpc"),
-    **{"tensorboard": "tensorboard", "wandb": "wandb", "submitit": "slurm"},
+    **{"tensorboard": "tensorboard", "wandb": "wandb", "submitit": "slurm", "ray": "ray"},
     **dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "onnx"),
     **{"torchao": "pt2e", "openvino": "openvino"},
     **dict.fromkeys(("transformers", "peft", "tokenizers", "gguf"), "llm"),

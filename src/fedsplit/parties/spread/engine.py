@@ -147,8 +147,9 @@ class SpreadEngine(Engine):
         losses.sort(key=lambda loss: self._unit_of[loss.clients[0]])
         if all(isinstance(gradients, StackedGradients) for _, gradients in answers):
             stacks = [stack for _, gradients in answers for stack in gradients.stacks]
-            return losses, StackedGradients(stacks)
-        return losses, {client: gradients[client] for _, gradients in answers for client in gradients}
+            return losses, StackedGradients(sorted(stacks, key=lambda stack: self._unit_of[stack[0][0]]))
+        found = {client: gradients[client] for _, gradients in answers for client in gradients}
+        return losses, {client: found[client] for client in h}
 
     def _divided(self, dz: Mapping[int, Tensor]) -> dict[int, Mapping[int, Tensor]]:
         """What goes to each worker's clients; stacks of clients of one unit stay stacks."""
