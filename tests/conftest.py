@@ -26,7 +26,7 @@ from tests.warm import warm_children
 set_hypothesis_home_dir(Path(gettempdir()) / "hypothesis")  # what it notes of the source files it read
 settings.register_profile(
     "default",
-    max_examples=15,
+    max_examples=10,
     deadline=None,
     derandomize=True,
     database=None,
@@ -70,6 +70,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "heron": ("algorithm.server_update_interval=1",),
     "scaffold": (),
     "sglr": ("algorithm.phi=1",),
+    "ho_sfl": ("algorithm.probes=2", "optimizer=sgd"),
 }
 """Algorithms that are made of the same moves, and settings with which three rounds show all of each."""
 

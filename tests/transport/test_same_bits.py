@@ -67,6 +67,7 @@ CASES = {
     "clients with weights of two bits": ["algorithm=splitfed_v2", "weight_bits=2", "qat=true"],
     "a tail at the clients": ["algorithm=splitfed_v1", "model.tail_cut=relu3", "quant=int8", "cohort_size=2"],
     "control variates": ["algorithm=scaffold", "cohort_size=2", "quant=int8", "rounds=3"],
+    "a shared client model": ["algorithm=ho_sfl", "cohort_size=2", "optimizer=sgd", "quant=int8", "rounds=3"],
     "an estimator without a model": ["estimator=linear_regression", "algorithm.align_interval=2"],
 }
 
@@ -78,6 +79,7 @@ EVERY_RUN = (
     "clients trained for int8",
     "a tail at the clients",
     "control variates",
+    "a shared client model",
 )
 """Each is computed by other code of the transport; the others differ in what is computed elsewhere."""
 

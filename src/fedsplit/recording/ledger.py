@@ -17,6 +17,8 @@ Kind: TypeAlias = Literal[
     "auxiliary_weights",
     "full_weights",
     "control_variates",
+    "seeds",
+    "scalars",
 ]
 Direction: TypeAlias = Literal["up", "down"]
 
