@@ -8,15 +8,13 @@ from typing import Any
 import pytest
 import yaml
 
-from fedsplit.building.process import prepare_process
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.machine.extras import install_command
 from fedsplit.recording.run_directory import RunDirectory
 from fedsplit.trackers.tracker import Row, Tracker
 from fedsplit.training.experiment import Experiment
 from fedsplit.training.resume import resumed_config
-from tests.configurations import configuration
-from tests.conftest import TINY, Build, Configure
+from tests.conftest import Build, Configure, tiny_experiment
 from tests.transport.runs import assert_same, metrics, ran
 
 
@@ -70,9 +68,7 @@ OVERRIDES = ("algorithm=cse_fsl", "rounds=3", "eval_interval=2")
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run without a tracker."""
-    config = configuration(*TINY, *OVERRIDES)
-    prepare_process(config)
-    return ran(Experiment(config), tmp_path_factory.mktemp("runs") / "plain")
+    return ran(tiny_experiment(*OVERRIDES), tmp_path_factory.mktemp("runs") / "plain")
 
 
 @pytest.mark.parametrize("kind", [Recording, RaisesAtStart, RaisesInRound, RaisesAtFinish, Leaves])

@@ -167,9 +167,11 @@ def test_local_and_grpc_give_the_same_with_further_algorithms(
 
 
 @pytest.mark.usefixtures("warm_processes")
-def test_two_commands_that_the_readme_compares_give_the_same(root: Path, tiny: Build, tmp_path: Path) -> None:
-    readme = (root / "README.md").read_text("utf-8")
-    pair = re.search(r"These two give the same.*\n\n((?: {4}.*\n){2})", readme)
+def test_two_commands_that_the_guide_to_networks_compares_give_the_same(
+    root: Path, tiny: Build, tmp_path: Path
+) -> None:
+    guide = (root / "docs" / "network.md").read_text("utf-8")
+    pair = re.search(r"These two give the same.*\n\n((?: {4}.*\n){2})", guide)
     assert pair is not None
     one, other = (line.removeprefix("    python main.py ").split() for line in pair[1].splitlines())
     assert (one, other) == (["engine=sequential"], ["transport=grpc"])
