@@ -128,12 +128,12 @@ def test_clients_of_one_stack_are_computed_by_one_worker_and_stay_there_while_th
     assert isinstance(engine, SpreadEngine)
     with run.transport.opened(Path()):
         run.run_round(0)
-        homes = dict(engine._home)
+        homes = dict(engine.homes)
         units = engine.units(range(7))
         assert {len({homes[client] for client in unit}) for unit in units} == {1}
         assert set(homes.values()) == {0, 1}
         run.run_round(1)
-        assert engine._home == homes
+        assert engine.homes == homes
         assert "take" not in engine.workers.asked  # type: ignore[attr-defined]
 
 
