@@ -142,11 +142,11 @@ FAULTS = (
         ("tests/privacy/test_noise.py",),
     ),
     Fault(
-        "noise-is-the-same-at-all-clients",
+        "noise-is-the-same-in-all-rounds",
         "privacy",
         "src/fedsplit/privacy/noise.py",
-        'f"{self._seed}/secret of client {client}"',
-        'f"{self._seed}/secret of client"',
+        'name = f"{purpose}/{client}/{round}/{step}"',
+        'name = f"{purpose}/{client}/{step}"',
         ("tests/privacy/test_noise.py",),
     ),
     Fault(

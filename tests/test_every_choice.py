@@ -14,7 +14,7 @@ from tests.conftest import METHODS, Build, Configure
 
 RUN_ELSEWHERE = {"adapter", "attacker", "dataset", "deployment", "distribution", "model"}
 """Groups whose choices have cases of their own, see tests/test_every_case.py."""
-LARGE = {"paper_cifar10", "accuracy_study", "split_grid"}
+LARGE = {"paper_cifar10", "accuracy_study", "split_grid", "privacy_study"}
 """Experiments of large models: every run composes them, in tests/transport/test_plan.py."""
 OF_A_TRAINED_RUN = {("task", "attack"), ("task", "compare"), ("task", "generate")}
 """Look at what a run left behind: `tests/tasks`."""

@@ -122,6 +122,13 @@ def _each(
 _MEASURES: Mapping[str, Callable[[Sequence[float]], list[Measure]]] = {
     "final_accuracy": _one(_share("final_accuracy", "Final accuracy", _last_in("test_accuracy"))),
     "best_accuracy": _one(_share("best_accuracy", "Best accuracy", _best_accuracy)),
+    "released_accuracy": _one(
+        _share("released_accuracy", "Accuracy with the defence", _last_in("released_accuracy"))
+    ),
+    "epsilon": lambda targets: [
+        Measure(f"epsilon.{name}", f"Epsilon, {name}", _last_in(f"epsilon.{name}"), "lower")
+        for name in ("smashed", "weights", "features", "labels")
+    ],
     "final_perplexity": _one(
         Measure("final_perplexity", "Final perplexity", _last_in("test_perplexity"), "lower")
     ),
