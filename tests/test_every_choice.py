@@ -31,6 +31,11 @@ INDEPENDENT = (
     "tracker",
     "engine",
     "cluster",
+    "optimizer",
+    "quant",
+    "task",
+    "transport",
+    "generation",
 )
 """Groups whose choices do not depend on each other: one run trains a choice of each."""
 OVER_THE_NETWORK = {("task", "client"), ("transport", "grpc"), ("cluster", "ray")}

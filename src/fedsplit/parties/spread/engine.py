@@ -139,6 +139,22 @@ class SpreadEngine(Engine):
         for worker, own in self._divided(dz).items():
             self.tell(worker, "backward", round, step, own)
 
+    def probe(
+        self, round: int, step: int, dz: Mapping[int, Tensor], seeds: Sequence[int]
+    ) -> dict[int, Tensor]:
+        asked = [
+            self.workers.ask(worker, "probe", round, step, own, list(seeds))
+            for worker, own in self._divided(dz).items()
+        ]
+        found = {client: own for each in self.answers(asked) for client, own in each.items()}
+        return {client: found[client] for client in dz}
+
+    def move(
+        self, clients: Sequence[int], round: int, step: int, seeds: Sequence[int], slopes: Tensor
+    ) -> None:
+        for worker, own in self.by_worker(clients).items():
+            self.tell(worker, "move", own, round, step, list(seeds), slopes)
+
     def step_tail(self, round: int, step: int, h: Mapping[int, Tensor]) -> Stepped:
         divided = self._divided(h)
         asked = [self.workers.ask(worker, "step_tail", round, step, own) for worker, own in divided.items()]
