@@ -106,7 +106,7 @@ def test_workers_step_the_tails_of_their_clients_as_one_process_does(quant: str,
 
 @pytest.mark.parametrize("engine", long_but(["sequential"], ["sequential", "vectorized"]))
 def test_tails_are_stepped_by_workers_as_in_one_process(engine: str) -> None:
-    settings = (*settings_of("splitfed_v1", "int8", engine), "model.tail_cut=fc2")
+    settings = (*settings_of("splitfed_v1", "int8", engine), "model.tail_cut=relu3")
     assert differing(trained(built(*settings, *over(2))), in_one_process(settings)) == []
 
 
