@@ -145,6 +145,7 @@ def build_clients(
             lambda: models.coded_shape,
             data.dataset.objective,
             models.halves.padding,
+            exact_weights=rule.answers_seeds,  # of clients that share one model
             trunk_shapes=models.trunk_shapes,
         ),
         memory=build_memory(config),
@@ -204,6 +205,7 @@ def carried_run(parts: ClientParts, ledger: Ledger) -> RunSetting:
         ledger=ledger,
         build=run_of_member,
         frozen_digest=parts.models.frozen_digest,
+        probes=parts.rule.probes if parts.rule.answers_seeds else 0,
     )
 
 
