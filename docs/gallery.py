@@ -32,8 +32,9 @@ this page. The keys are explained in [plots.md](plots.md).
 ATTACKED = """\
 ## What attackers reconstruct
 
-CIFAR-10, SplitFed v1, `simple_conv`: originals, the mean image, and what a decoder makes of smashed data at the first cut of the model and at the last before its linear layers, under
-four codecs; then accuracy against the SSIM of the best reconstruction of five codecs. [What is measured](privacy.md#measured), and how.
+CIFAR-10, SplitFed v1, `simple_conv`: originals, the mean image, and what a decoder makes of smashed data at
+an early cut and at one behind all convolutions, under four codecs; then accuracy against the SSIM of the best
+reconstruction, of five codecs. [How, and what it says](privacy.md#measured).
 
 ![Images reconstructed behind pool1](gallery/cifar10-reconstructions-pool1.png)
 
@@ -42,7 +43,8 @@ four codecs; then accuracy against the SSIM of the best reconstruction of five c
 ![Test accuracy against the SSIM of reconstructions](gallery/cifar10-leakage.png)
 
 ```sh
-python main.py task=attack run=saves/splitfed_v1/... task.mode=eval 'task.cuts=[pool1,flatten]' 'task.codecs=[none,int8,int2,sign]' 'task.attackers=[decoder]'
+python main.py task=attack run=saves/splitfed_v1/... task.mode=eval 'task.cuts=[pool1,flatten]' \\
+    'task.codecs=[none,int8,int2,sign]' 'task.attackers=[decoder]'
 ```
 """
 
