@@ -14,8 +14,8 @@ ASKED = (
     "task.known=59",
     "task.targets=60",
     "task.pictures=0",
-    "task.options.hijack.rounds=4",
-    "task.options.hijack.pilot_epochs=20",
+    "task.options.hijack.rounds=6",
+    "task.options.hijack.pilot_epochs=40",
     "task.options.hijack.channels=16",
 )
 
@@ -57,7 +57,7 @@ def hijacked(path: Path, *overrides: str) -> float:
     trained_run(path, "dataset.max_train=240", *overrides)
     assert run("task=attack", f"run={path}", *ASKED) == 0
     _, row = rows_in(path)
-    assert (row["attacker"], row["epochs"]) == ("hijack", "4")
+    assert (row["attacker"], row["epochs"]) == ("hijack", "6")
     return float(row["psnr"])
 
 
