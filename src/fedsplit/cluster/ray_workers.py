@@ -55,6 +55,10 @@ class _Actor:
         self.worker.begin(*given)
         return str(ray.get_runtime_context().get_node_id())
 
+    def is_there(self) -> bool:
+        """Answer."""
+        return True
+
     def do(self, verb: str, *packed: Any) -> Any:
         """See `RemoteWorker.do`."""
         return self.worker.do(verb, *packed)
@@ -218,7 +222,7 @@ class RayWorkers(Workers):
 
     def _silent(self) -> set[int]:
         """Workers that are known to be gone, whatever others are doing."""
-        asked = {actor.do.remote("ping"): worker for worker, actor in self._actors.items()}
+        asked = {actor.is_there.remote(): worker for worker, actor in self._actors.items()}
         answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_LOOK_S)
         silent = set()
         for handle in answered:
