@@ -31,7 +31,7 @@ from fedsplit.training.experiment import Experiment
 from tests.cluster.ray_processes import marked, processes
 
 _CLIENTS = 10
-_RESNET = ("model=resnet18", "dataset.max_train=320", "batch_size=32", "engine=sequential")
+_RESNET = ("model=resnet18", "dataset.max_train=960", "batch_size=32", "engine=sequential")
 _CONV = (
     "algorithm=fed_avg",
     "model=simple_conv",

@@ -22,6 +22,7 @@ from tests.conftest import TINY
 pytestmark = pytest.mark.long
 
 FED_AVG = ("algorithm=fed_avg", "quant=int8")
+NICENESS = "RAY_worker_niceness"
 
 
 def actors(mark: str) -> list[int]:
@@ -72,6 +73,7 @@ def cluster_of_two_nodes() -> Iterator[tuple[object, str]]:
     from ray.cluster_utils import Cluster  # noqa: PLC0415
 
     ray_constants.ENABLE_RAY_CLUSTER = False  # nodes on the loopback interface
+    os.environ[NICENESS] = "0"
     sizes = {"object_store_memory": 120 * 10**6}
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **sizes})
     try:
@@ -82,10 +84,11 @@ def cluster_of_two_nodes() -> Iterator[tuple[object, str]]:
         ray.shutdown()
         cluster.shutdown()
         ray_constants.ENABLE_RAY_CLUSTER = True
+        del os.environ[NICENESS]
 
 
 def joining(address: str) -> tuple[str, ...]:
-    return ("cluster=ray", f"cluster.address={address}", "cluster.start_deadline_s=30")
+    return ("cluster=ray", f"cluster.address={address}", "cluster.start_deadline_s=120")
 
 
 def test_cluster_that_is_there_is_joined_by_its_address_and_lives_on_after_its_node_is_lost(
