@@ -356,7 +356,7 @@ FAULTS = (
     Fault(
         "splitfed-v1-does-not-keep-its-copies",
         "algorithms",
-        "src/fedsplit/algorithms/splitfed_v1.py",
+        "src/fedsplit/algorithms/copied_server.py",
         'self.copies.load_state(state["copies"])',
         "self.copies.load_state({})",
         ("tests/training/test_resume.py",),
@@ -364,7 +364,7 @@ FAULTS = (
     Fault(
         "splitfed-v1-remembers-stateless-clients",
         "algorithms",
-        "src/fedsplit/algorithms/splitfed_v1.py",
+        "src/fedsplit/algorithms/copied_server.py",
         "        self.copies.forget()\n",
         "        return\n",
         ("tests/training/test_stateless.py",),
