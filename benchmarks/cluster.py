@@ -126,9 +126,15 @@ def memory(rounds: int, folder: Path) -> None:
         "algorithm=fed_avg",
         "dataset=image_folder",
         f"dataset.root={folder}",
-        "dataset.max_train=2000",
+        "dataset.max_train=400",
     )
-    settings += ("model=digits_cnn", f"num_clients={_CLIENTS}", "progress=false", "eval_interval=1000")
+    settings += (
+        "model=digits_cnn",
+        "batch_size=40",
+        f"num_clients={_CLIENTS}",
+        "progress=false",
+        "eval_interval=1000",
+    )
     with marked() as mark:
         run = experiment(*settings, "engine=sequential", "cluster=ray", "cluster.workers=2")
         with run.transport.opened(folder):
