@@ -38,6 +38,8 @@ _LOW_MEMORY = "due to the node running low on memory"
 """What Ray says of a worker that its monitor ended."""
 _RETURN_S = 60.0
 """Seconds to wait for a worker that takes the place of a lost one."""
+_TOKEN = secrets.token_hex(32)
+"""Of all clusters that this process starts: Ray asks for it once."""
 _LOOK_S = 0.2
 """Seconds between two looks at who is there."""
 
@@ -104,7 +106,10 @@ class RayWorkers(Workers):
             self._own = _OwnCluster(
                 self._size, self._store or data + 2 * self._needs.cohort_bytes + _STORE_MARGIN
             )
-            self._own.start()
+            try:
+                self._own.start()
+            except (RuntimeError, OSError, ValueError, RayError) as error:
+                raise RunFailed(f"Ray does not start on this machine: {first_line(error)}") from error
             return
         try:
             ray.init(address=self._address, configure_logging=False, log_to_driver=False)
@@ -248,7 +253,7 @@ class _OwnCluster:
         self._folder = tempfile.mkdtemp(prefix="fedsplit-", dir="/tmp")  # its sockets need short paths
         os.environ.setdefault("RAY_worker_niceness", "0")  # or all else on this machine comes before
         if self._token:
-            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+            os.environ["RAY_AUTH_TOKEN"] = _TOKEN
         with _loopback_alone():
             ray.init(
                 address="local",
