@@ -6,12 +6,16 @@ from torch import nn
 
 from fedsplit.building.parts import Ingredients
 from fedsplit.computing.model_state import ModelState
+from fedsplit.errors import UserError
 from fedsplit.estimators.alignment import Alignment
 
 
 def build_alignment(parts: Ingredients) -> Alignment:
     """The alignment of auxiliary models; algorithms that align none leave it unused."""
     settings, auxiliary = parts.config.alignment, parts.models.auxiliary
+    kept, cohort = settings.keep_clients, parts.config.population.cohort
+    if parts.estimates and kept is not None and kept < cohort:
+        raise UserError("auxiliary.keep_clients", kept, f"at least the {cohort} clients of a round")
     optimizer, recorder = parts.auxiliary_optimizer, parts.recorders.of(auxiliary)
     return Alignment(
         new_auxiliary=lambda: ModelState(cast(nn.Module, auxiliary), optimizer, recorder=recorder),
@@ -22,6 +26,7 @@ def build_alignment(parts: Ingredients) -> Alignment:
         max_dataset_size=settings.max_dataset_size,
         memory=parts.memory,
         padding=parts.models.halves.padding,
+        keep_clients=kept,
         tolerance=settings.align_tolerance or 0.0,
         seed=parts.config.training.seed,
     )

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from dataclasses import replace
 from functools import partial
 
 from rich.console import Console
@@ -14,7 +15,7 @@ from fedsplit.files.paths import shown
 from fedsplit.generation.generation import Generation
 from fedsplit.machine.extras import extra
 from fedsplit.models.adapters.adapter import Adapter
-from fedsplit.recording.checkpoint import Checkpoint
+from fedsplit.recording.checkpoint import Checkpoint, Since
 from fedsplit.recording.identity import identity, refuse_changed_data, refuse_changed_model
 from fedsplit.recording.metrics import Record, StoppedBy
 from fedsplit.recording.run_directory import RunDirectory
@@ -167,8 +168,10 @@ class Experiment:
         return run_failed(what, directory.path, t=len(self.records), saved=self._saved)
 
     def _save(self, directory: RunDirectory) -> None:
-        directory.save_checkpoint(self.checkpoint())
+        since = Since(self._saved, self.rounds.changed) if self._saved else None
+        directory.save_checkpoint(replace(self.checkpoint(), since=since))
         self._saved = len(self.records)
+        self.rounds.changed.clear()
 
     def checkpoint(self) -> Checkpoint:
         """Everything the next round depends on."""
@@ -193,3 +196,4 @@ class Experiment:
         parts = (self.algorithm, self.transport, self.ledger)
         self.records, self.elapsed = take_over(checkpoint, self.checkpoint().state, *parts)
         self._saved = checkpoint.rounds
+        self.rounds.changed.clear()

@@ -33,6 +33,7 @@ class SpreadWorker:
             "state": engine.state,
             "take": engine.take,
             "forget": engine.forget,
+            "drop_heads": engine.drop_heads,
             "clear": self.clear,
         }
 
