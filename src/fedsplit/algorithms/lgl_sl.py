@@ -25,6 +25,7 @@ class LglSl(LocalLoss):
     Losses", FL-ICML 2021.
     """
 
+    copies_server = True
     timeline = LglSlTimeline()
     label = "LGL-SL"
     place = 8

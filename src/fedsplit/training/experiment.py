@@ -7,6 +7,7 @@ from functools import partial
 
 from rich.console import Console
 
+from fedsplit.building.kept_state import estimate_kept_state
 from fedsplit.building.run import build_run
 from fedsplit.building.trained_start import TrainedStart
 from fedsplit.config.run_config import RunConfig
@@ -104,6 +105,8 @@ class Experiment:
         _LOG.info("%s", told)
         for line in self.rounds.privacy.reasons():
             _LOG.info("%s", line)
+        if (kept := estimate_kept_state(self.parts)) is not None:
+            _LOG.info("%s", kept)
         if (root := self.config.dataset_root) is not None:
             _LOG.info("images from %s", root)
         return told
