@@ -342,20 +342,21 @@ FAULTS = (
         "src/fedsplit/algorithms/fsl_sage.py",
         """\
             losses += [self.step_server(t, upload) for upload in aligning.forward(0)]
-            aligned = {client: self._align(client, t) for client in due}
+            aligned = self.alignment.align_many(due, t, self.server, initially=self.auxiliary)
 """,
         """\
             aligned = {}
             for upload in aligning.forward(0):
                 losses.append(self.step_server(t, upload))
-                aligned[upload.client] = self._align(upload.client, t)
+                again = self.alignment.align_many([upload.client], t, self.server, initially=self.auxiliary)
+                aligned |= again
 """,
         ("tests/algorithms/test_against_plain_loops.py",),
     ),
     Fault(
         "splitfed-v1-does-not-keep-its-copies",
         "algorithms",
-        "src/fedsplit/algorithms/splitfed_v1.py",
+        "src/fedsplit/algorithms/copied_server.py",
         'self.copies.load_state(state["copies"])',
         "self.copies.load_state({})",
         ("tests/training/test_resume.py",),
@@ -363,7 +364,7 @@ FAULTS = (
     Fault(
         "splitfed-v1-remembers-stateless-clients",
         "algorithms",
-        "src/fedsplit/algorithms/splitfed_v1.py",
+        "src/fedsplit/algorithms/copied_server.py",
         "        self.copies.forget()\n",
         "        return\n",
         ("tests/training/test_stateless.py",),
@@ -901,8 +902,8 @@ FAULTS = (
         "alignment-forgets-its-optimizer",
         "estimators",
         "src/fedsplit/estimators/alignment.py",
-        "            model.load_state(known.state)\n",
-        '            model.load(known.state["weights"])\n',
+        "            model.load_state(task.known)\n",
+        '            model.load(task.known["weights"])\n',
         ("tests/estimators/test_alignment.py", "tests/algorithms/test_against_plain_loops.py"),
     ),
     Fault(
@@ -1169,8 +1170,8 @@ FAULTS = (
         "clients-that-wait-ignore-the-schedule",
         "parties",
         "src/fedsplit/parties/client.py",
-        "pending.descend(dz[: len(pending.y)], self._schedule.at(round, step))",
-        "pending.descend(dz[: len(pending.y)], 1.0)",
+        "(dz[: len(pending.y)], self._schedule.at(round, step))",
+        "(dz[: len(pending.y)], 1.0)",
         ("tests/parties/test_vectorized.py",),
     ),
     Fault(
@@ -1244,6 +1245,46 @@ FAULTS = (
         "float(len(uploads) ** self.alpha)",
         "1.0",
         ("tests/algorithms/test_sglr.py",),
+    ),
+    Fault(
+        "late-clients-of-a-shared-model-are-sent-no-weights",
+        "algorithms",
+        "src/fedsplit/algorithms/ho_sfl.py",
+        "self.holders = set(cohort.clients)",
+        "self.holders |= set(cohort.clients)",
+        ("tests/algorithms/test_ho_sfl.py",),
+    ),
+    Fault(
+        "weights-stay-moved-after-a-probe",
+        "algorithms",
+        "src/fedsplit/algorithms/ho_sfl.py",
+        "            each.copy_(start)\n        return torch.stack(found, -1)",
+        "            pass\n        return torch.stack(found, -1)",
+        ("tests/algorithms/test_ho_sfl.py",),
+    ),
+    Fault(
+        "weights-of-a-shared-model-are-coded",
+        "building",
+        "src/fedsplit/building/run.py",
+        "exact_weights=rule.answers_seeds,",
+        "exact_weights=False,",
+        ("tests/algorithms/test_ho_sfl.py",),
+    ),
+    Fault(
+        "seeds-below-0-are-taken",
+        "transport",
+        "src/fedsplit/transport/grpc/client/worker.py",
+        "if min(seeds) < 0:",
+        "if False:",
+        ("tests/transport/test_hostile.py",),
+    ),
+    Fault(
+        "clients-without-a-step-are-sent-no-seeds",
+        "transport",
+        "src/fedsplit/transport/cohort.py",
+        "if probed != step or client not in aware]",
+        "if probed != step]",
+        ("tests/algorithms/test_ho_sfl.py",),
     ),
     Fault(
         "stateless-clients-lose-aligned-models",
@@ -1447,6 +1488,22 @@ FAULTS = (
         "if exact or not adapted else",
         "if exact or adapted else",
         ("tests/tasks/attack/test_attack.py",),
+    ),
+    Fault(
+        "clusters-of-lengths",
+        "tasks",
+        "src/fedsplit/tasks/attack/labels.py",
+        "directions, best = functional.normalize(x.double()),",
+        "directions, best = x.double(),",
+        ("tests/tasks/attack/test_labels.py",),
+    ),
+    Fault(
+        "bias-moves-the-other-way",
+        "tasks",
+        "src/fedsplit/tasks/attack/updates.py",
+        "(softmax + (after[bias] - before[bias]) / rate)",
+        "(softmax - (after[bias] - before[bias]) / rate)",
+        ("tests/tasks/attack/test_labels.py",),
     ),
     Fault(
         "a-defence-is-forgotten",
@@ -2102,9 +2159,17 @@ FAULTS = (
         "states-stay-with-the-worker-that-had-them",
         "parties",
         "src/fedsplit/parties/spread/engine.py",
-        "if self._home.get(c, worker) != worker",
-        "if self._home.get(c, worker) is None",
+        "if self.homes.get(c, worker) != worker",
+        "if self.homes.get(c, worker) is None",
         ("tests/cluster/test_same_results.py",),
+    ),
+    Fault(
+        "copies-lose-their-optimizer-where-they-change-workers",
+        "parties",
+        "src/fedsplit/parties/spread/copies.py",
+        "for state in self._engine.answers(asked):\n            self._here |= state",
+        "for state in self._engine.answers(asked):\n            self._here |= {}",
+        ("tests/cluster/test_lost_workers.py",),
     ),
     Fault(
         "all-units-go-to-one-worker",
@@ -2121,6 +2186,38 @@ FAULTS = (
         "if parts.algorithm_class.takes_turns:",
         "if not parts.algorithm_class.takes_turns and False:",
         ("tests/cluster/test_same_results.py",),
+    ),
+    Fault(
+        "bytes-of-a-round-that-begins-again-are-not-counted",
+        "training",
+        "src/fedsplit/training/recovery.py",
+        "self._ledger.add_again(t, direction, size)",
+        "pass",
+        ("tests/cluster/test_lost_workers.py",),
+    ),
+    Fault(
+        "a-lost-worker-costs-a-round-that-clients-do-not-need",
+        "training",
+        "src/fedsplit/training/recovery.py",
+        "if self._every_round or (saved == 0 and self._kept is None):",
+        "if saved == 0 and self._kept is None:",
+        ("tests/cluster/test_lost_workers.py",),
+    ),
+    Fault(
+        "clients-keep-what-they-had-when-a-run-goes-back",
+        "parties",
+        "src/fedsplit/parties/spread/engine.py",
+        'self.tell(worker, "clear")',
+        "pass",
+        ("tests/cluster/test_lost_workers.py",),
+    ),
+    Fault(
+        "a-cluster-goes-on-without-those-it-needs",
+        "cluster",
+        "src/fedsplit/cluster/in_process.py",
+        "if len(self.there) < self.min_workers:",
+        "if len(self.there) < 0:",
+        ("tests/cluster/test_lost_workers.py",),
     ),
     Fault(
         "an-edited-key-is-taken-at-a-resume",

@@ -30,10 +30,16 @@ INDEPENDENT = (
     "network",
     "tracker",
     "engine",
+    "cluster",
+    "optimizer",
+    "quant",
+    "task",
+    "transport",
+    "generation",
 )
 """Groups whose choices do not depend on each other: one run trains a choice of each."""
-OVER_THE_NETWORK = {("task", "client"), ("transport", "grpc")}
-"""Need a server, or processes of clients: trained in `tests/transport`."""
+OVER_THE_NETWORK = {("task", "client"), ("transport", "grpc"), ("cluster", "ray")}
+"""Need a server, or processes of clients or workers: trained in `tests/transport` and `tests/cluster`."""
 CHOICES = sorted(path.relative_to(CONFIGS).with_suffix("") for path in CONFIGS.glob("*/*.yaml"))
 TRAINED_HERE = [
     each

@@ -58,18 +58,19 @@ def closed_forms(algorithm: str) -> list[dict[tuple[str, str], int]]:
     both = {(d, "client_weights"): M * C for d in DIRECTIONS}
     uploads = {("up", "smashed"): N * Z, ("up", "labels"): N}
     auxiliary = {(d, "auxiliary_weights"): M * A for d in DIRECTIONS}
-    full = {(d, "full_weights"): M * (C + S) for d in DIRECTIONS}
-    if algorithm.startswith("fed_"):
-        return [full] * 3
-    if algorithm == "scaffold":
-        return [full | {(d, "control_variates"): M * (C + S) for d in DIRECTIONS}] * 3
+    if algorithm.startswith("fed_") or algorithm == "scaffold":
+        kinds = ("full_weights", "control_variates") if algorithm == "scaffold" else ("full_weights",)
+        return [{(d, kind): M * (C + S) for d in DIRECTIONS for kind in kinds}] * 3
     if algorithm == "ampere":
         return [both | auxiliary, uploads | {("down", "client_weights"): M * C}, {}]
-    if algorithm == "sglr":  # one gradient a step for all; the largest client has 44 samples
-        return [both | uploads | {("down", "cut_gradient"): 44 * Z}] * 3
+    if algorithm == "ho_sfl":  # two probes, six steps
+        answers = {(d, "scalars"): M * 6 * 8 for d in DIRECTIONS} | {("down", "seeds"): M * 6 * 8}
+        later = uploads | answers | {("down", "cut_gradient"): N * Z}
+        return [later | {("down", "client_weights"): M * C}, later, later]
     if algorithm in ("lgl_sl", "heron"):
         return [both | uploads | auxiliary] * 3
-    return [both | uploads | {("down", "cut_gradient"): N * Z}] * 3
+    rows = 44 if algorithm == "sglr" else N  # one gradient a step for all; the largest client has 44 samples
+    return [both | uploads | {("down", "cut_gradient"): rows * Z}] * 3
 
 
 @pytest.mark.parametrize("algorithm", METHODS)
@@ -80,8 +81,9 @@ def test_bytes_of_every_round_are_the_closed_form_and_that_of_the_algorithm_itse
         counted = {(d, kind): record.bytes[d][kind] for d in DIRECTIONS for kind in KINDS}
         assert counted == dict.fromkeys(counted, 0) | each
     totals = [sum(each.values()) for each in expected]
-    load = partial(type(run.algorithm).round_load, **{"phi": 1.0} if algorithm == "sglr" else {})
-    assert load(terms_of(run)) == totals[0]
+    of_settings: dict[str, Any] = {"sglr": {"phi": 1.0}, "ho_sfl": {"probes": 2}}
+    load = partial(type(run.algorithm).round_load, **of_settings.get(algorithm, {}))
+    assert load(terms_of(run)) == totals[0 if algorithm == "ampere" else -1]
     if isinstance(run.algorithm, Ampere):
         assert run.algorithm.upload_load(terms_of(run)) == totals[1]
 

@@ -4,7 +4,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
 
-from fedsplit.building.algorithm import build_algorithm, find_algorithm, find_local_rule
+from fedsplit.building.algorithm import (
+    build_algorithm,
+    build_copies,
+    build_server,
+    find_algorithm,
+    find_local_rule,
+)
 from fedsplit.building.alignment import build_alignment
 from fedsplit.building.batches_of_one import refuse_batches_of_one
 from fedsplit.building.blueprint import build_blueprint
@@ -34,6 +40,7 @@ from fedsplit.network.network import Network
 from fedsplit.optim.optimizers import Optimizer
 from fedsplit.optim.schedules import Schedule
 from fedsplit.parties.engine import Engine
+from fedsplit.parties.server_copies import SequentialCopies
 from fedsplit.parties.spread.worker import SpreadWorker
 from fedsplit.privacy.noise import Secrets
 from fedsplit.recording.ledger import Ledger
@@ -149,6 +156,7 @@ def build_clients(
             lambda: models.coded_shape,
             data.dataset.objective,
             models.halves.padding,
+            exact_weights=rule.answers_seeds,  # of clients that share one model
             trunk_shapes=models.trunk_shapes,
         ),
         memory=build_memory(config),
@@ -208,6 +216,7 @@ def carried_run(parts: ClientParts, ledger: Ledger) -> RunSetting:
         ledger=ledger,
         build=run_of_member,
         frozen_digest=parts.models.frozen_digest,
+        probes=parts.rule.probes if parts.rule.answers_seeds else 0,
     )
 
 
@@ -223,14 +232,19 @@ def build_worker(config: Plain, data: Data, held: Sequence[Weights | None]) -> S
     Args:
         config: plain values of the run's configuration, with the engine that was decided on.
         data: of the run.
-        held: what client model, server model, auxiliary model and tail of the run hold.
+        held: what the parts of the model hold, and the auxiliary model.
     """
     parsed = RunConfig.parse(config)
     prepare_process(parsed)
     parts = build_clients(parsed, given=data)
-    halves = parts.models.halves
-    modules = (halves.client, halves.server, parts.models.auxiliary, halves.tail)
-    for module, weights in zip(modules, held, strict=True):
+    for module, weights in zip((*parts.models.halves.modules, parts.models.auxiliary), held, strict=True):
         if module is not None and weights is not None:
             module.load_state_dict(weights)
-    return SpreadWorker(parts.engine, parts.device)
+    copies = build_copies(parts)
+    return SpreadWorker(
+        parts.engine,
+        parts.device,
+        copies=copies if isinstance(copies, SequentialCopies) else None,
+        alignment=build_alignment(parts),
+        server=build_server(parts),
+    )

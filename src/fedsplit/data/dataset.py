@@ -17,7 +17,7 @@ from fedsplit.objectives.objective import Objective
 
 @dataclass(frozen=True)
 class Sizes:
-    """What models are built for.
+    """Sizes that models are built for.
 
     Args:
         arguments: keyword arguments of every model.
@@ -74,7 +74,7 @@ class Dataset:
         return self
 
     def fingerprint(self, partition: Partition) -> Fingerprint:
-        """What the data of a run are told from others by, as they are before clients see them.
+        """Fingerprint of the data of a run as they are before clients see them.
 
         Args:
             partition: of the training samples over clients.

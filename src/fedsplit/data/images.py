@@ -173,7 +173,7 @@ def _parts(index: Tensor) -> Iterator[Tensor]:
 
 
 def image_sizes(num_classes: int, channels: int, side: int) -> Sizes:
-    """What models of such images are built for."""
+    """Sizes that models of such images are built for."""
     arguments = {"num_classes": num_classes, "channels": channels, "image_size": side}
     return Sizes(arguments, (channels, side, side), num_classes)
 

@@ -19,7 +19,7 @@ class ClientShards(Sequence[Tensor]):
 
     @property
     def indices(self) -> Tensor:
-        """Of all clients, one after the other."""
+        """Indices of all clients, one client after the other."""
         return torch.from_numpy(self.partition.block(0, len(self)).indices)
 
     @overload

@@ -32,7 +32,7 @@ MOST_CLIENTS, MOST_CLASSES = 100_000_000, 100_000
 
 
 class Damaged(ValueError):
-    """What is wrong with a file, in words that begin with its name."""
+    """Description of a damaged file, in words that begin with its name."""
 
 
 def text(path: Path, most: int = MIB) -> str:
@@ -53,7 +53,7 @@ def text(path: Path, most: int = MIB) -> str:
 
 
 def yaml_in(path: Path, most: int = MIB, most_values: int = 100_000) -> Any:
-    """What a YAML file holds: plain values, without tags and aliases.
+    """Content of a YAML file: plain values, without tags and aliases.
 
     Raises:
         OSError: it cannot be read.
@@ -91,7 +91,7 @@ def _check_events(name: str, events: Iterable[yaml.Event], most_values: int) -> 
 
 
 def json_in(path: Path, most: int = 4 * MIB, most_digits: int = 19) -> Any:
-    """What a JSON file of at most so many bytes holds, with whole numbers of at most so many digits.
+    """Content of a JSON file of at most so many bytes, with whole numbers of at most so many digits.
 
     Raises:
         OSError: it cannot be read.

@@ -68,7 +68,7 @@ class ClassCounts:
 
     @property
     def clients(self) -> int:
-        """Their number."""
+        """Number of clients that are counted."""
         return int(self.table[:, 0].max()) + 1
 
     @property
@@ -106,7 +106,7 @@ class ClassCounts:
 
 
 def read_class_counts(run: Path) -> ClassCounts:
-    """What a run left in `class_counts.csv`; classes beyond the last that a client has any of are lost.
+    """Class counts of a run's `class_counts.csv`; classes beyond the last that a client has any of are lost.
 
     Bytes of a class's name that are no text are read as escapes, as they can be drawn.
 

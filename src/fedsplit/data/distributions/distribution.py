@@ -1,4 +1,4 @@
-"""What a distribution of data over clients is."""
+"""Distributions of data over clients."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence

@@ -7,7 +7,7 @@ from fedsplit.data.partition import Pieces
 
 
 class Own(Distribution):
-    """What a client holds is all it has; nobody divides it, and the server never sees it."""
+    """Division where each client has data of its own, which the server never sees."""
 
     at_clients = True
 

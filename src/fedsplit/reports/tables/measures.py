@@ -1,4 +1,4 @@
-"""What a run is judged by: numbers that a table compares."""
+"""Numbers by which a table compares runs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ def measures(names: Sequence[str], targets: Sequence[float]) -> list[Measure]:
 
 
 def usual(runs: Sequence[Run]) -> list[str]:
-    """What a table has that was not asked for columns: what a run has, and does not depend on the machine."""
+    """Names of the usual columns: those that some run has, and that do not depend on the machine."""
     return [
         name
         for name in NAMES

@@ -16,8 +16,9 @@ class Finding:
     """What an attacker found out; None stands where it does not look for that.
 
     Args:
-        attacker: its name, and which of its ways if it has several.
+        attacker: its name.
         adapted: whether it learned from what went through defence and codec.
+        way: which of its ways, if it has several.
         epochs: that it was trained for; 0 where it has a closed form.
         psnr: of reconstructed targets, dB.
         ssim: the same.
@@ -30,6 +31,7 @@ class Finding:
 
     attacker: str
     adapted: bool | None = None
+    way: str = ""
     epochs: int = 0
     psnr: SampleMean | None = None
     ssim: SampleMean | None = None
@@ -38,6 +40,13 @@ class Finding:
     label_auc: float | None = None
     others: dict[str, float] = field(default_factory=dict)
     images: Tensor | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def title(self) -> str:
+        """The attacker, its way, and whether it did not adapt, in a few words."""
+        return ", ".join(
+            filter(None, (self.attacker, self.way, "not adapted" if self.adapted is False else ""))
+        )
 
 
 class Attacker(ABC):

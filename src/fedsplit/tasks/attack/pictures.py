@@ -72,11 +72,7 @@ def _mosaic(lines: Sequence[Tensor]) -> NDArray[np.floating]:
 def row_label(row: AttackRow) -> str:
     """What was sent, who attacked, and how near the images are, in two lines."""
     found = row.finding
-    if found.attacker == "mean":
-        first = "mean image"
-    else:
-        unadapted = ", not adapted" if found.adapted is False else ""
-        first = f"{row.setting.title}: {found.attacker}{unadapted}"
+    first = "mean image" if found.attacker == "mean" else f"{row.setting.title}: {found.title}"
     if found.psnr is None or found.ssim is None:
         return first
     return f"{first}\n{found.psnr.mean:.1f} dB, SSIM {found.ssim.mean:.2f}"

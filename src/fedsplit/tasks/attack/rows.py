@@ -32,6 +32,7 @@ class AttackRow:
         found = self.finding
         return {
             "attacker": found.attacker,
+            "way": found.way,
             "adapted": found.adapted,
             "epochs": found.epochs,
             **vars(self.setting),
@@ -50,13 +51,11 @@ def _estimate(name: str, estimate: SampleMean | None) -> dict[str, object]:
 
 def write_rows(folder: Path, rows: Sequence[AttackRow], about: Mapping[str, object]) -> None:
     """Write `attack.csv`, the same bytes for the same run and seed, and `attack.json` with what is not."""
-    plain = [row.plain() for row in rows]
+    others = dict.fromkeys(name for row in rows for name in row.finding.others)
+    plain = [{**row.plain(), **others, **row.finding.others} for row in rows]
     write_csv(folder / "attack.csv", list(plain[0]), (list(each.values()) for each in plain))
-    detailed = [
-        {**each, **row.finding.others, "cpu_seconds": row.seconds}
-        for each, row in zip(plain, rows, strict=True)
-    ]
-    write_json(folder / "attack.json", {**about, "rows": detailed})
+    timed = [{**each, "cpu_seconds": row.seconds} for each, row in zip(plain, rows, strict=True)]
+    write_json(folder / "attack.json", {**about, "rows": timed})
 
 
 def rows_table(rows: Sequence[AttackRow]) -> Table:
@@ -71,7 +70,7 @@ def rows_table(rows: Sequence[AttackRow]) -> Table:
         table.add_row(
             setting.cut + (" *" if setting.recut else ""),
             setting.title,
-            found.attacker + (" (not adapted)" if found.adapted is False else ""),
+            found.title,
             _shown(found.psnr, 2),
             _shown(found.ssim, 3),
             _shown(found.reidentified, 1, 100),

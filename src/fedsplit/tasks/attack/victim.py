@@ -16,6 +16,7 @@ from fedsplit.building.device import find_device
 from fedsplit.building.models import build_models, build_whole_model, cut_name
 from fedsplit.building.trained_start import TrainedStart
 from fedsplit.computing.model_state import ModelState, compute_format
+from fedsplit.config.component import Component
 from fedsplit.config.run_config import RunConfig
 from fedsplit.data.batches import batch_slices
 from fedsplit.data.images import ImageDataset, Images
@@ -72,6 +73,10 @@ class AttackedRun:
     def named_by(cls, asked: RunConfig) -> Self:
         """That of the run that a command names by `run`."""
         return cls(user_path(asked.origin.run or "", "run"), asked)
+
+    def changed(self, *, transport: Component) -> RunConfig:
+        """Its configuration with another transport."""
+        return replace(self.config, transport=transport)
 
     @property
     def dataset(self) -> ImageDataset:
@@ -160,7 +165,9 @@ class AttackedRun:
         Raises:
             UserError: it cannot be cut there.
         """
-        config = self.config.changed({"model.cut": cut})
+        config = self.config.changed(
+            {"model.cut": cut, "model.tail_cut": None}
+        )  # clients hold a tail, or not
         estimator = config.estimator.build(GradientEstimator)
         try:
             models = build_models(config, self.data, self.device, estimator, client_head="server")

@@ -1,4 +1,4 @@
-"""What a run's client model costs and gains at each precision."""
+"""Comparison of a run's client model at each precision."""
 
 import shutil
 from dataclasses import dataclass

@@ -107,6 +107,8 @@ def expected_tensors(
     _check_losses(verb, answer.done, expectations, samples)
     if answer.done.difference != pending.difference:
         raise Corrupt("weights came as a difference, or did not, where the other was due")
+    if verb.WhichOneof("content") == "probe":
+        return [expectations.slopes()]
     if verb.WhichOneof("content") == "step_tail":
         return expectations.trunk_gradient(expectations.batch(samples, verb.identity.step))
     if verb.WhichOneof("content") != "upload_weights":
