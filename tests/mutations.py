@@ -833,6 +833,14 @@ FAULTS = (
         ("tests/training/test_kept_clients.py",),
     ),
     Fault(
+        "kept-state-is-estimated-without-optimizers",
+        "building",
+        "src/fedsplit/building/kept_state.py",
+        "return learn * (1 + slots)",
+        "return learn",
+        ("tests/building/test_kept_state.py",),
+    ),
+    Fault(
         "stack-of-clients-holds-itself",
         "computing",
         "src/fedsplit/computing/stacked_state.py",

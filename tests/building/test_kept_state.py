@@ -76,7 +76,7 @@ def test_state_beyond_the_machine_is_refused_and_says_what_keeps_less(
     tiny(*many, "auxiliary.memory_mb=0.1", "rounds=100")  # what is beyond is in files
     tiny(*many, "auxiliary.memory_mb=null", "rounds=100", "auxiliary.keep_clients=4")
     monkeypatch.setattr(kept_state, "_room", lambda: 1e3)
-    with pytest.raises(UserError, match=r"^auxiliary.keep_clients=None: .* has room for 0.0 MB"):
+    with pytest.raises(UserError, match=r"^auxiliary.keep_clients=null: .* has room for 0.0 MB"):
         tiny(*many, "auxiliary.memory_mb=0.1", "rounds=100")
 
 
