@@ -1526,8 +1526,8 @@ FAULTS = (
         "checksum-of-values-is-not-checked",
         "recording",
         "src/fedsplit/recording/checkpoint.py",
-        "_checksum(path / name) for name in (_TENSORS, _VALUES, *settled)):",
-        "_checksum(path / name) for name in (_TENSORS, *settled)):",
+        "_checksum(path / name) for name in (_TENSORS, _VALUES, *shared)):",
+        "_checksum(path / name) for name in (_TENSORS, *shared)):",
         ("tests/recording/test_checkpoint.py",),
     ),
     Fault(
