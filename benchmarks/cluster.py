@@ -31,7 +31,7 @@ from fedsplit.training.experiment import Experiment
 from tests.cluster.ray_processes import marked, processes
 
 _CLIENTS = 10
-_RESNET = ("model=resnet18", "dataset.max_train=320", "batch_size=32", "engine=sequential")
+_RESNET = ("model=resnet18", "dataset.max_train=960", "batch_size=32", "engine=sequential")
 _CONV = (
     "algorithm=fed_avg",
     "model=simple_conv",
@@ -126,9 +126,15 @@ def memory(rounds: int, folder: Path) -> None:
         "algorithm=fed_avg",
         "dataset=image_folder",
         f"dataset.root={folder}",
-        "dataset.max_train=2000",
+        "dataset.max_train=400",
     )
-    settings += ("model=digits_cnn", f"num_clients={_CLIENTS}", "progress=false", "eval_interval=1000")
+    settings += (
+        "model=digits_cnn",
+        "batch_size=40",
+        f"num_clients={_CLIENTS}",
+        "progress=false",
+        "eval_interval=1000",
+    )
     with marked() as mark:
         run = experiment(*settings, "engine=sequential", "cluster=ray", "cluster.workers=2")
         with run.transport.opened(folder):

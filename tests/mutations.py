@@ -1514,6 +1514,14 @@ FAULTS = (
         ("tests/tasks/attack/test_labels.py",),
     ),
     Fault(
+        "clients-are-driven-away",
+        "tasks",
+        "src/fedsplit/tasks/attack/imposter.py",
+        'loss = functional.binary_cross_entropy_with_logits(told, torch.ones_like(told), reduction="sum")',
+        'loss = functional.binary_cross_entropy_with_logits(told, torch.zeros_like(told), reduction="sum")',
+        ("tests/tasks/attack/test_hijack.py",),
+    ),
+    Fault(
         "a-defence-is-forgotten",
         "tasks",
         "src/fedsplit/tasks/attack/channel.py",
