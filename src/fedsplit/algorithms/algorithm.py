@@ -81,6 +81,8 @@ class Algorithm(ABC):
 
     client_head: ClassVar[ClientHead]
     """What a client holds behind its client model."""
+    copies_server: ClassVar[bool] = False
+    """Whether the server keeps a copy of the server model, with its optimizer, for each client."""
     takes_turns: ClassVar[bool] = False
     """Whether clients train one after the other by definition, so that they cannot be computed at once."""
     takes_tail: ClassVar[bool] = False

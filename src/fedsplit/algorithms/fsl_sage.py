@@ -87,6 +87,9 @@ class FslSage(CseFsl):
         if t < self.warm_start:
             return super().run_round(t, cohort)
         losses: list[BatchLoss] = []
+        self.alignment.enter(cohort.clients)
+        for client in self.alignment.dropped:
+            self._errors.pop(client, None)
 
         cohort.install("client", self.client_weights)
         due = [client for client in cohort.clients if self.is_due(client, t)]

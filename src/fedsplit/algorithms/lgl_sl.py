@@ -24,6 +24,7 @@ class LglSl(CopiedServer, LocalLoss):
     Losses", FL-ICML 2021.
     """
 
+    copies_server = True
     timeline = LglSlTimeline()
     label = "LGL-SL"
     place = 8

@@ -22,6 +22,7 @@ class SplitFedV1(CopiedServer):
 
     client_head = "none"
     takes_tail = True
+    copies_server = True
     timeline = SplitFedV1Timeline()
     label = "SplitFed v1"
     place = 1

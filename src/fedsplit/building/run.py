@@ -21,6 +21,7 @@ from fedsplit.building.defence import build_defence, with_private_gradients
 from fedsplit.building.device import find_device
 from fedsplit.building.engines import decide_engine
 from fedsplit.building.evaluation import build_evaluator, build_local_evaluator
+from fedsplit.building.kept_state import estimate_kept_state, refuse_state_beyond_machine
 from fedsplit.building.models import build_models, refuse_tail, set_models_computation
 from fedsplit.building.parts import ClientParts, Ingredients, RunParts
 from fedsplit.building.process import prepare_process
@@ -68,7 +69,7 @@ def build_run(config: RunConfig, start: TrainedStart | None = None) -> RunParts:
     network = clients.config.network.build(Network)
     clock = build_clock(clients, network)
     ledger = Ledger(keeps_messages=clock is not None)
-    return RunParts(
+    parts = RunParts(
         **vars(clients),
         alignment=alignment,
         algorithm=algorithm,
@@ -79,6 +80,9 @@ def build_run(config: RunConfig, start: TrainedStart | None = None) -> RunParts:
         evaluate=build_evaluator(clients),
         evaluate_locally=build_local_evaluator(clients),
     )
+    if (kept := estimate_kept_state(parts)) is not None:
+        refuse_state_beyond_machine(kept)
+    return parts
 
 
 def build_clients(

@@ -77,6 +77,18 @@ class Memory:
         fits = isinstance(kept, Tensor) and kept.shape == tree.shape and kept.dtype == tree.dtype
         return (kept if fits else self.empty(tree)).copy_(tree.detach())
 
+    def release(self, tree: Any) -> None:
+        """Take tensors that this gave, and that nobody needs any more, out of the account."""
+        if isinstance(tree, dict):
+            for each in tree.values():
+                self.release(each)
+        elif isinstance(tree, Tensor):
+            size = tree.numel() * tree.element_size()
+            if tree.device.type == "cpu" and tree.is_shared():  # type: ignore[no-untyped-call]
+                self.mapped -= size
+            else:
+                self.used -= size
+
 
 def _mapped(size: torch.Size, dtype: torch.dtype, needed: int) -> Tensor:
     with tempfile.NamedTemporaryFile(prefix="fedsplit-") as file:

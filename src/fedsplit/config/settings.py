@@ -122,6 +122,7 @@ class AlignmentSettings(Topic):
     align_epochs: PositiveInt
     align_batch_size: PositiveInt
     max_dataset_size: PositiveInt
+    keep_clients: PositiveInt | None
     memory_mb: PositiveFloat | None
     align_tolerance: BelowOne | None
     optimizer: Component

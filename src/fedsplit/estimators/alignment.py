@@ -16,6 +16,7 @@ from fedsplit.estimators.fit import Fit
 from fedsplit.estimators.ring import Ring
 from fedsplit.objectives.objective import Objective
 from fedsplit.randomness import generator, seed_of
+from fedsplit.state.by_client import ByClient
 from fedsplit.state.state import State
 from fedsplit.state.weights import Weights
 
@@ -94,6 +95,7 @@ class Alignment:
         tolerance: ends an alignment early, see `Settling`; 0 is never.
         memory: where rings and auxiliary models are set aside.
         padding: what smashed data are behind the end of a text.
+        keep_clients: clients whose rings and auxiliary models are kept, see `enter`; None keeps all.
     """
 
     def __init__(
@@ -109,7 +111,11 @@ class Alignment:
         tolerance: float = 0.0,
         memory: Memory | None = None,
         padding: float = 0.0,
+        keep_clients: int | None = None,
     ) -> None:
+        self._keep_clients = keep_clients
+        self.dropped: list[int] = []
+        """Clients that were dropped as the last round began; no part of the state."""
         self.memory, self._padding = memory or Memory(), padding
         self._new_auxiliary, self.estimator, self._objective = new_auxiliary, estimator, objective
         self._epochs, self._batch_size, self._capacity = epochs, batch_size, max_dataset_size
@@ -118,6 +124,29 @@ class Alignment:
         self._auxiliaries: dict[int, _Auxiliary] = {}
         self.fits: dict[int, Fit] = {}
         """What the last alignment of each client took; no part of the state."""
+
+    def enter(self, clients: Sequence[int]) -> None:
+        """Begin a round with some clients: there is room for them among the `keep_clients` that are kept.
+
+        What is kept of those is dropped that took part longest ago, and in the same round of those with
+        smaller numbers first. A client that comes again later aligns as if it had never taken part.
+        """
+        self.dropped = []
+        if self._keep_clients is None:
+            return
+        for client in sorted(clients):  # rings are in the order in which clients took part last
+            ring = self._ring(client)
+            del self._rings[client]
+            self._rings[client] = ring
+        self.dropped = list(self._rings)[: -self._keep_clients]
+        for client in self.dropped:
+            self._drop(client)
+
+    def _drop(self, client: int) -> None:
+        if (ring := self._rings.pop(client, None)) is not None:
+            ring.release()
+        if (auxiliary := self._auxiliaries.pop(client, None)) is not None:
+            self.memory.release(auxiliary.state)
 
     def last_round(self, client: int) -> int | None:
         """The round in which the client last aligned; None where it never did."""
@@ -254,19 +283,21 @@ class Alignment:
         }
 
     def state(self) -> State:
-        """State of all clients by client."""
+        """Everything kept, by client; rings in the order in which clients took part last."""
         return {
-            "rings": {str(client): ring.state() for client, ring in self._rings.items()},
-            "auxiliaries": {
-                str(client): {"model": auxiliary.state, "last_round": auxiliary.last_round}
-                for client, auxiliary in self._auxiliaries.items()
-            },
+            "rings": ByClient({str(client): ring.state() for client, ring in self._rings.items()}),
+            "auxiliaries": ByClient(
+                {
+                    str(client): {"model": auxiliary.state, "last_round": auxiliary.last_round}
+                    for client, auxiliary in self._auxiliaries.items()
+                }
+            ),
         }
 
     def load_state(self, state: State) -> None:
         """Take over what `state` gave."""
-        self._rings.clear()
-        self._auxiliaries.clear()
+        for client in list(self._rings | self._auxiliaries):
+            self._drop(client)
         for client, kept in state["auxiliaries"].items():
             model = self._new_auxiliary()
             model.load_state(kept["model"])

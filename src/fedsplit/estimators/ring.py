@@ -37,7 +37,9 @@ class Ring:
             self._y = self._memory.empty(y, self.capacity, *y.shape[1:])
         z, y = z[-self.capacity :], y[-self.capacity :]
         if y.dim() == 2 and y.shape[1] > self._y.shape[1]:  # what was kept gets longer
-            self._z, self._y = lengthened(self._z, self._y, y.shape[1], self._padding)
+            longer = lengthened(self._z, self._y, y.shape[1], self._padding)
+            self.release()
+            self._z, self._y = map(self._memory.keep, longer)
         elif y.dim() == 2:
             z, y = lengthened(z, y, self._y.shape[1], self._padding)
         places = (self._next + torch.arange(len(y), device=y.device)) % self.capacity
@@ -62,6 +64,10 @@ class Ring:
             self._next = 0
         return self._z[: self._count], self._y[: self._count]
 
+    def release(self) -> None:
+        """Take its blocks out of the account of memory, as it is dropped."""
+        self._memory.release({"z": self._z, "y": self._y})
+
     def state(self) -> State:
         """The samples kept, oldest first, as `samples` gives them."""
         if self._count == 0:
@@ -71,6 +77,7 @@ class Ring:
 
     def load_state(self, state: State, device: torch.device) -> None:
         """Take over what `state` gave, to keep it on `device`."""
+        self.release()
         self._z = self._y = None
         self._next = self._count = 0
         if state["z"] is not None:

@@ -235,6 +235,10 @@ class Engine(ABC):
         """Take over the state of some clients, as `take` gives it, beside that of others."""
 
     @abstractmethod
+    def drop_heads(self, clients: Collection[int]) -> None:
+        """Drop heads that clients keep without having any other state; they are given others."""
+
+    @abstractmethod
     def forget(self) -> None:
         """Drop what clients keep from round to round, but for heads of their own."""
 

@@ -77,7 +77,7 @@ class Sequential(Engine):
 
     def load_state(self, state: State) -> None:
         self._workers.clear()
-        self._heads.clear()
+        self.drop_heads(list(self._heads))
         self.give(state)
 
     def take(self, clients: Collection[int]) -> State:
@@ -88,14 +88,19 @@ class Sequential(Engine):
                 state[str(client)] = worker.state()
             elif own is not None:
                 state[str(client)] = {"body": None, "head": {"weights": own}}
+            self.blueprint.memory.release(own)
         return state
 
     def give(self, state: State) -> None:
         for client, kept in state.items():
             if kept["body"] is None:
-                self._heads[int(client)] = dict(kept["head"]["weights"])
+                self._heads[int(client)] = self.blueprint.memory.keep(kept["head"]["weights"])
             else:
                 self.worker(int(client)).load_state(kept)
+
+    def drop_heads(self, clients: Collection[int]) -> None:
+        for client in clients:
+            self.blueprint.memory.release(self._heads.pop(client, None))
 
     def forget(self) -> None:
         if self.blueprint.keeps_head:

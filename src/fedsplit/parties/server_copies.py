@@ -18,6 +18,7 @@ from fedsplit.parties.members import Members, largest_first
 from fedsplit.parties.messages import BatchLoss, StackedGradients, Tail, Upload, UploadStack, stacks_of
 from fedsplit.parties.split_server import SplitServer
 from fedsplit.randomness import seed_of
+from fedsplit.state.by_client import ByClient
 from fedsplit.state.state import State
 from fedsplit.state.weights import StackedWeights, Weights
 
@@ -88,7 +89,7 @@ class SequentialCopies(ServerCopies):
         return [self._copy(client).weights() for client in clients]
 
     def state(self) -> State:
-        return {str(client): copy.state() for client, copy in self._copies.items()}
+        return ByClient({str(client): copy.state() for client, copy in self._copies.items()})
 
     def load_state(self, state: State) -> None:
         self._copies.clear()
@@ -194,7 +195,7 @@ class StackedCopies(ServerCopies):
         }
 
     def state(self) -> State:
-        return {str(client): kept for client, kept in self._all().items()}
+        return ByClient({str(client): kept for client, kept in self._all().items()})
 
     def load_state(self, state: State) -> None:
         self._members = None

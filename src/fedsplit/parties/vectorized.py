@@ -219,7 +219,8 @@ class Vectorized(Engine):
         return {str(client): {"head": None, **each} for client, each in kept.items()}
 
     def load_state(self, state: State) -> None:
-        self._stacks, self._pending, self._set_aside, self._heads = [], [], {}, {}
+        self._stacks, self._pending, self._set_aside = [], [], {}
+        self.drop_heads(list(self._heads))
         self.give(state)
 
     def take(self, clients: Collection[int]) -> State:
@@ -233,6 +234,7 @@ class Vectorized(Engine):
                 state[str(client)] = {"head": None, **kept}
             elif head is not None:
                 state[str(client)] = {"body": None, "head": {"weights": head}}
+            self.blueprint.memory.release(head)
         return state
 
     def give(self, state: State) -> None:
@@ -240,7 +242,11 @@ class Vectorized(Engine):
             if kept["body"]:
                 self._set_aside[int(client)] = dict(kept)
             else:
-                self._heads[int(client)] = kept["head"]["weights"]
+                self._heads[int(client)] = self.blueprint.memory.keep(kept["head"]["weights"])
+
+    def drop_heads(self, clients: Collection[int]) -> None:
+        for client in clients:
+            self.blueprint.memory.release(self._heads.pop(client, None))
 
     def forget(self) -> None:
         if self.blueprint.keeps_head:

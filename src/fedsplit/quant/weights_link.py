@@ -113,6 +113,12 @@ class Downlink(_Link):
         coded = self._coded(_difference(meant, held), codec, seed, difference=True)
         return Delivery(added(held, _decoded(coded)), list(coded.values()), codec, difference=True)
 
+    def drop(self, clients: Collection[int]) -> None:
+        """Forget what clients hold, and send it whole the next time."""
+        for client in clients:
+            self._held.pop(client, None)
+            self._shared_in.pop(client, None)
+
     def state(self) -> State:
         """Weights that clients hold, each version once."""
         versions = {id(held): held for held in self._held.values()}

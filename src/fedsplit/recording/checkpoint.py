@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import file_digest, sha256
@@ -17,13 +18,17 @@ from fedsplit.errors import UserError, shortened
 from fedsplit.files.bounded import MIB, json_in, text
 from fedsplit.files.form import Misfit, check_form, check_keys
 from fedsplit.files.whole import appearing
+from fedsplit.state.by_client import ByClient
 from fedsplit.state.settled import Settled
 from fedsplit.state.state import State
 
 _TENSORS, _VALUES, _CHECKSUMS = "state.safetensors", "state.json", "SHA256SUMS"
 _SETTLED = re.compile(r"settled-[0-9a-f]{64}\.safetensors")
 """What stays as it is, see `Settled`: a file that checkpoints share, named by its content."""
+_CLIENT = re.compile(r"client-(0|[1-9][0-9]*)\.safetensors")
+"""What is kept of a client, see `ByClient`: a file that checkpoints share while no round changes it."""
 _PARTIAL = ".partial"
+_MOST_VALUES = 256 * MIB
 FORMAT = 4
 """Number of the form that checkpoints have; another one where fields come, go or mean something else."""
 _NAME = re.compile("round-[0-9]{6,18}")
@@ -32,12 +37,32 @@ KEPT = 2
 
 
 @dataclass(frozen=True)
+class Since:
+    """An earlier checkpoint of the same run, and what has changed since.
+
+    Args:
+        rounds: of that checkpoint.
+        changed: clients whose state may be another now.
+    """
+
+    rounds: int
+    changed: Collection[int]
+
+
+@dataclass(frozen=True)
 class Checkpoint:
-    """State after `rounds` rounds; `folder` is where it was read."""
+    """State of a run.
+
+    Args:
+        rounds: after which it is.
+        folder: where it was read.
+        since: with what files of clients are shared as it is saved; None: all are written.
+    """
 
     rounds: int
     state: State
     folder: Path | None = field(default=None, compare=False)
+    since: Since | None = field(default=None, compare=False)
 
     def unfit(self, misfit: Misfit) -> UserError:
         """Error to raise where its state is of another form than what is to take it over."""
@@ -51,12 +76,15 @@ def _unfit(folder: Path, misfit: Misfit) -> UserError:
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write `folder/round-<rounds>/`, whole or not at all, and drop all but the last two."""
+    """Write `folder/round-<rounds>/`, whole or not at all, and drop all but the last two.
+
+    Clients have a file each, which is shared with the checkpoint before where no round has changed them.
+    """
     folder.mkdir(exist_ok=True)
     # one that was run before stays: to replace it could lose the last one
     if _is_whole(folder, checkpoint.rounds):
         return
-    _write(folder, checkpoint, durable=True)
+    _write(folder, checkpoint, durable=True, apart=True)
     older = [rounds for rounds in kept(folder) if rounds < checkpoint.rounds]
     for rounds in older[: -(KEPT - 1)]:
         shutil.rmtree(_path(folder, rounds))
@@ -79,7 +107,7 @@ def replace(folder: Path, checkpoint: Checkpoint, *, needed: int, durable: bool)
         durable: whether it must outlive a loss of power, and not only a kill.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder, checkpoint, durable=durable)
+    _write(folder, checkpoint, durable=durable, apart=False)
     for rounds in kept(folder):
         if rounds < needed:
             shutil.rmtree(_path(folder, rounds))
@@ -104,12 +132,12 @@ def load(folder: Path, rounds: int) -> Checkpoint | None:
     path = _path(folder, rounds)
     try:
         sums = _sums(path)
-        settled = [name for name in sums if _SETTLED.fullmatch(name)]
-        if any(sums.get(name) != _checksum(path / name) for name in (_TENSORS, _VALUES, *settled)):
+        shared = [name for name in sums if _SETTLED.fullmatch(name) or _CLIENT.fullmatch(name)]
+        if any(sums.get(name) != _checksum(path / name) for name in (_TENSORS, _VALUES, *shared)):
             return None
-        values = json_in(path / _VALUES, 256 * MIB, most_digits=100)
+        values = json_in(path / _VALUES, _MOST_VALUES, most_digits=100)
         tensors = load_file(path / _TENSORS)
-        for name in settled:
+        for name in shared:
             tensors |= load_file(path / name)
     except (OSError, ValueError, SafetensorError):
         return None
@@ -126,23 +154,64 @@ def _path(folder: Path, rounds: int) -> Path:
     return folder / f"round-{rounds:06d}"
 
 
-def _write(folder: Path, checkpoint: Checkpoint, *, durable: bool) -> None:
-    """Write a checkpoint, whole or not at all; a damaged one of these rounds goes."""
+def _write(folder: Path, checkpoint: Checkpoint, *, durable: bool, apart: bool) -> None:
+    """Write a checkpoint, whole or not at all; a damaged one of these rounds goes.
+
+    Args:
+        apart: whether clients have files of their own.
+    """
     final = _path(folder, checkpoint.rounds)
     tensors: dict[str, Tensor] = {}
     settled: dict[str, Settled] = {}
-    values = _without_tensors(checkpoint.state, "", tensors, settled)
+    clients: dict[str, dict[str, Tensor]] | None = {} if apart else None
+    values = _without_tensors(checkpoint.state, "", tensors, settled, clients)
     with appearing(final, beside=_PARTIAL, durable=durable) as partial:
         partial.mkdir()
-        save_file(tensors, partial / _TENSORS)
+        save_file({name: _written(each) for name, each in tensors.items()}, partial / _TENSORS)
         (partial / _VALUES).write_text(
             json.dumps({"format": FORMAT, "rounds": checkpoint.rounds, "state": values}), encoding="utf-8"
         )
         sums = {name: _checksum(partial / name) for name in (_TENSORS, _VALUES)}
         sums |= dict(_settle(partial, prefix, each) for prefix, each in settled.items())
+        sums |= _save_clients(partial, clients or {}, checkpoint.since)
         lines = "".join(f"{checksum}  {name}\n" for name, checksum in sums.items())
         (partial / _CHECKSUMS).write_text(lines, encoding="utf-8")
         shutil.rmtree(final, ignore_errors=True)
+
+
+def _save_clients(
+    partial: Path, clients: Mapping[str, Mapping[str, Tensor]], since: Since | None
+) -> dict[str, str]:
+    """Put files of clients into a checkpoint, as links to those of the one before where nothing has changed.
+
+    Returns:
+        Their checksums, by name.
+    """
+    before, known, changed = partial, dict[str, str](), set[str]()
+    if since is not None:
+        before, changed = _path(partial.parent, since.rounds), set(map(str, since.changed))
+        with suppress(OSError, ValueError):  # a checkpoint that is gone has nothing to share
+            known = _sums(before)
+    sums = {}
+    for client, tensors in clients.items():
+        if not tensors:
+            continue
+        name = f"client-{client}.safetensors"
+        if client not in changed and name in known and _linked(before / name, partial / name):
+            sums[name] = known[name]
+        else:
+            save_file({key: _written(each) for key, each in tensors.items()}, partial / name)
+            sums[name] = _checksum(partial / name)
+    return sums
+
+
+def _linked(file: Path, link: Path) -> bool:
+    """Whether a file has another name now; not every file system has links."""
+    try:
+        link.hardlink_to(file)
+    except OSError:
+        return False
+    return True
 
 
 def _settle(partial: Path, prefix: str, settled: Settled) -> tuple[str, str]:
@@ -168,7 +237,7 @@ def _sums(path: Path) -> dict[str, str]:
     Raises:
         OSError, ValueError: they cannot be read.
     """
-    lines = text(path / _CHECKSUMS).splitlines()
+    lines = text(path / _CHECKSUMS, _MOST_VALUES).splitlines()
     return {name: checksum for checksum, _, name in (line.partition("  ") for line in lines)}
 
 
@@ -222,17 +291,28 @@ def _place(state: State, key: str, tensor: Tensor) -> None:
 
 
 def _without_tensors(
-    state: State, prefix: str, tensors: dict[str, Tensor], settled: dict[str, Settled]
+    state: State,
+    prefix: str,
+    tensors: dict[str, Tensor],
+    settled: dict[str, Settled],
+    clients: dict[str, dict[str, Tensor]] | None,
 ) -> State:
-    """The tree without its tensors, which go to `tensors` under their paths, or with others to `settled`."""
+    """The tree without its tensors, which go to `tensors` under their paths, or with others to `settled`.
+
+    Args:
+        clients: where those of each client go; None: to `tensors` too.
+    """
     values: State = {}
     for key, value in state.items():
         if isinstance(value, Tensor):
-            tensors[prefix + key] = _written(value)
+            tensors[prefix + key] = value
         elif isinstance(value, Settled):
             settled[f"{prefix}{key}/"], values[key] = value, {}
         elif isinstance(value, dict):
-            values[key] = _without_tensors(value, f"{prefix}{key}/", tensors, settled)
+            own = tensors
+            if clients is not None and isinstance(state, ByClient):
+                own = clients.setdefault(key, {})
+            values[key] = _without_tensors(value, f"{prefix}{key}/", own, settled, clients)
         else:
             values[key] = value
     return values

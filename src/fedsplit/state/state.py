@@ -9,7 +9,7 @@ from fedsplit.state.settled import Settled
 State: TypeAlias = dict[str, Any]
 """Nested by text keys without "/"; leaves are tensors, numbers, texts, booleans, None or lists of these.
 
-A dictionary may be `Settled`.
+A dictionary may be `Settled` or `ByClient`.
 """
 
 

@@ -2,10 +2,12 @@
 
 import logging
 import time
+from dataclasses import replace
 from functools import partial
 
 from rich.console import Console
 
+from fedsplit.building.kept_state import estimate_kept_state
 from fedsplit.building.run import build_run
 from fedsplit.building.trained_start import TrainedStart
 from fedsplit.config.run_config import RunConfig
@@ -15,7 +17,7 @@ from fedsplit.generation.generation import Generation
 from fedsplit.machine.extras import extra
 from fedsplit.models.adapters.adapter import Adapter
 from fedsplit.parties.workers import WorkerLost
-from fedsplit.recording.checkpoint import Checkpoint
+from fedsplit.recording.checkpoint import Checkpoint, Since
 from fedsplit.recording.identity import identity, refuse_changed_data, refuse_changed_model
 from fedsplit.recording.metrics import Record, StoppedBy
 from fedsplit.recording.run_directory import RunDirectory
@@ -107,6 +109,8 @@ class Experiment:
         _LOG.info("%s", told)
         for line in self.rounds.privacy.reasons():
             _LOG.info("%s", line)
+        if (kept := estimate_kept_state(self.parts)) is not None:
+            _LOG.info("%s", kept)
         if (root := self.config.dataset_root) is not None:
             _LOG.info("images from %s", root)
         return told
@@ -199,8 +203,10 @@ class Experiment:
         return run_failed(what, directory.path, t=len(self.records), saved=self._saved)
 
     def _save(self, directory: RunDirectory) -> None:
-        directory.save_checkpoint(self.checkpoint())
+        since = Since(self._saved, self.rounds.changed) if self._saved else None
+        directory.save_checkpoint(replace(self.checkpoint(), since=since))
         self._saved = len(self.records)
+        self.rounds.changed.clear()
 
     def checkpoint(self) -> Checkpoint:
         """Everything the next round depends on."""

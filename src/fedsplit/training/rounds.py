@@ -34,6 +34,8 @@ class Rounds:
         self.began = time.monotonic()
         """When the round began."""
         self._samples, self._read = 0, 0
+        self.changed: set[int] = set()
+        """Clients whose state may differ from that in the last checkpoint."""
         self.written: Written | None = None
         """Texts of the last round; None where none were generated in it."""
 
@@ -51,11 +53,15 @@ class Rounds:
         start, self.phase = time.perf_counter(), "training"
         self._transport.client_seconds = 0.0
         cohort = self._parts.cohort_of(t)
+        self.changed.update(cohort)
         self.began, self._read = time.monotonic(), self._parts.data.count.read
         self._samples = sum(self._parts.sample_counts[client] for client in cohort)
         metrics = self._transport.run_round(
             t, cohort, lambda cohort: self._algorithm.run_round(t, cohort), self._algorithm
         )
+        if dropped := self._parts.alignment.dropped:
+            self._transport.drop_auxiliaries(dropped)
+            self.changed.update(dropped)
         self.forget()
         trained = time.perf_counter()
         self.phase = "evaluating"

@@ -20,6 +20,7 @@ from fedsplit.parties.messages import (
 )
 from fedsplit.quant.coded import Coded
 from fedsplit.quant.weights_link import Delivery, Downlink
+from fedsplit.state.by_client import ByClient
 from fedsplit.state.state import State
 from fedsplit.state.weights import StackedWeights, Weights
 from fedsplit.transport.client_end import ClientEnd
@@ -74,7 +75,7 @@ class LocalTransport(Transport):
         """See `Transport.state`: of both ends of every link, shared weights and what was rounded away."""
         up = self.client_end.state()
         links = {part: {"down": self.downlinks[part].state(), "up": up[part]} for part in KIND_OF}
-        return {"clients": self.run.engine.state(), "links": links}
+        return {"clients": ByClient(self.run.engine.state()), "links": links}
 
     def load_state(self, state: State) -> None:
         self.run.engine.load_state(state["clients"])

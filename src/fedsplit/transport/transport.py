@@ -15,7 +15,9 @@ from fedsplit.data.dataset import Dataset
 from fedsplit.data.fingerprint import Fingerprint
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.engine import Engine
+from fedsplit.parties.messages import Part
 from fedsplit.quant.quantization import Quantization
+from fedsplit.quant.weights_link import Downlink
 from fedsplit.recording.ledger import Ledger
 from fedsplit.state.state import State
 from fedsplit.state.weights import Weights
@@ -107,6 +109,8 @@ class Transport(ABC):
     """Seconds spent in clients' verbs; the round loop sets it back."""
     restored: bool = False
     """Whether the round that was interrupted last left the servers as they were before it."""
+    downlinks: dict[Part, Downlink]
+    """The server's end of the ways that weights take, by part."""
     left_out: Sequence[int] = ()
     """Clients that the last round went on without."""
 
@@ -153,6 +157,11 @@ class Transport(ABC):
     def samples(self, client: int) -> int:
         """Training samples of a client of the last round."""
         return self.run.sample_counts[client]
+
+    def drop_auxiliaries(self, clients: Collection[int]) -> None:
+        """Drop what is kept of clients' auxiliary models, which they get whole the next time."""
+        self.downlinks["auxiliary"].drop(clients)
+        self.run.engine.drop_heads(clients)
 
     @abstractmethod
     def forget_clients(self) -> None:

@@ -7,6 +7,7 @@ from torch import Tensor
 from fedsplit.parties.messages import BatchLoss, Upload
 from fedsplit.parties.server_copies import ServerCopies
 from fedsplit.parties.spread.engine import SpreadEngine
+from fedsplit.state.by_client import ByClient
 from fedsplit.state.state import State
 from fedsplit.state.weights import Weights
 
@@ -69,7 +70,7 @@ class SpreadCopies(ServerCopies):
         asked = [self._workers.ask(worker, "copies_state") for worker in self._workers.present]
         for state in self._engine.answers(asked):
             found |= state
-        return found
+        return ByClient(found)
 
     def load_state(self, state: State) -> None:
         self.forget()

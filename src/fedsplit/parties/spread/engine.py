@@ -225,6 +225,13 @@ class SpreadEngine(Engine):
     def give(self, state: State) -> None:
         self._here |= state
 
+    def drop_heads(self, clients: Collection[int]) -> None:
+        for worker in self.workers.present:
+            self.tell(worker, "drop_heads", list(clients))
+        for name in map(str, clients):
+            if name in self._here and not self._here[name]["body"]:
+                del self._here[name]
+
     def forget(self) -> None:
         for worker in self.workers.present:
             self.tell(worker, "forget")

@@ -53,6 +53,7 @@ class SpreadWorker:
             "state": engine.state,
             "take": engine.take,
             "forget": engine.forget,
+            "drop_heads": engine.drop_heads,
             "clear": self.clear,
             "fix_server": self.fix_server,
             "align": self.align,
