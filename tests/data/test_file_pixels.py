@@ -1,3 +1,4 @@
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -57,6 +58,15 @@ def test_file_pixels_indexed_in_any_way_are_those_of_a_tensor(
     ):
         files.prefetch(index)
         assert torch.equal(files[index], pixels[index])
+
+
+def test_file_pixels_in_another_process_are_the_same(
+    stored: Callable[..., FilePixels], pixels: Tensor
+) -> None:
+    found = stored()
+    there = pickle.loads(pickle.dumps(found))  # as a cluster of one's own sends them to its workers
+    assert torch.equal(there[torch.arange(len(pixels))], pixels)
+    assert there.decoding.kept == found.decoding.kept
 
 
 def test_file_pixels_chosen_from_others_are_those_of_the_chosen_files(

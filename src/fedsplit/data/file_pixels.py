@@ -31,12 +31,16 @@ class DecodingAhead:
     """
 
     def __init__(self, decoder: Decoder, side: int, workers: int, kept_bytes: int) -> None:
-        self._decoder = decoder
+        self._decoder, self._workers, self._kept_bytes = decoder, workers, kept_bytes
         self.shape = (side, side, decoder.channels)
         self.kept = max(1, kept_bytes // (side * side * decoder.channels))
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         self._started: OrderedDict[bytes, Future[np.ndarray]] = OrderedDict()
         self._lock = Lock()
+
+    def __reduce__(self) -> tuple[type["DecodingAhead"], tuple[Decoder, int, int, int]]:
+        """Recipe for another process of the same run, which decodes by threads of its own."""
+        return DecodingAhead, (self._decoder, self.shape[0], self._workers, self._kept_bytes)
 
     def start(self, file: bytes) -> Future[np.ndarray]:
         """Pixels of a file, once they are decoded."""
