@@ -24,7 +24,8 @@ class Sglr(MinibatchSfl):
     The server steps on the m batches of a local step together, with m^`alpha` times its learning rate. The
     clients that are drawn for a round get the mean of their cut gradients as one broadcast: row j is the mean
     over those of them whose batches have a sample j. The others get their own. A cut gradient is of the mean
-    loss of a client's own batch, as in minibatch SFL with `scale=own`.
+    loss of a client's own batch, as in minibatch SFL with `scale=own`. Client models are averaged at the end
+    of the round, where the paper's clients keep their own.
 
     Source: S. Pal et al., "Server-Side Local Gradient Averaging and Learning Rate Acceleration for Scalable
     Split Learning", 2021 (arXiv 2112.05929), algorithm 1.
