@@ -11,7 +11,7 @@ import yaml
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.machine.extras import install_command
 from fedsplit.recording.run_directory import RunDirectory
-from fedsplit.trackers.tracker import Row, Tracker
+from fedsplit.trackers.tracker import Harmless, Row, Tracker
 from fedsplit.training.experiment import Experiment
 from fedsplit.training.resume import resumed_config
 from tests.conftest import Build, Configure, tiny_experiment
@@ -184,3 +184,14 @@ def _logger_as_it_was() -> Any:
     before = log.level
     yield
     log.setLevel(before)
+
+
+def test_tracker_that_alters_the_configuration_alters_a_copy(tmp_path: Path) -> None:
+    config: dict[str, Any] = {"seed": 0, "optimizer": {"lr": 0.1}}
+
+    class Alters(Recording):
+        def start(self, config: Mapping[str, Any], directory: Path, rows: Sequence[Row]) -> None:
+            config["optimizer"].clear()
+
+    Harmless(Alters()).start(config, tmp_path, [])
+    assert config == {"seed": 0, "optimizer": {"lr": 0.1}}
