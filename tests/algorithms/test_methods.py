@@ -59,6 +59,10 @@ def closed_forms(algorithm: str) -> list[dict[tuple[str, str], int]]:
     uploads = {("up", "smashed"): N * Z, ("up", "labels"): N}
     auxiliary = {(d, "auxiliary_weights"): M * A for d in DIRECTIONS}
     full = {(d, "full_weights"): M * (C + S) for d in DIRECTIONS}
+    if algorithm == "fed_per":
+        return [both] * 3
+    if algorithm == "splitfed_v3":
+        return [uploads | {("down", "cut_gradient"): N * Z}] * 3
     if algorithm.startswith("fed_"):
         return [full] * 3
     if algorithm == "scaffold":

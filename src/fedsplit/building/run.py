@@ -4,7 +4,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
 
-from fedsplit.building.algorithm import build_algorithm, find_algorithm, find_local_rule
+from fedsplit.building.algorithm import (
+    build_algorithm,
+    find_algorithm,
+    find_local_rule,
+    refuse_lost_models,
+)
 from fedsplit.building.alignment import build_alignment
 from fedsplit.building.batches_of_one import refuse_batches_of_one
 from fedsplit.building.blueprint import build_blueprint
@@ -104,6 +109,7 @@ def build_clients(
     auxiliary_optimizer = config.alignment.optimizer.build(Optimizer)
     estimator = config.estimator.build(GradientEstimator)
     algorithm = find_algorithm(config)
+    refuse_lost_models(config, algorithm, apart=apart)
     if not algorithm.takes_tail:
         refuse_tail(config, f"with algorithm={config.choice('algorithm')}, whose clients hold no tail")
     rule = find_local_rule(config, algorithm)

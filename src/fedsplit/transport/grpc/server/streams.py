@@ -111,7 +111,10 @@ def expected_tensors(
         return expectations.trunk_gradient(expectations.batch(samples, verb.identity.step))
     if verb.WhichOneof("content") != "upload_weights":
         return []
-    return expectations.sent_up(expectations.part(verb.upload_weights.part), difference=pending.difference)
+    part = expectations.part(verb.upload_weights.part)
+    if verb.upload_weights.observed:
+        return expectations.observed(part)
+    return expectations.sent_up(part, difference=pending.difference)
 
 
 def _next_upload(pending: PendingVerb, steps: int) -> int | None:
