@@ -59,21 +59,20 @@ def closed_forms(algorithm: str) -> list[dict[tuple[str, str], int]]:
     uploads = {("up", "smashed"): N * Z, ("up", "labels"): N}
     auxiliary = {(d, "auxiliary_weights"): M * A for d in DIRECTIONS}
     full = {(d, "full_weights"): M * (C + S) for d in DIRECTIONS}
-    if algorithm == "fed_per":
-        return [both] * 3
-    if algorithm == "splitfed_v3":
-        return [uploads | {("down", "cut_gradient"): N * Z}] * 3
-    if algorithm.startswith("fed_"):
-        return [full] * 3
-    if algorithm == "scaffold":
-        return [full | {(d, "control_variates"): M * (C + S) for d in DIRECTIONS}] * 3
+    gradients = {("down", "cut_gradient"): N * Z}
     if algorithm == "ampere":
         return [both | auxiliary, uploads | {("down", "client_weights"): M * C}, {}]
-    if algorithm == "sglr":  # one gradient a step for all; the largest client has 44 samples
-        return [both | uploads | {("down", "cut_gradient"): 44 * Z}] * 3
-    if algorithm in ("lgl_sl", "heron"):
-        return [both | uploads | auxiliary] * 3
-    return [both | uploads | {("down", "cut_gradient"): N * Z}] * 3
+    of_their_own = {
+        "scaffold": full | {(d, "control_variates"): M * (C + S) for d in DIRECTIONS},
+        # one gradient a step for all; the largest client has 44 samples
+        "sglr": both | uploads | {("down", "cut_gradient"): 44 * Z},
+        "lgl_sl": both | uploads | auxiliary,
+        "heron": both | uploads | auxiliary,
+        "splitfed_v3": uploads | gradients,
+        "fed_per": both,
+    }
+    others = full if algorithm.startswith("fed_") else both | uploads | gradients
+    return [of_their_own.get(algorithm, others)] * 3
 
 
 @pytest.mark.parametrize("algorithm", METHODS)
