@@ -156,7 +156,7 @@ def test_local_and_grpc_give_the_same(
 
 
 @pytest.mark.usefixtures("warm_processes")
-@pytest.mark.parametrize("algorithm", long_but(["ampere", "sglr"], METHODS))
+@pytest.mark.parametrize("algorithm", long_but(["ampere", "sglr", "splitfed_v3"], METHODS))
 def test_local_and_grpc_give_the_same_with_further_algorithms(
     tiny: Build, tmp_path: Path, chunk_weigher: ChunkWeigher, algorithm: str
 ) -> None:
