@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -35,6 +36,7 @@ from fedsplit.building.engines import step_mmac
 from fedsplit.building.models import build_whole_model, cut_name
 from fedsplit.models.splitting.split import split
 from fedsplit.models.zoo.digits_cnn import digits_cnn
+from fedsplit.recording.run_directory import RunDirectory
 from fedsplit.state.weights import StackedWeights, Weights, average
 from tests.oracles.plain_loops import PlainLoop, adam, fused_adam, sgd
 
@@ -226,6 +228,30 @@ def population(options: argparse.Namespace, algorithm: str, clients: int) -> Row
     return Row(turns, 50 * 20)
 
 
+def start_of_population(options: argparse.Namespace, clients: int, cohort: int, *distribution: str) -> Row:
+    """CPU seconds of a whole start, class counts on the disk included, and of a round; two samples a client.
+
+    With a `distribution`, clients share the samples of a hundred of them.
+    """
+    train = 200 if distribution else 2 * clients
+    run = build(
+        *("algorithm=fed_avg", "model=digits_cnn", "engine=vectorized", "client.stateless=true"),
+        *(f"num_clients={clients}", f"cohort_size={cohort}", *distribution),
+        noise={"train": train, "test": 20, "size": 8, "channels": 1},
+    )
+    with TemporaryDirectory() as folder:
+        directory = RunDirectory(Path(folder) / "run")
+        directory.open(run.config.plain(), [], run.parts.class_counts)
+        directory.close()
+    start = time.process_time()  # of the process: interpreter and imports too
+    rounds = []
+    for t in range((options.repeats or 5) + _WARM_UP):
+        before = time.process_time()
+        one_round(run, t)
+        rounds.append(time.process_time() - before)
+    return Row({"fedsplit": rounds[_WARM_UP:]}, 2 * cohort, notes={"CPU seconds of the start": start})
+
+
 def split_step(options: argparse.Namespace, model: str, batch: int) -> Row:
     """A training step of the two halves, beside one of the model as it was before."""
     parts = build(f"model={model}", noise={"train": batch, "test": 20}).parts
@@ -304,6 +330,11 @@ for _name, _batch in (("resnet18", 64), ("simple_conv", 128), ("mobilenet_v2", 3
 for _a in ("fed_avg", "splitfed_v1", "cse_fsl"):
     for _n in (100, 10_000):
         ROWS[f"population-{_a}-{_n}"] = lambda o, a=_a, n=_n: population(o, a, n)
+for _n, _cohort in ((100_000, 1_000), (1_000_000, 100)):
+    ROWS[f"start-{_n}-clients"] = lambda o, n=_n, c=_cohort: start_of_population(o, n, c)
+ROWS["start-1000000-resampled"] = lambda o: start_of_population(
+    o, 1_000_000, 100, "distribution=resampled", "distribution.samples_per_client=2"
+)
 
 
 def in_a_process_of_its_own(name: str, options: argparse.Namespace) -> Row:

@@ -5,7 +5,9 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
 from tempfile import gettempdir
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +28,7 @@ from tests.warm import warm_children
 set_hypothesis_home_dir(Path(gettempdir()) / "hypothesis")  # what it notes of the source files it read
 settings.register_profile(
     "default",
-    max_examples=15,
+    max_examples=10,
     deadline=None,
     derandomize=True,
     database=None,
@@ -72,6 +74,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "sglr": ("algorithm.phi=1",),
     "splitfed_v3": (),
     "fed_per": (),
+    "ho_sfl": ("algorithm.probes=2", "optimizer=sgd"),
 }
 """Algorithms that are made of the same moves, and settings with which three rounds show all of each."""
 
@@ -125,6 +128,38 @@ def _small_worker(_kept_memory: list[int]) -> Iterator[None]:
         _kept_memory[0] = _resident()
 
 
+_PEAK = "peak_memory"
+_PEAKS = pytest.StashKey[list[float]]()
+"""GB that each process that ran tests has held at most."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make place for what processes tell."""
+    config.stash[_PEAKS] = []
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell the most memory that this process has held."""
+    peak = getrusage(RUSAGE_SELF).ru_maxrss / 1e6
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput[_PEAK] = peak
+    elif not session.config.stash[_PEAKS]:  # the tests were in this process
+        session.config.stash[_PEAKS].append(peak)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Keep what a worker told at its end."""
+    if hasattr(node, "workeroutput"):  # one that was killed told nothing
+        node.config.stash[_PEAKS].append(node.workeroutput[_PEAK])
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Show the peak memory of the processes that ran tests, beside the slowest tests."""
+    peaks = sorted(terminalreporter.config.stash[_PEAKS], reverse=True)
+    terminalreporter.write_line(f"peak memory: {', '.join(f'{each:.2f} GB' for each in peaks)}")
+
+
 def _resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
@@ -143,16 +178,17 @@ def configured() -> Configure:
     return configuration
 
 
+def tiny_experiment(*overrides: str) -> Experiment:
+    """A tiny experiment on digits with further overrides, in a process prepared for it."""
+    config = configuration(*TINY, *overrides)
+    prepare_process(config)
+    return Experiment(config)
+
+
 @pytest.fixture
-def tiny(configured: Configure) -> Build:
-    """Builds a tiny experiment on digits from further overrides, in a process prepared for it."""
-
-    def build(*overrides: str) -> Experiment:
-        config = configured(*TINY, *overrides)
-        prepare_process(config)
-        return Experiment(config)
-
-    return build
+def tiny() -> Build:
+    """Builds a `tiny_experiment`."""
+    return tiny_experiment
 
 
 @pytest.fixture

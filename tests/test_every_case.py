@@ -10,6 +10,7 @@ from tests.data import test_every_combination
 from tests.deployment.test_backends import COMPILED, LINEAR, SQNR
 from tests.deployment.test_trained_int8 import RUNTIMES
 from tests.models import test_model_choices
+from tests.tasks.attack.test_attack import ATTACKERS
 from tests.test_every_choice import CHOICES, OF_A_TRAINED_RUN, OF_TEXTS, OVER_THE_NETWORK, choices_by_run
 from tests.training import test_language_models
 
@@ -41,6 +42,7 @@ def collected() -> set[tuple[str, ...]]:
     found |= {(group, each) for group in ("dataset", "distribution") for each in values(pairs, group)}
     texts = test_language_models.test_model_of_texts_trains_with_an_adapter
     found |= {(group, each) for group in ("model", "adapter") for each in values(texts, group)}
+    found |= {("attacker", name) for name in ATTACKERS}
     found |= {(GROUP, name) for name in (*SQNR, *LINEAR, COMPILED)}
     return found | {(GROUP, name) for name, each in trained.items() if each.backend["runtime"] in RUNTIMES}
 

@@ -12,11 +12,11 @@ from fedsplit.config.settings import CODECS
 from tests.cases import long_but
 from tests.conftest import METHODS, Build, Configure
 
-RUN_ELSEWHERE = {"adapter", "dataset", "deployment", "distribution", "model"}
+RUN_ELSEWHERE = {"adapter", "attacker", "dataset", "deployment", "distribution", "model"}
 """Groups whose choices have cases of their own, see tests/test_every_case.py."""
-LARGE = {"paper_cifar10", "accuracy_study", "split_grid"}
+LARGE = {"paper_cifar10", "accuracy_study", "split_grid", "privacy_study"}
 """Experiments of large models: every run composes them, in tests/transport/test_plan.py."""
-OF_A_TRAINED_RUN = {("task", "compare"), ("task", "generate")}
+OF_A_TRAINED_RUN = {("task", "attack"), ("task", "compare"), ("task", "generate")}
 """Look at what a run left behind: `tests/tasks`."""
 OF_TEXTS = {
     ("generation", "greedy"),
@@ -30,10 +30,16 @@ INDEPENDENT = (
     "network",
     "tracker",
     "engine",
+    "cluster",
+    "optimizer",
+    "quant",
+    "task",
+    "transport",
+    "generation",
 )
 """Groups whose choices do not depend on each other: one run trains a choice of each."""
-OVER_THE_NETWORK = {("task", "client"), ("transport", "grpc")}
-"""Need a server, or processes of clients: trained in `tests/transport`."""
+OVER_THE_NETWORK = {("task", "client"), ("transport", "grpc"), ("cluster", "ray")}
+"""Need a server, or processes of clients or workers: trained in `tests/transport` and `tests/cluster`."""
 CHOICES = sorted(path.relative_to(CONFIGS).with_suffix("") for path in CONFIGS.glob("*/*.yaml"))
 TRAINED_HERE = [
     each

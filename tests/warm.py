@@ -18,10 +18,12 @@ from pathlib import Path
 from subprocess import TimeoutExpired
 from types import ModuleType
 from typing import IO
+from unittest import mock
 
 from fedsplit.processes import child, forker
 from fedsplit.processes.child import ChildProcess, Serve, end_with_parent
 from fedsplit.processes.forker import Fork, Forker, import_all
+from fedsplit.transport.grpc.server import spawning
 
 LANGUAGE_MODELS = (
     "transformers.models.gpt2.modeling_gpt2",
@@ -159,12 +161,12 @@ class _Child:
 def warm_children() -> Iterator[None]:
     """While what this process starts as a fresh one is a fork of the warm process."""
     warm_forker()  # itself a fresh one
-    before = child.ChildProcess
-    forker.ChildProcess = child.ChildProcess = WarmChild  # type: ignore[misc]
-    try:
+    with (
+        mock.patch.object(child, "ChildProcess", WarmChild),
+        mock.patch.object(forker, "ChildProcess", WarmChild),
+        mock.patch.object(spawning, "PACKAGES", ()),  # what else these tests have imported is for others
+    ):
         yield
-    finally:
-        forker.ChildProcess = child.ChildProcess = before  # type: ignore[misc]
 
 
 def start_warm_processes() -> None:

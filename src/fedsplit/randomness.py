@@ -42,6 +42,15 @@ def numpy_generator(seed: int, purpose: str, *, step: int = 0) -> np.random.Gene
     return np.random.default_rng(seed_of(seed, purpose, step=step))
 
 
+def uniforms(seed: int, purpose: str, *, start: int, count: int) -> np.ndarray:
+    """A part of one long draw: uniform numbers from 0 to below 1, float64 `(count,)`, from number `start` on.
+
+    Any part costs by its own length, wherever it begins.
+    """
+    bits = np.random.PCG64(seed_of(seed, purpose))
+    return np.random.Generator(bits.advance(start)).random(count)
+
+
 def draws(work: Callable[[], object], device: torch.device) -> bool:
     """Whether some work draws from torch's default generator; that is then as before."""
     own = _default(device)

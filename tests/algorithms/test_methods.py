@@ -62,6 +62,10 @@ def closed_forms(algorithm: str) -> list[dict[tuple[str, str], int]]:
     gradients = {("down", "cut_gradient"): N * Z}
     if algorithm == "ampere":
         return [both | auxiliary, uploads | {("down", "client_weights"): M * C}, {}]
+    if algorithm == "ho_sfl":  # two probes, six steps
+        answers = {(d, "scalars"): M * 6 * 8 for d in DIRECTIONS} | {("down", "seeds"): M * 6 * 8}
+        later = uploads | answers | gradients
+        return [later | {("down", "client_weights"): M * C}, later, later]
     of_their_own = {
         "scaffold": full | {(d, "control_variates"): M * (C + S) for d in DIRECTIONS},
         # one gradient a step for all; the largest client has 44 samples
@@ -83,8 +87,9 @@ def test_bytes_of_every_round_are_the_closed_form_and_that_of_the_algorithm_itse
         counted = {(d, kind): record.bytes[d][kind] for d in DIRECTIONS for kind in KINDS}
         assert counted == dict.fromkeys(counted, 0) | each
     totals = [sum(each.values()) for each in expected]
-    load = partial(type(run.algorithm).round_load, **{"phi": 1.0} if algorithm == "sglr" else {})
-    assert load(terms_of(run)) == totals[0]
+    of_settings: dict[str, Any] = {"sglr": {"phi": 1.0}, "ho_sfl": {"probes": 2}}
+    load = partial(type(run.algorithm).round_load, **of_settings.get(algorithm, {}))
+    assert load(terms_of(run)) == totals[0 if algorithm == "ampere" else -1]
     if isinstance(run.algorithm, Ampere):
         assert run.algorithm.upload_load(terms_of(run)) == totals[1]
 

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -124,18 +126,69 @@ def test_dirichlet_refuses_min_samples_beyond_the_samples_per_client() -> None:
     assert (caught.value.key, caught.value.value) == ("distribution.min_samples", 21)
 
 
-def test_dirichlet_fails_after_its_attempts_and_tells_the_best_draw() -> None:
-    labels = _labels(100)
-    best = max(  # what each of the draws gives, taken one by one
-        min(map(len, Dirichlet(alpha=0.01, min_samples=1, attempts=1)._draw(labels, 5, draw)))
-        for draw in _draws_of(seed=0, attempts=4)
-    )
-    with pytest.raises(UserError, match=rf"not met in 4 draws with alpha=0.01 \(the best had {best}\)"):
-        Dirichlet(alpha=0.01, min_samples=20, attempts=4).split(labels, 5, 0)
+def _plainly_drawn(
+    labels: np.ndarray, clients: int, alpha: float, seed: int, attempt: int
+) -> list[np.ndarray]:
+    """A draw, class by class and client by client, whatever sizes it gives."""
+    draw = numpy_generator(seed, "distribution", step=attempt)
+    shards: list[list[np.ndarray]] = [[] for _ in range(clients)]
+    for label in np.unique(labels):
+        members = draw.permutation(np.flatnonzero(labels == label))
+        shares = draw.dirichlet(np.full(clients, alpha))
+        ends = np.round(np.cumsum(shares)[:-1] * len(members)).astype(np.int64)
+        for shard, part in zip(shards, np.split(members, ends), strict=True):
+            shard.append(part)
+    return [np.concatenate(shard) for shard in shards]
 
 
-def _draws_of(seed: int, attempts: int) -> list[np.random.Generator]:
-    return [numpy_generator(seed, "distribution", step=attempt) for attempt in range(attempts)]
+@pytest.mark.parametrize(
+    ("clients", "alpha", "least"), [(5, 0.3, 10), (1, 0.3, 2), (30, 1.0, 2), (60, 0.5, 1)]
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_dirichlet_takes_the_first_draw_that_gives_each_client_its_minimum(
+    clients: int, alpha: float, least: int, seed: int
+) -> None:
+    labels = _labels(600)
+    draws = (_plainly_drawn(labels, clients, alpha, seed, attempt) for attempt in range(1000))
+    first = next(draw for draw in draws if min(map(len, draw)) >= least)
+    shards = _dirichlet(alpha, least, attempts=1000).split(labels, clients, seed)
+    assert all(np.array_equal(ours, theirs) for ours, theirs in zip(shards, first, strict=True))
+
+
+@pytest.mark.parametrize(("clients", "alpha", "least"), [(5, 0.01, 20), (300, 0.1, 2), (1000, 0.3, 1)])
+def test_dirichlet_gives_clients_what_its_first_draw_leaves_them_short_of(
+    clients: int, alpha: float, least: int
+) -> None:
+    labels = _labels(1000)
+    shards = _dirichlet(alpha, least, attempts=3).split(labels, clients, 7)
+    assert np.array_equal(np.sort(np.concatenate(list(shards))), np.arange(1000))
+    drawn = _plainly_drawn(labels, clients, alpha, 7, 0)
+    for ours, theirs in zip(shards, drawn, strict=True):
+        assert len(ours) >= least
+        kept = set(ours.tolist()) & set(theirs.tolist())
+        if len(theirs) > least:  # gives away, and takes nothing
+            assert len(kept) == len(ours)
+        else:  # keeps what it has, and takes what it lacks
+            assert len(kept) == len(theirs)
+            assert len(ours) == least
+
+
+@pytest.mark.parametrize(("clients", "per_client", "most"), [(3000, 5, 1), (3000, 40, 333)])
+def test_dirichlet_of_many_clients_does_not_draw_in_vain(
+    clients: int, per_client: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draws = 0
+    draw_once = Dirichlet._draw
+
+    def counted(*arguments: Any) -> tuple[np.ndarray, np.ndarray]:
+        nonlocal draws
+        draws += 1
+        return draw_once(*arguments)
+
+    monkeypatch.setattr(Dirichlet, "_draw", counted)
+    shards = _dirichlet(0.3, 2, attempts=1000).split(np.arange(clients * per_client) % 10, clients, 0)
+    assert min(map(len, shards)) >= 2
+    assert draws <= most + 1  # the first is made again
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from fedsplit.data.images import Images, Normalisation
+from fedsplit.data.shards import ClientShards
 from fedsplit.deployment.calibration import calibration_batches
 from fedsplit.errors import UserError
 
@@ -12,7 +14,7 @@ def drawn(batches: int, batch_size: int, seed: int = 0) -> list[Tensor]:
     pixels = torch.arange(50, dtype=torch.uint8)[:, None, None, None].expand(50, 2, 2, 1).clone()
     exact = Normalisation(torch.ones(1), torch.zeros(1))
     images = Images(pixels, torch.zeros(50, dtype=torch.int64), normalise=exact)
-    shards = [torch.arange(1, 20, 2), torch.arange(21, 40, 2)]
+    shards = ClientShards([np.arange(1, 20, 2), np.arange(21, 40, 2)])
     return calibration_batches(images, shards, batches=batches, batch_size=batch_size, seed=seed)
 
 

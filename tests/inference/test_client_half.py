@@ -60,6 +60,8 @@ def test_peak_memory_is_that_of_the_process_itself_and_not_of_who_started_it() -
     assert 100 * MEGABYTE < int(done.stdout) < own - len(held)
 
 
+@pytest.mark.usefixtures("warm_processes")
+@pytest.mark.usefixtures("warm_processes")
 def test_client_half_that_cannot_be_loaded_ends_with_the_reason(
     configured: Configure, tmp_path: Path
 ) -> None:

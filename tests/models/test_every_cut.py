@@ -58,7 +58,7 @@ def _close(one: Tensor, other: Tensor, *, exactly: bool, least: float = 0.0) -> 
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("choice", long_but(EVERY_RUN, CHOICES))
+@pytest.mark.parametrize("choice", long_but([*EVERY_RUN[:4]], CHOICES))
 def test_halves_of_a_choice_compute_what_the_whole_computes_at_every_cut(choice: str) -> None:
     side = side_of(choice)
     whole, x = built(choice, image_size=side), torch.randn(_SAMPLES, 3, side, side)

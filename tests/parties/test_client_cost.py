@@ -12,6 +12,7 @@ from fedsplit.parties.client_cost import ClientCost
 from fedsplit.parties.local_rule import LocalRule, StepSeeds
 from fedsplit.parties.local_step import forward_body
 from fedsplit.training.experiment import Experiment
+from tests.cases import long_but
 from tests.conftest import ALGORITHMS, METHODS, Build
 
 C, S, A = 4 * (8 * 9 + 8 + 16 * 8 * 9 + 16), 4 * (256 * 64 + 64 + 64 * 10 + 10), 4 * (256 * 10 + 10)
@@ -58,7 +59,9 @@ def test_rules_keep_what_they_need_and_nothing_else(tiny: Build) -> None:
     assert cost(other).memory - cost(one).memory == (largest(other) - largest(one)) * Z  # smashed data
 
 
-@pytest.mark.parametrize("algorithm", [*ALGORITHMS, *METHODS])
+@pytest.mark.parametrize(
+    "algorithm", long_but([*ALGORITHMS, "vanilla_sl", "ampere", "heron"], [*ALGORITHMS, *METHODS])
+)
 def test_only_clients_that_get_cut_gradients_hold_something(tiny: Build, algorithm: str) -> None:
     run = tiny(f"algorithm={algorithm}", *METHODS.get(algorithm, ()))
     record = run.run_round(0)
@@ -72,7 +75,7 @@ def test_only_clients_that_get_cut_gradients_hold_something(tiny: Build, algorit
     [
         ["model=resnet20", "model.cut=layer1"],
         ["model=resnet20", "precision=bf16"],
-        ["model=vgg11_bn", "dataset.image_size=32"],
+        pytest.param(["model=vgg11_bn", "dataset.image_size=32"], marks=pytest.mark.long),
     ],
     ids=" ".join,
 )

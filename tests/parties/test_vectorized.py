@@ -84,7 +84,7 @@ def rounds(runs: list[Experiment], number: int) -> list[tuple[Record, Record]]:
     return [(runs[0].run_round(t), runs[1].run_round(t)) for t in range(number)]
 
 
-@pytest.mark.cover(2)
+@pytest.mark.cover(1)
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(
     ("setting", "optimizer"),

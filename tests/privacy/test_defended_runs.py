@@ -152,7 +152,7 @@ def test_epsilons_of_a_resumed_run_are_those_of_one_that_was_never_stopped(tiny:
         (["algorithm=fed_prox", "defence=nopeek"], "defence=nopeek: changes smashed data, and with FedProx"),
         (
             ["algorithm=heron", "defence=nopeek"],
-            "defence=nopeek: adds to gradients of smashed data, and ZerothOrder",
+            "defence=nopeek: changes gradients, and ZerothOrder takes none",
         ),
     ],
 )

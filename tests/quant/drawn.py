@@ -136,6 +136,13 @@ QUANTIZERS: dict[str, st.SearchStrategy[Quantizer[Any]]] = {
 WRAPPERS = ("bare", "zstd", "viewed", "zstd_viewed")
 CASES = [("identity", "bare"), *((name, wrapper) for name in QUANTIZERS for wrapper in WRAPPERS)]
 """Each codec by name, and what is wrapped around it."""
+WRAPPED = ("affine", "topk", "sign")
+"""Codecs that every run wraps: one of fixed size, one of rows, one of bits."""
+
+
+def is_in_every_run(case: tuple[str, str]) -> bool:
+    """Whether a case is bare, or of a codec of each kind of payload: wrappers look at nothing else."""
+    return case[1] == "bare" or case[0] in WRAPPED
 
 
 def wrapped(codec: Quantizer[Any], wrapper: str, sample_shape: Shape) -> Quantizer[Any]:

@@ -54,7 +54,7 @@ def _on_a_grid(bits: int, zero: int) -> Tensor:
     return torch.cat([drawn, torch.tensor([low, high, 0.0])])
 
 
-@pytest.mark.parametrize("bits", long_but([1, 4], [1, 2, 3, 4, 8]))
+@pytest.mark.parametrize("bits", long_but([1], [1, 2, 3, 4, 8]))
 def test_stochastic_rounding_is_unbiased_in_symmetric_ranges(bits: int) -> None:
     x = _gaussian(60, seed=bits)
     step = 2 * float(x.abs().max()) / ((1 << bits) - (2 if bits > 1 else 1))
@@ -66,7 +66,7 @@ def test_stochastic_rounding_is_unbiased_in_symmetric_ranges(bits: int) -> None:
 
 @pytest.mark.parametrize(
     ("bits", "zero"),
-    long_but([(1, 1), (3, 0), (8, 128)], [(1, 0), (1, 1), (2, 1), (3, 0), (4, 3), (8, 128), (8, 255)]),
+    long_but([(3, 0)], [(1, 0), (1, 1), (2, 1), (3, 0), (4, 3), (8, 128), (8, 255)]),
 )
 def test_stochastic_rounding_is_unbiased_where_both_ends_of_the_range_are_codes(bits: int, zero: int) -> None:
     x = _on_a_grid(bits, zero)
@@ -75,9 +75,17 @@ def test_stochastic_rounding_is_unbiased_where_both_ends_of_the_range_are_codes(
     assert _standard_errors(_mean_of_draws(_per_tensor(bits), x), x, 0.125)[0] > 20
 
 
-@pytest.mark.cover(1)
-@pytest.mark.parametrize(("low", "high"), [(-0.4, 1.0), (-1.0, 0.4), (-0.7, 0.5), (-0.05, 1.0), (0.0, 1.0)])
-@pytest.mark.parametrize("bits", [2, 4])
+@pytest.mark.parametrize(
+    ("bits", "low", "high"),
+    long_but(
+        [(2, -0.7, 0.5), (4, -0.05, 1.0)],
+        [
+            (bits, *ends)
+            for bits in (2, 4)
+            for ends in ((-0.4, 1.0), (-1.0, 0.4), (-0.7, 0.5), (-0.05, 1.0), (0.0, 1.0))
+        ],
+    ),
+)
 def test_stochastic_rounding_is_unbiased_up_to_the_ends_of_any_range(
     bits: int, low: float, high: float
 ) -> None:

@@ -16,6 +16,7 @@ from fedsplit.quant.codecs.randtopk import RandTopK
 from fedsplit.quant.codecs.sign import Sign
 from fedsplit.quant.codecs.topk import TopK
 from fedsplit.quant.codecs.zstd import Zstd
+from tests.cases import long_but
 from tests.quant.drawn import (
     CASES,
     DTYPES,
@@ -23,6 +24,7 @@ from tests.quant.drawn import (
     LAYOUTS,
     affines,
     codecs_with_tensors,
+    is_in_every_run,
     laid_out,
     tensors,
 )
@@ -69,7 +71,7 @@ def _check_simulation(codec: Codec, x: Tensor, seed: int) -> None:
         assert len(message.payload) <= codec.max_size(x.shape)
 
 
-@pytest.mark.parametrize(("name", "wrapper"), CASES)
+@pytest.mark.parametrize(("name", "wrapper"), long_but(is_in_every_run, CASES))
 @given(data=st.data(), seed=SEEDS)
 def test_codec_error_of_each_value_is_within_its_bound(
     name: str, wrapper: str, data: st.DataObject, seed: int
@@ -78,7 +80,7 @@ def test_codec_error_of_each_value_is_within_its_bound(
     _check_error(codec, x, seed)
 
 
-@pytest.mark.parametrize(("name", "wrapper"), CASES)
+@pytest.mark.parametrize(("name", "wrapper"), long_but(is_in_every_run, CASES))
 @given(data=st.data(), seed=SEEDS)
 def test_codec_simulation_gives_the_values_and_size_of_the_message(
     name: str, wrapper: str, data: st.DataObject, seed: int
@@ -87,7 +89,7 @@ def test_codec_simulation_gives_the_values_and_size_of_the_message(
     _check_simulation(codec, x, seed)
 
 
-@pytest.mark.parametrize("bits", range(1, 17))
+@pytest.mark.parametrize("bits", long_but([1, 2, 3, 5, 8, 16], range(1, 17)))
 @given(data=st.data(), x=tensors(), seed=SEEDS)
 def test_affine_error_is_within_its_bound_and_simulation_is_exact_with_any_bits(
     bits: int, data: st.DataObject, x: Tensor, seed: int

@@ -10,9 +10,10 @@ from fedsplit.building.quantization import build_quantization, codec_at_cut
 from fedsplit.objectives.next_token import PADDING, NextToken
 from fedsplit.quant.codec import Codec
 from fedsplit.quant.positions import Positions
+from tests.cases import long_but
 from tests.configurations import configuration
 from tests.conftest import Configure
-from tests.quant.drawn import CASES, codecs_with_tensors
+from tests.quant.drawn import CASES, codecs_with_tensors, is_in_every_run
 
 OBJECTIVE = NextToken(50, 20)
 
@@ -57,7 +58,7 @@ def test_padding_changes_neither_bytes_nor_what_the_server_decodes(quant: str) -
     assert torch.equal(seen[y != PADDING], padded[:, :9][y != PADDING])
 
 
-@pytest.mark.parametrize(("name", "wrapper"), CASES)
+@pytest.mark.parametrize(("name", "wrapper"), long_but(is_in_every_run, CASES))
 @given(data=st.data())
 def test_codecs_simulate_packed_positions_as_they_decode_them(
     name: str, wrapper: str, data: st.DataObject

@@ -50,6 +50,8 @@ def test_ledger_kinds_are_those_that_cross_the_network() -> None:
         "auxiliary_weights",
         "full_weights",
         "control_variates",
+        "seeds",
+        "scalars",
     }
     assert DIRECTIONS == ("up", "down")
 

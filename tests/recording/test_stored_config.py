@@ -51,7 +51,7 @@ FOREIGN: list[tuple[dict[str, object], str]] = [
     ({"estimator/_recursive_": False}, "estimator._recursive_"),
     ({"scheduler/_convert_": "object"}, "scheduler._convert_"),
     ({"server_optimizer": {"_target_": "os.system"}}, "server_optimizer._target_"),
-    ({"choices/model": "resnet20"}, "auxiliary._target_"),
+    ({"choices/model": "resnet20"}, "model._target_"),
     ({"choices/model": "../../evil"}, "model"),
     ({"choices/model": "nowhere"}, "model"),
     ({"choices/codec@quant.smashed": "nowhere"}, "quant.smashed"),

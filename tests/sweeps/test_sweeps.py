@@ -13,6 +13,7 @@ from tests.cases import long_but
 from tests.command_line import command_line
 from tests.conftest import TINY
 from tests.sweeps.processes import alive, command, descendants, results, sweep, table, until
+from tests.transport.processes import Command
 
 FATES = """
 import os
@@ -53,18 +54,17 @@ def test_sweep_names_jobs_that_die_and_runs_the_others(tmp_path: Path) -> None:
 
 
 def test_killed_sweep_is_resumed_by_the_same_command_to_the_results_of_undisturbed_runs(
-    root: Path, tmp_path: Path
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = ["algorithm=fsl_sage", "checkpoint_interval=5", "rounds=1,50"]
-    process = subprocess.Popen(command(root, *asked), cwd=tmp_path, stdout=subprocess.DEVNULL)
+    monkeypatch.chdir(tmp_path)
+    process = Command(["-m", *TINY, "hydra.launcher.n_jobs=1", *asked], tmp_path / "killed.txt")
     try:
         until(lambda: list(tmp_path.glob("saves/multirun/*/*/1/checkpoint/round-*5")))
         until(lambda: list(tmp_path.glob("saves/multirun/*/*/0/results.json")))
         born = descendants(process.pid)
-        process.kill()
     finally:
         process.kill()
-        process.wait()
     until(lambda: not alive(born))
     (directory,) = tmp_path.glob("saves/multirun/*/*")
     finished = {path.parent.name for path in directory.glob("*/results.json")}

@@ -14,7 +14,7 @@ from fedsplit.recording.run_directory import RunDirectory
 from fedsplit.trackers.tracker import Row, Tracker
 from fedsplit.training.experiment import Experiment
 from fedsplit.training.resume import resumed_config
-from tests.conftest import Build, Configure
+from tests.conftest import Build, Configure, tiny_experiment
 from tests.transport.runs import assert_same, metrics, ran
 
 
@@ -65,11 +65,16 @@ class Leaves(Recording):
 OVERRIDES = ("algorithm=cse_fsl", "rounds=3", "eval_interval=2")
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run without a tracker."""
+    return ran(tiny_experiment(*OVERRIDES), tmp_path_factory.mktemp("runs") / "plain")
+
+
 @pytest.mark.parametrize("kind", [Recording, RaisesAtStart, RaisesInRound, RaisesAtFinish, Leaves])
 def test_files_of_a_run_whose_tracker_meddles_or_fails_are_those_without_it(
-    tiny: Build, tmp_path: Path, kind: type[Recording]
+    plain: Path, tiny: Build, tmp_path: Path, kind: type[Recording]
 ) -> None:
-    plain = ran(tiny(*OVERRIDES), tmp_path / "plain")
     tracked = ran(tiny(*OVERRIDES, f"tracker._target_={__name__}.{kind.__name__}"), tmp_path / "tracked")
     assert_same(plain, tracked)
     names = [sorted(str(p.relative_to(run)) for p in run.rglob("*")) for run in (plain, tracked)]

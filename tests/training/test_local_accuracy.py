@@ -118,9 +118,9 @@ def test_sample_and_class_counts_leave_held_out_images_out(tiny: Build) -> None:
     assert run.parts.sample_counts == [35, 34, 34]  # 8.8, 8.6 and 8.6 are held out
     counts = run.parts.class_counts
     assert counts is not None
-    assert [sum(n for c, _, n in counts.rows if c == client) for client in range(3)] == [35, 34, 34]
+    assert [sum(n for c, _, n in counts.table.tolist() if c == client) for client in range(3)] == [35, 34, 34]
     labels = run.parts.data.dataset.train.labels
-    for client, label, samples in counts.rows:
+    for client, label, samples in counts.table.tolist():
         assert samples == int((labels[run.parts.data.shards[client]] == label).sum())
 
 

@@ -4,6 +4,7 @@ import ctypes
 import gc
 import os
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,29 @@ def test_batches_of_a_client_are_freed_without_the_garbage_collector(tiny: Build
     try:
         del batches
         assert freed() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("algorithm", ["fed_avg", "splitfed_v1"])
+def test_clients_of_a_round_are_freed_with_it_without_the_garbage_collector(
+    tiny: Build, algorithm: str
+) -> None:
+    run = tiny(f"algorithm={algorithm}", "engine=vectorized", "client.stateless=true", "cohort_size=2")
+    freed = []
+    enter = run.parts.engine.enter
+
+    def entered(clients: Sequence[int]) -> None:
+        enter(clients)
+        stacks = run.parts.engine._stacks  # type: ignore[attr-defined]
+        freed.extend(weakref.ref(stack.body) for stack in stacks)
+
+    run.parts.engine.enter = entered  # type: ignore[method-assign]
+    gc.disable()
+    try:
+        run.run_round(0)
+        assert freed
+        assert [each for each in freed if each() is not None] == []
     finally:
         gc.enable()
 

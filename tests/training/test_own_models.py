@@ -18,6 +18,7 @@ from fedsplit.parties.sequential import Sequential
 from fedsplit.parties.vectorized import Vectorized
 from fedsplit.recording.run_directory import RunDirectory
 from fedsplit.training.experiment import Experiment
+from tests.cases import long_but
 from tests.computing.emulated_graphs import EmulatedRecorder
 from tests.conftest import ALGORITHMS, Build
 from tests.oracles.plain_loops import PlainLoop, average_into
@@ -331,10 +332,12 @@ KEPT = [
     {"evaluating": ("hidden.1",)},
     {"evaluating": ("hidden", "norm"), "frozen": ("norm", "hidden.1")},
 ]
+IN_EVERY_RUN = [{"hooks": (name,)} for name in ("with keywords", "backward", "parameter")] + KEPT[-4::3]
+"""What a run sees of each kind; every cut is seen with all of them."""
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("options", KEPT, ids=str)
+@pytest.mark.parametrize("options", long_but(IN_EVERY_RUN, KEPT), ids=str)
 def test_hooks_and_modes_do_in_a_run_what_they_do_in_the_whole_model(
     tiny: Build, options: dict[str, Sequence[str]]
 ) -> None:

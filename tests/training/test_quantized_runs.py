@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fedsplit.errors import NonFinite, RunFailed
 from fedsplit.parties.client import ClientWorker
 from fedsplit.parties.cohort import Cohort
-from fedsplit.parties.messages import LocalTraining, LocalWork, Part, Upload
+from fedsplit.parties.messages import LocalTraining, LocalWork, Part, Stepped, Upload
 from fedsplit.parties.split_server import SplitServer
 from fedsplit.quant.quantization import rounding_seed
 from fedsplit.recording.checkpoint import load_latest, save
@@ -138,6 +138,15 @@ class HandedOver(Cohort):
 
     def backward(self, step: int, dz: Mapping[int, Tensor]) -> None:
         self._run.parts.engine.backward(self._round, step, dz)
+
+    def probe(self, step: int, dz: Mapping[int, Tensor], seeds: Sequence[int]) -> Mapping[int, Tensor]:
+        return self._run.parts.engine.probe(self._round, step, dz, seeds)
+
+    def move(self, step: int, seeds: Sequence[int], slopes: Tensor) -> None:
+        self._run.parts.engine.move(self._clients, self._round, step, seeds, slopes)
+
+    def step_tail(self, step: int, h: Mapping[int, Tensor]) -> Stepped:
+        return self._run.parts.engine.step_tail(self._round, step, h)
 
     def train_local(self, work: LocalWork) -> LocalTraining:
         return self._run.parts.engine.train_local(self._clients, self._round, work)
@@ -512,7 +521,7 @@ def test_stochastic_rounding_differs_between_clients_and_steps_with_equal_data(t
 
     arrived = [smashed(client, step) for client in (0, 1) for step in (0, 1)]
     for step in (0, 1):
-        coded = cohort._coded_gradients(step, {0: z, 1: z})
+        coded = cohort._coded(step, {0: z, 1: z}, "cut_gradient")
         arrived += [each.arrived.decoded for _, each in coded]
     assert all(not torch.equal(a, b) for i, a in enumerate(arrived) for b in arrived[:i])
     assert torch.equal(smashed(0, 0), arrived[0])

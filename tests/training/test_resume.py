@@ -1,11 +1,7 @@
 """A run that was stopped and resumed is the run that was never stopped, bit for bit."""
 
 import csv
-import os
 import random
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,6 +13,7 @@ from fedsplit.training.experiment import Experiment
 from tests.cases import long_but
 from tests.command_line import command_line
 from tests.conftest import ALGORITHMS, METHODS, TINY, Build
+from tests.transport.processes import Command
 
 VARIANTS = [
     *([f"algorithm={name}"] for name in ALGORITHMS),
@@ -26,6 +23,8 @@ VARIANTS = [
     ["algorithm=fed_avg", "optimizer=sgd", "optimizer.momentum=0.9", "scheduler=cosine", "cohort_size=2"],
     ["algorithm=fsl_sage", "algorithm.align_interval=2", "algorithm.warm_start=1", "cohort_size=2"],
     ["algorithm=fsl_sage", "estimator=mlp_regression", "client_optimizer=adamw", "local_epochs=2"],
+    ["algorithm=ho_sfl", "optimizer=sgd", "cohort_size=2"],
+    ["algorithm=scaffold", "cohort_size=2", "quant=int8"],
     ["algorithm=splitfed_v1", "model=resnet20", "dataset.max_train=50"],
     ["network=lte", "network.cost_per_mb=0.1", "algorithm.align_interval=2", "cohort_size=2"],
 ]
@@ -89,7 +88,7 @@ def metrics(directory: Path) -> list[dict[str, object]]:
 
 @pytest.mark.parametrize("algorithm", long_but(["fsl_sage"], ["fsl_sage", "splitfed_v1"]))
 def test_run_resumed_after_a_kill_at_a_random_moment_equals_an_uninterrupted_one(
-    root: Path, tmp_path: Path, algorithm: str
+    tmp_path: Path, algorithm: str
 ) -> None:
     overrides = [*TINY, f"algorithm={algorithm}", "rounds=12", "checkpoint_interval=2"]
     overrides += ["algorithm.align_interval=3"] if algorithm == "fsl_sage" else []
@@ -97,16 +96,12 @@ def test_run_resumed_after_a_kill_at_a_random_moment_equals_an_uninterrupted_one
     done(*overrides, f"hydra.run.dir={whole}")
 
     moment = random.Random(time.time_ns()).uniform(0.0, 0.5)  # any moment must do, so each run takes another
-    running = subprocess.Popen(
-        [sys.executable, str(root / "main.py"), *overrides, f"hydra.run.dir={killed}"],
-        stdout=subprocess.DEVNULL,
-    )
+    running = Command([*overrides, f"hydra.run.dir={killed}"], tmp_path / "killed.txt")
     while not (killed / "metrics.csv").exists():
-        assert running.poll() is None
+        assert running.exit_code is None
         time.sleep(0.001)
     time.sleep(moment)
-    os.kill(running.pid, signal.SIGKILL)
-    running.wait()
+    running.kill()
 
     assert done(f"resume={killed}") == str(killed)
     assert metrics(killed) == metrics(whole), f"killed {moment} s after the start"

@@ -41,7 +41,7 @@ from fedsplit.transport.grpc.server.hub import Hub
 from fedsplit.transport.grpc.server.meeting import Link
 from fedsplit.transport.grpc.server.server import Federation
 from fedsplit.transport.grpc.server.streams import Answer
-from fedsplit.transport.links import KIND_OF
+from fedsplit.transport.links import KIND_OF, exactly, seeds_tensor
 from tests.conftest import TINY
 from tests.transport import padded_texts, strategies
 
@@ -56,9 +56,10 @@ QUANTS = {
     "sparse": ("quant=int8", "codec@quant.smashed=topk", "codec@quant.cut_gradient=randtopk"),
     "texts": ("quant=int8", "dataset=random_texts", "model=tiny_causal", "auxiliary=tiny_head"),
     "control": ("quant=int8", "algorithm=scaffold"),
+    "seeds": ("quant=int8", "algorithm=ho_sfl", "algorithm.probes=3"),
 }
 """Presets that between them use every decoder; one is of texts, whose batches have lengths, one has control
-variates."""
+variates, and one seeds and scalars."""
 CLIENT = 0
 PLAIN = 1 << 18
 """Bytes that Python may take for what is not payload."""
@@ -126,10 +127,18 @@ class World:
             ]
         dz = self._cut_gradient()
         number, codec = self.expectations.cut_number("cut_gradient"), self.run.quantization.cut_gradient
-        backward = {
+        backward: dict[str, Any] = {
             "backward": pb.Backward(),
             "tensors": [pack("dz", number, Coded(dz, codec.transmit(dz, seed=1)))],
         }
+        if self.run.probes:
+            seeds = pack("seeds", pb.EXACT, exactly(seeds_tensor([5, 2**31 - 1, 0]), packs=True))
+            slopes = pack("slopes", pb.EXACT, exactly(torch.tensor([0.5, -2.0, 0.0]), packs=True))
+            probe = {"probe": pb.Probe(), "tensors": [*backward["tensors"], seeds]}
+            later = {"move": pb.Move(), "step": 1, "tensors": [seeds, slopes]}
+            moves = [{"move": pb.Move(), "tensors": [slopes]}, later]
+            client = install("client", 0)
+            return [[client, upload("client")], [client, {"forward": pb.Forward()}, probe, *moves]]
         client, again, auxiliary = install("client", 0), install("client", 1), install("auxiliary", 0)
         train = {"train_local": pb.TrainLocal(train_head=True, upload_interval=2, skip_first_upload=True)}
         return [

@@ -67,7 +67,7 @@ def choices(folder: Path) -> Path:
     files = {
         "dataset/random_texts.yaml": f"_target_: {__name__}.RandomTexts\n",
         "model/tiny_causal.yaml": f'_target_: {__name__}.TinyCausal\ncut: "3"\nstages: null\nuntie: false\n'
-        f"auxiliary: {__name__}.TinyHead\n",
+        f"norm: null\nauxiliary: {__name__}.TinyHead\n",
         "auxiliary/tiny_head.yaml": f"_target_: {__name__}.TinyHead\n",
     }
     for name, text in files.items():

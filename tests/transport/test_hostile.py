@@ -7,20 +7,21 @@ from typing import Any
 
 import grpc
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 
 from fedsplit.building.run import run_of_member
 from fedsplit.data.batches import batch_slices
-from fedsplit.quant.message import Corrupt
+from fedsplit.quant.message import Corrupt, Message
 from fedsplit.transport.grpc.client.client import TrainingClient
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
-from fedsplit.transport.grpc.protocol.frames import OPTIONS, VERSION
+from fedsplit.transport.grpc.protocol.frames import OPTIONS, VERSION, Parcel, announced
 from fedsplit.transport.grpc.server.listening import start
 from fedsplit.transport.grpc.server.meeting import Link, Refused
 from fedsplit.transport.grpc.server.server import Federation
 from tests.transport.invariants import CLIENT, INVARIANTS, RUN, World, attend, logged, server_survives
 
-TRIED = ("none", "mixed", "texts", "control")
+TRIED = ("none", "mixed", "texts", "control", "seeds")
 PLANS = "plan_names_only_what_is_installed"
 
 
@@ -228,3 +229,35 @@ def test_upload_that_comes_twice_is_taken_once_and_ends_no_stream(worlds: dict[s
     answered = hub.answers([CLIENT], until=None, enough=None)[CLIENT]
     assert [answer.head for answer in answered] == [parcel.head for parcel in honest]
     assert hub._ledger.again(0) == {"up": honest[0].size, "down": 0}
+
+
+SEEDS, SLOPES = torch.tensor([1, 2, 3], dtype=torch.int32), torch.tensor([1.0, 2.0, 3.0])
+
+
+@pytest.mark.parametrize(
+    ("tensors", "told"),
+    [
+        ({"slopes": SLOPES}, "1 tensors came, 2 were expected"),
+        ({"seeds": SEEDS[:2], "slopes": SLOPES}, r"'seeds' is of shape \(3,\) and torch.int32"),
+        ({"seeds": SEEDS.long(), "slopes": SLOPES}, "'seeds' is of shape"),
+        ({"seeds": SEEDS, "slopes": SLOPES[:2]}, "'slopes' is of shape"),
+        ({"seeds": -SEEDS, "slopes": SLOPES}, "a seed is below 0"),
+        ({"seeds": SEEDS, "slopes": SLOPES / 0.0}, "not finite"),
+    ],
+    ids=lambda each: each if isinstance(each, str) else " ".join(each),
+)
+def test_client_refuses_seeds_and_scalars_that_no_server_sends(
+    tensors: dict[str, torch.Tensor], told: str, worlds: dict[str, World]
+) -> None:
+    """At a step whose seeds it has not answered."""
+    packed = []
+    for name, each in tensors.items():
+        message = Message.sealed(each.numpy().tobytes(), tuple(each.shape), each.dtype)
+        packed.append((announced(name, pb.EXACT, message), message.payload))
+    head = pb.FromServer(identity=pb.Identity(step=4), move=pb.Move(), tensors=[each for each, _ in packed])
+    worker, verb = worlds["seeds"].worker(), Parcel(head, [payload for _, payload in packed])
+    worker.run.engine.enter([CLIENT])
+    with pytest.raises(Corrupt, match=told):
+        worker.answer(verb)
+    with pytest.raises(Corrupt, match="clients of this run answer none"):
+        worlds["none"].worker().answer(verb)

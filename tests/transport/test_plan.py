@@ -36,7 +36,9 @@ from tests.transport.invariants import (
 )
 from tests.transport.strategies import nested
 
-PARTIES_OWN = {"cluster", "deployment", "engine", "generation", "network", "transport", "task", "tracker"}
+PARTIES_OWN = {
+    *("attacker", "cluster", "deployment", "engine", "generation", "network", "transport", "task", "tracker")
+}
 """Groups that a plan does not name."""
 CHOICES = sorted(
     path.relative_to(CONFIGS).with_suffix("")

@@ -67,6 +67,7 @@ CASES = {
     "clients with weights of two bits": ["algorithm=splitfed_v2", "weight_bits=2", "qat=true"],
     "a tail at the clients": ["algorithm=splitfed_v1", "model.tail_cut=relu3", "quant=int8", "cohort_size=2"],
     "control variates": ["algorithm=scaffold", "cohort_size=2", "quant=int8", "rounds=3"],
+    "a shared client model": ["algorithm=ho_sfl", "cohort_size=2", "optimizer=sgd", "quant=int8", "rounds=3"],
     "an estimator without a model": ["estimator=linear_regression", "algorithm.align_interval=2"],
 }
 
@@ -78,6 +79,7 @@ EVERY_RUN = (
     "clients trained for int8",
     "a tail at the clients",
     "control variates",
+    "a shared client model",
 )
 """Each is computed by other code of the transport; the others differ in what is computed elsewhere."""
 
@@ -165,9 +167,11 @@ def test_local_and_grpc_give_the_same_with_further_algorithms(
 
 
 @pytest.mark.usefixtures("warm_processes")
-def test_two_commands_that_the_readme_compares_give_the_same(root: Path, tiny: Build, tmp_path: Path) -> None:
-    readme = (root / "README.md").read_text("utf-8")
-    pair = re.search(r"These two give the same.*\n\n((?: {4}.*\n){2})", readme)
+def test_two_commands_that_the_guide_to_networks_compares_give_the_same(
+    root: Path, tiny: Build, tmp_path: Path
+) -> None:
+    guide = (root / "docs" / "network.md").read_text("utf-8")
+    pair = re.search(r"These two give the same.*\n\n((?: {4}.*\n){2})", guide)
     assert pair is not None
     one, other = (line.removeprefix("    python main.py ").split() for line in pair[1].splitlines())
     assert (one, other) == (["engine=sequential"], ["transport=grpc"])

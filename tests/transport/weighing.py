@@ -43,7 +43,7 @@ class ChunkWeigher(grpc.ServerInterceptor):  # type: ignore[misc]
 
 
 def counted(experiment: Experiment) -> Counter[tuple[int, str]]:
-    """The ledger's bytes, by round and direction: broadcasts as often as gRPC sends them, what is observed too."""
+    """The ledger's bytes, by round and direction, with what gRPC sends beside the load."""
     rounds = range(len(experiment.records))
     totals = {
         (t, direction): sum(experiment.ledger.of_round(t)[direction].values())

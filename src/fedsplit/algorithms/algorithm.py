@@ -1,7 +1,7 @@
 """What an algorithm is: state of the servers, and one round that moves it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias
 
@@ -12,12 +12,17 @@ from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.local_rule import LocalRule
 from fedsplit.parties.messages import Part
 from fedsplit.parties.server_copies import ServerCopies
+from fedsplit.parties.shared_client import SharedClient
 from fedsplit.parties.split_server import SplitServer
 from fedsplit.state.state import State
 from fedsplit.state.weights import Weights
 
 ClientHead: TypeAlias = Literal["none", "server", "auxiliary", "estimator"]
 Half: TypeAlias = Literal["client", "server"]
+
+
+def _none(rule: LocalRule) -> SharedClient:
+    raise AssertionError("this start has no shared client model")
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,7 @@ class Start:
         buffers: names of the buffers of client and server model, which no gradient moves.
         num_clients: of the run; a round's cohort may be fewer.
         has_positions: whether samples are texts, of which some have more positions than others.
+        shared_client: makes the server's copy of a client model that all clients move alike, by a rule.
     """
 
     client_weights: Weights
@@ -47,6 +53,7 @@ class Start:
     buffers: frozenset[str] = frozenset()
     num_clients: int = 1
     has_positions: bool = False
+    shared_client: Callable[[LocalRule], SharedClient] = _none
 
 
 @dataclass(frozen=True)

@@ -167,6 +167,24 @@ class RoundLoad:
             total += sum(size * share for size, share in sizes)
         return float(total)
 
+    def seeds_and_scalars(self, probes: int) -> float:
+        """Bytes of slopes that clients send, one a probe and local step, and of seeds and sums that all get.
+
+        Clients get those at every local step of the round, also where they have no such step.
+        """
+        everyone = self.population
+        by_step = everyone.batches_by_step()
+        sent = sum(clients for batches in by_step for samples, clients in batches.items() if samples)
+        steps = Counter(sum(1 for _ in batch_slices(n, everyone.batch_size)) for n in everyone.samples)
+        longest = sum(n * share for n, share in shares_of_largest(steps, everyone.cohort).items())
+        received = everyone.cohort * longest * everyone.local_epochs
+        return float(4 * probes * everyone.share * sent + 8 * probes * received)
+
+    def joined(self) -> float:
+        """Bytes of the client model, as it is, to each client that was not in the round before."""
+        exact = sum(tensor.numel() * tensor.element_size() for tensor in self.client.values())
+        return self.population.cohort * (1 - self.population.share) * exact
+
     def aligned(self) -> float:
         """Bytes of the auxiliary models that clients download when they align."""
         return self.population.alignments * weights_size(self.auxiliary, self.quantization.weights.down)

@@ -1,6 +1,7 @@
 """The algorithm of a run, with the servers that it trains."""
 
 import inspect
+from functools import partial
 
 from fedsplit.algorithms.algorithm import Algorithm, Start
 from fedsplit.building.parts import ClientParts
@@ -9,7 +10,9 @@ from fedsplit.config.component import component_of
 from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import UserError
 from fedsplit.estimators.alignment import Alignment
+from fedsplit.optim.optimizers import RowOptimizer
 from fedsplit.parties.local_rule import LocalRule
+from fedsplit.parties.shared_client import SharedClient
 from fedsplit.parties.split_server import SplitServer
 
 
@@ -74,12 +77,36 @@ def _own_rule(config: RunConfig, rule: type[LocalRule]) -> LocalRule:
     return component_of(config.algorithm.key, rule, **own).build(LocalRule)
 
 
+def _refuse_what_drifts(parts: ClientParts) -> None:
+    """Refuse what would not stay the same at clients that share one model by seeds and scalars alone.
+
+    Raises:
+        UserError: the client model has running statistics, or the optimizer a state that a client lacks which
+            was left out of a round.
+    """
+    config, optimizer = parts.config, parts.client_optimizer
+    moving = next((name for name, _ in parts.models.halves.client.named_buffers()), None)
+    if moving is not None:
+        told = f"has {moving} before the cut, which no seed moves: {parts.algorithm_class.__name__} takes no"
+        raise UserError("model", config.choice("model"), f"{told} running statistics")
+    population, transport = config.population, config.transport.arguments
+    goes_without = any(transport.get(key) is not None for key in ("min_clients", "round_deadline_s"))
+    late = population.cohort < population.num_clients or goes_without
+    stays = not isinstance(optimizer, RowOptimizer) or bool(optimizer.slots)
+    if late and stays and not config.client.stateless:
+        told = "keeps a state that clients lack which were left out of rounds; take sgd without momentum, "
+        told += "all clients in every round, or client.stateless=true"
+        raise UserError("client_optimizer", type(optimizer).__name__, told)
+
+
 def build_algorithm(parts: ClientParts, alignment: Alignment) -> Algorithm:
     """The algorithm, with its servers."""
     halves, auxiliary, seed = parts.models.halves, parts.models.auxiliary, parts.config.training.seed
     optimizer, schedule = parts.server_optimizer, parts.schedule
     recorder = None if halves.tail is not None else parts.recorders.of(halves.server)
     objective = parts.data.dataset.objective
+    if parts.rule.answers_seeds:
+        _refuse_what_drifts(parts)
     start = Start(
         client_weights={k: v for part in halves.at_client for k, v in ModelState(part).weights().items()},
         auxiliary_weights=ModelState(auxiliary).weights() if auxiliary else {},
@@ -91,5 +118,6 @@ def build_algorithm(parts: ClientParts, alignment: Alignment) -> Algorithm:
         buffers=frozenset(name for module in halves.modules for name, _ in module.named_buffers()),
         num_clients=parts.config.population.num_clients,
         has_positions=parts.quantization.positions.lengths is not None,
+        shared_client=partial(SharedClient, halves.client, parts.client_optimizer, schedule),
     )
     return parts.config.algorithm.build(Algorithm, start=start)

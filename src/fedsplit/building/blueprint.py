@@ -14,7 +14,8 @@ def build_blueprint(parts: Ingredients) -> Blueprint:
     uploads = client_head in ("auxiliary", "estimator")
     sees_decoded = uploads and parts.quantization.continue_from_decoded
     defended = parts.defence.releases or parts.defence.adds_gradient
-    not_captured = sees_decoded or rule.draws or rule.keeps or defended or halves.tail is not None
+    rules_out = rule.draws or rule.keeps or rule.answers_seeds
+    not_captured = sees_decoded or rules_out or defended or halves.tail is not None
     return Blueprint(
         body=halves.client,
         head=head,

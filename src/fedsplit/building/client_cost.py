@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from fedsplit.building.data import Data
+from fedsplit.building.data import LOOKED_AT, Data
 from fedsplit.building.parts import ClientParts
 from fedsplit.data.batches import batch_slices
 from fedsplit.parties.client_cost import ClientCost, client_cost
@@ -37,11 +37,10 @@ def _largest_sample(data: Data) -> Tensor:
 
     Where clients bring what they have, it is the first of the server's own.
     """
-    longest, found = 0, torch.zeros(1, dtype=torch.int64)
-    for shard in filter(len, data.shards):
-        lengths = data.dataset.objective.lengths(data.dataset.train.labels_at(shard))
-        if lengths is None:
-            break
-        if lengths.max() > longest:
-            longest, found = int(lengths.max()), shard[lengths.argmax().cpu()][None]
-    return found
+    longest, found = 0, 0
+    if (lengths := data.lengths) is not None:
+        for block in data.shards.partition.blocks(LOOKED_AT):
+            own = lengths[block.indices]
+            if own.max(initial=0) > longest:
+                longest, found = int(own.max()), int(block.indices[own.argmax()])
+    return torch.tensor([found])

@@ -1,7 +1,8 @@
 """The data of a run: loaded, divided over clients, and prepared to make inputs of them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -16,10 +17,14 @@ from fedsplit.data.distributions.distribution import Distribution
 from fedsplit.data.fingerprint import Fingerprint
 from fedsplit.data.images import ImageDataset
 from fedsplit.data.local_test import hold_out
+from fedsplit.data.partition import Partition, Pieces
 from fedsplit.data.shards import ClientShards
 from fedsplit.errors import UserError
 from fedsplit.machine.allowance import claim, claim_batch
 from fedsplit.transport.transport import Member
+
+LOOKED_AT = 4096
+"""Samples whose labels are looked at together, and clients whose indices are."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,28 @@ class Data:
     def sizes(self) -> Mapping[str, Any]:
         """Keyword arguments of every model."""
         return self.dataset.sizes.arguments
+
+    @cached_property
+    def lengths(self) -> np.ndarray | None:
+        """Positions of each training sample before its padding, int64 `(n,)`; None of data never padded."""
+        train, found = self.dataset.train, []
+        for start in range(0, len(train), LOOKED_AT):
+            labels = train.labels_at(slice(start, min(start + LOOKED_AT, len(train))))
+            lengths = self.dataset.objective.lengths(labels)
+            if lengths is None:
+                return None
+            found.append(lengths.cpu().numpy())
+        return np.concatenate(found)
+
+    @property
+    def positions(self) -> list[int] | None:
+        """Positions of all samples of each client together; None of data never padded."""
+        if (lengths := self.lengths) is None:
+            return None
+        blocks = self.shards.partition.blocks(LOOKED_AT)
+        sums = [np.bincount(each.clients, lengths[each.indices], len(each.sizes)) for each in blocks]
+        found: list[int] = np.concatenate(sums).astype(np.int64).tolist()
+        return found
 
     def batch(self, samples: int) -> tuple[Tensor, Tensor]:
         """The first training samples as inputs `x (samples, ...)`, and their labels."""
@@ -84,14 +111,15 @@ def build_data(
     if member:
         dataset = member.prepare(dataset)
     distribution = config.distribution.build(Distribution)
+    partition: Partition
     if distribution.at_clients:
-        shards = _own(clients, dataset, member=member, apart=apart)
+        partition = _own(clients, dataset, member=member, apart=apart)
     else:
-        shards = _divided(distribution, dataset, clients, training.seed)
+        partition = _divided(distribution, dataset, clients, training.seed)
     if member:
-        read = loaded.train.chosen(torch.from_numpy(shards[member.client])).fingerprint()
+        read = loaded.train.chosen(torch.from_numpy(partition[member.client])).fingerprint()
     else:
-        read = loaded.fingerprint(shards)
+        read = loaded.fingerprint(partition)
     if distribution.shifts_features:
         if not isinstance(dataset, ImageDataset):
             told = "changes pixels, and this dataset is text: take another distribution"
@@ -101,8 +129,8 @@ def build_data(
             def view(client: int, pixels: Tensor) -> Tensor:
                 return distribution.seen_by(client, pixels, training.seed)
 
-            dataset = dataset.seen_by(shards, view)
-    trained_on, local_test = _held_out(shards, dataset.local_test_fraction, distribution, training.seed)
+            dataset = dataset.seen_by(partition, view)
+    trained_on, local_test = _held_out(partition, dataset.local_test_fraction, distribution, config)
     if not member:
         all_seen = local_test is None or not is_there
         dataset = dataset.scaled(None if all_seen else trained_on.indices.sort().values)
@@ -137,18 +165,18 @@ def _loaded(config: RunConfig, *, sizes_only: bool) -> tuple[Dataset, bool]:
         return stand_in, False
 
 
-def _own(clients: int, dataset: Dataset, *, member: Member | None, apart: bool) -> list[np.ndarray]:
+def _own(clients: int, dataset: Dataset, *, member: Member | None, apart: bool) -> Pieces:
     """A client in a process of its own holds all it has; of the others, nothing is known here."""
     if not apart and member is None:
         raise UserError("distribution", "own", "needs transport=grpc: clients bring what they have")
     claim("num_clients", clients, 200.0 * clients, f"lists of {clients} clients")
-    own = {member.client: np.arange(len(dataset.train))} if member else {}
-    return [own.get(client, np.empty(0, dtype=np.int64)) for client in range(clients)]
+    samples = np.arange(len(dataset.train) if member else 0)
+    return Pieces.grouped(samples, np.full(len(samples), member.client if member else 0), clients)
 
 
-def _divided(distribution: Distribution, dataset: Dataset, clients: int, seed: int) -> list[np.ndarray]:
+def _divided(distribution: Distribution, dataset: Dataset, clients: int, seed: int) -> Partition:
     """Indices of each client's training samples."""
-    if clients > len(dataset.train):
+    if clients > len(dataset.train) and not distribution.shares_samples:
         raise UserError("num_clients", clients, f"at most the {len(dataset.train)} training samples")
     by = dataset.train.strata
     if distribution.by_owner:
@@ -157,24 +185,28 @@ def _divided(distribution: Distribution, dataset: Dataset, clients: int, seed: i
             raise UserError("distribution", "natural", told)
         by = dataset.train.owners
     shards = distribution.split(by.cpu().numpy(), clients, seed)
-    for client, shard in enumerate(shards):
-        if len(shard) == 0:
-            raise UserError(
-                "num_clients", clients, f"too many for this distribution: client {client} has no sample"
-            )
-    return shards
+    partition = shards if isinstance(shards, Partition) else Pieces.of(shards)
+    if not partition.sizes.all():
+        client = int(partition.sizes.argmin())
+        told = f"too many for this distribution: client {client} has no sample"
+        raise UserError("num_clients", clients, told)
+    return partition
 
 
 def _held_out(
-    shards: list[np.ndarray], fraction: float, distribution: Distribution, seed: int
+    partition: Sequence[np.ndarray], fraction: float, distribution: Distribution, config: RunConfig
 ) -> tuple[ClientShards, ClientShards | None]:
     """Each client's samples to train on, and those that it tests on, if any are held out."""
     if not fraction:
-        return ClientShards(shards), None
+        return ClientShards(partition), None
     if distribution.at_clients:
         told = "must be 0 with distribution=own: the server, which tests, does not see clients' data"
         raise UserError("dataset.local_test_fraction", fraction, told)
-    parts = [hold_out(shard, fraction, client=client, seed=seed) for client, shard in enumerate(shards)]
+    if distribution.shares_samples:
+        told = f"must be 0 with distribution={config.choice('distribution')}: clients share samples, and"
+        raise UserError("dataset.local_test_fraction", fraction, f"{told} train on what others would test on")
+    seed = config.training.seed
+    parts = [hold_out(shard, fraction, client=client, seed=seed) for client, shard in enumerate(partition)]
     train, test = zip(*parts, strict=True)
     if not any(map(len, test)):
         told = "must be 0: no client has two samples, one of which it could hold out"

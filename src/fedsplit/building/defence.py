@@ -23,6 +23,9 @@ def build_defence(config: RunConfig, algorithm: type[Algorithm], rule: LocalRule
     if (defence.releases or defence.adds_gradient) and algorithm.client_head == "server":
         told = f"changes smashed data, and with {algorithm.__name__} no client sends any"
         raise UserError("defence", choice, told)
+    if defence.releases and rule.answers_seeds:
+        told = f"guards smashed data, and slopes of {type(rule).__name__} are made from exact ones"
+        raise UserError("defence", choice, told)
     if (defence.releases or defence.perturbs_gradients) and config.splitting.tail_cut is not None:
         told = "must be none with model.tail_cut: gradients of clients' tails leave them too, as they are"
         raise UserError("defence", choice, told)

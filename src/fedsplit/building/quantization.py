@@ -10,6 +10,7 @@ from fedsplit.config.settings import CodecChoice
 from fedsplit.errors import UserError
 from fedsplit.objectives.objective import Objective
 from fedsplit.quant.codec import Codec, Quantizer
+from fedsplit.quant.codecs.identity import Identity
 from fedsplit.quant.codecs.viewed import Viewed
 from fedsplit.quant.positions import Positions
 from fedsplit.quant.quantization import Quantization, WeightsCodecs
@@ -22,6 +23,7 @@ def build_quantization(
     objective: Objective,
     padding: float = 0.0,
     *,
+    exact_weights: bool = False,
     trunk_shapes: tuple[tuple[int, ...], tuple[int, ...]] | None = None,
 ) -> Quantization:
     """The codecs that the configuration asks for, for smashed data of these shapes (see `Models`).
@@ -32,6 +34,7 @@ def build_quantization(
         coded_shape: gives that as codecs see it; asked only where there is something to code.
         objective: of the run, which says how long samples are.
         padding: value of smashed data behind the end of a sample, see `SplitModel`.
+        exact_weights: whether weights travel as they are, whatever codec is asked for.
         trunk_shapes: of one sample of what goes to a tail, and of that as codecs see it; None without one.
 
     Raises:
@@ -51,7 +54,9 @@ def build_quantization(
     return Quantization(
         smashed=at_cut(config.quant.smashed),
         cut_gradient=at_cut(config.quant.cut_gradient),
-        weights=WeightsCodecs(
+        weights=WeightsCodecs(Identity(), Identity(), Identity())
+        if exact_weights
+        else WeightsCodecs(
             up=build_codec(weights.up),
             down=build_codec(weights.down),
             whole=build_codec(weights.whole),

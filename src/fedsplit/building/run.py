@@ -45,6 +45,9 @@ from fedsplit.state.weights import Weights
 from fedsplit.transport.local import LocalTransport
 from fedsplit.transport.transport import Member, RunSetting, Transport
 
+_MOST_APART = 10_000
+"""Clients in processes of their own: the server has a stream and threads for each."""
+
 
 def build_run(config: RunConfig, start: TrainedStart | None = None) -> RunParts:
     """Build all that a run is made of.
@@ -101,6 +104,9 @@ def build_clients(
     device = find_device(config.computation.device)
     config = replace(config, computation=replace(config.computation, device=str(device)))
     apart = not config.transport.is_class(LocalTransport)
+    if apart and (clients := config.population.num_clients) > _MOST_APART:
+        told = f"at most {_MOST_APART:,} with transport={config.choice('transport')}: each is a process"
+        raise UserError("num_clients", clients, told)
 
     data = given or build_data(config, device, member=member, apart=apart, sizes_only=sizes_only)
     schedule = build_schedule(config, data)
@@ -145,6 +151,7 @@ def build_clients(
             lambda: models.coded_shape,
             data.dataset.objective,
             models.halves.padding,
+            exact_weights=rule.answers_seeds,  # of clients that share one model
             trunk_shapes=models.trunk_shapes,
         ),
         memory=build_memory(config),
@@ -204,6 +211,7 @@ def carried_run(parts: ClientParts, ledger: Ledger) -> RunSetting:
         ledger=ledger,
         build=run_of_member,
         frozen_digest=parts.models.frozen_digest,
+        probes=parts.rule.probes if parts.rule.answers_seeds else 0,
     )
 
 

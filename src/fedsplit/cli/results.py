@@ -1,4 +1,4 @@
-"""What a run left behind, for Python."""
+"""Results of a run, for Python."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -58,7 +58,7 @@ class RunResults:
 
 
 def load_run(path: str | Path) -> RunResults:
-    """What the run in a directory has left so far.
+    """Results that the run in a directory has left so far.
 
     Raises:
         UserError: the directory is not that of a run, or one of its files is damaged.

@@ -35,8 +35,8 @@ class InProcessWorkers(Workers):
         self.there: dict[int, Verbs] = {}
         self.asked: list[str] = []
         """Verbs, in the order in which they were asked for."""
-        self.dies: dict[int, str] = {}
-        """Workers that are lost at the next verb of this name."""
+        self.dies: dict[int, list[str]] = {}
+        """Workers that are lost once they were asked for each of these verbs, in this order."""
         self.stays_away: set[int] = set()
         """Workers that do not come back."""
         self._lost: set[int] = set()
@@ -57,9 +57,10 @@ class InProcessWorkers(Workers):
 
     def ask(self, worker: int, verb: str, *arguments: Any) -> PendingAnswer:
         self.asked.append(verb)
-        if self.dies.get(worker) == verb:
-            del self.dies[worker]
-            self._lost.add(worker)
+        if (verbs := self.dies.get(worker)) and verbs[0] == verb:
+            verbs.pop(0)
+            if not verbs:
+                self._lost.add(worker)
         if worker in self._lost:
             return PendingAnswer(worker, None)
         began = perf_counter()

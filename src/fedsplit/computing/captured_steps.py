@@ -28,7 +28,7 @@ some MB of the driver's. Forms that come often are warm first, so what stays eag
 
 
 class Graph(Protocol):
-    """Work that was captured."""
+    """Captured work that can be replayed."""
 
     def replay(self) -> None:
         """Do it again, on the same memory."""
@@ -66,7 +66,7 @@ class Graphed:
         self._captured: dict[Hashable, _Captured] = {}
 
     def __call__(self, *arguments: Argument) -> Outputs:
-        """What the function gives; the caller may keep it."""
+        """Outputs of the function, which the caller may keep."""
         form = tuple(_form(each) for each in arguments)
         if form not in self._captured:
             self._calls[form] += 1

@@ -8,7 +8,7 @@ from fedsplit.errors import UserError, first_line
 
 
 def is_hooked(module: nn.Module) -> bool:
-    """Whether the module has hooks of its own that run before, in or after its passes."""
+    """True if the module has hooks of its own that run before, in or after its passes."""
     return any(
         (
             module._forward_hooks,
@@ -20,7 +20,7 @@ def is_hooked(module: nn.Module) -> bool:
 
 
 def hooked(module: nn.Module) -> str | None:
-    """What of a module, its parts and its parameters has hooks, in words: the first of them, or None."""
+    """Description of the first hook of a module, its parts and its parameters; None where there are none."""
     for name, part in module.named_modules():
         if is_hooked(part):
             return f"{name or 'the module itself'} has hooks"

@@ -51,7 +51,7 @@ def unflattened(client: nn.Module, example: Tensor) -> tuple[int, ...]:
 
 
 def _leaves_in_place(graph: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether an operation changes values one by one at most, and their order not at all."""
+    """True if an operation changes values one by one at most, and their order not at all."""
     if node.op == "call_module":
         leaves = isinstance(graph.get_submodule(str(node.target)), _STAY)
     else:

@@ -47,7 +47,7 @@ class _Gradient(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Nothing is kept."""
+        """Keep nothing for a backward pass."""
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> None:

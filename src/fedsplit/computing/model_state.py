@@ -50,7 +50,7 @@ def learning(module: nn.Module) -> Weights:
 
 
 def travelling(module: nn.Module) -> Weights:
-    """What is sent, averaged and kept of a module: parameters that learn, and buffers; no copies."""
+    """Tensors of a module that are sent, averaged and kept: parameters that learn, and buffers; no copies."""
     stays = frozen_of(module)
     return {name: tensor for name, tensor in module.state_dict().items() if name not in stays}
 
@@ -102,7 +102,7 @@ class ModelState:
 
     @property
     def device(self) -> torch.device:
-        """Where the model computes."""
+        """Device on which the model computes."""
         return next(iter(self.parameters.values())).device
 
     def frozen_buffers(self) -> dict[str, Tensor]:
@@ -168,12 +168,12 @@ class ModelState:
 
     @torch.no_grad()
     def move_buffers(self, buffers: dict[str, Tensor]) -> None:
-        """Take over running statistics."""
+        """Take over running statistics of a forward pass."""
         for name, buffer in buffers.items():
             self.buffers[name].copy_(buffer)
 
     def each(self, function: Callable[..., Tensor], *inputs: object) -> Tensor:
-        """What `function` gives; states of many clients give it for each."""
+        """Result of `function`; states of many clients give one for each."""
         return function(*inputs)
 
     def weights(self) -> Weights:

@@ -29,7 +29,7 @@ def in_mode(module: nn.Module, training: bool) -> Iterator[None]:
 
 
 def modes_of(module: nn.Module) -> Modes:
-    """What the module's own `train` does to its parts.
+    """Training modes that the module's own `train` gives to its parts.
 
     Raises:
         UserError: it does more: what the module holds, or which parameters learn, is not the same in both.

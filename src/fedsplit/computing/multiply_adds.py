@@ -11,7 +11,7 @@ from torch.utils.flop_counter import flop_registry
 
 
 def multiply_adds(compute: Callable[[], object]) -> int:
-    """Of what runs in `compute`, gradients included."""
+    """Number of multiply-adds that run in `compute`, gradients included."""
     counter = _Counter()
     with attention_in_products(), counter:
         compute()

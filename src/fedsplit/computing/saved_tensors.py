@@ -65,6 +65,6 @@ class SavedTensors:
 
 
 def _storage(tensor: Tensor) -> int:
-    """What tells a storage from others for as long as it exists."""
+    """Identity of a storage for as long as it exists."""
     identity: int = tensor.untyped_storage()._cdata
     return identity

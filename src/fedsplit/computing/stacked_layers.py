@@ -69,14 +69,14 @@ def by_rule(stack: Stack, module: nn.Module, own: dict[str, Tensor], x: Value) -
 def elementwise(
     function: Callable[..., Value], args: Sequence[Value], kwargs: dict[str, Value] | None = None
 ) -> Value:
-    """What a function gives that changes values one by one."""
+    """Result of a function that changes values one by one."""
     bare = [arg.tensor if isinstance(arg, Grouped) else arg for arg in args]
     result = function(*bare, **(kwargs or {}))
     return Grouped(result) if any(isinstance(arg, Grouped) for arg in args) else result
 
 
 def _is_plain(module: nn.Module, kinds: type[nn.Module] | tuple[type[nn.Module], ...]) -> bool:
-    """Whether a layer computes as its kind does, with the tensors of its kind, in training mode.
+    """True if a layer computes as its kind does, with the tensors of its kind, in training mode.
 
     A subclass may compute anything, and so may a parametrized layer, whose class is one. A weight that is no
     parameter is not stacked.

@@ -183,7 +183,7 @@ class _Pass:
 
     @staticmethod
     def _alike(args: Sequence[Value]) -> bool:
-        """Whether tensors stand beside numbers only, or beside tensors of their own shape."""
+        """True if tensors stand beside numbers only, or beside tensors of their own shape."""
         tensors = [arg for arg in args if isinstance(arg, Tensor | Grouped)]
         shapes = {(arg if isinstance(arg, Tensor) else arg.tensor).shape for arg in tensors}
         return bool(tensors) and len({type(arg) for arg in tensors}) == 1 and len(shapes) == 1

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeAlias, cast
+from weakref import proxy
 
 import torch
 from torch import Tensor, nn
@@ -74,7 +75,7 @@ class StackedState:
 
     @property
     def clients(self) -> int:
-        """K."""
+        """Number of clients in the stack."""
         return len(self.steps)
 
     def rows(self, rows: Rows) -> "_Some":
@@ -83,7 +84,8 @@ class StackedState:
             return _Gathered(self, rows)
         key = (rows.start, rows.stop)
         if key not in self._views:
-            self._views[key] = _Some(self, rows)
+            # As a proxy: what holds itself is freed by the garbage collector alone, many rounds later.
+            self._views[key] = _Some(proxy(self), rows)
         return self._views[key]
 
     def tensors(self) -> Weights:
@@ -101,7 +103,7 @@ class StackedState:
             stack[row].copy_(weights[name])
 
     def row_state(self, row: int) -> State:
-        """What `ModelState.state` gives for one client; a copy."""
+        """State of one client as `ModelState.state` gives it; a copy."""
         slots: State = {}
         for name, kept in self.slots.items():
             stepped = self.optimizer is not None and int(self.steps[row]) > 0
@@ -119,7 +121,7 @@ class StackedState:
         }
 
     def row_kept(self, row: int) -> Kept:
-        """What is kept for one client: the state itself, not a copy."""
+        """Tensors kept for one client: the state itself, not a copy."""
         return {key: {name: own[row] for name, own in each.items()} for key, each in self.kept.items()}
 
     def load_row_state(self, row: int, state: State) -> None:

@@ -39,10 +39,10 @@ class Steppable(Protocol):
         """Copies for a pass that must not move the running statistics."""
 
     def move_buffers(self, buffers: dict[str, Tensor]) -> None:
-        """Take over running statistics."""
+        """Take over running statistics of a forward pass."""
 
     def each(self, function: Callable[..., Tensor], *inputs: object) -> Tensor:
-        """What a function for one client gives for each."""
+        """Result of a function for one client, for each client."""
 
     def descend(self, gradients: Sequence[Tensor], learning_rate_factor: float | Tensor) -> None:
         """One optimizer step along `gradients`, given in the order of `trained`."""

@@ -170,7 +170,7 @@ _FRESH = "its forward makes a tensor that is another one every time"
 
 
 def _same_constant(module: nn.Module, one: fx.Node, other: fx.Node) -> bool:
-    """Whether both are tensors that the code makes anew in every pass, with the same values."""
+    """True if both are tensors that the code makes anew in every pass, with the same values."""
     if one.op != "get_attr":
         return False
     tensors = [operator.attrgetter(str(node.target))(module) for node in (one, other)]

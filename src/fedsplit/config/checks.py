@@ -97,7 +97,7 @@ def _check_groups(config: Plain, task: TaskTraits) -> None:
 
 
 def _check_run(task: TaskTraits, run: str | None) -> None:
-    """What asks for the trained models of a run."""
+    """Check the key `run`, which asks for the trained models of a run."""
     if task.models_of_run == "needed" and run is None:
         raise UserError("run", None, "the directory of a trained run is needed: run=saves/...")
     if task.models_of_run == "refused" and run is not None:
@@ -115,7 +115,7 @@ def _check_deployed(given: object) -> None:
 
 
 def _check_joined(group: str, node: object, own: Mapping[str, object]) -> None:
-    """What a client of another machine's run may say of the data set or model, which is chosen there."""
+    """Check the data set or model of a client of another machine's run, which says only what is its own."""
     if not isinstance(node, Mapping):
         raise UserError(group, node, f"must hold {', '.join(own)}")
     for key, value in node.items():
@@ -161,7 +161,7 @@ def _check_codec(path: str, node: object) -> None:
 
 
 def own_keys(path: str) -> dict[str, object]:
-    """By name: keys at `path` that are not arguments of the `_target_` there."""
+    """Keys at `path` that are not arguments of the `_target_` there, by name."""
     if path in CODECS or path.startswith("task.codecs."):
         return _CODEC_KEYS
     return _OWN_KEYS.get(path, {})
@@ -181,6 +181,9 @@ def _check_node(path: str, node: Plain, own: Mapping[str, object]) -> None:
         elif path == "task" and key == "codecs" and isinstance(value, Mapping):
             for name, codec in value.items():
                 _check_codec(f"task.codecs.{name}", codec)
+        elif path == "task" and key == "options" and isinstance(value, Mapping):
+            for name, each in value.items():
+                _check_node(f"task.options.{name}", each if isinstance(each, Mapping) else {}, {})
         elif key in own:
             _check_value(f"{path}.{key}", value, own[key])
         elif known is not None and not key.startswith("_"):
@@ -218,7 +221,7 @@ def check_together(config: ConfigFields) -> None:
 
 
 def _check_rounding(config: ConfigFields) -> None:
-    """What rounding of the client model, while it trains, does not go with."""
+    """Refuse what does not go with rounding the client model while it trains."""
     qat, bits, computation = config.rounding.qat, config.rounding.weight_bits, config.computation
     asked = "qat=true" if qat else f"weight_bits={bits}"
     if qat and bits == 16:

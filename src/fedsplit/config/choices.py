@@ -93,7 +93,7 @@ def target_of(group: str, choice: str) -> str | None:
 
 
 def _content(file: Path) -> dict[str, Any]:
-    """What a file holds; nothing where it cannot be read: whoever composes it is told."""
+    """Content of a file; empty where it cannot be read, of which whoever composes it is told."""
     return _read(file, file.stat().st_mtime_ns)
 
 

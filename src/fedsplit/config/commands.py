@@ -22,7 +22,7 @@ def command(*arguments: str, name: Literal["fedsplit", "fedsplit-plot"] = "fedsp
 
 
 def resume_command(directory: Path) -> str:
-    """What goes on with the run in a directory."""
+    """Command that goes on with the run in a directory."""
     return command(f"resume={shown(directory)}")
 
 

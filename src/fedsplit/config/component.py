@@ -13,7 +13,7 @@ from fedsplit.errors import UserError, first_line
 
 
 def located(key: str, target: str) -> Any:
-    """What a dotted path names, imported and not called; `UserError` where there is nothing such."""
+    """Object that a dotted path names, imported and not called; `UserError` where there is none."""
     try:
         if target.startswith("torchvision."):
             from fedsplit.machine.torchvision_operators import torchvision  # noqa: PLC0415  (imports torch)
@@ -38,7 +38,7 @@ def _import_target(target: str) -> Any:
 
 
 def is_class(key: str, target: str, kind: type) -> bool:
-    """Whether a dotted path names `kind` or a class that is one; see `located`."""
+    """True if a dotted path names `kind` or a subclass of it; see `located`."""
     found = located(key, target)
     return isinstance(found, type) and issubclass(found, kind)
 
@@ -104,13 +104,13 @@ def _classes(annotation: object) -> list[type]:
 
 
 def _result(annotation: object) -> object:
-    """What the function that an annotation asks for returns."""
+    """Return type of the function that an annotation asks for."""
     asked = (annotation, *get_args(annotation))
     return next((get_args(each)[-1] for each in asked if get_origin(each) is Callable), None)
 
 
 def _item(annotation: object) -> object:
-    """What is in the list that an annotation asks for."""
+    """Item type of the list that an annotation asks for."""
     asked = (annotation, *get_args(annotation))
     return next((get_args(each)[0] for each in asked if get_origin(each) in (list, tuple, Sequence)), None)
 
@@ -120,7 +120,7 @@ Built = TypeVar("Built")
 
 @dataclass(frozen=True)
 class Component:
-    """What a configuration says at one place of what is to be built there.
+    """Part of a configuration that describes an object to be built.
 
     Args:
         key: the place, as `algorithm` or `quant.weights.up`; errors name it.
@@ -144,11 +144,11 @@ class Component:
         return {**({"_target_": self.target} if self.target else {}), **self.arguments}
 
     def located(self) -> object:
-        """What the target is, imported and not called; `UserError` where there is nothing such."""
+        """Target of the component, imported and not called; `UserError` where there is none."""
         return located(f"{self.key}._target_", self.target)
 
     def is_class(self, kind: type) -> bool:
-        """Whether the target is `kind` or a class that is one; raises as `located`."""
+        """True if the target is `kind` or a subclass of it; raises as `located`."""
         return is_class(f"{self.key}._target_", self.target, kind)
 
     def build(

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Mapping
 
 
 def below(key: str, places: Collection[str]) -> bool:
-    """Whether a dotted key is one of these places, or below one."""
+    """True if a dotted key is one of these places, or below one."""
     return any(key == place or key.startswith(f"{place}.") for place in places)
 
 

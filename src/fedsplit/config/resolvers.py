@@ -1,4 +1,4 @@
-"""What YAML files of choices may ask for in `${...}` beside other keys."""
+"""Functions that YAML files of choices may call in `${...}`."""
 
 import secrets
 from importlib.util import find_spec
@@ -23,7 +23,7 @@ def in_package(path: str) -> str:
 
 
 def register_resolvers() -> None:
-    """Let files use them."""
+    """Register the functions that YAML files may call."""
     OmegaConf.register_new_resolver("short_id", lambda: secrets.token_hex(2), use_cache=True, replace=True)
     for resolver in (jobs_at_once, command, of_named_model, in_package):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)

@@ -31,7 +31,7 @@ _OF_THE_MACHINE = ("root", "tokenizer_files", "download")
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(ConfigFields):
-    """What is asked for, checked; nothing heavy is imported to make one.
+    """Checked configuration of a run; nothing heavy is imported to make one.
 
     What is decided later, as the device that `device=auto` stands for, gives another one
     (`dataclasses.replace`).
@@ -121,7 +121,7 @@ class RunConfig(ConfigFields):
         return None if root is None else str(root)
 
     def of_this_machine(self) -> dict[str, object]:
-        """What is this machine's own, by dotted key: the device, and where files of data and models are."""
+        """Values that belong to this machine, by dotted key: device, places of data and models."""
         data, model = self.dataset.arguments, self.model.arguments
         own = {f"dataset.{key}": data[key] for key in _OF_THE_MACHINE if key in data}
         paths = own_paths(self.model.target) if self.model.target else model

@@ -38,7 +38,7 @@ class Topic:
 
 @dataclass(frozen=True)
 class TrainingSettings(Topic):
-    """What a round does at a client, and the seed of everything that is drawn."""
+    """Local training of a round, and the seed of everything that is drawn."""
 
     seed: NonNegativeInt
     local_epochs: PositiveInt
@@ -54,7 +54,7 @@ class PopulationSettings(Topic):
 
     @property
     def cohort(self) -> int:
-        """Clients of a round."""
+        """Number of clients in a round."""
         return self.cohort_size or self.num_clients
 
 
@@ -90,7 +90,7 @@ class RoundingSettings(Topic):
 
 @dataclass(frozen=True)
 class EvaluationSettings(Topic):
-    """What is measured of the model, and when."""
+    """Measurements of the model, and when they are taken."""
 
     eval_batch_size: PositiveInt
     eval_interval: PositiveInt
@@ -99,7 +99,7 @@ class EvaluationSettings(Topic):
 
 @dataclass(frozen=True)
 class RecordingSettings(Topic):
-    """What a run keeps and tells of itself on the way."""
+    """Checkpoints of a run and the progress that it shows."""
 
     checkpoint_interval: PositiveInt
     progress: bool
@@ -150,7 +150,7 @@ class SplittingSettings(Topic):
 
 @dataclass(frozen=True)
 class ClientSettings(Topic):
-    """What clients keep, and who a client of another machine's run is."""
+    """State that clients keep, and the identity of a client of another machine's run."""
 
     PLACE = "client"
     stateless: bool
@@ -163,7 +163,7 @@ class ClientSettings(Topic):
 
 @dataclass(frozen=True)
 class SweepSettings(Topic):
-    """Whether a sweep goes on with an earlier one."""
+    """Setting of a sweep that goes on with an earlier one."""
 
     PLACE = "sweep"
     skip_finished: bool

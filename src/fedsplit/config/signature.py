@@ -35,7 +35,7 @@ def _parsed(module: str) -> ast.Module | None:
 
 
 class _Names(dict[str, object]):
-    """What the annotations of a module may name: VOCABULARY, and type aliases, its own and imported ones."""
+    """Names that annotations of a module may use: VOCABULARY, and type aliases, its own and imported ones."""
 
     def __init__(self, tree: ast.Module) -> None:
         super().__init__(VOCABULARY)
@@ -160,5 +160,5 @@ def class_literals(target: str, *, inherited: bool = True) -> dict[str, Any]:
 
 
 def unknown_target(target: str) -> bool:
-    """Whether a `_target_` inside this package names nothing."""
+    """True if a `_target_` inside this package names nothing."""
     return target.split(".", maxsplit=1)[0] == "fedsplit" and signature(target) is None

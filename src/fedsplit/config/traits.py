@@ -1,4 +1,4 @@
-"""What tasks and algorithms say of themselves, known before anything heavy is imported."""
+"""Traits of tasks and algorithms, known before anything heavy is imported."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -25,20 +25,20 @@ class TaskTraits:
 
 
 def task_traits(config: Mapping[str, object]) -> TaskTraits:
-    """Of the task of a configuration; where its source cannot be found, those that a task has by default."""
+    """Traits of the task of a configuration; the default ones where its source cannot be found."""
     task = config.get("task")
     target = task.get("_target_") if isinstance(task, Mapping) else None
     return traits_of(target if isinstance(target, str) else _TASK)
 
 
 def traits_of_choice(task: str) -> TaskTraits:
-    """Of a choice of the `task` group."""
+    """Traits of a choice of the `task` group."""
     return traits_of(target_of("task", task) or _TASK)
 
 
 @lru_cache
 def traits_of(target: str) -> TaskTraits:
-    """Of the task at a dotted path."""
+    """Traits of the task at a dotted path."""
     known = class_literals(_TASK) | class_literals(target)
     return TaskTraits(**{field.name: known[field.name] for field in fields(TaskTraits)})
 
@@ -52,7 +52,7 @@ class AlgorithmTraits:
 
 
 def algorithm_traits() -> dict[str, AlgorithmTraits]:
-    """Of all algorithms that can be chosen, by name: in the order of their places, then of their names.
+    """Traits of all algorithms that can be chosen, by name, in the order of places and names.
 
     Other names of an algorithm are left out. Of several choices of one class, only that with the name of its
     module has what the class says.

@@ -20,7 +20,7 @@ Plain: TypeAlias = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Range:
-    """What a value must be, in words and as a test."""
+    """Condition on a value, in words and as a test."""
 
     words: str
     accepts: Callable[[Any], bool]
@@ -35,11 +35,11 @@ class ChoiceOf:
 
     @property
     def words(self) -> str:
-        """What a value must be."""
+        """Condition on a value, in words."""
         return f"one of {', '.join((*names_of(self.group), *self.others))}"
 
     def accepts(self, value: object) -> bool:
-        """Whether it is."""
+        """True if a value is the name of such a choice."""
         return value in names_of(self.group) or value in self.others
 
 
@@ -62,6 +62,10 @@ ChannelDim: TypeAlias = Annotated[int, Range("a dimension, 0 to 3", lambda v: 0 
 DeployedPrecision: TypeAlias = Annotated[str, ChoiceOf("deployment")]
 HalfPrecision: TypeAlias = Annotated[str, ChoiceOf("deployment", ("int8",))]
 """Of a client half of split inference, where int8 is static_int8 on the backend that is asked for."""
+AttackerName: TypeAlias = Annotated[str, ChoiceOf("attacker")]
+CodecName: TypeAlias = Annotated[str, ChoiceOf("codec")]
+DefenceName: TypeAlias = Annotated[str, ChoiceOf("defence")]
+PresetName: TypeAlias = Annotated[str, ChoiceOf("quant")]
 Rate: TypeAlias = Annotated[float, Range("a number from 1e-6 to 1e12", lambda v: 1e-6 <= v <= 1e12)]
 
 
@@ -99,7 +103,7 @@ _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: 
 
 
 def allowed(annotation: Any) -> str:
-    """What `annotation` allows, in words."""
+    """Values that `annotation` allows, in words."""
     if get_origin(annotation) is Annotated:
         return next(note.words for note in get_args(annotation) if isinstance(note, Range | ChoiceOf))
     if get_origin(annotation) in (Union, types.UnionType):
@@ -116,7 +120,7 @@ def allowed(annotation: Any) -> str:
 
 
 def fits(annotation: object, value: object) -> bool:  # noqa: PLR0911  (one return a kind of annotation)
-    """Whether a configured value (plain number, text, list or None) fits `annotation`."""
+    """True if a configured value (plain number, text, list or None) fits `annotation`."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         base, *notes = arguments

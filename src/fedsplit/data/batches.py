@@ -124,7 +124,7 @@ class ClientBatches:
         return counts
 
     def draws(self, round: int, step: int) -> Tensor | None:
-        """What is drawn for the samples of one local step; None where nothing is."""
+        """Draws for the samples of one local step; None where nothing is drawn."""
         if not self.pool.augments:
             return None
         epoch, position = divmod(step, len(self._slices))
@@ -186,7 +186,7 @@ class StackedBatches:
         return x.view(*chosen.shape, *x.shape[1:]), y.view(*chosen.shape, *y.shape[1:])
 
     def _positions(self, step: int, rows: Sequence[int]) -> Tensor:
-        """Of the samples `(k, b)` of one local step, in the order of the round."""
+        """Positions of the samples `(k, b)` of one local step, in the order of the round."""
         begins = torch.tensor([self._begins[row] + self._starts[row][step] for row in rows])
         return begins[:, None] + torch.arange(self._sizes[rows[0]][step])
 

@@ -1,24 +1,23 @@
 """The data of a run, of whatever kind, and where they come from."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fedsplit.config.values import BelowOne, PositiveInt
 from fedsplit.data.fingerprint import Fingerprint
+from fedsplit.data.partition import Partition
 from fedsplit.data.samples import Samples
 from fedsplit.objectives.objective import Objective
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What models are built for.
+    """Sizes that models are built for.
 
     Args:
         arguments: keyword arguments of every model.
@@ -74,21 +73,17 @@ class Dataset:
         """
         return self
 
-    def fingerprint(self, shards: Sequence[np.ndarray]) -> Fingerprint:
-        """What the data of a run are told from others by, as they are before clients see them.
+    def fingerprint(self, partition: Partition) -> Fingerprint:
+        """Fingerprint of the data of a run as they are before clients see them.
 
         Args:
-            shards: indices of each client's training samples.
+            partition: of the training samples over clients.
         """
-        division = sha256()
-        for shard in shards:
-            division.update(f"{len(shard)}\n".encode())
-            division.update(np.ascontiguousarray(shard, dtype=np.int64).data)
         return {
             "classes": [self.num_classes, *self.class_names],
             "train": self.train.fingerprint(),
             "test": self.test.fingerprint(),
-            "division": division.hexdigest(),
+            "division": partition.digest,
         }
 
 

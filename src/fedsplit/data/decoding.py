@@ -47,7 +47,7 @@ class Decoder:
 
     @property
     def channels(self) -> int:
-        """Of every image."""
+        """Number of channels of every image."""
         return 1 if self.grayscale else 3
 
     def opened(self, file: Path) -> Image.Image:
@@ -100,7 +100,7 @@ class Decoder:
 
 
 def _is_deep(image: Image.Image) -> bool:
-    """Whether an image has more than 8 bits a channel; of colours Pillow would drop the lower ones."""
+    """True if an image has more than 8 bits a channel; of colours Pillow would drop the lower ones."""
     if image.mode.startswith(("I", "F")):
         return True
     for tile in image.tile if isinstance(image, ImageFile.ImageFile) else ():
@@ -142,7 +142,7 @@ def kept(
     make: Callable[[], Mapping[str, Tensor]],
     fits: Callable[[Mapping[str, Tensor]], bool],
 ) -> Mapping[str, Tensor]:
-    """What `make` makes of files below `root`, kept in `root/.fedsplit-cache` where that can be written.
+    """Tensors that `make` makes of files below `root`, kept in a cache there where it can be written.
 
     The name of the kept file is made of `settings` and every file's path, size and time of change, so
     what was edited is read anew. So is what was kept otherwise: a file that is damaged, a link, of other
@@ -173,7 +173,7 @@ def kept(
 
 
 def _read(cache: Path, source: str) -> Mapping[str, Tensor] | None:
-    """What is kept in a file; None where it is not whole, or of another source."""
+    """Tensors kept in a file; None where it is not whole, or of another source."""
     if cache.is_symlink() or not cache.is_file():
         return None
     try:
@@ -186,7 +186,7 @@ def _read(cache: Path, source: str) -> Mapping[str, Tensor] | None:
 
 
 def _digest(source: str, tensors: Mapping[str, Tensor]) -> str:
-    """Of what tensors were made of, and of their names, types, shapes and values."""
+    """Digest of the source of tensors, and of their names, types, shapes and values."""
     digest = sha256(source.encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

@@ -1,4 +1,4 @@
-"""What data are told from others by."""
+"""Fingerprints, which tell the data of a run from others."""
 
 from hashlib import sha256
 from typing import Any, TypeAlias

@@ -94,7 +94,7 @@ class ImageFiles(ImageSource):
         return self._split("train", train, decoder, side), self._split("test", test, decoder, side)
 
     def misplaced(self, layout: str) -> UserError:
-        """What to say where the files are not as they should be."""
+        """Error to raise where the files are not as they should be."""
         told = f"; {self.origin}; {AS_THEY_ARE}" if self.origin else ""
         return UserError("dataset.root", self.root, layout + told)
 
@@ -179,7 +179,7 @@ def _files_below(folder: Path) -> Iterator[Path]:
 
 
 def _visible(folder: Path) -> list[Path]:
-    """What is in a folder and not hidden; nothing where there is no folder."""
+    """Paths in a folder that are not hidden; none where there is no folder."""
     try:
         return [path for path in folder.iterdir() if not path.name.startswith(".")]
     except (FileNotFoundError, NotADirectoryError):
@@ -189,7 +189,7 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _mode(path: Path) -> int:
-    """What a path is, or the link there leads to, as `stat.S_IFMT` tells it."""
+    """Kind of a path, or of what the link there leads to, as `stat.S_IFMT` tells it."""
     try:
         return stat.S_IFMT(path.stat().st_mode)
     except OSError as error:
@@ -198,7 +198,7 @@ def _mode(path: Path) -> int:
 
 
 def _begins_as_an_image(path: Path) -> bool:
-    """Whether a file is an image by its first bytes; not where it cannot be read."""
+    """True if a file is an image by its first bytes; False where it cannot be read."""
     try:
         if not path.is_file():  # one that is not may never give a byte
             return False

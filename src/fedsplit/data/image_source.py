@@ -74,7 +74,7 @@ class ImageSource(Source):
         """
 
     def class_names(self) -> tuple[str, ...]:
-        """Of the classes in the order of their labels, where they have any."""
+        """Names of the classes in the order of their labels, where they have any."""
         return ()
 
     def published(self) -> Published | None:

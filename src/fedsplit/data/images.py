@@ -19,6 +19,7 @@ from fedsplit.objectives.classification import Classification
 
 _SAMPLED = 1024  # files that stand for all of a split too large to look through
 _AT_A_TIME = 128  # images
+_COUNTED_AT_A_TIME = 1 << 16  # images: as whole numbers, to be counted, pixels take eight times as much
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,10 @@ class Normalisation:
         values = torch.arange(256, dtype=torch.float64)
         means, deviations = [], []
         histograms = torch.zeros(images.pixels.shape[3], 256, dtype=torch.float64)
-        for pixels in images.surveyed():
-            for i, channel in enumerate(pixels.unbind(3)):
-                histograms[i] += torch.bincount(channel.flatten().to(torch.int64), minlength=256).cpu()
+        for surveyed in images.surveyed():
+            for pixels in torch.split(surveyed, _COUNTED_AT_A_TIME):
+                for i, channel in enumerate(pixels.unbind(3)):
+                    histograms[i] += torch.bincount(channel.flatten().to(torch.int64), minlength=256).cpu()
         for counts in histograms:
             mean = (counts @ values) / counts.sum()
             variance = (counts @ (values - mean).square()) / counts.sum()
@@ -171,7 +173,7 @@ def _parts(index: Tensor) -> Iterator[Tensor]:
 
 
 def image_sizes(num_classes: int, channels: int, side: int) -> Sizes:
-    """What models of such images are built for."""
+    """Sizes that models of such images are built for."""
     arguments = {"num_classes": num_classes, "channels": channels, "image_size": side}
     return Sizes(arguments, (channels, side, side), num_classes)
 

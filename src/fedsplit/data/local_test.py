@@ -1,4 +1,4 @@
-"""What each client holds out of its own data, to test on."""
+"""Samples that each client holds out of its own data, to test on."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""What training and test data are to everything above them, be they images or text."""
+"""Interface of training and test data, be they images or text."""
 
 from abc import ABC, abstractmethod
 from typing import Final, Self
@@ -28,7 +28,7 @@ class Samples(ABC):
     @property
     @abstractmethod
     def strata(self) -> Tensor:
-        """What divisions over clients and balanced prefixes go by, int64 `(n,)`: the class of an image."""
+        """Strata that divisions and balanced prefixes go by, int64 `(n,)`: the class of an image."""
 
     @property
     @abstractmethod
@@ -37,17 +37,17 @@ class Samples(ABC):
 
     @property
     def augments(self) -> bool:
-        """Whether something is drawn for the samples of a training batch."""
+        """True if something is drawn for the samples of a training batch."""
         return False
 
     @property
     def in_files(self) -> bool:
-        """Whether inputs are read when they are asked for: then it is worth saying so before."""
+        """True if inputs are read when they are asked for: then it is worth saying so before."""
         return False
 
     @abstractmethod
     def __len__(self) -> int:
-        """Number of samples."""
+        """Number of samples in this split."""
 
     @abstractmethod
     def to(self, device: torch.device) -> Self:
@@ -71,10 +71,10 @@ class Samples(ABC):
 
     @abstractmethod
     def fingerprint(self) -> Fingerprint:
-        """What these samples are told from others by."""
+        """Fingerprint of these samples."""
 
     def draw(self, count: int, draw: torch.Generator) -> Tensor:
-        """What is drawn for `count` samples of a training batch, int64 `(count, d)`."""
+        """Draws for `count` samples of a training batch, int64 `(count, d)`."""
         return torch.empty(count, 0, dtype=torch.int64)
 
     def prefetch(self, index: Tensor | slice) -> None:

@@ -1,22 +1,26 @@
-"""Which samples each client has."""
+"""Which samples each client has, as tensors."""
 
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fedsplit.data.partition import Partition, Pieces
+
 
 class ClientShards(Sequence[Tensor]):
-    """Indices of each client's samples, as ranges of one tensor: a client costs two numbers."""
+    """Indices of each client's samples: a client costs a few numbers, and a tensor where it is looked at."""
 
     def __init__(self, shards: Sequence[np.ndarray]) -> None:
-        self.sizes = [len(shard) for shard in shards]
-        self._starts = [0, *accumulate(self.sizes)]
-        self.indices = torch.from_numpy(np.concatenate(shards))
-        """Of all clients, one after the other."""
+        self.partition = shards if isinstance(shards, Partition) else Pieces.of(shards)
+        self.sizes: list[int] = self.partition.sizes.tolist()
+
+    @property
+    def indices(self) -> Tensor:
+        """Indices of all clients, one client after the other."""
+        return torch.from_numpy(self.partition.block(0, len(self)).indices)
 
     @overload
     def __getitem__(self, index: int) -> Tensor: ...
@@ -24,9 +28,8 @@ class ClientShards(Sequence[Tensor]):
     def __getitem__(self, index: slice) -> list[Tensor]: ...
     def __getitem__(self, index: int | slice) -> Tensor | list[Tensor]:
         if isinstance(index, slice):
-            return [self[client] for client in range(*index.indices(len(self)))]
-        client = range(len(self))[index]
-        return self.indices[self._starts[client] : self._starts[client] + self.sizes[client]]
+            return [self[client] for client in range(len(self))[index]]
+        return torch.from_numpy(self.partition[index])
 
     def __len__(self) -> int:
         return len(self.sizes)

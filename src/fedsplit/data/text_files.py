@@ -73,7 +73,7 @@ def columns(path: Path, names: Sequence[str], *, tabs: bool = False) -> list[lis
 
 
 def json_file(path: Path) -> Any:
-    """What a JSON file holds; see `rows`."""
+    """Content of a JSON file; see `rows`."""
     return json_in(path, _LARGEST_FILE)
 
 

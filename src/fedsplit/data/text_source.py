@@ -90,7 +90,7 @@ class TextSource(Source):
         """The data of both splits, with their objective."""
 
     def stratum_numbers(self, passages: Iterable[Passage]) -> Mapping[str, int]:
-        """Numbers of all strata."""
+        """Numbers of all strata of passages."""
         return _numbers(each.stratum for each in passages)
 
     def load(self) -> TextDataset:

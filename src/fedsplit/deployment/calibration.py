@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 
 from fedsplit.data.samples import Samples
+from fedsplit.data.shards import ClientShards
 from fedsplit.errors import UserError
 from fedsplit.randomness import generator
 
 
 def calibration_batches(
     samples: Samples,
-    shards: Sequence[Tensor],
+    shards: ClientShards,
     *,
     batches: int,
     batch_size: int,
@@ -26,7 +27,7 @@ def calibration_batches(
     Raises:
         UserError: clients have fewer samples than that.
     """
-    held = torch.cat(list(shards))
+    held = shards.indices
     if batches * batch_size > len(held):
         most = len(held) // batch_size
         told = f"at most {most} with batches of {batch_size}: clients have {len(held)} training samples"

@@ -32,13 +32,13 @@ class Latency:
 
     @classmethod
     def of(cls, seconds: Sequence[float]) -> Self:
-        """Of single runs."""
+        """Latency as single runs measured it."""
         return cls(float(np.median(seconds)), float(np.percentile(seconds, 95)))
 
 
 @dataclass(frozen=True)
 class DeviceCost:
-    """What a deployed client model takes of a device.
+    """Costs of a deployed client model on a device.
 
     Args:
         latency: by number of samples.
@@ -52,7 +52,7 @@ class DeviceCost:
 
 
 def machine() -> dict[str, str | int | None]:
-    """What is measured on."""
+    """Description of the machine that is measured on."""
     told = Path("/proc/cpuinfo")
     lines = told.read_text("utf-8").splitlines() if told.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -67,7 +67,7 @@ def footprints(
     repeats: int,
     threads: int,
 ) -> dict[str, DeviceCost]:
-    """Of deployed models, by name.
+    """Costs of deployed models, by name.
 
     Args:
         batch_sizes: numbers of samples to run at a time.

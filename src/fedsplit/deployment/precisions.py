@@ -54,7 +54,7 @@ class Precision:
             return Component.of("backend", self.backend).build(Backend)
 
     def model(self, client: nn.Module, backend: Backend, name: str) -> nn.Module:
-        """What a backend of it takes of a trained client model: of one that rounds, usually the ordinary one.
+        """Form of a trained client model that a backend takes: of one that rounds, usually the ordinary one.
 
         Raises:
             UserError: the backend must trace the model, which cannot be; `name` is the precision's.
@@ -74,6 +74,6 @@ def _read(file: Path) -> Precision:
 
 
 def readers() -> dict[str, str]:
-    """By format, the dotted path of what reads it: no file that is read says so itself."""
+    """Dotted paths of the classes that read deployed models, by format; no file says its own."""
     known = [Precision.named(name) for name in names_of(GROUP)]
     return {each.format: each.reader for each in known}

@@ -23,7 +23,7 @@ def describe(directory: Path, format: str, settings: Mapping[str, object] | None
 
 
 def description(directory: Path) -> dict[str, Any]:
-    """What `describe` wrote; `UserError` where there is none, or it is damaged."""
+    """Description that `describe` wrote; `UserError` where there is none, or it is damaged."""
     try:
         found: dict[str, Any] = json_in(directory / DESCRIPTION)
     except OSError as error:
@@ -58,7 +58,7 @@ def size(directory: Path) -> int:
 
 
 def reader(directory: Path) -> type[Deployed]:
-    """What reads a deployed client model, imported; `UserError` where it or what it needs is not there."""
+    """Imported class that reads a deployed client model; `UserError` where something of it is not there."""
     target = readers()[description(directory)["format"]]
     with extra("deployed", directory):
         found: type[Deployed] = located("reader", target)

@@ -99,7 +99,7 @@ class Alignment:
         return known.last_round if known else None
 
     def is_due(self, client: int, round: int, interval: int) -> bool:
-        """Whether the client never aligned, or did `interval` rounds ago or more."""
+        """True if the client never aligned, or did `interval` rounds ago or more."""
         last = self.last_round(client)
         return last is None or round - last >= interval
 
@@ -174,7 +174,7 @@ class Alignment:
         return sums.relative
 
     def squared_error(self, client: int, chunk: Chunk, *, round: int, step: int) -> "SquaredError":
-        """Of what an aligned client estimates on samples whose true cut gradients are known.
+        """Error of an aligned client's estimates on samples whose true cut gradients are known.
 
         Args:
             client: whose auxiliary model it is, as it was last aligned.
@@ -208,7 +208,7 @@ class Alignment:
         }
 
     def state(self) -> State:
-        """Everything kept, by client."""
+        """State of all clients by client."""
         return {
             "rings": {str(client): ring.state() for client, ring in self._rings.items()},
             "auxiliaries": {

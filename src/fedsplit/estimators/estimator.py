@@ -1,4 +1,4 @@
-"""What a gradient estimator is, and how one is fitted by descent."""
+"""Gradient estimators, and how one is fitted by descent."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ WINDOW, BETWEEN_LOOKS = 20, 10
 
 
 class Settling:
-    """Whether the error over an epoch is still falling.
+    """Test of whether the error over an epoch is still falling.
 
     It is looked at after epochs 1, 11, 21 and so on, since on a GPU each look waits for the device, and
     compared with 20 epochs before: in 10 an alignment may stand still, or rise after a long first step, and

@@ -1,4 +1,4 @@
-"""What an alignment took."""
+"""Costs of a client's last alignment."""
 
 from dataclasses import dataclass
 

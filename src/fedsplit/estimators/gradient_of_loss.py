@@ -38,7 +38,7 @@ class GradientOfLoss(GradientEstimator):
     def model(
         self, auxiliary: nn.Module, *, smashed_shape: tuple[int, ...], objective: Objective
     ) -> nn.Module:
-        """The auxiliary model itself."""
+        """Model of the estimator: the auxiliary model itself."""
         return auxiliary
 
     def estimate(

@@ -1,4 +1,4 @@
-"""What regressions of the cut gradient on `(z, onehot(y))` have in common."""
+"""Common part of regressions of the cut gradient on `(z, onehot(y))`."""
 
 from typing import cast
 
@@ -14,7 +14,7 @@ from fedsplit.objectives.objective import Objective
 
 
 def features(z: Tensor, y: Tensor, num_classes: int) -> Tensor:
-    """What a regression sees of a sample: smashed data and one-hot label, `(b, z + num_classes)`."""
+    """Features of a regression: smashed data and one-hot label, `(b, z + num_classes)`."""
     nothing, one = z.new_zeros(len(y), num_classes), z.new_ones(len(y), 1)
     one_hot = nothing.scatter(1, y[:, None], one)  # `F.one_hot` has the host look at labels
     return torch.cat([z.flatten(1), one_hot], 1)

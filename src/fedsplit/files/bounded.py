@@ -28,11 +28,11 @@ _LONGEST_CELL = 1000
 _LARGEST_WHOLE = 2**63 - 1
 _LARGEST = 1e39
 """Of finite numbers in CSV: more than float32 holds. Sums and margins beside them stay finite."""
-MOST_CLIENTS, MOST_CLASSES = 1_000_000, 100_000
+MOST_CLIENTS, MOST_CLASSES = 100_000_000, 100_000
 
 
 class Damaged(ValueError):
-    """What is wrong with a file, in words that begin with its name."""
+    """Description of a damaged file, in words that begin with its name."""
 
 
 def text(path: Path, most: int = MIB) -> str:
@@ -53,7 +53,7 @@ def text(path: Path, most: int = MIB) -> str:
 
 
 def yaml_in(path: Path, most: int = MIB, most_values: int = 100_000) -> Any:
-    """What a YAML file holds: plain values, without tags and aliases.
+    """Content of a YAML file: plain values, without tags and aliases.
 
     Raises:
         OSError: it cannot be read.
@@ -91,7 +91,7 @@ def _check_events(name: str, events: Iterable[yaml.Event], most_values: int) -> 
 
 
 def json_in(path: Path, most: int = 4 * MIB, most_digits: int = 19) -> Any:
-    """What a JSON file of at most so many bytes holds, with whole numbers of at most so many digits.
+    """Content of a JSON file of at most so many bytes, with whole numbers of at most so many digits.
 
     Raises:
         OSError: it cannot be read.
@@ -156,14 +156,14 @@ def _lines(name: str, file: Any, most: int) -> Iterator[str]:
         yield line.decode("utf-8", "backslashreplace")  # names of classes are those of folders: any bytes
 
 
-def csv_table(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]:
+def csv_table(path: Path, most: int = 64 * MIB) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]:
     """The names of the columns of a CSV file, and line number and cells by them of its rows; see `csv_rows`.
 
     Raises:
         OSError: it cannot be read.
         Damaged: see `csv_rows`; while the rows are read: one is not whole.
     """
-    lines = csv_rows(path)
+    lines = csv_rows(path, most)
     _, columns = next(lines, (0, list[str]()))
 
     def rows() -> Iterator[tuple[int, dict[str, str]]]:

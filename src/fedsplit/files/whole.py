@@ -6,7 +6,9 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from io import StringIO
 from pathlib import Path
+from typing import TextIO
 
 import yaml
 
@@ -58,13 +60,22 @@ def write_yaml(path: Path, content: Mapping[str, object]) -> None:
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a CSV file, whole or not at all; None gives an empty cell, and what names of files hold stays."""
-    with (
-        appearing(path) as partial,
-        partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-    ):
+    with appearing(path) as partial, csv_file(partial) as file:
         writer = csv.writer(file)
         writer.writerow(columns)
         writer.writerows(rows)
+
+
+def csv_file(path: Path) -> TextIO:
+    """A new file for lines of CSV, in which what names of files hold stays."""
+    return path.open("w", newline="", encoding="utf-8", errors="surrogateescape")
+
+
+def csv_line(cells: Sequence[object]) -> str:
+    """A line of CSV with its end, quoted where it must be."""
+    line = StringIO(newline="")
+    csv.writer(line).writerow(cells)
+    return line.getvalue()
 
 
 def _remove(path: Path) -> None:

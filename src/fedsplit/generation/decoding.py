@@ -117,11 +117,11 @@ def _last(logits: Logits, texts: Sequence[Sequence[int]]) -> Tensor:
 
 
 def _is_seen(text: Sequence[int], context: int | None) -> bool:
-    """Whether a model sees all of a text."""
+    """True if a model sees all of a text."""
     return context is None or len(text) <= context
 
 
 def _continuation(text: list[int], prompt: Sequence[int], end: int) -> list[int]:
-    """What is behind the prompt, up to the end of the text."""
+    """Tokens behind the prompt, up to the end of the text."""
     own = text[len(prompt) :]
     return own[:-1] if own and own[-1] == end else own

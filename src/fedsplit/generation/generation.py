@@ -6,14 +6,14 @@ from fedsplit.generation.writer import Writer, build_prompts
 
 
 class Generation:
-    """No texts."""
+    """Generation of texts while a model is trained: none."""
 
     def is_due(self, evaluations: int) -> bool:
-        """Whether texts are generated at an evaluation, which is counted from 1."""
+        """True if texts are generated at an evaluation, which is counted from 1."""
         return False
 
     def writer(self, dataset: Component, batch_size: int) -> Writer | None:
-        """What writes the texts, `batch_size` at a time; None where none are.
+        """Writer of the texts, `batch_size` at a time; None where none are written.
 
         Raises:
             UserError: the dataset has no contexts to continue, or a package is missing.

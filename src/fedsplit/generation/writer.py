@@ -16,7 +16,7 @@ from fedsplit.recording.text_scores import TextScores
 
 @dataclass(frozen=True)
 class Written:
-    """What a model wrote, and how near it comes to the references.
+    """Texts of a model, and how near they come to the references.
 
     Args:
         texts: of each prompt.

@@ -22,7 +22,7 @@ from fedsplit.processes.child import AnsweringProcess, received
 
 @dataclass(frozen=True)
 class Ran:
-    """What a client half made of inputs.
+    """Result of a client half for inputs.
 
     Args:
         seconds: that it took, alone.
@@ -48,7 +48,7 @@ class ClientHalf:
 
     @property
     def file_bytes(self) -> int:
-        """Of the client half's file."""
+        """Size of the client half's file in bytes."""
         return storage.size(self.directory)
 
     def __enter__(self) -> Self:

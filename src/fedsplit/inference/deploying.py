@@ -72,7 +72,7 @@ class Deploying:
         data = subject.data
         return calibration_batches(
             data.dataset.train,
-            list(data.shards),
+            data.shards,
             batches=self.batches,
             batch_size=self.batch_size,
             seed=self.seed,

@@ -1,4 +1,4 @@
-"""What the server asks of a device, and what a request cost, as `requests.csv` tells it."""
+"""Requests of a server to devices, and their costs, as `requests.csv` tells them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ class Request:
 
     @property
     def total_seconds(self) -> float:
-        """From inputs to logits."""
+        """Seconds from inputs to logits."""
         return self.client_seconds + self.wire_seconds + self.server_seconds
 
     def row(self) -> Sequence[object]:
@@ -63,7 +63,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a deployed client half takes: bytes of its file, and the most of its process before loading."""
+    """Memory of a deployed client half: bytes of its file, and the most of its process before loading."""
 
     file_bytes: int
     memory_before: int

@@ -27,7 +27,7 @@ def wire(network: Network, seed: int) -> Wire:
 
 @dataclass(frozen=True)
 class Answering:
-    """What is at the other end, in this process.
+    """Server half and samples in this process, which answer local devices.
 
     Args:
         batches: of images, which devices ask with.

@@ -1,4 +1,4 @@
-"""What split inference is about: a split model with its weights, and samples."""
+"""Subject of split inference: a split model with its weights, and samples."""
 
 from dataclasses import dataclass
 from math import prod
@@ -28,7 +28,7 @@ class Batches:
 
     @property
     def samples(self) -> Samples:
-        """All of them."""
+        """All samples that batches are taken from."""
         return self.data.dataset.test
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
@@ -58,7 +58,7 @@ class Subject:
 
 
 def device_part(config: RunConfig, member: Member) -> tuple[Data, ClientArchitecture]:
-    """What a device needs, by a configuration that names the cut: data, and what its half is made from."""
+    """Data and architecture that a device needs, from a configuration that names the cut."""
     data = build_data(config, torch.device("cpu"), member=member, apart=True)
     claim_batch("batch_size", config.training.batch_size, prod(data.dataset.sizes.shape))
     claim_model("model", config.choice("model"), lambda: config.model.build(nn.Module, **data.sizes))
@@ -67,7 +67,7 @@ def device_part(config: RunConfig, member: Member) -> tuple[Data, ClientArchitec
 
 
 def subject_of(config: RunConfig, client: int | None = None) -> Subject:
-    """What a configuration is about, with the weights of the run that it names, or as initialised.
+    """Subject of a configuration, with the weights of the run that it names, or as initialised.
 
     Args:
         config: of the command.

@@ -26,7 +26,7 @@ _COLUMNS = {
 
 @dataclass(frozen=True)
 class Seconds:
-    """Of requests: mean, standard deviation (of one request none), median and 95th percentile."""
+    """Seconds of requests: mean, standard deviation (of one request none), median and 95th percentile."""
 
     mean: float
     std: float | None
@@ -35,7 +35,7 @@ class Seconds:
 
     @classmethod
     def of(cls, seconds: Sequence[float]) -> Self:
-        """Of single requests."""
+        """Statistics of the seconds of single requests."""
         std = float(np.std(seconds, ddof=1)) if len(seconds) > 1 else None
         return cls(float(np.mean(seconds)), std, float(np.median(seconds)), float(np.percentile(seconds, 95)))
 
@@ -75,7 +75,7 @@ class Summary:
         footprints: Sequence[Footprint],
         network: Network,
     ) -> Self:
-        """Of the requests of one precision; warm-up does not count, but for memory."""
+        """Summary of the requests of one precision; warm-up does not count, but for memory."""
         counted = [each for each in requests if not each.warm_up]
         samples = sum(each.samples for each in counted)
         load = sum(each.bytes_up + each.bytes_down for each in counted)

@@ -1,1 +1,1 @@
-"""What this machine has and allows: memory, cores, a terminal, and parts of the installation."""
+"""Resources of this machine: memory, cores, a terminal, and parts of the installation."""

@@ -9,7 +9,7 @@ from fedsplit.errors import UserError
 
 _EXTRAS = {
     **dict.fromkeys(("grpc", "grpc_health", "google", "cryptography"), "grpc"),
-    **{"tensorboard": "tensorboard", "wandb": "wandb", "submitit": "slurm"},
+    **{"tensorboard": "tensorboard", "wandb": "wandb", "submitit": "slurm", "ray": "ray"},
     **dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "onnx"),
     **{"torchao": "pt2e", "openvino": "openvino"},
     **dict.fromkeys(("transformers", "peft", "tokenizers", "gguf"), "llm"),
@@ -32,7 +32,7 @@ def extra(key: str, value: object) -> Iterator[None]:
 
 
 def install_command(extra: str) -> str:
-    """What installs an extra: from the checkout that this is run in, or from where pip found the package."""
+    """Command that installs an extra: in the checkout that runs, or from where pip found the package."""
     checkout = Path(__file__).parents[3]
     if not (checkout / "pyproject.toml").is_file():
         return f"pip install 'fedsplit[{extra}]'"

@@ -16,7 +16,7 @@ _kept: list[torch.library.Library] = []  # a Library's definitions live as long 
 
 @cache
 def torchvision() -> ModuleType:
-    """The torchvision module."""
+    """Module of torchvision, imported."""
     try:
         import torchvision as module  # noqa: PLC0415
     except RuntimeError as error:

@@ -49,7 +49,7 @@ class LinearAuxiliary(nn.Module):
         self.fc = nn.Linear(prod(smashed_shape), num_classes)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Logits of smashed data."""
+        """Logits of the smashed data `z`."""
         logits: Tensor = self.fc(z.flatten(1))
         return logits
 
@@ -95,6 +95,6 @@ class MlpAuxiliary(nn.Module):
         self.fc2 = nn.Linear(hidden, num_classes)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Logits of smashed data."""
+        """Logits of the smashed data `z`."""
         logits: Tensor = self.fc2(F.relu(self.fc1(z.flatten(1))))
         return logits

@@ -73,7 +73,7 @@ class DerivedAuxiliary(nn.Module):
         return bool(getattr(self.trunk, "gives_outputs_at", False))
 
     def forward(self, z: Tensor, **further: Tensor) -> Tensor:
-        """Logits of smashed data."""
+        """Logits of the smashed data `z`."""
         logits: Tensor = self.fc(self.trunk(_gathered(z, self._crossing), **further))
         return logits
 
@@ -115,7 +115,7 @@ def _convolutions(
 
 
 def _shapes(server: nn.Module, smashed_shape: Sequence[int]) -> list[tuple[int, ...]]:
-    """Of one sample, after each convolution of the server model, in order."""
+    """Shapes of one sample after each convolution of the server model, in order."""
     assert isinstance(server, fx.GraphModule)
     like = next(server.parameters())
     with evaluating(server):

@@ -11,7 +11,7 @@ from fedsplit.recording.ledger import Direction, Kind, Messages
 
 
 class Clock:
-    """Simulated seconds of rounds."""
+    """Clock of simulated seconds of rounds."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class Clock:
         fits: Mapping[int, Fit],
         samples_at_rest: int = 0,
     ) -> float:
-        """Of round `t`, by what was sent in it.
+        """Simulated seconds of round `t`, from what was sent in it.
 
         Args:
             samples: how many training samples a client has.

@@ -94,7 +94,7 @@ class SimulatedNetwork(Network):
 
     @property
     def servers(self) -> SimulatedDevice:
-        """The servers'."""
+        """Device that stands for the servers."""
         return SimulatedDevice(
             up=_limit(self.server_up_mbps, 1e6),
             down=_limit(self.server_down_mbps, 1e6),

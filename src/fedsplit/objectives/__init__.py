@@ -1,1 +1,1 @@
-"""What a run minimises and measures."""
+"""Objectives, which a run minimises and measures."""

@@ -1,4 +1,4 @@
-"""What a run minimises and measures, from the outputs of a model and the labels of a batch."""
+"""Objectives: losses and measures from the outputs of a model and the labels of a batch."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -63,12 +63,12 @@ class Objective(Losses):
 
     @abstractmethod
     def fits(self, outputs: Tensor, y: Tensor) -> bool:
-        """Whether outputs have the shape that goes with labels `y`."""
+        """True if outputs have the shape that goes with labels `y`."""
 
     @property
     @abstractmethod
     def outputs(self) -> str:
-        """What a model must give, in words: `logits (n, 10)`."""
+        """Outputs that a model must give, in words: `logits (n, 10)`."""
 
     def mean(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Mean loss over the terms of a batch, 0-d."""

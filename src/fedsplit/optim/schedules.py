@@ -32,10 +32,10 @@ class Schedule(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Constant(Schedule):
-    """Always 1."""
+    """Schedule whose factor is always 1."""
 
     def factor(self, round: int) -> float:
-        """1."""
+        """Factor of every round, 1."""
         return 1.0
 
 
@@ -59,7 +59,7 @@ class MultiStep(Schedule):
     gamma: PositiveFloat
 
     def factor(self, round: int) -> float:
-        """`gamma ^ (milestones reached)`."""
+        """Factor of a round, `gamma ^ (milestones reached)`."""
         return float(self.gamma ** bisect_right(sorted(self.milestones), round))
 
 

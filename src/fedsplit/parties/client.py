@@ -1,8 +1,9 @@
 """The client worker: its shard, its client model, its head, and the verbs it answers to."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 from torch import Tensor
 
@@ -10,7 +11,14 @@ from fedsplit.computing.model_state import ModelState
 from fedsplit.parties.engine import Blueprint
 from fedsplit.parties.graphed_steps import GraphedSteps
 from fedsplit.parties.local_rule import StepSeeds
-from fedsplit.parties.local_step import Descend, forward_body, local_step, train_head
+from fedsplit.parties.local_step import (
+    Descend,
+    Slopes,
+    forward_alone,
+    forward_body,
+    local_step,
+    train_head,
+)
 from fedsplit.parties.messages import BatchLoss, LocalWork, Part, Upload
 from fedsplit.randomness import seed_of
 from fedsplit.state.state import State
@@ -24,7 +32,7 @@ class _Pending:
     round: int
     step: int
     y: Tensor
-    descend: Descend
+    goes_on: Descend | Slopes
 
 
 class ClientWorker:
@@ -95,24 +103,37 @@ class ClientWorker:
         if step >= self._batches.steps:
             return None
         x, y = self._batches.batch(round, step)
+        seed = self._seed_of("dropout of the client", round, step)
+        goes_on: Descend | Slopes
         if self._graphed:
             (z,) = self._graphed.forward(None, x)
-            descend: Descend = partial(self._graphed.backward, None, x)
+            goes_on = partial(self._graphed.backward, None, x)
+        elif self._rule.answers_seeds:
+            z, goes_on = forward_alone(self._body, x, rule=self._rule, seed=seed)
         else:
-            seeds = StepSeeds(
-                body=self._seed_of("dropout of the client", round, step),
-                rule=self._blueprint.rule_seed(self.client, round, step),
-            )
+            seeds = StepSeeds(body=seed, rule=self._blueprint.rule_seed(self.client, round, step))
             extra = self._blueprint.extra
-            z, descend = forward_body(self._body, x, rule=self._rule, seeds=seeds, extra=extra)
-        self._pending = _Pending(round, step, y, descend)
+            z, goes_on = forward_body(self._body, x, rule=self._rule, seeds=seeds, extra=extra)
+        self._pending = _Pending(round, step, y, goes_on)
         return self._blueprint.released(Upload(self.client, step, z, y), round)
 
     def backward(self, round: int, step: int, dz: Tensor) -> None:
         """Descend along the cut gradient of the last `forward`; the running statistics move now."""
         pending = self._waiting(round, step)
-        pending.descend(dz[: len(pending.y)], self._schedule.at(round, step))
+        cast(Descend, pending.goes_on)(dz[: len(pending.y)], self._schedule.at(round, step))
         self._pending = None
+
+    def probe(self, round: int, step: int, dz: Tensor, seeds: Sequence[int]) -> Tensor:
+        """Slopes `(P,)` along the directions of seeds, at the cut gradient of the last `forward`."""
+        slopes = cast(Slopes, self._waiting(round, step).goes_on)(dz, seeds)
+        self._pending = None
+        return slopes
+
+    def move(self, round: int, step: int, seeds: Sequence[int], slopes: Tensor) -> None:
+        """Step the client model along what slopes `(P,)` of all clients together make."""
+        self._pending = None
+        estimate = self._rule.estimate(self._body, seeds, slopes)
+        self._body.descend(estimate, self._schedule.at(round, step))
 
     def step_tail(self, round: int, step: int, h: Tensor) -> tuple[BatchLoss, Tensor]:
         """Step the tail on outputs of the trunk for the last `forward`; the loss, and the gradient at `h`."""

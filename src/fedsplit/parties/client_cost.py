@@ -12,7 +12,7 @@ from fedsplit.computing.model_state import ModelState
 from fedsplit.computing.saved_tensors import SavedTensors
 from fedsplit.parties.engine import Blueprint
 from fedsplit.parties.local_rule import LocalRule, StepSeeds
-from fedsplit.parties.local_step import forward_body, local_step, train_head
+from fedsplit.parties.local_step import forward_alone, forward_body, local_step, train_head
 
 _FEWEST = 2
 """Samples of the smaller of two batches to measure on; batch normalisation cannot train on one."""
@@ -79,7 +79,11 @@ def _step(blueprint: Blueprint, x: Tensor, y: Tensor, *, trains_head: bool) -> C
     held = 0
     waits = head is None or blueprint.trunk_shape is not None
     with SavedTensors(apart=own) as saved:
-        if waits:
+        if rule.answers_seeds:
+            z, slopes = forward_alone(body, x, rule=rule, seed=0)
+            slopes(torch.zeros_like(z), [0] * rule.probes)
+            held = _bytes([x, z])  # probes need both again
+        elif waits:
             z, descend = forward_body(body, x, rule=measured, seeds=StepSeeds(0))
             held = saved.peak_with(z)
             if head is not None:
@@ -100,7 +104,7 @@ def _step(blueprint: Blueprint, x: Tensor, y: Tensor, *, trains_head: bool) -> C
                 seeds=StepSeeds(0, 0, 0),
                 seen=(lambda z: sees(z, y, 0)) if sees else None,
             )
-        most = saved.peak_with(z)
+        most = max(saved.peak_with(z), held)
     stepped = states if trains_head or waits else [body]
     gradients = [tensor for state in stepped for tensor in state.trained.values()]
     slots = [

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -14,7 +15,14 @@ from fedsplit.data.batches import StackedBatches
 from fedsplit.parties.engine import Blueprint
 from fedsplit.parties.graphed_steps import GraphedSteps, Range
 from fedsplit.parties.local_rule import StepSeeds
-from fedsplit.parties.local_step import Descend, forward_body, local_step, train_head
+from fedsplit.parties.local_step import (
+    Descend,
+    Slopes,
+    forward_alone,
+    forward_body,
+    local_step,
+    train_head,
+)
 from fedsplit.parties.members import Members, row_optimizer
 from fedsplit.parties.messages import BatchLoss, Part, UploadStack
 from fedsplit.randomness import seed_of
@@ -29,7 +37,7 @@ class Pending:
     step: int
     clients: Sequence[int]
     y: Tensor
-    descend: Descend
+    goes_on: Descend | Slopes
 
 
 def _range_of(model: StackedState, rows: Range) -> Steppable:
@@ -90,19 +98,30 @@ class ClientStack(Members):
         x, y = self.batches.batch(round, step, rows)
         selected = rows_of(rows)
         clients = [self.clients[row] for row in rows]
+        rule, goes_on = self._blueprint.rule, cast(Descend | Slopes, None)
         if self._graphed and isinstance(selected, slice):
             (z,) = self._graphed.forward((selected.start, selected.stop), x)
-            descend: Descend = partial(self._graphed.backward, (selected.start, selected.stop), x)
+            goes_on = partial(self._graphed.backward, (selected.start, selected.stop), x)
         else:
-            blueprint = self._blueprint
-            seeds = StepSeeds(
-                body=self._dropout_seeds(self.body, "client", clients, round, step),
-                rule=[blueprint.rule_seed(client, round, step) for client in clients],
-            )
-            rule, extra = blueprint.rule, blueprint.extra
-            z, descend = forward_body(self.body.rows(selected), x, rule=rule, seeds=seeds, extra=extra)
+            blueprint, body = self._blueprint, self.body.rows(selected)
+            drawn = self._dropout_seeds(self.body, "client", clients, round, step)
+            if rule.answers_seeds:
+                z, goes_on = forward_alone(body, x, rule=rule, seed=drawn)
+            else:
+                own = [blueprint.rule_seed(client, round, step) for client in clients]
+                seeds = StepSeeds(body=drawn, rule=own)
+                z, goes_on = forward_body(body, x, rule=rule, seeds=seeds, extra=blueprint.extra)
         uploads = self.released(UploadStack(clients, step, z, y), round)
-        return uploads, Pending(round, step, clients, y, descend)
+        return uploads, Pending(round, step, clients, y, goes_on)
+
+    def move(
+        self, clients: Collection[int], round: int, step: int, seeds: Sequence[int], slopes: Tensor
+    ) -> None:
+        """Step client models along what slopes `(P,)` of all clients together make."""
+        body = self.body.rows(rows_of([row for row, client in enumerate(self.clients) if client in clients]))
+        estimate = self._blueprint.rule.estimate(body, seeds, slopes)
+        each = [one.expand_as(rows) for one, rows in zip(estimate, body.trained.values(), strict=True)]
+        body.descend(each, self._blueprint.schedule.at(round, step))
 
     def released(self, exact: UploadStack, round: int) -> UploadStack:
         """Uploads as they leave their clients; see `Blueprint.released`."""

@@ -54,6 +54,23 @@ class Cohort(ABC):
         """
 
     @abstractmethod
+    def probe(self, step: int, dz: Mapping[int, Tensor], seeds: Sequence[int]) -> Mapping[int, Tensor]:
+        """Send the cut gradients of the last `forward`, by client, and seeds; the clients answer by slopes.
+
+        Args:
+            step: of that `forward`.
+            dz: of each client that uploaded.
+            seeds: of random directions, from 0 to below 2^31.
+
+        Returns:
+            By client, a slope along the direction of each seed, `(P,)`: see `LocalRule.slopes`.
+        """
+
+    @abstractmethod
+    def move(self, step: int, seeds: Sequence[int], slopes: Tensor) -> None:
+        """Send slopes `(P,)` to all, and seeds to those that have not answered them; all step along these."""
+
+    @abstractmethod
     def step_tail(self, step: int, h: Mapping[int, Tensor]) -> Stepped:
         """Send outputs of the trunk for the last `forward`, by client; the clients' tails step on the loss.
 

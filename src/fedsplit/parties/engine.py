@@ -201,6 +201,18 @@ class Engine(ABC):
         """Step the clients along the cut gradients of the last `forward`."""
 
     @abstractmethod
+    def probe(
+        self, round: int, step: int, dz: Mapping[int, Tensor], seeds: Sequence[int]
+    ) -> Mapping[int, Tensor]:
+        """Slopes by client at the cut gradients of the last `forward`; see `Cohort.probe`."""
+
+    @abstractmethod
+    def move(
+        self, clients: Sequence[int], round: int, step: int, seeds: Sequence[int], slopes: Tensor
+    ) -> None:
+        """Step clients along the mean of directions; see `Cohort.move`."""
+
+    @abstractmethod
     def step_tail(self, round: int, step: int, h: Mapping[int, Tensor]) -> Stepped:
         """Step tails on what the trunk made of the last `forward`; see `Cohort.step_tail`."""
 

@@ -81,6 +81,11 @@ class LocalRule:
     keeps: ClassVar[tuple[str, ...]] = ()
     """Names of what clients keep for it from round to round, as `Steppable.kept`; with these it has control
     variates: `receive` and `control_variates`."""
+    answers_seeds: ClassVar[bool] = False
+    """Whether it takes forward passes alone, on one client model that all clients share: they answer seeds by
+    `slopes`, and all step along `estimate`."""
+    probes: int = 0
+    """Random directions in a step."""
     passes = 3
     """Forward passes that take as long as a local step, for timelines; a backward pass is two."""
 
@@ -119,6 +124,25 @@ class LocalRule:
     def corrected(self, gradients: Sequence[Tensor], model: Steppable) -> Sequence[Tensor]:
         """What a model descends along, wherever its gradients come from, in the order of its `trained`."""
         return gradients
+
+    def slopes(
+        self, body: Steppable, x: Tensor, z: Tensor, dz: Tensor, seeds: Sequence[int], *, seed: Seed
+    ) -> Tensor:
+        """How much the loss changes along the direction of each seed, `(P,)`, of many clients `(K, P)`.
+
+        Args:
+            body: the client model; it is left as it is.
+            x: inputs.
+            z: smashed data that it makes of these.
+            dz: cut gradient there.
+            seeds: of directions, the same for all clients.
+            seed: of what body draws.
+        """
+        raise AssertionError("clients with this rule answer no seeds")
+
+    def estimate(self, body: Steppable, seeds: Sequence[int], slopes: Tensor) -> Sequence[Tensor]:
+        """Gradient that slopes `(P,)` along the directions of seeds make, in the order of `trained`."""
+        raise AssertionError("clients with this rule answer no seeds")
 
     def receive(self, kept: Kept, control_variates: Weights, steps: int) -> None:
         """Take over the server's control variates at the beginning of a round.

@@ -8,8 +8,9 @@ All of it is for one client, or for K clients at once, whose tensors then have a
 ...)`, `y (K, b, ...)`, a loss each. Which it is, the `losses` that are given say.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -154,6 +155,17 @@ def local_step(
     factor = learning_rate_factor
     descend_body(body, x, z, dz, rule=rule, learning_rate_factor=factor, extra=extra, seed=seeds.rule)
     return (smashed,)
+
+
+Slopes = Callable[[Tensor, Sequence[int]], Tensor]
+"""Answers seeds once the cut gradient is there; see `LocalRule.slopes`."""
+
+
+def forward_alone(body: Steppable, x: Tensor, *, rule: LocalRule, seed: Seed) -> tuple[Tensor, Slopes]:
+    """Smashed data, and what answers seeds; nothing is kept for a backward pass."""
+    with torch.no_grad():
+        z = body.forward(x, seed=seed, buffers=body.frozen_buffers())
+    return z, partial(rule.slopes, body, x, z, seed=seed)
 
 
 Descend = Callable[[Tensor, float], object]

@@ -50,6 +50,17 @@ class Sequential(Engine):
         for client, gradient in dz.items():
             self.worker(client).backward(round, step, gradient)
 
+    def probe(
+        self, round: int, step: int, dz: Mapping[int, Tensor], seeds: Sequence[int]
+    ) -> dict[int, Tensor]:
+        return {client: self.worker(client).probe(round, step, own, seeds) for client, own in dz.items()}
+
+    def move(
+        self, clients: Sequence[int], round: int, step: int, seeds: Sequence[int], slopes: Tensor
+    ) -> None:
+        for client in clients:
+            self.worker(client).move(round, step, seeds, slopes)
+
     def step_tail(self, round: int, step: int, h: Mapping[int, Tensor]) -> Stepped:
         stepped = {client: self.worker(client).step_tail(round, step, own) for client, own in h.items()}
         return [loss for loss, _ in stepped.values()], {client: dh for client, (_, dh) in stepped.items()}

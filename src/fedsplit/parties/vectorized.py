@@ -13,6 +13,7 @@ from fedsplit.optim.optimizers import Optimizer
 from fedsplit.optim.schedules import Schedule
 from fedsplit.parties.client_stack import ClientStack, Pending
 from fedsplit.parties.engine import Blueprint, Engine
+from fedsplit.parties.local_step import Descend, Slopes
 from fedsplit.parties.members import largest_first, row_optimizer
 from fedsplit.parties.messages import (
     BatchLoss,
@@ -151,8 +152,25 @@ class Vectorized(Engine):
                 own = dz.of(pending.clients)
             else:
                 own = torch.stack([dz[client][: pending.y.shape[1]] for client in pending.clients])
-            pending.descend(own, factor)
+            cast(Descend, pending.goes_on)(own, factor)
         self._pending = []
+
+    def probe(
+        self, round: int, step: int, dz: Mapping[int, Tensor], seeds: Sequence[int]
+    ) -> dict[int, Tensor]:
+        found: dict[int, Tensor] = {}
+        for pending in self._waiting(round, step):
+            own = torch.stack([dz[client] for client in pending.clients])
+            found |= dict(zip(pending.clients, cast(Slopes, pending.goes_on)(own, seeds), strict=True))
+        self._pending = []
+        return found
+
+    def move(
+        self, clients: Sequence[int], round: int, step: int, seeds: Sequence[int], slopes: Tensor
+    ) -> None:
+        self._pending = []
+        for stack in self._stacks_of(clients):
+            stack.move(clients, round, step, seeds, slopes)
 
     def step_tail(self, round: int, step: int, h: Mapping[int, Tensor]) -> Stepped:
         outputs = StackedGradients.holding(h)

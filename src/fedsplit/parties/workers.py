@@ -125,6 +125,11 @@ class ClusterSummary:
     lost: int = 0
     busy_seconds: dict[int, float] = field(default_factory=dict)
 
+    def plain(self) -> dict[str, object]:
+        """The same, as JSON can hold it."""
+        busy = {str(worker): round(seconds, 3) for worker, seconds in sorted(self.busy_seconds.items())}
+        return {"workers": self.workers, "nodes": self.nodes, "lost": self.lost, "busy_seconds": busy}
+
 
 class Workers(ABC):
     """Processes that each compute some clients, by number; one does what it is asked for in order.

@@ -107,7 +107,7 @@ def serve(requests: Connection, answers: Connection) -> None:
 
 
 def _last_words(fork: Connection) -> tuple[list[str], str | None, object]:
-    """What a fork told at its end: modules it imported, its error, its value."""
+    """Report of a fork at its end: modules it imported, its error, its value."""
     with fork:
         try:
             told: tuple[list[str], str | None, object] = fork.recv()

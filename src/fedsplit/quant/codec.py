@@ -1,4 +1,4 @@
-"""What a codec is: a tensor to bytes and back, with a stated error."""
+"""Codecs: from a tensor to bytes and back, with a stated error."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ class NonFiniteTensor(ValueError):
 
 @dataclass(frozen=True)
 class Simulated:
-    """What a receiver would decode, the size of the payload it would get in bytes, and that, if packed."""
+    """Tensor that a receiver would decode, size of the payload in bytes, and the message, if packed."""
 
     decoded: Tensor
     size: int
@@ -158,7 +158,7 @@ def require_finite(x: Tensor) -> None:
 
 
 def is_finite(x: Tensor) -> bool:
-    """Whether every value is a number."""
+    """True if every value is a finite number."""
     # A sum shows what is not finite in one pass; only where it overflows must each value be looked at.
     return bool(torch.isfinite(x.sum())) or bool(torch.isfinite(x).all())
 

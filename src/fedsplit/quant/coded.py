@@ -24,17 +24,17 @@ class Coded:
 
     @property
     def size(self) -> int:
-        """Bytes of payload."""
+        """Number of bytes of payload."""
         return self.arrived.size
 
     @property
     def values(self) -> int:
-        """Numbers in the tensor."""
+        """Number of values in the tensor."""
         return self.meant.numel()
 
     @property
     def exact(self) -> bool:
-        """Whether the very tensor arrives."""
+        """True if the very tensor arrives."""
         return self.arrived.decoded is self.meant
 
     @cached_property
@@ -44,7 +44,7 @@ class Coded:
 
     @cached_property
     def noise(self) -> float | Tensor:
-        """Energy of the difference."""
+        """Energy of the difference between what was meant and what arrived."""
         return 0.0 if self.exact else _energy(self.arrived.decoded - self.meant)
 
 

@@ -41,7 +41,7 @@ class Granularity:
         return rows, count // rows
 
     def split(self, x: Tensor) -> Tensor:
-        """The rows of `x`."""
+        """Rows of `x` that share a scale."""
         rows, length = self.rows_of(x.shape)
         if self._has_channels(x.shape):
             return x.movedim(self._channels(x.shape), 0).reshape(rows, length)

@@ -1,4 +1,4 @@
-"""What is done to everything that crosses the wire."""
+"""Codecs of everything that crosses the wire."""
 
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
@@ -34,7 +34,7 @@ class WeightsCodecs:
 
     @property
     def lossless(self) -> bool:
-        """Whether weights travel as they are, always."""
+        """True if weights always travel as they are."""
         return self.up.lossless and self.down.lossless and self.whole.lossless
 
 

@@ -20,7 +20,7 @@ LARGEST = 0.99 * torch.finfo(torch.bfloat16).max
 
 
 def scale_bytes(scale_type: ScaleType) -> int:
-    """Bytes of one scale."""
+    """Number of bytes of one scale."""
     return _DTYPES[scale_type].itemsize
 
 

@@ -1,4 +1,4 @@
-"""What a codec makes of a tensor, measured."""
+"""Measurements of what a codec does to a tensor."""
 
 import time
 from collections.abc import Callable

@@ -28,7 +28,7 @@ class QuantizedWeights:
 
     @property
     def values(self) -> Tensor:
-        """Codes times scales."""
+        """Weights as codes times scales."""
         return self.codes * along_channels(self.scale, self.codes)
 
 

@@ -72,7 +72,7 @@ class Downlink(_Link):
         self._rounds = (-1, -1)
 
     def held(self, client: int) -> Weights | None:
-        """What a client received last; None where weights travel as they are, and nobody needs it."""
+        """Weights that a client received last; None where weights travel as they are."""
         return self._held.get(client)
 
     def share(self, weights: Weights, clients: Collection[int], round: int, seed: int) -> dict[int, Delivery]:
@@ -114,7 +114,7 @@ class Downlink(_Link):
         return Delivery(added(held, _decoded(coded)), list(coded.values()), codec, difference=True)
 
     def state(self) -> State:
-        """What clients hold, each version once."""
+        """Weights that clients hold, each version once."""
         versions = {id(held): held for held in self._held.values()}
         numbers = {identity: str(number) for number, identity in enumerate(versions)}
         return {
@@ -158,11 +158,11 @@ class Uplink(_Link):
         return Delivery(added(received, _decoded(coded)), list(coded.values()), codec, difference=True)
 
     def forget(self) -> None:
-        """Drop all residuals."""
+        """Drop the residuals of all clients."""
         self._residuals.clear()
 
     def state(self) -> State:
-        """Residuals, by client."""
+        """Residuals of the clients, by client."""
         return {str(client): residual for client, residual in self._residuals.items()}
 
     def load_state(self, state: State) -> None:
@@ -201,5 +201,5 @@ def _difference(weights: Weights, held: Weights) -> Weights:
 
 
 def added(held: Weights, decoded: Weights) -> Weights:
-    """What a difference makes of weights that a receiver holds; whole numbers travel as they are."""
+    """Weights of a receiver plus a decoded difference; whole numbers travel as they are."""
     return {name: held[name] + each if each.is_floating_point() else each for name, each in decoded.items()}

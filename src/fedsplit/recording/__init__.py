@@ -1,1 +1,1 @@
-"""What a run writes: ledger, metrics, checkpoints, models, results."""
+"""Records of a run: ledger, metrics, checkpoints, models, results."""

@@ -40,7 +40,7 @@ class Checkpoint:
     folder: Path | None = field(default=None, compare=False)
 
     def unfit(self, misfit: Misfit) -> UserError:
-        """What to say where its state is of another form than what is to take it over."""
+        """Error to raise where its state is of another form than what is to take it over."""
         folder = self.folder or Path("checkpoint")
         return _unfit(folder, misfit)
 
@@ -189,7 +189,7 @@ def load_latest(folder: Path) -> Checkpoint | None:
 
 
 def _is_whole(folder: Path, rounds: int) -> bool:
-    """Whether there is a checkpoint that can be gone on from."""
+    """True if there is a checkpoint that a run can go on from."""
     try:
         return load(folder, rounds) is not None
     except UserError:

@@ -32,7 +32,7 @@ class ConfusionMatrix:
 
     @classmethod
     def of(cls, logits: Floats, labels: Integers, names: Sequence[str]) -> "ConfusionMatrix":
-        """Of predictions, the class with the largest logit.
+        """Confusion matrix of predictions, the class with the largest logit.
 
         Args:
             logits: or other scores, `(n, classes)`.
@@ -44,7 +44,7 @@ class ConfusionMatrix:
 
     @property
     def class_accuracy(self) -> dict[str, float]:
-        """Of each class that has samples, the fraction classified correctly (recall), by name."""
+        """Fraction classified correctly (recall) of each class that has samples, by name."""
         totals, hits = self.counts.sum(1).tolist(), self.counts.diagonal().tolist()
         return {name: h / n for name, h, n in zip(self.names, hits, totals, strict=True) if n}
 
@@ -56,7 +56,7 @@ class ConfusionMatrix:
 
 @dataclass(frozen=True)
 class RocCurve:
-    """Of one class against all others, without points in the middle of a vertical or horizontal line.
+    """ROC curve of one class against all others, without points in the middle of a straight line.
 
     Args:
         name: of the class; `micro` where all decisions of all classes are taken together.
@@ -72,7 +72,7 @@ class RocCurve:
 
     @classmethod
     def of(cls, name: str, scores: Floats, positive: NDArray[np.bool_]) -> "RocCurve":
-        """Of scores `(n,)` and which of the samples are positive, `(n,)`: some, but not all."""
+        """ROC curve of scores `(n,)` and of which samples are positive, `(n,)`: some, but not all."""
         order = np.argsort(-scores, kind="stable")
         ends = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)  # of samples with one score
         hits = np.cumsum(positive[order])[ends]

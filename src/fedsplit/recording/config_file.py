@@ -27,7 +27,7 @@ def write_config(directory: Path, config: Mapping[str, object]) -> None:
 
 
 def read_config(directory: Path, key: str) -> Plain:
-    """What `write_config` wrote, plain; `choices` maps groups to names of choices or null.
+    """Content that `write_config` wrote, plain; `choices` maps groups to names of choices or null.
 
     Raises:
         OtherFormat: the number of its form is another one, or missing.

@@ -1,4 +1,4 @@
-"""What must be the same when a run goes on as it was when it was begun: its configuration and its data."""
+"""Identity of a run: the configuration and data that must be the same when it goes on."""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ _MOST_TOLD = 5
 
 
 def identity(config: RunConfig, data: Fingerprint, frozen: str) -> State:
-    """What a checkpoint keeps of the run that it is of; plain values.
+    """Identity of a run as a checkpoint keeps it, in plain values.
 
     Args:
         config: of the run.

@@ -17,6 +17,8 @@ Kind: TypeAlias = Literal[
     "auxiliary_weights",
     "full_weights",
     "control_variates",
+    "seeds",
+    "scalars",
 ]
 Direction: TypeAlias = Literal["up", "down"]
 
@@ -26,7 +28,7 @@ DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 
 @dataclass
 class Traffic:
-    """What messages of one kind amount to.
+    """Amount of all messages of one kind.
 
     Args:
         bytes: of payload.
@@ -118,7 +120,7 @@ class Ledger:
         traffic.noise += noise
 
     def traffic(self, round: int) -> RoundTraffic:
-        """All of one round."""
+        """Traffic of one round by direction and kind."""
         return self._rounds.setdefault(round, {d: {kind: Traffic() for kind in KINDS} for d in DIRECTIONS})
 
     def taken(self, round: int) -> Messages:
@@ -126,7 +128,7 @@ class Ledger:
         return self._messages.pop(round, {})
 
     def settle(self, round: int) -> None:
-        """At the end of a round: turn what was counted without waiting for a GPU into numbers."""
+        """Turn what was counted without waiting for a GPU into numbers, at the end of a round."""
         for kinds in self.traffic(round).values():
             for traffic in kinds.values():
                 traffic.settle()

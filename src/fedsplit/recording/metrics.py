@@ -1,4 +1,4 @@
-"""What is known of each round, `metrics.csv`, and `results.json`: a run in a few numbers."""
+"""Records of rounds, `metrics.csv`, and `results.json`: a run in a few numbers."""
 
 import csv
 import platform
@@ -31,7 +31,7 @@ class LocalAccuracy:
 
 @dataclass(frozen=True)
 class LocalAccuracies:
-    """By client.
+    """Accuracies of clients on their own samples.
 
     Args:
         samples: that each tests on.

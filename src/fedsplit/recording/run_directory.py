@@ -64,7 +64,7 @@ class RunDirectory:
         return cls(path, key)
 
     def error(self, told: str) -> UserError:
-        """What to raise where the directory is not as it must be, under the key that named it."""
+        """Error to raise where the directory is not as it must be, under the key that named it."""
         return UserError(self._key, self.path, told)
 
     def claim(self) -> None:
@@ -165,7 +165,7 @@ class RunDirectory:
         _LOG.setLevel(logging.INFO)
 
     def rewrite(self, records: Sequence[Record]) -> None:
-        """Write `metrics.csv` anew."""
+        """Write `metrics.csv` anew from records."""
         write_metrics(self.path / "metrics.csv", records)
 
     def record(self, record: Record) -> None:
@@ -174,7 +174,7 @@ class RunDirectory:
         append_metrics(self.path / "metrics.csv", record)
 
     def save_checkpoint(self, state: Checkpoint) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint into the directory."""
         checkpoint.save(self.path / "checkpoint", state)
 
     def save_model(self, models: Mapping[str, Weights]) -> None:
@@ -198,7 +198,7 @@ class RunDirectory:
         self.save_files("texts", {f"round-{round:06d}.jsonl": lines})
 
     def save_results(self, results: Mapping[str, object]) -> None:
-        """Write `results.json`."""
+        """Write `results.json` into the directory."""
         write_json(self.path / "results.json", results)
 
     def close(self) -> None:

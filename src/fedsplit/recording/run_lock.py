@@ -94,7 +94,7 @@ os.register_at_fork(after_in_child=_drop_in_child)
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process writes to the directory of a run now."""
+    """True if a process writes to the directory of a run now."""
     try:
         descriptor = os.open(path / LOCK, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

@@ -1,1 +1,1 @@
-"""What is read back from runs: selection, figures, tables, and a page of them all."""
+"""Reports of runs that are read back: selection, figures, tables, and a page of them all."""

@@ -138,7 +138,7 @@ def draw(experiment: FigureRequest, runs: Sequence[Run], formats: Sequence[str])
 
 
 def image_files(drawn: Drawn) -> dict[str, bytes]:
-    """Their content, by name."""
+    """Contents of image files by name."""
     return {f"{drawn.name}.{format}": image for format, image in drawn.images.items()}
 
 

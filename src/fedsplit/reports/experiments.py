@@ -133,7 +133,7 @@ def _experiment(name: object, entry: object) -> FigureRequest:
 
 
 def _where(key: str, node: object) -> tuple[Settings, bool]:
-    """What runs must have, and whether that is defaults at all keys that the experiment does not name."""
+    """Settings that runs must have, and true if keys that are not named must have defaults."""
     if not isinstance(node, Mapping) or _OTHERS not in node:
         return settings_of(key, node), False
     if node[_OTHERS] not in _OTHERS_ARE:

@@ -41,7 +41,7 @@ def labelled(runs: Sequence["Run"], by: str = "algorithm", apart: Sequence[str] 
 
 
 def first_piece(run: "Run", by: str) -> str:
-    """What the label of a run begins with: what `by` is set to, or the choice of its group."""
+    """First piece of a run's label: the value of `by`, or the choice of its group."""
     group = by.partition(".")[0]
     for key in (by, group):
         if key in run.choices:

@@ -1,4 +1,4 @@
-"""What is left out of figures or missing, told in a few lines, with all of it in a file."""
+"""Notes on runs that are left out of figures or missing: a few lines, with all of them in a file."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -36,17 +36,17 @@ class Notes:
 
     @property
     def texts(self) -> list[str]:
-        """All of them."""
+        """Texts of all notes in order."""
         return list(self._kinds)
 
     @property
     def few(self) -> bool:
-        """Whether all of them are few and short enough for standard error."""
+        """True if all notes are few and short enough for standard error."""
         short = all(len(text) <= _LONGEST_LINE for text in self._kinds)
         return len(self._kinds) <= _MOST_LINES and short
 
     def lines(self, file: str | None) -> list[str]:
-        """At most three lines: the notes themselves where they are few and short, or how many of what kind.
+        """At most three lines: the notes where they are few and short, else how many of each kind.
 
         Args:
             file: where all of them are written; None: nowhere.

@@ -226,6 +226,6 @@ def differences(runs: Sequence[Run]) -> Differences:
 
 
 def _alike(group: str, key: str, described: Sequence[Mapping[str, str]]) -> bool:
-    """Whether each choice of the group has its own value of the key, and no value two choices."""
+    """True if each choice of the group has its own value of the key, and no value belongs to two choices."""
     pairs = {(settings.get(group), settings.get(key)) for settings in described}
     return len(pairs) == len({choice for choice, _ in pairs}) == len({value for _, value in pairs})

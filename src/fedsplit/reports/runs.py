@@ -77,7 +77,7 @@ class Run:
         return tuple((key, value) for key, value in self.settings.items() if not below(key, keys))
 
     def named(self, key: str) -> tuple[str, ...]:
-        """What a group or a dotted key is set to: a choice goes by its own name and the canonical one.
+        """Names that a group or a dotted key is set to: a choice goes by its own name and the canonical one.
 
         Empty where the run has no such key.
         """
@@ -119,7 +119,7 @@ class Run:
 
 
 def is_run(path: Path) -> bool:
-    """Whether a directory is that of a run."""
+    """True if a directory is that of a run."""
     return all((path / name).is_file() for name in RUN_FILES)
 
 

@@ -21,7 +21,7 @@ _TOP = tuple(dict.fromkeys((*SETTINGS, *GROUPS, *OPTIONAL_GROUPS, "quant", "clie
 
 
 def settings_of(key: str, node: object) -> Settings:
-    """What `where` or `expects` of an experiment asks for; `key` is its place in the file.
+    """Settings that `where` or `expects` of an experiment asks for; `key` is its place in the file.
 
     Raises:
         UserError: it is not a mapping of known keys to values or lists of them.
@@ -42,7 +42,7 @@ def settings_of(key: str, node: object) -> Settings:
 
 
 def fits(run: Run, asked: Settings) -> bool:
-    """Whether a run has one of the values asked for at every key; null where it has no such key."""
+    """True if a run has one of the values asked for at every key; null where it has no such key."""
     return all(
         any(_same(name, value) for name in run.named(key) or ("null",) for value in values)
         for key, values in asked.items()

@@ -1,4 +1,4 @@
-"""What can be written to a checkpoint: a tree of tensors and plain values."""
+"""State as a checkpoint holds it: a tree of tensors and plain values."""
 
 from typing import Any, TypeAlias
 

@@ -96,7 +96,7 @@ def _average_of_rows(weights: StackedWeights, shares: Sequence[float]) -> Weight
 
 
 def is_finite(weights: Weights) -> bool:
-    """Whether every value is a number."""
+    """True if every value of the weights is finite."""
     floating = [tensor for tensor in weights.values() if tensor.is_floating_point()]
     if not floating:
         return True

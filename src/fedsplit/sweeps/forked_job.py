@@ -9,7 +9,7 @@ from fedsplit.sweeps.status import at_work
 
 
 def import_what_jobs_need() -> None:
-    """Import what takes seconds."""
+    """Import the libraries that take seconds."""
     import fedsplit.data.sources.digits
     import fedsplit.tasks.train  # noqa: F401
 

@@ -48,7 +48,7 @@ def _choices(override: Override) -> list[str]:
 
 
 def _nothing(override: Override) -> str:
-    """What there is to say of an override that stands for no value at all."""
+    """Message about an override that stands for no value at all."""
     if not isinstance(override.value(), Glob):
         return "stands for no value"
     options = GlobalHydra.instance().config_loader().get_group_options(override.key_or_group)

@@ -1,4 +1,4 @@
-"""What a launcher runs for each job, on this machine or on another."""
+"""Work that a launcher does for each job, on this machine or on another."""
 
 import os
 import signal

@@ -42,7 +42,7 @@ def fingerprint(config: Mapping[str, object]) -> str:
 
 
 def differing(jobs: Sequence[Job]) -> list[list[str]]:
-    """Of each job the overrides by which jobs differ; of several of one key the last, which counts."""
+    """Overrides of each job by which jobs differ; of several of one key the last, which counts."""
     last = [{each.partition("=")[0].lstrip("+"): each for each in job.overrides} for job in jobs]
     keys = dict.fromkeys(key for each in last for key in each)
     told = [key for key in keys if len({each.get(key) for each in last}) > 1]

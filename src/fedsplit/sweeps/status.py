@@ -101,7 +101,7 @@ class Progress:
 
 
 def is_finished(directory: Path) -> bool:
-    """Whether the run there came to its end."""
+    """True if the run in a directory came to its end."""
     return (directory / "results.json").is_file()
 
 

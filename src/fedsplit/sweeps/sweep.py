@@ -58,6 +58,7 @@ def sweep(overrides: Sequence[str]) -> None:
         asked = [_checked(each) for each in jobs(overrides)]
         check_launcher(asked[0].config.hydra.launcher)
         _check_places(asked)
+        _check_clusters(asked)
         directory = _directory(asked)
         with alone(directory):
             recorded = record.read(directory)
@@ -123,6 +124,17 @@ def _check_places(asked: Sequence[Asked]) -> None:
             raise UserError(
                 "hydra.sweep.subdir", place, "must be another one for each job, as ${hydra.job.num}"
             )
+
+
+def _check_clusters(asked: Sequence[Asked]) -> None:
+    """Raise where jobs side by side would each start workers on all of this machine."""
+    at_once = asked[0].config.hydra.launcher.get("n_jobs", 1)  # other launchers have none
+    for each in asked:
+        if at_once != 1 and each.run.cluster.arguments.get("address", "") is None:
+            told = (
+                f"must be 1 with cluster={each.run.choice('cluster')}: a job takes all cores of this machine"
+            )
+            raise UserError("hydra.launcher.n_jobs", at_once, f"{told}; or cluster.address names a cluster")
 
 
 def _directory(asked: Sequence[Asked]) -> Path:

@@ -148,12 +148,12 @@ class Watch:
 
     @property
     def rows(self) -> list[JobRow]:
-        """By number."""
+        """Rows of all jobs by number."""
         return [row for _, row in sorted(self._rows.items())]
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """While jobs run."""
+        """Watch the jobs while they run."""
         over = threading.Event()
         with self._drawn() as drawn:
             thread = threading.Thread(target=self._follow, args=(over, drawn), daemon=True)
@@ -176,7 +176,7 @@ class Watch:
         print_table(table(self.rows), self._console)
 
     def failed(self) -> int:
-        """How many jobs failed."""
+        """Number of jobs that failed."""
         return sum(row.state == "failed" for row in self.rows)
 
     @contextmanager

@@ -1,1 +1,1 @@
-"""What `main.py` can be asked to do."""
+"""Tasks that `main.py` can do."""

@@ -1,4 +1,4 @@
-"""What each codec makes of a model's own tensors."""
+"""Comparison of codecs on a model's own tensors."""
 
 from dataclasses import dataclass
 from itertools import count

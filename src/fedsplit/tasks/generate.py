@@ -1,4 +1,4 @@
-"""What a trained language model writes for the contexts of the test split, and how good it is."""
+"""Texts of a trained language model for the contexts of the test split, and their scores."""
 
 import shutil
 from dataclasses import asdict, dataclass

@@ -1,4 +1,4 @@
-"""What a task is, and how what a configuration asks for is done, or gone on with."""
+"""Tasks, and how the one of a configuration is done, or gone on with."""
 
 import sys
 from abc import ABC, abstractmethod
@@ -58,7 +58,7 @@ def perform(directory: Path, config: RunConfig) -> None:
 
 
 def announced(directory: Path, config: RunConfig) -> str:
-    """What is about to be done, and where its results go; imports take seconds before more is known."""
+    """Announcement of a task and of where its results go; imports take seconds before more is known."""
     task, run, choices = traits_of(config.task.target), config.origin.run, config.choices
     if task.counts_rounds or run is None:
         subject = task.announces.format(**choices)

@@ -1,4 +1,4 @@
-"""No tracker."""
+"""Tracker that shows nothing elsewhere."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,10 +10,10 @@ class NoTracker(Tracker):
     """A run is in its own files alone."""
 
     def start(self, config: Mapping[str, object], directory: Path, rows: Sequence[Row]) -> None:
-        """See `Tracker.start`."""
+        """Do nothing at the start of a run."""
 
     def round(self, row: Row) -> None:
-        """See `Tracker.round`."""
+        """Do nothing after a round."""
 
     def finish(self, results: Mapping[str, object] | None) -> None:
-        """See `Tracker.finish`."""
+        """Do nothing at the end of a run."""

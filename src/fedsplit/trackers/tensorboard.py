@@ -1,4 +1,4 @@
-"""TensorBoard."""
+"""Tracker that writes event files of TensorBoard."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What a tracker is: it is told what a run writes to its files, to show it elsewhere, and can do no harm."""
+"""Trackers, which show elsewhere what a run writes to its files, and can do no harm."""
 
 import logging
 from abc import ABC, abstractmethod
@@ -37,7 +37,7 @@ class Tracker(ABC):
 
     @abstractmethod
     def finish(self, results: Mapping[str, object] | None) -> None:
-        """At the end.
+        """Take note of the end of the run.
 
         Args:
             results: as in `results.json`; None where the run failed or was interrupted.

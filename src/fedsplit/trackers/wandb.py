@@ -1,4 +1,4 @@
-"""Weights & Biases."""
+"""Tracker that logs to Weights & Biases."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

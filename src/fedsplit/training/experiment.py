@@ -14,6 +14,7 @@ from fedsplit.files.paths import shown
 from fedsplit.generation.generation import Generation
 from fedsplit.machine.extras import extra
 from fedsplit.models.adapters.adapter import Adapter
+from fedsplit.parties.workers import WorkerLost
 from fedsplit.recording.checkpoint import Checkpoint
 from fedsplit.recording.identity import identity, refuse_changed_data, refuse_changed_model
 from fedsplit.recording.metrics import Record, StoppedBy
@@ -23,6 +24,7 @@ from fedsplit.training.evaluation import Evaluation
 from fedsplit.training.failures import no_room_told, run_failed
 from fedsplit.training.final_report import FinalReport
 from fedsplit.training.progress import Activity, ProgressLines, activity, beginning, round_line
+from fedsplit.training.recovery import Recovery
 from fedsplit.training.round_callback import call_after_round
 from fedsplit.training.rounds import Rounds
 from fedsplit.training.run_state import run_state, take_over
@@ -69,6 +71,7 @@ class Experiment:
         self.records: list[Record] = []
         self.elapsed = 0.0
         self._saved = 0  # rounds in the newest checkpoint
+        self._recovery = Recovery(parts, self.checkpoint)
 
     def run_round(self, t: int) -> Record:
         """Record of round `t`, which is trained, evaluated and counted; see `Rounds.run`."""
@@ -93,6 +96,7 @@ class Experiment:
             lines = ProgressLines(self._activity, console)
             with no_room_told(partial(self._failed, directory), directory.path), lines.going_on():
                 lines.tell(f"{self._begin()}; saved in {shown(directory.path)}")
+                self._recovery.after_round(self._saved)
                 with self.transport.opened(directory.path):
                     results = self._run_to_the_end(directory, lines)
         finally:
@@ -125,6 +129,29 @@ class Experiment:
         )
 
     def _run_to_the_end(self, directory: RunDirectory, lines: ProgressLines) -> dict[str, object]:
+        while True:
+            try:
+                stopped_by = self._train(directory, lines)
+            except WorkerLost as lost:
+                self._go_back(directory, lost)
+            else:
+                break
+        dataset = self.parts.data.dataset
+        report = FinalReport(
+            directory=directory,
+            tracker=self.tracker,
+            algorithm=self.algorithm,
+            models=self.parts.models,
+            adapter=self.parts.config.adapter.build(Adapter),
+            class_names=dataset.class_names or tuple(map(str, range(dataset.num_classes))),
+            clients=self.config.population.num_clients,
+            evaluation=self.evaluation,
+            privacy=self.rounds.privacy,
+            cluster=self._recovery.cluster,
+        )
+        return report.write(self.records, stopped_by, self.limits)
+
+    def _train(self, directory: RunDirectory, lines: ProgressLines) -> StoppedBy:
         while (stopped_by := self.stopped_by()) is None:
             began = time.perf_counter()
             try:
@@ -132,6 +159,8 @@ class Experiment:
             except KeyboardInterrupt:
                 if self.transport.restored and self._saved != len(self.records):
                     self._save(directory)
+                raise
+            except WorkerLost:
                 raise
             except (RunFailed, OverflowError) as error:  # OverflowError: a schedule that grows without bound
                 client, server = self.parts.client_optimizer.lr, self.parts.server_optimizer.lr
@@ -150,22 +179,25 @@ class Experiment:
                 began = time.perf_counter()
                 self._save(directory)
                 self.elapsed += time.perf_counter() - began
+            self._recovery.after_round(self._saved)
             call_after_round(record.row())
         if self._saved != len(self.records):
             self._save(directory)
-        dataset = self.parts.data.dataset
-        report = FinalReport(
-            directory=directory,
-            tracker=self.tracker,
-            algorithm=self.algorithm,
-            models=self.parts.models,
-            adapter=self.parts.config.adapter.build(Adapter),
-            class_names=dataset.class_names or tuple(map(str, range(dataset.num_classes))),
-            clients=self.config.population.num_clients,
-            evaluation=self.evaluation,
-            privacy=self.rounds.privacy,
-        )
-        return report.write(self.records, stopped_by, self.limits)
+        return stopped_by
+
+    def _go_back(self, directory: RunDirectory, lost: WorkerLost) -> None:
+        """Go on from an earlier round with workers in the place of those that were lost."""
+        saved = self._saved
+        try:
+            self._recovery.go_back(lost, len(self.records), directory.latest_checkpoint, self.restore)
+        except WorkerLost as other:
+            self._go_back(directory, other)
+            return
+        except RunFailed as error:
+            raise self._failed(directory, str(error)) from error
+        self._saved = saved
+        _LOG.warning("%s; the run goes on with round %s", lost, len(self.records))
+        directory.rewrite(self.records)
 
     def _failed(self, directory: RunDirectory, what: str) -> RunFailed:
         return run_failed(what, directory.path, t=len(self.records), saved=self._saved)

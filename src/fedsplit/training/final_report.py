@@ -12,6 +12,7 @@ from fedsplit.algorithms.algorithm import Algorithm, Half
 from fedsplit.building.models import Models
 from fedsplit.machine.terminal import optional
 from fedsplit.models.adapters.adapter import Adapter
+from fedsplit.parties.workers import ClusterSummary
 from fedsplit.recording.classification import CONFUSION, MOST_CLASSES, ROC, ConfusionMatrix, RocCurves
 from fedsplit.recording.metrics import LOCAL_ACCURACY, Record, StoppedBy, summarise
 from fedsplit.recording.run_directory import RunDirectory
@@ -38,6 +39,7 @@ class FinalReport:
         clients: of the run.
         evaluation: of the whole model.
         privacy: of what left clients.
+        cluster: what the run used of one; None where its own process computed all clients.
     """
 
     directory: RunDirectory
@@ -49,6 +51,7 @@ class FinalReport:
     clients: int
     evaluation: Evaluation
     privacy: PrivacyRecord
+    cluster: ClusterSummary | None
 
     def write(self, records: list[Record], stopped_by: StoppedBy, limits: Limits) -> dict[str, object]:
         """Write models, results, local accuracies, confusion matrix and ROC curves; the content of results.
@@ -115,7 +118,8 @@ class FinalReport:
                 "auxiliary": _frozen_bytes(self.models.auxiliary),
             },
         )
-        results |= {"privacy": self.privacy.results(records[-1]), "auc": None}
+        cluster = self.cluster.plain() if self.cluster else None
+        results |= {"privacy": self.privacy.results(records[-1]), "cluster": cluster, "auc": None}
         self.directory.save_results(results)
         if local:
             with optional(LOCAL_ACCURACY):

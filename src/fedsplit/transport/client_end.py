@@ -9,7 +9,7 @@ from fedsplit.quant.quantization import rounding_seed
 from fedsplit.quant.weights_link import Delivery, Uplink
 from fedsplit.state.state import State
 from fedsplit.state.weights import Weights
-from fedsplit.transport.links import KIND_OF, coded_tensor, sent_as, weights_seed
+from fedsplit.transport.links import KIND_OF, coded_tensor, exactly, sent_as, weights_seed
 from fedsplit.transport.transport import RunSetting
 
 
@@ -47,6 +47,15 @@ class ClientEnd:
         with sent_as("cut_gradient", client):
             codec = self._quantization.codec("trunk_gradient")
             return coded_tensor(dh.contiguous(), codec, seed, packs=self._packs)
+
+    def slopes(self, own: Tensor, client: int) -> Coded:
+        """Slopes of one client, which arrive as they are.
+
+        Raises:
+            NonFinite: they are not finite.
+        """
+        with sent_as("scalars", client):
+            return exactly(own, packs=self._packs)
 
     def labels(self, y: Tensor) -> Coded:
         """Labels of one client or of many, which arrive as they are."""

@@ -22,7 +22,16 @@ from fedsplit.quant.coded import Coded
 from fedsplit.quant.quantization import TensorKind, rounding_seed
 from fedsplit.quant.weights_link import Delivery, Downlink
 from fedsplit.state.weights import Weights
-from fedsplit.transport.links import COUNTED_AS, KIND_OF, coded_tensor, receivers, sent_as, weights_seed
+from fedsplit.transport.links import (
+    COUNTED_AS,
+    KIND_OF,
+    coded_tensor,
+    exactly,
+    receivers,
+    seeds_tensor,
+    sent_as,
+    weights_seed,
+)
 from fedsplit.transport.transport import RunSetting
 from fedsplit.transport.wire import CodedGradients, Wire
 
@@ -122,6 +131,25 @@ class CodedCohort(Cohort):
                 coded = coded_tensor(shared.shared, codec, seed, packs=self._wire.packs)
             self._wire.tally.broadcast(kind, shared.receivers, coded, step)
             yield from ((client, coded) for client in shared.receivers)
+
+    def probe(self, step: int, dz: Mapping[int, Tensor], seeds: Sequence[int]) -> Mapping[int, Tensor]:
+        self._wire.probed = (step, list(dz))
+        sent = Coded.exactly(seeds_tensor(seeds))
+        for client in dz:
+            self._wire.tally.message("down", "seeds", client, sent, step)
+        return self._wire.probe(step, self._each_coded(step, dz, "cut_gradient"), seeds)
+
+    def move(self, step: int, seeds: Sequence[int], slopes: Tensor) -> None:
+        with sent_as("scalars", None):
+            coded = exactly(slopes, packs=self._wire.packs)
+        probed, aware = self._wire.probed
+        unaware = [client for client in self._clients if probed != step or client not in aware]
+        sent = Coded.exactly(seeds_tensor(seeds))
+        for client in self._clients:
+            self._wire.tally.message("down", "scalars", client, coded, step)
+            if client in unaware:
+                self._wire.tally.message("down", "seeds", client, sent, step)
+        self._wire.move(self._clients, step, seeds, coded, unaware)
 
     def train_local(self, work: LocalWork) -> LocalTraining:
         return self._wire.train_local(self._clients, work)

@@ -1,8 +1,9 @@
 """What both ends of a link agree on: how the weights of a part are counted, and what is drawn for them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor
 
 from fedsplit.errors import NonFinite
@@ -10,7 +11,7 @@ from fedsplit.parties.messages import Part
 from fedsplit.quant.codec import Codec, NonFiniteTensor
 from fedsplit.quant.coded import Coded
 from fedsplit.quant.quantization import TensorKind
-from fedsplit.quant.weights_link import Delivery
+from fedsplit.quant.weights_link import EXACT, Delivery
 from fedsplit.randomness import seed_of
 from fedsplit.recording.ledger import Direction, Kind
 
@@ -46,6 +47,16 @@ def receivers(sent: Mapping[int, Delivery]) -> list[tuple[Delivery, list[int]]]:
 def coded_tensor(x: Tensor, codec: Codec, seed: int, *, packs: bool) -> Coded:
     """A tensor on its way, with its message where messages are made."""
     return Coded(x, (codec.transmit if packs else codec.simulate)(x, seed=seed))
+
+
+def exactly(x: Tensor, *, packs: bool) -> Coded:
+    """A tensor that arrives as it is, likewise."""
+    return coded_tensor(x, EXACT, 0, packs=packs)
+
+
+def seeds_tensor(seeds: Sequence[int]) -> Tensor:
+    """Seeds as they travel, `(P,)`, in 4 bytes each."""
+    return torch.tensor(seeds, dtype=torch.int32)
 
 
 @contextmanager

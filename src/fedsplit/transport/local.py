@@ -1,6 +1,6 @@
 """Clients in the same process; every message is counted as if it travelled."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -113,14 +113,29 @@ class LocalWire(Wire):
         return self._arrived(uploads)
 
     def backward(self, step: int, dz: CodedGradients) -> None:
-        arrived: Mapping[int, Tensor]
-        if isinstance(dz, StackedGradients):
-            arrived = dz
-        else:
-            padded = self._run.quantization.positions.padded
-            arrived = {client: padded(coded.arrived.decoded, self.labels.get(client)) for client, coded in dz}
+        arrived: Mapping[int, Tensor] = dz if isinstance(dz, StackedGradients) else self._decoded(dz)
         with self._at_clients():
             self._run.engine.backward(self.round, step, arrived)
+
+    def _decoded(self, dz: Iterable[tuple[int, Coded]]) -> dict[int, Tensor]:
+        padded = self._run.quantization.positions.padded
+        return {client: padded(coded.arrived.decoded, self.labels.get(client)) for client, coded in dz}
+
+    def probe(self, step: int, dz: Iterable[tuple[int, Coded]], seeds: Sequence[int]) -> Mapping[int, Tensor]:
+        arrived, slopes = self._decoded(dz), {}
+        with self._at_clients():
+            answered = self._run.engine.probe(self.round, step, arrived, seeds)
+        for client in arrived:
+            coded = self._end.slopes(answered[client], client)
+            self.tally.message("up", "scalars", client, coded, step)
+            slopes[client] = coded.arrived.decoded
+        return slopes
+
+    def move(
+        self, clients: Sequence[int], step: int, seeds: Sequence[int], slopes: Coded, unaware: Collection[int]
+    ) -> None:
+        with self._at_clients():
+            self._run.engine.move(clients, self.round, step, seeds, slopes.arrived.decoded)
 
     def step_tail(self, step: int, h: CodedGradients) -> Stepped:
         outputs: Mapping[int, Tensor]

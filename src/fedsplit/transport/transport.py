@@ -49,6 +49,7 @@ class RunSetting:
         head_weights: of the clients' head, likewise; empty where they have none.
         trunk_shape: of one sample of what clients with a tail are sent; None where their model has none.
         control_variates: what these look like; empty where clients have none.
+        probes: seeds that clients answer in a local step; 0 where they answer none.
         device: where weights are.
         seed: of what codecs draw.
         ledger: where bytes are counted.
@@ -72,6 +73,7 @@ class RunSetting:
     build: "BuildRun"
     trunk_shape: tuple[int, ...] | None = None
     frozen_digest: str = ""
+    probes: int = 0
 
 
 @dataclass(frozen=True)

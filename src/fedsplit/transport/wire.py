@@ -1,7 +1,7 @@
 """What a wire is: it delivers the messages of a round, and brings back what clients send."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import ClassVar, TypeAlias
 
 from torch import Tensor
@@ -31,6 +31,8 @@ class Wire(ABC):
 
     def __init__(self, round: int, tally: Tally) -> None:
         self.round, self.tally = round, tally
+        self.probed: tuple[int, Collection[int]] = (-1, ())
+        """Local step of the last `probe`, and the clients that answered its seeds."""
         self.labels: dict[int, Tensor] = {}
         """Labels by client of the last `forward`, of data that are padded."""
 
@@ -49,6 +51,16 @@ class Wire(ABC):
     @abstractmethod
     def backward(self, step: int, dz: CodedGradients) -> None:
         """Deliver the cut gradients of the last `forward`; the clients step."""
+
+    @abstractmethod
+    def probe(self, step: int, dz: Iterable[tuple[int, Coded]], seeds: Sequence[int]) -> Mapping[int, Tensor]:
+        """Deliver the cut gradients of the last `forward` and seeds; slopes as they arrive, by client."""
+
+    @abstractmethod
+    def move(
+        self, clients: Sequence[int], step: int, seeds: Sequence[int], slopes: Coded, unaware: Collection[int]
+    ) -> None:
+        """Deliver slopes, and seeds to clients that are `unaware` of them; the clients step."""
 
     @abstractmethod
     def step_tail(self, step: int, h: CodedGradients) -> Stepped:

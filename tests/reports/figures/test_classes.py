@@ -4,7 +4,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedsplit.errors import UserError
 from fedsplit.recording.class_counts import CLASS_COUNTS, ClassCounts
 from fedsplit.reports.figures.classes import Classes, Division
 from fedsplit.reports.runs import Run
@@ -14,7 +13,7 @@ ROWS = ((0, 0, 5), (0, 2, 20), (1, 1, 10))
 
 def _run(path: Path, rows: tuple[tuple[int, int, int], ...], seed: int = 0, **distribution: Any) -> Run:
     path.mkdir(parents=True)
-    ClassCounts(rows).write(path / CLASS_COUNTS)
+    ClassCounts(np.array(rows)).write(path / CLASS_COUNTS)
     chosen = {"_target_": "fedsplit.data.distributions.dirichlet.Dirichlet", "attempts": 9, **distribution}
     config = {
         "seed": seed,
@@ -26,6 +25,11 @@ def _run(path: Path, rows: tuple[tuple[int, int, int], ...], seed: int = 0, **di
     return Run(path, config, "fed_avg", {"round": (0,), "load": (1,)})
 
 
+def _division(label: str, rows: Any, names: tuple[str, ...] = ()) -> Division:
+    counts = ClassCounts(np.array(rows), names)
+    return Division(label, counts, counts.clients)
+
+
 def test_classes_figure_draws_the_same_division_once_and_names_what_made_it(tmp_path: Path) -> None:
     runs = [
         _run(tmp_path / "a", ROWS, alpha=0.3),
@@ -33,12 +37,18 @@ def test_classes_figure_draws_the_same_division_once_and_names_what_made_it(tmp_
         _run(tmp_path / "c", ROWS[:2], seed=4, alpha=0.1),
     ]
     first, second = Classes().data(runs)
-    assert (first.label, first.counts.rows) == ("digits, dirichlet, alpha=0.3, seed=0", ROWS)
-    assert (second.label, second.counts.rows) == ("digits, dirichlet, alpha=0.1, seed=4", ROWS[:2])
+    assert (first.label, first.counts, first.clients) == (
+        *("digits, dirichlet, alpha=0.3, seed=0", ClassCounts(np.array(ROWS))),
+        2,
+    )
+    assert (second.label, second.counts) == (
+        "digits, dirichlet, alpha=0.1, seed=4",
+        ClassCounts(np.array(ROWS[:2])),
+    )
 
 
 def test_classes_figure_has_bubbles_at_client_and_class_with_an_area_of_the_samples() -> None:
-    (axes,) = Classes().draw([Division("mine", ClassCounts(ROWS, ("ant", "bee", "cat")))]).axes
+    (axes,) = Classes().draw([_division("mine", ROWS, ("ant", "bee", "cat"))]).axes
     (bubbles,) = axes.collections
     assert bubbles.get_offsets().tolist() == [[0, 0], [0, 2], [1, 1]]
     sizes = bubbles.get_sizes()
@@ -51,7 +61,7 @@ def test_classes_figure_has_bubbles_at_client_and_class_with_an_area_of_the_samp
 @pytest.mark.parametrize(("clients", "classes"), [(2, 3), (10, 10), (100, 10), (200, 100), (3, 100)])
 def test_classes_figure_has_no_bubble_that_covers_another(clients: int, classes: int) -> None:
     rows = tuple((client, label, 7) for client in range(clients) for label in range(classes))
-    image = Classes().draw([Division("even", ClassCounts(rows))])
+    image = Classes().draw([_division("even", rows)])
     image.draw_without_rendering()
     (axes,) = image.axes
     width = np.sqrt(axes.collections[0].get_sizes().max()) * image.dpi / 72  # of a bubble, in pixels
@@ -60,27 +70,30 @@ def test_classes_figure_has_no_bubble_that_covers_another(clients: int, classes:
 
 
 def test_classes_figure_has_a_panel_for_every_division() -> None:
-    image = Classes().draw([Division(f"{i}", ClassCounts(ROWS)) for i in range(3)])
+    image = Classes().draw([_division(f"{i}", ROWS) for i in range(3)])
     assert [axes.get_title() for axes in image.axes] == ["0", "1", "2"]
-    alone = Classes().draw([Division("0", ClassCounts(ROWS))])
+    alone = Classes().draw([_division("0", ROWS)])
     assert image.get_figheight() == pytest.approx(3 * alone.get_figheight())
 
 
-def test_classes_figure_of_too_many_clients_is_refused() -> None:
-    many = ClassCounts(tuple((client, 0, 1) for client in range(201)))
-    with pytest.raises(UserError, match=r"^clients=201: at most 200"):
-        Classes().draw([Division("many", many)])
+def test_classes_figure_of_many_clients_draws_a_sample_and_says_so(tmp_path: Path) -> None:
+    rows = tuple((client, client % 3, 1 + client) for client in range(1000))
+    (division,) = Classes().data([_run(tmp_path / "a", rows)])
+    (axes,) = Classes().draw([division]).axes
+    places = axes.collections[0].get_offsets().tolist()  # type: ignore[attr-defined]
+    assert places == [[place, 5 * place % 3] for place in range(200)]
+    assert axes.get_xlabel() == "Client (200 of 1,000, evenly spaced; largest area: 996 samples)"
 
 
 def test_classes_figure_leaves_out_what_is_beyond_eight_divisions() -> None:
-    drawn, left_out = Classes().within_limits([Division(str(i), ClassCounts(ROWS)) for i in range(9)])
+    drawn, left_out = Classes().within_limits([_division(str(i), ROWS) for i in range(9)])
     assert [each.label for each in drawn] == [str(i) for i in range(8)]
     assert left_out == ["8"]
 
 
 def test_long_title_stays_within_the_classes_figure() -> None:
     title = "digits, quantity_skew, exponent=1, min_samples=2, seed=0"
-    drawn = Classes().draw([Division(title, ClassCounts(ROWS))])
+    drawn = Classes().draw([_division(title, ROWS)])
     drawn.draw_without_rendering()
     extent = drawn.axes[0].title.get_window_extent()
     assert 0 <= extent.x0 < extent.x1 <= drawn.bbox.width

@@ -193,6 +193,14 @@ def test_table_columns_that_no_run_has_are_left_out_unless_asked_for(tmp_path: P
     ]
     assert shown(table, "local_accuracy.worst") == ["25.0 1 of 2 seeds"]
     assert shown(table, "cost") == ["0.300 1 of 2 seeds"]
+    private = {
+        "released_accuracy": [0.2, None, 0.4],
+        "epsilon.smashed": [1, 2, 3],
+        "epsilon.weights": [inf] * 3,
+    }
+    defended = made(store_run(tmp_path / "c", columns=private), columns=("released_accuracy", "epsilon"))
+    cells = [shown(defended, key) for key in ("released_accuracy", "epsilon.smashed", "epsilon.weights")]
+    assert cells == [["40.0"], ["3.00"], ["-"]]
 
 
 def test_table_compares_parameters_where_rows_differ_in_them(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def test_trained_run_read_from_disk_has_the_models_and_the_accuracy_of_its_train
         (["task=compare"], "run=null: the directory of a trained run is needed"),
         (
             ["task=cuts", "run={run}"],
-            "run={run}: goes with task=compare or generate or infer or train",
+            "run={run}: goes with task=attack or compare or generate or infer or train",
         ),
         (
             ["task=compare", "run={run}", "rounds=3"],

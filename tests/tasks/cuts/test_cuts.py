@@ -1,6 +1,7 @@
 import csv
 import io
 import re
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,11 @@ SIZED = ("smashed", "client", "server", "memory", "held")
 def costs(configured: Configure, *overrides: str) -> dict[str, CutCosts]:
     config = configured(*ASKED, "task=cuts", *overrides)
     return {cut.name: cut for cut in config.task.build(CutTable).costs(build_clients(config))}
+
+
+@cache  # which takes seconds
+def costs_of_resnet20(configured: Configure) -> dict[str, CutCosts]:
+    return costs(configured, "model=resnet20", "model.cut=layer1", "batch_size=20")
 
 
 @pytest.mark.cover(1)
@@ -149,8 +155,7 @@ def test_multiply_adds_of_attention_are_those_of_the_formula(configured: Configu
 
 
 def test_cut_inside_a_residual_block_costs_what_crosses(configured: Configure) -> None:
-    asked = ["model=resnet20", "model.cut=layer1", "batch_size=20"]
-    found = costs(configured, *asked)
+    found = costs_of_resnet20(configured)
     inside, behind = found["layer1.0.conv1"], found["layer1.0"]
     assert (inside.tensors, behind.tensors) == (2, 1)
     assert inside.smashed_bytes == 2 * behind.smashed_bytes == 2 * 4 * 16 * 64
@@ -210,11 +215,11 @@ def test_figure_of_cuts_has_a_line_of_stages_and_dots_of_other_cuts_for_each_alg
 ) -> None:
     from fedsplit.tasks.cuts.costs import cut_figure  # noqa: PLC0415
 
-    found = list(costs(configured, "model=resnet20", "batch_size=20").values())
+    found = list(costs_of_resnet20(configured).values())
     (axes,) = cut_figure(found).axes
     lines = axes.get_lines()
-    # FedAvg's, SCAFFOLD's, SplitFed's, SGLR's, CSE-FSL's, FSL-SAGE's, LGL-SL's, Ampere's
-    assert len(lines) == 2 * 8
+    # FedAvg's, SCAFFOLD's, SplitFed's, SGLR's, HO-SFL's, CSE-FSL's, FSL-SAGE's, LGL-SL's, Ampere's
+    assert len(lines) == 2 * 9
     for dots, line in zip(lines[::2], lines[1::2], strict=True):
         name = line.get_label().split(",")[0]
         assert list(line.get_ydata()) == [cut.load[name] / 1e6 for cut in found if cut.stage]
@@ -269,7 +274,7 @@ def test_sweep_of_tables_of_cuts_is_refused(
 
 
 def test_table_of_cuts_changes_nothing_that_it_looks_at(configured: Configure) -> None:
-    config = configured(*ASKED, "task=cuts", "model=resnet20", "batch_size=20")
+    config = configured(*ASKED, "task=cuts")
     parts = build_clients(config)
     draws = torch.get_rng_state()
     one = config.task.build(CutTable).costs(parts)

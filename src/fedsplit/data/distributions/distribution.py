@@ -1,6 +1,7 @@
-"""What a distribution of data over clients is."""
+"""Distributions of data over clients."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -10,22 +11,27 @@ from fedsplit.errors import UserError
 
 
 class Distribution(ABC):
-    """Divides samples among clients by their labels: every sample lands on exactly one client."""
+    """Divides samples among clients by their labels: every sample lands on exactly one client.
+
+    But for those that share samples.
+    """
 
     by_owner: ClassVar[bool] = False
     """Whether samples are divided by whose they are, and not by their class."""
     shifts_features: ClassVar[bool] = False
     """Whether clients see images in ways of their own, see `seen_by`."""
+    shares_samples: ClassVar[bool] = False
+    """Whether a sample may be of several clients: then there may be more clients than samples."""
     at_clients: ClassVar[bool] = False
     """Whether clients bring their samples, and there is nothing to divide."""
 
     @abstractmethod
-    def split(self, labels: np.ndarray, num_clients: int, seed: int) -> list[np.ndarray]:
-        """Indices of each client's samples.
+    def split(self, labels: np.ndarray, num_clients: int, seed: int) -> Sequence[np.ndarray]:
+        """Indices of each client's samples; a `Partition`, where an array a client would take much memory.
 
         Args:
             labels: class of each sample, `(n,)`; its owner, where `by_owner`.
-            num_clients: at most `n`.
+            num_clients: at most `n`, unless clients share samples.
             seed: of the run; the same seed gives the same division.
 
         Raises:

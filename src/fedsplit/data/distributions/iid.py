@@ -3,12 +3,14 @@
 import numpy as np
 
 from fedsplit.data.distributions.distribution import Distribution
+from fedsplit.data.partition import Pieces
 from fedsplit.randomness import numpy_generator
 
 
 class Iid(Distribution):
     """Shuffled, then cut into shards whose sizes differ by at most one."""
 
-    def split(self, labels: np.ndarray, num_clients: int, seed: int) -> list[np.ndarray]:
+    def split(self, labels: np.ndarray, num_clients: int, seed: int) -> Pieces:
         order = numpy_generator(seed, "distribution").permutation(len(labels))
-        return np.array_split(order, num_clients)
+        least, larger = divmod(len(labels), num_clients)
+        return Pieces(order, np.full(num_clients, least) + (np.arange(num_clients) < larger))

@@ -3,6 +3,7 @@
 import numpy as np
 
 from fedsplit.data.distributions.distribution import Distribution
+from fedsplit.data.partition import Pieces
 from fedsplit.errors import UserError
 from fedsplit.randomness import numpy_generator
 
@@ -15,7 +16,7 @@ class Natural(Distribution):
 
     by_owner = True
 
-    def split(self, labels: np.ndarray, num_clients: int, seed: int) -> list[np.ndarray]:
+    def split(self, labels: np.ndarray, num_clients: int, seed: int) -> Pieces:
         owners, sizes = np.unique(labels, return_counts=True)
         if num_clients > len(owners):
             raise UserError("num_clients", num_clients, f"at most the {len(owners)} owners of the samples")
@@ -26,4 +27,4 @@ class Natural(Distribution):
             client_of[owner] = int(held.argmin())
             held[client_of[owner]] += sizes[owner]
         by_sample = client_of[np.searchsorted(owners, labels)]
-        return [np.flatnonzero(by_sample == client) for client in range(num_clients)]
+        return Pieces.grouped(np.arange(len(labels)), by_sample, num_clients)

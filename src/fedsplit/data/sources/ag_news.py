@@ -1,4 +1,4 @@
-"""News, in four topics."""
+"""Dataset of news in four topics."""
 
 from dataclasses import dataclass
 from pathlib import Path

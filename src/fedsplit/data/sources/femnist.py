@@ -43,7 +43,7 @@ class Femnist(ImageSource):
     download: bool
 
     def published(self) -> Published:
-        """See `ImageSource.published`; of EMNIST."""
+        """Published sizes of EMNIST; see `ImageSource.published`."""
         return Published(697_932, _SIDE, 1, len(_CLASSES))
 
     def read(self) -> tuple[Images, Images]:
@@ -108,7 +108,7 @@ class Femnist(ImageSource):
 
 
 def _are_of_writers(found: Mapping[str, Tensor]) -> bool:
-    """Whether tensors are those that `_of_writers` makes."""
+    """True if tensors are those that `_of_writers` makes."""
     if found.keys() != {"pixels", "labels", "owners"}:
         return False
     pixels, labels, owners = (found[name] for name in ("pixels", "labels", "owners"))

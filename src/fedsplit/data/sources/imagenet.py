@@ -1,4 +1,4 @@
-"""ImageNet, in folders."""
+"""ImageNet's images in folders."""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -33,7 +33,7 @@ class TinyImageNet(ImageFiles):
         return train, self._validation(labels)
 
     def class_names(self) -> tuple[str, ...]:
-        """See `ImageSource.class_names`; WordNet's ids."""
+        """Names of classes as WordNet's ids; see `ImageSource.class_names`."""
         return self._wnids
 
     @cached_property

@@ -31,7 +31,7 @@ class Imagenette(ImageFiles):
         return self._list_files("train")[0], self._list_files("val")[0]
 
     def class_names(self) -> tuple[str, ...]:
-        """See `ImageSource.class_names`; WordNet's ids."""
+        """Names of classes as WordNet's ids; see `ImageSource.class_names`."""
         return self._list_files("train")[1]
 
     def _list_files(self, split: str) -> tuple[Listed, tuple[str, ...]]:

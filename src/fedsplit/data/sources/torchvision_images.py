@@ -71,7 +71,7 @@ def images_of(pixels: Any, labels: Any) -> Images:
 
 
 def published(name: str, root: str, download: bool, reader: Callable[[ModuleType], Any]) -> Any:
-    """What a reader of torchvision finds in `root`, or downloads to it.
+    """Images that a reader of torchvision finds in `root`, or downloads to it.
 
     Args:
         name: of the dataset, for errors.

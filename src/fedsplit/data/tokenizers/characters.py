@@ -1,4 +1,4 @@
-"""A token a character."""
+"""Tokenizer with a token for each character."""
 
 from collections.abc import Iterable, Sequence
 from hashlib import sha256

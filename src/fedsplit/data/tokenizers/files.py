@@ -80,7 +80,7 @@ def _end_in(path: Path) -> str | None:
 
 
 def _types(described: object) -> Iterator[object]:
-    """What parts of a tokenizer say to be."""
+    """Types that parts of a tokenizer say to be."""
     left = [described]
     while left:
         part = left.pop()

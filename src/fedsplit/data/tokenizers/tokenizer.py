@@ -1,4 +1,4 @@
-"""What a tokenizer is."""
+"""Interface of tokenizers between texts and tokens."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence

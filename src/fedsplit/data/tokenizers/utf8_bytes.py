@@ -1,4 +1,4 @@
-"""A token a byte."""
+"""Tokenizer with a token for each byte."""
 
 from collections.abc import Sequence
 from hashlib import sha256

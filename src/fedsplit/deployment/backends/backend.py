@@ -1,4 +1,4 @@
-"""What turns a trained client model into what a device runs, and what a device can do with it."""
+"""Backends, which turn a trained client model into a deployed one, and what a device can do with that."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -67,7 +67,7 @@ class Deployed(ABC):
     @classmethod
     @abstractmethod
     def load(cls, directory: Path, build: Build) -> Self:
-        """What was saved.
+        """Deployed model that was saved in a directory.
 
         Args:
             build: makes the module that the weights belong to; called only where the files hold weights

@@ -1,4 +1,4 @@
-"""What exporters and quantizers need around them."""
+"""Surroundings that exporters and quantizers need."""
 
 import logging
 import warnings

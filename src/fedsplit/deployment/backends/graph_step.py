@@ -49,7 +49,7 @@ class GraphStep:
         return [each.step for each in values if isinstance(each, _Value)]
 
     def result(self, results: dict[int, Argument]) -> Argument:
-        """What it gives for the results of earlier steps."""
+        """Result of the step for the results of earlier steps."""
         arguments = [_resolved(each, results) for each in self.arguments]
         return self.function(
             *arguments, **{key: _resolved(each, results) for key, each in self.named.items()}
@@ -147,7 +147,7 @@ def _value(value: Argument, number: int, depth: int = 0) -> Argument:
 
 
 def _worded(value: dict[str, Argument], number: int) -> Argument:
-    """What an object of one key stands for."""
+    """Value that an object of one key stands for."""
     if len(value) != 1:
         raise ValueError("an object has one key")
     kind, content = next(iter(value.items()))
@@ -177,7 +177,7 @@ def _resolved(value: Argument, results: dict[int, Argument]) -> Argument:
 
 
 def flat(value: Argument) -> Iterator[Argument]:
-    """What lists in lists hold."""
+    """Items of lists in lists, one after the other."""
     if isinstance(value, list | tuple):
         for each in value:
             yield from flat(each)
@@ -186,5 +186,5 @@ def flat(value: Argument) -> Iterator[Argument]:
 
 
 def is_whole(value: object) -> bool:
-    """Whether a value is a whole number: True and False are none."""
+    """True if a value is a whole number: True and False are none."""
     return isinstance(value, int) and not isinstance(value, bool)

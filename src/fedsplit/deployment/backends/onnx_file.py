@@ -28,7 +28,7 @@ class OnnxFile(Deployed):
 
     @classmethod
     def of(cls, model: ModelProto) -> Self:
-        """Of a graph whose output is float32; where it has just been made of codes, these are put out."""
+        """ONNX file of a graph whose output is float32; codes that it was just made of are put out."""
         graph = model.graph
         last = producer(graph, OUTPUT)
         scale, zero_point = None, 0

@@ -100,7 +100,7 @@ def _quantized_layers(module: nn.Module) -> dict[str, Any]:
 
 
 def _plain_state(module: nn.Module) -> dict[str, Tensor]:
-    """What a state dict holds but for quantized weights, which are in tuples, and types."""
+    """State dict without quantized weights, which are in tuples, and without types."""
     return {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
 
 

@@ -25,7 +25,7 @@ def rows_of(bits: int) -> AffineRows:
 
 
 def is_packed(name: str, weight: Tensor) -> bool:
-    """Whether a tensor of a state dict is packed: matrices and filters are, vectors and counters are not."""
+    """True if a tensor of a state dict is packed: matrices and filters are, vectors and counters are not."""
     return name.rpartition(".")[2] == "weight" and weight.dim() >= 2 and weight.is_floating_point()
 
 

@@ -73,7 +73,7 @@ class Masked(Operation):
 
 
 class Relu(Masked):
-    """`max(x, 0)`."""
+    """Rectifier, `max(x, 0)`, and its derivatives."""
 
     def value(self, *inputs: Tensor) -> Tensor:
         y = F.relu(inputs[0])
@@ -118,7 +118,7 @@ class GlobalAveragePool(Operation):
 
 
 class AveragePool(Operation):
-    """`nn.AvgPool2d`."""
+    """Average pooling, `nn.AvgPool2d`, and its derivatives."""
 
     def value(self, *inputs: Tensor) -> Tensor:
         self._x = images(inputs[0])
@@ -158,7 +158,7 @@ def convolution(layer: nn.Conv2d, weights: Mapping[str, Tensor], x: Tensor) -> O
 
 
 class Convolution(Operation):
-    """`nn.Conv2d`, padded with zeros."""
+    """Convolution, `nn.Conv2d`, padded with zeros."""
 
     def value(self, *inputs: Tensor) -> Tensor:
         (self._x,) = inputs
@@ -214,7 +214,7 @@ class ConvolutionOf2x2(Operation):
 
     @staticmethod
     def fits(layer: nn.Conv2d, x: Tensor) -> bool:
-        """Whether the layer is of this kind and its input `x` too; on a GPU cuDNN is as fast."""
+        """True if the layer is of this kind and its input `x` too; on a GPU cuDNN is as fast."""
         sizes = (layer.kernel_size, layer.padding, layer.stride, layer.dilation, layer.groups)
         return (
             x.shape[2:] == (2, 2) and sizes == ((3, 3), (1, 1), (1, 1), (1, 1), 1) and x.device.type == "cpu"

@@ -1,4 +1,4 @@
-"""What an operation of a model must know for its input gradient to be differentiated.
+"""Rules that an operation of a model needs for its input gradient to be differentiated.
 
 With x the input, y = f(x), J the Jacobian there, and a dot for the rate of change along a direction,
 an operation gives in this order

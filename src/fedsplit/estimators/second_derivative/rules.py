@@ -109,6 +109,6 @@ def _is_in_place(module: nn.Module, node: fx.Node) -> bool:
 
 
 def _is_used_once(module: nn.Module, value: Any) -> bool:
-    """Whether only one operation sees the memory of a value."""
+    """True if only one operation sees the memory of a value."""
     kind = type(module.get_submodule(str(value.target))) if value.op == "call_module" else value.target
     return len(value.users) == 1 and (kind not in _VIEWS or _is_used_once(module, value.args[0]))

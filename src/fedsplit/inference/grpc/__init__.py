@@ -1,1 +1,1 @@
-"""Split inference over gRPC."""
+"""Split inference with devices that dial in over gRPC."""

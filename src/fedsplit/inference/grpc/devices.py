@@ -201,7 +201,7 @@ class Devices(Meeting[DeviceSession]):
                 session.link = None
 
     def finish(self) -> None:
-        """Let all devices go."""
+        """Let all devices end their work."""
         with self.changed:
             self._finished = True
             for session in self._sessions:

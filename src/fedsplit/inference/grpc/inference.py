@@ -36,7 +36,7 @@ class SpawnedDevice:
 
     @property
     def words(self) -> str:
-        """What it said last, as the end of a sentence; empty where it said nothing."""
+        """Last words of the device as the end of a sentence; empty where it said nothing."""
         words = last_words(self._log)
         return f"; it says: {words}" if words else ""
 

@@ -1,4 +1,4 @@
-"""What an adapter is: small parameters beside a model's own, which alone learn."""
+"""Adapters: small parameters beside a model's own, which alone learn."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping

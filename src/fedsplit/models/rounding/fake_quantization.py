@@ -52,7 +52,7 @@ _KINDS: dict[type[nn.Module], type[nn.Module]] = {
 
 
 def has_quantizable_weights(layer: nn.Module) -> bool:
-    """Whether `with_fake_quantized_weights` takes a layer."""
+    """True if `with_fake_quantized_weights` takes a layer."""
     return type(layer) in _KINDS
 
 
@@ -74,7 +74,7 @@ def as_ordinary_layer(layer: nn.Module) -> nn.Module:
 
 
 def weights_of(layer: FakeQuantizedConv2d | FakeQuantizedLinear) -> QuantizedWeights:
-    """What the layer computes with."""
+    """Weights that the layer computes with."""
     return quantized_weights(layer.weight.detach(), layer.weight_bits)
 
 

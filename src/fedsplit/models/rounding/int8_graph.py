@@ -66,7 +66,7 @@ def int8_graph(client: fx.GraphModule) -> fx.GraphModule:
 
 @dataclass(frozen=True)
 class _Grid:
-    """Of activations: `(code - zero_point) * scale`, with codes from 0 to 255."""
+    """Grid of activations: `(code - zero_point) * scale`, with codes from 0 to 255."""
 
     scale: float
     zero_point: int
@@ -156,7 +156,7 @@ class _Int8Layer(nn.Module):
 def _folded(
     norm: nn.BatchNorm2d | None, layer: FakeQuantizedConv2d | FakeQuantizedLinear
 ) -> tuple[Tensor, Tensor | None]:
-    """What a batch normalisation makes of the layer before it: a factor a channel, and the new bias."""
+    """Effect of a batch normalisation on the layer before it: a factor a channel, and the new bias."""
     own = None if layer.bias is None else layer.bias.detach()
     if norm is None:
         return layer.weight.new_ones(len(layer.weight)), own

@@ -42,7 +42,7 @@ _MOVES = (
 
 @dataclass(frozen=True)
 class FakeQuantization:
-    """What of a client model is rounded while it trains.
+    """Rounding of a client model while it trains.
 
     Args:
         weight_bits: of the weights of convolutions and linear layers.
@@ -54,7 +54,7 @@ class FakeQuantization:
 
     @classmethod
     def asked(cls, *, qat: bool, weight_bits: WeightBits | None) -> "FakeQuantization | None":
-        """What the keys `qat` and `weight_bits` ask for; None where nothing is to be rounded."""
+        """Rounding that the keys `qat` and `weight_bits` ask for; None where nothing is to be rounded."""
         return cls(weight_bits or 8, qat) if qat or weight_bits else None
 
 
@@ -126,7 +126,7 @@ def _round_activations(module: fx.GraphModule, example: Tensor) -> None:
 
 
 def _is_rounded(module: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a deployed model would round here: not between operations that it computes as one."""
+    """True if a deployed model would round here: not between operations that it computes as one."""
     if node.op in ("get_attr", "output") or moves_values(module, node):
         return False
     found = node.meta.get("tensor_meta")
@@ -139,17 +139,17 @@ def _is_rounded(module: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def kind_of(module: fx.GraphModule, node: fx.Node) -> object:
-    """What an operation is: the class of a module, a function, or the name of a method."""
+    """Kind of an operation: the class of a module, a function, or the name of a method."""
     return type(module.get_submodule(str(node.target))) if node.op == "call_module" else node.target
 
 
 def moves_values(module: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether an operation only chooses, moves or drops values."""
+    """True if an operation only chooses, moves or drops values."""
     return node.op != "placeholder" and kind_of(module, node) in _MOVES
 
 
 def is_folded(module: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether an operation is a batch normalisation that becomes part of the layer before it."""
+    """True if an operation is a batch normalisation that becomes part of the layer before it."""
     if kind_of(module, node) is not nn.BatchNorm2d:
         return False
     before = node.all_input_nodes[0]

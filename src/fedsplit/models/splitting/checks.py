@@ -1,4 +1,4 @@
-"""What a model must be before anything is done with it, told in one line where it is not."""
+"""Checks of a model before anything is done with it, told in one line where it fails them."""
 
 import torch
 from torch import Tensor, nn

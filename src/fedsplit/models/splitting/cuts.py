@@ -35,7 +35,7 @@ class Cut:
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
-        """Of one sample, of each tensor that crosses."""
+        """Shapes of one sample, of each tensor that crosses."""
         return [tuple(node.meta["tensor_meta"].shape[1:]) for node in self.crossing]
 
 
@@ -138,7 +138,7 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
 
 
 def _ends(nodes: Sequence[fx.Node]) -> dict[str, int]:
-    """By name of submodule: how many nodes come up to and with its last one."""
+    """Number of nodes up to and with the last one of each submodule, by its name."""
     ends: dict[str, int] = {}
     for position, node in enumerate(nodes):
         names = {*submodules_of(node)} - {""}
@@ -149,7 +149,7 @@ def _ends(nodes: Sequence[fx.Node]) -> dict[str, int]:
 
 
 def _crossings(nodes: Sequence[fx.Node]) -> list[tuple[fx.Node, ...]]:
-    """By how many operations come before: the values that they compute and that are used after them."""
+    """Values that are computed before a number of operations and used after them, by that number."""
     positions = {node: position for position, node in enumerate(nodes)}
     last_used = [max((positions[user] for user in node.users), default=-1) for node in nodes]
     crossings: list[tuple[fx.Node, ...]] = [()]
@@ -161,7 +161,7 @@ def _crossings(nodes: Sequence[fx.Node]) -> list[tuple[fx.Node, ...]]:
 
 
 def _counts_samples(node: fx.Node, samples: int) -> bool:
-    """Whether an operation asks how many samples there are: `x.size(0)`, `x.shape[0]`, `x.size()[0]`."""
+    """True if an operation asks how many samples there are: `x.size(0)`, `x.shape[0]`, `x.size()[0]`."""
     if node.op == "call_method" and node.target == "size" and node.args[1:] == (0,):
         asked = node.args[0]
     elif node.op == "call_function" and node.target is operator.getitem and node.args[1] == 0:
@@ -179,7 +179,7 @@ def _counts_samples(node: fx.Node, samples: int) -> bool:
 
 
 class _Held:
-    """What a module holds, by the operations that use it."""
+    """Parameters and buffers of a module, by the operations that use them."""
 
     def __init__(self, module: nn.Module, nodes: Sequence[fx.Node]) -> None:
         names = set(module.state_dict())
@@ -226,7 +226,7 @@ class Place(Protocol):
 
     @property
     def name(self) -> str:
-        """Of the submodule before it."""
+        """Name of the submodule before the place."""
 
     @property
     def end(self) -> int:

@@ -98,7 +98,7 @@ class ProbedCuts(Mapping[str, ProbedCut]):
         return client_half(self.module, cut.name, after, shape), server, crossing
 
     def _shapes(self, name: str) -> tuple[object, list[tuple[Size, ...]]]:
-        """What a submodule gives, and the shapes of the tensors in it."""
+        """Output of a submodule, and the shapes of the tensors in it."""
         pairs = [
             [sizes(*pair) for pair in zip(*map(tensors_of, outputs), strict=True)]
             for outputs in zip(self._first[name].outputs, self._second[name].outputs, strict=True)
@@ -108,7 +108,7 @@ class ProbedCuts(Mapping[str, ProbedCut]):
         return self._first[name].outputs[0], pairs[0]
 
     def _may_be(self, name: str) -> bool:
-        """Whether a submodule is not the whole, and not inside of a block."""
+        """True if a submodule is not the whole, and not inside of a block."""
         above = [name[:end] for end, letter in enumerate(name) if letter == "."]
         return name != "" and not any(map(self._is_block, above))
 

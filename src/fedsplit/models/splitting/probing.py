@@ -1,4 +1,4 @@
-"""What the submodules of a model do in a pass: in which order they run, and what they give."""
+"""Probes of a model: in which order its submodules run in a pass, and what they give."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -46,7 +46,7 @@ class UnclearShape(Exception):
 
 
 def is_text(example: Tensor) -> bool:
-    """Whether a batch of inputs is token ids `(b, t)`."""
+    """True if a batch of inputs is token ids `(b, t)`."""
     return example.dim() == 2 and not example.is_floating_point()
 
 
@@ -106,7 +106,7 @@ def probe(module: nn.Module, x: Tensor, note: Callable[[], None] = lambda: None)
 
 
 def mapped(output: object, change: Callable[[Tensor], object]) -> object:
-    """What a module gave, with other values in the place of its tensors; types of containers stay."""
+    """Output of a module with other values in the place of its tensors; types of containers stay."""
     if isinstance(output, Tensor):
         return change(output)
     if isinstance(output, tuple | list):

@@ -115,7 +115,7 @@ class StubbedClient(nn.Module):
     marks_padding: bool
 
     def forward(self, x: Tensor) -> Tensor:
-        """Smashed data of inputs."""
+        """Smashed data of the inputs."""
         try:
             super().forward(x)
         except _Reached as reached:
@@ -161,7 +161,7 @@ def shared_copy(module: nn.Module, others: Mapping[int, nn.Module]) -> nn.Module
 
 
 def _marks_padding(module: nn.Module, shape: Sequence[Size]) -> bool:
-    """Whether a model says by `needs_padding` that padding matters to it, and smashed data have positions."""
+    """True if a model says by `needs_padding` that padding matters to it, and smashed data have positions."""
     return bool(getattr(module, "needs_padding", False)) and tuple(shape[1:2]) == (Size(1, 0, 1),)
 
 
@@ -181,7 +181,7 @@ def client_half(module: nn.Module, cut: str, missing: Sequence[str], shape: Sequ
 
 
 class ServerParts:
-    """What a server half is put together from.
+    """Parts that a server half is put together from.
 
     Args:
         shape: of smashed data.

@@ -41,7 +41,7 @@ class _Block(nn.Module):
         self.stride, self.surplus = stride, after - before
 
     def forward(self, x: Tensor) -> Tensor:
-        """Of the same side, or half of it."""
+        """Outputs of the block, of the same side, or half of it."""
         y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
         if self.stride > 1 or self.surplus:
             left = self.surplus // 2

@@ -41,6 +41,6 @@ class ResNetAuxiliary(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, z: Tensor) -> Tensor:
-        """Logits of smashed data."""
+        """Logits of the smashed data `z`."""
         logits: Tensor = self.fc(self.avgpool(self.stage(z)).flatten(1))
         return logits

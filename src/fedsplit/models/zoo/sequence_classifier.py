@@ -1,4 +1,4 @@
-"""Encoders that classify texts."""
+"""Encoder models that classify texts."""
 
 from torch import Tensor, nn
 

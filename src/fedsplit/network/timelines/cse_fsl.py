@@ -16,7 +16,7 @@ class Arrival(NamedTuple):
 
 @dataclass(frozen=True)
 class LocalTimes:
-    """What a client's local training gives, in seconds from the start of the round.
+    """Times of a client's local training, in seconds from the start of the round.
 
     Args:
         arrivals: of smashed data at the split server.

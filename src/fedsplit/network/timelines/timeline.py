@@ -1,4 +1,4 @@
-"""What a timeline is, and what it is told of a round."""
+"""Timelines of algorithms, and the description of a round that they are given."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -56,11 +56,11 @@ class ClientRound:
 
     @property
     def samples(self) -> int:
-        """Of all local steps."""
+        """Number of samples of all local steps."""
         return sum(self.batches)
 
     def has(self, direction: Direction, kind: Kind, step: int = 0) -> bool:
-        """Whether there was such a message."""
+        """True if there was such a message."""
         return (direction, kind, step) in self.sizes
 
     def upload(self, *kinds: Kind, step: int = 0) -> float:

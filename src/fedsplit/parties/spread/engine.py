@@ -139,6 +139,21 @@ class SpreadEngine(Engine):
         for worker, own in self._divided(dz).items():
             self._tell(worker, "backward", round, step, own)
 
+    def probe(
+        self, round: int, step: int, dz: Mapping[int, Tensor], seeds: Sequence[int]
+    ) -> dict[int, Tensor]:
+        asked = [
+            self.workers.ask(worker, "probe", round, step, own, list(seeds))
+            for worker, own in self._divided(dz).items()
+        ]
+        return {client: own for found in self._answers(asked) for client, own in found.items()}
+
+    def move(
+        self, clients: Sequence[int], round: int, step: int, seeds: Sequence[int], slopes: Tensor
+    ) -> None:
+        for worker, own in _by(self._home, clients).items():
+            self._tell(worker, "move", own, round, step, list(seeds), slopes)
+
     def step_tail(self, round: int, step: int, h: Mapping[int, Tensor]) -> Stepped:
         divided = self._divided(h)
         asked = [self.workers.ask(worker, "step_tail", round, step, own) for worker, own in divided.items()]
@@ -147,8 +162,9 @@ class SpreadEngine(Engine):
         losses.sort(key=lambda loss: self._unit_of[loss.clients[0]])
         if all(isinstance(gradients, StackedGradients) for _, gradients in answers):
             stacks = [stack for _, gradients in answers for stack in gradients.stacks]
-            return losses, StackedGradients(stacks)
-        return losses, {client: gradients[client] for _, gradients in answers for client in gradients}
+            return losses, StackedGradients(sorted(stacks, key=lambda stack: self._unit_of[stack[0][0]]))
+        found = {client: gradients[client] for _, gradients in answers for client in gradients}
+        return losses, {client: found[client] for client in h}
 
     def _divided(self, dz: Mapping[int, Tensor]) -> dict[int, Mapping[int, Tensor]]:
         """What goes to each worker's clients; stacks of clients of one unit stay stacks."""

@@ -28,6 +28,8 @@ class SpreadWorker:
             "forward": self.forward,
             "evaluated": self.evaluated,
             "backward": self.backward,
+            "probe": self.probe,
+            "move": engine.move,
             "step_tail": engine.step_tail,
             "train_local": self.train_local,
             "state": engine.state,
@@ -74,6 +76,12 @@ class SpreadWorker:
     def backward(self, round: int, step: int, dz: Mapping[int, torch.Tensor]) -> None:
         """Step clients along cut gradients."""
         self._engine.backward(round, step, dz)
+
+    def probe(
+        self, round: int, step: int, dz: Mapping[int, torch.Tensor], seeds: Sequence[int]
+    ) -> dict[int, torch.Tensor]:
+        """Slopes by client."""
+        return dict(self._engine.probe(round, step, dz, seeds))
 
     def train_local(
         self, clients: Sequence[int], round: int, work: LocalWork

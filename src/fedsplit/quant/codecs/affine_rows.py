@@ -54,7 +54,7 @@ class AffineRows:
 
     @property
     def levels(self) -> int:
-        """The largest code."""
+        """Largest code of a value."""
         return (1 << self.bits) - (2 if self.symmetric and self.bits > 1 else 1)
 
     def quantize(self, rows: Tensor, seed: int) -> QuantizedRows:
@@ -140,7 +140,7 @@ class AffineRows:
         return self._better(full, errors[0], chosen, errors[1])[0]
 
     def _squared_error(self, rows: Tensor, scale: Tensor, zero_point: Tensor, unit: Tensor) -> Tensor:
-        """Of each row, in units whose squares neither overflow nor vanish."""
+        """Squared error of each row, in units whose squares neither overflow nor vanish."""
         codes = torch.mul(rows, (1 / scale)[:, None]).add_(zero_point[:, None])
         decoded = codes.round_().clamp_(0, self.levels).sub_(zero_point[:, None]).mul_(scale[:, None])
         return decoded.sub_(rows).mul_((1 / unit)[:, None]).square_().sum(1)

@@ -1,4 +1,4 @@
-"""What the codecs that only shorten each value have in common."""
+"""Common part of the codecs that only shorten each value."""
 
 from collections.abc import Sequence
 from math import prod

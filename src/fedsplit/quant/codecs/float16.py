@@ -1,4 +1,4 @@
-"""IEEE half precision."""
+"""Codec of IEEE half precision."""
 
 import torch
 

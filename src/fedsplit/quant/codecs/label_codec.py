@@ -1,4 +1,4 @@
-"""What a codec of labels is: they always arrive as they are."""
+"""Interface of codecs of labels, which always arrive as they are."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ class LabelCodec(ABC):
 
     @abstractmethod
     def size(self, labels: Tensor) -> int:
-        """Bytes of the payload."""
+        """Number of bytes of the payload."""
 
     @abstractmethod
     def load(self, samples: int, positions: int | Fraction) -> int | Fraction:

@@ -1,4 +1,4 @@
-"""Labels as they travel."""
+"""Codecs of labels of images."""
 
 from collections.abc import Sequence
 from fractions import Fraction

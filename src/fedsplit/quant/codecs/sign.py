@@ -1,4 +1,4 @@
-"""One bit a value."""
+"""Codec of one bit a value."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -23,7 +23,7 @@ class Sparse:
 
 
 class TopK(Quantizer[Sparse]):
-    """Of each sample (of a tensor of one dimension: of all of it) the largest magnitudes; the rest is 0.
+    """Largest magnitudes of each sample (of a tensor of one dimension: of all of it); the rest is 0.
 
     Payload: values in bfloat16, places in as many bits as the length of a sample needs. Error: 2^-8 of
     a value that is kept, and all of one that is not.

@@ -16,7 +16,7 @@ _BYTES = 4
 
 
 class Values(LabelCodec):
-    """Numbers as float32."""
+    """Labels that are numbers, as float32."""
 
     decoded = torch.float32
 

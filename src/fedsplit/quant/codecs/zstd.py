@@ -1,4 +1,4 @@
-"""A lossless last stage."""
+"""Lossless last stage of a codec."""
 
 from collections.abc import Sequence
 from typing import Generic
@@ -13,7 +13,7 @@ _PLAIN, _COMPRESSED = b"\0", b"\1"
 
 
 class Zstd(Quantizer[Form], Generic[Form]):
-    """What another codec packs, compressed by zstandard where that makes it smaller.
+    """Another codec's payload, compressed by zstandard where that makes it smaller.
 
     Payload: one byte that says which, then the bytes. Error: that of the other codec.
 

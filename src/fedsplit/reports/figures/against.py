@@ -147,7 +147,7 @@ class Against(FigureType[Sequence[Series]]):
 
 
 def _mean(xs: Sequence[float | str]) -> float | str:
-    """Of what is measured, as bits, seeds may differ; all else is the same, and stays so to the bit."""
+    """Mean of a measured setting, such as bits; any other setting is the same for all seeds."""
     numbers = [x for x in xs if not isinstance(x, str)]
     return fmean(numbers) if len(set(numbers)) > 1 else xs[0]
 

@@ -50,7 +50,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Bars(FigureType[Sequence[Bar]]):
-    """What runs sent, by kind, uploads plain and downloads hatched; or where their seconds went."""
+    """Bytes of runs by kind, uploads plain and downloads hatched; or their seconds by phase."""
 
     of: Literal["bytes", "seconds"] = "bytes"
     by: str = "algorithm"

@@ -2,10 +2,9 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from fedsplit.errors import UserError
 from fedsplit.recording.class_counts import ClassCounts, read_class_counts
 from fedsplit.reports.figures.figure_type import FigureType, SeriesLimits
 from fedsplit.reports.figures.style import TEXT_SIZE, blank_figure, tidy, wrapped
@@ -17,6 +16,7 @@ if TYPE_CHECKING:  # matplotlib is optional and slow to import: only what draws 
     from matplotlib.figure import Figure
 
 MOST_CLIENTS = 200
+"""Clients of a panel; of more, a sample is drawn."""
 _COLOUR = "#0072B2"  # one colour and areas: nothing that needs to be told apart by its hue
 _NAMED_CLASSES = 30  # more names than this would not be legible
 _MARGIN = 0.1  # around the outermost bubbles, in cells
@@ -25,15 +25,23 @@ _SILENT = {"_target_", "attempts"}
 
 @dataclass(frozen=True)
 class Division:
-    """Counts, and what the division is called."""
+    """Counts of the clients that are drawn, and what the division is called.
+
+    Args:
+        clients: all that there are.
+    """
 
     label: str
     counts: ClassCounts
+    clients: int
 
 
 @dataclass(frozen=True)
 class Classes(FigureType[Sequence[Division]]):
-    """A panel for each division: clients across, classes up, areas of bubbles proportional to samples."""
+    """A panel for each division: clients across, classes up, areas of bubbles proportional to samples.
+
+    Of more than 200 clients, 200 are drawn, evenly spaced among all.
+    """
 
     summary: ClassVar = "how many samples of each class every client has"
 
@@ -45,21 +53,21 @@ class Classes(FigureType[Sequence[Division]]):
 
     def data(self, runs: Sequence[Run]) -> list[Division]:
         """The different divisions that runs had, in the order of the runs."""
-        found: dict[ClassCounts, Division] = {}
+        titles: dict[ClassCounts, str] = {}
         for run in runs:
-            counts = read_class_counts(run.path)
-            found.setdefault(counts, Division(_title(run), counts))
-        titles = Counter(each.label for each in found.values())
+            titles.setdefault(read_class_counts(run.path), _title(run))
+        times = Counter(titles.values())
         return [
-            each if titles[each.label] == 1 else replace(each, label=f"{each.label}, {_sizes(each.counts)}")
-            for each in found.values()
+            Division(
+                title if times[title] == 1 else f"{title}, {_sizes(counts)}",
+                counts.sample(MOST_CLIENTS),
+                counts.clients,
+            )
+            for counts, title in titles.items()
         ]
 
     def draw(self, data: Sequence[Division]) -> "Figure":
         """Panels below each other, a column wide, or two where there are many clients."""
-        for each in data:
-            if each.counts.clients > MOST_CLIENTS:
-                raise UserError("clients", each.counts.clients, f"at most {MOST_CLIENTS} in a figure")
         width = 3.5 if max(each.counts.clients for each in data) <= 40 else 7.0
         heights = [0.9 + min(5.0, max(0.8, 0.15 * len(each.counts.classes))) for each in data]
         image = blank_figure(width, sum(heights))
@@ -74,14 +82,14 @@ class Classes(FigureType[Sequence[Division]]):
 
 def _draw(axes: "Axes", division: Division) -> None:
     counts = division.counts
-    clients, labels, _ = zip(*counts.rows, strict=True)
-    axes.scatter(clients, labels, color=_COLOUR, linewidths=0)
+    axes.scatter(counts.table[:, 0], counts.table[:, 1], color=_COLOUR, linewidths=0)
     axes.set_xlim(-0.5 - _MARGIN, counts.clients - 0.5 + _MARGIN)
     axes.set_ylim(-0.5 - _MARGIN, len(counts.classes) - 0.5 + _MARGIN)
-    largest = max(samples for _, _, samples in counts.rows)
+    largest, sampled = int(counts.table[:, 2].max()), counts.clients < division.clients
+    shown = f"{counts.clients} of {division.clients:,}, evenly spaced; " if sampled else ""
     width = int(12 * axes.get_figure().get_figwidth())  # type: ignore[union-attr]
     axes.set_title(wrapped(", ".join(map(in_words, pieces(division.label))), width), fontsize=TEXT_SIZE)
-    tidy(axes, f"Client (largest area: {largest:,} samples)", "Class")
+    tidy(axes, f"Client ({shown}largest area: {largest:,} samples)", "Class")
     axes.locator_params(axis="x", integer=True)
     if len(counts.classes) <= _NAMED_CLASSES:
         axes.set_yticks(range(len(counts.classes)), counts.classes, fontsize=TEXT_SIZE)
@@ -94,14 +102,12 @@ def _size(axes: "Axes", counts: ClassCounts) -> None:
     cell = points * min(
         box.width / (counts.clients + 2 * _MARGIN), box.height / (len(counts.classes) + 2 * _MARGIN)
     )
-    largest = max(samples for _, _, samples in counts.rows)
-    axes.collections[0].set_sizes(  # type: ignore[attr-defined]
-        [cell**2 * samples / largest for _, _, samples in counts.rows]
-    )
+    samples = counts.table[:, 2]
+    axes.collections[0].set_sizes(cell**2 * samples / samples.max())  # type: ignore[attr-defined]
 
 
 def _sizes(counts: ClassCounts) -> str:
-    return f"{counts.clients} clients, {sum(samples for _, _, samples in counts.rows)} samples"
+    return f"{counts.clients} clients, {counts.samples} samples"
 
 
 def _title(run: Run) -> str:

@@ -46,7 +46,7 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Confusion(FigureType[Sequence[Matrix]]):
-    """What the images of each class were taken for, in percent of the class."""
+    """Predictions for the images of each class, in percent of the class."""
 
     by: str = "algorithm"
 

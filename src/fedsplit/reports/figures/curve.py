@@ -199,6 +199,6 @@ def _stack(axes: "Axes", texts: Sequence[object]) -> None:
 
 
 def _coincide(one: Line, other: Line) -> bool:
-    """Whether one line would cover the other: within half a percent of their height everywhere."""
+    """True if one line would cover the other: within half a percent of their height everywhere."""
     within = 0.005 * max(abs(value) for value in one.mean)
     return one.x == other.x and all(abs(a - b) <= within for a, b in zip(one.mean, other.mean, strict=True))

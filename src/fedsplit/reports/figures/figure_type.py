@@ -1,4 +1,4 @@
-"""What a type of figure is, how much it can hold, and a figure once it is drawn."""
+"""Types of figures, how much each can hold, and a figure once it is drawn."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ Series: TypeAlias = tuple[str, str]
 
 @dataclass(frozen=True)
 class SeriesLimits:
-    """What readers can tell apart in a figure.
+    """Largest numbers of colours and series that readers can tell apart in a figure.
 
     Args:
         series: in all.
@@ -51,7 +51,7 @@ class FigureType(ABC, Generic[Data]):
 
     @property
     def name(self) -> str:
-        """Of the file, where nobody names it: as `roc`, or with what is drawn, as `accuracy-load`."""
+        """Name of the file, where nobody gives one: as `roc`, or with what is drawn, as `accuracy-load`."""
         return type(self).__name__.lower()
 
     @abstractmethod
@@ -64,7 +64,7 @@ class FigureType(ABC, Generic[Data]):
 
     @abstractmethod
     def data(self, runs: Sequence[Run]) -> Data:
-        """What is drawn of runs that pass `check`; of each setting and seed there must be one.
+        """Data drawn from runs that pass `check`; of each setting and seed there must be one run.
 
         Raises:
             UserError: the runs do not fit together.
@@ -78,7 +78,7 @@ class FigureType(ABC, Generic[Data]):
         return [part for part, each in zip(data, series, strict=True) if each in drawn], left_out
 
     def series_of(self, part: Any) -> tuple[str, str]:
-        """What a part of the data is told apart by: what its colour stands for, and its other settings."""
+        """Identity of a part of the data: the value that its colour stands for, and its other settings."""
         return (part.hue, part.setting) if self.coloured else ("", part.label)
 
     @abstractmethod

@@ -27,7 +27,7 @@ class Group:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """In ascending order."""
+        """Seeds of the runs in ascending order."""
         return tuple(run.seed for run in self.runs)
 
 
@@ -54,12 +54,12 @@ def over_seeds(runs: Sequence[Run], by: str = "algorithm", apart: Sequence[str] 
 
 
 def counted(number: int, noun: str) -> str:
-    """`1 seed`, `2 seeds`."""
+    """Number with its noun: `1 seed`, `2 seeds`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def seeds_drawn(seeds: Sequence[Sequence[int]], what: str = "Mean and range") -> str | None:
-    """What means, or what else is drawn, are of; None where nothing has more than one seed."""
+    """Number of seeds behind means, in words; None where nothing has more than one seed."""
     counts = {len(each) for each in seeds}
     if counts <= {1}:
         return None

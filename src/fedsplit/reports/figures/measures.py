@@ -1,4 +1,4 @@
-"""What is read of a run's `metrics.csv`: progress, metrics, and a metric at one moment."""
+"""Values read from a run's `metrics.csv`: progress, metrics, and a metric at one moment."""
 
 import re
 from collections.abc import Mapping
@@ -49,18 +49,18 @@ def column(y: str) -> str:
 
 
 def axis_label(name: str) -> str:
-    """What an axis is called."""
+    """Label of an axis for a metric or a kind of progress."""
     return AXIS_LABELS.get(name, name)
 
 
 def lower_is_better(y: str) -> bool:
-    """Whether a metric gets better as it falls."""
+    """True if a metric gets better as it falls."""
     higher = ("accuracy", "accuracy.mean", "accuracy.worst", *SCORE_TITLES)
     return not column(y).endswith(higher)
 
 
 def progress(run: Run, x: str) -> dict[int, float]:
-    """What the run has used up after each round; `UserError` where it was not measured."""
+    """Amount that the run has used up after each round; `UserError` where it was not measured."""
     if x == "round":
         return {t: float(t) for t in map(int, run.values("round"))}
     if x == "load":

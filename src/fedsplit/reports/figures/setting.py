@@ -1,4 +1,4 @@
-"""What runs were set to, as numbers or names, and an axis of such settings."""
+"""Settings of runs, as numbers or names, and an axis of such settings."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ ALPHA, AUXILIARY, BITS = "distribution.alpha", "auxiliary", "bits"
 
 
 def setting(run: Run, x: str) -> float | str:
-    """What a run was set to: a number, or a name; `UserError` where it has no such setting."""
+    """Setting of a run: a number, or a name; `UserError` where it has no such setting."""
     if x == BITS:
         return _bits(run)
     if x == AUXILIARY:

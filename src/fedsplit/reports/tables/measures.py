@@ -1,4 +1,4 @@
-"""What a run is judged by: numbers that a table compares."""
+"""Numbers by which a table compares runs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ def measures(names: Sequence[str], targets: Sequence[float]) -> list[Measure]:
 
 
 def usual(runs: Sequence[Run]) -> list[str]:
-    """What a table has that was not asked for columns: what a run has, and does not depend on the machine."""
+    """Names of the usual columns: those that some run has, and that do not depend on the machine."""
     return [
         name
         for name in NAMES
@@ -122,6 +122,13 @@ def _each(
 _MEASURES: Mapping[str, Callable[[Sequence[float]], list[Measure]]] = {
     "final_accuracy": _one(_share("final_accuracy", "Final accuracy", _last_in("test_accuracy"))),
     "best_accuracy": _one(_share("best_accuracy", "Best accuracy", _best_accuracy)),
+    "released_accuracy": _one(
+        _share("released_accuracy", "Accuracy with the defence", _last_in("released_accuracy"))
+    ),
+    "epsilon": lambda targets: [
+        Measure(f"epsilon.{name}", f"Epsilon, {name}", _last_in(f"epsilon.{name}"), "lower")
+        for name in ("smashed", "weights", "features", "labels")
+    ],
     "final_perplexity": _one(
         Measure("final_perplexity", "Final perplexity", _last_in("test_perplexity"), "lower")
     ),

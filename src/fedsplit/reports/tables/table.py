@@ -26,7 +26,7 @@ class Estimate:
 
     @property
     def mean(self) -> float | None:
-        """Of the seeds that have it; None where none has."""
+        """Mean over the seeds that have a value; None where none has."""
         return fmean(self.values) if self.values else None
 
     @property
@@ -102,7 +102,7 @@ class Table:
         return " ".join(text for text, holds in said.items() if holds)
 
     def lines(self) -> list[tuple[dict[str, str], list[Shown]]]:
-        """What names each row, and its cells as people read them.
+        """Names of each row, and its cells as people read them.
 
         `Setting` is there where a row has one, and `Seeds` where a row has several. The best of a column are
         the cells that read the same as its best number.
@@ -174,7 +174,7 @@ class TableRequest:
 
 
 def table_request(name: str, entry: object) -> TableRequest:
-    """What the key `table` of an experiment asks for; `UserError` where something in it is wrong."""
+    """Request that the key `table` of an experiment makes; `UserError` where something in it is wrong."""
     key = f"{name}.table"
     if not isinstance(entry, Mapping):
         raise UserError(key, entry, f"must be {{}} or have keys of {', '.join(KEYS)}")

@@ -202,7 +202,7 @@ def _make_missing(
 
 
 def _server_names(hosts: Sequence[str]) -> list[x509.GeneralName]:
-    """What a server's certificate is for, each once."""
+    """Names of hosts in a server's certificate, each once."""
     allowed = "names or IP addresses by which clients reach the server, as [server.example,192.0.2.7]"
     if not hosts:
         raise UserError("task.hosts", "[]", f"at least one is needed: {allowed}")

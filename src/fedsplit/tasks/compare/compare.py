@@ -1,4 +1,4 @@
-"""What a run's client model costs and gains at each precision."""
+"""Comparison of a run's client model at each precision."""
 
 import shutil
 from dataclasses import dataclass
@@ -118,7 +118,7 @@ class Compare(Task):
         parts = trained.parts
         drawn = calibration_batches(
             parts.data.dataset.train,
-            list(parts.data.shards),
+            parts.data.shards,
             batches=self.calibration_batches,
             batch_size=self.calibration_batch_size,
             seed=trained.config.training.seed,

@@ -44,12 +44,12 @@ class Evaluated:
 
     @property
     def accuracy(self) -> float:
-        """Of the composed split model, a fraction."""
+        """Accuracy of the composed split model, a fraction."""
         return float(self.correct.double().mean())
 
     @classmethod
     def of(cls, trained: TrainedRun, deployed: Deployed, unquantized: tuple[str, ...]) -> Self:
-        """Evaluate."""
+        """Evaluation of a deployed client model in front of the server model."""
         logits, labels, names = trained.test_logits(deployed.run), trained.labels, trained.class_names
         one = trained.parts.data.batch(1)[0].cpu()
         return cls(
@@ -111,7 +111,7 @@ def evaluate_precisions(
 
 @dataclass(frozen=True)
 class Drop:
-    """What a classifier loses against a reference.
+    """Difference of a classifier's accuracy to that of a reference.
 
     Args:
         drop: of accuracy, a fraction; below zero where it gains.
@@ -126,7 +126,7 @@ class Drop:
 
     @classmethod
     def of(cls, reference: Tensor, other: Tensor) -> Self:
-        """Of which samples each classifies correctly.
+        """Difference between two classifiers, from the samples that each classifies correctly.
 
         Source: McNemar, "Note on the sampling error of the difference between correlated proportions or
         percentages", Psychometrika 12, 1947; exact, as a binomial test of the samples that differ.
@@ -172,7 +172,7 @@ class Compared:
 
     @property
     def cost(self) -> float | None:
-        """Money for sending them."""
+        """Price of sending the smashed data."""
         return None if self.money is None else self.money * self.smashed_bytes / 1e6
 
     def plain(self) -> dict[str, object]:
@@ -218,7 +218,7 @@ def write_comparison(
 
 
 def comparison_table(rows: Sequence[Compared]) -> Table:
-    """Rows for a terminal."""
+    """Table of precisions for a terminal."""
     table = Table()
     table.add_column("precision", no_wrap=True)
     table.add_column("runtime")

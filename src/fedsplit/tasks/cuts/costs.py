@@ -1,4 +1,4 @@
-"""What one cut of a model costs: as tables (comma-separated, Markdown, for a terminal), and in a figure."""
+"""Costs of one cut of a model: as tables (comma-separated, Markdown, for a terminal), and in a figure."""
 
 import csv
 import sys
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CutCosts:
-    """Of one cut.
+    """Costs of one cut.
 
     Args:
         stage: its number; None where it is no stage.

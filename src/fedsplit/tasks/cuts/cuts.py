@@ -1,4 +1,4 @@
-"""What each cut of a model costs."""
+"""Costs of each cut of a model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -86,7 +86,7 @@ class CutTable(Task):
                 cut_figure(found).savefig(self.file)
 
     def costs(self, parts: ClientParts) -> list[CutCosts]:
-        """Of every cut, in the order of the model's operations."""
+        """Costs of every cut, in the order of the model's operations."""
         refuse_tail(parts.config, "with task=cuts, which tries one cut after the other")
         whole, example = build_whole_model(parts.config, parts.data, parts.device)
         cuts = find_cuts(whole, example)
@@ -150,7 +150,7 @@ class CutTable(Task):
 
     def _population(self, parts: ClientParts) -> Population:
         training, dataset = parts.config.training, parts.data.dataset
-        lengths = parts.quantization.positions.lengths
+        padded = parts.quantization.positions.lengths is not None
         return Population(
             samples=parts.sample_counts,
             cohort=parts.config.population.cohort,
@@ -159,15 +159,14 @@ class CutTable(Task):
             server_update_interval=self.server_update_interval,
             align_interval=self.align_interval,
             labels=dataset.objective.labels(),
-            positions=lengths
-            and [int(lengths(dataset.train.labels_at(shard)).sum()) for shard in parts.data.shards],
+            positions=parts.data.positions if padded else None,
         )
 
 
 def _head(
     parts: ClientParts, halves: SplitModel, auxiliary: nn.Module, z: tuple[int, ...]
 ) -> nn.Module | None:
-    """What a client of the configuration's algorithm holds behind its client model, at this cut."""
+    """Model that a client of the configuration's algorithm holds behind its client model, at this cut."""
     match parts.algorithm_class.client_head:
         case "none":
             return None

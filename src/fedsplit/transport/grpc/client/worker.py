@@ -80,6 +80,8 @@ class Worker:
         self._stateless = run.config.client.stateless
         self._held: dict[Part, Weights] = {}
         self._labels: Tensor | None = None  # of the batch whose cut gradient is waited for
+        self._seeds: Sequence[int] = ()
+        self._seeds_of: tuple[int, int] | None = None  # round and step of these, until slopes come
         self._end = ClientEnd(run, packs=True)
         self._is_after: int | None = 0  # rounds after which the state here is kept, None within a round
         self._verbs: dict[str, Callable[[Parcel[pb.FromServer]], Answer]] = {
@@ -87,6 +89,8 @@ class Worker:
             "install": self._install,
             "forward": self._forward,
             "backward": self._backward,
+            "probe": self._probe,
+            "move": self._move,
             "step_tail": self._step_tail,
             "train_local": self._train_local,
             "upload_weights": self._upload_weights,
@@ -116,6 +120,12 @@ class Worker:
             return self.expectations.sent_down(part, frame.tensors, difference=frame.install.difference)
         if verb == "backward":
             return self.expectations.cut_gradient(frame.tensors, self._labels)
+        if verb == "probe":
+            gradient = self.expectations.cut_gradient(frame.tensors, self._labels)
+            return [*gradient, self.expectations.seeds()]
+        if verb == "move":
+            aware = self._seeds_of == (frame.identity.round, frame.identity.step)
+            return [*([] if aware else [self.expectations.seeds()]), self.expectations.slopes()]
         if verb == "step_tail":
             if self._labels is None:
                 raise Corrupt("outputs of the trunk came, and no batch waits for them")
@@ -161,7 +171,7 @@ class Worker:
         after = verb.head.begin.after
         if self._is_after != after:
             self._go_back(after)
-        self._is_after = self._labels = None
+        self._is_after = self._labels = self._seeds_of = None
         self.run.engine.enter([self.client])
         return [self._done(verb)]
 
@@ -216,6 +226,22 @@ class Worker:
         self.run.engine.backward(identity.round, identity.step, {self.client: padded})
         return [self._done(verb)]
 
+    def _probe(self, verb: Parcel[pb.FromServer]) -> Answer:
+        arrived, identity = decoded(verb, self._expected(verb.head)), verb.head.identity
+        padded = self.run.quantization.positions.padded(arrived["dz"].to(self.run.device), self._labels)
+        self._seeds, self._seeds_of = _seeds_in(arrived["seeds"]), (identity.round, identity.step)
+        asked = {self.client: padded}
+        slopes = self.run.engine.probe(identity.round, identity.step, asked, self._seeds)[self.client]
+        packed = pack("slopes", pb.EXACT, self._end.slopes(slopes, self.client))
+        return [self._message(verb, tensors=[packed], done=pb.Done())]
+
+    def _move(self, verb: Parcel[pb.FromServer]) -> Answer:
+        arrived, identity = decoded(verb, self._expected(verb.head)), verb.head.identity
+        seeds = _seeds_in(arrived["seeds"]) if "seeds" in arrived else self._seeds
+        slopes, self._seeds_of = arrived["slopes"].to(self.run.device), None
+        self.run.engine.move([self.client], identity.round, identity.step, seeds, slopes)
+        return [self._done(verb)]
+
     def _step_tail(self, verb: Parcel[pb.FromServer]) -> Answer:
         h: Tensor = decoded(verb, self._expected(verb.head))["h"].to(self.run.device)
         identity = verb.head.identity
@@ -259,3 +285,15 @@ class Worker:
         self._kept.keep(state, verb.head.keep)
         self._is_after = verb.head.keep.rounds
         return [self._done(verb)]
+
+
+def _seeds_in(arrived: Tensor) -> list[int]:
+    """Seeds of a message.
+
+    Raises:
+        Corrupt: one is below 0.
+    """
+    seeds: list[int] = arrived.tolist()
+    if min(seeds) < 0:
+        raise Corrupt("a seed is below 0")
+    return seeds

@@ -39,6 +39,7 @@ class Expectations:
         self.positions, self._smashed_shape = run.quantization.positions, run.smashed_shape
         self._batch_size = run.config.training.batch_size
         self._local_epochs = run.config.training.local_epochs
+        self._answered_seeds = run.probes
         self._dtype = torch.get_default_dtype()
         self.trunk_shape = run.trunk_shape
         both = {**run.client_weights, **run.head_weights}
@@ -168,6 +169,23 @@ class Expectations:
             raise Corrupt(f"no batch of this run has {samples} samples")
         return [Expected("dz", number, codec, (samples, *self._smashed_shape), self._dtype)]
 
+    def seeds(self) -> Expected:
+        """Seeds of a local step.
+
+        Raises:
+            Corrupt: clients of this run answer none.
+        """
+        return Expected("seeds", pb.EXACT, EXACT, (self._probes(),), torch.int32)
+
+    def slopes(self) -> Expected:
+        """Slopes of a local step, one for each seed; raises as `seeds`."""
+        return Expected("slopes", pb.EXACT, EXACT, (self._probes(),), self._dtype)
+
+    def _probes(self) -> int:
+        if not self._answered_seeds:
+            raise Corrupt("seeds or slopes came, and clients of this run answer none")
+        return self._answered_seeds
+
     def steps(self, samples: int, *, evaluating: bool = False) -> int:
         """Local steps in a round of a client with so many training samples, or in one pass over these."""
         return self._batches(samples) * (1 if evaluating else self._local_epochs)
@@ -188,7 +206,8 @@ class Expectations:
         """The most bytes of payload that a message of a client can have."""
         samples, most = self._batch_size + 1, self.labels.context
         shapes = [] if most is None else [(samples * most, *self._smashed_shape[1:]), (samples, most)]
-        sent = [self.upload(samples, [pb.Tensor(shape=shape) for shape in shapes])]
+        sent = [[self.slopes()]] if self._answered_seeds else []
+        sent += [self.upload(samples, [pb.Tensor(shape=shape) for shape in shapes])]
         sent += [self.sent_up(part, difference=d) for part in self._weights for d in (False, True)]
         sent += [self.observed(part) for part in self._weights]
         sent += [] if self.trunk_shape is None else [self.trunk_gradient(samples)]

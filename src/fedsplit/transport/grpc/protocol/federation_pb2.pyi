@@ -113,7 +113,7 @@ class Chunk(_message.Message):
     def __init__(self, content: _Optional[bytes] = ...) -> None: ...
 
 class FromServer(_message.Message):
-    __slots__ = ("identity", "tensors", "chunk", "welcome", "refusal", "begin", "install", "forward", "backward", "train_local", "upload_weights", "keep", "finish", "request", "logits", "step_tail")
+    __slots__ = ("identity", "tensors", "chunk", "welcome", "refusal", "begin", "install", "forward", "backward", "train_local", "upload_weights", "keep", "finish", "request", "logits", "step_tail", "probe", "move")
     IDENTITY_FIELD_NUMBER: _ClassVar[int]
     TENSORS_FIELD_NUMBER: _ClassVar[int]
     CHUNK_FIELD_NUMBER: _ClassVar[int]
@@ -130,6 +130,8 @@ class FromServer(_message.Message):
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     LOGITS_FIELD_NUMBER: _ClassVar[int]
     STEP_TAIL_FIELD_NUMBER: _ClassVar[int]
+    PROBE_FIELD_NUMBER: _ClassVar[int]
+    MOVE_FIELD_NUMBER: _ClassVar[int]
     identity: Identity
     tensors: _containers.RepeatedCompositeFieldContainer[Tensor]
     chunk: Chunk
@@ -146,7 +148,9 @@ class FromServer(_message.Message):
     request: Request
     logits: Logits
     step_tail: StepTail
-    def __init__(self, identity: _Optional[_Union[Identity, _Mapping]] = ..., tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., begin: _Optional[_Union[Begin, _Mapping]] = ..., install: _Optional[_Union[Install, _Mapping]] = ..., forward: _Optional[_Union[Forward, _Mapping]] = ..., backward: _Optional[_Union[Backward, _Mapping]] = ..., train_local: _Optional[_Union[TrainLocal, _Mapping]] = ..., upload_weights: _Optional[_Union[UploadWeights, _Mapping]] = ..., keep: _Optional[_Union[Keep, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ..., request: _Optional[_Union[Request, _Mapping]] = ..., logits: _Optional[_Union[Logits, _Mapping]] = ..., step_tail: _Optional[_Union[StepTail, _Mapping]] = ...) -> None: ...
+    probe: Probe
+    move: Move
+    def __init__(self, identity: _Optional[_Union[Identity, _Mapping]] = ..., tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., begin: _Optional[_Union[Begin, _Mapping]] = ..., install: _Optional[_Union[Install, _Mapping]] = ..., forward: _Optional[_Union[Forward, _Mapping]] = ..., backward: _Optional[_Union[Backward, _Mapping]] = ..., train_local: _Optional[_Union[TrainLocal, _Mapping]] = ..., upload_weights: _Optional[_Union[UploadWeights, _Mapping]] = ..., keep: _Optional[_Union[Keep, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ..., request: _Optional[_Union[Request, _Mapping]] = ..., logits: _Optional[_Union[Logits, _Mapping]] = ..., step_tail: _Optional[_Union[StepTail, _Mapping]] = ..., probe: _Optional[_Union[Probe, _Mapping]] = ..., move: _Optional[_Union[Move, _Mapping]] = ...) -> None: ...
 
 class FromClient(_message.Message):
     __slots__ = ("identity", "tensors", "chunk", "hello", "ready", "upload", "done", "failed", "deployed", "smashed", "measured")
@@ -329,6 +333,14 @@ class Forward(_message.Message):
     def __init__(self, evaluating: _Optional[bool] = ...) -> None: ...
 
 class Backward(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Probe(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Move(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 

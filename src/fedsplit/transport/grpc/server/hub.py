@@ -19,6 +19,8 @@ Verb: TypeAlias = (
     | pb.Forward
     | pb.Backward
     | pb.StepTail
+    | pb.Probe
+    | pb.Move
     | pb.TrainLocal
     | pb.UploadWeights
     | pb.Keep

@@ -107,12 +107,18 @@ def expected_tensors(
     _check_losses(verb, answer.done, expectations, samples)
     if answer.done.difference != pending.difference:
         raise Corrupt("weights came as a difference, or did not, where the other was due")
+    if verb.WhichOneof("content") == "probe":
+        return [expectations.slopes()]
     if verb.WhichOneof("content") == "step_tail":
         return expectations.trunk_gradient(expectations.batch(samples, verb.identity.step))
-    if verb.WhichOneof("content") != "upload_weights":
-        return []
-    part = expectations.part(verb.upload_weights.part)
-    if verb.upload_weights.observed:
+    return _weights(pending, expectations) if verb.WhichOneof("content") == "upload_weights" else []
+
+
+def _weights(pending: PendingVerb, expectations: Expectations) -> list[Expected]:
+    """The tensors of weights that a client was asked for."""
+    asked = pending.verb.head.upload_weights
+    part = expectations.part(asked.part)
+    if asked.observed:
         return expectations.observed(part)
     return expectations.sent_up(part, difference=pending.difference)
 

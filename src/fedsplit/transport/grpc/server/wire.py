@@ -1,8 +1,9 @@
 """The server's side of the verbs: coded messages go to the hub, and what clients answered is tallied."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import torch
+from torch import Tensor
 
 from fedsplit.parties.messages import (
     BatchLoss,
@@ -13,15 +14,16 @@ from fedsplit.parties.messages import (
     Stepped,
     Upload,
 )
+from fedsplit.quant.coded import Coded
 from fedsplit.quant.weights_link import Delivery, added
 from fedsplit.recording.ledger import Kind
 from fedsplit.state.weights import Weights
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol.expectations import PARTS, Expectations
-from fedsplit.transport.grpc.protocol.packing import pack, pack_weights
+from fedsplit.transport.grpc.protocol.packing import Packed, pack, pack_weights
 from fedsplit.transport.grpc.server.hub import Hub
 from fedsplit.transport.grpc.server.streams import Answer
-from fedsplit.transport.links import KIND_OF, receivers
+from fedsplit.transport.links import KIND_OF, exactly, receivers, seeds_tensor
 from fedsplit.transport.tally import Tally
 from fedsplit.transport.wire import CodedGradients, Wire
 
@@ -82,6 +84,31 @@ class GrpcWire(Wire):
             self._hub.ask(client, step=step, backward=pb.Backward(), tensors=[pack("dz", number, coded)])
             asked.append(client)
         self._answers(asked)
+
+    def probe(self, step: int, dz: Iterable[tuple[int, Coded]], seeds: Sequence[int]) -> Mapping[int, Tensor]:
+        number, sent = self._expectations.cut_number("cut_gradient"), self._packed_seeds(seeds)
+        asked = []
+        for client, coded in dz:
+            tensors = [pack("dz", number, coded), sent]
+            self._hub.ask(client, step=step, probe=pb.Probe(), tensors=tensors)
+            asked.append(client)
+        slopes = {}
+        for client, answers in self._answers(asked).items():
+            self.tally.message("up", "scalars", client, answers[-1].head.tensors[0], step)
+            slopes[client] = self._placed(answers[-1])["slopes"]
+        return slopes
+
+    def move(
+        self, clients: Sequence[int], step: int, seeds: Sequence[int], slopes: Coded, unaware: Collection[int]
+    ) -> None:
+        first, packed = self._packed_seeds(seeds), pack("slopes", pb.EXACT, slopes)
+        for client in clients:
+            tensors = [first, packed] if client in unaware else [packed]
+            self._hub.ask(client, step=step, move=pb.Move(), tensors=tensors)
+        self._answers(clients)
+
+    def _packed_seeds(self, seeds: Sequence[int]) -> Packed:
+        return pack("seeds", pb.EXACT, exactly(seeds_tensor(seeds), packs=True))
 
     def step_tail(self, step: int, h: CodedGradients) -> Stepped:
         assert not isinstance(h, StackedGradients), "what travels is coded"

@@ -1,0 +1,141 @@
+"""HO-SFL."""
+
+from collections.abc import Sequence
+from itertools import count
+
+import torch
+from torch import Tensor
+
+from fedsplit.algorithms.algorithm import RoundMetrics, Start
+from fedsplit.algorithms.minibatch_sfl import MinibatchSfl
+from fedsplit.algorithms.pooling import pooled_loss
+from fedsplit.algorithms.round_load import RoundLoad
+from fedsplit.computing.steppable import Seed, Steppable
+from fedsplit.config.values import PositiveFloat, PositiveInt
+from fedsplit.network.timelines.ho_sfl import HoSflTimeline
+from fedsplit.parties.cohort import Cohort
+from fedsplit.parties.local_rule import LocalRule, standard_normal
+from fedsplit.parties.messages import BatchLoss
+from fedsplit.randomness import seed_of
+from fedsplit.state.state import State
+
+
+class ProjectedProbes(LocalRule):
+    """Slopes `<f(w + mu u) - f(w), dz>` of smashed data f along directions u, and the mean of slope times u.
+
+    Args:
+        mu: how far weights are moved along u, whose elements are standard normal.
+        probes: directions in a step.
+    """
+
+    answers_seeds, differentiates = True, False
+
+    def __init__(self, *, mu: PositiveFloat, probes: PositiveInt) -> None:
+        self.mu, self.probes, self.passes = mu, probes, 1 + probes
+
+    @torch.no_grad()
+    def slopes(
+        self, body: Steppable, x: Tensor, z: Tensor, dz: Tensor, seeds: Sequence[int], *, seed: Seed
+    ) -> Tensor:
+        weights, found = list(body.trained.values()), []
+        first = [each.clone() for each in weights]
+        for probe in seeds:
+            for each, start, u in zip(weights, first, directions(body, probe), strict=True):
+                each.copy_(start + self.mu * u)
+            change = body.forward(x, seed=seed, buffers=body.frozen_buffers()) - z
+            found.append(body.each(_inner_product, change, dz.reshape(change.shape)))
+        for each, start in zip(weights, first, strict=True):
+            each.copy_(start)
+        return torch.stack(found, -1)
+
+    @torch.no_grad()
+    def estimate(self, body: Steppable, seeds: Sequence[int], slopes: Tensor) -> Sequence[Tensor]:
+        found = [torch.zeros_like(own) for own in _of_one_client(body)]
+        for probe, slope in zip(seeds, slopes / (self.mu * self.probes), strict=True):
+            for total, u in zip(found, directions(body, probe), strict=True):
+                total.add_(slope * u)
+        return found
+
+
+def directions(body: Steppable, seed: int) -> list[Tensor]:
+    """A standard normal direction, in the shapes of one client's parameters that learn."""
+    return standard_normal(_of_one_client(body), seed, 0)
+
+
+def _of_one_client(body: Steppable) -> list[Tensor]:
+    return [body.module.get_parameter(name).detach() for name in body.trained]
+
+
+def _inner_product(one: Tensor, other: Tensor) -> Tensor:
+    return (one * other).sum()
+
+
+class HoSfl(MinibatchSfl):
+    """HO-SFL: the server steps along gradients, clients by forward passes alone on one shared client model.
+
+    At each local step the server steps on all clients' batches together and gives cut gradients dz, rows of
+    the gradient of the mean loss over all of them, with `probes` seeds. A client answers with slopes
+    `v_p = <f(w + mu u_p) - f(w), dz>`. The server adds up those of all clients, and every client of the round
+    steps along the mean of `v_p u_p / mu`, with its own optimizer. So all client models stay the same, and
+    the server's copy with them. Weights go, whole and exactly, to a client that was not in the round before.
+
+    Source: Q. Chen, X. Wu, Y. Wang and X. Chen, "HO-SFL: Hybrid-Order Split Federated Learning with
+    Backprop-Free Clients and Dimension-Free Aggregation", 2026 (arXiv 2603.14773).
+
+    Args:
+        start: what to start from.
+        mu: how far clients move weights along a direction.
+        probes: P, directions in a local step.
+    """
+
+    own_rule = ProjectedProbes
+    timeline = HoSflTimeline()
+    label = "HO-SFL"
+    place = 19
+
+    def __init__(self, start: Start, *, mu: PositiveFloat, probes: PositiveInt) -> None:
+        super().__init__(start, scale="union")
+        self.mu, self.probes = mu, probes
+        self.shared = start.shared_client(ProjectedProbes(mu=mu, probes=probes))
+        self.holders: set[int] = set()
+        """Clients that hold the shared client model as it is now."""
+
+    @staticmethod
+    def round_load(terms: RoundLoad, *, probes: int = 8) -> float:
+        return terms.uploads() + terms.cut_gradients() + terms.seeds_and_scalars(probes) + terms.joined()
+
+    def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
+        joining = [client for client in cohort.clients if client not in self.holders]
+        if joining:
+            cohort.select(joining).install("client", self.client_weights)
+        self.holders = set(cohort.clients)
+        losses: list[BatchLoss] = []
+        for step in count():
+            uploads = list(cohort.forward(step))
+            if not uploads:
+                break
+            stepped, dz = self.step_server(t, uploads)
+            losses += stepped
+            seeds = [self.probe_seed(t, step, probe) for probe in range(self.probes)]
+            slopes = cohort.probe(step, dz, seeds)
+            together = torch.stack([slopes[each.client] for each in uploads]).sum(0)
+            cohort.move(step, seeds, together)
+            self.shared.move(t, step, seeds, together)
+        self.client_weights = self.shared.weights()
+        return RoundMetrics(train_loss=pooled_loss(losses))
+
+    def probe_seed(self, t: int, step: int, probe: int) -> int:
+        """Seed of a direction, in 31 bits."""
+        return seed_of(self.seed, "probe", round=t, step=step, epoch=probe) % 2**31
+
+    def forget_clients(self) -> None:
+        self.holders = set()
+        self.shared.forget()
+
+    def state(self) -> State:
+        return super().state() | {"shared": self.shared.state(), "holders": sorted(self.holders)}
+
+    def load_state(self, state: State) -> None:
+        super().load_state(state)
+        self.shared.load_state(state["shared"])
+        self.holders = set(state["holders"])

@@ -1,0 +1,299 @@
+"""Workers that Ray starts; the one module that knows Ray.
+
+Ray is for simulation on machines of one's own: it executes what reaches its ports. A cluster that is started
+here listens on the loopback interface alone.
+"""
+
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from math import ceil
+from typing import Any
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reads it when it is imported
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # or it warns of a change of its own
+
+import ray
+import torch
+from ray._private import ray_constants
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
+
+from fedsplit.cluster.packing import pack, packed_bytes, unpack
+from fedsplit.cluster.remote import RemoteWorker
+from fedsplit.config.choices import OWN_CHOICES
+from fedsplit.errors import RunFailed, UserError, first_line
+from fedsplit.machine.cores import jobs_at_once
+from fedsplit.parties.workers import Build, Needs, PendingAnswer, Shared, WorkerLost, Workers, WorkerSize
+
+_LOG = logging.getLogger("fedsplit")
+_LOOPBACK = "127.0.0.1"
+_STORE_MARGIN = 256 * 10**6
+"""Bytes of shared memory beside data and weights: for smashed data on their way."""
+_LOW_MEMORY = "due to the node running low on memory"
+"""What Ray says of a worker that its monitor ended."""
+_RETURN_S = 60.0
+"""Seconds to wait for a worker that takes the place of a lost one."""
+_LOOK_S = 0.2
+"""Seconds between two looks at who is there."""
+
+
+class _Actor:
+    """A shell: Ray sends it by value, and what it calls is imported."""
+
+    def __init__(self) -> None:
+        self.worker = RemoteWorker()
+
+    def begin(self, *given: Any) -> str:
+        """Begin, and say on which node."""
+        self.worker.begin(*given)
+        return str(ray.get_runtime_context().get_node_id())
+
+    def do(self, verb: str, *packed: Any) -> Any:
+        """See `RemoteWorker.do`."""
+        return self.worker.do(verb, *packed)
+
+
+class RayWorkers(Workers):
+    """Actors of Ray, each a process.
+
+    Args:
+        address: of a cluster that is there; None starts one here.
+        size: how many, and what each needs.
+        needs: of the run.
+        store: bytes of shared memory of a cluster that is started here; None is a guess.
+    """
+
+    def __init__(self, address: str | None, size: WorkerSize, needs: Needs, store: int | None) -> None:
+        super().__init__()
+        self._address, self._size, self._needs, self._store = address, size, needs, store
+        self._actors: dict[int, Any] = {}
+        self._lost: set[int] = set()
+        self._waiting: dict[Any, None] = {}
+        """What was asked for and not waited for."""
+        self._own: _OwnCluster | None = None
+        self._begin: tuple[Any, ...] = ()
+        """Arguments of `RemoteWorker.begin`; data in shared memory live as long as this."""
+
+    @property
+    def present(self) -> Sequence[int]:
+        return sorted(self._actors)
+
+    def start(self, build: Build, *given: Any) -> None:
+        packed = pack(given)
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        self._connect(packed_bytes(packed))
+        environment = {OWN_CHOICES: own} if (own := os.environ.get(OWN_CHOICES)) else {}
+        self._begin = (build, environment, ray.put(packed))
+        wanted = self._wait_for_room()
+        nodes = self._started(range(wanted), self._size.deadline_s)
+        self.summary.workers, self.summary.nodes = len(nodes), len(set(nodes.values()))
+        if len(nodes) < self._size.least:
+            raise self._too_few(len(nodes))
+        _LOG.info("%s workers on %s nodes", self.summary.workers, self.summary.nodes)
+
+    def _connect(self, data: int) -> None:
+        if ray.is_initialized():
+            told = "must be none: this process has joined a cluster of Ray; ray.shutdown() leaves it"
+            raise UserError("cluster", "ray", told)
+        if self._address is None:
+            self._own = _OwnCluster(
+                self._size, self._store or data + 2 * self._needs.cohort_bytes + _STORE_MARGIN
+            )
+            self._own.start()
+            return
+        try:
+            ray.init(address=self._address, configure_logging=False, log_to_driver=False)
+        except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+            told = f"no cluster of Ray can be joined there ({first_line(error)})"
+            raise UserError("cluster.address", self._address, told) from error
+        addresses = {node["NodeManagerAddress"] for node in _nodes()}
+        if addresses != {_LOOPBACK} and os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
+            told = "beyond loopback (127.0.0.1) a cluster must have a token: RAY_AUTH_MODE=token on all nodes"
+            raise UserError("cluster.address", self._address, told)
+
+    def _wait_for_room(self) -> int:
+        """How many workers there is room for, at most as many as are wanted."""
+        until = time.monotonic() + (0 if self._own else self._size.deadline_s)
+        while True:
+            room = sum(self._size.room(*_free_of(node)) for node in _nodes())
+            wanted = max(room, self._size.least) if self._size.workers is None else self._size.workers
+            if room >= wanted:
+                return wanted
+            if time.monotonic() >= until:
+                if room < self._size.least:
+                    raise self._too_few(room)
+                _LOG.warning("%s workers in place of %s: there is room for no more", room, wanted)
+                return room
+            time.sleep(_LOOK_S)
+
+    def _too_few(self, there: int) -> UserError:
+        free = [_free_of(node) for node in _nodes()]
+        shown = ", ".join(f"{cpus:g} CPU and {gpus:g} GPU" for cpus, gpus in free)
+        if self._size.workers is None or self._size.workers < self._size.least or there:
+            key, value = "cluster.min_workers", self._size.least
+        else:
+            key, value = "cluster.workers", self._size.workers
+        told = f"there is room for {there} workers, as {self._size.told}; nodes have {shown or 'nothing'}"
+        return UserError(key, value, told)
+
+    def _started(self, workers: Sequence[int], within: float) -> dict[int, str]:
+        """Nodes of those of some workers that begin in time; the others are given up."""
+        options = {
+            "num_cpus": self._size.cpus,
+            "num_gpus": self._size.gpus,
+            "max_restarts": 0,
+            "scheduling_strategy": "SPREAD",
+        }
+        remote: Any = ray.remote(_Actor).options(**options)
+        actors = {worker: remote.remote() for worker in workers}
+        begun = {actors[worker].begin.remote(*self._begin): worker for worker in workers}
+        ready, late = ray.wait(list(begun), num_returns=len(begun), timeout=within) if begun else ([], [])
+        for handle in late:
+            ray.kill(actors[begun[handle]])
+        nodes = {}
+        for handle in ready:
+            try:
+                nodes[begun[handle]] = ray.get(handle)
+            except RayTaskError as error:
+                raise error.cause from error
+            except RayError as error:
+                _LOG.warning("worker %s did not start: %s", begun[handle], lost_reason(error))
+        self._actors |= {worker: actors[worker] for worker in nodes}
+        return nodes
+
+    def ask(self, worker: int, verb: str, *arguments: Any) -> PendingAnswer:
+        sent = [each.handle if isinstance(each, Shared) else pack(each) for each in arguments]
+        handle = self._actors[worker].do.remote(verb, *sent)
+        self._waiting[handle] = None
+        return PendingAnswer(worker, handle)
+
+    def share(self, value: Any) -> Shared:
+        return Shared(ray.put(pack(value)))
+
+    def gather(self, pending: Sequence[PendingAnswer]) -> list[Any]:
+        return [self._answer(each) for each in pending]
+
+    def _answer(self, pending: PendingAnswer) -> Any:
+        try:
+            handle: Any = pending.handle
+            seconds, answer = ray.get(handle)
+        except RayTaskError as error:
+            raise error.cause from error
+        except RayError as error:
+            self._lost.add(pending.worker)
+            raise WorkerLost(pending.worker, lost_reason(error)) from error
+        finally:
+            self._waiting.pop(pending.handle, None)
+        busy = self.summary.busy_seconds
+        busy[pending.worker] = busy.get(pending.worker, 0.0) + seconds
+        return unpack(answer, self._needs.device)
+
+    def recover(self) -> None:
+        for handle in self._waiting:
+            with suppress(RayError):
+                ray.cancel(handle, recursive=False)
+        self._waiting.clear()
+        self._lost |= self._silent()
+        lost, self._lost = sorted(self._lost), set()
+        for worker in lost:
+            with suppress(RayError):
+                ray.kill(self._actors.pop(worker))
+        self.summary.lost += len(lost)
+        came = self._started(lost, _RETURN_S)
+        if gone := [worker for worker in lost if worker not in came]:
+            _LOG.warning("the run goes on without workers %s", ", ".join(map(str, gone)))
+        if len(self._actors) < self._size.least:
+            told = f"{len(self._actors)} workers are left, and cluster.min_workers is {self._size.least}"
+            raise RunFailed(told)
+
+    def _silent(self) -> set[int]:
+        """Workers that are known to be gone, whatever others are doing."""
+        asked = {actor.do.remote("ping"): worker for worker, actor in self._actors.items()}
+        answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_LOOK_S)
+        silent = set()
+        for handle in answered:
+            try:
+                ray.get(handle)
+            except RayActorError:
+                silent.add(asked[handle])
+        return silent
+
+    def stop(self) -> None:
+        for actor in self._actors.values():
+            with suppress(RayError):
+                ray.kill(actor)
+        self._actors, self._begin = {}, ()
+        self._waiting.clear()
+        ray.shutdown()
+        if self._own:
+            self._own.clean()
+
+
+class _OwnCluster:
+    """Ray on this machine alone: in a folder of its own, so that nobody joins it by accident."""
+
+    def __init__(self, size: WorkerSize, store: int) -> None:
+        self._size, self._store = size, store
+        self._folder, self._token = "", "RAY_AUTH_TOKEN" not in os.environ
+        self._mode = os.environ.get("RAY_AUTH_MODE")
+
+    def start(self) -> None:
+        cores, gpus = jobs_at_once(1), torch.cuda.device_count() if self._size.gpus else 0
+        workers = min(self._size.workers or cores, self._size.room(cores, gpus))
+        self._folder = tempfile.mkdtemp(prefix="fedsplit-", dir="/tmp")  # its sockets need short paths
+        os.environ.setdefault("RAY_worker_niceness", "0")  # or all else on this machine comes before
+        if self._token:
+            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        with _loopback_alone():
+            ray.init(
+                address="local",
+                num_cpus=max(1, ceil(workers * self._size.cpus)),
+                num_gpus=gpus,
+                object_store_memory=self._store,
+                include_dashboard=False,
+                configure_logging=False,
+                log_to_driver=False,
+                _node_ip_address=_LOOPBACK,
+                _temp_dir=self._folder,
+            )
+
+    def clean(self) -> None:
+        """Leave nothing behind."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._token:
+            os.environ.pop("RAY_AUTH_TOKEN", None)
+        if self._mode is None:
+            os.environ.pop("RAY_AUTH_MODE", None)
+
+
+@contextmanager
+def _loopback_alone() -> Iterator[None]:
+    """While Ray starts nodes that listen on the loopback interface, as it does on some systems alone."""
+    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def _nodes() -> list[dict[str, Any]]:
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node for node in nodes if node["Alive"]]
+
+
+def _free_of(node: dict[str, Any]) -> tuple[float, float]:
+    """Cores and GPUs of a node."""
+    resources = node["Resources"]
+    return resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+
+
+def lost_reason(error: Exception) -> str:
+    """What became of a worker, in a line."""
+    if isinstance(error, OutOfMemoryError) or _LOW_MEMORY in str(error):
+        return "Ray's memory monitor ended it, since memory of its node ran low, whoever took it"
+    return first_line(error)

@@ -1,0 +1,84 @@
+"""The way from a client model to what a server decodes: defence and codec, or a deployed client model."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from fedsplit.deployment.backends.backend import Deployed
+from fedsplit.inference.codes import DeviceCodes
+from fedsplit.privacy.defence import Defence
+from fedsplit.privacy.noise import Secrets
+from fedsplit.quant.codec import Codec
+
+FULL = "fp32"
+"""The precision of client models that compute as they were trained."""
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """Smashed data of a batch as a server decodes them, and the bytes of their payload."""
+
+    z: Tensor
+    size: int
+
+
+@dataclass(frozen=True)
+class Channel(ABC):
+    """One way in which smashed data travel.
+
+    Args:
+        codec: name of the codec; `device` where a deployed client model sends what it computes.
+        defence: name of what the client does against the server.
+        precision: of the client model.
+        own: whether the run itself sent its smashed data in this way.
+    """
+
+    codec: str
+    defence: str
+    precision: str
+    own: bool
+
+    @abstractmethod
+    def deliver(self, x: Tensor, z: Tensor, *, seed: int) -> Delivered:
+        """What arrives of a batch.
+
+        Args:
+            x: inputs of the client model, `(b, c, h, w)`.
+            z: exact smashed data, `(b, ...)`.
+            seed: of what is drawn on the way, be it of a codec or of a client's noise.
+        """
+
+
+@dataclass(frozen=True)
+class CodedChannel(Channel):
+    """Smashed data go through a defence and then a codec.
+
+    Args:
+        release: what the client does against the server.
+        smashed: codes smashed data.
+        cut_gradient: codes the gradients that come back.
+    """
+
+    release: Defence
+    smashed: Codec
+    cut_gradient: Codec
+
+    def deliver(self, x: Tensor, z: Tensor, *, seed: int) -> Delivered:
+        if self.release.releases:
+            noise = Secrets(seed).noise("attack", client=0, round=0, step=0)
+            z = self.release.release(z, noise)
+        arrived = self.smashed.simulate(z, seed=seed)
+        return Delivered(arrived.decoded, arrived.size)
+
+
+@dataclass(frozen=True)
+class DeviceChannel(Channel):
+    """A deployed client model sends its outputs as they are, be they codes."""
+
+    deployed: Deployed
+
+    def deliver(self, x: Tensor, z: Tensor, *, seed: int) -> Delivered:
+        sent = self.deployed.run_quantized(x.cpu())
+        size = DeviceCodes().largest(sent.values.shape, sent.values.dtype)
+        return Delivered(sent.decoded().to(z.device, z.dtype), size)

@@ -1,0 +1,104 @@
+"""The ways in which smashed data can travel: the run's own, other codecs or defences, and deployed models."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fedsplit.building.client_model import ClientArchitecture
+from fedsplit.building.quantization import codec_at_cut
+from fedsplit.config.choices import names_of
+from fedsplit.config.component import Component
+from fedsplit.config.compose import composed, composing, run_config
+from fedsplit.config.run_config import RunConfig
+from fedsplit.config.settings import QuantSettings
+from fedsplit.inference.deploying import Deploying
+from fedsplit.inference.subject import Subject
+from fedsplit.privacy.defence import Defence
+from fedsplit.tasks.attack.channel import FULL, Channel, CodedChannel, DeviceChannel
+from fedsplit.tasks.attack.victim import Victim
+
+
+def quant_settings(name: str) -> QuantSettings:
+    """The codecs of a preset of `quant`, or one codec for both directions at the cut."""
+    if name in names_of("quant"):
+        overrides = [f"quant={name}"]
+    else:
+        overrides = [f"codec@quant.smashed={name}", f"codec@quant.cut_gradient={name}"]
+    with composing():
+        return run_config(composed(overrides)).quant
+
+
+def defence_named(name: str) -> Component:
+    """A choice of the group `defence`."""
+    with composing():
+        return run_config(composed([f"defence={name}"])).defence
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Makes the ways in which smashed data of a victim travel.
+
+    Args:
+        config: of the run.
+        codecs: codecs by name; None where only the run's own are asked for.
+        defences: of clients, by name; None where only the run's own is asked for.
+        precisions: of client models; for `fp32` there is a way for each defence and codec, for another one.
+        deploying: how client models are converted.
+    """
+
+    config: RunConfig
+    codecs: Mapping[str, QuantSettings] | None
+    defences: Mapping[str, Component] | None
+    precisions: Sequence[str]
+    deploying: Deploying
+
+    def of(self, victim: Victim) -> list[Channel]:
+        """All that are asked for; `UserError` where a codec or precision cannot be had for this model."""
+        return [way for name in self.precisions for way in self._at(name, victim)]
+
+    def of_the_run(self, victim: Victim) -> CodedChannel:
+        """That of the run itself."""
+        return self._coded(self._own_codec, self._own_defence, victim)
+
+    @property
+    def _own_codec(self) -> tuple[str, QuantSettings]:
+        choices, own = self.config.choices, self.config.quant
+        chosen = choices.get("codec@quant.smashed") or choices.get("quant") or "own"
+        known = (name for name, quant in (self.codecs or {}).items() if quant.smashed == own.smashed)
+        return next(known, chosen), own
+
+    @property
+    def _own_defence(self) -> tuple[str, Component]:
+        return self.config.choice("defence"), self.config.defence
+
+    def _at(self, precision: str, victim: Victim) -> list[Channel]:
+        if precision != FULL:
+            deployed = self.deploying.converted(_subject(victim), [precision])[precision]
+            return [DeviceChannel("device", "none", precision, False, deployed)]
+        codecs = [self._own_codec] if self.codecs is None else list(self.codecs.items())
+        defences = [self._own_defence] if self.defences is None else list(self.defences.items())
+        return [self._coded(codec, defence, victim) for defence in defences for codec in codecs]
+
+    def _coded(
+        self, codec: tuple[str, QuantSettings], defence: tuple[str, Component], victim: Victim
+    ) -> CodedChannel:
+        (name, quant), (defence_name, component) = codec, defence
+        smashed, cut_gradient = (
+            codec_at_cut(choice, victim.smashed_shape, lambda: victim.coded_shape)
+            for choice in (quant.smashed, quant.cut_gradient)
+        )
+        own = quant.smashed == self.config.quant.smashed and component == self.config.defence
+        release = component.build(Defence)
+        return CodedChannel(name, defence_name, FULL, own, release, smashed, cut_gradient)
+
+
+def _subject(victim: Victim) -> Subject:
+    """The split model as one that is deployed."""
+    run = victim.run
+    return Subject(
+        data=run.data,
+        client=victim.client.to("cpu").eval(),
+        server=victim.server,
+        cut=victim.cut,
+        smashed_shape=victim.smashed_shape,
+        architecture=ClientArchitecture.of_run(run.config, victim.cut, run.dataset.sizes),
+    )

@@ -1,0 +1,89 @@
+"""Rows of what attackers found out: as CSV, JSON, and a table for a terminal."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.table import Table
+from torch import Tensor
+
+from fedsplit.files.whole import write_csv, write_json
+from fedsplit.tasks.attack.attacker import Finding
+from fedsplit.tasks.attack.measures import SampleMean
+from fedsplit.tasks.attack.scene import Setting
+
+
+@dataclass(frozen=True)
+class AttackRow:
+    """What one attacker found out in one setting.
+
+    Args:
+        originals: targets, `(n, c, h, w)`.
+        seconds: of processor time that it took.
+    """
+
+    setting: Setting
+    finding: Finding
+    originals: Tensor = field(repr=False, compare=False)
+    seconds: float
+
+    def plain(self) -> dict[str, object]:
+        """As CSV and JSON hold it, by column."""
+        found = self.finding
+        return {
+            "attacker": found.attacker,
+            "way": found.way,
+            "adapted": found.adapted,
+            "epochs": found.epochs,
+            **vars(self.setting),
+            **_estimate("psnr", found.psnr),
+            **_estimate("ssim", found.ssim),
+            **_estimate("reidentified", found.reidentified),
+            **_estimate("label_accuracy", found.label_accuracy),
+            "label_auc": found.label_auc,
+        }
+
+
+def _estimate(name: str, estimate: SampleMean | None) -> dict[str, object]:
+    mean, error = (None, None) if estimate is None else (estimate.mean, estimate.standard_error)
+    return {name: mean, f"{name}_se": error}
+
+
+def write_rows(folder: Path, rows: Sequence[AttackRow], about: Mapping[str, object]) -> None:
+    """Write `attack.csv`, the same bytes for the same run and seed, and `attack.json` with what is not."""
+    others = dict.fromkeys(name for row in rows for name in row.finding.others)
+    plain = [{**row.plain(), **others, **row.finding.others} for row in rows]
+    write_csv(folder / "attack.csv", list(plain[0]), (list(each.values()) for each in plain))
+    timed = [{**each, "cpu_seconds": row.seconds} for each, row in zip(plain, rows, strict=True)]
+    write_json(folder / "attack.json", {**about, "rows": timed})
+
+
+def rows_table(rows: Sequence[AttackRow]) -> Table:
+    """Rows for a terminal."""
+    table = Table()
+    for name in ("cut", "sent as", "attacker"):
+        table.add_column(name, no_wrap=True)
+    for name in ("PSNR dB", "SSIM", "re-id. %", "labels %", "AUC", "dCor²", "bytes", "accuracy %"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        setting, found = row.setting, row.finding
+        table.add_row(
+            setting.cut + (" *" if setting.recut else ""),
+            setting.title,
+            found.title,
+            _shown(found.psnr, 2),
+            _shown(found.ssim, 3),
+            _shown(found.reidentified, 1, 100),
+            _shown(found.label_accuracy, 1, 100),
+            "" if found.label_auc is None else f"{found.label_auc:.3f}",
+            f"{setting.distance_correlation:.3f}",
+            f"{setting.bytes_per_sample:,.0f}",
+            f"{100 * setting.test_accuracy:.1f}",
+        )
+    if any(row.setting.recut for row in rows):
+        table.caption = "* the run's model, cut where it did not train with a cut"
+    return table
+
+
+def _shown(estimate: SampleMean | None, decimals: int, scale: float = 1) -> str:
+    return "" if estimate is None else f"{scale * estimate.mean:.{decimals}f}"

@@ -1,0 +1,86 @@
+"""What a run goes back to when a worker of its cluster is lost: the same as a resume, without a new start."""
+
+from collections.abc import Callable
+
+from fedsplit.building.parts import RunParts
+from fedsplit.errors import RunFailed
+from fedsplit.parties.spread.engine import SpreadEngine
+from fedsplit.parties.workers import ClusterSummary, WorkerLost
+from fedsplit.recording.checkpoint import Checkpoint
+from fedsplit.state.state import copied
+
+_MOST_IN_A_ROW = 5
+"""Workers lost without a round between them that ends, at which a run gives up."""
+
+
+class Recovery:
+    """Holds the state after an earlier round where none is on disk, or where it is small.
+
+    That is the start of the run before its first checkpoint, and the end of each round where clients keep
+    nothing from round to round: then no more than the round in which a worker is lost is trained again.
+
+    Args:
+        parts: of the run.
+        checkpoint: gives its state now.
+    """
+
+    def __init__(self, parts: RunParts, checkpoint: Callable[[], Checkpoint]) -> None:
+        self._engine = parts.engine if isinstance(parts.engine, SpreadEngine) else None
+        keeps_nothing = parts.config.client.stateless and not parts.engine.blueprint.keeps_head
+        self._ledger, self._checkpoint, self._every_round = parts.ledger, checkpoint, keeps_nothing
+        self._kept: Checkpoint | None = None
+        self._in_a_row = 0
+
+    @property
+    def cluster(self) -> ClusterSummary | None:
+        """What the run used of a cluster so far; None where it has none."""
+        return self._engine.summary if self._engine else None
+
+    def after_round(self, saved: int) -> None:
+        """Hold what has to be held, at the start of a run and after each of its rounds.
+
+        Args:
+            saved: rounds in the newest checkpoint on disk; 0 where there is none.
+        """
+        self._in_a_row = 0
+        if self._engine is None:
+            return
+        if self._every_round or (saved == 0 and self._kept is None):
+            now = self._checkpoint()
+            self._kept = Checkpoint(now.rounds, copied(now.state))
+        elif saved:
+            self._kept = None
+
+    def go_back(
+        self,
+        lost: WorkerLost,
+        rounds: int,
+        latest: Callable[[], Checkpoint | None],
+        restore: Callable[[Checkpoint], None],
+    ) -> None:
+        """Bring workers back, and the run to where it stood; bytes of what is done again are counted apart.
+
+        Args:
+            lost: why.
+            rounds: that had ended.
+            latest: gives the newest checkpoint on disk.
+            restore: takes a checkpoint over.
+
+        Raises:
+            RunFailed: too few workers are left, or one after the other is lost.
+            WorkerLost: another one.
+        """
+        self._in_a_row += 1
+        if self._in_a_row >= _MOST_IN_A_ROW:
+            raise RunFailed(f"{lost}; {self._in_a_row} were lost without a round between them that ended")
+        assert self._engine is not None, "only a cluster loses workers"
+        self._engine.recover()
+        before = self._kept or latest()
+        assert before is not None, "the start is held until there is a checkpoint"
+        lost_rounds = range(before.rounds, rounds + 1)
+        for t in lost_rounds:
+            self._ledger.abandon(t)
+        again = [(t, way, size) for t in lost_rounds for way, size in self._ledger.again(t).items() if size]
+        restore(Checkpoint(before.rounds, copied(before.state)))
+        for t, direction, size in again:
+            self._ledger.add_again(t, direction, size)
