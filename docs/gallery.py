@@ -29,6 +29,24 @@ Every type of figure, of runs on the digits images, with what asks for it in
 [`exp_configs.yaml`](../exp_configs.yaml). `python docs/gallery.py` makes the runs (some minutes) and draws
 this page. The keys are explained in [plots.md](plots.md).
 """
+ATTACKED = """\
+## What attackers reconstruct
+
+CIFAR-10, SplitFed v1, `simple_conv`: originals, the mean image, and what a decoder makes of smashed data at
+an early cut and at one behind all convolutions, under four codecs; then accuracy against the SSIM of the best
+reconstruction, of five codecs. [How, and what it says](privacy.md#measured).
+
+![Images reconstructed behind pool1](gallery/cifar10-reconstructions-pool1.png)
+
+![Images reconstructed behind flatten](gallery/cifar10-reconstructions-flatten.png)
+
+![Test accuracy against the SSIM of reconstructions](gallery/cifar10-leakage.png)
+
+```sh
+python main.py task=attack run=saves/splitfed_v1/... task.mode=eval 'task.cuts=[pool1,flatten]' \\
+    'task.codecs=[none,int8,int2,sign]' 'task.attackers=[decoder]'
+```
+"""
 
 
 def main() -> None:
@@ -76,7 +94,7 @@ def page(experiments: Sequence[FigureRequest]) -> str:
             continue
         asked = yaml.safe_dump({each.name: entries[each.name]}, sort_keys=False, default_flow_style=None)
         parts.append(f"## {each.title}\n\n![{each.title}](gallery/{each.name}.png)\n\n```yaml\n{asked}```\n")
-    return "\n".join(parts)
+    return "\n".join([*parts, ATTACKED])
 
 
 if __name__ == "__main__":

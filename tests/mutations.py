@@ -342,20 +342,21 @@ FAULTS = (
         "src/fedsplit/algorithms/fsl_sage.py",
         """\
             losses += [self.step_server(t, upload) for upload in aligning.forward(0)]
-            aligned = {client: self._align(client, t) for client in due}
+            aligned = self.alignment.align_many(due, t, self.server, initially=self.auxiliary)
 """,
         """\
             aligned = {}
             for upload in aligning.forward(0):
                 losses.append(self.step_server(t, upload))
-                aligned[upload.client] = self._align(upload.client, t)
+                again = self.alignment.align_many([upload.client], t, self.server, initially=self.auxiliary)
+                aligned |= again
 """,
         ("tests/algorithms/test_against_plain_loops.py",),
     ),
     Fault(
         "splitfed-v1-does-not-keep-its-copies",
         "algorithms",
-        "src/fedsplit/algorithms/splitfed_v1.py",
+        "src/fedsplit/algorithms/copied_server.py",
         'self.copies.load_state(state["copies"])',
         "self.copies.load_state({})",
         ("tests/training/test_resume.py",),
@@ -363,7 +364,7 @@ FAULTS = (
     Fault(
         "splitfed-v1-remembers-stateless-clients",
         "algorithms",
-        "src/fedsplit/algorithms/splitfed_v1.py",
+        "src/fedsplit/algorithms/copied_server.py",
         "        self.copies.forget()\n",
         "        return\n",
         ("tests/training/test_stateless.py",),
@@ -877,8 +878,8 @@ FAULTS = (
         "alignment-forgets-its-optimizer",
         "estimators",
         "src/fedsplit/estimators/alignment.py",
-        "            model.load_state(known.state)\n",
-        '            model.load(known.state["weights"])\n',
+        "            model.load_state(task.known)\n",
+        '            model.load(task.known["weights"])\n',
         ("tests/estimators/test_alignment.py", "tests/algorithms/test_against_plain_loops.py"),
     ),
     Fault(
@@ -1479,6 +1480,14 @@ FAULTS = (
         "(softmax + (after[bias] - before[bias]) / rate)",
         "(softmax - (after[bias] - before[bias]) / rate)",
         ("tests/tasks/attack/test_labels.py",),
+    ),
+    Fault(
+        "clients-are-driven-away",
+        "tasks",
+        "src/fedsplit/tasks/attack/imposter.py",
+        'loss = functional.binary_cross_entropy_with_logits(told, torch.ones_like(told), reduction="sum")',
+        'loss = functional.binary_cross_entropy_with_logits(told, torch.zeros_like(told), reduction="sum")',
+        ("tests/tasks/attack/test_hijack.py",),
     ),
     Fault(
         "a-defence-is-forgotten",
@@ -2159,9 +2168,17 @@ FAULTS = (
         "states-stay-with-the-worker-that-had-them",
         "parties",
         "src/fedsplit/parties/spread/engine.py",
-        "if self._home.get(c, worker) != worker",
-        "if self._home.get(c, worker) is None",
+        "if self.homes.get(c, worker) != worker",
+        "if self.homes.get(c, worker) is None",
         ("tests/cluster/test_same_results.py",),
+    ),
+    Fault(
+        "copies-lose-their-optimizer-where-they-change-workers",
+        "parties",
+        "src/fedsplit/parties/spread/copies.py",
+        "for state in self._engine.answers(asked):\n            self._here |= state",
+        "for state in self._engine.answers(asked):\n            self._here |= {}",
+        ("tests/cluster/test_lost_workers.py",),
     ),
     Fault(
         "all-units-go-to-one-worker",
@@ -2199,7 +2216,7 @@ FAULTS = (
         "clients-keep-what-they-had-when-a-run-goes-back",
         "parties",
         "src/fedsplit/parties/spread/engine.py",
-        'self._tell(worker, "clear")',
+        'self.tell(worker, "clear")',
         "pass",
         ("tests/cluster/test_lost_workers.py",),
     ),

@@ -105,6 +105,30 @@ def test_workers_step_the_tails_of_their_clients_as_one_process_does(quant: str,
 
 
 @pytest.mark.parametrize("engine", long_but(["sequential"], ["sequential", "vectorized"]))
+def test_tails_are_stepped_by_workers_as_in_one_process(engine: str) -> None:
+    settings = (*settings_of("splitfed_v1", "int8", engine), "model.tail_cut=relu3")
+    assert differing(trained(built(*settings, *over(2))), in_one_process(settings)) == []
+
+
+def test_copies_of_the_server_and_alignments_are_computed_by_all_workers() -> None:
+    for algorithm, verb in (("splitfed_v1", "step_copies"), ("fsl_sage", "align")):
+        run = built(*settings_of(algorithm, "none", "sequential"), *over(2))
+        workers = run.parts.engine.workers  # type: ignore[attr-defined]
+        answered: set[int] = set()
+        ask = workers.ask
+
+        def noted(worker: int, asked: str, *arguments: object, **_: object) -> object:
+            if asked == verb:  # noqa: B023  (called within this turn of the loop)
+                answered.add(worker)  # noqa: B023
+            return ask(worker, asked, *arguments)  # noqa: B023
+
+        workers.ask = noted
+        with run.transport.opened(Path()):
+            run.run_round(0)
+        assert answered == {0, 1}
+
+
+@pytest.mark.parametrize("engine", long_but(["sequential"], ["sequential", "vectorized"]))
 @pytest.mark.parametrize("algorithm", long_but(["fsl_sage"], ["fsl_sage", "splitfed_v1", "ampere"]))
 def test_run_goes_on_with_another_number_of_workers_or_none_as_if_it_had_not_stopped(
     tmp_path: Path, algorithm: str, engine: str
@@ -128,12 +152,12 @@ def test_clients_of_one_stack_are_computed_by_one_worker_and_stay_there_while_th
     assert isinstance(engine, SpreadEngine)
     with run.transport.opened(Path()):
         run.run_round(0)
-        homes = dict(engine._home)
+        homes = dict(engine.homes)
         units = engine.units(range(7))
         assert {len({homes[client] for client in unit}) for unit in units} == {1}
         assert set(homes.values()) == {0, 1}
         run.run_round(1)
-        assert engine._home == homes
+        assert engine.homes == homes
         assert "take" not in engine.workers.asked  # type: ignore[attr-defined]
 
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fedsplit.config.overrides import override, parsed
+from fedsplit.config.compose import composed, composing, plain
+from fedsplit.config.overrides import override, parsed, spelled_out
 from fedsplit.errors import UserError
 
 TEXTS = st.text(st.characters(exclude_categories=["Cc", "Cs"])).filter(lambda text: "${" not in text)
@@ -43,3 +44,23 @@ def test_values_of_other_libraries_are_written_as_plain_ones() -> None:
     assert override("a", (1, "b c")) == "a=[1,'b c']"
     with pytest.raises(UserError, match="a=b'x': must be None, a truth value, "):
         override("a", b"x")
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "expected"),
+    [
+        (
+            "tiny_gpt2",
+            ["model.sizes.resid_pdrop=0"],
+            {"n_layer": 2, "n_embd": 64, "n_head": 2, "resid_pdrop": 0},
+        ),
+        ("tiny_gpt2", ["model.sizes={n_embd: 8, a: 1}"], {"n_layer": 2, "n_embd": 8, "n_head": 2, "a": 1}),
+        ("causal_lm", ["model.sizes.a=1", "model.sizes.b=2"], {"a": 1, "b": 2}),
+    ],
+)
+def test_sizes_of_a_model_take_keys_that_no_file_names(
+    model: str, given: list[str], expected: dict[str, int]
+) -> None:
+    overrides = [each for text in (f"model={model}", *given) for each in spelled_out(text)]
+    with composing():
+        assert plain(composed(overrides))["model"]["sizes"] == expected

@@ -46,6 +46,9 @@ def test_loss_of_next_tokens_is_over_targets_alone_and_smoothed_in_training_alon
     assert sums.hits is not None
     assert (sums.terms, int(sums.hits)) == (7, sum(hits))
     assert float(sums.loss) == pytest.approx(sum(plain), rel=1e-5)
+    alone = outputs[objective.targets(y)]
+    torch.testing.assert_close(objective.mean(alone, y), objective.mean(outputs, y))
+    assert objective.measure(alone, y) == sums
 
 
 def test_padding_and_labels_of_contexts_change_no_loss_and_no_gradient() -> None:

@@ -13,7 +13,9 @@ from fedsplit.parties.local_rule import LocalRule, StepSeeds
 from fedsplit.parties.local_step import forward_body
 from fedsplit.training.experiment import Experiment
 from tests.cases import long_but
+from tests.configurations import configuration
 from tests.conftest import ALGORITHMS, METHODS, Build
+from tests.texts import VOCABULARY, of_texts
 
 C, S, A = 4 * (8 * 9 + 8 + 16 * 8 * 9 + 16), 4 * (256 * 64 + 64 + 64 * 10 + 10), 4 * (256 * 10 + 10)
 """Bytes of client, server and auxiliary model."""
@@ -50,6 +52,17 @@ def test_client_of_an_auxiliary_loss_holds_nothing_and_has_the_auxiliary_model_b
     assert estimated.memory - plain.memory == A  # its linear head gives gradients without a graph
     assert trained.memory - plain.memory > 4 * A + 2 * STEPS
     assert cost(tiny("algorithm=fsl_sage", "algorithm.warm_start=1")) == trained
+
+
+def test_frozen_tensor_that_client_and_head_both_hold_counts_once() -> None:
+    texts = ("model=tiny_gpt2", "model.sizes={n_layer: 2, n_embd: 16, n_head: 2}", "adapter=lora")
+    found = []
+    for untie in (False, True):
+        config = configuration(
+            *texts, "algorithm=cse_fsl", f"model.untie={str(untie).lower()}", "progress=false"
+        )
+        found.append(cost(Experiment(of_texts(config))))
+    assert found[1].memory - found[0].memory == 4 * VOCABULARY * 16
 
 
 def test_rules_keep_what_they_need_and_nothing_else(tiny: Build) -> None:

@@ -13,6 +13,7 @@ from fedsplit.building.process import prepare_process
 from fedsplit.config.choices import own_choices
 from fedsplit.config.compose import composed, composing, run_config
 from fedsplit.data.texts import Texts
+from fedsplit.errors import UserError
 from fedsplit.objectives.next_token import PADDING
 from fedsplit.quant.coded import Coded
 from fedsplit.quant.message import Corrupt
@@ -103,6 +104,7 @@ def test_closed_form_of_a_round_of_texts_is_what_the_ledger_counts(texts: Build)
         pytest.param(["algorithm=splitfed_v1"], marks=pytest.mark.long),
         pytest.param(["algorithm=splitfed_v1", "quant=thrifty"], marks=pytest.mark.long),
         pytest.param(["algorithm=cse_fsl", "quant=int4", "quant.continue_from_decoded=true"]),
+        pytest.param(["algorithm=ho_sfl", "quant=int8"], marks=pytest.mark.long),
     ],
     ids=" ".join,
 )
@@ -225,6 +227,14 @@ def test_messages_of_texts_are_decoded_as_a_local_transport_simulates_them(
     assert worker.admit(verb.head)
     (done,) = worker.answer(verb)
     assert done.head.WhichOneof("content") == "done"
+
+
+def test_gradient_that_clients_share_is_refused_for_texts_of_many_lengths(texts: Build) -> None:
+    with pytest.raises(
+        UserError, match=r"algorithm\.phi=0\.5: must be 0: cut gradients of texts of many lengths"
+    ):
+        texts("algorithm=sglr")
+    assert texts("algorithm=sglr", "algorithm.phi=0").run_round(0).copies == 0
 
 
 @pytest.mark.parametrize("algorithm", ["minibatch_sfl", "cycle_sl", "ampere"])

@@ -93,7 +93,7 @@ class FslSage(CseFsl):
         if due:
             aligning = cohort.select(due)
             losses += [self.step_server(t, upload) for upload in aligning.forward(0)]
-            aligned = {client: self._align(client, t) for client in due}
+            aligned = self.alignment.align_many(due, t, self.server, initially=self.auxiliary)
             aligning.install_each("auxiliary", aligned)
         interval = self.server_update_interval
         work = LocalWork(train_head=False, upload_interval=interval, skip_first_upload=due)
@@ -134,9 +134,6 @@ class FslSage(CseFsl):
         """Step the server on an upload, and keep the upload for alignment; loss and cut gradient."""
         self.alignment.store(upload.client, upload.z, upload.y)
         return self.server.step(t, upload)
-
-    def _align(self, client: int, t: int) -> Weights:
-        return self.alignment.align(client, t, self.server, initially=self.auxiliary)
 
     def _error(self, t: int, upload: Upload, dz: Tensor) -> SquaredError:
         of_samples = Chunk(upload.z, upload.y, dz * self.server.terms(upload.y))

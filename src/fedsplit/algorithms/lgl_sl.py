@@ -2,18 +2,17 @@
 
 from itertools import groupby
 
-from fedsplit.algorithms.algorithm import Exposure, RoundMetrics, Start
+from fedsplit.algorithms.algorithm import Exposure, RoundMetrics
+from fedsplit.algorithms.copied_server import CopiedServer
 from fedsplit.algorithms.local_loss import LocalLoss
 from fedsplit.algorithms.round_load import RoundLoad
 from fedsplit.network.timelines.lgl_sl import LglSlTimeline
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.loss import mean_loss
 from fedsplit.parties.messages import BatchLoss
-from fedsplit.state.state import State
-from fedsplit.state.weights import average
 
 
-class LglSl(LocalLoss):
+class LglSl(CopiedServer, LocalLoss):
     """Local-loss-based split learning: clients upload every batch to a server copy of their own.
 
     Client and auxiliary model step on the auxiliary model's loss alone; each client's own copy of the server
@@ -29,19 +28,14 @@ class LglSl(LocalLoss):
     label = "LGL-SL"
     place = 8
 
-    def __init__(self, start: Start) -> None:
-        super().__init__(start)
-        self.copies = start.server_copies
-
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
-        samples = dict(zip(cohort.clients, cohort.sample_counts, strict=True))
-        self.copies.load(samples, self.server.weights())
+        self.load_copies(cohort)
         locally = self.train_clients(cohort, upload_interval=1, in_order=False)
         globally: list[BatchLoss] = []
         for _, uploads in groupby(locally.uploads, key=lambda upload: upload.step):
             globally += self.copies.step(t, list(uploads))[0]
         self.average_clients(cohort)
-        self.server.load(average(self.copies.weights(cohort.clients), cohort.sample_counts))
+        self.average_copies(cohort)
         mean_loss(locally.losses)  # raises where a client's own loss is no longer finite
         return RoundMetrics(train_loss=mean_loss(globally))
 
@@ -51,13 +45,3 @@ class LglSl(LocalLoss):
 
     def exposure(self, t: int, client: int, *, steps: int, epochs: int) -> Exposure:
         return Exposure(range(steps), range(steps))
-
-    def forget_clients(self) -> None:
-        self.copies.forget()
-
-    def state(self) -> State:
-        return super().state() | {"copies": self.copies.state()}
-
-    def load_state(self, state: State) -> None:
-        super().load_state(state)
-        self.copies.load_state(state["copies"])

@@ -2,17 +2,17 @@
 
 from itertools import count
 
-from fedsplit.algorithms.algorithm import Algorithm, RoundMetrics, Start
+from fedsplit.algorithms.algorithm import RoundMetrics
+from fedsplit.algorithms.copied_server import CopiedServer
 from fedsplit.algorithms.round_load import RoundLoad
 from fedsplit.network.timelines.splitfed import SplitFedV1Timeline
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.loss import mean_loss
 from fedsplit.parties.messages import BatchLoss
-from fedsplit.state.state import State
 from fedsplit.state.weights import average
 
 
-class SplitFedV1(Algorithm):
+class SplitFedV1(CopiedServer):
     """SplitFed v1: a copy of the server model for each client, averaged like the client models.
 
     With an elementwise optimizer this is FedAvg, computed in two places.
@@ -26,10 +26,6 @@ class SplitFedV1(Algorithm):
     label = "SplitFed v1"
     place = 1
 
-    def __init__(self, start: Start) -> None:
-        super().__init__(start)
-        self.copies = start.server_copies
-
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
         cohort.install("client", self.client_weights)
         losses = self.train_copies(t, cohort)
@@ -38,9 +34,7 @@ class SplitFedV1(Algorithm):
 
     def train_copies(self, t: int, cohort: Cohort) -> list[BatchLoss]:
         """All local steps of a cohort with the server's copies, which are averaged; losses of the steps."""
-        samples = dict(zip(cohort.clients, cohort.sample_counts, strict=True))
-        self.copies.load(samples, self.server.weights())
-
+        self.load_copies(cohort)
         losses: list[BatchLoss] = []
         for step in count():
             uploads = cohort.forward(step)
@@ -49,19 +43,9 @@ class SplitFedV1(Algorithm):
             stepped, dz = self.copies.step(t, uploads)
             losses += stepped
             cohort.backward(step, dz)
-        self.server.load(average(self.copies.weights(cohort.clients), cohort.sample_counts))
+        self.average_copies(cohort)
         return losses
 
     @staticmethod
     def round_load(terms: RoundLoad) -> float:
         return terms.exchanged(terms.client) + terms.uploads() + terms.cut_gradients()
-
-    def forget_clients(self) -> None:
-        self.copies.forget()
-
-    def state(self) -> State:
-        return super().state() | {"copies": self.copies.state()}
-
-    def load_state(self, state: State) -> None:
-        super().load_state(state)
-        self.copies.load_state(state["copies"])

@@ -4,7 +4,8 @@ import inspect
 from functools import partial
 
 from fedsplit.algorithms.algorithm import Algorithm, Start
-from fedsplit.building.parts import ClientParts
+from fedsplit.building.parts import ClientParts, Ingredients
+from fedsplit.computing.captured_steps import Recorder
 from fedsplit.computing.model_state import ModelState
 from fedsplit.config.component import component_of
 from fedsplit.config.run_config import RunConfig
@@ -12,8 +13,11 @@ from fedsplit.errors import UserError
 from fedsplit.estimators.alignment import Alignment
 from fedsplit.optim.optimizers import RowOptimizer
 from fedsplit.parties.local_rule import LocalRule
+from fedsplit.parties.server_copies import SequentialCopies, ServerCopies
 from fedsplit.parties.shared_client import SharedClient
 from fedsplit.parties.split_server import SplitServer
+from fedsplit.parties.spread.copies import SpreadCopies
+from fedsplit.parties.spread.engine import SpreadEngine
 
 
 def find_algorithm(config: RunConfig) -> type[Algorithm]:
@@ -77,6 +81,32 @@ def _own_rule(config: RunConfig, rule: type[LocalRule]) -> LocalRule:
     return component_of(config.algorithm.key, rule, **own).build(LocalRule)
 
 
+def build_server(parts: Ingredients) -> SplitServer:
+    """The split server."""
+    return SplitServer(
+        parts.models.halves.server,
+        parts.data.dataset.objective,
+        parts.server_optimizer,
+        parts.schedule,
+        seed=parts.config.training.seed,
+        recorder=_server_recorder(parts),
+    )
+
+
+def build_copies(parts: ClientParts) -> ServerCopies:
+    """Copies of the server model; at workers where these compute one client after the other."""
+    seed, recorder = parts.config.training.seed, _server_recorder(parts)
+    module, optimizer = parts.models.halves.server, parts.server_optimizer
+    copies = parts.engine.server_copies(module, optimizer, parts.schedule, seed, recorder)
+    alone = isinstance(copies, SequentialCopies) and parts.models.halves.tail is None
+    return SpreadCopies(parts.engine) if isinstance(parts.engine, SpreadEngine) and alone else copies
+
+
+def _server_recorder(parts: Ingredients) -> Recorder | None:
+    halves = parts.models.halves
+    return None if halves.tail is not None else parts.recorders.of(halves.server)
+
+
 def _refuse_what_drifts(parts: ClientParts) -> None:
     """Refuse what would not stay the same at clients that share one model by seeds and scalars alone.
 
@@ -101,23 +131,20 @@ def _refuse_what_drifts(parts: ClientParts) -> None:
 
 def build_algorithm(parts: ClientParts, alignment: Alignment) -> Algorithm:
     """The algorithm, with its servers."""
-    halves, auxiliary, seed = parts.models.halves, parts.models.auxiliary, parts.config.training.seed
-    optimizer, schedule = parts.server_optimizer, parts.schedule
-    recorder = None if halves.tail is not None else parts.recorders.of(halves.server)
-    objective = parts.data.dataset.objective
+    halves, auxiliary = parts.models.halves, parts.models.auxiliary
     if parts.rule.answers_seeds:
         _refuse_what_drifts(parts)
     start = Start(
         client_weights={k: v for part in halves.at_client for k, v in ModelState(part).weights().items()},
         auxiliary_weights=ModelState(auxiliary).weights() if auxiliary else {},
-        server=SplitServer(halves.server, objective, optimizer, schedule, seed=seed, recorder=recorder),
-        server_copies=parts.engine.server_copies(halves.server, optimizer, schedule, seed, recorder),
+        server=build_server(parts),
+        server_copies=build_copies(parts),
         alignment=alignment,
-        seed=seed,
+        seed=parts.config.training.seed,
         padding=halves.padding,
         buffers=frozenset(name for module in halves.modules for name, _ in module.named_buffers()),
         num_clients=parts.config.population.num_clients,
         has_positions=parts.quantization.positions.lengths is not None,
-        shared_client=partial(SharedClient, halves.client, parts.client_optimizer, schedule),
+        shared_client=partial(SharedClient, halves.client, parts.client_optimizer, parts.schedule),
     )
     return parts.config.algorithm.build(Algorithm, start=start)

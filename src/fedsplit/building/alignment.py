@@ -1,19 +1,27 @@
 """Builds the alignment of clients' auxiliary models to true cut gradients."""
 
+from functools import partial
 from typing import cast
 
 from torch import nn
 
-from fedsplit.building.parts import Ingredients
+from fedsplit.building.parts import ClientParts
 from fedsplit.computing.model_state import ModelState
 from fedsplit.estimators.alignment import Alignment
+from fedsplit.parties.spread.alignment import SpreadAlignment
+from fedsplit.parties.spread.engine import SpreadEngine
 
 
-def build_alignment(parts: Ingredients) -> Alignment:
-    """The alignment of auxiliary models; algorithms that align none leave it unused."""
+def build_alignment(parts: ClientParts) -> Alignment:
+    """The alignment of auxiliary models, which workers compute where there are any.
+
+    Algorithms that align none leave it unused.
+    """
     settings, auxiliary = parts.config.alignment, parts.models.auxiliary
     optimizer, recorder = parts.auxiliary_optimizer, parts.recorders.of(auxiliary)
-    return Alignment(
+    engine = parts.engine
+    made = partial(SpreadAlignment, engine) if isinstance(engine, SpreadEngine) else Alignment
+    return made(
         new_auxiliary=lambda: ModelState(cast(nn.Module, auxiliary), optimizer, recorder=recorder),
         estimator=parts.estimator,
         objective=parts.data.dataset.objective,

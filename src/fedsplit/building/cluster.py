@@ -57,7 +57,7 @@ def spread(parts: ClientParts, cluster: Cluster, build_worker: BuildWorker) -> C
 
 
 def _needs(parts: ClientParts) -> Needs:
-    weights = [tensor for module in parts.models.halves.modules for tensor in travelling(module).values()]
+    weights = [each for module in parts.models.halves.modules for each in travelling(module).values()]
     cohort = parts.config.population.cohort * sum(each.nbytes for each in weights)
     return Needs(
         threads=parts.config.computation.threads,
@@ -74,8 +74,7 @@ def _start(parts: ClientParts, build_worker: BuildWorker, workers: Workers) -> N
         cluster=component_of("cluster", Cluster),
         computation=replace(parts.config.computation, device=device),
     )
-    halves = parts.models.halves
-    modules = (halves.client, halves.server, parts.models.auxiliary, halves.tail)
+    modules = (*parts.models.halves.modules, parts.models.auxiliary)
     workers.start(build_worker, config.plain(), _without_tests(parts.data), [*map(_held, modules)])
 
 

@@ -6,6 +6,8 @@ from importlib import import_module
 
 from fedsplit.building.algorithm import (
     build_algorithm,
+    build_copies,
+    build_server,
     find_algorithm,
     find_local_rule,
     refuse_lost_models,
@@ -38,6 +40,7 @@ from fedsplit.network.network import Network
 from fedsplit.optim.optimizers import Optimizer
 from fedsplit.optim.schedules import Schedule
 from fedsplit.parties.engine import Engine
+from fedsplit.parties.server_copies import SequentialCopies
 from fedsplit.parties.spread.worker import SpreadWorker
 from fedsplit.privacy.noise import Secrets
 from fedsplit.recording.ledger import Ledger
@@ -227,14 +230,19 @@ def build_worker(config: Plain, data: Data, held: Sequence[Weights | None]) -> S
     Args:
         config: plain values of the run's configuration, with the engine that was decided on.
         data: of the run.
-        held: what client model, server model, auxiliary model and tail of the run hold.
+        held: what the parts of the model hold, and the auxiliary model.
     """
     parsed = RunConfig.parse(config)
     prepare_process(parsed)
     parts = build_clients(parsed, given=data)
-    halves = parts.models.halves
-    modules = (halves.client, halves.server, parts.models.auxiliary, halves.tail)
-    for module, weights in zip(modules, held, strict=True):
+    for module, weights in zip((*parts.models.halves.modules, parts.models.auxiliary), held, strict=True):
         if module is not None and weights is not None:
             module.load_state_dict(weights)
-    return SpreadWorker(parts.engine, parts.device)
+    copies = build_copies(parts)
+    return SpreadWorker(
+        parts.engine,
+        parts.device,
+        copies=copies if isinstance(copies, SequentialCopies) else None,
+        alignment=build_alignment(parts),
+        server=build_server(parts),
+    )

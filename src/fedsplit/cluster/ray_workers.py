@@ -8,11 +8,13 @@ import logging
 import os
 import secrets
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from math import ceil
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reads it when it is imported
@@ -38,6 +40,13 @@ _LOW_MEMORY = "due to the node running low on memory"
 """What Ray says of a worker that its monitor ended."""
 _RETURN_S = 60.0
 """Seconds to wait for a worker that takes the place of a lost one."""
+_TOKEN = secrets.token_hex(32)
+"""Of all clusters that this process starts: Ray asks for it once."""
+_WATCH = 'read -r _; folder=$1; shift; kill "$@"; sleep 2; kill -9 "$@"; rm -rf "$folder"'
+"""Ends the processes of a cluster that was started here, once the driver is gone and with it a pipe.
+
+Ray's own processes notice it too, some of them after minutes.
+"""
 _LOOK_S = 0.2
 """Seconds between two looks at who is there."""
 
@@ -52,6 +61,10 @@ class _Actor:
         """Begin, and say on which node."""
         self.worker.begin(*given)
         return str(ray.get_runtime_context().get_node_id())
+
+    def is_there(self) -> bool:
+        """Answer."""
+        return True
 
     def do(self, verb: str, *packed: Any) -> Any:
         """See `RemoteWorker.do`."""
@@ -93,7 +106,9 @@ class RayWorkers(Workers):
         nodes = self._started(range(wanted), self._size.deadline_s)
         self.summary.workers, self.summary.nodes = len(nodes), len(set(nodes.values()))
         if len(nodes) < self._size.least:
-            raise self._too_few(len(nodes))
+            told = f"{len(nodes)} of {wanted} workers began in that time, and cluster.min_workers is"
+            deadline = self._size.deadline_s
+            raise UserError("cluster.start_deadline_s", deadline, f"{told} {self._size.least}")
         _LOG.info("%s workers on %s nodes", self.summary.workers, self.summary.nodes)
 
     def _connect(self, data: int) -> None:
@@ -104,7 +119,10 @@ class RayWorkers(Workers):
             self._own = _OwnCluster(
                 self._size, self._store or data + 2 * self._needs.cohort_bytes + _STORE_MARGIN
             )
-            self._own.start()
+            try:
+                self._own.start()
+            except (RuntimeError, OSError, ValueError, RayError) as error:
+                raise RunFailed(f"Ray does not start on this machine: {first_line(error)}") from error
             return
         try:
             ray.init(address=self._address, configure_logging=False, log_to_driver=False)
@@ -213,7 +231,7 @@ class RayWorkers(Workers):
 
     def _silent(self) -> set[int]:
         """Workers that are known to be gone, whatever others are doing."""
-        asked = {actor.do.remote("ping"): worker for worker, actor in self._actors.items()}
+        asked = {actor.is_there.remote(): worker for worker, actor in self._actors.items()}
         answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_LOOK_S)
         silent = set()
         for handle in answered:
@@ -241,6 +259,7 @@ class _OwnCluster:
         self._size, self._store = size, store
         self._folder, self._token = "", "RAY_AUTH_TOKEN" not in os.environ
         self._mode = os.environ.get("RAY_AUTH_MODE")
+        self._watch: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         cores, gpus = jobs_at_once(1), torch.cuda.device_count() if self._size.gpus else 0
@@ -248,7 +267,7 @@ class _OwnCluster:
         self._folder = tempfile.mkdtemp(prefix="fedsplit-", dir="/tmp")  # its sockets need short paths
         os.environ.setdefault("RAY_worker_niceness", "0")  # or all else on this machine comes before
         if self._token:
-            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+            os.environ["RAY_AUTH_TOKEN"] = _TOKEN
         with _loopback_alone():
             ray.init(
                 address="local",
@@ -261,9 +280,20 @@ class _OwnCluster:
                 _node_ip_address=_LOOPBACK,
                 _temp_dir=self._folder,
             )
+        node: Any = ray._private.worker.global_worker.node
+        pids = [str(each.process.pid) for group in node.all_processes.values() for each in group]
+        pids += [child for pid in pids for child in _children(pid)]
+        watching = ["/bin/sh", "-c", _WATCH, "sh", self._folder, *pids]
+        told = subprocess.DEVNULL
+        self._watch = subprocess.Popen(
+            watching, stdin=subprocess.PIPE, stdout=told, stderr=told, start_new_session=True
+        )
 
     def clean(self) -> None:
         """Leave nothing behind."""
+        if self._watch:
+            self._watch.kill()
+            self._watch.communicate()
         shutil.rmtree(self._folder, ignore_errors=True)
         if self._token:
             os.environ.pop("RAY_AUTH_TOKEN", None)
@@ -279,6 +309,14 @@ def _loopback_alone() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def _children(pid: str) -> list[str]:
+    """Processes that a process of this machine has started; none where that cannot be looked up."""
+    try:
+        return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return []
 
 
 def _nodes() -> list[dict[str, Any]]:

@@ -113,6 +113,8 @@ SPELLINGS = {
     "algorithm.local_rule": "local_rule@algorithm.local_rule",
 }
 """Keys that stand for others of Hydra's."""
+FREE = ("model.sizes",)
+"""Mappings that take keys which are not there yet too: configurations of models have dozens of them."""
 
 
 def spelled_out(argument: str) -> list[str]:
@@ -131,7 +133,8 @@ def spelled_out(argument: str) -> list[str]:
         return [f"codec@{path}={value}" for path in codecs]
     if value.startswith("~") and "," not in value and "'" not in value:
         value = f"'{value}'"  # a path at home, which Hydra's grammar takes in quotes only
-    return [SPELLINGS.get(key, key) + equals + value]
+    added = "++" if equals and below(key, FREE) else ""
+    return [added + SPELLINGS.get(key, key) + equals + value]
 
 
 def one_list(argument: str) -> str:

@@ -1,6 +1,6 @@
 """Alignment at the split server: each client's auxiliary model is fitted to the true cut gradients."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf, nan
 from typing import Protocol
@@ -25,6 +25,32 @@ class CutGradients(Protocol):
 
     def cut_gradients(self, z: Tensor, y: Tensor, *, seed: int) -> Tensor:
         """Per sample, of the summed loss, in the shape of `z`; `seed` is of dropout."""
+
+
+class FixedServer(CutGradients, Protocol):
+    """The same, while its model is left alone."""
+
+    def weights(self) -> Weights:
+        """Copies of its weights."""
+
+
+@dataclass(frozen=True)
+class AlignmentTask:
+    """An alignment of one client, which depends on nothing else of others.
+
+    Args:
+        client: whose.
+        round: in which.
+        z: smashed data of its ring.
+        y: labels of these.
+        known: state of its auxiliary model and optimizer; None where it never aligned.
+    """
+
+    client: int
+    round: int
+    z: Tensor
+    y: Tensor
+    known: State | None
 
 
 @dataclass
@@ -120,25 +146,45 @@ class Alignment:
         Args:
             initially: weights that a client's first alignment starts from.
         """
-        chunks = list(self._chunks(client, round, server, "dropout of an alignment"))
-        known, model = self._auxiliaries.get(client), self._new_auxiliary()
-        if known is None:
+        task = self.task(client, round)
+        return self.finish(task, *self.fitted(task, server, initially=initially))
+
+    def align_many(
+        self, clients: Sequence[int], round: int, server: FixedServer, *, initially: Weights
+    ) -> dict[int, Weights]:
+        """The new weights of several clients' auxiliary models; see `align`."""
+        return {client: self.align(client, round, server, initially=initially) for client in clients}
+
+    def task(self, client: int, round: int) -> AlignmentTask:
+        """What an alignment of a client starts from; its tensors are the ring's own."""
+        known = self._auxiliaries.get(client)
+        return AlignmentTask(client, round, *self._rings[client].samples(), known.state if known else None)
+
+    def fitted(
+        self, task: AlignmentTask, server: CutGradients, *, initially: Weights
+    ) -> tuple[ModelState, Fit]:
+        """The auxiliary model that an alignment gives, and what it took; nothing is kept of it here."""
+        model, chunks = self._new_auxiliary(), list(self._chunks(task, server, "dropout of an alignment"))
+        if task.known is None:
             model.load(initially)
         else:
-            model.load_state(known.state)
-        steps = self._steps(client, round, len(chunks))
+            model.load_state(task.known)
+        steps = self._steps(task.client, task.round, len(chunks))
         epochs = self.estimator.fit(model, self._objective, chunks, steps, tolerance=self._tolerance)
-        self.fits[client] = Fit(round, sum(len(chunk.y) for chunk in chunks), epochs)
-        kept = self.memory.keep(model.state(), known.state if known else None)
-        self._auxiliaries[client] = _Auxiliary(kept, round)
+        return model, Fit(task.round, sum(len(chunk.y) for chunk in chunks), epochs)
+
+    def finish(self, task: AlignmentTask, model: ModelState, fit: Fit) -> Weights:
+        """Keep what an alignment gave; the new weights of the auxiliary model."""
+        self.fits[task.client] = fit
+        kept = self.memory.keep(model.state(), task.known)
+        self._auxiliaries[task.client] = _Auxiliary(kept, task.round)
         return model.weights()
 
-    def _chunks(self, client: int, round: int, server: CutGradients, purpose: str) -> Iterator[Chunk]:
+    def _chunks(self, task: AlignmentTask, server: CutGradients, purpose: str) -> Iterator[Chunk]:
         """A client's ring with the true cut gradients; `purpose` is of the seeds of dropout."""
-        z, y = self._rings[client].samples()
-        for number, piece in enumerate(batch_slices(len(y), self._batch_size)):
-            dropout = seed_of(self._seed, purpose, client=client, round=round, step=number)
-            own_z, own_y = self._unpadded(z[piece], y[piece])
+        for number, piece in enumerate(batch_slices(len(task.y), self._batch_size)):
+            dropout = seed_of(self._seed, purpose, client=task.client, round=task.round, step=number)
+            own_z, own_y = self._unpadded(task.z[piece], task.y[piece])
             dz = server.cut_gradients(own_z, own_y, seed=dropout)
             yield Chunk(own_z, own_y, compute_format(dz))
 
@@ -168,7 +214,7 @@ class Alignment:
             return None
         sums = SquaredError()
         for client in aligned:
-            chunks = self._chunks(client, round, server, "dropout of a measurement")
+            chunks = self._chunks(self.task(client, round), server, "dropout of a measurement")
             for number, chunk in enumerate(chunks):
                 sums += self.squared_error(client, chunk, round=round, step=number)
         return sums.relative

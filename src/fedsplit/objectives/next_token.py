@@ -35,27 +35,30 @@ class NextToken(Objective):
         return f"logits (n, t, {self.vocabulary})"
 
     def total(self, outputs: Tensor, y: Tensor) -> Tensor:
-        logits, tokens = self._of_targets(outputs, y)
-        return F.cross_entropy(logits, tokens, label_smoothing=self.label_smoothing, reduction="sum")
+        # of all positions, in no shape that depends on values: passes for single samples have none
+        every = outputs.dim() == 3
+        return F.cross_entropy(
+            outputs.flatten(0, -2),
+            y.masked_fill(y < 0, IGNORED).flatten() if every else y[self.targets(y)],
+            ignore_index=IGNORED,
+            label_smoothing=self.label_smoothing,
+            reduction="sum",
+        )
 
     def mean(self, outputs: Tensor, y: Tensor) -> Tensor:
-        return self.total(outputs, y) / max(self.terms(y), 1)
+        return self.total(outputs, y) / self.targets(y).sum().clamp_min(1)  # nothing waits for the device
 
     def terms(self, y: Tensor) -> int:
         return int((y >= 0).sum())
 
     def measure(self, outputs: Tensor, y: Tensor) -> Sums:
-        logits, tokens = self._of_targets(outputs, y)
+        targets = self.targets(y)
+        logits, tokens = outputs if outputs.dim() == 2 else outputs[targets], y[targets]
         loss = F.cross_entropy(logits, tokens, reduction="sum")
         return Sums(loss, (logits.argmax(1) == tokens).sum(), len(tokens))
 
     def targets(self, y: Tensor) -> Tensor:
         return y >= 0
-
-    def _of_targets(self, outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits `(targets, vocabulary)` and tokens `(targets,)`."""
-        targets = self.targets(y)
-        return (outputs if outputs.dim() == 2 else outputs[targets]), y[targets]
 
     def labels(self) -> TokenLabels:
         return TokenLabels(self.vocabulary, self.context, ignored=IGNORED, padding=PADDING)

@@ -119,4 +119,5 @@ def _step(blueprint: Blueprint, x: Tensor, y: Tensor, *, trains_head: bool) -> C
 
 
 def _bytes(tensors: list[Tensor]) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    """Bytes of tensors; what does not learn may be in several models, and counts once."""
+    return sum({tensor.data_ptr(): tensor.nbytes for tensor in tensors}.values())

@@ -84,7 +84,7 @@ class LocalRule:
     answers_seeds: ClassVar[bool] = False
     """Whether it takes forward passes alone, on one client model that all clients share: they answer seeds by
     `slopes`, and all step along `estimate`."""
-    probes: int = 0
+    probes = 0
     """Random directions in a step."""
     passes = 3
     """Forward passes that take as long as a local step, for timelines; a backward pass is two."""

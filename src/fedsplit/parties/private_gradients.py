@@ -40,7 +40,8 @@ class PrivateGradients(LocalRule):
         body, head, mean = batch.body, batch.head, self._objective.mean
         with torch.no_grad():
             z = body.forward(batch.x, seed=batch.seeds.body)
-            loss = batch.losses.mean(head.forward(z, seed=batch.seeds.head), batch.y)
+            at = batch.losses.targets(batch.y)
+            loss = batch.losses.mean(head.forward(z, seed=batch.seeds.head, at=at), batch.y)
         count = len(body.trained)
 
         def loss_of(weights: list[Weights], x: Tensor, y: Tensor) -> Tensor:

@@ -92,6 +92,14 @@ class SequentialCopies(ServerCopies):
 
     def load_state(self, state: State) -> None:
         self._copies.clear()
+        self.give(state)
+
+    def take(self, clients: Sequence[int]) -> State:
+        """State of those of some copies that there are, as `state` gives it; they are no longer here."""
+        return {str(client): self._copies.pop(client).state() for client in clients if client in self._copies}
+
+    def give(self, state: State) -> None:
+        """Take over the state of some copies, beside that of others."""
         for client, kept in state.items():
             self._copy(int(client)).load_state(kept)
 

@@ -19,7 +19,7 @@ from fedsplit.tasks.attack.channel import FULL, CodedChannel
 from fedsplit.tasks.attack.victim import AttackedRun
 from tests.conftest import TINY, Configure
 
-ATTACKERS = ("mean", "linear", "decoder", "labels", "updates")
+ATTACKERS = ("mean", "linear", "decoder", "labels", "updates", "hijack")
 """That the tests of this folder run."""
 ASKED = (
     "task.known=40",

@@ -44,7 +44,7 @@ class SpreadEngine(Engine):
         self.local, self.workers, self._start = local, workers, start
         self._costs: dict[int, int] = {}
         self._unit_of: dict[int, int] = {}
-        self._home: dict[int, int] = {}
+        self.homes: dict[int, int] = {}
         """The worker that computes a client, or did, and has its state."""
         self._here: State = {}
         """States, by client, that no worker was given yet."""
@@ -75,17 +75,17 @@ class SpreadEngine(Engine):
 
     def form(self, units: Sequence[Sequence[int]]) -> None:
         costs = [float(sum(map(self._cost, unit))) for unit in units]
-        workers = place(units, costs, self._home, self.workers.present)
+        workers = place(units, costs, self.homes, self.workers.present)
         self._unit_of = {client: number for number, unit in enumerate(units) for client in unit}
         homes = {client: workers[number] for client, number in self._unit_of.items()}
-        self.give(self.take([c for c, worker in homes.items() if self._home.get(c, worker) != worker]))
+        self.give(self.take([c for c, worker in homes.items() if self.homes.get(c, worker) != worker]))
         for worker in self.workers.present:
             own = [list(unit) for unit, home in zip(units, workers, strict=True) if home == worker]
             names = (str(client) for unit in own for client in unit)
             states = {name: self._here.pop(name) for name in names if name in self._here}
             if own:
-                self._tell(worker, "form", own, states)
-        self._home |= homes
+                self.tell(worker, "form", own, states)
+        self.homes |= homes
 
     def _cost(self, client: int) -> int:
         if client not in self._costs:
@@ -98,20 +98,20 @@ class SpreadEngine(Engine):
             messages.setdefault(id(each), (each, []))[1].append(client)
         for_worker: dict[int, list[tuple[list[int], object]]] = {}
         for each, receivers in messages.values():
-            by_worker = _by(self._home, receivers)
+            by_worker = self.by_worker(receivers)
             sent: object = self.workers.share(each) if len(by_worker) > 1 else each
             for worker, own in by_worker.items():
                 for_worker.setdefault(worker, []).append((own, sent))
         for worker, given in for_worker.items():
-            self._tell(worker, "install", part, [own for own, _ in given], *(sent for _, sent in given))
+            self.tell(worker, "install", part, [own for own, _ in given], *(sent for _, sent in given))
 
     def weights(self, part: Part, clients: Sequence[int]) -> Sequence[Weights]:
         places = {client: position for position, client in enumerate(clients)}
         stacks: list[tuple[list[int], Weights]] = []
         alone: dict[int, Weights] = {}
-        by_worker = _by(self._home, clients)
+        by_worker = self.by_worker(clients)
         asked = [self.workers.ask(worker, "weights", part, own) for worker, own in by_worker.items()]
-        for own, found in zip(by_worker.values(), self._answers(asked), strict=True):
+        for own, found in zip(by_worker.values(), self.answers(asked), strict=True):
             if found and isinstance(found[0], dict):
                 alone |= dict(zip(own, found, strict=True))
             else:
@@ -137,7 +137,7 @@ class SpreadEngine(Engine):
 
     def backward(self, round: int, step: int, dz: Mapping[int, Tensor]) -> None:
         for worker, own in self._divided(dz).items():
-            self._tell(worker, "backward", round, step, own)
+            self.tell(worker, "backward", round, step, own)
 
     def probe(
         self, round: int, step: int, dz: Mapping[int, Tensor], seeds: Sequence[int]
@@ -146,18 +146,19 @@ class SpreadEngine(Engine):
             self.workers.ask(worker, "probe", round, step, own, list(seeds))
             for worker, own in self._divided(dz).items()
         ]
-        return {client: own for found in self._answers(asked) for client, own in found.items()}
+        found = {client: own for each in self.answers(asked) for client, own in each.items()}
+        return {client: found[client] for client in dz}
 
     def move(
         self, clients: Sequence[int], round: int, step: int, seeds: Sequence[int], slopes: Tensor
     ) -> None:
-        for worker, own in _by(self._home, clients).items():
-            self._tell(worker, "move", own, round, step, list(seeds), slopes)
+        for worker, own in self.by_worker(clients).items():
+            self.tell(worker, "move", own, round, step, list(seeds), slopes)
 
     def step_tail(self, round: int, step: int, h: Mapping[int, Tensor]) -> Stepped:
         divided = self._divided(h)
         asked = [self.workers.ask(worker, "step_tail", round, step, own) for worker, own in divided.items()]
-        answers = self._answers(asked)
+        answers = self.answers(asked)
         losses = [loss for own, _ in answers for loss in own]
         losses.sort(key=lambda loss: self._unit_of[loss.clients[0]])
         if all(isinstance(gradients, StackedGradients) for _, gradients in answers):
@@ -169,12 +170,12 @@ class SpreadEngine(Engine):
     def _divided(self, dz: Mapping[int, Tensor]) -> dict[int, Mapping[int, Tensor]]:
         """What goes to each worker's clients; stacks of clients of one unit stay stacks."""
         stacks = dz.stacks if isinstance(dz, StackedGradients) else ()
-        if stacks and all(len({self._home[client] for client in clients}) == 1 for clients, _ in stacks):
+        if stacks and all(len({self.homes[client] for client in clients}) == 1 for clients, _ in stacks):
             by_worker: dict[int, list[Any]] = {}
             for clients, each in stacks:
-                by_worker.setdefault(self._home[clients[0]], []).append((list(clients), each))
+                by_worker.setdefault(self.homes[clients[0]], []).append((list(clients), each))
             return {worker: StackedGradients(own) for worker, own in by_worker.items()}
-        by_home = _by(self._home, list(dz))
+        by_home = self.by_worker(list(dz))
         return {worker: {client: dz[client] for client in own} for worker, own in by_home.items()}
 
     def train_local(self, clients: Sequence[int], round: int, work: LocalWork) -> LocalTraining:
@@ -185,7 +186,7 @@ class SpreadEngine(Engine):
             if client in wanted:
                 units.setdefault(unit, []).append(client)
         asked = [
-            self.workers.ask(self._home[own[0]], "train_local", own, round, work) for own in units.values()
+            self.workers.ask(self.homes[own[0]], "train_local", own, round, work) for own in units.values()
         ]
         losses: list[BatchLoss] = []
         uploads = self._trained(asked, losses)
@@ -196,29 +197,29 @@ class SpreadEngine(Engine):
 
     def _trained(self, asked: Sequence[PendingAnswer], losses: list[BatchLoss]) -> Iterator[Upload]:
         for pending in asked:
-            ((uploads, own),) = self._answers([pending])
+            ((uploads, own),) = self.answers([pending])
             losses += own
             yield from uploads
 
     def state(self) -> State:
         found = dict(self._here)
-        for state in self._answers([self.workers.ask(each, "state") for each in self.workers.present]):
+        for state in self.answers([self.workers.ask(each, "state") for each in self.workers.present]):
             found |= state
         return found
 
     def load_state(self, state: State) -> None:
         self._here = dict(state)
-        self._home = {}
+        self.homes = {}
         for worker in self.workers.present:
-            self._tell(worker, "clear")
+            self.tell(worker, "clear")
 
     def take(self, clients: Collection[int]) -> State:
         state = {name: self._here.pop(name) for name in map(str, clients) if name in self._here}
-        held = [client for client in clients if client in self._home]
+        held = [client for client in clients if client in self.homes]
         for found in self._asked("take", held):
             state |= found
         for client in held:
-            del self._home[client]
+            del self.homes[client]
         return state
 
     def give(self, state: State) -> None:
@@ -226,9 +227,9 @@ class SpreadEngine(Engine):
 
     def forget(self) -> None:
         for worker in self.workers.present:
-            self._tell(worker, "forget")
+            self.tell(worker, "forget")
         if not self.blueprint.keeps_head:
-            self._home, self._here = {}, {}
+            self.homes, self._here = {}, {}
 
     def server_copies(
         self,
@@ -240,25 +241,24 @@ class SpreadEngine(Engine):
     ) -> ServerCopies:
         return self.local.server_copies(module, optimizer, schedule, seed, recorder)
 
-    def _tell(self, worker: int, verb: str, *arguments: Any) -> None:
+    def tell(self, worker: int, verb: str, *arguments: Any) -> None:
         """Ask for what gives nothing; what comes of it, the next answer that is waited for tells."""
         self._owed.append(self.workers.ask(worker, verb, *arguments))
 
     def _asked(self, verb: str, clients: Sequence[int], *arguments: Any) -> list[Any]:
         """Answers of the workers that compute some of the clients."""
-        by_worker = _by(self._home, clients)
-        return self._answers(
+        by_worker = self.by_worker(clients)
+        return self.answers(
             [self.workers.ask(worker, verb, own, *arguments) for worker, own in by_worker.items()]
         )
 
-    def _answers(self, asked: Sequence[PendingAnswer]) -> list[Any]:
+    def answers(self, asked: Sequence[PendingAnswer]) -> list[Any]:
         owed, self._owed = self._owed, []
         return self.workers.gather([*owed, *asked])[len(owed) :]
 
-
-def _by(home: Mapping[int, int], clients: Sequence[int]) -> dict[int, list[int]]:
-    """Clients by the worker that computes them, in their order."""
-    found: dict[int, list[int]] = {}
-    for client in clients:
-        found.setdefault(home[client], []).append(client)
-    return found
+    def by_worker(self, clients: Sequence[int]) -> dict[int, list[int]]:
+        """Clients by the worker that computes them, in their order."""
+        found: dict[int, list[int]] = {}
+        for client in clients:
+            found.setdefault(self.homes[client], []).append(client)
+        return found

@@ -1,12 +1,17 @@
 """What computes in a worker: an engine for some of the clients, and what serves them there."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 
+from fedsplit.estimators.alignment import Alignment, AlignmentTask
+from fedsplit.estimators.fit import Fit
 from fedsplit.parties.engine import Engine
 from fedsplit.parties.messages import BatchLoss, LocalWork, Part, StackedUploads, Upload, UploadStack
+from fedsplit.parties.server_copies import SequentialCopies
+from fedsplit.parties.split_server import SplitServer
 from fedsplit.state.state import State
 from fedsplit.state.weights import StackedWeights, Weights
 
@@ -17,10 +22,23 @@ class SpreadWorker:
     Args:
         engine: computes the clients that this worker is given.
         device: where it does.
+        copies: of the server model, for those clients; None where other processes have them.
+        alignment: fits auxiliary models of any client; it keeps none.
+        server: gives cut gradients for that.
     """
 
-    def __init__(self, engine: Engine, device: torch.device) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        device: torch.device,
+        *,
+        copies: SequentialCopies | None,
+        alignment: Alignment,
+        server: SplitServer,
+    ) -> None:
         self._engine, self.device = engine, device
+        self._copies, self._alignment, self._server = copies, alignment, server
+        self._initially: Weights = {}
         self._verbs: dict[str, Callable[..., Any]] = {
             "form": self.form,
             "install": self.install,
@@ -36,7 +54,18 @@ class SpreadWorker:
             "take": engine.take,
             "forget": engine.forget,
             "clear": self.clear,
+            "fix_server": self.fix_server,
+            "align": self.align,
         }
+        if copies is not None:
+            self._verbs |= {
+                "load_copies": partial(_load_copies, copies),
+                "step_copies": copies.step,
+                "copies_weights": copies.weights,
+                "copies_state": copies.state,
+                "take_copies": copies.take,
+                "forget_copies": copies.forget,
+            }
 
     def answer(self, verb: str, *arguments: Any) -> Any:
         """Do what is asked for."""
@@ -90,6 +119,22 @@ class SpreadWorker:
         trained = self._engine.train_local(clients, round, work)
         return list(trained.uploads), trained.losses
 
+    def fix_server(self, server: Weights, initially: Weights) -> None:
+        """Take over what alignments that follow go by: the server model, and what first ones start from."""
+        self._server.load(server)
+        self._initially = initially
+
+    def align(self, task: AlignmentTask) -> tuple[State, Fit]:
+        """The state of an auxiliary model after an alignment, and what it took."""
+        model, fit = self._alignment.fitted(task, self._server, initially=self._initially)
+        return model.state(), fit
+
     def clear(self) -> None:
         """Hold no client any more."""
         self._engine.load_state({})
+
+
+def _load_copies(copies: SequentialCopies, clients: Sequence[int], states: State, weights: Weights) -> None:
+    """Let copies begin a round, of which some come with their states."""
+    copies.give(states)
+    copies.load(dict.fromkeys(clients, 0), weights)  # copies that are stepped one by one ask for no samples

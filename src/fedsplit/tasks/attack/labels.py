@@ -114,8 +114,8 @@ def _area(scores: Tensor, labels: Tensor, *, either: bool = False) -> float:
 def clusters(x: Tensor, count: int, restarts: int, seed: int) -> Tensor:
     """Numbers of clusters of the directions of `x (n, values)`, int64 `(n,)`: k-means in cosine.
 
-    Each restart begins with centres that are far from each other, drawn as in k-means++ (Arthur and
-    Vassilvitskii, 2007).
+    Restarts begin with centres that are far from each other: drawn as in k-means++ (Arthur and Vassilvitskii,
+    2007), and by turns the farthest from all before.
     """
     directions, best = functional.normalize(x.double()), (-1.0, torch.zeros(len(x), dtype=torch.int64))
     for restart in range(restarts):
@@ -123,7 +123,8 @@ def clusters(x: Tensor, count: int, restarts: int, seed: int) -> Tensor:
         centres = directions[torch.randint(len(x), (1,), generator=draw)]
         while len(centres) < count:
             distances = (1 - (directions @ centres.T).amax(1)).clamp_min(1e-12).cpu()
-            centres = torch.cat([centres, directions[torch.multinomial(distances, 1, generator=draw)]])
+            drawn = torch.multinomial(distances, 1, generator=draw)
+            centres = torch.cat([centres, directions[distances.argmax()[None] if restart % 2 else drawn]])
         for _ in range(_ITERATIONS):
             assigned = (directions @ centres.T).argmax(1)
             sums = torch.zeros_like(centres).index_add_(0, assigned, directions)

@@ -19,7 +19,8 @@ class Exposed:
     """Some images and what the server receives of them, batch by batch.
 
     Args:
-        x: pixels from 0 to 1, `(n, c, h, w)`, as the client model saw them before normalisation.
+        inputs: of the client model, `(n, c, h, w)`.
+        x: pixels from 0 to 1, of the same shape, before normalisation.
         y: labels, `(n,)`.
         z: smashed data as the client model gives them, `(n, ...)`.
         received: smashed data as the server decodes them, of the same shape; `z` itself where nothing changes
@@ -27,6 +28,7 @@ class Exposed:
         size: bytes of their payload.
     """
 
+    inputs: Tensor
     x: Tensor
     y: Tensor
     z: Tensor
@@ -62,7 +64,7 @@ class Setting:
     precision: str
     defence: str
     codec: str
-    mode: str
+    mode: Mode
     sent: bool
     bytes_per_sample: float
     sqnr: float | None
@@ -153,6 +155,7 @@ class Scenes:
         unchanged = all(way.z is z for way, z in zip(delivered, passed, strict=True))
         z = torch.cat(list(passed))
         return Exposed(
+            inputs=torch.cat([batch.x for batch in batches]),
             x=torch.cat([batch.pixels for batch in batches]),
             y=torch.cat([batch.y for batch in batches]),
             z=z,

@@ -22,7 +22,6 @@ from fedsplit.tasks.attack.attacker import Attacker, Finding, NotExposed
 from fedsplit.tasks.attack.linear import LinearAttack
 from fedsplit.tasks.attack.measures import SampleMean, psnr, reidentified, ssim
 from fedsplit.tasks.attack.scene import Scene
-from fedsplit.tasks.attack.victim import AttackedRun
 from fedsplit.transport.local import LocalTransport
 
 
@@ -69,7 +68,7 @@ class UpdateAttack(Attacker):
         before = {**_weights(parts.models.halves.client), **_weights(parts.models.halves.server)}
         bias = _last_bias(_weights(parts.models.halves.server), classes)
         clients = list(range(min(self.clients, len(parts.sample_counts))))
-        softmax = _mean_softmax(parts, scene, run)
+        softmax = _mean_softmax(parts, scene)
         errors, guesses = [], []
         for client, after in zip(clients, _first_updates(parts, before, clients), strict=True):
             steps = range(parts.batches(client).steps)
@@ -144,22 +143,17 @@ def _last_bias(weights: Weights, classes: int) -> str:
     return found[-1]
 
 
-def _mean_softmax(parts: ClientParts, scene: Scene, run: AttackedRun) -> Tensor:
+def _mean_softmax(parts: ClientParts, scene: Scene) -> Tensor:
     """What the model of the first round says on average of the attacker's images, `(classes,)`."""
-    normalise = run.dataset.test.normalise
-    assert normalise is not None
-    pixels = (scene.known.x * run.peak).permute(0, 2, 3, 1).round()
+    batches = torch.split(scene.known.inputs, parts.config.training.batch_size)
     client, server = (half.eval() for half in (parts.models.halves.client, parts.models.halves.server))
     try:
         with torch.no_grad():
-            sums = [
-                server(client(compute_format(normalise(part)))).softmax(1).sum(0)
-                for part in torch.split(pixels, 100)
-            ]
+            sums = [server(client(compute_format(x))).softmax(1).sum(0) for x in batches]
     finally:
         client.train()
         server.train()
-    return torch.stack(sums).sum(0) / len(pixels)
+    return torch.stack(sums).sum(0) / len(scene.known.x)
 
 
 def _total_variation(shares: Tensor, others: Tensor) -> float:
