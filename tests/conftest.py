@@ -72,6 +72,8 @@ METHODS: dict[str, tuple[str, ...]] = {
     "heron": ("algorithm.server_update_interval=1",),
     "scaffold": (),
     "sglr": ("algorithm.phi=1",),
+    "splitfed_v3": (),
+    "fed_per": (),
     "ho_sfl": ("algorithm.probes=2", "optimizer=sgd"),
 }
 """Algorithms that are made of the same moves, and settings with which three rounds show all of each."""

@@ -1731,6 +1731,31 @@ FAULTS = (
         'status.state == "done"',
         ("tests/sweeps/test_watch.py",),
     ),
+    # models of clients' own
+    Fault(
+        "own-models-are-measured-without-what-is-their-own",
+        "algorithms",
+        "src/fedsplit/algorithms/algorithm.py",
+        "shared | self.own[each] if each in self.own else shared",
+        "shared if each in self.own else shared",
+        ("tests/algorithms/test_own_models.py",),
+    ),
+    Fault(
+        "heads-of-clients-own-are-dropped-with-their-state",
+        "building",
+        "src/fedsplit/building/blueprint.py",
+        'parts.estimates or parts.algorithm_class.own_half == "server"',
+        "parts.estimates",
+        ("tests/algorithms/test_own_models.py",),
+    ),
+    Fault(
+        "local-accuracy-of-own-models-is-that-of-the-first-client",
+        "training",
+        "src/fedsplit/training/evaluation.py",
+        "self.local.correct(full, auxiliary, own)",
+        "self.local.correct(models[0], auxiliary, own)",
+        ("tests/algorithms/test_own_models.py",),
+    ),
     # two cuts
     Fault(
         "labels-are-uploaded-though-the-client-holds-the-tail",

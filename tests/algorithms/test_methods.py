@@ -58,19 +58,25 @@ def closed_forms(algorithm: str) -> list[dict[tuple[str, str], int]]:
     both = {(d, "client_weights"): M * C for d in DIRECTIONS}
     uploads = {("up", "smashed"): N * Z, ("up", "labels"): N}
     auxiliary = {(d, "auxiliary_weights"): M * A for d in DIRECTIONS}
-    if algorithm.startswith("fed_") or algorithm == "scaffold":
-        kinds = ("full_weights", "control_variates") if algorithm == "scaffold" else ("full_weights",)
-        return [{(d, kind): M * (C + S) for d in DIRECTIONS for kind in kinds}] * 3
+    full = {(d, "full_weights"): M * (C + S) for d in DIRECTIONS}
+    gradients = {("down", "cut_gradient"): N * Z}
     if algorithm == "ampere":
         return [both | auxiliary, uploads | {("down", "client_weights"): M * C}, {}]
     if algorithm == "ho_sfl":  # two probes, six steps
         answers = {(d, "scalars"): M * 6 * 8 for d in DIRECTIONS} | {("down", "seeds"): M * 6 * 8}
-        later = uploads | answers | {("down", "cut_gradient"): N * Z}
+        later = uploads | answers | gradients
         return [later | {("down", "client_weights"): M * C}, later, later]
-    if algorithm in ("lgl_sl", "heron"):
-        return [both | uploads | auxiliary] * 3
-    rows = 44 if algorithm == "sglr" else N  # one gradient a step for all; the largest client has 44 samples
-    return [both | uploads | {("down", "cut_gradient"): rows * Z}] * 3
+    of_their_own = {
+        "scaffold": full | {(d, "control_variates"): M * (C + S) for d in DIRECTIONS},
+        # one gradient a step for all; the largest client has 44 samples
+        "sglr": both | uploads | {("down", "cut_gradient"): 44 * Z},
+        "lgl_sl": both | uploads | auxiliary,
+        "heron": both | uploads | auxiliary,
+        "splitfed_v3": uploads | gradients,
+        "fed_per": both,
+    }
+    others = full if algorithm.startswith("fed_") else both | uploads | gradients
+    return [of_their_own.get(algorithm, others)] * 3
 
 
 @pytest.mark.parametrize("algorithm", METHODS)

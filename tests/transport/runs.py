@@ -42,7 +42,7 @@ def assert_same(one: Path, other: Path) -> None:
     assert ledger == state(other)["ledger"]
     _assert_same_state(state(one)["algorithm"], state(other)["algorithm"], "")
     models = sorted(path.name for path in (one / "model").iterdir())
-    assert {"client.safetensors", "server.safetensors"} <= set(models)
+    assert {"client", "server"} <= {Path(name).stem.partition("-")[0] for name in models}
     assert models == sorted(path.name for path in (other / "model").iterdir())
     for name in models:
         assert (one / "model" / name).read_bytes() == (other / "model" / name).read_bytes(), name

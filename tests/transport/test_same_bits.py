@@ -93,8 +93,8 @@ def assert_same_over_both(
     grpc = ran(experiment, tmp_path / "grpc")
     assert_same(local, grpc)
     assert chunk_weigher.carried == counted(experiment)
-    copies = sum(int(row["broadcast_copies"]) for row in metrics(grpc))
-    assert sum(chunk_weigher.carried.values()) == int(metrics(grpc)[-1]["load"]) + copies
+    apart = sum(int(row["broadcast_copies"]) + int(row["observed_bytes"]) for row in metrics(grpc))
+    assert sum(chunk_weigher.carried.values()) == int(metrics(grpc)[-1]["load"]) + apart
     for row in metrics(grpc):
         assert (row["retransmitted.up"], row["retransmitted.down"]) == ("0", "0")
 
@@ -158,7 +158,7 @@ def test_local_and_grpc_give_the_same(
 
 
 @pytest.mark.usefixtures("warm_processes")
-@pytest.mark.parametrize("algorithm", long_but(["ampere", "sglr"], METHODS))
+@pytest.mark.parametrize("algorithm", long_but(["ampere", "sglr", "splitfed_v3"], METHODS))
 def test_local_and_grpc_give_the_same_with_further_algorithms(
     tiny: Build, tmp_path: Path, chunk_weigher: ChunkWeigher, algorithm: str
 ) -> None:

@@ -43,7 +43,7 @@ class ChunkWeigher(grpc.ServerInterceptor):  # type: ignore[misc]
 
 
 def counted(experiment: Experiment) -> Counter[tuple[int, str]]:
-    """The ledger's bytes, by round and direction; a broadcast as often as gRPC sends it."""
+    """The ledger's bytes, by round and direction, with what gRPC sends beside the load."""
     rounds = range(len(experiment.records))
     totals = {
         (t, direction): sum(experiment.ledger.of_round(t)[direction].values())
@@ -51,4 +51,6 @@ def counted(experiment: Experiment) -> Counter[tuple[int, str]]:
         for direction in DIRECTIONS
     }
     assert sum(totals.values()) == experiment.ledger.load
-    return Counter(totals) + Counter({(t, "down"): experiment.ledger.copies(t) for t in rounds})
+    apart = {(t, "down"): experiment.ledger.copies(t) for t in rounds}
+    apart |= {(t, "up"): experiment.ledger.observed(t) for t in rounds}
+    return Counter(totals) + Counter(apart)

@@ -10,6 +10,7 @@ from fedsplit.estimators.alignment import Alignment
 from fedsplit.network.timelines.timeline import Timeline
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.local_rule import LocalRule
+from fedsplit.parties.messages import Part
 from fedsplit.parties.server_copies import ServerCopies
 from fedsplit.parties.shared_client import SharedClient
 from fedsplit.parties.split_server import SplitServer
@@ -87,6 +88,8 @@ class Algorithm(ABC):
     """Whether clients train one after the other by definition, so that they cannot be computed at once."""
     takes_tail: ClassVar[bool] = False
     """Whether clients may hold the tail of a model that is cut twice; they send no labels then."""
+    own_half: ClassVar[Half | None] = None
+    """Half of the model that is each client's own, neither sent nor averaged; None where they share all."""
     timeline: ClassVar[Timeline | None] = None
     """Who waits for whom in a round, for simulated networks; None where that is not told."""
     own_rule: ClassVar[type[LocalRule] | None] = None
@@ -106,6 +109,8 @@ class Algorithm(ABC):
         self.client_weights = start.client_weights
         self.server = start.server
         self.seed, self.padding = start.seed, start.padding
+        self.own: dict[int, Weights] = {}
+        """Copies of what is each client's own, of those that took part, to be measured and saved."""
 
     @property
     def trains_head(self) -> bool:
@@ -131,6 +136,8 @@ class Algorithm(ABC):
             epochs: of a round.
         """
         every = range(steps)
+        if self.own_half == "client":
+            return Exposure(every, ())
         if self.client_head in ("auxiliary", "estimator"):
             return Exposure(None, every)
         return Exposure(every if self.client_head == "none" else (), every)
@@ -149,6 +156,22 @@ class Algorithm(ABC):
         """The model to evaluate: client model and server model together."""
         return self.client_weights | self.server.weights()
 
+    def observe(self, cohort: Cohort) -> None:
+        """Take copies of what is each client's own, at the end of a round."""
+        if self.own_half is not None:
+            part: Part = "client" if self.own_half == "client" else "auxiliary"  # the head, whatever it is
+            self.own |= zip(cohort.clients, cohort.observed(part), strict=True)
+
+    def models(self, clients: int) -> list[Weights]:
+        """Models to evaluate: the one that all share, or one for each of so many clients.
+
+        A client that never took part has what it began with as its own.
+        """
+        shared = self.full_weights()
+        if self.own_half is None:
+            return [shared]
+        return [shared | self.own[each] if each in self.own else shared for each in range(clients)]
+
     def evaluated_auxiliary(self) -> Weights | None:
         """The auxiliary model, where it is evaluated in place of a server model that is not trained yet."""
         return None
@@ -159,9 +182,12 @@ class Algorithm(ABC):
 
     def state(self) -> State:
         """Everything the next round depends on."""
-        return {"client_weights": self.client_weights, "server": self.server.state()}
+        own = {str(client): weights for client, weights in self.own.items()}
+        kept = {"client_weights": self.client_weights, "server": self.server.state()}
+        return kept if self.own_half is None else kept | {"own": own}
 
     def load_state(self, state: State) -> None:
         """Take over what `state` gave."""
         self.client_weights = dict(state["client_weights"])
         self.server.load_state(state["server"])
+        self.own = {int(client): dict(weights) for client, weights in state.get("own", {}).items()}

@@ -29,6 +29,12 @@ class SplitFedV1(CopiedServer):
 
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
         cohort.install("client", self.client_weights)
+        losses = self.train_copies(t, cohort)
+        self.client_weights = average(cohort.weights("client"), cohort.sample_counts)
+        return RoundMetrics(train_loss=mean_loss(losses))
+
+    def train_copies(self, t: int, cohort: Cohort) -> list[BatchLoss]:
+        """All local steps of a cohort with the server's copies, which are averaged; losses of the steps."""
         self.load_copies(cohort)
         losses: list[BatchLoss] = []
         for step in count():
@@ -38,10 +44,8 @@ class SplitFedV1(CopiedServer):
             stepped, dz = self.copies.step(t, uploads)
             losses += stepped
             cohort.backward(step, dz)
-
-        self.client_weights = average(cohort.weights("client"), cohort.sample_counts)
         self.average_copies(cohort)
-        return RoundMetrics(train_loss=mean_loss(losses))
+        return losses
 
     @staticmethod
     def round_load(terms: RoundLoad) -> float:

@@ -32,6 +32,27 @@ def find_algorithm(config: RunConfig) -> type[Algorithm]:
     return algorithm
 
 
+def refuse_lost_models(config: RunConfig, algorithm: type[Algorithm], *, apart: bool) -> None:
+    """Raise where what is each client's own would be dropped, or would not begin where the run does.
+
+    Args:
+        config: of the run.
+        algorithm: of the run.
+        apart: whether clients are processes of their own.
+
+    Raises:
+        UserError: names the key.
+    """
+    if algorithm.own_half is None:
+        return
+    if algorithm.own_half == "client" and config.client.stateless:
+        told = "must be false with this algorithm, whose client models stay with the clients"
+        raise UserError("client.stateless", True, told)
+    if apart and config.origin.run is not None:
+        told = "goes with transport=local: other processes begin with their own half as it is initialised"
+        raise UserError("run", config.origin.run, told)
+
+
 def find_local_rule(config: RunConfig, algorithm: type[Algorithm]) -> LocalRule:
     """Build the rule that clients follow in a local step.
 

@@ -19,7 +19,8 @@ def build_blueprint(parts: Ingredients) -> Blueprint:
     return Blueprint(
         body=halves.client,
         head=head,
-        keeps_head=parts.estimates,
+        keeps_head=parts.estimates or parts.algorithm_class.own_half == "server",
+        estimates=parts.estimates,
         optimizer=parts.client_optimizer,
         batches=partial(build_batches, parts.config, parts.data),
         objective=parts.data.dataset.objective,

@@ -93,6 +93,6 @@ def _obstacle(parts: Ingredients, blueprint: Blueprint) -> str | None:
         modules.append((parts.models.halves.server, z))
     if tail is not None:
         modules.append((tail, blueprint.trunk_outputs(x)))
-    elif head is not None and (not blueprint.keeps_head or blueprint.estimator.trains_on_loss):
+    elif head is not None and (not blueprint.estimates or blueprint.estimator.trains_on_loss):
         modules.append((head, z))  # others take more than smashed data
     return next(filter(None, (obstacle_to_stacking(module, inputs) for module, inputs in modules)), None)

@@ -10,6 +10,7 @@ from fedsplit.building.algorithm import (
     build_server,
     find_algorithm,
     find_local_rule,
+    refuse_lost_models,
 )
 from fedsplit.building.alignment import build_alignment
 from fedsplit.building.batches_of_one import refuse_batches_of_one
@@ -121,6 +122,7 @@ def build_clients(
     auxiliary_optimizer = config.alignment.optimizer.build(Optimizer)
     estimator = config.estimator.build(GradientEstimator)
     algorithm = find_algorithm(config)
+    refuse_lost_models(config, algorithm, apart=apart)
     if not algorithm.takes_tail:
         refuse_tail(config, f"with algorithm={config.choice('algorithm')}, whose clients hold no tail")
     rule = find_local_rule(config, algorithm)

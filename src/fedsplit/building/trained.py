@@ -26,18 +26,21 @@ class TrainedRun:
         device: where the server model is; the client model is on the CPU.
         threads: of this process.
         trust: whether the run's own classes may be called (see `RunDirectory.run_config`).
+        client: whose model, where clients have models of their own.
 
     Raises:
         UserError: there is no such run, or it left no model, or one that does not fit its configuration, or
             names code of its own without `trust`.
     """
 
-    def __init__(self, path: Path, *, device: str, threads: int, trust: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, device: str, threads: int, trust: bool = False, client: int | None = None
+    ) -> None:
         directory = RunDirectory.existing(path, "run")
         config = directory.run_config(trust=trust)
         config = replace(config, computation=replace(config.computation, device=device, threads=threads))
         refuse_tail(config, "in a run whose client model is deployed")
-        weights = {half: directory.model(half) for half in ("client", "server")}
+        weights = directory.trained(client)
         with allowing_a_run_directory():
             self.path, self.parts = path, build_clients(config)
         halves = self.parts.models.halves
@@ -45,11 +48,11 @@ class TrainedRun:
         load_halves(weights, {"client": self.client, "server": self.server}, path)
 
     @classmethod
-    def named_by(cls, config: RunConfig) -> Self:
+    def named_by(cls, config: RunConfig, client: int | None = None) -> Self:
         """That of the run that a command names by `run`, computed as the command asks for."""
         asked, origin = config.computation, config.origin
         path = user_path(origin.run or "", "run")
-        return cls(path, device=asked.device, threads=asked.threads, trust=origin.trust)
+        return cls(path, device=asked.device, threads=asked.threads, trust=origin.trust, client=client)
 
     @property
     def config(self) -> RunConfig:

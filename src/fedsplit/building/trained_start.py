@@ -39,8 +39,8 @@ class TrainedStart:
         directory = RunDirectory.existing(run, "run")
         directory.config()
         shared = (directory.path / "model" / "auxiliary.safetensors").is_file()
-        whole = directory.model("client") | directory.model("server")
-        return cls(run, whole, directory.model("auxiliary") if shared else None)
+        halves = directory.trained()
+        return cls(run, halves["client"] | halves["server"], directory.model("auxiliary") if shared else None)
 
     def load_into(self, halves: SplitModel, auxiliary: nn.Module | None) -> None:
         """Give models these weights; optimizers are not there yet.

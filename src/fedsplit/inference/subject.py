@@ -12,6 +12,7 @@ from fedsplit.building.models import build_models, build_whole_model, cut_name, 
 from fedsplit.building.trained_start import load_halves
 from fedsplit.config.run_config import RunConfig
 from fedsplit.data.samples import Samples
+from fedsplit.errors import UserError
 from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.machine.allowance import claim_batch, claim_model
 from fedsplit.recording.run_directory import RunDirectory
@@ -65,8 +66,12 @@ def device_part(config: RunConfig, member: Member) -> tuple[Data, ClientArchitec
     return data, ClientArchitecture.of_run(config, cut, data.dataset.sizes)
 
 
-def subject_of(config: RunConfig) -> Subject:
+def subject_of(config: RunConfig, client: int | None = None) -> Subject:
     """Subject of a configuration, with the weights of the run that it names, or as initialised.
+
+    Args:
+        config: of the command.
+        client: whose model of the run, where clients have models of their own.
 
     Raises:
         UserError: it cannot be built, or the run left no model, or one that does not fit.
@@ -75,8 +80,9 @@ def subject_of(config: RunConfig) -> Subject:
     cpu = torch.device("cpu")
     weights = {}
     if config.origin.run is not None:
-        directory = RunDirectory.existing(config.origin.run, "run")
-        weights = {half: directory.model(half) for half in ("client", "server")}
+        weights = RunDirectory.existing(config.origin.run, "run").trained(client)
+    elif client is not None:
+        raise UserError("task.client", client, "is for the models of a run: run=saves/...")
     data = build_data(config, cpu)
     estimator = config.estimator.build(GradientEstimator)
     cut = cut_name(config, *build_whole_model(config, data, cpu))

@@ -85,5 +85,13 @@ class Cohort(ABC):
         """Train for the local epochs of the round."""
 
     @abstractmethod
+    def observed(self, part: Part) -> Sequence[Weights]:
+        """Copies of clients' weights as they are, in the order of `clients`.
+
+        They are for measuring and saving what clients never send: no algorithm computes with them, and they
+        are no part of the communication load.
+        """
+
+    @abstractmethod
     def weights(self, part: Part) -> Sequence[Weights]:
         """Upload weights, in the order of `clients`; read them before asking for anything else."""

@@ -39,7 +39,7 @@ class Blueprint:
     Args:
         body: the client model.
         head: the server model (FedAvg), the auxiliary model, the model's tail (split learning), or None.
-        keeps_head: whether a client's head is its own from round to round (FSL-SAGE).
+        keeps_head: whether a client's head is its own from round to round (FSL-SAGE, FedPer).
         optimizer: steps body and head, each with a state of its own.
         batches: makes the data of a client.
         objective: what is minimised.
@@ -51,6 +51,7 @@ class Blueprint:
             leaves them.
         memory: where heads are set aside that clients keep without having any other state.
         recorder: captures clients' steps as CUDA graphs; None where they are not captured.
+        estimates: whether the head is one of the estimator's.
         trunk_shape: of one sample of what the head takes if it is a tail; None where it takes smashed data.
         defence: what clients change of smashed data that leave them, and of their gradients.
         secrets: of the clients, from which a defence's noise is made.
@@ -71,6 +72,7 @@ class Blueprint:
     head_sees: Callable[[Tensor, Tensor, int], Tensor] | None = None
     memory: Memory = field(default_factory=Memory)
     recorder: Recorder | None = None
+    estimates: bool = False
     trunk_shape: tuple[int, ...] | None = None
     defence: Defence = field(default_factory=Defence)
     secrets: Secrets = field(default_factory=lambda: Secrets(0))
@@ -134,7 +136,7 @@ class Blueprint:
             z = ModelState(self.body).forward(x, seed=0)
             if self.trunk_shape is not None:
                 z = self.trunk_outputs(x)
-            if self.head is not None and self.keeps_head and not self.estimator.trains_on_loss:
+            if self.head is not None and self.estimates and not self.estimator.trains_on_loss:
                 self.estimator.estimate(ModelState(self.head), self.objective, z, y, seed=0)
             elif self.head is not None:
                 ModelState(self.head).forward(z, seed=0, at=self.objective.targets(y))

@@ -1,10 +1,11 @@
 """What a split model makes of samples: its loss and what is measured beside it, or its outputs."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from math import exp, inf
+from statistics import fmean
 from typing import Protocol
 
 import torch
@@ -54,6 +55,17 @@ class Scores:
     loss: float
     accuracy: float | None
     perplexity: float | None
+
+    @classmethod
+    def mean(cls, scores: Sequence["Scores"]) -> "Scores":
+        """Mean of each measure over models, of which all have it or none."""
+        accuracies = [each.accuracy for each in scores if each.accuracy is not None]
+        perplexities = [each.perplexity for each in scores if each.perplexity is not None]
+        return cls(
+            fmean(each.loss for each in scores),
+            fmean(accuracies) if accuracies else None,
+            fmean(perplexities) if perplexities else None,
+        )
 
 
 class Evaluator:
@@ -107,10 +119,12 @@ class Evaluator:
         """Accuracy of the model where smashed data are changed on their way; see `Scores`."""
         return self._scores(self._passes(full_weights, auxiliary, change)).accuracy
 
-    def correct(self, full_weights: Weights, auxiliary: Weights | None = None) -> Tensor:
-        """Whether each sample is classified correctly: bool `(n,)`."""
+    def correct(
+        self, full_weights: Weights, auxiliary: Weights | None = None, within: slice = slice(None)
+    ) -> Tensor:
+        """Whether each sample `within` those of the evaluator is classified correctly: bool `(n,)`."""
         found = []
-        for logits, y in self._passes(full_weights, auxiliary):
+        for logits, y in self._passes(full_weights, auxiliary, within=within):
             classes = self.objective.classes(y)
             assert classes is not None, "labels are no classes"
             found.append(logits.argmax(1) == classes)
@@ -148,12 +162,17 @@ class Evaluator:
 
     @torch.inference_mode()
     def _passes(
-        self, full_weights: Weights, auxiliary: Weights | None, change: Change | None = None
+        self,
+        full_weights: Weights,
+        auxiliary: Weights | None,
+        change: Change | None = None,
+        within: slice = slice(None),
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Outputs, of texts at targets alone, and labels, batch by batch."""
+        """Outputs, of texts at targets alone, and labels, batch by batch of the samples `within` all."""
+        first, end, _ = within.indices(len(self._samples))
         with self.model(full_weights, auxiliary) as outputs:
-            for number, start in enumerate(range(0, len(self._samples), self._batch_size)):
-                piece = slice(start, start + self._batch_size)
+            for number, start in enumerate(range(first, end, self._batch_size)):
+                piece = slice(start, min(start + self._batch_size, end))
                 self._samples.prefetch(slice(start, piece.stop + self._batch_size))
                 x, y = self._samples.inputs_at(piece), self._samples.labels_at(piece)
                 received = None if change is None else partial(change, y=y, number=number)

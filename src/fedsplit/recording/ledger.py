@@ -79,6 +79,7 @@ class Ledger:
         self._rounds: dict[int, RoundTraffic] = {}
         self._again: dict[int, dict[Direction, int]] = {}
         self._copies: dict[int, int] = {}
+        self._observed: dict[int, int] = {}
         self._keeps_messages = keeps_messages
         self._messages: dict[int, Messages] = {}
 
@@ -150,12 +151,21 @@ class Ledger:
         """Bytes of one round that a network without broadcast sends to clients beyond its `load`."""
         return self._copies.get(round, 0)
 
+    def add_observed(self, round: int, size: int) -> None:
+        """Count bytes of models that clients show to be measured, and do not send; no part of the load."""
+        self._observed[round] = self.observed(round) + size
+
+    def observed(self, round: int) -> int:
+        """Bytes of one round of models that clients showed to be measured."""
+        return self._observed.get(round, 0)
+
     def abandon(self, round: int) -> None:
         """A round is begun again: what was counted for it was for nothing."""
         self._messages.pop(round, None)
         for direction, kinds in self._rounds.pop(round, {}).items():
             self.add_again(round, direction, sum(traffic.bytes for traffic in kinds.values()))
         self.add_again(round, "down", self._copies.pop(round, 0))
+        self.add_again(round, "up", self._observed.pop(round, 0))
 
     @property
     def load(self) -> int:
@@ -174,7 +184,8 @@ class Ledger:
                 d: {kind: list(astuple(each)) for kind, each in kinds.items()}
                 for d, kinds in self.traffic(round).items()
             }
-            | {"again": dict(self.again(round)), "copies": self.copies(round)}
+            | {"again": dict(self.again(round))}
+            | {"copies": self.copies(round), "observed": self.observed(round)}
             for round in sorted({*self._rounds, *self._again})
         }
 
@@ -183,6 +194,7 @@ class Ledger:
         self._rounds.clear()
         self._again.clear()
         self._copies.clear()
+        self._observed.clear()
         for round, entry in state.items():
             for direction in DIRECTIONS:
                 for kind in KINDS:
@@ -190,3 +202,5 @@ class Ledger:
                 self.add_again(int(round), direction, entry["again"][direction])
             if entry["copies"]:
                 self._copies[int(round)] = entry["copies"]
+            if entry["observed"]:
+                self._observed[int(round)] = entry["observed"]

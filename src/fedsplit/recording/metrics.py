@@ -98,6 +98,7 @@ class Record:
         client_memory: bytes that a client's largest local step takes.
         held: bytes of it that wait for a cut gradient.
         copies: bytes of this round that broadcasts cost beyond the load on a network that has none.
+        observed: bytes of this round of models that clients showed to be measured; no part of the load.
         released_accuracy: as `test_accuracy`, where smashed data go through the clients' defence; None where
             it leaves them as they are.
         epsilons: of what left clients so far: smashed data, weights, both, labels; empty without a defence.
@@ -123,6 +124,7 @@ class Record:
     client_memory: int = 0
     held: int = 0
     copies: int = 0
+    observed: int = 0
     text_scores: TextScores | None = None
     released_accuracy: float | None = None
     epsilons: dict[str, float] = field(default_factory=dict)
@@ -159,7 +161,7 @@ class Record:
                     value = quality.get(direction, {}).get(kind)
                     row[f"{name}.{direction}.{kind}"] = None if value is None else round(value, digits)
         row |= {f"retransmitted.{direction}": self.again[direction] for direction in DIRECTIONS}
-        row["broadcast_copies"] = self.copies
+        row |= {"broadcast_copies": self.copies, "observed_bytes": self.observed}
         row["left_out"] = " ".join(map(str, self.left_out))
         for name in ("mean", "std", "worst"):
             row[f"local_accuracy.{name}"] = getattr(self.local_accuracy, name, None)

@@ -106,6 +106,33 @@ class RunDirectory:
             raise self.error(f"{name} holds weights that are not finite: the run diverged")
         return weights
 
+    def trained(self, client: int | None = None) -> dict[str, Weights]:
+        """Trained halves of the model, `client` and `server`.
+
+        Args:
+            client: whose, where clients have models of their own; None where they share one.
+
+        Raises:
+            UserError: as `model`; or clients have models of their own and none is named, or one is and they
+                do not, or that one took no part.
+        """
+        halves = ("client", "server")
+        own = {half: sorted(self._own(half)) for half in halves}
+        numbers = own["client"] or own["server"]
+        if client is None and numbers:
+            known = ", ".join(map(str, numbers))
+            raise self.error(f"its clients have models of their own: task.client names one of {known}")
+        if client is not None and client not in numbers:
+            told = f"one of {', '.join(map(str, numbers))}, which took part in"
+            told = told if numbers else "must be null: clients share the model of"
+            raise UserError("task.client", client, f"{told} run={self.path}")
+        return {half: self.model(f"{half}-{client}" if own[half] else half) for half in halves}
+
+    def _own(self, half: str) -> list[int]:
+        """Clients whose own half was written."""
+        names = (path.stem.removeprefix(f"{half}-") for path in (self.path / "model").glob(f"{half}-*"))
+        return [int(name) for name in names if name.isdecimal()]
+
     def latest_checkpoint(self) -> Checkpoint | None:
         """The newest undamaged checkpoint; None where none was ever written."""
         return checkpoint.load_latest(self.path / "checkpoint")

@@ -43,6 +43,7 @@ class Infer(Task):
         calibration_batches: of the clients' training images, from which ranges of activations are taken.
         devices: that dial in, with transport.spawn=false; None: as many as there are precisions.
         wait_s: seconds after which a device that is not here is not waited for any more.
+        client: whose model, in a run whose clients have models of their own.
     """
 
     beside = (
@@ -66,6 +67,7 @@ class Infer(Task):
     calibration_batch_size: PositiveInt
     devices: PositiveInt | None
     wait_s: PositiveFloat
+    client: NonNegativeInt | None
 
     def run(self, config: RunConfig, directory: Path) -> None:
         """See `Task.run`: prints a table; the directory appears once all is whole."""
@@ -77,7 +79,7 @@ class Infer(Task):
         grpc = self._grpc(config, precisions, network)
         prepare_process(config)
         with nullcontext() if config.origin.run is None else allowing_a_run_directory():
-            subject = subject_of(config)
+            subject = subject_of(config, self.client)
         if grpc is not None and subject.data.dataset.sizes.tokens:
             told = "must be local with texts: a request over the network is of images of one size"
             raise UserError("transport", config.choice("transport"), told)

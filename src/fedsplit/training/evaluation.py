@@ -1,8 +1,14 @@
-"""Evaluation of a run's whole model: on the test samples, on what each client held out, by what it writes."""
+"""Evaluation of a run's whole model: on the test samples, on what each client held out, by what it writes.
 
-from collections.abc import Sequence
+Models come as a sequence: one that all clients share, or one for each client. What is measured of several is
+the mean over clients.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite
+from statistics import fmean
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -39,28 +45,34 @@ class Evaluation:
     device: torch.device
     blueprint: Blueprint
 
-    def globally(self, full: Weights, auxiliary: Weights | None = None) -> Scores:
+    def globally(self, models: Sequence[Weights], auxiliary: Weights | None = None) -> Scores:
         """Scores of the whole model on the test split.
 
         Args:
-            full: weights of client and server model.
+            models: weights of client and server model, of one or of each client.
             auxiliary: of the auxiliary model, where it is evaluated in place of the server model.
 
         Raises:
             RunFailed: the loss is not finite.
         """
-        scores = self.test(full, auxiliary)
+        scores = Scores.mean(_of_each(models, lambda full: self.test(full, auxiliary)))
         if not isfinite(scores.loss):
             raise RunFailed("the test loss is not finite")
         return scores
 
-    def locally(self, full: Weights, auxiliary: Weights | None = None) -> LocalAccuracies | None:
-        """Accuracies of the whole model on what each client held out; None where they held out nothing."""
+    def locally(self, models: Sequence[Weights], auxiliary: Weights | None = None) -> LocalAccuracies | None:
+        """Accuracies of clients' models on what each held out itself; None where they held out nothing."""
         if self.local is None:
             return None
-        return LocalAccuracies.of(self.local.correct(full, auxiliary).tolist(), self.held_out)
+        if len(models) == 1:
+            return LocalAccuracies.of(self.local.correct(models[0], auxiliary).tolist(), self.held_out)
+        correct: list[bool] = []
+        for full, samples in zip(models, self.held_out, strict=True):
+            own = slice(len(correct), len(correct) + samples)
+            correct += self.local.correct(full, auxiliary, own).tolist() if samples else []
+        return LocalAccuracies.of(correct, self.held_out)
 
-    def released(self, full: Weights, auxiliary: Weights | None, t: int) -> float | None:
+    def released(self, models: Sequence[Weights], auxiliary: Weights | None, t: int) -> float | None:
         """Accuracy, see `globally`, with smashed data as clients release them after round `t`.
 
         None where their defence leaves them as they are.
@@ -71,7 +83,9 @@ class Evaluation:
         def change(z: Tensor, y: Tensor, number: int) -> Tensor:
             return self.blueprint.released(Upload(0, number, z, y), t, "smashed data of an evaluation").z
 
-        return self.test.released(full, auxiliary, change)
+        found = _of_each(models, lambda full: self.test.released(full, auxiliary, change))
+        accuracies = [each for each in found if each is not None]
+        return fmean(accuracies) if accuracies else None
 
     def texts(self, full: Weights, auxiliary: Weights | None = None) -> Written | None:
         """What the whole model writes, see `globally`; None where no texts are generated."""
@@ -79,3 +93,13 @@ class Evaluation:
             return None
         with self.test.model(full, auxiliary) as outputs, torch.inference_mode():
             return self.writer.write(lambda ids, at: outputs(ids.to(self.device), at.to(self.device)))
+
+
+Measured = TypeVar("Measured")
+
+
+def _of_each(models: Sequence[Weights], measure: Callable[[Weights], Measured]) -> list[Measured]:
+    """A measure of each model, taken once of those that are one and the same."""
+    found = {id(full): full for full in models}
+    measured = {identity: measure(full) for identity, full in found.items()}
+    return [measured[id(full)] for full in models]

@@ -56,6 +56,9 @@ class Experiment:
         held_out = parts.data.local_test.sizes if parts.data.local_test else ()
         generation = self.config.generation.build(Generation)
         writer = generation.writer(self.config.dataset, self.config.evaluation.eval_batch_size)
+        if writer is not None and self.algorithm.own_half is not None:
+            told = "must be none with this algorithm, whose clients have models of their own"
+            raise UserError("generation", self.config.choice("generation"), told)
         self.evaluation = Evaluation(
             parts.evaluate,
             parts.evaluate_locally,
@@ -145,6 +148,7 @@ class Experiment:
             models=self.parts.models,
             adapter=self.parts.config.adapter.build(Adapter),
             class_names=dataset.class_names or tuple(map(str, range(dataset.num_classes))),
+            clients=self.config.population.num_clients,
             evaluation=self.evaluation,
             privacy=self.rounds.privacy,
             cluster=self._recovery.cluster,

@@ -1,13 +1,14 @@
 """What a run leaves behind once it has ended: its models, its results, and how they classify test images."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
-from fedsplit.algorithms.algorithm import Algorithm
+from fedsplit.algorithms.algorithm import Algorithm, Half
 from fedsplit.building.models import Models
 from fedsplit.machine.terminal import optional
 from fedsplit.models.adapters.adapter import Adapter
@@ -35,6 +36,7 @@ class FinalReport:
         models: skeletons of the split model and the auxiliary model.
         adapter: says what is written in a form that other software reads.
         class_names: of the dataset, by label.
+        clients: of the run.
         evaluation: of the whole model.
         privacy: of what left clients.
         cluster: what the run used of one; None where its own process computed all clients.
@@ -46,6 +48,7 @@ class FinalReport:
     models: Models
     adapter: Adapter
     class_names: tuple[str, ...]
+    clients: int
     evaluation: Evaluation
     privacy: PrivacyRecord
     cluster: ClusterSummary | None
@@ -64,11 +67,12 @@ class FinalReport:
             OSError: a file cannot be written.
         """
         full, halves, auxiliary = self.algorithm.full_weights(), self.models.halves, self.models.auxiliary
+        models = self.algorithm.models(self.clients)
         evaluated = self.algorithm.evaluated_auxiliary()
         self.directory.save_model(
             {
-                "client": self.models.whole(full, *halves.at_client),
-                "server": self.models.whole(full, halves.server),
+                **self._half("client", *halves.at_client),
+                **self._half("server", halves.server),
                 **{
                     name: self.models.whole(weights, auxiliary)
                     for name, weights in self.algorithm.auxiliary_weights().items()
@@ -78,17 +82,17 @@ class FinalReport:
         )
         held = {k: v for part in halves.modules for k, v in part.state_dict().items()} | full
         self.directory.save_files("model", self.adapter.files(halves.server, held))
-        local = self.evaluation.locally(full, evaluated)
+        local = self.evaluation.locally(models, evaluated)
         last, changes = records[-1], dict[str, Any]()
         if last.test_loss is None:
             # After the checkpoint, which a longer run could go on from: there this round is not evaluated.
-            scores = self.evaluation.globally(full, evaluated)
+            scores = self.evaluation.globally(models, evaluated)
             changes = {
                 "test_accuracy": scores.accuracy,
                 "test_loss": scores.loss,
                 "test_perplexity": scores.perplexity,
                 "local_accuracy": local.summary if local else None,
-                "released_accuracy": self.evaluation.released(full, evaluated, last.round),
+                "released_accuracy": self.evaluation.released(models, evaluated, last.round),
             }
         if last.text_scores is None and (written := self.evaluation.texts(full, evaluated)) is not None:
             changes["text_scores"] = written.scores
@@ -121,17 +125,29 @@ class FinalReport:
             with optional(LOCAL_ACCURACY):
                 local.write(self.directory.path / LOCAL_ACCURACY)
         if (classes := self.evaluation.test.classes) is not None:
-            results |= self._classification(full, evaluated, classes)
+            results |= self._classification(models, evaluated, classes)
         self.directory.save_results(results)
         _LOG.info("stopped by %s after %s rounds", stopped_by, len(records))
         return results
 
-    def _classification(self, full: Weights, auxiliary: Weights | None, classes: Tensor) -> dict[str, object]:
-        """Write how the model classifies test images, each part by itself; what results hold of it."""
+    def _half(self, half: Half, *parts: nn.Module) -> dict[str, Weights]:
+        """What is written of a half of the model, by name: one for each client where it is their own."""
+        if self.algorithm.own_half == half:
+            return {f"{half}-{k}": self.models.whole(own, *parts) for k, own in self.algorithm.own.items()}
+        return {half: self.models.whole(self.algorithm.full_weights(), *parts)}
+
+    def _classification(
+        self, models: Sequence[Weights], auxiliary: Weights | None, classes: Tensor
+    ) -> dict[str, object]:
+        """Write how the model classifies test images, each part by itself; what results hold of it.
+
+        Of clients' own models it is all of them together, on each image once.
+        """
         results: dict[str, object] = {}
         with optional(f"{CONFUSION} and {ROC}"):
             test, names = self.evaluation.test, self.class_names
-            logits, labels = test.logits(full, auxiliary).cpu().numpy(), classes.cpu().numpy()
+            logits = np.concatenate([test.logits(full, auxiliary).cpu().numpy() for full in models])
+            labels = np.tile(classes.cpu().numpy(), len(models))
             if not np.isfinite(logits).all():
                 raise ValueError("the test logits are not finite")
             with optional(ROC):

@@ -2,15 +2,17 @@
 
 import time
 from collections.abc import Collection, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 
+from fedsplit.algorithms.algorithm import RoundMetrics
 from fedsplit.building.client_cost import build_client_cost
 from fedsplit.building.parts import RunParts
 from fedsplit.errors import RunFailed
 from fedsplit.generation.writer import Written
 from fedsplit.parties.client_cost import ClientCost
+from fedsplit.parties.cohort import Cohort
 from fedsplit.recording.metrics import Record
 from fedsplit.state.weights import is_finite
 from fedsplit.training.evaluation import Evaluation
@@ -56,26 +58,25 @@ class Rounds:
         self.changed.update(cohort)
         self.began, self._read = time.monotonic(), self._parts.data.count.read
         self._samples = sum(self._parts.sample_counts[client] for client in cohort)
-        metrics = self._transport.run_round(
-            t, cohort, lambda cohort: self._algorithm.run_round(t, cohort), self._algorithm
-        )
+        metrics = self._transport.run_round(t, cohort, partial(self._train, t), self._algorithm)
         if dropped := self._parts.alignment.dropped:
             self._transport.drop_auxiliaries(dropped)
             self.changed.update(dropped)
         self.forget()
         trained = time.perf_counter()
         self.phase = "evaluating"
-        full, auxiliary = self._algorithm.full_weights(), self._algorithm.evaluated_auxiliary()
-        if not is_finite(full):
+        models = self._algorithm.models(self._config.population.num_clients)
+        auxiliary = self._algorithm.evaluated_auxiliary()
+        if not all(map(is_finite, models)):
             raise RunFailed("the model is not finite")
         scores = local = released = self.written = None
         evaluations, rest = divmod(t + 1, self._config.evaluation.eval_interval)
         if not rest:
-            scores = self._evaluation.globally(full, auxiliary)
-            local = self._evaluation.locally(full, auxiliary)
-            released = self._evaluation.released(full, auxiliary, t)
+            scores = self._evaluation.globally(models, auxiliary)
+            local = self._evaluation.locally(models, auxiliary)
+            released = self._evaluation.released(models, auxiliary, t)
             if self._evaluation.generation.is_due(evaluations):
-                self.written = self._evaluation.texts(full, auxiliary)
+                self.written = self._evaluation.texts(models[0], auxiliary)
         error = self._gradient_error(t, cohort)
         clients = self._transport.client_seconds
         traffic, load = self._ledger.traffic(t), self._ledger.load
@@ -92,6 +93,7 @@ class Rounds:
             sqnr={d: {kind: each.sqnr for kind, each in kinds.items()} for d, kinds in traffic.items()},
             again=dict(self._ledger.again(t)),
             copies=self._ledger.copies(t),
+            observed=self._ledger.observed(t),
             left_out=list(self._transport.left_out),
             local_accuracy=local.summary if local else None,
             gradient_error=error,
@@ -115,6 +117,11 @@ class Rounds:
         read = self._parts.data.count.read - self._read
         expected = self._samples * self._config.training.local_epochs
         return min(1.0, read / expected) if read and expected else None
+
+    def _train(self, t: int, cohort: Cohort) -> RoundMetrics:
+        metrics = self._algorithm.run_round(t, cohort)
+        self._algorithm.observe(cohort)
+        return metrics
 
     @cached_property
     def client_cost(self) -> ClientCost:

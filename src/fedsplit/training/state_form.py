@@ -56,6 +56,7 @@ def check_state(checkpoint: Checkpoint, own: State, run: RunSetting) -> None:
     for key in ("algorithm", "links"):
         check_keys(state[key], list(own[key]), f"state.{key}")
     _check_algorithm(state["algorithm"], own["algorithm"])
+    _check_own(state["algorithm"].get("own", {}), run)
     if not 0 <= state["elapsed"] < float("inf"):
         raise Misfit("state.elapsed", "must be a number of seconds")
     _check_records(state["records"], checkpoint.rounds)
@@ -91,6 +92,16 @@ def _check_algorithm(found: State, own: State) -> None:
     check_keys(server["optimizer"], list(own["server"]["optimizer"]), "state.algorithm.server.optimizer")
 
 
+def _check_own(own: State, run: RunSetting) -> None:
+    """Models of clients' own: of one half of the model, which are of clients of this run."""
+    place, body, head = "state.algorithm.own", run.client_weights, run.head_weights
+    for client, weights in check_keys(own, None, place).items():
+        _check_client(client, run, place)
+        names = set(check_keys(weights, None, f"{place}.{client}"))
+        like = next((each for each in (body, head) if names == set(each)), {**body, **head})
+        check_like(weights, like, f"{place}.{client}")
+
+
 def _check_records(records: list[object], rounds: int) -> None:
     for number, record in enumerate(records):
         place = f"state.records.{number}"
@@ -108,8 +119,9 @@ def _check_ledger(ledger: State) -> None:
         place = f"state.ledger.{round}"
         if not _NUMBER.fullmatch(round):
             raise Misfit(place, "must be of a round")
-        check_keys(entry, (*DIRECTIONS, "again", "copies"), place)
-        check_form(entry["copies"], int, f"{place}.copies")
+        check_keys(entry, (*DIRECTIONS, "again", "copies", "observed"), place)
+        for key in ("copies", "observed"):
+            check_form(entry[key], int, f"{place}.{key}")
         check_form(entry["again"], dict[Direction, int], f"{place}.again")
         for direction in DIRECTIONS:
             check_form(entry[direction], dict[Kind, list[float]], f"{place}.{direction}")

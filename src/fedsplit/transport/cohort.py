@@ -154,6 +154,9 @@ class CodedCohort(Cohort):
     def train_local(self, work: LocalWork) -> LocalTraining:
         return self._wire.train_local(self._clients, work)
 
+    def observed(self, part: Part) -> Sequence[Weights]:
+        return self._wire.observed(part, self._clients)
+
     def weights(self, part: Part) -> Sequence[Weights]:
         """See `Cohort.weights`.
 

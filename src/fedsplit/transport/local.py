@@ -163,6 +163,15 @@ class LocalWire(Wire):
             trained = self._run.engine.train_local(clients, self.round, work)
         return LocalTraining(self._arriving(iter(trained.uploads)), trained.losses)
 
+    def observed(self, part: Part, clients: Sequence[int]) -> Sequence[Weights]:
+        with self._at_clients():
+            found = [
+                {name: tensor.detach().clone() for name, tensor in own.items()}
+                for own in self._run.engine.weights(part, clients)
+            ]
+        self.tally.observed(sum(tensor.nbytes for own in found for tensor in own.values()))
+        return found
+
     def weights(self, part: Part, clients: Sequence[int], held: Mapping[int, Weights]) -> Sequence[Weights]:
         kind = KIND_OF[part]
         with self._at_clients():

@@ -72,6 +72,10 @@ class Tally:
                 raise NonFinite(kind, clients[int(bad[0])])
         self._add(direction, kind, clients, sent, step=step)
 
+    def observed(self, size: int) -> None:
+        """Count bytes of weights that are looked at and not sent."""
+        self._ledger.add_observed(self._round, size)
+
     def _flag(self, kind: Kind, client: int | None, sent: Sent) -> None:
         if self._looks_later and isinstance(sent, Coded) and sent.meant.is_floating_point():
             self._flags.append((kind, client, sent.meant.isfinite().all()))

@@ -71,6 +71,10 @@ class Wire(ABC):
         """Let clients train for the local epochs of the round; uploads are as they arrive."""
 
     @abstractmethod
+    def observed(self, part: Part, clients: Sequence[int]) -> Sequence[Weights]:
+        """Copies of weights as clients have them, see `Cohort.observed`."""
+
+    @abstractmethod
     def weights(self, part: Part, clients: Sequence[int], held: Mapping[int, Weights]) -> Sequence[Weights]:
         """Weights as they arrive, in the order of `clients`, to be read before anything else is asked.
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from fedsplit.building.process import prepare_process
 from fedsplit.building.trained import TrainedRun
 from fedsplit.config.run_config import RunConfig
-from fedsplit.config.values import DeployedPrecision, PositiveInt
+from fedsplit.config.values import DeployedPrecision, NonNegativeInt, PositiveInt
 from fedsplit.deployment import storage
 from fedsplit.deployment.calibration import calibration_batches
 from fedsplit.deployment.measuring import footprints, machine
@@ -40,6 +40,7 @@ class Compare(Task):
         precisions: by name; `fp32`, that all are compared with, is always among them.
         batch_sizes: samples at a time, at which latency is measured.
         repeats: runs at each that count.
+        client: whose model, in a run whose clients have models of their own.
     """
 
     beside = ("task", "run", "trust", "device", "threads", "network")
@@ -51,6 +52,7 @@ class Compare(Task):
     calibration_batch_size: PositiveInt
     batch_sizes: list[PositiveInt]
     repeats: PositiveInt
+    client: NonNegativeInt | None
 
     def __post_init__(self) -> None:
         if not self.batch_sizes:
@@ -58,17 +60,17 @@ class Compare(Task):
         self.precisions = list(dict.fromkeys([REFERENCE, *self.precisions]))
 
     def run(self, config: RunConfig, directory: Path) -> None:
-        """See `Task.run`: prints a table, and writes to `compare/` in the run's directory.
+        """See `Task.run`: prints a table, and writes to `compare/` in the run's directory, or `compare-3/`.
 
         What was there is replaced, once all is whole.
         """
         prepare_process(config)
-        trained = TrainedRun.named_by(config)
+        trained = TrainedRun.named_by(config, self.client)
         if trained.parts.data.dataset.sizes.tokens:
             told = "learned from texts; client models of images are compared"
             raise UserError("run", trained.path, told)
         console = Console()
-        whole = trained.path / "compare"
+        whole = trained.path / ("compare" if self.client is None else f"compare-{self.client}")
         with in_one_line("run", trained.path, "cannot be written to"), appearing(whole) as partial:
             rows = self._written(trained, _price(config, trained), partial, console)
             shutil.rmtree(whole, ignore_errors=True)
@@ -126,6 +128,7 @@ class Compare(Task):
     def _about(self, trained: TrainedRun, price: float | None) -> dict[str, object]:
         return {
             "run": str(trained.path),
+            "client": self.client,
             "model": trained.config.choices.get("model"),
             "cut": trained.architecture.cut,
             "test_samples": len(trained.labels),

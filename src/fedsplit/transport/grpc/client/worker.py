@@ -11,7 +11,7 @@ from fedsplit.data.fingerprint import Fingerprint
 from fedsplit.errors import NonFinite, RunFailed, UserError, first_line
 from fedsplit.parties.messages import LocalWork, Part, Upload
 from fedsplit.quant.message import Corrupt
-from fedsplit.quant.weights_link import added
+from fedsplit.quant.weights_link import EXACT, added
 from fedsplit.recording import checkpoint
 from fedsplit.recording.checkpoint import Checkpoint
 from fedsplit.recording.identity import changes
@@ -22,7 +22,7 @@ from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol.expectations import Expectations
 from fedsplit.transport.grpc.protocol.frames import Expected, Parcel, check, decoded, one_line
 from fedsplit.transport.grpc.protocol.packing import Packed, pack, pack_weights
-from fedsplit.transport.links import KIND_OF
+from fedsplit.transport.links import KIND_OF, coded_tensor
 from fedsplit.transport.transport import RunSetting
 
 
@@ -267,6 +267,10 @@ class Worker:
     def _upload_weights(self, verb: Parcel[pb.FromServer]) -> Answer:
         part = self.expectations.part(verb.head.upload_weights.part)
         own = self.run.engine.weights(part, [self.client])[0]
+        if verb.head.upload_weights.observed:
+            shown = [(each, own[each.name]) for each in self.expectations.observed(part)]
+            tensors = [pack(e.name, e.number, coded_tensor(t, EXACT, 0, packs=True)) for e, t in shown]
+            return [self._message(verb, tensors=tensors, done=pb.Done())]
         held, round = self._held.get(part), verb.head.identity.round
         delivery = self._end.weights(part, self.client, own, held, round)
         done = pb.Done(difference=delivery.difference)

@@ -93,6 +93,10 @@ class Expectations:
         """The tensors of weights from a client."""
         return self.weights(part, self._codecs.weights.up, difference=difference)
 
+    def observed(self, part: Part) -> list[Expected]:
+        """The tensors of weights from a client, as they are."""
+        return self.weights(part, EXACT, difference=False)
+
     def upload(self, samples: int, tensors: Sequence[pb.Tensor] = ()) -> list[Expected]:
         """Smashed data and labels of a batch of so many samples; no labels where there is a tail.
 
@@ -205,6 +209,7 @@ class Expectations:
         sent = [[self.slopes()]] if self._answered_seeds else []
         sent += [self.upload(samples, [pb.Tensor(shape=shape) for shape in shapes])]
         sent += [self.sent_up(part, difference=d) for part in self._weights for d in (False, True)]
+        sent += [self.observed(part) for part in self._weights]
         sent += [] if self.trunk_shape is None else [self.trunk_gradient(samples)]
         return max(sum(each.codec.largest(each.shape, each.dtype) for each in tensors) for tensors in sent)
 

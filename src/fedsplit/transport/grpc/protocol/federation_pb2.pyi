@@ -359,10 +359,12 @@ class TrainLocal(_message.Message):
     def __init__(self, train_head: _Optional[bool] = ..., upload_interval: _Optional[int] = ..., skip_first_upload: _Optional[bool] = ...) -> None: ...
 
 class UploadWeights(_message.Message):
-    __slots__ = ("part",)
+    __slots__ = ("part", "observed")
     PART_FIELD_NUMBER: _ClassVar[int]
+    OBSERVED_FIELD_NUMBER: _ClassVar[int]
     part: Part
-    def __init__(self, part: _Optional[_Union[Part, str]] = ...) -> None: ...
+    observed: bool
+    def __init__(self, part: _Optional[_Union[Part, str]] = ..., observed: _Optional[bool] = ...) -> None: ...
 
 class Keep(_message.Message):
     __slots__ = ("rounds", "needed", "durable")

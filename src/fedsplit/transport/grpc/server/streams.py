@@ -111,9 +111,16 @@ def expected_tensors(
         return [expectations.slopes()]
     if verb.WhichOneof("content") == "step_tail":
         return expectations.trunk_gradient(expectations.batch(samples, verb.identity.step))
-    if verb.WhichOneof("content") != "upload_weights":
-        return []
-    return expectations.sent_up(expectations.part(verb.upload_weights.part), difference=pending.difference)
+    return _weights(pending, expectations) if verb.WhichOneof("content") == "upload_weights" else []
+
+
+def _weights(pending: PendingVerb, expectations: Expectations) -> list[Expected]:
+    """The tensors of weights that a client was asked for."""
+    asked = pending.verb.head.upload_weights
+    part = expectations.part(asked.part)
+    if asked.observed:
+        return expectations.observed(part)
+    return expectations.sent_up(part, difference=pending.difference)
 
 
 def _next_upload(pending: PendingVerb, steps: int) -> int | None:

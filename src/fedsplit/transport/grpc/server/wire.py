@@ -137,6 +137,13 @@ class GrpcWire(Wire):
         losses = [loss for client, each in answers.items() for loss in _losses(client, each[-1].head.done)]
         return LocalTraining(self._uploads(answers), losses)
 
+    def observed(self, part: Part, clients: Sequence[int]) -> Sequence[Weights]:
+        for client in clients:
+            self._hub.ask(client, upload_weights=pb.UploadWeights(part=PARTS[part], observed=True))
+        answers = [each[-1] for each in self._answers(clients).values()]
+        self.tally.observed(sum(answer.size for answer in answers))
+        return [self._placed(answer) for answer in answers]
+
     def weights(self, part: Part, clients: Sequence[int], held: Mapping[int, Weights]) -> Sequence[Weights]:
         for client in clients:
             asked = pb.UploadWeights(part=PARTS[part])
