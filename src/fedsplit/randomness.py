@@ -52,7 +52,7 @@ def uniforms(seed: int, purpose: str, *, start: int, count: int) -> np.ndarray:
 
 
 def draws(work: Callable[[], object], device: torch.device) -> bool:
-    """Whether some work draws from torch's default generator; that is then as before."""
+    """True if some work draws from torch's default generator; that is then as before."""
     own = _default(device)
     before = own.get_state()
     work()

@@ -1,4 +1,4 @@
-"""What an algorithm is: state of the servers, and one round that moves it."""
+"""Algorithms: state of the servers, and one round that moves it."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
@@ -27,7 +27,7 @@ def _none(rule: LocalRule) -> SharedClient:
 
 @dataclass(frozen=True)
 class Start:
-    """What every algorithm starts from.
+    """Starting point of every algorithm.
 
     Args:
         client_weights: of the client model.

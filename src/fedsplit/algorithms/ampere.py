@@ -1,4 +1,4 @@
-"""Ampere."""
+"""The algorithm Ampere: device rounds, then one upload, then a server that trains alone."""
 
 from dataclasses import dataclass
 from itertools import count
@@ -137,5 +137,5 @@ class Uploads:
 
     @property
     def pool(self) -> Upload:
-        """All of them."""
+        """All uploads of a client as one."""
         return Upload(self.clients[0], 0, self.samples["z"], self.samples["y"])

@@ -1,4 +1,4 @@
-"""CSE-FSL."""
+"""The algorithm CSE-FSL: clients train on an auxiliary loss, the server on their uploads."""
 
 from fedsplit.algorithms.algorithm import Exposure, RoundMetrics, Start
 from fedsplit.algorithms.local_loss import LocalLoss

@@ -1,4 +1,4 @@
-"""CycleSL."""
+"""The algorithm CycleSL: a server that steps on shuffled smashed data before it gives gradients."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""FedAdam."""
+"""The algorithm FedAdam: FedAvg with Adam at the server."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""FedAvg."""
+"""The algorithm FedAvg: local training of the whole model, and averages."""
 
 from fedsplit.algorithms.algorithm import Algorithm, RoundMetrics
 from fedsplit.algorithms.round_load import RoundLoad

@@ -1,4 +1,4 @@
-"""FedAvgM."""
+"""The algorithm FedAvgM: FedAvg with momentum at the server."""
 
 from torch import Tensor
 

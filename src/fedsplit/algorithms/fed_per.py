@@ -1,4 +1,4 @@
-"""FedPer."""
+"""The algorithm FedPer: each client keeps the last layers for itself."""
 
 from fedsplit.algorithms.algorithm import RoundMetrics
 from fedsplit.algorithms.fed_avg import FedAvg

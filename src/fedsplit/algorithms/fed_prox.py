@@ -1,4 +1,4 @@
-"""FedProx."""
+"""The algorithm FedProx: FedAvg with clients held near the server's weights."""
 
 from collections.abc import Sequence
 

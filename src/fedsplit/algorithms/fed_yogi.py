@@ -1,4 +1,4 @@
-"""FedYogi."""
+"""The algorithm FedYogi: FedAvg with Yogi at the server."""
 
 from torch import Tensor
 

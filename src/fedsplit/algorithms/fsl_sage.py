@@ -1,4 +1,4 @@
-"""FSL-SAGE."""
+"""The algorithm FSL-SAGE: clients descend along estimated cut gradients."""
 
 from collections.abc import Collection, Mapping
 from math import isfinite

@@ -1,4 +1,4 @@
-"""HERON-SFL."""
+"""The algorithm HERON-SFL: CSE-FSL with zeroth-order clients."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""HO-SFL."""
+"""The algorithm HO-SFL: zeroth-order clients of one shared model, first-order servers."""
 
 from collections.abc import Sequence
 from itertools import count

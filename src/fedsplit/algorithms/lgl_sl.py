@@ -1,4 +1,4 @@
-"""Local-loss-based split learning."""
+"""The algorithm of local-loss-based split learning with a server copy for each client."""
 
 from itertools import groupby
 

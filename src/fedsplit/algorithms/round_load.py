@@ -42,7 +42,7 @@ class Population:
 
     @property
     def share(self) -> float:
-        """Of the clients, those that take part in a round."""
+        """Fraction of the clients that takes part in a round."""
         return self.cohort / len(self.samples)
 
     @property

@@ -1,4 +1,4 @@
-"""SCAFFOLD."""
+"""The algorithm SCAFFOLD: FedAvg with control variates."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""SGLR."""
+"""The algorithm SGLR: minibatch split learning with shared cut gradients."""
 
 from collections.abc import Mapping, Sequence
 from itertools import count

@@ -1,4 +1,4 @@
-"""SplitFed v1."""
+"""The algorithm SplitFed v1: a copy of the server model for each client."""
 
 from itertools import count
 

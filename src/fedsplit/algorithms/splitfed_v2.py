@@ -1,4 +1,4 @@
-"""SplitFed v2."""
+"""The algorithm SplitFed v2: one server model, clients in turn."""
 
 from itertools import count
 

@@ -1,4 +1,4 @@
-"""SplitFed v3."""
+"""The algorithm SplitFed v3: client models that are not averaged."""
 
 from fedsplit.algorithms.algorithm import RoundMetrics
 from fedsplit.algorithms.round_load import RoundLoad

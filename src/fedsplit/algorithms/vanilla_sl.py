@@ -1,4 +1,4 @@
-"""Vanilla split learning."""
+"""The algorithm of split learning with one client model that is handed on."""
 
 from fedsplit.algorithms.algorithm import RoundMetrics
 from fedsplit.algorithms.splitfed_v2 import SplitFedV2

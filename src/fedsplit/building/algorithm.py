@@ -82,7 +82,7 @@ def _own_rule(config: RunConfig, rule: type[LocalRule]) -> LocalRule:
 
 
 def build_server(parts: Ingredients) -> SplitServer:
-    """The split server."""
+    """Split server of the algorithm, with its optimizer."""
     return SplitServer(
         parts.models.halves.server,
         parts.data.dataset.objective,

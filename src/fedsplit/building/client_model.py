@@ -18,7 +18,7 @@ from fedsplit.models.splitting.tied import untied
 
 @dataclass(frozen=True)
 class ClientArchitecture:
-    """What a client model is made from.
+    """Recipe of a client model.
 
     Args:
         model: builds the whole model.
@@ -49,7 +49,7 @@ class ClientArchitecture:
 
     @classmethod
     def of(cls, plain: Plain) -> Self:
-        """Read what `plain` gave."""
+        """Recipe of a client model that `plain` described."""
         sizes = Sizes(**{**plain["sizes"], "shape": tuple(plain["sizes"]["shape"])})
         components = {key: Component.of(key, plain[key]) for key in ("model", "adapter")}
         return cls(**{**plain, **components, "sizes": sizes})

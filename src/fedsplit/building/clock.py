@@ -1,4 +1,4 @@
-"""What simulates the seconds of rounds."""
+"""Building of the clock that simulates the seconds of rounds."""
 
 from dataclasses import replace
 

@@ -6,7 +6,7 @@ from fedsplit.errors import UserError
 
 
 def find_device(name: str) -> torch.device:
-    """What `device=` names.
+    """Device that `device=` names.
 
     Raises:
         UserError: there is none such here.

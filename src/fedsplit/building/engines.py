@@ -69,7 +69,7 @@ def step_mmac(parts: Ingredients, blueprint: Blueprint) -> float:
 
 
 def _may_be_stacked(parts: Ingredients) -> bool:
-    """Whether there are several clients, and what is asked for can be computed for all of them at once."""
+    """True if there are several clients, and all that is asked for can be computed for them at once."""
     config, optimizers = parts.config, (parts.client_optimizer, parts.server_optimizer)
     return (
         config.population.cohort > 1

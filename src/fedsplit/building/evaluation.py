@@ -1,4 +1,4 @@
-"""What measures the model of a run."""
+"""Building of what evaluates the model of a run."""
 
 from fedsplit.building.parts import Ingredients
 from fedsplit.data.samples import Samples

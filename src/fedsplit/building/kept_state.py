@@ -58,7 +58,7 @@ class KeptState:
 
     @property
     def checkpoint(self) -> float:
-        """Bytes of a checkpoint."""
+        """Number of bytes of a checkpoint."""
         return self.memory + self.mapped
 
     def __str__(self) -> str:
@@ -70,7 +70,7 @@ class KeptState:
 
 
 def estimate_kept_state(parts: RunParts) -> KeptState | None:
-    """What is kept of clients by the end of a run; None where nothing is."""
+    """Estimate of what is kept of clients by the end of a run; None where nothing is."""
     config, models, halves = parts.config, parts.models, parts.models.halves
     population, rounds = config.population, config.budget.rounds
     blueprint, kind = parts.engine.blueprint, parts.algorithm_class
@@ -138,7 +138,7 @@ def _less(kept: KeptState) -> str:
 
 
 def _bytes(module: nn.Module, optimizer: Optimizer | None = None) -> float:
-    """Of what a client keeps of a model: parameters that learn, what their optimizer keeps, and buffers."""
+    """Bytes that a client keeps of a model: learned parameters, state of their optimizer, and buffers."""
     learn = _sum(each for each in module.parameters() if each.requires_grad)
     slots = 0
     if optimizer is not None:

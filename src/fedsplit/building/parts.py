@@ -32,7 +32,7 @@ from fedsplit.transport.transport import Transport
 
 @dataclass(frozen=True, kw_only=True)
 class Ingredients:
-    """What clients and servers of a run are made from.
+    """Ingredients of the clients and servers of a run.
 
     Args:
         config: of the run, with the device that was decided on, and later the engine.
@@ -59,7 +59,7 @@ class Ingredients:
 
     @property
     def estimates(self) -> bool:
-        """Whether clients hold an auxiliary model of the estimator's."""
+        """True if clients hold an auxiliary model of the estimator's."""
         return self.algorithm_class.client_head == "estimator"
 
     @property
@@ -82,7 +82,7 @@ class Ingredients:
 
 @dataclass(frozen=True, kw_only=True)
 class ClientParts(Ingredients):
-    """What the process of one client builds: nothing of servers."""
+    """Parts that the process of one client builds: nothing of servers."""
 
     engine: Engine
 

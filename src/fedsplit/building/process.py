@@ -1,4 +1,4 @@
-"""What the whole process computes with, for every run in it."""
+"""Settings of the whole process, for every run in it."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""What is built for a run, from top to bottom: first what clients are made of, then what serves them."""
+"""Building of a run from top to bottom: first what clients are made of, then what serves them."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -193,12 +193,12 @@ def build_memory(config: RunConfig) -> Memory:
 
 
 def build_transport(parts: ClientParts, ledger: Ledger) -> Transport:
-    """What carries verbs to the clients and back; bytes are counted in `ledger`."""
+    """Transport that carries verbs to the clients and back; bytes are counted in `ledger`."""
     return parts.config.transport.build(Transport, run=carried_run(parts, ledger))
 
 
 def carried_run(parts: ClientParts, ledger: Ledger) -> RunSetting:
-    """What a transport needs to know of a run; bytes are counted in `ledger`."""
+    """Parts of a run that a transport needs; bytes are counted in `ledger`."""
     client, head = parts.models.halves.client, parts.engine.blueprint.head
     trained = [client, *([head] if head else [])] if parts.rule.keeps else []
     return RunSetting(
@@ -223,13 +223,13 @@ def carried_run(parts: ClientParts, ledger: Ledger) -> RunSetting:
 
 
 def run_of_member(config: RunConfig, member: Member) -> RunSetting:
-    """What the process of one client needs of a run, once it is prepared for it."""
+    """Parts of a run that the process of one client needs, once it is prepared for it."""
     prepare_process(config)
     return carried_run(build_clients(config, member=member), Ledger())
 
 
 def build_worker(config: Plain, data: Data, held: Sequence[Weights | None]) -> SpreadWorker:
-    """What computes clients of a run in a worker of a cluster.
+    """Worker of a cluster that computes clients of a run.
 
     Args:
         config: plain values of the run's configuration, with the engine that was decided on.

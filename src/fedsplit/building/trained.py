@@ -1,4 +1,4 @@
-"""What a run left behind, put together again: its trained halves, and all that the run was made of."""
+"""Trained run, put together again: its halves, and all that the run was made of."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -56,30 +56,30 @@ class TrainedRun:
 
     @property
     def config(self) -> RunConfig:
-        """Of the run, with what replaces parts of it here."""
+        """Configuration of the run, with what replaces parts of it here."""
         return self.parts.config
 
     @property
     def architecture(self) -> ClientArchitecture:
-        """What the client model is made from, where there is nothing of the run but that."""
+        """Recipe of the client model, where there is nothing of the run but that."""
         parts, config = self.parts, self.config
         cut = cut_name(config, *build_whole_model(config, parts.data, parts.device))
         return ClientArchitecture.of_run(config, cut, parts.data.dataset.sizes)
 
     @property
     def labels(self) -> Tensor:
-        """Of the test samples, `(n,)`, on the CPU."""
+        """Labels of the test samples, `(n,)`, on the CPU."""
         return self.parts.data.dataset.test.labels_at(slice(None)).cpu()
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """By label; numbers where classes have no names."""
+        """Names of classes by label; numbers where classes have no names."""
         dataset = self.parts.data.dataset
         return dataset.class_names or tuple(map(str, range(dataset.num_classes)))
 
     @torch.inference_mode()
     def test_logits(self, client: Callable[[Tensor], Tensor]) -> Tensor:
-        """Of all test samples, `(n, classes)`, on the CPU.
+        """Logits of all test samples, `(n, classes)`, on the CPU.
 
         Args:
             client: what makes smashed data of inputs, both on the CPU, float32.

@@ -15,7 +15,7 @@ from fedsplit.state.weights import Weights
 
 @dataclass(frozen=True)
 class TrainedStart:
-    """What a run left of its models.
+    """Trained models of a run, to start from.
 
     Args:
         run: its directory.

@@ -105,7 +105,7 @@ def _packed(tensor: Tensor) -> PackedTensor:
 
 
 def _is_dense(tensor: Tensor) -> bool:
-    """Whether each value in a stretch of memory belongs to the tensor, and once."""
+    """True if each value in a stretch of memory belongs to the tensor, and once."""
     expected = 1
     for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
         if size != 1 and stride != expected:

@@ -63,11 +63,11 @@ class _Actor:
         return str(ray.get_runtime_context().get_node_id())
 
     def is_there(self) -> bool:
-        """Answer."""
+        """Answer, so that who asks knows the actor is there."""
         return True
 
     def do(self, verb: str, *packed: Any) -> Any:
-        """See `RemoteWorker.do`."""
+        """Do a verb; see `RemoteWorker.do`."""
         return self.worker.do(verb, *packed)
 
 
@@ -290,7 +290,7 @@ class _OwnCluster:
         )
 
     def clean(self) -> None:
-        """Leave nothing behind."""
+        """Leave nothing of the cluster behind."""
         if self._watch:
             self._watch.kill()
             self._watch.communicate()
@@ -331,7 +331,7 @@ def _free_of(node: dict[str, Any]) -> tuple[float, float]:
 
 
 def lost_reason(error: Exception) -> str:
-    """What became of a worker, in a line."""
+    """Reason why a worker was lost, in a line."""
     if isinstance(error, OutOfMemoryError) or _LOW_MEMORY in str(error):
         return "Ray's memory monitor ended it, since memory of its node ran low, whoever took it"
     return first_line(error)

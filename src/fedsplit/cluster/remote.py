@@ -1,4 +1,4 @@
-"""What runs in the process of a worker, whichever library started it."""
+"""Process of a worker, whichever library started it."""
 
 import os
 from time import perf_counter

@@ -71,7 +71,7 @@ class Samples(ABC):
 
     @abstractmethod
     def fingerprint(self) -> Fingerprint:
-        """Fingerprint of these samples."""
+        """Fingerprint that tells these samples from others."""
 
     def draw(self, count: int, draw: torch.Generator) -> Tensor:
         """Draws for `count` samples of a training batch, int64 `(count, d)`."""

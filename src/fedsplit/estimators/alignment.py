@@ -32,7 +32,7 @@ class FixedServer(CutGradients, Protocol):
     """The same, while its model is left alone."""
 
     def weights(self) -> Weights:
-        """Copies of its weights."""
+        """Copies of the auxiliary model's weights."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ class Alignment:
         return {client: self.align(client, round, server, initially=initially) for client in clients}
 
     def task(self, client: int, round: int) -> AlignmentTask:
-        """What an alignment of a client starts from; its tensors are the ring's own."""
+        """Starting point of a client's alignment; its tensors are the ring's own."""
         known = self._auxiliaries.get(client)
         return AlignmentTask(client, round, *self._rings[client].samples(), known.state if known else None)
 

@@ -16,7 +16,7 @@ _kept: list[torch.library.Library] = []  # a Library's definitions live as long 
 
 @cache
 def torchvision() -> ModuleType:
-    """Module of torchvision, imported."""
+    """Module of torchvision, imported without its compiled operators where they do not load."""
     try:
         import torchvision as module  # noqa: PLC0415
     except RuntimeError as error:

@@ -69,7 +69,7 @@ class DerivedAuxiliary(nn.Module):
 
     @property
     def gives_outputs_at(self) -> bool:
-        """Whether it takes the positions whose logits are wanted."""
+        """True if it takes the positions whose logits are wanted."""
         return bool(getattr(self.trunk, "gives_outputs_at", False))
 
     def forward(self, z: Tensor, **further: Tensor) -> Tensor:

@@ -107,7 +107,7 @@ class Adam(RowOptimizer):
         }
 
     def build(self, parameters: Sequence[Tensor], rate: Tensor | None = None) -> torch.optim.Optimizer:
-        """Optimizer of torch, `torch.optim.Adam`."""
+        """Optimizer of torch that steps by Adam."""
         return torch.optim.Adam(parameters, **self._arguments(parameters, rate))
 
     def step_rows(
@@ -135,7 +135,7 @@ class AdamW(Adam):
     """Source: I. Loshchilov and F. Hutter, "Decoupled Weight Decay Regularization", 2019."""
 
     def build(self, parameters: Sequence[Tensor], rate: Tensor | None = None) -> torch.optim.Optimizer:
-        """Optimizer of torch, `torch.optim.AdamW`."""
+        """Optimizer of torch that steps by AdamW."""
         return torch.optim.AdamW(parameters, **self._arguments(parameters, rate))
 
     def _decayed(self, parameter: Tensor, gradient: Tensor, lr: float | Tensor) -> Tensor:
@@ -159,7 +159,7 @@ class Sgd(RowOptimizer):
             raise UserError("nesterov", True, "needs momentum above 0 and dampening 0")
 
     def build(self, parameters: Sequence[Tensor], rate: Tensor | None = None) -> torch.optim.Optimizer:
-        """Optimizer of torch, `torch.optim.SGD`."""
+        """Optimizer of torch that steps by SGD."""
         return torch.optim.SGD(
             parameters,
             lr=self.lr if rate is None else rate,

@@ -1,1 +1,1 @@
-"""What runs at a client and at a server, and what passes between them."""
+"""Parties of split learning: clients, servers, and what passes between them."""

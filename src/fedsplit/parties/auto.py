@@ -1,4 +1,4 @@
-"""Which engine pays."""
+"""Choice of the engine that is faster."""
 
 from dataclasses import dataclass
 
@@ -18,5 +18,5 @@ class Auto:
     stack_mb: PositiveFloat
 
     def pays(self, step_mmac: float) -> bool:
-        """Whether clients are computed faster together whose local step has so many million multiply-adds."""
+        """True if clients whose local step has so many million multiply-adds are computed faster together."""
         return step_mmac <= self.largest_step_mmac

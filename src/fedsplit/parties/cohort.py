@@ -1,4 +1,4 @@
-"""What a server can ask of the clients of a round; a transport says how it travels."""
+"""Cohorts: verbs of a server for the clients of a round; a transport says how they travel."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
@@ -15,7 +15,7 @@ class Cohort(ABC):
     @property
     @abstractmethod
     def clients(self) -> Sequence[int]:
-        """Their numbers, ascending."""
+        """Numbers of the clients, ascending."""
 
     @property
     @abstractmethod

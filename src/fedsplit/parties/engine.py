@@ -1,4 +1,4 @@
-"""What an engine is: how the clients of one process, or the server's copies for them, are computed."""
+"""Engines, which compute the clients of one process, or the server's copies for them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -34,7 +34,7 @@ from fedsplit.state.weights import Weights
 
 @dataclass(frozen=True, kw_only=True)
 class Blueprint:
-    """What clients are made of: body + head. The body is the client model; the head, the algorithm says.
+    """Parts of a client: body and head. The body is the client model; the head is what the algorithm says.
 
     Args:
         body: the client model.
@@ -81,7 +81,7 @@ class Blueprint:
 
     @property
     def extra(self) -> Extra:
-        """What the defence adds to cut gradients; None where it adds nothing."""
+        """Gradient that the defence adds to cut gradients; None where it adds nothing."""
         return self.defence.extra_gradient if self.defence.adds_gradient else None
 
     def released(self, exact: Upload, round: int, purpose: str = "smashed data") -> Upload:
@@ -120,7 +120,7 @@ class Blueprint:
         return seed_of(self.seed, "local rule", client=client, round=round, step=step)
 
     def models_of(self, part: Part) -> tuple[Literal["body", "head"], ...]:
-        """Of body and head, those whose weights a part is: a client model has a tail where the model has."""
+        """Names of the models, of body and head, whose weights a part is."""
         if part == "full" or (part == "client" and self.trunk_shape is not None):
             return ("body", "head")
         return ("body",) if part == "client" else ("head",)
@@ -222,7 +222,9 @@ class Engine(ABC):
 
     @abstractmethod
     def state(self) -> State:
-        """Of every client that has any: `{"body": ..., "head": ...}`, each as `ModelState.state` gives it."""
+        """State of every client that has any, by client: `{"body": ..., "head": ...}`, each from
+        `ModelState.state`.
+        """
 
     @abstractmethod
     def load_state(self, state: State) -> None:

@@ -1,4 +1,4 @@
-"""What a split model makes of samples: its loss and what is measured beside it, or its outputs."""
+"""Evaluation of a split model on samples: its loss and what is measured beside it, or its outputs."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -36,10 +36,10 @@ class Outputs(Protocol):
 
 
 class Change(Protocol):
-    """What happens to smashed data on their way to the server."""
+    """Change of smashed data on their way to the server."""
 
     def __call__(self, z: Tensor, y: Tensor, number: int) -> Tensor:
-        """What the server receives of the smashed data of a batch with labels `y`, the `number`-th."""
+        """Smashed data as the server receives them, of a batch with labels `y`, the `number`-th."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Evaluator:
         return self.objective.classes(self._samples.labels_at(slice(None)))
 
     def __call__(self, full_weights: Weights, auxiliary: Weights | None = None) -> Scores:
-        """Scores of the model."""
+        """Scores of the model with these weights."""
         return self._scores(self._passes(full_weights, auxiliary))
 
     def _scores(self, passes: Iterable[tuple[Tensor, Tensor]]) -> Scores:
@@ -122,7 +122,7 @@ class Evaluator:
     def correct(
         self, full_weights: Weights, auxiliary: Weights | None = None, within: slice = slice(None)
     ) -> Tensor:
-        """Whether each sample `within` those of the evaluator is classified correctly: bool `(n,)`."""
+        """Correctness of each sample's classification: bool `(n,)`."""
         found = []
         for logits, y in self._passes(full_weights, auxiliary, within=within):
             classes = self.objective.classes(y)

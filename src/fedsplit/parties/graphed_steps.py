@@ -19,7 +19,7 @@ Model: TypeAlias = Callable[[Range], Steppable]
 
 
 class GraphedSteps:
-    """What body and head of a client, or of some rows of a stack, do in a step; for models that draw nothing.
+    """Steps of body and head of a client, or of some rows of a stack; for models that draw nothing.
 
     Args:
         recorder: captures.

@@ -46,7 +46,7 @@ class LocalBatch:
 
 @dataclass(frozen=True)
 class LocalGradients:
-    """What body and head descend along, in the order of their `trained`.
+    """Directions that body and head descend along, in the order of their `trained`.
 
     Args:
         z: smashed data, without a graph.
@@ -90,7 +90,7 @@ class LocalRule:
     """Forward passes that take as long as a local step, for timelines; a backward pass is two."""
 
     def gradients(self, batch: LocalBatch) -> LocalGradients:
-        """Of the head's loss, where the head is trained at the client."""
+        """Gradients of the head's loss, where the head is trained at the client."""
         body, head, losses, seeds = batch.body, batch.head, batch.losses, batch.seeds
         z = body.forward(batch.x, seed=seeds.body)
         own = list(body.trained.values())
@@ -122,7 +122,7 @@ class LocalRule:
         return gradients_of(z, list(body.trained.values()), dz)
 
     def corrected(self, gradients: Sequence[Tensor], model: Steppable) -> Sequence[Tensor]:
-        """What a model descends along, wherever its gradients come from, in the order of its `trained`."""
+        """Directions that a model descends along, in the order of its `trained`."""
         return gradients
 
     def slopes(

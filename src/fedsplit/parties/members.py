@@ -45,7 +45,7 @@ class Members:
         self.row = {client: row for row, client in enumerate(self.clients)}
 
     def client_state(self, client: int) -> State:
-        """Of one client; a copy."""
+        """State of one client; a copy."""
         row = self.row[client]
         return {name: model.row_state(row) for name, model in self.models.items()}
 

@@ -1,4 +1,4 @@
-"""What a server and its clients send each other."""
+"""Messages that a server and its clients send each other."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ Part: TypeAlias = Literal["client", "auxiliary", "full", "control"]
 
 @dataclass(frozen=True, kw_only=True)
 class LocalWork:
-    """What clients do in the local epochs of a round.
+    """Work of clients in the local epochs of a round.
 
     Args:
         train_head: train the head on its own loss, and descend along that; else descend along what the
@@ -34,7 +34,7 @@ class LocalWork:
     in_order: bool = True
 
     def uploads(self, client: int, step: int) -> bool:
-        """Whether a client uploads the smashed data of a local step."""
+        """True if a client uploads the smashed data of a local step."""
         if self.upload_interval is None or step % self.upload_interval:
             return False
         return step > 0 or client not in self.skip_first_upload
@@ -85,7 +85,7 @@ class UploadStack:
     tail: Tail | None = None
 
     def uploads(self) -> Iterator[Upload]:
-        """One after the other."""
+        """Uploads one after the other."""
         for client, z, y in zip(self.clients, self.z.unbind(), self.y.unbind(), strict=True):
             yield Upload(client, self.step, z, y, self.tail)
 
@@ -95,7 +95,7 @@ class UploadStack:
 
     @classmethod
     def of(cls, uploads: Sequence[Upload]) -> "UploadStack":
-        """Of uploads with equal shapes, all of one step."""
+        """Stack of uploads with equal shapes, all of one step."""
         z, y = torch.stack([each.z for each in uploads]), torch.stack([each.y for each in uploads])
         return cls([each.client for each in uploads], uploads[0].step, z, y, uploads[0].tail)
 
@@ -150,7 +150,7 @@ class StackedGradients(Mapping[int, Tensor]):
         return cls([([client], own[None]) for client, own in tensors.items()])
 
     def of(self, clients: Sequence[int]) -> Tensor:
-        """Of some clients, `(k, b, ...)`."""
+        """Gradients of some clients, `(k, b, ...)`."""
         for known, dz in self.stacks:
             if list(known) == list(clients):
                 return dz
@@ -193,7 +193,7 @@ class BroadcastGradients(Mapping[int, Tensor]):
 
 @dataclass(frozen=True)
 class LocalTraining:
-    """What local training gives: uploads as `LocalWork` wants them, and losses where the head was trained.
+    """Results of local training: uploads as `LocalWork` wants them, and losses where the head was trained.
 
     Where there are any, clients may train while uploads are read: these are read once, to their end, before
     losses are, and before anything else is asked.

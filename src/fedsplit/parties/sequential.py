@@ -33,7 +33,7 @@ class Sequential(Engine):
         return self._workers[client]
 
     def form(self, units: Sequence[Sequence[int]]) -> None:
-        """See `Engine.form`."""
+        """Do nothing: clients are computed one by one; see `Engine.form`."""
 
     def install(self, part: Part, weights: Mapping[int, Weights]) -> None:
         for client, each in weights.items():

@@ -41,7 +41,7 @@ class ServerCopies(ABC):
 
     @abstractmethod
     def weights(self, clients: Sequence[int]) -> Sequence[Weights]:
-        """Of some copies, to be read before anything else is asked."""
+        """Weights of some copies, to be read before anything else is asked."""
 
     @abstractmethod
     def state(self) -> State:

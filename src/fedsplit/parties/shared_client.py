@@ -32,7 +32,7 @@ class SharedClient:
         self._model.descend(estimate, self._schedule.at(round, step))
 
     def weights(self) -> Weights:
-        """Copies of the weights."""
+        """Copies of the model's weights."""
         return self._model.weights()
 
     def forget(self) -> None:
@@ -42,7 +42,7 @@ class SharedClient:
         self._model.load(weights)
 
     def state(self) -> State:
-        """Weights and optimizer state."""
+        """State of weights and optimizer."""
         return self._model.state()
 
     def load_state(self, state: State) -> None:

@@ -96,7 +96,7 @@ class SplitServer:
         return _cut_gradients(self._model, self._objective, z, y, seed=seed)
 
     def weights(self) -> Weights:
-        """Copies of the weights."""
+        """Copies of the server's weights."""
         return self._model.weights()
 
     def load(self, weights: Weights) -> None:

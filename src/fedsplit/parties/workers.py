@@ -1,4 +1,4 @@
-"""What workers are to an engine that spreads clients over them, whichever library starts them."""
+"""Workers that an engine spreads clients over, whichever library starts them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ class WorkerLost(RunFailed):
 
 @dataclass(frozen=True, kw_only=True)
 class Needs:
-    """What a run asks of its workers.
+    """Resources that a run asks of its workers.
 
     Args:
         threads: of each.
@@ -61,7 +61,7 @@ class WorkerSize:
 
     @property
     def told(self) -> str:
-        """What each needs, in words."""
+        """Needs of each worker, in words."""
         gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
         return f"each needs {self.cpus:g} CPU{gpus}"
 
@@ -80,11 +80,11 @@ class Cluster:
 
 
 class Verbs(Protocol):
-    """What runs in a worker."""
+    """Object in a worker that answers verbs."""
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Device on which the worker computes."""
 
     def answer(self, verb: str, *arguments: Any) -> Any:
         """Do what is asked for."""
@@ -96,7 +96,7 @@ Build: TypeAlias = Callable[..., Verbs]
 
 @dataclass(frozen=True)
 class PendingAnswer:
-    """What a worker was asked for and has not been waited for; `handle` is the library's own."""
+    """Answer that a worker owes; `handle` is the library's own."""
 
     worker: int
     handle: object
@@ -111,7 +111,7 @@ class Shared:
 
 @dataclass
 class ClusterSummary:
-    """What a run used of a cluster, for `results.json`.
+    """Use of a cluster by a run, for `results.json`.
 
     Args:
         workers: that there are.

@@ -1,4 +1,4 @@
-"""What may be claimed of a run's defence: an epsilon for each of the things that leave a client."""
+"""Accountant of a run's defence: an epsilon for each of the things that leave a client."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -63,7 +63,7 @@ class Defence:
         return z
 
     def extra_gradient(self, x: Tensor, z: Tensor) -> Tensor:
-        """What is added to the cut gradient, in the shape of `z (b, ...)`; `x (b, ...)` are the inputs."""
+        """Gradient added to the cut gradient, in the shape of `z (b, ...)`; `x (b, ...)` are the inputs."""
         raise NotImplementedError
 
     def perturbed(self, gradient: Tensor, noise: Noise) -> Tensor:

@@ -206,7 +206,7 @@ def _save_clients(
 
 
 def _linked(file: Path, link: Path) -> bool:
-    """Whether a file has another name now; not every file system has links."""
+    """True if a file has another name now; not every file system has links."""
     try:
         link.hardlink_to(file)
     except OSError:

@@ -46,7 +46,7 @@ class Notes:
         return len(self._kinds) <= _MOST_LINES and short
 
     def lines(self, file: str | None) -> list[str]:
-        """At most three lines: the notes where they are few and short, else how many of each kind.
+        """Three lines at most: the notes where they are few and short, else how many of each kind.
 
         Args:
             file: where all of them are written; None: nowhere.

@@ -88,7 +88,7 @@ class Evaluation:
         return fmean(accuracies) if accuracies else None
 
     def texts(self, full: Weights, auxiliary: Weights | None = None) -> Written | None:
-        """What the whole model writes, see `globally`; None where no texts are generated."""
+        """Texts that the whole model writes, see `globally`; None where no texts are generated."""
         if self.writer is None:
             return None
         with self.test.model(full, auxiliary) as outputs, torch.inference_mode():

@@ -1,4 +1,4 @@
-"""What a run leaves behind once it has ended: its models, its results, and how they classify test images."""
+"""Final report of a run: its models, its results, and how they classify test images."""
 
 import logging
 from collections.abc import Sequence
@@ -131,7 +131,7 @@ class FinalReport:
         return results
 
     def _half(self, half: Half, *parts: nn.Module) -> dict[str, Weights]:
-        """What is written of a half of the model, by name: one for each client where it is their own."""
+        """Weights of a half of the model by file name: one for each client where it is their own."""
         if self.algorithm.own_half == half:
             return {f"{half}-{k}": self.models.whole(own, *parts) for k, own in self.algorithm.own.items()}
         return {half: self.models.whole(self.algorithm.full_weights(), *parts)}
@@ -163,7 +163,7 @@ class FinalReport:
 
 
 def _frozen_bytes(module: nn.Module | None) -> int:
-    """Of the parameters that do not learn, each counted once whatever names it has."""
+    """Bytes of the parameters that do not learn, each counted once whatever names it has."""
     frozen = [each for each in module.parameters() if not each.requires_grad] if module else []
     return sum(parameter.numel() * parameter.element_size() for parameter in frozen)
 

@@ -84,7 +84,7 @@ class PrivacyRecord:
         return [f"{', '.join(columns)} inf: {why}" for why, columns in found.items()]
 
     def results(self, last: Record) -> Mapping[str, object] | None:
-        """What `results.json` holds of it; None without a defence."""
+        """Privacy entry of `results.json`; None without a defence."""
         if not self.is_kept:
             return None
         transport = self._parts.config.transport.arguments

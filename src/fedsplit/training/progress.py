@@ -1,4 +1,4 @@
-"""What a run says of itself: on a terminal a line a round and a bar inside it, elsewhere a line a minute."""
+"""Progress of a run: on a terminal a line a round and a bar inside it, elsewhere a line a minute."""
 
 import threading
 import time
@@ -112,7 +112,7 @@ class ProgressLines:
 
 
 def beginning(rounds: int, clients: int, device: torch.device, before: int) -> str:
-    """What a run is about to do, and where.
+    """First line of a run: what it is about to do, and where.
 
     Args:
         rounds: that it runs at most.
@@ -167,7 +167,7 @@ def _clock(seconds: float) -> str:
 
 
 def round_line(record: Record, fits: Mapping[int, Fit], traffic: Callable[[float], str]) -> str:
-    """What came of a round, in one line.
+    """Line that tells what came of a round.
 
     Args:
         record: of the round.

@@ -1,4 +1,4 @@
-"""What a run goes back to when a worker of its cluster is lost: the same as a resume, without a new start."""
+"""Recovery of a run whose cluster lost a worker: the same as a resume, without a new start."""
 
 from collections.abc import Callable
 
@@ -33,7 +33,7 @@ class Recovery:
 
     @property
     def cluster(self) -> ClusterSummary | None:
-        """What the run used of a cluster so far; None where it has none."""
+        """Use of a cluster by the run so far; None where it has none."""
         return self._engine.summary if self._engine else None
 
     def after_round(self, saved: int) -> None:

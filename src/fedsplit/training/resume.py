@@ -49,7 +49,7 @@ def resume(path: Path, changes: Mapping[str, object]) -> None:
 
 
 def _start(run: str | None, *, begun: bool) -> TrainedStart | None:
-    """What the run started from, which may be gone where it has begun.
+    """Trained models that the run started from, which may be gone where it has begun.
 
     Of that a checkpoint holds all that learns, and a digest of the rest.
     """

@@ -1,4 +1,4 @@
-"""What a caller in Python has called after each round of the runs that it starts."""
+"""Callbacks after each round of the runs that a caller in Python starts."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager

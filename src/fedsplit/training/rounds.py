@@ -141,7 +141,7 @@ class Rounds:
             return self._algorithm.gradient_error(t, cohort)
 
     def _simulated_seconds(self, t: int, before: Sequence[Record]) -> float | None:
-        """Of all rounds so far."""
+        """Simulated seconds of all rounds so far."""
         if (clock := self._parts.clock) is None:
             return None
         passed = (before[-1].simulated_seconds if before else None) or 0.0

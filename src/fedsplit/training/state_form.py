@@ -1,4 +1,4 @@
-"""Whether the state in a checkpoint has the form that a run takes over, before anything of it is used."""
+"""Check of a checkpoint's state against the form that a run takes over, before anything of it is used."""
 
 import re
 
@@ -83,7 +83,7 @@ def check_taken_over(checkpoint: Checkpoint, algorithm: State, clients: State) -
 
 
 def _check_algorithm(found: State, own: State) -> None:
-    """What is the same in all rounds: names, shapes and types of models' weights."""
+    """Check what is the same in all rounds: names, shapes and types of models' weights."""
     for key, like in own.items():
         if isinstance(like, dict) and like and all(isinstance(each, Tensor) for each in like.values()):
             check_like(found[key], like, f"state.algorithm.{key}")

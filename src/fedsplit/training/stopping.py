@@ -1,4 +1,4 @@
-"""When a run stops."""
+"""Limits at which a run stops."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -85,7 +85,7 @@ class ClientEnd:
             uplink.forget()
 
     def state(self) -> State:
-        """What was rounded away, by part and client."""
+        """Rounding errors that are still to be sent, by part and client."""
         return {part: uplink.state() for part, uplink in self._uplinks.items()}
 
     def load_state(self, state: State) -> None:

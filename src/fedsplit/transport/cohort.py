@@ -170,5 +170,5 @@ class CodedCohort(Cohort):
         return self._wire.weights(part, self._clients, held)
 
     def settle(self) -> None:
-        """At the end of the round: see `Tally.settle`."""
+        """Wait, at the end of the round, for what was not waited for: see `Tally.settle`."""
         self._wire.tally.settle()

@@ -1,4 +1,4 @@
-"""What both ends of a link agree on: how the weights of a part are counted, and what is drawn for them."""
+"""Agreement of both ends of a link: how the weights of a part are counted, and what is drawn for them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

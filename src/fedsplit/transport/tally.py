@@ -1,4 +1,4 @@
-"""What is counted of messages, and what ends a round: a message that is not finite."""
+"""Count of messages, and the end of a round in which a message is not finite."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -105,7 +105,7 @@ class Tally:
         )
 
     def settle(self) -> None:
-        """At the end of the round: everything that had to be waited for.
+        """Wait, at the end of the round, for everything that was not waited for.
 
         Raises:
             NonFinite: a message was not finite.

@@ -1,4 +1,4 @@
-"""What a transport is: it carries the verbs of a round to the clients, and back."""
+"""Transports, which carry the verbs of a round to the clients and back."""
 
 import time
 from abc import ABC, abstractmethod
@@ -26,7 +26,7 @@ Result = TypeVar("Result")
 
 
 class Stateful(Protocol):
-    """What can be set back: the servers of an algorithm."""
+    """Servers of an algorithm, whose state can be set back."""
 
     def state(self) -> State:
         """Everything the next round depends on; tensors may still be moved later."""
@@ -37,7 +37,7 @@ class Stateful(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class RunSetting:
-    """What a transport needs to know of a run.
+    """Parts of a run that a transport needs.
 
     Args:
         config: of the run.
@@ -80,7 +80,7 @@ class RunSetting:
 
 @dataclass(frozen=True)
 class Member:
-    """What the process of one client is told of the run's data.
+    """Identity and data of one client, as its process is told them.
 
     Args:
         client: its number.
@@ -127,7 +127,7 @@ class Transport(ABC):
             self.client_seconds += time.perf_counter() - start
 
     def describe_traffic(self, seconds: float) -> str:
-        """What went over the network in the last `seconds`, in a few words; nothing where there is none."""
+        """Summary of network traffic during the last `seconds`, in one line; empty without a network."""
         return ""
 
     def opened(self, directory: Path) -> AbstractContextManager[object]:
@@ -169,7 +169,7 @@ class Transport(ABC):
 
     @abstractmethod
     def state(self) -> State:
-        """Of clients and links, as far as it is kept in this process."""
+        """State of clients and links, as far as it is kept in this process."""
 
     @abstractmethod
     def load_state(self, state: State) -> None:

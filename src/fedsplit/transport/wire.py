@@ -1,4 +1,4 @@
-"""What a wire is: it delivers the messages of a round, and brings back what clients send."""
+"""Wires, which deliver the messages of a round and bring back what clients send."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence

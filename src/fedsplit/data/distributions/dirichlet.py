@@ -97,7 +97,7 @@ class Dirichlet(Distribution):
 
 
 def _is_hopeless(short: int, draws: int) -> bool:
-    """Whether so many clients were short in all draws so far that a thousand more will not do.
+    """True if so many clients were short in all draws so far that a thousand more will not do.
 
     Their number is nearly Poisson: where its mean is 15, it is 0 in one draw of three million.
     """

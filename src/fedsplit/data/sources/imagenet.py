@@ -1,4 +1,4 @@
-"""ImageNet's images in folders."""
+"""Dataset of ImageNet's images in folders."""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -47,7 +47,7 @@ class SplitModel:
 
     @property
     def padding(self) -> float:
-        """What smashed data are behind the end of a text: NaN where padding matters to the model."""
+        """Values of smashed data behind the end of a text: NaN where padding matters to the model."""
         return math.nan if getattr(self.server, "marks_padding", False) else 0.0
 
 
@@ -105,7 +105,7 @@ def find_cuts(module: nn.Module, example: Tensor) -> Cuts | ProbedCuts:
 
 
 def _runs_its_own_code(module: nn.Module) -> bool:
-    """Whether a module is of the transformers library, whose code cannot be traced, or says so itself."""
+    """True if a module is of the transformers library, whose code cannot be traced, or says so itself."""
     kinds = {base for part in module.modules() for base in type(part).__mro__}
     named = any(kind.__module__.partition(".")[0] == "transformers" for kind in kinds)
     return named or bool(getattr(module, "halves_run_own_code", False))
@@ -192,7 +192,7 @@ def _end(graph: fx.Graph, leaving: list[fx.Node]) -> None:
 
 
 def _server_graph(module: nn.Module, nodes: Sequence[fx.Node], cut: Cut, tail: Cut | None = None) -> fx.Graph:
-    """What is behind a cut, up to its end or to that of the trunk before a tail."""
+    """Graph of what is behind a cut, up to its end or to that of the trunk before a tail."""
     graph = fx.Graph()
     z = graph.placeholder("z")
     if any(_is_inplace(module, node) for node in nodes):

@@ -61,7 +61,7 @@ class NextTokenLogits(nn.Module):
 
     @property
     def gives_outputs_at(self) -> bool:
-        """Whether it takes the positions whose logits are wanted."""
+        """True if it takes the positions whose logits are wanted."""
         return self.head is not None
 
     def forward(self, x: Tensor, at: Tensor | None = None) -> Tensor:

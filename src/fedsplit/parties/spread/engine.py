@@ -57,7 +57,7 @@ class SpreadEngine(Engine):
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """While there are workers."""
+        """Start the workers, and let them end afterwards."""
         try:
             self._start(self.workers)
             yield
@@ -168,7 +168,7 @@ class SpreadEngine(Engine):
         return losses, {client: found[client] for client in h}
 
     def _divided(self, dz: Mapping[int, Tensor]) -> dict[int, Mapping[int, Tensor]]:
-        """What goes to each worker's clients; stacks of clients of one unit stay stacks."""
+        """Gradients for each worker's clients; stacks of clients of one unit stay stacks."""
         stacks = dz.stacks if isinstance(dz, StackedGradients) else ()
         if stacks and all(len({self.homes[client] for client in clients}) == 1 for clients, _ in stacks):
             by_worker: dict[int, list[Any]] = {}

@@ -1,4 +1,4 @@
-"""What computes in a worker: an engine for some of the clients, and what serves them there."""
+"""Worker of a cluster: an engine for some of the clients, and what serves them there."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -110,7 +110,7 @@ class SpreadWorker:
     def probe(
         self, round: int, step: int, dz: Mapping[int, torch.Tensor], seeds: Sequence[int]
     ) -> dict[int, torch.Tensor]:
-        """Slopes by client."""
+        """Slopes of clients along random directions, by client."""
         return dict(self._engine.probe(round, step, dz, seeds))
 
     def train_local(

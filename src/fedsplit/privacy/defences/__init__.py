@@ -1,1 +1,1 @@
-"""Defences, one file each."""
+"""Defences of clients, one file each."""

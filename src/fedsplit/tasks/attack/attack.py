@@ -1,4 +1,4 @@
-"""What the server of a run, or who sees its messages, can find out about the clients' images and labels."""
+"""Attacks on a run: what its server, or who sees its messages, can find out about images and labels."""
 
 import shutil
 import time

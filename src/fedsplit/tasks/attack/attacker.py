@@ -1,4 +1,4 @@
-"""What an attacker is, what it may look at, and what it leaves: one class for each that can be chosen."""
+"""Attackers, what they may look at, and what they leave: one class for each that can be chosen."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from fedsplit.tasks.attack.scene import Scene
 
 @dataclass(frozen=True)
 class Finding:
-    """What an attacker found out; None stands where it does not look for that.
+    """Findings of an attacker; None stands where it does not look for that.
 
     Args:
         attacker: its name.

@@ -41,7 +41,7 @@ class Channel(ABC):
 
     @abstractmethod
     def deliver(self, x: Tensor, z: Tensor, *, seed: int) -> Delivered:
-        """What arrives of a batch.
+        """Delivery of a batch as the server receives it.
 
         Args:
             x: inputs of the client model, `(b, c, h, w)`.

@@ -100,7 +100,7 @@ class HijackAttack(Attacker):
 
 
 def _received(scene: Scene, parts: RunParts) -> Tensor:
-    """What arrives of the targets from client models as the server made them."""
+    """Smashed data of the targets from client models as the server made them."""
     run, mode = scene.victim.run, scene.setting.mode
     victim = run.victim(run.cut, trained=False)
     victim.client.load_state_dict({**victim.client.state_dict(), **parts.algorithm.client_weights})

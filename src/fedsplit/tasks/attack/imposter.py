@@ -1,4 +1,4 @@
-"""What a server pretends to train while it draws clients towards a model of its own."""
+"""Server that only pretends to train while it draws clients towards a model of its own."""
 
 import copy
 from collections.abc import Mapping, Sequence

@@ -15,7 +15,7 @@ from fedsplit.tasks.attack.victim import Victim
 
 
 class Reconstruct(ABC):
-    """What an attacker has learned: smashed data `(n, ...)` to images `(n, c, h, w)`."""
+    """Function that an attacker has learned: smashed data `(n, ...)` to images `(n, c, h, w)`."""
 
     epochs: int = 0
 

@@ -45,7 +45,7 @@ class _Ridge(Reconstruct):
         return len(self._features) <= self._features.shape[1]
 
     def _inner(self, features: Tensor) -> Tensor:
-        """What the solution is multiplied by: inner products in the dual, else the features themselves."""
+        """Factors of the solution: inner products in the dual, else the features themselves."""
         return features @ self._features.T if self._in_dual else features
 
     @cached_property

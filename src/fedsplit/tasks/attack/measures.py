@@ -72,7 +72,7 @@ def ssim_window(side: int) -> int:
 
 
 def reidentified(originals: Tensor, reconstructions: Tensor) -> Tensor:
-    """Whether the original that a reconstruction is nearest to is its own, bool `(n,)`.
+    """True where the original that a reconstruction is nearest to is its own, bool `(n,)`.
 
     Nearest is the largest cosine, after the mean of all originals was taken from both. A reconstruction that
     is that mean is nearest to none.

@@ -70,7 +70,7 @@ def _mosaic(lines: Sequence[Tensor]) -> NDArray[np.floating]:
 
 
 def row_label(row: AttackRow) -> str:
-    """What was sent, who attacked, and how near the images are, in two lines."""
+    """Label of a row in two lines: what was sent, who attacked, and how near the images are."""
     found = row.finding
     first = "mean image" if found.attacker == "mean" else f"{row.setting.title}: {found.title}"
     if found.psnr is None or found.ssim is None:
@@ -124,7 +124,7 @@ def leakage_figure(rows: Sequence[AttackRow]) -> "Figure":
 
 
 def strongest(rows: Sequence[AttackRow]) -> dict[Setting, Finding]:
-    """Of each setting, the finding with the most similar images; the mean image, which is of none, aside."""
+    """Finding with the most similar images in each setting; the mean image, which is of none, aside."""
     best: dict[Setting, Finding] = {}
     for row in rows:
         ssim, known = row.finding.ssim, best.get(row.setting)

@@ -15,7 +15,7 @@ from fedsplit.tasks.attack.scene import Setting
 
 @dataclass(frozen=True)
 class AttackRow:
-    """What one attacker found out in one setting.
+    """Findings of one attacker in one setting.
 
     Args:
         originals: targets, `(n, c, h, w)`.
@@ -59,7 +59,7 @@ def write_rows(folder: Path, rows: Sequence[AttackRow], about: Mapping[str, obje
 
 
 def rows_table(rows: Sequence[AttackRow]) -> Table:
-    """Rows for a terminal."""
+    """Table of rows for a terminal."""
     table = Table()
     for name in ("cut", "sent as", "attacker"):
         table.add_column(name, no_wrap=True)

@@ -1,4 +1,4 @@
-"""What attackers look at: images, what is received of them, and what is known of the way between."""
+"""Scenes that attackers look at: images, what is received of them, and what is known of the way between."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -167,7 +167,7 @@ class Scenes:
         return seed_of(self.run.seed, f"rounding, {purpose}", step=step)
 
     def _accuracies(self, victim: Victim, channels: Sequence[Channel]) -> list[float]:
-        """Of the server half on what it receives of all test images, as in inference."""
+        """Accuracies of the server half on what it receives of all test images, as in inference."""
         test, hits = self.run.dataset.test, [0] * len(channels)
         for step, batch in enumerate(self.run.batches(test, torch.arange(len(test)), "eval", "test")):
             z = victim.smashed(batch.x, "eval", seed=0)

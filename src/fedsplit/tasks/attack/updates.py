@@ -1,4 +1,4 @@
-"""What weights that clients send back tell of their samples, without smashed data or labels."""
+"""Attack on weights that clients send back, without smashed data or labels."""
 
 from collections.abc import Iterator
 
@@ -144,7 +144,7 @@ def _last_bias(weights: Weights, classes: int) -> str:
 
 
 def _mean_softmax(parts: ClientParts, scene: Scene) -> Tensor:
-    """What the model of the first round says on average of the attacker's images, `(classes,)`."""
+    """Mean prediction of the model of the first round for the attacker's images, `(classes,)`."""
     batches = torch.split(scene.known.inputs, parts.config.training.batch_size)
     client, server = (half.eval() for half in (parts.models.halves.client, parts.models.halves.server))
     try:

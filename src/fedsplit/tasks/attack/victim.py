@@ -1,4 +1,4 @@
-"""What is attacked: a run that has ended, its models cut anywhere, and images."""
+"""Victim of an attack: a run that has ended, its models cut anywhere, and images."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -80,7 +80,7 @@ class AttackedRun:
 
     @property
     def dataset(self) -> ImageDataset:
-        """Its images."""
+        """Dataset of the run's images."""
         assert isinstance(self.data.dataset, ImageDataset)
         return self.data.dataset
 
@@ -101,12 +101,12 @@ class AttackedRun:
 
     @cached_property
     def algorithm(self) -> type[Algorithm]:
-        """What it trained with."""
+        """Algorithm that the run trained with."""
         return find_algorithm(self.config)
 
     @property
     def uploads_smashed_data(self) -> bool:
-        """Whether its clients send smashed data at all."""
+        """True if clients of the run send smashed data at all."""
         return self.algorithm.client_head != "server"
 
     def targets(self, count: int) -> Tensor:
@@ -210,11 +210,11 @@ class Victim:
 
     @property
     def seed(self) -> int:
-        """Of the run."""
+        """Seed of the attacked run."""
         return self.run.seed
 
     def smashed(self, x: Tensor, mode: Mode, *, seed: int) -> Tensor:
-        """What the client model makes of a batch; it stays as it is.
+        """Smashed data of a batch; the client model stays as it is.
 
         Args:
             seed: of what the model draws by itself (dropout), in `train`.
@@ -227,7 +227,7 @@ class Victim:
             return z
 
     def logits(self, z: Tensor) -> Tensor:
-        """What the server model makes of smashed data, in evaluation."""
+        """Logits of the server model for smashed data, in evaluation."""
         with torch.no_grad():
             logits: Tensor = self.server.eval()(compute_format(z))
             return logits

@@ -167,7 +167,7 @@ def _claim(folder: Path, run: bytes, client: int) -> None:
 
 
 def _name(frame: pb.FromServer) -> tuple[int, int, int]:
-    """Of a verb, among all that this server sends this client."""
+    """Name of a verb among all that this server sends this client."""
     return (frame.identity.round, frame.identity.attempt, frame.identity.number)
 
 

@@ -50,7 +50,7 @@ class Membership(TypedDict):
 
 
 class Dialler(ABC):
-    """What dials in; a subclass says what it does on a stream."""
+    """Client or device that dials in; a subclass says what it does on a stream."""
 
     def __init__(self, **who: Unpack[Membership]) -> None:
         self._server, self.client, self._tls, self._own = who["server"], who["client"], who["tls"], who["own"]
@@ -65,7 +65,7 @@ class Dialler(ABC):
 
     @abstractmethod
     def joins(self, run: bytes, welcome: pb.Welcome) -> Mapping[str, pb.Ready | pb.Deployed]:
-        """What this client says that it joins with, by name, once its part of a run is built.
+        """Messages that this client joins with, by name, once its part of a run is built.
 
         Raises:
             Corrupt: no server sends such a plan.
@@ -75,7 +75,7 @@ class Dialler(ABC):
 
     @abstractmethod
     def admit(self, frame: pb.FromServer) -> bool:
-        """See `Assembler`."""
+        """Admit a frame; see `Assembler`."""
 
     @abstractmethod
     def answer(self, parcel: Parcel[pb.FromServer]) -> list[Parcel[pb.FromClient]]:
@@ -191,7 +191,7 @@ class Dialler(ABC):
 
 
 def channel_options(server: str) -> tuple[tuple[str, int], ...]:
-    """Of a channel to a server, `host:port`: one on loopback is reached without a proxy.
+    """Options of a channel to a server, `host:port`: one on loopback is reached without a proxy.
 
     A proxy that the environment names (`http_proxy`, ...) would look for it on a loopback of its own.
     """

@@ -99,7 +99,7 @@ class Worker:
 
     @property
     def samples(self) -> int:
-        """Training samples."""
+        """Number of training samples of the client."""
         return self.run.sample_counts[self.client]
 
     def states(self) -> list[int]:

@@ -1,1 +1,1 @@
-"""What both ends of the network agree on: messages, tensors, plans, TLS."""
+"""Protocol that both ends of the network agree on: messages, tensors, plans, TLS."""

@@ -1,4 +1,4 @@
-"""What `transport=grpc` is given, for who is no transport: a client, and both ends of split inference."""
+"""Arguments of `transport=grpc` for those who are no transport: clients, and both ends of split inference."""
 
 from dataclasses import dataclass
 from typing import Any, Self

@@ -1,4 +1,4 @@
-"""What tensors each message may carry: both sides know it from the plan, and believe nothing else."""
+"""Tensors that each message may carry: both sides know them from the plan, and believe nothing else."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -125,7 +125,7 @@ class Expectations:
         return [smashed, labels] if self.trunk_shape is None else [smashed]
 
     def trunk_output(self, samples: int) -> list[Expected]:
-        """What the trunk makes of a batch of so many samples, to a client with a tail.
+        """Outputs of the trunk for a batch of so many samples, to a client with a tail.
 
         Raises:
             Corrupt: clients of this run hold none.
@@ -214,7 +214,7 @@ class Expectations:
         return max(sum(each.codec.largest(each.shape, each.dtype) for each in tensors) for tensors in sent)
 
     def cut_number(self, kind: TensorKind) -> pb.Codec:
-        """Of the codec of smashed data or cut gradients."""
+        """Number of the codec of smashed data or cut gradients."""
         if self._codecs.codec(kind).lossless:
             return pb.EXACT
         return pb.SMASHED if kind in ("smashed", "trunk_output") else pb.CUT_GRADIENT

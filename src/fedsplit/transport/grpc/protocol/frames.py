@@ -47,11 +47,11 @@ class Parcel(Generic[Frame]):
 
     @property
     def size(self) -> int:
-        """Bytes of all payloads."""
+        """Number of bytes of all payloads."""
         return sum(map(len, self.payloads))
 
     def frames(self) -> Iterator[Frame]:
-        """The message, then chunks."""
+        """Frames of the parcel: the message, then chunks."""
         yield self.head
         for content in _chunks(self.payloads):
             frame = type(self.head)(identity=self.head.identity)
@@ -139,7 +139,7 @@ class Assembler(Generic[Frame]):
 
 
 def one_line(text: str) -> str:
-    """What the other end says, fit for a line of a log or a terminal."""
+    """Text from the other end, fit for a line of a log or a terminal."""
     shown = "".join(each if each.isprintable() else " " for each in text[:_MOST_TOLD])
     return shown + ("..." if len(text) > _MOST_TOLD else "")
 
@@ -162,13 +162,13 @@ _LARGEST = torch.finfo(torch.float32).max
 
 
 class Decodes(Protocol):
-    """What a receiver asks of a codec."""
+    """Part of a codec that a receiver needs."""
 
     def decode(self, message: Message) -> Tensor:
-        """See `Codec.decode`."""
+        """Tensor of a message; see `Codec.decode`."""
 
     def largest(self, shape: Sequence[int], dtype: torch.dtype) -> int:
-        """See `Codec.largest`."""
+        """Largest payload of such a tensor; see `Codec.largest`."""
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ def decoded(parcel: Parcel[Frame], expected: Sequence[Expected]) -> dict[str, Te
 def announced(
     name: str, number: pb.Codec, message: Message, *, signal: float = 0.0, noise: float = 0.0
 ) -> pb.Tensor:
-    """What goes before the payload of a tensor."""
+    """Announcement that goes before the payload of a tensor."""
     return pb.Tensor(
         name=name,
         codec=number,

@@ -1,4 +1,4 @@
-"""What a client is told of a run: choices of its own configuration groups, and plain values for their keys.
+"""Plan of a run as a client is sent it: choices of its own groups, and plain values for their keys.
 
 No class or function is ever named over the wire: a client composes its configuration from what it has
 installed itself, and refuses all else.
@@ -154,7 +154,7 @@ def tell_of_data(plan: pb.Plan, dataset: Dataset) -> None:
 
 
 def preparation(plan: pb.Plan) -> Callable[[Dataset], Dataset]:
-    """What prepares the data of a client as those of the run are.
+    """Function that prepares the data of a client as those of the run are.
 
     It raises `UserError` where the data are not what the run is about.
 
@@ -246,7 +246,7 @@ _MOST_COMPOSED = 64
 
 
 def _of_choices(choices: Mapping[str, str]) -> RunConfig:
-    """What this installation makes of choices, composed once: that takes longer than all else of a client."""
+    """Configuration that this installation makes of choices, composed once, as it takes long."""
     named = tuple(sorted(choices.items()))
     key: Choices = (own_directory(), *named)
     if key not in _COMPOSED:
@@ -258,7 +258,7 @@ def _of_choices(choices: Mapping[str, str]) -> RunConfig:
 
 
 def compositions() -> Mapping[Choices, RunConfig]:
-    """What this process has composed of plans, for `take_over` in another process of this installation."""
+    """Configurations that this process has composed of plans, for `take_over` in another process."""
     return _COMPOSED
 
 
@@ -291,7 +291,7 @@ def configuration_of_client(plan: pb.Plan, client: int, own: Mapping[str, object
 
 
 def _is_key(name: object) -> bool:
-    """Whether a mapping may have such a key; those with a line in front mean something to Hydra."""
+    """True if a mapping may have such a key; those with a line in front mean something to Hydra."""
     return isinstance(name, str) and bool(_KEY.fullmatch(name)) and not name.startswith("_")
 
 
@@ -302,7 +302,7 @@ def _checked_key(name: str) -> str:
 
 
 def _is_plain(text: str) -> bool:
-    """Whether a text stands for itself: an interpolation would be looked up, also in the environment."""
+    """True if a text stands for itself: an interpolation would be looked up, also in the environment."""
     return text.isprintable() and len(text) <= _LONGEST and "${" not in text and text != "???"
 
 

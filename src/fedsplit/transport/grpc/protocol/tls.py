@@ -27,7 +27,7 @@ _LONGEST_NAME = 253  # RFC 1035, without the dot of the root
 
 
 def is_loopback(host: Host) -> bool:
-    """Whether a host is this machine alone; a name other than `localhost` is not looked up."""
+    """True if a host is this machine alone; a name other than `localhost` is not looked up."""
     return host == "localhost" if isinstance(host, str) else host.is_loopback
 
 
@@ -75,7 +75,7 @@ class Tls:
 
     @classmethod
     def read(cls, directory: Path | str, key: str = "transport.tls") -> "Tls":
-        """What `certificate.pem`, `key.pem` and `ca.pem` of a directory hold, checked.
+        """Checked contents of `certificate.pem`, `key.pem` and `ca.pem` of a directory.
 
         Raises:
             UserError: one of them is missing, cannot be read, has expired or is not yet valid; the private
@@ -175,7 +175,7 @@ def require_tls_beyond_loopback(address: str, tls: Tls | None, key: str = "trans
 
 
 def content(path: Path, key: str) -> bytes:
-    """What a file holds; `UserError` where it cannot be read."""
+    """Content of a file; `UserError` where it cannot be read."""
     with in_one_line(key, path, "cannot be read"):
         return path.read_bytes()
 
@@ -207,7 +207,7 @@ def private_key_in(pem: bytes, path: Path, key: str) -> PrivateKeyTypes:
 
 
 def _issued(chain: list[x509.Certificate], authorities: list[x509.Certificate]) -> bool:
-    """Whether each certificate was issued by the next, and the last by one of the authorities."""
+    """True if each certificate was issued by the next, and the last by one of the authorities."""
     issuers = [*([issuer] for issuer in chain[1:]), authorities]
     return all(
         any(_issued_directly(certificate, issuer) for issuer in possible)

@@ -102,7 +102,7 @@ class Hub(TrainingStreams):
     def answers(
         self, clients: Iterable[int], *, until: float | None, enough: int | None
     ) -> dict[int, list[Answer]]:
-        """What clients answered, each up to its `Done`, in the order of `clients`.
+        """Answers of clients, each up to its `Done`, in the order of `clients`.
 
         Args:
             clients: all of them were asked.
@@ -187,6 +187,6 @@ class Hub(TrainingStreams):
 
 
 def listed(clients: Sequence[int]) -> str:
-    """Of clients, at least one: `client 3`, or `clients 3, 4`."""
+    """Names of clients, at least one: `client 3`, or `clients 3, 4`."""
     shown = ", ".join(map(str, clients[:10])) + (", ..." if len(clients) > 10 else "")
     return f"client{'s' if len(clients) > 1 else ''} {shown}"

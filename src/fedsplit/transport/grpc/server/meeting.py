@@ -1,4 +1,4 @@
-"""What a server lets streams into: a hub of clients that train, or of devices that do split inference."""
+"""Entrance of a server, which lets streams into a hub of clients that train, or of devices that infer."""
 
 import threading
 import time
@@ -36,12 +36,12 @@ class Link:
         self._outbox.put(None)
 
     def cut(self) -> None:
-        """End the stream now."""
+        """End the stream at once."""
         self.close()
         self._cancel()
 
     def frames(self) -> Iterator[pb.FromServer]:
-        """What is sent, as it comes, until the end."""
+        """Frames that are sent, as they come, until the end."""
         while (parcel := self._outbox.get()) is not None:
             yield from parcel.frames()
 
@@ -152,7 +152,7 @@ class Reminder:
         self._told = time.monotonic()
 
     def is_due(self) -> bool:
-        """Whether nothing was told for `TELL_S`; then it counts as told now."""
+        """True if nothing was told for `TELL_S`; then it counts as told now."""
         now = time.monotonic()
         if now - self._told < TELL_S:
             return False

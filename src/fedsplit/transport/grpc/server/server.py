@@ -102,7 +102,7 @@ class TurnedAway:
             _LOG.warning("%s streams were refused or closed so far, the last: %s", self._told, line)
 
     def sum_up(self) -> None:
-        """At the end: how many there were, where not all were told."""
+        """Tell at the end how many there were, where not all were told."""
         with self._lock:
             count, told, self._told = self._count, self._told, self._count
         if count > told:
@@ -133,7 +133,7 @@ class Federation(federation_pb2_grpc.FederationServicer):
         self._welcome = pb.Welcome(server=token_bytes(16), plan=plan)
 
     def sum_up(self) -> None:
-        """At the end: tell how many streams were refused or closed, where not each was told."""
+        """Tell at the end how many streams were refused or closed, where not each was told."""
         self._turned_away.sum_up()
 
     def Attend(  # noqa: N802  (the name of the protocol)

@@ -53,7 +53,7 @@ class PendingVerb:
     done: bool = False
 
     def waits_for(self, answer: pb.FromClient) -> bool:
-        """Whether a message answers this verb, and did not come before."""
+        """True if a message answers this verb, and did not come before."""
         came, verb = answer.identity, self.verb.head.identity
         same = (came.run, came.client, came.round, came.attempt, came.number) == (
             *(verb.run, verb.client, verb.round),
@@ -84,7 +84,7 @@ class TrainingSession(Session):
 
     @property
     def is_done(self) -> bool:
-        """Whether it has answered what it was asked."""
+        """True if the client has answered what it was asked."""
         return self.pending is not None and self.pending.done
 
 
