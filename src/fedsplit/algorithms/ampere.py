@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from itertools import count
 
+from typing_extensions import override
+
 from fedsplit.algorithms.algorithm import Exposure, RoundMetrics, Start
 from fedsplit.algorithms.local_loss import LocalLoss
 from fedsplit.algorithms.pooling import pooled, pooled_loss, shuffled
@@ -50,9 +52,11 @@ class Ampere(LocalLoss):
         self.uploads: dict[int, Uploads] = {}
         """Uploads of each round, by its number."""
 
+    @override
     def evaluated_auxiliary(self) -> Weights | None:
         return None if self.uploads else self.auxiliary
 
+    @override
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
         if t < self.device_rounds:
             locally = self.train_clients(cohort)
@@ -68,6 +72,7 @@ class Ampere(LocalLoss):
         return RoundMetrics(train_loss=pooled_loss(losses))
 
     @staticmethod
+    @override
     def round_load(terms: RoundLoad) -> float:
         """Bytes of a round of federated training; see `upload_load` for the one after these."""
         return terms.exchanged(terms.client) + terms.exchanged(terms.auxiliary)
@@ -95,12 +100,14 @@ class Ampere(LocalLoss):
         kept = self.memory.keep({"z": pool.z, "y": pool.y})
         self.uploads[t] = Uploads(new, len(uploads), Settled(kept))
 
+    @override
     def exposure(self, t: int, client: int, *, steps: int, epochs: int) -> Exposure:
         if t < self.device_rounds:
             return Exposure((), range(steps))
         uploaded = t in self.uploads and client in self.uploads[t].clients
         return Exposure(range(steps // epochs) if uploaded else (), ())
 
+    @override
     def state(self) -> State:
         uploads = {
             str(t): {"clients": each.clients, "batches": each.batches, "samples": each.samples}
@@ -108,6 +115,7 @@ class Ampere(LocalLoss):
         }
         return super().state() | {"uploads": uploads}
 
+    @override
     def load_state(self, state: State) -> None:
         super().load_state(state)
         device = next(iter(self.server.weights().values())).device

@@ -1,5 +1,7 @@
 """Server side of algorithms that keep a copy of the server model for each client."""
 
+from typing_extensions import override
+
 from fedsplit.algorithms.algorithm import Algorithm, Start
 from fedsplit.parties.cohort import Cohort
 from fedsplit.state.state import State
@@ -25,12 +27,15 @@ class CopiedServer(Algorithm):
         """Make the average of the copies of a cohort's clients the server model."""
         self.server.load(average(self.copies.weights(cohort.clients), cohort.sample_counts))
 
+    @override
     def forget_clients(self) -> None:
         self.copies.forget()
 
+    @override
     def state(self) -> State:
         return super().state() | {"copies": self.copies.state()}
 
+    @override
     def load_state(self, state: State) -> None:
         super().load_state(state)
         self.copies.load_state(state["copies"])

@@ -1,5 +1,7 @@
 """The algorithm CSE-FSL: clients train on an auxiliary loss, the server on their uploads."""
 
+from typing_extensions import override
+
 from fedsplit.algorithms.algorithm import Exposure, RoundMetrics, Start
 from fedsplit.algorithms.local_loss import LocalLoss
 from fedsplit.algorithms.round_load import RoundLoad
@@ -28,6 +30,7 @@ class CseFsl(LocalLoss):
         super().__init__(start)
         self.server_update_interval = server_update_interval
 
+    @override
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
         locally = self.train_clients(cohort, upload_interval=self.server_update_interval)
         globally = [self.step_server(t, upload) for upload in locally.uploads]
@@ -36,6 +39,7 @@ class CseFsl(LocalLoss):
         return RoundMetrics(train_loss=mean_loss(globally))
 
     @staticmethod
+    @override
     def round_load(terms: RoundLoad) -> float:
         return (
             terms.exchanged(terms.client)
@@ -43,6 +47,7 @@ class CseFsl(LocalLoss):
             + terms.exchanged(terms.auxiliary)
         )
 
+    @override
     def exposure(self, t: int, client: int, *, steps: int, epochs: int) -> Exposure:
         return Exposure(range(0, steps, self.server_update_interval), range(steps))
 

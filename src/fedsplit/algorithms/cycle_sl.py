@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.algorithms.algorithm import Start
 from fedsplit.algorithms.minibatch_sfl import MinibatchSfl
@@ -32,6 +33,7 @@ class CycleSl(MinibatchSfl):
     def __init__(self, start: Start) -> None:
         super().__init__(start, scale="own")
 
+    @override
     def step_server(self, t: int, uploads: Sequence[Upload]) -> tuple[list[BatchLoss], Mapping[int, Tensor]]:
         """Step the server on shuffled mini-batches of a local step; then the cut gradients, by client."""
         draw = generator(self.seed, "resampled smashed data", round=t, step=uploads[0].step)

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.algorithms.algorithm import Start
 from fedsplit.algorithms.fed_opt import FedOpt
@@ -35,6 +36,7 @@ class FedAdam(FedOpt):
         self.betas, self.tau = betas, tau
         self.second: Weights = {name: torch.full_like(each, tau**2) for name, each in self.first.items()}
 
+    @override
     def moved(self, name: str, difference: Tensor) -> Tensor:
         kept = self.betas[0]
         self.first[name] = kept * self.first[name] + (1 - kept) * difference
@@ -45,9 +47,11 @@ class FedAdam(FedOpt):
         """`v` after a round, from `v` before it and the square of the averaged difference."""
         return self.betas[1] * second + (1 - self.betas[1]) * square
 
+    @override
     def state(self) -> State:
         return super().state() | {"second": self.second}
 
+    @override
     def load_state(self, state: State) -> None:
         super().load_state(state)
         self.second = placed(state["second"], self.second)

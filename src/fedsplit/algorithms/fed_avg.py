@@ -1,5 +1,7 @@
 """The algorithm FedAvg: local training of the whole model, and averages."""
 
+from typing_extensions import override
+
 from fedsplit.algorithms.algorithm import Algorithm, RoundMetrics
 from fedsplit.algorithms.round_load import RoundLoad
 from fedsplit.network.timelines.fed_avg import FedAvgTimeline
@@ -22,9 +24,11 @@ class FedAvg(Algorithm):
     place = 0
 
     @staticmethod
+    @override
     def round_load(terms: RoundLoad) -> float:
         return terms.exchanged({**terms.client, **terms.server})
 
+    @override
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
         cohort.install("full", self.full_weights())
         locally = cohort.train_local(LocalWork(train_head=True))

@@ -1,6 +1,7 @@
 """The algorithm FedAvgM: FedAvg with momentum at the server."""
 
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.algorithms.algorithm import Start
 from fedsplit.algorithms.fed_opt import FedOpt
@@ -28,6 +29,7 @@ class FedAvgM(FedOpt):
         super().__init__(start, server_lr=server_lr)
         self.momentum = momentum
 
+    @override
     def moved(self, name: str, difference: Tensor) -> Tensor:
         self.first[name] = self.momentum * self.first[name] + difference
         return self.server_lr * self.first[name]

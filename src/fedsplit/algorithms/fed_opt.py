@@ -4,6 +4,7 @@ from abc import abstractmethod
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.algorithms.algorithm import RoundMetrics, Start
 from fedsplit.algorithms.fed_avg import FedAvg
@@ -43,6 +44,7 @@ class FedOpt(FedAvg):
             difference: from the round's weights to the average of what clients made of them.
         """
 
+    @override
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
         before = self.full_weights()
         metrics = super().run_round(t, cohort)
@@ -55,9 +57,11 @@ class FedOpt(FedAvg):
         self.server.load(full)
         return metrics
 
+    @override
     def state(self) -> State:
         return super().state() | {"first": self.first}
 
+    @override
     def load_state(self, state: State) -> None:
         super().load_state(state)
         self.first = placed(state["first"], self.first)

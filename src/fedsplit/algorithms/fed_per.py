@@ -1,5 +1,7 @@
 """The algorithm FedPer: each client keeps the last layers for itself."""
 
+from typing_extensions import override
+
 from fedsplit.algorithms.algorithm import RoundMetrics
 from fedsplit.algorithms.fed_avg import FedAvg
 from fedsplit.algorithms.round_load import RoundLoad
@@ -20,9 +22,11 @@ class FedPer(FedAvg):
     place = 16
 
     @staticmethod
+    @override
     def round_load(terms: RoundLoad) -> float:
         return terms.exchanged(terms.client)
 
+    @override
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
         cohort.install("client", self.client_weights)
         locally = cohort.train_local(LocalWork(train_head=True))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.algorithms.fed_avg import FedAvg
 from fedsplit.computing.steppable import Steppable
@@ -22,6 +23,7 @@ class Prox(LocalRule):
     def __init__(self, *, mu: NonNegativeFloat) -> None:
         self.mu = mu
 
+    @override
     def corrected(self, gradients: Sequence[Tensor], model: Steppable) -> Sequence[Tensor]:
         weights = zip(gradients, model.trained.values(), model.anchor.values(), strict=True)
         return [gradient + self.mu * (own.detach() - first) for gradient, own, first in weights]

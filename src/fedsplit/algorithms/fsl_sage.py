@@ -5,6 +5,7 @@ from math import isfinite
 from typing import Literal, TypeAlias
 
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.algorithms.algorithm import RoundMetrics, Start
 from fedsplit.algorithms.cse_fsl import CseFsl
@@ -80,9 +81,11 @@ class FslSage(CseFsl):
         self.alignment = start.alignment
 
     @property
+    @override
     def trains_head(self) -> bool:
         return self.warm_start > 0
 
+    @override
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
         if t < self.warm_start:
             return super().run_round(t, cohort)
@@ -114,6 +117,7 @@ class FslSage(CseFsl):
         return RoundMetrics(train_loss=mean_loss(losses))
 
     @staticmethod
+    @override
     def round_load(terms: RoundLoad) -> float:
         return (
             terms.exchanged(terms.client)
@@ -130,6 +134,7 @@ class FslSage(CseFsl):
             return t + 1 >= 2 * (last + 1)
         return self.align_error is not None and self._errors[client] > self.align_error
 
+    @override
     def step_server(self, t: int, upload: Upload) -> BatchLoss:
         return self._step_server(t, upload)[0]
 
@@ -151,20 +156,24 @@ class FslSage(CseFsl):
             error = known.relative if known else self.alignment.error([client], t, self.server)
             self._errors[client] = error if error is not None and isfinite(error) else 0.0
 
+    @override
     def gradient_error(self, t: int, clients: Collection[int]) -> float | None:
         """See `Algorithm.gradient_error`: on the clients' rings, against the server as it is now."""
         return self.alignment.error(clients, t, self.server)
 
+    @override
     def auxiliary_weights(self) -> dict[str, Weights]:
         aligned = self.alignment.auxiliary_weights()
         if not aligned:  # the run ended in its warm start
             return super().auxiliary_weights()
         return {f"auxiliary-{client}": weights for client, weights in aligned.items()}
 
+    @override
     def state(self) -> State:
         errors = {str(client): error for client, error in self._errors.items()}
         return super().state() | {"alignment": self.alignment.state(), "errors": errors}
 
+    @override
     def load_state(self, state: State) -> None:
         super().load_state(state)
         self.alignment.load_state(state["alignment"])

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.algorithms.cse_fsl import CseFsl
 from fedsplit.config.values import PositiveFloat, PositiveInt
@@ -23,6 +24,7 @@ class ZerothOrder(LocalRule):
         self.mu, self.probes, self.passes = mu, probes, 1 + probes
 
     @torch.no_grad()
+    @override
     def gradients(self, batch: LocalBatch) -> LocalGradients:
         body, head, seeds = batch.body, batch.head, batch.seeds
 

@@ -5,6 +5,7 @@ from itertools import count
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.algorithms.algorithm import RoundMetrics, Start
 from fedsplit.algorithms.minibatch_sfl import MinibatchSfl
@@ -34,6 +35,7 @@ class ProjectedProbes(LocalRule):
         self.mu, self.probes, self.passes = mu, probes, 1 + probes
 
     @torch.no_grad()
+    @override
     def slopes(
         self, body: Steppable, x: Tensor, z: Tensor, dz: Tensor, seeds: Sequence[int], *, seed: Seed
     ) -> Tensor:
@@ -49,6 +51,7 @@ class ProjectedProbes(LocalRule):
         return torch.stack(found, -1)
 
     @torch.no_grad()
+    @override
     def estimate(self, body: Steppable, seeds: Sequence[int], slopes: Tensor) -> Sequence[Tensor]:
         found = [torch.zeros_like(own) for own in _of_one_client(body)]
         for probe, slope in zip(seeds, slopes / (self.mu * self.probes), strict=True):
@@ -101,9 +104,11 @@ class HoSfl(MinibatchSfl):
         """Clients that hold the shared client model as it is now."""
 
     @staticmethod
+    @override
     def round_load(terms: RoundLoad, *, probes: int = 8) -> float:
         return terms.uploads() + terms.cut_gradients() + terms.seeds_and_scalars(probes) + terms.joined()
 
+    @override
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
         joining = [client for client in cohort.clients if client not in self.holders]
         if joining:
@@ -128,13 +133,16 @@ class HoSfl(MinibatchSfl):
         """Seed of a direction, in 31 bits."""
         return seed_of(self.seed, "probe", round=t, step=step, epoch=probe) % 2**31
 
+    @override
     def forget_clients(self) -> None:
         self.holders = set()
         self.shared.forget()
 
+    @override
     def state(self) -> State:
         return super().state() | {"shared": self.shared.state(), "holders": sorted(self.holders)}
 
+    @override
     def load_state(self, state: State) -> None:
         super().load_state(state)
         self.shared.load_state(state["shared"])

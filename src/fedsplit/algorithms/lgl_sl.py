@@ -2,6 +2,8 @@
 
 from itertools import groupby
 
+from typing_extensions import override
+
 from fedsplit.algorithms.algorithm import Exposure, RoundMetrics
 from fedsplit.algorithms.copied_server import CopiedServer
 from fedsplit.algorithms.local_loss import LocalLoss
@@ -29,6 +31,7 @@ class LglSl(CopiedServer, LocalLoss):
     label = "LGL-SL"
     place = 8
 
+    @override
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
         self.load_copies(cohort)
         locally = self.train_clients(cohort, upload_interval=1, in_order=False)
@@ -41,8 +44,10 @@ class LglSl(CopiedServer, LocalLoss):
         return RoundMetrics(train_loss=mean_loss(globally))
 
     @staticmethod
+    @override
     def round_load(terms: RoundLoad) -> float:
         return terms.exchanged(terms.client) + terms.uploads() + terms.exchanged(terms.auxiliary)
 
+    @override
     def exposure(self, t: int, client: int, *, steps: int, epochs: int) -> Exposure:
         return Exposure(range(steps), range(steps))

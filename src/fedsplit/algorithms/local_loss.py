@@ -2,6 +2,8 @@
 
 from typing import ClassVar
 
+from typing_extensions import override
+
 from fedsplit.algorithms.algorithm import Algorithm, ClientHead, Start
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.messages import LocalTraining, LocalWork
@@ -38,12 +40,15 @@ class LocalLoss(Algorithm):
         self.client_weights = average(cohort.weights("client"), cohort.sample_counts)
         self.auxiliary = average(cohort.weights("auxiliary"), cohort.sample_counts)
 
+    @override
     def auxiliary_weights(self) -> dict[str, Weights]:
         return {"auxiliary": self.auxiliary}
 
+    @override
     def state(self) -> State:
         return super().state() | {"auxiliary": self.auxiliary}
 
+    @override
     def load_state(self, state: State) -> None:
         super().load_state(state)
         self.auxiliary = dict(state["auxiliary"])

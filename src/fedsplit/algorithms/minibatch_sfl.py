@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.algorithms.algorithm import Algorithm, RoundMetrics, Start
 from fedsplit.algorithms.pooling import pooled, pooled_loss
@@ -42,9 +43,11 @@ class MinibatchSfl(Algorithm):
         self.scale = scale
 
     @staticmethod
+    @override
     def round_load(terms: RoundLoad) -> float:
         return terms.exchanged(terms.client) + terms.uploads() + terms.cut_gradients()
 
+    @override
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
         cohort.install("client", self.client_weights)
         losses: list[BatchLoss] = []

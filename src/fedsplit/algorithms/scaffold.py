@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.algorithms.algorithm import RoundMetrics, Start
 from fedsplit.algorithms.fed_avg import FedAvg
@@ -26,6 +27,7 @@ class ControlVariates(LocalRule):
 
     keeps = ("correction", "total")
 
+    @override
     def corrected(self, gradients: Sequence[Tensor], model: Steppable) -> Sequence[Tensor]:
         corrections = model.kept["correction"].values()
         found = [each + correction for each, correction in zip(gradients, corrections, strict=True)]
@@ -33,12 +35,14 @@ class ControlVariates(LocalRule):
             total.add_(each)
         return found
 
+    @override
     def receive(self, kept: Kept, control_variates: Weights, steps: int) -> None:
         for name, total in kept["total"].items():
             own = total / steps - kept["correction"][name]
             kept["correction"][name].copy_(control_variates[name] - own)
             total.zero_()
 
+    @override
     def control_variates(self, kept: Kept, steps: int) -> Weights:
         return {name: total / steps for name, total in kept["total"].items()}
 
@@ -69,9 +73,11 @@ class Scaffold(FedAvg):
         """c, by parameter."""
 
     @staticmethod
+    @override
     def round_load(terms: RoundLoad) -> float:
         return FedAvg.round_load(terms) + terms.exchanged(terms.parameters)
 
+    @override
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
         cohort.install("control", self.control)
         metrics = super().run_round(t, cohort)
@@ -80,9 +86,11 @@ class Scaffold(FedAvg):
         self.control = {name: c + fraction * (means[name] - c) for name, c in self.control.items()}
         return metrics
 
+    @override
     def state(self) -> State:
         return super().state() | {"control": self.control}
 
+    @override
     def load_state(self, state: State) -> None:
         super().load_state(state)
         self.control = placed(state["control"], self.control)

@@ -5,6 +5,7 @@ from itertools import count
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.algorithms.algorithm import RoundMetrics, Start
 from fedsplit.algorithms.minibatch_sfl import MinibatchSfl
@@ -46,6 +47,7 @@ class Sglr(MinibatchSfl):
         self.alpha, self.phi = alpha, phi
 
     @staticmethod
+    @override
     def round_load(terms: RoundLoad, *, phi: float = 0.5) -> float:
         cohort = terms.population.cohort
         shared = receivers_of(cohort, phi)
@@ -53,6 +55,7 @@ class Sglr(MinibatchSfl):
         load += (1 - shared / cohort) * terms.cut_gradients()
         return load + (terms.shared_gradients(shared) if shared else 0.0)
 
+    @override
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
         cohort.install("client", self.client_weights)
         receivers = self.drawn_receivers(t, cohort)

@@ -2,6 +2,8 @@
 
 from itertools import count
 
+from typing_extensions import override
+
 from fedsplit.algorithms.algorithm import RoundMetrics
 from fedsplit.algorithms.copied_server import CopiedServer
 from fedsplit.algorithms.round_load import RoundLoad
@@ -27,6 +29,7 @@ class SplitFedV1(CopiedServer):
     label = "SplitFed v1"
     place = 1
 
+    @override
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
         cohort.install("client", self.client_weights)
         losses = self.train_copies(t, cohort)
@@ -48,5 +51,6 @@ class SplitFedV1(CopiedServer):
         return losses
 
     @staticmethod
+    @override
     def round_load(terms: RoundLoad) -> float:
         return terms.exchanged(terms.client) + terms.uploads() + terms.cut_gradients()

@@ -3,6 +3,7 @@
 from itertools import count
 
 import torch
+from typing_extensions import override
 
 from fedsplit.algorithms.algorithm import Algorithm, RoundMetrics
 from fedsplit.algorithms.round_load import RoundLoad
@@ -28,9 +29,11 @@ class SplitFedV2(Algorithm):
     place = 2
 
     @staticmethod
+    @override
     def round_load(terms: RoundLoad) -> float:
         return terms.exchanged(terms.client) + terms.uploads() + terms.cut_gradients()
 
+    @override
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
         cohort.install("client", self.client_weights)
         losses: list[BatchLoss] = []

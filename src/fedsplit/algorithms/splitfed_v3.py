@@ -1,5 +1,7 @@
 """The algorithm SplitFed v3: client models that are not averaged."""
 
+from typing_extensions import override
+
 from fedsplit.algorithms.algorithm import RoundMetrics
 from fedsplit.algorithms.round_load import RoundLoad
 from fedsplit.algorithms.splitfed_v1 import SplitFedV1
@@ -18,9 +20,11 @@ class SplitFedV3(SplitFedV1):
     label = "SplitFed v3"
     place = 15
 
+    @override
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
         return RoundMetrics(train_loss=mean_loss(self.train_copies(t, cohort)))
 
     @staticmethod
+    @override
     def round_load(terms: RoundLoad) -> float:
         return terms.uploads() + terms.cut_gradients()

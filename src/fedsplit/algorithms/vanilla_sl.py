@@ -1,5 +1,7 @@
 """The algorithm of split learning with one client model that is handed on."""
 
+from typing_extensions import override
+
 from fedsplit.algorithms.algorithm import RoundMetrics
 from fedsplit.algorithms.splitfed_v2 import SplitFedV2
 from fedsplit.network.timelines.vanilla_sl import VanillaSlTimeline
@@ -23,6 +25,7 @@ class VanillaSl(SplitFedV2):
     label = "Vanilla SL"
     place = 5
 
+    @override
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
         losses: list[BatchLoss] = []
         for client in self.drawn_order(t, cohort):

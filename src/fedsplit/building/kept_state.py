@@ -7,6 +7,7 @@ from math import exp, log1p, prod
 from tempfile import gettempdir
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 from fedsplit.building.parts import RunParts
 from fedsplit.errors import UserError
@@ -61,6 +62,7 @@ class KeptState:
         """Number of bytes of a checkpoint."""
         return self.memory + self.mapped
 
+    @override
     def __str__(self) -> str:
         files = f" and {_size(self.mapped)} in mapped files" if self.mapped else ""
         return (

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import yaml
+from typing_extensions import override
 
 from fedsplit.config.commands import command
 from fedsplit.errors import UserError
@@ -39,6 +40,7 @@ figures, whose keys docs/plots.md explains:
 class _Parser(ArgumentParser):
     given: Sequence[str] = ()
 
+    @override
     def error(self, message: str) -> NoReturn:
         raise UserError("arguments", " ".join(self.given), message)
 

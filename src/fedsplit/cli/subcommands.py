@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from typing_extensions import override
+
 from fedsplit.config.choices import FLAG, directories, file_of, names_of
 from fedsplit.config.commands import command
 from fedsplit.errors import UserError
@@ -16,6 +18,7 @@ from fedsplit.reports.summary import list_table, print_summary
 
 
 class _Parser(ArgumentParser):
+    @override
     def error(self, message: str) -> NoReturn:
         raise UserError("arguments", " ".join(sys.argv[1:]), message)
 

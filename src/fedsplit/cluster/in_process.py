@@ -5,6 +5,8 @@ from copy import deepcopy
 from time import perf_counter
 from typing import Any
 
+from typing_extensions import override
+
 from fedsplit.cluster.packing import pack, unpack
 from fedsplit.config.values import PositiveInt
 from fedsplit.errors import RunFailed
@@ -22,6 +24,7 @@ class InProcess(Cluster):
     def __init__(self, *, workers: PositiveInt, min_workers: PositiveInt = 1) -> None:
         self._count, self._min_workers = workers, min_workers
 
+    @override
     def spawn(self, needs: Needs) -> "InProcessWorkers":
         return InProcessWorkers(self._count, self._min_workers)
 
@@ -42,9 +45,11 @@ class InProcessWorkers(Workers):
         self._lost: set[int] = set()
 
     @property
+    @override
     def present(self) -> Sequence[int]:
         return sorted(self.there)
 
+    @override
     def start(self, build: Build, *given: Any) -> None:
         packed = pack(given)
         self._begin = (build, packed)
@@ -55,6 +60,7 @@ class InProcessWorkers(Workers):
         build, packed = self._begin
         return build(*unpack(packed, shared=True))
 
+    @override
     def ask(self, worker: int, verb: str, *arguments: Any) -> PendingAnswer:
         self.asked.append(verb)
         if (verbs := self.dies.get(worker)) and verbs[0] == verb:
@@ -73,9 +79,11 @@ class InProcessWorkers(Workers):
         busy[worker] = busy.get(worker, 0.0) + perf_counter() - began
         return PendingAnswer(worker, (deepcopy(pack(answer)),))
 
+    @override
     def share(self, value: Any) -> Shared:
         return Shared(deepcopy(pack(value)))
 
+    @override
     def gather(self, pending: Sequence[PendingAnswer]) -> list[Any]:
         answers = []
         for each in pending:
@@ -86,6 +94,7 @@ class InProcessWorkers(Workers):
             answers.append(unpack(each.handle[0]))  # type: ignore[index]
         return answers
 
+    @override
     def recover(self) -> None:
         for worker in self._lost:
             del self.there[worker]
@@ -97,5 +106,6 @@ class InProcessWorkers(Workers):
             told = f"{len(self.there)} workers are left, and cluster.min_workers is {self.min_workers}"
             raise RunFailed(told)
 
+    @override
     def stop(self) -> None:
         self.there = {}

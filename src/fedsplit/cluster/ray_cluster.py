@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from typing_extensions import override
+
 from fedsplit.cluster.ray_workers import RayWorkers
 from fedsplit.config.values import NonNegativeFloat, PositiveFloat, PositiveInt
 from fedsplit.parties.workers import Cluster, Needs, WorkerSize
@@ -32,6 +34,7 @@ class RayCluster(Cluster):
     gpus_per_worker: NonNegativeFloat | None
     object_store_mb: PositiveInt | None
 
+    @override
     def spawn(self, needs: Needs) -> RayWorkers:
         on_gpu = needs.device.type == "cuda"
         size = WorkerSize(

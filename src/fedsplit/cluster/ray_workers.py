@@ -17,6 +17,8 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reads it when it is imported
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # or it warns of a change of its own
 
@@ -93,9 +95,11 @@ class RayWorkers(Workers):
         """Arguments of `RemoteWorker.begin`; data in shared memory live as long as this."""
 
     @property
+    @override
     def present(self) -> Sequence[int]:
         return sorted(self._actors)
 
+    @override
     def start(self, build: Build, *given: Any) -> None:
         packed = pack(given)
         logging.getLogger("ray").setLevel(logging.ERROR)
@@ -184,15 +188,18 @@ class RayWorkers(Workers):
         self._actors |= {worker: actors[worker] for worker in nodes}
         return nodes
 
+    @override
     def ask(self, worker: int, verb: str, *arguments: Any) -> PendingAnswer:
         sent = [each.handle if isinstance(each, Shared) else pack(each) for each in arguments]
         handle = self._actors[worker].do.remote(verb, *sent)
         self._waiting[handle] = None
         return PendingAnswer(worker, handle)
 
+    @override
     def share(self, value: Any) -> Shared:
         return Shared(ray.put(pack(value)))
 
+    @override
     def gather(self, pending: Sequence[PendingAnswer]) -> list[Any]:
         return [self._answer(each) for each in pending]
 
@@ -211,6 +218,7 @@ class RayWorkers(Workers):
         busy[pending.worker] = busy.get(pending.worker, 0.0) + seconds
         return unpack(answer, self._needs.device)
 
+    @override
     def recover(self) -> None:
         for handle in self._waiting:
             with suppress(RayError):
@@ -241,6 +249,7 @@ class RayWorkers(Workers):
                 silent.add(asked[handle])
         return silent
 
+    @override
     def stop(self) -> None:
         for actor in self._actors.values():
             with suppress(RayError):

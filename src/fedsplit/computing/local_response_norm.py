@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 
 class _Normalise(torch.autograd.Function):
@@ -12,12 +13,14 @@ class _Normalise(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
+    @override
     def forward(x: Tensor, band: Tensor, a: float, k: float) -> tuple[Tensor, Tensor, Tensor]:
         root = (x.square() @ band).mul_(a).add_(k).rsqrt_()  # d^(-1/2)
         scale = root.sqrt().mul_(root)  # d^(-3/4)
         return x * scale, root, scale
 
     @staticmethod
+    @override
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         x, band, a, _ = inputs
         _, root, scale = output
@@ -26,6 +29,7 @@ class _Normalise(torch.autograd.Function):
         ctx.a = a
 
     @staticmethod
+    @override
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         through = _Gradient.apply(*gradients[:1], *ctx.saved_tensors, ctx.a)  # type: ignore[no-untyped-call]
         return through, None, None, None
@@ -37,19 +41,20 @@ class _Gradient(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(  # noqa: PLR0917
-        g: Tensor, x: Tensor, band: Tensor, root: Tensor, scale: Tensor, a: float
-    ) -> Tensor:
+    @override
+    def forward(g: Tensor, x: Tensor, band: Tensor, root: Tensor, scale: Tensor, a: float) -> Tensor:
         # dL/dx_j = g_j s_j - 2 a (3/4) x_j sum over the windows i that hold j of g_i x_i s_i / d_i
         direct = g * scale
         through = (direct * x).mul_(root).mul_(root)
         return torch.addcmul(direct, x, through @ band.T, value=-1.5 * a)
 
     @staticmethod
+    @override
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         """Keep nothing for a backward pass."""
 
     @staticmethod
+    @override
     def backward(ctx: Any, *gradients: Tensor) -> None:
         raise RuntimeError("LocalResponseNorm can be differentiated only once")
 
@@ -80,6 +85,7 @@ class LocalResponseNorm(nn.Module):
         inside = (neighbour >= -(size // 2)) & (neighbour <= (size - 1) // 2)
         self.register_buffer("band", inside.to(torch.get_default_dtype()), persistent=False)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `(n, c, h, w)` over c."""
         with torch.autocast(x.device.type, enabled=False):  # a norm, like torch's own, is computed exactly

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from typing_extensions import override
 
 from fedsplit.computing.layout import ELEMENTWISE
 from fedsplit.computing.local_response_norm import LocalResponseNorm
@@ -166,6 +167,7 @@ class _Linear(torch.autograd.Function):
     """
 
     @staticmethod
+    @override
     def forward(ctx: Value, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.has_bias = bias is not None
@@ -174,6 +176,7 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @override
     def backward(ctx: Value, *gradients: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None]:
         (g,), (x, weight) = gradients, ctx.saved_tensors
         kind = g.dtype  # under autocast the narrower one

@@ -7,6 +7,7 @@ from weakref import proxy
 import torch
 from torch import Tensor, nn
 from torch.func import vmap
+from typing_extensions import override
 
 from fedsplit.computing.stacked_module import StackedModule
 from fedsplit.computing.steppable import Kept
@@ -207,6 +208,7 @@ class _Gathered(_Some):
     """Rows that do not follow each other: copies, written back with the step that ends a pass."""
 
     @torch.no_grad()
+    @override
     def _moved(self) -> None:
         whole = self._whole
         for stacks, moved in (

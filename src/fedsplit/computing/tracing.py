@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, fx, nn
+from typing_extensions import override
 
 from fedsplit.computing.hooks import is_hooked
 from fedsplit.computing.modes import Modes, in_mode
@@ -31,6 +32,7 @@ class Tracer(fx.Tracer):
         self.within: list[str] = []
         """Submodules whose code was running when tracing ended, outermost first; all of it, none."""
 
+    @override
     def trace(
         self, root: nn.Module | Callable[..., Any], concrete_args: dict[str, Any] | None = None
     ) -> fx.Graph:
@@ -43,15 +45,18 @@ class Tracer(fx.Tracer):
         with _own_gradients_refused():
             return super().trace(root, concrete_args)
 
+    @override
     def create_node(self, *args, **kwargs):  # type: ignore[no-untyped-def]
         if torch.is_grad_enabled() != self._gradients:
             raise GradientLost("it turns gradients on or off for some operations")
         return super().create_node(*args, **kwargs)
 
+    @override
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         closed = module_qualified_name in self._closed or getattr(m, "is_one_operation", False)
         return closed or is_hooked(m) or super().is_leaf_module(m, module_qualified_name)
 
+    @override
     def call_module(self, m, forward, args, kwargs):  # type: ignore[no-untyped-def]
         """See `fx.Tracer.call_module`; remembers where an error came from."""
         path = self.path_of_module(m)
@@ -224,6 +229,7 @@ def _either(  # noqa: PLR0911  (one return a kind of argument)
 class _Moded(fx.GraphModule):
     """Runs a graph, and trains and evaluates its parts as the module does that the graph was traced of."""
 
+    @override
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
         for name, own in self.meta.get(_MODES, {}).get(mode, {}).items():

@@ -17,6 +17,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from typing_extensions import override
 
 from fedsplit.config.choices import CONFIGS, file_of, own_directory, target_of
 from fedsplit.config.overrides import check_single
@@ -33,6 +34,7 @@ register_resolvers()
 class _OwnChoices(SearchPathPlugin):
     """Tells Hydra where choices of the user's own are, whatever it is asked to do."""
 
+    @override
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         if (own := own_directory()) is not None:
             search_path.append("own", f"file://{own}")

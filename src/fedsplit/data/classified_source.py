@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from typing_extensions import override
 
 from fedsplit.data.image_source import class_balanced_prefix
 from fedsplit.data.text_source import Ids, Passage, TextSource
@@ -28,12 +29,15 @@ class ClassifiedSource(TextSource):
     def class_names(self) -> tuple[str, ...]:
         """Names of all classes, in the order of their numbers."""
 
+    @override
     def stratum_numbers(self, passages: Iterable[Passage]) -> Mapping[str, int]:
         return {name: number for number, name in enumerate(self.class_names())}
 
+    @override
     def prefix(self, passages: Sequence[Passage], size: int, key: str) -> list[Passage]:
         return [passages[i] for i in self._balanced(passages, size, key)]
 
+    @override
     def held_out(self, train: Sequence[Passage], size: int) -> set[int]:
         backwards = self._balanced(train[::-1], size, "dataset.validation")
         kept = {len(train) - 1 - i for i in backwards}
@@ -42,12 +46,14 @@ class ClassifiedSource(TextSource):
             raise UserError("dataset.validation", size, f"fewer: no training text of {missing[0]} is left")
         return kept
 
+    @override
     def pieces(self, passages: Sequence[Passage], tokenizer: Tokenizer) -> list[list[tuple[Ids, Ids]]]:
         return [
             [([], _shortened(ids, self.context, tokenizer) or [tokenizer.end])]
             for ids in tokenizer.encode_for_classifier([each.text for each in passages])
         ]
 
+    @override
     def dataset(self, train: Texts, test: Texts, tokenizer: Tokenizer) -> TextDataset:
         return TextDataset.of(
             train,

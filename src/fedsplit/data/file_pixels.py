@@ -12,6 +12,7 @@ from typing import TypeAlias
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.data.decoding import Decoder
 
@@ -38,6 +39,7 @@ class DecodingAhead:
         self._started: OrderedDict[bytes, Future[np.ndarray]] = OrderedDict()
         self._lock = Lock()
 
+    @override
     def __reduce__(self) -> tuple[type["DecodingAhead"], tuple[Decoder, int, int, int]]:
         """Recipe for another process of the same run, which decodes by threads of its own."""
         return DecodingAhead, (self._decoder, self.shape[0], self._workers, self._kept_bytes)

@@ -12,6 +12,7 @@ from typing import ClassVar, TypeAlias
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.config.values import Workers
 from fedsplit.data.decoding import SUFFIXES, Decoder, kept
@@ -73,6 +74,7 @@ class ImageFiles(ImageSource):
         """`root`, with `~` spelled out."""
         return user_path(self.root, "dataset.root")
 
+    @override
     def published(self) -> Published | None:
         side = self.image_size or self.published_side
         if self.published_train is None or side is None:
@@ -87,6 +89,7 @@ class ImageFiles(ImageSource):
             UserError: the files are not there.
         """
 
+    @override
     def read(self) -> tuple[Images, Images]:
         train, test = self.listed()
         decoder = Decoder(self.root, self.image_size is not None, self.grayscale)

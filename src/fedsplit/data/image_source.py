@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.config.values import NonNegativeInt, PositiveInt
 from fedsplit.data.augmentation import Augmentation
@@ -81,6 +82,7 @@ class ImageSource(Source):
         """Sizes of the published dataset, or None where they are known from its files only."""
         return None
 
+    @override
     def stand_in(self) -> ImageDataset | None:
         """Labels as many as published, equally of each class, over two black images of the published form."""
         known = self.published()
@@ -91,6 +93,7 @@ class ImageSource(Source):
         labels = torch.arange(min(self.max_train or train, train)) % known.num_classes
         return self._dataset(Images(black, labels), Images(black, labels[:2]), known.num_classes)
 
+    @override
     def load(self) -> ImageDataset:
         """Both splits, cut to `max_train` and `max_test`, at `image_size`.
 

@@ -9,6 +9,7 @@ from typing import Self
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.data.augmentation import NO_AUGMENTATION, Augmentation
 from fedsplit.data.dataset import Dataset, Sizes
@@ -76,49 +77,60 @@ class Images(Samples):
     augmentation: Augmentation = NO_AUGMENTATION
     normalise: Normalisation | None = None
 
+    @override
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
+    @override
     def strata(self) -> Tensor:
         return self.labels
 
     @property
+    @override
     def index_device(self) -> torch.device:
         return self.labels.device
 
     @property
+    @override
     def augments(self) -> bool:
         return self.augmentation.flip or self.augmentation.crop_padding > 0
 
     @property
+    @override
     def in_files(self) -> bool:
         return isinstance(self.pixels, FilePixels)
 
+    @override
     def to(self, device: torch.device) -> "Images":
         normalise = self.normalise and self.normalise.to(device)
         return replace(
             self, pixels=self.pixels.to(device), labels=self.labels.to(device), normalise=normalise
         )
 
+    @override
     def chosen(self, kept: Tensor) -> "Images":
         owners = None if self.owners is None else self.owners[kept]
         pixels = self.pixels
         some = pixels.chosen(kept) if isinstance(pixels, FilePixels) else pixels[kept].contiguous()
         return replace(self, pixels=some, labels=self.labels[kept], owners=owners)
 
+    @override
     def draw(self, count: int, draw: torch.Generator) -> Tensor:
         return self.augmentation.draw(count, draw)
 
+    @override
     def inputs_at(self, index: Tensor | slice, draws: Tensor | None = None) -> Tensor:
         if self.normalise is None:
             raise AssertionError("images are normalised before inputs are made of them")
         pixels = self.pixels[index]
         return self.normalise(pixels if draws is None else self.augmentation(pixels, draws))
 
+    @override
     def labels_at(self, index: Tensor | slice) -> Tensor:
         return self.labels[index]
 
+    @override
     def prefetch(self, index: Tensor | slice) -> None:
         if isinstance(self.pixels, FilePixels):
             self.pixels.prefetch(index)
@@ -145,6 +157,7 @@ class Images(Samples):
         for part in _parts(sample):
             yield self.pixels[part]
 
+    @override
     def fingerprint(self) -> Fingerprint:
         """Number, shape, and digests of pixels, labels and owners.
 
@@ -219,6 +232,7 @@ class ImageDataset(Dataset):
         train, test = (replace(images, normalise=normalise) for images in (self.train, self.test))
         return replace(self, train=train, test=test)
 
+    @override
     def scaled(self, seen: Tensor | None) -> Self:
         images = self.train if seen is None else self.train.chosen(seen)
         return self.normalised(Normalisation.of(images, torch.get_default_dtype()))

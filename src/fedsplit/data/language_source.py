@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 
+from typing_extensions import override
+
 from fedsplit.config.values import BelowOne
 from fedsplit.data.text_source import Ids, Passage, TextSource
 from fedsplit.data.texts import TextDataset, Texts
@@ -62,11 +64,13 @@ class LanguageSource(TextSource):
     loss_on: Literal["targets", "all"] = "targets"
     label_smoothing: BelowOne = 0.0
 
+    @override
     def prefix(self, passages: Sequence[Passage], size: int, key: str) -> list[Passage]:
         if size > len(passages):
             raise UserError(key, size, f"at most {len(passages)} texts are there")
         return [passages[number * len(passages) // size] for number in range(size)]
 
+    @override
     def held_out(self, train: Sequence[Passage], size: int) -> set[int]:
         members: dict[str, list[int]] = {}
         for number, each in enumerate(train):
@@ -79,6 +83,7 @@ class LanguageSource(TextSource):
             kept.update(groups[drawn])
         return kept
 
+    @override
     def pieces(self, passages: Sequence[Passage], tokenizer: Tokenizer) -> list[list[tuple[Ids, Ids]]]:
         separator, end = ([tokenizer.separator], [tokenizer.end]) if self.marked else ([], [])
         contexts = tokenizer.encode([each.context for each in passages])
@@ -95,6 +100,7 @@ class LanguageSource(TextSource):
             note(f"dataset.context={self.context}: {told}")
         return made
 
+    @override
     def dataset(self, train: Texts, test: Texts, tokenizer: Tokenizer) -> TextDataset:
         return TextDataset.of(
             train,

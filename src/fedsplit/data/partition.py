@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import Self, overload
 
 import numpy as np
+from typing_extensions import override
 
 from fedsplit.randomness import uniforms
 
@@ -61,6 +62,7 @@ class Partition(Sequence[np.ndarray], ABC):
     def __getitem__(self, index: int) -> np.ndarray: ...
     @overload
     def __getitem__(self, index: slice) -> list[np.ndarray]: ...
+    @override
     def __getitem__(self, index: int | slice) -> np.ndarray | list[np.ndarray]:
         numbers = range(len(self))
         if isinstance(index, slice):
@@ -68,6 +70,7 @@ class Partition(Sequence[np.ndarray], ABC):
         client = numbers[index]
         return self.block(client, client + 1).indices
 
+    @override
     def __len__(self) -> int:
         return len(self.sizes)
 
@@ -103,14 +106,17 @@ class Pieces(Partition):
         return cls(indices[order], np.bincount(clients, minlength=num_clients))
 
     @property
+    @override
     def sizes(self) -> np.ndarray:
         return self._sizes
 
+    @override
     def block(self, first: int, last: int) -> Block:
         indices = self.indices[self._starts[first] : self._starts[last]]
         return Block(first, self._sizes[first:last], indices)
 
     @property
+    @override
     def digest(self) -> str:
         """SHA-256 of each client's number of samples, as a line of text, and of their indices after it."""
         division = sha256()
@@ -142,19 +148,23 @@ class Draws(Partition):
         self._samples, self._clients, self._each, self._seed = samples, num_clients, each, seed
 
     @property
+    @override
     def sizes(self) -> np.ndarray:
         return np.full(self._clients, self._each)
 
+    @override
     def block(self, first: int, last: int) -> Block:
         count = (last - first) * self._each
         drawn = uniforms(self._seed, "resampling", start=first * self._each, count=count)
         return Block(first, np.full(last - first, self._each), (drawn * self._samples).astype(np.int64))
 
     @property
+    @override
     def digest(self) -> str:
         """SHA-256 of what the draws follow from, and not of the draws themselves."""
         told = f"drawn: {self._clients} of {self._each} of {self._samples} by {self._seed}"
         return sha256(told.encode()).hexdigest()
 
+    @override
     def __len__(self) -> int:
         return self._clients

@@ -6,6 +6,7 @@ from typing import overload
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.data.partition import Partition, Pieces
 
@@ -26,10 +27,12 @@ class ClientShards(Sequence[Tensor]):
     def __getitem__(self, index: int) -> Tensor: ...
     @overload
     def __getitem__(self, index: slice) -> list[Tensor]: ...
+    @override
     def __getitem__(self, index: int | slice) -> Tensor | list[Tensor]:
         if isinstance(index, slice):
             return [self[client] for client in range(len(self))[index]]
         return torch.from_numpy(self.partition[index])
 
+    @override
     def __len__(self) -> int:
         return len(self.sizes)

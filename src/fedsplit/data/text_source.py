@@ -8,6 +8,7 @@ from typing import ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.config.values import PositiveInt
 from fedsplit.data.dataset import Source
@@ -93,6 +94,7 @@ class TextSource(Source):
         """Numbers of all strata of passages."""
         return _numbers(each.stratum for each in passages)
 
+    @override
     def load(self) -> TextDataset:
         train, test = self.splits()
         tokenizer = self.built_tokenizer(train)

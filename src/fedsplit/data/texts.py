@@ -7,6 +7,7 @@ from typing import Self
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.data.dataset import Dataset, Sizes
 from fedsplit.data.fingerprint import Fingerprint, digest
@@ -72,21 +73,26 @@ class Texts(Samples):
             strata = torch.zeros(len(pairs), dtype=torch.int64) if classes is None else classes
         return cls(tokens, lengths.cumsum(0) - lengths, lengths, contexts, strata, owners, classes)
 
+    @override
     def __len__(self) -> int:
         return len(self.lengths)
 
     @property
+    @override
     def strata(self) -> Tensor:
         return self.groups
 
     @property
+    @override
     def index_device(self) -> torch.device:
         """The host, where lengths are: they decide the shape of a batch."""
         return self.lengths.device
 
+    @override
     def to(self, device: torch.device) -> Self:
         return replace(self, tokens=self.tokens.to(device))
 
+    @override
     def chosen(self, kept: Tensor) -> Self:
         return replace(
             self,
@@ -98,9 +104,11 @@ class Texts(Samples):
             classes=None if self.classes is None else self.classes[kept],
         )
 
+    @override
     def inputs_at(self, index: Tensor | slice, draws: Tensor | None = None) -> Tensor:
         return self._tokens_at(index, 0, behind=PAD_INPUT)
 
+    @override
     def labels_at(self, index: Tensor | slice) -> Tensor:
         positions = self._positions(index)
         if self.classes is not None:
@@ -111,6 +119,7 @@ class Texts(Samples):
         in_context = (positions >= 0) & (positions + 1 < self.contexts[index][:, None])
         return labels.masked_fill_(in_context.to(labels.device), IGNORED)
 
+    @override
     def fingerprint(self) -> Fingerprint:
         """Number of texts, and digests of their tokens, lengths, contexts, classes, strata and owners."""
         offsets = self.starts - (self.lengths.cumsum(0) - self.lengths)

@@ -5,6 +5,7 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from fedsplit.computing.hooks import hooked
 from fedsplit.computing.model_state import ModelState
@@ -35,12 +36,14 @@ class GradientOfLoss(GradientEstimator):
         # Clients share a module, so it is traced once; kept here, the trace goes when the run goes.
         self._sweeps = lru_cache(maxsize=8)(_sweeps)
 
+    @override
     def model(
         self, auxiliary: nn.Module, *, smashed_shape: tuple[int, ...], objective: Objective
     ) -> nn.Module:
         """Model of the estimator: the auxiliary model itself."""
         return auxiliary
 
+    @override
     def estimate(
         self,
         model: Steppable,
@@ -59,6 +62,7 @@ class GradientOfLoss(GradientEstimator):
         (dz,) = torch.autograd.grad(losses.total(outputs, y), z, create_graph=differentiable)
         return dz
 
+    @override
     def error_gradients(
         self, model: ModelState, objective: Objective, chunk: Chunk, *, seed: int | None
     ) -> tuple[Tensor, Sequence[Tensor]]:

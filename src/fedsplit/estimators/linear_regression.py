@@ -6,6 +6,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from fedsplit.computing.model_state import ModelState
 from fedsplit.config.values import PositiveFloat
@@ -20,6 +21,7 @@ class _LinearMap(nn.Module):
         self.num_classes = num_classes
         self.weight = nn.Parameter(torch.zeros(smashed + num_classes, smashed))
 
+    @override
     def forward(self, inputs: Tensor) -> Tensor:
         return inputs @ self.weight
 
@@ -37,12 +39,14 @@ class LinearRegression(Regression):
     def __init__(self, *, ridge: PositiveFloat) -> None:
         self.ridge = ridge
 
+    @override
     def model(
         self, auxiliary: nn.Module, *, smashed_shape: tuple[int, ...], objective: Objective
     ) -> nn.Module:
         """A linear map of its own; the configured auxiliary model is not used."""
         return _LinearMap(prod(smashed_shape), classes_of(objective, type(self)))
 
+    @override
     def fit(
         self,
         model: ModelState,

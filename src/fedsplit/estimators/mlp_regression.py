@@ -4,6 +4,7 @@ from math import prod
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from fedsplit.config.values import PositiveInt
 from fedsplit.estimators.regression import Regression, classes_of
@@ -17,6 +18,7 @@ class _Regressor(nn.Module):
         self.fc1 = nn.Linear(smashed + num_classes, hidden)
         self.fc2 = nn.Linear(hidden, smashed)
 
+    @override
     def forward(self, inputs: Tensor) -> Tensor:
         outputs: Tensor = self.fc2(F.relu(self.fc1(inputs)))
         return outputs
@@ -28,6 +30,7 @@ class MlpRegression(Regression):
     def __init__(self, *, hidden: PositiveInt) -> None:
         self.hidden = hidden
 
+    @override
     def model(
         self, auxiliary: nn.Module, *, smashed_shape: tuple[int, ...], objective: Objective
     ) -> nn.Module:

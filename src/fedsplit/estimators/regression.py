@@ -4,6 +4,7 @@ from typing import cast
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.computing.steppable import Seed, Steppable
 from fedsplit.errors import UserError
@@ -37,6 +38,7 @@ class Regression(GradientEstimator):
 
     trains_on_loss = False
 
+    @override
     def estimate(
         self,
         model: Steppable,

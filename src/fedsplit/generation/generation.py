@@ -1,5 +1,7 @@
 """Which texts a run generates while it trains."""
 
+from typing_extensions import override
+
 from fedsplit.config.component import Component
 from fedsplit.config.values import PositiveInt
 from fedsplit.generation.writer import Writer, build_prompts
@@ -35,9 +37,11 @@ class GreedyGeneration(Generation):
     ) -> None:
         self.interval, self.max_tokens, self.samples = interval, max_tokens, samples
 
+    @override
     def is_due(self, evaluations: int) -> bool:
         return evaluations % self.interval == 0
 
+    @override
     def writer(self, dataset: Component, batch_size: int) -> Writer | None:
         prompts = build_prompts(dataset, self.samples, key="generation", value="greedy")
         return Writer(prompts=prompts, max_tokens=self.max_tokens, batch_size=batch_size)

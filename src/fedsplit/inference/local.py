@@ -5,6 +5,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from typing_extensions import override
+
 from fedsplit.inference.client_half import ClientHalf
 from fedsplit.inference.codes import DeviceCodes
 from fedsplit.inference.device import Device, Footprint, Request
@@ -47,6 +49,7 @@ class LocalDevice(Device):
         self._half, self._answering = half, answering
         self.footprint = Footprint(half.file_bytes, half.memory_before)
 
+    @override
     def request(self, number: int, batch: int, *, warm_up: bool) -> Request:
         x, labels = self._answering.batches[batch]
         ran = self._half.run(x)

@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from fedsplit.config.values import PositiveInt
 from fedsplit.state.weights import Weights
@@ -48,6 +49,7 @@ class LinearAuxiliary(nn.Module):
         super().__init__()
         self.fc = nn.Linear(prod(smashed_shape), num_classes)
 
+    @override
     def forward(self, z: Tensor) -> Tensor:
         """Logits of the smashed data `z`."""
         logits: Tensor = self.fc(z.flatten(1))
@@ -94,6 +96,7 @@ class MlpAuxiliary(nn.Module):
         self.fc1 = nn.Linear(prod(smashed_shape), hidden)
         self.fc2 = nn.Linear(hidden, num_classes)
 
+    @override
     def forward(self, z: Tensor) -> Tensor:
         """Logits of the smashed data `z`."""
         logits: Tensor = self.fc2(F.relu(self.fc1(z.flatten(1))))

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
+from typing_extensions import override
 
 from fedsplit.config.values import PositiveFloat, PositiveInt
 from fedsplit.models.splitting.cuts import evaluating
@@ -72,6 +73,7 @@ class DerivedAuxiliary(nn.Module):
         """True if it takes the positions whose logits are wanted."""
         return bool(getattr(self.trunk, "gives_outputs_at", False))
 
+    @override
     def forward(self, z: Tensor, **further: Tensor) -> Tensor:
         """Logits of the smashed data `z`."""
         logits: Tensor = self.fc(self.trunk(_gathered(z, self._crossing), **further))
@@ -79,6 +81,7 @@ class DerivedAuxiliary(nn.Module):
 
 
 class _MeanOfTokens(nn.Module):
+    @override
     def forward(self, z: Tensor) -> Tensor:
         return z.mean(1)
 
@@ -86,6 +89,7 @@ class _MeanOfTokens(nn.Module):
 class _MeanOfPixels(nn.Module):
     """As an adaptive pool to one pixel, and fast in stacks of clients too."""
 
+    @override
     def forward(self, z: Tensor) -> Tensor:
         return z.mean((2, 3))
 

@@ -4,6 +4,7 @@ from typing import Final
 
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.objectives.objective import Objective, Sums
 from fedsplit.quant.codecs.token_labels import TokenLabels
@@ -31,9 +32,11 @@ class NextToken(Objective):
         self.vocabulary, self.context, self.label_smoothing = vocabulary, context, label_smoothing
 
     @property
+    @override
     def outputs(self) -> str:
         return f"logits (n, t, {self.vocabulary})"
 
+    @override
     def total(self, outputs: Tensor, y: Tensor) -> Tensor:
         # of all positions, in no shape that depends on values: passes for single samples have none
         every = outputs.dim() == 3
@@ -45,26 +48,33 @@ class NextToken(Objective):
             reduction="sum",
         )
 
+    @override
     def mean(self, outputs: Tensor, y: Tensor) -> Tensor:
         return self.total(outputs, y) / self.targets(y).sum().clamp_min(1)  # nothing waits for the device
 
+    @override
     def terms(self, y: Tensor) -> int:
         return int((y >= 0).sum())
 
+    @override
     def measure(self, outputs: Tensor, y: Tensor) -> Sums:
         targets = self.targets(y)
         logits, tokens = outputs if outputs.dim() == 2 else outputs[targets], y[targets]
         loss = F.cross_entropy(logits, tokens, reduction="sum")
         return Sums(loss, (logits.argmax(1) == tokens).sum(), len(tokens))
 
+    @override
     def targets(self, y: Tensor) -> Tensor:
         return y >= 0
 
+    @override
     def labels(self) -> TokenLabels:
         return TokenLabels(self.vocabulary, self.context, ignored=IGNORED, padding=PADDING)
 
+    @override
     def fits(self, outputs: Tensor, y: Tensor) -> bool:
         return outputs.shape == (*y.shape, self.vocabulary)
 
+    @override
     def lengths(self, y: Tensor) -> Tensor:
         return (y != PADDING).sum(1)

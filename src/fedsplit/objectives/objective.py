@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.objectives.losses import Losses
 from fedsplit.quant.codecs.label_codec import LabelCodec
@@ -41,6 +42,7 @@ class Objective(Losses):
     """Whether each sample is one term, whatever its label."""
 
     @abstractmethod
+    @override
     def total(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Loss summed over the terms of a batch, 0-d.
 
@@ -70,6 +72,7 @@ class Objective(Losses):
     def outputs(self) -> str:
         """Outputs that a model must give, in words: `logits (n, 10)`."""
 
+    @override
     def mean(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Mean loss over the terms of a batch, 0-d."""
         return self.total(outputs, y) / self.terms(y)
@@ -79,6 +82,7 @@ class Objective(Losses):
         pairs = zip(outputs.unbind(), y.unbind(), strict=True)
         return torch.stack([self.mean(own, labels) for own, labels in pairs])
 
+    @override
     def counts(self, y: Tensor) -> Sequence[int]:
         return [self.terms(y)]
 
@@ -110,11 +114,14 @@ class LossesOfMany(Losses):
 
     one: Objective
 
+    @override
     def mean(self, outputs: Tensor, y: Tensor) -> Tensor:
         return self.one.means(outputs, y)
 
+    @override
     def total(self, outputs: Tensor, y: Tensor) -> Tensor:
         return self.one.total(outputs.flatten(0, 1), y.flatten(0, 1))
 
+    @override
     def counts(self, y: Tensor) -> Sequence[int]:
         return self.one.counts_of_each(y)

@@ -2,6 +2,7 @@
 
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.objectives.next_token import IGNORED, PADDING
 from fedsplit.objectives.objective import Objective, Sums
@@ -22,26 +23,34 @@ class SequenceClassification(Objective):
         self.num_classes, self.context = num_classes, context
 
     @property
+    @override
     def outputs(self) -> str:
         return f"logits (n, {self.num_classes})"
 
+    @override
     def total(self, outputs: Tensor, y: Tensor) -> Tensor:
         return F.cross_entropy(outputs, y[..., 0], reduction="sum")
 
+    @override
     def terms(self, y: Tensor) -> int:
         return y.shape[-2]
 
+    @override
     def measure(self, outputs: Tensor, y: Tensor) -> Sums:
         return Sums(self.total(outputs, y), (outputs.argmax(1) == y[:, 0]).sum(), len(y))
 
+    @override
     def classes(self, y: Tensor) -> Tensor:
         return y[:, 0]
 
+    @override
     def labels(self) -> TokenLabels:
         return TokenLabels(self.num_classes, self.context, ignored=IGNORED, padding=PADDING, first_only=True)
 
+    @override
     def fits(self, outputs: Tensor, y: Tensor) -> bool:
         return outputs.shape == (len(y), self.num_classes)
 
+    @override
     def lengths(self, y: Tensor) -> Tensor:
         return (y != PADDING).sum(1)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.config.values import BelowOne, NonNegativeFloat, PositiveFloat
 from fedsplit.errors import UserError
@@ -93,6 +94,7 @@ class Adam(RowOptimizer):
     amsgrad: bool
 
     @property
+    @override
     def slots(self) -> tuple[str, ...]:
         return ("exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if self.amsgrad else ()))
 
@@ -106,10 +108,12 @@ class Adam(RowOptimizer):
             "fused": _fused(parameters, rate),
         }
 
+    @override
     def build(self, parameters: Sequence[Tensor], rate: Tensor | None = None) -> torch.optim.Optimizer:
         """Optimizer of torch that steps by Adam."""
         return torch.optim.Adam(parameters, **self._arguments(parameters, rate))
 
+    @override
     def step_rows(
         self, parameter: Tensor, gradient: Tensor, slots: dict[str, Tensor], steps: Tensor, lr: float | Tensor
     ) -> None:
@@ -134,10 +138,12 @@ class Adam(RowOptimizer):
 class AdamW(Adam):
     """Source: I. Loshchilov and F. Hutter, "Decoupled Weight Decay Regularization", 2019."""
 
+    @override
     def build(self, parameters: Sequence[Tensor], rate: Tensor | None = None) -> torch.optim.Optimizer:
         """Optimizer of torch that steps by AdamW."""
         return torch.optim.AdamW(parameters, **self._arguments(parameters, rate))
 
+    @override
     def _decayed(self, parameter: Tensor, gradient: Tensor, lr: float | Tensor) -> Tensor:
         """Weight decay apart from the gradient."""
         parameter.mul_(1 - lr * self.weight_decay)
@@ -158,6 +164,7 @@ class Sgd(RowOptimizer):
         if self.nesterov and (self.momentum == 0 or self.dampening != 0):
             raise UserError("nesterov", True, "needs momentum above 0 and dampening 0")
 
+    @override
     def build(self, parameters: Sequence[Tensor], rate: Tensor | None = None) -> torch.optim.Optimizer:
         """Optimizer of torch that steps by SGD."""
         return torch.optim.SGD(
@@ -171,9 +178,11 @@ class Sgd(RowOptimizer):
         )
 
     @property
+    @override
     def slots(self) -> tuple[str, ...]:
         return ("momentum_buffer",) if self.momentum else ()
 
+    @override
     def step_rows(
         self, parameter: Tensor, gradient: Tensor, slots: dict[str, Tensor], steps: Tensor, lr: float | Tensor
     ) -> None:

@@ -7,6 +7,8 @@ from copy import copy
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
+from typing_extensions import override
+
 from fedsplit.config.values import Fraction, NonNegativeInt, PositiveFloat, PositiveInt
 from fedsplit.errors import UserError
 
@@ -34,6 +36,7 @@ class Schedule(ABC):
 class Constant(Schedule):
     """Schedule whose factor is always 1."""
 
+    @override
     def factor(self, round: int) -> float:
         """Factor of every round, 1."""
         return 1.0
@@ -46,6 +49,7 @@ class Step(Schedule):
     step_size: PositiveInt
     gamma: PositiveFloat
 
+    @override
     def factor(self, round: int) -> float:
         """`gamma ^ floor(round / step_size)`."""
         return float(self.gamma ** (round // self.step_size))
@@ -58,6 +62,7 @@ class MultiStep(Schedule):
     milestones: list[PositiveInt]
     gamma: PositiveFloat
 
+    @override
     def factor(self, round: int) -> float:
         """Factor of a round, `gamma ^ (milestones reached)`."""
         return float(self.gamma ** bisect_right(sorted(self.milestones), round))
@@ -73,6 +78,7 @@ class Cosine(Schedule):
     period: PositiveInt
     min_factor: Fraction
 
+    @override
     def factor(self, round: int) -> float:
         """`min + (1 - min) (1 + cos(pi t / period)) / 2`."""
         progress = min(round / self.period, 1.0)
@@ -101,15 +107,18 @@ class WarmupLinear(Schedule):
         self.warmup, self.total = warmup, total
         self._round_steps = 1
 
+    @override
     def in_rounds_of(self, steps: int) -> Self:
         own = copy(self)
         own._round_steps = steps
         return own
 
+    @override
     def factor(self, round: int) -> float:
         """`at` of the first local step."""
         return self.at(round, 0)
 
+    @override
     def at(self, round: int, step: int) -> float:
         """`n / warmup`, and then `(total - n) / (total - warmup)`, not below 0."""
         n = round * self._round_steps + step

@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias, overload
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 Part: TypeAlias = Literal["client", "auxiliary", "full", "control"]
 """Which weights: of the client model, the auxiliary model, or the full model (client and server model).
@@ -114,12 +115,15 @@ class StackedUploads(Sequence[Upload]):
     def __getitem__(self, index: int) -> Upload: ...
     @overload
     def __getitem__(self, index: slice) -> Sequence[Upload]: ...
+    @override
     def __getitem__(self, index: int | slice) -> Upload | Sequence[Upload]:
         return self._ordered()[index]
 
+    @override
     def __iter__(self) -> Iterator[Upload]:
         return iter(self._ordered())
 
+    @override
     def __len__(self) -> int:
         return sum(len(stack.clients) for stack in self.stacks)
 
@@ -156,15 +160,18 @@ class StackedGradients(Mapping[int, Tensor]):
                 return dz
         return torch.stack([self[client] for client in clients])
 
+    @override
     def __getitem__(self, client: int) -> Tensor:
         for clients, dz in self.stacks:
             if client in clients:
                 return dz[list(clients).index(client)]
         raise KeyError(client)
 
+    @override
     def __iter__(self) -> Iterator[int]:
         return iter(sorted(client for clients, _ in self.stacks for client in clients))
 
+    @override
     def __len__(self) -> int:
         return sum(len(clients) for clients, _ in self.stacks)
 
@@ -181,12 +188,15 @@ class BroadcastGradients(Mapping[int, Tensor]):
     def __init__(self, own: Mapping[int, Tensor], shared: Tensor, receivers: Sequence[int]) -> None:
         self.own, self.shared, self.receivers = own, shared, receivers
 
+    @override
     def __getitem__(self, client: int) -> Tensor:
         return self.shared if client in self.receivers else self.own[client]
 
+    @override
     def __iter__(self) -> Iterator[int]:
         return iter(sorted([*self.own, *self.receivers]))
 
+    @override
     def __len__(self) -> int:
         return len(self.own) + len(self.receivers)
 

@@ -6,6 +6,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from typing_extensions import override
 
 from fedsplit.computing.steppable import Kept, Seed, Steppable
 from fedsplit.objectives.objective import Objective
@@ -35,6 +36,7 @@ class PrivateGradients(LocalRule):
         self._rule, self._defence, self._objective = rule, defence, objective
         self.anchored, self.keeps = rule.anchored, rule.keeps  # type: ignore[misc]
 
+    @override
     def gradients(self, batch: LocalBatch) -> LocalGradients:
         assert batch.seen is None, "heads go on from smashed data as they are"
         body, head, mean = batch.body, batch.head, self._objective.mean
@@ -51,6 +53,7 @@ class PrivateGradients(LocalRule):
         found = self._private([body, head], loss_of, batch.x, batch.y, noise=batch.seeds.rule)
         return LocalGradients(z, loss, found[:count], found[count:])
 
+    @override
     def along(self, body: Steppable, x: Tensor, z: Tensor, dz: Tensor, seed: Seed) -> Sequence[Tensor]:
         def pull_of(weights: list[Weights], x: Tensor, dz: Tensor) -> Tensor:
             return (_passed(body.module, weights[0], x[None])[0] * dz).sum()
@@ -58,12 +61,15 @@ class PrivateGradients(LocalRule):
         of_samples = dz.view_as(z) * _samples(dz, seed)  # as a mean over samples, each has its share
         return self._private([body], pull_of, x, of_samples, noise=seed)
 
+    @override
     def corrected(self, gradients: Sequence[Tensor], model: Steppable) -> Sequence[Tensor]:
         return self._rule.corrected(gradients, model)
 
+    @override
     def receive(self, kept: Kept, control_variates: Weights, steps: int) -> None:
         self._rule.receive(kept, control_variates, steps)
 
+    @override
     def control_variates(self, kept: Kept, steps: int) -> Weights:
         return self._rule.control_variates(kept, steps)
 

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 from fedsplit.computing.captured_steps import Recorder
 from fedsplit.optim.optimizers import Optimizer
@@ -32,54 +33,66 @@ class Sequential(Engine):
                 self._workers[client].install("auxiliary", self._heads[client])
         return self._workers[client]
 
+    @override
     def form(self, units: Sequence[Sequence[int]]) -> None:
         """Do nothing: clients are computed one by one; see `Engine.form`."""
 
+    @override
     def install(self, part: Part, weights: Mapping[int, Weights]) -> None:
         for client, each in weights.items():
             self.worker(client).install(part, each)
 
+    @override
     def weights(self, part: Part, clients: Sequence[int]) -> list[Weights]:
         return [self.worker(client).weights(part) for client in clients]
 
+    @override
     def forward(self, clients: Sequence[int], round: int, step: int) -> list[Upload]:
         answers = (self.worker(client).forward(round, step) for client in clients)
         return [upload for upload in answers if upload is not None]
 
+    @override
     def backward(self, round: int, step: int, dz: Mapping[int, Tensor]) -> None:
         for client, gradient in dz.items():
             self.worker(client).backward(round, step, gradient)
 
+    @override
     def probe(
         self, round: int, step: int, dz: Mapping[int, Tensor], seeds: Sequence[int]
     ) -> dict[int, Tensor]:
         return {client: self.worker(client).probe(round, step, own, seeds) for client, own in dz.items()}
 
+    @override
     def move(
         self, clients: Sequence[int], round: int, step: int, seeds: Sequence[int], slopes: Tensor
     ) -> None:
         for client in clients:
             self.worker(client).move(round, step, seeds, slopes)
 
+    @override
     def step_tail(self, round: int, step: int, h: Mapping[int, Tensor]) -> Stepped:
         stepped = {client: self.worker(client).step_tail(round, step, own) for client, own in h.items()}
         return [loss for loss, _ in stepped.values()], {client: dh for client, (_, dh) in stepped.items()}
 
+    @override
     def train_local(self, clients: Sequence[int], round: int, work: LocalWork) -> LocalTraining:
         losses: list[BatchLoss] = []
         trained = (self.worker(client).train_local(round, work, losses) for client in clients)
         uploads = chain.from_iterable(trained)
         return LocalTraining(list(uploads) if work.upload_interval is None else uploads, losses)
 
+    @override
     def state(self) -> State:
         heads = {str(client): {"body": None, "head": {"weights": own}} for client, own in self._heads.items()}
         return heads | {str(client): worker.state() for client, worker in self._workers.items()}
 
+    @override
     def load_state(self, state: State) -> None:
         self._workers.clear()
         self.drop_heads(list(self._heads))
         self.give(state)
 
+    @override
     def take(self, clients: Collection[int]) -> State:
         state: State = {}
         for client in clients:
@@ -91,6 +104,7 @@ class Sequential(Engine):
             self.blueprint.memory.release(own)
         return state
 
+    @override
     def give(self, state: State) -> None:
         for client, kept in state.items():
             if kept["body"] is None:
@@ -98,10 +112,12 @@ class Sequential(Engine):
             else:
                 self.worker(int(client)).load_state(kept)
 
+    @override
     def drop_heads(self, clients: Collection[int]) -> None:
         for client in clients:
             self.blueprint.memory.release(self._heads.pop(client, None))
 
+    @override
     def forget(self) -> None:
         if self.blueprint.keeps_head:
             for client, worker in self._workers.items():
@@ -109,6 +125,7 @@ class Sequential(Engine):
                 self._heads[client] = self.blueprint.memory.keep(own, self._heads.get(client))
         self._workers.clear()
 
+    @override
     def server_copies(
         self,
         module: nn.Module,

@@ -6,6 +6,7 @@ from functools import partial
 from typing import cast
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 from fedsplit.computing.captured_steps import Graphed, Outputs, Recorder
 from fedsplit.computing.stacked_state import StackedState, rows_of
@@ -77,20 +78,25 @@ class SequentialCopies(ServerCopies):
             self._copies[client] = self._new()
         return self._copies[client]
 
+    @override
     def load(self, samples: Mapping[int, int], weights: Weights) -> None:
         for client in samples:
             self._copy(client).load(weights)
 
+    @override
     def step(self, round: int, uploads: Sequence[Upload]) -> tuple[list[BatchLoss], dict[int, Tensor]]:
         stepped = {upload.client: self._copy(upload.client).step(round, upload) for upload in uploads}
         return [loss for loss, _ in stepped.values()], {client: dz for client, (_, dz) in stepped.items()}
 
+    @override
     def weights(self, clients: Sequence[int]) -> list[Weights]:
         return [self._copy(client).weights() for client in clients]
 
+    @override
     def state(self) -> State:
         return ByClient({str(client): copy.state() for client, copy in self._copies.items()})
 
+    @override
     def load_state(self, state: State) -> None:
         self._copies.clear()
         self.give(state)
@@ -104,6 +110,7 @@ class SequentialCopies(ServerCopies):
         for client, kept in state.items():
             self._copy(int(client)).load_state(kept)
 
+    @override
     def forget(self) -> None:
         self._copies.clear()
 
@@ -132,6 +139,7 @@ class StackedCopies(ServerCopies):
         assert self._members is not None, "copies are loaded before they are used"
         return self._members.models["copy"]
 
+    @override
     def load(self, samples: Mapping[int, int], weights: Weights) -> None:
         if self._members is None or set(self._members.clients) != set(samples):
             self._set_aside = self._all()
@@ -144,6 +152,7 @@ class StackedCopies(ServerCopies):
                     self._members.load(client, {"copy": self._set_aside.pop(client)})
         self._model.load_all(weights)
 
+    @override
     def step(self, round: int, uploads: Sequence[Upload]) -> tuple[list[BatchLoss], StackedGradients]:
         assert self._members is not None
         losses: list[BatchLoss] = []
@@ -182,6 +191,7 @@ class StackedCopies(ServerCopies):
             for client in stack.clients
         ]
 
+    @override
     def weights(self, clients: Sequence[int]) -> StackedWeights:
         assert self._members is not None
         rows = rows_of([self._members.row[client] for client in clients])
@@ -194,13 +204,16 @@ class StackedCopies(ServerCopies):
             client: cast(Members, self._members).client_state(client)["copy"] for client in present
         }
 
+    @override
     def state(self) -> State:
         return ByClient({str(client): kept for client, kept in self._all().items()})
 
+    @override
     def load_state(self, state: State) -> None:
         self._members = None
         self._set_aside = {int(client): kept for client, kept in state.items()}
 
+    @override
     def forget(self) -> None:
         self._members = None
         self._set_aside.clear()

@@ -5,6 +5,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from fedsplit.computing.captured_steps import Recorder
 from fedsplit.computing.stacked_state import StackedState
@@ -52,6 +53,7 @@ class Vectorized(Engine):
         self._units: Sequence[Sequence[int]] = []
         self._bytes_of_one = 0.0
 
+    @override
     def units(self, clients: Sequence[int]) -> Sequence[Sequence[int]]:
         if {client for unit in self._units for client in unit} != set(clients):
             ordered = largest_first({client: self.blueprint.batches(client).samples for client in clients})
@@ -59,6 +61,7 @@ class Vectorized(Engine):
             self._units = [ordered[start : start + size] for start in range(0, len(ordered), size)]
         return self._units
 
+    @override
     def form(self, units: Sequence[Sequence[int]]) -> None:
         if [stack.clients for stack in self._stacks] == [list(unit) for unit in units]:
             return
@@ -107,6 +110,7 @@ class Vectorized(Engine):
                 yield stack
         assert found == len(wanted), "a verb is for clients that take part"
 
+    @override
     def install(self, part: Part, weights: Mapping[int, Weights]) -> None:
         for stack in self._stacks_of(weights):
             own = {client: weights[client] for client in stack.clients if client in weights}
@@ -122,6 +126,7 @@ class Vectorized(Engine):
                     for client, each in own.items():
                         model.load_row(stack.row[client], each)
 
+    @override
     def weights(self, part: Part, clients: Sequence[int]) -> Sequence[Weights]:
         if part == "control":
             stacks_of = {client: stack for stack in self._stacks for client in stack.clients}
@@ -136,6 +141,7 @@ class Vectorized(Engine):
             stacks.append(([order[stack.clients[row]] for row in chosen], tensors))
         return StackedWeights(stacks)
 
+    @override
     def forward(self, clients: Sequence[int], round: int, step: int) -> StackedUploads:
         self._pending, stacks, wanted = [], [], set(clients)
         for stack in self._stacks_of(clients):
@@ -145,6 +151,7 @@ class Vectorized(Engine):
                 self._pending.append(pending)
         return StackedUploads(stacks)
 
+    @override
     def backward(self, round: int, step: int, dz: Mapping[int, Tensor]) -> None:
         factor = self.blueprint.schedule.at(round, step)
         for pending in self._waiting(round, step):
@@ -155,6 +162,7 @@ class Vectorized(Engine):
             cast(Descend, pending.goes_on)(own, factor)
         self._pending = []
 
+    @override
     def probe(
         self, round: int, step: int, dz: Mapping[int, Tensor], seeds: Sequence[int]
     ) -> dict[int, Tensor]:
@@ -165,6 +173,7 @@ class Vectorized(Engine):
         self._pending = []
         return found
 
+    @override
     def move(
         self, clients: Sequence[int], round: int, step: int, seeds: Sequence[int], slopes: Tensor
     ) -> None:
@@ -172,6 +181,7 @@ class Vectorized(Engine):
         for stack in self._stacks_of(clients):
             stack.move(clients, round, step, seeds, slopes)
 
+    @override
     def step_tail(self, round: int, step: int, h: Mapping[int, Tensor]) -> Stepped:
         outputs = StackedGradients.holding(h)
         losses: list[BatchLoss] = []
@@ -189,6 +199,7 @@ class Vectorized(Engine):
             raise AssertionError(f"no forward pass of step {step} of round {round} is waiting")
         return self._pending
 
+    @override
     def train_local(self, clients: Sequence[int], round: int, work: LocalWork) -> LocalTraining:
         self._pending = []
         losses: list[BatchLoss] = []
@@ -213,16 +224,19 @@ class Vectorized(Engine):
     def _present(self) -> dict[int, State]:
         return {client: stack.client_state(client) for stack in self._stacks for client in stack.clients}
 
+    @override
     def state(self) -> State:
         heads = {client: {"body": None, "head": {"weights": own}} for client, own in self._heads.items()}
         kept = heads | self._set_aside | self._present()
         return {str(client): {"head": None, **each} for client, each in kept.items()}
 
+    @override
     def load_state(self, state: State) -> None:
         self._stacks, self._pending, self._set_aside = [], [], {}
         self.drop_heads(list(self._heads))
         self.give(state)
 
+    @override
     def take(self, clients: Collection[int]) -> State:
         if any(client in stack.row for stack in self._stacks for client in clients):
             self._set_aside |= self._present()
@@ -237,6 +251,7 @@ class Vectorized(Engine):
             self.blueprint.memory.release(head)
         return state
 
+    @override
     def give(self, state: State) -> None:
         for client, kept in state.items():
             if kept["body"]:
@@ -244,10 +259,12 @@ class Vectorized(Engine):
             else:
                 self._heads[int(client)] = self.blueprint.memory.keep(kept["head"]["weights"])
 
+    @override
     def drop_heads(self, clients: Collection[int]) -> None:
         for client in clients:
             self.blueprint.memory.release(self._heads.pop(client, None))
 
+    @override
     def forget(self) -> None:
         if self.blueprint.keeps_head:
             for stack in self._stacks:
@@ -259,6 +276,7 @@ class Vectorized(Engine):
         self._stacks, self._pending = [], []
         self._set_aside.clear()
 
+    @override
     def server_copies(
         self,
         module: nn.Module,

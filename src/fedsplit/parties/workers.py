@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 import torch
+from typing_extensions import override
 
 from fedsplit.errors import RunFailed
 
@@ -22,6 +23,7 @@ class WorkerLost(RunFailed):
         super().__init__(worker, reason)
         self.worker, self.reason = worker, reason
 
+    @override
     def __str__(self) -> str:
         return f"worker {self.worker} of the cluster was lost: {self.reason}"
 

@@ -8,6 +8,7 @@ from typing import ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.quant.message import Corrupt, Message, expect
 
@@ -109,10 +110,12 @@ class Quantizer(Codec, Generic[Form]):
         assert size is not None, "a codec whose size depends on values says what the largest is"
         return size
 
+    @override
     def encode(self, x: Tensor, *, seed: int = 0) -> Message:
         payload = self.pack(self.quantize(_float32(x), seed), x.shape) if x.numel() else b""
         return Message.sealed(payload, tuple(x.shape), x.dtype)
 
+    @override
     def decode(self, message: Message) -> Tensor:
         payload, shape = message.opened(), message.shape
         if not message.dtype.is_floating_point:
@@ -122,6 +125,7 @@ class Quantizer(Codec, Generic[Form]):
             return torch.zeros(shape, dtype=message.dtype)
         return _as_type(self.dequantize(self.unpack(payload, shape), shape), message.dtype)
 
+    @override
     def error_bound(self, x: Tensor) -> Tensor:
         """See `Codec.error_bound`: that of the codec, and the way through float32 back to the type of `x`."""
         if not x.numel():
@@ -130,6 +134,7 @@ class Quantizer(Codec, Generic[Form]):
         relative = max(limits.eps, 2**-23) * (x.double().abs() + bound)
         return bound + relative + limits.smallest_normal * limits.eps + 2**-126
 
+    @override
     def simulate(self, x: Tensor, *, seed: int = 0) -> Simulated:
         if not x.numel():
             return Simulated(x, 0)
@@ -139,6 +144,7 @@ class Quantizer(Codec, Generic[Form]):
             size = len(self.pack(form, x.shape))
         return Simulated(_as_type(self.dequantize(form, x.shape), x.dtype), size)
 
+    @override
     def transmit(self, x: Tensor, *, seed: int = 0) -> Simulated:
         if not x.numel():
             return Simulated(x, 0, Message.sealed(b"", tuple(x.shape), x.dtype))
@@ -147,6 +153,7 @@ class Quantizer(Codec, Generic[Form]):
         decoded = _as_type(self.dequantize(form, x.shape), x.dtype)
         return Simulated(decoded, len(message.payload), message)
 
+    @override
     def largest(self, shape: Sequence[int], dtype: torch.dtype) -> int:
         return self.max_size(shape) if prod(shape) else 0
 

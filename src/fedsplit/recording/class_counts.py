@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from typing_extensions import override
 
 from fedsplit.errors import UserError
 from fedsplit.files.bounded import MIB, MOST_CLASSES, MOST_CLIENTS, csv_table, reading, whole
@@ -56,6 +57,7 @@ class ClassCounts:
             tables.append(np.stack([clients, known[places], counts[found]], axis=1))
         return cls(np.concatenate(tables), tuple(names))
 
+    @override
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, ClassCounts)
@@ -63,6 +65,7 @@ class ClassCounts:
             and np.array_equal(self.table, other.table)
         )
 
+    @override
     def __hash__(self) -> int:
         return hash((self.table.tobytes(), self.names))
 

@@ -5,6 +5,7 @@ from typing import TypeAlias, overload
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 Weights: TypeAlias = dict[str, Tensor]
 """Parameters and buffers of a model by their names: what `nn.Module.state_dict` gives."""
@@ -29,6 +30,7 @@ class StackedWeights(Sequence[Weights]):
             for row, position in enumerate(positions)
         }
 
+    @override
     def __len__(self) -> int:
         return len(self._places)
 
@@ -36,6 +38,7 @@ class StackedWeights(Sequence[Weights]):
     def __getitem__(self, index: int) -> Weights: ...
     @overload
     def __getitem__(self, index: slice) -> list[Weights]: ...
+    @override
     def __getitem__(self, index: int | slice) -> Weights | list[Weights]:
         if isinstance(index, slice):
             return [self[position] for position in range(*index.indices(len(self)))]

@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 from rich.logging import RichHandler
+from typing_extensions import override
 
 from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import UserError
@@ -35,6 +36,7 @@ class Client(Task):
     joins = True
     announces = "{task}"
 
+    @override
     def run(self, config: RunConfig, directory: Path) -> None:
         """See `Task.run`: what is kept goes to `client.directory`."""
         from fedsplit.building.run import run_of_member  # noqa: PLC0415  (heavy)

@@ -8,6 +8,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.building.models import refuse_tail
 from fedsplit.building.parts import ClientParts
@@ -46,6 +47,7 @@ class Codecs(Task):
     repeats: PositiveInt
     codecs: dict[str, dict[str, object]]
 
+    @override
     def run(self, config: RunConfig, directory: Path) -> None:
         """See `Task.run`: prints a table for each kind of tensor, and writes nothing."""
         prepare_process(config)

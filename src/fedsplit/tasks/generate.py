@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from rich.table import Table
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.building.process import prepare_process
 from fedsplit.building.trained import TrainedRun
@@ -41,6 +42,7 @@ class Generate(Task):
     samples: PositiveInt | None
     batch_size: PositiveInt
 
+    @override
     def run(self, config: RunConfig, directory: Path) -> None:
         """See `Task.run`: prints a table, and writes to `generate/` in the run's directory.
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from typing_extensions import override
+
 from fedsplit.building.device import find_device
 from fedsplit.building.process import prepare_process
 from fedsplit.config.run_config import RunConfig
@@ -69,6 +71,7 @@ class Infer(Task):
     wait_s: PositiveFloat
     client: NonNegativeInt | None
 
+    @override
     def run(self, config: RunConfig, directory: Path) -> None:
         """See `Task.run`: prints a table; the directory appears once all is whole."""
         config = _of_the_run(config)

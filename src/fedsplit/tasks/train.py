@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from typing_extensions import override
+
 from fedsplit.building.process import prepare_process
 from fedsplit.building.trained_start import TrainedStart
 from fedsplit.config.run_config import RunConfig
@@ -17,6 +19,7 @@ class Train(Task):
     counts_rounds = True
     announces = "{algorithm}: {model} on {dataset} ({distribution})"
 
+    @override
     def run(self, config: RunConfig, directory: Path) -> None:
         """See `Task.run`: the parts are built before the directory is made."""
         if config.origin.resume is not None:

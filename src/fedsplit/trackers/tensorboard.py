@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 from torch.utils.tensorboard import SummaryWriter
+from typing_extensions import override
 
 from fedsplit.trackers.tracker import Row, Tracker, numbers
 
@@ -19,6 +20,7 @@ class TensorBoard(Tracker):
     def __init__(self) -> None:
         self._writer: SummaryWriter | None = None
 
+    @override
     def start(self, config: Mapping[str, object], directory: Path, rows: Sequence[Row]) -> None:
         """See `Tracker.start`: a resume adds a file that holds all rounds, and voids those before it."""
         # The first start is marked too: TensorBoard takes the first mark of a log for no restart.
@@ -27,12 +29,14 @@ class TensorBoard(Tracker):
         for row in rows:
             self.round(row)
 
+    @override
     def round(self, row: Row) -> None:
         assert self._writer is not None
         for tag, value in numbers(row).items():
             self._writer.add_scalar(tag, value, row["round"], new_style=True, double_precision=True)
         self._writer.flush()
 
+    @override
     def finish(self, results: Mapping[str, object] | None) -> None:
         assert self._writer is not None
         if results is not None:

@@ -7,6 +7,8 @@ from copy import deepcopy
 from pathlib import Path
 from typing import TypeAlias
 
+from typing_extensions import override
+
 from fedsplit.errors import first_line
 
 Row: TypeAlias = Mapping[str, object]
@@ -65,12 +67,15 @@ class Harmless(Tracker):
     def __init__(self, tracker: Tracker) -> None:
         self._tracker: Tracker | None = tracker
 
+    @override
     def start(self, config: Mapping[str, object], directory: Path, rows: Sequence[Row]) -> None:
         self._tell(lambda tracker: tracker.start(deepcopy(dict(config)), directory, list(map(dict, rows))))
 
+    @override
     def round(self, row: Row) -> None:
         self._tell(lambda tracker: tracker.round(dict(row)))
 
+    @override
     def finish(self, results: Mapping[str, object] | None) -> None:
         self._tell(lambda tracker: tracker.finish(deepcopy(results)))
 

@@ -6,6 +6,7 @@ from secrets import token_hex
 from typing import Literal
 
 import wandb
+from typing_extensions import override
 
 from fedsplit.files import bounded
 from fedsplit.files.whole import write_text
@@ -29,6 +30,7 @@ class WeightsAndBiases(Tracker):
         self._mode, self._project, self._entity = mode, project, entity
         self._run: wandb.Run | None = None
 
+    @override
     def start(self, config: Mapping[str, object], directory: Path, rows: Sequence[Row]) -> None:
         """See `Tracker.start`. A resumed run goes on under its id, where steps that are there already stay.
 
@@ -59,12 +61,14 @@ class WeightsAndBiases(Tracker):
         for row in rows:
             self.round(row)
 
+    @override
     def round(self, row: Row) -> None:
         assert self._run is not None
         t = row["round"]
         assert isinstance(t, int)
         self._run.log(numbers(row), step=t)
 
+    @override
     def finish(self, results: Mapping[str, object] | None) -> None:
         """See `Tracker.finish`: results go to the run's summary."""
         assert self._run is not None

@@ -9,6 +9,7 @@ from statistics import median
 
 import torch
 from rich.console import Console
+from typing_extensions import override
 
 from fedsplit.estimators.fit import Fit
 from fedsplit.machine.progress import INTERVAL_S, PATIENCE_S, TransientBar
@@ -31,6 +32,7 @@ class Activity:
     detail: str = ""
     seconds: float = 0.0
 
+    @override
     def __str__(self) -> str:
         share = "" if self.fraction is None else f" {self.fraction:.0%}"
         return f"{self.doing}{share}{'  ' if self.detail else ''}{self.detail}"

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.messages import (
@@ -53,24 +54,29 @@ class CodedCohort(Cohort):
         self._downlinks, self._wire, self._clients = downlinks, wire, sorted(clients)
 
     @property
+    @override
     def clients(self) -> Sequence[int]:
         return self._clients
 
     @property
+    @override
     def sample_counts(self) -> Sequence[int]:
         return [self._wire.samples(client) for client in self._clients]
 
+    @override
     def select(self, clients: Collection[int]) -> "CodedCohort":
         selected = copy(self)
         selected._clients = sorted(clients)
         return selected
 
+    @override
     def install(self, part: Part, weights: Weights) -> None:
         seed = weights_seed(self._seed, "down", part, 0, self._wire.round)
         with sent_as(KIND_OF[part], None):
             sent = self._downlinks[part].share(weights, self._clients, self._wire.round, seed)
         self._install(part, sent)
 
+    @override
     def install_each(self, part: Part, weights: Mapping[int, Weights]) -> None:
         sent = {}
         for client in self._clients:
@@ -85,6 +91,7 @@ class CodedCohort(Cohort):
                 self._wire.tally.copies(KIND_OF[part], clients, coded)
         self._wire.install(part, sent)
 
+    @override
     def forward(self, step: int, *, evaluating: bool = False) -> Sequence[Upload]:
         uploads = self._wire.forward(self._clients, step, evaluating=evaluating)
         if self._quantization.positions.lengths is not None:
@@ -97,9 +104,11 @@ class CodedCohort(Cohort):
             return StackedUploads([replace(stack, tail=tail) for stack in uploads.stacks])
         return [replace(upload, tail=tail) for upload in uploads]
 
+    @override
     def backward(self, step: int, dz: Mapping[int, Tensor]) -> None:
         self._wire.backward(step, self._coded(step, dz, "cut_gradient"))
 
+    @override
     def step_tail(self, step: int, h: Mapping[int, Tensor]) -> Stepped:
         return self._wire.step_tail(step, self._coded(step, h, "trunk_output"))
 
@@ -132,6 +141,7 @@ class CodedCohort(Cohort):
             self._wire.tally.broadcast(kind, shared.receivers, coded, step)
             yield from ((client, coded) for client in shared.receivers)
 
+    @override
     def probe(self, step: int, dz: Mapping[int, Tensor], seeds: Sequence[int]) -> Mapping[int, Tensor]:
         self._wire.probed = (step, list(dz))
         sent = Coded.exactly(seeds_tensor(seeds))
@@ -139,6 +149,7 @@ class CodedCohort(Cohort):
             self._wire.tally.message("down", "seeds", client, sent, step)
         return self._wire.probe(step, self._each_coded(step, dz, "cut_gradient"), seeds)
 
+    @override
     def move(self, step: int, seeds: Sequence[int], slopes: Tensor) -> None:
         with sent_as("scalars", None):
             coded = exactly(slopes, packs=self._wire.packs)
@@ -151,12 +162,15 @@ class CodedCohort(Cohort):
                 self._wire.tally.message("down", "seeds", client, sent, step)
         self._wire.move(self._clients, step, seeds, coded, unaware)
 
+    @override
     def train_local(self, work: LocalWork) -> LocalTraining:
         return self._wire.train_local(self._clients, work)
 
+    @override
     def observed(self, part: Part) -> Sequence[Weights]:
         return self._wire.observed(part, self._clients)
 
+    @override
     def weights(self, part: Part) -> Sequence[Weights]:
         """See `Cohort.weights`.
 

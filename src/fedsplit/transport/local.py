@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.messages import (
@@ -46,6 +47,7 @@ class LocalTransport(Transport):
         self.client_end = ClientEnd(run, packs=False)
         self.downlinks = {part: Downlink(run.quantization.weights, run.device) for part in KIND_OF}
 
+    @override
     def run_round(
         self, t: int, clients: Collection[int], train: Callable[[Cohort], Result], servers: Stateful
     ) -> Result:
@@ -55,6 +57,7 @@ class LocalTransport(Transport):
             cohort.settle()
         return result
 
+    @override
     def opened(self, directory: Path) -> AbstractContextManager[object]:
         """See `Transport.opened`: while the engine can compute."""
         return self.run.engine.opened()
@@ -66,17 +69,20 @@ class LocalTransport(Transport):
         tally = Tally(self.run.ledger, round, looks_later=self.looks_later)
         return CodedCohort(self.run, self.downlinks, LocalWire(self, round, tally), clients)
 
+    @override
     def forget_clients(self) -> None:
         """Drop what clients keep from round to round (see `Engine.forget`), and what they rounded away."""
         self.run.engine.forget()
         self.client_end.forget()
 
+    @override
     def state(self) -> State:
         """See `Transport.state`: of both ends of every link, shared weights and what was rounded away."""
         up = self.client_end.state()
         links = {part: {"down": self.downlinks[part].state(), "up": up[part]} for part in KIND_OF}
         return {"clients": ByClient(self.run.engine.state()), "links": links}
 
+    @override
     def load_state(self, state: State) -> None:
         self.run.engine.load_state(state["clients"])
         for part, link in state["links"].items():
@@ -100,19 +106,23 @@ class LocalWire(Wire):
         self._run, self._end, self._at_clients = transport.run, transport.client_end, transport.at_clients
         self._has_tail = transport.run.trunk_shape is not None
 
+    @override
     def samples(self, client: int) -> int:
         return self._run.sample_counts[client]
 
+    @override
     def install(self, part: Part, deliveries: Mapping[int, Delivery]) -> None:
         with self._at_clients():
             self._run.engine.install(part, {client: each.weights for client, each in deliveries.items()})
 
+    @override
     def forward(self, clients: Sequence[int], step: int, *, evaluating: bool) -> Sequence[Upload]:
         engine = self._run.engine
         with self._at_clients():
             uploads = (engine.evaluated if evaluating else engine.forward)(clients, self.round, step)
         return self._arrived(uploads)
 
+    @override
     def backward(self, step: int, dz: CodedGradients) -> None:
         arrived: Mapping[int, Tensor] = dz if isinstance(dz, StackedGradients) else self._decoded(dz)
         with self._at_clients():
@@ -122,6 +132,7 @@ class LocalWire(Wire):
         padded = self._run.quantization.positions.padded
         return {client: padded(coded.arrived.decoded, self.labels.get(client)) for client, coded in dz}
 
+    @override
     def probe(self, step: int, dz: Iterable[tuple[int, Coded]], seeds: Sequence[int]) -> Mapping[int, Tensor]:
         arrived, slopes = self._decoded(dz), {}
         with self._at_clients():
@@ -132,12 +143,14 @@ class LocalWire(Wire):
             slopes[client] = coded.arrived.decoded
         return slopes
 
+    @override
     def move(
         self, clients: Sequence[int], step: int, seeds: Sequence[int], slopes: Coded, unaware: Collection[int]
     ) -> None:
         with self._at_clients():
             self._run.engine.move(clients, self.round, step, seeds, slopes.arrived.decoded)
 
+    @override
     def step_tail(self, step: int, h: CodedGradients) -> Stepped:
         outputs: Mapping[int, Tensor]
         if isinstance(h, StackedGradients):
@@ -158,11 +171,13 @@ class LocalWire(Wire):
             arrived[client] = coded.arrived.decoded
         return losses, arrived
 
+    @override
     def train_local(self, clients: Sequence[int], work: LocalWork) -> LocalTraining:
         with self._at_clients():
             trained = self._run.engine.train_local(clients, self.round, work)
         return LocalTraining(self._arriving(iter(trained.uploads)), trained.losses)
 
+    @override
     def observed(self, part: Part, clients: Sequence[int]) -> Sequence[Weights]:
         with self._at_clients():
             found = [
@@ -172,6 +187,7 @@ class LocalWire(Wire):
         self.tally.observed(sum(tensor.nbytes for own in found for tensor in own.values()))
         return found
 
+    @override
     def weights(self, part: Part, clients: Sequence[int], held: Mapping[int, Weights]) -> Sequence[Weights]:
         kind = KIND_OF[part]
         with self._at_clients():

@@ -1,6 +1,7 @@
 """Label skew drawn from a Dirichlet distribution."""
 
 import numpy as np
+from typing_extensions import override
 
 from fedsplit.config.values import PositiveFloat, PositiveInt
 from fedsplit.data.distributions.distribution import Distribution, require_samples
@@ -45,6 +46,7 @@ class Dirichlet(Distribution):
         self.alpha, self.min_samples, self.attempts = alpha, min_samples, attempts
         self.self_balancing = self_balancing
 
+    @override
     def split(self, labels: np.ndarray, num_clients: int, seed: int) -> Pieces:
         require_samples("min_samples", self.min_samples, len(labels), num_clients)
         all_short = 0

@@ -5,6 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.config.values import Degrees, Fraction
 from fedsplit.data.distributions.iid import Iid
@@ -30,6 +31,7 @@ class FeatureShift(Iid):
     def __init__(self, *, rotation: Degrees, colour: Fraction) -> None:
         self.rotation, self.colour = rotation, colour
 
+    @override
     def seen_by(self, client: int, pixels: Tensor, seed: int) -> Tensor:
         draw = generator(seed, "feature shift", client=client)
         angle, *factors = (

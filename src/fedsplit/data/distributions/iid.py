@@ -1,6 +1,7 @@
 """The same distribution for every client."""
 
 import numpy as np
+from typing_extensions import override
 
 from fedsplit.data.distributions.distribution import Distribution
 from fedsplit.data.partition import Pieces
@@ -10,6 +11,7 @@ from fedsplit.randomness import numpy_generator
 class Iid(Distribution):
     """Shuffled, then cut into shards whose sizes differ by at most one."""
 
+    @override
     def split(self, labels: np.ndarray, num_clients: int, seed: int) -> Pieces:
         order = numpy_generator(seed, "distribution").permutation(len(labels))
         least, larger = divmod(len(labels), num_clients)

@@ -1,6 +1,7 @@
 """Clients are who the data come from."""
 
 import numpy as np
+from typing_extensions import override
 
 from fedsplit.data.distributions.distribution import Distribution
 from fedsplit.data.partition import Pieces
@@ -16,6 +17,7 @@ class Natural(Distribution):
 
     by_owner = True
 
+    @override
     def split(self, labels: np.ndarray, num_clients: int, seed: int) -> Pieces:
         owners, sizes = np.unique(labels, return_counts=True)
         if num_clients > len(owners):

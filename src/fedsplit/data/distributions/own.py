@@ -1,6 +1,7 @@
 """Every client has data of its own."""
 
 import numpy as np
+from typing_extensions import override
 
 from fedsplit.data.distributions.distribution import Distribution
 from fedsplit.data.partition import Pieces
@@ -11,6 +12,7 @@ class Own(Distribution):
 
     at_clients = True
 
+    @override
     def split(self, labels: np.ndarray, num_clients: int, seed: int) -> Pieces:
         """See `Distribution.split`: nothing of these samples is a client's."""
         return Pieces(np.empty(0, dtype=np.int64), np.zeros(num_clients, dtype=np.int64))

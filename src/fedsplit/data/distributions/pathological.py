@@ -1,6 +1,7 @@
 """Equal shards of samples sorted by their class."""
 
 import numpy as np
+from typing_extensions import override
 
 from fedsplit.config.values import PositiveInt
 from fedsplit.data.distributions.distribution import Distribution, require_samples
@@ -19,6 +20,7 @@ class Pathological(Distribution):
     def __init__(self, *, shards_per_client: PositiveInt) -> None:
         self.shards_per_client = shards_per_client
 
+    @override
     def split(self, labels: np.ndarray, num_clients: int, seed: int) -> list[np.ndarray]:
         require_samples("shards_per_client", self.shards_per_client, len(labels), num_clients)
         shards = self.shards_per_client * num_clients

@@ -1,6 +1,7 @@
 """Clients with much and with little data, all of the same distribution."""
 
 import numpy as np
+from typing_extensions import override
 
 from fedsplit.config.values import NonNegativeFloat, PositiveInt
 from fedsplit.data.distributions.distribution import Distribution, require_samples
@@ -20,6 +21,7 @@ class QuantitySkew(Distribution):
     def __init__(self, *, exponent: NonNegativeFloat, min_samples: PositiveInt) -> None:
         self.exponent, self.min_samples = exponent, min_samples
 
+    @override
     def split(self, labels: np.ndarray, num_clients: int, seed: int) -> list[np.ndarray]:
         require_samples("min_samples", self.min_samples, len(labels), num_clients)
         rest = len(labels) - self.min_samples * num_clients

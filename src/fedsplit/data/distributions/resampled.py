@@ -1,6 +1,7 @@
 """Clients that share samples: a population of any size over a data set of any size."""
 
 import numpy as np
+from typing_extensions import override
 
 from fedsplit.config.values import PositiveInt
 from fedsplit.data.distributions.distribution import Distribution
@@ -24,6 +25,7 @@ class Resampled(Distribution):
     def __init__(self, *, samples_per_client: PositiveInt) -> None:
         self.samples_per_client = samples_per_client
 
+    @override
     def split(self, labels: np.ndarray, num_clients: int, seed: int) -> Draws:
         each = self.samples_per_client
         claim("num_clients", num_clients, 50.0 * num_clients, f"lists of {num_clients} clients")

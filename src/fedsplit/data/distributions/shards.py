@@ -1,6 +1,7 @@
 """A fixed number of classes a client."""
 
 import numpy as np
+from typing_extensions import override
 
 from fedsplit.config.values import PositiveInt
 from fedsplit.data.distributions.distribution import Distribution
@@ -19,6 +20,7 @@ class Shards(Distribution):
     def __init__(self, *, classes_per_client: PositiveInt) -> None:
         self.classes_per_client = classes_per_client
 
+    @override
     def split(self, labels: np.ndarray, num_clients: int, seed: int) -> list[np.ndarray]:
         draw = numpy_generator(seed, "distribution")
         classes = draw.permutation(np.unique(labels))

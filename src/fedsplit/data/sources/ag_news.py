@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from typing_extensions import override
+
 from fedsplit.data.classified_source import ClassifiedSource
 from fedsplit.data.text_files import reading, rows
 from fedsplit.data.text_source import Passage
@@ -23,9 +25,11 @@ class AgNews(ClassifiedSource):
     2015.
     """
 
+    @override
     def class_names(self) -> tuple[str, ...]:
         return _TOPICS
 
+    @override
     def read(self) -> tuple[list[Passage], list[Passage]]:
         with reading(self.root, _LAYOUT) as folder:
             return _passages(folder / "train.csv"), _passages(folder / "test.csv")

@@ -8,6 +8,7 @@ from importlib.metadata import distribution
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.data.image_source import ImageSource
 from fedsplit.data.images import Images
@@ -20,6 +21,7 @@ class Digits(ImageSource):
     Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI, 1998.
     """
 
+    @override
     def read(self) -> tuple[Images, Images]:
         """1,438 training and 359 test images, pixels 0 to 16, the same for every seed."""
         pixels, labels = _bundled()

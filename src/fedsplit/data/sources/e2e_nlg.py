@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from typing_extensions import override
+
 from fedsplit.data.language_source import LanguageSource
 from fedsplit.data.text_files import columns, reading
 from fedsplit.data.text_source import Passage
@@ -29,6 +31,7 @@ class E2eNlg(LanguageSource):
 
     strata: Literal["name", "mr"] = "name"
 
+    @override
     def read(self) -> tuple[list[Passage], list[Passage]]:
         with reading(self.root, _LAYOUT) as folder:
             train = folder / "trainset.csv"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.data.decoding import kept
 from fedsplit.data.image_source import ImageSource, Published
@@ -42,10 +43,12 @@ class Femnist(ImageSource):
     root: str
     download: bool
 
+    @override
     def published(self) -> Published:
         """Published sizes of EMNIST; see `ImageSource.published`."""
         return Published(697_932, _SIDE, 1, len(_CLASSES))
 
+    @override
     def read(self) -> tuple[Images, Images]:
         folder = self._folder
         train, test = (sorted((folder / split).glob("*.json")) for split in ("train", "test"))
@@ -56,6 +59,7 @@ class Femnist(ImageSource):
             raise UserError("dataset.root", self.root, told)
         return self._emnist(train=True), self._emnist(train=False)
 
+    @override
     def class_names(self) -> tuple[str, ...]:
         return _CLASSES
 

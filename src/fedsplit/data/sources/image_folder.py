@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import ClassVar
 from unicodedata import normalize
 
+from typing_extensions import override
+
 from fedsplit.data.decoding import SUFFIXES
 from fedsplit.data.image_files import ImageFiles, Listed, by_class, classes_in, images_beside
 from fedsplit.errors import UserError
@@ -28,6 +30,7 @@ class ImageFolder(ImageFiles):
 
     classes: list[str] | None = None
 
+    @override
     def listed(self) -> tuple[Listed, Listed]:
         """See `ImageFiles.listed`; images that are left out are told in one line."""
         classes = self.class_names()
@@ -48,6 +51,7 @@ class ImageFolder(ImageFiles):
                 raise self.misplaced(f"{split}/<class>/ holds no image")
         return train, test
 
+    @override
     def class_names(self) -> tuple[str, ...]:
         train = self.folder / "train"
         if not train.is_dir():

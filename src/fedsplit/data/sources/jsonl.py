@@ -4,6 +4,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from typing_extensions import override
+
 from fedsplit.data.language_source import LanguageSource
 from fedsplit.data.text_files import lines, reading
 from fedsplit.data.text_source import Passage
@@ -24,6 +26,7 @@ class Jsonl(LanguageSource):
     for `distribution=natural`: of all training texts or none. `validation` divides no context.
     """
 
+    @override
     def read(self) -> tuple[list[Passage], list[Passage]]:
         with reading(self.root, _LAYOUT) as folder:
             train, test = (_passages(folder / f"{split}.jsonl") for split in ("train", "test"))

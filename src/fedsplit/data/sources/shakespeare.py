@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from typing_extensions import override
+
 from fedsplit.data.language_source import LanguageSource
 from fedsplit.data.text_files import json_file, reading
 from fedsplit.data.text_source import Passage
@@ -26,6 +28,7 @@ class Shakespeare(LanguageSource):
 
     marked: ClassVar[bool] = False
 
+    @override
     def read(self) -> tuple[list[Passage], list[Passage]]:
         with reading(self.root, _LAYOUT) as folder:
             train, test = (_passages(folder / "shakespeare" / split) for split in ("train", "test"))

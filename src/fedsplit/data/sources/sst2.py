@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from typing_extensions import override
+
 from fedsplit.data.classified_source import ClassifiedSource
 from fedsplit.data.text_files import columns, reading
 from fedsplit.data.text_source import Passage
@@ -23,9 +25,11 @@ class Sst2(ClassifiedSource):
     2013; A. Wang et al., "GLUE", 2018.
     """
 
+    @override
     def class_names(self) -> tuple[str, ...]:
         return _CLASSES
 
+    @override
     def read(self) -> tuple[list[Passage], list[Passage]]:
         with reading(self.root, _LAYOUT) as folder:
             return _passages(folder / "train.tsv"), _passages(folder / "dev.tsv")

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from typing_extensions import override
+
 from fedsplit.data.classified_source import ClassifiedSource
 from fedsplit.data.text_files import reading, whole_text
 from fedsplit.data.text_source import Passage
@@ -18,10 +20,12 @@ class TextFolder(ClassifiedSource):
     Classes are those of `train`. Hidden files and folders are left out.
     """
 
+    @override
     def class_names(self) -> tuple[str, ...]:
         with reading(self.root, _LAYOUT) as folder:
             return tuple(_folders_in(folder / "train"))
 
+    @override
     def read(self) -> tuple[list[Passage], list[Passage]]:
         with reading(self.root, _LAYOUT) as folder:
             train, test = (_passages(folder / split) for split in ("train", "test"))

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
+from typing_extensions import override
+
 from fedsplit.data.image_files import ImageFiles, Listed, images_in
 
 
@@ -22,6 +24,7 @@ class TinyImageNet(ImageFiles):
     published_classes: ClassVar[int] = 200
     origin: ClassVar[str] = "unpack http://cs231n.stanford.edu/tiny-imagenet-200.zip and name its folder"
 
+    @override
     def listed(self) -> tuple[Listed, Listed]:
         labels = {wnid: label for label, wnid in enumerate(self.class_names())}
         train: Listed = []
@@ -32,6 +35,7 @@ class TinyImageNet(ImageFiles):
             train += [(file, label) for file in of_class]
         return train, self._validation(labels)
 
+    @override
     def class_names(self) -> tuple[str, ...]:
         """Names of classes as WordNet's ids; see `ImageSource.class_names`."""
         return self._wnids

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
+from typing_extensions import override
 
 from fedsplit.data.image_files import ImageFiles, Listed
 from fedsplit.data.sources.torchvision_images import published
@@ -27,9 +28,11 @@ class Imagenette(ImageFiles):
     download: bool
     size: Literal["160px", "320px", "full"]
 
+    @override
     def listed(self) -> tuple[Listed, Listed]:
         return self._list_files("train")[0], self._list_files("val")[0]
 
+    @override
     def class_names(self) -> tuple[str, ...]:
         """Names of classes as WordNet's ids; see `ImageSource.class_names`."""
         return self._list_files("train")[1]
@@ -61,6 +64,7 @@ class EuroSat(ImageFiles):
 
     download: bool
 
+    @override
     def listed(self) -> tuple[Listed, Listed]:
         """See `ImageFiles.listed`; the split is the same for every seed."""
         files, names = self._list_files()
@@ -74,6 +78,7 @@ class EuroSat(ImageFiles):
                 (test if i in held_out else train).append(each)
         return train, test
 
+    @override
     def class_names(self) -> tuple[str, ...]:
         return self._list_files()[1]
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from typing_extensions import override
 
 from fedsplit.data.image_source import ImageSource, Published
 from fedsplit.data.images import Images
@@ -44,9 +45,11 @@ class TorchvisionImages(ImageSource):
     root: str
     download: bool
 
+    @override
     def published(self) -> Published:
         return _PUBLISHED[self.name]
 
+    @override
     def read(self) -> tuple[Images, Images]:
         return self._read("train"), self._read("test")
 

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 
+from typing_extensions import override
+
 from fedsplit.data.tokenizers.tokenizer import Tokenizer
 
 
@@ -20,13 +22,16 @@ class Characters(Tokenizer):
         """Id of a character that the training split does not have."""
         self.end, self.separator, self.size = self.unknown + 1, self.unknown + 2, self.unknown + 3
 
+    @override
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         return [[self._ids.get(character, self.unknown) for character in text] for text in texts]
 
+    @override
     def decode(self, ids: Sequence[int]) -> str:
         shown = [*self._known, "\N{REPLACEMENT CHARACTER}"]
         return "".join(shown[each] for each in ids if each <= self.unknown)
 
     @property
+    @override
     def digest(self) -> str:
         return sha256("".join(self._known).encode()).hexdigest()

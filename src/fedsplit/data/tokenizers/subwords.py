@@ -4,6 +4,8 @@ import os
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 
+from typing_extensions import override
+
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads do not outlive a fork
 
 import tokenizers
@@ -34,16 +36,20 @@ class Subwords(Tokenizer):
         self.size = max(vocabulary.values()) + 1
         self.end, self.separator = vocabulary[end], vocabulary[separator]
 
+    @override
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         return [each.ids for each in self._inner.encode_batch(list(texts), add_special_tokens=False)]
 
+    @override
     def encode_for_classifier(self, texts: Sequence[str]) -> list[list[int]]:
         return [each.ids for each in self._inner.encode_batch(list(texts), add_special_tokens=True)]
 
+    @override
     def decode(self, ids: Sequence[int]) -> str:
         return self._inner.decode(list(ids), skip_special_tokens=True)
 
     @property
+    @override
     def digest(self) -> str:
         return sha256(f"{self._inner.to_str()} {self.end} {self.separator}".encode()).hexdigest()
 

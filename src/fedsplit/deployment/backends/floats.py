@@ -7,6 +7,7 @@ from typing import Literal, Self
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from typing_extensions import override
 
 from fedsplit.computing.model_state import compute_format
 from fedsplit.deployment import storage
@@ -24,15 +25,18 @@ class Floats(Deployed):
         self.module = module.to(dtype).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
     @torch.inference_mode()
+    @override
     def run_quantized(self, x: Tensor) -> SmashedData:
         return SmashedData(self.module(compute_format(x.to(self.dtype) if x.is_floating_point() else x)))
 
+    @override
     def save(self, directory: Path) -> None:
         storage.describe(directory, "floats", {"dtype": str(self.dtype).removeprefix("torch.")})
         state = {name: tensor.contiguous() for name, tensor in self.module.state_dict().items()}
         save_file(state, directory / _FILE)
 
     @classmethod
+    @override
     def load(cls, directory: Path, build: Build) -> Self:
         loaded = cls(build(), _TYPES[storage.description(directory)["dtype"]])
         loaded.module.load_state_dict(load_file(directory / _FILE))
@@ -47,8 +51,10 @@ class FloatBackend(Backend):
     def __init__(self, dtype: Literal["float32", "float16", "bfloat16"]) -> None:
         self._dtype = _TYPES[dtype]
 
+    @override
     def prepare(self, module: nn.Module, example: Tensor) -> None:
         self._module = copy.deepcopy(module)
 
+    @override
     def convert(self) -> Deployed:
         return Floats(self._module, self._dtype)

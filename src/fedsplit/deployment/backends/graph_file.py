@@ -19,6 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from typing_extensions import override
 
 from fedsplit.deployment.backends.graph_step import (
     LARGEST_NUMBER,
@@ -94,6 +95,7 @@ class OperationGraph(nn.Module):
             if used != self._output:
                 self._steps[number] = replace(step, last_uses=(*step.last_uses, used))
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         """The output for inputs `x (n, ...)`."""
         results: dict[int, Argument] = {}

@@ -9,6 +9,7 @@ import onnx
 import torch
 from onnx import ModelProto
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.deployment import storage
 from fedsplit.deployment.backends.backend import Build, Deployed, SmashedData
@@ -50,15 +51,18 @@ class OnnxFile(Deployed):
     def outputs(self, x: np.ndarray) -> np.ndarray:
         """`z` of inputs `x (n, c, h, w)`, float32 and contiguous."""
 
+    @override
     def run_quantized(self, x: Tensor) -> SmashedData:
         z = self.outputs(np.ascontiguousarray(x.numpy()))
         return SmashedData(torch.from_numpy(z), self._scale, self._zero_point)
 
+    @override
     def save(self, directory: Path) -> None:
         storage.describe(directory, self.format, {"scale": self._scale, "zero_point": self._zero_point})
         (directory / _FILE).write_bytes(self._content)
 
     @classmethod
+    @override
     def load(cls, directory: Path, build: Build) -> Self:
         scale, zero_point = storage.grid(storage.description(directory))
         return cls((directory / _FILE).read_bytes(), scale, zero_point)

@@ -12,6 +12,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor, nn
+from typing_extensions import override
 
 from fedsplit.deployment.backends.backend import Backend, Deployed
 from fedsplit.deployment.backends.exporting import quietly
@@ -30,10 +31,12 @@ class OnnxFloat(Backend):
     runs: ClassVar[type[OnnxFile]] = OnnxSession
     """What runs the graph."""
 
+    @override
     def prepare(self, module: nn.Module, example: Tensor) -> None:
         self._example = example
         self._model = exported(module, example)
 
+    @override
     def convert(self) -> Deployed:
         return self.runs.of(self._model)
 
@@ -41,6 +44,7 @@ class OnnxFloat(Backend):
 class _Quantized(OnnxFloat):
     """Int8 in some way, which `quantize` is."""
 
+    @override
     def convert(self) -> Deployed:
         with tempfile.TemporaryDirectory() as folder, quietly():
             plain, before, after = (Path(folder, f"{name}.onnx") for name in ("plain", "before", "after"))
@@ -66,6 +70,7 @@ class OnnxDynamic(_Quantized):
     Products are of whole numbers; all else, and what goes from one operator to the next, is float32.
     """
 
+    @override
     def quantize(self, before: Path, after: Path) -> None:
         # uint8: ONNX Runtime has no convolution with signed weights and ranges of each batch
         quantization.quantize_dynamic(before, after, weight_type=QuantType.QUInt8)
@@ -80,11 +85,13 @@ class OnnxStatic(_Quantized):
 
     calibrates = True
 
+    @override
     def calibrate(self, batches: Sequence[Tensor]) -> None:
         """See `Backend.calibrate`: ranges are the smallest and largest values seen."""
         check_batches(batches, self._example)
         self._batches = batches
 
+    @override
     def quantize(self, before: Path, after: Path) -> None:
         quantization.quantize_static(
             before,

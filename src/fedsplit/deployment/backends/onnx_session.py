@@ -3,6 +3,7 @@
 import numpy as np
 import onnxruntime
 import torch
+from typing_extensions import override
 
 from fedsplit.deployment.backends.onnx_file import OnnxFile
 from fedsplit.deployment.backends.onnx_graph import INPUT
@@ -20,6 +21,7 @@ class OnnxSession(OnnxFile):
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
+    @override
     def outputs(self, x: np.ndarray) -> np.ndarray:
         z: np.ndarray
         (z,) = self._session.run(None, {INPUT: x})

@@ -6,6 +6,7 @@ from functools import cache
 
 import numpy as np
 import torch
+from typing_extensions import override
 
 from fedsplit.deployment.backends.onnx_file import OnnxFile
 from fedsplit.deployment.backends.onnx_graph import INPUT
@@ -35,6 +36,7 @@ class OpenVinoModel(OnnxFile):
             raise UserError("model", "ONNX", f"OpenVINO cannot read it ({reason})") from error
         self._requests: dict[tuple[int, ...], openvino.InferRequest] = {}
 
+    @override
     def outputs(self, x: np.ndarray) -> np.ndarray:
         request = self._requests.get(x.shape)
         if request is None:

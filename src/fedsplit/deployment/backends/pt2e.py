@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 from torch._dynamo.exc import BackendCompilerFailed
 from torch._inductor import config as inductor
 from torch._inductor.exc import InductorError
+from typing_extensions import override
 
 from fedsplit.computing.model_state import compute_format
 from fedsplit.deployment import storage
@@ -66,6 +67,7 @@ class Pt2eGraph(Deployed):
         return cls(operations, compiled=compiled, scale=scale, zero_point=zero_point)
 
     @torch.inference_mode()
+    @override
     def run_quantized(self, x: Tensor) -> SmashedData:
         x = compute_format(x)
         z = self._run(x) if x.shape in self._seen else self._run_first(x)
@@ -90,12 +92,14 @@ class Pt2eGraph(Deployed):
             raise UserError("model", "PT2E", f"cannot be compiled here ({first_line(error)})") from error
         return z
 
+    @override
     def save(self, directory: Path) -> None:
         settings = {"compiled": self._compiled, "scale": self._scale, "zero_point": self._zero_point}
         storage.describe(directory, "graph", settings)
         self._graph.write(directory / _FILE)
 
     @classmethod
+    @override
     def load(cls, directory: Path, build: Build) -> Self:
         settings = storage.description(directory)
         compiled, (scale, zero_point) = settings.get("compiled"), storage.grid(settings)
@@ -134,6 +138,7 @@ class Pt2eStatic(Backend):
     def __init__(self, *, compiled: bool) -> None:
         self._compiled = compiled
 
+    @override
     def prepare(self, module: nn.Module, example: Tensor) -> None:
         self._example = example
         quantizer = x86.X86InductorQuantizer()
@@ -142,11 +147,13 @@ class Pt2eStatic(Backend):
             self._prepared = prepare_pt2e(exported(module, example), quantizer)
 
     @torch.no_grad()
+    @override
     def calibrate(self, batches: Sequence[Tensor]) -> None:
         check_batches(batches, self._example)
         for batch in batches:
             self._prepared(batch)
 
+    @override
     def convert(self) -> Deployed:
         with exporting():
             graph = convert_pt2e(self._prepared)

@@ -14,6 +14,7 @@ from typing import Any, Self
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, fx, nn
+from typing_extensions import override
 
 from fedsplit.deployment import storage
 from fedsplit.deployment.backends.backend import Backend, Build, Deployed, SmashedData
@@ -29,9 +30,11 @@ class DynamicallyQuantized(Deployed):
         self._module = module
 
     @torch.inference_mode()
+    @override
     def run_quantized(self, x: Tensor) -> SmashedData:
         return SmashedData(self._module(x))
 
+    @override
     def save(self, directory: Path) -> None:
         """See `Deployed.save`: codes, scales and what is not quantized, as safetensors."""
         storage.describe(directory, "quantize_dynamic")
@@ -45,6 +48,7 @@ class DynamicallyQuantized(Deployed):
         save_file(tensors, directory / _FILE)
 
     @classmethod
+    @override
     def load(cls, directory: Path, build: Build) -> Self:
         """See `Deployed.load`: a fresh model is quantized the same way, and takes over the numbers."""
         model, tensors = build().eval(), load_file(directory / _FILE)
@@ -67,9 +71,11 @@ class DynamicallyQuantized(Deployed):
 class QuantizeDynamic(Backend):
     """Weights of linear layers int8, their inputs by the range of each batch; all else stays float32."""
 
+    @override
     def prepare(self, module: nn.Module, example: Tensor) -> None:
         self._module = copy.deepcopy(module).eval()
 
+    @override
     def convert(self) -> Deployed:
         module = _quantized(self._module)
         self.unquantized = tuple(

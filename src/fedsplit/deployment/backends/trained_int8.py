@@ -5,6 +5,7 @@ from functools import partial
 from typing import TypeAlias
 
 from torch import Tensor, fx, nn
+from typing_extensions import override
 
 from fedsplit.deployment.backends.backend import Backend, Deployed
 from fedsplit.deployment.precisions import Int8Backend
@@ -51,11 +52,13 @@ class TrainedInt8(Backend):
     def __init__(self, runtime: Int8Backend) -> None:
         self._deploy = _RUNTIMES[runtime]()
 
+    @override
     def prepare(self, module: nn.Module, example: Tensor) -> None:
         rounding = any(isinstance(each, FakeQuantizedActivations) for each in module.modules())
         if not isinstance(module, fx.GraphModule) or not rounding:
             raise UserError("precision", "qat_int8", "only of a run trained with qat=true")
         self._graph, self._example = int8_graph(module), example
 
+    @override
     def convert(self) -> Deployed:
         return self._deploy(self._graph, self._example)

@@ -7,6 +7,7 @@ from typing import Literal, Self
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from typing_extensions import override
 
 from fedsplit.deployment import storage
 from fedsplit.deployment.backends.backend import Backend, Build, Deployed, SmashedData
@@ -49,14 +50,17 @@ class PackedWeights(Deployed):
         module.load_state_dict(state)
         self._floats = Floats(module, torch.float32)
 
+    @override
     def run_quantized(self, x: Tensor) -> SmashedData:
         return self._floats.run_quantized(x)
 
+    @override
     def save(self, directory: Path) -> None:
         storage.describe(directory, "packed_weights", {"bits": self._bits})
         save_file(self._packed, directory / _FILE)
 
     @classmethod
+    @override
     def load(cls, directory: Path, build: Build) -> Self:
         return cls(build(), load_file(directory / _FILE), storage.description(directory)["bits"])
 
@@ -67,12 +71,14 @@ class WeightOnly(Backend):
     def __init__(self, bits: Literal[1, 2, 4, 8]) -> None:
         self._bits = bits
 
+    @override
     def prepare(self, module: nn.Module, example: Tensor) -> None:
         self._module = copy.deepcopy(module)
         state = module.state_dict()
         if not any(is_packed(name, each) for name, each in state.items()):
             raise UserError("model", type(module).__name__, "has no matrices or filters to pack")
 
+    @override
     def convert(self) -> Deployed:
         rows = rows_of(self._bits)
         packed = {}

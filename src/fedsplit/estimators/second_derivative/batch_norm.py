@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.estimators.second_derivative.operation import Operation
 
@@ -18,6 +19,7 @@ class BatchNorm(Operation):
     Source: S. Ioffe and C. Szegedy, "Batch Normalization", 2015, for the gradient.
     """
 
+    @override
     def value(self, *inputs: Tensor) -> Tensor:
         (self._x,) = inputs
         self._count = self._x.numel() // self._x.shape[1]
@@ -30,15 +32,18 @@ class BatchNorm(Operation):
         )
         return y
 
+    @override
     def pull(self, g: Tensor) -> Tensor:
         self._g = g
         self._gx, self._g_along_u, _ = self._jacobian(g, self._scale)
         return self._gx
 
+    @override
     def push(self, *directions: Tensor) -> Tensor:
         self._du, self._dx_along_u, _ = self._jacobian(directions[0], self._ones)
         return self._du * self._by_channel(self._scale)
 
+    @override
     def pull_change(self, dg: Tensor, *, weights_only: bool) -> Tensor | None:
         gx, along_u, along_one = self._jacobian(dg, self._scale)
         sums = tuple(d for d in range(self._g.dim()) if d != 1)

@@ -6,6 +6,7 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from fedsplit.computing.model_state import compute_format
 from fedsplit.estimators.second_derivative.operation import Operation, UnsupportedError, images
@@ -14,20 +15,24 @@ from fedsplit.estimators.second_derivative.operation import Operation, Unsupport
 class Linear(Operation):
     """`x W' + b` of vectors `(n, inputs)`."""
 
+    @override
     def value(self, *inputs: Tensor) -> Tensor:
         (self._x,) = inputs
         if self._x.dim() != 2:
             raise UnsupportedError("a linear layer on more than one vector a sample")
         return F.linear(self._x, self.weights["weight"], self.weights.get("bias"))
 
+    @override
     def pull(self, g: Tensor) -> Tensor:
         self._g = g
         return g @ self.weights["weight"]
 
+    @override
     def push(self, *directions: Tensor) -> Tensor:
         (self._dx,) = directions
         return F.linear(self._dx, self.weights["weight"])
 
+    @override
     def pull_change(self, dg: Tensor, *, weights_only: bool) -> Tensor | None:
         self.changes["weight"] = torch.addmm(dg.T @ self._x, self._g.T, self._dx)
         if "bias" in self.weights:
@@ -38,12 +43,15 @@ class Linear(Operation):
 class PassThrough(Operation):
     """Leaves values as they are."""
 
+    @override
     def value(self, *inputs: Tensor) -> Tensor:
         return inputs[0]
 
+    @override
     def pull(self, g: Tensor) -> Tensor:
         return g
 
+    @override
     def push(self, *directions: Tensor) -> Tensor:
         return directions[0]
 
@@ -51,11 +59,13 @@ class PassThrough(Operation):
 class Sum(PassThrough):
     """The sum of two inputs of one shape, such as the end of a residual block."""
 
+    @override
     def value(self, *inputs: Tensor) -> Tensor:
         if inputs[0].shape != inputs[1].shape:
             raise UnsupportedError("a sum that broadcasts")
         return inputs[0] + inputs[1]
 
+    @override
     def push(self, *directions: Tensor) -> Tensor:
         return directions[0] + directions[1]
 
@@ -65,9 +75,11 @@ class Masked(Operation):
 
     mask: Tensor
 
+    @override
     def pull(self, g: Tensor) -> Tensor:
         return g * self.mask
 
+    @override
     def push(self, *directions: Tensor) -> Tensor:
         return directions[0] * self.mask
 
@@ -75,6 +87,7 @@ class Masked(Operation):
 class Relu(Masked):
     """Rectifier, `max(x, 0)`, and its derivatives."""
 
+    @override
     def value(self, *inputs: Tensor) -> Tensor:
         y = F.relu(inputs[0])
         self.mask = y.sign()
@@ -84,6 +97,7 @@ class Relu(Masked):
 class Dropout(Masked):
     """Draws what `nn.Dropout` draws, from torch's default generator."""
 
+    @override
     def value(self, *inputs: Tensor) -> Tensor:
         self.mask = F.dropout(torch.ones_like(inputs[0]), self.layer.p)
         return inputs[0] * self.mask
@@ -92,13 +106,16 @@ class Dropout(Masked):
 class Flatten(Operation):
     """All dimensions but the first become one."""
 
+    @override
     def value(self, *inputs: Tensor) -> Tensor:
         self._shape = inputs[0].shape
         return inputs[0].flatten(1)
 
+    @override
     def pull(self, g: Tensor) -> Tensor:
         return compute_format(g.reshape(self._shape))
 
+    @override
     def push(self, *directions: Tensor) -> Tensor:
         return directions[0].flatten(1)
 
@@ -106,13 +123,16 @@ class Flatten(Operation):
 class GlobalAveragePool(Operation):
     """The mean of each channel's image, as an image of one pixel."""
 
+    @override
     def value(self, *inputs: Tensor) -> Tensor:
         self._shape = images(inputs[0]).shape
         return inputs[0].mean((2, 3), keepdim=True)
 
+    @override
     def pull(self, g: Tensor) -> Tensor:
         return compute_format((g / self._shape[2:].numel()).expand(self._shape))
 
+    @override
     def push(self, *directions: Tensor) -> Tensor:
         return directions[0].mean((2, 3), keepdim=True)
 
@@ -120,16 +140,19 @@ class GlobalAveragePool(Operation):
 class AveragePool(Operation):
     """Average pooling, `nn.AvgPool2d`, and its derivatives."""
 
+    @override
     def value(self, *inputs: Tensor) -> Tensor:
         self._x = images(inputs[0])
         return cast(Tensor, self.layer(self._x))
 
+    @override
     def pull(self, g: Tensor) -> Tensor:
         pool = self.layer
         sizes = (pool.kernel_size, pool.stride, pool.padding, pool.ceil_mode)
         counted = (pool.count_include_pad, pool.divisor_override)
         return cast(Tensor, torch.ops.aten.avg_pool2d_backward(g, self._x, *sizes, *counted))
 
+    @override
     def push(self, *directions: Tensor) -> Tensor:
         return cast(Tensor, self.layer(directions[0]))
 
@@ -137,16 +160,19 @@ class AveragePool(Operation):
 class MaxPool(Operation):
     """`nn.MaxPool2d`: takes the values at the places of the largest ones."""
 
+    @override
     def value(self, *inputs: Tensor) -> Tensor:
         self._x, pool = images(inputs[0]), self.layer
         self._sizes = (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode)
         y, self._places = F.max_pool2d_with_indices(self._x, *self._sizes)
         return y
 
+    @override
     def pull(self, g: Tensor) -> Tensor:
         backward = torch.ops.aten.max_pool2d_with_indices_backward
         return cast(Tensor, backward(g, self._x, *self._sizes, self._places))
 
+    @override
     def push(self, *directions: Tensor) -> Tensor:
         taken = directions[0].flatten(2).gather(2, self._places.flatten(2))
         return compute_format(taken.view(self._places.shape))
@@ -160,18 +186,22 @@ def convolution(layer: nn.Conv2d, weights: Mapping[str, Tensor], x: Tensor) -> O
 class Convolution(Operation):
     """Convolution, `nn.Conv2d`, padded with zeros."""
 
+    @override
     def value(self, *inputs: Tensor) -> Tensor:
         (self._x,) = inputs
         return self._convolve(self._x, self.weights.get("bias"))
 
+    @override
     def pull(self, g: Tensor) -> Tensor:
         self._g = g
         return cast(Tensor, self._backward(g, self._x, of_input=True, of_weight=False)[0])
 
+    @override
     def push(self, *directions: Tensor) -> Tensor:
         (self._dx,) = directions
         return self._convolve(self._dx, None)
 
+    @override
     def pull_change(self, dg: Tensor, *, weights_only: bool) -> Tensor | None:
         _, along_x = self._backward(self._g, self._dx, of_input=False, of_weight=True)
         dgx, along_g = self._backward(dg, self._x, of_input=not weights_only, of_weight=True)
@@ -229,19 +259,23 @@ class ConvolutionOf2x2(Operation):
         by_tap = weight.permute(2, 3, 0, 1).reshape(9, outputs * inputs)
         self._factors = (self._taps @ by_tap).view(9, outputs, inputs)
 
+    @override
     def value(self, *inputs: Tensor) -> Tensor:
         self._x = _spread(inputs[0])
         y = _collected(torch.bmm(self._x, self._factors.mT))
         return y + self.weights["bias"][:, None, None] if "bias" in self.weights else y
 
+    @override
     def pull(self, g: Tensor) -> Tensor:
         self._g = _spread(g.flip(2, 3))
         return self._input_gradient(self._g)
 
+    @override
     def push(self, *directions: Tensor) -> Tensor:
         self._dx = _spread(directions[0])
         return _collected(torch.bmm(self._dx, self._factors.mT))
 
+    @override
     def pull_change(self, dg: Tensor, *, weights_only: bool) -> Tensor | None:
         spread = _spread(dg.flip(2, 3))
         factors = torch.baddbmm(torch.bmm(spread.mT, self._x), self._g.mT, self._dx)

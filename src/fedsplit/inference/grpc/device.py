@@ -9,6 +9,7 @@ from typing import Any, Unpack
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.config.run_config import RunConfig
 from fedsplit.inference.client_half import ClientHalf, Ran
@@ -56,6 +57,7 @@ class DeviceClient(Dialler):
         self._plan = pb.Plan()
         self._asked: _Asked | None = None
 
+    @override
     def attend(self) -> None:
         try:
             super().attend()
@@ -67,9 +69,11 @@ class DeviceClient(Dialler):
             self._half.__exit__(None, None, None)
         self._half = self._batches = None
 
+    @override
     def call(self, stub: federation_pb2_grpc.FederationStub) -> Any:
         return stub.Infer
 
+    @override
     def joins(self, run: bytes, welcome: pb.Welcome) -> Mapping[str, pb.Deployed]:
         self._asked = None
         if self._half is None or welcome.plan != self._plan:
@@ -92,6 +96,7 @@ class DeviceClient(Dialler):
             memory_before=self._half.memory_before,
         )
 
+    @override
     def admit(self, frame: pb.FromServer) -> bool:
         asked = self._asked
         if asked is None or frame.WhichOneof("content") != "logits" or frame.identity != asked.identity:
@@ -99,6 +104,7 @@ class DeviceClient(Dialler):
         check(frame.tensors, asked.expected)
         return True
 
+    @override
     def answer(self, parcel: Parcel[pb.FromServer]) -> list[Parcel[pb.FromClient]]:
         if parcel.head.WhichOneof("content") == "request":
             return [self._smashed(parcel.head)]

@@ -6,6 +6,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from math import isfinite
 
+from typing_extensions import override
+
 from fedsplit.errors import RunFailed
 from fedsplit.inference.codes import CODES, FLOATS, DeviceCodes
 from fedsplit.inference.device import Device, Footprint, Request
@@ -76,6 +78,7 @@ class Devices(Meeting[DeviceSession]):
 
     # Of streams
 
+    @override
     def attach(self, link: Link, hello: pb.Hello, joins: pb.Deployed) -> None:
         if joins.precision not in self._allowed:
             asked, has = ", ".join(self._allowed), one_line(joins.precision)
@@ -95,6 +98,7 @@ class Devices(Meeting[DeviceSession]):
             self.changed.notify_all()
         _LOG.info("device %s is here, with precision %s", hello.client, joins.precision)
 
+    @override
     def detach(self, link: Link, client: int, pending: int) -> None:
         with self.changed:
             session = self._sessions[client]
@@ -104,6 +108,7 @@ class Devices(Meeting[DeviceSession]):
                 if not self._finished:
                     _LOG.warning("device %s is gone", client)
 
+    @override
     def admit(self, link: Link, client: int, frame: pb.FromClient) -> bool:
         with self.changed:
             self._check_awaited(link, client, frame)
@@ -122,6 +127,7 @@ class Devices(Meeting[DeviceSession]):
             raise Corrupt(f"no smashed data are of {dtype}")
         check(frame.tensors, [Expected("z", pb.DEVICE, DeviceCodes(), self._batch, dtype)])
 
+    @override
     def received(self, link: Link, client: int, parcel: Parcel[pb.FromClient]) -> None:
         content = parcel.head.WhichOneof("content")
         with self.changed:
@@ -230,6 +236,7 @@ class GrpcDevice(Device):
         self.precision = deployed.precision
         self.footprint = Footprint(deployed.file_bytes, deployed.memory_before)
 
+    @override
     def request(self, number: int, batch: int, *, warm_up: bool) -> Request:
         """See `Device.request`: one that breaks is begun again."""
         reason = ""

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 from torch import nn
+from typing_extensions import override
 
 from fedsplit.state.weights import Weights
 
@@ -32,8 +33,10 @@ class Adapter(ABC):
 class NoAdapter(Adapter):
     """Leaves a model as it is: whatever learns in it learns."""
 
+    @override
     def inject(self, model: nn.Module) -> None:
         pass
 
+    @override
     def files(self, model: nn.Module, weights: Weights) -> Mapping[str, bytes]:
         return {}

@@ -7,6 +7,7 @@ from typing import Any
 
 from safetensors.torch import save
 from torch import nn
+from typing_extensions import override
 
 from fedsplit.config.values import BelowOne, PositiveInt
 from fedsplit.errors import UserError, first_line
@@ -45,6 +46,7 @@ class Lora(Adapter):
         self.rank, self.alpha, self.dropout = rank, alpha, dropout
         self.targets, self.freeze_a = targets, freeze_a
 
+    @override
     def inject(self, model: nn.Module) -> None:
         torchvision()
         with extra("adapter", "lora"):
@@ -66,6 +68,7 @@ class Lora(Adapter):
             learns = "lora_" in name or name.partition(".")[0] in beside
             parameter.requires_grad_(learns and not frozen)
 
+    @override
     def files(self, model: nn.Module, weights: Weights) -> Mapping[str, bytes]:
         config: Any = model.peft_config[_NAME]  # type: ignore[index]
         beside = [name for name in getattr(model, "learns_beside_adapters", ()) if hasattr(model, name)]

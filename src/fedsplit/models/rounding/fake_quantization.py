@@ -9,6 +9,7 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from fedsplit.quant.scales import SMALLEST
 from fedsplit.quant.weight_grid import QuantizedWeights, WeightBits, quantized_weights
@@ -31,6 +32,7 @@ class FakeQuantizedConv2d(nn.Conv2d):
 
     weight_bits: WeightBits
 
+    @override
     def forward(self, input: Tensor) -> Tensor:
         weight = fake_quantized_weight(self.weight, self.weight_bits)
         return cast(Tensor, self._conv_forward(input, weight, self.bias))
@@ -41,6 +43,7 @@ class FakeQuantizedLinear(nn.Linear):
 
     weight_bits: WeightBits
 
+    @override
     def forward(self, input: Tensor) -> Tensor:
         return F.linear(input, fake_quantized_weight(self.weight, self.weight_bits), self.bias)
 
@@ -96,6 +99,7 @@ class FakeQuantizedActivations(nn.Module):
         self.register_buffer("running_max", torch.zeros(()))
         self.register_buffer("num_batches_tracked", torch.zeros((), dtype=torch.int64))
 
+    @override
     def forward(self, input: Tensor) -> Tensor:
         """The values, rounded; in training mode the range moves first."""
         if self.training:

@@ -16,6 +16,7 @@ import torch
 import torch.ao.quantization.fx._decomposed  # it defines the namespace
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from typing_extensions import override
 
 from fedsplit.models.rounding.fake_quantization import (
     LARGEST_CODE,
@@ -144,6 +145,7 @@ class _Int8Layer(nn.Module):
                 F.conv2d, stride=layer.stride, padding=padding, dilation=layer.dilation, groups=layer.groups
             )
 
+    @override
     def forward(self, input: Tensor) -> Tensor:
         weight = _DECOMPOSED.dequantize_per_channel(
             self.codes, self.scales, self.zeros, 0, -_LARGEST_WEIGHT, _LARGEST_WEIGHT, torch.int8

@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
+from typing_extensions import override
 
 from fedsplit.computing.modes import in_mode, modes_of
 from fedsplit.computing.tracing import submodules_of, traced
@@ -65,12 +66,15 @@ class Cuts(Mapping[str, Cut]):
             found = _obstacle(crossing, len(example)) or held.obstacle(end)
             self._cuts[name] = Cut(name, end, crossing, tuple(counts.intersection(values)), found)
 
+    @override
     def __getitem__(self, name: str) -> Cut:
         return self._cuts[name]
 
+    @override
     def __iter__(self):  # type: ignore[no-untyped-def]
         return iter(self._cuts)
 
+    @override
     def __len__(self) -> int:
         return len(self._cuts)
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 from fedsplit.computing.hooks import is_hooked
 from fedsplit.computing.modes import modes_of
@@ -57,12 +58,15 @@ class ProbedCuts(Mapping[str, ProbedCut]):
         ends = sorted((calls.ends[-1], name) for name, calls in self._first.items() if self._may_be(name))
         self._cuts = {name: ProbedCut(name, end, self._obstacle(name)) for end, name in ends}
 
+    @override
     def __getitem__(self, name: str) -> ProbedCut:
         return self._cuts[name]
 
+    @override
     def __iter__(self) -> Iterator[str]:
         return iter(self._cuts)
 
+    @override
     def __len__(self) -> int:
         return len(self._cuts)
 

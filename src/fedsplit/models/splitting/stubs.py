@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from fedsplit.models.splitting.probing import Size, mapped, tensors_of
 
@@ -29,6 +30,7 @@ class _Reached(Exception):
 class _Cut(nn.Module):
     """The last module of a client half."""
 
+    @override
     def forward(self, *args: Any, **kwargs: Any) -> None:
         """End the pass with what the module gives."""
         raise _Reached(super().forward(*args, **kwargs))
@@ -75,6 +77,7 @@ class _Stub(nn.Module):
         super().__init__()
         self.current, self.output, self.shapes = current, output, shapes
 
+    @override
     def forward(self, *_: object, **__: object) -> object:
         """Zeros in the structure of what the module gives."""
         shapes = iter(self.shapes)
@@ -88,6 +91,7 @@ class _Injected(nn.Module):
         super().__init__()
         self.current, self.output = current, output
 
+    @override
     def forward(self, *_: object, **__: object) -> object:
         """Smashed data in the structure of what the module gives."""
         return mapped(self.output, lambda _: self.current.z)
@@ -100,6 +104,7 @@ class _Passing(nn.Module):
         super().__init__()
         self.output = output
 
+    @override
     def forward(self, *args: object, **kwargs: object) -> object:
         """The input in the structure of what the block gives."""
         given = next(each for each in (*args, *kwargs.values()) if isinstance(each, Tensor))
@@ -114,6 +119,7 @@ class StubbedClient(nn.Module):
 
     marks_padding: bool
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         """Smashed data of the inputs."""
         try:
@@ -133,6 +139,7 @@ class StubbedServer(nn.Module):
     following: Mapping[str, object]
     """Blocks behind the cut, by name, and the structures of what they give."""
 
+    @override
     def forward(self, z: Tensor, **further: Tensor) -> Tensor:
         """Outputs of smashed data; `further` goes to the model's own forward."""
         if self.marks_padding:

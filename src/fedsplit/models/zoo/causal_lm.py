@@ -5,6 +5,7 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from fedsplit.config.values import OwnPath
 from fedsplit.errors import UserError
@@ -64,6 +65,7 @@ class NextTokenLogits(nn.Module):
         """True if it takes the positions whose logits are wanted."""
         return self.head is not None
 
+    @override
     def forward(self, x: Tensor, at: Tensor | None = None) -> Tensor:
         """Logits `(b, t, vocabulary)` of token ids `(b, t)`.
 

@@ -4,6 +4,7 @@ from collections import OrderedDict
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from fedsplit.config.values import PositiveInt
 from fedsplit.errors import UserError
@@ -40,6 +41,7 @@ class _Block(nn.Module):
         self.bn2 = nn.BatchNorm2d(after)
         self.stride, self.surplus = stride, after - before
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         """Outputs of the block, of the same side, or half of it."""
         y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))

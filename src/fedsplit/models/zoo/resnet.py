@@ -1,6 +1,7 @@
 """torchvision's ResNet-18 with its ImageNet stem, and the auxiliary model that goes with it."""
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 from fedsplit.machine.torchvision_operators import torchvision
 
@@ -40,6 +41,7 @@ class ResNetAuxiliary(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
+    @override
     def forward(self, z: Tensor) -> Tensor:
         """Logits of the smashed data `z`."""
         logits: Tensor = self.fc(self.avgpool(self.stage(z)).flatten(1))

@@ -1,6 +1,7 @@
 """Encoder models that classify texts."""
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 from fedsplit.config.values import OwnPath
 from fedsplit.models.splitting.stubs import derived_class
@@ -54,6 +55,7 @@ class ClassLogits(nn.Module):
     """Parts that are new to every task."""
     pad: int
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         """Logits `(b, num_classes)` of token ids `(b, t)`."""
         ids = x.masked_fill(x < 0, self.pad)

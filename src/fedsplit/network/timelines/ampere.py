@@ -1,5 +1,7 @@
 """Ampere: devices first, then one upload, then the server alone."""
 
+from typing_extensions import override
+
 from fedsplit.network.timelines.cse_fsl import CseFslTimeline, train_locally
 from fedsplit.network.timelines.timeline import STEP, Round
 
@@ -7,6 +9,7 @@ from fedsplit.network.timelines.timeline import STEP, Round
 class AmpereTimeline(CseFslTimeline):
     """Device rounds are CSE-FSL's without uploads; then the server begins once all smashed data are there."""
 
+    @override
     def seconds(self, round: Round) -> float:
         if any(client.has("up", "auxiliary_weights") for client in round.clients):
             return super().seconds(round)

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from typing_extensions import override
+
 from fedsplit.network.timelines.timeline import STEP, ClientRound, Round, Timeline
 
 
@@ -30,6 +32,7 @@ class LocalTimes:
 class CseFslTimeline(Timeline):
     """Clients train and upload meanwhile; the round ends with their weights and an empty queue."""
 
+    @override
     def seconds(self, round: Round) -> float:
         step = round.work.local_passes * (round.work.client + round.work.auxiliary)
         starts = {each.client: each.download("client_weights", "auxiliary_weights") for each in round.clients}

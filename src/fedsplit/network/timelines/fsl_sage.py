@@ -1,5 +1,7 @@
 """FSL-SAGE: as CSE-FSL, but clients that align first wait for their auxiliary models."""
 
+from typing_extensions import override
+
 from fedsplit.network.timelines.cse_fsl import Arrival, CseFslTimeline, trained, worked_off
 from fedsplit.network.timelines.timeline import STEP, ClientRound, Round, Work
 
@@ -7,6 +9,7 @@ from fedsplit.network.timelines.timeline import STEP, ClientRound, Round, Work
 class FslSageTimeline(CseFslTimeline):
     """First batches up, server steps, all alignments, auxiliary models down; then local training."""
 
+    @override
     def seconds(self, round: Round) -> float:
         if any(client.has("up", "auxiliary_weights") for client in round.clients):
             return super().seconds(round)  # clients train their auxiliary models: a warm start

@@ -1,5 +1,7 @@
 """HO-SFL: two round trips a step, and nobody goes on before all slopes are there."""
 
+from typing_extensions import override
+
 from fedsplit.network.timelines.minibatch_sfl import MinibatchSflTimeline
 from fedsplit.network.timelines.timeline import Round
 
@@ -7,6 +9,7 @@ from fedsplit.network.timelines.timeline import Round
 class HoSflTimeline(MinibatchSflTimeline):
     """The server waits for the smashed data of a step, then for all slopes; clients wait for their sum."""
 
+    @override
     def seconds(self, round: Round) -> float:
         work = round.work
         now = {each.client: each.download("client_weights") for each in round.clients}

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+from typing_extensions import override
+
 from fedsplit.network.timelines.cse_fsl import CseFslTimeline
 from fedsplit.network.timelines.timeline import Round
 
@@ -9,6 +11,7 @@ from fedsplit.network.timelines.timeline import Round
 class LglSlTimeline(CseFslTimeline):
     """Each copy works off its own client's uploads; the copies divide the server's speed evenly."""
 
+    @override
     def seconds(self, round: Round) -> float:
         servers = replace(round.servers, speed=round.servers.speed / len(round.clients))
         return max(

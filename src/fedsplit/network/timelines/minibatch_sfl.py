@@ -1,5 +1,7 @@
 """Minibatch SFL: at each step the server waits for all clients, and they for it."""
 
+from typing_extensions import override
+
 from fedsplit.network.timelines.timeline import BACKWARD, STEP, Round, Timeline
 
 
@@ -9,6 +11,7 @@ class MinibatchSflTimeline(Timeline):
     server_passes = STEP
     """Forward passes of the server model that its work on a sample takes as long as."""
 
+    @override
     def seconds(self, round: Round) -> float:
         work = round.work
         now = {each.client: each.download("client_weights") for each in round.clients}

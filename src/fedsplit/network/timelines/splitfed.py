@@ -2,12 +2,15 @@
 
 from dataclasses import replace
 
+from typing_extensions import override
+
 from fedsplit.network.timelines.timeline import BACKWARD, STEP, ClientRound, Round, Timeline, Work
 
 
 class SplitFedV1Timeline(Timeline):
     """The slowest client's download, round trips and upload; the copies divide the server's speed evenly."""
 
+    @override
     def seconds(self, round: Round) -> float:
         return max(
             client.download("client_weights") + trips(client, round.work) + client.upload("client_weights")
@@ -39,6 +42,7 @@ class SplitFedV2Timeline(Timeline):
     In its turn a client has the servers for itself.
     """
 
+    @override
     def seconds(self, round: Round) -> float:
         turn = end = 0.0
         for client in round.clients:

@@ -4,6 +4,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+from typing_extensions import override
+
 from fedsplit.estimators.alignment import Alignment, AlignmentTask, FixedServer
 from fedsplit.parties.spread.engine import SpreadEngine
 from fedsplit.parties.spread.placement import place
@@ -26,6 +28,7 @@ class SpreadAlignment(Alignment):
         super().__init__(**arguments)
         self._engine, self._workers = engine, engine.workers
 
+    @override
     def align_many(
         self, clients: Sequence[int], round: int, server: FixedServer, *, initially: Weights
     ) -> dict[int, Weights]:

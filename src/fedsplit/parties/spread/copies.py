@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.parties.messages import BatchLoss, Upload
 from fedsplit.parties.server_copies import ServerCopies
@@ -26,6 +27,7 @@ class SpreadCopies(ServerCopies):
         self._here: State = {}
         """States, by client, that no worker was given yet."""
 
+    @override
     def load(self, samples: Mapping[int, int], weights: Weights) -> None:
         by_worker = self._engine.by_worker(list(samples))
         leaving: dict[int, list[int]] = {}
@@ -43,6 +45,7 @@ class SpreadCopies(ServerCopies):
             self._engine.tell(home, "load_copies", clients, states, sent)
             self._homes |= dict.fromkeys(clients, home)
 
+    @override
     def step(self, round: int, uploads: Sequence[Upload]) -> tuple[list[BatchLoss], dict[int, Tensor]]:
         by_client = {upload.client: upload for upload in uploads}
         by_worker = self._engine.by_worker(list(by_client))
@@ -57,6 +60,7 @@ class SpreadCopies(ServerCopies):
             gradients |= dz
         return [losses[client] for client in by_client], {client: gradients[client] for client in by_client}
 
+    @override
     def weights(self, clients: Sequence[int]) -> list[Weights]:
         by_worker = self._engine.by_worker(clients)
         asked = [self._workers.ask(worker, "copies_weights", own) for worker, own in by_worker.items()]
@@ -65,6 +69,7 @@ class SpreadCopies(ServerCopies):
             found |= dict(zip(own, weights, strict=True))
         return [found[client] for client in clients]
 
+    @override
     def state(self) -> State:
         found = dict(self._here)
         asked = [self._workers.ask(worker, "copies_state") for worker in self._workers.present]
@@ -72,10 +77,12 @@ class SpreadCopies(ServerCopies):
             found |= state
         return ByClient(found)
 
+    @override
     def load_state(self, state: State) -> None:
         self.forget()
         self._here = dict(state)
 
+    @override
     def forget(self) -> None:
         self._homes, self._here = {}, {}
         for worker in self._workers.present:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 from fedsplit.computing.captured_steps import Recorder
 from fedsplit.optim.optimizers import Optimizer
@@ -56,6 +57,7 @@ class SpreadEngine(Engine):
         return self.workers.summary
 
     @contextmanager
+    @override
     def opened(self) -> Iterator[None]:
         """Start the workers, and let them end afterwards."""
         try:
@@ -70,9 +72,11 @@ class SpreadEngine(Engine):
         self.workers.recover()
         self.load_state({})
 
+    @override
     def units(self, clients: Sequence[int]) -> Sequence[Sequence[int]]:
         return self.local.units(clients)
 
+    @override
     def form(self, units: Sequence[Sequence[int]]) -> None:
         costs = [float(sum(map(self._cost, unit))) for unit in units]
         workers = place(units, costs, self.homes, self.workers.present)
@@ -92,6 +96,7 @@ class SpreadEngine(Engine):
             self._costs[client] = self.blueprint.batches(client).samples
         return self._costs[client]
 
+    @override
     def install(self, part: Part, weights: Mapping[int, Weights]) -> None:
         messages: dict[int, tuple[Weights, list[int]]] = {}
         for client, each in weights.items():
@@ -105,6 +110,7 @@ class SpreadEngine(Engine):
         for worker, given in for_worker.items():
             self.tell(worker, "install", part, [own for own, _ in given], *(sent for _, sent in given))
 
+    @override
     def weights(self, part: Part, clients: Sequence[int]) -> Sequence[Weights]:
         places = {client: position for position, client in enumerate(clients)}
         stacks: list[tuple[list[int], Weights]] = []
@@ -120,6 +126,7 @@ class SpreadEngine(Engine):
             return [alone[client] for client in clients]
         return StackedWeights(sorted(stacks, key=lambda stack: self._unit_of[clients[stack[0][0]]]))
 
+    @override
     def forward(self, clients: Sequence[int], round: int, step: int) -> Sequence[Upload]:
         answers = self._asked("forward", clients, round, step)
         found = [each for _, uploads in answers for each in uploads]
@@ -127,6 +134,7 @@ class SpreadEngine(Engine):
             return StackedUploads(sorted(found, key=lambda stack: self._unit_of[stack.clients[0]]))
         return self._sorted(clients, found)
 
+    @override
     def evaluated(self, clients: Sequence[int], round: int, step: int) -> Sequence[Upload]:
         answers = self._asked("evaluated", clients, round, step)
         return self._sorted(clients, [upload for uploads in answers for upload in uploads])
@@ -135,10 +143,12 @@ class SpreadEngine(Engine):
         by_client = {upload.client: upload for upload in uploads}
         return [by_client[client] for client in clients if client in by_client]
 
+    @override
     def backward(self, round: int, step: int, dz: Mapping[int, Tensor]) -> None:
         for worker, own in self._divided(dz).items():
             self.tell(worker, "backward", round, step, own)
 
+    @override
     def probe(
         self, round: int, step: int, dz: Mapping[int, Tensor], seeds: Sequence[int]
     ) -> dict[int, Tensor]:
@@ -149,12 +159,14 @@ class SpreadEngine(Engine):
         found = {client: own for each in self.answers(asked) for client, own in each.items()}
         return {client: found[client] for client in dz}
 
+    @override
     def move(
         self, clients: Sequence[int], round: int, step: int, seeds: Sequence[int], slopes: Tensor
     ) -> None:
         for worker, own in self.by_worker(clients).items():
             self.tell(worker, "move", own, round, step, list(seeds), slopes)
 
+    @override
     def step_tail(self, round: int, step: int, h: Mapping[int, Tensor]) -> Stepped:
         divided = self._divided(h)
         asked = [self.workers.ask(worker, "step_tail", round, step, own) for worker, own in divided.items()]
@@ -178,6 +190,7 @@ class SpreadEngine(Engine):
         by_home = self.by_worker(list(dz))
         return {worker: {client: dz[client] for client in own} for worker, own in by_home.items()}
 
+    @override
     def train_local(self, clients: Sequence[int], round: int, work: LocalWork) -> LocalTraining:
         """See `Engine.train_local`; uploads of a unit can be read while others are computed."""
         wanted = set(clients)
@@ -201,18 +214,21 @@ class SpreadEngine(Engine):
             losses += own
             yield from uploads
 
+    @override
     def state(self) -> State:
         found = dict(self._here)
         for state in self.answers([self.workers.ask(each, "state") for each in self.workers.present]):
             found |= state
         return found
 
+    @override
     def load_state(self, state: State) -> None:
         self._here = dict(state)
         self.homes = {}
         for worker in self.workers.present:
             self.tell(worker, "clear")
 
+    @override
     def take(self, clients: Collection[int]) -> State:
         state = {name: self._here.pop(name) for name in map(str, clients) if name in self._here}
         held = [client for client in clients if client in self.homes]
@@ -222,9 +238,11 @@ class SpreadEngine(Engine):
             del self.homes[client]
         return state
 
+    @override
     def give(self, state: State) -> None:
         self._here |= state
 
+    @override
     def drop_heads(self, clients: Collection[int]) -> None:
         for worker in self.workers.present:
             self.tell(worker, "drop_heads", list(clients))
@@ -232,12 +250,14 @@ class SpreadEngine(Engine):
             if name in self._here and not self._here[name]["body"]:
                 del self._here[name]
 
+    @override
     def forget(self) -> None:
         for worker in self.workers.present:
             self.tell(worker, "forget")
         if not self.blueprint.keeps_head:
             self.homes, self._here = {}, {}
 
+    @override
     def server_copies(
         self,
         module: nn.Module,

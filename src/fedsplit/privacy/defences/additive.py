@@ -3,6 +3,7 @@
 from abc import abstractmethod
 
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.config.values import NonNegativeFloat, PositiveFloat
 from fedsplit.privacy.clipping import clipped
@@ -22,9 +23,11 @@ class AdditiveNoise(Defence):
         self.sigma, self.clip = sigma, clip
 
     @property
+    @override
     def releases(self) -> bool:
         return True
 
+    @override
     def release(self, z: Tensor, noise: Noise) -> Tensor:
         within = z if self.clip is None else clipped(z, self.clip)
         scale = self.sigma * (1.0 if self.clip is None else self.clip)

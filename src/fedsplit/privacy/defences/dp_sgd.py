@@ -1,6 +1,7 @@
 """DP-SGD: gradients of single samples are clipped, and noise is added to their sum."""
 
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.config.values import NonNegativeFloat, PositiveFloat, Share
 from fedsplit.privacy.defence import Defence, Unit
@@ -43,20 +44,25 @@ class DpSgd(Defence):
             self._smashed = Gaussian(sigma=smashed_sigma, clip=smashed_clip, delta=delta, unit=unit)
 
     @property
+    @override
     def releases(self) -> bool:
         return self._smashed.releases
 
     @property
+    @override
     def smashed_sigma(self) -> float | None:
         return self._smashed.smashed_sigma
 
     @property
+    @override
     def gradient_sigma(self) -> float | None:
         return self.sigma if self.gradient_clip is not None and self.sigma > 0 else None
 
+    @override
     def release(self, z: Tensor, noise: Noise) -> Tensor:
         return self._smashed.release(z, noise)
 
+    @override
     def perturbed(self, gradient: Tensor, noise: Noise) -> Tensor:
         scale = self.sigma * (1.0 if self.gradient_clip is None else self.gradient_clip)
         return gradient + scale * noise.normal(gradient) if scale else gradient

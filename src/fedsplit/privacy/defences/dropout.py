@@ -1,6 +1,7 @@
 """Smashed data with values left out."""
 
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.config.values import BelowOne
 from fedsplit.privacy.defence import Defence
@@ -18,8 +19,10 @@ class ValueDropout(Defence):
         self.p = p
 
     @property
+    @override
     def releases(self) -> bool:
         return True
 
+    @override
     def release(self, z: Tensor, noise: Noise) -> Tensor:
         return z * (noise.uniform(z) > self.p) / (1 - self.p)

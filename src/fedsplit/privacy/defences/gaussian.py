@@ -1,6 +1,7 @@
 """Gaussian noise on smashed data."""
 
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.config.values import NonNegativeFloat, PositiveFloat, Share
 from fedsplit.privacy.defence import Unit
@@ -27,8 +28,10 @@ class Gaussian(AdditiveNoise):
         self.delta, self.unit = delta, unit
 
     @property
+    @override
     def smashed_sigma(self) -> float | None:
         return self.sigma if self.clip is not None and self.sigma > 0 else None
 
+    @override
     def draw(self, z: Tensor, noise: Noise) -> Tensor:
         return noise.normal(z)

@@ -1,6 +1,7 @@
 """Laplace noise on smashed data."""
 
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.privacy.defences.additive import AdditiveNoise
 from fedsplit.privacy.noise import Noise
@@ -12,5 +13,6 @@ class Laplace(AdditiveNoise):
     Its own guarantee is for values of bounded sums, not norms, and no use for thousands of them.
     """
 
+    @override
     def draw(self, z: Tensor, noise: Noise) -> Tensor:
         return noise.laplace(z)

@@ -2,6 +2,7 @@
 
 from torch import Tensor
 from torch.func import grad
+from typing_extensions import override
 
 from fedsplit.config.values import NonNegativeFloat
 from fedsplit.privacy.defence import Defence
@@ -24,9 +25,11 @@ class NoPeek(Defence):
         self.strength = strength
 
     @property
+    @override
     def adds_gradient(self) -> bool:
         return self.strength > 0
 
+    @override
     def extra_gradient(self, x: Tensor, z: Tensor) -> Tensor:
         found: Tensor = grad(lambda z: distance_correlation(x, z))(z)
         return self.strength * found

@@ -5,6 +5,7 @@ from math import prod
 from typing import Literal
 
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.config.values import Bits, ChannelDim, Percentile, PositiveFloat, PositiveInt
 from fedsplit.errors import UserError
@@ -28,25 +29,32 @@ class Affine(Quantizer[QuantizedRows]):
     def __init__(self, granularity: Granularity, rows: AffineRows) -> None:
         self.granularity, self.rows = granularity, rows
 
+    @override
     def quantize(self, x: Tensor, seed: int) -> QuantizedRows:
         return self.rows.quantize(self.granularity.split(x), seed)
 
+    @override
     def dequantize(self, form: QuantizedRows, shape: Sequence[int]) -> Tensor:
         return self.granularity.join(self.rows.dequantize(form), shape)
 
+    @override
     def pack(self, form: QuantizedRows, shape: Sequence[int]) -> bytes:
         return self.rows.pack(form, prod(shape))
 
+    @override
     def unpack(self, payload: bytes, shape: Sequence[int]) -> QuantizedRows:
         return self.rows.unpack(payload, *self.granularity.rows_of(shape), prod(shape))
 
+    @override
     def codes(self, form: QuantizedRows) -> Tensor:
         return form.codes
 
+    @override
     def size(self, shape: Sequence[int]) -> int:
         rows, _ = self.granularity.rows_of(shape)
         return self.rows.size(rows, prod(shape))
 
+    @override
     def bound(self, x: Tensor) -> Tensor:
         bound = self.rows.error_bound(self.granularity.split(x))
         return self.granularity.join(bound, x.shape)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.quant import bit_packing
 from fedsplit.quant.codec import Quantizer
@@ -68,6 +69,7 @@ class Allocated(Quantizer[AllocatedRows]):
         earned[order] = 1
         return (earned.view_as(gains) * (gains > 0)).sum(1).to(torch.int64)
 
+    @override
     def quantize(self, x: Tensor, seed: int) -> AllocatedRows:
         rows = self.granularity.split(x)
         bits = self.allocation(rows, x.numel())
@@ -78,6 +80,7 @@ class Allocated(Quantizer[AllocatedRows]):
     def _means(self, rows: Tensor) -> Tensor:
         return nearest((rows / rows.shape[1]).sum(1), self.scale_type)
 
+    @override
     def dequantize(self, form: AllocatedRows, shape: Sequence[int]) -> Tensor:
         rows = torch.empty(self.granularity.rows_of(shape), dtype=torch.float32, device=form.bits.device)
         rows[form.bits == 0] = form.means[:, None]
@@ -85,11 +88,13 @@ class Allocated(Quantizer[AllocatedRows]):
             rows[form.bits == bits] = self.rows[bits].dequantize(quantized)
         return self.granularity.join(rows, shape)
 
+    @override
     def pack(self, form: AllocatedRows, shape: Sequence[int]) -> bytes:
         parts = [bit_packing.pack(form.bits, 4), pack_values(form.means, self.scale_type)]
         parts += [self.rows[bits].pack(rows, rows.codes.numel()) for bits, rows in form.coded.items()]
         return b"".join(parts)
 
+    @override
     def unpack(self, payload: bytes, shape: Sequence[int]) -> AllocatedRows:
         count, length = self.granularity.rows_of(shape)
         start = bit_packing.packed_size(count, 4)
@@ -110,14 +115,17 @@ class Allocated(Quantizer[AllocatedRows]):
             start += sizes[each]
         return AllocatedRows(bits, means, coded)
 
+    @override
     def size(self, shape: Sequence[int]) -> None:
         """See `Quantizer.size`: it depends on the values."""
 
+    @override
     def max_size(self, shape: Sequence[int]) -> int:
         rows, length = self.granularity.rows_of(shape)
         finest = self.rows[_MOST_BITS]
         return bit_packing.packed_size(rows, 4) + finest.size(rows, rows * length)
 
+    @override
     def bound(self, x: Tensor) -> Tensor:
         rows = self.granularity.split(x)
         bits = self.allocation(rows, x.numel())

@@ -5,6 +5,7 @@ from math import prod
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.quant.bit_packing import from_bytes, to_bytes
 from fedsplit.quant.codec import Quantizer, is_finite
@@ -18,15 +19,19 @@ class Cast(Quantizer[Tensor]):
         self.dtype = dtype
         self.limits = torch.finfo(dtype)
 
+    @override
     def quantize(self, x: Tensor, seed: int) -> Tensor:
         return x.clamp(self.limits.min, self.limits.max).to(self.dtype)
 
+    @override
     def dequantize(self, form: Tensor, shape: Sequence[int]) -> Tensor:
         return form.to(torch.float32).view(tuple(shape))
 
+    @override
     def pack(self, form: Tensor, shape: Sequence[int]) -> bytes:
         return to_bytes(form)
 
+    @override
     def unpack(self, payload: bytes, shape: Sequence[int]) -> Tensor:
         expect(payload, self.size(shape))
         values = from_bytes(payload, self.dtype)
@@ -34,12 +39,15 @@ class Cast(Quantizer[Tensor]):
             raise Corrupt("a value is not finite")
         return values
 
+    @override
     def codes(self, form: Tensor) -> Tensor:
         return form.view(torch.int16)
 
+    @override
     def size(self, shape: Sequence[int]) -> int:
         return prod(shape) * self.dtype.itemsize
 
+    @override
     def bound(self, x: Tensor) -> Tensor:
         values = x.double().abs()
         # half a unit in the last place, below the smallest normal value that of the subnormal ones

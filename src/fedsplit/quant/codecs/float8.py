@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.config.values import ChannelDim, PositiveInt
 from fedsplit.quant.bit_packing import from_bytes, to_bytes
@@ -49,6 +50,7 @@ class Float8(Quantizer[ScaledFloats]):
         self.granularity = Granularity(granularity, block_size, channel_dim)
         self.scale_type = scale_type
 
+    @override
     def quantize(self, x: Tensor, seed: int) -> ScaledFloats:
         rows = self.granularity.split(x)
         scale = self._scale(rows)
@@ -58,14 +60,17 @@ class Float8(Quantizer[ScaledFloats]):
     def _scale(self, rows: Tensor) -> Tensor:
         return rounded_up(torch.maximum(-rows.amin(1), rows.amax(1)) / _LARGEST, self.scale_type)
 
+    @override
     def dequantize(self, form: ScaledFloats, shape: Sequence[int]) -> Tensor:
         limits = torch.finfo(torch.float32)
         values = (form.values.to(torch.float32) * form.scale[:, None]).clamp_(limits.min, limits.max)
         return self.granularity.join(values, shape)
 
+    @override
     def pack(self, form: ScaledFloats, shape: Sequence[int]) -> bytes:
         return pack_values(form.scale, self.scale_type) + to_bytes(form.values)[: prod(shape)]
 
+    @override
     def unpack(self, payload: bytes, shape: Sequence[int]) -> ScaledFloats:
         expect(payload, self.size(shape))
         rows, length = self.granularity.rows_of(shape)
@@ -76,13 +81,16 @@ class Float8(Quantizer[ScaledFloats]):
             raise Corrupt("a value is not finite")
         return ScaledFloats(values.view(rows, length), scale)
 
+    @override
     def codes(self, form: ScaledFloats) -> Tensor:
         return form.values.view(torch.uint8)
 
+    @override
     def size(self, shape: Sequence[int]) -> int:
         rows, _ = self.granularity.rows_of(shape)
         return rows * scale_bytes(self.scale_type) + prod(shape)
 
+    @override
     def bound(self, x: Tensor) -> Tensor:
         scale = self._scale(self.granularity.split(x))
         smallest = self.granularity.spread(scale.double() * 2**-10, x.shape)

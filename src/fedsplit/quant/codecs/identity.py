@@ -5,6 +5,7 @@ from math import prod
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.quant.bit_packing import from_bytes, to_bytes
 from fedsplit.quant.codec import Codec, Simulated, is_finite, require_finite
@@ -16,10 +17,12 @@ class Identity(Codec):
 
     lossless = True
 
+    @override
     def encode(self, x: Tensor, *, seed: int = 0) -> Message:
         require_finite(x)
         return Message.sealed(to_bytes(x), tuple(x.shape), x.dtype)
 
+    @override
     def decode(self, message: Message) -> Tensor:
         message.verify()
         expect(message.payload, prod(message.shape) * message.dtype.itemsize)
@@ -28,16 +31,20 @@ class Identity(Codec):
             raise Corrupt("a value is not finite")
         return values
 
+    @override
     def simulate(self, x: Tensor, *, seed: int = 0) -> Simulated:
         require_finite(x)
         return Simulated(x, x.numel() * x.element_size())
 
+    @override
     def transmit(self, x: Tensor, *, seed: int = 0) -> Simulated:
         message = self.encode(x)
         return Simulated(x, len(message.payload), message)
 
+    @override
     def largest(self, shape: Sequence[int], dtype: torch.dtype) -> int:
         return prod(shape) * dtype.itemsize
 
+    @override
     def error_bound(self, x: Tensor) -> Tensor:
         return torch.zeros(x.shape, dtype=torch.float64)

@@ -6,6 +6,7 @@ from math import prod
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.quant.bit_packing import from_bytes, to_bytes
 from fedsplit.quant.codecs.label_codec import LabelCodec, smallest_type
@@ -19,17 +20,21 @@ class Labels(LabelCodec):
         self.num_classes = num_classes
         self.dtype = smallest_type(num_classes - 1)
 
+    @override
     def size(self, labels: Tensor) -> int:
         return labels.numel() * self.dtype.itemsize
 
+    @override
     def load(self, samples: int, positions: int | Fraction) -> int | Fraction:
         return samples * self.dtype.itemsize
 
+    @override
     def encode(self, labels: Tensor) -> Message:
         if self._strangers(labels):
             raise ValueError(f"a label is none of {self.num_classes} classes")
         return Message.sealed(to_bytes(labels.to(self.dtype)), tuple(labels.shape), torch.int64)
 
+    @override
     def decode(self, message: Message) -> Tensor:
         payload = message.opened()
         if message.dtype != torch.int64:
@@ -40,6 +45,7 @@ class Labels(LabelCodec):
             raise Corrupt(f"a label is none of {self.num_classes} classes")
         return labels
 
+    @override
     def largest(self, shape: Sequence[int], dtype: torch.dtype) -> int:
         return prod(shape) * self.dtype.itemsize
 

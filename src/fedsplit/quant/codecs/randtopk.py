@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.config.values import Fraction, Share
 from fedsplit.quant.codecs.topk import TopK
@@ -25,6 +26,7 @@ class RandTopK(TopK):
         super().__init__(fraction=fraction)
         self.alpha = alpha
 
+    @override
     def chosen(self, rows: Tensor, seed: int) -> Tensor:
         count, length, kept = self.rows_of(rows.shape)
         draws = uniform(torch.Size((count, kept + length)), seed).to(rows.device)
@@ -37,5 +39,6 @@ class RandTopK(TopK):
         places = torch.where(ranks < kept - others, ranks, ranks + others)
         return order.gather(1, places)
 
+    @override
     def bound(self, x: Tensor) -> Tensor:
         return x.double().abs()

@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.config.values import ChannelDim, PositiveInt
 from fedsplit.quant import bit_packing
@@ -48,6 +49,7 @@ class Sign(Quantizer[Signs]):
         self.granularity = Granularity(granularity, block_size, channel_dim)
         self.scale_type = scale_type
 
+    @override
     def quantize(self, x: Tensor, seed: int) -> Signs:
         rows = self.granularity.split(x)
         values = torch.full((len(rows),), float(rows.shape[1]), dtype=torch.float32, device=x.device)
@@ -56,14 +58,17 @@ class Sign(Quantizer[Signs]):
         magnitude = (rows.abs() / values[:, None]).sum(1)
         return Signs((rows >= 0).to(torch.uint8), nearest(magnitude, self.scale_type))
 
+    @override
     def dequantize(self, form: Signs, shape: Sequence[int]) -> Tensor:
         values = form.positive.to(torch.float32).mul_(2).sub_(1).mul_(form.magnitude[:, None])
         return self.granularity.join(values, shape)
 
+    @override
     def pack(self, form: Signs, shape: Sequence[int]) -> bytes:
         signs = form.positive.reshape(-1)[: prod(shape)]
         return pack_values(form.magnitude, self.scale_type) + bit_packing.pack(signs, 1)
 
+    @override
     def unpack(self, payload: bytes, shape: Sequence[int]) -> Signs:
         expect(payload, self.size(shape))
         rows, length = self.granularity.rows_of(shape)
@@ -75,14 +80,17 @@ class Sign(Quantizer[Signs]):
         padding = signs.new_zeros(rows * length - len(signs))
         return Signs(torch.cat([signs, padding]).view(rows, length), magnitude)
 
+    @override
     def codes(self, form: Signs) -> Tensor:
         return form.positive
 
+    @override
     def size(self, shape: Sequence[int]) -> int:
         rows, _ = self.granularity.rows_of(shape)
         magnitudes = rows * scale_bytes(self.scale_type)
         return magnitudes + bit_packing.packed_size(prod(shape), 1)
 
+    @override
     def bound(self, x: Tensor) -> Tensor:
         magnitude = self.quantize(x, 0).magnitude.double()
         distance = (x.double().abs() - self.granularity.spread(magnitude, x.shape)).abs()

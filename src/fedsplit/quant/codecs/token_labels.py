@@ -5,6 +5,7 @@ from fractions import Fraction
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.quant.bit_packing import from_bytes, to_bytes
 from fedsplit.quant.codecs.label_codec import LabelCodec, smallest_type
@@ -35,13 +36,16 @@ class TokenLabels(LabelCodec):
         self._ignored, self._padding = ignored, padding
         self._code, self._length = smallest_type(vocabulary), smallest_type(context)
 
+    @override
     def size(self, labels: Tensor) -> int:
         return int(self.load(len(labels), int((labels != self._padding).sum())))
 
+    @override
     def load(self, samples: int, positions: int | Fraction) -> int | Fraction:
         codes = samples if self.first_only else positions
         return samples * self._length.itemsize + codes * self._code.itemsize
 
+    @override
     def encode(self, labels: Tensor) -> Message:
         lengths = (labels != self._padding).sum(1)
         if len(lengths) and not 1 <= int(lengths.min()) <= int(lengths.max()) <= self.context:
@@ -56,6 +60,7 @@ class TokenLabels(LabelCodec):
         payload = to_bytes(lengths.to(self._length)) + to_bytes(codes.to(self._code))
         return Message.sealed(payload, tuple(labels.shape), torch.int64)
 
+    @override
     def decode(self, message: Message) -> Tensor:
         payload = message.opened()
         if message.dtype != torch.int64 or len(message.shape) != 2:
@@ -78,6 +83,7 @@ class TokenLabels(LabelCodec):
         labels[coded] = codes.masked_fill(codes == self.vocabulary, self._ignored)
         return labels
 
+    @override
     def largest(self, shape: Sequence[int], dtype: torch.dtype) -> int:
         samples, positions = shape
         return int(self.load(samples, samples * positions))

@@ -6,6 +6,7 @@ from math import prod
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.config.values import Share
 from fedsplit.quant import bit_packing
@@ -43,6 +44,7 @@ class TopK(Quantizer[Sparse]):
         length = prod(shape) // max(1, rows)
         return rows, length, max(1, round(self.fraction * length))
 
+    @override
     def quantize(self, x: Tensor, seed: int) -> Sparse:
         rows, length, _ = self.rows_of(x.shape)
         values = x.view(rows, length)
@@ -56,15 +58,18 @@ class TopK(Quantizer[Sparse]):
         _, _, kept = self.rows_of(rows.shape)
         return rows.abs().topk(kept, 1, sorted=False).indices
 
+    @override
     def dequantize(self, form: Sparse, shape: Sequence[int]) -> Tensor:
         rows, length, _ = self.rows_of(shape)
         dense = torch.zeros(rows, length, dtype=torch.float32, device=form.values.device)
         return dense.scatter_(1, form.places, form.values.to(torch.float32)).view(tuple(shape))
 
+    @override
     def pack(self, form: Sparse, shape: Sequence[int]) -> bytes:
         _, length, _ = self.rows_of(shape)
         return to_bytes(form.values) + bit_packing.pack(form.places.reshape(-1), _bits_below(length))
 
+    @override
     def unpack(self, payload: bytes, shape: Sequence[int]) -> Sparse:
         expect(payload, self.size(shape))
         rows, length, kept = self.rows_of(shape)
@@ -77,12 +82,14 @@ class TopK(Quantizer[Sparse]):
             raise Corrupt("places are not ascending within a sample")
         return Sparse(values, places)
 
+    @override
     def size(self, shape: Sequence[int]) -> int:
         if prod(shape) == 0:
             return 0
         rows, length, kept = self.rows_of(shape)
         return 2 * rows * kept + bit_packing.packed_size(rows * kept, _bits_below(length))
 
+    @override
     def bound(self, x: Tensor) -> Tensor:
         """See `Quantizer.bound`: of any value that is as large as the least that is kept, 2^-8 of it."""
         rows, length, kept = self.rows_of(x.shape)

@@ -6,6 +6,7 @@ from math import prod
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.quant.bit_packing import from_bytes, to_bytes
 from fedsplit.quant.codec import is_finite
@@ -20,17 +21,21 @@ class Values(LabelCodec):
 
     decoded = torch.float32
 
+    @override
     def size(self, labels: Tensor) -> int:
         return labels.numel() * _BYTES
 
+    @override
     def load(self, samples: int, positions: int | Fraction) -> int | Fraction:
         return samples * _BYTES
 
+    @override
     def encode(self, labels: Tensor) -> Message:
         if not torch.isfinite(labels).all():
             raise ValueError("a label is no number")
         return Message.sealed(to_bytes(labels.to(torch.float32)), tuple(labels.shape), torch.float32)
 
+    @override
     def decode(self, message: Message) -> Tensor:
         payload = message.opened()
         if message.dtype != torch.float32:
@@ -41,5 +46,6 @@ class Values(LabelCodec):
             raise Corrupt("a label is no number")
         return labels
 
+    @override
     def largest(self, shape: Sequence[int], dtype: torch.dtype) -> int:
         return prod(shape) * _BYTES

@@ -5,6 +5,7 @@ from typing import Generic
 
 import zstandard
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.quant.codec import Form, Quantizer
 from fedsplit.quant.message import Corrupt, expect
@@ -26,12 +27,15 @@ class Zstd(Quantizer[Form], Generic[Form]):
     def __init__(self, codec: Quantizer[Form], level: int) -> None:
         self.codec, self.level = codec, level
 
+    @override
     def quantize(self, x: Tensor, seed: int) -> Form:
         return self.codec.quantize(x, seed)
 
+    @override
     def dequantize(self, form: Form, shape: Sequence[int]) -> Tensor:
         return self.codec.dequantize(form, shape)
 
+    @override
     def pack(self, form: Form, shape: Sequence[int]) -> bytes:
         plain = self.codec.pack(form, shape)
         compressed = zstandard.ZstdCompressor(level=self.level, write_checksum=False).compress(plain)
@@ -39,6 +43,7 @@ class Zstd(Quantizer[Form], Generic[Form]):
             return _COMPRESSED + compressed
         return _PLAIN + plain
 
+    @override
     def unpack(self, payload: bytes, shape: Sequence[int]) -> Form:
         kind, content = payload[:1], payload[1:]
         if kind == _PLAIN:
@@ -58,14 +63,18 @@ class Zstd(Quantizer[Form], Generic[Form]):
         expect(plain, declared)
         return plain
 
+    @override
     def codes(self, form: Form) -> Tensor | None:
         return self.codec.codes(form)
 
+    @override
     def size(self, shape: Sequence[int]) -> None:
         """See `Quantizer.size`: it depends on the values."""
 
+    @override
     def max_size(self, shape: Sequence[int]) -> int:
         return 1 + self.codec.max_size(shape)
 
+    @override
     def bound(self, x: Tensor) -> Tensor:
         return self.codec.bound(x)

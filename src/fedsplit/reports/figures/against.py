@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from typing_extensions import override
+
 from fedsplit.reports.figures.figure_type import FigureType
 from fedsplit.reports.figures.groups import by_number, numbers_first, over_seeds, seeds_drawn
 from fedsplit.reports.figures.measures import Moment, at_moment, axis_label, column
@@ -80,13 +82,16 @@ class Against(FigureType[Sequence[Series]]):
     summary: ClassVar = "a metric at the end against a setting: alpha, auxiliary, bits, any key"
 
     @property
+    @override
     def name(self) -> str:
         return f"{column(self.y).removeprefix('test_')}-against-{self.x}"
 
+    @override
     def check(self, run: Run) -> None:
         at_moment(run, self.y, self.at)
         setting(run, self.x)
 
+    @override
     def data(self, runs: Sequence[Run]) -> list[Series]:
         apart = _APART.get(self.x, (self.x,))
         points: dict[Setting, list[Point]] = {}
@@ -107,6 +112,7 @@ class Against(FigureType[Sequence[Series]]):
             for line in over_seeds(one_of_each, self.by, apart)
         ]
 
+    @override
     def draw(self, data: Sequence[Series]) -> "Figure":
         """One axes with its legend below, a column wide."""
         figure = blank_figure(3.5, 2.4)

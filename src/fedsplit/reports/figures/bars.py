@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from typing_extensions import override
+
 from fedsplit.errors import UserError
 from fedsplit.reports.figures.figure_type import FigureType, SeriesLimits
 from fedsplit.reports.figures.groups import over_seeds, seeds_drawn
@@ -61,15 +63,18 @@ class Bars(FigureType[Sequence[Bar]]):
     coloured: ClassVar = False
 
     @property
+    @override
     def name(self) -> str:
         return f"bars-{self.of}"
 
+    @override
     def check(self, run: Run) -> None:
         """It must have been run for a round, with columns of what is drawn."""
         run.values("round")
         if not self._columns(run):
             raise UserError("run", run.path, f"must have columns {self.of}.<...> in metrics.csv")
 
+    @override
     def data(self, runs: Sequence[Run]) -> list[Bar]:
         """The bars from top to bottom, all with their parts in the same order."""
         return [
@@ -94,6 +99,7 @@ class Bars(FigureType[Sequence[Bar]]):
         total = sum(value or 0.0 for value in run.columns.get(name, ()))
         return total / 1e6 if self.of == "bytes" else total
 
+    @override
     def draw(self, data: Sequence[Bar]) -> "Figure":
         """Horizontal bars, a column wide, with the legend below."""
         from matplotlib.patches import Patch  # noqa: PLC0415

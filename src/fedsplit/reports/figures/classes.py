@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from typing_extensions import override
+
 from fedsplit.recording.class_counts import ClassCounts, read_class_counts
 from fedsplit.reports.figures.figure_type import FigureType, SeriesLimits
 from fedsplit.reports.figures.style import TEXT_SIZE, blank_figure, tidy, wrapped
@@ -48,9 +50,11 @@ class Classes(FigureType[Sequence[Division]]):
     limits: ClassVar = SeriesLimits(series=8, settings=8)
     coloured: ClassVar = False
 
+    @override
     def check(self, run: Run) -> None:
         read_class_counts(run.path)
 
+    @override
     def data(self, runs: Sequence[Run]) -> list[Division]:
         """The different divisions that runs had, in the order of the runs."""
         titles: dict[ClassCounts, str] = {}
@@ -66,6 +70,7 @@ class Classes(FigureType[Sequence[Division]]):
             for counts, title in titles.items()
         ]
 
+    @override
     def draw(self, data: Sequence[Division]) -> "Figure":
         """Panels below each other, a column wide, or two where there are many clients."""
         width = 3.5 if max(each.counts.clients for each in data) <= 40 else 7.0

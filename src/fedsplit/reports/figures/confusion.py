@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from typing_extensions import override
+
 from fedsplit.errors import UserError
 from fedsplit.files.bounded import csv_rows, reading, whole
 from fedsplit.reports.figures.figure_type import FigureType, SeriesLimits
@@ -55,12 +57,15 @@ class Confusion(FigureType[Sequence[Matrix]]):
     limits: ClassVar = SeriesLimits(series=6, settings=6)
     coloured: ClassVar = False
 
+    @override
     def check(self, run: Run) -> None:
         read_confusion(run.path)
 
+    @override
     def data(self, runs: Sequence[Run]) -> list[Matrix]:
         return [_sum(group.label, group.runs) for group in over_seeds(runs, self.by)]
 
+    @override
     def draw(self, data: Sequence[Matrix]) -> "Figure":
         """Panels below each other, a column wide or, where they are many, two; with one scale of colours."""
         columns = 1 if len(data) <= _MOST_IN_A_COLUMN else 2

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from typing_extensions import override
+
 from fedsplit.errors import UserError
 from fedsplit.reports.figures.figure_type import FigureType
 from fedsplit.reports.figures.groups import Group, by_number, counted, over_seeds, seeds_drawn
@@ -69,13 +71,16 @@ class Curve(FigureType[Sequence[Line]]):
     summary: ClassVar = "a metric against rounds, load or time, with a band over seeds and targets"
 
     @property
+    @override
     def name(self) -> str:
         return f"{column(self.y).removeprefix('test_')}-{self.x}"
 
+    @override
     def check(self, run: Run) -> None:
         run.values(column(self.y))
         progress(run, self.x)
 
+    @override
     def data(self, runs: Sequence[Run]) -> list[Line]:
         lines = [self._line(group) for group in over_seeds(runs, self.by)]
         if len({len(line.seeds) for line in lines}) > 1:
@@ -109,6 +114,7 @@ class Curve(FigureType[Sequence[Line]]):
         sign = -1 if lower_is_better(self.y) else 1
         return next((at for at, value in zip(x, mean, strict=True) if sign * value >= sign * target), None)
 
+    @override
     def draw(self, data: Sequence[Line]) -> "Figure":
         """One axes with its legend below, 3.5 inches wide: a column of a paper."""
         figure = blank_figure(3.5, 2.4)

@@ -8,6 +8,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
+from typing_extensions import override
+
 from fedsplit.errors import UserError
 from fedsplit.files.bounded import csv_table, number, reading
 from fedsplit.reports.figures.figure_type import FigureType
@@ -68,12 +70,15 @@ class Roc(FigureType[Sequence[RocLine]]):
 
     summary: ClassVar = "ROC of the final model, one class against the rest, with its area"
 
+    @override
     def check(self, run: Run) -> None:
         read_roc(run.path)
 
+    @override
     def data(self, runs: Sequence[Run]) -> list[RocLine]:
         return [_line(group) for group in over_seeds(runs, self.by)]
 
+    @override
     def draw(self, data: Sequence[RocLine]) -> "Figure":
         """One axes with its legend below, a column wide."""
         figure = blank_figure(3.5, 2.6)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from typing_extensions import override
+
 from fedsplit.errors import UserError
 from fedsplit.reports.figures.figure_type import FigureType
 from fedsplit.reports.figures.groups import by_number, numbers_first, over_seeds, seeds_drawn
@@ -70,14 +72,17 @@ class Scatter(FigureType[Sequence[Spot]]):
     summary: ClassVar = "a metric against load or time, a point for each setting, its size by alpha"
 
     @property
+    @override
     def name(self) -> str:
         return f"{column(self.y).removeprefix('test_')}-{self.x}-scatter"
 
+    @override
     def check(self, run: Run) -> None:
         at_moment(run, self.y, self.at)
         progress(run, self.x)
         setting(run, self.size)
 
+    @override
     def data(self, runs: Sequence[Run]) -> list[Spot]:
         apart = (self.size, self.size.rpartition(".")[0]) if "." in self.size else (self.size,)
         told = {run.path: line for line in over_seeds(runs, self.by, apart) for run in line.runs}
@@ -99,6 +104,7 @@ class Scatter(FigureType[Sequence[Spot]]):
             )
         return spots
 
+    @override
     def draw(self, data: Sequence[Spot]) -> "Figure":
         """One axes, a column wide; sizes are explained above it, all else below."""
         from matplotlib.lines import Line2D  # noqa: PLC0415

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from rich.console import Console
+from typing_extensions import override
 
 from fedsplit.building.process import prepare_process
 from fedsplit.config.component import Component
@@ -98,6 +99,7 @@ class Attack(Task):
                 told = f"one of {', '.join(self.options)}; another with +attacker@task.options.{name}={name}"
                 raise UserError("attackers", name, told)
 
+    @override
     def run(self, config: RunConfig, directory: Path) -> None:
         """See `Task.run`: prints a table, and writes to `attack/` in the run's directory.
 

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.deployment.backends.backend import Deployed
 from fedsplit.inference.codes import DeviceCodes
@@ -64,6 +65,7 @@ class CodedChannel(Channel):
     smashed: Codec
     cut_gradient: Codec
 
+    @override
     def deliver(self, x: Tensor, z: Tensor, *, seed: int) -> Delivered:
         if self.release.releases:
             noise = Secrets(seed).noise("attack", client=0, round=0, step=0)
@@ -78,6 +80,7 @@ class DeviceChannel(Channel):
 
     deployed: Deployed
 
+    @override
     def deliver(self, x: Tensor, z: Tensor, *, seed: int) -> Delivered:
         sent = self.deployed.run_quantized(x.cpu())
         size = DeviceCodes().largest(sent.values.shape, sent.values.dtype)

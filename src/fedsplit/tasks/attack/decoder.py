@@ -6,6 +6,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from typing_extensions import override
 
 from fedsplit.computing.model_state import compute_format
 from fedsplit.config.values import PositiveFloat, PositiveInt
@@ -45,6 +46,7 @@ class DecoderAttack(Inversion):
         self.channels, self.epochs, self.adapt_epochs = channels, epochs, adapt_epochs
         self.batch_size, self.learning_rate = batch_size, learning_rate
 
+    @override
     def learn(self, z: Tensor, x: Tensor, *, seed: int) -> Reconstruct:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed_of(seed, "initialisation of a decoder"))
@@ -59,11 +61,13 @@ class _Trained(Reconstruct):
         self._attacker, self._network, self.epochs = attacker, network, epochs
 
     @torch.inference_mode()
+    @override
     def __call__(self, z: Tensor) -> Tensor:
         self._network.eval()
         size = self._attacker.batch_size
         return torch.cat([self._network(compute_format(part)) for part in torch.split(z, size)])
 
+    @override
     def adapted(self, z: Tensor, x: Tensor, *, seed: int) -> Reconstruct:
         attacker = self._attacker
         return self.further(z, x, attacker.adapt_epochs, attacker.learning_rate / 3, seed)

@@ -5,6 +5,7 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.algorithms.cse_fsl import CseFsl
 from fedsplit.algorithms.splitfed_v1 import SplitFedV1
@@ -57,6 +58,7 @@ class HijackAttack(Attacker):
         self.rounds, self.channels = rounds, channels
         self.pilot_epochs, self.learning_rate, self.penalty = pilot_epochs, learning_rate, penalty
 
+    @override
     def attack(self, scene: Scene) -> Iterator[Finding]:
         run = scene.victim.run
         parts = build_run(run.changed(transport=component_of("transport", LocalTransport)))

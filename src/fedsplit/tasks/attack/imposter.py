@@ -7,6 +7,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from typing_extensions import override
 
 from fedsplit.computing.model_state import compute_format
 from fedsplit.data.batches import batch_slices
@@ -147,6 +148,7 @@ class HijackingServer(SplitServer):
     def __init__(self, honest: SplitServer, imposter: Imposter, objective: Objective) -> None:
         self._honest, self.imposter, self._counted = honest, imposter, objective
 
+    @override
     def step(self, round: int, upload: Upload) -> tuple[BatchLoss, Tensor]:
         loss = self.imposter.learn(upload.z)
         return self.batch_loss(upload, loss), self.answer(upload)
@@ -159,15 +161,19 @@ class HijackingServer(SplitServer):
         """The loss of a client's batch, as the algorithm takes it."""
         return BatchLoss([upload.client], loss[None], self._counted.counts(upload.y))
 
+    @override
     def cut_gradients(self, z: Tensor, y: Tensor, *, seed: int) -> Tensor:
         return self.imposter.gradients(z)
 
+    @override
     def terms(self, y: Tensor) -> int:
         return self._honest.terms(y)
 
+    @override
     def weights(self) -> Weights:
         return self._honest.weights()
 
+    @override
     def load(self, weights: Weights) -> None:
         self._honest.load(weights)
 
@@ -182,9 +188,11 @@ class HijackingCopies(ServerCopies):
     def __init__(self, server: HijackingServer) -> None:
         self._server = server
 
+    @override
     def load(self, samples: Mapping[int, int], weights: Weights) -> None:
         self._server.load(weights)
 
+    @override
     def step(self, round: int, uploads: Sequence[Upload]) -> tuple[list[BatchLoss], Mapping[int, Tensor]]:
         # one step on all of them: a discriminator that steps more often than clients leaves them behind
         loss = self._server.imposter.learn(torch.cat([upload.z for upload in uploads]))
@@ -192,14 +200,18 @@ class HijackingCopies(ServerCopies):
         losses = [self._server.batch_loss(upload, loss) for upload in uploads]
         return losses, answered
 
+    @override
     def weights(self, clients: Sequence[int]) -> list[Weights]:
         return [self._server.weights() for _ in clients]
 
+    @override
     def state(self) -> State:
         return {}
 
+    @override
     def load_state(self, state: State) -> None:
         raise AssertionError("an attack is not resumed")
 
+    @override
     def forget(self) -> None:
         """Keep the imposter: it is no client's."""

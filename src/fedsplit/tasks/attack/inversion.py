@@ -6,6 +6,7 @@ from typing import ClassVar
 from weakref import WeakKeyDictionary
 
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.randomness import seed_of
 from fedsplit.tasks.attack.attacker import Attacker, Finding
@@ -42,6 +43,7 @@ class Inversion(Attacker):
     def learn(self, z: Tensor, x: Tensor, *, seed: int) -> Reconstruct:
         """Learn from smashed data `(n, ...)`, with their channels, of images `(n, c, h, w)`."""
 
+    @override
     def attack(self, scene: Scene) -> Iterator[Finding]:
         exact = scene.known.received is scene.known.z
         for adapted in (None,) if not self.adapts else (True,) if exact else scene.adapted:

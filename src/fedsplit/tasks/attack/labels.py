@@ -6,6 +6,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional
+from typing_extensions import override
 
 from fedsplit.computing.model_state import ModelState
 from fedsplit.config.values import PositiveInt
@@ -45,6 +46,7 @@ class LabelAttack(Attacker):
     def __init__(self, *, shots: list[PositiveInt], restarts: PositiveInt) -> None:
         self.shots, self.restarts = shots, restarts
 
+    @override
     def attack(self, scene: Scene) -> Iterator[Finding]:
         algorithm = scene.victim.run.algorithm
         if algorithm.client_head != "none":

@@ -4,6 +4,7 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.randomness import generator
 from fedsplit.tasks.attack.inversion import Inversion, Reconstruct
@@ -21,6 +22,7 @@ class LinearAttack(Inversion):
 
     name = "linear"
 
+    @override
     def learn(self, z: Tensor, x: Tensor, *, seed: int) -> Reconstruct:
         return _Ridge(z, x, seed)
 
@@ -32,11 +34,13 @@ class _Ridge(Reconstruct):
         self._feature_mean, self._pixel_mean = features.mean(0), pixels.mean(0)
         self._features, self._pixels = features - self._feature_mean, pixels - self._pixel_mean
 
+    @override
     def __call__(self, z: Tensor) -> Tensor:
         features = z.double().flatten(1) - self._feature_mean
         pixels = self._inner(features) @ self._solution + self._pixel_mean
         return pixels.to(z.dtype).view(-1, *self._shape)
 
+    @override
     def adapted(self, z: Tensor, x: Tensor, *, seed: int) -> Reconstruct:
         return _Ridge(z, x, seed)
 

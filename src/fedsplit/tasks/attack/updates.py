@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.building.models import build_models
 from fedsplit.building.parts import ClientParts
@@ -49,6 +50,7 @@ class UpdateAttack(Attacker):
     def __init__(self, *, clients: PositiveInt) -> None:
         self.clients = clients
 
+    @override
     def attack(self, scene: Scene) -> Iterator[Finding]:
         run = scene.victim.run
         if run.algorithm.client_head not in ("server", "auxiliary"):

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from typing_extensions import override
+
 from fedsplit.config.run_config import RunConfig
 from fedsplit.config.values import NonNegativeInt, PositiveInt
 from fedsplit.files.paths import user_path
@@ -23,6 +25,7 @@ class Certificates(Task):
     def __init__(self, *, hosts: list[str], clients: NonNegativeInt, days: PositiveInt, out: str) -> None:
         self.hosts, self.clients, self.days, self.out = hosts, clients, days, user_path(out, "task.out")
 
+    @override
     def run(self, config: RunConfig, directory: Path) -> None:
         """See `Task.run`: prints what was made and which machine it is for."""
         with extra("task", "certificates"):

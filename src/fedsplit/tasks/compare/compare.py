@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.building.process import prepare_process
 from fedsplit.building.trained import TrainedRun
@@ -59,6 +60,7 @@ class Compare(Task):
             raise UserError("batch_sizes", self.batch_sizes, "at least one number of samples")
         self.precisions = list(dict.fromkeys([REFERENCE, *self.precisions]))
 
+    @override
     def run(self, config: RunConfig, directory: Path) -> None:
         """See `Task.run`: prints a table, and writes to `compare/` in the run's directory, or `compare-3/`.
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
+from typing_extensions import override
 
 from fedsplit.algorithms.algorithm import Algorithm
 from fedsplit.algorithms.round_load import Population, RoundLoad
@@ -69,6 +70,7 @@ class CutTable(Task):
             if not self.file.parent.is_dir():
                 raise UserError("plot", self.plot, f"there is no directory {self.file.parent}")
 
+    @override
     def run(self, config: RunConfig, directory: Path) -> None:
         """See `Task.run`: prints, and writes only the figure that was asked for."""
         prepare_process(config)
@@ -227,6 +229,7 @@ class _Counting(fx.Interpreter):
         super().__init__(module)
         self.counter, self.after = counter, [0]
 
+    @override
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
         self.after.append(self.counter.get_total_flops() // 2)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 import torch
+from typing_extensions import override
 
 from fedsplit.config.component import component_of
 from fedsplit.config.run_config import RunConfig
@@ -64,13 +65,16 @@ class TrainingClient(Dialler):
         self._verb = pb.FromServer()
         self._answer: Answer = []
 
+    @override
     def attend(self) -> None:
         super().attend()
         _LOG.info("client %s: the run has ended", self.client)
 
+    @override
     def call(self, stub: federation_pb2_grpc.FederationStub) -> Any:
         return stub.Attend
 
+    @override
     def joins(self, run: bytes, welcome: pb.Welcome) -> Mapping[str, pb.Ready]:
         if self._worker is None or run != self._run:
             self._worker, self._last = self._new_worker(run, welcome.plan), None
@@ -125,10 +129,12 @@ class TrainingClient(Dialler):
             raise Corrupt("another verb under the name of the last")
         return _name(verb) == self._last
 
+    @override
     def admit(self, frame: pb.FromServer) -> bool:
         assert self._worker is not None
         return self._worker.admit(frame)
 
+    @override
     def answer(self, parcel: Parcel[pb.FromServer]) -> Answer:
         """See `Dialler.answer`: the same again if this is the last verb, whose answer was lost."""
         identity = parcel.head.identity

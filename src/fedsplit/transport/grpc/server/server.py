@@ -10,6 +10,7 @@ from secrets import token_bytes
 from typing import Any
 
 import grpc
+from typing_extensions import override
 
 from fedsplit.quant.message import Corrupt
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
@@ -136,13 +137,15 @@ class Federation(federation_pb2_grpc.FederationServicer):
         """Tell at the end how many streams were refused or closed, where not each was told."""
         self._turned_away.sum_up()
 
-    def Attend(  # noqa: N802  (the name of the protocol)
+    @override
+    def Attend(
         self, request_iterator: Iterator[pb.FromClient], context: grpc.ServicerContext
     ) -> Iterator[pb.FromServer]:
         """A stream of one client that trains, from its `Hello` to its end."""
         yield from self._stream(request_iterator, context, "ready")
 
-    def Infer(  # noqa: N802  (the name of the protocol)
+    @override
+    def Infer(
         self, request_iterator: Iterator[pb.FromClient], context: grpc.ServicerContext
     ) -> Iterator[pb.FromServer]:
         """A stream of one device that runs a deployed client model, from its `Hello` to its end."""

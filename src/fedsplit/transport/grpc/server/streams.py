@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.quant.message import Corrupt
 from fedsplit.recording.ledger import Ledger
@@ -184,6 +185,7 @@ class TrainingStreams(Meeting[TrainingSession]):
         self._over = False
         self._up = self._down = 0
 
+    @override
     def attach(self, link: Link, hello: pb.Hello, joins: pb.Ready) -> None:
         """See `Meeting.attach`: sends a client what it was asked and has not answered."""
         with self.changed:
@@ -232,6 +234,7 @@ class TrainingStreams(Meeting[TrainingSession]):
         self._down += pending.verb.size
         session.link.send(pending.verb)
 
+    @override
     def detach(self, link: Link, client: int, pending: int) -> None:
         """See `Meeting.detach`: what came of an answer that is not whole is to come again."""
         with self.changed:
@@ -249,6 +252,7 @@ class TrainingStreams(Meeting[TrainingSession]):
             if not self._finished:
                 _LOG.warning("client %s is gone", client)
 
+    @override
     def admit(self, link: Link, client: int, frame: pb.FromClient) -> bool:
         with self.changed:
             pending = self._waiting(link, client, frame)
@@ -262,6 +266,7 @@ class TrainingStreams(Meeting[TrainingSession]):
             check(frame.tensors, expected_tensors(pending, frame, self._expectations, samples))
             return True
 
+    @override
     def received(self, link: Link, client: int, parcel: Parcel[pb.FromClient]) -> None:
         tensors = {}
         with self.changed:

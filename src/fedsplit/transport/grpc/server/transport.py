@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from secrets import token_bytes
 
+from typing_extensions import override
+
 from fedsplit.config.values import PositiveFloat, PositiveInt
 from fedsplit.errors import UserError
 from fedsplit.files.bounded import json_in
@@ -84,12 +86,14 @@ class GrpcTransport(Transport):
             part: Downlink(self.run.quantization.weights, self.run.device, packs=True) for part in KIND_OF
         }
 
+    @override
     def describe_traffic(self, seconds: float) -> str:
         assert self.hub is not None
         up, down = (size / 1e6 / seconds for size in self.hub.moved())
         return f"{self.hub.connected} clients here  {up:.1f} MB/s up  {down:.1f} MB/s down"
 
     @contextmanager
+    @override
     def opened(self, directory: Path) -> Iterator[None]:
         """See `Transport.opened`: while the server runs, and the clients it started."""
         clients = len(self.run.sample_counts)
@@ -124,6 +128,7 @@ class GrpcTransport(Transport):
                 hub.finish(tell=ended)
                 self.hub = None
 
+    @override
     def run_round(
         self, t: int, clients: Collection[int], train: Callable[[Cohort], Result], servers: Stateful
     ) -> Result:
@@ -181,10 +186,12 @@ class GrpcTransport(Transport):
         """After how many rounds the oldest state of a client is that a resume may ask for."""
         return self._checkpointed[0].get(client, 0) if len(self._checkpointed) == KEPT else 0
 
+    @override
     def samples(self, client: int) -> int:
         assert self.hub is not None, "the transport is not open"
         return self.hub.samples(client)
 
+    @override
     def forget_clients(self) -> None:
         """See `Transport.forget_clients`: they have done so at the end of the round."""
 
@@ -195,12 +202,14 @@ class GrpcTransport(Transport):
         for part, downlink in self.downlinks.items():
             downlink.load_state(state[part])
 
+    @override
     def state(self) -> State:
         """See `Transport.state`: what clients hold, and after how many rounds each kept its state last."""
         self._checkpointed = [*self._checkpointed, dict(self._after)][-KEPT:]
         after = {str(client): rounds for client, rounds in self._after.items()}
         return {"clients": {}, "links": self._links_state(), "after": after}
 
+    @override
     def load_state(self, state: State) -> None:
         self._load_links(state["links"])
         self._after = {int(client): rounds for client, rounds in state["after"].items()}

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from fedsplit.parties.messages import (
     BatchLoss,
@@ -60,9 +61,11 @@ class GrpcWire(Wire):
             self._hub.ask(client, keep=asked)
         self._answers(clients)
 
+    @override
     def samples(self, client: int) -> int:
         return self._hub.samples(client)
 
+    @override
     def install(self, part: Part, deliveries: Mapping[int, Delivery]) -> None:
         for delivery, clients in receivers(deliveries):
             packed = pack_weights(delivery, self._expectations, part)
@@ -71,11 +74,13 @@ class GrpcWire(Wire):
                 self._hub.ask(client, install=asked, tensors=packed)
         self._answers(deliveries)
 
+    @override
     def forward(self, clients: Sequence[int], step: int, *, evaluating: bool) -> Sequence[Upload]:
         for client in clients:
             self._hub.ask(client, step=step, forward=pb.Forward(evaluating=evaluating))
         return self._uploads(self._answers(clients))
 
+    @override
     def backward(self, step: int, dz: CodedGradients) -> None:
         assert not isinstance(dz, StackedGradients), "what travels is coded"
         number = self._expectations.cut_number("cut_gradient")
@@ -85,6 +90,7 @@ class GrpcWire(Wire):
             asked.append(client)
         self._answers(asked)
 
+    @override
     def probe(self, step: int, dz: Iterable[tuple[int, Coded]], seeds: Sequence[int]) -> Mapping[int, Tensor]:
         number, sent = self._expectations.cut_number("cut_gradient"), self._packed_seeds(seeds)
         asked = []
@@ -98,6 +104,7 @@ class GrpcWire(Wire):
             slopes[client] = self._placed(answers[-1])["slopes"]
         return slopes
 
+    @override
     def move(
         self, clients: Sequence[int], step: int, seeds: Sequence[int], slopes: Coded, unaware: Collection[int]
     ) -> None:
@@ -110,6 +117,7 @@ class GrpcWire(Wire):
     def _packed_seeds(self, seeds: Sequence[int]) -> Packed:
         return pack("seeds", pb.EXACT, exactly(seeds_tensor(seeds), packs=True))
 
+    @override
     def step_tail(self, step: int, h: CodedGradients) -> Stepped:
         assert not isinstance(h, StackedGradients), "what travels is coded"
         number = self._expectations.cut_number("trunk_output")
@@ -125,6 +133,7 @@ class GrpcWire(Wire):
             gradients[client] = self._placed(answers[-1])["dh"]
         return losses, gradients
 
+    @override
     def train_local(self, clients: Sequence[int], work: LocalWork) -> LocalTraining:
         for client in clients:
             asked = pb.TrainLocal(
@@ -137,6 +146,7 @@ class GrpcWire(Wire):
         losses = [loss for client, each in answers.items() for loss in _losses(client, each[-1].head.done)]
         return LocalTraining(self._uploads(answers), losses)
 
+    @override
     def observed(self, part: Part, clients: Sequence[int]) -> Sequence[Weights]:
         for client in clients:
             self._hub.ask(client, upload_weights=pb.UploadWeights(part=PARTS[part], observed=True))
@@ -144,6 +154,7 @@ class GrpcWire(Wire):
         self.tally.observed(sum(answer.size for answer in answers))
         return [self._placed(answer) for answer in answers]
 
+    @override
     def weights(self, part: Part, clients: Sequence[int], held: Mapping[int, Weights]) -> Sequence[Weights]:
         for client in clients:
             asked = pb.UploadWeights(part=PARTS[part])
