@@ -19,11 +19,13 @@ class Defence:
 
     perturbs_gradients: ClassVar[bool] = False
     """Whether clients descend along clipped gradients of single samples, with noise: `perturbed`."""
-    gradient_clip: float | None = None
-    """Largest Euclidean norm of a sample's gradient; None leaves it."""
-    delta: float | None = None
-    """Delta of the guarantee that is accounted for; None where there is none."""
-    unit: Unit | None = None
+
+    def __init__(self) -> None:
+        self.gradient_clip: float | None = None
+        """Largest Euclidean norm of a sample's gradient; None leaves it."""
+        self.delta: float | None = None
+        """Delta of the guarantee that is accounted for; None where there is none."""
+        self.unit: Unit | None = None
 
     @property
     def releases(self) -> bool:

@@ -20,6 +20,7 @@ class AdditiveNoise(Defence):
     """
 
     def __init__(self, *, sigma: NonNegativeFloat, clip: PositiveFloat | None) -> None:
+        super().__init__()
         self.sigma, self.clip = sigma, clip
 
     @property

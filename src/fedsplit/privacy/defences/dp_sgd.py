@@ -38,6 +38,7 @@ class DpSgd(Defence):
         smashed_sigma: NonNegativeFloat | None,
         smashed_clip: PositiveFloat | None,
     ) -> None:
+        super().__init__()
         self.sigma, self.gradient_clip, self.delta, self.unit = sigma, clip, delta, unit
         self._smashed: Defence = Defence()
         if smashed_sigma is not None:

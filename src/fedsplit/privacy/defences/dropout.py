@@ -16,6 +16,7 @@ class ValueDropout(Defence):
     """
 
     def __init__(self, *, p: BelowOne) -> None:
+        super().__init__()
         self.p = p
 
     @property

@@ -22,6 +22,7 @@ class NoPeek(Defence):
     """
 
     def __init__(self, *, strength: NonNegativeFloat) -> None:
+        super().__init__()
         self.strength = strength
 
     @property
