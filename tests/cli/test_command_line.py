@@ -255,7 +255,7 @@ def test_resume_with_a_fixed_key_and_a_run_in_a_used_directory_are_refused(tmp_p
     assert (seed.returncode, seed.stderr) == (
         2,
         "error: seed=3: beside resume only rounds, comm_threshold_mb, time_limit_s, target_accuracy, "
-        "target_perplexity, device, cuda_graphs, progress, tracker, trust, dataset.root, "
+        "target_perplexity, device, cuda_graphs, progress, tracker, cluster, trust, dataset.root, "
         "dataset.tokenizer_files may be given\n",
     )
     again = command_line(*TINY, f"hydra.run.dir={directory}")
@@ -284,7 +284,13 @@ def test_finished_run_leaves_the_files_that_the_readme_names(tmp_path: Path) -> 
     )
     names = {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
     checkpoint = {
-        f"checkpoint/round-000003/{name}" for name in ("state.safetensors", "state.json", "SHA256SUMS")
+        f"checkpoint/round-000003/{name}"
+        for name in (
+            "state.safetensors",
+            "state.json",
+            "SHA256SUMS",
+            *(f"client-{i}.safetensors" for i in range(3)),
+        )
     }
     model = {"model/client.safetensors", "model/server.safetensors"}
     tables = {"class_counts.csv", "metrics.csv", "confusion.csv", "roc.csv"}

@@ -51,7 +51,8 @@ def test_dirichlet_counts_for_the_same_shares_are_those_of_flwr_but_for_rounding
     labels, theirs = np.array(answer["labels"]), np.array(answer["counts"])
     distribution = Dirichlet(alpha=1.0, min_samples=1, attempts=1, self_balancing=answer["self_balancing"])
     # The draw itself: `split` would refuse a client without a sample, which theirs are free to leave.
-    shards = distribution._draw(labels, len(theirs), _Given(answer["drawn"]))  # type: ignore[arg-type]
+    samples, clients = distribution._draw(labels, len(theirs), _Given(answer["drawn"]))  # type: ignore[arg-type]
+    shards = [samples[clients == client] for client in range(len(theirs))]
     ours = _counts(labels, shards, theirs.shape[1])
     assert ours.sum() == theirs.sum() == len(labels)
     assert np.abs(ours - theirs).max() <= 1  # ours rounds where theirs truncates

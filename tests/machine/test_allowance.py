@@ -91,7 +91,6 @@ def test_client_allows_half_of_its_machine_unless_it_says_otherwise() -> None:
         (["dataset.image_size=500", "batch_size=100"], "batch_size"),
         (["model=resnet152"], "model"),
         (["model=vgg11", "dataset.image_size=64"], "model"),
-        (["distribution=own", "num_clients=1000000000"], "num_clients"),
     ],
     ids=str,
 )
@@ -103,6 +102,19 @@ def test_client_refuses_what_takes_more_than_it_allows(
     with allowing_a_client(100), pytest.raises(UserError, match=r"client\.memory_mb allows 100 MB") as caught:
         build()
     assert caught.value.key == key
+
+
+def test_client_refuses_more_clients_than_can_be_processes(configured: Configure) -> None:
+    own = configured(
+        *TINY,
+        "engine=sequential",
+        "algorithm=fed_avg",
+        "transport=grpc",
+        "distribution=own",
+        "num_clients=1000000000",
+    )
+    with pytest.raises(UserError, match=r"num_clients=1000000000: at most 10,000"):
+        run_of_member(own, BESIDE)
 
 
 def test_client_takes_part_in_what_it_allows(configured: Configure) -> None:

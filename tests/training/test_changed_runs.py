@@ -247,8 +247,8 @@ def _written_again(directory: Path, change: Callable[[State], object]) -> Path:
     values = json.loads(path.read_text())
     change(values["state"])
     path.write_text(json.dumps(values))
-    names = ("state.safetensors", "state.json")
-    sums = [f"{sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in names]
+    files = sorted(each for each in folder.iterdir() if each.name != "SHA256SUMS")
+    sums = [f"{sha256(each.read_bytes()).hexdigest()}  {each.name}\n" for each in files]
     (folder / "SHA256SUMS").write_text("".join(sums))
     return path
 

@@ -151,6 +151,9 @@ class HandedOver(Cohort):
     def train_local(self, work: LocalWork) -> LocalTraining:
         return self._run.parts.engine.train_local(self._clients, self._round, work)
 
+    def observed(self, part: Part) -> Sequence[Weights]:
+        return self.weights(part)
+
     def weights(self, part: Part) -> Sequence[Weights]:
         return self._run.parts.engine.weights(part, self._clients)
 

@@ -287,8 +287,8 @@ def test_curves_of_too_many_settings_or_algorithms_are_refused() -> None:
     many = [curve_of(hue, (0.5,), f"alpha={n}") for hue in ("fed_avg", "cse_fsl") for n in range(7)]
     with pytest.raises(UserError, match=r"^settings=alpha=0; .*alpha=6: at most 6"):
         Curve().draw(many)
-    with pytest.raises(UserError, match=r"^colours=a, b, .*: at most 9 in a figure beside fed_avg"):
-        Curve().draw([curve_of(name, (0.5,)) for name in ("fed_avg", *"abcdefghij")])
+    with pytest.raises(UserError, match=r"^colours=a, b, .*: at most 12 in a figure beside fed_avg"):
+        Curve().draw([curve_of(name, (0.5,)) for name in ("fed_avg", *"abcdefghijklm")])
     with pytest.raises(UserError, match=r"^colours=a, b, c, d, e, f, g, h, i: at most 8 in a figure$"):
         Curve().draw([curve_of(name, (0.5,)) for name in "abcdefghi"])
 

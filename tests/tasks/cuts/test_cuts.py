@@ -218,8 +218,9 @@ def test_figure_of_cuts_has_a_line_of_stages_and_dots_of_other_cuts_for_each_alg
     found = list(costs_of_resnet20(configured).values())
     (axes,) = cut_figure(found).axes
     lines = axes.get_lines()
-    # FedAvg's, SCAFFOLD's, SplitFed's, SGLR's, HO-SFL's, CSE-FSL's, FSL-SAGE's, LGL-SL's, Ampere's
-    assert len(lines) == 2 * 9
+    # FedAvg's, SCAFFOLD's, SplitFed's, SGLR's, HO-SFL's, CSE-FSL's, FSL-SAGE's, LGL-SL's, Ampere's,
+    # SplitFed v3's, FedPer's
+    assert len(lines) == 2 * 11
     for dots, line in zip(lines[::2], lines[1::2], strict=True):
         name = line.get_label().split(",")[0]
         assert list(line.get_ydata()) == [cut.load[name] / 1e6 for cut in found if cut.stage]

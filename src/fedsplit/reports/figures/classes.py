@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 from typing_extensions import override
 
-from fedsplit.recording.class_counts import ClassCounts, read_class_counts
 from fedsplit.reports.figures.figure_type import FigureType, SeriesLimits
 from fedsplit.reports.figures.style import TEXT_SIZE, blank_figure, tidy, wrapped
 from fedsplit.reports.figures.wording import in_words, pieces
@@ -16,6 +15,8 @@ from fedsplit.reports.runs import Run
 if TYPE_CHECKING:  # matplotlib is optional and slow to import: only what draws needs it
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from fedsplit.recording.class_counts import ClassCounts
 
 MOST_CLIENTS = 200
 """Clients of a panel; of more, a sample is drawn."""
@@ -34,7 +35,7 @@ class Division:
     """
 
     label: str
-    counts: ClassCounts
+    counts: "ClassCounts"
     clients: int
 
 
@@ -52,11 +53,15 @@ class Classes(FigureType[Sequence[Division]]):
 
     @override
     def check(self, run: Run) -> None:
+        from fedsplit.recording.class_counts import read_class_counts  # noqa: PLC0415  (imports numpy)
+
         read_class_counts(run.path)
 
     @override
     def data(self, runs: Sequence[Run]) -> list[Division]:
         """The different divisions that runs had, in the order of the runs."""
+        from fedsplit.recording.class_counts import read_class_counts  # noqa: PLC0415  (imports numpy)
+
         titles: dict[ClassCounts, str] = {}
         for run in runs:
             titles.setdefault(read_class_counts(run.path), _title(run))
@@ -100,7 +105,7 @@ def _draw(axes: "Axes", division: Division) -> None:
         axes.set_yticks(range(len(counts.classes)), counts.classes, fontsize=TEXT_SIZE)
 
 
-def _size(axes: "Axes", counts: ClassCounts) -> None:
+def _size(axes: "Axes", counts: "ClassCounts") -> None:
     """Give the largest bubble the width of a cell."""
     box = axes.get_window_extent()
     points = 72 / axes.get_figure().dpi  # type: ignore[union-attr]
@@ -111,7 +116,7 @@ def _size(axes: "Axes", counts: ClassCounts) -> None:
     axes.collections[0].set_sizes(cell**2 * samples / samples.max())  # type: ignore[attr-defined]
 
 
-def _sizes(counts: ClassCounts) -> str:
+def _sizes(counts: "ClassCounts") -> str:
     return f"{counts.clients} clients, {counts.samples} samples"
 
 

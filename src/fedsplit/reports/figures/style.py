@@ -42,7 +42,7 @@ PALETTE = (
 
 Places beyond these have the colours again, each with another marker.
 """
-_TURNS = 3
+_TURNS = 4
 """How often colours are used in a figure of algorithms; of anything else, once."""
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#7F7F7F", "#000000")
 """Of areas, which stand for no algorithm."""
