@@ -14,6 +14,7 @@ from fedsplit.algorithms.round_load import shares_of_largest
 from fedsplit.algorithms.sglr import Sglr
 from fedsplit.data.batches import batch_slices
 from fedsplit.errors import UserError
+from fedsplit.state.weights import Weights, average
 from fedsplit.training.experiment import Experiment
 from tests.algorithms.test_methods import C, M, N, Z, assert_close, terms_of
 from tests.conftest import Build, Configure
@@ -132,3 +133,32 @@ def test_round_of_a_broadcast_takes_as_long_as_one_of_gradients_of_the_same_size
 def test_fraction_of_clients_that_share_a_gradient_is_from_0_to_1(configured: Configure) -> None:
     with pytest.raises(UserError, match=r"algorithm\.phi=1\.5: must be a number from 0 to 1"):
         configured("algorithm=sglr", "algorithm.phi=1.5")
+
+
+def test_sglr_with_models_of_clients_own_sends_none_and_differs_by_the_average_alone(tiny: Build) -> None:
+    averaged, own = tiny("algorithm=sglr"), tiny("algorithm=sglr", "algorithm.average_clients=false")
+    first, record = averaged.run_round(0), own.run_round(0)
+    clients = len(own.parts.sample_counts)
+    models = own.algorithm.models(clients)
+    client_models = [{name: each[name] for name in own.algorithm.client_weights} for each in models]
+    assert_same_weights(average(client_models, own.parts.sample_counts), averaged.algorithm.client_weights)
+    assert not torch.equal(client_models[0]["conv1.weight"], client_models[1]["conv1.weight"])
+    for direction, kinds in record.bytes.items():
+        assert kinds["client_weights"] == 0
+        assert kinds == first.bytes[direction] | {"client_weights": 0}
+        assert first.bytes[direction]["client_weights"] > 0
+    assert record.observed > 0
+    again = tiny("algorithm=sglr", "algorithm.average_clients=false")
+    own.records.append(record)
+    again.restore(own.checkpoint())
+    own.run_round(1)
+    again.run_round(1)
+    for one, other in zip(own.algorithm.models(clients), again.algorithm.models(clients), strict=True):
+        assert_same_weights(one, other)
+    with pytest.raises(UserError, match=r"client\.stateless=True: must be false with this algorithm"):
+        tiny("algorithm=sglr", "algorithm.average_clients=false", "client.stateless=true")
+
+
+def assert_same_weights(one: Weights, other: Weights) -> None:
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)

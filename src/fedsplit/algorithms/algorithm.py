@@ -1,7 +1,7 @@
 """Algorithms: state of the servers, and one round that moves it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias
 
@@ -88,7 +88,7 @@ class Algorithm(ABC):
     """Whether clients train one after the other by definition, so that they cannot be computed at once."""
     takes_tail: ClassVar[bool] = False
     """Whether clients may hold the tail of a model that is cut twice; they send no labels then."""
-    own_half: ClassVar[Half | None] = None
+    own_half: Half | None = None
     """Half of the model that is each client's own, neither sent nor averaged; None where they share all."""
     timeline: ClassVar[Timeline | None] = None
     """Who waits for whom in a round, for simulated networks; None where that is not told."""
@@ -120,6 +120,11 @@ class Algorithm(ABC):
     @abstractmethod
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
         """Round `t`, counted from 0, with the clients of `cohort`."""
+
+    @classmethod
+    def own_half_with(cls, arguments: Mapping[str, object]) -> Half | None:
+        """Half that is each client's own, given the arguments of the algorithm."""
+        return cls.own_half
 
     @staticmethod
     def round_load(terms: RoundLoad) -> float | None:

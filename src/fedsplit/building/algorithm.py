@@ -43,9 +43,10 @@ def refuse_lost_models(config: RunConfig, algorithm: type[Algorithm], *, apart: 
     Raises:
         UserError: names the key.
     """
-    if algorithm.own_half is None:
+    half = algorithm.own_half_with(config.algorithm.arguments)
+    if half is None:
         return
-    if algorithm.own_half == "client" and config.client.stateless:
+    if half == "client" and config.client.stateless:
         told = "must be false with this algorithm, whose client models stay with the clients"
         raise UserError("client.stateless", True, told)
     if apart and config.origin.run is not None:
