@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
-from typing_extensions import override
-
 from fedsplit.errors import first_line
 
 if TYPE_CHECKING:
@@ -72,19 +70,15 @@ class _Output(io.RawIOBase):
         self._descriptor = descriptor
         self.failure: OSError | None = None
 
-    @override
     def writable(self) -> bool:
         return True
 
-    @override
     def fileno(self) -> int:
         return self._descriptor
 
-    @override
     def isatty(self) -> bool:
         return os.isatty(self._descriptor)
 
-    @override
     def write(self, content: "ReadableBuffer") -> int:
         view = memoryview(content)
         while self.failure is None:
