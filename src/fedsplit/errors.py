@@ -1,7 +1,5 @@
 """The two ways a run can end badly, and how each is told."""
 
-from typing_extensions import override
-
 _LONGEST = 400
 """Characters of a value that an error shows: paths are longer than most."""
 
@@ -25,7 +23,6 @@ class UserError(Exception):
         super().__init__(key, value, allowed)
         self.key, self.value, self.allowed = key, value, allowed
 
-    @override
     def __str__(self) -> str:
         shown = "null" if self.value is None else shortened(str(self.value))
         return r"\n".join(f"{self.key}={shown}: {self.allowed}".splitlines())
@@ -44,7 +41,6 @@ class NonFinite(RunFailed):
         super().__init__(what, client)
         self.what, self.client = what, client
 
-    @override
     def __str__(self) -> str:
         whose = "the server" if self.client is None else f"client {self.client}"
         return f"{self.what} of {whose} is not finite"
