@@ -83,11 +83,11 @@ class Algorithm(ABC):
     client_head: ClassVar[ClientHead]
     """What a client holds behind its client model."""
     copies_server: ClassVar[bool] = False
-    """Whether the server keeps a copy of the server model, with its optimizer, for each client."""
+    """True if the server keeps a copy of the server model, with its optimizer, for each client."""
     takes_turns: ClassVar[bool] = False
     """Whether clients train one after the other by definition, so that they cannot be computed at once."""
     takes_tail: ClassVar[bool] = False
-    """Whether clients may hold the tail of a model that is cut twice; they send no labels then."""
+    """True if clients may hold the tail of a model that is cut twice; they send no labels then."""
     own_half: Half | None = None
     """Half of the model that is each client's own, neither sent nor averaged; None where they share all."""
     timeline: ClassVar[Timeline | None] = None

@@ -113,7 +113,7 @@ def build_data(
     distribution = config.distribution.build(Distribution)
     partition: Partition
     if distribution.at_clients:
-        partition = _own(clients, dataset, member=member, apart=apart)
+        partition = _shards_of_own_data(clients, dataset, member=member, apart=apart)
     else:
         partition = _divided(distribution, dataset, clients, training.seed)
     if member:
@@ -165,7 +165,7 @@ def _loaded(config: RunConfig, *, sizes_only: bool) -> tuple[Dataset, bool]:
         return stand_in, False
 
 
-def _own(clients: int, dataset: Dataset, *, member: Member | None, apart: bool) -> Pieces:
+def _shards_of_own_data(clients: int, dataset: Dataset, *, member: Member | None, apart: bool) -> Pieces:
     """A client in a process of its own holds all it has; of the others, nothing is known here."""
     if not apart and member is None:
         raise UserError("distribution", "own", "needs transport=grpc: clients bring what they have")

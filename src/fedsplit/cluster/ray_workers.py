@@ -39,11 +39,11 @@ _LOOPBACK = "127.0.0.1"
 _STORE_MARGIN = 256 * 10**6
 """Bytes of shared memory beside data and weights: for smashed data on their way."""
 _LOW_MEMORY = "due to the node running low on memory"
-"""What Ray says of a worker that its monitor ended."""
+"""Words of Ray about a worker that its memory monitor ended."""
 _RETURN_S = 60.0
 """Seconds to wait for a worker that takes the place of a lost one."""
 _TOKEN = secrets.token_hex(32)
-"""Of all clusters that this process starts: Ray asks for it once."""
+"""Token of all clusters that this process starts: Ray asks for it once."""
 _WATCH = 'read -r _; folder=$1; shift; kill "$@"; sleep 2; kill -9 "$@"; rm -rf "$folder"'
 """Ends the processes of a cluster that was started here, once the driver is gone and with it a pipe.
 
@@ -89,7 +89,7 @@ class RayWorkers(Workers):
         self._actors: dict[int, Any] = {}
         self._lost: set[int] = set()
         self._waiting: dict[Any, None] = {}
-        """What was asked for and not waited for."""
+        """Answers that were asked for and not waited for."""
         self._own: _OwnCluster | None = None
         self._begin: tuple[Any, ...] = ()
         """Arguments of `RemoteWorker.begin`; data in shared memory live as long as this."""
@@ -160,7 +160,8 @@ class RayWorkers(Workers):
             key, value = "cluster.min_workers", self._size.least
         else:
             key, value = "cluster.workers", self._size.workers
-        told = f"there is room for {there} workers, as {self._size.told}; nodes have {shown or 'nothing'}"
+        needs = self._size.needs_in_words
+        told = f"there is room for {there} workers, as {needs}; nodes have {shown or 'nothing'}"
         return UserError(key, value, told)
 
     def _started(self, workers: Sequence[int], within: float) -> dict[int, str]:

@@ -25,7 +25,7 @@ class Steppable(Protocol):
     buffers: dict[str, Tensor]
     """Running statistics and the like, which no gradient moves."""
     kept: Kept
-    """What stays from round to round for the rule of local steps, each like `trained`; zero at first."""
+    """Tensors kept from round to round for the rule of local steps, each like `trained`; zero at first."""
 
     def forward(
         self, x: Tensor, *, seed: Seed, buffers: dict[str, Tensor] | None = None, at: Tensor | None = None

@@ -62,7 +62,7 @@ class WorkerSize:
     gpus: float
 
     @property
-    def told(self) -> str:
+    def needs_in_words(self) -> str:
         """Needs of each worker, in words."""
         gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
         return f"each needs {self.cpus:g} CPU{gpus}"

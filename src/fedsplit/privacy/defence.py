@@ -2,6 +2,7 @@
 
 from typing import ClassVar, Literal, TypeAlias
 
+import torch
 from torch import Tensor
 
 from fedsplit.privacy.noise import Noise
@@ -66,7 +67,7 @@ class Defence:
 
     def extra_gradient(self, x: Tensor, z: Tensor) -> Tensor:
         """Gradient added to the cut gradient, in the shape of `z (b, ...)`; `x (b, ...)` are the inputs."""
-        raise NotImplementedError
+        return torch.zeros_like(z)
 
     def perturbed(self, gradient: Tensor, noise: Noise) -> Tensor:
         """A sum of clipped gradients `(p,)` over all that a client trains, with noise."""

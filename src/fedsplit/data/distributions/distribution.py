@@ -21,7 +21,7 @@ class Distribution(ABC):
     shifts_features: ClassVar[bool] = False
     """Whether clients see images in ways of their own, see `seen_by`."""
     shares_samples: ClassVar[bool] = False
-    """Whether a sample may be of several clients: then there may be more clients than samples."""
+    """True if a sample may be of several clients: then there may be more clients than samples."""
     at_clients: ClassVar[bool] = False
     """Whether clients bring their samples, and there is nothing to divide."""
 

@@ -128,7 +128,7 @@ class SpreadEngine(Engine):
 
     @override
     def forward(self, clients: Sequence[int], round: int, step: int) -> Sequence[Upload]:
-        answers = self._asked("forward", clients, round, step)
+        answers = self._ask_homes("forward", clients, round, step)
         found = [each for _, uploads in answers for each in uploads]
         if any(stacked for stacked, _ in answers):
             return StackedUploads(sorted(found, key=lambda stack: self._unit_of[stack.clients[0]]))
@@ -136,7 +136,7 @@ class SpreadEngine(Engine):
 
     @override
     def evaluated(self, clients: Sequence[int], round: int, step: int) -> Sequence[Upload]:
-        answers = self._asked("evaluated", clients, round, step)
+        answers = self._ask_homes("evaluated", clients, round, step)
         return self._sorted(clients, [upload for uploads in answers for upload in uploads])
 
     def _sorted(self, clients: Sequence[int], uploads: Sequence[Upload]) -> list[Upload]:
@@ -232,7 +232,7 @@ class SpreadEngine(Engine):
     def take(self, clients: Collection[int]) -> State:
         state = {name: self._here.pop(name) for name in map(str, clients) if name in self._here}
         held = [client for client in clients if client in self.homes]
-        for found in self._asked("take", held):
+        for found in self._ask_homes("take", held):
             state |= found
         for client in held:
             del self.homes[client]
@@ -272,7 +272,7 @@ class SpreadEngine(Engine):
         """Ask for what gives nothing; what comes of it, the next answer that is waited for tells."""
         self._owed.append(self.workers.ask(worker, verb, *arguments))
 
-    def _asked(self, verb: str, clients: Sequence[int], *arguments: Any) -> list[Any]:
+    def _ask_homes(self, verb: str, clients: Sequence[int], *arguments: Any) -> list[Any]:
         """Answers of the workers that compute some of the clients."""
         by_worker = self.by_worker(clients)
         return self.answers(

@@ -111,7 +111,7 @@ class Attack(Task):
         attackers = [node.build(Attacker) for node in nodes.values()]
         run = AttackedRun.named_by(config)
         console = Console()
-        rows, left_out = self._found(run, attackers, console)
+        rows, left_out = self._attack_all(run, attackers, console)
         whole = run.path / "attack"
         with in_one_line("run", run.path, "cannot be written to"), appearing(whole) as partial:
             partial.mkdir()
@@ -124,7 +124,7 @@ class Attack(Task):
         print_table(rows_table(rows))
         print(whole)
 
-    def _found(
+    def _attack_all(
         self, run: AttackedRun, attackers: Sequence[Attacker], console: Console
     ) -> tuple[list[AttackRow], dict[str, str]]:
         """Rows, and attackers that had nothing to work on with the reason."""

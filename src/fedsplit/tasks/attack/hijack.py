@@ -86,9 +86,9 @@ class HijackAttack(Attacker):
         rounds = self.rounds or run.config.budget.rounds
         for t in range(rounds):
             parts.transport.run_round(t, parts.cohort_of(t), partial(algorithm.run_round, t), algorithm)
-        yield self._found(scene, parts, imposter, rounds)
+        yield self._finding(scene, parts, imposter, rounds)
 
-    def _found(self, scene: Scene, parts: RunParts, imposter: Imposter, rounds: int) -> Finding:
+    def _finding(self, scene: Scene, parts: RunParts, imposter: Imposter, rounds: int) -> Finding:
         targets = scene.targets
         images = imposter.reconstruct(_received(scene, parts)).clamp(0, 1)
         return Finding(

@@ -48,7 +48,7 @@ class Inversion(Attacker):
         exact = scene.known.received is scene.known.z
         for adapted in (None,) if not self.adapts else (True,) if exact else scene.adapted:
             reconstruct = self._unadapted_to(scene) if exact or not adapted else self._adapted_to(scene)
-            yield self._found(reconstruct, scene, adapted)
+            yield self._finding(reconstruct, scene, adapted)
 
     def _exactly(self, scene: Scene) -> Reconstruct:
         """Learned from exact smashed data alone."""
@@ -72,7 +72,7 @@ class Inversion(Attacker):
     def _seed(self, scene: Scene) -> int:
         return seed_of(scene.victim.seed, f"attack, {self.name}")
 
-    def _found(self, reconstruct: Reconstruct, scene: Scene, adapted: bool | None) -> Finding:
+    def _finding(self, reconstruct: Reconstruct, scene: Scene, adapted: bool | None) -> Finding:
         targets = scene.targets
         images = reconstruct(scene.victim.unflattened(targets.received)).clamp(0, 1)
         return Finding(

@@ -57,16 +57,16 @@ class LabelAttack(Attacker):
         known, targets = (_gradients(scene, scene.channel, each) for each in (scene.known, scene.targets))
         for shots in self.shots:
             scores = self._directions(known, scene.known.y, targets, shots, classes)
-            yield self._found(
+            yield self._finding(
                 f"direction, {shots} a class", scene, scores.argmax(1), _area(scores, scene.targets.y)
             )
         norms = targets.norm(dim=1)[:, None].expand(-1, classes)
         yield Finding(self.name, way="norm", label_auc=_area(norms, scene.targets.y, either=True))
         seed = seed_of(scene.victim.seed, "attack, labels")
         found = _matched(clusters(targets, classes, self.restarts, seed), scene.targets.y, classes)
-        yield self._found("clustering", scene, found, None)
+        yield self._finding("clustering", scene, found, None)
 
-    def _found(self, way: str, scene: Scene, labels: Tensor, area: float | None) -> Finding:
+    def _finding(self, way: str, scene: Scene, labels: Tensor, area: float | None) -> Finding:
         accuracy = SampleMean.of(labels == scene.targets.y)
         return Finding(self.name, way=way, label_accuracy=accuracy, label_auc=area)
 
