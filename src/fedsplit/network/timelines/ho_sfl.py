@@ -16,13 +16,7 @@ class HoSflTimeline(MinibatchSflTimeline):
         for step in range(max(len(each.batches) for each in round.clients)):
             present = [each for each in round.clients if step < len(each.batches)]
             samples = {each.client: each.batches[step] for each in present}
-            arrived = max(
-                now[each.client]
-                + each.compute(samples[each.client] * work.client)
-                + each.upload("smashed", "labels", step=step)
-                for each in present
-            )
-            served = arrived + sum(samples.values()) * self.server_passes * work.server / round.servers.speed
+            served = self.served(round, now, step)
             answered = max(
                 served
                 + each.download("cut_gradient", "seeds", step=step)
