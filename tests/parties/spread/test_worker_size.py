@@ -16,6 +16,6 @@ def test_room_is_what_is_scarcer_of_cores_and_gpus() -> None:
     assert size(1, 1).room(8, 0) == 0
 
 
-def test_needs_are_told_with_gpus_where_there_are_any() -> None:
-    assert size(2, 0).told == "each needs 2 CPU"
-    assert size(1, 0.5).told == "each needs 1 CPU and 0.5 GPU"
+def test_needs_in_words_say_gpus_where_there_are_any() -> None:
+    assert size(2, 0).needs_in_words == "each needs 2 CPU"
+    assert size(1, 0.5).needs_in_words == "each needs 1 CPU and 0.5 GPU"
