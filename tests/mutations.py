@@ -1769,8 +1769,8 @@ FAULTS = (
         "the-trunk-steps-before-its-gradient-is-known",
         "parties",
         "src/fedsplit/parties/local_step.py",
-        "autograd.grad(h, [z, *trunk.trained.values()], along.view_as(h))",
-        "autograd.grad(h, [z, *trunk.trained.values()], torch.ones_like(h))",
+        "gradients_along([(h, along.view_as(h))], [z, *trunk.trained.values()])",
+        "gradients_along([(h, torch.ones_like(h))], [z, *trunk.trained.values()])",
         ("tests/algorithms/test_two_cuts.py",),
     ),
     Fault(
