@@ -1072,8 +1072,8 @@ FAULTS = (
         "a-multiply-add-counts-twice",
         "computing",
         "src/fedsplit/computing/multiply_adds.py",
-        "return counter.flops // 2",
-        "return counter.flops",
+        "return self._flops // 2",
+        "return self._flops",
         ("tests/computing/test_multiply_adds.py",),
     ),
     Fault(
