@@ -17,8 +17,8 @@ def gather(directory: Path, jobs: Sequence[Job], name: str) -> list[dict[str, st
         name: of the CSV file, below the directory of each job.
 
     Returns:
-        Cells of each row by column; before those of the table stand those of the job: its number, and the values
-        of the keys by which jobs differ.
+        Cells of each row by column; before those of the table stand those of the job: its number, and the
+        values of the keys by which jobs differ.
 
     Raises:
         UserError: a table is damaged.

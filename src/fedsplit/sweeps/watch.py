@@ -129,6 +129,7 @@ class Watch:
         jobs: Sequence[Job],
         rounds: Sequence[int | None],
         last: Sequence[str | None],
+        *,
         skipped: set[int],
         live: bool,
     ) -> None:

@@ -1,4 +1,4 @@
-"""One command that trains runs, attacks each and gathers the rows of all, and defences with keys of their own."""
+"""One command that trains runs, attacks each and gathers all rows; defences with keys of their own."""
 
 import csv
 import shutil
