@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from rich.console import Console
 from typing_extensions import override
@@ -67,8 +67,8 @@ class Attack(Task):
         options: the attackers that there are, by name.
     """
 
-    beside = ("task", "run", "trust", "device", "threads", "progress")
-    models_of_run = "needed"
+    beside: ClassVar[tuple[str, ...] | None] = ("task", "run", "trust", "device", "threads", "progress")
+    models_of_run: ClassVar[Literal["refused", "taken", "needed"]] = "needed"
     swept = False
 
     attackers: list[AttackerName]
