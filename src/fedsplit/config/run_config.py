@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from typing import Any, Self, TypeVar, get_type_hints
 
 from fedsplit.config.checks import check_keys, check_together, own_keys
@@ -144,10 +145,15 @@ def _read(topic: type[Read], values: Plain) -> Read | None:
     if node is None:
         return None
     read: dict[str, Any] = {key: node.get(key) for key in keys_of(topic)}
-    for key, kind in get_type_hints(topic).items():
-        if kind is Component:
-            read[key] = Component.of(f"{topic.PLACE}.{key}", read[key])
+    for key in _components(topic):
+        read[key] = Component.of(f"{topic.PLACE}.{key}", read[key])
     return topic(**read)
+
+
+@cache
+def _components(topic: type[Topic]) -> list[str]:
+    """Fields of a topic that are components."""
+    return [key for key, kind in get_type_hints(topic).items() if kind is Component]
 
 
 def _component(group: str, values: Plain) -> Component | None:
