@@ -26,7 +26,7 @@ from fedsplit.config.overrides import spelled_out
 from fedsplit.config.run_config import RunConfig
 
 _VALUE = re.compile(r"([a-z]\w*(?:\.[a-z]\w*)*)=")
-"""What sets a value, if no group has that name: a `_target_` would change the name of a choice."""
+"""Override that sets a value, if no group has that name: a `_target_` would change the name of a choice."""
 
 
 @cache

@@ -59,7 +59,7 @@ PROCESSES = ("transport", "sweeps", "deployment", "tasks")
 """Rooms whose tests start processes: begun first, they leave no core idle at the end."""
 
 ALGORITHMS = ("fed_avg", "splitfed_v1", "splitfed_v2", "cse_fsl", "fsl_sage")
-"""Of this package: each has tests of its own beside those that walk all choices."""
+"""Algorithms with tests of their own beside those that walk all choices."""
 
 METHODS: dict[str, tuple[str, ...]] = {
     "vanilla_sl": (),

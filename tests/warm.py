@@ -30,7 +30,7 @@ LANGUAGE_MODELS = (
     "transformers.models.llama.modeling_llama",
     "peft",
 )
-"""What a run of a language model imports in seconds."""
+"""Modules that a run of a language model takes seconds to import."""
 
 
 _OF_THIS_PROCESS: list[Forker] = []

@@ -19,9 +19,9 @@ from fedsplit.errors import RunFailed, UserError
 from fedsplit.processes.child import ChildProcess, end_with_parent, received
 
 PACKAGES = ("fedsplit", "torch", "torchvision", "scipy", "numpy", "zstandard", "transformers", "peft")
-"""What a fork had to import of these, the next one finds."""
+"""Packages that the forker imports itself once a fork has needed them, so that the next fork has them."""
 _LONGEST = 2000
-"""Characters of an error."""
+"""Most characters of an error's text."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ class Forker:
         self._forks: dict[int, Fork] = {}
         self._calls = 0
         self.alive = True
-        """Whether it still forks."""
+        """True as long as its process runs and forks."""
         self._child = ChildProcess(serve, os.environ if environment is None else environment)
         self.tell(prepare)
         self._listener = Thread(target=self._listen, daemon=True)

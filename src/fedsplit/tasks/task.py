@@ -22,17 +22,17 @@ class Task(ABC):
     """Keys, and all below them, that may be given beside it; None allows all. Where it may take a run, only
     with `run=` others may not: they are the run's."""
     models_of_run: ClassVar[Literal["refused", "taken", "needed"]] = "taken"
-    """Whether `run=` may name a run whose trained models it takes, or must."""
+    """Use of `run=`, which names a run whose trained models are loaded: refused, allowed or required."""
     swept: ClassVar[bool] = True
-    """Whether it leaves a `results.json` in its directory, by which a sweep can collect it."""
+    """True if it writes a `results.json` into its directory, which sweeps collect."""
     joins: ClassVar[bool] = False
-    """Whether it takes part in a run of another machine, where the data set is chosen."""
+    """True if it takes part in a run of another machine, where the data set is chosen."""
     deploys: ClassVar[bool] = False
-    """Whether `precision` names one or more precisions of deployed client models, not that of training."""
+    """True if `precision` names one or more precisions of deployed client models, not that of training."""
     counts_rounds: ClassVar[bool] = False
-    """Whether it trains `rounds` rounds."""
+    """True if it trains for `rounds` rounds."""
     announces: ClassVar[str] = "{task}: {model} on {dataset}"
-    """What a terminal shows at its start: names of groups in braces stand for their choices."""
+    """Headline in a terminal at its start: names of groups in braces stand for their choices."""
 
     @abstractmethod
     def run(self, config: RunConfig, directory: Path) -> None:
