@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hydra._internal.config_repository import ConfigRepository
+from hydra._internal.config_repository import CachingConfigRepository, ConfigRepository
 from omegaconf import DictConfig, OmegaConf
 
 from fedsplit.config.choices import own_choices
@@ -26,6 +26,7 @@ def plainly(monkeypatch: pytest.MonkeyPatch) -> Callable[[tuple[str, ...]], Dict
     def plainly(overrides: tuple[str, ...]) -> DictConfig:
         with monkeypatch.context() as patch, composing():
             patch.setattr(ConfigRepository, "load_config", fast_hydra._read)
+            patch.setattr(CachingConfigRepository, "__init__", fast_hydra._copy_all)
             patch.setattr(
                 fast_hydra.defaults_list, "_create_interpolation_map", fast_hydra._choices_to_interpolate
             )

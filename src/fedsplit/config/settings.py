@@ -7,7 +7,6 @@ keys at the top level. `hydra_config/config.yaml` says what each key means.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Annotated, ClassVar, Literal, TypeAlias, get_args, get_type_hints
 
 from fedsplit.config.component import Component
@@ -253,7 +252,6 @@ class ConfigFields:
     choices: Mapping[str, str | None] = field(default_factory=dict)
 
 
-@cache
 def keys_of(topic: type) -> dict[str, object]:
     """The keys of a topic and what each may be; `Component` stands for a choice of a group."""
     hints = get_type_hints(topic, include_extras=True)
