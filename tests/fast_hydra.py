@@ -23,7 +23,7 @@ from omegaconf import grammar_parser
 _read, _copy_all = ConfigRepository.load_config, CachingConfigRepository.__init__
 _choices_to_interpolate = defaults_list._create_interpolation_map
 _READ: dict[tuple[object, ...], bytes] = {}
-"""What was read of a file, by where it is and when it was written."""
+"""Pickled contents of files, by where each is and when it was written."""
 
 
 def _read_once(repository: ConfigRepository, config_path: str) -> Any:
