@@ -1,6 +1,7 @@
 """A process that imports once, and forks itself for each call: what kills a call kills only it."""
 
 import faulthandler
+import gc
 import os
 import signal
 import sys
@@ -126,6 +127,7 @@ def _failure(call: Call, code: int, error: str | None) -> str | None:
 def _forked(call: Call, of_parent: list[Connection]) -> tuple[Connection, int]:
     """A fork: the pipe that its last words come from, which also its end closes, and its process."""
     heard, telling = Pipe(duplex=False)
+    gc.freeze()  # a fork that looked for garbage among all that was imported would get a copy of it
     pid = os.fork()
     if pid == 0:
         for each in (heard, *of_parent):
