@@ -4,6 +4,7 @@ import logging
 import sys
 import time
 from collections.abc import Mapping
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -93,7 +94,7 @@ def main(path: str) -> None:
     )
     clock.times = [time.perf_counter()]
     FederatedAveraging().run(rounds, backend, model, params, callbacks=[clock])
-    seconds = [after - before for before, after in zip(clock.times, clock.times[1:], strict=False)]
+    seconds = [after - before for before, after in pairwise(clock.times)]
     tell(task, [each.detach() for each in model.pytorch_model.parameters()], seconds)
 
 

@@ -2,10 +2,10 @@
 
     python benchmarks/peers/run.py --python pfl_research=ENV/bin/python blaze_fl=ENV/bin/python
 
-Each framework has an environment of its own, of `requirements-NAME.txt` here. All begin with the same weights, and
-train on the same batches in the same order, in one thread; test losses at the end say whether they did. Sides
-take turns, as whole processes; seconds of a round are the framework's loop from round to round, without evaluation,
-the first rounds of each process left out.
+Each framework has an environment of its own, of `requirements-NAME.txt` here. All begin with the same weights,
+and train on the same batches in the same order, in one thread; test losses at the end say whether they did.
+Sides take turns, as whole processes; seconds of a round are the framework's loop from round to round, without
+evaluation, the first rounds of each process left out.
 """
 
 import argparse
@@ -14,12 +14,13 @@ import os
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parents[1]), str(HERE)]
+sys.path.insert(0, str(HERE.parents[1]))
 
 from rich.console import Console
 from rich.table import Table
@@ -94,7 +95,7 @@ def measure(run: Experiment, rounds: int) -> tuple[list[float], float]:
     for t in range(rounds):
         one_round(run, t)
         times.append(time.perf_counter())
-    seconds = [after - before for before, after in zip(times, times[1:], strict=False)]
+    seconds = [after - before for before, after in pairwise(times)]
     return seconds, run.evaluate(run.algorithm.full_weights()).loss
 
 

@@ -76,7 +76,9 @@ class PeerTask:
             orders=[[next(parts) for _ in row] for row in counts],
             test_x=found["test_x"],
             test_y=found["test_y"],
-            weights=[found[f"weights.{number}"] for number in range(sum("weights" in name for name in found))],
+            weights=[
+                found[f"weights.{number}"] for number in range(sum("weights" in name for name in found))
+            ],
             batch_size=int(found["batch_size"]),
             learning_rate=float(found["learning_rate"]),
         )

@@ -28,7 +28,7 @@ def shape_at(node: fx.Node) -> TensorShape | None:
 
 
 def known_shape(node: fx.Node) -> TensorShape:
-    """What `shape_at` tells of an operation that gives a tensor."""
+    """The tensor that an operation gave, as by `shape_at`, where it must have given one."""
     found = shape_at(node)
     assert found is not None
     return found

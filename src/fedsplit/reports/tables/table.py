@@ -12,9 +12,8 @@ from fedsplit.reports.figures.groups import Group, over_seeds
 from fedsplit.reports.runs import Run
 from fedsplit.reports.tables.measures import NAMES, TO_ACCURACY, Measure, measures, usual
 
-
 Spread: TypeAlias = Literal["deviation", "interval"]
-"""What stands behind a mean over seeds: their standard deviation, or the 95 % interval of the mean."""
+"""Number behind a mean over seeds: their standard deviation, or the 95 % interval of the mean."""
 _TOLD_OF_SPREAD = {
     "deviation": "Mean ± standard deviation over seeds.",
     "interval": "Mean over seeds ± 95 % interval of that mean, by Student's t.",
