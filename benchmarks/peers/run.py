@@ -1,8 +1,8 @@
-"""FedAvg of 100 clients with an MLP on the digits images: fedsplit beside other frameworks, in one run.
+"""FedAvg of 100 clients with an MLP on digits: fedsplit beside other frameworks, in one run.
 
     python benchmarks/peers/run.py --python pfl_research=ENV/bin/python blaze_fl=ENV/bin/python
 
-Each framework has an environment of its own, of `requirements-NAME.txt` here. All begin with the same weights,
+Each framework has an environment of its own, of `requirements-NAME.txt` here. All begin with one model,
 and train on the same batches in the same order, in one thread; test losses at the end say whether they did.
 Sides take turns, as whole processes; seconds of a round are the framework's loop from round to round, without
 evaluation, the first rounds of each process left out.
@@ -19,8 +19,7 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from rich.console import Console
 from rich.table import Table
@@ -29,6 +28,7 @@ from benchmarks.experiments import MLP, build, one_round
 from benchmarks.peers.shared import PeerTask
 from fedsplit.training.experiment import Experiment
 
+HERE = Path(__file__).resolve().parent
 PEERS = ("pfl_research", "blaze_fl")
 _WARM_UP = 2
 """Rounds of each process that are not counted."""

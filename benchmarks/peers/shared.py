@@ -105,7 +105,7 @@ def prepare() -> None:
 
 
 def tell(task: PeerTask, weights: Sequence[Tensor], seconds: Sequence[float]) -> None:
-    """Print what `run.py` reads, as the last line: seconds of each round, and the test loss after the last."""
+    """Print what `run.py` reads, as the last line: seconds of rounds, and the test loss after the last."""
     model = task.model()
     model.load_state_dict(dict(zip(model.state_dict(), weights, strict=True)))
     with torch.no_grad():
