@@ -22,6 +22,7 @@ lint: install ## what CI checks beside the tests
 	$(IN)/ruff check .
 	$(IN)/ruff format --check .
 	$(IN)/mypy
+	$(IN)/python tests/dead_code.py
 
 docs: install ## the documentation as a site: site/index.html
 	NO_MKDOCS_2_WARNING=1 $(IN)/mkdocs build --quiet

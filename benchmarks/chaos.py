@@ -51,7 +51,7 @@ TINY = (
 SILENCE_S = 20.0
 """Longer than both ends wait for a sign of life (see `wire.OPTIONS`)."""
 LIMIT_S = 240.0
-"""After so many seconds a run is taken for one that never ends."""
+"""Seconds after which a run is taken for one that never ends."""
 
 
 @dataclass(frozen=True)
@@ -243,7 +243,7 @@ def _free_port() -> int:
         return port
 
 
-# What is done to a run
+# Disturbances of a run
 
 
 def nothing(run: Run, draw: random.Random) -> None:

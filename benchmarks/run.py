@@ -243,7 +243,7 @@ def start_of_population(options: argparse.Namespace, clients: int, cohort: int, 
         directory = RunDirectory(Path(folder) / "run")
         directory.open(run.config.plain(), [], run.parts.class_counts)
         directory.close()
-    start = time.process_time()  # of the process: interpreter and imports too
+    start = time.process_time()  # time of the process: interpreter and imports too
     rounds = []
     for t in range((options.repeats or 5) + _WARM_UP):
         before = time.process_time()
@@ -271,7 +271,7 @@ def split_step(options: argparse.Namespace, model: str, batch: int) -> Row:
     losses: dict[str, float] = {}
 
     def unsplit(t: int) -> None:
-        torch.manual_seed(t)  # of dropout
+        torch.manual_seed(t)  # seeds dropout
         optimizers[whole].zero_grad()
         loss = cross_entropy(whole(x), y)
         loss.backward()

@@ -23,6 +23,7 @@ from fedsplit.config.run_config import RunConfig
 from fedsplit.training.experiment import Experiment
 from tests.cases import mark_long
 from tests.configurations import configuration
+from tests.fast_hydra import make_hydra_fast
 from tests.warm import warm_children
 
 set_hypothesis_home_dir(Path(gettempdir()) / "hypothesis")  # what it notes of the source files it read
@@ -36,6 +37,7 @@ settings.register_profile(
 )
 settings.register_profile("nightly", settings.get_profile("default"), max_examples=200, derandomize=False)
 settings.load_profile("default")  # `--hypothesis-profile=nightly` in `make test-long` comes after this
+make_hydra_fast()
 
 TINY = (
     "dataset.max_train=130",
@@ -57,7 +59,7 @@ PROCESSES = ("transport", "sweeps", "deployment", "tasks")
 """Rooms whose tests start processes: begun first, they leave no core idle at the end."""
 
 ALGORITHMS = ("fed_avg", "splitfed_v1", "splitfed_v2", "cse_fsl", "fsl_sage")
-"""Of this package: each has tests of its own beside those that walk all choices."""
+"""Algorithms with tests of their own beside those that walk all choices."""
 
 METHODS: dict[str, tuple[str, ...]] = {
     "vanilla_sl": (),

@@ -64,7 +64,7 @@ TARGETS = (
         "os.",
     ),
 )
-"""What would execute, import, unpickle, write or read something, were it called."""
+"""Names that would execute, import, unpickle, write or read something if they were called."""
 HEARD = {
     *("os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "subprocess.Popen", "os.startfile"),
     *("pickle.find_class", "socket.connect", "socket.bind", "urllib.Request", "os.putenv", "ctypes.dlopen"),
@@ -209,7 +209,7 @@ class Files:
             for path in self.deployed.iterdir():
                 self._read_deployed(path)
 
-    # What reads
+    # Readers
 
     def _read_run(self, path: Path) -> None:
         """Everything of `resume`, `compare` and `infer` up to the first round, latency or request."""
@@ -282,7 +282,7 @@ class Files:
         else:
             self.tally.accepted += 1
 
-    # What is written
+    # Cases
 
     def case(self) -> None:
         """Make one and have it read."""

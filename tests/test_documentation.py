@@ -113,7 +113,7 @@ SHOWN = (
     ".ci/run",
     ".ci/wheel",
 )
-"""Where commands are shown to be typed, or to be run."""
+"""Files that show commands to be typed, or to be run."""
 
 
 def test_lists_and_patterns_are_quoted_for_the_shell_in_every_command_shown(root: Path) -> None:

@@ -15,9 +15,9 @@ from tests.test_every_choice import CHOICES, OF_A_TRAINED_RUN, OF_TEXTS, OVER_TH
 from tests.training import test_language_models
 
 ALIKE = {("model", "vgg11"), (GROUP, "qat_int8_pt2e_compiled")}
-"""Made of parts that others with a case are made of."""
+"""Choices made of the same parts as others that have a case."""
 AT_CLIENTS = {("distribution", "own")}
-"""Trained in tests/transport/test_own_images.py."""
+"""Choices that tests/transport/test_own_images.py trains, with clients that bring their images."""
 
 
 def values(test: Callable[..., None], argument: str) -> Iterator[Any]:

@@ -17,12 +17,12 @@ RUN_ELSEWHERE = {"adapter", "attacker", "dataset", "deployment", "distribution",
 LARGE = {"paper_cifar10", "accuracy_study", "split_grid", "privacy_study"}
 """Experiments of large models: every run composes them, in tests/transport/test_plan.py."""
 OF_A_TRAINED_RUN = {("task", "attack"), ("task", "compare"), ("task", "generate")}
-"""Look at what a run left behind: `tests/tasks`."""
+"""Choices that read what a run left behind: `tests/tasks` tests them."""
 OF_TEXTS = {
     ("generation", "greedy"),
     *(("experiment", name) for name in ("e2e_tiny", "e2e_smollm2", "e2e_gpt2_medium")),
 }
-"""Need a language model: `tests/tasks/test_generate.py`."""
+"""Choices that need a language model: `tests/tasks/test_generate.py` tests them."""
 INDEPENDENT = (
     "client_optimizer",
     "server_optimizer",
@@ -39,7 +39,7 @@ INDEPENDENT = (
 )
 """Groups whose choices do not depend on each other: one run trains a choice of each."""
 OVER_THE_NETWORK = {("task", "client"), ("transport", "grpc"), ("cluster", "ray")}
-"""Need a server, or processes of clients or workers: trained in `tests/transport` and `tests/cluster`."""
+"""Choices that need a server, or processes of clients or workers: `tests/transport` and `tests/cluster`."""
 CHOICES = sorted(path.relative_to(CONFIGS).with_suffix("") for path in CONFIGS.glob("*/*.yaml"))
 TRAINED_HERE = [
     each

@@ -35,7 +35,7 @@ ROOMS = (
     *("objectives", "computing", "quant", "optim", "config", "processes", "files", "machine", "state"),
     *("randomness", "errors"),
 )
-"""From top to bottom: each imports from those after it."""
+"""Rooms from top to bottom: each imports from those after it."""
 LOOSE = {"__init__.py", "__main__.py", "randomness.py", "errors.py"}
 GENERATED = ("federation_pb2.py", "federation_pb2_grpc.py")
 

@@ -10,7 +10,7 @@ from tests.oracles.plain_loops import PlainLoop, adam, sgd
 OVERRIDES = {"fsl_sage": ["algorithm.align_interval=2"]}
 
 SMALL = ("digits_cnn", "resnet20")
-"""Without batch normalisation and with it."""
+"""Small models, one without batch normalisation and one with it."""
 
 
 @pytest.mark.cover(2)

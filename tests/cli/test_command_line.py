@@ -164,7 +164,7 @@ MISTAKES = [
         "model._target_=nowhere.Net: Error loading 'nowhere.Net': ModuleNotFoundError",
     ),
 ]
-"""One of those, and what only a command finds."""
+"""Mistakes of command lines: one that composing finds, and those that only a command finds."""
 
 
 def _of_composing(arguments: list[str], message: str) -> bool:

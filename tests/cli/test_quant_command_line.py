@@ -247,7 +247,7 @@ MISTAKES = [
         "dataset.validation=1438: ",
     ),
 ]
-"""One of those, and what only a command finds."""
+"""Mistakes of command lines: one that composing finds, and those that only a command finds."""
 
 
 @pytest.mark.parametrize(

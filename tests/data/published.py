@@ -276,4 +276,4 @@ MAKERS: dict[str, Callable[[Path, pytest.MonkeyPatch], list[str]]] = {
         *(chest_xray, imagenette, eurosat, tinyimagenet),
     )
 }
-"""By the name of the choice."""
+"""Functions that write small files of each dataset, by the name of its choice."""

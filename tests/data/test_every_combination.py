@@ -22,7 +22,7 @@ TEXTS = sorted(TEXT_MAKERS)
 IMAGES = [each for each in DATASETS if each not in TEXTS]
 DISTRIBUTIONS = sorted(path.stem for path in CONFIGS.glob("distribution/*.yaml"))
 AT_CLIENTS = ["own"]
-"""Needs a client's own files on a machine of its own: trained in the tests of `transport=grpc`."""
+"""Distributions of clients' own files, which the tests of `transport=grpc` train."""
 OWNERS_KNOWN = ["femnist", "jsonl", "shakespeare"]
 SMALL = (
     "num_clients=2",
@@ -42,12 +42,12 @@ MODELS = {
         "model.sizes={dim:8,n_layers:2,n_heads:2,hidden_dim:8}",
     ),
 }
-"""By whether the next token is to be predicted."""
+"""Overrides of a tiny language model; True predicts the next token, False classifies texts."""
 FITTING = {
     "shards": "distribution.classes_per_client={half}",
     "extreme": "distribution.min_samples=2",
 }
-"""What a distribution needs for as little as two clients share here."""
+"""Overrides that a distribution needs for samples as few as those of the two clients here."""
 Files = Callable[[str], list[str]]
 
 

@@ -98,4 +98,4 @@ def text_folder(root: Path, patch: pytest.MonkeyPatch) -> list[str]:
 
 
 TEXT_MAKERS = {each.__name__: each for each in (e2e_nlg, jsonl, shakespeare, ag_news, sst2, text_folder)}
-"""By the name of the choice."""
+"""Functions that write small files of each text dataset, by the name of its choice."""

@@ -33,12 +33,12 @@ SQNR = {
 """The least signal to noise, in dB, against the module as it was trained. A bit is worth 6 dB; noise of
 several layers adds up."""
 LINEAR = {"dynamic_int8_torch": 25.0}
-"""Of what quantizes linear layers only."""
+"""The least signal to noise of precisions that quantize linear layers only."""
 COMPILED = "static_int8_pt2e_compiled"
 CompileBackend: TypeAlias = Callable[[fx.GraphModule, Sequence[Tensor]], Callable[..., object]]
 CompileWith: TypeAlias = Callable[[CompileBackend], None]
 ONCE = {"fp32_onnx", "dynamic_int8", "static_int8_pt2e", "static_int8_openvino"}
-"""What would show nothing new of a second model, and takes its time."""
+"""Slow precisions for which a second model would show nothing new."""
 PAIRS = [
     *((each, choice) for each in SQNR for choice in CUTS if each not in ONCE or choice == "resnet20"),
     *((each, "eurosat_cnn") for each in LINEAR),
@@ -47,9 +47,9 @@ OTHER_MODELS = {
     *(("w4", "mobilenet_v2"), ("w1", "eurosat_cnn"), ("static_int8", "eurosat_cnn")),
     *((each, "eurosat_cnn") for each in LINEAR),
 }
-"""In every run, beside each precision of a residual network: each way to compute of each model."""
+"""Precisions and models of every run, beside each precision of a residual network."""
 SMALLER = {"fp16": 0.6, "bf16": 0.6, "w4": 0.4, "w2": 0.35, "w1": 0.3}
-"""Of models with few weights, whose BatchNorm statistics count."""
+"""Largest part of the file's size in float32, for models whose few weights let BatchNorm statistics count."""
 
 
 def sqnr(exact: Tensor, found: Tensor) -> float:

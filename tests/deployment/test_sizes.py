@@ -12,10 +12,10 @@ from fedsplit.models.zoo.eurosat_cnn import eurosat_cnn
 
 PARAMETERS = 434_602
 STATISTICS = 2 * (32 + 64 + 96)
-"""Means and variances of BatchNorm."""
+"""Number of means and variances of BatchNorm."""
 COUNTERS = 3 * 8
 CHANNELS = 32 + 64 + 96 + 128 + 128 + 10
-"""Of layers with weights: a bias, and a scale where they are int8."""
+"""Output channels of layers with weights, each with a bias, and a scale in int8."""
 
 
 @pytest.fixture(scope="module")

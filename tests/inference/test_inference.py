@@ -37,7 +37,7 @@ SHORT = (
     "batch_size=25",
 )
 LONG = 300.0
-"""Seconds that nothing takes."""
+"""Seconds that no step of these tests takes."""
 SAME = ("device", "request", "warm_up", "precision", "bytes.up", "bytes.down", "correct", "logits_crc32")
 """Columns that are the same over any wire."""
 
@@ -203,7 +203,7 @@ def test_split_inference_refuses_a_client_that_trains_and_goes_on_with_its_devic
     assert rows(tmp_path / "done") == [row for row in rows(local) if row["precision"] == "fp32"]
 
 
-# What a hub of devices believes
+# Answers that a hub of devices accepts
 
 BATCH = (4, 3, 2, 2)
 

@@ -41,7 +41,7 @@ ENCODERS: dict[str, dict[str, Any]] = {
     "roberta": _BERT,
 }
 TARGETS = {"distilbert": ["q_lin", "v_lin"], "bert": None, "roberta": None}
-"""Of LoRA, where PEFT has no table."""
+"""Modules that LoRA adapts, for families of which PEFT has no table."""
 
 
 def decoder(family: str, *, tied: bool = False, **sizes: object) -> nn.Module:

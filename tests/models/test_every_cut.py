@@ -13,12 +13,12 @@ from tests.models.zoo import CHOICES, EVERY_RUN, built, settings_of, side_of
 
 _SAMPLES = 3
 _CUTS = 3
-"""Of a model; those with more are cut at about so many places, evenly spread, beside their stages."""
+"""Number of cuts of a model; those with more are cut at about so many evenly spread places, and at stages."""
 _WITH_ALL_KINDS = ("resnet18", "resnet50", "resnet20")
 _ALIKE = {name for name in CHOICES if name.startswith("resnet") and name not in _WITH_ALL_KINDS} | {
     "efficientnet_v2_s"
 }
-"""Cut at a stage and within a block: their blocks are those of a shallower one, and more of them."""
+"""Models cut only at a stage and within a block: their blocks are those of a shallower model."""
 
 
 def _sampled(cuts: Cuts, names: Iterable[str], most: int) -> list[Cut]:

@@ -16,7 +16,7 @@ from tests.conftest import ALGORITHMS, Build
 from tests.models.zoo import CHOICES, EVERY_RUN, built, settings_of, side_of
 
 DEEP = ("resnet101", "resnet101_32x32", "resnet152", "resnet152_32x32", "resnet1202", "vgg11_bn")
-"""Or wide. Trained on as little as can be: one step a round and client."""
+"""Deep or wide models, trained on as little as can be: one step per round and client."""
 TINY_ROUNDS = (
     "dataset.max_train=16",
     "dataset.max_test=10",

@@ -60,7 +60,7 @@ SAMPLED = [
 """The smaller ones; `benchmarks/every_classifier.py` goes over all of them."""
 
 EVERY_RUN = (*("googlenet", "mobilenet_v3_small", "shufflenet_v2_x0_5", "squeezenet1_1", "swin_t"),)
-"""One of each way to be put together: concatenation, gates, branches, groups, shuffles, attention."""
+"""Models of every run, one per construction: concatenation, gates, branches, groups, shuffles, attention."""
 
 
 def family(name: str) -> str:

@@ -12,7 +12,7 @@ from fedsplit.config.choices import CONFIGS
 from fedsplit.config.component import Component
 
 OF_TEXTS = ("causal_lm", "sequence_classifier", "tiny_gpt2")
-"""Trained in tests/training/test_language_models.py."""
+"""Models of texts, which tests/training/test_language_models.py trains."""
 CHOICES = sorted({path.stem for path in (CONFIGS / "model").glob("*.yaml")}.difference(OF_TEXTS))
 EVERY_RUN = ("digits_cnn", "simple_conv", "eurosat_cnn", "resnet20", "mobilenet_v2")
 """A choice of each kind: plain, with normalisation, residual with one kind of block, expanded."""

@@ -95,7 +95,7 @@ def split_messages(order: tuple[int, int]) -> Messages:
 
 # A local step of client 0 with b samples: forward 0.01 b; up 0.1 + 0.1 b; server 0.03 b, or with half of its
 # speed 0.06 b; down 0.1 + 0.1 b; backward 0.02 b.
-# Of client 1: 0.02 b; 0.2 + 0.2 b; the same; 0.2 + 0.2 b; 0.04 b.
+# Seconds of client 1: 0.02 b; 0.2 + 0.2 b; the same; 0.2 + 0.2 b; 0.04 b.
 TRIPS = {0: 3 * 0.2 + 10 * 0.26, 1: 2 * 0.4 + 7 * 0.49}
 SHARED_TRIPS = {0: 3 * 0.2 + 10 * 0.29, 1: 2 * 0.4 + 7 * 0.52}
 

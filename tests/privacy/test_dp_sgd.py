@@ -171,7 +171,7 @@ def test_engines_give_the_same_with_noise_on_gradients(tiny: Build, algorithm: s
 
 
 MU = 2 * 2**0.5 / 2
-"""Of two steps with sigma 2."""
+"""Gaussian differential privacy mu of two steps with sigma 2."""
 BOTH = ("defence.smashed_sigma=1", "defence.smashed_clip=1")
 
 

@@ -16,7 +16,7 @@ from fedsplit.privacy.noise import Noise, Secrets
 from fedsplit.privacy.secret_file import own_secret
 
 MANY = torch.zeros(200_001, dtype=torch.float64)
-"""So many that a distribution function is within 0.004 of its own (Kolmogorov, 1 in 10^9)."""
+"""Zeros so many that a distribution function is within 0.004 of its own (Kolmogorov, 1 in 10^9)."""
 NOISE = Noise(b"a key")
 
 

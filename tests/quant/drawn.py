@@ -68,7 +68,7 @@ shapes: st.SearchStrategy[Shape] = st.one_of(
     st.tuples(st.integers(1, 300)),
     st.tuples(st.integers(1, 8), st.integers(1, 80)),
 )
-"""From single values to four dimensions; none is empty."""
+"""Shapes from single values to four dimensions; none is empty."""
 
 
 @st.composite
@@ -135,7 +135,7 @@ QUANTIZERS: dict[str, st.SearchStrategy[Quantizer[Any]]] = {
 }
 WRAPPERS = ("bare", "zstd", "viewed", "zstd_viewed")
 CASES = [("identity", "bare"), *((name, wrapper) for name in QUANTIZERS for wrapper in WRAPPERS)]
-"""Each codec by name, and what is wrapped around it."""
+"""Codecs by name, and the wrapper around each."""
 WRAPPED = ("affine", "topk", "sign")
 """Codecs that every run wraps: one of fixed size, one of rows, one of bits."""
 

@@ -15,7 +15,7 @@ MAGNITUDES = np.array(
     [place * 2.0**-9 for place in range(8)]
     + [(1 + place / 8) * 2.0 ** (power - 7) for power in range(1, 16) for place in range(8)][:-1]
 )
-"""What e4m3 holds: steps of 2^-9 below 2^-6, then eight a power of two, the last of which is 448."""
+"""Magnitudes that e4m3 holds: steps of 2^-9 below 2^-6, then eight per power of two, the last being 448."""
 GRANULARITIES: tuple[tuple[GranularityName, int, int], ...] = (
     ("tensor", 64, 1),
     ("channel", 64, 1),

@@ -255,7 +255,7 @@ def test_downlink_holds_nothing_for_a_client_that_was_never_sent_weights() -> No
     assert link.held(0) is None
 
 
-# Which tensors are coded how
+# Codecs of each tensor
 
 
 def test_delivered_tensors_and_sizes_are_those_of_packed_messages() -> None:

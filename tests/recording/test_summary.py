@@ -11,7 +11,7 @@ from fedsplit.recording.ledger import DIRECTIONS, KINDS
 from fedsplit.recording.metrics import Record, summarise
 
 ACCURACIES = [0.07, None, 0.31, 0.3, None, 0.52, 0.5]
-"""By round; None is a round without evaluation. Round i brings the load to 1,000 (i + 1)."""
+"""Accuracies by round; None is a round without evaluation. Round i brings the load to 1,000 (i + 1)."""
 
 
 def _records(accuracies: list[float | None]) -> list[Record]:

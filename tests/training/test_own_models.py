@@ -333,7 +333,7 @@ KEPT = [
     {"evaluating": ("hidden", "norm"), "frozen": ("norm", "hidden.1")},
 ]
 IN_EVERY_RUN = [{"hooks": (name,)} for name in ("with keywords", "backward", "parameter")] + KEPT[-4::3]
-"""What a run sees of each kind; every cut is seen with all of them."""
+"""Options of each kind that a run trains with; every cut is tested with all options."""
 
 
 @pytest.mark.usefixtures("float64")

@@ -242,7 +242,7 @@ def test_quantized_run_resumed_after_a_kill_gives_the_same_bits(
             assert (ours.bits, ours.sqnr) == (theirs.bits, theirs.sqnr)
 
 
-# What it costs
+# Bytes of messages
 
 CLIENT, SERVER = [(8, 1, 3, 3), (8,), (16, 8, 3, 3), (16,)], [(64, 256), (64,), (10, 64), (10,)]
 AUXILIARY = [(10, 256), (10,)]
@@ -337,7 +337,7 @@ def test_counted_bytes_and_errors_do_not_depend_on_memory_offsets_of_tensors(tin
     assert all(state == states[0] for state in states)
 
 
-# What arrives
+# Values that arrive
 
 CUT_CODECS = [
     ["quant=int8"],
@@ -464,7 +464,7 @@ def test_client_head_trains_on_decoded_smashed_data_where_configured(
             torch.testing.assert_close(tensor, expected, rtol=0, atol=1e-10, msg=name)
 
 
-# What is drawn
+# Random draws
 
 
 @pytest.mark.parametrize("algorithm", long_but(["fsl_sage", "splitfed_v2"], ALGORITHMS))
@@ -530,7 +530,7 @@ def test_stochastic_rounding_differs_between_clients_and_steps_with_equal_data(t
     assert torch.equal(smashed(0, 0), arrived[0])
 
 
-# How true it is
+# Errors and their bounds
 
 
 def db(signal: Tensor, noise: Tensor) -> float:
@@ -615,7 +615,7 @@ def test_sqnr_grows_with_the_bits_of_a_preset(tiny: Build) -> None:
         assert eight > four > two >= 2
 
 
-# What is not finite
+# Values that are not finite
 
 NOT_FINITE = [["quant=none"], ["quant=int8"], ["quant.smashed=topk", "quant.weights=sign"], ["quant=bf16"]]
 

@@ -86,7 +86,7 @@ class World:
         self.expectations = Expectations(self.run)
         self.lossless = self.run.quantization.weights.lossless
         self.uploaded: Part = "control" if self.run.control_variates else "client"
-        """What the last verb of its first conversation asks for."""
+        """Part of the weights that the last verb of its first conversation asks for."""
         self._answers: dict[int, list[list[Parcel[pb.FromClient]]]] = {}
 
     def hub(self) -> Hub:
@@ -602,4 +602,4 @@ INVARIANTS: dict[str, tuple[Callable[..., None], Drawn, int]] = {
         1,
     ),
 }
-"""Each with what is drawn for it, and how many examples it gets in comparison with others."""
+"""Invariants by name, each with what is drawn for it and its number of examples relative to others."""

@@ -107,7 +107,7 @@ LIKE_OTHERS = (
     "transport.server=127.0.0.1",
     "transport.server=127.0.0.1:65536",
 )
-"""In mistakes that are noticed by the same lines as others are."""
+"""Parts of mistakes that the same lines of code notice as others."""
 
 
 def _cases(*, commands: bool) -> list[Any]:

@@ -10,7 +10,7 @@ import pytest
 from tests.transport.proxy import BLOCK, Proxy
 
 LONG = 300.0
-"""Seconds that nothing takes."""
+"""Seconds that no step of these tests takes."""
 
 
 def _echo(listener: socket.socket) -> None:

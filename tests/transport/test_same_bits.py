@@ -81,7 +81,7 @@ EVERY_RUN = (
     "control variates",
     "a shared client model",
 )
-"""Each is computed by other code of the transport; the others differ in what is computed elsewhere."""
+"""Cases of every run: different code of the transport computes each; the others differ elsewhere."""
 
 
 def assert_same_over_both(

@@ -81,26 +81,26 @@ class Algorithm(ABC):
     """One file an algorithm, and in it mathematics only: no bytes, no clocks, no devices, no logging."""
 
     client_head: ClassVar[ClientHead]
-    """What a client holds behind its client model."""
+    """Part of the model that a client holds behind its client model."""
     copies_server: ClassVar[bool] = False
     """True if the server keeps a copy of the server model, with its optimizer, for each client."""
     takes_turns: ClassVar[bool] = False
-    """Whether clients train one after the other by definition, so that they cannot be computed at once."""
+    """True if clients train one after the other by definition, so that they cannot be computed at once."""
     takes_tail: ClassVar[bool] = False
     """True if clients may hold the tail of a model that is cut twice; they send no labels then."""
     own_half: Half | None = None
     """Half of the model that is each client's own, neither sent nor averaged; None where they share all."""
     timeline: ClassVar[Timeline | None] = None
-    """Who waits for whom in a round, for simulated networks; None where that is not told."""
+    """Schedule of a round, which says who waits for whom on a simulated network; None if it is not known."""
     own_rule: ClassVar[type[LocalRule] | None] = None
     """Rule that clients follow in a local step, given those of the algorithm's arguments that it takes; None:
     that of `algorithm.local_rule`."""
     trains: ClassVar[tuple[Half, ...]] = ("client", "server")
     """The halves of the model that a round moves."""
     label: ClassVar[str | None] = None
-    """Its name in the words of figures; None: that of its choice. A literal, as `place`."""
+    """Name of the algorithm in figures; None takes its choice's name. Must be a literal, as `place`."""
     place: ClassVar[int | None] = None
-    """Among algorithms in tables and figures, from 0, which gives it its colour; None: after the others."""
+    """Position among algorithms in tables and figures, from 0, which sets its colour; None: at the end."""
 
     samples_at_rest: int = 0
     """Samples that the server went through in the last round once all uploads were there, for timelines."""

@@ -74,13 +74,8 @@ class Ampere(LocalLoss):
     @staticmethod
     @override
     def round_load(terms: RoundLoad) -> float:
-        """Bytes of a round of federated training; see `upload_load` for the one after these."""
+        """Bytes of a round of federated training; one round of uploads follows these rounds."""
         return terms.exchanged(terms.client) + terms.exchanged(terms.auxiliary)
-
-    @staticmethod
-    def upload_load(terms: RoundLoad) -> float:
-        """Bytes of the round in which clients upload, all of them at once; none are sent in later rounds."""
-        return terms.received(terms.client) + terms.uploads() / terms.population.local_epochs
 
     def collect(self, t: int, cohort: Cohort) -> None:
         """Let those clients of a cohort upload that have not yet."""

@@ -70,7 +70,7 @@ class Scaffold(FedAvg):
         self.num_clients = start.num_clients
         trained = {name: each for name, each in self.full_weights().items() if name not in start.buffers}
         self.control: Weights = {name: torch.zeros_like(each) for name, each in trained.items()}
-        """c, by parameter."""
+        """The server's control variate c, one tensor per parameter."""
 
     @staticmethod
     @override

@@ -21,7 +21,7 @@ from fedsplit.parties.workers import Cluster, Needs, Verbs, Workers
 from fedsplit.state.weights import Weights
 
 BuildWorker: TypeAlias = Callable[[Plain, Data, Sequence[Weights | None]], Verbs]
-"""Makes what computes in a worker, of a configuration, data, and what the models of the run hold."""
+"""Function that builds the clients of a worker from a configuration, data, and the weights of the models."""
 
 
 def build_cluster(config: RunConfig) -> Cluster:

@@ -85,7 +85,7 @@ def estimate_kept_state(parts: RunParts) -> KeptState | None:
         of_client += _bytes(blueprint.body, parts.client_optimizer)
         if blueprint.head is not None:  # a head that clients do not train has no optimizer's state
             of_client += _bytes(blueprint.head, None if blueprint.keeps_head else parts.client_optimizer)
-        if not parts.quantization.weights.lossless:  # what was rounded away of its uploads
+        if not parts.quantization.weights.lossless:  # the client keeps what was rounded away of its uploads
             of_client += _bytes(blueprint.body)
     if not config.client.stateless and kind.copies_server:
         of_client += _bytes(halves.server, parts.server_optimizer)

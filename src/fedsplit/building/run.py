@@ -158,7 +158,7 @@ def build_clients(
             lambda: models.coded_shape,
             data.dataset.objective,
             models.halves.padding,
-            exact_weights=rule.answers_seeds,  # of clients that share one model
+            exact_weights=rule.answers_seeds,  # clients share one model
             trunk_shapes=models.trunk_shapes,
         ),
         memory=build_memory(config),

@@ -45,7 +45,7 @@ _RETURN_S = 60.0
 _TOKEN = secrets.token_hex(32)
 """Token of all clusters that this process starts: Ray asks for it once."""
 _WATCH = 'read -r _; folder=$1; shift; kill "$@"; sleep 2; kill -9 "$@"; rm -rf "$folder"'
-"""Ends the processes of a cluster that was started here, once the driver is gone and with it a pipe.
+"""Shell script that ends the processes of a cluster started here once the driver, and its pipe, are gone.
 
 Ray's own processes notice it too, some of them after minutes.
 """

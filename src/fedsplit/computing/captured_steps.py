@@ -137,7 +137,7 @@ class CudaRecorder:
         self._pool = torch.cuda.graph_pool_handle()
         # A pool that all graphs have left cannot be captured into again: an empty one stays.
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that it is empty
+            warnings.simplefilter("ignore")  # torch warns that the graph is empty
             _, self._stays = self.capture(tuple)
 
     def warm_up(self, work: Callable[[], Outputs]) -> Outputs:

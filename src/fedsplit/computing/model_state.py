@@ -164,7 +164,7 @@ class ModelState:
             group["capturable"] = kept.is_cuda and torch.cuda.is_current_stream_capturing()
         optimizer.step()
         for parameter in self.trained.values():
-            parameter.grad = None  # of a captured step it would hold memory that all graphs share
+            parameter.grad = None  # a captured step's gradient would hold memory that all graphs share
 
     @torch.no_grad()
     def move_buffers(self, buffers: dict[str, Tensor]) -> None:

@@ -9,8 +9,8 @@ from torch import nn
 from fedsplit.errors import UserError
 
 Modes: TypeAlias = Mapping[bool, Mapping[str, bool]]
-"""While a module trains (True) and while it is evaluated (False): the parts that are in the other mode, by
-name, and the mode that they are in. Empty for modules whose `train` is PyTorch's."""
+"""Parts of a module that are in another mode than itself while it trains (True) or is evaluated (False), by
+name, with the mode that they are in. Empty for modules whose `train` is PyTorch's."""
 
 
 @contextmanager

@@ -32,7 +32,7 @@ class SavedTensors:
         self.live = 0
         """Bytes that graphs hold now."""
         self.peak = 0
-        """The most that it was."""
+        """The most bytes that graphs held at once."""
         self._hooks = saved_tensors_hooks(self._pack, lambda saved: saved.tensor)
 
     def __enter__(self) -> Self:

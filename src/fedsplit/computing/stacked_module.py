@@ -49,7 +49,7 @@ class StackedModule:
         self.module = module
         self._graph = _graph(module)
         self.draws = any(isinstance(each, nn.Dropout) and each.p > 0 for each in module.modules())
-        """Whether a pass draws by itself (dropout), so that it needs seeds."""
+        """True if a forward pass draws random numbers by itself (dropout), so that it needs seeds."""
 
     def __call__(
         self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, seeds: Sequence[int]
@@ -92,7 +92,7 @@ def obstacle_to_stacking(module: nn.Module, x: Tensor) -> str | None:
     held = dict(module.named_buffers())
     buffers = {name: torch.stack([held[name]] * 2) for name in module.state_dict() if name in held}
     with torch.enable_grad(), torch.random.fork_rng(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that an operation is done for one client after the other
+        warnings.simplefilter("ignore")  # torch warns of operations done for one client after the other
         try:
             output = StackedModule(module)(two, buffers, torch.stack([x, x]).detach(), [0, 0])
             if output.requires_grad:
@@ -170,7 +170,7 @@ class _Pass:
             return self._stack.rows(args[0]).flatten(2)
         args, kwargs = cast(tuple[Value, Value], fx.node.map_aggregate((args, kwargs), self._stack.rows))
         if name in _SHAPES or (function is getattr and args[1] in _SHAPES):
-            return function(args[0][0], *args[1:], **kwargs)  # of one client, like everything that is asked
+            return function(args[0][0], *args[1:], **kwargs)  # one client's shape answers
         return self._mapped(function, args, kwargs)
 
     def _attribute(self, name: str) -> Value:

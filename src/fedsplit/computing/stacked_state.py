@@ -16,7 +16,7 @@ from fedsplit.state.state import State
 from fedsplit.state.weights import Weights
 
 Rows: TypeAlias = slice | Tensor
-"""Which clients: a range of rows, or their numbers in any order."""
+"""Rows of some clients: a range of rows, or their numbers in any order."""
 
 
 def rows_of(numbers: Sequence[int]) -> Rows:
@@ -71,7 +71,7 @@ class StackedState:
         }
         device = next((each.device for each in own.values()), None)  # a tail may hold nothing
         self.steps = torch.zeros(clients, dtype=torch.int64, device=device)
-        """How often each row has been stepped."""
+        """Number of steps that each row has taken."""
         self._views: dict[tuple[int, int], _Some] = {}
 
     @property

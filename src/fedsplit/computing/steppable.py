@@ -6,7 +6,7 @@ from typing import Any, Protocol, TypeAlias
 from torch import Tensor, nn
 
 Seed: TypeAlias = Any
-"""Of what a pass draws: a number, of many clients a number for each; None: nothing is drawn."""
+"""Seed of what a pass draws: a number, for many clients a number each; None draws nothing."""
 
 
 Kept: TypeAlias = dict[str, dict[str, Tensor]]
@@ -19,7 +19,7 @@ class Steppable(Protocol):
     module: nn.Module
     parameters: dict[str, Tensor]
     trained: dict[str, Tensor]
-    """Those of the parameters that steps move: all but those with `requires_grad=False`."""
+    """Parameters that steps move: all but those with `requires_grad=False`."""
     anchor: dict[str, Tensor]
     """`trained` as it was loaded last; empty where that is not kept."""
     buffers: dict[str, Tensor]

@@ -23,7 +23,7 @@ class Tracer(fx.Tracer):
         closed: names of further submodules that are not looked into.
     """
 
-    # What is made of a buffer is computed in each pass, and is no constant from when tracing was done.
+    # Values made of a buffer are computed in each pass, and are no constants of the time of tracing.
     proxy_buffer_attributes = True
 
     def __init__(self, closed: frozenset[str] = frozenset()) -> None:
@@ -60,7 +60,7 @@ class Tracer(fx.Tracer):
     def call_module(self, m, forward, args, kwargs):  # type: ignore[no-untyped-def]
         """See `fx.Tracer.call_module`; remembers where an error came from."""
         path = self.path_of_module(m)
-        if self.is_leaf_module(m, path):  # what fails at one operation is the code around it
+        if self.is_leaf_module(m, path):  # where one operation fails, the code around it is meant
             return super().call_module(m, forward, args, kwargs)
         self.within.append(path)
         output = super().call_module(m, forward, args, kwargs)
@@ -242,7 +242,7 @@ class _Moded(fx.GraphModule):
 
 
 _MODES = "fedsplit_modes"
-"""Where they are among what copies of a graph module keep."""
+"""Key of the modes in `meta`, which copies of a graph module keep."""
 
 
 def graph_module(module: nn.Module, graph: fx.Graph, name: str, modes: Modes) -> fx.GraphModule:

@@ -28,7 +28,7 @@ _JOINED_KEYS: dict[str, dict[str, object]] = {
     "dataset": {"root": str | None, "tokenizer_files": str | None, "download": bool | None},
     "model": {"name": OwnPath | None},
 }
-"""By group that a server chooses: what the machine of a client says itself."""
+"""Keys that a client's machine sets itself within the groups that a server chooses."""
 
 RESUMABLE = (
     "rounds",
@@ -45,7 +45,7 @@ RESUMABLE = (
     "dataset.root",
     "dataset.tokenizer_files",
 )
-"""What may be given anew beside `resume`, and all below it."""
+"""Keys that may be given anew beside `resume`, with all keys below them."""
 OF_NO_CONSEQUENCE = (
     *RESUMABLE,
     *(
@@ -57,7 +57,7 @@ OF_NO_CONSEQUENCE = (
         "transport.tls",
     ),
 )
-"""In what the configuration of a resumed run may differ from that of its checkpoint, and all below it."""
+"""Keys in which a resumed run may differ from its checkpoint, with all keys below them."""
 
 
 def check_keys(config: Plain) -> None:

@@ -17,7 +17,7 @@ CONFIGS = shipped("hydra_config")
 FLAG = "--config-dir"
 _NAME = re.compile(r"[\w.-]{1,200}")
 OWN_CHOICES = "FEDSPLIT_CONFIG_DIR"
-"""Of the environment, so that every process that is started for a run has it too."""
+"""Environment variable that names the user's directory of choices, so that a run's processes inherit it."""
 
 
 def own_directory() -> Path | None:

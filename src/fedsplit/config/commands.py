@@ -11,7 +11,7 @@ from fedsplit.files.paths import shown
 
 _PACKAGE = Path(__file__).parents[1]
 _SCRIPTS = {"fedsplit": "main.py", "fedsplit-plot": "plot_results.py"}
-"""Of a checkout, by the command that installing it gives."""
+"""Scripts of a checkout, by the command that takes their place once the package is installed."""
 
 
 def command(*arguments: str, name: Literal["fedsplit", "fedsplit-plot"] = "fedsplit") -> str:

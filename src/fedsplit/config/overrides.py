@@ -22,7 +22,7 @@ _WORD = re.compile(r"(?!(?i:true|false|null|nan|inf)$)[A-Za-z_/][\w./-]*", re.AS
 """Texts that stand for themselves without quotes."""
 _PLAIN = re.compile(r"[A-Za-z_]\w*(?:[.@/][A-Za-z_]\w*)*=[\w/][\w./-]*", re.ASCII)
 """Overrides by one value that Hydra's grammar, which is slow, can be spared."""
-_EVALUATING = "while evaluating"  # of Hydra's errors, the one kind whose words help whoever typed the value
+_EVALUATING = "while evaluating"  # words of the one kind of Hydra's errors that helps whoever typed the value
 
 
 def parsed(overrides: Sequence[str]) -> list[Override]:

@@ -262,15 +262,15 @@ def keys_of(topic: type) -> dict[str, object]:
 
 _FIELDS = get_type_hints(ConfigFields)
 GROUPS = tuple(name for name, kind in _FIELDS.items() if kind is Component)
-"""Where something must be chosen."""
+"""Groups of which something must be chosen."""
 OPTIONAL_GROUPS = tuple(name for name, kind in _FIELDS.items() if kind == Component | None)
-"""Where null stands for another choice."""
+"""Groups of which null may be chosen."""
 QUANT_CODECS, WEIGHTS_CODECS = (
     tuple(name for name, kind in get_type_hints(holder).items() if kind is CodecChoice)
     for holder in (QuantSettings, WeightsCodecChoices)
 )
 CODECS = (*(f"quant.{kind}" for kind in QUANT_CODECS), *(f"quant.weights.{way}" for way in WEIGHTS_CODECS))
-"""Where a codec is chosen: `quant.smashed=sign` means `codec@quant.smashed=sign`."""
+"""Keys that choose a codec: `quant.smashed=sign` means `codec@quant.smashed=sign`."""
 TOPICS: dict[str, type[Topic]] = {
     name: each
     for name, kind in _FIELDS.items()

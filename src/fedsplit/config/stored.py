@@ -24,7 +24,7 @@ _GROUPS = (
     "quant",
     *(f"codec@{path}" for path in CODECS),
 )
-"""By which a configuration is composed again; the choice of an experiment is spread over them."""
+"""Groups from which a stored configuration is composed again; an experiment's choice is spread over them."""
 _CHOICE = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _CLASSES = ("model.auxiliary",)
 """Keys beside `_target_` whose values name classes."""

@@ -61,7 +61,7 @@ ChannelDim: TypeAlias = Annotated[int, Range("a dimension, 0 to 3", lambda v: 0 
 
 DeployedPrecision: TypeAlias = Annotated[str, ChoiceOf("deployment")]
 HalfPrecision: TypeAlias = Annotated[str, ChoiceOf("deployment", ("int8",))]
-"""Of a client half of split inference, where int8 is static_int8 on the backend that is asked for."""
+"""Precision of a client half in split inference, where int8 means static_int8 on the requested backend."""
 AttackerName: TypeAlias = Annotated[str, ChoiceOf("attacker")]
 CodecName: TypeAlias = Annotated[str, ChoiceOf("codec")]
 DefenceName: TypeAlias = Annotated[str, ChoiceOf("defence")]
@@ -98,7 +98,7 @@ VOCABULARY: Mapping[str, object] = {
 """The names an annotation may use to be checked without importing the module it stands in."""
 
 LARGEST = 3.4e38
-"""What float32 holds. Comparing with it refuses infinities and NaN too."""
+"""Largest number that float32 holds. Comparing with it refuses infinities and NaN too."""
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
 
 

@@ -46,4 +46,4 @@ class Augmentation:
 
 
 NO_AUGMENTATION: Final = Augmentation()
-"""Leaves images as they are."""
+"""Augmentation that leaves images as they are."""

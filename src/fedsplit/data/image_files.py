@@ -24,7 +24,7 @@ from fedsplit.errors import UserError
 from fedsplit.files.paths import user_path
 from fedsplit.machine.progress import track
 
-_KEPT_BYTES = 256_000_000  # of images decoded ahead, or to be asked for again: some batches of 224x224
+_KEPT_BYTES = 256_000_000  # images decoded ahead, or to be asked for again: some batches of 224x224
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",
@@ -36,7 +36,7 @@ _IMAGE = re.compile(
     rb"\x89PNG|\xff\xd8\xff|GIF8|BM|II\*\0|MM\0\*|RIFF....WEBP|P[1-6]\s|....ftyp(avif|heic|mif1)|\0\0\0\x0cjP",
     re.DOTALL,
 )
-"""How image files begin."""
+"""First bytes of image files, by which a file is known to be one."""
 Listed: TypeAlias = list[tuple[Path, int]]
 """Files of a split with their labels."""
 
@@ -56,14 +56,14 @@ class ImageFiles(ImageSource):
     """
 
     origin: ClassVar[str] = ""
-    """Where the files come from, for those who have none."""
+    """Source of the files, for error messages where there are none."""
 
     published_train: ClassVar[int | None] = None
-    """Training images, of a published dataset."""
+    """Number of training images, where a dataset is published."""
     published_side: ClassVar[int | None] = None
     """Height and width of an image, in pixels, where published images are square and of one size."""
     published_classes: ClassVar[int] = 0
-    """Classes, of a published dataset."""
+    """Number of classes, where a dataset is published."""
 
     root: str
     grayscale: bool = False

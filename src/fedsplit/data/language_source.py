@@ -59,7 +59,7 @@ class LanguageSource(TextSource):
     """
 
     marked: ClassVar[bool] = True
-    """Whether a separator stands behind contexts, and an end behind texts."""
+    """True if a separator token follows each context, and an end token each text."""
 
     loss_on: Literal["targets", "all"] = "targets"
     label_smoothing: BelowOne = 0.0

@@ -122,7 +122,7 @@ class Pieces(Partition):
         division = sha256()
         for block in self.blocks(_HASHED_AT_A_TIME):
             start = 0
-            for size, same in groupby(block.sizes.tolist()):  # of the same size: lines and indices as rows
+            for size, same in groupby(block.sizes.tolist()):  # clients of one size: lines and indices as rows
                 count = sum(1 for _ in same)
                 head = np.frombuffer(f"{size}\n".encode(), np.uint8)
                 own = block.indices[start : start + count * size].reshape(count, size)

@@ -54,7 +54,7 @@ class TextSource(Source):
     """
 
     classifies: ClassVar[bool] = False
-    """Whether the strata are classes that texts are labelled with; else their tokens are."""
+    """True if texts are labelled with classes, which are the strata; otherwise tokens are the labels."""
 
     root: str
     tokenizer: TokenizerName = "bpe"

@@ -19,7 +19,7 @@ from fedsplit.models.splitting.stubs import StubbedClient
 
 GROUP = "deployment"
 Int8Backend: TypeAlias = Literal["onnx", "openvino", "pt2e", "pt2e_compiled"]
-"""What can run int8, be its scales those of calibration or of training."""
+"""Backends that can run int8, with scales from calibration or from training."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from fedsplit.deployment import storage
 from fedsplit.processes.child import received
 
 _BYTES = 1 if sys.platform == "darwin" else 1024
-"""That `ru_maxrss` counts in."""
+"""Bytes in a unit of `ru_maxrss`: macOS counts bytes, Linux KiB."""
 
 
 def peak_memory() -> int:

@@ -123,7 +123,7 @@ class Alignment:
         self._rings: dict[int, Ring] = {}
         self._auxiliaries: dict[int, _Auxiliary] = {}
         self.fits: dict[int, Fit] = {}
-        """What the last alignment of each client took; no part of the state."""
+        """Samples and epochs of each client's last alignment; no part of the state."""
 
     def enter(self, clients: Sequence[int]) -> None:
         """Begin a round with some clients: there is room for them among the `keep_clients` that are kept.

@@ -76,7 +76,7 @@ class GradientEstimator(ABC):
     """Turns `(z, y)` into an estimate of the cut gradient with the weights of a small model."""
 
     trains_on_loss: ClassVar[bool]
-    """Whether its model gives logits, and so can be trained on a loss too (warm start)."""
+    """True if its model gives logits, so that it can be trained on a loss too (warm start)."""
 
     @abstractmethod
     def model(

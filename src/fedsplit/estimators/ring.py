@@ -36,7 +36,7 @@ class Ring:
             self._z = self._block(z)
             self._y = self._memory.empty(y, self.capacity, *y.shape[1:])
         z, y = z[-self.capacity :], y[-self.capacity :]
-        if y.dim() == 2 and y.shape[1] > self._y.shape[1]:  # what was kept gets longer
+        if y.dim() == 2 and y.shape[1] > self._y.shape[1]:  # labels kept so far are padded to the new length
             longer = lengthened(self._z, self._y, y.shape[1], self._padding)
             self.release()
             self._z, self._y = map(self._memory.keep, longer)

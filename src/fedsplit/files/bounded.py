@@ -27,7 +27,7 @@ _LONGEST_CELL = 1000
 """Characters of a cell of CSV: names of classes are the longest."""
 _LARGEST_WHOLE = 2**63 - 1
 _LARGEST = 1e39
-"""Of finite numbers in CSV: more than float32 holds. Sums and margins beside them stay finite."""
+"""Largest number in CSV: more than float32 holds, and small enough that sums and margins stay finite."""
 MOST_CLIENTS, MOST_CLASSES = 100_000_000, 100_000
 
 

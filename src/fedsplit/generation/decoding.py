@@ -10,9 +10,9 @@ from torch.nn.utils.rnn import pad_sequence
 from fedsplit.data.samples import PAD_INPUT
 
 Logits: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""What a causal model gives for token ids `(b, t)`, padded on the right with `PAD_INPUT`, at some positions.
+"""Causal model as a function of token ids `(b, t)`, padded on the right with `PAD_INPUT`, and of a mask.
 
-They are marked in a bool `(b, t)`; for n of them it gives `(n, V)`.
+The bool mask `(b, t)` marks n positions; the result is their logits `(n, V)`.
 """
 
 

@@ -16,7 +16,7 @@ from fedsplit.files.whole import write_json
 from fedsplit.inference.subject import Subject
 
 _ON_A_BACKEND = {"int8": "static_int8", "qat_int8": "qat_int8"}
-"""What these are on the default backend; those on others have its name behind."""
+"""Names of int8 precisions on the default backend; on others the backend's name is added to them."""
 
 
 def save(deployed: Deployed, precision: str, directory: Path) -> None:

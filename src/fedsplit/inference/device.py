@@ -58,7 +58,7 @@ COLUMNS = (
     *("seconds.client", "seconds.server", "seconds.wire", "seconds.total"),
     *("bytes.up", "bytes.down", "peak_memory_bytes", "logits_crc32"),
 )
-"""Of `requests.csv`."""
+"""Columns of `requests.csv`, in the order of the file."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,9 @@ class Device(ABC):
     """A device with its client half, of one precision."""
 
     number: int
-    """Counted from 0."""
+    """Number of the device, counted from 0."""
     precision: str
-    """Of its client half, by name."""
+    """Name of the precision of its client half."""
     footprint: Footprint
 
     @abstractmethod

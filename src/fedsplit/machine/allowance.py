@@ -106,7 +106,7 @@ def claim_model(key: str, value: object, build: Callable[[], nn.Module]) -> None
     hook = register_module_parameter_registration_hook(count)
     try:
         with torch.device("meta"), torch.random.fork_rng(devices=[]), suppress(Exception):
-            build()  # what cannot be built without memory is counted as far as it goes
+            build()  # a model that cannot be built without memory is counted as far as it gets
     finally:
         hook.remove()
     values = sum(found.values())

@@ -15,7 +15,7 @@ _EXTRAS = {
     **dict.fromkeys(("transformers", "peft", "tokenizers", "gguf"), "llm"),
     **dict.fromkeys(("sacrebleu", "rouge_score", "nltk"), "llm"),
 }
-"""Which extra of the installation brings a package."""
+"""Extra of the installation that brings each package."""
 
 
 @contextmanager

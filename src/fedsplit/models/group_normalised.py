@@ -3,7 +3,7 @@
 from torch import nn
 
 _MOST_GROUPS, _FEWEST_CHANNELS = 32, 4
-"""Of a layer; a group of one channel would be all zeros where that has one value a sample."""
+"""Most groups of a layer, and fewest channels of a group: one channel with one value would become zero."""
 
 
 def group_normalised(module: nn.Module) -> nn.Module:

@@ -38,7 +38,7 @@ class NextToken(Objective):
 
     @override
     def total(self, outputs: Tensor, y: Tensor) -> Tensor:
-        # of all positions, in no shape that depends on values: passes for single samples have none
+        # all positions, as passes for single samples allow no shape that depends on values
         every = outputs.dim() == 3
         return F.cross_entropy(
             outputs.flatten(0, -2),

@@ -36,10 +36,10 @@ class Objective(Losses):
     """
 
     has_perplexity: ClassVar[bool] = False
-    """Whether `exp` of the mean loss is a measure of its own, the perplexity."""
+    """True if the exponential of the mean loss is a measure of its own, the perplexity."""
 
     term_per_sample: ClassVar[bool] = True
-    """Whether each sample is one term, whatever its label."""
+    """True if each sample is one term of the loss, whatever its label."""
 
     @abstractmethod
     @override

@@ -30,7 +30,7 @@ class Optimizer(ABC):
     weight_decay: NonNegativeFloat
 
     capturable: ClassVar[bool] = False
-    """Whether steps can be captured as CUDA graphs: `build` and `step_rows` take a rate in a tensor."""
+    """True if steps can be captured as CUDA graphs: `build` and `step_rows` take a rate in a tensor."""
 
     @abstractmethod
     def build(self, parameters: Sequence[Tensor], rate: Tensor | None = None) -> torch.optim.Optimizer:
@@ -48,7 +48,7 @@ class RowOptimizer(Optimizer):
     """An optimizer that can step the stacked parameters of many clients, each at its own count of steps."""
 
     counts: ClassVar[bool]
-    """Whether torch's own keeps a count of steps beside its slots."""
+    """True if torch's optimizer of this kind keeps a count of steps beside its slots."""
 
     @property
     @abstractmethod

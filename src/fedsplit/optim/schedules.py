@@ -17,7 +17,7 @@ class Schedule(ABC):
     """Factor of the learning rate, for clients and server alike."""
 
     counts_steps: ClassVar[bool] = False
-    """Whether the factor moves with every local step; else it is that of the round."""
+    """True if the factor changes with every local step; otherwise it is constant within a round."""
 
     @abstractmethod
     def factor(self, round: int) -> float:

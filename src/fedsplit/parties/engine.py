@@ -96,7 +96,7 @@ class Blueprint:
             return exact
         noise = self.secrets.noise(purpose, client=exact.client, round=round, step=exact.step)
         packed, padded = self.positions.packed, self.positions.padded
-        real = padded(packed(exact.z, exact.y), exact.y)  # what stands for padding counts in no norm
+        real = padded(packed(exact.z, exact.y), exact.y)  # zeros that stand for padding count in no norm
         z = self.defence.release(real, noise)
         return replace(exact, z=padded(packed(z, exact.y), exact.y, self.positions.padding))
 

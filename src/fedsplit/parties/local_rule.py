@@ -15,7 +15,7 @@ from fedsplit.state.weights import Weights
 Seen: TypeAlias = Callable[[Tensor], Tensor] | None
 """Smashed data as the head sees them; None: as they are."""
 Extra: TypeAlias = Callable[[Tensor, Tensor], Tensor] | None
-"""What is added to the cut gradient, of inputs and smashed data of one client; None: nothing."""
+"""Term added to the cut gradient, a function of one client's inputs and smashed data; None adds nothing."""
 
 
 @dataclass(frozen=True)
@@ -68,24 +68,24 @@ class LocalRule:
     """
 
     anchored: ClassVar[bool] = False
-    """Whether clients keep the weights that they were sent last, as `Steppable.anchor`."""
+    """True if clients keep the weights that they received last, as `Steppable.anchor`."""
     draws: ClassVar[bool] = False
-    """Whether `gradients` draws; it then has a seed for each step."""
+    """True if `gradients` draws random numbers; it then gets a seed for each step."""
     needs_loss: ClassVar[bool] = False
-    """Whether it needs a loss at the client, and cannot go along cut gradients that others give."""
+    """True if it needs a loss at the client, and cannot use cut gradients that others give."""
     per_sample: ClassVar[bool] = False
-    """Whether it takes gradients of single samples, and adds noise to them: it then has a `Noise` for each
+    """True if it takes gradients of single samples and adds noise to them: it then gets a `Noise` for each
     step in the place of a seed."""
     differentiates: ClassVar[bool] = True
-    """Whether it goes along gradients of smashed data, to which something can be added."""
+    """True if it uses gradients of smashed data, to which something can be added."""
     keeps: ClassVar[tuple[str, ...]] = ()
     """Names of what clients keep for it from round to round, as `Steppable.kept`; with these it has control
     variates: `receive` and `control_variates`."""
     answers_seeds: ClassVar[bool] = False
-    """Whether it takes forward passes alone, on one client model that all clients share: they answer seeds by
+    """True if it takes forward passes alone, on one client model that all clients share: they answer seeds by
     `slopes`, and all step along `estimate`."""
     probes = 0
-    """Random directions in a step."""
+    """Number of random directions in a step."""
     passes = 3
     """Forward passes that take as long as a local step, for timelines; a backward pass is two."""
 

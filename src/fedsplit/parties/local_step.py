@@ -169,7 +169,7 @@ def forward_alone(body: Steppable, x: Tensor, *, rule: LocalRule, seed: Seed) ->
 
 
 Descend = Callable[[Tensor, float], object]
-"""Ends a step whose smashed data were sent: takes the cut gradient and the factor of the schedule."""
+"""Function that ends a step whose smashed data were sent, given cut gradient and the schedule's factor."""
 
 
 def forward_body(

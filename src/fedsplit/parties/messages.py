@@ -10,7 +10,7 @@ from torch import Tensor
 from typing_extensions import override
 
 Part: TypeAlias = Literal["client", "auxiliary", "full", "control"]
-"""Which weights: of the client model, the auxiliary model, or the full model (client and server model).
+"""Part of the weights: of the client, the auxiliary, or the full model (client and server model).
 
 `control` are control variates: for each parameter that clients train, a tensor like it.
 """
@@ -48,13 +48,13 @@ class BatchLoss:
     clients: Sequence[int]
     loss: Tensor
     terms: Sequence[int]
-    """Of the loss of each of these batches."""
+    """Number of terms in the loss of each of these batches."""
 
 
 Stepped: TypeAlias = tuple[list[BatchLoss], Mapping[int, Tensor]]
 """Losses of a step of some clients' batches, and by client the gradient with respect to what was given."""
 Tail: TypeAlias = Callable[[Mapping[int, Tensor]], Stepped]
-"""Gives clients what the trunk of their model makes of their last uploads; their tails step on the loss."""
+"""Function that sends clients the trunk's output for their last uploads; their tails step on the loss."""
 
 
 @dataclass(frozen=True)

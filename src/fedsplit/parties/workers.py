@@ -93,7 +93,7 @@ class Verbs(Protocol):
 
 
 Build: TypeAlias = Callable[..., Verbs]
-"""Makes what runs in a worker; a function of a module, which a worker imports by its name."""
+"""Function that builds what runs in a worker, which imports it by its module and name."""
 
 
 @dataclass(frozen=True)

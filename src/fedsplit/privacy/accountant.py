@@ -9,7 +9,7 @@ from fedsplit.privacy.defence import Defence
 from fedsplit.privacy.releases import Counts
 
 COLUMNS = ("smashed", "weights", "features", "labels")
-"""What leaves a client; features are smashed data and weights together."""
+"""Kinds of data that leave a client; features are smashed data and weights together."""
 
 _RAW = "weights move with raw samples; defence=dp_sgd with a clip and noise bounds that"
 

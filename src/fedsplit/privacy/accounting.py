@@ -9,7 +9,7 @@ from math import erfc, exp, inf, pi, sqrt
 from fedsplit.privacy.defence import Unit
 
 SENSITIVITY: dict[Unit, float] = {"replace": 2.0, "zero_out": 1.0}
-"""How far a release moves with one sample, in units of the norm that samples are clipped to."""
+"""Largest change of a release by one sample, in units of the norm that samples are clipped to."""
 
 
 def mu_square(releases: float, sigma: float, unit: Unit) -> float:
@@ -26,7 +26,7 @@ def epsilon(mu: float, delta: float) -> float:
         return 0.0
     if mu == inf or delta == 0:
         return inf
-    low, high = -mu / 2, 40.0  # of t = epsilon / mu - mu / 2; beyond 40, delta is below the smallest number
+    low, high = -mu / 2, 40.0  # bounds of t = epsilon / mu - mu / 2; beyond 40, delta underflows
     if _delta(low, mu) <= delta:
         return 0.0
     while low < (middle := (low + high) / 2) < high:

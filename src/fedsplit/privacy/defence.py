@@ -8,7 +8,7 @@ from torch import Tensor
 from fedsplit.privacy.noise import Noise
 
 Unit: TypeAlias = Literal["replace", "zero_out"]
-"""What two data sets differ in that a server must not tell apart: a sample that is another, or all zeros."""
+"""Difference between two neighbouring data sets: one sample is replaced by another, or by all zeros."""
 
 
 class Defence:
@@ -19,7 +19,7 @@ class Defence:
     """
 
     perturbs_gradients: ClassVar[bool] = False
-    """Whether clients descend along clipped gradients of single samples, with noise: `perturbed`."""
+    """True if clients descend along clipped gradients of single samples, with noise: `perturbed`."""
 
     def __init__(self) -> None:
         self.gradient_clip: float | None = None

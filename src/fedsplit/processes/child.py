@@ -85,7 +85,7 @@ def main() -> int:
     requests, answers = Connection(os.dup(0), writable=False), Connection(os.dup(1), readable=False)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
-    os.dup2(2, 1)  # what is printed is no answer
+    os.dup2(2, 1)  # printed text must not mix with answers
     end_with_parent()
     try:
         serve: Serve = requests.recv()

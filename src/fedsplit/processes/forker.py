@@ -1,6 +1,7 @@
 """A process that imports once, and forks itself for each call: what kills a call kills only it."""
 
 import faulthandler
+import gc
 import os
 import signal
 import sys
@@ -19,9 +20,9 @@ from fedsplit.errors import RunFailed, UserError
 from fedsplit.processes.child import ChildProcess, end_with_parent, received
 
 PACKAGES = ("fedsplit", "torch", "torchvision", "scipy", "numpy", "zstandard", "transformers", "peft")
-"""What a fork had to import of these, the next one finds."""
+"""Packages that the forker imports itself once a fork has needed them, so that the next fork has them."""
 _LONGEST = 2000
-"""Characters of an error."""
+"""Most characters of an error's text."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,7 @@ def _failure(call: Call, code: int, error: str | None) -> str | None:
 def _forked(call: Call, of_parent: list[Connection]) -> tuple[Connection, int]:
     """A fork: the pipe that its last words come from, which also its end closes, and its process."""
     heard, telling = Pipe(duplex=False)
+    gc.freeze()  # a fork that looked for garbage among all that was imported would get a copy of it
     pid = os.fork()
     if pid == 0:
         for each in (heard, *of_parent):
@@ -198,7 +200,7 @@ class Forker:
         self._forks: dict[int, Fork] = {}
         self._calls = 0
         self.alive = True
-        """Whether it still forks."""
+        """True as long as its process runs and forks."""
         self._child = ChildProcess(serve, os.environ if environment is None else environment)
         self.tell(prepare)
         self._listener = Thread(target=self._listen, daemon=True)

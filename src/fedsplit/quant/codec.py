@@ -32,7 +32,7 @@ class Codec(ABC):
     """Codes finite tensors of any shape, also empty ones and single values; refuses a `NonFiniteTensor`."""
 
     lossless: ClassVar[bool] = False
-    """Whether every tensor is decoded as it was."""
+    """True if every tensor is decoded exactly as it was."""
 
     @abstractmethod
     def encode(self, x: Tensor, *, seed: int = 0) -> Message:
@@ -177,7 +177,7 @@ def _float32(x: Tensor) -> Tensor:
 
 
 def _as_type(x: Tensor, dtype: torch.dtype) -> Tensor:
-    if dtype in (torch.float16, torch.bfloat16):  # what was rounded up must not become infinite
+    if dtype in (torch.float16, torch.bfloat16):  # a value that is rounded up must not become infinite
         limits = torch.finfo(dtype)
         x = x.clamp(limits.min, limits.max)
     return x.to(dtype)

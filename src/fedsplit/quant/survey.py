@@ -13,7 +13,7 @@ from fedsplit.quant.codec import Codec, Quantizer
 from fedsplit.quant.codecs.zstd import Zstd
 
 _LEVEL = 3
-"""Of zstandard: its default."""
+"""Level of compression, zstandard's own default."""
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ class Downlink(_Link):
             self._shared_in = {c: shared for c, shared in self._shared_in.items() if shared == before}
             self._held = {c: held for c, held in self._held.items() if c in self._shared_in}
         self._shared_in |= dict.fromkeys(clients, round)
-        sent: dict[int | None, Delivery] = {}  # by what is held: those who hold the same get the same message
+        sent: dict[int | None, Delivery] = {}  # by the weights held: who holds the same gets the same message
         deliveries = {}
         for client in clients:
             held = self._held.get(client)

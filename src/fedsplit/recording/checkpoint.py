@@ -24,9 +24,9 @@ from fedsplit.state.state import State
 
 _TENSORS, _VALUES, _CHECKSUMS = "state.safetensors", "state.json", "SHA256SUMS"
 _SETTLED = re.compile(r"settled-[0-9a-f]{64}\.safetensors")
-"""What stays as it is, see `Settled`: a file that checkpoints share, named by its content."""
+"""Name of a file of state that never changes, see `Settled`: checkpoints share it, its content names it."""
 _CLIENT = re.compile(r"client-(0|[1-9][0-9]*)\.safetensors")
-"""What is kept of a client, see `ByClient`: a file that checkpoints share while no round changes it."""
+"""Name of a file with one client's state, see `ByClient`: checkpoints share it until a round changes it."""
 _PARTIAL = ".partial"
 _MOST_VALUES = 256 * MIB
 FORMAT = 4

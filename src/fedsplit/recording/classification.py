@@ -12,7 +12,7 @@ from fedsplit.files.whole import write_csv
 
 CONFUSION, ROC = "confusion.csv", "roc.csv"
 MOST_CLASSES = 100
-"""That are told one by one."""
+"""Most classes that files list one by one."""
 
 Floats: TypeAlias = NDArray[np.floating]
 Integers: TypeAlias = NDArray[np.integer]
@@ -74,7 +74,7 @@ class RocCurve:
     def of(cls, name: str, scores: Floats, positive: NDArray[np.bool_]) -> "RocCurve":
         """ROC curve of scores `(n,)` and of which samples are positive, `(n,)`: some, but not all."""
         order = np.argsort(-scores, kind="stable")
-        ends = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)  # of samples with one score
+        ends = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)  # the last of each score
         hits = np.cumsum(positive[order])[ends]
         true, false = (np.append(0, counts) / counts[-1] for counts in (hits, 1 + ends - hits))
         turns = [np.diff(rate[:-1]) * np.diff(other[1:]) for rate, other in ((false, true), (true, false))]

@@ -68,7 +68,7 @@ Quality: TypeAlias = dict[Direction, dict[Kind, float | None]]
 """A measure of what was sent, by direction and kind."""
 
 PHASES = ("clients", "server", "evaluate")
-"""Where the seconds of a round go: the clients' verbs, the rest of the algorithm, evaluation."""
+"""Phases in which a round spends its seconds: the clients' verbs, the rest of the algorithm, evaluation."""
 
 
 @dataclass(frozen=True)

@@ -28,4 +28,4 @@ class TextScores:
 
 SCORES = tuple(field.name for field in fields(TextScores))
 SCORE_TITLES = dict(zip(SCORES, ("BLEU", "chrF", "ROUGE-L", "NIST", "CIDEr", "METEOR"), strict=True))
-"""What people call each score."""
+"""Display names of the scores, by field."""

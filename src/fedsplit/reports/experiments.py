@@ -18,7 +18,7 @@ from fedsplit.reports.selection import Settings, settings_of
 from fedsplit.reports.tables.table import TableRequest, table_request
 
 SAVES = "saves"
-"""Where runs are looked for, unless an experiment says `runs`."""
+"""Directory in which runs are looked for, unless an experiment says `runs`."""
 _OTHERS, _OTHERS_ARE = "others", ("any", "default")
 """The key of `where` that stands for all keys which the experiment does not name, and its values."""
 _OWN_KEYS = ("figure", "title", "description", "runs", "where", "expects", "formats", "table")

@@ -21,14 +21,14 @@ from fedsplit.reports.tables.files import FORMATS
 from fedsplit.reports.tables.table import Table
 
 _PIXELS_AN_INCH = 144
-"""On the page: the 8-point text of a figure is as large as the page's own."""
+"""Resolution of figures on the page, where their 8-point text is then as large as the page's own."""
 _PNG_PIXELS_AN_INCH = 200
-"""Of the house's PNGs."""
+"""Resolution of the PNGs that the page offers."""
 _TEMPLATES = Path(__file__).with_name("templates")
 _STARTED = re.compile(r"(\d{4})-?(\d\d)-?(\d\d)[-/](\d\d)-?(\d\d)-?(\d\d)(?!\d)")
 """The time in the name of a run's directory, or of its sweep's."""
 _BREAKABLE = re.compile(r"(?<=[.=,/])(?=\w)|(?<=[^\W_]_)(?=[^\W_])")
-"""Behind the marks that join the parts of a name, but not inside `_target_`."""
+"""Positions in a name where a line may break: behind marks that join its parts, but not inside `_target_`."""
 
 
 def page(drawn: Sequence[Drawn], tables: Sequence[Table], *, missing: Sequence[str], folder: Path) -> bytes:

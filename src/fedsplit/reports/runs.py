@@ -17,7 +17,7 @@ from fedsplit.recording.config_file import CONFIG_FILE, read_config
 
 METRICS = "metrics.csv"
 RUN_FILES = (CONFIG_FILE, METRICS)
-"""What makes a directory that of a run."""
+"""Files that every run's directory holds."""
 RESULTS = "results.json"
 _CHOICES = "choices"
 _OF_MESSAGES = ("bytes", "bits", "sqnr", "retransmitted")

@@ -64,7 +64,7 @@ def missing(runs: Sequence[Run], where: Settings, expects: Settings) -> list[str
         one = tuple((value,) for value in values)
         if not any(fits(run, dict(zip(keys, one, strict=True))) for run in runs):
             absent.append(one)
-    for i in reversed(range(len(keys))):  # what differs in one key only is one sweep
+    for i in reversed(range(len(keys))):  # runs that differ in one key only are one sweep
         alike: dict[tuple[tuple[str, ...], ...], tuple[str, ...]] = {}
         for one in absent:
             others = (*one[:i], *one[i + 1 :])
@@ -94,7 +94,7 @@ def _same(one: str, other: str) -> bool:
 
 
 _OF_THE_MACHINE = ("dataset.root", "device", "engine", "experiment")
-"""What follows from the machine, or from other settings: a run's engine is what `auto` stands for in it."""
+"""Keys that follow from the machine or from other settings: `engine=auto` is recorded as what it chose."""
 
 
 def at_defaults(runs: Sequence[Run], named: Collection[str]) -> list[Run]:

@@ -76,7 +76,7 @@ def thread_counts() -> tuple[str, ...]:
 
 
 _beside: list[Forker] = []
-"""What forks for this process's jobs; kept from job to job."""
+"""The forker of this process's jobs, kept from job to job; empty until the first job."""
 
 
 def _forker(environment: Mapping[str, str]) -> Forker:

@@ -59,7 +59,7 @@ class Client(Task):
         if int(server.rpartition(":")[2]) == 0:
             raise UserError("transport.server", server, "must end in the port that the server listens at")
         if tls is not None:
-            tls.channel_credentials()  # of a client
+            tls.channel_credentials()  # refuses a server's certificate
         number = tls.client if tls is not None else client.id
         if number is None:
             raise UserError("client.id", None, "needed where no certificate says it: a whole number from 0")

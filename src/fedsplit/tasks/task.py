@@ -2,7 +2,7 @@
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -22,17 +22,20 @@ class Task(ABC):
     """Keys, and all below them, that may be given beside it; None allows all. Where it may take a run, only
     with `run=` others may not: they are the run's."""
     models_of_run: ClassVar[Literal["refused", "taken", "needed"]] = "taken"
-    """Whether `run=` may name a run whose trained models it takes, or must."""
+    """Use of `run=`, which names a run whose trained models are loaded: refused, allowed or required."""
     swept: ClassVar[bool] = True
-    """Whether it leaves a `results.json` in its directory, by which a sweep can collect it."""
+    """True if it writes a `results.json` into its directory, which sweeps collect."""
+    gathered: ClassVar[str | None] = None
+    """CSV file that it writes last of all, below its directory, and whose rows a sweep gathers; None where
+    `results.json` is the last."""
     joins: ClassVar[bool] = False
-    """Whether it takes part in a run of another machine, where the data set is chosen."""
+    """True if it takes part in a run of another machine, where the data set is chosen."""
     deploys: ClassVar[bool] = False
-    """Whether `precision` names one or more precisions of deployed client models, not that of training."""
+    """True if `precision` names one or more precisions of deployed client models, not that of training."""
     counts_rounds: ClassVar[bool] = False
-    """Whether it trains `rounds` rounds."""
+    """True if it trains for `rounds` rounds."""
     announces: ClassVar[str] = "{task}: {model} on {dataset}"
-    """What a terminal shows at its start: names of groups in braces stand for their choices."""
+    """Headline in a terminal at its start: names of groups in braces stand for their choices."""
 
     @abstractmethod
     def run(self, config: RunConfig, directory: Path) -> None:
@@ -45,6 +48,26 @@ class Task(ABC):
             UserError: something asked for cannot be.
             RunFailed: the run could not be carried to its end.
         """
+
+    def follow(self, config: RunConfig, directory: Path) -> None:
+        """Do what follows the rounds of a run that was gone on with to its end; nothing by default.
+
+        Args:
+            config: of the run, as it was gone on with.
+            directory: of the run.
+
+        Raises:
+            UserError: something asked for cannot be.
+        """
+        return
+
+    def show_gathered(self, rows: Sequence[Mapping[str, str]]) -> None:
+        """Print the rows that a sweep gathered of its jobs; nothing by default.
+
+        Args:
+            rows: cells by column, those of the job's own overrides first.
+        """
+        return
 
 
 def perform(directory: Path, config: RunConfig) -> None:
@@ -84,4 +107,5 @@ def go_on(directory: Path, changes: Mapping[str, object]) -> None:
         print(f"going on with {shown(directory)}", flush=True)
     from fedsplit.training.resume import resume  # noqa: PLC0415  (heavy: only after the line above)
 
-    resume(directory, changes)
+    config = resume(directory, changes)
+    config.task.build(Task).follow(config, directory)

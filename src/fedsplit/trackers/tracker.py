@@ -12,7 +12,7 @@ from typing_extensions import override
 from fedsplit.errors import first_line
 
 Row: TypeAlias = Mapping[str, object]
-"""Of `metrics.csv`, by column; None is an empty cell."""
+"""Row of `metrics.csv`, by column; None is an empty cell."""
 
 
 class Tracker(ABC):

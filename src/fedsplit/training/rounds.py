@@ -32,9 +32,9 @@ class Rounds:
         self._algorithm, self._transport, self._ledger = parts.algorithm, parts.transport, parts.ledger
         self.privacy = PrivacyRecord(parts)
         self.phase = "training"
-        """What is done now."""
+        """Current phase of the round, as progress shows it."""
         self.began = time.monotonic()
-        """When the round began."""
+        """Time at which the round began, in seconds of `time.monotonic`."""
         self._samples, self._read = 0, 0
         self.changed: set[int] = set()
         """Clients whose state may differ from that in the last checkpoint."""
@@ -137,7 +137,7 @@ class Rounds:
     def _gradient_error(self, t: int, cohort: Collection[int]) -> float | None:
         if not self._config.evaluation.measure_gradient_error:
             return None
-        with torch.random.fork_rng(devices=[]):  # what dropout is seeded with stays in here
+        with torch.random.fork_rng(devices=[]):  # seeds of dropout stay in here
             return self._algorithm.gradient_error(t, cohort)
 
     def _simulated_seconds(self, t: int, before: Sequence[Record]) -> float | None:

@@ -134,7 +134,7 @@ class CodedCohort(Cohort):
             self._wire.tally.message("down", kind, client, coded, step)
             yield client, coded
         if shared is not None:
-            first = min(shared.receivers)  # which is sent no gradient of its own
+            first = min(shared.receivers)  # a client that is sent no gradient of its own
             seed = rounding_seed(self._seed, of, first, self._wire.round, step)
             with sent_as(kind, None):
                 coded = coded_tensor(shared.shared, codec, seed, packs=self._wire.packs)

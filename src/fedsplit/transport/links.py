@@ -21,14 +21,14 @@ KIND_OF: dict[Part, Kind] = {
     "full": "full_weights",
     "control": "control_variates",
 }
-"""How the weights of a part are counted."""
+"""Kind of bytes under which the weights of each part are counted."""
 COUNTED_AS: dict[TensorKind, Kind] = {
     "smashed": "smashed",
     "cut_gradient": "cut_gradient",
     "trunk_output": "smashed",
     "trunk_gradient": "cut_gradient",
 }
-"""How a tensor is counted: at a second cut activations go down, and gradients up."""
+"""Kind of bytes under which each tensor is counted: at a second cut activations go down, and gradients up."""
 
 
 def weights_seed(seed: int, direction: Direction, part: Part, client: int, round: int) -> int:

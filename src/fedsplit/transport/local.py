@@ -51,7 +51,7 @@ class LocalTransport(Transport):
     def run_round(
         self, t: int, clients: Collection[int], train: Callable[[Cohort], Result], servers: Stateful
     ) -> Result:
-        with torch.random.fork_rng(devices=[]):  # what dropout is seeded with stays in here
+        with torch.random.fork_rng(devices=[]):  # seeds of dropout stay in here
             cohort = self.cohort(t, clients)
             result = train(cohort)
             cohort.settle()

@@ -95,7 +95,7 @@ class Member:
 
 
 BuildRun: TypeAlias = Callable[[RunConfig, Member], RunSetting]
-"""Makes what the process of one client needs of a run, from its configuration and what it is told."""
+"""Function that builds what one client's process needs of a run, from its configuration and membership."""
 
 
 class Transport(ABC):
@@ -108,7 +108,7 @@ class Transport(ABC):
     client_seconds: float = 0.0
     """Seconds spent in clients' verbs; the round loop sets it back."""
     restored: bool = False
-    """Whether the round that was interrupted last left the servers as they were before it."""
+    """True if the servers are again as they were before the round that was interrupted last."""
     downlinks: dict[Part, Downlink]
     """The server's end of the ways that weights take, by part."""
     left_out: Sequence[int] = ()

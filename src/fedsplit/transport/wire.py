@@ -13,7 +13,7 @@ from fedsplit.state.weights import Weights
 from fedsplit.transport.tally import Tally
 
 CodedGradients: TypeAlias = StackedGradients | Iterable[tuple[int, Coded]]
-"""What goes down by client, each coded when it is asked for; stacks where nothing is done to them."""
+"""Cut gradients to each client, encoded when they are read; uncoded stacks where no codec is at work."""
 
 
 class Wire(ABC):
@@ -27,7 +27,7 @@ class Wire(ABC):
     """
 
     packs: ClassVar[bool]
-    """Whether messages are made of what goes down; else only what clients would decode."""
+    """True if gradients to clients are packed into messages; otherwise only decoded values are computed."""
 
     def __init__(self, round: int, tally: Tally) -> None:
         self.round, self.tally = round, tally

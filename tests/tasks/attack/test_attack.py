@@ -20,7 +20,7 @@ from fedsplit.tasks.attack.victim import AttackedRun
 from tests.conftest import TINY, Configure
 
 ATTACKERS = ("mean", "linear", "decoder", "labels", "updates", "hijack")
-"""That the tests of this folder run."""
+"""Attackers that the tests of this folder run."""
 ASKED = (
     "task.known=40",
     "task.targets=20",

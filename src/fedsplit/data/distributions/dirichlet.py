@@ -75,7 +75,7 @@ class Dirichlet(Distribution):
             if self.self_balancing:
                 open_to = held < len(labels) / num_clients  # never none: not all samples are divided yet
                 wanted = shares * open_to
-                # Of a small alpha a single client may want all of a class, and have its share already.
+                # With a small alpha a single client may want all of a class, and have its share already.
                 shares = wanted / wanted.sum() if wanted.sum() > 0 else open_to / open_to.sum()
             ends = np.round(np.cumsum(shares)[:-1] * len(members)).astype(np.int64)
             sizes = np.diff(ends, prepend=0, append=len(members))
@@ -88,7 +88,7 @@ class Dirichlet(Distribution):
         """Clients of samples once those that are short have `min_samples`; there are enough samples."""
         sizes = np.bincount(clients, minlength=num_clients)
         lacking = np.maximum(self.min_samples - sizes, 0)
-        # Of each client a drawn min_samples stay; of the others, as many as are lacking are drawn.
+        # Each client keeps min_samples, drawn at random; as many as are lacking are drawn from the rest.
         order = draw.permutation(len(clients))
         order = order[np.argsort(clients[order], kind="stable")]
         rank = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)

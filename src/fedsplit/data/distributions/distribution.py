@@ -17,13 +17,13 @@ class Distribution(ABC):
     """
 
     by_owner: ClassVar[bool] = False
-    """Whether samples are divided by whose they are, and not by their class."""
+    """True if samples are divided by their owners, and not by their classes."""
     shifts_features: ClassVar[bool] = False
-    """Whether clients see images in ways of their own, see `seen_by`."""
+    """True if each client sees images transformed in its own way, see `seen_by`."""
     shares_samples: ClassVar[bool] = False
     """True if a sample may be of several clients: then there may be more clients than samples."""
     at_clients: ClassVar[bool] = False
-    """Whether clients bring their samples, and there is nothing to divide."""
+    """True if clients bring their own samples, so that there is nothing to divide."""
 
     @abstractmethod
     def split(self, labels: np.ndarray, num_clients: int, seed: int) -> Sequence[np.ndarray]:

@@ -25,7 +25,7 @@ class Pathological(Distribution):
         require_samples("shards_per_client", self.shards_per_client, len(labels), num_clients)
         shards = self.shards_per_client * num_clients
         draw = numpy_generator(seed, "distribution")
-        mixed = draw.permutation(len(labels))  # which samples of a class come first is chance
+        mixed = draw.permutation(len(labels))  # the order of samples within a class is random
         pieces = np.array_split(mixed[np.argsort(labels[mixed], kind="stable")], shards)
         dealt = draw.permutation(shards).reshape(num_clients, self.shards_per_client)
         return [np.concatenate([pieces[shard] for shard in hand]) for hand in dealt]

@@ -3,7 +3,7 @@
 AS_THEY_ARE = (
     "dataset=image_folder reads images as they are: FOLDER/train/<class>/* and FOLDER/test/<class>/*"
 )
-"""What there is for images of whatever origin."""
+"""Advice of error messages: the dataset that reads images of any origin."""
 _IDX = "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte"
 _EMNIST = "emnist-byclass-{train,test}-images-idx3-ubyte and -labels-idx1-ubyte"
 
@@ -21,4 +21,4 @@ ORIGINS = {
     "eurosat": "eurosat/2750/<class>/*.jpg, of EuroSAT.zip of "
     "https://huggingface.co/datasets/torchgeo/eurosat unpacked",
 }
-"""By name, what `dataset.root` must hold for torchvision to read it, and from where."""
+"""Files that `dataset.root` must hold for torchvision to read a dataset, and their source, by dataset."""

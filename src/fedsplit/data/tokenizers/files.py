@@ -14,7 +14,7 @@ from fedsplit.errors import first_line
 from fedsplit.files.bounded import MIB, Damaged, json_in, text
 
 _LARGEST_FILE = 64 * MIB
-"""Of a tokenizer; that of Gemma, with 256,000 tokens, has 33."""
+"""Most bytes of a tokenizer's file; Gemma's, with 256,000 tokens, has 33 MiB."""
 _MOST_TOKENS = 2**20
 _ENDS = (END, "<|end_of_text|>", "<|im_end|>", "</s>", "<eos>", "[SEP]")
 """Tokens that end a text, where a folder does not say which does."""

@@ -12,7 +12,7 @@ from fedsplit.errors import first_line
 from fedsplit.files.bounded import Damaged
 
 _SPLIT_DIGITS = {"smollm": True, "gpt-2": False, "default": False}
-"""Whether each digit is a token, by `tokenizer.ggml.pre`; other ways to split texts are not read here."""
+"""Supported values of `tokenizer.ggml.pre`; True where each digit is a token of its own."""
 
 
 def gguf_tokenizer(path: Path) -> Subwords:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 Build: TypeAlias = Callable[[], nn.Module]
-"""Makes the client model as its run's configuration names it, float32, with weights of any value."""
+"""Function that builds the client model of a run's configuration in float32, with weights of any value."""
 
 
 @dataclass(frozen=True)
@@ -85,11 +85,11 @@ class Backend(ABC):
     """
 
     calibrates = False
-    """Whether it must see samples."""
+    """True if `calibrate` must be called with samples before `convert`."""
     runs_any_code = False
-    """Whether it takes models that cannot be traced."""
+    """True if it also quantizes models that cannot be traced."""
     unquantized: tuple[str, ...] = ()
-    """Once converted: kinds of operations that stay in float32; empty where all are quantized."""
+    """Kinds of operations that stay in float32 after `convert`; empty if all are quantized."""
 
     @abstractmethod
     def prepare(self, module: nn.Module, example: Tensor) -> None:

@@ -129,7 +129,7 @@ class OperationGraph(nn.Module):
                 else:
                     try:
                         results[number] = step.result(results)
-                    except Exception as error:  # of many kinds, whatever an operation makes of its arguments
+                    except Exception as error:  # operations raise errors of many kinds on wrong arguments
                         reason = first_line(error)
                         name = self._written[number][0]
                         raise ValueError(f"step {number}, {name}: wrong arguments ({reason})") from error

@@ -17,13 +17,13 @@ from fedsplit.deployment.backends.graph_operations import ATEN, DECOMPOSED
 _PYTHON = {"getitem": operator.getitem, "add": operator.add, "sub": operator.sub, "mul": operator.mul}
 _KINDS = {"dtype": torch.dtype, "memory_format": torch.memory_format, "layout": torch.layout}
 _TEXT = re.compile(r"[A-Za-z_ ,.>-]{0,200}")
-"""Equations of sums, names of modes."""
+"""Texts that an operation may take: equations of `einsum`, names of modes."""
 _MOST_DEPTH = 4
 LARGEST_NUMBER = 2**53
 
 
 Argument: TypeAlias = Any
-"""Of an operation, or its result: a tensor, a plain value, or a list of such."""
+"""Argument or result of an operation: a tensor, a plain value, or a list of such."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ class OnnxFile(Deployed):
     """An ONNX graph from `x` to `z`; `scale` is None where `z` are no codes."""
 
     format: ClassVar[str]
-    """Its name in `deployment.json`, which says what runs it."""
+    """Name of the format in `deployment.json`, which says what runs the file."""
 
     def __init__(self, content: bytes, scale: float | None = None, zero_point: int = 0) -> None:
         self._content, self._scale, self._zero_point = content, scale, zero_point

@@ -18,7 +18,7 @@ from fedsplit.errors import UserError
 
 INPUT, OUTPUT = "x", "z"
 _ZEROS_BY_DEFAULT = {"DequantizeLinear": 2}
-"""Where an operator's zero point is among its inputs: zero where it is left out."""
+"""Position of the zero point among an operator's inputs; where it is left out it is zero."""
 
 
 def exported(module: nn.Module, example: Tensor) -> ModelProto:
@@ -121,9 +121,9 @@ _MOVES = {
     *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Identity", "Cast", "Constant"),
     *("Shape", "Gather", "Concat", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice"),
 }
-"""Operators that compute nothing."""
+"""Operators that move or convert values and compute nothing."""
 _WHOLE = {"ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul", "QGemm"}
-"""Operators on whole numbers."""
+"""Operators that compute on whole numbers (int8)."""
 
 
 def float_operators(graph: GraphProto, quantizable: Container[str]) -> Counter[str]:

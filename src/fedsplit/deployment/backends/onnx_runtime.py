@@ -29,7 +29,7 @@ class OnnxFloat(Backend):
     """Float32: what ONNX Runtime gains by itself."""
 
     runs: ClassVar[type[OnnxFile]] = OnnxSession
-    """What runs the graph."""
+    """Type of the file on disk, which runs the graph."""
 
     @override
     def prepare(self, module: nn.Module, example: Tensor) -> None:

@@ -41,7 +41,7 @@ class OpenVinoModel(OnnxFile):
         request = self._requests.get(x.shape)
         if request is None:
             request = self._requests[x.shape] = self._compiled(x.shape)
-        # of these inputs nothing is kept; the outputs are copied out of what the next run writes over
+        # inputs are not kept; outputs are copied out of memory that the next run overwrites
         z: np.ndarray = request.infer([x], share_inputs=True)[0]
         return z
 
@@ -53,7 +53,7 @@ class OpenVinoModel(OnnxFile):
             "NUM_STREAMS": 1,
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "ENABLE_CPU_PINNING": False,  # pinned, it waits where another process has that core
-            "INFERENCE_PRECISION_HINT": "f32",  # of what is not quantized; else bfloat16 on some processors
+            "INFERENCE_PRECISION_HINT": "f32",  # where not quantized; else bfloat16 on some processors
         }
         return _core().compile_model(model, "CPU", settings).create_infer_request()
 

@@ -20,7 +20,7 @@ from fedsplit.deployment.backends.graph_file import OperationGraph
 from fedsplit.deployment.calibration import check_batches
 from fedsplit.errors import UserError, first_line
 
-with quietly():  # of kernels for other machines
+with quietly():  # torchao warns of kernels for other machines
     import torchao.quantization.pt2e.quantizer.x86_inductor_quantizer as x86
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
@@ -174,7 +174,7 @@ def exported(module: nn.Module, example: Tensor) -> fx.GraphModule:
     shapes = ({0: torch.export.Dim("batch")},)
     try:
         program = torch.export.export(module, (example,), dynamic_shapes=shapes, strict=True)
-    except Exception as error:  # of many kinds, whatever dynamo stumbles over
+    except Exception as error:  # dynamo raises errors of many kinds
         reason = first_line(error)
         raise UserError("model", type(module).__name__, f"cannot be exported ({reason})") from error
     graph: fx.GraphModule = program.module()

@@ -14,7 +14,7 @@ from fedsplit.models.rounding.fake_quantization import FakeQuantizedActivations
 from fedsplit.models.rounding.int8_graph import int8_graph
 
 Deploy: TypeAlias = Callable[[nn.Module, Tensor], Deployed]
-"""Makes what a device runs of a graph that computes in whole numbers, and an example of its inputs."""
+"""Function that makes a deployed model from a graph of whole numbers and an example of its inputs."""
 
 
 def _onnx() -> Deploy:
@@ -43,7 +43,7 @@ _RUNTIMES: Mapping[Int8Backend, Callable[[], Deploy]] = {
     "pt2e": partial(_pt2e, compiled=False),
     "pt2e_compiled": partial(_pt2e, compiled=True),
 }
-"""Each imports what an extra of its own brings."""
+"""Functions that import a runtime, each an extra of its own, and return how it deploys."""
 
 
 class TrainedInt8(Backend):

@@ -34,7 +34,7 @@ class Operation(ABC):
     def __init__(self, weights: Mapping[str, Tensor], layer: Any = None) -> None:
         self.weights, self.layer = weights, layer
         self.changes: dict[str, Tensor] = {}
-        """How the gradients of its weights change, by the same names; see `pull_change`."""
+        """Changes of the gradients of its weights, by the weights' names; see `pull_change`."""
 
     @abstractmethod
     def value(self, *inputs: Tensor) -> Tensor:

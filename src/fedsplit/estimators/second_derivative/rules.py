@@ -25,7 +25,7 @@ from fedsplit.estimators.second_derivative.layers import (
 from fedsplit.estimators.second_derivative.operation import Operation, UnsupportedError
 
 Rule: TypeAlias = Callable[[Mapping[str, Tensor], Tensor], Operation]
-"""Makes an operation with its weights, for such a (first) input."""
+"""Function that makes an operation from its weights and its (first) input."""
 
 
 def _always(module: object) -> bool:
@@ -44,7 +44,7 @@ _MODULES: dict[type[nn.Module], tuple[type[Operation], Callable[[Any], bool]]] =
     nn.AvgPool2d: (AveragePool, _always),
     nn.MaxPool2d: (MaxPool, lambda m: not m.return_indices),
 }
-"""By exact type, as a subclass may compute anything: the operation, and whether it is that for a module."""
+"""Operation of each exact type of module (a subclass may compute anything), and a test of its settings."""
 
 _FUNCTIONS: dict[object, tuple[type[Operation], tuple[tuple[object, ...], ...]]] = {
     **dict.fromkeys((operator.add, operator.iadd, torch.add, "add", "add_"), (Sum, ((),))),
@@ -56,7 +56,7 @@ _FUNCTIONS: dict[object, tuple[type[Operation], tuple[tuple[object, ...], ...]]]
 
 _IN_PLACE = (operator.iadd, "add_", torch.relu_, "relu_")
 _VIEWS = (nn.Flatten, nn.Identity, nn.Dropout, torch.flatten, "flatten")
-"""What may give its input's own memory."""
+"""Modules and functions whose output may share its input's memory."""
 
 
 def rule_of(module: nn.Module, node: fx.Node) -> tuple[Rule, dict[str, str]]:

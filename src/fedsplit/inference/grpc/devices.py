@@ -79,7 +79,7 @@ class Devices(Meeting[DeviceSession]):
         self._wait_s, self._failure, self._words = wait_s, failure, words
         self._number = 0
 
-    # Of streams
+    # Called by streams, from their threads
 
     @override
     def attach(self, link: Link, hello: pb.Hello, joins: pb.Deployed) -> None:
@@ -153,7 +153,7 @@ class Devices(Meeting[DeviceSession]):
             raise Corrupt(f"{content} came in place of {session.awaits}")
         return session
 
-    # Of the study
+    # Called by the study
 
     def wait_for(self, device: int) -> pb.Deployed:
         """Until a device is here; what it runs; `RunFailed` where it did not come in time, or never will."""
@@ -232,7 +232,7 @@ def check_measured(measured: pb.Measured, terms: int) -> None:
 
 
 _ATTEMPTS = 3
-"""At one request: a stream may break, but not again and again."""
+"""Most attempts at one request: a stream may break, but not again and again."""
 
 
 class GrpcDevice(Device):

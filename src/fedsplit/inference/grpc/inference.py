@@ -31,7 +31,7 @@ class SpawnedDevice:
         self._number, self._fork, self._log = number, fork, log
 
     def __exit__(self, *raised: object) -> None:
-        with suppress(TimeoutError):  # what forked it ends it
+        with suppress(TimeoutError):  # the process that forked it ends it
             self._fork.ended.result(_GRACE_S if raised[0] is None else 0.1)
 
     @property

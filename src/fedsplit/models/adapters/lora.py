@@ -17,7 +17,7 @@ from fedsplit.models.adapters.adapter import Adapter
 from fedsplit.state.weights import Weights
 
 _NAME = "default"
-"""Of an adapter, in PEFT; a part of the names of its parameters, and not of those in files."""
+"""Name of the adapter in PEFT, which is part of its parameters' names in memory, but not in files."""
 
 
 class Lora(Adapter):

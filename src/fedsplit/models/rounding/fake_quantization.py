@@ -17,7 +17,7 @@ from fedsplit.quant.weight_grid import QuantizedWeights, WeightBits, quantized_w
 LARGEST_CODE = 255
 """Activations are unsigned: processors multiply them with signed weights."""
 _MOMENTUM = 0.01
-"""Of one more batch in a range, once there were a hundred; until then a range is the mean over batches."""
+"""Weight of a new batch in a range after a hundred batches; until then a range is the mean over batches."""
 
 
 def fake_quantized_weight(weight: Tensor, bits: WeightBits) -> Tensor:

@@ -101,7 +101,7 @@ def _replace(
     """Let a layer decode weights, and a batch normalisation that only follows it be part of it."""
     user = next(iter(node.users))
     norm = module.get_submodule(str(user.target)) if is_folded(module, user) else None
-    name = f"int8_{node.name}"  # of the operation: layers that are used twice may be folded differently
+    name = f"int8_{node.name}"  # named after the operation: layers used twice may be folded differently
     assert norm is None or isinstance(norm, nn.BatchNorm2d)
     module.add_submodule(name, _Int8Layer(layer, norm, grid))
     node.target = name
@@ -129,7 +129,7 @@ class _Int8Layer(nn.Module):
         factor, bias = _folded(norm, layer)
         values = weights.values * along_channels(factor, weights.codes)
         scales = (weights.scale * factor.abs()).clamp_min(SMALLEST)
-        if grid is not None and bias is not None:  # of channels that are next to nothing beside their bias
+        if grid is not None and bias is not None:  # channels that are next to nothing beside their bias
             scales = scales.maximum(bias.abs() / (_LARGEST_BIAS * grid.scale))
         self.register_buffer("codes", (values / along_channels(scales, values)).round().to(torch.int8))
         self.register_buffer("scales", scales)

@@ -26,7 +26,7 @@ from fedsplit.models.splitting.cuts import evaluating
 from fedsplit.quant.weight_grid import WeightBits
 
 RANGES = "activation_ranges"
-"""Where a state dict holds the ranges of activations: `activation_ranges.<operation>.running_min`, ..."""
+"""Prefix of the ranges of activations in a state dict: `activation_ranges.<operation>.running_min`, ..."""
 
 _CLAMPS = (nn.ReLU, nn.ReLU6, nn.Hardtanh, F.relu, F.relu6, F.hardtanh, torch.relu, "relu", "relu_")
 """Merged with the operation before them when a model is deployed."""

@@ -53,7 +53,7 @@ class Cuts(Mapping[str, Cut]):
 
     def __init__(self, module: nn.Module, example: Tensor) -> None:
         self.modes = modes_of(module)
-        """What the module's own `train` does."""
+        """Training modes that the module's own `train` sets."""
         self.module, self.nodes = module, traced(module)
         _propagate(module, self.nodes, example)
         held = _Held(module, self.nodes)
@@ -122,7 +122,7 @@ NOTHING_LEARNS_AFTER = "nothing after it learns"
 def _propagate(module: nn.Module, nodes: Sequence[fx.Node], example: Tensor) -> None:
     """Note the shape of every value at its node."""
     with evaluating(module):
-        module(example)  # what does not fit is told in torch's words, and not in a tracer's
+        module(example)  # a sample that does not fit gives torch's error, not a tracer's
         ShapeProp(fx.GraphModule(module, nodes[0].graph)).propagate(example)
 
 

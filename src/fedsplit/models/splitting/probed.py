@@ -65,7 +65,7 @@ class ProbedCuts(Mapping[str, ProbedCut]):
         inputs = probes(example)
         self._first, self._second = (probe(module, x) for x in inputs)
         self.operations = self._first[""].ends[-1]
-        """Events of a pass."""
+        """Number of events that a pass consists of."""
         ends = sorted((calls.ends[-1], name) for name, calls in self._first.items() if self._may_be(name))
         self._cuts = {name: ProbedCut(name, end, self._obstacle(name)) for end, name in ends}
 

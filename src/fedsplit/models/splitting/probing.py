@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fedsplit.models.splitting.cuts import evaluating
 
 _LENGTHS, _SAMPLES = (7, 5), (2, 3)
-"""Of the two probes: primes, so that products of them tell what a dimension is made of."""
+"""Lengths and samples of the two probes: primes, whose products tell the factors of a dimension."""
 
 
 @dataclass

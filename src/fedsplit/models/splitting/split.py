@@ -256,7 +256,7 @@ def _freeze_unreached(parts: SplitModel, example: Tensor) -> None:
             half.train()
             inputs = inputs.detach()
             if inputs.is_floating_point():
-                inputs = inputs.requires_grad_().clone()  # which may be written to
+                inputs = inputs.requires_grad_().clone()  # a clone may be written to in place
             output = half(inputs)
             reached: Sequence[Tensor | None] = [None] * len(trained)
             if output.requires_grad and trained:
@@ -278,7 +278,7 @@ def _assert_equal(module: nn.Module, parts: SplitModel, example: Tensor, *, pack
         halves = example
         for part in parts.modules:
             halves = part(halves)
-    # What was packed comes out in another memory format, in which other kernels may run. Untrained networks
+    # Packed tensors come out in another memory format, in which other kernels may run. Untrained networks
     # of a thousand layers overflow.
     far = (1e-4, 1e-5) if packed else (0.0, 0.0)
     equal = torch.allclose(whole, halves, *far, equal_nan=True)

@@ -102,7 +102,7 @@ def _head_at_some_positions(model: nn.Module) -> str | None:
         try:
             with _taking(model.get_submodule(name), at):
                 some = model(tokens)
-        except (RuntimeError, IndexError):  # what is behind the head needs all positions
+        except (RuntimeError, IndexError):  # layers behind the head need all positions
             return None
     return name if some.shape == every.shape and torch.allclose(some, every, 1e-4, 1e-5) else None
 

@@ -6,7 +6,7 @@ from fedsplit.network.timelines.timeline import Round, Timeline
 from fedsplit.recording.ledger import Kind
 
 WEIGHTS: tuple[Kind, ...] = ("full_weights", "client_weights", "control_variates")
-"""What travels as one message, as far as there is any of it."""
+"""Kinds of weights that travel together as one message."""
 
 
 class FedAvgTimeline(Timeline):

@@ -50,7 +50,7 @@ class SpreadEngine(Engine):
         self._here: State = {}
         """States, by client, that no worker was given yet."""
         self._owed: list[PendingAnswer] = []
-        """What was asked for and gives nothing."""
+        """Pending answers of workers that carry no result, but may carry an error."""
 
     @property
     def summary(self) -> ClusterSummary:

@@ -70,7 +70,7 @@ class SpreadWorker:
 
     def answer(self, verb: str, *arguments: Any) -> Any:
         """Do what is asked for."""
-        with torch.random.fork_rng(devices=[]):  # what dropout is seeded with stays in here
+        with torch.random.fork_rng(devices=[]):  # seeds of dropout stay in here
             return self._verbs[verb](*arguments)
 
     def form(self, units: Sequence[Sequence[int]], states: State) -> None:

@@ -135,7 +135,7 @@ class AffineRows:
             )
         if stride == 1:
             return chosen
-        # what was not looked at may lie far outside
+        # values outside the sample may lie far outside
         errors = [self._squared_error(rows, *each, full[0]) for each in (full, chosen)]
         return self._better(full, errors[0], chosen, errors[1])[0]
 

@@ -21,7 +21,7 @@ Source: J. Max, "Quantizing for Minimum Distortion", 1960, table II.
 """
 _MOST_BITS = len(_DISTORTION) - 1
 ALLOCATED_BITS = range(1, _MOST_BITS + 1)
-"""What a channel can have, beside none."""
+"""Bits per value that a channel can have, apart from none."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from fedsplit.quant.message import Corrupt, expect
 from fedsplit.quant.scales import ScaleType, pack_values, rounded_up, scale_bytes, unpack_scales
 
 _LARGEST = 448.0
-"""Of e4m3 (four bits of exponent, three of mantissa, no infinity); its smallest step is 2^-9."""
+"""Largest value of e4m3 (4 bits of exponent, 3 of mantissa, no infinity); its smallest step is 2^-9."""
 
 
 @dataclass(frozen=True)

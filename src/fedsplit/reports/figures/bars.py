@@ -32,9 +32,9 @@ _KINDS = (
     *("smashed", "cut_gradient", "client_weights", "auxiliary_weights", "full_weights", "labels"),
     *("clients", "server", "evaluate"),
 )
-"""In the order of stacking; what is not among them comes last."""
+"""Parts of a bar in the order of stacking; all others come after them."""
 _COLOURS = dict(zip(_KINDS, (*OKABE_ITO[:6], *OKABE_ITO[:3]), strict=True))
-_THIN = 0.003  # of the longest bar: what is thinner cannot be seen
+_THIN = 0.003  # share of the longest bar, below which a part cannot be seen
 
 
 @dataclass(frozen=True)

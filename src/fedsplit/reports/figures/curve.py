@@ -195,7 +195,7 @@ def _stack(axes: "Axes", texts: Sequence[object]) -> None:
     figure = axes.get_figure(root=True)
     assert figure is not None
     figure.draw_without_rendering()
-    ends: list[float] = []  # of the texts on each level, in pixels
+    ends: list[float] = []  # right ends of the texts on each level, in pixels
     for text in texts:
         box = text.get_window_extent()  # type: ignore[attr-defined]
         level = next((i for i, end in enumerate(ends) if box.x0 > end + 4), len(ends))

@@ -17,7 +17,7 @@ Part = TypeVar("Part")
 
 
 Series: TypeAlias = tuple[str, str]
-"""What a series is told apart by: what its colour stands for, and its other settings (may be empty)."""
+"""Identity of a series: the value that its colour stands for, and its other settings (may be empty)."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class FigureType(ABC, Generic[Data]):
     """
 
     summary: ClassVar[str]
-    """What is drawn, in a line."""
+    """One line that says what the figure shows."""
     limits: ClassVar[SeriesLimits] = SeriesLimits(series=10, settings=6)
-    """What can be told apart in it."""
+    """Most series and settings that a reader can tell apart in it."""
     coloured: ClassVar[bool] = True
-    """Whether colours tell its parts apart; else their labels do."""
+    """True if colours tell its parts apart; otherwise labels do."""
 
     @property
     def name(self) -> str:

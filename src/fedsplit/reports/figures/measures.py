@@ -11,7 +11,7 @@ from fedsplit.recording.text_scores import SCORE_TITLES
 from fedsplit.reports.runs import Run
 
 Progress: TypeAlias = Literal["round", "load", "simulated_seconds", "seconds"]
-"""What a run has used up: rounds, MB (10^6 bytes), seconds on the simulated network, seconds."""
+"""Quantity that a run uses up: rounds, MB (10^6 bytes), seconds on the simulated network, seconds."""
 _PROGRESS: tuple[str, ...] = get_args(Progress)
 _MOMENT = re.compile(rf"final|best|({'|'.join(_PROGRESS)}):(\d+(?:\.\d+)?)")
 Moment: TypeAlias = Annotated[
@@ -21,7 +21,7 @@ Moment: TypeAlias = Annotated[
         lambda value: _MOMENT.fullmatch(value) is not None,
     ),
 ]
-"""When a metric is read: at the last evaluation, at the best, or at the last within a budget."""
+"""Evaluation at which a metric is read: the last, the best, or the last within a budget."""
 
 _SHORT = {"accuracy": "test_accuracy", "loss": "test_loss", "perplexity": "test_perplexity"}
 AXIS_LABELS: Mapping[str, str] = {
@@ -40,7 +40,7 @@ AXIS_LABELS: Mapping[str, str] = {
     "gradient_error": "Relative error of estimates",
     **SCORE_TITLES,
 }
-"""Of axes, by what is on them; all else goes by its column's name."""
+"""Labels of axes, by quantity; a quantity without one is labelled with its column's name."""
 
 
 def column(y: str) -> str:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_SIZES = (3.5, 9.0)  # of the smallest and of the largest marker, in points
+_SIZES = (3.5, 9.0)  # sizes of the smallest and the largest marker, in points
 _MOST_SIZES = 6
 
 
@@ -124,7 +124,7 @@ class Scatter(FigureType[Sequence[Spot]]):
                 markersize=sizes[spot.size],
                 markeredgewidth=0.8,
                 **look.of_markers
-                | ({"markeredgecolor": "white"} if look.fill == "full" else {}),  # of those below
+                | ({"markeredgecolor": "white"} if look.fill == "full" else {}),  # apart from those below
             )
         tidy(axes, axis_label(self.x), axis_label(column(self.y)))
         for axis in self.log:

@@ -52,7 +52,7 @@ def _bits(run: Run) -> float:
 
 _WIDE = 5  # greatest over least, from which on a scale is logarithmic
 _MOST_TICKS = 8
-_DODGE = 0.012  # of the axis, between what would stand on top of each other
+_DODGE = 0.012  # share of the axis between markers that would stand on top of each other
 
 
 @dataclass(frozen=True)

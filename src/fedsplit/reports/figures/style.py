@@ -43,9 +43,9 @@ PALETTE = (
 Places beyond these have the colours again, each with another marker.
 """
 _TURNS = 4
-"""How often colours are used in a figure of algorithms; of anything else, once."""
+"""Uses of each colour in a figure of algorithms; elsewhere a colour is used once."""
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#7F7F7F", "#000000")
-"""Of areas, which stand for no algorithm."""
+"""Colours of areas, which stand for no algorithm."""
 DASHES: tuple[str | tuple[float, tuple[float, ...]], ...] = (
     "-",
     (0, (4, 1.5)),
@@ -57,8 +57,8 @@ DASHES: tuple[str | tuple[float, tuple[float, ...]], ...] = (
 _IN_FILES = {"svg.hashsalt": "fedsplit", "pdf.fonttype": 42, "svg.fonttype": "path"}
 _Fill: TypeAlias = Literal["full", "none", "left", "bottom", "right", "top"]
 FILLS: tuple[_Fill, ...] = ("full", "none", "left", "bottom", "right", "top")
-"""Of markers, beside dashes."""
-_LEGEND_SHARE = 0.98  # of the width of a figure
+"""Fill styles of markers, which go with `DASHES`."""
+_LEGEND_SHARE = 0.98  # share of a figure's width
 _MOST_ON_LOAD_AXIS_IN_MB = 10_000
 _WIDE = 300  # greatest over least, from which on a logarithmic axis has ticks at powers of ten only
 

@@ -44,7 +44,7 @@ _PHRASES: Mapping[str, str] = {
     "transport": "over {}",
     "weight_bits": "{}-bit weights",
 }
-"""By the last part of a key; what is not here is told as the key's words and the value."""
+"""Wording of a setting, by the last part of its key; other settings are the key's words and the value."""
 _OFF = ("null", "none", "false", "quant=none", "transport=local")
 _PIECES = re.compile(r", (?![^\[]*\])")
 

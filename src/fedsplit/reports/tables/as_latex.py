@@ -10,7 +10,7 @@ from fedsplit.reports.tables.table import Shown, Table
 _SETTING = r">{\raggedright\arraybackslash}p{0.28\linewidth}"
 """Settings are as long as they are: they wrap, other names do not."""
 _TITLE_LETTERS = 11
-"""In a line of a column's title, which is then hardly wider than a mean and its deviation."""
+"""Most letters in a line of a column's title: hardly wider than a mean and its deviation."""
 _SPECIAL = {
     "\\": r"\textbackslash{}",
     "^": r"\textasciicircum{}",

@@ -53,7 +53,7 @@ def as_csv(table: Table) -> str:
 
 
 FORMATS: Mapping[str, Callable[[Table], str]] = {"md": as_markdown, "tex": as_latex, "csv": as_csv}
-"""By the ending of a file."""
+"""Formats of tables, by the ending of the file's name."""
 
 
 def table_files(table: Table) -> dict[str, bytes]:

@@ -12,7 +12,7 @@ from fedsplit.reports.runs import Run
 
 Better: TypeAlias = Literal["higher", "lower"]
 Amounts: TypeAlias = Callable[[Run], Sequence[float | None]]
-"""Of a run, what it has spent after each round."""
+"""Function from a run to the amount it has spent after each round."""
 
 
 @dataclass(frozen=True)
@@ -165,11 +165,11 @@ _MEASURES: Mapping[str, Callable[[Sequence[float]], list[Measure]]] = {
     ],
 }
 NAMES = tuple(_MEASURES)
-"""Of columns that a table can be asked for, those of `results.json`."""
+"""Names of the columns that a table can have, those of `results.json`."""
 TO_ACCURACY = {
     "bytes_to_accuracy": "load",
     "simulated_seconds_to_accuracy": "simulated_seconds",
     "seconds_to_accuracy": "seconds",
 }
-"""Those that need accuracies to be reached, and what they count."""
+"""Columns that need target accuracies, and the quantity that each counts until they are reached."""
 _UNUSUAL = {"seconds", "seconds_to_accuracy", "client_memory", "held", "rounds_run"}

@@ -216,7 +216,7 @@ def table_of(request: TableRequest, runs: Sequence[Run], *, name: str, title: st
     cells = [[_estimate(measure, group) for group in groups] for measure in wanted]
     if request.columns is None:
         means = [{cell.mean for cell in column if cell.mean is not None} for column in cells]
-        # what is neither good nor bad is worth a column only where rows differ
+        # a measure that is neither good nor bad is worth a column only where rows differ
         kept = [place for place, measure in enumerate(wanted) if measure.better or len(means[place]) > 1]
         wanted, cells = [wanted[place] for place in kept], [cells[place] for place in kept]
     rows = [

@@ -54,7 +54,7 @@ class Attacker(ABC):
 
     name: ClassVar[str]
     of_a_run: ClassVar[bool] = False
-    """Whether it attacks the run as it was trained, once, and not each way in which smashed data travel."""
+    """True if it attacks the run once, as it was trained, and not each way in which smashed data travel."""
 
     @abstractmethod
     def attack(self, scene: Scene) -> Iterator[Finding]:

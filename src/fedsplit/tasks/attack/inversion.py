@@ -33,7 +33,7 @@ class Inversion(Attacker):
     """Learns from exact smashed data of its own images, and then from what the server receives of them."""
 
     adapts: ClassVar[bool] = True
-    """Whether it makes a difference what it learns from."""
+    """True if its result depends on the smashed data that it learns from."""
 
     def __init__(self) -> None:
         self._learned: WeakKeyDictionary[Victim, Reconstruct] = WeakKeyDictionary()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # matplotlib is optional and slow to import
 
 _PICTURE, _LABELS = 0.64, 1.75  # inches: about the side of an image, and room for labels
 _DPI = 200
-_SIZES = (4.0, 11.0)  # of the markers of the fewest and of the most bytes, in points
+_SIZES = (4.0, 11.0)  # sizes of the markers of the fewest and the most bytes, in points
 
 
 def reconstruction_figure(originals: Tensor, rows: Sequence[AttackRow]) -> "Figure":

@@ -33,7 +33,7 @@ from fedsplit.transport.grpc.protocol.tls import (
 )
 
 AUTHORITY_DAYS = 3650
-"""How long a new authority is valid: what it issues should never outlive it."""
+"""Days that a new authority is valid: its certificates must not outlive it."""
 
 _CLOCKS_APART = timedelta(hours=1)  # a certificate is used at once, also where the clock is a little behind
 _USAGES = (

@@ -2,5 +2,5 @@
 
 import os
 
-# what gRPC's core tells on standard error is told in a line of ours, or is a stranger's doing
+# gRPC's core would write to standard error what a line of ours says, or what a stranger caused
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")

@@ -154,7 +154,7 @@ class TrainingClient(Dialler):
         if begins:
             _LOG.info("client %s: round %s", self.client, verb.head.identity.round)
         assert self._worker is not None
-        # what dropout is seeded with stays in here
+        # seeds of dropout stay in here
         with self._turn(), torch.random.fork_rng(devices=[]):
             return self._worker.answer(verb)
 

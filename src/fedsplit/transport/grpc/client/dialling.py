@@ -23,7 +23,7 @@ from fedsplit.transport.grpc.protocol.tls import Tls, is_loopback, parse_host
 from fedsplit.transport.transport import Member
 
 Outbox: TypeAlias = SimpleQueue[Parcel[pb.FromClient] | None]
-"""What goes to the server; None at the end."""
+"""Queue of messages to the server; None ends the stream."""
 Built = TypeVar("Built")
 
 _LOG = logging.getLogger("fedsplit.network")
@@ -57,7 +57,7 @@ class Dialler(ABC):
         self._memory_mb = who.get("memory_mb")
         self._instance = token_bytes(16)
         self.served = False
-        """Whether something was done on this stream: then the next one is dialled at once."""
+        """True if the server used this stream: if it breaks, the next one is dialled at once."""
 
     @abstractmethod
     def call(self, stub: federation_pb2_grpc.FederationStub) -> Any:
@@ -209,5 +209,5 @@ def _told(error: grpc.RpcError) -> str:
     code, details = getattr(error, "code", None), getattr(error, "details", None)
     if code is None or details is None:
         return "the stream broke"
-    # of a chain of causes the last is the one that a user can do something about
+    # the last of a chain of causes is the one that a user can do something about
     return f"{code().name.lower()}, {one_line(details() or 'no details').rpartition(': ')[2]}"

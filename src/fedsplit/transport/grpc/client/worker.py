@@ -79,7 +79,7 @@ class Worker:
         self.expectations = Expectations(run)
         self._stateless = run.config.client.stateless
         self._held: dict[Part, Weights] = {}
-        self._labels: Tensor | None = None  # of the batch whose cut gradient is waited for
+        self._labels: Tensor | None = None  # labels of the batch whose cut gradient is awaited
         self._seeds: Sequence[int] = ()
         self._seeds_of: tuple[int, int] | None = None  # round and step of these, until slopes come
         self._end = ClientEnd(run, packs=True)

@@ -22,7 +22,7 @@ PARTS: dict[Part, pb.Part] = {
     "full": pb.FULL,
     "control": pb.CONTROL,
 }
-"""Their numbers in the protocol."""
+"""Numbers of the parts in the protocol."""
 
 
 class Expectations:

@@ -15,7 +15,7 @@ from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 CHUNK = 1 << 20
 """Bytes of a chunk: far below gRPC's limit of 4 MiB a message, and so large that framing costs nothing."""
 VERSION = 1
-"""Of the protocol."""
+"""Version of the protocol, on which both sides must agree."""
 OPTIONS = (
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
@@ -28,11 +28,11 @@ OPTIONS = (
     ("grpc.max_receive_message_length", 2 * CHUNK),
     ("grpc.max_send_message_length", 2 * CHUNK),
 )
-"""Of channels and servers: whoever is silent for a quarter of a minute is gone."""
+"""Options of channels and servers: a peer that is silent for 15 seconds is gone."""
 
 _MOST_TOLD = 200
 
-# of bytes that are no message it would print a traceback, and a stream is only to end with them
+# for bytes that are no message it would print a traceback, where only the stream is to end
 logging.getLogger("grpc._common").setLevel(logging.CRITICAL)
 
 Frame = TypeVar("Frame", pb.FromServer, pb.FromClient)
@@ -158,7 +158,7 @@ TYPES = {
 }
 _NUMBERS = {dtype: number for number, dtype in TYPES.items()}
 _LARGEST = torch.finfo(torch.float32).max
-"""Nothing that is rounded on its way is larger."""
+"""Largest magnitude of a value that is rounded on its way."""
 
 
 class Decodes(Protocol):
@@ -191,7 +191,7 @@ class Expected:
             raise Corrupt(f"{self.name!r} has {prod(self.shape)} values, not {tensor.values}")
         if tensor.size > self.codec.largest(self.shape, self.dtype):
             raise Corrupt(f"{tensor.size} bytes are more than {self.name!r} can take")
-        most = 4.0 * tensor.values * _LARGEST**2  # of a difference; sums of such energies stay finite too
+        most = 4.0 * tensor.values * _LARGEST**2  # a difference's energy; sums of these stay finite too
         if not all(0 <= energy <= most for energy in (tensor.signal, tensor.noise)):
             raise Corrupt(f"the energies of {self.name!r} are no energies")
 

@@ -45,7 +45,7 @@ GROUPS = (
     "defence",
     *(f"codec@{path}" for path in CODECS),
 )
-"""What a server decides for its clients; the other groups are each party's own."""
+"""Groups that a server decides for its clients; the other groups are each party's own."""
 OWN = (
     "device",
     "progress",
@@ -72,7 +72,7 @@ _CLASSES = ("model.auxiliary",)
 _CHOICE = re.compile(r"[A-Za-z0-9_]{1,100}")
 _KEY = re.compile(r"[A-Za-z0-9_.]{1,200}")
 _LONGEST = 4096
-"""Characters of a text."""
+"""Most characters of a text value."""
 
 
 _OF_ONES_OWN = "clients compose choices of their own: with transport=grpc make it a file of its group"
@@ -241,7 +241,7 @@ def configuration(plan: pb.Plan) -> RunConfig:
 Choices: TypeAlias = tuple[Path | None, *tuple[tuple[str, str], ...]]
 """The directory of the user's own choices, and the choices of a plan by group."""
 _COMPOSED: dict[Choices, RunConfig] = {}
-"""What this process has composed."""
+"""Configurations that this process has composed, by their choices."""
 _MOST_COMPOSED = 64
 
 

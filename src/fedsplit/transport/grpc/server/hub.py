@@ -25,7 +25,7 @@ Verb: TypeAlias = (
     | pb.UploadWeights
     | pb.Keep
 )
-"""What a client that trains is asked for."""
+"""Request to a client that trains."""
 AWAY_S = 15.0
 """Seconds after which a client that is not here is late, where no deadline says it."""
 

@@ -76,13 +76,13 @@ class Meeting(ABC, Generic[OwnSession]):
     """
 
     joins_with: ClassVar[str]
-    """What a client says once it is welcomed and has built its part."""
+    """Name of the message by which a welcomed client says that it has built its part."""
     for_others: ClassVar[str]
-    """What a client is told that has come for something else."""
+    """Refusal of a client that dialled in for something else."""
     called: ClassVar[str]
-    """What the log calls each: `client` or `device`."""
+    """Noun for a member in log lines: `client` or `device`."""
     expected: ClassVar[str]
-    """What one with another number is told, up to the numbers that there are."""
+    """Refusal of a member whose number is out of range; the range of numbers is added to it."""
 
     def __init__(self, run: bytes, sessions: Sequence[OwnSession]) -> None:
         self.run, self._sessions = run, sessions
