@@ -62,7 +62,7 @@ class Unknown(Tensor):
         kwargs = dict(kwargs or {})
         name = getattr(func, "__name__", "")
         first = next(each for each in _tensors((args, kwargs)) if isinstance(each, Unknown))
-        if func == Tensor.device.__get__:  # type: ignore[attr-defined]
+        if func == Tensor.device.__get__:
             return first.place
         if name in ("cpu", "cuda"):
             return first
