@@ -42,7 +42,7 @@ class Batches:
 
     @property
     def objective(self) -> Objective:
-        """What tells lengths and right answers from labels."""
+        """Objective of the data, which tells lengths and right answers from labels."""
         return self.data.dataset.objective
 
     def codes(self, padding: float = 0.0) -> DeviceCodes:

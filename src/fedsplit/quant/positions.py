@@ -46,5 +46,5 @@ class Positions:
 
 
 def real_positions(lengths: Tensor, longest: int) -> Tensor:
-    """Whether positions are real or padding, bool `(b, longest)`, of samples of `lengths (b,)`."""
+    """Mask of real positions, bool `(b, longest)`, of samples of `lengths (b,)`; false where padding is."""
     return torch.arange(longest, device=lengths.device) < lengths[:, None]

@@ -29,7 +29,7 @@ class ValuesElsewhere(RunFailed):
 
 
 class Unknown(Tensor):
-    """A tensor without values."""
+    """A tensor with a shape, a type and a device, and no values."""
 
     place: torch.device
     """The device that code is told."""
