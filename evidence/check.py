@@ -139,7 +139,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--images", default="datas/cifar10_jpeg", help="named in place of dataset.root")
     options = parser.parse_args(arguments)
     if options.add:
-        print(f"{add(*options.add, options.images)} runs")
+        sweep, folder = options.add
+        print(f"{add(sweep, folder, options.images)} runs")
         return 0
     try:
         told = compared(ROOT, write=options.write)
