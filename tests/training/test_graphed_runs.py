@@ -37,7 +37,7 @@ COVERED = [
     *((algorithm, "vectorized") for algorithm in ALGORITHMS if algorithm != "splitfed_v2"),
 ]
 IN_EVERY_RUN = [("splitfed_v1", "vectorized"), ("splitfed_v2", "sequential"), ("fsl_sage", "sequential")]
-"""Of what is compared with the bits of an eager run for all."""
+"""Runs that are compared in every way; all are compared with the bits of an eager one."""
 
 
 def normed(*, num_classes: int, channels: int, image_size: int, drop: float = 0.0) -> nn.Module:
