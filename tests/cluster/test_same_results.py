@@ -87,7 +87,7 @@ def in_one_process(settings: tuple[str, ...]) -> dict[str, object]:
 
 
 @pytest.mark.cover(1)
-@pytest.mark.parametrize("workers", [2, 1, 3])
+@pytest.mark.parametrize("workers", [1, 2, 3])
 @pytest.mark.parametrize("engine", ["sequential", "vectorized"])
 @pytest.mark.parametrize("quant", ["none", "int8", "thrifty"])
 @pytest.mark.parametrize("algorithm", long_but(lambda name: name not in SERVER_STEPS, SPREAD))
