@@ -150,6 +150,7 @@ class CudaRecorder:
         return outputs
 
     def capture(self, work: Callable[[], Outputs]) -> tuple[Outputs, Graph]:
+        """See `Recorder.capture`: into the pool that all graphs share."""
         graph = torch.cuda.CUDAGraph()
         try:
             with (

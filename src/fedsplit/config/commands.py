@@ -1,4 +1,4 @@
-"""This package's commands, as whoever started this process can type them again."""
+"""Commands of this package, written as the user who started this process can type them again."""
 
 import shlex
 import sys

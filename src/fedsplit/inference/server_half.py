@@ -34,6 +34,7 @@ class Answered:
 
     @property
     def checksum(self) -> int:
+        """CRC-32 of the logits, see `checksum` of this module."""
         return checksum(self.logits)
 
 

@@ -222,8 +222,9 @@ class Engine(ABC):
 
     @abstractmethod
     def state(self) -> State:
-        """State of every client that has any, by client: `{"body": ..., "head": ...}`, each from
-        `ModelState.state`.
+        """State of every client that has any, by client.
+
+        Each is `{"body": ..., "head": ...}`, with what `ModelState.state` gives.
         """
 
     @abstractmethod

@@ -25,8 +25,10 @@ _LOG = logging.getLogger("fedsplit")
 
 
 class RunDirectory:
-    """`config.yaml`, `class_counts.csv`, `run.log`, `metrics.csv`, `results.json`, `confusion.csv`,
-    `roc.csv`, `local_accuracy.csv`, and below one path also `model/`, `texts/` and `checkpoint/`.
+    """Directory of one run, with its files.
+
+    They are `config.yaml`, `class_counts.csv`, `run.log`, `metrics.csv`, `results.json`, `confusion.csv`,
+    `roc.csv`, `local_accuracy.csv`, and the folders `model/`, `texts/` and `checkpoint/`.
 
     While it is open, or once it is `claimed`, no other process can write to it.
     """

@@ -15,13 +15,20 @@ class Sent(Protocol):
     """A tensor on its way, `Coded` or announced: bytes of payload, and the rest as in `Traffic`."""
 
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """Bytes of payload."""
+
     @property
-    def values(self) -> int: ...
+    def values(self) -> int:
+        """Number of values in the tensor."""
+
     @property
-    def signal(self) -> float | Tensor: ...
+    def signal(self) -> float | Tensor:
+        """Sum of the squares of the values before coding."""
+
     @property
-    def noise(self) -> float | Tensor: ...
+    def noise(self) -> float | Tensor:
+        """Sum of the squares of the errors that coding made."""
 
 
 class Tally:

@@ -128,7 +128,7 @@ class Dialler(ABC):
         _LOG.info("client %s: not yet: %s", self.client, reason)
 
     def built(self, what: str, plan: pb.Plan, build: Callable[[RunConfig, Member], Built]) -> Built:
-        """This client's part of what a plan is of.
+        """Build this client's part of what a plan describes.
 
         Args:
             what: is built, for errors.
