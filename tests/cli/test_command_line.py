@@ -11,7 +11,7 @@ import pytest
 from fedsplit.cli.run import main
 from fedsplit.errors import UserError
 from fedsplit.recording.metrics import Record
-from fedsplit.tasks.task import announced
+from fedsplit.tasks.task import announcement
 from fedsplit.training.experiment import Experiment
 from tests.command_line import command_line, refusal
 from tests.conftest import TINY, Configure
@@ -389,7 +389,7 @@ def test_run_on_a_terminal_says_what_and_where_to_before_anything_heavy_is_impor
 
 def test_what_is_announced_is_the_task_its_subject_and_where_results_go(configured: Configure) -> None:
     def told(*overrides: str) -> str:
-        return announced(Path("saves/here"), configured(*overrides))
+        return announcement(Path("saves/here"), configured(*overrides))
 
     assert told("model=resnet20") == "fsl_sage: resnet20 on digits (iid), to saves/here"
     assert told("task=cuts", "dataset=cifar10") == "cuts: digits_cnn on cifar10"

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from fedsplit.cli.run import main
-from fedsplit.config.compose import composed, composing, plain
-from fedsplit.config.overrides import spelled_out
+from fedsplit.config.compose import compose_config, composing, plain
+from fedsplit.config.overrides import spell_out
 from fedsplit.config.settings import CODECS
 from fedsplit.errors import UserError
 from fedsplit.sweeps import grid
@@ -33,9 +33,9 @@ def target(config: dict[str, Any], path: str) -> str:
 
 def jobs(*arguments: str) -> list[dict[str, Any]]:
     """The configurations of the jobs of a sweep."""
-    overrides = [each for argument in arguments for each in spelled_out(argument)]
+    overrides = [each for argument in arguments for each in spell_out(argument)]
     with composing():
-        return [plain(composed(job)) for job in grid.jobs(overrides)]
+        return [plain(compose_config(job)) for job in grid.jobs(overrides)]
 
 
 def command(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -67,7 +67,7 @@ def rows(directory: Path) -> list[dict[str, str]]:
     ],
 )
 def test_codec_override_by_its_key_is_spelled_out_for_hydra(argument: str, expected: list[str]) -> None:
-    assert spelled_out(argument) == expected
+    assert spell_out(argument) == expected
 
 
 def test_default_configuration_codes_nothing(configured: Configure) -> None:

@@ -73,11 +73,11 @@ def test_file_pixels_chosen_from_others_are_those_of_the_chosen_files(
     stored: Callable[..., FilePixels], pixels: Tensor
 ) -> None:
     kept = torch.tensor([4, 30, 2, 9])
-    some = stored().chosen(kept)
+    some = stored().select(kept)
     assert some.shape == (4, SIDE, SIDE, 3)
     assert torch.equal(some[torch.tensor([3, 1])], pixels[torch.tensor([9, 30])])
     assert torch.equal(
-        some.chosen(torch.tensor([True, False, True, False]))[:2], pixels[torch.tensor([4, 2])]
+        some.select(torch.tensor([True, False, True, False]))[:2], pixels[torch.tensor([4, 2])]
     )
 
 
@@ -91,7 +91,7 @@ def _record_decoded_files(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         seen.append(file.stem)
         return decode(self, file, side)
 
-    monkeypatch.setattr(Decoder, "decoded", decoded)
+    monkeypatch.setattr(Decoder, "decode", decoded)
     return seen
 
 
@@ -129,7 +129,7 @@ def test_next_batch_is_decoded_while_the_current_batch_is_computed(
             reached.set()
         return decode(self, file, side)
 
-    monkeypatch.setattr(Decoder, "decoded", decoded)
+    monkeypatch.setattr(Decoder, "decode", decoded)
     labels = torch.zeros(FILES, dtype=torch.int64)
     batches = _batches(Images(stored(), labels), torch.arange(FILES), statistics=Images(pixels, labels))
     order = batches.indices[batches.permutations(0)[0]]
@@ -185,7 +185,7 @@ def test_client_views_of_images_apply_to_file_pixels_too(
     index = torch.tensor([30, 3, 12, 9, 24])
     expected = [pixels[30], pixels[3] // 2, pixels[12] // 3, pixels[9] // 2, pixels[24] // 3]
     assert torch.equal(images.pixels[index], torch.stack(expected))
-    kept = images.chosen(torch.tensor([12, 3]))
+    kept = images.select(torch.tensor([12, 3]))
     assert torch.equal(kept.pixels[0:2], torch.stack([pixels[12] // 3, pixels[3] // 2]))
 
 

@@ -187,7 +187,7 @@ def test_image_folder_read_again_takes_the_decoded_pixels_from_the_cache(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = _source(root).read()
-    monkeypatch.setattr(Decoder, "decoded", None)
+    monkeypatch.setattr(Decoder, "decode", None)
     for one, other in zip(first, _source(root).read(), strict=True):
         assert torch.equal(one.pixels, other.pixels)
         assert torch.equal(one.labels, other.labels)

@@ -74,14 +74,14 @@ def test_deployed_model_is_as_near_to_its_module_as_its_precision_says_and_the_s
     with torch.no_grad():
         exact = asked.module(x)
     z = model.run_quantized(x)
-    assert z.decoded().shape == exact.shape
-    assert sqnr(exact, z.decoded()) > (SQNR | LINEAR)[precision]
-    assert torch.equal(z.decoded(), model.run(x))
+    assert z.decode().shape == exact.shape
+    assert sqnr(exact, z.decode()) > (SQNR | LINEAR)[precision]
+    assert torch.equal(z.decode(), model.run(x))
     if z.scale is None:
         assert z.values.is_floating_point()
     else:
         by_hand = z.scale * (z.values.double() - z.zero_point)
-        assert torch.allclose(by_hand, z.decoded().double(), rtol=1e-6)
+        assert torch.allclose(by_hand, z.decode().double(), rtol=1e-6)
         assert z.size == exact.numel()  # a byte a value
     model.save(tmp_path / "model")
     loaded = storage.load(tmp_path / "model", asked.architecture.build)

@@ -81,7 +81,7 @@ def _start(parts: ClientParts, build_worker: BuildWorker, workers: Workers) -> N
 def _without_tests(data: Data) -> Data:
     dataset = data.dataset
     return replace(
-        data, dataset=replace(dataset, test=dataset.train.chosen(torch.arange(0))), local_test=None
+        data, dataset=replace(dataset, test=dataset.train.select(torch.arange(0))), local_test=None
     )
 
 

@@ -21,17 +21,17 @@ def build_defence(config: RunConfig, algorithm: type[Algorithm], rule: LocalRule
     defence = config.defence.build(Defence)
     choice = config.choice("defence")
     if (defence.releases or defence.adds_gradient) and algorithm.client_head == "server":
-        told = f"changes smashed data, and with {algorithm.__name__} no client sends any"
-        raise UserError("defence", choice, told)
+        message = f"changes smashed data, and with {algorithm.__name__} no client sends any"
+        raise UserError("defence", choice, message)
     if defence.releases and rule.answers_seeds:
-        told = f"guards smashed data, and slopes of {type(rule).__name__} are made from exact ones"
-        raise UserError("defence", choice, told)
+        message = f"guards smashed data, and slopes of {type(rule).__name__} are made from exact ones"
+        raise UserError("defence", choice, message)
     if (defence.releases or defence.perturbs_gradients) and config.splitting.tail_cut is not None:
-        told = "must be none with model.tail_cut: gradients of clients' tails leave them too, as they are"
-        raise UserError("defence", choice, told)
+        message = "must be none with model.tail_cut: gradients of clients' tails leave them too, as they are"
+        raise UserError("defence", choice, message)
     if (defence.adds_gradient or defence.perturbs_gradients) and not rule.differentiates:
-        told = f"changes gradients, and {type(rule).__name__} takes none"
-        raise UserError("defence", choice, told)
+        message = f"changes gradients, and {type(rule).__name__} takes none"
+        raise UserError("defence", choice, message)
     if defence.adds_gradient and not data.batch(1)[0].is_floating_point():
         raise UserError("defence", choice, "compares smashed data with inputs that are numbers, not tokens")
     return defence
@@ -67,8 +67,10 @@ def with_private_gradients(
     for module in (models.halves.client, head):
         for name, each in module.named_modules() if module is not None else ():
             if isinstance(each, nn.modules.batchnorm._BatchNorm):
-                told = f"needs samples that do not depend on each other, and {name} is batch normalisation: "
-                raise UserError("defence", choice, f"{told}model.norm=group replaces it")
+                message = (
+                    f"needs samples that do not depend on each other, and {name} is batch normalisation: "
+                )
+                raise UserError("defence", choice, f"{message}model.norm=group replaces it")
             if isinstance(each, nn.Dropout) and each.p > 0:
                 raise UserError("defence", choice, f"takes gradients again, and {name} would draw anew")
     settings = {

@@ -112,8 +112,8 @@ def build_clients(
     config = replace(config, computation=replace(config.computation, device=str(device)))
     apart = not config.transport.is_class(LocalTransport)
     if apart and (clients := config.population.num_clients) > _MOST_APART:
-        told = f"at most {_MOST_APART:,} with transport={config.choice('transport')}: each is a process"
-        raise UserError("num_clients", clients, told)
+        message = f"at most {_MOST_APART:,} with transport={config.choice('transport')}: each is a process"
+        raise UserError("num_clients", clients, message)
 
     data = given or build_data(config, device, member=member, apart=apart, sizes_only=sizes_only)
     schedule = build_schedule(config, data)
@@ -180,8 +180,8 @@ def build_schedule(config: RunConfig, data: Data) -> Schedule:
     if not schedule.counts_steps:
         return schedule
     if data.distribution.at_clients:
-        told = "must count rounds with distribution=own: local steps of other clients are not known"
-        raise UserError("scheduler", config.choice("scheduler"), told)
+        message = "must count rounds with distribution=own: local steps of other clients are not known"
+        raise UserError("scheduler", config.choice("scheduler"), message)
     batches = len(batch_slices(max(data.shards.sizes), config.training.batch_size))
     return schedule.in_rounds_of(batches * config.training.local_epochs)
 

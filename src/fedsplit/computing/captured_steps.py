@@ -161,6 +161,6 @@ class CudaRecorder:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            told = f"must be false: a step cannot be captured ({first_line(error)})"
-            raise UserError("cuda_graphs", True, told) from error
+            message = f"must be false: a step cannot be captured ({first_line(error)})"
+            raise UserError("cuda_graphs", True, message) from error
         return outputs, graph

@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from torch.func import functional_call, vmap
 
 from fedsplit.computing.computation import autocast, computed_type
-from fedsplit.computing.hooks import hooked
+from fedsplit.computing.hooks import describe_hook
 from fedsplit.computing.stacked_layers import Grouped, Stack, Value, by_rule, elementwise
 from fedsplit.computing.tracing import Tracer
 from fedsplit.errors import first_line
@@ -81,7 +81,7 @@ def obstacle_to_stacking(module: nn.Module, x: Tensor) -> str | None:
         module: the computation for one client, in training mode.
         x: a batch of its inputs.
     """
-    if found := hooked(module):
+    if found := describe_hook(module):
         return found
     two = {
         name: torch.stack([tensor.detach()] * 2).requires_grad_()

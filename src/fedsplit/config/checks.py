@@ -122,8 +122,8 @@ def _check_joined(group: str, node: object, own: Mapping[str, object]) -> None:
         if value is None and key in own_keys(group):
             continue  # a default of every model, which says nothing
         if key not in own:
-            told = f"is the server's to say; of this machine are {', '.join(own)}"
-            raise UserError(f"{group}.{key}", value, told)
+            message = f"is the server's to say; of this machine are {', '.join(own)}"
+            raise UserError(f"{group}.{key}", value, message)
         _check_value(f"{group}.{key}", value, own[key])
 
 
@@ -225,11 +225,11 @@ def _check_rounding(config: ConfigFields) -> None:
     qat, bits, computation = config.rounding.qat, config.rounding.weight_bits, config.computation
     asked = "qat=true" if qat else f"weight_bits={bits}"
     if qat and bits == 16:
-        told = "must be 8, 4, 2, 1 or null with qat=true: its layers compute in int8"
-        raise UserError("weight_bits", 16, told)
+        message = "must be 8, 4, 2, 1 or null with qat=true: its layers compute in int8"
+        raise UserError("weight_bits", 16, message)
     if computation.precision != "fp32":
-        told = f"must be fp32 with {asked}: others round it away"
-        raise UserError("precision", computation.precision, told)
+        message = f"must be fp32 with {asked}: others round it away"
+        raise UserError("precision", computation.precision, message)
     if config.engine.target == _VECTORIZED:
         raise UserError("engine", "vectorized", f"must be auto or sequential with {asked}")
     if computation.cuda_graphs:

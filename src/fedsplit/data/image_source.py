@@ -10,7 +10,7 @@ from typing_extensions import override
 from fedsplit.config.values import NonNegativeInt, PositiveInt
 from fedsplit.data.augmentation import Augmentation
 from fedsplit.data.dataset import Source
-from fedsplit.data.decoding import resized
+from fedsplit.data.decoding import resize_images
 from fedsplit.data.images import ImageDataset, Images
 from fedsplit.errors import UserError
 from fedsplit.machine.allowance import claim_images
@@ -108,12 +108,12 @@ class ImageSource(Source):
         num_classes = len(names) or int(train.labels.max()) + 1
 
         def prefix(images: Images, size: int | None, key: str) -> Images:
-            return images.chosen(class_balanced_prefix(images.labels, size, num_classes, key))
+            return images.select(class_balanced_prefix(images.labels, size, num_classes, key))
 
         def sized(images: Images) -> Images:
             if self.image_size is None or not isinstance(images.pixels, Tensor):
                 return images
-            return replace(images, pixels=resized(images.pixels, self.image_size))
+            return replace(images, pixels=resize_images(images.pixels, self.image_size))
 
         if self.validation is not None:
             train, test = self._held_out(train, num_classes)
@@ -138,6 +138,6 @@ class ImageSource(Source):
         held_out[len(train) - 1 - last] = True
         left = torch.bincount(train.labels[~held_out], minlength=num_classes)
         if not left.all():
-            told = f"fewer: no training image of class {int(left.argmin())} is left"
-            raise UserError("dataset.validation", self.validation, told)
-        return train.chosen(~held_out), train.chosen(held_out)
+            message = f"fewer: no training image of class {int(left.argmin())} is left"
+            raise UserError("dataset.validation", self.validation, message)
+        return train.select(~held_out), train.select(held_out)

@@ -109,10 +109,10 @@ class Images(Samples):
         )
 
     @override
-    def chosen(self, kept: Tensor) -> "Images":
+    def select(self, kept: Tensor) -> "Images":
         owners = None if self.owners is None else self.owners[kept]
         pixels = self.pixels
-        some = pixels.chosen(kept) if isinstance(pixels, FilePixels) else pixels[kept].contiguous()
+        some = pixels.select(kept) if isinstance(pixels, FilePixels) else pixels[kept].contiguous()
         return replace(self, pixels=some, labels=self.labels[kept], owners=owners)
 
     @override
@@ -234,7 +234,7 @@ class ImageDataset(Dataset):
 
     @override
     def scaled(self, seen: Tensor | None) -> Self:
-        images = self.train if seen is None else self.train.chosen(seen)
+        images = self.train if seen is None else self.train.select(seen)
         return self.normalised(Normalisation.of(images, torch.get_default_dtype()))
 
     def seen_by(self, shards: Sequence[np.ndarray], view: View) -> Self:

@@ -96,8 +96,8 @@ class LanguageSource(TextSource):
             else:
                 made.append(self._cut_up(text + end))
         if cut:
-            told = f"{cut} of {len(passages)} texts with a context are longer, and were cut"
-            note(f"dataset.context={self.context}: {told}")
+            message = f"{cut} of {len(passages)} texts with a context are longer, and were cut"
+            note(f"dataset.context={self.context}: {message}")
         return made
 
     @override

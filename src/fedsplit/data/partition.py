@@ -162,8 +162,8 @@ class Draws(Partition):
     @override
     def digest(self) -> str:
         """SHA-256 of what the draws follow from, and not of the draws themselves."""
-        told = f"drawn: {self._clients} of {self._each} of {self._samples} by {self._seed}"
-        return sha256(told.encode()).hexdigest()
+        message = f"drawn: {self._clients} of {self._each} of {self._samples} by {self._seed}"
+        return sha256(message.encode()).hexdigest()
 
     @override
     def __len__(self) -> int:

@@ -30,8 +30,8 @@ def calibration_batches(
     held = shards.indices
     if batches * batch_size > len(held):
         most = len(held) // batch_size
-        told = f"at most {most} with batches of {batch_size}: clients have {len(held)} training samples"
-        raise UserError("task.calibration_batches", batches, told)
+        message = f"at most {most} with batches of {batch_size}: clients have {len(held)} training samples"
+        raise UserError("task.calibration_batches", batches, message)
     order = torch.randperm(len(held), generator=generator(seed, "calibration"))
     drawn = held[order[: batches * batch_size]].to(samples.index_device)
     return [samples.inputs_at(chosen) for chosen in drawn.view(batches, batch_size)]

@@ -60,8 +60,8 @@ class Precision:
             UserError: the backend must trace the model, which cannot be; `name` is the precision's.
         """
         if isinstance(client, StubbedClient) and not backend.runs_any_code:
-            told = "this client model runs code that cannot be traced: fp32, fp16 or bf16 take it"
-            raise UserError("precision", name, told)
+            message = "this client model runs code that cannot be traced: fp32, fp16 or bf16 take it"
+            raise UserError("precision", name, message)
         return as_floats(client) if isinstance(client, fx.GraphModule) and not self.as_trained else client
 
 

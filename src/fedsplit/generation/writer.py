@@ -29,8 +29,8 @@ class Written:
     def lines(self) -> bytes:
         """A line of JSON for each text: its context, the text, and the references."""
         rows = zip(self.prompts.contexts, self.texts, self.prompts.references, strict=True)
-        told = [{"context": context, "text": text, "references": own} for context, text, own in rows]
-        return "".join(f"{json.dumps(each, ensure_ascii=False)}\n" for each in told).encode()
+        entries = [{"context": context, "text": text, "references": own} for context, text, own in rows]
+        return "".join(f"{json.dumps(each, ensure_ascii=False)}\n" for each in entries).encode()
 
     def results(self) -> dict[str, object]:
         """The number of texts, and their scores."""

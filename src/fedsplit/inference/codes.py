@@ -32,7 +32,7 @@ class DeviceCodes:
             start = _PARAMETERS.pack(smashed.scale, smashed.zero_point)
         else:
             require_finite(values)
-        return Message.sealed(start + to_bytes(values), tuple(values.shape), values.dtype)
+        return Message.seal(start + to_bytes(values), tuple(values.shape), values.dtype)
 
     def decode(self, message: Message) -> Tensor:
         """The smashed data that a message stands for, float32, contiguous, on the CPU.
@@ -47,14 +47,14 @@ class DeviceCodes:
             values = from_bytes(message.payload, message.dtype).view(message.shape)
             if not is_finite(values):
                 raise Corrupt("a value is not finite")
-            return SmashedData(values).decoded()
+            return SmashedData(values).decode()
         scale, zero_point = _PARAMETERS.unpack_from(message.payload)
         limits = torch.iinfo(message.dtype)
         largest = scale * (limits.max - limits.min)  # every value is finite if this is
         if not (0 < largest <= _LARGEST and limits.min <= zero_point <= limits.max):
             raise Corrupt(f"no codes have the scale {scale} and the zero point {zero_point}")
         codes = from_bytes(message.payload[_PARAMETERS.size :], message.dtype).view(message.shape)
-        return SmashedData(codes, scale, zero_point).decoded()
+        return SmashedData(codes, scale, zero_point).decode()
 
     def largest(self, shape: Sequence[int], dtype: torch.dtype) -> int:
         """The bytes of the payload of such smashed data; `Corrupt` where no smashed data are of this type."""

@@ -37,14 +37,14 @@ def machine_memory() -> float:
 
 
 @contextmanager
-def allowing(limit: float, told: str) -> Iterator[None]:
+def allowing(limit: float, message: str) -> Iterator[None]:
     """While so many bytes may be asked for in all.
 
     Args:
         limit: bytes.
-        told: what says so, for errors.
+        message: what says so, for errors.
     """
-    before = _CURRENT.set(_Allowance(limit, told))
+    before = _CURRENT.set(_Allowance(limit, message))
     try:
         yield
     finally:
@@ -79,8 +79,8 @@ def claim(key: str, value: object, needed: float, what: str) -> None:
     allowance.used += needed
     if allowance.used > allowance.limit:
         mb, limit = f"{allowance.used / 1e6:,.0f} MB", f"{allowance.limit / 1e6:,.0f} MB"
-        told = f"{what} and all before would take about {mb} of memory, and {allowance.told} {limit}"
-        raise UserError(key, value, told)
+        message = f"{what} and all before would take about {mb} of memory, and {allowance.told} {limit}"
+        raise UserError(key, value, message)
 
 
 def claim_images(side: int, channels: int, kept: int, given: object) -> None:

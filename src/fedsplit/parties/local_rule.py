@@ -105,7 +105,7 @@ class LocalRule:
             raise AssertionError("a head must leave smashed data as they are: they may still be uploaded")
         outputs: list[tuple[Tensor, Tensor | None]] = [(loss.sum(), None)]
         if batch.extra is not None:
-            outputs.append((z, body.each(batch.extra, batch.x, z.detach())))
+            outputs.append((z, body.for_each(batch.extra, batch.x, z.detach())))
         gradients = _gradients(outputs, [*own, *head.trained.values()])
         return LocalGradients(z.detach(), loss.detach(), gradients[: len(own)], gradients[len(own) :])
 
@@ -188,7 +188,7 @@ def _gradients(
 
 def with_extra(body: Steppable, x: Tensor, z: Tensor, dz: Tensor, extra: Extra) -> Tensor:
     """The cut gradient `dz`, and what a client adds to it by itself."""
-    return dz if extra is None else dz.view_as(z) + body.each(extra, x, z.detach())
+    return dz if extra is None else dz.view_as(z) + body.for_each(extra, x, z.detach())
 
 
 def standard_normal(like: Sequence[Tensor], seed: Seed, number: int) -> list[Tensor]:

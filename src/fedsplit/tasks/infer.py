@@ -84,12 +84,12 @@ class Infer(Task):
         with nullcontext() if config.origin.run is None else allowing_a_run_directory():
             subject = subject_of(config, self.client)
         if grpc is not None and subject.data.dataset.sizes.tokens:
-            told = "must be local with texts: a request over the network is of images of one size"
-            raise UserError("transport", config.choice("transport"), told)
+            message = "must be local with texts: a request over the network is of images of one size"
+            raise UserError("transport", config.choice("transport"), message)
         here = [] if grpc is not None and not grpc.spawns else precisions  # else devices bring theirs
         batches, of_batch = self.calibration_batches, self.calibration_batch_size
         deploying = Deploying(self.backend, batches, of_batch, config.training.seed)
-        converted = deploying.converted(subject, here)
+        converted = deploying.convert(subject, here)
         server = ServerHalf(subject.server.to(device), device)
         with _new(directory) as place:
             deployed = {precision: place / "deployed" / precision for precision in here}
@@ -122,11 +122,11 @@ class Infer(Task):
             from fedsplit.transport.grpc.protocol.arguments import GrpcArguments  # noqa: PLC0415
         transport = GrpcArguments.of(config.transport)
         if isinstance(network, SimulatedNetwork):
-            told = "must be none with transport=grpc: this wire is measured"
-            raise UserError("network", config.choice("network"), told)
+            message = "must be none with transport=grpc: this wire is measured"
+            raise UserError("network", config.choice("network"), message)
         if transport.spawn and self.devices not in (None, len(precisions)):
-            told = "is for devices that dial in, transport.spawn=false: here is one for each precision"
-            raise UserError("task.devices", self.devices, told)
+            message = "is for devices that dial in, transport.spawn=false: here is one for each precision"
+            raise UserError("task.devices", self.devices, message)
         devices = self.devices or len(precisions)
         return GrpcInference(config, transport, precisions=precisions, devices=devices, wait_s=self.wait_s)
 

@@ -11,7 +11,7 @@ from fedsplit.config.dotted_keys import below
 from fedsplit.config.run_config import RunConfig
 from fedsplit.config.stored import with_changes
 from fedsplit.errors import UserError
-from fedsplit.files.paths import shown
+from fedsplit.files.paths import display_path
 from fedsplit.machine.allowance import allowing_a_run_directory
 from fedsplit.recording.checkpoint import Checkpoint
 from fedsplit.recording.identity import refuse_changed_config
@@ -43,8 +43,10 @@ def resume(path: Path, changes: Mapping[str, object]) -> None:
         if checkpoint is not None:
             experiment.restore(checkpoint)
         if stopped_by := experiment.stopped_by():
-            told = f"{shown(path)} has finished: {len(experiment.records)} rounds, stopped by {stopped_by}"
-            print(f"{told}; a larger {stopped_by}= goes on with it")
+            message = (
+                f"{display_path(path)} has finished: {len(experiment.records)} rounds, ended by {stopped_by}"
+            )
+            print(f"{message}; a larger {stopped_by}= goes on with it")
         experiment.run(directory)
 
 
@@ -82,11 +84,11 @@ def resumed_config(
         raise UserError("trust", trust, "must be true or false")
     config = directory.run_config(trust=trust)
     if (task := config.choices["task"]) != "train":
-        told = f"was left behind by task={task}, which is done again and not gone on with"
-        raise UserError("resume", directory.path, told)
+        message = f"was left behind by task={task}, which is done again and not gone on with"
+        raise UserError("resume", directory.path, message)
     if "dataset.root" in changes and "root" not in config.dataset.arguments:
-        told = f"dataset={config.choice('dataset')} is in no files of its own"
-        raise UserError("dataset.root", changes["dataset.root"], told)
+        message = f"dataset={config.choice('dataset')} is in no files of its own"
+        raise UserError("dataset.root", changes["dataset.root"], message)
     config = with_changes(config, changes)
     if checkpoint is not None:
         refuse_changed_config(identity_of(checkpoint)["config"], config)

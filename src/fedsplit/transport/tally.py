@@ -16,7 +16,7 @@ class Sent(Protocol):
 
     @property
     def size(self) -> int:
-        """Bytes of payload."""
+        """Number of bytes of payload."""
 
     @property
     def values(self) -> int:
@@ -69,7 +69,7 @@ class Tally:
         Raises:
             NonFinite: a row is not finite, and is not to be looked at later.
         """
-        rows = sent.meant
+        rows = sent.original
         if self._looks_later:
             for client, row in zip(clients, rows.unbind(), strict=True):
                 self._flag(kind, client, Coded.exactly(row))
@@ -84,8 +84,8 @@ class Tally:
         self._ledger.add_observed(self._round, size)
 
     def _flag(self, kind: Kind, client: int | None, sent: Sent) -> None:
-        if self._looks_later and isinstance(sent, Coded) and sent.meant.is_floating_point():
-            self._flags.append((kind, client, sent.meant.isfinite().all()))
+        if self._looks_later and isinstance(sent, Coded) and sent.original.is_floating_point():
+            self._flags.append((kind, client, sent.original.isfinite().all()))
 
     def _add(
         self,

@@ -160,7 +160,7 @@ def test_targets_and_images_of_the_attacker_are_drawn_and_have_nothing_in_common
     trained: Path, configured: Configure
 ) -> None:
     victim = AttackedRun(trained, configured("task=attack", f"run={trained}"))
-    targets, known = victim.targets(20), victim.known(40)
+    targets, known = victim.targets(20), victim.draw_known(40)
     assert len(targets.unique()) == 20
     assert len(known.unique()) == 40
     for index in (targets, known):

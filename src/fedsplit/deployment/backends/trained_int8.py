@@ -18,23 +18,23 @@ Deploy: TypeAlias = Callable[[nn.Module, Tensor], Deployed]
 
 
 def _onnx() -> Deploy:
-    from fedsplit.deployment.backends.onnx_graph import exported  # noqa: PLC0415
+    from fedsplit.deployment.backends.onnx_graph import export_onnx  # noqa: PLC0415
     from fedsplit.deployment.backends.onnx_session import OnnxSession  # noqa: PLC0415
 
-    return lambda graph, example: OnnxSession.of(exported(graph, example))
+    return lambda graph, example: OnnxSession.of(export_onnx(graph, example))
 
 
 def _openvino() -> Deploy:
-    from fedsplit.deployment.backends.onnx_graph import exported  # noqa: PLC0415
+    from fedsplit.deployment.backends.onnx_graph import export_onnx  # noqa: PLC0415
     from fedsplit.deployment.backends.openvino_model import OpenVinoModel  # noqa: PLC0415
 
-    return lambda graph, example: OpenVinoModel.of(exported(graph, example))
+    return lambda graph, example: OpenVinoModel.of(export_onnx(graph, example))
 
 
 def _pt2e(*, compiled: bool) -> Deploy:
-    from fedsplit.deployment.backends.pt2e import Pt2eGraph, exported  # noqa: PLC0415
+    from fedsplit.deployment.backends.pt2e import Pt2eGraph, export_graph  # noqa: PLC0415
 
-    return lambda graph, example: Pt2eGraph.of(exported(graph, example), compiled=compiled)
+    return lambda graph, example: Pt2eGraph.of(export_graph(graph, example), compiled=compiled)
 
 
 _RUNTIMES: Mapping[Int8Backend, Callable[[], Deploy]] = {

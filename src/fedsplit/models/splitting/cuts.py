@@ -12,7 +12,7 @@ from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 from typing_extensions import override
 
 from fedsplit.computing.modes import in_mode, modes_of
-from fedsplit.computing.tracing import submodules_of, traced
+from fedsplit.computing.tracing import submodules_of, trace_operations
 from fedsplit.errors import UserError
 
 
@@ -54,7 +54,7 @@ class Cuts(Mapping[str, Cut]):
     def __init__(self, module: nn.Module, example: Tensor) -> None:
         self.modes = modes_of(module)
         """Training modes that the module's own `train` sets."""
-        self.module, self.nodes = module, traced(module)
+        self.module, self.nodes = module, trace_operations(module)
         _propagate(module, self.nodes, example)
         held = _Held(module, self.nodes)
         counts = {node for node in self.nodes if _counts_samples(node, len(example))}
@@ -252,8 +252,8 @@ class Places(Protocol):
     def __contains__(self, name: object) -> bool: ...
 
 
-def chosen(cuts: Places, cut: str | int | None, stages: Sequence[str] | None) -> str:
-    """The name of the cut that a configuration asks for.
+def resolve_cut(cuts: Places, cut: str | int | None, stages: Sequence[str] | None) -> str:
+    """Resolve the cut that a configuration asks for to its name.
 
     Args:
         cut: its name; or the number of a stage, counted from 1; None is the stage nearest to the middle of

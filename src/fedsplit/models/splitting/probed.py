@@ -15,7 +15,7 @@ from fedsplit.models.splitting.probing import (
     is_text,
     probe,
     probes,
-    resized,
+    resize_batch,
     sizes,
     tensors_of,
 )
@@ -82,8 +82,11 @@ class ProbedCuts(Mapping[str, ProbedCut]):
     def trials(self) -> list[Tensor]:
         """Batches of other sizes and lengths than those that were probed."""
         if is_text(self.example):
-            return [resized(self.example, 1, 4), resized(self.example, 5, min(9, self.example.shape[1]))]
-        return [resized(self.example, 1), resized(self.example, 5)]
+            return [
+                resize_batch(self.example, 1, 4),
+                resize_batch(self.example, 5, min(9, self.example.shape[1])),
+            ]
+        return [resize_batch(self.example, 1), resize_batch(self.example, 5)]
 
     def divided(self, cut: ProbedCut) -> tuple[nn.Module, nn.Module, tuple[int, ...]]:
         """The halves, which share their tensors with the module, and what crosses of a sample."""

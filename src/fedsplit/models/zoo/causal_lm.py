@@ -114,5 +114,7 @@ def _refuse_seeing_ahead(model: nn.Module, named: object) -> None:
     with evaluating(model):
         one, other = model(tokens)[:, :2]
     if not torch.allclose(one, other, 1e-4, 1e-5):
-        told = "is no causal language model: a token sees those after it; model=sequence_classifier takes it"
-        raise UserError("model.name", named, told)
+        message = (
+            "is no causal language model: a token sees those after it; model=sequence_classifier takes it"
+        )
+        raise UserError("model.name", named, message)

@@ -68,8 +68,8 @@ def language_model(
         UserError: there is no such model, or it does not fit the data.
     """
     if (name is None) == (architecture is None):
-        told = "either model.name, of a folder or GGUF file, or model.architecture is needed"
-        raise UserError("model.name", name, told)
+        message = "either model.name, of a folder or GGUF file, or model.architecture is needed"
+        raise UserError("model.name", name, message)
     key, value = ("model.name", name) if name is not None else ("model.architecture", architecture)
     place = None if name is None else user_path(name, "model.name")
     if place is not None and not place.exists():
@@ -125,17 +125,17 @@ def _check_folder(key: str, folder: Path) -> None:
         UserError: it does, or is damaged.
     """
     try:
-        told = json_in(folder / "config.json")
+        config = json_in(folder / "config.json")
     except OSError as error:
-        told = f"holds no config.json that can be read ({error.strerror})"
-        raise UserError(key, folder, told) from error
+        message = f"holds no config.json that can be read ({error.strerror})"
+        raise UserError(key, folder, message) from error
     except Damaged as error:
         raise UserError(key, folder, first_line(error)) from error
-    if not isinstance(told, dict):
+    if not isinstance(config, dict):
         reason = "config.json holds no object"
-    elif "auto_map" in told:
+    elif "auto_map" in config:
         reason = "config.json names code of its own, which is never run"
-    elif "quantization_config" in told:
+    elif "quantization_config" in config:
         reason = "its weights are quantized already; take the model in floats"
     elif (folder / "adapter_config.json").exists():
         reason = "holds an adapter too; take a folder of the model alone"
@@ -148,8 +148,8 @@ def _check_folder(key: str, folder: Path) -> None:
 
 def _refuse_misfits(config: Any, key: str, value: object, vocabulary: int, context: int) -> None:
     if config.vocab_size < vocabulary:
-        told = f"knows {config.vocab_size} tokens, fewer than the {vocabulary} of the dataset's tokenizer"
-        raise UserError(key, value, told)
+        message = f"knows {config.vocab_size} tokens, fewer than the {vocabulary} of the dataset's tokenizer"
+        raise UserError(key, value, message)
     layers = getattr(config, "num_hidden_layers", None)
     if isinstance(layers, int) and layers > _MOST_LAYERS:
         raise UserError(key, value, f"has {layers} layers; {_MOST_LAYERS} is the most")

@@ -58,11 +58,11 @@ class TokenLabels(LabelCodec):
             raise ValueError(f"a label is none of {self.vocabulary}, or stands where none can")
         codes = codes.masked_fill(ignored, self.vocabulary)
         payload = to_bytes(lengths.to(self._length)) + to_bytes(codes.to(self._code))
-        return Message.sealed(payload, tuple(labels.shape), torch.int64)
+        return Message.seal(payload, tuple(labels.shape), torch.int64)
 
     @override
     def decode(self, message: Message) -> Tensor:
-        payload = message.opened()
+        payload = message.verified_payload()
         if message.dtype != torch.int64 or len(message.shape) != 2:
             raise Corrupt(f"labels of text are no {message.dtype} of shape {message.shape}")
         samples, positions = message.shape

@@ -130,8 +130,8 @@ def _matplotlib() -> ModuleType:
     try:
         import matplotlib  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        told = f"needed to draw figures: {install_command('plot')}"
-        raise UserError("matplotlib", "missing", told) from error
+        message = f"needed to draw figures: {install_command('plot')}"
+        raise UserError("matplotlib", "missing", message) from error
     except (ValueError, OSError) as error:
         raise UserError("matplotlib", "matplotlibrc", "must be a text file that can be read") from error
     finally:
@@ -259,7 +259,7 @@ def legend_below(
     for columns, characters in ((3, 44), (2, 44), (1, 44), (1, 38), (1, 32), (1, 26), (1, 20)):
         legend = figure.legend(
             handles,
-            [wrapped(label, characters) for label in labels],
+            [wrap_label(label, characters) for label in labels],
             loc="outside lower center",
             ncols=columns,
             title=None if title is None else fill(title, 50),
@@ -279,8 +279,8 @@ def legend_below(
     return legend
 
 
-def wrapped(label: str, width: int = 44) -> str:
-    """A label in lines of at most so many characters, broken between its pieces.
+def wrap_label(label: str, width: int = 44) -> str:
+    """Wrap a label into lines of at most so many characters, broken between its pieces.
 
     A piece that is longer than a line is broken between its words, and a longer word anywhere.
     """
@@ -300,8 +300,8 @@ def _broken(piece: str, width: int) -> list[str]:
     return wrap(piece, width - 1, break_on_hyphens=False) if len(piece) > width - 1 else [piece]
 
 
-def encoded(figure: "Figure", format: str) -> bytes:
-    """The content of an image file: the same bytes for the same figure; text in a PDF stays text."""
+def encode_figure(figure: "Figure", format: str) -> bytes:
+    """Encode a figure as an image file: the same bytes for the same figure; text in a PDF stays text."""
     undated = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
     image = BytesIO()
     with _matplotlib().rc_context(_IN_FILES):

@@ -190,11 +190,11 @@ def table_request(name: str, entry: object) -> TableRequest:
 
 
 def _targets(key: str, entry: object) -> tuple[float, ...]:
-    told = "must be a list of different accuracies above 0, at most 1, as [0.8, 0.9]"
+    message = "must be a list of different accuracies above 0, at most 1, as [0.8, 0.9]"
     if not isinstance(entry, list) or not fits(list[Share], entry):
-        raise UserError(key, entry, told)
+        raise UserError(key, entry, message)
     if len({f"{each:g}" for each in entry}) < len(entry):  # they name columns
-        raise UserError(key, entry, told)
+        raise UserError(key, entry, message)
     return tuple(map(float, entry))
 
 

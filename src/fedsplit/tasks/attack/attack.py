@@ -96,8 +96,10 @@ class Attack(Task):
             )
         for name in self.attackers:
             if name not in self.options:
-                told = f"one of {', '.join(self.options)}; another with +attacker@task.options.{name}={name}"
-                raise UserError("attackers", name, told)
+                message = (
+                    f"one of {', '.join(self.options)}; another with +attacker@task.options.{name}={name}"
+                )
+                raise UserError("attackers", name, message)
 
     @override
     def run(self, config: RunConfig, directory: Path) -> None:
@@ -137,8 +139,8 @@ class Attack(Task):
                 found = list(attacker.attack(scene))
             except NotExposed as error:
                 if attacker.name not in left_out:
-                    told = f"{attacker.name} is left out: {error}"
-                    console.print(told, soft_wrap=True, highlight=False, markup=False)
+                    message = f"{attacker.name} is left out: {error}"
+                    console.print(message, soft_wrap=True, highlight=False, markup=False)
                 left_out[attacker.name] = str(error)
                 return
             seconds = (time.process_time() - began) / max(len(found), 1)
@@ -175,7 +177,7 @@ class Attack(Task):
 
     def _scenes(self, run: AttackedRun) -> Scenes:
         known = min(_KNOWN, len(run.dataset.test)) if self.known is None else self.known
-        return Scenes(run, self.mode, self.adapted, run.known(known), run.targets(self.targets))
+        return Scenes(run, self.mode, self.adapted, run.draw_known(known), run.targets(self.targets))
 
     def _channels(self, run: AttackedRun) -> Channels:
         codecs = None if self.codecs is None else {name: quant_settings(name) for name in self.codecs}

@@ -7,7 +7,7 @@ from fedsplit.building.client_model import ClientArchitecture
 from fedsplit.building.quantization import codec_at_cut
 from fedsplit.config.choices import names_of
 from fedsplit.config.component import Component
-from fedsplit.config.compose import composed, composing, run_config
+from fedsplit.config.compose import compose_config, composing, run_config
 from fedsplit.config.run_config import RunConfig
 from fedsplit.config.settings import QuantSettings
 from fedsplit.inference.deploying import Deploying
@@ -24,13 +24,13 @@ def quant_settings(name: str) -> QuantSettings:
     else:
         overrides = [f"codec@quant.smashed={name}", f"codec@quant.cut_gradient={name}"]
     with composing():
-        return run_config(composed(overrides)).quant
+        return run_config(compose_config(overrides)).quant
 
 
 def defence_named(name: str) -> Component:
     """A choice of the group `defence`."""
     with composing():
-        return run_config(composed([f"defence={name}"])).defence
+        return run_config(compose_config([f"defence={name}"])).defence
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Channels:
 
     def _at(self, precision: str, victim: Victim) -> list[Channel]:
         if precision != FULL:
-            deployed = self.deploying.converted(_subject(victim), [precision])[precision]
+            deployed = self.deploying.convert(_subject(victim), [precision])[precision]
             return [DeviceChannel("device", "none", precision, False, deployed)]
         codecs = [self._own_codec] if self.codecs is None else list(self.codecs.items())
         defences = [self._own_defence] if self.defences is None else list(self.defences.items())

@@ -117,13 +117,13 @@ class AttackedRun:
         """
         held: Tensor = torch.unique(torch.cat(list(self.data.shards)))
         if count > len(held):
-            told = f"at most {len(held)}, the clients' training images"
-            raise UserError("task.targets", count, told)
+            message = f"at most {len(held)}, the clients' training images"
+            raise UserError("task.targets", count, message)
         order = torch.randperm(len(held), generator=generator(self.seed, "targets of attacks"))
         return held[order[:count]]
 
-    def known(self, count: int) -> Tensor:
-        """Indices of so many test images, which are the attacker's own, drawn without replacement.
+    def draw_known(self, count: int) -> Tensor:
+        """Draw indices of so many test images without replacement; these images are the attacker's own.
 
         Raises:
             UserError: there are fewer.

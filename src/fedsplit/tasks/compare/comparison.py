@@ -97,12 +97,12 @@ def evaluate_precisions(
             if error.key == "calibration" or name == REFERENCE:
                 raise
             left_out[name] = error.allowed if "precision" in error.key else str(error)
-            told = f"{name} is left out: {left_out[name]}"
-            console.print(told, soft_wrap=True, highlight=False, markup=False)
+            message = f"{name} is left out: {left_out[name]}"
+            console.print(message, soft_wrap=True, highlight=False, markup=False)
             continue
         if backend.unquantized:
-            told = f"{name}: {', '.join(backend.unquantized)} stay in fp32"
-            console.print(told, soft_wrap=True, highlight=False, markup=False)
+            message = f"{name}: {', '.join(backend.unquantized)} stay in fp32"
+            console.print(message, soft_wrap=True, highlight=False, markup=False)
         deployed.save(folder / name / MODEL)
         found[name].confusion.write(folder / name / CONFUSION)
         found[name].roc.write(folder / name / ROC)

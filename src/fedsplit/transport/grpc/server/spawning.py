@@ -113,8 +113,8 @@ class _Clients:
             time.sleep(_PAUSE_S)
             self._start(client)
         else:
-            told = f"killed {_MOST_DEATHS} times within {_WITHIN_S:.0f} s: out of memory?"
-            self._fail(f"client {client}: {told}")
+            message = f"killed {_MOST_DEATHS} times within {_WITHIN_S:.0f} s: out of memory?"
+            self._fail(f"client {client}: {message}")
 
     def _may_live_again(self, client: int) -> bool:
         deaths = self._deaths[client]
