@@ -99,8 +99,8 @@ def test_client_takes_the_name_of_an_own_choice_and_looks_it_up_where_it_is(plac
     ("arguments", "line"),
     [
         (["--config-dir", "nowhere"], "--config-dir=nowhere: there is no such directory"),
-        (["--config-dir"], "--config-dir=: takes one directory, once"),
-        (["--config-dir=a", "-cd", "b"], "--config-dir=a b: takes one directory, once"),
+        (["--config-dir"], "--config-dir=: must be one directory, given once"),
+        (["--config-dir=a", "-cd", "b"], "--config-dir=a b: must be one directory, given once"),
         (
             ["--config-dir", "other"],
             "--config-dir=other: model/resnet18.yaml is a file of fedsplit's own; rename it",

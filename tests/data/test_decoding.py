@@ -77,7 +77,7 @@ def test_image_size_resizes_both_splits_once_loaded_and_keeps_owners() -> None:
 
 def test_crop_padding_is_checked_against_the_size_that_images_are_resized_to() -> None:
     assert _Wide(image_size=16, crop_padding=16).load().train.augmentation.crop_padding == 16
-    with pytest.raises(UserError, match="at most the images' 3 pixels"):
+    with pytest.raises(UserError, match="must be at most 3, the side of the images in pixels"):
         _Wide(image_size=3, crop_padding=4).load()
 
 

@@ -152,8 +152,8 @@ def test_split_inference_fails_when_a_device_does_not_come_in_time(
     [
         (["transport.min_clients=1"], "transport.min_clients=1: must be null beside task=infer"),
         (["transport.listen=0.0.0.0:0", "transport.spawn=false"], "transport.listen=0.0.0.0:0: "),
-        (["task.devices=4", "transport.spawn=false"], "task.devices=4: at most num_clients, 3"),
-        (["task.devices=2"], "task.devices=2: is for devices that dial in"),
+        (["task.devices=4", "transport.spawn=false"], "task.devices=4: must be at most num_clients, 3"),
+        (["task.devices=2"], "task.devices=2: must be null with transport.spawn=true"),
     ],
 )
 def test_split_inference_refuses_settings_that_no_server_can_have(
@@ -299,9 +299,9 @@ def test_hub_of_devices_refuses_answers_to_what_was_not_requested() -> None:
 
 def test_hub_of_devices_lets_in_known_devices_of_a_measured_precision_once() -> None:
     known = hub()
-    with pytest.raises(Refused, match="here are devices 0 to 1"):
+    with pytest.raises(Refused, match="this study has devices 0 to 1"):
         known.greet(hello(2))
-    with pytest.raises(Refused, match="it runs precision 'fp32', and here are measured: int8"):
+    with pytest.raises(Refused, match="it runs precision 'fp32', and this server measures int8"):
         known.attach(Link(lambda: None), hello(), pb.Deployed(precision="fp32"))
     known.attach(Link(lambda: None), hello(), pb.Deployed(precision="int8"))
     known.attach(Link(lambda: None), hello(), pb.Deployed(precision="int8"))  # the same process again

@@ -139,7 +139,7 @@ def test_blocks_are_cuts_by_number_and_the_middle_one_is_chosen_by_itself() -> N
     cuts = find_cuts(decoder("llama"), EXAMPLE)
     assert [resolve_cut(cuts, number, None) for number in (1, 2)] == ["model.layers.0", "model.layers.1"]
     assert resolve_cut(cuts, None, None) in ("model.layers.0", "model.layers.1")
-    with pytest.raises(UserError, match=r"model.cut=4: from 1 to 3: model.layers.0, model.layers.1"):
+    with pytest.raises(UserError, match=r"model.cut=4: must be from 1 to 3: model.layers.0, model.layers.1"):
         resolve_cut(cuts, 4, None)
 
 

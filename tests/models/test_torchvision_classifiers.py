@@ -115,5 +115,7 @@ def test_classifier_takes_images_of_one_channel_with_outputs_as_large(name: str)
 
 
 def test_unknown_classifier_is_refused_with_close_names() -> None:
-    with pytest.raises(UserError, match=r"model\.name=resnet19: no classifier .* close are .*resnet18"):
+    with pytest.raises(
+        UserError, match=r"model\.name=resnet19: must be a classifier .* similar names are .*resnet18"
+    ):
         classifier(name="resnet19", num_classes=10, channels=3, image_size=32)

@@ -55,7 +55,7 @@ def test_tasks_of_a_run_on_texts_work_or_are_refused_in_a_line(
     assert float(row["accuracy"]) == pytest.approx(float(rows[1]["test_accuracy"]), abs=1e-6)
     told = refused("task=infer", f"run={trained}", "transport=grpc", f"hydra.run.dir={tmp_path / 'over'}")
     assert "transport=grpc: must be local with texts" in told
-    assert "learned from texts" in refused("task=compare", f"run={trained}")
+    assert "must be a run on images" in refused("task=compare", f"run={trained}")
     assert "transformer.h.0" in done(*texts, "task=cuts")
     assert "int8" in done(*texts, "task=codecs")
 

@@ -249,7 +249,7 @@ def test_run_started_from_another_is_resumed_without_the_other(
         (["qat=true", "cuda_graphs=true"], "cuda_graphs=True: must be false with qat=true"),
         (["weight_bits=3"], "weight_bits=3: must be one of 16, 8, 4, 2, 1 or null"),
         (["weight_bits=true"], "weight_bits=True: must be one of 16, 8, 4, 2, 1 or null"),
-        (["run=saves/x", "task=cuts"], "run=saves/x: goes with task="),
+        (["run=saves/x", "task=cuts"], "run=saves/x: must be null: only task="),
         (["qat=int8"], "qat=int8: must be true or false"),
     ],
 )

@@ -50,7 +50,9 @@ def refuse_lost_models(config: RunConfig, algorithm: type[Algorithm], *, apart: 
         message = "must be false with this algorithm, whose client models stay with the clients"
         raise UserError("client.stateless", True, message)
     if apart and config.origin.run is not None:
-        message = "goes with transport=local: other processes begin with their own half as it is initialised"
+        message = (
+            "must be null with this transport: other processes begin with their half as it is initialised"
+        )
         raise UserError("run", config.origin.run, message)
 
 
@@ -127,7 +129,7 @@ def _refuse_what_drifts(parts: ClientParts) -> None:
     late = population.cohort < population.num_clients or goes_without
     stays = not isinstance(optimizer, RowOptimizer) or bool(optimizer.slots)
     if late and stays and not config.client.stateless:
-        message = "keeps a state that clients lack which were left out of rounds; take sgd without momentum, "
+        message = "keeps a state, which clients left out of a round do not have; take sgd without momentum, "
         message += "all clients in every round, or client.stateless=true"
         raise UserError("client_optimizer", type(optimizer).__name__, message)
 

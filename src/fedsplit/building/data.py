@@ -122,7 +122,7 @@ def build_data(
         read = loaded.fingerprint(partition)
     if distribution.shifts_features:
         if not isinstance(dataset, ImageDataset):
-            message = "changes pixels, and this dataset is text: take another distribution"
+            message = "must be another distribution: it changes pixels, and this dataset is text"
             raise UserError("distribution", config.choice("distribution"), message)
         if is_there:
 
@@ -177,18 +177,20 @@ def _shards_of_own_data(clients: int, dataset: Dataset, *, member: Member | None
 def _divided(distribution: Distribution, dataset: Dataset, clients: int, seed: int) -> Partition:
     """Indices of each client's training samples."""
     if clients > len(dataset.train) and not distribution.shares_samples:
-        raise UserError("num_clients", clients, f"at most the {len(dataset.train)} training samples")
+        raise UserError(
+            "num_clients", clients, f"must be at most {len(dataset.train)}, the number of training samples"
+        )
     by = dataset.train.strata
     if distribution.by_owner:
         if dataset.train.owners is None:
-            message = "this dataset does not say whose its samples are; femnist in LEAF's files does"
+            message = "needs a dataset that names the owner of each sample, as femnist in LEAF's files does"
             raise UserError("distribution", "natural", message)
         by = dataset.train.owners
     shards = distribution.split(by.cpu().numpy(), clients, seed)
     partition = shards if isinstance(shards, Partition) else Pieces.of(shards)
     if not partition.sizes.all():
         client = int(partition.sizes.argmin())
-        message = f"too many for this distribution: client {client} has no sample"
+        message = f"must be smaller with this distribution: client {client} has no sample"
         raise UserError("num_clients", clients, message)
     return partition
 

@@ -211,7 +211,7 @@ def set_models_computation(models: Models, config: RunConfig, device: torch.devi
     if compiled and config.engine.is_class(Vectorized):
         raise UserError("compile", compiled, "must be false with engine=vectorized")
     if precision == "tf32" and device.type != "cuda":
-        raise UserError("precision", precision, f"fp32 or bf16 on device={device}")
+        raise UserError("precision", precision, f"must be fp32 or bf16 on device={device}")
     if precision == "bf16" and device.type == "cpu":
         _LOG.warning("precision=bf16: without bf16 units in the processor this is slower than fp32")
     for key, asked in (("compile", compiled), ("cuda_graphs", config.computation.cuda_graphs)):
@@ -273,7 +273,7 @@ def _refuse_lost_hooks(component: Component, auxiliary: nn.Module, *, in_closed_
 
 
 def _misfit(component: Component, z: Tensor, outputs: str) -> UserError:
-    message = f"makes no {outputs} of smashed data {tuple(z.shape)}"
+    message = f"must make {outputs} from smashed data of shape {tuple(z.shape)}"
     return UserError("auxiliary._target_", component.target, message)
 
 

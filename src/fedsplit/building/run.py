@@ -112,7 +112,9 @@ def build_clients(
     config = replace(config, computation=replace(config.computation, device=str(device)))
     apart = not config.transport.is_class(LocalTransport)
     if apart and (clients := config.population.num_clients) > _MOST_APART:
-        message = f"at most {_MOST_APART:,} with transport={config.choice('transport')}: each is a process"
+        message = (
+            f"must be at most {_MOST_APART:,} with transport={config.choice('transport')}: each is a process"
+        )
         raise UserError("num_clients", clients, message)
 
     data = given or build_data(config, device, member=member, apart=apart, sizes_only=sizes_only)

@@ -38,11 +38,11 @@ figures, whose keys docs/plots.md explains:
 
 
 class _Parser(ArgumentParser):
-    read_runs: Sequence[str] = ()
+    command_line: Sequence[str] = ()
 
     @override
     def error(self, message: str) -> NoReturn:
-        raise UserError("arguments", " ".join(self.read_runs), message)
+        raise UserError("arguments", " ".join(self.command_line), message)
 
 
 def parse_arguments(given: Sequence[str]) -> Namespace:
@@ -52,7 +52,7 @@ def parse_arguments(given: Sequence[str]) -> Namespace:
         plot=command(name="fedsplit-plot"), experiments=EXPERIMENTS, types=types
     )
     parser = _Parser(description=description, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
-    parser.read_runs = given
+    parser.command_line = given
     add = parser.add_argument
     add("places", nargs="*", metavar="RUN_DIR", help="run directory, folder of such, or glob")
     add("--runs", nargs="+", metavar="RUN_DIR", help="the same, among options")
@@ -199,7 +199,7 @@ def note_left_out(figures: Iterable[Drawn], notes: Notes) -> None:
     """Note what is left out of figures because they would hold more than can be told apart."""
     for each in figures:
         for label in each.left_out:
-            notes.add("crowded", f"{each.name}: left out, for want of room: {label}")
+            notes.add("crowded", f"{each.name}: left out, because there is no room:  {label}")
 
 
 def publish(files: Iterable[Mapping[str, bytes]], out: Path) -> None:

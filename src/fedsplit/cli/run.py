@@ -52,7 +52,9 @@ def run(arguments: Sequence[str]) -> None:
     resumed, others = extract_resume(overrides)
     if resumed is not None:
         if flags:
-            raise UserError("resume", resumed, "a run is resumed by itself, not in a sweep")
+            raise UserError(
+                "resume", resumed, "must be null with -m: a run is resumed by itself, not in a sweep"
+            )
         _end(resume(resumed, others))
     elif flags:
         from fedsplit.sweeps.sweep import sweep  # noqa: PLC0415  (what draws tables, only where there are any)
@@ -99,7 +101,7 @@ def split_config_directory(arguments: Sequence[str]) -> tuple[str | None, list[s
         else:
             others.append(each)
     if len(found) > 1 or "" in found:
-        raise UserError(FLAG, " ".join(found), "takes one directory, once")
+        raise UserError(FLAG, " ".join(found), "must be one directory, given once")
     return (found[0] if found else None), others
 
 

@@ -56,11 +56,11 @@ def compose_single(overrides: Sequence[str]) -> tuple[Path, RunConfig]:
         check_hydra(config)
         directory, settings = hydra_path(config, "hydra.run.dir"), plain(config)
     if config.hydra.mode == RunMode.MULTIRUN:
-        raise UserError("hydra.mode", "MULTIRUN", "a sweep is asked for by -m")
+        raise UserError("hydra.mode", "MULTIRUN", "must be RUN: a sweep needs the flag -m")
     check_beside(settings, list(config.hydra.overrides.task))
     asked = RunConfig.parse(settings, choices_of(config))
     if asked.sweep and asked.sweep.skip_finished:
-        raise UserError("sweep.skip_finished", True, "is for a sweep, which is asked for by -m")
+        raise UserError("sweep.skip_finished", True, "must be false without -m: it is for sweeps")
     return directory.absolute(), asked
 
 

@@ -56,7 +56,7 @@ def check_kind(path: str, node: Mapping[str, object], kind: type) -> None:
     """
     key, target = f"{path}._target_", node["_target_"]
     if not isinstance(target, str):
-        raise UserError(key, target, "the dotted path of a class or function")
+        raise UserError(key, target, "must be the dotted path of a class or function")
     found = import_target(key, target)
     is_type = isinstance(found, type)
     makes = [found] if is_type else _classes(_hints(found).get("return"))

@@ -51,7 +51,7 @@ def check_single(overrides: Sequence[str]) -> None:
         if override.is_sweep_override():
             text = str(override.input_line)
             key, _, value = text.partition("=")
-            message = "several values are a sweep, which is asked for by -m"
+            message = "must be one value: several values are a sweep, which needs the flag -m"
             if override.is_choice_sweep() and "(" not in value:
                 message += f"; one list is {shlex.quote(f'{key}=[{value}]')}, one text {quote_override(text)}"
             raise UserError(key, value, message)
@@ -127,7 +127,7 @@ def spell_out(argument: str) -> list[str]:
     codecs = [path for path in CODECS if path == key or (key == "quant.weights" and path.startswith(key))]
     if codecs and equals:
         if value == "null":
-            raise UserError(key, value, "a codec is needed; none sends values as they are")
+            raise UserError(key, value, "must be a codec; none sends values as they are")
         if len(codecs) > 1 and "," in value:
             raise UserError(key, value, f"a sweep takes one of {', '.join(codecs)}, or presets")
         return [f"codec@{path}={value}" for path in codecs]

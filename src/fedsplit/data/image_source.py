@@ -27,14 +27,16 @@ def class_balanced_prefix(labels: Tensor, size: int | None, num_classes: int, ke
     if size is None:
         return torch.arange(len(labels))
     if size < num_classes:
-        raise UserError(key, size, f"at least one sample for each of the {num_classes} classes")
+        raise UserError(key, size, f"must be at least {num_classes}: one sample for each class")
     share, extra = divmod(size, num_classes)
     chosen = []
     for label in range(num_classes):
         wanted = share + (label < extra)
         members = (labels == label).nonzero().flatten()
         if len(members) < wanted:
-            raise UserError(key, size, f"at most {len(members)} of class {label} are there, not {wanted}")
+            raise UserError(
+                key, size, f"must be smaller: class {label} has {len(members)} samples, not {wanted}"
+            )
         chosen.append(members[:wanted])
     return torch.cat(chosen).sort().values
 
@@ -103,7 +105,11 @@ class ImageSource(Source):
         train, test = self.read()
         side = self.image_size or min(train.pixels.shape[1:3])
         if self.crop_padding > side:
-            raise UserError("dataset.crop_padding", self.crop_padding, f"at most the images' {side} pixels")
+            raise UserError(
+                "dataset.crop_padding",
+                self.crop_padding,
+                f"must be at most {side}, the side of the images in pixels",
+            )
         names = self.class_names()
         num_classes = len(names) or int(train.labels.max()) + 1
 
@@ -138,6 +144,6 @@ class ImageSource(Source):
         held_out[len(train) - 1 - last] = True
         left = torch.bincount(train.labels[~held_out], minlength=num_classes)
         if not left.all():
-            message = f"fewer: no training image of class {int(left.argmin())} is left"
+            message = f"must be smaller: no training image of class {int(left.argmin())} is left"
             raise UserError("dataset.validation", self.validation, message)
         return train.select(~held_out), train.select(held_out)

@@ -67,7 +67,7 @@ class LanguageSource(TextSource):
     @override
     def prefix(self, passages: Sequence[Passage], size: int, key: str) -> list[Passage]:
         if size > len(passages):
-            raise UserError(key, size, f"at most {len(passages)} texts are there")
+            raise UserError(key, size, f"must be at most {len(passages)}, the number of texts")
         return [passages[number * len(passages) // size] for number in range(size)]
 
     @override

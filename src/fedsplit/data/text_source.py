@@ -117,7 +117,9 @@ class TextSource(Source):
             test = [each for number, each in enumerate(train) if number in kept]
             train = [each for number, each in enumerate(train) if number not in kept]
             if not train:
-                raise UserError("dataset.validation", self.validation, "fewer: no training text is left")
+                raise UserError(
+                    "dataset.validation", self.validation, "must be smaller: no training text is left"
+                )
         elif self.max_test is not None:
             test = self.prefix(test, self.max_test, "dataset.max_test")
         if self.max_train is not None:

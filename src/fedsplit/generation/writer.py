@@ -83,7 +83,7 @@ def build_prompts(dataset: Component, samples: int | None, *, key: str, value: o
     """
     source = dataset.build(Source)
     if not isinstance(source, LanguageSource):
-        raise UserError(key, value, "continues texts: it needs a dataset with contexts, such as e2e_nlg")
+        raise UserError(key, value, "needs a dataset with contexts that can be continued, such as e2e_nlg")
     with extra(key, value):
         import fedsplit.generation.scores  # noqa: F401, PLC0415  (now, and not after the first rounds)
     return source.prompts().spaced(samples)

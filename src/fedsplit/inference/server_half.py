@@ -62,5 +62,5 @@ class ServerHalf:
         logits = self._module(z).cpu()
         seconds = time.perf_counter() - start
         if not is_finite(logits):
-            raise RunFailed("the logits are not finite")
+            raise RunFailed("the logits of the server are not finite")
         return Answered(logits.contiguous(), seconds)

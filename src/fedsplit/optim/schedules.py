@@ -103,7 +103,7 @@ class WarmupLinear(Schedule):
 
     def __init__(self, *, warmup: NonNegativeInt, total: PositiveInt) -> None:
         if total <= warmup:
-            raise UserError("total", total, f"above warmup={warmup}")
+            raise UserError("total", total, f"must be above warmup={warmup}")
         self.warmup, self.total = warmup, total
         self._round_steps = 1
 

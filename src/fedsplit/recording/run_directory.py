@@ -60,9 +60,9 @@ class RunDirectory:
         """The directory of a run that was started, which `key` named; `UserError` where there is none."""
         path = user_path(path, key)
         if not path.is_dir():
-            raise UserError(key, path, "no such directory; give the directory of a run")
+            raise UserError(key, path, "must be the directory of a run: there is no such directory")
         if not (path / "config.yaml").is_file():
-            raise UserError(key, path, "not the directory of a run: it holds no config.yaml")
+            raise UserError(key, path, "must be the directory of a run: it holds no config.yaml")
         return cls(path, key)
 
     def error(self, message: str) -> UserError:
@@ -125,7 +125,7 @@ class RunDirectory:
             known = ", ".join(map(str, numbers))
             raise self.error(f"its clients have models of their own: task.client names one of {known}")
         if client is not None and client not in numbers:
-            message = f"one of {', '.join(map(str, numbers))}, which took part in"
+            message = f"must be one of {', '.join(map(str, numbers))}, which took part in"
             message = message if numbers else "must be null: clients share the model of"
             raise UserError("task.client", client, f"{message} run={self.path}")
         return {half: self.model(f"{half}-{client}" if own[half] else half) for half in halves}

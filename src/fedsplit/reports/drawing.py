@@ -132,7 +132,7 @@ def draw(experiment: FigureRequest, runs: Sequence[Run], formats: Sequence[str])
     with house_style():
         figure = experiment.figure.draw(data)
         images = {format: encode_figure(figure, format) for format in formats}
-    message = f"Not drawn, for want of room: {'; '.join(left_out)}." if left_out else ""
+    message = f"Not drawn, because there is no room: {'; '.join(left_out)}." if left_out else ""
     description = " ".join(filter(None, (experiment.description, message)))
     return Drawn(experiment.name, experiment.title, description, images, runs, left_out)
 

@@ -59,7 +59,7 @@ def read(directory: Path) -> list[Job]:
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError("hydra.sweep.dir", directory, f"its {RECORD} is damaged ({error})") from error
     if not all(map(_is_job, jobs)):
-        raise UserError("hydra.sweep.dir", directory, f"its {RECORD} is damaged: a job is none")
+        raise UserError("hydra.sweep.dir", directory, f"its {RECORD} is damaged: an entry is no job")
     return jobs
 
 

@@ -108,7 +108,7 @@ def _checked(overrides: list[str]) -> RequestedJob:
     run = RunConfig.parse(settings, choices_of(config))
     task = config.hydra.runtime.choices.task
     if not traits_of(run.task.target).swept:
-        raise UserError("task", task, "leaves no run behind that a sweep could collect; do it by itself")
+        raise UserError("task", task, "must not be swept: it leaves no run behind; run it alone, without -m")
     check_beside(settings, list(config.hydra.overrides.task))
     return RequestedJob(overrides, config, settings, run)
 

@@ -115,7 +115,11 @@ class Infer(Task):
         """The network between devices and the server half; None where there is none."""
         if config.transport.is_class(LocalTransport):
             if self.devices is not None:
-                raise UserError("task.devices", self.devices, "is for devices that dial in: transport=grpc")
+                raise UserError(
+                    "task.devices",
+                    self.devices,
+                    "must be null without transport=grpc: it counts devices that dial in",
+                )
             return None
         with extra("transport", config.choice("transport")):
             from fedsplit.inference.grpc.inference import GrpcInference  # noqa: PLC0415
@@ -125,7 +129,7 @@ class Infer(Task):
             message = "must be none with transport=grpc: this wire is measured"
             raise UserError("network", config.choice("network"), message)
         if transport.spawn and self.devices not in (None, len(precisions)):
-            message = "is for devices that dial in, transport.spawn=false: here is one for each precision"
+            message = "must be null with transport.spawn=true: there is one device for each precision"
             raise UserError("task.devices", self.devices, message)
         devices = self.devices or len(precisions)
         return GrpcInference(config, transport, precisions=precisions, devices=devices, wait_s=self.wait_s)

@@ -227,7 +227,7 @@ class Experiment:
                 rounds were run already than `rounds` allows.
         """
         if checkpoint.rounds > self.limits.rounds:
-            message = f"at least the {checkpoint.rounds} rounds that were run"
+            message = f"must be at least {checkpoint.rounds}, the rounds that were run"
             raise UserError("rounds", self.limits.rounds, message)
         before = identity_of(checkpoint)
         refuse_changed_data(before["data"], self.parts.data.fingerprint, self.config)

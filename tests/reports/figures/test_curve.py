@@ -285,11 +285,13 @@ def test_curve_that_another_covers_shows_on_both_sides_of_it() -> None:
 def test_curves_of_too_many_settings_or_algorithms_are_refused() -> None:
     assert len(DASHES) == 6
     many = [curve_of(hue, (0.5,), f"alpha={n}") for hue in ("fed_avg", "cse_fsl") for n in range(7)]
-    with pytest.raises(UserError, match=r"^settings=alpha=0; .*alpha=6: at most 6"):
+    with pytest.raises(UserError, match=r"^settings=alpha=0; .*alpha=6: must be at most 6"):
         Curve().draw(many)
-    with pytest.raises(UserError, match=r"^colours=a, b, .*: at most 12 in a figure beside fed_avg"):
+    with pytest.raises(UserError, match=r"^colours=a, b, .*: must be at most 12 in a figure beside fed_avg"):
         Curve().draw([curve_of(name, (0.5,)) for name in ("fed_avg", *"abcdefghijklm")])
-    with pytest.raises(UserError, match=r"^colours=a, b, c, d, e, f, g, h, i: at most 8 in a figure$"):
+    with pytest.raises(
+        UserError, match=r"^colours=a, b, c, d, e, f, g, h, i: must be at most 8 in a figure$"
+    ):
         Curve().draw([curve_of(name, (0.5,)) for name in "abcdefghi"])
 
 

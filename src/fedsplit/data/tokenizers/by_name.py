@@ -41,7 +41,9 @@ def build_tokenizer(
     if name == "bpe":
         least = subwords.ALPHABET + 3
         if vocabulary < least:
-            message = f"at least {least} with tokenizer=bpe: the bytes, two special tokens, and a pair"
+            message = (
+                f"must be at least {least} with tokenizer=bpe: the bytes, two special tokens, and a pair"
+            )
             raise UserError("dataset.vocabulary", vocabulary, message)
         return subwords.learned_byte_pairs(texts, vocabulary)
     key = "dataset.tokenizer_files"

@@ -56,7 +56,7 @@ class TrainedInt8(Backend):
     def prepare(self, module: nn.Module, example: Tensor) -> None:
         rounding = any(isinstance(each, FakeQuantizedActivations) for each in module.modules())
         if not isinstance(module, fx.GraphModule) or not rounding:
-            raise UserError("precision", "qat_int8", "only of a run trained with qat=true")
+            raise UserError("precision", "qat_int8", "needs a run that was trained with qat=true")
         self._graph, self._example = int8_graph(module), example
 
     @override

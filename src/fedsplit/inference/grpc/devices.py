@@ -58,7 +58,7 @@ class Devices(Meeting[DeviceSession]):
     joins_with = "deployed"
     for_others = "this server does split inference: a device brings its model, client.model=<directory>"
     called = "device"
-    expected = "here are devices"
+    expected = "this study has devices"
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class Devices(Meeting[DeviceSession]):
     def attach(self, link: Link, hello: pb.Hello, joins: pb.Deployed) -> None:
         if joins.precision not in self._allowed:
             asked, has = ", ".join(self._allowed), one_line(joins.precision)
-            raise Refused(f"it runs precision {has!r}, and here are measured: {asked}", for_good=True)
+            raise Refused(f"it runs precision {has!r}, and this server measures {asked}", for_good=True)
         if not 0 <= joins.file_bytes <= _MOST_BYTES or not 0 <= joins.memory_before <= _MOST_BYTES:
             raise Corrupt("no device has so many bytes")
         with self.changed:
@@ -218,9 +218,9 @@ def check_measured(measured: pb.Measured, samples: int) -> None:
     """Raise `Corrupt` where no device measures this."""
     seconds = (measured.client_seconds, measured.journey_seconds)
     if not all(isfinite(each) and each >= 0 for each in seconds):
-        raise Corrupt("seconds that are none")
+        raise Corrupt("its seconds are negative or not finite")
     if measured.correct > samples or measured.peak_memory > _MOST_BYTES:
-        raise Corrupt("counts that cannot be")
+        raise Corrupt("its counts are out of range")
 
 
 _ATTEMPTS = 3

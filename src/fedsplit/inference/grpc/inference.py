@@ -68,7 +68,7 @@ class GrpcInference:
             if (value := getattr(transport, key)) is not None:
                 raise UserError(f"transport.{key}", value, "must be null beside task=infer")
         if devices > (most := config.population.num_clients):
-            raise UserError("task.devices", devices, f"at most num_clients, {most}")
+            raise UserError("task.devices", devices, f"must be at most num_clients, {most}")
         self.spawns = transport.spawn
         self._listener = Listener(transport.listen, transport.tls, spawn=self.spawns, whom="devices")
         self._config, self._precisions, self._count, self._wait_s = config, precisions, devices, wait_s

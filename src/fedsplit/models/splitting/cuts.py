@@ -273,5 +273,5 @@ def resolve_cut(cuts: Places, cut: str | int | None, stages: Sequence[str] | Non
     if cut is None:
         return min(names, key=lambda name: abs(cuts[name].end - cuts.operations / 2))
     if cut > len(names):
-        raise UserError("model.cut", cut, f"from 1 to {len(names)}: {', '.join(names)}")
+        raise UserError("model.cut", cut, f"must be from 1 to {len(names)}: {', '.join(names)}")
     return names[cut - 1]

@@ -259,5 +259,5 @@ def _assert_equal(module: nn.Module, parts: SplitModel, example: Tensor, *, pack
     far = (1e-4, 1e-5) if packed else (0.0, 0.0)
     equal = torch.allclose(whole, halves, *far, equal_nan=True)
     if not equal:
-        message = "its halves do not give what the whole gives: it keeps what it computes, or draws elsewhere"
+        message = "its halves give other outputs than the whole: it has a memory, or draws random numbers"
         raise UserError("model", type(module).__name__, message)

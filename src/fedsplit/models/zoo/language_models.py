@@ -98,10 +98,10 @@ def _untrained(
     """The configuration of a model from scratch; special tokens that no text has are left out."""
     library = transformers()
     if architecture not in library.CONFIG_MAPPING:
-        raise UserError("model.architecture", architecture, "no model_type of transformers")
+        raise UserError("model.architecture", architecture, "must be a model_type of transformers")
     known = library.CONFIG_MAPPING[architecture]()
     if unknown := [key for key in sizes if key.startswith("_") or not hasattr(known, key)]:
-        raise UserError("model.sizes", unknown[0], f"no key of the configuration of {architecture}")
+        raise UserError("model.sizes", unknown[0], f"must be a key of the configuration of {architecture}")
     ids = {key: each for key in _SPECIAL if (each := getattr(known, key, None)) is None or each >= vocabulary}
     given = {"vocab_size": vocabulary, **dict.fromkeys(ids), **further, **sizes}
     if hasattr(known, "max_position_embeddings") and "max_position_embeddings" not in sizes:
@@ -152,7 +152,7 @@ def _refuse_misfits(config: Any, key: str, value: object, vocabulary: int, conte
         raise UserError(key, value, message)
     layers = getattr(config, "num_hidden_layers", None)
     if isinstance(layers, int) and layers > _MOST_LAYERS:
-        raise UserError(key, value, f"has {layers} layers; {_MOST_LAYERS} is the most")
+        raise UserError(key, value, f"has {layers} layers, and must have at most {_MOST_LAYERS}")
     positions = getattr(config, "max_position_embeddings", None)
     if isinstance(positions, int) and positions < context:
         raise UserError(key, value, f"has {positions} positions, fewer than the dataset's context, {context}")

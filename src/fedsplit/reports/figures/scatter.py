@@ -153,7 +153,7 @@ def _sizes(values: Sequence[float | str]) -> dict[float | str, float]:
     """Diameters in points, growing from the least number to the greatest, then by names; evenly."""
     distinct = sorted(set(values), key=numbers_first)
     if len(distinct) > _MOST_SIZES:
-        raise UserError("sizes", ", ".join(map(str, distinct)), f"at most {_MOST_SIZES} in a figure")
+        raise UserError("sizes", ", ".join(map(str, distinct)), f"must be at most {_MOST_SIZES} in a figure")
     least, greatest = _SIZES
     if len(distinct) == 1:
         return {distinct[0]: (least + greatest) / 2}

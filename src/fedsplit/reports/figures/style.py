@@ -90,7 +90,7 @@ def appearance(hues: Iterable[str]) -> dict[str, tuple[str, str]]:
     others = [hue for hue in distinct if hue not in known]
     if len(others) > len(free):
         beside = f" beside {', '.join(known)}" if len(others) < len(distinct) else ""
-        raise UserError("colours", ", ".join(others), f"at most {len(free)} in a figure{beside}")
+        raise UserError("colours", ", ".join(others), f"must be at most {len(free)} in a figure{beside}")
     return known | dict(zip(others, free, strict=False))
 
 
@@ -98,7 +98,7 @@ def dashes(settings: Iterable[str]) -> dict[str, str | tuple[float, tuple[float,
     """A dash pattern for each setting, in their order; `UserError` where they are more than there are."""
     distinct = list(dict.fromkeys(settings))
     if len(distinct) > len(DASHES):
-        raise UserError("settings", "; ".join(distinct), f"at most {len(DASHES)} in a figure")
+        raise UserError("settings", "; ".join(distinct), f"must be at most {len(DASHES)} in a figure")
     return dict(zip(distinct, DASHES, strict=False))
 
 

@@ -89,16 +89,17 @@ class Attack(Task):
         for key in ("models", "cuts", "codecs", "defences", "precisions", "adapted"):
             given = getattr(self, key)
             if given is not None and (not given or len(set(given)) < len(given)):
-                raise UserError(key, given, "at least one, and each once")
+                raise UserError(key, given, "must hold at least one, and each only once")
         if self.targets < _LEAST_TARGETS:
             raise UserError(
-                "targets", self.targets, f"at least {_LEAST_TARGETS}: distances between them are compared"
+                "targets",
+                self.targets,
+                f"must be at least {_LEAST_TARGETS}: distances between them are compared",
             )
         for name in self.attackers:
             if name not in self.options:
-                message = (
-                    f"one of {', '.join(self.options)}; another with +attacker@task.options.{name}={name}"
-                )
+                known = ", ".join(self.options)
+                message = f"must be one of {known}; another with +attacker@task.options.{name}={name}"
                 raise UserError("attackers", name, message)
 
     @override

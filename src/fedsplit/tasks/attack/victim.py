@@ -67,7 +67,9 @@ class AttackedRun:
         with allowing_a_run_directory():
             self.data: Data = build_data(self.config, device)
         if not isinstance(self.data.dataset, ImageDataset):
-            raise UserError("run", path, "learned from texts; what client models of images send is attacked")
+            raise UserError(
+                "run", path, "must be a run on images: attacks on models of texts are not supported"
+            )
 
     @classmethod
     def named_by(cls, asked: RunConfig) -> Self:
@@ -117,7 +119,7 @@ class AttackedRun:
         """
         held: Tensor = torch.unique(torch.cat(list(self.data.shards)))
         if count > len(held):
-            message = f"at most {len(held)}, the clients' training images"
+            message = f"must be at most {len(held)}, the clients' training images"
             raise UserError("task.targets", count, message)
         order = torch.randperm(len(held), generator=generator(self.seed, "targets of attacks"))
         return held[order[:count]]
@@ -130,7 +132,7 @@ class AttackedRun:
         """
         there = len(self.dataset.test)
         if count > there:
-            raise UserError("task.known", count, f"at most {there}, the test images")
+            raise UserError("task.known", count, f"must be at most {there}, the test images")
         return torch.randperm(there, generator=generator(self.seed, "images of attackers"))[:count]
 
     @cached_property

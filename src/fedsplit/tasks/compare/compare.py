@@ -57,7 +57,7 @@ class Compare(Task):
 
     def __post_init__(self) -> None:
         if not self.batch_sizes:
-            raise UserError("batch_sizes", self.batch_sizes, "at least one number of samples")
+            raise UserError("batch_sizes", self.batch_sizes, "must hold at least one number of samples")
         self.precisions = list(dict.fromkeys([REFERENCE, *self.precisions]))
 
     @override
@@ -69,7 +69,7 @@ class Compare(Task):
         prepare_process(config)
         trained = TrainedRun.named_by(config, self.client)
         if trained.parts.data.dataset.sizes.tokens:
-            message = "learned from texts; client models of images are compared"
+            message = "must be a run on images: models of texts are not compared"
             raise UserError("run", trained.path, message)
         console = Console()
         whole = trained.path / ("compare" if self.client is None else f"compare-{self.client}")

@@ -68,7 +68,9 @@ class GrpcTransport(Transport):
         if server is not None:
             raise UserError("transport.server", server, "is of task=client; a server says where it listens")
         if min_clients is not None and min_clients > clients:
-            raise UserError("transport.min_clients", min_clients, f"at most the {clients} clients")
+            raise UserError(
+                "transport.min_clients", min_clients, f"must be at most {clients}, the number of clients"
+            )
         self._listener = Listener(listen, tls, spawn=spawn, whom="clients")
         self._spawn, self._recording = spawn, run.config.recording
         self._min_clients, self._deadline_s = min_clients, round_deadline_s
