@@ -170,7 +170,7 @@ def test_texts_are_divided_by_strata_or_owners_into_batches(configured: Configur
 
 def test_distribution_that_changes_pixels_refuses_texts(configured: Configure) -> None:
     config = _configuration(configured, "distribution=feature_shift")
-    with pytest.raises(UserError, match=r"^distribution=feature_shift: changes pixels, and this dataset is"):
+    with pytest.raises(UserError, match=r"^distribution=feature_shift: must be another distribution"):
         build_data(config, torch.device("cpu"))
 
 

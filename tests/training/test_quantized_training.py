@@ -212,7 +212,7 @@ def test_run_started_from_another_model_or_missing_or_damaged_files_is_refused(
         UserError, match=r"trained another model: conv1.bias is of shape \(8,\) there, of shape \(32,\) here"
     ):
         Experiment(tiny("model=eurosat_cnn", "dataset.image_size=64").config, start)
-    with pytest.raises(UserError, match="run=nowhere: no such directory"):
+    with pytest.raises(UserError, match="run=nowhere: must be the directory of a run"):
         TrainedStart.of("nowhere")
     (tmp_path / "first/model/server.safetensors").unlink()
     with pytest.raises(UserError, match="holds no trained model, model/server"):

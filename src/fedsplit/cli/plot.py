@@ -199,7 +199,7 @@ def note_left_out(figures: Iterable[Drawn], notes: Notes) -> None:
     """Note what is left out of figures because they would hold more than can be told apart."""
     for each in figures:
         for label in each.left_out:
-            notes.add("crowded", f"{each.name}: left out, because there is no room:  {label}")
+            notes.add("crowded", f"{each.name}: left out, because there is no room: {label}")
 
 
 def publish(files: Iterable[Mapping[str, bytes]], out: Path) -> None:

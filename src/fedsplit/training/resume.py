@@ -43,10 +43,8 @@ def resume(path: Path, changes: Mapping[str, object]) -> None:
         if checkpoint is not None:
             experiment.restore(checkpoint)
         if stopped_by := experiment.stopped_by():
-            message = (
-                f"{display_path(path)} has finished: {len(experiment.records)} rounds, ended by {stopped_by}"
-            )
-            print(f"{message}; a larger {stopped_by}= goes on with it")
+            rounds = f"{len(experiment.records)} rounds, stopped by {stopped_by}"
+            print(f"{display_path(path)} has finished: {rounds}; a larger {stopped_by}= goes on with it")
         experiment.run(directory)
 
 

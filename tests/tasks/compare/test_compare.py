@@ -128,7 +128,7 @@ def test_trained_run_read_from_disk_has_the_models_and_the_accuracy_of_its_train
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
-        (["task=compare"], "run=null: the directory of a trained run is needed"),
+        (["task=compare"], "run=null: must be the directory of a trained run"),
         (
             ["task=cuts", "run={run}"],
             "run={run}: must be null: only task=attack or compare or generate or infer or train",
