@@ -18,6 +18,7 @@ class TaskTraits:
     beside: tuple[str, ...] | None
     models_of_run: str
     swept: bool
+    gathered: str | None
     joins: bool
     deploys: bool
     counts_rounds: bool

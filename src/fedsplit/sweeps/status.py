@@ -100,9 +100,13 @@ class Progress:
     seconds: float
 
 
-def is_finished(directory: Path) -> bool:
-    """True if the run in a directory came to its end."""
-    return (directory / "results.json").is_file()
+def is_finished(directory: Path, last: str | None = None) -> bool:
+    """True if the job in a directory came to its end.
+
+    Args:
+        last: file that its task writes last of all; None: `results.json`.
+    """
+    return (directory / (last or "results.json")).is_file()
 
 
 def progress_of(directory: Path) -> Progress | None:

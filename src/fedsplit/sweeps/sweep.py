@@ -17,12 +17,14 @@ from fedsplit.errors import RunFailed, UserError, first_line
 from fedsplit.files.paths import display_path, new_directory
 from fedsplit.recording.config_file import CONFIG_FILE, OtherFormat, read_config
 from fedsplit.sweeps import record
+from fedsplit.sweeps.gathering import gather
 from fedsplit.sweeps.grid import jobs
 from fedsplit.sweeps.job import Launched, thread_counts
 from fedsplit.sweeps.launch import check_installed, check_launcher, launch
 from fedsplit.sweeps.record import RECORD, Job
 from fedsplit.sweeps.status import STATUSES, is_finished, lock_sweep
 from fedsplit.sweeps.watch import Watch
+from fedsplit.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,11 @@ class RequestedJob:
     def rounds(self) -> int | None:
         """Most rounds that the job may run; None where it trains nothing."""
         return self.run.budget.rounds if traits_of(self.run.task.target).counts_rounds else None
+
+    @property
+    def gathered(self) -> str | None:
+        """CSV file of its directory whose rows the sweep gathers, and without which it is not finished."""
+        return traits_of(self.run.task.target).gathered
 
     @property
     def own_overrides(self) -> list[str]:
@@ -67,11 +74,16 @@ def sweep(overrides: Sequence[str]) -> None:
             known = {job.number for job in recorded}
             new = [job for job in taken if job.number not in known]
             record.write(directory, overrides, [*recorded, *new])
-            finished = {job.number for job in taken if is_finished(directory / job.directory)}
+            finished = {
+                job.number
+                for job, each in zip(taken, asked, strict=True)
+                if is_finished(directory / job.directory, each.gathered)
+            }
             watch = Watch(
                 directory=display_path(directory),
                 jobs=taken,
                 rounds=[each.rounds for each in asked],
+                last=[each.gathered for each in asked],
                 skipped=finished,
                 live=asked[0].run.recording.progress,
             )
@@ -84,6 +96,7 @@ def sweep(overrides: Sequence[str]) -> None:
                     ended = _run(directory, to_run)
                 watch.fail_unfinished(ended)
     watch.show()
+    _gather(directory, taken, asked)
     print(display_path(directory))
     if failed := watch.failed():
         raise RunFailed(f"{failed} of {len(asked)} jobs failed; the others are in {display_path(directory)}")
@@ -137,6 +150,15 @@ def _check_clusters(asked: Sequence[RequestedJob]) -> None:
             raise UserError(
                 "hydra.launcher.n_jobs", at_once, f"{message}; or cluster.address names a cluster"
             )
+
+
+def _gather(directory: Path, jobs: Sequence[Job], asked: Sequence[RequestedJob]) -> None:
+    """Gather rows of finished jobs into one file for each table that tasks leave, and show them."""
+    for name in dict.fromkeys(each.gathered for each in asked if each.gathered):
+        with_table = [job for job, each in zip(jobs, asked, strict=True) if each.gathered == name]
+        if rows := gather(directory, with_table, name):
+            task = next(each.run.task for each in asked if each.gathered == name)
+            task.build(Task).show_gathered(rows)
 
 
 def _directory(asked: Sequence[RequestedJob]) -> Path:

@@ -117,6 +117,7 @@ class Watch:
 
     Args:
         rounds: that each is to run at most; None of one that trains nothing.
+        last: file that each writes last of all; None: `results.json`.
         skipped: numbers of those that are not run, for they are finished.
         live: whether to draw a table where standard output is a terminal; else a line tells when a job begins
             and when it ends.
@@ -127,11 +128,14 @@ class Watch:
         directory: Path,
         jobs: Sequence[Job],
         rounds: Sequence[int | None],
+        last: Sequence[str | None],
+        *,
         skipped: set[int],
         live: bool,
     ) -> None:
         self._statuses = directory / STATUSES
         self._directories = {job.number: directory / job.directory for job in jobs}
+        self._last = dict(zip(self._directories, last, strict=True))
         self._console = Console()
         self._live = live and self._console.is_terminal
         self._rows = {
@@ -203,10 +207,14 @@ class Watch:
             if row.state == "waiting" and not self._live:
                 print(f"{_named(row)} starts", flush=True)
             self._rows[row.number] = now
-            if status.state == "done" and is_finished(self._directories[row.number]):
+            if status.state == "done" and self._is_finished(row):
                 self._end(now, "done", now.remark)
             elif status.state != "running":
-                self._end(now, "failed", status.error or "it left no results.json")
+                left = self._last[row.number] or "results.json"
+                self._end(now, "failed", status.error or f"it left no {left}")
+
+    def _is_finished(self, row: JobRow) -> bool:
+        return is_finished(self._directories[row.number], self._last[row.number])
 
     def _end(self, row: JobRow, state: Shown, remark: str) -> None:
         self._rows[row.number] = replace(row, state=state, remark=remark)

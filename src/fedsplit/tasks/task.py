@@ -2,7 +2,7 @@
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -25,6 +25,9 @@ class Task(ABC):
     """Use of `run=`, which names a run whose trained models are loaded: refused, allowed or required."""
     swept: ClassVar[bool] = True
     """True if it writes a `results.json` into its directory, which sweeps collect."""
+    gathered: ClassVar[str | None] = None
+    """CSV file that it writes last of all, below its directory, and whose rows a sweep gathers; None where
+    `results.json` is the last."""
     joins: ClassVar[bool] = False
     """True if it takes part in a run of another machine, where the data set is chosen."""
     deploys: ClassVar[bool] = False
@@ -45,6 +48,26 @@ class Task(ABC):
             UserError: something asked for cannot be.
             RunFailed: the run could not be carried to its end.
         """
+
+    def follow(self, config: RunConfig, directory: Path) -> None:
+        """Do what follows the rounds of a run that was gone on with to its end; nothing by default.
+
+        Args:
+            config: of the run, as it was gone on with.
+            directory: of the run.
+
+        Raises:
+            UserError: something asked for cannot be.
+        """
+        return
+
+    def show_gathered(self, rows: Sequence[Mapping[str, str]]) -> None:
+        """Print the rows that a sweep gathered of its jobs; nothing by default.
+
+        Args:
+            rows: cells by column, those of the job's own overrides first.
+        """
+        return
 
 
 def perform(directory: Path, config: RunConfig) -> None:
@@ -84,4 +107,5 @@ def go_on(directory: Path, changes: Mapping[str, object]) -> None:
         print(f"going on with {display_path(directory)}", flush=True)
     from fedsplit.training.resume import resume  # noqa: PLC0415  (heavy: only after the line above)
 
-    resume(directory, changes)
+    config = resume(directory, changes)
+    config.task.build(Task).follow(config, directory)

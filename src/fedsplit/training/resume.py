@@ -10,6 +10,7 @@ from fedsplit.config.checks import RESUMABLE
 from fedsplit.config.dotted_keys import below
 from fedsplit.config.run_config import RunConfig
 from fedsplit.config.stored import with_changes
+from fedsplit.config.traits import traits_of
 from fedsplit.errors import UserError
 from fedsplit.files.paths import display_path
 from fedsplit.machine.allowance import allowing_a_run_directory
@@ -20,12 +21,15 @@ from fedsplit.training.experiment import Experiment
 from fedsplit.training.state_form import identity_of
 
 
-def resume(path: Path, changes: Mapping[str, object]) -> None:
+def resume(path: Path, changes: Mapping[str, object]) -> RunConfig:
     """Go on with the run in a directory from its last checkpoint, or from its start where there is none.
 
     Args:
         path: of the directory.
         changes: what is given anew, by key.
+
+    Returns:
+        The run's configuration, as it was gone on with.
 
     Raises:
         UserError: there is no run, another process is at work in it, it is damaged, or something may not be
@@ -46,6 +50,7 @@ def resume(path: Path, changes: Mapping[str, object]) -> None:
             rounds = f"{len(experiment.records)} rounds, stopped by {stopped_by}"
             print(f"{display_path(path)} has finished: {rounds}; a larger {stopped_by}= goes on with it")
         experiment.run(directory)
+    return config
 
 
 def _start(run: str | None, *, begun: bool) -> TrainedStart | None:
@@ -81,7 +86,8 @@ def resumed_config(
     if not isinstance(trust, bool):
         raise UserError("trust", trust, "must be true or false")
     config = directory.run_config(trust=trust)
-    if (task := config.choices["task"]) != "train":
+    if not traits_of(config.task.target).counts_rounds:
+        task = config.choice("task")
         message = f"was left behind by task={task}, which is done again and not gone on with"
         raise UserError("resume", directory.path, message)
     if "dataset.root" in changes and "root" not in config.dataset.arguments:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from rich.console import Console
 from typing_extensions import override
@@ -13,6 +13,7 @@ from typing_extensions import override
 from fedsplit.building.process import prepare_process
 from fedsplit.config.component import Component
 from fedsplit.config.run_config import RunConfig
+from fedsplit.config.settings import QuantSettings
 from fedsplit.config.values import (
     AttackerName,
     CodecName,
@@ -30,7 +31,7 @@ from fedsplit.inference.deploying import Deploying
 from fedsplit.reports.figures.style import house_style
 from fedsplit.reports.shown_table import print_table
 from fedsplit.tasks.attack.attacker import Attacker, NotExposed
-from fedsplit.tasks.attack.channels import Channels, defence_named, quant_settings
+from fedsplit.tasks.attack.channels import Channels, defence_asked_for, quant_settings
 from fedsplit.tasks.attack.pictures import leakage_figure, reconstruction_figure, strongest
 from fedsplit.tasks.attack.rows import AttackRow, rows_table, write_rows
 from fedsplit.tasks.attack.scene import Scene, Scenes
@@ -53,7 +54,8 @@ class Attack(Task):
         models: `trained`, as the run left it, and `untrained`, as it began.
         cuts: by name or number; None: the run's own.
         codecs: names of codecs, or of presets of `quant`; None: the run's own.
-        defences: names of clients' defences, with their keys as by default; None: the run's own.
+        defences: of clients, each a name, or a name with keys that are not as by default, as
+            `{"gaussian": {"sigma": 0.1}}`; None: the run's own.
         precisions: of client models; deployed ones send what they compute, without a codec.
         mode: of the client model: `train` with batch statistics, dropout and augmentation, as in rounds of a
             run; `eval` as in inference.
@@ -65,15 +67,15 @@ class Attack(Task):
         options: the attackers that there are, by name.
     """
 
-    beside = ("task", "run", "trust", "device", "threads", "progress")
-    models_of_run = "needed"
+    beside: ClassVar[tuple[str, ...] | None] = ("task", "run", "trust", "device", "threads", "progress")
+    models_of_run: ClassVar[Literal["refused", "taken", "needed"]] = "needed"
     swept = False
 
     attackers: list[AttackerName]
     models: list[Model]
     cuts: list[str | PositiveInt] | None
     codecs: list[CodecName | PresetName] | None
-    defences: list[DefenceName] | None
+    defences: list[DefenceName | dict[str, Any]] | None
     precisions: list[HalfPrecision]
     mode: Mode
     adapted: list[bool]
@@ -88,7 +90,7 @@ class Attack(Task):
     def __post_init__(self) -> None:
         for key in ("models", "cuts", "codecs", "defences", "precisions", "adapted"):
             given = getattr(self, key)
-            if given is not None and (not given or len(set(given)) < len(given)):
+            if given is not None and (not given or len(set(map(str, given))) < len(given)):
                 raise UserError(key, given, "must hold at least one, and each only once")
         if self.targets < _LEAST_TARGETS:
             raise UserError(
@@ -109,10 +111,13 @@ class Attack(Task):
         What was there is replaced, once all is whole.
         """
         prepare_process(config)
+        self.attack(AttackedRun.named_by(config))
+
+    def attack(self, run: AttackedRun) -> None:
+        """Attack a run that has ended; see `run`."""
         names = dict.fromkeys([_FLOOR, *self.attackers])
         nodes = {name: Component.of(f"task.options.{name}", self.options[name]) for name in names}
         attackers = [node.build(Attacker) for node in nodes.values()]
-        run = AttackedRun.named_by(config)
         console = Console()
         rows, left_out = self._attack_all(run, attackers, console)
         whole = run.path / "attack"
@@ -180,9 +185,18 @@ class Attack(Task):
         known = min(_KNOWN, len(run.dataset.test)) if self.known is None else self.known
         return Scenes(run, self.mode, self.adapted, run.draw_known(known), run.targets(self.targets))
 
-    def _channels(self, run: AttackedRun) -> Channels:
+    def ways(self) -> tuple[dict[str, QuantSettings] | None, dict[str, Component] | None]:
+        """Codecs and defences that are asked for, by name; None where only the run's own are.
+
+        Raises:
+            UserError: a defence has no such name or key, or a key no such value.
+        """
         codecs = None if self.codecs is None else {name: quant_settings(name) for name in self.codecs}
-        defences = None if self.defences is None else {name: defence_named(name) for name in self.defences}
+        defences = None if self.defences is None else dict(map(defence_asked_for, self.defences))
+        return codecs, defences
+
+    def _channels(self, run: AttackedRun) -> Channels:
+        codecs, defences = self.ways()
         batches, of_batch = self.calibration_batches, self.calibration_batch_size
         deploying = Deploying(self.backend, batches, of_batch, run.seed)
         return Channels(run.config, codecs, defences, self.precisions, deploying)

@@ -10,6 +10,7 @@ from fedsplit.config.component import Component
 from fedsplit.config.compose import compose_config, composing, run_config
 from fedsplit.config.run_config import RunConfig
 from fedsplit.config.settings import QuantSettings
+from fedsplit.errors import UserError
 from fedsplit.inference.deploying import Deploying
 from fedsplit.inference.subject import Subject
 from fedsplit.privacy.defence import Defence
@@ -27,10 +28,30 @@ def quant_settings(name: str) -> QuantSettings:
         return run_config(compose_config(overrides)).quant
 
 
-def defence_named(name: str) -> Component:
-    """A choice of the group `defence`."""
+def defence_asked_for(given: str | Mapping[str, Mapping[str, object]]) -> tuple[str, Component]:
+    """Title and component of a choice of the group `defence`.
+
+    Args:
+        given: its name, which leaves all keys as by default, or its name with some keys.
+
+    Raises:
+        UserError: there is no such name or key, or the key has no such value.
+    """
+    named = {given: {}} if isinstance(given, str) else given
+    name, keys = next(iter(named.items()), ("", {}))
+    names = names_of("defence")
+    if len(named) != 1 or name not in names or not isinstance(keys, Mapping):
+        example = "{gaussian: {sigma: 0.1}}"
+        message = f"each one of {', '.join(names)}, or one of them with its keys, as {example}"
+        raise UserError("task.defences", given, message)
     with composing():
-        return run_config(compose_config([f"defence={name}"])).defence
+        config = run_config(compose_config([f"defence={name}"]))
+    for key in keys:
+        if key not in config.defence.arguments:
+            known = ", ".join(config.defence.arguments) or "none, for it has no keys"
+            raise UserError("task.defences", f"{name}.{key}", f"a key of defence={name}: {known}")
+    title = " ".join([name, *(f"{key}={'null' if value is None else value}" for key, value in keys.items())])
+    return title, config.changed({f"defence.{key}": value for key, value in keys.items()}).defence
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.table import Table
 from torch import Tensor
 
+from fedsplit.files.bounded import number
 from fedsplit.files.whole import write_csv, write_json
 from fedsplit.tasks.attack.attacker import Finding
 from fedsplit.tasks.attack.measures import SampleMean
@@ -82,6 +83,45 @@ def rows_table(rows: Sequence[AttackRow]) -> Table:
         )
     if any(row.setting.recut for row in rows):
         table.caption = "* the run's model, cut where it did not train with a cut"
+    return table
+
+
+def gathered_table(rows: Sequence[Mapping[str, str]]) -> Table:
+    """Table for a terminal of rows that a sweep gathered: the least that leaks is that of the best attacker.
+
+    Args:
+        rows: cells by column of `attack.csv`, after those of the job.
+
+    Returns:
+        A line for each job, cut and way, with the attacker whose reconstructions have the highest SSIM.
+    """
+    groups: dict[tuple[str, ...], list[Mapping[str, str]]] = {}
+    for row in rows:
+        if row.get("ssim"):
+            key = tuple(
+                row.get(name, "") for name in ("job", "cut", "model", "defence", "codec", "precision")
+            )
+            groups.setdefault(key, []).append(row)
+    table = Table()
+    for name in ("job", "cut", "defence", "sent as", "attacker"):
+        table.add_column(name, no_wrap=True)
+    for name in ("PSNR dB", "SSIM", "re-id. %", "dCor²", "bytes", "accuracy %"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for (job, cut, _, defence, codec, precision), of_a_way in groups.items():
+        best = max(of_a_way, key=lambda row: number(row["ssim"]))
+        table.add_row(
+            job,
+            cut,
+            defence,
+            precision if codec == "device" else codec,
+            best["attacker"],
+            f"{number(best['psnr']):.2f}",
+            f"{number(best['ssim']):.3f}",
+            f"{100 * number(best['reidentified']):.1f}",
+            f"{number(best['distance_correlation']):.3f}",
+            f"{number(best['bytes_per_sample']):,.0f}",
+            f"{100 * number(best['test_accuracy']):.1f}",
+        )
     return table
 
 

@@ -50,6 +50,7 @@ class Setting:
         mode: train or eval, of the client model.
         sent: whether the run itself sent smashed data like this.
         bytes_per_sample: of the payload.
+        smashed_std: standard deviation of all values of the targets' exact smashed data.
         sqnr: signal to noise of what is received, dB; None where it is exact, or nothing is.
         distance_correlation: of pixels and what is received, squared and bias-corrected.
         test_accuracy: of the server half on what it receives of all test images, in evaluation mode.
@@ -67,6 +68,7 @@ class Setting:
     mode: Mode
     sent: bool
     bytes_per_sample: float
+    smashed_std: float
     sqnr: float | None
     distance_correlation: float
     test_accuracy: float
@@ -189,6 +191,7 @@ class Scenes:
             mode=self.mode if channel.precision == FULL else "eval",
             sent=channel.own and not recut and victim.trained and run.uploads_smashed_data,
             bytes_per_sample=targets.size / count,
+            smashed_std=float(targets.z.double().std()),
             sqnr=_sqnr(targets),
             distance_correlation=distance_correlation(targets.x, targets.received),
             test_accuracy=accuracy,
