@@ -38,7 +38,7 @@ class ClientArchitecture:
 
     @classmethod
     def of_run(cls, config: RunConfig, cut: str, sizes: Sizes) -> Self:
-        """That of a run, cut there."""
+        """Recipe of a run's client model, cut there."""
         splitting = config.splitting
         return cls(config.model, config.adapter, splitting.untie, cut, sizes, splitting.norm)
 

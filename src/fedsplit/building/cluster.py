@@ -25,7 +25,7 @@ BuildWorker: TypeAlias = Callable[[Plain, Data, Sequence[Weights | None]], Verbs
 
 
 def build_cluster(config: RunConfig) -> Cluster:
-    """Where clients are computed.
+    """Cluster that computes the clients.
 
     Raises:
         UserError: the library that it needs is not installed.

@@ -81,7 +81,7 @@ def _may_be_stacked(parts: Ingredients) -> bool:
 
 
 def _obstacle(parts: Ingredients, blueprint: Blueprint) -> str | None:
-    """Why clients, or a split server's copies, cannot be computed as one; None if they can."""
+    """Reason why clients, or a split server's copies, cannot be computed as one; None if they can."""
     if isinstance(blueprint.body, StubbedClient):
         return "its code cannot be traced"
     x, _ = parts.data.batch(2)

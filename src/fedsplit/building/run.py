@@ -189,7 +189,7 @@ def build_schedule(config: RunConfig, data: Data) -> Schedule:
 
 
 def build_memory(config: RunConfig) -> Memory:
-    """Where uploads and auxiliary models are kept: in memory up to `auxiliary.memory_mb`, then in files."""
+    """Memory of uploads and auxiliary models: in memory up to `auxiliary.memory_mb`, then in files."""
     most = config.alignment.memory_mb
     return Memory(None if most is None else most * 1e6)
 

@@ -49,7 +49,7 @@ class TrainedRun:
 
     @classmethod
     def named_by(cls, config: RunConfig, client: int | None = None) -> Self:
-        """That of the run that a command names by `run`, computed as the command asks for."""
+        """Trained run that a command names by `run`, computed as the command asks for."""
         asked, origin = config.computation, config.origin
         path = user_path(origin.run or "", "run")
         return cls(path, device=asked.device, threads=asked.threads, trust=origin.trust, client=client)

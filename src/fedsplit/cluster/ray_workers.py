@@ -141,7 +141,7 @@ class RayWorkers(Workers):
             raise UserError("cluster.address", self._address, message)
 
     def _wait_for_room(self) -> int:
-        """How many workers there is room for, at most as many as are wanted."""
+        """Number of workers that there is room for, at most as many as are wanted."""
         until = time.monotonic() + (0 if self._own else self._size.deadline_s)
         while True:
             room = sum(self._size.room(*_free_of(node)) for node in _nodes())
@@ -315,7 +315,7 @@ class _OwnCluster:
 
 @contextmanager
 def _loopback_alone() -> Iterator[None]:
-    """While Ray starts nodes that listen on the loopback interface, as it does on some systems alone."""
+    """Let Ray start nodes that listen on the loopback interface alone, as it does on some systems alone."""
     before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
     try:
         yield

@@ -72,7 +72,7 @@ class StackedModule:
 
 
 def obstacle_to_stacking(module: nn.Module, x: Tensor) -> str | None:
-    """Why passes of several clients through `module` cannot be one computation; None if they can.
+    """Reason why passes of several clients through `module` cannot be one computation; None if they can.
 
     Functions that draw are an obstacle, as each client has a stream of its own; dropout modules are none.
     So are hooks: they are for what one client computes. What else may go wrong shows when it is tried.
@@ -122,7 +122,7 @@ def _over_clients(module: nn.Module, state: dict[str, Tensor], *inputs: Tensor, 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a tensor was among arguments."""
+    """Place that a tensor had among arguments."""
 
     number: int
 

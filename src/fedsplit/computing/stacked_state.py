@@ -80,7 +80,7 @@ class StackedState:
         return len(self.steps)
 
     def rows(self, rows: Rows) -> "_RowView":
-        """Some of the rows, as a model to pass data through and to step."""
+        """View of some of the rows, as a model to pass data through and to step."""
         if isinstance(rows, Tensor):
             return _RowCopy(self, rows)
         key = (rows.start, rows.stop)

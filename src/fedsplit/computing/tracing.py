@@ -74,7 +74,7 @@ class GradientLost(fx.proxy.TraceError):
 
 @contextmanager
 def _own_gradients_refused() -> Iterator[None]:
-    """While something is traced: of an `autograd.Function` only the forward would be followed."""
+    """Refuse an `autograd.Function` while tracing, of which only the forward would be followed."""
     original = torch.autograd.Function.__dict__["apply"]
 
     def apply(cls, *args, **kwargs):  # type: ignore[no-untyped-def]

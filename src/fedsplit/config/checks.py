@@ -83,7 +83,7 @@ def check_keys(config: Plain) -> None:
 
 
 def _check_groups(config: Plain, task: TaskTraits) -> None:
-    """That all groups are there, and nothing else is."""
+    """Check that all groups are there, and nothing else."""
     needed = [group for group in GROUPS if not (task.joins and group in _JOINED_KEYS)]
     for group in (*needed, *(side for side in OPTIONAL_GROUPS if config.get(side) is not None)):
         if not isinstance(config.get(group), Mapping):

@@ -33,7 +33,7 @@ ignore_pillows_warnings()  # for the whole process: filters that come and go are
 
 @dataclass(frozen=True)
 class Decoder:
-    """How files become pixels.
+    """Decoder that makes pixels of image files.
 
     Args:
         root: folder of the dataset, named in errors.

@@ -79,7 +79,7 @@ class FilePixels:
 
     @property
     def shape(self) -> torch.Size:
-        """As of a tensor, `(n, h, w, c)`."""
+        """Shape as of a tensor, `(n, h, w, c)`."""
         return torch.Size((len(self.files), *self.decoding.shape))
 
     def __len__(self) -> int:

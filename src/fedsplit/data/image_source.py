@@ -53,7 +53,7 @@ class Published:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSource(Source):
-    """Where images come from. `load` reads both splits; a subclass says how in `read`.
+    """Source of images. `load` reads both splits; a subclass says how in `read`.
 
     What `max_train`, `max_test` and `validation` keep is class-balanced.
 

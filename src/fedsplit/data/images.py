@@ -32,7 +32,7 @@ class Normalisation:
 
     @classmethod
     def of(cls, images: "Images", dtype: torch.dtype = torch.float32) -> Self:
-        """From all pixels that `images.surveyed` gives, exactly: from a histogram of their 256 values."""
+        """Normalisation by all pixels of `images.surveyed`, exactly: from a histogram of their 256 values."""
         values = torch.arange(256, dtype=torch.float64)
         means, deviations = [], []
         histograms = torch.zeros(images.pixels.shape[3], 256, dtype=torch.float64)
@@ -180,7 +180,7 @@ class Images(Samples):
 
 
 def _parts(index: Tensor) -> Iterator[Tensor]:
-    """Not so many at a time that their pixels take much memory."""
+    """Parts of so few images at a time that their pixels take little memory."""
     for start in range(0, len(index), _AT_A_TIME):
         yield index[start : start + _AT_A_TIME]
 

@@ -34,7 +34,7 @@ class Prompts:
     context: int
 
     def spaced(self, size: int | None) -> Self:
-        """So many of them, evenly spaced; all where there are no more, or with None."""
+        """Select so many prompts, evenly spaced; all where there are no more, or with None."""
         if size is None or size >= len(self.ids):
             return self
         kept = [number * len(self.ids) // size for number in range(size)]

@@ -133,7 +133,7 @@ class Pieces(Partition):
 
 
 class Draws(Partition):
-    """As many samples for every client, drawn evenly and with replacement when they are asked for.
+    """Equally many samples for every client, drawn evenly and with replacement when they are asked for.
 
     A client's samples are a function of the seed and of its number: nothing is kept of them.
 

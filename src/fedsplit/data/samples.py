@@ -22,7 +22,7 @@ class Samples(ABC):
 
     @property
     def owners(self) -> Tensor | None:
-        """Whose each sample is, int64 `(n,)`; None where that is not known."""
+        """Owner of each sample, int64 `(n,)`; None where that is not known."""
         return None
 
     @property

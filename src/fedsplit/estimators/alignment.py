@@ -22,10 +22,10 @@ from fedsplit.state.weights import Weights
 
 
 class CutGradients(Protocol):
-    """Who knows the true cut gradients: the split server."""
+    """Party that knows the true cut gradients: the split server."""
 
     def cut_gradients(self, z: Tensor, y: Tensor, *, seed: int) -> Tensor:
-        """Per sample, of the summed loss, in the shape of `z`; `seed` is of dropout."""
+        """Cut gradients per sample, of the summed loss, in the shape of `z`; `seed` is of dropout."""
 
 
 class FixedServer(CutGradients, Protocol):

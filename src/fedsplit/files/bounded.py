@@ -192,7 +192,7 @@ def number(cell: str) -> float:
 
 @contextmanager
 def reading(run: Path, name: str, hint: str) -> Iterator[None]:
-    """While a file in a run's directory is read.
+    """Turn errors of reading a file in a run's directory into a `UserError`.
 
     Args:
         hint: which runs have it.

@@ -41,7 +41,7 @@ def precision_of(directory: Path, key: str) -> str:
 
 @dataclass(frozen=True)
 class Deploying:
-    """How client halves are converted; ranges are those of batches of clients' training images."""
+    """Conversion of client halves; ranges are those of batches of clients' training images."""
 
     backend: Int8Backend
     batches: int

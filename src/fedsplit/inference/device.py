@@ -93,7 +93,7 @@ class Device(ABC):
 
 @dataclass(frozen=True)
 class Turns:
-    """How many requests each device makes.
+    """Number of requests that each device makes.
 
     Args:
         warm_up: that count for nothing, first.

@@ -38,7 +38,7 @@ def machine_memory() -> float:
 
 @contextmanager
 def allowing(limit: float, message: str) -> Iterator[None]:
-    """While so many bytes may be asked for in all.
+    """Allow so many bytes to be asked for in all.
 
     Args:
         limit: bytes.
@@ -52,13 +52,13 @@ def allowing(limit: float, message: str) -> Iterator[None]:
 
 
 def allowing_a_client(memory_mb: float | None) -> AbstractContextManager[None]:
-    """While a client builds what a server asks of it, in `client.memory_mb`; None: half of the machine's."""
+    """Bound the memory of what a server lets a client build, by `client.memory_mb`; None: by half of all."""
     limit = machine_memory() / 2 if memory_mb is None else memory_mb * 1e6
     return allowing(limit, "client.memory_mb allows")
 
 
 def allowing_a_run_directory() -> AbstractContextManager[None]:
-    """While what the files of a run directory ask for is built."""
+    """Bound the memory of what the files of a run directory ask for."""
     return allowing(machine_memory(), "this machine has")
 
 

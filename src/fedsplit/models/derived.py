@@ -87,7 +87,7 @@ class _MeanOfTokens(nn.Module):
 
 
 class _MeanOfPixels(nn.Module):
-    """As an adaptive pool to one pixel, and fast in stacks of clients too."""
+    """Adaptive pool to one pixel, and fast in stacks of clients too."""
 
     @override
     def forward(self, z: Tensor) -> Tensor:

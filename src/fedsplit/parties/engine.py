@@ -153,7 +153,7 @@ class Engine(ABC):
         self.blueprint = blueprint
 
     def opened(self) -> AbstractContextManager[object]:
-        """While clients can be computed."""
+        """Start what computes clients, and end it afterwards."""
         return nullcontext()
 
     def enter(self, clients: Sequence[int]) -> None:

@@ -128,7 +128,7 @@ class LocalRule:
     def slopes(
         self, body: Steppable, x: Tensor, z: Tensor, dz: Tensor, seeds: Sequence[int], *, seed: Seed
     ) -> Tensor:
-        """How much the loss changes along the direction of each seed, `(P,)`, of many clients `(K, P)`.
+        """Change of the loss along the direction of each seed, `(P,)`, of many clients `(K, P)`.
 
         Args:
             body: the client model; it is left as it is.

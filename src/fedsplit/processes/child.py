@@ -22,7 +22,7 @@ _INTERVAL_S = 0.5
 
 
 def end_with_parent() -> None:
-    """From now on, end at once when the parent process has ended, even if it could not say so."""
+    """End this process at once when the parent process has ended, even if it could not say so."""
     threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
 
 

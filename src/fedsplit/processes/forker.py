@@ -51,7 +51,7 @@ class Signal:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a fork ended.
+    """End of a fork: its exit code, error and value.
 
     Args:
         code: its exit code; negative: of the signal that killed it; None: what forks is gone, and so is this.

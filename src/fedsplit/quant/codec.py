@@ -52,7 +52,7 @@ class Codec(ABC):
 
     @abstractmethod
     def transmit(self, x: Tensor, *, seed: int = 0) -> Simulated:
-        """As `simulate`, with the message that `encode` gives, both of one go."""
+        """Simulate a transfer as `simulate`, with the message that `encode` gives, both of one go."""
 
     @abstractmethod
     def largest(self, shape: Sequence[int], dtype: torch.dtype) -> int:

@@ -100,7 +100,7 @@ def clear(folder: Path) -> None:
 
 
 def replace(folder: Path, checkpoint: Checkpoint, *, needed: int, durable: bool) -> None:
-    """As `save`, also where that round was run before, and otherwise; a kill meanwhile may lose that one.
+    """Save as `save`, also where that round was run before; a kill meanwhile may lose that one.
 
     Args:
         needed: rounds of the oldest that is still needed.

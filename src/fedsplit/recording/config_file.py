@@ -52,7 +52,7 @@ def read_config(directory: Path, key: str) -> Plain:
 
 
 def own_choices_of(directory: Path) -> str | None:
-    """Where a run's file says that its choices of one's own were: only ever told, never opened."""
+    """Directory of the user's choices, as a run's file names it: shown in errors, and never opened."""
     try:
         content = yaml_in(directory / CONFIG_FILE)
     except (OSError, Damaged):

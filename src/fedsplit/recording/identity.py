@@ -64,7 +64,7 @@ def refuse_changed_data(before: Fingerprint, now: Fingerprint, config: RunConfig
 
 
 def changes(before: Fingerprint, now: Fingerprint) -> str:
-    """In what data differ, in a few words; nothing where they do not."""
+    """Differences of data in a few words; empty where there are none."""
     old, new = dict(flat(before)), dict(flat(now))
     digests = ("labels", "owners", "pixels", "division")
     return ", ".join(

@@ -170,7 +170,7 @@ def _inlined(kind: str, image: bytes, width: float, height: float) -> dict[str, 
 
 
 def _svg_inches(image: bytes) -> tuple[float, float]:
-    """As matplotlib says them: in points, on the outermost element."""
+    """Width and height as matplotlib writes them: in points, on the outermost element."""
     start = image[: image.index(b">", image.index(b"<svg"))].decode()
     width, height = (float(re.findall(rf'\s{side}="([\d.]+)pt"', start)[0]) for side in ("width", "height"))
     return width / 72, height / 72

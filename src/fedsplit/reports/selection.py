@@ -86,7 +86,7 @@ def sweep(where: Settings, expects: Settings) -> str:
 
 
 def _same(one: str, other: str) -> bool:
-    """As texts, or as numbers: 1e-3 is 0.001."""
+    """True if values are equal as texts, or as numbers: 1e-3 is 0.001."""
     try:
         return one == other or float(one) == float(other)
     except ValueError:

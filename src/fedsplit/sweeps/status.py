@@ -89,7 +89,7 @@ def _taken(directory: Path, lock: int, patience_s: float, otherwise: str) -> Non
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: rounds, the last test accuracy (a fraction), bytes so far, seconds of its rounds.
+    """Progress of a run: rounds, the last test accuracy (a fraction), bytes so far, seconds of its rounds.
 
     What is no training has no rounds.
     """
@@ -110,7 +110,7 @@ def is_finished(directory: Path, last: str | None = None) -> bool:
 
 
 def progress_of(directory: Path) -> Progress | None:
-    """How far the run in a directory is; None before its first round, or where rounds are not 0, 1, 2, ..."""
+    """Progress of the run in a directory; None before its first round, or if rounds are not 0, 1, 2, ..."""
     try:
         results = json_in(directory / "results.json")
         rounds, accuracy = results.get("rounds_run"), results["final_accuracy"]

@@ -104,7 +104,7 @@ def sweep(overrides: Sequence[str]) -> None:
 
 @contextmanager
 def _resumable(directory: Path, overrides: Sequence[str]) -> Iterator[None]:
-    """While jobs run: Ctrl-C says how to go on with the others."""
+    """Let Ctrl-C say how to go on with the jobs that are left."""
     try:
         yield
     except KeyboardInterrupt as error:
@@ -162,7 +162,7 @@ def _gather(directory: Path, jobs: Sequence[Job], asked: Sequence[RequestedJob])
 
 
 def _directory(asked: Sequence[RequestedJob]) -> Path:
-    """Where the sweep is, or goes on; made."""
+    """Directory of the sweep, which is made."""
     first = asked[0]
     directory = hydra_path(first.config, "hydra.sweep.dir")
     if first.run.sweep and first.run.sweep.skip_finished:

@@ -163,7 +163,7 @@ def _of_the_run(config: RunConfig) -> RunConfig:
 
 @contextmanager
 def _new(directory: Path) -> Iterator[Path]:
-    """While a new directory is filled, beside its place; it takes that once it is whole, or nothing is left.
+    """Let a new directory be filled beside its place; it moves there once it is whole, or nothing is left.
 
     Raises:
         UserError: it is there already, or cannot be made.

@@ -127,7 +127,7 @@ _WHOLE = {"ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul", "QGemm
 
 
 def float_operators(graph: GraphProto, quantizable: Container[str]) -> Counter[str]:
-    """How often each operator computes on floating-point numbers.
+    """Number of times that each operator computes on floating-point numbers.
 
     Args:
         quantizable: operators that compute on whole numbers where all they are given is decoded from them.

@@ -148,7 +148,7 @@ class Devices(Meeting[DeviceSession]):
     # Called by the study
 
     def wait_for(self, device: int) -> pb.Deployed:
-        """Until a device is here; what it runs; `RunFailed` where it did not come in time, or never will."""
+        """Wait until a device is here, and return what it runs; `RunFailed` if it does not come in time."""
         begun, reminder = time.monotonic(), Reminder()
         session = self._sessions[device]
         with self.changed:

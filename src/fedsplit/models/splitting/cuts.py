@@ -100,16 +100,16 @@ class Cuts(Mapping[str, Cut]):
 
     @property
     def operations(self) -> int:
-        """How many operations the module is."""
+        """Number of operations of the module."""
         return len(self.nodes)
 
     def _operations_of(self, name: str) -> int:
-        """How many operations stand in a submodule."""
+        """Number of operations in a submodule."""
         return sum(name in submodules_of(node) for node in self.nodes)
 
     @property
     def possible(self) -> list[Cut]:
-        """Those where the module can be cut."""
+        """Cuts that are possible in the module."""
         return [cut for cut in self._cuts.values() if cut.obstacle is None]
 
 
@@ -128,7 +128,7 @@ def _propagate(module: nn.Module, nodes: Sequence[fx.Node], example: Tensor) -> 
 
 @contextmanager
 def evaluating(*modules: nn.Module) -> Iterator[None]:
-    """Without gradients; what is drawn is the same each time. Modes, buffers and draws are then as before."""
+    """Evaluate without gradients, with equal draws each time; modes, buffers and draws are then as before."""
     buffers = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
     with torch.no_grad(), torch.random.fork_rng(), ExitStack() as modes:
         torch.manual_seed(0)
@@ -201,7 +201,7 @@ class _Held:
         self._several = {name: used for name, used in sorted(uses.items()) if len(used) > 1}
 
     def obstacle(self, end: int) -> str | None:
-        """Why what is held cannot be divided between the operations before `end` and the others."""
+        """Reason why what is held cannot be divided between the operations before `end` and the others."""
         if self._learns_first >= end:
             return "nothing before it learns"
         if self._learns_last < end:
@@ -211,7 +211,7 @@ class _Held:
 
 
 def _obstacle(crossing: Sequence[fx.Node], samples: int) -> str | None:
-    """Why these values cannot cross."""
+    """Reason why these values cannot cross."""
     found = [node.meta.get("tensor_meta") for node in crossing]
     tensors = [each for each in found if isinstance(each, TensorMetadata)]
     if len(tensors) < len(found) or not tensors:
@@ -234,7 +234,7 @@ class Place(Protocol):
 
     @property
     def end(self) -> int:
-        """How many operations, or other events, come before it."""
+        """Number of operations, or other events, before the cut."""
 
 
 class Places(Protocol):
@@ -242,10 +242,10 @@ class Places(Protocol):
 
     @property
     def operations(self) -> int:
-        """How many operations, or other events, a pass is."""
+        """Number of operations, or other events, in a pass."""
 
     def stages(self) -> Sequence[Place]:
-        """Those that go by number."""
+        """Cuts that go by number."""
 
     def __getitem__(self, name: str) -> Place: ...
     def __iter__(self) -> Iterator[str]: ...

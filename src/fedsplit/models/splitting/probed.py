@@ -76,7 +76,7 @@ class ProbedCuts(Mapping[str, ProbedCut]):
 
     @property
     def possible(self) -> list[ProbedCut]:
-        """Those where nothing speaks against a cut."""
+        """Cuts that nothing in the module speaks against."""
         return [cut for cut in self._cuts.values() if cut.obstacle is None]
 
     def trials(self) -> list[Tensor]:
@@ -152,7 +152,7 @@ class ProbedCuts(Mapping[str, ProbedCut]):
         return before, after, divided
 
     def _obstacle(self, name: str) -> str | None:
-        """Why the module cannot be cut behind a submodule."""
+        """Reason why the module cannot be cut behind a submodule."""
         calls, parts = self._first[name], dict(self.module.named_modules())
         above = [name[:end] for end, letter in enumerate(name) if letter == "."]
         if hooked := next((each for each in (*above, name) if is_hooked(parts[each])), None):
@@ -169,7 +169,7 @@ class ProbedCuts(Mapping[str, ProbedCut]):
         return self._crossing_obstacle(name, before)
 
     def _crossing_obstacle(self, name: str, before: Sequence[str]) -> str | None:
-        """Why what crosses behind a submodule cannot."""
+        """Reason why values behind a submodule cannot cross."""
         output = self._first[name].outputs[0]
         crossing = tensors_of(output)
         if len(crossing) != 1 or not crossing[0].is_floating_point():

@@ -155,7 +155,7 @@ def divide(cuts: Cuts | ProbedCuts, cut: Cut | ProbedCut, tail: Cut | None = Non
 
 
 def _why_absent(module: nn.Module, cut: str) -> str:
-    """Why there is no such place."""
+    """Reason why there is no such place."""
     parts = dict(module.named_modules())
     above = [cut[:end] for end, letter in enumerate(cut) if letter == "." and cut in parts]
     hooked = next((name for name in above if is_hooked(parts[name])), None)

@@ -37,7 +37,7 @@ class _Cut(nn.Module):
 
 
 class Missing(nn.Module):
-    """In the place of a module of the other half, which is never run here."""
+    """Stand-in for a module of the other half, which is never run here."""
 
 
 class _Pass:

@@ -80,7 +80,7 @@ class NextTokenLogits(nn.Module):
 
 @contextmanager
 def _taking(head: nn.Module, at: Tensor) -> Iterator[None]:
-    """While a head is given its inputs `(b, t, d)` at some positions alone, as `(n, d)`."""
+    """Give a head its inputs `(b, t, d)` at some positions alone, as `(n, d)`."""
     handle = head.register_forward_pre_hook(lambda _, inputs: (inputs[0][at], *inputs[1:]))
     try:
         yield

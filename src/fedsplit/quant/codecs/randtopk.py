@@ -10,7 +10,7 @@ from fedsplit.randomness import uniform
 
 
 class RandTopK(TopK):
-    """As `TopK`, but each of the k values of a sample is, with probability `alpha`, not of the k largest.
+    """Random `TopK`: each of the k values of a sample is, with probability `alpha`, not of the k largest.
 
     Payload as of `TopK`. Error: at most the value.
 

@@ -89,7 +89,7 @@ class TokenLabels(LabelCodec):
         return int(self.load(samples, samples * positions))
 
     def _places(self, lengths: Tensor, positions: int) -> tuple[Tensor, Tensor]:
-        """Where labels travel from, and the other real positions; masks `(b, t)`."""
+        """Positions whose labels travel, and the other real positions; masks `(b, t)`."""
         place = torch.arange(positions, device=lengths.device)
         real = place < lengths[:, None]
         coded = real & (place == 0) if self.first_only else real

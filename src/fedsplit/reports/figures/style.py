@@ -76,7 +76,7 @@ def _look(place: int) -> tuple[str, str]:
 
 
 def free_looks(hues: Collection[str]) -> list[tuple[str, str]]:
-    """Those for what has none of its own, beside these; the palette where no placed algorithm is."""
+    """Looks for series without one of their own, beside these; the palette where no placed algorithm is."""
     known = algorithm_looks()
     if known.keys() & set(hues):
         return [look for look in map(_look, range(_TURNS * len(PALETTE))) if look not in known.values()]
@@ -104,7 +104,7 @@ def dashes(settings: Iterable[str]) -> dict[str, str | tuple[float, tuple[float,
 
 @contextmanager
 def house_style() -> Iterator[None]:
-    """While figures are made and written: matplotlib as it is published, whatever this user has set.
+    """Reset matplotlib to its published settings while figures are made, whatever the user has set.
 
     No text is mathematics, as nothing in these figures is, and names may hold dollars.
 
@@ -143,7 +143,7 @@ def _matplotlib() -> ModuleType:
 
 @dataclass(frozen=True)
 class Look:
-    """How a series is told apart, also without its colour."""
+    """Look of a series, which tells it apart also without its colour."""
 
     colour: str
     marker: str

@@ -88,7 +88,7 @@ class Table:
         return ["Algorithm", *(["Setting"] if settings else []), *(["Seeds"] if several else [])]
 
     def note(self) -> str:
-        """How the cells are to be read."""
+        """Note on how to read the cells."""
         cells = [cell for _, row in self.lines() for cell in row]
         said = {
             "Mean ± standard deviation over seeds.": any(cell.deviation for cell in cells),
@@ -133,7 +133,7 @@ class Table:
 
 
 def decimals_for(numbers: Sequence[float]) -> int:
-    """So many that the least of these numbers (but 0) has three digits, and at most six: a byte in MB."""
+    """Decimals with which the least of these numbers (but 0) has three digits; at most six, a byte in MB."""
     least = min((abs(each) for each in numbers if each), default=1.0)
     return min(6, max(0, 2 - floor(log10(least))))
 
@@ -143,7 +143,7 @@ def _reached(cell: Estimate) -> str | None:
 
 
 def _best(column: Measure, cells: Sequence[Estimate]) -> set[int]:
-    """Which cells read the same as the best; none where that would be all.
+    """Positions of cells that read the same as the best; none where that would be all.
 
     What only some of a row's seeds reached is no match for what all of another's did.
     """

@@ -77,7 +77,7 @@ class Channels:
         return [way for name in self.precisions for way in self._at(name, victim)]
 
     def of_the_run(self, victim: Victim) -> CodedChannel:
-        """That of the run itself."""
+        """Channel of the run itself."""
         return self._coded(self._own_codec, self._own_defence, victim)
 
     @property

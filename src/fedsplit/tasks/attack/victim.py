@@ -73,11 +73,11 @@ class AttackedRun:
 
     @classmethod
     def named_by(cls, asked: RunConfig) -> Self:
-        """That of the run that a command names by `run`."""
+        """Attacked run that a command names by `run`."""
         return cls(user_path(asked.origin.run or "", "run"), asked)
 
     def changed(self, *, transport: Component) -> RunConfig:
-        """Its configuration with another transport."""
+        """Configuration of the run with another transport."""
         return replace(self.config, transport=transport)
 
     @property
@@ -162,7 +162,7 @@ class AttackedRun:
             yield ImageBatch(normalise(pixels), as_fractions.contiguous(), images.labels_at(chosen))
 
     def victim(self, cut: str, *, trained: bool) -> "Victim":
-        """Its model cut somewhere, as it was trained or as it was initialised.
+        """Model of the run cut somewhere, as it was trained or as it was initialised.
 
         Raises:
             UserError: it cannot be cut there.

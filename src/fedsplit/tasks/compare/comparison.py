@@ -176,7 +176,7 @@ class Compared:
         return None if self.money is None else self.money * self.smashed_bytes / 1e6
 
     def plain(self) -> dict[str, object]:
-        """As JSON can hold it; a row of the CSV file is its values that are single numbers or words."""
+        """Values as JSON holds them; a row of the CSV file is its values that are single numbers or words."""
         drop, found, device = self.drop, self.found, self.device
         return {
             "precision": self.precision,

@@ -114,7 +114,7 @@ def _rows(found: Sequence[CutCosts]) -> list[list[str]]:
 
 
 def _millions(number: float) -> str:
-    """With three digits that count, or all before the point."""
+    """Millions with three digits that count, or all before the point."""
     millions = number / 1e6
     return f"{millions:,.{max(0, 2 - floor(log10(millions))) if millions else 0}f}"
 

@@ -210,7 +210,7 @@ def attend(
 
 @contextmanager
 def turn(folder: Path, client: int, at_once: int | None) -> Iterator[None]:
-    """While it is a client's turn to compute; a lock on a file, for it ends with a process that is killed.
+    """Wait for a client's turn to compute; a lock on a file, for it ends with a process that is killed.
 
     Args:
         folder: of all clients.

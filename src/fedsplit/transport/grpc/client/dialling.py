@@ -33,7 +33,7 @@ _STREAM_S = 6 * 3600.0
 
 
 class Membership(TypedDict):
-    """Who dials in, and where.
+    """Client that dials in, and the server's address.
 
     Args:
         server: address and port.

@@ -34,7 +34,7 @@ class KeptStates:
         self._identity: State = {"run": run, "client": client, "data": data}
 
     def rounds(self) -> list[int]:
-        """After how many rounds states are kept."""
+        """Rounds after which states are kept."""
         return checkpoint.kept_rounds(self.folder)
 
     def keep(self, state: State, asked: pb.Keep) -> None:
@@ -103,7 +103,7 @@ class Worker:
         return self.run.sample_counts[self.client]
 
     def states(self) -> list[int]:
-        """After how many rounds the state is kept."""
+        """Rounds after which the state is kept."""
         return self._kept.rounds()
 
     def admit(self, frame: pb.FromServer) -> bool:

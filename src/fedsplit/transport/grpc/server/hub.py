@@ -35,11 +35,11 @@ class Hub(TrainingStreams):
 
     @property
     def connected(self) -> int:
-        """How many clients are here."""
+        """Number of clients that are here."""
         return sum(session.link is not None for session in self._sessions)
 
     def wait_for_all(self) -> None:
-        """Until all clients are here; `RunFailed` where one will not come."""
+        """Wait until all clients are here; `RunFailed` where one will not come."""
         reminder = Reminder()
         with self.changed:
             while away := [session.client for session in self._sessions if session.link is None]:

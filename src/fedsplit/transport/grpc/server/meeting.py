@@ -68,7 +68,7 @@ OwnSession = TypeVar("OwnSession", bound=Session)
 
 
 class Meeting(ABC, Generic[OwnSession]):
-    """Where the streams of clients and what asks them meet. Calls come from many threads.
+    """Meeting point of clients' streams and the code that asks them. Calls come from many threads.
 
     Args:
         run: 16 bytes that name it.

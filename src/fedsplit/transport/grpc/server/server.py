@@ -36,12 +36,12 @@ class Comer:
 
     @property
     def host(self) -> str:
-        """Its peer without the port."""
+        """Address of the stream's peer without the port."""
         return self.peer.rpartition(":")[0]
 
 
 class Entrance:
-    """Where streams are until they are let in, so that no peer can take the place of others."""
+    """Place of streams until they are let in, so that no peer can take the place of others."""
 
     def __init__(self, clients: int) -> None:
         self._most_of_host = clients + SPARE
@@ -52,7 +52,7 @@ class Entrance:
 
     @contextmanager
     def held(self, comer: Comer) -> Iterator[None]:
-        """While a stream is not let in; `Refused` where its peer has too many of those."""
+        """Count a stream while it is not let in; `Refused` where its peer has too many of those."""
         counts = (
             (self._of_connection, comer.peer, MOST_OF_CONNECTION),
             (self._of_host, comer.host, self._most_of_host),

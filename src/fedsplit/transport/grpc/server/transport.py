@@ -185,7 +185,7 @@ class GrpcTransport(Transport):
             self.run.ledger.abandon(t)
 
     def _needed(self, client: int) -> int:
-        """After how many rounds the oldest state of a client is that a resume may ask for."""
+        """Number of rounds after which the oldest client state was kept that a resume may ask for."""
         return self._checkpointed[0].get(client, 0) if len(self._checkpointed) == KEPT else 0
 
     @override
