@@ -52,7 +52,7 @@ def test_class_balanced_prefix_without_a_size_keeps_every_sample_of_unbalanced_c
 @pytest.mark.parametrize(
     ("labels", "size", "words"),
     [
-        ([0, 1, 2, 3, 4], 4, "each of the 5 classes"),
+        ([0, 1, 2, 3, 4], 4, "must be at least 5: one sample for each class"),
         ([0, 1, 2, 3, 4], 6, "must be smaller: class 0 has 1 samples, not 2"),
         ([0, 1, 2, 3, 3], 5, "must be smaller: class 4 has 0 samples, not 1"),
     ],

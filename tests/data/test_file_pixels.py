@@ -84,7 +84,7 @@ def test_file_pixels_chosen_from_others_are_those_of_the_chosen_files(
 def _record_decoded_files(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files that are decoded, as they are."""
     seen: list[str] = []
-    decode = Decoder.decoded
+    decode = Decoder.decode
 
     def decoded(self: Decoder, file: Path, side: int) -> np.ndarray:
         assert current_thread().name.startswith("decode")
@@ -122,7 +122,7 @@ def test_next_batch_is_decoded_while_the_current_batch_is_computed(
     stored: Callable[..., FilePixels], pixels: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise the last image of the next batch, not asked for here, would be waited for in vain."""
-    decode, last, reached = Decoder.decoded, [""], Event()
+    decode, last, reached = Decoder.decode, [""], Event()
 
     def decoded(self: Decoder, file: Path, side: int) -> np.ndarray:
         if file.stem == last[0]:
