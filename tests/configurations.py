@@ -9,7 +9,6 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Sequence
 from functools import cache
 from hashlib import sha256
 from importlib.metadata import version
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 import fedsplit.config
@@ -41,11 +41,14 @@ def configuration(*overrides: str) -> RunConfig:
     try:
         config, choices = _of_choices(*chosen)
         config = copy.deepcopy(config)
-        _set(config, [each for each in spelled if each not in chosen])
+        for each in spelled:
+            if each not in chosen:
+                _set(config, _parsed(each))
+        values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except Exception:  # whatever is wrong is told by Hydra itself
         whole, choices = _composed(*spelled)
-        config = OmegaConf.create(whole)
-    return RunConfig.parse(plain(config), choices)
+        return RunConfig.parse(plain(OmegaConf.create(whole)), choices)
+    return RunConfig.parse(values, choices)
 
 
 def _sets_a_value(override: str) -> bool:
@@ -53,11 +56,16 @@ def _sets_a_value(override: str) -> bool:
     return key is not None and not (CONFIGS / key[1].replace(".", "/")).is_dir()
 
 
-def _set(config: DictConfig, overrides: Sequence[str]) -> None:
-    for override in OverridesParser.create().parse_overrides(list(overrides)):
-        if override.is_sweep_override():
-            raise ValueError(override)
-        OmegaConf.update(config, override.key_or_group, override.value())
+@cache
+def _parsed(override: str) -> Override:
+    (parsed,) = OverridesParser.create().parse_overrides([override])
+    return parsed
+
+
+def _set(config: DictConfig, override: Override) -> None:
+    if override.is_sweep_override():
+        raise ValueError(override)
+    OmegaConf.update(config, override.key_or_group, override.value())
 
 
 @cache
@@ -74,7 +82,7 @@ def _of_choices(*overrides: str) -> tuple[DictConfig, dict[str, str | None]]:
     config, choices, taken = dict(defaults), dict(names), set[str]()
     for place, part in parts.items():
         own, own_names = _composed(*part)
-        changed = {place} | {key for key in own if repr(own[key]) != repr(defaults.get(key))}
+        changed = {place, *_changed(*part)}
         if changed & taken or own_names.keys() != names.keys():
             config, choices = _composed(*overrides)
             break
@@ -84,6 +92,13 @@ def _of_choices(*overrides: str) -> tuple[DictConfig, dict[str, str | None]]:
     together = OmegaConf.create(config)
     OmegaConf.set_struct(together, True)
     return together, dict(choices)
+
+
+@cache
+def _changed(*overrides: str) -> list[str]:
+    """Outermost keys that are not as without overrides."""
+    own, defaults = _composed(*overrides)[0], _composed()[0]
+    return [key for key in own if repr(own[key]) != repr(defaults.get(key))]
 
 
 def _place(override: str) -> str:

@@ -23,6 +23,7 @@ from fedsplit.config.run_config import RunConfig
 from fedsplit.training.experiment import Experiment
 from tests.cases import mark_long
 from tests.configurations import configuration
+from tests.fast_hydra import make_hydra_fast
 from tests.warm import warm_children
 
 set_hypothesis_home_dir(Path(gettempdir()) / "hypothesis")  # what it notes of the source files it read
@@ -36,6 +37,7 @@ settings.register_profile(
 )
 settings.register_profile("nightly", settings.get_profile("default"), max_examples=200, derandomize=False)
 settings.load_profile("default")  # `--hypothesis-profile=nightly` in `make test-long` comes after this
+make_hydra_fast()
 
 TINY = (
     "dataset.max_train=130",
@@ -205,19 +207,25 @@ def root() -> Path:
     return CONFIGS.parent
 
 
-@pytest.fixture
-def cifar_sized(tmp_path: Path, tiny: Build) -> Build:
-    """Builds a tiny experiment on colour images of 32x32 pixels, ten classes: noise, in an image folder."""
-    draw = np.random.default_rng(0)
+@pytest.fixture(scope="session")
+def noise_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of colour images of 32x32 pixels, ten classes: noise."""
+    root, draw = tmp_path_factory.mktemp("noise_images"), np.random.default_rng(0)
     for split, images in (("train", 13), ("test", 6)):
         for label in range(10):
-            folder = tmp_path / "images" / split / f"class{label}"
+            folder = root / split / f"class{label}"
             folder.mkdir(parents=True)
             for number in range(images):
                 pixels = draw.integers(0, 256, (32, 32, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / f"{number:02d}.png")
+    return root
+
+
+@pytest.fixture
+def cifar_sized(noise_images: Path, tiny: Build) -> Build:
+    """Builds a tiny experiment on `noise_images`."""
 
     def build(*overrides: str) -> Experiment:
-        return tiny("dataset=image_folder", f"dataset.root={tmp_path / 'images'}", *overrides)
+        return tiny("dataset=image_folder", f"dataset.root={noise_images}", *overrides)
 
     return build

@@ -14,8 +14,10 @@ from tests.conftest import METHODS, Build, Configure
 
 RUN_ELSEWHERE = {"adapter", "attacker", "dataset", "deployment", "distribution", "model"}
 """Groups whose choices have cases of their own, see tests/test_every_case.py."""
-LARGE = {"paper_cifar10", "accuracy_study", "split_grid", "privacy_study"}
-"""Experiments of large models: every run composes them, in tests/transport/test_plan.py."""
+LARGE = {"paper_cifar10", "accuracy_study", "split_grid", "privacy_study", "method_study_cifar"}
+"""Experiments of larger models: every run composes them, in tests/transport/test_plan.py."""
+OTHER_NAMES = {"sl_multi_server", "sl_single_server"}
+"""Algorithms that have another name: what they compose to is compared below."""
 OF_A_TRAINED_RUN = {("task", "attack"), ("task", "compare"), ("task", "generate")}
 """Choices that read what a run left behind: `tests/tasks` tests them."""
 OF_TEXTS = {
@@ -60,7 +62,7 @@ def choices_by_run() -> list[list[Path]]:
 
 @pytest.mark.parametrize(
     "choices",
-    long_but(lambda choices: choices[0].name not in LARGE, choices_by_run()),
+    long_but(lambda choices: choices[0].name not in LARGE | OTHER_NAMES, choices_by_run()),
     ids=lambda choices: ",".join(map(str, choices)),
 )
 def test_choice_trains_what_its_algorithm_says_in_two_tiny_rounds(

@@ -52,7 +52,9 @@ def _import_what_commands_need() -> None:
 
     import fedsplit.training.experiment  # noqa: F401, PLC0415
     from fedsplit.config.compose import compose_config, composing, run_config  # noqa: PLC0415
+    from tests.fast_hydra import make_hydra_fast  # noqa: PLC0415
 
+    make_hydra_fast()
     overrides = ["rounds=1", "algorithm=fed_avg", "hydra.run.dir=/a-b/c_d.e", "codec@quant.smashed=none"]
     with (
         composing()

@@ -11,7 +11,7 @@ import pytest
 
 from fedsplit.errors import UserError
 from fedsplit.processes.forker import Forker, import_all
-from tests.sweeps.processes import alive, until
+from tests.processes.living import alive, until
 
 LONG = 100.0
 """Seconds that nothing takes, on a busy machine either."""

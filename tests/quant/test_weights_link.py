@@ -18,6 +18,7 @@ from fedsplit.quant.quantization import WeightsCodecs
 from fedsplit.quant.weights_link import Delivery, Downlink, Uplink
 from fedsplit.recording.checkpoint import Checkpoint, load_latest, save
 from fedsplit.state.weights import Weights
+from tests.cases import long_but
 
 CPU = torch.device("cpu")
 EXACT = Identity()
@@ -31,6 +32,8 @@ LOSSY: dict[str, Codec] = {
     "topk": TopK(fraction=0.1),
     "bf16": BFloat16(),
 }
+ONE_OF_EACH = ("int4 stochastic", "sign", "topk", "bf16")
+"""Codecs of each kind, where what is tested is how links repeat them."""
 SHAPES = {"conv.weight": (6, 4, 3, 3), "fc.weight": (20, 30), "fc.bias": (20,), "norm.weight": (20,)}
 COUNTER = "norm.num_batches_tracked"
 
@@ -136,7 +139,7 @@ def test_uplink_error_of_the_sum_of_uploads_stays_within_that_of_one_message(
     assert all(ratio > 2 for ratio in drift.values()), drift
 
 
-@pytest.mark.parametrize("name", LOSSY)
+@pytest.mark.parametrize("name", long_but(ONE_OF_EACH, LOSSY))
 def test_downlink_converges_to_weights_that_do_not_change(name: str) -> None:
     link, weights = down(LOSSY[name]), trained_weights(random_weights(0), 1)
     link.share(random_weights(0), [0], 0, seed=0)
@@ -147,7 +150,7 @@ def test_downlink_converges_to_weights_that_do_not_change(name: str) -> None:
         assert later < max(0.6 * earlier, 1e-5)  # geometrically; the sign, the slowest, by 0.45
 
 
-@pytest.mark.parametrize("name", LOSSY)
+@pytest.mark.parametrize("name", long_but(ONE_OF_EACH, LOSSY))
 def test_uplink_mean_of_repeated_uploads_converges_to_the_upload(name: str) -> None:
     link, received, own = up(LOSSY[name]), random_weights(0), trained_weights(random_weights(0), 1)
     total = {n: torch.zeros(shape, dtype=torch.float64) for n, shape in SHAPES.items()}

@@ -12,7 +12,8 @@ import yaml
 from tests.cases import long_but
 from tests.command_line import command_line
 from tests.conftest import TINY
-from tests.sweeps.processes import alive, command, descendants, results, sweep, table, until
+from tests.processes.living import alive, descendants, until
+from tests.sweeps.processes import command, results, sweep, table
 from tests.transport.processes import Command
 
 FATES = """

@@ -15,6 +15,7 @@ from fedsplit.config.compose import compose_config, composing, run_config
 from fedsplit.data.texts import Texts
 from fedsplit.errors import UserError
 from fedsplit.objectives.next_token import PADDING
+from fedsplit.parties.messages import Upload
 from fedsplit.quant.coded import Coded
 from fedsplit.quant.message import Corrupt
 from fedsplit.recording.ledger import Ledger
@@ -71,6 +72,21 @@ def test_bytes_of_texts_are_those_of_real_positions_with_a_length_a_sample(
     assert torch.tensor(record.train_loss).isfinite()
 
 
+def test_padding_counts_in_no_norm_of_a_defence_and_gets_no_noise(texts: Build) -> None:
+    run = texts("algorithm=splitfed_v1", "defence=gaussian", "defence.clip=1", "defence.sigma=0.5")
+    calm = texts("algorithm=splitfed_v1", "defence=gaussian", "defence.clip=1", "defence.sigma=0")
+    y = torch.tensor([[3, 1, PADDING, PADDING], [2, 5, 4, PADDING]])
+    real = (y != PADDING)[:, :, None]
+    z = torch.randn(2, 4, FEATURES, generator=torch.Generator().manual_seed(0)) * real
+    behind = torch.where(real, z, torch.tensor(1e6))
+    for each in (run, calm):
+        released = each.evaluation.blueprint.released
+        clean, other = (released(Upload(0, 0, values, y), 0).z for values in (z, behind))
+        assert torch.equal(clean * real, other * real)
+        assert not (clean * ~real).any()
+    torch.testing.assert_close(clean.flatten(1).norm(dim=1), torch.ones(2))
+
+
 def test_closed_form_of_a_round_of_texts_is_what_the_ledger_counts(texts: Build) -> None:
     run = texts("algorithm=splitfed_v1")
     lengths = run.parts.data.dataset.train.lengths - 1  # type: ignore[attr-defined]
@@ -100,7 +116,7 @@ def test_closed_form_of_a_round_of_texts_is_what_the_ledger_counts(texts: Build)
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["algorithm=splitfed_v2", "quant=int8"],
+        ["algorithm=splitfed_v2", "quant=int8", "defence=gaussian", "defence.clip=5"],
         pytest.param(["algorithm=splitfed_v1"], marks=pytest.mark.long),
         pytest.param(["algorithm=splitfed_v1", "quant=thrifty"], marks=pytest.mark.long),
         pytest.param(["algorithm=cse_fsl", "quant=int4", "quant.continue_from_decoded=true"]),

@@ -149,7 +149,9 @@ def test_local_and_grpc_give_the_same_with_other_settings(
 @pytest.mark.cover(1)
 @pytest.mark.usefixtures("warm_processes")
 @pytest.mark.parametrize(("quant", "threads"), [("none", 1), ("int8", 2)])
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize(
+    "algorithm", long_but(["fed_avg", "fsl_sage"], ALGORITHMS)
+)  # others have settings above
 def test_local_and_grpc_give_the_same(
     *, tiny: Build, tmp_path: Path, chunk_weigher: ChunkWeigher, algorithm: str, quant: str, threads: int
 ) -> None:

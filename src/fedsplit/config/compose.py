@@ -15,7 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from typing_extensions import override
 
@@ -108,8 +108,9 @@ def _complaint(overrides: list[str]) -> str | None:
 
 def names_of_choices(config: DictConfig, choices: Mapping[str, str | None]) -> dict[str, str | None]:
     """The `choice_names` of a composed configuration."""
-    unresolved = OmegaConf.to_container(_without_hydra(config), resolve=False)
-    return choice_names(unresolved, choices)  # type: ignore[arg-type]
+    own = ((key, node) for key, node in config.items_ex(resolve=False) if key != "hydra")
+    unresolved = {str(key): OmegaConf.to_container(node) for key, node in own if OmegaConf.is_config(node)}
+    return choice_names(unresolved, choices)
 
 
 def _unknown_key(key: str, overrides: Sequence[str]) -> UserError:
@@ -134,10 +135,15 @@ def _unknown_key(key: str, overrides: Sequence[str]) -> UserError:
 def plain(config: DictConfig) -> dict[str, Any]:
     """A composed configuration, resolved, as plain values, without Hydra's own part."""
     try:
-        resolved = OmegaConf.to_container(_without_hydra(config), resolve=True, throw_on_missing=True)
+        return {str(key): _resolved(config[key]) for key in config if key != "hydra"}
     except OmegaConfBaseException as error:
         raise UserError(str(error.full_key or "config"), None, first_line(error)) from error
-    return resolved  # type: ignore[return-value]
+
+
+def _resolved(value: object) -> Any:
+    if isinstance(value, Container):
+        return OmegaConf.to_container(value, resolve=True, throw_on_missing=True)
+    return value
 
 
 def choices_of(config: DictConfig) -> dict[str, str | None]:
@@ -149,10 +155,6 @@ def choices_of(config: DictConfig) -> dict[str, str | None]:
 def run_config(config: DictConfig) -> RunConfig:
     """The configuration of a run that was composed; `UserError` where a value is not allowed."""
     return RunConfig.parse(plain(config), choices_of(config))
-
-
-def _without_hydra(config: DictConfig) -> DictConfig:
-    return OmegaConf.create({key: node for key, node in config.items_ex(resolve=False) if key != "hydra"})
 
 
 def check_hydra(config: DictConfig) -> None:

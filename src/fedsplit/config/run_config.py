@@ -18,7 +18,6 @@ from fedsplit.config.settings import (
     QuantSettings,
     Topic,
     WeightsCodecChoices,
-    keys_of,
 )
 from fedsplit.config.signature import own_paths
 from fedsplit.config.traits import task_traits
@@ -27,6 +26,11 @@ from fedsplit.config.values import Plain
 Read = TypeVar("Read", bound=Topic)
 _OF_THE_MACHINE = ("root", "tokenizer_files", "download")
 """Arguments of a dataset that say where its files are on this machine."""
+_KINDS = {
+    topic: {key: kind for key, kind in get_type_hints(topic).items() if key != "PLACE"}
+    for topic in TOPICS.values()
+}
+"""Types of the fields of each topic."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,8 +147,8 @@ def _read(topic: type[Read], values: Plain) -> Read | None:
     node = values.get(topic.PLACE) if topic.PLACE else values
     if node is None:
         return None
-    read: dict[str, Any] = {key: node.get(key) for key in keys_of(topic)}
-    for key, kind in get_type_hints(topic).items():
+    read: dict[str, Any] = {key: node.get(key) for key in _KINDS[topic]}
+    for key, kind in _KINDS[topic].items():
         if kind is Component:
             read[key] = Component.of(f"{topic.PLACE}.{key}", read[key])
     return topic(**read)

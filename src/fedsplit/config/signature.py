@@ -8,7 +8,7 @@ import ast
 import importlib.util
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -23,7 +23,7 @@ class Signature:
     open: bool = False
 
 
-@lru_cache
+@cache
 def _parsed(module: str) -> ast.Module | None:
     try:
         spec = importlib.util.find_spec(module)
@@ -84,6 +84,7 @@ def _imported_from(tree: ast.Module, name: str) -> str | None:
     return None
 
 
+@cache
 def signature(target: str) -> Signature | None:
     """Signature of the class or function at the dotted path `target`; None if its source cannot be found."""
     module, _, name = target.rpartition(".")

@@ -1,6 +1,7 @@
 """A process that imports once, and forks itself for each call: what kills a call kills only it."""
 
 import faulthandler
+import gc
 import os
 import signal
 import sys
@@ -126,6 +127,7 @@ def _failure(call: Call, code: int, error: str | None) -> str | None:
 def _start_fork(call: Call, of_parent: list[Connection]) -> tuple[Connection, int]:
     """Start a fork: the pipe of its last words, which its end closes too, and its process."""
     heard, telling = Pipe(duplex=False)
+    gc.freeze()  # a fork that looked for garbage among all that was imported would get a copy of it
     pid = os.fork()
     if pid == 0:
         for each in (heard, *of_parent):

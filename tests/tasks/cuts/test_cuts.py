@@ -30,9 +30,9 @@ def costs(configured: Configure, *overrides: str) -> dict[str, CutCosts]:
     return {cut.name: cut for cut in config.task.build(CutTable).costs(build_clients(config))}
 
 
-@cache  # which takes seconds
-def costs_of_resnet20(configured: Configure) -> dict[str, CutCosts]:
-    return costs(configured, "model=resnet20", "model.cut=layer1", "batch_size=20")
+@cache  # which takes a second
+def costs_of_resnet8(configured: Configure) -> dict[str, CutCosts]:
+    return costs(configured, "model=resnet20", "model.depth=8", "model.cut=layer1", "batch_size=20")
 
 
 @pytest.mark.cover(1)
@@ -155,8 +155,8 @@ def test_multiply_adds_of_attention_are_those_of_the_formula(configured: Configu
 
 
 def test_cut_inside_a_residual_block_costs_what_crosses(configured: Configure) -> None:
-    found = costs_of_resnet20(configured)
-    inside, behind = found["layer1.0.conv1"], found["layer1.0"]
+    found = costs_of_resnet8(configured)
+    inside, behind = found["layer1.0.conv1"], found["layer1"]
     assert (inside.tensors, behind.tensors) == (2, 1)
     assert inside.smashed_bytes == 2 * behind.smashed_bytes == 2 * 4 * 16 * 64
 
@@ -215,7 +215,7 @@ def test_figure_of_cuts_has_a_line_of_stages_and_dots_of_other_cuts_for_each_alg
 ) -> None:
     from fedsplit.tasks.cuts.costs import cut_figure  # noqa: PLC0415
 
-    found = list(costs_of_resnet20(configured).values())
+    found = list(costs_of_resnet8(configured).values())
     (axes,) = cut_figure(found).axes
     lines = axes.get_lines()
     # FedAvg's, SCAFFOLD's, SplitFed's, SGLR's, HO-SFL's, CSE-FSL's, FSL-SAGE's, LGL-SL's, Ampere's,

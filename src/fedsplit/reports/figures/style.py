@@ -38,12 +38,26 @@ PALETTE = (
     ("#56B4E9", "P"),
     ("#7F7F7F", "h"),
 )
-"""Colours and markers: by their places those of algorithms, what is left of all else that is told apart.
-
-Places beyond these have the colours again, each with another marker.
-"""
-_TURNS = 4
-"""Uses of each colour in a figure of algorithms; elsewhere a colour is used once."""
+"""Colours and markers of the first algorithms, and of all that is told apart where no algorithm is."""
+# Most are of the schemes "muted" and "vibrant" of Paul Tol, "Colour Schemes", 2021.
+_FURTHER = (
+    "#332288",
+    "#999933",
+    "#882255",
+    "#44AA99",
+    "#CC6677",
+    "#117733",
+    "#AA4499",
+    "#661100",
+    "#EE3377",
+    "#BBCC33",
+    "#6699CC",
+    "#AA7744",
+)
+_COLOURS = (*(colour for colour, _ in PALETTE), *_FURTHER)
+_MARKERS = tuple(marker for _, marker in PALETTE)
+_LOOKS = 2 * len(_COLOURS)
+"""Number of pairs of a colour and a marker in a figure of algorithms, where each colour is used twice."""
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#7F7F7F", "#000000")
 """Colours of areas, which stand for no algorithm."""
 DASHES: tuple[str | tuple[float, tuple[float, ...]], ...] = (
@@ -67,19 +81,19 @@ _WIDE = 300  # greatest over least, from which on a logarithmic axis has ticks a
 def algorithm_looks() -> dict[str, tuple[str, str]]:
     """Colour and marker of each algorithm that has a place, in their order; the same in every figure."""
     places = {name: each.place for name, each in algorithm_traits().items() if each.place is not None}
-    return {name: _look(place) for name, place in places.items() if place < _TURNS * len(PALETTE)}
+    return {name: _look(place) for name, place in places.items() if place < _LOOKS}
 
 
 def _look(place: int) -> tuple[str, str]:
-    turn, number = divmod(place, len(PALETTE))
-    return PALETTE[number][0], PALETTE[(number + 3 * turn) % len(PALETTE)][1]
+    turn, number = divmod(place, len(_MARKERS))
+    return _COLOURS[place % len(_COLOURS)], _MARKERS[(number + 3 * turn) % len(_MARKERS)]
 
 
 def free_looks(hues: Collection[str]) -> list[tuple[str, str]]:
     """Looks for series without one of their own, beside these; the palette where no placed algorithm is."""
     known = algorithm_looks()
     if known.keys() & set(hues):
-        return [look for look in map(_look, range(_TURNS * len(PALETTE))) if look not in known.values()]
+        return [look for look in map(_look, range(_LOOKS)) if look not in known.values()]
     return [*PALETTE[5:], *PALETTE[:5]]  # those first that the older algorithms do not have
 
 
