@@ -83,7 +83,7 @@ MISTAKES = [
     ),
     (["dataset.max_train=5"], "dataset.max_train=5: must be at least 10: one sample for each class"),
     (["hydra.run.dir={tmp}/file/below"], "hydra.run.dir={tmp}/file/below: cannot be made (Not a directory)"),
-    (["device=cuda:99"], "device=cuda:99: there "),
+    (["device=cuda:99"], "device=cuda:99: must be "),
     (["estimator=mlp_regression", "algorithm.warm_start=1"], "algorithm.warm_start=1: must be 0"),
     (["-m", "seed=0,1", "run=it's"], "run=it's: cannot be read; as text, its value is quoted: "),
     (["-m", "seed=range(0,x)"], "seed=range(0,x): cannot be read (TypeError while evaluating 'range(0,x)'"),
@@ -163,7 +163,7 @@ MISTAKES = [
     (["-m", "seed=0,1", "rounds=0,1"], "rounds=0: must be a whole number greater than 0"),
     (
         ["model._target_=fedsplit.models.nothing"],
-        "model._target_=fedsplit.models.nothing: the dotted path of a",
+        "model._target_=fedsplit.models.nothing: must be the dotted path of a",
     ),
     (
         ["model._target_=nowhere.Net"],

@@ -218,7 +218,7 @@ WRONG = [
     (["~quant.continue_from_decoded"], "quant.continue_from_decoded=null: must be true or false"),
     (
         ["quant.smashed._target_=fedsplit.quant.nothing"],
-        "quant.smashed._target_=fedsplit.quant.nothing: the dotted path",
+        "quant.smashed._target_=fedsplit.quant.nothing: must be the dotted path",
     ),
 ]
 """Mistakes that composing and checking a configuration finds."""
