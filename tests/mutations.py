@@ -2401,8 +2401,8 @@ FAULTS = (
         "a-position-behind-the-end-travels",
         "quant",
         "src/fedsplit/quant/positions.py",
-        "< self.lengths(y)[:, None]",
-        "<= self.lengths(y)[:, None]",
+        "< lengths[:, None]",
+        "<= lengths[:, None]",
         ("tests/quant/test_positions.py",),
     ),
     Fault(

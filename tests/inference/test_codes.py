@@ -51,6 +51,48 @@ def test_device_codes_do_not_encode_what_is_not_finite() -> None:
         CODES.encode(SmashedData(torch.tensor([[float("nan")]])))
 
 
+LENGTHS = torch.tensor([2, 4, 1])
+REAL = torch.arange(4) < LENGTHS[:, None]
+
+
+def padded_texts(dtype: torch.dtype) -> Tensor:
+    return torch.arange(1, 61).reshape(3, 4, 5).to(dtype)
+
+
+@pytest.mark.parametrize(("context", "size"), [(4, 1), (300, 2)])
+def test_device_codes_of_padded_texts_send_real_positions_and_the_lengths_of_texts(
+    context: int, size: int
+) -> None:
+    of_texts, values = DeviceCodes(context, padding=float("nan")), padded_texts(torch.float32)
+    values[~REAL] = float("inf")  # which is not looked at
+    message = of_texts.encode(SmashedData(values), LENGTHS)
+    assert len(message.payload) == 3 * size + 7 * 5 * 4
+    assert message.shape == (3, 4, 5)
+    decoded = of_texts.decode(message)
+    assert torch.equal(decoded[REAL], values[REAL])
+    assert decoded[~REAL].isnan().all()
+    assert torch.equal(of_texts.lengths(message), LENGTHS)
+    assert of_texts.largest((3, 4, 5), torch.float32) == 3 * size + 3 * 4 * 5 * 4
+
+
+def test_device_codes_of_padded_texts_bring_codes_behind_scale_zero_point_and_lengths() -> None:
+    of_texts, values = DeviceCodes(4), padded_texts(torch.uint8)
+    message = of_texts.encode(SmashedData(values, 0.5, 3), LENGTHS)
+    assert message.payload == struct.pack("<di3B", 0.5, 3, 2, 4, 1) + values[REAL].numpy().tobytes()
+    assert torch.equal(of_texts.decode(message), ((values.float() - 3) * 0.5) * REAL[..., None])
+
+
+@pytest.mark.parametrize("lengths", [(2, 4, 0), (2, 5, 1), (2, 3, 1)])
+def test_device_codes_refuse_lengths_that_no_batch_of_this_shape_has(lengths: tuple[int, ...]) -> None:
+    payload = bytes(lengths) + bytes(4 * 5 * sum(lengths))
+    with pytest.raises(Corrupt, match="no position, or the longest has not 4"):
+        DeviceCodes(8).decode(Message.seal(payload, (3, 4, 5), torch.float32))
+    with pytest.raises(Corrupt, match="have no positions"):
+        DeviceCodes(8).decode(Message.seal(bytes(24), (3, 2), torch.float32))
+    with pytest.raises(Corrupt, match="2 bytes came, 3 were expected"):
+        DeviceCodes(8).decode(Message.seal(bytes(2), (3, 4, 5), torch.float32))
+
+
 def sealed(scale: float, zero_point: int, dtype: torch.dtype = torch.uint8, more: bytes = b"") -> Message:
     payload = struct.pack("<di", scale, zero_point) + bytes(150) + more
     return Message.seal(payload, SHAPE, dtype)

@@ -208,9 +208,15 @@ def test_split_inference_refuses_a_client_that_trains_and_goes_on_with_its_devic
 BATCH = (4, 3, 2, 2)
 
 
-def hub(failure: str | None = None) -> Devices:
+def hub(failure: str | None = None, batch: tuple[int, ...] = BATCH, context: int | None = None) -> Devices:
     return Devices(
-        run=b"r" * 16, devices=2, allowed=["int8"], batch=BATCH, wait_s=5.0, failure=lambda: failure
+        run=b"r" * 16,
+        devices=2,
+        allowed=["int8"],
+        batch=batch,
+        codes=DeviceCodes(context),
+        wait_s=5.0,
+        failure=lambda: failure,
     )
 
 
@@ -230,8 +236,8 @@ def smashed(identity: pb.Identity, message: Message | None = None, **others: Any
 class Asked:
     """A hub that has asked device 0 for smashed data."""
 
-    def __init__(self) -> None:
-        self.hub, self.link = hub(), Link(lambda: None)
+    def __init__(self, **of_hub: Any) -> None:
+        self.hub, self.link = hub(**of_hub), Link(lambda: None)
         self.hub.attach(self.link, hello(), pb.Deployed(precision="int8"))
         self.answers: list[object] = []
         self.thread = threading.Thread(target=self._ask, daemon=True)
@@ -280,6 +286,32 @@ def test_hub_of_devices_refuses_tensors_other_than_smashed_data(
     asked.hub.detach(asked.link, 0, 0)
     asked.thread.join(LONG)
     assert isinstance(asked.answers[0], Gone)
+
+
+@pytest.mark.parametrize(
+    ("shape", "told"),
+    [
+        ((2, 3, 5), None),
+        ((2, 8, 5), None),
+        ((2, 9, 5), "no batch has 9 positions"),
+        ((2, 0, 5), "no batch has 0 positions"),
+        ((3, 3, 5), "is of shape"),
+        ((2, 3, 6), "is of shape"),
+        ((2,), "is of shape"),
+    ],
+)
+def test_hub_of_devices_admits_batches_of_texts_of_every_length_that_models_see(
+    shape: tuple[int, ...], told: str | None
+) -> None:
+    asked = Asked(batch=(2, 8, 5), context=8)
+    parcel = smashed(asked.identity, of(torch.float32, shape))
+    if told is None:
+        assert asked.hub.admit(asked.link, 0, parcel.head)
+    else:
+        with pytest.raises(Corrupt, match=told):
+            asked.hub.admit(asked.link, 0, parcel.head)
+    asked.hub.detach(asked.link, 0, 0)
+    asked.thread.join(LONG)
 
 
 def test_hub_of_devices_refuses_answers_to_what_was_not_requested() -> None:
@@ -341,9 +373,9 @@ def test_measurements_of_a_device_that_got_other_logits_than_were_sent_are_refus
             measured = pb.Measured(checksum=answered.checksum ^ flipped)
             return Parcel(pb.FromClient(measured=measured), [])
 
-    device = GrpcDevice(0, Hub(), None, 2)  # type: ignore[arg-type]
+    device = GrpcDevice(0, Hub(), None, None)  # type: ignore[arg-type]
     if flipped:
         with pytest.raises(Corrupt, match="other logits arrived than were sent"):
-            device._answer(answered)
+            device._answer(answered, 2)
     else:
-        assert device._answer(answered).checksum == answered.checksum
+        assert device._answer(answered, 2).checksum == answered.checksum

@@ -517,7 +517,9 @@ def test_model_with_dropout_in_evaluation_is_split_and_draws_the_same() -> None:
     assert_the_halves_are_the_whole(Random(), "b", torch.randn(4, 4))
 
 
-def test_tensor_made_in_the_forward_is_no_part_of_the_state_and_refused_where_it_changes() -> None:
+def test_tensor_made_in_the_forward_is_no_part_of_the_state_and_made_in_each_pass_where_it_changes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     class Constant(Net):
         def forward(self, x: Tensor) -> Tensor:
             return self.c(self.b(self.a(x)) * torch.arange(4))
@@ -527,8 +529,17 @@ def test_tensor_made_in_the_forward_is_no_part_of_the_state_and_refused_where_it
             return self.c(self.b(self.a(x)) + torch.rand(()))
 
     assert_the_halves_are_the_whole(Constant(), "a", torch.randn(3, 4))
-    with pytest.raises(UserError, match="model=Random: its forward makes a tensor that is another one every"):
-        split(Random(), "a", torch.randn(3, 4))
+    assert capsys.readouterr().err == ""
+    whole, x = Random(), torch.randn(3, 4)
+    halves = split(whole, "a", x)
+    assert "model=Random: its forward makes a tensor that is another one every time; both halves run" in (
+        capsys.readouterr().err
+    )
+    outputs = []
+    for computed in (whole, lambda x: halves.server(halves.client(x))):
+        torch.manual_seed(3)
+        outputs.append(computed(x))
+    assert torch.equal(*outputs)
 
 
 def test_resnet_auxiliary_computes_layer3_pooling_and_a_linear_layer() -> None:

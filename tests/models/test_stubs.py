@@ -12,6 +12,7 @@ from fedsplit.models.derived import DerivedAuxiliary
 from fedsplit.models.splitting.cuts import evaluating, resolve_cut
 from fedsplit.models.splitting.split import SplitModel, find_cuts, split
 from fedsplit.models.splitting.tied import copy_untied
+from fedsplit.models.splitting.unknown import ValuesElsewhere
 from tests.cases import long_but
 from tests.models.families import DECODERS, ENCODERS, TARGETS, adapted, decoder, encoder, tokens
 
@@ -107,11 +108,10 @@ def test_padding_changes_no_output_of_an_encoder_and_gets_no_gradient() -> None:
     assert bool((dz[:, :5] != 0).any())
 
 
-def test_encoder_cut_behind_its_pooling_sends_no_positions() -> None:
+def test_encoder_cannot_be_cut_behind_its_pooling_where_texts_have_no_positions() -> None:
     whole = encoder("distilbert")
-    halves = split(whole, "pre_classifier", EXAMPLE)
-    assert halves.padding == 0
-    assert_halves_are_the_whole(whole, halves, tokens(3, 6, lengths=(2, 6, 4)))
+    with pytest.raises(UserError, match="cut=pre_classifier: what crosses has no positions, as texts have"):
+        split(whole, "pre_classifier", EXAMPLE)
 
 
 def test_smashed_data_of_an_encoder_that_are_no_number_are_not_taken_for_padding() -> None:
@@ -159,11 +159,11 @@ def test_cuts_where_more_than_smashed_data_would_cross_are_refused(cut: str, rea
 class Branching(nn.Module):
     """Cannot be traced: it counts the samples in a loop of Python's."""
 
-    def __init__(self, *, skip: bool = False) -> None:
+    def __init__(self, *, skip: bool = False, says_so: bool = True) -> None:
         super().__init__()
         self.a, self.b = nn.Conv2d(1, 2, 3, padding=1), nn.BatchNorm2d(2)
         self.c, self.skip = nn.Linear(2, 3), skip
-        self.halves_run_own_code = True
+        self.halves_run_own_code = says_so
 
     def forward(self, x: Tensor) -> Tensor:
         first = self.a(x)
@@ -172,12 +172,71 @@ class Branching(nn.Module):
         return logits
 
 
-def test_model_of_images_that_says_so_is_cut_between_its_submodules() -> None:
-    whole, x = Branching(), torch.randn(2, 1, 4, 4)
+@pytest.mark.parametrize("says_so", [True, False])
+def test_model_of_images_whose_code_cannot_be_traced_is_cut_between_its_submodules(
+    says_so: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, x = Branching(says_so=says_so), torch.randn(2, 1, 4, 4)
     for cut in ("a", "b"):
         halves = split(whole, cut, x)
         assert_keys_are_partitioned(whole, halves)
         assert_halves_are_the_whole(whole, halves, torch.randn(5, 1, 4, 4))
+        told = capsys.readouterr().err
+        if says_so:
+            assert not told
+        else:
+            assert told.startswith("note: model=Branching: its forward cannot be followed, for what it does ")
+            assert told.endswith("); both halves run all of its code\n")
+
+
+class Deciding(nn.Module):
+    """Cannot be traced: it branches on values of its inputs, or of what crosses the cut behind `a`."""
+
+    def __init__(self, by: str) -> None:
+        super().__init__()
+        self.a, self.b, self.c = (nn.Linear(4, 4) for _ in range(3))
+        self.by = by
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.by == "inputs before" and x.sum() > 1e9:
+            x = -x
+        z = self.a(x)
+        if self.by == "what crosses" and z.sum() > 1e9:
+            z = -z
+        if self.by == "what crosses, then inputs" and z.sum() > 1e9:
+            z = z + x
+        y: Tensor = self.c(self.b(z))
+        if self.by == "inputs behind" and x.max() > 1e9:  # which no probe is
+            y = -y
+        return y
+
+
+def test_model_that_branches_on_what_the_server_has_is_the_whole_on_both_branches() -> None:
+    torch.manual_seed(0)
+    whole = Deciding("what crosses")
+    halves = split(whole, "a", torch.randn(2, 4))
+    large = 1e12 * whole.a.weight.detach().sum(0, keepdim=True)  # whose smashed data are positive
+    for x in (torch.randn(3, 4), large, -large):
+        assert_halves_are_the_whole(whole, halves, x)
+
+
+@pytest.mark.parametrize("by", ["inputs before", "inputs behind"])
+def test_model_that_branches_on_what_only_the_client_has_is_refused_though_all_probes_branch_alike(
+    by: str,
+) -> None:
+    told = "its forward cannot be followed.*; run as it is, its server half cannot be: __bool__ needs"
+    with pytest.raises(UserError, match=f"model=Deciding: {told}"):
+        split(Deciding(by), "a", torch.randn(2, 4))
+
+
+def test_server_half_fails_in_the_first_pass_that_needs_what_only_the_client_has() -> None:
+    torch.manual_seed(0)
+    whole = Deciding("what crosses, then inputs")
+    halves = split(whole, "a", torch.randn(2, 4))  # no probe takes that branch
+    assert_halves_are_the_whole(whole, halves, torch.randn(3, 4))
+    z = halves.client(1e12 * whole.a.weight.detach().sum(0, keepdim=True))
+    with pytest.raises(ValuesElsewhere, match="its outputs need what only the client has"):
+        halves.server(z)
 
 
 def test_cut_behind_a_part_that_runs_twice_is_refused() -> None:
@@ -191,7 +250,7 @@ def test_cut_behind_a_part_that_runs_twice_is_refused() -> None:
 
 
 def test_value_that_goes_past_the_cut_is_refused() -> None:
-    with pytest.raises(UserError, match="its halves give other outputs than the whole"):
+    with pytest.raises(UserError, match="outputs need what only the client has"):
         split(Branching(skip=True), "b", torch.randn(2, 1, 4, 4))
 
 

@@ -1,6 +1,6 @@
 """Trained run, put together again: its halves, and all that the run was made of."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -12,6 +12,7 @@ from fedsplit.building.client_model import ClientArchitecture
 from fedsplit.building.models import build_whole_model, cut_name, refuse_tail
 from fedsplit.building.run import build_clients
 from fedsplit.building.trained_start import load_halves
+from fedsplit.computing.computation import outputs_at
 from fedsplit.config.run_config import RunConfig
 from fedsplit.files.paths import user_path
 from fedsplit.machine.allowance import allowing_a_run_directory
@@ -78,16 +79,16 @@ class TrainedRun:
         return dataset.class_names or tuple(map(str, range(dataset.num_classes)))
 
     @torch.inference_mode()
-    def test_logits(self, client: Callable[[Tensor], Tensor]) -> Tensor:
-        """Logits of all test samples, `(n, classes)`, on the CPU.
+    def test_outputs(self, client: Callable[[Tensor], Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Outputs, of texts to continue at targets alone, and labels, batch by batch of the test samples.
 
         Args:
             client: what makes smashed data of inputs, both on the CPU, float32.
         """
-        samples, size = self.parts.data.dataset.test, self.config.evaluation.eval_batch_size
-        logits = []
-        for start in range(0, len(samples), size):
-            samples.prefetch(slice(start, start + 2 * size))
-            x = samples.inputs_at(slice(start, start + size)).cpu()
-            logits.append(self.server(client(x).to(self.parts.device)).cpu())
-        return torch.cat(logits)
+        dataset, size = self.parts.data.dataset, self.config.evaluation.eval_batch_size
+        for start in range(0, len(dataset.test), size):
+            dataset.test.prefetch(slice(start, start + 2 * size))
+            piece = slice(start, start + size)
+            x, y = dataset.test.inputs_at(piece).cpu(), dataset.test.labels_at(piece)
+            z = client(x).to(self.parts.device)
+            yield outputs_at(self.server, self.server, z, dataset.objective.targets(y)).cpu(), y.cpu()

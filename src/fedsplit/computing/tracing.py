@@ -68,6 +68,10 @@ class Tracer(fx.Tracer):
         return output
 
 
+class Untraceable(UserError):
+    """A module whose own code cannot be followed."""
+
+
 class GradientLost(fx.proxy.TraceError):
     """Code that changes how gradients are taken, which no list of operations says."""
 
@@ -104,7 +108,7 @@ def trace_operations(module: nn.Module) -> list[fx.Node]:
     `F.dropout(x, training=self.training)`): the operations read it anew in each pass.
 
     Raises:
-        UserError: the module's own `forward` cannot be followed; says where, and why.
+        Untraceable: the module's own `forward` cannot be followed; says where, and why.
     """
     closed: frozenset[str] = frozenset()
     while True:
@@ -117,7 +121,7 @@ def trace_operations(module: nn.Module) -> list[fx.Node]:
                 continue
             children = ", ".join(name for name, _ in module.named_children())
             message = f"{found.reason}; no cut between its parts {children} is possible"
-            raise UserError("model", type(module).__name__, message) from found
+            raise Untraceable("model", type(module).__name__, message) from found
 
 
 def _traced(module: nn.Module, closed: frozenset[str], *, training: bool) -> list[fx.Node]:

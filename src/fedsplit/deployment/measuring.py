@@ -76,7 +76,7 @@ def footprints(
     Raises:
         RunFailed: a process ended; says why.
     """
-    asked = {"architecture": architecture.plain(), "input_shape": list(architecture.sizes.shape)}
+    asked = {"architecture": architecture.plain()}
     with ExitStack() as open_ones:
         probes = {
             name: open_ones.enter_context(AnsweringProcess(serve, name, threads)) for name in directories

@@ -11,6 +11,7 @@ import torch
 
 from fedsplit.building.client_model import ClientArchitecture
 from fedsplit.computing.memory import reuse_freed_memory
+from fedsplit.data.dataset import Sizes
 from fedsplit.deployment import storage
 from fedsplit.processes.child import receive
 
@@ -54,9 +55,16 @@ def serve(requests: Connection, answers: Connection) -> None:
     for request in receive(requests):
         samples = request["samples"]
         if samples not in inputs:
-            draw = torch.Generator().manual_seed(samples)
-            inputs[samples] = torch.randn(samples, *asked["input_shape"], generator=draw)
+            inputs[samples] = _inputs(samples, architecture.sizes)
         start = time.perf_counter()
         deployed.run_quantized(inputs[samples])
         seconds = time.perf_counter() - start
         answers.send({"seconds": seconds, "peak_memory": peak_memory()})
+
+
+def _inputs(samples: int, sizes: Sizes) -> torch.Tensor:
+    """Drawn inputs of so many samples; texts are as long as any."""
+    draw = torch.Generator().manual_seed(samples)
+    if sizes.tokens:
+        return torch.randint(sizes.arguments["vocabulary"], (samples, *sizes.shape), generator=draw)
+    return torch.randn(samples, *sizes.shape, generator=draw)

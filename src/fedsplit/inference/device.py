@@ -9,7 +9,7 @@ from fedsplit.machine.progress import track
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One batch of images, from inputs to logits.
+    """One batch of samples, from inputs to logits.
 
     Args:
         device: number of the device that asked.
@@ -84,7 +84,7 @@ class Device(ABC):
         """Let the device make a request, and answer it.
 
         Args:
-            batch: of its images, see `Batches`.
+            batch: of its samples, see `Batches`.
 
         Raises:
             RunFailed: the device cannot, or is gone for good.

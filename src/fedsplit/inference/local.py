@@ -8,7 +8,6 @@ from typing import TypeAlias
 from typing_extensions import override
 
 from fedsplit.inference.client_half import ClientHalf
-from fedsplit.inference.codes import DeviceCodes
 from fedsplit.inference.device import Device, Footprint, Request
 from fedsplit.inference.server_half import ServerHalf
 from fedsplit.inference.subject import Batches
@@ -32,7 +31,7 @@ class Answering:
     """Server half and samples in this process, which answer local devices.
 
     Args:
-        batches: of images, which devices ask with.
+        batches: of samples, which devices ask with.
         wire: seconds of a request's journey.
     """
 
@@ -51,11 +50,12 @@ class LocalDevice(Device):
 
     @override
     def request(self, number: int, batch: int, *, warm_up: bool) -> Request:
-        x, labels = self._answering.batches[batch]
+        batches = self._answering.batches
+        x, labels = batches[batch]
         ran = self._half.run(x)
-        message = DeviceCodes().encode(ran.smashed)
+        message = batches.codes().encode(ran.smashed, batches.objective.lengths(labels))
         answered = self._answering.server.answer(message)
-        measured = self._answering.batches.data.dataset.objective.measure(answered.logits, labels)
+        measured = batches.measure(answered.logits, labels)
         return Request(
             device=self.number,
             precision=self.precision,

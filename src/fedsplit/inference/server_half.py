@@ -13,6 +13,7 @@ from fedsplit.inference.codes import DeviceCodes
 from fedsplit.quant.bit_packing import to_bytes
 from fedsplit.quant.codec import is_finite
 from fedsplit.quant.message import Message
+from fedsplit.quant.positions import real_positions
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Answered:
     """The answer to a request.
 
     Args:
-        logits: `(n, classes)`, float32, on the CPU.
+        logits: float32, on the CPU: `(n, classes)`, or of texts' real positions `(positions, vocabulary)`.
         seconds: that decoding the smashed data and the server half took.
     """
 
@@ -44,10 +45,16 @@ def checksum(logits: Tensor) -> int:
 
 
 class ServerHalf:
-    """Turns smashed data into logits; puts the server model in evaluation mode."""
+    """Turns smashed data into logits; puts the server model in evaluation mode.
 
-    def __init__(self, module: nn.Module, device: torch.device) -> None:
-        self._module, self._device, self._codes = module.eval(), device, DeviceCodes()
+    Args:
+        module: the server model.
+        device: that it is on.
+        codes: of the smashed data.
+    """
+
+    def __init__(self, module: nn.Module, device: torch.device, codes: DeviceCodes) -> None:
+        self._module, self._device, self._codes = module.eval(), device, codes
 
     @torch.inference_mode()
     def answer(self, message: Message) -> Answered:
@@ -60,6 +67,9 @@ class ServerHalf:
         start = time.perf_counter()
         z = compute_format(self._codes.decode(message).to(self._device))
         logits = self._module(z).cpu()
+        lengths = self._codes.lengths(message)
+        if lengths is not None and logits.dim() == 3:  # of each position, also of those that are padding
+            logits = logits[real_positions(lengths, logits.shape[1])]
         seconds = time.perf_counter() - start
         if not is_finite(logits):
             raise RunFailed("the logits of the server are not finite")

@@ -14,7 +14,10 @@ from fedsplit.config.run_config import RunConfig
 from fedsplit.data.samples import Samples
 from fedsplit.errors import UserError
 from fedsplit.estimators.estimator import GradientEstimator
+from fedsplit.inference.codes import DeviceCodes
 from fedsplit.machine.allowance import claim_batch, claim_model
+from fedsplit.objectives.objective import Objective, Sums
+from fedsplit.quant.positions import real_positions
 from fedsplit.recording.run_directory import RunDirectory
 from fedsplit.transport.transport import Member
 
@@ -37,6 +40,31 @@ class Batches:
         chosen = torch.arange(first, first + self.batch_size) % len(self.samples)
         return self.samples.inputs_at(chosen), self.samples.labels_at(chosen)
 
+    @property
+    def objective(self) -> Objective:
+        """Objective of the data, which tells lengths and right answers from labels."""
+        return self.data.dataset.objective
+
+    def codes(self, padding: float = 0.0) -> DeviceCodes:
+        """The codes that smashed data travel as; see there for `padding`."""
+        return DeviceCodes(self.objective.labels().context, padding)
+
+    def answer_shape(self, labels: Tensor) -> tuple[int, int]:
+        """Shape of the answer to a request: a row of logits for each sample, or each real position."""
+        lengths, outputs = self.objective.lengths(labels), self.data.dataset.sizes.outputs
+        every = torch.empty(*labels.shape, outputs, device="meta")
+        of_positions = lengths is not None and self.objective.fits(every, labels)
+        return (int(lengths.sum()) if of_positions and lengths is not None else len(labels)), outputs
+
+    def measure(self, answer: Tensor, labels: Tensor) -> Sums:
+        """Loss, hits and terms of an answer of the shape `answer_shape`."""
+        lengths = self.objective.lengths(labels)
+        if lengths is None or self.answer_shape(labels)[0] == len(labels):
+            return self.objective.measure(answer, labels)
+        logits = answer.new_zeros(*labels.shape, answer.shape[1])
+        logits[real_positions(lengths, labels.shape[1])] = answer
+        return self.objective.measure(logits, labels)
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -45,8 +73,9 @@ class Subject:
     Args:
         client: the client model, in evaluation mode, on the CPU.
         server: the server model, likewise.
-        smashed_shape: of one sample.
+        smashed_shape: of one sample; of texts, of one with as many positions as any.
         architecture: what a device makes the client model from.
+        padding: value of smashed data behind the end of a text.
     """
 
     data: Data
@@ -55,6 +84,7 @@ class Subject:
     cut: str
     smashed_shape: tuple[int, ...]
     architecture: ClientArchitecture
+    padding: float = 0.0
 
 
 def device_part(config: RunConfig, member: Member) -> tuple[Data, ClientArchitecture]:
@@ -95,5 +125,6 @@ def subject_of(config: RunConfig, client: int | None = None) -> Subject:
         server=halves["server"],
         cut=cut,
         smashed_shape=models.smashed_shape,
+        padding=models.halves.padding,
         architecture=ClientArchitecture.of_run(config, cut, data.dataset.sizes),
     )

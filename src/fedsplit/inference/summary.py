@@ -119,7 +119,7 @@ def _ratio(own: float, other: float) -> float | None:
 def summary_table(summaries: Sequence[Summary], batch_size: int) -> Table:
     """Rows for a terminal: medians, with the 95th percentile in brackets; ratios to the first precision."""
     first = summaries[0]
-    table = Table(caption=f"a request is {batch_size} images; medians (p95), peak of process (of model)")
+    table = Table(caption=f"a request is {batch_size} samples; medians (p95), peak of process (of model)")
     table.add_column("precision", no_wrap=True)
     table.add_column("accuracy %", justify="right", no_wrap=True)
     for part in SECONDS:

@@ -42,4 +42,9 @@ class Positions:
     def _real(self, y: Tensor | None) -> Tensor:
         assert self.lengths is not None
         assert y is not None
-        return torch.arange(y.shape[1], device=y.device) < self.lengths(y)[:, None]
+        return real_positions(self.lengths(y), y.shape[1])
+
+
+def real_positions(lengths: Tensor, longest: int) -> Tensor:
+    """Mask of real positions, bool `(b, longest)`, of samples of `lengths (b,)`; false where padding is."""
+    return torch.arange(longest, device=lengths.device) < lengths[:, None]

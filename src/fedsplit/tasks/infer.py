@@ -40,7 +40,7 @@ class Infer(Task):
     """Deploys the client half at each precision, and answers the requests of devices that run them.
 
     Args:
-        requests: that each device makes and that count; a request is a batch of test images.
+        requests: that each device makes and that count; a request is a batch of test samples.
         warm_up: requests before these, which count for nothing.
         calibration_batches: of the clients' training images, from which ranges of activations are taken.
         devices: that dial in, with transport.spawn=false; None: as many as there are precisions.
@@ -83,14 +83,12 @@ class Infer(Task):
         prepare_process(config)
         with nullcontext() if config.origin.run is None else allowing_a_run_directory():
             subject = subject_of(config, self.client)
-        if grpc is not None and subject.data.dataset.sizes.tokens:
-            message = "must be local with texts: a request over the network is of images of one size"
-            raise UserError("transport", config.choice("transport"), message)
         here = [] if grpc is not None and not grpc.spawns else precisions  # else devices bring theirs
-        batches, of_batch = self.calibration_batches, self.calibration_batch_size
-        deploying = Deploying(self.backend, batches, of_batch, config.training.seed)
+        calibration = self.calibration_batches, self.calibration_batch_size
+        deploying = Deploying(self.backend, *calibration, config.training.seed)
         converted = deploying.convert(subject, here)
-        server = ServerHalf(subject.server.to(device), device)
+        batches = Batches(subject.data, config.training.batch_size)
+        server = ServerHalf(subject.server.to(device), device, batches.codes(subject.padding))
         with _new(directory) as place:
             deployed = {precision: place / "deployed" / precision for precision in here}
             for precision, folder in deployed.items():
@@ -100,8 +98,7 @@ class Infer(Task):
                     precision: ClientHalf(folder, subject.architecture, config.computation.threads)
                     for precision, folder in deployed.items()
                 }
-                images = Batches(subject.data, config.training.batch_size)
-                answering = Answering(server, images, wire(network, config.training.seed))
+                answering = Answering(server, batches, wire(network, config.training.seed))
                 reached = local_devices(halves, answering)
             else:
                 reached = grpc.devices(subject, server, deployed, place)

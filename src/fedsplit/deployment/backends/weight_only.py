@@ -68,6 +68,8 @@ class PackedWeights(Deployed):
 class WeightOnly(Backend):
     """Weights of a few bits, a scale a row: a smaller file, which costs accuracy and runs no faster."""
 
+    runs_any_code = True
+
     def __init__(self, bits: Literal[1, 2, 4, 8]) -> None:
         self._bits = bits
 

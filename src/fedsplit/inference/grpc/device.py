@@ -13,7 +13,6 @@ from typing_extensions import override
 
 from fedsplit.config.run_config import RunConfig
 from fedsplit.inference.client_half import ClientHalf, Ran
-from fedsplit.inference.codes import DeviceCodes
 from fedsplit.inference.deploying import precision_of
 from fedsplit.inference.server_half import checksum
 from fedsplit.inference.subject import Batches, device_part
@@ -53,7 +52,6 @@ class DeviceClient(Dialler):
         self._precision = precision_of(model, "client.model")
         self._half: ClientHalf | None = None
         self._batches: Batches | None = None
-        self._classes = 0
         self._plan = pb.Plan()
         self._pending: _PendingRequest | None = None
 
@@ -85,7 +83,7 @@ class DeviceClient(Dialler):
     def _build(self, config: RunConfig, member: Member) -> None:
         torch.set_num_threads(config.computation.threads)
         data, architecture = device_part(config, member)
-        self._batches, self._classes = Batches(data, config.training.batch_size), data.dataset.num_classes
+        self._batches = Batches(data, config.training.batch_size)
         self._half = ClientHalf(self._model, architecture, config.computation.threads).__enter__()
 
     def _deployed(self) -> pb.Deployed:
@@ -119,9 +117,10 @@ class DeviceClient(Dialler):
         x, labels = self._batches[head.request.batch]
         ran = self._half.run(x)
         sent = time.perf_counter()
-        message = DeviceCodes().encode(ran.smashed)
+        message = self._batches.codes().encode(ran.smashed, self._batches.objective.lengths(labels))
         tensors = [announcement("z", pb.DEVICE, message)]
-        expected = [Expected("logits", pb.EXACT, Identity(), (len(x), self._classes), torch.float32)]
+        shape = self._batches.answer_shape(labels)
+        expected = [Expected("logits", pb.EXACT, Identity(), shape, torch.float32)]
         self._pending = _PendingRequest(head.identity, labels, ran, sent, expected)
         smashed = pb.FromClient(identity=head.identity, tensors=tensors, smashed=pb.Smashed())
         return Parcel(smashed, [message.payload])
@@ -131,12 +130,13 @@ class DeviceClient(Dialler):
     ) -> Parcel[pb.FromClient]:
         if asked is None or parcel.head.WhichOneof("content") != "logits" or not parcel.payloads:
             raise Corrupt("logits that were not asked for")
+        assert self._batches is not None
         logits = decode_tensors(parcel, asked.expected)["logits"]
         journey = time.perf_counter() - asked.sent
         measured = pb.Measured(
             client_seconds=asked.ran.seconds,
             journey_seconds=journey,
-            correct=int((logits.argmax(1) == asked.labels).sum()),
+            correct=int(self._batches.measure(logits, asked.labels).hits or 0),
             peak_memory=asked.ran.peak_memory,
             checksum=checksum(logits),
         )

@@ -12,6 +12,7 @@ from fedsplit.errors import RunFailed
 from fedsplit.inference.codes import CODES, FLOATS, DeviceCodes
 from fedsplit.inference.device import Device, Footprint, Request
 from fedsplit.inference.server_half import Answered, ServerHalf
+from fedsplit.inference.subject import Batches
 from fedsplit.machine.terminal import note
 from fedsplit.quant.codecs.identity import Identity
 from fedsplit.quant.message import Corrupt, Message
@@ -50,7 +51,8 @@ class Devices(Meeting[DeviceSession]):
 
     Args:
         allowed: precisions that devices may have.
-        batch: shape of the smashed data of a request.
+        batch: shape of the smashed data of a request; of texts, the longest that it can be.
+        codes: of the smashed data.
         failure: why a device will never come, as far as that is known.
         words: what a device said last, `; it says: ...`, as far as that is known here.
     """
@@ -67,12 +69,13 @@ class Devices(Meeting[DeviceSession]):
         devices: int,
         allowed: Collection[str],
         batch: tuple[int, ...],
+        codes: DeviceCodes,
         wait_s: float,
         failure: Callable[[], str | None],
         words: Callable[[int], str] = lambda device: "",
     ) -> None:
         super().__init__(run, [DeviceSession(device) for device in range(devices)])
-        self._allowed, self._batch = allowed, batch
+        self._allowed, self._batch, self._codes = allowed, batch, codes
         self._wait_s, self._failure, self._words = wait_s, failure, words
         self._number = 0
 
@@ -125,7 +128,12 @@ class Devices(Meeting[DeviceSession]):
         dtype = TYPES.get(frame.tensors[0].data_type)
         if dtype not in (*CODES, *FLOATS):
             raise Corrupt(f"no smashed data are of {dtype}")
-        check(frame.tensors, [Expected("z", pb.DEVICE, DeviceCodes(), self._batch, dtype)])
+        shape, context = self._batch, self._codes.context
+        if context is not None and len(announced := frame.tensors[0].shape) > 1:
+            if not 1 <= announced[1] <= context:
+                raise Corrupt(f"no batch has {announced[1]} positions")
+            shape = (shape[0], announced[1], *shape[2:])
+        check(frame.tensors, [Expected("z", pb.DEVICE, self._codes, shape, dtype)])
 
     @override
     def received(self, link: Link, client: int, parcel: Parcel[pb.FromClient]) -> None:
@@ -214,12 +222,12 @@ class Devices(Meeting[DeviceSession]):
                 self._let_go(session, tell=True)
 
 
-def check_measured(measured: pb.Measured, samples: int) -> None:
-    """Raise `Corrupt` where no device measures this."""
+def check_measured(measured: pb.Measured, terms: int) -> None:
+    """Raise `Corrupt` where no device measures this of a request in which so many answers may be right."""
     seconds = (measured.client_seconds, measured.journey_seconds)
     if not all(isfinite(each) and each >= 0 for each in seconds):
         raise Corrupt("its seconds are negative or not finite")
-    if measured.correct > samples or measured.peak_memory > _MOST_BYTES:
+    if measured.correct > terms or measured.peak_memory > _MOST_BYTES:
         raise Corrupt("its counts are out of range")
 
 
@@ -228,10 +236,10 @@ _ATTEMPTS = 3
 
 
 class GrpcDevice(Device):
-    """A device that has dialled in, whose requests are of so many `samples`."""
+    """A device that has dialled in; `batches` are those that it asks with, of which it has its own."""
 
-    def __init__(self, number: int, hub: Devices, server: ServerHalf, samples: int) -> None:
-        self.number, self._hub, self._server, self._samples = number, hub, server, samples
+    def __init__(self, number: int, hub: Devices, server: ServerHalf, batches: Batches) -> None:
+        self.number, self._hub, self._server, self._batches = number, hub, server, batches
         deployed = hub.wait_for(number)
         self.precision = deployed.precision
         self.footprint = Footprint(deployed.file_bytes, deployed.memory_before)
@@ -257,15 +265,17 @@ class GrpcDevice(Device):
         (tensor,), (payload,) = parcel.head.tensors, parcel.payloads
         message = Message(payload, tuple(tensor.shape), TYPES[tensor.data_type], tensor.checksum)
         answered = self._server.answer(message)
-        measured = self._answer(answered)
+        _, labels = self._batches[batch]
+        terms = self._batches.objective.terms(labels)
+        measured = self._answer(answered, terms)
         wire = measured.journey_seconds - answered.seconds
         return Request(
             device=self.number,
             precision=self.precision,
             number=number,
             warm_up=warm_up,
-            samples=self._samples,
-            terms=self._samples,
+            samples=len(labels),
+            terms=terms,
             correct=measured.correct,
             client_seconds=measured.client_seconds,
             server_seconds=answered.seconds,
@@ -276,13 +286,13 @@ class GrpcDevice(Device):
             logits_crc32=answered.checksum,
         )
 
-    def _answer(self, answered: Answered) -> pb.Measured:
-        """Send logits; what the device measured."""
+    def _answer(self, answered: Answered, terms: int) -> pb.Measured:
+        """Send logits, of which so many may be right; what the device measured."""
         message = Identity().encode(answered.logits)
         tensors = [announcement("logits", pb.EXACT, message)]
         head = pb.FromServer(tensors=tensors, logits=pb.Logits(seconds=answered.seconds))
         measured = self._hub.ask(self.number, "measured", head, bytes(message.payload)).head.measured
-        check_measured(measured, self._samples)
+        check_measured(measured, terms)
         if measured.checksum != answered.checksum:
             raise Corrupt("other logits arrived than were sent")
         return measured

@@ -14,7 +14,7 @@ from fedsplit.inference.device import Device
 from fedsplit.inference.grpc.device import attend
 from fedsplit.inference.grpc.devices import Devices, GrpcDevice
 from fedsplit.inference.server_half import ServerHalf
-from fedsplit.inference.subject import Subject
+from fedsplit.inference.subject import Batches, Subject
 from fedsplit.processes.forker import Fork
 from fedsplit.transport.grpc.protocol.arguments import GrpcArguments
 from fedsplit.transport.grpc.protocol.plan import choices_and_settings, tell_of_data
@@ -88,11 +88,13 @@ class GrpcInference:
         plan = choices_and_settings(replace(config, splitting=splitting, client_precisions=()))
         tell_of_data(plan, subject.data.dataset)
         spawned: list[SpawnedDevice] = []
+        batches = Batches(subject.data, config.training.batch_size)
         hub = Devices(
             run=token_bytes(16),
             devices=self._count,
             allowed=self._precisions,
             batch=(config.training.batch_size, *subject.smashed_shape),
+            codes=batches.codes(),
             wait_s=self._wait_s,
             failure=lambda: next((each.failure for each in spawned if each.failure), None),
             words=lambda device: spawned[device].words if self.spawns else "",
@@ -110,8 +112,7 @@ class GrpcInference:
                     stack.push(each.__exit__)
             else:
                 _LOG.info("listening at %s, for devices 0 to %s", address, self._count - 1)
-            samples = config.training.batch_size
             try:
-                yield [GrpcDevice(number, hub, server, samples) for number in range(self._count)]
+                yield [GrpcDevice(number, hub, server, batches) for number in range(self._count)]
             finally:
                 hub.finish()

@@ -8,6 +8,7 @@ from typing_extensions import override
 
 from fedsplit.computing.hooks import is_hooked
 from fedsplit.computing.modes import modes_of
+from fedsplit.computing.tracing import Untraceable
 from fedsplit.models.splitting.probing import (
     Calls,
     Size,
@@ -46,11 +47,21 @@ class ProbedCuts(Mapping[str, ProbedCut]):
     Args:
         module: the module; its training mode is left as it is.
         example: a batch of inputs.
+        guarded: whether server halves fail where they need values that only clients have.
+        untraceable: why the module's code could not be followed; None where that was not tried.
     """
 
-    def __init__(self, module: nn.Module, example: Tensor) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        example: Tensor,
+        *,
+        guarded: bool = False,
+        untraceable: Untraceable | None = None,
+    ) -> None:
         modes_of(module)  # refuses a module whose modes change what it holds
         self.module, self.example = module, example
+        self.guarded, self.untraceable = guarded, untraceable
         inputs = probes(example)
         self._first, self._second = (probe(module, x) for x in inputs)
         self.operations = self._first[""].ends[-1]
@@ -86,13 +97,14 @@ class ProbedCuts(Mapping[str, ProbedCut]):
                 resize_batch(self.example, 1, 4),
                 resize_batch(self.example, 5, min(9, self.example.shape[1])),
             ]
-        return [resize_batch(self.example, 1), resize_batch(self.example, 5)]
+        other = -resize_batch(self.example, 3).flip(0)
+        return [resize_batch(self.example, 1), resize_batch(self.example, 5), other]
 
     def divided(self, cut: ProbedCut) -> tuple[nn.Module, nn.Module, tuple[int, ...]]:
         """The halves, which share their tensors with the module, and what crosses of a sample."""
         before, after, _ = self._sides(cut.end)
         output, (shape,) = self._shapes(cut.name)
-        parts = ServerParts(shape, self.example, text=is_text(self.example))
+        parts = ServerParts(shape, self.example, text=is_text(self.example), guarded=self.guarded)
         following = {
             name: calls.outputs[0]
             for name, calls in self._first.items()
@@ -180,8 +192,14 @@ class ProbedCuts(Mapping[str, ProbedCut]):
                 self._shapes(each)
         except (UnclearShape, ValueError) as error:
             return f"shapes depend on more than the number of samples and their length ({error})"
-        every = shape[:1] == (Size(1, 1, 0),)
-        return None if every else "what crosses is no activation of every sample"
+        if shape[:1] != (Size(1, 1, 0),):
+            return "what crosses is no activation of every sample"
+        positions = shape[1:2] == (Size(1, 0, 1),)
+        return (
+            "what crosses has no positions, as texts have"
+            if is_text(self.example) and not positions
+            else None
+        )
 
 
 def _learns(module: nn.Module) -> bool:

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, fx, nn
 
 from fedsplit.computing.hooks import copy_with_hooks, is_hooked, refuse_what_is_lost
-from fedsplit.computing.tracing import graph_module
+from fedsplit.computing.tracing import Untraceable, graph_module
 from fedsplit.errors import UserError
+from fedsplit.machine.terminal import note
 from fedsplit.models.splitting.cuts import NOTHING_LEARNS_AFTER, Cut, Cuts, evaluating
 from fedsplit.models.splitting.probed import ProbedCut, ProbedCuts
 from fedsplit.models.splitting.tied import tied_groups
+from fedsplit.models.splitting.unknown import ValuesElsewhere
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ def split(module: nn.Module, cut: str, example: Tensor, tail_cut: str | None = N
     that owns its parameters and buffers under their original names. `module` itself is left alone.
 
     Of a model of the transformers library, both halves run its own code (see `ProbedCuts`); so do those of
-    one with `halves_run_own_code = True`, which must not branch on values that it computes.
+    one with `halves_run_own_code = True`, and of one that cannot be traced, which is told in a line. Unless
+    the model is of that library, a server half that needs what only clients have fails, in whatever pass.
 
     Args:
         module: what to cut.
@@ -89,9 +92,21 @@ def split(module: nn.Module, cut: str, example: Tensor, tail_cut: str | None = N
     if tail is not None and not any(each.requires_grad for each in parts.server.parameters()):
         raise UserError("model.tail_cut", tail_cut, f"nothing between it and model.cut={cut} learns")
     packed = len(parts.crossing) > 1 or (tail is not None and len(tail.crossing) > 1)
-    for x in (example,) if isinstance(cuts, Cuts) else (example, *cuts.trials()):
-        _assert_equal(module, parts, x, packed=packed)
-    _freeze_unreached(parts, example)
+    if isinstance(cuts, Cuts):
+        _assert_equal(module, parts, example, packed=packed)
+        _freeze_unreached(parts, example)
+        return parts
+    try:
+        for x in (example, *cuts.trials()):
+            _assert_equal(module, parts, x, packed=packed)
+        _freeze_unreached(parts, example)
+    except ValuesElsewhere as error:
+        before = "" if cuts.untraceable is None else f"{cuts.untraceable.allowed}; run as it is, "
+        message = f"{before}its server half cannot be: {error}"
+        raise UserError("model", type(module).__name__, message) from error
+    if cuts.untraceable is not None:
+        reason = cuts.untraceable.allowed.partition(";")[0]
+        note(f"model={type(module).__name__}: {reason}; both halves run all of its code")
     return parts
 
 
@@ -99,16 +114,25 @@ def find_cuts(module: nn.Module, example: Tensor) -> Cuts | ProbedCuts:
     """All places where a module could be cut.
 
     Raises:
-        UserError: the module cannot be traced.
+        UserError: the module can neither be traced nor be cut between parts of it as they run.
     """
-    return ProbedCuts(module, example) if _runs_its_own_code(module) else Cuts(module, example)
+    if _is_of_transformers(module):
+        return ProbedCuts(module, example)
+    if getattr(module, "halves_run_own_code", False):
+        return ProbedCuts(module, example, guarded=True)
+    try:
+        return Cuts(module, example)
+    except Untraceable as error:
+        cuts = ProbedCuts(module, example, guarded=True, untraceable=error)
+        if not cuts.possible:
+            raise
+        return cuts
 
 
-def _runs_its_own_code(module: nn.Module) -> bool:
-    """True if a module is of the transformers library, whose code cannot be traced, or says so itself."""
+def _is_of_transformers(module: nn.Module) -> bool:
+    """True if a module is of the transformers library, whose code cannot be traced."""
     kinds = {base for part in module.modules() for base in type(part).__mro__}
-    named = any(kind.__module__.partition(".")[0] == "transformers" for kind in kinds)
-    return named or bool(getattr(module, "halves_run_own_code", False))
+    return any(kind.__module__.partition(".")[0] == "transformers" for kind in kinds)
 
 
 def _tail(cuts: Cuts | ProbedCuts, cut: Cut | ProbedCut, name: str) -> Cut:

@@ -3,6 +3,7 @@
 At the client what comes after the cut is missing, and the forward ends at the cut. At the server what holds
 parameters and comes before the cut gives zeros of the right shape, which take no memory, and the module at
 the cut gives the smashed data. What holds nothing, such as rotary embeddings and masks, runs on both sides.
+In a guarded half there are tensors without values in the place of zeros, and of inputs: see `Unknown`.
 """
 
 import copy
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from fedsplit.models.splitting.probing import Size, map_tensors, tensors_of
+from fedsplit.models.splitting.unknown import Unknown, ValuesElsewhere
 
 _PAD = -1  # as inputs are padded
 
@@ -46,27 +48,34 @@ class _Pass:
     Args:
         shape: of smashed data.
         inputs: shape of one sample of the model's inputs; that of token ids is empty.
-        length: of samples, where smashed data do not say it.
+        guarded: whether there are tensors without values in the place of zeros.
     """
 
-    def __init__(self, shape: Sequence[Size], inputs: tuple[int, ...], dtype: torch.dtype) -> None:
-        self.shape, self.inputs, self.dtype = shape, inputs, dtype
-        self.samples, self.length = 0, 1
+    def __init__(
+        self, shape: Sequence[Size], inputs: tuple[int, ...], dtype: torch.dtype, *, guarded: bool
+    ) -> None:
+        self.shape, self.inputs, self.dtype, self.guarded = shape, inputs, dtype, guarded
+        self.samples, self.length = 0, 1  # the length where smashed data do not say it
         self.z: Tensor | None = None
+        self.injections = 0
 
     def start(self, z: Tensor) -> Tensor:
         """Take smashed data, and give inputs of as many samples, which say nothing but how many and long."""
-        self.z = z
+        self.z, self.injections = z, 0
         self.samples = z.shape[self.shape.index(Size(1, 1, 0))]
         if (by_length := Size(1, 0, 1)) in self.shape:
             self.length = z.shape[self.shape.index(by_length)]
         shape = (self.samples, *(self.inputs or (self.length,)))
+        if self.guarded:
+            return Unknown.of(shape, self.dtype, z.device)
         return torch.zeros(shape, dtype=self.dtype, device=z.device)
 
     def zeros(self, shape: Sequence[Size], dtype: torch.dtype) -> Tensor:
         """Zeros of a shape of this pass, which take no memory."""
         assert self.z is not None
         sizes = [size.of(self.samples, self.length) for size in shape]
+        if self.guarded:
+            return Unknown.of(sizes, dtype, self.z.device)
         return torch.zeros((), dtype=dtype, device=self.z.device).expand(sizes)
 
 
@@ -94,6 +103,9 @@ class _Injected(nn.Module):
     @override
     def forward(self, *_: object, **__: object) -> object:
         """Smashed data in the structure of what the module gives."""
+        self.current.injections += 1
+        if self.current.guarded and self.current.injections > 1:
+            raise ValuesElsewhere("what is at the cut runs more than once")
         return map_tensors(self.output, lambda _: self.current.z)
 
 
@@ -153,6 +165,8 @@ class StubbedServer(nn.Module):
             outputs: Tensor = super().forward(x, **further)
         finally:
             self.current.z = None
+        if isinstance(outputs, Unknown):
+            raise ValuesElsewhere("its outputs need what only the client has")
         return outputs
 
 
@@ -193,10 +207,13 @@ class ServerParts:
     Args:
         shape: of smashed data.
         example: a batch of the model's inputs.
+        text: whether these are token ids.
+        guarded: see the top of this file.
     """
 
-    def __init__(self, shape: Sequence[Size], example: Tensor, *, text: bool) -> None:
-        self.current = _Pass(shape, () if text else tuple(example.shape[1:]), example.dtype)
+    def __init__(self, shape: Sequence[Size], example: Tensor, *, text: bool, guarded: bool) -> None:
+        inputs = () if text else tuple(example.shape[1:])
+        self.current = _Pass(shape, inputs, example.dtype, guarded=guarded)
 
     def half(
         self,

@@ -68,9 +68,6 @@ class Compare(Task):
         """
         prepare_process(config)
         trained = TrainedRun.named_by(config, self.client)
-        if trained.parts.data.dataset.sizes.tokens:
-            message = "must be a run on images: models of texts are not compared"
-            raise UserError("run", trained.path, message)
         console = Console()
         whole = trained.path / ("compare" if self.client is None else f"compare-{self.client}")
         with in_one_line("run", trained.path, "cannot be written to"), appearing(whole) as partial:

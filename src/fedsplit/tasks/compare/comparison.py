@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import exp, sqrt
 from pathlib import Path
 from typing import Self
 
+import torch
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import binomtest
@@ -28,18 +29,22 @@ MODEL = "model"
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A deployed client model in front of the server model, on all test images.
+    """A deployed client model in front of the server model, on all test samples.
 
     Args:
-        correct: whether each is classified correctly, bool `(n,)`.
-        sample_bytes: of one sample's smashed data, as the client model puts them out.
+        correct: whether each sample is classified correctly, or each token predicted, bool `(n,)`.
+        perplexity: of tokens that are to be predicted; None where samples are classified.
+        confusion: of classes; None where tokens are predicted.
+        roc: likewise.
+        sample_bytes: of a sample's smashed data, as the client model puts them out; of texts the mean.
         unquantized: operations that compute in float32.
     """
 
     correct: Tensor
-    confusion: ConfusionMatrix
-    roc: RocCurves
-    sample_bytes: int
+    perplexity: float | None
+    confusion: ConfusionMatrix | None
+    roc: RocCurves | None
+    sample_bytes: float
     unquantized: tuple[str, ...]
 
     @property
@@ -50,15 +55,38 @@ class Evaluated:
     @classmethod
     def of(cls, trained: TrainedRun, deployed: Deployed, unquantized: tuple[str, ...]) -> Self:
         """Evaluation of a deployed client model in front of the server model."""
-        logits, labels, names = trained.test_logits(deployed.run), trained.labels, trained.class_names
-        one = trained.parts.data.batch(1)[0].cpu()
+        objective, names = trained.parts.data.dataset.objective, trained.class_names
+        correct, scores, classes, loss = [], [], [], 0.0
+        for outputs, y in trained.test_outputs(deployed.run):
+            own, targets = objective.classes(y), objective.targets(y)
+            if own is not None:
+                scores.append(outputs)
+                classes.append(own)
+            correct.append(outputs.argmax(1) == (y[targets] if own is None else own))
+            loss += float(objective.measure(outputs, y).loss)
+        right = torch.cat(correct)
+        confusion, roc = None, None
+        if scores:
+            logits, labels = torch.cat(scores), torch.cat(classes).numpy()
+            confusion = ConfusionMatrix.of(logits.numpy(), labels, names)
+            roc = RocCurves.of(logits.double().numpy(), labels, names)
         return cls(
-            correct=logits.argmax(1) == labels,
-            confusion=ConfusionMatrix.of(logits.numpy(), labels.numpy(), names),
-            roc=RocCurves.of(logits.double().numpy(), labels.numpy(), names),
-            sample_bytes=deployed.run_quantized(one).size,
+            correct=right,
+            perplexity=exp(loss / len(right)) if objective.has_perplexity else None,
+            confusion=confusion,
+            roc=roc,
+            sample_bytes=_sample_bytes(trained, deployed),
             unquantized=unquantized,
         )
+
+
+def _sample_bytes(trained: TrainedRun, deployed: Deployed) -> float:
+    """Bytes of the smashed data of a test sample without padding, in the mean."""
+    dataset = trained.parts.data.dataset
+    one = trained.parts.data.batch(1)[0].cpu()
+    size = deployed.run_quantized(one).size
+    lengths = dataset.objective.lengths(dataset.test.labels_at(slice(None)))
+    return size if lengths is None else size / one.shape[1] * float(lengths.double().mean())
 
 
 def evaluate_precisions(
@@ -72,7 +100,7 @@ def evaluate_precisions(
 
     Args:
         precisions: by name, with `REFERENCE`.
-        calibration: batches of images, from which ranges of activations are taken.
+        calibration: batches of inputs, from which ranges of activations are taken.
         folder: where the model, its confusion matrix and its ROC curves are written, in a folder for each.
         console: is told which precisions are left out, and what stays in float32.
 
@@ -104,8 +132,9 @@ def evaluate_precisions(
             message = f"{name}: {', '.join(backend.unquantized)} stay in fp32"
             console.print(message, soft_wrap=True, highlight=False, markup=False)
         deployed.save(folder / name / MODEL)
-        found[name].confusion.write(folder / name / CONFUSION)
-        found[name].roc.write(folder / name / ROC)
+        for measured, file in ((found[name].confusion, CONFUSION), (found[name].roc, ROC)):
+            if measured is not None:
+                measured.write(folder / name / file)
     return found, left_out
 
 
@@ -113,9 +142,12 @@ def evaluate_precisions(
 class Drop:
     """Difference of a classifier's accuracy to that of a reference.
 
+    Tokens of a text are not independent of each other: of a language model errors are larger, and
+    probabilities too, than what is told here.
+
     Args:
         drop: of accuracy, a fraction; below zero where it gains.
-        standard_error: of the drop, over samples: of the mean of paired differences.
+        standard_error: of the drop, over samples or tokens: of the mean of paired differences.
         p_value: exact, two-sided (McNemar): how likely samples on which one of both is right would be
             divided at least as unevenly, if both were as good.
     """
@@ -168,7 +200,7 @@ class Compared:
     @property
     def smashed_bytes(self) -> int:
         """Bytes of the smashed data of `SAMPLES` samples."""
-        return self.found.sample_bytes * SAMPLES
+        return round(self.found.sample_bytes * SAMPLES)
 
     @property
     def cost(self) -> float | None:
@@ -182,6 +214,7 @@ class Compared:
             "precision": self.precision,
             "runtime": Precision.named(self.precision).runtime,
             "test_accuracy": found.accuracy,
+            **({} if found.perplexity is None else {"test_perplexity": found.perplexity}),
             "accuracy_drop": drop.drop if drop else None,
             "accuracy_drop_standard_error": drop.standard_error if drop else None,
             "mcnemar_p": drop.p_value if drop else None,
@@ -197,8 +230,8 @@ class Compared:
             "smashed_bytes_per_1000": self.smashed_bytes,
             "cost_per_1000": self.cost,
             "unquantized": " ".join(found.unquantized),
-            "class_accuracy": found.confusion.class_accuracy,
-            "roc_area": dict(found.roc.areas),
+            **({} if found.confusion is None else {"class_accuracy": found.confusion.class_accuracy}),
+            **({} if found.roc is None else {"roc_area": dict(found.roc.areas)}),
         }
 
 
@@ -222,7 +255,9 @@ def comparison_table(rows: Sequence[Compared]) -> Table:
     table = Table()
     table.add_column("precision", no_wrap=True)
     table.add_column("runtime")
-    for name in ("accuracy %", "drop (points)", "p", "file kB", "smaller"):
+    of_text = rows[0].found.perplexity is not None
+    perplexity = ["perplexity"] if of_text else []
+    for name in (*perplexity, "accuracy %", "drop (points)", "p", "file kB", "smaller"):
         table.add_column(name, justify="right", no_wrap=True)
     for samples in rows[0].device.latency:
         table.add_column(f"ms at {samples}\n(p95)", justify="right", no_wrap=True)
@@ -236,6 +271,7 @@ def comparison_table(rows: Sequence[Compared]) -> Table:
         table.add_row(
             row.precision,
             Precision.named(row.precision).runtime,
+            *([f"{row.found.perplexity:.2f}"] if of_text else []),
             f"{100 * row.found.accuracy:.2f}",
             f"{100 * drop.drop:.2f} ± {100 * drop.standard_error:.2f}" if drop else "",
             f"{drop.p_value:.2g}" if drop else "",
