@@ -195,7 +195,7 @@ def test_model_of_one_client_is_deployed_with_what_all_share(left: dict[str, tup
         assert all(torch.equal(tensor, own[name]) for name, tensor in trained.server.state_dict().items())
         shared = load_file(path / "model" / "client.safetensors")
         assert all(torch.equal(tensor, shared[name]) for name, tensor in trained.client.state_dict().items())
-        assert [len(outputs) for outputs, _ in trained.test_outputs(trained.client)] == [60]
+        assert [tuple(z.shape) for z, _ in trained.test_outputs(trained.client)] == [(60, 10)]
 
 
 def test_client_that_is_not_named_or_not_there_is_told_in_one_line(
