@@ -14,8 +14,9 @@ run: $(ENVIRONMENT)/runs ## train FSL-SAGE on the bundled digits images
 test: install ## the test suite, seven minutes on two cores
 	$(IN)/python -m pytest -n auto --dist worksteal
 
-test-long: install ## every case of the long tests, more drawn examples, and whether small faults are noticed
+test-long: install ## every case of the long tests, more drawn examples, all commands and benchmarks, and whether small faults are noticed
 	$(IN)/python -m pytest -n auto --dist worksteal -m 'long or not long' --hypothesis-profile=nightly
+	.ci/long
 	$(IN)/python tests/mutations.py
 
 lint: install ## what CI checks beside the tests
@@ -34,7 +35,8 @@ $(error TORCH=$(TORCH): must be cpu, or not given)
 endif
 # The local version 2.13.0+cpu of that index is what torch==2.13.0 of the constraints takes, where it is offered.
 INDEX := $(if $(TORCH),--extra-index-url https://download.pytorch.org/whl/cpu)
-PIP_INSTALL = $(IN)/python -m pip install --quiet $(INDEX) --constraint constraints.txt --editable
+# Not compiled: most modules of these packages nobody imports, and the others are compiled when they first are.
+PIP_INSTALL = $(IN)/python -m pip install --quiet --no-compile $(INDEX) --constraint constraints.txt --editable
 
 $(ENVIRONMENT)/runs: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fedsplit needs Python 3.11 or later")'

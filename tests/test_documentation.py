@@ -111,6 +111,7 @@ SHOWN = (
     "hydra_config/**/*.yaml",
     "src/**/*.py",
     ".ci/run",
+    ".ci/long",
     ".ci/wheel",
 )
 """Files that show commands to be typed, or to be run."""

@@ -387,6 +387,18 @@ def test_help_and_mistakes_are_told_before_anything_heavy_is_imported(root: Path
     assert (mistaken.returncode, mistaken.stderr.splitlines()[-1]) == (2, "set()")
 
 
+def test_run_imports_no_compiler_and_nothing_else_that_it_does_not_need(root: Path, tmp_path: Path) -> None:
+    """Each takes a third of a second or more of every start."""
+    unneeded = "{'torch._dynamo', 'sympy', 'scipy', 'sklearn', 'PIL', 'pandas', 'matplotlib', 'grpc'}"
+    probe = (
+        "import sys; from fedsplit.cli.start import run; code = run(); "
+        f"print({unneeded} & set(sys.modules), file=sys.stderr); sys.exit(code)"
+    )
+    command = [sys.executable, "-c", probe, *TINY, "algorithm=fsl_sage", f"hydra.run.dir={tmp_path / 'run'}"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "set()\n")
+
+
 def test_run_on_a_terminal_says_what_and_where_to_before_anything_heavy_is_imported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

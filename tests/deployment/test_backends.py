@@ -12,7 +12,6 @@ import onnx
 import pytest
 import torch
 from torch import Tensor, fx, nn
-from torch._inductor import config as inductor
 
 from fedsplit.deployment import storage
 from fedsplit.deployment.backends.backend import Deployed
@@ -165,6 +164,8 @@ def test_compiled_int8_is_one_graph_compiled_with_frozen_weights_also_when_loade
     compile_with: CompileWith, tmp_path: Path
 ) -> None:
     """On a backend that traces and generates nothing: what inductor makes of it is a long test's."""
+    from torch._inductor import config as inductor  # noqa: PLC0415  (its import takes a second)
+
     frozen: list[bool] = []
 
     def traced_only(graph: fx.GraphModule, _: Sequence[Tensor]) -> Callable[..., object]:
@@ -210,7 +211,8 @@ def test_static_int8_refuses_calibration_samples_of_another_shape(precision: str
     backend.prepare(client_of("digits_cnn").module, client_of("digits_cnn").samples[:2])
     for shape in ((4, 1, 8, 8), (4, 3, 16, 16), (0, 3, 8, 8), None):
         with pytest.raises(
-            UserError, match=r"must hold must hold at least one batch|batches must be \(n, 3, 8, 8\)"
+            UserError,
+            match=r"must hold must hold at least one batch|batches must be \(n, 3, 8, 8\)",
         ) as caught:
             backend.calibrate([torch.zeros(shape)] if shape else [])
         assert caught.value.key == "calibration"

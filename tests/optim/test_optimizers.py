@@ -1,3 +1,5 @@
+from collections.abc import Callable
+from functools import partial
 from math import sqrt
 from typing import Any
 
@@ -134,3 +136,44 @@ def test_optimizer_step_does_not_depend_on_the_strides_of_a_gradient(optimizer: 
     parameter.grad = gradient.clone()
     optimizer.build([parameter]).step()
     torch.testing.assert_close(results[0], parameter.detach(), rtol=0, atol=1e-7)
+
+
+OWN_AND_TORCHS = {
+    "adam": (Adam(**ADAM), partial(torch.optim.Adam, **ADAM, fused=True)),
+    "amsgrad": (
+        Adam(**{**ADAM, "amsgrad": True, "weight_decay": 0.1}),
+        partial(torch.optim.Adam, **{**ADAM, "amsgrad": True, "weight_decay": 0.1}, fused=True),
+    ),
+    "adamw": (
+        AdamW(**{**ADAM, "weight_decay": 0.1}),
+        partial(torch.optim.AdamW, **{**ADAM, "weight_decay": 0.1}, fused=True),
+    ),
+    "sgd": (Sgd(**SGD), partial(torch.optim.SGD, **SGD)),
+    "momentum": (
+        Sgd(**{**SGD, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1}),
+        partial(torch.optim.SGD, **{**SGD, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1}),
+    ),
+}
+
+
+@pytest.mark.parametrize(("own", "torchs"), OWN_AND_TORCHS.values(), ids=OWN_AND_TORCHS)
+def test_optimizer_steps_to_the_bit_as_the_class_of_torch_with_its_wrappers_does(
+    own: Optimizer, torchs: Callable[[list[Tensor]], torch.optim.Optimizer]
+) -> None:
+    draw = torch.Generator().manual_seed(0)
+    start = [torch.randn(shape, generator=draw) for shape in ((3, 4), (5,))]
+    sides = []
+    for build in (own.build, torchs):
+        weights = [each.clone().requires_grad_() for each in start]
+        optimizer = build(weights)
+        draw.manual_seed(1)
+        for step in range(4):
+            for group in optimizer.param_groups:
+                group["lr"] = LR / (1 + step)
+            for each in weights:
+                each.grad = torch.randn(each.shape, generator=draw)
+            optimizer.step()
+        slots = [value for each in weights for value in optimizer.state[each].values() if value is not None]
+        sides.append([*weights, *slots])
+    assert len(sides[0]) == len(sides[1])
+    assert all(map(torch.equal, *sides))

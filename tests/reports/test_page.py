@@ -102,7 +102,7 @@ def test_page_has_the_cells_of_the_table(tmp_path: Path, runs: list[Run]) -> Non
     body = text[text.index("<tbody>") : text.index("</tbody>")]
     cells = [re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", cell)).strip() for cell in body.split("</td>")]
     expected = [
-        " ".join(filter(None, [each.mean, each.deviation and f"± {each.deviation}", each.reached]))
+        " ".join(filter(None, [each.mean, each.spread and f"± {each.spread}", each.reached]))
         for _, line in made.lines()
         for each in line
     ]

@@ -6,6 +6,7 @@ import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,15 +16,22 @@ from fedsplit.training.resume import resumed_config
 from tests.conftest import Build
 from tests.transport.runs import ran
 
-pytest.importorskip("wandb", reason="the extra `wandb` is not installed")
-from wandb.proto.wandb_internal_pb2 import Record
+if TYPE_CHECKING:
+    from wandb.proto.wandb_internal_pb2 import Record
 
 OVERRIDES = ("tracker=wandb", "tracker.mode=offline", "rounds=3", "eval_interval=2", "quant=int8")
 BLOCK = 2**15
 
 
-def _records(content: bytes) -> Iterator[Record]:
+@pytest.fixture(autouse=True)
+def _installed() -> None:
+    pytest.importorskip("wandb", reason="the extra `wandb` is not installed")
+
+
+def _records(content: bytes) -> "Iterator[Record]":
     """Of an offline file: a header of 7 bytes, then LevelDB's log format."""
+    from wandb.proto.wandb_internal_pb2 import Record  # noqa: PLC0415  (takes a second)
+
     start, whole = 7, b""
     while start + 7 <= len(content):
         left = BLOCK - start % BLOCK

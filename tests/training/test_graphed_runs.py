@@ -14,6 +14,7 @@ from fedsplit.errors import UserError
 from fedsplit.optim.optimizers import Adam
 from fedsplit.recording.checkpoint import Checkpoint, load_latest, save
 from fedsplit.training.experiment import Experiment
+from tests.cases import long_but
 from tests.computing.emulated_graphs import EmulatedRecorder
 from tests.conftest import ALGORITHMS, Build
 
@@ -35,6 +36,8 @@ COVERED = [
     *((algorithm, "sequential") for algorithm in ALGORITHMS),
     *((algorithm, "vectorized") for algorithm in ALGORITHMS if algorithm != "splitfed_v2"),
 ]
+IN_EVERY_RUN = [("splitfed_v1", "vectorized"), ("splitfed_v2", "sequential"), ("fsl_sage", "sequential")]
+"""Runs that are compared in every way; all are compared with the bits of an eager one."""
 
 
 def normed(*, num_classes: int, channels: int, image_size: int, drop: float = 0.0) -> nn.Module:
@@ -151,7 +154,7 @@ def test_captured_run_gives_the_bits_of_an_eager_one(  # noqa: PLR0917
 @pytest.mark.cover(1)
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize(("algorithm", "engine"), COVERED)
+@pytest.mark.parametrize(("algorithm", "engine"), long_but(IN_EVERY_RUN, COVERED))
 def test_captured_run_gives_the_weights_of_a_run_without_graphs_up_to_rounding(
     tiny: Build, recorders: list[EmulatedRecorder], algorithm: str, engine: str, optimizer: str
 ) -> None:
@@ -181,7 +184,10 @@ def test_captured_run_replays_all_but_the_first_calls_of_a_shape(
     assert recorders[0].warmed == graphs.WARM_UP * recorders[0].captures
 
 
-@pytest.mark.parametrize(("algorithm", "engine"), [("fed_avg", "vectorized"), ("splitfed_v1", "sequential")])
+@pytest.mark.parametrize(
+    ("algorithm", "engine"),
+    [("splitfed_v1", "sequential"), pytest.param("fed_avg", "vectorized", marks=pytest.mark.long)],
+)
 def test_captured_run_in_bf16_gives_the_bits_of_an_eager_one(
     tiny: Build,
     recorders: list[EmulatedRecorder],
@@ -233,7 +239,7 @@ def test_alignment_captures_its_fit_once_and_replays_the_other_epochs(
 
 @pytest.mark.cover(1)
 @pytest.mark.parametrize("stop", [1, 3])
-@pytest.mark.parametrize(("algorithm", "engine"), COVERED)
+@pytest.mark.parametrize(("algorithm", "engine"), long_but(IN_EVERY_RUN, COVERED))
 def test_captured_run_resumed_gives_the_losses_and_weights_of_an_uninterrupted_one(  # noqa: PLR0917
     tiny: Build, recorders: list[EmulatedRecorder], tmp_path: Path, algorithm: str, engine: str, stop: int
 ) -> None:

@@ -96,7 +96,7 @@ def own(tiny: Build, *overrides: str, **options: Sequence[str]) -> Experiment:
     given = [f"+model.{key}=[{','.join(value)}]" for key, value in options.items()]
     model = f"model._target_={HERE}.Net"
     base = () if any(each.startswith("model.cut") for each in overrides) else ("model.cut=pool",)
-    small = ("dataset.max_train=50", "batch_size=6", "auxiliary=linear")
+    small = ("dataset.max_train=32", "batch_size=6", "auxiliary=linear")
     return tiny(model, *base, *small, *overrides, *given)
 
 
@@ -230,7 +230,7 @@ def test_frozen_parameters_stay_in_captured_steps(
     monkeypatch.setattr("fedsplit.building.recorders.CudaRecorder", lambda device: recorder)
     captured, eager = (
         own(tiny, *MOMENTUM, f"engine={engine}", "algorithm=splitfed_v1", f"cuda_graphs={graphs}",
-            "local_epochs=3", frozen=FROZEN[frozen])
+            "local_epochs=5", frozen=FROZEN[frozen])
         for graphs in ("true", "false")
     )  # fmt: skip
     before = named(captured, FROZEN[frozen])

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from fedsplit.building.parts import Ingredients
 from fedsplit.computing.model_state import ModelState
+from fedsplit.computing.multiply_adds import MultiplyAdds
 from fedsplit.computing.stacked_module import obstacle_to_stacking
 from fedsplit.config.component import component_of
 from fedsplit.config.run_config import RunConfig
@@ -57,7 +57,8 @@ def step_mmac(parts: Ingredients, blueprint: Blueprint) -> float:
     """Million multiply-adds of the forward passes of one local step, through body and head."""
     x, y = parts.data.batch(2)
     server, tail = parts.models.halves.server, parts.models.halves.tail
-    with FlopCounterMode(display=False) as counter:
+    counter = MultiplyAdds()
+    with counter:
         replace(blueprint, head=blueprint.head or server).pass_through(x, y)
         if tail is not None:
             z = torch.zeros(len(x), *parts.models.smashed_shape, device=x.device)
@@ -65,7 +66,7 @@ def step_mmac(parts: Ingredients, blueprint: Blueprint) -> float:
                 ModelState(server).forward(z, seed=0)
     batch_size = parts.config.training.batch_size
     samples = min(batch_size, max(parts.data.shards.sizes) or batch_size)
-    return float(counter.get_total_flops() / 2 / len(x) * samples / 1e6)
+    return counter.total / len(x) * samples / 1e6
 
 
 def _may_be_stacked(parts: Ingredients) -> bool:

@@ -4,8 +4,9 @@ import copy
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional
+
+from fedsplit.computing.shapes import known_shape, note_shapes
 
 _RESHAPES = (torch.flatten, torch.reshape, "flatten", "reshape", "view")
 _ELEMENTWISE = (torch.relu, functional.relu, functional.gelu, functional.dropout, "relu")
@@ -39,12 +40,12 @@ def unflattened_shape(client: nn.Module, example: Tensor) -> tuple[int, ...]:
         with torch.no_grad():
             return tuple(graph(example).shape[1:])
     with torch.no_grad():
-        ShapeProp(graph).propagate(example)
+        note_shapes(graph, example)
     (node,) = (each.args[0] for each in graph.graph.nodes if each.op == "output")
-    shape = node.meta["tensor_meta"].shape
+    shape = known_shape(node).shape
     while _leaves_in_place(graph, node):
         node = node.args[0]
-        earlier = node.meta["tensor_meta"].shape
+        earlier = known_shape(node).shape
         if len(earlier) > len(shape):
             shape = earlier
     return tuple(shape[1:])
@@ -59,5 +60,5 @@ def _leaves_in_place(graph: fx.GraphModule, node: fx.Node) -> bool:
     earlier = node.args[0] if leaves and node.args else None
     if not isinstance(earlier, fx.Node):
         return False
-    shapes = [each.meta["tensor_meta"].shape for each in (earlier, node)]
+    shapes = [known_shape(each).shape for each in (earlier, node)]
     return bool(shapes[0][0] == shapes[1][0])

@@ -13,18 +13,32 @@ from typing_extensions import override
 
 def multiply_adds(compute: Callable[[], object]) -> int:
     """Number of multiply-adds that run in `compute`, gradients included."""
-    counter = _Counter()
+    counter = MultiplyAdds()
     with attention_in_products(), counter:
         compute()
-    return counter.flops // 2
+    return counter.total
 
 
-class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts by torch's formulas, whose own counter fails where a gradient is taken at a module's inputs."""
+class MultiplyAdds(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counter of multiply-adds by torch's formulas, while it is entered.
+
+    Torch's own counter fails where a gradient is taken at a module's inputs, and imports torch's compiler.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.flops = 0
+        self._flops = 0
+
+    @property
+    def total(self) -> int:
+        """Multiply-adds that have run so far."""
+        return self._flops // 2
+
+    @classmethod
+    @override
+    def _should_skip_dynamo(cls) -> bool:
+        """False: to keep the compiler from what is below, torch would import it, which takes a second."""
+        return False
 
     @override
     def __torch_dispatch__(
@@ -32,7 +46,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         output = func(*args, **(kwargs or {}))
         if func.overloadpacket in flop_registry:
-            self.flops += int(flop_registry[func.overloadpacket](*args, **(kwargs or {}), out_val=output))
+            self._flops += int(flop_registry[func.overloadpacket](*args, **(kwargs or {}), out_val=output))
         return output
 
 

@@ -170,9 +170,9 @@ class Component:
         check_kind(self.key, node, kind)
         try:
             factory = _factory(f"{self.key}._target_", deepcopy(node))
-            taken = inspect.signature(factory).parameters
-            objects |= {name: each for name, each in (offered or {}).items() if name in taken}
-            inspect.signature(factory).bind(**objects)
+            takes = inspect.signature(factory)
+            objects |= {name: each for name, each in (offered or {}).items() if name in takes.parameters}
+            takes.bind(**objects)
         except Exception as error:  # whatever a class of the user's raises on import
             lines = str(error.__cause__ or error).splitlines() or [type(error).__name__]
             reason = " ".join(lines[: 2 if lines[0].endswith(":") else 1])  # why it cannot be loaded is below

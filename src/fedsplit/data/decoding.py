@@ -8,16 +8,19 @@ from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from PIL import Image, ImageFile
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fedsplit.errors import UserError, first_line
 from fedsplit.files.whole import appearing
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp", ".gif"}
 _LARGEST_BYTE = 255
@@ -50,12 +53,14 @@ class Decoder:
         """Number of channels of every image."""
         return 1 if self.grayscale else 3
 
-    def open_image(self, file: Path) -> Image.Image:
+    def open_image(self, file: Path) -> "Image.Image":
         """Open the image in a file as it is stored: not turned as its EXIF data say, without transparency.
 
         Raises:
             UserError: it is none, or has more than 8 bits a channel.
         """
+        from PIL import Image  # noqa: PLC0415  (slow, and not needed for images that are no files)
+
         try:
             if not stat.S_ISREG(file.stat().st_mode):  # a pipe would be waited for
                 raise ValueError("it is no file")
@@ -99,8 +104,10 @@ class Decoder:
         return np.asarray(image).reshape(side, side, self.channels)
 
 
-def _is_deep(image: Image.Image) -> bool:
+def _is_deep(image: "Image.Image") -> bool:
     """True if an image has more than 8 bits a channel; of colours Pillow would drop the lower ones."""
+    from PIL import ImageFile  # noqa: PLC0415
+
     if image.mode.startswith(("I", "F")):
         return True
     for tile in image.tile if isinstance(image, ImageFile.ImageFile) else ():
@@ -111,8 +118,10 @@ def _is_deep(image: Image.Image) -> bool:
     return False
 
 
-def crop_to_square(image: Image.Image, side: int) -> Image.Image:
+def crop_to_square(image: "Image.Image", side: int) -> "Image.Image":
     """Crop the square in the middle of an image, and resize it to `side` pixels a side."""
+    from PIL import Image  # noqa: PLC0415
+
     width, height = image.size
     short = min(width, height)
     left, top = (width - short) / 2, (height - short) / 2
@@ -126,6 +135,8 @@ def resize_images(pixels: Tensor, side: int) -> Tensor:
     """Images held in memory, uint8 `(n, h, w, c)`, as `crop_to_square` makes each of them."""
     if pixels.shape[1:3] == (side, side):
         return pixels
+    from PIL import Image  # noqa: PLC0415
+
     out = torch.empty(len(pixels), side, side, pixels.shape[3], dtype=torch.uint8)
     for each, place in zip(pixels.numpy(), out.numpy(), strict=True):
         image = crop_to_square(Image.fromarray(each[:, :, 0] if each.shape[2] == 1 else each), side)

@@ -7,9 +7,9 @@ from math import prod
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
-from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 from typing_extensions import override
 
+from fedsplit.computing.shapes import note_shapes, shape_at
 from fedsplit.config.values import PositiveFloat, PositiveInt
 from fedsplit.models.splitting.cuts import evaluating
 from fedsplit.models.splitting.stubs import StubbedServer, truncate_server
@@ -123,13 +123,13 @@ def _shapes(server: nn.Module, smashed_shape: Sequence[int]) -> list[tuple[int, 
     assert isinstance(server, fx.GraphModule)
     like = next(server.parameters())
     with evaluating(server):
-        ShapeProp(server).propagate(torch.zeros(2, *smashed_shape, device=like.device, dtype=like.dtype))
+        note_shapes(server, torch.zeros(2, *smashed_shape, device=like.device, dtype=like.dtype))
     found = []
     for node in server.graph.nodes:
         made_by = server.get_submodule(str(node.target)) if node.op == "call_module" else None
-        meta = node.meta.get("tensor_meta")
-        if isinstance(made_by, nn.Conv2d) and isinstance(meta, TensorMetadata):
-            found.append(tuple(meta.shape[1:]))
+        given = shape_at(node)
+        if isinstance(made_by, nn.Conv2d) and given is not None:
+            found.append(tuple(given.shape[1:]))
     return found
 
 

@@ -7,7 +7,8 @@ equals FedAvg.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from inspect import unwrap
+from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -83,6 +84,23 @@ def _fused(parameters: Sequence[Tensor], rate: Tensor | None) -> bool:
     return rate is not None or parameters[0].device.type == "cpu"
 
 
+_Kind = TypeVar("_Kind", bound=torch.optim.Optimizer)
+
+
+def _uncompiled(kind: type[_Kind]) -> type[_Kind]:
+    """A kind of torch's optimizers, without what keeps torch's compiler from looking into it.
+
+    Torch wraps these methods for that, and each wrapper imports the compiler when it first runs: most of a
+    second, in a process that compiles no optimizer.
+    """
+    methods = {"add_param_group": unwrap(kind.add_param_group), "step": torch.no_grad()(unwrap(kind.step))}
+    return cast(type[_Kind], type(kind.__name__, (kind,), methods))
+
+
+_Adam, _AdamW = _uncompiled(torch.optim.Adam), _uncompiled(torch.optim.AdamW)
+_Sgd = _uncompiled(torch.optim.SGD)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Adam(RowOptimizer):
     """Source: D. Kingma and J. Ba, "Adam: A Method for Stochastic Optimization", 2015."""
@@ -111,7 +129,7 @@ class Adam(RowOptimizer):
     @override
     def build(self, parameters: Sequence[Tensor], rate: Tensor | None = None) -> torch.optim.Optimizer:
         """Optimizer of torch that steps by Adam."""
-        return torch.optim.Adam(parameters, **self._arguments(parameters, rate))
+        return _Adam(parameters, **self._arguments(parameters, rate))
 
     @override
     def step_rows(
@@ -141,7 +159,7 @@ class AdamW(Adam):
     @override
     def build(self, parameters: Sequence[Tensor], rate: Tensor | None = None) -> torch.optim.Optimizer:
         """Optimizer of torch that steps by AdamW."""
-        return torch.optim.AdamW(parameters, **self._arguments(parameters, rate))
+        return _AdamW(parameters, **self._arguments(parameters, rate))
 
     @override
     def _decayed(self, parameter: Tensor, gradient: Tensor, lr: float | Tensor) -> Tensor:
@@ -167,7 +185,7 @@ class Sgd(RowOptimizer):
     @override
     def build(self, parameters: Sequence[Tensor], rate: Tensor | None = None) -> torch.optim.Optimizer:
         """Optimizer of torch that steps by SGD."""
-        return torch.optim.SGD(
+        return _Sgd(
             parameters,
             lr=self.lr if rate is None else rate,
             momentum=self.momentum,

@@ -7,6 +7,7 @@ from typing import ClassVar, TypeAlias
 import torch
 from torch import Tensor
 
+from fedsplit.computing.directions import gradients_along
 from fedsplit.computing.steppable import Kept, Seed, Steppable
 from fedsplit.objectives.losses import Losses
 from fedsplit.randomness import generator
@@ -106,7 +107,7 @@ class LocalRule:
         outputs: list[tuple[Tensor, Tensor | None]] = [(loss.sum(), None)]
         if batch.extra is not None:
             outputs.append((z, body.for_each(batch.extra, batch.x, z.detach())))
-        gradients = _gradients(outputs, [*own, *head.trained.values()])
+        gradients = _along(outputs, [*own, *head.trained.values()])
         return LocalGradients(z.detach(), loss.detach(), gradients[: len(own)], gradients[len(own) :])
 
     def along(self, body: Steppable, x: Tensor, z: Tensor, dz: Tensor, seed: Seed) -> Sequence[Tensor]:
@@ -173,17 +174,12 @@ def gradients_of(
     output: Tensor, parameters: Sequence[Tensor], along: Tensor | None = None
 ) -> Sequence[Tensor]:
     """Gradients of `output` along `along`, with respect to parameters; none where all of them are frozen."""
-    return _gradients([(output, along if along is None else along.view_as(output))], parameters)
+    return _along([(output, along if along is None else along.view_as(output))], parameters)
 
 
-def _gradients(
-    outputs: Sequence[tuple[Tensor, Tensor | None]], parameters: Sequence[Tensor]
-) -> Sequence[Tensor]:
-    """The sum of gradients of outputs, each along what is beside it; None beside a number."""
-    if not parameters:
-        return ()
-    of, along = zip(*outputs, strict=True)
-    return torch.autograd.grad(of, parameters, along)
+def _along(outputs: Sequence[tuple[Tensor, Tensor | None]], parameters: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Gradients as `gradients_along` gives; none where all parameters are frozen."""
+    return gradients_along(outputs, parameters) if parameters else ()
 
 
 def with_extra(body: Steppable, x: Tensor, z: Tensor, dz: Tensor, extra: Extra) -> Tensor:

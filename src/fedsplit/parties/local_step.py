@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from fedsplit.computing.captured_steps import Outputs
+from fedsplit.computing.directions import gradients_along
 from fedsplit.computing.steppable import Seed, Steppable
 from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.objectives.losses import Losses
@@ -81,7 +82,7 @@ def train_trunk(
     z = z.detach().requires_grad_()
     h = trunk.forward(z, seed=seed)
     found, along = tail(h.detach())
-    dz, *gradients = torch.autograd.grad(h, [z, *trunk.trained.values()], along.view_as(h))
+    dz, *gradients = gradients_along([(h, along.view_as(h))], [z, *trunk.trained.values()])
     trunk.descend(gradients, learning_rate_factor)
     return found, dz
 

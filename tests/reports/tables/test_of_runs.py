@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from fedsplit.recording.ledger import DIRECTIONS, KINDS
 from fedsplit.recording.metrics import Record, summarise
@@ -28,7 +29,7 @@ def shown(table: Table, key: str) -> list[str]:
     place = [each.key for each in table.columns].index(key)
     cells = [cells[place] for _, cells in table.lines()]
     return [
-        " ".join(filter(None, ["*" * c.best + c.mean, c.deviation and f"± {c.deviation}", c.reached]))
+        " ".join(filter(None, ["*" * c.best + c.mean, c.spread and f"± {c.spread}", c.reached]))
         for c in cells
     ]
 
@@ -79,6 +80,17 @@ def test_numbers_of_a_table_are_those_of_metrics_csv(random_runs: dict[str, list
             assert sorted(cell.values) == pytest.approx(sorted(expected[name]), rel=1e-12)
             assert cell.mean == pytest.approx(np.mean(expected[name]), rel=1e-12)
             assert cell.deviation == pytest.approx(np.std(expected[name], ddof=1), rel=1e-9)
+
+
+def test_interval_of_a_mean_is_that_of_students_t(random_runs: dict[str, list[Path]]) -> None:
+    table = made(*random_runs["fed_avg"], columns=("final_accuracy",), spread="interval")
+    ((cell,),) = (row.cells for row in table.rows)
+    low, high = scipy.stats.t.interval(0.95, 2, np.mean(cell.values), scipy.stats.sem(cell.values))
+    assert cell.interval == pytest.approx((high - low) / 2)
+    assert shown(table, "final_accuracy") == [f"{100 * np.mean(cell.values):.1f} ± {50 * (high - low):.1f}"]
+    assert table.note().startswith("Mean over seeds ± 95 % interval of that mean")
+    alone = made(random_runs["fed_avg"][0], columns=("final_accuracy",), spread="interval")
+    assert alone.rows[0].cells[0].interval is None
 
 
 @pytest.mark.parametrize("spent", ["load", "seconds", "simulated_seconds"])

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
-from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 
 from fedsplit.computing.hooks import copy_with_hooks
+from fedsplit.computing.shapes import note_shapes, shape_at
 from fedsplit.errors import UserError
 from fedsplit.models.rounding.fake_quantization import (
     FakeQuantizedActivations,
@@ -112,7 +112,7 @@ def _round_activations(module: fx.GraphModule, example: Tensor) -> None:
     if hasattr(module, RANGES):
         raise UserError("qat", True, f"the model has a part {RANGES!r} of its own: give it another name")
     with evaluating(module):
-        ShapeProp(module).propagate(example)
+        note_shapes(module, example)
     module.add_submodule(RANGES, nn.Module())
     for node in list(module.graph.nodes):
         if not _is_rounded(module, node):
@@ -129,8 +129,8 @@ def _is_rounded(module: fx.GraphModule, node: fx.Node) -> bool:
     """True if a deployed model would round here: not between operations that it computes as one."""
     if node.op in ("get_attr", "output") or moves_values(module, node):
         return False
-    found = node.meta.get("tensor_meta")
-    if not isinstance(found, TensorMetadata) or not found.dtype.is_floating_point:
+    found = shape_at(node)
+    if found is None or not found.dtype.is_floating_point:
         return False
     if len(node.users) > 1:
         return True

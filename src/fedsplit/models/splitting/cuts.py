@@ -8,10 +8,10 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 from typing_extensions import override
 
 from fedsplit.computing.modes import in_mode, modes_of
+from fedsplit.computing.shapes import known_shape, note_shapes, shape_at
 from fedsplit.computing.tracing import submodules_of, trace_operations
 from fedsplit.errors import UserError
 
@@ -37,7 +37,7 @@ class Cut:
     @property
     def shapes(self) -> list[tuple[int, ...]]:
         """Shapes of one sample, of each tensor that crosses."""
-        return [tuple(node.meta["tensor_meta"].shape[1:]) for node in self.crossing]
+        return [tuple(known_shape(node).shape[1:]) for node in self.crossing]
 
 
 class Cuts(Mapping[str, Cut]):
@@ -123,7 +123,7 @@ def _propagate(module: nn.Module, nodes: Sequence[fx.Node], example: Tensor) -> 
     """Note the shape of every value at its node."""
     with evaluating(module):
         module(example)  # a sample that does not fit gives torch's error, not a tracer's
-        ShapeProp(fx.GraphModule(module, nodes[0].graph)).propagate(example)
+        note_shapes(fx.GraphModule(module, nodes[0].graph), example)
 
 
 @contextmanager
@@ -178,8 +178,8 @@ def _counts_samples(node: fx.Node, samples: int) -> bool:
         asked = shape.args[0]
     else:
         return False
-    meta = asked.meta.get("tensor_meta") if isinstance(asked, fx.Node) else None
-    return isinstance(meta, TensorMetadata) and meta.shape[0] == samples
+    known = shape_at(asked) if isinstance(asked, fx.Node) else None
+    return known is not None and known.shape[0] == samples
 
 
 class _Held:
@@ -212,8 +212,8 @@ class _Held:
 
 def _obstacle(crossing: Sequence[fx.Node], samples: int) -> str | None:
     """Reason why these values cannot cross."""
-    found = [node.meta.get("tensor_meta") for node in crossing]
-    tensors = [each for each in found if isinstance(each, TensorMetadata)]
+    found = [shape_at(node) for node in crossing]
+    tensors = [each for each in found if each is not None]
     if len(tensors) < len(found) or not tensors:
         return "what crosses is no tensor"
     if any(

@@ -10,7 +10,7 @@ from fedsplit.reports.tables.table import Shown, Table
 _SETTING = r">{\raggedright\arraybackslash}p{0.28\linewidth}"
 """Settings are as long as they are: they wrap, other names do not."""
 _TITLE_LETTERS = 11
-"""Most letters in a line of a column's title: hardly wider than a mean and its deviation."""
+"""Most letters in a line of a column's title: hardly wider than a mean and its spread."""
 _SPECIAL = {
     "\\": r"\textbackslash{}",
     "^": r"\textasciicircum{}",
@@ -70,7 +70,7 @@ def _title(title: str) -> str:
 
 def _number(cell: Shown) -> str:
     number = rf"\textbf{{{cell.mean}}}" if cell.best else {"-": "--"}.get(cell.mean, cell.mean)
-    number += rf" $\pm$ {cell.deviation}" if cell.deviation else ""
+    number += rf" $\pm$ {cell.spread}" if cell.spread else ""
     return _stacked([number, rf"\footnotesize {cell.reached}"], aligned="t") if cell.reached else number
 
 

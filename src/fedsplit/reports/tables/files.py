@@ -26,8 +26,8 @@ def _line(cells: Iterable[str]) -> str:
 
 def _number(cell: Shown) -> str:
     number = f"**{cell.mean}**" if cell.best else cell.mean
-    deviation = f" ± {cell.deviation}" if cell.deviation else ""
-    return number + deviation + (f" ({cell.reached})" if cell.reached else "")
+    spread = f" ± {cell.spread}" if cell.spread else ""
+    return number + spread + (f" ({cell.reached})" if cell.reached else "")
 
 
 def _escaped(text: str) -> str:

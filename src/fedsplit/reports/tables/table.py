@@ -2,14 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import floor, log10
+from math import floor, log10, sqrt
 from statistics import fmean, stdev
+from typing import Literal, TypeAlias, get_args
 
 from fedsplit.config.values import Share, fits
 from fedsplit.errors import UserError
 from fedsplit.reports.figures.groups import Group, over_seeds
 from fedsplit.reports.runs import Run
 from fedsplit.reports.tables.measures import NAMES, TO_ACCURACY, Measure, measures, usual
+
+Spread: TypeAlias = Literal["deviation", "interval"]
+"""Number behind a mean over seeds: their standard deviation, or the 95 % interval of the mean."""
+_TOLD_OF_SPREAD = {
+    "deviation": "Mean ± standard deviation over seeds.",
+    "interval": "Mean over seeds ± 95 % interval of that mean, by Student's t.",
+}
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,19 @@ class Estimate:
         """The standard deviation of a sample, with n - 1; None of fewer than two."""
         return stdev(self.values) if len(self.values) > 1 else None
 
+    @property
+    def interval(self) -> float | None:
+        """Half the 95 % confidence interval of the mean, by Student's t; None of fewer than two values."""
+        if self.deviation is None:
+            return None
+        from scipy.special import stdtrit  # noqa: PLC0415  (slow, and few tables have intervals)
+
+        return float(stdtrit(len(self.values) - 1, 0.975)) * self.deviation / sqrt(len(self.values))
+
+    def spread(self, kind: Spread) -> float | None:
+        """Spread of that kind; None of fewer than two values."""
+        return self.interval if kind == "interval" else self.deviation
+
 
 @dataclass(frozen=True)
 class Row:
@@ -56,12 +77,12 @@ class Shown:
 
     Args:
         mean: `-` where no seed has it.
-        deviation: None of a single seed, and where all have exactly the same.
+        spread: what stands behind `±`; None of a single seed, and where all have exactly the same.
         reached: `k of n seeds` where only some have it.
     """
 
     mean: str
-    deviation: str | None = None
+    spread: str | None = None
     reached: str | None = None
     best: bool = False
 
@@ -73,6 +94,7 @@ class Table:
     Args:
         name: of its files, without the ending.
         columns: each with its `decimals`.
+        spread: what stands behind means.
     """
 
     name: str
@@ -80,6 +102,7 @@ class Table:
     columns: tuple[Measure, ...]
     rows: tuple[Row, ...]
     runs: Sequence[Run]
+    spread: Spread = "deviation"
 
     def names(self) -> list[str]:
         """The titles of what names rows."""
@@ -91,7 +114,7 @@ class Table:
         """Note on how to read the cells."""
         cells = [cell for _, row in self.lines() for cell in row]
         said = {
-            "Mean ± standard deviation over seeds.": any(cell.deviation for cell in cells),
+            _TOLD_OF_SPREAD[self.spread]: any(cell.spread for cell in cells),
             "The best of a column is bold.": any(cell.best for cell in cells),
             "-: not reached, or not measured.": any(cell.mean == "-" for cell in cells),
             "Runs that have not ended count with what they have.": any(
@@ -124,7 +147,7 @@ class Table:
         return [
             Shown(
                 mean="-" if cell.mean is None else column.shown(cell.mean),
-                deviation=column.shown(cell.deviation) if cell.deviation else None,
+                spread=column.shown(spread) if (spread := cell.spread(self.spread)) else None,
                 reached=_reached(cell),
                 best=place in best,
             )
@@ -157,7 +180,7 @@ def _best(column: Measure, cells: Sequence[Estimate]) -> set[int]:
     return winners if len(winners) < len(cells) else set()
 
 
-KEYS = ("targets", "columns")
+KEYS = ("targets", "columns", "spread")
 
 
 @dataclass(frozen=True)
@@ -167,10 +190,12 @@ class TableRequest:
     Args:
         targets: accuracies to be reached, as fractions.
         columns: see `measures.NAMES`; None: the usual ones, where a run has them.
+        spread: what stands behind means.
     """
 
     targets: tuple[float, ...] = ()
     columns: tuple[str, ...] | None = None
+    spread: Spread = "deviation"
 
 
 def table_request(name: str, entry: object) -> TableRequest:
@@ -186,7 +211,10 @@ def table_request(name: str, entry: object) -> TableRequest:
     for column in columns or ():
         if column in TO_ACCURACY and not reached:
             raise UserError(f"{key}.columns", column, f"needs accuracies to be reached, in {key}.targets")
-    return TableRequest(reached, columns)
+    spread = entry.get("spread", "deviation")
+    if spread not in get_args(Spread):
+        raise UserError(f"{key}.spread", spread, f"must be one of {', '.join(get_args(Spread))}")
+    return TableRequest(reached, columns, spread)
 
 
 def _targets(key: str, entry: object) -> tuple[float, ...]:
@@ -224,7 +252,7 @@ def table_of(request: TableRequest, runs: Sequence[Run], *, name: str, title: st
         for place, group in enumerate(groups)
     ]
     columns = [_column(measure, column) for measure, column in zip(wanted, cells, strict=True)]
-    return Table(name, title, tuple(columns), tuple(rows), tuple(runs))
+    return Table(name, title, tuple(columns), tuple(rows), tuple(runs), request.spread)
 
 
 def _estimate(measure: Measure, group: Group) -> Estimate:

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils.flop_counter import FlopCounterMode
 from typing_extensions import override
 
 from fedsplit.algorithms.algorithm import Algorithm
@@ -21,7 +20,7 @@ from fedsplit.building.quantization import build_quantization
 from fedsplit.building.run import build_clients
 from fedsplit.computing.layout import unflattened_shape
 from fedsplit.computing.model_state import travelling
-from fedsplit.computing.multiply_adds import attention_in_products
+from fedsplit.computing.multiply_adds import MultiplyAdds, attention_in_products
 from fedsplit.config.choices import target_of
 from fedsplit.config.component import import_target, is_class
 from fedsplit.config.run_config import RunConfig
@@ -225,26 +224,27 @@ def _about(parts: ClientParts, q: int, l: int) -> str:  # noqa: E741
 class _Counting(fx.Interpreter):
     """Runs operations, and notes the multiply-adds after each."""
 
-    def __init__(self, module: fx.GraphModule, counter: FlopCounterMode) -> None:
+    def __init__(self, module: fx.GraphModule, counter: MultiplyAdds) -> None:
         super().__init__(module)
         self.counter, self.after = counter, [0]
 
     @override
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
-        self.after.append(self.counter.get_total_flops() // 2)
+        self.after.append(self.counter.total)
         return value
 
 
 def multiply_adds_after(cuts: Cuts | ProbedCuts, example: Tensor) -> list[int]:
     """Multiply-adds of a forward pass for one example of `(n, ...)`, after no operation, one, ..."""
+    counter = MultiplyAdds()
     if isinstance(cuts, ProbedCuts):
         after = [0]
-        with attention_in_products(), FlopCounterMode(display=False) as counter:
-            probe(cuts.module, example, lambda: after.append(counter.get_total_flops() // 2))
+        with attention_in_products(), counter:
+            probe(cuts.module, example, lambda: after.append(counter.total))
         return [macs // len(example) for macs in after]
     runner = fx.GraphModule(cuts.module, cuts.nodes[0].graph)
-    with evaluating(cuts.module), attention_in_products(), FlopCounterMode(display=False) as counter:
+    with evaluating(cuts.module), attention_in_products(), counter:
         counting = _Counting(runner, counter)
         counting.run(example)
     return [macs // len(example) for macs in counting.after]

@@ -1,0 +1,155 @@
+"""Compares numbers in the documentation with the runs that they were measured by.
+
+python evidence/check.py                      # a line for each place that says something else than its runs
+python evidence/check.py --write              # brings these places to what the runs say
+python evidence/check.py --add SWEEP FOLDER   # takes over the runs of a sweep, of seeds that are finished
+
+Between `<!-- evidence: NAME -->` and `<!-- end of evidence -->` stands the table of the experiment NAME of
+`evidence/exp_configs.yaml`. A number before `<!-- evidence: NAME/ROW/COLUMN -->` is a mean in that table: ROW
+is the algorithm, with its setting after a comma if it has one, COLUMN a key as in `NAME.csv`.
+"""
+
+import argparse
+import re
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from fedsplit.errors import UserError
+from fedsplit.reports.drawing import StoredRuns, tabulate
+from fedsplit.reports.experiments import experiments_in
+from fedsplit.reports.notes import Notes
+from fedsplit.reports.runs import METRICS, RESULTS, read_run
+from fedsplit.reports.tables.files import as_markdown
+from fedsplit.reports.tables.table import Table
+
+ROOT = Path(__file__).resolve().parents[1]
+EVIDENCE = "evidence"
+PAGES = ("README.md", "BENCHMARKS.md", "docs/*.md", "evidence/README.md")
+KEPT = ("config.yaml", METRICS, RESULTS)
+"""Files of a run that are evidence."""
+_TABLE = re.compile(r"<!-- evidence: ([\w-]+) -->\n\n(.*?)\n\n<!-- end of evidence -->", re.DOTALL)
+_NUMBER = re.compile(r"(\S+)( <!-- evidence: ([\w-]+)/([^/\n]+)/([\w.]+) -->)")
+
+
+def tables(root: Path) -> dict[str, Table]:
+    """The tables of all experiments of `evidence/exp_configs.yaml`, by name, made of the runs beside it."""
+    folder, notes = root / EVIDENCE, Notes()
+    stored, found = StoredRuns(notes), {}
+    for each in experiments_in(folder / "exp_configs.yaml"):
+        here = replace(each, runs=tuple(str(folder / place) for place in each.runs))
+        for table in tabulate(here, stored.select_runs(here)):
+            found[each.name] = table
+    if notes.texts:
+        raise UserError("evidence", folder, notes.texts[0])
+    return found
+
+
+def corrected(text: str, found: Mapping[str, Table]) -> str:
+    """The text of a page with what the tables say in all places that name one.
+
+    Raises:
+        UserError: a place names a table, row or column that is not there.
+    """
+
+    def table(place: re.Match[str]) -> str:
+        inside = as_markdown(_named(found, place[1])).split("\n\n")[1]
+        return f"<!-- evidence: {place[1]} -->\n\n{inside}\n\n<!-- end of evidence -->"
+
+    def number(place: re.Match[str]) -> str:
+        return mean(_named(found, place[3]), place[4], place[5]) + place[2]
+
+    return _NUMBER.sub(number, _TABLE.sub(table, text))
+
+
+def mean(table: Table, row: str, column: str) -> str:
+    """One mean of a table, as it is shown; `UserError` where there is no such row or column."""
+    rows = [", ".join(filter(None, (each.algorithm, each.setting))) for each in table.rows]
+    columns = [each.key for each in table.columns]
+    for name, known in ((row, rows), (column, columns)):
+        if name not in known:
+            raise UserError(table.name, name, f"must be among {', '.join(known)}")
+    _, cells = table.lines()[rows.index(row)]
+    return cells[columns.index(column)].mean
+
+
+def _named(found: Mapping[str, Table], name: str) -> Table:
+    if name not in found:
+        raise UserError("evidence", name, f"must be an experiment with runs: {', '.join(found)}")
+    return found[name]
+
+
+def compared(root: Path, *, write: bool) -> list[str]:
+    """A line for each line of a page that says something else than its runs; with `write` it is put right.
+
+    Raises:
+        UserError: what a page names is not there.
+    """
+    found, told = tables(root), []
+    for path in sorted(path for pattern in PAGES for path in root.glob(pattern)):
+        before = path.read_text("utf-8")
+        after = corrected(before, found)
+        lines = zip(before.splitlines(), after.splitlines(), strict=False)
+        changed = [place for place, (old, new) in enumerate(lines, 1) if old != new]
+        if after != before:
+            place = changed[0] if changed else before.count("\n")
+            told.append(f"{path.relative_to(root)}:{place}: its runs say otherwise")
+        if write and after != before:
+            path.write_text(after, "utf-8")
+    return told
+
+
+def add(sweep: Path, folder: Path, images: str) -> int:
+    """Take over the evidence of a sweep's runs, of each seed that has as many finished runs as any other.
+
+    Args:
+        sweep: directory with a directory for each job.
+        folder: where they go, each under its own name.
+        images: what stands for a folder of images, whose place on another machine says nothing.
+
+    Returns:
+        How many runs there were.
+    """
+    finished = [read_run(path.parent) for path in sorted(sweep.glob(f"*/{RESULTS}"))]
+    runs_of = Counter(run.seed for run in finished)
+    whole = [run.path for run in finished if runs_of[run.seed] == max(runs_of.values())]
+    for run in whole:
+        own = folder / run.name
+        own.mkdir(parents=True, exist_ok=True)
+        for name in KEPT:
+            shutil.copy(run / name, own / name)
+        config = own / "config.yaml"
+        config.write_text(re.sub(r"(?m)^(  root: )(?!null).*$", rf"\g<1>{images}", config.read_text("utf-8")))
+    return len(whole)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Do what the command line asks for.
+
+    Returns:
+        The exit code: 1 where a page says something else than its runs, 2 for a mistake.
+    """
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
+    parser.add_argument("--write", action="store_true", help="bring pages to what their runs say")
+    parser.add_argument("--add", nargs=2, type=Path, metavar=("SWEEP", "FOLDER"), help="take over runs")
+    parser.add_argument("--images", default="datas/cifar10_jpeg", help="named in place of dataset.root")
+    options = parser.parse_args(arguments)
+    if options.add:
+        sweep, folder = options.add
+        print(f"{add(sweep, folder, options.images)} runs")
+        return 0
+    try:
+        told = compared(ROOT, write=options.write)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    print("\n".join(told) or "all pages say what their runs say")
+    return 1 if told and not options.write else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,120 @@
+"""Numbers of the documentation that are marked as coming from runs are what these runs say."""
+
+import re
+import shutil
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from fedsplit.errors import UserError
+from tests.reports.chosen import store_run
+
+
+@pytest.fixture(scope="module")
+def check(root: Path) -> ModuleType:
+    spec = spec_from_file_location("check", root / "evidence" / "check.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def claimed(tmp_path: Path) -> Path:
+    """A page with a table and a number, of two runs, as it should be."""
+    for seed, accuracy in enumerate(([0.5, 0.7], [0.5, 0.8])):
+        store_run(tmp_path / "evidence/mine" / str(seed), "fed_avg", seed=seed, accuracy=accuracy)
+    table = "table: {columns: [final_accuracy], spread: interval}"
+    (tmp_path / "evidence/exp_configs.yaml").write_text(f"mine: {{runs: [mine], {table}}}")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/page.md").write_text(
+        "<!-- evidence: mine -->\n\n"
+        "| Algorithm | Seeds | Final accuracy (%) |\n| --- | ---: | ---: |\n| fed_avg | 2 | 75.0 ± 63.5 |\n\n"
+        "<!-- end of evidence -->\n\n"
+        "It reaches 75.0 <!-- evidence: mine/fed_avg/final_accuracy --> percent.\n"
+    )
+    return tmp_path
+
+
+def test_every_page_says_what_its_runs_say(check: ModuleType, root: Path) -> None:
+    assert check.compared(root, write=False) == []
+
+
+def test_page_that_says_what_its_runs_say_is_left_as_it_is(check: ModuleType, claimed: Path) -> None:
+    before = (claimed / "docs/page.md").read_text()
+    assert check.compared(claimed, write=True) == []
+    assert (claimed / "docs/page.md").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("true", "false", "line"),
+    [
+        ("75.0 ± 63.5", "75.0 ± 63.4", 5),
+        ("| 2 |", "| 3 |", 5),
+        ("| --- | ---: | ---: |\n", "| --- | ---: | ---: |\n| fsl_sage | 2 | 99.0 |\n", 5),
+        ("reaches 75.0", "reaches 75.1", 9),
+    ],
+)
+def test_number_or_row_that_is_no_runs_is_told_and_put_right(
+    check: ModuleType, claimed: Path, true: str, false: str, line: int
+) -> None:
+    page = claimed / "docs/page.md"
+    before = page.read_text()
+    page.write_text(before.replace(true, false))
+    assert check.compared(claimed, write=False) == [f"docs/page.md:{line}: its runs say otherwise"]
+    check.compared(claimed, write=True)
+    assert page.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("named", "told"),
+    [
+        (
+            "<!-- evidence: other/fed_avg/final_accuracy -->",
+            "evidence=other: must be an experiment with runs: mine",
+        ),
+        ("<!-- evidence: mine/fsl_sage/final_accuracy -->", "mine=fsl_sage: must be among fed_avg"),
+        ("<!-- evidence: mine/fed_avg/load -->", "mine=load: must be among final_accuracy"),
+    ],
+)
+def test_place_that_names_nothing_is_an_error(
+    check: ModuleType, claimed: Path, named: str, told: str
+) -> None:
+    (claimed / "docs/other.md").write_text(f"7 {named}")
+    with pytest.raises(UserError, match=re.escape(told)):
+        check.compared(claimed, write=False)
+
+
+def test_damaged_run_is_an_error(check: ModuleType, claimed: Path) -> None:
+    (claimed / "evidence/mine/0/metrics.csv").write_text("round\nx\n")
+    with pytest.raises(UserError, match="damaged"):
+        check.compared(claimed, write=False)
+
+
+def test_runs_of_a_sweep_are_taken_over_for_finished_seeds_without_places_of_the_machine(
+    check: ModuleType, claimed: Path
+) -> None:
+    sweep, folder = claimed / "sweep", claimed / "evidence/taken"
+    for number, (seed, algorithm) in enumerate(
+        [(0, "fed_avg"), (0, "cse_fsl"), (1, "fed_avg"), (1, "cse_fsl")]
+    ):
+        run = store_run(sweep / str(number), algorithm, seed=seed, accuracy=[0.5])
+        (run / "results.json").write_text("{}")
+        (run / "model").mkdir()
+        config = run / "config.yaml"
+        config.write_text(config.read_text() + "dataset:\n  root: /somewhere/else\n")
+    shutil.rmtree(sweep / "3")
+    assert check.add(sweep, folder, "datas/images") == 2
+    assert sorted(path.name for path in folder.iterdir()) == ["0", "1"]
+    assert {path.name for path in (folder / "0").iterdir()} == set(check.KEPT)
+    assert (folder / "0/config.yaml").read_text().endswith("\n  root: datas/images\n")
+
+
+def test_every_folder_that_the_list_of_evidence_names_is_there(root: Path) -> None:
+    listed = (root / "evidence" / "README.md").read_text("utf-8")
+    folders = {path.name for path in (root / "evidence").iterdir() if path.is_dir()} - {"__pycache__"}
+    named = set(re.findall(r"`(?:evidence/)?([\w-]+)/`", listed))
+    assert folders == named
