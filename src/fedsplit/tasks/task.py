@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 from fedsplit.config.run_config import RunConfig
 from fedsplit.config.traits import traits_of
 from fedsplit.files.paths import display_path
+from fedsplit.machine.imports import without_garbage_collection
 
 
 class Task(ABC):
@@ -77,7 +78,9 @@ def perform(directory: Path, config: RunConfig) -> None:
     from fedsplit.tasks.task import Task  # noqa: PLC0415
 
     own = replace(config, sweep=None)  # where the job stands is no part of it
-    own.task.build(Task).run(own, directory)
+    with without_garbage_collection():
+        task = own.task.build(Task)  # imports torch
+    task.run(own, directory)
 
 
 def announcement(directory: Path, config: RunConfig) -> str:
@@ -105,7 +108,8 @@ def go_on(directory: Path, changes: Mapping[str, object]) -> None:
     """
     if sys.stdout.isatty() and changes.get("progress", True) and (directory / "config.yaml").is_file():
         print(f"going on with {display_path(directory)}", flush=True)
-    from fedsplit.training.resume import resume  # noqa: PLC0415  (heavy: only after the line above)
+    with without_garbage_collection():
+        from fedsplit.training.resume import resume  # noqa: PLC0415  (heavy: only after the line above)
 
     config = resume(directory, changes)
     config.task.build(Task).follow(config, directory)
