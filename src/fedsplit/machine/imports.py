@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def without_garbage_collection() -> Iterator[None]:
-    """While much is imported: all that it makes stays, and searches through it take a sixth of its time."""
+    """Stop garbage collection while much is imported: what imports make stays, and searches take time."""
     was = gc.isenabled()
     gc.disable()
     try:
