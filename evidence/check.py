@@ -45,7 +45,7 @@ def tables(root: Path) -> dict[str, Table]:
     stored, found = StoredRuns(notes), {}
     for each in experiments_in(folder / "exp_configs.yaml"):
         here = replace(each, runs=tuple(str(folder / place) for place in each.runs))
-        for table in tabulate(here, stored.selected(here)):
+        for table in tabulate(here, stored.select_runs(here)):
             found[each.name] = table
     if notes.texts:
         raise UserError("evidence", folder, notes.texts[0])
