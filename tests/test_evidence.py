@@ -120,7 +120,8 @@ def test_every_folder_that_the_list_of_evidence_names_is_there(root: Path) -> No
     assert folders == named
 
 
-ATTACKS = """job,model.cut,cut,defence,codec,attacker,psnr,ssim,reidentified,bytes_per_sample,test_accuracy,distance_correlation
+COLUMNS = "attacker,psnr,ssim,reidentified,bytes_per_sample,test_accuracy,distance_correlation"
+ATTACKS = f"""job,model.cut,cut,defence,codec,{COLUMNS}
 0,1,conv1,none,int8,mean,11.87,0.123,0.003,1024.0,0.5,0.9
 0,1,conv1,none,int8,linear,24.09,0.779,1.0,1024.0,0.5,0.9
 1,2,pool1,none,int8,mean,11.87,0.123,0.003,16.4,0.25,0.1
