@@ -14,11 +14,11 @@ def flat(node: object, prefix: str = "") -> Iterator[tuple[str, str]]:
         for key in sorted(node, key=str):
             yield from flat(node[key], f"{prefix}.{key}" if prefix else str(key))
     else:
-        yield prefix, shown(node)
+        yield prefix, format_value(node)
 
 
-def shown(value: object) -> str:
-    """A value of the configuration, as on the command line."""
+def format_value(value: object) -> str:
+    """Format a value of the configuration as on the command line."""
     match value:
         case None:
             return "null"
@@ -27,5 +27,5 @@ def shown(value: object) -> str:
         case float() if value.is_integer():
             return str(int(value))
         case list():
-            return f"[{','.join(shown(item) for item in value)}]"
+            return f"[{','.join(format_value(item) for item in value)}]"
     return str(value)
