@@ -106,6 +106,11 @@ def test_workers_step_the_tails_of_their_clients_as_one_process_does(quant: str,
     assert differing(trained(built(*settings, *over(2))), in_one_process(settings)) == []
 
 
+def test_stacks_that_workers_hold_are_averaged_in_the_order_of_one_process() -> None:
+    settings = settings_of("fed_avg", "none", "vectorized")
+    assert differing(trained(built(*settings, *over(3))), in_one_process(settings)) == []
+
+
 def test_copies_of_the_server_and_alignments_are_computed_by_all_workers() -> None:
     for algorithm, verb in (("splitfed_v1", "step_copies"), ("fsl_sage", "align")):
         run = built(*settings_of(algorithm, "none", "sequential"), *over(2))
