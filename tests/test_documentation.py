@@ -85,7 +85,7 @@ def test_example_of_the_guide_to_python_runs_resumes_and_reads_back(
     names = executed(frames)
     assert [row["round"] for row in names["rounds"]] == [0, 1, 2]
     (row,) = names["ended"]
-    told = {"algorithm": "cse_fsl", "quant": "int8", "optimizer.lr": 0.002, "run": str(one.directory)}
+    told = {"algorithm": "cse_fsl", "quant": "int8", "optimizer.lr": 0.002, "directory": str(one.directory)}
     assert told.items() <= row.items()
     assert row["rounds_run"] == 3
 
