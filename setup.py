@@ -11,6 +11,7 @@ class BuildWithConfiguration(build_py):
     """Adds `hydra_config` and `exp_configs.yaml` to the package; `fedsplit.files.paths` finds them."""
 
     def run(self) -> None:
+        """Build the package, then copy the configuration into it."""
         super().run()
         if not self.editable_mode:
             package = Path(self.build_lib, "fedsplit")

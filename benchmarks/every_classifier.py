@@ -16,7 +16,7 @@ import torch
 
 from fedsplit.errors import first_line
 from fedsplit.machine.torchvision_operators import torchvision
-from fedsplit.models.splitting.cuts import Cuts, chosen
+from fedsplit.models.splitting.cuts import Cuts, resolve_cut
 from fedsplit.models.splitting.split import split
 from fedsplit.models.zoo.classifiers import classifier
 
@@ -33,7 +33,7 @@ def row(name: str, largest: int) -> str:
         millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
         start = time.perf_counter()
         cuts = Cuts(network, x)
-        cut = chosen(cuts, None, None)
+        cut = resolve_cut(cuts, None, None)
         if millions <= largest:
             split(network, cut, x)
         crossing = "x".join(map(str, cuts[cut].shapes[0]))

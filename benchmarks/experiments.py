@@ -14,8 +14,8 @@ from benchmarks.synthetic import Same, SyntheticImages
 from fedsplit.building.process import prepare_process
 from fedsplit.config.choices import CONFIGS
 from fedsplit.config.component import component_of
-from fedsplit.config.compose import composed, run_config
-from fedsplit.config.overrides import spelled_out
+from fedsplit.config.compose import compose_config, run_config
+from fedsplit.config.overrides import spell_out
 from fedsplit.training.experiment import Experiment
 
 ALGORITHMS = ("fed_avg", "splitfed_v1", "splitfed_v2", "cse_fsl", "fsl_sage")
@@ -42,7 +42,7 @@ def build(*overrides: str, noise: dict[str, Any] | None = None, same: int | None
         same: samples of each client (see `Same`), if not all are to be divided.
     """
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = run_config(composed([each for override in overrides for each in spelled_out(override)]))
+        config = run_config(compose_config([each for override in overrides for each in spell_out(override)]))
     if noise is not None:
         config = replace(config, dataset=component_of("dataset", SyntheticImages, **noise))
     if same is not None:

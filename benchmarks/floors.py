@@ -53,6 +53,7 @@ class Floor:
                 self.uploads = [(self.client(x), y) for step, x, y in drawn if step % q == 0]
 
     def __call__(self) -> None:
+        """Step clients and server once per batch, as a round does, and nothing else."""
         for x, y in self.batches:
             for stepper in self.steppers:
                 stepper.zero_grad()

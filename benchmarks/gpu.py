@@ -29,7 +29,7 @@ from fedsplit.building.run import build_run
 from fedsplit.computing.captured_steps import WARM_UP
 from fedsplit.config.choices import CONFIGS
 from fedsplit.config.component import component_of
-from fedsplit.config.compose import composed, run_config
+from fedsplit.config.compose import compose_config, run_config
 from tests.oracles.plain_loops import adam
 
 ALGORITHMS = ("fed_avg", "splitfed_v1", "splitfed_v2", "cse_fsl", "fsl_sage")
@@ -40,7 +40,9 @@ class Run:
 
     def __init__(self, *overrides: str, noise: int | None = None) -> None:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            config = run_config(composed([*overrides, "hydra/launcher=basic"]))  # joblib may not be there
+            config = run_config(
+                compose_config([*overrides, "hydra/launcher=basic"])
+            )  # joblib may not be there
         if noise is not None:
             images = {"train": noise, "test": 200, "flip": True, "crop_padding": 4}
             config = replace(config, dataset=component_of("dataset", SyntheticImages, **images))

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fedsplit.building.process import prepare_process
-from fedsplit.config.compose import composed, composing, run_config
+from fedsplit.config.compose import compose_config, composing, run_config
 from fedsplit.training.experiment import Experiment
 
 
@@ -38,7 +38,7 @@ def images(folder: Path, number: int) -> None:
 def experiment(*overrides: str) -> Experiment:
     """An experiment as the command line builds it."""
     with composing():
-        config = run_config(composed(overrides))
+        config = run_config(compose_config(overrides))
     prepare_process(config)
     return Experiment(config)
 

@@ -354,6 +354,7 @@ def fused_floors(row: Row) -> list[str]:
 
 
 def shown(value: float | None, digits: int = 3) -> str:
+    """A number as a cell of the table; empty where there is none."""
     return "" if value is None else f"{value:.{digits}f}"
 
 

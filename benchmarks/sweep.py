@@ -1,4 +1,4 @@
-"""A sweep beside the same runs one after the other: how much sooner is it done, and with the same results?
+"""Time of a sweep against that of its runs one after the other, and whether their results are equal.
 
     python benchmarks/sweep.py                                 # ten jobs on digits, three turns
     python benchmarks/sweep.py --jobs 2 --turns 1 rounds=2 dataset.max_train=200

@@ -25,7 +25,7 @@ from fedsplit.computing.memory import reuse_freed_memory
 from fedsplit.quant.codecs.identity import Identity
 from fedsplit.quant.coded import Coded
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
-from fedsplit.transport.grpc.protocol.frames import Assembler, Expected, Parcel, check, decoded
+from fedsplit.transport.grpc.protocol.frames import Assembler, Expected, Parcel, check, decode_tensors
 from fedsplit.transport.grpc.protocol.packing import pack
 
 CODEC = Identity()
@@ -49,7 +49,7 @@ def received(frames: list[bytes], expected: list[Expected]) -> dict[str, Tensor]
     assembler: Assembler[pb.FromServer] = Assembler(admit)
     whole = [assembler.add(pb.FromServer.FromString(frame)) for frame in frames]
     (parcel,) = [each for each in whole if each is not None]
-    return decoded(parcel, expected)
+    return decode_tensors(parcel, expected)
 
 
 def main() -> None:

@@ -65,7 +65,7 @@ def main() -> None:
             here = replace(each, runs=(str(options.saves),))
             make(here, options.saves, options.jobs)
             notes = Notes()
-            runs = StoredRuns(notes).selected(here)
+            runs = StoredRuns(notes).select_runs(here)
             for text in notes.texts:
                 print(f"note: {text}", file=sys.stderr)
             for path in write(image_files(draw(here, runs, ["png"])), IMAGES) if runs else ():
@@ -75,7 +75,7 @@ def main() -> None:
 
 def make(experiment: FigureRequest, saves: Path, jobs: int) -> None:
     """Run what the experiment expects and is not there."""
-    found = StoredRuns(Notes()).selected(replace(experiment, expects={}))
+    found = StoredRuns(Notes()).select_runs(replace(experiment, expects={}))
     for command in missing(found, experiment.where, experiment.expects):
         print(command, flush=True)
         overrides = [each for each in shlex.split(command)[2:] if each != "-m"]

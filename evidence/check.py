@@ -4,6 +4,8 @@ python evidence/check.py                      # a line for each place that says 
 python evidence/check.py --write              # brings these places to what the runs say
 python evidence/check.py --add SWEEP FOLDER   # takes over the runs of a sweep, of seeds that are finished
 
+Between `<!-- attacks: FOLDER -->` and `<!-- end of evidence -->` stands the table of the attacks in
+`evidence/FOLDER/attack.csv`, which a sweep of `task=train_and_attack` gathered.
 Between `<!-- evidence: NAME -->` and `<!-- end of evidence -->` stands the table of the experiment NAME of
 `evidence/exp_configs.yaml`. A number before `<!-- evidence: NAME/ROW/COLUMN -->` is a mean in that table: ROW
 is the algorithm, with its setting after a comma if it has one, COLUMN a key as in `NAME.csv`.
@@ -19,6 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fedsplit.errors import UserError
+from fedsplit.files.bounded import csv_table
 from fedsplit.reports.drawing import StoredRuns, tabulate
 from fedsplit.reports.experiments import experiments_in
 from fedsplit.reports.notes import Notes
@@ -32,6 +35,7 @@ PAGES = ("README.md", "BENCHMARKS.md", "docs/*.md", "evidence/README.md")
 KEPT = ("config.yaml", METRICS, RESULTS)
 """Files of a run that are evidence."""
 _TABLE = re.compile(r"<!-- evidence: ([\w-]+) -->\n\n(.*?)\n\n<!-- end of evidence -->", re.DOTALL)
+_ATTACKS = re.compile(r"<!-- attacks: ([\w-]+) -->\n\n(.*?)\n\n<!-- end of evidence -->", re.DOTALL)
 _NUMBER = re.compile(r"(\S+)( <!-- evidence: ([\w-]+)/([^/\n]+)/([\w.]+) -->)")
 
 
@@ -41,14 +45,47 @@ def tables(root: Path) -> dict[str, Table]:
     stored, found = StoredRuns(notes), {}
     for each in experiments_in(folder / "exp_configs.yaml"):
         here = replace(each, runs=tuple(str(folder / place) for place in each.runs))
-        for table in tabulate(here, stored.selected(here)):
+        for table in tabulate(here, stored.select_runs(here)):
             found[each.name] = table
     if notes.texts:
         raise UserError("evidence", folder, notes.texts[0])
     return found
 
 
-def corrected(text: str, found: Mapping[str, Table]) -> str:
+def attacks(path: Path) -> str:
+    """Table of attacks in Markdown: a line for each run, cut and way, with what each attacker reconstructs.
+
+    Args:
+        path: of the `attack.csv` of a sweep.
+
+    Raises:
+        UserError: it is damaged, or not there.
+    """
+    groups: dict[tuple[str, ...], dict[str, dict[str, str]]] = {}
+    try:
+        for _, row in csv_table(path)[1]:
+            way = tuple(row[name] for name in ("job", "cut", "defence", "codec"))
+            groups.setdefault(way, {})[row["attacker"]] = row
+        attackers = list(dict.fromkeys(name for rows in groups.values() for name in rows))
+        head = ["cut", "defence", "sent as", "bytes", "accuracy (%)", *attackers, "dCor²"]
+        lines = [head, ["---"] * 3 + ["--:"] * (len(head) - 3)]
+        for (_, cut, defence, codec), rows in groups.items():
+            one = next(iter(rows.values()))
+            numbers = [f"{float(one['bytes_per_sample']):,.0f}", f"{100 * float(one['test_accuracy']):.1f}"]
+            reached = [_reached(rows[name]) if name in rows else "" for name in attackers]
+            correlation = f"{float(one['distance_correlation']):.2f}"
+            lines.append([f"`{cut}`", f"`{defence}`", f"`{codec}`", *numbers, *reached, correlation])
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError("attacks", path, f"cannot be read: {error}") from error
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _reached(row: Mapping[str, str]) -> str:
+    psnr, ssim, found = (float(row[name]) for name in ("psnr", "ssim", "reidentified"))
+    return f"{psnr:.1f} / {ssim:.2f} / {found:.2f}"
+
+
+def corrected(text: str, found: Mapping[str, Table], folder: Path) -> str:
     """The text of a page with what the tables say in all places that name one.
 
     Raises:
@@ -59,10 +96,14 @@ def corrected(text: str, found: Mapping[str, Table]) -> str:
         inside = as_markdown(_named(found, place[1])).split("\n\n")[1]
         return f"<!-- evidence: {place[1]} -->\n\n{inside}\n\n<!-- end of evidence -->"
 
+    def of_attacks(place: re.Match[str]) -> str:
+        inside = attacks(folder / place[1] / "attack.csv")
+        return f"<!-- attacks: {place[1]} -->\n\n{inside}\n\n<!-- end of evidence -->"
+
     def number(place: re.Match[str]) -> str:
         return mean(_named(found, place[3]), place[4], place[5]) + place[2]
 
-    return _NUMBER.sub(number, _TABLE.sub(table, text))
+    return _NUMBER.sub(number, _ATTACKS.sub(of_attacks, _TABLE.sub(table, text)))
 
 
 def mean(table: Table, row: str, column: str) -> str:
@@ -91,7 +132,7 @@ def compared(root: Path, *, write: bool) -> list[str]:
     found, told = tables(root), []
     for path in sorted(path for pattern in PAGES for path in root.glob(pattern)):
         before = path.read_text("utf-8")
-        after = corrected(before, found)
+        after = corrected(before, found, root / EVIDENCE)
         lines = zip(before.splitlines(), after.splitlines(), strict=False)
         changed = [place for place, (old, new) in enumerate(lines, 1) if old != new]
         if after != before:

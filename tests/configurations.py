@@ -20,9 +20,9 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 import fedsplit.config
-from fedsplit.config.choices import CONFIGS, own_directory
-from fedsplit.config.compose import choices_of, composed, plain
-from fedsplit.config.overrides import spelled_out
+from fedsplit.config.choices import CONFIGS, user_directory
+from fedsplit.config.compose import choices_of, compose_config, plain
+from fedsplit.config.overrides import spell_out
 from fedsplit.config.run_config import RunConfig
 
 _VALUE = re.compile(r"([a-z]\w*(?:\.[a-z]\w*)*)=")
@@ -36,7 +36,7 @@ def configuration(*overrides: str) -> RunConfig:
     Raises:
         UserError: as the command does.
     """
-    spelled = [each for override in overrides for each in spelled_out(override)]
+    spelled = [each for override in overrides for each in spell_out(override)]
     chosen = tuple(each for each in spelled if not _sets_a_value(each))
     try:
         config, choices = _of_choices(*chosen)
@@ -113,7 +113,7 @@ def _composed(*overrides: str) -> tuple[dict[str, object], dict[str, str | None]
 
     Hydra takes longer than a tiny run, and processes of tests need the same choices.
     """
-    if own_directory() is not None:
+    if user_directory() is not None:
         return _composed_by_hydra(*overrides)
     file = _compositions() / f"{sha256(json.dumps(overrides).encode()).hexdigest()}.json"
     try:
@@ -140,6 +140,6 @@ def _compositions() -> Path:
 
 def _composed_by_hydra(*overrides: str) -> tuple[dict[str, object], dict[str, str | None]]:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = composed(overrides)
+        config = compose_config(overrides)
     own = {key: node for key, node in config.items_ex(resolve=False) if key != "hydra"}
     return OmegaConf.to_container(OmegaConf.create(own), resolve=False), choices_of(config)  # type: ignore[return-value]

@@ -254,7 +254,7 @@ class Files:
             )
 
             def one(figure: FigureRequest = figure) -> None:
-                runs = StoredRuns(notes).selected(figure)
+                runs = StoredRuns(notes).select_runs(figure)
                 if not runs:
                     raise UserError("run", path, next(iter(notes.texts), "none"))
                 image_files(draw(figure, runs, ("png",)))

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fedsplit.config.overrides import one_list
+from fedsplit.config.overrides import join_list
 from tests.command_line import command_line
 from tests.conftest import Configure
 
@@ -107,7 +107,7 @@ def test_commands_that_are_shown_compose_to_the_choices_they_name(
     commands = [shlex.split(line) for line in runs if "-m" not in line.split() and "resume=" not in line]
     assert len(commands) >= 3
     for overrides in commands:
-        config = configured(*map(one_list, overrides))
+        config = configured(*map(join_list, overrides))
         for override in overrides:
             key, _, value = override.partition("=")
             assert config.choices.get(key, value) == value

@@ -118,3 +118,30 @@ def test_every_folder_that_the_list_of_evidence_names_is_there(root: Path) -> No
     folders = {path.name for path in (root / "evidence").iterdir() if path.is_dir()} - {"__pycache__"}
     named = set(re.findall(r"`(?:evidence/)?([\w-]+)/`", listed))
     assert folders == named
+
+
+COLUMNS = "attacker,psnr,ssim,reidentified,bytes_per_sample,test_accuracy,distance_correlation"
+ATTACKS = f"""job,model.cut,cut,defence,codec,{COLUMNS}
+0,1,conv1,none,int8,mean,11.87,0.123,0.003,1024.0,0.5,0.9
+0,1,conv1,none,int8,linear,24.09,0.779,1.0,1024.0,0.5,0.9
+1,2,pool1,none,int8,mean,11.87,0.123,0.003,16.4,0.25,0.1
+"""
+TABLE = """| cut | defence | sent as | bytes | accuracy (%) | mean | linear | dCor² |
+| --- | --- | --- | --: | --: | --: | --: | --: |
+| `conv1` | `none` | `int8` | 1,024 | 50.0 | 11.9 / 0.12 / 0.00 | 24.1 / 0.78 / 1.00 | 0.90 |
+| `pool1` | `none` | `int8` | 16 | 25.0 | 11.9 / 0.12 / 0.00 |  | 0.10 |"""
+
+
+def test_table_of_attacks_is_that_of_the_gathered_file(check: ModuleType, claimed: Path) -> None:
+    page, file = claimed / "docs/privacy.md", claimed / "evidence/study/attack.csv"
+    text = f"<!-- attacks: study -->\n\n{TABLE}\n\n<!-- end of evidence -->\n"
+    file.parent.mkdir()
+    file.write_text(ATTACKS)
+    page.write_text(text)
+    assert check.compared(claimed, write=False) == []
+    page.write_text(text.replace("24.1", "24.2"))
+    assert check.compared(claimed, write=True) == ["docs/privacy.md:5: its runs say otherwise"]
+    assert page.read_text() == text
+    file.write_text(ATTACKS.replace("24.09", "much"))
+    with pytest.raises(UserError, match=r"attack\.csv: cannot be read"):
+        check.compared(claimed, write=False)

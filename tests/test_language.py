@@ -1,62 +1,64 @@
 """Language of docstrings: each can be understood alone, as `help()` shows it."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from itertools import pairwise
 from pathlib import Path
 
 import fedsplit
 
-FRAGMENTS = {"Of", "By", "At", "What", "Whether"}
-"""First words of docstrings that need what stands before them."""
+REPOSITORY = Path(__file__).parents[1]
 SHORTEST = 5
 """Fewest words of a docstring."""
-REPOSITORY = Path(__file__).parents[1]
+FRAGMENTS = {"Of", "By", "At", "What", "Whether"}
+"""First words of docstrings that need what stands before them."""
+CLAUSES = {
+    *("That", "Which", "Who", "Whose", "Where", "When", "While", "Until", "How", "Why", "If", "As", "So"),
+    *("For", "From", "In", "On", "Over", "Per", "To", "With", "Once", "After", "Before", "Its", "Those"),
+}
+"""First words of clauses, which may be titles of modules, but do not name what a class or function is."""
 
 
-def texts_of(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """Docstrings of a module, its classes and functions, with their lines."""
+def is_fragment(text: str, fragments: Set[str] = FRAGMENTS) -> bool:
+    """True if a text needs its neighbours to be understood."""
+    words = text.split()
+    return len(words) < SHORTEST or words[0].rstrip(",") in fragments
+
+
+def fragments_of_docstrings(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Docstrings of a module, its classes and functions that do not stand alone, with their lines."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (
-            text := ast.get_docstring(node)
-        ):
+        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            continue
+        fragments = FRAGMENTS if isinstance(node, ast.Module) else FRAGMENTS | CLAUSES
+        if (text := ast.get_docstring(node)) and is_fragment(text, fragments):
             yield node.body[0].lineno, text
 
 
-def notes_of(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """Texts below assignments, which say what a constant or field is, with their lines."""
+def fragments_of_notes(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Texts below assignments, which say what a constant or field is, that do not stand alone."""
     for node in ast.walk(tree):
         body = getattr(node, "body", [])
         for above, below in pairwise(body if isinstance(body, list) else []):
             match above, below:
-                case ast.Assign() | ast.AnnAssign(), ast.Expr(ast.Constant(str(text))):
+                case ast.Assign() | ast.AnnAssign(), ast.Expr(ast.Constant(str(text))) if is_fragment(text):
                     yield below.lineno, text.strip()
-
-
-def is_fragment(text: str) -> bool:
-    """True if a text needs its neighbours to be understood."""
-    words = text.split()
-    return len(words) < SHORTEST or words[0].rstrip(",") in FRAGMENTS
 
 
 def test_every_docstring_is_a_phrase_that_stands_alone() -> None:
     house = Path(fedsplit.__file__).parent
-    fragments = [
+    assert [
         f"{path.relative_to(house)}:{line}: {text.splitlines()[0]}"
         for path in sorted(house.rglob("*.py"))
         if not path.name.startswith("federation_pb2")
-        for line, text in texts_of(ast.parse(path.read_text("utf-8")))
-        if is_fragment(text)
-    ]
-    assert fragments == []
+        for line, text in fragments_of_docstrings(ast.parse(path.read_text("utf-8")))
+    ] == []
 
 
 def test_every_note_below_a_constant_or_field_is_a_phrase_that_stands_alone() -> None:
-    fragments = [
+    assert [
         f"{path.relative_to(REPOSITORY)}:{line}: {text.splitlines()[0]}"
         for folder in ("src", "benchmarks", "docs", "examples", "tests")
         for path in sorted((REPOSITORY / folder).rglob("*.py"))
-        for line, text in notes_of(ast.parse(path.read_text("utf-8")))
-        if is_fragment(text)
-    ]
-    assert fragments == []
+        for line, text in fragments_of_notes(ast.parse(path.read_text("utf-8")))
+    ] == []

@@ -7,7 +7,7 @@ import yaml
 
 from docs.site.reference import choices_page, keys_page
 from fedsplit.config.choices import CONFIGS
-from fedsplit.config.compose import composed, composing, plain
+from fedsplit.config.compose import compose_config, composing, plain
 
 
 def test_map_of_the_site_has_every_page_of_the_documentation(root: Path) -> None:
@@ -24,7 +24,7 @@ def test_map_of_the_site_has_every_page_of_the_documentation(root: Path) -> None
 
 def test_reference_has_every_key_of_the_configuration_with_its_default() -> None:
     with composing():
-        config = plain(composed([]))
+        config = plain(compose_config([]))
     rows = dict(re.findall(r"^\| `([\w.]+)` \| `(.*?)` \|", keys_page(), re.MULTILINE))
     top = {key: value for key, value in config.items() if not isinstance(value, dict) and key != "choices"}
     below = {f"client.{key}": value for key, value in config["client"].items()}

@@ -51,7 +51,7 @@ def _import_what_commands_need() -> None:
     import torch._dynamo  # noqa: F401, PLC0415
 
     import fedsplit.training.experiment  # noqa: F401, PLC0415
-    from fedsplit.config.compose import composed, composing, run_config  # noqa: PLC0415
+    from fedsplit.config.compose import compose_config, composing, run_config  # noqa: PLC0415
     from tests.fast_hydra import make_hydra_fast  # noqa: PLC0415
 
     make_hydra_fast()
@@ -59,7 +59,7 @@ def _import_what_commands_need() -> None:
     with (
         composing()
     ):  # what Hydra imports, reads and learns of its grammar for the first, it has for all others
-        run_config(composed(overrides))
+        run_config(compose_config(overrides))
 
 
 @cache

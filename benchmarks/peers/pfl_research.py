@@ -32,6 +32,7 @@ class Trained(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits of a batch of images."""
         logits: Tensor = self.model(x)
         return logits
 

@@ -1,6 +1,6 @@
 """FedAvg of 100 clients with an MLP on digits: fedsplit beside other frameworks, in one run.
 
-    python benchmarks/peers/run.py --python pfl_research=ENV/bin/python blaze_fl=ENV/bin/python
+    python benchmarks/peers/run.py --python pfl_research=ENV/bin/python blaze_fl=ENV/bin/python ...
 
 Each framework has an environment of its own, of `requirements-NAME.txt` here. All begin with one model,
 and train on the same batches in the same order, in one thread; test losses at the end say whether they did.
@@ -29,7 +29,7 @@ from benchmarks.peers.shared import PeerTask
 from fedsplit.training.experiment import Experiment
 
 HERE = Path(__file__).resolve().parent
-PEERS = ("pfl_research", "blaze_fl")
+PEERS = ("pfl_research", "blaze_fl", "flower")
 _WARM_UP = 2
 """Rounds of each process that are not counted."""
 

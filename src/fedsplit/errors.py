@@ -4,8 +4,8 @@ _LONGEST = 400
 """Characters of a value that an error shows: paths are longer than most."""
 
 
-def shortened(text: str) -> str:
-    """A text for an error, cut where it is longer than anybody reads."""
+def shorten(text: str) -> str:
+    """Shorten a text for an error where it is longer than anybody reads."""
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
@@ -24,7 +24,7 @@ class UserError(Exception):
         self.key, self.value, self.allowed = key, value, allowed
 
     def __str__(self) -> str:
-        shown = "null" if self.value is None else shortened(str(self.value))
+        shown = "null" if self.value is None else shorten(str(self.value))
         return r"\n".join(f"{self.key}={shown}: {self.allowed}".splitlines())
 
 

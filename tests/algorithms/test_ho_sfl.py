@@ -133,8 +133,8 @@ def test_client_keeps_its_inputs_and_smashed_data_alone_until_its_slopes_are_ask
     ("overrides", "told"),
     [
         (list(NORMED), r"^model=\S+ has norm1\.running_mean before the cut, which no seed moves"),
-        (["cohort_size=2"], "^client_optimizer=Adam: keeps a state that clients lack"),
-        (["defence=gaussian", "defence.clip=1"], "defence=gaussian: guards smashed data, and slopes"),
+        (["cohort_size=2"], "^client_optimizer=Adam: keeps a state, which clients left out"),
+        (["defence=gaussian", "defence.clip=1"], "defence=gaussian: must be none: it protects smashed"),
         (["algorithm.local_rule=prox"], r"algorithm\.local_rule=Prox: must be plain: clients of HoSfl"),
     ],
 )

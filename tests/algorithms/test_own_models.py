@@ -195,7 +195,7 @@ def test_model_of_one_client_is_deployed_with_what_all_share(left: dict[str, tup
         assert all(torch.equal(tensor, own[name]) for name, tensor in trained.server.state_dict().items())
         shared = load_file(path / "model" / "client.safetensors")
         assert all(torch.equal(tensor, shared[name]) for name, tensor in trained.client.state_dict().items())
-        assert trained.test_logits(trained.client).shape == (60, 10)
+        assert [tuple(z.shape) for z, _ in trained.test_outputs(trained.client)] == [(60, 10)]
 
 
 def test_client_that_is_not_named_or_not_there_is_told_in_one_line(
@@ -212,7 +212,7 @@ def test_client_that_is_not_named_or_not_there_is_told_in_one_line(
     shared = runs.ran(tiny("algorithm=fed_avg", "rounds=1"), tmp_path / "shared")
     with pytest.raises(UserError, match=r"task\.client=0: must be null: clients share the model of run="):
         RunDirectory.existing(shared, "run").trained(0)
-    with pytest.raises(UserError, match=r"task\.client=0: is for the models of a run"):
+    with pytest.raises(UserError, match=r"task\.client=0: must be null without run="):
         subject_of(tiny("algorithm=fed_avg").config, 0)
 
 
@@ -244,7 +244,7 @@ def test_state_with_a_model_of_another_shape_is_refused(left: dict[str, tuple[Pa
     [
         ("algorithm=splitfed_v3 client.stateless=true", "client.stateless=True: must be false"),
         ("algorithm=fed_per model.tail_cut=relu3", "must be null with algorithm=fed_per, whose clients"),
-        ("algorithm=fed_per transport=grpc run=saves/x", "run=saves/x: goes with transport=local"),
+        ("algorithm=fed_per transport=grpc run=saves/x", "run=saves/x: must be null with this transport"),
     ],
 )
 def test_what_would_lose_a_clients_own_model_is_refused(tiny: Build, overrides: str, told: str) -> None:

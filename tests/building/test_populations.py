@@ -56,12 +56,16 @@ def test_clients_that_share_samples_hold_out_none_to_test_on(tiny: Build) -> Non
 
 
 def test_more_clients_than_samples_are_refused_where_clients_share_none(tiny: Build) -> None:
-    with pytest.raises(UserError, match=r"^num_clients=131: at most the 130 training samples"):
+    with pytest.raises(
+        UserError, match=r"^num_clients=131: must be at most 130, the number of training samples"
+    ):
         tiny("num_clients=131")
 
 
 def test_more_clients_than_a_server_has_streams_for_are_refused(tiny: Build) -> None:
-    with pytest.raises(UserError, match=r"^num_clients=200000: at most 10,000 with transport=grpc: each is"):
+    with pytest.raises(
+        UserError, match=r"^num_clients=200000: must be at most 10,000 with transport=grpc: each is"
+    ):
         tiny(*MANY, "transport=grpc")
 
 

@@ -29,7 +29,7 @@ def test_built_run_says_in_its_configuration_what_was_decided_and_leaves_the_one
     assert config.plain() == before
     for parts, engine, name in ((stacked, Vectorized, "vectorized"), (alone, Sequential, "sequential")):
         assert isinstance(parts.engine, engine)
-        assert parts.config.engine.located() is engine
+        assert parts.config.engine.import_target() is engine
         assert parts.config.choice("engine") == name
         assert parts.config.computation.device == str(parts.device) != "auto"
     again = build_run(stacked.config)

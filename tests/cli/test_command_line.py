@@ -11,7 +11,7 @@ import pytest
 from fedsplit.cli.run import main
 from fedsplit.errors import UserError
 from fedsplit.recording.metrics import Record
-from fedsplit.tasks.task import announced
+from fedsplit.tasks.task import announcement
 from fedsplit.training.experiment import Experiment
 from tests.command_line import command_line, refusal
 from tests.conftest import TINY, Configure
@@ -22,7 +22,7 @@ WRONG = [
     (["rounds=abc"], "rounds=abc: must be a whole number greater than 0"),
     (["optimizer.lr=0"], "optimizer.lr=0: must be a number greater than 0"),
     (["optimizer.betas=[0.9]"], "optimizer.betas=[0.9]: must be a list, each a number from 0 to below 1"),
-    (["cohort_size=11"], "cohort_size=11: at most num_clients, 10"),
+    (["cohort_size=11"], "cohort_size=11: must be at most num_clients, 10"),
     (["device=gpu"], "device=gpu: must be auto, cpu, cuda or cuda:N"),
     (["seed=3", "rounds=[1"], "rounds=[1: cannot be read; as text, its value is quoted: 'rounds=\"[1\"'\n"),
     (
@@ -32,8 +32,8 @@ WRONG = [
     ),
     (
         ["rounds=3", "seed=0,1"],
-        "seed=0,1: several values are a sweep, which is asked for by -m; one list is 'seed=[0,1]', "
-        "one text 'seed=\"0,1\"'\n",
+        "seed=0,1: must be one value: several values are a sweep, which needs the flag -m; "
+        "one list is 'seed=[0,1]', one text 'seed=\"0,1\"'\n",
     ),
     (["seed=3", "rounds"], "override=rounds: must be KEY=VALUE or GROUP=CHOICE\n"),
     (["optimizer.lr=.inf"], "optimizer.lr=.inf: must be a number greater than 0"),
@@ -60,20 +60,23 @@ MISTAKES = [
     (["rounds=-1"], "rounds=-1: must be a whole number greater than 0"),
     (["client_optimizer.lr=0.1"], "client_optimizer.lr=0.1: "),
     (["optimizer=sgd", "optimizer.nesterov=true"], "optimizer.nesterov=True: needs momentum above 0"),
-    (["resume={tmp}/nowhere"], "resume={tmp}/nowhere: no such directory; give the directory of a run"),
-    (["resume={tmp}"], "resume={tmp}: not the directory of a run: it holds no config.yaml"),
-    (["num_clients=100000"], "num_clients=100000: at most the 1438 training samples"),
+    (
+        ["resume={tmp}/nowhere"],
+        "resume={tmp}/nowhere: must be the directory of a run: there is no such directory",
+    ),
+    (["resume={tmp}"], "resume={tmp}: must be the directory of a run: it holds no config.yaml"),
+    (["num_clients=100000"], "num_clients=100000: must be at most 1438, the number of training samples"),
     (
         ["distribution=dirichlet", "distribution.alpha=0"],
         "distribution.alpha=0: must be a number greater than 0",
     ),
     (
         ["distribution=dirichlet", "distribution.min_samples=1000"],
-        "distribution.min_samples=1000: at most 143",
+        "distribution.min_samples=1000: must be at most 143",
     ),
     (
         ["distribution=shards", "distribution.classes_per_client=11"],
-        "distribution.classes_per_client=11: from 1 to 10",
+        "distribution.classes_per_client=11: must be from 1 to 10",
     ),
     (["model.cut=layer9"], "model.cut=layer9: not a part of this model; possible cuts: conv1, relu1, "),
     (
@@ -88,15 +91,15 @@ MISTAKES = [
         ["dataset=cifar10", "dataset.root={tmp}", "dataset.download=false"],
         "dataset.root={tmp}: cifar10 is not there or damaged; dataset.download=true fetches it",
     ),
-    (["dataset.max_train=5"], "dataset.max_train=5: at least one sample for each of the 10 classes"),
+    (["dataset.max_train=5"], "dataset.max_train=5: must be at least 10: one sample for each class"),
     (["hydra.run.dir={tmp}/file/below"], "hydra.run.dir={tmp}/file/below: cannot be made (Not a directory)"),
-    (["device=cuda:99"], "device=cuda:99: there "),
+    (["device=cuda:99"], "device=cuda:99: must be "),
     (["estimator=mlp_regression", "algorithm.warm_start=1"], "algorithm.warm_start=1: must be 0"),
     (["-m", "seed=0,1", "run=it's"], "run=it's: cannot be read; as text, its value is quoted: "),
     (["-m", "seed=range(0,x)"], "seed=range(0,x): cannot be read (TypeError while evaluating 'range(0,x)'"),
     (
         ["optimizer=glob(adam*)"],
-        "optimizer=glob(adam*): several values are a sweep, which is asked for by -m\n",
+        "optimizer=glob(adam*): must be one value: several values are a sweep, which needs the flag -m\n",
     ),
     (["=3"], "override==3: must be KEY=VALUE or GROUP=CHOICE\n"),
     (["seed=3", "+algorithm=fed_avg"], "+algorithm=fed_avg: is chosen already; "),
@@ -139,7 +142,10 @@ MISTAKES = [
     ),
     (["model.num_classes=7"], "model.num_classes=7: no such key"),
     (["+model.num_classes=7"], "model.num_classes=7: no such key: it is given by the run itself"),
-    (["dataset.crop_padding=100000"], "dataset.crop_padding=100000: at most the images' 8 pixels"),
+    (
+        ["dataset.crop_padding=100000"],
+        "dataset.crop_padding=100000: must be at most 8, the side of the images in pixels",
+    ),
     (["hydra.run.dir=x/${nokey}"], "hydra.run.dir=?: "),
     (["hydra.run.dir="], "hydra.run.dir='': must name a directory"),
     (["-m", "seed=0,1", "hydra.sweep.dir="], "hydra.sweep.dir='': must name a directory"),
@@ -147,10 +153,10 @@ MISTAKES = [
         ["hydra.run.dir=~nobody-of-this-name"],
         "hydra.run.dir=~nobody-of-this-name: begins with ~ and names no",
     ),
-    (["hydra.mode=MULTIRUN"], "hydra.mode=MULTIRUN: a sweep is asked for by -m"),
+    (["hydra.mode=MULTIRUN"], "hydra.mode=MULTIRUN: must be RUN: a sweep needs the flag -m"),
     (["--run"], "flag=--run: must be one of "),
     (["++resume={tmp}"], "resume={tmp}: stands by itself"),
-    (["resume=1e3"], "resume=1e3: no such directory"),
+    (["resume=1e3"], "resume=1e3: must be the directory of a run"),
     (["-m", "resume={tmp}", "seed=0,1"], "resume={tmp}: a run is resumed by itself"),
     (["seed=3", "optimizer=null"], "optimizer=null: no such choice; allowed: adam, adamw, sgd\n"),
     (["-m", "algorithm=fed_avg,foo"], "algorithm=foo: no such choice; allowed: "),
@@ -158,16 +164,16 @@ MISTAKES = [
         ["dataset=cifar10", "dataset.root={tmp}/typo/x", "dataset.download=false"],
         "dataset.root={tmp}/typo/x: cifar10",
     ),
-    (["-m", "task=cuts", "seed=0,1"], "task=cuts: leaves no run behind that a sweep could collect"),
+    (["-m", "task=cuts", "seed=0,1"], "task=cuts: must not be swept: it leaves no run behind"),
     (["-m", "optimizer.lr=interval(0,1)"], "optimizer.lr=interval(0,1): a sweep takes a list"),
     (["-m", "seed=0,1", "sweep.skip_finished=1"], "sweep.skip_finished=1: must be true or false"),
-    (["sweep.skip_finished=true"], "sweep.skip_finished=True: is for a sweep, which is asked for by -m"),
+    (["sweep.skip_finished=true"], "sweep.skip_finished=True: must be false without -m: it is for sweeps"),
     (["-m", "seed=0,1", "hydra.sweep.subdir=x"], "hydra.sweep.subdir=x: must be another one for each job"),
     (["-m", "seed=0,1", "hydra.launcher.n_jobs=0"], "hydra.launcher.n_jobs=0: must be a whole number"),
     (["-m", "seed=0,1", "rounds=0,1"], "rounds=0: must be a whole number greater than 0"),
     (
         ["model._target_=fedsplit.models.nothing"],
-        "model._target_=fedsplit.models.nothing: the dotted path of a",
+        "model._target_=fedsplit.models.nothing: must be the dotted path of a",
     ),
     (
         ["model._target_=nowhere.Net"],
@@ -350,7 +356,13 @@ def test_sweep_with_failing_jobs_names_them_and_runs_the_others(tmp_path: Path) 
     *told, last = done.stderr.splitlines()
     assert last == f"error: 3 of 4 jobs failed; the others are in {sweep}"
     assert len(told) == 3
-    assert sum(line.endswith(": num_clients=1000: at most the 130 training samples") for line in told) == 2
+    assert (
+        sum(
+            line.endswith(": num_clients=1000: must be at most 130, the number of training samples")
+            for line in told
+        )
+        == 2
+    )
     assert sum(": round 0: " in line and "learning rate 1e+30" in line for line in told) == 1
     finished = list((tmp_path / sweep).glob("*/results.json"))
     assert [path.parent.name for path in finished] == ["0"]
@@ -411,7 +423,7 @@ def test_run_on_a_terminal_says_what_and_where_to_before_anything_heavy_is_impor
 
 def test_what_is_announced_is_the_task_its_subject_and_where_results_go(configured: Configure) -> None:
     def told(*overrides: str) -> str:
-        return announced(Path("saves/here"), configured(*overrides))
+        return announcement(Path("saves/here"), configured(*overrides))
 
     assert told("model=resnet20") == "fsl_sage: resnet20 on digits (iid), to saves/here"
     assert told("task=cuts", "dataset=cifar10") == "cuts: digits_cnn on cifar10"

@@ -193,7 +193,7 @@ def test_plot_of_more_series_than_can_be_told_apart_leaves_some_out_and_names_th
     ]
     told = (tmp_path / "figures" / "notes-on-figures.txt").read_text("utf-8").splitlines()
     assert told == [
-        f"accuracy-{x}: left out, for want of room: fsl_sage, num_clients={n}"
+        f"accuracy-{x}: left out, because there is no room: fsl_sage, num_clients={n}"
         for x in ("round", "load")
         for n in (11, 12)
     ]

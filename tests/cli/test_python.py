@@ -201,10 +201,10 @@ def test_error_of_a_callback_ends_the_run_which_is_gone_on_with_to_the_same_resu
         ([], {"optimizer.lr": -1}, "optimizer.lr=-1: must be a number greater than 0"),
         ([], {"algorithm": "foo"}, "algorithm=foo: no such choice; allowed: ampere, cse_fsl, "),
         ([], {"rounds": object}, "rounds=<class 'object'>: must be None, a truth value, a number, "),
-        (["seed=0,1"], {}, "seed=0,1: several values are a sweep"),
+        (["seed=0,1"], {}, "seed=0,1: must be one value: several values are a sweep"),
         (["-m", "seed=0,1"], {}, "override=-m: must be KEY=VALUE"),
         (["task=cuts"], {}, "task=cuts: leaves no run behind; it is done by: python main.py task=cuts ..."),
-        ([], {"resume": "nowhere (2)"}, "resume=nowhere (2): no such directory"),
+        ([], {"resume": "nowhere (2)"}, "resume=nowhere (2): must be the directory of a run"),
         ([], {"config_dir": "nowhere"}, "--config-dir=nowhere: there is no such directory"),
     ],
 )

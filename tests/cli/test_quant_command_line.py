@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from fedsplit.cli.run import main
-from fedsplit.config.compose import composed, composing, plain
-from fedsplit.config.overrides import spelled_out
+from fedsplit.config.compose import compose_config, composing, plain
+from fedsplit.config.overrides import spell_out
 from fedsplit.config.settings import CODECS
 from fedsplit.errors import UserError
 from fedsplit.sweeps import grid
@@ -33,9 +33,9 @@ def target(config: dict[str, Any], path: str) -> str:
 
 def jobs(*arguments: str) -> list[dict[str, Any]]:
     """The configurations of the jobs of a sweep."""
-    overrides = [each for argument in arguments for each in spelled_out(argument)]
+    overrides = [each for argument in arguments for each in spell_out(argument)]
     with composing():
-        return [plain(composed(job)) for job in grid.jobs(overrides)]
+        return [plain(compose_config(job)) for job in grid.jobs(overrides)]
 
 
 def command(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -67,7 +67,7 @@ def rows(directory: Path) -> list[dict[str, str]]:
     ],
 )
 def test_codec_override_by_its_key_is_spelled_out_for_hydra(argument: str, expected: list[str]) -> None:
-    assert spelled_out(argument) == expected
+    assert spell_out(argument) == expected
 
 
 def test_default_configuration_codes_nothing(configured: Configure) -> None:
@@ -208,17 +208,17 @@ WRONG = [
         ["quant.smashd=int4_channel"],
         "quant.smashd=int4_channel: no such key; did you mean smashed? known: smashed, cut_gradient, ",
     ),
-    (["quant.smashed=null"], "quant.smashed=null: a codec is needed; none sends"),
+    (["quant.smashed=null"], "quant.smashed=null: must be a codec; none sends"),
     (["quant.weights.sideways=none"], "quant.weights.sideways=none: no such key; known: up, down, whole"),
     (["+quant.weights.sideways=none"], "quant.weights.sideways=none: no such key; known: up, down, whole"),
     (["quant.continue_from_decoded=maybe"], "quant.continue_from_decoded=maybe: must be true or false"),
-    (["~quant.smashed"], "quant.smashed=null: a codec is needed"),
+    (["~quant.smashed"], "quant.smashed=null: must be a codec"),
     (["~quant.weights"], "quant.weights=null: "),
-    (["~quant"], "quant=null: a choice of this group is needed"),
+    (["~quant"], "quant=null: must be a choice of this group"),
     (["~quant.continue_from_decoded"], "quant.continue_from_decoded=null: must be true or false"),
     (
         ["quant.smashed._target_=fedsplit.quant.nothing"],
-        "quant.smashed._target_=fedsplit.quant.nothing: the dotted path",
+        "quant.smashed._target_=fedsplit.quant.nothing: must be the dotted path",
     ),
 ]
 """Mistakes that composing and checking a configuration finds."""
@@ -234,7 +234,7 @@ MISTAKES = [
     ),
     (
         ["quant=int8", "quant.smashed.bits=auto"],
-        "quant.smashed.budget=null: bits=auto needs a number of bits a value, such as 1.0",
+        "quant.smashed.budget=null: must be a number of bits per value with bits=auto, such as 1.0",
     ),
     (["quant=int8", "quant.smashed.budget=1.0"], "quant.smashed.budget=1.0: must be null with bits=8"),
     (["-m", "quant.weights=none,fp16"], "quant.weights=none,fp16: a sweep takes one of quant.weights.up, "),

@@ -33,7 +33,7 @@ def test_algorithm_in_bf16_lowers_its_loss(tiny: Build, algorithm: str) -> None:
 
 
 def test_tf32_is_refused_on_a_cpu_and_float32_is_exact_by_default(tiny: Build) -> None:
-    with pytest.raises(UserError, match="precision=tf32: fp32 or bf16 on device=cpu"):
+    with pytest.raises(UserError, match="precision=tf32: must be fp32 or bf16 on device=cpu"):
         tiny("precision=tf32", "device=cpu")
     prepare_process(tiny().config)
     assert torch.backends.cuda.matmul.fp32_precision == "ieee"

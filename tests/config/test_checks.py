@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from fedsplit.config import compose as composition
 from fedsplit.config.checks import SETTINGS
-from fedsplit.config.overrides import spelled_out
+from fedsplit.config.overrides import spell_out
 from fedsplit.config.run_config import RunConfig
 from fedsplit.config.settings import GROUPS, OPTIONAL_GROUPS
 from fedsplit.errors import UserError
@@ -225,7 +225,7 @@ def test_configurations_that_tests_take_are_those_that_hydra_composes(
     overrides: list[str], configured: Configure
 ) -> None:
     with composition.composing():
-        config = composition.composed([each for override in overrides for each in spelled_out(override)])
+        config = composition.compose_config([each for override in overrides for each in spell_out(override)])
         expected = composition.run_config(config)
     assert configured(*overrides) == expected
     assert str(configured(*overrides).plain()) == str(expected.plain())  # in the same order

@@ -12,10 +12,10 @@ from fedsplit.config.choices import (
     directories,
     file_of,
     names_of,
-    own_choices,
     target_of,
+    user_choices,
 )
-from fedsplit.config.compose import composed, composing, run_config
+from fedsplit.config.compose import compose_config, composing, run_config
 from fedsplit.errors import UserError
 from fedsplit.transport.grpc.protocol.plan import choices_and_settings, configuration
 from tests.command_line import command_line
@@ -86,9 +86,9 @@ def test_own_choice_reaches_clients_that_a_server_starts(place: Path) -> None:
 
 
 def test_client_takes_the_name_of_an_own_choice_and_looks_it_up_where_it_is(place: Path) -> None:
-    with own_choices("my_configs"):
+    with user_choices("my_configs"):
         with composing():
-            config = composed(["algorithm=mine", *TINY])
+            config = compose_config(["algorithm=mine", *TINY])
         plan = choices_and_settings(run_config(config))
         assert configuration(plan).algorithm.target == "my_package.Mine"
     with pytest.raises(UserError, match="algorithm=mine: this installation has no such choice"):
@@ -99,8 +99,8 @@ def test_client_takes_the_name_of_an_own_choice_and_looks_it_up_where_it_is(plac
     ("arguments", "line"),
     [
         (["--config-dir", "nowhere"], "--config-dir=nowhere: there is no such directory"),
-        (["--config-dir"], "--config-dir=: takes one directory, once"),
-        (["--config-dir=a", "-cd", "b"], "--config-dir=a b: takes one directory, once"),
+        (["--config-dir"], "--config-dir=: must be one directory, given once"),
+        (["--config-dir=a", "-cd", "b"], "--config-dir=a b: must be one directory, given once"),
         (
             ["--config-dir", "other"],
             "--config-dir=other: model/resnet18.yaml is a file of fedsplit's own; rename it",
@@ -118,7 +118,7 @@ def test_directory_of_choices_that_cannot_be_one_is_refused_in_a_line(
 
 def test_own_choices_are_there_as_long_as_they_are_asked_for(place: Path) -> None:
     before = names_of("algorithm")
-    with own_choices("my_configs"):
+    with user_choices("my_configs"):
         assert directories() == [CONFIGS, place / "my_configs"]
         assert names_of("algorithm") == sorted([*before, "mine"])
         assert target_of("algorithm", "mine") == "my_package.Mine"
@@ -130,12 +130,12 @@ def test_directory_that_the_environment_names_is_taken_and_checked_as_that_of_th
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FEDSPLIT_CONFIG_DIR", "my_configs")
-    with own_choices(None):
+    with user_choices(None):
         assert file_of("algorithm", "mine") == place / "my_configs" / "algorithm" / "mine.yaml"
     monkeypatch.setenv("FEDSPLIT_CONFIG_DIR", "nowhere")
     with (
         pytest.raises(UserError, match="--config-dir=nowhere: there is no such directory"),
-        own_choices(None),
+        user_choices(None),
     ):
         pass
 
@@ -143,7 +143,7 @@ def test_directory_that_the_environment_names_is_taken_and_checked_as_that_of_th
 def test_file_of_ones_own_that_is_no_mapping_names_no_class(place: Path) -> None:
     for content in ("[1, 2]", "{", "text"):
         (place / "my_configs" / "algorithm" / "mine.yaml").write_text(content)
-        with own_choices("my_configs"):
+        with user_choices("my_configs"):
             assert target_of("algorithm", "mine") is None
 
 

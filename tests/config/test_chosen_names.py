@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from fedsplit.config.choices import CONFIGS
-from fedsplit.config.compose import chosen_name, composed, composing, hydra_path
-from fedsplit.config.overrides import spelled_out
+from fedsplit.config.compose import choice_name, compose_config, composing, hydra_path
+from fedsplit.config.overrides import spell_out
 from fedsplit.errors import UserError
 from fedsplit.recording.run_directory import RunDirectory
 from fedsplit.reports.runs import read_run
@@ -42,7 +42,7 @@ OWN_CLASSES = {
 
 def choices_of(*overrides: str) -> dict[str, str | None]:
     with composing():
-        config = composed([each for override in overrides for each in spelled_out(override)])
+        config = compose_config([each for override in overrides for each in spell_out(override)])
         return dict(config.hydra.runtime.choices)
 
 
@@ -82,13 +82,15 @@ def test_class_called_as_a_choice_goes_by_its_whole_path() -> None:
 
 
 def test_class_where_nothing_was_chosen_is_named() -> None:
-    assert chosen_name({"server_optimizer": {"_target_": "my.Sgd"}}, "server_optimizer", None) == "Sgd"
-    assert chosen_name({"server_optimizer": None}, "server_optimizer", None) is None
+    assert choice_name({"server_optimizer": {"_target_": "my.Sgd"}}, "server_optimizer", None) == "Sgd"
+    assert choice_name({"server_optimizer": None}, "server_optimizer", None) is None
 
 
 def test_directories_of_runs_are_named_after_classes_of_ones_own() -> None:
     with composing():
-        config = composed([f"{key}._target_={OWN_CLASSES[key]}" for key in ("model", "dataset", "algorithm")])
+        config = compose_config(
+            [f"{key}._target_={OWN_CLASSES[key]}" for key in ("model", "dataset", "algorithm")]
+        )
         directory = hydra_path(config, "hydra.run.dir")
     assert directory.parts[:-1] == ("saves", "MyAlgorithm", "MyNet", "MyData", "iid")
 
@@ -152,4 +154,4 @@ def test_every_choice_of_a_group_with_classes_is_told_from_a_class_of_ones_own()
         folder = group.partition("@")[0]
         for path in sorted((CONFIGS / folder).glob("*.yaml")):
             config: dict[str, Any] = {folder: {"_target_": "my_package.Mine"}}
-            assert chosen_name(config, folder, path.stem) == "Mine"
+            assert choice_name(config, folder, path.stem) == "Mine"

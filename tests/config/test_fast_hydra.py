@@ -7,8 +7,8 @@ import pytest
 from hydra._internal.config_repository import CachingConfigRepository, ConfigRepository
 from omegaconf import DictConfig, OmegaConf
 
-from fedsplit.config.choices import own_choices
-from fedsplit.config.compose import composed, composing
+from fedsplit.config.choices import user_choices
+from fedsplit.config.compose import compose_config, composing
 from fedsplit.errors import UserError
 from tests import fast_hydra
 
@@ -32,7 +32,7 @@ def plainly(monkeypatch: pytest.MonkeyPatch) -> Callable[[tuple[str, ...]], Dict
             )
             patch.setattr("omegaconf.base.parse", fast_hydra.grammar_parser.parse)
             patch.setattr("omegaconf._utils.parse", fast_hydra.grammar_parser.parse)
-            return composed(overrides)
+            return compose_config(overrides)
 
     return plainly
 
@@ -47,7 +47,7 @@ def test_fast_hydra_composes_what_it_composes_as_it_is_time_and_again(
     expected = shown(plainly(overrides))
     for _ in range(2):
         with composing():
-            assert shown(composed(overrides)) == expected
+            assert shown(compose_config(overrides)) == expected
 
 
 def test_fast_hydra_reads_a_file_anew_that_was_written_anew(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_fast_hydra_reads_a_file_anew_that_was_written_anew(tmp_path: Path) -> N
     file.parent.mkdir()
     for bits in (8, 16):
         file.write_text(f"_target_: fedsplit.quant.codecs.cast.Cast\nbits: {bits}\n")
-        with own_choices(tmp_path), composing():
-            assert composed(["codec@quant.smashed=mine"]).quant.smashed.bits == bits
+        with user_choices(tmp_path), composing():
+            assert compose_config(["codec@quant.smashed=mine"]).quant.smashed.bits == bits
     with composing(), pytest.raises(UserError, match="no such choice"):
-        composed(["codec@quant.smashed=mine"])
+        compose_config(["codec@quant.smashed=mine"])

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fedsplit.config.compose import composed, composing, plain
-from fedsplit.config.overrides import override, parsed, spelled_out
+from fedsplit.config.compose import compose_config, composing, plain
+from fedsplit.config.overrides import override, parse_overrides, spell_out
 from fedsplit.errors import UserError
 
 TEXTS = st.text(st.characters(exclude_categories=["Cc", "Cs"])).filter(lambda text: "${" not in text)
@@ -31,7 +31,7 @@ VALUES = st.recursive(
 @example("saves/run-1.x")
 @example("/my images (2)\\'")
 def test_override_of_a_value_is_read_as_this_value(value: object) -> None:
-    (read,) = parsed([override("key", value)])
+    (read,) = parse_overrides([override("key", value)])
     assert read.value() == value
     assert type(read.value()) is type(value)
     assert not read.is_sweep_override()
@@ -61,6 +61,6 @@ def test_values_of_other_libraries_are_written_as_plain_ones() -> None:
 def test_sizes_of_a_model_take_keys_that_no_file_names(
     model: str, given: list[str], expected: dict[str, int]
 ) -> None:
-    overrides = [each for text in (f"model={model}", *given) for each in spelled_out(text)]
+    overrides = [each for text in (f"model={model}", *given) for each in spell_out(text)]
     with composing():
-        assert plain(composed(overrides))["model"]["sizes"] == expected
+        assert plain(compose_config(overrides))["model"]["sizes"] == expected

@@ -4,7 +4,7 @@ from dataclasses import FrozenInstanceError, replace
 import pytest
 
 from fedsplit.config.component import Component, component_of
-from fedsplit.config.compose import choices_of, composed, composing, plain
+from fedsplit.config.compose import choices_of, compose_config, composing, plain
 from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import UserError
 from fedsplit.optim.optimizers import Optimizer, Sgd
@@ -26,7 +26,7 @@ def test_configuration_is_written_as_it_was_composed_key_by_key_in_the_same_orde
     overrides: list[str],
 ) -> None:
     with composing():
-        config = composed(overrides)
+        config = compose_config(overrides)
         values, choices = plain(config), choices_of(config)
     written = RunConfig.parse(values, choices).plain()
     assert json.dumps(written) == json.dumps({**values, "choices": choices})

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fedsplit.algorithms.algorithm import Algorithm
-from fedsplit.config.choices import names_of, own_choices, target_of
+from fedsplit.config.choices import names_of, target_of, user_choices
 from fedsplit.config.traits import TaskTraits, algorithm_traits, task_traits, traits_of_choice
 from fedsplit.deployment.precisions import Precision, readers
 from fedsplit.errors import UserError
@@ -73,7 +73,7 @@ def test_algorithms_stand_at_their_places_and_others_behind_them() -> None:
 def test_choice_of_another_algorithms_class_has_neither_its_label_nor_its_place(tmp_path: Path) -> None:
     (tmp_path / "algorithm").mkdir()
     (tmp_path / "algorithm" / "a_fed_avg.yaml").write_text("_target_: fedsplit.algorithms.fed_avg.FedAvg\n")
-    with own_choices(str(tmp_path)):
+    with user_choices(str(tmp_path)):
         found = algorithm_traits()
     assert (found["a_fed_avg"].label, found["a_fed_avg"].place) == (None, None)
     assert (found["fed_avg"].label, found["fed_avg"].place) == ("FedAvg", 0)
@@ -86,7 +86,7 @@ def test_precision_of_ones_own_is_allowed_and_read_where_its_file_is(tmp_path: P
     file.write_text(f"runtime: mine\nformat: my_form\nreader: my_package.Mine\nbackend: {backend}\n")
     with pytest.raises(UserError, match="precision=mine: must be one of bf16, "):
         configuration("task=infer", "precision=[mine]")
-    with own_choices(str(tmp_path)):
+    with user_choices(str(tmp_path)):
         assert readers()["my_form"] == "my_package.Mine"
         made = Precision.named("mine").make_backend("precision", "mine")
         assert type(made).__name__ == "FloatBackend"

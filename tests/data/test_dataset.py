@@ -52,9 +52,9 @@ def test_class_balanced_prefix_without_a_size_keeps_every_sample_of_unbalanced_c
 @pytest.mark.parametrize(
     ("labels", "size", "words"),
     [
-        ([0, 1, 2, 3, 4], 4, "each of the 5 classes"),
-        ([0, 1, 2, 3, 4], 6, "at most 1 of class 0 are there, not 2"),
-        ([0, 1, 2, 3, 3], 5, "at most 0 of class 4 are there, not 1"),
+        ([0, 1, 2, 3, 4], 4, "must be at least 5: one sample for each class"),
+        ([0, 1, 2, 3, 4], 6, "must be smaller: class 0 has 1 samples, not 2"),
+        ([0, 1, 2, 3, 3], 5, "must be smaller: class 4 has 0 samples, not 1"),
     ],
 )
 def test_class_balanced_prefix_refuses_a_size_the_classes_cannot_give_by_its_key(
@@ -108,7 +108,9 @@ def test_crop_padding_up_to_the_shorter_side_is_accepted(padding: int) -> None:
 
 @pytest.mark.parametrize("padding", [3, 4, 1000])
 def test_crop_padding_beyond_the_shorter_side_is_refused(padding: int) -> None:
-    with pytest.raises(UserError, match="at most the images' 2 pixels") as caught:  # 2 high, 4 wide
+    with pytest.raises(
+        UserError, match="must be at most 2, the side of the images in pixels"
+    ) as caught:  # 2 high, 4 wide
         _Numbered(crop_padding=padding).load()
     assert (caught.value.key, caught.value.value) == ("dataset.crop_padding", padding)
 
@@ -183,10 +185,10 @@ def test_test_images_are_never_evaluated_on_with_a_validation_split() -> None:
     [
         ({"validation": 60}, "validation", "no training image of class 0 is left"),
         ({"validation": 58}, "validation", "no training image of class 0 is left"),
-        ({"validation": 61}, "validation", "at most 20 of class 0 are there, not 21"),
-        ({"validation": 1000}, "validation", "at most 20 of class 0 are there"),
-        ({"validation": 2}, "validation", "at least one sample for each of the 3 classes"),
-        ({"validation": 30, "max_train": 33}, "max_train", "at most 10 of class 0 are there, not 11"),
+        ({"validation": 61}, "validation", "must be smaller: class 0 has 20 samples, not 21"),
+        ({"validation": 1000}, "validation", "must be smaller: class 0 has 20 samples"),
+        ({"validation": 2}, "validation", "must be at least 3: one sample for each class"),
+        ({"validation": 30, "max_train": 33}, "max_train", "must be smaller: class 0 has 10 samples, not 11"),
     ],
 )
 def test_validation_split_that_leaves_too_few_images_is_refused(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fedsplit.data.decoding import Decoder, fitted, resized
+from fedsplit.data.decoding import Decoder, crop_to_square, resize_images
 from fedsplit.data.image_source import ImageSource
 from fedsplit.data.images import Images
 from fedsplit.data.sources.digits import Digits
@@ -24,23 +24,23 @@ def test_fitted_image_of_the_right_height_or_width_is_its_middle_square(
     left, top = (width - side) // 2, (height - side) // 2
     if (width - side) % 2 == 0 and (height - side) % 2 == 0:  # the middle lies between no pixels
         expected = pixels[top : top + side, left : left + side]
-        np.testing.assert_array_equal(np.asarray(fitted(Image.fromarray(pixels), side)), expected)
+        np.testing.assert_array_equal(np.asarray(crop_to_square(Image.fromarray(pixels), side)), expected)
     else:
-        assert fitted(Image.fromarray(pixels), side).size == (side, side)
+        assert crop_to_square(Image.fromarray(pixels), side).size == (side, side)
 
 
 def test_fitted_image_of_a_wide_one_keeps_a_disc_round() -> None:
     """A disc in the middle of a wide image stays one: as wide as high."""
     y, x = np.mgrid[:60, :90]
     disc = (255 * (np.hypot(y - 29.5, x - 44.5) < 20)).astype(np.uint8)
-    mask = np.asarray(fitted(Image.fromarray(disc), 30)) > 127
+    mask = np.asarray(crop_to_square(Image.fromarray(disc), 30)) > 127
     assert mask.any(0).sum() == mask.any(1).sum() == 20
 
 
 def test_fitted_square_image_is_resized_as_pillow_resizes_it() -> None:
     image = Image.fromarray(noise(0, 1, 20)[0])
     expected = image.resize((7, 7), Image.Resampling.BILINEAR)
-    np.testing.assert_array_equal(np.asarray(fitted(image, 7)), np.asarray(expected))
+    np.testing.assert_array_equal(np.asarray(crop_to_square(image, 7)), np.asarray(expected))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -51,8 +51,8 @@ def test_resizing_in_memory_gives_the_pixels_of_resizing_decoded_files(
     pixels = noise(1, 3, 9, channels)
     decoder = Decoder(str(tmp_path), resize=True, grayscale=channels == 1)
     files = [write_image(tmp_path / f"{i}.png", each) for i, each in enumerate(pixels)]
-    expected = np.stack([decoder.decoded(file, side) for file in files])
-    np.testing.assert_array_equal(resized(torch.from_numpy(pixels), side), expected)
+    expected = np.stack([decoder.decode(file, side) for file in files])
+    np.testing.assert_array_equal(resize_images(torch.from_numpy(pixels), side), expected)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ def test_image_size_resizes_both_splits_once_loaded_and_keeps_owners() -> None:
 
 def test_crop_padding_is_checked_against_the_size_that_images_are_resized_to() -> None:
     assert _Wide(image_size=16, crop_padding=16).load().train.augmentation.crop_padding == 16
-    with pytest.raises(UserError, match="at most the images' 3 pixels"):
+    with pytest.raises(UserError, match="must be at most 3, the side of the images in pixels"):
         _Wide(image_size=3, crop_padding=4).load()
 
 
@@ -96,4 +96,4 @@ def test_image_size_that_is_no_positive_whole_number_is_refused(configured: Conf
 def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(UserError, match=r"pipe.png cannot be read as an image \(it is no file\)"):
-        Decoder("root", True, False).opened(tmp_path / "pipe.png")
+        Decoder("root", True, False).open_image(tmp_path / "pipe.png")

@@ -121,7 +121,7 @@ def test_dirichlet_with_extremely_small_alpha_gives_nearly_every_class_to_one_cl
 
 
 def test_dirichlet_refuses_min_samples_beyond_the_samples_per_client() -> None:
-    with pytest.raises(UserError, match="at most 20 ") as caught:
+    with pytest.raises(UserError, match="must be at most 20 ") as caught:
         _dirichlet(min_samples=21).split(_labels(100), 5, 0)
     assert (caught.value.key, caught.value.value) == ("distribution.min_samples", 21)
 
@@ -340,7 +340,7 @@ def test_quantity_skew_draws_which_client_is_largest_and_mixes_classes() -> None
 def test_min_samples_and_shards_per_client_beyond_the_samples_are_refused(
     distribution: Distribution, key: str, value: int
 ) -> None:
-    with pytest.raises(UserError, match=r"at most 20 \(100 samples, 5 clients\)") as caught:
+    with pytest.raises(UserError, match=r"must be at most 20 \(100 samples, 5 clients\)") as caught:
         distribution.split(_labels(100), 5, 0)
     assert (caught.value.key, caught.value.value) == (f"distribution.{key}", value)
 
@@ -365,7 +365,7 @@ def test_natural_division_draws_by_seed_which_owners_share_a_client() -> None:
 
 
 def test_natural_division_refuses_more_clients_than_owners() -> None:
-    with pytest.raises(UserError, match="at most the 3 owners") as caught:
+    with pytest.raises(UserError, match="must be at most 3, the number of owners") as caught:
         Natural().split(np.array([5, 5, 9, 7]), 4, 0)
     assert (caught.value.key, caught.value.value) == ("num_clients", 4)
 

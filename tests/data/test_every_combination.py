@@ -118,7 +118,7 @@ def test_dataset_without_owners_refuses_the_natural_distribution(
     config = configured(*_overrides(dataset, "natural", files, configured))
     if _loaded(config).train.owners is not None:
         pytest.skip("it has owners")
-    with pytest.raises(UserError, match=r"^distribution=natural: this dataset does not say whose"):
+    with pytest.raises(UserError, match=r"^distribution=natural: needs a dataset that names the owner"):
         Experiment(config)
 
 

@@ -113,7 +113,7 @@ def test_natural_division_of_femnist_gives_clients_whole_writers(root: Path, tin
 
 
 def test_natural_division_of_a_dataset_without_owners_is_refused(tiny: Build) -> None:
-    with pytest.raises(UserError, match="does not say whose its samples are") as caught:
+    with pytest.raises(UserError, match="needs a dataset that names the owner") as caught:
         tiny("distribution=natural")
     assert (caught.value.key, caught.value.value) == ("distribution", "natural")
 

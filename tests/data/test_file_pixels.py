@@ -73,25 +73,25 @@ def test_file_pixels_chosen_from_others_are_those_of_the_chosen_files(
     stored: Callable[..., FilePixels], pixels: Tensor
 ) -> None:
     kept = torch.tensor([4, 30, 2, 9])
-    some = stored().chosen(kept)
+    some = stored().select(kept)
     assert some.shape == (4, SIDE, SIDE, 3)
     assert torch.equal(some[torch.tensor([3, 1])], pixels[torch.tensor([9, 30])])
     assert torch.equal(
-        some.chosen(torch.tensor([True, False, True, False]))[:2], pixels[torch.tensor([4, 2])]
+        some.select(torch.tensor([True, False, True, False]))[:2], pixels[torch.tensor([4, 2])]
     )
 
 
 def _record_decoded_files(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files that are decoded, as they are."""
     seen: list[str] = []
-    decode = Decoder.decoded
+    decode = Decoder.decode
 
     def decoded(self: Decoder, file: Path, side: int) -> np.ndarray:
         assert current_thread().name.startswith("decode")
         seen.append(file.stem)
         return decode(self, file, side)
 
-    monkeypatch.setattr(Decoder, "decoded", decoded)
+    monkeypatch.setattr(Decoder, "decode", decoded)
     return seen
 
 
@@ -122,14 +122,14 @@ def test_next_batch_is_decoded_while_the_current_batch_is_computed(
     stored: Callable[..., FilePixels], pixels: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise the last image of the next batch, not asked for here, would be waited for in vain."""
-    decode, last, reached = Decoder.decoded, [""], Event()
+    decode, last, reached = Decoder.decode, [""], Event()
 
     def decoded(self: Decoder, file: Path, side: int) -> np.ndarray:
         if file.stem == last[0]:
             reached.set()
         return decode(self, file, side)
 
-    monkeypatch.setattr(Decoder, "decoded", decoded)
+    monkeypatch.setattr(Decoder, "decode", decoded)
     labels = torch.zeros(FILES, dtype=torch.int64)
     batches = _batches(Images(stored(), labels), torch.arange(FILES), statistics=Images(pixels, labels))
     order = batches.indices[batches.permutations(0)[0]]
@@ -185,7 +185,7 @@ def test_client_views_of_images_apply_to_file_pixels_too(
     index = torch.tensor([30, 3, 12, 9, 24])
     expected = [pixels[30], pixels[3] // 2, pixels[12] // 3, pixels[9] // 2, pixels[24] // 3]
     assert torch.equal(images.pixels[index], torch.stack(expected))
-    kept = images.chosen(torch.tensor([12, 3]))
+    kept = images.select(torch.tensor([12, 3]))
     assert torch.equal(kept.pixels[0:2], torch.stack([pixels[12] // 3, pixels[3] // 2]))
 
 

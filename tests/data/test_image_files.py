@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fedsplit.config.choices import CONFIGS
-from fedsplit.data.decoding import fitted
+from fedsplit.data.decoding import crop_to_square
 from fedsplit.data.image_source import ImageSource
 from fedsplit.data.sources.chest_xray import ChestXray
 from fedsplit.data.sources.image_folder import ImageFolder
@@ -39,7 +39,7 @@ def _tiny(root: Path, **settings: Any) -> TinyImageNet:
 def _expected(files: list[Path], side: int, mode: str = "RGB") -> np.ndarray:
     from PIL import Image  # noqa: PLC0415
 
-    images = [np.asarray(fitted(Image.fromarray(stored(file, mode)), side)) for file in files]
+    images = [np.asarray(crop_to_square(Image.fromarray(stored(file, mode)), side)) for file in files]
     return np.stack(images).reshape(len(files), side, side, -1)
 
 
@@ -61,12 +61,12 @@ def test_eurosat_keeps_a_fixed_fifth_of_each_class_to_test_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     published.eurosat(tmp_path, monkeypatch)
-    train, test = _eurosat(tmp_path).listed()
+    train, test = _eurosat(tmp_path).list_files()
     everything = sorted((tmp_path / "eurosat" / "2750").glob("*/*.jpg"))
     assert sorted(file for file, _ in train + test) == everything
     for listed, n in ((train, 8), (test, 2)):
         assert [label for _, label in listed] == [label for label in range(3) for _ in range(n)]
-    assert _eurosat(tmp_path).listed() == (train, test)
+    assert _eurosat(tmp_path).list_files() == (train, test)
     data = _eurosat(tmp_path).load()
     np.testing.assert_array_equal(data.test.pixels, np.stack([stored(file) for file, _ in test]))
     assert data.class_names == ("Forest", "Highway", "River")
@@ -193,7 +193,7 @@ REAL = Path(os.environ.get("FEDSPLIT_CIFAR10_JPEG", CONFIGS.parent / "datas" / "
 )
 def test_cifar10_as_image_files_has_the_statistics_of_cifar10() -> None:
     source = ImageFolder(root=str(REAL), workers=2)
-    train, test = source.listed()
+    train, test = source.list_files()
     assert (len(train), len(test)) == (50_000, 10_000)
     assert source.class_names()[:3] == ("airplane", "automobile", "bird")
     data = source.load()

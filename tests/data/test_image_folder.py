@@ -187,7 +187,7 @@ def test_image_folder_read_again_takes_the_decoded_pixels_from_the_cache(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = _source(root).read()
-    monkeypatch.setattr(Decoder, "decoded", None)
+    monkeypatch.setattr(Decoder, "decode", None)
     for one, other in zip(first, _source(root).read(), strict=True):
         assert torch.equal(one.pixels, other.pixels)
         assert torch.equal(one.labels, other.labels)
@@ -404,10 +404,10 @@ def test_hidden_folders_are_not_read_as_classes(root: Path, split: str, name: st
 
 def test_crop_padding_beyond_the_images_is_refused(root: Path) -> None:
     assert ImageFolder(root=str(root), crop_padding=6).load().train.augmentation.crop_padding == 6
-    with pytest.raises(UserError, match="at most the images' 6 pixels") as caught:
+    with pytest.raises(UserError, match="must be at most 6, the side of the images in pixels") as caught:
         ImageFolder(root=str(root), crop_padding=7).load()
     assert (caught.value.key, caught.value.value) == ("dataset.crop_padding", 7)
-    with pytest.raises(UserError, match="at most the images' 4 pixels"):
+    with pytest.raises(UserError, match="must be at most 4, the side of the images in pixels"):
         ImageFolder(root=str(root), image_size=4, crop_padding=6).load()
 
 

@@ -103,19 +103,19 @@ def test_padding_changes_no_loss() -> None:
 
 
 def test_chosen_texts_are_those_and_fingerprints_tell_texts_apart() -> None:
-    some = TEXTS.chosen(ORDER[:3])
+    some = TEXTS.select(ORDER[:3])
     again = Texts.of([PAIRS[i] for i in ORDER[:3]], strata=some.strata, owners=some.owners)
     assert len(some) == 3
     assert torch.equal(some.inputs_at(slice(None)), TEXTS.inputs_at(ORDER[:3]))
     assert torch.equal(some.labels_at(slice(None)), TEXTS.labels_at(ORDER[:3]))
     assert some.fingerprint() == again.fingerprint()
-    assert TEXTS.chosen(TEXTS.strata == 0).fingerprint() == TEXTS.chosen(torch.tensor([0, 2])).fingerprint()
+    assert TEXTS.select(TEXTS.strata == 0).fingerprint() == TEXTS.select(torch.tensor([0, 2])).fingerprint()
     others = [
         replace(TEXTS, tokens=TEXTS.tokens.clone().index_fill_(0, torch.tensor([4]), 0)),
         replace(TEXTS, contexts=TEXTS.contexts.clone().index_fill_(0, torch.tensor([0]), 1)),
         replace(TEXTS, groups=TEXTS.groups.flip(0)),
         replace(TEXTS, owners=None),
-        TEXTS.chosen(ORDER),
+        TEXTS.select(ORDER),
     ]
     found = [str(texts.fingerprint()) for texts in (TEXTS, *others)]
     assert len(set(found)) == len(found)
@@ -170,7 +170,7 @@ def test_texts_are_divided_by_strata_or_owners_into_batches(configured: Configur
 
 def test_distribution_that_changes_pixels_refuses_texts(configured: Configure) -> None:
     config = _configuration(configured, "distribution=feature_shift")
-    with pytest.raises(UserError, match=r"^distribution=feature_shift: changes pixels, and this dataset is"):
+    with pytest.raises(UserError, match=r"^distribution=feature_shift: must be another distribution"):
         build_data(config, torch.device("cpu"))
 
 

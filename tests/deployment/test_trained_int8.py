@@ -52,5 +52,5 @@ def test_client_trained_for_int8_gives_its_codes_of_training_to_some_steps_also_
 
 def test_client_not_trained_for_int8_is_refused_by_the_backend_of_trained_ones() -> None:
     client = split(plain(), "3", drawn(2, *SHAPE)).client
-    with pytest.raises(UserError, match=r"^precision=qat_int8: only of a run trained with qat=true$"):
+    with pytest.raises(UserError, match=r"^precision=qat_int8: needs a run that was trained with qat=true$"):
         TrainedInt8("onnx").prepare(client, drawn(2, *SHAPE))

@@ -17,7 +17,7 @@ from fedsplit.reports.figures.confusion import read_confusion
 from fedsplit.reports.figures.roc import read_roc
 from fedsplit.reports.runs import read_run
 from fedsplit.sweeps import record
-from fedsplit.sweeps.status import progress_of, told
+from fedsplit.sweeps.status import progress_of, read_status
 from tests.reports.stored import make_run
 
 BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60))
@@ -178,7 +178,7 @@ def test_how_far_a_job_is_is_not_known_of_damaged_files(tmp_path: Path, content:
     for name in ("results.json", "metrics.csv", "0.json"):
         (tmp_path / name).write_bytes(content)
     assert progress_of(tmp_path) is None
-    assert told(tmp_path, 0) is None
+    assert read_status(tmp_path, 0) is None
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from fedsplit.building.trained_start import TrainedStart
-from fedsplit.config.compose import composed, composing, hydra_path
-from fedsplit.config.overrides import spelled_out
+from fedsplit.config.compose import compose_config, composing, hydra_path
+from fedsplit.config.overrides import spell_out
 from fedsplit.data.sources.femnist import Femnist
 from fedsplit.data.sources.image_folder import ImageFolder
 from fedsplit.errors import UserError
@@ -37,7 +37,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def _hydra_path(key: str, value: str) -> Path:
     with composing():
-        return hydra_path(composed(spelled_out(f"{key}={value}")), key)
+        return hydra_path(compose_config(spell_out(f"{key}={value}")), key)
 
 
 def test_home_is_spelled_out_and_other_paths_stay(home: Path) -> None:

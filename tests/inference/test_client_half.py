@@ -43,8 +43,8 @@ def test_client_half_in_another_process_gives_what_the_module_gives_here(
     with ClientHalf(tmp_path / "fp32", made, threads=1) as half:
         first, second = half.run(x), half.run(2 * x)
     with torch.inference_mode():
-        assert torch.equal(first.smashed.decoded(), module(x))
-        assert torch.equal(second.smashed.decoded(), module(2 * x))
+        assert torch.equal(first.smashed.decode(), module(x))
+        assert torch.equal(second.smashed.decode(), module(2 * x))
     assert first.seconds > 0
     assert half.file_bytes == (tmp_path / "fp32" / "client.safetensors").stat().st_size
     assert 0 < half.memory_before <= first.peak_memory <= second.peak_memory

@@ -86,16 +86,16 @@ def test_device_codes_of_padded_texts_bring_codes_behind_scale_zero_point_and_le
 def test_device_codes_refuse_lengths_that_no_batch_of_this_shape_has(lengths: tuple[int, ...]) -> None:
     payload = bytes(lengths) + bytes(4 * 5 * sum(lengths))
     with pytest.raises(Corrupt, match="no position, or the longest has not 4"):
-        DeviceCodes(8).decode(Message.sealed(payload, (3, 4, 5), torch.float32))
+        DeviceCodes(8).decode(Message.seal(payload, (3, 4, 5), torch.float32))
     with pytest.raises(Corrupt, match="have no positions"):
-        DeviceCodes(8).decode(Message.sealed(bytes(24), (3, 2), torch.float32))
+        DeviceCodes(8).decode(Message.seal(bytes(24), (3, 2), torch.float32))
     with pytest.raises(Corrupt, match="2 bytes came, 3 were expected"):
-        DeviceCodes(8).decode(Message.sealed(bytes(2), (3, 4, 5), torch.float32))
+        DeviceCodes(8).decode(Message.seal(bytes(2), (3, 4, 5), torch.float32))
 
 
 def sealed(scale: float, zero_point: int, dtype: torch.dtype = torch.uint8, more: bytes = b"") -> Message:
     payload = struct.pack("<di", scale, zero_point) + bytes(150) + more
-    return Message.sealed(payload, SHAPE, dtype)
+    return Message.seal(payload, SHAPE, dtype)
 
 
 @pytest.mark.parametrize("scale", [float("nan"), float("inf"), 0.0, -1.0, 1e38])
@@ -116,11 +116,11 @@ def test_device_codes_refuse_messages_of_another_length_or_type_and_altered_ones
     with pytest.raises(Corrupt, match="163 bytes came, 162 were expected"):
         CODES.decode(sealed(0.1, 0, more=b"x"))
     with pytest.raises(Corrupt, match=r"no smashed data are of torch\.int64"):
-        CODES.decode(Message.sealed(bytes(8), (1,), torch.int64))
+        CODES.decode(Message.seal(bytes(8), (1,), torch.int64))
     whole = sealed(0.1, 0)
     altered = Message(bytes([*whole.payload[:-1], 1]), whole.shape, whole.dtype, whole.checksum)
     with pytest.raises(Corrupt, match="checksum"):
         CODES.decode(altered)
-    nan = Message.sealed(struct.pack("<f", float("nan")), (1,), torch.float32)
+    nan = Message.seal(struct.pack("<f", float("nan")), (1,), torch.float32)
     with pytest.raises(Corrupt, match="not finite"):
         CODES.decode(nan)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from fedsplit.config.compose import composed, composing, run_config
+from fedsplit.config.compose import compose_config, composing, run_config
 from fedsplit.config.run_config import RunConfig
 from fedsplit.deployment.backends.backend import SmashedData
 from fedsplit.errors import RunFailed, UserError
@@ -21,7 +21,7 @@ from fedsplit.inference.server_half import Answered
 from fedsplit.quant.message import Corrupt, Message
 from fedsplit.tasks.infer import Infer
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
-from fedsplit.transport.grpc.protocol.frames import Parcel, announced
+from fedsplit.transport.grpc.protocol.frames import Parcel, announcement
 from fedsplit.transport.grpc.protocol.tls import Tls
 from fedsplit.transport.grpc.server import listening as server_listening
 from fedsplit.transport.grpc.server.meeting import Link, Refused
@@ -55,7 +55,7 @@ def rows(directory: Path) -> list[dict[str, str]]:
 def config() -> Callable[..., RunConfig]:
     def configure(*overrides: str) -> RunConfig:
         with composing():
-            return run_config(composed([*SHORT, *overrides]))
+            return run_config(compose_config([*SHORT, *overrides]))
 
     return configure
 
@@ -152,8 +152,8 @@ def test_split_inference_fails_when_a_device_does_not_come_in_time(
     [
         (["transport.min_clients=1"], "transport.min_clients=1: must be null beside task=infer"),
         (["transport.listen=0.0.0.0:0", "transport.spawn=false"], "transport.listen=0.0.0.0:0: "),
-        (["task.devices=4", "transport.spawn=false"], "task.devices=4: at most num_clients, 3"),
-        (["task.devices=2"], "task.devices=2: is for devices that dial in"),
+        (["task.devices=4", "transport.spawn=false"], "task.devices=4: must be at most num_clients, 3"),
+        (["task.devices=2"], "task.devices=2: must be null with transport.spawn=true"),
     ],
 )
 def test_split_inference_refuses_settings_that_no_server_can_have(
@@ -227,7 +227,7 @@ def hello(client: int = 0, instance: bytes = b"i" * 16) -> pb.Hello:
 def smashed(identity: pb.Identity, message: Message | None = None, **others: Any) -> Parcel[pb.FromClient]:
     values = torch.zeros(BATCH, dtype=torch.uint8)
     message = message or DeviceCodes().encode(SmashedData(values, 0.1, 3))
-    tensor = announced("z", pb.DEVICE, message)
+    tensor = announcement("z", pb.DEVICE, message)
     for name, value in others.items():
         setattr(tensor, name, value)
     return Parcel(pb.FromClient(identity=identity, tensors=[tensor], smashed=pb.Smashed()), [message.payload])
@@ -261,7 +261,7 @@ def test_hub_of_devices_returns_an_answer_to_its_request() -> None:
 
 
 def of(dtype: torch.dtype, shape: tuple[int, ...] = BATCH) -> Message:
-    return Message.sealed(bytes(dtype.itemsize * torch.Size(shape).numel()), shape, dtype)
+    return Message.seal(bytes(dtype.itemsize * torch.Size(shape).numel()), shape, dtype)
 
 
 @pytest.mark.parametrize(
@@ -331,9 +331,9 @@ def test_hub_of_devices_refuses_answers_to_what_was_not_requested() -> None:
 
 def test_hub_of_devices_lets_in_known_devices_of_a_measured_precision_once() -> None:
     known = hub()
-    with pytest.raises(Refused, match="here are devices 0 to 1"):
+    with pytest.raises(Refused, match="this study has devices 0 to 1"):
         known.greet(hello(2))
-    with pytest.raises(Refused, match="it runs precision 'fp32', and here are measured: int8"):
+    with pytest.raises(Refused, match="it runs precision 'fp32', and this server measures int8"):
         known.attach(Link(lambda: None), hello(), pb.Deployed(precision="fp32"))
     known.attach(Link(lambda: None), hello(), pb.Deployed(precision="int8"))
     known.attach(Link(lambda: None), hello(), pb.Deployed(precision="int8"))  # the same process again

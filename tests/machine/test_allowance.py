@@ -113,7 +113,7 @@ def test_client_refuses_more_clients_than_can_be_processes(configured: Configure
         "distribution=own",
         "num_clients=1000000000",
     )
-    with pytest.raises(UserError, match=r"num_clients=1000000000: at most 10,000"):
+    with pytest.raises(UserError, match=r"num_clients=1000000000: must be at most 10,000"):
         run_of_member(own, BESIDE)
 
 

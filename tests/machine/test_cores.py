@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from fedsplit.config.compose import composed, composing
+from fedsplit.config.compose import compose_config, composing
 from fedsplit.machine.cores import jobs_at_once
 
 
@@ -13,5 +13,5 @@ def test_jobs_at_once_fill_the_cores_this_process_may_use(
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
     assert jobs_at_once(threads) == expected
     with composing():
-        assert composed([f"threads={threads}"]).hydra.launcher.n_jobs == expected
-        assert composed([f"threads={threads}", "hydra.launcher.n_jobs=7"]).hydra.launcher.n_jobs == 7
+        assert compose_config([f"threads={threads}"]).hydra.launcher.n_jobs == expected
+        assert compose_config([f"threads={threads}", "hydra.launcher.n_jobs=7"]).hydra.launcher.n_jobs == 7

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedsplit.models.splitting.cuts import Cut, Cuts, chosen
-from fedsplit.models.splitting.split import SplitModel, divided, split
+from fedsplit.models.splitting.cuts import Cut, Cuts, resolve_cut
+from fedsplit.models.splitting.split import SplitModel, divide, split
 from tests.cases import long_but
 from tests.models.zoo import CHOICES, EVERY_RUN, built, settings_of, side_of
 
@@ -64,7 +64,7 @@ def test_halves_of_a_choice_compute_what_the_whole_computes_at_every_cut(choice:
     whole, x = built(choice, image_size=side), torch.randn(_SAMPLES, 3, side, side)
     cuts = Cuts(whole, x)
     settings = settings_of(choice)
-    default = chosen(cuts, settings["cut"], settings["stages"])
+    default = resolve_cut(cuts, settings["cut"], settings["stages"])
     stages = settings["stages"] or [default]
     assert all(cuts[name].obstacle is None for name in (default, *stages))
     sampled = _sampled(cuts, stages, 2 if choice in _ALIKE else _CUTS)
@@ -82,7 +82,7 @@ def test_halves_of_a_choice_compute_what_the_whole_computes_at_every_cut(choice:
             exactly = len(cut.crossing) == 1
             whole.zero_grad()
             whole.load_state_dict(before)
-            halves = divided(cuts, cut)  # holds the very tensors of the whole
+            halves = divide(cuts, cut)  # holds the very tensors of the whole
             for half in (halves.client, halves.server):
                 half.train(training)
             sent, outputs = _pass(halves, x)
@@ -108,7 +108,7 @@ def test_split_of_a_choice_shares_no_memory_with_the_original_and_leaves_it_unch
     whole, x = built(choice, image_size=side), torch.randn(_SAMPLES, 3, side, side)
     before = {name: tensor.clone() for name, tensor in whole.state_dict().items()}
     settings = settings_of(choice)
-    halves = split(whole, chosen(Cuts(whole, x), settings["cut"], settings["stages"]), x)
+    halves = split(whole, resolve_cut(Cuts(whole, x), settings["cut"], settings["stages"]), x)
     own = {tensor.data_ptr() for tensor in _tensors(whole)}
     for half in (halves.client, halves.server):
         assert half.training

@@ -91,7 +91,7 @@ def test_nothing_of_a_folder_is_unpickled_or_run(tmp_path: Path) -> None:
         ("[]", "config.json holds no object"),
         ('{"model_type": "gpt2", "quantization_config": {}}', "quantized already"),
         ('{"model_type": "own"}', "makes no such model"),
-        ('{"model_type": "gpt2", "n_layer": 1000000}', "has 1000000 layers; 1000 is the most"),
+        ('{"model_type": "gpt2", "n_layer": 1000000}', "has 1000000 layers, and must have at most 1000"),
         (" " * 5_000_000, "config.json"),
         (None, "config.json"),
     ],
@@ -183,8 +183,11 @@ def test_gguf_file_is_the_model_that_was_stored_and_a_damaged_one_is_refused(tmp
         ({}, "model.name=null: either model.name"),
         ({"name": "/nowhere", "architecture": "gpt2"}, "model.name=/nowhere: either model.name"),
         ({"name": "/nowhere"}, "model.name=/nowhere: no such folder or GGUF file"),
-        ({"architecture": "gpt-2"}, "model.architecture=gpt-2: no model_type of transformers"),
-        ({"architecture": "gpt2", "sizes": {"layers": 2}}, "model.sizes=layers: no key of the configuration"),
+        ({"architecture": "gpt-2"}, "model.architecture=gpt-2: must be a model_type of transformers"),
+        (
+            {"architecture": "gpt2", "sizes": {"layers": 2}},
+            "model.sizes=layers: must be a key of the configuration",
+        ),
         (
             {"architecture": "gpt2", "sizes": {"n_layer": 1, "n_embd": 5, "n_head": 2}},
             "model.architecture=gpt2: makes no such model",

@@ -118,7 +118,7 @@ def test_cut_by_number_or_at_the_default_is_that_of_the_stage_by_name(
 
 
 def test_cut_number_without_a_stage_and_stage_that_is_no_part_are_refused(tiny: Build) -> None:
-    with pytest.raises(UserError, match=r"model\.cut=4: from 1 to 3: layer1, layer2, layer3"):
+    with pytest.raises(UserError, match=r"model\.cut=4: must be from 1 to 3: layer1, layer2, layer3"):
         tiny("model=resnet20", "model.cut=4")
     with pytest.raises(UserError, match=r"model\.cut=0: must be a text or a whole number greater"):
         tiny("model=resnet20", "model.cut=0")

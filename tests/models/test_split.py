@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsplit.computing.layout import unflattened
+from fedsplit.computing.layout import unflattened_shape
 from fedsplit.computing.model_state import ModelState
 from fedsplit.errors import UserError
 from fedsplit.models.splitting.split import SplitModel, split
-from fedsplit.models.splitting.tied import tied, untied
+from fedsplit.models.splitting.tied import copy_untied, tied_groups
 from fedsplit.models.zoo.cifar_resnet import cifar_resnet
 from fedsplit.models.zoo.digits_cnn import digits_cnn
 from fedsplit.models.zoo.resnet import ResNetAuxiliary, resnet18
@@ -422,27 +422,27 @@ def test_tied_parameters_are_refused_and_become_separate_where_untied(
     torch.manual_seed(0)
     whole, x = Tied(*names), torch.randn(3, 4)
     one, other = (f"{name}.weight" for name in names)
-    assert tied(whole) == [[one, other]]
+    assert tied_groups(whole) == [[one, other]]
     with pytest.raises(
         UserError, match=rf"model=Tied: {one} and {other} are one and the same; model\.untie=true lets"
     ):
         split(whole, "b", x)
-    separate = untied(whole)
-    assert tied(separate) == []
+    separate = copy_untied(whole)
+    assert tied_groups(separate) == []
     assert torch.equal(separate(x), whole(x))
     halves = assert_the_halves_are_the_whole(separate, "b", x)
     merged = halves.client.state_dict() | halves.server.state_dict()
     assert merged[one].data_ptr() != merged[other].data_ptr()
-    assert tied(whole) == [[one, other]]  # the original is left alone
+    assert tied_groups(whole) == [[one, other]]  # the original is left alone
 
 
 def test_tied_parameters_that_do_not_learn_are_one_in_both_halves() -> None:
     whole = nn.Sequential(OrderedDict(a=nn.Linear(6, 6), b=nn.Linear(6, 6), c=nn.Linear(6, 3)))
     whole.b.weight = whole.a.weight
     x = torch.randn(4, 6)
-    assert tied(whole) == [["a.weight", "b.weight"]]
+    assert tied_groups(whole) == [["a.weight", "b.weight"]]
     whole.a.weight.requires_grad_(False)
-    assert tied(whole) == []
+    assert tied_groups(whole) == []
     halves = split(whole, "a", x)
     assert halves.client.a.weight is halves.server.b.weight
     client, server = ModelState(halves.client), ModelState(halves.server)
@@ -462,10 +462,10 @@ def test_module_with_two_names_is_tied_with_all_its_parameters_and_buffers() -> 
 
     torch.manual_seed(0)
     whole, x = Twice(), torch.randn(6, 4)
-    assert ["first.1.running_mean", "second.1.running_mean"] in tied(whole)
+    assert ["first.1.running_mean", "second.1.running_mean"] in tied_groups(whole)
     with pytest.raises(UserError, match=r"first\.0\.weight and second\.0\.weight are one and the same"):
         split(whole, "first", x)
-    assert_the_halves_are_the_whole(untied(whole), "first", x)
+    assert_the_halves_are_the_whole(copy_untied(whole), "first", x)
 
 
 def _of_one_batch(net: Net, x: Tensor) -> Tensor:
@@ -662,8 +662,8 @@ def test_unflattened_shape_of_smashed_data_is_that_before_the_flattening(
     whole, x = build(name)
     client = split(whole, cut, x).client.train(training)
     before = copy.deepcopy(client.state_dict())
-    assert unflattened(client, x) == shape
-    assert unflattened(client, x[:1]) == shape
+    assert unflattened_shape(client, x) == shape
+    assert unflattened_shape(client, x[:1]) == shape
     assert client.training is training
     assert all(torch.equal(value, before[key]) for key, value in client.state_dict().items())
 
@@ -725,20 +725,20 @@ def test_unflattened_shape_is_found_for_every_way_to_flatten(way: str) -> None:
     x = torch.randn(2, 1, 4, 4)
     client = split(_Flattening(way), "end", x).client.eval()
     assert client(x).shape == (2, 64)
-    assert unflattened(client, x) == (4, 4, 4)
+    assert unflattened_shape(client, x) == (4, 4, 4)
 
 
 def test_unflattened_shape_of_the_units_of_a_linear_layer_is_flat() -> None:
     x = torch.randn(2, 1, 4, 4)
     client = split(_Flattening("behind a linear layer"), "end", x).client
-    assert unflattened(client, x) == (64,)
+    assert unflattened_shape(client, x) == (64,)
 
 
 def test_unflattened_shape_is_not_that_before_a_change_of_order() -> None:
     whole, x = _Flattening("of tokens"), torch.randn(2, 1, 4, 4)
     whole.linear = nn.Identity()  # type: ignore[assignment]
     client = split(whole, "end", x).client.eval()
-    assert unflattened(client, x) != (4, 4, 4)
+    assert unflattened_shape(client, x) != (4, 4, 4)
     whole.eval()
     assert not torch.equal(client(x).view(2, 4, 4, 4), whole.conv(x))
 
@@ -751,8 +751,8 @@ def test_tensor_of_three_names_is_untied_into_three() -> None:
             self.second.weight = self.third.weight = self.first.weight
 
     module = Shared()
-    assert tied(module) == [["first.weight", "second.weight", "third.weight"]]
-    own = untied(module)
-    assert tied(own) == []
+    assert tied_groups(module) == [["first.weight", "second.weight", "third.weight"]]
+    own = copy_untied(module)
+    assert tied_groups(own) == []
     for name, tensor in own.state_dict().items():
         assert torch.equal(tensor, module.state_dict()[name])

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from fedsplit.errors import UserError
 from fedsplit.models.derived import DerivedAuxiliary
-from fedsplit.models.splitting.cuts import chosen, evaluating
+from fedsplit.models.splitting.cuts import evaluating, resolve_cut
 from fedsplit.models.splitting.split import SplitModel, find_cuts, split
-from fedsplit.models.splitting.tied import untied
+from fedsplit.models.splitting.tied import copy_untied
 from fedsplit.models.splitting.unknown import ValuesElsewhere
 from tests.cases import long_but
 from tests.models.families import DECODERS, ENCODERS, TARGETS, adapted, decoder, encoder, tokens
@@ -126,7 +126,7 @@ def test_parameters_that_learn_and_are_tied_are_refused_and_frozen_ones_are_one_
     whole = decoder("gpt2", tied=True)
     with pytest.raises(UserError, match=r"transformer.wte.weight and lm_head.weight are one and the same"):
         split(whole, "transformer.h.0", EXAMPLE)
-    assert_keys_are_partitioned(whole, split(untied(whole), "transformer.h.0", EXAMPLE))
+    assert_keys_are_partitioned(whole, split(copy_untied(whole), "transformer.h.0", EXAMPLE))
     halves = split(adapted(whole), "transformer.h.0", EXAMPLE)
     held = (
         halves.client.state_dict()["transformer.wte.weight"],
@@ -137,10 +137,10 @@ def test_parameters_that_learn_and_are_tied_are_refused_and_frozen_ones_are_one_
 
 def test_blocks_are_cuts_by_number_and_the_middle_one_is_chosen_by_itself() -> None:
     cuts = find_cuts(decoder("llama"), EXAMPLE)
-    assert [chosen(cuts, number, None) for number in (1, 2)] == ["model.layers.0", "model.layers.1"]
-    assert chosen(cuts, None, None) in ("model.layers.0", "model.layers.1")
-    with pytest.raises(UserError, match=r"model.cut=4: from 1 to 3: model.layers.0, model.layers.1"):
-        chosen(cuts, 4, None)
+    assert [resolve_cut(cuts, number, None) for number in (1, 2)] == ["model.layers.0", "model.layers.1"]
+    assert resolve_cut(cuts, None, None) in ("model.layers.0", "model.layers.1")
+    with pytest.raises(UserError, match=r"model.cut=4: must be from 1 to 3: model.layers.0, model.layers.1"):
+        resolve_cut(cuts, 4, None)
 
 
 @pytest.mark.parametrize(

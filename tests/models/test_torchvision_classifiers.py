@@ -8,7 +8,7 @@ from torch import nn
 
 from fedsplit.errors import UserError
 from fedsplit.machine.torchvision_operators import torchvision
-from fedsplit.models.splitting.cuts import Cuts, chosen
+from fedsplit.models.splitting.cuts import Cuts, resolve_cut
 from fedsplit.models.splitting.split import split
 from fedsplit.models.zoo.classifiers import classifier
 from tests.cases import long_but
@@ -85,7 +85,7 @@ def test_classifier_split_at_half_depth_gives_the_outputs_of_the_whole(name: str
     whole = classifier(name=name, num_classes=10, channels=3, image_size=side)
     x = torch.randn(2, 3, side, side)
     cuts = Cuts(whole, x)
-    cut = chosen(cuts, None, None)
+    cut = resolve_cut(cuts, None, None)
     halves = split(whole, cut, x)
     assert 0.15 < cuts[cut].end / len(cuts.nodes) < 0.85
     assert len(halves.crossing) == 1
@@ -115,5 +115,7 @@ def test_classifier_takes_images_of_one_channel_with_outputs_as_large(name: str)
 
 
 def test_unknown_classifier_is_refused_with_close_names() -> None:
-    with pytest.raises(UserError, match=r"model\.name=resnet19: no classifier .* close are .*resnet18"):
+    with pytest.raises(
+        UserError, match=r"model\.name=resnet19: must be a classifier .* similar names are .*resnet18"
+    ):
         classifier(name="resnet19", num_classes=10, channels=3, image_size=32)

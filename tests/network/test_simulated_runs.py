@@ -245,7 +245,7 @@ def test_run_without_a_network_keeps_no_messages_but_reports_its_cost(tiny: Buil
     record = run.run_round(0)
     assert record.simulated_seconds is None
     assert record.cost == record.load / 1e6 * 0.25
-    assert run.ledger.taken(0) == {}
+    assert run.ledger.pop_messages(0) == {}
     assert tiny().run_round(0).cost is None
 
 

@@ -6,11 +6,11 @@ import pytest
 from scipy.stats import kstest, norm
 
 from fedsplit.config.values import Spread, SpreadFromZero, allowed, fits
-from fedsplit.network.network import SimulatedNetwork, drawn
+from fedsplit.network.network import SimulatedNetwork, draw_quantity
 
 
 def drawn_for_many_clients(spread: object, seed: int = 0, what: str = "speed") -> list[float]:
-    return [drawn(spread, seed, what, client) for client in range(2000)]
+    return [draw_quantity(spread, seed, what, client) for client in range(2000)]
 
 
 def test_spread_of_a_number_gives_it_to_every_client() -> None:

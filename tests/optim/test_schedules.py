@@ -79,5 +79,5 @@ def test_warmup_counts_local_steps_through_rounds_as_a_scheduler_that_is_stepped
 
 
 def test_warmup_without_a_step_after_it_is_refused() -> None:
-    with pytest.raises(UserError, match="total=3: above warmup=3"):
+    with pytest.raises(UserError, match="total=3: must be above warmup=3"):
         WarmupLinear(warmup=3, total=3)

@@ -147,12 +147,15 @@ def test_epsilons_of_a_resumed_run_are_those_of_one_that_was_never_stopped(tiny:
     [
         (
             ["algorithm=fed_avg", *GAUSSIAN],
-            "defence=gaussian: changes smashed data, and with FedAvg no client",
+            "defence=gaussian: must be none: it changes smashed data, and with FedAvg no client",
         ),
-        (["algorithm=fed_prox", "defence=nopeek"], "defence=nopeek: changes smashed data, and with FedProx"),
+        (
+            ["algorithm=fed_prox", "defence=nopeek"],
+            "defence=nopeek: must be none: it changes smashed data, and with FedProx",
+        ),
         (
             ["algorithm=heron", "defence=nopeek"],
-            "defence=nopeek: changes gradients, and ZerothOrder takes none",
+            "defence=nopeek: must be none: it changes gradients, and ZerothOrder uses none",
         ),
     ],
 )

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from fedsplit.errors import UserError
-from fedsplit.privacy.clipping import clipped
+from fedsplit.privacy.clipping import clip_samples
 from fedsplit.privacy.defences.gaussian import Gaussian
 from fedsplit.privacy.defences.laplace import Laplace
 from fedsplit.privacy.noise import Noise, Secrets
-from fedsplit.privacy.secret_file import own_secret
+from fedsplit.privacy.secret_file import client_secret
 
 MANY = torch.zeros(200_001, dtype=torch.float64)
 """Zeros so many that a distribution function is within 0.004 of its own (Kolmogorov, 1 in 10^9)."""
@@ -25,13 +25,13 @@ def test_samples_are_clipped_to_the_norm_and_smaller_ones_are_left() -> None:
         torch.randn(64, 3, 5, generator=torch.Generator().manual_seed(0))
         * torch.logspace(-3, 3, 64)[:, None, None]
     )
-    found = clipped(x, 2.0)
+    found = clip_samples(x, 2.0)
     norms = x.flatten(1).norm(dim=1)
     assert float(found.flatten(1).norm(dim=1).max()) <= 2 * (1 + 1e-6)
     assert torch.equal(found[norms < 2], x[norms < 2])
     large = norms > 2
     torch.testing.assert_close(found[large], x[large] * (2 / norms[large])[:, None, None])
-    assert torch.equal(clipped(torch.zeros(2, 3), 1.0), torch.zeros(2, 3))
+    assert torch.equal(clip_samples(torch.zeros(2, 3), 1.0), torch.zeros(2, 3))
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_released_samples_are_clipped_ones_with_noise_of_sigma_times_the_clip(
 ) -> None:
     z = torch.randn(50, 2000, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     arguments = {"delta": 1e-5, "unit": "replace"} if kind is Gaussian else {}
-    added = kind(sigma=0.3, clip=5.0, **arguments).release(z, NOISE) - clipped(z, 5.0)
+    added = kind(sigma=0.3, clip=5.0, **arguments).release(z, NOISE) - clip_samples(z, 5.0)
     assert float(added.std()) == pytest.approx(1.5, rel=0.01)
     assert float(added.mean()) == pytest.approx(0, abs=0.02)
     as_it_is = kind(sigma=0.3, clip=None, **arguments).release(z, NOISE) - z
@@ -97,17 +97,17 @@ def test_noise_of_an_own_secret_is_another_for_a_second_answer_with_other_values
 
 
 def test_secret_of_a_client_is_random_kept_and_readable_by_its_owner_alone(tmp_path: Path) -> None:
-    one, other = own_secret(tmp_path / "one"), own_secret(tmp_path / "other")
+    one, other = client_secret(tmp_path / "one"), client_secret(tmp_path / "other")
     assert len(one) == 32
     assert one != other
     path = tmp_path / "one" / "secret"
     assert path.stat().st_mode & 0o777 == 0o600
-    assert own_secret(tmp_path / "one") == one == path.read_bytes()
+    assert client_secret(tmp_path / "one") == one == path.read_bytes()
     assert [each.name for each in path.parent.iterdir()] == ["secret"]
     path.chmod(0o640)
     with pytest.raises(UserError, match="others may read its file secret: chmod 600"):
-        own_secret(tmp_path / "one")
+        client_secret(tmp_path / "one")
     path.chmod(0o600)
     path.write_bytes(one[:-1])
     with pytest.raises(UserError, match="damaged"):
-        own_secret(tmp_path / "one")
+        client_secret(tmp_path / "one")

@@ -188,7 +188,7 @@ def test_affine_decoder_refuses_the_code_beyond_the_last_of_a_symmetric_range(bi
     """There is one code less than there could be."""
     codec = _codec(bits=bits, granularity="tensor", symmetric=True)
     for code in (2**bits - 2, 2**bits - 1):
-        message = Message.sealed(b"\x80\x3f" + stream([0, code, 1], bits), (3,), torch.float32)
+        message = Message.seal(b"\x80\x3f" + stream([0, code, 1], bits), (3,), torch.float32)
         if code == 2**bits - 2:
             assert codec.decode(message)[1] == 2 ** (bits - 1) - 1
         else:

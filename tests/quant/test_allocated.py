@@ -184,4 +184,4 @@ def test_decoder_refuses_channels_of_more_than_eight_bits() -> None:
     codec = _codec(2.0)
     for bits in range(9, 16):
         with pytest.raises(Corrupt):
-            codec.decode(Message.sealed(bytes([bits]) + bytes(100), (4, 1, 6), torch.float32))
+            codec.decode(Message.seal(bytes([bits]) + bytes(100), (4, 1, 6), torch.float32))

@@ -63,4 +63,4 @@ def test_cast_decoder_refuses_values_that_are_not_finite(value: float, name: str
     cast: Cast = CODECS[name]
     payload = torch.tensor([1.0, value], dtype=cast.dtype).view(torch.uint8).numpy().tobytes()
     with pytest.raises(Corrupt):
-        cast.decode(Message.sealed(payload, (2,), torch.float32))
+        cast.decode(Message.seal(payload, (2,), torch.float32))

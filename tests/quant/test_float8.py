@@ -91,6 +91,6 @@ def test_float8_sqnr_of_gaussian_values_is_above_thirty_decibels() -> None:
 def test_float8_decoder_refuses_codes_of_nan(code: int) -> None:
     payload = b"\x80\x3f" + bytes([0x38, code])
     with pytest.raises(Corrupt):
-        Float8().decode(Message.sealed(payload, (2,), torch.float32))
-    whole = Message.sealed(b"\x80\x3f" + bytes([0x38, 0xB8]), (2,), torch.float32)
+        Float8().decode(Message.seal(payload, (2,), torch.float32))
+    whole = Message.seal(b"\x80\x3f" + bytes([0x38, 0xB8]), (2,), torch.float32)
     assert Float8().decode(whole).tolist() == [1.0, -1.0]

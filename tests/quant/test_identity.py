@@ -40,4 +40,4 @@ def test_identity_decoder_refuses_values_that_are_not_finite(value: float) -> No
     for dtype in DTYPES:
         payload = torch.tensor([1.0, value], dtype=dtype).view(torch.uint8).numpy().tobytes()
         with pytest.raises(Corrupt):
-            Identity().decode(Message.sealed(payload, (2,), dtype))
+            Identity().decode(Message.seal(payload, (2,), dtype))

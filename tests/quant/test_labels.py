@@ -50,7 +50,7 @@ def test_label_decoder_refuses_numbers_of_no_class(classes: int, size: int) -> N
     for number in {classes, (classes + 256**size) // 2, 256**size - 1}:
         payload = b"".join(label.to_bytes(size, "little") for label in (0, number, 1))
         with pytest.raises(Corrupt):
-            Labels(classes).decode(Message.sealed(payload, (3,), torch.int64))
+            Labels(classes).decode(Message.seal(payload, (3,), torch.int64))
 
 
 @pytest.mark.parametrize("classes", [2, 10, *CLASSES])
@@ -69,7 +69,7 @@ def test_label_decoder_refuses_payloads_cut_lengthened_or_with_a_flipped_bit(cla
     altered = [payload[:length] for length in range(len(payload))] + [payload + b"\0"]
     for other in altered:
         with pytest.raises(Corrupt):
-            labels.decode(Message.sealed(other, message.shape, torch.int64))
+            labels.decode(Message.seal(other, message.shape, torch.int64))
     flipped = [
         (int.from_bytes(payload, "little") ^ 1 << bit).to_bytes(len(payload), "little")
         for bit in range(8 * len(payload))
@@ -83,4 +83,4 @@ def test_label_decoder_refuses_payloads_cut_lengthened_or_with_a_flipped_bit(cla
 def test_label_decoder_refuses_a_shape_that_does_not_fit_the_payload(shape: tuple[int, ...]) -> None:
     message = Labels(10).encode(torch.tensor([0, 1, 2]))
     with pytest.raises(Corrupt):
-        Labels(10).decode(Message.sealed(message.payload, shape, torch.int64))
+        Labels(10).decode(Message.seal(message.payload, shape, torch.int64))

@@ -49,7 +49,7 @@ QUANTIZERS: dict[str, Quantizer[Any]] = {
 }
 CODECS: dict[str, Codec] = {"identity": Identity(), **QUANTIZERS}
 
-MESSAGE = Message.sealed(b"payload", (2, 3), torch.float32)
+MESSAGE = Message.seal(b"payload", (2, 3), torch.float32)
 
 
 def _x(rows: int = 4) -> Tensor:
@@ -80,7 +80,7 @@ def _check_decoded_or_refused(codec: Codec, message: Message) -> None:
 
 
 def test_sealed_message_opens_to_its_payload() -> None:
-    assert MESSAGE.opened() == b"payload"
+    assert MESSAGE.verified_payload() == b"payload"
 
 
 @pytest.mark.parametrize(
@@ -101,11 +101,11 @@ def test_sealed_message_opens_to_its_payload() -> None:
 )
 def test_sealed_message_is_refused_after_a_change_of_any_field(change: dict[str, Any]) -> None:
     with pytest.raises(Corrupt, match="altered"):
-        replace(MESSAGE, **change).opened()
+        replace(MESSAGE, **change).verified_payload()
 
 
 def test_checksums_differ_for_shapes_of_the_same_digits() -> None:
-    sealed = {Message.sealed(b"", shape, torch.float32).checksum for shape in ((12,), (1, 2), (2, 1), (21,))}
+    sealed = {Message.seal(b"", shape, torch.float32).checksum for shape in ((12,), (1, 2), (2, 1), (21,))}
     assert len(sealed) == 4
 
 
@@ -153,7 +153,7 @@ def test_arbitrary_bytes_with_a_matching_checksum_are_refused_or_decoded_to_fini
     dtype = data.draw(st.sampled_from(DTYPES))
     size = len(CODECS[name].encode(_x().to(dtype)).payload)
     payload = data.draw(st.one_of(st.binary(min_size=size, max_size=size), st.binary(max_size=60)))
-    _check_decoded_or_refused(CODECS[name], Message.sealed(payload, (4, 3), dtype))
+    _check_decoded_or_refused(CODECS[name], Message.seal(payload, (4, 3), dtype))
 
 
 SHAPES = st.lists(st.integers(0, 7), max_size=5).map(tuple)
@@ -176,7 +176,7 @@ def test_other_shape_or_type_with_a_matching_checksum_is_refused_or_decoded_as_d
 def test_quantizers_refuse_messages_of_types_that_are_not_floating_point(
     name: str, dtype: torch.dtype
 ) -> None:
-    for message in (QUANTIZERS[name].encode(_x()), Message.sealed(b"", (0, 3), torch.float32)):
+    for message in (QUANTIZERS[name].encode(_x()), Message.seal(b"", (0, 3), torch.float32)):
         with pytest.raises(Corrupt):
             QUANTIZERS[name].decode(_resealed(message, dtype=dtype))
 
@@ -186,7 +186,7 @@ def test_payload_for_an_empty_tensor_is_refused_unless_empty(name: str) -> None:
     for shape in ((0,), (0, 3), (2, 0, 3)):
         for payload in (b"\0", b"\1", bytes(40)):
             with pytest.raises(Corrupt):
-                CODECS[name].decode(Message.sealed(payload, shape, torch.float32))
+                CODECS[name].decode(Message.seal(payload, shape, torch.float32))
 
 
 @pytest.mark.parametrize("name", CODECS)
@@ -194,7 +194,7 @@ def test_codec_refuses_shapes_that_no_tensor_can_have(name: str) -> None:
     for shape in ((-1,), (-4, 3), (-4, -3), (4, -1, -3), (0, -3), (0, 2**70)):
         for payload in (CODECS[name].encode(_x()).payload, b""):
             with pytest.raises(Corrupt):
-                CODECS[name].decode(Message.sealed(payload, shape, torch.float32))
+                CODECS[name].decode(Message.seal(payload, shape, torch.float32))
 
 
 @pytest.mark.cover(1)
@@ -207,7 +207,7 @@ def test_codec_refuses_huge_shapes_of_short_payloads_before_allocating_memory(
     begun = perf_counter()
     for payload in (b"", b"\1", CODECS[name].encode(_x()).payload):
         with pytest.raises(Corrupt):
-            CODECS[name].decode(Message.sealed(payload, shape, torch.float32))
+            CODECS[name].decode(Message.seal(payload, shape, torch.float32))
     assert perf_counter() - begun < 1
 
 
@@ -223,4 +223,4 @@ def test_decoded_values_near_the_limits_of_a_16_bit_type_stay_finite(name: str) 
 def _resealed(message: Message, **changes: Any) -> Message:
     """Another message with a checksum that fits it."""
     other = replace(message, **changes)
-    return Message.sealed(other.payload, other.shape, other.dtype)
+    return Message.seal(other.payload, other.shape, other.dtype)

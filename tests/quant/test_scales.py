@@ -14,7 +14,7 @@ from fedsplit.quant.scales import (
     ScaleType,
     nearest,
     pack_values,
-    rounded_up,
+    round_up,
     scale_bytes,
     unpack_scales,
     unpack_values,
@@ -30,13 +30,13 @@ within = st.lists(
 
 @given(scales=positive)
 def test_scale_is_rounded_up_to_the_next_bfloat16(scales: list[float]) -> None:
-    rounded = rounded_up(torch.tensor(scales), "bfloat16")
+    rounded = round_up(torch.tensor(scales), "bfloat16")
     assert rounded.tolist() == bfloat16(np.array(scales), up=True).tolist()
 
 
 @given(scales=positive)
 def test_scale_of_type_float32_is_not_rounded(scales: list[float]) -> None:
-    assert rounded_up(torch.tensor(scales), "float32").tolist() == torch.tensor(scales).tolist()
+    assert round_up(torch.tensor(scales), "float32").tolist() == torch.tensor(scales).tolist()
 
 
 @pytest.mark.parametrize("scale_type", SCALE_TYPES)
@@ -44,7 +44,7 @@ def test_scale_of_type_float32_is_not_rounded(scales: list[float]) -> None:
 def test_scale_is_clamped_to_where_it_and_its_inverse_are_finite(
     scale: float, expected: float, scale_type: ScaleType
 ) -> None:
-    rounded = rounded_up(torch.tensor([scale]), scale_type)
+    rounded = round_up(torch.tensor([scale]), scale_type)
     assert float(rounded) == pytest.approx(expected, rel=2**-7)
     assert torch.isfinite(rounded).all()
     assert torch.isfinite(1 / rounded).all()
@@ -76,7 +76,7 @@ def test_rounded_values_and_scales_are_unpacked_exactly_as_packed(
     assert len(payload) == len(values) * scale_bytes(scale_type)
     assert floats_in(payload, scale_type).tolist() == rounded.tolist()
     assert torch.equal(unpack_values(payload, scale_type), rounded)
-    scales = rounded_up(rounded.abs(), scale_type)
+    scales = round_up(rounded.abs(), scale_type)
     assert torch.equal(unpack_scales(pack_values(scales, scale_type), scale_type), scales)
 
 

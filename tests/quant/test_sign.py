@@ -101,4 +101,4 @@ def test_sign_error_in_16_bit_types_is_within_the_bound(dtype: torch.dtype) -> N
 def test_sign_decoder_refuses_magnitudes_that_are_negative_or_not_finite(value: float) -> None:
     payload = torch.tensor([value]).numpy().tobytes()[2:] + b"\1"
     with pytest.raises(Corrupt):
-        Sign(granularity="tensor").decode(Message.sealed(payload, (3,), torch.float32))
+        Sign(granularity="tensor").decode(Message.seal(payload, (3,), torch.float32))

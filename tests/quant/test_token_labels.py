@@ -98,4 +98,4 @@ def test_labels_that_no_batch_has_are_not_sent(labels: list[list[int]]) -> None:
 )
 def test_messages_of_no_labels_are_refused(payload: bytes, shape: tuple[int, ...]) -> None:
     with pytest.raises(Corrupt):
-        codec(9, 8).decode(Message.sealed(payload, shape, torch.int64))
+        codec(9, 8).decode(Message.seal(payload, shape, torch.int64))

@@ -83,7 +83,7 @@ def test_topk_error_of_magnitudes_that_differ_only_in_float64_is_within_the_boun
 
 def _message(values: list[float], places: list[int], bits: int, shape: Shape) -> Message:
     sent = b"".join(torch.tensor([value]).numpy().tobytes()[2:] for value in values)
-    return Message.sealed(sent + stream(places, bits), shape, torch.float32)
+    return Message.seal(sent + stream(places, bits), shape, torch.float32)
 
 
 def test_topk_decoder_puts_values_at_the_places_of_the_payload() -> None:

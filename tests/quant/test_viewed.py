@@ -60,11 +60,11 @@ def test_viewed_decoder_refuses_shapes_that_hold_no_such_samples(name: str) -> N
     for shape in ((), (6,), (360,), (6, 59), (6, 61), (6, 30), (12, 30), (6, 1, 59)):
         for payload in (codec.encode(_x()).payload, b"", bytes(10)):
             with pytest.raises(Corrupt):
-                codec.decode(Message.sealed(payload, shape, torch.float32))
+                codec.decode(Message.seal(payload, shape, torch.float32))
 
 
 def test_viewed_decoder_refuses_a_shape_without_dimensions() -> None:
     codec: Viewed[Any] = Viewed(affine(bits=8, granularity="tensor", symmetric=True), (1, 1))
     payload = codec.encode(torch.ones(1, 1)).payload
     with pytest.raises(Corrupt):
-        codec.decode(Message.sealed(payload, (), torch.float32))
+        codec.decode(Message.seal(payload, (), torch.float32))

@@ -213,7 +213,7 @@ def test_downlink_sends_a_difference_to_clients_of_the_last_round_and_whole_weig
             shared = t > 0 and client in history[t - 1]
             assert payload(deliveries[client]) == (difference if shared else whole), (t, client)
             sent = deliveries[client]
-            meant = {n: each.meant for n, each in zip(sent.weights, sent.coded, strict=True)}
+            meant = {n: each.original for n, each in zip(sent.weights, sent.coded, strict=True)}
             assert same(meant, weights) is not shared
         assert {c for c in range(3) if link.held(c) is not None} >= set(clients)
 
@@ -267,8 +267,10 @@ def test_delivered_tensors_and_sizes_are_those_of_packed_messages() -> None:
     second = link.share(random_weights(1), [0], 1, seed=0)[0]
     for delivery, codec, small in ((first, INT8, EXACT), (second, INT4, Float16())):
         for each in delivery.coded:
-            chosen = codec if each.meant.ndim > 1 else small if each.meant.is_floating_point() else EXACT
-            message = chosen.encode(each.meant)
+            chosen = (
+                codec if each.original.ndim > 1 else small if each.original.is_floating_point() else EXACT
+            )
+            message = chosen.encode(each.original)
             assert torch.equal(chosen.decode(message), each.arrived.decoded)
             assert len(message.payload) == each.arrived.size
 

@@ -38,7 +38,7 @@ def _dense() -> Tensor:
 
 
 def _message(payload: bytes, shape: tuple[int, ...] = SHAPE) -> Message:
-    return Message.sealed(payload, shape, torch.float32)
+    return Message.seal(payload, shape, torch.float32)
 
 
 def _check_refused(codec: Zstd[Any], payload: bytes, shape: tuple[int, ...] = SHAPE) -> None:

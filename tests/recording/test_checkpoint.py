@@ -348,10 +348,10 @@ def test_copies_of_checkpoints_are_neither_counted_nor_loaded_nor_removed(folder
         loaded = load_latest(folder)
         assert loaded is not None
         assert loaded.rounds == rounds
-    assert checkpoint.kept(folder) == [12, 13]
+    assert checkpoint.kept_rounds(folder) == [12, 13]
     assert _names(folder) == copies | {"round-000012", "round-000013"}
     checkpoint.replace(folder, Checkpoint(14, _state(14)), needed=13, durable=False)
-    assert checkpoint.kept(folder) == [13, 14]
+    assert checkpoint.kept_rounds(folder) == [13, 14]
     checkpoint.clear(folder)
     assert _names(folder) == copies
     assert load_latest(folder) is None

@@ -131,7 +131,7 @@ def test_broadcast_counts_once_in_the_load_and_once_for_each_client_in_what_it_t
     ledger.add(1, "down", "cut_gradient", 12, clients=[4, 2, 7], step=3, broadcast=True)
     ledger.add(1, "down", "cut_gradient", 5, clients=[1], step=3, broadcast=True)
     assert (ledger.load, ledger.copies(1), ledger.copies(0)) == (17, 24, 0)
-    assert ledger.taken(1) == {
+    assert ledger.pop_messages(1) == {
         (c, "down", "cut_gradient", 3): n for c, n in ((4, 12), (2, 12), (7, 12), (1, 5))
     }
     other.load_state(json.loads(json.dumps(ledger.state())))
@@ -147,21 +147,21 @@ def test_ledger_keeps_messages_by_client_and_step_until_they_are_taken() -> None
     ledger.add(1, "down", "client_weights", 10, clients=[2])
     ledger.add(1, "down", "client_weights", 5, clients=[2])  # a second tensor
     ledger.add(2, "up", "labels", 1, clients=[0])
-    assert list(ledger.taken(1).items()) == [
+    assert list(ledger.pop_messages(1).items()) == [
         ((4, "up", "smashed", 3), 6),
         ((2, "up", "smashed", 3), 6),
         ((2, "down", "client_weights", 0), 15),
     ]
-    assert ledger.taken(1) == {}
+    assert ledger.pop_messages(1) == {}
     ledger.abandon(2)
-    assert ledger.taken(2) == {}
+    assert ledger.pop_messages(2) == {}
     assert ledger.load == 27
 
 
 def test_ledger_keeps_messages_only_where_they_are_asked_for() -> None:
     ledger = Ledger()
     ledger.add(1, "up", "smashed", 12, clients=[4, 2], step=3)
-    assert ledger.taken(1) == {}
+    assert ledger.pop_messages(1) == {}
     assert ledger.load == 12
 
 

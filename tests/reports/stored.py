@@ -10,7 +10,7 @@ from zlib import crc32
 import numpy as np
 
 from fedsplit.recording.config_file import FORMAT
-from fedsplit.reports.labels import labelled
+from fedsplit.reports.labels import label_runs
 from fedsplit.reports.runs import Run, read_run
 
 CLASSES = {
@@ -93,7 +93,7 @@ def make_run(
 
 def load_runs(paths: Sequence[Path]) -> list[Run]:
     """The runs in these directories, labelled so that they can be told apart."""
-    return labelled([read_run(path) for path in paths])
+    return label_runs([read_run(path) for path in paths])
 
 
 def table(path: Path) -> dict[str, np.ndarray]:

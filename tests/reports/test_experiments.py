@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from fedsplit.config.choices import CONFIGS
-from fedsplit.config.compose import composed, composing, plain
+from fedsplit.config.compose import compose_config, composing, plain
 from fedsplit.recording.config_file import write_config
 from fedsplit.reports.drawing import StoredRuns, draw
 from fedsplit.reports.experiments import FigureRequest, experiments_in
@@ -32,7 +32,7 @@ def _is_first_of_its_figure(experiment: FigureRequest) -> bool:
 def configuration(*overrides: str) -> str:
     """A run's configuration with these choices, as JSON."""
     with composing():
-        config = composed(overrides)
+        config = compose_config(overrides)
     chosen = {k: v for k, v in config.hydra.runtime.choices.items() if not k.startswith("hydra/")}
     return json.dumps(plain(config) | {"choices": chosen})
 
@@ -69,7 +69,7 @@ def test_every_listed_experiment_finds_its_runs_and_is_drawn(
     monkeypatch.chdir(tmp_path)
     notes = Notes()
     stored_runs = StoredRuns(notes)
-    runs = stored_runs.selected(experiment)
+    runs = stored_runs.select_runs(experiment)
     stored_runs.tell_missing()
     assert notes.texts == []
     assert {run.path.resolve() for run in runs} == set(paths)
@@ -110,7 +110,7 @@ def test_experiments_name_runs_that_are_missing_damaged_or_not_fit(
     notes = Notes()
     stored_runs = StoredRuns(notes)
     mine, typo, gone = experiments_in(Path("exp.yaml"))
-    assert {str(run.path) for run in stored_runs.selected(mine)} == {"saves/repeat", "saves/b"}
+    assert {str(run.path) for run in stored_runs.select_runs(mine)} == {"saves/repeat", "saves/b"}
     stored_runs.tell_missing()
     damaged, repeat, unfinished, unfit, missing = notes.texts
     assert damaged.startswith("not drawn: run=saves/c: its config.yaml is damaged")
@@ -118,12 +118,12 @@ def test_experiments_name_runs_that_are_missing_damaged_or_not_fit(
     assert unfinished == "saves/b: drawn as far as it went, it has not ended"
     assert missing == "missing for mine: python main.py algorithm=fsl_sage seed=2"
     assert unfit.startswith("mine: not drawn, as 1 more: run=saves/d: has no gradient_error in metrics.csv")
-    assert stored_runs.selected(typo) == []
+    assert stored_runs.select_runs(typo) == []
     assert notes.texts[-1:] == [
         "typo: not drawn, it has no run (none has the key algorithm.align_intervall); "
         "they come from: python main.py algorithm.align_intervall=5"
     ]
-    assert stored_runs.selected(gone) == []
+    assert stored_runs.select_runs(gone) == []
     assert (
         notes.texts[-1]
         == "gone: not drawn, it has no run; they come from: python main.py -m algorithm=cse_fsl seed=0,1"

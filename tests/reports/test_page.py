@@ -9,7 +9,7 @@ from urllib.parse import unquote
 import pytest
 
 from fedsplit.reports.figures.figure_type import Drawn
-from fedsplit.reports.figures.style import blank_figure, encoded
+from fedsplit.reports.figures.style import blank_figure, encode_figure
 from fedsplit.reports.page import numbers, page
 from fedsplit.reports.runs import Run
 from fedsplit.reports.tables.table import Table, TableRequest, table_of
@@ -42,7 +42,7 @@ class Seen(HTMLParser):
 def image(format: str) -> bytes:
     figure = blank_figure(3.5, 2.4)
     figure.add_subplot().plot([1, 2], [3, 4])
-    return encoded(figure, format)
+    return encode_figure(figure, format)
 
 
 def drawn(runs: Sequence[Run], name: str = "mine", formats: tuple[str, ...] = ("png", "svg")) -> Drawn:

@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 
 from fedsplit.config.compose import composing
-from fedsplit.config.overrides import spelled_out
+from fedsplit.config.overrides import spell_out
 from fedsplit.errors import UserError
 from fedsplit.sweeps.grid import jobs
 
@@ -65,7 +65,7 @@ def test_sweep_over_a_glob_takes_the_choices_that_match() -> None:
 
 
 def test_sweep_over_a_glob_of_codecs_takes_the_choices_that_match() -> None:
-    asked = spelled_out("quant.smashed=glob(int8_*)")
+    asked = spell_out("quant.smashed=glob(int8_*)")
     expected = [[f"codec@quant.smashed=int8_{each}"] for each in ("block", "channel", "token")]
     assert expanded(*asked) == expected
 

@@ -7,7 +7,7 @@ import pytest
 
 from fedsplit.errors import UserError
 from fedsplit.sweeps.record import Job, differing, fingerprint, newest, read, write
-from fedsplit.sweeps.status import alone, at_work
+from fedsplit.sweeps.status import lock_job, lock_sweep
 from tests.conftest import Configure
 
 
@@ -51,13 +51,17 @@ def test_damaged_record_of_a_sweep_is_refused(tmp_path: Path) -> None:
 
 
 def test_sweep_does_not_begin_where_another_or_its_jobs_are_at_work(tmp_path: Path) -> None:
-    with alone(tmp_path), pytest.raises(UserError, match="a sweep is at work there"), alone(tmp_path):
-        pass
     with (
-        at_work(tmp_path / ".jobs"),
-        pytest.raises(UserError, match="jobs of an earlier sweep are still at work"),
-        alone(tmp_path, patience_s=0.0),
+        lock_sweep(tmp_path),
+        pytest.raises(UserError, match="a sweep is at work there"),
+        lock_sweep(tmp_path),
     ):
         pass
-    with alone(tmp_path), at_work(tmp_path / ".jobs"):
+    with (
+        lock_job(tmp_path / ".jobs"),
+        pytest.raises(UserError, match="jobs of an earlier sweep are still at work"),
+        lock_sweep(tmp_path, patience_s=0.0),
+    ):
+        pass
+    with lock_sweep(tmp_path), lock_job(tmp_path / ".jobs"):
         pass

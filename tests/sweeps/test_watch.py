@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 from fedsplit.sweeps.record import Job
-from fedsplit.sweeps.status import STATUSES, Progress, Status, progress_of, tell
-from fedsplit.sweeps.watch import JobRow, Watch, narrow, that_fit
+from fedsplit.sweeps.status import STATUSES, Progress, Status, progress_of, write_status
+from fedsplit.sweeps.watch import JobRow, Watch, narrow, rows_that_fit
 
 METRICS = "round,test_accuracy,load,seconds.clients,seconds.server\n"
 
@@ -35,7 +35,7 @@ def test_watch_shows_each_job_as_far_as_its_run_is(
     watch = Watch(tmp_path, jobs, [9] * 5, [None] * 5, skipped={0}, live=False)
     with watch.watching():
         for number, status in ((1, Status("done")), (2, Status("running")), (3, Status("failed", "no luck"))):
-            tell(tmp_path / STATUSES, number, status)
+            write_status(tmp_path / STATUSES, number, status)
     states = [(each.state, each.remark) for each in watch.rows]
     assert states[:3] == [
         ("skipped", str(tmp_path / "0")),
@@ -66,15 +66,15 @@ def test_watch_shows_a_job_without_a_result_as_failed(tmp_path: Path) -> None:
     (tmp_path / STATUSES).mkdir()
     watch = Watch(tmp_path, [Job(0, "0", [], "0")], [9], [None], skipped=set(), live=False)
     with watch.watching():
-        tell(tmp_path / STATUSES, 0, Status("done"))
+        write_status(tmp_path / STATUSES, 0, Status("done"))
     assert [(each.state, each.remark) for each in watch.rows] == [("failed", "it left no results.json")]
 
 
 def test_table_of_jobs_shows_running_and_failed_ones_first_where_not_all_fit() -> None:
     states = ("done", "failed", "done", "running", "waiting", "skipped")
     rows = [row(number, state) for number, state in enumerate(states)]
-    assert [each.number for each in that_fit(rows, 3)] == [1, 3, 4]
-    assert that_fit(rows, 10) == rows
+    assert [each.number for each in rows_that_fit(rows, 3)] == [1, 3, 4]
+    assert rows_that_fit(rows, 10) == rows
 
 
 def test_progress_of_a_run_has_its_last_accuracy_and_the_bytes_and_seconds_of_all_rounds(

@@ -153,7 +153,7 @@ def test_model_of_a_folder_brings_its_tokenizer_and_its_run_generates(
 
 
 def test_data_without_contexts_is_refused_in_one_line(configured: Configure, tmp_path: Path) -> None:
-    told = "continues texts: it needs a dataset with contexts, such as e2e_nlg"
+    told = "needs a dataset with contexts that can be continued, such as e2e_nlg"
     with pytest.raises(UserError, match=f"generation=greedy: {told}"):
         Experiment(configured(*TINY, "generation=greedy"))
     run_at(tmp_path / "run", configured(*TINY, "rounds=1", "algorithm=fed_avg"))

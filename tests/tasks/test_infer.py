@@ -57,7 +57,7 @@ def test_inference_requests_are_answered_as_by_the_same_halves_in_one_process(
             x, y = batches[number]
             smashed = deployed.run_quantized(x)
             with torch.inference_mode():
-                logits = subject.server.eval()(compute_format(smashed.decoded()))
+                logits = subject.server.eval()(compute_format(smashed.decode()))
             assert row["logits_crc32"] == f"{zlib.crc32(logits.contiguous().numpy().tobytes()):08x}"
             assert int(row["bytes.up"]) == codes.largest(smashed.values.shape, smashed.values.dtype)
             assert int(row["bytes.down"]) == 25 * 10 * 4
@@ -95,10 +95,16 @@ def test_inference_of_a_trained_run_takes_its_model_and_settings(
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
-        (["run={tmp}/none"], "run={tmp}/none: no such directory; give the directory of a run"),
-        (["run={tmp}"], "run={tmp}: not the directory of a run: it holds no config.yaml"),
-        (["precision=int8", "task.calibration_batches=99"], "task.calibration_batches=99: at most 4 with"),
-        (["task.devices=2"], "task.devices=2: is for devices that dial in: transport=grpc"),
+        (["run={tmp}/none"], "run={tmp}/none: must be the directory of a run: there is no such directory"),
+        (["run={tmp}"], "run={tmp}: must be the directory of a run: it holds no config.yaml"),
+        (
+            ["precision=int8", "task.calibration_batches=99"],
+            "task.calibration_batches=99: must be at most 4 with",
+        ),
+        (
+            ["task.devices=2"],
+            "task.devices=2: must be null without transport=grpc: it counts devices that dial in",
+        ),
         (["model.cut=99"], "model.cut=99: "),
     ],
 )
@@ -115,14 +121,17 @@ def test_inference_that_cannot_be_is_refused_before_anything_is_written(
 MISTAKES = [
     (["task=infer", "precision=int3"], "precision=int3: must be one of bf16, dynamic_int8, "),
     (["task=infer", "precision=fp32,tf32"], "precision=tf32: must be one of bf16, dynamic_int8, "),
-    (["task=infer", "precision=int8,int8"], "precision=['int8', 'int8']: at least one, and each once"),
-    (["task=infer", "precision=[]"], "precision=[]: at least one, and each once"),
+    (
+        ["task=infer", "precision=int8,int8"],
+        "precision=['int8', 'int8']: must hold at least one, and each only once",
+    ),
+    (["task=infer", "precision=[]"], "precision=[]: must hold at least one, and each only once"),
     (["precision=fp32,bf16"], "precision=['fp32', 'bf16']: must be one of fp32, tf32, bf16"),
     (
         ["task=infer", "run={tmp}", "model=resnet18"],
         "model=resnet18: is that of the run; beside this task ",
     ),
-    (["run={tmp}"], "run={tmp}: not the directory of a run: it holds no config.yaml"),
+    (["run={tmp}"], "run={tmp}: must be the directory of a run: it holds no config.yaml"),
     (["task=infer", "task.requests=0"], "task.requests=0: must be a whole number greater than 0"),
     (
         ["task=infer", "task.backend=tflite"],

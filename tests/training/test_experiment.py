@@ -265,7 +265,7 @@ def test_resume_with_fewer_rounds_than_were_run_is_refused(tiny: Build) -> None:
     run = tiny("rounds=2")
     for t in range(2):
         run.records.append(run.run_round(t))
-    with pytest.raises(UserError, match=r"rounds=1: at least the 2 rounds that were run"):
+    with pytest.raises(UserError, match=r"rounds=1: must be at least 2, the rounds that were run"):
         tiny("rounds=1").restore(run.checkpoint())
 
 

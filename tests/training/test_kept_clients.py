@@ -91,7 +91,9 @@ def test_checkpoints_write_only_clients_that_took_part(tiny: Build, tmp_path: Pa
 
 
 def test_fewer_kept_clients_than_take_part_in_a_round_are_refused(tiny: Build) -> None:
-    with pytest.raises(UserError, match=r"^auxiliary.keep_clients=2: at least the 3 clients of a round"):
+    with pytest.raises(
+        UserError, match=r"^auxiliary.keep_clients=2: must be at least 3, the clients of a round"
+    ):
         tiny("auxiliary.keep_clients=2")
     tiny("auxiliary.keep_clients=2", "algorithm=cse_fsl")  # which keeps none
 

@@ -212,7 +212,7 @@ def test_run_started_from_another_model_or_missing_or_damaged_files_is_refused(
         UserError, match=r"trained another model: conv1.bias is of shape \(8,\) there, of shape \(32,\) here"
     ):
         Experiment(tiny("model=eurosat_cnn", "dataset.image_size=64").config, start)
-    with pytest.raises(UserError, match="run=nowhere: no such directory"):
+    with pytest.raises(UserError, match="run=nowhere: must be the directory of a run"):
         TrainedStart.of("nowhere")
     (tmp_path / "first/model/server.safetensors").unlink()
     with pytest.raises(UserError, match="holds no trained model, model/server"):
@@ -249,7 +249,7 @@ def test_run_started_from_another_is_resumed_without_the_other(
         (["qat=true", "cuda_graphs=true"], "cuda_graphs=True: must be false with qat=true"),
         (["weight_bits=3"], "weight_bits=3: must be one of 16, 8, 4, 2, 1 or null"),
         (["weight_bits=true"], "weight_bits=True: must be one of 16, 8, 4, 2, 1 or null"),
-        (["run=saves/x", "task=cuts"], "run=saves/x: goes with task="),
+        (["run=saves/x", "task=cuts"], "run=saves/x: must be null: only task="),
         (["qat=int8"], "qat=int8: must be true or false"),
     ],
 )

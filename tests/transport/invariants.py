@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fedsplit.building.run import build_clients, carried_run, run_of_member
-from fedsplit.config.choices import CONFIGS, own_choices
-from fedsplit.config.compose import composed, composing, plain, run_config
+from fedsplit.config.choices import CONFIGS, user_choices
+from fedsplit.config.compose import compose_config, composing, plain, run_config
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.parties.messages import Part
 from fedsplit.quant.coded import Coded
@@ -34,7 +34,7 @@ from fedsplit.transport.grpc.client.worker import Worker
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol import plan as plans_module
 from fedsplit.transport.grpc.protocol.expectations import PARTS, Expectations
-from fedsplit.transport.grpc.protocol.frames import VERSION, Assembler, Parcel, decoded
+from fedsplit.transport.grpc.protocol.frames import VERSION, Assembler, Parcel, decode_tensors
 from fedsplit.transport.grpc.protocol.packing import pack, pack_weights
 from fedsplit.transport.grpc.protocol.plan import choices_and_settings, configuration
 from fedsplit.transport.grpc.server.hub import Hub
@@ -78,10 +78,10 @@ class World:
     def __init__(self, quant: str, folder: Path) -> None:
         self.folder = folder
         tiny = [each for each in TINY if quant != "texts" or not each.startswith("dataset.")]
-        with own_choices(padded_texts.choices(folder / "choices")):
+        with user_choices(padded_texts.choices(folder / "choices")):
             with composing():
                 overrides = [*tiny, "engine=sequential", *QUANTS[quant]]
-                config = run_config(composed(overrides))
+                config = run_config(compose_config(overrides))
             self.run = carried_run(build_clients(config), Ledger())
         self.expectations = Expectations(self.run)
         self.lossless = self.run.quantization.weights.lossless
@@ -442,7 +442,7 @@ def _decodes_within_bounds(world: World, up: bool, whole: Parcel[Any]) -> None:
     values = sum(prod(each.shape) for each in expected)
     with Counted() as counted, peak() as taken:
         with suppress(Corrupt):
-            decoded(whole, expected)
+            decode_tensors(whole, expected)
         grown = taken()
     payload = max((len(each) for each in whole.payloads), default=0)
     assert grown <= 2 * whole.size + payload + PLAIN, (grown, whole.size)
@@ -455,14 +455,16 @@ def _decodes_within_bounds(world: World, up: bool, whole: Parcel[Any]) -> None:
 @lru_cache
 def _composed(overrides: tuple[str, ...]) -> Any:
     with composing():
-        return composed(list(overrides))
+        return compose_config(list(overrides))
 
 
 @contextmanager
 def composed_once() -> Iterator[None]:
     """What choices compose to is remembered: Hydra takes half a second for it."""
     with (
-        mock.patch.object(plans_module, "composed", lambda overrides: deepcopy(_composed(tuple(overrides)))),
+        mock.patch.object(
+            plans_module, "compose_config", lambda overrides: deepcopy(_composed(tuple(overrides)))
+        ),
         mock.patch.object(plans_module, "composing", mock.MagicMock()),
     ):
         yield
@@ -559,7 +561,7 @@ def _either_way(draw: st.DrawFn, world: World) -> tuple[bool, list[Any]]:
 @lru_cache
 def _honest_plan(*overrides: str) -> pb.Plan:
     with composing():
-        return choices_and_settings(run_config(composed(list(overrides))))
+        return choices_and_settings(run_config(compose_config(list(overrides))))
 
 
 _HONEST = (

@@ -332,7 +332,7 @@ def _damaged_payload(draw: st.DrawFn, parcels: list[Parcel[Any]]) -> list[Parcel
             payload += bytes(at)
     if draw(st.booleans()):  # as a sender would that means it
         dtype = {pb.FLOAT32: torch.float32, pb.INT64: torch.int64}.get(tensor.data_type, torch.float32)
-        tensor.checksum = Message.sealed(bytes(payload), tuple(tensor.shape), dtype).checksum
+        tensor.checksum = Message.seal(bytes(payload), tuple(tensor.shape), dtype).checksum
         tensor.size = len(payload)
     payloads[which] = bytes(payload)
     return [*parcels[:place], Parcel(head, payloads), *parcels[place + 1 :]]

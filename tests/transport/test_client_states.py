@@ -108,7 +108,7 @@ def test_client_neither_counts_nor_removes_copies_of_its_states(worker: Callable
         shutil.copytree(one.folder / "round-000002", one.folder / name)
     assert one.states() == [2]
     assert asked(one, keep=pb.Keep(rounds=3, needed=3, durable=False)) == ""
-    assert one.states() == checkpoint.kept(one.folder) == [3]
+    assert one.states() == checkpoint.kept_rounds(one.folder) == [3]
     assert sorted(path.name for path in one.folder.iterdir()) == sorted([*copies, "round-000003"])
 
 

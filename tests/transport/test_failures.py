@@ -207,7 +207,7 @@ def test_server_that_is_stopped_in_a_round_ends_with_the_same_bits_when_resumed(
     while number == signal.SIGKILL and started_by(log) and time.monotonic() < end:
         time.sleep(0.01)
     assert started_by(log) == []
-    assert checkpoint.kept(directory / "checkpoint") == kept
+    assert checkpoint.kept_rounds(directory / "checkpoint") == kept
     assert Command([f"resume={directory}"], log).wait(LONG) == 0
     clients.end()
     assert started_by(log) == []

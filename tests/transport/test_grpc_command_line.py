@@ -48,7 +48,7 @@ MISTAKES = [
         (*WAITS, "transport.listen=192.0.2.1:0", "transport.tls={certs}/server"),
         "transport.listen=192.0.2.1:0: cannot be listened at (Cannot assign requested address)",
     ),
-    ((*RUN, "transport.min_clients=4"), "transport.min_clients=4: at most the 3 clients"),
+    ((*RUN, "transport.min_clients=4"), "transport.min_clients=4: must be at most 3, the number of clients"),
     ((*RUN, "transport.min_clients=0"), "transport.min_clients=0: must be a whole number greater"),
     ((*RUN, "transport.round_deadline_s=-1"), "transport.round_deadline_s=-1: must be a number greater than"),
     (
@@ -58,8 +58,8 @@ MISTAKES = [
     ((*RUN, "engine=vectorized"), "engine=vectorized: must be auto or sequential: each client has a process"),
     ((*RUN, "transport.port=3"), "transport.port=3: no such key; known: spawn, listen, server, tls, min_cl"),
     (("transport=quic",), "transport=quic: no such choice; allowed: grpc, local"),
-    (("task=client",), "transport.server=null: a client needs the server's address and port"),
-    (JOIN, "client.id=null: needed where no certificate says it: a whole number from 0"),
+    (("task=client",), "transport.server=null: must be the server's address and port, for a client"),
+    (JOIN, "client.id=null: must be a whole number from 0 where no certificate says it"),
     ((*JOIN, "client.id=-1"), "client.id=-1: must be a whole number, 0 or greater"),
     (("task=client", "client.id=0", "transport=local"), "transport=local: must be grpc for a client"),
     ((*JOIN, "client.id=0", "dataset=cifar10"), "dataset=cifar10: is the server's to say"),
@@ -89,7 +89,7 @@ MISTAKES = [
         ("task=client", "transport.server=192.0.2.1:50051", "client.id=0"),
         "transport.server=192.0.2.1:50051: beyond loopback needs transport.tls=",
     ),
-    (("-m", *JOIN, "client.id=0,1"), "task=client: leaves no run behind that a sweep could collect"),
+    (("-m", *JOIN, "client.id=0,1"), "task=client: must not be swept: it leaves no run behind"),
 ]
 
 

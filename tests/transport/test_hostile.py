@@ -15,7 +15,7 @@ from fedsplit.data.batches import batch_slices
 from fedsplit.quant.message import Corrupt, Message
 from fedsplit.transport.grpc.client.client import TrainingClient
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
-from fedsplit.transport.grpc.protocol.frames import OPTIONS, VERSION, Parcel, announced
+from fedsplit.transport.grpc.protocol.frames import OPTIONS, VERSION, Parcel, announcement
 from fedsplit.transport.grpc.server.listening import start
 from fedsplit.transport.grpc.server.meeting import Link, Refused
 from fedsplit.transport.grpc.server.server import Federation
@@ -252,8 +252,8 @@ def test_client_refuses_seeds_and_scalars_that_no_server_sends(
     """At a step whose seeds it has not answered."""
     packed = []
     for name, each in tensors.items():
-        message = Message.sealed(each.numpy().tobytes(), tuple(each.shape), each.dtype)
-        packed.append((announced(name, pb.EXACT, message), message.payload))
+        message = Message.seal(each.numpy().tobytes(), tuple(each.shape), each.dtype)
+        packed.append((announcement(name, pb.EXACT, message), message.payload))
     head = pb.FromServer(identity=pb.Identity(step=4), move=pb.Move(), tensors=[each for each, _ in packed])
     worker, verb = worlds["seeds"].worker(), Parcel(head, [payload for _, payload in packed])
     worker.run.engine.enter([CLIENT])

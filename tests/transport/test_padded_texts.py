@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from fedsplit.algorithms.round_load import Population, RoundLoad
 from fedsplit.building.process import prepare_process
-from fedsplit.config.choices import own_choices
-from fedsplit.config.compose import composed, composing, run_config
+from fedsplit.config.choices import user_choices
+from fedsplit.config.compose import compose_config, composing, run_config
 from fedsplit.data.texts import Texts
 from fedsplit.errors import UserError
 from fedsplit.objectives.next_token import PADDING
@@ -23,7 +23,7 @@ from fedsplit.training.experiment import Experiment
 from fedsplit.transport.grpc.client.worker import Worker
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol.expectations import Expectations
-from fedsplit.transport.grpc.protocol.frames import decoded
+from fedsplit.transport.grpc.protocol.frames import decode_tensors
 from fedsplit.transport.grpc.protocol.packing import pack
 from fedsplit.transport.grpc.server.hub import Hub
 from fedsplit.transport.grpc.server.streams import expected_tensors
@@ -46,11 +46,11 @@ def texts(tmp_path: Path) -> Iterator[Build]:
     def build(*overrides: str) -> Experiment:
         own = [each for each in SETTINGS if "cse_fsl" in overrides[0] or "interval" not in each]
         with composing():
-            config = run_config(composed([*own, *overrides]))
+            config = run_config(compose_config([*own, *overrides]))
         prepare_process(config)
         return Experiment(config)
 
-    with own_choices(choices(tmp_path / "choices")):
+    with user_choices(choices(tmp_path / "choices")):
         yield build
 
 
@@ -225,7 +225,7 @@ def test_messages_of_texts_are_decoded_as_a_local_transport_simulates_them(
     pending = hub._sessions[0].pending
     assert pending is not None
     sent, _ = worker.answer(pending.verb)
-    came = decoded(sent, expected_tensors(pending, sent.head, expectations, counts[0]))
+    came = decode_tensors(sent, expected_tensors(pending, sent.head, expectations, counts[0]))
     cohort = run.transport.cohort(0, [0])  # type: ignore[attr-defined]
     (upload,) = cohort.forward(0)
     assert torch.equal(upload.y, came["y"])

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fedsplit.config.choices import CONFIGS
-from fedsplit.config.compose import composed, composing, run_config
+from fedsplit.config.compose import compose_config, composing, run_config
 from fedsplit.config.run_config import RunConfig
 from fedsplit.data.images import Normalisation
 from fedsplit.data.sources.image_folder import ImageFolder
@@ -116,7 +116,7 @@ def test_every_group_of_configurations_is_the_plans_or_each_partys_own() -> None
 )
 def test_plan_gives_clients_the_servers_configuration(overrides: list[str]) -> None:
     with composing():  # all at once, for no other test has these choices together
-        config = run_config(composed(overrides))
+        config = run_config(compose_config(overrides))
     assert _shared(_over_the_wire(config)) == _shared(config)
 
 

@@ -19,9 +19,9 @@ from fedsplit.transport.grpc.protocol.frames import (
     Assembler,
     Expected,
     Parcel,
-    announced,
+    announcement,
     check,
-    decoded,
+    decode_tensors,
     one_line,
 )
 
@@ -147,7 +147,7 @@ EXPECTED = Expected("z", pb.EXACT, Identity(), (3, 4), torch.float32)
 
 
 def test_announcement_of_a_tensor_describes_its_message() -> None:
-    tensor = announced("z", pb.EXACT, MESSAGE, signal=2.5, noise=0.5)
+    tensor = announcement("z", pb.EXACT, MESSAGE, signal=2.5, noise=0.5)
     assert (tensor.size, list(tensor.shape), tensor.values) == (48, [3, 4], 12)
     assert tensor.checksum == zlib.crc32(MESSAGE.payload, zlib.crc32(b"(3, 4) torch.float32"))
     assert (tensor.signal, tensor.noise) == (2.5, 0.5)
@@ -178,7 +178,7 @@ def test_announcement_of_a_tensor_describes_its_message() -> None:
     ],
 )
 def test_announcement_of_another_tensor_is_corrupt(change: dict[str, Any]) -> None:
-    tensor = announced("z", pb.EXACT, MESSAGE)
+    tensor = announcement("z", pb.EXACT, MESSAGE)
     for field, value in change.items():
         tensor.ClearField(field)  # type: ignore[arg-type]
         if field == "shape":
@@ -190,18 +190,18 @@ def test_announcement_of_another_tensor_is_corrupt(change: dict[str, Any]) -> No
 
 
 def test_announcement_of_too_many_or_too_few_tensors_is_corrupt() -> None:
-    tensor = announced("z", pb.EXACT, MESSAGE)
+    tensor = announcement("z", pb.EXACT, MESSAGE)
     for tensors in ([], [tensor, tensor]):
         with pytest.raises(Corrupt):
             check(tensors, [EXPECTED])
 
 
 def _head(message: Message) -> pb.FromClient:
-    return pb.FromClient(tensors=[announced("z", pb.EXACT, message)], upload=pb.Upload())
+    return pb.FromClient(tensors=[announcement("z", pb.EXACT, message)], upload=pb.Upload())
 
 
 def test_parcel_is_decoded_and_damage_to_its_payload_is_noticed() -> None:
-    arrived = decoded(Parcel(_head(MESSAGE), [MESSAGE.payload]), [EXPECTED])
+    arrived = decode_tensors(Parcel(_head(MESSAGE), [MESSAGE.payload]), [EXPECTED])
     assert torch.equal(arrived["z"], VALUES)
     altered = bytes([MESSAGE.payload[0] ^ 1]) + MESSAGE.payload[1:]
     for message, payload in (
@@ -210,12 +210,12 @@ def test_parcel_is_decoded_and_damage_to_its_payload_is_noticed() -> None:
         (replace(MESSAGE, checksum=MESSAGE.checksum ^ 1), MESSAGE.payload),
     ):
         with pytest.raises(Corrupt):
-            decoded(Parcel(_head(message), [payload]), [EXPECTED])
+            decode_tensors(Parcel(_head(message), [payload]), [EXPECTED])
 
 
 def test_decoded_tensor_shares_no_memory_with_what_arrived() -> None:
     payload = bytearray(MESSAGE.payload)
-    arrived = decoded(Parcel(_head(MESSAGE), [memoryview(payload)]), [EXPECTED])["z"]
+    arrived = decode_tensors(Parcel(_head(MESSAGE), [memoryview(payload)]), [EXPECTED])["z"]
     payload[:] = bytes(len(payload))
     assert torch.equal(arrived, VALUES)
 

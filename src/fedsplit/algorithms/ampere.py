@@ -7,7 +7,7 @@ from typing_extensions import override
 
 from fedsplit.algorithms.algorithm import Exposure, RoundMetrics, Start
 from fedsplit.algorithms.local_loss import LocalLoss
-from fedsplit.algorithms.pooling import pooled, pooled_loss, shuffled
+from fedsplit.algorithms.pooling import pool_uploads, pooled_loss, shuffle
 from fedsplit.algorithms.round_load import RoundLoad
 from fedsplit.config.values import PositiveInt
 from fedsplit.network.timelines.ampere import AmpereTimeline
@@ -64,9 +64,9 @@ class Ampere(LocalLoss):
             return RoundMetrics(train_loss=mean_loss(locally.losses))
         self.collect(t, cohort)
         kept = [each.pool for each in self.uploads.values()]
-        pool = kept[0] if len(kept) == 1 else pooled(kept, self.padding)
+        pool = kept[0] if len(kept) == 1 else pool_uploads(kept, self.padding)
         draw = generator(self.seed, "uploaded smashed data", round=t)
-        batches = shuffled(pool, sum(each.batches for each in self.uploads.values()), draw)
+        batches = shuffle(pool, sum(each.batches for each in self.uploads.values()), draw)
         losses = [self.server.step(t, batch)[0] for batch in batches]
         self.samples_at_rest = len(pool.y)
         return RoundMetrics(train_loss=pooled_loss(losses))
@@ -91,7 +91,7 @@ class Ampere(LocalLoss):
             if not arrived:
                 break
             uploads += arrived
-        pool = pooled(uploads, self.padding)
+        pool = pool_uploads(uploads, self.padding)
         kept = self.memory.keep({"z": pool.z, "y": pool.y})
         self.uploads[t] = Uploads(new, len(uploads), Settled(kept))
 

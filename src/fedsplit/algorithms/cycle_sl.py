@@ -7,7 +7,7 @@ from typing_extensions import override
 
 from fedsplit.algorithms.algorithm import Start
 from fedsplit.algorithms.minibatch_sfl import MinibatchSfl
-from fedsplit.algorithms.pooling import pooled, shuffled
+from fedsplit.algorithms.pooling import pool_uploads, shuffle
 from fedsplit.network.timelines.cycle_sl import CycleSlTimeline
 from fedsplit.parties.messages import BatchLoss, Upload
 from fedsplit.randomness import generator, seed_of
@@ -37,7 +37,7 @@ class CycleSl(MinibatchSfl):
     def step_server(self, t: int, uploads: Sequence[Upload]) -> tuple[list[BatchLoss], Mapping[int, Tensor]]:
         """Step the server on shuffled mini-batches of a local step; then the cut gradients, by client."""
         draw = generator(self.seed, "resampled smashed data", round=t, step=uploads[0].step)
-        batches = shuffled(pooled(uploads, self.padding), len(uploads), draw)
+        batches = shuffle(pool_uploads(uploads, self.padding), len(uploads), draw)
         losses = [
             self.server.step(t, Upload(each.client, each.step, batch.z, batch.y))[0]
             for each, batch in zip(uploads, batches, strict=True)

@@ -8,7 +8,7 @@ from fedsplit.algorithms.algorithm import Start
 from fedsplit.algorithms.fed_opt import FedOpt
 from fedsplit.config.values import BelowOne, PositiveFloat
 from fedsplit.state.state import State
-from fedsplit.state.weights import Weights, placed
+from fedsplit.state.weights import Weights, place_like
 
 
 class FedAdam(FedOpt):
@@ -37,7 +37,7 @@ class FedAdam(FedOpt):
         self.second: Weights = {name: torch.full_like(each, tau**2) for name, each in self.first.items()}
 
     @override
-    def moved(self, name: str, difference: Tensor) -> Tensor:
+    def server_step(self, name: str, difference: Tensor) -> Tensor:
         kept = self.betas[0]
         self.first[name] = kept * self.first[name] + (1 - kept) * difference
         self.second[name] = self.next_second(self.second[name], difference.square())
@@ -54,4 +54,4 @@ class FedAdam(FedOpt):
     @override
     def load_state(self, state: State) -> None:
         super().load_state(state)
-        self.second = placed(state["second"], self.second)
+        self.second = place_like(state["second"], self.second)

@@ -30,6 +30,6 @@ class FedAvgM(FedOpt):
         self.momentum = momentum
 
     @override
-    def moved(self, name: str, difference: Tensor) -> Tensor:
+    def server_step(self, name: str, difference: Tensor) -> Tensor:
         self.first[name] = self.momentum * self.first[name] + difference
         return self.server_lr * self.first[name]

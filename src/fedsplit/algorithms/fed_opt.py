@@ -11,7 +11,7 @@ from fedsplit.algorithms.fed_avg import FedAvg
 from fedsplit.config.values import PositiveFloat
 from fedsplit.parties.cohort import Cohort
 from fedsplit.state.state import State
-from fedsplit.state.weights import Weights, placed
+from fedsplit.state.weights import Weights, place_like
 
 
 class FedOpt(FedAvg):
@@ -36,7 +36,7 @@ class FedOpt(FedAvg):
         """Running means of the averaged differences, by parameter."""
 
     @abstractmethod
-    def moved(self, name: str, difference: Tensor) -> Tensor:
+    def server_step(self, name: str, difference: Tensor) -> Tensor:
         """Step of the server along one parameter.
 
         Args:
@@ -52,7 +52,7 @@ class FedOpt(FedAvg):
         for name, averaged in full.items():
             if name in self.first:
                 start = before[name].to(averaged.device)
-                full[name] = start + self.moved(name, averaged - start)
+                full[name] = start + self.server_step(name, averaged - start)
         self.client_weights = {name: full[name] for name in self.client_weights}
         self.server.load(full)
         return metrics
@@ -64,4 +64,4 @@ class FedOpt(FedAvg):
     @override
     def load_state(self, state: State) -> None:
         super().load_state(state)
-        self.first = placed(state["first"], self.first)
+        self.first = place_like(state["first"], self.first)

@@ -71,8 +71,8 @@ class FslSage(CseFsl):
     ) -> None:
         super().__init__(start, server_update_interval=server_update_interval)
         if warm_start and not start.alignment.estimator.trains_on_loss:
-            told = "must be 0: this estimator has no loss of its own to train on"
-            raise UserError("warm_start", warm_start, told)
+            message = "must be 0: this estimator has no loss of its own to train on"
+            raise UserError("warm_start", warm_start, message)
         self.align_when, self.align_interval = align_when, align_interval
         self.align_error = align_error
         self._errors: dict[int, float] = {}

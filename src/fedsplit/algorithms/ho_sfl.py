@@ -45,7 +45,7 @@ class ProjectedProbes(LocalRule):
             for each, start, u in zip(weights, first, directions(body, probe), strict=True):
                 each.copy_(start + self.mu * u)
             change = body.forward(x, seed=seed, buffers=body.frozen_buffers()) - z
-            found.append(body.each(_inner_product, change, dz.reshape(change.shape)))
+            found.append(body.for_each(_inner_product, change, dz.reshape(change.shape)))
         for each, start in zip(weights, first, strict=True):
             each.copy_(start)
         return torch.stack(found, -1)

@@ -9,7 +9,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from fedsplit.algorithms.algorithm import Algorithm, RoundMetrics, Start
-from fedsplit.algorithms.pooling import pooled, pooled_loss
+from fedsplit.algorithms.pooling import pool_uploads, pooled_loss
 from fedsplit.algorithms.round_load import RoundLoad
 from fedsplit.network.timelines.minibatch_sfl import MinibatchSflTimeline
 from fedsplit.parties.cohort import Cohort
@@ -63,7 +63,7 @@ class MinibatchSfl(Algorithm):
 
     def step_server(self, t: int, uploads: Sequence[Upload]) -> tuple[list[BatchLoss], Mapping[int, Tensor]]:
         """Step the server on the uploads of a local step; its losses, and each client's cut gradient."""
-        pool = pooled(uploads, self.padding)
+        pool = pool_uploads(uploads, self.padding)
         loss, dz = self.server.step(t, pool)
         split = zip(uploads, torch.split(dz, [len(each.y) for each in uploads]), strict=True)
         rows = [(each, own[:, : each.z.shape[1]]) for each, own in split]  # texts without others' padding

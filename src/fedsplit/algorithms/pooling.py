@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import torch
 
 from fedsplit.errors import NonFinite
-from fedsplit.objectives.padding import lengthened
+from fedsplit.objectives.padding import pad_to
 from fedsplit.parties.loss import mean_loss
 from fedsplit.parties.messages import BatchLoss, Upload
 
 
-def pooled(uploads: Sequence[Upload], padding: float) -> Upload:
-    """All samples of some uploads, one upload's after the other's, under the client and step of the first.
+def pool_uploads(uploads: Sequence[Upload], padding: float) -> Upload:
+    """Concatenate the samples of some uploads, under the client and step of the first.
 
     Texts get as many positions as the longest has, with `padding` behind the end of the smashed data.
     """
@@ -19,13 +19,13 @@ def pooled(uploads: Sequence[Upload], padding: float) -> Upload:
     batches = [(each.z, each.y) for each in uploads]
     if first.y.dim() == 2:
         length = max(y.shape[1] for _, y in batches)
-        batches = [lengthened(z, y, length, padding) for z, y in batches]
+        batches = [pad_to(z, y, length, padding) for z, y in batches]
     z, y = (torch.cat(part) for part in zip(*batches, strict=True))
     return Upload(first.client, first.step, z, y)
 
 
-def shuffled(pool: Upload, batches: int, draw: torch.Generator) -> list[Upload]:
-    """The samples of a pool in a drawn order, in `batches` parts whose sizes differ by one at most."""
+def shuffle(pool: Upload, batches: int, draw: torch.Generator) -> list[Upload]:
+    """Shuffle the samples of a pool into `batches` parts whose sizes differ by one at most."""
     parts = torch.randperm(len(pool.y), generator=draw).tensor_split(batches)
     places = [part.to(pool.y.device) for part in parts]
     return [Upload(pool.client, step, pool.z[each], pool.y[each]) for step, each in enumerate(places)]

@@ -203,7 +203,7 @@ class RoundLoad:
 
 
 def shares_of_largest(values: Mapping[int, int], drawn: int) -> dict[int, Fraction]:
-    """How often each value is the largest of so many that are drawn without replacement.
+    """Probability that each value is the largest of so many that are drawn without replacement.
 
     Args:
         values: how many there are of each.

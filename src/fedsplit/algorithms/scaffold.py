@@ -13,7 +13,7 @@ from fedsplit.computing.steppable import Kept, Steppable
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.local_rule import LocalRule
 from fedsplit.state.state import State
-from fedsplit.state.weights import Weights, average, placed
+from fedsplit.state.weights import Weights, average, place_like
 
 
 class ControlVariates(LocalRule):
@@ -93,4 +93,4 @@ class Scaffold(FedAvg):
     @override
     def load_state(self, state: State) -> None:
         super().load_state(state)
-        self.control = placed(state["control"], self.control)
+        self.control = place_like(state["control"], self.control)

@@ -108,5 +108,5 @@ class Sglr(MinibatchSfl):
 
 
 def receivers_of(clients: int, phi: float) -> int:
-    """How many of a round's clients get the broadcast."""
+    """Number of a round's clients that get the broadcast."""
     return max(1, round(phi * clients)) if phi else 0

@@ -26,7 +26,7 @@ def find_algorithm(config: RunConfig) -> type[Algorithm]:
     Raises:
         UserError: the configuration names something else.
     """
-    algorithm = config.algorithm.located()
+    algorithm = config.algorithm.import_target()
     if not isinstance(algorithm, type) or not issubclass(algorithm, Algorithm):
         raise UserError("algorithm._target_", config.algorithm.target, "must be an Algorithm")
     return algorithm
@@ -47,11 +47,13 @@ def refuse_lost_models(config: RunConfig, algorithm: type[Algorithm], *, apart: 
     if half is None:
         return
     if half == "client" and config.client.stateless:
-        told = "must be false with this algorithm, whose client models stay with the clients"
-        raise UserError("client.stateless", True, told)
+        message = "must be false with this algorithm, whose client models stay with the clients"
+        raise UserError("client.stateless", True, message)
     if apart and config.origin.run is not None:
-        told = "goes with transport=local: other processes begin with their own half as it is initialised"
-        raise UserError("run", config.origin.run, told)
+        message = (
+            "must be null with this transport: other processes begin with their half as it is initialised"
+        )
+        raise UserError("run", config.origin.run, message)
 
 
 def find_local_rule(config: RunConfig, algorithm: type[Algorithm]) -> LocalRule:
@@ -63,15 +65,15 @@ def find_local_rule(config: RunConfig, algorithm: type[Algorithm]) -> LocalRule:
     rule = config.local_step.local_rule.build(LocalRule)
     if algorithm.own_rule is not None:
         if type(rule) is not LocalRule:
-            told = f"must be plain: clients of {algorithm.__name__} follow its own rule"
-            raise UserError("algorithm.local_rule", type(rule).__name__, told)
+            message = f"must be plain: clients of {algorithm.__name__} follow its own rule"
+            raise UserError("algorithm.local_rule", type(rule).__name__, message)
         rule = _own_rule(config, algorithm.own_rule)
     if rule.keeps and config.client.stateless:
-        told = f"must be false: clients of {algorithm.__name__} keep control variates from round to round"
-        raise UserError("client.stateless", True, told)
+        message = f"must be false: clients of {algorithm.__name__} keep control variates from round to round"
+        raise UserError("client.stateless", True, message)
     if rule.needs_loss and algorithm.client_head not in ("server", "auxiliary"):
-        told = f"needs a loss at the client, and with {algorithm.__name__} there is none"
-        raise UserError("algorithm.local_rule", type(rule).__name__, told)
+        message = f"needs a loss at the client, and with {algorithm.__name__} there is none"
+        raise UserError("algorithm.local_rule", type(rule).__name__, message)
     return rule
 
 
@@ -118,16 +120,18 @@ def _refuse_what_drifts(parts: ClientParts) -> None:
     config, optimizer = parts.config, parts.client_optimizer
     moving = next((name for name, _ in parts.models.halves.client.named_buffers()), None)
     if moving is not None:
-        told = f"has {moving} before the cut, which no seed moves: {parts.algorithm_class.__name__} takes no"
-        raise UserError("model", config.choice("model"), f"{told} running statistics")
+        message = (
+            f"has {moving} before the cut, which no seed moves: {parts.algorithm_class.__name__} takes no"
+        )
+        raise UserError("model", config.choice("model"), f"{message} running statistics")
     population, transport = config.population, config.transport.arguments
     goes_without = any(transport.get(key) is not None for key in ("min_clients", "round_deadline_s"))
     late = population.cohort < population.num_clients or goes_without
     stays = not isinstance(optimizer, RowOptimizer) or bool(optimizer.slots)
     if late and stays and not config.client.stateless:
-        told = "keeps a state that clients lack which were left out of rounds; take sgd without momentum, "
-        told += "all clients in every round, or client.stateless=true"
-        raise UserError("client_optimizer", type(optimizer).__name__, told)
+        message = "keeps a state, which clients left out of a round do not have; take sgd without momentum, "
+        message += "all clients in every round, or client.stateless=true"
+        raise UserError("client_optimizer", type(optimizer).__name__, message)
 
 
 def build_algorithm(parts: ClientParts, alignment: Alignment) -> Algorithm:

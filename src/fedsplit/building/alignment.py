@@ -21,7 +21,7 @@ def build_alignment(parts: ClientParts) -> Alignment:
     settings, auxiliary = parts.config.alignment, parts.models.auxiliary
     kept, cohort = settings.keep_clients, parts.config.population.cohort
     if parts.estimates and kept is not None and kept < cohort:
-        raise UserError("auxiliary.keep_clients", kept, f"at least the {cohort} clients of a round")
+        raise UserError("auxiliary.keep_clients", kept, f"must be at least {cohort}, the clients of a round")
     optimizer, recorder = parts.auxiliary_optimizer, parts.recorders.of(auxiliary)
     engine = parts.engine
     made = partial(SpreadAlignment, engine) if isinstance(engine, SpreadEngine) else Alignment

@@ -33,6 +33,6 @@ def refuse_batches_of_one(parts: Ingredients) -> None:
             if models.auxiliary is not None and parts.estimator.trains_on_loss:
                 ModelState(models.auxiliary).forward(z, seed=0)
     except ValueError as error:
-        told = "makes batches of one sample, and this model's batch normalisation needs two"
+        message = "makes batches of one sample, and this model's batch normalisation needs two"
         key, value = next(iter(risky.items()))
-        raise UserError(key, value, told) from error
+        raise UserError(key, value, message) from error

@@ -12,8 +12,8 @@ from fedsplit.config.values import Plain
 from fedsplit.data.dataset import Sizes
 from fedsplit.models.adapters.adapter import Adapter
 from fedsplit.models.group_normalised import group_normalised
-from fedsplit.models.splitting.split import divided, find_cuts
-from fedsplit.models.splitting.tied import untied
+from fedsplit.models.splitting.split import divide, find_cuts
+from fedsplit.models.splitting.tied import copy_untied
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class ClientArchitecture:
 
     @classmethod
     def of_run(cls, config: RunConfig, cut: str, sizes: Sizes) -> Self:
-        """That of a run, cut there."""
+        """Recipe of a run's client model, cut there."""
         splitting = config.splitting
         return cls(config.model, config.adapter, splitting.untie, cut, sizes, splitting.norm)
 
@@ -76,9 +76,9 @@ class ClientArchitecture:
     def _built(self) -> nn.Module:
         whole = self.model.build(nn.Module, **self.sizes.arguments)
         if self.untie:
-            whole = untied(whole)
+            whole = copy_untied(whole)
         if self.norm is not None:
             whole = group_normalised(whole)
         self.adapter.build(Adapter).inject(whole)
         cuts = find_cuts(whole, self.sizes.zeros(2))
-        return divided(cuts, cuts[self.cut]).client
+        return divide(cuts, cuts[self.cut]).client

@@ -5,7 +5,7 @@ from dataclasses import replace
 from fedsplit.building.parts import Ingredients
 from fedsplit.errors import UserError
 from fedsplit.network.clock import Clock
-from fedsplit.network.counting import counted_work
+from fedsplit.network.counting import count_work
 from fedsplit.network.network import Network, SimulatedNetwork
 
 
@@ -19,10 +19,10 @@ def build_clock(parts: Ingredients, network: Network) -> Clock | None:
         return None
     timeline, training = parts.algorithm_class.timeline, parts.config.training
     if timeline is None:
-        told = f"must be none: {parts.algorithm_class.__name__} has no timeline, so nobody knows who waits"
-        raise UserError("network", parts.config.choice("network"), told)
+        message = f"must be none: {parts.algorithm_class.__name__} has no timeline, so nobody knows who waits"
+        raise UserError("network", parts.config.choice("network"), message)
     estimator = parts.estimator if parts.estimates else None
-    work = counted_work(
+    work = count_work(
         parts.models.halves,
         parts.models.auxiliary,
         estimator,

@@ -25,7 +25,7 @@ BuildWorker: TypeAlias = Callable[[Plain, Data, Sequence[Weights | None]], Verbs
 
 
 def build_cluster(config: RunConfig) -> Cluster:
-    """Where clients are computed.
+    """Cluster that computes the clients.
 
     Raises:
         UserError: the library that it needs is not installed.
@@ -81,7 +81,7 @@ def _start(parts: ClientParts, build_worker: BuildWorker, workers: Workers) -> N
 def _without_tests(data: Data) -> Data:
     dataset = data.dataset
     return replace(
-        data, dataset=replace(dataset, test=dataset.train.chosen(torch.arange(0))), local_test=None
+        data, dataset=replace(dataset, test=dataset.train.select(torch.arange(0))), local_test=None
     )
 
 

@@ -117,13 +117,13 @@ def build_data(
     else:
         partition = _divided(distribution, dataset, clients, training.seed)
     if member:
-        read = loaded.train.chosen(torch.from_numpy(partition[member.client])).fingerprint()
+        read = loaded.train.select(torch.from_numpy(partition[member.client])).fingerprint()
     else:
         read = loaded.fingerprint(partition)
     if distribution.shifts_features:
         if not isinstance(dataset, ImageDataset):
-            told = "changes pixels, and this dataset is text: take another distribution"
-            raise UserError("distribution", config.choice("distribution"), told)
+            message = "must be another distribution: it changes pixels, and this dataset is text"
+            raise UserError("distribution", config.choice("distribution"), message)
         if is_there:
 
             def view(client: int, pixels: Tensor) -> Tensor:
@@ -177,19 +177,21 @@ def _shards_of_own_data(clients: int, dataset: Dataset, *, member: Member | None
 def _divided(distribution: Distribution, dataset: Dataset, clients: int, seed: int) -> Partition:
     """Indices of each client's training samples."""
     if clients > len(dataset.train) and not distribution.shares_samples:
-        raise UserError("num_clients", clients, f"at most the {len(dataset.train)} training samples")
+        raise UserError(
+            "num_clients", clients, f"must be at most {len(dataset.train)}, the number of training samples"
+        )
     by = dataset.train.strata
     if distribution.by_owner:
         if dataset.train.owners is None:
-            told = "this dataset does not say whose its samples are; femnist in LEAF's files does"
-            raise UserError("distribution", "natural", told)
+            message = "needs a dataset that names the owner of each sample, as femnist in LEAF's files does"
+            raise UserError("distribution", "natural", message)
         by = dataset.train.owners
     shards = distribution.split(by.cpu().numpy(), clients, seed)
     partition = shards if isinstance(shards, Partition) else Pieces.of(shards)
     if not partition.sizes.all():
         client = int(partition.sizes.argmin())
-        told = f"too many for this distribution: client {client} has no sample"
-        raise UserError("num_clients", clients, told)
+        message = f"must be smaller with this distribution: client {client} has no sample"
+        raise UserError("num_clients", clients, message)
     return partition
 
 
@@ -200,15 +202,17 @@ def _held_out(
     if not fraction:
         return ClientShards(partition), None
     if distribution.at_clients:
-        told = "must be 0 with distribution=own: the server, which tests, does not see clients' data"
-        raise UserError("dataset.local_test_fraction", fraction, told)
+        message = "must be 0 with distribution=own: the server, which tests, does not see clients' data"
+        raise UserError("dataset.local_test_fraction", fraction, message)
     if distribution.shares_samples:
-        told = f"must be 0 with distribution={config.choice('distribution')}: clients share samples, and"
-        raise UserError("dataset.local_test_fraction", fraction, f"{told} train on what others would test on")
+        message = f"must be 0 with distribution={config.choice('distribution')}: clients share samples, and"
+        raise UserError(
+            "dataset.local_test_fraction", fraction, f"{message} train on what others would test on"
+        )
     seed = config.training.seed
     parts = [hold_out(shard, fraction, client=client, seed=seed) for client, shard in enumerate(partition)]
     train, test = zip(*parts, strict=True)
     if not any(map(len, test)):
-        told = "must be 0: no client has two samples, one of which it could hold out"
-        raise UserError("dataset.local_test_fraction", fraction, told)
+        message = "must be 0: no client has two samples, one of which it could hold out"
+        raise UserError("dataset.local_test_fraction", fraction, message)
     return ClientShards(train), ClientShards(test)

@@ -21,19 +21,23 @@ def build_defence(config: RunConfig, algorithm: type[Algorithm], rule: LocalRule
     defence = config.defence.build(Defence)
     choice = config.choice("defence")
     if (defence.releases or defence.adds_gradient) and algorithm.client_head == "server":
-        told = f"changes smashed data, and with {algorithm.__name__} no client sends any"
-        raise UserError("defence", choice, told)
+        message = f"must be none: it changes smashed data, and with {algorithm.__name__} no client sends any"
+        raise UserError("defence", choice, message)
     if defence.releases and rule.answers_seeds:
-        told = f"guards smashed data, and slopes of {type(rule).__name__} are made from exact ones"
-        raise UserError("defence", choice, told)
+        message = f"must be none: it protects smashed data, and {type(rule).__name__} needs exact ones"
+        raise UserError("defence", choice, message)
     if (defence.releases or defence.perturbs_gradients) and config.splitting.tail_cut is not None:
-        told = "must be none with model.tail_cut: gradients of clients' tails leave them too, as they are"
-        raise UserError("defence", choice, told)
+        message = "must be none with model.tail_cut: gradients of clients' tails leave them too, as they are"
+        raise UserError("defence", choice, message)
     if (defence.adds_gradient or defence.perturbs_gradients) and not rule.differentiates:
-        told = f"changes gradients, and {type(rule).__name__} takes none"
-        raise UserError("defence", choice, told)
+        message = f"must be none: it changes gradients, and {type(rule).__name__} uses none"
+        raise UserError("defence", choice, message)
     if defence.adds_gradient and not data.batch(1)[0].is_floating_point():
-        raise UserError("defence", choice, "compares smashed data with inputs that are numbers, not tokens")
+        raise UserError(
+            "defence",
+            choice,
+            "must be none with texts: it compares smashed data with inputs that are numbers",
+        )
     return defence
 
 
@@ -67,10 +71,16 @@ def with_private_gradients(
     for module in (models.halves.client, head):
         for name, each in module.named_modules() if module is not None else ():
             if isinstance(each, nn.modules.batchnorm._BatchNorm):
-                told = f"needs samples that do not depend on each other, and {name} is batch normalisation: "
-                raise UserError("defence", choice, f"{told}model.norm=group replaces it")
+                message = (
+                    f"needs samples that do not depend on each other, and {name} is batch normalisation: "
+                )
+                raise UserError("defence", choice, f"{message}model.norm=group replaces it")
             if isinstance(each, nn.Dropout) and each.p > 0:
-                raise UserError("defence", choice, f"takes gradients again, and {name} would draw anew")
+                raise UserError(
+                    "defence",
+                    choice,
+                    f"must be none: it computes gradients twice, and {name} draws anew each time",
+                )
     settings = {
         "quant.continue_from_decoded": (config.quant.continue_from_decoded and head is not None, False),
         "compile": (config.computation.compile, False),

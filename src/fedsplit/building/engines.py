@@ -29,7 +29,7 @@ def decide_engine(parts: Ingredients, blueprint: Blueprint) -> RunConfig:
         UserError: clients cannot be computed by the engine that is asked for.
     """
     config, takes_turns = parts.config, parts.algorithm_class.takes_turns
-    if config.engine.located() is Auto:
+    if config.engine.import_target() is Auto:
         auto = config.engine.build(Auto)
         stacked = (
             not parts.apart
@@ -42,14 +42,14 @@ def decide_engine(parts: Ingredients, blueprint: Blueprint) -> RunConfig:
         engine = engine if stacked else component_of("engine", Sequential)
         named = {"engine": "vectorized" if stacked else "sequential"} if config.choices else {}
         return replace(config, engine=engine, choices={**config.choices, **named})
-    if config.engine.located() is Vectorized:
+    if config.engine.import_target() is Vectorized:
         if parts.apart:
             raise UserError("engine", "vectorized", f"{_ALLOWED}: each client has a process of its own")
         if takes_turns:
             raise UserError("engine", "vectorized", f"{_ALLOWED}: clients of this algorithm take turns")
         if reason := _obstacle(parts, blueprint):
-            told = f"{_ALLOWED}: this model cannot be computed for many at once ({reason})"
-            raise UserError("engine", "vectorized", told)
+            message = f"{_ALLOWED}: this model cannot be computed for many at once ({reason})"
+            raise UserError("engine", "vectorized", message)
     return config
 
 
@@ -82,7 +82,7 @@ def _may_be_stacked(parts: Ingredients) -> bool:
 
 
 def _obstacle(parts: Ingredients, blueprint: Blueprint) -> str | None:
-    """Why clients, or a split server's copies, cannot be computed as one; None if they can."""
+    """Reason why clients, or a split server's copies, cannot be computed as one; None if they can."""
     if isinstance(blueprint.body, StubbedClient):
         return "its code cannot be traced"
     x, _ = parts.data.batch(2)

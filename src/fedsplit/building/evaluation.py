@@ -15,10 +15,10 @@ def build_local_evaluator(parts: Ingredients) -> Evaluator | None:
     """Evaluates on what is held out, one client's after the other's; None where nothing is."""
     if parts.data.local_test is None:
         return None
-    evaluator = _on(parts.data.dataset.train.chosen(parts.data.local_test.indices), parts)
+    evaluator = _on(parts.data.dataset.train.select(parts.data.local_test.indices), parts)
     if evaluator.classes is None:
-        told = "must be 0: local accuracy is that of classification"
-        raise UserError("dataset.local_test_fraction", parts.data.dataset.local_test_fraction, told)
+        message = "must be 0: local accuracy is that of classification"
+        raise UserError("dataset.local_test_fraction", parts.data.dataset.local_test_fraction, message)
     return evaluator
 
 

@@ -121,11 +121,11 @@ def refuse_state_beyond_machine(kept: KeptState) -> None:
     if kept.memory > memory:
         by_client = ("client.stateless", False)
         key, value = by_client if kept.of_client else ("auxiliary.memory_mb", kept.budget_mb)
-        told = f"{kept}, and this machine has {_size(memory)} of memory"
-        raise UserError(key, value, f"{told}: {_less(kept)}")
+        message = f"{kept}, and this machine has {_size(memory)} of memory"
+        raise UserError(key, value, f"{message}: {_less(kept)}")
     if kept.mapped > (room := _room()):
-        told = f"{kept}, and {gettempdir()} has room for {_size(room)}"
-        raise UserError("auxiliary.keep_clients", None, f"{told}: {_less(kept)}")
+        message = f"{kept}, and {gettempdir()} has room for {_size(room)}"
+        raise UserError("auxiliary.keep_clients", None, f"{message}: {_less(kept)}")
 
 
 def _room() -> float:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from fedsplit.algorithms.algorithm import ClientHead
 from fedsplit.building.data import Data
 from fedsplit.computing.computation import set_computation
-from fedsplit.computing.hooks import hooked, refuse_lost_hooks
-from fedsplit.computing.layout import unflattened
+from fedsplit.computing.hooks import describe_hook, refuse_lost_hooks
+from fedsplit.computing.layout import unflattened_shape
 from fedsplit.computing.model_state import frozen_of
 from fedsplit.config.component import Component
 from fedsplit.config.run_config import RunConfig
@@ -26,10 +26,10 @@ from fedsplit.models.auxiliary import ExplicitErrorGradient, ExplicitInputGradie
 from fedsplit.models.group_normalised import group_normalised
 from fedsplit.models.rounding.quantized_training import FakeQuantization, fake_quantized
 from fedsplit.models.splitting.checks import check_output, check_tensors
-from fedsplit.models.splitting.cuts import chosen, evaluating
+from fedsplit.models.splitting.cuts import evaluating, resolve_cut
 from fedsplit.models.splitting.split import SplitModel, find_cuts, split
 from fedsplit.models.splitting.stubs import StubbedClient
-from fedsplit.models.splitting.tied import tied, untied
+from fedsplit.models.splitting.tied import copy_untied, tied_groups
 from fedsplit.objectives.classification import Classification
 from fedsplit.parties.vectorized import Vectorized
 from fedsplit.quant.bit_packing import to_bytes
@@ -107,8 +107,8 @@ def build_models(
     try:
         halves = split(whole, cut_name(config, whole, example), example, config.splitting.tail_cut)
     except RuntimeError as error:  # shapes that do not fit
-        told = f"does not fit data of {data.sizes} ({first_line(error)})"
-        raise UserError("model", type(whole).__name__, told) from error
+        message = f"does not fit data of {data.sizes} ({first_line(error)})"
+        raise UserError("model", type(whole).__name__, message) from error
     with torch.no_grad():
         z = halves.client.eval()(example)
     halves.client.train()
@@ -117,8 +117,8 @@ def build_models(
         fitted_by = estimator if client_head == "estimator" else None
         auxiliary = _build_auxiliary(config, z, halves, data, fitted_by)
         auxiliary = _placed(auxiliary, device)
-    coded_shape = unflattened(halves.client, example)
-    rounded = FakeQuantization.asked(qat=config.rounding.qat, weight_bits=config.rounding.weight_bits)
+    coded_shape = unflattened_shape(halves.client, example)
+    rounded = FakeQuantization.from_keys(qat=config.rounding.qat, weight_bits=config.rounding.weight_bits)
     if rounded:
         _refuse_rounding(config, halves)
         halves = replace(halves, client=fake_quantized(halves.client, example, rounded))
@@ -128,7 +128,7 @@ def build_models(
         return models
     with evaluating(halves.server):
         trunk_shape = tuple(halves.server(z).shape[1:])
-    return replace(models, trunk_shapes=(trunk_shape, unflattened(halves.server, z)))
+    return replace(models, trunk_shapes=(trunk_shape, unflattened_shape(halves.server, z)))
 
 
 def refuse_tail(config: RunConfig, reason: str) -> None:
@@ -152,7 +152,7 @@ def build_whole_model(config: RunConfig, data: Data, device: torch.device) -> tu
     with _initialisation(config.training.seed, "model"):
         whole = config.model.build(nn.Module, **data.sizes)
         check_tensors(whole)
-        whole = untied(whole) if config.splitting.untie else whole
+        whole = copy_untied(whole) if config.splitting.untie else whole
         if config.splitting.norm is not None:
             whole = _group_normalised(whole)
     own = {id(tensor) for tensor in (*whole.parameters(), *whole.buffers())}
@@ -162,8 +162,8 @@ def build_whole_model(config: RunConfig, data: Data, device: torch.device) -> tu
         except UserError:
             raise
         except Exception as error:  # whatever code of the user's raises
-            told = f"cannot be added to this model ({first_line(error)})"
-            raise UserError("adapter", config.choice("adapter"), told) from error
+            message = f"cannot be added to this model ({first_line(error)})"
+            raise UserError("adapter", config.choice("adapter"), message) from error
     _refuse_shared_state(config, whole, own)
     whole = _placed(whole, device)
     example, y = data.batch(2)
@@ -185,16 +185,20 @@ def _refuse_shared_state(config: RunConfig, whole: nn.Module, own: set[int]) -> 
         own: ids of the tensors that the model had before.
     """
     tensors = dict((*whole.named_parameters(remove_duplicate=False), *whole.named_buffers()))
-    for names in tied(whole):
+    for names in tied_groups(whole):
         if id(tensors[names[0]]) not in own:
-            told = f"{' and '.join(names[:2])} are one and the same; layers of an adapter must share nothing"
-            raise UserError("adapter", config.choice("adapter"), told)
+            message = (
+                f"{' and '.join(names[:2])} are one and the same; layers of an adapter must share nothing"
+            )
+            raise UserError("adapter", config.choice("adapter"), message)
 
 
 def cut_name(config: RunConfig, whole: nn.Module, example: Tensor) -> str:
     """The name of the cut, which may be chosen by number, or left to the model."""
     cut = config.splitting.cut
-    return cut if isinstance(cut, str) else chosen(find_cuts(whole, example), cut, config.splitting.stages)
+    return (
+        cut if isinstance(cut, str) else resolve_cut(find_cuts(whole, example), cut, config.splitting.stages)
+    )
 
 
 def set_models_computation(models: Models, config: RunConfig, device: torch.device) -> None:
@@ -207,22 +211,22 @@ def set_models_computation(models: Models, config: RunConfig, device: torch.devi
     if compiled and config.engine.is_class(Vectorized):
         raise UserError("compile", compiled, "must be false with engine=vectorized")
     if precision == "tf32" and device.type != "cuda":
-        raise UserError("precision", precision, f"fp32 or bf16 on device={device}")
+        raise UserError("precision", precision, f"must be fp32 or bf16 on device={device}")
     if precision == "bf16" and device.type == "cpu":
         _LOG.warning("precision=bf16: without bf16 units in the processor this is slower than fp32")
     for key, asked in (("compile", compiled), ("cuda_graphs", config.computation.cuda_graphs)):
         if asked and isinstance(models.halves.client, StubbedClient):
             raise UserError(key, True, "must be false with this model, whose code cannot be traced")
     for half in models.halves.modules:
-        if compiled and (found := hooked(half)):
+        if compiled and (found := describe_hook(half)):
             raise UserError("compile", compiled, f"must be false with this model: {found}")
         set_computation(half, precision, compiled=compiled)
 
 
 def _refuse_rounding(config: RunConfig, halves: SplitModel) -> None:
     if halves.tail is not None:
-        told = "must be null: qat and weight_bits round the client model before the cut alone"
-        raise UserError("model.tail_cut", config.splitting.tail_cut, told)
+        message = "must be null: qat and weight_bits round the client model before the cut alone"
+        raise UserError("model.tail_cut", config.splitting.tail_cut, message)
     if isinstance(halves.client, StubbedClient):
         qat = config.rounding.qat
         key, value = ("qat", True) if qat else ("weight_bits", config.rounding.weight_bits)
@@ -238,8 +242,8 @@ def _build_auxiliary(
     offered = {"server": halves.server, "crossing": halves.crossing}
     classes = data.dataset.num_classes
     if not isinstance(objective, Classification) and component.is_class(LinearAuxiliary):
-        told = "is for classification alone; auxiliary=derived is derived from any model"
-        raise UserError("auxiliary._target_", component.target, told)
+        message = "is for classification alone; auxiliary=derived is derived from any model"
+        raise UserError("auxiliary._target_", component.target, message)
 
     def build() -> nn.Module:
         return component.build(nn.Module, offered=offered, smashed_shape=shape, num_classes=classes)
@@ -263,14 +267,14 @@ def _build_auxiliary(
 def _refuse_lost_hooks(component: Component, auxiliary: nn.Module, *, in_closed_form: bool) -> None:
     refuse_lost_hooks("auxiliary._target_", component.target, auxiliary)
     explicit = isinstance(auxiliary, ExplicitInputGradient | ExplicitErrorGradient)
-    if explicit and in_closed_form and (found := hooked(auxiliary)):
-        told = f"{found}, which gradients in closed form leave out"
-        raise UserError("auxiliary._target_", component.target, told)
+    if explicit and in_closed_form and (found := describe_hook(auxiliary)):
+        message = f"{found}, which gradients in closed form leave out"
+        raise UserError("auxiliary._target_", component.target, message)
 
 
 def _misfit(component: Component, z: Tensor, outputs: str) -> UserError:
-    told = f"makes no {outputs} of smashed data {tuple(z.shape)}"
-    return UserError("auxiliary._target_", component.target, told)
+    message = f"must make {outputs} from smashed data of shape {tuple(z.shape)}"
+    return UserError("auxiliary._target_", component.target, message)
 
 
 def _placed(module: nn.Module, device: torch.device) -> nn.Module:

@@ -48,8 +48,8 @@ def build_quantization(
         return trunk_shapes and codec_at_cut(choice, trunk_shapes[0], lambda: trunk_shapes[1])
 
     if trunk_shapes and objective.labels().context is not None:
-        told = "must be null with texts that are padded: a tail would have to know where they end"
-        raise UserError("model.tail_cut", config.splitting.tail_cut, told)
+        message = "must be null with texts that are padded: a tail would have to know where they end"
+        raise UserError("model.tail_cut", config.splitting.tail_cut, message)
     weights = config.quant.weights
     return Quantization(
         smashed=at_cut(config.quant.smashed),

@@ -8,7 +8,7 @@ from torch import nn
 from fedsplit.building.data import Data
 from fedsplit.building.models import Models
 from fedsplit.computing.captured_steps import CudaRecorder, Recorder
-from fedsplit.computing.hooks import hooked
+from fedsplit.computing.hooks import describe_hook
 from fedsplit.computing.model_state import ModelState
 from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import UserError
@@ -44,7 +44,9 @@ class Recorders:
         """
         if self.recorder is None or any(map(self._draws, modules)):
             return None
-        return None if any(module is not None and hooked(module) for module in modules) else self.recorder
+        return (
+            None if any(module is not None and describe_hook(module) for module in modules) else self.recorder
+        )
 
     def _draws(self, module: nn.Module | None) -> bool:
         if module is None:
@@ -71,6 +73,6 @@ def build_recorder(config: RunConfig, device: torch.device, *optimizers: Optimiz
         return None
     for optimizer in optimizers:
         if not optimizer.capturable:
-            told = f"must be false: {type(optimizer).__name__} takes no learning rate in a tensor"
-            raise UserError("cuda_graphs", True, told)
+            message = f"must be false: {type(optimizer).__name__} takes no learning rate in a tensor"
+            raise UserError("cuda_graphs", True, message)
     return CudaRecorder(device)

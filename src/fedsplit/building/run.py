@@ -112,8 +112,10 @@ def build_clients(
     config = replace(config, computation=replace(config.computation, device=str(device)))
     apart = not config.transport.is_class(LocalTransport)
     if apart and (clients := config.population.num_clients) > _MOST_APART:
-        told = f"at most {_MOST_APART:,} with transport={config.choice('transport')}: each is a process"
-        raise UserError("num_clients", clients, told)
+        message = (
+            f"must be at most {_MOST_APART:,} with transport={config.choice('transport')}: each is a process"
+        )
+        raise UserError("num_clients", clients, message)
 
     data = given or build_data(config, device, member=member, apart=apart, sizes_only=sizes_only)
     schedule = build_schedule(config, data)
@@ -180,14 +182,14 @@ def build_schedule(config: RunConfig, data: Data) -> Schedule:
     if not schedule.counts_steps:
         return schedule
     if data.distribution.at_clients:
-        told = "must count rounds with distribution=own: local steps of other clients are not known"
-        raise UserError("scheduler", config.choice("scheduler"), told)
+        message = "must count rounds with distribution=own: local steps of other clients are not known"
+        raise UserError("scheduler", config.choice("scheduler"), message)
     batches = len(batch_slices(max(data.shards.sizes), config.training.batch_size))
     return schedule.in_rounds_of(batches * config.training.local_epochs)
 
 
 def build_memory(config: RunConfig) -> Memory:
-    """Where uploads and auxiliary models are kept: in memory up to `auxiliary.memory_mb`, then in files."""
+    """Memory of uploads and auxiliary models: in memory up to `auxiliary.memory_mb`, then in files."""
     most = config.alignment.memory_mb
     return Memory(None if most is None else most * 1e6)
 

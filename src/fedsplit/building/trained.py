@@ -50,7 +50,7 @@ class TrainedRun:
 
     @classmethod
     def named_by(cls, config: RunConfig, client: int | None = None) -> Self:
-        """That of the run that a command names by `run`, computed as the command asks for."""
+        """Trained run that a command names by `run`, computed as the command asks for."""
         asked, origin = config.computation, config.origin
         path = user_path(origin.run or "", "run")
         return cls(path, device=asked.device, threads=asked.threads, trust=origin.trust, client=client)
@@ -77,10 +77,6 @@ class TrainedRun:
         """Names of classes by label; numbers where classes have no names."""
         dataset = self.parts.data.dataset
         return dataset.class_names or tuple(map(str, range(dataset.num_classes)))
-
-    def test_logits(self, client: Callable[[Tensor], Tensor]) -> Tensor:
-        """Logits of all test samples, `(n, classes)`, on the CPU; see `test_outputs` for `client`."""
-        return torch.cat([logits for logits, _ in self.test_outputs(client)])
 
     @torch.inference_mode()
     def test_outputs(self, client: Callable[[Tensor], Tensor]) -> Iterator[tuple[Tensor, Tensor]]:

@@ -83,8 +83,8 @@ def load_halves(trained: Mapping[str, Weights], halves: Mapping[str, nn.Module],
         try:
             halves[half].load_state_dict(frozen_of(halves[half]) | weights)
         except RuntimeError as error:
-            told = f"model/{half}.safetensors is not of the model that config.yaml names"
-            raise UserError("run", run, told) from error
+            message = f"model/{half}.safetensors is not of the model that config.yaml names"
+            raise UserError("run", run, message) from error
 
 
 def _is_range(name: str) -> bool:

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from fedsplit.config.commands import command
 from fedsplit.errors import UserError
-from fedsplit.files.paths import shipped, user_path
+from fedsplit.files.paths import shipped_path, user_path
 from fedsplit.reports.drawing import StoredRuns, draw, image_files, tabulate, write
 from fedsplit.reports.experiments import FigureRequest, experiments_in, figure_type, formats_of
 from fedsplit.reports.figures.figure_type import Drawn
@@ -40,21 +40,21 @@ figures, whose keys docs/plots.md explains:
 
 
 class _Parser(ArgumentParser):
-    given: Sequence[str] = ()
+    command_line: Sequence[str] = ()
 
     @override
     def error(self, message: str) -> NoReturn:
-        raise UserError("arguments", " ".join(self.given), message)
+        raise UserError("arguments", " ".join(self.command_line), message)
 
 
-def parsed(given: Sequence[str]) -> Namespace:
-    """The arguments, read; `UserError` where they are wrong."""
+def parse_arguments(given: Sequence[str]) -> Namespace:
+    """Parse the command line; `UserError` where it is wrong."""
     types = "\n".join(f"  {name:<10} {type_.summary}" for name, type_ in FIGURE_TYPES.items())
     description = _DESCRIPTION.format(
         plot=command(name="fedsplit-plot"), experiments=EXPERIMENTS, types=types
     )
     parser = _Parser(description=description, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
-    parser.given = given
+    parser.command_line = given
     add = parser.add_argument
     add("places", nargs="*", metavar="RUN_DIR", help="run directory, folder of such, or glob")
     add("--runs", nargs="+", metavar="RUN_DIR", help="the same, among options")
@@ -85,14 +85,14 @@ def parsed(given: Sequence[str]) -> Namespace:
     return arguments
 
 
-def listed_experiments() -> Path:
-    """`exp_configs.yaml` of the working directory; where there is none, that which the package comes with."""
+def experiments_file() -> Path:
+    """Path of `exp_configs.yaml`: that of the working directory, or else the one in the package."""
     own = Path(EXPERIMENTS)
-    return own if own.exists() else shipped(EXPERIMENTS)
+    return own if own.exists() else shipped_path(EXPERIMENTS)
 
 
-def asked_for(arguments: Namespace) -> list[FigureRequest]:
-    """The figures that the command line asks for.
+def requested_figures(arguments: Namespace) -> list[FigureRequest]:
+    """Figures that the command line asks for.
 
     Raises:
         UserError: there is no such figure, or not with such settings.
@@ -119,7 +119,7 @@ def main() -> int:
         The exit code: 0, 2 for a mistake in what was asked, or 130 where it was interrupted.
     """
     try:
-        arguments = parsed(sys.argv[1:])
+        arguments = parse_arguments(sys.argv[1:])
         return (plot_runs if arguments.places or arguments.runs else plot_experiments)(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -155,11 +155,11 @@ def plot_runs(arguments: Namespace) -> int:
     Raises:
         UserError: something asked for cannot be drawn; then nothing is written.
     """
-    experiments = asked_for(arguments)
+    experiments = requested_figures(arguments)
     wanted = None if arguments.table is None else TableRequest(accuracies("--table", arguments.table))
     with noting(arguments.out) as notes:
         places = [*arguments.places, *(arguments.runs or [])]
-        runs = StoredRuns(notes).given(places, "RUN_DIR")
+        runs = StoredRuns(notes).read_runs(places, "RUN_DIR")
         for each in experiments:
             for run in runs:
                 each.figure.check(run)
@@ -189,13 +189,13 @@ def plot_experiments(arguments: Namespace) -> int:
 
 def _plot_experiments(arguments: Namespace, notes: Notes) -> int:
     formats = formats_of("--format", arguments.format) if arguments.format else None
-    listed, stored = listed_experiments(), StoredRuns(notes)
-    found = [(each, runs) for each in experiments_in(listed) if (runs := stored.selected(each))]
+    listed, stored = experiments_file(), StoredRuns(notes)
+    found = [(each, runs) for each in experiments_in(listed) if (runs := stored.select_runs(each))]
     stored.tell_missing()
     if not found:
-        told = "no experiment in it has a run to draw; RUN_DIR draws whatever runs are there: "
-        told += f"{command(name='fedsplit-plot')} saves"
-        raise UserError("experiments", listed, told)
+        message = "no experiment in it has a run to draw; RUN_DIR draws whatever runs are there: "
+        message += f"{command(name='fedsplit-plot')} saves"
+        raise UserError("experiments", listed, message)
     exit_code, drawn, failures = 0, [], []
     for each, runs in found:
         try:
@@ -217,7 +217,7 @@ def note_left_out(figures: Iterable[Drawn], notes: Notes) -> None:
     """Note what is left out of figures because they would hold more than can be told apart."""
     for each in figures:
         for label in each.left_out:
-            notes.add("crowded", f"{each.name}: left out, for want of room: {label}")
+            notes.add("crowded", f"{each.name}: left out, because there is no room: {label}")
 
 
 def publish(files: Iterable[Mapping[str, bytes]], out: Path) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 from threading import RLock
 
 from fedsplit.cli.results import RunResults, load_run
-from fedsplit.cli.single import compose_single, resume, single, taken_out
-from fedsplit.config.choices import own_choices
+from fedsplit.cli.single import compose_single, extract_resume, resume, single
+from fedsplit.config.choices import user_choices
 from fedsplit.config.commands import command
-from fedsplit.config.overrides import override, spelled_out
+from fedsplit.config.overrides import override, spell_out
 from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import UserError
 from fedsplit.training.round_callback import RoundCallback, calling_after_rounds
@@ -45,15 +45,15 @@ def run(
         UserError: something asked for cannot be; nothing was written.
         RunFailed: the run could not be carried to its end.
     """
-    with _ALONE, own_choices(config_dir):
-        given, others = taken_out(_spelled_out(overrides, values))
+    with _ALONE, user_choices(config_dir):
+        given, others = extract_resume(_spelled_out(overrides, values))
         if given is not None:
             with process_as_before(), calling_after_rounds(callback):
                 return load_run(resume(given, others))
         directory, config = compose_single(others)
         if (task := config.choice("task")) != "train":
-            told = f"leaves no run behind; it is done by: {command(f'task={task}')} ..."
-            raise UserError("task", task, told)
+            message = f"leaves no run behind; it is done by: {command(f'task={task}')} ..."
+            raise UserError("task", task, message)
         with process_as_before(), calling_after_rounds(callback):
             single(directory, config)
         return load_run(directory)
@@ -67,14 +67,14 @@ def compose(*overrides: str, config_dir: str | Path | None = None, **values: obj
     Raises:
         UserError: something asked for cannot be.
     """
-    with _ALONE, own_choices(config_dir):
+    with _ALONE, user_choices(config_dir):
         _, config = compose_single(_spelled_out(overrides, values))
         return replace(config, sweep=None)
 
 
 def _spelled_out(overrides: tuple[str, ...], values: dict[str, object]) -> list[str]:
     given = [*overrides, *(override(key, value) for key, value in values.items())]
-    return [each for argument in given for each in spelled_out(argument)]
+    return [each for argument in given for each in spell_out(argument)]
 
 
 @contextmanager

@@ -8,12 +8,12 @@ from pathlib import Path
 import hydra
 from hydra.errors import HydraException
 
-from fedsplit.cli.single import compose_single, resume, single, taken_out
-from fedsplit.config.choices import CONFIGS, FLAG, own_choices
-from fedsplit.config.compose import composed, composing
-from fedsplit.config.overrides import one_list, spelled_out
+from fedsplit.cli.single import compose_single, extract_resume, resume, single
+from fedsplit.config.choices import CONFIGS, FLAG, user_choices
+from fedsplit.config.compose import compose_config, composing
+from fedsplit.config.overrides import join_list, spell_out
 from fedsplit.errors import RunFailed, UserError, first_line
-from fedsplit.files.paths import shown
+from fedsplit.files.paths import display_path
 
 
 def main() -> int:
@@ -25,8 +25,8 @@ def main() -> int:
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)  # a `_target_` may be in a file there; last, so that it hides nothing
     try:
-        own, arguments = apart(sys.argv[1:])
-        with own_choices(own):
+        own, arguments = split_config_directory(sys.argv[1:])
+        with user_choices(own):
             run(arguments)
     except (UserError, RunFailed) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -42,24 +42,26 @@ def main() -> int:
 
 def run(arguments: Sequence[str]) -> None:
     """Do what the arguments of the command ask for, and print where results are; raises as `Task.run`."""
-    arguments = [each for argument in arguments for each in spelled_out(argument)]
+    arguments = [each for argument in arguments for each in spell_out(argument)]
     flags = [argument for argument in arguments if argument.startswith("-")]
     check_flags(flags)
     if SHOWS.intersection(flags):
         show(arguments)
         return
     overrides = [argument for argument in arguments if not argument.startswith("-")]
-    resumed, others = taken_out(overrides)
+    resumed, others = extract_resume(overrides)
     if resumed is not None:
         if flags:
-            raise UserError("resume", resumed, "a run is resumed by itself, not in a sweep")
+            raise UserError(
+                "resume", resumed, "must be null with -m: a run is resumed by itself, not in a sweep"
+            )
         _end(resume(resumed, others))
     elif flags:
         from fedsplit.sweeps.sweep import sweep  # noqa: PLC0415  (what draws tables, only where there are any)
 
         sweep(overrides)
     else:
-        directory, config = compose_single([one_list(override) for override in overrides])
+        directory, config = compose_single([join_list(override) for override in overrides])
         single(directory, config)
         if (directory / "config.yaml").is_file():
             _end(directory)
@@ -72,7 +74,7 @@ def _end(directory: Path) -> None:
 
     if is_run(directory) and (run := read_run(directory)).config.get("progress") is True:
         print_summary(run)
-    print(shown(directory))
+    print(display_path(directory))
 
 
 COMPLETES = {"--shell-completion", "-sc"}
@@ -84,8 +86,8 @@ _DIRECTORY = (FLAG, "-cd")
 _CONFIGURES = ("--config-name", "-cn", "--config-path", "-cp")
 
 
-def apart(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
-    """The directory of choices of the user's own that arguments name, and the other arguments.
+def split_config_directory(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Split arguments into the user's directory of choices, None without one, and the others.
 
     Raises:
         UserError: no directory follows the flag, or it is given twice.
@@ -99,15 +101,15 @@ def apart(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
         else:
             others.append(each)
     if len(found) > 1 or "" in found:
-        raise UserError(FLAG, " ".join(found), "takes one directory, once")
+        raise UserError(FLAG, " ".join(found), "must be one directory, given once")
     return (found[0] if found else None), others
 
 
 def check_flags(flags: Sequence[str]) -> None:
     """Raise `UserError` where a flag is given that this command does not have."""
     if configured := [flag for flag in flags if flag.partition("=")[0] in _CONFIGURES]:
-        told = f"the configuration is hydra_config/config.yaml; {FLAG} adds choices of your own"
-        raise UserError("flag", configured[0], told)
+        message = f"the configuration is hydra_config/config.yaml; {FLAG} adds choices of your own"
+        raise UserError("flag", configured[0], message)
     if not SHOWS.intersection(flags) and (unknown := set(flags) - SWEEPS):
         known = ", ".join(sorted({*SHOWS, *SWEEPS, FLAG}))
         raise UserError("flag", sorted(unknown)[0], f"must be one of {known}")
@@ -122,7 +124,7 @@ def show(arguments: Sequence[str]) -> None:
     overrides = [each for each in arguments if "=" in each and not each.startswith("-")]
     if overrides and not {*SWEEPS, *COMPLETES}.intersection(arguments):
         with composing():
-            composed(overrides)  # tells of a mistake in one line
+            compose_config(overrides)  # tells of a mistake in one line
     sys.argv[1:] = arguments
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come back to `main`, which tells them in one line
     hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")(lambda config: None)()

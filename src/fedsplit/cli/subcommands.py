@@ -11,7 +11,7 @@ from typing_extensions import override
 from fedsplit.config.choices import FLAG, directories, file_of, names_of
 from fedsplit.config.commands import command
 from fedsplit.errors import UserError
-from fedsplit.files.paths import in_one_line, shown, user_path
+from fedsplit.files.paths import display_path, in_one_line, user_path
 from fedsplit.reports.runs import Run, read_run, runs_at
 from fedsplit.reports.shown_table import print_table
 from fedsplit.reports.summary import list_table, print_summary
@@ -74,7 +74,7 @@ def _list(arguments: Namespace) -> None:
 def _show(arguments: Namespace) -> None:
     run = read_run(user_path(arguments.run, "show").absolute())
     print_summary(run)
-    print(shown(run.path))
+    print(display_path(run.path))
 
 
 def _copy(arguments: Namespace) -> None:
@@ -94,10 +94,10 @@ def _copy(arguments: Namespace) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("x", encoding="utf-8") as file:
             file.write(source.read_text("utf-8"))
-    print(shown(target.absolute()))
+    print(display_path(target.absolute()))
     root = target.absolute().parents[len(Path(group).parts)]
     if target.absolute().parent == root / group:
-        flag = f"{FLAG}={shown(root)}"
+        flag = f"{FLAG}={display_path(root)}"
         print(f"run it with: {command(flag, f'{group}={target.stem}')}")
     else:
         print(f"to run it, put it into OWN/{group}/ and add {FLAG}=OWN {group}={target.stem}")

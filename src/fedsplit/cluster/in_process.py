@@ -36,7 +36,7 @@ class InProcessWorkers(Workers):
         super().__init__()
         self.count, self.min_workers = count, min_workers
         self.there: dict[int, Verbs] = {}
-        self.asked: list[str] = []
+        self.calls: list[str] = []
         """Verbs, in the order in which they were asked for."""
         self.dies: dict[int, list[str]] = {}
         """Workers that are lost once they were asked for each of these verbs, in this order."""
@@ -62,7 +62,7 @@ class InProcessWorkers(Workers):
 
     @override
     def ask(self, worker: int, verb: str, *arguments: Any) -> PendingAnswer:
-        self.asked.append(verb)
+        self.calls.append(verb)
         if (verbs := self.dies.get(worker)) and verbs[0] == verb:
             verbs.pop(0)
             if not verbs:
@@ -103,8 +103,8 @@ class InProcessWorkers(Workers):
         self.summary.lost += len(self._lost)
         self._lost = set()
         if len(self.there) < self.min_workers:
-            told = f"{len(self.there)} workers are left, and cluster.min_workers is {self.min_workers}"
-            raise RunFailed(told)
+            message = f"{len(self.there)} workers are left, and cluster.min_workers is {self.min_workers}"
+            raise RunFailed(message)
 
     @override
     def stop(self) -> None:

@@ -110,15 +110,15 @@ class RayWorkers(Workers):
         nodes = self._started(range(wanted), self._size.deadline_s)
         self.summary.workers, self.summary.nodes = len(nodes), len(set(nodes.values()))
         if len(nodes) < self._size.least:
-            told = f"{len(nodes)} of {wanted} workers began in that time, and cluster.min_workers is"
+            message = f"{len(nodes)} of {wanted} workers began in that time, and cluster.min_workers is"
             deadline = self._size.deadline_s
-            raise UserError("cluster.start_deadline_s", deadline, f"{told} {self._size.least}")
+            raise UserError("cluster.start_deadline_s", deadline, f"{message} {self._size.least}")
         _LOG.info("%s workers on %s nodes", self.summary.workers, self.summary.nodes)
 
     def _connect(self, data: int) -> None:
         if ray.is_initialized():
-            told = "must be none: this process has joined a cluster of Ray; ray.shutdown() leaves it"
-            raise UserError("cluster", "ray", told)
+            message = "must be none: this process has joined a cluster of Ray; ray.shutdown() leaves it"
+            raise UserError("cluster", "ray", message)
         if self._address is None:
             self._own = _OwnCluster(
                 self._size, self._store or data + 2 * self._needs.cohort_bytes + _STORE_MARGIN
@@ -131,15 +131,17 @@ class RayWorkers(Workers):
         try:
             ray.init(address=self._address, configure_logging=False, log_to_driver=False)
         except (ConnectionError, RuntimeError, ValueError, RayError) as error:
-            told = f"no cluster of Ray can be joined there ({first_line(error)})"
-            raise UserError("cluster.address", self._address, told) from error
+            message = f"no cluster of Ray can be joined there ({first_line(error)})"
+            raise UserError("cluster.address", self._address, message) from error
         addresses = {node["NodeManagerAddress"] for node in _nodes()}
         if addresses != {_LOOPBACK} and os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
-            told = "beyond loopback (127.0.0.1) a cluster must have a token: RAY_AUTH_MODE=token on all nodes"
-            raise UserError("cluster.address", self._address, told)
+            message = (
+                "beyond loopback (127.0.0.1) a cluster must have a token: RAY_AUTH_MODE=token on all nodes"
+            )
+            raise UserError("cluster.address", self._address, message)
 
     def _wait_for_room(self) -> int:
-        """How many workers there is room for, at most as many as are wanted."""
+        """Number of workers that there is room for, at most as many as are wanted."""
         until = time.monotonic() + (0 if self._own else self._size.deadline_s)
         while True:
             room = sum(self._size.room(*_free_of(node)) for node in _nodes())
@@ -161,8 +163,8 @@ class RayWorkers(Workers):
         else:
             key, value = "cluster.workers", self._size.workers
         needs = self._size.needs_in_words
-        told = f"there is room for {there} workers, as {needs}; nodes have {shown or 'nothing'}"
-        return UserError(key, value, told)
+        message = f"there is room for {there} workers, as {needs}; nodes have {shown or 'nothing'}"
+        return UserError(key, value, message)
 
     def _started(self, workers: Sequence[int], within: float) -> dict[int, str]:
         """Nodes of those of some workers that begin in time; the others are given up."""
@@ -235,8 +237,8 @@ class RayWorkers(Workers):
         if gone := [worker for worker in lost if worker not in came]:
             _LOG.warning("the run goes on without workers %s", ", ".join(map(str, gone)))
         if len(self._actors) < self._size.least:
-            told = f"{len(self._actors)} workers are left, and cluster.min_workers is {self._size.least}"
-            raise RunFailed(told)
+            message = f"{len(self._actors)} workers are left, and cluster.min_workers is {self._size.least}"
+            raise RunFailed(message)
 
     def _silent(self) -> set[int]:
         """Workers that are known to be gone, whatever others are doing."""
@@ -294,9 +296,9 @@ class _OwnCluster:
         pids = [str(each.process.pid) for group in node.all_processes.values() for each in group]
         pids += [child for pid in pids for child in _children(pid)]
         watching = ["/bin/sh", "-c", _WATCH, "sh", self._folder, *pids]
-        told = subprocess.DEVNULL
+        output = subprocess.DEVNULL
         self._watch = subprocess.Popen(
-            watching, stdin=subprocess.PIPE, stdout=told, stderr=told, start_new_session=True
+            watching, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True
         )
 
     def clean(self) -> None:
@@ -313,7 +315,7 @@ class _OwnCluster:
 
 @contextmanager
 def _loopback_alone() -> Iterator[None]:
-    """While Ray starts nodes that listen on the loopback interface, as it does on some systems alone."""
+    """Let Ray start nodes that listen on the loopback interface alone, as it does on some systems alone."""
     before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
     try:
         yield

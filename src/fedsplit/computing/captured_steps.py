@@ -150,6 +150,7 @@ class CudaRecorder:
         return outputs
 
     def capture(self, work: Callable[[], Outputs]) -> tuple[Outputs, Graph]:
+        """See `Recorder.capture`: into the pool that all graphs share."""
         graph = torch.cuda.CUDAGraph()
         try:
             with (
@@ -160,6 +161,6 @@ class CudaRecorder:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            told = f"must be false: a step cannot be captured ({first_line(error)})"
-            raise UserError("cuda_graphs", True, told) from error
+            message = f"must be false: a step cannot be captured ({first_line(error)})"
+            raise UserError("cuda_graphs", True, message) from error
         return outputs, graph

@@ -19,8 +19,8 @@ def is_hooked(module: nn.Module) -> bool:
     )
 
 
-def hooked(module: nn.Module) -> str | None:
-    """Description of the first hook of a module, its parts and its parameters; None where there are none."""
+def describe_hook(module: nn.Module) -> str | None:
+    """Describe the first hook of a module, its parts and its parameters; None where there are none."""
     for name, part in module.named_modules():
         if is_hooked(part):
             return f"{name or 'the module itself'} has hooks"
@@ -40,8 +40,8 @@ def refuse_what_is_lost(module: nn.Module) -> None:
     if not any(parameter.requires_grad for parameter in module.parameters()):
         raise UserError("model", whose, "nothing in it learns: no parameter has requires_grad=True")
     if is_hooked(module):
-        told = "hooks of the whole model would be lost when it is cut; register them on its parts"
-        raise UserError("model", whose, told)
+        message = "hooks of the whole model would be lost when it is cut; register them on its parts"
+        raise UserError("model", whose, message)
     for name, kept in module.state_dict().items():
         if not isinstance(kept, Tensor):
             raise UserError("model", whose, f"its state dict holds {name}, which is no tensor")
@@ -60,8 +60,8 @@ def refuse_lost_hooks(key: str, value: str, module: nn.Module) -> None:
     """
     for name, parameter in module.named_parameters():
         if parameter._post_accumulate_grad_hooks:
-            told = f"{name} has a hook on its accumulated gradient, which would not run; use register_hook"
-            raise UserError(key, value, told)
+            message = f"{name} has a hook on its accumulated gradient, which would not run; use register_hook"
+            raise UserError(key, value, message)
 
 
 def copy_hooks(parameter: Tensor, to: Tensor) -> None:
@@ -71,8 +71,8 @@ def copy_hooks(parameter: Tensor, to: Tensor) -> None:
             to.register_hook(hook)  # type: ignore[no-untyped-call]
 
 
-def copied(module: nn.Module) -> nn.Module:
-    """A deep copy, with the hooks of its parameters, which Python's own loses.
+def copy_with_hooks(module: nn.Module) -> nn.Module:
+    """Copy a module deeply, with the hooks of its parameters, which Python's own copy loses.
 
     Raises:
         UserError: it cannot be copied; says why.
@@ -80,8 +80,8 @@ def copied(module: nn.Module) -> nn.Module:
     try:
         made = copy.deepcopy(module)
     except Exception as error:  # whatever something that a user's module holds raises
-        told = f"cannot be deep-copied ({type(error).__name__}: {first_line(error)})"
-        raise UserError("model", type(module).__name__, told) from error
+        message = f"cannot be deep-copied ({type(error).__name__}: {first_line(error)})"
+        raise UserError("model", type(module).__name__, message) from error
     copies = dict(made.named_parameters())
     for name, parameter in module.named_parameters():
         copy_hooks(parameter, copies[name])

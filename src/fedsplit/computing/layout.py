@@ -28,7 +28,7 @@ _STAY = (nn.Flatten, nn.Dropout, *ELEMENTWISE)
 """Operations that leave every value where it is among its sample's."""
 
 
-def unflattened(client: nn.Module, example: Tensor) -> tuple[int, ...]:
+def unflattened_shape(client: nn.Module, example: Tensor) -> tuple[int, ...]:
     """Shape of one sample of smashed data as it was before the client model flattened it.
 
     Args:

@@ -172,8 +172,8 @@ class ModelState:
         for name, buffer in buffers.items():
             self.buffers[name].copy_(buffer)
 
-    def each(self, function: Callable[..., Tensor], *inputs: object) -> Tensor:
-        """Result of `function`; states of many clients give one for each."""
+    def for_each(self, function: Callable[..., Tensor], *inputs: object) -> Tensor:
+        """Call `function`; states of many clients call it for each."""
         return function(*inputs)
 
     def weights(self) -> Weights:

@@ -44,6 +44,6 @@ def modes_of(module: nn.Module) -> Modes:
             held.append({**dict.fromkeys(parts), **dict.fromkeys(module.state_dict()), **learns})
     if held[0] != held[1]:
         names = sorted(name for name in held[0] | held[1] if held[0].get(name, "") != held[1].get(name, ""))
-        told = f"its train() changes more than modes ({', '.join(names[:3])}): that would be lost"
-        raise UserError("model", type(module).__name__, told)
+        message = f"its train() changes more than modes ({', '.join(names[:3])}): that would be lost"
+        raise UserError("model", type(module).__name__, message)
     return modes

@@ -20,7 +20,7 @@ def multiply_adds(compute: Callable[[], object]) -> int:
 
 
 class MultiplyAdds(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """While it is entered, counts multiply-adds by torch's formulas.
+    """Counter of multiply-adds by torch's formulas, while it is entered.
 
     Torch's own counter fails where a gradient is taken at a module's inputs, and imports torch's compiler.
     """

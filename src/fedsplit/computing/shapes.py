@@ -39,7 +39,7 @@ _NOTED = "fedsplit_shape"
 
 
 class _Shapes(fx.Interpreter):
-    """As torch's `ShapeProp`, without symbolic shapes: for these it imports sympy, a third of a second."""
+    """Interpreter as torch's `ShapeProp`, without symbolic shapes: these import sympy, for 0.3 s."""
 
     @override
     def run_node(self, n: fx.Node) -> Any:

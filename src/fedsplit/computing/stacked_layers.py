@@ -186,7 +186,7 @@ class _Linear(torch.autograd.Function):
 
 
 def _normalised(module: nn.BatchNorm1d | nn.BatchNorm2d, own: dict[str, Tensor], x: Tensor) -> Tensor:
-    """Over the channels of all clients; each row of the running statistics moves as it would alone."""
+    """Batch normalisation over all clients' channels; each row of running statistics as if alone."""
     # a view of statistics, which move; of parameters that do not learn, which are no stack in memory, a copy
     flat = {key: tensor.reshape(-1) if tensor.ndim > 1 else tensor for key, tensor in own.items()}
     if "num_batches_tracked" in own:

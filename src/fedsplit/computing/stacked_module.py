@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from torch.func import functional_call, vmap
 
 from fedsplit.computing.computation import autocast, computed_type
-from fedsplit.computing.hooks import hooked
+from fedsplit.computing.hooks import describe_hook
 from fedsplit.computing.stacked_layers import Grouped, Stack, Value, by_rule, elementwise
 from fedsplit.computing.tracing import Tracer
 from fedsplit.errors import first_line
@@ -72,7 +72,7 @@ class StackedModule:
 
 
 def obstacle_to_stacking(module: nn.Module, x: Tensor) -> str | None:
-    """Why passes of several clients through `module` cannot be one computation; None if they can.
+    """Reason why passes of several clients through `module` cannot be one computation; None if they can.
 
     Functions that draw are an obstacle, as each client has a stream of its own; dropout modules are none.
     So are hooks: they are for what one client computes. What else may go wrong shows when it is tried.
@@ -81,7 +81,7 @@ def obstacle_to_stacking(module: nn.Module, x: Tensor) -> str | None:
         module: the computation for one client, in training mode.
         x: a batch of its inputs.
     """
-    if found := hooked(module):
+    if found := describe_hook(module):
         return found
     two = {
         name: torch.stack([tensor.detach()] * 2).requires_grad_()
@@ -122,7 +122,7 @@ def _over_clients(module: nn.Module, state: dict[str, Tensor], *inputs: Tensor, 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a tensor was among arguments."""
+    """Place that a tensor had among arguments."""
 
     number: int
 

@@ -72,21 +72,21 @@ class StackedState:
         device = next((each.device for each in own.values()), None)  # a tail may hold nothing
         self.steps = torch.zeros(clients, dtype=torch.int64, device=device)
         """Number of steps that each row has taken."""
-        self._views: dict[tuple[int, int], _Some] = {}
+        self._views: dict[tuple[int, int], _RowView] = {}
 
     @property
     def clients(self) -> int:
         """Number of clients in the stack."""
         return len(self.steps)
 
-    def rows(self, rows: Rows) -> "_Some":
-        """Some of the rows, as a model to pass data through and to step."""
+    def rows(self, rows: Rows) -> "_RowView":
+        """View of some of the rows, as a model to pass data through and to step."""
         if isinstance(rows, Tensor):
-            return _Gathered(self, rows)
+            return _RowCopy(self, rows)
         key = (rows.start, rows.stop)
         if key not in self._views:
             # As a proxy: what holds itself is freed by the garbage collector alone, many rounds later.
-            self._views[key] = _Some(proxy(self), rows)
+            self._views[key] = _RowView(proxy(self), rows)
         return self._views[key]
 
     def tensors(self) -> Weights:
@@ -145,7 +145,7 @@ class StackedState:
                 self.steps[row] = int(slots.get("step", 1))
 
 
-class _Some:
+class _RowView:
     """A range of the rows of a state, as `Steppable`; steps move the state itself."""
 
     def __init__(self, whole: StackedState, rows: Rows) -> None:
@@ -180,7 +180,7 @@ class _Some:
         buffers = self.buffers if buffers is None else buffers
         return self._whole.stacked(self.parameters, buffers, x, seed or ())
 
-    def each(self, function: Callable[..., Tensor], *inputs: object) -> Tensor:
+    def for_each(self, function: Callable[..., Tensor], *inputs: object) -> Tensor:
         return vmap(function)(*inputs)
 
     @torch.no_grad()
@@ -204,7 +204,7 @@ class _Some:
         """Views are the state itself: nothing is left to do."""
 
 
-class _Gathered(_Some):
+class _RowCopy(_RowView):
     """Rows that do not follow each other: copies, written back with the step that ends a pass."""
 
     @torch.no_grad()

@@ -41,8 +41,8 @@ class Steppable(Protocol):
     def move_buffers(self, buffers: dict[str, Tensor]) -> None:
         """Take over running statistics of a forward pass."""
 
-    def each(self, function: Callable[..., Tensor], *inputs: object) -> Tensor:
-        """Result of a function for one client, for each client."""
+    def for_each(self, function: Callable[..., Tensor], *inputs: object) -> Tensor:
+        """Call a function of one client for each client, and return the results as rows."""
 
     def descend(self, gradients: Sequence[Tensor], learning_rate_factor: float | Tensor) -> None:
         """One optimizer step along `gradients`, given in the order of `trained`."""

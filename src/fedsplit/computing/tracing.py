@@ -78,7 +78,7 @@ class GradientLost(fx.proxy.TraceError):
 
 @contextmanager
 def _own_gradients_refused() -> Iterator[None]:
-    """While something is traced: of an `autograd.Function` only the forward would be followed."""
+    """Refuse an `autograd.Function` while tracing, of which only the forward would be followed."""
     original = torch.autograd.Function.__dict__["apply"]
 
     def apply(cls, *args, **kwargs):  # type: ignore[no-untyped-def]
@@ -101,8 +101,8 @@ class _Closed(Exception):
         self.name, self.reason = name, reason
 
 
-def traced(module: nn.Module) -> list[fx.Node]:
-    """The operations of a module; a submodule that cannot be looked into is one of them.
+def trace_operations(module: nn.Module) -> list[fx.Node]:
+    """Trace the operations of a module; a submodule that cannot be looked into is one of them.
 
     A module says by its attribute `training` whether it trains, and its code may read that (as in
     `F.dropout(x, training=self.training)`): the operations read it anew in each pass.
@@ -120,8 +120,8 @@ def traced(module: nn.Module) -> list[fx.Node]:
                 closed |= {found.name}
                 continue
             children = ", ".join(name for name, _ in module.named_children())
-            told = f"{found.reason}; no cut between its parts {children} is possible"
-            raise Untraceable("model", type(module).__name__, told) from found
+            message = f"{found.reason}; no cut between its parts {children} is possible"
+            raise Untraceable("model", type(module).__name__, message) from found
 
 
 def _traced(module: nn.Module, closed: frozenset[str], *, training: bool) -> list[fx.Node]:
@@ -131,12 +131,12 @@ def _traced(module: nn.Module, closed: frozenset[str], *, training: bool) -> lis
         with in_mode(module, training):
             return list(tracer.trace(module).nodes)
     except GradientLost as error:
-        told = f"its forward cannot be followed: {error}; a submodule that does this can be"
-        raise _Closed(tracer.within[-1] if tracer.within else "", told) from error
+        message = f"its forward cannot be followed: {error}; a submodule that does this can be"
+        raise _Closed(tracer.within[-1] if tracer.within else "", message) from error
     except Exception as error:  # whatever code of the user's makes of values that are not there yet
         reason = re.sub(r"\s+", " ", str(error)).strip() or type(error).__name__
-        told = f"its forward cannot be followed, for what it does depends on values ({reason})"
-        raise _Closed(tracer.within[-1] if tracer.within else "", told) from error
+        message = f"its forward cannot be followed, for what it does depends on values ({reason})"
+        raise _Closed(tracer.within[-1] if tracer.within else "", message) from error
 
 
 def _merged(module: nn.Module, training: list[fx.Node], evaluating: list[fx.Node]) -> list[fx.Node]:

@@ -83,11 +83,11 @@ def check_keys(config: Plain) -> None:
 
 
 def _check_groups(config: Plain, task: TaskTraits) -> None:
-    """That all groups are there, and nothing else is."""
+    """Check that all groups are there, and nothing else."""
     needed = [group for group in GROUPS if not (task.joins and group in _JOINED_KEYS)]
     for group in (*needed, *(side for side in OPTIONAL_GROUPS if config.get(side) is not None)):
         if not isinstance(config.get(group), Mapping):
-            raise UserError(group, config.get(group), "a choice of this group is needed")
+            raise UserError(group, config.get(group), "must be a choice of this group")
         if "_target_" not in config[group]:
             raise UserError(f"{group}._target_", None, "is missing: the dotted path of a class or function")
     known = (*SETTINGS, *GROUPS, *OPTIONAL_GROUPS, "quant", "client", "sweep")
@@ -99,10 +99,12 @@ def _check_groups(config: Plain, task: TaskTraits) -> None:
 def _check_run(task: TaskTraits, run: str | None) -> None:
     """Check the key `run`, which asks for the trained models of a run."""
     if task.models_of_run == "needed" and run is None:
-        raise UserError("run", None, "the directory of a trained run is needed: run=saves/...")
+        raise UserError("run", None, "must be the directory of a trained run, as run=saves/...")
     if task.models_of_run == "refused" and run is not None:
         takers = [name for name in names_of("task") if traits_of_choice(name).models_of_run != "refused"]
-        raise UserError("run", run, f"goes with task={' or '.join(takers)}, which take its models")
+        raise UserError(
+            "run", run, f"must be null: only task={' or '.join(takers)} takes the models of a run"
+        )
 
 
 def _check_deployed(given: object) -> None:
@@ -111,7 +113,7 @@ def _check_deployed(given: object) -> None:
     for precision in precisions:
         _check_value("precision", precision, HalfPrecision)
     if not precisions or len(set(precisions)) < len(precisions):
-        raise UserError("precision", given, "at least one, and each once")
+        raise UserError("precision", given, "must hold at least one, and each only once")
 
 
 def _check_joined(group: str, node: object, own: Mapping[str, object]) -> None:
@@ -122,8 +124,8 @@ def _check_joined(group: str, node: object, own: Mapping[str, object]) -> None:
         if value is None and key in own_keys(group):
             continue  # a default of every model, which says nothing
         if key not in own:
-            told = f"is the server's to say; of this machine are {', '.join(own)}"
-            raise UserError(f"{group}.{key}", value, told)
+            message = f"is the server's to say; of this machine are {', '.join(own)}"
+            raise UserError(f"{group}.{key}", value, message)
         _check_value(f"{group}.{key}", value, own[key])
 
 
@@ -144,7 +146,7 @@ def _check_quant(quant: object) -> None:
     ):
         node = quant if path == "quant" else quant.get("weights")  # type: ignore[attr-defined]
         if not isinstance(node, Mapping):
-            raise UserError(path, node, "a choice of this group is needed")
+            raise UserError(path, node, "must be a choice of this group")
         for key, value in node.items():
             if key not in (*codecs, *others):
                 known = ", ".join((*codecs, *others))
@@ -156,7 +158,7 @@ def _check_quant(quant: object) -> None:
 
 def _check_codec(path: str, node: object) -> None:
     if not isinstance(node, Mapping):
-        raise UserError(path, node, "a codec is needed")
+        raise UserError(path, node, "must be a codec")
     _check_node(path, node, own_keys(path))
 
 
@@ -170,7 +172,7 @@ def own_keys(path: str) -> dict[str, object]:
 def _check_node(path: str, node: Plain, own: Mapping[str, object]) -> None:
     target = node.get("_target_")
     if not isinstance(target, str) or unknown_target(target):
-        raise UserError(f"{path}._target_", target, "the dotted path of a class or function")
+        raise UserError(f"{path}._target_", target, "must be the dotted path of a class or function")
     known = signature(target)
     for key in own:
         if key not in node:
@@ -213,7 +215,7 @@ def check_together(config: ConfigFields) -> None:
     """Check keys against each other, once each is allowed by itself; `UserError` names one of two."""
     size, clients = config.population.cohort_size, config.population.num_clients
     if size is not None and size > clients:
-        raise UserError("cohort_size", size, f"at most num_clients, {clients}")
+        raise UserError("cohort_size", size, f"must be at most num_clients, {clients}")
     if config.computation.cuda_graphs and config.computation.compile:
         raise UserError("cuda_graphs", True, "must be false with compile=true")
     if (config.rounding.qat or config.rounding.weight_bits is not None) and not config.client_precisions:
@@ -225,11 +227,11 @@ def _check_rounding(config: ConfigFields) -> None:
     qat, bits, computation = config.rounding.qat, config.rounding.weight_bits, config.computation
     asked = "qat=true" if qat else f"weight_bits={bits}"
     if qat and bits == 16:
-        told = "must be 8, 4, 2, 1 or null with qat=true: its layers compute in int8"
-        raise UserError("weight_bits", 16, told)
+        message = "must be 8, 4, 2, 1 or null with qat=true: its layers compute in int8"
+        raise UserError("weight_bits", 16, message)
     if computation.precision != "fp32":
-        told = f"must be fp32 with {asked}: others round it away"
-        raise UserError("precision", computation.precision, told)
+        message = f"must be fp32 with {asked}: others round it away"
+        raise UserError("precision", computation.precision, message)
     if config.engine.target == _VECTORIZED:
         raise UserError("engine", "vectorized", f"must be auto or sequential with {asked}")
     if computation.cuda_graphs:

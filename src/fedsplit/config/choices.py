@@ -11,16 +11,16 @@ from typing import Any
 import yaml
 
 from fedsplit.errors import UserError
-from fedsplit.files.paths import shipped, user_path
+from fedsplit.files.paths import shipped_path, user_path
 
-CONFIGS = shipped("hydra_config")
+CONFIGS = shipped_path("hydra_config")
 FLAG = "--config-dir"
 _NAME = re.compile(r"[\w.-]{1,200}")
 OWN_CHOICES = "FEDSPLIT_CONFIG_DIR"
 """Environment variable that names the user's directory of choices, so that a run's processes inherit it."""
 
 
-def own_directory() -> Path | None:
+def user_directory() -> Path | None:
     """The directory of the user's own choices, if there is one."""
     own = os.environ.get(OWN_CHOICES)
     return Path(own) if own else None
@@ -28,7 +28,7 @@ def own_directory() -> Path | None:
 
 def directories() -> list[Path]:
     """All directories that hold a folder for each group."""
-    own = own_directory()
+    own = user_directory()
     return [CONFIGS] if own is None else [CONFIGS, own]
 
 
@@ -46,8 +46,8 @@ def names_of(group: str) -> list[str]:
 
 
 @contextmanager
-def own_choices(directory: str | Path | None) -> Iterator[None]:
-    """While choices are also looked up in a directory of the user's own, here and in processes started here.
+def user_choices(directory: str | Path | None) -> Iterator[None]:
+    """Look choices up in a directory of the user's too, here and in processes started here.
 
     Args:
         directory: as the user gives it; None is what the environment says, if it does.

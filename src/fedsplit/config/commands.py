@@ -1,4 +1,4 @@
-"""This package's commands, as whoever started this process can type them again."""
+"""Commands of this package, written as the user who started this process can type them again."""
 
 import shlex
 import sys
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from fedsplit.config.choices import FLAG, own_directory
-from fedsplit.files.paths import shown
+from fedsplit.config.choices import FLAG, user_directory
+from fedsplit.files.paths import display_path
 
 _PACKAGE = Path(__file__).parents[1]
 _SCRIPTS = {"fedsplit": "main.py", "fedsplit-plot": "plot_results.py"}
@@ -16,14 +16,14 @@ _SCRIPTS = {"fedsplit": "main.py", "fedsplit-plot": "plot_results.py"}
 
 def command(*arguments: str, name: Literal["fedsplit", "fedsplit-plot"] = "fedsplit") -> str:
     """A command to be pasted into a shell, with the directory of choices that this process has."""
-    own = own_directory() if name == "fedsplit" else None
-    flags = [] if own is None else [f"{FLAG}={shown(own)}"]
+    own = user_directory() if name == "fedsplit" else None
+    flags = [] if own is None else [f"{FLAG}={display_path(own)}"]
     return " ".join([*_started(name), *map(shlex.quote, [*flags, *arguments])])
 
 
 def resume_command(directory: Path) -> str:
     """Command that goes on with the run in a directory."""
-    return command(f"resume={shown(directory)}")
+    return command(f"resume={display_path(directory)}")
 
 
 def _started(name: str) -> Sequence[str]:

@@ -13,8 +13,8 @@ from fedsplit.config.values import allowed, fits
 from fedsplit.errors import UserError, first_line
 
 
-def located(key: str, target: str) -> Any:
-    """Object that a dotted path names, imported and not called; `UserError` where there is none."""
+def import_target(key: str, target: str) -> Any:
+    """Import the object that a dotted path names; `UserError` where there is none."""
     try:
         if target.startswith("torchvision."):
             from fedsplit.machine.torchvision_operators import torchvision  # noqa: PLC0415  (imports torch)
@@ -39,8 +39,8 @@ def _import_target(target: str) -> Any:
 
 
 def is_class(key: str, target: str, kind: type) -> bool:
-    """True if a dotted path names `kind` or a subclass of it; see `located`."""
-    found = located(key, target)
+    """True if a dotted path names `kind` or a subclass of it; see `import_target`."""
+    found = import_target(key, target)
     return isinstance(found, type) and issubclass(found, kind)
 
 
@@ -58,14 +58,14 @@ def check_kind(path: str, node: Mapping[str, object], kind: type) -> None:
     """
     key, target = f"{path}._target_", node["_target_"]
     if not isinstance(target, str):
-        raise UserError(key, target, "the dotted path of a class or function")
-    found = located(key, target)
+        raise UserError(key, target, "must be the dotted path of a class or function")
+    found = import_target(key, target)
     is_type = isinstance(found, type)
     makes = [found] if is_type else _classes(_hints(found).get("return"))
     if not makes or not all(issubclass(each, kind) for each in makes):
         unsaid = callable(found) and not makes
-        told = f", and say so: def ...(...) -> {kind.__name__}" if unsaid else ""
-        raise UserError(key, target, f"must make a {kind.__name__}{told}")
+        message = f", and say so: def ...(...) -> {kind.__name__}" if unsaid else ""
+        raise UserError(key, target, f"must make a {kind.__name__}{message}")
     function = found.__init__ if is_type else found
     if not target.startswith("fedsplit."):  # this package's own were read from its source, before any import
         _check_values(path, node, _hints(function, include_extras=True))
@@ -85,8 +85,8 @@ def _check_argument(path: str, value: object, annotation: object) -> None:
     if isinstance(value, Mapping) and "_target_" in value:
         makes = _classes(_result(annotation) if value.get("_partial_") else annotation)
         if len(makes) != 1:
-            told = "may be called only for an argument that is annotated with one class"
-            raise UserError(f"{path}._target_", value["_target_"], told)
+            message = "may be called only for an argument that is annotated with one class"
+            raise UserError(f"{path}._target_", value["_target_"], message)
         check_kind(path, value, makes[0])
     elif isinstance(value, Mapping):
         for name, each in value.items():
@@ -154,12 +154,12 @@ class Component:
         """The node that `of` reads."""
         return {**({"_target_": self.target} if self.target else {}), **self.arguments}
 
-    def located(self) -> object:
-        """Target of the component, imported and not called; `UserError` where there is none."""
-        return located(f"{self.key}._target_", self.target)
+    def import_target(self) -> object:
+        """Import the target of the component, without calling it; `UserError` where there is none."""
+        return import_target(f"{self.key}._target_", self.target)
 
     def is_class(self, kind: type) -> bool:
-        """True if the target is `kind` or a subclass of it; raises as `located`."""
+        """True if the target is `kind` or a subclass of it; raises as `import_target`."""
         return is_class(f"{self.key}._target_", self.target, kind)
 
     def build(
@@ -210,7 +210,7 @@ def _factory(key: str, node: Mapping[str, object]) -> Callable[..., object]:
     given = {name: _build(key, each) if inner else each for name, each in node.items() if name[0] != "_"}
     positional = node.get("_args_", ())
     assert isinstance(positional, list | tuple)
-    target = located(key, str(node["_target_"]))
+    target = import_target(key, str(node["_target_"]))
     return partial(target, *(_build(key, each) for each in positional), **given)
 
 

@@ -19,7 +19,7 @@ from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from typing_extensions import override
 
-from fedsplit.config.choices import CONFIGS, file_of, names_of, own_directory, target_of
+from fedsplit.config.choices import CONFIGS, file_of, names_of, target_of, user_directory
 from fedsplit.config.overrides import check_single
 from fedsplit.config.resolvers import register_resolvers
 from fedsplit.config.run_config import RunConfig
@@ -37,7 +37,7 @@ class _OwnChoices(SearchPathPlugin):
 
     @override
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        if (own := own_directory()) is not None:
+        if (own := user_directory()) is not None:
             search_path.append("own", f"file://{own}")
 
 
@@ -56,8 +56,8 @@ def composing() -> Iterator[None]:
         instance.hydra = before
 
 
-def composed(overrides: Sequence[str]) -> DictConfig:
-    """The configuration, with Hydra's own under `hydra`, where choices have their `chosen_names`.
+def compose_config(overrides: Sequence[str]) -> DictConfig:
+    """Compose the configuration, with Hydra's own under `hydra`; choices have their `choice_names`.
 
     Raises:
         UserError: an override is wrong.
@@ -117,10 +117,10 @@ def _complaint(overrides: list[str]) -> str | None:
 
 
 def names_of_choices(config: DictConfig, choices: Mapping[str, str | None]) -> dict[str, str | None]:
-    """The `chosen_names` of a composed configuration."""
+    """The `choice_names` of a composed configuration."""
     own = ((key, node) for key, node in config.items_ex(resolve=False) if key != "hydra")
     unresolved = {str(key): OmegaConf.to_container(node) for key, node in own if OmegaConf.is_config(node)}
-    return chosen_names(unresolved, choices)
+    return choice_names(unresolved, choices)
 
 
 def _unknown_key(key: str, overrides: Sequence[str]) -> UserError:
@@ -129,7 +129,7 @@ def _unknown_key(key: str, overrides: Sequence[str]) -> UserError:
     )
     others = [text for text in overrides if not text.lstrip("+~").startswith(f"{key}=")]
     parent, _, name = key.rpartition(".")
-    config = composed(others)
+    config = compose_config(others)
     node = OmegaConf.select(config, parent) if parent else config
     if not isinstance(node, DictConfig):
         return UserError(key, value, f"there is no such key: {parent} is {node}")
@@ -140,8 +140,8 @@ def _unknown_key(key: str, overrides: Sequence[str]) -> UserError:
     hint = _did_you_mean(name, known)
     if having := [choice for choice in names_of(parent) if name in _arguments(parent, choice)]:
         chosen = config.hydra.runtime.choices.get(parent)
-        told = f"no such key of {parent}={chosen}, but of {', '.join(having)}"
-        return UserError(key, value, f"{told}; known: {', '.join(known) or 'none'}")
+        message = f"no such key of {parent}={chosen}, but of {', '.join(having)}"
+        return UserError(key, value, f"{message}; known: {', '.join(known) or 'none'}")
     if not parent and not hint:
         groups = [place for place in known if isinstance(node[place], DictConfig) and name in node[place]]
         hint = f"did you mean {' or '.join(f'{place}.{name}' for place in groups)}? " if groups else ""
@@ -183,8 +183,8 @@ def run_config(config: DictConfig) -> RunConfig:
 def check_hydra(config: DictConfig) -> None:
     """Raise `UserError` where Hydra's own part asks for what is not done here."""
     if config.hydra.job.chdir:
-        told = "a run stays in the directory of its command; hydra.run.dir says where its files go"
-        raise UserError("hydra.job.chdir", True, told)
+        message = "a run stays in the directory of its command; hydra.run.dir says where its files go"
+        raise UserError("hydra.job.chdir", True, message)
 
 
 def hydra_path(config: DictConfig, key: str) -> Path:
@@ -198,7 +198,7 @@ def hydra_path(config: DictConfig, key: str) -> Path:
     return user_path(path, key)
 
 
-def chosen_names(config: Plain, choices: Mapping[str, str | None]) -> dict[str, str | None]:
+def choice_names(config: Plain, choices: Mapping[str, str | None]) -> dict[str, str | None]:
     """The choices, each by the name of the class that a `_target_` given beside it puts in its place.
 
     That is the last part of the dotted path, `MyNet` of `my_package.MyNet`; the whole path where a choice of
@@ -208,11 +208,11 @@ def chosen_names(config: Plain, choices: Mapping[str, str | None]) -> dict[str, 
         config: plain values, composed but not resolved: an interpolation is a choice's own as it is written.
         choices: of each group, `group` or `group@place`.
     """
-    return {key: chosen_name(config, key, choice) for key, choice in choices.items()}
+    return {key: choice_name(config, key, choice) for key, choice in choices.items()}
 
 
-def chosen_name(config: Plain, key: str, choice: str | None) -> str | None:
-    """The name of one choice, at a key `group` or `group@place`; see `chosen_names`."""
+def choice_name(config: Plain, key: str, choice: str | None) -> str | None:
+    """The name of one choice, at a key `group` or `group@place`; see `choice_names`."""
     group, _, place = key.partition("@")
     node = reduce(_inside, (place or group).split("."), config)
     target = _inside(node, "_target_")

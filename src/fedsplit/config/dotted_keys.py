@@ -19,11 +19,11 @@ def leaves(node: object, prefix: str = "") -> Iterator[tuple[str, object]]:
 
 def flat(node: object) -> Iterator[tuple[str, str]]:
     """Dotted keys and values as on the command line, in alphabetical order."""
-    return ((key, shown(value)) for key, value in leaves(node))
+    return ((key, format_value(value)) for key, value in leaves(node))
 
 
-def shown(value: object) -> str:
-    """A value of the configuration, as on the command line."""
+def format_value(value: object) -> str:
+    """Format a value of the configuration as on the command line."""
     match value:
         case None:
             return "null"
@@ -32,5 +32,5 @@ def shown(value: object) -> str:
         case float() if value.is_integer():
             return str(int(value))
         case list():
-            return f"[{','.join(shown(item) for item in value)}]"
+            return f"[{','.join(format_value(item) for item in value)}]"
     return str(value)

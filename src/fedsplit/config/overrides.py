@@ -25,8 +25,8 @@ _PLAIN = re.compile(r"[A-Za-z_]\w*(?:[.@/][A-Za-z_]\w*)*=[\w/][\w./-]*", re.ASCI
 _EVALUATING = "while evaluating"  # words of the one kind of Hydra's errors that helps whoever typed the value
 
 
-def parsed(overrides: Sequence[str]) -> list[Override]:
-    """The overrides, read by Hydra's grammar; while composing, `glob(...)` knows what it can match.
+def parse_overrides(overrides: Sequence[str]) -> list[Override]:
+    """Parse overrides by Hydra's grammar; while composing, `glob(...)` knows what it can match.
 
     Raises:
         UserError: one cannot be read.
@@ -47,18 +47,18 @@ def parsed(overrides: Sequence[str]) -> list[Override]:
 
 def check_single(overrides: Sequence[str]) -> None:
     """Raise `UserError` where a single run is given several values for a key, or what cannot be read."""
-    for override in parsed([text for text in overrides if not _PLAIN.fullmatch(text)]):
+    for override in parse_overrides([text for text in overrides if not _PLAIN.fullmatch(text)]):
         if override.is_sweep_override():
             text = str(override.input_line)
             key, _, value = text.partition("=")
-            told = "several values are a sweep, which is asked for by -m"
+            message = "must be one value: several values are a sweep, which needs the flag -m"
             if override.is_choice_sweep() and "(" not in value:
-                told += f"; one list is {shlex.quote(f'{key}=[{value}]')}, one text {quoted(text)}"
-            raise UserError(key, value, told)
+                message += f"; one list is {shlex.quote(f'{key}=[{value}]')}, one text {quote_override(text)}"
+            raise UserError(key, value, message)
 
 
-def quoted(text: str) -> str:
-    """An override as a shell takes it, with its value as text: `'key="value"'`."""
+def quote_override(text: str) -> str:
+    """Quote an override for a shell, with its value as text: `'key="value"'`."""
     key, _, value = text.partition("=")
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     return shlex.quote(f'{key}="{escaped}"')
@@ -80,8 +80,8 @@ def _literal(key: str, value: object) -> str:
     if isinstance(value, Integral | Real):
         return str(int(value)) if isinstance(value, Integral) else repr(float(value))
     if not isinstance(value, str | PurePath):
-        told = "must be None, a truth value, a number, a text, a path, or a list or dict of such"
-        raise UserError(key, value, told)
+        message = "must be None, a truth value, a number, a text, a path, or a list or dict of such"
+        raise UserError(key, value, message)
     return str(value) if _WORD.fullmatch(str(value)) else single_quoted(value)
 
 
@@ -96,7 +96,7 @@ def _unreadable(text: str, error: HydraException) -> UserError:
     if not equals or not _is_readable(f"{key}=0"):
         return UserError("override", text or "''", _FORM)
     why = next((f" ({line})" for line in str(error).splitlines() if _EVALUATING in line), "")
-    return UserError(key, value, f"cannot be read{why}; as text, its value is quoted: {quoted(text)}")
+    return UserError(key, value, f"cannot be read{why}; as text, its value is quoted: {quote_override(text)}")
 
 
 def _is_readable(text: str) -> bool:
@@ -117,8 +117,8 @@ FREE = ("model.sizes",)
 """Mappings that take keys which are not there yet too: configurations of models have dozens of them."""
 
 
-def spelled_out(argument: str) -> list[str]:
-    """An argument as Hydra takes it.
+def spell_out(argument: str) -> list[str]:
+    """Spell out an argument as Hydra takes it.
 
     Raises:
         UserError: it chooses no codec where one is needed, or several where one key stands for several.
@@ -127,7 +127,7 @@ def spelled_out(argument: str) -> list[str]:
     codecs = [path for path in CODECS if path == key or (key == "quant.weights" and path.startswith(key))]
     if codecs and equals:
         if value == "null":
-            raise UserError(key, value, "a codec is needed; none sends values as they are")
+            raise UserError(key, value, "must be a codec; none sends values as they are")
         if len(codecs) > 1 and "," in value:
             raise UserError(key, value, f"a sweep takes one of {', '.join(codecs)}, or presets")
         return [f"codec@{path}={value}" for path in codecs]
@@ -137,8 +137,8 @@ def spelled_out(argument: str) -> list[str]:
     return [added + SPELLINGS.get(key, key) + equals + value]
 
 
-def one_list(argument: str) -> str:
-    """An argument of a single run: there `precision=fp32,int8` is a list, as of a sweep it is two jobs."""
+def join_list(argument: str) -> str:
+    """Make one list of `precision=fp32,int8`, which a sweep would make two jobs of."""
     key, _, value = argument.partition("=")
     sweeps = key == "precision" and "," in value and not value.startswith(("[", "choice("))
     return f"{key}=[{value}]" if sweeps else argument
@@ -150,8 +150,8 @@ def check_beside(config: Plain, overrides: Sequence[str]) -> None:
     if task.beside is None or (task.models_of_run != "refused" and config.get("run") is None):
         return
     whose = "the server's to say" if task.joins else "that of the run"
-    for override in parsed(overrides):
+    for override in parse_overrides(overrides):
         key = override.key_or_group
         if not below(key, task.beside):
-            told = f"is {whose}; beside this task may be given {', '.join(task.beside)}"
-            raise UserError(key, override.value(), told)
+            message = f"is {whose}; beside this task may be given {', '.join(task.beside)}"
+            raise UserError(key, override.value(), message)

@@ -97,7 +97,7 @@ class RunConfig(ConfigFields):
         return {**ordered, "choices": dict(self.choices)} if self.choices else ordered
 
     def changed(self, values: Mapping[str, object]) -> "RunConfig":
-        """This configuration with other values at dotted keys, checked anew as by `parse`."""
+        """A copy of this configuration with other values at dotted keys, checked as by `parse`."""
         plain = self.plain()
         for key, value in values.items():
             *path, name = key.split(".")
@@ -108,7 +108,7 @@ class RunConfig(ConfigFields):
         return type(self).parse(plain)
 
     def with_keys_of(self, other: "RunConfig", keys: Collection[str]) -> "RunConfig":
-        """This configuration with what another has at these keys of the top level, checked as by `parse`."""
+        """A copy of this configuration with another's values at top-level keys, checked as by `parse`."""
         values = {key: value for key, value in other.plain().items() if key in keys}
         choices = {key: choice for key, choice in other.choices.items() if key in keys}
         return type(self).parse({**self.plain(), **values, "choices": {**self.choices, **choices}})

@@ -47,7 +47,7 @@ class TrainingSettings(Topic):
 
 @dataclass(frozen=True)
 class PopulationSettings(Topic):
-    """How many clients there are, and how many take part in a round."""
+    """Number of clients, and of those that take part in a round."""
 
     num_clients: PositiveInt
     cohort_size: PositiveInt | None
@@ -60,7 +60,7 @@ class PopulationSettings(Topic):
 
 @dataclass(frozen=True)
 class BudgetSettings(Topic):
-    """When a run stops: at the first limit that is reached."""
+    """Limits of a run, which stops at the first that is reached."""
 
     rounds: PositiveInt
     comm_threshold_mb: PositiveFloat | None
@@ -71,7 +71,7 @@ class BudgetSettings(Topic):
 
 @dataclass(frozen=True)
 class ComputationSettings(Topic):
-    """Where and how passes through models are computed."""
+    """Settings of the computation of passes through models."""
 
     device: Device
     threads: Threads
@@ -82,7 +82,7 @@ class ComputationSettings(Topic):
 
 @dataclass(frozen=True)
 class RoundingSettings(Topic):
-    """How weights and activations of client models are rounded while they train."""
+    """Settings of the rounding of client models' weights and activations in training."""
 
     qat: bool
     weight_bits: WeightBits | None
@@ -116,7 +116,7 @@ class OriginSettings(Topic):
 
 @dataclass(frozen=True)
 class AlignmentSettings(Topic):
-    """How clients' auxiliary models are fitted: keys of `auxiliary` that are no arguments of the model."""
+    """Settings of auxiliary models' fits: keys of `auxiliary` that are no arguments of the model."""
 
     PLACE = "auxiliary"
     align_epochs: PositiveInt
@@ -138,7 +138,7 @@ class LocalStepSettings(Topic):
 
 @dataclass(frozen=True)
 class SplittingSettings(Topic):
-    """Where the model is cut: keys of `model` that are no arguments of the model."""
+    """Settings of the cut of the model: keys of `model` that are no arguments of the model."""
 
     PLACE = "model"
     cut: str | PositiveInt | None

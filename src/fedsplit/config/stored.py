@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from fedsplit.config.choices import FLAG, file_of, own_directory
-from fedsplit.config.compose import chosen_name, composed, composing, plain
+from fedsplit.config.choices import FLAG, file_of, user_directory
+from fedsplit.config.compose import choice_name, compose_config, composing, plain
 from fedsplit.config.run_config import RunConfig
 from fedsplit.config.settings import CODECS, GROUPS, OPTIONAL_GROUPS
 from fedsplit.config.values import Plain
-from fedsplit.errors import UserError, shortened
+from fedsplit.errors import UserError, shorten
 
 _GROUPS = (
     *GROUPS,
@@ -59,10 +59,12 @@ def parse_stored(
     for key, value in _not_plain(stored):
         raise error(f"{key[:_SHOWN]}={str(value)[:_SHOWN]} in its config.yaml is no plain value")
     if not trust:
-        own = _composed_here(_choose_again(choices, own_choices), own_directory())
+        own = _composed_here(_choose_again(choices, own_choices), user_directory())
         for key, value in _foreign({k: v for k, v in stored.items() if k != "choices"}, own):
-            told = "names code that this installation's configuration does not; trust=true beside it runs it"
-            raise UserError(key[:_SHOWN], str(value)[:_SHOWN], f"config.yaml of {directory} {told}")
+            message = (
+                "names code that this installation's configuration does not; trust=true beside it runs it"
+            )
+            raise UserError(key[:_SHOWN], str(value)[:_SHOWN], f"config.yaml of {directory} {message}")
     return RunConfig.parse({**stored, "trust": trust})
 
 
@@ -74,9 +76,9 @@ def _choose_again(choices: Mapping[str, str | None], own: str | None) -> tuple[s
         if choice is None:
             continue
         if not _CHOICE.fullmatch(choice) or file_of(group.partition("@")[0], choice) is None:
-            began = f"; the run was begun with {FLAG}={shortened(repr(own))}" if own else ""
-            told = f"this installation has no such choice{began}; trust=true takes what config.yaml says"
-            raise UserError(group.removeprefix("codec@"), choice[:_SHOWN], told)
+            began = f"; the run was begun with {FLAG}={shorten(repr(own))}" if own else ""
+            message = f"this installation has no such choice{began}; trust=true takes what config.yaml says"
+            raise UserError(group.removeprefix("codec@"), choice[:_SHOWN], message)
         overrides.append(f"{group}={choice}")
     return tuple(overrides)
 
@@ -84,7 +86,7 @@ def _choose_again(choices: Mapping[str, str | None], own: str | None) -> tuple[s
 @lru_cache(maxsize=64)
 def _composed_here(overrides: tuple[str, ...], _: Path | None) -> Plain:
     with composing():
-        return plain(composed(overrides))
+        return plain(compose_config(overrides))
 
 
 def _foreign(stored: object, own: object, path: str = "") -> Iterator[tuple[str, object]]:
@@ -132,7 +134,7 @@ def with_changes(config: RunConfig, changes: Mapping[str, object]) -> RunConfig:
     for chosen in _CHOSEN_ANEW & changes.keys():
         choices[chosen] = str(changes[chosen])
         with composing():
-            values[chosen] = plain(composed([f"{chosen}={choices[chosen]}"]))[chosen]
+            values[chosen] = plain(compose_config([f"{chosen}={choices[chosen]}"]))[chosen]
     for key, value in changes.items():
         if key not in _CHOSEN_ANEW:
             group, _, name = key.partition(".")
@@ -143,5 +145,5 @@ def with_changes(config: RunConfig, changes: Mapping[str, object]) -> RunConfig:
                 values[key] = value
     for chosen in _CHOSEN_ANEW:
         if f"{chosen}._target_" in changes:
-            choices[chosen] = chosen_name(values, chosen, choices[chosen])
+            choices[chosen] = choice_name(values, chosen, choices[chosen])
     return RunConfig.parse({**values, "choices": choices})

@@ -109,7 +109,7 @@ class ClientBatches:
         ]
 
     def appearances(self, round: int, steps: Collection[int]) -> Tensor:
-        """How often each sample, in the order of `indices`, is in the batches of some local steps, `(n,)`."""
+        """Counts `(n,)` of each sample, in the order of `indices`, in the batches of some local steps."""
         counts = torch.zeros(self.samples, dtype=torch.int64)
         by_epoch: dict[int, list[slice]] = {}
         for step in steps:
@@ -164,7 +164,7 @@ class StackedBatches:
         return max(map(len, self._sizes))
 
     def groups(self, step: int, rows: Sequence[int]) -> list[list[int]]:
-        """Those rows that have such a step, as groups with batches of the same size."""
+        """Rows that have such a step, as groups with batches of the same size."""
         having = [row for row in rows if step < len(self._sizes[row])]
         sizes: dict[int, list[int]] = {}
         for row in having:

@@ -43,7 +43,9 @@ class ClassifiedSource(TextSource):
         kept = {len(train) - 1 - i for i in backwards}
         left = {each.stratum for number, each in enumerate(train) if number not in kept}
         if missing := [name for name in self.class_names() if name not in left]:
-            raise UserError("dataset.validation", size, f"fewer: no training text of {missing[0]} is left")
+            raise UserError(
+                "dataset.validation", size, f"must be smaller: no training text of {missing[0]} is left"
+            )
         return kept
 
     @override

@@ -89,7 +89,7 @@ class Dataset:
 
 @dataclass(frozen=True, kw_only=True)
 class Source(ABC):
-    """Where the data of a run come from.
+    """Source of a run's data.
 
     Args:
         max_train: number of training samples to keep; None keeps all.

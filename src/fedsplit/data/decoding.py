@@ -36,7 +36,7 @@ ignore_pillows_warnings()  # for the whole process: filters that come and go are
 
 @dataclass(frozen=True)
 class Decoder:
-    """How files become pixels.
+    """Decoder that makes pixels of image files.
 
     Args:
         root: folder of the dataset, named in errors.
@@ -53,8 +53,8 @@ class Decoder:
         """Number of channels of every image."""
         return 1 if self.grayscale else 3
 
-    def opened(self, file: Path) -> "Image.Image":
-        """The image in a file, as it is stored: not turned as its EXIF data say, and without transparency.
+    def open_image(self, file: Path) -> "Image.Image":
+        """Open the image in a file as it is stored: not turned as its EXIF data say, without transparency.
 
         Raises:
             UserError: it is none, or has more than 8 bits a channel.
@@ -74,30 +74,30 @@ class Decoder:
             reason = first_line(error)
             if isinstance(error, OSError) and error.strerror:
                 reason = error.strerror
-            told = f"{file} cannot be read as an image ({reason})"
-            raise UserError("dataset.root", self.root, told) from error
+            message = f"{file} cannot be read as an image ({reason})"
+            raise UserError("dataset.root", self.root, message) from error
 
-    def own_side(self, file: Path) -> int:
+    def native_side(self, file: Path) -> int:
         """Height and width of a square image.
 
         Raises:
             UserError: it is not square, or cannot be read.
         """
-        width, height = self.opened(file).size
+        width, height = self.open_image(file).size
         if width != height:
-            told = f"{file} is {width}x{height}: give the size to resize to"
-            raise UserError("dataset.image_size", None, told)
+            message = f"{file} is {width}x{height}: give the size to resize to"
+            raise UserError("dataset.image_size", None, message)
         return width
 
-    def decoded(self, file: Path, side: int) -> np.ndarray:
+    def decode(self, file: Path, side: int) -> np.ndarray:
         """Pixels of a file, uint8 `(side, side, c)`.
 
         Raises:
             UserError: it cannot be read, or has another size and is not to be resized.
         """
-        image = self.opened(file)
+        image = self.open_image(file)
         if self.resize:
-            image = fitted(image, side)
+            image = crop_to_square(image, side)
         elif image.size != (side, side):
             found = f"{file} is {image.size[0]}x{image.size[1]} and not {side}x{side}"
             raise UserError("dataset.image_size", None, f"{found}: give the size to resize to")
@@ -118,8 +118,8 @@ def _is_deep(image: "Image.Image") -> bool:
     return False
 
 
-def fitted(image: "Image.Image", side: int) -> "Image.Image":
-    """The square in the middle of an image, resized to `side` pixels a side."""
+def crop_to_square(image: "Image.Image", side: int) -> "Image.Image":
+    """Crop the square in the middle of an image, and resize it to `side` pixels a side."""
     from PIL import Image  # noqa: PLC0415
 
     width, height = image.size
@@ -131,20 +131,20 @@ def fitted(image: "Image.Image", side: int) -> "Image.Image":
     return image.resize((side, side), Image.Resampling.BILINEAR, box=box)
 
 
-def resized(pixels: Tensor, side: int) -> Tensor:
-    """Images held in memory, uint8 `(n, h, w, c)`, as `fitted` makes each of them."""
+def resize_images(pixels: Tensor, side: int) -> Tensor:
+    """Images held in memory, uint8 `(n, h, w, c)`, as `crop_to_square` makes each of them."""
     if pixels.shape[1:3] == (side, side):
         return pixels
     from PIL import Image  # noqa: PLC0415
 
     out = torch.empty(len(pixels), side, side, pixels.shape[3], dtype=torch.uint8)
     for each, place in zip(pixels.numpy(), out.numpy(), strict=True):
-        image = fitted(Image.fromarray(each[:, :, 0] if each.shape[2] == 1 else each), side)
+        image = crop_to_square(Image.fromarray(each[:, :, 0] if each.shape[2] == 1 else each), side)
         place[:] = np.asarray(image).reshape(place.shape)
     return out
 
 
-def kept(
+def load_or_make(
     root: Path,
     name: str,
     files: Iterable[Path],
@@ -153,7 +153,7 @@ def kept(
     make: Callable[[], Mapping[str, Tensor]],
     fits: Callable[[Mapping[str, Tensor]], bool],
 ) -> Mapping[str, Tensor]:
-    """Tensors that `make` makes of files below `root`, kept in a cache there where it can be written.
+    """Load tensors from the cache below `root`, or `make` them, and cache them where that can be written.
 
     The name of the kept file is made of `settings` and every file's path, size and time of change, so
     what was edited is read anew. So is what was kept otherwise: a file that is damaged, a link, of other
@@ -189,11 +189,11 @@ def _read(cache: Path, source: str) -> Mapping[str, Tensor] | None:
         return None
     try:
         with safe_open(cache, framework="pt") as file:
-            told = file.metadata() or {}
+            metadata = file.metadata() or {}
         tensors: Mapping[str, Tensor] = load_file(cache)
     except (SafetensorError, OSError, ValueError, LookupError, TypeError, RuntimeError):
         return None
-    return tensors if told == {"digest": _digest(source, tensors)} else None
+    return tensors if metadata == {"digest": _digest(source, tensors)} else None
 
 
 def _digest(source: str, tensors: Mapping[str, Tensor]) -> str:

@@ -50,7 +50,7 @@ class DecodingAhead:
             future = self._started.get(file)
             if future is None:
                 path = Path(os.fsdecode(file))
-                future = self._pool.submit(self._decoder.decoded, path, self.shape[0])
+                future = self._pool.submit(self._decoder.decode, path, self.shape[0])
                 self._started[file] = future
             self._started.move_to_end(file)
             while len(self._started) > self.kept:
@@ -79,7 +79,7 @@ class FilePixels:
 
     @property
     def shape(self) -> torch.Size:
-        """As of a tensor, `(n, h, w, c)`."""
+        """Shape as of a tensor, `(n, h, w, c)`."""
         return torch.Size((len(self.files), *self.decoding.shape))
 
     def __len__(self) -> int:
@@ -89,8 +89,8 @@ class FilePixels:
         """The same files, for pixels on `device`."""
         return replace(self, device=device)
 
-    def chosen(self, index: Tensor) -> "FilePixels":
-        """Some of the files, by index or mask."""
+    def select(self, index: Tensor) -> "FilePixels":
+        """Select some of the files, by index or mask."""
         clients = None if self.client_of is None else self.client_of[index]
         return replace(self, files=self.files[index.numpy()], client_of=clients)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from fedsplit.config.values import Workers
-from fedsplit.data.decoding import SUFFIXES, Decoder, kept
+from fedsplit.data.decoding import SUFFIXES, Decoder, load_or_make
 from fedsplit.data.file_pixels import DecodingAhead, FilePixels
 from fedsplit.data.image_source import ImageSource, Published
 from fedsplit.data.images import Images
@@ -43,7 +43,7 @@ Listed: TypeAlias = list[tuple[Path, int]]
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFiles(ImageSource):
-    """Images in files below `root`; a subclass says which in `listed`.
+    """Images in files below `root`; a subclass says which in `list_files`.
 
     The decoded pixels are kept in `root/.fedsplit-cache` (where it can be written), under a name made
     of every file's path, size and time of change, so an edited folder is decoded anew; so is one whose
@@ -82,8 +82,8 @@ class ImageFiles(ImageSource):
         return Published(self.published_train, side, 1 if self.grayscale else 3, self.published_classes)
 
     @abstractmethod
-    def listed(self) -> tuple[Listed, Listed]:
-        """Training and test files with their labels.
+    def list_files(self) -> tuple[Listed, Listed]:
+        """List training and test files with their labels.
 
         Raises:
             UserError: the files are not there.
@@ -91,15 +91,15 @@ class ImageFiles(ImageSource):
 
     @override
     def read(self) -> tuple[Images, Images]:
-        train, test = self.listed()
+        train, test = self.list_files()
         decoder = Decoder(self.root, self.image_size is not None, self.grayscale)
-        side = self.image_size or decoder.own_side(train[0][0])
+        side = self.image_size or decoder.native_side(train[0][0])
         return self._split("train", train, decoder, side), self._split("test", test, decoder, side)
 
     def misplaced(self, layout: str) -> UserError:
         """Error to raise where the files are not as they should be."""
-        told = f"; {self.origin}; {AS_THEY_ARE}" if self.origin else ""
-        return UserError("dataset.root", self.root, layout + told)
+        message = f"; {self.origin}; {AS_THEY_ARE}" if self.origin else ""
+        return UserError("dataset.root", self.root, layout + message)
 
     def _split(self, split: str, files: Listed, decoder: Decoder, side: int) -> Images:
         labels = torch.tensor([label for _, label in files], dtype=torch.int64)
@@ -115,7 +115,7 @@ class ImageFiles(ImageSource):
         def decoded() -> dict[str, Tensor]:
             pixels = torch.empty(shape, dtype=torch.uint8)
             for place, file in zip(pixels.numpy(), track(only_files, "decoding images"), strict=True):
-                place[:] = decoder.decoded(file, side)
+                place[:] = decoder.decode(file, side)
             return {"pixels": pixels, "labels": labels}
 
         def fits(found: Mapping[str, Tensor]) -> bool:
@@ -128,7 +128,7 @@ class ImageFiles(ImageSource):
 
         settings = f"middle square, {side} {self.image_size is None} {self.grayscale}"
         return Images(
-            kept(self.folder, split, only_files, settings, make=decoded, fits=fits)["pixels"], labels
+            load_or_make(self.folder, split, only_files, settings, make=decoded, fits=fits)["pixels"], labels
         )
 
 
@@ -150,8 +150,8 @@ def images_in(folder: Path) -> list[Path]:
     found = sorted(each for each in _visible(folder) if each.suffix.lower() in SUFFIXES)
     for each in found:
         if (kind := _mode(each)) != stat.S_IFREG:
-            told = f"{each} is named as an image and is {_KINDS.get(kind, 'no file')}"
-            raise UserError("dataset.root", folder, told)
+            message = f"{each} is named as an image and is {_KINDS.get(kind, 'no file')}"
+            raise UserError("dataset.root", folder, message)
     return found
 
 
@@ -196,8 +196,10 @@ def _mode(path: Path) -> int:
     try:
         return stat.S_IFMT(path.stat().st_mode)
     except OSError as error:
-        told = "is a link that leads nowhere" if path.is_symlink() else f"cannot be read ({error.strerror})"
-        raise UserError("dataset.root", path.parent, f"{path} {told}") from error
+        message = (
+            "is a link that leads nowhere" if path.is_symlink() else f"cannot be read ({error.strerror})"
+        )
+        raise UserError("dataset.root", path.parent, f"{path} {message}") from error
 
 
 def _begins_as_an_image(path: Path) -> bool:

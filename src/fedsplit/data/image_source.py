@@ -10,7 +10,7 @@ from typing_extensions import override
 from fedsplit.config.values import NonNegativeInt, PositiveInt
 from fedsplit.data.augmentation import Augmentation
 from fedsplit.data.dataset import Source
-from fedsplit.data.decoding import resized
+from fedsplit.data.decoding import resize_images
 from fedsplit.data.images import ImageDataset, Images
 from fedsplit.errors import UserError
 from fedsplit.machine.allowance import claim_images
@@ -27,14 +27,16 @@ def class_balanced_prefix(labels: Tensor, size: int | None, num_classes: int, ke
     if size is None:
         return torch.arange(len(labels))
     if size < num_classes:
-        raise UserError(key, size, f"at least one sample for each of the {num_classes} classes")
+        raise UserError(key, size, f"must be at least {num_classes}: one sample for each class")
     share, extra = divmod(size, num_classes)
     chosen = []
     for label in range(num_classes):
         wanted = share + (label < extra)
         members = (labels == label).nonzero().flatten()
         if len(members) < wanted:
-            raise UserError(key, size, f"at most {len(members)} of class {label} are there, not {wanted}")
+            raise UserError(
+                key, size, f"must be smaller: class {label} has {len(members)} samples, not {wanted}"
+            )
         chosen.append(members[:wanted])
     return torch.cat(chosen).sort().values
 
@@ -51,7 +53,7 @@ class Published:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSource(Source):
-    """Where images come from. `load` reads both splits; a subclass says how in `read`.
+    """Source of images. `load` reads both splits; a subclass says how in `read`.
 
     What `max_train`, `max_test` and `validation` keep is class-balanced.
 
@@ -103,17 +105,21 @@ class ImageSource(Source):
         train, test = self.read()
         side = self.image_size or min(train.pixels.shape[1:3])
         if self.crop_padding > side:
-            raise UserError("dataset.crop_padding", self.crop_padding, f"at most the images' {side} pixels")
+            raise UserError(
+                "dataset.crop_padding",
+                self.crop_padding,
+                f"must be at most {side}, the side of the images in pixels",
+            )
         names = self.class_names()
         num_classes = len(names) or int(train.labels.max()) + 1
 
         def prefix(images: Images, size: int | None, key: str) -> Images:
-            return images.chosen(class_balanced_prefix(images.labels, size, num_classes, key))
+            return images.select(class_balanced_prefix(images.labels, size, num_classes, key))
 
         def sized(images: Images) -> Images:
             if self.image_size is None or not isinstance(images.pixels, Tensor):
                 return images
-            return replace(images, pixels=resized(images.pixels, self.image_size))
+            return replace(images, pixels=resize_images(images.pixels, self.image_size))
 
         if self.validation is not None:
             train, test = self._held_out(train, num_classes)
@@ -138,6 +144,6 @@ class ImageSource(Source):
         held_out[len(train) - 1 - last] = True
         left = torch.bincount(train.labels[~held_out], minlength=num_classes)
         if not left.all():
-            told = f"fewer: no training image of class {int(left.argmin())} is left"
-            raise UserError("dataset.validation", self.validation, told)
-        return train.chosen(~held_out), train.chosen(held_out)
+            message = f"must be smaller: no training image of class {int(left.argmin())} is left"
+            raise UserError("dataset.validation", self.validation, message)
+        return train.select(~held_out), train.select(held_out)

@@ -32,7 +32,7 @@ class Normalisation:
 
     @classmethod
     def of(cls, images: "Images", dtype: torch.dtype = torch.float32) -> Self:
-        """From all pixels that `images.surveyed` gives, exactly: from a histogram of their 256 values."""
+        """Normalisation by all pixels of `images.surveyed`, exactly: from a histogram of their 256 values."""
         values = torch.arange(256, dtype=torch.float64)
         means, deviations = [], []
         histograms = torch.zeros(images.pixels.shape[3], 256, dtype=torch.float64)
@@ -109,10 +109,10 @@ class Images(Samples):
         )
 
     @override
-    def chosen(self, kept: Tensor) -> "Images":
+    def select(self, kept: Tensor) -> "Images":
         owners = None if self.owners is None else self.owners[kept]
         pixels = self.pixels
-        some = pixels.chosen(kept) if isinstance(pixels, FilePixels) else pixels[kept].contiguous()
+        some = pixels.select(kept) if isinstance(pixels, FilePixels) else pixels[kept].contiguous()
         return replace(self, pixels=some, labels=self.labels[kept], owners=owners)
 
     @override
@@ -180,7 +180,7 @@ class Images(Samples):
 
 
 def _parts(index: Tensor) -> Iterator[Tensor]:
-    """Not so many at a time that their pixels take much memory."""
+    """Parts of so few images at a time that their pixels take little memory."""
     for start in range(0, len(index), _AT_A_TIME):
         yield index[start : start + _AT_A_TIME]
 
@@ -234,7 +234,7 @@ class ImageDataset(Dataset):
 
     @override
     def scaled(self, seen: Tensor | None) -> Self:
-        images = self.train if seen is None else self.train.chosen(seen)
+        images = self.train if seen is None else self.train.select(seen)
         return self.normalised(Normalisation.of(images, torch.get_default_dtype()))
 
     def seen_by(self, shards: Sequence[np.ndarray], view: View) -> Self:

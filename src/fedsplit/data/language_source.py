@@ -34,7 +34,7 @@ class Prompts:
     context: int
 
     def spaced(self, size: int | None) -> Self:
-        """So many of them, evenly spaced; all where there are no more, or with None."""
+        """Select so many prompts, evenly spaced; all where there are no more, or with None."""
         if size is None or size >= len(self.ids):
             return self
         kept = [number * len(self.ids) // size for number in range(size)]
@@ -67,7 +67,7 @@ class LanguageSource(TextSource):
     @override
     def prefix(self, passages: Sequence[Passage], size: int, key: str) -> list[Passage]:
         if size > len(passages):
-            raise UserError(key, size, f"at most {len(passages)} texts are there")
+            raise UserError(key, size, f"must be at most {len(passages)}, the number of texts")
         return [passages[number * len(passages) // size] for number in range(size)]
 
     @override
@@ -96,8 +96,8 @@ class LanguageSource(TextSource):
             else:
                 made.append(self._cut_up(text + end))
         if cut:
-            told = f"{cut} of {len(passages)} texts with a context are longer, and were cut"
-            note(f"dataset.context={self.context}: {told}")
+            message = f"{cut} of {len(passages)} texts with a context are longer, and were cut"
+            note(f"dataset.context={self.context}: {message}")
         return made
 
     @override

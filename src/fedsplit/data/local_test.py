@@ -7,7 +7,7 @@ from fedsplit.randomness import generator
 
 
 def held_out_size(samples: int, fraction: float) -> int:
-    """How many of a client's samples are held out: `fraction` of them, to the nearest whole number.
+    """Number of a client's samples that are held out: `fraction` of them, to the nearest whole number.
 
     Where that is none or all, one is held out or one kept, but of a single sample nothing is held out. A half
     rounds to the even number.

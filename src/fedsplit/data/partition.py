@@ -133,7 +133,7 @@ class Pieces(Partition):
 
 
 class Draws(Partition):
-    """As many samples for every client, drawn evenly and with replacement when they are asked for.
+    """Equally many samples for every client, drawn evenly and with replacement when they are asked for.
 
     A client's samples are a function of the seed and of its number: nothing is kept of them.
 
@@ -162,8 +162,8 @@ class Draws(Partition):
     @override
     def digest(self) -> str:
         """SHA-256 of what the draws follow from, and not of the draws themselves."""
-        told = f"drawn: {self._clients} of {self._each} of {self._samples} by {self._seed}"
-        return sha256(told.encode()).hexdigest()
+        message = f"drawn: {self._clients} of {self._each} of {self._samples} by {self._seed}"
+        return sha256(message.encode()).hexdigest()
 
     @override
     def __len__(self) -> int:

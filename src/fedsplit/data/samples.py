@@ -22,7 +22,7 @@ class Samples(ABC):
 
     @property
     def owners(self) -> Tensor | None:
-        """Whose each sample is, int64 `(n,)`; None where that is not known."""
+        """Owner of each sample, int64 `(n,)`; None where that is not known."""
         return None
 
     @property
@@ -54,8 +54,8 @@ class Samples(ABC):
         """The same samples, for batches on `device`."""
 
     @abstractmethod
-    def chosen(self, kept: Tensor) -> Self:
-        """Some of them, by index or mask."""
+    def select(self, kept: Tensor) -> Self:
+        """Select some of the samples, by index or mask."""
 
     @abstractmethod
     def inputs_at(self, index: Tensor | slice, draws: Tensor | None = None) -> Tensor:

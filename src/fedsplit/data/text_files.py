@@ -31,8 +31,8 @@ def reading(root: str, layout: str) -> Iterator[Path]:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError("dataset.root", root, f"must hold {layout}") from error
     except OSError as error:
-        told = f"{error.filename} cannot be read ({error.strerror})"
-        raise UserError("dataset.root", root, told) from error
+        message = f"{error.filename} cannot be read ({error.strerror})"
+        raise UserError("dataset.root", root, message) from error
     except Damaged as error:
         raise UserError("dataset.root", root, f"{error}; it must hold {layout}") from error
 

@@ -41,7 +41,7 @@ class Passage:
 
 @dataclass(frozen=True, kw_only=True)
 class TextSource(Source):
-    """Where texts come from. `load` makes tokens of both splits, which `read` of a subclass gives.
+    """Source of texts. `load` makes tokens of both splits, which `read` of a subclass gives.
 
     Args:
         root: folder that holds the files.
@@ -72,7 +72,7 @@ class TextSource(Source):
 
     @abstractmethod
     def prefix(self, passages: Sequence[Passage], size: int, key: str) -> list[Passage]:
-        """So many passages, always the same ones.
+        """Select so many passages, always the same ones.
 
         Raises:
             UserError: there are fewer; `key` asked for them.
@@ -117,7 +117,9 @@ class TextSource(Source):
             test = [each for number, each in enumerate(train) if number in kept]
             train = [each for number, each in enumerate(train) if number not in kept]
             if not train:
-                raise UserError("dataset.validation", self.validation, "fewer: no training text is left")
+                raise UserError(
+                    "dataset.validation", self.validation, "must be smaller: no training text is left"
+                )
         elif self.max_test is not None:
             test = self.prefix(test, self.max_test, "dataset.max_test")
         if self.max_train is not None:

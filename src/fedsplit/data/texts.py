@@ -93,7 +93,7 @@ class Texts(Samples):
         return replace(self, tokens=self.tokens.to(device))
 
     @override
-    def chosen(self, kept: Tensor) -> Self:
+    def select(self, kept: Tensor) -> Self:
         return replace(
             self,
             starts=self.starts[kept],

@@ -30,8 +30,10 @@ def calibration_batches(
     held = shards.indices
     if batches * batch_size > len(held):
         most = len(held) // batch_size
-        told = f"at most {most} with batches of {batch_size}: clients have {len(held)} training samples"
-        raise UserError("task.calibration_batches", batches, told)
+        message = (
+            f"must be at most {most} with batches of {batch_size}: clients have {len(held)} training samples"
+        )
+        raise UserError("task.calibration_batches", batches, message)
     order = torch.randperm(len(held), generator=generator(seed, "calibration"))
     drawn = held[order[: batches * batch_size]].to(samples.index_device)
     return [samples.inputs_at(chosen) for chosen in drawn.view(batches, batch_size)]
@@ -40,7 +42,7 @@ def calibration_batches(
 def check_batches(batches: Sequence[Tensor], example: Tensor) -> None:
     """Raise `UserError` where there is no batch, or one of another form than `example (n, c, h, w)`."""
     if not batches:
-        raise UserError("calibration", "no samples", "at least one batch is needed")
+        raise UserError("calibration", "no samples", "must hold at least one batch")
     for batch in batches:
         if batch.shape[1:] != example.shape[1:] or batch.dtype != example.dtype or not len(batch):
             found = f"{tuple(batch.shape)} {str(batch.dtype).removeprefix('torch.')}"

@@ -53,8 +53,8 @@ class DeviceCost:
 
 def machine() -> dict[str, str | int | None]:
     """Description of the machine that is measured on."""
-    told = Path("/proc/cpuinfo")
-    lines = told.read_text("utf-8").splitlines() if told.is_file() else []
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text("utf-8").splitlines() if cpuinfo.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {"processor": names[0] if names else platform.processor(), "cores": os.cpu_count()}
 

@@ -60,8 +60,8 @@ class Precision:
             UserError: the backend must trace the model, which cannot be; `name` is the precision's.
         """
         if isinstance(client, StubbedClient) and not backend.runs_any_code:
-            told = "this client model's code cannot be traced: fp32, fp16, bf16, w4, w2 and w1 take it"
-            raise UserError("precision", name, told)
+            message = "this client model's code cannot be traced: fp32, fp16, bf16, w4, w2 and w1 take it"
+            raise UserError("precision", name, message)
         return as_floats(client) if isinstance(client, fx.GraphModule) and not self.as_trained else client
 
 

@@ -13,7 +13,7 @@ from fedsplit.building.client_model import ClientArchitecture
 from fedsplit.computing.memory import reuse_freed_memory
 from fedsplit.data.dataset import Sizes
 from fedsplit.deployment import storage
-from fedsplit.processes.child import received
+from fedsplit.processes.child import receive
 
 _BYTES = 1 if sys.platform == "darwin" else 1024
 """Bytes in a unit of `ru_maxrss`: macOS counts bytes, Linux KiB."""
@@ -52,7 +52,7 @@ def serve(requests: Connection, answers: Connection) -> None:
     deployed = storage.load(directory, architecture.build)
     answers.send({"imported": imported, "before": before})
     inputs: dict[int, torch.Tensor] = {}
-    for request in received(requests):
+    for request in receive(requests):
         samples = request["samples"]
         if samples not in inputs:
             inputs[samples] = _inputs(samples, architecture.sizes)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fedsplit.config.component import located
+from fedsplit.config.component import import_target
 from fedsplit.deployment.backends.backend import Build, Deployed
 from fedsplit.deployment.precisions import readers
 from fedsplit.errors import UserError, first_line
@@ -33,8 +33,8 @@ def description(directory: Path) -> dict[str, Any]:
     format = found.get("format") if isinstance(found, dict) else None
     known = readers()
     if not isinstance(format, str) or format not in known:
-        told = f"its {DESCRIPTION} must name one of {', '.join(sorted(known))}"
-        raise UserError("deployed", directory, told)
+        message = f"its {DESCRIPTION} must name one of {', '.join(sorted(known))}"
+        raise UserError("deployed", directory, message)
     return found
 
 
@@ -61,7 +61,7 @@ def reader(directory: Path) -> type[Deployed]:
     """Imported class that reads a deployed client model; `UserError` where something of it is not there."""
     target = readers()[description(directory)["format"]]
     with extra("deployed", directory):
-        found: type[Deployed] = located("reader", target)
+        found: type[Deployed] = import_target("reader", target)
     return found
 
 

@@ -22,10 +22,10 @@ from fedsplit.state.weights import Weights
 
 
 class CutGradients(Protocol):
-    """Who knows the true cut gradients: the split server."""
+    """Party that knows the true cut gradients: the split server."""
 
     def cut_gradients(self, z: Tensor, y: Tensor, *, seed: int) -> Tensor:
-        """Per sample, of the summed loss, in the shape of `z`; `seed` is of dropout."""
+        """Cut gradients per sample, of the summed loss, in the shape of `z`; `seed` is of dropout."""
 
 
 class FixedServer(CutGradients, Protocol):
@@ -176,7 +176,7 @@ class Alignment:
             initially: weights that a client's first alignment starts from.
         """
         task = self.task(client, round)
-        return self.finish(task, *self.fitted(task, server, initially=initially))
+        return self.finish(task, *self.fit(task, server, initially=initially))
 
     def align_many(
         self, clients: Sequence[int], round: int, server: FixedServer, *, initially: Weights
@@ -189,10 +189,8 @@ class Alignment:
         known = self._auxiliaries.get(client)
         return AlignmentTask(client, round, *self._rings[client].samples(), known.state if known else None)
 
-    def fitted(
-        self, task: AlignmentTask, server: CutGradients, *, initially: Weights
-    ) -> tuple[ModelState, Fit]:
-        """The auxiliary model that an alignment gives, and what it took; nothing is kept of it here."""
+    def fit(self, task: AlignmentTask, server: CutGradients, *, initially: Weights) -> tuple[ModelState, Fit]:
+        """Fit an auxiliary model, and say what it took; nothing of it is kept here."""
         model, chunks = self._new_auxiliary(), list(self._chunks(task, server, "dropout of an alignment"))
         if task.known is None:
             model.load(initially)

@@ -61,7 +61,7 @@ class Settling:
         self._errors: list[float] = []
 
     def is_reached(self, errors: Sequence[Tensor]) -> bool:
-        """After one more epoch, whether to stop; `errors` are those of its steps."""
+        """True if the fit may stop after one more epoch; `errors` are those of its steps."""
         self._epochs += 1
         if self._tolerance == 0 or self._epochs % BETWEEN_LOOKS != 1:
             return False

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from fedsplit.computing.hooks import hooked
+from fedsplit.computing.hooks import describe_hook
 from fedsplit.computing.model_state import ModelState
 from fedsplit.computing.steppable import Seed, Steppable
 from fedsplit.estimators.estimator import Chunk, GradientEstimator
@@ -56,7 +56,7 @@ class GradientOfLoss(GradientEstimator):
     ) -> Tensor:
         if isinstance(model.module, ExplicitInputGradient):
             with torch.set_grad_enabled(differentiable):
-                return model.each(model.module.input_gradient, model.parameters, z, y)
+                return model.for_each(model.module.input_gradient, model.parameters, z, y)
         z = z.detach().requires_grad_()
         outputs = model.forward(z, seed=seed, buffers=model.frozen_buffers(), at=losses.targets(y))
         (dz,) = torch.autograd.grad(losses.total(outputs, y), z, create_graph=differentiable)
@@ -86,7 +86,7 @@ class GradientOfLoss(GradientEstimator):
 
 def _sweeps(module: nn.Module) -> Sweeps | None:
     """Explicit sweeps of an auxiliary model; None where an operation has no rule, or hooks must run."""
-    if hooked(module):
+    if describe_hook(module):
         return None
     try:
         return Sweeps(module)

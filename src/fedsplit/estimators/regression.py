@@ -28,8 +28,8 @@ def classes_of(objective: Objective, estimator: type) -> int:
         UserError: labels are no classes.
     """
     if not isinstance(objective, Classification):
-        told = f"must be gradient_of_loss: {estimator.__name__} is for classification alone"
-        raise UserError("estimator", estimator.__name__, told)
+        message = f"must be gradient_of_loss: {estimator.__name__} is for classification alone"
+        raise UserError("estimator", estimator.__name__, message)
     return objective.num_classes
 
 
@@ -51,5 +51,5 @@ class Regression(GradientEstimator):
     ) -> Tensor:
         num_classes = cast(int, model.module.num_classes)
         with torch.set_grad_enabled(differentiable):
-            inputs = model.each(lambda z, y: features(z, y, num_classes), z, y)
+            inputs = model.for_each(lambda z, y: features(z, y, num_classes), z, y)
             return model.forward(inputs, seed=seed).view(z.shape)

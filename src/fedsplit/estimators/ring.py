@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from fedsplit.computing.memory import Memory
-from fedsplit.objectives.padding import lengthened
+from fedsplit.objectives.padding import pad_to
 from fedsplit.state.state import State
 
 
@@ -37,11 +37,11 @@ class Ring:
             self._y = self._memory.empty(y, self.capacity, *y.shape[1:])
         z, y = z[-self.capacity :], y[-self.capacity :]
         if y.dim() == 2 and y.shape[1] > self._y.shape[1]:  # labels kept so far are padded to the new length
-            longer = lengthened(self._z, self._y, y.shape[1], self._padding)
+            longer = pad_to(self._z, self._y, y.shape[1], self._padding)
             self.release()
             self._z, self._y = map(self._memory.keep, longer)
         elif y.dim() == 2:
-            z, y = lengthened(z, y, self._y.shape[1], self._padding)
+            z, y = pad_to(z, y, self._y.shape[1], self._padding)
         places = (self._next + torch.arange(len(y), device=y.device)) % self.capacity
         self._z[places], self._y[places] = z, y
         self._next = (self._next + len(y)) % self.capacity

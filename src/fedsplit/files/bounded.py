@@ -101,8 +101,8 @@ def json_in(path: Path, most: int = 4 * MIB, most_digits: int = 19) -> Any:
     try:
         return json.loads(content, parse_int=lambda digits: _whole(digits, most_digits))
     except (ValueError, RecursionError) as error:
-        told = f"no JSON, or a whole number of more than {most_digits} digits"
-        raise Damaged(f"{path.name} is damaged: {told}") from error
+        message = f"no JSON, or a whole number of more than {most_digits} digits"
+        raise Damaged(f"{path.name} is damaged: {message}") from error
 
 
 def _whole(digits: str, most_digits: int) -> int:
@@ -135,8 +135,8 @@ def csv_rows(path: Path, most: int = 64 * MIB) -> Iterator[tuple[int, list[str]]
         try:
             for row in reader:
                 if any(len(cell) > _LONGEST_CELL for cell in row):
-                    told = f"a cell of more than {_LONGEST_CELL} characters"
-                    raise Damaged(f"line {reader.line_num} of {path.name} has {told}")
+                    message = f"a cell of more than {_LONGEST_CELL} characters"
+                    raise Damaged(f"line {reader.line_num} of {path.name} has {message}")
                 if row:
                     yield reader.line_num, list(map(_printable, row))
         except csv.Error as error:
@@ -192,7 +192,7 @@ def number(cell: str) -> float:
 
 @contextmanager
 def reading(run: Path, name: str, hint: str) -> Iterator[None]:
-    """While a file in a run's directory is read.
+    """Turn errors of reading a file in a run's directory into a `UserError`.
 
     Args:
         hint: which runs have it.

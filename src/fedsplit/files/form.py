@@ -18,8 +18,8 @@ class Misfit(ValueError):
         in_tensors: whether it is about a tensor, and not about a plain value.
     """
 
-    def __init__(self, place: str, told: str, *, in_tensors: bool = False) -> None:
-        super().__init__(f"{place} {told}")
+    def __init__(self, place: str, message: str, *, in_tensors: bool = False) -> None:
+        super().__init__(f"{place} {message}")
         self.in_tensors = in_tensors
 
 
@@ -95,8 +95,8 @@ def check_like(found: object, like: object, place: str) -> None:
             check_like(entries[key], each, f"{place}.{key}")
     elif isinstance(like, Tensor):
         if not isinstance(found, Tensor) or found.shape != like.shape or found.dtype != like.dtype:
-            told = f"must be a tensor of shape {tuple(like.shape)} and type {str(like.dtype)[6:]}"
-            raise Misfit(place, told, in_tensors=True)
+            message = f"must be a tensor of shape {tuple(like.shape)} and type {str(like.dtype)[6:]}"
+            raise Misfit(place, message, in_tensors=True)
     elif isinstance(like, list):
         if not isinstance(found, list):
             raise Misfit(place, "must be a list")

@@ -13,17 +13,17 @@ def user_path(path: str | Path, key: str) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        told = "begins with ~ and names no user with a home directory"
-        raise UserError(key, os.fspath(path), told) from error
+        message = "begins with ~ and names no user with a home directory"
+        raise UserError(key, os.fspath(path), message) from error
 
 
 @contextmanager
-def in_one_line(key: str, value: object, told: str) -> Iterator[None]:
-    """While a file or socket is used: `UserError` where that fails, `told` and the system's reason behind."""
+def in_one_line(key: str, value: object, message: str) -> Iterator[None]:
+    """Turn an error of the system into a `UserError` of one line: `message`, and the system's reason."""
     try:
         yield
     except OSError as error:
-        raise UserError(key, value, f"{told} ({error.strerror})") from error
+        raise UserError(key, value, f"{message} ({error.strerror})") from error
 
 
 def new_directory(path: Path, key: str) -> None:
@@ -38,8 +38,8 @@ def new_directory(path: Path, key: str) -> None:
         path.mkdir(parents=True, exist_ok=True)
 
 
-def shown(path: Path) -> Path:
-    """A path as a reader takes it: relative to the current directory, where it is below."""
+def display_path(path: Path) -> Path:
+    """Format a path for a reader: relative to the current directory, where it is below."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
 
@@ -47,7 +47,7 @@ def shown(path: Path) -> Path:
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
-def shipped(name: str) -> Path:
+def shipped_path(name: str) -> Path:
     """Path of `name` beside `src` in a checkout, or inside the package that a wheel installs."""
     inside = _PACKAGE / name
     return inside if inside.exists() else _PACKAGE.parents[1] / name

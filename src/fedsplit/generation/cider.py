@@ -42,7 +42,7 @@ def cider_d(texts: Sequence[Words], references: Sequence[Sequence[Words]]) -> fl
 
 
 def _counts(words: Words) -> Counter[Gram]:
-    """How often each n-gram of all orders is there."""
+    """Count of each n-gram of all orders."""
     return Counter(tuple(words[i : i + n]) for n in _ORDERS for i in range(len(words) - n + 1))
 
 

@@ -29,8 +29,8 @@ class Written:
     def lines(self) -> bytes:
         """A line of JSON for each text: its context, the text, and the references."""
         rows = zip(self.prompts.contexts, self.texts, self.prompts.references, strict=True)
-        told = [{"context": context, "text": text, "references": own} for context, text, own in rows]
-        return "".join(f"{json.dumps(each, ensure_ascii=False)}\n" for each in told).encode()
+        entries = [{"context": context, "text": text, "references": own} for context, text, own in rows]
+        return "".join(f"{json.dumps(each, ensure_ascii=False)}\n" for each in entries).encode()
 
     def results(self) -> dict[str, object]:
         """The number of texts, and their scores."""
@@ -83,7 +83,7 @@ def build_prompts(dataset: Component, samples: int | None, *, key: str, value: o
     """
     source = dataset.build(Source)
     if not isinstance(source, LanguageSource):
-        raise UserError(key, value, "continues texts: it needs a dataset with contexts, such as e2e_nlg")
+        raise UserError(key, value, "needs a dataset with contexts that can be continued, such as e2e_nlg")
     with extra(key, value):
         import fedsplit.generation.scores  # noqa: F401, PLC0415  (now, and not after the first rounds)
     return source.prompts().spaced(samples)

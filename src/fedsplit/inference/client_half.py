@@ -17,7 +17,7 @@ from fedsplit.building.client_model import ClientArchitecture
 from fedsplit.deployment import storage
 from fedsplit.deployment.backends.backend import SmashedData
 from fedsplit.deployment.probe import peak_memory
-from fedsplit.processes.child import AnsweringProcess, received
+from fedsplit.processes.child import AnsweringProcess, receive
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,13 @@ class ClientHalf:
             self._process = open_ones.enter_context(process)
             folder = open_ones.enter_context(tempfile.TemporaryDirectory(prefix="fedsplit-"))
             self._inputs, self._outputs = Path(folder, "inputs"), Path(folder, "outputs")
-            told = self._process.ask(
+            footprint = self._process.ask(
                 directory=str(self.directory.absolute()),
                 architecture=self._architecture.plain(),
                 threads=self._threads,
             )
             self._open_ones = open_ones.pop_all()
-        self.memory_before = told["memory_before"]
+        self.memory_before = footprint["memory_before"]
         return self
 
     def __exit__(
@@ -75,9 +75,9 @@ class ClientHalf:
     def run(self, x: Tensor) -> Ran:
         """Run it once on inputs `(n, c, h, w)`; `RunFailed`, which says why, where the process ended."""
         save_file({"x": x.contiguous()}, self._inputs)
-        told = self._process.ask(inputs=str(self._inputs), outputs=str(self._outputs))
-        smashed = SmashedData(load_file(self._outputs)["z"], told["scale"], told["zero_point"])
-        return Ran(smashed, told["seconds"], told["peak_memory"])
+        answer = self._process.ask(inputs=str(self._inputs), outputs=str(self._outputs))
+        smashed = SmashedData(load_file(self._outputs)["z"], answer["scale"], answer["zero_point"])
+        return Ran(smashed, answer["seconds"], answer["peak_memory"])
 
 
 def serve(requests: Connection, answers: Connection) -> None:
@@ -93,12 +93,12 @@ def serve(requests: Connection, answers: Connection) -> None:
     before = peak_memory()
     deployed = storage.load(directory, ClientArchitecture.of(asked["architecture"]).build)
     answers.send({"memory_before": before})
-    for asked in received(requests):
+    for asked in receive(requests):
         x = load_file(asked["inputs"])["x"]
         start = time.perf_counter()
         smashed = deployed.run_quantized(x)
         seconds = time.perf_counter() - start
         peak = peak_memory()
         save_file({"z": smashed.values.contiguous()}, asked["outputs"])
-        told = {"scale": smashed.scale, "zero_point": smashed.zero_point}
-        answers.send({"seconds": seconds, "peak_memory": peak, **told})
+        scales = {"scale": smashed.scale, "zero_point": smashed.zero_point}
+        answers.send({"seconds": seconds, "peak_memory": peak, **scales})

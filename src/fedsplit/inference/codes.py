@@ -59,7 +59,7 @@ class DeviceCodes:
             values = values[real_positions(lengths, values.shape[1])]
         if values.dtype not in CODES:
             require_finite(values)
-        return Message.sealed(start + to_bytes(values), tuple(smashed.values.shape), values.dtype)
+        return Message.seal(start + to_bytes(values), tuple(smashed.values.shape), values.dtype)
 
     def decode(self, message: Message) -> Tensor:
         """The smashed data that a message stands for, float32, contiguous, on the CPU.
@@ -80,9 +80,9 @@ class DeviceCodes:
             largest = scale * (limits.max - limits.min)  # every value is finite if this is
             if not (0 < largest <= _LARGEST and limits.min <= zero_point <= limits.max):
                 raise Corrupt(f"no codes have the scale {scale} and the zero point {zero_point}")
-            decoded = SmashedData(values, scale, zero_point).decoded()
+            decoded = SmashedData(values, scale, zero_point).decode()
         elif is_finite(values):
-            decoded = SmashedData(values).decoded()
+            decoded = SmashedData(values).decode()
         else:
             raise Corrupt("a value is not finite")
         if real is None:

@@ -32,14 +32,16 @@ def precision_of(directory: Path, key: str) -> str:
     except UserError as error:
         raise UserError(key, directory, error.allowed) from error
     if "precision" not in found:
-        told = "does not say its precision; give a folder that task=infer left behind, deployed/<precision>"
-        raise UserError(key, directory, told)
+        message = (
+            "does not say its precision; give a folder that task=infer left behind, deployed/<precision>"
+        )
+        raise UserError(key, directory, message)
     return str(found["precision"])
 
 
 @dataclass(frozen=True)
 class Deploying:
-    """How client halves are converted; ranges are those of batches of clients' training images."""
+    """Conversion of client halves; ranges are those of batches of clients' training images."""
 
     backend: Int8Backend
     batches: int
@@ -54,8 +56,8 @@ class Deploying:
         own = f"{by_default}_{self.backend}"
         return Precision.named(own if file_of(GROUP, own) else by_default)
 
-    def converted(self, subject: Subject, precisions: Sequence[str]) -> dict[str, Deployed]:
-        """The client half at each precision; `UserError` where one cannot be had of this model, or here."""
+    def convert(self, subject: Subject, precisions: Sequence[str]) -> dict[str, Deployed]:
+        """Convert the client half to each precision; `UserError` where this model or machine lacks one."""
         backends = {name: self.deployed(name).make_backend("precision", name) for name in precisions}
         calibrated = any(backend.calibrates for backend in backends.values())
         samples = self._samples(subject) if calibrated else []

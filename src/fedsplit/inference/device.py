@@ -46,6 +46,7 @@ class Request:
         return self.client_seconds + self.wire_seconds + self.server_seconds
 
     def row(self) -> Sequence[object]:
+        """Values of a line of `requests.csv`, in the order of `COLUMNS`."""
         return (
             *(self.device, self.precision, self.number, int(self.warm_up), self.samples, self.correct),
             *(self.client_seconds, self.server_seconds, self.wire_seconds, self.total_seconds),
@@ -92,7 +93,7 @@ class Device(ABC):
 
 @dataclass(frozen=True)
 class Turns:
-    """How many requests each device makes.
+    """Number of requests that each device makes.
 
     Args:
         warm_up: that count for nothing, first.

@@ -76,7 +76,7 @@ class LocalDevice(Device):
 
 @contextmanager
 def local_devices(halves: Mapping[str, ClientHalf], answering: Answering) -> Iterator[list[Device]]:
-    """While there is a device for each precision, each a fresh process; `RunFailed` where a process ended."""
+    """Start a device for each precision, each a fresh process; `RunFailed` where a process ended."""
     with ExitStack() as processes:
         yield [
             LocalDevice(number, precision, processes.enter_context(half), answering)

@@ -35,6 +35,7 @@ class Answered:
 
     @property
     def checksum(self) -> int:
+        """CRC-32 of the logits, see `checksum` of this module."""
         return checksum(self.logits)
 
 
@@ -71,5 +72,5 @@ class ServerHalf:
             logits = logits[real_positions(lengths, logits.shape[1])]
         seconds = time.perf_counter() - start
         if not is_finite(logits):
-            raise RunFailed("the logits are not finite")
+            raise RunFailed("the logits of the server are not finite")
         return Answered(logits.contiguous(), seconds)

@@ -112,7 +112,7 @@ def subject_of(config: RunConfig, client: int | None = None) -> Subject:
     if config.origin.run is not None:
         weights = RunDirectory.existing(config.origin.run, "run").trained(client)
     elif client is not None:
-        raise UserError("task.client", client, "is for the models of a run: run=saves/...")
+        raise UserError("task.client", client, "must be null without run=: it names a client of a run")
     data = build_data(config, cpu)
     estimator = config.estimator.build(GradientEstimator)
     cut = cut_name(config, *build_whole_model(config, data, cpu))

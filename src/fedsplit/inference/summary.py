@@ -98,17 +98,17 @@ class Summary:
     def plain(self, first: "Summary") -> dict[str, object]:
         """A row of `summary.csv`, with ratios to the first precision: below 1 is less."""
         names = ("precision", "requests", "samples", "accuracy")
-        told: dict[str, object] = {name: getattr(self, name) for name in names}
+        values: dict[str, object] = {name: getattr(self, name) for name in names}
         for part, seconds in self.seconds.items():
-            told |= {f"seconds.{part}.{name}": value for name, value in vars(seconds).items()}
-        told |= {column: getattr(self, name) for column, name in _COLUMNS.items()}
+            values |= {f"seconds.{part}.{name}": value for name, value in vars(seconds).items()}
+        values |= {column: getattr(self, name) for column, name in _COLUMNS.items()}
         for part in SECONDS:
             ratio = _ratio(self.seconds[part].median, first.seconds[part].median)
-            told[f"ratio.seconds.{part}"] = ratio
+            values[f"ratio.seconds.{part}"] = ratio
         for column in ("bytes.up", "file_bytes", "peak_memory_bytes"):
             name = _COLUMNS[column]
-            told[f"ratio.{column}"] = _ratio(getattr(self, name), getattr(first, name))
-        return told
+            values[f"ratio.{column}"] = _ratio(getattr(self, name), getattr(first, name))
+        return values
 
 
 def _ratio(own: float, other: float) -> float | None:
@@ -133,12 +133,12 @@ def summary_table(summaries: Sequence[Summary], batch_size: int) -> Table:
             f"{100 * each.accuracy:.2f}",
             *(
                 f"{_ms(each.seconds[part].median)} ({_ms(each.seconds[part].p95)})"
-                + _told(each.seconds[part].median, first.seconds[part].median, each is first)
+                + _ratio_note(each.seconds[part].median, first.seconds[part].median, each is first)
                 for part in SECONDS
             ),
-            f"{each.bytes_up / 1e3:,.1f}" + _told(each.bytes_up, first.bytes_up, each is first),
+            f"{each.bytes_up / 1e3:,.1f}" + _ratio_note(each.bytes_up, first.bytes_up, each is first),
             f"{each.bytes_down / 1e3:,.2f}",
-            f"{each.file_bytes / 1e3:,.1f}" + _told(each.file_bytes, first.file_bytes, each is first),
+            f"{each.file_bytes / 1e3:,.1f}" + _ratio_note(each.file_bytes, first.file_bytes, each is first),
             f"{each.peak_memory / 1e6:,.0f} ({own:,.0f})",
         )
     return table
@@ -148,7 +148,7 @@ def _ms(seconds: float) -> str:
     return f"{1e3 * seconds:.2f}" if seconds < 0.1 else f"{1e3 * seconds:,.0f}"
 
 
-def _told(own: float, other: float, is_first: bool) -> str:
+def _ratio_note(own: float, other: float, is_first: bool) -> str:
     ratio = None if is_first else _ratio(own, other)
     return "" if ratio is None else f"\n{ratio:.2f}x"
 

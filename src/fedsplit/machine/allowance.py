@@ -37,14 +37,14 @@ def machine_memory() -> float:
 
 
 @contextmanager
-def allowing(limit: float, told: str) -> Iterator[None]:
-    """While so many bytes may be asked for in all.
+def allowing(limit: float, message: str) -> Iterator[None]:
+    """Allow so many bytes to be asked for in all.
 
     Args:
         limit: bytes.
-        told: what says so, for errors.
+        message: what says so, for errors.
     """
-    before = _CURRENT.set(_Allowance(limit, told))
+    before = _CURRENT.set(_Allowance(limit, message))
     try:
         yield
     finally:
@@ -52,13 +52,13 @@ def allowing(limit: float, told: str) -> Iterator[None]:
 
 
 def allowing_a_client(memory_mb: float | None) -> AbstractContextManager[None]:
-    """While a client builds what a server asks of it, in `client.memory_mb`; None: half of the machine's."""
+    """Bound the memory of what a server lets a client build, by `client.memory_mb`; None: by half of all."""
     limit = machine_memory() / 2 if memory_mb is None else memory_mb * 1e6
     return allowing(limit, "client.memory_mb allows")
 
 
 def allowing_a_run_directory() -> AbstractContextManager[None]:
-    """While what the files of a run directory ask for is built."""
+    """Bound the memory of what the files of a run directory ask for."""
     return allowing(machine_memory(), "this machine has")
 
 
@@ -79,8 +79,8 @@ def claim(key: str, value: object, needed: float, what: str) -> None:
     allowance.used += needed
     if allowance.used > allowance.limit:
         mb, limit = f"{allowance.used / 1e6:,.0f} MB", f"{allowance.limit / 1e6:,.0f} MB"
-        told = f"{what} and all before would take about {mb} of memory, and {allowance.told} {limit}"
-        raise UserError(key, value, told)
+        message = f"{what} and all before would take about {mb} of memory, and {allowance.told} {limit}"
+        raise UserError(key, value, message)
 
 
 def claim_images(side: int, channels: int, kept: int, given: object) -> None:

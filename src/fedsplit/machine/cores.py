@@ -4,6 +4,6 @@ import os
 
 
 def jobs_at_once(threads: int) -> int:
-    """How many jobs of so many CPU threads each the cores hold that this process may use; at least one."""
+    """Number of jobs of so many CPU threads each that this process's cores hold; at least one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // threads)

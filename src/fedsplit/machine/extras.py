@@ -20,7 +20,7 @@ _EXTRAS = {
 
 @contextmanager
 def extra(key: str, value: object) -> Iterator[None]:
-    """While something is imported or made that needs an extra; `UserError` where its package is missing."""
+    """Let something be imported or made that needs an extra; `UserError` where its package is missing."""
     try:
         yield
     except (ModuleNotFoundError, UserError) as error:

@@ -58,9 +58,9 @@ def optional(what: str) -> Iterator[None]:
     except OSError:
         raise
     except Exception as error:
-        told = f"{what}: left out ({type(error).__name__}: {first_line(error)})"
-        _LOG.warning("%s", told)
-        note(told)
+        message = f"{what}: left out ({type(error).__name__}: {first_line(error)})"
+        _LOG.warning("%s", message)
+        note(message)
 
 
 class _Output(io.RawIOBase):

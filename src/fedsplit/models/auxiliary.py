@@ -17,7 +17,7 @@ class ExplicitInputGradient(Protocol):
     """An auxiliary model that knows the gradient of its loss with respect to its input in closed form."""
 
     def input_gradient(self, weights: Weights, z: Tensor, y: Tensor) -> Tensor:
-        """Per sample, of the summed cross-entropy, in the shape of `z`; differentiable in `weights`."""
+        """Gradients of the summed cross-entropy per sample, shaped as `z`; differentiable in `weights`."""
 
 
 @runtime_checkable

@@ -12,7 +12,7 @@ from typing_extensions import override
 from fedsplit.computing.shapes import note_shapes, shape_at
 from fedsplit.config.values import PositiveFloat, PositiveInt
 from fedsplit.models.splitting.cuts import evaluating
-from fedsplit.models.splitting.stubs import StubbedServer, shortened
+from fedsplit.models.splitting.stubs import StubbedServer, truncate_server
 
 _LEAST_CHANNELS = 8
 
@@ -52,7 +52,7 @@ class DerivedAuxiliary(nn.Module):
         self.trunk: nn.Module
         self.fc: nn.Module
         if isinstance(server, StubbedServer):
-            self.trunk, self.fc = shortened(server, depth), nn.Identity()
+            self.trunk, self.fc = truncate_server(server, depth), nn.Identity()
             return
         start = _gathered_shape(crossing)
         stages = _stages(_shapes(server, smashed_shape))[:depth] if len(start) == 3 else []
@@ -87,7 +87,7 @@ class _MeanOfTokens(nn.Module):
 
 
 class _MeanOfPixels(nn.Module):
-    """As an adaptive pool to one pixel, and fast in stacks of clients too."""
+    """Adaptive pool to one pixel, and fast in stacks of clients too."""
 
     @override
     def forward(self, z: Tensor) -> Tensor:

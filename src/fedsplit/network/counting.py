@@ -13,7 +13,7 @@ from fedsplit.network.timelines.timeline import Work
 from fedsplit.objectives.objective import Objective
 
 
-def counted_work(
+def count_work(
     halves: SplitModel,
     auxiliary: nn.Module | None,
     estimator: GradientEstimator | None,
@@ -22,7 +22,7 @@ def counted_work(
     *,
     objective: Objective,
 ) -> Work:
-    """The work of one sample.
+    """Count the work of one sample.
 
     Args:
         estimator: that uses it; None where none does.

@@ -9,8 +9,8 @@ from fedsplit.config.values import NonNegativeFloat, Rate, Spread, SpreadFromZer
 from fedsplit.randomness import generator
 
 
-def drawn(spread: Spread, seed: int, what: str, client: int) -> float:
-    """The quantity of one client; a function of the seed, of what it is, and of the client.
+def draw_quantity(spread: Spread, seed: int, what: str, client: int) -> float:
+    """Draw the quantity of one client: a function of the seed, of what it is, and of the client.
 
     Args:
         spread: a number, `[uniform, low, high]`, or `[lognormal, median, sigma]` (its logarithm is normal
@@ -83,7 +83,7 @@ class SimulatedNetwork(Network):
         """A client's, the same in every round of a run with this seed."""
 
         def of_client(what: str, spread: Spread | None, unit: float) -> float:
-            return inf if spread is None else drawn(spread, seed, what, client) * unit
+            return inf if spread is None else draw_quantity(spread, seed, what, client) * unit
 
         return SimulatedDevice(
             up=of_client("upload bandwidth", self.up_mbps, 1e6),

@@ -5,8 +5,8 @@ from torch import Tensor
 from fedsplit.objectives.next_token import PADDING
 
 
-def lengthened(z: Tensor, y: Tensor, length: int, padding: float) -> tuple[Tensor, Tensor]:
-    """Smashed data `(b, length, ...)` and labels `(b, length)`: a batch's own, and padding behind them.
+def pad_to(z: Tensor, y: Tensor, length: int, padding: float) -> tuple[Tensor, Tensor]:
+    """Pad smashed data to `(b, length, ...)` and labels to `(b, length)`, behind the batch's own.
 
     Args:
         z: smashed data `(b, t, ...)`.

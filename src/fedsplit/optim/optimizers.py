@@ -77,7 +77,7 @@ def _by_row(values: Tensor, like: Tensor) -> Tensor:
 
 
 def _fused(parameters: Sequence[Tensor], rate: Tensor | None) -> bool:
-    """On a CPU one pass over memory instead of ten: half the time, and a sixth of a ResNet-18's step.
+    """Use one pass over memory on a CPU instead of ten: half the time, and a sixth of a ResNet-18's step.
 
     In a graph, too: these kernels read rate and count of steps from the device, and lose no digits in it.
     """

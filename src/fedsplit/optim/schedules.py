@@ -70,7 +70,7 @@ class MultiStep(Schedule):
 
 @dataclass(frozen=True, kw_only=True)
 class Cosine(Schedule):
-    """From 1 to `min_factor` along half a cosine over `period` rounds, and `min_factor` after that.
+    """Factor from 1 to `min_factor` along half a cosine over `period` rounds, and `min_factor` after that.
 
     Source: I. Loshchilov and F. Hutter, "SGDR", 2017, equation 5, without restarts.
     """
@@ -86,7 +86,7 @@ class Cosine(Schedule):
 
 
 class WarmupLinear(Schedule):
-    """From 0 to 1 in `warmup` local steps, and from there in a straight line to 0 at `total`.
+    """Factor from 0 to 1 in `warmup` local steps, and from there in a straight line to 0 at `total`.
 
     Local steps are counted through all rounds, `n = round * steps + step`, whoever takes part: a round has as
     many as the client with most samples. Clients with fewer end each round early, so that what a client does
@@ -103,7 +103,7 @@ class WarmupLinear(Schedule):
 
     def __init__(self, *, warmup: NonNegativeInt, total: PositiveInt) -> None:
         if total <= warmup:
-            raise UserError("total", total, f"above warmup={warmup}")
+            raise UserError("total", total, f"must be above warmup={warmup}")
         self.warmup, self.total = warmup, total
         self._round_steps = 1
 

@@ -153,7 +153,7 @@ class Engine(ABC):
         self.blueprint = blueprint
 
     def opened(self) -> AbstractContextManager[object]:
-        """While clients can be computed."""
+        """Start what computes clients, and end it afterwards."""
         return nullcontext()
 
     def enter(self, clients: Sequence[int]) -> None:
@@ -222,8 +222,9 @@ class Engine(ABC):
 
     @abstractmethod
     def state(self) -> State:
-        """State of every client that has any, by client: `{"body": ..., "head": ...}`, each from
-        `ModelState.state`.
+        """State of every client that has any, by client.
+
+        Each is `{"body": ..., "head": ...}`, with what `ModelState.state` gives.
         """
 
     @abstractmethod

@@ -44,7 +44,7 @@ class Change(Protocol):
 
 @dataclass(frozen=True)
 class Scores:
-    """How good a model is on a set of data.
+    """Loss and accuracy of a model on a set of data.
 
     Args:
         loss: mean over the terms of all samples.

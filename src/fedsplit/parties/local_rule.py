@@ -106,7 +106,7 @@ class LocalRule:
             raise AssertionError("a head must leave smashed data as they are: they may still be uploaded")
         outputs: list[tuple[Tensor, Tensor | None]] = [(loss.sum(), None)]
         if batch.extra is not None:
-            outputs.append((z, body.each(batch.extra, batch.x, z.detach())))
+            outputs.append((z, body.for_each(batch.extra, batch.x, z.detach())))
         gradients = _along(outputs, [*own, *head.trained.values()])
         return LocalGradients(z.detach(), loss.detach(), gradients[: len(own)], gradients[len(own) :])
 
@@ -129,7 +129,7 @@ class LocalRule:
     def slopes(
         self, body: Steppable, x: Tensor, z: Tensor, dz: Tensor, seeds: Sequence[int], *, seed: Seed
     ) -> Tensor:
-        """How much the loss changes along the direction of each seed, `(P,)`, of many clients `(K, P)`.
+        """Change of the loss along the direction of each seed, `(P,)`, of many clients `(K, P)`.
 
         Args:
             body: the client model; it is left as it is.
@@ -178,13 +178,13 @@ def gradients_of(
 
 
 def _along(outputs: Sequence[tuple[Tensor, Tensor | None]], parameters: Sequence[Tensor]) -> Sequence[Tensor]:
-    """As `gradients_along`; none where all parameters are frozen."""
+    """Gradients as `gradients_along` gives; none where all parameters are frozen."""
     return gradients_along(outputs, parameters) if parameters else ()
 
 
 def with_extra(body: Steppable, x: Tensor, z: Tensor, dz: Tensor, extra: Extra) -> Tensor:
     """The cut gradient `dz`, and what a client adds to it by itself."""
-    return dz if extra is None else dz.view_as(z) + body.each(extra, x, z.detach())
+    return dz if extra is None else dz.view_as(z) + body.for_each(extra, x, z.detach())
 
 
 def standard_normal(like: Sequence[Tensor], seed: Seed, number: int) -> list[Tensor]:

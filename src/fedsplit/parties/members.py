@@ -18,8 +18,8 @@ def row_optimizer(optimizer: Optimizer) -> RowOptimizer:
         UserError: this one cannot.
     """
     if not isinstance(optimizer, RowOptimizer):
-        told = f"must be sequential: {type(optimizer).__name__} cannot step many clients at once"
-        raise UserError("engine", "vectorized", told)
+        message = f"must be sequential: {type(optimizer).__name__} cannot step many clients at once"
+        raise UserError("engine", "vectorized", message)
     return optimizer
 
 

@@ -104,7 +104,7 @@ class PrivateGradients(LocalRule):
 
             return clipped_gradient_sum(loss_of, own, *samples, clip=self._defence.gradient_clip)
 
-        total = models[0].each(sum_of_client, trained, fixed, *samples)
+        total = models[0].for_each(sum_of_client, trained, fixed, *samples)
         if isinstance(noise, Noise):
             total = self._defence.perturbed(total, noise)
         else:

@@ -45,7 +45,7 @@ class Needs:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerSize:
-    """How many workers there are to be, and what each needs.
+    """Number of workers, and what each needs.
 
     Args:
         workers: how many; None: as many as there is room for.
@@ -68,13 +68,13 @@ class WorkerSize:
         return f"each needs {self.cpus:g} CPU{gpus}"
 
     def room(self, cpus: float, gpus: float) -> int:
-        """How many workers a machine with so many cores and GPUs holds."""
+        """Number of workers that a machine with so many cores and GPUs holds."""
         rooms = [int(there / each) for there, each in ((cpus, self.cpus), (gpus, self.gpus)) if each]
         return min(rooms)
 
 
 class Cluster:
-    """Where the clients of a run are computed: in its own process."""
+    """Machines that compute the clients of a run: here its own process."""
 
     def spawn(self, needs: Needs) -> "Workers | None":
         """The workers that compute clients, not started yet; None: the process of the run does."""

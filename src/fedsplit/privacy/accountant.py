@@ -35,7 +35,7 @@ class Accountant:
     mixing: str | None
 
     def reasons(self) -> dict[str, str]:
-        """Why there is no bound, by column; columns with one are not in it."""
+        """Reasons why there is no bound, by column; columns with one are not in it."""
         found: dict[str, str | None] = {"smashed": self._smashed(), "weights": self._weights()}
         found["features"] = found["smashed"] or found["weights"]
         found["labels"] = self._labels() if self.sends_smashed else found["weights"]

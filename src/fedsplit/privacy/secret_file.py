@@ -12,8 +12,8 @@ from fedsplit.privacy.noise import SECRET_BYTES
 NAME = "secret"
 
 
-def own_secret(folder: Path) -> bytes:
-    """The secret in a client's folder: 32 random bytes, made where there are none yet, and kept.
+def client_secret(folder: Path) -> bytes:
+    """Secret in a client's folder: 32 random bytes, made and stored where there are none yet.
 
     Raises:
         UserError: the file cannot be used, or others may read it.

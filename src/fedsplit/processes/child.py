@@ -22,7 +22,7 @@ _INTERVAL_S = 0.5
 
 
 def end_with_parent() -> None:
-    """From now on, end at once when the parent process has ended, even if it could not say so."""
+    """End this process at once when the parent process has ended, even if it could not say so."""
     threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
 
 
@@ -71,8 +71,8 @@ class ChildProcess:
         self.answers.close()
 
 
-def received(requests: Connection) -> Iterator[Any]:
-    """Messages, until whoever sends them has closed their end."""
+def receive(requests: Connection) -> Iterator[Any]:
+    """Receive messages until whoever sends them has closed their end."""
     while True:
         try:
             yield requests.recv()
@@ -124,7 +124,7 @@ class AnsweringProcess:
         self._said.close()
 
     def ask(self, **what: Any) -> dict[str, Any]:
-        """Its answer; `RunFailed`, which says why, where it ended."""
+        """Ask the process for an answer; `RunFailed`, which says why, where it ended."""
         try:
             self._child.requests.send(what)
             answer: dict[str, Any] = self._child.answers.recv()

@@ -17,7 +17,7 @@ from subprocess import TimeoutExpired
 from threading import Lock, Thread
 
 from fedsplit.errors import RunFailed, UserError
-from fedsplit.processes.child import ChildProcess, end_with_parent, received
+from fedsplit.processes.child import ChildProcess, end_with_parent, receive
 
 PACKAGES = ("fedsplit", "torch", "torchvision", "scipy", "numpy", "zstandard", "transformers", "peft")
 """Packages that the forker imports itself once a fork has needed them, so that the next fork has them."""
@@ -52,7 +52,7 @@ class Signal:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a fork ended.
+    """End of a fork: its exit code, error and value.
 
     Args:
         code: its exit code; negative: of the signal that killed it; None: what forks is gone, and so is this.
@@ -98,7 +98,7 @@ def serve(requests: Connection, answers: Connection) -> None:
                     os.waitpid(pid, 0)
                 return
             if isinstance(request, Call):
-                telling, pid = _forked(request, [requests, answers, *running])
+                telling, pid = _start_fork(request, [requests, answers, *running])
                 running[telling] = request, pid
                 answers.send((request.number, pid))
             else:
@@ -111,10 +111,10 @@ def _last_words(fork: Connection) -> tuple[list[str], str | None, object]:
     """Report of a fork at its end: modules it imported, its error, its value."""
     with fork:
         try:
-            told: tuple[list[str], str | None, object] = fork.recv()
+            report: tuple[list[str], str | None, object] = fork.recv()
         except (EOFError, OSError):
             return [], None, None
-        return told
+        return report
 
 
 def _failure(call: Call, code: int, error: str | None) -> str | None:
@@ -124,21 +124,21 @@ def _failure(call: Call, code: int, error: str | None) -> str | None:
     return f"killed by {signal.Signals(-code).name}{why}"
 
 
-def _forked(call: Call, of_parent: list[Connection]) -> tuple[Connection, int]:
-    """A fork: the pipe that its last words come from, which also its end closes, and its process."""
+def _start_fork(call: Call, of_parent: list[Connection]) -> tuple[Connection, int]:
+    """Start a fork: the pipe of its last words, which its end closes too, and its process."""
     heard, telling = Pipe(duplex=False)
     gc.freeze()  # a fork that looked for garbage among all that was imported would get a copy of it
     pid = os.fork()
     if pid == 0:
         for each in (heard, *of_parent):
             each.close()
-        os._exit(_live(call, telling))
+        os._exit(_run_fork(call, telling))
     telling.close()
     return heard, pid
 
 
-def _live(call: Call, telling: Connection) -> int:
-    """A fork's life; its exit code."""
+def _run_fork(call: Call, telling: Connection) -> int:
+    """Run a fork's call until it ends; return its exit code."""
     end_with_parent()
     faulthandler.enable()
     found = set(sys.modules)
@@ -238,11 +238,11 @@ class Forker:
         self._child.close()
 
     def _listen(self) -> None:
-        for number, told in received(self._child.answers):
-            if isinstance(told, Ended):
-                self._forks.pop(number).ended.set_result(told)
+        for number, message in receive(self._child.answers):
+            if isinstance(message, Ended):
+                self._forks.pop(number).ended.set_result(message)
             else:
-                self._forks[number].pid.set_result(told)
+                self._forks[number].pid.set_result(message)
         self.alive = False
         self._lose_all()
 

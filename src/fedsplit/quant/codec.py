@@ -52,7 +52,7 @@ class Codec(ABC):
 
     @abstractmethod
     def transmit(self, x: Tensor, *, seed: int = 0) -> Simulated:
-        """As `simulate`, with the message that `encode` gives, both of one go."""
+        """Simulate a transfer as `simulate`, with the message that `encode` gives, both of one go."""
 
     @abstractmethod
     def largest(self, shape: Sequence[int], dtype: torch.dtype) -> int:
@@ -113,11 +113,11 @@ class Quantizer(Codec, Generic[Form]):
     @override
     def encode(self, x: Tensor, *, seed: int = 0) -> Message:
         payload = self.pack(self.quantize(_float32(x), seed), x.shape) if x.numel() else b""
-        return Message.sealed(payload, tuple(x.shape), x.dtype)
+        return Message.seal(payload, tuple(x.shape), x.dtype)
 
     @override
     def decode(self, message: Message) -> Tensor:
-        payload, shape = message.opened(), message.shape
+        payload, shape = message.verified_payload(), message.shape
         if not message.dtype.is_floating_point:
             raise Corrupt(f"a tensor of {message.dtype} cannot come here")
         if prod(shape) == 0:
@@ -147,9 +147,9 @@ class Quantizer(Codec, Generic[Form]):
     @override
     def transmit(self, x: Tensor, *, seed: int = 0) -> Simulated:
         if not x.numel():
-            return Simulated(x, 0, Message.sealed(b"", tuple(x.shape), x.dtype))
+            return Simulated(x, 0, Message.seal(b"", tuple(x.shape), x.dtype))
         form = self.quantize(_float32(x), seed)
-        message = Message.sealed(self.pack(form, x.shape), tuple(x.shape), x.dtype)
+        message = Message.seal(self.pack(form, x.shape), tuple(x.shape), x.dtype)
         decoded = _as_type(self.dequantize(form, x.shape), x.dtype)
         return Simulated(decoded, len(message.payload), message)
 

@@ -14,7 +14,7 @@ from fedsplit.quant.codec import Simulated
 class Coded:
     """A tensor that was meant, and what arrives; energies are sums of squares, 0 where all arrives."""
 
-    meant: Tensor
+    original: Tensor
     arrived: Simulated
 
     @classmethod
@@ -30,22 +30,22 @@ class Coded:
     @property
     def values(self) -> int:
         """Number of values in the tensor."""
-        return self.meant.numel()
+        return self.original.numel()
 
     @property
     def exact(self) -> bool:
         """True if the very tensor arrives."""
-        return self.arrived.decoded is self.meant
+        return self.arrived.decoded is self.original
 
     @cached_property
     def signal(self) -> float | Tensor:
         """Energy of what was meant."""
-        return 0.0 if self.exact else _energy(self.meant)
+        return 0.0 if self.exact else _energy(self.original)
 
     @cached_property
     def noise(self) -> float | Tensor:
         """Energy of the difference between what was meant and what arrived."""
-        return 0.0 if self.exact else _energy(self.arrived.decoded - self.meant)
+        return 0.0 if self.exact else _energy(self.arrived.decoded - self.original)
 
 
 def _energy(x: Tensor) -> float | Tensor:

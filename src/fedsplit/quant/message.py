@@ -31,12 +31,12 @@ class Message:
     checksum: int
 
     @classmethod
-    def sealed(cls, payload: bytes, shape: tuple[int, ...], dtype: torch.dtype) -> "Message":
-        """A message with its checksum."""
+    def seal(cls, payload: bytes, shape: tuple[int, ...], dtype: torch.dtype) -> "Message":
+        """Make a message of a payload, with its checksum."""
         return cls(payload, shape, dtype, _checksum(payload, shape, dtype))
 
-    def opened(self) -> bytes:
-        """The payload; raises as `verify`."""
+    def verified_payload(self) -> bytes:
+        """Payload of the message; raises as `verify`."""
         self.verify()
         return bytes(self.payload)
 

@@ -19,7 +19,7 @@ def rounding_seed(seed: int, kind: TensorKind, client: int, round: int, step: in
 
 @dataclass(frozen=True)
 class WeightsCodecs:
-    """How the larger tensors of weights are coded, whatever model they are of.
+    """Codecs of the larger tensors of weights, whatever model they are of.
 
     Args:
         up: differences to what the client last received, to the server.

@@ -24,8 +24,8 @@ def scale_bytes(scale_type: ScaleType) -> int:
     return _DTYPES[scale_type].itemsize
 
 
-def rounded_up(scales: Tensor, scale_type: ScaleType) -> Tensor:
-    """The next value at or above that travels exactly, float32: what fits a scale still fits after it."""
+def round_up(scales: Tensor, scale_type: ScaleType) -> Tensor:
+    """Round up to the next value that travels exactly, float32, so that what fits a scale still fits."""
     scales = scales.clamp(SMALLEST, LARGEST)
     if scale_type == "float32":
         return scales

@@ -111,7 +111,7 @@ class Downlink(_Link):
         if held is None or codec.lossless:
             return self._whole(meant, codec, seed)
         coded = self._coded(_difference(meant, held), codec, seed, difference=True)
-        return Delivery(added(held, _decoded(coded)), list(coded.values()), codec, difference=True)
+        return Delivery(add_difference(held, _decoded(coded)), list(coded.values()), codec, difference=True)
 
     def drop(self, clients: Collection[int]) -> None:
         """Forget what clients hold, and send it whole the next time."""
@@ -157,11 +157,13 @@ class Uplink(_Link):
         meant = {name: each + residual[name] if name in residual else each for name, each in difference}
         coded = self._coded(meant, codec, seed, difference=True)
         self._residuals[client] = {
-            name: each.meant - each.arrived.decoded
+            name: each.original - each.arrived.decoded
             for name, each in coded.items()
-            if each.meant.is_floating_point()
+            if each.original.is_floating_point()
         }
-        return Delivery(added(received, _decoded(coded)), list(coded.values()), codec, difference=True)
+        return Delivery(
+            add_difference(received, _decoded(coded)), list(coded.values()), codec, difference=True
+        )
 
     def forget(self) -> None:
         """Drop the residuals of all clients."""
@@ -206,6 +208,6 @@ def _difference(weights: Weights, held: Weights) -> Weights:
     }
 
 
-def added(held: Weights, decoded: Weights) -> Weights:
-    """Weights of a receiver plus a decoded difference; whole numbers travel as they are."""
+def add_difference(held: Weights, decoded: Weights) -> Weights:
+    """Add a decoded difference to a receiver's weights; whole numbers travel as they are."""
     return {name: held[name] + each if each.is_floating_point() else each for name, each in decoded.items()}

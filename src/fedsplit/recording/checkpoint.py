@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fedsplit.errors import UserError, shortened
+from fedsplit.errors import UserError, shorten
 from fedsplit.files.bounded import MIB, json_in, text
 from fedsplit.files.form import Misfit, check_form, check_keys
 from fedsplit.files.whole import appearing
@@ -85,14 +85,14 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
     if _is_whole(folder, checkpoint.rounds):
         return
     _write(folder, checkpoint, durable=True, apart=True)
-    older = [rounds for rounds in kept(folder) if rounds < checkpoint.rounds]
+    older = [rounds for rounds in kept_rounds(folder) if rounds < checkpoint.rounds]
     for rounds in older[: -(KEPT - 1)]:
         shutil.rmtree(_path(folder, rounds))
 
 
 def clear(folder: Path) -> None:
     """Remove all checkpoints, and the folder if nothing else is in it."""
-    for rounds in kept(folder):
+    for rounds in kept_rounds(folder):
         shutil.rmtree(_path(folder, rounds))
     shutil.rmtree(folder / _PARTIAL, ignore_errors=True)
     if folder.is_dir() and not any(folder.iterdir()):
@@ -100,7 +100,7 @@ def clear(folder: Path) -> None:
 
 
 def replace(folder: Path, checkpoint: Checkpoint, *, needed: int, durable: bool) -> None:
-    """As `save`, also where that round was run before, and otherwise; a kill meanwhile may lose that one.
+    """Save as `save`, also where that round was run before; a kill meanwhile may lose that one.
 
     Args:
         needed: rounds of the oldest that is still needed.
@@ -108,13 +108,13 @@ def replace(folder: Path, checkpoint: Checkpoint, *, needed: int, durable: bool)
     """
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder, checkpoint, durable=durable, apart=False)
-    for rounds in kept(folder):
+    for rounds in kept_rounds(folder):
         if rounds < needed:
             shutil.rmtree(_path(folder, rounds))
 
 
-def kept(folder: Path) -> list[int]:
-    """After how many rounds there are checkpoints, ascending; some may be damaged.
+def kept_rounds(folder: Path) -> list[int]:
+    """Rounds after which there are checkpoints, ascending; some may be damaged.
 
     Copies under other names, such as `round-000003.bak`, are not looked at, and never removed.
     """
@@ -248,7 +248,7 @@ def load_latest(folder: Path) -> Checkpoint | None:
         UserError: there are checkpoints, and all are damaged, or the newest undamaged one is of another form
             than this version writes.
     """
-    found = kept(folder)
+    found = kept_rounds(folder)
     for rounds in reversed(found):
         if (checkpoint := load(folder, rounds)) is not None:
             return checkpoint
@@ -269,7 +269,7 @@ def _checked(rounds: int, values: object) -> State:
     if not isinstance(values, dict) or "format" not in values:
         raise Misfit("it", f"has no format number, and must have {FORMAT}")
     if values["format"] != FORMAT:
-        raise Misfit("format", f"is {shortened(repr(values['format']))}, and must be {FORMAT}")
+        raise Misfit("format", f"is {shorten(repr(values['format']))}, and must be {FORMAT}")
     check_keys(values, ("format", "rounds", "state"), "it")
     check_form(values["rounds"], int, "rounds")
     if values["rounds"] != rounds:

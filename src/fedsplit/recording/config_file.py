@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from fedsplit.config.choices import own_directory
+from fedsplit.config.choices import user_directory
 from fedsplit.config.values import Plain
-from fedsplit.errors import UserError, shortened
+from fedsplit.errors import UserError, shorten
 from fedsplit.files.bounded import Damaged, yaml_in
 from fedsplit.files.whole import write_yaml
 
@@ -21,7 +21,7 @@ class OtherFormat(UserError):
 
 def write_config(directory: Path, config: Mapping[str, object]) -> None:
     """Write the file, whole or not at all."""
-    own = own_directory()
+    own = user_directory()
     named = {} if own is None else {_OWN_CHOICES: str(own)}
     write_yaml(directory / CONFIG_FILE, {"format": FORMAT, **named, **config})
 
@@ -40,19 +40,19 @@ def read_config(directory: Path, key: str) -> Plain:
     except Damaged as error:
         raise UserError(key, directory, f"its {CONFIG_FILE} is damaged ({error})") from error
     if isinstance(content, dict) and content.get("format") != FORMAT:
-        found = f"format {shortened(repr(content['format']))}" if "format" in content else "no format number"
+        found = f"format {shorten(repr(content['format']))}" if "format" in content else "no format number"
         raise OtherFormat(key, directory, f"its {CONFIG_FILE} has {found}; this version reads {FORMAT}")
     choices = content.get("choices") if isinstance(content, dict) else None
     if not isinstance(choices, dict) or not all(
         isinstance(group, str) and isinstance(choice, str | None) for group, choice in choices.items()
     ):
-        told = f"its {CONFIG_FILE} is not that of a run: choices must name what was chosen of each group"
-        raise UserError(key, directory, told)
+        message = f"its {CONFIG_FILE} is not that of a run: choices must name what was chosen of each group"
+        raise UserError(key, directory, message)
     return {name: value for name, value in content.items() if name not in ("format", _OWN_CHOICES)}
 
 
 def own_choices_of(directory: Path) -> str | None:
-    """Where a run's file says that its choices of one's own were: only ever told, never opened."""
+    """Directory of the user's choices, as a run's file names it: shown in errors, and never opened."""
     try:
         content = yaml_in(directory / CONFIG_FILE)
     except (OSError, Damaged):

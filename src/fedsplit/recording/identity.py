@@ -33,8 +33,8 @@ def refuse_changed_model(before: object, now: str, config: RunConfig) -> None:
         UserError: they are not.
     """
     if before != now:
-        told = "holds other parameters that do not learn (requires_grad=False) than the run was begun with"
-        raise UserError("model", config.choice("model"), told)
+        message = "holds other parameters that do not learn (requires_grad=False) than the run was begun with"
+        raise UserError("model", config.choice("model"), message)
 
 
 def refuse_changed_config(before: Mapping[str, object], now: RunConfig) -> None:
@@ -43,26 +43,28 @@ def refuse_changed_config(before: Mapping[str, object], now: RunConfig) -> None:
     changed = _differing(old, new)
     if changed:
         first, *others = changed
-        told = f"was {old.get(first, 'not there')} when the run was begun, and cannot change when it goes on"
+        message = (
+            f"was {old.get(first, 'not there')} when the run was begun, and cannot change when it goes on"
+        )
         more = [f"{key} (was {old.get(key, 'not there')})" for key in others[:_MOST_TOLD]]
         more += ["..."] if len(others) > _MOST_TOLD else []
         raise UserError(
-            first, new.get(first, "missing"), told + (f"; nor can {', '.join(more)}" if more else "")
+            first, new.get(first, "missing"), message + (f"; nor can {', '.join(more)}" if more else "")
         )
 
 
 def refuse_changed_data(before: Fingerprint, now: Fingerprint, config: RunConfig) -> None:
     """Raise `UserError` where data are not those of a checkpoint's run; it says in what they differ."""
-    if told := changes(before, now):
+    if message := changes(before, now):
         given = config.dataset.arguments
         key, value = (
             ("dataset.root", given["root"]) if "root" in given else ("dataset", config.choice("dataset"))
         )
-        raise UserError(key, value, f"holds other data than the run was begun with: {told}")
+        raise UserError(key, value, f"holds other data than the run was begun with: {message}")
 
 
 def changes(before: Fingerprint, now: Fingerprint) -> str:
-    """In what data differ, in a few words; nothing where they do not."""
+    """Differences of data in a few words; empty where there are none."""
     old, new = dict(flat(before)), dict(flat(now))
     digests = ("labels", "owners", "pixels", "division")
     return ", ".join(

@@ -72,7 +72,7 @@ class Ledger:
     A broadcast counts once. What a network that has none, such as gRPC, sends beyond that is kept apart.
 
     Args:
-        keeps_messages: whether it is kept for each round which client each message was of, see `taken`.
+        keeps_messages: whether the messages of each round are kept with their clients, see `pop_messages`.
     """
 
     def __init__(self, *, keeps_messages: bool = False) -> None:
@@ -123,8 +123,8 @@ class Ledger:
         """Traffic of one round by direction and kind."""
         return self._rounds.setdefault(round, {d: {kind: Traffic() for kind in KINDS} for d in DIRECTIONS})
 
-    def taken(self, round: int) -> Messages:
-        """The messages of a round, if they are kept; they are then forgotten."""
+    def pop_messages(self, round: int) -> Messages:
+        """Take the messages of a round, if they are kept; the ledger forgets them."""
         return self._messages.pop(round, {})
 
     def settle(self, round: int) -> None:

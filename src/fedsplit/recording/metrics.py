@@ -54,7 +54,7 @@ class LocalAccuracies:
 
     @property
     def summary(self) -> LocalAccuracy:
-        """Over those clients that hold out any."""
+        """Mean, deviation and minimum over the clients that hold out samples."""
         found = [accuracy for accuracy in self.accuracies if accuracy is not None]
         return LocalAccuracy(fmean(found), pstdev(found), min(found))
 

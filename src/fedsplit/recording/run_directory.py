@@ -25,8 +25,10 @@ _LOG = logging.getLogger("fedsplit")
 
 
 class RunDirectory:
-    """`config.yaml`, `class_counts.csv`, `run.log`, `metrics.csv`, `results.json`, `confusion.csv`,
-    `roc.csv`, `local_accuracy.csv`, and below one path also `model/`, `texts/` and `checkpoint/`.
+    """Directory of one run, with its files.
+
+    They are `config.yaml`, `class_counts.csv`, `run.log`, `metrics.csv`, `results.json`, `confusion.csv`,
+    `roc.csv`, `local_accuracy.csv`, and the folders `model/`, `texts/` and `checkpoint/`.
 
     While it is open, or once it is `claimed`, no other process can write to it.
     """
@@ -58,14 +60,14 @@ class RunDirectory:
         """The directory of a run that was started, which `key` named; `UserError` where there is none."""
         path = user_path(path, key)
         if not path.is_dir():
-            raise UserError(key, path, "no such directory; give the directory of a run")
+            raise UserError(key, path, "must be the directory of a run: there is no such directory")
         if not (path / "config.yaml").is_file():
-            raise UserError(key, path, "not the directory of a run: it holds no config.yaml")
+            raise UserError(key, path, "must be the directory of a run: it holds no config.yaml")
         return cls(path, key)
 
-    def error(self, told: str) -> UserError:
+    def error(self, message: str) -> UserError:
         """Error to raise where the directory is not as it must be, under the key that named it."""
-        return UserError(self._key, self.path, told)
+        return UserError(self._key, self.path, message)
 
     def claim(self) -> None:
         """Keep other processes from writing to it, until it is closed.
@@ -123,9 +125,9 @@ class RunDirectory:
             known = ", ".join(map(str, numbers))
             raise self.error(f"its clients have models of their own: task.client names one of {known}")
         if client is not None and client not in numbers:
-            told = f"one of {', '.join(map(str, numbers))}, which took part in"
-            told = told if numbers else "must be null: clients share the model of"
-            raise UserError("task.client", client, f"{told} run={self.path}")
+            message = f"must be one of {', '.join(map(str, numbers))}, which took part in"
+            message = message if numbers else "must be null: clients share the model of"
+            raise UserError("task.client", client, f"{message} run={self.path}")
         return {half: self.model(f"{half}-{client}" if own[half] else half) for half in halves}
 
     def _clients_with_own(self, half: str) -> list[int]:

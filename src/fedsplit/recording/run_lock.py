@@ -66,8 +66,8 @@ class RunLock:
         try:
             _lock_at_once(descriptor)
         except BlockingIOError as error:
-            told = "another process is at work in this directory; wait until it has ended"
-            raise UserError(self._key, self._path, told) from error
+            message = "another process is at work in this directory; wait until it has ended"
+            raise UserError(self._key, self._path, message) from error
         except OSError as error:
             if error.errno not in _WITHOUT_LOCKS:
                 raise

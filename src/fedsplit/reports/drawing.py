@@ -9,7 +9,7 @@ from fedsplit.files.whole import appearing
 from fedsplit.recording.config_file import OtherFormat
 from fedsplit.reports.experiments import FigureRequest
 from fedsplit.reports.figures.figure_type import Drawn
-from fedsplit.reports.figures.style import encoded, house_style
+from fedsplit.reports.figures.style import encode_figure, house_style
 from fedsplit.reports.notes import Notes
 from fedsplit.reports.runs import Run, read_run, runs_at, without_repeats
 from fedsplit.reports.selection import at_defaults, fits, missing, sweep, unknown_keys
@@ -24,8 +24,8 @@ class StoredRuns:
         self._read: dict[Path, Run | UserError] = {}
         self._missing: dict[str, list[str]] = {}
 
-    def given(self, places: Sequence[str], key: str) -> list[Run]:
-        """All runs at these places, of each setting and seed one; those of another format are told.
+    def read_runs(self, places: Sequence[str], key: str) -> list[Run]:
+        """Read all runs at these places, one of each setting and seed; those of another format are noted.
 
         Raises:
             UserError: a place holds no run, or a run is damaged, or all are of another format; `key` is what
@@ -39,8 +39,8 @@ class StoredRuns:
             self._tell_of(error)
         return self._once(runs)
 
-    def selected(self, experiment: FigureRequest) -> list[Run]:
-        """The runs of an experiment; what is damaged or cannot be drawn is told."""
+    def select_runs(self, experiment: FigureRequest) -> list[Run]:
+        """Select the runs of an experiment; runs that are damaged or cannot be drawn are noted."""
         everything = []
         for path in self._paths(experiment.runs, f"{experiment.name}.runs", all_needed=False):
             run = self._run(path)
@@ -65,12 +65,12 @@ class StoredRuns:
             self._notes.add("missing", f"missing for {names[0]}{others}: {command}")
 
     def _tell_of_none(self, experiment: FigureRequest, everything: Sequence[Run]) -> None:
-        told = f"{experiment.name}: not drawn, it has no run"
+        message = f"{experiment.name}: not drawn, it has no run"
         if unknown := unknown_keys(everything, experiment.where):
-            told += f" (none has the key {', '.join(unknown)})"
+            message += f" (none has the key {', '.join(unknown)})"
         if experiment.where or experiment.expects:
-            told += f"; they come from: {sweep(experiment.where, experiment.expects)}"
-        self._notes.add("empty", told)
+            message += f"; they come from: {sweep(experiment.where, experiment.expects)}"
+        self._notes.add("empty", message)
 
     def _tell_of(self, error: UserError) -> None:
         self._notes.add("format" if isinstance(error, OtherFormat) else "damaged", f"not drawn: {error}")
@@ -131,9 +131,9 @@ def draw(experiment: FigureRequest, runs: Sequence[Run], formats: Sequence[str])
     data, left_out = experiment.figure.within_limits(experiment.figure.data(runs))
     with house_style():
         figure = experiment.figure.draw(data)
-        images = {format: encoded(figure, format) for format in formats}
-    told = f"Not drawn, for want of room: {'; '.join(left_out)}." if left_out else ""
-    description = " ".join(filter(None, (experiment.description, told)))
+        images = {format: encode_figure(figure, format) for format in formats}
+    message = f"Not drawn, because there is no room: {'; '.join(left_out)}." if left_out else ""
+    description = " ".join(filter(None, (experiment.description, message)))
     return Drawn(experiment.name, experiment.title, description, images, runs, left_out)
 
 

@@ -88,8 +88,8 @@ def figure_type(
     annotations = get_type_hints(type_, include_extras=True)
     for key, value in settings.items():
         if key not in known:
-            told = f"no such key of figure {name}; known: {', '.join((*known, *beside)) or 'none'}"
-            raise UserError(f"{prefix}{key}", value, told)
+            message = f"no such key of figure {name}; known: {', '.join((*known, *beside)) or 'none'}"
+            raise UserError(f"{prefix}{key}", value, message)
         if not fits(annotations[key], value):
             raise UserError(f"{prefix}{key}", value, f"must be {allowed(annotations[key])}")
     plain = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}

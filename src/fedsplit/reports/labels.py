@@ -13,8 +13,8 @@ _NAMED_BY_CHOICE = {"algorithm", "model", "dataset", "distribution"}
 """Groups whose choices speak for themselves: `iid`, but `quant=none`."""
 
 
-def labelled(runs: Sequence["Run"], by: str = "algorithm", apart: Sequence[str] = ()) -> list["Run"]:
-    """The runs, labelled by what differs among them, beginning with what they are told apart `by`.
+def label_runs(runs: Sequence["Run"], by: str = "algorithm", apart: Sequence[str] = ()) -> list["Run"]:
+    """Label runs by what differs among them, beginning with the key `by`.
 
     A key is compared only among the runs that chose the option it belongs to: one Dirichlet distribution
     beside an IID one needs no alpha in its label. What differs at or below the keys `apart` is not told.

@@ -54,12 +54,12 @@ class Notes:
         if self.few:
             return self.texts
         of_runs, others = self._counted(_OF_RUNS), self._counted(_OTHERS)
-        told = f"directories left out or not complete: {of_runs}" if of_runs else ""
-        return list(filter(None, (told, others, f"each is told in {file}" if file is not None else "")))
+        message = f"directories left out or not complete: {of_runs}" if of_runs else ""
+        return list(filter(None, (message, others, f"each is told in {file}" if file is not None else "")))
 
     def _counted(self, words: Mapping[str, str]) -> str:
         counts = Counter(self._kinds.values())
-        return ", ".join(f"{counts[kind]} {told}" for kind, told in words.items() if counts[kind])
+        return ", ".join(f"{counts[kind]} {noun}" for kind, noun in words.items() if counts[kind])
 
     def content(self) -> bytes:
         """All of them as a text file, a line each."""

@@ -14,8 +14,8 @@ from urllib.parse import quote
 from fedsplit.errors import UserError
 from fedsplit.machine.extras import install_command
 from fedsplit.reports.figures.figure_type import Drawn
-from fedsplit.reports.figures.groups import by_number, counted
-from fedsplit.reports.labels import labelled
+from fedsplit.reports.figures.groups import by_number, count_noun
+from fedsplit.reports.labels import label_runs
 from fedsplit.reports.runs import Run
 from fedsplit.reports.tables.files import FORMATS
 from fedsplit.reports.tables.table import Table
@@ -105,12 +105,12 @@ def _sections(drawn: Sequence[Drawn], tables: Sequence[Table], folder: Path) -> 
 
 def _section(name: str, figure: Drawn | None, table: Table | None, folder: Path) -> dict[str, object]:
     shown = [each for each in (figure, table) if each is not None]
-    runs = labelled(_each_once(*(each.runs for each in shown)))
+    runs = label_runs(_each_once(*(each.runs for each in shown)))
     return {
         "name": name,
         "title": shown[0].title,
         "figure": figure,
-        "image": inlined(figure.images) if figure is not None else None,
+        "image": inline_image(figure.images) if figure is not None else None,
         "table": table,
         "runs": [_run_shown(run, folder) for run in runs],
         "configuration": differences(runs),
@@ -130,7 +130,7 @@ def _run_shown(run: Run, folder: Path) -> dict[str, object]:
 
 
 def _summary(drawn: Sequence[Drawn], tables: Sequence[Table], runs: Sequence[Run]) -> str:
-    parts = [counted(len(drawn), "figure"), counted(len(tables), "table"), counted(len(runs), "run")]
+    parts = [count_noun(len(drawn), "figure"), count_noun(len(tables), "table"), count_noun(len(runs), "run")]
     started = [found.groups() for run in runs if (found := _STARTED.search(run.path.as_posix()))]
     if not started:
         return f"{parts[0]} and {parts[1]} of {parts[2]}."
@@ -149,8 +149,8 @@ def _ran_with(runs: Sequence[Run]) -> Mapping[str, str]:
     return {name: ", ".join(sorted(each)) for name, each in found.items()}
 
 
-def inlined(images: Mapping[str, bytes]) -> dict[str, object] | None:
-    """Attributes of `<img>` that hold the SVG of a figure, or else its PNG; None without either.
+def inline_image(images: Mapping[str, bytes]) -> dict[str, object] | None:
+    """Inline the SVG of a figure, or else its PNG, as attributes of `<img>`; None without either.
 
     As an image, and not as part of the page's own tree, an SVG cannot run scripts, and what its elements
     are called cannot clash with another's.
@@ -170,7 +170,7 @@ def _inlined(kind: str, image: bytes, width: float, height: float) -> dict[str, 
 
 
 def _svg_inches(image: bytes) -> tuple[float, float]:
-    """As matplotlib says them: in points, on the outermost element."""
+    """Width and height as matplotlib writes them: in points, on the outermost element."""
     start = image[: image.index(b">", image.index(b"<svg"))].decode()
     width, height = (float(re.findall(rf'\s{side}="([\d.]+)pt"', start)[0]) for side in ("width", "height"))
     return width / 72, height / 72

@@ -105,8 +105,8 @@ class Run:
         """The values of a column, by round, of rounds that have one; `UserError` where no round has."""
         if column not in self.columns:
             known = [name for name in self.columns if not below(name, _OF_MESSAGES)]
-            told = f"has no {column} in metrics.csv, but {', '.join(known)}, and more of messages"
-            raise UserError("run", self.path, told)
+            message = f"has no {column} in metrics.csv, but {', '.join(known)}, and more of messages"
+            raise UserError("run", self.path, message)
         cells = zip(self.columns["round"], self.columns[column], strict=False)
         values = {int(t): value for t, value in cells if t is not None and value is not None}
         if not values:
@@ -154,8 +154,8 @@ def read_run(path: Path) -> Run:
     except OSError as error:
         raise UserError("run", path, f"must be readable ({error.strerror})") from error
     except Damaged as error:
-        told = f"{METRICS}, {RESULTS} must not be damaged ({error})"
-        raise UserError("run", path, told) from error
+        message = f"{METRICS}, {RESULTS} must not be damaged ({error})"
+        raise UserError("run", path, message) from error
     if results is not None and not _are_results(results):
         raise UserError("run", path, f"{RESULTS} must not be damaged")
     match config:
@@ -189,8 +189,8 @@ def _columns(path: Path) -> dict[str, tuple[float | None, ...]]:
         except ValueError as error:
             raise UserError("run", path, f"line {line} of metrics.csv must be whole") from error
         if cells["round"] != (expected := len(columns["round"])):
-            told = f"metrics.csv must hold rounds 0, 1, 2, ...: line {line} is of round"
-            raise UserError("run", path, f"{told} {cells['round']}, not {expected}")
+            message = f"metrics.csv must hold rounds 0, 1, 2, ...: line {line} is of round"
+            raise UserError("run", path, f"{message} {cells['round']}, not {expected}")
         for name, value in cells.items():
             columns[name].append(value)
     return {name: tuple(values) for name, values in columns.items()}

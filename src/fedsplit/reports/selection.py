@@ -9,7 +9,7 @@ from typing import TypeAlias
 from fedsplit.config.checks import SETTINGS
 from fedsplit.config.choices import canonical, names_of
 from fedsplit.config.commands import command
-from fedsplit.config.dotted_keys import below, flat, shown
+from fedsplit.config.dotted_keys import below, flat, format_value
 from fedsplit.config.settings import GROUPS, OPTIONAL_GROUPS
 from fedsplit.errors import UserError
 from fedsplit.reports.runs import WITHOUT_EFFECT, Run, Setting
@@ -37,7 +37,7 @@ def settings_of(key: str, node: object) -> Settings:
         values = value if isinstance(value, list) else [value]
         if not values or any(isinstance(each, Mapping | list) for each in values):
             raise UserError(f"{key}.{name}", value, "must be a value or a list of values")
-        found[name] = tuple(canonical(name, shown(each)) for each in values)
+        found[name] = tuple(canonical(name, format_value(each)) for each in values)
     return found
 
 
@@ -86,7 +86,7 @@ def sweep(where: Settings, expects: Settings) -> str:
 
 
 def _same(one: str, other: str) -> bool:
-    """As texts, or as numbers: 1e-3 is 0.001."""
+    """True if values are equal as texts, or as numbers: 1e-3 is 0.001."""
     try:
         return one == other or float(one) == float(other)
     except ValueError:
@@ -135,9 +135,11 @@ def _choices(group: str) -> frozenset[str]:
 @cache
 def _defaults(choices: tuple[tuple[str, str], ...]) -> tuple[Mapping[str, str], Mapping[str, str]]:
     """Choices by place, and values by key, of a command that gives these choices and nothing else."""
-    from fedsplit.config.compose import composed, composing, plain  # noqa: PLC0415 # slow to import
+    from fedsplit.config.compose import compose_config, composing, plain  # noqa: PLC0415 # slow to import
 
     with composing():
-        config = composed([f"{group}={choice}" for group, choice in choices])
-    names = {group.rpartition("@")[2]: shown(name) for group, name in config.hydra.runtime.choices.items()}
+        config = compose_config([f"{group}={choice}" for group, choice in choices])
+    names = {
+        group.rpartition("@")[2]: format_value(name) for group, name in config.hydra.runtime.choices.items()
+    }
     return names, dict(flat(plain(config)))

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fedsplit.config.commands import command, resume_command
-from fedsplit.files.paths import shown
+from fedsplit.files.paths import display_path
 from fedsplit.recording.run_lock import is_locked
 from fedsplit.reports.runs import Run
 from fedsplit.reports.shown_table import print_table
@@ -42,7 +42,7 @@ def list_table(runs: Sequence[Run]) -> Table:
     table.add_column("State")
     for place, run in enumerate(runs):
         cells = [_cell(measure, values[place], values) for measure, values in columns]
-        table.add_row(str(shown(run.path)), *_names(run), _rounds(run), *cells, state_of(run))
+        table.add_row(str(display_path(run.path)), *_names(run), _rounds(run), *cells, state_of(run))
     return table
 
 
@@ -64,7 +64,7 @@ def summary_table(run: Run) -> Table:
 
 def next_commands(run: Run) -> list[tuple[str, str]]:
     """Commands that usually follow a run, each with what it does."""
-    path = str(shown(run.path))
+    path = str(display_path(run.path))
     if run.results is None:
         return [] if is_locked(run.path) else [("go on", resume_command(run.path))]
     longer = 2 * len(run.columns["round"])

@@ -13,8 +13,8 @@ A dictionary may be `Settled` or `ByClient`.
 """
 
 
-def copied(state: State) -> State:
-    """The same tree with tensors of its own, which nobody moves; settled ones are shared."""
+def copy_state(state: State) -> State:
+    """Copy a tree, with tensors of its own, which nobody moves; settled ones are shared."""
 
     def copy(value: object) -> object:
         if isinstance(value, Settled):

@@ -109,6 +109,6 @@ def is_finite(weights: Weights) -> bool:
     return all(bool(torch.isfinite(tensor).all()) for tensor in floating)
 
 
-def placed(weights: Weights, like: Weights) -> Weights:
-    """The same weights, each where `like` has its own."""
+def place_like(weights: Weights, like: Weights) -> Weights:
+    """Move weights, each to the device where `like` has its own."""
     return {name: weights[name].to(own.device) for name, own in like.items()}

@@ -5,7 +5,7 @@
 from pathlib import Path
 
 from fedsplit.config.run_config import RunConfig
-from fedsplit.sweeps.status import at_work
+from fedsplit.sweeps.status import lock_job
 
 
 def import_what_jobs_need() -> None:
@@ -28,7 +28,7 @@ def run_job(config: RunConfig, directory: Path, place: int, statuses: Path) -> N
 
     asked = config.computation.device
     device = device_of(asked, place, torch.cuda.device_count())  # only now: CUDA outlives no fork
-    with at_work(statuses):
+    with lock_job(statuses):
         if (directory / "config.yaml").is_file():
             trust = {"trust": config.origin.trust}
             go_on(directory, trust if device == asked else {**trust, "device": device})

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Glob, Override
 
-from fedsplit.config.compose import composed
-from fedsplit.config.overrides import parsed, spelled_out
+from fedsplit.config.compose import compose_config
+from fedsplit.config.overrides import parse_overrides, spell_out
 from fedsplit.errors import UserError
 
 
@@ -20,7 +20,7 @@ def jobs(overrides: Sequence[str]) -> Iterator[list[str]]:
     Raises:
         UserError: an override cannot be read, or is no list of values.
     """
-    given = parsed(overrides)
+    given = parse_overrides(overrides)
     keys = {override.get_key_element() for override in given}
     params: dict[tuple[str, ...], list[Override]] = {}
     for job in itertools.product(*map(_choices, given)):
@@ -38,8 +38,8 @@ def _choices(override: Override) -> list[str]:
     if not override.is_sweep_override():
         return [str(override.input_line)]
     if not override.is_discrete_sweep():
-        told = "a sweep takes a list of values, choice(...), range(...) or glob(...)"
-        raise UserError(override.key_or_group, str(override.input_line).partition("=")[2], told)
+        message = "a sweep takes a list of values, choice(...), range(...) or glob(...)"
+        raise UserError(override.key_or_group, str(override.input_line).partition("=")[2], message)
     key = override.get_key_element()
     found = [f"{key}={value}" for value in override.sweep_string_iterator()]
     if not found:
@@ -56,5 +56,5 @@ def _nothing(override: Override) -> str:
 
 
 def _params(overrides: Sequence[str]) -> list[Override]:
-    params = composed(overrides).hydra.sweeper.get("params") or {}
-    return parsed([each for key, value in params.items() for each in spelled_out(f"{key}={value}")])
+    params = compose_config(overrides).hydra.sweeper.get("params") or {}
+    return parse_overrides([each for key, value in params.items() for each in spell_out(f"{key}={value}")])

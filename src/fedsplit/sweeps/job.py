@@ -17,7 +17,7 @@ from fedsplit.errors import UserError
 from fedsplit.processes.child import end_with_parent
 from fedsplit.processes.forker import Forker
 from fedsplit.sweeps.forked_job import import_what_jobs_need, run_job
-from fedsplit.sweeps.status import Status, log_of, tell
+from fedsplit.sweeps.status import Status, log_of, write_status
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Launched:
             _serve_the_command()
         own = HydraConfig.get()
         number, directory = self.numbers[own.job.num], Path(own.runtime.output_dir)
-        tell(self.statuses, number, Status("running"))
+        write_status(self.statuses, number, Status("running"))
         try:
             names = names_of_choices(config, own.runtime.choices).items()
             chosen = {group: name for group, name in names if name and not group.startswith("hydra/")}
@@ -60,7 +60,7 @@ class Launched:
             error = str(failed)
         with suppress(OSError):
             directory.rmdir()  # only where nothing was written
-        tell(self.statuses, number, Status("failed", error) if error else Status("done"))
+        write_status(self.statuses, number, Status("failed", error) if error else Status("done"))
 
     def _environment(self) -> Mapping[str, str]:
         return {

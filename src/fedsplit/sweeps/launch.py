@@ -29,8 +29,8 @@ def check_launcher(launcher: DictConfig) -> None:
     """Raise `UserError` where a launcher is to run no job at a time."""
     at_once = launcher.get("n_jobs", -1)  # other launchers have none
     if at_once < -1 or at_once == 0:
-        told = "must be a whole number greater than 0, or -1: all cores"
-        raise UserError("hydra.launcher.n_jobs", at_once, told)
+        message = "must be a whole number greater than 0, or -1: all cores"
+        raise UserError("hydra.launcher.n_jobs", at_once, message)
 
 
 def launch(config: DictConfig, function: Launched, overrides: Sequence[Sequence[str]]) -> None:

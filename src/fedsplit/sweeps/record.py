@@ -45,8 +45,8 @@ def differing(jobs: Sequence[Job]) -> list[list[str]]:
     """Overrides of each job by which jobs differ; of several of one key the last, which counts."""
     last = [{each.partition("=")[0].lstrip("+"): each for each in job.overrides} for job in jobs]
     keys = dict.fromkeys(key for each in last for key in each)
-    told = [key for key in keys if len({each.get(key) for each in last}) > 1]
-    return [[each[key] for key in told if key in each] for each in last]
+    unequal = [key for key in keys if len({each.get(key) for each in last}) > 1]
+    return [[each[key] for key in unequal if key in each] for each in last]
 
 
 def read(directory: Path) -> list[Job]:
@@ -59,7 +59,7 @@ def read(directory: Path) -> list[Job]:
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError("hydra.sweep.dir", directory, f"its {RECORD} is damaged ({error})") from error
     if not all(map(_is_job, jobs)):
-        raise UserError("hydra.sweep.dir", directory, f"its {RECORD} is damaged: a job is none")
+        raise UserError("hydra.sweep.dir", directory, f"its {RECORD} is damaged: an entry is no job")
     return jobs
 
 

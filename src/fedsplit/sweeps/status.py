@@ -1,4 +1,4 @@
-"""How a job stands, by a small file that it writes below the sweep's directory, and how far its run is."""
+"""State of each job, in a small file below the sweep's directory, and the progress of its run."""
 
 import fcntl
 import time
@@ -19,19 +19,19 @@ State: TypeAlias = Literal["running", "done", "failed"]
 
 @dataclass(frozen=True)
 class Status:
-    """How a job stands; `error` is the last line of why it failed."""
+    """State of a job; `error` is the last line of why it failed."""
 
     state: State
     error: str | None = None
 
 
-def tell(folder: Path, number: int, status: Status) -> None:
-    """Write how a job stands, whole or not at all."""
+def write_status(folder: Path, number: int, status: Status) -> None:
+    """Write the state of a job, whole or not at all."""
     write_json(folder / f"{number}.json", asdict(status))
 
 
-def told(folder: Path, number: int) -> Status | None:
-    """How a job stands; None where it has not begun."""
+def read_status(folder: Path, number: int) -> Status | None:
+    """Read the state of a job; None where it has not begun."""
     try:
         found = Status(**json_in(folder / f"{number}.json"))
     except (OSError, ValueError, TypeError):
@@ -41,13 +41,13 @@ def told(folder: Path, number: int) -> Status | None:
 
 
 def log_of(folder: Path, number: int) -> Path:
-    """Where a job's output goes."""
+    """Path of the file that a job's output goes to."""
     return folder / f"{number}.log"
 
 
 @contextmanager
-def at_work(folder: Path) -> Iterator[None]:
-    """While a job runs: nobody else goes on with it. A lock, for it ends with a process that is killed."""
+def lock_job(folder: Path) -> Iterator[None]:
+    """Hold the lock of a job that runs, so that nobody else goes on with it; it ends with the process."""
     with (folder / "lock").open("w", encoding="utf-8") as file:
         with suppress(OSError):  # a file system without locks
             fcntl.flock(file, fcntl.LOCK_SH)
@@ -55,8 +55,8 @@ def at_work(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def alone(directory: Path, patience_s: float = 10.0) -> Iterator[None]:
-    """While a sweep is at work in its directory: no other is, and no job of an earlier one.
+def lock_sweep(directory: Path, patience_s: float = 10.0) -> Iterator[None]:
+    """Hold the lock of a sweep's directory: no other sweep works in it, and no job of an earlier one.
 
     Args:
         patience_s: seconds in which the jobs of a sweep that was killed end.
@@ -89,7 +89,7 @@ def _taken(directory: Path, lock: int, patience_s: float, otherwise: str) -> Non
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: rounds, the last test accuracy (a fraction), bytes so far, seconds of its rounds.
+    """Progress of a run: rounds, the last test accuracy (a fraction), bytes so far, seconds of its rounds.
 
     What is no training has no rounds.
     """
@@ -110,7 +110,7 @@ def is_finished(directory: Path, last: str | None = None) -> bool:
 
 
 def progress_of(directory: Path) -> Progress | None:
-    """How far the run in a directory is; None before its first round, or where rounds are not 0, 1, 2, ..."""
+    """Progress of the run in a directory; None before its first round, or if rounds are not 0, 1, 2, ..."""
     try:
         results = json_in(directory / "results.json")
         rounds, accuracy = results.get("rounds_run"), results["final_accuracy"]

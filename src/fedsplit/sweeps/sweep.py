@@ -9,12 +9,12 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from fedsplit.config.commands import command
-from fedsplit.config.compose import check_hydra, choices_of, composed, composing, hydra_path, plain
+from fedsplit.config.compose import check_hydra, choices_of, compose_config, composing, hydra_path, plain
 from fedsplit.config.overrides import check_beside, single_quoted
 from fedsplit.config.run_config import RunConfig
 from fedsplit.config.traits import traits_of
 from fedsplit.errors import RunFailed, UserError, first_line
-from fedsplit.files.paths import new_directory, shown
+from fedsplit.files.paths import display_path, new_directory
 from fedsplit.recording.config_file import CONFIG_FILE, OtherFormat, read_config
 from fedsplit.sweeps import record
 from fedsplit.sweeps.gathering import gather
@@ -22,14 +22,14 @@ from fedsplit.sweeps.grid import jobs
 from fedsplit.sweeps.job import Launched, thread_counts
 from fedsplit.sweeps.launch import check_installed, check_launcher, launch
 from fedsplit.sweeps.record import RECORD, Job
-from fedsplit.sweeps.status import STATUSES, alone, is_finished
+from fedsplit.sweeps.status import STATUSES, is_finished, lock_sweep
 from fedsplit.sweeps.watch import Watch
 from fedsplit.tasks.task import Task
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A job that is asked for: what it is composed from, and to; `settings` are all its values, resolved."""
+class RequestedJob:
+    """Job that a command asks for: its overrides, its configuration, and `settings`, all values resolved."""
 
     overrides: list[str]
     config: DictConfig
@@ -38,7 +38,7 @@ class Asked:
 
     @property
     def rounds(self) -> int | None:
-        """That the job is to run at most; None where it trains nothing."""
+        """Most rounds that the job may run; None where it trains nothing."""
         return self.run.budget.rounds if traits_of(self.run.task.target).counts_rounds else None
 
     @property
@@ -48,7 +48,7 @@ class Asked:
 
     @property
     def own_overrides(self) -> list[str]:
-        """Those of the job: neither Hydra's nor the sweep's."""
+        """Overrides of the job itself, neither Hydra's nor the sweep's."""
         others = ("hydra.", "hydra/", "sweep.")
         return [each for each in self.overrides if not each.lstrip("+~").startswith(others)]
 
@@ -67,7 +67,7 @@ def sweep(overrides: Sequence[str]) -> None:
         _check_places(asked)
         _check_clusters(asked)
         directory = _directory(asked)
-        with alone(directory):
+        with lock_sweep(directory):
             recorded = record.read(directory)
             taken = _matched(asked, recorded)
             _refuse_other_formats([directory / job.directory for job in taken])
@@ -80,7 +80,7 @@ def sweep(overrides: Sequence[str]) -> None:
                 if is_finished(directory / job.directory, each.gathered)
             }
             watch = Watch(
-                directory=shown(directory),
+                directory=display_path(directory),
                 jobs=taken,
                 rounds=[each.rounds for each in asked],
                 last=[each.gathered for each in asked],
@@ -91,45 +91,45 @@ def sweep(overrides: Sequence[str]) -> None:
                 (job, each) for job, each in zip(taken, asked, strict=True) if job.number not in finished
             ]
             if to_run:
-                print(f"{len(to_run)} of {len(asked)} jobs to run, to {shown(directory)}", flush=True)
+                print(f"{len(to_run)} of {len(asked)} jobs to run, to {display_path(directory)}", flush=True)
                 with watch.watching(), _resumable(directory, overrides):
                     ended = _run(directory, to_run)
                 watch.fail_unfinished(ended)
     watch.show()
     _gather(directory, taken, asked)
     if any(each.rounds is not None for each in asked) and watch.failed() < len(asked):
-        drawn = command(str(shown(directory)), "--x", "load", "--table", name="fedsplit-plot")
+        drawn = command(str(display_path(directory)), "--x", "load", "--table", name="fedsplit-plot")
         print(f"draw its runs, with a table  {drawn}")
-    print(shown(directory))
+    print(display_path(directory))
     if failed := watch.failed():
-        raise RunFailed(f"{failed} of {len(asked)} jobs failed; the others are in {shown(directory)}")
+        raise RunFailed(f"{failed} of {len(asked)} jobs failed; the others are in {display_path(directory)}")
 
 
 @contextmanager
 def _resumable(directory: Path, overrides: Sequence[str]) -> Iterator[None]:
-    """While jobs run: Ctrl-C says how to go on with the others."""
+    """Let Ctrl-C say how to go on with the jobs that are left."""
     try:
         yield
     except KeyboardInterrupt as error:
         ours = ("hydra.sweep.dir=", "sweep.skip_finished=")
         asked = [each for each in overrides if not each.startswith(ours)]
-        again = (f"hydra.sweep.dir={single_quoted(shown(directory))}", "sweep.skip_finished=true")
+        again = (f"hydra.sweep.dir={single_quoted(display_path(directory))}", "sweep.skip_finished=true")
         raise KeyboardInterrupt(command("-m", *asked, *again)) from error
 
 
-def _checked(overrides: list[str]) -> Asked:
-    config = composed(overrides)
+def _checked(overrides: list[str]) -> RequestedJob:
+    config = compose_config(overrides)
     check_hydra(config)
     settings = plain(config)
     run = RunConfig.parse(settings, choices_of(config))
     task = config.hydra.runtime.choices.task
     if not traits_of(run.task.target).swept:
-        raise UserError("task", task, "leaves no run behind that a sweep could collect; do it by itself")
+        raise UserError("task", task, "must not be swept: it leaves no run behind; run it alone, without -m")
     check_beside(settings, list(config.hydra.overrides.task))
-    return Asked(overrides, config, settings, run)
+    return RequestedJob(overrides, config, settings, run)
 
 
-def _check_places(asked: Sequence[Asked]) -> None:
+def _check_places(asked: Sequence[RequestedJob]) -> None:
     places = set()
     for number, each in enumerate(asked):
         each.config.hydra.job.num = number
@@ -142,18 +142,20 @@ def _check_places(asked: Sequence[Asked]) -> None:
             )
 
 
-def _check_clusters(asked: Sequence[Asked]) -> None:
+def _check_clusters(asked: Sequence[RequestedJob]) -> None:
     """Raise where jobs side by side would each start workers on all of this machine."""
     at_once = asked[0].config.hydra.launcher.get("n_jobs", 1)  # other launchers have none
     for each in asked:
         if at_once != 1 and each.run.cluster.arguments.get("address", "") is None:
-            told = (
+            message = (
                 f"must be 1 with cluster={each.run.choice('cluster')}: a job takes all cores of this machine"
             )
-            raise UserError("hydra.launcher.n_jobs", at_once, f"{told}; or cluster.address names a cluster")
+            raise UserError(
+                "hydra.launcher.n_jobs", at_once, f"{message}; or cluster.address names a cluster"
+            )
 
 
-def _gather(directory: Path, jobs: Sequence[Job], asked: Sequence[Asked]) -> None:
+def _gather(directory: Path, jobs: Sequence[Job], asked: Sequence[RequestedJob]) -> None:
     """Gather rows of finished jobs into one file for each table that tasks leave, and show them."""
     for name in dict.fromkeys(each.gathered for each in asked if each.gathered):
         with_table = [job for job, each in zip(jobs, asked, strict=True) if each.gathered == name]
@@ -162,8 +164,8 @@ def _gather(directory: Path, jobs: Sequence[Job], asked: Sequence[Asked]) -> Non
             task.build(Task).show_gathered(rows)
 
 
-def _directory(asked: Sequence[Asked]) -> Path:
-    """Where the sweep is, or goes on; made."""
+def _directory(asked: Sequence[RequestedJob]) -> Path:
+    """Directory of the sweep, which is made."""
     first = asked[0]
     directory = hydra_path(first.config, "hydra.sweep.dir")
     if first.run.sweep and first.run.sweep.skip_finished:
@@ -172,7 +174,7 @@ def _directory(asked: Sequence[Asked]) -> Path:
         if "${" in unresolved:
             earlier = record.newest(unresolved, {record.fingerprint(each.settings) for each in asked})
         if earlier is not None:
-            print(f"going on with the sweep in {shown(earlier)}", flush=True)
+            print(f"going on with the sweep in {display_path(earlier)}", flush=True)
             return earlier
     if (directory / RECORD).is_file():
         raise UserError(
@@ -182,7 +184,7 @@ def _directory(asked: Sequence[Asked]) -> Path:
     return directory
 
 
-def _matched(asked: Sequence[Asked], recorded: Sequence[Job]) -> list[Job]:
+def _matched(asked: Sequence[RequestedJob], recorded: Sequence[Job]) -> list[Job]:
     """The job for each that is asked for: a recorded one of the same configuration, or a new one."""
     unused = list(recorded)
     found = []
@@ -215,7 +217,7 @@ def _refuse_other_formats(runs: Sequence[Path]) -> None:
                 continue
 
 
-def _run(directory: Path, to_run: Sequence[tuple[Job, Asked]]) -> str:
+def _run(directory: Path, to_run: Sequence[tuple[Job, RequestedJob]]) -> str:
     """Run jobs to their ends; returns what there is to say of those that did not tell theirs."""
     statuses = directory.absolute() / STATUSES
     for job, _ in to_run:
@@ -224,7 +226,7 @@ def _run(directory: Path, to_run: Sequence[tuple[Job, Asked]]) -> str:
     most_threads = max(asked.run.computation.threads for _, asked in to_run)
     others = [each for each in first.overrides if not each.startswith("hydra.sweep.")]
     place = f"hydra.sweep.dir={single_quoted(directory)}"
-    config = composed([*others, f"threads={most_threads}", place])
+    config = compose_config([*others, f"threads={most_threads}", place])
     function = Launched(statuses, tuple(job.number for job, _ in to_run), os.getpid(), thread_counts())
     overrides = [
         [*asked.own_overrides, f"hydra.sweep.subdir={single_quoted(job.directory)}"] for job, asked in to_run

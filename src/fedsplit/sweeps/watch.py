@@ -16,7 +16,7 @@ from rich.text import Text
 
 from fedsplit.reports.shown_table import print_table
 from fedsplit.sweeps.record import Job, differing
-from fedsplit.sweeps.status import STATUSES, Progress, is_finished, progress_of, told
+from fedsplit.sweeps.status import STATUSES, Progress, is_finished, progress_of, read_status
 
 Shown: TypeAlias = Literal["waiting", "running", "done", "failed", "skipped"]
 _COLOURS: dict[Shown, str] = {
@@ -79,14 +79,14 @@ def table(rows: Sequence[JobRow], caption: str | None = None, *, one_line: bool 
             str(row.number),
             Text(row.overrides),
             Text(row.state, style=_COLOURS[row.state]),
-            *numbers(row),
+            *progress_cells(row),
             Text(row.remark),
         )
     return made
 
 
-def numbers(row: JobRow) -> tuple[str, str, str, str]:
-    """Rounds, accuracy, MB and seconds of a job, as they are shown."""
+def progress_cells(row: JobRow) -> tuple[str, str, str, str]:
+    """Cells of the table with rounds, accuracy, MB and seconds of a job."""
     progress = row.progress
     if progress is None:
         return "" if row.rounds is None else f"0/{row.rounds}", "", "", ""
@@ -95,14 +95,14 @@ def numbers(row: JobRow) -> tuple[str, str, str, str]:
     return rounds, accuracy, f"{progress.load / 1e6:,.2f}", f"{progress.seconds:,.1f}"
 
 
-def counted(rows: Sequence[JobRow]) -> str:
-    """How many jobs stand how."""
+def count_states(rows: Sequence[JobRow]) -> str:
+    """Number of jobs in each state, e.g. `3 running, 2 done`."""
     counts = Counter(row.state for row in rows)
     return ", ".join(f"{counts[state]} {state}" for state in _COLOURS if counts[state])
 
 
-def that_fit(rows: Sequence[JobRow], height: int) -> list[JobRow]:
-    """As many rows as fit into so many lines: those at work and those that failed first, in their order."""
+def rows_that_fit(rows: Sequence[JobRow], height: int) -> list[JobRow]:
+    """Rows that fit into `height` lines: those at work and those that failed first, in their order."""
     urgent: tuple[Shown, ...] = ("running", "failed", "waiting", "done", "skipped")
     chosen = sorted(rows, key=lambda row: (urgent.index(row.state), row.number))[: max(height, 1)]
     return sorted(chosen, key=lambda row: row.number)
@@ -196,12 +196,12 @@ class Watch:
         while not over.wait(_INTERVAL_S):
             self._look()
             if drawn is not None:
-                fitting = that_fit(self.rows, self._console.height - 7)
-                drawn.update(narrow(fitting, counted(self.rows), self._console.width), refresh=True)
+                fitting = rows_that_fit(self.rows, self._console.height - 7)
+                drawn.update(narrow(fitting, count_states(self.rows), self._console.width), refresh=True)
 
     def _look(self) -> None:
         for row in self.rows:
-            if row.state not in _OPEN or (status := told(self._statuses, row.number)) is None:
+            if row.state not in _OPEN or (status := read_status(self._statuses, row.number)) is None:
                 continue
             now = replace(row, state="running", progress=progress_of(self._directories[row.number]))
             if row.state == "waiting" and not self._live:
@@ -221,7 +221,7 @@ class Watch:
         if state == "failed":
             print(f"error: {_named(row)}: {remark}", file=sys.stderr, flush=True)
         elif not self._live:
-            rounds, accuracy, load, seconds = numbers(row)
+            rounds, accuracy, load, seconds = progress_cells(row)
             words = f"accuracy {accuracy}, {load} MB, {seconds} s"
             print(f"{_named(row)} done: {f'{rounds} rounds, ' if rounds else ''}{words}", flush=True)
 

@@ -53,7 +53,7 @@ class Client(Task):
         transport, client = GrpcArguments.of(config.transport), config.client
         server = transport.server
         if server is None:
-            raise UserError("transport.server", None, "a client needs the server's address and port")
+            raise UserError("transport.server", None, "must be the server's address and port, for a client")
         tls = Tls.read(transport.tls) if transport.tls is not None else None
         require_tls_beyond_loopback(server, tls, "transport.server")
         if int(server.rpartition(":")[2]) == 0:
@@ -62,7 +62,7 @@ class Client(Task):
             tls.channel_credentials()  # refuses a server's certificate
         number = tls.client if tls is not None else client.id
         if number is None:
-            raise UserError("client.id", None, "needed where no certificate says it: a whole number from 0")
+            raise UserError("client.id", None, "must be a whole number from 0 where no certificate says it")
         if client.id not in (None, number):
             raise UserError("client.id", client.id, f"the certificate is of client {number}")
         own = {key: value for key, value in config.of_this_machine().items() if value is not None}

@@ -104,7 +104,11 @@ class Codecs(Task):
                 raise RunFailed(f"{kind} are not finite after {self.steps} steps; lower the learning rate")
         seen = sum(len(each) for each in smashed)
         if seen < self.samples:
-            raise UserError("task.samples", self.samples, f"at most the {seen} of task.steps={self.steps}")
+            raise UserError(
+                "task.samples",
+                self.samples,
+                f"must be at most {seen}, the samples of task.steps={self.steps}",
+            )
         moved = {name: tensor - before[name] for name, tensor in body.weights().items()}
         tensors = [
             ("smashed data", torch.cat(smashed)[-self.samples :].contiguous(), True),

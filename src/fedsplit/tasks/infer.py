@@ -86,7 +86,7 @@ class Infer(Task):
         here = [] if grpc is not None and not grpc.spawns else precisions  # else devices bring theirs
         calibration = self.calibration_batches, self.calibration_batch_size
         deploying = Deploying(self.backend, *calibration, config.training.seed)
-        converted = deploying.converted(subject, here)
+        converted = deploying.convert(subject, here)
         batches = Batches(subject.data, config.training.batch_size)
         server = ServerHalf(subject.server.to(device), device, batches.codes(subject.padding))
         with _new(directory) as place:
@@ -112,18 +112,22 @@ class Infer(Task):
         """The network between devices and the server half; None where there is none."""
         if config.transport.is_class(LocalTransport):
             if self.devices is not None:
-                raise UserError("task.devices", self.devices, "is for devices that dial in: transport=grpc")
+                raise UserError(
+                    "task.devices",
+                    self.devices,
+                    "must be null without transport=grpc: it counts devices that dial in",
+                )
             return None
         with extra("transport", config.choice("transport")):
             from fedsplit.inference.grpc.inference import GrpcInference  # noqa: PLC0415
             from fedsplit.transport.grpc.protocol.arguments import GrpcArguments  # noqa: PLC0415
         transport = GrpcArguments.of(config.transport)
         if isinstance(network, SimulatedNetwork):
-            told = "must be none with transport=grpc: this wire is measured"
-            raise UserError("network", config.choice("network"), told)
+            message = "must be none with transport=grpc: this wire is measured"
+            raise UserError("network", config.choice("network"), message)
         if transport.spawn and self.devices not in (None, len(precisions)):
-            told = "is for devices that dial in, transport.spawn=false: here is one for each precision"
-            raise UserError("task.devices", self.devices, told)
+            message = "must be null with transport.spawn=true: there is one device for each precision"
+            raise UserError("task.devices", self.devices, message)
         devices = self.devices or len(precisions)
         return GrpcInference(config, transport, precisions=precisions, devices=devices, wait_s=self.wait_s)
 
@@ -156,7 +160,7 @@ def _of_the_run(config: RunConfig) -> RunConfig:
 
 @contextmanager
 def _new(directory: Path) -> Iterator[Path]:
-    """While a new directory is filled, beside its place; it takes that once it is whole, or nothing is left.
+    """Let a new directory be filled beside its place; it moves there once it is whole, or nothing is left.
 
     Raises:
         UserError: it is there already, or cannot be made.

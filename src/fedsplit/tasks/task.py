@@ -9,7 +9,8 @@ from typing import ClassVar, Literal
 
 from fedsplit.config.run_config import RunConfig
 from fedsplit.config.traits import traits_of
-from fedsplit.files.paths import shown
+from fedsplit.files.paths import display_path
+from fedsplit.machine.imports import without_garbage_collection
 
 
 class Task(ABC):
@@ -73,14 +74,16 @@ class Task(ABC):
 def perform(directory: Path, config: RunConfig) -> None:
     """Do what the task says; raises as `Task.run`."""
     if config.recording.progress and sys.stdout.isatty():
-        print(announced(directory, config), flush=True)
+        print(announcement(directory, config), flush=True)
     from fedsplit.tasks.task import Task  # noqa: PLC0415
 
     own = replace(config, sweep=None)  # where the job stands is no part of it
-    own.task.build(Task).run(own, directory)
+    with without_garbage_collection():
+        task = own.task.build(Task)  # imports torch
+    task.run(own, directory)
 
 
-def announced(directory: Path, config: RunConfig) -> str:
+def announcement(directory: Path, config: RunConfig) -> str:
     """Announcement of a task and of where its results go; imports take seconds before more is known."""
     task, run, choices = traits_of(config.task.target), config.origin.run, config.choices
     if task.counts_rounds or run is None:
@@ -89,7 +92,7 @@ def announced(directory: Path, config: RunConfig) -> str:
         subject = f"{choices['task']}: {run}"
     if task.models_of_run == "needed":
         return f"{subject}, to {Path(str(run), choices['task'] or '')}"
-    return f"{subject}, to {shown(directory)}" if task.swept else subject
+    return f"{subject}, to {display_path(directory)}" if task.swept else subject
 
 
 def go_on(directory: Path, changes: Mapping[str, object]) -> None:
@@ -104,8 +107,9 @@ def go_on(directory: Path, changes: Mapping[str, object]) -> None:
         RunFailed: the run could not be carried to its end.
     """
     if sys.stdout.isatty() and changes.get("progress", True) and (directory / "config.yaml").is_file():
-        print(f"going on with {shown(directory)}", flush=True)
-    from fedsplit.training.resume import resume  # noqa: PLC0415  (heavy: only after the line above)
+        print(f"going on with {display_path(directory)}", flush=True)
+    with without_garbage_collection():
+        from fedsplit.training.resume import resume  # noqa: PLC0415  (heavy: only after the line above)
 
     config = resume(directory, changes)
     config.task.build(Task).follow(config, directory)

@@ -45,5 +45,5 @@ class TensorBoard(Tracker):
 
 
 def _verbatim(text: str) -> str:
-    """For TensorBoard's Markdown: an indented block."""
+    """Indented block for TensorBoard's Markdown."""
     return "\n".join(f"    {line}" for line in text.splitlines())

@@ -20,7 +20,7 @@ class Tracker(ABC):
 
     @abstractmethod
     def start(self, config: Mapping[str, object], directory: Path, rows: Sequence[Row]) -> None:
-        """Before the first round, or the first after a resume.
+        """Start before the first round, or the first after a resume.
 
         Args:
             config: of the run, as in its `config.yaml`.
@@ -30,7 +30,7 @@ class Tracker(ABC):
 
     @abstractmethod
     def round(self, row: Row) -> None:
-        """After a round.
+        """Take the row of a round.
 
         Args:
             row: of the round. The last round may come once more, with only `round` and what was measured at

@@ -12,7 +12,7 @@ from fedsplit.building.run import build_run
 from fedsplit.building.trained_start import TrainedStart
 from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import RunFailed, UserError
-from fedsplit.files.paths import shown
+from fedsplit.files.paths import display_path
 from fedsplit.generation.generation import Generation
 from fedsplit.machine.extras import extra
 from fedsplit.models.adapters.adapter import Adapter
@@ -57,8 +57,8 @@ class Experiment:
         generation = self.config.generation.build(Generation)
         writer = generation.writer(self.config.dataset, self.config.evaluation.eval_batch_size)
         if writer is not None and self.algorithm.own_half is not None:
-            told = "must be none with this algorithm, whose clients have models of their own"
-            raise UserError("generation", self.config.choice("generation"), told)
+            message = "must be none with this algorithm, whose clients have models of their own"
+            raise UserError("generation", self.config.choice("generation"), message)
         self.evaluation = Evaluation(
             parts.evaluate,
             parts.evaluate_locally,
@@ -81,7 +81,7 @@ class Experiment:
 
     def stopped_by(self) -> StoppedBy | None:
         """The first limit that is reached, once there is a round."""
-        return self.limits.reached(self.records, self.elapsed)
+        return self.limits.first_reached(self.records, self.elapsed)
 
     def run(self, directory: RunDirectory) -> None:
         """Run from where the state stands to the end, and leave everything behind in `directory`.
@@ -97,7 +97,7 @@ class Experiment:
             console = Console() if self.config.recording.progress else None
             lines = ProgressLines(self._activity, console)
             with no_room_told(partial(self._failed, directory), directory.path), lines.going_on():
-                lines.tell(f"{self._begin()}; saved in {shown(directory.path)}")
+                lines.tell(f"{self._begin()}; saved in {display_path(directory.path)}")
                 self._recovery.after_round(self._saved)
                 with self.transport.opened(directory.path):
                     results = self._run_to_the_end(directory, lines)
@@ -106,17 +106,17 @@ class Experiment:
             directory.close()
 
     def _begin(self) -> str:
-        told = beginning(
+        message = beginning(
             self.limits.rounds, len(self.parts.sample_counts), self.parts.device, len(self.records)
         )
-        _LOG.info("%s", told)
+        _LOG.info("%s", message)
         for line in self.rounds.privacy.reasons():
             _LOG.info("%s", line)
         if (kept := estimate_kept_state(self.parts)) is not None:
             _LOG.info("%s", kept)
         if (root := self.config.dataset_root) is not None:
             _LOG.info("images from %s", root)
-        return told
+        return message
 
     def _activity(self) -> Activity:
         if len(self.records) >= self.limits.rounds:
@@ -227,8 +227,8 @@ class Experiment:
                 rounds were run already than `rounds` allows.
         """
         if checkpoint.rounds > self.limits.rounds:
-            told = f"at least the {checkpoint.rounds} rounds that were run"
-            raise UserError("rounds", self.limits.rounds, told)
+            message = f"must be at least {checkpoint.rounds}, the rounds that were run"
+            raise UserError("rounds", self.limits.rounds, message)
         before = identity_of(checkpoint)
         refuse_changed_data(before["data"], self.parts.data.fingerprint, self.config)
         refuse_changed_model(before["frozen"], self.parts.models.frozen_digest, self.config)

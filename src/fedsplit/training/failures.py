@@ -47,6 +47,6 @@ def no_room_told(failed: Callable[[str], RunFailed], directory: Path) -> Iterato
     except RuntimeError as error:
         # a GPU's allocator has an error of its own, the CPU's only these words
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-            told = "out of memory; lower batch_size, num_clients or auxiliary.max_dataset_size"
-            raise failed(told) from error
+            message = "out of memory; lower batch_size, num_clients or auxiliary.max_dataset_size"
+            raise failed(message) from error
         raise

@@ -196,5 +196,5 @@ def round_line(record: Record, fits: Mapping[int, Fit], traffic: Callable[[float
 
 
 def _aligned(t: int, fits: Mapping[int, Fit]) -> int:
-    """How many clients' auxiliary models were aligned in round `t`."""
+    """Number of clients whose auxiliary models were aligned in round `t`."""
     return sum(fit.round == t for fit in list(fits.values()))  # a copy: another thread aligns meanwhile

@@ -7,7 +7,7 @@ from fedsplit.errors import RunFailed
 from fedsplit.parties.spread.engine import SpreadEngine
 from fedsplit.parties.workers import ClusterSummary, WorkerLost
 from fedsplit.recording.checkpoint import Checkpoint
-from fedsplit.state.state import copied
+from fedsplit.state.state import copy_state
 
 _MOST_IN_A_ROW = 5
 """Workers lost without a round between them that ends, at which a run gives up."""
@@ -47,7 +47,7 @@ class Recovery:
             return
         if self._every_round or (saved == 0 and self._kept is None):
             now = self._checkpoint()
-            self._kept = Checkpoint(now.rounds, copied(now.state))
+            self._kept = Checkpoint(now.rounds, copy_state(now.state))
         elif saved:
             self._kept = None
 
@@ -81,6 +81,6 @@ class Recovery:
         for t in lost_rounds:
             self._ledger.abandon(t)
         again = [(t, way, size) for t in lost_rounds for way, size in self._ledger.again(t).items() if size]
-        restore(Checkpoint(before.rounds, copied(before.state)))
+        restore(Checkpoint(before.rounds, copy_state(before.state)))
         for t, direction, size in again:
             self._ledger.add_again(t, direction, size)

@@ -12,7 +12,7 @@ from fedsplit.config.run_config import RunConfig
 from fedsplit.config.stored import with_changes
 from fedsplit.config.traits import traits_of
 from fedsplit.errors import UserError
-from fedsplit.files.paths import shown
+from fedsplit.files.paths import display_path
 from fedsplit.machine.allowance import allowing_a_run_directory
 from fedsplit.recording.checkpoint import Checkpoint
 from fedsplit.recording.identity import refuse_changed_config
@@ -47,8 +47,8 @@ def resume(path: Path, changes: Mapping[str, object]) -> RunConfig:
         if checkpoint is not None:
             experiment.restore(checkpoint)
         if stopped_by := experiment.stopped_by():
-            told = f"{shown(path)} has finished: {len(experiment.records)} rounds, stopped by {stopped_by}"
-            print(f"{told}; a larger {stopped_by}= goes on with it")
+            rounds = f"{len(experiment.records)} rounds, stopped by {stopped_by}"
+            print(f"{display_path(path)} has finished: {rounds}; a larger {stopped_by}= goes on with it")
         experiment.run(directory)
     return config
 
@@ -88,11 +88,11 @@ def resumed_config(
     config = directory.run_config(trust=trust)
     if not traits_of(config.task.target).counts_rounds:
         task = config.choice("task")
-        told = f"was left behind by task={task}, which is done again and not gone on with"
-        raise UserError("resume", directory.path, told)
+        message = f"was left behind by task={task}, which is done again and not gone on with"
+        raise UserError("resume", directory.path, message)
     if "dataset.root" in changes and "root" not in config.dataset.arguments:
-        told = f"dataset={config.choice('dataset')} is in no files of its own"
-        raise UserError("dataset.root", changes["dataset.root"], told)
+        message = f"dataset={config.choice('dataset')} is in no files of its own"
+        raise UserError("dataset.root", changes["dataset.root"], message)
     config = with_changes(config, changes)
     if checkpoint is not None:
         refuse_changed_config(identity_of(checkpoint)["config"], config)

@@ -145,6 +145,6 @@ class Rounds:
         if (clock := self._parts.clock) is None:
             return None
         passed = (before[-1].simulated_seconds if before else None) or 0.0
-        messages, fits = self._ledger.taken(t), self._parts.alignment.fits
+        messages, fits = self._ledger.pop_messages(t), self._parts.alignment.fits
         at_rest = self._algorithm.samples_at_rest
         return passed + clock.seconds(t, messages, self._transport.samples, fits, at_rest)

@@ -77,5 +77,5 @@ def _loaded(
     except (UserError, RunFailed, Misfit):
         raise
     except Exception as error:  # whatever comes of what somebody else wrote
-        told = first_line(error)
-        raise Misfit("state", f"cannot be taken over ({type(error).__name__}: {told})") from error
+        message = first_line(error)
+        raise Misfit("state", f"cannot be taken over ({type(error).__name__}: {message})") from error

@@ -108,8 +108,8 @@ def _check_records(records: list[object], rounds: int) -> None:
         check_form(record, Record, place)
         check_keys(record["seconds"], PHASES, f"{place}.seconds")  # type: ignore[index]
         if record["round"] != number:  # type: ignore[index]
-            told = f"must be {number}: rounds are 0, 1, 2, ..., and not {record['round']}"  # type: ignore[index]
-            raise Misfit(f"{place}.round", told)
+            message = f"must be {number}: rounds are 0, 1, 2, ..., and not {record['round']}"  # type: ignore[index]
+            raise Misfit(f"{place}.round", message)
     if len(records) != rounds:
         raise Misfit("state.records", f"must be of {rounds} rounds, and not {len(records)}")
 

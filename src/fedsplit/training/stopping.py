@@ -25,7 +25,7 @@ class Limits:
     comm_threshold_mb: float | None = None
     time_limit_s: float | None = None
 
-    def reached(self, records: Sequence[Record], elapsed: float) -> StoppedBy | None:
+    def first_reached(self, records: Sequence[Record], elapsed: float) -> StoppedBy | None:
         """Name of the first limit that a run has reached; None where there is none, or no round yet.
 
         Args:

@@ -61,7 +61,7 @@ def seeds_tensor(seeds: Sequence[int]) -> Tensor:
 
 @contextmanager
 def sent_as(kind: Kind, client: int | None) -> Iterator[None]:
-    """While something is coded: what is not finite ends the round, and says what it was and whose.
+    """Name what is coded: a tensor that is not finite ends the round, and the error says which and whose.
 
     Raises:
         NonFinite: it was not.

@@ -15,13 +15,20 @@ class Sent(Protocol):
     """A tensor on its way, `Coded` or announced: bytes of payload, and the rest as in `Traffic`."""
 
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """Number of bytes of payload."""
+
     @property
-    def values(self) -> int: ...
+    def values(self) -> int:
+        """Number of values in the tensor."""
+
     @property
-    def signal(self) -> float | Tensor: ...
+    def signal(self) -> float | Tensor:
+        """Sum of the squares of the values before coding."""
+
     @property
-    def noise(self) -> float | Tensor: ...
+    def noise(self) -> float | Tensor:
+        """Sum of the squares of the errors that coding made."""
 
 
 class Tally:
@@ -62,7 +69,7 @@ class Tally:
         Raises:
             NonFinite: a row is not finite, and is not to be looked at later.
         """
-        rows = sent.meant
+        rows = sent.original
         if self._looks_later:
             for client, row in zip(clients, rows.unbind(), strict=True):
                 self._flag(kind, client, Coded.exactly(row))
@@ -77,8 +84,8 @@ class Tally:
         self._ledger.add_observed(self._round, size)
 
     def _flag(self, kind: Kind, client: int | None, sent: Sent) -> None:
-        if self._looks_later and isinstance(sent, Coded) and sent.meant.is_floating_point():
-            self._flags.append((kind, client, sent.meant.isfinite().all()))
+        if self._looks_later and isinstance(sent, Coded) and sent.original.is_floating_point():
+            self._flags.append((kind, client, sent.original.isfinite().all()))
 
     def _add(
         self,

@@ -119,7 +119,7 @@ class Transport(ABC):
 
     @contextmanager
     def at_clients(self) -> Iterator[None]:
-        """While clients answer: adds to `client_seconds`."""
+        """Add the time in which clients answer to `client_seconds`."""
         start = time.perf_counter()
         try:
             yield
@@ -131,7 +131,7 @@ class Transport(ABC):
         return ""
 
     def opened(self, directory: Path) -> AbstractContextManager[object]:
-        """While clients can be reached.
+        """Connect the clients, and disconnect them afterwards.
 
         Args:
             directory: of the run.

@@ -290,11 +290,13 @@ def test_each_algorithm_has_a_colour_of_its_own() -> None:
 def test_curves_of_too_many_settings_or_algorithms_are_refused() -> None:
     assert len(DASHES) == 6
     many = [curve_of(hue, (0.5,), f"alpha={n}") for hue in ("fed_avg", "cse_fsl") for n in range(7)]
-    with pytest.raises(UserError, match=r"^settings=alpha=0; .*alpha=6: at most 6"):
+    with pytest.raises(UserError, match=r"^settings=alpha=0; .*alpha=6: must be at most 6"):
         Curve().draw(many)
-    with pytest.raises(UserError, match=r"^colours=a, b, .*: at most 20 in a figure beside fed_avg"):
+    with pytest.raises(UserError, match=r"^colours=a, b, .*: must be at most 20 in a figure beside fed_avg"):
         Curve().draw([curve_of(name, (0.5,)) for name in ("fed_avg", *"abcdefghijklmnopqrstu")])
-    with pytest.raises(UserError, match=r"^colours=a, b, c, d, e, f, g, h, i: at most 8 in a figure$"):
+    with pytest.raises(
+        UserError, match=r"^colours=a, b, c, d, e, f, g, h, i: must be at most 8 in a figure$"
+    ):
         Curve().draw([curve_of(name, (0.5,)) for name in "abcdefghi"])
 
 

@@ -108,9 +108,8 @@ def test_classes_whose_names_are_no_text_are_drawn_as_escapes(tmp_path: Path) ->
 @pytest.mark.parametrize("rc", ["backend: nonsense\nlines.linewidth: wide\nno.such.key: 1\n"])
 def test_broken_settings_of_matplotlib_are_not_heard_of(tmp_path: Path, rc: str) -> None:
     (tmp_path / "matplotlibrc").write_text(rc)
-    program = (
-        "from fedsplit.reports.figures.style import *\nwith house_style(): encoded(blank_figure(1, 1), 'png')"
-    )
+    imports = "from fedsplit.reports.figures.style import *"
+    program = f"{imports}\nwith house_style(): encode_figure(blank_figure(1, 1), 'png')"
     environment = {**os.environ, "MPLBACKEND": "no such backend", "PYTHONPATH": str(ROOT / "src")}
     command = [sys.executable, "-c", program]
     ended = subprocess.run(

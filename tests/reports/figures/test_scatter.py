@@ -59,7 +59,7 @@ def test_scatter_settings_have_a_filling_of_their_own_up_to_six() -> None:
     (axes,) = Scatter().draw(spots[:12]).axes
     points = [line for line in axes.get_lines() if len(line.get_xdata()) == 1]
     assert {line.get_fillstyle() for line in points} == set(FILLS)
-    with pytest.raises(UserError, match=r"^settings=q=0; .*: at most 6"):
+    with pytest.raises(UserError, match=r"^settings=q=0; .*: must be at most 6"):
         Scatter().draw(spots)
-    with pytest.raises(UserError, match=r"^sizes=0, .*: at most 6"):
+    with pytest.raises(UserError, match=r"^sizes=0, .*: must be at most 6"):
         Scatter().draw([Spot("fed_avg", "", i, 1.0, 0.5, 0.5, 0.5, (0,)) for i in range(7)])

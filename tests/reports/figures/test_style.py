@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from fedsplit.reports.figures.style import encoded, three_digits, wrapped
+from fedsplit.reports.figures.style import encode_figure, three_digits, wrap_label
 from fedsplit.reports.figures.types import FIGURE_TYPES
 from fedsplit.reports.runs import Run
 from tests.cases import long_but
@@ -82,9 +82,9 @@ def test_figures_of_the_same_runs_have_the_same_bytes(runs: list[Run], name: str
     one, other = drawn(runs, name), drawn(runs, name)
     formats = MAGIC if name == "curve" else ("png",)  # how a file is written does not depend on what is drawn
     for format in formats:
-        magic, image = MAGIC[format], encoded(one, format)
+        magic, image = MAGIC[format], encode_figure(one, format)
         assert image.startswith(magic)
-        assert image == encoded(other, format)
+        assert image == encode_figure(other, format)
         assert b"Date" not in image
         assert b"/Type3" not in image.replace(b" ", b"")  # text in a PDF stays text: TrueType
 
@@ -99,7 +99,7 @@ def test_numbers_beside_each_other_in_a_figure_have_as_many_digits(number: float
 
 def test_label_in_a_figure_is_broken_between_its_pieces_only() -> None:
     label = "fsl_sage, distribution.classes_per_client=2, model.cut=features.5"
-    lines = wrapped(label, 44).splitlines()
+    lines = wrap_label(label, 44).splitlines()
     assert [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines] == [
         "fsl_sage, distribution.classes_per_client=2,",
         "model.cut=features.5",

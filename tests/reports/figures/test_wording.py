@@ -1,7 +1,7 @@
 import pytest
 
 from fedsplit.reports.figures.figure_type import SeriesLimits, keep_first
-from fedsplit.reports.figures.style import looks, wrapped
+from fedsplit.reports.figures.style import looks, wrap_label
 from fedsplit.reports.figures.wording import in_words, legend_texts, pieces
 
 
@@ -48,7 +48,7 @@ def test_pieces_of_a_label_are_not_parted_within_lists() -> None:
 
 def test_words_longer_than_a_line_of_a_label_are_broken() -> None:
     label = "FSL-SAGE, from a_run_whose_directory_has_a_name_of_more_than_forty-four_letters, 3 seeds"
-    lines = wrapped(label, 30).splitlines()
+    lines = wrap_label(label, 30).splitlines()
     assert max(map(len, lines)) <= 30
     assert "".join(lines).replace("\N{NO-BREAK SPACE}", "") == label.replace(" ", "")
 

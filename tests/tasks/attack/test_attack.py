@@ -160,7 +160,7 @@ def test_targets_and_images_of_the_attacker_are_drawn_and_have_nothing_in_common
     trained: Path, configured: Configure
 ) -> None:
     victim = AttackedRun(trained, configured("task=attack", f"run={trained}"))
-    targets, known = victim.targets(20), victim.known(40)
+    targets, known = victim.targets(20), victim.draw_known(40)
     assert len(targets.unique()) == 20
     assert len(known.unique()) == 40
     for index in (targets, known):
@@ -231,14 +231,14 @@ def test_training_mode_attacks_augmented_images_and_evaluation_those_of_the_file
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
-        (["task.known=99"], "task.known=99: at most 60, the test images"),
-        (["task.targets=131"], "task.targets=131: at most 130, the clients' training images"),
-        (["task.targets=3"], "task.targets=3: at least 4"),
+        (["task.known=99"], "task.known=99: must be at most 60, the test images"),
+        (["task.targets=131"], "task.targets=131: must be at most 130, the clients' training images"),
+        (["task.targets=3"], "task.targets=3: must be at least 4"),
         (
             ["task.cuts=[nowhere]", "task.targets=20", "task.known=40"],
             "task.cuts=nowhere: not a part of this model; ",
         ),
-        (["task.cuts=[]"], "task.cuts=[]: at least one, and each once"),
+        (["task.cuts=[]"], "task.cuts=[]: must hold at least one, and each only once"),
         (["task.codecs=[int3]"], "task.codecs=['int3']: must be a list, each one of "),
         (["task.attackers=[guess]"], "task.attackers=['guess']: must be a list, each one of decoder, "),
         (["task.options.decoder.epochs=0"], "task.options.decoder.epochs=0: must be a whole number greater"),

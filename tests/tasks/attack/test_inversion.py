@@ -81,7 +81,7 @@ def test_decoder_learns_and_goes_on_from_where_it_was_and_is_the_same_for_the_sa
     x = torch.rand(64, 1, 1, 1, generator=draw).expand(64, 1, 4, 4).contiguous()
     attacker = DecoderAttack(channels=8, epochs=6, adapt_epochs=3, batch_size=8, learning_rate=0.02)
     learned = attacker.learn(x, x, seed=1)
-    adapted = learned.adapted(x + 0.5, x, seed=1)
+    adapted = learned.adapt(x + 0.5, x, seed=1)
     floor = float((x - x.mean(0)).square().mean())
     assert float((learned(x) - x).square().mean()) < 0.3 * floor
     assert float((adapted(x + 0.5) - x).square().mean()) < float((learned(x + 0.5) - x).square().mean())

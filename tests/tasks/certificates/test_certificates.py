@@ -38,13 +38,13 @@ def test_certificates_are_made_for_each_machine_and_it_is_said_what_goes_where(
 
 
 MISTAKES = [
-    ([], "task.hosts=[]: at least one is needed: names or IP addresses"),
+    ([], "task.hosts=[]: must hold at least one: names or IP addresses"),
     (["task.hosts=server"], "task.hosts=server: must be a list, each a text"),
     (["task.hosts=[5]"], "task.hosts=[5]: must be a list, each a text"),
     (["task.hosts=[a_b]"], "task.hosts=a_b: must be names or IP addresses"),
     (["task.hosts=[a]", "task.clients=-1"], "task.clients=-1: must be a whole number, 0 or greater"),
     (["task.hosts=[a]", "task.days=0"], "task.days=0: must be a whole number greater than 0"),
-    (["task.hosts=[a]", "task.days=9999"], "task.days=9999: at most 3650"),
+    (["task.hosts=[a]", "task.days=9999"], "task.days=9999: must be at most 3650"),
     (["task.hosts=[a]", "task.out=/dev/null/x"], "task.out=/dev/null/x: cannot be written (Not a directory)"),
 ]
 

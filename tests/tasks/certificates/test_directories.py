@@ -237,12 +237,16 @@ def test_certificates_that_are_not_as_asked_for_are_named_and_kept(tmp_path: Pat
 
 
 def test_no_certificate_outlives_its_authority(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^task.days=3651: at most 3650, which the authority is valid for$"):
+    with pytest.raises(
+        UserError, match=r"^task.days=3651: must be at most 3650, the days that the authority is valid$"
+    ):
         make(tmp_path / "none", days=3651)
     assert not (tmp_path / "none").exists()
     earlier = datetime.now(UTC) - timedelta(days=3000, minutes=1)
     make_certificates(tmp_path, hosts=HOSTS, clients=0, days=3650, now=earlier)
-    with pytest.raises(UserError, match=r"^task.days=650: at most the 649 that .*ca/certificate.pem is"):
+    with pytest.raises(
+        UserError, match=r"^task.days=650: must be at most 649, the days that .*ca/certificate.pem is"
+    ):
         make(tmp_path, clients=1, days=650)
     make(tmp_path, clients=1, days=649)
     assert certificate(tmp_path / "client-0").not_valid_after_utc <= (

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from fedsplit.building.trained import TrainedRun
@@ -42,7 +43,7 @@ def test_comparison_writes_what_was_evaluated_and_measured_and_replaces_an_older
     asked = "task.precisions=[w4,static_int8,qat_int8,dynamic_int8_torch]"
     assert run(monkeypatch, "task=compare", f"run={trained}", asked, "task.batch_sizes=[3]", *ASKED) == 0
     printed = capsys.readouterr().out
-    assert "qat_int8 is left out: only of a run trained with qat=true" in printed
+    assert "qat_int8 is left out: needs a run that was trained with qat=true" in printed
     assert "dynamic_int8_torch is left out" in printed
     assert printed.splitlines()[-1].endswith("compare")
     folder = trained / "compare"
@@ -119,7 +120,8 @@ def test_trained_run_read_from_disk_has_the_models_and_the_accuracy_of_its_train
     assert {name: t.shape for name, t in again.architecture.build().state_dict().items()} == {
         name: t.shape for name, t in saved.items()
     }
-    accuracy = (again.test_logits(again.client).argmax(1) == again.labels).double().mean()
+    logits = torch.cat([outputs for outputs, _ in again.test_outputs(again.client)])
+    accuracy = (logits.argmax(1) == again.labels).double().mean()
     assert float(accuracy) == pytest.approx(
         json.loads((trained / "results.json").read_text())["final_accuracy"]
     )
@@ -128,22 +130,22 @@ def test_trained_run_read_from_disk_has_the_models_and_the_accuracy_of_its_train
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
-        (["task=compare"], "run=null: the directory of a trained run is needed"),
+        (["task=compare"], "run=null: must be the directory of a trained run"),
         (
             ["task=cuts", "run={run}"],
-            "run={run}: goes with task=attack or compare or generate or infer or train",
+            "run={run}: must be null: only task=attack or compare or generate or infer or train",
         ),
         (
             ["task=compare", "run={run}", "rounds=3"],
             "rounds=3: is that of the run; beside this task ",
         ),
-        (["task=compare", "run={run}/model"], "not the directory of a run: it holds no config.yaml"),
+        (["task=compare", "run={run}/model"], "must be the directory of a run: it holds no config.yaml"),
         (["task=compare", "run={run}/none"], "no such directory"),
         (["task=compare", "run={run}", "task.precisions=[int3]"], "task.precisions=['int3']: must be a list"),
-        (["task=compare", "run={run}", "task.batch_sizes=[]"], "task.batch_sizes=[]: at least one"),
+        (["task=compare", "run={run}", "task.batch_sizes=[]"], "task.batch_sizes=[]: must hold at least one"),
         (
             ["task=compare", "run={run}", "task.calibration_batches=99"],
-            "task.calibration_batches=99: at most 4",
+            "task.calibration_batches=99: must be at most 4",
         ),
     ],
 )

@@ -50,5 +50,5 @@ def require_samples(key: str, each: int, samples: int, num_clients: int) -> None
         UserError: says how many there are; `key` is that of the distribution.
     """
     if each * num_clients > samples:
-        told = f"at most {samples // num_clients} ({samples} samples, {num_clients} clients)"
-        raise UserError(f"distribution.{key}", each, told)
+        message = f"must be at most {samples // num_clients} ({samples} samples, {num_clients} clients)"
+        raise UserError(f"distribution.{key}", each, message)

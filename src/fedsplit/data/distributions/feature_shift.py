@@ -13,7 +13,7 @@ from fedsplit.randomness import generator
 
 
 class FeatureShift(Iid):
-    """As `iid`, and each client's images are turned by an angle and coloured by factors of its own.
+    """Distribution as `iid`, with images turned by an angle and coloured by factors of each client's own.
 
     Both are drawn once a client: the angle evenly from -`rotation` to `rotation` degrees, and for each
     channel a factor, evenly from 1 - `colour` to 1 + `colour`. Test images are left alone.

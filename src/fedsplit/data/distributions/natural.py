@@ -21,7 +21,9 @@ class Natural(Distribution):
     def split(self, labels: np.ndarray, num_clients: int, seed: int) -> Pieces:
         owners, sizes = np.unique(labels, return_counts=True)
         if num_clients > len(owners):
-            raise UserError("num_clients", num_clients, f"at most the {len(owners)} owners of the samples")
+            raise UserError(
+                "num_clients", num_clients, f"must be at most {len(owners)}, the number of owners of samples"
+            )
         order = numpy_generator(seed, "distribution").permutation(len(owners))
         held = np.zeros(num_clients, dtype=np.int64)
         client_of = np.empty(len(owners), dtype=np.int64)

@@ -30,7 +30,7 @@ class Shards(Distribution):
             raise UserError(
                 "distribution.classes_per_client",
                 k,
-                f"from {least} to {len(classes)} ({len(classes)} classes, {num_clients} clients; "
+                f"must be from {least} to {len(classes)} ({len(classes)} classes, {num_clients} clients; "
                 "fewer would leave a class with no client)",
             )
         # Dealing k consecutive classes of a cycle to each client: all different, and none left out.

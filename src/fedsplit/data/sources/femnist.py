@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from fedsplit.data.decoding import kept
+from fedsplit.data.decoding import load_or_make
 from fedsplit.data.image_source import ImageSource, Published
 from fedsplit.data.images import Images
 from fedsplit.data.sources.torchvision_images import images_of, published
@@ -55,8 +55,8 @@ class Femnist(ImageSource):
         if train and test:
             return self._of_writers("train", train), self._of_writers("test", test)
         if train or test:
-            told = "femnist/train/ and femnist/test/ must both hold LEAF's JSON files"
-            raise UserError("dataset.root", self.root, told)
+            message = "femnist/train/ and femnist/test/ must both hold LEAF's JSON files"
+            raise UserError("dataset.root", self.root, message)
         return self._emnist(train=True), self._emnist(train=False)
 
     @override
@@ -84,7 +84,7 @@ class Femnist(ImageSource):
                 name: torch.from_numpy(np.concatenate([part[name] for part in parts])) for name in parts[0]
             }
 
-        tensors = kept(self._folder, split, files, "LEAF", make=parsed, fits=_are_of_writers)
+        tensors = load_or_make(self._folder, split, files, "LEAF", make=parsed, fits=_are_of_writers)
         return Images(tensors["pixels"], tensors["labels"], tensors["owners"])
 
     def _parsed(self, file: Path, writers: dict[str, int]) -> dict[str, np.ndarray]:
@@ -107,8 +107,10 @@ class Femnist(ImageSource):
                 "owners": np.concatenate(owners),
             }
         except (OSError, ValueError, KeyError, TypeError) as error:
-            told = f"{file} must be JSON of LEAF: users, and user_data with x (784 numbers from 0 to 1) and y"
-            raise UserError("dataset.root", self.root, told) from error
+            message = (
+                f"{file} must be JSON of LEAF: users, and user_data with x (784 numbers from 0 to 1) and y"
+            )
+            raise UserError("dataset.root", self.root, message) from error
 
 
 def _are_of_writers(found: Mapping[str, Tensor]) -> bool:

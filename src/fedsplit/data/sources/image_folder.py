@@ -31,16 +31,18 @@ class ImageFolder(ImageFiles):
     classes: list[str] | None = None
 
     @override
-    def listed(self) -> tuple[Listed, Listed]:
-        """See `ImageFiles.listed`; images that are left out are told in one line."""
+    def list_files(self) -> tuple[Listed, Listed]:
+        """See `ImageFiles.list_files`; images that are left out are told in one line."""
         classes = self.class_names()
         for split, of in (("train", "dataset.classes"), (self.test_split, "train")):
             surplus = sorted(set(classes_in(self.folder / split)) - set(classes))
             if surplus:
-                told = f"class {surplus[0]} of {split} is none of {of}"
+                message = f"class {surplus[0]} of {split} is none of {of}"
                 if alike := [name for name in classes if _look(name) == _look(surplus[0])]:
-                    told += f", whose {alike[0]} looks the same and is written in other characters: {_ALIKE}"
-                raise UserError("dataset.root", self.root, told)
+                    message += (
+                        f", whose {alike[0]} looks the same and is written in other characters: {_ALIKE}"
+                    )
+                raise UserError("dataset.root", self.root, message)
         self._tell_of_images_beside(classes)
         train, test = (by_class(self.folder / split, classes) for split in ("train", self.test_split))
         missing = set(range(len(classes))) - {label for _, label in train}
@@ -65,8 +67,8 @@ class ImageFolder(ImageFiles):
         for name in classes:
             other = looks.setdefault(_look(name), name)
             if other != name:
-                told = f"classes {other!a} and {name!a} look the same, {name}: {_ALIKE}"
-                raise UserError("dataset.root", self.root, told)
+                message = f"classes {other!a} and {name!a} look the same, {name}: {_ALIKE}"
+                raise UserError("dataset.root", self.root, message)
         return classes
 
     def _tell_of_images_beside(self, classes: Sequence[str]) -> None:
@@ -75,8 +77,8 @@ class ImageFolder(ImageFiles):
         if beside:
             of, example = "image is" if len(beside) == 1 else "images are", beside[0].relative_to(self.folder)
             ends = ", ".join(sorted(SUFFIXES))
-            told = f"taken are <class>/* that end in {ends}"
-            note(f"dataset.root={self.root}: {len(beside)} {of} left out, as {example}: {told}")
+            message = f"taken are <class>/* that end in {ends}"
+            note(f"dataset.root={self.root}: {len(beside)} {of} left out, as {example}: {message}")
 
 
 def _look(name: str) -> str:

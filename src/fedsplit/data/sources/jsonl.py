@@ -41,25 +41,25 @@ def _passages(path: Path) -> list[Passage]:
         if not line.strip():
             continue
         try:
-            told = json.loads(line)
+            entry = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise Damaged(f"line {number} of {path.name} is no JSON") from error
         if not (
-            isinstance(told, dict)
-            and "completion" in told
-            and told.keys() <= _KEYS
-            and all(isinstance(each, str) for each in told.values())
+            isinstance(entry, dict)
+            and "completion" in entry
+            and entry.keys() <= _KEYS
+            and all(isinstance(each, str) for each in entry.values())
         ):
             keys = ", ".join(sorted(_KEYS))
             raise Damaged(f"line {number} of {path.name} must hold texts by {keys}, at least completion")
-        context = told.get("context", "")
+        context = entry.get("context", "")
         found.append(
             Passage(
                 context=context,
-                text=told["completion"],
+                text=entry["completion"],
                 group=context or str(number),
-                stratum=told.get("stratum", ""),
-                owner=told.get("owner"),
+                stratum=entry.get("stratum", ""),
+                owner=entry.get("owner"),
             )
         )
     return found

@@ -51,6 +51,6 @@ def _in(file: Path) -> list[Passage]:
         if not all(isinstance(text, str) and text for sample in samples for text in sample):
             raise ValueError
     except (ValueError, KeyError, TypeError) as error:
-        told = "must be JSON of LEAF: users, and user_data with x and y, texts"
-        raise Damaged(f"{file.name} {told}") from error
+        message = "must be JSON of LEAF: users, and user_data with x and y, texts"
+        raise Damaged(f"{file.name} {message}") from error
     return [Passage(context=x, text=y, group=role, stratum=role, owner=role) for role, x, y in samples]

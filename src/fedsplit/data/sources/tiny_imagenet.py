@@ -25,7 +25,7 @@ class TinyImageNet(ImageFiles):
     origin: ClassVar[str] = "unpack http://cs231n.stanford.edu/tiny-imagenet-200.zip and name its folder"
 
     @override
-    def listed(self) -> tuple[Listed, Listed]:
+    def list_files(self) -> tuple[Listed, Listed]:
         labels = {wnid: label for label, wnid in enumerate(self.class_names())}
         train: Listed = []
         for wnid, label in labels.items():
@@ -46,10 +46,10 @@ class TinyImageNet(ImageFiles):
         return tuple(line.strip() for line in lines if line.strip())
 
     def _validation(self, labels: dict[str, int]) -> Listed:
-        told = "val/ must hold images/* and val_annotations.txt"
+        message = "val/ must hold images/* and val_annotations.txt"
         there = {file.name: file for file in images_in(self.folder / "val" / "images")}
         found: Listed = []
-        for line in self._lines("val/val_annotations.txt", told):
+        for line in self._lines("val/val_annotations.txt", message):
             name, wnid, *_ = [*line.split("\t"), ""]
             if wnid not in labels:
                 raise self.misplaced(
@@ -59,11 +59,11 @@ class TinyImageNet(ImageFiles):
                 raise self.misplaced(f"val/images/ must hold {name!r}, which val/val_annotations.txt names")
             found.append((there[name], labels[wnid]))
         if not found:
-            raise self.misplaced(told)
+            raise self.misplaced(message)
         return sorted(found)
 
-    def _lines(self, name: str, told: str) -> list[str]:
+    def _lines(self, name: str, message: str) -> list[str]:
         try:
             return (self.folder / name).read_text("utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise self.misplaced(told) from error
+            raise self.misplaced(message) from error

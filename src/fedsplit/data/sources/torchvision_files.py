@@ -29,7 +29,7 @@ class Imagenette(ImageFiles):
     size: Literal["160px", "320px", "full"]
 
     @override
-    def listed(self) -> tuple[Listed, Listed]:
+    def list_files(self) -> tuple[Listed, Listed]:
         return self._list_files("train")[0], self._list_files("val")[0]
 
     @override
@@ -65,8 +65,8 @@ class EuroSat(ImageFiles):
     download: bool
 
     @override
-    def listed(self) -> tuple[Listed, Listed]:
-        """See `ImageFiles.listed`; the split is the same for every seed."""
+    def list_files(self) -> tuple[Listed, Listed]:
+        """See `ImageFiles.list_files`; the split is the same for every seed."""
         files, names = self._list_files()
         train: Listed = []
         test: Listed = []

@@ -95,7 +95,7 @@ def published(name: str, root: str, download: bool, reader: Callable[[ModuleType
 
 
 def _advice(name: str, download: bool, error: Exception) -> str:
-    told = f"must hold {ORIGINS[name]}; {AS_THEY_ARE}"
+    message = f"must hold {ORIGINS[name]}; {AS_THEY_ARE}"
     if not download:
-        return f"{name} is not there or damaged; dataset.download=true fetches it, or {told}"
-    return f"{name} is not there or damaged, and its download failed ({first_line(error)}); it {told}"
+        return f"{name} is not there or damaged; dataset.download=true fetches it, or {message}"
+    return f"{name} is not there or damaged, and its download failed ({first_line(error)}); it {message}"

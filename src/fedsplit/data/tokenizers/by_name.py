@@ -41,8 +41,10 @@ def build_tokenizer(
     if name == "bpe":
         least = subwords.ALPHABET + 3
         if vocabulary < least:
-            told = f"at least {least} with tokenizer=bpe: the bytes, two special tokens, and a pair"
-            raise UserError("dataset.vocabulary", vocabulary, told)
+            message = (
+                f"must be at least {least} with tokenizer=bpe: the bytes, two special tokens, and a pair"
+            )
+            raise UserError("dataset.vocabulary", vocabulary, message)
         return subwords.learned_byte_pairs(texts, vocabulary)
     key = "dataset.tokenizer_files"
     path = None if place is None else user_path(place, key)

@@ -53,7 +53,7 @@ def gpt2_tokenizer(folder: Path) -> Subwords:
 
 
 def _described(folder: Path) -> Subwords:
-    """That of `tokenizer.json`; `tokenizer_config.json`, where it is there, says which token ends a text."""
+    """Tokenizer of `tokenizer.json`; `tokenizer_config.json`, where it is, names the token of an end."""
     path = folder / "tokenizer.json"
     described = json_in(path, _LARGEST_FILE)
     if _FAILING in _types(described):

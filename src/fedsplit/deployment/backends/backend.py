@@ -31,7 +31,7 @@ class SmashedData:
         """Bytes of the values, without the scale and the zero point."""
         return self.values.numel() * self.values.element_size()
 
-    def decoded(self) -> Tensor:
+    def decode(self) -> Tensor:
         """The values, float32: of codes, `(code - zero_point) * scale`."""
         values = self.values.to(torch.float32)
         return values if self.scale is None else (values - self.zero_point) * self.scale
@@ -55,7 +55,7 @@ class Deployed(ABC):
 
     def run(self, x: Tensor) -> Tensor:
         """The smashed data of inputs `x (n, c, h, w)`, float32: what `run_quantized` gives, decoded."""
-        return self.run_quantized(x).decoded()
+        return self.run_quantized(x).decode()
 
     @abstractmethod
     def save(self, directory: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Without what tools say of their own parts, or to who uses them by hand."""
+    """Suppress messages of tools about their own parts, or to those who use them by hand."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -23,7 +23,7 @@ def quietly() -> Iterator[None]:
 
 @contextmanager
 def exporting() -> Iterator[None]:
-    """While a module on the CPU is exported, quietly.
+    """Prepare the export of a module on the CPU, without its messages.
 
     Exporters read a flag on how a GPU rounds by its old name, which torch refuses once it was set by its new
     one (see `fedsplit.computing.computation.set_float32`), unless it has its default value.

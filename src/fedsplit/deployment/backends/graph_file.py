@@ -224,7 +224,7 @@ def _narrowed(tensor: Tensor) -> Tensor:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """While torch does not log what it makes of wrong arguments, which is told in one line."""
+    """Keep torch from logging what it makes of wrong arguments, which is told in one line."""
     log = logging.getLogger("torch._subclasses.fake_tensor")
     before, log.disabled = log.disabled, True
     try:

@@ -21,8 +21,8 @@ _ZEROS_BY_DEFAULT = {"DequantizeLinear": 2}
 """Position of the zero point among an operator's inputs; where it is left out it is zero."""
 
 
-def exported(module: nn.Module, example: Tensor) -> ModelProto:
-    """The graph of a module in evaluation mode, for any number of samples; `x` goes in, `z` comes out.
+def export_onnx(module: nn.Module, example: Tensor) -> ModelProto:
+    """Export a module in evaluation mode for any number of samples; `x` goes in, `z` comes out.
 
     Raises:
         UserError: an operation of it has no counterpart in ONNX.
@@ -127,7 +127,7 @@ _WHOLE = {"ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul", "QGemm
 
 
 def float_operators(graph: GraphProto, quantizable: Container[str]) -> Counter[str]:
-    """How often each operator computes on floating-point numbers.
+    """Number of times that each operator computes on floating-point numbers.
 
     Args:
         quantizable: operators that compute on whole numbers where all they are given is decoded from them.

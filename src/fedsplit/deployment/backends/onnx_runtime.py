@@ -17,7 +17,7 @@ from typing_extensions import override
 from fedsplit.deployment.backends.backend import Backend, Deployed
 from fedsplit.deployment.backends.exporting import quietly
 from fedsplit.deployment.backends.onnx_file import OnnxFile
-from fedsplit.deployment.backends.onnx_graph import INPUT, WEIGHTED, exported, float_operators
+from fedsplit.deployment.backends.onnx_graph import INPUT, WEIGHTED, export_onnx, float_operators
 from fedsplit.deployment.backends.onnx_session import OnnxSession
 from fedsplit.deployment.calibration import check_batches
 from fedsplit.errors import UserError
@@ -34,7 +34,7 @@ class OnnxFloat(Backend):
     @override
     def prepare(self, module: nn.Module, example: Tensor) -> None:
         self._example = example
-        self._model = exported(module, example)
+        self._model = export_onnx(module, example)
 
     @override
     def convert(self) -> Deployed:

@@ -144,7 +144,7 @@ class Pt2eStatic(Backend):
         quantizer = x86.X86InductorQuantizer()
         quantizer.set_global(x86.get_default_x86_inductor_quantization_config())
         with exporting():
-            self._prepared = prepare_pt2e(exported(module, example), quantizer)
+            self._prepared = prepare_pt2e(export_graph(module, example), quantizer)
 
     @torch.no_grad()
     @override
@@ -164,8 +164,8 @@ class Pt2eStatic(Backend):
         return Pt2eGraph.of(graph, compiled=self._compiled)
 
 
-def exported(module: nn.Module, example: Tensor) -> fx.GraphModule:
-    """A module in evaluation mode as one graph of torch's operations, for any number of samples.
+def export_graph(module: nn.Module, example: Tensor) -> fx.GraphModule:
+    """Export a module in evaluation mode as one graph of torch's operations, for any number of samples.
 
     Raises:
         UserError: it cannot be made one.

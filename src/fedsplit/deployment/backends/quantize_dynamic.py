@@ -94,8 +94,8 @@ def _quantized(module: nn.Module) -> nn.Module:
 
             quantize: Any = quantization.quantize_dynamic
         except (ImportError, AttributeError) as error:
-            told = f"this torch, {torch.__version__}, no longer has quantize_dynamic"
-            raise UserError("task.precisions", "dynamic_int8_torch", told) from error
+            message = f"this torch, {torch.__version__}, no longer has quantize_dynamic"
+            raise UserError("task.precisions", "dynamic_int8_torch", message) from error
         made: nn.Module = quantize(module, {nn.Linear}, dtype=torch.qint8)
     return made
 

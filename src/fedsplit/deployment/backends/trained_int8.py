@@ -18,23 +18,23 @@ Deploy: TypeAlias = Callable[[nn.Module, Tensor], Deployed]
 
 
 def _onnx() -> Deploy:
-    from fedsplit.deployment.backends.onnx_graph import exported  # noqa: PLC0415
+    from fedsplit.deployment.backends.onnx_graph import export_onnx  # noqa: PLC0415
     from fedsplit.deployment.backends.onnx_session import OnnxSession  # noqa: PLC0415
 
-    return lambda graph, example: OnnxSession.of(exported(graph, example))
+    return lambda graph, example: OnnxSession.of(export_onnx(graph, example))
 
 
 def _openvino() -> Deploy:
-    from fedsplit.deployment.backends.onnx_graph import exported  # noqa: PLC0415
+    from fedsplit.deployment.backends.onnx_graph import export_onnx  # noqa: PLC0415
     from fedsplit.deployment.backends.openvino_model import OpenVinoModel  # noqa: PLC0415
 
-    return lambda graph, example: OpenVinoModel.of(exported(graph, example))
+    return lambda graph, example: OpenVinoModel.of(export_onnx(graph, example))
 
 
 def _pt2e(*, compiled: bool) -> Deploy:
-    from fedsplit.deployment.backends.pt2e import Pt2eGraph, exported  # noqa: PLC0415
+    from fedsplit.deployment.backends.pt2e import Pt2eGraph, export_graph  # noqa: PLC0415
 
-    return lambda graph, example: Pt2eGraph.of(exported(graph, example), compiled=compiled)
+    return lambda graph, example: Pt2eGraph.of(export_graph(graph, example), compiled=compiled)
 
 
 _RUNTIMES: Mapping[Int8Backend, Callable[[], Deploy]] = {
@@ -56,7 +56,7 @@ class TrainedInt8(Backend):
     def prepare(self, module: nn.Module, example: Tensor) -> None:
         rounding = any(isinstance(each, FakeQuantizedActivations) for each in module.modules())
         if not isinstance(module, fx.GraphModule) or not rounding:
-            raise UserError("precision", "qat_int8", "only of a run trained with qat=true")
+            raise UserError("precision", "qat_int8", "needs a run that was trained with qat=true")
         self._graph, self._example = int8_graph(module), example
 
     @override

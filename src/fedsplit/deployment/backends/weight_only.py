@@ -21,7 +21,7 @@ _FILE = "client.safetensors"
 
 
 def rows_of(bits: int) -> AffineRows:
-    """How a row of weights, those of one output, is quantized: symmetric, scaled where its error is least."""
+    """Quantize each row of weights, those of one output: symmetric, with the scale of the least error."""
     return AffineRows(bits, range="mse")
 
 

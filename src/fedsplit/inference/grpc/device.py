@@ -21,12 +21,12 @@ from fedsplit.quant.message import Corrupt
 from fedsplit.transport.grpc.client.dialling import Dialler, Membership
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol import federation_pb2_grpc
-from fedsplit.transport.grpc.protocol.frames import Expected, Parcel, announced, check, decoded
+from fedsplit.transport.grpc.protocol.frames import Expected, Parcel, announcement, check, decode_tensors
 from fedsplit.transport.transport import Member
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _PendingRequest:
     """A request that was sent and waits for its logits."""
 
     identity: pb.Identity
@@ -53,7 +53,7 @@ class DeviceClient(Dialler):
         self._half: ClientHalf | None = None
         self._batches: Batches | None = None
         self._plan = pb.Plan()
-        self._asked: _Asked | None = None
+        self._pending: _PendingRequest | None = None
 
     @override
     def attend(self) -> None:
@@ -73,7 +73,7 @@ class DeviceClient(Dialler):
 
     @override
     def joins(self, run: bytes, welcome: pb.Welcome) -> Mapping[str, pb.Deployed]:
-        self._asked = None
+        self._pending = None
         if self._half is None or welcome.plan != self._plan:
             self._close()
             self.built("the client model", welcome.plan, self._build)
@@ -96,7 +96,7 @@ class DeviceClient(Dialler):
 
     @override
     def admit(self, frame: pb.FromServer) -> bool:
-        asked = self._asked
+        asked = self._pending
         if asked is None or frame.WhichOneof("content") != "logits" or frame.identity != asked.identity:
             raise Corrupt("tensors that were not asked for")
         check(frame.tensors, asked.expected)
@@ -106,8 +106,8 @@ class DeviceClient(Dialler):
     def answer(self, parcel: Parcel[pb.FromServer]) -> list[Parcel[pb.FromClient]]:
         if parcel.head.WhichOneof("content") == "request":
             return [self._smashed(parcel.head)]
-        measured = self._measured(self._asked, parcel)
-        self._asked, self.served = None, True
+        measured = self._measured(self._pending, parcel)
+        self._pending, self.served = None, True
         return [measured]
 
     def _smashed(self, head: pb.FromServer) -> Parcel[pb.FromClient]:
@@ -118,27 +118,29 @@ class DeviceClient(Dialler):
         ran = self._half.run(x)
         sent = time.perf_counter()
         message = self._batches.codes().encode(ran.smashed, self._batches.objective.lengths(labels))
-        tensors = [announced("z", pb.DEVICE, message)]
+        tensors = [announcement("z", pb.DEVICE, message)]
         shape = self._batches.answer_shape(labels)
         expected = [Expected("logits", pb.EXACT, Identity(), shape, torch.float32)]
-        self._asked = _Asked(head.identity, labels, ran, sent, expected)
+        self._pending = _PendingRequest(head.identity, labels, ran, sent, expected)
         smashed = pb.FromClient(identity=head.identity, tensors=tensors, smashed=pb.Smashed())
         return Parcel(smashed, [message.payload])
 
-    def _measured(self, asked: _Asked | None, parcel: Parcel[pb.FromServer]) -> Parcel[pb.FromClient]:
+    def _measured(
+        self, asked: _PendingRequest | None, parcel: Parcel[pb.FromServer]
+    ) -> Parcel[pb.FromClient]:
         if asked is None or parcel.head.WhichOneof("content") != "logits" or not parcel.payloads:
             raise Corrupt("logits that were not asked for")
         assert self._batches is not None
-        logits = decoded(parcel, asked.expected)["logits"]
+        logits = decode_tensors(parcel, asked.expected)["logits"]
         journey = time.perf_counter() - asked.sent
-        told = pb.Measured(
+        measured = pb.Measured(
             client_seconds=asked.ran.seconds,
             journey_seconds=journey,
             correct=int(self._batches.measure(logits, asked.labels).hits or 0),
             peak_memory=asked.ran.peak_memory,
             checksum=checksum(logits),
         )
-        return Parcel(pb.FromClient(identity=asked.identity, measured=told))
+        return Parcel(pb.FromClient(identity=asked.identity, measured=measured))
 
 
 def attend(server: str, client: int, model: Path, own: Mapping[str, object]) -> None:

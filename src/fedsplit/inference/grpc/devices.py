@@ -17,7 +17,7 @@ from fedsplit.machine.terminal import note
 from fedsplit.quant.codecs.identity import Identity
 from fedsplit.quant.message import Corrupt, Message
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
-from fedsplit.transport.grpc.protocol.frames import TYPES, Expected, Parcel, announced, check, one_line
+from fedsplit.transport.grpc.protocol.frames import TYPES, Expected, Parcel, announcement, check, one_line
 from fedsplit.transport.grpc.server.meeting import Link, Meeting, Refused, Reminder, Session
 
 _LOG = logging.getLogger("fedsplit.network")
@@ -40,7 +40,7 @@ class DeviceSession(Session):
     """
 
     deployed: pb.Deployed | None = None
-    asked: pb.Identity | None = None
+    pending: pb.Identity | None = None
     awaits: str = ""
     answer: Parcel[pb.FromClient] | None = None
     trouble: str = "its stream ended"
@@ -60,7 +60,7 @@ class Devices(Meeting[DeviceSession]):
     joins_with = "deployed"
     for_others = "this server does split inference: a device brings its model, client.model=<directory>"
     called = "device"
-    expected = "here are devices"
+    expected = "this study has devices"
 
     def __init__(
         self,
@@ -85,17 +85,17 @@ class Devices(Meeting[DeviceSession]):
     def attach(self, link: Link, hello: pb.Hello, joins: pb.Deployed) -> None:
         if joins.precision not in self._allowed:
             asked, has = ", ".join(self._allowed), one_line(joins.precision)
-            raise Refused(f"it runs precision {has!r}, and here are measured: {asked}", for_good=True)
+            raise Refused(f"it runs precision {has!r}, and this server measures {asked}", for_good=True)
         if not 0 <= joins.file_bytes <= _MOST_BYTES or not 0 <= joins.memory_before <= _MOST_BYTES:
             raise Corrupt("no device has so many bytes")
         with self.changed:
             self.greet(hello)
             session = self._sessions[hello.client]
             if session.deployed is not None and session.deployed.precision != joins.precision:
-                told = f"device {hello.client} came with precision {session.deployed.precision} before"
-                raise Refused(told, for_good=True)
+                message = f"device {hello.client} came with precision {session.deployed.precision} before"
+                raise Refused(message, for_good=True)
             self._replace_link(session, link, hello)
-            session.deployed, session.asked = joins, None
+            session.deployed, session.pending = joins, None
             if self._finished:
                 self._let_go(session, tell=True)
             self.changed.notify_all()
@@ -106,7 +106,7 @@ class Devices(Meeting[DeviceSession]):
         with self.changed:
             session = self._sessions[client]
             if session.link is link:
-                session.link = session.asked = None
+                session.link = session.pending = None
                 self.changed.notify_all()
                 if not self._finished:
                     _LOG.warning("device %s is gone", client)
@@ -147,16 +147,16 @@ class Devices(Meeting[DeviceSession]):
 
     def _check_awaited(self, link: Link, client: int, frame: pb.FromClient) -> DeviceSession:
         session, content = self._sessions[client], frame.WhichOneof("content")
-        if session.link is not link or session.asked is None or session.answer is not None:
+        if session.link is not link or session.pending is None or session.answer is not None:
             raise Corrupt(f"{content} came and nothing was asked")
-        if content != session.awaits or frame.identity != session.asked:
+        if content != session.awaits or frame.identity != session.pending:
             raise Corrupt(f"{content} came in place of {session.awaits}")
         return session
 
     # Called by the study
 
     def wait_for(self, device: int) -> pb.Deployed:
-        """Until a device is here; what it runs; `RunFailed` where it did not come in time, or never will."""
+        """Wait until a device is here, and return what it runs; `RunFailed` if it does not come in time."""
         begun, reminder = time.monotonic(), Reminder()
         session = self._sessions[device]
         with self.changed:
@@ -164,8 +164,8 @@ class Devices(Meeting[DeviceSession]):
                 if (failure := self._failure()) is not None:
                     raise RunFailed(failure)
                 if time.monotonic() - begun >= self._wait_s:
-                    told = f"device {device} is not here after {self._wait_s:g} s (task.wait_s)"
-                    raise RunFailed(told + self._words(device))
+                    message = f"device {device} is not here after {self._wait_s:g} s (task.wait_s)"
+                    raise RunFailed(message + self._words(device))
                 if reminder.is_due():
                     _LOG.info("waiting for device %s", device)
                     if words := self._words(device):
@@ -196,10 +196,10 @@ class Devices(Meeting[DeviceSession]):
                 self._number += 1
             identity = pb.Identity(run=self.run, client=device, number=self._number)
             head.identity.CopyFrom(identity)
-            session.asked, session.awaits, session.answer = identity, awaits, None
+            session.pending, session.awaits, session.answer = identity, awaits, None
             link.send(Parcel(head, [payload] if head.tensors else []))
             self.changed.wait_for(lambda: session.answer is not None or session.link is not link)
-            answer, session.answer, session.asked = session.answer, None, None
+            answer, session.answer, session.pending = session.answer, None, None
             if answer is None:
                 raise Gone(session.trouble)
         return answer
@@ -226,9 +226,9 @@ def check_measured(measured: pb.Measured, terms: int) -> None:
     """Raise `Corrupt` where no device measures this of a request in which so many answers may be right."""
     seconds = (measured.client_seconds, measured.journey_seconds)
     if not all(isfinite(each) and each >= 0 for each in seconds):
-        raise Corrupt("seconds that are none")
+        raise Corrupt("its seconds are negative or not finite")
     if measured.correct > terms or measured.peak_memory > _MOST_BYTES:
-        raise Corrupt("counts that cannot be")
+        raise Corrupt("its counts are out of range")
 
 
 _ATTEMPTS = 3
@@ -289,7 +289,7 @@ class GrpcDevice(Device):
     def _answer(self, answered: Answered, terms: int) -> pb.Measured:
         """Send logits, of which so many may be right; what the device measured."""
         message = Identity().encode(answered.logits)
-        tensors = [announced("logits", pb.EXACT, message)]
+        tensors = [announcement("logits", pb.EXACT, message)]
         head = pb.FromServer(tensors=tensors, logits=pb.Logits(seconds=answered.seconds))
         measured = self._hub.ask(self.number, "measured", head, bytes(message.payload)).head.measured
         check_measured(measured, terms)

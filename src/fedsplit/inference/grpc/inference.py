@@ -42,7 +42,7 @@ class SpawnedDevice:
 
     @property
     def failure(self) -> str | None:
-        """Why it ended; None while it runs."""
+        """Reason why it ended; None while it runs."""
         if not self._fork.ended.done():
             return None
         return f"device {self._number}: {last_words(self._log) or 'it was killed: out of memory?'}"
@@ -68,7 +68,7 @@ class GrpcInference:
             if (value := getattr(transport, key)) is not None:
                 raise UserError(f"transport.{key}", value, "must be null beside task=infer")
         if devices > (most := config.population.num_clients):
-            raise UserError("task.devices", devices, f"at most num_clients, {most}")
+            raise UserError("task.devices", devices, f"must be at most num_clients, {most}")
         self.spawns = transport.spawn
         self._listener = Listener(transport.listen, transport.tls, spawn=self.spawns, whom="devices")
         self._config, self._precisions, self._count, self._wait_s = config, precisions, devices, wait_s
@@ -77,7 +77,7 @@ class GrpcInference:
     def devices(
         self, subject: Subject, server: ServerHalf, deployed: Mapping[str, Path], log: Path
     ) -> Iterator[list[Device]]:
-        """While the server listens, and all devices have come once.
+        """Listen for devices until all have come once, and while they are used.
 
         Args:
             deployed: directories of client halves, one for each device that is started here.

@@ -59,9 +59,11 @@ class Lora(Adapter):
                 warnings.simplefilter("ignore")  # GPT-2's weights are transposed, as PEFT sees
                 peft.inject_adapter_in_model(config, model, _NAME)
         except ValueError as error:
-            told = "PEFT has no table of this architecture: give ends of its linear layers' names, as [q, v]"
-            told = told if self.targets is None else first_line(error)
-            raise UserError("adapter.targets", self.targets, told) from error
+            message = (
+                "PEFT has no table of this architecture: give ends of its linear layers' names, as [q, v]"
+            )
+            message = message if self.targets is None else first_line(error)
+            raise UserError("adapter.targets", self.targets, message) from error
         beside = getattr(model, "learns_beside_adapters", ())
         for name, parameter in model.named_parameters():
             frozen = self.freeze_a and ".lora_A." in name

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from fedsplit.computing.hooks import copied
+from fedsplit.computing.hooks import copy_with_hooks
 from fedsplit.computing.shapes import note_shapes, shape_at
 from fedsplit.errors import UserError
 from fedsplit.models.rounding.fake_quantization import (
@@ -53,8 +53,8 @@ class FakeQuantization:
     activations: bool
 
     @classmethod
-    def asked(cls, *, qat: bool, weight_bits: WeightBits | None) -> "FakeQuantization | None":
-        """Rounding that the keys `qat` and `weight_bits` ask for; None where nothing is to be rounded."""
+    def from_keys(cls, *, qat: bool, weight_bits: WeightBits | None) -> "FakeQuantization | None":
+        """Make the rounding that the keys `qat` and `weight_bits` ask for; None where nothing is rounded."""
         return cls(weight_bits or 8, qat) if qat or weight_bits else None
 
 
@@ -70,7 +70,7 @@ def fake_quantized(client: nn.Module, example: Tensor, chosen: FakeQuantization)
     Raises:
         UserError: it has nothing that can be quantized.
     """
-    made = copied(client)
+    made = copy_with_hooks(client)
     assert isinstance(made, fx.GraphModule)
     layers = {str(node.target): made.get_submodule(str(node.target)) for node in _calls(made)}
     weighted = {name: layer for name, layer in layers.items() if has_quantizable_weights(layer)}

@@ -18,8 +18,8 @@ def check_tensors(module: nn.Module) -> None:
     whose, computed = type(module).__name__, torch.get_default_dtype()
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         if is_lazy(tensor):
-            told = f"{name} is lazy, without a shape; pass a batch through the model where it is made"
-            raise UserError("model", whose, told)
+            message = f"{name} is lazy, without a shape; pass a batch through the model where it is made"
+            raise UserError("model", whose, message)
         learns = isinstance(tensor, nn.Parameter) and (tensor.is_floating_point() or tensor.requires_grad)
         if tensor.is_complex() or (learns and tensor.dtype != computed):
             raise UserError("model", whose, f"{name} is {_plain(tensor.dtype)}, must be {_plain(computed)}")
@@ -44,18 +44,18 @@ def check_output(module: nn.Module, objective: Objective, example: Tensor, y: Te
     except RuntimeError as error:  # shapes that do not fit
         raise UserError("model", whose, f"does not fit {sizes} ({first_line(error)})") from error
     except Exception as error:  # whatever code of the user's raises
-        told = f"its forward fails on {sizes} ({type(error).__name__}: {first_line(error)})"
-        raise UserError("model", whose, told) from error
+        message = f"its forward fails on {sizes} ({type(error).__name__}: {first_line(error)})"
+        raise UserError("model", whose, message) from error
     logits = objective.outputs
     if not isinstance(output, Tensor):
-        told = f"its output is no tensor but a {type(output).__name__}; it must be {logits}"
+        message = f"its output is no tensor but a {type(output).__name__}; it must be {logits}"
     elif not objective.fits(output, y):
-        told = f"its output is {tuple(output.shape)} for {len(example)} {what}, must be {logits}"
+        message = f"its output is {tuple(output.shape)} for {len(example)} {what}, must be {logits}"
     elif not output.is_floating_point():
-        told = f"its output is {_plain(output.dtype)}, must be floating-point {logits}"
+        message = f"its output is {_plain(output.dtype)}, must be floating-point {logits}"
     else:
         return
-    raise UserError("model", whose, told)
+    raise UserError("model", whose, message)
 
 
 def _plain(dtype: torch.dtype) -> str:

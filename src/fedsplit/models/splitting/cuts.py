@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from fedsplit.computing.modes import in_mode, modes_of
 from fedsplit.computing.shapes import known_shape, note_shapes, shape_at
-from fedsplit.computing.tracing import submodules_of, traced
+from fedsplit.computing.tracing import submodules_of, trace_operations
 from fedsplit.errors import UserError
 
 
@@ -54,7 +54,7 @@ class Cuts(Mapping[str, Cut]):
     def __init__(self, module: nn.Module, example: Tensor) -> None:
         self.modes = modes_of(module)
         """Training modes that the module's own `train` sets."""
-        self.module, self.nodes = module, traced(module)
+        self.module, self.nodes = module, trace_operations(module)
         _propagate(module, self.nodes, example)
         held = _Held(module, self.nodes)
         counts = {node for node in self.nodes if _counts_samples(node, len(example))}
@@ -100,16 +100,16 @@ class Cuts(Mapping[str, Cut]):
 
     @property
     def operations(self) -> int:
-        """How many operations the module is."""
+        """Number of operations of the module."""
         return len(self.nodes)
 
     def _operations_of(self, name: str) -> int:
-        """How many operations stand in a submodule."""
+        """Number of operations in a submodule."""
         return sum(name in submodules_of(node) for node in self.nodes)
 
     @property
     def possible(self) -> list[Cut]:
-        """Those where the module can be cut."""
+        """Cuts that are possible in the module."""
         return [cut for cut in self._cuts.values() if cut.obstacle is None]
 
 
@@ -128,7 +128,7 @@ def _propagate(module: nn.Module, nodes: Sequence[fx.Node], example: Tensor) -> 
 
 @contextmanager
 def evaluating(*modules: nn.Module) -> Iterator[None]:
-    """Without gradients; what is drawn is the same each time. Modes, buffers and draws are then as before."""
+    """Evaluate without gradients, with equal draws each time; modes, buffers and draws are then as before."""
     buffers = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
     with torch.no_grad(), torch.random.fork_rng(), ExitStack() as modes:
         torch.manual_seed(0)
@@ -201,7 +201,7 @@ class _Held:
         self._several = {name: used for name, used in sorted(uses.items()) if len(used) > 1}
 
     def obstacle(self, end: int) -> str | None:
-        """Why what is held cannot be divided between the operations before `end` and the others."""
+        """Reason why what is held cannot be divided between the operations before `end` and the others."""
         if self._learns_first >= end:
             return "nothing before it learns"
         if self._learns_last < end:
@@ -211,7 +211,7 @@ class _Held:
 
 
 def _obstacle(crossing: Sequence[fx.Node], samples: int) -> str | None:
-    """Why these values cannot cross."""
+    """Reason why these values cannot cross."""
     found = [shape_at(node) for node in crossing]
     tensors = [each for each in found if each is not None]
     if len(tensors) < len(found) or not tensors:
@@ -234,7 +234,7 @@ class Place(Protocol):
 
     @property
     def end(self) -> int:
-        """How many operations, or other events, come before it."""
+        """Number of operations, or other events, before the cut."""
 
 
 class Places(Protocol):
@@ -242,18 +242,18 @@ class Places(Protocol):
 
     @property
     def operations(self) -> int:
-        """How many operations, or other events, a pass is."""
+        """Number of operations, or other events, in a pass."""
 
     def stages(self) -> Sequence[Place]:
-        """Those that go by number."""
+        """Cuts that go by number."""
 
     def __getitem__(self, name: str) -> Place: ...
     def __iter__(self) -> Iterator[str]: ...
     def __contains__(self, name: object) -> bool: ...
 
 
-def chosen(cuts: Places, cut: str | int | None, stages: Sequence[str] | None) -> str:
-    """The name of the cut that a configuration asks for.
+def resolve_cut(cuts: Places, cut: str | int | None, stages: Sequence[str] | None) -> str:
+    """Resolve the cut that a configuration asks for to its name.
 
     Args:
         cut: its name; or the number of a stage, counted from 1; None is the stage nearest to the middle of
@@ -273,5 +273,5 @@ def chosen(cuts: Places, cut: str | int | None, stages: Sequence[str] | None) ->
     if cut is None:
         return min(names, key=lambda name: abs(cuts[name].end - cuts.operations / 2))
     if cut > len(names):
-        raise UserError("model.cut", cut, f"from 1 to {len(names)}: {', '.join(names)}")
+        raise UserError("model.cut", cut, f"must be from 1 to {len(names)}: {', '.join(names)}")
     return names[cut - 1]

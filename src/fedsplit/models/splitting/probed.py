@@ -16,7 +16,7 @@ from fedsplit.models.splitting.probing import (
     is_text,
     probe,
     probes,
-    resized,
+    resize_batch,
     sizes,
     tensors_of,
 )
@@ -87,15 +87,18 @@ class ProbedCuts(Mapping[str, ProbedCut]):
 
     @property
     def possible(self) -> list[ProbedCut]:
-        """Those where nothing speaks against a cut."""
+        """Cuts that nothing in the module speaks against."""
         return [cut for cut in self._cuts.values() if cut.obstacle is None]
 
     def trials(self) -> list[Tensor]:
         """Batches of other sizes and lengths than those that were probed."""
         if is_text(self.example):
-            return [resized(self.example, 1, 4), resized(self.example, 5, min(9, self.example.shape[1]))]
-        other = -resized(self.example, 3).flip(0)
-        return [resized(self.example, 1), resized(self.example, 5), other]
+            return [
+                resize_batch(self.example, 1, 4),
+                resize_batch(self.example, 5, min(9, self.example.shape[1])),
+            ]
+        other = -resize_batch(self.example, 3).flip(0)
+        return [resize_batch(self.example, 1), resize_batch(self.example, 5), other]
 
     def divided(self, cut: ProbedCut) -> tuple[nn.Module, nn.Module, tuple[int, ...]]:
         """The halves, which share their tensors with the module, and what crosses of a sample."""
@@ -161,7 +164,7 @@ class ProbedCuts(Mapping[str, ProbedCut]):
         return before, after, divided
 
     def _obstacle(self, name: str) -> str | None:
-        """Why the module cannot be cut behind a submodule."""
+        """Reason why the module cannot be cut behind a submodule."""
         calls, parts = self._first[name], dict(self.module.named_modules())
         above = [name[:end] for end, letter in enumerate(name) if letter == "."]
         if hooked := next((each for each in (*above, name) if is_hooked(parts[each])), None):
@@ -178,7 +181,7 @@ class ProbedCuts(Mapping[str, ProbedCut]):
         return self._crossing_obstacle(name, before)
 
     def _crossing_obstacle(self, name: str, before: Sequence[str]) -> str | None:
-        """Why what crosses behind a submodule cannot."""
+        """Reason why values behind a submodule cannot cross."""
         output = self._first[name].outputs[0]
         crossing = tensors_of(output)
         if len(crossing) != 1 or not crossing[0].is_floating_point():

@@ -53,12 +53,14 @@ def is_text(example: Tensor) -> bool:
 def probes(example: Tensor) -> tuple[Tensor, Tensor]:
     """Two batches of different size, of text also of different length, made of the rows of `example`."""
     if is_text(example):
-        return resized(example, _SAMPLES[0], _LENGTHS[0]), resized(example, _SAMPLES[1], _LENGTHS[1])
-    return resized(example, _SAMPLES[0]), resized(example, _SAMPLES[1])
+        return resize_batch(example, _SAMPLES[0], _LENGTHS[0]), resize_batch(
+            example, _SAMPLES[1], _LENGTHS[1]
+        )
+    return resize_batch(example, _SAMPLES[0]), resize_batch(example, _SAMPLES[1])
 
 
-def resized(example: Tensor, samples: int, length: int | None = None) -> Tensor:
-    """A batch of other size made of the rows of `example`, and of their first positions, over again."""
+def resize_batch(example: Tensor, samples: int, length: int | None = None) -> Tensor:
+    """Make a batch of another size from the rows of `example`, and from their first positions, repeated."""
     rows = torch.arange(samples, device=example.device) % len(example)
     if length is None:
         return example[rows]
@@ -89,7 +91,7 @@ def probe(module: nn.Module, x: Tensor, note: Callable[[], None] = lambda: None)
         def end(_: nn.Module, __: object, output: object) -> None:
             found[name] = calls
             calls.ends.append(counted())
-            calls.outputs.append(mapped(output, lambda each: torch.empty_like(each, device="meta")))
+            calls.outputs.append(map_tensors(output, lambda each: torch.empty_like(each, device="meta")))
 
         handles.extend((part.register_forward_pre_hook(start), part.register_forward_hook(end)))
 
@@ -105,22 +107,22 @@ def probe(module: nn.Module, x: Tensor, note: Callable[[], None] = lambda: None)
     return found
 
 
-def mapped(output: object, change: Callable[[Tensor], object]) -> object:
-    """Output of a module with other values in the place of its tensors; types of containers stay."""
+def map_tensors(output: object, change: Callable[[Tensor], object]) -> object:
+    """Replace the tensors in a module's output by other values; types of containers stay."""
     if isinstance(output, Tensor):
         return change(output)
     if isinstance(output, tuple | list):
-        inner: list[Any] = [mapped(each, change) for each in output]
+        inner: list[Any] = [map_tensors(each, change) for each in output]
         return type(output)(*inner) if hasattr(output, "_fields") else type(output)(inner)
     if isinstance(output, dict):
-        return type(output)(**{key: mapped(each, change) for key, each in output.items()})
+        return type(output)(**{key: map_tensors(each, change) for key, each in output.items()})
     return output
 
 
 def tensors_of(output: object) -> list[Tensor]:
     """The tensors in what a module gave."""
     found: list[Tensor] = []
-    mapped(output, found.append)
+    map_tensors(output, found.append)
     return found
 
 

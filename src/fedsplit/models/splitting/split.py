@@ -8,13 +8,13 @@ from math import prod
 import torch
 from torch import Tensor, fx, nn
 
-from fedsplit.computing.hooks import copied, is_hooked, refuse_what_is_lost
+from fedsplit.computing.hooks import copy_with_hooks, is_hooked, refuse_what_is_lost
 from fedsplit.computing.tracing import Untraceable, graph_module
 from fedsplit.errors import UserError
 from fedsplit.machine.terminal import note
 from fedsplit.models.splitting.cuts import NOTHING_LEARNS_AFTER, Cut, Cuts, evaluating
 from fedsplit.models.splitting.probed import ProbedCut, ProbedCuts
-from fedsplit.models.splitting.tied import tied
+from fedsplit.models.splitting.tied import tied_groups
 from fedsplit.models.splitting.unknown import ValuesElsewhere
 
 
@@ -74,21 +74,21 @@ def split(module: nn.Module, cut: str, example: Tensor, tail_cut: str | None = N
 
     Raises:
         UserError: the module cannot be traced, or cannot be cut there; names the cuts that are possible. Or
-            parameters of it are tied: halves hold, send and step on weights by their names. See `untied`.
+            parameters of it are tied: halves hold, send and step on weights by name. See `copy_untied`.
             Or nothing in it learns, or it has something that halves cannot have.
     """
-    for names in tied(module):
-        told = f"{' and '.join(names)} are one and the same; model.untie=true lets them go separate ways"
-        raise UserError("model", type(module).__name__, told)
+    for names in tied_groups(module):
+        message = f"{' and '.join(names)} are one and the same; model.untie=true lets them go separate ways"
+        raise UserError("model", type(module).__name__, message)
     refuse_what_is_lost(module)
-    module = copied(module)
+    module = copy_with_hooks(module)
     cuts = find_cuts(module, example)
     chosen = cuts.get(cut)
     if chosen is None or chosen.obstacle is not None:
         reason = _why_absent(module, cut) if chosen is None else f"{chosen.obstacle}"
-        raise UserError("model.cut", cut, f"{reason}; possible cuts: {_told(cuts)}")
+        raise UserError("model.cut", cut, f"{reason}; possible cuts: {_list_cuts(cuts)}")
     tail = None if tail_cut is None else _tail(cuts, chosen, tail_cut)
-    parts = divided(cuts, chosen, tail)
+    parts = divide(cuts, chosen, tail)
     if tail is not None and not any(each.requires_grad for each in parts.server.parameters()):
         raise UserError("model.tail_cut", tail_cut, f"nothing between it and model.cut={cut} learns")
     packed = len(parts.crossing) > 1 or (tail is not None and len(tail.crossing) > 1)
@@ -102,8 +102,8 @@ def split(module: nn.Module, cut: str, example: Tensor, tail_cut: str | None = N
         _freeze_unreached(parts, example)
     except ValuesElsewhere as error:
         before = "" if cuts.untraceable is None else f"{cuts.untraceable.allowed}; run as it is, "
-        told = f"{before}its server half cannot be: {error}"
-        raise UserError("model", type(module).__name__, told) from error
+        message = f"{before}its server half cannot be: {error}"
+        raise UserError("model", type(module).__name__, message) from error
     if cuts.untraceable is not None:
         reason = cuts.untraceable.allowed.partition(";")[0]
         note(f"model={type(module).__name__}: {reason}; both halves run all of its code")
@@ -138,8 +138,8 @@ def _is_of_transformers(module: nn.Module) -> bool:
 def _tail(cuts: Cuts | ProbedCuts, cut: Cut | ProbedCut, name: str) -> Cut:
     """The second cut; refused where a tail cannot begin there."""
     if not isinstance(cuts, Cuts):
-        told = "must be null with this model, whose code cannot be traced"
-        raise UserError("model.tail_cut", name, told)
+        message = "must be null with this model, whose code cannot be traced"
+        raise UserError("model.tail_cut", name, message)
     tail = cuts.get(name)
     if tail is None:
         raise UserError("model.tail_cut", name, _why_absent(cuts.module, name))
@@ -152,8 +152,8 @@ def _tail(cuts: Cuts | ProbedCuts, cut: Cut | ProbedCut, name: str) -> Cut:
     return tail
 
 
-def divided(cuts: Cuts | ProbedCuts, cut: Cut | ProbedCut, tail: Cut | None = None) -> SplitModel:
-    """The two halves, which share what they hold with the module that `cuts` are of; unchecked.
+def divide(cuts: Cuts | ProbedCuts, cut: Cut | ProbedCut, tail: Cut | None = None) -> SplitModel:
+    """Divide a module into two halves, which share their tensors with it; unchecked.
 
     Args:
         cuts: of the module.
@@ -179,7 +179,7 @@ def divided(cuts: Cuts | ProbedCuts, cut: Cut | ProbedCut, tail: Cut | None = No
 
 
 def _why_absent(module: nn.Module, cut: str) -> str:
-    """Why there is no such place."""
+    """Reason why there is no such place."""
     parts = dict(module.named_modules())
     above = [cut[:end] for end, letter in enumerate(cut) if letter == "." and cut in parts]
     hooked = next((name for name in above if is_hooked(parts[name])), None)
@@ -189,8 +189,8 @@ def _why_absent(module: nn.Module, cut: str) -> str:
 _MANY = 20
 
 
-def _told(cuts: Cuts | ProbedCuts) -> str:
-    """The possible cuts; of many, the stages."""
+def _list_cuts(cuts: Cuts | ProbedCuts) -> str:
+    """List the possible cuts for an error; of many, the stages."""
     possible = cuts.possible
     shown = possible if len(possible) <= _MANY else cuts.stages()
     others = len(possible) - len(shown)
@@ -269,8 +269,8 @@ def _freeze_unreached(parts: SplitModel, example: Tensor) -> None:
 def _assert_equal(module: nn.Module, parts: SplitModel, example: Tensor, *, packed: bool) -> None:
     held = [key for part in parts.modules for key in part.state_dict()]
     if unused := sorted(set(module.state_dict()) - set(held)):
-        told = f"{', '.join(unused)} are never used"
-        raise UserError("model", type(module).__name__, told)
+        message = f"{', '.join(unused)} are never used"
+        raise UserError("model", type(module).__name__, message)
     assert len(held) == len(set(held)), "a cut divides what the module holds"
     with evaluating(module, *parts.modules):
         whole = module(example)
@@ -283,5 +283,5 @@ def _assert_equal(module: nn.Module, parts: SplitModel, example: Tensor, *, pack
     far = (1e-4, 1e-5) if packed else (0.0, 0.0)
     equal = torch.allclose(whole, halves, *far, equal_nan=True)
     if not equal:
-        told = "its halves do not give what the whole gives: it keeps what it computes, or draws elsewhere"
-        raise UserError("model", type(module).__name__, told)
+        message = "its halves give other outputs than the whole: it has a memory, or draws random numbers"
+        raise UserError("model", type(module).__name__, message)

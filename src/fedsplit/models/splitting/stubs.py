@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from fedsplit.models.splitting.probing import Size, mapped, tensors_of
+from fedsplit.models.splitting.probing import Size, map_tensors, tensors_of
 from fedsplit.models.splitting.unknown import Unknown, ValuesElsewhere
 
 _PAD = -1  # as inputs are padded
@@ -39,7 +39,7 @@ class _Cut(nn.Module):
 
 
 class Missing(nn.Module):
-    """In the place of a module of the other half, which is never run here."""
+    """Stand-in for a module of the other half, which is never run here."""
 
 
 class _Pass:
@@ -90,7 +90,7 @@ class _Stub(nn.Module):
     def forward(self, *_: object, **__: object) -> object:
         """Zeros in the structure of what the module gives."""
         shapes = iter(self.shapes)
-        return mapped(self.output, lambda each: self.current.zeros(next(shapes), each.dtype))
+        return map_tensors(self.output, lambda each: self.current.zeros(next(shapes), each.dtype))
 
 
 class _Injected(nn.Module):
@@ -106,7 +106,7 @@ class _Injected(nn.Module):
         self.current.injections += 1
         if self.current.guarded and self.current.injections > 1:
             raise ValuesElsewhere("what is at the cut runs more than once")
-        return mapped(self.output, lambda _: self.current.z)
+        return map_tensors(self.output, lambda _: self.current.z)
 
 
 class _Passing(nn.Module):
@@ -120,7 +120,7 @@ class _Passing(nn.Module):
     def forward(self, *args: object, **kwargs: object) -> object:
         """The input in the structure of what the block gives."""
         given = next(each for each in (*args, *kwargs.values()) if isinstance(each, Tensor))
-        return mapped(self.output, lambda _: given)
+        return map_tensors(self.output, lambda _: given)
 
 
 class StubbedClient(nn.Module):
@@ -242,8 +242,8 @@ class ServerParts:
         return half
 
 
-def shortened(server: StubbedServer, depth: int) -> nn.Module:
-    """A server half without the blocks after its first `depth`; frozen tensors are shared, others its own."""
+def truncate_server(server: StubbedServer, depth: int) -> nn.Module:
+    """Cut off a server half after its first `depth` blocks; frozen tensors are shared, others copied."""
     passed = list(server.following.items())[depth:]
     others: dict[int, object] = {id(server.get_submodule(name)): _Passing(output) for name, output in passed}
     frozen = {id(each): each for each in server.parameters() if not each.requires_grad}

@@ -4,10 +4,10 @@ from itertools import chain
 
 from torch import nn
 
-from fedsplit.computing.hooks import copied, copy_hooks
+from fedsplit.computing.hooks import copy_hooks, copy_with_hooks
 
 
-def tied(module: nn.Module) -> list[list[str]]:
+def tied_groups(module: nn.Module) -> list[list[str]]:
     """Names of parameters and buffers that are one and the same, each group in the order of the module.
 
     Parameters that do not learn may be one: they never change, and are not sent.
@@ -20,16 +20,16 @@ def tied(module: nn.Module) -> list[list[str]]:
     return [group for group in names.values() if len(group) > 1]
 
 
-def untied(module: nn.Module) -> nn.Module:
-    """A copy in which each name has a tensor of its own; all start from the same values."""
-    module = copied(module)
+def copy_untied(module: nn.Module) -> nn.Module:
+    """Copy a module so that each name has a tensor of its own; all start from the same values."""
+    module = copy_with_hooks(module)
     seen: set[int] = set()
     for name, part in list(module.named_modules(remove_duplicate=False)):
         if id(part) in seen and part.state_dict():
             owner, _, attribute = name.rpartition(".")
-            setattr(module.get_submodule(owner), attribute, copied(part))
+            setattr(module.get_submodule(owner), attribute, copy_with_hooks(part))
         seen.add(id(part))
-    for name in chain.from_iterable(group[1:] for group in tied(module)):
+    for name in chain.from_iterable(group[1:] for group in tied_groups(module)):
         owner, _, attribute = name.rpartition(".")
         holder = module.get_submodule(owner)
         original = getattr(holder, attribute)

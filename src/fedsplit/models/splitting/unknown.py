@@ -75,8 +75,8 @@ class Unknown(Tensor):
             try:
                 result = func(*_on_meta(args, name), **_on_meta(kwargs, name))
             except (RuntimeError, NotImplementedError, TypeError) as error:
-                told = f"{name} needs what only the client has ({first_line(error)})"
-                raise ValuesElsewhere(told) from error
+                message = f"{name} needs what only the client has ({first_line(error)})"
+                raise ValuesElsewhere(message) from error
         return _mapped(result, lambda each: cls._placed(each, first.place))
 
 

@@ -80,7 +80,7 @@ class NextTokenLogits(nn.Module):
 
 @contextmanager
 def _taking(head: nn.Module, at: Tensor) -> Iterator[None]:
-    """While a head is given its inputs `(b, t, d)` at some positions alone, as `(n, d)`."""
+    """Give a head its inputs `(b, t, d)` at some positions alone, as `(n, d)`."""
     handle = head.register_forward_pre_hook(lambda _, inputs: (inputs[0][at], *inputs[1:]))
     try:
         yield
@@ -114,5 +114,7 @@ def _refuse_seeing_ahead(model: nn.Module, named: object) -> None:
     with evaluating(model):
         one, other = model(tokens)[:, :2]
     if not torch.allclose(one, other, 1e-4, 1e-5):
-        told = "is no causal language model: a token sees those after it; model=sequence_classifier takes it"
-        raise UserError("model.name", named, told)
+        message = (
+            "is no causal language model: a token sees those after it; model=sequence_classifier takes it"
+        )
+        raise UserError("model.name", named, message)

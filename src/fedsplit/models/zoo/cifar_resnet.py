@@ -22,7 +22,7 @@ def resnet_32x32(*, depth: PositiveInt, num_classes: int, channels: int, image_s
         image_size: free.
     """
     if depth not in (18, 34, 50, 101, 152):
-        raise UserError("model.depth", depth, "18, 34, 50, 101 or 152")
+        raise UserError("model.depth", depth, "must be 18, 34, 50, 101 or 152")
     network = classifier(name=f"resnet{depth}", num_classes=num_classes, channels=3, image_size=image_size)
     network.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
@@ -63,7 +63,7 @@ def cifar_resnet(*, depth: PositiveInt, num_classes: int, channels: int, image_s
     """
     blocks, rest = divmod(depth - 2, 6)
     if rest or not blocks:
-        raise UserError("model.depth", depth, "6n + 2: 8, 14, 20, 26, 32, ...")
+        raise UserError("model.depth", depth, "must be 6n + 2: 8, 14, 20, 26, 32, ...")
     stages = {}
     width = 16
     for number, after in enumerate((16, 32, 64), 1):

@@ -25,7 +25,7 @@ def classifier(*, name: str, num_classes: int, channels: int, image_size: int) -
     known = models.list_models(module=models)
     if name not in known:
         close = ", ".join(get_close_matches(name, known, 3, 0.5) or sorted(known))
-        raise UserError("model.name", name, f"no classifier of torchvision; close are {close}")
+        raise UserError("model.name", name, f"must be a classifier of torchvision; similar names are {close}")
     extra: dict[str, object] = {}
     if name in _WITHOUT_AUXILIARY_HEADS:
         extra = {"aux_logits": False, "init_weights": True}

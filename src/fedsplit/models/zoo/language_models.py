@@ -68,8 +68,8 @@ def language_model(
         UserError: there is no such model, or it does not fit the data.
     """
     if (name is None) == (architecture is None):
-        told = "either model.name, of a folder or GGUF file, or model.architecture is needed"
-        raise UserError("model.name", name, told)
+        message = "either model.name, of a folder or GGUF file, or model.architecture is needed"
+        raise UserError("model.name", name, message)
     key, value = ("model.name", name) if name is not None else ("model.architecture", architecture)
     place = None if name is None else user_path(name, "model.name")
     if place is not None and not place.exists():
@@ -98,10 +98,10 @@ def _untrained(
     """The configuration of a model from scratch; special tokens that no text has are left out."""
     library = transformers()
     if architecture not in library.CONFIG_MAPPING:
-        raise UserError("model.architecture", architecture, "no model_type of transformers")
+        raise UserError("model.architecture", architecture, "must be a model_type of transformers")
     known = library.CONFIG_MAPPING[architecture]()
     if unknown := [key for key in sizes if key.startswith("_") or not hasattr(known, key)]:
-        raise UserError("model.sizes", unknown[0], f"no key of the configuration of {architecture}")
+        raise UserError("model.sizes", unknown[0], f"must be a key of the configuration of {architecture}")
     ids = {key: each for key in _SPECIAL if (each := getattr(known, key, None)) is None or each >= vocabulary}
     given = {"vocab_size": vocabulary, **dict.fromkeys(ids), **further, **sizes}
     if hasattr(known, "max_position_embeddings") and "max_position_embeddings" not in sizes:
@@ -125,17 +125,17 @@ def _check_folder(key: str, folder: Path) -> None:
         UserError: it does, or is damaged.
     """
     try:
-        told = json_in(folder / "config.json")
+        config = json_in(folder / "config.json")
     except OSError as error:
-        told = f"holds no config.json that can be read ({error.strerror})"
-        raise UserError(key, folder, told) from error
+        message = f"holds no config.json that can be read ({error.strerror})"
+        raise UserError(key, folder, message) from error
     except Damaged as error:
         raise UserError(key, folder, first_line(error)) from error
-    if not isinstance(told, dict):
+    if not isinstance(config, dict):
         reason = "config.json holds no object"
-    elif "auto_map" in told:
+    elif "auto_map" in config:
         reason = "config.json names code of its own, which is never run"
-    elif "quantization_config" in told:
+    elif "quantization_config" in config:
         reason = "its weights are quantized already; take the model in floats"
     elif (folder / "adapter_config.json").exists():
         reason = "holds an adapter too; take a folder of the model alone"
@@ -148,11 +148,11 @@ def _check_folder(key: str, folder: Path) -> None:
 
 def _refuse_misfits(config: Any, key: str, value: object, vocabulary: int, context: int) -> None:
     if config.vocab_size < vocabulary:
-        told = f"knows {config.vocab_size} tokens, fewer than the {vocabulary} of the dataset's tokenizer"
-        raise UserError(key, value, told)
+        message = f"knows {config.vocab_size} tokens, fewer than the {vocabulary} of the dataset's tokenizer"
+        raise UserError(key, value, message)
     layers = getattr(config, "num_hidden_layers", None)
     if isinstance(layers, int) and layers > _MOST_LAYERS:
-        raise UserError(key, value, f"has {layers} layers; {_MOST_LAYERS} is the most")
+        raise UserError(key, value, f"has {layers} layers, and must have at most {_MOST_LAYERS}")
     positions = getattr(config, "max_position_embeddings", None)
     if isinstance(positions, int) and positions < context:
         raise UserError(key, value, f"has {positions} positions, fewer than the dataset's context, {context}")

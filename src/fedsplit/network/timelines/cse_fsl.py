@@ -36,11 +36,11 @@ class CseFslTimeline(Timeline):
     def seconds(self, round: Round) -> float:
         step = round.work.local_passes * (round.work.client + round.work.auxiliary)
         starts = {each.client: each.download("client_weights", "auxiliary_weights") for each in round.clients}
-        return trained(round, starts, step=step)
+        return training_end(round, starts, step=step)
 
 
-def trained(round: Round, starts: Mapping[int, float], *, step: int, idle_from: float = 0.0) -> float:
-    """When all weights have arrived, and the split server has stepped on all that was uploaded.
+def training_end(round: Round, starts: Mapping[int, float], *, step: int, idle_from: float = 0.0) -> float:
+    """Time at which all weights have arrived and the split server has stepped on all uploads.
 
     Args:
         starts: when each client starts its local training.
@@ -49,7 +49,7 @@ def trained(round: Round, starts: Mapping[int, float], *, step: int, idle_from: 
     """
     local = [train_locally(client, starts[client.client], round, step) for client in round.clients]
     arrivals = [arrival for each in local for arrival in each.arrivals]
-    return max(worked_off(arrivals, idle_from, round), *(each.end for each in local))
+    return max(server_end(arrivals, idle_from, round), *(each.end for each in local))
 
 
 def train_locally(client: ClientRound, start: float, round: Round, step: int) -> LocalTimes:
@@ -67,8 +67,8 @@ def train_locally(client: ClientRound, start: float, round: Round, step: int) ->
     return LocalTimes(arrivals, max(link_free, now) + weights)
 
 
-def worked_off(arrivals: Iterable[Arrival], idle_from: float, round: Round) -> float:
-    """When the split server has stepped on all uploads, first come, first served."""
+def server_end(arrivals: Iterable[Arrival], idle_from: float, round: Round) -> float:
+    """Time at which the split server has stepped on all uploads, first come, first served."""
     done = idle_from
     for arrival in sorted(arrivals):
         done = max(done, arrival.at) + arrival.samples * STEP * round.work.server / round.servers.speed

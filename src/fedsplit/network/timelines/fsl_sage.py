@@ -2,7 +2,7 @@
 
 from typing_extensions import override
 
-from fedsplit.network.timelines.cse_fsl import Arrival, CseFslTimeline, trained, worked_off
+from fedsplit.network.timelines.cse_fsl import Arrival, CseFslTimeline, server_end, training_end
 from fedsplit.network.timelines.timeline import STEP, ClientRound, Round, Work
 
 
@@ -17,12 +17,12 @@ class FslSageTimeline(CseFslTimeline):
         starts = {each.client: each.download("client_weights") for each in round.clients}
         aligning = sorted((each for each in round.clients if each.fit), key=lambda each: each.client)
         first = [_first_batch(client, starts[client.client], work) for client in aligning]
-        aligned = worked_off(first, 0.0, round) + sum(
+        aligned = server_end(first, 0.0, round) + sum(
             _alignment(client, work) / round.servers.speed for client in aligning
         )
         starts |= {each.client: aligned + each.download("auxiliary_weights") for each in aligning}
         step = STEP * work.client + work.estimate
-        return trained(round, starts, step=step, idle_from=aligned)
+        return training_end(round, starts, step=step, idle_from=aligned)
 
 
 def _first_batch(client: ClientRound, start: float, work: Work) -> Arrival:

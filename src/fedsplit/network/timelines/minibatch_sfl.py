@@ -27,7 +27,7 @@ class MinibatchSflTimeline(Timeline):
         return max(now[each.client] + each.upload("client_weights") for each in round.clients)
 
     def served(self, round: Round, now: Mapping[int, float], step: int) -> float:
-        """When the server has stepped on the smashed data of a local step, in seconds.
+        """Time at which the server has stepped on the smashed data of a local step, in seconds.
 
         Args:
             round: of which the step is.

@@ -107,8 +107,8 @@ class Round:
 
 
 class Timeline(ABC):
-    """Who waits for whom in a round of an algorithm."""
+    """Schedule of an algorithm's round, which says who waits for whom."""
 
     @abstractmethod
     def seconds(self, round: Round) -> float:
-        """From the first weights that are sent to the last that arrive, and the servers being done."""
+        """Seconds from the first weights that are sent until the last arrive and the servers are done."""

@@ -54,6 +54,7 @@ class SpreadEngine(Engine):
 
     @property
     def summary(self) -> ClusterSummary:
+        """Nodes and workers of the cluster that computes."""
         return self.workers.summary
 
     @contextmanager
@@ -280,6 +281,7 @@ class SpreadEngine(Engine):
         )
 
     def answers(self, asked: Sequence[PendingAnswer]) -> list[Any]:
+        """Wait for answers, and raise what earlier calls of `tell` ended with."""
         owed, self._owed = self._owed, []
         return self.workers.gather([*owed, *asked])[len(owed) :]
 

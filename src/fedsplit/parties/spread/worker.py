@@ -127,7 +127,7 @@ class SpreadWorker:
 
     def align(self, task: AlignmentTask) -> tuple[State, Fit]:
         """The state of an auxiliary model after an alignment, and what it took."""
-        model, fit = self._alignment.fitted(task, self._server, initially=self._initially)
+        model, fit = self._alignment.fit(task, self._server, initially=self._initially)
         return model.state(), fit
 
     def clear(self) -> None:

@@ -6,7 +6,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from fedsplit.config.values import NonNegativeFloat, PositiveFloat
-from fedsplit.privacy.clipping import clipped
+from fedsplit.privacy.clipping import clip_samples
 from fedsplit.privacy.defence import Defence
 from fedsplit.privacy.noise import Noise
 
@@ -30,7 +30,7 @@ class AdditiveNoise(Defence):
 
     @override
     def release(self, z: Tensor, noise: Noise) -> Tensor:
-        within = z if self.clip is None else clipped(z, self.clip)
+        within = z if self.clip is None else clip_samples(z, self.clip)
         scale = self.sigma * (1.0 if self.clip is None else self.clip)
         return within + scale * self.draw(within, noise) if scale else within
 

@@ -98,5 +98,5 @@ def affine(
             raise UserError("budget", budget, f"must be null with bits={bits}; it is for bits=auto")
         return Affine(shared, rows(bits))
     if budget is None:
-        raise UserError("budget", budget, "bits=auto needs a number of bits a value, such as 1.0")
+        raise UserError("budget", budget, "must be a number of bits per value with bits=auto, such as 1.0")
     return Allocated(budget, shared, [rows(each) for each in ALLOCATED_BITS])

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fedsplit.quant import bit_packing
 from fedsplit.quant.message import Corrupt, expect
-from fedsplit.quant.scales import ScaleType, pack_values, rounded_up, scale_bytes, unpack_scales
+from fedsplit.quant.scales import ScaleType, pack_values, round_up, scale_bytes, unpack_scales
 from fedsplit.randomness import uniform
 
 RangeName: TypeAlias = Literal["minmax", "percentile", "mse"]
@@ -167,14 +167,14 @@ class AffineRows:
     def _grid(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         if self.symmetric:
             zero_point = torch.full_like(low, self.levels / 2)
-            scale = rounded_up(torch.maximum(-low, high) / (self.levels / 2), self.scale_type)
+            scale = round_up(torch.maximum(-low, high) / (self.levels / 2), self.scale_type)
             return scale, zero_point
-        scale = rounded_up(high / self.levels - low / self.levels, self.scale_type)
+        scale = round_up(high / self.levels - low / self.levels, self.scale_type)
         zero_point = (-low / scale).round_().clamp_(0, self.levels)
         if self.rounding == "stochastic" and self.bits > 1:
             # both ends must lie on the grid: what is beyond it could not keep its mean
             zero_point = zero_point.clamp(low.lt(0).float(), self.levels - high.gt(0).float())
             above, below = high / (self.levels - zero_point), -low / zero_point
             needed = torch.maximum(above.nan_to_num(), below.nan_to_num())
-            scale = rounded_up(torch.maximum(scale, needed), self.scale_type)
+            scale = round_up(torch.maximum(scale, needed), self.scale_type)
         return scale, zero_point

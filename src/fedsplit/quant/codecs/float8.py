@@ -14,7 +14,7 @@ from fedsplit.quant.bit_packing import from_bytes, to_bytes
 from fedsplit.quant.codec import Quantizer
 from fedsplit.quant.granularity import Granularity, GranularityName
 from fedsplit.quant.message import Corrupt, expect
-from fedsplit.quant.scales import ScaleType, pack_values, rounded_up, scale_bytes, unpack_scales
+from fedsplit.quant.scales import ScaleType, pack_values, round_up, scale_bytes, unpack_scales
 
 _LARGEST = 448.0
 """Largest value of e4m3 (4 bits of exponent, 3 of mantissa, no infinity); its smallest step is 2^-9."""
@@ -58,7 +58,7 @@ class Float8(Quantizer[ScaledFloats]):
         return ScaledFloats(scaled.to(torch.float8_e4m3fn), scale)
 
     def _scale(self, rows: Tensor) -> Tensor:
-        return rounded_up(torch.maximum(-rows.amin(1), rows.amax(1)) / _LARGEST, self.scale_type)
+        return round_up(torch.maximum(-rows.amin(1), rows.amax(1)) / _LARGEST, self.scale_type)
 
     @override
     def dequantize(self, form: ScaledFloats, shape: Sequence[int]) -> Tensor:

@@ -20,7 +20,7 @@ class Identity(Codec):
     @override
     def encode(self, x: Tensor, *, seed: int = 0) -> Message:
         require_finite(x)
-        return Message.sealed(to_bytes(x), tuple(x.shape), x.dtype)
+        return Message.seal(to_bytes(x), tuple(x.shape), x.dtype)
 
     @override
     def decode(self, message: Message) -> Tensor:

@@ -32,11 +32,11 @@ class Labels(LabelCodec):
     def encode(self, labels: Tensor) -> Message:
         if self._strangers(labels):
             raise ValueError(f"a label is none of {self.num_classes} classes")
-        return Message.sealed(to_bytes(labels.to(self.dtype)), tuple(labels.shape), torch.int64)
+        return Message.seal(to_bytes(labels.to(self.dtype)), tuple(labels.shape), torch.int64)
 
     @override
     def decode(self, message: Message) -> Tensor:
-        payload = message.opened()
+        payload = message.verified_payload()
         if message.dtype != torch.int64:
             raise Corrupt(f"labels are no {message.dtype}")
         expect(payload, prod(message.shape) * self.dtype.itemsize)

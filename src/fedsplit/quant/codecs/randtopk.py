@@ -10,7 +10,7 @@ from fedsplit.randomness import uniform
 
 
 class RandTopK(TopK):
-    """As `TopK`, but each of the k values of a sample is, with probability `alpha`, not of the k largest.
+    """Random `TopK`: each of the k values of a sample is, with probability `alpha`, not of the k largest.
 
     Payload as of `TopK`. Error: at most the value.
 
@@ -27,12 +27,12 @@ class RandTopK(TopK):
         self.alpha = alpha
 
     @override
-    def chosen(self, rows: Tensor, seed: int) -> Tensor:
+    def select_places(self, rows: Tensor, seed: int) -> Tensor:
         count, length, kept = self.rows_of(rows.shape)
         draws = uniform(torch.Size((count, kept + length)), seed).to(rows.device)
         others = (draws[:, :kept] < self.alpha).sum(1, keepdim=True).clamp_max(length - kept)
         largest = torch.zeros_like(rows, dtype=torch.bool)
-        largest.scatter_(1, super().chosen(rows, seed), True)
+        largest.scatter_(1, super().select_places(rows, seed), True)
         # in random order the largest come first; keep of them all but `others`, then others
         order = (draws[:, kept:] + ~largest).argsort(1)
         ranks = torch.arange(kept, device=rows.device)

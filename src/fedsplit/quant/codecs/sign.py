@@ -19,7 +19,7 @@ from fedsplit.quant.scales import ScaleType, nearest, pack_values, scale_bytes, 
 
 @dataclass(frozen=True)
 class Signs:
-    """Which values `(r, k)` are not negative, uint8, and the mean magnitude `(r,)` of each row."""
+    """Signs of values `(r, k)`, 1 where not negative, uint8, and the mean magnitude `(r,)` of each row."""
 
     positive: Tensor
     magnitude: Tensor

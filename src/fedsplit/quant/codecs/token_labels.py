@@ -58,11 +58,11 @@ class TokenLabels(LabelCodec):
             raise ValueError(f"a label is none of {self.vocabulary}, or stands where none can")
         codes = codes.masked_fill(ignored, self.vocabulary)
         payload = to_bytes(lengths.to(self._length)) + to_bytes(codes.to(self._code))
-        return Message.sealed(payload, tuple(labels.shape), torch.int64)
+        return Message.seal(payload, tuple(labels.shape), torch.int64)
 
     @override
     def decode(self, message: Message) -> Tensor:
-        payload = message.opened()
+        payload = message.verified_payload()
         if message.dtype != torch.int64 or len(message.shape) != 2:
             raise Corrupt(f"labels of text are no {message.dtype} of shape {message.shape}")
         samples, positions = message.shape
@@ -89,7 +89,7 @@ class TokenLabels(LabelCodec):
         return int(self.load(samples, samples * positions))
 
     def _places(self, lengths: Tensor, positions: int) -> tuple[Tensor, Tensor]:
-        """Where labels travel from, and the other real positions; masks `(b, t)`."""
+        """Positions whose labels travel, and the other real positions; masks `(b, t)`."""
         place = torch.arange(positions, device=lengths.device)
         real = place < lengths[:, None]
         coded = real & (place == 0) if self.first_only else real

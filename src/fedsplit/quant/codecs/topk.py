@@ -48,13 +48,13 @@ class TopK(Quantizer[Sparse]):
     def quantize(self, x: Tensor, seed: int) -> Sparse:
         rows, length, _ = self.rows_of(x.shape)
         values = x.view(rows, length)
-        places = self.chosen(values, seed).sort(1).values
+        places = self.select_places(values, seed).sort(1).values
         limits = torch.finfo(torch.bfloat16)
         kept = values.gather(1, places).clamp_(limits.min, limits.max)
         return Sparse(kept.to(torch.bfloat16), places)
 
-    def chosen(self, rows: Tensor, seed: int) -> Tensor:
-        """Which places `(r, k)` of `rows (r, n)` are kept."""
+    def select_places(self, rows: Tensor, seed: int) -> Tensor:
+        """Select the places `(r, k)` of `rows (r, n)` whose values are sent."""
         _, _, kept = self.rows_of(rows.shape)
         return rows.abs().topk(kept, 1, sorted=False).indices
 

@@ -33,11 +33,11 @@ class Values(LabelCodec):
     def encode(self, labels: Tensor) -> Message:
         if not torch.isfinite(labels).all():
             raise ValueError("a label is no number")
-        return Message.sealed(to_bytes(labels.to(torch.float32)), tuple(labels.shape), torch.float32)
+        return Message.seal(to_bytes(labels.to(torch.float32)), tuple(labels.shape), torch.float32)
 
     @override
     def decode(self, message: Message) -> Tensor:
-        payload = message.opened()
+        payload = message.verified_payload()
         if message.dtype != torch.float32:
             raise Corrupt(f"labels are no {message.dtype}")
         expect(payload, prod(message.shape) * _BYTES)

@@ -19,7 +19,7 @@ from fedsplit.reports.figures.style import (
     legend_below,
     load_axis,
     tidy,
-    wrapped,
+    wrap_label,
 )
 from fedsplit.reports.figures.wording import legend_texts
 from fedsplit.reports.runs import Run
@@ -104,7 +104,7 @@ class Bars(FigureType[Sequence[Bar]]):
         """Horizontal bars, a column wide, with the legend below."""
         from matplotlib.patches import Patch  # noqa: PLC0415
 
-        texts = [wrapped(text, 20) for text in legend_texts([bar.label for bar in data])]
+        texts = [wrap_label(text, 20) for text in legend_texts([bar.label for bar in data])]
         lines = max(text.count("\n") + 1 for text in texts)
         figure = blank_figure(3.5, 0.75 + max(0.27, 0.05 + 0.135 * lines) * len(data))
         axes = figure.add_subplot()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from typing_extensions import override
 
 from fedsplit.reports.figures.figure_type import FigureType, SeriesLimits
-from fedsplit.reports.figures.style import TEXT_SIZE, blank_figure, tidy, wrapped
+from fedsplit.reports.figures.style import TEXT_SIZE, blank_figure, tidy, wrap_label
 from fedsplit.reports.figures.wording import in_words, pieces
 from fedsplit.reports.runs import Run
 
@@ -98,7 +98,7 @@ def _draw(axes: "Axes", division: Division) -> None:
     largest, sampled = int(counts.table[:, 2].max()), counts.clients < division.clients
     shown = f"{counts.clients} of {division.clients:,}, evenly spaced; " if sampled else ""
     width = int(12 * axes.get_figure().get_figwidth())  # type: ignore[union-attr]
-    axes.set_title(wrapped(", ".join(map(in_words, pieces(division.label))), width), fontsize=TEXT_SIZE)
+    axes.set_title(wrap_label(", ".join(map(in_words, pieces(division.label))), width), fontsize=TEXT_SIZE)
     tidy(axes, f"Client ({shown}largest area: {largest:,} samples)", "Class")
     axes.locator_params(axis="x", integer=True)
     if len(counts.classes) <= _NAMED_CLASSES:

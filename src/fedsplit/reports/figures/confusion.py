@@ -10,8 +10,8 @@ from typing_extensions import override
 from fedsplit.errors import UserError
 from fedsplit.files.bounded import csv_rows, reading, whole
 from fedsplit.reports.figures.figure_type import FigureType, SeriesLimits
-from fedsplit.reports.figures.groups import counted, over_seeds
-from fedsplit.reports.figures.style import LABEL_SIZE, TEXT_SIZE, blank_figure, tidy, wrapped
+from fedsplit.reports.figures.groups import count_noun, over_seeds
+from fedsplit.reports.figures.style import LABEL_SIZE, TEXT_SIZE, blank_figure, tidy, wrap_label
 from fedsplit.reports.figures.wording import legend_texts
 from fedsplit.reports.runs import Run
 
@@ -114,8 +114,8 @@ def _draw(axes: "Axes", matrix: Matrix, text: str) -> "AxesImage":
     shown = axes.imshow([[100 * share for share in row] for row in shares], cmap="Blues", vmin=0, vmax=100)
     tidy(axes, "Predicted class", "True class", grid="none")
     axes.spines[:].set_visible(False)
-    seeds = f", {counted(len(matrix.seeds), 'seed')}" if len(matrix.seeds) > 1 else ""
-    axes.set_title(wrapped(f"{text}{seeds}", 40), fontsize=TEXT_SIZE)
+    seeds = f", {count_noun(len(matrix.seeds), 'seed')}" if len(matrix.seeds) > 1 else ""
+    axes.set_title(wrap_label(f"{text}{seeds}", 40), fontsize=TEXT_SIZE)
     classes = range(len(matrix.classes))
     if len(classes) <= _NAMED_CLASSES:
         long = max(map(len, matrix.classes)) > 2

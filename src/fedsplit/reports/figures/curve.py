@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from fedsplit.errors import UserError
 from fedsplit.reports.figures.figure_type import FigureType
-from fedsplit.reports.figures.groups import Group, by_number, counted, over_seeds, seeds_drawn
+from fedsplit.reports.figures.groups import Group, by_number, count_noun, over_seeds, seeds_drawn
 from fedsplit.reports.figures.measures import Progress, axis_label, column, lower_is_better, progress
 from fedsplit.reports.figures.style import (
     PALE,
@@ -85,7 +85,7 @@ class Curve(FigureType[Sequence[Line]]):
         lines = [self._line(group) for group in over_seeds(runs, self.by)]
         if len({len(line.seeds) for line in lines}) > 1:
             return [
-                replace(line, label=f"{line.label}, {counted(len(line.seeds), 'seed')}") for line in lines
+                replace(line, label=f"{line.label}, {count_noun(len(line.seeds), 'seed')}") for line in lines
             ]
         return lines
 
@@ -94,8 +94,8 @@ class Curve(FigureType[Sequence[Line]]):
         xs = [progress(run, self.x) for run in group.runs]
         common = sorted(set.intersection(*map(set, ys), *map(set, xs)))
         if not common:
-            told = f"must share a round with a {column(self.y)} with its other seeds"
-            raise UserError("run", group.runs[0].path, told)
+            message = f"must share a round with a {column(self.y)} with its other seeds"
+            raise UserError("run", group.runs[0].path, message)
         x = tuple(fmean(used[t] for used in xs) for t in common)
         mean = tuple(fmean(values[t] for values in ys) for t in common)
         return Line(

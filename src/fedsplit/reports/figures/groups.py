@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from fedsplit.errors import UserError
 from fedsplit.reports.figures.style import algorithm_looks
-from fedsplit.reports.labels import first_piece, labelled
+from fedsplit.reports.labels import first_piece, label_runs
 from fedsplit.reports.runs import Run, Setting
 
 
@@ -48,13 +48,13 @@ def over_seeds(runs: Sequence[Run], by: str = "algorithm", apart: Sequence[str] 
     if runs and not any(run.named(by) for run in runs):
         raise UserError("by", by, "must be a group or a dotted key of config.yaml that one of the runs has")
     by_setting: dict[Setting, list[Run]] = {}
-    for run in labelled(runs, by, apart):
+    for run in label_runs(runs, by, apart):
         by_setting.setdefault(run.setting_beside(apart), []).append(run)
     return sorted((_group(found, by) for found in by_setting.values()), key=_order)
 
 
-def counted(number: int, noun: str) -> str:
-    """Number with its noun: `1 seed`, `2 seeds`."""
+def count_noun(number: int, noun: str) -> str:
+    """A number with its noun, as `1 seed` or `2 seeds`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
@@ -63,7 +63,7 @@ def seeds_drawn(seeds: Sequence[Sequence[int]], what: str = "Mean and range") ->
     counts = {len(each) for each in seeds}
     if counts <= {1}:
         return None
-    return f"{what} of {counted(counts.pop(), 'seed') if len(counts) == 1 else 'seeds'}"
+    return f"{what} of {count_noun(counts.pop(), 'seed') if len(counts) == 1 else 'seeds'}"
 
 
 def by_number(text: str) -> list[tuple[float, str]]:

@@ -85,11 +85,11 @@ class Scatter(FigureType[Sequence[Spot]]):
     @override
     def data(self, runs: Sequence[Run]) -> list[Spot]:
         apart = (self.size, self.size.rpartition(".")[0]) if "." in self.size else (self.size,)
-        told = {run.path: line for line in over_seeds(runs, self.by, apart) for run in line.runs}
+        lines = {run.path: line for line in over_seeds(runs, self.by, apart) for run in line.runs}
         spots = []
         for group in over_seeds(runs, self.by):
             values = [at_moment(run, self.y, self.at) for run in group.runs]
-            line = told[group.runs[0].path]
+            line = lines[group.runs[0].path]
             spots.append(
                 Spot(
                     hue=line.hue,
@@ -153,7 +153,7 @@ def _sizes(values: Sequence[float | str]) -> dict[float | str, float]:
     """Diameters in points, growing from the least number to the greatest, then by names; evenly."""
     distinct = sorted(set(values), key=numbers_first)
     if len(distinct) > _MOST_SIZES:
-        raise UserError("sizes", ", ".join(map(str, distinct)), f"at most {_MOST_SIZES} in a figure")
+        raise UserError("sizes", ", ".join(map(str, distinct)), f"must be at most {_MOST_SIZES} in a figure")
     least, greatest = _SIZES
     if len(distinct) == 1:
         return {distinct[0]: (least + greatest) / 2}

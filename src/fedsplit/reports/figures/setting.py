@@ -57,7 +57,7 @@ _DODGE = 0.012  # share of the axis between markers that would stand on top of e
 
 @dataclass(frozen=True)
 class SettingAxis:
-    """Where settings stand: numbers at themselves, names behind them, as far apart as the numbers are."""
+    """Axis of settings: numbers stand at themselves, names behind them, as far apart as the numbers are."""
 
     places: Mapping[float | str, float]
     log: bool
@@ -81,7 +81,7 @@ class SettingAxis:
         return cls(dict(zip(settings, [*numbers, *behind], strict=True)), log)
 
     def place(self, x: float | str, series: int, of: int) -> float:
-        """On the axis: points of several series at the same setting stand side by side."""
+        """Position on the axis: points of several series at the same setting stand side by side."""
         places = self.places.values()
         least, greatest = min(places), max(places)
         aside = _DODGE * (series - (of - 1) / 2)

@@ -90,7 +90,7 @@ def _look(place: int) -> tuple[str, str]:
 
 
 def free_looks(hues: Collection[str]) -> list[tuple[str, str]]:
-    """Those for what has none of its own, beside these; the palette where no placed algorithm is."""
+    """Looks for series without one of their own, beside these; the palette where no placed algorithm is."""
     known = algorithm_looks()
     if known.keys() & set(hues):
         return [look for look in map(_look, range(_LOOKS)) if look not in known.values()]
@@ -104,7 +104,7 @@ def appearance(hues: Iterable[str]) -> dict[str, tuple[str, str]]:
     others = [hue for hue in distinct if hue not in known]
     if len(others) > len(free):
         beside = f" beside {', '.join(known)}" if len(others) < len(distinct) else ""
-        raise UserError("colours", ", ".join(others), f"at most {len(free)} in a figure{beside}")
+        raise UserError("colours", ", ".join(others), f"must be at most {len(free)} in a figure{beside}")
     return known | dict(zip(others, free, strict=False))
 
 
@@ -112,13 +112,13 @@ def dashes(settings: Iterable[str]) -> dict[str, str | tuple[float, tuple[float,
     """A dash pattern for each setting, in their order; `UserError` where they are more than there are."""
     distinct = list(dict.fromkeys(settings))
     if len(distinct) > len(DASHES):
-        raise UserError("settings", "; ".join(distinct), f"at most {len(DASHES)} in a figure")
+        raise UserError("settings", "; ".join(distinct), f"must be at most {len(DASHES)} in a figure")
     return dict(zip(distinct, DASHES, strict=False))
 
 
 @contextmanager
 def house_style() -> Iterator[None]:
-    """While figures are made and written: matplotlib as it is published, whatever this user has set.
+    """Reset matplotlib to its published settings while figures are made, whatever the user has set.
 
     No text is mathematics, as nothing in these figures is, and names may hold dollars.
 
@@ -144,8 +144,8 @@ def _matplotlib() -> ModuleType:
     try:
         import matplotlib  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        told = f"needed to draw figures: {install_command('plot')}"
-        raise UserError("matplotlib", "missing", told) from error
+        message = f"needed to draw figures: {install_command('plot')}"
+        raise UserError("matplotlib", "missing", message) from error
     except (ValueError, OSError) as error:
         raise UserError("matplotlib", "matplotlibrc", "must be a text file that can be read") from error
     finally:
@@ -157,7 +157,7 @@ def _matplotlib() -> ModuleType:
 
 @dataclass(frozen=True)
 class Look:
-    """How a series is told apart, also without its colour."""
+    """Look of a series, which tells it apart also without its colour."""
 
     colour: str
     marker: str
@@ -273,7 +273,7 @@ def legend_below(
     for columns, characters in ((3, 44), (2, 44), (1, 44), (1, 38), (1, 32), (1, 26), (1, 20)):
         legend = figure.legend(
             handles,
-            [wrapped(label, characters) for label in labels],
+            [wrap_label(label, characters) for label in labels],
             loc="outside lower center",
             ncols=columns,
             title=None if title is None else fill(title, 50),
@@ -293,8 +293,8 @@ def legend_below(
     return legend
 
 
-def wrapped(label: str, width: int = 44) -> str:
-    """A label in lines of at most so many characters, broken between its pieces.
+def wrap_label(label: str, width: int = 44) -> str:
+    """Wrap a label into lines of at most so many characters, broken between its pieces.
 
     A piece that is longer than a line is broken between its words, and a longer word anywhere.
     """
@@ -314,8 +314,8 @@ def _broken(piece: str, width: int) -> list[str]:
     return wrap(piece, width - 1, break_on_hyphens=False) if len(piece) > width - 1 else [piece]
 
 
-def encoded(figure: "Figure", format: str) -> bytes:
-    """The content of an image file: the same bytes for the same figure; text in a PDF stays text."""
+def encode_figure(figure: "Figure", format: str) -> bytes:
+    """Encode a figure as an image file: the same bytes for the same figure; text in a PDF stays text."""
     undated = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
     image = BytesIO()
     with _matplotlib().rc_context(_IN_FILES):

@@ -31,7 +31,7 @@ def _number(cell: Shown) -> str:
 
 
 def _escaped(text: str) -> str:
-    """As it stands. An underscore inside a word needs no backslash, which would only be in the way."""
+    """Text as it stands. An underscore inside a word needs no backslash, which would only be in the way."""
     special = r"[\\`*|<>\[\]~&^#$]|(?<![^\W_])_|_(?![^\W_])"
     return re.sub(special, lambda found: f"\\{found[0]}", " ".join(text.split()))
 
@@ -57,7 +57,7 @@ FORMATS: Mapping[str, Callable[[Table], str]] = {"md": as_markdown, "tex": as_la
 
 
 def table_files(table: Table) -> dict[str, bytes]:
-    """Their content in UTF-8, by name."""
+    """Content of a table's files in UTF-8, by name."""
     return {
         f"{table.name}.{ending}": write(table).encode("utf-8", "surrogateescape")
         for ending, write in FORMATS.items()

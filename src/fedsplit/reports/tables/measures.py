@@ -68,7 +68,7 @@ def _last_in(name: str) -> Callable[[Run], float | None]:
 
 
 def _seconds(run: Run) -> list[float]:
-    """So far, after each round: what `seconds_to_accuracy` in `results.json` counts."""
+    """Seconds so far, after each round: what `seconds_to_accuracy` in `results.json` counts."""
     phases = [values for name, values in run.columns.items() if name.startswith("seconds.")]
     return list(accumulate(sum(value or 0.0 for value in phase) for phase in zip(*phases, strict=True)))
 

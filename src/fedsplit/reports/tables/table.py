@@ -111,7 +111,7 @@ class Table:
         return ["Algorithm", *(["Setting"] if settings else []), *(["Seeds"] if several else [])]
 
     def note(self) -> str:
-        """How the cells are to be read."""
+        """Note on how to read the cells."""
         cells = [cell for _, row in self.lines() for cell in row]
         said = {
             _TOLD_OF_SPREAD[self.spread]: any(cell.spread for cell in cells),
@@ -156,7 +156,7 @@ class Table:
 
 
 def decimals_for(numbers: Sequence[float]) -> int:
-    """So many that the least of these numbers (but 0) has three digits, and at most six: a byte in MB."""
+    """Decimals with which the least of these numbers (but 0) has three digits; at most six, a byte in MB."""
     least = min((abs(each) for each in numbers if each), default=1.0)
     return min(6, max(0, 2 - floor(log10(least))))
 
@@ -166,7 +166,7 @@ def _reached(cell: Estimate) -> str | None:
 
 
 def _best(column: Measure, cells: Sequence[Estimate]) -> set[int]:
-    """Which cells read the same as the best; none where that would be all.
+    """Positions of cells that read the same as the best; none where that would be all.
 
     What only some of a row's seeds reached is no match for what all of another's did.
     """
@@ -219,11 +219,11 @@ def table_request(name: str, entry: object) -> TableRequest:
 
 def accuracies(key: str, entry: object) -> tuple[float, ...]:
     """Accuracies to be reached that `key` lists, as fractions; `UserError` where they are none."""
-    told = "must be a list of different accuracies above 0, at most 1, as [0.8, 0.9]"
+    message = "must be a list of different accuracies above 0, at most 1, as [0.8, 0.9]"
     if not isinstance(entry, list) or not fits(list[Share], entry):
-        raise UserError(key, entry, told)
+        raise UserError(key, entry, message)
     if len({f"{each:g}" for each in entry}) < len(entry):  # they name columns
-        raise UserError(key, entry, told)
+        raise UserError(key, entry, message)
     return tuple(map(float, entry))
 
 

@@ -91,15 +91,18 @@ class Attack(Task):
         for key in ("models", "cuts", "codecs", "defences", "precisions", "adapted"):
             given = getattr(self, key)
             if given is not None and (not given or len(set(map(str, given))) < len(given)):
-                raise UserError(key, given, "at least one, and each once")
+                raise UserError(key, given, "must hold at least one, and each only once")
         if self.targets < _LEAST_TARGETS:
             raise UserError(
-                "targets", self.targets, f"at least {_LEAST_TARGETS}: distances between them are compared"
+                "targets",
+                self.targets,
+                f"must be at least {_LEAST_TARGETS}: distances between them are compared",
             )
         for name in self.attackers:
             if name not in self.options:
-                told = f"one of {', '.join(self.options)}; another with +attacker@task.options.{name}={name}"
-                raise UserError("attackers", name, told)
+                known = ", ".join(self.options)
+                message = f"must be one of {known}; another with +attacker@task.options.{name}={name}"
+                raise UserError("attackers", name, message)
 
     @override
     def run(self, config: RunConfig, directory: Path) -> None:
@@ -142,8 +145,8 @@ class Attack(Task):
                 found = list(attacker.attack(scene))
             except NotExposed as error:
                 if attacker.name not in left_out:
-                    told = f"{attacker.name} is left out: {error}"
-                    console.print(told, soft_wrap=True, highlight=False, markup=False)
+                    message = f"{attacker.name} is left out: {error}"
+                    console.print(message, soft_wrap=True, highlight=False, markup=False)
                 left_out[attacker.name] = str(error)
                 return
             seconds = (time.process_time() - began) / max(len(found), 1)
@@ -180,7 +183,7 @@ class Attack(Task):
 
     def _scenes(self, run: AttackedRun) -> Scenes:
         known = min(_KNOWN, len(run.dataset.test)) if self.known is None else self.known
-        return Scenes(run, self.mode, self.adapted, run.known(known), run.targets(self.targets))
+        return Scenes(run, self.mode, self.adapted, run.draw_known(known), run.targets(self.targets))
 
     def ways(self) -> tuple[dict[str, QuantSettings] | None, dict[str, Component] | None]:
         """Codecs and defences that are asked for, by name; None where only the run's own are.

@@ -84,4 +84,4 @@ class DeviceChannel(Channel):
     def deliver(self, x: Tensor, z: Tensor, *, seed: int) -> Delivered:
         sent = self.deployed.run_quantized(x.cpu())
         size = DeviceCodes().largest(sent.values.shape, sent.values.dtype)
-        return Delivered(sent.decoded().to(z.device, z.dtype), size)
+        return Delivered(sent.decode().to(z.device, z.dtype), size)

@@ -7,7 +7,7 @@ from fedsplit.building.client_model import ClientArchitecture
 from fedsplit.building.quantization import codec_at_cut
 from fedsplit.config.choices import names_of
 from fedsplit.config.component import Component
-from fedsplit.config.compose import composed, composing, run_config
+from fedsplit.config.compose import compose_config, composing, run_config
 from fedsplit.config.run_config import RunConfig
 from fedsplit.config.settings import QuantSettings
 from fedsplit.errors import UserError
@@ -25,7 +25,7 @@ def quant_settings(name: str) -> QuantSettings:
     else:
         overrides = [f"codec@quant.smashed={name}", f"codec@quant.cut_gradient={name}"]
     with composing():
-        return run_config(composed(overrides)).quant
+        return run_config(compose_config(overrides)).quant
 
 
 def defence_asked_for(given: str | Mapping[str, Mapping[str, object]]) -> tuple[str, Component]:
@@ -42,10 +42,10 @@ def defence_asked_for(given: str | Mapping[str, Mapping[str, object]]) -> tuple[
     names = names_of("defence")
     if len(named) != 1 or name not in names or not isinstance(keys, Mapping):
         example = "{gaussian: {sigma: 0.1}}"
-        told = f"each one of {', '.join(names)}, or one of them with its keys, as {example}"
-        raise UserError("task.defences", given, told)
+        message = f"each one of {', '.join(names)}, or one of them with its keys, as {example}"
+        raise UserError("task.defences", given, message)
     with composing():
-        config = run_config(composed([f"defence={name}"]))
+        config = run_config(compose_config([f"defence={name}"]))
     for key in keys:
         if key not in config.defence.arguments:
             known = ", ".join(config.defence.arguments) or "none, for it has no keys"
@@ -77,7 +77,7 @@ class Channels:
         return [way for name in self.precisions for way in self._at(name, victim)]
 
     def of_the_run(self, victim: Victim) -> CodedChannel:
-        """That of the run itself."""
+        """Channel of the run itself."""
         return self._coded(self._own_codec, self._own_defence, victim)
 
     @property
@@ -93,7 +93,7 @@ class Channels:
 
     def _at(self, precision: str, victim: Victim) -> list[Channel]:
         if precision != FULL:
-            deployed = self.deploying.converted(_subject(victim), [precision])[precision]
+            deployed = self.deploying.convert(_subject(victim), [precision])[precision]
             return [DeviceChannel("device", "none", precision, False, deployed)]
         codecs = [self._own_codec] if self.codecs is None else list(self.codecs.items())
         defences = [self._own_defence] if self.defences is None else list(self.defences.items())

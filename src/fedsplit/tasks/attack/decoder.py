@@ -68,7 +68,7 @@ class _Trained(Reconstruct):
         return torch.cat([self._network(compute_format(part)) for part in torch.split(z, size)])
 
     @override
-    def adapted(self, z: Tensor, x: Tensor, *, seed: int) -> Reconstruct:
+    def adapt(self, z: Tensor, x: Tensor, *, seed: int) -> Reconstruct:
         attacker = self._attacker
         return self.further(z, x, attacker.adapt_epochs, attacker.learning_rate / 3, seed)
 

@@ -102,8 +102,8 @@ class Imposter:
     def gradients(self, z: Tensor) -> Tensor:
         """Gradients of a loss that is small where a sample looks like the pilot's, in the shape of `z`."""
         z = z.detach().requires_grad_()
-        told = self._logits(z)
-        loss = functional.binary_cross_entropy_with_logits(told, torch.ones_like(told), reduction="sum")
+        logits = self._logits(z)
+        loss = functional.binary_cross_entropy_with_logits(logits, torch.ones_like(logits), reduction="sum")
         (gradient,) = torch.autograd.grad(loss, z)
         return gradient
 

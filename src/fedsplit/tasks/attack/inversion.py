@@ -25,8 +25,8 @@ class Reconstruct(ABC):
         """Reconstruct images, which may have pixels below 0 or above 1."""
 
     @abstractmethod
-    def adapted(self, z: Tensor, x: Tensor, *, seed: int) -> "Reconstruct":
-        """The same attacker once it has also learned from these smashed data of its images."""
+    def adapt(self, z: Tensor, x: Tensor, *, seed: int) -> "Reconstruct":
+        """Adapt the attacker: let it also learn from these smashed data of its images."""
 
 
 class Inversion(Attacker):
@@ -59,14 +59,14 @@ class Inversion(Attacker):
 
     def _adapted_to(self, scene: Scene) -> Reconstruct:
         received = scene.victim.unflattened(scene.known.received)
-        return self._exactly(scene).adapted(received, scene.known.x, seed=self._seed(scene))
+        return self._exactly(scene).adapt(received, scene.known.x, seed=self._seed(scene))
 
     def _unadapted_to(self, scene: Scene) -> Reconstruct:
         """Learned for as long as one that adapts, and from exact smashed data alone."""
         victim, known = scene.victim, scene.known
         if victim not in self._unadapted:
             learned, z = self._exactly(scene), victim.unflattened(known.z)
-            self._unadapted[victim] = learned.adapted(z, known.x, seed=self._seed(scene))
+            self._unadapted[victim] = learned.adapt(z, known.x, seed=self._seed(scene))
         return self._unadapted[victim]
 
     def _seed(self, scene: Scene) -> int:

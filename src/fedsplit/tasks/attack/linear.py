@@ -41,7 +41,7 @@ class _Ridge(Reconstruct):
         return pixels.to(z.dtype).view(-1, *self._shape)
 
     @override
-    def adapted(self, z: Tensor, x: Tensor, *, seed: int) -> Reconstruct:
+    def adapt(self, z: Tensor, x: Tensor, *, seed: int) -> Reconstruct:
         return _Ridge(z, x, seed)
 
     @property

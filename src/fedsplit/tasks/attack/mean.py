@@ -36,5 +36,5 @@ class _Constant(Reconstruct):
         return self._image.expand(len(z), *self._image.shape)
 
     @override
-    def adapted(self, z: Tensor, x: Tensor, *, seed: int) -> Reconstruct:
+    def adapt(self, z: Tensor, x: Tensor, *, seed: int) -> Reconstruct:
         return self

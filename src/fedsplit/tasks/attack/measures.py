@@ -89,7 +89,7 @@ def distance_correlation(x: Tensor, z: Tensor) -> float:
 
     Its mean is 0 for independent samples, so it may be negative, and it is 1 where `z` is `x` but for a
     shift, a scale and a rotation. (The usual estimate, without the correction, is near 1 for independent
-    samples of thousands of dimensions.) Not a number where all samples of one of the two are the same.
+    samples of thousands of dimensions.) By definition 0 where all samples of one of the two are the same.
 
     Source: G. J. Szekely and M. L. Rizzo, "The distance correlation t-test of independence in high
     dimension", Journal of Multivariate Analysis 117, 2013; in the form of their "Partial distance correlation
@@ -97,7 +97,7 @@ def distance_correlation(x: Tensor, z: Tensor) -> float:
     """
     a, b = _centred_distances(x), _centred_distances(z)
     scale = float((a * a).sum() * (b * b).sum())
-    return float((a * b).sum()) / sqrt(scale) if scale > 0 else float("nan")
+    return float((a * b).sum()) / sqrt(scale) if scale > 0 else 0.0
 
 
 def _centred_distances(x: Tensor) -> Tensor:

@@ -141,7 +141,7 @@ def _edged(look: Look) -> dict[str, Any]:
 
 
 def _diameters(settings: Sequence[Setting] | dict[Setting, Finding]) -> dict[Setting, float]:
-    """In points, growing with the logarithm of bytes."""
+    """Diameters in points, growing with the logarithm of bytes."""
     logs = {setting: log(max(setting.bytes_per_sample, 1)) for setting in settings}
     least, most = min(logs.values()), max(logs.values())
     low, high = _SIZES

@@ -29,7 +29,7 @@ class AttackRow:
     seconds: float
 
     def plain(self) -> dict[str, object]:
-        """As CSV and JSON hold it, by column."""
+        """Values as CSV and JSON hold them, by column."""
         found = self.finding
         return {
             "attacker": found.attacker,

@@ -16,7 +16,7 @@ from fedsplit.tasks.attack.victim import AttackedRun, ImageBatch, Mode, Victim
 
 @dataclass(frozen=True)
 class Exposed:
-    """Some images and what the server receives of them, batch by batch.
+    """Images, and what the server receives of them, batch by batch.
 
     Args:
         inputs: of the client model, `(n, c, h, w)`.

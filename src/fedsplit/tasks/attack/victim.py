@@ -67,15 +67,17 @@ class AttackedRun:
         with allowing_a_run_directory():
             self.data: Data = build_data(self.config, device)
         if not isinstance(self.data.dataset, ImageDataset):
-            raise UserError("run", path, "learned from texts; what client models of images send is attacked")
+            raise UserError(
+                "run", path, "must be a run on images: attacks on models of texts are not supported"
+            )
 
     @classmethod
     def named_by(cls, asked: RunConfig) -> Self:
-        """That of the run that a command names by `run`."""
+        """Attacked run that a command names by `run`."""
         return cls(user_path(asked.origin.run or "", "run"), asked)
 
     def changed(self, *, transport: Component) -> RunConfig:
-        """Its configuration with another transport."""
+        """Configuration of the run with another transport."""
         return replace(self.config, transport=transport)
 
     @property
@@ -117,20 +119,20 @@ class AttackedRun:
         """
         held: Tensor = torch.unique(torch.cat(list(self.data.shards)))
         if count > len(held):
-            told = f"at most {len(held)}, the clients' training images"
-            raise UserError("task.targets", count, told)
+            message = f"must be at most {len(held)}, the clients' training images"
+            raise UserError("task.targets", count, message)
         order = torch.randperm(len(held), generator=generator(self.seed, "targets of attacks"))
         return held[order[:count]]
 
-    def known(self, count: int) -> Tensor:
-        """Indices of so many test images, which are the attacker's own, drawn without replacement.
+    def draw_known(self, count: int) -> Tensor:
+        """Draw indices of so many test images without replacement; these images are the attacker's own.
 
         Raises:
             UserError: there are fewer.
         """
         there = len(self.dataset.test)
         if count > there:
-            raise UserError("task.known", count, f"at most {there}, the test images")
+            raise UserError("task.known", count, f"must be at most {there}, the test images")
         return torch.randperm(there, generator=generator(self.seed, "images of attackers"))[:count]
 
     @cached_property
@@ -160,7 +162,7 @@ class AttackedRun:
             yield ImageBatch(normalise(pixels), as_fractions.contiguous(), images.labels_at(chosen))
 
     def victim(self, cut: str, *, trained: bool) -> "Victim":
-        """Its model cut somewhere, as it was trained or as it was initialised.
+        """Model of the run cut somewhere, as it was trained or as it was initialised.
 
         Raises:
             UserError: it cannot be cut there.

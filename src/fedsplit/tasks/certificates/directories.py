@@ -165,7 +165,9 @@ def make_certificates(
         f"client-{client}": [x509.UniformResourceIdentifier(client_uri(client))] for client in range(clients)
     }
     if days > AUTHORITY_DAYS:
-        raise UserError("task.days", days, f"at most {AUTHORITY_DAYS}, which the authority is valid for")
+        raise UserError(
+            "task.days", days, f"must be at most {AUTHORITY_DAYS}, the days that the authority is valid"
+        )
     with in_one_line("task.out", out, "cannot be written"):
         out.mkdir(parents=True, exist_ok=True)
         with _alone_in(out):
@@ -194,7 +196,7 @@ def _make_missing(
         authority = Authority(certificate, _kept_key(out / CA, certificate, missing[0]))
         left = (certificate.not_valid_after_utc - now).days
         if days > left:
-            raise UserError("task.days", days, f"at most the {left} that {path} is still valid for")
+            raise UserError("task.days", days, f"must be at most {left}, the days that {path} is still valid")
     for name in missing:
         usage = ExtendedKeyUsageOID.SERVER_AUTH if name == SERVER else ExtendedKeyUsageOID.CLIENT_AUTH
         _write(out / name, authority.issue(name.replace("-", " "), wanted[name], usage, days, now))
@@ -205,7 +207,7 @@ def _server_names(hosts: Sequence[str]) -> list[x509.GeneralName]:
     """Names of hosts in a server's certificate, each once."""
     allowed = "names or IP addresses by which clients reach the server, as [server.example,192.0.2.7]"
     if not hosts:
-        raise UserError("task.hosts", "[]", f"at least one is needed: {allowed}")
+        raise UserError("task.hosts", "[]", f"must hold at least one: {allowed}")
     names: dict[Host, x509.GeneralName] = {}
     for text in hosts:
         host = parse_host(text)

@@ -57,7 +57,7 @@ class Compare(Task):
 
     def __post_init__(self) -> None:
         if not self.batch_sizes:
-            raise UserError("batch_sizes", self.batch_sizes, "at least one number of samples")
+            raise UserError("batch_sizes", self.batch_sizes, "must hold at least one number of samples")
         self.precisions = list(dict.fromkeys([REFERENCE, *self.precisions]))
 
     @override

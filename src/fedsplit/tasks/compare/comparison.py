@@ -125,12 +125,12 @@ def evaluate_precisions(
             if error.key == "calibration" or name == REFERENCE:
                 raise
             left_out[name] = error.allowed if "precision" in error.key else str(error)
-            told = f"{name} is left out: {left_out[name]}"
-            console.print(told, soft_wrap=True, highlight=False, markup=False)
+            message = f"{name} is left out: {left_out[name]}"
+            console.print(message, soft_wrap=True, highlight=False, markup=False)
             continue
         if backend.unquantized:
-            told = f"{name}: {', '.join(backend.unquantized)} stay in fp32"
-            console.print(told, soft_wrap=True, highlight=False, markup=False)
+            message = f"{name}: {', '.join(backend.unquantized)} stay in fp32"
+            console.print(message, soft_wrap=True, highlight=False, markup=False)
         deployed.save(folder / name / MODEL)
         for measured, file in ((found[name].confusion, CONFUSION), (found[name].roc, ROC)):
             if measured is not None:
@@ -208,7 +208,7 @@ class Compared:
         return None if self.money is None else self.money * self.smashed_bytes / 1e6
 
     def plain(self) -> dict[str, object]:
-        """As JSON can hold it; a row of the CSV file is its values that are single numbers or words."""
+        """Values as JSON holds them; a row of the CSV file is its values that are single numbers or words."""
         drop, found, device = self.drop, self.found, self.device
         return {
             "precision": self.precision,

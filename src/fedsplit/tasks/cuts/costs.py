@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from fedsplit.reports.figures.style import appearance, blank_figure, legend_below, log_axis, tidy, wrapped
+from fedsplit.reports.figures.style import appearance, blank_figure, legend_below, log_axis, tidy, wrap_label
 from fedsplit.reports.shown_table import print_table
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _rows(found: Sequence[CutCosts]) -> list[list[str]]:
 
 
 def _millions(number: float) -> str:
-    """With three digits that count, or all before the point."""
+    """Millions with three digits that count, or all before the point."""
     millions = number / 1e6
     return f"{millions:,.{max(0, 2 - floor(log10(millions))) if millions else 0}f}"
 
@@ -174,4 +174,4 @@ def _series(cuts: Sequence[CutCosts]) -> list[tuple[str, str, str, str]]:
     for name in cuts[0].load:
         names.setdefault(tuple(cut.load[name] for cut in cuts), []).append(name)
     looks = appearance([alike[0] for alike in names.values()])
-    return [(alike[0], *looks[alike[0]], wrapped(", ".join(alike), 32)) for alike in names.values()]
+    return [(alike[0], *looks[alike[0]], wrap_label(", ".join(alike), 32)) for alike in names.values()]

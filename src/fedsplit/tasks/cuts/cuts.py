@@ -18,11 +18,11 @@ from fedsplit.building.parts import ClientParts
 from fedsplit.building.process import prepare_process
 from fedsplit.building.quantization import build_quantization
 from fedsplit.building.run import build_clients
-from fedsplit.computing.layout import unflattened
+from fedsplit.computing.layout import unflattened_shape
 from fedsplit.computing.model_state import travelling
 from fedsplit.computing.multiply_adds import MultiplyAdds, attention_in_products
 from fedsplit.config.choices import target_of
-from fedsplit.config.component import is_class, located
+from fedsplit.config.component import import_target, is_class
 from fedsplit.config.run_config import RunConfig
 from fedsplit.config.traits import algorithm_traits
 from fedsplit.config.values import PositiveInt
@@ -33,7 +33,7 @@ from fedsplit.models.derived import DerivedAuxiliary
 from fedsplit.models.splitting.cuts import Cut, Cuts, evaluating
 from fedsplit.models.splitting.probed import ProbedCut, ProbedCuts
 from fedsplit.models.splitting.probing import probe
-from fedsplit.models.splitting.split import SplitModel, divided, find_cuts
+from fedsplit.models.splitting.split import SplitModel, divide, find_cuts
 from fedsplit.reports.figures.style import house_style
 from fedsplit.state.weights import Weights
 from fedsplit.tasks.cuts.costs import CutCosts, cut_figure, print_csv, print_markdown, print_shown
@@ -105,7 +105,7 @@ class CutTable(Task):
         for cut in track(_outermost(cuts.possible, stages), "measuring cuts"):
             if self.among == "stages" and cut.end not in numbers:
                 continue
-            halves = divided(cuts, cut)
+            halves = divide(cuts, cut)
             shapes = halves.crossing
             z = (sum(map(_values, shapes)),) if len(shapes) > 1 else shapes[0]
             with torch.random.fork_rng():  # only its sizes are looked at
@@ -120,7 +120,7 @@ class CutTable(Task):
             blueprint = replace(parts.engine.blueprint, body=halves.client, head=head, head_sees=None)
             cost = build_client_cost(parts, blueprint, trains_head=not parts.estimates)
             client, server = travelling(halves.client), travelling(halves.server)
-            coded_shape = partial(unflattened, halves.client, example)
+            coded_shape = partial(unflattened_shape, halves.client, example)
             terms = RoundLoad(
                 population=population,
                 quantization=build_quantization(parts.config, z, coded_shape, parts.data.dataset.objective),
@@ -187,7 +187,7 @@ def _algorithms() -> dict[str, type[Algorithm]]:
         target = target_of("algorithm", name) or ""
         if not is_class(f"algorithm/{name}.yaml: _target_", target, Algorithm):
             raise UserError(f"algorithm/{name}.yaml: _target_", target, "must be an Algorithm")
-        found[name] = located("algorithm", target)
+        found[name] = import_target("algorithm", target)
     return found
 
 

@@ -23,7 +23,7 @@ from fedsplit.files.whole import write_text
 from fedsplit.machine.allowance import machine_memory
 from fedsplit.parties.sequential import Sequential
 from fedsplit.privacy.defence import Defence
-from fedsplit.privacy.secret_file import own_secret
+from fedsplit.privacy.secret_file import client_secret
 from fedsplit.quant.message import Corrupt
 from fedsplit.transport.grpc.client.dialling import Dialler, Membership
 from fedsplit.transport.grpc.client.worker import Answer, Worker
@@ -88,14 +88,14 @@ class TrainingClient(Dialler):
         folder = self._folder or Path("saves", "clients", run.hex(), str(self.client))
 
         def build(config: RunConfig, member: Member) -> RunSetting:
-            if self._keeps_secret and config.defence.located() is not Defence:
+            if self._keeps_secret and config.defence.import_target() is not Defence:
                 _claim(folder, run, self.client)
-                member = replace(member, secret=own_secret(folder))
+                member = replace(member, secret=client_secret(folder))
             setting = self._build(replace(config, engine=component_of("engine", Sequential)), member)
             self._insist_on_noise(setting)
             if setting.frozen_digest != plan.frozen_weights:
-                told = "its parameters that do not learn are not those of the run; they are never sent"
-                raise UserError("model", config.choice("model"), told)
+                message = "its parameters that do not learn are not those of the run; they are never sent"
+                raise UserError("model", config.choice("model"), message)
             return setting
 
         built = self.built("the run", plan, build)
@@ -108,10 +108,10 @@ class TrainingClient(Dialler):
         blueprint = run.engine.blueprint
         noise = blueprint.defence.guards(sends_smashed=blueprint.sends_smashed)
         if noise < self._min_noise:
-            told = (
+            message = (
                 f"the run's defence={run.config.choice('defence')} guards what is sent with {noise:g} alone"
             )
-            raise UserError("client.min_noise", self._min_noise, told)
+            raise UserError("client.min_noise", self._min_noise, message)
 
     def _ready(self, worker: Worker) -> pb.Ready:
         round, attempt, number = self._last or (0, 0, 0)
@@ -210,7 +210,7 @@ def attend(
 
 @contextmanager
 def turn(folder: Path, client: int, at_once: int | None) -> Iterator[None]:
-    """While it is a client's turn to compute; a lock on a file, for it ends with a process that is killed.
+    """Wait for a client's turn to compute; a lock on a file, for it ends with a process that is killed.
 
     Args:
         folder: of all clients.

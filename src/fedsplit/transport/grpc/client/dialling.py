@@ -33,7 +33,7 @@ _STREAM_S = 6 * 3600.0
 
 
 class Membership(TypedDict):
-    """Who dials in, and where.
+    """Client that dials in, and the server's address.
 
     Args:
         server: address and port.
@@ -128,7 +128,7 @@ class Dialler(ABC):
         _LOG.info("client %s: not yet: %s", self.client, reason)
 
     def built(self, what: str, plan: pb.Plan, build: Callable[[RunConfig, Member], Built]) -> Built:
-        """This client's part of what a plan is of.
+        """Build this client's part of what a plan describes.
 
         Args:
             what: is built, for errors.
@@ -162,14 +162,14 @@ class Dialler(ABC):
             try:
                 if self._attend_once():
                     return
-                told = "the stream ended"
+                message = "the stream ended"
             except grpc.RpcError as error:
-                told = _told(error)
+                message = _reason(error)
             except Corrupt as error:
-                told = f"the server sent what cannot be: {error}"
+                message = f"the server sent what cannot be: {error}"
             pause = _FIRST_PAUSE_S if self.served else min(2 * pause, _LONGEST_PAUSE_S)
             wait = random.uniform(0, pause)  # full jitter: clients that lost one server do not come at once
-            _LOG.info("client %s: %s; again in %.1f s", self.client, told, wait)
+            _LOG.info("client %s: %s; again in %.1f s", self.client, message, wait)
             time.sleep(wait)
 
     def _attend_once(self) -> bool:
@@ -205,7 +205,7 @@ def _frames(outbox: Outbox) -> Iterator[pb.FromClient]:
         yield from parcel.frames()
 
 
-def _told(error: grpc.RpcError) -> str:
+def _reason(error: grpc.RpcError) -> str:
     code, details = getattr(error, "code", None), getattr(error, "details", None)
     if code is None or details is None:
         return "the stream broke"

@@ -11,7 +11,7 @@ from fedsplit.data.fingerprint import Fingerprint
 from fedsplit.errors import NonFinite, RunFailed, UserError, first_line
 from fedsplit.parties.messages import LocalWork, Part, Upload
 from fedsplit.quant.message import Corrupt
-from fedsplit.quant.weights_link import EXACT, added
+from fedsplit.quant.weights_link import EXACT, add_difference
 from fedsplit.recording import checkpoint
 from fedsplit.recording.checkpoint import Checkpoint
 from fedsplit.recording.identity import changes
@@ -20,7 +20,7 @@ from fedsplit.state.weights import Weights
 from fedsplit.transport.client_end import ClientEnd
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol.expectations import Expectations
-from fedsplit.transport.grpc.protocol.frames import Expected, Parcel, check, decoded, one_line
+from fedsplit.transport.grpc.protocol.frames import Expected, Parcel, check, decode_tensors, one_line
 from fedsplit.transport.grpc.protocol.packing import Packed, pack, pack_weights
 from fedsplit.transport.links import KIND_OF, coded_tensor
 from fedsplit.transport.transport import RunSetting
@@ -34,8 +34,8 @@ class KeptStates:
         self._identity: State = {"run": run, "client": client, "data": data}
 
     def rounds(self) -> list[int]:
-        """After how many rounds states are kept."""
-        return checkpoint.kept(self.folder)
+        """Rounds after which states are kept."""
+        return checkpoint.kept_rounds(self.folder)
 
     def keep(self, state: State, asked: pb.Keep) -> None:
         """Keep the state after a round, in place of those that are not needed any more."""
@@ -60,8 +60,8 @@ class KeptStates:
         for key, whose in (("run", "another run"), ("client", f"client {found['client']}")):
             if found[key] != self._identity[key]:
                 raise RunFailed(f"its state in {self.folder} is that of {whose}")
-        if told := changes(found["data"], self._identity["data"]):
-            raise RunFailed(f"its images are not those that its state in {self.folder} is of: {told}")
+        if message := changes(found["data"], self._identity["data"]):
+            raise RunFailed(f"its images are not those that its state in {self.folder} is of: {message}")
         return kept.state
 
 
@@ -103,7 +103,7 @@ class Worker:
         return self.run.sample_counts[self.client]
 
     def states(self) -> list[int]:
-        """After how many rounds the state is kept."""
+        """Rounds after which the state is kept."""
         return self._kept.rounds()
 
     def admit(self, frame: pb.FromServer) -> bool:
@@ -180,8 +180,8 @@ class Worker:
         try:
             self._take_over(state)
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            told = f"its state after {after} rounds, in {self.folder}, is not what this version writes"
-            raise RunFailed(f"{told} ({type(error).__name__}: {error})") from error
+            message = f"its state after {after} rounds, in {self.folder}, is not what this version writes"
+            raise RunFailed(f"{message} ({type(error).__name__}: {error})") from error
 
     def _take_over(self, state: State) -> None:
         self.run.engine.load_state(state["clients"])
@@ -195,10 +195,10 @@ class Worker:
 
     def _install(self, verb: Parcel[pb.FromServer]) -> Answer:
         part = self.expectations.part(verb.head.install.part)
-        arrived = decoded(verb, self._expected(verb.head))
+        arrived = decode_tensors(verb, self._expected(verb.head))
         weights = {name: tensor.to(self.run.device) for name, tensor in arrived.items()}
         if verb.head.install.difference:
-            weights = added(self._held[part], weights)
+            weights = add_difference(self._held[part], weights)
         if not self.run.quantization.weights.lossless:
             self._held[part] = weights
         self.run.engine.install(part, {self.client: weights})
@@ -220,14 +220,14 @@ class Worker:
         return self._message(verb, step=upload.step, tensors=tensors, upload=pb.Upload())
 
     def _backward(self, verb: Parcel[pb.FromServer]) -> Answer:
-        dz: Tensor = decoded(verb, self._expected(verb.head))["dz"].to(self.run.device)
+        dz: Tensor = decode_tensors(verb, self._expected(verb.head))["dz"].to(self.run.device)
         identity = verb.head.identity
         padded = self.run.quantization.positions.padded(dz, self._labels)
         self.run.engine.backward(identity.round, identity.step, {self.client: padded})
         return [self._done(verb)]
 
     def _probe(self, verb: Parcel[pb.FromServer]) -> Answer:
-        arrived, identity = decoded(verb, self._expected(verb.head)), verb.head.identity
+        arrived, identity = decode_tensors(verb, self._expected(verb.head)), verb.head.identity
         padded = self.run.quantization.positions.padded(arrived["dz"].to(self.run.device), self._labels)
         self._seeds, self._seeds_of = _seeds_in(arrived["seeds"]), (identity.round, identity.step)
         asked = {self.client: padded}
@@ -236,14 +236,14 @@ class Worker:
         return [self._message(verb, tensors=[packed], done=pb.Done())]
 
     def _move(self, verb: Parcel[pb.FromServer]) -> Answer:
-        arrived, identity = decoded(verb, self._expected(verb.head)), verb.head.identity
+        arrived, identity = decode_tensors(verb, self._expected(verb.head)), verb.head.identity
         seeds = _seeds_in(arrived["seeds"]) if "seeds" in arrived else self._seeds
         slopes, self._seeds_of = arrived["slopes"].to(self.run.device), None
         self.run.engine.move([self.client], identity.round, identity.step, seeds, slopes)
         return [self._done(verb)]
 
     def _step_tail(self, verb: Parcel[pb.FromServer]) -> Answer:
-        h: Tensor = decoded(verb, self._expected(verb.head))["h"].to(self.run.device)
+        h: Tensor = decode_tensors(verb, self._expected(verb.head))["h"].to(self.run.device)
         identity = verb.head.identity
         (loss,), gradients = self.run.engine.step_tail(identity.round, identity.step, {self.client: h})
         coded = self._end.trunk_gradient(gradients[self.client], self.client, identity.round, identity.step)

@@ -204,8 +204,8 @@ def check(tensors: Sequence[pb.Tensor], expected: Sequence[Expected]) -> None:
         wanted.check(tensor)
 
 
-def decoded(parcel: Parcel[Frame], expected: Sequence[Expected]) -> dict[str, Tensor]:
-    """The tensors of a message, contiguous, on the CPU; `Corrupt` where they are unexpected or damaged."""
+def decode_tensors(parcel: Parcel[Frame], expected: Sequence[Expected]) -> dict[str, Tensor]:
+    """Decode the tensors of a message, on the CPU; `Corrupt` where they are unexpected or damaged."""
     check(parcel.head.tensors, expected)
     tensors = {}
     for announced, payload, wanted in zip(parcel.head.tensors, parcel.payloads, expected, strict=True):
@@ -214,7 +214,7 @@ def decoded(parcel: Parcel[Frame], expected: Sequence[Expected]) -> dict[str, Te
     return tensors
 
 
-def announced(
+def announcement(
     name: str, number: pb.Codec, message: Message, *, signal: float = 0.0, noise: float = 0.0
 ) -> pb.Tensor:
     """Announcement that goes before the payload of a tensor."""

@@ -6,7 +6,7 @@ from fedsplit.quant.message import Payload
 from fedsplit.quant.weights_link import Delivery
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol.expectations import Expectations
-from fedsplit.transport.grpc.protocol.frames import announced
+from fedsplit.transport.grpc.protocol.frames import announcement
 
 Packed = tuple[pb.Tensor, Payload]
 """An announcement, and the payload that follows."""
@@ -17,7 +17,7 @@ def pack(name: str, number: pb.Codec, coded: Coded) -> Packed:
     message = coded.arrived.message
     assert message is not None, "this link packs no messages"
     signal, noise = float(coded.signal), float(coded.noise)
-    return announced(name, number, message, signal=signal, noise=noise), message.payload
+    return announcement(name, number, message, signal=signal, noise=noise), message.payload
 
 
 def pack_weights(delivery: Delivery, expectations: Expectations, part: Part) -> list[Packed]:

@@ -13,9 +13,9 @@ from typing import TypeAlias
 
 import torch
 
-from fedsplit.config.choices import file_of, own_directory
+from fedsplit.config.choices import file_of, user_directory
 from fedsplit.config.component import Component
-from fedsplit.config.compose import composed, composing, run_config
+from fedsplit.config.compose import compose_config, composing, run_config
 from fedsplit.config.dotted_keys import below
 from fedsplit.config.run_config import RunConfig, leaves
 from fedsplit.config.settings import CODECS
@@ -139,8 +139,10 @@ def tell_of_data(plan: pb.Plan, dataset: Dataset) -> None:
     """
     for name in dataset.class_names:
         if name != name.encode("utf-8", "replace").decode("utf-8"):
-            told = f"class {name!a} is no UTF-8 and cannot be sent to clients with transport=grpc; rename it"
-            raise UserError("dataset", name, told)
+            message = (
+                f"class {name!a} is no UTF-8 and cannot be sent to clients with transport=grpc; rename it"
+            )
+            raise UserError("dataset", name, message)
     plan.classes.extend(dataset.class_names)
     plan.num_classes = dataset.num_classes
     match dataset:
@@ -183,12 +185,12 @@ def normalisation(images: pb.Images) -> Normalisation:
 
 
 def _prepared_images(plan: pb.Plan, normalise: Normalisation, dataset: Dataset) -> Dataset:
-    told = (plan.images.side, plan.images.side, plan.images.channels)
+    shape = (plan.images.side, plan.images.side, plan.images.channels)
     if not isinstance(dataset, ImageDataset):
-        raise UserError("dataset.root", "texts", f"the run is about images {told}")
+        raise UserError("dataset.root", "texts", f"the run is about images {shape}")
     found = tuple(dataset.train.pixels.shape[1:])
-    if found != told:
-        raise UserError("dataset.root", f"images {found}", f"the run is about images {told}")
+    if found != shape:
+        raise UserError("dataset.root", f"images {found}", f"the run is about images {shape}")
     if dataset.num_classes != plan.num_classes:
         raise UserError("dataset.root", f"{dataset.num_classes} classes", f"the run has {plan.num_classes}")
     device = dataset.train.labels.device
@@ -199,8 +201,8 @@ def _prepared_texts(plan: pb.Plan, dataset: Dataset) -> Dataset:
     if not isinstance(dataset, TextDataset):
         raise UserError("dataset.root", "images", "the run is about texts")
     if dataset.tokenizer != plan.texts.tokenizer:
-        told = "the run's has other files, or was trained on other texts"
-        raise UserError("dataset.tokenizer", dataset.tokenizer[:12], told)
+        message = "the run's has other files, or was trained on other texts"
+        raise UserError("dataset.tokenizer", dataset.tokenizer[:12], message)
     found = {"classes": dataset.num_classes, **_of_texts(dataset.sizes)}
     wanted = {"classes": plan.num_classes, "vocabulary": plan.texts.vocabulary, "context": plan.texts.context}
     if found != wanted:
@@ -248,12 +250,12 @@ _MOST_COMPOSED = 64
 def _of_choices(choices: Mapping[str, str]) -> RunConfig:
     """Configuration that this installation makes of choices, composed once, as it takes long."""
     named = tuple(sorted(choices.items()))
-    key: Choices = (own_directory(), *named)
+    key: Choices = (user_directory(), *named)
     if key not in _COMPOSED:
         if len(_COMPOSED) >= _MOST_COMPOSED:
             _COMPOSED.clear()
         with composing():
-            _COMPOSED[key] = run_config(composed([f"{group}={choice}" for group, choice in named]))
+            _COMPOSED[key] = run_config(compose_config([f"{group}={choice}" for group, choice in named]))
     return _COMPOSED[key]
 
 

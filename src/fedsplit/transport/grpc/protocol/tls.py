@@ -95,14 +95,14 @@ class Tls:
         return cls(certificate, private, ca, source, key)
 
     def server_credentials(self) -> grpc.ServerCredentials:
-        """For a server that verifies every client's certificate; `UserError` where its own is a client's."""
+        """Credentials of a server that verifies all clients; `UserError` where they are a client's."""
         self._must_be_of("server")
         return grpc.ssl_server_credentials(
             [(self.key, self.certificate)], root_certificates=self.ca, require_client_auth=True
         )
 
     def channel_credentials(self) -> grpc.ChannelCredentials:
-        """For a client that trusts only the authority; `UserError` where its certificate is a server's."""
+        """Credentials of a client that trusts the authority alone; `UserError` where they are a server's."""
         self._must_be_of("client")
         return grpc.ssl_channel_credentials(self.ca, self.key, self.certificate)
 

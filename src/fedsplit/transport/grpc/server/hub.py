@@ -35,11 +35,11 @@ class Hub(TrainingStreams):
 
     @property
     def connected(self) -> int:
-        """How many clients are here."""
+        """Number of clients that are here."""
         return sum(session.link is not None for session in self._sessions)
 
     def wait_for_all(self) -> None:
-        """Until all clients are here; `RunFailed` where one will not come."""
+        """Wait until all clients are here; `RunFailed` where one will not come."""
         reminder = Reminder()
         with self.changed:
             while away := [session.client for session in self._sessions if session.link is None]:
@@ -47,8 +47,8 @@ class Hub(TrainingStreams):
                 self._tell_waiting(away, reminder)
                 self.changed.wait(1.0)
 
-    def moved(self) -> tuple[int, int]:
-        """Bytes of payload that went up and down since this was asked last."""
+    def take_traffic(self) -> tuple[int, int]:
+        """Take the bytes of payload that went up and down since the last call."""
         with self.changed:
             moved, self._up, self._down = (self._up, self._down), 0, 0
         return moved
@@ -155,9 +155,9 @@ class Hub(TrainingStreams):
             return
         away = self._away(clients)
         here = [client for client in clients if client not in away]
-        told = [f"answers of {listed(here)}"] if here else []
-        told += [f"{listed(away)}, not here"] if away else []
-        _LOG.info("waiting for %s", " and ".join(told))
+        awaited = [f"answers of {name_clients(here)}"] if here else []
+        awaited += [f"{name_clients(away)}, not here"] if away else []
+        _LOG.info("waiting for %s", " and ".join(awaited))
         if away:
             self._tell_away(away)
 
@@ -172,7 +172,7 @@ class Hub(TrainingStreams):
         with self.changed:
             self._finished, self._over = True, tell
             for session in self._sessions:
-                session.told |= self._let_go(session, tell=tell)
+                session.knows_end |= self._let_go(session, tell=tell)
 
     def see_off(self, seconds: float) -> bool:
         """Wait for clients that were here once and are away as the run ends, so that they are told too.
@@ -182,11 +182,11 @@ class Hub(TrainingStreams):
         """
         with self.changed:
             return self.changed.wait_for(
-                lambda: all(session.told or not session.instance for session in self._sessions), seconds
+                lambda: all(session.knows_end or not session.instance for session in self._sessions), seconds
             )
 
 
-def listed(clients: Sequence[int]) -> str:
+def name_clients(clients: Sequence[int]) -> str:
     """Names of clients, at least one: `client 3`, or `clients 3, 4`."""
     shown = ", ".join(map(str, clients[:10])) + (", ..." if len(clients) > 10 else "")
     return f"client{'s' if len(clients) > 1 else ''} {shown}"

@@ -27,7 +27,7 @@ _GRACE_S = 5.0
 
 
 class Listener:
-    """Where a server listens.
+    """Address that a server listens at.
 
     Args:
         listen: address and port; port 0 takes a free one.
@@ -52,7 +52,7 @@ class Listener:
 
     @contextmanager
     def serving(self, hub: Meeting[Any], plan: pb.Plan, *, clients: int) -> Iterator[str]:
-        """While streams are let into a hub: address that clients dial; `UserError` where it is taken."""
+        """Let streams into a hub, and give the address that clients dial; `UserError` where it is taken."""
         federation = Federation(hub, plan, clients=clients, secured=self.tls is not None)
         server, port = start(federation, listen=self.listen, tls=self.tls)
         try:
@@ -115,7 +115,7 @@ def start(federation: Federation, *, listen: str, tls: Tls | None) -> tuple[grpc
 
 @contextmanager
 def shown_on_terminal(progress: bool) -> Iterator[None]:
-    """While who comes and goes is shown on the terminal too; without `progress` it is not."""
+    """Show on the terminal too who comes and goes; without `progress` it is not."""
     if not progress:
         yield
         return

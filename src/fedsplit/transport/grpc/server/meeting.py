@@ -68,7 +68,7 @@ OwnSession = TypeVar("OwnSession", bound=Session)
 
 
 class Meeting(ABC, Generic[OwnSession]):
-    """Where the streams of clients and what asks them meet. Calls come from many threads.
+    """Meeting point of clients' streams and the code that asks them. Calls come from many threads.
 
     Args:
         run: 16 bytes that name it.
@@ -92,8 +92,8 @@ class Meeting(ABC, Generic[OwnSession]):
     def greet(self, hello: pb.Hello) -> None:
         """Raise `Refused` where a client with this `Hello` may not come in."""
         if hello.client >= len(self._sessions):
-            told = f"{self.called} {hello.client}: {self.expected} 0 to {len(self._sessions) - 1}"
-            raise Refused(told, for_good=True)
+            message = f"{self.called} {hello.client}: {self.expected} 0 to {len(self._sessions) - 1}"
+            raise Refused(message, for_good=True)
         session = self._sessions[hello.client]
         with self.changed:
             if session.link is not None and session.instance != hello.instance:

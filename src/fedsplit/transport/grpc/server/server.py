@@ -36,12 +36,12 @@ class Comer:
 
     @property
     def host(self) -> str:
-        """Its peer without the port."""
+        """Address of the stream's peer without the port."""
         return self.peer.rpartition(":")[0]
 
 
 class Entrance:
-    """Where streams are until they are let in, so that no peer can take the place of others."""
+    """Place of streams until they are let in, so that no peer can take the place of others."""
 
     def __init__(self, clients: int) -> None:
         self._most_of_host = clients + SPARE
@@ -52,7 +52,7 @@ class Entrance:
 
     @contextmanager
     def held(self, comer: Comer) -> Iterator[None]:
-        """While a stream is not let in; `Refused` where its peer has too many of those."""
+        """Count a stream while it is not let in; `Refused` where its peer has too many of those."""
         counts = (
             (self._of_connection, comer.peer, MOST_OF_CONNECTION),
             (self._of_host, comer.host, self._most_of_host),
@@ -105,8 +105,8 @@ class TurnedAway:
     def sum_up(self) -> None:
         """Tell at the end how many there were, where not all were told."""
         with self._lock:
-            count, told, self._told = self._count, self._told, self._count
-        if count > told:
+            count, reported, self._told = self._count, self._told, self._count
+        if count > reported:
             _LOG.warning("%s streams were refused or closed in all", count)
 
 
@@ -210,15 +210,15 @@ class Federation(federation_pb2_grpc.FederationServicer):
 
     def _identify(self, hello: pb.Hello, context: grpc.ServicerContext) -> None:
         if hello.version != VERSION:
-            told = f"it speaks version {hello.version} of the protocol, this server {VERSION}"
-            raise Refused(told, for_good=True)
+            message = f"it speaks version {hello.version} of the protocol, this server {VERSION}"
+            raise Refused(message, for_good=True)
         if len(hello.instance) != 16:
             raise Corrupt("an instance is named by 16 bytes")
         # typeshed has its values as bytes, and they are lists of them
         named = client_of(context.auth_context()) if self._secured else hello.client  # type: ignore[arg-type]
         if named != hello.client:
-            told = f"its certificate is not that of client {hello.client}, who it says it is"
-            raise Refused(told, for_good=True)
+            message = f"its certificate is not that of client {hello.client}, who it says it is"
+            raise Refused(message, for_good=True)
 
     def _read(
         self,

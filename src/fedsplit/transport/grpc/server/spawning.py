@@ -32,7 +32,7 @@ def last_words(log: Path) -> str:
 
 
 def log_of(folder: Path, client: int) -> Path:
-    """Where a client in a folder below `folder` says what it does."""
+    """Log file of a client, in a folder below `folder`."""
     return folder / str(client) / "client.log"
 
 
@@ -51,7 +51,7 @@ def _prepare(modules: Iterable[str], composed: Mapping[Choices, RunConfig]) -> N
 def spawned(
     server: str, folder: Path, run: RunSetting, fail: Callable[[str], None], *, in_turn: bool
 ) -> Iterator[None]:
-    """While all clients run on this machine; one that is killed is started again.
+    """Run all clients on this machine; one that is killed is started again.
 
     Args:
         folder: holds a folder for each: its state, its log, and its process in `pid`.
@@ -113,8 +113,8 @@ class _Clients:
             time.sleep(_PAUSE_S)
             self._start(client)
         else:
-            told = f"killed {_MOST_DEATHS} times within {_WITHIN_S:.0f} s: out of memory?"
-            self._fail(f"client {client}: {told}")
+            message = f"killed {_MOST_DEATHS} times within {_WITHIN_S:.0f} s: out of memory?"
+            self._fail(f"client {client}: {message}")
 
     def _may_live_again(self, client: int) -> bool:
         deaths = self._deaths[client]
@@ -122,7 +122,7 @@ class _Clients:
         return len(deaths) < _MOST_DEATHS or deaths[-1] - deaths[0] > _WITHIN_S
 
     def await_end(self) -> None:
-        """Until all have ended, for a while: what is left is killed with the process that started them."""
+        """Wait for a while until all have ended; what is left is killed with the process that started it."""
         self._ending = True
         deadline = time.monotonic() + _GRACE_S
         for fork in list(self._running.values()):

@@ -11,7 +11,7 @@ from fedsplit.quant.message import Corrupt
 from fedsplit.recording.ledger import Ledger
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol.expectations import Expectations
-from fedsplit.transport.grpc.protocol.frames import Expected, Parcel, check, decoded
+from fedsplit.transport.grpc.protocol.frames import Expected, Parcel, check, decode_tensors
 from fedsplit.transport.grpc.server.meeting import Link, Meeting, Refused, Session
 
 
@@ -75,13 +75,13 @@ class TrainingSession(Session):
         samples: training samples that it has; 0 until it came.
         pending: the last verb of the round; None before the first.
         trouble: why it cannot go on with the round.
-        told: whether it knows that the run has ended.
+        knows_end: whether it knows that the run has ended.
     """
 
     samples: int = 0
     pending: PendingVerb | None = None
     trouble: str | None = None
-    told: bool = False
+    knows_end: bool = False
 
     @property
     def is_done(self) -> bool:
@@ -141,9 +141,9 @@ def _check_losses(verb: pb.FromServer, done: pb.Done, expectations: Expectations
     if len(done.losses) != len(steps) or len(done.samples) != len(steps):
         came = f"{len(done.losses)} losses of {len(done.samples)} batches"
         raise Corrupt(f"{came} came, and {len(steps)} were due")
-    for step, told in zip(steps, done.samples, strict=True):
-        if expectations.term_per_sample and told != expectations.batch(samples, step):
-            raise Corrupt(f"no batch of step {step} has {told} samples")
+    for step, count in zip(steps, done.samples, strict=True):
+        if expectations.term_per_sample and count != expectations.batch(samples, step):
+            raise Corrupt(f"no batch of step {step} has {count} samples")
 
 
 _LOG = logging.getLogger("fedsplit.network")
@@ -156,7 +156,7 @@ class TrainingStreams(Meeting[TrainingSession]):
     Args:
         sample_counts: of each, as far as they are known already.
         ledger: where bytes are counted that are sent again.
-        tell_away: is told now and then who is waited for and is not here.
+        tell_away: is called now and then with the clients that are awaited and not here.
     """
 
     joins_with = "ready"
@@ -194,12 +194,12 @@ class TrainingStreams(Meeting[TrainingSession]):
             self._check_data(session, joins)
             after = self._after.get(session.client, 0)
             if not joins.going_on and after and after not in joins.states:
-                told = f"client {session.client} comes without its state after {after} rounds"
-                raise Refused(f"{told}; start it where it was before", for_good=True)
+                message = f"client {session.client} comes without its state after {after} rounds"
+                raise Refused(f"{message}; start it where it was before", for_good=True)
             self._replace_link(session, link, hello)
             session.samples = joins.samples
             if self._finished:
-                session.told |= self._let_go(session, tell=self._over)
+                session.knows_end |= self._let_go(session, tell=self._over)
             else:
                 self._go_on(session, joins)
             self.changed.notify_all()
@@ -209,8 +209,8 @@ class TrainingStreams(Meeting[TrainingSession]):
         known = self._sample_counts[session.client]
         if not 0 < ready.samples <= _MOST_SAMPLES or (known and ready.samples != known):
             wanted = known or "at least one"
-            told = f"client {session.client} has {ready.samples} training samples in place of {wanted}"
-            raise Refused(f"{told}: not the run's data", for_good=True)
+            message = f"client {session.client} has {ready.samples} training samples in place of {wanted}"
+            raise Refused(f"{message}: not the run's data", for_good=True)
 
     def _go_on(self, session: TrainingSession, ready: pb.Ready) -> None:
         pending = session.pending
@@ -274,7 +274,7 @@ class TrainingStreams(Meeting[TrainingSession]):
             if pending is not None:
                 expected = expected_tensors(pending, parcel.head, self._expectations, samples)
         if pending is not None:
-            tensors = decoded(parcel, expected)
+            tensors = decode_tensors(parcel, expected)
             if "y" in tensors:
                 self._expectations.check_positions(tensors["z"], tensors["y"])
         with self.changed:

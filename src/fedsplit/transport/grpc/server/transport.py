@@ -19,11 +19,11 @@ from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.messages import Part
 from fedsplit.quant.weights_link import Downlink
 from fedsplit.recording.checkpoint import KEPT
-from fedsplit.state.state import State, copied
+from fedsplit.state.state import State, copy_state
 from fedsplit.transport.cohort import CodedCohort
 from fedsplit.transport.grpc.protocol.expectations import Expectations
 from fedsplit.transport.grpc.protocol.plan import choices_and_settings, tell_of_data
-from fedsplit.transport.grpc.server.hub import AWAY_S, Hub, listed
+from fedsplit.transport.grpc.server.hub import AWAY_S, Hub, name_clients
 from fedsplit.transport.grpc.server.listening import Listener, shown_on_terminal
 from fedsplit.transport.grpc.server.spawning import last_words, log_of, spawned
 from fedsplit.transport.grpc.server.streams import Answer, Late, Lost
@@ -68,7 +68,9 @@ class GrpcTransport(Transport):
         if server is not None:
             raise UserError("transport.server", server, "is of task=client; a server says where it listens")
         if min_clients is not None and min_clients > clients:
-            raise UserError("transport.min_clients", min_clients, f"at most the {clients} clients")
+            raise UserError(
+                "transport.min_clients", min_clients, f"must be at most {clients}, the number of clients"
+            )
         self._listener = Listener(listen, tls, spawn=spawn, whom="clients")
         self._spawn, self._recording = spawn, run.config.recording
         self._min_clients, self._deadline_s = min_clients, round_deadline_s
@@ -89,7 +91,7 @@ class GrpcTransport(Transport):
     @override
     def describe_traffic(self, seconds: float) -> str:
         assert self.hub is not None
-        up, down = (size / 1e6 / seconds for size in self.hub.moved())
+        up, down = (size / 1e6 / seconds for size in self.hub.take_traffic())
         return f"{self.hub.connected} clients here  {up:.1f} MB/s up  {down:.1f} MB/s down"
 
     @contextmanager
@@ -135,7 +137,7 @@ class GrpcTransport(Transport):
         assert self.hub is not None, "the transport is not open"
         left_out: set[int] = set()
         self.restored = False
-        before = copied({"servers": servers.state(), "links": self._links_state()})
+        before = copy_state({"servers": servers.state(), "links": self._links_state()})
         while True:
             present = [client for client in sorted(clients) if client not in left_out]
             try:
@@ -149,8 +151,8 @@ class GrpcTransport(Transport):
                 _LOG.warning("round %s begins again: client %s %s", t, lost.client, lost.reason)
             except Late as late:
                 left_out.update(late.clients)
-                told = ", ".join(map(str, sorted(late.clients)))
-                _LOG.warning("round %s goes on without clients that are late: %s", t, told)
+                message = ", ".join(map(str, sorted(late.clients)))
+                _LOG.warning("round %s goes on without clients that are late: %s", t, message)
             except BaseException:
                 self._go_back(t, before, servers)
                 self.restored = True
@@ -175,7 +177,7 @@ class GrpcTransport(Transport):
 
     def _go_back(self, t: int, before: State, servers: Stateful) -> None:
         assert self.hub is not None
-        again = copied(before)
+        again = copy_state(before)
         servers.load_state(again["servers"])
         self.downlinks = self._new_downlinks()
         self._load_links(again["links"])
@@ -183,7 +185,7 @@ class GrpcTransport(Transport):
             self.run.ledger.abandon(t)
 
     def _needed(self, client: int) -> int:
-        """After how many rounds the oldest state of a client is that a resume may ask for."""
+        """Number of rounds after which the oldest client state was kept that a resume may ask for."""
         return self._checkpointed[0].get(client, 0) if len(self._checkpointed) == KEPT else 0
 
     @override
@@ -220,7 +222,7 @@ def _tell_away(folder: Path, clients: Sequence[int]) -> None:
     """Say on the terminal which clients that were started here have not come, and what one of them says."""
     words = last_words(log_of(folder, clients[0]))
     said = f"; client {clients[0]} says: {words}" if words else ""
-    note(f"waiting for {listed(clients)}, started and not here{said}")
+    note(f"waiting for {name_clients(clients)}, started and not here{said}")
 
 
 _RUN_BYTES = 16
@@ -247,7 +249,7 @@ def run_id(directory: Path) -> bytes:
 
 
 def _damaged(path: Path) -> UserError:
-    told = (
+    message = (
         'its network.json is damaged: it holds {"run": the 32 digits that each file run of its clients holds}'
     )
-    return UserError("resume", path.parent, told)
+    return UserError("resume", path.parent, message)

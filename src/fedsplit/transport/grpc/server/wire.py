@@ -16,7 +16,7 @@ from fedsplit.parties.messages import (
     Upload,
 )
 from fedsplit.quant.coded import Coded
-from fedsplit.quant.weights_link import Delivery, added
+from fedsplit.quant.weights_link import Delivery, add_difference
 from fedsplit.recording.ledger import Kind
 from fedsplit.state.weights import Weights
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
@@ -164,7 +164,7 @@ class GrpcWire(Wire):
             for tensor in answers[-1].head.tensors:
                 self.tally.message("up", KIND_OF[part], client, tensor)
             weights = self._placed(answers[-1])
-            arrived.append(added(held[client], weights) if client in held else weights)
+            arrived.append(add_difference(held[client], weights) if client in held else weights)
         return arrived
 
     def _uploads(self, answered: Mapping[int, Sequence[Answer]]) -> list[Upload]:
