@@ -2,7 +2,9 @@
 
 import re
 import shlex
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -70,7 +72,7 @@ def test_example_of_the_guide_to_python_runs_resumes_and_reads_back(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    code, _ = blocks(root / "docs" / "python.md", "python")
+    code, frames, _ = blocks(root / "docs" / "python.md", "python")
     names = executed(code)
     one, longer = names["one"], names["longer"]
     assert names["accuracies"] == [row["test_accuracy"] for row in one.metrics]
@@ -79,9 +81,17 @@ def test_example_of_the_guide_to_python_runs_resumes_and_reads_back(
     assert names["again"] == longer
     assert one.config["quant"]["smashed"]["_target_"].endswith(".Sign")
 
+    monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=list))
+    names = executed(frames)
+    assert [row["round"] for row in names["rounds"]] == [0, 1, 2]
+    (row,) = names["ended"]
+    told = {"algorithm": "cse_fsl", "quant": "int8", "optimizer.lr": 0.002, "directory": str(one.directory)}
+    assert told.items() <= row.items()
+    assert row["rounds_run"] == 3
+
 
 def test_split_example_of_the_guide_to_python_makes_halves_that_compute_the_whole(root: Path) -> None:
-    _, code = blocks(root / "docs" / "python.md", "python")
+    *_, code = blocks(root / "docs" / "python.md", "python")
     names = executed(code)
     model, halves = names["model"], names["halves"]
     x = torch.randn(4, 3, 32, 32)

@@ -138,7 +138,7 @@ one can write.
 
 ::: fedsplit
     options:
-      members: [run, load_run, compose, split]
+      members: [run, load_run, load_runs, compose, split]
 
 ::: fedsplit.cli.results.RunResults
 

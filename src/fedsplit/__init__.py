@@ -20,13 +20,14 @@ __all__ = [
     "UserError",
     "compose",
     "load_run",
+    "load_runs",
     "run",
     "split",
 ]
 
 if TYPE_CHECKING:
     from fedsplit.cli.python import compose, run
-    from fedsplit.cli.results import RunResults, load_run
+    from fedsplit.cli.results import RunResults, load_run, load_runs
     from fedsplit.config.run_config import RunConfig
     from fedsplit.models.splitting.split import SplitModel, split
 else:
@@ -36,7 +37,7 @@ else:
             from fedsplit.cli import python  # noqa: PLC0415
 
             return getattr(python, name)
-        if name in ("RunResults", "load_run"):
+        if name in ("RunResults", "load_run", "load_runs"):
             from fedsplit.cli import results  # noqa: PLC0415
 
             return getattr(results, name)

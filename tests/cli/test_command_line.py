@@ -48,6 +48,12 @@ WRONG = [
 """Mistakes that composing and checking a configuration finds."""
 MISTAKES = [
     (["algorithm=foo"], "algorithm=foo: no such choice; allowed: ampere, cse_fsl, cycle_sl, "),
+    (["algorithm=fslsage"], "algorithm=fslsage: no such choice; did you mean fsl_sage? allowed: ampere, "),
+    (["lr=0.1"], "lr=0.1: no such key; did you mean optimizer.lr? known: seed, "),
+    (
+        ["distribution.alpha=0.3"],
+        "distribution.alpha=0.3: no such key of distribution=iid, but of dirichlet, extreme, ",
+    ),
     (["rouds=3"], "rouds=3: no such key; did you mean rounds? known: seed, threads, "),
     (["algorithm.q=3"], "algorithm.q=3: no such key; known: local_rule, server_update_interval, "),
     (["+extra.key=3"], "extra={'key': 3}: no such key; known: "),
@@ -75,7 +81,11 @@ MISTAKES = [
     (["model.cut=layer9"], "model.cut=layer9: not a part of this model; possible cuts: conv1, relu1, "),
     (
         ["dataset=image_folder", "dataset.root={tmp}/none"],
-        "dataset.root={tmp}/none: a folder that holds train/",
+        "dataset.root={tmp}/none: is no folder; wanted are train/<class>/* and test/<class>/* in it",
+    ),
+    (
+        ["dataset=image_folder", "dataset.root={tmp}"],
+        "dataset.root={tmp}: has no folder train; wanted are train/<class>/* and test/<class>/* in it",
     ),
     (
         ["dataset=cifar10", "dataset.root={tmp}", "dataset.download=false"],

@@ -84,6 +84,24 @@ def test_plot_draws_runs_sweeps_and_globs_and_prints_the_paths_of_the_figures(tm
     assert done.stderr == f"note: {sweep_job}: not drawn, it is not the directory of a run\n"
 
 
+def test_plot_makes_a_table_of_the_runs_given_where_one_is_asked_for(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        make_run(tmp_path / "runs" / f"sage-{seed}", "fsl_sage", seed=seed)
+        make_run(tmp_path / "runs" / f"avg-{seed}", "fed_avg", seed=seed)
+    done = plot(tmp_path, "runs", "--x", "load", "--table", "0.2", "--out", "out")
+    assert done.returncode == 0, done.stderr
+    assert files(tmp_path / "out") == {"accuracy-load.png", "table.md", "table.tex", "table.csv"}
+    head, _, *rows = (
+        line for line in (tmp_path / "out/table.md").read_text().splitlines() if line[:1] == "|"
+    )
+    assert "| Load to 20% (MB) |" in head
+    assert [row.split(" | ")[:2] for row in rows] == [["| fed_avg", "2"], ["| fsl_sage", "2"]]
+    done = plot(tmp_path, "runs", "--x", "load", "--out", "plain", "--table")
+    assert (done.returncode, "table.tex" in files(tmp_path / "plain")) == (0, True)
+    refused(plot(tmp_path, "runs", "--table", "2"), "--table=[2]: must be a list of different accuracies")
+    refused(plot(tmp_path, "--table"), "RUN_DIR=null: --table needs the runs to draw")
+
+
 def test_plot_draws_the_listed_experiments_and_names_what_matches_nothing(tmp_path: Path) -> None:
     make_run(tmp_path / "saves" / "fsl_sage" / "1")
     make_run(tmp_path / "saves" / "fsl_sage" / "2")
@@ -236,7 +254,7 @@ def test_plot_of_wrong_experiments_names_the_mistake_and_writes_nothing(
 
 def test_plot_without_a_file_of_experiments_takes_the_one_that_the_package_came_with(tmp_path: Path) -> None:
     listed = SCRIPT.with_name("exp_configs.yaml")
-    refused(plot(tmp_path), f"experiments={listed}: no experiment in it has a run to draw")
+    refused(plot(tmp_path), f"experiments={listed}: no experiment in it has a run to draw; RUN_DIR draws")
     (tmp_path / "exp_configs.yaml").mkdir()
     refused(plot(tmp_path), "experiments=exp_configs.yaml: cannot be read")
 

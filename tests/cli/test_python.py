@@ -161,6 +161,19 @@ def test_metrics_become_a_frame_where_pandas_is_installed(
         results.to_pandas()
 
 
+def test_runs_below_a_folder_are_rows_of_a_frame_with_their_settings(tmp_path: Path) -> None:
+    for seed in (1, 0):
+        train(tmp_path / "runs" / f"seed-{seed}", rounds=2, seed=seed, algorithm="fed_avg")
+    runs = fedsplit.load_runs(tmp_path / "runs", tmp_path / "runs/seed-*")
+    assert [run.directory.name for run in runs] == ["seed-0", "seed-1"]
+    rows = [{**run.settings, **row} for run in runs for row in run.metrics]
+    assert [(row["seed"], row["round"]) for row in rows] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    told = {"algorithm": "fed_avg", "quant": "none", "quant.weights.up": "none", "optimizer.lr": 0.001}
+    assert told.items() <= rows[0].items()
+    with pytest.raises(fedsplit.UserError, match=r"none: holds no run, with config\.yaml and metrics\.csv"):
+        fedsplit.load_runs(tmp_path / "runs", tmp_path / "none")
+
+
 def test_error_of_a_callback_ends_the_run_which_is_gone_on_with_to_the_same_result(tmp_path: Path) -> None:
     whole = train(tmp_path / "whole", rounds=3)
 

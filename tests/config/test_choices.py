@@ -66,7 +66,7 @@ def test_own_choice_is_in_help_and_in_the_configuration_shown(place: Path) -> No
     assert yaml.safe_load(shown)["_target_"] == "my_package.Mine"
     assert (
         "mine"
-        not in told("--help").partition("Keys and their defaults")[0].split("algorithm: ")[1].split("\n")[0]
+        not in told("--help").partition("Keys of these choices")[0].split("algorithm: ")[1].split("\n")[0]
     )
 
 

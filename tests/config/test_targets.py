@@ -7,6 +7,7 @@ import pytest
 from torch import nn
 
 from fedsplit.config.component import check_kind, is_class
+from fedsplit.config.values import PositiveFloat, PositiveInt
 from fedsplit.errors import UserError
 
 HERE = __name__
@@ -24,6 +25,12 @@ class Net(nn.Module):
     ) -> None:
         super().__init__()
         called.append(self)
+
+
+class Wide(nn.Module):
+    def __init__(self, *, width: PositiveInt, rates: list[PositiveFloat] | None = None) -> None:
+        super().__init__()
+        called.append(width)
 
 
 def net() -> Net:
@@ -132,6 +139,18 @@ def test_what_an_argument_takes_by_its_annotation_may_be_made_for_it(arguments: 
 def test_what_an_argument_does_not_ask_for_is_refused_uncalled(arguments: dict[str, object]) -> None:
     with pytest.raises(UserError, match=r"model\.\w+.*_target_"):
         check_kind("model", node(f"{HERE}.Net", **arguments), nn.Module)
+
+
+def test_value_that_the_annotation_of_a_class_of_the_users_does_not_allow_is_refused_uncalled() -> None:
+    check_kind("model", node(f"{HERE}.Wide", width=8, rates=[1, 0.5]), nn.Module)
+    check_kind("model", node(f"{HERE}.Wide", width=8, rates=None), nn.Module)
+    with pytest.raises(UserError, match=r"^model\.width=-1: must be a whole number greater than 0$"):
+        check_kind("model", node(f"{HERE}.Wide", width=-1), nn.Module)
+    with pytest.raises(
+        UserError, match=r"^model\.rates=\[1, 0\]: must be a list, each a number greater than 0"
+    ):
+        check_kind("model", node(f"{HERE}.Wide", width=8, rates=[1, 0]), nn.Module)
+    assert not called
 
 
 def test_whether_a_path_names_a_class_is_told_also_of_what_is_none() -> None:

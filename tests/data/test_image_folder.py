@@ -134,7 +134,7 @@ def test_splits_of_different_image_sizes_are_refused(root: Path) -> None:
 @pytest.mark.parametrize("missing", ["", "train"])
 def test_image_folder_without_train_is_refused(tmp_path: Path, missing: str) -> None:
     root = tmp_path / "nothing" if missing == "" else tmp_path
-    with pytest.raises(UserError, match="holds train/<class>") as caught:
+    with pytest.raises(UserError, match="wanted are train/<class>") as caught:
         _source(root).read()
     assert (caught.value.key, caught.value.value) == ("dataset.root", str(root))
 

@@ -20,6 +20,7 @@ from fedsplit.reports.figures.types import FIGURE_TYPES
 from fedsplit.reports.notes import NOTES, Notes
 from fedsplit.reports.page import page
 from fedsplit.reports.tables.files import table_files
+from fedsplit.reports.tables.table import TableRequest, accuracies, table_of
 
 EXPERIMENTS = "exp_configs.yaml"
 OPTIONS = ("x", "y", "by", "at", "of", "size", "targets", "log")
@@ -31,6 +32,7 @@ communication load (MB = 10^6 bytes). Runs that differ only in their seed become
   {plot}                       all experiments of {experiments}, and index.html of them all
   {plot} saves/multirun/A/B    all runs of a sweep
   {plot} --runs 'saves/multirun/A/*' --x load --y accuracy --by algorithm --out figures
+  {plot} saves/multirun/A/B --x load --table 0.8,0.9    and a table, with the load to 80 % and 90 %
   {plot} saves/RUN --figure confusion --format png,pdf
 
 figures, whose keys docs/plots.md explains:
@@ -56,18 +58,28 @@ def parse_arguments(given: Sequence[str]) -> Namespace:
     add = parser.add_argument
     add("places", nargs="*", metavar="RUN_DIR", help="run directory, folder of such, or glob")
     add("--runs", nargs="+", metavar="RUN_DIR", help="the same, among options")
-    add("--figure", metavar="TYPE", help="one of the above; default: curve")
-    add("--x", metavar="KEY", help="what is across: round, load, ...; or the setting")
-    add("--y", metavar="COLUMN", help="of metrics.csv; accuracy and loss: of test images")
-    add("--by", metavar="KEY", help="group or key that colours stand for, not algorithm")
+    add("--figure", metavar="TYPE", help="one of the above (default: curve)")
+    add("--x", metavar="KEY", help="horizontal axis: round, load, ..., or a setting")
+    add("--y", metavar="COLUMN", help="vertical axis: accuracy, loss or a column of metrics.csv")
+    add("--by", metavar="KEY", help="what colours tell apart (default: algorithm)")
     add("--targets", type=_list, metavar="Y,...", help="mark where curves reach these")
+    table = "also a table of the runs, for LaTeX, Markdown and as CSV; load to these accuracies"
+    add("--table", type=_list, nargs="?", const=[], metavar="ACCURACY,...", help=table)
     add("--log", type=_list, metavar="AXIS,...", help="logarithmic: x, y or x,y")
-    add("--at", metavar="MOMENT", help="of y: final (the default), best or load:100")
-    add("--of", metavar="WHAT", help="of bars: bytes or seconds")
-    add("--size", metavar="KEY", help="of a scatter: what sizes stand for")
-    add("--classes", dest="figure", action="store_const", const="classes", help="a --figure")
-    add("--format", type=_list, metavar="png,pdf,svg", help="not png, or what experiments say")
-    add("--out", type=Path, default=Path("saves/plots"), metavar="DIR", help="default: %(default)s")
+    add("--at", metavar="MOMENT", help="which y: final (default), best, or load:100 (MB)")
+    add("--of", metavar="WHAT", help="what bars show: bytes or seconds")
+    add("--size", metavar="KEY", help="what sizes in a scatter stand for")
+    add(
+        "--classes", dest="figure", action="store_const", const="classes", help="the same as --figure classes"
+    )
+    add("--format", type=_list, metavar="png,pdf,svg", help="file formats (default: png)")
+    add(
+        "--out",
+        type=Path,
+        default=Path("saves/plots"),
+        metavar="DIR",
+        help="where files go (default: %(default)s)",
+    )
     arguments = parser.parse_args(given)
     arguments.out = user_path(arguments.out, "--out")
     return arguments
@@ -144,14 +156,18 @@ def plot_runs(arguments: Namespace) -> int:
         UserError: something asked for cannot be drawn; then nothing is written.
     """
     experiments = requested_figures(arguments)
+    wanted = None if arguments.table is None else TableRequest(accuracies("--table", arguments.table))
     with noting(arguments.out) as notes:
-        runs = StoredRuns(notes).read_runs([*arguments.places, *(arguments.runs or [])], "RUN_DIR")
+        places = [*arguments.places, *(arguments.runs or [])]
+        runs = StoredRuns(notes).read_runs(places, "RUN_DIR")
         for each in experiments:
             for run in runs:
                 each.figure.check(run)
         figures = [draw(each, runs, each.formats) for each in experiments]
         note_left_out(figures, notes)
-        publish(map(image_files, figures), arguments.out)
+        title = f"Runs below {', '.join(places)}"
+        tables = [] if wanted is None else [table_of(wanted, runs, name="table", title=title)]
+        publish([*map(image_files, figures), *map(table_files, tables)], arguments.out)
     return 0
 
 
@@ -164,7 +180,7 @@ def plot_experiments(arguments: Namespace) -> int:
     Raises:
         UserError: the list is wrong, or nothing in it has a run; then nothing is written.
     """
-    for key in ("figure", *OPTIONS):
+    for key in ("figure", "table", *OPTIONS):
         if getattr(arguments, key) is not None:
             raise UserError("RUN_DIR", None, f"--{key} needs the runs to draw")
     with noting(arguments.out) as notes:
@@ -177,7 +193,9 @@ def _plot_experiments(arguments: Namespace, notes: Notes) -> int:
     found = [(each, runs) for each in experiments_in(listed) if (runs := stored.select_runs(each))]
     stored.tell_missing()
     if not found:
-        raise UserError("experiments", listed, "no experiment in it has a run to draw")
+        message = "no experiment in it has a run to draw; RUN_DIR draws whatever runs are there: "
+        message += f"{command(name='fedsplit-plot')} saves"
+        raise UserError("experiments", listed, message)
     exit_code, drawn, failures = 0, [], []
     for each, runs in found:
         try:

@@ -6,11 +6,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fedsplit.config.dotted_keys import leaves
 from fedsplit.config.values import Plain
 from fedsplit.errors import UserError
 from fedsplit.files.bounded import Damaged, csv_table, number, whole
 from fedsplit.files.paths import user_path
-from fedsplit.reports.runs import read_run
+from fedsplit.reports.runs import read_run, runs_at
 
 if TYPE_CHECKING:
     import pandas
@@ -32,6 +33,13 @@ class RunResults:
     config: Plain = field(repr=False)
     metrics: list[dict[str, object]] = field(repr=False)
     results: Plain | None = field(repr=False)
+
+    @cached_property
+    def settings(self) -> Mapping[str, object]:
+        """Every setting by its dotted key, and each group's choice by the group: columns of a frame."""
+        config = {key: value for key, value in self.config.items() if key != "choices"}
+        chosen = {place.rpartition("@")[2]: choice for place, choice in self.config["choices"].items()}
+        return {**dict(leaves(config)), **chosen}
 
     @cached_property
     def models(self) -> "Mapping[str, Mapping[str, Tensor]]":
@@ -73,6 +81,24 @@ def load_run(path: str | Path) -> RunResults:
     except (Damaged, OSError, ValueError) as error:
         raise UserError("run", directory, f"metrics.csv must not be damaged ({error})") from error
     return RunResults(directory, run.config, metrics, run.results)
+
+
+def load_runs(*places: str | Path) -> list[RunResults]:
+    """Results of all runs in or below folders, such as a sweep's, in alphabetical order.
+
+    Args:
+        places: directories of runs, folders of such, or globs.
+
+    Raises:
+        UserError: there is no run at a place, or one cannot be read.
+    """
+    found: dict[Path, None] = {}
+    for place in places:
+        there = runs_at(str(place), "run").runs
+        if not there:
+            raise UserError("run", place, "holds no run, with config.yaml and metrics.csv")
+        found |= dict.fromkeys(path.absolute() for path in there)
+    return [load_run(path) for path in sorted(found)]
 
 
 def _value(column: str, cell: str) -> object:

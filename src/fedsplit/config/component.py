@@ -9,6 +9,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from fedsplit.config.values import allowed, fits
 from fedsplit.errors import UserError, first_line
 
 
@@ -52,7 +53,8 @@ def check_kind(path: str, node: Mapping[str, object], kind: type) -> None:
         node: with a `_target_`.
 
     Raises:
-        UserError: it names nothing, makes something else, or does not say what it makes.
+        UserError: it names nothing, makes something else, does not say what it makes, or is a class of the
+            user's with a value that its annotation does not allow.
     """
     key, target = f"{path}._target_", node["_target_"]
     if not isinstance(target, str):
@@ -64,10 +66,19 @@ def check_kind(path: str, node: Mapping[str, object], kind: type) -> None:
         unsaid = callable(found) and not makes
         message = f", and say so: def ...(...) -> {kind.__name__}" if unsaid else ""
         raise UserError(key, target, f"must make a {kind.__name__}{message}")
+    function = found.__init__ if is_type else found
+    if not target.startswith("fedsplit."):  # this package's own were read from its source, before any import
+        _check_values(path, node, _hints(function, include_extras=True))
     if node.get("_recursive_", True):
-        takes = _hints(found.__init__ if is_type else found)
+        takes = _hints(function)
         for name, value in node.items():
             _check_argument(f"{path}.{name}", value, takes.get(name))
+
+
+def _check_values(path: str, node: Mapping[str, object], takes: Mapping[str, object]) -> None:
+    for name, value in node.items():
+        if name in takes and not isinstance(value, Mapping) and not fits(takes[name], value):
+            raise UserError(f"{path}.{name}", value, f"must be {allowed(takes[name])}")
 
 
 def _check_argument(path: str, value: object, annotation: object) -> None:
@@ -85,10 +96,10 @@ def _check_argument(path: str, value: object, annotation: object) -> None:
             _check_argument(path, each, _item(annotation))
 
 
-def _hints(function: object) -> Mapping[str, object]:
+def _hints(function: object, *, include_extras: bool = False) -> Mapping[str, object]:
     """Annotations of a function; none where it has none, or names what only a type checker imports."""
     try:
-        return get_type_hints(function)
+        return get_type_hints(function, include_extras=include_extras)
     except Exception:  # annotations are evaluated; without them it is refused for not saying what it makes
         return {}
 

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import reduce
@@ -19,11 +19,12 @@ from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from typing_extensions import override
 
-from fedsplit.config.choices import CONFIGS, file_of, target_of, user_directory
+from fedsplit.config.choices import CONFIGS, file_of, names_of, target_of, user_directory
 from fedsplit.config.overrides import check_single
 from fedsplit.config.resolvers import register_resolvers
 from fedsplit.config.run_config import RunConfig
 from fedsplit.config.settings import CODECS
+from fedsplit.config.signature import signature
 from fedsplit.config.values import Plain
 from fedsplit.errors import UserError, first_line
 from fedsplit.files.paths import user_path
@@ -71,9 +72,7 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
         if group == "codec":
             asked = (text.partition("=")[0] for text in overrides if text.endswith(f"={choice}"))
             group = next(asked, group).removeprefix("codec@")
-        raise UserError(
-            group, choice, f"no such choice; allowed: {', '.join(error.options or [])}"
-        ) from error
+        raise _unknown_choice(group, choice, error.options or []) from error
     except ConfigCompositionException as error:
         found = re.search(r"Could not override '([^']+)'", str(error))
         if found is None:
@@ -94,8 +93,19 @@ def _wrong(overrides: Sequence[str], error: Exception) -> UserError:
     if key.startswith("+") and options:
         return UserError(key, value, f"is chosen already; another choice is {group}={value}, without +")
     if options:
-        return UserError(key, value, f"no such choice; allowed: {', '.join(options)}")
+        return _unknown_choice(key, value, options)
     return UserError(key, value, first_line(error))
+
+
+def _unknown_choice(group: str, choice: str, options: Sequence[str]) -> UserError:
+    return UserError(
+        group, choice, f"no such choice; {_did_you_mean(choice, options)}allowed: {', '.join(options)}"
+    )
+
+
+def _did_you_mean(name: str, known: Sequence[str]) -> str:
+    close = get_close_matches(name, known, 1)
+    return f"did you mean {close[0]}? " if close else ""
 
 
 def _complaint(overrides: list[str]) -> str | None:
@@ -127,9 +137,22 @@ def _unknown_key(key: str, overrides: Sequence[str]) -> UserError:
     if parent in CODECS:
         parent_choice = config.hydra.runtime.choices[f"codec@{parent}"]
         return UserError(key, value, f"no such key of codec {parent_choice}; known: {', '.join(known)}")
-    close = get_close_matches(name, known, 1)
-    hint = f"did you mean {close[0]}? " if close else ""
+    hint = _did_you_mean(name, known)
+    if having := [choice for choice in names_of(parent) if name in _arguments(parent, choice)]:
+        chosen = config.hydra.runtime.choices.get(parent)
+        message = f"no such key of {parent}={chosen}, but of {', '.join(having)}"
+        return UserError(key, value, f"{message}; known: {', '.join(known) or 'none'}")
+    if not parent and not hint:
+        groups = [place for place in known if isinstance(node[place], DictConfig) and name in node[place]]
+        hint = f"did you mean {' or '.join(f'{place}.{name}' for place in groups)}? " if groups else ""
     return UserError(key, value, f"no such key; {hint}known: {', '.join(known) or 'none'}")
+
+
+def _arguments(group: str, choice: str) -> Collection[str]:
+    """Names of the arguments of what a choice names; none where it is no class of this package."""
+    target = target_of(group, choice)
+    known = signature(target) if target else None
+    return known.annotations if known else ()
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

@@ -8,13 +8,18 @@ def below(key: str, places: Collection[str]) -> bool:
     return any(key == place or key.startswith(f"{place}.") for place in places)
 
 
-def flat(node: object, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted keys and values, in alphabetical order."""
+def leaves(node: object, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Dotted keys and values as they are, in alphabetical order."""
     if isinstance(node, Mapping):
         for key in sorted(node, key=str):
-            yield from flat(node[key], f"{prefix}.{key}" if prefix else str(key))
+            yield from leaves(node[key], f"{prefix}.{key}" if prefix else str(key))
     else:
-        yield prefix, format_value(node)
+        yield prefix, node
+
+
+def flat(node: object) -> Iterator[tuple[str, str]]:
+    """Dotted keys and values as on the command line, in alphabetical order."""
+    return ((key, format_value(value)) for key, value in leaves(node))
 
 
 def format_value(value: object) -> str:

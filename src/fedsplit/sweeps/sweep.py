@@ -97,6 +97,9 @@ def sweep(overrides: Sequence[str]) -> None:
                 watch.fail_unfinished(ended)
     watch.show()
     _gather(directory, taken, asked)
+    if any(each.rounds is not None for each in asked) and watch.failed() < len(asked):
+        drawn = command(str(display_path(directory)), "--x", "load", "--table", name="fedsplit-plot")
+        print(f"draw its runs, with a table  {drawn}")
     print(display_path(directory))
     if failed := watch.failed():
         raise RunFailed(f"{failed} of {len(asked)} jobs failed; the others are in {display_path(directory)}")

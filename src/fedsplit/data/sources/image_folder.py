@@ -57,7 +57,8 @@ class ImageFolder(ImageFiles):
     def class_names(self) -> tuple[str, ...]:
         train = self.folder / "train"
         if not train.is_dir():
-            raise self.misplaced(f"a folder that holds train/<class>/* and {self.test_split}/<class>/*")
+            lacks = "has no folder train" if self.folder.is_dir() else "is no folder"
+            raise self.misplaced(f"{lacks}; wanted are train/<class>/* and {self.test_split}/<class>/* in it")
         for name in self.classes or ():  # they may come over the network
             if not name or name != Path(name).name or name.startswith(".") or "\0" in name:
                 raise UserError("dataset.classes", name, "must be the name of a folder, not a path")

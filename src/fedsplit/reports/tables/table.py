@@ -206,7 +206,7 @@ def table_request(name: str, entry: object) -> TableRequest:
     for each in entry:
         if each not in KEYS:
             raise UserError(f"{key}.{each}", entry[each], f"no such key; known: {', '.join(KEYS)}")
-    reached = _targets(f"{key}.targets", entry["targets"]) if "targets" in entry else ()
+    reached = accuracies(f"{key}.targets", entry["targets"]) if "targets" in entry else ()
     columns = _columns(f"{key}.columns", entry["columns"]) if "columns" in entry else None
     for column in columns or ():
         if column in TO_ACCURACY and not reached:
@@ -217,7 +217,8 @@ def table_request(name: str, entry: object) -> TableRequest:
     return TableRequest(reached, columns, spread)
 
 
-def _targets(key: str, entry: object) -> tuple[float, ...]:
+def accuracies(key: str, entry: object) -> tuple[float, ...]:
+    """Accuracies to be reached that `key` lists, as fractions; `UserError` where they are none."""
     message = "must be a list of different accuracies above 0, at most 1, as [0.8, 0.9]"
     if not isinstance(entry, list) or not fits(list[Share], entry):
         raise UserError(key, entry, message)
