@@ -157,7 +157,7 @@ MISTAKES = [
     (["--run"], "flag=--run: must be one of "),
     (["++resume={tmp}"], "resume={tmp}: stands by itself"),
     (["resume=1e3"], "resume=1e3: must be the directory of a run"),
-    (["-m", "resume={tmp}", "seed=0,1"], "resume={tmp}: a run is resumed by itself"),
+    (["-m", "resume={tmp}", "seed=0,1"], "resume={tmp}: must be null with -m: a run is resumed by itself"),
     (["seed=3", "optimizer=null"], "optimizer=null: no such choice; allowed: adam, adamw, sgd\n"),
     (["-m", "algorithm=fed_avg,foo"], "algorithm=foo: no such choice; allowed: "),
     (
