@@ -7,7 +7,7 @@ import tracemalloc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import deepcopy
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from math import prod
 from pathlib import Path
 from types import SimpleNamespace
@@ -191,6 +191,13 @@ class Counted(TorchDispatchMode):
             if isinstance(each, Tensor) and each.untyped_storage().data_ptr() not in before:
                 self.bytes += each.untyped_storage().nbytes()
         return made
+
+
+@cache
+def import_what_counting_needs() -> None:
+    """Count one operation: the first one in a process imports hundreds of modules of torch."""
+    with Counted():
+        torch.zeros(1)
 
 
 @contextmanager
@@ -440,6 +447,7 @@ def _decodes_within_bounds(world: World, up: bool, whole: Parcel[Any]) -> None:
     except Corrupt:
         return
     values = sum(prod(each.shape) for each in expected)
+    import_what_counting_needs()
     with Counted() as counted, peak() as taken:
         with suppress(Corrupt):
             decode_tensors(whole, expected)
