@@ -21,7 +21,7 @@ def _models_are_forgotten_at_the_end() -> Iterator[None]:
 @pytest.fixture(scope="package", autouse=True)
 def _models_are_exported_once() -> Iterator[None]:
     """Several backends begin with the same ONNX graph of the same module, which takes a second."""
-    export = onnx_runtime.exported
+    export = onnx_runtime.export_onnx
 
     @cache
     def graph(module: nn.Module, shape: torch.Size) -> ModelProto:
@@ -34,7 +34,7 @@ def _models_are_exported_once() -> Iterator[None]:
 
     operators = staticmethod(cache(ONNXRegistry.from_torchlib))  # those of all that torch can do
     with (
-        mock.patch.object(onnx_runtime, "exported", exported),
+        mock.patch.object(onnx_runtime, "export_onnx", exported),
         mock.patch.object(ONNXRegistry, "from_torchlib", operators),
     ):
         yield
