@@ -207,7 +207,7 @@ def test_client_that_is_not_named_or_not_there_is_told_in_one_line(
         directory.trained()
     with pytest.raises(UserError, match="its clients have models of their own"):
         TrainedStart.of(str(path))
-    with pytest.raises(UserError, match=r"task\.client=9: one of \d, \d"):
+    with pytest.raises(UserError, match=r"task\.client=9: must be one of \d, \d"):
         directory.trained(9)
     shared = runs.ran(tiny("algorithm=fed_avg", "rounds=1"), tmp_path / "shared")
     with pytest.raises(UserError, match=r"task\.client=0: must be null: clients share the model of run="):

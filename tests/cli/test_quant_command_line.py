@@ -180,7 +180,10 @@ WRONG = [
         ["quant=int8", "quant.smashed.scale_type=float16"],
         "quant.smashed.scale_type=float16: must be one of bfloat16, float32",
     ),
-    (["quant=int3"], "quant=int3: no such choice; allowed: bf16, fp16, int2, int4, int8, none"),
+    (
+        ["quant=int3"],
+        "quant=int3: no such choice; did you mean int8? allowed: bf16, fp16, int2, int4, int8, none",
+    ),
     (["quant.smashed=nothing"], f"quant.smashed=nothing: {CODEC_NAMES}"),
     (["quant.weights.up=int4"], f"quant.weights.up=int4: {CODEC_NAMES}"),
     (["quant.weights=int4"], f"quant.weights.up=int4: {CODEC_NAMES}"),

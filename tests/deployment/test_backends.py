@@ -212,7 +212,7 @@ def test_static_int8_refuses_calibration_samples_of_another_shape(precision: str
     for shape in ((4, 1, 8, 8), (4, 3, 16, 16), (0, 3, 8, 8), None):
         with pytest.raises(
             UserError,
-            match=r"must hold must hold at least one batch|batches must be \(n, 3, 8, 8\)",
+            match=r"must hold at least one batch|batches must be \(n, 3, 8, 8\)",
         ) as caught:
             backend.calibrate([torch.zeros(shape)] if shape else [])
         assert caught.value.key == "calibration"

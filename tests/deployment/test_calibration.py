@@ -28,5 +28,5 @@ def test_calibration_samples_are_the_clients_own_each_once_and_follow_from_the_s
 
 
 def test_calibration_with_more_samples_than_clients_have_is_refused() -> None:
-    with pytest.raises(UserError, match="must be must be at most 2 with batches of 8: clients have 20"):
+    with pytest.raises(UserError, match="must be at most 2 with batches of 8: clients have 20"):
         drawn(3, 8)

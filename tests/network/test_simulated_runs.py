@@ -180,13 +180,13 @@ def test_simulated_seconds_of_every_round_are_those_worked_out_from_the_configur
 
 def keep_messages(run: Experiment) -> None:
     """Keep the messages of the last round as `run.seen`."""
-    taken = run.ledger.taken
+    taken = run.ledger.pop_messages
 
     def watched(round: int) -> Messages:
         run.seen = taken(round)  # type: ignore[attr-defined]
         return run.seen  # type: ignore[attr-defined, no-any-return]
 
-    run.ledger.taken = watched  # type: ignore[method-assign]
+    run.ledger.pop_messages = watched  # type: ignore[method-assign]
 
 
 @pytest.mark.cover(1)

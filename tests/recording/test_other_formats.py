@@ -73,14 +73,14 @@ def test_figures_of_a_folder_leave_runs_of_another_format_out_and_name_each(tmp_
     kept = make_run(tmp_path / "kept")
     others = [of_format(make_run(tmp_path / name, seed=seed), 7) for seed, name in enumerate("ab", 1)]
     notes = Notes()
-    runs = StoredRuns(notes).given([str(tmp_path)], "RUN_DIR")
+    runs = StoredRuns(notes).read_runs([str(tmp_path)], "RUN_DIR")
     assert [run.path for run in runs] == [kept]
     expected = [
         f"not drawn: run={path}: its config.yaml has format 7; this version reads {FORMAT}" for path in others
     ]
     assert notes.texts == expected
     with pytest.raises(UserError, match="has format 7"):
-        StoredRuns(notes).given([str(path) for path in others], "RUN_DIR")
+        StoredRuns(notes).read_runs([str(path) for path in others], "RUN_DIR")
 
 
 def test_sweep_is_not_gone_on_with_where_a_run_of_it_has_another_format(
