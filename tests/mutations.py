@@ -1735,8 +1735,8 @@ FAULTS = (
         "a-job-that-was-trained-and-not-attacked-is-finished",
         "sweeps",
         "src/fedsplit/sweeps/status.py",
-        '(directory / (last or "results.json")).is_file()',
-        '(directory / "results.json").is_file()',
+        "return (directory / last).is_file()",
+        "return (directory / RESULTS).is_file()",
         ("tests/tasks/attack/test_train_and_attack.py",),
     ),
     Fault(

@@ -32,7 +32,7 @@ def test_watch_shows_each_job_as_far_as_its_run_is(
         (tmp_path / f"{number}/metrics.csv").write_text(
             METRICS + "0,0.25,1000000,1,2\n1,,2000000,0.5,0.5\n2,"
         )
-    watch = Watch(tmp_path, jobs, [9] * 5, [None] * 5, skipped={0}, live=False)
+    watch = Watch(tmp_path, jobs, [9] * 5, ["results.json"] * 5, skipped={0}, live=False)
     with watch.watching():
         for number, status in ((1, Status("done")), (2, Status("running")), (3, Status("failed", "no luck"))):
             write_status(tmp_path / STATUSES, number, status)
@@ -64,7 +64,7 @@ def test_watch_shows_each_job_as_far_as_its_run_is(
 
 def test_watch_shows_a_job_without_a_result_as_failed(tmp_path: Path) -> None:
     (tmp_path / STATUSES).mkdir()
-    watch = Watch(tmp_path, [Job(0, "0", [], "0")], [9], [None], skipped=set(), live=False)
+    watch = Watch(tmp_path, [Job(0, "0", [], "0")], [9], ["results.json"], skipped=set(), live=False)
     with watch.watching():
         write_status(tmp_path / STATUSES, 0, Status("done"))
     assert [(each.state, each.remark) for each in watch.rows] == [("failed", "it left no results.json")]

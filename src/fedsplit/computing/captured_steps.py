@@ -141,7 +141,7 @@ class CudaRecorder:
             _, self._stays = self.capture(tuple)
 
     def warm_up(self, work: Callable[[], Outputs]) -> Outputs:
-        """See `Recorder.warm_up`: on the stream that captures, whose workspaces are its own."""
+        """Run a step before its capture, on the stream that captures, whose workspaces are its own."""
         current = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
@@ -150,7 +150,7 @@ class CudaRecorder:
         return outputs
 
     def capture(self, work: Callable[[], Outputs]) -> tuple[Outputs, Graph]:
-        """See `Recorder.capture`: into the pool that all graphs share."""
+        """Capture a step as a CUDA graph, into the pool of memory that all graphs share."""
         graph = torch.cuda.CUDAGraph()
         try:
             with (

@@ -14,6 +14,8 @@ from fedsplit.files.whole import write_json
 
 STATUSES = ".jobs"
 """Folder below a sweep's directory: `<number>.json`, a `Status`, and `<number>.log`, what the job printed."""
+RESULTS = "results.json"
+"""File that a run writes at its end."""
 State: TypeAlias = Literal["running", "done", "failed"]
 
 
@@ -100,19 +102,19 @@ class Progress:
     seconds: float
 
 
-def is_finished(directory: Path, last: str | None = None) -> bool:
+def is_finished(directory: Path, last: str = RESULTS) -> bool:
     """True if the job in a directory came to its end.
 
     Args:
-        last: file that its task writes last of all; None: `results.json`.
+        last: file that its task writes last of all.
     """
-    return (directory / (last or "results.json")).is_file()
+    return (directory / last).is_file()
 
 
 def progress_of(directory: Path) -> Progress | None:
     """Progress of the run in a directory; None before its first round, or if rounds are not 0, 1, 2, ..."""
     try:
-        results = json_in(directory / "results.json")
+        results = json_in(directory / RESULTS)
         rounds, accuracy = results.get("rounds_run"), results["final_accuracy"]
         load, seconds = results["load"], results["seconds"]
         plain = isinstance(rounds, int | None) and isinstance(accuracy, int | float | None)

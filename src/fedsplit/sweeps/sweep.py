@@ -22,7 +22,7 @@ from fedsplit.sweeps.grid import jobs
 from fedsplit.sweeps.job import Launched, thread_counts
 from fedsplit.sweeps.launch import check_installed, check_launcher, launch
 from fedsplit.sweeps.record import RECORD, Job
-from fedsplit.sweeps.status import STATUSES, is_finished, lock_sweep
+from fedsplit.sweeps.status import RESULTS, STATUSES, is_finished, lock_sweep
 from fedsplit.sweeps.watch import Watch
 from fedsplit.tasks.task import Task
 
@@ -43,8 +43,13 @@ class RequestedJob:
 
     @property
     def gathered(self) -> str | None:
-        """CSV file of its directory whose rows the sweep gathers, and without which it is not finished."""
+        """CSV file of its directory whose rows the sweep gathers; None where there is none."""
         return traits_of(self.run.task.target).gathered
+
+    @property
+    def last(self) -> str:
+        """File that the job writes last of all, below its directory."""
+        return self.gathered or RESULTS
 
     @property
     def own_overrides(self) -> list[str]:
@@ -77,13 +82,13 @@ def sweep(overrides: Sequence[str]) -> None:
             finished = {
                 job.number
                 for job, each in zip(taken, asked, strict=True)
-                if is_finished(directory / job.directory, each.gathered)
+                if is_finished(directory / job.directory, each.last)
             }
             watch = Watch(
                 directory=display_path(directory),
                 jobs=taken,
                 rounds=[each.rounds for each in asked],
-                last=[each.gathered for each in asked],
+                last=[each.last for each in asked],
                 skipped=finished,
                 live=asked[0].run.recording.progress,
             )

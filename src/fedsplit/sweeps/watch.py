@@ -117,7 +117,7 @@ class Watch:
 
     Args:
         rounds: that each is to run at most; None of one that trains nothing.
-        last: file that each writes last of all; None: `results.json`.
+        last: file that each writes last of all.
         skipped: numbers of those that are not run, for they are finished.
         live: whether to draw a table where standard output is a terminal; else a line tells when a job begins
             and when it ends.
@@ -128,7 +128,7 @@ class Watch:
         directory: Path,
         jobs: Sequence[Job],
         rounds: Sequence[int | None],
-        last: Sequence[str | None],
+        last: Sequence[str],
         *,
         skipped: set[int],
         live: bool,
@@ -210,8 +210,7 @@ class Watch:
             if status.state == "done" and self._is_finished(row):
                 self._end(now, "done", now.remark)
             elif status.state != "running":
-                left = self._last[row.number] or "results.json"
-                self._end(now, "failed", status.error or f"it left no {left}")
+                self._end(now, "failed", status.error or f"it left no {self._last[row.number]}")
 
     def _is_finished(self, row: JobRow) -> bool:
         return is_finished(self._directories[row.number], self._last[row.number])

@@ -11,6 +11,7 @@ from fedsplit.errors import UserError
 from fedsplit.privacy.defences.gaussian import Gaussian
 from fedsplit.sweeps.status import is_finished
 from fedsplit.tasks.attack.channels import defence_asked_for
+from fedsplit.tasks.attack.rows import gathered_table
 from fedsplit.tasks.attack.train_and_attack import TrainAndAttack
 from tests.conftest import TINY
 from tests.tasks.attack.test_attack import ASKED, rows_in, run, trained_run
@@ -53,6 +54,17 @@ def test_sweep_attacks_each_run_that_it_trained_and_one_gone_on_with_is_attacked
     assert [is_finished(sweep / str(job), TrainAndAttack.gathered) for job in range(2)] == [True, False]
     assert run(f"resume={sweep / '1'}") == 0
     assert rows_in(sweep / "1") == own[1]
+
+
+@pytest.mark.parametrize("damage", [{"psnr": "much"}, {"test_accuracy": ""}])
+def test_gathered_rows_that_are_damaged_are_told_in_one_line(damage: dict[str, str]) -> None:
+    names = ("psnr", "ssim", "reidentified", "distance_correlation", "bytes_per_sample", "test_accuracy")
+    row = {"job": "0", "cut": "[red]", "attacker": "linear", **dict.fromkeys(names, "0.5")}
+    assert gathered_table([row]).row_count == 1
+    with pytest.raises(UserError, match=r"attack\.csv: is damaged"):
+        gathered_table([row | damage])
+    with pytest.raises(UserError, match=r"attack\.csv: is damaged"):
+        gathered_table([{"ssim": "0.5"}])
 
 
 def test_run_that_is_attacked_as_no_defence_can_be_is_refused_before_it_is_trained(

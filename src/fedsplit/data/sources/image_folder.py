@@ -32,7 +32,7 @@ class ImageFolder(ImageFiles):
 
     @override
     def list_files(self) -> tuple[Listed, Listed]:
-        """See `ImageFiles.list_files`; images that are left out are told in one line."""
+        """List the image files of both splits; one line names the images that are left out."""
         classes = self.class_names()
         for split, of in (("train", "dataset.classes"), (self.test_split, "train")):
             surplus = sorted(set(classes_in(self.folder / split)) - set(classes))

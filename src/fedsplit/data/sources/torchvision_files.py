@@ -66,7 +66,7 @@ class EuroSat(ImageFiles):
 
     @override
     def list_files(self) -> tuple[Listed, Listed]:
-        """See `ImageFiles.list_files`; the split is the same for every seed."""
+        """List the image files of both splits, which are the same for every seed."""
         files, names = self._list_files()
         train: Listed = []
         test: Listed = []

@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor
 
+from fedsplit.errors import UserError
 from fedsplit.files.bounded import number
 from fedsplit.files.whole import write_csv, write_json
 from fedsplit.tasks.attack.attacker import Finding
@@ -87,14 +89,24 @@ def rows_table(rows: Sequence[AttackRow]) -> Table:
 
 
 def gathered_table(rows: Sequence[Mapping[str, str]]) -> Table:
-    """Table for a terminal of rows that a sweep gathered: the least that leaks is that of the best attacker.
+    """Table for a terminal of the best attacker of each job, cut and way, from rows that a sweep gathered.
 
     Args:
         rows: cells by column of `attack.csv`, after those of the job.
 
     Returns:
         A line for each job, cut and way, with the attacker whose reconstructions have the highest SSIM.
+
+    Raises:
+        UserError: a cell is missing, or holds no number where one must be.
     """
+    try:
+        return _table_of_best(rows)
+    except (KeyError, ValueError) as error:
+        raise UserError("hydra.sweep.dir", "attack.csv", f"is damaged: {error}") from error
+
+
+def _table_of_best(rows: Sequence[Mapping[str, str]]) -> Table:
     groups: dict[tuple[str, ...], list[Mapping[str, str]]] = {}
     for row in rows:
         if row.get("ssim"):
@@ -110,11 +122,7 @@ def gathered_table(rows: Sequence[Mapping[str, str]]) -> Table:
     for (job, cut, _, defence, codec, precision), of_a_way in groups.items():
         best = max(of_a_way, key=lambda row: number(row["ssim"]))
         table.add_row(
-            job,
-            cut,
-            defence,
-            precision if codec == "device" else codec,
-            best["attacker"],
+            *map(Text, (job, cut, defence, precision if codec == "device" else codec, best["attacker"])),
             f"{number(best['psnr']):.2f}",
             f"{number(best['ssim']):.3f}",
             f"{100 * number(best['reidentified']):.1f}",
