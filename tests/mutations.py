@@ -290,7 +290,7 @@ FAULTS = (
         "zeroth-order-step-leaves-weights-where-they-were-probed",
         "algorithms",
         "src/fedsplit/algorithms/heron.py",
-        "            each.copy_(start)\n",
+        "            weight.copy_(start)\n",
         "            pass\n",
         ("tests/parties/test_local_rule.py",),
     ),
@@ -342,14 +342,14 @@ FAULTS = (
         "src/fedsplit/algorithms/fsl_sage.py",
         """\
             losses += [self.step_server(t, upload) for upload in aligning.forward(0)]
-            aligned = self.alignment.align_many(due, t, self.server, initially=self.auxiliary)
+            auxiliary_weights = self.alignment.align_many(due, t, self.server, initially=self.auxiliary)
 """,
         """\
-            aligned = {}
+            auxiliary_weights = {}
             for upload in aligning.forward(0):
                 losses.append(self.step_server(t, upload))
                 again = self.alignment.align_many([upload.client], t, self.server, initially=self.auxiliary)
-                aligned |= again
+                auxiliary_weights |= again
 """,
         ("tests/algorithms/test_against_plain_loops.py",),
     ),
@@ -382,8 +382,8 @@ FAULTS = (
         "cut-gradients-are-scaled-by-the-clients-terms-alone",
         "algorithms",
         "src/fedsplit/algorithms/minibatch_sfl.py",
-        "own * (terms(pool.y) / terms(each.y))",
-        "own / terms(each.y)",
+        "gradient * (terms(pool.y) / terms(upload.y))",
+        "gradient / terms(upload.y)",
         ("tests/algorithms/test_methods.py",),
     ),
     Fault(
@@ -406,15 +406,15 @@ FAULTS = (
         "fed-yogi-moves-its-second-moment-away-from-the-square",
         "algorithms",
         "src/fedsplit/algorithms/fed_yogi.py",
-        "second - (1 - self.betas[1])",
-        "second + (1 - self.betas[1])",
+        "second_moment - (1 - self.betas[1])",
+        "second_moment + (1 - self.betas[1])",
         ("tests/algorithms/test_methods.py",),
     ),
     Fault(
         "ampere-lets-clients-upload-every-round",
         "algorithms",
         "src/fedsplit/algorithms/ampere.py",
-        "if client not in before]",
+        "if client not in earlier_clients]",
         "]",
         ("tests/algorithms/test_methods.py",),
     ),
@@ -422,8 +422,8 @@ FAULTS = (
         "geometric-alignment-doubles-one-round-late",
         "algorithms",
         "src/fedsplit/algorithms/fsl_sage.py",
-        "t + 1 >= 2 * (last + 1)",
-        "t >= 2 * (last + 1)",
+        "t + 1 >= 2 * (last_round + 1)",
+        "t >= 2 * (last_round + 1)",
         ("tests/algorithms/test_methods.py",),
     ),
     Fault(
@@ -1210,8 +1210,8 @@ FAULTS = (
         "control-variates-of-a-client-begin-anew-each-round",
         "algorithms",
         "src/fedsplit/algorithms/scaffold.py",
-        'own = total / steps - kept["correction"][name]',
-        "own = total / steps",
+        'mean_gradient = total / steps - kept["correction"][name]',
+        "mean_gradient = total / steps",
         ("tests/algorithms/test_scaffold.py",),
     ),
     Fault(
@@ -1242,7 +1242,7 @@ FAULTS = (
         "rows-of-a-shared-gradient-are-averaged-over-all-that-share-it",
         "algorithms",
         "src/fedsplit/algorithms/sglr.py",
-        "counts[: len(each)] += 1",
+        "counts[: len(gradient)] += 1",
         "counts += 1",
         ("tests/algorithms/test_sglr.py",),
     ),
@@ -1266,8 +1266,8 @@ FAULTS = (
         "weights-stay-moved-after-a-probe",
         "algorithms",
         "src/fedsplit/algorithms/ho_sfl.py",
-        "            each.copy_(start)\n        return torch.stack(found, -1)",
-        "            pass\n        return torch.stack(found, -1)",
+        "            weight.copy_(start)\n        return torch.stack(slopes, -1)",
+        "            pass\n        return torch.stack(slopes, -1)",
         ("tests/algorithms/test_ho_sfl.py",),
     ),
     Fault(
@@ -1760,8 +1760,8 @@ FAULTS = (
         "own-models-are-measured-without-what-is-their-own",
         "algorithms",
         "src/fedsplit/algorithms/algorithm.py",
-        "shared | self.own[each] if each in self.own else shared",
-        "shared if each in self.own else shared",
+        "shared | self.own_weights[client] if client in self.own_weights else shared",
+        "shared if client in self.own_weights else shared",
         ("tests/algorithms/test_own_models.py",),
     ),
     Fault(

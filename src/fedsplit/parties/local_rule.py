@@ -122,7 +122,7 @@ class LocalRule:
         """
         return gradients_of(z, list(body.trained.values()), dz)
 
-    def corrected(self, gradients: Sequence[Tensor], model: Steppable) -> Sequence[Tensor]:
+    def correct_gradients(self, gradients: Sequence[Tensor], model: Steppable) -> Sequence[Tensor]:
         """Directions that a model descends along, in the order of its `trained`."""
         return gradients
 

@@ -58,7 +58,7 @@ def train_head(
     A client steps the tail of its model so, on the trunk's outputs, and by its rule.
     """
     loss, dz, gradients = head_gradients(head, losses, z, y, seed=seed)
-    head.descend(rule.corrected(gradients, head) if rule else gradients, learning_rate_factor)
+    head.descend(rule.correct_gradients(gradients, head) if rule else gradients, learning_rate_factor)
     return HeadStep(loss, dz)
 
 
@@ -111,7 +111,7 @@ def descend_body(
         seed: of what the rule draws.
     """
     gradients = rule.along(body, x, z, with_extra(body, x, z, dz, extra), seed)
-    body.descend(rule.corrected(gradients, body), learning_rate_factor)
+    body.descend(rule.correct_gradients(gradients, body), learning_rate_factor)
 
 
 def local_step(
@@ -146,8 +146,8 @@ def local_step(
     """
     if estimator is None:
         found = rule.gradients(LocalBatch(body, head, losses, x, y, seeds, seen, extra))
-        body.descend(rule.corrected(found.body, body), learning_rate_factor)
-        head.descend(rule.corrected(found.head, head), learning_rate_factor)
+        body.descend(rule.correct_gradients(found.body, body), learning_rate_factor)
+        head.descend(rule.correct_gradients(found.head, head), learning_rate_factor)
         return found.z, found.loss
     z = body.forward(x, seed=seeds.body)
     smashed = z.detach()

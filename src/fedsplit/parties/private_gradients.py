@@ -62,8 +62,8 @@ class PrivateGradients(LocalRule):
         return self._private([body], pull_of, x, of_samples, noise=seed)
 
     @override
-    def corrected(self, gradients: Sequence[Tensor], model: Steppable) -> Sequence[Tensor]:
-        return self._rule.corrected(gradients, model)
+    def correct_gradients(self, gradients: Sequence[Tensor], model: Steppable) -> Sequence[Tensor]:
+        return self._rule.correct_gradients(gradients, model)
 
     @override
     def receive(self, kept: Kept, control_variates: Weights, steps: int) -> None:

@@ -133,7 +133,9 @@ class FinalReport:
     def _half(self, half: Half, *parts: nn.Module) -> dict[str, Weights]:
         """Weights of a half of the model by file name: one for each client where it is their own."""
         if self.algorithm.own_half == half:
-            return {f"{half}-{k}": self.models.whole(own, *parts) for k, own in self.algorithm.own.items()}
+            return {
+                f"{half}-{k}": self.models.whole(own, *parts) for k, own in self.algorithm.own_weights.items()
+            }
         return {half: self.models.whole(self.algorithm.full_weights(), *parts)}
 
     def _classification(
