@@ -197,7 +197,7 @@ class Algorithm(ABC):
         return state if self.own_half is None else state | {"own": weights_by_client}
 
     def load_state(self, state: State) -> None:
-        """Restore what `state` returned."""
+        """Load a state that `state` returned."""
         self.client_weights = dict(state["client_weights"])
         self.server.load_state(state["server"])
         self.own_weights = {int(client): dict(weights) for client, weights in state.get("own", {}).items()}
