@@ -165,7 +165,7 @@ def test_client_holds_body_and_tail_and_waits_with_what_the_body_saved(tiny: Bui
         build_client_cost(run.parts, trains_head=run.algorithm.trains_head)
         for run in (tiny("algorithm=splitfed_v2"), tiny("algorithm=splitfed_v2", *TAIL))
     )
-    assert cut.held == plain.held
+    assert cut.waiting == plain.waiting
     tails = cut.memory - plain.memory - 4 * T - 2 * 4  # weights, gradient and slots of Adam, two counts
     assert 0 <= tails <= 9 * (2 * H + 3 * 4 * 10 + 8) + 8  # of 9 samples: outputs, logits, labels
 

@@ -105,14 +105,14 @@ def test_releases_are_those_that_leave_clients(
 ) -> None:
     """Whatever leaves a client is noted where it does; who was in that batch is found from the order."""
     left: set[tuple[int, int, int]] = set()
-    released = Blueprint.released
+    released = Blueprint.release
 
     def noted(self: Blueprint, exact: Upload, round: int, purpose: str = "smashed data") -> Upload:
         if not purpose.endswith("an evaluation"):
             left.add((exact.client, round, exact.step))
         return released(self, exact, round, purpose)
 
-    monkeypatch.setattr(Blueprint, "released", noted)
+    monkeypatch.setattr(Blueprint, "release", noted)
     run = tiny("dataset.max_train=90", "batch_size=7", "engine=sequential", *GAUSSIAN, *COUNTED[case])
     epsilons = [run.run_round(t).epsilons["smashed"] for t in range(3)]
     by_hand: Counter[int] = Counter()

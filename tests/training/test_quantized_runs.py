@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fedsplit.errors import NonFinite, RunFailed
 from fedsplit.parties.client import ClientWorker
 from fedsplit.parties.cohort import Cohort
-from fedsplit.parties.messages import LocalTraining, LocalWork, Part, Stepped, Upload
+from fedsplit.parties.messages import LocalTraining, LocalWork, Part, StepResult, Upload
 from fedsplit.parties.split_server import SplitServer
 from fedsplit.quant.quantization import rounding_seed
 from fedsplit.recording.checkpoint import load_latest, save
@@ -128,9 +128,9 @@ class HandedOver(Cohort):
         return HandedOver(self._run, self._round, clients)
 
     def install(self, part: Part, weights: Weights) -> None:
-        self.install_each(part, dict.fromkeys(self._clients, weights))
+        self.install_own(part, dict.fromkeys(self._clients, weights))
 
-    def install_each(self, part: Part, weights: Mapping[int, Weights]) -> None:
+    def install_own(self, part: Part, weights: Mapping[int, Weights]) -> None:
         self._run.parts.engine.install(part, {client: weights[client] for client in self._clients})
 
     def forward(self, step: int) -> Sequence[Upload]:
@@ -145,7 +145,7 @@ class HandedOver(Cohort):
     def move(self, step: int, seeds: Sequence[int], slopes: Tensor) -> None:
         self._run.parts.engine.move(self._clients, self._round, step, seeds, slopes)
 
-    def step_tail(self, step: int, h: Mapping[int, Tensor]) -> Stepped:
+    def step_tail(self, step: int, h: Mapping[int, Tensor]) -> StepResult:
         return self._run.parts.engine.step_tail(self._round, step, h)
 
     def train_local(self, work: LocalWork) -> LocalTraining:
@@ -662,7 +662,7 @@ def test_non_finite_weights_sent_to_all_clients_are_named_as_those_of_the_server
     with pytest.raises(NonFinite, match=r"^client_weights of the server is not finite$"):
         cohort.install("client", broken)
     with pytest.raises(NonFinite, match=r"^auxiliary_weights of client 1 is not finite$"):
-        cohort.install_each("auxiliary", {0: run.algorithm.auxiliary, 1: broken})
+        cohort.install_own("auxiliary", {0: run.algorithm.auxiliary, 1: broken})
 
 
 @pytest.mark.cover(1)

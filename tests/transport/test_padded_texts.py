@@ -80,7 +80,7 @@ def test_padding_counts_in_no_norm_of_a_defence_and_gets_no_noise(texts: Build) 
     z = torch.randn(2, 4, FEATURES, generator=torch.Generator().manual_seed(0)) * real
     behind = torch.where(real, z, torch.tensor(1e6))
     for each in (run, calm):
-        released = each.evaluation.blueprint.released
+        released = each.evaluation.blueprint.release
         clean, other = (released(Upload(0, 0, values, y), 0).z for values in (z, behind))
         assert torch.equal(clean * real, other * real)
         assert not (clean * ~real).any()

@@ -167,7 +167,7 @@ class Algorithm(ABC):
             part: Part = (
                 "client" if self.own_half == "client" else "auxiliary"
             )  # the head, whichever model it is
-            self.own_weights |= zip(cohort.clients, cohort.observed(part), strict=True)
+            self.own_weights |= zip(cohort.clients, cohort.observe(part), strict=True)
 
     def models(self, clients: int) -> list[Weights]:
         """Models to evaluate: the one that all share, or one for each of so many clients.

@@ -25,7 +25,7 @@ class Prox(LocalRule):
 
     @override
     def correct_gradients(self, gradients: Sequence[Tensor], model: Steppable) -> Sequence[Tensor]:
-        weights = zip(gradients, model.trained.values(), model.anchor.values(), strict=True)
+        weights = zip(gradients, model.trainable.values(), model.anchor.values(), strict=True)
         return [
             gradient + self.mu * (weight.detach() - initial_weight)
             for gradient, weight, initial_weight in weights

@@ -100,7 +100,7 @@ class FslSage(CseFsl):
             aligning = cohort.select(due)
             losses += [self.step_server(t, upload) for upload in aligning.forward(0)]
             auxiliary_weights = self.alignment.align_many(due, t, self.server, initially=self.auxiliary)
-            aligning.install_each("auxiliary", auxiliary_weights)
+            aligning.install_own("auxiliary", auxiliary_weights)
         interval = self.server_update_interval
         work = LocalWork(train_head=False, upload_interval=interval, skip_first_upload=due)
         locally = cohort.train_local(work)

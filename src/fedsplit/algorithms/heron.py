@@ -30,12 +30,12 @@ class ZerothOrder(LocalRule):
 
         def forward_pass(*buffers: dict[str, Tensor] | None) -> tuple[Tensor, Tensor]:
             z = body.forward(batch.x, seed=seeds.body, buffers=buffers[0])
-            head_input = batch.seen(z) if batch.seen else z
+            head_input = batch.decode(z) if batch.decode else z
             at = batch.losses.targets(batch.y)
             outputs = head.forward(head_input, seed=seeds.head, buffers=buffers[1], at=at)
             return z, batch.losses.mean(outputs, batch.y)
 
-        weights = [*body.trained.values(), *head.trained.values()]
+        weights = [*body.trainable.values(), *head.trainable.values()]
         initial, gradients = (
             [weight.clone() for weight in weights],
             [torch.zeros_like(weight) for weight in weights],
@@ -51,7 +51,7 @@ class ZerothOrder(LocalRule):
                 total.add_(slope.view(slope.shape + (1,) * (u.ndim - slope.ndim)) * u)
         for weight, start in zip(weights, initial, strict=True):
             weight.copy_(start)
-        return LocalGradients(z, loss, gradients[: len(body.trained)], gradients[len(body.trained) :])
+        return LocalGradients(z, loss, gradients[: len(body.trainable)], gradients[len(body.trainable) :])
 
 
 class Heron(CseFsl):

@@ -39,7 +39,7 @@ class ProjectedProbes(LocalRule):
     def slopes(
         self, body: Steppable, x: Tensor, z: Tensor, dz: Tensor, seeds: Sequence[int], *, seed: Seed
     ) -> Tensor:
-        weights, slopes = list(body.trained.values()), []
+        weights, slopes = list(body.trainable.values()), []
         initial = [weight.clone() for weight in weights]
         for probe in seeds:
             for weight, start, u in zip(weights, initial, draw_direction(body, probe), strict=True):
@@ -66,7 +66,7 @@ def draw_direction(body: Steppable, seed: int) -> list[Tensor]:
 
 
 def _client_parameters(body: Steppable) -> list[Tensor]:
-    return [body.module.get_parameter(name).detach() for name in body.trained]
+    return [body.module.get_parameter(name).detach() for name in body.trainable]
 
 
 def _inner_product(a: Tensor, b: Tensor) -> Tensor:

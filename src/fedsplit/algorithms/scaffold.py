@@ -9,7 +9,7 @@ from typing_extensions import override
 from fedsplit.algorithms.algorithm import RoundMetrics, Start
 from fedsplit.algorithms.fed_avg import FedAvg
 from fedsplit.algorithms.round_load import RoundLoad
-from fedsplit.computing.steppable import Kept, Steppable
+from fedsplit.computing.steppable import RuleTensors, Steppable
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.local_rule import LocalRule
 from fedsplit.state.state import State
@@ -29,24 +29,24 @@ class ControlVariates(LocalRule):
 
     @override
     def correct_gradients(self, gradients: Sequence[Tensor], model: Steppable) -> Sequence[Tensor]:
-        corrections = model.kept["correction"].values()
+        corrections = model.rule_tensors["correction"].values()
         directions = [
             gradient + correction for gradient, correction in zip(gradients, corrections, strict=True)
         ]
-        for total, direction in zip(model.kept["total"].values(), directions, strict=True):
+        for total, direction in zip(model.rule_tensors["total"].values(), directions, strict=True):
             total.add_(direction)
         return directions
 
     @override
-    def receive(self, kept: Kept, control_variates: Weights, steps: int) -> None:
-        for name, total in kept["total"].items():
-            mean_gradient = total / steps - kept["correction"][name]
-            kept["correction"][name].copy_(control_variates[name] - mean_gradient)
+    def receive(self, rule_tensors: RuleTensors, control_variates: Weights, steps: int) -> None:
+        for name, total in rule_tensors["total"].items():
+            mean_gradient = total / steps - rule_tensors["correction"][name]
+            rule_tensors["correction"][name].copy_(control_variates[name] - mean_gradient)
             total.zero_()
 
     @override
-    def control_variates(self, kept: Kept, steps: int) -> Weights:
-        return {name: total / steps for name, total in kept["total"].items()}
+    def control_variates(self, rule_tensors: RuleTensors, steps: int) -> Weights:
+        return {name: total / steps for name, total in rule_tensors["total"].items()}
 
 
 class Scaffold(FedAvg):

@@ -10,14 +10,14 @@ from torch import nn
 
 from fedsplit.building.data import Data
 from fedsplit.building.parts import ClientParts
-from fedsplit.computing.model_state import travelling
+from fedsplit.computing.model_state import travelling_tensors
 from fedsplit.config.component import component_of
 from fedsplit.config.run_config import RunConfig
 from fedsplit.config.values import Plain
 from fedsplit.errors import UserError
 from fedsplit.machine.extras import extra
 from fedsplit.parties.spread.engine import SpreadEngine
-from fedsplit.parties.workers import Cluster, Needs, Verbs, Workers
+from fedsplit.parties.workers import Cluster, Verbs, WorkerNeeds, Workers
 from fedsplit.state.weights import Weights
 
 BuildWorker: TypeAlias = Callable[[Plain, Data, Sequence[Weights | None]], Verbs]
@@ -56,10 +56,10 @@ def spread(parts: ClientParts, cluster: Cluster, build_worker: BuildWorker) -> C
     return replace(parts, engine=SpreadEngine(parts.engine, workers, partial(_start, parts, build_worker)))
 
 
-def _needs(parts: ClientParts) -> Needs:
-    weights = [each for module in parts.models.halves.modules for each in travelling(module).values()]
+def _needs(parts: ClientParts) -> WorkerNeeds:
+    weights = [each for module in parts.models.halves.modules for each in travelling_tensors(module).values()]
     cohort = parts.config.population.cohort * sum(each.nbytes for each in weights)
-    return Needs(
+    return WorkerNeeds(
         threads=parts.config.computation.threads,
         device=parts.device,
         cohort_bytes=cohort,

@@ -15,7 +15,7 @@ from fedsplit.building.data import Data
 from fedsplit.computing.computation import set_computation
 from fedsplit.computing.hooks import describe_hook, refuse_lost_hooks
 from fedsplit.computing.layout import unflattened_shape
-from fedsplit.computing.model_state import frozen_of
+from fedsplit.computing.model_state import frozen_parameters
 from fedsplit.config.component import Component
 from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import UserError, first_line
@@ -67,7 +67,7 @@ class Models:
         """SHA-256 of all parameters that do not learn; empty where all do."""
         digest = sha256()
         modules = [*self.halves.modules, *([] if self.auxiliary is None else [self.auxiliary])]
-        frozen = [pair for module in modules for pair in frozen_of(module).items()]
+        frozen = [pair for module in modules for pair in frozen_parameters(module).items()]
         for name, tensor in frozen:
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
             digest.update(to_bytes(tensor))
@@ -75,7 +75,11 @@ class Models:
 
     def whole(self, weights: Weights, *parts: nn.Module) -> Weights:
         """Weights of one model as a run writes them: those in `weights`, and parameters that do not learn."""
-        kept = {} if self.frozen_from_files else {k: v for part in parts for k, v in frozen_of(part).items()}
+        kept = (
+            {}
+            if self.frozen_from_files
+            else {k: v for part in parts for k, v in frozen_parameters(part).items()}
+        )
         return {
             name: weights[name] if name in weights else kept[name].clone()  # a file holds no memory twice
             for part in parts

@@ -30,7 +30,7 @@ from fedsplit.building.quantization import build_quantization
 from fedsplit.building.recorders import Recorders, build_recorder
 from fedsplit.building.trained_start import TrainedStart
 from fedsplit.computing.memory import Memory
-from fedsplit.computing.model_state import learning, travelling
+from fedsplit.computing.model_state import learning_parameters, travelling_tensors
 from fedsplit.config.run_config import RunConfig
 from fedsplit.config.values import Plain
 from fedsplit.data.batches import batch_slices
@@ -211,10 +211,12 @@ def carried_run(parts: ClientParts, ledger: Ledger) -> RunSetting:
         fingerprint=parts.data.fingerprint,
         quantization=parts.quantization,
         smashed_shape=parts.models.smashed_shape,
-        client_weights=travelling(client),
-        head_weights=travelling(head) if head else {},
+        client_weights=travelling_tensors(client),
+        head_weights=travelling_tensors(head) if head else {},
         trunk_shape=parts.models.trunk_shapes and parts.models.trunk_shapes[0],
-        control_variates={name: each for module in trained for name, each in learning(module).items()},
+        control_variates={
+            name: each for module in trained for name, each in learning_parameters(module).items()
+        },
         device=parts.device,
         seed=parts.config.training.seed,
         ledger=ledger,

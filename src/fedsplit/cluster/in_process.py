@@ -10,7 +10,16 @@ from typing_extensions import override
 from fedsplit.cluster.packing import pack, unpack
 from fedsplit.config.values import PositiveInt
 from fedsplit.errors import RunFailed
-from fedsplit.parties.workers import Build, Cluster, Needs, PendingAnswer, Shared, Verbs, WorkerLost, Workers
+from fedsplit.parties.workers import (
+    Build,
+    Cluster,
+    PendingAnswer,
+    SharedArgument,
+    Verbs,
+    WorkerLost,
+    WorkerNeeds,
+    Workers,
+)
 
 
 class InProcess(Cluster):
@@ -25,7 +34,7 @@ class InProcess(Cluster):
         self._count, self._min_workers = workers, min_workers
 
     @override
-    def spawn(self, needs: Needs) -> "InProcessWorkers":
+    def spawn(self, needs: WorkerNeeds) -> "InProcessWorkers":
         return InProcessWorkers(self._count, self._min_workers)
 
 
@@ -70,7 +79,9 @@ class InProcessWorkers(Workers):
         if worker in self._lost:
             return PendingAnswer(worker, None)
         began = perf_counter()
-        sent = (each.handle if isinstance(each, Shared) else deepcopy(pack(each)) for each in arguments)
+        sent = (
+            each.handle if isinstance(each, SharedArgument) else deepcopy(pack(each)) for each in arguments
+        )
         try:
             answer = self.there[worker].answer(verb, *map(unpack, sent))
         except Exception as error:
@@ -80,8 +91,8 @@ class InProcessWorkers(Workers):
         return PendingAnswer(worker, (deepcopy(pack(answer)),))
 
     @override
-    def share(self, value: Any) -> Shared:
-        return Shared(deepcopy(pack(value)))
+    def share(self, value: Any) -> SharedArgument:
+        return SharedArgument(deepcopy(pack(value)))
 
     @override
     def gather(self, pending: Sequence[PendingAnswer]) -> list[Any]:

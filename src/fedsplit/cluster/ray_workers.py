@@ -32,7 +32,15 @@ from fedsplit.cluster.remote import RemoteWorker
 from fedsplit.config.choices import OWN_CHOICES
 from fedsplit.errors import RunFailed, UserError, first_line
 from fedsplit.machine.cores import jobs_at_once
-from fedsplit.parties.workers import Build, Needs, PendingAnswer, Shared, WorkerLost, Workers, WorkerSize
+from fedsplit.parties.workers import (
+    Build,
+    PendingAnswer,
+    SharedArgument,
+    WorkerLost,
+    WorkerNeeds,
+    Workers,
+    WorkerSize,
+)
 
 _LOG = logging.getLogger("fedsplit")
 _LOOPBACK = "127.0.0.1"
@@ -83,7 +91,7 @@ class RayWorkers(Workers):
         store: bytes of shared memory of a cluster that is started here; None is a guess.
     """
 
-    def __init__(self, address: str | None, size: WorkerSize, needs: Needs, store: int | None) -> None:
+    def __init__(self, address: str | None, size: WorkerSize, needs: WorkerNeeds, store: int | None) -> None:
         super().__init__()
         self._address, self._size, self._needs, self._store = address, size, needs, store
         self._actors: dict[int, Any] = {}
@@ -193,14 +201,14 @@ class RayWorkers(Workers):
 
     @override
     def ask(self, worker: int, verb: str, *arguments: Any) -> PendingAnswer:
-        sent = [each.handle if isinstance(each, Shared) else pack(each) for each in arguments]
+        sent = [each.handle if isinstance(each, SharedArgument) else pack(each) for each in arguments]
         handle = self._actors[worker].do.remote(verb, *sent)
         self._waiting[handle] = None
         return PendingAnswer(worker, handle)
 
     @override
-    def share(self, value: Any) -> Shared:
-        return Shared(ray.put(pack(value)))
+    def share(self, value: Any) -> SharedArgument:
+        return SharedArgument(ray.put(pack(value)))
 
     @override
     def gather(self, pending: Sequence[PendingAnswer]) -> list[Any]:

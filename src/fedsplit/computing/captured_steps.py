@@ -48,7 +48,7 @@ class Recorder(Protocol):
         """
 
 
-class Graphed:
+class GraphedFunction:
     """A function that works in place on state of its own, captured for every form of its arguments.
 
     Tensors among the arguments may change in their values, not in shape, type or strides, without a new

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from fedsplit.computing.captured_steps import Graphed, Outputs
+from fedsplit.computing.captured_steps import GraphedFunction, Outputs
 from fedsplit.computing.model_state import ModelState
 from fedsplit.computing.multiply_adds import attention_in_products
 from fedsplit.computing.steppable import Seed, Steppable
@@ -124,7 +124,7 @@ class GradientEstimator(ABC):
         with attention_in_products():  # fused attention has no second derivative
             estimate = self.estimate(model, objective, chunk.z, chunk.y, seed=seed, differentiable=True)
             error = (estimate - chunk.dz).square().sum()
-            return error.detach(), torch.autograd.grad(error, list(model.trained.values()))
+            return error.detach(), torch.autograd.grad(error, list(model.trainable.values()))
 
     def fit(
         self,
@@ -158,7 +158,7 @@ class GradientEstimator(ABC):
         def captured(z: Tensor, y: Tensor, dz: Tensor) -> Outputs:
             return (stepped(Chunk(z, y, dz), None),)
 
-        graphed = Graphed(captured, model.recorder) if model.recorder else None
+        graphed = GraphedFunction(captured, model.recorder) if model.recorder else None
         settling = Settling(tolerance)
         epochs = 0
         for start in range(0, len(steps), len(chunks)):

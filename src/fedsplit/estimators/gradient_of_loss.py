@@ -81,7 +81,7 @@ class GradientOfLoss(GradientEstimator):
         else:
             return super().error_gradients(model, objective, chunk, seed=seed)
         error, gradients = found
-        return error, [gradients[name] for name in model.trained]
+        return error, [gradients[name] for name in model.trainable]
 
 
 def _sweeps(module: nn.Module) -> Sweeps | None:

@@ -81,9 +81,9 @@ class Evaluation:
             return None
 
         def change(z: Tensor, y: Tensor, number: int) -> Tensor:
-            return self.blueprint.released(Upload(0, number, z, y), t, "smashed data of an evaluation").z
+            return self.blueprint.release(Upload(0, number, z, y), t, "smashed data of an evaluation").z
 
-        found = _of_each(models, lambda full: self.test.released(full, auxiliary, change))
+        found = _of_each(models, lambda full: self.test.released_accuracy(full, auxiliary, change))
         accuracies = [each for each in found if each is not None]
         return fmean(accuracies) if accuracies else None
 

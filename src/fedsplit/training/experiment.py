@@ -99,7 +99,7 @@ class Experiment:
             with no_room_told(partial(self._failed, directory), directory.path), lines.going_on():
                 lines.tell(f"{self._begin()}; saved in {display_path(directory.path)}")
                 self._recovery.after_round(self._saved)
-                with self.transport.opened(directory.path):
+                with self.transport.open(directory.path):
                     results = self._run_to_the_end(directory, lines)
         finally:
             self.tracker.finish(results)

@@ -100,7 +100,7 @@ class Rounds:
             simulated_seconds=self._simulated_seconds(t, before),
             cost=self._parts.network.cost(load),
             client_memory=self.client_cost.memory,
-            held=self.client_cost.held,
+            held=self.client_cost.waiting,
             text_scores=self.written.scores if self.written else None,
             released_accuracy=released,
             epsilons=self.privacy.epsilons(t),

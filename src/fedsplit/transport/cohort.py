@@ -16,7 +16,7 @@ from fedsplit.parties.messages import (
     Part,
     StackedGradients,
     StackedUploads,
-    Stepped,
+    StepResult,
     Upload,
 )
 from fedsplit.quant.coded import Coded
@@ -77,7 +77,7 @@ class CodedCohort(Cohort):
         self._install(part, sent)
 
     @override
-    def install_each(self, part: Part, weights: Mapping[int, Weights]) -> None:
+    def install_own(self, part: Part, weights: Mapping[int, Weights]) -> None:
         sent = {}
         for client in self._clients:
             seed = weights_seed(self._seed, "down", part, client, self._wire.round)
@@ -109,7 +109,7 @@ class CodedCohort(Cohort):
         self._wire.backward(step, self._coded(step, dz, "cut_gradient"))
 
     @override
-    def step_tail(self, step: int, h: Mapping[int, Tensor]) -> Stepped:
+    def step_tail(self, step: int, h: Mapping[int, Tensor]) -> StepResult:
         return self._wire.step_tail(step, self._coded(step, h, "trunk_output"))
 
     def _coded(self, step: int, tensors: Mapping[int, Tensor], of: TensorKind) -> CodedGradients:
@@ -167,7 +167,7 @@ class CodedCohort(Cohort):
         return self._wire.train_local(self._clients, work)
 
     @override
-    def observed(self, part: Part) -> Sequence[Weights]:
+    def observe(self, part: Part) -> Sequence[Weights]:
         return self._wire.observed(part, self._clients)
 
     @override

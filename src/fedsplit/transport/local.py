@@ -16,7 +16,7 @@ from fedsplit.parties.messages import (
     Part,
     StackedGradients,
     StackedUploads,
-    Stepped,
+    StepResult,
     Upload,
 )
 from fedsplit.quant.coded import Coded
@@ -58,9 +58,9 @@ class LocalTransport(Transport):
         return result
 
     @override
-    def opened(self, directory: Path) -> AbstractContextManager[object]:
-        """See `Transport.opened`: while the engine can compute."""
-        return self.run.engine.opened()
+    def open(self, directory: Path) -> AbstractContextManager[object]:
+        """See `Transport.open`: while the engine can compute."""
+        return self.run.engine.open()
 
     def cohort(self, round: int, clients: Collection[int]) -> CodedCohort:
         """The cohort of a round."""
@@ -119,7 +119,7 @@ class LocalWire(Wire):
     def forward(self, clients: Sequence[int], step: int, *, evaluating: bool) -> Sequence[Upload]:
         engine = self._run.engine
         with self._at_clients():
-            uploads = (engine.evaluated if evaluating else engine.forward)(clients, self.round, step)
+            uploads = (engine.forward_evaluating if evaluating else engine.forward)(clients, self.round, step)
         return self._arrived(uploads)
 
     @override
@@ -151,7 +151,7 @@ class LocalWire(Wire):
             self._run.engine.move(clients, self.round, step, seeds, slopes.arrived.decoded)
 
     @override
-    def step_tail(self, step: int, h: CodedGradients) -> Stepped:
+    def step_tail(self, step: int, h: CodedGradients) -> StepResult:
         outputs: Mapping[int, Tensor]
         if isinstance(h, StackedGradients):
             outputs = h

@@ -130,7 +130,7 @@ class Transport(ABC):
         """Summary of network traffic during the last `seconds`, in one line; empty without a network."""
         return ""
 
-    def opened(self, directory: Path) -> AbstractContextManager[object]:
+    def open(self, directory: Path) -> AbstractContextManager[object]:
         """Connect the clients, and disconnect them afterwards.
 
         Args:

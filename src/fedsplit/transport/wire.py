@@ -6,7 +6,7 @@ from typing import ClassVar, TypeAlias
 
 from torch import Tensor
 
-from fedsplit.parties.messages import LocalTraining, LocalWork, Part, StackedGradients, Stepped, Upload
+from fedsplit.parties.messages import LocalTraining, LocalWork, Part, StackedGradients, StepResult, Upload
 from fedsplit.quant.coded import Coded
 from fedsplit.quant.weights_link import Delivery
 from fedsplit.state.weights import Weights
@@ -63,7 +63,7 @@ class Wire(ABC):
         """Deliver slopes, and seeds to clients that are `unaware` of them; the clients step."""
 
     @abstractmethod
-    def step_tail(self, step: int, h: CodedGradients) -> Stepped:
+    def step_tail(self, step: int, h: CodedGradients) -> StepResult:
         """Deliver outputs of the trunk for the last `forward`; see `Cohort.step_tail`, as replies arrive."""
 
     @abstractmethod
@@ -72,7 +72,7 @@ class Wire(ABC):
 
     @abstractmethod
     def observed(self, part: Part, clients: Sequence[int]) -> Sequence[Weights]:
-        """Copies of weights as clients have them, see `Cohort.observed`."""
+        """Copies of weights as clients have them, see `Cohort.observe`."""
 
     @abstractmethod
     def weights(self, part: Part, clients: Sequence[int], held: Mapping[int, Weights]) -> Sequence[Weights]:

@@ -207,7 +207,7 @@ class Worker:
     def _forward(self, verb: Parcel[pb.FromServer]) -> Answer:
         identity = verb.head.identity
         engine = self.run.engine
-        forward = engine.evaluated if verb.head.forward.evaluating else engine.forward
+        forward = engine.forward_evaluating if verb.head.forward.evaluating else engine.forward
         uploads = forward([self.client], identity.round, identity.step)
         self._labels = uploads[0].y if uploads else None
         return [*(self._upload(verb, each) for each in uploads), self._done(verb)]

@@ -96,8 +96,8 @@ class GrpcTransport(Transport):
 
     @contextmanager
     @override
-    def opened(self, directory: Path) -> Iterator[None]:
-        """See `Transport.opened`: while the server runs, and the clients it started."""
+    def open(self, directory: Path) -> Iterator[None]:
+        """See `Transport.open`: while the server runs, and the clients it started."""
         clients = len(self.run.sample_counts)
         hub = Hub(
             run=run_id(directory),

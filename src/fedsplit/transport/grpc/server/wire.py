@@ -12,7 +12,7 @@ from fedsplit.parties.messages import (
     LocalWork,
     Part,
     StackedGradients,
-    Stepped,
+    StepResult,
     Upload,
 )
 from fedsplit.quant.coded import Coded
@@ -118,7 +118,7 @@ class GrpcWire(Wire):
         return pack("seeds", pb.EXACT, exactly(seeds_tensor(seeds), packs=True))
 
     @override
-    def step_tail(self, step: int, h: CodedGradients) -> Stepped:
+    def step_tail(self, step: int, h: CodedGradients) -> StepResult:
         assert not isinstance(h, StackedGradients), "what travels is coded"
         number = self._expectations.cut_number("trunk_output")
         asked = []
