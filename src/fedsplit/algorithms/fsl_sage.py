@@ -91,7 +91,7 @@ class FslSage(CseFsl):
             return super().run_round(t, cohort)
         losses: list[BatchLoss] = []
         self.alignment.enter(cohort.clients)
-        for client in self.alignment.dropped:
+        for client in self.alignment.dropped_clients:
             self._errors.pop(client, None)
 
         cohort.install("client", self.client_weights)

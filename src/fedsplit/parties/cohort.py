@@ -69,7 +69,7 @@ class Cohort(ABC):
 
     @abstractmethod
     def move(self, step: int, seeds: Sequence[int], slopes: Tensor) -> None:
-        """Send slopes `(P,)` to all, and seeds to clients that have not answered them; all step along these."""
+        """Send slopes `(P,)` to all, and seeds to those that did not answer them; all step along them."""
 
     @abstractmethod
     def step_tail(self, step: int, h: Mapping[int, Tensor]) -> StepResult:
