@@ -23,7 +23,7 @@ from torch import Tensor
 
 from fedsplit.computing.memory import reuse_freed_memory
 from fedsplit.quant.codecs.identity import Identity
-from fedsplit.quant.coded import Coded
+from fedsplit.quant.coded import SentTensor
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol.frames import Assembler, Expected, Parcel, check, decode_tensors
 from fedsplit.transport.grpc.protocol.packing import pack
@@ -33,7 +33,7 @@ CODEC = Identity()
 
 def sent(tensors: list[Tensor]) -> list[bytes]:
     """What gRPC is given to send."""
-    packed = [pack(str(n), pb.EXACT, Coded(x, CODEC.transmit(x))) for n, x in enumerate(tensors)]
+    packed = [pack(str(n), pb.EXACT, SentTensor(x, CODEC.transmit(x))) for n, x in enumerate(tensors)]
     head = pb.FromServer(tensors=[tensor for tensor, _ in packed], install=pb.Install(part=pb.CLIENT))
     parcel = Parcel(head, [payload for _, payload in packed])
     return [frame.SerializeToString() for frame in parcel.frames()]

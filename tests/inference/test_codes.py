@@ -89,7 +89,7 @@ def test_device_codes_refuse_lengths_that_no_batch_of_this_shape_has(lengths: tu
         DeviceCodes(8).decode(Message.seal(payload, (3, 4, 5), torch.float32))
     with pytest.raises(Corrupt, match="have no positions"):
         DeviceCodes(8).decode(Message.seal(bytes(24), (3, 2), torch.float32))
-    with pytest.raises(Corrupt, match="2 bytes came, 3 were expected"):
+    with pytest.raises(Corrupt, match="a payload has 2 bytes, and 3 were expected"):
         DeviceCodes(8).decode(Message.seal(bytes(2), (3, 4, 5), torch.float32))
 
 
@@ -113,7 +113,7 @@ def test_device_codes_refuse_a_message_whose_zero_point_is_no_code(
 
 
 def test_device_codes_refuse_messages_of_another_length_or_type_and_altered_ones() -> None:
-    with pytest.raises(Corrupt, match="163 bytes came, 162 were expected"):
+    with pytest.raises(Corrupt, match="a payload has 163 bytes, and 162 were expected"):
         CODES.decode(sealed(0.1, 0, more=b"x"))
     with pytest.raises(Corrupt, match=r"no smashed data are of torch\.int64"):
         CODES.decode(Message.seal(bytes(8), (1,), torch.int64))

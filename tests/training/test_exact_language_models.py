@@ -166,7 +166,7 @@ def test_padding_changes_no_byte_and_no_range_of_a_codec() -> None:
     garbage = torch.where((y == PADDING)[..., None], 1e4, z)
     wide, labels = F.pad(garbage, (0, 0, 0, 3), value=1e4), F.pad(y, (0, 3), value=PADDING)
     sent, padded = (
-        codecs.smashed.transmit(codecs.positions.packed(*each), seed=1).message
+        codecs.smashed.transmit(codecs.positions.pack(*each), seed=1).message
         for each in ((z, y), (wide, labels))
     )
     assert sent is not None

@@ -25,7 +25,7 @@ from fedsplit.config.choices import CONFIGS, user_choices
 from fedsplit.config.compose import compose_config, composing, plain, run_config
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.parties.messages import Part
-from fedsplit.quant.coded import Coded
+from fedsplit.quant.coded import SentTensor
 from fedsplit.quant.message import Corrupt
 from fedsplit.quant.weights_link import Downlink
 from fedsplit.recording.ledger import Ledger
@@ -129,7 +129,7 @@ class World:
         number, codec = self.expectations.cut_number("cut_gradient"), self.run.quantization.cut_gradient
         backward: dict[str, Any] = {
             "backward": pb.Backward(),
-            "tensors": [pack("dz", number, Coded(dz, codec.transmit(dz, seed=1)))],
+            "tensors": [pack("dz", number, SentTensor(dz, codec.transmit(dz, seed=1)))],
         }
         if self.run.probes:
             seeds = pack("seeds", pb.EXACT, exactly(seeds_tensor([5, 2**31 - 1, 0]), packs=True))
@@ -156,7 +156,7 @@ class World:
         engine.install("client", {CLIENT: self.run.client_weights})
         (upload,) = engine.forward([CLIENT], 0, 0)
         dz = torch.randn(upload.z.shape, generator=torch.Generator().manual_seed(0))
-        return self.run.quantization.positions.packed(dz, upload.y)
+        return self.run.quantization.positions.pack(dz, upload.y)
 
     def verbs(self, conversation: int) -> list[Parcel[pb.FromServer]]:
         """What the hub of a server sends for it, `Begin` first."""

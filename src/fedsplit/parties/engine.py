@@ -97,7 +97,7 @@ class Blueprint:
         if not self.defence.releases:
             return exact
         noise = self.secrets.noise(purpose, client=exact.client, round=round, step=exact.step)
-        packed, padded = self.positions.packed, self.positions.padded
+        packed, padded = self.positions.pack, self.positions.pad
         real = padded(packed(exact.z, exact.y), exact.y)  # zeros that stand for padding count in no norm
         z = self.defence.release(real, noise)
         return replace(exact, z=padded(packed(z, exact.y), exact.y, self.positions.padding))

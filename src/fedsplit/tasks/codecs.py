@@ -87,7 +87,7 @@ class Codecs(Task):
         batches = parts.batches(0)
         smashed: list[Tensor] = []
         gradients: list[Tensor] = []
-        before, packed = body.weights(), parts.quantization.positions.packed
+        before, packed = body.weights(), parts.quantization.positions.pack
         seed, objective = parts.config.training.seed, parts.data.dataset.objective
         every = (batch for epoch in count() for batch in batches.round(epoch))
         for number, (step, x, y) in zip(range(self.steps), every, strict=False):

@@ -19,7 +19,7 @@ from fedsplit.parties.messages import (
     StepResult,
     Upload,
 )
-from fedsplit.quant.coded import Coded
+from fedsplit.quant.coded import SentTensor
 from fedsplit.quant.quantization import TensorKind, rounding_seed
 from fedsplit.quant.weights_link import Delivery, Downlink
 from fedsplit.state.weights import Weights
@@ -87,7 +87,7 @@ class CodedCohort(Cohort):
 
     def _install(self, part: Part, sent: Mapping[int, Delivery]) -> None:
         for delivery, clients in receivers(sent):
-            for coded in delivery.coded:
+            for coded in delivery.tensors:
                 self._wire.tally.copies(KIND_OF[part], clients, coded)
         self._wire.install(part, sent)
 
@@ -118,16 +118,16 @@ class CodedCohort(Cohort):
         if not as_they_are or not isinstance(tensors, StackedGradients):
             return self._each_coded(step, tensors, of)
         for clients, stack in tensors.stacks:
-            self._wire.tally.rows("down", COUNTED_AS[of], clients, Coded.exactly(stack), step)
+            self._wire.tally.rows("down", COUNTED_AS[of], clients, SentTensor.sent_exactly(stack), step)
         return tensors
 
     def _each_coded(
         self, step: int, tensors: Mapping[int, Tensor], of: TensorKind
-    ) -> Iterator[tuple[int, Coded]]:
+    ) -> Iterator[tuple[int, SentTensor]]:
         codec, kind = self._quantization.codec(of), COUNTED_AS[of]
         shared = tensors if isinstance(tensors, BroadcastGradients) else None
         for client, tensor in (shared.own if shared else tensors).items():
-            meant = self._quantization.positions.packed(tensor, self._wire.labels.get(client))
+            meant = self._quantization.positions.pack(tensor, self._wire.labels.get(client))
             seed = rounding_seed(self._seed, of, client, self._wire.round, step)
             with sent_as(kind, client):
                 coded = coded_tensor(meant, codec, seed, packs=self._wire.packs)
@@ -144,7 +144,7 @@ class CodedCohort(Cohort):
     @override
     def probe(self, step: int, dz: Mapping[int, Tensor], seeds: Sequence[int]) -> Mapping[int, Tensor]:
         self._wire.probed = (step, list(dz))
-        sent = Coded.exactly(seeds_tensor(seeds))
+        sent = SentTensor.sent_exactly(seeds_tensor(seeds))
         for client in dz:
             self._wire.tally.message("down", "seeds", client, sent, step)
         return self._wire.probe(step, self._each_coded(step, dz, "cut_gradient"), seeds)
@@ -155,7 +155,7 @@ class CodedCohort(Cohort):
             coded = exactly(slopes, packs=self._wire.packs)
         probed, aware = self._wire.probed
         unaware = [client for client in self._clients if probed != step or client not in aware]
-        sent = Coded.exactly(seeds_tensor(seeds))
+        sent = SentTensor.sent_exactly(seeds_tensor(seeds))
         for client in self._clients:
             self._wire.tally.message("down", "scalars", client, coded, step)
             if client in unaware:
@@ -179,7 +179,7 @@ class CodedCohort(Cohort):
         """
         held = {}
         if not self._quantization.weights.up.lossless:
-            found = {client: self._downlinks[part].held(client) for client in self._clients}
+            found = {client: self._downlinks[part].weights_at(client) for client in self._clients}
             held = {client: weights for client, weights in found.items() if weights is not None}
         return self._wire.weights(part, self._clients, held)
 

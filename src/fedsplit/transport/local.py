@@ -19,7 +19,7 @@ from fedsplit.parties.messages import (
     StepResult,
     Upload,
 )
-from fedsplit.quant.coded import Coded
+from fedsplit.quant.coded import SentTensor
 from fedsplit.quant.weights_link import Delivery, Downlink
 from fedsplit.state.by_client import ByClient
 from fedsplit.state.state import State
@@ -128,27 +128,34 @@ class LocalWire(Wire):
         with self._at_clients():
             self._run.engine.backward(self.round, step, arrived)
 
-    def _decoded(self, dz: Iterable[tuple[int, Coded]]) -> dict[int, Tensor]:
-        padded = self._run.quantization.positions.padded
-        return {client: padded(coded.arrived.decoded, self.labels.get(client)) for client, coded in dz}
+    def _decoded(self, dz: Iterable[tuple[int, SentTensor]]) -> dict[int, Tensor]:
+        padded = self._run.quantization.positions.pad
+        return {client: padded(coded.transfer.decoded, self.labels.get(client)) for client, coded in dz}
 
     @override
-    def probe(self, step: int, dz: Iterable[tuple[int, Coded]], seeds: Sequence[int]) -> Mapping[int, Tensor]:
+    def probe(
+        self, step: int, dz: Iterable[tuple[int, SentTensor]], seeds: Sequence[int]
+    ) -> Mapping[int, Tensor]:
         arrived, slopes = self._decoded(dz), {}
         with self._at_clients():
             answered = self._run.engine.probe(self.round, step, arrived, seeds)
         for client in arrived:
             coded = self._end.slopes(answered[client], client)
             self.tally.message("up", "scalars", client, coded, step)
-            slopes[client] = coded.arrived.decoded
+            slopes[client] = coded.transfer.decoded
         return slopes
 
     @override
     def move(
-        self, clients: Sequence[int], step: int, seeds: Sequence[int], slopes: Coded, unaware: Collection[int]
+        self,
+        clients: Sequence[int],
+        step: int,
+        seeds: Sequence[int],
+        slopes: SentTensor,
+        unaware: Collection[int],
     ) -> None:
         with self._at_clients():
-            self._run.engine.move(clients, self.round, step, seeds, slopes.arrived.decoded)
+            self._run.engine.move(clients, self.round, step, seeds, slopes.transfer.decoded)
 
     @override
     def step_tail(self, step: int, h: CodedGradients) -> StepResult:
@@ -156,19 +163,19 @@ class LocalWire(Wire):
         if isinstance(h, StackedGradients):
             outputs = h
         else:
-            outputs = {client: coded.arrived.decoded for client, coded in h}
+            outputs = {client: coded.transfer.decoded for client, coded in h}
         with self._at_clients():
             losses, dh = self._run.engine.step_tail(self.round, step, outputs)
         if isinstance(dh, StackedGradients) and self._run.quantization.codec("trunk_gradient").lossless:
             for clients, rows in dh.stacks:
-                self.tally.rows("up", "cut_gradient", clients, Coded.exactly(rows), step)
+                self.tally.rows("up", "cut_gradient", clients, SentTensor.sent_exactly(rows), step)
             return losses, dh
         arrived = {}
         for client, own in dh.items():
             with self._at_clients():
                 coded = self._end.trunk_gradient(own, client, self.round, step)
             self.tally.message("up", "cut_gradient", client, coded, step)
-            arrived[client] = coded.arrived.decoded
+            arrived[client] = coded.transfer.decoded
         return losses, arrived
 
     @override
@@ -196,13 +203,13 @@ class LocalWire(Wire):
             for positions, tensors in own.stacks:
                 senders = [clients[position] for position in positions]
                 for rows in tensors.values():
-                    self.tally.rows("up", kind, senders, Coded.exactly(rows))
+                    self.tally.rows("up", kind, senders, SentTensor.sent_exactly(rows))
             return own
         arrived = []
         for client, weights in zip(clients, own, strict=True):
             with self._at_clients():
                 delivery = self._end.weights(part, client, weights, held.get(client), self.round)
-            for coded in delivery.coded:
+            for coded in delivery.tensors:
                 self.tally.message("up", kind, client, coded)
             arrived.append(delivery.weights)
         return arrived
@@ -210,7 +217,7 @@ class LocalWire(Wire):
     def _arrived(self, uploads: Sequence[Upload]) -> Sequence[Upload]:
         if isinstance(uploads, StackedUploads) and self._run.quantization.smashed.lossless:
             for stack in uploads.stacks:
-                self.tally.rows("up", "smashed", stack.clients, Coded.exactly(stack.z), stack.step)
+                self.tally.rows("up", "smashed", stack.clients, SentTensor.sent_exactly(stack.z), stack.step)
                 if not self._has_tail:
                     self.tally.rows("up", "labels", stack.clients, self._end.labels(stack.y), stack.step)
             if self._has_tail:
@@ -232,8 +239,8 @@ class LocalWire(Wire):
             z = self._end.smashed(upload, self.round)
             self.tally.message("up", "smashed", upload.client, z, upload.step)
         if self._has_tail:
-            return replace(upload.without_labels(), z=z.arrived.decoded)
+            return replace(upload.without_labels(), z=z.transfer.decoded)
         self.tally.message("up", "labels", upload.client, self._end.labels(upload.y), upload.step)
         positions = self._run.quantization.positions
-        padded = positions.padded(z.arrived.decoded, upload.y, positions.padding)
+        padded = positions.pad(z.transfer.decoded, upload.y, positions.padding)
         return Upload(upload.client, upload.step, padded, upload.y)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fedsplit.errors import NonFinite
-from fedsplit.quant.coded import Coded
+from fedsplit.quant.coded import SentTensor
 from fedsplit.recording.ledger import Direction, Kind, Ledger
 
 
@@ -62,7 +62,7 @@ class Tally:
         self._add("down", kind, clients, sent, copies=len(clients))
 
     def rows(
-        self, direction: Direction, kind: Kind, clients: Sequence[int], sent: Coded, step: int = 0
+        self, direction: Direction, kind: Kind, clients: Sequence[int], sent: SentTensor, step: int = 0
     ) -> None:
         """Count messages of many clients, a row each, that arrive as they are.
 
@@ -72,7 +72,7 @@ class Tally:
         rows = sent.original
         if self._looks_later:
             for client, row in zip(clients, rows.unbind(), strict=True):
-                self._flag(kind, client, Coded.exactly(row))
+                self._flag(kind, client, SentTensor.sent_exactly(row))
         elif rows.is_floating_point() and not rows.sum().isfinite():
             bad = (~rows.flatten(1).isfinite().all(1)).nonzero().flatten()
             if len(bad):
@@ -84,7 +84,7 @@ class Tally:
         self._ledger.add_observed(self._round, size)
 
     def _flag(self, kind: Kind, client: int | None, sent: Sent) -> None:
-        if self._looks_later and isinstance(sent, Coded) and sent.original.is_floating_point():
+        if self._looks_later and isinstance(sent, SentTensor) and sent.original.is_floating_point():
             self._flags.append((kind, client, sent.original.isfinite().all()))
 
     def _add(

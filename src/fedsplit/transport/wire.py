@@ -7,12 +7,12 @@ from typing import ClassVar, TypeAlias
 from torch import Tensor
 
 from fedsplit.parties.messages import LocalTraining, LocalWork, Part, StackedGradients, StepResult, Upload
-from fedsplit.quant.coded import Coded
+from fedsplit.quant.coded import SentTensor
 from fedsplit.quant.weights_link import Delivery
 from fedsplit.state.weights import Weights
 from fedsplit.transport.tally import Tally
 
-CodedGradients: TypeAlias = StackedGradients | Iterable[tuple[int, Coded]]
+CodedGradients: TypeAlias = StackedGradients | Iterable[tuple[int, SentTensor]]
 """Cut gradients to each client, encoded when they are read; uncoded stacks where no codec is at work."""
 
 
@@ -53,12 +53,19 @@ class Wire(ABC):
         """Deliver the cut gradients of the last `forward`; the clients step."""
 
     @abstractmethod
-    def probe(self, step: int, dz: Iterable[tuple[int, Coded]], seeds: Sequence[int]) -> Mapping[int, Tensor]:
+    def probe(
+        self, step: int, dz: Iterable[tuple[int, SentTensor]], seeds: Sequence[int]
+    ) -> Mapping[int, Tensor]:
         """Deliver the cut gradients of the last `forward` and seeds; slopes as they arrive, by client."""
 
     @abstractmethod
     def move(
-        self, clients: Sequence[int], step: int, seeds: Sequence[int], slopes: Coded, unaware: Collection[int]
+        self,
+        clients: Sequence[int],
+        step: int,
+        seeds: Sequence[int],
+        slopes: SentTensor,
+        unaware: Collection[int],
     ) -> None:
         """Deliver slopes, and seeds to clients that are `unaware` of them; the clients step."""
 

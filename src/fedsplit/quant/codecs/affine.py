@@ -73,12 +73,13 @@ def affine(
     percentile: Percentile = 99.9,
     scale_type: ScaleType = "bfloat16",
 ) -> Affine | Allocated:
-    """`Affine` with a number of bits, or `Allocated` with a budget of bits.
+    """`Affine` codec with a number of bits, or `Allocated` codec with a budget of bits.
 
     Args:
-        bits: of a code; `auto` gives each channel its own number under `budget`.
-        budget: bits a value, of `auto`.
-        granularity: which values share a scale; it, `block_size` and `channel_dim` as of `Granularity`.
+        bits: bits of a code; `auto` gives each channel its own number under `budget`.
+        budget: bits per value, with `auto`.
+        granularity: which values share a scale; it, `block_size` and `channel_dim` are those of
+            `Granularity`.
         symmetric: range from -a to a; else from the smallest to the largest value, and 0.
         rounding: `nearest`, or `stochastic`, whose mean is the value itself (with range `minmax`, and
             symmetric or with two bits or more).
@@ -88,7 +89,7 @@ def affine(
     Raises:
         UserError: `auto` without a budget, a budget without `auto`.
     """
-    shared = Granularity(granularity, block_size, channel_dim)
+    scale_granularity = Granularity(granularity, block_size, channel_dim)
 
     def rows(bits: int) -> AffineRows:
         return AffineRows(bits, symmetric, rounding, range, percentile, scale_type)
@@ -96,7 +97,7 @@ def affine(
     if bits != "auto":
         if budget is not None:
             raise UserError("budget", budget, f"must be null with bits={bits}; it is for bits=auto")
-        return Affine(shared, rows(bits))
+        return Affine(scale_granularity, rows(bits))
     if budget is None:
         raise UserError("budget", budget, "must be a number of bits per value with bits=auto, such as 1.0")
-    return Allocated(budget, shared, [rows(each) for each in ALLOCATED_BITS])
+    return Allocated(budget, scale_granularity, [rows(row_bits) for row_bits in ALLOCATED_BITS])

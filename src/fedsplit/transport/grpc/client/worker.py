@@ -222,13 +222,13 @@ class Worker:
     def _backward(self, verb: Parcel[pb.FromServer]) -> Answer:
         dz: Tensor = decode_tensors(verb, self._expected(verb.head))["dz"].to(self.run.device)
         identity = verb.head.identity
-        padded = self.run.quantization.positions.padded(dz, self._labels)
+        padded = self.run.quantization.positions.pad(dz, self._labels)
         self.run.engine.backward(identity.round, identity.step, {self.client: padded})
         return [self._done(verb)]
 
     def _probe(self, verb: Parcel[pb.FromServer]) -> Answer:
         arrived, identity = decode_tensors(verb, self._expected(verb.head)), verb.head.identity
-        padded = self.run.quantization.positions.padded(arrived["dz"].to(self.run.device), self._labels)
+        padded = self.run.quantization.positions.pad(arrived["dz"].to(self.run.device), self._labels)
         self._seeds, self._seeds_of = _seeds_in(arrived["seeds"]), (identity.round, identity.step)
         asked = {self.client: padded}
         slopes = self.run.engine.probe(identity.round, identity.step, asked, self._seeds)[self.client]

@@ -121,7 +121,7 @@ class Expectations:
                         f"no batch of {samples} samples has tensors of the shapes {str(announced)[:100]}"
                     )
         smashed = Expected("z", self.cut_number("smashed"), self._codecs.smashed, z, self._dtype)
-        labels = Expected("y", pb.LABELS, self.labels, y, self.labels.decoded)
+        labels = Expected("y", pb.LABELS, self.labels, y, self.labels.label_type)
         return [smashed, labels] if self.trunk_shape is None else [smashed]
 
     def trunk_output(self, samples: int) -> list[Expected]:

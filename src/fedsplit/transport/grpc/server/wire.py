@@ -15,7 +15,7 @@ from fedsplit.parties.messages import (
     StepResult,
     Upload,
 )
-from fedsplit.quant.coded import Coded
+from fedsplit.quant.coded import SentTensor
 from fedsplit.quant.weights_link import Delivery, add_difference
 from fedsplit.recording.ledger import Kind
 from fedsplit.state.weights import Weights
@@ -91,7 +91,9 @@ class GrpcWire(Wire):
         self._answers(asked)
 
     @override
-    def probe(self, step: int, dz: Iterable[tuple[int, Coded]], seeds: Sequence[int]) -> Mapping[int, Tensor]:
+    def probe(
+        self, step: int, dz: Iterable[tuple[int, SentTensor]], seeds: Sequence[int]
+    ) -> Mapping[int, Tensor]:
         number, sent = self._expectations.cut_number("cut_gradient"), self._packed_seeds(seeds)
         asked = []
         for client, coded in dz:
@@ -106,7 +108,12 @@ class GrpcWire(Wire):
 
     @override
     def move(
-        self, clients: Sequence[int], step: int, seeds: Sequence[int], slopes: Coded, unaware: Collection[int]
+        self,
+        clients: Sequence[int],
+        step: int,
+        seeds: Sequence[int],
+        slopes: SentTensor,
+        unaware: Collection[int],
     ) -> None:
         first, packed = self._packed_seeds(seeds), pack("slopes", pb.EXACT, slopes)
         for client in clients:
@@ -175,7 +182,7 @@ class GrpcWire(Wire):
                 for sent in answer.head.tensors:
                     self.tally.message("up", _UPLOADED[sent.name], client, sent, step)
                 y = tensors.get("y", tensors["z"].new_empty(len(tensors["z"]), 0))
-                padded = positions.padded(tensors["z"], y, positions.padding)
+                padded = positions.pad(tensors["z"], y, positions.padding)
                 uploads.append(Upload(client, step, padded, y))
         return uploads
 
