@@ -34,7 +34,7 @@ class Start:
         auxiliary_weights: weights of the auxiliary model; empty where the algorithm has none.
         server: the party that holds the server model.
         server_copies: copies of the server model, one for each client; not loaded yet.
-        alignment: what fits clients' auxiliary models.
+        alignment: alignment that fits clients' auxiliary models.
         seed: seed of the run.
         padding: value of smashed data behind the end of a text.
         buffers: names of the buffers of client and server model, which no gradient moves.

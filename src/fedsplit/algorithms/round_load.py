@@ -28,7 +28,7 @@ class Population:
         server_update_interval: q, local steps between two uploads.
         align_interval: l, rounds between two alignments of a client.
         labels: codec of labels.
-        positions: for padded data, positions before padding of all samples of each client together.
+        positions: real positions of all samples of each client together, for data that are padded.
     """
 
     samples: Sequence[int]

@@ -23,9 +23,9 @@ class ClientArchitecture:
     Args:
         model: builds the whole model.
         adapter: adds parameters that learn to it.
-        untie: whether parameters that are one and the same go separate ways.
+        untie: True if parameters that are one and the same go separate ways.
         cut: name of the cut.
-        sizes: that the whole model is built for.
+        sizes: sizes of data that the whole model is built for.
         norm: `group` where group normalisation takes the place of batch normalisation; None: nowhere.
     """
 

@@ -38,8 +38,8 @@ def spread(parts: ClientParts, cluster: Cluster, build_worker: BuildWorker) -> C
     """The same parts, with an engine that asks workers where there are any.
 
     Args:
-        parts: of the run.
-        cluster: where the workers are.
+        parts: parts of the run.
+        cluster: cluster that has the workers.
         build_worker: makes what computes in a worker.
 
     Raises:

@@ -32,13 +32,13 @@ class Data:
     """Samples, and whose they are.
 
     Args:
-        dataset: on the device.
-        distribution: how training samples were divided.
+        dataset: dataset, with samples on the device.
+        distribution: division of the training samples over clients.
         shards: indices of the training samples that each client trains on.
-        local_test: of those that each client tests on; None where none are held out.
-        fingerprint: of the data as they were read, and of their division; in the process of one client, of
-            its own samples.
-        count: of samples that local steps have read in this process.
+        local_test: samples that each client tests on; None where none are held out.
+        fingerprint: fingerprint of the data as they were read, and of their division; in the process of one
+            client, of its own samples.
+        count: count of samples that local steps have read in this process.
     """
 
     dataset: Dataset
@@ -92,11 +92,11 @@ def build_data(
     """The data that a configuration asks for.
 
     Args:
-        config: of the run.
-        device: where batches are computed with.
-        member: in the process of one client.
-        apart: whether clients are computed in processes of their own.
-        sizes_only: whether sizes and numbers are all that is asked for: then nothing is downloaded, and a
+        config: configuration of the run.
+        device: device that computes on batches.
+        member: client whose process this is; None in all other processes.
+        apart: True if clients are computed in processes of their own.
+        sizes_only: True if only sizes and numbers are asked for: then nothing is downloaded, and a
             published dataset is stood in for where its files are missing.
 
     Raises:

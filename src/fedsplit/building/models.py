@@ -45,13 +45,13 @@ class Models:
 
     Args:
         halves: client and server model.
-        auxiliary: what the algorithm's clients or alignment use, None where they use none.
-        smashed_shape: of one sample.
-        coded_shape: of one sample, as codecs see it: with its channels, also where the cut is behind a
+        auxiliary: auxiliary model of the algorithm's clients or alignment; None where they use none.
+        smashed_shape: shape of one sample.
+        coded_shape: shape of one sample, as codecs see it: with its channels, also where the cut is behind a
             layer that flattens them.
-        trunk_shapes: of one sample of what goes to the clients' tail, as it is and as codecs see it; None
-            where the model is cut once.
-        frozen_from_files: whether parameters that do not learn are read from files that the user keeps, as
+        trunk_shapes: shapes of one sample of what goes to the clients' tail, as it is and as codecs see it;
+            None where the model is cut once.
+        frozen_from_files: True if parameters that do not learn are read from files that the user keeps, as
             the model says by an attribute of this name; then a run writes none of them.
     """
 
@@ -98,11 +98,11 @@ def build_models(
     """All models that a configuration names, for some data.
 
     Args:
-        config: of the run.
-        data: what models take and tell.
-        device: where they are.
-        estimator: of the run.
-        client_head: what a client of the algorithm holds behind its client model.
+        config: configuration of the run.
+        data: data of the run.
+        device: device of the models.
+        estimator: estimator of the run.
+        client_head: model that a client of the algorithm holds behind its client model.
 
     Raises:
         UserError: they cannot be built, or not cut like that, or do not fit the data.

@@ -57,7 +57,7 @@ def build_run(config: RunConfig, start: TrainedStart | None = None) -> RunParts:
     """Build all that a run is made of.
 
     Args:
-        config: of the run.
+        config: configuration of the run.
         start: trained models to start from; None starts from models as they are initialised.
 
     Raises:
@@ -97,10 +97,10 @@ def build_clients(
     """Build what clients are made of.
 
     Args:
-        config: of the run.
-        member: in the process of one client; None where all is known.
+        config: configuration of the run.
+        member: client whose process this is; None where all clients are known.
         start: trained models to start from; None starts from models as they are initialised.
-        sizes_only: whether nothing is asked of the images but how many and how large they are.
+        sizes_only: True if only number and sizes of the images are asked for.
         given: the data of the run, in a worker; None reads them.
 
     Raises:
@@ -237,8 +237,8 @@ def build_worker(config: Plain, data: Data, held: Sequence[Weights | None]) -> S
 
     Args:
         config: plain values of the run's configuration, with the engine that was decided on.
-        data: of the run.
-        held: what the parts of the model hold, and the auxiliary model.
+        data: data of the run.
+        held: tensors that the parts of the model and the auxiliary model hold.
     """
     parsed = RunConfig.parse(config)
     prepare_process(parsed)

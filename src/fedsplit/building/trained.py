@@ -23,10 +23,10 @@ class TrainedRun:
     """The trained model of a run.
 
     Args:
-        path: of the run's directory.
-        device: where the server model is; the client model is on the CPU.
-        threads: of this process.
-        trust: whether the run's own classes may be called (see `RunDirectory.run_config`).
+        path: path of the run's directory.
+        device: device of the server model; the client model is on the CPU.
+        threads: threads of this process.
+        trust: True if the run's own classes may be called (see `RunDirectory.run_config`).
         client: whose model, where clients have models of their own.
 
     Raises:
@@ -83,7 +83,7 @@ class TrainedRun:
         """Outputs, of texts to continue at targets alone, and labels, batch by batch of the test samples.
 
         Args:
-            client: what makes smashed data of inputs, both on the CPU, float32.
+            client: client model, from inputs to smashed data, both on the CPU, float32.
         """
         dataset, size = self.parts.data.dataset, self.config.evaluation.eval_batch_size
         for start in range(0, len(dataset.test), size):

@@ -18,7 +18,7 @@ class TrainedStart:
     """Trained models of a run, to start from.
 
     Args:
-        run: its directory.
+        run: directory of the run.
         whole: client and server model together; where they were cut does not matter.
         auxiliary: the auxiliary model that all its clients shared; None where there was none.
     """

@@ -34,8 +34,8 @@ def run(
     torch. Runs of several threads take turns.
 
     Args:
-        overrides: as on the command line: `key=value`, `group=choice`, or `resume=DIRECTORY` with what may be
-            changed beside it.
+        overrides: overrides, as on the command line: `key=value`, `group=choice`, or `resume=DIRECTORY` with
+            what may be changed beside it.
         callback: is called after each round, with its row of `metrics.csv` by column; what it raises ends the
             run, which `resume=` goes on with from its last checkpoint.
         config_dir: directory of choices of one's own, as of `--config-dir`.

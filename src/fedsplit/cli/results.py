@@ -23,10 +23,10 @@ class RunResults:
     """A run read back from its directory.
 
     Args:
-        config: as in its `config.yaml`; `choices` names what was chosen of each group.
+        config: configuration, as in its `config.yaml`; `choices` names the choice of each group.
         metrics: a row of `metrics.csv` a round, by column: numbers, None where there was nothing to measure;
             loads and bytes in bytes, and `left_out`, clients that a round went on without, is a text.
-        results: as in its `results.json`; None where the run has not ended.
+        results: results, as in its `results.json`; None where the run has not ended.
     """
 
     directory: Path

@@ -26,8 +26,8 @@ class InProcess(Cluster):
     """Workers in the process of the run, which compute one after the other: for tests.
 
     Args:
-        workers: how many.
-        min_workers: of them, without which a run ends.
+        workers: number of workers.
+        min_workers: number of workers without which a run ends.
     """
 
     def __init__(self, *, workers: PositiveInt, min_workers: PositiveInt = 1) -> None:

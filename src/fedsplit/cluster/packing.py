@@ -26,8 +26,8 @@ class PackedTensor(NamedTuple):
     Args:
         dtype: name of its type in torch.
         shape: sizes.
-        strides: in values.
-        of_device: whether it was not in the memory of the processor.
+        strides: strides, counted in values.
+        of_device: True if it was not in the memory of the processor.
         values: `(n,)`.
     """
 
@@ -58,9 +58,9 @@ def unpack(value: Any, device: torch.device | None = None, *, shared: bool = Fal
     """The tree that was packed.
 
     Args:
-        value: what `pack` gave.
-        device: where tensors go that were on a device before.
-        shared: whether tensors may be the arrays themselves, which may be read only; else they are copies.
+        value: value that `pack` returned.
+        device: device of tensors that were on a device before.
+        shared: True if tensors may be the arrays themselves, which may be read only; else they are copies.
     """
 
     def unpacked(each: Any) -> Any:

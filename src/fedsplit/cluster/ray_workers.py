@@ -85,9 +85,9 @@ class RayWorkers(Workers):
     """Actors of Ray, each a process.
 
     Args:
-        address: of a cluster that is there; None starts one here.
-        size: how many, and what each needs.
-        needs: of the run.
+        address: address of a cluster that is there; None starts one here.
+        size: number of workers, and what each needs.
+        needs: needs of the run.
         store: bytes of shared memory of a cluster that is started here; None is a guess.
     """
 

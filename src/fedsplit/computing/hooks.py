@@ -52,8 +52,8 @@ def refuse_lost_hooks(key: str, value: str, module: nn.Module) -> None:
     """Refuse parameters with hooks that run after a gradient was added to `grad`, which is never done here.
 
     Args:
-        key: of the configuration, where the module comes from.
-        value: of that key.
+        key: key of the configuration that names the module.
+        value: value of that key.
 
     Raises:
         UserError: names the first such parameter.

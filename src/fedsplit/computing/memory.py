@@ -67,7 +67,7 @@ class Memory:
         """A copy of a tree of tensors (dictionaries by text) and plain values.
 
         Args:
-            kept: what this gave for an earlier tree of the same form, to be written over.
+            kept: result of an earlier call for a tree of the same form, to be written over.
         """
         if isinstance(tree, dict):
             kept = kept if isinstance(kept, dict) and kept.keys() == tree.keys() else dict.fromkeys(tree)

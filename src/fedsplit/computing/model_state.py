@@ -127,7 +127,7 @@ class ModelState:
 
         Args:
             seed: seed of what the module draws by itself (dropout); None where it draws nothing.
-            seed: of what the module draws by itself (dropout); None where it draws nothing.
+            seed: seed of what the module draws by itself (dropout); None where it draws nothing.
             buffers: buffers to use and move instead of the state's own.
             at: positions whose outputs are wanted, see `outputs_at`.
         """
@@ -141,7 +141,7 @@ class ModelState:
 
         Args:
             gradients: may be taken over.
-            learning_rate_factor: of the schedule; in a 0-d tensor where the step is captured.
+            learning_rate_factor: factor that the schedule gives; in a 0-d tensor where the step is captured.
         """
         if not self.trainable:
             return

@@ -57,10 +57,10 @@ class StackedModule:
         """Outputs `(K, b, ...)` in training mode; moves the running statistics in `buffers`.
 
         Args:
-            parameters: by name, `(K, ...)`.
-            buffers: by name, `(K, ...)`.
+            parameters: parameters by name, `(K, ...)`.
+            buffers: buffers by name, `(K, ...)`.
             x: inputs `(K, b, ...)`.
-            seeds: of what each client's pass draws by itself; read only if `draws`.
+            seeds: seeds of what each client's pass draws by itself; read only if `draws`.
         """
         state = {**parameters, **buffers}
         with autocast(self.module, x.device):

@@ -36,8 +36,8 @@ class StackedState:
     Args:
         module: the computation for one client; its own weights are what every row begins with.
         optimizer: moves the parameters in `descend`; None where they are never moved.
-        keeps_anchor: as in `ModelState`.
-        keeps: as in `ModelState`.
+        keeps_anchor: True to keep parameters as they were loaded, as in `ModelState`.
+        keeps: names of further tensors like the parameters, as in `ModelState`.
     """
 
     def __init__(

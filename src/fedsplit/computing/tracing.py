@@ -251,8 +251,8 @@ def graph_module(module: nn.Module, graph: fx.Graph, name: str, modes: Modes) ->
     Tensors that are no parameters and that a state dict of `module` does not hold, it does not hold either.
 
     Args:
-        name: of the new module's class.
-        modes: what the module's own `train` does to its parts.
+        name: name of the new module's class.
+        modes: function that does to the module's parts what its own `train` does.
     """
     made = _Moded(module, graph, name)
     own = {part for part, _ in made.named_modules()} - {""}

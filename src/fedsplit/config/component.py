@@ -50,7 +50,7 @@ def check_kind(path: str, node: Mapping[str, object], kind: type) -> None:
     The argument that takes a node in it must say by its annotation what it must be.
 
     Args:
-        node: with a `_target_`.
+        node: node with a `_target_`.
 
     Raises:
         UserError: it names nothing, makes something else, does not say what it makes, or is a class of the
@@ -136,8 +136,8 @@ class Component:
     Args:
         key: the place, as `algorithm` or `quant.weights.up`; errors name it.
         target: dotted path of a class or function; empty where another machine says it.
-        arguments: of the target, plain values; a `_target_` in them is built first, and Hydra's own keys
-            (`_recursive_`, `_partial_`, `_args_`) mean what they mean to Hydra.
+        arguments: arguments of the target, plain values; a `_target_` in them is built first, and Hydra's own
+            keys (`_recursive_`, `_partial_`, `_args_`) mean what they mean to Hydra.
     """
 
     key: str

@@ -206,7 +206,7 @@ def choice_names(config: Plain, choices: Mapping[str, str | None]) -> dict[str, 
 
     Args:
         config: plain values, composed but not resolved: an interpolation is a choice's own as it is written.
-        choices: of each group, `group` or `group@place`.
+        choices: choices of each group, `group` or `group@place`.
     """
     return {key: choice_name(config, key, choice) for key, choice in choices.items()}
 

@@ -51,7 +51,7 @@ class RunConfig(ConfigFields):
         """Check plain values, composed and resolved, and read them.
 
         Args:
-            plain: by key, as `plain` writes them.
+            plain: plain values by key, as `plain` writes them.
             choices: names of what was chosen of each group; None takes them from `plain`, if it has them.
 
         Raises:

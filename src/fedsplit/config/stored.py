@@ -45,10 +45,10 @@ def parse_stored(
     """The configuration of a run that is there already.
 
     Args:
-        stored: what its file holds, with `choices`.
-        trust: whether classes and functions that its files name beside this installation's may be called.
+        stored: content of the stored file, with `choices`.
+        trust: True if classes and functions that its files name beside this installation's may be called.
         error: makes the error of a file that is not as it must be.
-        own_choices: where the run says that choices of its user's own were, for errors.
+        own_choices: place where the run says that its user's own choices were, for errors.
 
     Raises:
         UserError: a value is not plain or not allowed, or code of its own is named without `trust`.

@@ -28,7 +28,7 @@ class DecodingAhead:
     Args:
         side: height and width of all images.
         workers: threads.
-        kept_bytes: of pixels that stay decoded.
+        kept_bytes: bytes of pixels that stay decoded.
     """
 
     def __init__(self, decoder: Decoder, side: int, workers: int, kept_bytes: int) -> None:
@@ -66,8 +66,8 @@ class FilePixels:
 
     Args:
         files: paths, as bytes: a million of them take a fifth of what objects would.
-        decoding: of all files of a split, also of those that are not among these.
-        device: of the pixels given.
+        decoding: decoding of all files of a split, others than these included.
+        device: device of the pixels that are returned.
         client_of: whose each image is, where `view` is given.
     """
 

@@ -67,7 +67,7 @@ class Images(Samples):
         pixels: uint8 `(n, h, w, c)`.
         labels: int64 `(n,)`.
         owners: int64 `(n,)`, if known.
-        augmentation: of training batches.
+        augmentation: augmentation of training batches.
         normalise: makes inputs of pixels; None until statistics are taken.
     """
 
@@ -220,7 +220,7 @@ class ImageDataset(Dataset):
         """Images of so many classes, to be classified.
 
         Args:
-            class_names: by label, where they have any.
+            class_names: class names by label, where they have any.
             local_test_fraction: see `Dataset`.
         """
         side, _, channels = train.pixels.shape[1:]

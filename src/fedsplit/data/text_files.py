@@ -21,7 +21,7 @@ def reading(root: str, layout: str) -> Iterator[Path]:
 
     Args:
         root: `dataset.root`.
-        layout: which files must be in it, and where they come from.
+        layout: names of the files that must be there, and where they come from.
 
     Raises:
         UserError: one is not there, cannot be read, or is damaged.
@@ -60,7 +60,7 @@ def columns(path: Path, names: Sequence[str], *, tabs: bool = False) -> list[lis
     """Cells, in the order of `names`, of each row of a table whose first row names its columns; see `rows`.
 
     Args:
-        tabs: whether cells are between tabs, as they are; else it is CSV.
+        tabs: True if cells are between tabs, as they are; else it is CSV.
     """
     table = [line.split("\t") for line in lines(path) if line] if tabs else rows(path)
     head = table[0] if table else []

@@ -26,9 +26,9 @@ class Passage:
 
     Args:
         text: the whole of it, or what follows the context.
-        context: what comes before.
-        stratum: what divisions go by, such as its class.
-        group: of passages that a validation split does not divide.
+        context: context that comes before.
+        stratum: stratum that divisions go by, such as its class.
+        group: group of passages that a validation split does not divide.
         owner: whose it is, where that is known.
     """
 

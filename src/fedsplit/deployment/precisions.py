@@ -27,11 +27,11 @@ class Precision:
     """A way to deploy a client model.
 
     Args:
-        runtime: what runs it, in words.
+        runtime: name of the runtime, in words.
         backend: `_target_` and arguments of its `Backend`.
-        format: of what it leaves on disk.
+        format: format of the files on disk.
         reader: dotted path of the `Deployed` that reads this format.
-        as_trained: whether its backend takes a model that rounds as it was trained to.
+        as_trained: True if its backend takes a model that rounds as it was trained to.
     """
 
     runtime: str

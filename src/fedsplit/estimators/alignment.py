@@ -88,7 +88,7 @@ class Alignment:
 
     Args:
         new_auxiliary: maker of an auxiliary model with an optimizer of its own.
-        objective: what clients minimise.
+        objective: objective that clients minimise.
         epochs: passes over the ring at each alignment.
         batch_size: samples of a chunk.
         max_dataset_size: samples that a ring keeps.

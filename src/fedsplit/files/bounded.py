@@ -195,7 +195,7 @@ def reading(run: Path, name: str, hint: str) -> Iterator[None]:
     """Turn errors of reading a file in a run's directory into a `UserError`.
 
     Args:
-        hint: which runs have it.
+        hint: description of the runs that have the file, for errors.
 
     Raises:
         UserError: it is not there, cannot be read, or is damaged.

@@ -29,9 +29,9 @@ def greedy(
     Every token costs a pass over all before it: nothing is cached.
 
     Args:
-        logits: of the model, whose dropout is off.
+        logits: logits of the model, whose dropout is off.
         prompts: token ids, at least one each.
-        max_tokens: that a continuation has at most.
+        max_tokens: most tokens of a continuation.
         end: id of the token that ends a text.
         context: the most tokens that the model sees, no fewer than a prompt has: a text ends one behind
             them. None: it sees any number.
@@ -74,8 +74,8 @@ def beam_search(
         max_tokens: see `greedy`.
         end: see `greedy`.
         context: see `greedy`.
-        length_penalty: of the texts kept in the end, that one is best whose logarithm of probability is
-            largest when divided by its tokens to this power.
+        length_penalty: exponent p. The best of the texts kept in the end is the one whose logarithm of
+            probability, divided by its number of tokens to the power p, is largest.
     """
     beams = [[(0.0, list(prompt))] for prompt in prompts]
 

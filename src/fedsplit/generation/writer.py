@@ -19,7 +19,7 @@ class Written:
     """Texts of a model, and how near they come to the references.
 
     Args:
-        texts: of each prompt.
+        texts: texts that continue each prompt.
     """
 
     prompts: Prompts
@@ -42,7 +42,7 @@ class Writer:
     """Continues prompts, batch by batch.
 
     Args:
-        max_tokens: that a text has at most.
+        max_tokens: most tokens of a text.
         batch_size: prompts at a time.
         beams: likely texts that each step keeps; with 1 each token is the likeliest.
     """
@@ -74,9 +74,9 @@ def build_prompts(dataset: Component, samples: int | None, *, key: str, value: o
     """The contexts that a dataset is tested on, each once.
 
     Args:
-        samples: how many of them, evenly spaced; None takes all.
-        key: that asked for texts.
-        value: of that key.
+        samples: number of samples, evenly spaced; None takes all.
+        key: key that asked for texts.
+        value: value of that key.
 
     Raises:
         UserError: the dataset has none, or what scores texts is not installed.

@@ -43,7 +43,7 @@ class DeviceCodes:
         """The message of smashed data of `CODES` or `FLOATS`.
 
         Args:
-            smashed: of a batch.
+            smashed: smashed data of a batch.
             lengths: positions of each sample, `(b,)`; not looked at where data are never padded.
 
         Raises:

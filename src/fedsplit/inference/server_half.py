@@ -22,7 +22,7 @@ class Answered:
 
     Args:
         logits: float32, on the CPU: `(n, classes)`, or of texts' real positions `(positions, vocabulary)`.
-        seconds: that decoding the smashed data and the server half took.
+        seconds: seconds that decoding the smashed data and the server half took.
     """
 
     logits: Tensor
@@ -49,8 +49,8 @@ class ServerHalf:
 
     Args:
         module: the server model.
-        device: that it is on.
-        codes: of the smashed data.
+        device: device of the model.
+        codes: codes of the smashed data.
     """
 
     def __init__(self, module: nn.Module, device: torch.device, codes: DeviceCodes) -> None:

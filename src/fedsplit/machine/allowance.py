@@ -42,7 +42,7 @@ def allowing(limit: float, message: str) -> Iterator[None]:
 
     Args:
         limit: bytes.
-        message: what says so, for errors.
+        message: name of the allowance, for errors.
     """
     before = _CURRENT.set(_Allowance(limit, message))
     try:
@@ -66,7 +66,7 @@ def claim(key: str, value: object, needed: float, what: str) -> None:
     """Count memory that is about to be taken, where it is not this machine's user who asks for it.
 
     Args:
-        key: of the configuration, that makes it so much.
+        key: key of the configuration that makes it so much.
         needed: bytes, as estimated.
         what: takes them.
 

@@ -30,7 +30,7 @@ class DerivedAuxiliary(nn.Module):
     `depth`: what is frozen there is shared, what learns is its own, and begins with the same values.
 
     Args:
-        smashed_shape: of one sample.
+        smashed_shape: shape of one sample.
         server: the server model, as `split` made it.
         crossing: shape of each tensor that smashed data are packed of.
         width: fraction of the server model's channels or features.

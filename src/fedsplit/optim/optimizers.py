@@ -24,7 +24,7 @@ class Optimizer(ABC):
 
     Args:
         lr: learning rate, before the schedule's factor.
-        weight_decay: as in `torch.optim`.
+        weight_decay: weight decay, as in `torch.optim`.
     """
 
     lr: PositiveFloat
@@ -38,7 +38,7 @@ class Optimizer(ABC):
         """A new optimizer of `parameters`.
 
         Args:
-            parameters: what it steps.
+            parameters: parameters that it steps.
             rate: learning rate, float32 and 0-d, where steps are captured: they read it from there, and
                 keep counts of steps on the device. None: `lr`, a number.
         """
@@ -65,8 +65,8 @@ class RowOptimizer(Optimizer):
         Args:
             parameter: `(K, ...)`, a row a client.
             gradient: the same.
-            slots: of this parameter, `(K, ...)` each.
-            steps: of each row, this one counted, `(K,)`.
+            slots: slots of this parameter, `(K, ...)` each.
+            steps: number of steps of each row, this one counted, `(K,)`.
             lr: learning rate; in a 0-d tensor where the step is captured.
         """
 

@@ -25,7 +25,7 @@ class ClientCost:
     Args:
         memory: weights, and what a rule keeps beside them (those of the round's beginning, control
             variates), gradients, optimizer state and the most that is saved for the backward pass.
-        waiting: what a client that waits for a cut gradient keeps of its forward pass meanwhile.
+        waiting: bytes of its forward pass that a client keeps while it waits for a cut gradient.
     """
 
     memory: int

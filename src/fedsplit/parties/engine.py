@@ -40,22 +40,22 @@ class Blueprint:
         body: the client model.
         head: the server model (FedAvg), the auxiliary model, the model's tail (split learning), or None.
         keeps_head: True if each client keeps a head of its own from round to round (FSL-SAGE, FedPer).
-        optimizer: what steps body and head, each with a state of its own.
+        optimizer: optimizer that steps body and head, each with a state of its own.
         batches: maker of the data of a client, given its number.
-        objective: what clients minimise.
-        estimator: what turns the head into cut gradients, where the client does not train the head.
+        objective: objective that clients minimise.
+        estimator: estimator that turns the head into cut gradients, where the client does not train the head.
         schedule: schedule of the learning rate.
         seed: seed of the run.
-        rule: what clients descend along in a local step.
+        rule: rule that clients descend along in a local step.
         head_sees: function from smashed data, labels and a seed to what the server decodes, for the head;
             None
           leaves them.
         memory: place of heads that clients keep without having any other state.
-        recorder: what captures clients' steps as CUDA graphs; None where nothing captures them.
+        recorder: recorder that captures clients' steps as CUDA graphs; None where nothing captures them.
         estimates: True if the head is one of the estimator's.
         trunk_shape: shape of one sample of what the head takes if it is a tail; None where it takes smashed
             data.
-        defence: what clients change of smashed data that leave them, and of their gradients.
+        defence: defence of the clients, which changes smashed data that leave them, and their gradients.
         secrets: secrets of the clients, from which a defence's noise is drawn.
         positions: positions of padded batches that a defence sees.
         sends_smashed: True if clients send smashed data.

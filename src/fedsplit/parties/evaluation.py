@@ -75,7 +75,7 @@ class Evaluator:
     Args:
         model: the halves, or three parts.
         samples: samples to evaluate on.
-        objective: what is measured.
+        objective: objective that is measured.
         batch_size: samples at a time.
         auxiliary: model that takes the server model's place where its weights are given too.
     """

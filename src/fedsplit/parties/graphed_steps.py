@@ -22,12 +22,12 @@ class GraphedSteps:
     """Steps of body and head of a client, or of some rows of a stack; for models that draw nothing.
 
     Args:
-        recorder: what captures the steps.
+        recorder: recorder that captures the steps.
         body: client model of these rows.
         head: model behind the client model; None where there is none.
         losses: losses of a client, or of each of these rows.
-        estimator: what makes cut gradients of a head that the client does not train.
-        rule: what both descend along; it draws nothing.
+        estimator: estimator that makes cut gradients of a head that the client does not train.
+        rule: rule that both descend along; it draws nothing.
     """
 
     def __init__(

@@ -105,7 +105,7 @@ def descend_body(
         x: inputs.
         z: outputs of its forward pass, graph attached.
         dz: cut gradient of the mean loss.
-        rule: what the body descends along.
+        rule: rule that the body descends along.
         learning_rate_factor: factor of the learning rate that the schedule gives.
         extra: gradient that the client adds to `dz`.
         seed: seed of what the rule draws.
@@ -136,8 +136,9 @@ def local_step(
         losses: losses of the batch.
         x: inputs.
         y: labels.
-        rule: what both descend along.
-        estimator: what makes cut gradients of a head that is left as it is; None: the client trains the head
+        rule: rule that both descend along.
+        estimator: estimator that makes cut gradients of a head that is left as it is; None: the client trains
+            the head
           too, and both descend along its own loss.
         learning_rate_factor: factor of the learning rate that the schedule gives.
         seeds: seeds of what body, head and rule draw.

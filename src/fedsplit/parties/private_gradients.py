@@ -25,8 +25,8 @@ class PrivateGradients(LocalRule):
     samples through them alone.
 
     Args:
-        rule: what corrects gradients.
-        defence: what clips gradients, and adds noise to them.
+        rule: rule that corrects gradients.
+        defence: defence that clips gradients, and adds noise to them.
         objective: objective of the clients.
     """
 

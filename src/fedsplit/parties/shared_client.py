@@ -19,7 +19,7 @@ class SharedClient:
         module: the client model.
         optimizer: optimizer of the clients.
         schedule: schedule of the learning rate.
-        rule: what clients descend along in a local step; it answers seeds.
+        rule: rule that clients descend along in a local step; it answers seeds.
     """
 
     def __init__(self, module: nn.Module, optimizer: Optimizer, schedule: Schedule, rule: LocalRule) -> None:

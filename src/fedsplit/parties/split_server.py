@@ -31,11 +31,11 @@ class SplitServer:
 
     Args:
         module: the server model.
-        objective: what it is trained for.
-        optimizer: what steps the model; its state lives as long as the server.
+        objective: objective that it is trained for.
+        optimizer: optimizer that steps the model; its state lives as long as the server.
         schedule: schedule of the learning rate.
         seed: seed of the run.
-        recorder: what captures the server's steps as CUDA graphs; None where nothing captures them.
+        recorder: recorder that captures the server's steps as CUDA graphs; None where nothing captures them.
     """
 
     acceleration: float = 1.0

@@ -16,7 +16,7 @@ class WorkerLost(RunFailed):
 
     Args:
         worker: number of the worker.
-        reason: what became of it, in a few words.
+        reason: reason in a few words.
     """
 
     def __init__(self, worker: int, reason: str) -> None:

@@ -19,11 +19,11 @@ class Accountant:
     """Bounds for the most exposed sample of a run.
 
     Args:
-        defence: of its clients.
-        sends_smashed: whether clients send smashed data; else they train the whole model and send that.
-        gets_gradients: whether clients descend along gradients that the server made, or made the model of.
-        says_uploads: whether the algorithm says what clients upload.
-        uploads_labels: whether clients that send smashed data send labels.
+        defence: defence of its clients.
+        sends_smashed: True if clients send smashed data; else they train the whole model and send that.
+        gets_gradients: True if clients descend along gradients that the server made, or made the model of.
+        says_uploads: True if the algorithm says what clients upload.
+        uploads_labels: True if clients that send smashed data send labels.
         mixing: name of a layer of the client model by which samples of a batch depend on each other.
     """
 
@@ -68,7 +68,7 @@ class Accountant:
         """Epsilon of each column for the sample that was released most; infinite where nothing bounds it.
 
         Args:
-            counts: of all samples.
+            counts: counts of all samples.
         """
         all_counts, reasons, found = list(counts), self.reasons(), {}
         for column in COLUMNS:

@@ -47,7 +47,7 @@ class Defence:
         """Least noise on what a client sends of its samples, over what it is clipped to.
 
         Args:
-            sends_smashed: whether clients send smashed data; else they send the whole model's weights.
+            sends_smashed: True if clients send smashed data; else they send the whole model's weights.
         """
         return (self.smashed_sigma if sends_smashed else self.gradient_sigma) or 0.0
 
@@ -61,7 +61,7 @@ class Defence:
 
         Args:
             z: exact smashed data.
-            noise: of this release; a second answer to the same question has the same.
+            noise: noise of this release; a second answer to the same question has the same.
         """
         return z
 

@@ -23,8 +23,8 @@ class Noise:
     """Noise of one release, the same whenever it is asked for.
 
     Args:
-        key: from which it is made.
-        bound: whether noise also depends on what it is added to. Whoever asks for a step twice, with other
+        key: key that the noise is drawn from.
+        bound: True if noise also depends on what it is added to. Whoever asks for a step twice, with other
             weights, then gets other noise; by the same noise the difference would be exact.
     """
 
@@ -62,7 +62,7 @@ class Secrets:
     """Secrets of the clients of a process, from which their noise is made.
 
     Args:
-        seed: of the run, from which a secret is derived that anybody can derive who knows the seed.
+        seed: seed of the run, from which a secret is derived that anybody can derive who knows the seed.
         own: secret of the only client of this process, which nobody else knows; None: derived.
     """
 

@@ -55,7 +55,7 @@ class Ended:
     """End of a fork: its exit code, error and value.
 
     Args:
-        code: its exit code; negative: of the signal that killed it; None: what forks is gone, and so is this.
+        code: exit code; negative: of the signal that killed it; None: what forks is gone, and so is this.
         error: why it failed, in one line; None where it did not.
     """
 
@@ -189,8 +189,8 @@ class Forker:
 
     Args:
         prepare: function of a module that it calls before the first fork, to import what calls need.
-        what: it does, in errors, such as "runs jobs".
-        environment: its variables; None: those of this process.
+        what: purpose of the forks in errors, such as "runs jobs".
+        environment: environment variables; None: those of this process.
     """
 
     def __init__(

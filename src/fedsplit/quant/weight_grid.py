@@ -20,7 +20,7 @@ class QuantizedWeights:
     """Codes, whole numbers as floating-point ones in the shape of the weights, and scales `(channels,)`.
 
     Args:
-        codes: from `-(2^(bits-1) - 1)` to `2^(bits-1) - 1`; of one bit -1 and 1.
+        codes: codes from `-(2^(bits-1) - 1)` to `2^(bits-1) - 1`; of one bit -1 and 1.
     """
 
     codes: Tensor

@@ -41,7 +41,7 @@ class Since:
     """An earlier checkpoint of the same run, and what has changed since.
 
     Args:
-        rounds: of that checkpoint.
+        rounds: number of rounds of that checkpoint.
         changed: clients whose state may be another now.
     """
 
@@ -55,8 +55,8 @@ class Checkpoint:
 
     Args:
         rounds: after which it is.
-        folder: where it was read.
-        since: with what files of clients are shared as it is saved; None: all are written.
+        folder: folder that it was read from.
+        since: earlier checkpoint that shares files of clients; None: all are written.
     """
 
     rounds: int
@@ -104,7 +104,7 @@ def replace(folder: Path, checkpoint: Checkpoint, *, needed: int, durable: bool)
 
     Args:
         needed: rounds of the oldest that is still needed.
-        durable: whether it must outlive a loss of power, and not only a kill.
+        durable: True if the file must outlive a loss of power, and not only a kill.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder, checkpoint, durable=durable, apart=False)
@@ -158,7 +158,7 @@ def _write(folder: Path, checkpoint: Checkpoint, *, durable: bool, apart: bool) 
     """Write a checkpoint, whole or not at all; a damaged one of these rounds goes.
 
     Args:
-        apart: whether clients have files of their own.
+        apart: True if clients have files of their own.
     """
     final = _path(folder, checkpoint.rounds)
     tensors: dict[str, Tensor] = {}
@@ -300,7 +300,7 @@ def _without_tensors(
     """The tree without its tensors, which go to `tensors` under their paths, or with others to `settled`.
 
     Args:
-        clients: where those of each client go; None: to `tensors` too.
+        clients: tensors of each client; None: these go to `tensors` too.
     """
     values: State = {}
     for key, value in state.items():

@@ -32,7 +32,7 @@ class ClassCounts:
     Args:
         table: client, label and samples, int64 `(rows, 3)`, by client, then label; labels that a client has
             none of are left out.
-        names: of the classes by label, where they have any.
+        names: names of the classes by label, where they have any.
     """
 
     table: np.ndarray
@@ -44,8 +44,8 @@ class ClassCounts:
 
         Args:
             shards: indices of each client's samples.
-            labels: of all samples, `(n,)`.
-            names: of the classes; empty where they have none.
+            labels: labels of all samples, `(n,)`.
+            names: names of the classes; empty where they have none.
         """
         known, numbers = np.unique(labels.cpu().numpy(), return_inverse=True)
         tables = [np.empty((0, 3), dtype=np.int64)]

@@ -31,7 +31,7 @@ class Traffic:
     """Amount of all messages of one kind.
 
     Args:
-        bytes: of payload.
+        bytes: bytes of payload.
         values: numbers in the tensors that were sent.
         signal: sum of squares of what was meant, over messages that did not arrive exactly.
         noise: sum of squares of the difference to what arrived.
@@ -72,7 +72,7 @@ class Ledger:
     A broadcast counts once. What a network that has none, such as gRPC, sends beyond that is kept apart.
 
     Args:
-        keeps_messages: whether the messages of each round are kept with their clients, see `pop_messages`.
+        keeps_messages: True if the messages of each round are kept with their clients, see `pop_messages`.
     """
 
     def __init__(self, *, keeps_messages: bool = False) -> None:
@@ -101,9 +101,9 @@ class Ledger:
 
         Args:
             size: bytes; of several messages, all of one size, their sum.
-            clients: who sent or received one each.
+            clients: clients that sent or received one message each.
             step: the local step that it is about; 0 of weights.
-            broadcast: whether it is one message of the server, which all of `clients` receive.
+            broadcast: True if it is one message of the server, which all of `clients` receive.
         """
         if broadcast:
             self._copies[round] = self.copies(round) + size * (len(clients) - 1)

@@ -145,7 +145,7 @@ class RunDirectory:
         """Make the directory, write what is known at the start, cut `metrics.csv` to `records`, and log.
 
         Args:
-            counts: for `class_counts.csv`; None writes none.
+            counts: content of `class_counts.csv`; None writes none.
 
         Raises:
             UserError: it cannot be written, or another process writes to it.

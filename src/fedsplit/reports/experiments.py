@@ -30,10 +30,10 @@ class FigureRequest:
 
     Args:
         runs: paths or globs below which runs are looked for.
-        where: what their configurations must have.
-        expects: of which every combination should be there.
-        table: of the same runs; None: none.
-        others_default: whether runs must have defaults at all keys that are not `named`.
+        where: values that their configurations must have.
+        expects: values of which every combination should be there.
+        table: table of the same runs; None: none.
+        others_default: True if runs must have defaults at all keys that are not `named`.
     """
 
     name: str
@@ -74,8 +74,8 @@ def figure_type(
     """A type of figure, with its settings.
 
     Args:
-        settings: its keys; what is left out is as the type has it.
-        prefix: of keys, in errors.
+        settings: keys of the figure type; those left out are as the type has them.
+        prefix: prefix of keys, in errors.
         beside: keys known beside those of the type, for errors.
 
     Raises:

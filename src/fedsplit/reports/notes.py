@@ -49,7 +49,7 @@ class Notes:
         """Three lines at most: the notes where they are few and short, else how many of each kind.
 
         Args:
-            file: where all of them are written; None: nowhere.
+            file: file that gets all of them; None: nowhere.
         """
         if self.few:
             return self.texts

@@ -41,7 +41,7 @@ def page(drawn: Sequence[Drawn], tables: Sequence[Table], *, missing: Sequence[s
         drawn: figures, in the order of the page.
         tables: those without a figure of their name come behind all figures.
         missing: a line for each run, or experiment, that was expected and is not there.
-        folder: where the page will be, which its links start from.
+        folder: folder of the page, which its links start from.
 
     Raises:
         UserError: jinja2 is not installed.
@@ -194,7 +194,7 @@ class Differences:
     """The settings of some runs; seeds and what cannot change a result are no part of them.
 
     Args:
-        shared: what all have, by key.
+        shared: values that all have, by key.
         differing: the rest, by key.
     """
 

@@ -38,8 +38,8 @@ class Run:
 
     Args:
         label: the algorithm, then what tells the run from those it is drawn with, its seed aside.
-        columns: of `metrics.csv`, a value a round; None where the round had none. Loads are in bytes.
-        results: of `results.json`; None where the run has not ended.
+        columns: columns of `metrics.csv`, a value a round; None where the round had none. Loads are in bytes.
+        results: results of `results.json`; None where the run has not ended.
     """
 
     path: Path

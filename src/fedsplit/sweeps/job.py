@@ -26,7 +26,7 @@ class Launched:
 
     Args:
         statuses: folder for what they tell.
-        numbers: of the jobs, in the order in which they are launched.
+        numbers: numbers of the jobs, in the order in which they are launched.
         command: process that the command was given to.
         counts: environment variables `..._NUM_THREADS` that it has. Launchers set others; a run by itself
             has none but these.

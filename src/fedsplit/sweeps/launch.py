@@ -37,7 +37,7 @@ def launch(config: DictConfig, function: Launched, overrides: Sequence[Sequence[
     """Run jobs to their ends; to be called while composing (see `fedsplit.config.compose.composing`).
 
     Args:
-        config: with Hydra's own under `hydra`: the launcher and the sweep's directory.
+        config: configuration, with Hydra's own under `hydra`: the launcher and the sweep's directory.
     """
     launcher = config.hydra.launcher
     if launcher.get("n_jobs", -1) > 0:

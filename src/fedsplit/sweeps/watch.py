@@ -38,10 +38,10 @@ class JobRow:
 
     Args:
         overrides: those in which jobs differ.
-        state: how it stands; skipped is what was finished before the sweep began.
-        rounds: that it is to run at most; None of what trains nothing.
-        progress: how far it is; None before its first round.
-        remark: its directory, or why it failed.
+        state: state of the job; skipped is what was finished before the sweep began.
+        rounds: most rounds of the job; None where it trains nothing.
+        progress: progress of the job; None before its first round.
+        remark: directory of the job, or why it failed.
     """
 
     number: int
@@ -116,10 +116,10 @@ class Watch:
     """The jobs of a sweep, as they stand.
 
     Args:
-        rounds: that each is to run at most; None of one that trains nothing.
+        rounds: most rounds of each job; None for one that trains nothing.
         last: file that each writes last of all.
         skipped: numbers of those that are not run, for they are finished.
-        live: whether to draw a table where standard output is a terminal; else a line tells when a job begins
+        live: True to draw a table where standard output is a terminal; else a line tells when a job begins
             and when it ends.
     """
 

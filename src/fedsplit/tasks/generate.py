@@ -28,7 +28,7 @@ class Generate(Task):
 
     Args:
         beams: likely texts that each step keeps; with 1 each token is the likeliest.
-        max_tokens: that a text has at most.
+        max_tokens: most tokens of a text.
         samples: contexts, evenly spaced; None takes all.
         batch_size: contexts at a time.
     """

@@ -71,7 +71,7 @@ def check_taken_over(checkpoint: Checkpoint, algorithm: State, clients: State) -
     """Check that a run, once it has taken a state over, holds all of it.
 
     Args:
-        checkpoint: that held the state.
+        checkpoint: checkpoint that held the state.
         algorithm: state of the algorithm now.
         clients: state of the clients in this process now.
 

@@ -18,7 +18,7 @@ class ClientEnd:
 
     Args:
         run: whose clients.
-        packs: whether messages are made, and not only what they would be decoded to.
+        packs: True if messages are made, and not only what they would be decoded to.
     """
 
     def __init__(self, run: RunSetting, *, packs: bool) -> None:
@@ -66,11 +66,11 @@ class ClientEnd:
         """Weights of one client.
 
         Args:
-            part: of the model.
+            part: part of the model.
             client: whose.
-            own: its weights.
-            held: what it sends the difference to; None where it sends weights as they are.
-            round: which.
+            own: weights of the client.
+            held: weights that it sends the difference to; None where it sends weights as they are.
+            round: number of the round.
 
         Raises:
             NonFinite: they are not finite.

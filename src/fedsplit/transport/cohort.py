@@ -42,7 +42,7 @@ class CodedCohort(Cohort):
 
     Args:
         run: whose clients.
-        downlinks: of each part: what clients hold of it.
+        downlinks: server's ends of the links of each part, with what clients hold of it.
         wire: delivers, and tallies what comes back.
         clients: their numbers.
     """

@@ -95,7 +95,7 @@ class LocalWire(Wire):
 
     Args:
         transport: whose clients.
-        round: which.
+        round: number of the round.
         tally: counts what comes.
     """
 

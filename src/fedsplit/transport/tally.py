@@ -37,9 +37,9 @@ class Tally:
     On a CPU codecs find them, and `rows` in stacks, which no codec sees.
 
     Args:
-        ledger: where bytes are counted.
-        round: which.
-        looks_later: whether messages are looked at in `settle`: a GPU is not waited for before.
+        ledger: ledger that counts bytes.
+        round: number of the round.
+        looks_later: True to look at messages in `settle`, so that nothing waits for a GPU before.
     """
 
     def __init__(self, ledger: Ledger, round: int, *, looks_later: bool = False) -> None:

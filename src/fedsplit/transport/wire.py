@@ -22,7 +22,7 @@ class Wire(ABC):
     Everything that comes from clients is given to the tally first, client by client or as stacks.
 
     Args:
-        round: which.
+        round: number of the round.
         tally: counts what comes.
     """
 
@@ -86,7 +86,7 @@ class Wire(ABC):
         """Weights as they arrive, in the order of `clients`, to be read before anything else is asked.
 
         Args:
-            part: of the model.
+            part: part of the model.
             clients: whose.
-            held: what a client sends the difference to, where it sends one.
+            held: weights that a client sends the difference to, where it sends one.
         """

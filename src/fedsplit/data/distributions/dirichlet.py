@@ -29,9 +29,9 @@ class Dirichlet(Distribution):
     Args:
         alpha: concentration; small is skewed, large is even.
         min_samples: fewest samples a client may get.
-        attempts: how often to draw before clients are given what they lack.
-        self_balancing: of the classes that are divided after a client has its even share of all samples,
-            it gets none (M. Yurochkin et al., "Bayesian Nonparametric Federated Learning of Neural
+        attempts: number of draws before clients are given what they lack.
+        self_balancing: True to give a client none of the classes that are divided after it has its even
+            share of all samples (M. Yurochkin et al., "Bayesian Nonparametric Federated Learning of Neural
             Networks", 2019).
     """
 

@@ -19,7 +19,7 @@ class Imagenette(ImageFiles):
 
     Args:
         download: fetch the files when they are not there.
-        size: of the published files: the shorter side of an image, or as in ImageNet.
+        size: size of the published files: the shorter side of an image, or as in ImageNet.
     """
 
     published_train: ClassVar[int | None] = 9_469

@@ -77,9 +77,9 @@ def published(name: str, root: str, download: bool, reader: Callable[[ModuleType
     """Images that a reader of torchvision finds in `root`, or downloads to it.
 
     Args:
-        name: of the dataset, for errors.
+        name: name of the dataset, for errors.
         root: the folder; where a download fails that made it, it is removed.
-        reader: from `torchvision.datasets`.
+        reader: reader from `torchvision.datasets`.
 
     Raises:
         UserError: files are missing or damaged, or their download failed.

@@ -24,7 +24,7 @@ def build_tokenizer(
     """A tokenizer by name.
 
     Args:
-        name: what it is made of: the training split (`bpe`, `characters`), nothing (`bytes`), or files.
+        name: source of the tokenizer: the training split (`bpe`, `characters`), nothing (`bytes`), or files.
         place: folder with the files, for `gpt2` and `files`; or for the latter a GGUF file.
         vocabulary: tokens of `bpe`.
         texts: the training split, for `characters` and `bpe`.

@@ -19,7 +19,7 @@ class SmashedData:
 
     Args:
         values: `(n, ...)`; floating-point numbers, or codes of 8 bits (int8 or uint8).
-        scale: of codes, one for all; None where values are no codes.
+        scale: scale of codes, one for all; None where values are no codes.
     """
 
     values: Tensor

@@ -46,7 +46,7 @@ class OperationGraph(nn.Module):
     One of the steps is the input. Tensors that operations need are buffers of this module.
 
     Args:
-        tensors: by number.
+        tensors: tensors by their numbers.
         steps: the input, tensors and operations, each before what needs it.
         output: number of the step whose result is the output.
 

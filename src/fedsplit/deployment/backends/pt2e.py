@@ -39,8 +39,8 @@ class Pt2eGraph(Deployed):
     Not compiled it decodes weights and activations and computes in float32: right, and slow.
 
     Args:
-        compiled: by inductor, for each number of samples anew; takes up to a minute each.
-        scale: of the output's codes; None of a graph whose output is no codes.
+        compiled: True to compile by inductor, for each number of samples anew; takes up to a minute each.
+        scale: scale of the output's codes; None of a graph whose output is no codes.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class Pt2eStatic(Backend):
     """Weights int8, a scale a channel; activations uint8, by ranges of calibration; for x86 processors.
 
     Args:
-        compiled: whether inductor makes the model faster when it first runs. It needs a C++ compiler.
+        compiled: True if inductor makes the model faster when it first runs. It needs a C++ compiler.
     """
 
     calibrates = True

@@ -33,9 +33,9 @@ class DeviceSession(Session):
     """One device, as the server sees it.
 
     Args:
-        deployed: what it runs; None until it came.
+        deployed: client half that the device runs; None until it came.
         asked: the message that it is to answer; None where it is to answer none.
-        awaits: what the answer is.
+        awaits: kind of the answer that is waited for.
         trouble: why a request of it came to its end.
     """
 
@@ -52,9 +52,9 @@ class Devices(Meeting[DeviceSession]):
     Args:
         allowed: precisions that devices may have.
         batch: shape of the smashed data of a request; of texts, the longest that it can be.
-        codes: of the smashed data.
+        codes: codes of the smashed data.
         failure: why a device will never come, as far as that is known.
-        words: what a device said last, `; it says: ...`, as far as that is known here.
+        words: last words of a device, `; it says: ...`, as far as they are known here.
     """
 
     joins_with = "deployed"
@@ -180,9 +180,9 @@ class Devices(Meeting[DeviceSession]):
         """Send a device a message; the answer to it.
 
         Args:
-            awaits: what the answer is.
-            head: of the message; its identity is filled in.
-            payload: of the tensor that it announces, if it does.
+            awaits: kind of the answer that is waited for.
+            head: head of the message; its identity is filled in.
+            payload: payload of the tensor that it announces, if it does.
 
         Raises:
             Gone: its stream ended before it had answered.

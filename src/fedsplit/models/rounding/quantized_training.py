@@ -45,8 +45,8 @@ class FakeQuantization:
     """Rounding of a client model while it trains.
 
     Args:
-        weight_bits: of the weights of convolutions and linear layers.
-        activations: whether activations are rounded too, to 8 bits.
+        weight_bits: bits of the weights of convolutions and linear layers.
+        activations: True if activations are rounded too, to 8 bits.
     """
 
     weight_bits: WeightBits

@@ -21,8 +21,8 @@ class Cut:
     """A place between two operations.
 
     Args:
-        name: of the submodule whose last operation comes before it.
-        end: how many operations come before it.
+        name: name of the submodule whose last operation comes before the cut.
+        end: number of operations before the cut.
         crossing: the tensors that are computed before it and used after it.
         counts: values before it and used after it that are the number of samples, which the server knows.
         obstacle: why a model cannot be cut there; None where it can.
@@ -256,8 +256,8 @@ def resolve_cut(cuts: Places, cut: str | int | None, stages: Sequence[str] | Non
     """Resolve the cut that a configuration asks for to its name.
 
     Args:
-        cut: its name; or the number of a stage, counted from 1; None is the stage nearest to the middle of
-            the model's operations.
+        cut: name of the cut; or the number of a stage, counted from 1; None is the stage nearest to the
+            middle of the model's operations.
         stages: names of the model's stages; None are its own, see `Cuts.stages`.
 
     Raises:

@@ -28,8 +28,8 @@ class ProbedCut:
     """A place behind a submodule.
 
     Args:
-        name: of the submodule.
-        end: how many events of a pass come before it: starts and ends of submodules.
+        name: name of the submodule.
+        end: number of events of a pass before the cut: starts and ends of submodules.
         obstacle: why a model cannot be cut there; None where nothing speaks against it.
     """
 
@@ -47,7 +47,7 @@ class ProbedCuts(Mapping[str, ProbedCut]):
     Args:
         module: the module; its training mode is left as it is.
         example: a batch of inputs.
-        guarded: whether server halves fail where they need values that only clients have.
+        guarded: True if server halves fail where they need values that only clients have.
         untraceable: why the module's code could not be followed; None where that was not tried.
     """
 

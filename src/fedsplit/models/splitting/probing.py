@@ -18,9 +18,9 @@ class Calls:
     """The calls of one submodule, in the order in which they ended.
 
     Args:
-        starts: how many events came before each call.
-        ends: how many events came up to and with the end of each call; an event is a start or an end.
-        outputs: what each call gave, with `meta` tensors in the place of tensors.
+        starts: number of events before each call.
+        ends: number of events up to and with the end of each call; an event is a start or an end.
+        outputs: outputs that each call gave, with `meta` tensors in the place of tensors.
     """
 
     starts: list[int] = field(default_factory=list)

@@ -25,11 +25,11 @@ class SplitModel:
     A model that is cut twice (U-shaped) has three parts: the client also holds what is behind the server's.
 
     Args:
-        client: from inputs to smashed data.
-        server: from smashed data to logits; the trunk of a model with a tail, to the tail's inputs.
+        client: model from inputs to smashed data.
+        server: model from smashed data to logits; the trunk of a model with a tail, to the tail's inputs.
         crossing: shape of one sample of each tensor that crosses. Where there are several, smashed data
             are all of them, flattened, one behind the other: `(n, f)`.
-        tail: from the trunk's outputs to logits; None where the model is cut once.
+        tail: model from the trunk's outputs to logits; None where the model is cut once.
     """
 
     client: nn.Module
@@ -64,7 +64,7 @@ def split(module: nn.Module, cut: str, example: Tensor, tail_cut: str | None = N
     the model is of that library, a server half that needs what only clients have fails, in whatever pass.
 
     Args:
-        module: what to cut.
+        module: model to split.
         cut: dotted name of a submodule, such as `layer2` or `features.5`.
         example: a batch of inputs, on which the halves must give what `module` gives.
         tail_cut: likewise, of the second cut; None: there is one cut.
@@ -156,7 +156,7 @@ def divide(cuts: Cuts | ProbedCuts, cut: Cut | ProbedCut, tail: Cut | None = Non
     """Divide a module into two halves, which share their tensors with it; unchecked.
 
     Args:
-        cuts: of the module.
+        cuts: cuts of the module.
         cut: one that is possible.
         tail: a second one, behind it, of a module that can be traced; None where there is one.
     """

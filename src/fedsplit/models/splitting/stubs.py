@@ -46,9 +46,9 @@ class _Pass:
     """The pass that a server half is in.
 
     Args:
-        shape: of smashed data.
+        shape: shape of smashed data.
         inputs: shape of one sample of the model's inputs; that of token ids is empty.
-        guarded: whether there are tensors without values in the place of zeros.
+        guarded: True if there are tensors without values in the place of zeros.
     """
 
     def __init__(
@@ -191,7 +191,7 @@ def client_half(module: nn.Module, cut: str, missing: Sequence[str], shape: Sequ
 
     Args:
         missing: names of the submodules that belong to the server.
-        shape: of smashed data.
+        shape: shape of smashed data.
     """
     parts = dict(module.named_modules())
     half = shared_copy(module, {id(parts[name]): Missing() for name in missing})
@@ -205,9 +205,9 @@ class ServerParts:
     """Parts that a server half is put together from.
 
     Args:
-        shape: of smashed data.
+        shape: shape of smashed data.
         example: a batch of the model's inputs.
-        text: whether these are token ids.
+        text: True if these are token ids.
         guarded: see the top of this file.
     """
 

@@ -55,13 +55,13 @@ def language_model(
     """A model of text.
 
     Args:
-        kind: what it gives.
+        kind: kind of outputs.
         vocabulary: token ids are below this.
         context: most tokens of a sample.
         name: a folder with `config.json` and safetensors, or a GGUF file; None makes an untrained model.
-        architecture: of an untrained model, as `model_type` of transformers has it.
+        architecture: architecture of an untrained model, as `model_type` of transformers has it.
         sizes: keys of its configuration.
-        attention: how attention is computed.
+        attention: implementation of attention.
         further: keys of any configuration.
 
     Raises:

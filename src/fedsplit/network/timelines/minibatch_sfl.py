@@ -30,8 +30,8 @@ class MinibatchSflTimeline(Timeline):
         """Time at which the server has stepped on the smashed data of a local step, in seconds.
 
         Args:
-            round: of which the step is.
-            now: when each client begins its step.
+            round: round of the step.
+            now: time when each client begins its step.
             step: the local step.
         """
         work, arrivals, total = round.work, [], 0

@@ -20,11 +20,11 @@ class SpreadWorker:
     """Answers an engine that spreads clients over workers.
 
     Args:
-        engine: what computes the clients of this worker.
+        engine: engine that computes the clients of this worker.
         device: device that the engine computes on.
         copies: copies of the server model for those clients; None where other processes have them.
-        alignment: what fits auxiliary models of any client; it keeps none.
-        server: what gives cut gradients for alignments.
+        alignment: alignment that fits auxiliary models of any client; it keeps none.
+        server: server that gives cut gradients for alignments.
     """
 
     def __init__(

@@ -78,13 +78,13 @@ def affine(
     Args:
         bits: bits of a code; `auto` gives each channel its own number under `budget`.
         budget: bits per value, with `auto`.
-        granularity: which values share a scale; it, `block_size` and `channel_dim` are those of
+        granularity: division into rows that share a scale; it, `block_size` and `channel_dim` are those of
             `Granularity`.
         symmetric: range from -a to a; else from the smallest to the largest value, and 0.
         rounding: `nearest`, or `stochastic`, whose mean is the value itself (with range `minmax`, and
             symmetric or with two bits or more).
         range: `minmax`, `percentile`, or `mse`, the part of the full range with the least squared error.
-        percentile: of values that lie in range `percentile`.
+        percentile: percentage of values that lie in range `percentile`.
 
     Raises:
         UserError: `auto` without a budget, a budget without `auto`.

@@ -47,7 +47,7 @@ class Allocated(Quantizer[AllocatedRows]):
     Args:
         budget: bits a value, over the whole tensor; what describes rows without bits (4 bits and a mean each)
             is spent even where it is more.
-        granularity: what is called a channel here, see `Granularity`.
+        granularity: division into what is called channels here, see `Granularity`.
         quantizers: a quantizer of rows for each of `ALLOCATED_BITS`.
     """
 

@@ -36,7 +36,7 @@ class Float8(Quantizer[ScaledFloats]):
     Source: P. Micikevicius et al., "FP8 Formats for Deep Learning", 2022.
 
     Args:
-        granularity: which values share a scale; it, `block_size` and `channel_dim` are those of
+        granularity: division into rows that share a scale; it, `block_size` and `channel_dim` are those of
             `Granularity`.
     """
 

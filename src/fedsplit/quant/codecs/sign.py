@@ -35,8 +35,8 @@ class Sign(Quantizer[Signs]):
     Schemes", 2019.
 
     Args:
-        granularity: which values share a magnitude; it, `block_size` and `channel_dim` are those of
-            `Granularity`.
+        granularity: division into rows that share a magnitude; it, `block_size` and `channel_dim` are those
+            of `Granularity`.
     """
 
     def __init__(

@@ -42,7 +42,7 @@ class Bar:
     """Runs that differ only in their seed, as a `Group`.
 
     Args:
-        parts: of a whole run, by column of metrics.csv: MB or seconds, the mean over seeds; none is 0.
+        parts: parts of a whole run, by column of metrics.csv: MB or seconds, the mean over seeds; none is 0.
     """
 
     label: str

@@ -39,7 +39,7 @@ class Line:
         x: mean over seeds of what was used up after each round that all of them have: rounds, MB or seconds.
         mean: over seeds, at each x.
         low: the least of the seeds, at each x; `high` the greatest.
-        reached: for each target, the first x at which the mean is as good; None where it never is.
+        reached: first x for each target at which the mean is as good; None where it never is.
     """
 
     label: str

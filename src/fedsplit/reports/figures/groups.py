@@ -15,9 +15,9 @@ class Group:
     """Runs that differ only in their seed.
 
     Args:
-        hue: what its colour and marker stand for: the beginning of `label`.
+        hue: value that its colour and marker stand for: the beginning of `label`.
         setting: the rest of `label`; may be empty.
-        runs: by seed.
+        runs: runs by seed.
     """
 
     label: str
@@ -35,9 +35,9 @@ def over_seeds(runs: Sequence[Run], by: str = "algorithm", apart: Sequence[str] 
     """Runs in groups that differ in nothing but their seed and what is at or below the keys `apart`.
 
     Args:
-        runs: of each setting and seed there must be one (see `without_repeats`).
+        runs: runs, one of each setting and seed (see `without_repeats`).
         by: the group or dotted key that colours stand for.
-        apart: in which runs of a group may differ.
+        apart: keys in which runs of a group may differ.
 
     Returns:
         Groups in the order of their legend: algorithms as they always are, all else by name and number.

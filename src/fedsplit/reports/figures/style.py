@@ -181,7 +181,7 @@ def looks(series: Sequence[tuple[str, str]], order: Callable[[str], Any]) -> dic
     Where all have the same first part, colour, marker and dashes stand for the other.
 
     Args:
-        series: what colours stand for, and the other settings.
+        series: values that colours stand for, and the other settings.
         order: sort key of settings.
 
     Raises:
@@ -227,9 +227,9 @@ def log_axis(axis: "Axis", *, wide: float = _WIDE, separator: str = "") -> None:
     """Make an axis logarithmic, with plain numbers at 1, 2 and 5, or where that is too many only at 1.
 
     Args:
-        axis: that has its data.
+        axis: axis that has its data.
         wide: greatest over least from which on that is too many.
-        separator: of thousands.
+        separator: separator of thousands.
     """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter  # noqa: PLC0415
 

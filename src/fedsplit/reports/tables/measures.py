@@ -20,11 +20,11 @@ class Measure:
     """A number that a run has, or has not (then `of` is None).
 
     Args:
-        key: its name in `results.json`; below `bytes_to_accuracy` and the like, the accuracy.
-        title: for people, with the unit in which it is shown.
+        key: name of the measure in `results.json`; below `bytes_to_accuracy` and the like, the accuracy.
+        title: title for people, with the unit in which it is shown.
         of: reads it from a run, in bytes, seconds, or as a fraction.
-        better: which end is the good one; None where neither is.
-        scale: what is shown is so many times the number.
+        better: end of the scale that is good; None where neither is.
+        scale: factor of the number that is shown.
         decimals: shown; None: as many as the least of a column needs for three digits.
     """
 

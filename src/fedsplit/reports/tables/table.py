@@ -61,8 +61,8 @@ class Row:
     """Runs that differ only in their seed.
 
     Args:
-        algorithm: its canonical name.
-        setting: what else tells the row from the others; may be empty.
+        algorithm: canonical name of the algorithm.
+        setting: remaining setting that distinguishes the row; may be empty.
     """
 
     algorithm: str
@@ -77,7 +77,7 @@ class Shown:
 
     Args:
         mean: `-` where no seed has it.
-        spread: what stands behind `±`; None of a single seed, and where all have exactly the same.
+        spread: number behind `±`; None for a single seed, and where all have exactly the same.
         reached: `k of n seeds` where only some have it.
     """
 
@@ -92,9 +92,9 @@ class Table:
     """Rows of numbers, kept as numbers.
 
     Args:
-        name: of its files, without the ending.
+        name: name of its files, without the ending.
         columns: each with its `decimals`.
-        spread: what stands behind means.
+        spread: kind of number behind `±`.
     """
 
     name: str
@@ -190,7 +190,7 @@ class TableRequest:
     Args:
         targets: accuracies to be reached, as fractions.
         columns: see `measures.NAMES`; None: the usual ones, where a run has them.
-        spread: what stands behind means.
+        spread: kind of number behind `±`.
     """
 
     targets: tuple[float, ...] = ()

@@ -31,8 +31,8 @@ class Channel(ABC):
     Args:
         codec: name of the codec; `device` where a deployed client model sends what it computes.
         defence: name of what the client does against the server.
-        precision: of the client model.
-        own: whether the run itself sent its smashed data in this way.
+        precision: precision of the client model.
+        own: True if the run itself sent its smashed data in this way.
     """
 
     codec: str
@@ -47,7 +47,7 @@ class Channel(ABC):
         Args:
             x: inputs of the client model, `(b, c, h, w)`.
             z: exact smashed data, `(b, ...)`.
-            seed: of what is drawn on the way, be it of a codec or of a client's noise.
+            seed: seed of what is drawn on the way, be it of a codec or of a client's noise.
         """
 
 
@@ -56,7 +56,7 @@ class CodedChannel(Channel):
     """Smashed data go through a defence and then a codec.
 
     Args:
-        release: what the client does against the server.
+        release: function that applies the client's defence.
         smashed: codes smashed data.
         cut_gradient: codes the gradients that come back.
     """

@@ -32,7 +32,7 @@ def defence_asked_for(given: str | Mapping[str, Mapping[str, object]]) -> tuple[
     """Title and component of a choice of the group `defence`.
 
     Args:
-        given: its name, which leaves all keys as by default, or its name with some keys.
+        given: name of a defence, which leaves all keys as by default, or its name with some keys.
 
     Raises:
         UserError: there is no such name or key, or the key has no such value.
@@ -59,11 +59,12 @@ class Channels:
     """Makes the ways in which smashed data of a victim travel.
 
     Args:
-        config: of the run.
+        config: configuration of the run.
         codecs: codecs by name; None where only the run's own are asked for.
-        defences: of clients, by name; None where only the run's own is asked for.
-        precisions: of client models; for `fp32` there is a way for each defence and codec, for another one.
-        deploying: how client models are converted.
+        defences: defences of clients, by name; None where only the run's own is asked for.
+        precisions: precisions of client models; for `fp32` there is a way for each defence and codec, for
+            another one.
+        deploying: settings for the conversion of client models.
     """
 
     config: RunConfig

@@ -24,10 +24,10 @@ class DecoderAttack(Inversion):
     Source: Z. He et al., "Model Inversion Attacks Against Collaborative Inference", ACSAC 2019.
 
     Args:
-        channels: of its layers; the last has half of them.
-        epochs: on exact smashed data.
+        channels: channels of its layers; the last has half of them.
+        epochs: epochs on exact smashed data.
         adapt_epochs: more of them, on what is received.
-        batch_size: of a step.
+        batch_size: batch size of a step.
         learning_rate: the highest, of Adam on a one-cycle schedule; a third of it in the second part.
     """
 

@@ -36,11 +36,11 @@ class HijackAttack(Attacker):
     this server knows.
 
     Args:
-        rounds: to train; None: those of the run.
-        channels: of decoder and discriminator.
-        pilot_epochs: of pilot and decoder on the attacker's images, before the first round.
-        learning_rate: of the imposter's parts, by Adam.
-        penalty: on the slope of the discriminator.
+        rounds: rounds to train; None: those of the run.
+        channels: channels of decoder and discriminator.
+        pilot_epochs: epochs of pilot and decoder on the attacker's images, before the first round.
+        learning_rate: learning rate of the imposter's parts, by Adam.
+        penalty: penalty on the slope of the discriminator.
     """
 
     name = "hijack"

@@ -38,7 +38,7 @@ class LabelAttack(Attacker):
 
     Args:
         shots: labelled images for each class, of `direction`.
-        restarts: of the clustering, of which the best is taken.
+        restarts: restarts of the clustering, of which the best is taken.
     """
 
     name = "labels"

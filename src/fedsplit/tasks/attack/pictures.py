@@ -29,7 +29,7 @@ def reconstruction_figure(originals: Tensor, rows: Sequence[AttackRow]) -> "Figu
 
     Args:
         originals: images `(n, c, h, w)`, of which all are shown.
-        rows: of one cut; those without images are left out.
+        rows: rows of one cut; those without images are left out.
 
     Raises:
         UserError: matplotlib is not installed.
@@ -84,7 +84,7 @@ def leakage_figure(rows: Sequence[AttackRow]) -> "Figure":
     Sizes of points stand for bytes a sample; bars are one standard error.
 
     Args:
-        rows: with reconstructions.
+        rows: rows with reconstructions.
 
     Raises:
         UserError: matplotlib is not installed, or settings are more than can be told apart.

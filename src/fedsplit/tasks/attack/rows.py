@@ -22,7 +22,7 @@ class AttackRow:
 
     Args:
         originals: targets, `(n, c, h, w)`.
-        seconds: of processor time that it took.
+        seconds: seconds of processor time that it took.
     """
 
     setting: Setting

@@ -19,7 +19,7 @@ class Exposed:
     """Images, and what the server receives of them, batch by batch.
 
     Args:
-        inputs: of the client model, `(n, c, h, w)`.
+        inputs: inputs of the client model, `(n, c, h, w)`.
         x: pixels from 0 to 1, of the same shape, before normalisation.
         y: labels, `(n,)`.
         z: smashed data as the client model gives them, `(n, ...)`.
@@ -42,19 +42,20 @@ class Setting:
 
     Args:
         model: trained or untrained.
-        cut: its name.
-        recut: whether the run trained with another cut.
-        precision: of the client model.
-        defence: of clients, its name.
-        codec: its name; `device` where a deployed client model sends what it computes.
+        cut: name of the cut.
+        recut: True if the run trained with another cut.
+        precision: precision of the client model.
+        defence: defence of clients, its name.
+        codec: name of the codec; `device` where a deployed client model sends what it computes.
         mode: train or eval, of the client model.
-        sent: whether the run itself sent smashed data like this.
-        bytes_per_sample: of the payload.
+        sent: True if the run itself sent smashed data like this.
+        bytes_per_sample: bytes per sample of the payload.
         smashed_std: standard deviation of all values of the targets' exact smashed data.
         sqnr: signal to noise of what is received, dB; None where it is exact, or nothing is.
-        distance_correlation: of pixels and what is received, squared and bias-corrected.
-        test_accuracy: of the server half on what it receives of all test images, in evaluation mode.
-        test_accuracy_se: its standard error.
+        distance_correlation: distance correlation of pixels and what is received, squared and bias-corrected.
+        test_accuracy: test accuracy of the server half on what it receives of all test images, in evaluation
+            mode.
+        test_accuracy_se: standard error of `test_accuracy`.
         known: the attacker's images.
         targets: images that are attacked.
     """
@@ -94,8 +95,8 @@ class Scene:
         channel: the way.
         known: the attacker's own images, none of them a target.
         targets: images that clients train on.
-        adapted: whether attackers that learn from smashed data learn from received ones, or from exact ones,
-            or one after the other.
+        adapted: True if attackers that learn from smashed data learn from received ones, else from exact
+            ones; or both, one after the other.
     """
 
     victim: Victim
@@ -111,8 +112,8 @@ class Scenes:
     """Makes scenes of victims of a run.
 
     Args:
-        run: what they are of.
-        mode: of client models.
+        run: run that the scenes are of.
+        mode: mode of client models.
         adapted: see `Scene`.
         known: indices of test images.
         targets: indices of training images.

@@ -36,7 +36,7 @@ class ImageBatch:
 
     Args:
         x: inputs of the model, `(b, c, h, w)`.
-        pixels: from 0 to 1, of the same shape, before normalisation.
+        pixels: pixels from 0 to 1, of the same shape, before normalisation.
         y: labels, `(b,)`.
     """
 
@@ -49,7 +49,7 @@ class AttackedRun:
     """A run that has ended, read back from its directory.
 
     Args:
-        path: of the directory.
+        path: path of the directory.
         asked: the command's configuration, which says where and how to compute.
 
     Raises:
@@ -144,10 +144,10 @@ class AttackedRun:
         """Batches of some images, as large as the run's; in `train` changed at random like training images.
 
         Args:
-            images: of a split.
-            index: of them.
-            mode: in which the client model will see them.
-            purpose: of what is drawn.
+            images: images of a split.
+            index: indices of the images.
+            mode: mode of the client model that will see them.
+            purpose: purpose of what is drawn.
         """
         augment = self.dataset.train.augmentation if mode == "train" and self.dataset.train.augments else None
         normalise = images.normalise
@@ -196,10 +196,10 @@ class Victim:
     """The two halves of a model of a run.
 
     Args:
-        cut: its name.
-        trained: whether the halves have the weights that the run left; else those that it began with.
-        smashed_shape: of one sample.
-        coded_shape: of one sample, with its channels.
+        cut: name of the cut.
+        trained: True if the halves have the weights that the run left; else those that it began with.
+        smashed_shape: shape of one sample.
+        coded_shape: shape of one sample, with its channels.
     """
 
     run: AttackedRun
@@ -219,7 +219,7 @@ class Victim:
         """Smashed data of a batch; the client model stays as it is.
 
         Args:
-            seed: of what the model draws by itself (dropout), in `train`.
+            seed: seed of what the model draws by itself (dropout), in `train`.
         """
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             if mode == "train":

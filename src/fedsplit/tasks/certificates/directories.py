@@ -78,10 +78,10 @@ class Authority:
         """Issue a certificate: the files that one machine needs, by name.
 
         Args:
-            alternative_names: what the certificate is for.
+            alternative_names: names that the certificate is for.
             usage: `serverAuth` or `clientAuth`.
-            days: how long it is valid from `now` on.
-            now: from when; it is also valid in the hour before.
+            days: number of days that it is valid from `now` on.
+            now: time from which it is valid; it also is in the hour before.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = (
@@ -153,8 +153,8 @@ def make_certificates(
     Args:
         out: made if it is not there.
         hosts: names and addresses by which clients reach the server; its certificate is for no others.
-        days: how long certificates of server and clients are valid.
-        now: from when; a certificate is also valid in the hour before.
+        days: number of days that certificates of server and clients are valid.
+        now: time from which certificates are valid; they also are in the hour before.
 
     Raises:
         UserError: an argument cannot be; what is there is damaged, has expired, or is for other hosts; the

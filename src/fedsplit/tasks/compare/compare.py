@@ -38,7 +38,7 @@ class Compare(Task):
     """Deploys the trained client model at each precision, and evaluates and measures it there.
 
     Args:
-        precisions: by name; `fp32`, that all are compared with, is always among them.
+        precisions: names of precisions; `fp32`, that all are compared with, is always among them.
         batch_sizes: samples at a time, at which latency is measured.
         repeats: runs at each that count.
         client: whose model, in a run whose clients have models of their own.

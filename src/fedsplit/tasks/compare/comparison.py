@@ -32,11 +32,11 @@ class Evaluated:
     """A deployed client model in front of the server model, on all test samples.
 
     Args:
-        correct: whether each sample is classified correctly, or each token predicted, bool `(n,)`.
-        perplexity: of tokens that are to be predicted; None where samples are classified.
-        confusion: of classes; None where tokens are predicted.
+        correct: correctness of each sample's class, or of each predicted token, bool `(n,)`.
+        perplexity: perplexity of tokens that are to be predicted; None where samples are classified.
+        confusion: confusion matrix; None where tokens are predicted.
         roc: likewise.
-        sample_bytes: of a sample's smashed data, as the client model puts them out; of texts the mean.
+        sample_bytes: bytes of a sample's smashed data, as the client model puts them out; of texts the mean.
         unquantized: operations that compute in float32.
     """
 
@@ -99,9 +99,9 @@ def evaluate_precisions(
     """Deploy a trained client model at each precision, and evaluate it there.
 
     Args:
-        precisions: by name, with `REFERENCE`.
+        precisions: names of precisions, with `REFERENCE`.
         calibration: batches of inputs, from which ranges of activations are taken.
-        folder: where the model, its confusion matrix and its ROC curves are written, in a folder for each.
+        folder: folder that gets the model, its confusion matrix and its ROC curves, in a folder for each.
         console: is told which precisions are left out, and what stays in float32.
 
     Returns:
@@ -146,8 +146,8 @@ class Drop:
     probabilities too, than what is told here.
 
     Args:
-        drop: of accuracy, a fraction; below zero where it gains.
-        standard_error: of the drop, over samples or tokens: of the mean of paired differences.
+        drop: drop of accuracy, a fraction; below zero where it gains.
+        standard_error: standard error of the drop, over samples or tokens: of the mean of paired differences.
         p_value: exact, two-sided (McNemar): how likely samples on which one of both is right would be
             divided at least as unevenly, if both were as good.
     """
@@ -185,8 +185,8 @@ class Compared:
 
     Args:
         drop: against float32; None of float32 itself.
-        compression: how many times as large the file of float32 is.
-        money: for each MB (10^6 bytes) that is sent; None where no price is known.
+        compression: ratio of the size of the float32 file to this one's.
+        money: money for each MB (10^6 bytes) that is sent; None where no price is known.
     """
 
     precision: str
@@ -242,7 +242,7 @@ def write_comparison(
 
     Args:
         rows: float32 first.
-        left_out: by precision, why it is not there.
+        left_out: reason why a precision is not there, by precision.
     """
     plain = [row.plain() for row in rows]
     write_json(directory / "comparison.json", {**about, "left_out": dict(left_out), "precisions": plain})

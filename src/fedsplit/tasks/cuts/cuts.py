@@ -45,7 +45,7 @@ class CutTable(Task):
     """Prints for each cut what crosses it, what each side holds and computes, and each algorithm's load.
 
     Args:
-        format: of what is printed; csv has whole bytes and multiply-adds, the others millions.
+        format: format of what is printed; csv has whole bytes and multiply-adds, the others millions.
         among: all cuts, or the model's stages only.
         plot: file for a figure of load against the client's computation (png, pdf or svg); None draws none.
         server_update_interval: q of CSE-FSL and FSL-SAGE.

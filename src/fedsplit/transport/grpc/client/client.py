@@ -39,9 +39,9 @@ class TrainingClient(Dialler):
     """One client, for as long as its run lasts.
 
     Args:
-        folder: where its states are kept; None: below `saves/clients`, by run and number.
+        folder: folder of its states; None: below `saves/clients`, by run and number.
         build: makes what a client needs of a run.
-        keeps_secret: whether its noise is made from a secret in its folder, and not from the run's seed.
+        keeps_secret: True if its noise is made from a secret in its folder, and not from the run's seed.
         min_noise: least noise on what it uploads; None: any.
         turn: entered while the client computes; where many share a machine, it may have to wait.
     """
@@ -189,8 +189,9 @@ def attend(
     """Be a client until the run has ended.
 
     Args:
-        folder: for its state; those of the other clients are beside it. It tells its process in `pid`.
-        at_once: how many may compute at a time; None all.
+        folder: folder of its state; those of the other clients are beside it. It writes its process id to
+            `pid`.
+        at_once: number of clients that may compute at a time; None: all.
     """
     (folder / "pid").write_text(f"{os.getpid()}\n", encoding="utf-8")
     logging.basicConfig(
@@ -213,8 +214,8 @@ def turn(folder: Path, client: int, at_once: int | None) -> Iterator[None]:
     """Wait for a client's turn to compute; a lock on a file, for it ends with a process that is killed.
 
     Args:
-        folder: of all clients.
-        at_once: how many may compute at a time; None all.
+        folder: folder of all clients.
+        at_once: number of clients that may compute at a time; None: all.
     """
     if at_once is None:
         yield

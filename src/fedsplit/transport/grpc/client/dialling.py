@@ -37,7 +37,7 @@ class Membership(TypedDict):
 
     Args:
         server: address and port.
-        tls: who it is, and whom it trusts; None without.
+        tls: identity of the client, and whom it trusts; None without TLS.
         own: keys of the configuration that are this machine's own, such as `dataset.root`.
         memory_mb: MB of memory that a run may ask for; None: half of this machine's.
     """

@@ -29,7 +29,7 @@ class Expectations:
     """The tensors of one run's messages.
 
     Args:
-        run: which.
+        run: setting of the run.
     """
 
     def __init__(self, run: RunSetting) -> None:
@@ -101,8 +101,8 @@ class Expectations:
         """Smashed data and labels of a batch of so many samples; no labels where there is a tail.
 
         Args:
-            samples: of the batch.
-            tensors: what is announced, which says how many positions padded data have.
+            samples: samples of the batch.
+            tensors: headers of the tensors, which say how many positions padded data have.
 
         Raises:
             Corrupt: no batch has so many positions.

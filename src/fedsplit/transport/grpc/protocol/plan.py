@@ -273,8 +273,8 @@ def configuration_of_client(plan: pb.Plan, client: int, own: Mapping[str, object
     """The configuration that a plan stands for, in the process of one client.
 
     Args:
-        plan: of the run.
-        client: its number.
+        plan: plan of the run.
+        client: number of the client.
         own: keys that are this machine's own, such as `dataset.root`; what a run has no use for is left out.
 
     Raises:

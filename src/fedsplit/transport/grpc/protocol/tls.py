@@ -136,7 +136,7 @@ def client_of(auth_context: Mapping[str, Iterable[bytes]]) -> int | None:
     properties that gRPC gives, `peer_uri` alone tells a URI from a DNS name of the same letters.
 
     Args:
-        auth_context: what `context.auth_context()` of a gRPC call gives.
+        auth_context: result of `context.auth_context()` of a gRPC call.
     """
     uris = list(auth_context.get("peer_uri", ()))
     found = _CLIENT.fullmatch(uris[0]) if len(uris) == 1 else None

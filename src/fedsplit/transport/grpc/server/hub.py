@@ -80,8 +80,8 @@ class Hub(TrainingStreams):
         """Send a verb to a client, now or once it is here.
 
         Args:
-            step: that the verb is about.
-            difference: whether weights that it asks for come as a difference.
+            step: number of the step of the verb.
+            difference: True if weights that it asks for come as a difference.
         """
         session = self._sessions[client]
         with self.changed:
@@ -106,7 +106,7 @@ class Hub(TrainingStreams):
 
         Args:
             clients: all of them were asked.
-            until: when who has not answered is late, by the monotonic clock; None: who is not here for long.
+            until: time when a client is late, by the monotonic clock; None: one that is not here for long.
             enough: so many have to have done their part before others can be late; None: nobody is ever late.
 
         Raises:
@@ -178,7 +178,7 @@ class Hub(TrainingStreams):
         """Wait for clients that were here once and are away as the run ends, so that they are told too.
 
         Returns:
-            Whether all are.
+            True if all have been told.
         """
         with self.changed:
             return self.changed.wait_for(

@@ -51,8 +51,8 @@ class Session:
     """One client or device, as the server sees it.
 
     Args:
-        link: its stream; None while it is not here.
-        instance: which process it is; empty until one came.
+        link: stream of the client; None while it is not here.
+        instance: process of the client; empty until one came.
     """
 
     client: int

@@ -121,7 +121,7 @@ class Federation(federation_pb2_grpc.FederationServicer):
     """Answers the streams of clients.
 
     Args:
-        secured: whether a client is who its certificate says.
+        secured: True if a client is who its certificate says.
         hello_s: see `HELLO_S`.
     """
 

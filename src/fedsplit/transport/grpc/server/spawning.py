@@ -56,7 +56,7 @@ def spawned(
     Args:
         folder: holds a folder for each: its state, its log, and its process in `pid`.
         fail: is told when a client ends that should not.
-        in_turn: whether no more compute at a time than there are cores for.
+        in_turn: True to let no more compute at a time than there are cores.
     """
     with closing(warm_forker("starts clients")) as forker:
         clients = _Clients(forker, server, folder.absolute(), run, fail, in_turn=in_turn)

@@ -75,7 +75,7 @@ class TrainingSession(Session):
         samples: training samples that it has; 0 until it came.
         pending: the last verb of the round; None before the first.
         trouble: why it cannot go on with the round.
-        knows_end: whether it knows that the run has ended.
+        knows_end: True if it knows that the run has ended.
     """
 
     samples: int = 0
@@ -154,8 +154,8 @@ class TrainingStreams(Meeting[TrainingSession]):
     """The side of a `Hub` that streams see.
 
     Args:
-        sample_counts: of each, as far as they are known already.
-        ledger: where bytes are counted that are sent again.
+        sample_counts: number of samples of each client, as far as they are known already.
+        ledger: ledger that counts bytes that are sent again.
         tell_away: is called now and then with the clients that are awaited and not here.
     """
 

@@ -44,7 +44,7 @@ class GrpcTransport(Transport):
     Args:
         spawn: start the clients here; else wait for clients that dial in.
         listen: address and port of this server; port 0 takes a free one.
-        server: of clients only.
+        server: server that serves clients only.
         tls: folder with a certificate, its key, and the authority that clients' certificates are of.
         min_clients: go on without late clients once so many have done their part; with `round_deadline_s`
             alone one is enough.
