@@ -27,7 +27,7 @@ class TrainedRun:
         device: device of the server model; the client model is on the CPU.
         threads: threads of this process.
         trust: True if the run's own classes may be called (see `RunDirectory.run_config`).
-        client: whose model, where clients have models of their own.
+        client: number of the client whose model is taken, where clients have models of their own.
 
     Raises:
         UserError: there is no such run, or it left no model, or one that does not fit its configuration, or

@@ -36,7 +36,7 @@ class Tracer(fx.Tracer):
     def trace(
         self, root: nn.Module | Callable[..., Any], concrete_args: dict[str, Any] | None = None
     ) -> fx.Graph:
-        """See `fx.Tracer.trace`.
+        """Trace a module into a graph of operations.
 
         Raises:
             GradientLost: the code has gradients of its own, which its operations do not.
@@ -58,7 +58,7 @@ class Tracer(fx.Tracer):
 
     @override
     def call_module(self, m, forward, args, kwargs):  # type: ignore[no-untyped-def]
-        """See `fx.Tracer.call_module`; remembers where an error came from."""
+        """Call a part of the module; remember in which part an error came up."""
         path = self.path_of_module(m)
         if self.is_leaf_module(m, path):  # where one operation fails, the code around it is meant
             return super().call_module(m, forward, args, kwargs)

@@ -68,7 +68,7 @@ class FilePixels:
         files: paths, as bytes: a million of them take a fifth of what objects would.
         decoding: decoding of all files of a split, others than these included.
         device: device of the pixels that are returned.
-        client_of: whose each image is, where `view` is given.
+        client_of: client of each image, where `view` is given.
     """
 
     files: np.ndarray

@@ -99,7 +99,7 @@ class Pieces(Partition):
 
         Args:
             indices: indices of samples, `(n,)`.
-            clients: whose each of them is, `(n,)`.
+            clients: client of each sample, `(n,)`.
             num_clients: number of clients, of which some may have none.
         """
         order = np.argsort(clients, kind="stable")

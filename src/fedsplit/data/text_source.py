@@ -29,7 +29,7 @@ class Passage:
         context: context that comes before.
         stratum: stratum that divisions go by, such as its class.
         group: group of passages that a validation split does not divide.
-        owner: whose it is, where that is known.
+        owner: name of its owner, where that is known.
     """
 
     text: str

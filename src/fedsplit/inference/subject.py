@@ -101,7 +101,7 @@ def subject_of(config: RunConfig, client: int | None = None) -> Subject:
 
     Args:
         config: configuration of the command.
-        client: whose model of the run, where clients have models of their own.
+        client: number of the client whose model is taken, where clients have models of their own.
 
     Raises:
         UserError: it cannot be built, or the run left no model, or one that does not fit.

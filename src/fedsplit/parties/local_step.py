@@ -138,8 +138,7 @@ def local_step(
         y: labels.
         rule: rule that both descend along.
         estimator: estimator that makes cut gradients of a head that is left as it is; None: the client trains
-            the head
-          too, and both descend along its own loss.
+            the head too, and both descend along its own loss.
         learning_rate_factor: factor of the learning rate that the schedule gives.
         seeds: seeds of what body, head and rule draw.
         decode: function from smashed data to what the head takes; None: it takes them as they are.

@@ -112,7 +112,7 @@ class RunDirectory:
         """Trained halves of the model, `client` and `server`.
 
         Args:
-            client: whose, where clients have models of their own; None where they share one.
+            client: number of the client, where clients have models of their own; None where they share one.
 
         Raises:
             UserError: as `model`; or clients have models of their own and none is named, or one is and they

@@ -49,7 +49,7 @@ class Codecs(Task):
 
     @override
     def run(self, config: RunConfig, directory: Path) -> None:
-        """See `Task.run`: prints a table for each kind of tensor, and writes nothing."""
+        """Print a table for each kind of tensor, and write nothing."""
         prepare_process(config)
         parts = build_clients(config)
         choices = {name: CodecChoice.of(f"task.codecs.{name}", node) for name, node in self.codecs.items()}

@@ -44,7 +44,7 @@ class Generate(Task):
 
     @override
     def run(self, config: RunConfig, directory: Path) -> None:
-        """See `Task.run`: prints a table, and writes to `generate/` in the run's directory.
+        """Print a table, and write to `generate/` in the run's directory.
 
         What was there is replaced, once all is whole.
         """

@@ -47,7 +47,7 @@ class Infer(Task):
         devices: number of devices that dial in, with transport.spawn=false; None: as many as there are
             precisions.
         wait_s: seconds after which a device that is not here is not waited for any more.
-        client: whose model, in a run whose clients have models of their own.
+        client: number of the client whose model is taken, in a run whose clients have models of their own.
     """
 
     beside = (
@@ -75,7 +75,7 @@ class Infer(Task):
 
     @override
     def run(self, config: RunConfig, directory: Path) -> None:
-        """See `Task.run`: prints a table; the directory appears once all is whole."""
+        """Print a table; the directory appears once all is whole."""
         config = _of_the_run(config)
         precisions: Sequence[str] = config.client_precisions
         device = find_device(config.computation.device)

@@ -17,7 +17,7 @@ class ClientEnd:
     """Codes what the clients of this process send.
 
     Args:
-        run: whose clients.
+        run: setting of the run.
         packs: True if messages are made, and not only what they would be decoded to.
     """
 

@@ -41,7 +41,7 @@ class CodedCohort(Cohort):
     """The clients of a round at the other end of a wire.
 
     Args:
-        run: whose clients.
+        run: setting of the run.
         downlinks: server's ends of the links of each part, with what clients hold of it.
         wire: delivers, and tallies what comes back.
         clients: their numbers.
@@ -172,7 +172,7 @@ class CodedCohort(Cohort):
 
     @override
     def weights(self, part: Part) -> Sequence[Weights]:
-        """See `Cohort.weights`.
+        """Upload weights, in the order of `clients`.
 
         Raises:
             NonFinite: a client's weights are not finite.

@@ -38,7 +38,7 @@ class LocalTransport(Transport):
     What is sent arrives exactly as its codec would decode it, and its bytes are counted.
 
     Args:
-        run: whose clients.
+        run: setting of the run.
     """
 
     def __init__(self, run: RunSetting) -> None:
@@ -59,7 +59,7 @@ class LocalTransport(Transport):
 
     @override
     def open(self, directory: Path) -> AbstractContextManager[object]:
-        """See `Transport.open`: while the engine can compute."""
+        """Open the engine, which can compute for as long as the context is open."""
         return self.run.engine.open()
 
     def cohort(self, round: int, clients: Collection[int]) -> CodedCohort:
@@ -77,7 +77,7 @@ class LocalTransport(Transport):
 
     @override
     def state(self) -> State:
-        """See `Transport.state`: of both ends of every link, shared weights and what was rounded away."""
+        """State of both ends of every link: shared weights, and what was rounded away."""
         up = self.client_end.state()
         links = {part: {"down": self.downlinks[part].state(), "up": up[part]} for part in KIND_OF}
         return {"clients": ByClient(self.run.engine.state()), "links": links}
@@ -94,7 +94,7 @@ class LocalWire(Wire):
     """Hands messages to the engine as they would be decoded; stacks that nothing is done to stay stacks.
 
     Args:
-        transport: whose clients.
+        transport: transport of the clients.
         round: number of the round.
         tally: counts what comes.
     """

@@ -150,7 +150,7 @@ class Transport(ABC):
             t: the round.
             clients: clients of the round.
             train: function that does the algorithm's round with a cohort.
-            servers: whose state `train` moves.
+            servers: servers whose state `train` moves.
 
         Raises:
             RunFailed: a client failed, or what it sent is not finite.

@@ -87,7 +87,7 @@ class OnnxStatic(_Quantized):
 
     @override
     def calibrate(self, batches: Sequence[Tensor]) -> None:
-        """See `Backend.calibrate`: ranges are the smallest and largest values seen."""
+        """Keep the batches, whose smallest and largest values are the ranges."""
         check_batches(batches, self._example)
         self._batches = batches
 

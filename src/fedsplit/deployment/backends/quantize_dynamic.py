@@ -36,7 +36,7 @@ class DynamicallyQuantized(Deployed):
 
     @override
     def save(self, directory: Path) -> None:
-        """See `Deployed.save`: codes, scales and what is not quantized, as safetensors."""
+        """Save codes, scales and what is not quantized, as safetensors."""
         storage.describe(directory, "quantize_dynamic")
         tensors = {name: value.contiguous() for name, value in _plain_state(self._module).items()}
         for name, layer in _quantized_layers(self._module).items():
@@ -50,7 +50,7 @@ class DynamicallyQuantized(Deployed):
     @classmethod
     @override
     def load(cls, directory: Path, build: Build) -> Self:
-        """See `Deployed.load`: a fresh model is quantized the same way, and takes over the numbers."""
+        """Quantize a fresh model the same way, and load the saved numbers into it."""
         model, tensors = build().eval(), load_file(directory / _FILE)
         for value in model.state_dict().values():
             value.zero_()  # ranges of whatever is there need not be finite

@@ -246,7 +246,7 @@ class GrpcDevice(Device):
 
     @override
     def request(self, number: int, batch: int, *, warm_up: bool) -> Request:
-        """See `Device.request`: one that breaks is begun again."""
+        """Let the device make a request; begin again with one that breaks."""
         reason = ""
         for _ in range(_ATTEMPTS):
             self._hub.wait_for(self.number)

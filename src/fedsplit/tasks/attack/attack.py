@@ -59,8 +59,8 @@ class Attack(Task):
         precisions: precisions of client models; deployed ones send what they compute, without a codec.
         mode: mode of the client model: `train` with batch statistics, dropout and augmentation, as in rounds
             of a run; `eval` as in inference.
-        adapted: True if attackers that learn from smashed data learn from those that went through defence
-            and codec, or from exact ones; or both, one after the other.
+        adapted: settings to try: with True, attackers that learn from smashed data learn from those that
+            went through defence and codec, with False from exact ones.
         known: test images that the attacker has; None: 1,500, or all where there are fewer.
         targets: training images of the clients that are attacked.
         pictures: reconstructions in each row of the pictures; 0: none are written.
@@ -106,7 +106,7 @@ class Attack(Task):
 
     @override
     def run(self, config: RunConfig, directory: Path) -> None:
-        """See `Task.run`: prints a table, and writes to `attack/` in the run's directory.
+        """Print a table, and write to `attack/` in the run's directory.
 
         What was there is replaced, once all is whole.
         """

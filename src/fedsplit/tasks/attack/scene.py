@@ -95,8 +95,8 @@ class Scene:
         channel: the way.
         known: the attacker's own images, none of them a target.
         targets: images that clients train on.
-        adapted: True if attackers that learn from smashed data learn from received ones, else from exact
-            ones; or both, one after the other.
+        adapted: settings to try: with True, attackers that learn from smashed data learn from received ones,
+            with False from exact ones.
     """
 
     victim: Victim

@@ -41,7 +41,7 @@ class UpdateAttack(Attacker):
     Homomorphic Encryption", IEEE TIFS 13(5), 2018.
 
     Args:
-        clients: whose labels are looked for, at most.
+        clients: most clients whose labels are looked for.
     """
 
     name = "updates"

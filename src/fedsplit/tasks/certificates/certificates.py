@@ -27,7 +27,7 @@ class Certificates(Task):
 
     @override
     def run(self, config: RunConfig, directory: Path) -> None:
-        """See `Task.run`: prints what was made and which machine it is for."""
+        """Make certificates, and print for which machine each of them is."""
         with extra("task", "certificates"):
             from fedsplit.tasks.certificates.directories import CA, SERVER, make_certificates  # noqa: PLC0415
         made = make_certificates(self.out, hosts=self.hosts, clients=self.clients, days=self.days)

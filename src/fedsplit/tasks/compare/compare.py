@@ -41,7 +41,7 @@ class Compare(Task):
         precisions: names of precisions; `fp32`, that all are compared with, is always among them.
         batch_sizes: samples at a time, at which latency is measured.
         repeats: runs at each that count.
-        client: whose model, in a run whose clients have models of their own.
+        client: number of the client whose model is taken, in a run whose clients have models of their own.
     """
 
     beside = ("task", "run", "trust", "device", "threads", "network")
@@ -62,7 +62,7 @@ class Compare(Task):
 
     @override
     def run(self, config: RunConfig, directory: Path) -> None:
-        """See `Task.run`: prints a table, and writes to `compare/` in the run's directory, or `compare-3/`.
+        """Print a table, and write to `compare/` in the run's directory, or `compare-3/`.
 
         What was there is replaced, once all is whole.
         """

@@ -71,7 +71,7 @@ class CutTable(Task):
 
     @override
     def run(self, config: RunConfig, directory: Path) -> None:
-        """See `Task.run`: prints, and writes only the figure that was asked for."""
+        """Print a table of cuts, and write only the figure that was asked for."""
         prepare_process(config)
         parts = build_clients(config, sizes_only=True)
         found = self.costs(parts)

@@ -136,7 +136,7 @@ class TrainingClient(Dialler):
 
     @override
     def answer(self, parcel: Parcel[pb.FromServer]) -> Answer:
-        """See `Dialler.answer`: the same again if this is the last verb, whose answer was lost."""
+        """Answer a verb; the same again if it is the last one, whose answer was lost."""
         identity = parcel.head.identity
         if identity.run != self._run or identity.client != self.client:
             raise Corrupt("a verb of another run, or for another client")

@@ -107,7 +107,7 @@ class Worker:
         return self._kept.rounds()
 
     def admit(self, frame: pb.FromServer) -> bool:
-        """See `Assembler`: all are wanted; `Corrupt` where no server sends these tensors."""
+        """Admit the tensors of a frame, all of which are wanted; `Corrupt` where no server sends them."""
         check(frame.tensors, self._expected(frame))
         return True
 

@@ -114,7 +114,7 @@ class Meeting(ABC, Generic[OwnSession]):
 
     @abstractmethod
     def admit(self, link: Link, client: int, frame: pb.FromClient) -> bool:
-        """See `Assembler`: whether these tensors are waited for.
+        """Check the tensors that a frame announces; true if they are waited for.
 
         Raises:
             Corrupt: no client sends them.

@@ -187,7 +187,7 @@ class TrainingStreams(Meeting[TrainingSession]):
 
     @override
     def attach(self, link: Link, hello: pb.Hello, joins: pb.Ready) -> None:
-        """See `Meeting.attach`: sends a client what it was asked and has not answered."""
+        """Attach a client's stream, and send what the client was asked and has not answered."""
         with self.changed:
             self.greet(hello)
             session = self._sessions[hello.client]
@@ -236,7 +236,7 @@ class TrainingStreams(Meeting[TrainingSession]):
 
     @override
     def detach(self, link: Link, client: int, pending: int) -> None:
-        """See `Meeting.detach`: what came of an answer that is not whole is to come again."""
+        """Detach a client's stream; parts of an answer that is not whole have to come again."""
         with self.changed:
             session = self._sessions[client]
             if session.link is not link:  # the client was back before this was noticed

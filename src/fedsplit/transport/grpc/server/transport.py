@@ -97,7 +97,7 @@ class GrpcTransport(Transport):
     @contextmanager
     @override
     def open(self, directory: Path) -> Iterator[None]:
-        """See `Transport.open`: while the server runs, and the clients it started."""
+        """Run the server, and the clients that it starts, for as long as the context is open."""
         clients = len(self.run.sample_counts)
         hub = Hub(
             run=run_id(directory),
@@ -195,7 +195,7 @@ class GrpcTransport(Transport):
 
     @override
     def forget_clients(self) -> None:
-        """See `Transport.forget_clients`: they have done so at the end of the round."""
+        """Do nothing: clients forgot their state at the end of the round."""
 
     def _links_state(self) -> State:
         return {part: self.downlinks[part].state() for part in KIND_OF}
@@ -206,7 +206,7 @@ class GrpcTransport(Transport):
 
     @override
     def state(self) -> State:
-        """See `Transport.state`: what clients hold, and after how many rounds each kept its state last."""
+        """State of what clients hold, and after how many rounds each of them last kept its own."""
         self._checkpointed = [*self._checkpointed, dict(self._after)][-KEPT:]
         after = {str(client): rounds for client, rounds in self._after.items()}
         return {"clients": {}, "links": self._links_state(), "after": after}
