@@ -1,4 +1,4 @@
-"""How far a number lies apart over seeds: their range, or the interval of their mean."""
+"""Spread of a number over seeds: their range, or the interval of their mean."""
 
 from collections.abc import Mapping, Sequence
 from math import sqrt
@@ -6,9 +6,9 @@ from statistics import fmean, stdev
 from typing import Literal, TypeAlias
 
 Band: TypeAlias = Literal["range", "interval"]
-"""What is drawn around a mean: from the least seed to the greatest, or the 95 % interval of the mean."""
+"""Band drawn around a mean: from the least seed to the greatest, or the 95 % interval of the mean."""
 BAND_WORDS: Mapping[Band, str] = {"range": "Mean and range", "interval": "Mean and its 95 % interval"}
-"""What legends call a mean with its band."""
+"""Words of legends for a mean with its band."""
 
 
 def half_interval(values: Sequence[float]) -> float | None:

@@ -78,7 +78,7 @@ def progress(run: Run, x: str) -> dict[int, float]:
 
 
 def used_at_end(run: Run, x: str) -> float:
-    """What the whole run used up, or the last value of a column; `UserError` where there is none."""
+    """Amount that the whole run used up, or the last value of a column; `UserError` where there is none."""
     return max(progress(run, x).values()) if x in _PROGRESS else at_moment(run, x, "final")
 
 

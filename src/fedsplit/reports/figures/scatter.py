@@ -163,7 +163,7 @@ class Scatter(FigureType[Sequence[Spot]]):
 
 
 def _apart(spots: Sequence[Spot], *, logarithmic: bool) -> list[float]:
-    """Where points stand on the x axis: beside each other where one's bar would cover the other's."""
+    """Places of points on the x axis: beside each other where one's bar would cover the other's."""
     scaled = [log(spot.x) if logarithmic else spot.x for spot in spots]
     near = _NEAR * (max(scaled) - min(scaled))
     places = list(scaled)
