@@ -228,7 +228,7 @@ def test_upload_that_comes_twice_is_taken_once_and_ends_no_stream(worlds: dict[s
     assert [record.getMessage() for record in records if "closed" in record.getMessage()] == []
     answered = hub.answers([CLIENT], until=None, enough=None)[CLIENT]
     assert [answer.head for answer in answered] == [parcel.head for parcel in honest]
-    assert hub._ledger.again(0) == {"up": honest[0].size, "down": 0}
+    assert hub._ledger.repeated_bytes(0) == {"up": honest[0].size, "down": 0}
 
 
 SEEDS, SLOPES = torch.tensor([1, 2, 3], dtype=torch.int32), torch.tensor([1.0, 2.0, 3.0])

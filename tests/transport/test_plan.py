@@ -239,7 +239,7 @@ def test_plan_with_a_mapping_whose_keys_no_server_sends_is_corrupt(key: str) -> 
 def test_plan_of_a_class_that_is_no_choice_cannot_be_made(override: str, configured: Configure) -> None:
     key, _, value = override.lstrip("+").partition("=")
     with pytest.raises(UserError, match=r"choices of their own|no such key") as told:
-        choices_and_settings(configured().changed({key: value}))
+        choices_and_settings(configured().with_changes({key: value}))
     assert told.value.key.partition(".")[0] == key.partition(".")[0]
 
 

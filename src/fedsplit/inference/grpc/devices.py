@@ -11,7 +11,7 @@ from typing_extensions import override
 from fedsplit.errors import RunFailed
 from fedsplit.inference.codes import CODES, FLOATS, DeviceCodes
 from fedsplit.inference.device import Device, Footprint, Request
-from fedsplit.inference.server_half import Answered, ServerHalf
+from fedsplit.inference.server_half import RequestAnswer, ServerHalf
 from fedsplit.inference.subject import Batches
 from fedsplit.machine.terminal import note
 from fedsplit.quant.codecs.identity import Identity
@@ -24,7 +24,7 @@ _LOG = logging.getLogger("fedsplit.network")
 _MOST_BYTES = 1 << 50
 
 
-class Gone(Exception):
+class DeviceGone(Exception):
     """A device cannot go on with a request; it is to be asked again."""
 
 
@@ -114,7 +114,7 @@ class Devices(Meeting[DeviceSession]):
     @override
     def admit(self, link: Link, client: int, frame: pb.FromClient) -> bool:
         with self.changed:
-            self._check_awaited(link, client, frame)
+            self._check_answer(link, client, frame)
         try:
             self._check_tensors(frame)
         except Corrupt as error:
@@ -136,16 +136,16 @@ class Devices(Meeting[DeviceSession]):
         check(frame.tensors, [Expected("z", pb.DEVICE, self._codes, shape, dtype)])
 
     @override
-    def received(self, link: Link, client: int, parcel: Parcel[pb.FromClient]) -> None:
+    def receive(self, link: Link, client: int, parcel: Parcel[pb.FromClient]) -> None:
         content = parcel.head.WhichOneof("content")
         with self.changed:
-            session = self._check_awaited(link, client, parcel.head)
+            session = self._check_answer(link, client, parcel.head)
             if content == "smashed" and len(parcel.payloads) != 1:
                 raise Corrupt("smashed data did not come")
             session.answer = parcel
             self.changed.notify_all()
 
-    def _check_awaited(self, link: Link, client: int, frame: pb.FromClient) -> DeviceSession:
+    def _check_answer(self, link: Link, client: int, frame: pb.FromClient) -> DeviceSession:
         session, content = self._sessions[client], frame.WhichOneof("content")
         if session.link is not link or session.pending is None or session.answer is not None:
             raise Corrupt(f"{content} came and nothing was asked")
@@ -191,7 +191,7 @@ class Devices(Meeting[DeviceSession]):
         with self.changed:
             link = session.link
             if link is None:
-                raise Gone(session.trouble)
+                raise DeviceGone(session.trouble)
             if awaits == "smashed":
                 self._number += 1
             identity = pb.Identity(run=self.run, client=device, number=self._number)
@@ -201,7 +201,7 @@ class Devices(Meeting[DeviceSession]):
             self.changed.wait_for(lambda: session.answer is not None or session.link is not link)
             answer, session.answer, session.pending = session.answer, None, None
             if answer is None:
-                raise Gone(session.trouble)
+                raise DeviceGone(session.trouble)
         return answer
 
     def cut(self, device: int, reason: str) -> None:
@@ -252,7 +252,7 @@ class GrpcDevice(Device):
             self._hub.wait_for(self.number)
             try:
                 return self._request(number, batch, warm_up)
-            except Gone as gone:
+            except DeviceGone as gone:
                 reason = str(gone)
             except Corrupt as error:
                 reason = str(error)
@@ -286,7 +286,7 @@ class GrpcDevice(Device):
             logits_crc32=answered.checksum,
         )
 
-    def _answer(self, answered: Answered, terms: int) -> pb.Measured:
+    def _answer(self, answered: RequestAnswer, terms: int) -> pb.Measured:
         """Send logits, of which so many may be right; what the device measured."""
         message = Identity().encode(answered.logits)
         tensors = [announcement("logits", pb.EXACT, message)]

@@ -237,7 +237,7 @@ def configuration(plan: pb.Plan) -> RunConfig:
         if key not in known:
             raise UserError(key, value, "this installation has no such key")
         changes[key] = value
-    return config.changed(changes)
+    return config.with_changes(changes)
 
 
 Choices: TypeAlias = tuple[Path | None, *tuple[tuple[str, str], ...]]
@@ -283,7 +283,7 @@ def configuration_of_client(plan: pb.Plan, client: int, own: Mapping[str, object
     """
     config = configuration(plan)
     known = config.of_this_machine()
-    config = config.changed({key: value for key, value in own.items() if key in known})
+    config = config.with_changes({key: value for key, value in own.items() if key in known})
     if client >= (clients := config.population.num_clients):
         raise UserError("client.id", client, f"below num_clients={clients}")
     if config.choices["distribution"] == "own" and "classes" in config.dataset.arguments:

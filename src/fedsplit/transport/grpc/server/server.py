@@ -232,7 +232,7 @@ class Federation(federation_pb2_grpc.FederationServicer):
             for frame in messages:
                 parcel = assembler.add(frame)
                 if parcel is not None:
-                    self._hub.received(link, client, parcel)
+                    self._hub.receive(link, client, parcel)
         except Corrupt as error:
             self._turned_away.tell(f"closed the stream of client {client}: {error}")
             context.cancel()

@@ -267,7 +267,7 @@ class TrainingStreams(Meeting[TrainingSession]):
             return True
 
     @override
-    def received(self, link: Link, client: int, parcel: Parcel[pb.FromClient]) -> None:
+    def receive(self, link: Link, client: int, parcel: Parcel[pb.FromClient]) -> None:
         tensors = {}
         with self.changed:
             pending, samples = self._waiting(link, client, parcel.head), self._sessions[client].samples
